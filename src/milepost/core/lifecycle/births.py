@@ -1,0 +1,140 @@
+"""How a job comes to be, and how a run of it starts. Knows no store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+
+from milepost.core.change import Change, Op
+from milepost.core.lifecycle.table import (
+    ACTIVE,
+    CANCELLED,
+    CLEARS_END,
+    FAILED,
+    NONE,
+    PENDING,
+    RUNNING,
+    Template,
+    case,
+    fill,
+    template,
+)
+
+
+@cache
+def _creates(names: tuple[str, ...], target: str) -> Template:
+    sets: tuple[Op, ...] = tuple(("set", name, f"${name}") for name in names)
+    start: tuple[Op, ...] = (("take", "$nonce", "$lease"), ("once", "started")) if target == RUNNING else ()
+    return template(
+        "create",
+        (*names, "nonce", "lease"),
+        case(
+            (NONE,),
+            target,
+            guards=(("unique", " ".join(ACTIVE)),),
+            ops=(*sets, ("set", "progress", "=0"), ("stamp", "created"), *start),
+            event="created" if target == PENDING else "running",
+            emit=("worker", "attempt"),
+        ),
+    )
+
+
+def plan_create(fields: Mapping[str, str], op: str) -> Change:
+    """A record comes to be, pending: `fields` besides those that the store stamps; the id and the unique key free."""
+    shape, _ = _creates(tuple(fields), PENDING)
+    return Change(shape, (*fields.values(), None, None), op, fields.get("unique_key"))
+
+
+def plan_track(fields: Mapping[str, str], op: str, *, nonce: str, lease: int) -> Change:
+    """A record comes to be, running under a lease of `lease` microseconds."""
+    shape, _ = _creates(tuple(fields), RUNNING)
+    return Change(shape, (*fields.values(), nonce, str(lease)), op, fields.get("unique_key"))
+
+
+STARTS: tuple[Op, ...] = (
+    ("take", "$nonce", "$lease"),
+    ("set", "worker", "$worker"),
+    ("once", "started"),
+    ("set", "progress", "=0"),
+    *(("clear", name) for name in ("queue", "stages", "item_counts", "eta", "stalled", "stale", "error", "failure")),
+)
+START_EMIT = ("progress", "attempt", "worker")
+
+_START = template(
+    "start",
+    ("nonce", "lease", "worker"),
+    case(
+        (PENDING,),
+        RUNNING,
+        guards=(("has", "queue"), ("free",), ("due", "not_before"), ("ahead", "not_after")),
+        ops=(*STARTS, ("add", "attempt", "=1")),
+        event="running",
+        emit=START_EMIT,
+    ),
+)
+
+_HAND_OVER = template(
+    "deliver",
+    ("nonce", "lease", "worker"),
+    case(
+        (PENDING,),
+        RUNNING,
+        guards=(("eq", "driver", "=engine"), ("free",), ("due", "not_before"), ("ahead", "not_after")),
+        ops=(*STARTS, ("add", "attempt", "=1")),
+        event="running",
+        emit=START_EMIT,
+    ),
+)
+
+_ADOPT = template(
+    "adopt",
+    ("nonce", "lease", "worker"),
+    case(
+        (PENDING,),
+        RUNNING,
+        guards=(("eq", "driver", "=caller"), ("free",)),
+        ops=(*STARTS, ("set", "driver", "=track"), ("add", "attempt", "=1")),
+        event="running",
+        emit=START_EMIT,
+    ),
+)
+
+_REOPEN = template(
+    "reopen",
+    ("nonce", "lease", "worker", "failure"),
+    case(
+        (FAILED, CANCELLED),
+        RUNNING,
+        guards=(("eq", "driver", "=track"), ("free",)),
+        ops=(*CLEARS_END, *STARTS, ("add", "attempt", "=1")),
+        event="running",
+        emit=START_EMIT,
+    ),
+    case(
+        (RUNNING,),
+        guards=(("eq", "driver", "=track"), ("past", "lease"), ("free",)),
+        ops=(("clear", "started"), ("append", "attempts", "$failure"), *STARTS, ("add", "crashes", "=1")),
+        event="running",
+        emit=START_EMIT,
+    ),
+)
+
+
+def plan_start(op: str, *, nonce: str, lease: int, worker: str) -> Change:
+    """A worker starts a claimable job: it takes a new token, and the attempt is charged."""
+    return fill(_START, op, nonce=nonce, lease=str(lease), worker=worker)
+
+
+def plan_deliver(op: str, *, nonce: str, lease: int, worker: str) -> Change:
+    """An engine's worker starts the job that its engine has delivered."""
+    return fill(_HAND_OVER, op, nonce=nonce, lease=str(lease), worker=worker)
+
+
+def plan_adopt(op: str, *, nonce: str, lease: int, worker: str) -> Change:
+    """`track(job_id=...)` takes a pending job of its caller."""
+    return fill(_ADOPT, op, nonce=nonce, lease=str(lease), worker=worker)
+
+
+def plan_reopen(op: str, *, nonce: str, lease: int, worker: str, failure: str) -> Change:
+    """`track(key=...)` takes up an ended job of that key, or a running one whose lease has run out."""
+    return fill(_REOPEN, op, nonce=nonce, lease=str(lease), worker=worker, failure=failure)

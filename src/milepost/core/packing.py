@@ -1,0 +1,67 @@
+"""Records and events as one text of ``field=value`` lines, with short field names. Owns the short names; knows no store.
+
+Values never hold a newline (the encoders of `encoding` see to that), so nothing needs escaping. Unknown fields keep
+their long names and are carried along: a record keeps the fields that a later release has written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+SHORT: dict[str, str] = {
+    "type": "t",
+    "status": "s",
+    "progress": "p",
+    "message": "m",
+    "created": "c",
+    "started": "b",
+    "completed": "z",
+    "error": "e",
+    "result": "r",
+    "metadata": "d",
+    "driver": "D",
+    "params": "P",
+    "labels": "l",
+    "priority": "y",
+    "attempt": "a",
+    "max_attempts": "A",
+    "budget": "B",
+    "crashes": "x",
+    "max_crashes": "X",
+    "updated": "u",
+    "version": "v",
+    "worker": "w",
+    "lease": "L",
+    "token": "T",
+    "ops": "o",
+    "queue": "q",
+    "slot": "S",
+    "unique_key": "k",
+    "stages": "g",
+    "item_counts": "i",
+    "eta": "E",
+    "checkpoint": "C",
+    "checkpoint_at": "h",
+    "cursors": "K",
+    "failure": "f",
+    "attempts": "F",
+    "not_before": "n",
+    "not_after": "N",
+    "trace": "W",
+}
+LONG: dict[str, str] = {short: name for name, short in SHORT.items()}
+
+
+def pack(fields: Mapping[str, str]) -> str:
+    """Write fields as lines, by their short names."""
+    return "\n".join(f"{SHORT.get(name, name)}={value}" for name, value in fields.items())
+
+
+def unpack(text: str) -> dict[str, str]:
+    """Read what `pack` wrote; a line without ``=`` (a damaged record) is skipped."""
+    fields = {}
+    for line in text.split("\n"):
+        short, separator, value = line.partition("=")
+        if separator:
+            fields[LONG.get(short, short)] = value
+    return fields
