@@ -33,7 +33,7 @@ Operations, in order:
     ("stop",)               the live lease, if any, becomes the stopping lease of this id, with its token and deadline;
                             `token` and `lease` are cleared, the slot stays taken
     ("drop",)               the stopping lease of this id ends; what waited for it becomes claimable
-    ("remove",)             the record goes with its indexes and events, leaving its last operation id for 60 s
+    ("remove",)             the record goes with its indexes and events, leaving the operation id that created it for 60 s
 
 A performed case with an `event` adds one to `version`, stamps `updated` and appends the event with that version:
 `keep` says where beyond the feed: "life" with the record, always; "list" in its bounded list; "feed" nowhere else.
@@ -127,6 +127,9 @@ class Effect:
     """What a performed case asks of the store, beside replacing the record."""
 
     record: dict[str, str] | None
+    """The record as it is to be; None when it goes."""
+    version: int = 0
+    """The version of the event."""
     stopping: Stopping | None = None
     dropped: bool = False
     event: str = ""
@@ -135,8 +138,15 @@ class Effect:
 
 
 def repeated(change: Change, record: Record | None) -> int:
-    """The case that this very operation was performed with, or -1 when it is new to the record."""
-    ops = record.get("ops", "") if record is not None else ""
+    """The case that this very operation was performed with, or -1 when it is new to the record.
+
+    The record knows the operation that created it (`born`) and the last four that changed it (`ops`).
+    """
+    if record is None:
+        return -1
+    if record.get("born") == change.op:
+        return 0
+    ops = record.get("ops", "")
     for start in range(0, len(ops), OP_WIDTH + 1):
         if ops.startswith(change.op, start):
             return int(ops[start + OP_WIDTH])
@@ -200,12 +210,14 @@ def perform(change: Change, index: int, job_id: str, record: Record | None, fact
         version = int(new.get("version") or 0) + 1
         new["version"] = str(version)
         new["updated"] = str(facts.now)
-        effect.event, effect.keep = case.event, case.keep
+        effect.event, effect.keep, effect.version = case.event, case.keep, version
         effect.text = {name: new[name] for name in case.emit if new.get(name)}
         data = change.values[int(case.data)] if case.data is not None else None
         if data is not None:
             effect.text["data"] = data
-    if record is not None or case.event:
+    if record is None and case.event:
+        new["born"] = change.op
+    elif record is not None:
         new["ops"] = (new.get("ops", "") + change.op + str(index))[-(OP_WIDTH + 1) * OPS_KEPT :]
     else:
         effect.record = None

@@ -33,6 +33,7 @@ SHORT: dict[str, str] = {
     "worker": "w",
     "lease": "L",
     "token": "T",
+    "born": "O",
     "ops": "o",
     "queue": "q",
     "slot": "S",
