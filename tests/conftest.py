@@ -1,0 +1,91 @@
+"""Fixtures for all tests: real Redis servers, addresses of stores, and a world that is not the user's own.
+
+`redis_url` is one server for the whole session; a test that uses `redis_namespace` finds it empty. A test that
+kills, freezes or configures a server starts its own with `start_redis`. Without the program a test is skipped,
+and with CI=true it fails.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.services import RedisServer, need
+
+_namespaces = itertools.count(1)
+_state: list[str] = []
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep every test, and every process that it starts, away from the stores and settings of who runs it."""
+    for name in list(os.environ):
+        if name.startswith("MILEPOST_") or name in {"REDIS_URL", "JOB_TTL"}:
+            del os.environ[name]
+    _state.append(tempfile.mkdtemp(prefix="milepost-tests-"))
+    os.environ["XDG_STATE_HOME"] = _state[-1]
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Remove the state folder of this run."""
+    while _state:
+        shutil.rmtree(_state.pop(), ignore_errors=True)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Obey `@pytest.mark.service("...")`: skip, or in CI fail, without the program."""
+    for mark in item.iter_markers("service"):
+        for name in mark.args:
+            need(name)
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """The session's Redis, kept in memory only. Not to be killed: use `start_redis` for that."""
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_url(redis_server: RedisServer) -> str:
+    """The URL of the session's Redis over TCP."""
+    return redis_server.url
+
+
+@pytest.fixture(scope="session")
+def redis_unix_url(redis_server: RedisServer) -> str:
+    """The URL of the session's Redis over its unix socket."""
+    return redis_server.unix_url
+
+
+@pytest.fixture
+def redis_namespace(redis_server: RedisServer) -> str:
+    """A namespace that no other test has used, on the session's Redis emptied of data and scripts."""
+    with redis_server.client() as client:
+        client.flushall()
+        client.script_flush()
+    return f"t{next(_namespaces)}"
+
+
+@pytest.fixture
+def start_redis() -> Iterator[Callable[..., RedisServer]]:
+    """Start servers of the test's own: `start_redis(appendonly="always")`; they end with the test."""
+    with ExitStack() as servers:
+
+        def start(**options: Any) -> RedisServer:
+            return servers.enter_context(RedisServer(**options))
+
+        yield start
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    """The URL of a SQLite store that does not exist yet."""
+    return f"sqlite:///{tmp_path / 'jobs.db'}"
