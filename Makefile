@@ -1,0 +1,85 @@
+# Everything is set up by the target that needs it, in .venv. `make help` lists what there is.
+# ARGS goes to the tool behind a target: make test ARGS="tests/stores -x", make bench ARGS="W1 --only milepost,rq".
+
+VENV := .venv
+BIN := $(VENV)/bin
+PY := $(BIN)/python
+PIP := $(PY) -m pip --disable-pip-version-check install --quiet
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow lint format types bench docs soak dashboard locks clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*  ## /  make \1\t/p' Makefile | expand -t 20
+
+demo: $(VENV)/.demo  ## set everything up, ingest real documents with live progress, and search them
+	@sh scripts/demo.sh
+
+test: $(VENV)/.dev  ## set everything up, Redis included, and run all tests but the slow ones
+	@$(PY) scripts/install_services.py
+	$(PY) -m pytest -m "not slow" $(ARGS)
+
+test-slow: $(VENV)/.dev  ## the tests that do not fit into `make test`, with the servers that they need
+	@$(PY) scripts/install_services.py --slow
+	@sh scripts/test_slow.sh $(PY) $(ARGS)
+
+lint: $(VENV)/.dev  ## ruff, its formatting, and the layers of the house
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev  ## let ruff repair what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(VENV)/.dev  ## mypy --strict
+	$(BIN)/mypy --strict
+
+bench: benchmarks/__main__.py $(VENV)/.bench  ## the measurements, side by side with their peers
+	$(PY) -m benchmarks $(ARGS)
+
+# Without the file that each of these runs, make says so and stops.
+docs: scripts/docs.py $(VENV)/.dev
+	$(PY) scripts/docs.py $(ARGS)
+
+soak: scripts/soak.py $(VENV)/.dev
+	@$(PY) scripts/install_services.py --slow
+	$(PY) scripts/soak.py $(ARGS)
+
+dashboard: dashboard/build.py $(VENV)/.dev
+	$(PY) dashboard/build.py $(ARGS)
+
+clean:  ## remove what these targets made
+	rm -rf $(VENV) .demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find src tests scripts benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+
+# ---- the environment: a stamp for each set of packages, older than the files that it was made from
+
+# A .venv that was moved, copied, or whose Python has gone, is made again.
+ifneq ($(shell $(PY) -c 'print(open("$(VENV)/.made").read().strip())' 2>/dev/null),$(CURDIR))
+.PHONY: $(VENV)/.made
+endif
+
+$(VENV)/.made: scripts/venv.sh
+	@sh scripts/venv.sh $(VENV)
+	@echo "$(CURDIR)" > $@
+
+$(VENV)/.demo $(VENV)/.dev $(VENV)/.bench: $(VENV)/.%: requirements/%.txt pyproject.toml $(VENV)/.made
+	@echo "Installing requirements/$*.txt into $(VENV) (once; a few minutes on a slow line)"
+	@$(PIP) --require-hashes -r requirements/$*.txt
+	@$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# ---- the locks: exact versions with hashes, for every supported Python and platform, without any address
+
+LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--custom-compile-command "make locks" $(ARGS) pyproject.toml requirements/build.in
+
+locks: $(BIN)/uv  ## renew requirements/*.txt after a change of pyproject.toml; ARGS=--upgrade takes newer releases
+	$(LOCK) --extra dev --output-file requirements/dev.txt
+	$(LOCK) --extra all --extra documents --constraint requirements/dev.txt --output-file requirements/demo.txt
+	$(LOCK) --extra all --extra rq requirements/bench.in --constraint requirements/dev.txt --output-file requirements/bench.txt
+
+$(BIN)/uv: $(VENV)/.made
+	@$(PIP) uv
