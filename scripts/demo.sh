@@ -1,0 +1,37 @@
+#!/bin/sh
+# What `make demo` runs once all is installed: fetch documents, ingest them with live progress, search them.
+# Jobs and documents are kept in .demo/, so a second run says `unchanged` and a killed one goes on where it was.
+set -eu
+unset REDIS_URL MILEPOST_URL || true  # the demo shows the embedded default
+PATH="$PWD/.venv/bin:$PATH"
+XDG_STATE_HOME="$PWD/.demo"
+export PATH XDG_STATE_HOME
+
+show() { printf '\n$ %s\n' "$1"; }
+
+mkdir -p .demo
+python scripts/demo_corpus.py .demo/corpus
+
+show "milepost run ingestion .demo/corpus"
+milepost run ingestion .demo/corpus
+
+case "$(ls .demo/corpus)" in
+  *.html*) question="Who founded the Debian project?" ;;  # the history of Debian
+  *) question="How do I handle an exception?" ;;          # the topics of Python's own help
+esac
+show "milepost search \"$question\""
+milepost search "$question"
+
+show "milepost ls"
+milepost ls
+
+cat <<'END'
+
+That was a tracked job on real documents. Next:
+  make demo                                             again: nothing changed, so nothing is computed
+  export XDG_STATE_HOME="$PWD/.demo"                    use what the demo made
+  .venv/bin/milepost search "..."                       ask something else
+  .venv/bin/milepost run ingestion PATH...              ingest your own files or folders
+  .venv/bin/milepost serve                              the same jobs over HTTP
+  make test                                             run the tests
+END
