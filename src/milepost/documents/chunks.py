@@ -1,0 +1,185 @@
+"""Text becomes chunks of at most so many tokens, with their place in the document.
+
+Owns where a text is cut, what a chunk is called and which heading it stands under.
+Knows no embedder but the number of tokens, and no store.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from milepost.documents.formats import Format
+from milepost.documents.tokens import count_tokens, wordpiece
+
+CHUNK_TOKENS: Final = 240
+SEGMENT_CHARACTERS: Final = 64 * 1024
+CHARACTERS_PER_TOKEN: Final = 10
+CHUNKER_VERSION: Final = 1
+_HEADING: Final = re.compile(r"^(#{1,6}) +(\S.*)$", re.M)
+_WITH_HEADINGS: Final = frozenset({"markdown", "html", "docx", "epub", "odt"})
+_HEADING_CHARACTERS: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A stretch of a document's text: where it starts (characters), and (offset, page) where pages begin in it."""
+
+    start: int
+    text: str
+    pages: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A part of a document that is embedded and found as one.
+
+    `start` and `stop` are character offsets in the document's text, `tokens` counts
+    word pieces, `heading` is the path of headings it stands under, `page` counts from 1.
+    """
+
+    chunk_id: str
+    ordinal: int
+    start: int
+    stop: int
+    text: str
+    tokens: int
+    heading: str = ""
+    page: int | None = None
+
+
+def split_segments(pieces: Iterable[tuple[str, int | None]], characters: int = SEGMENT_CHARACTERS) -> Iterator[Segment]:
+    """Join (text, page) pieces into segments of about `characters`, cut at line ends where there are any."""
+    buffer: list[str] = []
+    pages: list[tuple[int, int]] = []
+    start = size = 0
+    page_before: int | None = None
+    for text, page in pieces:
+        if page is not None and page != page_before:
+            pages.append((start + size, page))
+            page_before = page
+        buffer.append(text)
+        size += len(text)
+        while size >= characters:
+            whole = "".join(buffer)
+            cut = whole.rfind("\n", 0, characters) + 1 or characters
+            yield Segment(start, whole[:cut], tuple(pages))
+            buffer, start, size = [whole[cut:]], start + cut, size - cut
+            pages = [mark for mark in pages if mark[0] >= start]
+    if size:
+        yield Segment(start, "".join(buffer), tuple(pages))
+
+
+def chunk_segments(
+    segments: Iterable[Segment],
+    *,
+    document_id: str,
+    format: Format,
+    tokens: int = CHUNK_TOKENS,
+    advance: Callable[[int], object] | None = None,
+) -> Iterator[Chunk]:
+    """Yield the chunks of a document, of at most `tokens` word pieces each, in order.
+
+    A segment's last chunk is cut again together with the next segment, so the cuts do
+    not depend on where segments end more than they must. `advance` is told the number
+    of characters of each segment that is done with.
+    """
+    cut = _cutter(format, tokens)
+    naming = _Naming(document_id, format)
+    rest = ""
+    for segment in segments:
+        naming.pages.extend(segment.pages)
+        text = rest + segment.text
+        offset = segment.start - len(rest)
+        parts = cut(text)
+        kept = parts.pop()[0] if parts else len(text)
+        yield from naming.name(text, offset, parts, upto=kept)
+        rest = text[kept:]
+        offset += kept
+        if advance is not None:
+            advance(len(segment.text))
+    if rest.strip():
+        yield from naming.name(rest, offset, cut(rest), upto=len(rest))
+
+
+def chunk_text(text: str, *, document_id: str = "", format: Format = "text", tokens: int = CHUNK_TOKENS) -> list[Chunk]:
+    """Cut one text into chunks; see `chunk_segments`."""
+    return list(chunk_segments(split_segments([(text, None)]), document_id=document_id, format=format, tokens=tokens))
+
+
+class _Naming:
+    """Gives chunks their ids, headings and pages; remembers what it needs from one segment to the next."""
+
+    def __init__(self, document_id: str, format: Format) -> None:
+        self.pages: list[tuple[int, int]] = []
+        self._document_id = document_id
+        self._with_headings = format in _WITH_HEADINGS
+        self._path: list[tuple[int, str]] = []
+        self._occurrences: Counter[bytes] = Counter()
+        self._ordinal = 0
+
+    def name(self, text: str, offset: int, parts: list[tuple[int, str]], *, upto: int) -> Iterator[Chunk]:
+        headings = list(_HEADING.finditer(text, 0, upto)) if self._with_headings else []
+        counts = count_tokens([part for _, part in parts])
+        for (start, part), tokens in zip(parts, counts, strict=True):
+            while headings and headings[0].start() <= start:
+                self._enter(headings.pop(0))
+            yield Chunk(
+                chunk_id=self._chunk_id(part),
+                ordinal=self._ordinal,
+                start=offset + start,
+                stop=offset + start + len(part),
+                text=part,
+                tokens=tokens,
+                heading=" > ".join(title for _, title in self._path)[-_HEADING_CHARACTERS:],
+                page=self._page(offset + start),
+            )
+            self._ordinal += 1
+        for heading in headings:
+            self._enter(heading)
+
+    def _enter(self, heading: re.Match[str]) -> None:
+        level = len(heading[1])
+        self._path = [(above, title) for above, title in self._path if above < level]
+        self._path.append((level, heading[2].strip()))
+
+    def _chunk_id(self, part: str) -> str:
+        """Name a chunk by its text, not by its number: an edit at the top keeps the rest."""
+        digest = hashlib.sha256(part.encode()).digest()
+        occurrence = self._occurrences[digest]
+        self._occurrences[digest] += 1
+        return hashlib.sha256(f"{self._document_id}\0{occurrence}\0".encode() + digest).hexdigest()[:32]
+
+    def _page(self, offset: int) -> int | None:
+        index = bisect_right(self.pages, offset, key=lambda mark: mark[0])
+        return self.pages[index - 1][1] if index else None
+
+
+def _cutter(format: Format, tokens: int) -> Callable[[str], list[tuple[int, str]]]:
+    """A function from a text to its (offset, part) list.
+
+    A part of few tokens can still be very long (a word of ten thousand letters is one
+    unknown token), so parts are cut by characters as well.
+    """
+    from semantic_text_splitter import MarkdownSplitter, TextSplitter
+
+    kind = MarkdownSplitter if format in _WITH_HEADINGS else TextSplitter
+    splitter = kind.from_huggingface_tokenizer(wordpiece(), tokens)
+    longest = tokens * CHARACTERS_PER_TOKEN
+    by_characters = TextSplitter(longest)
+
+    def cut(text: str) -> list[tuple[int, str]]:
+        parts: list[tuple[int, str]] = []
+        for offset, part in splitter.chunk_indices(text):
+            if len(part) <= longest:
+                parts.append((offset, part))
+            else:
+                parts += [(offset + inner, piece) for inner, piece in by_characters.chunk_indices(part)]
+        return parts
+
+    return cut

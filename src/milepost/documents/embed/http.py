@@ -1,0 +1,87 @@
+"""Any OpenAI-compatible ``/v1/embeddings`` as an embedder, with several requests at once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from milepost.documents.embed import Tick, unit_rows
+from milepost.documents.endpoint import Endpoint, EndpointError, in_parallel
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_BATCH: Final = 16
+_CONCURRENCY: Final = 4
+
+
+class HttpEmbedder:
+    """Vectors from a server. `url` is its base, such as ``https://api.example.com/v1``.
+
+    The dimension is asked from the server at the first use. 429 and 5xx answers are
+    tried again for `patience` seconds; what a server refuses raises `EndpointError`.
+    """
+
+    max_tokens: int | None = None
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        model: str = "default",
+        key: str | None = None,
+        batch: int = _BATCH,
+        concurrency: int = _CONCURRENCY,
+        timeout: float = 60.0,
+        patience: float = 600.0,
+    ) -> None:
+        if batch < 1 or concurrency < 1:
+            raise ValueError("batch and concurrency must be at least 1")
+        self._endpoint = Endpoint(url, key=key, timeout=timeout, patience=patience)
+        self._asked_model = model
+        self._batch = batch
+        self.batch = batch * concurrency
+        self._concurrency = concurrency
+        self._dimension = 0
+        self.model = f"http:{model}" if model != "default" else f"http:default@{self._endpoint.host}"
+
+    @property
+    def dimension(self) -> int:
+        """The length of a vector; asks the server when it is not known yet."""
+        if not self._dimension:
+            self.embed(["dimension"])
+        return self._dimension
+
+    def embed(self, texts: Sequence[str], *, tick: Tick | None = None) -> NDArray[np.float32]:
+        """Return an array of shape (len(texts), dimension), rows of length 1."""
+        import numpy as np
+
+        batches = [texts[start : start + self._batch] for start in range(0, len(texts), self._batch)]
+        answers: list[NDArray[np.float32] | None] = [None] * len(batches)
+        for position, vectors in in_parallel(self._ask, batches, concurrency=self._concurrency, tick=tick):
+            answers[position] = vectors
+        found = [vectors for vectors in answers if vectors is not None]
+        return np.concatenate(found) if found else np.zeros((0, self.dimension), dtype=np.float32)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._endpoint.close()
+
+    def _ask(self, texts: Sequence[str], stop: threading.Event) -> NDArray[np.float32]:
+        import numpy as np
+
+        body = {"model": self._asked_model, "input": list(texts), "encoding_format": "float"}
+        answer = self._endpoint.post("/embeddings", body, stop=stop)
+        try:
+            rows: list[Any] = sorted(answer["data"], key=lambda row: int(row["index"]))
+            vectors = np.asarray([row["embedding"] for row in rows], dtype=np.float32)
+        except (KeyError, TypeError, ValueError) as error:
+            raise EndpointError(f"{self._endpoint.host} answered with no embeddings: {error}") from error
+        if vectors.ndim != 2 or len(vectors) != len(texts) or not np.isfinite(vectors).all():
+            raise EndpointError(f"{self._endpoint.host} answered {vectors.shape} for {len(texts)} texts")
+        if self._dimension and vectors.shape[1] != self._dimension:
+            raise EndpointError(f"{self._endpoint.host} changed its dimension to {vectors.shape[1]}")
+        self._dimension = int(vectors.shape[1])
+        return unit_rows(vectors)

@@ -1,0 +1,155 @@
+"""Requests to an OpenAI-compatible endpoint, patient with what passes.
+
+Owns the connection, its key and the decision which failures are worth a second try:
+429, 5xx, 408 and anything that breaks the connection are, with growing waits or the
+wait that the server asks for. Knows neither vectors nor prompts.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    import httpx
+
+T = TypeVar("T")
+_TRANSIENT: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+_LONGEST_WAIT: Final = 60.0
+_TICK_SECONDS: Final = 0.1
+
+
+class EndpointError(RuntimeError):
+    """An endpoint refused a request, or failed for longer than its caller was patient; `status` is 0 for the latter."""
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Endpoint:
+    """One base URL, such as ``http://localhost:8080/v1``, used by several threads at once.
+
+    `patience` is how many seconds a request may fail in a passing way before
+    `EndpointError` is raised; `timeout` is for one try, in seconds.
+    """
+
+    def __init__(self, url: str, *, key: str | None = None, timeout: float = 60.0, patience: float = 600.0) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"an endpoint is an http or https URL, not {url!r}")
+        self._url = url.rstrip("/")
+        self._key = key
+        self._timeout = timeout
+        self._patience = patience
+        self._client: httpx.Client | None = None
+        self._lock = threading.Lock()
+        self.host = f"{parts.hostname}:{parts.port}" if parts.port else parts.hostname
+
+    def post(self, path: str, body: dict[str, Any], *, stop: threading.Event | None = None) -> dict[str, Any]:
+        """Send JSON and return the JSON object of the answer.
+
+        Raises `EndpointError` for a refusal, for an answer that is no JSON object, when patience ends,
+        and soon after `stop` was set.
+        """
+        import httpx
+
+        stop = stop or threading.Event()
+        deadline = time.monotonic() + self._patience
+        attempt = 0
+        while True:
+            attempt += 1
+            asked = None
+            try:
+                response = self._connected().post(f"{self._url}{path}", json=body)
+            except httpx.TransportError as error:
+                failure = EndpointError(f"{self.host} cannot be reached: {type(error).__name__} {error}")
+            else:
+                if response.status_code < 300:
+                    return _object(response, self.host)
+                text = " ".join(response.text[:300].split())
+                failure = EndpointError(f"{self.host} answered {response.status_code}: {text}", response.status_code)
+                if response.status_code not in _TRANSIENT:
+                    raise failure
+                asked = _retry_after(response.headers.get("retry-after"))
+            backoff = min(_LONGEST_WAIT, 0.5 * 2.0 ** min(attempt, 10)) * random.uniform(0.5, 1.0)
+            seconds = backoff if asked is None else min(asked, _LONGEST_WAIT)
+            if time.monotonic() + seconds > deadline or stop.wait(seconds):
+                raise failure
+
+    def close(self) -> None:
+        """Close the connections; the endpoint may be used again."""
+        with self._lock:
+            client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+    def _connected(self) -> httpx.Client:
+        import httpx
+
+        with self._lock:
+            if self._client is None:
+                headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
+                self._client = httpx.Client(headers=headers, timeout=self._timeout)
+            return self._client
+
+
+def in_parallel(
+    ask: Callable[[T, threading.Event], Any],
+    items: Sequence[T] | Iterable[T],
+    *,
+    concurrency: int,
+    tick: Callable[[], object] | None = None,
+) -> Iterator[tuple[int, Any]]:
+    """Yield (position, answer) of each item as answers come, `concurrency` at a time.
+
+    `tick` is called about ten times a second; what it or an answer raises stops the
+    others and is raised. Exceptions of `ask` are raised here.
+    """
+    stop = threading.Event()
+    executor = ThreadPoolExecutor(max_workers=concurrency, thread_name_prefix="milepost-endpoint")
+    positions: dict[Future[Any], int] = {}
+    try:
+        for position, item in enumerate(items):
+            positions[executor.submit(ask, item, stop)] = position
+        pending = set(positions)
+        while pending:
+            done, pending = wait(pending, timeout=_TICK_SECONDS, return_when=FIRST_COMPLETED)
+            if tick is not None:
+                tick()
+            for future in done:
+                yield positions[future], future.result()
+    finally:
+        stop.set()
+        executor.shutdown(wait=False, cancel_futures=True)
+
+
+def _object(response: httpx.Response, host: str) -> dict[str, Any]:
+    try:
+        answer = response.json()
+    except ValueError as error:
+        raise EndpointError(f"{host} answered with no JSON: {response.text[:100]!r}", response.status_code) from error
+    if not isinstance(answer, dict):
+        raise EndpointError(f"{host} answered with no JSON object", response.status_code)
+    return answer
+
+
+def _retry_after(header: str | None) -> float | None:
+    """Seconds to wait, from a Retry-After header of either form."""
+    if not header:
+        return None
+    try:
+        return max(0.0, float(header))
+    except ValueError:
+        pass
+    try:
+        moment = email.utils.parsedate_to_datetime(header)
+    except ValueError:
+        return None
+    return max(0.0, moment.timestamp() - time.time())

@@ -1,0 +1,92 @@
+"""Files become text, a piece at a time.
+
+`load` is the one way in: it tells the format from the content and yields what the
+format's loader reads, so that a caller can count, stop or go on after each piece.
+Knows no chunks, no store and no job. Runs in the calling process; what may hang or
+die is better read through `milepost.documents.loader_process`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from pathlib import Path
+
+from milepost.documents.errors import BadDocument
+from milepost.documents.formats import MAX_BYTES, recognise
+from milepost.documents.loaders.piece import LoadReport, Piece, Pieces
+
+__all__ = ["LoadReport", "Piece", "Pieces", "load"]
+
+
+def load(path: Path | str, *, encoding: str | None = None, max_bytes: int = MAX_BYTES) -> Pieces:
+    """Yield the text of a document piece by piece and return a `LoadReport`.
+
+    The document's text is the pieces joined without a separator. Headings are
+    lines that begin with `#`, table rows are joined with ` | `. `encoding` is for
+    texts that are neither UTF-8 nor say what they are.
+
+    Raises `BadDocument`; nothing else is expected of a damaged file, but parsers
+    have been seen to do worse.
+    """
+    path = Path(path)
+    recognised = recognise(path, max_bytes=max_bytes)
+    pieces: Pieces
+    # Each loader brings its own parser, imported only when a file needs it.
+    match recognised.format:
+        case "pdf":
+            from milepost.documents.loaders.pdf import load_pdf
+
+            pieces = load_pdf(path)
+        case "docx":
+            from milepost.documents.loaders.docx import load_docx
+
+            pieces = load_docx(path)
+        case "epub":
+            from milepost.documents.loaders.epub import load_epub
+
+            pieces = load_epub(path)
+        case "odt":
+            from milepost.documents.loaders.odt import load_odt
+
+            pieces = load_odt(path)
+        case "html":
+            from milepost.documents.loaders.html import load_html
+
+            pieces = load_html(path, encoding=encoding)
+        case "csv":
+            from milepost.documents.loaders.csv import load_csv
+
+            pieces = load_csv(path, encoding=encoding)
+        case "text" | "markdown":
+            from milepost.documents.loaders.text import load_text
+
+            pieces = load_text(path, encoding=encoding)
+    report = yield from _with_text(pieces, path)
+    return LoadReport(
+        format=recognised.format,
+        size=recognised.size,
+        title=report.title,
+        pages=report.pages,
+        failed_pages=report.failed_pages,
+        warnings=(*recognised.warnings, *report.warnings),
+    )
+
+
+def _with_text(pieces: Pieces, path: Path) -> Generator[Piece, None, LoadReport]:
+    """Pass pieces on and refuse a document that had no text in any of them."""
+    seen = False
+    iterator = iter(pieces)
+    while True:
+        try:
+            piece = next(iterator)
+        except StopIteration as stop:
+            report: LoadReport = stop.value
+            break
+        except OSError as error:
+            raise BadDocument("unreadable", f"{path.name}: {error.strerror or error}") from error
+        seen = seen or (not piece.text.isspace() and piece.text != "")
+        yield piece
+    if not seen:
+        scan = " (a scan?)" if report.format == "pdf" else ""
+        raise BadDocument("no_text", f"{path.name} has no text in it{scan}")
+    return report

@@ -1,0 +1,175 @@
+"""HTML, with the standard library's parser: linear in the size of the page, however deep it nests.
+
+Owns the rules by which markup becomes text, for HTML files and for the chapters of
+an EPUB: headings as `#`, list items as `-`, table cells joined with ` | `, preformatted
+text as it is; scripts, styles and the like dropped.
+"""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Final
+
+from milepost.documents.loaders.piece import LoadReport, Piece, Pieces, printable
+from milepost.documents.loaders.text import encoding_warnings, find_encoding, read_blocks
+
+_DROPPED: Final = frozenset({"script", "style", "template", "noscript", "svg", "math", "iframe", "object", "select"})
+_HEADINGS: Final = {f"h{level}": "#" * level + " " for level in range(1, 7)}
+_PARAGRAPHS: Final = frozenset(
+    [
+        "address",
+        "article",
+        "aside",
+        "blockquote",
+        "body",
+        "center",
+        "dd",
+        "details",
+        "div",
+        "dl",
+        "fieldset",
+        "figcaption",
+        "figure",
+        "footer",
+        "form",
+        "header",
+        "hr",
+        "main",
+        "nav",
+        "ol",
+        "p",
+        "pre",
+        "section",
+        "summary",
+        "table",
+        "title",
+        "ul",
+    ]
+)
+_LINES: Final = frozenset({"br", "dt", "tr", "caption", "option", "legend"})
+_SPACE: Final = re.compile(r"\s+")
+_BLANK_LINES: Final = re.compile(r"\n{3,}")
+_MAX_UNPARSED: Final = 256 * 1024
+
+
+def load_html(path: Path, *, encoding: str | None = None) -> Pieces:
+    """Yield a page in pieces as its blocks of bytes are parsed; units are bytes."""
+    found = find_encoding(path, encoding=encoding)
+    reader = MarkupReader()
+    done = total = 0
+    for text, done, total in read_blocks(path, found):
+        reader.feed_block(text)
+        if ready := reader.take():
+            yield Piece(ready, done, total)
+    reader.finish()
+    yield Piece(reader.take(), total, total)
+    return LoadReport("html", title=reader.title, warnings=encoding_warnings(found))
+
+
+def markup_to_text(markup: str) -> tuple[str, str]:
+    """Turn a page of markup into its (text, title)."""
+    reader = MarkupReader()
+    reader.feed_block(markup)
+    reader.finish()
+    return reader.take(), reader.title
+
+
+class MarkupReader(HTMLParser):
+    """Collects the readable text of markup that is fed to it; `take()` hands out what is finished."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.title = ""
+        self._out: list[str] = []
+        self._unfed: list[str] = []
+        self._unfed_size = 0
+        self._patience = 0
+        self._dropped = 0
+        self._preformatted = 0
+        self._in_title = False
+        self._cells = 0
+        self._ends_with_space = True
+
+    def feed_block(self, text: str) -> None:
+        """Parse one more block.
+
+        A construct that never closes makes the parser look at all of it again with
+        each block, so the blocks grow with what could not be parsed yet.
+        """
+        self._unfed.append(text)
+        self._unfed_size += len(text)
+        if self._unfed_size >= self._patience:
+            self.feed("".join(self._unfed))
+            self._unfed, self._unfed_size = [], 0
+            self._patience = len(self.rawdata) if len(self.rawdata) > _MAX_UNPARSED else 0
+
+    def finish(self) -> None:
+        """Parse what is left."""
+        self.feed("".join(self._unfed))
+        self._unfed = []
+        self.close()
+
+    def take(self) -> str:
+        """Hand out the text collected so far."""
+        text = "".join(self._out)
+        self._out = ["\n" * (len(text) - len(text.rstrip("\n")))] if text else []
+        tail = len(self._out[0]) if self._out else 0
+        lines = text[: len(text) - tail].split("\n")
+        return _BLANK_LINES.sub("\n\n", "\n".join(line.rstrip(" \t") for line in lines))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag in _DROPPED:
+            self._dropped += 1
+        elif tag in _HEADINGS:
+            self._write("\n\n" + _HEADINGS[tag])
+        elif tag == "li":
+            self._write("\n- ")
+        elif tag in ("td", "th"):
+            self._write(" | " if self._cells else "")
+            self._cells += 1
+        elif tag in _PARAGRAPHS:
+            self._write("\n\n")
+        elif tag in _LINES:
+            self._write("\n")
+            self._cells = 0
+        if tag == "pre":
+            self._preformatted += 1
+        elif tag == "title":
+            self._in_title = True
+        elif tag == "body":
+            self._in_title, self._dropped = False, 0
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in _DROPPED and tag not in ("pre", "title"):
+            self.handle_starttag(tag, attrs)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in _DROPPED:
+            self._dropped = max(0, self._dropped - 1)
+        elif tag in _HEADINGS or tag in _PARAGRAPHS:
+            self._write("\n\n")
+        elif tag in ("tr", "dt", "caption"):
+            self._write("\n")
+            self._cells = 0
+        if tag == "pre":
+            self._preformatted = max(0, self._preformatted - 1)
+        elif tag == "title":
+            self._in_title = False
+
+    def handle_data(self, data: str) -> None:
+        if self._dropped:
+            return
+        if self._in_title:
+            self.title = _SPACE.sub(" ", printable(self.title + data)).strip()[:300]
+        elif self._preformatted:
+            self._write(data)
+        else:
+            text = _SPACE.sub(" ", data)
+            self._write(text[1:] if self._ends_with_space and text.startswith(" ") else text)
+
+    def _write(self, text: str) -> None:
+        if text and not self._dropped:
+            self._out.append(printable(text))
+            self._ends_with_space = text[-1].isspace()

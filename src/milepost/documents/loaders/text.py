@@ -1,0 +1,110 @@
+"""Plain text and Markdown: which encoding a file has, and its text in blocks.
+
+Owns the guess of an encoding, for every loader of a text format. Reads in blocks,
+so that a file of any size needs the memory of one block.
+"""
+
+from __future__ import annotations
+
+import codecs
+import io
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, cast
+
+from milepost.documents.errors import BadDocument
+from milepost.documents.loaders.piece import LoadReport, Piece, Pieces, printable
+
+BLOCK_CHARACTERS: Final = 128 * 1024
+_BLOCK_BYTES: Final = 256 * 1024
+_DECLARED: Final = re.compile(
+    rb"""<meta[^>]+charset\s*=\s*["']?\s*([a-zA-Z0-9_.:-]+)|^\s*<\?xml[^>]+encoding\s*=\s*["']([a-zA-Z0-9_.:-]+)""",
+    re.I,
+)
+_BOMS: Final = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark it begins with
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """The encoding of a file, and whether it is only a guess."""
+
+    name: str
+    guessed: bool = False
+
+
+def load_text(path: Path, *, encoding: str | None = None) -> Pieces:
+    """Yield a text file in blocks; units are bytes."""
+    found = find_encoding(path, encoding=encoding)
+    for text, done, total in read_blocks(path, found):
+        yield Piece(text, done, total)
+    return LoadReport("text", warnings=encoding_warnings(found))
+
+
+def find_encoding(path: Path, *, encoding: str | None = None) -> Encoding:
+    """Tell the encoding of a text file: byte order mark, UTF-8, what it declares, `encoding`, else cp1252.
+
+    Reads the whole file once, in blocks. Raises `BadDocument("binary_content")` for a NUL byte
+    where no mark explains it.
+    """
+    utf8 = codecs.getincrementaldecoder("utf-8")()
+    is_utf8 = True
+    head = b""
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            if not head:
+                head = block[:4096]
+                for mark, name in _BOMS:
+                    if head.startswith(mark):
+                        return Encoding(name)
+            if b"\x00" in block:
+                raise BadDocument("binary_content", f"{path.name} has NUL bytes in it, so it is no text")
+            if is_utf8:
+                try:
+                    utf8.decode(block)
+                except UnicodeDecodeError:
+                    is_utf8 = False
+        try:
+            utf8.decode(b"", final=True)
+        except UnicodeDecodeError:
+            is_utf8 = False
+    if is_utf8:
+        return Encoding("utf-8")
+    declared = _DECLARED.search(head)
+    name = (declared[1] or declared[2]).decode("ascii") if declared else encoding or ""
+    if name and _is_text_encoding(name) and not name.lower().startswith(("utf-8", "utf8", "utf-16", "utf16")):
+        return Encoding(name)
+    return Encoding("cp1252", guessed=True)
+
+
+def read_blocks(path: Path, encoding: Encoding) -> Iterator[tuple[str, int, int]]:
+    """Yield (text, bytes read so far, bytes in all), line ends as newlines, undecodable bytes replaced."""
+    total = path.stat().st_size
+    with path.open(encoding=encoding.name, errors="replace", newline=None) as file:
+        while True:
+            try:
+                text = file.read(BLOCK_CHARACTERS)
+            except UnicodeError as error:  # UTF-16 or UTF-32 without a mark after all
+                raise BadDocument("binary_content", f"{path.name} is no {encoding.name}: {error}") from error
+            if not text:
+                return
+            yield printable(text), min(cast(io.BufferedReader, file.buffer).tell(), total), total
+
+
+def encoding_warnings(encoding: Encoding) -> tuple[str, ...]:
+    """The warnings to report about an encoding."""
+    return ("encoding_guessed",) if encoding.guessed else ()
+
+
+def _is_text_encoding(name: str) -> bool:
+    try:
+        return bool(codecs.lookup(name)._is_text_encoding)
+    except LookupError:
+        return False

@@ -1,0 +1,51 @@
+"""Finding chunks by what they mean.
+
+Owns the way from a question to hits. Reads the active generation, with the model it was
+made with; never writes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from milepost.documents.pipeline import embedder_of
+from milepost.documents.store import DocumentStore, open_store
+from milepost.documents.store.records import Hit
+
+_MAX_HITS = 1000
+
+
+class Searcher:
+    """Answers many queries over one store; keeps the model in memory between them."""
+
+    def __init__(self, store: DocumentStore, *, model_path: str | None = None, endpoint: str | None = None) -> None:
+        self._store = store
+        self._model_path = model_path
+        self._endpoint = endpoint
+        self._generation: int | None = None
+
+    def search(self, query: str, k: int = 10) -> list[Hit]:
+        """The `k` (1 to 1000) chunks nearest to the query, best first; none while nothing is indexed.
+
+        Raises `ValueError` for an empty query or a `k` out of bounds.
+        """
+        if not query.strip():
+            raise ValueError("the query is empty")
+        if not 1 <= k <= _MAX_HITS:
+            raise ValueError(f"k must be from 1 to {_MAX_HITS}, not {k}")
+        active = self._store.active_generation()
+        if active is None:
+            return []
+        if active.number != self._generation:
+            self._embedder = embedder_of(active, model_path=self._model_path, endpoint=self._endpoint)
+            self._generation = active.number
+        return self._store.nearest(self._embedder.embed([query])[0], k)
+
+
+def search(query: str, k: int = 10, *, database: str | Path | None = None) -> list[Hit]:
+    """Search a document store once; see `Searcher` for many queries."""
+    store = open_store(database)
+    try:
+        return Searcher(store).search(query, k)
+    finally:
+        store.close()

@@ -1,0 +1,311 @@
+"""The verbs about documents, chunks and vectors, in SQL that every database shares."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from milepost.documents.chunks import Chunk, Segment
+from milepost.documents.errors import GenerationChanged, VersionVanished
+from milepost.documents.store.port import Row, Transaction
+from milepost.documents.store.records import Hit, MissingVector, StoredDocument, Text, Version
+from milepost.documents.store.verbs import Verbs, delete_versions, marks, touch
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_DOCUMENT: Final = """
+    SELECT d.document_id, v.uri, t.title, t.format, v.size, v.content_hash, v.fingerprint, v.text_id,
+           v.version_id, t.characters, t.pages, t.failed_pages, t.warnings, v.chunk_count, v.truncated, d.ingested_at
+    FROM documents d
+    JOIN versions v ON v.version_id = d.version_id
+    JOIN texts t ON t.text_id = v.text_id
+"""
+_VERSION: Final = """version_id, generation, document_id, uri, text_id, size, content_hash, fingerprint,
+    chunked, chunk_count, truncated"""
+_PAGE: Final = 200
+
+
+class DocumentVerbs(Verbs):
+    """From a text to a published document, and back."""
+
+    def get_text(self, text_id: str) -> Text | None:
+        """A text, complete or not."""
+        row = self._read(
+            lambda tx: tx.one(
+                """SELECT format, title, characters, pages, failed_pages, warnings, complete
+                FROM texts WHERE text_id = ?""",
+                (text_id,),
+            )
+        )
+        if row is None:
+            return None
+        format, title, characters, pages, failed_pages, warnings, complete = row
+        return Text(
+            text_id, format, title, characters, pages, failed_pages, tuple(json.loads(warnings)), bool(complete)
+        )
+
+    def add_segments(self, text: Text, position: int, segments: Sequence[Segment]) -> None:
+        """Add segments of a text, the first at `position`."""
+
+        def work(tx: Transaction) -> None:
+            tx.run(
+                """INSERT INTO texts (text_id, format, title, characters, failed_pages, warnings, complete, begun_at)
+                VALUES (?, ?, '', 0, 0, '[]', 0, ?) ON CONFLICT DO NOTHING""",
+                (text.text_id, text.format, time.time()),
+            )
+            tx.many(
+                """INSERT INTO segments (text_id, position, start, text, pages) VALUES (?, ?, ?, ?, ?)
+                ON CONFLICT DO NOTHING""",
+                (
+                    (text.text_id, position + number, segment.start, segment.text, json.dumps(segment.pages))
+                    for number, segment in enumerate(segments)
+                ),
+            )
+
+        self._write(work)
+
+    def complete_text(self, text: Text) -> None:
+        """Say that all segments are there, with what the loader reported."""
+        values = (text.format, text.title, text.characters, text.pages, text.failed_pages, json.dumps(text.warnings))
+
+        def work(tx: Transaction) -> None:
+            changed = tx.run(
+                """UPDATE texts SET format = ?, title = ?, characters = ?, pages = ?, failed_pages = ?, warnings = ?,
+                complete = 1 WHERE text_id = ?""",
+                (*values, text.text_id),
+            )
+            if not changed:
+                raise VersionVanished(text.text_id)
+
+        self._write(work)
+
+    def segments(self, text_id: str) -> Iterator[Segment]:
+        """The segments of a text in order, read one at a time."""
+        position = 0
+        while True:
+            row = self._read(
+                lambda tx, at=position: tx.one(  # type: ignore[misc]
+                    "SELECT start, text, pages FROM segments WHERE text_id = ? AND position = ?", (text_id, at)
+                )
+            )
+            if row is None:
+                return
+            yield Segment(row[0], row[1], tuple((offset, page) for offset, page in json.loads(row[2])))
+            position += 1
+
+    def begin_version(self, version: Version) -> Version:
+        """Return the version of this id as it is, made when it is not there."""
+
+        def work(tx: Transaction) -> Version:
+            if tx.one("SELECT 1 FROM generations WHERE generation = ?", (version.generation,)) is None:
+                raise GenerationChanged(f"generation {version.generation} is gone")
+            tx.run(
+                f"INSERT INTO versions ({_VERSION}, begun_at) VALUES ({marks(12)}) ON CONFLICT DO NOTHING",
+                (
+                    version.version_id, version.generation, version.document_id, version.uri, version.text_id,
+                    version.size, version.content_hash, version.fingerprint, 0, 0, 0, time.time(),
+                ),
+            )  # fmt: skip
+            row = tx.one(f"SELECT {_VERSION} FROM versions WHERE version_id = ?", (version.version_id,))
+            assert row is not None
+            values: list[Any] = list(row)
+            values[8] = bool(values[8])
+            return Version(*values)
+
+        return self._write(work)
+
+    def abandon_version(self, version_id: str) -> None:
+        """Remove a version that will not be published; one that is published stays."""
+
+        def work(tx: Transaction) -> None:
+            if tx.one("SELECT 1 FROM documents WHERE version_id = ? LIMIT 1", (version_id,)) is None:
+                delete_versions(tx, [version_id])
+
+        self._write(work)
+
+    def add_chunks(self, version_id: str, chunks: Sequence[tuple[Chunk, bytes]]) -> None:
+        """Add chunks, each with the key of its vector."""
+
+        def work(tx: Transaction) -> None:
+            tx.many(
+                f"""INSERT INTO chunks (version_id, ordinal, chunk_id, start, stop, tokens, heading, page, text,
+                vector_key) VALUES ({marks(10)}) ON CONFLICT DO NOTHING""",
+                (
+                    (
+                        version_id, chunk.ordinal, chunk.chunk_id, chunk.start, chunk.stop, chunk.tokens,
+                        chunk.heading, chunk.page, chunk.text, key,
+                    )
+                    for chunk, key in chunks
+                ),
+            )  # fmt: skip
+
+        self._write(work)
+
+    def complete_chunks(self, version_id: str, *, chunk_count: int, truncated: int) -> None:
+        """Say that all chunks are there. Raises `VersionVanished` when another job has removed them."""
+
+        def work(tx: Transaction) -> None:
+            found = tx.one("SELECT count(*) FROM chunks WHERE version_id = ?", (version_id,))
+            changed = tx.run(
+                "UPDATE versions SET chunked = 1, chunk_count = ?, truncated = ? WHERE version_id = ?",
+                (chunk_count, truncated, version_id),
+            )
+            if not changed or found is None or found[0] != chunk_count:
+                raise VersionVanished(version_id)
+
+        self._write(work)
+
+    def count_missing(self, version_ids: Sequence[str]) -> int:
+        """The number of chunks of these versions that have no vector yet."""
+        row = self._read(lambda tx: tx.one(f"SELECT count(*) {_missing(version_ids)}", version_ids))
+        return int(row[0]) if row else 0
+
+    def missing_vectors(self, version_ids: Sequence[str], limit: int) -> list[MissingVector]:
+        """Up to `limit` texts of these versions that have no vector yet, each key once."""
+        rows = self._read(
+            lambda tx: tx.all(
+                f"""SELECT c.vector_key, min(c.text), count(*) {_missing(version_ids)}
+                GROUP BY c.vector_key ORDER BY min(c.version_id), min(c.ordinal) LIMIT ?""",
+                (*version_ids, limit),
+            )
+        )
+        return [MissingVector(bytes(key), text, count) for key, text, count in rows]
+
+    def put_vectors(self, vectors: Iterable[tuple[bytes, NDArray[np.float32]]]) -> None:
+        """Keep vectors under their keys; a key that is known keeps the vector it has."""
+        rows = [(key, self._db.to_vector(vector), time.time()) for key, vector in vectors]
+
+        def work(tx: Transaction) -> None:
+            tx.many("INSERT INTO vectors (vector_key, vector, made_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", rows)
+
+        self._write(work)
+
+    def publish(self, version_id: str) -> bool:
+        """Make a version the document, in the place of the one before; False when a vector is missing."""
+
+        def work(tx: Transaction) -> bool:
+            row = tx.one(
+                """SELECT v.generation, v.document_id, v.chunked, g.generation FROM versions v
+                LEFT JOIN generations g ON g.generation = v.generation WHERE version_id = ?""",
+                (version_id,),
+            )
+            if row is None or not row[2]:
+                raise VersionVanished(version_id)
+            generation, document_id, _, known = row
+            if known is None:
+                raise GenerationChanged(f"generation {generation} is gone")
+            if tx.one(f"SELECT 1 {_missing([version_id])} LIMIT 1", (version_id,)):
+                return False
+            before = tx.one(
+                "SELECT version_id FROM documents WHERE generation = ? AND document_id = ?", (generation, document_id)
+            )
+            tx.run(
+                """INSERT INTO documents (generation, document_id, version_id, ingested_at) VALUES (?, ?, ?, ?)
+                ON CONFLICT (generation, document_id)
+                DO UPDATE SET version_id = excluded.version_id, ingested_at = excluded.ingested_at""",
+                (generation, document_id, version_id, datetime.now(UTC).isoformat()),
+            )
+            if before is not None and before[0] != version_id:
+                delete_versions(tx, [before[0]])
+            touch(tx)
+            return True
+
+        return self._write(work)
+
+    def document(self, document_id: str, *, generation: int | None = None) -> StoredDocument | None:
+        """A published document, of the active generation unless another is named."""
+        row = self._read(
+            lambda tx: tx.one(
+                f"{_DOCUMENT} WHERE d.generation = {_generation(generation)} AND d.document_id = ?", (document_id,)
+            )
+        )
+        return _stored(row) if row is not None else None
+
+    def documents(self, *, generation: int | None = None) -> Iterator[StoredDocument]:
+        """All published documents in the order of their ids."""
+        after = ""
+        while True:
+            rows = self._read(
+                lambda tx, after=after: tx.all(  # type: ignore[misc]
+                    f"""{_DOCUMENT} WHERE d.generation = {_generation(generation)} AND d.document_id > ?
+                    ORDER BY d.document_id LIMIT {_PAGE}""",
+                    (after,),
+                )
+            )
+            yield from map(_stored, rows)
+            if len(rows) < _PAGE:
+                return
+            after = rows[-1][0]
+
+    def delete_document(self, document_id: str) -> bool:
+        """Remove a document from every generation; False when it was in none."""
+
+        def work(tx: Transaction) -> bool:
+            rows = tx.all("SELECT version_id FROM documents WHERE document_id = ?", (document_id,))
+            tx.run("DELETE FROM documents WHERE document_id = ?", (document_id,))
+            delete_versions(tx, [row[0] for row in rows])
+            touch(tx)
+            return bool(rows)
+
+        return self._write(work)
+
+    def nearest(self, vector: NDArray[np.float32], k: int) -> list[Hit]:
+        """The `k` chunks of the active generation nearest to a unit vector, best first."""
+
+        def work(tx: Transaction) -> list[Hit]:
+            active = tx.one(
+                "SELECT g.generation, g.dimension FROM active_generation a JOIN generations g USING (generation)"
+            )
+            if active is None:
+                return []
+            hits = []
+            for score, version_id, ordinal in self._db.nearest(tx, active[0], active[1], vector, k):
+                row = tx.one(
+                    """SELECT c.chunk_id, v.document_id, v.uri, t.title, c.heading, c.page, c.start, c.stop, c.text
+                    FROM chunks c JOIN versions v USING (version_id) JOIN texts t USING (text_id)
+                    WHERE c.version_id = ? AND c.ordinal = ?""",
+                    (version_id, ordinal),
+                )
+                if row is not None:
+                    hits.append(Hit(score, *row))
+            return hits
+
+        return self._read(work)
+
+    def chunk_vectors(self, block: int) -> Iterator[tuple[list[str], NDArray[np.float32]]]:
+        """(chunk ids, vectors) of the active generation in blocks of at most `block` rows, ordered by id."""
+        active = self.active_generation()
+        after = ""
+        while active is not None:
+            rows = self._read(
+                lambda tx, after=after: tx.all(  # type: ignore[misc]
+                    f"""SELECT c.chunk_id, v.vector FROM documents d JOIN chunks c USING (version_id)
+                    JOIN vectors v USING (vector_key)
+                    WHERE d.generation = ? AND c.chunk_id > ? ORDER BY c.chunk_id LIMIT {int(block)}""",
+                    (active.number, after),
+                )
+            )
+            if not rows:
+                return
+            yield [row[0] for row in rows], self._db.from_vectors([row[1] for row in rows], active.dimension)
+            after = rows[-1][0]
+
+
+def _missing(version_ids: Sequence[str]) -> str:
+    return f"""FROM chunks c LEFT JOIN vectors v ON v.vector_key = c.vector_key
+        WHERE c.version_id IN ({marks(len(version_ids))}) AND v.vector_key IS NULL"""
+
+
+def _generation(number: int | None) -> str:
+    return "(SELECT generation FROM active_generation)" if number is None else str(int(number))
+
+
+def _stored(row: Row) -> StoredDocument:
+    values: list[Any] = list(row)
+    values[12] = tuple(json.loads(values[12]))
+    return StoredDocument(*values)
