@@ -172,7 +172,7 @@ class RedisServer:
 
     def client(self, **options: Any) -> redis.Redis:
         """Return a redis-py client over the unix socket, to look at what is stored; close it, or use `with`."""
-        import redis  # noqa: PLC0415 - only tests with Redis pay for it
+        import redis  # here: only tests with Redis pay for it
 
         options = {"decode_responses": True, "password": self.password} | options
         return redis.Redis(unix_socket_path=str(self.socket_path), **options)
@@ -313,7 +313,7 @@ class RedisServer:
         return lines + [f"user {name} {rules}" for name, rules in self._users.items()]
 
     def _write_certificates(self) -> None:
-        import trustme  # noqa: PLC0415 - only tests with TLS pay for it
+        import trustme  # here: only tests with TLS pay for it
 
         authority = trustme.CA()
         authority.cert_pem.write_to_path(self.ca_file)

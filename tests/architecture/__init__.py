@@ -1,0 +1,1 @@
+"""Tests that hold the house: what may lie where, and what may import what."""

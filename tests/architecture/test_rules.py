@@ -1,0 +1,137 @@
+"""Negative controls: each rule finds what it looks for in a small tree made for it, and passes its good twin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.architecture import rules
+from tests.architecture.test_house import loaded_by
+
+Plant = Callable[..., Path]
+
+
+@pytest.fixture
+def plant(tmp_path: Path) -> Plant:
+    """Write files, given as path and text, into an empty tree and return its root."""
+
+    def write(files: dict[str, str]) -> Path:
+        for name, text in files.items():
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        return tmp_path
+
+    return write
+
+
+def test_long_files(plant: Plant) -> None:
+    tree = plant({"a.py": "x = 1\n" * 4, "b.py": "x = 1\n" * 3, "sub/c.py": "x = 1\n" * 5})
+    assert rules.too_long(tree, 3, {"sub/c.py": "one table"}) == ["a.py: 4 lines"]
+    assert rules.too_long(tree, 9, {"b.py": "", "gone.py": "a reason"}) == [
+        "b.py: the exception is not needed",
+        "b.py: the exception gives no reason",
+        "gone.py: the exception is not needed",
+    ]
+
+
+def test_names_that_say_nothing(plant: Plant) -> None:
+    tree = plant({"core/utils.py": "", "common/x.py": "", "core/database.py": "", "core/helper.py": ""})
+    assert rules.names_that_say_nothing(tree) == ["common/x.py", "core/helper.py", "core/utils.py"]
+
+
+def test_missing_docstrings(plant: Plant) -> None:
+    tree = plant({"a.py": "# a comment\nx = 1\n", "b.py": '"""What it is."""\n', "c.py": '""" """\n', "d.py": ""})
+    assert rules.without_docstring(tree) == ["a.py", "c.py", "d.py"]
+    assert rules.without_docstring(tree, blank=True) == ["a.py", "c.py"]
+
+
+def test_status_words(plant: Plant) -> None:
+    tree = plant(
+        {
+            "redis/apply.lua": "local s = 'x'\nif s == 'Running' then end\n",
+            "sqlite/list.sql": "SELECT 1 -- not the failed_count\n",
+            "sqlite/sweep.sql": "SELECT 1 WHERE status = 'failed'\n",
+            "redis/notes.md": "failed",
+        }
+    )
+    assert rules.status_words(tree) == ["redis/apply.lua:2: Running", "sqlite/sweep.sql:1: failed"]
+
+
+def test_third_party_imports(plant: Plant) -> None:
+    tree = plant(
+        {
+            "web/a.py": "import json, fastapi.routing\nfrom numpy import array\n",
+            "b.py": "try:\n    import numpy.linalg\nexcept ImportError:\n    import redis\n",
+            "c.py": "class C:\n    import rich\n",
+            "d.py": (
+                "from __future__ import annotations\nfrom typing import TYPE_CHECKING\nimport milepost.core\n"
+                "from . import b\nif TYPE_CHECKING:\n    import numpy\ndef f():\n    import redis\n"
+            ),
+        }
+    )
+    assert rules.third_party_imports(tree, "milepost", {"web/": {"fastapi"}}) == [
+        "b.py:2: numpy",
+        "b.py:4: redis",
+        "c.py:2: rich",
+        "web/a.py:2: numpy",
+    ]
+
+
+def test_impure_core(plant: Plant) -> None:
+    tree = plant(
+        {
+            "a.py": "def f():\n    import redis\n    import time\n    return open('x')\n",
+            "b.py": "from datetime import UTC, datetime\nx = datetime.now(UTC)\n",
+            "c.py": "import milepost.stores\nfrom milepost.core import a\nimport milepost.core_of_others\n",
+            "d.py": "import json, re\nfrom datetime import datetime\nx = datetime(2026, 1, 1)\n",
+        }
+    )
+    assert rules.impure_core(tree, "milepost.core") == [
+        "a.py:2: imports redis",
+        "a.py:3: imports time",
+        "a.py:4: calls open()",
+        "b.py:2: reads a clock with .now()",
+        "c.py:1: imports milepost.stores",
+        "c.py:3: imports milepost.core_of_others",
+    ]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "store = '/home/ana/jobs.db'",
+        "cd /root/project",
+        "see /work/main for it",
+        "pip install --index-url https://host.example/x milepost",
+        "--find-links /some/wheels",
+        "https://files.pythonhosted.org/packages/x.whl",
+        "index = 'https://host.example/api/pypi/main'",
+        '"resolved": "https://registry.npmjs.org/x/-/x-1.0.0.tgz"',
+    ],
+)
+def test_addresses(plant: Plant, line: str) -> None:
+    tree = plant({"bad.txt": f"fine\n{line}\n"})
+    (breach,) = rules.addresses([tree / "bad.txt"], tree)
+    assert breach.startswith("bad.txt:2: ")
+
+
+def test_what_is_no_address(plant: Plant) -> None:
+    fine = "#!/usr/bin/env bash\nGET /api/jobs/{id}/events\n~/work/x ./root/x a/home/b --no-emit-index-url\nhttps://example.org/work/1\n"
+    tree = plant({"fine.md": fine, "requirements/dev.txt": "x==1 \\\n    --hash=sha256:00\n# https://example.org\n"})
+    assert rules.addresses([tree / "fine.md"], tree) == []
+    assert rules.addresses([tree / "requirements/dev.txt"], tree) == ["requirements/dev.txt:3: ://"]
+
+
+def test_unknown_commands() -> None:
+    makefile = ".PHONY: demo\nV := x\ndemo test: x  ## help\n\t@make nothing\ntest-slow:\n"
+    text = "`make demo`, `make tests`; we make sure.\n```console\n$ make test-slow ARGS=x\n$ make magic\n```\n"
+    assert rules.unknown_commands(text, makefile) == ["magic", "tests"]
+    assert rules.unknown_commands("step test make tset\n", makefile) == ["tset"]
+
+
+def test_what_an_import_loads() -> None:
+    assert "packaging" in loaded_by("import packaging.version")
+    assert loaded_by("import json, sqlite3, asyncio") == set()
