@@ -17,7 +17,7 @@ Guards, all of one case must hold:
     ("past", f)             the field is there and not after the store's clock
     ("ahead", f)            the field is missing, or after the store's clock
     ("due", f)              the field is missing, or not after the store's clock
-    ("free",)               no stopping lease stands in the way of this id or of its unique key
+    ("free",)               no stopping lease stands in the way of this id or of its unique key (without a record: of value `key`)
     ("unique", statuses)    no other record of these statuses (separated by spaces) has the unique key of value `key`
     ("stopping", src)       the stopping lease of this id has that token
     ("overdue", src)        the same, and it ran out by the store's clock
@@ -88,7 +88,7 @@ class Change:
     values: tuple[Value, ...]
     op: str
     key: str | None = None
-    """The unique key that the guard "unique" asks about."""
+    """The unique key that the guard "unique" asks about, and "free" while there is no record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +187,7 @@ def _holds(guard: Guard, change: Change, job_id: str, record: Record, facts: Fac
         case "due":
             return str(rest[0]) not in record or int(record[str(rest[0])]) <= facts.now
         case "free":
-            key = record.get("unique_key", "")
+            key = record.get("unique_key") or change.key
             return facts.stopping(job_id) is None and not (key and facts.key_is_stopping(key))
         case "unique":
             return change.key is None or facts.status_of_holder(change.key, job_id) not in str(rest[0]).split()

@@ -209,7 +209,7 @@ class Job(Stored):
         record, damaged = self.record, []
         for name in _FIELDS if record else ():
             kind, source = _FIELDS[name]
-            if source in record and _DECODERS[name](record) is None and kind(record[source], ValueError) is ValueError:
+            if source in record and kind(record[source], ValueError) is ValueError:
                 damaged.append(name)
         return tuple(damaged)
 
@@ -252,7 +252,7 @@ def _reader(read: Callable[[str], Any]) -> _Kind:
     def kind(text: str, damaged: Any) -> Any:
         try:
             return read(text)
-        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
             return damaged
 
     return kind
@@ -374,7 +374,7 @@ def _receipt(record: Mapping[str, str]) -> Receipt | None:
 
 _DECODERS: dict[str, Callable[[Mapping[str, str]], Any]] = {
     **{name: _decoder(name, kind, source) for name, (kind, source) in _FIELDS.items()},
-    "labels": lambda record: labels_dict(record.get("labels", "")),
+    "labels": lambda record: _FIELDS["labels"][0](record.get("labels", ""), {}),
     "params": _masked,
     "receipt": _receipt,
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 
-from milepost.core.change import Change, Op
+from milepost.core.change import Change, Guard, Op
 from milepost.core.lifecycle.table import (
     ACTIVE,
     CANCELLED,
@@ -24,14 +24,16 @@ from milepost.core.lifecycle.table import (
 @cache
 def _creates(names: tuple[str, ...], target: str) -> Template:
     sets: tuple[Op, ...] = tuple(("set", name, f"${name}") for name in names)
-    start: tuple[Op, ...] = (("take", "$nonce", "$lease"), ("once", "started")) if target == RUNNING else ()
+    running = target == RUNNING
+    start: tuple[Op, ...] = (("take", "$nonce", "$lease"), ("once", "started")) if running else ()
+    free: tuple[Guard, ...] = (("free",),) if running else ()
     return template(
         "create",
         (*names, "nonce", "lease"),
         case(
             (NONE,),
             target,
-            guards=(("unique", " ".join(ACTIVE)),),
+            guards=(("unique", " ".join(ACTIVE)), *free),
             ops=(*sets, ("set", "progress", "=0"), ("stamp", "created"), *start),
             event="created" if target == PENDING else "running",
             emit=("worker", "attempt"),
@@ -46,7 +48,7 @@ def plan_create(fields: Mapping[str, str], op: str) -> Change:
 
 
 def plan_track(fields: Mapping[str, str], op: str, *, nonce: str, lease: int) -> Change:
-    """A record comes to be, running under a lease of `lease` microseconds."""
+    """A record comes to be, running under a lease of `lease` microseconds; refused while the id or key is stopping."""
     shape, _ = _creates(tuple(fields), RUNNING)
     return Change(shape, (*fields.values(), nonce, str(lease)), op, fields.get("unique_key"))
 

@@ -73,8 +73,9 @@ def _loses(charged: bool) -> Template:
 _CRASH = template(
     "crash",
     ("token", "error", "failure", "crash_loop", "last", *REPORT),
-    case((RUNNING,), FAILED, guards=(TOKEN, ("eq", "on_lost", "=fail")), ops=(*REPORT_OPS, *FAILURE, *LEASE_ENDS, *ENDS),
-          event="failed", emit=("error",)),
+    *(case((RUNNING,), FAILED, guards=(TOKEN, last), ops=(*REPORT_OPS, *FAILURE, *LEASE_ENDS, *ENDS),
+            event="failed", emit=("error",))
+      for last in (("eq", "driver", "=track"), ("eq", "on_lost", "=fail"))),
     case((RUNNING,), FAILED, guards=(TOKEN, ("ge", "crashes", "$last")),
           ops=(*REPORT_OPS, ("set", "error", "$error"), ("append", "attempts", "$failure"), ("set", "failure", "$crash_loop"),
                *LEASE_ENDS, *ENDS, ("add", "crashes", "=1"), ("add", "attempt", "=-1")),

@@ -52,6 +52,7 @@ FAILURE: tuple[Op, ...] = (
     ("append", "attempts", "$failure"),
 )
 STOP_ASKED: tuple[Op, ...] = (
+    *(("clear", name) for name in ("stop_by", "stop_why", "stop_token")),
     ("stamp", "stop_at"),
     ("set", "stop_by", "$by"),
     ("set", "stop_why", "$why"),

@@ -1,0 +1,75 @@
+"""Records on paper: the core's `fit` and `perform` with nothing around them but a dict and a clock of whole numbers."""
+
+from __future__ import annotations
+
+import itertools
+
+from milepost.core.change import Change, Effect, Record, Stopping, fit, perform, repeated
+from milepost.core.job import Job
+from milepost.stores.protocol import Outcome
+
+START = 1_750_000_000_000_000
+
+
+class Paper:
+    """Facts over a few records. Every change takes one microsecond."""
+
+    def __init__(self) -> None:
+        self.records: dict[str, Record] = {}
+        self.stops: dict[str, Stopping] = {}
+        self.effects: list[Effect] = []
+        self.now = START
+        self._fence = 0
+        self._numbers = itertools.count(1)
+
+    def op(self) -> str:
+        return f"op{next(self._numbers):06d}"
+
+    def nonce(self) -> str:
+        return f"nonce{next(self._numbers):06d}"
+
+    def stopping(self, job_id: str) -> Stopping | None:
+        return self.stops.get(job_id)
+
+    def key_is_stopping(self, key: str) -> bool:
+        return any(stop.key == key for stop in self.stops.values())
+
+    def status_of_holder(self, key: str, job_id: str) -> str:
+        holders = [i for i, r in self.records.items() if r.get("unique_key") == key and i != job_id]
+        return self.records[holders[-1]]["status"] if holders else ""
+
+    def next_fence(self) -> int:
+        self._fence = max(self._fence + 1, self.now)
+        return self._fence
+
+    def apply(self, job_id: str, change: Change) -> Outcome:
+        """Apply a change as a store would, without indexes and tombstones."""
+        self.now += 1
+        record = self.records.get(job_id)
+        index = repeated(change, record)
+        if index >= 0:
+            return Outcome(index, self.job(job_id), repeated=True)
+        index = fit(change, job_id, record, self)
+        if index < 0:
+            return Outcome(-1, self.job(job_id))
+        effect = perform(change, index, job_id, record, self)
+        self.effects.append(effect)
+        if effect.dropped:
+            del self.stops[job_id]
+        if effect.stopping is not None:
+            self.stops[job_id] = effect.stopping
+        if effect.record is None:
+            self.records.pop(job_id, None)
+        else:
+            self.records[job_id] = effect.record
+        return Outcome(index, self.job(job_id))
+
+    def job(self, job_id: str) -> Job | None:
+        record = self.records.get(job_id)
+        return Job.stored(job_id, record) if record is not None else None
+
+    async def do(self, job_id: str, change: Change) -> Job | None:
+        """Apply a change that must be accepted."""
+        outcome = self.apply(job_id, change)
+        assert outcome.accepted, f"{change.shape.name} was refused: {self.records.get(job_id)}"
+        return outcome.job
