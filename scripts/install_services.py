@@ -1,6 +1,6 @@
 """Install the servers and browsers that the tests name and this machine lacks; those of slow tests with --slow.
 
-A test names what it needs as service("...") or need("..."), a key of SERVICES in tests/services.py. A machine
+A test names what it needs as service("..."), service="..." or need("..."), a key of SERVICES in tests/services.py. A machine
 that has them is left alone. What cannot be installed is said in one line: its tests then skip, and fail in CI.
 """
 
@@ -23,7 +23,7 @@ def named() -> set[str]:
     """Return the services that the test files name."""
     names = {ALWAYS}
     for path in (ROOT / "tests").rglob("*.py"):
-        names |= set(re.findall(r"""\b(?:service|need)\(["']([\w.-]+)["']""", path.read_text(encoding="utf-8")))
+        names |= set(re.findall(r"""\b(?:service|need)[(=]["']([\w.-]+)["']""", path.read_text(encoding="utf-8")))
     return names & set(SERVICES)
 
 

@@ -41,7 +41,7 @@ class Service:
     slow: bool = False  # only `make test-slow` installs it
 
 
-# A test module names what it needs as service("...") or need("..."); scripts/install_services.py reads that.
+# Test files name these as service("..."), service="..." or need("..."); scripts/install_services.py reads that.
 SERVICES: Mapping[str, Service] = {
     "redis-server": Service(("redis-server",), ("redis-server",)),
     "chromium": Service(("chromium",), ("chromium", "chromium-browser", "google-chrome")),

@@ -85,6 +85,18 @@ def test_tls_is_verified(start_redis: StartRedis, tls: bool | str) -> None:
         ssl.create_default_context().wrap_socket(plain, server_hostname="127.0.0.1")
 
 
+@pytest.mark.slow
+@pytest.mark.service("valkey-server")
+def test_valkey_in_its_place(start_redis: StartRedis) -> None:
+    server = start_redis(service="valkey-server", appendonly="always")
+    with server.client() as client:
+        assert client.info("server")["server_name"] == "valkey"
+        client.set("x", 1)
+    server.restart(signal.SIGKILL)
+    with server.client() as client:
+        assert client.get("x") == "1"
+
+
 def test_close_leaves_no_process_and_no_folder() -> None:
     server = RedisServer().start()
     pid, folder = server.pid, server.directory
