@@ -2,10 +2,11 @@
 # What `make demo` runs once all is installed: fetch documents, ingest them with live progress, search them.
 # Jobs and documents are kept in .demo/, so a second run says `unchanged` and a killed one goes on where it was.
 set -eu
-unset REDIS_URL MILEPOST_URL || true  # the demo shows the embedded default
+unset REDIS_URL MILEPOST_URL MILEPOST_DOCUMENTS || true  # the demo shows the embedded default
 PATH="$PWD/.venv/bin:$PATH"
-XDG_STATE_HOME="$PWD/.demo"
-export PATH XDG_STATE_HOME
+XDG_STATE_HOME="$PWD/.demo/state" # jobs
+XDG_DATA_HOME="$PWD/.demo/data"   # documents
+export PATH XDG_STATE_HOME XDG_DATA_HOME
 
 show() { printf '\n$ %s\n' "$1"; }
 
@@ -28,10 +29,11 @@ milepost ls
 cat <<'END'
 
 That was a tracked job on real documents. Next:
-  make demo                                             again: nothing changed, so nothing is computed
-  export XDG_STATE_HOME="$PWD/.demo"                    use what the demo made
-  .venv/bin/milepost search "..."                       ask something else
-  .venv/bin/milepost run ingestion PATH...              ingest your own files or folders
-  .venv/bin/milepost serve                              the same jobs over HTTP
-  make test                                             run the tests
+  make demo                                  again: nothing changed, so nothing is computed
+  export XDG_STATE_HOME="$PWD/.demo/state" XDG_DATA_HOME="$PWD/.demo/data"
+                                             so that the commands below see what the demo made
+  .venv/bin/milepost search "..."            ask something else
+  .venv/bin/milepost run ingestion PATH...   ingest your own files or folders
+  .venv/bin/milepost serve                   the same jobs over HTTP
+  make test                                  run the tests
 END

@@ -21,7 +21,7 @@ import pytest
 from tests.services import RedisServer, need
 
 _namespaces = itertools.count(1)
-_state: list[str] = []
+_homes: list[str] = []
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -29,14 +29,15 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in list(os.environ):
         if name.startswith("MILEPOST_") or name in {"REDIS_URL", "JOB_TTL"}:
             del os.environ[name]
-    _state.append(tempfile.mkdtemp(prefix="milepost-tests-"))
-    os.environ["XDG_STATE_HOME"] = _state[-1]
+    _homes.append(tempfile.mkdtemp(prefix="milepost-tests-"))
+    for name in ("STATE", "DATA", "CONFIG", "CACHE"):
+        os.environ[f"XDG_{name}_HOME"] = os.path.join(_homes[-1], name.lower())
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Remove the state folder of this run."""
-    while _state:
-        shutil.rmtree(_state.pop(), ignore_errors=True)
+    """Remove the folders of this run."""
+    while _homes:
+        shutil.rmtree(_homes.pop(), ignore_errors=True)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -135,4 +135,5 @@ def test_an_absent_service_fails_in_ci_and_skips_elsewhere(
 def test_tests_never_see_the_users_own_stores() -> None:
     assert "REDIS_URL" not in os.environ
     assert "MILEPOST_URL" not in os.environ
-    assert Path(os.environ["XDG_STATE_HOME"]).name.startswith("milepost-tests-")
+    for name in ("XDG_STATE_HOME", "XDG_DATA_HOME"):
+        assert Path(os.environ[name]).parent.name.startswith("milepost-tests-")
