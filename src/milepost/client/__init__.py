@@ -1,1 +1,1 @@
-""""""
+"""The managers' methods over HTTP."""

@@ -1,1 +1,1 @@
-""""""
+"""What callers do with jobs: one implementation, two faces."""

@@ -32,19 +32,17 @@ from milepost.stores.protocol import (
 class MemoryStore:
     """Jobs in this process, gone with it. `clock` gives microseconds since 1970; tests bring one that stands still."""
 
-    url = "memory://"
-
     def __init__(self, *, blocking: bool = True, clock: Callable[[], int] = system_micros) -> None:
         self.blocking = blocking
         self._memory = Memory(clock)
+        self.url = f"memory://{id(self._memory):x}"
 
     def twin(self, *, blocking: bool) -> MemoryStore:
         """The same jobs through the other face."""
         if blocking == self.blocking:
             return self
         twin = object.__new__(MemoryStore)
-        twin.blocking = blocking
-        twin._memory = self._memory
+        twin.blocking, twin.url, twin._memory = blocking, self.url, self._memory
         return twin
 
     async def apply(self, writes: Sequence[Write], claim: Claim | None = None) -> Applied:
@@ -109,6 +107,12 @@ class MemoryStore:
     def _held(self, slot: str) -> int:
         live = len(self._memory.indexes.get(("slot", slot), ()))
         return live + sum(stop.slot == slot for stop in self._memory.stops.values())
+
+    async def beat(
+        self, writes: Sequence[Write], leases: Sequence[tuple[str, str]], micros: int | None
+    ) -> tuple[list[Outcome], list[str]]:
+        with self._memory.lock:
+            return (await self.apply(writes)).outcomes, await self.renew(leases, micros)
 
     async def renew(self, leases: Sequence[tuple[str, str]], micros: int | None) -> list[str]:
         with self._memory.lock:

@@ -204,6 +204,11 @@ class Store(Shelf, Protocol):
     async def apply(self, writes: Sequence[Write], claim: Claim | None = None) -> Applied:
         """Apply each write, in order, then claim: one round trip for the lot."""
 
+    async def beat(
+        self, writes: Sequence[Write], leases: Sequence[tuple[str, str]], micros: int | None
+    ) -> tuple[list[Outcome], list[str]]:
+        """`apply` the writes and `renew` the leases, in one round trip: what the pulse of a process sends."""
+
     async def renew(self, leases: Sequence[tuple[str, str]], micros: int | None) -> list[str]:
         """For each (job id, token): renew its lease for `micros` from now (None: only look), past its deadline too.
 

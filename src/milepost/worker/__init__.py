@@ -1,1 +1,1 @@
-""""""
+"""Who runs jobs: handlers, execution, the claim loop."""

@@ -103,7 +103,7 @@ _ADOPT = template(
 
 _REOPEN = template(
     "reopen",
-    ("nonce", "lease", "worker", "failure"),
+    ("nonce", "lease", "worker", "failure", "dead"),
     case(
         (FAILED, CANCELLED),
         RUNNING,
@@ -112,12 +112,15 @@ _REOPEN = template(
         event="running",
         emit=START_EMIT,
     ),
-    case(
-        (RUNNING,),
-        guards=(("eq", "driver", "=track"), ("past", "lease"), ("free",)),
-        ops=(("clear", "started"), ("append", "attempts", "$failure"), *STARTS, ("add", "crashes", "=1")),
-        event="running",
-        emit=START_EMIT,
+    *(
+        case(
+            (RUNNING,),
+            guards=(("eq", "driver", "=track"), owner_is_gone, ("free",)),
+            ops=(("clear", "started"), ("append", "attempts", "$failure"), *STARTS, ("add", "crashes", "=1")),
+            event="running",
+            emit=START_EMIT,
+        )
+        for owner_is_gone in (("past", "lease"), ("token", "$dead"))
     ),
 )
 
@@ -137,6 +140,7 @@ def plan_adopt(op: str, *, nonce: str, lease: int, worker: str) -> Change:
     return fill(_ADOPT, op, nonce=nonce, lease=str(lease), worker=worker)
 
 
-def plan_reopen(op: str, *, nonce: str, lease: int, worker: str, failure: str) -> Change:
-    """`track(key=...)` takes up an ended job of that key, or a running one whose lease has run out."""
-    return fill(_REOPEN, op, nonce=nonce, lease=str(lease), worker=worker, failure=failure)
+def plan_reopen(op: str, *, nonce: str, lease: int, worker: str, failure: str, dead: str | None = None) -> Change:
+    """`track(key=...)` takes up an ended job of that key, or a running one whose lease has run out, or whose token is
+    `dead`: the caller knows that the process which holds it has ended."""
+    return fill(_REOPEN, op, nonce=nonce, lease=str(lease), worker=worker, failure=failure, dead=dead or "-")

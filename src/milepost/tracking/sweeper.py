@@ -1,0 +1,100 @@
+"""The sweeper: what becomes of jobs for which nobody speaks any more. Owns when to look and what to plan for what is due;
+the moves are the lifecycle's. Any process may sweep, and two at once are harmless: every change is guarded.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from milepost.core.change import Change
+from milepost.core.encoding import to_json
+from milepost.core.job import FailureKind, Job
+from milepost.core.lifecycle import plan_expire, plan_lost, plan_quiet, plan_run_out
+from milepost.settings import Settings
+from milepost.stores.ids import new_op
+from milepost.stores.protocol import Due, Store, Write
+from milepost.tracking.failures import of_record
+
+log = logging.getLogger("milepost.sweeper")
+log.addHandler(logging.NullHandler())
+
+CRASH_MARK_SECONDS = 86_400.0
+PURGE_EVERY = 60.0
+
+
+class Sweeper:
+    """Sweeps one store; `look` as often as you like, it sweeps at most once per interval."""
+
+    def __init__(self, store: Store, settings: Settings, ttl: float) -> None:
+        self._store = store
+        self._settings = settings
+        self._ttl = ttl
+        self._next = 0.0
+        self._next_purge = 0.0
+
+    async def look(self) -> int:
+        """Sweep if it is time; how many jobs were touched."""
+        now = time.monotonic()
+        if now < self._next:
+            return 0
+        self._next = now + self._settings.sweep_interval
+        touched = await self.sweep()
+        if now >= self._next_purge:
+            self._next_purge = now + min(PURGE_EVERY, max(self._ttl, 1.0))
+            touched += await self.purge()
+        return touched
+
+    async def sweep(self) -> int:
+        """Find what is due and change it."""
+        touched = 0
+        while True:
+            found = await self._store.sweep(lease=self._settings.lease, interval=self._settings.sweep_interval)
+            if found.due:
+                writes = [await self._plan(due) for due in found.due]
+                outcomes = (await self._store.apply(writes)).outcomes
+                touched += sum(outcome.accepted for outcome in outcomes)
+            if not found.more:
+                return touched
+
+    async def purge(self) -> int:
+        """Remove the records whose time is over, in batches."""
+        gone = 0
+        while (batch := await self._store.purge(ttl=self._ttl)) > 0:
+            gone += batch
+        return gone
+
+    async def _plan(self, due: Due) -> Write:
+        if due.kind == "stopping":
+            return Write(due.job_id, plan_run_out(new_op(), due.token), answer=False)
+        job = due.job
+        assert job is not None, "only a stopping lease can outlive its record"
+        if due.kind == "lease":
+            return Write(due.job_id, await self._lost(job, due.company), answer=False)
+        if due.kind == "deadline":
+            text = f"not started before {job.not_after.isoformat() if job.not_after else 'its deadline'}"
+            plan = plan_expire(new_op(), error=text, failure=of_record(job, FailureKind.EXPIRED, text))
+            return Write(due.job_id, plan, answer=False)
+        text = "no update from the code that drives it"
+        failure = of_record(job, FailureKind.LOST, text)
+        return Write(due.job_id, plan_quiet(new_op(), error=text, failure=failure, reason=text), answer=False)
+
+    async def _lost(self, job: Job, company: int) -> Change:
+        """A run whose lease ran out. When its process took several runs with it, none is charged."""
+        text = f"the process of {job.worker or 'its run'} is gone: its lease ran out"
+        charged = company <= 1 and not await self._crashed_with_company(job.worker)
+        if company > 1 and job.worker:
+            await self._store.shelf_put(f"crash/{job.worker}", to_json(company, "company"), ttl=CRASH_MARK_SECONDS)
+        log.warning("job %s (%s): %s%s", job.job_id, job.job_type, text, "" if charged else "; not charged")
+        limit = int(job.record.get("max_crashes") or 1)
+        loop = f"crashed {job.crashes + 1} times; the last time {text}"
+        return plan_lost(
+            new_op(),
+            error=text,
+            failure=of_record(job, FailureKind.LOST, text),
+            crash_loop=of_record(job, FailureKind.CRASH_LOOP, loop),
+            crashes_left=limit - 1 if charged else None,
+        )
+
+    async def _crashed_with_company(self, worker: str | None) -> bool:
+        return worker is not None and await self._store.shelf_get(f"crash/{worker}") is not None
