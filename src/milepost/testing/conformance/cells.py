@@ -65,9 +65,7 @@ PLANS: dict[str, Plan] = {
 _LEASED_RUNS = "worker: running spent expired brittle dying crumbling; engine: running expired"
 _RUNS = f"track: running expired; {_LEASED_RUNS}"
 _ENDED = "worker: failed cancelled stopping overdue; engine: failed cancelled stopping overdue"
-_STOPPING = (
-    "nobody: ghost; track: stopping overdue; worker: blocked stopping overdue; engine: blocked stopping overdue"
-)
+_STOPPING = "nobody: ghost; track: stopping overdue; worker: blocked stopping overdue; engine: blocked stopping overdue"
 
 ALLOWED: dict[str, dict[str, str]] = {
     "create": {"pending": "nobody: nothing ghost"},
@@ -156,7 +154,9 @@ class Cells(Scenarios):
             outcome = await world.attempt(job_id, PLANS[plan](world.op(), token))
             status = outcome.job.status.value if outcome.job is not None else ""
             found = status if outcome.accepted else None
-            assert found == expected(plan, driver, situation), f"{plan} of a {driver} job that is {situation}: {found!r}"
+            assert found == expected(plan, driver, situation), (
+                f"{plan} of a {driver} job that is {situation}: {found!r}"
+            )
 
     @pytest.mark.parametrize("driver", ["track", "worker", "engine"])
     async def test_nothing_that_a_run_writes_is_accepted_with_another_token(self, world: World, driver: str) -> None:

@@ -244,7 +244,9 @@ def run_scenario(
         asyncio.run(whole())
 
 
-def scenarios_of(cls: type[Scenarios]) -> Iterator[tuple[str, Callable[..., Coroutine[Any, Any, None]], dict[str, Any]]]:
+def scenarios_of(
+    cls: type[Scenarios],
+) -> Iterator[tuple[str, Callable[..., Coroutine[Any, Any, None]], dict[str, Any]]]:
     """Every scenario of a class as (name, coroutine function, values of its parameters)."""
     for name in sorted(dir(cls)):
         scenario = getattr(getattr(cls, name), "scenario", None)

@@ -65,7 +65,30 @@ def _record(job: Job | None) -> dict[str, str]:
 
 
 _OURS = frozenset(
-    "create start deliver adopt reopen progress stage stalled log checkpoint complete fail release retry update "
-    "cancel cancel_own delete receipt lost crash expire quiet".split()
+    [
+        "create",
+        "start",
+        "deliver",
+        "adopt",
+        "reopen",
+        "progress",
+        "stage",
+        "stalled",
+        "log",
+        "checkpoint",
+        "complete",
+        "fail",
+        "release",
+        "retry",
+        "update",
+        "cancel",
+        "cancel_own",
+        "delete",
+        "receipt",
+        "lost",
+        "crash",
+        "expire",
+        "quiet",
+    ]
 )
 """The shapes of the lifecycle; those that a test makes up obey no lifecycle."""

@@ -248,9 +248,7 @@ class Language(Scenarios):
         for number in range(3):
             now = await world.store.now()
             await world.do(f"a{number}", made(world.op(), slot="s", worker="w"))
-            job = await world.made(
-                f"a{number}", told(world.op(), ("take", 0, 1), values=(f"nonce{number}", str(LONG)))
-            )
+            job = await world.made(f"a{number}", told(world.op(), ("take", 0, 1), values=(f"nonce{number}", str(LONG))))
             token = job.record["token"]
             assert token.endswith(f":nonce{number}")
             assert fence(token) >= now

@@ -65,7 +65,9 @@ class Runs(Scenarios):
         assert not left & set(job.record)
         assert job.checkpoint_at is not None
 
-    async def test_progress_never_goes_back_within_an_attempt_and_begins_again_with_the_next(self, world: World) -> None:
+    async def test_progress_never_goes_back_within_an_attempt_and_begins_again_with_the_next(
+        self, world: World
+    ) -> None:
         await world.create("a", worker_job())
         token = token_of(await world.start("a"))
         for told, shown in (("0.5", 0.5), ("0.25", 0.5), ("0.75", 0.75), ("0", 0.75)):
@@ -272,7 +274,14 @@ class Batches(Scenarios):
             ]
         )
         assert [o.accepted for o in answer.outcomes] == [True, False, False, False, True, True]
-        assert [_status(o.job) for o in answer.outcomes] == ["running", "pending", None, "running", "running", "pending"]
+        assert [_status(o.job) for o in answer.outcomes] == [
+            "running",
+            "pending",
+            None,
+            "running",
+            "running",
+            "pending",
+        ]
         assert (await world.job("a")).progress == 0.2
         assert [e.progress for e in await world.store.events("a") if e.kind == "progress"] == []
         assert (await world.job("a")).version == 4
@@ -325,7 +334,9 @@ class Keeping(Scenarios):
                 assert job.record["zz"] == "\x1f=?"
 
     async def test_json_comes_back_byte_for_byte(self, world: World) -> None:
-        for number, text in enumerate(("[]", "{}", "0", '""', "false", "12345678901234567890", "1.10", '{"b":1,"a":[]}')):
+        for number, text in enumerate(
+            ("[]", "{}", "0", '""', "false", "12345678901234567890", "1.10", '{"b":1,"a":[]}')
+        ):
             await world.create(f"a{number}", caller_job(metadata=text))
             job = await world.made(f"a{number}", plans.plan_update(world.op(), "completed", result=text))
             assert (job.record["metadata"], job.record["result"]) == (text, text)
@@ -339,7 +350,9 @@ class Keeping(Scenarios):
         await world.do("a", plans.plan_update(world.op(), "completed", result=text))
         assert (await world.job("a")).record["result"] == text
 
-    @pytest.mark.parametrize("job_id", ["a", "A.b_c:d-e", "x" * 128, "..", "00000000-0000-7000-8000-000000000000", "%s"])
+    @pytest.mark.parametrize(
+        "job_id", ["a", "A.b_c:d-e", "x" * 128, "..", "00000000-0000-7000-8000-000000000000", "%s"]
+    )
     async def test_any_id_is_only_a_name(self, world: World, job_id: str) -> None:
         await world.create(job_id, worker_job())
         await world.create("other", worker_job())

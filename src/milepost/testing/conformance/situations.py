@@ -58,9 +58,7 @@ async def reach(doer: Doer, job_id: str, driver: str, situation: str) -> str:
     lease = 0 if situation in ("expired", "brittle", "crumbling", "overdue") else LONG
     fields = _fields(driver, situation)
     if driver == "track":
-        job = await doer.do(
-            job_id, plans.plan_track(fields, doer.op(), nonce=doer.nonce(), lease=lease)
-        )
+        job = await doer.do(job_id, plans.plan_track(fields, doer.op(), nonce=doer.nonce(), lease=lease))
     else:
         job = await doer.do(job_id, plans.plan_create(fields, doer.op()))
         if situation in ("pending", "late", "early"):

@@ -96,7 +96,9 @@ class Stopping(Scenarios):
 
     async def test_a_run_that_cancels_itself_leaves_no_stopping_lease(self, world: World) -> None:
         token = token_of(await world.track("a", track_job()))
-        job = await world.made("a", plans.plan_cancel_own(world.op(), token, {"progress": "0.3"}, by="ana", why="Ctrl-C"))
+        job = await world.made(
+            "a", plans.plan_cancel_own(world.op(), token, {"progress": "0.3"}, by="ana", why="Ctrl-C")
+        )
         assert job.receipt is not None
         assert (job.receipt.how, job.receipt.confirmed, job.receipt.reason) == ("cooperative", True, "Ctrl-C")
         assert await world.store.stoppings() == []
@@ -164,7 +166,14 @@ class Stopping(Scenarios):
         await world.create("a", worker_job())
         token = token_of(await world.start("a"))
         late = plans.plan_fail(
-            world.op(), token, error="too long", failure='{"kind":"timeout"}', report={}, delay=0, stopping=True, why="timeout"
+            world.op(),
+            token,
+            error="too long",
+            failure='{"kind":"timeout"}',
+            report={},
+            delay=0,
+            stopping=True,
+            why="timeout",
         )
         job = await world.made("a", late)
         assert (job.status.value, job.attempt) == ("pending", 1)
@@ -267,4 +276,3 @@ class Leases(Scenarios):
         now = await world.store.now()
         assert all(now < expires <= now + LONG for _, _, expires in await world.store.stoppings())
         assert await world.store.renew([], LONG) == []
-
