@@ -12,23 +12,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from milepost.documents.errors import BadDocument as BadDocument
-    from milepost.documents.ingestion import ingestion as ingestion
     from milepost.documents.loaders import load as load
-    from milepost.documents.search import Searcher as Searcher
-    from milepost.documents.search import search as search
+    from milepost.documents.searching import Searcher as Searcher
+    from milepost.documents.searching import search as search
     from milepost.documents.store import DocumentStore as DocumentStore
     from milepost.documents.store import open_store as open_store
 
 _WHERE = {
     "BadDocument": "errors",
     "DocumentStore": "store",
-    "Searcher": "search",
-    "ingestion": "ingestion",
+    "Searcher": "searching",
     "load": "loaders",
     "open_store": "store",
-    "search": "search",
+    "search": "searching",
 }
-__all__ = ["BadDocument", "DocumentStore", "Searcher", "ingestion", "load", "open_store", "search"]
+__all__ = ["BadDocument", "DocumentStore", "Searcher", "load", "open_store", "search"]
 
 
 def __getattr__(name: str) -> Any:

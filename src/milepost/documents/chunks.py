@@ -68,9 +68,10 @@ def split_segments(pieces: Iterable[tuple[str, int | None]], characters: int = S
         while size >= characters:
             whole = "".join(buffer)
             cut = whole.rfind("\n", 0, characters) + 1 or characters
-            yield Segment(start, whole[:cut], tuple(pages))
-            buffer, start, size = [whole[cut:]], start + cut, size - cut
-            pages = [mark for mark in pages if mark[0] >= start]
+            end = start + cut
+            yield Segment(start, whole[:cut], tuple(mark for mark in pages if mark[0] < end))
+            buffer, start, size = [whole[cut:]], end, size - cut
+            pages = [mark for mark in pages if mark[0] >= end]
     if size:
         yield Segment(start, "".join(buffer), tuple(pages))
 

@@ -61,6 +61,7 @@ class LoaderProcess:
         self.limits = limits or LoadLimits()
         self.starts = 0
         self._child: subprocess.Popen[bytes] | None = None
+        self._answered = False
 
     def __enter__(self) -> LoaderProcess:
         return self
@@ -116,12 +117,12 @@ class LoaderProcess:
         self, child: subprocess.Popen[bytes], name: str, tick: Callable[[], object] | None
     ) -> Generator[Piece, None, LoadReport]:
         left = self.limits.seconds
-        patience = self.limits.seconds_per_piece + (_START_SECONDS if self.starts == 1 else 0.0)
         while True:
             before = time.monotonic()
+            patience = self.limits.seconds_per_piece + (0.0 if self._answered else _START_SECONDS)
             frame = self._frame(child, name, min(left, patience), tick)
             left -= time.monotonic() - before
-            patience = self.limits.seconds_per_piece
+            self._answered = True
             if "piece" in frame:
                 yield Piece(*frame["piece"])
             elif "report" in frame:
@@ -176,6 +177,7 @@ class LoaderProcess:
             return self._child
         self.close()
         self.starts += 1
+        self._answered = False
         self._child = subprocess.Popen(
             [sys.executable, "-c", _BEGIN, str(os.getpid()), str(self.limits.memory_bytes), *sys.path],
             stdin=subprocess.PIPE,

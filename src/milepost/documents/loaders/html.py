@@ -52,6 +52,7 @@ _LINES: Final = frozenset({"br", "dt", "tr", "caption", "option", "legend"})
 _SPACE: Final = re.compile(r"\s+")
 _BLANK_LINES: Final = re.compile(r"\n{3,}")
 _MAX_UNPARSED: Final = 256 * 1024
+_MAX_UNCLOSED: Final = 16 * 1024
 
 
 def load_html(path: Path, *, encoding: str | None = None) -> Pieces:
@@ -106,9 +107,17 @@ class MarkupReader(HTMLParser):
             self._patience = len(self.rawdata) if len(self.rawdata) > _MAX_UNPARSED else 0
 
     def finish(self) -> None:
-        """Parse what is left."""
+        """Parse what is left.
+
+        A long rest is a tag or comment that never closes. The parser would look for
+        its end from each `<` in it, so a tag is given as text and a comment is dropped.
+        """
         self.feed("".join(self._unfed))
         self._unfed = []
+        if len(self.rawdata) > _MAX_UNCLOSED:
+            rest, self.rawdata = self.rawdata, ""
+            if not rest.startswith(("<!", "<?")):
+                self.handle_data(rest.replace("<", " "))
         self.close()
 
     def take(self) -> str:

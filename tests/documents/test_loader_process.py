@@ -1,0 +1,159 @@
+"""The loader child: one for many files, within its limits, replaced when it dies, gone with its parent."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from milepost.documents.errors import BadDocument
+from milepost.documents.loader_process import LoaderProcess, LoadLimits
+from tests.documents.writing import write_docx, write_pdf
+
+
+def open_descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def test_one_child_reads_many_files(tmp_path: Path, loader: LoaderProcess) -> None:
+    first = write_pdf(tmp_path / "a.pdf", ["one", "two"])
+    second = write_docx(tmp_path / "b.docx")
+    assert [piece.text for piece in loader.load(first)] == ["one\n\n", "two\n\n"]
+    child = loader.pid
+    assert "Bengtskar" in "".join(piece.text for piece in loader.load(second))
+    assert loader.pid == child
+
+
+def test_a_piece_larger_than_a_frame_arrives_whole(tmp_path: Path, loader: LoaderProcess) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("text\n" + "é" * 3_000_000 + "\n")
+    assert "".join(piece.text for piece in loader.load(path)) == "text: " + "é" * 3_000_000 + "\n\n"
+
+
+def test_a_load_that_is_left_can_be_followed_by_another(tmp_path: Path) -> None:
+    path = write_pdf(tmp_path / "a.pdf", [f"page {number}" for number in range(2000)])
+    with LoaderProcess() as loader:
+        pieces = loader.load(path)
+        assert next(pieces).text == "page 0\n\n"
+        pieces.close()
+        assert loader.pid is None
+        assert len(list(loader.load(path))) == 2000
+        assert loader.starts == 2
+
+
+def test_tick_can_stop_a_load_that_hangs(tmp_path: Path) -> None:
+    path = write_pdf(tmp_path / "a.pdf", ["one"])
+
+    class Stop(BaseException):
+        pass
+
+    def tick() -> None:
+        raise Stop
+
+    with LoaderProcess() as loader:
+        list(loader.load(path))
+        assert loader.pid is not None
+        os.kill(loader.pid, signal.SIGSTOP)
+        with pytest.raises(Stop):
+            list(loader.load(path, tick=tick))
+        assert loader.pid is None
+
+
+def test_a_hanging_child_is_killed_and_replaced(tmp_path: Path) -> None:
+    path = write_pdf(tmp_path / "a.pdf", ["one"])
+    with LoaderProcess(LoadLimits(seconds_per_piece=0.3)) as loader:
+        list(loader.load(path))
+        child = loader.pid
+        assert child is not None
+        os.kill(child, signal.SIGSTOP)
+        with pytest.raises(BadDocument) as caught:
+            list(loader.load(path))
+        assert caught.value.code == "load_timeout"
+        assert not psutil.pid_exists(child)
+        assert len(list(loader.load(path))) == 1
+
+
+def test_the_time_of_the_caller_is_not_charged(tmp_path: Path) -> None:
+    path = write_pdf(tmp_path / "a.pdf", ["one", "two", "three"])
+    with LoaderProcess(LoadLimits(seconds_per_piece=0.3, seconds=20)) as loader:
+        list(loader.load(path))
+        for _ in loader.load(path):
+            time.sleep(0.4)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGSEGV, "load_crashed"), (signal.SIGKILL, "out_of_memory")])
+def test_a_child_that_dies_gives_a_code_and_is_replaced(tmp_path: Path, number: signal.Signals, code: str) -> None:
+    path = write_pdf(tmp_path / "a.pdf", [f"page {number}" for number in range(3000)])
+    with LoaderProcess() as loader:
+        pieces = loader.load(path)
+        next(pieces)
+        assert loader.pid is not None
+        os.kill(loader.pid, number)
+        with pytest.raises(BadDocument) as caught:
+            list(pieces)
+        assert caught.value.code == code
+        assert next(loader.load(path)).page == 1
+
+
+def test_memory_is_limited(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("a,b\n" + '"' + "x" * 15_000_000 + '",' + '"' + "y" * 15_000_000 + '"\n')
+    with LoaderProcess(LoadLimits(memory_bytes=160 * 1024 * 1024)) as loader:
+        with pytest.raises(BadDocument) as caught:
+            list(loader.load(path))
+        assert caught.value.code == "out_of_memory"
+        small = write_pdf(tmp_path / "a.pdf", ["one"])
+        assert len(list(loader.load(small))) == 1
+
+
+def test_no_descriptor_and_no_child_is_left(tmp_path: Path) -> None:
+    path = write_pdf(tmp_path / "a.pdf", ["one"])
+    bad = tmp_path / "bad.pdf"
+    bad.write_bytes(b"%PDF-")
+    gc.collect()
+    before, children = open_descriptors(), set(psutil.Process().children())
+    for _ in range(3):
+        with LoaderProcess() as loader:
+            list(loader.load(path))
+            with pytest.raises(BadDocument):
+                list(loader.load(bad))
+            next(loader.load(path))
+    gc.collect()
+    assert open_descriptors() == before
+    assert set(psutil.Process().children()) == children
+
+
+def test_the_child_dies_with_its_parent(tmp_path: Path) -> None:
+    path = write_pdf(tmp_path / "a.pdf", ["one"])
+    program = (
+        "import sys, time\n"
+        "from milepost.documents.loader_process import LoaderProcess\n"
+        "loader = LoaderProcess(); list(loader.load(sys.argv[1])); print(loader.pid, flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        child = psutil.Process(int(parent.stdout.readline()))
+        parent.kill()
+    gone, alive = psutil.wait_procs([child], timeout=5)
+    assert (len(gone), alive) == (1, [])
+
+
+def test_a_daemonic_process_can_load_too(tmp_path: Path) -> None:
+    path = write_pdf(tmp_path / "a.pdf", ["one"])
+    program = (
+        "import multiprocessing, sys\n"
+        "from milepost.documents.loader_process import LoaderProcess\n"
+        "def load(path):\n"
+        "    with LoaderProcess() as loader: print(len(list(loader.load(path))), flush=True)\n"
+        "child = multiprocessing.get_context('fork').Process(target=load, args=(sys.argv[1],), daemon=True)\n"
+        "child.start(); child.join()"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "1"

@@ -1,0 +1,140 @@
+"""SQLite as a document store: the conformance suite, and what only a file can do."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from milepost.documents.errors import StoreBusy
+from milepost.documents.store import default_database, open_store
+from milepost.documents.store import port as port_module
+from milepost.documents.store.sqlite import SqliteDatabase
+from tests.documents.store_conformance import EMBEDDER, StoreConformance, bring_in, first
+
+
+class TestSqliteStore(StoreConformance):
+    @pytest.fixture
+    def database(self, tmp_path: Path) -> str:
+        return str(tmp_path / "new" / "documents.db")
+
+
+def test_names_of_databases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MILEPOST_DOCUMENTS", str(tmp_path / "a.db"))
+    assert default_database() == str(tmp_path / "a.db")
+    monkeypatch.delenv("MILEPOST_DOCUMENTS")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    assert default_database() == str(tmp_path / "milepost" / "documents.db")
+    for name in (f"sqlite:///{tmp_path}/b.db", f"{tmp_path}/b.db", tmp_path / "b.db"):
+        store = open_store(name)
+        first(store)
+        assert str(store) == f"{tmp_path}/b.db"
+        store.close()
+    with pytest.raises(ValueError, match="mysql"):
+        open_store("mysql://x")
+
+
+def test_a_locked_store_is_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    store = open_store(path)
+    first(store)
+    reasons: list[str] = []
+    store.waiting = reasons.append
+    locked = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    locked.execute("BEGIN IMMEDIATE")
+    timer = threading.Timer(0.8, lambda: locked.execute("COMMIT"))
+    timer.start()
+    bring_in(store, "a.txt", "text")
+    timer.join()
+    locked.close()
+    assert "busy" in reasons[0]
+    assert store.counts()["documents"] == 1
+    store.close()
+
+
+def test_waiting_may_be_given_up(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    store = open_store(path)
+    first(store)
+
+    def stop(reason: str) -> None:
+        raise KeyboardInterrupt
+
+    store.waiting = stop
+    locked = sqlite3.connect(path, isolation_level=None)
+    locked.execute("BEGIN IMMEDIATE")
+    before = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        bring_in(store, "a.txt", "text")
+    assert time.monotonic() - before < 3
+    locked.close()
+    store.close()
+
+
+def test_patience_with_a_store_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(port_module, "PATIENCE_SECONDS", 0.0)
+    path = tmp_path / "a.db"
+    database = SqliteDatabase(path)
+    database.transact(lambda tx: None)
+    locked = sqlite3.connect(path, isolation_level=None)
+    locked.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreBusy, match=r"a\.db"):
+        port_module.patiently(lambda: database.transact(lambda tx: None), None, patience=0.1)
+    locked.close()
+    database.close()
+
+
+def test_a_full_disk_is_busy_and_nothing_is_half_done(tmp_path: Path) -> None:
+    database = SqliteDatabase(tmp_path / "a.db")
+    database.transact(lambda tx: tx.run("PRAGMA max_page_count = 60"), write=False)
+    with pytest.raises(StoreBusy, match="full"):
+        database.transact(
+            lambda tx: tx.many(
+                "INSERT INTO segments VALUES (?, 0, 0, ?, '[]')", [(str(n), "x" * 4000) for n in range(100)]
+            )
+        )
+    assert database.transact(lambda tx: tx.one("SELECT count(*) FROM segments"), write=False) == (0,)
+    database.close()
+
+
+def test_a_failed_transaction_leaves_nothing(tmp_path: Path) -> None:
+    database = SqliteDatabase(tmp_path / "a.db")
+
+    def work(tx: port_module.Transaction) -> None:
+        tx.run("INSERT INTO segments VALUES ('t', 0, 0, 'x', '[]')")
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        database.transact(work)
+    assert database.transact(lambda tx: tx.one("SELECT count(*) FROM segments"), write=False) == (0,)
+    database.close()
+
+
+def test_a_later_layout_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    store = open_store(path)
+    first(store)
+    store.close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE meta SET value = '99' WHERE name = 'layout'")
+    connection.close()
+    with pytest.raises(ValueError, match="layout 99"):
+        open_store(path).active_generation()
+
+
+def test_thousands_of_chunks_are_searched_in_milliseconds(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "a.db")
+    bring_in(store, "a.txt", " ".join(f"word{number}" for number in range(40_000)))
+    chunks = store.counts()["chunks"]
+    assert chunks > 2000
+    query = EMBEDDER.embed(["word777"])[0]
+    store.nearest(query, 10)
+    before = time.monotonic()
+    hits = store.nearest(query, 10)
+    assert time.monotonic() - before < 0.1
+    assert np.all(np.diff([hit.score for hit in hits]) <= 0)
+    store.close()
