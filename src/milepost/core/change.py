@@ -18,7 +18,7 @@ Guards, all of one case must hold:
     ("ahead", f)            the field is missing, or after the store's clock
     ("due", f)              the field is missing, or not after the store's clock
     ("free",)               no stopping lease stands in the way of this id or of its unique key (without a record: of value `key`)
-    ("unique", statuses)    no other record of these statuses (separated by spaces) has the unique key of value `key`
+    ("unique", statuses)    no other record of these statuses (separated by spaces) has the unique key (of value `key`, else of the record)
     ("stopping", src)       the stopping lease of this id has that token
     ("overdue", src)        the same, and it ran out by the store's clock
 
@@ -33,7 +33,7 @@ Operations, in order:
     ("stop",)               the live lease, if any, becomes the stopping lease of this id, with its token and deadline;
                             `token` and `lease` are cleared, the slot stays taken
     ("drop",)               the stopping lease of this id ends; what waited for it becomes claimable
-    ("remove",)             the record goes with its indexes and events, leaving the operation id that created it for 60 s
+    ("remove",)             the record goes with its indexes and events, leaving the operation ids that created and removed it for 60 s
 
 A performed case with an `event` adds one to `version`, stamps `updated` and appends the event with that version:
 `keep` says where beyond the feed: "life" with the record, always; "list" in its bounded list; "feed" nowhere else.
@@ -88,7 +88,7 @@ class Change:
     values: tuple[Value, ...]
     op: str
     key: str | None = None
-    """The unique key that the guard "unique" asks about, and "free" while there is no record."""
+    """The unique key that the guards "unique" and "free" ask about while there is no record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +190,8 @@ def _holds(guard: Guard, change: Change, job_id: str, record: Record, facts: Fac
             key = record.get("unique_key") or change.key
             return facts.stopping(job_id) is None and not (key and facts.key_is_stopping(key))
         case "unique":
-            return change.key is None or facts.status_of_holder(change.key, job_id) not in str(rest[0]).split()
+            key = change.key or record.get("unique_key")
+            return not key or facts.status_of_holder(key, job_id) not in str(rest[0]).split()
         case "stopping" | "overdue":
             lease = facts.stopping(job_id)
             if lease is None or lease.token != _text(rest[0], change, record):

@@ -334,6 +334,8 @@ def _refusal(job: Job | None, job_id: str, verb: str, target: JobStatus | None) 
     if verb == "update" and job.driver != "caller" and not job.is_terminal:
         who = f"worker {job.worker}" if job.worker else "a worker" if job.driver != "track" else "its track() block"
         return JobIsLeased(f"Job {job_id} is driven by {who}; a caller may only cancel it", job=job)
+    if verb == "retry" and job.status in (JobStatus.FAILED, JobStatus.CANCELLED) and job.driver in ("worker", "engine"):
+        return DuplicateJob(f"Cannot retry job {job_id}: a newer job has its unique key", job=job)
     if verb == "retry" and job.driver in ("caller", "track") and job.is_terminal:
         remedy = "create a new job" if job.driver == "caller" else "start it again with its key"
         return IllegalTransition(f"Cannot retry job {job_id}: no worker knows its code; {remedy}", job=job)

@@ -57,18 +57,17 @@ class MemoryStore:
     def _write(self, job_id: str, change: changes.Change, answer: bool) -> Outcome:
         memory = self._memory
         record = memory.records.get(job_id)
+        born, removed, until = memory.tombstones.get(job_id, ("", "", 0))
+        if until > memory.now and change.op in (born, removed):
+            return Outcome(0 if change.op == removed else -1, None, repeated=True)
         index = changes.repeated(change, record)
         if index >= 0:
             return Outcome(index, memory.job(job_id), repeated=True)
-        if record is None:
-            op, until = memory.tombstones.get(job_id, ("", 0))
-            if op == change.op and until > memory.now:
-                return Outcome(-1, None, repeated=True)
         index = changes.fit(change, job_id, record, memory)
         if index < 0:
             holder = memory.holder(change.key) if change.key is not None and record is None else None
             return Outcome(-1, memory.job(job_id), holder=holder)
-        memory.keep(job_id, changes.perform(change, index, job_id, record, memory), memory.now)
+        memory.keep(job_id, change.op, changes.perform(change, index, job_id, record, memory), memory.now)
         return Outcome(index, memory.job(job_id) if answer else None)
 
     def _claim(self, claim: Claim) -> list[Job]:
@@ -268,7 +267,7 @@ class MemoryStore:
                 del memory.records[job_id]
                 memory.kept.pop(job_id, None)
                 memory.place(job_id)
-            for job_id in [j for j, (_, until) in memory.tombstones.items() if until <= memory.now]:
+            for job_id in [j for j, (*_, until) in memory.tombstones.items() if until <= memory.now]:
                 del memory.tombstones[job_id]
             return len(gone)
 

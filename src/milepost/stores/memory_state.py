@@ -44,7 +44,7 @@ class Memory:
         self.kept: dict[str, list[_Kept]] = defaultdict(list)
         self.feed: deque[Event] = deque(maxlen=FEED_KEPT)
         self.feed_end = 0
-        self.tombstones: dict[str, tuple[str, int]] = {}
+        self.tombstones: dict[str, tuple[str, str, int]] = {}
         self.claims: dict[str, tuple[str, list[str], int]] = {}
         self.ready: dict[str, int] = defaultdict(int)
         self.nudged: set[str] = set()
@@ -122,7 +122,7 @@ class Memory:
                 break
             self.place(str(job_id))
 
-    def keep(self, job_id: str, effect: Effect, now: int) -> None:
+    def keep(self, job_id: str, op: str, effect: Effect, now: int) -> None:
         """Write down what a performed case asks for."""
         stop = self.stops.pop(job_id, None) if effect.dropped else None
         if effect.stopping is not None:
@@ -131,7 +131,7 @@ class Memory:
         if effect.record is None:
             gone = self.records.pop(job_id, None)
             if gone is not None:
-                self.tombstones[job_id] = (gone.get("born", ""), now + TOMBSTONE_MICROS)
+                self.tombstones[job_id] = (gone.get("born", ""), op, now + TOMBSTONE_MICROS)
         else:
             self.records[job_id] = effect.record
         self.place(job_id)

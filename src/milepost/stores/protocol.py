@@ -23,7 +23,7 @@ claimable      `queue` is not empty, `not_before` is due, and no stopping lease 
                by queue name, then `priority` (higher first), then (`created`, id)
 scheduled      as claimable, but `not_before` is still ahead
 lease          `lease` is there, ordered by it; counted by `slot` (with the stopping leases of that slot) and by `worker`
-deadline       `queue` and `not_after` are there, ordered by `not_after`
+deadline       `not_after` is there, and neither `token` nor `completed`, ordered by `not_after`
 stale          `stale` is there, ordered by it
 unique key     `unique_key` is not empty: the newest record with it
 ended          `completed` is there, ordered by it
@@ -88,7 +88,7 @@ class Claim:
 
 
 class Applied(NamedTuple):
-    """The outcomes in the order of the writes; the claimed jobs; when the next scheduled job of the queues is due (us)."""
+    """The outcomes in the order of the writes; the claimed jobs; when the next scheduled job of any queue is due (us)."""
 
     outcomes: list[Outcome]
     claimed: list[Job]

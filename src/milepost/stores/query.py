@@ -19,11 +19,14 @@ SCAN_MAX = 100_000
 BATCH = 500
 
 
+ALL = Select()
+
+
 @dataclass(frozen=True, slots=True)
 class Query:
     """A selection that indexes answer, and tests that each job must pass beside it."""
 
-    select: Select = Select()
+    select: Select = ALL
     tests: tuple[Callable[[Job], bool], ...] = ()
 
     def matches(self, job: Job) -> bool:

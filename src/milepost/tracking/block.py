@@ -90,7 +90,8 @@ class _Block:
         return self._run
 
     def _let_go(self) -> tuple[Run, Unsent]:
-        assert self._run is not None and self._pulse is not None, "a block ends after it has begun"
+        assert self._run is not None, "a block ends after it has begun"
+        assert self._pulse is not None, "a block ends after it has begun"
         return self._run, self._pulse.remove(self._run)
 
     async def _finish(self, run: Run, unsent: Unsent, error: BaseException | None, how: str) -> BaseException | None:
@@ -194,6 +195,9 @@ async def _begin(wanted: Wanted) -> Job:
         outcome = await _apply(wanted.store, job_id, plan)
         if outcome.accepted and outcome.job is not None:
             return outcome.job
+        if outcome.holder is None and outcome.job is None:
+            await _wait_for_stop(wanted)
+            continue
         if outcome.holder is None:
             raise DuplicateJob(f"Job {job_id} already exists", job=outcome.job)
         job = await _take_up(wanted, outcome.holder)
@@ -246,6 +250,12 @@ async def _take_up(wanted: Wanted, job_id: str) -> Job | None:
         left = (int(renewed) if renewed else await store.now() + lease) - await store.now()
         news = await store.feed(position, timeout=max(0.01, min(left / 1_000_000, wanted.settings.pulse)))
         position = news.position
+
+
+async def _wait_for_stop(wanted: Wanted) -> None:
+    """The old run of a deleted job of this id or key is still stopping: wait for something to happen."""
+    position = (await wanted.store.feed(None)).position
+    await wanted.store.feed(position, timeout=wanted.settings.pulse)
 
 
 async def _apply(store: Store, job_id: str, plan: Change) -> Outcome:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from itertools import islice
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
 from milepost.core.encoding import to_json
 from milepost.core.errors import InvalidInput, Stop
@@ -109,7 +109,7 @@ class Each(Generic[T]):
 
     async def __aiter__(self) -> AsyncIterator[Any]:
         if not isinstance(self._items, AsyncIterable):
-            for item in cast("Iterator[Any]", iter(self)):
+            for item in iter(self):
                 yield item
             return
         n, last, stops = 0, None, self._stops

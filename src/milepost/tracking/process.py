@@ -46,7 +46,7 @@ def _place() -> str:
 
 def is_dead(name: str) -> bool:
     """Whether a process of this very machine is known to be dead; False when that cannot be known from here."""
-    host, pid, birth, place = (name.split(":") + ["", "", ""])[:4]
+    host, pid, birth, place = [*name.split(":"), "", "", ""][:4]
     if host != socket.gethostname() or not pid.isdigit() or place != _place() or not _birth(os.getpid()):
         return False
     if os.path.exists(f"/proc/{pid}"):

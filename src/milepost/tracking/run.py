@@ -10,7 +10,7 @@ import inspect
 import logging
 import threading
 from collections import deque
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping, Sized
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -146,7 +146,7 @@ class Run:
         name = stage or (self._open[-1].name if self._open else LOOP)
         while name in self._loops:
             name += "'"
-        size = total if total is not None else len(items) if hasattr(items, "__len__") else None
+        size = total if total is not None else len(items) if isinstance(items, Sized) else None
         own: list[LiveStage] = []
 
         def begin(loop: Each[Any]) -> None:

@@ -11,6 +11,7 @@ from milepost.core.lifecycle.table import (
     CANCELLED,
     CLEARS_END,
     FAILED,
+    NEWEST,
     NONE,
     PENDING,
     RUNNING,
@@ -27,13 +28,15 @@ def _creates(names: tuple[str, ...], target: str) -> Template:
     running = target == RUNNING
     start: tuple[Op, ...] = (("take", "$nonce", "$lease"), ("once", "started")) if running else ()
     free: tuple[Guard, ...] = (("free",),) if running else ()
+    # An ended job of track() is taken up again by its key, unless it has completed; see plan_reopen.
+    holds = (*ACTIVE, FAILED, CANCELLED) if running else ACTIVE
     return template(
         "create",
         (*names, "nonce", "lease"),
         case(
             (NONE,),
             target,
-            guards=(("unique", " ".join(ACTIVE)), *free),
+            guards=(("unique", " ".join(holds)), *free),
             ops=(*sets, ("set", "progress", "=0"), ("stamp", "created"), *start),
             event="created" if target == PENDING else "running",
             emit=("worker", "attempt"),
@@ -107,7 +110,7 @@ _REOPEN = template(
     case(
         (FAILED, CANCELLED),
         RUNNING,
-        guards=(("eq", "driver", "=track"), ("free",)),
+        guards=(("eq", "driver", "=track"), ("free",), NEWEST),
         ops=(*CLEARS_END, *STARTS, ("add", "attempt", "=1")),
         event="running",
         emit=START_EMIT,

@@ -17,6 +17,7 @@ from milepost.core.lifecycle.table import (
     ENDS,
     FAILED,
     LEASE_ENDS,
+    NEWEST,
     NONE,
     PENDING,
     REPORT,
@@ -37,7 +38,7 @@ _RETRY = template(
     case(
         (FAILED, CANCELLED),
         PENDING,
-        guards=(("ne", "driver", "=caller"), ("ne", "driver", "=track")),
+        guards=(("ne", "driver", "=caller"), ("ne", "driver", "=track"), NEWEST),
         ops=(
             *CLEARS_END,
             *BACK_TO_PENDING,
@@ -159,10 +160,10 @@ _DELETE = template(
 
 
 @cache
-def _receipts(overdue: bool) -> Template:
+def _receipts(overdue: bool, seen: bool) -> Template:
     lease: Guard = ("overdue" if overdue else "stopping", "$token")
     tells: tuple[Op, ...] = (
-        ("stamp", "stopped"),
+        *((("stamp", "stopped"),) if seen else ()),
         ("set", "stop_how", "$how"),
         ("set", "stop_confirmed", "$confirmed"),
         ("set", "late_result", "$late_result"),
@@ -203,9 +204,9 @@ def plan_delete(op: str) -> Change:
 def plan_receipt(op: str, token: str, how: str, *, confirmed: bool, late_result: str | None = None) -> Change:
     """The runner of a stopping lease tells how its code stopped; accepted once, late after the lease ran out too."""
     sure = "1" if confirmed else "0"
-    return fill(_receipts(False), op, token=token, how=how, confirmed=sure, late_result=late_result)
+    return fill(_receipts(False, confirmed), op, token=token, how=how, confirmed=sure, late_result=late_result)
 
 
 def plan_run_out(op: str, token: str) -> Change:
     """A stopping lease ran out: the stop stays unconfirmed."""
-    return fill(_receipts(True), op, token=token, how="lease ran out", confirmed="0")
+    return fill(_receipts(True, False), op, token=token, how="lease ran out", confirmed="0")

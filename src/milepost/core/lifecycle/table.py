@@ -35,6 +35,8 @@ REPORT = ("progress", "message", "stages", "item_counts", "eta", "cursors", "sta
 
 REPORT_OPS: tuple[Op, ...] = tuple(("max" if name == "progress" else "set", name, f"${name}") for name in REPORT)
 TOKEN: Guard = ("token", "$token")
+NEWEST: Guard = ("unique", " ".join(ANY))
+"""No newer job has the unique key of this one: only the newest may go on, or one key would have two jobs."""
 LEASE_ENDS: tuple[Op, ...] = (("clear", "token"), ("clear", "lease"))
 ENDS: tuple[Op, ...] = (
     ("stamp", "completed"),
