@@ -1,5 +1,10 @@
 """Fakes for tests, and the conformance suite for those who write a store. `conformance` needs pytest and Hypothesis."""
 
+import sys
+
 from milepost.testing.clock import FrozenClock
+
+if "pytest" in sys.modules:  # it must know the modules whose asserts it is to explain before they are imported
+    sys.modules["pytest"].register_assert_rewrite("milepost.testing.conformance")
 
 __all__ = ["FrozenClock"]

@@ -14,16 +14,13 @@ The test of a store is two factories, each a fixture that gives a function which
 A store for which a scenario cannot hold says so at its own test, by overriding the method with the reason.
 """
 
-# ruff: noqa: E402 - pytest must know the modules whose asserts it is to explain before they are imported
-import pytest
-
-pytest.register_assert_rewrite("milepost.testing.conformance")
-
 from milepost.testing.conformance.cells import Cells
 from milepost.testing.conformance.claims import Claims, Waking
+from milepost.testing.conformance.keeping import Batches, Keeping
 from milepost.testing.conformance.language import Language
 from milepost.testing.conformance.lists import Lists, Placed
-from milepost.testing.conformance.runs import Batches, Keeping, Repeats, Runs
+from milepost.testing.conformance.repeats import Repeats
+from milepost.testing.conformance.runs import Runs
 from milepost.testing.conformance.sharing import Sharing
 from milepost.testing.conformance.shelf import Itself, OnTheShelf
 from milepost.testing.conformance.stopping import Leases, Stopping

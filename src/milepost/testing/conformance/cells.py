@@ -19,7 +19,14 @@ Plan = Callable[[str, str], Change]
 
 FAILURE = {"error": "no", "failure": '{"kind":"error"}'}
 CRASH = {**FAILURE, "crash_loop": '{"kind":"crash_loop"}'}
-LEASE = {"nonce": "nonce-fresh", "lease": LONG}
+
+
+def fail(op: str, token: str, delay: int | None = None, *, stopping: bool = False) -> Change:
+    """A run fails: for good, or with `delay` microseconds before the next attempt."""
+    return plans.plan_fail(
+        op, token, error="no", failure='{"kind":"error"}', report={}, delay=delay, stopping=stopping, why="timeout"
+    )
+
 
 PLANS: dict[str, Plan] = {
     "create": lambda op, token: plans.plan_create(worker_job(), op),
@@ -35,12 +42,10 @@ PLANS: dict[str, Plan] = {
     "checkpoint": lambda op, token: plans.plan_checkpoint(op, token, "7", {}),
     "log": lambda op, token: plans.plan_log(op, token, '{"lines":[]}'),
     "complete": lambda op, token: plans.plan_complete(op, token, "1", {}),
-    "fail": lambda op, token: plans.plan_fail(op, token, report={}, **FAILURE),
-    "fail, again": lambda op, token: plans.plan_fail(op, token, report={}, delay=0, **FAILURE),
-    "fail, still going": lambda op, token: plans.plan_fail(op, token, report={}, stopping=True, **FAILURE),
-    "fail, again, still going": lambda op, token: plans.plan_fail(
-        op, token, report={}, delay=0, stopping=True, **FAILURE
-    ),
+    "fail": fail,
+    "fail, again": lambda op, token: fail(op, token, 0),
+    "fail, still going": lambda op, token: fail(op, token, stopping=True),
+    "fail, again, still going": lambda op, token: fail(op, token, 0, stopping=True),
     "release": lambda op, token: plans.plan_release(op, token, {}),
     "release, still going": lambda op, token: plans.plan_release(op, token, {}, stopping=True),
     "crash": lambda op, token: plans.plan_crash(op, token, report={}, last=2, **CRASH),

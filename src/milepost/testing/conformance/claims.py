@@ -9,7 +9,7 @@ from milepost.core import lifecycle as plans
 from milepost.core.change import Change
 from milepost.stores.driving import drive
 from milepost.stores.protocol import Store, Write
-from milepost.testing.conformance.cells import FAILURE
+from milepost.testing.conformance.cells import FAILURE, fail
 from milepost.testing.conformance.harness import Scenarios, World, caller_job, engine_job, token_of, worker_job
 
 SHORT = 20_000
@@ -155,7 +155,7 @@ class Claims(Scenarios):
         await world.create("a", worker_job())
         token = token_of(await world.start("a"))
         before = await world.store.now()
-        await world.do("a", plans.plan_fail(world.op(), token, report={}, delay=SHORT, **FAILURE))  # type: ignore[arg-type]
+        await world.do("a", fail(world.op(), token, SHORT))
         due = int((await world.job("a")).record["not_before"])
         assert before + SHORT <= due <= await world.store.now() + SHORT
         await world.until(due)

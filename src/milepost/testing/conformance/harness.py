@@ -217,7 +217,8 @@ def _on_both_faces(scenario: Callable[..., Coroutine[Any, Any, None]]) -> Callab
     places = [inspect.Parameter(n, inspect.Parameter.POSITIONAL_OR_KEYWORD) for n in ("self", "face", "request")]
     test.__signature__ = inspect.Signature([*places, *extra])  # type: ignore[attr-defined]
     test.scenario = scenario  # type: ignore[attr-defined]
-    return pytest.mark.parametrize("face", FACES)(test)
+    both: Callable[..., None] = pytest.mark.parametrize("face", FACES)(test)
+    return both
 
 
 def run_scenario(
@@ -252,10 +253,8 @@ def scenarios_of(
         scenario = getattr(getattr(cls, name), "scenario", None)
         if scenario is None:
             continue
-        choices: list[list[dict[str, Any]]] = []
-        for mark in getattr(scenario, "pytestmark", ()):
-            if mark.name == "parametrize":
-                choices.append([{mark.args[0]: value} for value in mark.args[1]])
+        marks = [mark for mark in getattr(scenario, "pytestmark", ()) if mark.name == "parametrize"]
+        choices = [[{mark.args[0]: value} for value in mark.args[1]] for mark in marks]
         for combination in itertools.product(*choices):
             yield name, scenario, {k: v for part in combination for k, v in part.items()}
 

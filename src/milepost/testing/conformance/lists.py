@@ -182,7 +182,7 @@ class Lists(Scenarios):
                 (2001, 3000, []),
                 (None, None, ["c", "b", "a"]),
             ):
-                select = Select(created_after=after, created_before=before, **extra)  # type: ignore[arg-type]
+                select = Select(created_after=after, created_before=before, **extra)
                 assert [j.job_id for j in await world.store.select(select, 9)] == right, select
         assert await world.store.count(Select(created_after=1)) is None
 

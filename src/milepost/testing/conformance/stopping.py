@@ -6,7 +6,7 @@ import pytest
 
 from milepost.core import lifecycle as plans
 from milepost.stores.protocol import Select
-from milepost.testing.conformance.cells import FAILURE
+from milepost.testing.conformance.cells import fail
 from milepost.testing.conformance.harness import LONG, Scenarios, World, caller_job, token_of, track_job, worker_job
 
 HOWS = ("cooperative", "task cancelled", "terminated", "killed", "already finished")
@@ -47,7 +47,7 @@ class Stopping(Scenarios):
         assert [(i, t) for i, t, _ in await world.store.stoppings()] == [("a", token)]
         for late in (
             plans.plan_complete(world.op(), token, "1", {}),
-            plans.plan_fail(world.op(), token, report={}, **FAILURE),  # type: ignore[arg-type]
+            fail(world.op(), token),
             plans.plan_report(world.op(), token, {"progress": "0.9"}),
             plans.plan_checkpoint(world.op(), token, "1", {}),
             plans.plan_release(world.op(), token, {}),

@@ -11,7 +11,7 @@ from milepost.core.defaults import EVENTS_KEPT
 from milepost.core.events import Event
 from milepost.stores.driving import drive
 from milepost.stores.protocol import Store, Write
-from milepost.testing.conformance.cells import FAILURE
+from milepost.testing.conformance.cells import fail
 from milepost.testing.conformance.harness import Scenarios, World, caller_job, token_of, worker_job
 from milepost.testing.conformance.language import ODD, made
 
@@ -62,7 +62,7 @@ class Events(Scenarios):
     async def test_events_stay_with_a_job_that_is_retried(self, world: World) -> None:
         await world.create("a", worker_job())
         token = token_of(await world.start("a"))
-        await world.do("a", plans.plan_fail(world.op(), token, report={}, **FAILURE))  # type: ignore[arg-type]
+        await world.do("a", fail(world.op(), token))
         await world.do("a", plans.plan_retry(world.op()))
         token = token_of(await world.start("a"))
         await world.do("a", plans.plan_complete(world.op(), token, None, {}))
