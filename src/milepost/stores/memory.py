@@ -50,9 +50,10 @@ class MemoryStore:
             self._memory.tick()
             outcomes = [self._write(*write) for write in writes]
             claimed = self._claim(claim) if claim is not None else []
-            due = self._memory.indexes.get(("scheduled",)) if claim is not None else None
+            queues = claim.queues if claim is not None else ()
+            due = [order[0][0] for queue in queues if (order := self._memory.indexes.get(("scheduled", queue)))]
             self._memory.bell.ring()
-            return Applied(outcomes, claimed, int(due[0][0]) if due else None)
+            return Applied(outcomes, claimed, int(min(due)) if due else None)
 
     def _write(self, job_id: str, change: changes.Change, answer: bool) -> Outcome:
         memory = self._memory
@@ -302,7 +303,7 @@ class MemoryStore:
             if version is not None and version != (item.version if item is not None else 0):
                 return None
             memory.shelf_versions += 1
-            until = None if ttl is None else memory.now + int(ttl * 1_000_000)
+            until = None if ttl is None else memory.tick() + int(ttl * 1_000_000)
             memory.shelf[key] = (value, memory.shelf_versions, until)
             return memory.shelf_versions
 

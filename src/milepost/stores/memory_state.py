@@ -117,10 +117,11 @@ class Memory:
 
     def promote(self) -> None:
         """Make scheduled records that have come due claimable."""
-        for due, job_id in tuple(islice(self.indexes.get(("scheduled",), ()), 100)):
-            if int(due) > self.now:
-                break
-            self.place(str(job_id))
+        for index in [index for index in self.indexes if index[0] == "scheduled"]:
+            for due, job_id in tuple(islice(self.indexes[index], 100)):
+                if int(due) > self.now:
+                    break
+                self.place(str(job_id))
 
     def keep(self, job_id: str, op: str, effect: Effect, now: int) -> None:
         """Write down what a performed case asks for."""

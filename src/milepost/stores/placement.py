@@ -38,7 +38,7 @@ def placement(job_id: str, record: Record, *, now: int, parked: bool) -> set[Ent
     if queue:
         due = int(record.get("not_before", 0))
         if not parked and due > now:
-            entries.add((("scheduled",), (due, job_id)))
+            entries.add((("scheduled", queue), (due, job_id)))
         elif not parked:
             entries.add((("claimable", queue), (-int(record.get("priority", 0)), created, job_id)))
     return entries

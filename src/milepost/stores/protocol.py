@@ -88,7 +88,7 @@ class Claim:
 
 
 class Applied(NamedTuple):
-    """The outcomes in the order of the writes; the claimed jobs; when the next scheduled job of any queue is due (us)."""
+    """The outcomes in the order of the writes; the claimed jobs; when the next scheduled job of the queues is due (us)."""
 
     outcomes: list[Outcome]
     claimed: list[Job]
