@@ -18,7 +18,8 @@ from milepost.testing.conformance.cells import Cells
 from milepost.testing.conformance.claims import Claims, Waking
 from milepost.testing.conformance.keeping import Batches, Keeping
 from milepost.testing.conformance.language import Language
-from milepost.testing.conformance.lists import Lists, Placed
+from milepost.testing.conformance.lists import Lists
+from milepost.testing.conformance.placed import Placed
 from milepost.testing.conformance.repeats import Repeats
 from milepost.testing.conformance.runs import Runs
 from milepost.testing.conformance.sharing import Sharing

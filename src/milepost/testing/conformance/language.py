@@ -315,3 +315,7 @@ class Language(Scenarios):
         assert (await world.attempt("a", asked(world.op(), guard, key="k"))).accepted, "its own record is no other"
         assert (await world.attempt("b", asked(world.op(), ("unique", "pending"), key="k"))).accepted
         assert (await world.attempt("b", asked(world.op(), ("unique", "pend run"), key="k"))).accepted
+        await world.tick()
+        await world.do("c", made(world.op(), unique_key="k"))
+        assert not (await world.attempt("a", asked(world.op(), guard))).accepted, "without a value, by its own key"
+        assert (await world.attempt("c", asked(world.op(), guard))).accepted, "the newest record holds the key"

@@ -7,7 +7,7 @@ import itertools
 from milepost.core import lifecycle as plans
 from milepost.core.job import Job
 from milepost.stores.protocol import Position, Select, Write
-from milepost.testing.conformance.harness import LONG, Scenarios, World, caller_job, token_of, track_job, worker_job
+from milepost.testing.conformance.harness import Scenarios, World, caller_job, token_of, track_job, worker_job
 from milepost.testing.conformance.language import made, told
 
 ALL = Select()
@@ -211,31 +211,3 @@ class Lists(Scenarios):
         assert "corrupt" not in shown["good"]
         assert all(j.to_json() for j in jobs if j.job_id != "bad")
         assert await world.store.count(ALL) == 3
-
-
-class Placed(Scenarios):
-    """The rows of Placement that no list shows."""
-
-    async def test_company_is_counted_by_worker(self, world: World) -> None:
-        for name in "abcd":
-            await world.create(name, worker_job())
-        for name, worker in (("a", "w1"), ("b", "w1"), ("c", "w2"), ("d", "w1")):
-            await world.start(name, lease=0, worker=worker)
-        await world.do("d", plans.plan_cancel(world.op()))
-        await world.tick()
-        due = (await world.store.sweep(lease=60, interval=0)).due
-        assert {d.job_id: (d.kind, d.company) for d in due if d.kind == "lease"} == {
-            "a": ("lease", 2), "b": ("lease", 2), "c": ("lease", 1),
-        }  # fmt: skip
-
-    async def test_the_newest_record_holds_a_unique_key(self, world: World) -> None:
-        await world.create("a", worker_job(unique_key="k"))
-        await world.do("a", plans.plan_cancel(world.op()))
-        await world.tick()
-        await world.create("b", worker_job(unique_key="k"))
-        await world.do("b", plans.plan_delete(world.op()))
-        await world.create("c", worker_job(unique_key="k"))
-        outcome = await world.attempt("d", plans.plan_create(worker_job(unique_key="k"), world.op()))
-        assert outcome.holder == "c"
-        await world.do("c", plans.plan_cancel(world.op()))
-        await world.track("d", track_job(unique_key="k"), lease=LONG)

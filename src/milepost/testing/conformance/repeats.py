@@ -8,7 +8,7 @@ import pytest
 
 from milepost.core import lifecycle as plans
 from milepost.core.change import Change
-from milepost.stores.protocol import Claim
+from milepost.stores.protocol import Claim, Write
 from milepost.testing.conformance.cells import CRASH, FAILURE, fail
 from milepost.testing.conformance.harness import (
     LONG,
@@ -80,6 +80,17 @@ class Repeats(Scenarios):
         assert await world.store.counts() == {}
         await world.create("a", worker_job())
         assert (await world.job("a")).version == 1
+
+    async def test_a_repeated_delete_does_not_take_the_next_job_of_that_id(self, world: World) -> None:
+        await world.create("a", worker_job())
+        change = plans.plan_delete(world.op())
+        assert (await world.attempt("a", change)).accepted
+        outcome = await world.attempt("a", change)
+        assert (outcome.accepted, outcome.repeated, outcome.job) == (True, True, None)
+        await world.create("a", worker_job())
+        outcome = (await world.store.apply([Write("a", change)])).outcomes[0]
+        assert (outcome.accepted, outcome.repeated) == (True, True)
+        assert (await world.job("a")).status.value == "pending"
 
     async def test_a_repeated_submit_is_forgotten_after_a_minute(self, world: World) -> None:
         clock = needs_moving_clock(world)

@@ -74,7 +74,7 @@ class Stopping(Scenarios):
         await world.refused("a", plans.plan_run_out(world.op(), "1:forged"))
         job = await world.made("a", plans.plan_run_out(world.op(), token))
         assert job.receipt is not None
-        assert (job.receipt.how, job.receipt.confirmed) == ("lease ran out", False)
+        assert (job.receipt.how, job.receipt.confirmed, job.receipt.stopped_at) == ("lease ran out", False, None)
         await world.refused("a", plans.plan_receipt(world.op(), "1:forged", "cooperative", confirmed=True))
         job = await world.made("a", plans.plan_receipt(world.op(), token, "cooperative", confirmed=True))
         assert job.receipt is not None
@@ -89,7 +89,7 @@ class Stopping(Scenarios):
         assert await world.claim() == []
         job = await world.made("a", plans.plan_receipt(world.op(), token, "forgotten", confirmed=False))
         assert job.receipt is not None
-        assert (job.receipt.how, job.receipt.confirmed) == ("forgotten", False)
+        assert (job.receipt.how, job.receipt.confirmed, job.receipt.stopped_at) == ("forgotten", False, None)
         assert [j.job_id for j in await world.claim()] == ["a"]
         assert await world.store.renew([("a", token)], LONG) == ["lost"]
         await world.refused("a", plans.plan_receipt(world.op(), token, "cooperative", confirmed=True))

@@ -1,0 +1,103 @@
+"""The rows of `Placement` that no list shows: who keeps whom company, who holds a key, whose last moment comes."""
+
+from __future__ import annotations
+
+from milepost.core import lifecycle as plans
+from milepost.core.change import Change
+from milepost.testing.conformance.cells import fail
+from milepost.testing.conformance.harness import (
+    LONG,
+    Scenarios,
+    World,
+    engine_job,
+    token_of,
+    track_job,
+    worker_job,
+)
+
+
+class Placed(Scenarios):
+    """Leases, keys, deadlines."""
+
+    async def test_company_is_counted_by_worker(self, world: World) -> None:
+        for name in "abcd":
+            await world.create(name, worker_job())
+        for name, worker in (("a", "w1"), ("b", "w1"), ("c", "w2"), ("d", "w1")):
+            await world.start(name, lease=0, worker=worker)
+        await world.do("d", plans.plan_cancel(world.op()))
+        await world.tick()
+        due = (await world.store.sweep(lease=60, interval=0)).due
+        assert {d.job_id: (d.kind, d.company) for d in due if d.kind == "lease"} == {
+            "a": ("lease", 2), "b": ("lease", 2), "c": ("lease", 1),
+        }  # fmt: skip
+
+    async def test_the_newest_record_holds_a_unique_key(self, world: World) -> None:
+        await world.create("a", worker_job(unique_key="k"))
+        await world.do("a", plans.plan_cancel(world.op()))
+        await world.tick()
+        await world.create("b", worker_job(unique_key="k"))
+        await world.do("b", plans.plan_delete(world.op()))
+        await world.create("c", worker_job(unique_key="k"))
+        outcome = await world.attempt("d", plans.plan_create(worker_job(unique_key="k"), world.op()))
+        assert outcome.holder == "c"
+        await world.do("c", plans.plan_cancel(world.op()))
+        await world.create("d", worker_job(unique_key="k"))
+
+    async def test_only_the_newest_job_of_a_key_goes_on(self, world: World) -> None:
+        await world.create("old", worker_job(unique_key="k"))
+        await world.do("old", plans.plan_cancel(world.op()))
+        await world.tick()
+        await world.create("new", worker_job(unique_key="k"))
+        await world.refused("old", plans.plan_retry(world.op()))
+        token = token_of(await world.start("new"))
+        await world.do("new", plans.plan_complete(world.op(), token, None, {}))
+        await world.refused("old", plans.plan_retry(world.op()))
+        await world.do("new", plans.plan_delete(world.op()))
+        await world.do("old", plans.plan_retry(world.op()))
+        outcome = await world.attempt("other", plans.plan_create(worker_job(unique_key="k"), world.op()))
+        assert outcome.holder == "old"
+
+    async def test_a_track_job_is_taken_up_by_its_key_and_not_made_anew(self, world: World) -> None:
+        job = await world.track("a", track_job(unique_key="k"))
+        for end in ("", "failed", "cancelled"):
+            if end == "failed":
+                await world.do("a", fail(world.op(), token_of(job)))
+            elif end == "cancelled":
+                await world.do("a", plans.plan_cancel_own(world.op(), token_of(job), {}, by="ana", why=""))
+            outcome = await world.attempt("b", _tracked(world))
+            assert (outcome.accepted, outcome.holder) == (False, "a")
+            if end:
+                job = await world.made("a", _reopened(world))
+        await world.do("a", plans.plan_complete(world.op(), token_of(job), None, {}))
+        await world.refused("a", _reopened(world))
+        await world.tick()
+        job = await world.made("b", _tracked(world))
+        await world.do("b", plans.plan_complete(world.op(), token_of(job), None, {}))
+
+    async def test_an_old_track_job_of_a_key_is_not_taken_up(self, world: World) -> None:
+        job = await world.track("old", track_job(unique_key="k"))
+        await world.do("old", fail(world.op(), token_of(job)))
+        await world.tick()
+        await world.create("new", worker_job(unique_key="k"))
+        await world.refused("old", _reopened(world))
+        await world.do("new", plans.plan_delete(world.op()))
+        await world.do("old", _reopened(world))
+
+    async def test_a_last_moment_is_kept_until_the_job_starts_or_ends(self, world: World) -> None:
+        for driver, fields in (("w", worker_job(not_after="5")), ("e", engine_job(not_after="6"))):
+            await world.create(driver, fields)
+        later = str(await world.store.now() + 3_600_000_000)
+        await world.create("x", engine_job(not_after=later))
+        found = await world.store.sweep(lease=3600, interval=0)
+        assert [(d.kind, d.job_id) for d in found.due] == [("deadline", "w"), ("deadline", "e")]
+        await world.do("w", plans.plan_cancel(world.op()))
+        await world.do("e", plans.plan_expire(world.op(), error="late", failure='{"kind":"expired"}'))
+        assert (await world.store.sweep(lease=3600, interval=0)).due == []
+
+
+def _tracked(world: World) -> Change:
+    return plans.plan_track(track_job(unique_key="k"), world.op(), nonce=world.nonce(), lease=LONG)
+
+
+def _reopened(world: World) -> Change:
+    return plans.plan_reopen(world.op(), nonce=world.nonce(), lease=LONG, worker="w1", failure="{}")
