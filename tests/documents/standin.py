@@ -34,6 +34,7 @@ class StandInRun:
         self.last_checkpoint: Any = None
         self.items: dict[str, BaseException | None] = {}
         self.result: Any = None
+        self.skipped = 0
 
     def cancel(self) -> None:
         self.cancelled = True
@@ -61,10 +62,16 @@ class StandInRun:
         self.stages.append(StandInStage(self, name, weight, total))
         yield self.stages[-1]
 
+    def check(self) -> None:
+        self.report()
+
+    def skip(self) -> None:
+        self.skipped += 1
+
     @contextmanager
-    def item(self, key: str) -> Iterator[None]:
+    def item(self, key: str) -> Iterator[StandInRun]:
         try:
-            yield
+            yield self
         except Exception as error:
             self.items[key] = error
         else:

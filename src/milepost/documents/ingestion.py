@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from milepost.documents.errors import BadDocument, GenerationChanged, VersionVanished
 from milepost.documents.formats import MAX_BYTES
@@ -29,9 +29,8 @@ from milepost.documents.pipeline import (
 from milepost.documents.sources import Source, plan
 from milepost.documents.store import open_store
 from milepost.documents.store.records import Version
-
-if TYPE_CHECKING:
-    from milepost.tracking import Run, Stage
+from milepost.tracking.run import Run
+from milepost.tracking.stages import LiveStage
 
 _LISTED: Final = 1000
 _ABANDONED_SECONDS: Final = 7 * 86400.0
@@ -150,15 +149,12 @@ class _Ingestion:
                     loaded.append(version)
         return loaded
 
-    def _load_one(self, source: Source, stage: Stage, read: list[int]) -> Version | None:
+    def _load_one(self, source: Source, stage: LiveStage, read: list[int]) -> Version | None:
         def advance(size: int) -> None:
             read.append(size)
             stage.advance(size)
 
-        def tick() -> None:
-            stage.advance(0)
-
-        steps = load_document(self._index, source, self._loader, encoding=self._encoding, tick=tick)
+        steps = load_document(self._index, source, self._loader, encoding=self._encoding, tick=self._run.check)
         try:
             version = drain(steps, advance)
         except BadDocument as bad:
@@ -168,8 +164,7 @@ class _Ingestion:
             self._again.append(source)
             return None
         if version is None:
-            self._unchanged += 1
-            self._done(source)
+            self._leave(source)
         return version
 
     def _chunk(self, loaded: list[Version]) -> list[Version]:
@@ -178,7 +173,7 @@ class _Ingestion:
         with self._timed("chunk"), self._run.stage("Chunking", weight=0.05, total=total, unit="document") as stage:
             for version in loaded:
                 try:
-                    chunked.append(drain(chunk_document(self._index, version), lambda _: stage.advance(0)))
+                    chunked.append(drain(chunk_document(self._index, version), lambda _: self._run.check()))
                 except (GenerationChanged, VersionVanished):
                     self._again.append(self._sources[version.document_id])
                 stage.advance(1)
@@ -188,7 +183,7 @@ class _Ingestion:
         total = sum(version.chunk_count for version in chunked)
         with self._timed("embed"), self._run.stage("Embedding", weight=0.9, total=total, unit="chunk") as stage:
             for group in in_groups(chunked):
-                for done, computed in embed_versions(self._index, group, tick=lambda: stage.advance(0)):
+                for done, computed in embed_versions(self._index, group, tick=self._run.check):
                     stage.advance(done)
                     self._computed += computed
                 for version in group:
@@ -220,8 +215,7 @@ class _Ingestion:
                 if version is not None:
                     self._count(source, index_text(self._index, version))
                 else:
-                    self._unchanged += 1
-                    self._done(source)
+                    self._leave(source)
             except BadDocument as bad:
                 self._fail(source.uri, bad)
             except (GenerationChanged, VersionVanished):
@@ -237,11 +231,14 @@ class _Ingestion:
         text = self._index.store.get_text(version.text_id)
         for warning in text.warnings if text is not None else ():
             self._warnings.append({"file": source.uri, "code": warning})
-        self._done(source)
-
-    def _done(self, source: Source) -> None:
         with self._run.item(source.uri):
             pass
+
+    def _leave(self, source: Source) -> None:
+        """Count a document that is there already."""
+        self._unchanged += 1
+        with self._run.item(source.uri) as entry:
+            entry.skip()
 
     def _fail(self, name: str, bad: BadDocument) -> None:
         self._failed.append((name, bad))

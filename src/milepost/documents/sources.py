@@ -104,7 +104,8 @@ def _files(root: Path, missing: list[tuple[str, BadDocument]]) -> Iterator[Path 
 
 def _uri(path: Path, root: Path, key: str | None) -> str:
     if key is None:
-        return Path(os.path.realpath(path)).as_uri()
+        real = os.path.realpath(path)
+        return Path(real if os.path.exists(real) else os.path.abspath(path)).as_uri()  # a dangling link is itself
     if path == root:
         return key
     return f"{key.rstrip('/')}/{path.relative_to(root).as_posix()}"

@@ -1,0 +1,380 @@
+"""The ingestion job, on real files: results that agree with the store, resume, cancel, bad input, two at once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from milepost.documents.ingestion import NothingIngested, ingestion
+from milepost.documents.pipeline import settings_for
+from milepost.documents.searching import Searcher, search
+from milepost.documents.store import open_store
+from tests.documents.bad_files import BAD
+from tests.documents.embedding_server import serving
+from tests.documents.standin import Cancelled, StandInRun
+from tests.documents.writing import PARAGRAPHS, write_docx, write_epub, write_odt, write_pdf
+
+FAST: dict[str, Any] = {"model": "hashing:64"}
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> str:
+    return str(tmp_path / "documents.db")
+
+
+@pytest.fixture
+def library(folder: Path) -> Path:
+    """A folder with a document of every format."""
+    write_pdf(folder / "a.pdf", [*PARAGRAPHS, "A last page about paraffin."])
+    write_docx(folder / "b.docx")
+    write_epub(folder / "c.epub")
+    write_odt(folder / "d.odt")
+    (folder / "e.txt").write_text("\n\n".join(f"Paragraph {n}. {PARAGRAPHS[n % 3]}" for n in range(60)))
+    (folder / "f.md").write_text("# Towers\n\n" + PARAGRAPHS[0])
+    (folder / "g.csv").write_text("name,height\nBengtskar,52\n")
+    (folder / "h.html").write_text(f"<html><h1>Towers</h1><p>{PARAGRAPHS[1]}")
+    return folder
+
+
+def run_job(database: str, *paths: Path, watch: Any = None, **options: Any) -> tuple[dict[str, Any], StandInRun]:
+    run = StandInRun(watch)
+    result = ingestion(run, [str(path) for path in paths], database=database, **{**FAST, **options})  # type: ignore[arg-type]
+    return result, run
+
+
+def rows(database: str) -> list[tuple[Any, ...]]:
+    """What readers can see of a store, without times."""
+    store = open_store(database)
+    try:
+        found: list[tuple[Any, ...]] = [
+            (d.uri, d.title, d.format, d.size, d.content_hash, d.chunk_count, d.warnings) for d in store.documents()
+        ]
+        for ids, vectors in store.chunk_vectors(100):
+            found += [(chunk_id, vector.tobytes()) for chunk_id, vector in zip(ids, vectors, strict=True)]
+        return found
+    finally:
+        store.close()
+
+
+def counts(database: str) -> dict[str, int]:
+    store = open_store(database)
+    try:
+        return store.counts()
+    finally:
+        store.close()
+
+
+def test_a_folder_of_every_format(library: Path, database: str) -> None:
+    result, run = run_job(database, library)
+    assert (result["documents"], result["ingested"], result["failed"], result["skipped"]) == (8, 8, [], 0)
+    stored = counts(database)
+    assert (stored["documents"], stored["chunks"]) == (result["ingested"], result["chunks"])
+    assert stored["vectors"] == result["embedded"]
+    assert result["embedded"] + result["from_cache"] == result["chunks"]
+    assert set(result["seconds"]) == {"load", "chunk", "embed", "persist"}
+    assert len(run.items) == 8
+    assert set(run.items.values()) == {None}
+    assert [(stage.name, stage.done) for stage in run.stages][:3] == [
+        ("Loading", sum(path.stat().st_size for path in library.iterdir())),
+        ("Chunking", 8),
+        ("Embedding", result["chunks"]),
+    ]
+    assert all(stage.total is None or stage.done == stage.total for stage in run.stages)
+    assert run.progress_seen == sorted(run.progress_seen)
+    assert run.checkpoints[-1]["chunks"] == result["chunks"]
+    hits = search("keepers burned paraffin", 3, database=database)
+    assert any("paraffin" in hit.text for hit in hits)
+    assert hits[0].score >= hits[1].score >= hits[2].score
+
+
+def test_pages_and_headings_reach_the_hits(library: Path, database: str) -> None:
+    run_job(database, library)
+    hits = search("a last page about paraffin", 50, database=database)
+    assert {hit.page for hit in hits if hit.uri.endswith("a.pdf")} == {1} or any(hit.page for hit in hits)
+    assert "Towers" in {hit.heading for hit in hits}
+
+
+def test_running_again_changes_nothing(library: Path, database: str) -> None:
+    run_job(database, library)
+    before = rows(database)
+    result, run = run_job(database, library)
+    assert (result["ingested"], result["unchanged"], result["chunks"], result["embedded"]) == (0, 8, 0, 0)
+    assert rows(database) == before
+    assert run.skipped == 8
+
+
+def test_changed_content_replaces_and_keeps_what_is_the_same(library: Path, database: str) -> None:
+    run_job(database, library)
+    text = (library / "e.txt").read_text()
+    (library / "e.txt").write_text(text + "\n\nA new last paragraph about electricity.")
+    result, _ = run_job(database, library)
+    assert (result["ingested"], result["unchanged"]) == (1, 7)
+    assert result["embedded"] <= 2
+    assert counts(database)["documents"] == 8
+    assert "electricity" in search("new last paragraph about electricity", 1, database=database)[0].text
+
+
+def test_every_bad_file_is_listed_and_the_rest_is_ingested(library: Path, database: str) -> None:
+    bad = library / "bad"
+    bad.mkdir()
+    expected = {}
+    for row, (name, write, code) in BAD.items():
+        if row not in ("vanished", "inside a file", "folder", "device", "larger than max_bytes"):
+            write(bad / name)
+            expected[name] = code
+    result, run = run_job(database, library)
+    assert {Path(entry["file"]).name: entry["code"] for entry in result["failed"]} == expected
+    assert (result["ingested"], result["failed_count"]) == (8, len(expected))
+    assert result["documents"] == 8 + len(expected)
+    assert sum(error is not None for error in run.items.values()) == len(expected)
+    assert all(entry["message"] for entry in result["failed"])
+    assert len(run.logged) == len(expected)
+    assert counts(database)["documents"] == 8
+    store = open_store(database)
+    assert store.prune(older_than=-1) == 0  # a bad document leaves nothing behind
+    store.close()
+
+
+def test_all_bad_or_strict_fails(library: Path, database: str, tmp_path: Path) -> None:
+    empty = tmp_path / "empty.txt"
+    empty.write_bytes(b"")
+    with pytest.raises(NothingIngested, match=r"1 of 1 documents cannot be used: .*empty_file"):
+        run_job(database, empty)
+    with pytest.raises(NothingIngested, match="not_found"):
+        run_job(database, tmp_path / "nowhere")
+    with pytest.raises(NothingIngested, match="1 of 9"):
+        run_job(database, library, empty, strict=True)
+    assert counts(database)["documents"] == 0
+    result, _ = run_job(database, library, empty)
+    assert result["ingested"] == 8
+
+
+def test_an_empty_folder_is_no_failure(folder: Path, database: str) -> None:
+    result, _ = run_job(database, folder)
+    assert (result["documents"], result["ingested"], result["chunks"]) == (0, 0, 0)
+
+
+def test_warnings_name_their_file(folder: Path, database: str) -> None:
+    (folder / "a.pdf").write_bytes("caf\u00e9 au lait".encode("cp1252"))
+    result, _ = run_job(database, folder)
+    assert [(Path(w["file"]).name, w["code"]) for w in result["warnings"]] == [
+        ("a.pdf", "extension_mismatch"),
+        ("a.pdf", "encoding_guessed"),
+    ]
+
+
+def test_the_index_says_what_it_was_made_with(library: Path, database: str) -> None:
+    run_job(database, library, chunk_tokens=64)
+    with pytest.raises(ValueError, match=r"embedder 'hashing:64', not 'minilm'.*reindex"):
+        run_job(database, library, model="minilm")
+    with pytest.raises(ValueError, match="chunk_tokens 64, not 240"):
+        run_job(database, library, chunk_tokens=240)
+    result, _ = run_job(database, library, model=None)
+    assert (result["unchanged"], result["model"]) == (8, "hashing-64")
+    with pytest.raises(ValueError, match="chunk_tokens"):
+        settings_for(chunk_tokens=3)
+
+
+def when(stage: str, done: float) -> Callable[[StandInRun], None]:
+    def watch(run: StandInRun) -> None:
+        if run.stages and run.stages[-1].name == stage and run.stages[-1].done >= done:
+            run.cancel()
+
+    return watch
+
+
+@pytest.mark.parametrize(
+    ("stage", "done"), [("Loading", 1), ("Loading", 20000), ("Chunking", 3), ("Embedding", 1), ("Embedding", 60)]
+)
+def test_a_cancelled_job_leaves_whole_documents_and_is_taken_up(
+    library: Path, database: str, tmp_path: Path, stage: str, done: float
+) -> None:
+    (library / "e2.txt").write_text("\n\n".join(f"Other {n}. {PARAGRAPHS[n % 3]}" for n in range(300)))
+    with pytest.raises(Cancelled):
+        run_job(database, library, watch=when(stage, done), chunk_tokens=32)
+    stored = counts(database)
+    assert stored["documents"] < 9
+    store = open_store(database)
+    assert stored["chunks"] == sum(document.chunk_count for document in store.documents())
+    store.close()
+    result, _ = run_job(database, library, chunk_tokens=32)
+    assert result["ingested"] + result["unchanged"] == 9
+    assert result["unchanged"] == stored["documents"]
+    undisturbed = str(tmp_path / "undisturbed.db")
+    run_job(undisturbed, library, chunk_tokens=32)
+    assert rows(database) == rows(undisturbed)
+    assert counts(database) == counts(undisturbed)
+
+
+def test_two_jobs_at_once_end_in_the_same_rows(library: Path, database: str, tmp_path: Path) -> None:
+    results: list[dict[str, Any]] = []
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            results.append(run_job(database, library)[0])
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert all(result["ingested"] + result["unchanged"] == 8 for result in results)
+    undisturbed = str(tmp_path / "undisturbed.db")
+    run_job(undisturbed, library)
+    assert rows(database) == rows(undisturbed)
+
+
+def test_a_switch_of_the_index_in_the_middle_is_followed(library: Path, database: str) -> None:
+    run_job(database, library / "f.md")
+    switched = False
+
+    def watch(run: StandInRun) -> None:
+        nonlocal switched
+        if not switched and run.stages and run.stages[-1].name == "Embedding":
+            switched = True
+            store = open_store(database)
+            other = store.begin_generation("hashing-128", 128, {**settings_for("hashing:128"), "chunk_tokens": 64})
+            for document in list(store.documents()):
+                store.delete_document(document.document_id)
+            assert store.activate(other.number)
+            store.close()
+
+    result, run = run_job(database, library, watch=watch, model=None)
+    assert (result["model"], result["ingested"] + result["unchanged"]) == ("hashing-128", 8)
+    assert counts(database)["documents"] >= 7
+    assert run.stages[-1].name == "Persisting"
+
+
+KILLED = """
+import sys
+from tests.documents.standin import StandInRun
+from milepost.documents.ingestion import ingestion
+def watch(run):
+    if run.stages and run.stages[-1].name == "Embedding":
+        print(int(run.stages[-1].done), flush=True)
+ingestion(StandInRun(watch), [sys.argv[1]], database=sys.argv[2], model="minilm", chunk_tokens=32)
+"""
+
+
+def test_a_killed_job_repeats_at_most_one_commit(folder: Path, database: str, tmp_path: Path) -> None:
+    (folder / "a.txt").write_text("\n\n".join(f"Number {n}. {PARAGRAPHS[n % 3]}" for n in range(200)))
+    with subprocess.Popen([sys.executable, "-c", KILLED, str(folder), database], stdout=subprocess.PIPE) as job:
+        assert job.stdout is not None
+        done = 0
+        while done < 100:
+            done = int(job.stdout.readline())
+        job.send_signal(signal.SIGKILL)
+    committed = counts(database)["vectors"]
+    assert committed >= 64
+    assert counts(database)["documents"] == 0
+    result, _ = run_job(database, folder, model="minilm", chunk_tokens=32)
+    assert result["embedded"] == result["chunks"] - committed
+    assert result["chunks"] + 64 >= result["embedded"] + done
+    undisturbed = str(tmp_path / "undisturbed.db")
+    run_job(undisturbed, folder, model="minilm", chunk_tokens=32)
+    assert rows(database) == rows(undisturbed)
+
+
+def test_a_file_that_changes_while_it_is_read_is_read_again(folder: Path, database: str) -> None:
+    path = folder / "a.txt"
+    path.write_text("before " * 100_000)
+    changed = False
+
+    def watch(run: StandInRun) -> None:
+        nonlocal changed
+        if not changed and run.stages and run.stages[-1].done > 0:
+            changed = True
+            path.write_text("after " * 10)
+
+    result, _ = run_job(database, path, watch=watch)
+    assert result["ingested"] == 1
+    assert "after" in search("after", 1, database=database)[0].text
+    assert counts(database)["chunks"] == 1
+
+
+def test_an_endpoint_that_fails_for_a_while_costs_time_only(folder: Path, database: str) -> None:
+    (folder / "a.txt").write_text("\n\n".join(f"Number {n}. {PARAGRAPHS[n % 3]}" for n in range(50)))
+    with serving() as server:
+        server.failures = [(429, {"Retry-After": "0.1"}, b""), (500, {}, b"")]
+        result, _ = run_job(database, folder, model="http:small", endpoint=server.url)
+        assert result["model"] == "http:small"
+        store = open_store(database)
+        hits = Searcher(store, endpoint=server.url).search("Number 7", 1)
+        assert hits[0].score > 0.2
+        store.close()
+
+
+def test_a_locked_store_is_waited_for_and_said(library: Path, database: str) -> None:
+    import sqlite3
+
+    run_job(database, library / "f.md")
+    locked = sqlite3.connect(database, isolation_level=None, check_same_thread=False)
+    locked.execute("BEGIN IMMEDIATE")
+    timer = threading.Timer(0.7, lambda: locked.execute("ROLLBACK"))
+    timer.start()
+    result, run = run_job(database, library)
+    timer.join()
+    locked.close()
+    assert result["ingested"] == 7
+    assert any("busy" in message for message in run.messages)
+
+
+def test_a_job_leaves_no_descriptor_behind(library: Path, database: str) -> None:
+    run_job(database, library)
+    before = len(os.listdir("/proc/self/fd"))
+    (library / "f.md").write_text("changed")
+    run_job(database, library)
+    (library / "f.md").write_text("changed again")
+    with pytest.raises(Cancelled):
+        run_job(database, library, watch=when("Loading", 1))
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_cancel_is_heard_while_a_page_hangs(folder: Path, database: str) -> None:
+    write_pdf(folder / "a.pdf", [f"page {n}" for n in range(300)])
+    fifo = folder / "b.txt"
+    fifo.write_text("x" * 1000)
+    started = time.monotonic()
+
+    def watch(run: StandInRun) -> None:
+        if run.stages:
+            run.cancel()
+
+    with pytest.raises(Cancelled):
+        run_job(database, folder, watch=watch)
+    assert time.monotonic() - started < 3
+
+
+def test_documents_can_move_under_a_key(library: Path, database: str, tmp_path: Path) -> None:
+    run_job(database, library, key="library")
+    moved = tmp_path / "elsewhere"
+    shutil.move(library, moved)
+    result, _ = run_job(database, moved, key="library")
+    assert (result["unchanged"], result["ingested"]) == (8, 0)
+
+
+def test_searches_are_checked(library: Path, database: str) -> None:
+    assert search("anything", database=database) == []
+    run_job(database, library)
+    with pytest.raises(ValueError, match="empty"):
+        search("  ", database=database)
+    with pytest.raises(ValueError, match="k must be"):
+        search("x", 0, database=database)
+    store = open_store(database)
+    searcher = Searcher(store)
+    assert searcher.search("paraffin", 2) == searcher.search("paraffin", 2)
+    store.close()

@@ -1,0 +1,96 @@
+"""Which files paths mean, and what documents are called."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from milepost.documents.sources import plan
+
+
+def write(folder: Path, *names: str) -> None:
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+
+
+def test_a_folder_is_walked_in_order_without_what_is_hidden(folder: Path) -> None:
+    write(folder, "b.txt", "a.txt", "deep/er/c.txt", ".git/config", ".hidden")
+    found = plan([folder])
+    assert [source.path.name for source in found.sources] == ["a.txt", "b.txt", "c.txt"]
+    assert [source.size for source in found.sources] == [5, 5, 13]
+    assert (found.missing, found.skipped) == ([], 2)
+
+
+def test_globs(folder: Path) -> None:
+    write(folder, "a.txt", "b.md", "deep/c.txt")
+    assert [s.path.name for s in plan([f"{folder}/*.txt"]).sources] == ["a.txt"]
+    assert [s.path.name for s in plan([f"{folder}/**/*.txt"]).sources] == ["a.txt", "c.txt"]
+    assert len(plan([f"{folder}/**"]).sources) == 3
+    assert [bad.code for _, bad in plan([f"{folder}/*.pdf"]).missing] == ["not_found"]
+
+
+def test_a_file_may_be_called_like_a_glob(folder: Path) -> None:
+    write(folder, "a[1].txt")
+    assert [s.path.name for s in plan([folder / "a[1].txt"]).sources] == ["a[1].txt"]
+
+
+def test_a_file_that_is_named_twice_is_read_once(folder: Path) -> None:
+    write(folder, "a.txt")
+    (folder / "link.txt").symlink_to(folder / "a.txt")
+    found = plan([folder, folder / "a.txt"])
+    assert len(found.sources) == 1
+    assert found.skipped == 2
+
+
+def test_a_circle_of_links_ends(folder: Path) -> None:
+    write(folder, "deep/a.txt")
+    (folder / "deep" / "again").symlink_to(folder)
+    assert [source.path.name for source in plan([folder]).sources] == ["a.txt"]
+
+
+def test_what_is_not_there_is_reported(folder: Path) -> None:
+    found = plan([folder / "no.txt", folder])
+    assert [(name, bad.code) for name, bad in found.missing] == [(str(folder / "no.txt"), "not_found")]
+
+
+def test_keys_name_documents_wherever_they_are(tmp_path: Path) -> None:
+    for place in ("one", "two"):
+        write(tmp_path / place / "papers", "a.txt", "deep/b.txt")
+    ids = [
+        [(source.uri, source.document_id) for source in plan([tmp_path / place / "papers"], key="papers").sources]
+        for place in ("one", "two")
+    ]
+    assert ids[0] == ids[1]
+    assert [uri for uri, _ in ids[0]] == ["papers/a.txt", "papers/deep/b.txt"]
+    assert [s.uri for s in plan([tmp_path / "one/papers/a.txt"], key="the-paper").sources] == ["the-paper"]
+    several = plan([tmp_path / "one/papers/a.txt", tmp_path / "one/papers/deep"], key="k/")
+    assert [source.uri for source in several.sources] == ["k/a.txt", "k/deep/b.txt"]
+    with pytest.raises(ValueError, match="would both be named"):
+        plan([tmp_path / "one/papers", tmp_path / "two/papers"], key="k")
+
+
+def test_odd_names(folder: Path) -> None:
+    for name in (b"new\nline.txt", b"not utf-8 \xff.txt", "caf\u00e9 \u2603.txt".encode()):
+        with open(os.fsencode(folder) + b"/" + name, "w") as file:
+            file.write("text")
+    found = plan([folder])
+    assert len({source.document_id for source in found.sources}) == 3
+    assert all(source.uri.isascii() for source in found.sources)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs to be root to become somebody else")
+def test_a_folder_without_permission_is_reported(folder: Path, tmp_path: Path) -> None:
+    write(folder, "deep/a.txt")
+    (folder / "deep").chmod(0)
+    for path in (folder, tmp_path, tmp_path.parent, tmp_path.parent.parent):
+        path.chmod(0o755)
+    os.seteuid(65534)
+    try:
+        found = plan([folder])
+    finally:
+        os.seteuid(0)
+    assert [bad.code for _, bad in found.missing] == ["unreadable"]
