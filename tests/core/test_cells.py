@@ -30,5 +30,6 @@ def test_a_run_with_another_token_writes_nothing(driver: str) -> None:
         for name, plan in PLANS.items():
             paper = Paper()
             drive(reach(paper, "a", driver, situation))
-            if plan("op", "x").values != plan("op", "y").values:
+            free_to_all = name == "reopen, dead" and situation in ("expired", "failed", "cancelled")
+            if plan("op", "x").values != plan("op", "y").values and not free_to_all:
                 assert not paper.apply("a", plan(paper.op(), "1:forged")).accepted, (name, situation)

@@ -172,9 +172,8 @@ def _receipts(overdue: bool, seen: bool) -> Template:
     emit = ("stop_how", "stop_confirmed")
     told = case(ANY, guards=(lease, mine), ops=(("drop",), *tells), event="receipt", emit=emit)
     gone = case((NONE, *ANY), guards=(lease,), ops=(("drop",),))
-    late = case(ANY, guards=(mine, ("eq", "stop_confirmed", "=0"), ("eq", "stop_how", "=lease ran out")), ops=tells,
-                 event="receipt", emit=emit)  # fmt: skip
-    return template("receipt", ("token", "how", "confirmed", "late_result"), told, gone, *(() if overdue else (late,)))
+    late = case(ANY, guards=(mine, ("eq", "stop_how", "=lease ran out")), ops=tells, event="receipt", emit=emit)
+    return template("receipt", ("token", "how", "confirmed", "late_result"), told, gone, *((late,) if seen else ()))
 
 
 def plan_cancel(

@@ -14,6 +14,7 @@ from milepost.testing.conformance.harness import (
     track_job,
     worker_job,
 )
+from milepost.testing.conformance.language import made, told
 
 
 class Placed(Scenarios):
@@ -83,6 +84,21 @@ class Placed(Scenarios):
         await world.do("new", plans.plan_delete(world.op()))
         await world.do("old", _reopened(world))
 
+    async def test_a_take_over_waits_for_a_stop_of_its_key_however_that_came_about(self, world: World) -> None:
+        await world.do("x", made(world.op(), unique_key="k"))
+        await world.do("x", told(world.op(), ("take", 0, 1), ("stop",), values=("n", str(LONG))))
+        stopping = (await world.store.stoppings())[0][1]
+        await world.do("x", plans.plan_delete(world.op()))
+        for status, leased in (("running", True), ("failed", False)):
+            job = await world.made(status, made(world.op(), status, driver="track", unique_key="k", **_times(status)))
+            if leased:
+                job = await world.made(status, told(world.op(), ("take", 0, 1), values=("n", "0")))
+            dead = job.record.get("token", "-")
+            for plan in (_reopened(world), _reopened(world, dead)):
+                await world.refused(status, plan)
+            await world.do(status, plans.plan_delete(world.op()))
+        assert ("x", stopping) in [(job_id, token) for job_id, token, _ in await world.store.stoppings()]
+
     async def test_a_last_moment_is_kept_until_the_job_starts_or_ends(self, world: World) -> None:
         for driver, fields in (("w", worker_job(not_after="5")), ("e", engine_job(not_after="6"))):
             await world.create(driver, fields)
@@ -99,5 +115,9 @@ def _tracked(world: World) -> Change:
     return plans.plan_track(track_job(unique_key="k"), world.op(), nonce=world.nonce(), lease=LONG)
 
 
-def _reopened(world: World) -> Change:
-    return plans.plan_reopen(world.op(), nonce=world.nonce(), lease=LONG, worker="w1", failure="{}")
+def _reopened(world: World, dead: str | None = None) -> Change:
+    return plans.plan_reopen(world.op(), nonce=world.nonce(), lease=LONG, worker="w1", failure="{}", dead=dead)
+
+
+def _times(status: str) -> dict[str, str]:
+    return {"started": "2000000000000000"} if status == "running" else {"completed": "2000000000000000"}

@@ -142,6 +142,22 @@ class Runs(Scenarios):
         job = await world.made("a", _reopen(world))
         assert (job.attempt, job.crashes, job.error, job.completed_at) == (2, 1, None, None)
 
+    async def test_a_track_job_never_goes_back_to_pending(self, world: World) -> None:
+        """No worker knows its code, whatever its budgets are."""
+        ends: tuple[Callable[[str], Change], ...] = (
+            lambda token: fail(world.op(), token, 0),
+            lambda token: fail(world.op(), token, 0, stopping=True),
+            lambda token: plans.plan_crash(world.op(), token, report={}, last=2, **CRASH),
+            lambda token: plans.plan_lost(world.op(), crashes_left=2, **CRASH),
+            lambda token: plans.plan_lost(world.op(), crashes_left=None, **CRASH),
+        )
+        for number, end in enumerate(ends):
+            job = await world.track(f"a{number}", track_job(max_attempts="9", budget="9"), lease=0)
+            job = await world.made(f"a{number}", end(token_of(job)))
+            assert job.status.value == "failed"
+        job = await world.track("b", track_job(max_attempts="9", budget="9"))
+        await world.refused("b", plans.plan_release(world.op(), token_of(job), {}))
+
     async def test_an_adopted_job_is_no_longer_its_callers(self, world: World) -> None:
         await world.create("a", caller_job())
         job = await world.made("a", plans.plan_adopt(world.op(), nonce="n", lease=LONG, worker="w1"))

@@ -11,10 +11,10 @@ from milepost.testing.conformance.harness import LONG, caller_job, engine_job, t
 
 SITUATIONS: dict[str, tuple[str, ...]] = {
     "nobody": ("nothing", "ghost"),
-    "caller": ("pending", "running", "quiet", "quiet_fails", "completed", "failed", "cancelled"),
+    "caller": ("pending", "blocked", "running", "watched", "quiet", "quiet_fails", "completed", "failed", "cancelled"),
     "track": ("running", "expired", "completed", "failed", "cancelled", "stopping", "overdue"),
     "worker": (
-        "pending", "late", "early", "blocked", "running", "spent", "expired", "brittle", "dying", "crumbling",
+        "pending", "late", "early", "blocked", "running", "spent", "fragile", "expired", "brittle", "dying", "crumbling",
         "completed", "failed", "cancelled", "stopping", "overdue",
     ),
     "engine": (
@@ -26,9 +26,10 @@ SITUATIONS: dict[str, tuple[str, ...]] = {
 
 nothing      no record                          ghost        deleted while it ran: only a stopping lease is left
 pending      may start now                      late         `not_after` has passed
-early        `not_before` is ahead              blocked      retried, while its stopping lease is in the way
+early        `not_before` is ahead              blocked      retried, or made again, while a stopping lease is in the way
 running      under a live lease, or its caller  spent        the last attempt of its budget
 expired      the lease has run out              brittle      the same, of a handler with on_lost="fail"
+fragile      running, with on_lost="fail"       watched      running, created with on_stale="fail"
 dying        running, the crash budget is spent crumbling    the same, and the lease has run out
 quiet        nothing said for too long          quiet_fails  the same, created with on_stale="fail"
 stopping     cancelled, its code still runs     overdue      the same, and the stopping lease has run out
@@ -57,6 +58,10 @@ async def reach(doer: Doer, job_id: str, driver: str, situation: str) -> str:
         return token
     lease = 0 if situation in ("expired", "brittle", "crumbling", "overdue") else LONG
     fields = _fields(driver, situation)
+    if driver == "caller" and situation == "blocked":
+        token = await reach(doer, job_id, "nobody", "ghost")
+        await doer.do(job_id, plans.plan_create(fields, doer.op()))
+        return token
     if driver == "track":
         job = await doer.do(job_id, plans.plan_track(fields, doer.op(), nonce=doer.nonce(), lease=lease))
     else:
@@ -78,14 +83,14 @@ def _fields(driver: str, situation: str) -> dict[str, str]:
     extra = {"not_after": "1"} if situation == "late" else {"not_before": str(1 << 52)} if situation == "early" else {}
     if driver == "worker":
         crashes = {"crashes": "2"} if situation in ("dying", "crumbling") else {}
-        lost = {"on_lost": "fail"} if situation == "brittle" else {}
+        lost = {"on_lost": "fail"} if situation in ("brittle", "fragile") else {}
         return worker_job(attempts=1 if situation == "spent" else 2, **extra, **crashes, **lost)
     if driver == "engine":
         return engine_job(**extra)
     if driver == "track":
         return track_job()
     stale = {"stale_after": "0"} if situation.startswith("quiet") else {}
-    fails = {"on_stale": "fail"} if situation == "quiet_fails" else {}
+    fails = {"on_stale": "fail"} if situation in ("quiet_fails", "watched") else {}
     return caller_job(**extra, **stale, **fails)
 
 

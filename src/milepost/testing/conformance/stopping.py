@@ -76,6 +76,7 @@ class Stopping(Scenarios):
         assert job.receipt is not None
         assert (job.receipt.how, job.receipt.confirmed, job.receipt.stopped_at) == ("lease ran out", False, None)
         await world.refused("a", plans.plan_receipt(world.op(), "1:forged", "cooperative", confirmed=True))
+        await world.refused("a", plans.plan_receipt(world.op(), token, "forgotten", confirmed=False))
         job = await world.made("a", plans.plan_receipt(world.op(), token, "cooperative", confirmed=True))
         assert job.receipt is not None
         assert (job.receipt.how, job.receipt.confirmed) == ("cooperative", True)
@@ -192,15 +193,19 @@ class Stopping(Scenarios):
         await world.do("a", plans.plan_run_out(world.op(), token))
         assert [j.attempt for j in await world.claim()] == [1]
 
-    async def test_a_second_cancel_has_a_receipt_of_its_own(self, world: World) -> None:
+    @pytest.mark.parametrize("end", ["confirmed", "forgotten", "ran out"])
+    async def test_a_second_cancel_has_a_receipt_of_its_own(self, world: World, end: str) -> None:
         await world.create("a", worker_job())
-        token = token_of(await world.start("a"))
+        token = token_of(await world.start("a", lease=0))
         await world.do("a", plans.plan_cancel(world.op(), by="ana", why="first"))
         await world.do("a", plans.plan_retry(world.op()))
         job = await world.made("a", plans.plan_cancel(world.op()))
         assert job.receipt is not None
         assert (job.receipt.requested_by, job.receipt.reason, job.receipt.how) == (None, None, "never started")
-        job = await world.made("a", plans.plan_receipt(world.op(), token, "killed", confirmed=True))
+        if end == "ran out":
+            job = await world.made("a", plans.plan_run_out(world.op(), token))
+        else:
+            job = await world.made("a", plans.plan_receipt(world.op(), token, end, confirmed=end == "confirmed"))
         assert job.receipt is not None
         assert job.receipt.how == "never started"
         assert await world.store.stoppings() == []
