@@ -1,0 +1,1 @@
+"""Those who do the works: one module each."""

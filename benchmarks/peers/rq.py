@@ -1,0 +1,43 @@
+"""RQ: a job with its meta saved at each step, as its documentation shows progress."""
+
+from __future__ import annotations
+
+import time
+
+from benchmarks.environment import Environment
+from benchmarks.peers.floor import used_memory
+
+
+def _lifecycle(environment: Environment, metadata: str = "", result: str = "done") -> float:
+    import redis
+    from rq.job import Job, JobStatus
+
+    connection = redis.Redis.from_url(environment.redis_url)
+    begin = time.perf_counter()
+    for _ in range(environment.size):
+        job = Job.create("math.sqrt", args=(4,), connection=connection, meta={"metadata": metadata}, result_ttl=604800)
+        job.save()
+        job.set_status(JobStatus.STARTED)
+        for step in range(10):
+            job.meta["progress"] = step / 10
+            job.meta["message"] = f"step {step} of 10"
+            job.save_meta()
+        job.meta["result"] = result
+        job.save_meta()
+        job.set_status(JobStatus.FINISHED)
+    return environment.size / (time.perf_counter() - begin)
+
+
+def w1(environment: Environment) -> float:
+    """create, started, 10 x save_meta, finished: 13 or 14 round trips."""
+    return _lifecycle(environment)
+
+
+w1b = w1
+
+
+def w6(environment: Environment) -> float:
+    """Memory for a finished job."""
+    before = used_memory(environment.port)
+    _lifecycle(environment, "m" * 100, "r" * 100)
+    return (used_memory(environment.port) - before) / environment.size
