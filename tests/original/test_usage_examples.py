@@ -3,7 +3,7 @@
 import os
 import sys
 import types
-from typing import Dict, List  # noqa: UP035 - the examples are kept as they were written
+from typing import Dict, List
 
 import pytest
 
