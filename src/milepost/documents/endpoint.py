@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _TRANSIENT: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+_SERVER_ERRORS: Final = frozenset({500, 502, 504})
 _LONGEST_WAIT: Final = 60.0
 _TICK_SECONDS: Final = 0.1
 
@@ -52,8 +53,12 @@ class Endpoint:
         self._lock = threading.Lock()
         self.host = f"{parts.hostname}:{parts.port}" if parts.port else parts.hostname
 
-    def post(self, path: str, body: dict[str, Any], *, stop: threading.Event | None = None) -> dict[str, Any]:
+    def post(
+        self, path: str, body: dict[str, Any], *, stop: threading.Event | None = None, tries: int | None = None
+    ) -> dict[str, Any]:
         """Send JSON and return the JSON object of the answer.
+
+        `tries` bounds how often a 5xx that is no 503 is asked again: such an answer may be due to the request.
 
         Raises `EndpointError` for a refusal, for an answer that is no JSON object, when patience ends,
         and soon after `stop` was set.
@@ -62,7 +67,7 @@ class Endpoint:
 
         stop = stop or threading.Event()
         deadline = time.monotonic() + self._patience
-        attempt = 0
+        attempt = errors = 0
         while True:
             attempt += 1
             asked = None
@@ -75,7 +80,8 @@ class Endpoint:
                     return _object(response, self.host)
                 text = " ".join(response.text[:300].split())
                 failure = EndpointError(f"{self.host} answered {response.status_code}: {text}", response.status_code)
-                if response.status_code not in _TRANSIENT:
+                errors += response.status_code in _SERVER_ERRORS
+                if response.status_code not in _TRANSIENT or (tries is not None and errors >= tries):
                     raise failure
                 asked = _retry_after(response.headers.get("retry-after"))
             backoff = min(_LONGEST_WAIT, 0.5 * 2.0 ** min(attempt, 10)) * random.uniform(0.5, 1.0)

@@ -170,7 +170,7 @@ class _Ingestion:
     def _chunk(self, loaded: list[Version]) -> list[Version]:
         chunked: list[Version] = []
         total = len(loaded)
-        with self._timed("chunk"), self._run.stage("Chunking", weight=0.05, total=total, unit="document") as stage:
+        with self._timed("chunk"), self._run.stage("Chunking", weight=0.1, total=total, unit="document") as stage:
             for version in loaded:
                 try:
                     chunked.append(drain(chunk_document(self._index, version), lambda _: self._run.check()))
@@ -181,7 +181,7 @@ class _Ingestion:
 
     def _embed(self, chunked: list[Version]) -> None:
         total = sum(version.chunk_count for version in chunked)
-        with self._timed("embed"), self._run.stage("Embedding", weight=0.9, total=total, unit="chunk") as stage:
+        with self._timed("embed"), self._run.stage("Embedding", weight=0.85, total=total, unit="chunk") as stage:
             for group in in_groups(chunked):
                 for done, computed in embed_versions(self._index, group, tick=self._run.check):
                     stage.advance(done)

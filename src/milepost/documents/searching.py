@@ -1,4 +1,4 @@
-"""Finding chunks by what they mean.
+"""Finding what the jobs have made: chunks by what they mean, entities, neighbours, communities.
 
 Owns the way from a question to hits. Reads the active generation, with the model it was
 made with; never writes.
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from milepost.documents.pipeline import embedder_of
 from milepost.documents.store import DocumentStore, open_store
-from milepost.documents.store.records import Hit
+from milepost.documents.store.records import Community, Entity, Hit, Neighbour
 
 _MAX_HITS = 1000
 
@@ -47,5 +47,37 @@ def search(query: str, k: int = 10, *, database: str | Path | None = None) -> li
     store = open_store(database)
     try:
         return Searcher(store).search(query, k)
+    finally:
+        store.close()
+
+
+def entities(text: str = "", *, limit: int = 50, database: str | Path | None = None) -> list[Entity]:
+    """Entities by number of chunks; with `text` those whose name it is, then those whose name contains it."""
+    store = open_store(database)
+    try:
+        return store.entities(text=text, limit=limit)
+    finally:
+        store.close()
+
+
+def neighbours(entity: str, *, hops: int = 1, limit: int = 50, database: str | Path | None = None) -> list[Neighbour]:
+    """Entities within `hops` (1 to 4) relations of an entity, nearest and heaviest first.
+
+    Raises `ValueError` for other `hops`.
+    """
+    store = open_store(database)
+    try:
+        return store.neighbours(entity, hops=hops, limit=limit)
+    finally:
+        store.close()
+
+
+def communities(
+    of: str = "entities", *, level: int | None = None, limit: int = 50, database: str | Path | None = None
+) -> list[Community]:
+    """Communities of `entities` or `chunks` by level and size, with their members; level 0 is the finest."""
+    store = open_store(database)
+    try:
+        return store.communities(of, level=level, limit=limit)
     finally:
         store.close()

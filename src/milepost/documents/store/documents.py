@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from milepost.documents.chunks import Chunk, Segment
 from milepost.documents.errors import GenerationChanged, VersionVanished
 from milepost.documents.store.port import Row, Transaction
-from milepost.documents.store.records import Hit, MissingVector, StoredDocument, Text, Version
+from milepost.documents.store.records import ChunkText, Hit, MissingVector, StoredDocument, Text, Version
 from milepost.documents.store.verbs import Verbs, delete_versions, marks, touch
 
 if TYPE_CHECKING:
@@ -276,6 +276,21 @@ class DocumentVerbs(Verbs):
             return hits
 
         return self._read(work)
+
+    def chunk_texts(self, chunk_ids: Sequence[str]) -> list[ChunkText]:
+        """The texts of chunks of the active generation, in the order of their ids."""
+        found: list[ChunkText] = []
+        for start in range(0, len(chunk_ids), _PAGE):
+            some = chunk_ids[start : start + _PAGE]
+            rows = self._read(
+                lambda tx, some=some: tx.all(  # type: ignore[misc]
+                    f"""SELECT c.chunk_id, d.document_id, c.text FROM documents d JOIN chunks c USING (version_id)
+                    WHERE d.generation = {_generation(None)} AND c.chunk_id IN ({marks(len(some))})""",
+                    some,
+                )
+            )
+            found += [ChunkText(*row) for row in rows]
+        return sorted(found, key=lambda chunk: chunk.chunk_id)
 
     def chunk_vectors(self, block: int) -> Iterator[tuple[list[str], NDArray[np.float32]]]:
         """(chunk ids, vectors) of the active generation in blocks of at most `block` rows, ordered by id."""

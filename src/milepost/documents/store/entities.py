@@ -26,6 +26,10 @@ _UNEXTRACTED: Final = """
     WHERE d.generation = (SELECT generation FROM active_generation) AND x.chunk_id IS NULL
 """
 
+_UNEMBEDDED: Final = """
+    FROM entities WHERE embedded_as IS NULL OR embedded_as <> CAST(? AS TEXT) || ' ' || name
+"""
+
 
 class EntityVerbs(Verbs):
     """From the mentions in a chunk to a graph of entities."""
@@ -81,15 +85,15 @@ class EntityVerbs(Verbs):
         """Bring the entities in line with the mentions in active chunks."""
         self._write(recount)
 
+    def count_unembedded_entities(self, model: str) -> int:
+        """The number of entities whose vector is missing or of another model or name."""
+        row = self._read(lambda tx: tx.one(f"SELECT count(*) {_UNEMBEDDED}", (model,)))
+        return int(row[0]) if row else 0
+
     def unembedded_entities(self, model: str, limit: int) -> list[tuple[str, str]]:
         """Up to `limit` (entity id, name) whose vector is missing or of another model or name."""
         rows = self._read(
-            lambda tx: tx.all(
-                """SELECT entity_id, name FROM entities
-                WHERE embedded_as IS NULL OR embedded_as <> CAST(? AS TEXT) || ' ' || name
-                ORDER BY entity_id LIMIT ?""",
-                (model, limit),
-            )
+            lambda tx: tx.all(f"SELECT entity_id, name {_UNEMBEDDED} ORDER BY entity_id LIMIT ?", (model, limit))
         )
         return [(row[0], row[1]) for row in rows]
 

@@ -124,6 +124,9 @@ class DocumentStore(Protocol):
     def nearest(self, vector: NDArray[np.float32], k: int) -> list[Hit]:
         """The `k` chunks of the active generation nearest to a unit vector, best first."""
 
+    def chunk_texts(self, chunk_ids: Sequence[str]) -> list[ChunkText]:
+        """The texts of chunks of the active generation, in the order of their ids."""
+
     def chunk_vectors(self, block: int) -> Iterator[tuple[list[str], NDArray[np.float32]]]:
         """(chunk ids, vectors) of the active generation in blocks of at most `block` rows, in the order of the ids."""
 
@@ -140,6 +143,9 @@ class DocumentStore(Protocol):
 
     def recount_entities(self) -> None:
         """Bring the entities in line with the mentions in active chunks: names, labels, counts; drop those without."""
+
+    def count_unembedded_entities(self, model: str) -> int:
+        """The number of entities whose vector is missing or of another model or name."""
 
     def unembedded_entities(self, model: str, limit: int) -> list[tuple[str, str]]:
         """Up to `limit` (entity id, name) whose vector is missing or of another model or name."""

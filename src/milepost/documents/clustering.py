@@ -1,0 +1,161 @@
+"""The clustering job: communities of entities that stand in relations, or of chunks that are alike.
+
+Owns the progress and the result of the job, and the way from a graph to labelled
+communities in levels. The previous clustering stays until the new one replaces it in
+one step. The same graph and seed give the same communities.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final, Literal
+
+from milepost.documents.communities import (
+    Edge,
+    arrange,
+    coarser,
+    leiden_rounds,
+    merged,
+    name_by_entities,
+    name_by_words,
+)
+from milepost.documents.nearest import neighbour_graph
+from milepost.documents.store import DocumentStore, open_store
+from milepost.documents.store.records import Community
+from milepost.tracking.run import Run
+
+_ROUNDS: Final = 10
+_MAX_LEVELS: Final = 5
+
+
+def clustering(
+    run: Run,
+    *,
+    of: Literal["entities", "chunks"] = "entities",
+    database: str | None = None,
+    resolution: float = 1.0,
+    neighbours: int = 10,
+    seed: int = 1,
+) -> dict[str, Any]:
+    """Find communities with the Leiden algorithm, from fine to coarse.
+
+    `entities` are joined by the chunks that relate them; `chunks` by being among each
+    other's `neighbours` nearest. A higher `resolution` makes more and smaller
+    communities. The result counts `nodes`, `edges`, `communities`, `levels`, and gives `modularity`
+    of the finest level and `seconds`. Raises `ValueError` for parameters out of bounds.
+    """
+    if not 0 < resolution <= 1000:
+        raise ValueError(f"resolution must be above 0 and at most 1000, not {resolution}")
+    if not 1 <= neighbours <= 1000:
+        raise ValueError(f"neighbours must be from 1 to 1000, not {neighbours}")
+    if of not in ("entities", "chunks"):
+        raise ValueError(f"of must be entities or chunks, not {of!r}")
+    store = open_store(database)
+    try:
+        store.waiting = lambda reason: run.progress(message=reason)
+        return _Clustering(run, store, of).cluster(resolution, neighbours, seed)
+    finally:
+        store.close()
+
+
+class _Clustering:
+    """The stages of one job."""
+
+    def __init__(self, run: Run, store: DocumentStore, of: str) -> None:
+        self._run = run
+        self._store = store
+        self._of = of
+        self._seconds: dict[str, float] = {}
+
+    def cluster(self, resolution: float, neighbours: int, seed: int) -> dict[str, Any]:
+        """Run all stages and return the job's result."""
+        edges = self._edges_of_entities() if self._of == "entities" else self._edges_of_chunks(neighbours)
+        levels, modularity = self._partition(edges, resolution, seed)
+        with self._timed("label"), self._run.stage("Labelling", weight=0.05, unit="community"):
+            communities = arrange(levels, self._namer(levels), self._run.check)
+        settings = {"resolution": resolution, "neighbours": neighbours, "seed": seed, "modularity": modularity}
+        with self._timed("persist"), self._run.stage("Persisting", weight=0.05, unit="community"):
+            self._store.save_communities(self._of, settings, communities)
+        return {
+            "of": self._of,
+            "nodes": len(levels[0]) if levels else 0,
+            "edges": len(edges),
+            "communities": len(communities),
+            "finest": sum(community.level == 0 for community in communities),
+            "levels": len(levels),
+            "modularity": round(modularity, 6),
+            "largest": [_shown(community) for community in _largest(communities)],
+            "seconds": {name: round(seconds, 3) for name, seconds in self._seconds.items()},
+            "database": str(self._store),
+        }
+
+    def _edges_of_entities(self) -> list[Edge]:
+        with self._timed("load"), self._run.stage("Loading", weight=0.1, unit="relation"):
+            edges = self._store.edges()
+        with self._timed("neighbours"), self._run.stage("Finding neighbours", weight=0.7, unit="row"):
+            return edges  # the relations are the graph: nothing to compute
+
+    def _edges_of_chunks(self, neighbours: int) -> list[Edge]:
+        total = self._store.counts()["chunks"]
+        with self._timed("load"), self._run.stage("Loading", weight=0.1, total=total, unit="row") as stage:
+            blocks = []
+            for block in self._store.chunk_vectors(512):
+                blocks.append(block)
+                stage.advance(len(block[0]))
+        with (
+            self._timed("neighbours"),
+            self._run.stage("Finding neighbours", weight=0.7, total=total, unit="row") as stage,
+        ):
+            return neighbour_graph(blocks, neighbours, stage.advance)
+
+    def _partition(self, edges: list[Edge], resolution: float, seed: int) -> tuple[list[dict[str, int]], float]:
+        """The community of each node, level by level from fine to coarse, and the modularity of the finest."""
+        levels: list[dict[str, int]] = []
+        modularity = 0.0
+        with (
+            self._timed("leiden"),
+            self._run.stage("Leiden", weight=0.15, total=_ROUNDS * _MAX_LEVELS, unit="round") as stage,
+        ):
+            graph = edges
+            while graph and len(levels) < _MAX_LEVELS:
+                found: dict[str, int] = {}
+                score = 0.0
+                for score, found in leiden_rounds(graph, resolution / 2 ** len(levels), seed, _ROUNDS):
+                    groups = len(set(found.values()))
+                    self._run.progress(message=f"{groups} communities, modularity {score:.3f}")
+                    stage.advance(1)
+                if levels:
+                    above = coarser(levels[-1], found)
+                    if len(set(above.values())) >= len(set(levels[-1].values())):
+                        break
+                    levels.append(above)
+                else:
+                    levels.append(found)
+                    modularity = score
+                if len(set(levels[-1].values())) < 3:
+                    break
+                graph = merged(edges, levels[-1])
+        return levels, modularity
+
+    def _namer(self, levels: list[dict[str, int]]) -> Callable[[list[str]], str]:
+        if self._of == "entities":
+            return name_by_entities(self._store)
+        return name_by_words(self._store, sorted(levels[0]) if levels else [], self._run.check)
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        before = time.monotonic()
+        try:
+            yield
+        finally:
+            self._seconds[stage] = time.monotonic() - before
+
+
+def _largest(communities: list[Community]) -> list[Community]:
+    return sorted((c for c in communities if c.level == 0), key=lambda c: (-c.size, c.community_id))[:10]
+
+
+def _shown(community: Community) -> dict[str, Any]:
+    return {"community": community.community_id, "label": community.label, "size": community.size}

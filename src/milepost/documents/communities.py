@@ -1,0 +1,145 @@
+"""From a graph to communities: rounds of the Leiden algorithm, coarser levels, and labels.
+
+Owns the use of graspologic-native. The same edges in the same order and the same seed
+give the same communities, and their ids follow from their members.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from milepost.documents.extract.names import COMMON_WORDS
+from milepost.documents.store.records import Community
+
+if TYPE_CHECKING:
+    from milepost.documents.store import DocumentStore
+
+Edge: TypeAlias = tuple[str, str, float]
+_GAIN: Final = 1e-6
+_RANDOMNESS: Final = 0.001
+_NAMES_IN_LABEL: Final = 3
+_TEXTS_AT_ONCE: Final = 200
+_TEXTS_FOR_LABEL: Final = 200
+_WORD: Final = re.compile(r"[^\W\d_]{3,}")
+
+
+def leiden_rounds(
+    edges: list[Edge], resolution: float, seed: int, rounds: int
+) -> Iterator[tuple[float, dict[str, int]]]:
+    """Yield (modularity, community of each node) after each round, until a round gains nothing.
+
+    Each round starts from the one before; a caller may stop between any two.
+    """
+    best, found = _leiden(edges, None, resolution, seed)
+    yield best, found
+    for number in range(1, rounds):
+        score, better = _leiden(edges, found, resolution, seed + number)
+        if score <= best + _GAIN:
+            return
+        best, found = score, better
+        yield best, found
+
+
+def merged(edges: list[Edge], communities: dict[str, int]) -> list[Edge]:
+    """The graph of the communities: what joins two of them, added up."""
+    weights: dict[tuple[int, int], float] = defaultdict(float)
+    for one, two, weight in edges:
+        low, high = sorted((communities[one], communities[two]))
+        if low != high:
+            weights[low, high] += weight
+    return [(str(low), str(high), weight) for (low, high), weight in sorted(weights.items())]
+
+
+def coarser(communities: dict[str, int], found: dict[str, int]) -> dict[str, int]:
+    """The community of each node one level up; a community that is joined to no other stays what it is."""
+    places: dict[tuple[bool, int], int] = {}
+    above = {}
+    for node in sorted(communities):
+        community = communities[node]
+        lone = str(community) not in found
+        place = (lone, community if lone else found[str(community)])
+        above[node] = places.setdefault(place, len(places))
+    return above
+
+
+def arrange(
+    levels: list[dict[str, int]], name: Callable[[list[str]], str], check: Callable[[], object]
+) -> list[Community]:
+    """Make labelled communities from the community of each node on each level, the finest first."""
+    members = [_members(level) for level in levels]
+    ids = [{number: _id(level, nodes) for number, nodes in some.items()} for level, some in enumerate(members)]
+    communities = []
+    for level, some in enumerate(members):
+        for number, nodes in some.items():
+            check()
+            parent = ids[level + 1][levels[level + 1][nodes[0]]] if level + 1 < len(levels) else None
+            communities.append(Community(ids[level][number], level, name(nodes), len(nodes), parent, tuple(nodes)))
+    return sorted(communities, key=lambda community: (community.level, -community.size, community.community_id))
+
+
+def name_by_entities(store: DocumentStore) -> Callable[[list[str]], str]:
+    """Label a community by the entities in it that are mentioned in most chunks."""
+    known = {entity.entity_id: entity for entity in store.entities(limit=10_000_000)}
+
+    def name(entity_ids: list[str]) -> str:
+        entities = sorted((known[i] for i in entity_ids if i in known), key=lambda e: (-e.chunks, e.entity_id))
+        return ", ".join(entity.name for entity in entities[:_NAMES_IN_LABEL])
+
+    return name
+
+
+def name_by_words(
+    store: DocumentStore, chunk_ids: Sequence[str], check: Callable[[], object]
+) -> Callable[[list[str]], str]:
+    """Label a community by the words that its chunks use more than the others do."""
+    everywhere: Counter[str] = Counter()
+    for start in range(0, len(chunk_ids), _TEXTS_AT_ONCE):
+        check()
+        for chunk in store.chunk_texts(chunk_ids[start : start + _TEXTS_AT_ONCE]):
+            everywhere.update(_words(chunk.text))
+
+    def name(members: list[str]) -> str:
+        here: Counter[str] = Counter()
+        for chunk in store.chunk_texts(members[:_TEXTS_FOR_LABEL]):
+            here.update(_words(chunk.text))
+        telling = sorted(here, key=lambda word: (-here[word] * here[word] / everywhere[word], word))
+        return ", ".join(telling[:_NAMES_IN_LABEL])
+
+    return name
+
+
+def _leiden(
+    edges: list[Edge], start: dict[str, int] | None, resolution: float, seed: int
+) -> tuple[float, dict[str, int]]:
+    import graspologic_native
+
+    score, found = graspologic_native.leiden(
+        edges,
+        starting_communities=start,
+        resolution=resolution,
+        randomness=_RANDOMNESS,
+        iterations=1,
+        use_modularity=True,
+        seed=seed,
+        trials=1,
+    )
+    return float(score), dict(found)
+
+
+def _words(text: str) -> set[str]:
+    return set(_WORD.findall(text.casefold())) - COMMON_WORDS
+
+
+def _members(level: dict[str, int]) -> dict[int, list[str]]:
+    members: dict[int, list[str]] = defaultdict(list)
+    for node in sorted(level):
+        members[level[node]].append(node)
+    return dict(members)
+
+
+def _id(level: int, nodes: list[str]) -> str:
+    return f"{level}-{hashlib.sha256(chr(0).join(nodes).encode()).hexdigest()[:12]}"

@@ -1,0 +1,54 @@
+"""Entities without a model: phrases of capitalised words.
+
+Finds names and not what they are, in languages that capitalise names only. It is what
+is there when no spaCy model is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from milepost.documents.extract import Tick
+from milepost.documents.extract.names import COMMON_WORDS, clean, gather, prose
+from milepost.documents.store.records import ChunkText, Extraction
+
+_WORD = r"[^\W\d_a-z][\w&'\u2019.-]*\w|[^\W\d_a-z]"
+_PHRASE: Final = re.compile(rf"(?:{_WORD})(?:[ ](?:(?:of|de|van|von|der|la|for|and)[ ])?(?:{_WORD}|\d+(?:\.\d+)*))*")
+_SENTENCE_END: Final = re.compile(r"(?<=[.!?])[\"')\u201d]*\s+|\n\s*\n|\n(?=[-|])")
+_LABEL: Final = "NAME"
+
+
+class RulesExtractor:
+    """Capitalised phrases, joined when they share a sentence."""
+
+    configuration = "rules-1"
+
+    def __init__(self, *, warnings: tuple[str, ...] = ()) -> None:
+        self.warnings = warnings
+
+    def extract(self, chunks: Sequence[ChunkText], *, tick: Tick | None = None) -> Iterator[Extraction]:
+        """Yield what was found in each chunk, in order."""
+        for chunk in chunks:
+            if tick is not None:
+                tick()
+            yield gather(chunk.chunk_id, [_names(sentence) for sentence in _SENTENCE_END.split(prose(chunk.text))])
+
+    def close(self) -> None:
+        """Do nothing: there is nothing to free."""
+
+
+def _names(sentence: str) -> list[tuple[str, str]]:
+    found = []
+    start = len(sentence) - len(sentence.lstrip(" \"'(\u201c-|"))
+    for match in _PHRASE.finditer(sentence):
+        words = match[0].split(" ")
+        if match.start() == start and len(words) == 1 and words[0][1:].islower():
+            continue  # any word begins a sentence with a capital
+        while words and words[0].casefold() in COMMON_WORDS:
+            words.pop(0)
+        name = clean(" ".join(words))
+        if name is not None and name.casefold() not in COMMON_WORDS:
+            found.append((name, _LABEL))
+    return found

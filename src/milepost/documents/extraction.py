@@ -1,0 +1,150 @@
+"""The extraction job: entities and their relations are found in the chunks that are there.
+
+Owns the progress and the result of the job. What was found in a chunk and the mark that
+it is done are written together, so a job that was killed goes on where it was, and
+running it again finds nothing to do.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final, Literal
+
+from milepost.documents.extract import Extractor, FailedChunk, get_extractor
+from milepost.documents.pipeline import embedder_of
+from milepost.documents.store import DocumentStore, open_store
+from milepost.documents.store.records import ChunkText, Extraction
+from milepost.tracking.run import Run
+
+COMMIT_CHUNKS: Final = 64
+_ENTITIES_AT_ONCE: Final = 64
+_LISTED: Final = 1000
+
+
+class NothingExtracted(ValueError):
+    """No chunk could be extracted."""
+
+
+def extraction(
+    run: Run,
+    *,
+    database: str | None = None,
+    extractor: Literal["auto", "spacy", "rules", "llm"] = "auto",
+    endpoint: str | None = None,
+    llm_model: str | None = None,
+    embed: bool = True,
+    model_path: str | None = None,
+) -> dict[str, Any]:
+    """Find entities and relations in every chunk that was not extracted this way yet.
+
+    `endpoint` and `llm_model` are for the extractor `llm`. With `embed` the names of
+    entities get vectors as well. The result counts `chunks` (of these `extracted` now,
+    `failed_chunks` with their messages), `entities`, `mentions`, `relations` and `seconds`.
+    Raises `NothingExtracted` when every chunk failed.
+    """
+    store = open_store(database)
+    finder = get_extractor(extractor, endpoint=endpoint, llm_model=llm_model)
+    try:
+        store.waiting = lambda reason: run.progress(message=reason)
+        return _Extraction(run, store, finder).extract(embed=embed, model_path=model_path)
+    finally:
+        finder.close()
+        store.close()
+
+
+class _Extraction:
+    """The stages of one job and what they have counted."""
+
+    def __init__(self, run: Run, store: DocumentStore, extractor: Extractor) -> None:
+        self._run = run
+        self._store = store
+        self._extractor = extractor
+        self._extracted = self._embedded = 0
+        self._failed: dict[str, str] = {}
+        self._seconds: dict[str, float] = {}
+
+    def extract(self, *, embed: bool, model_path: str | None) -> dict[str, Any]:
+        """Run all stages and return the job's result."""
+        configuration = self._extractor.configuration
+        self._find(configuration)
+        with self._timed("persist"), self._run.stage("Counting", weight=0.02, unit="entity"):
+            self._store.recount_entities()
+        if embed:
+            self._embed(model_path)
+        counts = self._store.counts()
+        return {
+            "chunks": counts["chunks"],
+            "extracted": self._extracted,
+            "unchanged": counts["chunks"] - self._extracted - len(self._failed),
+            "failed_chunks": [
+                {"chunk": chunk_id, "message": message} for chunk_id, message in list(self._failed.items())[:_LISTED]
+            ],
+            "failed_count": len(self._failed),
+            "entities": counts["entities"],
+            "mentions": counts["mentions"],
+            "relations": counts["relations"],
+            "embedded": self._embedded,
+            "extractor": configuration,
+            "warnings": list(self._extractor.warnings),
+            "seconds": {name: round(seconds, 3) for name, seconds in self._seconds.items()},
+            "database": str(self._store),
+        }
+
+    def _find(self, configuration: str) -> None:
+        total = self._store.count_unextracted(configuration)
+        with self._timed("extract"), self._run.stage("Extracting", weight=0.92, total=total, unit="chunk") as stage:
+            while batch := self._next_batch(configuration):
+                found: list[Extraction] = []
+                for outcome in self._extractor.extract(batch, tick=self._run.check):
+                    if isinstance(outcome, FailedChunk):
+                        self._fail(outcome)
+                    else:
+                        found.append(outcome)
+                    stage.advance(1)
+                self._store.save_extractions(configuration, found)
+                self._extracted += len(found)
+                self._run.checkpoint({"extracted": self._extracted})
+        if self._failed and not self._extracted and len(self._failed) == self._store.counts()["chunks"]:
+            first = next(iter(self._failed.values()))
+            raise NothingExtracted(f"all {len(self._failed)} chunks failed: {first}")
+
+    def _next_batch(self, configuration: str) -> list[ChunkText]:
+        chunks = self._store.unextracted(configuration, COMMIT_CHUNKS + len(self._failed))
+        return [chunk for chunk in chunks if chunk.chunk_id not in self._failed][:COMMIT_CHUNKS]
+
+    def _fail(self, outcome: FailedChunk) -> None:
+        self._failed[outcome.chunk_id] = outcome.message
+        self._run.log(f"chunk {outcome.chunk_id}: {outcome.message}")
+        with self._run.item(outcome.chunk_id):
+            raise ValueError(outcome.message)
+
+    def _embed(self, model_path: str | None) -> None:
+        active = self._store.active_generation()
+        if active is None:
+            return
+        total = self._store.count_unembedded_entities(active.model)
+        with (
+            self._timed("embed"),
+            self._run.stage("Embedding entities", weight=0.06, total=total, unit="entity") as stage,
+        ):
+            if not total:
+                return
+            embedder = embedder_of(active, model_path=model_path)
+            while batch := self._store.unembedded_entities(active.model, _ENTITIES_AT_ONCE):
+                vectors = embedder.embed([name for _, name in batch], tick=self._run.check)
+                self._store.set_entity_vectors(
+                    active.model,
+                    [(entity, name, vector) for (entity, name), vector in zip(batch, vectors, strict=True)],
+                )
+                self._embedded += len(batch)
+                stage.advance(len(batch))
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        before = time.monotonic()
+        try:
+            yield
+        finally:
+            self._seconds[stage] = time.monotonic() - before

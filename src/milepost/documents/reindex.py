@@ -1,0 +1,183 @@
+"""The reindex job: every document is cut and embedded anew, beside the index that is searched.
+
+Owns the progress and the result of the job. The active generation stays whole until one
+step switches to the new one; a job that was killed or cancelled finds what it had made.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from milepost.documents import identity
+from milepost.documents.embed import get_embedder
+from milepost.documents.errors import VersionVanished
+from milepost.documents.pipeline import (
+    Index,
+    chunk_document,
+    drain,
+    embed_versions,
+    in_groups,
+    index_text,
+    publish,
+    settings_for,
+)
+from milepost.documents.store import DocumentStore, open_store
+from milepost.documents.store.records import Generation, StoredDocument, Version
+from milepost.tracking.run import Run
+
+_ROUNDS: Final = 20
+_ABANDONED_SECONDS: Final = 7 * 86400.0
+
+
+def reindex(
+    run: Run,
+    *,
+    database: str | None = None,
+    model: str | None = None,
+    model_path: str | None = None,
+    endpoint: str | None = None,
+    chunk_tokens: int | None = None,
+    discard: bool = False,
+) -> dict[str, Any]:
+    """Make the index anew with another model or chunk size, and switch to it when it is whole.
+
+    What is None stays as it is; without any difference there is nothing to do. Texts
+    come from the store, so the files need not be there. With `discard` nothing is made: half-made
+    generations are dropped. The result counts `documents`, `chunks` (`embedded`, `from_cache`,
+    `truncated`) and `seconds`. Raises `ValueError` when there is no index.
+    """
+    store = open_store(database)
+    try:
+        store.waiting = lambda reason: run.progress(message=reason)
+        active = store.active_generation()
+        if active is None:
+            raise ValueError(f"there is no index in {store} yet: ingest documents first")
+        if discard:
+            return _discard(store, active)
+        settings = settings_for(
+            model or active.settings["embedder"],
+            chunk_tokens=chunk_tokens or int(active.settings["chunk_tokens"]),
+            endpoint=endpoint or (active.settings.get("endpoint") if model is None else None),
+        )
+        embedder = get_embedder(settings["embedder"], model_path=model_path, endpoint=settings.get("endpoint"))
+        if settings == active.settings and embedder.model == active.model:
+            return _result(store, active, changed=False)
+        generation = store.begin_generation(embedder.model, embedder.dimension, settings)
+        return _Reindex(run, Index(store, generation, embedder)).make()
+    finally:
+        store.close()
+
+
+class _Reindex:
+    """The stages of one job and what they have counted."""
+
+    def __init__(self, run: Run, index: Index) -> None:
+        self._run = run
+        self._index = index
+        self._store = index.store
+        self._chunks = self._computed = self._truncated = 0
+        self._seconds: dict[str, float] = {}
+
+    def make(self) -> dict[str, Any]:
+        """Run all stages and return the job's result."""
+        with self._timed("plan"), self._run.stage("Planning", weight=0.01, unit="document"):
+            documents = self._store.unindexed(self._index.generation.number)
+        self._embed(self._chunk(documents))
+        with self._timed("switch"), self._run.stage("Switching", weight=0.02, unit="document") as stage:
+            for _ in range(_ROUNDS):
+                if self._store.activate(self._index.generation.number):
+                    break
+                # Documents that were ingested or changed in the meantime.
+                for document in self._store.unindexed(self._index.generation.number):
+                    self._count(index_text(self._index, self._version(document), tick=self._run.check))
+                    stage.advance(1)
+            else:
+                raise RuntimeError("documents change faster than they can be indexed; try again later")
+            self._store.prune(older_than=_ABANDONED_SECONDS)
+        return {
+            **_result(self._store, self._index.generation, changed=True),
+            "made": self._chunks,
+            "embedded": self._computed,
+            "from_cache": self._chunks - self._computed,
+            "truncated": self._truncated,
+            "seconds": {name: round(seconds, 3) for name, seconds in self._seconds.items()},
+        }
+
+    def _chunk(self, documents: list[StoredDocument]) -> list[Version]:
+        chunked = []
+        total = len(documents)
+        with self._timed("chunk"), self._run.stage("Chunking", weight=0.09, total=total, unit="document") as stage:
+            for document in documents:
+                version = self._version(document)
+                try:
+                    chunked.append(drain(chunk_document(self._index, version), lambda _: self._run.check()))
+                except VersionVanished:  # deleted or replaced in the meantime; the switch looks again
+                    self._store.abandon_version(version.version_id)
+                stage.advance(1)
+        return chunked
+
+    def _embed(self, versions: list[Version]) -> None:
+        total = sum(version.chunk_count for version in versions)
+        with self._timed("embed"), self._run.stage("Embedding", weight=0.88, total=total, unit="chunk") as stage:
+            for group in in_groups(versions):
+                for done, computed in embed_versions(self._index, group, tick=self._run.check):
+                    self._computed += computed
+                    stage.advance(done)
+                for version in group:
+                    try:
+                        publish(self._index, version, tick=self._run.check)
+                    except VersionVanished:
+                        continue
+                    self._count(version)
+                self._run.checkpoint({"chunks": self._chunks, "generation": self._index.generation.number})
+
+    def _count(self, version: Version) -> None:
+        self._chunks += version.chunk_count
+        self._truncated += version.truncated
+
+    def _version(self, document: StoredDocument) -> Version:
+        generation = self._index.generation.number
+        print_of = identity.fingerprint(document.text_id, identity.chunk_settings(self._index.chunk_tokens))
+        return self._store.begin_version(
+            Version(
+                identity.version_id(generation, document.document_id, print_of),
+                generation,
+                document.document_id,
+                document.uri,
+                document.text_id,
+                document.size,
+                document.content_hash,
+                print_of,
+            )
+        )
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        before = time.monotonic()
+        try:
+            yield
+        finally:
+            self._seconds[stage] = time.monotonic() - before
+
+
+def _discard(store: DocumentStore, active: Generation) -> dict[str, Any]:
+    dropped = [generation.number for generation in store.generations() if not generation.active]
+    for number in dropped:
+        store.drop_generation(number)
+    return {**_result(store, active, changed=False), "dropped": dropped}
+
+
+def _result(store: DocumentStore, generation: Generation, *, changed: bool) -> dict[str, Any]:
+    counts = store.counts()
+    return {
+        "changed": changed,
+        "generation": generation.number,
+        "model": generation.model,
+        "chunk_tokens": generation.settings["chunk_tokens"],
+        "documents": counts["documents"],
+        "chunks": counts["chunks"],
+        "database": str(store),
+    }
