@@ -38,6 +38,16 @@ if TYPE_CHECKING:
 class MilepostError(Exception):
     """The root of what milepost raises on purpose."""
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_restored, (type(self), self.args), self.__dict__)
+
+
+def _restored(kind: type[MilepostError], args: tuple[Any, ...]) -> MilepostError:
+    """An error as it was, without making its text again; for pickles and copies."""
+    error = kind.__new__(kind, *args)
+    error.args = args
+    return error
+
 
 class Refused(MilepostError, ValueError):
     """What a caller gave cannot be done; nothing was changed. `.job` is the record as it is, or None."""
@@ -54,9 +64,6 @@ class InvalidInput(Refused):
         super().__init__(f"{field}: {problem}")
         self.field = field
         self.problem = problem
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (type(self), (self.field, self.problem))
 
 
 class JobNotFound(Refused):
