@@ -1,0 +1,137 @@
+"""`milepost ls [FILTER...]`: the newest jobs that match, once or live."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+from milepost.cli import exits
+from milepost.cli.drawing.console import is_live
+from milepost.cli.drawing.joblist import plain_lines, summary, table
+from milepost.cli.drawing.views import say
+from milepost.cli.naming import find_jobs
+from milepost.cli.session import Session, current, session_options
+from milepost.core.defaults import LIST_LIMIT_MAX
+from milepost.core.job import Job
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+EVERY = 0.5
+PIPED = 100
+
+
+@click.command("ls")
+@click.argument("terms", metavar="[FILTER...]", nargs=-1)
+@click.option("-w", "--watch", "live", is_flag=True, help="Stay and follow; Ctrl-C ends it.")
+@click.option("-n", "--limit", type=click.IntRange(1), help="At most so many jobs (default: what fits, 100 in a pipe).")
+@click.option("-a", "--all", "everything", is_flag=True, help="All jobs that match.")
+@session_options
+def command(terms: tuple[str, ...], live: bool, limit: int | None, everything: bool) -> int:
+    """List jobs, newest first.
+
+    FILTER is made of words and of status:failed type:ingestion label.owner:ana worker:host error:timeout created:1d
+    (within) created:2h..1d duration:5m.. is:stalled; not.worker:x negates. All terms must hold.
+
+    \b
+    milepost ls status:failed created:1d
+    milepost ls -w is:active
+    """
+    session = current()
+    text = " ".join(terms)
+    if live:
+        return _follow(session, text, limit)
+    if session.json or not session.console.is_terminal:
+        return _print(session, text, None if everything else limit or PIPED)
+    if everything:
+        limit = LIST_LIMIT_MAX
+    session.console.print(_drawn(session, text, limit or _fitting(session, EVERY_LINE)))
+    return exits.OK
+
+
+EVERY_LINE = 30
+"""So many jobs when the terminal scrolls anyway; fewer where it is a list that stays."""
+
+
+def _fitting(session: Session, most: int) -> int:
+    return max(5, min(most, session.console.height - 3))
+
+
+def _print(session: Session, text: str, limit: int | None) -> int:
+    """All that match, up to a limit, in JSON or aligned columns."""
+    jobs: list[Job] = []
+    cursor: str | None = None
+    while limit is None or len(jobs) < limit:
+        left = LIST_LIMIT_MAX if limit is None else min(LIST_LIMIT_MAX, limit - len(jobs))
+        page = find_jobs(session, text, left, cursor)
+        if session.json:
+            for job in page.jobs:
+                sys.stdout.write(json.dumps(job.to_dict(), ensure_ascii=False) + "\n")
+        jobs += page.jobs
+        cursor = page.next_cursor
+        if cursor is None:
+            break
+    if not session.json:
+        sys.stdout.write("".join(line + "\n" for line in plain_lines(jobs, utc=session.utc)))
+    return exits.OK
+
+
+def _drawn(session: Session, text: str, limit: int) -> RenderableType:
+    from rich.console import Group
+    from rich.text import Text
+
+    page = find_jobs(session, text, min(limit, LIST_LIMIT_MAX))
+    manager = session.manager
+    if not text:
+        counts = {name: manager.count_jobs(status=name) for name in ("running", "pending", "failed")}
+        counts["stalled"] = manager.count_jobs(stalled=True)
+    else:
+        counts = {}
+    head = summary(session.console, len(page.jobs), page.total, page.total_at_least, counts)
+    if page.jobs:
+        return Group(head, table(session.console, page.jobs, utc=session.utc))
+    if text:
+        return Group(head, Text(f"Nothing matches {text}; drop a term, or see all with: milepost ls"))
+    return Group(head, Text(f"No jobs in {session.shown_place} yet. The first: milepost run ingestion PATH..."))
+
+
+def _follow(session: Session, text: str, limit: int | None) -> int:
+    """Draw again twice a second; in a pipe, or as JSON, a line for each job that has changed."""
+    if session.json or not is_live(session.console):
+        for _ in _changes(session, text, limit or PIPED):
+            time.sleep(EVERY)
+        return exits.OK
+    from rich.live import Live
+
+    def draw() -> RenderableType:
+        return _drawn(session, text, limit or _fitting(session, LIST_LIMIT_MAX))
+
+    with Live(draw(), console=session.console, auto_refresh=False, screen=False) as shown:
+        try:
+            while True:
+                time.sleep(EVERY)
+                shown.update(draw(), refresh=True)
+        except KeyboardInterrupt:
+            return exits.OK
+
+
+def _changes(session: Session, text: str, limit: int) -> Iterator[None]:
+    seen: dict[str, tuple[int, str | None]] = {}
+    while True:
+        jobs = find_jobs(session, text, min(limit, LIST_LIMIT_MAX)).jobs
+        for job in reversed(jobs):
+            mark = (job.version, job.stalled)
+            if seen.get(job.job_id) == mark:
+                continue
+            seen[job.job_id] = mark
+            say(
+                json.dumps(job.to_dict(), ensure_ascii=False)
+                if session.json
+                else plain_lines([job], utc=session.utc)[1]
+            )
+        yield

@@ -1,0 +1,146 @@
+"""`milepost run TYPE [ARG...]`: a job in this process, with a live bar, its result and what comes next."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import click
+
+from milepost.cli import exits
+from milepost.cli.arguments import fill
+from milepost.cli.drawing.console import MUTED, STYLES, clean, glyph, is_live
+from milepost.cli.drawing.results import print_value
+from milepost.cli.drawing.views import JsonView, LiveView, PlainView, say
+from milepost.cli.execution import Execution
+from milepost.cli.known_types import BUILT_IN, NEXT_STEPS, find_type
+from milepost.cli.naming import typed_id
+from milepost.cli.session import Session, current, session_options
+from milepost.core.errors import JobIsLeased, Stop
+from milepost.core.job import Job, JobStatus
+
+
+def labels_of(pairs: Sequence[str]) -> dict[str, str]:
+    """Labels from NAME=VALUE words."""
+    labels = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise click.UsageError(f"--label {pair!r} is not NAME=VALUE")
+        labels[name] = value
+    return labels
+
+
+@click.command("run", epilog=exits.EXPLAINED)
+@click.argument("job_type", metavar="TYPE")
+@click.argument("words", metavar="[ARG...] [NAME=VALUE...]", nargs=-1)
+@click.option("--app", metavar="MODULE:APP", help="Where your own job types are.")
+@click.option("--label", "labels", metavar="NAME=VALUE", multiple=True, help="A label of the job; may be repeated.")
+@session_options
+def command(job_type: str, words: tuple[str, ...], app: str | None, labels: tuple[str, ...]) -> int:
+    """Run a job of TYPE in this process and print its result.
+
+    ARGs fill the parameters of the type in order, the last one may take many; NAME=VALUE gives one by name. The same
+    command after a crash, a failure or a Ctrl-C takes up the job where it was. Ctrl-C cancels the job.
+
+    \b
+    milepost run ingestion ./papers notes.md
+    milepost run reindex docs batch_size=128 --app myapp:jobs
+    """
+    session = current()
+    local = find_type(job_type, app)
+    params = fill(job_type, local.schema, words)
+    if job_type in BUILT_IN and isinstance(params.get("paths"), list):
+        # The same files named from another folder are the same job.
+        params["paths"] = [os.path.abspath(os.path.expanduser(path)) for path in params["paths"]]
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    return run_here(session, Execution(session, local, params, labels_of(labels)))
+
+
+def run_here(session: Session, execution: Execution) -> int:
+    """Run with the view that fits, and say how it ended."""
+    view = _view(session, execution)
+    failure: Exception | None = None
+    stopped = False
+    with view:
+        try:
+            execution.execute()
+        except JobIsLeased as leased:
+            running = leased.job.job_id if leased.job is not None else ""
+            raise click.ClickException(f"{leased}; watch it: milepost watch {running}") from None
+        except (Stop, KeyboardInterrupt):
+            stopped = True
+        except Exception as error:
+            if execution.run is None:
+                raise
+            failure = error
+        job = session.manager.get_job(execution.run.job_id) if execution.run is not None else None
+        view.ended = job
+    if job is None:
+        if failure is not None:
+            raise failure
+        return exits.INTERRUPTED if stopped and execution.run is None else exits.CANCELLED
+    _print_end(session, job)
+    return _code(job, execution)
+
+
+def _view(session: Session, execution: Execution) -> Any:
+    view: AbstractContextManager[Any]
+    if session.json:
+        view = JsonView(session, execution)
+    elif is_live(session.console):
+        view = LiveView(session.console, execution)
+    else:
+        view = PlainView(execution)
+    return view
+
+
+def _code(job: Job, execution: Execution) -> int:
+    if job.status is JobStatus.COMPLETED:
+        return exits.OK
+    if job.status is JobStatus.CANCELLED:
+        if execution.signalled is None:
+            return exits.CANCELLED
+        return exits.INTERRUPTED if execution.signalled == signal.SIGINT else exits.TERMINATED
+    return exits.FAILED
+
+
+def _print_end(session: Session, job: Job) -> None:
+    """The result as a table, then what can be done next."""
+    if session.json:
+        say(json.dumps(job.to_dict(), ensure_ascii=False))
+        return
+    from rich.text import Text
+
+    console = session.console
+    if job.status is JobStatus.COMPLETED and job.result is not None:
+        console.print()
+        print_value(console, job.result)
+    elif job.status is JobStatus.FAILED and job.failure is not None and job.failure.type:
+        console.print(
+            Text(f"  {clean(job.failure.type)} {glyph(console, 'dot')} attempt {job.attempt}", STYLES["failed"])
+        )
+    steps = _next_steps(job, typed_id(session, job))
+    console.print()
+    width = max(len(words) for words, _ in steps)
+    for at, (words, why) in enumerate(steps):
+        line = Text("Next: " if at == 0 else "      ", MUTED).append(words.ljust(width))
+        console.print(line.append(f"  {why}", MUTED))
+
+
+def _next_steps(job: Job, short: str) -> list[tuple[str, str]]:
+    show = (f"milepost show {short}", "all that is known of this job")
+    if job.status is JobStatus.COMPLETED:
+        known = NEXT_STEPS.get(job.job_type)
+        return [*([known] if known else []), show, ("milepost ls", "all jobs")]
+    if job.status is JobStatus.FAILED:
+        return [
+            (f"milepost show {short}", "the traceback and the crash report"),
+            ("the same command", "goes on where it was"),
+        ]
+    return [("the same command", "goes on where it was"), show]

@@ -1,0 +1,88 @@
+"""`milepost search QUERY`: find what was ingested, by meaning."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+import click
+
+from milepost.cli import exits
+from milepost.cli.drawing.console import MUTED, clean
+from milepost.cli.drawing.views import say
+from milepost.cli.session import Session, current, session_options
+from milepost.core.errors import MilepostError, MissingExtra
+
+if TYPE_CHECKING:
+    from milepost.documents.store.records import Hit
+
+LINES, WIDTH = 3, 100
+
+
+@click.command("search")
+@click.argument("words", metavar="QUERY...", nargs=-1, required=True)
+@click.option("-k", "--hits", type=click.IntRange(1, 1000), default=5, show_default=True, help="How many.")
+@click.option(
+    "--database", metavar="PATH|URL", help="Document store (default: MILEPOST_DOCUMENTS, else the user's own)."
+)
+@session_options
+def command(words: tuple[str, ...], hits: int, database: str | None) -> int:
+    """Search the ingested documents by meaning, best first."""
+    session = current()
+    found = _search(" ".join(words), hits, database)
+    if session.json:
+        for hit in found:
+            say(json.dumps(asdict(hit), ensure_ascii=False))
+        return exits.OK
+    if not found:
+        session.console.print("Nothing is indexed yet. First: milepost run ingestion PATH...")
+        return exits.FAILED
+    for at, hit in enumerate(found):
+        if at:
+            session.console.print()
+        _print(session, hit)
+    return exits.OK
+
+
+def _search(query: str, hits: int, database: str | None) -> list[Hit]:
+    try:
+        from milepost.documents.searching import search
+
+        return search(query, hits, database=database)
+    except MilepostError:
+        raise
+    except ModuleNotFoundError as missing:
+        if missing.name is not None and missing.name.partition(".")[0] == "milepost":
+            raise
+        raise MissingExtra("documents", "milepost search") from missing
+    except (ValueError, OSError) as error:
+        raise click.ClickException(" ".join(str(error).split())) from None
+
+
+def _print(session: Session, hit: Hit) -> None:
+    from rich.text import Text
+
+    console = session.console
+    place = [part for part in (_file(hit.uri), f"page {hit.page}" if hit.page else "") if part]
+    head = Text(f"{hit.score:.2f}  ", MUTED).append(clean(hit.title or _file(hit.uri)), "bold")
+    inside = clean(hit.heading or "").removeprefix(clean(hit.title or "")).removeprefix(" > ")
+    if inside:
+        head.append(f" > {inside}")
+    console.print(head)
+    console.print(Text("      " + ", ".join(place), MUTED))
+    text = Text(" ".join(clean(hit.text).split()))
+    for line in list(text.wrap(console, min(console.width, WIDTH) - 6))[:LINES]:
+        line.rstrip()
+        console.print(Text("      ").append_text(line))
+
+
+def _file(uri: str) -> str:
+    """A file's URI as the shortest path that names it from here."""
+    if not uri.startswith("file:"):
+        return clean(uri)
+    path = unquote(urlsplit(uri).path)
+    near = os.path.relpath(path)
+    return clean(near if not near.startswith("..") else path)

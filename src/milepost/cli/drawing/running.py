@@ -1,0 +1,142 @@
+"""A job that runs, as lines that move: finished stages, then the bar. Owns what is dropped when there is little room.
+
+One line of a job has a stage, a bar, a percentage, a count, a rate and the time left, as far as each is known.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from milepost.cli import wording
+from milepost.cli.drawing.console import MUTED, STYLES, bar, clean, glyph
+from milepost.cli.pace import Pace, leaf, recorded
+from milepost.core.job import Job, JobStatus, Stage
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.text import Text
+
+STAGES_SHOWN = 8
+BAR_MOST, BAR_LEAST = 40, 8
+LEFT_WIDTH = len("about 100 to 115 s left")
+
+
+class JobLines:
+    """How one job is drawn; keeps its pace between two drawings."""
+
+    def __init__(self) -> None:
+        self.pace = Pace()
+        self._label = len("Embedding")
+        self._said: tuple[str, str | None] = ("", None)
+
+    def sample(self, job: Job) -> None:
+        """Look at the job as it is now."""
+        stage = leaf(job.stages)
+        self.pace.sample(job.progress, stage)
+        if job.message != self._said[0]:
+            self._said = (job.message, stage.name if stage is not None else None)
+
+    def left(self, job: Job) -> tuple[float, float] | None:
+        """How long the job still needs."""
+        return recorded(job.eta, datetime.now(UTC)) or self.pace.left()
+
+    def parts(self, job: Job) -> tuple[str, str, str, str, str]:
+        """Stage, percentage, count, rate and time left as text; what is unknown is empty."""
+        stage = leaf(job.stages)
+        rate, left = self.pace.rate(), self.left(job)
+        counted = stage is not None and (stage.total or stage.done)
+        return (
+            clean(stage.name if stage is not None else job.message if not job.stages else "Working", 200),
+            wording.percent(job.progress),
+            wording.units(stage.done, stage.total, stage.unit) if stage is not None and counted else "",
+            wording.rate(rate, stage.unit) if stage is not None and rate is not None and counted else "",
+            wording.time_left(*left) if left is not None else "",
+        )
+
+    def line(self, job: Job) -> str:
+        """The same in plain text."""
+        return "  ".join(part for part in self.parts(job) if part)
+
+    def bar(self, console: Console, job: Job, width: int, label: str | None = None) -> Text:
+        """One line with a bar, at most `width` cells wide."""
+        from rich.text import Text
+
+        stage, percent, count, rate, left = self.parts(job)
+        name = label if label is not None else stage
+        self._label = min(max(self._label, len(name)), max(12, width // 4))
+        name = _cut(console, name, self._label)
+        open_stage = leaf(job.stages)
+        widest = (
+            wording.units(open_stage.total, open_stage.total, open_stage.unit)
+            if open_stage and open_stage.total
+            else count
+        )
+        fields = [
+            (percent, 5, ">"),
+            (count, max(len(widest), len(count)), ">"),
+            (rate, 7, ">"),
+            (left, LEFT_WIDTH, "<"),
+        ]
+        if not job.stages:
+            fields = [fields[0], fields[3]]
+        for drop in (None, 2, 1):  # the rate goes first, then the count
+            if drop is not None and drop < len(fields):
+                del fields[drop]
+            room = width - self._label - 2 - sum(size + 2 for _, size, _ in fields)
+            if room >= BAR_LEAST:
+                break
+        drawn = Text(no_wrap=True, overflow="crop")
+        drawn.append(name.ljust(self._label) + "  ")
+        drawn.append_text(bar(console, job.progress, max(4, min(BAR_MOST, room)), style_of(job)))
+        for text, size, side in fields:
+            drawn.append(f"  {text:{side}{size}}")
+        drawn.rstrip()
+        return drawn
+
+    def block(self, console: Console, job: Job, width: int) -> RenderableType:
+        """All lines of a running job: the stages that are done, the bar, and what it does now."""
+        from rich.console import Group
+        from rich.text import Text
+
+        lines: list[Text] = []
+        done = [stage for stage in job.stages if stage.ended_at is not None and stage.parent is None]
+        if len(done) > STAGES_SHOWN:
+            lines.append(Text(f"  {wording.plural(len(done) - STAGES_SHOWN, 'stage')} before", MUTED))
+        lines += [stage_line(console, stage, self._label) for stage in done[-STAGES_SHOWN:]]
+        if job.status is not JobStatus.COMPLETED or not done:
+            lines.append(Text("  ").append_text(self.bar(console, job, width - 2)))
+        stage = leaf(job.stages)
+        # A message that a stage before has left is no longer true.
+        fresh = stage is not None and self._said == (job.message, stage.name)
+        if fresh and job.message and not job.is_terminal:
+            lines.append(Text(f"  {_cut(console, clean(job.message), width - 2)}", MUTED, no_wrap=True))
+        return Group(*lines)
+
+
+def stage_line(console: Console, stage: Stage, label: int) -> Text:
+    """A stage that is done: what it counted and how long it took."""
+    from rich.text import Text
+
+    line = Text(no_wrap=True).append(glyph(console, "completed") + " ", STYLES["completed"])
+    line.append(_cut(console, clean(stage.name, 200), max(label, 24)).ljust(label) + "  ")
+    facts = (
+        [wording.size(stage.done) if stage.unit == "byte" else wording.plural(stage.done, stage.unit)]
+        if stage.done
+        else []
+    )
+    if stage.started_at and stage.ended_at:
+        spent = datetime.fromisoformat(stage.ended_at) - datetime.fromisoformat(stage.started_at)
+        facts.append(wording.duration(spent.total_seconds()))
+    return line.append(f" {glyph(console, 'dot')} ".join(facts), MUTED)
+
+
+def style_of(job: Job) -> str:
+    """The colour of a job: that of its status, or of a stall."""
+    return STYLES["stalled" if job.stalled and not job.is_terminal else job.status.value]
+
+
+def _cut(console: Console, text: str, width: int) -> str:
+    if len(text) <= width:
+        return text
+    return text[: max(0, width - 1)] + glyph(console, "ellipsis")

@@ -1,0 +1,135 @@
+"""Which jobs the words of a command mean: ids, unique prefixes of ids, ``@last``, filters, and ids on stdin.
+
+Owns how short an id may be shown and given. Searches with the manager's lists; knows no store.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+from click.shell_completion import CompletionItem
+
+from milepost.core.errors import JobNotFound, MilepostError
+from milepost.core.job import Job
+
+if TYPE_CHECKING:
+    from milepost.cli.session import Session
+    from milepost.stores.query import Page
+
+SHOWN = 5
+PAGE = 1000
+_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z")
+_CUTS = (8, 13, 18, 23, 36)
+_FILTER = re.compile(r"(not\.)?(status|type|id|label\.[\w.-]+|worker|error|created|duration|is|failure):")
+
+
+def short_ids(jobs: Sequence[Job]) -> dict[str, str]:
+    """Each id as short as tells these jobs apart; ids that people chose are shown whole."""
+    ids = [job.job_id for job in jobs]
+    made = [job_id for job_id in ids if _UUID.match(job_id)]
+    cut = next((cut for cut in _CUTS if len({job_id[:cut] for job_id in made}) == len(set(made))), 36)
+    return {job_id: job_id[:cut] if _UUID.match(job_id) else job_id for job_id in ids}
+
+
+def typed_id(session: Session, job: Job) -> str:
+    """An id as a person would type it: its shortest prefix that no other job has; whole in a pipe."""
+    if not session.console.is_terminal or not _UUID.match(job.job_id):
+        return job.job_id
+    for cut in _CUTS[:-1]:
+        if len(find_jobs(session, f"id:{job.job_id[:cut]}", 2).jobs) == 1:
+            return job.job_id[:cut]
+    return job.job_id
+
+
+def find_jobs(session: Session, text: str, limit: int, cursor: str | None = None) -> Page:
+    """One page of the jobs that a filter selects."""
+    if session.is_server:
+        found: Page = session.manager.find(text, limit, cursor)  # type: ignore[arg-type]
+        return found
+    from milepost.stores.filters import parse_filter
+
+    return session.manager.find(parse_filter(text, now=session.now()).query, limit, cursor)
+
+
+def all_jobs(session: Session, text: str) -> Iterator[Job]:
+    """Every job that a filter selects, newest first."""
+    cursor: str | None = None
+    while True:
+        page = find_jobs(session, text, PAGE, cursor)
+        yield from page.jobs
+        cursor = page.next_cursor
+        if cursor is None:
+            return
+
+
+def one_job(session: Session, word: str) -> Job:
+    """The job of an id, of a prefix that only one id has, or the newest one for ``@last``. Raises JobNotFound, UsageError."""
+    if word == "@last":
+        newest = find_jobs(session, "", 1).jobs
+        if not newest:
+            raise JobNotFound(word)
+        return newest[0]
+    job = session.manager.get_job(word)
+    if job is not None:
+        return job
+    if not re.fullmatch(r"[A-Za-z0-9._:-]{1,128}", word):
+        raise JobNotFound(word)
+    found = find_jobs(session, f'id:"{word}"', SHOWN + 1).jobs
+    if not found:
+        raise JobNotFound(word)
+    if len(found) > 1:
+        listed = ", ".join(job.job_id for job in found[:SHOWN]) + (", ..." if len(found) > SHOWN else "")
+        raise click.UsageError(f"{word!r} is the beginning of several ids, give more of it: {listed}")
+    return found[0]
+
+
+def is_filter(word: str) -> bool:
+    """Whether a word is a term of the filter grammar rather than an id."""
+    return bool(_FILTER.match(word))
+
+
+def chosen_jobs(session: Session, words: Sequence[str]) -> tuple[list[Job], bool]:
+    """The jobs that words mean, each once, and whether a filter chose them. ``-`` reads ids from stdin.
+
+    All words that are filter terms make one filter. Raises UsageError without a word, JobNotFound.
+    """
+    terms = [word for word in words if is_filter(word)]
+    ids = [word for word in words if not is_filter(word)]
+    if "-" in ids:
+        ids = [word for word in ids if word != "-"] + [line.split()[0] for line in sys.stdin if line.strip()]
+    if not words:
+        raise click.UsageError("which jobs? give ids, @last, a filter such as status:failed, or - for ids on stdin")
+    jobs = {job.job_id: job for job in (one_job(session, word) for word in ids)}
+    if terms:
+        jobs.update((job.job_id, job) for job in all_jobs(session, " ".join(terms)))
+    return list(jobs.values()), bool(terms)
+
+
+class JobId(click.ParamType[str]):
+    """A word that names a job, completed with the newest ids of the store."""
+
+    name = "job"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Ids that begin with what was typed, with their type and status; none when the store cannot be asked."""
+        from milepost.cli.session import Session
+
+        session = ctx.find_root().ensure_object(Session)
+        items = [CompletionItem("@last", help="the newest job")] if "@last".startswith(incomplete) else []
+        try:
+            jobs = find_jobs(session, f'id:"{incomplete}"' if incomplete else "", 50).jobs
+        except MilepostError:
+            return items
+        return items + [CompletionItem(job.job_id, help=f"{job.job_type} {job.status}") for job in jobs]
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def jobs_argument(function: F) -> F:
+    """The argument of a command that takes jobs."""
+    return click.argument("words", metavar="ID|@last|FILTER|-...", type=JobId(), nargs=-1)(function)

@@ -1,0 +1,169 @@
+"""The program `milepost`: its commands by name, and errors as one line with the remedy. Owns no command.
+
+A command's module is imported when that command is called: `milepost --help` loads Click and this file.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from typing import NamedTuple
+
+import click
+
+from milepost.cli import exits
+from milepost.cli.session import Session, session_options
+
+
+class Entry(NamedTuple):
+    """Where a command lives and what it is for, so that the list of commands needs none of them."""
+
+    module: str
+    about: str
+
+
+GROUPS: dict[str, dict[str, Entry]] = {
+    "Run": {
+        "run": Entry("run", "Run a job here, with a live bar; the same command after a kill goes on."),
+        "submit": Entry("submit", "Hand a job to the workers."),
+        "worker": Entry("worker", "Run the jobs that were submitted: worker MODULE:APP."),
+        "serve": Entry("serve", "Serve the jobs over HTTP, with the dashboard."),
+    },
+    "Look": {
+        "ls": Entry("ls", "List jobs; -w stays live."),
+        "show": Entry("show", "Show all that is known of a job."),
+        "watch": Entry("watch", "Follow jobs to their end."),
+        "logs": Entry("logs", "Print the log of a job; -f follows it."),
+        "failures": Entry("failures", "Group failed jobs by what went wrong."),
+        "stats": Entry("stats", "Count jobs by type and status, with durations."),
+        "types": Entry("types", "List job types; pause and resume them."),
+        "workers": Entry("workers", "List workers and what they run."),
+        "top": Entry("top", "Full-screen live view."),
+    },
+    "Change": {
+        "cancel": Entry("cancel", "Cancel jobs."),
+        "retry": Entry("retry", "Send failed or cancelled jobs back to pending."),
+        "rm": Entry("rm", "Delete jobs."),
+    },
+    "Documents": {
+        "search": Entry("search", "Search the ingested documents."),
+    },
+    "Look after": {
+        "doctor": Entry("doctor", "Examine the store."),
+        "migrate": Entry("migrate", "Move the store to this release's layout."),
+        "purge": Entry("purge", "Remove jobs that ended long ago."),
+        "keys": Entry("keys", "API keys: list, create, revoke."),
+        "completion": Entry("completion", "Print shell completion for bash, zsh or fish."),
+    },
+}
+COMMANDS = {name: entry for group in GROUPS.values() for name, entry in group.items()}
+
+
+class Program(click.Group):
+    """A group that imports a command when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names of all commands."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command's module and take the command of that name from it."""
+        entry = COMMANDS.get(cmd_name)
+        if entry is None:
+            return None
+        command = getattr(import_module(f"milepost.cli.commands.{entry.module}"), "command", None)
+        assert isinstance(command, click.Command), f"{entry.module}.command is the command"
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; for an unknown one say which were meant."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            from difflib import get_close_matches
+
+            close = get_close_matches(args[0], COMMANDS, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else "`milepost --help` lists them"
+            raise click.UsageError(f"there is no command {args[0]!r}; {hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands by what they are for, from the table alone."""
+        width = max(map(len, COMMANDS))
+        for title, group in GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(width), entry.about) for name, entry in group.items()])
+
+
+@click.group(
+    cls=Program,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=exits.EXPLAINED + " The store: --url, else MILEPOST_URL, else REDIS_URL, else a SQLite file of the user.",
+)
+@session_options
+@click.version_option(package_name="milepost", message="%(prog)s %(version)s")
+def program() -> None:
+    """Run, watch, cancel and remember long work."""
+
+
+def run_program(arguments: list[str]) -> int:
+    """Run a command line and return its exit code. Errors go to stderr, in one line with the remedy."""
+    session = Session()
+    try:
+        code = program.main(arguments, prog_name="milepost", standalone_mode=False, obj=session)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else exits.OK
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    except click.Abort:
+        return exits.INTERRUPTED
+    except KeyboardInterrupt:
+        sys.stderr.write("\n")
+        return exits.INTERRUPTED
+    except click.UsageError as error:
+        where = f" (milepost {_path(error.ctx)} --help)" if error.ctx is not None and _path(error.ctx) else ""
+        return _complain(error.format_message() + where, exits.USAGE)
+    except click.ClickException as error:
+        return _complain(error.format_message(), error.exit_code)
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; the interpreter must not complain about it at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return exits.OK
+    except Exception as error:
+        line = _explained(error)
+        if line is None:
+            raise
+        return _complain(line, exits.USAGE if _is_usage(error) else exits.FAILED)
+    finally:
+        session.close()
+
+
+def _path(ctx: click.Context) -> str:
+    return ctx.command_path.removeprefix("milepost").strip()
+
+
+def _complain(text: str, code: int) -> int:
+    lines = text.strip().splitlines() or ["failed"]
+    sys.stderr.write(f"milepost: {lines[0]}\n" + "".join(f"{line}\n" for line in lines[1:]))
+    return code
+
+
+def _is_usage(error: Exception) -> bool:
+    from milepost.core.errors import FilterError, InvalidInput
+
+    return isinstance(error, InvalidInput | FilterError)
+
+
+def _explained(error: Exception) -> str | None:
+    """An error that people can mend, in one line with the remedy; None for a defect, which shows its traceback."""
+    from milepost.core.errors import FilterError, JobNotFound, MilepostError, StoreUnavailable
+
+    if isinstance(error, FilterError):
+        return f"filter: {error.problem} (at character {error.position + 1} of {error.text!r})"
+    text = " ".join(str(error).split())
+    if isinstance(error, JobNotFound):
+        return f"{text}: deleted, expired, or in another store; `milepost ls` shows what is in this one"
+    if isinstance(error, StoreUnavailable):
+        return f"{text}; is it running? --url or MILEPOST_URL names another store"
+    return text if isinstance(error, MilepostError) else None
