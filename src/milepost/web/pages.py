@@ -1,0 +1,99 @@
+"""The pages: static files under their strict headers, and the index with the relative path to the API. Owns the headers
+and the mount; the front end itself is built into ``static/``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fastapi import FastAPI
+from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
+from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
+from starlette.routing import Route as PlainRoute
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from milepost.web.problems import response
+from milepost.web.site import Site
+
+STATIC = Path(__file__).parent / "static"
+CSP = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
+    "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+)
+PAGE_HEADERS = {
+    "Content-Security-Policy": CSP,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "X-Frame-Options": "DENY",
+}
+API_MARK = "%API%"
+_ABSENT = (
+    "<!doctype html><html lang=en><meta charset=utf-8><title>milepost</title>"
+    "<h1>milepost</h1><p>The dashboard was not built into this installation. The interface is at <a href=%API%>%API%</a>.</p></html>"
+)
+
+
+class Strict:
+    """Adds the headers of the pages to every answer."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def sent(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in PAGE_HEADERS.items():
+                    headers[name] = value
+            await send(message)
+
+        await self._app(scope, receive, sent)
+
+
+def add_pages(app: FastAPI, site: Site, dashboard: str) -> None:
+    """Serve the dashboard at `dashboard` (``/jobs/``; ``/`` is possible) and `milepost-watch.js` beside it."""
+    root = "/" + dashboard.strip("/")
+    prefix = "" if root == "/" else root
+    up = "../" * prefix.count("/") or "./"
+    index = STATIC / "index.html"
+
+    async def page(request: Request) -> Response:
+        path = request.path_params.get("path", "")
+        file = (STATIC / path).resolve()
+        if (
+            path
+            and "\x00" not in path
+            and file.is_file()
+            and file.is_relative_to(STATIC.resolve())
+            and file != index.resolve()
+        ):
+            # Built files carry their content's hash in their name, under assets/.
+            keep = "public, max-age=31536000, immutable" if path.startswith("assets/") else "no-cache"
+            return FileResponse(file, headers={"Cache-Control": keep})
+        if path and "." in path.rsplit("/", 1)[-1]:
+            return response(404, "Not Found")
+        text = index.read_text("utf-8") if index.is_file() else _ABSENT
+        # The page may be reached under a prefix that a proxy strips: only relative paths hold.
+        api = "../" * path.count("/") + up + "api"
+        return HTMLResponse(text.replace(API_MARK, api), headers={"Cache-Control": "no-store"})
+
+    async def with_slash(request: Request) -> Response:
+        query = f"?{request.url.query}" if request.url.query else ""
+        return RedirectResponse(f"{root.rsplit('/', 1)[-1]}/{query}", 307)
+
+    if prefix:
+        app.router.routes.append(PlainRoute(prefix, with_slash, include_in_schema=False))
+    app.router.routes.append(PlainRoute(f"{prefix}/{{path:path}}", Strict(_ask(page)), include_in_schema=False))
+
+
+def _ask(endpoint: object) -> ASGIApp:
+    """A request handler as an ASGI application."""
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        answer = await endpoint(Request(scope, receive, send))  # type: ignore[operator]
+        await answer(scope, receive, send)
+
+    return application

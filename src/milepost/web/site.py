@@ -1,0 +1,139 @@
+"""What the routes of one router share: the manager, who may, the hub, and the life of the server around them.
+
+Owns the opening of the asynchronous face and what begins and ends with the server; knows no route.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+from fastapi import Request
+
+from milepost.core.errors import InvalidInput
+from milepost.core.job import Job
+from milepost.manager.asynchronous import AsyncJobManager
+from milepost.manager.synchronous import JobManager
+from milepost.stores.protocol import Store
+from milepost.tracking.pulse import pulse_of
+from milepost.web.auth import Auth, Gate
+from milepost.web.hub import Hub
+from milepost.web.principals import Principal
+from milepost.web.problems import missing
+from milepost.web.reading import Patient
+from milepost.web.shutdown import shutdown
+
+
+class Site:
+    """One router's jobs, access and streams. `jobs` is a manager, a `Jobs`, a URL, or what gives one when first asked."""
+
+    def __init__(self, jobs: Any, auth: Auth) -> None:
+        self._jobs = jobs
+        self._manager: AsyncJobManager | None = None
+        self.gate = Gate(auth, lambda: self.store)
+        self.hub = Hub(lambda: self.store)
+        self._own = False
+        self.background: list[Callable[[Site], Any]] = []
+        """What runs beside the server from its start to its end: asynchronous context managers."""
+
+    @property
+    def manager(self) -> AsyncJobManager:
+        """The asynchronous manager, opened when it is first needed."""
+        if self._manager is None:
+            given = self._jobs() if callable(self._jobs) else self._jobs
+            opened, self._own = async_manager(given)
+            patient = cast(Store, Patient(opened.store))
+            self._manager = AsyncJobManager(patient, ttl=opened.ttl, options=opened.settings)
+            self._store = opened.store
+        return self._manager
+
+    @property
+    def store(self) -> Store:
+        """The store of the manager."""
+        if self._manager is None:
+            _ = self.manager
+        return self._store
+
+    @property
+    def app(self) -> Any:
+        """The `Jobs` that was given, with its handlers and workers; None for a manager or a URL."""
+        given = self._jobs
+        return given if hasattr(given, "manager") else None
+
+    async def visible(self, request: Request, job_id: str) -> Job:
+        """The job of an id, for who asks. Raises the same Problem for one that is not there and one that is not theirs."""
+        job = await self.manager.get_job(job_id)
+        if job is None or not who(request).sees(job):
+            raise missing()
+        return job
+
+    @asynccontextmanager
+    async def lifespan(self, _: Any = None) -> AsyncIterator[None]:
+        """From the server's start to its end: sweep for everybody, hear of the shutdown."""
+        refuse_private_memory(self.store)
+        pulse = pulse_of(self.store, self.manager.settings, self.manager.ttl)
+        pulse.keep_sweeping(True)
+        shutdown.add(self.hub.close_soon)
+        running = [start(self) for start in self.background]
+        try:
+            for one in running:
+                await one.__aenter__()
+            yield
+        finally:
+            shutdown.remove(self.hub.close_soon)
+            self.hub.close()
+            for one in reversed(running):
+                await one.__aexit__(None, None, None)
+            pulse.keep_sweeping(False)
+            if self._own:
+                await self.store.close()
+
+
+def who(request: Request) -> Principal:
+    """Who asks, as the gate found."""
+    principal: Principal = request.state.principal
+    return principal
+
+
+def async_manager(jobs: Any) -> tuple[AsyncJobManager, bool]:
+    """The asynchronous face on somebody's jobs, and whether it is ours to close. Raises InvalidInput."""
+    if isinstance(jobs, str):
+        return AsyncJobManager(jobs), True
+    if isinstance(jobs, JobManager):
+        twin = jobs.store.twin(blocking=False)
+        return AsyncJobManager(twin, ttl=jobs.ttl, options=jobs.settings), True
+    if isinstance(jobs, AsyncJobManager):
+        return jobs, False
+    inner = getattr(jobs, "manager", None)
+    if inner is not None:
+        return async_manager(inner)
+    raise InvalidInput("jobs", f"a {type(jobs).__name__}; give a Jobs, a manager or a URL such as sqlite:///jobs.db")
+
+
+def refuse_private_memory(store: Store) -> None:
+    """Refuse to be one of several server processes that would each have jobs of their own. Raises InvalidInput."""
+    if store.url.startswith("memory:") and server_processes(sys.argv, os.environ) > 1:
+        raise InvalidInput(
+            "MILEPOST_URL",
+            "jobs in memory are not shared between server processes; set MILEPOST_URL=sqlite:///jobs.db, or run one",
+        )
+
+
+def server_processes(arguments: list[str], environment: Any) -> int:
+    """How many processes the command that started this one asked for (uvicorn, gunicorn, hypercorn, fastapi)."""
+    words = [*str(environment.get("GUNICORN_CMD_ARGS", "")).split(), *arguments[1:]]
+    for position, word in enumerate(words):
+        name, _, value = word.partition("=")
+        if name in ("--workers", "-w"):
+            value = value or (words[position + 1] if position + 1 < len(words) else "")
+        elif word.startswith("-w") and word[2:].isdigit():
+            value = word[2:]
+        else:
+            continue
+        if value.isdigit():
+            return int(value)
+    text = str(environment.get("WEB_CONCURRENCY", ""))
+    return int(text) if text.isdigit() else 1

@@ -1,0 +1,98 @@
+"""A real uvicorn process for tests of streams and signals, on a free port, and a reader of its streams."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+ROOT = Path(__file__).resolve().parents[2]
+PATIENCE = 20.0
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Server:
+    """`tests.web.driven_app` under uvicorn, in a process of its own."""
+
+    def __init__(self, url: str = "memory://", *, port: int | None = None, **environment: str) -> None:
+        self.port = port or free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._environment = {**os.environ, "TEST_STORE": url, "PYTHONPATH": str(ROOT), **environment}
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> Server:
+        """Start it and wait until it answers."""
+        command = [sys.executable, "-m", "uvicorn", "tests.web.driven_app:app", "--port", str(self.port)]
+        self.process = subprocess.Popen([*command, "--log-level", "warning"], env=self._environment, cwd=ROOT)
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            assert self.process.poll() is None, "the server ended while it started"
+            try:
+                if httpx.get(self.url + "/healthz").status_code == 200:
+                    return self
+            except httpx.TransportError:
+                time.sleep(0.02)
+        raise AssertionError("the server did not start")
+
+    def __enter__(self) -> Server:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> float:
+        """Send a signal; how many seconds the process took to end."""
+        assert self.process is not None
+        started = time.monotonic()
+        self.process.send_signal(number)
+        self.process.wait(PATIENCE)
+        return time.monotonic() - started
+
+    def drive(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        """Call a method of the manager inside the server."""
+        answer = httpx.post(self.url + "/drive", json={"method": method, "args": args, "kwargs": kwargs})
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A server-sent event as a client sees it."""
+
+    kind: str
+    data: Any
+    id: str | None
+
+
+def messages(response: httpx.Response) -> Iterator[Message]:
+    """Read a stream's messages until it ends."""
+    kind, data, event_id = "message", "", None
+    for line in response.iter_lines():
+        if not line:
+            if data:
+                yield Message(kind, json.loads(data), event_id)
+            kind, data, event_id = "message", "", None
+        elif line.startswith("event: "):
+            kind = line[7:]
+        elif line.startswith("data: "):
+            data += line[6:]
+        elif line.startswith("id: "):
+            event_id = line[4:]

@@ -1,0 +1,109 @@
+"""The stream of one job on a real server: snapshot, resume, the last word, the end at a signal."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from tests.web.server import Message, Server, messages
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with Server() as server:
+        yield server
+
+
+def read(server: Server, job_id: str, until: int = 1000, **headers: str) -> list[Message]:
+    """The messages of a stream until its end, or the first so many."""
+    found: list[Message] = []
+    with httpx.stream("GET", f"{server.url}/api/jobs/{job_id}/events", headers=headers, timeout=20) as answer:
+        assert answer.status_code == 200
+        for message in messages(answer):
+            found.append(message)
+            if len(found) == until:
+                break
+    return found
+
+
+def test_a_new_listener_gets_a_snapshot_then_each_event_then_the_end(server: Server) -> None:
+    job_id = server.drive("create_job", None, "ingestion")["job_id"]
+    with httpx.stream("GET", f"{server.url}/api/jobs/{job_id}/events", timeout=20) as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        assert answer.headers["x-accel-buffering"] == "no"
+        stream = messages(answer)
+        first = next(stream)
+        assert (first.kind, first.id, first.data["status"]) == ("snapshot", "1", "pending")
+        server.drive("update_job", job_id, "running", message="Loading")
+        server.drive("update_job", job_id, progress=0.5)
+        server.drive("update_job", job_id, "completed", result={"n": 1})
+        rest = list(stream)
+    assert [(m.kind, m.id) for m in rest] == [("running", "2"), ("progress", "3"), ("completed", "4"), ("end", None)]
+    assert rest[1].data["progress"] == 0.5
+
+
+def test_a_resumed_listener_gets_no_snapshot_and_what_is_not_kept_is_declared(server: Server) -> None:
+    job_id = server.drive("create_job", None, "ingestion")["job_id"]
+    server.drive("update_job", job_id, "running")
+    for step in range(1, 4):
+        server.drive("update_job", job_id, progress=step / 10)
+    server.drive("update_job", job_id, "failed", error="no")
+
+    found = read(server, job_id, **{"Last-Event-ID": "1"})
+
+    assert [(m.kind, m.id) for m in found] == [("running", "2"), ("skipped", "5"), ("failed", "6"), ("end", None)]
+    assert found[1].data["data"] == {"after": 2, "before": 6}
+
+
+def test_a_reconnect_after_the_end_is_204(server: Server) -> None:
+    job_id = server.drive("create_job")["job_id"]
+    server.drive("update_job", job_id, "completed")
+    last = read(server, job_id)[0]
+    answer = httpx.get(f"{server.url}/api/jobs/{job_id}/events", headers={"Last-Event-ID": str(last.id)})
+    assert answer.status_code == 204
+
+
+def test_a_deleted_job_ends_its_stream(server: Server) -> None:
+    job_id = server.drive("create_job")["job_id"]
+    with httpx.stream("GET", f"{server.url}/api/jobs/{job_id}/events", timeout=20) as answer:
+        stream = messages(answer)
+        next(stream)
+        server.drive("delete_job", job_id)
+        assert [m.kind for m in stream] == ["deleted", "end"]
+
+
+def test_a_version_that_never_was_begins_with_a_snapshot(server: Server) -> None:
+    job_id = server.drive("create_job")["job_id"]
+    assert read(server, job_id, 1, **{"Last-Event-ID": "999"})[0].kind == "snapshot"
+
+
+def test_json_when_asked_for_json(server: Server) -> None:
+    job_id = server.drive("create_job")["job_id"]
+    answer = httpx.get(f"{server.url}/api/jobs/{job_id}/events", headers={"Accept": "application/json"})
+    assert [event["kind"] for event in answer.json()] == ["created"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_open_streams_and_the_server(number: signal.Signals) -> None:
+    with Server() as server:
+        job_id = server.drive("create_job")["job_id"]
+        with (
+            httpx.stream("GET", f"{server.url}/api/jobs/{job_id}/events", timeout=20) as one,
+            httpx.stream("GET", f"{server.url}/api/events", timeout=20) as all_jobs,
+        ):
+            stream, listing = messages(one), messages(all_jobs)
+            assert next(stream).kind == "snapshot"
+            assert next(listing).kind == "snapshot"
+            assert server.process is not None
+            started = time.monotonic()
+            server.process.send_signal(number)
+            assert list(stream) == []
+            assert list(listing) == []
+            assert time.monotonic() - started < 5.0
+        server.process.wait(10)
+        # The aims, 1 s and 2 s, are measured by the benchmarks; these are hang guards of five times as much.
+        assert time.monotonic() - started < 10.0
