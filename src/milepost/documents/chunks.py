@@ -12,6 +12,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from milepost.documents.formats import Format
@@ -90,7 +91,7 @@ def chunk_segments(
     not depend on where segments end more than they must. `advance` is told the number
     of characters of each segment that is done with.
     """
-    cut = _cutter(format, tokens)
+    cut = _cutter(format in _WITH_HEADINGS, tokens)
     naming = _Naming(document_id, format)
     rest = ""
     for segment in segments:
@@ -161,7 +162,8 @@ class _Naming:
         return self.pages[index - 1][1] if index else None
 
 
-def _cutter(format: Format, tokens: int) -> Callable[[str], list[tuple[int, str]]]:
+@lru_cache(maxsize=8)
+def _cutter(with_headings: bool, tokens: int) -> Callable[[str], list[tuple[int, str]]]:
     """A function from a text to its (offset, part) list.
 
     A part of few tokens can still be very long (a word of ten thousand letters is one
@@ -169,7 +171,7 @@ def _cutter(format: Format, tokens: int) -> Callable[[str], list[tuple[int, str]
     """
     from semantic_text_splitter import MarkdownSplitter, TextSplitter
 
-    kind = MarkdownSplitter if format in _WITH_HEADINGS else TextSplitter
+    kind = MarkdownSplitter if with_headings else TextSplitter
     splitter = kind.from_huggingface_tokenizer(wordpiece(), tokens)
     longest = tokens * CHARACTERS_PER_TOKEN
     by_characters = TextSplitter(longest)

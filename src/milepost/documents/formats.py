@@ -7,6 +7,7 @@ the loaders.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -88,7 +89,7 @@ def recognise(path: Path, *, max_bytes: int = MAX_BYTES) -> Recognised:
             head = file.read(HEAD_BYTES)
             found = _from_head(head, file, path, expected)
         except OSError as error:
-            raise BadDocument("unreadable", f"{path.name}: {error.strerror or error}") from error
+            raise failed_read(path.name, error) from error
         size = os.fstat(file.fileno()).st_size
     odd = expected not in (None, found) and not {expected, found} <= {"text", "markdown"}
     return Recognised(found, size, ("extension_mismatch",) if odd else ())
@@ -107,8 +108,15 @@ def check_archive(archive: zipfile.ZipFile, name: str) -> None:
         raise BadDocument("encrypted", f"{name} is protected by a password")
 
 
+def failed_read(name: str, error: OSError) -> BadDocument:
+    """Why a read failed: the disk, or a damaged archive that points to a place before its beginning."""
+    if error.errno in (None, errno.EINVAL):
+        return BadDocument("corrupt_document", f"{name} is damaged: {error}")
+    return BadDocument("unreadable", f"{name}: {error.strerror or error}")
+
+
 def _cannot_open(path: Path, error: OSError) -> BadDocument:
-    if isinstance(error, FileNotFoundError) or error.errno == 20:  # ENOTDIR
+    if isinstance(error, FileNotFoundError) or error.errno == errno.ENOTDIR:
         if path.is_symlink():
             return BadDocument("not_a_regular_file", f"{path.name} is a link to something that does not exist")
         return BadDocument("not_found", f"{path} does not exist")

@@ -12,7 +12,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 from milepost.documents.errors import BadDocument
-from milepost.documents.formats import MAX_BYTES, recognise
+from milepost.documents.formats import MAX_BYTES, failed_read, recognise
 from milepost.documents.loaders.piece import LoadReport, Piece, Pieces
 
 __all__ = ["LoadReport", "Piece", "Pieces", "load"]
@@ -83,7 +83,7 @@ def _with_text(pieces: Pieces, path: Path) -> Generator[Piece, None, LoadReport]
             report: LoadReport = stop.value
             break
         except OSError as error:
-            raise BadDocument("unreadable", f"{path.name}: {error.strerror or error}") from error
+            raise failed_read(path.name, error) from error
         seen = seen or (not piece.text.isspace() and piece.text != "")
         yield piece
     if not seen:

@@ -17,37 +17,11 @@ from milepost.documents.loaders.text import encoding_warnings, find_encoding, re
 
 _DROPPED: Final = frozenset({"script", "style", "template", "noscript", "svg", "math", "iframe", "object", "select"})
 _HEADINGS: Final = {f"h{level}": "#" * level + " " for level in range(1, 7)}
-_PARAGRAPHS: Final = frozenset(
-    [
-        "address",
-        "article",
-        "aside",
-        "blockquote",
-        "body",
-        "center",
-        "dd",
-        "details",
-        "div",
-        "dl",
-        "fieldset",
-        "figcaption",
-        "figure",
-        "footer",
-        "form",
-        "header",
-        "hr",
-        "main",
-        "nav",
-        "ol",
-        "p",
-        "pre",
-        "section",
-        "summary",
-        "table",
-        "title",
-        "ul",
-    ]
-)
+_BLOCKS: Final = """
+    address article aside blockquote body center dd details div dl fieldset figcaption figure footer form
+    header hr main nav ol p pre section summary table title ul
+"""
+_PARAGRAPHS: Final = frozenset(_BLOCKS.split())
 _LINES: Final = frozenset({"br", "dt", "tr", "caption", "option", "legend"})
 _SPACE: Final = re.compile(r"\s+")
 _BLANK_LINES: Final = re.compile(r"\n{3,}")

@@ -1,0 +1,133 @@
+"""The clustering job: communities that are there, the same each time, replaced in one step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from milepost.documents.clustering import clustering
+from milepost.documents.communities import coarser, leiden_rounds, merged
+from milepost.documents.extraction import extraction
+from milepost.documents.ingestion import ingestion
+from milepost.documents.nearest import neighbour_graph
+from milepost.documents.searching import communities
+from tests.documents.standin import Cancelled, StandInRun
+
+GROUPS = (
+    ("Ada Lovelace", "Charles Babbage", "Mary Somerville", "Analytical Engine"),
+    ("Grace Hopper", "Howard Aiken", "Mark Computer", "Harvard University"),
+    ("Alan Turing", "Joan Clarke", "Bletchley Park", "Bombe Machine"),
+)
+
+
+@pytest.fixture
+def database(folder: Path, tmp_path: Path) -> str:
+    for number, group in enumerate(GROUPS):
+        for one in group:
+            for two in group:
+                if one != two:
+                    (folder / f"{number}-{one}-{two}.txt").write_text(
+                        f"There {one} met {two} about subject{number} and topic{number}."
+                    )
+    database = str(tmp_path / "documents.db")
+    ingestion(StandInRun(), [str(folder)], database=database, model="hashing:256")  # type: ignore[arg-type]
+    extraction(StandInRun(), database=database, extractor="rules", embed=False)  # type: ignore[arg-type]
+    return database
+
+
+def run_job(database: str, watch: Any = None, **options: Any) -> tuple[dict[str, Any], StandInRun]:
+    run = StandInRun(watch)
+    return clustering(run, database=database, **options), run  # type: ignore[arg-type]
+
+
+def test_entities_fall_into_their_groups(database: str) -> None:
+    result, run = run_job(database)
+    assert (result["nodes"], result["edges"], result["finest"]) == (12, 18, 3)
+    finest = communities(database=database, level=0)
+    assert {community.members for community in finest} == {
+        tuple(sorted(name.casefold() for name in group)) for group in GROUPS
+    }
+    assert all(len(community.label.split(", ")) == 3 for community in finest)
+    assert 0.6 < result["modularity"] < 0.7
+    assert run.progress_seen == sorted(run.progress_seen)
+    assert len(communities(database=database)) == result["communities"]
+
+
+def test_chunks_that_are_alike_fall_together(database: str) -> None:
+    result, _ = run_job(database, of="chunks", neighbours=5)
+    assert result["nodes"] == 36
+    finest = communities("chunks", database=database, level=0)
+    assert sum(community.size for community in finest) == 36
+    assert 3 <= len(finest) <= 9
+    run_job(database)
+    assert communities("chunks", database=database, level=0) == finest
+
+
+def test_the_same_again(database: str) -> None:
+    first = run_job(database)[0]
+    before = communities(database=database)
+    second = run_job(database)[0]
+    assert communities(database=database) == before
+    assert {**first, "seconds": 0} == {**second, "seconds": 0}
+
+
+def test_a_cancelled_job_leaves_the_clustering_before(database: str) -> None:
+    run_job(database)
+    before = communities(database=database)
+
+    def watch(run: StandInRun) -> None:
+        if run.stages and run.stages[-1].name == "Leiden":
+            run.cancel()
+
+    with pytest.raises(Cancelled):
+        run_job(database, watch, resolution=5.0)
+    assert communities(database=database) == before
+
+
+def test_an_empty_store_has_no_communities(tmp_path: Path) -> None:
+    for of in ("entities", "chunks"):
+        result, _ = run_job(str(tmp_path / "empty.db"), of=of)
+        assert (result["nodes"], result["communities"], result["levels"]) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("resolution", 0), ("resolution", float("nan")), ("neighbours", 0), ("of", "words")]
+)
+def test_bounds(database: str, option: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=option):
+        run_job(database, **{option: value})
+
+
+def test_neighbours_are_those_of_all_pairs() -> None:
+    rng = np.random.default_rng(1)
+    vectors = rng.normal(size=(1300, 16)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    ids = [f"{number:04}" for number in range(1300)]
+    done: list[int] = []
+    edges = neighbour_graph([(ids[:600], vectors[:600]), (ids[600:], vectors[600:])], 4, done.append)
+    assert done == [512, 512, 276]
+    cosines = vectors @ vectors.T
+    np.fill_diagonal(cosines, -1)
+    expected = {tuple(sorted((row, int(near)))) for row in range(1300) for near in np.argsort(-cosines[row])[:4]}
+    assert {(int(one), int(two)) for one, two, _ in edges} == expected
+    assert edges == sorted(edges)
+    assert neighbour_graph([], 3, done.append) == neighbour_graph([(["a"], vectors[:1])], 3, done.append) == []
+
+
+def test_levels_of_a_graph() -> None:
+    edges = [(f"{group}{one}", f"{group}{two}", 1.0) for group in "abcdefgh" for one in range(4) for two in range(one)]
+    edges += [("a0", "b0", 0.5), ("c0", "d0", 0.5)]
+    *_, (score, found) = leiden_rounds(edges, 1.0, 1, 10)
+    assert len(set(found.values())) == 8
+    assert score > 0.8
+    between = merged(edges, found)
+    assert len(between) == 2
+    above = coarser(
+        found,
+        {str(node): 0 if node in (found["a0"], found["b0"]) else 1 for pair in between for node in map(int, pair[:2])},
+    )
+    assert above["a0"] == above["b1"] != above["c0"] == above["d1"]
+    assert len(set(above.values())) == 6

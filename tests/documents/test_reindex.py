@@ -1,0 +1,165 @@
+"""The reindex job: a new index beside the old one, searched throughout, switched to in one step."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from milepost.documents.ingestion import ingestion
+from milepost.documents.reindex import reindex
+from milepost.documents.searching import search
+from milepost.documents.store import open_store
+from tests.documents.standin import Cancelled, StandInRun
+from tests.documents.writing import PARAGRAPHS
+
+
+@pytest.fixture
+def library(folder: Path) -> Path:
+    for number in range(12):
+        text = "\n\n".join(f"Part {number}.{part}. {PARAGRAPHS[part % 3]}" for part in range(40))
+        (folder / f"{number:02}.txt").write_text(text)
+    return folder
+
+
+@pytest.fixture
+def database(library: Path, tmp_path: Path) -> str:
+    database = str(tmp_path / "documents.db")
+    ingest(library, database, model="hashing:64")
+    return database
+
+
+def ingest(folder: Path, database: str, **options: Any) -> dict[str, Any]:
+    return ingestion(StandInRun(), [str(folder)], database=database, **options)  # type: ignore[arg-type]
+
+
+def run_job(database: str, watch: Any = None, **options: Any) -> dict[str, Any]:
+    return reindex(StandInRun(watch), database=database, **options)  # type: ignore[arg-type]
+
+
+def rows(database: str) -> list[tuple[str, bytes]]:
+    store = open_store(database)
+    try:
+        return [
+            (chunk_id, vector.tobytes())
+            for ids, vectors in store.chunk_vectors(1000)
+            for chunk_id, vector in zip(ids, vectors, strict=True)
+        ]
+    finally:
+        store.close()
+
+
+def test_another_model_and_size(database: str, library: Path) -> None:
+    searches: list[int] = []
+
+    def watch(run: StandInRun) -> None:
+        if len(searches) < 5 and run.stages and run.stages[-1].name == "Embedding":
+            searches.append(len(search("paraffin", 5, database=database)))
+
+    result = run_job(database, watch, model="hashing:128", chunk_tokens=48)
+    assert searches == [5] * 5
+    assert (result["changed"], result["model"], result["documents"]) == (True, "hashing-128", 12)
+    assert result["made"] == result["chunks"] == len(rows(database))
+    assert result["embedded"] + result["from_cache"] == result["made"]
+    store = open_store(database)
+    assert [generation.number for generation in store.generations()] == [result["generation"]]
+    store.prune(older_than=-1)
+    assert store.counts()["vectors"] == result["embedded"]
+    store.close()
+    assert ingest(library, database)["unchanged"] == 12
+
+
+def test_nothing_to_do(database: str) -> None:
+    before = rows(database)
+    result = run_job(database)
+    assert (result["changed"], result["documents"]) == (False, 12)
+    assert run_job(database, model="hashing:64", chunk_tokens=240)["changed"] is False
+    assert rows(database) == before
+
+
+def test_the_same_as_ingesting_anew(database: str, library: Path, tmp_path: Path) -> None:
+    run_job(database, model="hashing:128", chunk_tokens=48)
+    other = str(tmp_path / "other.db")
+    ingest(library, other, model="hashing:128", chunk_tokens=48)
+    assert rows(database) == rows(other)
+
+
+@pytest.mark.parametrize(("stage", "done"), [("Chunking", 5), ("Embedding", 100)])
+def test_a_cancelled_job_leaves_the_old_index_and_is_taken_up(database: str, stage: str, done: float) -> None:
+    before = rows(database)
+
+    def watch(run: StandInRun) -> None:
+        if run.stages and run.stages[-1].name == stage and run.stages[-1].done >= done:
+            run.cancel()
+
+    with pytest.raises(Cancelled):
+        run_job(database, watch, model="hashing:128", chunk_tokens=48)
+    assert rows(database) == before
+    store = open_store(database)
+    assert len(store.generations()) == 2
+    made = store.counts()["vectors"]
+    store.close()
+    result = run_job(database, model="hashing:128", chunk_tokens=48)
+    assert result["chunks"] == len(rows(database))
+    if stage == "Embedding":
+        assert made > len({vector for _, vector in before})
+        assert result["made"] < result["chunks"]
+
+
+def test_half_made_generations_can_be_discarded(database: str) -> None:
+    def watch(run: StandInRun) -> None:
+        if run.stages and run.stages[-1].name == "Embedding":
+            run.cancel()
+
+    with pytest.raises(Cancelled):
+        run_job(database, watch, model="hashing:128")
+    before = rows(database)
+    assert run_job(database, discard=True)["dropped"] == [2]
+    assert rows(database) == before
+
+
+def test_documents_that_change_meanwhile_are_in_the_new_index(database: str, library: Path) -> None:
+    done = False
+
+    def watch(run: StandInRun) -> None:
+        nonlocal done
+        if not done and run.stages and run.stages[-1].name == "Embedding":
+            done = True
+            (library / "00.txt").write_text("Something quite different about electricity.")
+            (library / "new.txt").write_text("A new document about turbines.")
+            ingest(library, database)
+            store = open_store(database)
+            gone = next(document for document in store.documents() if document.uri.endswith("05.txt"))
+            store.delete_document(gone.document_id)
+            store.close()
+
+    result = run_job(database, watch, model="hashing:128", chunk_tokens=48)
+    assert result["documents"] == 12
+    assert "electricity" in search("quite different electricity", 1, database=database)[0].text
+    assert "turbines" in search("document about turbines", 1, database=database)[0].text
+
+
+def test_ingestion_meanwhile_follows_the_switch(database: str, library: Path) -> None:
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            for number in range(5):
+                (library / "00.txt").write_text(f"Version {number} of this text.")
+                ingest(library, database)
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    run_job(database, model="hashing:128", chunk_tokens=48)
+    thread.join()
+    assert failures == []
+    assert search("version 4 of this text", 1, database=database)[0].text == "Version 4 of this text."
+
+
+def test_without_an_index_there_is_nothing_to_reindex(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="ingest documents first"):
+        run_job(str(tmp_path / "empty.db"))
