@@ -5,18 +5,31 @@ outcome to a plan, for `track` and for workers alike; sends nothing.
 from __future__ import annotations
 
 import asyncio
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from milepost.core.change import Change
 from milepost.core.encoding import RESULT_BYTES, one_line, to_json
 from milepost.core.errors import InvalidInput, JobCancelled, JobReleased, JobTimedOut, LeaseLost, Stop
 from milepost.core.job import FailureKind
-from milepost.core.lifecycle import plan_cancel_own, plan_complete, plan_fail, plan_log, plan_receipt, plan_release
+from milepost.core.lifecycle import (
+    plan_cancel_own,
+    plan_complete,
+    plan_crash,
+    plan_fail,
+    plan_log,
+    plan_receipt,
+    plan_release,
+)
 from milepost.stores.ids import new_op
 from milepost.stores.protocol import Write
-from milepost.tracking.failures import of_exception
-from milepost.tracking.pulse import Unsent
-from milepost.tracking.run import Run
+from milepost.tracking.failures import Teller, of_exception
+from milepost.tracking.pulse import Reporter, Unsent
+
+
+class Ended(Reporter, Teller, Protocol):
+    """A run whose code has stopped: a Run of this process, or what stands for one in a child process."""
+
+    stops: list[Stop]
 
 
 class Ending(NamedTuple):
@@ -27,57 +40,102 @@ class Ending(NamedTuple):
 
 
 def ending(
-    run: Run,
+    run: Ended,
     unsent: Unsent,
     error: BaseException | None,
     *,
     result: Any = None,
     delay: int | None = None,
     how: str = "cooperative",
+    kind: FailureKind = FailureKind.ERROR,
 ) -> Ending:
     """The end of a run whose code has returned (`error` None) or raised.
 
     `delay` is how many microseconds a retry waits, None for no retry; `how` is how a stop was brought about, for its
     receipt. A result that is not JSON fails the run as not_serialisable.
     """
-    token, report = run.token, unsent.report
-    text: str | None = None
-    kind = FailureKind.ERROR
-    if error is None and result is not None:
-        try:
-            text = to_json(result, "result", RESULT_BYTES)
-        except InvalidInput as refused:
-            error, delay, kind = refused, None, FailureKind.NOT_SERIALISABLE
-    match error:
-        case None:
-            plan = plan_complete(new_op(), token, text, report)
-        case JobCancelled():
-            plan = plan_receipt(new_op(), token, how, confirmed=True)
-        case JobReleased():
-            plan = plan_release(new_op(), token, report)
-        case LeaseLost():
-            return Ending([], None)
-        case KeyboardInterrupt() | asyncio.CancelledError():
-            by = "Ctrl-C" if isinstance(error, KeyboardInterrupt) else "its task"
-            plan = plan_cancel_own(new_op(), token, report, by=by, why=f"{by} ended it")
-        case _:
-            kind = FailureKind.TIMEOUT if isinstance(error, JobTimedOut) else kind
-            line, failure = of_exception(error, run, kind)
-            plan = plan_fail(new_op(), token, error=line, failure=failure, report=report, delay=delay)
-    late = plan_receipt(new_op(), token, _late(error, how), confirmed=True, late_result=text)
-    return Ending([*unsent.writes, *_log(run, unsent), Write(run.job_id, plan)], late)
-
-
-def _log(run: Run, unsent: Unsent) -> list[Write]:
-    if unsent.lines is None:
-        return []
-    return [Write(run.job_id, plan_log(new_op(), run.token, unsent.lines), answer=False)]
-
-
-def _late(error: BaseException | None, how: str) -> str:
-    """How code has stopped that did not stop for its cancel: it had finished, or it failed on its own."""
     if error is None:
-        return "already finished"
-    if isinstance(error, Stop | KeyboardInterrupt | asyncio.CancelledError):
-        return how
-    return one_line(f"already failed: {type(error).__name__}", 200)
+        try:
+            return completed(run, unsent, None if result is None else to_json(result, "result", RESULT_BYTES))
+        except InvalidInput as refused:
+            return failed(run, unsent, *of_exception(refused, run, FailureKind.NOT_SERIALISABLE), name="InvalidInput")
+    if isinstance(error, Stop):
+        return stopped(run, unsent, error, how=how, delay=delay)
+    if isinstance(error, KeyboardInterrupt | asyncio.CancelledError):
+        by = "Ctrl-C" if isinstance(error, KeyboardInterrupt) else "its task"
+        plan = plan_cancel_own(new_op(), run.token, unsent.report, by=by, why=f"{by} ended it")
+        return _ending(run, unsent, plan, how)
+    return failed(run, unsent, *of_exception(error, run, kind), delay=delay, name=type(error).__name__)
+
+
+def completed(run: Ended, unsent: Unsent, result: str | None) -> Ending:
+    """The run has done its work; `result` is JSON text."""
+    plan = plan_complete(new_op(), run.token, result, unsent.report)
+    return _ending(run, unsent, plan, "already finished", result)
+
+
+def failed(
+    run: Ended, unsent: Unsent, line: str, failure: str, *, delay: int | None = None, name: str = "", why: str | None = None
+) -> Ending:  # fmt: skip
+    """The run has failed, with a one-line error and its dossier."""
+    plan = plan_fail(new_op(), run.token, error=line, failure=failure, report=unsent.report, delay=delay, why=why)
+    return _ending(run, unsent, plan, one_line(f"already failed: {name or line}", 200))
+
+
+def crashed(run: Ended, unsent: Unsent, line: str, failure: str, crash_loop: str, last: int, name: str) -> Ending:
+    """The child process of the run has died; `last` as in `plan_crash`."""
+    plan = plan_crash(
+        new_op(), run.token, error=line, failure=failure, crash_loop=crash_loop, last=last, report=unsent.report
+    )
+    return _ending(run, unsent, plan, one_line(f"already failed: {name}", 200))
+
+
+def stopped(run: Ended, unsent: Unsent, error: Stop, *, how: str, delay: int | None = None) -> Ending:
+    """The run has stopped because it was told to, or because its own code raised what tells others to."""
+    reason = run.stops[0] if run.stops else error
+    if not run.stops and isinstance(error, JobCancelled | LeaseLost):
+        plan = plan_cancel_own(new_op(), run.token, unsent.report, by="its own code", why=one_line(error, 200))
+    elif isinstance(reason, JobCancelled):
+        plan = plan_receipt(new_op(), run.token, how, confirmed=True)
+    elif isinstance(reason, JobReleased):
+        plan = plan_release(new_op(), run.token, unsent.report)
+    elif isinstance(reason, JobTimedOut):
+        line, failure = of_exception(error if isinstance(error, JobTimedOut) else reason, run, FailureKind.TIMEOUT)
+        plan = plan_fail(new_op(), run.token, error=line, failure=failure, report=unsent.report, delay=delay)
+    else:
+        return Ending([], None)
+    return _ending(run, unsent, plan, how)
+
+
+def _ending(run: Ended, unsent: Unsent, plan: Change, late: str, result: str | None = None) -> Ending:
+    writes = list(unsent.writes)
+    if unsent.lines is not None:
+        writes.append(Write(run.job_id, plan_log(new_op(), run.token, unsent.lines), answer=False))
+    writes.append(Write(run.job_id, plan, answer=False))
+    return Ending(writes, plan_receipt(new_op(), run.token, late, confirmed=True, late_result=result))
+
+
+def resignation(run: Ended, *, delay: int | None = None, stack: str | None = None) -> Ending | None:
+    """What ends the run in the record while its code goes on past the grace time: its lease becomes a stopping one.
+
+    None when the reason of its stop has ended the run in the record already.
+    """
+    reason = run.stops[0]
+    if isinstance(reason, JobReleased):
+        return Ending(
+            [Write(run.job_id, plan_release(new_op(), run.token, run.report(), stopping=True), answer=False)], None
+        )
+    if isinstance(reason, JobTimedOut):
+        line, failure = of_exception(reason, run, FailureKind.TIMEOUT, stack)
+        plan = plan_fail(
+            new_op(),
+            run.token,
+            error=line,
+            failure=failure,
+            report=run.report(),
+            delay=delay,
+            stopping=True,
+            why="timeout",
+        )
+        return Ending([Write(run.job_id, plan, answer=False)], None)
+    return None

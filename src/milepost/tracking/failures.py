@@ -5,17 +5,35 @@ from __future__ import annotations
 import os
 import socket
 import traceback
+from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from milepost.core.encoding import ERROR_BYTES, FAILURE_BYTES, one_line, printable, safe_str, to_json
 from milepost.core.job import FailureKind, Job
 from milepost.tracking.process import versions
 
-if TYPE_CHECKING:
-    from milepost.tracking.run import Run
-
 DOSSIER_BYTES = 4 * FAILURE_BYTES
+
+
+class Teller(Protocol):
+    """What a dossier needs of a run: a Run of this process, or what stands for one in a child process."""
+
+    attempt: int
+    checkpoint_at: str | None
+    masks: tuple[str, ...]
+
+    @property
+    def stage_name(self) -> str | None:
+        """The innermost open stage."""
+
+    @property
+    def last_item(self) -> str | None:
+        """The key of the item that finished last."""
+
+    @property
+    def recent_log(self) -> Iterable[str]:
+        """Its newest log lines."""
 
 
 def dossier(kind: FailureKind, message: str, **known: Any) -> str:
@@ -24,9 +42,15 @@ def dossier(kind: FailureKind, message: str, **known: Any) -> str:
     return to_json({name: value for name, value in fields.items() if value is not None}, "failure", DOSSIER_BYTES)
 
 
-def of_exception(error: BaseException, run: Run | None, kind: FailureKind = FailureKind.ERROR) -> tuple[str, str]:
-    """The one-line error and the dossier of an exception that ended a run in this process."""
-    text = safe_str(error)
+def of_exception(
+    error: BaseException, run: Teller | None, kind: FailureKind = FailureKind.ERROR, stack: str | None = None
+) -> tuple[str, str]:
+    """The one-line error and the dossier of an exception that ended a run in this process.
+
+    `stack` stands in place of its traceback: where code is that goes on.
+    """
+    masks = run.masks if run is not None else ()
+    text = masked(safe_str(error), masks)
     name = type(error).__name__
     line = one_line(text if text else name, ERROR_BYTES)
     known = of_run(run) if run is not None else {}
@@ -34,7 +58,7 @@ def of_exception(error: BaseException, run: Run | None, kind: FailureKind = Fail
         kind,
         text,
         type=f"{type(error).__module__}.{name}" if type(error).__module__ != "builtins" else name,
-        traceback=printable(_traceback(error)),
+        traceback=printable(masked(stack if stack is not None else _traceback(error), masks)),
         host=socket.gethostname(),
         pid=os.getpid(),
         versions=versions(),
@@ -42,7 +66,14 @@ def of_exception(error: BaseException, run: Run | None, kind: FailureKind = Fail
     )
 
 
-def of_run(run: Run) -> dict[str, Any]:
+def masked(text: str, masks: tuple[str, ...]) -> str:
+    """A text without the values of secret parameters."""
+    for secret in masks:
+        text = text.replace(secret, "***")
+    return text
+
+
+def of_run(run: Teller) -> dict[str, Any]:
     """What a run tells of itself."""
     return {
         "attempt": run.attempt,

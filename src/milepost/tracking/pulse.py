@@ -52,7 +52,7 @@ class _Channel:
     run: Reporter
     on_silence: OnSilence
     heard_at: float
-    sent: dict[str, str] = field(default_factory=dict)
+    sent: dict[str, str] = field(default_factory=lambda: {"progress": "0.0"})  # as every start leaves it
     waiting: list[tuple[Write, dict[str, str]]] = field(default_factory=list)
     stages: tuple[tuple[str, bool], ...] = ()
     told: bool = False
@@ -75,6 +75,14 @@ class _Channel:
         """What the store does not have yet."""
         said = self.run.report()
         return {name: text for name, text in said.items() if self.sent.get(name) != text}, self.run.take_lines()
+
+    def unsent(self) -> Unsent:
+        """What the store is not known to have, for the end of the run. Call with the lock held."""
+        waiting = [write for write, _ in self.waiting]
+        for _, fields in self.waiting:
+            self.sent.update(fields)
+        report, lines = self.news()
+        return Unsent(waiting, report, lines)
 
     def kind(self, report: dict[str, str]) -> str:
         """Whether a report tells of a stage that began or ended; those events are kept."""
@@ -110,11 +118,12 @@ class Pulse:
         self._renew_at = 0.0
         self._keep = 0
 
-    def add(self, run: Reporter, on_silence: OnSilence) -> None:
-        """Carry a run from now on."""
+    def add(self, run: Reporter, on_silence: OnSilence, sent_at: float | None = None) -> None:
+        """Carry a run from now on. `sent_at` is when its lease was asked for, on the monotonic clock."""
         with self._lock:
-            self._channels[run.token] = _Channel(run, on_silence, time.monotonic())
-            self._start()
+            self._channels[run.token] = _Channel(run, on_silence, time.monotonic() if sent_at is None else sent_at)
+            if self._thread is None:
+                self._start()
 
     def keep_sweeping(self, on: bool) -> None:
         """Stay alive without runs, because a worker or a server lives here."""
@@ -137,16 +146,24 @@ class Pulse:
 
         Waits for a beat that is under way, at most one round trip.
         """
-        with self._lock:
-            channel = self._channels.pop(run.token, None)
+        channel = self._channels.pop(run.token, None)
         if channel is None:
             return Unsent([], run.report(), run.take_lines())
         with channel.lock:
-            waiting = [write for write, _ in channel.waiting]
-            for _, fields in channel.waiting:
-                channel.sent.update(fields)
-            report, lines = channel.news()
-            return Unsent(waiting, report, lines)
+            return channel.unsent()
+
+    def try_remove(self, run: Reporter) -> Unsent | None:
+        """`remove` for those who must not wait: None when a beat is under way, which carries the run still."""
+        channel = self._channels.get(run.token)
+        if channel is None:
+            return Unsent([], run.report(), run.take_lines())
+        if not channel.lock.acquire(blocking=False):
+            return None
+        try:
+            self._channels.pop(run.token, None)
+            return channel.unsent()
+        finally:
+            channel.lock.release()
 
     def _beat_on(self) -> None:
         idle_since = time.monotonic()

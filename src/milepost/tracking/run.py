@@ -16,8 +16,9 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from milepost.core.encoding import CHECKPOINT_BYTES, cut, from_json, one_line, printable, safe_str, to_json
 from milepost.core.errors import JobCancelled, Stop
-from milepost.core.job import Job
+from milepost.core.job import Job, Stage
 from milepost.tracking.each import Each, Key, key_function
+from milepost.tracking.failures import masked
 from milepost.tracking.ledger import Entry, Ledger
 from milepost.tracking.mapping import amap, map_items, map_threads
 from milepost.tracking.stages import LOOP, LiveStage, combined
@@ -84,6 +85,8 @@ class Run:
         self._lines: list[dict[str, str]] = []
         self._lines_lost = 0
         self._lock = threading.Lock()
+        self.masks: tuple[str, ...] = ()
+        """The values of secret parameters, which nothing that the run says may show."""
         self.stops: list[Stop] = []
         self.on_stop: Callable[[Stop], None] | None = None
 
@@ -236,7 +239,7 @@ class Run:
         """Add lines to the job's log; each line of the text is one. Never raises, and never waits."""
         at = datetime.now(UTC).isoformat()
         for line in printable(safe_str(text), 16 * LOG_LINE_BYTES).splitlines() or [""]:
-            shown = cut(line, LOG_LINE_BYTES)
+            shown = cut(masked(line, self.masks), LOG_LINE_BYTES)
             self.recent_log.append(shown)
             with self._lock:
                 if len(self._lines) >= LOG_LINES_WAITING:
@@ -250,6 +253,16 @@ class Run:
     def fraction(self) -> float:
         """How far the run is, in [0, 1]."""
         return max(self._fraction, combined(self._stages, self._plan))
+
+    @property
+    def message(self) -> str:
+        """What the run does, in its own words; empty while it has said nothing."""
+        return self._message or ""
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages so far, as watchers see them."""
+        return tuple(Stage(**stage.to_dict()) for stage in _all(self._stages))
 
     @property
     def stage_name(self) -> str | None:
@@ -279,6 +292,9 @@ class Run:
             cursors[name] = {"n": len(done), "done": sorted(done)}
         if cursors:
             said["cursors"] = to_json({**self._resume, **cursors}, "cursors", 8 * 1024 * 1024)
+        for name in ("message", "stages", "item_counts") if self.masks else ():
+            if name in said:
+                said[name] = masked(said[name], self.masks)
         return said
 
     def take_lines(self) -> str | None:

@@ -1,0 +1,120 @@
+"""Where a worker lives: in this process until a signal ends it, in a thread beside other code, or in somebody's event loop.
+
+Owns signals and threads; how a worker works is `loop`'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import threading
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from milepost.worker.loop import Application, Worker
+
+log = logging.getLogger("milepost.worker")
+
+STARTS_WITHIN = 30.0
+
+
+def run_worker(
+    app: Application,
+    *,
+    concurrency: int | None = None,
+    queues: Iterable[str] | None = None,
+    only: str | None = None,
+) -> int:
+    """Run a worker until SIGTERM or SIGINT: the first drains it, the second stops it at once. The exit code.
+
+    Called in the main thread. `only` is the id of the one job to run.
+    """
+    return run_in_main_thread(Worker(app, concurrency=concurrency, queues=queues, only=only))
+
+
+def run_in_main_thread(worker: Worker) -> int:
+    """Run a worker under signal handlers of its own; those from before come back afterwards."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def on_signal(number: int, frame: object) -> None:
+        log.info("%s: the worker %s", signal.Signals(number).name, "stops at once" if worker.is_stopping else "drains")
+        worker.stop()
+
+    for number in before:
+        signal.signal(number, on_signal)
+    try:
+        run_loop(worker)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return 0
+
+
+def run_loop(worker: Worker) -> None:
+    """Run a worker in an event loop of its own. What its handlers left behind and does not end is left behind."""
+    loop = asyncio.new_event_loop()
+    try:
+        # Signals are heard at the next turn of the loop, which a wakeup of the loop makes at once.
+        loop.run_until_complete(worker.serve())
+        left = [task for task in asyncio.all_tasks(loop) if not task.done()]
+        for task in left:
+            task.cancel()
+        if left:
+            loop.run_until_complete(asyncio.wait(left, timeout=1.0))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+    finally:
+        loop.close()
+
+
+class Running:
+    """Workers beside other code: ``with`` runs them in threads, ``async with`` in the event loop. They drain at its end."""
+
+    def __init__(self, workers: Sequence[Worker]) -> None:
+        self.workers = workers
+        self._threads: list[threading.Thread] = []
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def __enter__(self) -> Self:
+        for worker in self.workers:
+            thread = threading.Thread(target=run_loop, args=(worker,), name="milepost-worker", daemon=True)
+            thread.start()
+            self._threads.append(thread)
+        for worker in self.workers:
+            worker.started.wait(STARTS_WITHIN)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        for worker in self.workers:
+            worker.stop()
+        for thread in self._threads:
+            thread.join()
+
+    async def __aenter__(self) -> Self:
+        self._tasks = [asyncio.create_task(worker.serve()) for worker in self.workers]
+        for task, worker in zip(self._tasks, self.workers, strict=True):
+            while not worker.started.is_set() and not task.done():
+                await asyncio.sleep(0.005)
+            if task.done():
+                await task
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        for worker in self.workers:
+            worker.stop()
+        await asyncio.gather(*self._tasks)
+
+
+def lifespan_of(workers: Any) -> Any:
+    """A lifespan for an ASGI application: ``FastAPI(lifespan=jobs.lifespan(workers=1))``."""
+    from contextlib import asynccontextmanager
+
+    @asynccontextmanager
+    async def lifespan(app: object) -> Any:
+        async with workers():
+            yield
+
+    return lifespan
