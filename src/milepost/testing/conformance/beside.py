@@ -190,6 +190,11 @@ class Beside(RuleBasedStateMachine):
             ),
             _plain_answer,
         )
+        if claim is not None:
+            wish = claim(self.model)
+            op, ids, _ = self.model.store._memory.claims.get(wish.worker, ("", (), 0))  # type: ignore[attr-defined]
+            if op != wish.op or not ids:
+                self.last_claim = None  # whether a claim that found nothing is kept is left to the store
 
     # --- histories ---
 
@@ -287,6 +292,22 @@ class Beside(RuleBasedStateMachine):
         self.both(
             lambda side: side.store.renew([(j, side.tokens.get(n, f"1:{n}")) for j, n in pairs], micros),
             lambda side, answer, now: answer,
+        )
+
+    @rule(several=st.lists(writes, max_size=3), micros=st.sampled_from([0, LONG]))
+    def beat(self, several: list[tuple[str, str, str]], micros: int) -> None:
+        """What a pulse sends: writes and renewals in one round trip."""
+        self._look()
+        changes = [(write[0], self.builder(*write)) for write in sorted(several, key=lambda w: w[0])]
+        pairs = [(job_id, nonce) for job_id in IDS for nonce in self.nonces[job_id][-2:]]
+        self.done += changes
+        self.both(
+            lambda side: side.store.beat(
+                [Write(job_id, build(side)) for job_id, build in changes],
+                [(j, side.tokens.get(n, f"1:{n}")) for j, n in pairs],
+                micros,
+            ),
+            lambda side, answer, now: (_plain_answer(side, Applied(answer[0], [], None), now), answer[1]),
         )
 
     @rule(act=st.booleans(), limit=st.sampled_from([1, 3, 200]))

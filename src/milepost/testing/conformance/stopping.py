@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from milepost.core import lifecycle as plans
-from milepost.stores.protocol import Select
+from milepost.stores.protocol import Select, Write
 from milepost.testing.conformance.cells import fail
 from milepost.testing.conformance.harness import LONG, Scenarios, World, caller_job, token_of, track_job, worker_job
 
@@ -254,6 +254,30 @@ class Leases(Scenarios):
         assert await world.store.renew([("a", token)], LONG) == ["live"]
         await world.refused("a", plans.plan_lost(world.op(), error="", failure="{}", crash_loop="{}", crashes_left=2))
         await world.do("a", plans.plan_complete(world.op(), token, None, {}))
+
+    async def test_a_beat_writes_and_renews_in_one_round_trip(self, world: World) -> None:
+        for name in "abc":
+            await world.create(name, worker_job())
+        tokens = {name: token_of(await world.start(name, lease=1000)) for name in "abc"}
+        await world.do("c", plans.plan_cancel(world.op()))
+        writes = [
+            Write("a", plans.plan_report(world.op(), tokens["a"], {"progress": "0.5"}), answer=False),
+            Write("b", plans.plan_complete(world.op(), tokens["b"], None, {})),
+            Write("c", plans.plan_report(world.op(), tokens["c"], {"progress": "0.5"})),
+            Write("c", plans.plan_log(world.op(), tokens["c"], '{"lines":[]}')),
+        ]
+        outcomes, answers = await world.store.beat(writes, list(tokens.items()), LONG)
+        assert [o.accepted for o in outcomes] == [True, True, False, True]
+        assert [o.job.status.value if o.job is not None else None for o in outcomes] == [
+            None, "completed", "cancelled", "cancelled",
+        ]  # fmt: skip
+        assert answers == ["live", "lost", "stopping"], "the writes come first"
+        job = await world.job("a")
+        assert job.progress == 0.5
+        assert int(job.record["lease"]) > await world.store.now() + LONG // 2
+        assert await world.store.beat([], [], LONG) == ([], [])
+        again, _ = await world.store.beat(writes[:2], [], LONG)
+        assert [(o.accepted, o.repeated) for o in again] == [(True, True)] * 2
 
     async def test_to_look_is_not_to_renew(self, world: World) -> None:
         await world.create("a", worker_job())

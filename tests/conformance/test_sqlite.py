@@ -1,0 +1,24 @@
+"""The SQLite store conforms."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+
+from milepost.stores.sqlite import SQLiteStore
+from milepost.testing.conformance import Conformance
+from milepost.testing.conformance.harness import Factory
+
+
+class TestSQLiteStore(Conformance):
+    @pytest.fixture
+    def blocking(self, tmp_path: Path) -> Factory:
+        numbers = itertools.count(1)
+        return lambda: SQLiteStore(tmp_path / f"blocking{next(numbers)}.db", blocking=True, synchronous="NORMAL")
+
+    @pytest.fixture
+    def asynchronous(self, tmp_path: Path) -> Factory:
+        numbers = itertools.count(1)
+        return lambda: SQLiteStore(tmp_path / f"async{next(numbers)}.db", blocking=False, synchronous="NORMAL")
