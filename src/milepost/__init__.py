@@ -4,6 +4,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from milepost.app import AsyncJobs as AsyncJobs
+    from milepost.app import Jobs as Jobs
     from milepost.core.errors import DuplicateJob as DuplicateJob
     from milepost.core.errors import IllegalTransition as IllegalTransition
     from milepost.core.errors import InvalidInput as InvalidInput
@@ -34,10 +36,12 @@ if TYPE_CHECKING:
     from milepost.manager.synchronous import get_job_manager as get_job_manager
     from milepost.settings import Settings as Settings
     from milepost.tracking.run import Run as Run
+    from milepost.worker.readers import Secret as Secret
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "app": ("AsyncJobs", "Jobs"),
     "core.errors": (
         "DuplicateJob",
         "IllegalTransition",
@@ -67,6 +71,7 @@ _HOMES = {
     ),
     "settings": ("Settings",),
     "tracking.run": ("Run",),
+    "worker.readers": ("Secret",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = ["__version__", *sorted(_HOME_OF)]

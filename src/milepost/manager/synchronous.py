@@ -33,6 +33,8 @@ class JobManager:
     `store` is a URL or an open blocking store. Errors and defaults are those of AsyncJobManager.
     """
 
+    _face: AsyncJobManager
+
     def __init__(self, store: Store | str, *, ttl: float | None = None, options: Settings | None = None) -> None:
         self._face = _BlockingFace(store, ttl=ttl, options=options)
 

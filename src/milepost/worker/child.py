@@ -1,7 +1,8 @@
 """The child process of a worker: runs one job at a time, and speaks to its parent over one socket only.
 
 Owns what is inside the child: its end with its parent, the Run that its handler holds, signals. Knows no store; nothing
-is imported of a user's code before the first job says which. Started as ``python -m milepost.worker.child FD PARENT``.
+is imported of a user's code before the first job says which. Started as ``python -m milepost.worker.child`` with the
+numbers of its socket and of two files for its last words, and the pid of its parent.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 import contextlib
 import faulthandler
 import itertools
+import json
 import os
 import signal
 import socket
@@ -22,6 +24,7 @@ from milepost.core.errors import Retry, Stop
 from milepost.core.job import FailureKind, Job
 from milepost.tracking.failures import of_exception
 from milepost.tracking.run import Run, hear_in_task
+from milepost.tracking.stages import LiveStage
 from milepost.worker.handlers import Handler, find_handler
 from milepost.worker.wire import Line, Message, stop_of
 
@@ -40,7 +43,7 @@ class ParentLink:
     def checkpoint(self, run: Run, text: str) -> None:
         number, answered = next(self._numbers), threading.Event()
         self._waiting[number] = answered
-        self._line.send({"is": "checkpoint", "n": number, "text": text, "report": run.report()})
+        self._line.send({"is": "checkpoint", "n": number, "text": text, **_told(run), "report": run.report()})
         answered.wait()
 
     async def acheckpoint(self, run: Run, text: str) -> None:
@@ -51,11 +54,33 @@ class ParentLink:
         self._waiting.pop(number).set()
 
 
+class ChildRun(Run):
+    """The run that a child's handler holds; its stages and log lines outlive the death of the process."""
+
+    words: int = -1
+    """A file that the parent reads when this process has died."""
+
+    def log(self, text: str, level: str = "info") -> None:
+        super().log(text, level)
+        self._leave_words()
+
+    def _enter(self, stage: LiveStage) -> LiveStage:
+        entered = super()._enter(stage)
+        self._leave_words()
+        return entered
+
+    def _leave_words(self) -> None:
+        if self.words >= 0:
+            line = json.dumps({"stage": self.stage_name, "item": self.last_item, "log": list(self.recent_log)})
+            os.pwrite(self.words, line.encode() + b"\n", 0)
+
+
 class Child:
     """One child: the main thread runs jobs, another one listens to the parent and tells it how far the run is."""
 
-    def __init__(self, line: Line) -> None:
+    def __init__(self, line: Line, words: int) -> None:
         self._line = line
+        self._words = words
         self._link = ParentLink(line)
         self._orders: list[Message | None] = []
         self._ordered = threading.Semaphore(0)
@@ -139,7 +164,7 @@ class Child:
         """Run one job; what the parent is told of its end."""
         self._signalled = False
         sys.path[:] = [*sys.path, *(path for path in order["sys_path"] if path not in sys.path)]
-        run: Run | None = None
+        run: ChildRun | None = None
         result: str | None = None
         error: BaseException | None = None
         kind = FailureKind.ERROR
@@ -147,7 +172,8 @@ class Child:
             handler = find_handler(order["handler"])
             job = Job.stored(order["job_id"], order["record"])
             only = job.record.get("only_keys")
-            run = Run(job, order["token"], self._link, only=from_json(only) if only else None)
+            run = ChildRun(job, order["token"], self._link, only=from_json(only) if only else None)
+            run.words = self._words
             run.masks = tuple(order["masks"])
             kind = FailureKind.BAD_PARAMETERS
             params = handler.parameters.read(from_json(job.record.get("params", "{}")))
@@ -233,12 +259,11 @@ def _die_with(parent: int) -> None:
 
 def main() -> None:
     """Serve the worker that has started this process."""
-    descriptor, faults, parent = map(int, sys.argv[1:4])
+    descriptor, faults, words, parent = map(int, sys.argv[1:5])
     _die_with(parent)
-    if faults >= 0:
-        faulthandler.enable(file=faults, all_threads=False)
+    faulthandler.enable(file=faults, all_threads=False)
     with socket.socket(fileno=descriptor) as end, contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        Child(Line(end)).serve()
+        Child(Line(end), words).serve()
 
 
 if __name__ == "__main__":

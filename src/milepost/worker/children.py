@@ -17,12 +17,13 @@ import threading
 import time
 from typing import IO, NamedTuple
 
-from milepost.worker.wire import Message, frame, read_message
+from milepost.worker.wire import Message, frame, read_message, read_words
 
 JOBS_PER_CHILD = 100
 IDLE_SECONDS = 60.0
 DRAIN_SECONDS = 0.1
 FAULT_BYTES = 16_384
+WORDS_BYTES = 1024 * 1024
 
 
 class Death(NamedTuple):
@@ -32,6 +33,8 @@ class Death(NamedTuple):
     code: int | None
     peak_memory: int | None
     traceback: str
+    words: Message
+    """What its run said last: stage, item and log lines; empty when it said nothing."""
 
     def __str__(self) -> str:
         if self.signal is None:
@@ -52,10 +55,11 @@ class ChildProcess:
         self.was_killed = False
         self.died: asyncio.Future[Death] = loop.create_future()
         self._loop = loop
-        self._faults: IO[bytes] = tempfile.TemporaryFile(prefix="milepost-faults-")  # noqa: SIM115 - closed at its death
+        self._faults: IO[bytes] = tempfile.TemporaryFile(prefix="milepost-")  # noqa: SIM115 - closed at its death
+        self._words: IO[bytes] = tempfile.TemporaryFile(prefix="milepost-")  # noqa: SIM115 - closed at its death
         self._end, theirs = socket.socketpair()
         with theirs:
-            keep = (theirs.fileno(), self._faults.fileno())
+            keep = (theirs.fileno(), self._faults.fileno(), self._words.fileno())
             command = [sys.executable, "-m", "milepost.worker.child", *map(str, keep), str(os.getpid())]
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=keep, process_group=0)
         self.pid = self._process.pid
@@ -112,12 +116,14 @@ class ChildProcess:
         _, status, usage = os.wait4(self.pid, 0)
         code = os.waitstatus_to_exitcode(status)
         self._process.returncode = code
-        self._faults.seek(0)
-        trace = self._faults.read(FAULT_BYTES).decode("utf-8", "replace")
-        self._faults.close()
+        with self._faults, self._words:
+            self._faults.seek(0)
+            trace = self._faults.read(FAULT_BYTES).decode("utf-8", "replace")
+            self._words.seek(0)
+            words = self._words.readline(WORDS_BYTES)
         scale = 1 if sys.platform == "darwin" else 1024
         name = signal.Signals(-code).name if code < 0 else None
-        death = Death(name, code if code >= 0 else None, usage.ru_maxrss * scale, trace)
+        death = Death(name, code if code >= 0 else None, usage.ru_maxrss * scale, trace, read_words(words))
         try:
             self._loop.call_soon_threadsafe(self._on_death, death)
         except RuntimeError:

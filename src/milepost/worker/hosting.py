@@ -9,7 +9,8 @@ import asyncio
 import logging
 import signal
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 from typing import Any, Self
 
@@ -108,12 +109,11 @@ class Running:
         await asyncio.gather(*self._tasks)
 
 
-def lifespan_of(workers: Any) -> Any:
+def lifespan_of(workers: Callable[[], Running]) -> Callable[[Any], AbstractAsyncContextManager[None]]:
     """A lifespan for an ASGI application: ``FastAPI(lifespan=jobs.lifespan(workers=1))``."""
-    from contextlib import asynccontextmanager
 
     @asynccontextmanager
-    async def lifespan(app: object) -> Any:
+    async def lifespan(app: Any) -> AsyncIterator[None]:
         async with workers():
             yield
 

@@ -150,6 +150,7 @@ class InProcess(Execution):
             self.leave(lambda unsent: self._end(end, unsent))
         else:
             death = await child.died
+            self.remote.hear(death.words)
             self.leave(lambda unsent: self._death(child, death, unsent))
 
     def _order(self) -> Message:

@@ -61,6 +61,15 @@ class Submissions:
             return self._with_handler(self._handlers[target], (), params, options, queue)
         return self._with_type(await self._published(target), params, options, queue)
 
+    async def make_by_name(
+        self, target: Handler[Any, Any] | Configured[Any, Any] | str, params: Mapping[str, Any], options: Mapping[str, Any]
+    ) -> Submission:  # fmt: skip
+        """Check one submit whose parameters and options are in dicts, whatever its form."""
+        if isinstance(target, str):
+            return await self.make(target, (params,), options)
+        configured = target if isinstance(target, Configured) else Configured(target, {})
+        return await self.make(configured.options(**options), (), mapping(params, "params"))
+
     def _with_handler(
         self,
         handler: Handler[Any, Any],

@@ -53,6 +53,14 @@ def _read(body: bytes) -> Message:
     return message
 
 
+def read_words(line: bytes) -> Message:
+    """The last words of a child; empty when there are none, or they were cut off by its death."""
+    try:
+        return _read(line)
+    except ValueError:
+        return {}
+
+
 class Line:
     """The child's end of the socket: blocking, and safe to send from several threads."""
 
