@@ -53,16 +53,26 @@ SHORT: dict[str, str] = {
 LONG: dict[str, str] = {short: name for name, short in SHORT.items()}
 
 
+def short(name: str) -> str:
+    """The name under which a field is stored. One that would pass for a short name, or for an event's, gets a dot."""
+    return SHORT.get(name) or (f".{name}" if name in LONG or name[:1] in (".", "!") else name)
+
+
+def long(stored: str) -> str:
+    """The field's name of a stored one."""
+    return LONG.get(stored) or stored.removeprefix(".")
+
+
 def pack(fields: Mapping[str, str]) -> str:
     """Write fields as lines, by their short names."""
-    return "\n".join(f"{SHORT.get(name, name)}={value}" for name, value in fields.items())
+    return "\n".join(f"{short(name)}={value}" for name, value in fields.items())
 
 
 def unpack(text: str) -> dict[str, str]:
     """Read what `pack` wrote; a line without ``=`` (a damaged record) is skipped."""
     fields = {}
     for line in text.split("\n"):
-        short, separator, value = line.partition("=")
+        stored, separator, value = line.partition("=")
         if separator:
-            fields[LONG.get(short, short)] = value
+            fields[LONG.get(stored) or stored.removeprefix(".")] = value
     return fields

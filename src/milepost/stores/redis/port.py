@@ -1,0 +1,249 @@
+"""One request until it is answered. Owns retries, redirections and what an error means; knows no verb.
+
+A request that cannot be sent is tried again for `connect_budget` seconds, then it is StoreUnavailable. Once it was sent
+its outcome may be unknown: it is sent again, with the same operation ids, for up to `retry_budget` seconds, and then it
+is OutcomeUnknown; one that writes nothing is given up after `connect_budget`. redis-py retries nothing here.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import hiredis
+
+from milepost.core.errors import OutcomeUnknown, StoreError, StoreFull, StoreUnavailable
+from milepost.stores.redis.dialing import Dialer, Target
+from milepost.stores.redis.links import Call, Link, LinkDown, Node, Wires, Word
+from milepost.stores.redis.scripts import Script
+
+REPLY_SECONDS = 5.0
+FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.5
+PASSING = frozenset({"LOADING", "TRYAGAIN", "CLUSTERDOWN", "BUSY", "UNBLOCKED"})
+ELSEWHERE = frozenset({"READONLY", "MASTERDOWN"})
+"""Answers of a server that does not take writes: the connection is given up and the master looked for again."""
+
+pack = cast(Callable[[tuple[Word, ...]], bytes], hiredis.pack_command)
+
+
+class _Trials:
+    """How often a request was tried, and whether it may be tried again."""
+
+    def __init__(self, port: Port, *, writes: bool) -> None:
+        self._port = port
+        self._started = time.monotonic()
+        self._pause = FIRST_PAUSE
+        self._writes = writes
+        self.sent = False
+
+    def check(self, why: str) -> float:
+        """The seconds to wait before the next trial. Raises the error of the request when its time is over."""
+        unknown = self.sent and self._writes
+        budget = self._port.retry_budget if unknown else self._port.connect_budget
+        pause = self._pause * random.uniform(0.5, 1.0)
+        self._pause = min(LONGEST_PAUSE, self._pause * 2)
+        if time.monotonic() - self._started + pause > budget:
+            if unknown:
+                raise OutcomeUnknown(f"sent, and not answered within {budget:g} s; it may have been applied ({why})")
+            raise StoreUnavailable(f"the store was not reachable for {budget:g} s ({why})")
+        return pause
+
+
+class Port:
+    """Requests to one namespace, over wires of one kind."""
+
+    def __init__(
+        self, target: Target, wires: Wires, prefix: bytes, *, connect_budget: float, retry_budget: float
+    ) -> None:
+        self.shown = target.shown
+        self._wires = wires
+        self._dialer = Dialer(target, wires, prefix)
+        self._prefix = prefix
+        self.connect_budget = connect_budget
+        self.retry_budget = retry_budget
+
+    async def call(self, script: Script, *args: Word) -> Any:
+        """Run one script; its reply."""
+        payload = pack((b"EVALSHA", script.sha, b"1", self._prefix, *args))
+        try:
+            link = await self._wires.take(self._dialer.dial)
+        except LinkDown as error:
+            return (await self._again(((script, args),), error, sent=False))[0]
+        try:
+            (reply,) = await link.exchange(payload, 1, REPLY_SECONDS)
+        except LinkDown as error:
+            link.close()
+            return (await self._again(((script, args),), error, sent=True))[0]
+        except BaseException:
+            self._drop(link)
+            raise
+        self._wires.give(link)
+        if isinstance(reply, hiredis.ReplyError):
+            return (await self._again(((script, args),), reply, sent=False))[0]
+        return reply
+
+    async def call_all(self, *calls: Call) -> list[Any]:
+        """Run scripts, one after the other, in one round trip; their replies."""
+        return await self._again(calls, None, sent=False)
+
+    async def command(self, *words: Word) -> Any:
+        """Run a command that changes nothing. Its reply may be a `hiredis.ReplyError`."""
+        trials = _Trials(self, writes=False)
+        while True:
+            try:
+                (reply,) = await self._exchange(pack(words), 1)
+            except LinkDown as error:
+                await self._wires.pause(trials.check(str(error)))
+                continue
+            node = self._redirected(reply)
+            if not node and _word(reply) not in PASSING | ELSEWHERE:
+                return reply
+            await self._wires.pause(trials.check(str(reply)))
+
+    async def wait(self, words: Sequence[tuple[Word, ...]], seconds: float) -> list[Any]:
+        """Run commands that wait up to `seconds`, on a connection of their own; it is closed when the caller gives up.
+
+        Raises LinkDown when the connection breaks, StoreUnavailable when none can be made.
+        """
+        trials = _Trials(self, writes=False)
+        while True:
+            try:
+                link = await self._wires.take_own(self._dialer.dial)
+            except LinkDown as error:
+                await self._wires.pause(trials.check(str(error)))
+                continue
+            try:
+                replies = await link.exchange(b"".join(map(pack, words)), len(words), seconds + REPLY_SECONDS)
+            except BaseException:
+                link.close()
+                raise
+            refused = [reply for reply in replies if isinstance(reply, hiredis.ReplyError)]
+            if not refused:
+                self._wires.give_own(link)
+                return replies
+            link.close()
+            if not self._redirected(refused[0]) and _word(refused[0]) not in PASSING | ELSEWHERE:
+                raise _error(refused[0])
+            await self._wires.pause(trials.check(str(refused[0])))
+
+    async def close(self) -> None:
+        """Give back all connections."""
+        await self._wires.close()
+
+    async def _again(self, calls: Sequence[Call], before: Exception | None, *, sent: bool) -> list[Any]:
+        """Run scripts until each is answered; `before` is what became of the first trial of the first one, if any."""
+        trials = _Trials(self, writes=any(script.writes for script, _ in calls))
+        replies: list[Any] = [None] * len(calls)
+        missing = list(range(len(calls)))
+        whole: set[int] = set()  # those whose text the server does not have
+        asking: Node | None = None
+        answers: list[Any] = []
+        if isinstance(before, LinkDown):
+            trials.sent = sent
+            await self._wires.pause(trials.check(str(before)))
+        elif before is not None:
+            answers = [before]
+        while True:
+            if not answers:
+                payload = b"".join(self._packed(calls[i], text=i in whole) for i in missing)
+                try:
+                    if asking is None:
+                        link = await self._wires.take(self._dialer.dial)
+                    else:
+                        link = await self._dialer.to(asking)
+                except LinkDown as error:
+                    asking = None
+                    await self._wires.pause(trials.check(str(error)))
+                    continue
+                trials_sent, trials.sent = trials.sent, True
+                try:
+                    answers = await self._talk(link, payload, len(missing), asking is not None)
+                except LinkDown as error:
+                    asking = None
+                    await self._wires.pause(trials.check(str(error)))
+                    continue
+                trials.sent = trials_sent
+            missing, asking, why = self._sort(answers, missing, replies, whole)
+            answers = []
+            if not missing:
+                return replies
+            if why:
+                await self._wires.pause(trials.check(why))
+
+    def _packed(self, call: Call, *, text: bool) -> bytes:
+        script, args = call
+        return pack((b"EVAL" if text else b"EVALSHA", script.source if text else script.sha, b"1", self._prefix, *args))
+
+    def _sort(
+        self, answers: list[Any], missing: list[int], replies: list[Any], whole: set[int]
+    ) -> tuple[list[int], Node | None, str]:
+        """Keep the replies that are there: which calls to send again, to whom with ASKING, and why after a pause."""
+        left: list[int] = []
+        asking, why = None, ""
+        for number, answer in zip(missing, answers, strict=True):
+            if not isinstance(answer, hiredis.ReplyError):
+                replies[number] = answer
+                continue
+            left.append(number)
+            word = _word(answer)
+            if word == "NOSCRIPT":
+                whole.add(number)
+            elif word == "ASK":
+                asking = self._dialer.node_at(str(answer).split()[2])
+            elif self._redirected(answer) or word in PASSING | ELSEWHERE:
+                why = str(answer)
+            else:
+                raise _error(answer)
+        return left, asking, why
+
+    async def _talk(self, link: Link, payload: bytes, replies: int, asking: bool) -> list[Any]:
+        try:
+            if asking:
+                asked = pack((b"ASKING",))
+                answers = await link.exchange(asked + payload, replies + 1, REPLY_SECONDS)
+                link.close()
+                return answers[1:]
+            answers = await link.exchange(payload, replies, REPLY_SECONDS)
+        except LinkDown:
+            link.close()
+            raise
+        except BaseException:
+            self._drop(link)
+            raise
+        self._wires.give(link)
+        return answers
+
+    async def _exchange(self, payload: bytes, replies: int) -> list[Any]:
+        return await self._talk(await self._wires.take(self._dialer.dial), payload, replies, False)
+
+    def _redirected(self, reply: Any) -> bool:
+        """Whether the answer says that the master is elsewhere; then connections are made anew."""
+        word = _word(reply)
+        if word == "MOVED":
+            self._dialer.moved(str(reply).split()[2])
+        elif word not in ELSEWHERE:
+            return False
+        self._wires.forget()
+        return True
+
+    def _drop(self, link: Link) -> None:
+        """A caller gave up while it waited: a socket would get its reply later, a shared connection takes care of it."""
+        if self._wires.blocking:
+            link.close()
+
+
+def _word(reply: Any) -> str:
+    """The first word of an error; empty for any other reply."""
+    return str(reply).partition(" ")[0] if isinstance(reply, hiredis.ReplyError) else ""
+
+
+def _error(reply: Exception) -> StoreError:
+    """What a refusal of the server means to callers."""
+    word = _word(reply)
+    if word == "OOM":
+        return StoreFull(f"Redis has no memory left: {reply}")
+    if word in ("NOAUTH", "WRONGPASS", "NOPERM", "MISCONF", "NOREPLICAS"):
+        return StoreUnavailable(f"Redis refuses: {reply}")
+    return StoreError(f"Redis refuses: {reply}")

@@ -1,0 +1,195 @@
+"""Shapes as the scripts take them: JSON with short field names, the values that count, the fields that are read and the
+indexes that are touched. Owns that form (`statements/change.lua` reads it); sends nothing.
+
+A value of None makes an operation a no-op and a guard hold, so what names one is left out when a shape is compiled:
+once for each shape and each pattern of missing values, of which there are few.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from milepost.core.change import Case, Change, Guard, Op, Shape, Src, Value
+from milepost.core.packing import short
+
+_NEVER = "="
+"""An empty text: no token is empty, so a guard on one without a value never holds."""
+
+_INDEXES = {
+    "list": {"status", "type"},
+    "queue": {"queue", "not_before", "not_after", "priority"},
+    "lease": {"token", "lease", "slot", "worker"},
+    "label": {"labels"},
+    "stalled": {"stalled"},
+    "key": {"unique_key"},
+    "stale": {"stale"},
+    "ended": {"completed"},
+}
+"""Index -> the fields whose change may move a record in it."""
+
+_READS = {
+    "list": {"status", "type", "created"},
+    "queue": {"queue", "not_before", "not_after", "priority", "created", "unique_key"},
+    "lease": {"lease", "slot", "worker"},
+    "label": {"labels", "created"},
+    "stalled": {"stalled", "created"},
+    "key": {"unique_key", "created"},
+    "stale": {"stale"},
+    "ended": {"completed"},
+}
+"""Index -> the fields that say where a record stands in it."""
+
+
+class Compiled(NamedTuple):
+    """A shape for one pattern of missing values."""
+
+    text: bytes
+    """JSON for the script."""
+    places: tuple[int, ...]
+    """The places of the values to send."""
+    grows: bool
+    """Whether it makes records, which a full server refuses."""
+
+
+class Compiler:
+    """Compiles each shape once. Shapes are told apart by identity, which is why it keeps them."""
+
+    KEPT = 2000
+    """Shapes are constants, so this bounds only programs that make them up as they go."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[Shape, bytes], Compiled] = {}
+
+    def compiled(self, change: Change) -> Compiled:
+        """The form of a change's shape in which its values are there or missing."""
+        key = (change.shape, bytes([value is None for value in change.values]))
+        found = self._known.get(key)
+        if found is None:
+            if len(self._known) >= self.KEPT:
+                self._known.clear()
+            found = self._known[key] = compile_shape(change.shape, change.values)
+        return found
+
+
+def compile_shape(shape: Shape, values: Sequence[Value]) -> Compiled:
+    """Write a shape for values of which some are None."""
+    places = tuple(place for place, value in enumerate(values) if value is not None)
+    numbers = {place: number for number, place in enumerate(places)}
+    reads = {"status", "version", "born", "ops"}
+    cases = [_case(case, numbers, reads) for case in shape.cases]
+    document: dict[str, Any] = {"c": cases, "v": len(places), "f": sorted(short(name) for name in reads)}
+    if any(_needs_all(case) for case in shape.cases):
+        document["w"] = 1
+    if any("" in case.statuses for case in shape.cases):
+        document["n"] = 1
+    text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+    return Compiled(text.encode(), places, any("" in case.statuses and case.event for case in shape.cases))
+
+
+def _needs_all(case: Case) -> bool:
+    """Whether the record may come to rest, or leave it, or go: then it is written anew."""
+    return any(
+        op[0] in ("stop", "remove", "drop")
+        or (op[0] == "clear" and op[1] == "token")
+        or (op[0] not in ("take", "stop", "remove", "drop") and op[1] in ("completed", "created", "type"))
+        for op in case.ops
+    ) and case.statuses != ("",)
+
+
+def _case(case: Case, numbers: dict[int, int], reads: set[str]) -> dict[str, Any]:
+    guards = [guard for wanted in case.guards if (guard := _guard(wanted, numbers, reads))]
+    ops, touched = _ops(case, numbers, reads)
+    indexes = [index for index, names in _INDEXES.items() if names & touched or (index == "queue" and "" in touched)]
+    for index in indexes:
+        reads |= _READS[index]
+    reads.update(case.emit)
+    written: dict[str, Any] = {"s": dict.fromkeys(case.statuses, 1), "p": dict.fromkeys(indexes, 1)}
+    if guards:
+        written["g"] = guards
+    if ops:
+        written["o"] = ops
+    if case.event:
+        written |= {"e": case.event, "k": case.keep}
+        if case.emit:
+            written["m"] = [short(name) for name in case.emit]
+        if case.data is not None and int(case.data) in numbers:
+            written["d"] = numbers[int(case.data)]
+    return written
+
+
+def _guard(guard: Guard, numbers: dict[int, int], reads: set[str]) -> list[int | str] | None:
+    """A guard with its sources in place; None when it holds whatever the record."""
+    word, *rest = guard
+    if word in ("token", "stopping", "overdue"):
+        reads.add("token")
+        source = _source(rest[0], numbers, reads)
+        return [word, _NEVER if source is None else source]
+    if word == "free":
+        reads.add("unique_key")
+        return ["free"]
+    if word == "unique":
+        return ["unique", rest[0]]
+    field = str(rest[0])
+    reads.add(field)
+    written: list[int | str] = [word, short(field)]
+    if word in ("eq", "ne", "lt", "ge"):
+        source = _source(rest[1], numbers, reads)
+        if source is None:
+            return None
+        written.append(source)
+    return written
+
+
+def _ops(case: Case, numbers: dict[int, int], reads: set[str]) -> tuple[list[list[int | str]], set[str]]:
+    """The operations that do something, and the fields that they change ("" for the stopping leases)."""
+    written: list[list[int | str]] = []
+    touched: set[str] = set()
+    for op in case.ops:
+        word, *rest = op
+        match word:
+            case "take":
+                touched |= {"token", "lease"}
+                written.append(
+                    [word, *(_NEVER if s is None else s for s in (_source(p, numbers, reads) for p in rest))]
+                )
+            case "stop" | "drop" | "remove":
+                touched |= {"token", "lease", ""} if word == "stop" else {""}
+                reads |= {"token", "lease", "slot", "worker", "unique_key"}
+                written.append([word])
+            case "clear":
+                touched.add(str(rest[0]))
+                if written and written[-1][0] == "clear":
+                    written[-1].append(short(str(rest[0])))
+                else:
+                    written.append(["clear", short(str(rest[0]))])
+            case _:
+                line = _writes(op, numbers, reads)
+                if line is not None:
+                    touched.add(str(rest[0]))
+                    written.append(line)
+    return written, touched
+
+
+def _writes(op: Op, numbers: dict[int, int], reads: set[str]) -> list[int | str] | None:
+    """An operation on one field; None when it does nothing."""
+    word, field, *sources = op
+    if word in ("max", "add", "append", "once"):
+        reads.add(str(field))
+    placed = [_source(source, numbers, reads) for source in sources]
+    if word == "sum":
+        placed = ["=0" if source is None else source for source in placed]
+    if None in placed:
+        return None
+    return [word, short(str(field)), *(source for source in placed if source is not None)]
+
+
+def _source(source: Src, numbers: dict[int, int], reads: set[str]) -> Src | None:
+    """A source as the script takes it; None for a value that is missing."""
+    if isinstance(source, int):
+        return numbers.get(source)
+    if source.startswith("."):
+        reads.add(source[1:])
+        return "." + short(source[1:])
+    return source

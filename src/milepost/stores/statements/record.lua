@@ -1,0 +1,90 @@
+-- Prelude of every script that reads records: the clock, the forms of a record, and what keeps one from being claimed.
+-- Knows no status. User JSON is carried as text and never decoded.
+--
+-- KEYS[1]  the prefix of the namespace, `{name}:`; all other keys are built from it and share its hash tag.
+-- ARGV[1]  the latest time of this store that the caller has seen, in microseconds.
+--
+-- j:<id>      a record: a hash of short fields while it lives, at rest one text of `field=value` lines, `c` first.
+--             Its lifecycle events are the fields `!<version>`: kind, time and `field=value`, separated by NUL.
+-- e:<id>      its other kept events, a list of version, kind, time, ...
+-- t           the names `<type>:<status>` of the lists i:<name>, which hold ids by creation
+-- l:<label>, stalled, k:<unique key>      ids by creation
+-- q:<queue>   `<created>:<id>` by falling priority          scheduled, lease, deadline, stale   ids by time
+-- s, sx, sk   stopping leases: what they are by id, ids by expiry, how many hold a unique key
+-- n, w        how many leases a slot (stopping ones too) and a worker has
+-- z, zs       ids in the order of their end, and how often an id stands there that has not ended like that any more
+-- f           the feed     fence     c:<worker>, x:<id>, ready:<queue>, wake:<worker>   for a minute or so
+local call, try = redis.call, redis.pcall
+local format, sub, byte, find, match, gmatch =
+  string.format, string.sub, string.byte, string.find, string.match, string.gmatch
+local concat = table.concat
+local root = KEYS[1]
+local WAITING = '\nwaiting_for=the previous run to stop'
+
+local time = call('TIME')
+local now = time[1] .. format('%06d', time[2])
+if ARGV[1] >= now then now = format('%.0f', ARGV[1] + 1) end
+local clock = tonumber(now)
+
+-- The fields of a record, by short name, and its form: nil when there is none.
+local function read(id)
+  local flat = try('HGETALL', root .. 'j:' .. id)
+  local fields = {}
+  if not flat.err then
+    for i = 1, #flat, 2 do fields[flat[i]] = flat[i + 1] end
+    return fields, flat[1] and 'hash'
+  end
+  local text = try('GET', root .. 'j:' .. id)
+  if type(text) ~= 'string' then return fields, 'damaged' end
+  for name, value in gmatch(text, '([^=\n]+)=([^\n]*)') do fields[name] = value end
+  return fields, 'text'
+end
+
+-- The text of a record; its lifecycle events come last, or not at all.
+local function pack(fields, events)
+  local parts, n = {'c=', fields.c or ''}, 2
+  for name, value in pairs(fields) do
+    if name ~= 'c' and byte(name) ~= 33 then
+      parts[n + 1], parts[n + 2], parts[n + 3], parts[n + 4] = '\n', name, '=', value
+      n = n + 4
+    end
+  end
+  if events then
+    for name, value in pairs(fields) do
+      if byte(name) == 33 then
+        parts[n + 1], parts[n + 2], parts[n + 3], parts[n + 4] = '\n', name, '=', value
+        n = n + 4
+      end
+    end
+  end
+  return concat(parts)
+end
+
+local any_stops
+local function stops()
+  if any_stops == nil then any_stops = call('EXISTS', root .. 's') == 1 end
+  return any_stops
+end
+
+local function key_stops(key)
+  return key and key ~= '' and stops() and call('HEXISTS', root .. 'sk', key) == 1
+end
+
+-- Whether a stopping lease stands in the way of an id or of its unique key.
+local function parked(id, key)
+  return stops() and (call('HEXISTS', root .. 's', id) == 1 or key_stops(key))
+end
+
+-- The text of a record for the caller, with what it waits for.
+local function shown(id, fields)
+  local text = pack(fields)
+  if fields.q and fields.q ~= '' and parked(id, fields.k) then return text .. WAITING end
+  return text
+end
+
+-- The same, of an id that may have no record: then false.
+local function look(id)
+  local fields, form = read(id)
+  return form ~= nil and shown(id, fields)
+end
+
