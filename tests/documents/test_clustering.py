@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from milepost.core.errors import JobCancelled
 from milepost.documents.clustering import clustering
 from milepost.documents.communities import coarser, leiden_rounds, merged
 from milepost.documents.extraction import extraction
 from milepost.documents.ingestion import ingestion
 from milepost.documents.nearest import neighbour_graph
 from milepost.documents.searching import communities
-from tests.documents.standin import Cancelled, StandInRun
+from tests.documents.watched_run import WatchedRun
 
 GROUPS = (
     ("Ada Lovelace", "Charles Babbage", "Mary Somerville", "Analytical Engine"),
@@ -33,14 +34,14 @@ def database(folder: Path, tmp_path: Path) -> str:
                         f"There {one} met {two} about subject{number} and topic{number}."
                     )
     database = str(tmp_path / "documents.db")
-    ingestion(StandInRun(), [str(folder)], database=database, model="hashing:256")  # type: ignore[arg-type]
-    extraction(StandInRun(), database=database, extractor="rules", embed=False)  # type: ignore[arg-type]
+    ingestion(WatchedRun(), [str(folder)], database=database, model="hashing:256")
+    extraction(WatchedRun(), database=database, extractor="rules", embed=False)
     return database
 
 
-def run_job(database: str, watch: Any = None, **options: Any) -> tuple[dict[str, Any], StandInRun]:
-    run = StandInRun(watch)
-    return clustering(run, database=database, **options), run  # type: ignore[arg-type]
+def run_job(database: str, watch: Any = None, **options: Any) -> tuple[dict[str, Any], WatchedRun]:
+    run = WatchedRun(watch)
+    return clustering(run, database=database, **options), run
 
 
 def test_entities_fall_into_their_groups(database: str) -> None:
@@ -78,11 +79,11 @@ def test_a_cancelled_job_leaves_the_clustering_before(database: str) -> None:
     run_job(database)
     before = communities(database=database)
 
-    def watch(run: StandInRun) -> None:
+    def watch(run: WatchedRun) -> None:
         if run.stages and run.stages[-1].name == "Leiden":
             run.cancel()
 
-    with pytest.raises(Cancelled):
+    with pytest.raises(JobCancelled):
         run_job(database, watch, resolution=5.0)
     assert communities(database=database) == before
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from milepost.core.errors import JobCancelled
 from milepost.documents.endpoint import EndpointError
 from milepost.documents.extract import get_extractor
 from milepost.documents.extract.names import clean
@@ -19,7 +20,7 @@ from milepost.documents.searching import entities, neighbours
 from milepost.documents.store import open_store
 from milepost.documents.store.records import ChunkText, Extraction
 from tests.documents.embedding_server import serving
-from tests.documents.standin import Cancelled, StandInRun
+from tests.documents.watched_run import WatchedRun
 
 TEXT = """Ian Murdock founded the Debian Project at Purdue University. Bruce Perens succeeded Ian Murdock in 1996.
 
@@ -34,13 +35,13 @@ def database(tmp_path: Path) -> str:
     for number in range(150):
         (tmp_path / "library" / f"{number:03}.txt").write_text(f"Person Number{number} met Grace Hopper in Arlington.")
     database = str(tmp_path / "documents.db")
-    ingestion(StandInRun(), [str(tmp_path / "library")], database=database, model="hashing:64")  # type: ignore[arg-type]
+    ingestion(WatchedRun(), [str(tmp_path / "library")], database=database, model="hashing:64")
     return database
 
 
-def extract(database: str, watch: Any = None, **options: Any) -> tuple[dict[str, Any], StandInRun]:
-    run = StandInRun(watch)
-    return extraction(run, database=database, **{"extractor": "rules", **options}), run  # type: ignore[arg-type]
+def extract(database: str, watch: Any = None, **options: Any) -> tuple[dict[str, Any], WatchedRun]:
+    run = WatchedRun(watch)
+    return extraction(run, database=database, **{"extractor": "rules", **options}), run
 
 
 def rows(database: str) -> tuple[Any, ...]:
@@ -95,11 +96,11 @@ def test_running_again_changes_nothing(database: str) -> None:
 
 
 def test_a_cancelled_job_leaves_whole_batches_and_is_taken_up(database: str) -> None:
-    def watch(run: StandInRun) -> None:
+    def watch(run: WatchedRun) -> None:
         if run.stages and run.stages[-1].done >= 100:
             run.cancel()
 
-    with pytest.raises(Cancelled):
+    with pytest.raises(JobCancelled):
         extract(database, watch)
     store = open_store(database)
     assert store.count_unextracted("rules-1") == 151 - 64
@@ -189,7 +190,7 @@ def test_a_language_model_is_asked_and_asked_again(database: str) -> None:
         assert server.most_at_once > 1
     assert (result["extracted"], result["failed_count"]) == (150, 1)
     assert "JSON" in result["failed_chunks"][0]["message"]
-    assert list(run.items) == [result["failed_chunks"][0]["chunk"]]
+    assert run.ledger.failed_keys == [result["failed_chunks"][0]["chunk"]]
     hopper = entities("grace hopper", database=database)[0]
     assert (hopper.name, hopper.label, hopper.chunks) == ("Grace Hopper", "PERSON", 150)
     assert neighbours("Person Number7", database=database)[0].types == ("co_occurs", "meet")
@@ -198,7 +199,7 @@ def test_a_language_model_is_asked_and_asked_again(database: str) -> None:
 def test_a_language_model_that_never_answers_fails_the_job(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text(TEXT)
     database = str(tmp_path / "documents.db")
-    ingestion(StandInRun(), [str(tmp_path / "a.txt")], database=database, model="hashing:64")  # type: ignore[arg-type]
+    ingestion(WatchedRun(), [str(tmp_path / "a.txt")], database=database, model="hashing:64")
     with serving() as server:
         server.chat = lambda body: "no"
         with pytest.raises(NothingExtracted, match="all 1 chunks failed"):

@@ -15,13 +15,14 @@ from typing import Any
 
 import pytest
 
+from milepost.core.errors import JobCancelled
 from milepost.documents.ingestion import NothingIngested, ingestion
 from milepost.documents.pipeline import settings_for
 from milepost.documents.searching import Searcher, search
 from milepost.documents.store import open_store
 from tests.documents.bad_files import BAD
 from tests.documents.embedding_server import serving
-from tests.documents.standin import Cancelled, StandInRun
+from tests.documents.watched_run import WatchedRun
 from tests.documents.writing import PARAGRAPHS, write_docx, write_epub, write_odt, write_pdf
 
 FAST: dict[str, Any] = {"model": "hashing:64"}
@@ -46,9 +47,9 @@ def library(folder: Path) -> Path:
     return folder
 
 
-def run_job(database: str, *paths: Path, watch: Any = None, **options: Any) -> tuple[dict[str, Any], StandInRun]:
-    run = StandInRun(watch)
-    result = ingestion(run, [str(path) for path in paths], database=database, **{**FAST, **options})  # type: ignore[arg-type]
+def run_job(database: str, *paths: Path, watch: Any = None, **options: Any) -> tuple[dict[str, Any], WatchedRun]:
+    run = WatchedRun(watch)
+    result = ingestion(run, [str(path) for path in paths], database=database, **{**FAST, **options})
     return result, run
 
 
@@ -82,8 +83,8 @@ def test_a_folder_of_every_format(library: Path, database: str) -> None:
     assert stored["vectors"] == result["embedded"]
     assert result["embedded"] + result["from_cache"] == result["chunks"]
     assert set(result["seconds"]) == {"load", "chunk", "embed", "persist"}
-    assert len(run.items) == 8
-    assert set(run.items.values()) == {None}
+    assert (run.ledger.done, run.ledger.failed, run.ledger.skipped) == (8, 0, 0)
+    assert run.fraction == 1.0
     assert [(stage.name, stage.done) for stage in run.stages][:3] == [
         ("Loading", sum(path.stat().st_size for path in library.iterdir())),
         ("Chunking", 8),
@@ -110,7 +111,7 @@ def test_running_again_changes_nothing(library: Path, database: str) -> None:
     result, run = run_job(database, library)
     assert (result["ingested"], result["unchanged"], result["chunks"], result["embedded"]) == (0, 8, 0, 0)
     assert rows(database) == before
-    assert run.skipped == 8
+    assert (run.ledger.done, run.ledger.skipped) == (0, 8)
 
 
 def test_changed_content_replaces_and_keeps_what_is_the_same(library: Path, database: str) -> None:
@@ -136,7 +137,8 @@ def test_every_bad_file_is_listed_and_the_rest_is_ingested(library: Path, databa
     assert {Path(entry["file"]).name: entry["code"] for entry in result["failed"]} == expected
     assert (result["ingested"], result["failed_count"]) == (8, len(expected))
     assert result["documents"] == 8 + len(expected)
-    assert sum(error is not None for error in run.items.values()) == len(expected)
+    assert (run.ledger.done, run.ledger.failed) == (8, len(expected))
+    assert {Path(key).name for key in run.ledger.failed_keys} == set(expected)
     assert all(entry["message"] for entry in result["failed"])
     assert len(run.logged) == len(expected)
     assert counts(database)["documents"] == 8
@@ -185,8 +187,8 @@ def test_the_index_says_what_it_was_made_with(library: Path, database: str) -> N
         settings_for(chunk_tokens=3)
 
 
-def when(stage: str, done: float) -> Callable[[StandInRun], None]:
-    def watch(run: StandInRun) -> None:
+def when(stage: str, done: float) -> Callable[[WatchedRun], None]:
+    def watch(run: WatchedRun) -> None:
         if run.stages and run.stages[-1].name == stage and run.stages[-1].done >= done:
             run.cancel()
 
@@ -200,7 +202,7 @@ def test_a_cancelled_job_leaves_whole_documents_and_is_taken_up(
     library: Path, database: str, tmp_path: Path, stage: str, done: float
 ) -> None:
     (library / "e2.txt").write_text("\n\n".join(f"Other {n}. {PARAGRAPHS[n % 3]}" for n in range(300)))
-    with pytest.raises(Cancelled):
+    with pytest.raises(JobCancelled):
         run_job(database, library, watch=when(stage, done), chunk_tokens=32)
     stored = counts(database)
     assert stored["documents"] < 9
@@ -242,7 +244,7 @@ def test_a_switch_of_the_index_in_the_middle_is_followed(library: Path, database
     run_job(database, library / "f.md")
     switched = False
 
-    def watch(run: StandInRun) -> None:
+    def watch(run: WatchedRun) -> None:
         nonlocal switched
         if not switched and run.stages and run.stages[-1].name == "Embedding":
             switched = True
@@ -261,12 +263,12 @@ def test_a_switch_of_the_index_in_the_middle_is_followed(library: Path, database
 
 KILLED = """
 import sys
-from tests.documents.standin import StandInRun
+from tests.documents.watched_run import WatchedRun
 from milepost.documents.ingestion import ingestion
 def watch(run):
     if run.stages and run.stages[-1].name == "Embedding":
         print(int(run.stages[-1].done), flush=True)
-ingestion(StandInRun(watch), [sys.argv[1]], database=sys.argv[2], model="minilm", chunk_tokens=32)
+ingestion(WatchedRun(watch), [sys.argv[1]], database=sys.argv[2], model="minilm", chunk_tokens=32)
 """
 
 
@@ -294,7 +296,7 @@ def test_a_file_that_changes_while_it_is_read_is_read_again(folder: Path, databa
     path.write_text("before " * 100_000)
     changed = False
 
-    def watch(run: StandInRun) -> None:
+    def watch(run: WatchedRun) -> None:
         nonlocal changed
         if not changed and run.stages and run.stages[-1].done > 0:
             changed = True
@@ -339,7 +341,7 @@ def test_a_job_leaves_no_descriptor_behind(library: Path, database: str) -> None
     (library / "f.md").write_text("changed")
     run_job(database, library)
     (library / "f.md").write_text("changed again")
-    with pytest.raises(Cancelled):
+    with pytest.raises(JobCancelled):
         run_job(database, library, watch=when("Loading", 1))
     assert len(os.listdir("/proc/self/fd")) == before
 
@@ -350,11 +352,11 @@ def test_a_cancel_is_heard_while_a_page_hangs(folder: Path, database: str) -> No
     fifo.write_text("x" * 1000)
     started = time.monotonic()
 
-    def watch(run: StandInRun) -> None:
+    def watch(run: WatchedRun) -> None:
         if run.stages:
             run.cancel()
 
-    with pytest.raises(Cancelled):
+    with pytest.raises(JobCancelled):
         run_job(database, folder, watch=watch)
     assert time.monotonic() - started < 3
 

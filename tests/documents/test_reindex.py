@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
+from milepost.core.errors import JobCancelled
 from milepost.documents.ingestion import ingestion
 from milepost.documents.reindex import reindex
 from milepost.documents.searching import search
 from milepost.documents.store import open_store
-from tests.documents.standin import Cancelled, StandInRun
+from tests.documents.watched_run import WatchedRun
 from tests.documents.writing import PARAGRAPHS
 
 
@@ -32,11 +33,11 @@ def database(library: Path, tmp_path: Path) -> str:
 
 
 def ingest(folder: Path, database: str, **options: Any) -> dict[str, Any]:
-    return ingestion(StandInRun(), [str(folder)], database=database, **options)  # type: ignore[arg-type]
+    return ingestion(WatchedRun(), [str(folder)], database=database, **options)
 
 
 def run_job(database: str, watch: Any = None, **options: Any) -> dict[str, Any]:
-    return reindex(StandInRun(watch), database=database, **options)  # type: ignore[arg-type]
+    return reindex(WatchedRun(watch), database=database, **options)
 
 
 def rows(database: str) -> list[tuple[str, bytes]]:
@@ -54,7 +55,7 @@ def rows(database: str) -> list[tuple[str, bytes]]:
 def test_another_model_and_size(database: str, library: Path) -> None:
     searches: list[int] = []
 
-    def watch(run: StandInRun) -> None:
+    def watch(run: WatchedRun) -> None:
         if len(searches) < 5 and run.stages and run.stages[-1].name == "Embedding":
             searches.append(len(search("paraffin", 5, database=database)))
 
@@ -90,11 +91,11 @@ def test_the_same_as_ingesting_anew(database: str, library: Path, tmp_path: Path
 def test_a_cancelled_job_leaves_the_old_index_and_is_taken_up(database: str, stage: str, done: float) -> None:
     before = rows(database)
 
-    def watch(run: StandInRun) -> None:
+    def watch(run: WatchedRun) -> None:
         if run.stages and run.stages[-1].name == stage and run.stages[-1].done >= done:
             run.cancel()
 
-    with pytest.raises(Cancelled):
+    with pytest.raises(JobCancelled):
         run_job(database, watch, model="hashing:128", chunk_tokens=48)
     assert rows(database) == before
     store = open_store(database)
@@ -109,11 +110,11 @@ def test_a_cancelled_job_leaves_the_old_index_and_is_taken_up(database: str, sta
 
 
 def test_half_made_generations_can_be_discarded(database: str) -> None:
-    def watch(run: StandInRun) -> None:
+    def watch(run: WatchedRun) -> None:
         if run.stages and run.stages[-1].name == "Embedding":
             run.cancel()
 
-    with pytest.raises(Cancelled):
+    with pytest.raises(JobCancelled):
         run_job(database, watch, model="hashing:128")
     before = rows(database)
     assert run_job(database, discard=True)["dropped"] == [2]
@@ -123,7 +124,7 @@ def test_half_made_generations_can_be_discarded(database: str) -> None:
 def test_documents_that_change_meanwhile_are_in_the_new_index(database: str, library: Path) -> None:
     done = False
 
-    def watch(run: StandInRun) -> None:
+    def watch(run: WatchedRun) -> None:
         nonlocal done
         if not done and run.stages and run.stages[-1].name == "Embedding":
             done = True

@@ -25,9 +25,15 @@ from milepost.documents.nearest import neighbour_graph
 from milepost.documents.store import DocumentStore, open_store
 from milepost.documents.store.records import Community
 from milepost.tracking.run import Run
+from milepost.tracking.stages import LiveStage
 
 _ROUNDS: Final = 10
 _MAX_LEVELS: Final = 5
+_WEIGHTS: Final = {
+    "entities": {"Loading": 0.3, "Leiden": 0.5, "Labelling": 0.1, "Persisting": 0.1},
+    "chunks": {"Loading": 0.1, "Finding neighbours": 0.65, "Leiden": 0.15, "Labelling": 0.05, "Persisting": 0.05},
+}
+"""What the stages of each kind take of the time."""
 
 
 def clustering(
@@ -73,10 +79,10 @@ class _Clustering:
         """Run all stages and return the job's result."""
         edges = self._edges_of_entities() if self._of == "entities" else self._edges_of_chunks(neighbours)
         levels, modularity = self._partition(edges, resolution, seed)
-        with self._timed("label"), self._run.stage("Labelling", weight=0.05, unit="community"):
+        with self._timed("label"), self._stage("Labelling", unit="community"):
             communities = arrange(levels, self._namer(levels), self._run.check)
         settings = {"resolution": resolution, "neighbours": neighbours, "seed": seed, "modularity": modularity}
-        with self._timed("persist"), self._run.stage("Persisting", weight=0.05, unit="community"):
+        with self._timed("persist"), self._stage("Persisting", unit="community"):
             self._store.save_communities(self._of, settings, communities)
         return {
             "of": self._of,
@@ -92,21 +98,20 @@ class _Clustering:
         }
 
     def _edges_of_entities(self) -> list[Edge]:
-        with self._timed("load"), self._run.stage("Loading", weight=0.1, unit="relation"):
+        with self._timed("load"), self._stage("Loading", unit="relation"):
             edges = self._store.edges()
-        with self._timed("neighbours"), self._run.stage("Finding neighbours", weight=0.7, unit="row"):
-            return edges  # the relations are the graph: nothing to compute
+        return edges  # the relations are the graph: no neighbours to compute
 
     def _edges_of_chunks(self, neighbours: int) -> list[Edge]:
         total = self._store.counts()["chunks"]
-        with self._timed("load"), self._run.stage("Loading", weight=0.1, total=total, unit="row") as stage:
+        with self._timed("load"), self._stage("Loading", total=total, unit="row") as stage:
             blocks = []
             for block in self._store.chunk_vectors(512):
                 blocks.append(block)
                 stage.advance(len(block[0]))
         with (
             self._timed("neighbours"),
-            self._run.stage("Finding neighbours", weight=0.7, total=total, unit="row") as stage,
+            self._stage("Finding neighbours", total=total, unit="row") as stage,
         ):
             return neighbour_graph(blocks, neighbours, stage.advance)
 
@@ -116,7 +121,7 @@ class _Clustering:
         modularity = 0.0
         with (
             self._timed("leiden"),
-            self._run.stage("Leiden", weight=0.15, total=_ROUNDS * _MAX_LEVELS, unit="round") as stage,
+            self._stage("Leiden", total=_ROUNDS * _MAX_LEVELS, unit="round") as stage,
         ):
             graph = edges
             while graph and len(levels) < _MAX_LEVELS:
@@ -143,6 +148,9 @@ class _Clustering:
         if self._of == "entities":
             return name_by_entities(self._store)
         return name_by_words(self._store, sorted(levels[0]) if levels else [], self._run.check)
+
+    def _stage(self, name: str, *, unit: str, total: int | None = None) -> LiveStage:
+        return self._run.stage(name, weight=_WEIGHTS[self._of][name], total=total, unit=unit)
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:

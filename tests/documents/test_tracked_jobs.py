@@ -1,0 +1,101 @@
+"""The document jobs as jobs: their record, their cancel with a receipt, their parameters as a worker reads them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from milepost import JobCancelled, JobManager, JobStatus, SQLiteJobManager
+from milepost.documents.jobs import HANDLERS, clustering, extraction, ingestion, reindex
+from milepost.documents.store import open_store
+from milepost.worker.parameters import parameters_of
+from tests.documents.writing import PARAGRAPHS
+
+
+@pytest.fixture
+def library(folder: Path) -> Path:
+    for number in range(6):
+        parts = (f"Part {number}.{part}. {PARAGRAPHS[part % 3]}" for part in range(60))
+        (folder / f"{number}.txt").write_text("\n\n".join(parts))
+    (folder / "empty.txt").write_bytes(b"")
+    return folder
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> JobManager:
+    return SQLiteJobManager(str(tmp_path / "jobs.db"))
+
+
+def test_the_four_jobs_one_after_another(manager: JobManager, library: Path, tmp_path: Path) -> None:
+    database = str(tmp_path / "documents.db")
+    parameters = {
+        "ingestion": {"paths": [str(library)], "model": "hashing:64"},
+        "extraction": {"extractor": "rules"},
+        "reindex": {"chunk_tokens": 64},
+        "clustering": {"of": "chunks"},
+    }
+    for job_type, given in parameters.items():
+        with manager.track(job_type) as run:
+            run.result = HANDLERS[job_type](run, database=database, **given)
+        job = manager.get_job(run.job_id)
+        assert job is not None
+        assert (job.status, job.progress) == (JobStatus.COMPLETED, 1.0)
+        assert job.result["database"] == database
+        assert sum(stage.weight or 0 for stage in job.stages) == pytest.approx(1)
+        if job_type == "ingestion":
+            assert job.item_counts is not None
+            assert (job.item_counts.done, job.item_counts.failed) == (6, 1)
+            assert job.result["failed"][0]["code"] == "empty_file"
+    store = open_store(database)
+    counts = store.counts()
+    assert (counts["documents"], counts["chunks"]) == (6, job.result["nodes"])
+    store.close()
+    manager.close()
+
+
+def test_a_cancel_from_elsewhere_stops_the_job(manager: JobManager, library: Path, tmp_path: Path) -> None:
+    for number in range(6, 30):
+        (library / f"{number}.txt").write_text("\n\n".join(f"{number} {n} {PARAGRAPHS[n % 3]}" for n in range(60)))
+    database = str(tmp_path / "documents.db")
+    cancelled_at: list[float] = []
+
+    def cancel(job_id: str) -> None:
+        store = open_store(database)
+        while not store.counts()["documents"]:
+            time.sleep(0.05)
+        store.close()
+        cancelled_at.append(time.monotonic())
+        manager.cancel_job(job_id, reason="enough")
+
+    ids: list[str] = []
+
+    def work() -> None:
+        with manager.track("ingestion") as run:
+            ids.append(run.job_id)
+            threading.Thread(target=cancel, args=(run.job_id,)).start()
+            run.result = ingestion(run, [str(library)], database=database, model="minilm")
+
+    with pytest.raises(JobCancelled):
+        work()
+    assert time.monotonic() - cancelled_at[0] < 2
+    job = manager.get_job(ids[0])
+    assert job is not None
+    assert job.status == JobStatus.CANCELLED
+    assert job.receipt is not None
+    assert job.receipt.confirmed
+    store = open_store(database)
+    assert 0 < store.counts()["documents"] < 30
+    assert store.counts()["chunks"] == sum(document.chunk_count for document in store.documents())
+    store.close()
+    manager.close()
+
+
+@pytest.mark.parametrize("handler", [ingestion, extraction, reindex, clustering])
+def test_parameters_are_plain(handler: object) -> None:
+    parameters = parameters_of(handler)  # type: ignore[arg-type]
+    assert "database" in parameters.schema["properties"]
+    given = {"paths": ["x"]} if handler is ingestion else {}
+    assert parameters.read(given) == given or parameters.read(given)
