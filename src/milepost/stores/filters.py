@@ -332,10 +332,15 @@ def title(job: Job) -> str | None:
 
 
 def failure_group(job: Job) -> str | None:
-    """What groups failures: the exception type and the last frame outside installed packages; None without a failure."""
+    """What groups failures: the exception type and the last frame outside installed packages.
+
+    A job whose caller only gave an error is grouped by its beginning; None for one that has not failed.
+    """
     failure = job.failure
     if failure is None:
-        return None
+        if job.status is not JobStatus.FAILED:
+            return None
+        return (job.error or "").partition(":")[0].strip()[:60] or "failed"
     frames = re.findall(r'File "([^"]+)", line (\d+)', failure.traceback or "")
     own = [frame for frame in frames if "site-packages" not in frame[0] and "/lib/python" not in frame[0]]
     path, line = (own or frames or [("", "")])[-1]

@@ -17,7 +17,7 @@ from fastapi import Depends, Request
 from milepost.core.errors import InvalidInput
 from milepost.stores.protocol import Store
 from milepost.web.keys import Keys
-from milepost.web.principals import ANYONE, Principal, as_principal
+from milepost.web.principals import ADMIN, ANYONE, Principal, as_principal
 from milepost.web.problems import Problem
 from milepost.web.sharing import Sharing
 
@@ -143,6 +143,8 @@ class Gate:
     def _admit(self, request: Request, principal: Principal, scope: str | None) -> Principal:
         if scope is not None and not principal.may(scope):
             raise Problem(403, f"This needs the scope {scope}", scope=scope)
+        if scope == ADMIN and principal.bound:
+            raise Problem(403, "This needs an admin without a binding to labels", scope=scope)
         request.state.principal = principal
         return principal
 

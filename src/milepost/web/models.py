@@ -5,6 +5,7 @@ elsewhere, and tests hold the two together.
 from __future__ import annotations
 
 from datetime import datetime
+from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -152,13 +153,27 @@ class SubmitBody(Asked):
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The documentation of the errors that a route answers with, beside those that every route has."""
     every = (401, 403, 422, 503)
-    schema = {"$ref": "#/components/schemas/ProblemShape"}
     return {
-        status: {"description": _WORDS[status], "content": {"application/problem+json": {"schema": schema}}}
+        status: {
+            "description": _WORDS[status],
+            "content": {
+                "application/problem+json": {
+                    "schema": _PROBLEM,
+                    "example": {
+                        "type": "about:blank",
+                        "title": HTTPStatus(status).phrase,
+                        "status": status,
+                        "detail": _WORDS[status],
+                    },
+                }
+            },
+        }
         for status in sorted({*statuses, *every})
     }
 
 
+# In full at each place: a reference would hang in the air in an application whose OpenAPI is not made by us.
+_PROBLEM = ProblemShape.model_json_schema()
 _WORDS = {
     400: "The job's status does not allow it",
     401: "Nobody that is known",
@@ -171,3 +186,178 @@ _WORDS = {
     503: "The store cannot answer; see Retry-After",
     507: "The store is full; see Retry-After",
 }
+
+
+class Attempts(Answer):
+    """The attempts that ended badly, each with its failure, and the budgets."""
+
+    attempts: list[dict[str, Json]]
+    attempt: int
+    max_attempts: int
+    crashes: int
+
+
+class Logs(Answer):
+    """Lines of a job's log; `cursor` goes into the next call, `more` says that there are more now."""
+
+    lines: list[dict[str, Json]]
+    cursor: int
+    more: bool
+
+
+class BulkBody(Asked):
+    """An action on many jobs: by `ids`, or by a filter `q`."""
+
+    action: Literal["cancel", "retry", "delete"]
+    q: str | None = Field(None, max_length=2000, examples=["status:failed type:ingestion"])
+    ids: list[Annotated[str, Field(max_length=128)]] | None = Field(None, max_length=1000)
+    dry_run: bool = False
+    limit: int = Field(1000, ge=1, le=1000)
+    cursor: str | None = Field(None, max_length=400)
+
+
+class BulkDone(Answer):
+    """What became of each job; of a dry run, how many match and how many the action would change."""
+
+    action: str
+    done: int | None = None
+    outcomes: list[dict[str, str]] | None = None
+    next_cursor: str | None = None
+    dry_run: bool | None = None
+    matching: int | None = None
+    eligible: int | None = None
+    exact: bool | None = None
+
+
+class Failures(Answer):
+    """Groups of failures, the largest first; `q` of a group is the filter that selects it."""
+
+    groups: list[dict[str, Json]]
+    complete: bool
+
+
+class Stats(Answer):
+    """Numbers over a window; durations and waits are in seconds."""
+
+    at: str
+    window: float
+    step: float
+    counts: dict[str, dict[str, int]]
+    stalled: int
+    steps: list[dict[str, Json]]
+    wait: dict[str, float | int | None]
+    duration: dict[str, float | int | None]
+    types: list[dict[str, Json]]
+    complete: bool
+
+
+class Workers(Answer):
+    """The workers that were seen lately."""
+
+    workers: list[dict[str, Json]]
+
+
+class JobTypeShape(Answer):
+    """A type of jobs. `published` is False for one that no worker has told of."""
+
+    name: str
+    doc: str
+    schema_: dict[str, Json] = Field(alias="schema")
+    published: bool
+    paused: bool
+    limit: int | None
+    counts: dict[str, int] | None
+
+
+class JobTypes(Answer):
+    """All types, by name."""
+
+    job_types: list[JobTypeShape]
+
+
+class LimitBody(Asked):
+    """How a type is limited; `concurrency` null takes the limit away."""
+
+    paused: bool | None = None
+    concurrency: int | None = Field(None, ge=1, le=100_000)
+
+
+class SessionBody(Asked):
+    """A key to sign in with."""
+
+    key: str = Field(min_length=1, max_length=200)
+
+
+class SessionShape(Answer):
+    """Who is asking, and what they may do."""
+
+    id: str | None
+    scopes: list[str]
+    labels: dict[str, str]
+    auth: str
+
+
+class KeyBody(Asked):
+    """A new key. `expires_in` is in seconds; with `labels` it sees only jobs that carry them."""
+
+    name: str = Field(min_length=1, max_length=200)
+    scopes: list[str] = Field(min_length=1, max_length=4, examples=[["jobs:read", "jobs:write"]])
+    labels: dict[str, str] | None = None
+    expires_in: float | None = Field(None, gt=0, le=100 * 366 * 86400)
+
+
+class KeyShape(Answer):
+    """A key without its secret."""
+
+    id: str
+    name: str
+    scopes: list[str]
+    labels: dict[str, str]
+    created_at: str
+    expires_at: str | None
+    revoked_at: str | None
+
+
+class NewKey(KeyShape):
+    """A key with its secret, which is shown this once."""
+
+    secret: str
+
+
+class KeyList(Answer):
+    """All keys."""
+
+    keys: list[KeyShape]
+
+
+class ShareBody(Asked):
+    """How long a link holds, in seconds, and whether it may cancel."""
+
+    expires_in: float = Field(7 * 86400.0, gt=0, le=30 * 86400)
+    may_cancel: bool = False
+
+
+class Share(Answer):
+    """A link to one job."""
+
+    token: str
+    path: str
+    expires_at: str
+
+
+class Doctor(Answer):
+    """The store, examined."""
+
+    store: str
+    version: str
+    layout: int
+    durability: str
+    warnings: list[str]
+    details: dict[str, str]
+    stopping: list[dict[str, Json]]
+
+
+class Purged(Answer):
+    """What retention removed."""
+
+    removed: int

@@ -5,8 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from milepost.core.errors import InvalidInput, MissingExtra
+from milepost.settings import settings
+from milepost.stores.driving import drive
+from milepost.stores.opening import open_store
 from milepost.web import auth as auths
 from milepost.web.hosts import is_loopback
+from milepost.web.keys import Keys
 from milepost.web.routing import create_app
 
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8000
@@ -27,9 +31,9 @@ def serve(
 ) -> None:
     """Serve until a signal comes: what `milepost serve` runs.
 
-    `jobs` is a URL, a manager, a `Jobs`, or an ASGI application. `auth` None means keys on a public address and nobody
-    asked on this machine's own. `workers` runs that many workers of a `Jobs` inside. Raises InvalidInput for a public
-    address without keys, unless `insecure`.
+    `jobs` is a URL, a manager, a `Jobs`, or an ASGI application. With `auth` None nobody is asked on this machine's own
+    addresses; on others the keys of the store are, and where there are none the answer is InvalidInput, unless
+    `insecure`. `workers` runs that many workers of a `Jobs` inside.
     """
     try:
         import uvicorn
@@ -37,7 +41,10 @@ def serve(
         raise MissingExtra("web", "milepost serve") from error
     application = jobs if _is_application(jobs) else None
     if application is None:
-        chosen = auths.as_auth(auth) if auth is not None else auths.none()
+        if auth is None:
+            asks = not is_loopback(host) and not insecure and has_keys(jobs)
+            auth = auths.api_keys() if asks else auths.none()
+        chosen = auths.as_auth(auth)
         if not chosen.keyed and not is_loopback(host) and not insecure:
             raise InvalidInput(
                 "host",
@@ -48,7 +55,7 @@ def serve(
             jobs, auth=chosen, dashboard=dashboard, local_only=is_loopback(host) and not chosen.keyed
         )
         if workers:
-            application.state.milepost.background.append(lambda site: site.app.running(workers=workers))
+            application.state.milepost.background.append(lambda site: site.workers(workers))
     config = uvicorn.Config(
         application,
         host=host,
@@ -60,8 +67,18 @@ def serve(
     uvicorn.Server(config).run()
 
 
+def has_keys(jobs: Any) -> bool:
+    """Whether the store of some jobs holds a key that can be used."""
+    store = open_store(jobs, namespace=settings.current().namespace) if isinstance(jobs, str) else jobs.store
+    blocking = store.twin(blocking=True)
+    try:
+        now = drive(blocking.now())
+        return any(key.usable(now) for key in drive(Keys(blocking).all()))
+    finally:
+        if blocking is not store or isinstance(jobs, str):
+            drive(blocking.close())
+
+
 def _is_application(value: Any) -> bool:
     """Whether something is an ASGI application rather than jobs."""
-    return (
-        not isinstance(value, str) and callable(value) and not hasattr(value, "store") and not hasattr(value, "manager")
-    )
+    return not isinstance(value, str) and callable(value) and not hasattr(value, "store")

@@ -13,6 +13,7 @@ from typing import Any, cast
 
 from fastapi import Request
 
+from milepost.app import AsyncJobs, Jobs
 from milepost.core.errors import InvalidInput
 from milepost.core.job import Job
 from milepost.manager.asynchronous import AsyncJobManager
@@ -25,6 +26,25 @@ from milepost.web.principals import Principal
 from milepost.web.problems import missing
 from milepost.web.reading import Patient
 from milepost.web.shutdown import shutdown
+from milepost.worker.submission import Submissions
+
+
+class Face(AsyncJobs):
+    """The asynchronous face that the routes use: on the store of what was given, with its handlers where it has any."""
+
+    def __init__(self, given: AsyncJobManager | JobManager, store: Store) -> None:
+        super().__init__(cast(Store, Patient(store)), ttl=given.ttl, options=given.settings)
+        self.open_store = store
+        self._given = given
+        if isinstance(given, AsyncJobs | Jobs):
+            self.handlers = given.handlers
+            self._submissions = Submissions(given.handlers, store)
+
+    def _start_own_worker(self) -> None:
+        """A job in memory is run by the thread of those who registered its handler, if they have none running yet."""
+        given = self._given._face if isinstance(self._given, Jobs) else self._given
+        if isinstance(given, AsyncJobs):
+            given._start_own_worker()
 
 
 class Site:
@@ -32,7 +52,7 @@ class Site:
 
     def __init__(self, jobs: Any, auth: Auth) -> None:
         self._jobs = jobs
-        self._manager: AsyncJobManager | None = None
+        self._manager: Face | None = None
         self.gate = Gate(auth, lambda: self.store)
         self.hub = Hub(lambda: self.store)
         self._own = False
@@ -40,28 +60,23 @@ class Site:
         """What runs beside the server from its start to its end: asynchronous context managers."""
 
     @property
-    def manager(self) -> AsyncJobManager:
-        """The asynchronous manager, opened when it is first needed."""
+    def manager(self) -> Face:
+        """The asynchronous face, opened when it is first needed."""
         if self._manager is None:
             given = self._jobs() if callable(self._jobs) else self._jobs
-            opened, self._own = async_manager(given)
-            patient = cast(Store, Patient(opened.store))
-            self._manager = AsyncJobManager(patient, ttl=opened.ttl, options=opened.settings)
-            self._store = opened.store
+            self._manager, self._own = open_face(given)
         return self._manager
 
     @property
     def store(self) -> Store:
         """The store of the manager."""
-        if self._manager is None:
-            _ = self.manager
-        return self._store
+        return (self._manager or self.manager).open_store
 
-    @property
-    def app(self) -> Any:
-        """The `Jobs` that was given, with its handlers and workers; None for a manager or a URL."""
-        given = self._jobs
-        return given if hasattr(given, "manager") else None
+    def workers(self, count: int) -> Any:
+        """Workers for the handlers that were given, as a context manager. Raises InvalidInput when there are none."""
+        if not isinstance(self._jobs, AsyncJobs | Jobs):
+            raise InvalidInput("workers", "a manager or a URL has no handlers; give the Jobs that has them")
+        return self._jobs.running(workers=count)
 
     async def visible(self, request: Request, job_id: str) -> Job:
         """The job of an id, for who asks. Raises the same Problem for one that is not there and one that is not theirs."""
@@ -98,18 +113,15 @@ def who(request: Request) -> Principal:
     return principal
 
 
-def async_manager(jobs: Any) -> tuple[AsyncJobManager, bool]:
-    """The asynchronous face on somebody's jobs, and whether it is ours to close. Raises InvalidInput."""
+def open_face(jobs: Any) -> tuple[Face, bool]:
+    """The asynchronous face on somebody's jobs, and whether its store is ours to close. Raises InvalidInput."""
     if isinstance(jobs, str):
-        return AsyncJobManager(jobs), True
+        opened = AsyncJobManager(jobs)
+        return Face(opened, opened.store), True
     if isinstance(jobs, JobManager):
-        twin = jobs.store.twin(blocking=False)
-        return AsyncJobManager(twin, ttl=jobs.ttl, options=jobs.settings), True
+        return Face(jobs, jobs.store.twin(blocking=False)), True
     if isinstance(jobs, AsyncJobManager):
-        return jobs, False
-    inner = getattr(jobs, "manager", None)
-    if inner is not None:
-        return async_manager(inner)
+        return Face(jobs, jobs.store), False
     raise InvalidInput("jobs", f"a {type(jobs).__name__}; give a Jobs, a manager or a URL such as sqlite:///jobs.db")
 
 

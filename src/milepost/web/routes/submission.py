@@ -1,0 +1,105 @@
+"""Submitting: a job for the workers, checked against its type, once for each idempotency key."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from milepost.core.errors import DuplicateJob, InvalidInput
+from milepost.core.job import Job
+from milepost.stores.ids import new_job_id
+from milepost.web import models
+from milepost.web.idempotency import Answered, once
+from milepost.web.principals import WRITE, Principal
+from milepost.web.site import Site, who
+from milepost.web.waiting import preferred_wait, wait_until
+from milepost.web.wire import job_bytes
+
+_TRACE = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}\Z")
+
+
+def add_submission(router: APIRouter, site: Site) -> None:
+    """Add the call that submits."""
+
+    @router.post(
+        "/api/jobs",
+        dependencies=[site.gate.need(WRITE)],
+        status_code=201,
+        response_model=models.JobRecord,
+        responses={
+            **models.problems(409, 413, 415, 507),
+            200: {
+                "model": models.JobRecord,
+                "description": "The job that has the unique key; or the ended job, when `Prefer: wait` lasted so long",
+            },
+        },
+        tags=["jobs"],
+        summary="Submit a job for the workers",
+    )
+    async def submit(request: Request, body: models.SubmitBody) -> Response:
+        principal = who(request)
+        options = options_of(body, principal, request)
+        key = request.headers.get("idempotency-key")
+
+        async def make(job_id: str) -> Answered:
+            job = await _record(site, body, {**options, "job_id": body.job_id or job_id})
+            status = 201 if job.job_id == (body.job_id or job_id) else 200
+            return Answered(status, job.job_id, job_bytes(job).decode(), replayed=False)
+
+        if key is None:
+            answer = await make(new_job_id())
+        else:
+            answer = await once(site.store, principal, key, await request.body(), new_job_id, make)
+        seconds = preferred_wait(request)
+        job = await site.store.get(answer.job_id) if seconds else None
+        if seconds and job is not None:
+            ended = await wait_until(site, job, lambda now: now.is_terminal, seconds)
+            if ended is not None and ended.is_terminal:
+                answer = Answered(200, ended.job_id, job_bytes(ended).decode(), answer.replayed)
+        headers = {"Location": f"/api/jobs/{answer.job_id}", "Cache-Control": "no-store"}
+        if answer.status == 201:
+            headers["Retry-After"] = "1"
+        if answer.replayed:
+            headers["Idempotency-Replayed"] = "true"
+        if seconds is not None:
+            headers["Preference-Applied"] = f"wait={seconds:g}"
+        return Response(answer.body, answer.status, headers, "application/json")
+
+
+def options_of(body: models.SubmitBody, principal: Principal, request: Request) -> dict[str, Any]:
+    """The options of a submit, bound to its principal. Raises InvalidInput."""
+    labels, unique_key = dict(body.labels or {}), body.unique_key
+    if principal.bound:
+        if body.job_id is not None:
+            raise InvalidInput("job_id", "is chosen by the server for a principal that is bound to labels")
+        for name, value in principal.labels.items():
+            if labels.setdefault(name, value) != value:
+                raise InvalidInput(f"labels.{name}", "is fixed for this principal")
+        unique_key = f"{principal.binding}/{unique_key}" if unique_key is not None else None
+    trace = request.headers.get("traceparent", "")
+    chosen: dict[str, Any] = {
+        "metadata": body.metadata,
+        "labels": labels or None,
+        "priority": body.priority if "priority" in body.model_fields_set else None,
+        "not_before": body.not_before,
+        "not_after": body.not_after,
+        "max_attempts": body.max_attempts,
+        "timeout": body.timeout,
+        "unique_key": unique_key,
+        "trace": trace if _TRACE.match(trace) else None,
+    }
+    return {name: value for name, value in chosen.items() if value is not None} | {"on_duplicate": body.on_duplicate}
+
+
+async def _record(site: Site, body: models.SubmitBody, options: dict[str, Any]) -> Job:
+    """Record the job. When a request is repeated after a lost answer, its id is there already: it is that job."""
+    try:
+        return await site.manager.submit(body.job_type, body.params, **options)
+    except DuplicateJob as refused:
+        mine = body.job_id is None and refused.job is not None and refused.job.job_id == options["job_id"]
+        if mine and refused.job is not None:
+            return refused.job
+        raise
