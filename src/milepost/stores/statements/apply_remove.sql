@@ -1,0 +1,2 @@
+-- A record goes. n
+DELETE FROM [jobs] WHERE n = ?

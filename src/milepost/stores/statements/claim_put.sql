@@ -1,0 +1,2 @@
+-- Remember the answer to a claim. worker, op, ids, until
+INSERT OR REPLACE INTO [claims] VALUES (?, ?, ?, ?)

@@ -1,0 +1,2 @@
+-- Take the setting of a queue away. queue
+DELETE FROM [limits] WHERE queue = ?

@@ -1,0 +1,2 @@
+-- The limits set for queues.
+SELECT queue, most, paused FROM [limits]

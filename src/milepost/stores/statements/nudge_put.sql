@@ -1,0 +1,2 @@
+-- Wake a worker. worker, at
+INSERT OR REPLACE INTO [nudges] VALUES (?, ?)

@@ -1,0 +1,2 @@
+-- A worker is awake. worker
+DELETE FROM [nudges] WHERE worker = ?

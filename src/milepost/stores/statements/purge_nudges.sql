@@ -1,0 +1,2 @@
+-- Nudges of workers that are gone. before
+DELETE FROM [nudges] WHERE at < ?

@@ -1,0 +1,2 @@
+-- What has expired on the shelf. now
+DELETE FROM [shelf] WHERE until <= ?

@@ -1,0 +1,2 @@
+-- Counters of types that are gone.
+DELETE FROM [tallies] WHERE count <= 0

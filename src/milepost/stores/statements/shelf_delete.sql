@@ -1,0 +1,2 @@
+-- Take a value away. key
+DELETE FROM [shelf] WHERE key = ?

@@ -1,0 +1,2 @@
+-- Forget a number of the namespace. name
+DELETE FROM [state] WHERE name = ?

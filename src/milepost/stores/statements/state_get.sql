@@ -1,0 +1,2 @@
+-- A number of the namespace. name
+SELECT value FROM [state] WHERE name = ?

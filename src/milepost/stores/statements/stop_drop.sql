@@ -1,0 +1,2 @@
+-- A stopping lease ends. id
+DELETE FROM [stops] WHERE id = ?

@@ -1,0 +1,2 @@
+-- A stopping lease. id, token, expires, key, slot, worker
+INSERT OR REPLACE INTO [stops] VALUES (?, ?, ?, ?, ?, ?)

@@ -1,0 +1,2 @@
+-- All stopping leases.
+SELECT id, token, expires FROM [stops]

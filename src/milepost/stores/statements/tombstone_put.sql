@@ -1,0 +1,2 @@
+-- Remember who created a record that goes. id, op, until
+INSERT OR REPLACE INTO [tombstones] VALUES (?, ?, ?)
