@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import signal
-from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -21,19 +20,9 @@ from milepost.cli.execution import Execution
 from milepost.cli.known_types import BUILT_IN, NEXT_STEPS, find_type
 from milepost.cli.naming import typed_id
 from milepost.cli.session import Session, current, session_options
+from milepost.cli.words import labels_of
 from milepost.core.errors import JobIsLeased, Stop
 from milepost.core.job import Job, JobStatus
-
-
-def labels_of(pairs: Sequence[str]) -> dict[str, str]:
-    """Labels from NAME=VALUE words."""
-    labels = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals:
-            raise click.UsageError(f"--label {pair!r} is not NAME=VALUE")
-        labels[name] = value
-    return labels
 
 
 @click.command("run", epilog=exits.EXPLAINED)

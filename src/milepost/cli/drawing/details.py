@@ -33,7 +33,7 @@ def print_job(console: Console, job: Job, *, utc: bool, short: str) -> None:
     console.print(head)
     _print_progress(console, job)
     console.print()
-    _print_facts(console, _facts(job, utc))
+    print_facts(console, _facts(job, utc))
     if job.stages:
         _heading(console, "Stages")
         label = max(len(stage.name) for stage in job.stages)
@@ -106,7 +106,7 @@ def _facts(job: Job, utc: bool) -> list[tuple[str, str]]:
     return [(name, clean(value)) for name, value in facts if value]
 
 
-def _print_facts(console: Console, facts: list[tuple[str, str]]) -> None:
+def print_facts(console: Console, facts: list[tuple[str, str]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
@@ -132,7 +132,7 @@ def _print_failure(console: Console, failure: Failure, utc: bool) -> None:
         ("process", f"{failure.host}:{failure.pid}" if failure.pid else failure.host),
         ("versions", "  ".join(f"{name} {version}" for name, version in (failure.versions or {}).items())),
     ]
-    _print_facts(console, [(name, clean(value)) for name, value in known if value not in (None, "")])
+    print_facts(console, [(name, clean(value)) for name, value in known if value not in (None, "")])
     if failure.last_log:
         console.print(Text("  last log lines", MUTED))
         for line in failure.last_log[-LOG_SHOWN:]:

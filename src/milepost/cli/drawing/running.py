@@ -120,15 +120,18 @@ def stage_line(console: Console, stage: Stage, label: int) -> Text:
 
     line = Text(no_wrap=True).append(glyph(console, "completed") + " ", STYLES["completed"])
     line.append(_cut(console, clean(stage.name, 200), max(label, 24)).ljust(label) + "  ")
-    facts = (
-        [wording.size(stage.done) if stage.unit == "byte" else wording.plural(stage.done, stage.unit)]
-        if stage.done
-        else []
-    )
+    return line.append(f" {glyph(console, 'dot')} ".join(stage_facts(stage)), MUTED)
+
+
+def stage_facts(stage: Stage) -> list[str]:
+    """What a stage that is done has counted, and how long it took."""
+    facts = []
+    if stage.done:
+        facts.append(wording.size(stage.done) if stage.unit == "byte" else wording.plural(stage.done, stage.unit))
     if stage.started_at and stage.ended_at:
         spent = datetime.fromisoformat(stage.ended_at) - datetime.fromisoformat(stage.started_at)
         facts.append(wording.duration(spent.total_seconds()))
-    return line.append(f" {glyph(console, 'dot')} ".join(facts), MUTED)
+    return facts
 
 
 def style_of(job: Job) -> str:

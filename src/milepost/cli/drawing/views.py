@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from milepost.cli import wording
 from milepost.cli.drawing.console import MUTED, STYLES, clean, glyph
-from milepost.cli.drawing.running import JobLines
+from milepost.cli.drawing.running import JobLines, stage_facts
 from milepost.cli.pace import leaf
 from milepost.core.errors import MilepostError
 from milepost.core.job import Job
@@ -82,6 +82,7 @@ class PlainView:
         self._thread = threading.Thread(target=self._follow, name="milepost-view", daemon=True)
         self._told = 0
         self._said: tuple[str | None, int, float] = (None, -1, 0.0)
+        self._over: set[str] = set()
         self.ended: Job | None = None
 
     def __enter__(self) -> PlainView:
@@ -104,11 +105,18 @@ class PlainView:
             say(clean(notice))
             self._told += 1
         job = self.ended or self._execution.job
-        if job is None or self.ended is not None:
+        if job is None:
+            return
+        for stage in job.stages:
+            mark = f"{stage.name} {stage.started_at}"
+            if stage.ended_at is not None and mark not in self._over:
+                self._over.add(mark)
+                say("  ".join(part for part in (clean(stage.name), "done", *stage_facts(stage)) if part))
+        if self.ended is not None:
             return
         self._lines.sample(job)
-        stage = leaf(job.stages)
-        name = stage.name if stage is not None else None
+        now_in = leaf(job.stages)
+        name = now_in.name if now_in is not None else None
         step, now = int(job.progress / PLAIN_STEP), time.monotonic()
         old_name, old_step, old_at = self._said
         if name != old_name or step > old_step or now - old_at >= PLAIN_SECONDS:
@@ -187,13 +195,13 @@ def receipt_text(job: Job) -> str:
     by = f" by {clean(receipt.requested_by)}" if receipt.requested_by else ""
     why = f" ({clean(receipt.reason)})" if receipt.reason else ""
     if receipt.confirmed is None:
-        how = "; its code has not answered yet"
+        how = ", its code has not answered yet"
     elif receipt.stopped_at is not None and receipt.requested_at is not None:
         delay = (receipt.stopped_at - receipt.requested_at).total_seconds()
-        how = f"; {receipt.how}, stopped after {wording.duration(delay)}"
+        how = f", stopped {wording.duration(delay)} later ({receipt.how})"
     else:
-        how = f"; {receipt.how}"
-    return f"{by}{why}{how if receipt.confirmed is not False else how + ', not confirmed'}"
+        how = f", {receipt.how}"
+    return f"{by}{why}{how if receipt.confirmed is not False else how + ' (not confirmed)'}"
 
 
 def ended_line(console: Console, job: Job) -> RenderableType:

@@ -1,0 +1,185 @@
+"""What is asked of a store or a server beside its jobs: types, workers, keys, fitness, retention.
+
+One function a question, which answers the same from a store and from a server. Owns no layout and no key format; prints
+nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from milepost.cli import wording
+from milepost.cli.server import ask
+from milepost.stores.driving import drive
+
+if TYPE_CHECKING:
+    from milepost.cli.session import Session
+    from milepost.worker.published import JobType, WorkerEntry
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What `doctor` has found. `clock_ahead`: seconds that the store's clock is ahead of this machine's."""
+
+    kind: str
+    version: str
+    layout: int
+    durability: str
+    warnings: tuple[str, ...]
+    details: Mapping[str, str]
+    seconds: float
+    clock_ahead: float = 0.0
+    jobs: Mapping[str, int] | None = None
+    workers: int | None = None
+
+    @property
+    def jobs_text(self) -> str:
+        """How many jobs there are, by status."""
+        if self.jobs is None:
+            return ""
+        parts = ", ".join(f"{wording.number(count)} {name}" for name, count in sorted(self.jobs.items()) if count)
+        return wording.number(sum(self.jobs.values())) + (f" ({parts})" if parts else "")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON types."""
+        shown = {name: getattr(self, name) for name in Examined.__dataclass_fields__}
+        return {**shown, "warnings": list(self.warnings), "details": dict(self.details)}
+
+
+def examine(session: Session) -> Examined:
+    """Look at the store, or let the server look at its own."""
+    begun = time.monotonic()
+    if session.is_server:
+        found = ask(session, "GET", "/doctor")
+        fields = Examined.__dataclass_fields__
+        known: dict[str, Any] = {name: value for name, value in found.items() if name in fields}
+        known["warnings"] = tuple(known.get("warnings", ()))
+        defaults = {"kind": "server", "version": "", "layout": 0, "durability": "", "details": {}}
+        return Examined(**{**defaults, **known, "seconds": time.monotonic() - begun})
+    store = session.manager.store
+    fitness = drive(store.examine())
+    spent = time.monotonic() - begun
+    ahead = drive(store.now()) / 1_000_000 - time.time()
+    counts: dict[str, int] = {}
+    for (_, status), count in drive(store.counts()).items():
+        counts[status] = counts.get(status, 0) + count
+    warnings = list(fitness.warnings)
+    if abs(ahead) > 5:
+        warnings.append(f"the store's clock is {ahead:+.0f} s off this machine's; times shown here are the store's")
+    return Examined(
+        fitness.kind, fitness.version, fitness.layout, fitness.durability, tuple(warnings), dict(fitness.details),
+        spent, ahead, counts, len(workers(session)),
+    )  # fmt: skip
+
+
+def purge(session: Session, older_than: float | None) -> int:
+    """Remove jobs that ended longer ago than that many seconds (None: as the settings say); how many."""
+    if session.is_server:
+        body = {} if older_than is None else {"older_than": older_than}
+        return int(ask(session, "POST", "/purge", json=body)["purged"])
+    manager = session.manager
+    ttl = manager.ttl if older_than is None else older_than
+    total = 0
+    while gone := drive(manager.store.purge(ttl=ttl)):
+        total += gone
+    return total
+
+
+def types(session: Session) -> list[JobType]:
+    """The published types, with the limits and pauses that are set."""
+    from milepost.worker.published import JobType, read_types
+
+    if session.is_server:
+        found = ask(session, "GET", "/job-types")
+        fields = JobType.__dataclass_fields__
+        listed = found["job_types"] if isinstance(found, dict) else found
+        return [JobType(**{k: v for k, v in known.items() if k in fields}) for known in listed]
+    store = session.manager.store
+    limits = drive(store.limits())
+    known_types = {known.name: known for known in drive(read_types(store))}
+    for name in limits:
+        known_types.setdefault(name, JobType(name))
+    return [
+        replace(known, limit=limits.get(name, (None, False))[0], paused=limits.get(name, (None, False))[1])
+        for name, known in sorted(known_types.items())
+    ]
+
+
+def published_type(session: Session, name: str) -> JobType:
+    """The published type of a name. Raises UnknownJobType that lists those that there are."""
+    from milepost.core.errors import UnknownJobType
+
+    listed = types(session)
+    for known in listed:
+        if known.name == name:
+            return known
+    raise UnknownJobType(name, tuple(known.name for known in listed))
+
+
+def set_limit(
+    session: Session, name: str, *, paused: bool | None = None, limit: int | None = None, lift: bool = False
+) -> None:
+    """Pause, resume or limit a type for all workers, at once; what is None stays. `lift` takes the limit away."""
+    if session.is_server:
+        body: dict[str, Any] = {} if paused is None else {"paused": paused}
+        if limit is not None or lift:
+            body["concurrency"] = limit
+        ask(session, "PATCH", f"/job-types/{name}", json=body)
+        return
+    store = session.manager.store
+    old_limit, old_paused = drive(store.limits()).get(name, (None, False))
+    new_limit = None if lift else old_limit if limit is None else limit
+    drive(store.set_limit(name, new_limit, old_paused if paused is None else paused))
+
+
+def workers(session: Session) -> list[WorkerEntry]:
+    """The workers that were seen lately."""
+    from milepost.worker.published import WorkerEntry, read_workers
+
+    if not session.is_server:
+        return drive(read_workers(session.manager.store))
+    found = ask(session, "GET", "/workers")
+    listed = found["workers"] if isinstance(found, dict) else found
+    fields = WorkerEntry.__dataclass_fields__
+    entries = []
+    for known in listed:
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in known.items() if k in fields}
+        entries.append(WorkerEntry(**values))
+    return entries
+
+
+def keys(session: Session) -> list[dict[str, Any]]:
+    """The API keys, without their secrets."""
+    if session.is_server:
+        found = ask(session, "GET", "/keys")
+        return list(found["keys"] if isinstance(found, dict) else found)
+    from milepost.web.keys import Keys
+
+    return [key.to_dict() for key in drive(Keys(session.manager.store).all())]
+
+
+def create_key(
+    session: Session, name: str, scopes: tuple[str, ...], labels: Mapping[str, str], expires_in: float | None
+) -> tuple[dict[str, Any], str]:
+    """A new key and its text, which nobody can show again."""
+    if session.is_server:
+        body = {"name": name, "scopes": list(scopes), "labels": dict(labels), "expires_in": expires_in}
+        made = ask(session, "POST", "/keys", json=body)
+        return made, str(made["key"])
+    from milepost.web.keys import Keys
+
+    key, text = drive(Keys(session.manager.store).create(name, scopes, labels=labels, expires_in=expires_in))
+    return key.to_dict(), text
+
+
+def revoke_key(session: Session, key_id: str) -> bool:
+    """Revoke a key; whether there was one."""
+    if session.is_server:
+        ask(session, "DELETE", f"/keys/{key_id}")
+        return True
+    from milepost.web.keys import Keys
+
+    return bool(drive(Keys(session.manager.store).revoke(key_id)))

@@ -1,0 +1,49 @@
+"""Jobs to be run by the command line in tests: ``--app tests.cli.work:jobs``."""
+
+from __future__ import annotations
+
+import time
+from types import SimpleNamespace
+from typing import Literal
+
+from milepost.tracking.run import Run
+from milepost.worker.handlers import Handlers
+
+handlers = Handlers()
+jobs = SimpleNamespace(handlers=handlers)
+
+
+@handlers.job("count")
+def count(run: Run, n: int, pause: float = 0.01, note: str = "") -> dict[str, int]:
+    """Count to n, slowly; the result says where this attempt began."""
+    seen: list[int] = []
+    with run.stage("Counting", total=n, unit="number"):
+        for number in run.each(range(n), key=str):
+            seen.append(number)
+            time.sleep(pause)
+    return {"first": seen[0] if seen else n, "last": n - 1, "counted": len(seen)}
+
+
+@handlers.job("deaf")
+def deaf(run: Run, seconds: float) -> None:
+    """Sleep without looking whether to stop."""
+    run.progress(0.5, "sleeping")
+    time.sleep(seconds)
+
+
+@handlers.job("broken")
+def broken(run: Run, words: list[str], kind: Literal["value", "key"] = "value") -> None:
+    """Say something and fail."""
+    run.log("about to fail")
+    run.progress(0.25, "failing")
+    raise ValueError(" ".join(words)) if kind == "value" else KeyError(words[0])
+
+
+@handlers.job("gentle")
+async def gentle(run: Run, n: int) -> int:
+    """Count in an event loop."""
+    import asyncio
+
+    async for _ in run.each(range(n)):
+        await asyncio.sleep(0.01)
+    return n
