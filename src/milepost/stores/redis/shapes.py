@@ -19,7 +19,8 @@ _NEVER = "="
 
 _INDEXES = {
     "list": {"status", "type"},
-    "queue": {"queue", "not_before", "not_after", "priority"},
+    "queue": {"queue", "not_before", "priority"},
+    "deadline": {"not_after", "token", "completed"},
     "lease": {"token", "lease", "slot", "worker"},
     "label": {"labels"},
     "stalled": {"stalled"},
@@ -31,7 +32,8 @@ _INDEXES = {
 
 _READS = {
     "list": {"status", "type", "created"},
-    "queue": {"queue", "not_before", "not_after", "priority", "created", "unique_key"},
+    "queue": {"queue", "not_before", "priority", "created", "unique_key"},
+    "deadline": {"not_after", "token", "completed"},
     "lease": {"lease", "slot", "worker"},
     "label": {"labels", "created"},
     "stalled": {"stalled", "created"},
@@ -82,7 +84,7 @@ def compile_shape(shape: Shape, values: Sequence[Value]) -> Compiled:
     document: dict[str, Any] = {"c": cases, "v": len(places), "f": sorted(short(name) for name in reads)}
     if any(_needs_all(case) for case in shape.cases):
         document["w"] = 1
-    if any("" in case.statuses for case in shape.cases):
+    if any("" in case.statuses or ("remove",) in case.ops for case in shape.cases):
         document["n"] = 1
     text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
     return Compiled(text.encode(), places, any("" in case.statuses and case.event for case in shape.cases))
@@ -130,6 +132,7 @@ def _guard(guard: Guard, numbers: dict[int, int], reads: set[str]) -> list[int |
         reads.add("unique_key")
         return ["free"]
     if word == "unique":
+        reads.add("unique_key")
         return ["unique", rest[0]]
     field = str(rest[0])
     reads.add(field)

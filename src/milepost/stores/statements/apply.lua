@@ -128,7 +128,7 @@ local before = call('GET', entry)
 if before and sub(before, 1, #op) == op then
   recall(before)
 else
-  promote()
+  for i = 1, #names do promote(names[i]) end
   local settings = #names > 0 and call('HMGET', root .. 'limits', unpack(names)) or {}
   for i = 1, #queues do queues[i].room = room(queues[i], settings[i]) end
   if wanted ~= '' then
@@ -163,7 +163,11 @@ else
   end
   remember(ids)
 end
-local due = call('ZRANGE', root .. 'scheduled', 0, 0, 'WITHSCORES')
+local next_due = false
+for i = 1, #names do
+  local due = call('ZRANGE', root .. 'd:' .. names[i], 0, 0, 'WITHSCORES')[2]
+  if due and (not next_due or tonumber(due) < tonumber(next_due)) then next_due = due end
+end
 save_fence()
 flush()
-return {now, outcomes, claimed, due[2] or false}
+return {now, outcomes, claimed, next_due}

@@ -2,7 +2,8 @@
 -- `perform` say what every word means. A shape comes as JSON that the caller has compiled:
 --   c  the cases: s statuses, g guards, o operations, e event, k where it is kept, m fields to emit, d place of its
 --      data, p the indexes that it touches
---   f  the fields that it reads; w whether the whole record is needed; n whether a case starts from no record
+--   f  the fields that it reads; w whether the whole record is needed; n whether a case starts from no record or
+--      removes one
 -- Sources: a number is a place among the values, "=text" the text, ".f" a field.
 local fence, last_fence
 
@@ -83,7 +84,8 @@ local function holds(guard, id, fields, at, key)
   elseif word == 'free' then
     return not parked(id, some(fields.k) or key)
   elseif word == 'unique' then
-    local holder = key and holder_of(key)
+    local wanted = key or some(fields.k)
+    local holder = wanted and holder_of(wanted)
     return not holder or holder == id or not find(' ' .. field .. ' ', ' ' .. status_of(holder) .. ' ', 1, true)
   elseif word == 'stopping' or word == 'overdue' then
     local token = stopping(id)
@@ -230,9 +232,12 @@ local function change(id, shape, op, key, at, answer)
   end
   if whole then fields, form = read(id) end
 
-  if not fields.s then
-    if shape.n and call('GET', root .. 'x:' .. id) == op then return -1, false, true end
-  elseif fields.O == op then
+  if shape.n then
+    local gone = call('GET', root .. 'x:' .. id)
+    if gone and sub(gone, 1, 8) == op then return -1, false, true end
+    if gone and sub(gone, 9) == op then return 0, false, true end
+  end
+  if fields.O == op then
     return 0, look(id), true
   elseif fields.o then
     local place_of = find(fields.o, op, 1, true)
@@ -272,7 +277,7 @@ local function change(id, shape, op, key, at, answer)
   elseif existed then
     for name, before in pairs(old) do fields[name] = before or nil end
     forget(id, fields)
-    call('SET', root .. 'x:' .. id, fields.O or '', 'PX', 60000)
+    call('SET', root .. 'x:' .. id, format('%-8s', fields.O or '') .. op, 'PX', 60000)
   end
   if freed and freed ~= '' then
     local waiting = holder_of(freed)

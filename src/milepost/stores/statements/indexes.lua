@@ -32,7 +32,10 @@ local function offer(id, fields)
   if parked(id, fields.k) then return end
   local due = tonumber(fields.n)
   if due and due > clock then
-    call('ZADD', root .. 'scheduled', fields.n, id)
+    call('ZADD', root .. 'd:' .. fields.q, fields.n, id)
+    call('SADD', root .. 'scheduled', fields.q)
+    -- An idle worker does not know when to look: it learns that from its next claim.
+    if call('ZRANK', root .. 'd:' .. fields.q, id) == 0 then ready[fields.q] = (ready[fields.q] or 0) + 1 end
   else
     call('ZADD', root .. 'q:' .. fields.q, 0 - (tonumber(fields.y) or 0), queue_member(id, fields.c))
     ready[fields.q] = (ready[fields.q] or 0) + 1
@@ -46,10 +49,12 @@ local function offer_again(id)
   offer(id, {q = got[1], c = got[2], n = got[3] or nil, k = got[4] or nil, y = got[5] or nil})
 end
 
-local function promote()
-  local due = call('ZRANGE', root .. 'scheduled', '-inf', now, 'BYSCORE', 'LIMIT', 0, 100)
+-- Make those of a queue claimable that have come due.
+local function promote(queue)
+  local index = root .. 'd:' .. queue
+  local due = call('ZRANGE', index, '-inf', now, 'BYSCORE', 'LIMIT', 0, 100)
   for i = 1, #due do
-    call('ZREM', root .. 'scheduled', due[i])
+    call('ZREM', index, due[i])
     offer_again(due[i])
   end
 end
@@ -84,13 +89,16 @@ local function place(id, old, fields, touched)
     local created0 = was(old, fields, 'c')
     if queue0 then
       if call('ZREM', root .. 'q:' .. queue0, queue_member(id, created0)) == 0 then
-        call('ZREM', root .. 'scheduled', id)
+        call('ZREM', root .. 'd:' .. queue0, id)
       end
-      if was(old, fields, 'N') then move('deadline', id, false) end
     end
-    if queue1 then
-      offer(id, fields)
-      if fields.N then move('deadline', id, fields.N) end
+    if queue1 then offer(id, fields) end
+  end
+  if touched.deadline then
+    if fields.N and not some(fields.T) and not some(fields.z) then
+      move('deadline', id, fields.N)
+    elseif was(old, fields, 'N') then
+      move('deadline', id, false)
     end
   end
   if touched.lease then
@@ -138,7 +146,8 @@ local function place(id, old, fields, touched)
 end
 
 local EVERYTHING =
-  {list = true, queue = true, lease = true, label = true, stalled = true, key = true, stale = true, ended = true}
+  {list = true, queue = true, lease = true, label = true, stalled = true, key = true, stale = true, ended = true,
+    deadline = true}
 
 -- Take a record out of every index, with its events, and the record itself.
 local function forget(id, fields)

@@ -9,7 +9,8 @@
 -- e:<id>      its other kept events, a list of version, kind, time, ...
 -- t           the names `<type>:<status>` of the lists i:<name>, which hold ids by creation
 -- l:<label>, stalled, k:<unique key>      ids by creation
--- q:<queue>   `<created>:<id>` by falling priority          scheduled, lease, deadline, stale   ids by time
+-- q:<queue>   `<created>:<id>` by falling priority       d:<queue>, lease, deadline, stale      ids by time
+-- scheduled   the queues that have, or had, a d:<queue>
 -- s, sx, sk   stopping leases: what they are by id, ids by expiry, how many hold a unique key
 -- n, w        how many leases a slot (stopping ones too) and a worker has
 -- z, zs       ids in the order of their end, and how often an id stands there that has not ended like that any more

@@ -17,7 +17,10 @@ if held then
 else
   call('HDEL', state, 'hold')
 end
-promote()
+for _, queue in ipairs(call('SMEMBERS', root .. 'scheduled')) do
+  promote(queue)
+  if call('EXISTS', root .. 'd:' .. queue) == 0 then call('SREM', root .. 'scheduled', queue) end
+end
 
 local due, found = {}, 0
 local function gather(kind, index)
