@@ -99,8 +99,7 @@ class _Clustering:
 
     def _edges_of_entities(self) -> list[Edge]:
         with self._timed("load"), self._stage("Loading", unit="relation"):
-            edges = self._store.edges()
-        return edges  # the relations are the graph: no neighbours to compute
+            return self._store.edges()  # the relations are the graph: no neighbours to compute
 
     def _edges_of_chunks(self, neighbours: int) -> list[Edge]:
         total = self._store.counts()["chunks"]
