@@ -133,18 +133,17 @@ class Transaction(Reading):
         """Apply one change to the record of a row. Whatever the change is wrong with raises before anything is written."""
         job_id, change, answer = write
         record = row.record() if row is not None else None
+        gone = self.one("tombstone_get", (job_id, self.now))
+        if gone is not None and change.op in gone:
+            return Outcome(0 if change.op == gone[1] else -1, None, repeated=True)
         index = changes.repeated(change, record)
         if index >= 0 and row is not None:
             return Outcome(index, self.job(row), repeated=True)
-        if record is None:
-            born = self.one("tombstone_get", (job_id, self.now))
-            if born is not None and born[0] == change.op:
-                return Outcome(-1, None, repeated=True)
         index = changes.fit(change, job_id, record, self)
         if index < 0:
             return self._refused(change, row)
         effect = changes.perform(change, index, job_id, record, self)
-        self.keep(job_id, effect, row, record)
+        self.keep(job_id, change.op, effect, row, record)
         if not answer or effect.record is None:
             return Outcome(index, None)
         return Outcome(index, self._answer(job_id, effect.record))
@@ -160,7 +159,7 @@ class Transaction(Reading):
             record = {**record, "waiting_for": WAITING_FOR_STOP}
         return Job.stored(job_id, record)
 
-    def keep(self, job_id: str, effect: Effect, row: Row | None, old: dict[str, str] | None) -> None:
+    def keep(self, job_id: str, op: str, effect: Effect, row: Row | None, old: dict[str, str] | None) -> None:
         """Write down what a performed case asks for. The texts are made, and so checked, before the first is written."""
         new, told = effect.record, pack(effect.text) if effect.event else ""
         derived = columns(new, self.now) if new is not None else ()
@@ -177,8 +176,9 @@ class Transaction(Reading):
             self.nudge(stop.worker)
         if new is None:
             if row is not None:
-                self.remove(row, old or {})
-                self.run("tombstone_put", (job_id, (old or {}).get("born", ""), self.now + TOMBSTONE_MICROS))
+                record = old or {}
+                self.remove(row, record)
+                self.run("tombstone_put", (job_id, record.get("born", ""), op, self.now + TOMBSTONE_MICROS))
         elif row is None or old is None:
             self._insert(job_id, created, new, derived, text)
         elif created != row.created:

@@ -1,2 +1,2 @@
--- The operation that created a record which went a moment ago. id, now
-SELECT op FROM [tombstones] WHERE id = ? AND until > ?
+-- The operations that created and removed a record which went a moment ago. id, now
+SELECT born, removed FROM [tombstones] WHERE id = ? AND until > ?

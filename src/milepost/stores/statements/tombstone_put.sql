@@ -1,2 +1,2 @@
--- Remember who created a record that goes. id, op, until
-INSERT OR REPLACE INTO [tombstones] VALUES (?, ?, ?)
+-- Remember who created and who removed a record. id, born, removed, until
+INSERT OR REPLACE INTO [tombstones] VALUES (?, ?, ?, ?)
