@@ -9,14 +9,17 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from milepost.cli import wording
 from milepost.cli.server import ask
+from milepost.core.errors import InvalidInput
 from milepost.stores.driving import drive
 
 if TYPE_CHECKING:
     from milepost.cli.session import Session
+    from milepost.core.job import Job
     from milepost.worker.published import JobType, WorkerEntry
 
 
@@ -56,6 +59,7 @@ def examine(session: Session) -> Examined:
         found = ask(session, "GET", "/doctor")
         fields = Examined.__dataclass_fields__
         known: dict[str, Any] = {name: value for name, value in found.items() if name in fields}
+        known["kind"] = found.get("store", "server")
         known["warnings"] = tuple(known.get("warnings", ()))
         defaults = {"kind": "server", "version": "", "layout": 0, "durability": "", "details": {}}
         return Examined(**{**defaults, **known, "seconds": time.monotonic() - begun})
@@ -78,8 +82,9 @@ def examine(session: Session) -> Examined:
 def purge(session: Session, older_than: float | None) -> int:
     """Remove jobs that ended longer ago than that many seconds (None: as the settings say); how many."""
     if session.is_server:
-        body = {} if older_than is None else {"older_than": older_than}
-        return int(ask(session, "POST", "/purge", json=body)["purged"])
+        if older_than is not None:
+            raise InvalidInput("--older-than", "a server purges as its own JOB_TTL says; give its store with --url")
+        return int(ask(session, "POST", "/purge")["removed"])
     manager = session.manager
     ttl = manager.ttl if older_than is None else older_than
     total = 0
@@ -93,10 +98,12 @@ def types(session: Session) -> list[JobType]:
     from milepost.worker.published import JobType, read_types
 
     if session.is_server:
-        found = ask(session, "GET", "/job-types")
-        fields = JobType.__dataclass_fields__
-        listed = found["job_types"] if isinstance(found, dict) else found
-        return [JobType(**{k: v for k, v in known.items() if k in fields}) for known in listed]
+        listed = []
+        for found in ask(session, "GET", "/job-types")["job_types"]:
+            if found.get("published") or found.get("paused") or found.get("limit") is not None:
+                fields: dict[str, Any] = {k: v for k, v in found.items() if k in JobType.__dataclass_fields__}
+                listed.append(JobType(**{**fields, "secrets": tuple(fields.get("secrets", ()))}))
+        return listed
     store = session.manager.store
     limits = drive(store.limits())
     known_types = {known.name: known for known in drive(read_types(store))}
@@ -141,11 +148,11 @@ def workers(session: Session) -> list[WorkerEntry]:
 
     if not session.is_server:
         return drive(read_workers(session.manager.store))
-    found = ask(session, "GET", "/workers")
-    listed = found["workers"] if isinstance(found, dict) else found
     fields = WorkerEntry.__dataclass_fields__
     entries = []
-    for known in listed:
+    for known in ask(session, "GET", "/workers")["workers"]:
+        for name in ("since", "seen"):
+            known[name] = datetime.fromisoformat(known[f"{name}_at"]).timestamp()
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in known.items() if k in fields}
         entries.append(WorkerEntry(**values))
     return entries
@@ -154,8 +161,7 @@ def workers(session: Session) -> list[WorkerEntry]:
 def keys(session: Session) -> list[dict[str, Any]]:
     """The API keys, without their secrets."""
     if session.is_server:
-        found = ask(session, "GET", "/keys")
-        return list(found["keys"] if isinstance(found, dict) else found)
+        return list(ask(session, "GET", "/keys")["keys"])
     from milepost.web.keys import Keys
 
     return [key.to_dict() for key in drive(Keys(session.manager.store).all())]
@@ -168,7 +174,7 @@ def create_key(
     if session.is_server:
         body = {"name": name, "scopes": list(scopes), "labels": dict(labels), "expires_in": expires_in}
         made = ask(session, "POST", "/keys", json=body)
-        return made, str(made["key"])
+        return made, str(made.pop("secret"))
     from milepost.web.keys import Keys
 
     key, text = drive(Keys(session.manager.store).create(name, scopes, labels=labels, expires_in=expires_in))
@@ -183,3 +189,16 @@ def revoke_key(session: Session, key_id: str) -> bool:
     from milepost.web.keys import Keys
 
     return bool(drive(Keys(session.manager.store).revoke(key_id)))
+
+
+def submit(session: Session, job_type: str, params: Mapping[str, Any], options: Mapping[str, Any]) -> Job:
+    """Hand a job to the workers; parameters are checked against the published type."""
+    if session.is_server:
+        body = {name: value.isoformat() if isinstance(value, datetime) else value for name, value in options.items()}
+        made = ask(session, "POST", "/jobs", json={"job_type": job_type, "params": dict(params), **body})
+        job = session.manager.get_job(made["job_id"])
+        assert job is not None, "the server has just made it"
+        return job
+    from milepost.app import Jobs
+
+    return Jobs(session.manager.store).submit(job_type, params, **options)

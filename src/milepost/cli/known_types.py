@@ -11,21 +11,21 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Any, Final
 
 import click
 
-BUILT_IN: Final = {
-    "ingestion": ("milepost.documents.ingestion", "ingestion", "documents"),
-    "extraction": ("milepost.documents.extraction", "extraction", "documents"),
-    "reindex": ("milepost.documents.reindex", "reindex", "documents"),
-    "clustering": ("milepost.documents.clustering", "clustering", "documents"),
-}
-"""Job type -> module, function, extra."""
+BUILT_IN: Final = ("ingestion", "extraction", "reindex", "clustering")
+"""The types of `milepost.documents`: each a module there, with a function of its name."""
 
 NEXT_STEPS: Final = {
-    "ingestion": ('milepost search "..."', "ask the documents something"),
+    "ingestion": [('milepost search "..."', "ask the documents something")],
+    "extraction": [
+        ("milepost entities", "what the documents speak of"),
+        ("milepost neighbours NAME", "what it is related to"),
+    ],
+    "reindex": [('milepost search "..."', "ask the documents something")],
+    "clustering": [("milepost communities", "what belongs together")],
 }
 
 
@@ -57,22 +57,46 @@ def find_type(job_type: str, app: str | None = None) -> LocalType:
             handler = handlers[job_type]
             known = handler.parameters
             return LocalType(job_type, handler.function, known.schema, known.read, known.secrets)
-    if job_type not in BUILT_IN or find_spec(BUILT_IN[job_type][0]) is None:
-        names = [name for name, (module, _, _) in BUILT_IN.items() if find_spec(module) is not None]
-        if app is not None:
-            names = [*load_app(app).handlers, *names]
+    if job_type not in BUILT_IN:
+        names = [*(load_app(app).handlers if app is not None else ()), *BUILT_IN]
         hint = "" if app is not None else "; your own are found with --app MODULE:APP"
         raise click.UsageError(f"no job type {job_type!r} here: there are {', '.join(names)}{hint}")
-    module, name, extra = BUILT_IN[job_type]
     try:
-        function = getattr(import_module(module), name)
+        function = getattr(import_module(f"milepost.documents.{job_type}"), job_type)
     except ModuleNotFoundError as missing:
         if missing.name is not None and missing.name.partition(".")[0] == "milepost":
             raise
-        raise MissingExtra(extra, f"the job type {job_type!r}") from missing
+        raise MissingExtra("documents", f"the job type {job_type!r}") from missing
     function = getattr(function, "function", function)
     parameters = parameters_of(function)
     return LocalType(job_type, function, parameters.schema, parameters.read, parameters.secrets)
+
+
+def built_in_jobs(place: str) -> Any:
+    """A Jobs with milepost's own types. Raises MissingExtra."""
+    from milepost.app import Jobs
+    from milepost.core.errors import MissingExtra
+
+    try:
+        from milepost.documents.jobs import HANDLERS
+    except ModuleNotFoundError as missing:
+        if missing.name is not None and missing.name.partition(".")[0] == "milepost":
+            raise
+        raise MissingExtra("documents", "milepost's own job types") from missing
+    jobs = Jobs(place)
+    for name, function in HANDLERS.items():
+        jobs.job(name)(function)
+    return jobs
+
+
+def moved(jobs: Any, place: str) -> Any:
+    """The handlers of a Jobs, on another store."""
+    from milepost.app import Jobs
+
+    there = Jobs(place)
+    for handler in jobs.handlers.values():
+        there.handlers.add(handler)
+    return there
 
 
 def load_app(app: str) -> Any:
@@ -91,3 +115,10 @@ def load_app(app: str) -> Any:
     if found is None or not hasattr(found, "handlers"):
         raise click.UsageError(f"{module}:{name or 'jobs'} is not a Jobs object; write MODULE:APP, as in myapp:jobs")
     return found
+
+
+def absolute_paths(job_type: str, params: dict[str, Any]) -> dict[str, Any]:
+    """The same files whatever folder they are named from: for milepost's own types, which take `paths`."""
+    if job_type in BUILT_IN and isinstance(params.get("paths"), list):
+        return {**params, "paths": [os.path.abspath(os.path.expanduser(path)) for path in params["paths"]]}
+    return params

@@ -48,6 +48,9 @@ GROUPS: dict[str, dict[str, Entry]] = {
     },
     "Documents": {
         "search": Entry("search", "Search the ingested documents."),
+        "entities": Entry("graph", "List what the documents speak of."),
+        "neighbours": Entry("graph", "List what an entity is related to."),
+        "communities": Entry("graph", "List what belongs together."),
     },
     "Look after": {
         "doctor": Entry("doctor", "Examine the store."),
@@ -68,11 +71,12 @@ class Program(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import a command's module and take the command of that name from it."""
+        """Import a command's module and take its `command`, or the one of that name where it has several."""
         entry = COMMANDS.get(cmd_name)
         if entry is None:
             return None
-        command = getattr(import_module(f"milepost.cli.commands.{entry.module}"), "command", None)
+        module = import_module(f"milepost.cli.commands.{entry.module}")
+        command = getattr(module, "command", None) or getattr(module, cmd_name, None)
         assert isinstance(command, click.Command), f"{entry.module}.command is the command"
         return command
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import signal
 from contextlib import AbstractContextManager
 from typing import Any
@@ -17,7 +16,7 @@ from milepost.cli.drawing.console import MUTED, STYLES, clean, glyph, is_live
 from milepost.cli.drawing.results import print_value
 from milepost.cli.drawing.views import JsonView, LiveView, PlainView, say
 from milepost.cli.execution import Execution
-from milepost.cli.known_types import BUILT_IN, NEXT_STEPS, find_type
+from milepost.cli.known_types import NEXT_STEPS, absolute_paths, find_type
 from milepost.cli.naming import typed_id
 from milepost.cli.session import Session, current, session_options
 from milepost.cli.words import labels_of
@@ -43,10 +42,7 @@ def command(job_type: str, words: tuple[str, ...], app: str | None, labels: tupl
     """
     session = current()
     local = find_type(job_type, app)
-    params = fill(job_type, local.schema, words)
-    if job_type in BUILT_IN and isinstance(params.get("paths"), list):
-        # The same files named from another folder are the same job.
-        params["paths"] = [os.path.abspath(os.path.expanduser(path)) for path in params["paths"]]
+    params = absolute_paths(job_type, fill(job_type, local.schema, words))
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     return run_here(session, Execution(session, local, params, labels_of(labels)))
 
@@ -125,8 +121,7 @@ def _print_end(session: Session, job: Job) -> None:
 def _next_steps(job: Job, short: str) -> list[tuple[str, str]]:
     show = (f"milepost show {short}", "all that is known of this job")
     if job.status is JobStatus.COMPLETED:
-        known = NEXT_STEPS.get(job.job_type)
-        return [*([known] if known else []), show, ("milepost ls", "all jobs")]
+        return [*NEXT_STEPS.get(job.job_type, ()), show, ("milepost ls", "all jobs")]
     if job.status is JobStatus.FAILED:
         return [
             (f"milepost show {short}", "the traceback and the crash report"),

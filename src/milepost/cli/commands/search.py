@@ -13,8 +13,8 @@ import click
 from milepost.cli import exits
 from milepost.cli.drawing.console import MUTED, clean
 from milepost.cli.drawing.views import say
+from milepost.cli.reading_documents import documents_answer
 from milepost.cli.session import Session, current, session_options
-from milepost.core.errors import MilepostError, MissingExtra
 
 if TYPE_CHECKING:
     from milepost.documents.store.records import Hit
@@ -32,7 +32,10 @@ LINES, WIDTH = 3, 100
 def command(words: tuple[str, ...], hits: int, database: str | None) -> int:
     """Search the ingested documents by meaning, best first."""
     session = current()
-    found = _search(" ".join(words), hits, database)
+    with documents_answer():
+        from milepost.documents.searching import search
+
+        found = search(" ".join(words), hits, database=database)
     if session.json:
         for hit in found:
             say(json.dumps(asdict(hit), ensure_ascii=False))
@@ -45,21 +48,6 @@ def command(words: tuple[str, ...], hits: int, database: str | None) -> int:
             session.console.print()
         _print(session, hit)
     return exits.OK
-
-
-def _search(query: str, hits: int, database: str | None) -> list[Hit]:
-    try:
-        from milepost.documents.searching import search
-
-        return search(query, hits, database=database)
-    except MilepostError:
-        raise
-    except ModuleNotFoundError as missing:
-        if missing.name is not None and missing.name.partition(".")[0] == "milepost":
-            raise
-        raise MissingExtra("documents", "milepost search") from missing
-    except (ValueError, OSError) as error:
-        raise click.ClickException(" ".join(str(error).split())) from None
 
 
 def _print(session: Session, hit: Hit) -> None:

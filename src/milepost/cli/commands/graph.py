@@ -1,0 +1,83 @@
+"""`milepost entities`, `neighbours`, `communities`: what extraction and clustering have found in the documents."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any, TypeVar
+
+import click
+
+from milepost.cli import exits, wording
+from milepost.cli.drawing.grids import print_rows
+from milepost.cli.drawing.views import say
+from milepost.cli.reading_documents import documents_answer
+from milepost.cli.session import current, session_options
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _options(function: F) -> F:
+    function = click.option(
+        "--database", metavar="PATH|URL", help="Document store (default: MILEPOST_DOCUMENTS, else the user's own)."
+    )(function)
+    return click.option("-n", "--limit", type=click.IntRange(1, 10_000), default=30, show_default=True)(function)
+
+
+@click.command("entities")
+@click.argument("text", metavar="[NAME]", default="")
+@_options
+@session_options
+def entities(text: str, limit: int, database: str | None) -> int:
+    """List entities by the number of chunks that mention them; with NAME those whose name contains it."""
+    with documents_answer():
+        from milepost.documents.searching import entities as ask
+
+        found = ask(text, limit=limit, database=database)
+    rows = [(e.name, e.label, wording.number(e.chunks), wording.number(e.mentions)) for e in found]
+    return _print(found, ("NAME", "LABEL", "CHUNKS", "MENTIONS"), rows, "CHUNKS MENTIONS", "extraction")
+
+
+@click.command("neighbours")
+@click.argument("words", metavar="NAME...", nargs=-1, required=True)
+@click.option("--hops", type=click.IntRange(1, 4), default=1, show_default=True, help="How many relations away.")
+@_options
+@session_options
+def neighbours(words: tuple[str, ...], hops: int, limit: int, database: str | None) -> int:
+    """List the entities that an entity is related to, nearest and heaviest first."""
+    with documents_answer():
+        from milepost.documents.searching import neighbours as ask
+
+        found = ask(" ".join(words), hops=hops, limit=limit, database=database)
+    rows = [(n.entity.name, n.entity.label, str(n.hops), wording.number(n.weight), ", ".join(n.types)) for n in found]
+    return _print(found, ("NAME", "LABEL", "HOPS", "CHUNKS", "RELATIONS"), rows, "HOPS CHUNKS", "extraction")
+
+
+@click.command("communities")
+@click.option("--of", type=click.Choice(["entities", "chunks"]), default="entities", show_default=True)
+@click.option("--level", type=click.IntRange(0), help="Only this level; 0 is the finest.")
+@_options
+@session_options
+def communities(of: str, level: int | None, limit: int, database: str | None) -> int:
+    """List communities by level and size."""
+    with documents_answer():
+        from milepost.documents.searching import communities as ask
+
+        found = ask(of, level=level, limit=limit, database=database)
+    rows = [(c.label, wording.number(c.size), str(c.level), c.community_id) for c in found]
+    return _print(found, ("LABEL", "SIZE", "LEVEL", "ID"), rows, "SIZE LEVEL", "clustering")
+
+
+def _print(
+    found: Sequence[Any], heading: tuple[str, ...], rows: Sequence[tuple[str, ...]], right: str, job: str
+) -> int:
+    session = current()
+    if session.json:
+        for one in found:
+            say(json.dumps(asdict(one), ensure_ascii=False))
+    elif not found:
+        session.console.print(f"Nothing found. Was it made? milepost run {job}")
+    else:
+        print_rows(session, heading, rows, right=right)
+    return exits.OK
