@@ -14,7 +14,7 @@ The test of a store is two factories, each a fixture that gives a function which
 A store for which a scenario cannot hold says so at its own test, by overriding the method with the reason.
 """
 
-from milepost.testing.conformance.beside import BesideMemory
+from milepost.testing.conformance.agreeing import Agreeing
 from milepost.testing.conformance.cells import Cells
 from milepost.testing.conformance.claims import Claims, Waking
 from milepost.testing.conformance.keeping import Batches, Keeping
@@ -34,6 +34,6 @@ __all__ = ["Conformance"]
 
 class Conformance(
     Language, Cells, Runs, Stopping, Leases, Claims, Waking, Lists, Placed, Events, Feed, Sweeping, Retention,
-    Repeats, Batches, Keeping, Sharing, OnTheShelf, Itself, BesideMemory,
+    Repeats, Batches, Keeping, Sharing, OnTheShelf, Itself, Agreeing,
 ):  # fmt: skip
     """All scenarios."""

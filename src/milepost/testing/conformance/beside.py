@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import os
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
-import pytest
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from milepost.core import lifecycle as plans
 from milepost.core.change import Change, fit
@@ -27,10 +24,8 @@ from milepost.stores.protocol import Applied, Claim, Pass, Select, Store, Write
 from milepost.testing.clock import FrozenClock
 from milepost.testing.conformance.cells import CRASH, FAILURE, PLANS
 from milepost.testing.conformance.harness import (
-    FACES,
     LONG,
     Factory,
-    Scenarios,
     World,
     caller_job,
     engine_job,
@@ -38,71 +33,23 @@ from milepost.testing.conformance.harness import (
     worker_job,
 )
 from milepost.testing.conformance.invariants import check_record
-from milepost.testing.conformance.lists import check_lists
-
-T = TypeVar("T")
-
-IDS = [f"j{n}" for n in range(5)]
-QUEUES = ("q", "r")
-AHEAD = str(1 << 52)
-HOUR = 3600.0
-MOMENTS = frozenset(("created", "started", "completed", "updated", "checkpoint_at", "stop_at", "stopped"))
-DEADLINES = frozenset(("lease", "stale", "not_before", "not_after"))
-TOKENS = frozenset(("token", "stop_token"))
-
-WRITES = [name for name in PLANS if name not in ("create", "create (caller)", "track")]
-SELECTS = [
-    Select(),
-    Select(stalled=True),
-    Select(types=("t",)),
-    Select(types=("t", "u"), statuses=("pending", "failed")),
-    *(Select(statuses=(status,)) for status in plans.ANY),
-    Select(labels=(("owner", "ana"),)),
-    Select(labels=(("owner", "ana"), ("tenant", "x"))),
-    Select(labels=(("tenant", "x"),), statuses=("pending",)),
-]
-
-job_ids = st.sampled_from(IDS)
-which_token = st.sampled_from(["newest", "newest", "newest", "older", "forged"])
-leases = st.sampled_from([0, LONG, LONG])
-writes = st.tuples(job_ids, st.sampled_from(WRITES), which_token)
-births = st.fixed_dictionaries(
-    {
-        "driver": st.sampled_from(["worker", "worker", "caller", "engine"]),
-        "type": st.sampled_from(["t", "t", "u"]),
-        "queue": st.sampled_from(QUEUES),
-        "priority": st.sampled_from(["-1", "0", "0", "2", "10"]),
-        "unique_key": st.sampled_from(["", "", "k", "l"]),
-        "labels": st.sampled_from(["", "owner=ana", "owner=ana\x1ftenant=x", "owner=bob"]),
-        "when": st.sampled_from([{}, {}, {}, {"not_before": "1"}, {"not_before": AHEAD}, {"not_after": "1"}]),
-        "extra": st.sampled_from([{}, {}, {"on_lost": "fail"}, {"stale_after": "0"}, {"stale_after": "0", "on_stale": "fail"}]),
-    }
+from milepost.testing.conformance.lists import check_lists, position
+from milepost.testing.conformance.sides import (
+    HOUR,
+    IDS,
+    QUEUES,
+    SELECTS,
+    WRITES,
+    Side,
+    births,
+    job_ids,
+    leases,
+    plain_answer,
+    which_token,
+    writes,
 )  # fmt: skip
 
-
-class Side:
-    """One of the two stores, with what only it knows: its tokens and its versions."""
-
-    def __init__(self, store: Store, run: Callable[[Coroutine[Any, Any, Any]], Any]) -> None:
-        self.store = store
-        self.run = run
-        self.tokens: dict[str, str] = {}
-        self.versions: dict[str, int | None] = {}
-
-    def plain(self, job: Job | None, now: int) -> dict[str, str] | None:
-        """A record without what the two may differ in."""
-        if job is None:
-            return None
-        record = dict(job.record)
-        for name in TOKENS & set(record):
-            self.tokens.setdefault(record[name].partition(":")[2], record[name])
-            record[name] = record[name].partition(":")[2]
-        for name in MOMENTS & set(record):
-            assert int(record[name]) <= now, f"{name} is ahead of the store's clock"
-            record[name] = "some moment"
-        for name in DEADLINES & set(record):
-            record[name] = "past" if int(record[name]) <= now else "ahead"
-        return record
+T = TypeVar("T")
 
 
 class Beside(RuleBasedStateMachine):
@@ -188,7 +135,7 @@ class Beside(RuleBasedStateMachine):
             lambda side: side.store.apply(
                 [Write(job_id, build(side)) for job_id, build in changes], claim(side) if claim is not None else None
             ),
-            _plain_answer,
+            plain_answer,
         )
         if claim is not None:
             wish = claim(self.model)
@@ -307,7 +254,7 @@ class Beside(RuleBasedStateMachine):
                 [(j, side.tokens.get(n, f"1:{n}")) for j, n in pairs],
                 micros,
             ),
-            lambda side, answer, now: (_plain_answer(side, Applied(answer[0], [], None), now), answer[1]),
+            lambda side, answer, now: (plain_answer(side, Applied(answer[0], [], None), now), answer[1]),
         )
 
     @rule(act=st.booleans(), limit=st.sampled_from([1, 3, 200]))
@@ -357,7 +304,6 @@ class Beside(RuleBasedStateMachine):
     @rule(select=st.sampled_from(SELECTS), limit=st.integers(1, 4), skip=st.integers(0, 3))
     def read(self, select: Select, limit: int, skip: int) -> None:
         """A page of a list, perhaps after a cursor; and how many there are."""
-        from milepost.testing.conformance.lists import position
 
         async def page(side: Side) -> object:
             head = await side.store.select(select, skip) if skip else []
@@ -429,40 +375,6 @@ class Beside(RuleBasedStateMachine):
         return [(e.job_id, e.version, e.kind) for e in feed.events]
 
 
-def _plain_answer(side: Side, answer: Applied, now: int) -> object:
-    outcomes = [(o.case, o.repeated, o.holder, side.plain(o.job, now)) for o in answer.outcomes]
-    return outcomes, [(job.job_id, side.plain(job, now)) for job in answer.claimed], answer.next_due
-
-
 async def _awaited(opened: Any) -> Store:
     store: Store = await opened
     return store
-
-
-DEEP = os.environ.get("CONFORMANCE_DEPTH", "quick") == "deep"
-
-
-class BesideMemory(Scenarios):
-    """The machine, on both faces. CONFORMANCE_DEPTH=deep makes up many more and longer histories."""
-
-    @pytest.mark.parametrize("face", FACES)
-    def test_it_answers_as_the_memory_store_does(self, face: str, request: pytest.FixtureRequest) -> None:
-        machine = type(
-            "Beside_" + face,
-            (Beside,),
-            {
-                "factory": staticmethod(request.getfixturevalue(face)),
-                "clock": request.getfixturevalue("clock"),
-                "blocking": face == "blocking",
-            },
-        )
-        quick = settings(
-            max_examples=500 if DEEP else 60,
-            stateful_step_count=80 if DEEP else 50,
-            deadline=None,
-            suppress_health_check=list(HealthCheck),
-            phases=(Phase.explicit, Phase.generate, Phase.shrink),
-            derandomize=not DEEP,
-            database=None,
-        )
-        run_state_machine_as_test(machine, settings=quick)
