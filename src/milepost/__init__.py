@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from milepost.app import AsyncJobs as AsyncJobs
     from milepost.app import Jobs as Jobs
+    from milepost.client import AsyncClient as AsyncClient
+    from milepost.client import Client as Client
     from milepost.core.errors import DuplicateJob as DuplicateJob
     from milepost.core.errors import IllegalTransition as IllegalTransition
     from milepost.core.errors import InvalidInput as InvalidInput
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "client": ("AsyncClient", "Client"),
     "app": ("AsyncJobs", "Jobs"),
     "core.errors": (
         "DuplicateJob",

@@ -134,8 +134,13 @@ class RetryBody(Asked):
 
 
 class SubmitBody(Asked):
-    """A job for the workers."""
+    """A job for the workers; or, with `driver` caller, one that its caller drives with `PATCH /api/jobs/{job_id}`."""
 
+    driver: Literal["worker", "caller"] = "worker"
+    stale_after: float | None = Field(None, gt=0, le=365 * 86400, description="Only of a job that its caller drives")
+    on_stale: Literal["flag", "fail"] | None = None
+    parent_id: str | None = Field(None, max_length=128)
+    on_lost: Literal["retry", "fail"] | None = None
     job_type: str = Field(min_length=1, max_length=128, examples=["ingestion"])
     params: dict[str, Json] = Field(default_factory=dict, examples=[{"path": "report.pdf"}])
     metadata: dict[str, Json] | None = None
@@ -148,6 +153,16 @@ class SubmitBody(Asked):
     timeout: float | None = Field(None, gt=0, le=365 * 86400)
     unique_key: str | None = Field(None, min_length=1, max_length=512)
     on_duplicate: Literal["return", "refuse", "supersede"] = "return"
+
+
+class UpdateBody(Asked):
+    """What a caller says of its own job; what is left out stays."""
+
+    status: Status | None = None
+    progress: float | None = None
+    message: str | None = Field(None, max_length=100_000)
+    error: str | None = Field(None, max_length=100_000)
+    result: Json = None
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:

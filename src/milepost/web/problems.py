@@ -71,19 +71,22 @@ def of(error: Exception) -> Response | None:
 
 
 def _ours(error: MilepostError) -> Response:
+    name = type(error).__name__
     match error:
         case JobNotFound():
             return of(missing()) or response(404, "Job not found")
         case FilterError():
-            return response(422, error.problem, filter=error.text, position=error.position)
+            return response(422, error.problem, filter=error.text, position=error.position, error=name)
         case InvalidInput():
-            return response(422, str(error), field=error.field)
+            return response(422, str(error), field=error.field, error=name)
         case UnknownJobType():
-            return response(422, str(error))
+            return response(422, str(error), job_type=error.job_type, known=list(error.known), error=name)
         case DuplicateJob():
-            return response(409, str(error), job_id=error.job.job_id if error.job is not None else None)
+            return response(409, str(error), job_id=error.job.job_id if error.job is not None else None, error=name)
         case IllegalTransition() | JobIsLeased() | Refused():
-            return response(409, str(error), job_status=error.job.status.value if error.job is not None else None)
+            return response(
+                409, str(error), job_status=error.job.status.value if error.job is not None else None, error=name
+            )
         case StoreFull():
             return response(507, "The store is full; it accepts no new data", {"Retry-After": "30"})
         case OutcomeUnknown():

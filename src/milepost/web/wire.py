@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from functools import lru_cache
 from json.encoder import encode_basestring
 from typing import Any
 
@@ -19,6 +20,8 @@ from milepost.stores.filters import title
 
 _quoted: Callable[[str], str] = encode_basestring
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+_check = json.JSONDecoder(parse_constant=from_json).decode
+"""Raises ValueError for what is not JSON: `from_json` refuses the constants that Python's own reader would take."""
 _SHORT_WAY = frozenset({"pending", "running", "completed", "failed", "cancelled"})
 
 
@@ -52,13 +55,19 @@ def _raw(record: Mapping[str, str], name: str) -> str:
     value = record.get(name)
     if value is None:
         return "null"
-    from_json(value)
+    _check(value)
     return value
 
 
 def _time(record: Mapping[str, str], name: str) -> str:
     value = record.get(name)
-    return "null" if value is None else f'"{moment(int(value)).isoformat()}"'
+    return "null" if value is None else _instant(value)
+
+
+@lru_cache(maxsize=8192)
+def _instant(micros: str) -> str:
+    """A time of the store as JSON. Remembered, because a client that polls asks for the same ones again and again."""
+    return f'"{moment(int(micros)).isoformat()}"'
 
 
 def _whole(record: Mapping[str, str], name: str, empty: int = 0) -> int:

@@ -30,35 +30,7 @@ def add_jobs(router: APIRouter, site: Site) -> None:
     read, write = [site.gate.need(READ)], [site.gate.need(WRITE)]
     cancel, delete = [site.gate.need(CANCEL)], [site.gate.need(DELETE)]
 
-    @router.get(
-        "/api/jobs",
-        dependencies=read,
-        response_model=models.JobList,
-        responses=models.problems(),
-        tags=["jobs"],
-        summary="List jobs, newest first",
-    )
-    async def list_jobs(
-        request: Request,
-        job_type: TEXTS = [],  # noqa: B006 - FastAPI copies it
-        status: TEXTS = [],  # noqa: B006
-        limit: Annotated[int, Query(ge=1)] = LIST_LIMIT,
-        q: Annotated[str, Query(max_length=2000, description="A filter, such as `status:failed created:1d`")] = "",
-        label: TEXTS = [],  # noqa: B006
-        created_after: datetime | None = None,
-        created_before: datetime | None = None,
-        cursor: Annotated[str | None, Query(max_length=400)] = None,
-    ) -> Response:
-        wanted = Wanted(q, tuple(job_type), tuple(status), tuple(label), created_after, created_before)
-        found = wanted.filter()
-        page = await site.manager.find(who(request).within(found.query), min(limit, LIST_LIMIT_MAX), cursor or None)
-        headers = {"Cache-Control": "no-store"}
-        if page.next_cursor is not None:
-            # Relative to the request, so that a prefix that a proxy has stripped does not matter.
-            following = request.url.include_query_params(cursor=page.next_cursor)
-            headers["Link"] = f'<?{following.query}>; rel="next"'
-        return Response(list_bytes(page, found.reads), 200, headers, JSON)
-
+    # First, because routes are tried in their order and this one is asked for most.
     async def answer_job(request: Request, job_id: str) -> Response:
         job = await site.store.get(job_id)
         if job is None or not who(request).sees(job):
@@ -90,6 +62,35 @@ def add_jobs(router: APIRouter, site: Site) -> None:
     if hasattr(site.gate.auth, "principal"):
         set_direct(get_job, site, answer_job)
 
+    @router.get(
+        "/api/jobs",
+        dependencies=read,
+        response_model=models.JobList,
+        responses=models.problems(),
+        tags=["jobs"],
+        summary="List jobs, newest first",
+    )
+    async def list_jobs(
+        request: Request,
+        job_type: TEXTS = [],  # noqa: B006 - FastAPI copies it
+        status: TEXTS = [],  # noqa: B006
+        limit: Annotated[int, Query(ge=1)] = LIST_LIMIT,
+        q: Annotated[str, Query(max_length=2000, description="A filter, such as `status:failed created:1d`")] = "",
+        label: TEXTS = [],  # noqa: B006
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        cursor: Annotated[str | None, Query(max_length=400)] = None,
+    ) -> Response:
+        wanted = Wanted(q, tuple(job_type), tuple(status), tuple(label), created_after, created_before)
+        found = wanted.filter()
+        page = await site.manager.find(who(request).within(found.query), min(limit, LIST_LIMIT_MAX), cursor or None)
+        headers = {"Cache-Control": "no-store"}
+        if page.next_cursor is not None:
+            # Relative to the request, so that a prefix that a proxy has stripped does not matter.
+            following = request.url.include_query_params(cursor=page.next_cursor)
+            headers["Link"] = f'<?{following.query}>; rel="next"'
+        return Response(list_bytes(page, found.reads), 200, headers, JSON)
+
     @router.post(
         "/api/jobs/{job_id}/cancel",
         dependencies=cancel,
@@ -104,8 +105,23 @@ def add_jobs(router: APIRouter, site: Site) -> None:
             await site.manager.cancel_job(job_id, body.reason if body is not None else None, by=who(request).id)
         except IllegalTransition as refused:
             status = refused.job.status.value if refused.job is not None else None
-            raise Problem(400, str(refused), job_status=status) from None
+            raise Problem(400, str(refused), job_status=status, error="IllegalTransition") from None
         return Response(encoded({"message": "Job cancelled", "job_id": job_id}), media_type=JSON)
+
+    @router.patch(
+        "/api/jobs/{job_id}",
+        dependencies=write,
+        response_model=models.JobRecord,
+        responses=models.problems(404, 409),
+        tags=["jobs"],
+        summary="Write the status and progress of a job that its caller drives",
+    )
+    async def update_job(request: Request, job_id: str, body: models.UpdateBody) -> Response:
+        await site.visible(request, job_id)
+        values = body.model_dump(exclude_unset=True)
+        await site.manager.update_job(job_id, **values)
+        job = await site.visible(request, job_id)
+        return Response(job_bytes(job), media_type=JSON)
 
     @router.delete(
         "/api/jobs/{job_id}",

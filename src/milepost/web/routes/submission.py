@@ -41,6 +41,7 @@ def add_submission(router: APIRouter, site: Site) -> None:
     )
     async def submit(request: Request, body: models.SubmitBody) -> Response:
         principal = who(request)
+        refuse_misplaced(body)
         options = options_of(body, principal, request)
         key = request.headers.get("idempotency-key")
 
@@ -88,6 +89,8 @@ def options_of(body: models.SubmitBody, principal: Principal, request: Request) 
         "not_after": body.not_after,
         "max_attempts": body.max_attempts,
         "timeout": body.timeout,
+        "on_lost": body.on_lost,
+        "parent_id": body.parent_id if body.driver == "worker" else None,
         "unique_key": unique_key,
         "trace": trace if _TRACE.match(trace) else None,
     }
@@ -97,9 +100,48 @@ def options_of(body: models.SubmitBody, principal: Principal, request: Request) 
 async def _record(site: Site, body: models.SubmitBody, options: dict[str, Any]) -> Job:
     """Record the job. When a request is repeated after a lost answer, its id is there already: it is that job."""
     try:
+        if body.driver == "caller":
+            return await _create(site, body, options)
         return await site.manager.submit(body.job_type, body.params, **options)
     except DuplicateJob as refused:
         mine = body.job_id is None and refused.job is not None and refused.job.job_id == options["job_id"]
         if mine and refused.job is not None:
             return refused.job
         raise
+
+
+_OF_WORKERS = frozenset(("params", "priority", "not_before", "not_after", "max_attempts", "timeout", "on_lost"))
+_OF_CALLERS = frozenset(("stale_after", "on_stale"))
+
+
+async def _create(site: Site, body: models.SubmitBody, options: dict[str, Any]) -> Job:
+    """Record a job that its caller drives, as `create_job` does."""
+    try:
+        return await site.manager.create_job(
+            options["job_id"],
+            body.job_type,
+            body.metadata,
+            labels=options.get("labels"),
+            unique_key=options.get("unique_key"),
+            stale_after=body.stale_after,
+            on_stale=body.on_stale,
+            parent_id=body.parent_id,
+            trace=options.get("trace"),
+        )
+    except DuplicateJob as refused:
+        holder = refused.job
+        key = options.get("unique_key")
+        asked = "on_duplicate" in body.model_fields_set and body.on_duplicate == "return"
+        if asked and key is not None and holder is not None and holder.unique_key == key:
+            return holder
+        raise
+
+
+def refuse_misplaced(body: models.SubmitBody) -> None:
+    """Refuse what belongs to the other kind of job. Raises InvalidInput."""
+    misplaced = body.model_fields_set & (_OF_WORKERS if body.driver == "caller" else _OF_CALLERS)
+    if body.driver == "caller" and body.on_duplicate == "supersede":
+        misplaced.add("on_duplicate")
+    if misplaced:
+        whose = "workers run" if body.driver == "caller" else "its caller drives"
+        raise InvalidInput(min(misplaced), f"belongs to a job that {whose}")

@@ -1,0 +1,168 @@
+"""Speaking HTTP: a request is a value, sent over httpx in its blocking or its asynchronous edition, again where that is
+safe. Owns retries, `Retry-After` and timeouts; knows no job.
+
+A request that may not be repeated is repeated only when it certainly was not carried out: the connection failed, or
+the server says that it could not reach its store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import httpx
+
+from milepost.client.answers import error_of
+from milepost.core.defaults import RETRY_BUDGET
+from milepost.core.errors import OutcomeUnknown, StoreUnavailable
+
+TIMEOUT = 30.0
+STREAM_SILENCE = 45.0
+"""The server comments every 15 s: three of them missing, and the connection is taken for dead."""
+PAUSE_MAX = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request. `safe`: it may be sent again. `job_id` is what a 404 is about."""
+
+    method: str
+    path: str
+    params: dict[str, Any] = field(default_factory=dict)
+    body: Any = None
+    headers: dict[str, str] = field(default_factory=dict)
+    safe: bool = True
+    job_id: str | None = None
+    accepts: tuple[int, ...] = ()
+    """Statuses that are answers beside the 200s."""
+    timeout: float = TIMEOUT
+
+
+class Port(Protocol):
+    """httpx, in one of its editions."""
+
+    async def request(self, call: Call) -> httpx.Response:
+        """Send once."""
+
+    def lines(self, call: Call) -> Any:
+        """Open a stream: an asynchronous context manager of (status, body of an error, lines)."""
+
+    async def pause(self, seconds: float) -> None:
+        """Wait."""
+
+    async def close(self) -> None:
+        """Give back connections."""
+
+
+def _options(call: Call) -> dict[str, Any]:
+    options: dict[str, Any] = {"params": call.params, "headers": call.headers, "timeout": call.timeout}
+    if call.body is not None:
+        options["json"] = call.body
+    return options
+
+
+class AsyncPort:
+    """Over httpx.AsyncClient."""
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self._client = client
+
+    async def request(self, call: Call) -> httpx.Response:
+        """See Port."""
+        return await self._client.request(call.method, call.path, **_options(call))
+
+    @asynccontextmanager
+    async def lines(self, call: Call) -> AsyncIterator[tuple[int, bytes, AsyncIterator[str]]]:
+        """See Port."""
+        async with self._client.stream(call.method, call.path, **_options(call)) as answer:
+            body = b"" if answer.status_code == 200 else await answer.aread()
+            yield answer.status_code, body, answer.aiter_lines()
+
+    async def pause(self, seconds: float) -> None:
+        """See Port."""
+        await asyncio.sleep(seconds)
+
+    async def close(self) -> None:
+        """See Port."""
+        await self._client.aclose()
+
+
+class BlockingPort:
+    """Over httpx.Client; its coroutines never suspend, and `drive` steps them."""
+
+    def __init__(self, client: httpx.Client) -> None:
+        self._client = client
+
+    async def request(self, call: Call) -> httpx.Response:
+        """See Port."""
+        return self._client.request(call.method, call.path, **_options(call))
+
+    @asynccontextmanager
+    async def lines(self, call: Call) -> AsyncIterator[tuple[int, bytes, AsyncIterator[str]]]:
+        """See Port."""
+        with self._client.stream(call.method, call.path, **_options(call)) as answer:
+            body = b"" if answer.status_code == 200 else answer.read()
+
+            async def lines() -> AsyncIterator[str]:
+                for line in answer.iter_lines():
+                    yield line
+
+            yield answer.status_code, body, lines()
+
+    async def pause(self, seconds: float) -> None:
+        """See Port."""
+        time.sleep(seconds)  # noqa: ASYNC251 - this edition blocks, and that is what it is for
+
+    async def close(self) -> None:
+        """See Port."""
+        self._client.close()
+
+
+async def send(port: Port, call: Call) -> httpx.Response:
+    """The answer to a request, repeated within 30 s where that is safe. Raises the error that the answer stands for."""
+    deadline = time.monotonic() + RETRY_BUDGET
+    tries = 0
+    while True:
+        tries += 1
+        wait: float | None = None
+        try:
+            answer = await port.request(call)
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+            problem: Exception = StoreUnavailable(f"the server cannot be reached: {error}")
+            problem.__cause__ = error
+        except httpx.TransportError as error:
+            text = f"{call.method} {call.path}: no answer ({type(error).__name__})"
+            problem = StoreUnavailable(text) if call.safe else OutcomeUnknown(f"{text}; it may have been carried out")
+            problem.__cause__ = error
+            if not call.safe:
+                raise problem from error
+        else:
+            if answer.is_success or answer.status_code in call.accepts:
+                return answer
+            problem = error_of(answer.status_code, answer.content, call.job_id)
+            again = answer.status_code == 429 or (
+                answer.status_code in (502, 503, 504) and (call.safe or not isinstance(problem, OutcomeUnknown))
+            )
+            if not again:
+                raise problem
+            wait = retry_after(answer)
+        wait = pause(tries) if wait is None else wait
+        if time.monotonic() + wait > deadline:
+            raise problem
+        await port.pause(wait)
+
+
+def retry_after(answer: httpx.Response) -> float | None:
+    """The seconds of `Retry-After`."""
+    text = answer.headers.get("retry-after", "")
+    return float(text) if text.isdigit() else None
+
+
+def pause(tries: int) -> float:
+    """How long to wait before the next try: doubling, with full jitter, at most 10 s."""
+    return random.uniform(0.05, min(PAUSE_MAX, 0.2 * 2.0**tries))

@@ -1,0 +1,193 @@
+"""The clients against a real server: the managers' methods, their errors, and a watch that outlives its connection."""
+
+from __future__ import annotations
+
+import inspect
+import signal
+import threading
+import time
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from milepost import (
+    AsyncJobManager,
+    DuplicateJob,
+    IllegalTransition,
+    InvalidInput,
+    JobManager,
+    JobNotFound,
+    JobStatus,
+    StoreUnavailable,
+    WaitTimeout,
+)
+from milepost.client import AccessDenied, AsyncClient, Client
+from milepost.core.errors import FilterError
+from milepost.web import auth, create_app
+from tests.web.server import Server, free_port
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with Server() as server:
+        yield server
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[Client]:
+    with Client(server.url) as client:
+        yield client
+
+
+def test_the_originals_five(client: Client) -> None:
+    job = client.create_job(job_type="ingestion", metadata={"file_path": "/a/b.pdf"})
+    client.update_job(job.job_id, status=JobStatus.RUNNING, progress=0.5, message="Half")
+
+    seen = client.get_job(job.job_id)
+
+    assert seen is not None
+    assert (seen.status, seen.progress, seen.message) == (JobStatus.RUNNING, 0.5, "Half")
+    assert seen.created_at == job.created_at
+    assert [found.job_id for found in client.list_jobs("ingestion", JobStatus.RUNNING)] == [job.job_id]
+    client.update_job(job.job_id, JobStatus.COMPLETED, result={"n": 1})
+    assert client.wait(job.job_id, timeout=5).result == {"n": 1}
+    client.delete_job(job.job_id)
+    client.delete_job(job.job_id)
+    assert client.get_job(job.job_id) is None
+
+
+def test_refusals_are_of_the_managers_classes_with_the_record(client: Client) -> None:
+    job = client.create_job("named")
+    client.cancel_job(job.job_id, "not needed")
+    with pytest.raises(IllegalTransition, match="Cannot cancel job with status cancelled") as refused:
+        client.cancel_job(job.job_id)
+    assert refused.value.job is not None
+    assert refused.value.job.receipt is not None
+    assert refused.value.job.receipt.reason == "not needed"
+    with pytest.raises(IllegalTransition):
+        client.update_job(job.job_id, progress=1.0)
+    with pytest.raises(JobNotFound, match="Job nope not found"):
+        client.cancel_job("nope")
+    with pytest.raises(JobNotFound):
+        client.update_job("nope", progress=0.1)
+    with pytest.raises(DuplicateJob):
+        client.create_job("named")
+    with pytest.raises(InvalidInput):
+        client.create_job("no spaces")
+    with pytest.raises(InvalidInput):
+        client.update_job(job.job_id, progress=float("nan"))
+    with pytest.raises(FilterError) as wrong:
+        client.find("status:done")
+    assert wrong.value.position == 7
+    with pytest.raises(InvalidInput, match="needs the store"):
+        client.track("x")
+
+
+def test_find_counts_and_walks(client: Client) -> None:
+    made = [client.create_job(job_type="walk", labels={"owner": "ana"}).job_id for _ in range(5)]
+    page = client.find("type:walk label.owner:ana", 2)
+    walked = [job.job_id for job in page.jobs]
+    while page.next_cursor is not None:
+        page = client.find("type:walk label.owner:ana", 2, page.next_cursor)
+        walked += [job.job_id for job in page.jobs]
+    assert walked == made[::-1]
+    assert client.count_jobs("walk", labels={"owner": "ana"}) == 5
+    assert client.count_jobs("walk") == 5
+
+
+def test_wait_gives_up(client: Client) -> None:
+    job = client.create_job()
+    with pytest.raises(WaitTimeout):
+        client.wait(job.job_id, timeout=0.2)
+    with pytest.raises(JobNotFound):
+        client.wait("nope", timeout=0.2)
+
+
+def test_watch_tells_each_event_to_the_last_word(client: Client, server: Server) -> None:
+    job = client.create_job()
+    watching = client.watch(job.job_id)
+    assert next(watching).kind == "snapshot"
+    server.drive("update_job", job.job_id, "running")
+    server.drive("update_job", job.job_id, "completed")
+    assert [event.kind for event in watching] == ["running", "completed"]
+    with pytest.raises(JobNotFound):
+        next(client.watch("nope"))
+
+
+def test_a_watch_outlives_the_restart_of_its_server(sqlite_url: str) -> None:
+    manager = JobManager(sqlite_url)
+    job = manager.create_job()
+    manager.update_job(job.job_id, "running")
+    port = free_port()
+    first = Server(sqlite_url, port=port).start()
+    kinds: list[tuple[str, int]] = []
+    begun = threading.Event()
+
+    def watch() -> None:
+        with Client(first.url) as client:
+            for event in client.watch(job.job_id, after=0):
+                kinds.append((event.kind, event.version))
+                begun.set()
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    assert begun.wait(20)
+    first.end(signal.SIGKILL)
+    manager.update_job(job.job_id, progress=0.5)
+    manager.cancel_job(job.job_id)
+    with Server(sqlite_url, port=port):
+        watcher.join(30)
+    manager.close()
+    assert not watcher.is_alive()
+    assert kinds == [("created", 1), ("running", 2), ("skipped", 3), ("cancelled", 4)]
+
+
+def test_a_server_that_is_away_is_a_store_that_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("milepost.client.port.RETRY_BUDGET", 0.2)
+    with Client(f"http://127.0.0.1:{free_port()}") as client, pytest.raises(StoreUnavailable, match="cannot be reached"):
+        client.get_job("x")
+
+
+async def test_a_busy_server_is_asked_again_after_the_time_that_it_says() -> None:
+    answers = [503, 200]
+    asked: list[float] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(time.monotonic())
+        if answers.pop(0) == 503:
+            return httpx.Response(503, headers={"Retry-After": "1"}, json={"detail": "busy"})
+        return httpx.Response(200, json={"jobs": [], "total": 0})
+
+    async with AsyncClient("http://t", transport=httpx.MockTransport(answer)) as client:
+        assert await client.list_jobs() == []
+    assert 0.9 < asked[1] - asked[0] < 5.0
+
+
+async def test_a_wrong_key_is_access_denied(memory: AsyncJobManager) -> None:
+    app = create_app(memory, auth=auth.api_keys())
+    async with AsyncClient("http://t", key="mp_a_b", transport=httpx.ASGITransport(app)) as client:
+        with pytest.raises(AccessDenied):
+            await client.list_jobs()
+
+
+@pytest.fixture
+async def memory() -> AsyncJobManager:
+    return AsyncJobManager("memory://")
+
+
+def public(cls: type) -> set[str]:
+    return {name for name, value in vars(cls).items() if not name.startswith("_") and inspect.isfunction(value)}
+
+
+def test_every_method_of_the_manager_is_there_with_its_parameters() -> None:
+    for name in public(AsyncJobManager) - {"track", "find"}:
+        ours, theirs = getattr(AsyncClient, name), getattr(AsyncJobManager, name)
+        assert inspect.signature(ours).parameters.keys() == inspect.signature(theirs).parameters.keys(), name
+    assert issubclass(Client, JobManager)
+
+
+@pytest.mark.parametrize("url", ["sqlite:///jobs.db", "localhost:8000", ""])
+def test_what_is_no_server_is_refused(url: str) -> None:
+    with pytest.raises(InvalidInput, match="url"):
+        Client(url)
