@@ -1,0 +1,141 @@
+"""The application that worker processes of these tests run. Handlers append to the file WORKER_LOG, so that tests see them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from milepost import JobCancelled, JobReleased, Jobs, Run, Secret
+
+jobs = Jobs()
+_never = threading.Event()
+
+
+def note(text: str) -> None:
+    """Append a line to the log of the test, in one write."""
+    with open(os.environ["WORKER_LOG"], "a") as log:
+        log.write(text + "\n")
+
+
+@jobs.job("noted")
+def noted(run: Run, text: str = "") -> dict[str, Any]:
+    """Write a line."""
+    note(f"noted {text} {os.getpid()}")
+    return {"pid": os.getpid()}
+
+
+@jobs.job("steps", max_attempts=1)
+def steps(run: Run, count: int, pause: float = 0.02) -> int:
+    """Count, with a checkpoint at each step."""
+    start = run.last_checkpoint or 0
+    note(f"began at {start} in {os.getpid()}")
+    for step in range(start, count):
+        note(f"step {step}")
+        run.checkpoint(step + 1)
+        time.sleep(pause)
+    return count
+
+
+@jobs.job("waits")
+async def waits(run: Run) -> None:
+    """Wait until stopped."""
+    note(f"waits {os.getpid()}")
+    try:
+        await asyncio.sleep(60)
+    finally:
+        note("waits ended")
+
+
+@jobs.job("deaf")
+def deaf(run: Run) -> None:
+    """Never look at anything."""
+    note(f"deaf {os.getpid()}")
+    _never.wait(60)
+
+
+@jobs.job("poison")
+def poison(run: Run, how: str = "kill") -> None:
+    """End the worker's process."""
+    note(f"poison {os.getpid()}")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@jobs.job("isolated", isolation="process", max_attempts=2)
+def isolated(run: Run, what: str, secret: Secret = Secret("")) -> Any:
+    """Do something in a child process."""
+    note(f"isolated {what} {os.getpid()}")
+    with run.stage("Working", total=100, unit="step"):
+        run.log(f"about to {what} with {secret}")
+        run.checkpoint({"what": what})
+        return _DOES[what](run, secret)
+
+
+@jobs.job("isolated-async", isolation="process")
+async def isolated_async(run: Run) -> None:
+    """Wait in a child process."""
+    note(f"isolated-async {os.getpid()}")
+    await asyncio.sleep(60)
+
+
+def _loop(run: Run, secret: str) -> None:
+    while True:
+        time.sleep(0.01)
+        run.progress(0.5, "looping")
+
+
+def _deaf(run: Run, secret: str) -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    while True:
+        time.sleep(60)
+
+
+def _family(run: Run, secret: str) -> None:
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    note(f"grandchild {child.pid}")
+    time.sleep(60)
+
+
+def _tidy(run: Run, secret: str) -> None:
+    try:
+        _loop(run, secret)
+    except (JobCancelled, JobReleased) as stop:
+        note(f"tidied up after {type(stop).__name__}")
+        raise
+
+
+def _memory(run: Run, secret: str) -> None:
+    hoard = bytearray(80 * 2**20)
+    note(f"holds {len(hoard)}")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _raise(run: Run, secret: str) -> None:
+    raise ValueError(f"this {secret} is wrong")
+
+
+_DOES = {
+    "return": lambda run, secret: {"pid": os.getpid(), "secret": len(secret), "checkpoint": run.last_checkpoint},
+    "loop": _loop,
+    "sleep": lambda run, secret: time.sleep(60),
+    "deaf": _deaf,
+    "family": _family,
+    "tidy": _tidy,
+    "memory": _memory,
+    "raise": _raise,
+    "segfault": lambda run, secret: os.kill(os.getpid(), signal.SIGSEGV),
+    "exit": lambda run, secret: os._exit(3),
+    "sys.exit": lambda run, secret: sys.exit(3),
+    "unserialisable": lambda run, secret: object(),
+}
+
+
+def lines(path: Path) -> list[str]:
+    """The lines that handlers have written."""
+    return path.read_text().splitlines()

@@ -1,0 +1,111 @@
+"""An application on each kind of store, with short times, and workers that end with their test."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from milepost import Jobs, Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+MakeJobs = Callable[..., Jobs]
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(params=["memory", "sqlite", "redis"])
+def url(request: pytest.FixtureRequest) -> str:
+    """The URL of an empty store of each kind."""
+    kind: str = request.param
+    if kind == "memory":
+        return "memory://"
+    address: str = request.getfixturevalue(f"{kind}_url")
+    return address
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def shared_url(request: pytest.FixtureRequest) -> str:
+    """The URL of an empty store that processes can share."""
+    address: str = request.getfixturevalue(f"{request.param}_url")
+    return address
+
+
+@pytest.fixture
+def namespace() -> str:
+    """A namespace that no other test has used."""
+    return f"worker{os.getpid()}-{next(_numbers)}"
+
+
+@pytest.fixture
+def make_jobs(url: str, namespace: str) -> Iterator[MakeJobs]:
+    """Make an application on the store of this test: `make_jobs(lease=0.5)`."""
+    made: list[Jobs] = []
+
+    def make(**options: Any) -> Jobs:
+        jobs = Jobs(url, options=Settings(**{"namespace": namespace, "grace": 0.5, "pulse": 0.05, **options}))
+        made.append(jobs)
+        return jobs
+
+    yield make
+    for jobs in made:
+        jobs.close()
+
+
+@pytest.fixture
+def jobs(make_jobs: MakeJobs) -> Jobs:
+    """An application without handlers yet."""
+    return make_jobs()
+
+
+class Workers:
+    """Worker processes of one application module, on one store."""
+
+    def __init__(self, url: str, namespace: str, log: Path) -> None:
+        self.environment = {
+            **os.environ,
+            "MILEPOST_URL": url,
+            "MILEPOST_NAMESPACE": namespace,
+            "MILEPOST_LEASE": "1.0",
+            "MILEPOST_SWEEP": "0.2",
+            "MILEPOST_PULSE": "0.05",
+            "MILEPOST_GRACE": "1.0",
+            "WORKER_LOG": str(log),
+            "PYTHONPATH": str(ROOT),
+        }
+        self.url = url
+        self.namespace = namespace
+        self.log = log
+        self.processes: list[subprocess.Popen[bytes]] = []
+
+    def start(self, concurrency: int = 4, app: str = "tests.worker.application", **environment: str) -> subprocess.Popen[bytes]:  # fmt: skip
+        """Start a worker process of its own."""
+        program = (
+            f"import logging; logging.basicConfig(level=20); from {app} import jobs; "
+            f"from milepost.worker import run_worker; raise SystemExit(run_worker(jobs, concurrency={concurrency}))"
+        )
+        process = subprocess.Popen([sys.executable, "-c", program], env={**self.environment, **environment}, cwd=ROOT)
+        self.processes.append(process)
+        return process
+
+    def jobs(self) -> Jobs:
+        """The same store, seen from this process; this process does not sweep for the workers."""
+        return Jobs(self.url, options=Settings(namespace=self.namespace, lease=1.0, sweep=0.2, pulse=0.05, grace=1.0))
+
+
+@pytest.fixture
+def workers(shared_url: str, namespace: str, tmp_path: Path) -> Iterator[Workers]:
+    """Worker processes on a store that they share; they are killed with the test."""
+    made = Workers(shared_url, namespace, tmp_path / "workers.log")
+    made.log.touch()
+    yield made
+    for process in made.processes:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        process.wait()
