@@ -60,6 +60,9 @@ class Lane:
             if connection is not None and self._pid == os.getpid():
                 connection.close()
 
+    def __del__(self) -> None:
+        self.close()
+
     # --- inside ---
 
     def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:

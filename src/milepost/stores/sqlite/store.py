@@ -100,9 +100,7 @@ class SQLiteStore:
         if not writes:
             return [], await self.renew(leases, micros)
         bad: list[Exception] = []
-        answer = await self._port.write(
-            lambda tx: (_apply(tx, writes, None, bad).outcomes, _renew(tx, leases, micros))
-        )
+        answer = await self._port.write(lambda tx: (_apply(tx, writes, None, bad).outcomes, _renew(tx, leases, micros)))
         if bad:
             raise bad[0]
         return answer

@@ -193,9 +193,7 @@ class Transaction(Reading):
             if keep == 1 and effect.version > EVENTS_KEPT:
                 self._bound(job_id)
 
-    def _insert(
-        self, job_id: str, created: int, new: dict[str, str], derived: Sequence[Any], text: str
-    ) -> None:
+    def _insert(self, job_id: str, created: int, new: dict[str, str], derived: Sequence[Any], text: str) -> None:
         n = self._execute(self._sql["apply_insert"], (job_id, created, text, *derived)).lastrowid
         for pair in pairs(new):
             self.run("label_put", (pair, created, job_id, n))

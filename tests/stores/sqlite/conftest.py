@@ -1,0 +1,36 @@
+"""A file for each test, and stores on it that are closed afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from milepost.stores.driving import drive
+from milepost.stores.sqlite import SQLiteStore
+
+Make = Callable[..., SQLiteStore]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A file that does not exist yet."""
+    return tmp_path / "jobs.db"
+
+
+@pytest.fixture
+def make(path: Path) -> Iterator[Make]:
+    """Opens blocking stores on the test's file, or on another `path`."""
+    stores: list[SQLiteStore] = []
+
+    def open_store(**options: Any) -> SQLiteStore:
+        options = {"path": path, "synchronous": "NORMAL", **options}
+        stores.append(SQLiteStore(options.pop("path"), **options))
+        return stores[-1]
+
+    yield open_store
+    for store in stores:
+        if store.blocking:
+            drive(store.close())

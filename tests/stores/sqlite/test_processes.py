@@ -1,0 +1,224 @@
+"""Several processes on one file: real ones, ended with real signals."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from milepost.core.errors import StoreUnavailable
+from milepost.stores.driving import drive
+from milepost.stores.protocol import Select
+from milepost.testing import FrozenClock
+from tests.stores.sqlite.conftest import Make
+from tests.stores.sqlite.words import check_file, claim, create, do
+
+ROOT = Path(__file__).resolve().parents[3]
+Spawn = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def spawn(path: Path) -> Iterator[Spawn]:
+    """Starts a program of `child` on the test's file; killed with the test."""
+    children: list[subprocess.Popen[str]] = []
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
+
+    def start(name: str, *arguments: object) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "tests.stores.sqlite.child", name, str(path), *map(str, arguments)]
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, cwd=ROOT)
+        children.append(child)
+        return child
+
+    yield start
+    for child in children:
+        child.kill()
+        child.communicate()
+
+
+def line(child: subprocess.Popen[str]) -> str:
+    """The next line that a child says."""
+    assert child.stdout is not None
+    return child.stdout.readline().strip()
+
+
+def test_what_several_processes_write_at_once_is_all_there(spawn: Spawn, path: Path, make: Make) -> None:
+    children = [spawn("write", f"p{number}", 60) for number in range(4)]
+    said = {job_id for child in children for job_id in child.communicate(timeout=60)[0].split()}
+    assert [child.returncode for child in children] == [0, 0, 0, 0]
+    assert len(said) == 240
+    assert set(check_file(path)) == said
+    assert drive(make().count(Select(labels=(("by", "p2"),)))) == 60
+
+
+def test_no_job_is_given_to_two_processes(spawn: Spawn, path: Path, make: Make) -> None:
+    do(make(), *(create(f"j{number}") for number in range(100)))
+    children = [spawn("drain", f"w{number}") for number in range(3)]
+    said = [job_id for child in children for job_id in child.communicate(timeout=60)[0].split()]
+    assert sorted(said) == sorted(f"j{number}" for number in range(100))
+    assert {record["status"] for record in check_file(path).values()} == {"completed"}
+
+
+def test_a_kill_in_the_middle_of_a_transaction_leaves_no_half(spawn: Spawn, path: Path, make: Make) -> None:
+    child = spawn("die_before_commit")
+    assert line(child) == "kept"
+    assert child.wait(30) == -signal.SIGKILL
+    store = make()
+    assert {job.job_id for job in drive(store.select(Select(), 10))} == {"kept"}
+    do(store, create("half"))
+    assert set(check_file(path)) == {"kept", "half"}
+
+
+@pytest.mark.parametrize("after", [3, 11, 24])
+def test_a_kill_at_any_moment_loses_nothing_that_was_acknowledged(spawn: Spawn, path: Path, after: int) -> None:
+    child = spawn("write", "p", 100_000)
+    said = [line(child) for _ in range(after)]
+    child.kill()
+    assert child.stdout is not None
+    said += child.stdout.read().split()
+    records = check_file(path)
+    assert set(said) <= set(records)
+    assert len(records) <= len(said) + 1, "at most the one that was not yet acknowledged"
+
+
+def test_a_lock_that_is_held_for_a_while_is_waited_for(spawn: Spawn, make: Make) -> None:
+    store = make()
+    do(store, create("before"))
+    child = spawn("lock", 3)
+    assert line(child) == "locked"
+    began = time.monotonic()
+    assert drive(store.get("before")) is not None, "reading waits for no writer"
+    assert time.monotonic() - began < 1
+    do(store, create("after"))
+    assert 2 < time.monotonic() - began < 15
+
+
+def test_a_lock_that_is_not_freed_in_time_is_an_error_and_nothing_was_written(spawn: Spawn, make: Make) -> None:
+    store = make(patience=0.3)
+    do(store, create("before"))
+    child = spawn("lock", 30)
+    assert line(child) == "locked"
+    began = time.monotonic()
+    with pytest.raises(StoreUnavailable, match=r"jobs\.db: another process has kept the file locked for 0\.3 s"):
+        drive(store.apply([create("never")]))
+    assert 0.25 < time.monotonic() - began < 5
+    child.kill()
+    child.wait()
+    do(store, create("after"))
+    assert {job.job_id for job in drive(store.select(Select(), 10))} == {"before", "after"}
+
+
+def test_threads_read_while_one_of_them_waits_for_the_lock(spawn: Spawn, make: Make) -> None:
+    store = make()
+    do(store, create("before"))
+    assert line(spawn("lock", 1)) == "locked"
+    writer = threading.Thread(target=lambda: do(store, create("after")))
+    writer.start()
+    for _ in range(20):
+        began = time.monotonic()
+        assert drive(store.get("before")) is not None
+        assert time.monotonic() - began < 0.5
+    writer.join(20)
+    assert drive(store.get("after")) is not None
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_no_connection_crosses_a_fork(make: Make, path: Path) -> None:
+    store = make()
+    do(store, create("before"))
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            for number in range(50):
+                do(store, create(f"child-{number}"))
+            code = 0 if drive(store.get("before")) is not None else 2
+        finally:
+            os._exit(code)
+    for number in range(50):
+        do(store, create(f"parent-{number}"))
+    drive(store.close())  # the parent's last connection goes: the child's must not lose its log by that
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert len(check_file(path)) == 101
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_fork_while_threads_write_harms_neither_side(make: Make, path: Path) -> None:
+    store = make()
+    stop = threading.Event()
+    written: list[str] = []
+
+    def work(name: str) -> None:
+        while not stop.is_set():
+            do(store, create(f"{name}-{len(written)}-{time.monotonic_ns()}"))
+            written.append(name)
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in ("a", "b")]
+    for thread in threads:
+        thread.start()
+    codes = []
+    for number in range(5):
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                do(store, create(f"child-{number}"))
+                code = 0
+            finally:
+                os._exit(code)
+        codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    stop.set()
+    for thread in threads:
+        thread.join(30)
+    assert codes == [0] * 5
+    assert len(check_file(path)) == len(written) + 5
+
+
+def test_idle_hears_what_another_process_submits(spawn: Spawn, make: Make) -> None:
+    store = make()
+    drive(store.now())
+    child = spawn("later", 0.3)
+    assert line(child) == "ready"
+    assert drive(store.idle("w", ["q"], 20))
+    heard = time.monotonic()
+    assert heard - float(line(child)) < 0.5
+    assert [job.job_id for job in claim(store)] == ["later"]
+
+
+def test_the_feed_hears_what_another_process_writes(spawn: Spawn, make: Make) -> None:
+    store = make()
+    position = drive(store.feed(None)).position
+    child = spawn("later", 0.2)
+    assert line(child) == "ready"
+    found = drive(store.feed(position, timeout=20))
+    assert [(event.job_id, event.kind) for event in found.events] == [("later", "created")]
+
+
+def test_idle_is_woken_by_a_nudge_from_another_process(spawn: Spawn, make: Make) -> None:
+    store = make()
+    assert not drive(store.idle("w", ["q"], 0))
+    spawn("nudge", "w")
+    assert drive(store.idle("w", ["q"], 20))
+    assert not drive(store.idle("w", ["q"], 0.05)), "a nudge wakes once"
+
+
+def test_the_clock_never_goes_back_within_the_file(make: Make) -> None:
+    clock = FrozenClock()
+    first = make(clock=clock)
+    do(first, create("a"))
+    token = claim(first)[0].record["token"]
+    before = drive(first.now())
+    drive(first.close())
+    second = make(clock=FrozenClock(clock() - 3_600_000_000))
+    assert drive(second.now()) >= before
+    do(second, create("b"))
+    jobs = drive(second.select(Select(), 10))
+    assert [job.job_id for job in jobs] == ["b", "a"], "by time, then id"
+    again = claim(second)[0].record["token"]
+    assert int(again.split(":")[0]) > int(token.split(":")[0])
