@@ -78,7 +78,7 @@ LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generat
 
 locks: $(BIN)/uv  ## renew requirements/*.txt after a change of pyproject.toml; ARGS=--upgrade takes newer releases
 	$(LOCK) --extra dev --output-file requirements/dev.txt
-	$(LOCK) --extra all --extra documents --constraint requirements/dev.txt --output-file requirements/demo.txt
+	$(LOCK) --extra all --extra entities --constraint requirements/dev.txt --output-file requirements/demo.txt
 	$(LOCK) --extra all --extra rq requirements/bench.in --constraint requirements/dev.txt --output-file requirements/bench.txt
 
 $(BIN)/uv: $(VENV)/.made
