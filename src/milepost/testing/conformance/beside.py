@@ -37,14 +37,15 @@ from milepost.testing.conformance.lists import check_lists, position
 from milepost.testing.conformance.sides import (
     HOUR,
     IDS,
+    ONWARDS,
     QUEUES,
     SELECTS,
-    WRITES,
     Side,
     births,
     job_ids,
     leases,
     plain_answer,
+    queues_served,
     which_token,
     writes,
 )  # fmt: skip
@@ -145,7 +146,7 @@ class Beside(RuleBasedStateMachine):
 
     # --- histories ---
 
-    @initialize(fields=st.lists(births, min_size=1, max_size=4))
+    @initialize(fields=st.lists(births, min_size=3, max_size=5))
     def begin(self, fields: list[Mapping[str, Any]]) -> None:
         """Some jobs to begin with."""
         for job_id, birth in zip(IDS, fields, strict=False):
@@ -174,24 +175,16 @@ class Beside(RuleBasedStateMachine):
         """One change of any kind, with a right or a wrong token."""
         self.apply([(write[0], self.builder(*write))])
 
-    @rule(job_id=job_ids, choice=st.integers(0, 99), which=which_token)
-    def onwards(self, job_id: str, choice: int, which: str) -> None:
-        """One of the changes that the lifecycle accepts just now, if there is one."""
-        self._look()
+    @rule(moves=st.lists(st.tuples(job_ids, st.integers(0, 999), which_token), min_size=2, max_size=10))
+    def onwards(self, moves: list[tuple[str, int, str]]) -> None:
+        """Changes that the lifecycle accepts just now, one after another, so that histories come far."""
         memory = self.model.store._memory  # type: ignore[attr-defined]
-        record = memory.records.get(job_id)
-        possible = [
-            plan
-            for plan in WRITES
-            if fit(PLANS[plan]("op", self.token(self.model, job_id, which)), job_id, record, memory) >= 0
-        ]
-        if possible:
-            self.apply([(job_id, self.builder(job_id, possible[choice % len(possible)], which))])
-
-    @rule(job_id=job_ids, choice=st.integers(0, 99))
-    def onwards_again(self, job_id: str, choice: int) -> None:
-        """The same with the right token, so that histories grow long."""
-        self.onwards(job_id, choice, "newest")
+        for job_id, choice, which in moves:
+            self._look()
+            token, record = self.token(self.model, job_id, which), memory.records.get(job_id)
+            possible = [plan for plan in ONWARDS if fit(PLANS[plan]("op", token), job_id, record, memory) >= 0]
+            if possible:
+                self.apply([(job_id, self.builder(job_id, possible[choice % len(possible)], which))])
 
     @rule(several=st.lists(writes, min_size=2, max_size=4), most=st.integers(0, 2))
     def batch(self, several: list[tuple[str, str, str]], most: int) -> None:
@@ -216,8 +209,8 @@ class Beside(RuleBasedStateMachine):
 
     @rule(
         worker=st.sampled_from(["w1", "w2"]),
-        queues=st.dictionaries(st.sampled_from([*QUEUES, "nobody"]), st.sampled_from([None, None, 1, 2]), min_size=1),
-        most=st.integers(1, 3),
+        queues=queues_served,
+        most=st.integers(1, 4),
         lease=leases,
         job_id=st.sampled_from([None, None, None, *IDS]),
     )

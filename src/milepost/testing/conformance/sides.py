@@ -22,6 +22,7 @@ DEADLINES = frozenset(("lease", "stale", "not_before", "not_after"))
 TOKENS = frozenset(("token", "stop_token"))
 
 WRITES = [name for name in PLANS if name not in ("create", "create (caller)", "track")]
+ONWARDS = [name for name in WRITES if name not in ("delete", "cancel, own", "stage")]
 SELECTS = [
     Select(),
     Select(stalled=True),
@@ -35,11 +36,14 @@ SELECTS = [
 
 job_ids = st.sampled_from(IDS)
 which_token = st.sampled_from(["newest", "newest", "newest", "older", "forged"])
-leases = st.sampled_from([0, LONG, LONG])
+leases = st.sampled_from([0, LONG])
 writes = st.tuples(job_ids, st.sampled_from(WRITES), which_token)
+queues_served: st.SearchStrategy[dict[str, int | None]] = st.sampled_from(
+    [{"q": None, "r": None}, {"q": None, "r": None}, {"r": None, "q": None}, {"q": None}, {"q": 1, "r": 2}, {"x": None}]
+)
 births = st.fixed_dictionaries(
     {
-        "driver": st.sampled_from(["worker", "worker", "caller", "engine"]),
+        "driver": st.sampled_from(["worker", "worker", "worker", "caller", "engine"]),
         "type": st.sampled_from(["t", "t", "u"]),
         "queue": st.sampled_from(QUEUES),
         "priority": st.sampled_from(["-1", "0", "0", "2", "10"]),
