@@ -53,12 +53,23 @@ def test_serve_answers_to_this_machine_only_and_ends_at_a_signal() -> None:
         (["uvicorn", "app:app"], {}, 1),
     ],
 )
-def test_how_many_server_processes_were_asked_for(arguments: list[str], environment: dict[str, str], count: int) -> None:
+def test_how_many_server_processes_were_asked_for(
+    arguments: list[str], environment: dict[str, str], count: int
+) -> None:
     assert server_processes(arguments, environment) == count
 
 
 def test_several_processes_on_memory_are_refused_with_the_remedy() -> None:
-    command = [sys.executable, "-m", "uvicorn", "tests.web.driven_app:app", "--port", str(free_port()), "--workers", "2"]
+    command = [
+        sys.executable,
+        "-m",
+        "uvicorn",
+        "tests.web.driven_app:app",
+        "--port",
+        str(free_port()),
+        "--workers",
+        "2",
+    ]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stderr is not None

@@ -6,11 +6,12 @@ from __future__ import annotations
 
 from datetime import datetime
 from http import HTTPStatus
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
 Status = Literal["pending", "running", "completed", "failed", "cancelled"]
+Ended = Literal["completed", "failed", "cancelled"]
 Json = Any
 Whole = Annotated[int, Field(ge=-(2**31), le=2**31 - 1)]
 
@@ -197,6 +198,7 @@ _WORDS = {
     409: "Taken, or not possible now",
     413: "Too large",
     415: "Not JSON",
+    501: "Not installed; the detail names the pip line",
     422: "Malformed; the detail says where",
     503: "The store cannot answer; see Retry-After",
     507: "The store is full; see Retry-After",
@@ -376,3 +378,57 @@ class Purged(Answer):
     """What retention removed."""
 
     removed: int
+
+
+class HookBody(Asked):
+    """A new webhook, for the ends of jobs that a filter selects."""
+
+    url: str = Field(min_length=1, max_length=2000, examples=["https://example.org/hooks/milepost"])
+    events: list[Ended] = Field(default_factory=lambda: list(get_args(Ended)), min_length=1, max_length=3)
+    q: str = Field("", max_length=2000)
+
+
+class HookShape(Answer):
+    """A webhook without its secret; `waiting` messages are still to be sent."""
+
+    id: str
+    url: str
+    events: list[str]
+    q: str
+    created_at: str
+    disabled: str | None
+    waiting: int | None = None
+
+
+class HookList(Answer):
+    """All webhooks."""
+
+    webhooks: list[HookShape]
+
+
+class NewHook(HookShape):
+    """A webhook with the secret that signs its messages, which is shown this once."""
+
+    secret: str
+
+
+class HookTested(Answer):
+    """How the receiver answered."""
+
+    taken: bool
+    status: int | None
+    problem: str
+
+
+class ReplayBody(Asked):
+    """Which ends are sent again, at most 1,000 a call."""
+
+    q: str = Field("created:1d", max_length=2000)
+    cursor: str | None = Field(None, max_length=400)
+
+
+class HookReplayed(Answer):
+    """How many were queued."""
+
+    queued: int
+    next_cursor: str | None

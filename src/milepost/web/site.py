@@ -58,6 +58,7 @@ class Site:
         self._own = False
         self.background: list[Callable[[Site], Any]] = []
         """What runs beside the server from its start to its end: asynchronous context managers."""
+        self.at_end: list[Callable[[], Any]] = []
 
     @property
     def manager(self) -> Face:
@@ -100,6 +101,8 @@ class Site:
         finally:
             shutdown.remove(self.hub.close_soon)
             self.hub.close()
+            for end in self.at_end:
+                end()
             for one in reversed(running):
                 await one.__aexit__(None, None, None)
             pulse.keep_sweeping(False)

@@ -12,10 +12,21 @@ from milepost.web.routes.overview import add_overview
 from milepost.web.routes.parts import add_parts
 from milepost.web.routes.streams import add_streams
 from milepost.web.routes.submission import add_submission
+from milepost.web.routes.webhooks import add_webhooks
 from milepost.web.site import Site
 
 
 def add_routes(router: APIRouter, site: Site) -> None:
     """Add every call under ``/api``."""
-    for add in (add_jobs, add_submission, add_bulk, add_parts, add_streams, add_overview, add_access, add_operation):
+    for add in (
+        add_jobs,
+        add_submission,
+        add_bulk,
+        add_parts,
+        add_streams,
+        add_overview,
+        add_access,
+        add_operation,
+        add_webhooks,
+    ):
         add(router, site)

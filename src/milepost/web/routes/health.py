@@ -3,16 +3,37 @@
 from __future__ import annotations
 
 from fastapi import APIRouter
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
-from milepost.core.errors import StoreError
+from milepost.core.errors import MissingExtra, StoreError
+from milepost.web import models
+from milepost.web.metrics import Metrics
+from milepost.web.principals import ADMIN
 from milepost.web.problems import response
 from milepost.web.site import Site
 from milepost.web.wire import encoded
 
 
 def add_health(router: APIRouter, site: Site) -> None:
-    """Add the calls that machines ask; they tell nothing of any job and need no key."""
+    """Add the calls that machines ask: two that tell nothing of any job and need no key, and the numbers for an admin."""
+    numbers: list[Metrics] = []
+
+    def stop() -> None:
+        for one in numbers:
+            one.stop()
+
+    site.at_end.append(stop)
+
+    @router.get("/metrics", dependencies=[site.gate.need(ADMIN)], response_class=PlainTextResponse,
+                responses=models.problems(501), tags=["operation"], summary="Numbers for Prometheus")  # fmt: skip
+    async def metrics() -> Response:
+        if not numbers:
+            try:
+                numbers.append(Metrics(site))
+            except MissingExtra as missing:
+                return response(501, str(missing))
+        text, kind = await numbers[0].text()
+        return Response(text, media_type=kind)
 
     @router.get("/healthz", tags=["operation"], summary="The process is alive", response_model=dict[str, str])
     async def healthz() -> Response:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime
+from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
-from starlette.responses import Response
+from starlette.responses import FileResponse, Response
 
 from milepost.web import models
 from milepost.web.job_streams import open_stream
@@ -17,6 +18,7 @@ from milepost.web.problems import Problem, missing
 from milepost.web.site import Site, who
 from milepost.web.wire import encoded
 
+WATCH = Path(__file__).parents[1] / "milepost-watch.js"
 SSE = {"text/event-stream": {"schema": {"type": "string"}, "example": "id: 2\nevent: running\ndata: {...}\n\n"}}
 TEXTS = Annotated[list[str], Query(max_length=50)]
 
@@ -52,6 +54,12 @@ def add_streams(router: APIRouter, site: Site) -> None:
             return Response(encoded([event.to_dict() for event in events]), media_type="application/json")
         seen = int(last) if last.isascii() and last.isdigit() and len(last) < 18 else after
         return await open_stream(site.hub, site.store, job, seen, reconnect=bool(last) or after is not None)
+
+    @router.get("/api/milepost-watch.js", response_class=FileResponse, tags=["streams"],
+                summary="A small ES module that shows one job live on a page of yours")  # fmt: skip
+    async def watch_module() -> Response:
+        headers = {"Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff"}
+        return FileResponse(WATCH, media_type="text/javascript", headers=headers)
 
     @router.get(
         "/api/events",

@@ -1,0 +1,391 @@
+"""A demonstration: jobs that look like real ones, run, fail, stall and get cancelled, without doing any work.
+
+Owns the play: its actors write through the same plans as real runs do, into a store in memory whose first hour is made up
+by moving its clock. For pictures, for tests, and for whoever wants to see the dashboard before there are jobs of their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import random
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+
+from milepost.core.change import Change
+from milepost.core.encoding import from_json, moment, to_json
+from milepost.core.job import Job, JobStatus
+from milepost.core.lifecycle import (
+    plan_cancel,
+    plan_checkpoint,
+    plan_complete,
+    plan_create,
+    plan_fail,
+    plan_log,
+    plan_receipt,
+    plan_report,
+    plan_start,
+)
+from milepost.manager.asynchronous import AsyncJobManager
+from milepost.manager.requests import submit_fields
+from milepost.stores.driving import drive
+from milepost.stores.ids import new_nonce, new_op
+from milepost.stores.memory import MemoryStore
+from milepost.stores.memory_state import system_micros
+from milepost.stores.protocol import Outcome, Select, Store, Write
+from milepost.web import auth
+from milepost.web.demonstration_cast import FILES, HOSTS, KINDS, PEOPLE, Kind, publish_kinds, traceback_of
+from milepost.web.routing import create_app
+from milepost.worker.published import WorkerEntry, write_worker
+
+SECOND = 1_000_000
+LEASE = 86_400 * SECOND
+LOOK_FOR_NEW = 0.5
+WORKERS_EVERY = 5.0
+
+
+class Clock:
+    """The system's clock, or a moment that it is set to."""
+
+    def __init__(self) -> None:
+        self.at: int | None = None
+
+    def __call__(self) -> int:
+        """Microseconds since 1970."""
+        return system_micros() if self.at is None else self.at
+
+
+class Actor:
+    """A job of the play: how long it takes and how it ends."""
+
+    def __init__(self, job_id: str, kind: Kind, title: str, seconds: float, fate: str, chance: random.Random) -> None:
+        self.job_id, self.kind, self.title, self.seconds, self.fate = job_id, kind, title, seconds, fate
+        self.worker = f"{chance.choice(HOSTS)}"
+        self.total = chance.randrange(180, 900)
+        self.turn = chance.uniform(0.25, 0.85)
+        self.began = 0
+        self.offset = 0.0
+        self.token: str | None = None
+        self.told_stage = -1
+        self.stalled_at: int | None = None
+
+    def fraction(self, now: int) -> float:
+        """How far the job is, were it to go well."""
+        return min(1.0, self.offset + (now - self.began) / (self.seconds * SECOND))
+
+    def stage(self, fraction: float) -> tuple[int, float]:
+        """The stage at a fraction, and how far that stage is."""
+        below = 0.0
+        for number, (_, weight) in enumerate(self.kind.stages):
+            if fraction < below + weight or number == len(self.kind.stages) - 1:
+                return number, min(1.0, (fraction - below) / weight)
+            below += weight
+        return 0, 0.0
+
+    def report(self, now: int, fraction: float) -> dict[str, str]:
+        """What a run would say of itself."""
+        number, inner = self.stage(fraction)
+        stages: list[dict[str, Any]] = []
+        begins = self.began - int(self.offset * self.seconds * SECOND)
+        for at, (name, weight) in enumerate(self.kind.stages[: number + 1]):
+            ends = begins + int(weight * self.seconds * SECOND)
+            done = self.total if at < number else int(self.total * inner)
+            stages.append({
+                "name": name, "weight": weight, "done": float(done), "total": float(self.total), "unit": self.kind.unit,
+                "started_at": _text(max(begins, self.began)), "ended_at": _text(ends) if at < number else None,
+            })  # fmt: skip
+            begins = ends
+        left = (1.0 - fraction) * self.seconds
+        name = self.kind.stages[number][0]
+        said = {
+            "progress": repr(round(fraction, 6)),
+            "message": f"{name} · {int(self.total * inner)} of {self.total} {self.kind.unit}s",
+            "stages": to_json(stages, "stages"),
+        }
+        if fraction > 0.04:
+            early, late = now + int(left * 0.85 * SECOND), now + int(left * 1.2 * SECOND)
+            said["eta"] = to_json({"earliest": _text(early), "latest": _text(late)}, "eta")
+        return said
+
+
+def _text(micros: int) -> str:
+    return moment(micros).isoformat()
+
+
+def _id_of(micros: int, chance: random.Random) -> str:
+    """A UUIDv7 of a moment: ids sort by their time of creation, as real ones do."""
+    value = (micros // 1000) << 80 | chance.getrandbits(80)
+    value = value & ~(0xF << 76) | 0x7 << 76
+    return str(uuid.UUID(int=value & ~(0x3 << 62) | 0x2 << 62))
+
+
+class Demonstration:
+    """The play: an agenda of actors, first through a made-up past, then in real time."""
+
+    def __init__(
+        self, *, past: int = 400, hours: float = 1.0, running: int = 32, updates: float = 48.0, seed: int = 7
+    ) -> None:
+        """`past` jobs in so many hours before now; so many `running` at any time, with so many `updates` a second."""
+        self.chance = random.Random(seed)
+        self.clock = Clock()
+        self.running_wanted, self.interval = running, running / max(updates, 0.1)
+        self._blocking: Store = MemoryStore(blocking=True, clock=self.clock)
+        self.store: Store = self._blocking.twin(blocking=False)
+        self.manager = AsyncJobManager(self.store)
+        self.actors: dict[str, Actor] = {}
+        self._agenda: list[tuple[int, int, Actor]] = []
+        self._turns = 0
+        self._next_arrival = 0
+        self._live = False
+        self._play_past(past, int(hours * 3600 * SECOND))
+
+    # --- the past ---
+
+    def _play_past(self, count: int, length: int) -> None:
+        now = system_micros()
+        births = sorted(now - length + int(self.chance.random() * (length - 300 * SECOND)) for _ in range(count))
+        births += sorted(now - int(self.chance.uniform(5, 240) * SECOND) for _ in range(self.running_wanted))
+        # Those that are to run now were born lately and take long enough.
+        for number, born in enumerate(births):
+            alive = number >= count
+            self.clock.at = born
+            self._advance(born)
+            self._birth(born, least=(now - born) / SECOND + 20 if alive else None)
+        self._advance(now)
+        self.clock.at = None
+        self._live = True
+        for _ in range(max(2, self.running_wanted // 2)):
+            self._birth(now, waits=True)
+
+    def _advance(self, until: int) -> None:
+        """Let everything happen that is due before a moment."""
+        while self._agenda and self._agenda[0][0] <= until:
+            at, _, actor = heapq.heappop(self._agenda)
+            self.clock.at = at
+            self._turn(actor, at)
+        self.clock.at = until
+
+    def _birth(self, now: int, *, least: float | None = None, waits: bool = False) -> None:
+        kind = self.chance.choice(KINDS)
+        path = f"/data/reports/{self.chance.choice(FILES)}"
+        owner = self.chance.choice(PEOPLE)
+        fate = self.chance.choices(
+            ("completes", "fails", "cancelled", "stalls"), (88, 9, 3, 0 if least is None else 4)
+        )[0]
+        if least is not None and fate != "stalls":
+            fate = "completes"
+        seconds = self.chance.uniform(*kind.seconds) if least is None else least * self.chance.uniform(1.05, 2.2)
+        job_id = _id_of(now, self.chance)
+        params = {"path": path, **kind.params}
+        metadata = {"file_path": path, "chunks": 412, "requested_by": f"{owner}@lab"}
+        fields = submit_fields(kind.name, params=params, metadata=metadata, labels={"owner": owner}, max_attempts=3)
+        if not self._write(job_id, plan_create(fields, new_op())).accepted:
+            return
+        actor = self.actors[job_id] = Actor(job_id, kind, path, seconds, fate, self.chance)
+        if waits:
+            return  # until there is room
+        self._schedule(actor, now + int(self.chance.uniform(0.2, 4) * SECOND))
+
+    # --- a turn of an actor ---
+
+    def _write(self, job_id: str, change: Change) -> Outcome:
+        return drive(self._blocking.apply([Write(job_id, change)])).outcomes[0]
+
+    def _schedule(self, actor: Actor, at: int) -> None:
+        self._turns += 1
+        heapq.heappush(self._agenda, (at, self._turns, actor))
+
+    def _turn(self, actor: Actor, now: int) -> None:
+        if actor.token is None:
+            self._start(actor, now)
+            return
+        fraction = actor.fraction(now)
+        if actor.fate == "fails" and fraction >= actor.turn:
+            self._end(actor, self._failing(actor, now, actor.turn))
+        elif actor.fate == "cancelled" and fraction >= actor.turn:
+            who = self.chance.choice(PEOPLE)
+            self._end(actor, plan_cancel(new_op(), by=f"{who}@lab", why="superseded by a newer file",
+                                         message=f"Cancelled by {who}@lab"))  # fmt: skip
+        elif actor.fate == "stalls" and fraction >= actor.turn:
+            self._stall(actor, now)
+        elif fraction >= 1.0:
+            result = to_json({"chunks": actor.total, "entities": actor.total * 7, "index": "docs"}, "result")
+            self._end(actor, plan_complete(new_op(), actor.token, result, actor.report(now, 1.0)))
+        else:
+            self._report(actor, now, fraction)
+
+    def _start(self, actor: Actor, now: int) -> None:
+        outcome = self._write(actor.job_id, plan_start(new_op(), nonce=new_nonce(), lease=LEASE, worker=actor.worker))
+        if not outcome.accepted or outcome.job is None:
+            self.actors.pop(actor.job_id, None)
+            return
+        actor.token, actor.began = outcome.job.record["token"], now
+        actor.told_stage, actor.stalled_at = -1, None
+        if actor.offset > 0:
+            self._log(actor, now, "info", f"resumed from the checkpoint at {int(actor.offset * 100)} %")
+        self._schedule(actor, now + int(self._pause(actor) * SECOND))
+
+    def _pause(self, actor: Actor) -> float:
+        return self.interval * self.chance.uniform(0.8, 1.2) if self._live else actor.seconds / 3.5
+
+    def _report(self, actor: Actor, now: int, fraction: float) -> None:
+        number, _ = actor.stage(fraction)
+        report = actor.report(now, fraction)
+        token = actor.token or ""
+        if number != actor.told_stage:
+            actor.told_stage = number
+            self._log(actor, now, "info", f"{actor.kind.stages[number][0].lower()} begins")
+            change = plan_checkpoint(new_op(), token, to_json({"at": fraction}, "checkpoint"), report)
+        else:
+            change = plan_report(new_op(), token, report)
+        if self._live and self.chance.random() < 0.1:
+            self._log(actor, now, *self.chance.choice(actor.kind.lines))
+        outcome = self._write(actor.job_id, change)
+        if outcome.accepted:
+            self._schedule(actor, now + int(self._pause(actor) * SECOND))
+        else:
+            self._told_to_stop(actor, now, outcome.job)
+
+    def _stall(self, actor: Actor, now: int) -> None:
+        if actor.stalled_at is None:
+            actor.stalled_at = now
+            report = actor.report(now, actor.turn)
+            report.pop("eta", None)
+            self._log(actor, now, "warning", "the model server has not answered for 30 s; waiting")
+            reason = f"No progress for 48 s in {actor.kind.stages[actor.stage(actor.turn)[0]][0]}"
+            self._write(
+                actor.job_id, plan_report(new_op(), actor.token or "", {**report, "stalled": reason}, "stalled")
+            )
+        job = drive(self._blocking.get(actor.job_id))
+        if job is not None and job.status is JobStatus.RUNNING and job.record.get("token") == actor.token:
+            self._schedule(actor, now + SECOND)
+        else:
+            self._told_to_stop(actor, now, job)
+
+    def _told_to_stop(self, actor: Actor, now: int, job: Job | None) -> None:
+        """Somebody cancelled the run: its code needs a moment to see it, then the receipt is written."""
+        token, actor.token = actor.token or "", None
+        self.actors.pop(actor.job_id, None)
+        if job is None or job.receipt is None or job.receipt.confirmed is not None:
+            return
+        change = plan_receipt(new_op(), token, "cooperative", confirmed=True)
+        if self._live:
+            delay = self.chance.uniform(0.6, 1.6)
+            asyncio.get_running_loop().call_later(delay, self._write, actor.job_id, change)
+        else:
+            self._write(actor.job_id, change)
+
+    def _failing(self, actor: Actor, now: int, fraction: float) -> Change:
+        report = actor.report(now, fraction)
+        report.pop("eta", None)
+        name, message, trace = traceback_of(actor.kind, self.chance)
+        stage = actor.kind.stages[actor.stage(fraction)[0]][0]
+        failure = to_json(
+            {
+                "kind": "error", "type": name, "message": message, "traceback": trace, "last_stage": stage,
+                "last_item": f"chunk-{int(actor.total * fraction)}", "host": actor.worker, "pid": 4711,
+                "last_log": [f"{stage.lower()} begins", "retrying the request (2 of 3)", message],
+                "peak_memory": self.chance.randrange(200, 1800) * 1_048_576, "versions": {"python": "3.11.2"},
+                "attempt": 1, "at": _text(now),
+            },
+            "failure",
+        )  # fmt: skip
+        return plan_fail(new_op(), actor.token or "", error=message, failure=failure, report=report)
+
+    def _end(self, actor: Actor, change: Change) -> None:
+        before, now = actor.token or "", self.clock()
+        outcome = self._write(actor.job_id, change)
+        self.actors.pop(actor.job_id, None)
+        actor.token = None
+        job = outcome.job
+        if job is not None and job.receipt is not None and job.receipt.confirmed is None:
+            actor.token = before
+            self._told_to_stop(actor, now, job)
+
+    def _log(self, actor: Actor, now: int, level: str, text: str) -> None:
+        lines = to_json({"lines": [{"at": _text(now), "level": level, "text": text}]}, "log")
+        self._write(actor.job_id, plan_log(new_op(), actor.token or "", lines))
+
+    # --- the present ---
+
+    @asynccontextmanager
+    async def playing(self, _: Any = None) -> AsyncIterator[None]:
+        """While this is open, jobs run; what is submitted, retried or cancelled is taken up."""
+        await publish_kinds(self.store)
+        tasks = [asyncio.create_task(self._play()), asyncio.create_task(self._keep_workers())]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def _play(self) -> None:
+        look_at = 0.0
+        loop = asyncio.get_running_loop()
+        while True:
+            now = system_micros()
+            while self._agenda and self._agenda[0][0] <= now:
+                self._turn(heapq.heappop(self._agenda)[2], now)
+            if loop.time() >= look_at:
+                look_at = loop.time() + LOOK_FOR_NEW
+                await self._take_up(now)
+            await asyncio.sleep(0.02)
+
+    async def _take_up(self, now: int) -> None:
+        """Start what waits while there is room, and let new jobs arrive."""
+        busy = sum(actor.token is not None for actor in self.actors.values())
+        waiting = await self.store.select(Select(statuses=("pending",)), 200)
+        paused = {name for name, (_, stopped) in (await self.store.limits()).items() if stopped}
+        for job in reversed(waiting):
+            urgent = job.attempt > 0 or job.job_id not in self.actors
+            if job.driver != "worker" or job.job_type in paused or (busy >= self.running_wanted and not urgent):
+                continue
+            known = self.actors.get(job.job_id)
+            if known is None:
+                known = self.actors[job.job_id] = self._from_record(job)
+            if known.token is None:
+                busy += 1
+                self._start(known, now)
+        # So many wait at any time, or a little fewer: the arrivals keep up with the ends.
+        if len(waiting) < max(2, self.running_wanted // 2) and now >= self._next_arrival:
+            self._next_arrival = now + int(self.chance.uniform(0.5, 4) * SECOND)
+            self._birth(now, waits=True)
+
+    def _from_record(self, job: Job) -> Actor:
+        """Somebody else's job, or one that was sent back: it is short, goes well, and goes on from its checkpoint."""
+        kind = next((one for one in KINDS if one.name == job.job_type), KINDS[0])
+        actor = Actor(job.job_id, kind, "", 14.0, "completes", self.chance)
+        kept = job.record.get("checkpoint")
+        if kept is not None:
+            actor.offset = float(_at(kept))
+            actor.seconds = 14.0 / max(0.05, 1.0 - actor.offset)
+        return actor
+
+    async def _keep_workers(self) -> None:
+        began = system_micros() / SECOND - 5400
+        while True:
+            for number, host in enumerate(HOSTS):
+                mine = tuple(a.job_id for a in self.actors.values() if a.worker == host and a.token is not None)
+                types = tuple(kind.name for kind in KINDS)
+                seen = self.clock() / SECOND
+                entry = WorkerEntry(host, host, 4000 + number, began + number * 60, seen, types, mine[:100], 16)
+                await write_worker(self.store, entry, 4 * WORKERS_EVERY)
+            await asyncio.sleep(WORKERS_EVERY)
+
+
+def _at(text: str) -> float:
+    value = from_json(text)
+    return float(value.get("at", 0.0)) if isinstance(value, Mapping) else 0.0
+
+
+def create_demonstration(play: Demonstration | None = None, *, dashboard: str = "/jobs") -> FastAPI:
+    """The interface over a play, for `milepost serve --demo`: nobody is asked for a key, only this machine may look."""
+    play = play if play is not None else Demonstration()
+    app = create_app(play.manager, auth=auth.none(), dashboard=dashboard, local_only=True)
+    app.state.milepost.background.append(play.playing)
+    app.state.demonstration = play
+    return app
