@@ -46,7 +46,7 @@ def run_job(database: str, watch: Any = None, **options: Any) -> tuple[dict[str,
 
 def test_entities_fall_into_their_groups(database: str) -> None:
     result, run = run_job(database)
-    assert (result["nodes"], result["edges"], result["finest"]) == (12, 18, 3)
+    assert (result["nodes"], result["edges"], result["communities_per_level"][0]) == (12, 18, 3)
     finest = communities(database=database, level=0)
     assert {community.members for community in finest} == {
         tuple(sorted(name.casefold() for name in group)) for group in GROUPS

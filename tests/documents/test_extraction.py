@@ -82,7 +82,7 @@ def test_rules_find_capitalised_phrases(database: str) -> None:
     assert {name: result[name] for name in ("entities", "mentions", "relations")} == {
         name: counts[name] for name in ("entities", "mentions", "relations")
     }
-    assert result["embedded"] == result["entities"]
+    assert result["entities_embedded"] == result["entities"]
     assert all(stage.total is None or stage.done == stage.total for stage in run.stages)
     assert run.progress_seen == sorted(run.progress_seen)
 
@@ -91,7 +91,7 @@ def test_running_again_changes_nothing(database: str) -> None:
     extract(database)
     before = rows(database)
     result, _ = extract(database)
-    assert (result["extracted"], result["unchanged"], result["embedded"]) == (0, 151, 0)
+    assert (result["extracted"], result["unchanged"], result["entities_embedded"]) == (0, 151, 0)
     assert rows(database) == before
 
 
@@ -188,7 +188,7 @@ def test_a_language_model_is_asked_and_asked_again(database: str) -> None:
         server.failures = [(429, {"Retry-After": "0.1"}, b""), (500, {}, b""), (200, {}, b"[]")]
         result, run = extract(database, extractor="llm", endpoint=server.url, llm_model="m", embed=False)
         assert server.most_at_once > 1
-    assert (result["extracted"], result["failed_count"]) == (150, 1)
+    assert (result["extracted"], len(result["failed_chunks"])) == (150, 1)
     assert "JSON" in result["failed_chunks"][0]["message"]
     assert run.ledger.failed_keys == [result["failed_chunks"][0]["chunk"]]
     hopper = entities("grace hopper", database=database)[0]

@@ -62,8 +62,8 @@ def test_another_model_and_size(database: str, library: Path) -> None:
     result = run_job(database, watch, model="hashing:128", chunk_tokens=48)
     assert searches == [5] * 5
     assert (result["changed"], result["model"], result["documents"]) == (True, "hashing-128", 12)
-    assert result["made"] == result["chunks"] == len(rows(database))
-    assert result["embedded"] + result["from_cache"] == result["made"]
+    assert result["chunks_made"] == result["chunks"] == len(rows(database))
+    assert result["embedded"] + result["from_cache"] == result["chunks_made"]
     store = open_store(database)
     assert [generation.number for generation in store.generations()] == [result["generation"]]
     store.prune(older_than=-1)
@@ -106,7 +106,7 @@ def test_a_cancelled_job_leaves_the_old_index_and_is_taken_up(database: str, sta
     assert result["chunks"] == len(rows(database))
     if stage == "Embedding":
         assert made > len({vector for _, vector in before})
-        assert result["made"] < result["chunks"]
+        assert result["chunks_made"] < result["chunks"]
 
 
 def test_half_made_generations_can_be_discarded(database: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from pathlib import Path
@@ -12,6 +13,7 @@ from milepost import JobCancelled, JobManager, JobStatus, SQLiteJobManager
 from milepost.documents.jobs import HANDLERS, clustering, extraction, ingestion, reindex
 from milepost.documents.store import open_store
 from milepost.worker.parameters import parameters_of
+from tests.documents.watched_run import WatchedRun
 from tests.documents.writing import PARAGRAPHS
 
 
@@ -37,6 +39,7 @@ def test_the_four_jobs_one_after_another(manager: JobManager, library: Path, tmp
         "reindex": {"chunk_tokens": 64},
         "clustering": {"of": "chunks"},
     }
+    said = []
     for job_type, given in parameters.items():
         with manager.track(job_type) as run:
             run.result = HANDLERS[job_type](run, database=database, **given)
@@ -49,9 +52,14 @@ def test_the_four_jobs_one_after_another(manager: JobManager, library: Path, tmp
             assert job.item_counts is not None
             assert (job.item_counts.done, job.item_counts.failed) == (6, 1)
             assert job.result["failed"][0]["code"] == "empty_file"
+        said.append(job.message)
     store = open_store(database)
     counts = store.counts()
     assert (counts["documents"], counts["chunks"]) == (6, job.result["nodes"])
+    assert re.fullmatch(r"Ingested 6 documents, \d+ chunks \(1 failed\)", said[0])
+    assert re.fullmatch(r"Extracted \d+ chunks: \d+ entities, \d+ relations", said[1])
+    assert said[2] == f"Indexed 6 documents anew, {counts['chunks']:,} chunks"
+    assert re.fullmatch(rf"Found \d+ communities of {counts['chunks']:,} chunks, in \d levels?", said[3])
     store.close()
     manager.close()
 
@@ -99,3 +107,24 @@ def test_parameters_are_plain(handler: object) -> None:
     assert "database" in parameters.schema["properties"]
     given = {"paths": ["x"]} if handler is ingestion else {}
     assert parameters.read(given) == given or parameters.read(given)
+
+
+def test_running_a_job_twice_says_that_there_was_nothing_to_do(library: Path, tmp_path: Path) -> None:
+    database = str(tmp_path / "documents.db")
+    (library / "empty.txt").unlink()
+    said = []
+    for job_type, given in (
+        ("ingestion", {"paths": [str(library)], "model": "hashing:64"}),
+        ("extraction", {"extractor": "rules"}),
+        ("reindex", {}),
+    ):
+        for _ in range(2):
+            run = WatchedRun()
+            HANDLERS[job_type](run, database=database, **given)
+        said.append(run.message)
+    assert said[0] == "Nothing to do: 6 documents unchanged"
+    assert re.fullmatch(r"Nothing to do: \d+ chunks extracted before, \d+ entities, \d+ relations", said[1])
+    assert said[2] == "Nothing to do: the index of 6 documents is made like this already"
+    run = WatchedRun()
+    assert reindex(run, database=database, discard=True)["dropped"] == []
+    assert run.message == "Dropped 0 half-made indexes"

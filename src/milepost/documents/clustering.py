@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, Literal
 
+from milepost.documents import wording
 from milepost.documents.communities import (
     Edge,
     arrange,
@@ -84,12 +85,17 @@ class _Clustering:
         settings = {"resolution": resolution, "neighbours": neighbours, "seed": seed, "modularity": modularity}
         with self._timed("persist"), self._stage("Persisting", unit="community"):
             self._store.save_communities(self._of, settings, communities)
+        nodes = len(levels[0]) if levels else 0
+        sizes = [sum(community.level == level for community in communities) for level in range(len(levels))]
+        of = wording.counted(nodes, "entity", "entities") if self._of == "entities" else wording.counted(nodes, "chunk")
+        finest = sizes[0] if sizes else 0
+        self._run.progress(message=wording.clustered(nodes=of, finest=finest, levels=len(levels)))
         return {
-            "of": self._of,
-            "nodes": len(levels[0]) if levels else 0,
+            "clustered": self._of,
+            "nodes": nodes,
             "edges": len(edges),
             "communities": len(communities),
-            "finest": sum(community.level == 0 for community in communities),
+            "communities_per_level": sizes,
             "levels": len(levels),
             "modularity": round(modularity, 6),
             "largest": [_shown(community) for community in _largest(communities)],

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final, Literal
 
+from milepost.documents import wording
 from milepost.documents.extract import Extractor, FailedChunk, get_extractor
 from milepost.documents.pipeline import embedder_of
 from milepost.documents.store import DocumentStore, open_store
@@ -74,23 +75,32 @@ class _Extraction:
         if embed:
             self._embed(model_path)
         counts = self._store.counts()
+        unchanged = counts["chunks"] - self._extracted - len(self._failed)
+        self._run.progress(
+            message=wording.extracted(
+                chunks=self._extracted,
+                unchanged=unchanged,
+                failed=len(self._failed),
+                entities=counts["entities"],
+                relations=counts["relations"],
+            )
+        )
         return {
             "chunks": counts["chunks"],
             "extracted": self._extracted,
-            "unchanged": counts["chunks"] - self._extracted - len(self._failed),
+            "unchanged": unchanged,
             "failed_chunks": [
                 {"chunk": chunk_id, "message": message} for chunk_id, message in list(self._failed.items())[:_LISTED]
             ],
-            "failed_count": len(self._failed),
             "entities": counts["entities"],
             "mentions": counts["mentions"],
             "relations": counts["relations"],
-            "embedded": self._embedded,
+            "entities_embedded": self._embedded,
             "extractor": configuration,
             "warnings": list(self._extractor.warnings),
             "seconds": {name: round(seconds, 3) for name, seconds in self._seconds.items()},
             "database": str(self._store),
-        }
+        } | ({"failed_unlisted": more} if (more := len(self._failed) - _LISTED) > 0 else {})
 
     def _find(self, configuration: str) -> None:
         total = self._store.count_unextracted(configuration)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
+from milepost.documents import wording
 from milepost.documents.errors import BadDocument, GenerationChanged, VersionVanished
 from milepost.documents.formats import MAX_BYTES
 from milepost.documents.loader_process import LoaderProcess, LoadLimits
@@ -116,14 +117,18 @@ class _Ingestion:
             raise NothingIngested(self._complaint(total))
         self._embed(self._chunk(loaded))
         self._finish()
+        self._run.progress(
+            message=wording.ingested(
+                documents=self._ingested, chunks=self._chunks, unchanged=self._unchanged, failed=len(self._failed)
+            )
+        )
         return {
-            "documents": len(found.sources) + len(found.missing),
+            "documents": total,
             "ingested": self._ingested,
             "unchanged": self._unchanged,
             "failed": [
                 {"file": name, "code": bad.code, "message": bad.message} for name, bad in self._failed[:_LISTED]
             ],
-            "failed_count": len(self._failed),
             "skipped": found.skipped,
             "chunks": self._chunks,
             "embedded": self._computed,
@@ -134,7 +139,7 @@ class _Ingestion:
             "model": self._index.generation.model,
             "generation": self._index.generation.number,
             "database": str(self._index.store),
-        }
+        } | ({"failed_unlisted": more} if (more := len(self._failed) - _LISTED) > 0 else {})
 
     def _load(self, sources: list[Source]) -> list[Version]:
         total = sum(source.size for source in sources)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from milepost.documents import identity
+from milepost.documents import identity, wording
 from milepost.documents.embed import get_embedder
 from milepost.documents.errors import VersionVanished
 from milepost.documents.pipeline import (
@@ -56,7 +56,7 @@ def reindex(
         if active is None:
             raise ValueError(f"there is no index in {store} yet: ingest documents first")
         if discard:
-            return _discard(store, active)
+            return _discard(run, store, active)
         settings = settings_for(
             model or active.settings["embedder"],
             chunk_tokens=chunk_tokens or int(active.settings["chunk_tokens"]),
@@ -64,7 +64,7 @@ def reindex(
         )
         embedder = get_embedder(settings["embedder"], model_path=model_path, endpoint=settings.get("endpoint"))
         if settings == active.settings and embedder.model == active.model:
-            return _result(store, active, changed=False)
+            return _result(run, store, active, changed=False)
         generation = store.begin_generation(embedder.model, embedder.dimension, settings)
         return _Reindex(run, Index(store, generation, embedder)).make()
     finally:
@@ -98,8 +98,8 @@ class _Reindex:
                 raise RuntimeError("documents change faster than they can be indexed; try again later")
             self._store.prune(older_than=_ABANDONED_SECONDS)
         return {
-            **_result(self._store, self._index.generation, changed=True),
-            "made": self._chunks,
+            **_result(self._run, self._store, self._index.generation, changed=True),
+            "chunks_made": self._chunks,
             "embedded": self._computed,
             "from_cache": self._chunks - self._computed,
             "truncated": self._truncated,
@@ -163,15 +163,19 @@ class _Reindex:
             self._seconds[stage] = time.monotonic() - before
 
 
-def _discard(store: DocumentStore, active: Generation) -> dict[str, Any]:
+def _discard(run: Run, store: DocumentStore, active: Generation) -> dict[str, Any]:
     dropped = [generation.number for generation in store.generations() if not generation.active]
     for number in dropped:
         store.drop_generation(number)
-    return {**_result(store, active, changed=False), "dropped": dropped}
+    result = {**_result(run, store, active, changed=False), "dropped": dropped}
+    run.progress(message=wording.dropped(len(dropped)))
+    return result
 
 
-def _result(store: DocumentStore, generation: Generation, *, changed: bool) -> dict[str, Any]:
+def _result(run: Run, store: DocumentStore, generation: Generation, *, changed: bool) -> dict[str, Any]:
     counts = store.counts()
+    said = wording.reindexed(changed=changed, documents=counts["documents"], chunks=counts["chunks"])
+    run.progress(message=said)
     return {
         "changed": changed,
         "generation": generation.number,
