@@ -212,12 +212,15 @@ async def test_failures_come_in_groups_with_the_filter_that_selects_them(
 
 
 async def test_attempts_and_logs(client: httpx.AsyncClient, manager: AsyncJobManager) -> None:
-    with pytest.raises(RuntimeError):
-        async with manager.track("noisy") as run:
+    async def noisy() -> None:
+        async with manager.track("noisy", job_id="noisy") as run:
             for number in range(3):
                 run.log(f"line {number}")
             raise RuntimeError("over")
-    path = f"/api/jobs/{run.job_id}"
+
+    with pytest.raises(RuntimeError):
+        await noisy()
+    path = "/api/jobs/noisy"
     attempts = (await client.get(path + "/attempts")).json()
     assert [attempt["type"] for attempt in attempts["attempts"]] == ["RuntimeError"]
     logs = (await client.get(path + "/logs")).json()
