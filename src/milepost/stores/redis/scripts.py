@@ -6,7 +6,6 @@ The others may run then, so that a job can still be finished, cancelled and rene
 
 from __future__ import annotations
 
-from enum import Enum
 from functools import cache
 from hashlib import sha1
 from importlib.resources import files
@@ -25,21 +24,7 @@ class Script(NamedTuple):
     writes: bool
 
 
-class Form(Enum):
-    """What stands before a script."""
-
-    READING = ("record",)
-    MOVING = ("record", "indexes")
-    CHANGING = ("record", "indexes", "change")
-
-
-FORMS = {
-    "apply": Form.CHANGING,
-    "sweep": Form.MOVING,
-    "purge": Form.MOVING,
-    "set_limit": Form.MOVING,
-    "nudge": Form.MOVING,
-}
+MOVING = frozenset({"apply", "sweep", "purge", "set_limit", "nudge"})
 READING = frozenset({"get", "events", "select", "count", "stoppings", "now", "shelf_get", "shelf_scan"})
 
 
@@ -47,7 +32,7 @@ READING = frozenset({"get", "events", "select", "count", "stoppings", "now", "sh
 def script(name: str, *, grows: bool = False) -> Script:
     """The script of a verb."""
     flags = "" if grows else f" flags={READS if name in READING else ALLOWED}"
-    parts = [*FORMS.get(name, Form.READING).value, name]
+    parts = ["record", "indexes", name] if name in MOVING else ["record", name]
     folder = files("milepost.stores") / "statements"
     source = f"#!lua{flags}\n" + "".join((folder / f"{part}.lua").read_text("utf-8") for part in parts)
     return Script(name, sha1(source.encode()).hexdigest().encode(), source.encode(), name not in READING)

@@ -1,5 +1,5 @@
-"""Shapes as the scripts take them: JSON with short field names, the values that count, the fields that are read and the
-indexes that are touched. Owns that form (`statements/change.lua` reads it); sends nothing.
+"""Shapes as the scripts take them: one flat JSON array with short field names, the values that count, the fields that are
+read and the indexes that are touched. Owns that form (`statements/apply.lua` says what it is); sends nothing.
 
 A value of None makes an operation a no-op and a guard hold, so what names one is left out when a shape is compiled:
 once for each shape and each pattern of missing values, of which there are few.
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from milepost.core.change import Case, Change, Guard, Op, Shape, Src, Value
 from milepost.core.packing import short
@@ -18,30 +18,32 @@ _NEVER = "="
 """An empty text: no token is empty, so a guard on one without a value never holds."""
 
 _INDEXES = {
-    "list": {"status", "type"},
-    "queue": {"queue", "not_before", "priority"},
-    "deadline": {"not_after", "token", "completed"},
-    "lease": {"token", "lease", "slot", "worker"},
-    "label": {"labels"},
-    "stalled": {"stalled"},
-    "key": {"unique_key"},
-    "stale": {"stale"},
-    "ended": {"completed"},
+    "l": {"status", "type"},
+    "q": {"queue", "not_before", "priority"},
+    "d": {"not_after", "token", "completed"},
+    "L": {"token", "lease", "slot", "worker"},
+    "a": {"labels"},
+    "S": {"stalled"},
+    "k": {"unique_key"},
+    "s": {"stale"},
+    "e": {"completed"},
 }
-"""Index -> the fields whose change may move a record in it."""
+"""Index, by its letter -> the fields whose change may move a record in it."""
 
 _READS = {
-    "list": {"status", "type", "created"},
-    "queue": {"queue", "not_before", "priority", "created", "unique_key"},
-    "deadline": {"not_after", "token", "completed"},
-    "lease": {"lease", "slot", "worker"},
-    "label": {"labels", "created"},
-    "stalled": {"stalled", "created"},
-    "key": {"unique_key", "created"},
-    "stale": {"stale"},
-    "ended": {"completed"},
+    "l": {"status", "type", "created"},
+    "q": {"queue", "not_before", "priority", "created", "unique_key"},
+    "d": {"not_after", "token", "completed"},
+    "L": {"lease", "slot", "worker"},
+    "a": {"labels", "created"},
+    "S": {"stalled", "created"},
+    "k": {"unique_key", "created"},
+    "s": {"stale"},
+    "e": {"completed"},
 }
 """Index -> the fields that say where a record stands in it."""
+
+Words = list[int | str]
 
 
 class Compiled(NamedTuple):
@@ -81,12 +83,12 @@ def compile_shape(shape: Shape, values: Sequence[Value]) -> Compiled:
     numbers = {place: number for number, place in enumerate(places)}
     reads = {"status", "version", "born", "ops"}
     cases = [_case(case, numbers, reads) for case in shape.cases]
-    document: dict[str, Any] = {"c": cases, "v": len(places), "f": sorted(short(name) for name in reads)}
-    if any(_needs_all(case) for case in shape.cases):
-        document["w"] = 1
-    if any("" in case.statuses or ("remove",) in case.ops for case in shape.cases):
-        document["n"] = 1
-    text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+    whole = any(_needs_all(case) for case in shape.cases)
+    comes_or_goes = any("" in case.statuses or ("remove",) in case.ops for case in shape.cases)
+    words: Words = [len(places), int(whole), int(comes_or_goes), len(reads), *(short(name) for name in sorted(reads))]
+    for case in cases:
+        words += [len(words) + 1 + len(case) + 1, *case]
+    text = json.dumps(words, ensure_ascii=False, separators=(",", ":"))
     return Compiled(text.encode(), places, any("" in case.statuses and case.event for case in shape.cases))
 
 
@@ -95,78 +97,74 @@ def _needs_all(case: Case) -> bool:
     return any(
         op[0] in ("stop", "remove", "drop")
         or (op[0] == "clear" and op[1] == "token")
-        or (op[0] not in ("take", "stop", "remove", "drop") and op[1] in ("completed", "created", "type"))
+        or (op[0] != "take" and op[1] in ("completed", "created", "type"))
         for op in case.ops
     ) and case.statuses != ("",)
 
 
-def _case(case: Case, numbers: dict[int, int], reads: set[str]) -> dict[str, Any]:
+def _case(case: Case, numbers: dict[int, int], reads: set[str]) -> Words:
+    """A case, all but where the next one begins."""
     guards = [guard for wanted in case.guards if (guard := _guard(wanted, numbers, reads))]
     ops, touched = _ops(case, numbers, reads)
-    indexes = [index for index, names in _INDEXES.items() if names & touched or (index == "queue" and "" in touched)]
+    indexes = [index for index, names in _INDEXES.items() if names & touched or (index == "q" and "" in touched)]
     for index in indexes:
         reads |= _READS[index]
-    reads.update(case.emit)
-    written: dict[str, Any] = {"s": dict.fromkeys(case.statuses, 1), "p": dict.fromkeys(indexes, 1)}
-    if guards:
-        written["g"] = guards
-    if ops:
-        written["o"] = ops
-    if case.event:
-        written |= {"e": case.event, "k": case.keep}
-        if case.emit:
-            written["m"] = [short(name) for name in case.emit]
-        if case.data is not None and int(case.data) in numbers:
-            written["d"] = numbers[int(case.data)]
-    return written
+    emits = case.emit if case.event else ()
+    reads.update(emits)
+    data = numbers.get(int(case.data), -1) if case.data is not None else -1
+    return [
+        "|" + "".join(f"{status}|" for status in case.statuses),
+        "".join(indexes),
+        case.event,
+        case.keep,
+        data,
+        len(emits),
+        *(short(name) for name in emits),
+        len(guards),
+        *(word for guard in guards for word in guard),
+        *(word for op in ops for word in op),
+    ]
 
 
-def _guard(guard: Guard, numbers: dict[int, int], reads: set[str]) -> list[int | str] | None:
-    """A guard with its sources in place; None when it holds whatever the record."""
+def _guard(guard: Guard, numbers: dict[int, int], reads: set[str]) -> Words | None:
+    """A guard as word, field and source; None when it holds whatever the record."""
     word, *rest = guard
     if word in ("token", "stopping", "overdue"):
         reads.add("token")
         source = _source(rest[0], numbers, reads)
-        return [word, _NEVER if source is None else source]
-    if word == "free":
+        return [word, "", _NEVER if source is None else source]
+    if word in ("free", "unique"):
         reads.add("unique_key")
-        return ["free"]
-    if word == "unique":
-        reads.add("unique_key")
-        return ["unique", rest[0]]
+        return [word, "", "|" + "".join(f"{status}|" for part in rest for status in str(part).split())]
     field = str(rest[0])
     reads.add(field)
-    written: list[int | str] = [word, short(field)]
-    if word in ("eq", "ne", "lt", "ge"):
-        source = _source(rest[1], numbers, reads)
-        if source is None:
-            return None
-        written.append(source)
-    return written
+    source = _source(rest[1], numbers, reads) if len(rest) > 1 else _NEVER
+    return None if source is None else [word, short(field), source]
 
 
-def _ops(case: Case, numbers: dict[int, int], reads: set[str]) -> tuple[list[list[int | str]], set[str]]:
+def _ops(case: Case, numbers: dict[int, int], reads: set[str]) -> tuple[list[Words], set[str]]:
     """The operations that do something, and the fields that they change ("" for the stopping leases)."""
-    written: list[list[int | str]] = []
+    written: list[Words] = []
     touched: set[str] = set()
-    for op in case.ops:
+    cleared: list[str] = []
+    for op in (*case.ops, ("",)):
         word, *rest = op
+        if word != "clear" and cleared:
+            written.append(["clear", len(cleared), *cleared])
+            cleared = []
         match word:
             case "take":
                 touched |= {"token", "lease"}
-                written.append(
-                    [word, *(_NEVER if s is None else s for s in (_source(p, numbers, reads) for p in rest))]
-                )
+                written.append([word, *(_NEVER if s is None else s for s in (_source(p, numbers, reads) for p in rest))])
             case "stop" | "drop" | "remove":
                 touched |= {"token", "lease", ""} if word == "stop" else {""}
                 reads |= {"token", "lease", "slot", "worker", "unique_key"}
-                written.append([word])
+                written.append([word, "", ""])
             case "clear":
                 touched.add(str(rest[0]))
-                if written and written[-1][0] == "clear":
-                    written[-1].append(short(str(rest[0])))
-                else:
-                    written.append(["clear", short(str(rest[0]))])
+                cleared.append(short(str(rest[0])))
+            case "":
+                pass
             case _:
                 line = _writes(op, numbers, reads)
                 if line is not None:
@@ -175,12 +173,12 @@ def _ops(case: Case, numbers: dict[int, int], reads: set[str]) -> tuple[list[lis
     return written, touched
 
 
-def _writes(op: Op, numbers: dict[int, int], reads: set[str]) -> list[int | str] | None:
+def _writes(op: Op, numbers: dict[int, int], reads: set[str]) -> Words | None:
     """An operation on one field; None when it does nothing."""
     word, field, *sources = op
     if word in ("max", "add", "append", "once"):
         reads.add(str(field))
-    placed = [_source(source, numbers, reads) for source in sources]
+    placed = [_source(source, numbers, reads) for source in sources or ("=0",)]
     if word == "sum":
         placed = ["=0" if source is None else source for source in placed]
     if None in placed:

@@ -5,8 +5,8 @@
 -- Reply    the events in no order, each as version, kind, time and fields, separated by NUL
 local fields, form = read(ARGV[2])
 if not form then return {} end
-local events = call('LRANGE', root .. 'e:' .. ARGV[2], 0, -1)
+local events = redis.call('LRANGE', root .. 'e:' .. ARGV[2], 0, -1)
 for name, value in pairs(fields) do
-  if byte(name) == 33 then events[#events + 1] = sub(name, 2) .. '\0' .. value end
+  if string.byte(name) == 33 then events[#events + 1] = string.sub(name, 2) .. '\0' .. value end
 end
 return events

@@ -3,9 +3,9 @@
 -- KEYS[1]  the prefix of the namespace
 -- ARGV     the time seen; the version that the caller writes (empty: only look)
 -- Reply    the version of the namespace
-local found = call('GET', root .. 'layout')
+local found = redis.call('GET', root .. 'layout')
 if not found and ARGV[2] ~= '' then
-  call('SET', root .. 'layout', ARGV[2])
+  redis.call('SET', root .. 'layout', ARGV[2])
   found = ARGV[2]
 end
 return found

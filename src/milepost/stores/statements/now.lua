@@ -3,4 +3,4 @@
 -- KEYS[1]  the prefix of the namespace
 -- ARGV     the time seen
 -- Reply    the time, in microseconds since 1970
-return now
+return this.now

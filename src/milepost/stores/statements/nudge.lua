@@ -3,6 +3,7 @@
 -- KEYS[1]  the prefix of the namespace
 -- ARGV     the time seen; the worker
 -- Reply    nothing
-woken[ARGV[2]] = true
-flush()
+local indexes = open_indexes()
+indexes.woken[ARGV[2]] = true
+indexes.flush()
 return false

@@ -15,29 +15,26 @@
 -- n, w        how many leases a slot (stopping ones too) and a worker has
 -- z, zs       ids in the order of their end, and how often an id stands there that has not ended like that any more
 -- f           the feed     fence     c:<worker>, x:<id>, ready:<queue>, wake:<worker>   for a minute or so
-local call, try = redis.call, redis.pcall
-local format, sub, byte, find, match, gmatch =
-  string.format, string.sub, string.byte, string.find, string.match, string.gmatch
-local concat = table.concat
+--
+-- A script defines its functions anew each time it runs, and each local that a function uses from outside makes that
+-- dearer: hence the globals, one table of state, and functions that are only made where they are needed.
 local root = KEYS[1]
-local WAITING = '\nwaiting_for=the previous run to stop'
-
-local time = call('TIME')
-local now = time[1] .. format('%06d', time[2])
-if ARGV[1] >= now then now = format('%.0f', ARGV[1] + 1) end
-local clock = tonumber(now)
+local this = redis.call('TIME')
+this.now = this[1] .. string.format('%06d', this[2])
+if ARGV[1] >= this.now then this.now = string.format('%.0f', ARGV[1] + 1) end
+this.clock = tonumber(this.now)
 
 -- The fields of a record, by short name, and its form: nil when there is none.
 local function read(id)
-  local flat = try('HGETALL', root .. 'j:' .. id)
+  local flat = redis.pcall('HGETALL', root .. 'j:' .. id)
   local fields = {}
   if not flat.err then
     for i = 1, #flat, 2 do fields[flat[i]] = flat[i + 1] end
     return fields, flat[1] and 'hash'
   end
-  local text = try('GET', root .. 'j:' .. id)
+  local text = redis.pcall('GET', root .. 'j:' .. id)
   if type(text) ~= 'string' then return fields, 'damaged' end
-  for name, value in gmatch(text, '([^=\n]+)=([^\n]*)') do fields[name] = value end
+  for name, value in string.gmatch(text, '([^=\n]+)=([^\n]*)') do fields[name] = value end
   return fields, 'text'
 end
 
@@ -45,41 +42,41 @@ end
 local function pack(fields, events)
   local parts, n = {'c=', fields.c or ''}, 2
   for name, value in pairs(fields) do
-    if name ~= 'c' and byte(name) ~= 33 then
+    if name ~= 'c' and string.byte(name) ~= 33 then
       parts[n + 1], parts[n + 2], parts[n + 3], parts[n + 4] = '\n', name, '=', value
       n = n + 4
     end
   end
   if events then
     for name, value in pairs(fields) do
-      if byte(name) == 33 then
+      if string.byte(name) == 33 then
         parts[n + 1], parts[n + 2], parts[n + 3], parts[n + 4] = '\n', name, '=', value
         n = n + 4
       end
     end
   end
-  return concat(parts)
+  return table.concat(parts)
 end
 
-local any_stops
+-- Whether there are stopping leases at all; looked at once.
 local function stops()
-  if any_stops == nil then any_stops = call('EXISTS', root .. 's') == 1 end
-  return any_stops
-end
-
-local function key_stops(key)
-  return key and key ~= '' and stops() and call('HEXISTS', root .. 'sk', key) == 1
+  if this.stops == nil then this.stops = redis.call('EXISTS', root .. 's') == 1 end
+  return this.stops
 end
 
 -- Whether a stopping lease stands in the way of an id or of its unique key.
 local function parked(id, key)
-  return stops() and (call('HEXISTS', root .. 's', id) == 1 or key_stops(key))
+  if not stops() then return false end
+  if redis.call('HEXISTS', root .. 's', id) == 1 then return true end
+  return key and key ~= '' and redis.call('HEXISTS', root .. 'sk', key) == 1
 end
 
 -- The text of a record for the caller, with what it waits for.
 local function shown(id, fields)
   local text = pack(fields)
-  if fields.q and fields.q ~= '' and parked(id, fields.k) then return text .. WAITING end
+  if fields.q and fields.q ~= '' and parked(id, fields.k) then
+    return text .. '\nwaiting_for=the previous run to stop'
+  end
   return text
 end
 

@@ -3,21 +3,21 @@
 -- KEYS[1]  the prefix of the namespace
 -- ARGV     the time seen; microseconds from now (empty: only look); id and token of each lease
 -- Reply    the time; for each lease 2 live, 1 stopping, 0 lost
-local expires = ARGV[2] ~= '' and format('%.0f', clock + ARGV[2])
+local expires = ARGV[2] ~= '' and string.format('%.0f', this.clock + ARGV[2])
 local answers, live, stopping, n, m = {}, {}, {}, 0, 0
 for i = 3, #ARGV, 2 do
   local id, token = ARGV[i], ARGV[i + 1]
   local answer = 0
-  if try('HGET', root .. 'j:' .. id, 'T') == token then
+  if redis.pcall('HGET', root .. 'j:' .. id, 'T') == token then
     answer = 2
     if expires then
-      call('HSET', root .. 'j:' .. id, 'L', expires)
+      redis.call('HSET', root .. 'j:' .. id, 'L', expires)
       live[n + 1], live[n + 2] = expires, id
       n = n + 2
     end
   elseif stops() then
-    local stop = call('HGET', root .. 's', id)
-    if stop and match(stop, '^%Z*') == token then
+    local stop = redis.call('HGET', root .. 's', id)
+    if stop and string.match(stop, '^%Z*') == token then
       answer = 1
       if expires then
         stopping[m + 1], stopping[m + 2] = expires, id
@@ -27,14 +27,14 @@ for i = 3, #ARGV, 2 do
   end
   answers[#answers + 1] = answer
   if n > 2000 then
-    call('ZADD', root .. 'lease', unpack(live))
+    redis.call('ZADD', root .. 'lease', unpack(live))
     live, n = {}, 0
   end
   if m > 2000 then
-    call('ZADD', root .. 'sx', unpack(stopping))
+    redis.call('ZADD', root .. 'sx', unpack(stopping))
     stopping, m = {}, 0
   end
 end
-if n > 0 then call('ZADD', root .. 'lease', unpack(live)) end
-if m > 0 then call('ZADD', root .. 'sx', unpack(stopping)) end
-return {now, answers}
+if n > 0 then redis.call('ZADD', root .. 'lease', unpack(live)) end
+if m > 0 then redis.call('ZADD', root .. 'sx', unpack(stopping)) end
+return {this.now, answers}

@@ -29,11 +29,11 @@ for _ = 1, tonumber(shift()) do others[#others + 1] = root .. 'l:' .. shift() en
 if only_stalled then others[#others + 1] = root .. 'stalled' end
 
 local lists, size = {}, 0
-for _, name in ipairs(call('SMEMBERS', root .. 't')) do
-  local kind, status = match(name, '^(.*):([^:]*)$')
+for _, name in ipairs(redis.call('SMEMBERS', root .. 't')) do
+  local kind, status = string.match(name, '^(.*):([^:]*)$')
   if (not types or types[kind]) and (not statuses or statuses[status]) then
     lists[#lists + 1] = root .. 'i:' .. name
-    if #others > 0 then size = size + call('ZCARD', root .. 'i:' .. name) end
+    if #others > 0 then size = size + redis.call('ZCARD', root .. 'i:' .. name) end
   end
 end
 
@@ -41,7 +41,7 @@ end
 local lead, asks = lists, {}
 local smallest, where = size, nil
 for i = 1, #others do
-  local card = call('ZCARD', others[i])
+  local card = redis.call('ZCARD', others[i])
   if card < smallest then smallest, where = card, i end
 end
 for i = 1, #others do
@@ -52,9 +52,9 @@ if where then
   if types or statuses then asks[#asks + 1] = lists end
 end
 
-local high = before and '(' .. format('%.0f', before) or '+inf'
-if from_created and (not before or from_created < before) then high = format('%.0f', from_created) end
-local low = after and format('%.0f', after) or '-inf'
+local high = before and '(' .. string.format('%.0f', before) or '+inf'
+if from_created and (not before or from_created < before) then high = string.format('%.0f', from_created) end
+local low = after and string.format('%.0f', after) or '-inf'
 
 local sources = {}
 for i = 1, #lead do sources[i] = {key = lead[i], at = 1, offset = 0, entries = {}} end
@@ -67,7 +67,7 @@ local function head(source)
     if not id then
       if source.done then return end
       source.entries =
-        call('ZRANGE', source.key, high, low, 'BYSCORE', 'REV', 'LIMIT', source.offset, chunk, 'WITHSCORES')
+        redis.call('ZRANGE', source.key, high, low, 'BYSCORE', 'REV', 'LIMIT', source.offset, chunk, 'WITHSCORES')
       source.offset, source.at = source.offset + chunk, 1
       source.done = #source.entries < 2 * chunk
       if #source.entries == 0 then return end
@@ -118,7 +118,7 @@ end
 local function among(ids, keys)
   local found = {}
   for _, key in ipairs(keys) do
-    local scores = call('ZMSCORE', key, unpack(ids))
+    local scores = redis.call('ZMSCORE', key, unpack(ids))
     for i = 1, #ids do
       if scores[i] then found[i] = true end
     end
@@ -149,18 +149,18 @@ while n < 2 * limit and looked < 5000 and bytes < 1048576 do
       places[#places + 1] = i
     end
   end
-  local texts = #keys > 0 and call('MGET', unpack(keys)) or {}
+  local texts = #keys > 0 and redis.call('MGET', unpack(keys)) or {}
   for k = 1, #keys do
     local i = places[k]
     local id, text = ids[i], texts[k]
     if not text then
       local fields, form = read(id)
       if form then
-        fields.c = fields.c or format('%.0f', createds[i])
+        fields.c = fields.c or string.format('%.0f', createds[i])
         text = shown(id, fields)
       end
-    elseif sub(text, 1, 2) ~= 'c=' then
-      text = 'c=' .. format('%.0f', createds[i]) .. '\n' .. text
+    elseif string.sub(text, 1, 2) ~= 'c=' then
+      text = 'c=' .. string.format('%.0f', createds[i]) .. '\n' .. text
     end
     last_id, last_created = id, createds[i]
     if text then
@@ -173,5 +173,5 @@ while n < 2 * limit and looked < 5000 and bytes < 1048576 do
   last_id, last_created = ids[#ids], createds[#ids]
 end
 if n >= 2 * limit or not last_id then return reply end
-reply[n + 1] = {format('%.0f', last_created), last_id}
+reply[n + 1] = {string.format('%.0f', last_created), last_id}
 return reply

@@ -6,9 +6,9 @@
 local low, high, limit = ARGV[2], ARGV[3], tonumber(ARGV[4])
 local reply, n, offset = {}, 0, 0
 while n < 3 * limit do
-  local names = call('ZRANGE', root .. 'h', low, high, 'BYLEX', 'LIMIT', offset, 200)
+  local names = redis.call('ZRANGE', root .. 'h', low, high, 'BYLEX', 'LIMIT', offset, 200)
   for _, name in ipairs(names) do
-    local got = call('HMGET', root .. 'h:' .. name, 'v', 'n')
+    local got = redis.call('HMGET', root .. 'h:' .. name, 'v', 'n')
     if got[1] then
       reply[n + 1], reply[n + 2], reply[n + 3] = name, got[1], got[2]
       n = n + 3

@@ -4,42 +4,43 @@
 -- ARGV     the time seen; lease and interval in microseconds; limit
 -- Reply    the time; 1 when another pass was here within half the interval; 1 when leases are held; what is due as
 --          kind, id, record or nothing, token, number of live leases of its worker
+local indexes = open_indexes()
 local state = root .. 'sweep'
 local lease, interval, limit = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local got = call('HMGET', state, 'last', 'hold')
+local got = redis.call('HMGET', state, 'last', 'hold')
 local last, hold = tonumber(got[1] or nil), tonumber(got[2] or nil)
-if last and clock - last < interval / 2 then return {now, 1, 0, {}} end
-call('HSET', state, 'last', now)
-if not hold and last and clock - last > lease / 2 then hold = clock + lease end
-local held = hold ~= nil and clock < hold
+if last and this.clock - last < interval / 2 then return {this.now, 1, 0, {}} end
+redis.call('HSET', state, 'last', this.now)
+if not hold and last and this.clock - last > lease / 2 then hold = this.clock + lease end
+local held = hold ~= nil and this.clock < hold
 if held then
-  call('HSET', state, 'hold', format('%.0f', hold))
+  redis.call('HSET', state, 'hold', string.format('%.0f', hold))
 else
-  call('HDEL', state, 'hold')
+  redis.call('HDEL', state, 'hold')
 end
-for _, queue in ipairs(call('SMEMBERS', root .. 'scheduled')) do
-  promote(queue)
-  if call('EXISTS', root .. 'd:' .. queue) == 0 then call('SREM', root .. 'scheduled', queue) end
+for _, queue in ipairs(redis.call('SMEMBERS', root .. 'scheduled')) do
+  indexes.promote(queue)
+  if redis.call('EXISTS', root .. 'd:' .. queue) == 0 then redis.call('SREM', root .. 'scheduled', queue) end
 end
 
 local due, found = {}, 0
 local function gather(kind, index)
   if found > limit then return end
-  local ids = call('ZRANGE', root .. index, '-inf', now, 'BYSCORE', 'LIMIT', 0, limit + 1 - found)
+  local ids = redis.call('ZRANGE', root .. index, '-inf', this.now, 'BYSCORE', 'LIMIT', 0, limit + 1 - found)
   for _, id in ipairs(ids) do
     local record, token, company = false, '', 1
     local fields, form = read(id)
     if form then record = shown(id, fields) end
     if kind == 'lease' then
-      company = tonumber(call('HGET', root .. 'w', fields.w or '') or 1)
+      company = tonumber(redis.call('HGET', root .. 'w', fields.w or '') or 1)
     elseif kind == 'stopping' then
-      token = match(call('HGET', root .. 's', id) or '', '^%Z*')
+      token = string.match(redis.call('HGET', root .. 's', id) or '', '^%Z*')
     end
     if form or kind == 'stopping' then
       due[#due + 1] = {kind, id, record, token, company}
       found = found + 1
     else
-      call('ZREM', root .. index, id) -- its record was evicted
+      redis.call('ZREM', root .. index, id) -- its record was evicted
     end
   end
 end
@@ -49,10 +50,10 @@ gather('stale', 'stale')
 if not held then gather('stopping', 'sx') end
 
 -- Names on the shelf whose values have expired.
-local names = call('ZRANGE', root .. 'hx', '-inf', now, 'BYSCORE', 'LIMIT', 0, 200)
+local names = redis.call('ZRANGE', root .. 'hx', '-inf', this.now, 'BYSCORE', 'LIMIT', 0, 200)
 for _, name in ipairs(names) do
-  if call('EXISTS', root .. 'h:' .. name) == 0 then call('ZREM', root .. 'h', name) end
-  call('ZREM', root .. 'hx', name)
+  if redis.call('EXISTS', root .. 'h:' .. name) == 0 then redis.call('ZREM', root .. 'h', name) end
+  redis.call('ZREM', root .. 'hx', name)
 end
-flush()
-return {now, 0, held and 1 or 0, due}
+indexes.flush()
+return {this.now, 0, held and 1 or 0, due}
