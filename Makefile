@@ -8,7 +8,7 @@ PIP := $(PY) -m pip --disable-pip-version-check install --quiet
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint format types bench docs soak dashboard locks clean
+.PHONY: help demo test test-slow lint format types bench docs soak dashboard static locks clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*  ## /  make \1\t/p' Makefile | expand -t 20
@@ -18,6 +18,7 @@ demo: $(VENV)/.demo  ## set everything up, ingest real documents with live progr
 
 test: $(VENV)/.dev  ## set everything up, Redis included, and run all tests but the slow ones
 	@$(PY) scripts/install_services.py
+	@$(PY) dashboard/build.py
 	$(PY) -m pytest -m "not slow" $(ARGS)
 
 test-slow: $(VENV)/.dev  ## the tests that do not fit into `make test`, with the servers that they need
@@ -47,8 +48,11 @@ soak: scripts/soak.py $(VENV)/.dev
 	@$(PY) scripts/install_services.py --slow
 	$(PY) scripts/soak.py $(ARGS)
 
-dashboard: dashboard/build.py $(VENV)/.dev
-	$(PY) dashboard/build.py $(ARGS)
+dashboard: $(VENV)/.dev  ## the dashboard with hot reload, against the server of MILEPOST_SERVER (else 127.0.0.1:8321)
+	$(PY) dashboard/build.py --serve
+
+static: $(VENV)/.dev  ## build the dashboard's files, when its sources have changed
+	@$(PY) dashboard/build.py $(ARGS)
 
 clean:  ## remove what these targets made
 	rm -rf $(VENV) .demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

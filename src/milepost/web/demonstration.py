@@ -158,7 +158,7 @@ class Demonstration:
         self._advance(now)
         self.clock.at = None
         self._live = True
-        for _ in range(max(2, self.running_wanted // 2)):
+        for _ in range(max(2, self.running_wanted // 8)):
             self._birth(now, waits=True)
 
     def _advance(self, until: int) -> None:
@@ -351,7 +351,7 @@ class Demonstration:
                 busy += 1
                 self._start(known, now)
         # So many wait at any time, or a little fewer: the arrivals keep up with the ends.
-        if len(waiting) < max(2, self.running_wanted // 2) and now >= self._next_arrival:
+        if len(waiting) < max(2, self.running_wanted // 8) and now >= self._next_arrival:
             self._next_arrival = now + int(self.chance.uniform(0.5, 4) * SECOND)
             self._birth(now, waits=True)
 

@@ -1,0 +1,20 @@
+/** A link to one job for somebody without a key. */
+import { copy } from "../parts/holder";
+import { say } from "../shell/toasts";
+import { localTime } from "../text/time";
+import { call, jobPath, Problem, words } from "../wire/api";
+import type { Share } from "../wire/types";
+
+export async function share(id: string): Promise<void> {
+  try {
+    const made = await call<Share>("POST", jobPath(id, "/share"), { body: {} });
+    const link = new URL(location.pathname, location.href);
+    link.searchParams.set("page", "job");
+    link.searchParams.set("job", id);
+    link.searchParams.set("share", made.token);
+    await copy(link.href, `Link copied; it shows this job until ${localTime(made.expires_at)}`);
+  } catch (error) {
+    say(words(error));
+    if (!(error instanceof Problem)) throw error;
+  }
+}

@@ -1,0 +1,275 @@
+/**
+ * The list: the jobs that the filter selects, newest first, kept true by the feed. Owns the order, what waits while
+ * nothing may move, and paging; each row is a signal of its own, so a change redraws one row.
+ */
+import { batch, computed, signal, type Signal } from "@preact/signals";
+import { link, listen } from "../live/feed";
+import { filter } from "../shell/address";
+import { get, Problem } from "../wire/api";
+import { rowOf } from "../wire/row";
+import type { Batch, JobList, Row } from "../wire/types";
+import { matcher } from "./matching";
+
+const PAGE = 200;
+const ASK_AGAIN = 1500;
+
+export const rows = new Map<string, Signal<Row>>();
+export const order = signal<readonly string[]>([]);
+export const total = signal<{ count: number; exact: boolean } | null>(null);
+export const loading = signal(true);
+export const problem = signal<Problem | null>(null);
+/** New jobs that are held back because something would move under the pointer. */
+export const waiting = signal<ReadonlySet<string>>(new Set());
+/** Rows that no longer belong, kept where they are for as long as nothing may move. */
+export const leaving = signal<ReadonlySet<string>>(new Set());
+/** Jobs that are shown as deleted until their deletion is carried out or undone. */
+export const hidden = signal<ReadonlySet<string>>(new Set());
+/** Whether nothing may move: the pointer is over the list, it is scrolled, or jobs are selected. */
+export const held = signal(false);
+export const paused = signal(false);
+export const heldChanges = signal(0);
+/** Changes a second, over the last few. */
+export const rate = signal(0);
+
+export const shown = computed(() =>
+  hidden.value.size === 0 ? order.value : order.value.filter((id) => !hidden.value.has(id)),
+);
+
+let cursor: string | null = null;
+let running: AbortController | null = null;
+let matches = matcher("");
+let parked = new Map<string, Row | null>();
+let beats: number[] = [];
+let heard = 0;
+
+const later = (a: Row, b: Row): number => {
+  const when = (b.created_at ?? "").localeCompare(a.created_at ?? "");
+  return when !== 0 ? when : b.job_id.localeCompare(a.job_id);
+};
+
+export const hasMore = (): boolean => cursor !== null;
+
+/** Reads the list anew; quietly keeps what is shown until the answer is there. */
+export async function load(quiet = false): Promise<void> {
+  running?.abort();
+  const mine = (running = new AbortController());
+  if (!quiet) loading.value = true;
+  const wanted = filter.peek();
+  const limit = quiet ? Math.min(1000, Math.max(PAGE, order.peek().length)) : PAGE;
+  try {
+    const found = await get<JobList>("jobs", { q: wanted, limit }, mine.signal);
+    if (mine.signal.aborted) return;
+    batch(() => {
+      const ids = found.jobs.map((job) => put(rowOf(job)));
+      cursor = found.next_cursor ?? null;
+      total.value = countOf(found);
+      order.value = ids;
+      waiting.value = new Set();
+      leaving.value = new Set();
+      loading.value = false;
+      problem.value = null;
+      forget(ids);
+    });
+  } catch (error) {
+    if (mine.signal.aborted) return;
+    loading.value = false;
+    problem.value = error instanceof Problem ? error : new Problem(0, String(error));
+    if (!(error instanceof Problem)) throw error;
+  } finally {
+    if (running === mine) running = null;
+  }
+}
+
+let reading = false;
+
+/** Reads the next page, when there is one. */
+export async function more(): Promise<void> {
+  if (cursor === null || reading || running !== null) return;
+  reading = true;
+  const asked = filter.peek();
+  try {
+    const found = await get<JobList>("jobs", { q: asked, limit: order.peek().length > 1000 ? 1000 : PAGE, cursor });
+    if (asked !== filter.peek()) return;
+    batch(() => {
+      cursor = found.next_cursor ?? null;
+      const known = new Set(order.peek());
+      const fresh = found.jobs.map((job) => put(rowOf(job))).filter((id) => !known.has(id));
+      order.value = [...order.peek(), ...fresh];
+      if (found.total !== null) total.value = countOf(found);
+    });
+  } catch (error) {
+    if (!(error instanceof Problem)) throw error;
+  } finally {
+    reading = false;
+  }
+}
+
+function countOf(found: JobList): { count: number; exact: boolean } {
+  if (found.total !== null) return { count: found.total, exact: true };
+  return { count: found.total_at_least ?? found.jobs.length, exact: found.next_cursor == null && found.scanned_all !== false };
+}
+
+function put(row: Row): string {
+  const known = rows.get(row.job_id);
+  if (known === undefined) rows.set(row.job_id, signal(row));
+  else if (row.version >= known.peek().version) known.value = row;
+  return row.job_id;
+}
+
+function forget(ids: readonly string[]): void {
+  if (rows.size < 2 * ids.length + 2000) return;
+  const kept = new Set(ids);
+  for (const id of rows.keys()) if (!kept.has(id)) rows.delete(id);
+}
+
+/** Takes in what the feed tells. */
+export function take(changes: Batch): void {
+  heard += changes.jobs.length + changes.gone.length;
+  if (paused.peek()) {
+    for (const row of changes.jobs) parked.set(row.job_id, row);
+    for (const id of changes.gone) parked.set(id, null);
+    heldChanges.value += changes.jobs.length + changes.gone.length;
+    return;
+  }
+  apply(changes);
+}
+
+function apply({ jobs, gone }: Batch): void {
+  batch(() => {
+    const listed = new Set(order.peek());
+    const arrived: Row[] = [];
+    const left = new Set<string>();
+    const stays = new Set<string>();
+    let unsure = false;
+    let change = 0;
+    for (const row of jobs) {
+      const known = rows.get(row.job_id);
+      if (known !== undefined && row.version < known.peek().version) continue;
+      const fits = matches(row);
+      if (fits === undefined) unsure = true;
+      const there = listed.has(row.job_id) || waiting.peek().has(row.job_id);
+      if (there || known !== undefined) put(row);
+      if (there && fits === false) left.add(row.job_id);
+      else if (there) stays.add(row.job_id);
+      else if (fits === true && (known === undefined || !listed.has(row.job_id))) {
+        put(row);
+        arrived.push(row);
+      }
+    }
+    for (const id of gone) if (listed.has(id) || waiting.peek().has(id)) left.add(id);
+    place(arrived, left, stays, (by) => (change += by));
+    const known = total.peek();
+    if (known !== null && change !== 0) total.value = { ...known, count: Math.max(0, known.count + change) };
+    if (unsure) askSoon();
+  });
+}
+
+function place(arrived: Row[], left: Set<string>, stays: Set<string>, count: (by: number) => void): void {
+  const list = order.peek();
+  const last = list.length > 0 ? rows.get(list[list.length - 1] as string)?.peek() : undefined;
+  // What is older than the last row that was read comes with its page.
+  const fresh = arrived.filter((row) => cursor === null || last === undefined || later(row, last) < 0);
+  count(fresh.length);
+  if (held.peek()) {
+    if (fresh.length > 0) waiting.value = new Set([...waiting.peek(), ...fresh.map((row) => row.job_id)]);
+    const going = new Set(leaving.peek());
+    for (const id of left) {
+      if (!going.has(id)) count(-1);
+      going.add(id);
+    }
+    for (const id of stays) if (going.delete(id)) count(1);
+    if (going.size !== leaving.peek().size || left.size > 0) leaving.value = going;
+    return;
+  }
+  const out = new Set([...left, ...leaving.peek()]);
+  for (const id of stays) out.delete(id);
+  if (fresh.length === 0 && waiting.peek().size === 0 && out.size === 0) return;
+  count(-left.size);
+  settle(fresh, out);
+}
+
+function settle(fresh: readonly Row[], out: ReadonlySet<string>): void {
+  const kept = order.peek().filter((id) => !out.has(id));
+  const known = new Set(kept);
+  const incoming = [...waiting.peek()]
+    .map((id) => rows.get(id)?.peek())
+    .filter((row): row is Row => row !== undefined)
+    .concat(fresh)
+    .filter((row) => !known.has(row.job_id) && !out.has(row.job_id))
+    .sort(later);
+  order.value = incoming.length === 0 ? kept : merge(kept, [...new Map(incoming.map((row) => [row.job_id, row])).values()]);
+  waiting.value = new Set();
+  leaving.value = new Set();
+}
+
+function merge(kept: readonly string[], incoming: readonly Row[]): string[] {
+  const merged: string[] = [];
+  let next = 0;
+  for (const id of kept) {
+    const row = rows.get(id)?.peek();
+    while (next < incoming.length && row !== undefined && later(incoming[next] as Row, row) < 0) {
+      merged.push((incoming[next++] as Row).job_id);
+    }
+    merged.push(id);
+  }
+  for (; next < incoming.length; next++) merged.push((incoming[next] as Row).job_id);
+  return merged;
+}
+
+/** Lets in and out what was held back. */
+export function release(): void {
+  if (waiting.peek().size > 0 || leaving.peek().size > 0) batch(() => settle([], leaving.peek()));
+}
+
+export function pause(on: boolean): void {
+  if (on === paused.peek()) return;
+  batch(() => {
+    paused.value = on;
+    heldChanges.value = 0;
+    if (on) return;
+    const changes = parked;
+    parked = new Map();
+    apply({
+      jobs: [...changes.values()].filter((row): row is Row => row !== null),
+      gone: [...changes].filter(([, row]) => row === null).map(([id]) => id),
+    });
+  });
+}
+
+let asking: ReturnType<typeof setTimeout> | null = null;
+
+/** Where only the server can tell what belongs, it is asked again, not more often than its answer is worth. */
+function askSoon(): void {
+  asking ??= setTimeout(() => {
+    asking = null;
+    if (!held.peek()) void load(true);
+  }, ASK_AGAIN);
+}
+
+/** Begins to follow: reads the list when the feed is there (or soon, without it), and again whenever the filter changes. */
+export function start(): void {
+  listen({ batch: take, anew: () => (first ? undefined : void load(true)) });
+  let first = true;
+  const begin = (): void => {
+    if (!first) return;
+    first = false;
+    filter.subscribe((text) => {
+      matches = matcher(text);
+      void load();
+    });
+  };
+  const timer = setTimeout(begin, 400);
+  link.subscribe((now) => {
+    if (now.kind !== "live") return;
+    clearTimeout(timer);
+    begin();
+  });
+  held.subscribe((on) => {
+    if (!on) release();
+  });
+  setInterval(() => {
+    beats = [...beats.slice(-4), heard];
+    heard = 0;
+    rate.value = Math.round(beats.reduce((sum, beat) => sum + beat, 0) / beats.length);
+  }, 1000);
+}

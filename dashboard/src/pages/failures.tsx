@@ -1,0 +1,1 @@
+export function FailuresPage() { return <main class="main" />; }

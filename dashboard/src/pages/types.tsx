@@ -1,0 +1,1 @@
+export function TypesPage() { return <main class="main" />; }

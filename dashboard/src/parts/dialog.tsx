@@ -1,0 +1,41 @@
+/** A modal dialog: the browser's own, which holds the focus, gives it back, and closes with Escape. */
+import type { ComponentChildren } from "preact";
+import { useEffect, useId, useRef } from "preact/hooks";
+import { Cross } from "./icons";
+
+interface Props {
+  title: string;
+  close: () => void;
+  children: ComponentChildren;
+  bare?: boolean;
+}
+
+export function Dialog({ title, close, children, bare = false }: Props) {
+  const box = useRef<HTMLDialogElement>(null);
+  const id = useId();
+  useEffect(() => {
+    const dialog = box.current;
+    if (dialog !== null && !dialog.open) dialog.showModal();
+  }, []);
+  return (
+    <dialog
+      ref={box}
+      class={bare ? "palette" : ""}
+      aria-labelledby={id}
+      onClose={close}
+      onClick={(event) => {
+        if (event.target === box.current) box.current?.close();
+      }}
+    >
+      <header class={bare ? "unseen" : ""}>
+        <h1 id={id}>{title}</h1>
+        {!bare && (
+          <button type="button" class="icon-button" aria-label="Close" onClick={() => box.current?.close()}>
+            <Cross />
+          </button>
+        )}
+      </header>
+      {children}
+    </dialog>
+  );
+}

@@ -1,0 +1,28 @@
+/** A link to a place of this page: an address that can be opened anywhere, followed here without a reload. */
+import type { ComponentChildren } from "preact";
+import { go, href, place, type Place } from "../shell/address";
+
+interface Props {
+  to: Partial<Place>;
+  title?: string;
+  children: ComponentChildren;
+  "aria-current"?: "page" | undefined;
+  class?: string;
+}
+
+export function Link({ to, children, ...rest }: Props) {
+  void place.value;
+  return (
+    <a
+      {...rest}
+      href={href(to)}
+      onClick={(event) => {
+        if (event.metaKey || event.ctrlKey || event.shiftKey || event.button !== 0) return;
+        event.preventDefault();
+        go(to);
+      }}
+    >
+      {children}
+    </a>
+  );
+}

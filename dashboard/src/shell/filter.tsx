@@ -1,0 +1,162 @@
+/** The filter field: the grammar of the server, with completions for what it knows. */
+import { computed, useSignal } from "@preact/signals";
+import { useEffect, useRef } from "preact/hooks";
+import { counts } from "../live/feed";
+import { Cross, Glass } from "../parts/icons";
+import { STATUSES } from "../wire/types";
+import { go, place } from "./address";
+
+const WAIT = 250;
+
+interface Choice {
+  text: string;
+  what: string;
+}
+
+const KEYS: readonly Choice[] = [
+  { text: "status:", what: "pending, running, completed, failed, cancelled" },
+  { text: "type:", what: "the type of the job" },
+  { text: "label.", what: "label.owner:ana" },
+  { text: "worker:", what: "the worker it runs on" },
+  { text: "error:", what: "a word of the error" },
+  { text: "created:1d", what: "within the last day; also 2h..1d" },
+  { text: "duration:5m..", what: "ran for at least 5 minutes; ..5m at most" },
+  { text: "is:stalled", what: "does not move; also active, ended, stopping" },
+  { text: "not.type:", what: "not. before a term negates it" },
+  { text: "id:", what: "the beginning of the id" },
+];
+
+const types = computed(() => Object.keys(counts.value ?? {}));
+
+/** What the word before the caret could become. */
+export function completions(text: string, caret: number, known: readonly string[]): { from: number; choices: Choice[] } {
+  const from = Math.max(text.lastIndexOf(" ", caret - 1) + 1, 0);
+  const word = text.slice(from, caret).toLowerCase();
+  const bare = word.replace(/^not\./, "");
+  const negative = word.slice(0, word.length - bare.length);
+  const value = (key: string, values: readonly string[]): Choice[] =>
+    values.map((one) => ({ text: `${negative}${key}:${/\s/.test(one) ? `"${one}"` : one}`, what: "" }));
+  const all = bare.startsWith("status:")
+    ? value("status", STATUSES)
+    : bare.startsWith("type:")
+      ? value("type", known)
+      : bare.startsWith("is:")
+        ? value("is", ["stalled", "active", "ended", "stopping"])
+        : KEYS.map((one) => ({ ...one, text: negative + one.text })).filter((one) => !one.text.startsWith("not.not."));
+  return { from, choices: all.filter((one) => one.text.toLowerCase().startsWith(word) && one.text !== word).slice(0, 10) };
+}
+
+export function FilterField() {
+  const field = useRef<HTMLInputElement>(null);
+  const text = useSignal(place.value.q);
+  const caret = useSignal(0);
+  const open = useSignal(false);
+  const at = useSignal(-1);
+  const timer = useRef<ReturnType<typeof setTimeout> | null>(null);
+  useEffect(() => {
+    if (timer.current === null) text.value = place.value.q;
+  }, [place.value.q]);
+
+  const apply = (value: string): void => {
+    text.value = value;
+    if (timer.current !== null) clearTimeout(timer.current);
+    timer.current = setTimeout(() => {
+      timer.current = null;
+      go({ q: value, page: "jobs" }, { replace: place.peek().page === "jobs" });
+    }, WAIT);
+  };
+  const { from, choices } = completions(text.value, caret.value, types.value);
+  const shown = open.value && choices.length > 0;
+  const choose = (choice: Choice): void => {
+    const rest = text.value.slice(caret.value);
+    const ends = /[:.]$/.test(choice.text);
+    const before = text.value.slice(0, from) + choice.text + (ends || rest.startsWith(" ") ? "" : " ");
+    apply(before + rest);
+    at.value = -1;
+    caret.value = before.length;
+    requestAnimationFrame(() => field.current?.setSelectionRange(before.length, before.length));
+  };
+  return (
+    <div class="search" role="search">
+      <Glass />
+      <input
+        ref={field}
+        id="filter"
+        type="text"
+        autocomplete="off"
+        autocapitalize="off"
+        spellcheck={false}
+        placeholder="Filter jobs  e.g.  status:failed type:ingestion  report.pdf"
+        aria-label="Filter jobs"
+        role="combobox"
+        aria-expanded={shown}
+        aria-autocomplete="list"
+        aria-controls="filter-options"
+        {...(shown && at.value >= 0 ? { "aria-activedescendant": `filter-option-${at.value}` } : {})}
+        value={text.value}
+        onInput={(event) => {
+          caret.value = event.currentTarget.selectionStart ?? event.currentTarget.value.length;
+          at.value = -1;
+          open.value = true;
+          apply(event.currentTarget.value);
+        }}
+        onFocus={(event) => {
+          caret.value = event.currentTarget.value.length;
+          open.value = true;
+        }}
+        onBlur={() => (open.value = false)}
+        onKeyDown={(event) => {
+          if (event.key === "ArrowDown" || event.key === "ArrowUp") {
+            open.value = true;
+            const step = event.key === "ArrowDown" ? 1 : -1;
+            at.value = Math.max(-1, Math.min(choices.length - 1, at.value + step));
+            event.preventDefault();
+          } else if ((event.key === "Enter" || event.key === "Tab") && shown && at.value >= 0) {
+            choose(choices[at.value] as Choice);
+            event.preventDefault();
+          } else if (event.key === "Enter") {
+            open.value = false;
+            document.getElementById("grid")?.focus();
+          } else if (event.key === "Escape") {
+            event.stopPropagation();
+            if (shown && at.value >= 0) at.value = -1;
+            else if (text.value !== "" && !open.value) apply("");
+            else document.getElementById("grid")?.focus();
+            open.value = false;
+          }
+        }}
+      />
+      {text.value === "" ? (
+        <kbd aria-hidden="true">/</kbd>
+      ) : (
+        <button
+          type="button"
+          aria-label="Clear the filter"
+          onClick={() => {
+            apply("");
+            field.current?.focus();
+          }}
+        >
+          <Cross />
+        </button>
+      )}
+      <div id="filter-options" class="options card" role="listbox" aria-label="Completions" hidden={!shown}>
+        {choices.map((choice, index) => (
+          <div
+            key={choice.text}
+            id={`filter-option-${index}`}
+            role="option"
+            aria-selected={index === at.value}
+            onMouseDown={(event) => {
+              event.preventDefault();
+              choose(choice);
+            }}
+          >
+            <code>{choice.text}</code>
+            <span class="muted cut">{choice.what}</span>
+          </div>
+        ))}
+      </div>
+    </div>
+  );
+}

@@ -1,0 +1,48 @@
+/** What the keys do. */
+import { signal } from "@preact/signals";
+import { Dialog } from "../parts/dialog";
+
+export const helpOpen = signal(false);
+
+export const SHORTCUTS: readonly (readonly [string, string])[] = [
+  ["/", "Filter"],
+  ["j k", "Next, previous job"],
+  ["Enter", "Open the job"],
+  ["Esc", "Back"],
+  ["x", "Select the job"],
+  ["a", "Select all matching"],
+  ["c", "Cancel"],
+  ["r", "Retry"],
+  ["#", "Delete"],
+  ["u", "Undo"],
+  ["Space", "Pause, go on"],
+  ["f", "Follow the log"],
+  ["y", "Copy the id"],
+  ["1 … 7", "Tabs"],
+  ["g j", "Jobs"],
+  ["g f", "Failures"],
+  ["g o", "Overview"],
+  ["g t", "Types"],
+  ["g w", "Workers"],
+  ["t", "Theme"],
+  ["?", "This help"],
+  ["Ctrl K", "Palette"],
+];
+
+export function Help() {
+  if (!helpOpen.value) return null;
+  return (
+    <Dialog title="Keyboard shortcuts" close={() => (helpOpen.value = false)}>
+      <ul class="keys">
+        {SHORTCUTS.map(([keys, what]) => (
+          <li key={keys}>
+            <span>{what}</span>
+            <span>
+              {keys.split(" ").map((key) => (key === "…" ? " … " : <kbd key={key}>{key}</kbd>))}
+            </span>
+          </li>
+        ))}
+      </ul>
+    </Dialog>
+  );
+}

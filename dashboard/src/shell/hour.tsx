@@ -1,0 +1,88 @@
+/** Finished per minute in the last hour, failed ones stacked; a bar filters by its minute. */
+import { signal } from "@preact/signals";
+import { useEffect, useRef } from "preact/hooks";
+import { listen } from "../live/feed";
+import { clockTime } from "../text/time";
+import { get, Problem } from "../wire/api";
+import type { Stats } from "../wire/types";
+import { go } from "./address";
+
+interface Step {
+  at: string;
+  completed: number;
+  failed: number;
+  cancelled: number;
+}
+
+const EVERY = 15_000;
+const HEIGHT = 24;
+const steps = signal<readonly Step[]>([]);
+const wide = matchMedia("(min-width: 1320px)");
+
+async function read(): Promise<void> {
+  if (!wide.matches || document.visibilityState !== "visible") return;
+  try {
+    steps.value = (await get<Stats>("stats", { window: "1h", step: "1m" })).steps as unknown as Step[];
+  } catch (error) {
+    if (!(error instanceof Problem)) throw error;
+  }
+}
+
+export function HourChart() {
+  const bars = useRef<HTMLDivElement>(null);
+  useEffect(() => {
+    void read();
+    const timer = setInterval(() => void read(), EVERY);
+    const stop = listen({ batch: () => undefined, anew: () => void read() });
+    const grown = (): void => void read();
+    wide.addEventListener("change", grown);
+    return () => {
+      clearInterval(timer);
+      stop();
+      wide.removeEventListener("change", grown);
+    };
+  }, []);
+  const all = steps.value;
+  if (all.length === 0) return null;
+  const most = Math.max(1, ...all.map((step) => step.completed + step.failed));
+  const filterBy = (step: Step): void => {
+    const from = new Date(step.at).toISOString().replace(/\.\d+Z$/, "Z");
+    const to = new Date(Date.parse(step.at) + 60_000).toISOString().replace(/\.\d+Z$/, "Z");
+    go({ page: "jobs", q: `created:${from}..${to}` });
+  };
+  return (
+    <div class="pulse">
+      <span class="small muted">Finished per minute, last hour</span>
+      <div
+        ref={bars}
+        role="toolbar"
+        aria-label="Finished per minute in the last hour"
+        onKeyDown={(event) => {
+          const by = event.key === "ArrowRight" ? 1 : event.key === "ArrowLeft" ? -1 : 0;
+          const buttons = [...(bars.current?.querySelectorAll("button") ?? [])];
+          const at = buttons.indexOf(document.activeElement as HTMLButtonElement);
+          if (by === 0 || at < 0) return;
+          buttons[(at + by + buttons.length) % buttons.length]?.focus();
+          event.preventDefault();
+        }}
+      >
+        {all.map((step, at) => {
+          const text = `${clockTime(step.at).slice(0, 5)}: ${step.completed} completed, ${step.failed} failed`;
+          return (
+            <button
+              key={at}
+              type="button"
+              title={`${text}. Shows the jobs created in this minute.`}
+              aria-label={text}
+              tabIndex={at === all.length - 1 ? 0 : -1}
+              onClick={() => filterBy(step)}
+            >
+              <i style={{ height: `${Math.round((step.completed / most) * HEIGHT)}px` }} />
+              <i class="bad" style={{ height: `${Math.ceil((step.failed / most) * HEIGHT)}px` }} />
+            </button>
+          );
+        })}
+      </div>
+    </div>
+  );
+}

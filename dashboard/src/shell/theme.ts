@@ -1,0 +1,33 @@
+/** Light, dark, or as the system says: kept in this browser. */
+import { signal } from "@preact/signals";
+
+export type Theme = "system" | "light" | "dark";
+const NAME = "milepost theme";
+
+function kept(): Theme {
+  try {
+    const value = localStorage.getItem(NAME);
+    return value === "light" || value === "dark" ? value : "system";
+  } catch {
+    return "system"; // storage may be forbidden
+  }
+}
+
+export const theme = signal<Theme>(kept());
+
+theme.subscribe((value) => {
+  if (value === "system") delete document.documentElement.dataset["theme"];
+  else document.documentElement.dataset["theme"] = value;
+  try {
+    localStorage.setItem(NAME, value);
+  } catch {
+    // then it holds for this visit
+  }
+});
+
+/** The next theme; from the system's to the one that differs from it. */
+export function turnTheme(): void {
+  const dark = matchMedia("(prefers-color-scheme: dark)").matches;
+  const turns: Theme[] = dark ? ["system", "light", "dark"] : ["system", "dark", "light"];
+  theme.value = turns[(turns.indexOf(theme.value) + 1) % 3] ?? "system";
+}

@@ -1,0 +1,61 @@
+/** Short words at the foot of the page, one polite live region, and what can be undone while they show. */
+import { signal } from "@preact/signals";
+import { Cross } from "../parts/icons";
+
+interface Toast {
+  key: number;
+  text: string;
+  undo?: () => void;
+}
+
+export const toasts = signal<readonly Toast[]>([]);
+/** What a screen reader is told without anything being shown. */
+export const spoken = signal("");
+let last = 0;
+
+export function say(text: string, { undo, seconds = 5 }: { undo?: () => void; seconds?: number } = {}): () => void {
+  const toast: Toast = { key: ++last, text, ...(undo === undefined ? {} : { undo }) };
+  toasts.value = [...toasts.value.slice(-2), toast];
+  const close = (): void => {
+    toasts.value = toasts.value.filter((one) => one.key !== toast.key);
+  };
+  setTimeout(close, seconds * 1000);
+  return close;
+}
+
+/** Undoes the newest of what can still be undone. */
+export function undoLast(): void {
+  const toast = toasts.value.findLast((one) => one.undo !== undefined);
+  if (toast === undefined) say("There is nothing to undo", { seconds: 2 });
+  else toast.undo?.();
+}
+
+export function Toasts() {
+  return (
+    <>
+      <div class="toasts" role="status" aria-live="polite">
+        {toasts.value.map((toast) => (
+          <div class="toast" key={toast.key}>
+            <span>{toast.text}</span>
+            {toast.undo !== undefined && (
+              <button type="button" class="button" onClick={toast.undo}>
+                Undo
+              </button>
+            )}
+            <button
+              type="button"
+              class="icon-button"
+              aria-label="Dismiss"
+              onClick={() => (toasts.value = toasts.value.filter((one) => one !== toast))}
+            >
+              <Cross />
+            </button>
+          </div>
+        ))}
+      </div>
+      <div class="unseen" role="log" aria-live="polite">
+        {spoken.value}
+      </div>
+    </>
+  );
+}

@@ -1,0 +1,82 @@
+/** The head of every page: brand, filter, pages, live pill, theme, help. */
+import { HalfMoon, Lines, Mark } from "../parts/icons";
+import { Link } from "../parts/link";
+import { page, pageAt, type PageName } from "./address";
+import { FilterField } from "./filter";
+import { helpOpen } from "./help";
+import { LivePill } from "./live";
+import { isAdmin, session, signOut } from "./session";
+import { theme, turnTheme } from "./theme";
+
+const PAGES: readonly (readonly [PageName, string])[] = [
+  ["jobs", "Jobs"],
+  ["failures", "Failures"],
+  ["overview", "Overview"],
+  ["types", "Types"],
+  ["workers", "Workers"],
+];
+
+function Pages() {
+  return (
+    <>
+      {PAGES.filter(([name]) => name !== "workers" || isAdmin.value).map(([name, title]) => (
+        <Link key={name} to={pageAt(name)} aria-current={page.value === name ? "page" : undefined}>
+          {title}
+        </Link>
+      ))}
+    </>
+  );
+}
+
+export function Top() {
+  return (
+    <header class="top">
+      <Link to={pageAt("jobs", { q: "", tab: "all" })} class="brand">
+        <Mark />
+        <span>milepost</span>
+      </Link>
+      <FilterField />
+      <nav class="where" aria-label="Pages">
+        <Pages />
+      </nav>
+      <LivePill />
+      <button
+        type="button"
+        class="icon-button theme-button"
+        aria-label={`Theme: ${theme.value}`}
+        title={`Theme: ${theme.value} (t)`}
+        onClick={turnTheme}
+      >
+        <HalfMoon />
+      </button>
+      <button type="button" class="icon-button help-button" aria-label="Keyboard shortcuts" title="Keyboard shortcuts (?)" onClick={() => (helpOpen.value = true)}>
+        ?
+      </button>
+      <div class="menu">
+        <button type="button" class="icon-button" aria-label="Pages" popovertarget="pages">
+          <Lines />
+        </button>
+        <nav
+          class="where"
+          id="pages"
+          popover="auto"
+          aria-label="All pages"
+          onClick={(event) => event.currentTarget.hidePopover()}
+        >
+          <Pages />
+          <button type="button" class="button plain only-phone" onClick={turnTheme}>
+            Theme: {theme.value}
+          </button>
+          <button type="button" class="button plain only-phone" onClick={() => (helpOpen.value = true)}>
+            Keyboard shortcuts
+          </button>
+        </nav>
+      </div>
+      {session.value?.auth === "keys" && session.value.id !== "share" && (
+        <button type="button" class="button plain" onClick={() => void signOut()}>
+          Sign out
+        </button>
+      )}
+    </header>
+  );
+}
