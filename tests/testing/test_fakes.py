@@ -1,0 +1,156 @@
+"""What users' own tests are given: a run to hand to job code, managers as fixtures, a clock that stands still."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from milepost.core.errors import InvalidInput, JobCancelled
+from milepost.stores.driving import drive
+from milepost.stores.memory import MemoryStore
+from milepost.testing import FrozenClock, fake_run
+
+
+def reindex(run: Any, index: str, pages: int = 100) -> dict[str, Any]:
+    """A handler as users write them."""
+    start = run.last_checkpoint or 0
+    for page in run.each(range(start, pages)):
+        if page % 10 == 9:
+            run.checkpoint(page + 1)
+    return {"index": index, "from": start}
+
+
+def test_a_handler_is_still_a_plain_function() -> None:
+    run = fake_run(last_checkpoint=40)
+    assert reindex(run, index="docs") == {"index": "docs", "from": 40}
+    assert run.progress_seen[-1] == 1.0
+    assert run.progress_seen == sorted(run.progress_seen)
+    assert run.checkpoints == [50, 60, 70, 80, 90, 100]
+
+
+def test_a_tracked_loop_counts_and_its_ledger_can_be_looked_at() -> None:
+    run = fake_run(metadata={"folder": "x"}, labels={"owner": "ana"})
+    seen = []
+    for page in run.each(["a", "b", "c"]):
+        with run.item(page):
+            if page == "b":
+                raise RuntimeError("bad page")
+            seen.append(page)
+    assert seen == ["a", "c"]
+    assert (run.metadata, run.labels, run.progress_seen[-1]) == ({"folder": "x"}, {"owner": "ana"}, 1.0)
+    assert run.ledger.failed_keys == ["b"]
+
+
+def test_only_the_failed_items_are_done_again() -> None:
+    run = fake_run(only=["b"])
+    items = [{"id": name} for name in "abc"]
+    assert [item["id"] for item in run.each(items, key="id")] == ["b"]
+
+
+def test_a_cancel_reaches_the_code() -> None:
+    run = fake_run()
+    done = []
+
+    def handler() -> None:
+        for item in run.each(range(10)):
+            done.append(item)
+            if item == 3:
+                run.cancel("enough")
+
+    with pytest.raises(JobCancelled, match="enough"):
+        handler()
+    assert done == [0, 1, 2, 3]
+    assert run.cancelled
+    with pytest.raises(JobCancelled):
+        run.checkpoint(1)
+    assert run.checkpoints == [1], "a checkpoint is taken before its cancel point"
+
+
+def test_what_a_run_would_refuse_is_refused() -> None:
+    run = fake_run()
+    with pytest.raises(InvalidInput, match="checkpoint"):
+        run.checkpoint(object())
+    run.progress(float("nan"))
+    run.log("one\ntwo")
+    assert run.progress_seen[-1] == 0.0
+    assert run.log_lines == ["one", "two"]
+
+
+def test_asynchronous_code_too() -> None:
+    async def handler(run: Any) -> None:
+        async for item in run.each([1, 2]):
+            await run.acheckpoint(item)
+
+    run = fake_run()
+    asyncio.run(handler(run))
+    assert run.checkpoints == [1, 2]
+
+
+def test_a_frozen_clock_moves_when_it_is_told_to() -> None:
+    clock = FrozenClock(5_000_000)
+    store = MemoryStore(clock=clock)
+    assert [drive(store.now()), drive(store.now())] == [5_000_000, 5_000_000]
+    assert clock.advance(1.5) == 6_500_000 == drive(store.now())
+    clock.move_to(1)
+    assert drive(store.now()) == 6_500_000, "the clock of a store never goes back"
+
+
+USERS_TESTS = """
+import pytest
+
+pytest_plugins = ["milepost.testing.plugin"]
+
+
+def test_a_manager(job_manager):
+    job = job_manager.create_job(job_type="ingestion")
+    assert [j.job_id for j in job_manager.list_jobs()] == [job.job_id]
+
+
+def test_each_test_has_its_own(job_manager):
+    assert job_manager.list_jobs() == []
+    with job_manager.track("ingestion") as run:
+        run.progress(0.5)
+    assert job_manager.list_jobs()[0].progress == 1.0
+
+
+def test_jobs(jobs):
+    @jobs.job("double")
+    def double(run, number: int) -> int:
+        return 2 * number
+
+    assert jobs.wait(jobs.submit(double, number=4).job_id, timeout=30).result == 8
+
+
+def test_a_run(fake_run):
+    fake_run.progress(0.5)
+    assert fake_run.progress_seen[-1] == 0.5
+"""
+
+
+def test_the_fixtures_serve_a_project_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "test_mine.py").write_text(USERS_TESTS)
+    options = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-c",
+        "/dev/null",
+        "--rootdir",
+        str(tmp_path),
+    ]
+    done = subprocess.run([*options, str(tmp_path)], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "4 passed" in done.stdout
+
+
+def test_the_package_of_fakes_needs_no_pytest() -> None:
+    code = "import sys, milepost.testing; assert 'pytest' not in sys.modules and 'hypothesis' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
