@@ -15,6 +15,7 @@ from typing import Any
 from milepost import JobCancelled, JobReleased, Jobs, Run, Secret
 
 jobs = Jobs()
+NO_SECRET = Secret("")
 _never = threading.Event()
 
 
@@ -68,7 +69,7 @@ def poison(run: Run, how: str = "kill") -> None:
 
 
 @jobs.job("isolated", isolation="process", max_attempts=2)
-def isolated(run: Run, what: str, secret: Secret = Secret("")) -> Any:
+def isolated(run: Run, what: str, secret: Secret = NO_SECRET) -> Any:
     """Do something in a child process."""
     note(f"isolated {what} {os.getpid()}")
     with run.stage("Working", total=100, unit="step"):
@@ -103,6 +104,7 @@ def _family(run: Run, secret: str) -> None:
 
 
 def _tidy(run: Run, secret: str) -> None:
+    note("tidy is looping")
     try:
         _loop(run, secret)
     except (JobCancelled, JobReleased) as stop:

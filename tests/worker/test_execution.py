@@ -90,7 +90,12 @@ def test_an_exception_fails_the_job_with_its_dossier(jobs: Jobs, is_async: bool)
     assert (job.status, job.error) == ("failed", "no such page")
     failure = job.failure
     assert failure is not None
-    assert (failure.kind, failure.type, failure.attempt, failure.last_log) == ("error", "ValueError", 1, ("about to fail",))
+    assert (failure.kind, failure.type, failure.attempt, failure.last_log) == (
+        "error",
+        "ValueError",
+        1,
+        ("about to fail",),
+    )
     assert failure.traceback is not None
     assert "in fail" in failure.traceback
     assert failure.peak_memory is not None

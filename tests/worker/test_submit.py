@@ -204,7 +204,7 @@ def test_higher_priority_first_then_the_oldest(jobs: Jobs) -> None:
         order.append(name)
 
     for name, priority in (("b", 0), ("a", 5), ("c", 0), ("d", -5)):
-        jobs.submit("note", {"name": name}, priority=priority, not_before=datetime.now(UTC) - timedelta(seconds=1))
+        jobs.enqueue("note", {"name": name}, priority=priority)
     with jobs.running(concurrency=1):
         for job in jobs.list_jobs():
             jobs.wait(job.job_id, 20)

@@ -236,6 +236,8 @@ def why_stopped(job: Job | None, token: str, state: str) -> Stop:
         return JobCancelled("the job was deleted") if state == "stopping" else LeaseLost("the job is gone")
     record = job.record
     if record.get("stop_token") != token:
+        if state == "stopping":  # its record is gone, and the id has another one by now
+            return JobCancelled("the job was deleted")
         return LeaseLost(f"job {job.job_id} is {job.status} under another run")
     if job.status is JobStatus.CANCELLED:
         why = record.get("stop_why")

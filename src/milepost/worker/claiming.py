@@ -7,12 +7,14 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from milepost.core.change import Change
 from milepost.core.job import Job
 from milepost.core.lifecycle import plan_start
 from milepost.stores.ids import new_nonce, new_op
 from milepost.stores.protocol import Claim
+from milepost.worker.handlers import Handler
 
 BEGINS_WITHIN = 0.05
 """Seconds within which a claimed job must have begun, and for which what was finished counts as a free slot."""
@@ -71,3 +73,8 @@ class Claims:
         repeated, self._unanswered = self._unanswered is not None, None
         self._starts = [] if repeated else list(claim.starts[len(claimed) :])
         return [job for job in claimed if job.record.get("token") and job.record.get("worker") == self._worker]
+
+
+def limits_of(handlers: Mapping[str, Handler[Any, Any]]) -> dict[str, int | None]:
+    """The most runs at once of each queue, as its handler says."""
+    return {name: handler.type_options.concurrency for name, handler in handlers.items()}

@@ -7,7 +7,7 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypedDict, TypeVar, Unpack
@@ -156,6 +156,14 @@ class Handlers(Mapping[str, Handler[Any, Any]]):
 
     def __len__(self) -> int:
         return len(self._by_type)
+
+    def chosen(self, queues: Iterable[str] | None) -> dict[str, Handler[Any, Any]]:
+        """The handlers of some types (None: of all). Raises InvalidInput for a type that has none."""
+        chosen = None if queues is None else tuple(queues)
+        for name in chosen or ():
+            if name not in self._by_type:
+                raise InvalidInput("queues", f"{name!r} has no handler here; there are: {', '.join(self) or 'none'}")
+        return {name: self._by_type[name] for name in (self if chosen is None else chosen)}
 
     def job(
         self,

@@ -147,6 +147,8 @@ class InProcess(Execution):
         self.child = None
         if end is not None:
             self.host.children.give_back(child, reuse=not child.was_signalled and not suspect)
+            if child.was_signalled:
+                await child.died  # what it has started may not have heard the signal; the SIGKILL is on its way
             self.leave(lambda unsent: self._end(end, unsent))
         else:
             death = await child.died

@@ -13,7 +13,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, NamedTuple, Protocol
 
 from milepost.core.errors import InvalidInput, JobReleased, StoreError
@@ -29,7 +29,7 @@ from milepost.tracking.process import process_name
 from milepost.tracking.pulse import pulse_of
 from milepost.tracking.run import Run
 from milepost.worker.children import Children
-from milepost.worker.claiming import BEGINS_WITHIN, CLAIM_MOST, Claims
+from milepost.worker.claiming import BEGINS_WITHIN, CLAIM_MOST, Claims, limits_of
 from milepost.worker.execution import Execution, InLoop, InThread
 from milepost.worker.handlers import Handler, Handlers, find_handler
 from milepost.worker.isolated import InProcess
@@ -92,8 +92,7 @@ class Worker:
         self.started = threading.Event()
         self.closed = False
         self.name = ""
-        self.handlers = {name: app.handlers[name] for name in (app.handlers if queues is None else queues)
-                         if name in app.handlers or _refuse_queue(name, app.handlers)}  # fmt: skip
+        self.handlers = app.handlers.chosen(queues)
         self._app = app
         self._only = only
         self._number = next(_numbers)
@@ -118,8 +117,8 @@ class Worker:
         self.children = Children(self.loop)
         self._thread = threading.get_ident()
         self.context = contextvars.copy_context()
-        self._claims = Claims(self.name, _limits(self.handlers), self.settings.lease_micros, self._only)
-        self.waiting = Waiting(self.store, self.name, tuple(self.handlers), self.pulse.wake)
+        self._claims = Claims(self.name, limits_of(self.handlers), self.settings.lease_micros, self._only)
+        self.waiting = Waiting(self.store, self.name, tuple(self.handlers), self.pulse.wake, self._on_due)
         presence = Presence(
             self.store, self.name, self.handlers.values(), self.concurrency, self._what_runs, self.started.set
         )
@@ -194,7 +193,7 @@ class Worker:
     async def _turn(self) -> None:
         self._begin_ready()
         ends = self._take_ends()
-        wanted = self._wanted()
+        wanted = self._wanted() if ends or self._hungry else 0
         if ends or wanted:
             await self._exchange(ends, wanted)
             await asyncio.sleep(0)  # a store in memory never suspends, and what was begun is to have its turn
@@ -214,12 +213,15 @@ class Worker:
 
     def _wanted(self) -> int:
         """How many jobs to claim: the free slots, and as many as were finished in the last 50 ms."""
-        if self._stopping or self._alone is not None or not self._hungry:
+        if self._stopping or self._alone is not None:
             return 0
         if self._only is not None:
             return 0 if self._running or self._ready else 1
         free = self.concurrency - len(self._running)
         return min(CLAIM_MOST, free + self._claims.lately() - len(self._ready))
+
+    def _on_due(self) -> None:
+        self._hungry = True
 
     async def _exchange(self, ends: list[Ending], wanted: int) -> None:
         """One round trip: the ends of what has finished, and a claim."""
@@ -248,7 +250,7 @@ class Worker:
         self._hungry = len(applied.claimed) >= len(claim.starts)
         if not applied.claimed and self._running:
             self.pulse.wake()  # it may have been a stop that woke this worker
-        self.waiting.due(IDLE_SECONDS if applied.next_due is None else applied.next_due / 1e6 - time.time())
+        self.waiting.due(None if applied.next_due is None else applied.next_due / 1e6 - time.time())
         if self._only is not None and not applied.claimed:
             await self._look_at_only()
 
@@ -393,11 +395,3 @@ class Worker:
 
     def _killing(self) -> bool:
         return any(isinstance(execution, InProcess) for execution in self._running.values())
-
-
-def _limits(handlers: Mapping[str, Handler[Any, Any]]) -> dict[str, int | None]:
-    return {name: handler.type_options.concurrency for name, handler in handlers.items()}
-
-
-def _refuse_queue(name: str, handlers: Mapping[str, Any]) -> bool:
-    raise InvalidInput("queues", f"{name!r} has no handler here; there are: {', '.join(handlers) or 'none'}")

@@ -17,15 +17,22 @@ log = logging.getLogger("milepost.worker")
 
 IDLE_SECONDS = 1.0
 FULL_SECONDS = 0.02
+DUE_LEAST, DUE_MOST = 0.002, 60.0
 AWAY_FIRST, AWAY_MOST = 0.05, 5.0
 
 
 class Waiting:
-    """The waiting of one worker. `wake` it when something of its own has happened; `told` is called when its name is."""
+    """The waiting of one worker. `wake` it when something of its own has happened.
 
-    def __init__(self, store: Store, name: str, queues: tuple[str, ...], told: Callable[[], None]) -> None:
+    `told` is called when its name was, and `due` when a scheduled job has come due.
+    """
+
+    def __init__(
+        self, store: Store, name: str, queues: tuple[str, ...], told: Callable[[], None], due: Callable[[], None]
+    ) -> None:
         self.woken = asyncio.Event()
-        self.due_in = IDLE_SECONDS
+        self._on_due = due
+        self._due: asyncio.TimerHandle | None = None
         self._store = store
         self._name = name
         self._queues = queues
@@ -43,9 +50,19 @@ class Waiting:
         """End the wait, in the event loop."""
         self.woken.set()
 
-    def due(self, seconds: float) -> None:
-        """Say in how many seconds the next scheduled job comes due."""
-        self.due_in = min(IDLE_SECONDS, max(FULL_SECONDS, seconds))
+    def due(self, seconds: float | None) -> None:
+        """Say in how many seconds the next scheduled job comes due; None when there is none."""
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
+        if seconds is not None:
+            loop = asyncio.get_running_loop()
+            self._due = loop.call_later(min(DUE_MOST, max(DUE_LEAST, seconds)), self._came_due)
+
+    def _came_due(self) -> None:
+        self._due = None
+        self._on_due()
+        self.woken.set()
 
     async def rest(self, *, free: bool) -> bool:
         """Wait until woken, or until the store says so; whether it is worth while to claim then.
@@ -57,7 +74,7 @@ class Waiting:
                 return False
             self._is_narrow = not free
             queues = self._queues if free else ()
-            self._idle = asyncio.get_running_loop().create_task(self._store.idle(self._name, queues, self.due_in))
+            self._idle = asyncio.get_running_loop().create_task(self._store.idle(self._name, queues, IDLE_SECONDS))
             self._idle.add_done_callback(lambda _: self.woken.set())
         elif free and self._is_narrow:
             self._is_narrow = False
@@ -112,6 +129,7 @@ class Waiting:
 
     async def close(self) -> None:
         """Give up the wait at the store."""
+        self.due(None)
         if self._idle is not None:
             self._idle.cancel()
             await asyncio.gather(self._idle, return_exceptions=True)
