@@ -102,6 +102,43 @@ async def test_what_is_cancelled_in_the_middle_of_its_transaction_is_done_or_not
     assert set(check_file(path)) == {"before", "a", "b", "after"}
 
 
+async def test_what_tasks_write_at_once_is_committed_together(store: SQLiteStore, path: Path, monkeypatch: Any) -> None:
+    await store.apply([create("before")])
+    commits: list[int] = []
+    finish = Transaction.finish
+
+    def slow(self: Transaction) -> None:
+        commits.append(1)
+        time.sleep(0.01)
+        finish(self)
+
+    monkeypatch.setattr(Transaction, "finish", slow)
+    bad = create("bad", message="a lone surrogate: \ud800")
+    writes = [[create(f"j{number}")] for number in range(200)] + [[bad]]
+    ends = await asyncio.gather(*map(store.apply, writes), return_exceptions=True)
+    assert isinstance(ends.pop(), UnicodeEncodeError)
+    assert all(not isinstance(end, BaseException) and end.outcomes[0].accepted for end in ends)
+    assert len(commits) < 20
+    assert len(check_file(path)) == 201
+
+
+async def test_a_bug_in_one_of_a_group_undoes_that_one_alone(store: SQLiteStore, path: Path) -> None:
+    await store.apply([create("before")])
+
+    def buggy(tx: Transaction) -> None:
+        tx.write(create("half"))
+        raise ZeroDivisionError
+
+    lock = Lock(path)  # so that they gather
+    works = [store.apply([create("a")]), store._port.write(buggy), store.apply([create("b")])]
+    tasks = [asyncio.ensure_future(work) for work in works]
+    await asyncio.sleep(0.05)
+    lock.free()
+    ends = await asyncio.gather(*tasks, return_exceptions=True)
+    assert isinstance(ends[1], ZeroDivisionError)
+    assert set(check_file(path)) == {"before", "a", "b"}
+
+
 async def test_the_patience_of_a_write_has_an_end(path: Path) -> None:
     store = SQLiteStore(path, blocking=False, synchronous="NORMAL", patience=0.2)
     await store.now()

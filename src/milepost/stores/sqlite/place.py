@@ -79,6 +79,7 @@ class Place:
                 f"{self.path}: its file system has no shared memory for SQLite's WAL; use a local disk"
             )
         connection.execute(f"PRAGMA synchronous={self.synchronous}")
+        connection.execute("PRAGMA fullfsync=1")  # on macOS a flush that reaches the disk; elsewhere it means nothing
         connection.execute(f"PRAGMA journal_size_limit={WAL_KEPT}")
         connection.execute("PRAGMA cache_size=-16384")
         connection.execute("PRAGMA temp_store=MEMORY")

@@ -104,6 +104,19 @@ class Transaction(Reading):
         if self._fence != self._fence_kept:
             self.keep_number("fence", self._fence)
 
+    def savepoint(self) -> None:
+        """Begin a part that may be undone by itself."""
+        self._execute("SAVEPOINT part")
+
+    def undo(self) -> None:
+        """Undo the part."""
+        self._execute("ROLLBACK TO part")
+        self.release()
+
+    def release(self) -> None:
+        """End the part."""
+        self._execute("RELEASE part")
+
     # --- Facts ---
 
     def stopping(self, job_id: str) -> Stopping | None:
