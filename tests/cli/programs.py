@@ -31,7 +31,7 @@ class Program:
     def __init__(self, folder: Path, **environment: str) -> None:
         self.folder = folder
         self.environment = {
-            **os.environ,
+            **{name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")},
             "PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
             "XDG_STATE_HOME": str(folder / "state"),
             "PYTHONUTF8": "1",
@@ -117,9 +117,9 @@ class Terminal:
     ) -> None:
         self._pid, self._side = pty.fork()
         if self._pid == 0:
+            fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
             os.chdir(program.folder)
             os.execvpe(COMMAND[0], [*COMMAND, *words], {**program.environment, **environment})
-        fcntl.ioctl(self._side, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
         self.raw = ""
         self._code: int | None = None
 

@@ -83,15 +83,28 @@ def test_a_job_that_is_taken_up_says_so(milepost: Program) -> None:
 
 
 def test_a_job_that_runs_elsewhere_is_not_run_twice(milepost: Program) -> None:
-    quick = {"MILEPOST_LEASE": "6", "MILEPOST_PULSE": "0.2"}
+    quick = {"MILEPOST_LEASE": "4"}
     milepost.start(*SLOW, **quick)
     job = until(lambda: running(milepost))
-    second = milepost.start(*SLOW, **quick)
-    code, out, err = second.finish()
+    code, _, err = milepost.start(*SLOW, **quick).finish()
     assert code == 1
-    assert "waiting until its lease runs out" in out
     assert f"milepost watch {job['job_id']}" in err
     assert err.count("\n") == 1
+
+
+def test_a_lease_that_is_not_renewed_is_waited_for_and_taken_over(milepost: Program) -> None:
+    quick = {"MILEPOST_LEASE": "3"}
+    first = milepost.start(*SLOW, **quick)
+    job = until(lambda: running(milepost))
+    first.signal(signal.SIGSTOP)
+    second = milepost.on_terminal(*SLOW, columns=160, **quick)
+    assert "waiting until its lease runs out" in second.wait_for("was not heard to end")
+    second.wait_for("Taking up job")
+    assert until(lambda: running(milepost))["job_id"] == job["job_id"]
+    first.signal(signal.SIGCONT)
+    code, _, err = first.finish()
+    assert code == 1
+    assert "another run has taken it over" in err
 
 
 def test_ctrl_c_cancels_with_a_receipt(program: Program) -> None:

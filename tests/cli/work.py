@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import time
-from types import SimpleNamespace
 from typing import Literal
 
+from milepost.app import Jobs
 from milepost.tracking.run import Run
-from milepost.worker.handlers import Handlers
 
-handlers = Handlers()
-jobs = SimpleNamespace(handlers=handlers)
+jobs = Jobs()
 
 
-@handlers.job("count")
+@jobs.job("count")
 def count(run: Run, n: int, pause: float = 0.01, note: str = "") -> dict[str, int]:
     """Count to n, slowly; the result says where this attempt began."""
     seen: list[int] = []
@@ -24,14 +22,14 @@ def count(run: Run, n: int, pause: float = 0.01, note: str = "") -> dict[str, in
     return {"first": seen[0] if seen else n, "last": n - 1, "counted": len(seen)}
 
 
-@handlers.job("deaf")
+@jobs.job("deaf")
 def deaf(run: Run, seconds: float) -> None:
     """Sleep without looking whether to stop."""
     run.progress(0.5, "sleeping")
     time.sleep(seconds)
 
 
-@handlers.job("broken")
+@jobs.job("broken")
 def broken(run: Run, words: list[str], kind: Literal["value", "key"] = "value") -> None:
     """Say something and fail."""
     run.log("about to fail")
@@ -39,7 +37,7 @@ def broken(run: Run, words: list[str], kind: Literal["value", "key"] = "value") 
     raise ValueError(" ".join(words)) if kind == "value" else KeyError(words[0])
 
 
-@handlers.job("gentle")
+@jobs.job("gentle")
 async def gentle(run: Run, n: int) -> int:
     """Count in an event loop."""
     import asyncio

@@ -9,9 +9,10 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code; without Click it says which pip line brings it."""
     try:
         from milepost.cli.program import run_program
+
+        return run_program(sys.argv[1:] if arguments is None else arguments)
     except ModuleNotFoundError as missing:
-        if missing.name not in ("click", "rich"):
+        if (missing.name or "").partition(".")[0] not in ("click", "rich"):
             raise
         sys.stderr.write("milepost: the command line needs an extra: pip install 'milepost[cli]'\n")
         return 1
-    return run_program(sys.argv[1:] if arguments is None else arguments)

@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from milepost.cli import wording
-from milepost.cli.server import ask
-from milepost.core.errors import InvalidInput
+from milepost.core.errors import InvalidInput, UnknownJobType
 from milepost.stores.driving import drive
 
 if TYPE_CHECKING:
     from milepost.cli.session import Session
-    from milepost.core.job import Job
     from milepost.worker.published import JobType, WorkerEntry
 
 
@@ -56,7 +53,7 @@ def examine(session: Session) -> Examined:
     """Look at the store, or let the server look at its own."""
     begun = time.monotonic()
     if session.is_server:
-        found = ask(session, "GET", "/doctor")
+        found = session.client.request("GET", "/api/doctor")
         fields = Examined.__dataclass_fields__
         known: dict[str, Any] = {name: value for name, value in found.items() if name in fields}
         known["kind"] = found.get("store", "server")
@@ -84,7 +81,7 @@ def purge(session: Session, older_than: float | None) -> int:
     if session.is_server:
         if older_than is not None:
             raise InvalidInput("--older-than", "a server purges as its own JOB_TTL says; give its store with --url")
-        return int(ask(session, "POST", "/purge")["removed"])
+        return int(session.client.request("POST", "/api/purge")["removed"])
     manager = session.manager
     ttl = manager.ttl if older_than is None else older_than
     total = 0
@@ -95,30 +92,11 @@ def purge(session: Session, older_than: float | None) -> int:
 
 def types(session: Session) -> list[JobType]:
     """The published types, with the limits and pauses that are set."""
-    from milepost.worker.published import JobType, read_types
-
-    if session.is_server:
-        listed = []
-        for found in ask(session, "GET", "/job-types")["job_types"]:
-            if found.get("published") or found.get("paused") or found.get("limit") is not None:
-                fields: dict[str, Any] = {k: v for k, v in found.items() if k in JobType.__dataclass_fields__}
-                listed.append(JobType(**{**fields, "secrets": tuple(fields.get("secrets", ()))}))
-        return listed
-    store = session.manager.store
-    limits = drive(store.limits())
-    known_types = {known.name: known for known in drive(read_types(store))}
-    for name in limits:
-        known_types.setdefault(name, JobType(name))
-    return [
-        replace(known, limit=limits.get(name, (None, False))[0], paused=limits.get(name, (None, False))[1])
-        for name, known in sorted(known_types.items())
-    ]
+    return session.jobs.job_types()
 
 
 def published_type(session: Session, name: str) -> JobType:
     """The published type of a name. Raises UnknownJobType that lists those that there are."""
-    from milepost.core.errors import UnknownJobType
-
     listed = types(session)
     for known in listed:
         if known.name == name:
@@ -128,40 +106,23 @@ def published_type(session: Session, name: str) -> JobType:
 
 def set_limit(
     session: Session, name: str, *, paused: bool | None = None, limit: int | None = None, lift: bool = False
-) -> None:
+) -> JobType:
     """Pause, resume or limit a type for all workers, at once; what is None stays. `lift` takes the limit away."""
-    if session.is_server:
-        body: dict[str, Any] = {} if paused is None else {"paused": paused}
-        if limit is not None or lift:
-            body["concurrency"] = limit
-        ask(session, "PATCH", f"/job-types/{name}", json=body)
-        return
-    store = session.manager.store
-    old_limit, old_paused = drive(store.limits()).get(name, (None, False))
-    new_limit = None if lift else old_limit if limit is None else limit
-    drive(store.set_limit(name, new_limit, old_paused if paused is None else paused))
+    known = published_type(session, name)
+    new_limit = None if lift else known.limit if limit is None else limit
+    session.jobs.set_limit(name, new_limit, paused=known.paused if paused is None else paused)
+    return published_type(session, name)
 
 
 def workers(session: Session) -> list[WorkerEntry]:
     """The workers that were seen lately."""
-    from milepost.worker.published import WorkerEntry, read_workers
-
-    if not session.is_server:
-        return drive(read_workers(session.manager.store))
-    fields = WorkerEntry.__dataclass_fields__
-    entries = []
-    for known in ask(session, "GET", "/workers")["workers"]:
-        for name in ("since", "seen"):
-            known[name] = datetime.fromisoformat(known[f"{name}_at"]).timestamp()
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in known.items() if k in fields}
-        entries.append(WorkerEntry(**values))
-    return entries
+    return session.jobs.workers()
 
 
 def keys(session: Session) -> list[dict[str, Any]]:
     """The API keys, without their secrets."""
     if session.is_server:
-        return list(ask(session, "GET", "/keys")["keys"])
+        return list(session.client.request("GET", "/api/keys")["keys"])
     from milepost.web.keys import Keys
 
     return [key.to_dict() for key in drive(Keys(session.manager.store).all())]
@@ -173,7 +134,7 @@ def create_key(
     """A new key and its text, which nobody can show again."""
     if session.is_server:
         body = {"name": name, "scopes": list(scopes), "labels": dict(labels), "expires_in": expires_in}
-        made = ask(session, "POST", "/keys", json=body)
+        made = session.client.request("POST", "/api/keys", body=body)
         return made, str(made.pop("secret"))
     from milepost.web.keys import Keys
 
@@ -184,21 +145,8 @@ def create_key(
 def revoke_key(session: Session, key_id: str) -> bool:
     """Revoke a key; whether there was one."""
     if session.is_server:
-        ask(session, "DELETE", f"/keys/{key_id}")
+        session.client.request("DELETE", f"/api/keys/{key_id}")
         return True
     from milepost.web.keys import Keys
 
     return bool(drive(Keys(session.manager.store).revoke(key_id)))
-
-
-def submit(session: Session, job_type: str, params: Mapping[str, Any], options: Mapping[str, Any]) -> Job:
-    """Hand a job to the workers; parameters are checked against the published type."""
-    if session.is_server:
-        body = {name: value.isoformat() if isinstance(value, datetime) else value for name, value in options.items()}
-        made = ask(session, "POST", "/jobs", json={"job_type": job_type, "params": dict(params), **body})
-        job = session.manager.get_job(made["job_id"])
-        assert job is not None, "the server has just made it"
-        return job
-    from milepost.app import Jobs
-
-    return Jobs(session.manager.store).submit(job_type, params, **options)

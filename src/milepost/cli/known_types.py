@@ -11,9 +11,13 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
+
+if TYPE_CHECKING:
+    from milepost.app import Jobs
+    from milepost.cli.session import Session
 
 BUILT_IN: Final = ("ingestion", "extraction", "reindex", "clustering")
 """The types of `milepost.documents`: each a module there, with a function of its name."""
@@ -46,13 +50,15 @@ class LocalType:
         return inspect.iscoroutinefunction(self.function)
 
 
-def find_type(job_type: str, app: str | None = None) -> LocalType:
-    """The type of a name. Raises UsageError with those that there are, MissingExtra for a built-in one without its extra."""
+def find_type(session: Session, job_type: str, app: str | None = None) -> LocalType:
+    """The type of a name, whose application may name the store. Raises UsageError with those that there are, MissingExtra for a built-in one without its extra."""
     from milepost.core.errors import MissingExtra
     from milepost.worker.parameters import parameters_of
 
     if app is not None:
-        handlers = load_app(app).handlers
+        jobs = load_app(app)
+        handlers = jobs.handlers
+        session.use(jobs)
         if job_type in handlers:
             handler = handlers[job_type]
             known = handler.parameters
@@ -72,9 +78,8 @@ def find_type(job_type: str, app: str | None = None) -> LocalType:
     return LocalType(job_type, function, parameters.schema, parameters.read, parameters.secrets)
 
 
-def built_in_jobs(place: str) -> Any:
-    """A Jobs with milepost's own types. Raises MissingExtra."""
-    from milepost.app import Jobs
+def built_in_jobs() -> dict[str, Callable[..., Any]]:
+    """The functions of milepost's own types. Raises MissingExtra."""
     from milepost.core.errors import MissingExtra
 
     try:
@@ -83,20 +88,24 @@ def built_in_jobs(place: str) -> Any:
         if missing.name is not None and missing.name.partition(".")[0] == "milepost":
             raise
         raise MissingExtra("documents", "milepost's own job types") from missing
-    jobs = Jobs(place)
-    for name, function in HANDLERS.items():
-        jobs.job(name)(function)
-    return jobs
+    return HANDLERS
 
 
-def moved(jobs: Any, place: str) -> Any:
-    """The handlers of a Jobs, on another store."""
+def application(session: Session, app: str | None) -> Jobs:
+    """The Jobs to work for or to submit to: an application's handlers, or milepost's own, on the session's store."""
     from milepost.app import Jobs
 
-    there = Jobs(place)
-    for handler in jobs.handlers.values():
-        there.handlers.add(handler)
-    return there
+    found = load_app(app) if app is not None else None
+    if found is not None:
+        session.use(found)
+    jobs = Jobs(session.manager.store, options=session.manager.settings)
+    if found is None:
+        for name, function in built_in_jobs().items():
+            jobs.job(name)(function)
+    else:
+        for handler in found.handlers.values():
+            jobs.handlers.add(handler)
+    return jobs
 
 
 def load_app(app: str) -> Any:

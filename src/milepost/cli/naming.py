@@ -48,8 +48,7 @@ def typed_id(session: Session, job: Job) -> str:
 def find_jobs(session: Session, text: str, limit: int, cursor: str | None = None) -> Page:
     """One page of the jobs that a filter selects."""
     if session.is_server:
-        found: Page = session.manager.find(text, limit, cursor)  # type: ignore[arg-type]
-        return found
+        return session.client.find(text, limit, cursor)
     from milepost.stores.filters import parse_filter
 
     return session.manager.find(parse_filter(text, now=session.now()).query, limit, cursor)
@@ -87,6 +86,22 @@ def one_job(session: Session, word: str) -> Job:
     return found[0]
 
 
+def filter_text(terms: Sequence[str]) -> str:
+    """Words as one filter: a word that the shell has kept together, as in ``"out of memory"``, stays one term."""
+    return " ".join(_quoted(term) for term in terms)
+
+
+def _quoted(term: str) -> str:
+    if not re.search(r"\s", term) or '"' in term:
+        return term
+    found = _FILTER.match(term)
+    if found is None:
+        return f'"{term}"'
+    value = term[found.end() :]
+    # `status:failed created:1d` in one word is two terms; `error:out of memory` is one
+    return term if _FILTER.search(value) else f'{found[0]}"{value}"'
+
+
 def is_filter(word: str) -> bool:
     """Whether a word is a term of the filter grammar rather than an id."""
     return bool(_FILTER.match(word))
@@ -105,7 +120,7 @@ def chosen_jobs(session: Session, words: Sequence[str]) -> tuple[list[Job], bool
         raise click.UsageError("which jobs? give ids, @last, a filter such as status:failed, or - for ids on stdin")
     jobs = {job.job_id: job for job in (one_job(session, word) for word in ids)}
     if terms:
-        jobs.update((job.job_id, job) for job in all_jobs(session, " ".join(terms)))
+        jobs.update((job.job_id, job) for job in all_jobs(session, filter_text(terms)))
     return list(jobs.values()), bool(terms)
 
 

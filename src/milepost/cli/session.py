@@ -14,7 +14,10 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from milepost.app import Jobs
+    from milepost.client import Client
     from milepost.manager.synchronous import JobManager
+    from milepost.stores.protocol import Store
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -27,6 +30,7 @@ class Session:
         self.utc = False
         self.json = False
         self._manager: JobManager | None = None
+        self._store: Store | None = None
         self._console: Console | None = None
 
     @property
@@ -38,7 +42,7 @@ class Session:
     @property
     def is_server(self) -> bool:
         """Whether the jobs are behind a server."""
-        return self.place.startswith(("http://", "https://"))
+        return self._store is None and self.place.startswith(("http://", "https://"))
 
     @property
     def manager(self) -> JobManager:
@@ -47,13 +51,40 @@ class Session:
             self._manager = self.open()
         return self._manager
 
+    @property
+    def client(self) -> Client:
+        """The client of the server; only beside one."""
+        from milepost.client import Client
+
+        assert isinstance(self.manager, Client), "asked beside a server only"
+        return self.manager
+
+    @property
+    def jobs(self) -> Jobs | Client:
+        """What takes submits and knows types and workers."""
+        if self.is_server:
+            return self.client
+        from milepost.app import Jobs
+
+        return Jobs(self.manager.store, options=self.manager.settings)
+
+    def use(self, app: Any) -> None:
+        """Go to the store that an application names; --url comes before, and one in memory is none to share."""
+        store: Store | None = getattr(app, "store", None)
+        if self.url is None and store is not None and not store.url.startswith("memory:"):
+            self._store = store
+
     def open(self) -> JobManager:
         """Another manager of the same place, for a thread of its own."""
         place = self.place
-        if self.is_server:
-            from milepost.client import Client  # type: ignore[attr-defined]
+        if self._store is not None:
+            from milepost.manager.synchronous import JobManager
 
-            return Client(place)  # type: ignore[no-any-return]
+            return JobManager(self._store.twin(blocking=True))
+        if self.is_server:
+            from milepost.client import Client
+
+            return Client(place)
         from milepost.core.errors import InvalidInput
         from milepost.manager.synchronous import JobManager
 
@@ -72,7 +103,7 @@ class Session:
         """Where the jobs are, for people: no passwords, and the home folder as ``~``."""
         from milepost.stores.opening import hidden
 
-        shown = hidden(self.place).removeprefix("sqlite:///")
+        shown = hidden(self._store.url if self._store is not None else self.place).removeprefix("sqlite:///")
         home = str(Path.home())
         return "~" + shown[len(home) :] if shown.startswith(home + os.sep) else shown
 

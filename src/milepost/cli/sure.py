@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from milepost.cli import wording
-from milepost.core.job import Job
+from milepost.core.job import Job, JobStatus
 
 if TYPE_CHECKING:
     from milepost.cli.session import Session
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def counted(jobs: Sequence[Job]) -> str:
     """How many jobs of which status: ``3 jobs (2 failed, 1 running)``."""
     statuses = Counter(job.status.value for job in jobs)
-    parts = ", ".join(f"{wording.number(number)} {name}" for name, number in statuses.most_common())
+    parts = ", ".join(f"{wording.number(statuses[name])} {name}" for name in JobStatus if statuses[name])
     return f"{wording.plural(len(jobs), 'job')} ({parts})" if jobs else "no jobs"
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from milepost.manager.synchronous import JobManager
 
 ENDS = frozenset({"completed", "failed", "cancelled", "released", "retrying"})
+ENDED = frozenset({"completed", "failed", "cancelled"})
 LATELY = 60.0
 AGAIN = 2.0
 
@@ -86,7 +87,8 @@ class WorkerNews:
             job = self._manager.get_job(event.job_id) or self.running[event.job_id]
             del self.running[event.job_id]
             self.ended[event.kind] += 1
-            self.lately.append(time.monotonic())
+            if event.kind in ENDED:
+                self.lately.append(time.monotonic())
             self._tell(event, job)
 
     def _tell(self, event: Event, job: Job) -> None:

@@ -10,7 +10,7 @@ from milepost.cli import exits, wording
 from milepost.cli.counting import failure_groups
 from milepost.cli.drawing.grids import print_rows
 from milepost.cli.drawing.views import say
-from milepost.cli.naming import all_jobs
+from milepost.cli.naming import all_jobs, filter_text
 from milepost.cli.session import current, session_options
 
 
@@ -23,7 +23,7 @@ def command(terms: tuple[str, ...]) -> int:
     The filter of a group works in other commands: milepost retry status:failed failure:ValueError@embed.py:41
     """
     session = current()
-    groups = failure_groups(all_jobs(session, " ".join(("status:failed", *terms))))
+    groups = failure_groups(all_jobs(session, filter_text(("status:failed", *terms))))
     if session.json:
         for group in groups:
             say(json.dumps(group.to_dict(), ensure_ascii=False))

@@ -14,7 +14,7 @@ from milepost.cli import exits
 from milepost.cli.drawing.console import is_live
 from milepost.cli.drawing.joblist import plain_lines, summary, table
 from milepost.cli.drawing.views import say
-from milepost.cli.naming import find_jobs
+from milepost.cli.naming import filter_text, find_jobs
 from milepost.cli.session import Session, current, session_options
 from milepost.core.defaults import LIST_LIMIT_MAX
 from milepost.core.job import Job
@@ -43,7 +43,7 @@ def command(terms: tuple[str, ...], live: bool, limit: int | None, everything: b
     milepost ls -w is:active
     """
     session = current()
-    text = " ".join(terms)
+    text = filter_text(terms)
     if live:
         return _follow(session, text, limit)
     if session.json or not session.console.is_terminal:

@@ -20,7 +20,7 @@ from milepost.cli.known_types import NEXT_STEPS, absolute_paths, find_type
 from milepost.cli.naming import typed_id
 from milepost.cli.session import Session, current, session_options
 from milepost.cli.words import labels_of
-from milepost.core.errors import JobIsLeased, Stop
+from milepost.core.errors import JobIsLeased, LeaseLost, Stop
 from milepost.core.job import Job, JobStatus
 
 
@@ -41,7 +41,7 @@ def command(job_type: str, words: tuple[str, ...], app: str | None, labels: tupl
     milepost run reindex docs batch_size=128 --app myapp:jobs
     """
     session = current()
-    local = find_type(job_type, app)
+    local = find_type(session, job_type, app)
     params = absolute_paths(job_type, fill(job_type, local.schema, words))
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     return run_here(session, Execution(session, local, params, labels_of(labels)))
@@ -58,6 +58,11 @@ def run_here(session: Session, execution: Execution) -> int:
         except JobIsLeased as leased:
             running = leased.job.job_id if leased.job is not None else ""
             raise click.ClickException(f"{leased}; watch it: milepost watch {running}") from None
+        except LeaseLost:
+            lost = execution.run.job_id if execution.run is not None else ""
+            raise click.ClickException(
+                f"Job {lost} is no longer this command's: another run has taken it over; watch it: milepost watch {lost}"
+            ) from None
         except (Stop, KeyboardInterrupt):
             stopped = True
         except Exception as error:

@@ -10,7 +10,7 @@ from milepost.cli import exits, wording
 from milepost.cli.counting import percentile, type_stats
 from milepost.cli.drawing.grids import print_rows
 from milepost.cli.drawing.views import say
-from milepost.cli.naming import all_jobs
+from milepost.cli.naming import all_jobs, filter_text
 from milepost.cli.session import current, session_options
 
 HEADING = (
@@ -38,7 +38,7 @@ def command(terms: tuple[str, ...]) -> int:
     A filter narrows it: milepost stats created:1d
     """
     session = current()
-    stats = type_stats(all_jobs(session, " ".join(terms)))
+    stats = type_stats(all_jobs(session, filter_text(terms)))
     if session.json:
         for known in stats:
             say(json.dumps(known.to_dict()))

@@ -13,7 +13,7 @@ from milepost.cli.arguments import fill
 from milepost.cli.commands.watch import follow
 from milepost.cli.drawing.console import STYLES, glyph
 from milepost.cli.drawing.views import say
-from milepost.cli.known_types import absolute_paths, find_type
+from milepost.cli.known_types import absolute_paths, application, find_type
 from milepost.cli.session import current, session_options
 from milepost.cli.words import labels_of
 from milepost.core.encoding import seconds
@@ -43,7 +43,7 @@ def command(job_type: str, words: tuple[str, ...], app: str | None, wait: bool, 
     ARGs fill the parameters in order, NAME=VALUE gives one by name, as the workers have published them.
     """
     session = current()
-    schema = find_type(job_type, app).schema if app is not None else _published(job_type)
+    schema = find_type(session, job_type, app).schema if app is not None else _published(job_type)
     params = absolute_paths(job_type, fill(job_type, schema, words, verb="submit"))
     now = datetime.fromtimestamp(session.now() / 1_000_000, UTC)
     options: dict[str, Any] = {
@@ -56,11 +56,9 @@ def command(job_type: str, words: tuple[str, ...], app: str | None, wait: bool, 
             options[name] = now + timedelta(seconds=seconds(given[option], f"--{option}"))
     options = {name: value for name, value in options.items() if value is not None}
     if app is not None and not session.is_server:
-        from milepost.cli.known_types import load_app, moved
-
-        job = moved(load_app(app), session.place).submit(job_type, params, **options)
+        job = application(session, app).submit(job_type, params, **options)
     else:
-        job = administration.submit(session, job_type, params, options)
+        job = session.jobs.submit(job_type, params, **options)
     if wait:
         return follow(session, [job], None)
     if session.json:

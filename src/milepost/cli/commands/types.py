@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,6 +12,9 @@ from milepost.cli.arguments import usage
 from milepost.cli.drawing.grids import print_rows
 from milepost.cli.drawing.views import say
 from milepost.cli.session import Session, current, session_options
+
+if TYPE_CHECKING:
+    from milepost.worker.published import JobType
 
 
 @click.group("types", invoke_without_command=True)
@@ -72,23 +76,20 @@ def limit(name: str, most: str) -> int:
     session = current()
     if most != "none" and not (most.isdigit() and int(most) >= 1):
         raise click.UsageError(f"{most!r} is neither a number from 1 nor `none`")
-    administration.set_limit(session, name, limit=None if most == "none" else int(most), lift=most == "none")
-    return _tell(session, name)
+    number = None if most == "none" else int(most)
+    _tell(session, administration.set_limit(session, name, limit=number, lift=number is None))
+    return exits.OK
 
 
 def _set(session: Session, names: tuple[str, ...], paused: bool) -> int:
     for name in names:
-        administration.set_limit(session, name, paused=paused)
-        _tell(session, name)
+        _tell(session, administration.set_limit(session, name, paused=paused))
     return exits.OK
 
 
-def _tell(session: Session, name: str) -> int:
-    known = next((one for one in administration.types(session) if one.name == name), None)
+def _tell(session: Session, known: JobType) -> None:
     if session.json:
-        say(json.dumps(known.to_dict() if known is not None else {"name": name, "paused": False, "limit": None}))
-        return exits.OK
-    state = "paused: nothing of it is started" if known is not None and known.paused else "open"
-    most = f", at most {known.limit} at once" if known is not None and known.limit is not None else ""
-    say(f"{name} is {state}{most}")
-    return exits.OK
+        say(json.dumps(known.to_dict(), ensure_ascii=False))
+        return
+    most = f", at most {known.limit} at once" if known.limit is not None else ""
+    say(f"{known.name} is {'paused: nothing of it is started' if known.paused else 'open'}{most}")

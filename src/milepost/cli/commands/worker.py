@@ -15,7 +15,7 @@ from milepost.cli import exits, wording
 from milepost.cli.drawing.console import MUTED, STYLES, clean, glyph, is_live
 from milepost.cli.drawing.running import JobLines
 from milepost.cli.drawing.views import say
-from milepost.cli.known_types import built_in_jobs, load_app, moved
+from milepost.cli.known_types import application
 from milepost.cli.naming import short_ids
 from milepost.cli.session import Session, current, session_options
 from milepost.cli.working import WorkerNews
@@ -45,27 +45,14 @@ def command(app: str | None, concurrency: int | None, queues: tuple[str, ...]) -
     session = current()
     if session.is_server:
         raise click.UsageError("a worker needs the store itself; give it with --url (sqlite:///..., redis://...)")
-    session.prepare()
-    if app is None:
-        jobs = built_in_jobs(session.place)
-    else:
-        jobs = load_app(app)
-        # An app that names no store of its own is in memory, where nobody could submit to it.
-        if session.url is not None or not hasattr(jobs, "store") or jobs.store.url.startswith("memory:"):
-            jobs = moved(jobs, session.place)
+    jobs = application(session, app)
     if not jobs.handlers:
         raise click.UsageError(f"{app} has no job types; write @jobs.job above a function")
     worker: Worker = jobs.worker(concurrency=concurrency, queues=queues or None)
-    manager = _manager_of(jobs)
+    manager = session.open()
     if is_live(session.console) and not session.json:
         return _with_summary(session, worker, manager)
     return _with_log(worker, manager)
-
-
-def _manager_of(jobs: Any) -> Any:
-    from milepost.manager.synchronous import JobManager
-
-    return JobManager(jobs.store.twin(blocking=True), options=jobs.settings)
 
 
 class JsonLog(logging.Handler):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.text import Text
 
-AGE_FROM, TOOK_FROM, TITLE_FROM = 100, 120, 140
+BAR_FROM, AGE_FROM, TOOK_FROM, TITLE_FROM = 64, 100, 120, 140
 TYPE_MOST, TITLE_MOST = 16, 24
 PLAIN = ("ID", "TYPE", "STATUS", "%", "CREATED", "MESSAGE")
 
@@ -48,14 +48,16 @@ def table(console: Console, jobs: Sequence[Job], *, utc: bool, now: datetime | N
     width = console.width
     ids = short_ids(jobs)
     bar_width = max(8, min(26, width // 4 - 8))
-    columns: list[tuple[str, str]] = [
+    wide = width >= BAR_FROM
+    columns = [
         ("", "left"),
         ("ID", "left"),
         ("TYPE", "left"),
-        ("PROGRESS", "left"),
+        *([("PROGRESS", "left")] if wide else []),
         ("%", "right"),
-        ("LEFT", "right"),
     ]
+    if wide:
+        columns.append(("LEFT", "right"))
     if width >= AGE_FROM:
         columns.append(("CREATED", "right"))
     if width >= TOOK_FROM:
@@ -74,10 +76,11 @@ def table(console: Console, jobs: Sequence[Job], *, utc: bool, now: datetime | N
             Text(glyph(console, state), STYLES[state]),
             Text(ids[job.job_id], MUTED),
             Text(clean(job.job_type)[:TYPE_MOST]),
-            bar(console, job.progress, bar_width, style_of(job)),
+            *([bar(console, job.progress, bar_width, style_of(job))] if wide else []),
             Text(wording.percent(job.progress)),
-            Text(wording.briefly((left[0] + left[1]) / 2) if left is not None else ""),
         ]
+        if wide:
+            cells.append(Text(wording.briefly((left[0] + left[1]) / 2) if left is not None else ""))
         if width >= AGE_FROM:
             cells.append(Text(wording.clock(job.created_at, utc=utc, now=now), MUTED))
         if width >= TOOK_FROM:

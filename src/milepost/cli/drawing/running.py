@@ -66,26 +66,7 @@ class JobLines:
         name = label if label is not None else stage
         self._label = min(max(self._label, len(name)), max(12, width // 4))
         name = _cut(console, name, self._label)
-        open_stage = leaf(job.stages)
-        widest = (
-            wording.units(open_stage.total, open_stage.total, open_stage.unit)
-            if open_stage and open_stage.total
-            else count
-        )
-        fields = [
-            (percent, 5, ">"),
-            (count, max(len(widest), len(count)), ">"),
-            (rate, 7, ">"),
-            (left, LEFT_WIDTH, "<"),
-        ]
-        if not job.stages:
-            fields = [fields[0], fields[3]]
-        for drop in (None, 2, 1):  # the rate goes first, then the count
-            if drop is not None and drop < len(fields):
-                del fields[drop]
-            room = width - self._label - 2 - sum(size + 2 for _, size, _ in fields)
-            if room >= BAR_LEAST:
-                break
+        fields, room = self._fitted(job, width - self._label - 2, percent, count, rate, left)
         drawn = Text(no_wrap=True, overflow="crop")
         drawn.append(name.ljust(self._label) + "  ")
         drawn.append_text(bar(console, job.progress, max(4, min(BAR_MOST, room)), style_of(job)))
@@ -93,6 +74,32 @@ class JobLines:
             drawn.append(f"  {text:{side}{size}}")
         drawn.rstrip()
         return drawn
+
+    def _fitted(
+        self, job: Job, width: int, percent: str, count: str, rate: str, left: str
+    ) -> tuple[list[tuple[str, int, str]], int]:
+        """What stands behind the bar, with its width and side, and the cells left for the bar: as much as there is room for."""
+        stage = leaf(job.stages)
+        total = stage.total if stage is not None else None
+        widest = len(wording.units(total, total, stage.unit)) if stage is not None and total else len(count)
+        begin, end = (percent, 5, ">"), (left, LEFT_WIDTH, "<")
+        if not job.stages:
+            fields = [begin, end]
+            return fields, width - sum(size + 2 for _, size, _ in fields)
+        bare = count.rpartition(" ")[0] if total else count
+        tries = (
+            [begin, (count, max(widest, len(count)), ">"), (rate, 7, ">"), end],
+            [begin, (count, len(count), ">"), (rate, 5, ">"), (left, len(left), "<")],
+            [begin, (count, len(count), ">"), (left, len(left), "<")],
+            [begin, (bare, len(bare), ">"), (left, len(left), "<")],
+            [begin, (left, len(left), "<")],
+            [begin],
+        )
+        for fields in tries:
+            room = width - sum(size + 2 for text, size, _ in fields if size)
+            if room >= BAR_LEAST:
+                break
+        return [field for field in fields if field[1]], room
 
     def block(self, console: Console, job: Job, width: int) -> RenderableType:
         """All lines of a running job: the stages that are done, the bar, and what it does now."""

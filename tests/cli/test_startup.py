@@ -1,0 +1,80 @@
+"""The program starts at once, and says what is missing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from milepost.cli.program import COMMANDS
+from tests.cli.programs import COMMAND, Program
+
+BUDGET = 0.150
+
+
+def loaded_by(*words: str) -> set[str]:
+    """The modules that a command has imported at its end."""
+    code = (
+        "import sys\nfrom milepost.cli import main\n"
+        f"main({list(words)!r})\nsys.stderr.write('\\n' + ' '.join(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stderr.splitlines()[-1].split())
+
+
+def test_help_needs_neither_rich_nor_stores() -> None:
+    heavy = {
+        "rich",
+        "milepost.manager.synchronous",
+        "milepost.stores.protocol",
+        "fastapi",
+        "redis",
+        "numpy",
+        "asyncio",
+        "sqlite3",
+    }
+    assert loaded_by("--help") & heavy == set()
+
+
+def test_help_is_there_at_once() -> None:
+    """In processor time, which a busy machine does not stretch; `make bench` measures by the clock."""
+
+    def least(command: list[str]) -> float:
+        times = []
+        for _ in range(5):
+            before = os.times()
+            subprocess.run(command, check=True, capture_output=True)
+            after = os.times()
+            spent = after.children_user - before.children_user + after.children_system - before.children_system
+            times.append(spent)
+        return min(times)
+
+    assert least([*COMMAND, "--help"]) - least([sys.executable, "-c", "pass"]) < BUDGET
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_has_its_help(milepost: Program, name: str) -> None:
+    shown = milepost.call(name, "--help")
+    assert shown.startswith(f"Usage: milepost {name}")
+    assert "--url" in shown
+
+
+@pytest.mark.parametrize(("package", "extra"), [("click", "cli"), ("rich", "cli")])
+def test_a_missing_extra_is_said_in_one_line(milepost: Program, package: str, extra: str) -> None:
+    code = f"import sys; sys.modules[{package!r}] = None; from milepost.cli import main; sys.exit(main(['ls']))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=milepost.environment, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert f"pip install 'milepost[{extra}]'" in done.stderr
+
+
+def test_the_readers_end_is_no_error(milepost: Program) -> None:
+    done = subprocess.run(
+        ["sh", "-c", f"{sys.executable} -c 'import sys; from milepost.cli import main; sys.exit(main())' completion bash | head -1"],
+        capture_output=True, text=True, env=milepost.environment, check=True,
+    )  # fmt: skip
+    assert done.stderr == ""

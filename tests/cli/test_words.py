@@ -1,0 +1,124 @@
+"""From words to parameters, and from numbers to words."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from click import UsageError
+
+from milepost.cli import wording
+from milepost.cli.arguments import fill, usage
+from milepost.cli.execution import job_key, title_of
+from milepost.cli.naming import is_filter
+from milepost.cli.pace import Pace
+from milepost.core.job import Stage
+
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "index": {"type": "string"},
+        "size": {"type": "integer", "default": 64},
+        "share": {"type": "number", "default": 0.5},
+        "strict": {"type": "boolean", "default": False},
+        "model": {"anyOf": [{"enum": ["a", "b"]}, {"type": "null"}], "default": None},
+        "options": {"type": "object", "default": {}},
+        "limit": {"anyOf": [{"type": "integer"}, {"type": "null"}], "default": None},
+        "paths": {"type": "array", "items": {"type": "string"}, "default": []},
+    },
+    "required": ["index"],
+}
+
+
+@pytest.mark.parametrize(
+    ("words", "params"),
+    [
+        (["docs"], {"index": "docs"}),
+        (["docs", "8"], {"index": "docs", "size": 8}),
+        (["docs", "share=1", "strict=yes"], {"index": "docs", "share": 1.0, "strict": True}),
+        (["index=7"], {"index": "7"}),
+        (["docs", "model=b", "limit=none"], {"index": "docs", "model": "b", "limit": None}),
+        (["docs", "limit=3", 'options={"a": [1]}'], {"index": "docs", "limit": 3, "options": {"a": [1]}}),
+        (["docs", "paths=x", "paths=y=z"], {"index": "docs", "paths": ["x", "y=z"]}),
+        (["docs", 'paths=["x", "y"]'], {"index": "docs", "paths": ["x", "y"]}),
+    ],
+)
+def test_words_become_parameters(words: list[str], params: dict[str, Any]) -> None:
+    assert fill("reindex", SCHEMA, words) == params
+
+
+def test_the_last_list_takes_many() -> None:
+    schema = {"properties": {"paths": {"type": "array", "items": {"type": "string"}}}, "required": ["paths"]}
+    assert fill("ingestion", schema, ["a", "b=c"[:1], "c"]) == {"paths": ["a", "b", "c"]}
+    assert usage("ingestion", schema) == "usage: milepost run ingestion PATHS..."
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["docs", "x"], ["docs", "strict=maybe"], ["docs", "model=c"], ["docs", "options=1"]]
+)
+def test_what_does_not_fit_is_a_usage_error(words: list[str]) -> None:
+    with pytest.raises(UsageError):
+        fill("reindex", SCHEMA, words)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0.0123, "12 ms"), (0.99, "0.9 s"), (9.99, "9.9 s"), (59.99, "59 s"), (60, "1 min 00 s"), (119.99, "1 min 59 s"),
+        (3599.9, "59 min 59 s"), (7260, "2 h 01 min"), (90000, "1 d 1 h"), (-1, "0 ms"),
+    ],
+)  # fmt: skip
+def test_durations_floor(seconds: float, said: str) -> None:
+    assert wording.duration(seconds) == said
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (5.2, 6.9, "about 5 to 7 s left"), (0.1, 0.9, "about 1 s left"), (61, 88, "about 60 to 90 s left"),
+        (240, 400, "about 4 to 7 min left"), (7300, 9000, "about 2 to 3 h left"), (300000, 400000, "about 3 to 5 d left"),
+    ],
+)  # fmt: skip
+def test_time_left_is_a_range(low: float, high: float, said: str) -> None:
+    assert wording.time_left(low, high) == said
+
+
+def test_numbers_are_said_as_people_do() -> None:
+    assert wording.percent(0.9999) == "99 %"
+    assert wording.percent(0.29) == "29 %"
+    assert wording.units(254, 412, "chunk") == "254/412 chunks"
+    assert wording.units(1, 1, "entity") == "1/1 entity"
+    assert wording.units(812, 3_400_000, "byte") == "812 B of 3.4 MB"
+    assert wording.plural(10_482, "job") == "10,482 jobs"
+    assert [wording.rate(r, "chunk") for r in (31.4, 3.14, 0.2, 0.001)] == ["31/s", "3.1/s", "12/min", "4/h"]
+    now = datetime(2026, 11, 25, 12, 0, tzinfo=UTC)
+    assert wording.clock(datetime(2026, 11, 25, 9, 5, 1, tzinfo=UTC), utc=True, now=now) == "09:05:01Z"
+    assert wording.clock(datetime(2026, 11, 24, 9, 5, 1, tzinfo=UTC), utc=True, now=now) == "24 Nov 09:05Z"
+
+
+def test_the_pace_is_that_of_the_stage() -> None:
+    pace = Pace()
+    for second in range(3):
+        pace.sample(second * 0.4, Stage("fast", done=second * 100.0, total=1000), second)
+    assert pace.rate() == pytest.approx(100)
+    pace.sample(0.8, Stage("slow", done=0, total=100), 3)
+    assert pace.left(3) is None
+    for second in range(1, 11):
+        pace.sample(0.8 + second * 0.002, Stage("slow", done=float(second), total=100), 3 + second)
+    low, high = pace.left(13) or (0, 0)
+    assert pace.rate() == pytest.approx(1)
+    assert low < 90 < high < 130
+
+
+def test_the_same_command_has_the_same_key() -> None:
+    assert job_key("a", {"x": 1, "y": 2}) == job_key("a", {"y": 2, "x": 1}) != job_key("b", {"x": 1, "y": 2})
+    assert len(job_key("a", {"paths": ["p" * 500]})) < 100
+    assert title_of({"n": 1, "paths": ["/data/papers/", "b"]}) == "papers and 1 more"
+
+
+@pytest.mark.parametrize(
+    ("word", "is_one"), [("status:failed", True), ("not.worker:x", True), ("label.owner:ana", True), ("a:b", False)]
+)
+def test_filters_are_told_from_ids(word: str, is_one: bool) -> None:
+    assert is_filter(word) is is_one
