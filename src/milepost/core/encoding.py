@@ -122,11 +122,14 @@ def _explain(value: Any, path: str, depth: int) -> InvalidInput | None:
 
 def from_json(text: str) -> Any:
     """Decode JSON text. Raises ValueError for what is not JSON (NaN and infinities included)."""
-    return json.loads(text, parse_constant=_refuse_constant)
+    return _decoder.decode(text)
 
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+_decoder = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
 # --- texts for people -----------------------------------------------------------------------------------------

@@ -118,7 +118,7 @@ class _Block:
         outcome = (await store.apply(end.writes)).outcomes[-1]
         if outcome.accepted or end.late is None:
             return None
-        receipt = (await store.apply([Write(run.job_id, end.late)])).outcomes[0]
+        receipt = (await store.apply([Write(run.job_id, end.late.plan())])).outcomes[0]
         job = receipt.job if receipt.accepted else outcome.job
         return why_stopped(job, run.token, "stopping" if receipt.accepted else "lost")
 

@@ -32,11 +32,23 @@ class Ended(Reporter, Teller, Protocol):
     stops: list[Stop]
 
 
+class Late(NamedTuple):
+    """The receipt of a run that was told to stop before its end arrived: how it stopped, and the result that it had."""
+
+    token: str
+    how: str
+    result: str | None = None
+
+    def plan(self) -> Change:
+        """The receipt as a change, of a new operation."""
+        return plan_receipt(new_op(), self.token, self.how, confirmed=True, late_result=self.result)
+
+
 class Ending(NamedTuple):
     """The writes that end a run; the last one is its end, and `late` replaces it when the job was ended meanwhile."""
 
     writes: list[Write]
-    late: Change | None
+    late: Late | None
 
 
 def ending(
@@ -112,7 +124,7 @@ def _ending(run: Ended, unsent: Unsent, plan: Change, late: str, result: str | N
     if unsent.lines is not None:
         writes.append(Write(run.job_id, plan_log(new_op(), run.token, unsent.lines), answer=False))
     writes.append(Write(run.job_id, plan, answer=False))
-    return Ending(writes, plan_receipt(new_op(), run.token, late, confirmed=True, late_result=result))
+    return Ending(writes, Late(run.token, late, result))
 
 
 def resignation(run: Ended, *, delay: int | None = None, stack: str | None = None) -> Ending | None:

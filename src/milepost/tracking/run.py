@@ -14,7 +14,7 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mappin
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol, TypeVar
 
-from milepost.core.encoding import CHECKPOINT_BYTES, cut, from_json, one_line, printable, safe_str, to_json
+from milepost.core.encoding import CHECKPOINT_BYTES, cut, from_json, moment, one_line, printable, safe_str, to_json
 from milepost.core.errors import JobCancelled, Stop
 from milepost.core.job import Job, Stage
 from milepost.tracking.each import Each, Key, key_function
@@ -61,14 +61,13 @@ class Run:
     ) -> None:
         record = job.record
         self.job_id = job.job_id
-        self.job_type = job.job_type
+        self.job_type = record.get("type", "")
         self.attempt = job.attempt
-        self.metadata = job.metadata or {}
-        self.labels = job.labels
-        self.trace = job.trace
         self.token = token
+        self._job = job
         self.last_checkpoint: Any = from_json(record["checkpoint"]) if record.get("checkpoint") else None
-        self.checkpoint_at: str | None = job.checkpoint_at.isoformat() if job.checkpoint_at is not None else None
+        at = record.get("checkpoint_at")
+        self.checkpoint_at: str | None = moment(int(at)).isoformat() if at else None
         self.result: Any = None
         self.ledger = Ledger()
         self.recent_log: deque[str] = deque(maxlen=LOG_LINES_KEPT)
@@ -89,6 +88,21 @@ class Run:
         """The values of secret parameters, which nothing that the run says may show."""
         self.stops: list[Stop] = []
         self.on_stop: Callable[[Stop], None] | None = None
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What the job was created with, beside its parameters."""
+        return self._job.metadata or {}
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """The labels of the job."""
+        return self._job.labels
+
+    @property
+    def trace(self) -> str | None:
+        """The trace that the job was submitted in."""
+        return self._job.trace
 
     # --- what the job code says ---
 

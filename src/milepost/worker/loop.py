@@ -18,12 +18,12 @@ from typing import Any, NamedTuple, Protocol
 
 from milepost.core.errors import InvalidInput, JobReleased, StoreError
 from milepost.core.job import FailureKind, Job
-from milepost.core.lifecycle import plan_fail, plan_receipt, plan_release
+from milepost.core.lifecycle import plan_fail, plan_release
 from milepost.settings import Settings
 from milepost.stores.driving import drive
 from milepost.stores.ids import new_op
 from milepost.stores.protocol import Store, Write
-from milepost.tracking.endings import Ending
+from milepost.tracking.endings import Ending, Late
 from milepost.tracking.failures import of_exception
 from milepost.tracking.process import process_name
 from milepost.tracking.pulse import pulse_of
@@ -241,7 +241,7 @@ class Worker:
             place += len(end.writes)
             if not applied.outcomes[place - 1].accepted and end.late is not None:
                 job_id = end.writes[-1].job_id
-                self._ended.append(Ending([Write(job_id, end.late, answer=False)], None))
+                self._ended.append(Ending([Write(job_id, end.late.plan(), answer=False)], None))
         if claim is None:
             return
         came_at = time.monotonic()
@@ -309,7 +309,7 @@ class Worker:
     def _give_back(self, claimed: _Claimed) -> None:
         """Return a job that has not begun, uncounted."""
         job, token = claimed.job, claimed.job.record["token"]
-        late = plan_receipt(new_op(), token, "never started", confirmed=True)
+        late = Late(token, "never started")
         self._ended.append(Ending([Write(job.job_id, plan_release(new_op(), token, {}), answer=False)], late))
 
     # --- ending ---
@@ -350,7 +350,7 @@ class Worker:
         store = self.pulse.store
         try:
             if end.writes and not drive(store.apply(end.writes)).outcomes[-1].accepted and end.late is not None:
-                drive(store.apply([Write(end.writes[-1].job_id, end.late, answer=False)]))
+                drive(store.apply([Write(end.writes[-1].job_id, end.late.plan(), answer=False)]))
         except StoreError as error:
             log.warning("job %s: its end could not be written: %s", end.writes[-1].job_id, error)
 

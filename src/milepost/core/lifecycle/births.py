@@ -46,13 +46,13 @@ def _creates(names: tuple[str, ...], target: str) -> Template:
 
 def plan_create(fields: Mapping[str, str], op: str) -> Change:
     """A record comes to be, pending: `fields` besides those that the store stamps; the id and the unique key free."""
-    shape, _ = _creates(tuple(fields), PENDING)
+    shape = _creates(tuple(fields), PENDING).shape
     return Change(shape, (*fields.values(), None, None), op, fields.get("unique_key"))
 
 
 def plan_track(fields: Mapping[str, str], op: str, *, nonce: str, lease: int) -> Change:
     """A record comes to be, running under a lease of `lease` microseconds; refused while the id or key is stopping."""
-    shape, _ = _creates(tuple(fields), RUNNING)
+    shape = _creates(tuple(fields), RUNNING).shape
     return Change(shape, (*fields.values(), nonce, str(lease)), op, fields.get("unique_key"))
 
 

@@ -69,6 +69,7 @@ class Template(NamedTuple):
 
     shape: Shape
     names: tuple[str, ...]
+    known: frozenset[str]
 
 
 def case(
@@ -121,12 +122,12 @@ def template(name: str, names: tuple[str, ...], *cases: Case) -> Template:
             ),
         ),
         names,
+        frozenset(names),
     )
 
 
 def fill(form: Template, op: str, /, **values: Value) -> Change:
     """The change of a template with its values; those not given are None. KeyError for a name that it lacks."""
-    given = tuple(values.pop(name, None) for name in form.names)
-    if values:
-        raise KeyError(f"{form.shape.name} has no value {next(iter(values))!r}")
-    return Change(form.shape, given, op)
+    if not form.known.issuperset(values):
+        raise KeyError(f"{form.shape.name} has no value {next(name for name in values if name not in form.known)!r}")
+    return Change(form.shape, tuple(map(values.get, form.names)), op)
