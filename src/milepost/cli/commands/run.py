@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import logging
 import signal
+import sys
 from contextlib import AbstractContextManager
 from typing import Any
 
 import click
 
 from milepost.cli import exits
+from milepost.cli.administration import published_type
 from milepost.cli.arguments import fill
+from milepost.cli.commands.watch import follow
 from milepost.cli.drawing.console import MUTED, STYLES, clean, glyph, is_live
 from milepost.cli.drawing.results import print_value
 from milepost.cli.drawing.views import JsonView, LiveView, PlainView, say
-from milepost.cli.execution import Execution
+from milepost.cli.execution import Execution, job_key
 from milepost.cli.known_types import NEXT_STEPS, absolute_paths, find_type
 from milepost.cli.naming import typed_id
 from milepost.cli.session import Session, current, session_options
@@ -41,6 +44,8 @@ def command(job_type: str, words: tuple[str, ...], app: str | None, labels: tupl
     milepost run reindex docs batch_size=128 --app myapp:jobs
     """
     session = current()
+    if session.is_server:
+        return run_there(session, job_type, words, labels_of(labels))
     local = find_type(session, job_type, app)
     params = absolute_paths(job_type, fill(job_type, local.schema, words))
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
@@ -77,6 +82,30 @@ def run_here(session: Session, execution: Execution) -> int:
         return exits.INTERRUPTED if stopped and execution.run is None else exits.CANCELLED
     _print_end(session, job)
     return _code(job, execution)
+
+
+def run_there(session: Session, job_type: str, words: tuple[str, ...], labels: dict[str, str]) -> int:
+    """Submit to a server and watch; the same command again watches the same job."""
+    schema = published_type(session, job_type).schema
+    params = absolute_paths(job_type, fill(job_type, schema, words))
+    job = session.jobs.submit(job_type, params, labels=labels, unique_key=job_key(job_type, params))
+
+    def asked() -> int | None:
+        if sys.stdin.isatty() and not session.json:
+            answer = click.prompt(
+                "\nc cancels the job, d leaves it running, g goes on watching", default="d", err=True,
+                type=click.Choice(["c", "d", "g"]), show_choices=False,
+            )  # fmt: skip
+            if answer != "c":
+                return exits.INTERRUPTED if answer == "d" else None
+        session.manager.cancel_job(job.job_id, "Ctrl-C")
+        return None
+
+    code = follow(session, [job], None, on_interrupt=asked)
+    ended = session.manager.get_job(job.job_id)
+    if ended is not None and ended.is_terminal and not session.json:
+        _print_end(session, ended)
+    return code
 
 
 def _view(session: Session, execution: Execution) -> Any:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import click
 
 from milepost.cli import exits, wording
 from milepost.cli.drawing.console import MUTED, clean, is_live
 from milepost.cli.drawing.running import JobLines
-from milepost.cli.drawing.views import ended_line, ended_text, say
+from milepost.cli.drawing.views import Steps, ended_line, ended_text, say
 from milepost.cli.following import MOST, Following
 from milepost.cli.naming import JobId, chosen_jobs, short_ids
 from milepost.cli.session import Session, current, session_options
@@ -41,20 +43,29 @@ def command(words: tuple[str, ...], timeout: str | None) -> int:
     return follow(session, jobs, limit)
 
 
-def follow(session: Session, jobs: list[Job], timeout: float | None) -> int:
-    """Draw the jobs until they have ended. Ctrl-C leaves them alone."""
-    following = Following(session, jobs)
-    try:
-        if session.json:
-            _json(following, timeout)
-        elif is_live(session.console):
-            _live(session, following, timeout)
-        else:
-            _plain(session, following, timeout)
-    except KeyboardInterrupt:
-        if not session.json:
-            sys.stderr.write("milepost: no longer watching; the jobs go on\n")
-        return exits.INTERRUPTED
+def follow(
+    session: Session, jobs: list[Job], timeout: float | None, *, on_interrupt: Callable[[], int | None] | None = None
+) -> int:
+    """Draw the jobs until they have ended. Ctrl-C leaves them alone, or does as `on_interrupt`: None goes on watching."""
+    while True:
+        following = Following(session, jobs)
+        try:
+            if session.json:
+                _json(following, timeout)
+            elif is_live(session.console):
+                _live(session, following, timeout)
+            else:
+                _plain(session, following, timeout)
+            break
+        except KeyboardInterrupt:
+            if on_interrupt is not None:
+                code = on_interrupt()
+                if code is None:
+                    continue
+                return code
+            if not session.json:
+                sys.stderr.write("milepost: no longer watching; the jobs go on\n")
+            return exits.INTERRUPTED
     code = following.exit_code()
     if session.json:
         for job in following.jobs.values():
@@ -74,12 +85,14 @@ def _plain(session: Session, following: Following, timeout: float | None) -> Non
     """A line for each event that tells something new, and how each job has ended."""
     several = len(following.jobs) > 1
     ids = short_ids(list(following.jobs.values()))
-    said: dict[str, str] = {}
+    told: dict[str, Steps] = {}
     for event in following.events(timeout):
         text = _event_text(event) if event is not None else ""
-        if event is None or not text or said.get(event.job_id) == text:
+        if event is None or not text:
             continue
-        said[event.job_id] = text
+        steps = told.setdefault(event.job_id, Steps())
+        if event.kind in ("progress", "stage") and not steps.is_new(_open_stage(event), event.progress):
+            continue
         when = wording.clock(event.at, utc=session.utc) + "  " if event.at is not None else ""
         say(when + (ids[event.job_id] + "  " if several else "") + text)
     for job in following.refresh():
@@ -96,7 +109,16 @@ def _event_text(event: Event) -> str:
     kind = event.kind if event.kind not in ("progress", "stage", "snapshot") else ""
     if event.kind == "snapshot" and event.status is not None:
         kind = event.status.value
-    return "  ".join(part for part in (kind, progress, _stage_text(event), clean(event.message or "")) if part)
+    return "  ".join(
+        part
+        for part in (
+            kind,
+            progress,
+            _stage_text(event),
+            "" if event.message == "Job created" else clean(event.message or ""),
+        )
+        if part
+    )
 
 
 def _stage_text(event: Event) -> str:
@@ -109,6 +131,13 @@ def _stage_text(event: Event) -> str:
     return (
         f"{clean(stage['name'])} {wording.units(stage.get('done', 0), stage.get('total'), stage.get('unit', 'item'))}"
     )
+
+
+def _open_stage(event: Event) -> dict[str, Any] | None:
+    stages = event.data.get("stages")
+    if not isinstance(stages, list):
+        return None
+    return next((stage for stage in reversed(stages) if not stage.get("ended_at")), None)
 
 
 def _live(session: Session, following: Following, timeout: float | None) -> None:

@@ -10,9 +10,10 @@ import json
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from milepost.cli import wording
 from milepost.cli.drawing.console import MUTED, STYLES, clean, glyph
@@ -72,6 +73,24 @@ class LiveView:
         return Group(*parts)
 
 
+class Steps:
+    """Which moments of a job are worth a line: a new stage, a tenth more, ten seconds."""
+
+    def __init__(self) -> None:
+        self._said: tuple[object, int, float] = (None, -1, 0.0)
+
+    def is_new(self, stage: Mapping[str, Any] | None, progress: float | None) -> bool:
+        """Whether to say it; then it is the newest that was said."""
+        old_name, old_step, old_at = self._said
+        name = stage.get("name") if stage is not None else old_name
+        step = int(progress / PLAIN_STEP) if progress is not None else old_step
+        now = time.monotonic()
+        if name == old_name and step <= old_step and now - old_at < PLAIN_SECONDS:
+            return False
+        self._said = (name, step, now)
+        return True
+
+
 class PlainView:
     """A line for each stage, each tenth of the way, and each ten seconds."""
 
@@ -81,7 +100,7 @@ class PlainView:
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="milepost-view", daemon=True)
         self._told = 0
-        self._said: tuple[str | None, int, float] = (None, -1, 0.0)
+        self._steps = Steps()
         self._over: set[str] = set()
         self.ended: Job | None = None
 
@@ -107,22 +126,18 @@ class PlainView:
         job = self.ended or self._execution.job
         if job is None:
             return
-        for stage in job.stages:
-            mark = f"{stage.name} {stage.started_at}"
-            if stage.ended_at is not None and mark not in self._over:
+        for over in job.stages:
+            mark = f"{over.name} {over.started_at}"
+            if over.ended_at is not None and mark not in self._over:
                 self._over.add(mark)
-                say("  ".join(part for part in (clean(stage.name), "done", *stage_facts(stage)) if part))
+                say("  ".join(part for part in (clean(over.name), "done", *stage_facts(over)) if part))
         if self.ended is not None:
             return
         self._lines.sample(job)
-        now_in = leaf(job.stages)
-        name = now_in.name if now_in is not None else None
-        step, now = int(job.progress / PLAIN_STEP), time.monotonic()
-        old_name, old_step, old_at = self._said
-        if name != old_name or step > old_step or now - old_at >= PLAIN_SECONDS:
-            if job.stages or job.message:
-                say(self._lines.line(job))
-            self._said = (name, step, now)
+        stage = leaf(job.stages)
+        known = {"name": stage.name} if stage is not None else None
+        if (job.stages or job.message) and self._steps.is_new(known, job.progress):
+            say(self._lines.line(job))
 
 
 class JsonView:
