@@ -34,6 +34,10 @@ async def read_body(request: Request) -> None:
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media != "application/json":
         raise Problem(415, "The body must be application/json", headers={"Accept": "application/json"})
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        raise Problem(422, "The body is not UTF-8") from None
     if depth(body) > JSON_DEPTH:
         raise Problem(422, f"The body nests deeper than {JSON_DEPTH}")
 

@@ -62,14 +62,8 @@ def add_pages(app: FastAPI, site: Site, dashboard: str) -> None:
 
     async def page(request: Request) -> Response:
         path = request.path_params.get("path", "")
-        file = (STATIC / path).resolve()
-        if (
-            path
-            and "\x00" not in path
-            and file.is_file()
-            and file.is_relative_to(STATIC.resolve())
-            and file != index.resolve()
-        ):
+        file = (STATIC / path.replace("\x00", "?")).resolve()
+        if path and file.is_file() and file.is_relative_to(STATIC.resolve()) and file != index.resolve():
             # Built files carry their content's hash in their name, under assets/.
             keep = "public, max-age=31536000, immutable" if path.startswith("assets/") else "no-cache"
             return FileResponse(file, headers={"Cache-Control": keep})

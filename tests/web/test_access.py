@@ -1,0 +1,312 @@
+"""Who may: the table of routes and scopes, two principals who do not know of each other, keys, cookies, links, origins."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import Depends, FastAPI, Header, HTTPException
+
+from milepost import AsyncJobManager, AsyncJobs, Run
+from milepost.core.errors import InvalidInput
+from milepost.web import Principal, attach, auth, create_app, create_router
+from milepost.web.keys import Keys
+from milepost.web.principals import SCOPES
+from tests.web.conftest import client_of
+
+Key = dict[str, str]
+
+NEEDS: dict[tuple[str, str], str | None] = {
+    ("GET", "/api/jobs"): "jobs:read",
+    ("POST", "/api/jobs"): "jobs:write",
+    ("POST", "/api/jobs/bulk"): None,
+    ("GET", "/api/jobs/{job_id}"): "jobs:read",
+    ("PATCH", "/api/jobs/{job_id}"): "jobs:write",
+    ("DELETE", "/api/jobs/{job_id}"): "jobs:delete",
+    ("POST", "/api/jobs/{job_id}/cancel"): "jobs:write",
+    ("POST", "/api/jobs/{job_id}/retry"): "jobs:write",
+    ("POST", "/api/jobs/{job_id}/share"): "jobs:write",
+    ("POST", "/api/jobs/{job_id}/stop/forget"): "admin",
+    ("GET", "/api/jobs/{job_id}/result"): "jobs:read",
+    ("GET", "/api/jobs/{job_id}/attempts"): "jobs:read",
+    ("GET", "/api/jobs/{job_id}/logs"): "jobs:read",
+    ("GET", "/api/jobs/{job_id}/events"): "jobs:read",
+    ("GET", "/api/events"): "jobs:read",
+    ("GET", "/api/failures"): "jobs:read",
+    ("GET", "/api/stats"): "jobs:read",
+    ("GET", "/api/workers"): "admin",
+    ("GET", "/api/job-types"): "jobs:read",
+    ("PATCH", "/api/job-types/{job_type}"): "admin",
+    ("GET", "/api/session"): None,
+    ("GET", "/api/keys"): "admin",
+    ("POST", "/api/keys"): "admin",
+    ("DELETE", "/api/keys/{key_id}"): "admin",
+    ("GET", "/api/doctor"): "admin",
+    ("POST", "/api/purge"): "admin",
+    ("GET", "/api/webhooks"): "admin",
+    ("POST", "/api/webhooks"): "admin",
+    ("DELETE", "/api/webhooks/{hook_id}"): "admin",
+    ("POST", "/api/webhooks/{hook_id}/test"): "admin",
+    ("POST", "/api/webhooks/{hook_id}/replay"): "admin",
+    ("GET", "/metrics"): "admin",
+}
+OPEN = {
+    ("POST", "/api/session"), ("DELETE", "/api/session"), ("GET", "/healthz"), ("GET", "/readyz"),
+    ("GET", "/api/milepost-watch.js"),
+}  # fmt: skip
+BODIES: dict[tuple[str, str], Any] = {
+    ("POST", "/api/jobs"): {"driver": "caller"} | {"job_type": "x"},
+    ("POST", "/api/jobs/bulk"): {"action": "cancel", "ids": []},
+    ("PATCH", "/api/jobs/{job_id}"): {"progress": 0.1},
+    ("PATCH", "/api/job-types/{job_type}"): {"paused": False},
+    ("POST", "/api/keys"): {"name": "n", "scopes": ["jobs:read"]},
+    ("POST", "/api/webhooks"): {"url": "https://127.0.0.1/"},
+    ("POST", "/api/webhooks/{hook_id}/replay"): {},
+}
+
+
+@pytest.fixture
+async def app(memory: AsyncJobManager) -> FastAPI:
+    return create_app(memory, auth=auth.api_keys())
+
+
+@pytest.fixture
+async def web(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://testserver") as client:
+        yield client
+
+
+async def key(manager: AsyncJobManager, *scopes: str, **options: Any) -> Key:
+    """The header of a new key."""
+    _, secret = await Keys(manager.store).create("test", scopes, **options)
+    return {"Authorization": f"Bearer {secret}"}
+
+
+def path_of(template: str) -> str:
+    for name in ("job_id", "job_type", "key_id", "hook_id"):
+        template = template.replace("{" + name + "}", "nothing")
+    return template
+
+
+def test_the_table_knows_every_route(app: FastAPI) -> None:
+    documented = {(method.upper(), path) for path, calls in app.openapi()["paths"].items() for method in calls}
+    assert documented == set(NEEDS) | OPEN
+
+
+@pytest.mark.parametrize(("method", "template"), sorted(NEEDS))
+async def test_every_route_asks_for_its_scope(
+    web: httpx.AsyncClient, memory: AsyncJobManager, method: str, template: str
+) -> None:
+    call = (method, template)
+    options: dict[str, Any] = {"json": BODIES[call]} if call in BODIES else {}
+    path = path_of(template)
+    streams = path == "/api/events"
+
+    assert (await web.request(method, path, **options)).status_code == 401
+    assert (await web.request(method, path, headers={"Authorization": "Bearer mp_a_b"}, **options)).status_code == 401
+    needed = NEEDS[call]
+    for scope in SCOPES:
+        headers = await key(memory, scope)
+        allowed = needed is None or scope in (needed, "admin")
+        if (streams and allowed) or template.endswith("bulk"):
+            continue  # an endless answer, which tests of streams read; and a scope that the action decides
+        answer = await web.request(method, path, headers=headers, **options)
+        assert (answer.status_code != 403) is allowed, (scope, answer.text)
+
+
+@pytest.mark.parametrize(
+    ("action", "scope"), [("cancel", "jobs:write"), ("retry", "jobs:write"), ("delete", "jobs:delete")]
+)
+async def test_bulk_asks_for_the_scope_of_its_action(
+    web: httpx.AsyncClient, memory: AsyncJobManager, action: str, scope: str
+) -> None:
+    body = {"action": action, "ids": []}
+    assert (await web.post("/api/jobs/bulk", json=body, headers=await key(memory, scope))).status_code == 200
+    assert (await web.post("/api/jobs/bulk", json=body, headers=await key(memory, "jobs:read"))).status_code == 403
+
+
+async def test_a_foreign_id_answers_byte_for_byte_as_a_missing_one(
+    web: httpx.AsyncClient, memory: AsyncJobManager
+) -> None:
+    theirs = await memory.create_job("theirs", labels={"owner": "bob"})
+    ana = await key(memory, "jobs:read", "jobs:write", "jobs:delete", labels={"owner": "ana"})
+    for (method, template), scope in NEEDS.items():
+        if "{job_id}" not in template or scope == "admin":
+            continue
+        body = BODIES.get((method, template))
+        answers = []
+        for job_id in ("theirs", "absent"):
+            path = template.replace("{job_id}", job_id)
+            answer = await web.request(method, path, headers=ana, json=body)
+            answers.append((answer.status_code, answer.content.replace(job_id.encode(), b"ID"), sorted(answer.headers)))
+        assert answers[0] == answers[1], (method, template)
+    bulk = {"action": "delete", "ids": ["theirs", "absent"]}
+    outcomes = (await web.post("/api/jobs/bulk", json=bulk, headers=ana)).json()["outcomes"]
+    assert [one["outcome"] for one in outcomes] == ["missing", "missing"]
+    kept = await memory.get_job("theirs")
+    assert kept is not None
+    assert kept.version == theirs.version
+
+
+async def test_lists_stats_and_failures_show_a_principal_only_its_own(
+    web: httpx.AsyncClient, memory: AsyncJobManager
+) -> None:
+    for owner in ("ana", "bob", "bob"):
+        job = await memory.create_job(labels={"owner": owner})
+        await memory.update_job(job.job_id, "failed", error=f"{owner}: no")
+    ana = await key(memory, "jobs:read", labels={"owner": "ana"})
+    listed = (await web.get("/api/jobs", headers=ana)).json()
+    assert (len(listed["jobs"]), listed["total"]) == (1, 1)
+    assert (await web.get("/api/jobs?label=owner:bob", headers=ana)).json()["jobs"] == []
+    assert (await web.get("/api/stats", headers=ana)).json()["counts"] == {"generic": {"failed": 1}}
+    assert [group["count"] for group in (await web.get("/api/failures", headers=ana)).json()["groups"]] == [1]
+    dry = {"action": "delete", "q": "", "dry_run": True}
+    ana_all = await key(memory, "jobs:delete", labels={"owner": "ana"})
+    assert (await web.post("/api/jobs/bulk", json=dry, headers=ana_all)).json()["matching"] == 1
+
+
+async def test_a_bound_principal_submits_only_under_its_labels(memory: AsyncJobManager) -> None:
+    jobs = AsyncJobs(memory.store)
+    jobs.worker()
+
+    @jobs.job("reindex")
+    def reindex(run: Run) -> None: ...
+
+    headers = [await key(memory, "jobs:read", "jobs:write", labels={"owner": who}) for who in ("ana", "bob")]
+    async with client_of(jobs, auth.api_keys()) as web:
+        body = {"job_type": "reindex", "unique_key": "nightly"}
+        made = [await web.post("/api/jobs", json=body, headers={**one, "Idempotency-Key": "k"}) for one in headers]
+        assert [answer.status_code for answer in made] == [201, 201]
+        assert [answer.json()["labels"] for answer in made] == [{"owner": "ana"}, {"owner": "bob"}]
+        assert (await web.post("/api/jobs", json={**body, "job_id": "mine"}, headers=headers[0])).status_code == 422
+        stolen = {**body, "labels": {"owner": "bob"}}
+        assert (await web.post("/api/jobs", json=stolen, headers=headers[0])).status_code == 422
+
+
+async def test_an_admin_that_is_bound_is_no_admin(web: httpx.AsyncClient, memory: AsyncJobManager) -> None:
+    bound = await key(memory, "admin", labels={"owner": "ana"})
+    assert (await web.get("/api/keys", headers=bound)).status_code == 403
+    assert (await web.get("/metrics", headers=bound)).status_code == 403
+
+
+async def test_keys_are_shown_once_expire_and_are_revoked(web: httpx.AsyncClient, memory: AsyncJobManager) -> None:
+    admin = await key(memory, "admin")
+    made = (await web.post("/api/keys", headers=admin, json={"name": "ci", "scopes": ["jobs:read"]})).json()
+    assert made["secret"].startswith(f"mp_{made['id']}_")
+    listed = (await web.get("/api/keys", headers=admin)).text
+    assert made["id"] in listed
+    assert made["secret"].split("_", 2)[2] not in listed
+    shelf = [item.value for item in await memory.store.shelf_scan("key/")]
+    assert not any(made["secret"].split("_", 2)[2] in value for value in shelf)
+    assert (await web.get("/api/jobs", headers={"X-API-Key": made["secret"]})).status_code == 200
+    assert (await web.delete(f"/api/keys/{made['id']}", headers=admin)).status_code == 204
+    assert (await web.get("/api/jobs", headers={"X-API-Key": made["secret"]})).status_code == 401
+    expired = await key(memory, "admin", expires_in=0.0)
+    assert (await web.get("/api/jobs", headers=expired)).status_code == 401
+    assert (await web.post("/api/keys", headers=admin, json={"name": "x", "scopes": ["root"]})).status_code == 422
+
+
+async def test_a_session_is_an_httponly_cookie_that_asks_for_the_same_origin(
+    web: httpx.AsyncClient, memory: AsyncJobManager
+) -> None:
+    secret = (await key(memory, "jobs:read", "jobs:write"))["Authorization"].split()[1]
+    assert (await web.post("/api/session", json={"key": "mp_a_b"})).status_code == 401
+    signed = await web.post("/api/session", json={"key": secret})
+    assert signed.status_code == 204
+    cookie = signed.headers["set-cookie"].lower()
+    assert "httponly" in cookie
+    assert "samesite=strict" in cookie
+    assert secret.lower() not in cookie
+    assert (await web.get("/api/session")).json()["scopes"] == ["jobs:read", "jobs:write"]
+    job = await memory.create_job()
+    path = f"/api/jobs/{job.job_id}/cancel"
+    for headers in ({}, {"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"}, {"Sec-Fetch-Site": "none"},
+                    {"Origin": "http://evil.example"}, {"Origin": "null"}):  # fmt: skip
+        assert (await web.post(path, headers=headers)).status_code == 403, headers
+    assert (await web.post(path, headers={"Origin": "http://testserver"})).status_code == 200
+    assert (await web.delete("/api/session", headers={"Sec-Fetch-Site": "same-origin"})).status_code == 204
+    assert (await web.get("/api/session")).status_code == 401
+
+
+async def test_without_keys_a_page_of_another_origin_changes_nothing(memory: AsyncJobManager) -> None:
+    job = await memory.create_job()
+    async with client_of(memory) as web:
+        path = f"/api/jobs/{job.job_id}/cancel"
+        assert (await web.post(path, headers={"Sec-Fetch-Site": "cross-site"})).status_code == 403
+        assert (await web.post(path, headers={"Origin": "http://evil.example"})).status_code == 403
+        assert (await web.post("/api/jobs", content=b"{}", headers={"Content-Type": "text/plain"})).status_code == 415
+        assert (await web.post(path)).status_code == 200
+
+
+async def test_a_share_link_reads_one_job_until_it_expires(web: httpx.AsyncClient, memory: AsyncJobManager) -> None:
+    job, other = await memory.create_job(), await memory.create_job()
+    owner = await key(memory, "jobs:read", "jobs:write")
+    made = await web.post(f"/api/jobs/{job.job_id}/share", headers=owner)
+    link = made.json()
+    assert made.status_code == 201
+    assert (await web.get(link["path"])).json()["job_id"] == job.job_id
+    assert (await web.get(f"/api/jobs/{other.job_id}?share={link['token']}")).status_code == 404
+    assert [j["job_id"] for j in (await web.get(f"/api/jobs?share={link['token']}")).json()["jobs"]] == [job.job_id]
+    assert (await web.post(f"/api/jobs/{job.job_id}/cancel?share={link['token']}")).status_code == 403
+    assert (await web.delete(f"/api/jobs/{job.job_id}?share={link['token']}")).status_code == 403
+    assert (await web.get(link["path"] + "x")).status_code == 401
+    options = {"may_cancel": True, "expires_in": 60}
+    may = (await web.post(f"/api/jobs/{job.job_id}/share", headers=owner, json=options)).json()["token"]
+    assert (await web.post(f"/api/jobs/{job.job_id}/retry?share={may}")).status_code == 403
+    assert (await web.post(f"/api/jobs/{job.job_id}/cancel?share={may}")).status_code == 200
+
+
+async def test_any_fastapi_dependency_is_an_auth(memory: AsyncJobManager) -> None:
+    async def current_user(x_user: str = Header("")) -> Any:
+        if not x_user:
+            raise HTTPException(401, "Who are you?", {"WWW-Authenticate": "Custom"})
+        return Principal(x_user, frozenset({"jobs:read"}), {"owner": x_user}) if x_user == "ana" else x_user
+
+    await memory.create_job("one", labels={"owner": "bob"})
+    app = FastAPI()
+    attach(app, memory, auth=current_user)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://t") as web:
+        nobody = await web.get("/api/jobs/one")
+        assert (nobody.status_code, nobody.json()["detail"]) == (401, "Who are you?")
+        assert nobody.headers["www-authenticate"] == "Custom"
+        assert (await web.get("/api/jobs/one", headers={"X-User": "root"})).status_code == 200
+        assert (await web.get("/api/jobs/one", headers={"X-User": "ana"})).status_code == 404
+        assert (await web.delete("/api/jobs/one", headers={"X-User": "ana"})).status_code == 403
+
+
+async def test_the_dependencies_of_those_who_include_the_router_run(memory: AsyncJobManager) -> None:
+    def refuse() -> None:
+        raise HTTPException(418, "not you")
+
+    await memory.create_job("one")
+    for included in (True, False):
+        app = FastAPI(dependencies=[] if included else [Depends(refuse)])
+        options = {"dependencies": [Depends(refuse)]} if included else {}
+        app.include_router(create_router(memory, auth=auth.none()), prefix="/x", **options)  # type: ignore[arg-type]
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://t") as web:
+            assert (await web.get("/x/api/jobs/one")).status_code == 418
+            assert (await web.get("/x/api/jobs")).status_code == 418
+
+
+@pytest.mark.parametrize("wrong", [None, "keys", auth.none, 5, True])
+async def test_auth_has_no_default_and_is_understood(memory: AsyncJobManager, wrong: Any) -> None:
+    with pytest.raises(TypeError):
+        create_app(memory)  # type: ignore[call-arg]
+    with pytest.raises(InvalidInput, match="auth"):
+        create_app(memory, auth=wrong)
+
+
+async def test_pages_come_with_their_strict_headers_and_a_relative_api(memory: AsyncJobManager) -> None:
+    for mount, path, api in (("/jobs", "/jobs/", "../api"), ("/a/b/c", "/a/b/c/", "../../../api"), ("/", "/", "./api"),
+                             ("/jobs", "/jobs/job/x", "../../api")):  # fmt: skip
+        app = create_app(memory, auth=auth.none(), dashboard=mount)
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://t") as web:
+            page = await web.get(path)
+            assert page.status_code == 200
+            assert "default-src 'none'" in page.headers["content-security-policy"]
+            assert page.headers["x-content-type-options"] == "nosniff"
+            assert api in page.text
+            for hostile in ("..%2f..%2fsite.py", "%2e%2e/site.py", "a%00.js"):
+                assert (await web.get(f"{path}{hostile}")).status_code == 404

@@ -1,0 +1,166 @@
+"""Hostile input never yields a 5xx nor changes the store; a store that is down yields 503 with Retry-After."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+
+from milepost import AsyncJobManager, StoreUnavailable
+from milepost.core.errors import OutcomeUnknown, StoreFull
+from tests.web.conftest import client_of
+
+IDS = [
+    "..%2f..%2fetc%2fpasswd",
+    "%00",
+    "a%0d%0aSet-Cookie:x",
+    "%F0%9F%98%80",
+    "{a}",
+    "*",
+    "a" * 5000,
+    "%ff",
+    "a b",
+    "?",
+    "#",
+]
+DEEP = "[" * 100_000 + "]" * 100_000
+BODIES: list[bytes] = [
+    b"",
+    b"{",
+    b"null",
+    b"[]",
+    b'{"job_type": NaN}',
+    b'{"job_type": "x", "params": {"a": Infinity}}',
+    b'{"job_type": "x", "driver": "caller", "metadata": {"a": NaN}}',
+    b'{"job_type": "x", "driver": "caller", "metadata": {"a": "\\ud800"}}',
+    b'{"job_type": "\\ud800", "driver": "caller"}',
+    b'{"job_type": "a\\u0000b", "driver": "caller"}',
+    b'{"job_type": "x", "driver": "caller", "labels": {"a": "\\r\\n"}}',
+    b'{"job_type": "x", "driver": "caller", "job_id": "../x"}',
+    b'{"job_type": "x", "priority": 1e400}',
+    b'{"job_type": "x", "priority": true}',
+    b'{"job_type": "x", "timeout": -1}',
+    b'{"job_type": "x", "not_before": "99999-01-01T00:00:00Z"}',
+    b'{"job_type": "x", "driver": "caller", "metadata": %s}' % DEEP.encode(),
+    b'{"job_type": "x", "driver": "caller", "metadata": {"a": "%s"}}' % (b"x" * 100_000),
+    b'{"job_type": "x", "driver": "caller", "a": "' + b'\\"' * 400_000,
+    b"\xff\xfe\x00",
+]
+
+
+@pytest.mark.parametrize("job_id", IDS)
+async def test_hostile_ids(client: httpx.AsyncClient, manager: AsyncJobManager, job_id: str) -> None:
+    for method, rest in (("GET", ""), ("DELETE", ""), ("POST", "/cancel"), ("POST", "/retry"), ("GET", "/events"),
+                         ("GET", "/result"), ("GET", "/logs"), ("POST", "/share")):  # fmt: skip
+        answer = await client.request(method, f"/api/jobs/{job_id}{rest}")
+        assert answer.status_code < 500, (method, rest, answer.text)
+        assert "\r" not in str(answer.headers)
+    assert await manager.count_jobs() == 0
+
+
+@pytest.mark.parametrize("number", range(len(BODIES)))
+async def test_hostile_bodies(client: httpx.AsyncClient, manager: AsyncJobManager, number: int) -> None:
+    headers = {"Content-Type": "application/json"}
+    for method, path in (("POST", "/api/jobs"), ("POST", "/api/jobs/bulk"), ("POST", "/api/keys"), ("PATCH", "/api/jobs/x"),
+                         ("POST", "/api/session"), ("PATCH", "/api/job-types/x"), ("POST", "/api/webhooks")):  # fmt: skip
+        answer = await client.request(method, path, content=BODIES[number], headers=headers)
+        assert answer.status_code in (401, 404, 409, 413, 415, 422), (
+            method,
+            path,
+            answer.status_code,
+            answer.text[:300],
+        )
+        assert len(answer.content) < 20_000
+    assert await manager.count_jobs() == 0
+
+
+async def test_large_bodies_are_413_whether_or_not_they_say_so(client: httpx.AsyncClient) -> None:
+    big = b'{"job_type": "' + b"x" * 2_000_000 + b'"}'
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for start in range(0, len(big), 65536):
+            yield big[start : start + 65536]
+
+    headers = {"Content-Type": "application/json"}
+    assert (await client.post("/api/jobs", content=big, headers=headers)).status_code == 413
+    assert (await client.post("/api/jobs", content=chunks(), headers=headers)).status_code == 413
+
+
+@pytest.mark.parametrize(
+    "media", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", ""]
+)
+async def test_bodies_are_json_only(client: httpx.AsyncClient, media: str) -> None:
+    headers = {"Content-Type": media} if media else {}
+    assert (await client.post("/api/jobs", content=b"{}", headers=headers)).status_code == 415
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["limit=1e9", "limit=NaN", "limit=-5", "cursor=%00", "cursor=AAAA", "cursor=OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTk6eA",
+     "q=%22", "q=%00", "q=created:99999999999d", "q=created:..", "q=duration:x..", "q=" + "a " * 900, "label=a", "label=:",
+     "created_after=2026-01-01", "created_after=yesterday", "q=label.:x", "q=status:", "q=not.word", "q=%F0%9F%98%80"],
+)  # fmt: skip
+async def test_hostile_queries(client: httpx.AsyncClient, query: str) -> None:
+    answer = await client.get(f"/api/jobs?{query}")
+    assert answer.status_code in (200, 422), answer.text
+
+
+@pytest.mark.parametrize("last", ["-1", "1e5", "9" * 40, "\xb2", "x", "0x10", "1;2"])
+async def test_hostile_resume_points(client: httpx.AsyncClient, manager: AsyncJobManager, last: str) -> None:
+    job = await manager.create_job()
+    await manager.update_job(job.job_id, "completed")
+    headers = [(b"last-event-id", last.encode("latin-1"))]
+    answer = await client.get(f"/api/jobs/{job.job_id}/events", headers=headers)
+    assert answer.status_code in (200, 204)
+    for tag in ('"', "W/", "*", 'W/"v' + "9" * 50 + '"'):
+        assert (await client.get(f"/api/jobs/{job.job_id}", headers={"If-None-Match": tag})).status_code < 400
+
+
+class Down:
+    """A store whose every verb fails."""
+
+    blocking = False
+    url = "down://"
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def twin(self, *, blocking: bool) -> Any:
+        return self
+
+    def __getattr__(self, name: str) -> Any:
+        async def fail(*args: Any, **kwargs: Any) -> Any:
+            raise self._error
+
+        return fail
+
+
+CALLS = [
+    ("GET", "/api/jobs", None), ("GET", "/api/jobs/x", None), ("POST", "/api/jobs/x/cancel", None),
+    ("DELETE", "/api/jobs/x", None), ("POST", "/api/jobs", {"job_type": "x"}),
+    ("POST", "/api/jobs", {"job_type": "x", "driver": "caller"}), ("GET", "/api/jobs/x/events", None),
+    ("GET", "/api/events", None), ("GET", "/api/stats", None), ("GET", "/api/failures", None), ("GET", "/api/workers", None),
+    ("GET", "/api/job-types", None), ("GET", "/api/keys", None), ("GET", "/api/doctor", None), ("POST", "/api/purge", None),
+    ("POST", "/api/jobs/bulk", {"action": "cancel", "q": ""}), ("GET", "/api/webhooks", None), ("GET", "/readyz", None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(StoreUnavailable("gone"), 503), (OutcomeUnknown("late"), 503), (StoreFull("full"), 507)],
+    ids=["down", "unknown", "full"],
+)
+async def test_a_store_that_fails_is_503_or_507_with_retry_after(error: Exception, status: int) -> None:
+    async with client_of(AsyncJobManager(Down(error))) as client:  # type: ignore[arg-type]
+        for method, path, body in CALLS:
+            async with asyncio.timeout(10):
+                answer = await client.request(method, path, json=body)
+            assert answer.status_code in (status, 503), (method, path, answer.status_code)
+            assert answer.headers["retry-after"].isdigit()
+            assert json.loads(answer.content)["status"] == answer.status_code
+        assert (await client.get("/healthz")).status_code == 200
+        assert (await client.get("/metrics")).status_code == 200

@@ -1,0 +1,110 @@
+"""The stream of a list on a real server: snapshot, batches with the newest state, what leaves, resume, reset."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from milepost.web.boards import BATCH_SECONDS
+from tests.web.server import Message, Server, messages
+
+
+@pytest.fixture(params=["memory", "sqlite", "redis"])
+def server(request: pytest.FixtureRequest, sqlite_url: str) -> Iterator[Server]:
+    """A server on each kind of store."""
+    environment = {}
+    url = "memory://"
+    if request.param == "sqlite":
+        url = sqlite_url
+    elif request.param == "redis":
+        url = request.getfixturevalue("redis_url")
+        environment["MILEPOST_NAMESPACE"] = request.getfixturevalue("redis_namespace")
+    with Server(url, **environment) as server:
+        yield server
+
+
+def open_list(server: Server, query: str = "", **headers: str) -> httpx.Response:
+    return httpx.Client(timeout=20).send(
+        httpx.Request("GET", f"{server.url}/api/events{query}", headers={"Accept": "text/event-stream", **headers}),
+        stream=True,
+    )
+
+
+def until(stream: Iterator[Message], job_id: str, key: str = "jobs") -> Message:
+    """The first batch that speaks of a job."""
+    for message in stream:
+        if message.kind == "jobs" and any(
+            job_id in (job["job_id"] if key == "jobs" else job) for job in message.data[key]
+        ):
+            return message
+    raise AssertionError("the stream ended")
+
+
+def test_a_list_lives(server: Server) -> None:
+    first = server.drive("create_job", None, "ingestion", {"file_path": "/a/report.pdf", "secret": "s3cr3t"})
+    answer = open_list(server)
+    stream = messages(answer)
+    snapshot = next(stream)
+    assert (snapshot.kind, snapshot.data["total"]) == ("snapshot", 1)
+    assert snapshot.id is not None
+    assert snapshot.data["jobs"][0]["title"] == "report.pdf"
+    assert snapshot.data["counts"] == {"ingestion": {"pending": 1}}
+    server.drive("update_job", first["job_id"], "running", progress=0.25)
+    batch = until(stream, first["job_id"])
+    assert (batch.data["jobs"][0]["status"], batch.data["jobs"][0]["progress"]) == ("running", 0.25)
+    assert "s3cr3t" not in str(batch.data)
+    second = server.drive("create_job")
+    assert until(stream, second["job_id"]).data["jobs"][0]["version"] == 1
+    server.drive("delete_job", second["job_id"])
+    assert until(stream, second["job_id"], "gone").data["gone"] == [second["job_id"]]
+    answer.close()
+
+
+def test_what_no_longer_matches_leaves_the_list(server: Server) -> None:
+    job_id = server.drive("create_job", None, "ingestion")["job_id"]
+    answer = open_list(server, "?q=status:pending")
+    stream = messages(answer)
+    next(stream)
+    server.drive("update_job", job_id, "running")
+    assert until(stream, job_id, "gone").data["jobs"] == []
+    answer.close()
+
+
+def test_a_resumed_list_gets_what_changed_and_a_lost_one_begins_anew(server: Server) -> None:
+    job_id = server.drive("create_job")["job_id"]
+    answer = open_list(server)
+    position = next(messages(answer)).id
+    answer.close()
+    assert position is not None
+    server.drive("update_job", job_id, "running")
+    resumed = open_list(server, **{"Last-Event-ID": position})
+    batch = next(messages(resumed))
+    assert (batch.kind, batch.data["jobs"][0]["status"]) == ("jobs", "running")
+    resumed.close()
+    lost = open_list(server, **{"Last-Event-ID": "no such place"})
+    stream = messages(lost)
+    assert [next(stream).kind, next(stream).kind] == ["reset", "snapshot"]
+    lost.close()
+
+
+def test_a_burst_comes_in_few_batches_with_the_newest_state(server: Server) -> None:
+    job_id = server.drive("create_job")["job_id"]
+    answer = open_list(server)
+    stream = messages(answer)
+    next(stream)
+    server.drive("update_job", job_id, "running")
+    for step in range(1, 60):
+        server.drive("update_job", job_id, progress=step / 100)
+    server.drive("update_job", job_id, "completed")
+    batches = []
+    for message in stream:
+        if message.kind == "jobs":
+            batches.append(message.data["jobs"][0])
+            if batches[-1]["status"] == "completed":
+                break
+    assert len(batches) < 60
+    assert [row["version"] for row in batches] == sorted(row["version"] for row in batches)
+    assert BATCH_SECONDS >= 0.1
+    answer.close()
