@@ -22,7 +22,6 @@ export default defineConfig(({ command }) => ({
     reportCompressedSize: false,
     rolldownOptions: {
       input: { index: "index.html", "milepost-job": "src/element/milepost-job.ts" },
-      external: ["./milepost-watch.js"],
       output: {
         entryFileNames: (chunk) => (chunk.name === "milepost-job" ? "[name].js" : "assets/[name]-[hash].js"),
         chunkFileNames: "assets/[name]-[hash].js",

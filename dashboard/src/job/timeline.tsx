@@ -80,9 +80,8 @@ function Stage({ stage, running, at, until }: { stage: StageShape; running: bool
 function Usual({ kind, value }: { kind: string; value: { p50: number | null; p95: number | null } | undefined }) {
   if (value === undefined || value.p50 === null) return null;
   return (
-    <span class="muted small">
-      {" "}
-      (usually {kind} {span(value.p50)}, 95 % within {span(value.p95)})
+    <span class="muted small usual">
+      usually {kind} {span(value.p50)}, 95 % within {span(value.p95)}
     </span>
   );
 }

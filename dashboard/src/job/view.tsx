@@ -198,12 +198,20 @@ function Actions({ shown }: { shown: JobRecord }) {
       <button type="button" class="button" onClick={() => void copy(location.href, "Link copied")}>
         Copy link
       </button>
-      <button type="button" class="button" onClick={() => void copy(asCli(shown), "Command copied")}>
-        Copy as CLI
-      </button>
-      <button type="button" class="button" onClick={() => void copy(asCurl(shown), "Command copied")}>
-        Copy as curl
-      </button>
+      <details class="menu-of" onClick={closeAfter}>
+        <summary class="button">Copy as…</summary>
+        <div>
+          <button type="button" class="button plain" onClick={() => void copy(asCli(shown), "Command copied")}>
+            CLI
+          </button>
+          <button type="button" class="button plain" onClick={() => void copy(asCurl(shown), "Command copied")}>
+            curl
+          </button>
+          <button type="button" class="button plain" onClick={() => void copy(JSON.stringify(shown, null, 2), "JSON copied")}>
+            JSON
+          </button>
+        </div>
+      </details>
       {mayWrite.value && session.value?.auth === "keys" && (
         <button type="button" class="button" onClick={() => void share(id)}>
           Share
@@ -211,6 +219,10 @@ function Actions({ shown }: { shown: JobRecord }) {
       )}
     </div>
   );
+}
+
+function closeAfter(event: MouseEvent): void {
+  if (event.target instanceof HTMLButtonElement) (event.currentTarget as HTMLDetailsElement).open = false;
 }
 
 function PartView({ shown, part }: { shown: JobRecord; part: Part }) {

@@ -1,1 +1,148 @@
-export function TypesPage() { return <main class="main" />; }
+/** The types of jobs: how they do, whether they are paused, and a form to submit one. */
+import { useSignal } from "@preact/signals";
+import { Dialog } from "../parts/dialog";
+import { Link } from "../parts/link";
+import { StatusIcon } from "../parts/icons";
+import type { TypeNumbers } from "../job/usual";
+import { go, pageAt, place } from "../shell/address";
+import { isAdmin, mayWrite } from "../shell/session";
+import { say } from "../shell/toasts";
+import { span, whole } from "../text/time";
+import { call, Problem, words } from "../wire/api";
+import type { JobType, JobTypes, Stats } from "../wire/types";
+import { usePolled } from "./polled";
+import { Waiting } from "./state";
+import { SubmitForm } from "./submit";
+
+export function TypesPage() {
+  const found = usePolled<JobTypes>("job-types", {}, 5000);
+  const stats = usePolled<Stats>("stats", { window: "24h", step: "24h" }, 15_000);
+  const numbers = new Map(((stats.value.value?.types ?? []) as unknown as TypeNumbers[]).map((one) => [one.job_type, one]));
+  const types = found.value.value?.job_types ?? [];
+  const chosen = types.find((one) => one.name === place.value.type);
+  return (
+    <main class="main">
+      <div class="sheet">
+        <h1>Types</h1>
+        <Waiting of={found} />
+        {found.value.value !== null && types.length === 0 && (
+          <p class="muted">No type is known: a worker tells of its types when it starts, and a job of its own.</p>
+        )}
+        <ul class="groups">
+          {types.map((one) => (
+            <TypeItem key={one.name} type={one} numbers={numbers.get(one.name)} again={found.again} />
+          ))}
+        </ul>
+      </div>
+      {chosen !== undefined && chosen.published && (
+        <Dialog title={`Submit ${chosen.name}`} close={() => go({ type: null })}>
+          <SubmitForm type={chosen} />
+        </Dialog>
+      )}
+    </main>
+  );
+}
+
+function TypeItem({ type, numbers, again }: { type: JobType; numbers: TypeNumbers | undefined; again: () => Promise<void> }) {
+  const counts = type.counts ?? {};
+  const done = counts["completed"] ?? 0;
+  const failed = counts["failed"] ?? 0;
+  const rate = done + failed === 0 ? "–" : `${Math.floor((done / (done + failed)) * 1000) / 10} %`;
+  return (
+    <li class="card panel">
+      <header>
+        <div>
+          <h2>
+            <Link to={pageAt("jobs", { q: `type:${/[\s"]/.test(type.name) ? JSON.stringify(type.name) : type.name}`, tab: "all" })}>
+              {type.name}
+            </Link>
+            {type.paused && (
+              <span class="chip of-stalled">
+                <StatusIcon look="pending" /> paused
+              </span>
+            )}
+          </h2>
+          {type.doc !== "" && <p class="muted">{type.doc.split("\n\n")[0]}</p>}
+        </div>
+        <Limits type={type} again={again} />
+      </header>
+      <div class="scroll" tabIndex={0} role="group" aria-label={`Numbers of ${type.name}`}>
+        <table class="table">
+          <thead>
+            <tr>
+              <th class="num">Pending</th>
+              <th class="num">Running</th>
+              <th class="num">Completed</th>
+              <th class="num">Failed</th>
+              <th class="num">Success</th>
+              <th class="num">Runs p50</th>
+              <th class="num">p95</th>
+              <th class="num">Waits p50</th>
+              <th class="num">p95</th>
+            </tr>
+          </thead>
+          <tbody>
+            <tr>
+              <td class="num">{whole(counts["pending"] ?? 0)}</td>
+              <td class="num">{whole(counts["running"] ?? 0)}</td>
+              <td class="num">{whole(done)}</td>
+              <td class="num">{whole(failed)}</td>
+              <td class="num">{rate}</td>
+              <td class="num">{span(numbers?.duration.p50)}</td>
+              <td class="num">{span(numbers?.duration.p95)}</td>
+              <td class="num">{span(numbers?.wait.p50)}</td>
+              <td class="num">{span(numbers?.wait.p95)}</td>
+            </tr>
+          </tbody>
+        </table>
+      </div>
+    </li>
+  );
+}
+
+function Limits({ type, again }: { type: JobType; again: () => Promise<void> }) {
+  const text = useSignal<string | null>(null);
+  const set = async (body: { paused?: boolean; concurrency?: number | null }, done: string): Promise<void> => {
+    try {
+      await call("PATCH", `job-types/${type.name.split("/").map(encodeURIComponent).join("/")}`, { body });
+      say(done, { seconds: 3 });
+      await again();
+    } catch (error) {
+      say(words(error));
+      if (!(error instanceof Problem)) throw error;
+    }
+  };
+  const own = type["concurrency"] as number | null | undefined;
+  return (
+    <div class="actions">
+      {isAdmin.value && (
+        <label class="small muted limit">
+          At once{" "}
+          <input
+            class="field"
+            type="number"
+            min="1"
+            placeholder={own == null ? "no limit" : String(own)}
+            value={text.value ?? type.limit ?? ""}
+            onInput={(event) => (text.value = event.currentTarget.value)}
+            onChange={(event) => {
+              const value = event.currentTarget.value;
+              text.value = null;
+              void set({ concurrency: value === "" ? null : Number(value) }, value === "" ? "No limit" : `At most ${value} at once`);
+            }}
+          />
+        </label>
+      )}
+      {isAdmin.value && (
+        <button type="button" class="button" onClick={() => void set({ paused: !type.paused }, type.paused ? "Resumed" : "Paused: none of them starts")}>
+          {type.paused ? "Resume" : "Pause"}
+        </button>
+      )}
+      {mayWrite.value && type.published && (
+        <Link class="button" to={{ type: type.name }}>
+          Submit
+        </Link>
+      )}
+    </div>
+  );
+}

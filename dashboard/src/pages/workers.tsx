@@ -1,1 +1,93 @@
-export function WorkersPage() { return <main class="main" />; }
+/** Who works: where, since when, on what, and who has gone silent. */
+import { now } from "../live/clock";
+import { StatusIcon } from "../parts/icons";
+import { Link } from "../parts/link";
+import { Bar } from "../parts/progress";
+import { pageAt } from "../shell/address";
+import { ago, localTime, percent, timeLeft, utcTime } from "../text/time";
+import type { Row, Workers } from "../wire/types";
+import { usePolled } from "./polled";
+import { Waiting } from "./state";
+
+const LOST_AFTER = 15_000;
+
+interface Worker {
+  name: string;
+  host: string;
+  pid: number;
+  since_at: string;
+  seen_at: string;
+  types: string[];
+  concurrency: number;
+  draining: boolean;
+  jobs: Row[];
+}
+
+export function WorkersPage() {
+  const found = usePolled<Workers>("workers", {}, 2000);
+  const workers = (found.value.value?.workers ?? []) as unknown as Worker[];
+  return (
+    <main class="main">
+      <div class="sheet">
+        <h1>Workers</h1>
+        <Waiting of={found} />
+        {found.value.value !== null && workers.length === 0 && (
+          <p class="muted">
+            No worker is alive. <code>milepost worker MODULE:APP</code> starts one.
+          </p>
+        )}
+        <div class="columns">
+          {workers.map((worker) => (
+            <WorkerCard key={worker.name} worker={worker} />
+          ))}
+        </div>
+      </div>
+    </main>
+  );
+}
+
+function WorkerCard({ worker }: { worker: Worker }) {
+  const at = now.value;
+  const lost = at - Date.parse(worker.seen_at) > LOST_AFTER;
+  return (
+    <section class="card panel" aria-label={`Worker ${worker.name}`}>
+      <header>
+        <h2>
+          {worker.name}
+          {worker.host !== worker.name && <span class="muted"> on {worker.host}</span>}
+        </h2>
+        {lost ? (
+          <span class="chip of-failed">
+            <StatusIcon look="failed" /> lost
+          </span>
+        ) : worker.draining ? (
+          <span class="chip of-stalled">
+            <StatusIcon look="stalled" /> draining
+          </span>
+        ) : null}
+      </header>
+      <p class="muted small">
+        process {worker.pid} · {worker.jobs.length} of {worker.concurrency} slots ·{" "}
+        <span title={`${localTime(worker.since_at)} · ${utcTime(worker.since_at)}`}>since {localTime(worker.since_at)}</span> ·{" "}
+        <span title={`${localTime(worker.seen_at)} · ${utcTime(worker.seen_at)}`}>heard {ago(worker.seen_at, at)}</span>
+        <br />
+        {worker.types.join(", ")}
+      </p>
+      <div>
+        {worker.jobs.map((row) => {
+          const left = timeLeft(row.eta, at);
+          return (
+            <Link key={row.job_id} class="mini" to={pageAt("jobs", { job: row.job_id, q: "", tab: "all" })}>
+              <span class="cut">
+                {row.job_type} <span class="muted">{row.title}</span>
+              </span>
+              <Bar job={row} />
+              <span class="muted right">{left === null ? `${percent(row.progress)}%` : left === "a moment" ? left : `about ${left}`}</span>
+            </Link>
+          );
+        })}
+        {worker.jobs.length === 0 && <p class="muted">It waits.</p>}
+      </div>
+    </section>
+  );
+}

@@ -66,6 +66,8 @@ const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-d
 export const localTime = (text: string | null): string => (text === null ? "" : local.format(new Date(text)));
 export const clockTime = (text: string | number | null): string =>
   text === null ? "" : clock.format(new Date(text));
+const day = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric" });
+export const dayOf = (seconds: number): string => day.format(new Date(seconds * 1000));
 /** UTC for the hover. */
 export const utcTime = (text: string | null): string =>
   text === null ? "" : `${new Date(text).toISOString().replace("T", " ").slice(0, 19)} UTC`;

@@ -154,7 +154,8 @@ class Demonstration:
             alive = number >= count
             self.clock.at = born
             self._advance(born)
-            self._birth(born, least=(now - born) / SECOND + 20 if alive else None)
+            fate = None if not alive else "stalls" if number % 16 == 3 else "completes"
+            self._birth(born, least=(now - born) / SECOND + 20 if alive else None, fate=fate)
         self._advance(now)
         self.clock.at = None
         self._live = True
@@ -169,15 +170,12 @@ class Demonstration:
             self._turn(actor, at)
         self.clock.at = until
 
-    def _birth(self, now: int, *, least: float | None = None, waits: bool = False) -> None:
+    def _birth(self, now: int, *, least: float | None = None, fate: str | None = None, waits: bool = False) -> None:
         kind = self.chance.choice(KINDS)
         path = f"/data/reports/{self.chance.choice(FILES)}"
         owner = self.chance.choice(PEOPLE)
-        fate = self.chance.choices(
-            ("completes", "fails", "cancelled", "stalls"), (88, 9, 3, 0 if least is None else 4)
-        )[0]
-        if least is not None and fate != "stalls":
-            fate = "completes"
+        if fate is None:
+            fate = self.chance.choices(("completes", "fails", "cancelled"), (88, 9, 3))[0]
         seconds = self.chance.uniform(*kind.seconds) if least is None else least * self.chance.uniform(1.05, 2.2)
         job_id = _id_of(now, self.chance)
         params = {"path": path, **kind.params}
