@@ -11,7 +11,7 @@ import pytest
 
 from milepost import InMemoryJobManager, Job, JobManager, JobStatus, RedisJobManager, SQLiteJobManager, get_job_manager
 from milepost.manager import synchronous
-from milepost.settings import settings
+from milepost.settings import Settings, settings
 
 ELEVEN = [
     "job_id",
@@ -36,7 +36,8 @@ def manager(request, sqlite_url):
     if request.param == "sqlite":
         made = SQLiteJobManager(sqlite_url)
     else:
-        made = RedisJobManager(request.getfixturevalue("redis_url"))
+        options = Settings(namespace=request.getfixturevalue("redis_namespace"))
+        made = RedisJobManager(request.getfixturevalue("redis_url"), options=options)
     yield made
     made.close()
 
