@@ -85,8 +85,12 @@ class Port:
         return reply
 
     async def call_all(self, *calls: Call) -> list[Any]:
-        """Run scripts, one after the other, in one round trip; their replies."""
-        return await self._again(calls, None, sent=False)
+        """Run scripts, one after the other, in one round trip; their replies.
+
+        Each is sent with its text the first time it occurs: if one of them were missing there, a later one would run before it.
+        """
+        whole = {number for number, call in enumerate(calls) if call[0] not in {c[0] for c in calls[:number]}}
+        return await self._again(calls, None, sent=False, whole=whole)
 
     async def command(self, *words: Word) -> Any:
         """Run a command that changes nothing. Its reply may be a `hiredis.ReplyError`."""
@@ -132,12 +136,14 @@ class Port:
         """Give back all connections."""
         await self._wires.close()
 
-    async def _again(self, calls: Sequence[Call], before: Exception | None, *, sent: bool) -> list[Any]:
+    async def _again(
+        self, calls: Sequence[Call], before: Exception | None, *, sent: bool, whole: set[int] | None = None
+    ) -> list[Any]:
         """Run scripts until each is answered; `before` is what became of the first trial of the first one, if any."""
         trials = _Trials(self, writes=any(script.writes for script, _ in calls))
         replies: list[Any] = [None] * len(calls)
         missing = list(range(len(calls)))
-        whole: set[int] = set()  # those whose text the server does not have
+        whole = whole or set()  # those whose text is sent
         asking: Node | None = None
         answers: list[Any] = []
         if isinstance(before, LinkDown):

@@ -24,15 +24,38 @@ class Script(NamedTuple):
     writes: bool
 
 
-MOVING = frozenset({"apply", "sweep", "purge", "set_limit", "nudge"})
+PRELUDES = {
+    "renew": ("leases",),
+    **dict.fromkeys(("sweep", "purge", "set_limit", "nudge"), ("indexes",)),
+}
+"""What stands before a script beside `record`."""
 READING = frozenset({"get", "events", "select", "count", "stoppings", "now", "shelf_get", "shelf_scan"})
 
 
 @cache
 def script(name: str, *, grows: bool = False) -> Script:
-    """The script of a verb."""
-    flags = "" if grows else f" flags={READS if name in READING else ALLOWED}"
-    parts = ["record", "indexes", name] if name in MOVING else ["record", name]
-    folder = files("milepost.stores") / "statements"
-    source = f"#!lua{flags}\n" + "".join((folder / f"{part}.lua").read_text("utf-8") for part in parts)
-    return Script(name, sha1(source.encode()).hexdigest().encode(), source.encode(), name not in READING)
+    """The script of a verb; `grows`: a full server is to refuse it."""
+    flags = "" if grows else READS if name in READING else ALLOWED
+    parts = ["record", *PRELUDES.get(name, ()), name]
+    return _script(name, flags, "".join(map(_text, parts)), writes=name not in READING)
+
+
+def script_of_cases(head: str, cases: str, *, grows: bool) -> Script:
+    """The script that applies changes of one shape: `head` and `cases` are Lua, see `shapes`."""
+    body = _text("apply").replace("    --@cases\n", cases, 1)
+    return _script(
+        "apply",
+        "" if grows else ALLOWED,
+        _text("record") + _text("leases") + _text("indexes") + head + body,
+        writes=True,
+    )
+
+
+def _script(name: str, flags: str, text: str, *, writes: bool) -> Script:
+    source = f"#!lua{' flags=' if flags else ''}{flags}\n{text}".encode()
+    return Script(name, sha1(source).hexdigest().encode(), source, writes)
+
+
+@cache
+def _text(name: str) -> str:
+    return (files("milepost.stores") / "statements" / f"{name}.lua").read_text("utf-8")

@@ -1,21 +1,22 @@
-"""Shapes as the scripts take them: one flat JSON array with short field names, the values that count, the fields that are
-read and the indexes that are touched. Owns that form (`statements/apply.lua` says what it is); sends nothing.
+"""Shapes as the server runs them: their cases, written in Lua and set into `statements/apply.lua`, so that nothing is
+interpreted or decoded there. Owns that writing; sends nothing.
 
-A value of None makes an operation a no-op and a guard hold, so what names one is left out when a shape is compiled:
-once for each shape and each pattern of missing values, of which there are few.
+A shape by itself has a script of its own, the same in every process. Batches of several shapes share one script that has
+all the shapes which this process has ever mixed: it grows a few times and then stays.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from milepost.core.change import Case, Change, Guard, Op, Shape, Src, Value
+from milepost.core.change import Case, Guard, Op, Shape, Src
 from milepost.core.packing import short
+from milepost.stores.redis.scripts import Script, script_of_cases
 
-_NEVER = "="
-"""An empty text: no token is empty, so a guard on one without a value never holds."""
+NONE = b"\0"
+"""A value that is missing; no text of a record has a NUL."""
 
 _INDEXES = {
     "l": {"status", "type"},
@@ -23,12 +24,10 @@ _INDEXES = {
     "d": {"not_after", "token", "completed"},
     "L": {"token", "lease", "slot", "worker"},
     "a": {"labels"},
-    "S": {"stalled"},
     "k": {"unique_key"},
-    "s": {"stale"},
     "e": {"completed"},
 }
-"""Index, by its letter -> the fields whose change may move a record in it."""
+"""Index, by its letter in `statements/indexes.lua` -> the fields whose change may move a record in it."""
 
 _READS = {
     "l": {"status", "type", "created"},
@@ -36,60 +35,96 @@ _READS = {
     "d": {"not_after", "token", "completed"},
     "L": {"lease", "slot", "worker"},
     "a": {"labels", "created"},
-    "S": {"stalled", "created"},
     "k": {"unique_key", "created"},
-    "s": {"stale"},
     "e": {"completed"},
 }
 """Index -> the fields that say where a record stands in it."""
 
-Words = list[int | str]
-
 
 class Compiled(NamedTuple):
-    """A shape for one pattern of missing values."""
+    """A shape in Lua: its cases, and what stands about it in the head of a script."""
 
-    text: bytes
-    """JSON for the script."""
-    places: tuple[int, ...]
-    """The places of the values to send."""
+    name: str
+    width: int
+    """How many values are sent: up to the last that a case names."""
+    about: str
+    cases: str
     grows: bool
     """Whether it makes records, which a full server refuses."""
 
 
-class Compiler:
-    """Compiles each shape once. Shapes are told apart by identity, which is why it keeps them."""
+Numbers = dict[Shape, tuple[int, int]]
 
-    KEPT = 2000
+
+class Compiler:
+    """Writes each shape once. Shapes are told apart by identity, which is why it keeps them. Safe for threads."""
+
+    KEPT = 1000
     """Shapes are constants, so this bounds only programs that make them up as they go."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[Shape, bytes], Compiled] = {}
+        self._lock = threading.Lock()
+        self._known: dict[Shape, Compiled] = {}
+        self._alone: dict[Shape, tuple[Script, Numbers]] = {}
+        self._mixed: Numbers = {}
+        self._mixture: dict[bool, Script] = {}
 
-    def compiled(self, change: Change) -> Compiled:
-        """The form of a change's shape in which its values are there or missing."""
-        key = (change.shape, bytes([value is None for value in change.values]))
-        found = self._known.get(key)
+    def compiled(self, shape: Shape) -> Compiled:
+        """A shape in Lua."""
+        found = self._known.get(shape)
         if found is None:
             if len(self._known) >= self.KEPT:
-                self._known.clear()
-            found = self._known[key] = compile_shape(change.shape, change.values)
+                self._known, self._alone = {}, {}
+            found = self._known[shape] = compile_shape(shape)
         return found
 
+    def script(self, shapes: Iterable[Shape]) -> tuple[Script, Numbers]:
+        """The script for a batch of these shapes, and the number and the width of each in it."""
+        wanted = dict.fromkeys(shapes)
+        if len(wanted) == 1:
+            (shape,) = wanted
+            alone = self._alone.get(shape)
+            if alone is None:
+                compiled = self.compiled(shape)
+                alone = self._alone[shape] = _script([compiled]), {shape: (1, compiled.width)}
+            return alone
+        with self._lock:
+            if not wanted.keys() <= self._mixed.keys():
+                kept = () if len(self._mixed) >= self.KEPT else tuple(self._mixed)
+                several = sorted({*kept, *wanted}, key=lambda shape: (shape.name, self.compiled(shape)))
+                self._mixed = {shape: (number, self.compiled(shape).width) for number, shape in enumerate(several, 1)}
+                self._mixture = {}
+            grows = any(self.compiled(shape).grows for shape in wanted)
+            if grows not in self._mixture:
+                self._mixture[grows] = _script([self.compiled(shape) for shape in self._mixed], grows=grows)
+            return self._mixture[grows], self._mixed
 
-def compile_shape(shape: Shape, values: Sequence[Value]) -> Compiled:
-    """Write a shape for values of which some are None."""
-    places = tuple(place for place, value in enumerate(values) if value is not None)
-    numbers = {place: number for number, place in enumerate(places)}
-    reads = {"status", "version", "born", "ops"}
-    cases = [_case(case, numbers, reads) for case in shape.cases]
-    whole = any(_needs_all(case) for case in shape.cases)
-    comes_or_goes = any("" in case.statuses or ("remove",) in case.ops for case in shape.cases)
-    words: Words = [len(places), int(whole), int(comes_or_goes), len(reads), *(short(name) for name in sorted(reads))]
-    for case in cases:
-        words += [len(words) + 1 + len(case) + 1, *case]
-    text = json.dumps(words, ensure_ascii=False, separators=(",", ":"))
-    return Compiled(text.encode(), places, any("" in case.statuses and case.event for case in shape.cases))
+
+def compile_shape(shape: Shape) -> Compiled:
+    """Write a shape."""
+    width = 1 + max((part for case in shape.cases for part in _places(case)), default=-1)
+    writers = [_Writer(case, number) for number, case in enumerate(shape.cases)]
+    reads = {"status", "version", "born", "ops"}.union(*(writer.reads for writer in writers))
+    mortal = any("" in case.statuses or ("remove",) in case.ops for case in shape.cases)
+    fields = ", ".join(_quoted(short(name)) for name in sorted(reads))
+    about = f"{width}, {_bool(any(map(_needs_all, shape.cases)))}, {_bool(mortal)}, {{{fields}}}"
+    cases = "".join(f"{'if' if not n else 'elseif'} {w.condition} then\n{w.body}" for n, w in enumerate(writers))
+    grows = any("" in case.statuses and case.event for case in shape.cases)
+    return Compiled(shape.name, width, about, f"{cases}end\n" if cases else "", grows)
+
+
+def _script(shapes: list[Compiled], *, grows: bool | None = None) -> Script:
+    about = "".join(f"if shape == {number} then return {c.about} end\n" for number, c in enumerate(shapes, 1))
+    cases = "else".join(f"if shape == {number} then\n{c.cases}" for number, c in enumerate(shapes, 1)) + "end\n"
+    return script_of_cases(
+        f"local function about(shape)\n{about}end\n", cases, grows=shapes[0].grows if grows is None else grows
+    )
+
+
+def _places(case: Case) -> Iterator[int]:
+    """The places of the values that a case names."""
+    for words in (*case.guards, *case.ops, (case.data,)):
+        yield from (part for part in words if isinstance(part, int))
 
 
 def _needs_all(case: Case) -> bool:
@@ -102,95 +137,159 @@ def _needs_all(case: Case) -> bool:
     ) and case.statuses != ("",)
 
 
-def _case(case: Case, numbers: dict[int, int], reads: set[str]) -> Words:
-    """A case, all but where the next one begins."""
-    guards = [guard for wanted in case.guards if (guard := _guard(wanted, numbers, reads))]
-    ops, touched = _ops(case, numbers, reads)
-    indexes = [index for index, names in _INDEXES.items() if names & touched or (index == "q" and "" in touched)]
-    for index in indexes:
-        reads |= _READS[index]
-    emits = case.emit if case.event else ()
-    reads.update(emits)
-    data = numbers.get(int(case.data), -1) if case.data is not None else -1
-    return [
-        "|" + "".join(f"{status}|" for status in case.statuses),
-        "".join(indexes),
-        case.event,
-        case.keep,
-        data,
-        len(emits),
-        *(short(name) for name in emits),
-        len(guards),
-        *(word for guard in guards for word in guard),
-        *(word for op in ops for word in op),
-    ]
+class _Writer:
+    """One case in Lua: `condition`, `body`, and the fields that it `reads`."""
 
+    def __init__(self, case: Case, number: int) -> None:
+        self.reads: set[str] = set()
+        self._touched: set[str] = set()
+        statuses = " or ".join(f"status == {_quoted(status)}" for status in case.statuses) or "false"
+        self.condition = " and ".join([f"({statuses})", *map(self._guard, case.guards)])
+        lines = [f"case = {number}", *(line for op in case.ops for line in self._op(op)), *self._event(case)]
+        touched = [letter for letter, names in _INDEXES.items() if names & self._touched]
+        if "" in self._touched and "q" not in touched:
+            touched.append("q")
+        for letter in touched:
+            self.reads |= _READS[letter]
+        if self._touched & {"stale", "stalled"}:
+            self.reads |= {"created", *(self._touched & {"stale", "stalled"})}
+        lines.append(f"touched = '{''.join(touched)}'")
+        self.body = "\n".join(lines) + "\n"
 
-def _guard(guard: Guard, numbers: dict[int, int], reads: set[str]) -> Words | None:
-    """A guard as word, field and source; None when it holds whatever the record."""
-    word, *rest = guard
-    if word in ("token", "stopping", "overdue"):
-        reads.add("token")
-        source = _source(rest[0], numbers, reads)
-        return [word, "", _NEVER if source is None else source]
-    if word in ("free", "unique"):
-        reads.add("unique_key")
-        return [word, "", "|" + "".join(f"{status}|" for part in rest for status in str(part).split())]
-    field = str(rest[0])
-    reads.add(field)
-    source = _source(rest[1], numbers, reads) if len(rest) > 1 else _NEVER
-    return None if source is None else [word, short(field), source]
+    # --- guards ---
 
+    def _guard(self, guard: Guard) -> str:
+        """The condition of a guard."""
+        word, *rest = guard
+        if word in ("token", "stopping", "overdue"):
+            wanted = self._source(rest[0])
+            if word == "token":
+                return f"({self._field('token')} or '') ~= '' and {self._field('token')} == {wanted}"
+            return f"is_stopping(id, {wanted}, {_bool(word == 'overdue')})"
+        if word == "free":
+            key = self._field("unique_key")
+            return f"not parked(id, {key} ~= '' and {key} or key)"
+        if word == "unique":
+            statuses = "|" + "".join(f"{status}|" for status in str(rest[0]).split())
+            return f"not is_taken(id, key or {self._field('unique_key')}, {_quoted(statuses)})"
+        field = self._field(str(rest[0]))
+        if word in ("eq", "ne", "lt", "ge"):
+            source = self._source(rest[1])
+            holds = (
+                f"({field} or '') {'==' if word == 'eq' else '~='} ({source} or '')"
+                if word in ("eq", "ne")
+                else f"(tonumber({field}) or 0) {'<' if word == 'lt' else '>='} (tonumber({source}) or 0)"
+            )
+            return f"({source} == '\\000' or {holds})" if isinstance(rest[1], int) else holds
+        number = f"(tonumber({field}) or 0)"
+        return {
+            "has": f"{field} ~= nil",
+            "lacks": f"{field} == nil",
+            "past": f"({field} ~= nil and {number} <= this.clock)",
+            "ahead": f"({field} == nil or {number} > this.clock)",
+            "due": f"({field} == nil or {number} <= this.clock)",
+        }[str(word)]
 
-def _ops(case: Case, numbers: dict[int, int], reads: set[str]) -> tuple[list[Words], set[str]]:
-    """The operations that do something, and the fields that they change ("" for the stopping leases)."""
-    written: list[Words] = []
-    touched: set[str] = set()
-    cleared: list[str] = []
-    for op in (*case.ops, ("",)):
+    # --- operations ---
+
+    def _op(self, op: Op) -> Iterator[str]:
         word, *rest = op
-        if word != "clear" and cleared:
-            written.append(["clear", len(cleared), *cleared])
-            cleared = []
+        name = str(rest[0]) if rest else ""
         match word:
+            case "stop":
+                token, lease = self._field("token"), self._field("lease")
+                self.reads |= {"slot", "worker", "unique_key"}
+                self._touched.add("")
+                yield f"if ({token} or '') ~= '' then stop_token, stop_expires = {token}, {lease} or '0' end"
+                yield from (self._put("token", "nil"), self._put("lease", "nil"))
+            case "drop" | "remove":
+                self.reads |= {"slot", "worker", "unique_key"}
+                self._touched.add("")
+                yield f"{word} = true"
             case "take":
-                touched |= {"token", "lease"}
-                written.append([word, *(_NEVER if s is None else s for s in (_source(p, numbers, reads) for p in rest))])
-            case "stop" | "drop" | "remove":
-                touched |= {"token", "lease", ""} if word == "stop" else {""}
-                reads |= {"token", "lease", "slot", "worker", "unique_key"}
-                written.append([word, "", ""])
+                nonce, micros = (self._source(part) for part in rest)
+                yield "fence = math.max((fence or tonumber(redis.call('GET', root .. 'fence') or 0)) + 1, this.clock)"
+                yield self._put("token", f"string.format('%.0f', fence) .. ':' .. ({nonce} or '')")
+                yield self._put("lease", f"string.format('%.0f', this.clock + (tonumber({micros}) or 0))")
             case "clear":
-                touched.add(str(rest[0]))
-                cleared.append(short(str(rest[0])))
-            case "":
-                pass
+                yield self._put(name, "nil")
+            case "once":
+                yield f"if {self._field(name)} == nil then {self._put(name, 'this.now')} end"
+            case "sum":
+                terms = " + ".join(f"(tonumber({self._source(part)}) or 0)" for part in rest[1:])
+                yield self._put(name, f"string.format('%.0f', {terms})")
+            case "stamp" if len(rest) == 1:
+                yield self._put(name, "this.now")
             case _:
-                line = _writes(op, numbers, reads)
-                if line is not None:
-                    touched.add(str(rest[0]))
-                    written.append(line)
-    return written, touched
+                yield from self._with_source(str(word), name, rest[1])
+
+    def _with_source(self, word: str, name: str, src: Src) -> Iterator[str]:
+        """An operation that does nothing without its source."""
+        source = self._source(src)
+        field = self._field(name) if word in ("max", "add", "append") else ""
+        put = self._put(
+            name,
+            {
+                "set": source,
+                "max": source,
+                "add": f"string.format('%.0f', (tonumber({field}) or 0) + {source})",
+                "append": f"({field} or '') ~= '' and {field} .. ',' .. {source} or {source}",
+                "stamp": f"string.format('%.0f', this.clock + {source})",
+            }[word],
+        )
+        needs = [f"{source} ~= '\\000'"] if isinstance(src, int) else [source] if src.startswith(".") else []
+        if word == "max":
+            needs.append(f"not (({field} or '') ~= '' and tonumber({field}) >= tonumber({source}))")
+        yield f"if {' and '.join(needs)} then {put} end" if needs else put
+
+    def _put(self, name: str, value: str) -> str:
+        self._touched.add(name)
+        field, old = _place("fields", name), _place("old", name)
+        return f"if {old} == nil then {old} = {field} or false end {field} = {value}"
+
+    # --- the event ---
+
+    def _event(self, case: Case) -> Iterator[str]:
+        if not case.event:
+            return
+        self.reads.update(case.emit)
+        yield f"version = string.format('%.0f', (tonumber({self._field('version')}) or 0) + 1)"
+        yield from (self._put("version", "version"), self._put("updated", "this.now"))
+        parts = [f"(fields.s == {_quoted(case.event)} and '' or {_quoted(case.event)})", "'\\000'", "this.now"]
+        for name in case.emit:
+            field = _place("fields", name)
+            parts.append(f"(({field} or '') ~= '' and {_quoted(chr(0) + short(name) + '=')} .. {field} or '')")
+        if case.data is not None:
+            value = self._source(int(case.data))
+            parts.append(f"({value} ~= '\\000' and '\\000data=' .. {value} or '')")
+        yield f"event, kept = {' .. '.join(parts)}, {_quoted(case.keep)}"
+        if case.keep == "life":
+            yield "old['!' .. version] = false fields['!' .. version] = event"
+
+    # --- sources ---
+
+    def _field(self, name: str) -> str:
+        self.reads.add(name)
+        return _place("fields", name)
+
+    def _source(self, source: Src) -> str:
+        """A source in Lua."""
+        if isinstance(source, int):
+            return f"ARGV[first + {source}]"
+        return self._field(source[1:]) if source.startswith(".") else _quoted(source[1:])
 
 
-def _writes(op: Op, numbers: dict[int, int], reads: set[str]) -> Words | None:
-    """An operation on one field; None when it does nothing."""
-    word, field, *sources = op
-    if word in ("max", "add", "append", "once"):
-        reads.add(str(field))
-    placed = [_source(source, numbers, reads) for source in sources or ("=0",)]
-    if word == "sum":
-        placed = ["=0" if source is None else source for source in placed]
-    if None in placed:
-        return None
-    return [word, short(str(field)), *(source for source in placed if source is not None)]
+def _place(table: str, name: str) -> str:
+    return f"{table}[{_quoted(short(name))}]"
 
 
-def _source(source: Src, numbers: dict[int, int], reads: set[str]) -> Src | None:
-    """A source as the script takes it; None for a value that is missing."""
-    if isinstance(source, int):
-        return numbers.get(source)
-    if source.startswith("."):
-        reads.add(source[1:])
-        return "." + short(source[1:])
-    return source
+def _bool(value: bool) -> str:
+    return "true" if value else "false"
+
+
+def _quoted(text: str) -> str:
+    """A text as Lua writes it."""
+    escaped = (
+        text.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n").replace("\r", "\\r").replace("\0", "\\000")
+    )
+    return f"'{escaped}'"

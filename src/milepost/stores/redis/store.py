@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from milepost.core.change import Shape
 from milepost.core.defaults import RETRY_BUDGET
 from milepost.core.errors import InvalidInput, MissingExtra, StoreFull, StoreUnavailable
 from milepost.core.events import Event
@@ -28,8 +29,7 @@ from milepost.stores.protocol import (
 )
 from milepost.stores.redis.links import Call, LinkDown, Wires, Word
 from milepost.stores.redis.names import event_of, fields_of, job_of, kept_event_of, plain, raw, text_of
-from milepost.stores.redis.scripts import script
-from milepost.stores.redis.shapes import Compiler
+from milepost.stores.redis.shapes import NONE, Compiler
 from milepost.stores.redis.side import VERBS, SideVerbs, check_layout
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ WRITES_AT_ONCE = 500
 
 _NAMESPACE = re.compile(r"[^{}\s\x00-\x1f]{1,64}\Z")
 _POSITION = re.compile(r"\d+(-\d+)?\Z")
-_APPLY, _CREATE = script("apply"), script("apply", grows=True)
+_NOTHING = Shape("nothing", ())
 _COMPILER = Compiler()
 
 
@@ -97,58 +97,48 @@ class RedisStore(SideVerbs):
             await self._check()
         if not writes and claim is None:
             return Applied([], [], None)
-        if len(writes) <= WRITES_AT_ONCE:
-            called, args = self._apply_call(writes, claim)
-            try:
-                return self._applied(writes, await self._port.call(called, *args))
-            except StoreFull:
-                await self._spared(writes)
-                raise
-        calls = [
-            self._apply_call(writes[at : at + WRITES_AT_ONCE], claim if at + WRITES_AT_ONCE >= len(writes) else None)
-            for at in range(0, len(writes), WRITES_AT_ONCE)
-        ]
+        parts = _parts(writes, claim)
+        calls = [self._apply_call(*part) for part in parts]
         try:
+            if len(calls) == 1:
+                called, args = calls[0]
+                return self._applied(writes, await self._port.call(called, *args))
             replies = await self._port.call_all(*calls)
         except StoreFull:
             await self._spared(writes)
             raise
-        applied = [
-            self._applied(writes[number * WRITES_AT_ONCE : (number + 1) * WRITES_AT_ONCE], reply)
-            for number, reply in enumerate(replies)
-        ]
+        applied = [self._applied(part[0], reply) for part, reply in zip(parts, replies, strict=True)]
         return Applied(
             [outcome for part in applied for outcome in part.outcomes], applied[-1].claimed, applied[-1].next_due
         )
 
     async def _spared(self, writes: Sequence[Write]) -> None:
         """A full server has refused a batch because of what it would create: the rest of it is to be done all the same."""
-        rest = [write for write in writes if not _COMPILER.compiled(write.change).grows]
+        rest = [write for write in writes if not _COMPILER.compiled(write.change.shape).grows]
         if rest and len(rest) < len(writes):
             await self.apply(rest)
 
-    def _apply_call(self, writes: Sequence[Write], claim: Claim | None) -> Call:
-        numbers: dict[bytes, int] = {}
-        body: list[Word] = [len(writes)]
-        grows = False
+    def _apply_call(self, writes: Sequence[Write], claim: Claim | None, leases: Sequence[Word] = ()) -> Call:
+        starts = claim.starts if claim is not None else ()
+        shapes = [write[1].shape for write in writes]
+        called, numbers = _COMPILER.script([*shapes, starts[0].shape if starts else _NOTHING] if claim else shapes)
+        args: list[Word] = [self._seen, len(writes)]
         for job_id, change, answer in writes:
-            compiled = _COMPILER.compiled(change)
-            grows |= compiled.grows
-            number = numbers.setdefault(compiled.text, len(numbers) + 1)
-            body += (raw(job_id), number, change.op, b"1" if answer else b"0", change.key or b"")
-            values = change.values
-            body += [values[place] or b"" for place in compiled.places]
+            number, width = numbers[change.shape]
+            args += (raw(job_id), number, change.op, change.key or b"", b"1" if answer else b"0")
+            args += [NONE if value is None else value for value in change.values[:width]]
+        if leases:
+            args += ("renew", *leases)
         if claim is not None:
-            body += (claim.worker, claim.op, raw(claim.job_id) if claim.job_id else b"", len(claim.queues))
+            args += ("claim", claim.worker, claim.op, raw(claim.job_id) if claim.job_id else b"", len(claim.queues))
             for queue, limit in claim.queues.items():
-                body += (queue, b"" if limit is None else limit)
-            forms = [_COMPILER.compiled(start) for start in claim.starts]
-            number = numbers.setdefault(forms[0].text, len(numbers) + 1) if forms else 0
-            body += (number, len(forms))
-            for start, compiled in zip(claim.starts, forms, strict=True):
-                body.append(start.op)
-                body += [start.values[place] or b"" for place in compiled.places]
-        return _CREATE if grows else _APPLY, (self._seen, len(numbers), *numbers, *body)
+                args += (queue, b"" if limit is None else limit)
+            number, width = numbers[starts[0].shape if starts else _NOTHING]
+            args += (number, len(starts))
+            for start in starts:
+                args.append(start.op)
+                args += [NONE if value is None else value for value in start.values[:width]]
+        return called, args
 
     def _applied(self, writes: Sequence[Write], reply: list[Any]) -> Applied:
         self._saw(reply[0])
@@ -171,38 +161,27 @@ class RedisStore(SideVerbs):
         """`apply` the writes and `renew` the leases, in one round trip."""
         if not self._checked:
             await self._check()
-        calls: list[Call] = []
-        parts = [writes[at : at + WRITES_AT_ONCE] for at in range(0, len(writes), WRITES_AT_ONCE)]
-        calls += [self._apply_call(part, None) for part in parts]
-        if leases:
-            calls.append(self._renew_call(leases, micros))
-        if not calls:
-            return [], []
+        if not writes:
+            return [], await self.renew(leases, micros)
+        outcomes = (await self.apply(writes[:-WRITES_AT_ONCE])).outcomes if len(writes) > WRITES_AT_ONCE else []
+        last = writes[-WRITES_AT_ONCE:]
+        called, args = self._apply_call(last, None, _leases(leases, micros) if leases else ())
         try:
-            replies = await self._port.call_all(*calls)
+            reply = await self._port.call(called, *args)
         except StoreFull:
-            await self._spared(writes)
+            await self._spared(last)
             await self.renew(leases, micros)
             raise
-        outcomes = [o for part, reply in zip(parts, replies, strict=False) for o in self._applied(part, reply).outcomes]
-        return outcomes, self._renewed(replies[-1]) if leases else []
+        answers = reply.pop() if leases else []
+        return outcomes + self._applied(last, reply).outcomes, _answers(answers)
 
     async def renew(self, leases: Sequence[tuple[str, str]], micros: int | None) -> list[str]:
         """For each (job id, token): renew its lease; ``"live"``, ``"stopping"`` or ``"lost"``."""
-        if not self._checked:
-            await self._check()
         if not leases:
             return []
-        called, args = self._renew_call(leases, micros)
-        return self._renewed(await self._port.call(called, *args))
-
-    def _renew_call(self, leases: Sequence[tuple[str, str]], micros: int | None) -> Call:
-        pairs = [part for job_id, token in leases for part in (raw(job_id), token)]
-        return VERBS["renew"], (self._seen, b"" if micros is None else micros, *pairs)
-
-    def _renewed(self, reply: list[Any]) -> list[str]:
-        self._saw(reply[0])
-        return [("lost", "stopping", "live")[answer] for answer in reply[1]]
+        now, answers = await self._run("renew", *_leases(leases, micros))
+        self._saw(now)
+        return _answers(answers)
 
     # --- jobs: reading ---
 
@@ -328,6 +307,24 @@ class RedisStore(SideVerbs):
         """The latest time that this store has seen: it does not go back where the server's clock does."""
         if now > self._seen:
             self._seen = now
+
+
+def _parts(writes: Sequence[Write], claim: Claim | None) -> list[tuple[Sequence[Write], Claim | None]]:
+    """The writes, as many as go into one script; the claim is with the last of them."""
+    if len(writes) <= WRITES_AT_ONCE:
+        return [(writes, claim)]
+    parts = [writes[at : at + WRITES_AT_ONCE] for at in range(0, len(writes), WRITES_AT_ONCE)]
+    return [(part, claim if part is parts[-1] else None) for part in parts]
+
+
+def _leases(leases: Sequence[tuple[str, str]], micros: int | None) -> list[Word]:
+    """Leases as the scripts take them."""
+    pairs = [part for job_id, token in leases for part in (raw(job_id), token)]
+    return [b"" if micros is None else micros, *pairs]
+
+
+def _answers(answers: Sequence[int]) -> list[str]:
+    return [("lost", "stopping", "live")[answer] for answer in answers]
 
 
 def _jobs(flat: list[bytes]) -> list[Job]:

@@ -1,24 +1,19 @@
--- Apply changes, in order, and then let a worker claim: one atomic step for the lot. What every word of a change means
--- is said by `fit` and `perform` of `milepost.core.change`.
+-- Apply changes, in order, and then let a worker claim: one atomic step for the lot. What the words of a change mean is
+-- said by `fit` and `perform` of `milepost.core.change`; the store writes the cases of the shapes in Lua where this file
+-- says `@cases`, see `milepost.stores.redis.shapes`.
 --
 -- KEYS[1]  the prefix of the namespace
--- ARGV     the time seen
---          the number of shapes, and each as a JSON array (below)
---          the number of writes, and for each: id, number of its shape, operation id, whether to answer (1 or 0),
---          unique key (empty: none), its values
---          when there is a claim: worker, operation id, job id (empty: any), the number of queues and for each its
---          name and limit (empty: none); the number of its shape, the number of starts and for each: operation id,
---          its values
+-- ARGV     the time seen; the number of writes, and for each: id, number of its shape, operation id, unique key (empty:
+--          none), whether to answer (1 or 0), its values (NUL: missing); `renew` with what leases.lua takes, or `claim` with: worker,
+--          operation id, job id (empty: any), the number of queues and for each its name and limit (empty: none); the number of the
+--          shape of its starts, how many, and for each: operation id, values
 -- Reply    the time; for each write the number of its case (-1: refused), or an array of that number, the record,
---          1 when repeated, the holder of the key; ids and records of the claimed; the next due time
--- Refusal  sent without the flag allow-oom it is refused by a full server before it writes anything
+--          1 when repeated, the holder of the key; then the answers about the leases, or the ids and records of the claimed
+--          and the next due time
+-- Refusal  the script of a shape that makes records has no flags: a full server refuses it before it writes anything
 --
--- A shape: the number of its values; 1 when the whole record is needed; 1 when it makes or removes records; the number
--- of fields that it reads, and each; then its cases: where the next one begins; its statuses between bars; the letters
--- of the indexes that it touches; event; where that is kept; place of its data, or -1; the number of fields that it
--- emits, and each; the number of guards, and each as word, field, source; operations as word, field, source (a second
--- one for `sum`), but `clear`, the number of fields, and each. Sources: a number is a place among the values, "=text"
--- the text, ".f" a field.
+-- Before it stands `about(shape)`: the number of its values; whether the whole record is needed; whether records are
+-- made or removed; what is read of a record otherwise.
 local indexes, fence, claim
 local arg, done = 2, 0
 local function shift()
@@ -26,27 +21,35 @@ local function shift()
   return ARGV[arg - 1]
 end
 
-local function source(src, first, fields)
-  if type(src) == 'number' then return ARGV[first + src] end
-  if string.byte(src) == 61 then return string.sub(src, 2) end
-  return fields[string.sub(src, 2)]
+-- Whether another record of these statuses (between bars) is the newest with a unique key.
+local function is_taken(id, key, statuses)
+  local other = key and key ~= '' and redis.call('ZRANGE', root .. 'k:' .. key, -1, -1)[1]
+  if not other or other == id then return false end
+  local status = redis.pcall('HGET', root .. 'j:' .. other, 's')
+  if type(status) == 'table' then
+    status = redis.pcall('GET', root .. 'j:' .. other)
+    status = type(status) == 'string' and string.match(status, '\ns=([^\n]*)')
+  end
+  return string.find(statuses, '|' .. (status or '') .. '|', 1, true) ~= nil
 end
 
-local function set(fields, old, name, value)
-  if old[name] == nil then old[name] = fields[name] or false end
-  fields[name] = value
+-- Whether the stopping lease of an id has that token, and has run out when that is asked.
+local function is_stopping(id, token, overdue)
+  local lease = stops() and redis.call('HGET', root .. 's', id)
+  if not lease or string.match(lease, '^%Z*') ~= token then return false end
+  return not overdue or tonumber(redis.call('ZSCORE', root .. 'sx', id)) <= this.clock
 end
 
 -- Keep what a claim is about, and choose whom to start next. Called once, when the writes are done.
-local function open_claim(shapes)
+local function open_claim()
   local worker, op, wanted = shift(), shift(), shift()
   local queues, names = {}, {}
   for i = 1, tonumber(shift()) do
     names[i] = shift()
     queues[i] = {name = names[i], limit = tonumber(shift()), at = 1, passed = 0, heads = {}, last = false}
   end
-  local shape, starts = shapes[tonumber(shift())], tonumber(shift())
-  local width = starts > 0 and shape[1] + 1 or 0
+  local shape, starts = tonumber(shift()), tonumber(shift())
+  local stride = about(shape) + 1
   local claimed, entry, looked, chosen = {}, root .. 'c:' .. worker, 0, nil
   local ids = {}
 
@@ -102,7 +105,7 @@ local function open_claim(shapes)
   indexes = indexes or open_indexes()
   claim = {}
 
-  -- The id to start next, with its shape, operation id and the place of its values; nothing when the claim is over.
+  -- The id to start next, with its shape, the operation id and the place of its values; nothing when the claim is over.
   function claim.next()
     if #ids == starts or looked >= starts + 64 then return end
     local queue, member
@@ -115,7 +118,7 @@ local function open_claim(shapes)
     end
     if not queue then return end
     chosen = {queue = queue, member = member}
-    local first = arg + #ids * width
+    local first = arg + #ids * stride
     return string.sub(member, 18), shape, ARGV[first], first + 1
   end
 
@@ -183,25 +186,30 @@ local function open_claim(shapes)
   for i = 1, #queues do queues[i].room = room(queues[i], settings[i]) end
 end
 
-local shapes = {}
-for i = 1, tonumber(shift()) do shapes[i] = cjson.decode(shift()) end
 local writes, outcomes = tonumber(shift()), {}
+local shape, width, all, mortal, names
 
 while true do
-  local id, shape, op, first, key, answer
+  local id, wanted, op, first, key, answer
   if done < writes then
-    id, shape, op, answer, key = ARGV[arg], shapes[tonumber(ARGV[arg + 1])], ARGV[arg + 2], ARGV[arg + 3], ARGV[arg + 4]
-    answer, key, first = answer == '1', key ~= '' and key, arg + 5
-    arg = first + shape[1]
+    id, wanted, op, key, answer = ARGV[arg], tonumber(ARGV[arg + 1]), ARGV[arg + 2], ARGV[arg + 3], ARGV[arg + 4] == '1'
+    if key == '' then key = nil end
+    first = arg + 5
   else
     if not claim then
-      if not ARGV[arg] then break end
-      open_claim(shapes)
+      if ARGV[arg] ~= 'claim' then break end
+      arg = arg + 1
+      open_claim()
     end
-    id, shape, op, first = claim.next()
+    id, wanted, op, first = claim.next()
     if not id then break end
-    answer, key = true, false
+    answer = true
   end
+  if wanted ~= shape then
+    shape = wanted
+    width, all, mortal, names = about(shape)
+  end
+  if not claim then arg = first + width end
   if done > 0 or claim then
     this.clock = this.clock + 1
     this.now = string.format('%.0f', this.clock)
@@ -209,14 +217,14 @@ while true do
 
   -- The record, or of one that lives the fields that are asked for.
   local fields, form
-  local whole = answer or shape[2] == 1
+  local whole = answer or all
   if not whole then
-    local got = redis.pcall('HMGET', root .. 'j:' .. id, unpack(shape, 5, 4 + shape[4]))
+    local got = redis.pcall('HMGET', root .. 'j:' .. id, unpack(names))
     if got.err then
       whole = true
     else
       fields = {}
-      for i = 1, shape[4] do fields[shape[4 + i]] = got[i] or nil end
+      for i = 1, #names do fields[names[i]] = got[i] or nil end
       form = fields.s and 'hash'
     end
   end
@@ -226,7 +234,7 @@ while true do
   local case, text, repeated, holder = -1, false, 0, false
   repeat
     -- The same operation again?
-    if shape[3] == 1 then
+    if mortal then
       local gone = redis.call('GET', root .. 'x:' .. id)
       if gone and string.sub(gone, 1, 8) == op then
         repeated = 1
@@ -246,149 +254,26 @@ while true do
       break
     end
 
-    -- The first case that fits.
-    local c, number, fits, i = 5 + shape[4], 0, false, 0
-    while shape[c] do
-      if string.find(shape[c + 1], '|' .. status .. '|', 1, true) then
-        i = c + 7 + shape[c + 6]
-        fits = true
-        local last = i + 3 * shape[i]
-        i = i + 1
-        while i <= last do
-          local word, field, src = shape[i], shape[i + 1], shape[i + 2]
-          local value = fields[field]
-          if word == 'token' then
-            fits = fields.T ~= nil and fields.T ~= '' and fields.T == source(src, first, fields)
-          elseif word == 'eq' then
-            fits = (value or '') == (source(src, first, fields) or '')
-          elseif word == 'ne' then
-            fits = (value or '') ~= (source(src, first, fields) or '')
-          elseif word == 'lt' then
-            fits = (tonumber(value) or 0) < (tonumber(source(src, first, fields)) or 0)
-          elseif word == 'ge' then
-            fits = (tonumber(value) or 0) >= (tonumber(source(src, first, fields)) or 0)
-          elseif word == 'has' then
-            fits = value ~= nil
-          elseif word == 'lacks' then
-            fits = value == nil
-          elseif word == 'past' then
-            fits = value ~= nil and (tonumber(value) or 0) <= this.clock
-          elseif word == 'ahead' then
-            fits = value == nil or (tonumber(value) or 0) > this.clock
-          elseif word == 'due' then
-            fits = value == nil or (tonumber(value) or 0) <= this.clock
-          elseif word == 'free' then
-            fits = not parked(id, fields.k ~= '' and fields.k or key)
-          elseif word == 'unique' then
-            local wanted = key or fields.k
-            local other = wanted and wanted ~= '' and redis.call('ZRANGE', root .. 'k:' .. wanted, -1, -1)[1]
-            if other and other ~= id then
-              local its = redis.pcall('HGET', root .. 'j:' .. other, 's')
-              if type(its) == 'table' then
-                its = redis.pcall('GET', root .. 'j:' .. other)
-                its = type(its) == 'string' and string.match(its, '\ns=([^\n]*)')
-              end
-              fits = not string.find(src, '|' .. (its or '') .. '|', 1, true)
-            end
-          elseif word == 'stopping' or word == 'overdue' then
-            local lease = stops() and redis.call('HGET', root .. 's', id)
-            fits = lease and string.match(lease, '^%Z*') == source(src, first, fields)
-            if fits and word == 'overdue' then fits = tonumber(redis.call('ZSCORE', root .. 'sx', id)) <= this.clock end
-          else
-            error('unknown guard ' .. tostring(word))
-          end
-          if not fits then break end
-          i = i + 3
-        end
-        if fits then break end
-      end
-      c, number = shape[c], number + 1
-    end
-    if not fits then
+    -- The first case that fits is performed: `old` keeps what was overwritten, false where there was nothing.
+    local old, kind, kept, event, version, touched = {}, nil, nil, nil, nil, ''
+    local stop_token, stop_expires, drop, remove
+    --@cases
+    if case < 0 then
       text = form ~= nil and look(id)
       holder = key and status == '' and redis.call('ZRANGE', root .. 'k:' .. key, -1, -1)[1] or false
       break
     end
-    case = number
-
-    -- Its operations. `old` keeps what was overwritten, false where there was nothing.
-    local old, stop_token, stop_expires, drop, remove = {}, nil, nil, false, false
-    local last = shape[c] - 1
-    while i <= last do
-      local word, field, src = shape[i], shape[i + 1], shape[i + 2]
-      if word == 'set' then
-        local value = source(src, first, fields)
-        if value then set(fields, old, field, value) end
-      elseif word == 'clear' then
-        for j = i + 2, i + 1 + field do set(fields, old, shape[j], nil) end
-        i = i + field - 1
-      elseif word == 'max' then
-        local value, before = source(src, first, fields), fields[field]
-        if value and not (before and before ~= '' and tonumber(before) >= tonumber(value)) then
-          set(fields, old, field, value)
-        end
-      elseif word == 'add' then
-        local value = source(src, first, fields)
-        if value then set(fields, old, field, string.format('%.0f', (tonumber(fields[field]) or 0) + value)) end
-      elseif word == 'append' then
-        local value, before = source(src, first, fields), fields[field]
-        if value then set(fields, old, field, before and before ~= '' and before .. ',' .. value or value) end
-      elseif word == 'sum' then
-        local a, b = source(src, first, fields), source(shape[i + 3], first, fields)
-        set(fields, old, field, string.format('%.0f', (tonumber(a) or 0) + (tonumber(b) or 0)))
-        i = i + 1
-      elseif word == 'stamp' then
-        local offset = source(src, first, fields)
-        if offset then set(fields, old, field, string.format('%.0f', this.clock + offset)) end
-      elseif word == 'once' then
-        if fields[field] == nil then set(fields, old, field, this.now) end
-      elseif word == 'take' then
-        fence = fence or tonumber(redis.call('GET', root .. 'fence') or 0)
-        fence = math.max(fence + 1, this.clock)
-        set(fields, old, 'T', string.format('%.0f', fence) .. ':' .. (source(field, first, fields) or ''))
-        set(fields, old, 'L', string.format('%.0f', this.clock + (tonumber(source(src, first, fields)) or 0)))
-      elseif word == 'stop' then
-        if fields.T and fields.T ~= '' then stop_token, stop_expires = fields.T, fields.L or '0' end
-        set(fields, old, 'T', nil)
-        set(fields, old, 'L', nil)
-      elseif word == 'drop' then
-        drop = true
-      elseif word == 'remove' then
-        remove = true
-      else
-        error('unknown operation ' .. tostring(word))
-      end
-      i = i + 3
-    end
-
-    -- Its event: kind (empty: as the status), time and the fields that it emits.
-    local event, version
-    if shape[c + 3] ~= '' then
-      version = string.format('%.0f', (tonumber(fields.v) or 0) + 1)
-      set(fields, old, 'v', version)
-      set(fields, old, 'u', this.now)
-      local parts, n = {shape[c + 3] == fields.s and '' or shape[c + 3], this.now}, 2
-      for j = c + 7, c + 6 + shape[c + 6] do
-        local value = fields[shape[j]]
-        if value and value ~= '' then
-          n = n + 1
-          parts[n] = shape[j] .. '=' .. value
-        end
-      end
-      if shape[c + 5] >= 0 then parts[n + 1] = 'data=' .. ARGV[first + shape[c + 5]] end
-      event = table.concat(parts, '\0')
-      if shape[c + 4] == 'life' then set(fields, old, '!' .. version, event) end
-    end
     if status ~= '' then
-      set(fields, old, 'o', string.sub((fields.o or '') .. op .. number, -36))
+      old.o = fields.o or false
+      fields.o = string.sub((fields.o or '') .. op .. case, -36)
     elseif event then
-      set(fields, old, 'O', op)
+      old.O = fields.O or false
+      fields.O = op
     else
       remove = true
     end
 
     -- All is decided; from here on it is written.
-    local touched = shape[c + 2]
     if not indexes and (touched ~= '' or drop or remove) then indexes = open_indexes() end
     local freed = drop and indexes.drop_stop(id)
     if stop_token then
@@ -428,14 +313,30 @@ while true do
       if n > 1 then redis.call('HSET', unpack(put)) end
       if m > 1 then redis.call('HDEL', unpack(gone)) end
     end
-    if touched ~= '' and not remove then indexes.place(id, old, fields, touched) end
+    if not remove then
+      if touched ~= '' then indexes.place(id, old, fields, touched) end
+      if old.stale ~= nil then
+        if fields.stale then
+          redis.call('ZADD', root .. 'stale', fields.stale, id)
+        elseif old.stale then
+          redis.call('ZREM', root .. 'stale', id)
+        end
+      end
+      if old.stalled ~= nil and (old.stalled or fields.stalled) then
+        if fields.stalled and fields.stalled ~= '' then
+          redis.call('ZADD', root .. 'stalled', fields.c, id)
+        else
+          redis.call('ZREM', root .. 'stalled', id)
+        end
+      end
+    end
     if freed and freed ~= '' then
       local waiting = redis.call('ZRANGE', root .. 'k:' .. freed, -1, -1)[1]
       if waiting and waiting ~= id then indexes.offer_again(waiting) end
     end
     if event then
       redis.call('XADD', root .. 'f', 'MAXLEN', '~', 100000, '*', 'i', id, 'v', version, 'e', event)
-      if shape[c + 4] == 'list' and not remove then
+      if kept == 'list' and not remove then
         if redis.call('RPUSH', root .. 'e:' .. id, version .. '\0' .. event) > 1000 then
           redis.call('LPOP', root .. 'e:' .. id)
         end
@@ -461,4 +362,4 @@ if claim then claimed, next_due = claim.close() end
 if fence then redis.call('SET', root .. 'fence', string.format('%.0f', fence)) end
 if indexes then indexes.flush() end
 if claim then return {this.now, outcomes, claimed, next_due} end
-return {this.now, outcomes}
+return {this.now, outcomes, ARGV[arg] == 'renew' and renew(arg + 1) or nil}

@@ -69,7 +69,7 @@ local function open_indexes()
   end
 
   -- Move a record between the indexes that `touched` names by letters: l list, q queue, d deadline, L lease, a label,
-  -- S stalled, k unique key, s stale, e ended.
+  -- k unique key, e ended.
   function X.place(id, old, fields, touched)
     if string.find(touched, 'l', 1, true) then
       local type0, status0 = was(old, fields, 't'), was(old, fields, 's')
@@ -113,24 +113,10 @@ local function open_indexes()
       for pair in string.gmatch(was(old, fields, 'l') or '', '[^\31]+') do move('l:' .. pair, id, false) end
       for pair in string.gmatch(fields.l or '', '[^\31]+') do move('l:' .. pair, id, fields.c) end
     end
-    if string.find(touched, 'S', 1, true) then
-      if some(fields.stalled) then
-        move('stalled', id, fields.c)
-      elseif was(old, fields, 'stalled') then
-        move('stalled', id, false)
-      end
-    end
     if string.find(touched, 'k', 1, true) then
       local key0, key1 = was(old, fields, 'k'), some(fields.k)
       if key0 and key0 ~= key1 then move('k:' .. key0, id, false) end
       if key1 then move('k:' .. key1, id, fields.c) end
-    end
-    if string.find(touched, 's', 1, true) then
-      if fields.stale then
-        move('stale', id, fields.stale)
-      elseif was(old, fields, 'stale') then
-        move('stale', id, false)
-      end
     end
     if string.find(touched, 'e', 1, true) then
       local ended0, ended1 = was(old, fields, 'z'), some(fields.z)
@@ -141,7 +127,9 @@ local function open_indexes()
 
   -- Take a record out of every index, with its events, and the record itself.
   function X.forget(id, fields)
-    X.place(id, fields, {}, 'lqdLaSkse')
+    X.place(id, fields, {}, 'lqdLake')
+    if some(fields.stalled) then redis.call('ZREM', root .. 'stalled', id) end
+    if fields.stale then redis.call('ZREM', root .. 'stale', id) end
     redis.call('DEL', root .. 'j:' .. id, root .. 'e:' .. id)
   end
 
