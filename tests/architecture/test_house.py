@@ -19,6 +19,7 @@ LONGER: dict[str, str] = {}  # "path/in/src/milepost.py": "why it is one thing"
 # The packages that a ring is made of and may import at once; everything else is imported where it is used.
 AT_ONCE: dict[str, set[str]] = {
     "cli/": {"click"},
+    "cli/screen": {"textual"},
     "client/": {"httpx"},
     "documents/commands": {"click"},
     "documents/routes": {"fastapi"},

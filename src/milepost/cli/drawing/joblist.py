@@ -25,17 +25,19 @@ TYPE_MOST, TITLE_MOST = 16, 24
 PLAIN = ("ID", "TYPE", "STATUS", "%", "CREATED", "MESSAGE")
 
 
-def summary(console: Console, shown: int, total: int | None, at_least: int, counts: dict[str, int]) -> Text:
+def summary(
+    console: Console, shown: int, total: int | None, at_least: int, counts: dict[str, int], *, name: str = "milepost ls"
+) -> Text:
     """The line above a list: how many are shown of how many, and what is going on."""
     from rich.text import Text
 
     of = f"{wording.number(shown)} of {wording.plural(total, 'job')}" if total is not None and total > shown else ""
     if not of:
         of = wording.plural(shown, "job") if total is not None or at_least <= shown else f"{shown} of more jobs"
-    line = Text("milepost ls  ", "bold").append(of, "bold")
-    for name in ("running", "pending", "failed", "stalled"):
-        if counts.get(name):
-            line.append(f" {glyph(console, 'dot')} ", "bold").append(f"{wording.number(counts[name])} {name}", "bold")
+    line = Text(f"{name}  ", "bold").append(of, "bold")
+    for status in ("running", "pending", "failed", "stalled"):
+        if counts.get(status):
+            line.append(f" {glyph(console, 'dot')} {wording.number(counts[status])} {status}", "bold")
     return line
 
 

@@ -116,7 +116,7 @@ class JobLines:
         stage = leaf(job.stages)
         # A message that a stage before has left is no longer true.
         fresh = stage is not None and self._said == (job.message, stage.name)
-        if fresh and job.message and not job.is_terminal:
+        if fresh and job.message not in ("", "Job created") and not job.is_terminal:
             lines.append(Text(f"  {_cut(console, clean(job.message), width - 2)}", MUTED, no_wrap=True))
         return Group(*lines)
 
