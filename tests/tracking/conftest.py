@@ -1,0 +1,44 @@
+"""A manager on each kind of store, with short times."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from milepost import JobManager, Settings
+from milepost.stores.opening import open_store
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(params=["memory", "sqlite", "redis"])
+def url(request: pytest.FixtureRequest) -> str:
+    """The URL of an empty store of each kind."""
+    kind: str = request.param
+    if kind == "memory":
+        return "memory://"
+    address: str = request.getfixturevalue(f"{kind}_url")
+    return address
+
+
+@pytest.fixture
+def namespace() -> str:
+    """A namespace that no other test has used."""
+    return f"tracking{os.getpid()}-{next(_numbers)}"
+
+
+@pytest.fixture
+def options(namespace: str) -> Settings:
+    """Short times."""
+    return Settings(namespace=namespace, lease=0.6, sweep=0.1, pulse=0.02)
+
+
+@pytest.fixture
+def manager(url: str, options: Settings) -> Iterator[JobManager]:
+    """A manager of the blocking kind."""
+    made = JobManager(open_store(url, namespace=options.namespace), options=options)
+    yield made
+    made.close()
