@@ -17,11 +17,11 @@ show "milepost run ingestion .demo/corpus"
 milepost run ingestion .demo/corpus
 
 case "$(ls .demo/corpus)" in
-  *.html*) question="Who founded the Debian project?" ;;  # the history of Debian
-  *) question="How do I handle an exception?" ;;          # the topics of Python's own help
+  *.html*) question="Which release was named after a Toy Story character?" ;; # the history of Debian
+  *) question="How do I handle an exception?" ;;                                     # the topics of Python's own help
 esac
-show "milepost search \"$question\""
-milepost search "$question"
+show "milepost search -k 3 \"$question\""
+milepost search -k 3 "$question"
 
 show "milepost ls"
 milepost ls

@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 import click
+from click.shell_completion import CompletionItem
 
 if TYPE_CHECKING:
     from milepost.app import Jobs
@@ -131,3 +132,21 @@ def absolute_paths(job_type: str, params: dict[str, Any]) -> dict[str, Any]:
     if job_type in BUILT_IN and isinstance(params.get("paths"), list):
         return {**params, "paths": [os.path.abspath(os.path.expanduser(path)) for path in params["paths"]]}
     return params
+
+
+class TypeName(click.ParamType[str]):
+    """The name of a job type, completed with milepost's own and those that workers have published."""
+
+    name = "type"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Types that begin with what was typed."""
+        from milepost.cli.session import Session
+        from milepost.core.errors import MilepostError
+
+        names = set(BUILT_IN)
+        try:
+            names |= {known.name for known in ctx.find_root().ensure_object(Session).jobs.job_types()}
+        except MilepostError:
+            pass  # the store cannot be asked; what is built in is known anyway
+        return [CompletionItem(name) for name in sorted(names) if name.startswith(incomplete)]

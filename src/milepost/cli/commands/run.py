@@ -19,7 +19,7 @@ from milepost.cli.drawing.console import MUTED, STYLES, clean, glyph, is_live
 from milepost.cli.drawing.results import print_value
 from milepost.cli.drawing.views import JsonView, LiveView, PlainView, say
 from milepost.cli.execution import Execution, job_key
-from milepost.cli.known_types import NEXT_STEPS, absolute_paths, find_type
+from milepost.cli.known_types import NEXT_STEPS, TypeName, absolute_paths, find_type
 from milepost.cli.naming import typed_id
 from milepost.cli.session import Session, current, session_options
 from milepost.cli.words import labels_of
@@ -28,7 +28,7 @@ from milepost.core.job import Job, JobStatus
 
 
 @click.command("run", epilog=exits.EXPLAINED)
-@click.argument("job_type", metavar="TYPE")
+@click.argument("job_type", metavar="TYPE", type=TypeName())
 @click.argument("words", metavar="[ARG...] [NAME=VALUE...]", nargs=-1)
 @click.option("--app", metavar="MODULE:APP", help="Where your own job types are.")
 @click.option("--label", "labels", metavar="NAME=VALUE", multiple=True, help="A label of the job; may be repeated.")

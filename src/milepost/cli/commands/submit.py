@@ -13,7 +13,7 @@ from milepost.cli.arguments import fill
 from milepost.cli.commands.watch import follow
 from milepost.cli.drawing.console import STYLES, glyph
 from milepost.cli.drawing.views import say
-from milepost.cli.known_types import absolute_paths, application, find_type
+from milepost.cli.known_types import TypeName, absolute_paths, application, find_type
 from milepost.cli.session import current, session_options
 from milepost.cli.words import labels_of
 from milepost.core.encoding import seconds
@@ -21,7 +21,7 @@ from milepost.core.errors import UnknownJobType
 
 
 @click.command("submit", epilog=exits.EXPLAINED)
-@click.argument("job_type", metavar="TYPE")
+@click.argument("job_type", metavar="TYPE", type=TypeName())
 @click.argument("words", metavar="[ARG...] [NAME=VALUE...]", nargs=-1)
 @click.option("--priority", type=click.IntRange(-100, 100), help="Higher ones first (default 0).")
 @click.option("--label", "labels", metavar="NAME=VALUE", multiple=True, help="A label; may be repeated.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,8 @@ from milepost.cli.session import Session, current, session_options
 from milepost.core.encoding import seconds
 from milepost.core.events import Event
 from milepost.core.job import Job
+
+FRAMES = 5
 
 
 @click.command("watch", epilog=exits.EXPLAINED)
@@ -172,10 +175,12 @@ def _live(session: Session, following: Following, timeout: float | None) -> None
         return value
 
     with Live(draw(), console=console, auto_refresh=False) as live:
+        drawn_at = time.monotonic()
         for event in following.events(timeout):
             if event is not None and event.kind == "log":
                 for line in event.data.get("lines", ()):
                     live.console.print(Text(clean(line.get("text", "")), MUTED))
-            if event is None or event.kind not in ("progress", "log"):
+            if time.monotonic() - drawn_at >= 1 / FRAMES:
                 live.update(draw(), refresh=True)
+                drawn_at = time.monotonic()
         live.update(draw(), refresh=True)

@@ -131,7 +131,8 @@ def saying(console: Console, job: Job) -> str:
     stage = leaf(job.stages)
     counted = wording.units(stage.done, stage.total, stage.unit) if stage is not None and stage.total else ""
     if job.status is JobStatus.RUNNING and counted and stage is not None:
-        message = clean(job.message) if job.message not in ("", "Job created") else ""
+        old = any(job.message.startswith(before.name) for before in job.stages if before.ended_at is not None)
+        message = clean(job.message) if job.message not in ("", "Job created") and not old else ""
         parts = dict.fromkeys(part for part in (stage.name, counted, message) if part)
         return f" {glyph(console, 'dot')} ".join(parts)
     if job.status is JobStatus.COMPLETED and job.message == "Job created":

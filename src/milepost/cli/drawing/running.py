@@ -115,7 +115,8 @@ class JobLines:
             lines.append(Text("  ").append_text(self.bar(console, job, width - 2)))
         stage = leaf(job.stages)
         # A message that a stage before has left is no longer true.
-        fresh = stage is not None and self._said == (job.message, stage.name)
+        old = any(job.message.startswith(before.name) for before in done)
+        fresh = stage is not None and self._said == (job.message, stage.name) and not old
         if fresh and job.message not in ("", "Job created") and not job.is_terminal:
             lines.append(Text(f"  {_cut(console, clean(job.message), width - 2)}", MUTED, no_wrap=True))
         return Group(*lines)
