@@ -40,7 +40,14 @@ def text_of(stored: bytes) -> str:
 
 def job_of(job_id: str, stored: bytes | None) -> Job | None:
     """The job of a packed text, without its events; None for no text."""
-    return Job.stored(job_id, stored.decode("utf-8", "replace").partition("\n!")[0]) if stored else None
+    if not stored:
+        return None
+    text = stored.decode("utf-8", "replace").partition("\n!")[0]
+    if "\nu=" not in text:  # a record at rest leaves it out when it is the time of its end
+        place = text.find("\nz=")
+        if place >= 0:
+            text = f"{text}\nu={text[place + 3 : place + 19].partition(chr(10))[0]}"
+    return Job.stored(job_id, text)
 
 
 def event_of(job_id: str, version: int, kept: bytes) -> Event:

@@ -287,7 +287,7 @@ while true do
         redis.call('SET', root .. 'x:' .. id, string.format('%-8s', fields.O or '') .. op, 'PX', 60000)
       end
     elseif fields.z and fields.z ~= '' and not fields.T then
-      redis.call('SET', name, pack(fields, true))
+      redis.call('SET', name, pack_whole(fields))
     else
       local put, gone, n, m = {name}, {name}, 1, 1
       if form == 'text' or form == 'damaged' then

@@ -5,7 +5,8 @@
 -- ARGV[1]  the latest time of this store that the caller has seen, in microseconds.
 --
 -- j:<id>      a record: a hash of short fields while it lives, at rest one text of `field=value` lines, `c` first.
---             Its lifecycle events are the fields `!<version>`: kind, time and `field=value`, separated by NUL.
+--             Its lifecycle events are the fields `!<version>`: kind (empty: as the status), time and `field=value`,
+--             separated by NUL; at rest a letter stands for what a field of the record says.
 -- e:<id>      its other kept events, a list of version, kind, time, ...
 -- t           the names `<type>:<status>` of the lists i:<name>, which hold ids by creation
 -- l:<label>, stalled, k:<unique key>      ids by creation
@@ -24,6 +25,9 @@ this.now = this[1] .. string.format('%06d', this[2])
 if ARGV[1] >= this.now then this.now = string.format('%.0f', ARGV[1] + 1) end
 this.clock = tonumber(this.now)
 
+-- What an event at rest need not repeat, because the record says it: its time, and fields that are still the same.
+local TIMES, SAME = {'c', 'b', 'z'}, {'s', 'p', 'm', 'e', 'a', 'w'}
+
 -- The fields of a record, by short name, and its form: nil when there is none.
 local function read(id)
   local flat = redis.pcall('HGETALL', root .. 'j:' .. id)
@@ -34,12 +38,19 @@ local function read(id)
   end
   local text = redis.pcall('GET', root .. 'j:' .. id)
   if type(text) ~= 'string' then return fields, 'damaged' end
-  for name, value in string.gmatch(text, '([^=\n]+)=([^\n]*)') do fields[name] = value end
+  local events = string.find(text, '\n!', 1, true) or #text + 1
+  for name, value in string.gmatch(string.sub(text, 1, events - 1), '([^=\n]+)=([^\n]*)') do fields[name] = value end
+  fields.u = fields.u or fields.z
+  local whole = {}
+  for _, name in ipairs(TIMES) do whole[name] = fields[name] end
+  for _, name in ipairs(SAME) do whole[name] = fields[name] and name .. '=' .. fields[name] end
+  text = string.gsub(string.sub(text, events), '[^%z\n]+', whole)
+  for name, value in string.gmatch(text, '(![^=\n]*)=([^\n]*)') do fields[name] = value end
   return fields, 'text'
 end
 
--- The text of a record; its lifecycle events come last, or not at all.
-local function pack(fields, events)
+-- The text of a record, without its events.
+local function pack(fields)
   local parts, n = {'c=', fields.c or ''}, 2
   for name, value in pairs(fields) do
     if name ~= 'c' and string.byte(name) ~= 33 then
@@ -47,15 +58,28 @@ local function pack(fields, events)
       n = n + 4
     end
   end
-  if events then
-    for name, value in pairs(fields) do
-      if string.byte(name) == 33 then
-        parts[n + 1], parts[n + 2], parts[n + 3], parts[n + 4] = '\n', name, '=', value
-        n = n + 4
-      end
+  return table.concat(parts)
+end
+
+-- The text of a record at rest, with its lifecycle events at the end. It leaves out what it can: `u` when that is its end.
+local function pack_whole(fields)
+  local updated, parts, n, short = fields.u, {}, 0, {}
+  if updated == fields.z then fields.u = nil end
+  local text = pack(fields)
+  fields.u = updated
+  for name, value in pairs(fields) do
+    if string.byte(name) == 33 then
+      parts[n + 1], parts[n + 2], parts[n + 3], parts[n + 4] = '\n', name, '=', value
+      n = n + 4
     end
   end
-  return table.concat(parts)
+  for i = 1, #TIMES do
+    if fields[TIMES[i]] then short[fields[TIMES[i]]] = TIMES[i] end
+  end
+  for i = 1, #SAME do
+    if fields[SAME[i]] then short[SAME[i] .. '=' .. fields[SAME[i]]] = SAME[i] end
+  end
+  return text .. string.gsub(table.concat(parts), '[^%z\n]+', short)
 end
 
 -- Whether there are stopping leases at all; looked at once.
@@ -80,9 +104,16 @@ local function shown(id, fields)
   return text
 end
 
--- The same, of an id that may have no record: then false.
+-- The same, of an id that may have no record: then false. One at rest waits for nothing and is given as it is.
 local function look(id)
-  local fields, form = read(id)
-  return form ~= nil and shown(id, fields)
+  local fields, form = {}, nil
+  local flat = redis.pcall('HGETALL', root .. 'j:' .. id)
+  if flat.err then
+    local text = redis.pcall('GET', root .. 'j:' .. id)
+    if type(text) == 'string' then return text end
+    form = 'damaged'
+  end
+  for i = 1, #flat, 2 do fields[flat[i]] = flat[i + 1] end
+  return (form or flat[1]) and shown(id, fields) or false
 end
 
