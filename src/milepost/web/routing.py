@@ -13,6 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import Response
+from starlette.routing import compile_path
 
 import milepost
 from milepost.core.errors import MilepostError
@@ -122,11 +123,26 @@ def create_app(jobs: Any, *, auth: Any, dashboard: str = "/jobs", local_only: bo
         docs_url=None,
         redoc_url=None,
     )
-    for kind in (StarletteHTTPException, RequestValidationError, MilepostError):
-        app.add_exception_handler(kind, problems.on_http_exception)
     if local_only:
         app.add_middleware(LocalHosts)
     app.state.milepost = attach(app, jobs, auth=auth, dashboard=dashboard)
+
+    async def answer(request: Request, error: Exception) -> Response:
+        """An error of no route of ours; a 405 names every method of its path, which the framework does not know."""
+        if isinstance(error, StarletteHTTPException) and error.status_code == 405:
+            path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
+            paths: dict[str, dict[str, Any]] = app.openapi()["paths"]
+            fitting = [path] if path in paths else [
+                template for template in paths
+                if compile_path(template.replace("{job_type}", "{job_type:path}"))[0].match(path)
+            ]  # fmt: skip
+            allowed = {method.upper() for template in fitting for method in paths[template]}
+            if allowed:
+                error.headers = {"Allow": ", ".join(sorted(allowed))}
+        return await problems.on_http_exception(request, error)
+
+    for kind in (StarletteHTTPException, RequestValidationError, MilepostError):
+        app.add_exception_handler(kind, answer)
     return app
 
 

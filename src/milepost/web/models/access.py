@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from typing import Literal, get_args
 
 from pydantic import Field
 
@@ -28,7 +28,9 @@ class KeyBody(Asked):
     """A new key. `expires_in` is in seconds; with `labels` it sees only jobs that carry them."""
 
     name: str = Field(min_length=1, max_length=200)
-    scopes: list[str] = Field(min_length=1, max_length=4, examples=[["jobs:read", "jobs:write"]])
+    scopes: list[Literal["jobs:read", "jobs:write", "jobs:delete", "admin"]] = Field(
+        min_length=1, max_length=4, examples=[["jobs:read", "jobs:write"]]
+    )
     labels: dict[str, str] | None = None
     expires_in: float | None = Field(None, gt=0, le=100 * 366 * 86400)
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
-from milepost.web.models.shapes import Answer, Asked, Json, Status
+from milepost.web.models.shapes import ID_PATTERN, TYPE_PATTERN, Answer, Asked, Json, Status, When, Whole
 
 
 class StageShape(Answer):
@@ -115,15 +114,15 @@ class SubmitBody(Asked):
     on_stale: Literal["flag", "fail"] | None = None
     parent_id: str | None = Field(None, max_length=128)
     on_lost: Literal["retry", "fail"] | None = None
-    job_type: str = Field(min_length=1, max_length=128, examples=["ingestion"])
+    job_type: str = Field(pattern=TYPE_PATTERN, examples=["ingestion"])
     params: dict[str, Json] = Field(default_factory=dict, examples=[{"path": "report.pdf"}])
     metadata: dict[str, Json] | None = None
     labels: dict[str, str] | None = None
-    job_id: str | None = Field(None, max_length=128)
-    priority: int = Field(0, ge=-100, le=100)
-    not_before: datetime | None = None
-    not_after: datetime | None = None
-    max_attempts: int | None = Field(None, ge=1, le=1000)
+    job_id: str | None = Field(None, pattern=ID_PATTERN)
+    priority: Whole = Field(0, ge=-100, le=100)
+    not_before: When | None = None
+    not_after: When | None = None
+    max_attempts: Whole | None = Field(None, ge=1, le=1000)
     timeout: float | None = Field(None, gt=0, le=365 * 86400)
     unique_key: str | None = Field(None, min_length=1, max_length=512)
     on_duplicate: Literal["return", "refuse", "supersede"] = "return"
@@ -159,11 +158,13 @@ class Logs(Answer):
 class BulkBody(Asked):
     """An action on many jobs: by `ids`, or by a filter `q`."""
 
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["ids"]}, {"required": ["q"]}]})
+
     action: Literal["cancel", "retry", "delete"]
     q: str | None = Field(None, max_length=2000, examples=["status:failed type:ingestion"])
     ids: list[Annotated[str, Field(max_length=128)]] | None = Field(None, max_length=1000)
     dry_run: bool = False
-    limit: int = Field(1000, ge=1, le=1000)
+    limit: Whole = Field(1000, ge=1, le=1000)
     cursor: str | None = Field(None, max_length=400)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from milepost.web.models.shapes import Answer, Asked, Json
+from milepost.web.models.shapes import Answer, Asked, Json, Whole
 
 
 class Failures(Answer):
@@ -57,7 +57,7 @@ class LimitBody(Asked):
     """How a type is limited; `concurrency` null takes the limit away."""
 
     paused: bool | None = None
-    concurrency: int | None = Field(None, ge=1, le=100_000)
+    concurrency: Whole | None = Field(None, ge=1, le=100_000)
 
 
 class Doctor(Answer):

@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
 from milepost.core.encoding import job_type_text, moment, seconds
@@ -18,6 +18,7 @@ from milepost.stores.query import Query as JobQuery
 from milepost.web import models
 from milepost.web.audit import audit
 from milepost.web.boards import nested
+from milepost.web.models.shapes import TYPE_PATTERN
 from milepost.web.percentiles import failure_groups, overview
 from milepost.web.principals import ADMIN, READ, Principal
 from milepost.web.site import Site, who
@@ -39,7 +40,7 @@ def add_overview(router: APIRouter, site: Site) -> None:
 
     @router.get("/api/failures", dependencies=read, response_model=models.Failures, responses=models.problems(),
                 tags=["overview"], summary="Failed jobs by exception type and last user frame")  # fmt: skip
-    async def failures(request: Request, q: Annotated[str, Query(max_length=2000)] = "") -> Response:
+    async def failures(request: Request, q: Annotated[str, Query(max_length=1980)] = "") -> Response:
         jobs, complete = await _look(site, who(request), parse_filter(f"status:failed {q}").query)
         return Response(encoded({"groups": failure_groups(jobs), "complete": complete}), media_type=JSON)
 
@@ -86,7 +87,9 @@ def add_overview(router: APIRouter, site: Site) -> None:
     @router.patch("/api/job-types/{job_type:path}", dependencies=admin, response_model=models.JobTypeShape,
                   responses=models.problems(), tags=["overview"],
                   summary="Pause a type, or limit how many of it run at once, for all workers")  # fmt: skip
-    async def limit_type(request: Request, job_type: str, body: models.LimitBody) -> Response:
+    async def limit_type(
+        request: Request, job_type: Annotated[str, Path(pattern=TYPE_PATTERN)], body: models.LimitBody
+    ) -> Response:
         name = job_type_text(job_type)
         before_limit, before_paused = (await site.store.limits()).get(name, (None, False))
         given = body.model_fields_set

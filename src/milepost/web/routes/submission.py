@@ -139,7 +139,13 @@ async def _create(site: Site, body: models.SubmitBody, options: dict[str, Any]) 
 
 def refuse_misplaced(body: models.SubmitBody) -> None:
     """Refuse what belongs to the other kind of job. Raises InvalidInput."""
-    misplaced = body.model_fields_set & (_OF_WORKERS if body.driver == "caller" else _OF_CALLERS)
+    fields = type(body).model_fields
+    given = {
+        name
+        for name in body.model_fields_set
+        if getattr(body, name) not in (None, fields[name].get_default(call_default_factory=True))
+    }
+    misplaced = given & (_OF_WORKERS if body.driver == "caller" else _OF_CALLERS)
     if body.driver == "caller" and body.on_duplicate == "supersede":
         misplaced.add("on_duplicate")
     if misplaced:
