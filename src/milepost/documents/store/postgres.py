@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _WRITER: Final = 0x6D696C65_706F7374  # "milepost"
 _LOCK_MILLISECONDS: Final = 5000
+_PASSING: Final = ("starting up", "shutting down", "recovery", "too many", "reserved", "terminating")
 _NEAREST: Final = """
     SELECT 1 - (v.vector <=> ?) AS score, c.version_id, c.ordinal
     FROM documents d
@@ -47,7 +48,8 @@ class PostgresDatabase:
         self._pid = 0
 
     def __str__(self) -> str:
-        return "postgresql://" + self._url.rpartition("@")[2].partition("://")[2] or self._url.rpartition("@")[2]
+        """The URL without user and password."""
+        return "postgresql://" + self._url.partition("://")[2].rpartition("@")[2].partition("?")[0]
 
     def transact(self, work: Callable[[Transaction], T], *, write: bool = True) -> T:
         """Run `work` in a transaction; a snapshot for readers, one at a time for writers."""
@@ -72,7 +74,7 @@ class PostgresDatabase:
             ) as error:
                 if self._connection is not None and self._connection.broken:
                     self.close()
-                raise StoreBusy(f"the document store {self} is busy: {str(error).strip()}") from error
+                raise StoreBusy(f"the document store {self} is busy: {_line(error)}") from error
 
     def to_vector(self, vector: NDArray[np.float32]) -> Any:
         """A vector as pgvector takes it."""
@@ -106,7 +108,12 @@ class PostgresDatabase:
         from pgvector.psycopg import register_vector
 
         if self._connection is None or self._pid != os.getpid():
-            connection = psycopg.connect(self._url, autocommit=True)
+            try:
+                connection = psycopg.connect(self._url, autocommit=True)
+            except psycopg.OperationalError as error:
+                if _will_not_pass(str(error)):
+                    raise ValueError(f"the document store {self} cannot be opened: {_line(error)}") from error
+                raise
             try:
                 with connection.transaction():
                     transaction = _PostgresTransaction(connection)
@@ -114,6 +121,14 @@ class PostgresDatabase:
                     transaction.run("CREATE EXTENSION IF NOT EXISTS vector")
                     set_up(transaction, schema(blob="BYTEA", vector="VECTOR"))
                 register_vector(connection)
+            except (psycopg.errors.FeatureNotSupported, psycopg.errors.UndefinedFile) as error:
+                connection.close()
+                raise ValueError(
+                    f"the server of {self} has no pgvector: install it there (Debian: postgresql-17-pgvector)"
+                ) from error
+            except psycopg.errors.InsufficientPrivilege as error:
+                connection.close()
+                raise ValueError(f"the user of {self} may not make tables or extensions: {_line(error)}") from error
             except BaseException:
                 connection.close()
                 raise
@@ -138,6 +153,15 @@ class _PostgresTransaction:
 
     def many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
         self._cursor.executemany(_marked(sql), rows)
+
+
+def _will_not_pass(said: str) -> bool:
+    """Whether a refusal to connect is for good: a wrong password, user or database, and not a server that starts."""
+    return "FATAL" in said and not any(word in said for word in _PASSING)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _marked(sql: str) -> str:

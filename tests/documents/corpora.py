@@ -1,0 +1,79 @@
+"""Real documents for tests: Debian packages that are fetched once for a test run, and never installed.
+
+Where they cannot be fetched a test is skipped, and fails in CI.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from tests.services import in_ci
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "demo_corpus.py"
+FETCHED = Path(tempfile.gettempdir()) / f"milepost-corpora-{os.getuid()}"
+
+
+def debian_history(folder: Path) -> Path:
+    """The nine pages of the demo, in a folder of their own; by the script that the demo uses."""
+    return _copied(_history(), folder / "debian-history")
+
+
+def debian_policy(folder: Path) -> Path:
+    """The Debian Policy Manual as HTML and text: some 50 documents."""
+    return _copied(_policy(), folder / "debian-policy")
+
+
+@functools.cache
+def _history() -> Path:
+    corpus = FETCHED / "history"
+    FETCHED.mkdir(exist_ok=True)
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), str(corpus)], capture_output=True, text=True, check=True, timeout=300
+    )
+    if not list(corpus.glob("*.en.html")):
+        shutil.rmtree(corpus)
+        _absent(done.stdout.strip())
+    return corpus
+
+
+@functools.cache
+def _policy() -> Path:
+    corpus = FETCHED / "policy"
+    if corpus.is_dir():
+        return corpus
+    FETCHED.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="milepost-policy-") as cache:
+        os.chmod(cache, 0o777)  # apt downloads as a user of its own when it is run by root
+        try:
+            subprocess.run(["apt-get", "download", "debian-policy"], cwd=cache, check=True, capture_output=True)
+            [package] = Path(cache).glob("debian-policy_*.deb")
+            subprocess.run(["dpkg-deb", "-x", package.name, "unpacked"], cwd=cache, check=True, capture_output=True)
+        except (OSError, subprocess.SubprocessError) as error:
+            _absent(f"debian-policy could not be fetched: {error}")
+        documents = Path(cache, "unpacked", "usr", "share", "doc", "debian-policy")
+        part = corpus.with_name(f"policy-{os.getpid()}")
+        part.mkdir()
+        for number, file in enumerate(sorted(documents.rglob("*.html"))):
+            shutil.copyfile(file, part / f"{number:02}-{file.name}")
+        part.replace(corpus)
+    return corpus
+
+
+def _copied(source: Path, target: Path) -> Path:
+    shutil.copytree(source, target)
+    return target
+
+
+def _absent(reason: str) -> NoReturn:
+    if in_ci():
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)

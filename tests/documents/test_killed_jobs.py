@@ -1,0 +1,103 @@
+"""Each document job is killed with SIGKILL at random moments, started again by the same command, and ends in the same rows."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.documents.corpora import debian_history, debian_policy
+from tests.documents.killing import COMMIT, Killer
+from tests.documents.writing import PARAGRAPHS
+
+SEED = 20240607
+
+
+def jobs(corpus: Path, model: str, extractor: str) -> list[tuple[str, ...]]:
+    """The commands of the four jobs, in their order."""
+    return [
+        ("ingestion", str(corpus), f"model={model}"),
+        ("extraction", f"extractor={extractor}"),
+        ("reindex", "chunk_tokens=100"),
+        ("clustering", "of=chunks"),
+        ("clustering", "of=entities"),
+    ]
+
+
+def run_and_kill(folder: Path, commands: list[tuple[str, ...]], kills: int) -> None:
+    """Run the commands undisturbed and killed, and compare the rows after each."""
+    calm, killed = Killer(folder / "calm"), Killer(folder / "killed", SEED)
+    hits: dict[str, int] = {}
+    try:
+        for words in commands:
+            _, seconds = calm.undisturbed(*words)
+            job, hit = killed.killed_often(*words, kills=kills, seconds=seconds)
+            hits[words[0]] = hits.get(words[0], 0) + hit
+            assert job["progress"] == 1.0
+            assert killed.rows() == calm.rows(), f"{words} ends in other rows after {hit} kills"
+    finally:
+        calm.close()
+        killed.close()
+    assert hits["ingestion"], hits
+    assert hits["extraction"] or hits["reindex"], hits
+    assert max(killed.repeated, default=0) <= COMMIT, killed.repeated
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> Iterator[Path]:
+    """Some hundred chunks of text, no two alike."""
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    for number in range(12):
+        parts = (
+            f"Section {number}.{part}. Keeper {chr(65 + part % 26)}orban{number} wrote: {PARAGRAPHS[part % 3]}"
+            for part in range(150)
+        )
+        (folder / f"{number}.txt").write_text("\n\n".join(parts))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.mark.timeout(400)
+def test_killed_jobs_end_in_the_rows_of_an_undisturbed_run(texts: Path, tmp_path: Path) -> None:
+    run_and_kill(tmp_path, jobs(texts, "hashing:64", "rules"), kills=2)
+
+
+@pytest.mark.timeout(400)
+def test_a_killed_ingestion_computes_no_committed_vector_again(tmp_path: Path) -> None:
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    for number in range(4):
+        parts = (f"Section {number}.{part}. {PARAGRAPHS[part % 3]}" for part in range(120))
+        (folder / f"{number}.txt").write_text("\n\n".join(parts))
+    killer = Killer(tmp_path / "killed", SEED)
+    words = ("ingestion", str(folder), "model=minilm", "chunk_tokens=48")
+    try:
+        for commits in (1, 3):
+            assert killer.killed(*words, vectors=commits * COMMIT), "it ended before so many commits"
+        committed = killer.vectors()
+        job, _ = killer.undisturbed(*words)
+        assert committed % COMMIT == 0
+        assert job["attempt"] > 1
+        assert job["result"]["embedded"] == killer.vectors() - committed
+        assert job["result"]["chunks"] == job["result"]["embedded"] + job["result"]["from_cache"]
+        rows = killer.rows()
+        job, _ = killer.undisturbed(*words)
+        assert (job["result"]["unchanged"], job["result"]["embedded"]) == (4, 0)
+        assert killer.rows() == rows
+    finally:
+        killer.close()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_ten_kills_of_each_job_on_the_demo_corpus(tmp_path: Path) -> None:
+    run_and_kill(tmp_path, jobs(debian_history(tmp_path), "minilm", "auto"), kills=10)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_ten_kills_of_each_job_on_debian_policy(tmp_path: Path) -> None:
+    run_and_kill(tmp_path, jobs(debian_policy(tmp_path), "hashing", "rules"), kills=10)

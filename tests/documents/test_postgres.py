@@ -1,0 +1,112 @@
+"""PostgreSQL as a document store, on a real server: the conformance suite, the four jobs, and a server that goes away."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from milepost.documents.errors import StoreBusy
+from milepost.documents.jobs import HANDLERS
+from milepost.documents.searching import search
+from milepost.documents.store import open_store
+from milepost.documents.store import port as port_module
+from milepost.documents.store.postgres import PostgresDatabase
+from tests.documents.postgres_server import PostgresServer
+from tests.documents.store_conformance import StoreConformance, bring_in, first
+from tests.documents.watched_run import WatchedRun
+from tests.documents.writing import PARAGRAPHS
+
+pytestmark = [pytest.mark.slow, pytest.mark.service("postgresql")]
+NUMBERS = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[PostgresServer]:
+    """One server for all tests of this file."""
+    with PostgresServer() as started:
+        yield started
+
+
+@pytest.fixture
+def database(server: PostgresServer) -> str:
+    """An empty database."""
+    return server.database(f"documents{next(NUMBERS)}")
+
+
+class TestPostgresStore(StoreConformance):
+    @pytest.fixture
+    def database(self, server: PostgresServer) -> str:
+        return server.database(f"conformance{next(NUMBERS)}")
+
+
+def test_the_jobs_make_the_same_of_both_databases(database: str, folder: Path, tmp_path: Path) -> None:
+    for number in range(5):
+        (folder / f"{number}.txt").write_text("\n\n".join(f"{number}.{n}. {PARAGRAPHS[n % 3]}" for n in range(40)))
+    results = {}
+    for name in (database, str(tmp_path / "a.db")):
+        given = {
+            "ingestion": {"paths": [str(folder)], "model": "hashing:64"},
+            "extraction": {"extractor": "rules"},
+            "reindex": {"chunk_tokens": 64},
+            "clustering": {"of": "chunks"},
+        }
+        made = []
+        for job_type, parameters in given.items():
+            result = HANDLERS[job_type](WatchedRun(), database=name, **parameters)
+            made.append({key: result[key] for key in result if key not in ("database", "seconds", "largest")})
+        store = open_store(name)
+        hits = [round(hit.score, 5) for hit in search("the keepers of the lighthouse", 5, database=name)]
+        results[name] = (made, store.counts(), store.edges(), store.communities("chunks", limit=1000), hits)
+        store.close()
+    mine, theirs = results.values()
+    assert mine == theirs
+
+
+def test_passwords_are_not_shown(database: str) -> None:
+    secret = database.replace("postgres@", "postgres:secret@")
+    assert str(PostgresDatabase(secret)) == database.replace("postgres@", "")
+
+
+def test_a_server_that_is_away_is_waited_for(database: str, server: PostgresServer) -> None:
+    store = open_store(database)
+    first(store)
+    bring_in(store, "a.txt", "text")
+    reasons: list[str] = []
+    store.waiting = reasons.append
+    server.stop("immediate")
+    started = threading.Timer(0.5, server.start)
+    started.start()
+    bring_in(store, "b.txt", "another text")
+    started.join()
+    assert "busy" in reasons[0]
+    assert store.counts()["documents"] == 2
+    store.close()
+
+
+def test_a_lock_that_is_held_is_waited_for(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import psycopg
+
+    from milepost.documents.store import postgres
+
+    monkeypatch.setattr(postgres, "_LOCK_MILLISECONDS", 100)
+    store = PostgresDatabase(database)
+    store.transact(lambda tx: None)
+    with psycopg.connect(database) as other:
+        other.execute("SELECT pg_advisory_xact_lock(%s)", (postgres._WRITER,))
+        before = time.monotonic()
+        with pytest.raises(StoreBusy):
+            port_module.patiently(lambda: store.transact(lambda tx: None), None, patience=0.3)
+        assert time.monotonic() - before < 5
+    store.transact(lambda tx: None)
+    store.close()
+
+
+def test_a_wrong_password_or_database_is_said_at_once(database: str) -> None:
+    store = open_store(database + "_missing")
+    with pytest.raises(ValueError, match="does not exist"):
+        store.counts()
