@@ -8,6 +8,7 @@ interface Props {
   children: ComponentChildren;
   "aria-current"?: "page" | undefined;
   class?: string;
+  "aria-label"?: string;
 }
 
 export function Link({ to, children, ...rest }: Props) {

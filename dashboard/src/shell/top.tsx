@@ -31,7 +31,7 @@ function Pages() {
 export function Top() {
   return (
     <header class="top">
-      <Link to={pageAt("jobs", { q: "", tab: "all" })} class="brand">
+      <Link to={pageAt("jobs", { q: "", tab: "all" })} class="brand" aria-label="milepost">
         <Mark />
         <span>milepost</span>
       </Link>

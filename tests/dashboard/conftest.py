@@ -1,0 +1,137 @@
+"""A real Chromium and real servers for the browser tests. Each test has a context of its own, and fails for a console
+error, a broken promise of the content policy, or a request to another origin."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+from tests.services import free_port, in_ci, need
+
+ROOT = Path(__file__).resolve().parents[2]
+STATIC = ROOT / "src" / "milepost" / "web" / "static"
+AXE = ROOT / "dashboard" / "node_modules" / "axe-core" / "axe.min.js"
+FLAGS = (
+    "--headless --no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync "
+    "--no-first-run"
+).split()
+PATIENCE = 30.0
+
+
+class Stage:
+    """A process of `tests.dashboard.stage`."""
+
+    def __init__(self, past: int = 300, running: int = 12, updates: float = 20.0, ports: list[int] | None = None) -> None:
+        self.ports = ports or [free_port(), free_port()]
+        command = [sys.executable, "-m", "tests.dashboard.stage", *map(str, [*self.ports, past, running, updates])]
+        self.process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)})
+        assert self.process.stdout is not None
+        self.keys: dict[str, str] = json.loads(self.process.stdout.readline())
+        self.url = f"http://127.0.0.1:{self.ports[0]}"
+        self.second = f"http://127.0.0.1:{self.ports[1]}"
+        deadline = time.monotonic() + PATIENCE
+        for url in (self.url, self.second):
+            while True:
+                try:
+                    httpx.get(url + "/healthz")
+                    break
+                except httpx.TransportError:
+                    assert time.monotonic() < deadline, "the stage did not open"
+                    time.sleep(0.02)
+
+    @property
+    def jobs(self) -> str:
+        """Where the dashboard is."""
+        return f"{self.url}/jobs/"
+
+    def api(self, path: str, **parameters: Any) -> Any:
+        """The answer of the API, as JSON."""
+        return httpx.get(f"{self.url}/api/{path}", params=parameters, timeout=PATIENCE).raise_for_status().json()
+
+    def close(self) -> None:
+        """End it."""
+        self.process.kill()
+        self.process.wait()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
+
+@pytest.fixture(scope="package")
+def stage() -> Iterator[Stage]:
+    """A play of a few hundred jobs."""
+    if not (STATIC / "index.html").is_file():
+        if in_ci():
+            pytest.fail("the dashboard is not built: python dashboard/build.py")
+        pytest.skip("the dashboard is not built: python dashboard/build.py")
+    stage = Stage()
+    yield stage
+    stage.close()
+
+
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Browser]:
+    """Chromium."""
+    path = need("chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+class Watch:
+    """What a context must not do: say errors, break the policy, speak to strangers."""
+
+    def __init__(self, context: BrowserContext) -> None:
+        self.wrong: list[str] = []
+        self.forgiven: list[str] = []
+        self.origins: set[str] = set()
+        context.on("console", lambda said: self._say(f"{said.type}: {said.text}") if said.type in ("error", "warning") else None)
+        context.on("weberror", lambda raised: self._say(f"raised: {raised.error}"))
+        context.on("request", lambda request: self.origins.add("/".join(request.url.split("/")[:3])))
+
+    def _say(self, text: str) -> None:
+        self.wrong.append(text)
+
+    def check(self) -> None:
+        """Fail for what went wrong."""
+        wrong = [text for text in self.wrong if not any(part in text for part in self.forgiven)]
+        assert not wrong, wrong
+        strangers = [origin for origin in self.origins if not origin.startswith(("http://127.0.0.1:", "data:", "blob:"))]
+        assert not strangers, strangers
+        assert len({origin for origin in self.origins if origin.startswith("http")}) <= 1
+
+
+Opened = Callable[..., Page]
+
+
+@pytest.fixture
+def opened(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Opened]:
+    """Opens a page in a context of its own: `opened(url, width=, theme=)`; its `watch` is at `page.context.watch`."""
+    contexts: list[tuple[BrowserContext, Watch]] = []
+
+    def open_page(url: str, *, width: int = 1440, height: int = 900, theme: str = "light", **options: Any) -> Page:
+        context = browser.new_context(
+            viewport={"width": width, "height": height}, color_scheme=theme, reduced_motion="reduce", **options
+        )
+        context.set_default_timeout(PATIENCE * 1000)
+        watch = Watch(context)
+        contexts.append((context, watch))
+        context.watch = watch  # type: ignore[attr-defined]
+        page = context.new_page()
+        page.goto(url)
+        return page
+
+    yield open_page
+    for context, watch in contexts:
+        context.close()
+        watch.check()

@@ -1,0 +1,161 @@
+"""Every page in both themes and both widths: axe finds nothing, nothing scrolls sideways, nothing leaves the origin."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.dashboard.conftest import AXE, Opened, Stage
+from tests.dashboard.stage import HOSTILE
+
+PAGES = {
+    "jobs": ("", ".body-row"),
+    "nothing": ("?q=nosuchthing", ".empty button"),
+    "wrong": ("?q=status:nosuch", ".empty pre"),
+    "failures": ("?page=failures", ".group"),
+    "overview": ("?page=overview", ".mini"),
+    "types": ("?page=types", ".table"),
+    "submit": ("?page=types&type=ingestion", "dialog form"),
+    "workers": ("?page=workers", ".mini"),
+    "gone": ("?page=job&job=nosuch", ".empty h1"),
+}
+
+
+def axe(page: Page) -> list[str]:
+    """What axe finds, in one line each. Evaluated, since the content policy lets no script in from outside."""
+    page.evaluate(AXE.read_text(encoding="utf-8") + "; true")
+    found: dict[str, Any] = page.evaluate("async () => await axe.run(document, {resultTypes: ['violations']})")
+    return [f"{one['id']}: {one['nodes'][0]['html'][:160]} {one['nodes'][0]['failureSummary'][:200]}" for one in found["violations"]]
+
+
+@pytest.mark.parametrize("width", [1440, 390])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_every_page_is_accessible(stage: Stage, opened: Opened, width: int, theme: str) -> None:
+    page = opened(stage.jobs, width=width, height=844, theme=theme)
+    forgive(page, "404", "422")
+    wrong: dict[str, list[str]] = {}
+    jobs = {status: stage.api("jobs", status=status, limit=1)["jobs"][0]["job_id"] for status in ("running", "failed", "completed", "cancelled")}
+    places = dict(PAGES)
+    places |= {f"job {status}": (f"?page=job&job={job_id}", "[role=tabpanel]") for status, job_id in jobs.items()}
+    places |= {f"part {part}": (f"?page=job&job={jobs['cancelled']}&part={part}", "[role=tabpanel]") for part in ("params", "events", "attempts")}
+    places["beside the list"] = (f"?job={jobs['failed']}", "[role=tabpanel]")
+    for name, (query, sign) in places.items():
+        page.goto(stage.jobs + query)
+        page.wait_for_selector(sign)
+        found = axe(page)
+        if page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth"):
+            found.append("scrolls sideways")
+        if found:
+            wrong[name] = found
+    assert not wrong, "\n".join(f"{name}: {line}" for name, lines in wrong.items() for line in lines)
+
+
+def forgive(page: Page, *parts: str) -> None:
+    """Chromium says each refused request as an error; those that a test asks for are none."""
+    page.context.watch.forgiven += [f"status of {part}" for part in parts]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_what_opens_over_the_page_is_accessible(stage: Stage, opened: Opened, theme: str) -> None:
+    page = opened(stage.jobs, theme=theme)
+    page.wait_for_selector(".body-row")
+    for keys, sign in (("?", "dialog .keys"), ("Control+k", "dialog [role=option]"), ("/", ".options [role=option]")):
+        page.keyboard.press(keys)
+        page.wait_for_selector(sign)
+        assert not axe(page), keys
+        page.keyboard.press("Escape")
+    page.keyboard.press("j")
+    page.keyboard.press("x")
+    page.wait_for_selector(".chosen")
+    assert not axe(page)
+    page.click(".chosen .danger")
+    page.wait_for_selector("dialog footer")
+    assert not axe(page)
+
+
+def test_hostile_names_are_text(stage: Stage, opened: Opened) -> None:
+    for query in ("?q=type:script", "?page=job&job=hostile", "?page=job&job=hostile&part=params", "?page=job&job=hostile&part=events"):
+        page = opened(stage.jobs + query)
+        expect(page.get_by_text(HOSTILE).first).to_be_visible()
+        assert page.evaluate("window.hacked") is None
+        assert page.locator("img").count() == 0
+
+
+def test_the_policy_refuses_what_it_should(stage: Stage, opened: Opened) -> None:
+    page = opened(stage.jobs)
+    page.wait_for_selector(".body-row")
+    page.context.watch.forgiven += ["Content Security Policy"]  # type: ignore[attr-defined]
+    page.evaluate("document.body.insertAdjacentHTML('beforeend', '<button onclick=\"window.hacked=1\">x</button>')")
+    page.evaluate("document.body.lastElementChild.click()")
+    assert page.evaluate("window.hacked") is None
+
+
+def test_a_type_is_submitted_from_its_schema(stage: Stage, opened: Opened) -> None:
+    page = opened(stage.jobs + "?page=types")
+    page.get_by_role("listitem").filter(has_text="extraction").get_by_role("link", name="Submit").click()
+    page.get_by_role("button", name="Submit").click()
+    assert page.locator("dialog input:invalid").count() == 1, "a required parameter is asked for"
+    page.get_by_label("path").fill("/data/reports/new.pdf")
+    page.get_by_label("model").select_option("large")
+    page.get_by_role("button", name="Submit").click()
+    expect(page.locator(".pane h1")).to_have_text("extraction")
+    job_id = page.evaluate("new URLSearchParams(location.search).get('job')")
+    assert stage.api(f"jobs/{job_id}")["params"] == {"path": "/data/reports/new.pdf", "model": "large"}
+
+
+def test_a_type_is_paused_and_resumed(stage: Stage, opened: Opened) -> None:
+    page = opened(stage.jobs + "?page=types")
+    item = page.get_by_role("listitem").filter(has_text="clustering")
+    item.get_by_role("button", name="Pause").click()
+    expect(item.get_by_text("paused")).to_be_visible()
+    item.get_by_role("button", name="Resume").click()
+    expect(item.get_by_role("button", name="Pause")).to_be_visible()
+
+
+def test_signing_in_and_what_a_reader_may(stage: Stage, opened: Opened) -> None:
+    page = opened(f"{stage.second}/keyed/jobs/")
+    forgive(page, "401")
+    page.get_by_label("Key").fill("mp_wrong_key")
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("alert")).to_have_text("The key is not valid")
+    assert not axe(page)
+    page.get_by_label("Key").fill(stage.keys["reader"])
+    page.get_by_role("button", name="Sign in").click()
+    page.locator(".body-row").first.click()
+    expect(page.get_by_role("button", name="Copy link")).to_be_visible()
+    expect(page.get_by_role("button", name="Cancel job")).to_have_count(0)
+    expect(page.get_by_role("link", name="Workers")).to_have_count(0)
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.get_by_label("Key")).to_be_visible()
+
+
+def test_a_share_link_shows_one_job(stage: Stage, opened: Opened) -> None:
+    page = opened(f"{stage.second}/keyed/jobs/")
+    forgive(page, "401")
+    page.get_by_label("Key").fill(stage.keys["admin"])
+    page.get_by_role("button", name="Sign in").click()
+    page.locator(".body-row").first.click()
+    with page.expect_response("**/share") as answer:
+        page.get_by_role("button", name="Share").click()
+    made = answer.value.json()
+    job_id = page.evaluate("new URLSearchParams(location.search).get('job')")
+    guest = opened(f"{stage.second}/keyed/jobs/?page=job&job={job_id}&share={made['token']}")
+    forgive(guest, "401", "403")
+    expect(guest.locator("#job-title")).to_be_visible()
+    expect(guest.get_by_role("button", name="Delete")).to_have_count(0)
+    expect(guest.locator(".top")).to_have_count(0)
+
+
+@pytest.mark.parametrize("place", ["first /jobs/", "second /", "second /a/b/c/", "second /stripped/jobs/"])
+def test_it_works_wherever_it_is_mounted(stage: Stage, opened: Opened, place: str) -> None:
+    port, path = place.split()
+    page = opened((stage.url if port == "first" else stage.second) + path)
+    page.wait_for_selector(".body-row")
+    expect(page.locator(".live")).to_contain_text("Live")
+    page.locator(".tabs").get_by_text("Failed").click()
+    page.locator(".body-row").first.click()
+    expect(page.locator(".pane .chip")).to_have_text("failed")
+    page.reload()
+    expect(page.locator(".pane .chip")).to_have_text("failed")
