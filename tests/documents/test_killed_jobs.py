@@ -70,7 +70,7 @@ def test_a_killed_ingestion_computes_no_committed_vector_again(tmp_path: Path) -
     folder = tmp_path / "texts"
     folder.mkdir()
     for number in range(4):
-        parts = (f"Section {number}.{part}. {PARAGRAPHS[part % 3]}" for part in range(120))
+        parts = (f"Section {number}.{part}. {PARAGRAPHS[part % 3]}" for part in range(240))
         (folder / f"{number}.txt").write_text("\n\n".join(parts))
     killer = Killer(tmp_path / "killed", SEED)
     words = ("ingestion", str(folder), "model=minilm", "chunk_tokens=48")
