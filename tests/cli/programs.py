@@ -128,6 +128,11 @@ class Terminal:
         """All that it has written so far, without what steers the terminal."""
         return _ESCAPES.sub("", self.raw)
 
+    @property
+    def width(self) -> int:
+        """The length of the longest line that it has drawn, those drawn over included."""
+        return max(map(len, re.split(r"[\r\n]+", self.text)))
+
     def press(self, keys: str) -> None:
         """Type something; ``\\x03`` is Ctrl-C, which the terminal turns into a SIGINT."""
         os.write(self._side, keys.encode())
