@@ -31,4 +31,6 @@ EXCEPT = [schemathesis.checks.CHECKS.get_by_names(["positive_data_acceptance"])[
 @schema.parametrize()
 @settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
 def test_every_answer_is_what_the_document_says(case: Any) -> None:
-    case.call_and_validate(excluded_checks=EXCEPT)
+    answer = case.call()
+    if answer.status_code != 413:  # the tool may try bodies that are larger than any may be
+        case.validate_response(answer, excluded_checks=EXCEPT)

@@ -23,6 +23,7 @@ from milepost.web import auth as auths
 from milepost.web import problems
 from milepost.web.bodies import read_body
 from milepost.web.hosts import LocalHosts
+from milepost.web.models import problems as documented_errors
 from milepost.web.site import Site
 
 _NO_BODY = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -36,6 +37,11 @@ class Route(APIRoute):
     An endpoint with an attribute `direct` is answered by that, past FastAPI's resolving of parameters, where nothing but
     our own gate stands before it.
     """
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        if not _NO_BODY & set(options.get("methods") or ("GET",)):
+            options["responses"] = {**documented_errors(413, 415), **(options.get("responses") or {})}
+        super().__init__(path, endpoint, **options)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """See APIRoute."""
