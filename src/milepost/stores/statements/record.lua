@@ -49,37 +49,39 @@ local function read(id)
   return fields, 'text'
 end
 
--- The text of a record, without its events.
-local function pack(fields)
-  local parts, n = {'c=', fields.c or ''}, 2
+-- The text of a record, without its events; those are added to `events`, when it is given.
+local function pack(fields, events)
+  local lines, n, m = {'c=' .. (fields.c or '')}, 1, 0
   for name, value in pairs(fields) do
-    if name ~= 'c' and string.byte(name) ~= 33 then
-      parts[n + 1], parts[n + 2], parts[n + 3], parts[n + 4] = '\n', name, '=', value
-      n = n + 4
+    if #name > 1 and string.byte(name) == 33 then
+      if events then
+        m = m + 1
+        events[m] = name .. '=' .. value
+      end
+    elseif name ~= 'c' then
+      n = n + 1
+      lines[n] = name .. '=' .. value
     end
   end
-  return table.concat(parts)
+  return table.concat(lines, '\n')
 end
 
 -- The text of a record at rest, with its lifecycle events at the end. It leaves out what it can: `u` when that is its end.
 local function pack_whole(fields)
-  local updated, parts, n, short = fields.u, {}, 0, {}
+  local updated, events, short = fields.u, {}, {}
   if updated == fields.z then fields.u = nil end
-  local text = pack(fields)
+  local text = pack(fields, events)
   fields.u = updated
-  for name, value in pairs(fields) do
-    if string.byte(name) == 33 then
-      parts[n + 1], parts[n + 2], parts[n + 3], parts[n + 4] = '\n', name, '=', value
-      n = n + 4
-    end
-  end
   for i = 1, #TIMES do
-    if fields[TIMES[i]] then short[fields[TIMES[i]]] = TIMES[i] end
+    local value = fields[TIMES[i]]
+    if value then short[value] = TIMES[i] end
   end
   for i = 1, #SAME do
-    if fields[SAME[i]] then short[SAME[i] .. '=' .. fields[SAME[i]]] = SAME[i] end
+    local value = fields[SAME[i]]
+    if value then short[SAME[i] .. '=' .. value] = SAME[i] end
   end
-  return text .. string.gsub(table.concat(parts), '[^%z\n]+', short)
+  events = string.gsub(table.concat(events, '\n'), '[^%z\n]+', short)
+  return text .. '\n' .. events
 end
 
 -- Whether there are stopping leases at all; looked at once.
