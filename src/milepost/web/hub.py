@@ -120,6 +120,10 @@ class Hub:
         if not channel.readers and self._channels.get(channel.job_id) is channel:
             del self._channels[channel.job_id]
 
+    def open(self) -> None:
+        """Let clients in: the server starts, perhaps once more in the same process."""
+        self.closing = False
+
     def close(self) -> None:
         """End every stream, now: the server goes away."""
         self.closing = True

@@ -92,6 +92,7 @@ class Site:
         refuse_private_memory(self.store)
         pulse = pulse_of(self.store, self.manager.settings, self.manager.ttl)
         pulse.keep_sweeping(True)
+        self.hub.open()
         shutdown.add(self.hub.close_soon)
         running = [start(self) for start in self.background]
         try:

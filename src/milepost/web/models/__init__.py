@@ -38,7 +38,7 @@ from milepost.web.models.jobs import (
 )
 from milepost.web.models.overview import Doctor, Failures, JobTypes, JobTypeShape, LimitBody, Purged, Stats, Workers
 from milepost.web.models.problems import ProblemShape, problems
-from milepost.web.models.shapes import Json
+from milepost.web.models.shapes import Json, When
 
 __all__ = [
     "Attempts",
@@ -78,6 +78,7 @@ __all__ = [
     "Stats",
     "SubmitBody",
     "UpdateBody",
+    "When",
     "Workers",
     "problems",
 ]

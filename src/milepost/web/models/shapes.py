@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -17,7 +18,7 @@ ID_PATTERN = r"^[A-Za-z0-9._:-]{1,128}$"
 
 def _text_only(value: Any) -> Any:
     """Numbers are no times: nobody would know their unit."""
-    if value is not None and not isinstance(value, str):
+    if value is not None and not (isinstance(value, str) and re.match(r"\d{4}-\d\d-\d\d", value)):
         raise ValueError("write a time as ISO 8601 text")
     return value
 

@@ -40,7 +40,11 @@ def add_health(router: APIRouter, site: Site) -> None:
         return Response(b'{"status":"ok"}', media_type="application/json")
 
     @router.get(
-        "/readyz", tags=["operation"], summary="The store is reachable and fit", response_model=dict[str, object]
+        "/readyz",
+        tags=["operation"],
+        summary="The store is reachable and fit",
+        response_model=dict[str, object],
+        responses={503: models.problems()[503]},
     )
     async def readyz() -> Response:
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -77,8 +76,8 @@ def add_jobs(router: APIRouter, site: Site) -> None:
         limit: Annotated[int, Query(ge=1)] = LIST_LIMIT,
         q: Annotated[str, Query(max_length=2000, description="A filter, such as `status:failed created:1d`")] = "",
         label: TEXTS = [],  # noqa: B006
-        created_after: datetime | None = None,
-        created_before: datetime | None = None,
+        created_after: models.When | None = None,
+        created_before: models.When | None = None,
         cursor: Annotated[str | None, Query(max_length=400)] = None,
     ) -> Response:
         wanted = Wanted(q, tuple(job_type), tuple(status), tuple(label), created_after, created_before)

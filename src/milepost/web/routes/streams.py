@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -75,8 +74,8 @@ def add_streams(router: APIRouter, site: Site) -> None:
         status: TEXTS = [],  # noqa: B006
         q: Annotated[str, Query(max_length=2000)] = "",
         label: TEXTS = [],  # noqa: B006
-        created_after: datetime | None = None,
-        created_before: datetime | None = None,
+        created_after: models.When | None = None,
+        created_before: models.When | None = None,
         after: Annotated[str | None, Query(max_length=64)] = None,
     ) -> Response:
         wanted = Wanted(q, tuple(job_type), tuple(status), tuple(label), created_after, created_before)
