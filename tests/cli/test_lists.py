@@ -64,6 +64,18 @@ def test_ids_are_given_by_unique_prefix(filled: Program) -> None:
     assert filled.rows("show", "@last")[0]["job_id"] == "d-next"
     assert "a-bad, a-done" in filled.complaint("show", "a-", code=2)
     assert "milepost ls" in filled.complaint("show", "x", code=1)
+    assert "not found" in filled.complaint("show", "ffffffff", code=1)
+
+
+def test_made_ids_are_found_by_what_is_shown_of_them(milepost: Program) -> None:
+    terminal = milepost.on_terminal("run", *APP, "count", "1")
+    assert terminal.finish() == 0
+    shown = re.search(r"milepost show (\S+)", terminal.text)
+    assert shown is not None
+    assert len(shown[1]) == 8
+    assert milepost.rows("show", shown[1])[0]["job_id"].startswith(shown[1])
+    fill(milepost, f"{shown[1]}-of-mine", None)
+    assert milepost.rows("show", f"{shown[1]}-of")[0]["job_id"] == f"{shown[1]}-of-mine"
 
 
 def test_a_job_is_shown_with_all_that_is_known(filled: Program) -> None:

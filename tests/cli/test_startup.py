@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import pytest
 
@@ -70,6 +71,23 @@ def test_a_missing_extra_is_said_in_one_line(milepost: Program, package: str, ex
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert f"pip install 'milepost[{extra}]'" in done.stderr
+
+
+def test_top_needs_a_terminal_and_its_extra(milepost: Program) -> None:
+    assert "milepost ls -w" in milepost.complaint("top", code=2)
+    if find_spec("textual") is None:
+        terminal = milepost.on_terminal("top")
+        assert terminal.finish() == 1
+        assert "pip install 'milepost[tui]'" in terminal.text
+
+
+def test_top_shows_jobs_and_takes_keys(milepost: Program) -> None:
+    pytest.importorskip("textual")
+    milepost.call("run", "--app", "tests.cli.work:jobs", "count", "1")
+    terminal = milepost.on_terminal("top")
+    terminal.wait_for("Completed in")
+    terminal.press("q")
+    assert terminal.finish() == 0
 
 
 def test_the_readers_end_is_no_error(milepost: Program) -> None:

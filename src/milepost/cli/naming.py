@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from milepost.stores.query import Page
 
 SHOWN = 5
+DAY = timedelta(days=1)
+FAR = 250_000_000_000.0
+"""Seconds since 1970 beyond which a date cannot be written."""
 PAGE = 1000
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z")
 _CUTS = (8, 13, 18, 23, 36)
@@ -40,7 +44,7 @@ def typed_id(session: Session, job: Job) -> str:
     if not session.console.is_terminal or not _UUID.match(job.job_id):
         return job.job_id
     for cut in _CUTS[:-1]:
-        if len(find_jobs(session, f"id:{job.job_id[:cut]}", 2).jobs) == 1:
+        if len(find_jobs(session, f"id:{job.job_id[:cut]}{_about(job.job_id)}", 2).jobs) == 1:
             return job.job_id[:cut]
     return job.job_id
 
@@ -65,6 +69,20 @@ def all_jobs(session: Session, text: str) -> Iterator[Job]:
             return
 
 
+def _about(prefix: str) -> str:
+    """When the ids of milepost's own making that begin so were made, as a term for the index; empty for other ids.
+
+    They begin with milliseconds; a day on each side is for clocks that go wrong. Without it every job is looked at.
+    """
+    if not re.match(r"[0-9a-f]{8}(-|\Z)", prefix):
+        return ""
+    seconds = (int(prefix[:8], 16) << 16) / 1000
+    if seconds > FAR:
+        return ""
+    begin = datetime.fromtimestamp(seconds, UTC)
+    return f" created:{(begin - DAY).isoformat()}..{(begin + 2 * DAY).isoformat()}"
+
+
 def one_job(session: Session, word: str) -> Job:
     """The job of an id, of a prefix that only one id has, or the newest one for ``@last``. Raises JobNotFound, UsageError."""
     if word == "@last":
@@ -77,7 +95,9 @@ def one_job(session: Session, word: str) -> Job:
         return job
     if not re.fullmatch(r"[A-Za-z0-9._:-]{1,128}", word):
         raise JobNotFound(word)
-    found = find_jobs(session, f'id:"{word}"', SHOWN + 1).jobs
+    text = f'id:"{word}"'
+    found = find_jobs(session, text + _about(word), SHOWN + 1).jobs if _about(word) else []
+    found = found or find_jobs(session, text, SHOWN + 1).jobs
     if not found:
         raise JobNotFound(word)
     if len(found) > 1:
