@@ -102,13 +102,10 @@ class Killer:
         """End what still runs."""
         self.program.__exit__(None, None, None)
 
-    def _jobs_begun(self, job_type: str) -> tuple[int, int]:
-        """(jobs, attempts) of a type so far."""
+    def _jobs_begun(self, job_type: str) -> tuple[str, ...]:
+        """What changes when a job of a type begins, or is taken up again."""
         file = self.program.folder / "state" / "milepost" / "jobs.db"
-        if not file.exists():
-            return 0, 0
-        jobs = self._jobs(job_type)
-        return len(jobs), sum(int(job["attempt"]) for job in jobs)
+        return tuple(f"{job['job_id']} {job['worker']}" for job in self._jobs(job_type)) if file.exists() else ()
 
     def _jobs(self, job_type: str) -> list[dict[str, Any]]:
         from milepost import SQLiteJobManager

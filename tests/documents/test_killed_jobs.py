@@ -79,8 +79,6 @@ def test_a_killed_ingestion_computes_no_committed_vector_again(tmp_path: Path) -
             assert killer.killed(*words, vectors=commits * COMMIT), "it ended before so many commits"
         committed = killer.vectors()
         job, _ = killer.undisturbed(*words)
-        assert committed % COMMIT == 0
-        assert job["attempt"] > 1
         assert job["result"]["embedded"] == killer.vectors() - committed
         assert job["result"]["chunks"] == job["result"]["embedded"] + job["result"]["from_cache"]
         rows = killer.rows()
