@@ -1,91 +1,119 @@
-"""The application of the soak. Its handlers append each thing that they do to a ledger outside the store.
+"""The application that worker processes of a soak run. Its handlers write what they see into the ledger CHAOS_LEDGER.
 
-A line of the ledger is JSON: what, when (seconds since 1970), job, fence, pid, and what belongs to it. One write a line, so
-that lines of many processes do not mix and a killed process leaves whole ones.
+A handler's message and result carry its fence, so that the store's own events tell which run an accepted write was of.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
+import ctypes
+import logging
 import os
-import random
-import signal
+import threading
 import time
+from functools import cache
 from typing import Any
 
 from milepost import Jobs, Run
+from tests.chaos.ledger import Ledger
+
+SLOTS = 2
 
 jobs = Jobs()
+_unwritten: set[int] = set()
 
 
-def write(what: str, run: Run, **more: Any) -> None:
-    """Append a line to the ledger."""
-    known = {"what": what, "at": time.time(), "job": run.job_id, "fence": run.fence, "pid": os.getpid(), **more}
-    line = json.dumps(known).encode() + b"\n"
-    descriptor = os.open(os.environ["LEDGER"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    try:
-        os.write(descriptor, line)
-    finally:
-        os.close(descriptor)
+@cache
+def ledger() -> Ledger:
+    """The ledger of this process."""
+    return Ledger(os.environ["CHAOS_LEDGER"])
+
+
+class _Unwritten(logging.Handler):
+    """Notices, in the thread that it happens in, that a checkpoint was not acknowledged: the run goes on without."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if "checkpoint could not be written" in record.msg:
+            _unwritten.add(threading.get_ident())
+
+
+logging.getLogger("milepost.tracking").addHandler(_Unwritten())
 
 
 def begin(run: Run) -> int:
-    """Write down the begin of a run and what it was given."""
-    start = int(run.last_checkpoint or 0)
-    write("began", run, given=start)
-    return start
+    """Note the start of a run; the step that it begins at."""
+    given = run.last_checkpoint
+    ledger().write("start", job=run.job_id, fence=run.fence, given=given, type=run.job_type)
+    run.progress(0.0, f"{run.fence} 0")
+    return int(given["n"]) if given else 0
 
 
-def step(run: Run, number: int, steps: int) -> None:
-    """One step of work, recorded before and after the store has acknowledged it."""
-    write("step", run, step=number)
-    run.progress((number + 1) / steps, f"fence {run.fence} step {number}")
+def before(run: Run, step: int, count: int) -> dict[str, int]:
+    """Note a step; the checkpoint to send after it."""
+    ledger().write("step", job=run.job_id, fence=run.fence, n=step)
+    run.progress(step / count, f"{run.fence} {step}")
+    return {"n": step, "fence": run.fence}
 
 
-def end(run: Run) -> dict[str, Any]:
-    """The result of a run, which names the run."""
-    result = {"fence": run.fence, "value": random.getrandbits(32)}
-    write("returned", run, result=result)
+def end(run: Run, count: int) -> dict[str, Any]:
+    """Note the end of a run; its result."""
+    result = {"fence": run.fence, "n": count, "job": run.job_id}
+    run.progress(1.0, f"{run.fence} {count}")
+    ledger().write("end", job=run.job_id, fence=run.fence, result=result)
     return result
 
 
-@jobs.job("threaded", max_attempts=4)
-def threaded(run: Run, steps: int, pause: float, fails: float = 0.0) -> dict[str, Any]:
-    """Work in a thread."""
-    for number in range(begin(run), steps):
-        step(run, number, steps)
-        run.checkpoint(number + 1)
-        write("checkpoint", run, step=number + 1)
+def steps(run: Run, count: int, pause: float, known: bool = True) -> dict[str, Any]:
+    """Count, with a checkpoint at each step. `known`: this process hears whether a checkpoint was acknowledged."""
+    for step in range(begin(run) + 1, count + 1):
         time.sleep(pause)
-        if random.random() < fails:
-            write("raised", run)
-            raise ValueError("as it should now and then")
-    return end(run)
+        value = before(run, step, count)
+        _unwritten.discard(threading.get_ident())
+        run.checkpoint(value)
+        if known and not run.cancelled and threading.get_ident() not in _unwritten:
+            ledger().write("acked", job=run.job_id, fence=run.fence, n=step)
+    return end(run, count)
 
 
-@jobs.job("awaited", max_attempts=4)
-async def awaited(run: Run, steps: int, pause: float, fails: float = 0.0) -> dict[str, Any]:
-    """Work in the event loop."""
-    for number in range(begin(run), steps):
-        step(run, number, steps)
-        await run.acheckpoint(number + 1)
-        write("checkpoint", run, step=number + 1)
-        await asyncio.sleep(pause)
-        if random.random() < fails:
-            write("raised", run)
-            raise ValueError("as it should now and then")
-    return end(run)
+@jobs.job("threaded", max_attempts=3)
+def threaded(run: Run, count: int = 3, pause: float = 0.01) -> dict[str, Any]:
+    """Work in a thread."""
+    return steps(run, count, pause)
 
 
-@jobs.job("isolated", isolation="process", max_attempts=4)
-def isolated(run: Run, steps: int, pause: float, fails: float = 0.0) -> dict[str, Any]:
+@jobs.job("limited", max_attempts=3, concurrency=SLOTS)
+def limited(run: Run, count: int = 3, pause: float = 0.01) -> dict[str, Any]:
+    """Work of which only so many runs may be at once, over all workers."""
+    return steps(run, count, pause)
+
+
+@jobs.job("isolated", max_attempts=3, isolation="process")
+def isolated(run: Run, count: int = 3, pause: float = 0.01) -> dict[str, Any]:
     """Work in a child process."""
-    return threaded(run, steps, pause, fails)
+    return steps(run, count, pause, known=False)
+
+
+@jobs.job("awaiting", max_attempts=3)
+async def awaiting(run: Run, count: int = 3, pause: float = 0.01) -> dict[str, Any]:
+    """Work in the event loop."""
+    for step in range(begin(run) + 1, count + 1):
+        await asyncio.sleep(pause)
+        value = before(run, step, count)
+        await run.acheckpoint(value)
+    return end(run, count)
+
+
+@jobs.job("failing", max_attempts=2)
+def failing(run: Run, count: int = 1, pause: float = 0.0) -> None:
+    """Fail at every attempt."""
+    begin(run)
+    raise ValueError("as planned")
 
 
 @jobs.job("poison")
-def poison(run: Run) -> None:
-    """Take the process that runs it with it."""
+def poison(run: Run, how: str = "exit") -> None:
+    """End the process that it runs in."""
     begin(run)
-    os.kill(os.getpid(), signal.SIGKILL)
+    if how == "exit":
+        os._exit(3)
+    ctypes.string_at(0)

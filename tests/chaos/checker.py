@@ -1,222 +1,279 @@
-"""The checker of invariants: joins the ledger of the handlers, the store and what clients were told. Owns what counts as a breach.
+"""The checker: each invariant of a soak as one function from a History to the list of its violations, in words.
 
-`breaches` gives a line for each, empty when all is well. The numbers are those of the promises (I1 to I26).
+Pure, and never lenient for a slow machine, but for I6, whose bound is a time. What a function cannot know (a reply that
+was lost, a line that a killed process did not write) it takes in favour of the store, so that whatever is reported is
+a violation. `check` runs all of them.
 """
 
 from __future__ import annotations
 
-import json
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+import math
+from collections.abc import Callable, Iterator
+from itertools import pairwise
 
-from milepost import Event, Job, JobManager
+from milepost.core.events import STATUS_KINDS, Event
+from milepost.stores.protocol import Select
+from tests.chaos.history import History, at
+from tests.chaos.ledger import Line
 
 ENDS = ("completed", "failed", "cancelled")
-CLOCK_SKEW = 0.1
-"""Seconds by which the clocks of a handler and of its store may be read apart on one machine."""
+WRITES_OF_A_RUN = ("progress", "stage", "checkpoint", "completed")
+Found = Iterator[str]
 
 
-@dataclass
-class Told:
-    """What clients were told: ids of acknowledged submits, cancels and deletes, and what they asked for."""
-
-    submitted: dict[str, dict[str, Any]] = field(default_factory=dict)
-    cancelled: set[str] = field(default_factory=set)
-    deleted: set[str] = field(default_factory=set)
+def fence_of(event: Event) -> int | None:
+    """The fence of the run that wrote an event: handlers of a soak put it first in their message."""
+    word = (event.message or "").partition(" ")[0]
+    return int(word) if word.isdigit() else None
 
 
-@dataclass
-class History:
-    """All that is known of a soak when it is over."""
-
-    told: Told
-    ledger: list[dict[str, Any]]
-    jobs: dict[str, Job]
-    events: dict[str, list[Event]]
-    counts: Mapping[tuple[str, str], int]
+def _moves(history: History, job_id: str) -> list[Event]:
+    return [event for event in history.feed_of.get(job_id, []) if event.kind in STATUS_KINDS | {"deleted"}]
 
 
-def read_ledger(path: Path) -> list[dict[str, Any]]:
-    """The lines of a ledger, in the order in which they were written."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+def _lives(events: list[Event]) -> Iterator[list[Event]]:
+    """The events of an id, one list for each time that it was created."""
+    life: list[Event] = []
+    for event in events:
+        if event.kind == "created" and life:
+            yield life
+            life = []
+        life.append(event)
+    if life:
+        yield life
 
 
-def collect(manager: JobManager, told: Told, ledger: Path, counts: Mapping[tuple[str, str], int]) -> History:
-    """The history of a soak that has come to rest."""
-    jobs: dict[str, Job] = {}
-    cursor: str | None = None
-    while True:
-        page = manager.find(None, 1000, cursor)
-        jobs.update((job.job_id, job) for job in page.jobs)
-        cursor = page.next_cursor
-        if cursor is None:
-            break
-    events = {job_id: manager.events(job_id, 0, 10_000) for job_id in jobs}
-    return History(told, read_ledger(ledger), jobs, events, counts)
+def i1(history: History) -> Found:
+    """At most one terminal transition for each chain of attempts without an explicit retry or delete."""
+    for job_id in history.feed_of:
+        asked = len(history.did(job_id, "retry", "done", "unknown"))
+        for life in _lives(_moves(history, job_id)):
+            ends = [event for event in life if event.kind in ENDS]
+            if len(ends) > 1 + asked:
+                yield f"{job_id} ended {len(ends)} times with {asked} explicit retries: {_told(ends)}"
+            for before, after in pairwise(life):
+                if before.kind in ENDS and after.kind not in ("retrying", "deleted"):
+                    yield f"{job_id} went on after its end: {_told([before, after])}"
 
 
-def breaches(history: History) -> list[str]:
-    """A line for each breach of an invariant."""
-    found: list[str] = []
-    lines: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for line in history.ledger:
-        lines[line["job"]].append(line)
-    found += _existence(history)
-    found += _counts(history)
+def i2(history: History) -> Found:
+    """A finish is the final status, and the result is the bytes that were sent."""
+    sent: dict[str, list[Line]] = {
+        job_id: [line for line in lines if line["do"] == "end"] for job_id, lines in history.runs_of.items()
+    }
     for job_id, job in history.jobs.items():
-        events = history.events[job_id]
-        for name, problem in (
-            *_ends(job, events, history.told),
-            *_order(job, events),
-            *_fences(job, events, lines[job_id]),
-            *_result(job, lines[job_id]),
-            *_checkpoints(lines[job_id]),
-            *_budgets(job),
-            *_receipt(job, lines[job_id]),
-        ):
-            found.append(f"{name} {job_id} ({job.job_type}, {job.status}): {problem}")
-    return found
+        if job.status == "completed" and job.result not in [line["result"] for line in sent.get(job_id, [])]:
+            yield f"{job_id} has a result that no run sent: {job.result!r}"
+        last = [event for event in _moves(history, job_id) if event.kind != "deleted"]
+        if last and last[-1].status is not None and job.status != last[-1].status:
+            yield f"{job_id} is {job.status}, and its last transition was {_told(last[-1:])}"
 
 
-def _existence(history: History) -> Iterable[str]:
-    told = history.told
-    for job_id in told.submitted.keys() - told.deleted - history.jobs.keys():
-        yield f"I7 {job_id}: acknowledged, and gone"
-    for job_id in history.jobs.keys() - told.submitted.keys():
-        yield f"I8 {job_id}: nobody submitted it"
-    for job_id in told.deleted & history.jobs.keys():
-        yield f"I7 {job_id}: deleted, and back"
+def i3(history: History) -> Found:
+    """After an acknowledged cancel there is no completed, failed or start until an explicit retry."""
+    for job_id in history.calls_of:
+        cancelled = history.did(job_id, "cancel", "done")
+        retried = history.did(job_id, "retry", "done", "unknown")
+        job = history.jobs.get(job_id)
+        if cancelled and not retried and job is not None and job.status != "cancelled":
+            yield f"{job_id} is {job.status} after an acknowledged cancel"
+        if cancelled and job_id in history.feed_of and not any(e.kind == "cancelled" for e in history.feed_of[job_id]):
+            yield f"{job_id}: its cancel was acknowledged and never written"
+        for before, after in pairwise(_moves(history, job_id)):
+            if before.kind == "cancelled" and after.kind in ("running", "completed", "failed"):
+                yield f"{job_id}: {_told([before, after])}"
+            if before.kind == "cancelled" and after.kind == "retrying" and not retried:
+                yield f"{job_id} was taken up again after a cancel, and nobody asked for it"
 
 
-def _counts(history: History) -> Iterable[str]:
-    counted: dict[tuple[str, str], int] = defaultdict(int)
-    for job in history.jobs.values():
-        counted[job.job_type, job.status.value] += 1
-    if dict(counted) != dict(history.counts):
-        yield f"I12: records {dict(counted)}, counters {dict(history.counts)}"
+def i4(history: History) -> Found:
+    """Every accepted write of a run carries the token of the lease that the job has then. Fences only grow."""
+    for job_id, events in history.feed_of.items():
+        current: int | None = None
+        highest = 0
+        for event in events:
+            fence = fence_of(event)
+            if event.kind == "running":
+                current = None
+            elif event.kind in ("checkpoint", "completed") and fence is not None:
+                if current is None and fence <= highest:
+                    yield f"{job_id} v{event.version}: a write under fence {fence} after a lease above {highest} began"
+                elif current is not None and fence != current:
+                    yield f"{job_id} v{event.version}: {event.kind} under fence {fence} while {current} has the lease"
+                current = fence
+                highest = max(highest, fence)
+            elif event.kind in WRITES_OF_A_RUN and current is not None and fence is not None and fence < current:
+                yield f"{job_id} v{event.version}: {event.kind} under fence {fence} while {current} has the lease"
+    yield from _stale_in_ledger(history)
 
 
-Found = Iterable[tuple[str, str]]
+def _stale_in_ledger(history: History) -> Found:
+    """A write that was sent after a later lease had begun, and acknowledged; a result of a lease that was not the last."""
+    for job_id, lines in history.runs_of.items():
+        started = {line["fence"]: line["at"] for line in lines if line["do"] == "start"}
+        sent = {(line["fence"], line["n"]): line["at"] for line in lines if line["do"] == "step"}
+        for line in lines:
+            when = sent.get((line["fence"], line.get("n")))
+            if line["do"] == "acked" and when is not None:
+                late = [fence for fence, begun in started.items() if fence > line["fence"] and begun < when]
+                if late:
+                    yield f"{job_id}: a checkpoint under fence {line['fence']} was acknowledged after {late} had begun"
+        job = history.jobs.get(job_id)
+        if job is not None and job.status == "completed" and isinstance(job.result, dict) and started:
+            fence = job.result.get("fence", 0)
+            if fence < max(started):
+                yield f"{job_id} was completed under fence {fence}, and {max(started)} had begun"
 
 
-def _ends(job: Job, events: Sequence[Event], told: Told) -> Found:
-    ends = [event for event in events if event.kind in ENDS]
-    if not job.is_terminal:
-        yield "I22", "has not come to rest"
-    if len(ends) != (1 if job.is_terminal else 0):
-        yield "I1", f"{len(ends)} ends: {[event.kind for event in ends]}"
-    if job.is_terminal and ends and ends[-1].kind != job.status:
-        yield "I2", f"its last end was {ends[-1].kind}"
-    if job.job_id in told.cancelled:
-        if job.status != "cancelled":
-            yield "I3", "its cancel was acknowledged"
-        elif any(
-            event.kind in ("running", "retrying", "released") and event.version > ends[0].version for event in events
-        ):
-            yield "I3", "something followed its cancel"
-    if job.status == "cancelled" and (job.receipt is None or job.receipt.confirmed is None):
-        yield "I26", "its receipt is open still"
+def i5(history: History) -> Found:
+    """Never two leases for one job; running under a worker if and only if there is one."""
+    for job_id in history.feed_of:
+        for before, after in pairwise(_moves(history, job_id)):
+            if before.kind == after.kind == "running":
+                yield f"{job_id} was started twice without an end between: {_told([before, after])}"
+    for job_id, lines in history.runs_of.items():
+        fences = [(line["fence"], line["pid"]) for line in lines if line["do"] == "start"]
+        if len(fences) != len(set(fences)) or len({fence for fence, _ in fences}) != len(fences):
+            yield f"{job_id}: two runs under one fence: {fences}"
+    for job_id, job in history.jobs.items():
+        leased = "token" in job.record
+        if leased is not (job.status == "running"):
+            yield f"{job_id} is {job.status} {'with' if leased else 'without'} a lease"
 
 
-def _order(job: Job, events: Sequence[Event]) -> Found:
-    versions = [event.version for event in events]
-    if versions != sorted(set(versions)):
-        yield "I11", f"versions out of order: {versions}"
-    if versions and versions[-1] > job.version:
-        yield "I11", f"an event of version {versions[-1]} beyond the record's {job.version}"
-    reached = 0.0
-    for event in events:
-        if event.kind == "running":
-            reached = 0.0
-        if event.progress is not None and event.kind not in ("retrying", "released"):
-            if event.progress < reached:
-                yield "I9", f"progress went from {reached} to {event.progress} at version {event.version}"
-            reached = event.progress
-    if job.started_at is not None and job.started_at < job.created_at:
-        yield "I10", "started before it was created"
-    if job.completed_at is not None and job.started_at is not None and job.completed_at < job.started_at:
-        yield "I10", "ended before it started"
-    if (job.completed_at is not None) != job.is_terminal:
-        yield "I10", "completed_at does not go with its status"
+def i6(history: History) -> Found:
+    """The runs of a dead worker are found within the lease and the sweep, from when the store can be reached."""
+    for pid, killed in history.deaths:
+        for job_id, events in history.feed_of.items():
+            moves = [event for event in events if event.kind in STATUS_KINDS | {"deleted"}]
+            for event, after in pairwise([*moves, None]):
+                if event is None or event.kind != "running" or at(event) > killed or not _ran_in(event, pid):
+                    continue
+                away = sum(to - since + history.patience for since, to in history.outages if to > killed)
+                found = at(after) if after is not None else math.inf
+                if found > killed + history.patience + away:
+                    yield f"{job_id}: its worker {pid} died, and it was found after {(found - killed) / 1e6:.1f} s"
 
 
-def _fences(job: Job, events: Sequence[Event], lines: Sequence[dict[str, Any]]) -> Found:
-    """What a run wrote is accepted only between its own start and the next one."""
-    begun = [line["fence"] for line in lines if line["what"] == "began"]
-    if len(begun) != len(set(begun)):
-        yield "I5", f"a fence began twice: {begun}"
-    starts = sum(event.kind == "running" for event in events)
-    if len(begun) > starts:
-        yield "I5", f"{len(begun)} runs began, {starts} starts are on record"
-    current, oldest = 0, 0
-    for event in events:
-        if event.kind == "running":
-            oldest, current = current, 0
-        said = (event.message or "").split()
-        if event.kind in ("progress", "stage", "checkpoint") and said[:1] == ["fence"]:
-            fence = int(said[1])
-            if current and fence != current:
-                yield "I4", f"version {event.version} is of fence {fence}, in the run of fence {current}"
-            if fence <= oldest:
-                yield "I4", f"version {event.version} is of fence {fence}, after one of fence {oldest} had gone"
-            current = fence
+def _ran_in(event: Event, pid: int) -> bool:
+    return str(event.data.get("worker", "")).split(":")[1:2] == [str(pid)]
 
 
-def _result(job: Job, lines: Sequence[dict[str, Any]]) -> Found:
-    if job.status != "completed":
-        return
-    returned = [line["result"] for line in lines if line["what"] == "returned"]
-    if job.result not in returned:
-        yield "I2", f"its result {job.result} was returned by no run: {returned}"
-    newest = max((line["fence"] for line in lines if line["what"] == "began"), default=0)
-    if isinstance(job.result, dict) and job.result["fence"] != newest:
-        yield "I4", f"its result is of fence {job.result['fence']}, a run of fence {newest} had begun"
+def i7(history: History) -> Found:
+    """Every acknowledged job exists until it is deleted."""
+    for job_id in history.calls_of:
+        deleted = history.did(job_id, "delete", "asked", "done", "unknown")
+        if history.did(job_id, "submit", "done") and not deleted and job_id not in history.jobs:
+            yield f"{job_id} was acknowledged and is lost"
+        if history.did(job_id, "delete", "done") and not _again(history, job_id) and job_id in history.jobs:
+            yield f"{job_id} was deleted and is there"
 
 
-def _checkpoints(lines: Sequence[dict[str, Any]]) -> Found:
-    """A run is given the last acknowledged checkpoint of those before it, or a later one."""
-    acknowledged: dict[int, int] = defaultdict(int)
-    for line in lines:
-        if line["what"] == "checkpoint":
-            acknowledged[line["fence"]] = max(acknowledged[line["fence"]], line["step"])
-    for line in lines:
-        if line["what"] == "began":
-            before = max((step for fence, step in acknowledged.items() if fence < line["fence"]), default=0)
-            if line["given"] < before:
-                yield "I16", f"the run of fence {line['fence']} was given {line['given']}, {before} was acknowledged"
+def _again(history: History, job_id: str) -> bool:
+    return len(history.did(job_id, "submit", "asked")) > 1
 
 
-def _budgets(job: Job) -> Found:
-    if job.attempt > job.max_attempts:
-        yield "I15", f"attempt {job.attempt} of {job.max_attempts}"
-    if job.crashes > 3:
-        yield "I15", f"{job.crashes} crashes"
-    if (
-        job.job_type == "poison"
-        and job.status == "failed"
-        and job.failure is not None
-        and job.failure.kind != "crash_loop"
-    ):
-        yield "I15", f"poison ended as {job.failure.kind}"
-    if (
-        job.job_type != "poison"
-        and job.failure is not None
-        and job.failure.kind == "crash_loop"
-        and job.status == "failed"
-    ):
-        yield "I15", "an innocent job ended as crash_loop"
+def i8(history: History) -> Found:
+    """No job exists, and none ran, that nobody submitted."""
+    submitted = {line["job"] for line in history.calls if line["do"] == "submit" and line["phase"] == "asked"}
+    for job_id in {*history.jobs, *history.runs_of, *history.feed_of} - submitted:
+        yield f"{job_id} was submitted by nobody"
+    for job_id in history.calls_of:
+        refused = history.did(job_id, "submit", "refused")
+        if refused and not history.did(job_id, "submit", "done", "unknown") and job_id in history.jobs:
+            yield f"{job_id} was refused and is there"
 
 
-def _receipt(job: Job, lines: Sequence[dict[str, Any]]) -> Found:
-    receipt = job.receipt
-    if receipt is None or not receipt.confirmed or receipt.stopped_at is None:
-        return
-    newest = max((line["fence"] for line in lines), default=0)
-    after = [
-        line for line in lines if line["at"] > receipt.stopped_at.timestamp() + CLOCK_SKEW and line["fence"] == newest
-    ]
-    if after and job.status == "cancelled":
-        yield "I26", f"confirmed as stopped ({receipt.how}), and did {after[0]['what']} afterwards"
+def i9(history: History) -> Found:
+    """Progress is monotone within an attempt, finite, in [0, 1]."""
+    for job_id, events in history.feed_of.items():
+        reached = 0.0
+        for event in events:
+            if event.kind in ("running", "retrying", "released", "created"):
+                reached = 0.0
+            value = event.progress
+            if value is None:
+                continue
+            if not (math.isfinite(value) and 0.0 <= value <= 1.0):
+                yield f"{job_id} v{event.version}: progress {value}"
+            elif value < reached:
+                yield f"{job_id} v{event.version}: progress went from {reached} to {value}"
+            else:
+                reached = value
+
+
+def i10(history: History) -> Found:
+    """created <= started <= completed, each set exactly when the status says so."""
+    for job_id, job in history.jobs.items():
+        times = [time for time in (job.created_at, job.started_at, job.completed_at) if time is not None]
+        if times != sorted(times):
+            yield f"{job_id}: its times go back: {times}"
+        if (job.completed_at is not None) is not job.is_terminal:
+            yield f"{job_id} is {job.status} with completed_at {job.completed_at}"
+        if job.status in ("running", "completed") and job.started_at is None:
+            yield f"{job_id} is {job.status} and never started"
+        if job.status == "pending" and job.started_at is not None:
+            yield f"{job_id} is pending and has started"
+
+
+def i11(history: History) -> Found:
+    """Event sequences have no gaps as written; the record keeps every lifecycle and checkpoint event, in order."""
+    for job_id, events in history.feed_of.items():
+        for life in _lives(events):
+            versions = [event.version for event in life]
+            if versions != list(range(1, len(versions) + 1)):
+                yield f"{job_id}: versions {versions}"
+    for job_id, job in history.jobs.items():
+        life = [*_lives(history.feed_of.get(job_id, []))][-1:]
+        written = [event.version for event in (life[0] if life else []) if event.kind in STATUS_KINDS | {"checkpoint"}]
+        kept = [
+            event.version for event in history.events.get(job_id, []) if event.kind in STATUS_KINDS | {"checkpoint"}
+        ]
+        if history.feed and written != kept:
+            yield f"{job_id}: wrote the events {written} and keeps {kept}"
+        if life and life[0][-1].version != job.version:
+            yield f"{job_id}: its version is {job.version}, and its last event {life[0][-1].version}"
+
+
+def i12(history: History) -> Found:
+    """Indexes equal records, both ways, and counters equal cardinalities; a walk shows each job once (I13, I14)."""
+    for index in history.indexes:
+        expected = {job_id for job_id, job in history.jobs.items() if _matches(index.select, job)}
+        if len(set(index.ids)) != len(index.ids):
+            yield f"{index.select}: a walk shows a job twice"
+        if set(index.ids) != expected:
+            yield f"{index.select}: shows {sorted(set(index.ids) ^ expected)[:5]} and should not, or the other way"
+        if index.count is not None and index.count != len(expected):
+            yield f"{index.select}: counts {index.count} of {len(expected)}"
+        order = [
+            (int(history.jobs[job_id].record["created"]), job_id) for job_id in index.ids if job_id in history.jobs
+        ]
+        if order != sorted(order, reverse=True):
+            yield f"{index.select}: is out of order"
+
+
+def _matches(select: Select, job: object) -> bool:
+    record = job.record  # type: ignore[attr-defined]
+    labels = record.get("labels", "").split("\x1f")
+    return (
+        (not select.types or record["type"] in select.types)
+        and (not select.statuses or record["status"] in select.statuses)
+        and all(f"{name}={value}" in labels for name, value in select.labels)
+        and (not select.stalled or bool(record.get("stalled")))
+    )
+
+
+def _told(events: list[Event]) -> str:
+    return ", ".join(f"v{event.version} {event.kind}" for event in events)
+
+
+def check(history: History) -> list[str]:
+    """Every violation of every invariant, with its number."""
+    from tests.chaos.checker_runs import RUN_CHECKS
+
+    checks: dict[str, Callable[[History], Found]] = {**CHECKS, **RUN_CHECKS}
+    return [f"{name}: {violation}" for name, one in checks.items() for violation in one(history)]
+
+
+CHECKS = {"I1": i1, "I2": i2, "I3": i3, "I4": i4, "I5": i5, "I6": i6, "I7": i7, "I8": i8, "I9": i9, "I10": i10,
+          "I11": i11, "I12": i12}  # fmt: skip

@@ -1,171 +1,223 @@
-"""The soak: real worker processes with short leases, killed and frozen at random, while clients submit, cancel and delete.
+"""The soak: clients, worker processes and faults on one store, until every job has ended; then a History to check.
 
-Owns the weather. Everything is drawn from one seed, which is printed; what the workers do under it is the checker's.
+Owns the order of things and the counts. Its choices come from one seed; how processes interleave does not. It ends by
+itself: when every job has ended, or at a deadline that scales with the machine, which the checker then reports.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
-import signal
-import subprocess
-import sys
+import tempfile
+import threading
 import time
-from contextlib import suppress
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from milepost import Jobs, Settings
-from milepost.core.errors import Refused
+from milepost.core.errors import StoreError
+from milepost.core.events import Event
 from milepost.stores.driving import drive
-from tests.chaos.checker import History, Told, collect
+from milepost.tracking.sweeper import Sweeper
+from tests.chaos.application import SLOTS
+from tests.chaos.calibration import calibrate
+from tests.chaos.client import Client
+from tests.chaos.faults import Faults
+from tests.chaos.history import History, look
+from tests.chaos.ledger import Ledger, read
+from tests.chaos.place import Place
+from tests.chaos.processes import Workers
 
-ROOT = Path(__file__).resolve().parents[2]
-LEASE, SWEEP, GRACE = 0.5, 0.1, 0.5
-PROGRAM = (
-    "from tests.chaos.application import jobs; from milepost.worker import run_worker; "
-    "raise SystemExit(run_worker(jobs, concurrency=6))"
-)
+NAMESPACE = "soak"
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How much of each."""
+class Targets:
+    """How much of everything. `lost`: replies. `restarts`: of Redis; on SQLite locks held for 3 s, and `commits`: kills in one."""
 
     jobs: int = 400
-    workers: int = 3
+    workers: int = 4
     kills: int = 12
-    zombies: int = 4
-    drains: int = 4
-    cancels: int = 40
-    deletes: int = 20
-    poison: int = 3
+    zombies: int = 3
+    lost: int = 15
+    restarts: int = 2
+    commits: int = 4
+    cancels: int = 60
+    deletes: int = 30
+    poison: int = 4
     isolated: float = 0.05
-    rest_seconds: float = 240.0
+
+    def times(self, factor: float) -> Targets:
+        """The same mix, larger or smaller."""
+        scaled = {k: max(1, round(v * factor)) for k, v in asdict(self).items() if k not in ("workers", "isolated")}
+        return replace(self, **scaled)
+
+
+@dataclass
+class Outcome:
+    """What came of a soak."""
+
+    seed: int
+    store: str
+    history: History
+    counts: Counter[str]
+    seconds: float
+
+    def __str__(self) -> str:
+        told = ", ".join(f"{name} {count}" for name, count in sorted(self.counts.items()))
+        return f"{self.store}, seed {self.seed}, {self.seconds:.0f} s: {told}"
 
 
 class Soak:
-    """One soak on one store."""
+    """One soak on one store: `Soak("redis", Targets(), seed=1).run()`."""
 
-    def __init__(self, url: str, namespace: str, folder: Path, plan: Plan, seed: int) -> None:
-        self.plan = plan
-        self.random = random.Random(seed)
-        self.ledger = folder / "ledger.jsonl"
-        self.told = Told()
-        self.did = {"kills": 0, "zombies": 0, "drains": 0, "cancels": 0, "deletes": 0}
-        self._processes: list[subprocess.Popen[bytes]] = []
-        self._environment = {
-            **os.environ,
-            "MILEPOST_URL": url,
-            "MILEPOST_NAMESPACE": namespace,
-            "MILEPOST_LEASE": str(LEASE),
-            "MILEPOST_SWEEP": str(SWEEP),
-            "MILEPOST_GRACE": str(GRACE),
-            "MILEPOST_PULSE": "0.05",
-            "LEDGER": str(self.ledger),
-            "PYTHONPATH": str(ROOT),
-        }
-        options = Settings(namespace=namespace, lease=LEASE, sweep=SWEEP, grace=GRACE, pulse=0.05)
-        self.client = Jobs(url, options=options)
+    def __init__(self, kind: str, targets: Targets, seed: int, *, removed: str = "") -> None:
+        self.kind = kind
+        self.targets = targets
+        self.seed = seed
+        self.scale = calibrate()
+        self.lease = 0.5 * self.scale
+        self._removed = removed
+        self._feed: list[Event] = []
+        self._over = threading.Event()
 
-    def run(self) -> History:
-        """Submit, disturb, wait for rest; what is known then."""
+    def run(self) -> Outcome:
+        """Run it to its end."""
+        began = time.monotonic()
+        with tempfile.TemporaryDirectory(prefix="soak-") as folder, Place(self.kind, Path(folder)) as place:
+            self.place = place
+            self.ledger_path = Path(folder) / "ledger"
+            self.settings = Settings(
+                namespace=NAMESPACE, lease=self.lease, sweep=self.lease / 4, pulse=self.lease / 10, grace=self.lease * 2
+            )
+            self.ledger = Ledger(self.ledger_path)
+            # This process neither claims nor sweeps while the soak is on: what it sees is what workers have done.
+            self.direct = Jobs(place.direct_url, options=self.settings)
+            follower = threading.Thread(target=self._follow, name="chaos-follower")
+            follower.start()
+            try:
+                history, counts = self._busy(place)
+            finally:
+                self._over.set()
+                follower.join()
+                self.direct.close()
+                self.ledger.close()
+        return Outcome(self.seed, place.version, history, counts, time.monotonic() - began)
+
+    def _busy(self, place: Place) -> tuple[History, Counter[str]]:
+        rng = random.Random(self.seed)
+        workers = Workers(self._environment(place), self.targets.workers)
+        through = Jobs(place.url, options=self.settings)
+        client = Client(through, self.ledger, self.targets, random.Random(rng.random()), self.lease)
+        faults = Faults(self.targets, place, workers, random.Random(rng.random()), self.lease, client.progress)
         try:
-            for _ in range(self.plan.workers):
-                self._start()
-            self._weather()
-            self._wait_for_rest()
-            counts = {pair: count for pair, count in drive(self.client.store.counts()).items() if count}
-            return collect(self.client, self.told, self.ledger, counts)
+            workers.start_all()
+            client.start()
+            faults.run(until=self._deadline())
+            client.join()
+            self._wait_for_the_end(workers, self._deadline())
+            workers.drain(60 * self.scale)
         finally:
-            for process in self._processes:
-                with suppress(ProcessLookupError):
-                    process.send_signal(signal.SIGCONT)
-                    process.kill()
-                process.wait()
-            self.client.close()
+            client.stop()
+            workers.kill_all()
+            through.close()
+        self._settle()
+        history = self._history(workers, faults)
+        counts = faults.counts + client.counts + Counter(job.status.value for job in history.jobs.values())
+        counts["runs"] = sum(line["do"] == "start" for line in history.runs)
+        counts["events"] = len(history.feed)
+        loops = [job for job in history.jobs.values() if job.failure is not None and job.failure.kind == "crash_loop"]
+        counts["crash loops"] = len(loops)
+        return history, counts
 
-    def _start(self) -> subprocess.Popen[bytes]:
-        process = subprocess.Popen([sys.executable, "-c", PROGRAM], env=self._environment, cwd=ROOT)
-        self._processes.append(process)
-        return process
+    def _environment(self, place: Place) -> dict[str, str]:
+        values = self.settings
+        return {
+            **os.environ,
+            "MILEPOST_URL": place.url,
+            "MILEPOST_NAMESPACE": NAMESPACE,
+            "MILEPOST_LEASE": str(values.lease),
+            "MILEPOST_SWEEP": str(values.sweep),
+            "MILEPOST_PULSE": str(values.pulse),
+            "MILEPOST_GRACE": str(values.grace),
+            "CHAOS_LEDGER": str(self.ledger_path),
+            "CHAOS_FAILPOINTS": str(place.failpoints),
+            "CHAOS_REMOVED": self._removed,
+            "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
+        }
 
-    def _alive(self) -> list[subprocess.Popen[bytes]]:
-        return [process for process in self._processes if process.poll() is None]
+    def _deadline(self) -> float:
+        return time.monotonic() + (60 + 0.15 * self.targets.jobs + 2 * self.targets.kills) * self.scale
 
-    def _weather(self) -> None:
-        plan = self.plan
-        acts = (
-            ["submit"] * plan.jobs + ["poison"] * plan.poison + ["kill"] * plan.kills + ["freeze"] * plan.zombies
-            + ["drain"] * plan.drains + ["cancel"] * plan.cancels + ["delete"] * plan.deletes
-        )  # fmt: skip
-        self.random.shuffle(acts)
-        for act in acts:
-            getattr(self, f"_{act}")()
-            for _ in range(plan.workers - len(self._alive())):
-                self._start()
+    # --- the feed ---
 
-    def _submit(self, job_type: str | None = None) -> None:
-        draw = self.random
-        chosen = job_type or (
-            "isolated" if draw.random() < self.plan.isolated else draw.choice(["threaded", "awaited"])
-        )
-        asked = {"steps": draw.randint(1, 12), "pause": round(draw.uniform(0.005, 0.08), 3), "fails": 0.01}
-        job = self.client.enqueue(chosen, {} if chosen == "poison" else asked, max_attempts=4)
-        self.told.submitted[job.job_id] = asked
+    def _follow(self) -> None:
+        """Read every event from the first one on, over outages."""
+        position: str | None = "0"
+        with contextlib.closing(Jobs(self.place.direct_url, options=self.settings)) as jobs:
+            while True:
+                last = self._over.is_set()
+                try:
+                    found = drive(jobs.store.feed(position, limit=1000))
+                except StoreError:
+                    self._over.wait(0.05)
+                    continue
+                if found.lost:
+                    raise RuntimeError("the follower fell behind the feed")
+                self._feed += found.events
+                position = found.position
+                if not found.events:
+                    if last:
+                        return
+                    self._over.wait(0.05)
 
-    def _poison(self) -> None:
-        self._submit("poison")
+    # --- the end ---
 
-    def _kill(self) -> None:
-        self._pause_for_work()
-        victim = self.random.choice(self._alive() or [self._start()])
-        victim.kill()
-        victim.wait()
-        self.did["kills"] += 1
-
-    def _drain(self) -> None:
-        victim = self.random.choice(self._alive() or [self._start()])
-        victim.send_signal(signal.SIGTERM)
-        self.did["drains"] += 1
-
-    def _freeze(self) -> None:
-        """Past its lease, and back: a zombie."""
-        self._pause_for_work()
-        victim = self.random.choice(self._alive() or [self._start()])
-        victim.send_signal(signal.SIGSTOP)
-        time.sleep(LEASE * 3)
-        victim.send_signal(signal.SIGCONT)
-        self.did["zombies"] += 1
-
-    def _pause_for_work(self) -> None:
-        time.sleep(self.random.uniform(0.1, 0.6))
-
-    def _cancel(self) -> None:
-        victims = list(self.told.submitted.keys() - self.told.deleted - self.told.cancelled)
-        if not victims:
-            return
-        job_id = self.random.choice(sorted(victims)[-60:])
-        with suppress(Refused):
-            self.client.cancel_job(job_id, "by the soak")
-            self.told.cancelled.add(job_id)
-            self.did["cancels"] += 1
-
-    def _delete(self) -> None:
-        victims = list(self.told.submitted.keys() - self.told.deleted - self.told.cancelled)
-        if victims:
-            job_id = self.random.choice(sorted(victims)[-60:])
-            self.client.delete_job(job_id)
-            self.told.deleted.add(job_id)
-            self.did["deletes"] += 1
-
-    def _wait_for_rest(self) -> None:
-        """Until nothing is pending, running or stopping any more."""
-        deadline = time.monotonic() + self.plan.rest_seconds
+    def _wait_for_the_end(self, workers: Workers, deadline: float) -> None:
         while time.monotonic() < deadline:
-            for _ in range(self.plan.workers - len(self._alive())):
-                self._start()
-            waiting = sum(self.client.count_jobs(status=status) for status in ("pending", "running"))
-            if not waiting and not drive(self.client.store.stoppings()):
-                return
+            workers.replace_dead()
+            with contextlib.suppress(StoreError):
+                counts = drive(self.direct.store.counts())
+                if not any(n for (_, status), n in counts.items() if status in ("pending", "running")):
+                    return
             time.sleep(0.1)
+
+    def _settle(self) -> None:
+        """Sweep until no stopping lease is left: lease and sweep, twice, as I22 allows."""
+        sweeper = Sweeper(self.direct.store, self.settings, self.direct.ttl)
+        for _ in range(20):
+            with contextlib.suppress(StoreError):
+                drive(sweeper.sweep())
+                if not drive(self.direct.store.stoppings()):
+                    return
+            time.sleep(self.lease / 2)
+
+    def _history(self, workers: Workers, faults: Faults) -> History:
+        self._over.set()
+        for thread in threading.enumerate():
+            if thread.name == "chaos-follower":
+                thread.join()
+        lines = read(self.ledger_path)
+        history = History(
+            runs=[line for line in lines if "fence" in line],
+            calls=[line for line in lines if "phase" in line],
+            feed=self._feed,
+            children=workers.left(),
+            limits={"limited": SLOTS},
+            deaths=faults.deaths,
+            outages=faults.outages,
+            patience=round((4 * self.lease + 10 * self.scale) * 1_000_000),
+        )
+        return look(history, self.direct.store)
+
+
+def told(outcome: Outcome, violations: list[str]) -> str:
+    """The outcome in words, for a report."""
+    most = 40
+    shown: list[Any] = [str(outcome), *(f"  {line}" for line in violations[:most])]
+    if len(violations) > most:
+        shown.append(f"  and {len(violations) - most} more")
+    return "\n".join(shown)

@@ -1,0 +1,22 @@
+"""How slow this machine is just now: what deadlines are multiplied with. Safety checks know nothing of it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+EXPECTED = 0.25
+"""Seconds that an interpreter with milepost's worker takes to start on an idle machine of the present."""
+MOST = 6.0
+
+
+def calibrate() -> float:
+    """A factor of at least 1: how much longer a worker process takes to start than on an idle machine."""
+    program = "import milepost, milepost.worker.loop, milepost.stores.sqlite"
+    spent = []
+    for _ in range(2):
+        began = time.monotonic()
+        subprocess.run([sys.executable, "-c", program], check=True)
+        spent.append(time.monotonic() - began)
+    return min(MOST, max(1.0, min(spent) / EXPECTED))

@@ -1,0 +1,148 @@
+"""The invariants of budgets, checkpoints, limits, times, receipts and leftovers: the second half of the checker."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from itertools import pairwise
+
+from milepost.core.events import STATUS_KINDS
+from tests.chaos.history import History, at
+
+CRASH_BUDGET = 3
+Found = Iterator[str]
+LEAVES = ("completed", "failed", "retrying", "released", "deleted")
+
+
+def i15(history: History) -> Found:
+    """Attempts and crashes stay in budget."""
+    for job_id, job in history.jobs.items():
+        budgets = 1 + len(history.did(job_id, "retry", "done", "unknown"))
+        if job.attempt > job.max_attempts:
+            yield f"{job_id}: attempt {job.attempt} of {job.max_attempts}"
+        if job.crashes > CRASH_BUDGET * budgets:
+            yield f"{job_id}: {job.crashes} crashes with {budgets} budgets of {CRASH_BUDGET}"
+        if job.attempt < 0:
+            yield f"{job_id}: attempt {job.attempt}"
+
+
+def i16(history: History) -> Found:
+    """The checkpoint that a run is given is the last acknowledged one, or a later one that was sent."""
+    for job_id, lines in history.runs_of.items():
+        if len(history.did(job_id, "submit", "asked")) > 1:
+            continue  # the id was used again: a new job begins without
+        sent = {(line["fence"], line["n"]) for line in lines if line["do"] == "step"}
+        acked = [(line["fence"], line["n"]) for line in lines if line["do"] == "acked"]
+        for line in lines:
+            if line["do"] != "start":
+                continue
+            given = line.get("given")
+            have = (given["fence"], given["n"]) if given else (0, 0)
+            due = max((one for one in acked if one[0] < line["fence"]), default=(0, 0))
+            if given and have not in sent:
+                yield f"{job_id}: fence {line['fence']} was given a checkpoint that nobody sent: {have}"
+            if have < due:
+                yield f"{job_id}: fence {line['fence']} was given {have}, and {due} was acknowledged"
+
+
+def i17(history: History) -> Found:
+    """Concurrency and uniqueness limits hold at every instant, in the order of the feed."""
+    types: dict[str, str] = {line["job"]: line["type"] for line in history.calls if "type" in line}
+    keys: dict[str, str] = {line["job"]: line["key"] for line in history.calls if line.get("key")}
+    holders: defaultdict[str, set[str]] = defaultdict(set)
+    active: defaultdict[str, set[str]] = defaultdict(set)
+    for event in history.feed:
+        job_id, queue = event.job_id, types.get(event.job_id, "")
+        if event.kind == "running":
+            holders[queue].add(job_id)
+            limit = history.limits.get(queue)
+            if limit is not None and len(holders[queue]) > limit:
+                yield f"{queue}: {len(holders[queue])} leases with a limit of {limit}: {sorted(holders[queue])}"
+        elif event.kind in LEAVES or (event.kind == "cancelled"):
+            holders[queue].discard(job_id)  # a stopping lease may hold on; that is not in the feed
+        if key := keys.get(job_id):
+            if event.kind in ("created", "retrying", "running", "released"):
+                active[key].add(job_id)
+                if len(active[key]) > 1:
+                    yield f"unique key {key}: {sorted(active[key])} at once"
+            elif event.kind in ("completed", "failed", "cancelled", "deleted"):
+                active[key].discard(job_id)
+
+
+def i17_stopping(history: History) -> Found:
+    """A stopping lease keeps its slot, and its job from being started, until its receipt (or its delete) is in the feed."""
+    types: dict[str, str] = {line["job"]: line["type"] for line in history.calls if "type" in line}
+    holders: defaultdict[str, set[str]] = defaultdict(set)
+    stopping: set[str] = set()
+    for event in history.feed:
+        job_id, queue = event.job_id, types.get(event.job_id, "")
+        if event.kind == "running":
+            if job_id in stopping:
+                yield f"{job_id} was started while its last run was still stopping"
+            holders[queue].add(job_id)
+            limit = history.limits.get(queue)
+            if limit is not None and len(holders[queue]) > limit:
+                yield f"{queue}: {sorted(holders[queue])} are live or stopping, with a limit of {limit}"
+        elif event.kind == "cancelled" and event.data.get("stop_confirmed") not in ("0", "1"):
+            stopping.add(job_id)
+        elif event.kind in ("receipt", "deleted") or (event.kind in (*LEAVES, "cancelled") and job_id not in stopping):
+            stopping.discard(job_id)
+            holders[queue].discard(job_id)
+
+
+def _explicit(history: History, job_id: str) -> bool:
+    return bool(history.did(job_id, "retry", "done", "unknown"))
+
+
+def i18(history: History) -> Found:
+    """Nothing starts before `not_before` or after `not_after`."""
+    bounds = {
+        line["job"]: (line.get("not_before"), line.get("not_after"))
+        for line in history.calls
+        if line["do"] == "submit" and (line.get("not_before") or line.get("not_after"))
+    }
+    for job_id, (first, last) in bounds.items():
+        for event in history.feed_of.get(job_id, []):
+            if event.kind == "running" and first is not None and at(event) < first:
+                yield f"{job_id} started {(first - at(event)) / 1e6:.3f} s too early"
+            explicit = _explicit(history, job_id)
+            if event.kind == "running" and last is not None and at(event) > last and not explicit:
+                yield f"{job_id} started {(at(event) - last) / 1e6:.3f} s too late"
+
+
+def i22(history: History) -> Found:
+    """After the faults nothing runs, waits, holds a lease or lives on."""
+    for job_id, job in history.jobs.items():
+        if not job.is_terminal:
+            yield f"{job_id} ({job.job_type}) is {job.status} ({job.waiting_for or 'nothing in its way'})"
+    for job_id, token, _ in history.stoppings:
+        yield f"{job_id}: the stopping lease {token} is left"
+    for process in history.children:
+        yield f"a process is left: {process}"
+
+
+def i26(history: History) -> Found:
+    """A stop that is reported as confirmed was one: the run writes no line afterwards."""
+    for job_id, events in history.feed_of.items():
+        lines = history.runs_of.get(job_id, [])
+        began: int | None = None
+        for event, after in pairwise([*(e for e in events if e.kind in STATUS_KINDS | {"receipt"}), None]):
+            if event is None:
+                continue
+            if event.kind == "running":
+                began = at(event)
+            if event.kind not in ("receipt", "cancelled") or event.data.get("stop_confirmed") != "1" or began is None:
+                continue
+            until = at(after) if after is not None else None
+            starts = {line["fence"]: line["at"] for line in lines if line["do"] == "start"}
+            its = [fence for fence, when in starts.items() if began <= when <= at(event)]
+            for line in lines:
+                late = line["at"] > at(event) and (until is None or line["at"] < until)
+                if its and line["fence"] == max(its) and late:
+                    yield f"{job_id}: fence {line['fence']} wrote {line['do']} after its stop was confirmed"
+        for event in events:
+            if event.data.get("stop_how") == "lease ran out" and event.data.get("stop_confirmed") == "1":
+                yield f"{job_id}: a lease that ran out is reported as a confirmed stop"
+
+
+RUN_CHECKS = {"I15": i15, "I16": i16, "I17": i17, "I17 stopping": i17_stopping, "I18": i18, "I22": i22, "I26": i26}

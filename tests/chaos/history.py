@@ -1,0 +1,113 @@
+"""What is known of a soak when it is over: the ledger, what clients were answered, the feed, and the store as it is.
+
+Owns the form and the look at a store; judges nothing.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TypeVar
+
+from milepost.core.events import Event
+from milepost.core.job import Job
+from milepost.stores.driving import drive
+from milepost.stores.protocol import Position, Select, Store
+from tests.chaos.ledger import Line
+
+PAGE = 500
+STATUSES = ("pending", "running", "completed", "failed", "cancelled")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Index:
+    """What one list of the store shows, and what the store counts in it."""
+
+    select: Select
+    ids: tuple[str, ...]
+    count: int | None
+
+
+@dataclass
+class History:
+    """All that the checker looks at. `feed` has every event of the namespace in the order in which they were written."""
+
+    runs: list[Line] = field(default_factory=list)
+    """start, step, acked, end: by handlers, with job and fence."""
+    calls: list[Line] = field(default_factory=list)
+    """submit, cancel, delete, retry: by clients, with job and `phase` asked, done, refused or unknown."""
+    feed: list[Event] = field(default_factory=list)
+    jobs: dict[str, Job] = field(default_factory=dict)
+    events: dict[str, list[Event]] = field(default_factory=dict)
+    indexes: list[Index] = field(default_factory=list)
+    stoppings: list[tuple[str, str, int]] = field(default_factory=list)
+    children: list[str] = field(default_factory=list)
+    """Processes of the soak that are left after its workers have ended."""
+    limits: Mapping[str, int] = field(default_factory=dict)
+    deaths: list[tuple[int, int]] = field(default_factory=list)
+    """SIGKILLs of workers: (pid, when)."""
+    outages: list[tuple[int, int]] = field(default_factory=list)
+    """When the store could not be reached, or written: (from, to)."""
+    patience: int = 0
+    """Microseconds within which the runs of a dead worker must be found, on this machine."""
+
+    @cached_property
+    def feed_of(self) -> dict[str, list[Event]]:
+        """The feed by job."""
+        return _by((event.job_id, event) for event in self.feed)
+
+    @cached_property
+    def runs_of(self) -> dict[str, list[Line]]:
+        """The ledger's lines by job."""
+        return _by((line["job"], line) for line in self.runs)
+
+    @cached_property
+    def calls_of(self) -> dict[str, list[Line]]:
+        """The clients' lines by job."""
+        return _by((line["job"], line) for line in self.calls)
+
+    def did(self, job_id: str, do: str, *phases: str) -> list[Line]:
+        """What clients called for a job, in these phases."""
+        return [line for line in self.calls_of.get(job_id, []) if line["do"] == do and line["phase"] in phases]
+
+
+def look(history: History, store: Store) -> History:
+    """Add what a store holds: every record, its kept events, every index as the store shows it."""
+    history.jobs = {job.job_id: job for job in walk(store, Select())}
+    history.events = {job_id: drive(store.events(job_id)) for job_id in history.jobs}
+    history.stoppings = drive(store.stoppings())
+    types = sorted({job.job_type for job in history.jobs.values()})
+    labels = sorted({pair for job in history.jobs.values() for pair in job.labels.items()})
+    selects = [Select(), Select(stalled=True)]
+    selects += [Select(types=(kind,), statuses=(status,)) for kind in types for status in STATUSES]
+    selects += [Select(labels=(pair,)) for pair in labels]
+    history.indexes = [
+        Index(select, tuple(job.job_id for job in walk(store, select)), drive(store.count(select)))
+        for select in selects
+    ]
+    return history
+
+
+def walk(store: Store, select: Select) -> list[Job]:
+    """Every job of a selection, page by page."""
+    found: list[Job] = []
+    after: Position | None = None
+    while page := drive(store.select(select, PAGE, after)):
+        found += page
+        after = Position(int(page[-1].record["created"]), page[-1].job_id)
+    return found
+
+
+def at(event: Event) -> int:
+    """When an event was written, by the store's clock, in microseconds."""
+    return round(event.at.timestamp() * 1_000_000) if event.at is not None else 0
+
+
+def _by(pairs: Iterable[tuple[str, T]]) -> dict[str, list[T]]:
+    found: defaultdict[str, list[T]] = defaultdict(list)
+    for key, value in pairs:
+        found[key].append(value)
+    return dict(found)

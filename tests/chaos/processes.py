@@ -1,0 +1,103 @@
+"""The worker processes of a soak. Owns them: starts, kills, freezes and replaces them, and ends no other."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+
+import psutil
+
+from tests.chaos.ledger import now
+
+
+class Workers:
+    """A number of worker processes that is kept up. `frozen` are those under SIGSTOP."""
+
+    def __init__(self, environment: Mapping[str, str], count: int) -> None:
+        self._environment = dict(environment)
+        self._count = count
+        self._lock = threading.Lock()
+        self.alive: list[subprocess.Popen[bytes]] = []
+        self.frozen: list[subprocess.Popen[bytes]] = []
+        self.started = 0
+
+    def start_all(self) -> None:
+        """Bring the number up."""
+        self.replace_dead()
+
+    def replace_dead(self) -> int:
+        """Start a process for each that has ended; how many had."""
+        with self._lock:
+            dead = [process for process in self.alive if process.poll() is not None]
+            for process in dead:
+                self.alive.remove(process)
+            while len(self.alive) < self._count:
+                command = [sys.executable, "-m", "tests.chaos.program"]
+                root = self._environment["PYTHONPATH"]
+                self.alive.append(subprocess.Popen(command, env=self._environment, cwd=root, start_new_session=True))
+                self.started += 1
+            return len(dead)
+
+    def kill(self, process: subprocess.Popen[bytes]) -> tuple[int, int]:
+        """SIGKILL one and start another; its pid, and when."""
+        process.kill()
+        process.wait()
+        killed = (process.pid, now())
+        self.replace_dead()
+        return killed
+
+    def freeze(self, process: subprocess.Popen[bytes]) -> None:
+        """SIGSTOP one; another takes its place in the number."""
+        process.send_signal(signal.SIGSTOP)
+        with self._lock:
+            self.alive.remove(process)
+            self.frozen.append(process)
+
+    def thaw(self, process: subprocess.Popen[bytes]) -> None:
+        """SIGCONT one: it joins the others, and one too many runs for a while."""
+        process.send_signal(signal.SIGCONT)
+        with self._lock:
+            self.frozen.remove(process)
+            self.alive.append(process)
+
+    def drain(self, within: float) -> None:
+        """SIGTERM all, and wait for their ends."""
+        deadline = time.monotonic() + within
+        for process in self.alive:
+            process.terminate()
+        for process in self.alive:
+            try:
+                process.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                continue
+
+    def kill_all(self) -> None:
+        """End whatever is left."""
+        for process in (*self.alive, *self.frozen):
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+
+    def left(self) -> list[str]:
+        """Processes with this soak's ledger in their environment that live on, a second after their workers' end."""
+        deadline = time.monotonic() + 10
+        while (found := self._found()) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return found
+
+    def _found(self) -> list[str]:
+        ledger = self._environment["CHAOS_LEDGER"]
+        found = []
+        for process in psutil.process_iter():
+            try:
+                ours = process.pid != os.getpid() and process.environ().get("CHAOS_LEDGER") == ledger
+                if ours and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(f"{process.pid} {' '.join(process.cmdline())[:120]}")
+            except psutil.Error:
+                continue
+        return found
