@@ -122,14 +122,10 @@ class Dialer:
         self.node = node
         return link
 
-    def node_at(self, address: str) -> Node:
-        """The node of a redirection; without a host it is the one that was dialled last."""
-        host, _, port = address.rpartition(":")
-        return Node(host or (self.node.host if self.node is not None else "localhost"), int(port))
-
     def moved(self, address: str) -> None:
-        """The slot has moved for good: ask that node first from now on."""
-        self._prefer(self.node_at(address))
+        """The slot is at another node, which is asked first from now on; without a host it is the one dialled last."""
+        host, _, port = address.rpartition(":")
+        self._prefer(Node(host or (self.node.host if self.node is not None else "localhost"), int(port)))
 
     def _prefer(self, node: Node) -> None:
         self._known = [node, *(known for known in self._known if known != node)]

@@ -16,12 +16,15 @@ import hiredis
 
 from milepost.core.errors import OutcomeUnknown, StoreError, StoreFull, StoreUnavailable
 from milepost.stores.redis.dialing import Dialer, Target
-from milepost.stores.redis.links import Call, Link, LinkDown, Node, Wires, Word
+from milepost.stores.redis.links import Call, Link, LinkDown, Wires, Word
 from milepost.stores.redis.scripts import Script
 
 REPLY_SECONDS = 5.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.5
-PASSING = frozenset({"LOADING", "TRYAGAIN", "CLUSTERDOWN", "BUSY", "UNBLOCKED"})
+PASSING = frozenset({"LOADING", "TRYAGAIN", "ASK", "CLUSTERDOWN", "BUSY", "UNBLOCKED"})
+"""Answers that pass by themselves. ASK and TRYAGAIN last while the slot of the namespace moves to another node: its keys
+are on two nodes then, and no script can run on either. To be sure of that each script names a key that is there, the
+layout's, and one that never is, the prefix: a node that has only one of them refuses."""
 ELSEWHERE = frozenset({"READONLY", "MASTERDOWN"})
 """Answers of a server that does not take writes: the connection is given up and the master looked for again."""
 
@@ -61,12 +64,13 @@ class Port:
         self._wires = wires
         self._dialer = Dialer(target, wires, prefix)
         self._prefix = prefix
+        self._layout = prefix + b"layout"
         self.connect_budget = connect_budget
         self.retry_budget = retry_budget
 
     async def call(self, script: Script, *args: Word) -> Any:
         """Run one script; its reply."""
-        payload = pack((b"EVALSHA", script.sha, b"1", self._prefix, *args))
+        payload = pack((b"EVALSHA", script.sha, b"2", self._prefix, self._layout, *args))
         try:
             link = await self._wires.take(self._dialer.dial)
         except LinkDown as error:
@@ -144,7 +148,6 @@ class Port:
         replies: list[Any] = [None] * len(calls)
         missing = list(range(len(calls)))
         whole = whole or set()  # those whose text is sent
-        asking: Node | None = None
         answers: list[Any] = []
         if isinstance(before, LinkDown):
             trials.sent = sent
@@ -155,23 +158,18 @@ class Port:
             if not answers:
                 payload = b"".join(self._packed(calls[i], text=i in whole) for i in missing)
                 try:
-                    if asking is None:
-                        link = await self._wires.take(self._dialer.dial)
-                    else:
-                        link = await self._dialer.to(asking)
+                    link = await self._wires.take(self._dialer.dial)
                 except LinkDown as error:
-                    asking = None
                     await self._wires.pause(trials.check(str(error)))
                     continue
                 trials_sent, trials.sent = trials.sent, True
                 try:
-                    answers = await self._talk(link, payload, len(missing), asking is not None)
+                    answers = await self._talk(link, payload, len(missing))
                 except LinkDown as error:
-                    asking = None
                     await self._wires.pause(trials.check(str(error)))
                     continue
                 trials.sent = trials_sent
-            missing, asking, why = self._sort(answers, missing, replies, whole)
+            missing, why = self._sort(answers, missing, replies, whole)
             answers = []
             if not missing:
                 return replies
@@ -180,14 +178,23 @@ class Port:
 
     def _packed(self, call: Call, *, text: bool) -> bytes:
         script, args = call
-        return pack((b"EVAL" if text else b"EVALSHA", script.source if text else script.sha, b"1", self._prefix, *args))
+        return pack(
+            (
+                b"EVAL" if text else b"EVALSHA",
+                script.source if text else script.sha,
+                b"2",
+                self._prefix,
+                self._layout,
+                *args,
+            )
+        )
 
     def _sort(
         self, answers: list[Any], missing: list[int], replies: list[Any], whole: set[int]
-    ) -> tuple[list[int], Node | None, str]:
-        """Keep the replies that are there: which calls to send again, to whom with ASKING, and why after a pause."""
+    ) -> tuple[list[int], str]:
+        """Keep the replies that are there: which calls to send again, and why after a pause."""
         left: list[int] = []
-        asking, why = None, ""
+        why = ""
         for number, answer in zip(missing, answers, strict=True):
             if not isinstance(answer, hiredis.ReplyError):
                 replies[number] = answer
@@ -196,21 +203,14 @@ class Port:
             word = _word(answer)
             if word == "NOSCRIPT":
                 whole.add(number)
-            elif word == "ASK":
-                asking = self._dialer.node_at(str(answer).split()[2])
             elif self._redirected(answer) or word in PASSING | ELSEWHERE:
                 why = str(answer)
             else:
                 raise _error(answer)
-        return left, asking, why
+        return left, why
 
-    async def _talk(self, link: Link, payload: bytes, replies: int, asking: bool) -> list[Any]:
+    async def _talk(self, link: Link, payload: bytes, replies: int) -> list[Any]:
         try:
-            if asking:
-                asked = pack((b"ASKING",))
-                answers = await link.exchange(asked + payload, replies + 1, REPLY_SECONDS)
-                link.close()
-                return answers[1:]
             answers = await link.exchange(payload, replies, REPLY_SECONDS)
         except LinkDown:
             link.close()
@@ -222,7 +222,7 @@ class Port:
         return answers
 
     async def _exchange(self, payload: bytes, replies: int) -> list[Any]:
-        return await self._talk(await self._wires.take(self._dialer.dial), payload, replies, False)
+        return await self._talk(await self._wires.take(self._dialer.dial), payload, replies)
 
     def _redirected(self, reply: Any) -> bool:
         """Whether the answer says that the master is elsewhere; then connections are made anew."""

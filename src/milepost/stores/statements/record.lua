@@ -2,6 +2,8 @@
 -- Knows no status. User JSON is carried as text and never decoded.
 --
 -- KEYS[1]  the prefix of the namespace, `{name}:`; all other keys are built from it and share its hash tag.
+-- KEYS[2]  the key of the layout. The one is never there and the other is: while a Cluster moves their slot from one node
+--          to another, both refuse the script.
 -- ARGV[1]  the latest time of this store that the caller has seen, in microseconds.
 --
 -- j:<id>      a record: a hash of short fields while it lives, at rest one text of `field=value` lines, `c` first.
