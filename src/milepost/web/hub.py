@@ -29,6 +29,8 @@ TICK = 1.0
 LOOK_AGAIN = 15
 """Ticks after which the record of a silent job is looked at itself."""
 CLIENTS_MAX = 20_000
+CLOSE_WITHIN = 0.5
+"""Seconds that clients have at a shutdown to take what was sent to them."""
 ALWAYS = LIFECYCLE_KINDS | {"checkpoint"}
 CATCH_UP, RESET = "catch-up", "reset"
 
@@ -127,8 +129,11 @@ class Hub:
     def close(self) -> None:
         """End every stream, now: the server goes away."""
         self.closing = True
-        for reader in self._readers():
+        readers = self._readers()
+        for reader in readers:
             reader.push(sse.CLOSE)
+            if self._loop is not None and self._loop.is_running():
+                self._loop.call_later(CLOSE_WITHIN, reader.cut)
 
     def close_soon(self) -> None:
         """`close`, from a signal handler or another thread."""

@@ -92,6 +92,11 @@ class Reader:
         self.sending_since = None
         self.heard_at = self.loop.time()
 
+    def cut(self) -> None:
+        """Cut the connection of a client that has not taken what was sent to it."""
+        if self.transport is not None and self.transport.get_write_buffer_size() > 0:
+            self.transport.abort()
+
     def abandon(self) -> None:
         """Give a client up that does not read: its task ends, its connection is cut with what it has not taken."""
         if self.transport is not None:
@@ -104,10 +109,7 @@ async def hold(
     scope: Scope, receive: Receive, send: Send, reader: Reader, write: Callable[[Send], Coroutine[Any, Any, None]]
 ) -> None:
     """Answer with a stream: `write` sends until it has done, the client leaves, or the reader is abandoned."""
-    # Only uvicorn's own callables lead to the connection; behind a middleware a slow reader is closed without a cut.
-    cycle = getattr(send, "__self__", None)
-    transport = getattr(cycle, "transport", None)
-    reader.transport = transport if isinstance(transport, asyncio.Transport) else None
+    reader.transport = transport_of(receive) or transport_of(send)
     await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
     work = reader.loop.create_task(write(send))
     reader.task = work
@@ -123,6 +125,23 @@ async def hold(
         # A connection that breaks while it is written to has ended, like one that is closed.
         if error is not None and not isinstance(error, OSError):
             raise error
+
+
+def transport_of(call: Any, depth: int = 8) -> asyncio.Transport | None:
+    """The connection behind an ASGI callable of uvicorn, also through the functions that middlewares wrap around it.
+
+    ASGI has no word for cutting a connection, and one whose client never reads would hold its memory, and the server's
+    shutdown, for ever. None where it cannot be found: then such a client is closed without a cut.
+    """
+    transport = getattr(getattr(call, "__self__", None), "transport", None)
+    if isinstance(transport, asyncio.Transport):
+        return transport
+    for cell in (getattr(call, "__closure__", None) or ()) if depth else ():
+        inner = cell.cell_contents
+        found = transport_of(inner, depth - 1) if callable(inner) else None
+        if found is not None:
+            return found
+    return None
 
 
 async def _disconnected(receive: Receive) -> None:
