@@ -1,6 +1,6 @@
 """The interface mounted in another framework: any that mounts ASGI applications will do (Litestar, Django's ASGI).
 
-uvicorn starlette_app:app --app-dir examples        the dashboard is at /work/jobs/
+uvicorn starlette_app:app --app-dir examples        the dashboard is at /background/jobs/
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ async def begin(request: Request) -> Response:
 
 
 app = Starlette(
-    routes=[Route("/begin", begin, methods=["POST"]), Mount("/work", interface)],
+    routes=[Route("/begin", begin, methods=["POST"]), Mount("/background", interface)],
     # A mounted application's lifespan is not run by the one around it.
     lifespan=interface.state.milepost.lifespan,
 )

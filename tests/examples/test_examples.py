@@ -74,11 +74,11 @@ def test_background_tasks() -> None:
 
 
 def test_starlette_app() -> None:
-    with running("starlette_app", "/work/api/jobs") as client:
+    with running("starlette_app", "/background/api/jobs") as client:
         job_id = client.post("/begin").text
-        assert client.post(f"/work/api/jobs/{job_id}/cancel").status_code == 200
-        assert ended(client, job_id, "/work")["status"] == "cancelled"
-        assert "../api" in client.get("/work/jobs/").text
+        assert client.post(f"/background/api/jobs/{job_id}/cancel").status_code == 200
+        assert ended(client, job_id, "/background")["status"] == "cancelled"
+        assert "../api" in client.get("/background/jobs/").text
 
 
 def test_remote_client() -> None:
