@@ -144,7 +144,7 @@ class _Ingestion:
     def _load(self, sources: list[Source]) -> list[Version]:
         total = sum(source.size for source in sources)
         loaded: list[Version] = []
-        with self._timed("load"), self._run.stage("Loading", weight=0.03, total=total, unit="byte") as stage:
+        with self._timed("load"), self._run.stage("Loading", weight=0.02, total=total, unit="byte") as stage:
             for source in sources:
                 self._run.progress(message=f"Loading {source.path.name}")
                 read: list[int] = [0]
@@ -175,7 +175,7 @@ class _Ingestion:
     def _chunk(self, loaded: list[Version]) -> list[Version]:
         chunked: list[Version] = []
         total = len(loaded)
-        with self._timed("chunk"), self._run.stage("Chunking", weight=0.1, total=total, unit="document") as stage:
+        with self._timed("chunk"), self._run.stage("Chunking", weight=0.06, total=total, unit="document") as stage:
             for version in loaded:
                 try:
                     chunked.append(drain(chunk_document(self._index, version), lambda _: self._run.check()))
@@ -186,7 +186,7 @@ class _Ingestion:
 
     def _embed(self, chunked: list[Version]) -> None:
         total = sum(version.chunk_count for version in chunked)
-        with self._timed("embed"), self._run.stage("Embedding", weight=0.85, total=total, unit="chunk") as stage:
+        with self._timed("embed"), self._run.stage("Embedding", weight=0.91, total=total, unit="chunk") as stage:
             for group in in_groups(chunked):
                 for done, computed in embed_versions(self._index, group, tick=self._run.check):
                     stage.advance(done)
@@ -206,7 +206,7 @@ class _Ingestion:
 
     def _finish(self) -> None:
         """Do again what another job has overtaken, and clear away what was never finished."""
-        with self._timed("persist"), self._run.stage("Persisting", weight=0.02, unit="document") as stage:
+        with self._timed("persist"), self._run.stage("Persisting", weight=0.01, unit="document") as stage:
             for source in self._again:
                 self._do_again(source)
                 stage.advance(1)

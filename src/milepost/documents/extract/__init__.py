@@ -29,8 +29,12 @@ class Extractor(Protocol):
     """Finds entities and relations in chunks.
 
     `configuration` names everything that changes what is found: chunks are extracted
-    once for each. `warnings` are for the job's result.
+    once for each. `warnings` are for the job's result. `load_seconds` and `chunk_seconds`
+    are what loading and one chunk take on a usual machine, for the weights of progress.
     """
+
+    load_seconds: float
+    chunk_seconds: float
 
     @property
     def configuration(self) -> str: ...

@@ -35,6 +35,8 @@ class LlmExtractor:
     """Asks a model for the entities of each chunk, several chunks at once."""
 
     warnings: tuple[str, ...] = ()
+    load_seconds: float = 0.0
+    chunk_seconds: float = 1.0
 
     def __init__(
         self,

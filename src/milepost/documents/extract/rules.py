@@ -24,6 +24,8 @@ class RulesExtractor:
     """Capitalised phrases, joined when they share a sentence."""
 
     configuration = "rules-1"
+    load_seconds: float = 0.0
+    chunk_seconds: float = 0.0005
 
     def __init__(self, *, warnings: tuple[str, ...] = ()) -> None:
         self.warnings = warnings
