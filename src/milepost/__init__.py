@@ -77,7 +77,7 @@ _HOMES = {
     "worker.readers": ("Secret",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
-__all__ = ["__version__", *sorted(_HOME_OF)]
+__all__ = ["__version__", *sorted(_HOME_OF)]  # noqa: PLE0604 - the names of the table above are all text
 
 
 def __getattr__(name: str) -> Any:
