@@ -57,7 +57,9 @@ def cluster(start_redis: Callable[..., RedisServer]) -> list[RedisServer]:
 def _knows_all(server: RedisServer) -> bool:
     with server.client() as client:
         info = str(client.execute_command("CLUSTER", "INFO"))
-        return ("cluster_state:ok" in info and "cluster_slots_assigned:16384" in info) or "'cluster_state': 'ok'" in info
+        return (
+            "cluster_state:ok" in info and "cluster_slots_assigned:16384" in info
+        ) or "'cluster_state': 'ok'" in info
 
 
 @pytest.mark.parametrize("namespace", ["a", "b", "c"])

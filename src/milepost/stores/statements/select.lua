@@ -4,7 +4,8 @@
 -- KEYS[1]  the prefix of the namespace
 -- ARGV     the time seen; limit; position (created and id, empty: none); created after and before (empty: none);
 --          whether only stalled ones (1 or 0); the number of types and each; of statuses and each; of labels and each
--- Reply    ids and texts, newest first; then created and id from which to go on, when the script ended before the lists
+-- Reply    ids, when each was created, and texts, newest first; then created and id from which to go on, when the script
+--          ended before the lists
 -- Bound    it looks at most at 5,000 entries and reads at most 1,000 records or 1 MiB
 local arg = 1
 local function shift()
@@ -58,7 +59,7 @@ local low = after and string.format('%.0f', after) or '-inf'
 
 local sources = {}
 for i = 1, #lead do sources[i] = {key = lead[i], at = 1, offset = 0, entries = {}} end
-local chunk = #sources == 1 and math.min(limit + 1, 200) or 16
+local chunk = #sources == 1 and math.min(#asks > 0 and 200 or limit + 1, 200) or 16
 
 -- The next entry of a source that comes after the position.
 local function head(source)
@@ -81,37 +82,48 @@ local function head(source)
   end
 end
 
-local heads = {}
-for i = #sources, 1, -1 do
-  local id, created = head(sources[i])
-  if id then
-    heads[#heads + 1] = {id = id, created = created, source = sources[i]}
-  end
-end
-
 local function newer(a, b)
   return a.created > b.created or (a.created == b.created and a.id > b.id)
 end
+
+local heads = {}
+for i = 1, #sources > 1 and #sources or 0 do
+  local id, created = head(sources[i])
+  if id then heads[#heads + 1] = {id = id, created = created, source = sources[i]} end
+end
 table.sort(heads, newer)
 
--- Take the newest entry and put its source back where it belongs: few lists, so an insertion is cheapest.
-local function pop()
-  local first = heads[1]
-  if not first then return end
-  local id, created, source = first.id, first.created, first.source
-  source.at = source.at + 2
-  first.id, first.created = head(source)
-  if not first.id then
-    table.remove(heads, 1)
-  else
-    local i = 1
-    while heads[i + 1] and newer(heads[i + 1], first) do
-      heads[i] = heads[i + 1]
-      i = i + 1
-    end
-    heads[i] = first
+-- The next entries, newest first. Of several lists the newest head is taken and its list put back where it belongs:
+-- there are few, so an insertion is cheapest.
+local function take(most)
+  local ids, createds, n = {}, {}, 0
+  local only = #sources == 1 and sources[1]
+  while only and n < most do
+    local id, created = head(only)
+    if not id then break end
+    only.at = only.at + 2
+    n = n + 1
+    ids[n], createds[n] = id, created
   end
-  return id, created
+  while n < most do
+    local first = heads[1]
+    if not first then break end
+    n = n + 1
+    ids[n], createds[n] = first.id, first.created
+    first.source.at = first.source.at + 2
+    first.id, first.created = head(first.source)
+    if not first.id then
+      table.remove(heads, 1)
+    else
+      local i = 1
+      while heads[i + 1] and newer(heads[i + 1], first) do
+        heads[i] = heads[i + 1]
+        i = i + 1
+      end
+      heads[i] = first
+    end
+  end
+  return ids, createds
 end
 
 -- Those of a few ids that are in at least one of the keys.
@@ -126,52 +138,40 @@ local function among(ids, keys)
   return found
 end
 
-local reply, n, looked, bytes = {}, 0, 0, 0
+local out, times, texts, n, looked, bytes = {}, {}, {}, 0, 0, 0
 local last_id, last_created
-while n < 2 * limit and looked < 5000 and bytes < 1048576 do
-  local ids, createds = {}, {}
-  local most = #asks > 0 and 100 or math.min(limit - n / 2, 100)
-  while #ids < most do
-    local id, created = pop()
-    if not id then break end
-    ids[#ids + 1], createds[#createds + 1] = id, created
-  end
-  if #ids == 0 then return reply end
+while n < limit and looked < 5000 and bytes < 1048576 do
+  local ids, createds = take(#asks > 0 and 100 or math.min(limit - n, 100))
+  if #ids == 0 then return {out, times, texts} end
   looked = looked + #ids
-  local keys, places = {}, {}
-  local found = {}
-  for i, ask in ipairs(asks) do found[i] = among(ids, ask) end
-  for i = 1, #ids do
-    local all = true
-    for j = 1, #asks do all = all and found[j][i] end
-    if all then
-      keys[#keys + 1] = root .. 'j:' .. ids[i]
-      places[#places + 1] = i
-    end
-  end
-  local texts = #keys > 0 and redis.call('MGET', unpack(keys)) or {}
-  for k = 1, #keys do
-    local i = places[k]
-    local id, text = ids[i], texts[k]
-    if not text then
-      local fields, form = read(id)
-      if form then
-        fields.c = fields.c or string.format('%.0f', createds[i])
-        text = shown(id, fields)
+  if #asks > 0 then
+    local found, kept, kept_createds = {}, {}, {}
+    for i = 1, #asks do found[i] = among(ids, asks[i]) end
+    for i = 1, #ids do
+      local all = true
+      for j = 1, #asks do all = all and found[j][i] end
+      if all then
+        kept[#kept + 1] = ids[i]
+        kept_createds[#kept] = createds[i]
       end
-    elseif string.sub(text, 1, 2) ~= 'c=' then
-      text = 'c=' .. string.format('%.0f', createds[i]) .. '\n' .. text
     end
-    last_id, last_created = id, createds[i]
-    if text then
-      reply[n + 1], reply[n + 2] = id, text
-      n = n + 2
-      bytes = bytes + #text
-      if n >= 2 * limit then return reply end
+    last_id, last_created = ids[#ids], createds[#ids]
+    ids, createds = kept, kept_createds
+  else
+    last_id, last_created = ids[#ids], createds[#ids]
+  end
+  local keys = {}
+  for i = 1, #ids do keys[i] = root .. 'j:' .. ids[i] end
+  local records = #keys > 0 and redis.call('MGET', unpack(keys)) or {}
+  for i = 1, #ids do
+    local record = records[i] or look(ids[i])
+    if record then
+      n = n + 1
+      out[n], times[n], texts[n] = ids[i], createds[i], record
+      bytes = bytes + #record
+      if n == limit then return {out, times, texts} end
     end
   end
-  last_id, last_created = ids[#ids], createds[#ids]
 end
-if n >= 2 * limit or not last_id then return reply end
-reply[n + 1] = {string.format('%.0f', last_created), last_id}
-return reply
+if n >= limit or not last_id then return {out, times, texts} end
+return {out, times, texts, {string.format('%.0f', last_created), last_id}}
