@@ -62,7 +62,7 @@ def _policy() -> Path:
         documents = Path(cache, "unpacked", "usr", "share", "doc", "debian-policy")
         part = corpus.with_name(f"policy-{os.getpid()}")
         part.mkdir()
-        for number, file in enumerate(sorted(documents.rglob("*.html"))):
+        for number, file in enumerate(sorted(path for path in documents.rglob("*.html") if path.is_file())):
             shutil.copyfile(file, part / f"{number:02}-{file.name}")
         part.replace(corpus)
     return corpus

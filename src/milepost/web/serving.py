@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 from milepost.core.errors import InvalidInput, MissingExtra
@@ -54,6 +55,7 @@ def serve(
         application = create_app(
             jobs, auth=chosen, dashboard=dashboard, local_only=is_loopback(host) and not chosen.keyed
         )
+        bring_documents(application)
         if workers:
             application.state.milepost.background.append(lambda site: site.workers(workers))
     config = uvicorn.Config(
@@ -65,6 +67,11 @@ def serve(
         **{"server_header": False, "access_log": False, "lifespan": "on", **options},
     )
     uvicorn.Server(config).run()
+
+
+def bring_documents(application: Any) -> None:
+    """Add the calls about documents. They are a ring further out, so they are asked for by name, here where it is run."""
+    import_module("milepost.documents.routes").attach_documents(application)
 
 
 def has_keys(jobs: Any) -> bool:

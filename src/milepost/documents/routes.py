@@ -1,0 +1,119 @@
+"""What the jobs have made, over HTTP: ``GET /api/documents/search``, ``/neighbours``, ``/entities``, ``/communities``.
+
+Owns these calls and the model that is kept between them. Which database is read is the
+server's to say (`MILEPOST_DOCUMENTS`), never the caller's. Whoever is bound to some jobs
+sees no documents: a document knows no owner.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from fastapi import APIRouter, Depends, FastAPI, Query, Request
+
+from milepost.documents.errors import StoreBusy
+from milepost.documents.searching import Searcher
+from milepost.documents.store import DocumentStore, open_store
+from milepost.web.principals import READ
+from milepost.web.problems import Problem
+from milepost.web.routing import Route
+from milepost.web.site import Site, who
+
+T = TypeVar("T")
+_MISSING = "asking the documents needs more packages: pip install 'milepost[documents]'"
+_TEXT_MAX = 2000
+
+
+def attach_documents(app: FastAPI, *, database: str | Path | None = None) -> None:
+    """Add the calls to an application that `milepost.web.create_app` made; `milepost serve` does so."""
+    app.include_router(create_documents_router(app.state.milepost, database=database))
+
+
+def create_documents_router(site: Site, *, database: str | Path | None = None) -> APIRouter:
+    """The calls as a router, behind the access rules of a site, which `milepost.web.attach` returns."""
+    router = APIRouter(route_class=Route, tags=["documents"], dependencies=[site.gate.need(READ), Depends(_unbound)])
+    library = _Library(database)
+
+    @router.get("/api/documents/search", summary="Chunks by what they mean, best first")
+    def search(
+        q: Annotated[str, Query(min_length=1, max_length=_TEXT_MAX)], k: Annotated[int, Query(ge=1, le=1000)] = 10
+    ) -> dict[str, Any]:
+        return {"hits": [asdict(hit) for hit in library.ask(lambda: library.searcher.search(q, k))]}
+
+    @router.get("/api/documents/entities", summary="Entities by the number of chunks that mention them")
+    def entities(
+        text: Annotated[str, Query(max_length=_TEXT_MAX)] = "", limit: Annotated[int, Query(ge=1, le=1000)] = 50
+    ) -> dict[str, Any]:
+        found = library.ask(lambda: library.store.entities(text=text, limit=limit))
+        return {"entities": [asdict(entity) for entity in found]}
+
+    @router.get("/api/documents/neighbours", summary="What an entity is related to, nearest and heaviest first")
+    def neighbours(
+        entity: Annotated[str, Query(min_length=1, max_length=_TEXT_MAX)],
+        hops: Annotated[int, Query(ge=1, le=4)] = 1,
+        limit: Annotated[int, Query(ge=1, le=1000)] = 50,
+    ) -> dict[str, Any]:
+        found = library.ask(lambda: library.store.neighbours(entity, hops=hops, limit=limit))
+        return {"neighbours": [asdict(neighbour) for neighbour in found]}
+
+    @router.get("/api/documents/communities", summary="Communities of entities or chunks, by level and size")
+    def communities(
+        of: Literal["entities", "chunks"] = "entities",
+        level: Annotated[int | None, Query(ge=0, le=100)] = None,
+        limit: Annotated[int, Query(ge=1, le=1000)] = 50,
+    ) -> dict[str, Any]:
+        found = library.ask(lambda: library.store.communities(of, level=level, limit=limit))
+        return {"communities": [asdict(community) for community in found]}
+
+    return router
+
+
+class _Library:
+    """The store and the model, opened at the first question and kept."""
+
+    def __init__(self, database: str | Path | None) -> None:
+        self._database = database
+        self._lock = threading.Lock()
+        self._store: DocumentStore | None = None
+        self._searcher: Searcher | None = None
+
+    @property
+    def store(self) -> DocumentStore:
+        with self._lock:
+            if self._store is None:
+                self._store = open_store(self._database)
+                self._store.waiting = _refuse
+            return self._store
+
+    @property
+    def searcher(self) -> Searcher:
+        store = self.store
+        with self._lock:
+            if self._searcher is None:
+                self._searcher = Searcher(store)
+            return self._searcher
+
+    def ask(self, question: Callable[[], T]) -> T:
+        """Ask, and turn what may go wrong into an answer."""
+        try:
+            return question()
+        except ValueError as error:
+            raise Problem(422, " ".join(str(error).split())) from None
+        except StoreBusy as busy:
+            raise Problem(503, str(busy), headers={"Retry-After": "5"}) from None
+        except ImportError as missing:
+            raise Problem(501, _MISSING) from missing
+
+
+def _refuse(reason: str) -> None:
+    """A request does not wait until a busy store is free."""
+    raise Problem(503, reason, headers={"Retry-After": "5"})
+
+
+def _unbound(request: Request) -> None:
+    if who(request).bound:
+        raise Problem(403, "the documents are not for keys that are bound to labels or to one job")

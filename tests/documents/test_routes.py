@@ -1,0 +1,85 @@
+"""The documents over HTTP: what is asked is answered, what is wrong is a problem document, and who is bound sees none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import FastAPI, Request
+from fastapi.testclient import TestClient
+
+from milepost import InMemoryJobManager
+from milepost.documents.jobs import HANDLERS
+from milepost.documents.routes import attach_documents, create_documents_router
+from milepost.web import Principal, attach, auth, create_app
+from tests.documents.watched_run import WatchedRun
+from tests.documents.writing import PARAGRAPHS
+
+
+@pytest.fixture
+def database(folder: Path, tmp_path: Path) -> str:
+    (folder / "a.txt").write_text("\n\n".join(PARAGRAPHS))
+    name = str(tmp_path / "documents.db")
+    HANDLERS["ingestion"](WatchedRun(), [str(folder)], database=name, model="hashing:64", chunk_tokens=32)
+    HANDLERS["extraction"](WatchedRun(), database=name, extractor="rules")
+    HANDLERS["clustering"](WatchedRun(), database=name)
+    return name
+
+
+@pytest.fixture
+def client(database: str) -> Iterator[TestClient]:
+    app = create_app(InMemoryJobManager(), auth=auth.none())
+    attach_documents(app, database=database)
+    with TestClient(app) as opened:
+        yield opened
+
+
+def ask(client: TestClient, what: str, **parameters: Any) -> Any:
+    answer = client.get(f"/api/documents/{what}", params=parameters)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def test_what_is_asked_is_answered(client: TestClient) -> None:
+    hits = ask(client, "search", q="notes on the Analytical Engine", k=2)["hits"]
+    assert len(hits) == 2
+    assert "Analytical Engine" in hits[0]["text"]
+    assert hits[0]["score"] >= hits[1]["score"]
+    [ada] = ask(client, "entities", text="lovelace")["entities"]
+    assert ada["name"] == "Ada Lovelace"
+    near = ask(client, "neighbours", entity="Ada Lovelace")["neighbours"]
+    assert "Analytical Engine" in [neighbour["entity"]["name"] for neighbour in near]
+    communities = ask(client, "communities", level=0)["communities"]
+    assert any("ada lovelace" in community["members"] for community in communities)
+
+
+@pytest.mark.parametrize(
+    "query", ["search", "search?q=%20", "search?q=a&k=0", "neighbours?entity=a&hops=9", "communities?of=x"]
+)
+def test_what_is_wrong_is_a_problem_document(client: TestClient, query: str) -> None:
+    answer = client.get(f"/api/documents/{query}")
+    assert answer.status_code == 422
+    assert answer.headers["content-type"].startswith("application/problem+json")
+
+
+def test_an_empty_library_answers_with_nothing(tmp_path: Path) -> None:
+    app = create_app(InMemoryJobManager(), auth=auth.none())
+    attach_documents(app, database=tmp_path / "none.db")
+    with TestClient(app) as client:
+        assert ask(client, "search", q="anything") == {"hits": []}
+        assert ask(client, "communities") == {"communities": []}
+
+
+def test_only_those_who_are_bound_to_nothing_see_documents(database: str) -> None:
+    def known(request: Request) -> Principal:
+        labels = {"tenant": "a"} if request.headers.get("x-tenant") else {}
+        return Principal("somebody", labels=labels)
+
+    app = FastAPI()
+    site = attach(app, InMemoryJobManager(), auth=known)
+    app.include_router(create_documents_router(site, database=database))
+    with TestClient(app) as client:
+        assert ask(client, "entities")["entities"]
+        assert client.get("/api/documents/entities", headers={"x-tenant": "a"}).status_code == 403
