@@ -1,0 +1,70 @@
+"""The picture of the entity graph: labelled, no label on another, the same for the same graph."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from milepost.documents.drawing import HEIGHT, WIDTH, draw_graph
+from milepost.documents.jobs import HANDLERS
+from milepost.documents.store import DocumentStore, open_store
+from tests.documents.watched_run import WatchedRun
+
+SVG = "{http://www.w3.org/2000/svg}"
+NAMES = ["Ada Lovelace", "Charles Babbage", "Alan Turing", "Grace Hopper", "Rock & <Sons>", "Edsger Dijkstra"]
+
+
+@pytest.fixture
+def store(folder: Path, tmp_path: Path) -> DocumentStore:
+    pairs = [f"{one} wrote to {two} from London." for one in NAMES for two in NAMES if one < two]
+    (folder / "a.txt").write_text("\n\n".join(pairs * 2))
+    database = str(tmp_path / "documents.db")
+    HANDLERS["ingestion"](WatchedRun(), [str(folder)], database=database, model="hashing:64", chunk_tokens=32)
+    HANDLERS["extraction"](WatchedRun(), database=database, extractor="rules", embed=False)
+    HANDLERS["clustering"](WatchedRun(), database=database)
+    return open_store(database)
+
+
+def test_every_entity_is_labelled_and_none_covers_another(store: DocumentStore) -> None:
+    picture = draw_graph(store)
+    root = ElementTree.fromstring(picture)
+    labels = [text for group in root.findall(f"{SVG}g") for text in group.findall(f"{SVG}text")]
+    names = [label.text for label in labels]
+    assert "Ada Lovelace" in names
+    assert len(names) == len(set(names)) >= 5
+    boxes = []
+    for label in labels:
+        x, y, size = (float(label.get(name, "")) for name in ("x", "y", "font-size"))
+        half = len(label.text or "") * size * 0.28
+        assert x - half >= 0
+        assert x + half <= WIDTH
+        assert 0 < y < HEIGHT
+        boxes.append((x - half, x + half, y - size * 0.8, y))
+    for at, one in enumerate(boxes):
+        for two in boxes[:at]:
+            assert one[1] <= two[0] or two[1] <= one[0] or one[3] <= two[2] or two[3] <= one[2]
+    assert len(root.findall(f".//{SVG}line")) >= 4
+    assert draw_graph(store) == picture
+    store.close()
+
+
+def test_without_relations_it_says_what_to_do(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "none.db")
+    with pytest.raises(ValueError, match="run extraction first"):
+        draw_graph(store)
+    store.close()
+
+
+def test_the_command_writes_the_file(store: DocumentStore, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "milepost.documents.drawing", str(tmp_path / "a.svg")]
+    done = subprocess.run([*command, str(store)], capture_output=True, text=True, check=True)
+    assert done.stdout == f"The entity graph is drawn in {tmp_path / 'a.svg'}\n"
+    assert re.match(r"<svg ", (tmp_path / "a.svg").read_text())
+    done = subprocess.run([*command, str(tmp_path / "none.db")], capture_output=True, text=True, check=False)
+    assert (done.returncode, "run extraction first" in done.stderr) == (1, True)
+    store.close()
