@@ -37,7 +37,10 @@ class _Unwritten(logging.Handler):
             _unwritten.add(threading.get_ident())
 
 
-logging.getLogger("milepost.tracking").addHandler(_Unwritten())
+_told = logging.getLogger("milepost.tracking")
+_told.addHandler(_Unwritten())
+_told.setLevel(logging.WARNING)  # whatever the rest of the process shows
+_told.propagate = False
 
 
 def begin(run: Run) -> int:
@@ -107,7 +110,7 @@ async def awaiting(run: Run, count: int = 3, pause: float = 0.01) -> dict[str, A
 def failing(run: Run, count: int = 1, pause: float = 0.0) -> None:
     """Fail at every attempt."""
     begin(run)
-    raise ValueError("as planned")
+    raise ValueError(f"as planned, fence {run.fence}")
 
 
 @jobs.job("poison")

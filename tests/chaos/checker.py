@@ -17,13 +17,15 @@ from tests.chaos.history import History, at
 from tests.chaos.ledger import Line
 
 ENDS = ("completed", "failed", "cancelled")
-WRITES_OF_A_RUN = ("progress", "stage", "checkpoint", "completed")
+WRITES_OF_A_RUN = ("progress", "stage", "checkpoint", "completed", "released")
 Found = Iterator[str]
 
 
 def fence_of(event: Event) -> int | None:
-    """The fence of the run that wrote an event: handlers of a soak put it first in their message."""
-    word = (event.message or "").partition(" ")[0]
+    """The fence of the run that wrote an event: handlers of a soak put it first in their message, and last in an error."""
+    error = str(event.data.get("error", ""))
+    said = error.rpartition("fence ")[2] if "fence " in error else event.message or ""
+    word = said.partition(" ")[0]
     return int(word) if word.isdigit() else None
 
 
@@ -95,7 +97,7 @@ def i4(history: History) -> Found:
             fence = fence_of(event)
             if event.kind == "running":
                 current = None
-            elif event.kind in ("checkpoint", "completed") and fence is not None:
+            elif _is_of_its_run(event) and fence is not None:
                 if current is None and fence <= highest:
                     yield f"{job_id} v{event.version}: a write under fence {fence} after a lease above {highest} began"
                 elif current is not None and fence != current:
@@ -105,6 +107,11 @@ def i4(history: History) -> Found:
             elif event.kind in WRITES_OF_A_RUN and current is not None and fence is not None and fence < current:
                 yield f"{job_id} v{event.version}: {event.kind} under fence {fence} while {current} has the lease"
     yield from _stale_in_ledger(history)
+
+
+def _is_of_its_run(event: Event) -> bool:
+    """Whether the fence that an event shows is surely of the run that wrote it, and not one left in the record."""
+    return event.kind in ("checkpoint", "completed") or "fence " in str(event.data.get("error", ""))
 
 
 def _stale_in_ledger(history: History) -> Found:

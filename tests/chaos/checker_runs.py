@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
-from itertools import pairwise
 
-from milepost.core.events import STATUS_KINDS
 from tests.chaos.history import History, at
 
 CRASH_BUDGET = 3
@@ -70,7 +68,10 @@ def i17(history: History) -> Found:
 
 
 def i17_stopping(history: History) -> Found:
-    """A stopping lease keeps its slot, and its job from being started, until its receipt (or its delete) is in the feed."""
+    """A stopping lease keeps its slot, and its job from being started, until its receipt is in the feed.
+
+    Or its delete, or a second cancel of the job while it waits: after these no receipt tells of the stop.
+    """
     types: dict[str, str] = {line["job"]: line["type"] for line in history.calls if "type" in line}
     holders: defaultdict[str, set[str]] = defaultdict(set)
     stopping: set[str] = set()
@@ -85,7 +86,7 @@ def i17_stopping(history: History) -> Found:
                 yield f"{queue}: {sorted(holders[queue])} are live or stopping, with a limit of {limit}"
         elif event.kind == "cancelled" and event.data.get("stop_confirmed") not in ("0", "1"):
             stopping.add(job_id)
-        elif event.kind in ("receipt", "deleted") or (event.kind in (*LEAVES, "cancelled") and job_id not in stopping):
+        elif event.kind in ("receipt", "deleted", "cancelled") or (event.kind in LEAVES and job_id not in stopping):
             stopping.discard(job_id)
             holders[queue].discard(job_id)
 
@@ -103,10 +104,11 @@ def i18(history: History) -> Found:
     }
     for job_id, (first, last) in bounds.items():
         for event in history.feed_of.get(job_id, []):
-            if event.kind == "running" and first is not None and at(event) < first:
+            if event.kind != "running" or _explicit(history, job_id):
+                continue  # an explicit retry clears both
+            if first is not None and at(event) < first:
                 yield f"{job_id} started {(first - at(event)) / 1e6:.3f} s too early"
-            explicit = _explicit(history, job_id)
-            if event.kind == "running" and last is not None and at(event) > last and not explicit:
+            if last is not None and at(event) > last:
                 yield f"{job_id} started {(at(event) - last) / 1e6:.3f} s too late"
 
 
@@ -122,27 +124,28 @@ def i22(history: History) -> Found:
 
 
 def i26(history: History) -> Found:
-    """A stop that is reported as confirmed was one: the run writes no line afterwards."""
+    """A stop that is reported as confirmed was one: the run writes no line afterwards.
+
+    "never started" speaks of an attempt that did not begin, not of a zombie of an earlier one.
+    """
     for job_id, events in history.feed_of.items():
-        lines = history.runs_of.get(job_id, [])
+        starts = [line for line in history.runs_of.get(job_id, []) if line["do"] == "start"]
         began: int | None = None
-        for event, after in pairwise([*(e for e in events if e.kind in STATUS_KINDS | {"receipt"}), None]):
-            if event is None:
-                continue
-            if event.kind == "running":
-                began = at(event)
-            if event.kind not in ("receipt", "cancelled") or event.data.get("stop_confirmed") != "1" or began is None:
-                continue
-            until = at(after) if after is not None else None
-            starts = {line["fence"]: line["at"] for line in lines if line["do"] == "start"}
-            its = [fence for fence, when in starts.items() if began <= when <= at(event)]
-            for line in lines:
-                late = line["at"] > at(event) and (until is None or line["at"] < until)
-                if its and line["fence"] == max(its) and late:
-                    yield f"{job_id}: fence {line['fence']} wrote {line['do']} after its stop was confirmed"
+        stopped: int | None = None
         for event in events:
-            if event.data.get("stop_how") == "lease ran out" and event.data.get("stop_confirmed") == "1":
+            confirmed = event.data.get("stop_confirmed") == "1"
+            if event.data.get("stop_how") == "lease ran out" and confirmed:
                 yield f"{job_id}: a lease that ran out is reported as a confirmed stop"
+            if event.kind == "running":
+                began, stopped = at(event), None
+            elif event.kind == "cancelled":
+                its = [s["fence"] for s in starts if began is not None and began <= s["at"] <= at(event)]
+                stopped = max(its) if its and event.data.get("stop_how") != "never started" else None
+                began = None
+            if event.kind in ("receipt", "cancelled") and confirmed and stopped is not None:
+                for line in history.runs_of[job_id]:
+                    if line["fence"] == stopped and line["at"] > at(event):
+                        yield f"{job_id}: fence {stopped} wrote {line['do']} after its stop was confirmed"
 
 
 RUN_CHECKS = {"I15": i15, "I16": i16, "I17": i17, "I17 stopping": i17_stopping, "I18": i18, "I22": i22, "I26": i26}

@@ -1,0 +1,51 @@
+"""Negative controls: a lifecycle without one of its guards, and the original design, must be found out by the checker."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.chaos.checker import check
+from tests.chaos.original import soak
+from tests.chaos.rehearsal import Rehearsal
+from tests.services import RedisServer
+
+STEPS = 1200
+SEEDS = range(6)
+
+REMOVED = {
+    ("complete", "token"): {"I1", "I3", "I4"},
+    ("checkpoint", "token"): {"I4", "I16"},
+    ("progress", "token"): {"I4", "I9"},
+    ("fail", "token"): {"I4"},
+    ("release", "token"): {"I4"},
+    ("start", "free"): {"I17 stopping"},
+    ("start", "due"): {"I18"},
+    ("start", "ahead"): {"I18"},
+    ("create", "unique"): {"I17"},
+    ("retry", "unique"): {"I17"},
+    ("cancel", "status"): {"I1"},
+    ("retry", "status"): {"I1", "I3", "I22"},
+}
+"""A shape and a guard, and what its absence breaks; "status": the cases may start from any status."""
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_with_every_guard_nothing_is_violated(seed: int) -> None:
+    assert check(Rehearsal(seed).run(STEPS)) == []
+
+
+@pytest.mark.parametrize("removed", REMOVED, ids=[f"{shape} without {guard}" for shape, guard in REMOVED])
+def test_a_guard_that_is_gone_is_noticed(removed: tuple[str, str]) -> None:
+    found: set[str] = set()
+    for seed in range(60):
+        found |= {line.partition(":")[0] for line in check(Rehearsal(seed, removed).run(STEPS))}
+        if found & REMOVED[removed]:
+            return
+    pytest.fail(f"none of {sorted(REMOVED[removed])} was reported; these were: {sorted(found)}")
+
+
+@pytest.mark.service("redis-server")
+def test_the_original_design_is_found_out(redis_server: RedisServer, redis_namespace: str) -> None:
+    with redis_server.client() as client:
+        found = {line.partition(":")[0] for line in check(soak(client, seed=1))}
+    assert found >= {"I1", "I3", "I4", "I5", "I22"}
