@@ -71,10 +71,10 @@ def poison(run: Run, how: str = "kill") -> None:
 @jobs.job("isolated", isolation="process", max_attempts=2)
 def isolated(run: Run, what: str, secret: Secret = NO_SECRET) -> Any:
     """Do something in a child process."""
-    note(f"isolated {what} {os.getpid()}")
     with run.stage("Working", total=100, unit="step"):
         run.log(f"about to {what} with {secret}")
         run.checkpoint({"what": what})
+        note(f"isolated {what} {os.getpid()}")  # nothing after it looks for a cancel
         return _DOES[what](run, secret)
 
 

@@ -84,11 +84,14 @@ class Workers:
         self.log = log
         self.processes: list[subprocess.Popen[bytes]] = []
 
-    def start(self, concurrency: int = 4, app: str = "tests.worker.application", **environment: str) -> subprocess.Popen[bytes]:  # fmt: skip
-        """Start a worker process of its own."""
+    def start(self, concurrency: int = 4, workers: int = 1, **environment: str) -> subprocess.Popen[bytes]:
+        """Start a process with a worker, or with several that only a kill ends."""
+        run = f"raise SystemExit(run_worker(jobs, concurrency={concurrency}))"
+        if workers > 1:
+            run = f"jobs.running({workers}, concurrency={concurrency}).__enter__(); import signal; signal.pause()"
         program = (
-            f"import logging; logging.basicConfig(level=20); from {app} import jobs; "
-            f"from milepost.worker import run_worker; raise SystemExit(run_worker(jobs, concurrency={concurrency}))"
+            "import logging; logging.basicConfig(level=20); from milepost.worker import run_worker; "
+            f"from tests.worker.application import jobs; {run}"
         )
         process = subprocess.Popen([sys.executable, "-c", program], env={**self.environment, **environment}, cwd=ROOT)
         self.processes.append(process)

@@ -204,3 +204,19 @@ def test_the_process_of_these_tests_has_no_children_left() -> None:
 
     left = [child for child in psutil.Process(os.getpid()).children() if "milepost.worker.child" in " ".join(child.cmdline())]  # fmt: skip
     assert left == []
+
+
+def test_two_workers_of_one_process_are_one_crash(workers: Workers, jobs: Jobs) -> None:
+    """What the process took with it under the name of another of its workers is not charged either."""
+    first = workers.start(concurrency=1, workers=2)
+    ids = [jobs.enqueue("steps", {"count": 40, "pause": 0.05}).job_id for _ in range(2)]
+    noted(workers, "began at", 2)
+    noted(workers, "step 4", 2)
+    until(lambda: all(job is not None and job.checkpoint_at for job in map(jobs.get_job, ids)))
+    time.sleep(0.5)  # the leases of both have been renewed together by now
+    first.kill()
+    first.wait()
+    workers.start()
+    for job_id in ids:
+        done = jobs.wait(job_id, PATIENCE)
+        assert (done.status, done.result, done.crashes) == ("completed", 40, 0)

@@ -44,6 +44,11 @@ def _place() -> str:
     return blake2b(place, digest_size=4).hexdigest()
 
 
+def process_of(name: str) -> str:
+    """The process in the name of a worker, which is the process's with a number of its own."""
+    return ":".join(name.split(":")[:4])
+
+
 def is_dead(name: str) -> bool:
     """Whether a process of this very machine is known to be dead; False when that cannot be known from here."""
     host, pid, birth, place = [*name.split(":"), "", "", ""][:4]

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 
 from milepost.core.change import Change
 from milepost.core.encoding import to_json
@@ -15,6 +16,7 @@ from milepost.settings import Settings
 from milepost.stores.ids import new_op
 from milepost.stores.protocol import Due, Store, Write
 from milepost.tracking.failures import of_record
+from milepost.tracking.process import process_of
 
 log = logging.getLogger("milepost.sweeper")
 log.addHandler(logging.NullHandler())
@@ -51,7 +53,8 @@ class Sweeper:
         while True:
             found = await self._store.sweep(lease=self._settings.lease, interval=self._settings.sweep_interval)
             if found.due:
-                writes = [await self._plan(due) for due in found.due]
+                together = Counter(_process(due.job) for due in found.due if due.kind == "lease")
+                writes = [await self._plan(due, together[_process(due.job)]) for due in found.due]
                 outcomes = (await self._store.apply(writes)).outcomes
                 touched += sum(outcome.accepted for outcome in outcomes)
             if not found.more:
@@ -64,13 +67,13 @@ class Sweeper:
             gone += batch
         return gone
 
-    async def _plan(self, due: Due) -> Write:
+    async def _plan(self, due: Due, together: int) -> Write:
         if due.kind == "stopping":
             return Write(due.job_id, plan_run_out(new_op(), due.token), answer=False)
         job = due.job
         assert job is not None, "only a stopping lease can outlive its record"
         if due.kind == "lease":
-            return Write(due.job_id, await self._lost(job, due.company), answer=False)
+            return Write(due.job_id, await self._lost(job, max(due.company, together)), answer=False)
         if due.kind == "deadline":
             text = f"not started before {job.not_after.isoformat() if job.not_after else 'its deadline'}"
             plan = plan_expire(new_op(), error=text, failure=of_record(job, FailureKind.EXPIRED, text))
@@ -82,9 +85,10 @@ class Sweeper:
     async def _lost(self, job: Job, company: int) -> Change:
         """A run whose lease ran out. When its process took several runs with it, none is charged."""
         text = f"the process of {job.worker or 'its run'} is gone: its lease ran out"
-        charged = company <= 1 and not await self._crashed_with_company(job.worker)
-        if company > 1 and job.worker:
-            await self._store.shelf_put(f"crash/{job.worker}", to_json(company, "company"), ttl=CRASH_MARK_SECONDS)
+        process = _process(job)
+        charged = company <= 1 and not await self._crashed_with_company(process)
+        if company > 1 and process:
+            await self._store.shelf_put(f"crash/{process}", to_json(company, "company"), ttl=CRASH_MARK_SECONDS)
         log.warning("job %s (%s): %s%s", job.job_id, job.job_type, text, "" if charged else "; not charged")
         limit = int(job.record.get("max_crashes") or 1)
         loop = f"crashed {job.crashes + 1} times; the last time {text}"
@@ -96,5 +100,10 @@ class Sweeper:
             crashes_left=limit - 1 if charged else None,
         )
 
-    async def _crashed_with_company(self, worker: str | None) -> bool:
-        return worker is not None and await self._store.shelf_get(f"crash/{worker}") is not None
+    async def _crashed_with_company(self, process: str) -> bool:
+        return bool(process) and await self._store.shelf_get(f"crash/{process}") is not None
+
+
+def _process(job: Job | None) -> str:
+    """The process that a job ran in; a process may have several workers, which add a number to its name."""
+    return process_of(job.worker or "") if job is not None else ""

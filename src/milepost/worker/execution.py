@@ -61,14 +61,15 @@ class Execution:
         self.host = host
         self.job = job
         self.handler = handler
-        self.token = job.record["token"]
+        self.record = job.record
+        self.token = self.record["token"]
         self.claimed_at = claimed_at
         self.has_resigned = False
         self._timers: list[asyncio.TimerHandle] = []
         self.run: Ended = self._make_run()
 
     def _make_run(self) -> Ended:
-        record = self.job.record
+        record = self.record
         only = record.get("only_keys")
         link = StoreLink(self.host.store, self.host.pulse)
         run = Run(self.job, self.token, link, only=from_json(only) if only else None)
@@ -82,13 +83,13 @@ class Execution:
 
     def begin(self) -> None:
         """Start the code. Called in the worker's event loop, after `enter`."""
-        timeout = self.job.record.get("timeout")
+        timeout = self.record.get("timeout")
         if timeout is not None:
             seconds = int(timeout) / 1_000_000
             reason = JobTimedOut(f"the time limit of {seconds:g} s has passed")
             self._timers.append(self.host.loop.call_later(seconds, self.stop, reason))
         try:
-            params = self.handler.parameters.read(from_json(self.job.record.get("params", "{}")))
+            params = self.handler.parameters.read(from_json(self.record.get("params", "{}")))
         except (InvalidInput, ValueError) as error:
             self.finish(error, kind=FailureKind.BAD_PARAMETERS)
             return

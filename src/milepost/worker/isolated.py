@@ -85,7 +85,7 @@ class InProcess(Execution):
     child: ChildProcess | None = None
 
     def _make_run(self) -> Ended:
-        record = self.job.record
+        record = self.record
         masks = masks_of(record.get("params", "{}"), record["secrets"]) if "secrets" in record else ()
         return RemoteRun(self.job, self.token, masks)
 
@@ -123,7 +123,7 @@ class InProcess(Execution):
 
     async def _main(self) -> None:
         try:
-            suspect = self.job.record.get("suspect") == "1"
+            suspect = self.record.get("suspect") == "1"
             child = self.host.children.take(fresh=suspect)
             await child.connect()
         except OSError as error:
@@ -156,7 +156,7 @@ class InProcess(Execution):
             self.leave(lambda unsent: self._death(child, death, unsent))
 
     def _order(self) -> Message:
-        record = {name: text for name, text in self.job.record.items() if name not in NOT_FOR_THE_CHILD}
+        record = {name: text for name, text in self.record.items() if name not in NOT_FOR_THE_CHILD}
         return {
             "do": "run",
             "handler": self.handler.reference,
@@ -208,7 +208,7 @@ class InProcess(Execution):
         text = str(death)
         crashes = self.job.crashes + 1
         log.warning("job %s (%s): %s", self.job.job_id, self.job.job_type, text)
-        last = int(self.job.record.get("max_crashes") or CRASHES) - 1
+        last = int(self.record.get("max_crashes") or CRASHES) - 1
         loop = f"crashed {crashes} times; the last time {text}"
         return crashed(
             self.run,

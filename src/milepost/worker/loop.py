@@ -289,7 +289,7 @@ class Worker:
             self._cannot_begin(claimed, error)
             return
         execution.enter()
-        if claimed.job.record.get("suspect") == "1" and kind is not InProcess and self._running:
+        if execution.record.get("suspect") == "1" and kind is not InProcess and self._running:
             self._alone = execution  # a crash is to be charged to it alone, and no other process can run it
             return
         self._running[execution.token] = execution
