@@ -129,7 +129,6 @@ def main(arguments: list[str]) -> int:
         elif "--test" in arguments:
             install()
             run("run", "--silent", "types")
-            run("run", "--silent", "check")
             run("run", "--silent", "test")
         elif build(force="--force" in arguments):
             sys.stdout.write(f"Built the dashboard into {STATIC.relative_to(ROOT)}\n")

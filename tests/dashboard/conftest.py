@@ -21,20 +21,29 @@ from tests.services import free_port, in_ci, need
 ROOT = Path(__file__).resolve().parents[2]
 STATIC = ROOT / "src" / "milepost" / "web" / "static"
 AXE = ROOT / "dashboard" / "node_modules" / "axe-core" / "axe.min.js"
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync "
-    "--no-first-run"
-).split()
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
 PATIENCE = 30.0
 
 
 class Stage:
     """A process of `tests.dashboard.stage`."""
 
-    def __init__(self, past: int = 300, running: int = 12, updates: float = 20.0, ports: list[int] | None = None) -> None:
+    def __init__(
+        self, past: int = 300, running: int = 12, updates: float = 20.0, ports: list[int] | None = None
+    ) -> None:
         self.ports = ports or [free_port(), free_port()]
         command = [sys.executable, "-m", "tests.dashboard.stage", *map(str, [*self.ports, past, running, updates])]
-        self.process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)})
+        self.process = subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)}
+        )
         assert self.process.stdout is not None
         self.keys: dict[str, str] = json.loads(self.process.stdout.readline())
         self.url = f"http://127.0.0.1:{self.ports[0]}"
@@ -88,6 +97,15 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
+def until(page: Page, expression: str, argument: Any = None, patience: float = PATIENCE) -> None:
+    """Wait until an expression, or a function of the argument, is true. The content policy forbids that the page itself
+    evaluates it, as Playwright's own waiting for functions does."""
+    deadline = time.monotonic() + patience
+    while not page.evaluate(expression, argument):
+        assert time.monotonic() < deadline, f"never: {expression}"
+        page.wait_for_timeout(30)
+
+
 class Watch:
     """What a context must not do: say errors, break the policy, speak to strangers."""
 
@@ -95,7 +113,10 @@ class Watch:
         self.wrong: list[str] = []
         self.forgiven: list[str] = []
         self.origins: set[str] = set()
-        context.on("console", lambda said: self._say(f"{said.type}: {said.text}") if said.type in ("error", "warning") else None)
+        context.on(
+            "console",
+            lambda said: self._say(f"{said.type}: {said.text}") if said.type in ("error", "warning") else None,
+        )
         context.on("weberror", lambda raised: self._say(f"raised: {raised.error}"))
         context.on("request", lambda request: self.origins.add("/".join(request.url.split("/")[:3])))
 
@@ -106,7 +127,9 @@ class Watch:
         """Fail for what went wrong."""
         wrong = [text for text in self.wrong if not any(part in text for part in self.forgiven)]
         assert not wrong, wrong
-        strangers = [origin for origin in self.origins if not origin.startswith(("http://127.0.0.1:", "data:", "blob:"))]
+        strangers = [
+            origin for origin in self.origins if not origin.startswith(("http://127.0.0.1:", "data:", "blob:"))
+        ]
         assert not strangers, strangers
         assert len({origin for origin in self.origins if origin.startswith("http")}) <= 1
 

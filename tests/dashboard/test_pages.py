@@ -25,9 +25,23 @@ PAGES = {
 
 def axe(page: Page) -> list[str]:
     """What axe finds, in one line each. Evaluated, since the content policy lets no script in from outside."""
-    page.evaluate(AXE.read_text(encoding="utf-8") + "; true")
+    if not page.evaluate("'axe' in window"):
+        page.evaluate(AXE.read_text(encoding="utf-8") + "; true")
     found: dict[str, Any] = page.evaluate("async () => await axe.run(document, {resultTypes: ['violations']})")
-    return [f"{one['id']}: {one['nodes'][0]['html'][:160]} {one['nodes'][0]['failureSummary'][:200]}" for one in found["violations"]]
+    return [
+        f"{one['id']}: {one['nodes'][0]['html'][:160]} {one['nodes'][0]['failureSummary'][:200]}"
+        for one in found["violations"]
+    ]
+
+
+def go(page: Page, query: str) -> None:
+    """Go to another place of the page without loading it anew; what was open over it is closed."""
+    page.evaluate("document.querySelector('dialog[open]')?.close()")
+    page.evaluate(
+        "query => { history.pushState(null, '', location.pathname + query); dispatchEvent(new PopStateEvent('popstate')) }",
+        query,
+    )
+    page.evaluate("() => new Promise(done => setTimeout(done, 50))")
 
 
 @pytest.mark.parametrize("width", [1440, 390])
@@ -36,13 +50,19 @@ def test_every_page_is_accessible(stage: Stage, opened: Opened, width: int, them
     page = opened(stage.jobs, width=width, height=844, theme=theme)
     forgive(page, "404", "422")
     wrong: dict[str, list[str]] = {}
-    jobs = {status: stage.api("jobs", status=status, limit=1)["jobs"][0]["job_id"] for status in ("running", "failed", "completed", "cancelled")}
+    jobs = {
+        status: stage.api("jobs", status=status, limit=1)["jobs"][0]["job_id"]
+        for status in ("running", "failed", "completed", "cancelled")
+    }
     places = dict(PAGES)
     places |= {f"job {status}": (f"?page=job&job={job_id}", "[role=tabpanel]") for status, job_id in jobs.items()}
-    places |= {f"part {part}": (f"?page=job&job={jobs['cancelled']}&part={part}", "[role=tabpanel]") for part in ("params", "events", "attempts")}
+    places |= {
+        f"part {part}": (f"?page=job&job={jobs['cancelled']}&part={part}", "[role=tabpanel]")
+        for part in ("params", "events", "attempts")
+    }
     places["beside the list"] = (f"?job={jobs['failed']}", "[role=tabpanel]")
     for name, (query, sign) in places.items():
-        page.goto(stage.jobs + query)
+        go(page, query)
         page.wait_for_selector(sign)
         found = axe(page)
         if page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth"):
@@ -76,7 +96,12 @@ def test_what_opens_over_the_page_is_accessible(stage: Stage, opened: Opened, th
 
 
 def test_hostile_names_are_text(stage: Stage, opened: Opened) -> None:
-    for query in ("?q=type:script", "?page=job&job=hostile", "?page=job&job=hostile&part=params", "?page=job&job=hostile&part=events"):
+    for query in (
+        "?q=type:script",
+        "?page=job&job=hostile",
+        "?page=job&job=hostile&part=params",
+        "?page=job&job=hostile&part=events",
+    ):
         page = opened(stage.jobs + query)
         expect(page.get_by_text(HOSTILE).first).to_be_visible()
         assert page.evaluate("window.hacked") is None

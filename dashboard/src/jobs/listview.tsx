@@ -45,7 +45,12 @@ export function ListView() {
   const offline = link.value.kind === "retrying";
   const known = total.value;
   return (
-    <section class={`list card${offline ? " offline" : ""}${selecting.value ? " selecting" : ""}`} aria-label="Jobs">
+    <section
+      class={`list card${offline ? " offline" : ""}${selecting.value ? " selecting" : ""}`}
+      aria-label="Jobs"
+      onPointerEnter={(event) => (pointerInside.value = event.pointerType === "mouse")}
+      onPointerLeave={() => (pointerInside.value = false)}
+    >
       <BulkBar />
       {waiting.value.size > 0 && (
         <button
@@ -71,8 +76,6 @@ export function ListView() {
         aria-colcount={6}
         tabIndex={0}
         {...(drawn ? { "aria-activedescendant": `row-${at}` } : {})}
-        onPointerEnter={(event) => (pointerInside.value = event.pointerType === "mouse")}
-        onPointerLeave={() => (pointerInside.value = false)}
         onScroll={(event) => (scrolled.value = event.currentTarget.scrollTop > 4)}
       >
         <div class="row head" role="row" aria-rowindex={1}>

@@ -46,6 +46,14 @@ export function completions(text: string, caret: number, known: readonly string[
   return { from, choices: all.filter((one) => one.text.toLowerCase().startsWith(word) && one.text !== word).slice(0, 10) };
 }
 
+/** Whether a word is only half of a term: the server is not asked about what somebody is still typing. */
+export function unfinished(word: string, choices: readonly Choice[]): boolean {
+  const bare = word.replace(/^not\./, "");
+  if (/^[a-z]+:$/.test(bare) || /^label\.[^:]*:?$/.test(bare)) return true;
+  if (/^(status|is):/.test(bare)) return choices.length > 0;
+  return /^(created|duration):[\d.]*$/.test(bare) || (bare.match(/"/g)?.length ?? 0) % 2 === 1;
+}
+
 export function FilterField() {
   const field = useRef<HTMLInputElement>(null);
   const text = useSignal(place.value.q);
@@ -57,11 +65,14 @@ export function FilterField() {
     if (timer.current === null) text.value = place.value.q;
   }, [place.value.q]);
 
-  const apply = (value: string): void => {
+  const apply = (value: string, now = false): void => {
     text.value = value;
     if (timer.current !== null) clearTimeout(timer.current);
     timer.current = setTimeout(() => {
       timer.current = null;
+      const to = caret.peek();
+      const word = value.slice(value.lastIndexOf(" ", to - 1) + 1, to);
+      if (!now && unfinished(word, completions(value, to, types.peek()).choices)) return;
       go({ q: value, page: "jobs" }, { replace: place.peek().page === "jobs" });
     }, WAIT);
   };
@@ -71,10 +82,12 @@ export function FilterField() {
     const rest = text.value.slice(caret.value);
     const ends = /[:.]$/.test(choice.text);
     const before = text.value.slice(0, from) + choice.text + (ends || rest.startsWith(" ") ? "" : " ");
-    apply(before + rest);
-    at.value = -1;
     caret.value = before.length;
-    requestAnimationFrame(() => field.current?.setSelectionRange(before.length, before.length));
+    at.value = -1;
+    // At once: what is typed next belongs behind it.
+    if (field.current !== null) field.current.value = before + rest;
+    field.current?.setSelectionRange(before.length, before.length);
+    apply(before + rest);
   };
   return (
     <div class="search" role="search">
@@ -116,6 +129,7 @@ export function FilterField() {
             event.preventDefault();
           } else if (event.key === "Enter") {
             open.value = false;
+            apply(text.value, true);
             document.getElementById("grid")?.focus();
           } else if (event.key === "Escape") {
             event.stopPropagation();

@@ -16,15 +16,22 @@ interface Step {
 
 const EVERY = 15_000;
 const HEIGHT = 24;
+/** The numbers cost the server the more jobs there are: they are asked for in proportion. */
+const PATIENCE = 20;
 const steps = signal<readonly Step[]>([]);
+let next = 0;
 const wide = matchMedia("(min-width: 1320px)");
 
 async function read(): Promise<void> {
   if (!wide.matches || document.visibilityState !== "visible") return;
+  if (performance.now() < next) return;
+  const began = performance.now();
   try {
     steps.value = (await get<Stats>("stats", { window: "1h", step: "1m" })).steps as unknown as Step[];
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
+  } finally {
+    next = performance.now() + PATIENCE * (performance.now() - began);
   }
 }
 

@@ -85,6 +85,12 @@ export function startKeys(): void {
   const remove = plain(() => act("delete"));
   const help = plain(() => (helpOpen.value = true));
   tinykeys(window, {
+    // Sequences come first: what they have handled is not the single key after "g".
+    "g j": to("jobs"),
+    "g f": to("failures"),
+    "g o": to("overview"),
+    "g t": to("types"),
+    "g w": to("workers"),
     "/": plain(() => document.getElementById("filter")?.focus()),
     j: plain(() => step(1)),
     k: plain(() => step(-1)),
@@ -120,16 +126,7 @@ export function startKeys(): void {
       const one = target();
       if (one !== null) void copy(one.job_id, "Id copied");
     }),
-    "g j": to("jobs"),
-    "g f": to("failures"),
-    "g o": to("overview"),
-    "g t": to("types"),
-    "g w": to("workers"),
-    t: plain(() => {
-      // The second key of "g t" is no theme.
-      if (performance.now() - gone > 1000) turnTheme();
-    }),
-    g: plain(() => (gone = performance.now())),
+    t: plain(turnTheme),
     "?": help,
     "Shift+?": help,
     "$mod+k": (event) => {
@@ -139,8 +136,6 @@ export function startKeys(): void {
     ...Object.fromEntries(TABS.map((tab, at) => [String(at + 1), plain(() => go({ ...pageAt("jobs"), tab }))])),
   });
 }
-
-let gone = -Infinity;
 
 /** On a narrow page the job takes the list's place; the focus goes with it. */
 function focusJob(): void {

@@ -141,6 +141,7 @@ class Demonstration:
         self._turns = 0
         self._next_arrival = 0
         self._live = False
+        self._past_steps = 3.5 if past < 2000 else 1.2
         self._play_past(past, int(hours * 3600 * SECOND))
 
     # --- the past ---
@@ -154,7 +155,7 @@ class Demonstration:
             alive = number >= count
             self.clock.at = born
             self._advance(born)
-            fate = None if not alive else "stalls" if number % 16 == 3 else "completes"
+            fate = None if not alive else "stalls" if (number - count) % 16 == 3 else "completes"
             self._birth(born, least=(now - born) / SECOND + 20 if alive else None, fate=fate)
         self._advance(now)
         self.clock.at = None
@@ -184,6 +185,8 @@ class Demonstration:
         if not self._write(job_id, plan_create(fields, new_op())).accepted:
             return
         actor = self.actors[job_id] = Actor(job_id, kind, path, seconds, fate, self.chance)
+        if fate == "stalls" and least is not None:
+            actor.seconds, actor.turn = least, self.chance.uniform(0.2, 0.5)
         if waits:
             return  # until there is room
         self._schedule(actor, now + int(self.chance.uniform(0.2, 4) * SECOND))
@@ -228,7 +231,7 @@ class Demonstration:
         self._schedule(actor, now + int(self._pause(actor) * SECOND))
 
     def _pause(self, actor: Actor) -> float:
-        return self.interval * self.chance.uniform(0.8, 1.2) if self._live else actor.seconds / 3.5
+        return self.interval * self.chance.uniform(0.8, 1.2) if self._live else actor.seconds / self._past_steps
 
     def _report(self, actor: Actor, now: int, fraction: float) -> None:
         number, _ = actor.stage(fraction)

@@ -1,0 +1,99 @@
+import { describe, expect, it } from "vitest";
+import { readTraceback, runs } from "../src/job/traceback";
+import { fieldsOf, valueOf } from "../src/pages/schema";
+import { completions, unfinished } from "../src/shell/filter";
+import { quoted } from "../src/text/commands";
+import { titleOf } from "../src/wire/row";
+import { Cutter } from "../src/wire/sse";
+
+describe("server-sent events", () => {
+  it("are cut wherever the network cut them", () => {
+    const wire = ": hello\n\nid: 7\nevent: jobs\ndata: {\"a\":\ndata: 1}\n\nevent: end\ndata: {}\n\n";
+    for (let size = 1; size < 12; size++) {
+      const cutter = new Cutter();
+      const found = [];
+      for (let at = 0; at < wire.length; at += size) found.push(...cutter.feed(wire.slice(at, at + size)));
+      expect(found).toEqual([
+        { id: "7", event: "jobs", data: '{"a":\n1}' },
+        { id: "7", event: "end", data: "{}" },
+      ]);
+    }
+  });
+});
+
+describe("tracebacks", () => {
+  const text = `Traceback (most recent call last):
+  File "/usr/lib/python3.11/site-packages/x/run.py", line 2, in run
+    go()
+  File "/srv/app/embed.py", line 41, in embed
+    data = json.loads(reply)
+           ^^^^^^^^^^^^^^^^^
+ValueError: bad
+
+During handling of the above exception, another exception occurred:
+
+Traceback (most recent call last):
+  File "/srv/app/main.py", line 3, in main
+KeyError: 'a'
+`;
+  it("show the user's frames and fold those of libraries", () => {
+    const { parts, error } = readTraceback(text);
+    expect(error).toBe("KeyError: 'a'");
+    const frames = parts.filter((part) => typeof part !== "string");
+    expect(frames.map((one) => one.length)).toEqual([2, 1]);
+    expect(runs(frames[0] ?? []).map(([library, some]) => [library, some.length])).toEqual([[true, 1], [false, 1]]);
+    expect(frames[0]?.[1]?.code[0]).toBe("data = json.loads(reply)");
+  });
+});
+
+describe("forms from schemas", () => {
+  const schema = {
+    type: "object",
+    properties: {
+      path: { type: "string" },
+      size: { type: "integer", default: 512 },
+      model: { enum: ["small", "large"], default: "small" },
+      names: { anyOf: [{ type: "array", items: { type: "string" } }, { type: "null" }], default: null },
+      key: { type: "string" },
+      tables: { type: "boolean", default: false },
+    },
+    required: ["path", "key"],
+  };
+  const fields = fieldsOf(schema, ["key"]);
+  const field = (name: string) => fields.find((one) => one.name === name) as (typeof fields)[number];
+  it("choose the field for each kind", () => {
+    expect(fields.map((one) => one.kind)).toEqual(["text", "whole", "choice", "json", "secret", "boolean"]);
+    expect(field("size").initial).toBe("512");
+    expect(field("path").required).toBe(true);
+  });
+  it("give the values that the schema wants", () => {
+    expect(valueOf(field("size"), "12")).toBe(12);
+    expect(() => valueOf(field("size"), "1.5")).toThrow("size: 1.5 is not a whole number");
+    expect(valueOf(field("names"), '["a"]')).toEqual(["a"]);
+    expect(() => valueOf(field("names"), "a")).toThrow("names: this is not JSON");
+    expect(valueOf(field("model"), "large")).toBe("large");
+    expect(valueOf(field("size"), undefined)).toBeUndefined();
+  });
+});
+
+describe("small texts", () => {
+  it("are safe in a shell", () => {
+    expect(quoted("abc-1")).toBe("abc-1");
+    expect(quoted("it's; rm")).toBe("'it'\\''s; rm'");
+  });
+  it("name a job", () => {
+    expect(titleOf({ metadata: { file_path: "C:\\data\\report.pdf" }, params: null })).toBe("report.pdf");
+    expect(titleOf({ metadata: {}, params: { secret: "***", q: "words" } })).toBe("words");
+    expect(titleOf({ metadata: null, params: null })).toBeNull();
+  });
+  it("wait for the rest of a term", () => {
+    const half = (word: string) => unfinished(word, completions(word, word.length, []).choices);
+    expect(["status:", "status:fai", "not.is:sta", "label.owner", "created:1", 'type:"a b'].map(half)).not.toContain(false);
+    expect(["status:failed", "report", "label.owner:ana", "created:1d", "type:in"].map(half)).not.toContain(true);
+  });
+  it("complete what was begun", () => {
+    expect(completions("status:fa", 9, []).choices.map((one) => one.text)).toEqual(["status:failed"]);
+    expect(completions("a not.ty", 8, []).choices.map((one) => one.text)).toContain("not.type:");
+    expect(completions("type:", 5, ["ingestion"]).choices[0]?.text).toBe("type:ingestion");
+  });
+});

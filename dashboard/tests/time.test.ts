@@ -1,0 +1,50 @@
+import { describe, expect, it } from "vitest";
+import { ago, between, duration, leftRange, percent, span, timeLeft } from "../src/text/time";
+
+const NOW = Date.parse("2026-11-25T12:00:00Z");
+const at = (seconds: number): string => new Date(NOW + seconds * 1000).toISOString();
+
+describe("durations", () => {
+  it("floor, and never show 60 s", () => {
+    expect(duration(59_999)).toBe("59 s");
+    expect(duration(60_000)).toBe("1 m 00 s");
+    expect(duration(119_999)).toBe("1 m 59 s");
+    expect(duration(3_599_999)).toBe("59 m 59 s");
+    expect(duration(3_600_000)).toBe("1 h 00 m");
+    expect(duration(90_000_000)).toBe("1 d 1 h");
+    expect(duration(-5)).toBe("0 s");
+  });
+  it("are short below ten seconds", () => {
+    expect(span(0.0129)).toBe("12 ms");
+    expect(span(2.19)).toBe("2.1 s");
+    expect(span(null)).toBe("–");
+  });
+  it("end when the job has ended", () => {
+    expect(between(at(-90), null, NOW)).toBe("1 m 30 s");
+    expect(between(at(-90), at(-30), NOW)).toBe("1 m 00 s");
+    expect(between(null, null, NOW)).toBe("");
+  });
+  it("say how long ago", () => {
+    expect(ago(at(0), NOW)).toBe("now");
+    expect(ago(at(-61), NOW)).toBe("1 m ago");
+    expect(ago(at(5), NOW)).toBe("now");
+  });
+});
+
+describe("what is left", () => {
+  it("is the middle of the range", () => {
+    expect(timeLeft({ earliest: at(40), latest: at(54) }, NOW)).toBe("47 s");
+    expect(leftRange({ earliest: at(40), latest: at(70) }, NOW)).toBe("40 s to 1 m 10 s");
+  });
+  it("is nothing when nothing is known, or long overdue", () => {
+    expect(timeLeft(null, NOW)).toBeNull();
+    expect(timeLeft({ earliest: at(-200), latest: at(-100) }, NOW)).toBeNull();
+    expect(timeLeft({ earliest: at(-20), latest: at(-1) }, NOW)).toBe("a moment");
+  });
+});
+
+it("calls nothing 100 % that is not", () => {
+  expect(percent(0.9999)).toBe(99);
+  expect(percent(0.29)).toBe(29);
+  expect(percent(1)).toBe(100);
+});
