@@ -14,6 +14,7 @@ from milepost import InMemoryJobManager
 from milepost.documents.jobs import HANDLERS
 from milepost.documents.routes import attach_documents, create_documents_router
 from milepost.web import Principal, attach, auth, create_app
+from milepost.web.serving import bring_documents
 from tests.documents.watched_run import WatchedRun
 from tests.documents.writing import PARAGRAPHS
 
@@ -83,3 +84,11 @@ def test_only_those_who_are_bound_to_nothing_see_documents(database: str) -> Non
     with TestClient(app) as client:
         assert ask(client, "entities")["entities"]
         assert client.get("/api/documents/entities", headers={"x-tenant": "a"}).status_code == 403
+
+
+def test_the_server_of_the_command_line_brings_them(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MILEPOST_DOCUMENTS", database)
+    app = create_app(InMemoryJobManager(), auth=auth.none())
+    bring_documents(app)
+    with TestClient(app) as client:
+        assert ask(client, "entities", limit=1)["entities"]
