@@ -1,0 +1,44 @@
+"""Worker processes of one application on a shared store; they end with their test."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.worker.conftest import Workers
+
+_numbers = itertools.count(1)
+MakeWorkers = Callable[[str], Workers]
+
+
+@pytest.fixture
+def make_workers(tmp_path: Path) -> Iterator[MakeWorkers]:
+    """`make_workers(url)` for worker processes on a store of that URL, with leases of one second."""
+    with ExitStack() as ends:
+
+        def make(url: str) -> Workers:
+            made = Workers(url, f"chaos{os.getpid()}-{next(_numbers)}", tmp_path / "workers.log")
+            made.log.touch()
+            ends.callback(end, made)
+            return made
+
+        yield make
+
+
+def end(workers: Workers) -> None:
+    """End the processes that a test started."""
+    for process in workers.processes:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+
+
+@pytest.fixture(params=["sqlite", pytest.param("redis", marks=pytest.mark.service("redis-server"))])
+def workers(request: pytest.FixtureRequest, make_workers: MakeWorkers) -> Workers:
+    """Workers on each store that processes can share."""
+    return make_workers(request.getfixturevalue(f"{request.param}_url"))

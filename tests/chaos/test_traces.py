@@ -1,0 +1,188 @@
+"""Traces that went wrong elsewhere, one test each: cancels, zombies, outages and lost replies in one given order."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import Any
+
+import pytest
+
+from milepost import Job, Jobs
+from milepost.core.errors import StoreError
+from tests.chaos.conftest import MakeWorkers
+from tests.chaos.proxy import Proxy
+from tests.services import RedisServer
+from tests.worker.application import lines
+from tests.worker.conftest import Workers
+
+PATIENCE = 60
+
+
+def until(what: Callable[[], Any], within: float = PATIENCE) -> Any:
+    """Wait until something is true; what it is. A store that is away is not true."""
+    deadline = time.monotonic() + within
+    while True:
+        try:
+            if found := what():
+                return found
+        except StoreError:
+            pass
+        assert time.monotonic() < deadline, "it did not come true"
+        time.sleep(0.01)
+
+
+def noted(workers: Workers, word: str, count: int = 1) -> list[str]:
+    """Wait for so many lines of handlers that begin with a word."""
+
+    def found() -> list[str]:
+        return [line for line in lines(workers.log) if line.startswith(word)]
+
+    until(lambda: len(found()) >= count)
+    return found()
+
+
+def get(jobs: Jobs, job: Job) -> Job:
+    """The job as it is."""
+    found = jobs.get_job(job.job_id)
+    assert found is not None
+    return found
+
+
+def receipt_of(jobs: Jobs, job: Job) -> tuple[str | None, bool | None]:
+    """The receipt, once it has come."""
+
+    def found() -> tuple[str | None, bool | None] | None:
+        receipt = get(jobs, job).receipt
+        return (receipt.how, receipt.confirmed) if receipt is not None and receipt.confirmed is not None else None
+
+    told: tuple[str | None, bool | None] = until(found)
+    return told
+
+
+@pytest.fixture
+def jobs(workers: Workers) -> Iterator[Jobs]:
+    """The workers' store, seen from here."""
+    with closing(workers.jobs()) as jobs:
+        yield jobs
+
+
+def test_a_cancel_whose_worker_is_killed_before_its_receipt_stays_unconfirmed(workers: Workers, jobs: Jobs) -> None:
+    worker = workers.start()
+    job = jobs.enqueue("deaf")
+    noted(workers, "deaf")
+    assert jobs.cancel_job(job.job_id).status == "cancelled"
+    worker.kill()
+    worker.wait()
+    workers.start()
+    assert receipt_of(jobs, job) == ("lease ran out", False)
+    assert get(jobs, job).status == "cancelled"
+    assert len(noted(workers, "deaf")) == 1
+
+
+def test_a_cancelled_run_that_was_frozen_past_its_lease_confirms_late_and_changes_nothing(
+    workers: Workers, jobs: Jobs
+) -> None:
+    zombie = workers.start()
+    job = jobs.enqueue("steps", {"count": 2000, "pause": 0.02})
+    noted(workers, "step", 3)
+    zombie.send_signal(signal.SIGSTOP)
+    assert jobs.cancel_job(job.job_id).status == "cancelled"
+    workers.start()
+    assert receipt_of(jobs, job) == ("lease ran out", False)
+    zombie.send_signal(signal.SIGCONT)
+    # It stops, and says so: once, late, and now it was seen.
+    until(lambda: (receipt := get(jobs, job).receipt) is not None and receipt.confirmed)
+    done = get(jobs, job)
+    assert (done.status, done.result) == ("cancelled", None)
+    assert [event.kind for event in jobs.events(job.job_id) if event.kind in ("running", "completed")] == ["running"]
+
+
+def test_a_thread_that_never_looks_is_cancelled_and_retried_only_after_its_lease(workers: Workers, jobs: Jobs) -> None:
+    worker = workers.start()
+    job = jobs.enqueue("deaf")
+    noted(workers, "deaf")
+    jobs.cancel_job(job.job_id)
+    jobs.retry_job(job.job_id)
+    other = workers.start()
+    waiting = jobs.enqueue("noted", {"text": "after"})
+    assert jobs.wait(waiting.job_id, PATIENCE).status == "completed"  # both workers are free to claim
+    held = get(jobs, job)
+    assert (held.status, held.waiting_for) == ("pending", "the previous run to stop")
+    assert len(noted(workers, "deaf")) == 1
+    worker.kill()
+    noted(workers, "deaf", 2)
+    assert get(jobs, job).status == "running"
+    assert other.poll() is None
+
+
+def test_a_deleted_job_that_a_zombie_still_runs_is_another_job_when_its_id_is_used_again(
+    workers: Workers, jobs: Jobs
+) -> None:
+    zombie = workers.start()
+    job = jobs.enqueue("steps", {"count": 2000, "pause": 0.02})
+    noted(workers, "step", 3)
+    zombie.send_signal(signal.SIGSTOP)
+    jobs.delete_job(job.job_id)
+    again = jobs.enqueue("steps", {"count": 3}, job_id=job.job_id)
+    workers.start()
+    done = jobs.wait(again.job_id, PATIENCE)
+    zombie.send_signal(signal.SIGCONT)
+    zombie.send_signal(signal.SIGTERM)
+    assert zombie.wait(PATIENCE) == 0
+    assert (done.status, done.result) == ("completed", 3)
+    assert get(jobs, again).version == done.version
+    assert noted(workers, "began at 0", 2)
+
+
+@pytest.mark.service("redis-server")
+def test_a_claim_whose_reply_is_lost_is_answered_again(start_redis: Callable[..., RedisServer], make_workers: MakeWorkers) -> None:  # fmt: skip
+    server = start_redis(appendonly="always")
+    with Proxy(server.port) as proxy:
+        workers = make_workers(f"redis://127.0.0.1:{proxy.port}/0")
+        with closing(Jobs(server.url, options=workers.jobs().settings)) as direct:
+            workers.start()
+            first = direct.enqueue("noted")
+            assert direct.wait(first.job_id, PATIENCE).status == "completed"
+            for number in range(10):
+                proxy.lose(2)
+                made = [direct.enqueue("noted", {"text": f"{number}-{n}"}) for n in range(3)]
+                for job in made:
+                    done = direct.wait(job.job_id, PATIENCE)
+                    assert (done.status, done.attempt, done.crashes) == ("completed", 1, 0)
+            until(lambda: proxy.lost >= 10)
+            ran = [line.split()[1] for line in lines(workers.log) if "-" in line]
+            assert sorted(ran) == sorted(f"{number}-{n}" for number in range(10) for n in range(3))  # each once
+
+
+@pytest.mark.service("redis-server")
+def test_ten_runs_outlive_an_outage_of_two_leases_or_are_given_back_free_of_charge(
+    start_redis: Callable[..., RedisServer], make_workers: MakeWorkers
+) -> None:
+    server = start_redis(appendonly="always")
+    workers = make_workers(server.url)
+    with closing(workers.jobs()) as jobs:
+        for _ in range(2):
+            workers.start(concurrency=5)
+        made = [jobs.enqueue("steps", {"count": 60, "pause": 0.05}) for _ in range(10)]
+        noted(workers, "began at 0", 10)
+        server.kill()
+        time.sleep(2.0)  # two leases
+        server.start()
+        for job in made:
+            done = until(lambda job=job: (found := get(jobs, job)).is_terminal and found)
+            assert (done.status, done.result, done.attempt, done.crashes) == ("completed", 60, 1, 0)
+
+
+@pytest.mark.timeout(300)
+def test_a_run_of_120_leases_with_a_blocked_event_loop_is_never_run_twice(workers: Workers, jobs: Jobs) -> None:
+    workers.environment |= {"MILEPOST_LEASE": "0.5", "MILEPOST_SWEEP": "0.1"}
+    workers.start(app="tests.chaos.blocking")
+    workers.start(app="tests.chaos.blocking")
+    job = jobs.enqueue("blocks", {"seconds": 60.0, "each": 1.5}, max_attempts=1)
+    done = jobs.wait(job.job_id, 240)
+    assert (done.status, done.attempt, done.crashes) == ("completed", 1, 0)
+    assert len([event for event in jobs.events(job.job_id) if event.kind == "running"]) == 1
+    assert len(noted(workers, "blocks")) == 1
