@@ -128,7 +128,7 @@ export function BulkDialog() {
         </button>
         <button
           type="button"
-          class={`button ${action === "delete" ? "danger" : "main"}`}
+          class={`button ${action === "delete" ? "danger" : "strong"}`}
           disabled={eligible === 0 || doing.value !== null}
           onClick={() => void act()}
         >

@@ -54,7 +54,7 @@ export function SubmitForm({ type }: { type: JobType }) {
         </p>
       )}
       <footer>
-        <button type="submit" class="button main" disabled={busy.value}>
+        <button type="submit" class="button strong" disabled={busy.value}>
           Submit
         </button>
       </footer>

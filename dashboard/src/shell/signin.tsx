@@ -44,7 +44,7 @@ export function SignIn() {
             {wrong.value}
           </p>
         )}
-        <button type="submit" class="button main" disabled={busy.value}>
+        <button type="submit" class="button strong" disabled={busy.value}>
           Sign in
         </button>
       </form>

@@ -160,6 +160,10 @@ class Demonstration:
         self._advance(now)
         self.clock.at = None
         self._live = True
+        # From now on everybody says what they do as often as real runs would.
+        self._agenda.clear()
+        for actor in self.actors.values():
+            self._schedule(actor, now + int(self.chance.random() * self.interval * SECOND))
         for _ in range(max(2, self.running_wanted // 8)):
             self._birth(now, waits=True)
 
