@@ -29,8 +29,6 @@ class Killer:
         self.database = folder / "documents.db"
         self.program = Program(folder, MILEPOST_DOCUMENTS=str(self.database), REDIS_URL="", MILEPOST_URL="")
         self.random = random.Random(seed)
-        self.repeated: list[int] = []
-        """For each kill during embedding: chunks that the job had counted and the store had not."""
 
     def undisturbed(self, *words: str) -> tuple[dict[str, Any], float]:
         """Run a command to its end: the ended job, and the seconds from the first step of the job to its last."""
@@ -74,7 +72,6 @@ class Killer:
             hits += hit
             if not hit:
                 break  # it ended between two kills; running it again changes nothing
-            self._count_repeated(words[0])
         before = self.vectors()
         job, _ = self.undisturbed(*words)
         result = job["result"]
@@ -88,6 +85,11 @@ class Killer:
             return int(self._read("SELECT count(*) FROM vectors")[0][0])
         except sqlite3.OperationalError:  # no file, or no tables in it yet
             return 0
+
+    def uncommitted(self, job_type: str) -> int:
+        """Chunks that a killed job says it has embedded and the store has not: what its next attempt does again."""
+        stages = {stage["name"]: stage for stage in self._jobs(job_type)[0]["stages"]}
+        return int(stages["Embedding"]["done"]) - self.vectors()
 
     def rows(self) -> dict[str, list[tuple[Any, ...]]]:
         """All that is in the store but the times, table by table."""
@@ -115,13 +117,6 @@ class Killer:
             return [job.to_dict() for job in manager.list_jobs(job_type=job_type)]
         finally:
             manager.close()
-
-    def _count_repeated(self, job_type: str) -> None:
-        """Compare what the killed job says it has embedded with what is committed."""
-        job = self._jobs(job_type)[0]  # the newest
-        for stage in job.get("stages") or []:
-            if stage["name"] == "Embedding" and not stage.get("ended_at"):
-                self.repeated.append(int(stage["done"]) - self.vectors())
 
     def _read(self, sql: str) -> list[tuple[Any, ...]]:
         connection = sqlite3.connect(f"file:{self.database}?mode=ro", uri=True)
