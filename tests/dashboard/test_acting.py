@@ -263,7 +263,7 @@ def test_a_filter_is_completed_kept_in_the_address_and_undone_by_back(stage: Sta
     page.reload()
     assert page.input_value("#filter").strip() == "status:failed"
     page.locator(".body-row").first.click()
-    expect(page.locator(".pane [aria-label=Error]")).to_be_visible()
+    expect(page.locator(".pane [role=tab][aria-selected=true]")).to_have_text("Error")
     page.go_back()
     expect(page.locator(".pane")).to_have_count(0)
 

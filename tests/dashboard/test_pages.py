@@ -180,6 +180,7 @@ def test_it_works_wherever_it_is_mounted(stage: Stage, opened: Opened, place: st
     page.wait_for_selector(".body-row")
     expect(page.locator(".live")).to_contain_text("Live")
     page.locator(".tabs").get_by_text("Failed").click()
+    page.wait_for_selector(".grid[aria-busy=false] .of-failed.bar")
     page.locator(".body-row").first.click()
     expect(page.locator(".pane .chip")).to_have_text("failed")
     page.reload()

@@ -92,7 +92,7 @@ export function JobRow({ id, index, top, open }: Props) {
       <div role="gridcell" class="how-far">
         <Bar job={job} />
         <span class="right">
-          {left !== null && left !== "unknown" && <span class="left">{left}</span>}
+          {left !== null && left !== "unknown" && <span class="left">{left.split(" ").slice(0, 2).join(" ")}</span>}
           {percent(job.progress)}%
         </span>
       </div>

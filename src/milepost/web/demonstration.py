@@ -213,6 +213,7 @@ class Demonstration:
             self._end(actor, self._failing(actor, now, actor.turn))
         elif actor.fate == "cancelled" and fraction >= actor.turn:
             who = self.chance.choice(PEOPLE)
+            self._write(actor.job_id, plan_report(new_op(), actor.token, actor.report(now, actor.turn)))
             self._end(actor, plan_cancel(new_op(), by=f"{who}@lab", why="superseded by a newer file",
                                          message=f"Cancelled by {who}@lab"))  # fmt: skip
         elif actor.fate == "stalls" and fraction >= actor.turn:
@@ -261,6 +262,8 @@ class Demonstration:
             report = actor.report(now, actor.turn)
             report.pop("eta", None)
             self._log(actor, now, "warning", "the model server has not answered for 30 s; waiting")
+            kept = to_json({"at": actor.turn}, "checkpoint")
+            self._write(actor.job_id, plan_checkpoint(new_op(), actor.token or "", kept, report))
             reason = f"No progress for 48 s in {actor.kind.stages[actor.stage(actor.turn)[0]][0]}"
             self._write(
                 actor.job_id, plan_report(new_op(), actor.token or "", {**report, "stalled": reason}, "stalled")
