@@ -65,7 +65,7 @@ def target_of(url: str) -> Target:
             raise ValueError(f"has no scheme that is known: {parts.scheme}")
         nodes = (Node(path, 0),) if scheme == "unix" else _nodes(hosts, SENTINEL_PORT if service else PORT)
         first = "" if scheme == "unix" else "host"
-        options = _parse_url(urlunsplit((scheme, userinfo + first, path, parts.query, "")))
+        options = _parse_url(f"{scheme}://{userinfo}{first}{path}?{parts.query}")
     except ValueError as error:
         raise InvalidInput("url", _without(str(error), url)) from None
     if scheme == "unix":
