@@ -217,3 +217,21 @@ def test_the_one_stuck_job_is_found_and_mended_by_keyboard_alone(crowd: Stage, o
     expect(page.locator(".pane .chip")).to_have_text("completed", timeout=60_000)
     assert page.title() == f"completed - {crowd.api(f'jobs/{job_id}')['job_type']}"
     assert FLAGS  # no pointer was used: neither click nor hover stands above
+
+
+def test_one_job_in_a_page_of_ones_own(stage: Stage, opened: Opened) -> None:
+    page = opened(stage.jobs + "?page=types")
+    job_id = stage.api("jobs", q="status:running not.type:script", limit=1)["jobs"][0]["job_id"]
+    page.evaluate(
+        "async source => { await import(new URL('milepost-job.js', location.href).href);"
+        " const one = document.createElement('milepost-job'); one.setAttribute('src', source); document.body.prepend(one) }",
+        f"/api/jobs/{job_id}",
+    )
+    bar = page.locator("milepost-job [role=progressbar]")
+    until(page, "Number(document.querySelector('milepost-job').shadowRoot.querySelector('.track').ariaValueNow) > 0")
+    before = bar.get_attribute("aria-valuetext")
+    until(
+        page,
+        "before => document.querySelector('milepost-job').shadowRoot.querySelector('.track').getAttribute('aria-valuetext') !== before",
+        before,
+    )

@@ -1,0 +1,70 @@
+"""Takes the pictures of docs/dashboard.md: `python -m tests.dashboard.pictures`; with a folder, every page in both themes and widths."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from playwright.sync_api import Page, sync_playwright
+
+from tests.dashboard.conftest import FLAGS, ROOT, Stage
+from tests.services import need
+
+KEPT = {"jobs-light": ("running", 1440, "light"), "jobs-dark": ("failed", 1440, "dark"), "jobs-phone": ("list", 390, "light"),
+        "overview-light": ("overview", 1440, "light")}  # fmt: skip
+
+
+def places(stage: Stage) -> dict[str, str]:
+    """Every page, by a name for its picture."""
+    job = {name: stage.api("jobs", q=f"status:{name} not.type:script", limit=1)["jobs"][0]["job_id"]
+           for name in ("running", "failed", "completed", "cancelled")}  # fmt: skip
+    stalled = stage.api("jobs", q="is:stalled", limit=1)["jobs"][0]["job_id"]
+    return {
+        "list": "?q=not.type:script",
+        "running": f"?q=not.type:script&job={job['running']}",
+        "failed": f"?q=not.type:script&job={job['failed']}",
+        "stalled": f"?tab=stalled&job={stalled}",
+        "cancelled": f"?tab=cancelled&job={job['cancelled']}&part=events",
+        "job": f"?page=job&job={job['completed']}",
+        "failures": "?page=failures",
+        "overview": "?page=overview",
+        "types": "?page=types",
+        "submit": "?page=types&type=ingestion",
+        "workers": "?page=workers",
+        "nothing": "?q=type:nosuch%20word",
+        "gone": "?page=job&job=nosuch",
+    }
+
+
+def take(page: Page, address: str, file: Path) -> None:
+    """One picture, when everything has come."""
+    page.goto(address)
+    page.wait_for_load_state("load")
+    page.wait_for_timeout(2500)
+    page.screenshot(path=file)
+
+
+def main(folder: Path | None) -> None:
+    """Take them."""
+    stage = Stage(past=1500, running=32, updates=48)
+    try:
+        where = places(stage)
+        everything = {f"{name}-{theme}-{width}": (name, width, theme) for name in where for theme in ("light", "dark")
+                      for width in (1440, 390)}  # fmt: skip
+        target = folder or ROOT / "docs" / "pictures"
+        target.mkdir(parents=True, exist_ok=True)
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=need("chromium"), args=FLAGS)
+            for file, (name, width, theme) in (everything if folder else KEPT).items():
+                context = browser.new_context(
+                    viewport={"width": width, "height": 900 if width > 600 else 844}, color_scheme=theme
+                )
+                take(context.new_page(), stage.jobs + where[name], target / f"{file}.png")
+                context.close()
+            browser.close()
+    finally:
+        stage.close()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else None)
