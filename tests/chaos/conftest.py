@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import itertools
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from tests.worker.conftest import Workers
+from tests.worker.conftest import ROOT, Workers
 
 _numbers = itertools.count(1)
 MakeWorkers = Callable[[str], Workers]
+
+
+def start_app(workers: Workers, app: str) -> subprocess.Popen[bytes]:
+    """Start a worker process of another application module."""
+    program = f"from milepost.worker import run_worker; from {app} import jobs; raise SystemExit(run_worker(jobs))"
+    process = subprocess.Popen([sys.executable, "-c", program], env=workers.environment, cwd=ROOT)
+    workers.processes.append(process)
+    return process
 
 
 @pytest.fixture

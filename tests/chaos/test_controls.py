@@ -7,6 +7,7 @@ import pytest
 from tests.chaos.checker import check
 from tests.chaos.original import soak
 from tests.chaos.rehearsal import Rehearsal
+from tests.chaos.soak import Soak, Targets
 from tests.services import RedisServer
 
 STEPS = 1200
@@ -52,3 +53,14 @@ def test_the_original_design_is_found_out(redis_server: RedisServer, redis_names
             client.flushall()
             found |= {line.partition(":")[0] for line in check(soak(client, seed))}
     assert found >= {"I1", "I3", "I4", "I5", "I9", "I22"}
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.service("redis-server")
+def test_real_workers_without_their_fences_are_found_out() -> None:
+    targets = Targets(jobs=120, kills=2, zombies=10, lost=2, restarts=0, commits=0, cancels=12, deletes=6, poison=0)
+    for seed in range(3):
+        outcome = Soak("redis", targets, seed, removed="complete:token checkpoint:token progress:token").run()
+        if any(line.startswith("I4:") for line in check(outcome.history)):
+            return
+    pytest.fail("zombies wrote, and the checker did not see it")

@@ -14,7 +14,7 @@ import pytest
 
 from milepost import Job, Jobs
 from milepost.core.errors import StoreError
-from tests.chaos.conftest import MakeWorkers
+from tests.chaos.conftest import MakeWorkers, start_app
 from tests.chaos.proxy import Proxy
 from tests.services import RedisServer
 from tests.worker.application import lines
@@ -199,8 +199,8 @@ def test_ten_runs_outlive_an_outage_of_two_leases_or_are_given_back_free_of_char
 @pytest.mark.timeout(300)
 def test_a_run_of_120_leases_with_a_blocked_event_loop_is_never_run_twice(workers: Workers, jobs: Jobs) -> None:
     workers.environment |= {"MILEPOST_LEASE": "0.5", "MILEPOST_SWEEP": "0.1"}
-    workers.start(app="tests.chaos.blocking")
-    workers.start(app="tests.chaos.blocking")
+    start_app(workers, "tests.chaos.blocking")
+    start_app(workers, "tests.chaos.blocking")
     job = jobs.enqueue("blocks", {"seconds": 60.0, "each": 1.5}, max_attempts=1)
     done = jobs.wait(job.job_id, 240)
     assert (done.status, done.attempt, done.crashes) == ("completed", 1, 0)
