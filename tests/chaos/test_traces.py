@@ -197,11 +197,14 @@ def test_ten_runs_outlive_an_outage_of_two_leases_or_are_given_back_free_of_char
 
 
 @pytest.mark.timeout(300)
-def test_a_run_of_120_leases_with_a_blocked_event_loop_is_never_run_twice(workers: Workers, jobs: Jobs) -> None:
+@pytest.mark.parametrize("leases", [16, pytest.param(120, marks=pytest.mark.slow)])
+def test_a_run_of_120_leases_with_a_blocked_event_loop_is_never_run_twice(
+    workers: Workers, jobs: Jobs, leases: int
+) -> None:
     workers.environment |= {"MILEPOST_LEASE": "0.5", "MILEPOST_SWEEP": "0.1"}
     start_app(workers, "tests.chaos.blocking")
     start_app(workers, "tests.chaos.blocking")
-    job = jobs.enqueue("blocks", {"seconds": 60.0, "each": 1.5}, max_attempts=1)
+    job = jobs.enqueue("blocks", {"seconds": leases * 0.5, "each": 1.5}, max_attempts=1)
     done = jobs.wait(job.job_id, 240)
     assert (done.status, done.attempt, done.crashes) == ("completed", 1, 0)
     assert len([event for event in jobs.events(job.job_id) if event.kind == "running"]) == 1
