@@ -37,10 +37,20 @@ class Stage:
     """A process of `tests.dashboard.stage`."""
 
     def __init__(
-        self, past: int = 300, running: int = 12, updates: float = 20.0, ports: list[int] | None = None
+        self,
+        past: int = 300,
+        running: int = 12,
+        updates: float = 20.0,
+        ports: list[int] | None = None,
+        hostile: int = 1,
     ) -> None:
         self.ports = ports or [free_port(), free_port()]
-        command = [sys.executable, "-m", "tests.dashboard.stage", *map(str, [*self.ports, past, running, updates])]
+        command = [
+            sys.executable,
+            "-m",
+            "tests.dashboard.stage",
+            *map(str, [*self.ports, past, running, updates, hostile]),
+        ]
         self.process = subprocess.Popen(
             command, cwd=ROOT, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)}
         )

@@ -16,13 +16,13 @@ KEPT = {"jobs-light": ("running", 1440, "light"), "jobs-dark": ("failed", 1440, 
 
 def places(stage: Stage) -> dict[str, str]:
     """Every page, by a name for its picture."""
-    job = {name: stage.api("jobs", q=f"status:{name} not.type:script", limit=1)["jobs"][0]["job_id"]
+    job = {name: stage.api("jobs", q=f"status:{name}", limit=1)["jobs"][0]["job_id"]
            for name in ("running", "failed", "completed", "cancelled")}  # fmt: skip
     stalled = stage.api("jobs", q="is:stalled", limit=1)["jobs"][0]["job_id"]
     return {
-        "list": "?q=not.type:script",
-        "running": f"?q=not.type:script&job={job['running']}",
-        "failed": f"?q=not.type:script&job={job['failed']}",
+        "list": "",
+        "running": f"?job={job['running']}",
+        "failed": f"?job={job['failed']}",
         "stalled": f"?tab=stalled&job={stalled}",
         "cancelled": f"?tab=cancelled&job={job['cancelled']}&part=events",
         "job": f"?page=job&job={job['completed']}",
@@ -46,7 +46,7 @@ def take(page: Page, address: str, file: Path) -> None:
 
 def main(folder: Path | None) -> None:
     """Take them."""
-    stage = Stage(past=1500, running=32, updates=48)
+    stage = Stage(past=1500, running=32, updates=48, hostile=0)
     try:
         where = places(stage)
         everything = {f"{name}-{theme}-{width}": (name, width, theme) for name in where for theme in ("light", "dark")

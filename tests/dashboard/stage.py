@@ -1,4 +1,4 @@
-"""The servers that the browser tests look at, in one process: `python -m tests.dashboard.stage PORT PORT [PAST RUNNING UPDATES]`.
+"""The servers that the browser tests look at, in one process: `python -m tests.dashboard.stage PORT PORT [PAST RUNNING UPDATES [HOSTILE]]`.
 
 The first port has the dashboard at /jobs/ without keys; the second has it at /, under /a/b/c/, behind a prefix that is
 stripped (/stripped/jobs/), and with keys (/keyed/jobs/). All show the same play. The keys are printed as a line of JSON.
@@ -46,7 +46,7 @@ async def _hostile(play: Demonstration) -> None:
     await play.manager.update_job(other.job_id, status="failed", error=HOSTILE)
 
 
-async def main(ports: list[int], past: int, running: int, updates: float) -> None:
+async def main(ports: list[int], past: int, running: int, updates: float, hostile: bool = True) -> None:
     """Serve until the process is ended."""
     play = Demonstration(past=past, running=running, updates=updates)
     first = create_demonstration(play)
@@ -54,7 +54,8 @@ async def main(ports: list[int], past: int, running: int, updates: float) -> Non
     keys = keyed.state.milepost.gate.keys
     _, admin = await keys.create("admin", ["admin"])
     _, reader = await keys.create("reader", ["jobs:read"])
-    await _hostile(play)
+    if hostile:
+        await _hostile(play)
     print(json.dumps({"admin": admin, "reader": reader}), flush=True)
 
     def plain(dashboard: str) -> FastAPI:
@@ -71,4 +72,6 @@ async def main(ports: list[int], past: int, running: int, updates: float) -> Non
 
 if __name__ == "__main__":
     numbers = [float(text) for text in sys.argv[3:]] or [300, 12, 20]
-    asyncio.run(main([int(sys.argv[1]), int(sys.argv[2])], int(numbers[0]), int(numbers[1]), numbers[2]))
+    asyncio.run(
+        main([int(sys.argv[1]), int(sys.argv[2])], int(numbers[0]), int(numbers[1]), numbers[2], numbers[3:] != [0])
+    )

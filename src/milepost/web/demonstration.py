@@ -149,7 +149,7 @@ class Demonstration:
     def _play_past(self, count: int, length: int) -> None:
         now = system_micros()
         births = sorted(now - length + int(self.chance.random() * (length - 300 * SECOND)) for _ in range(count))
-        births += sorted(now - int(self.chance.uniform(5, 240) * SECOND) for _ in range(self.running_wanted))
+        births += sorted(now - int(self.chance.uniform(25, 240) * SECOND) for _ in range(self.running_wanted))
         # Those that are to run now were born lately and take long enough.
         for number, born in enumerate(births):
             alive = number >= count
@@ -157,15 +157,16 @@ class Demonstration:
             self._advance(born)
             fate = None if not alive else "stalls" if (number - count) % 16 == 3 else "completes"
             self._birth(born, least=(now - born) / SECOND + 20 if alive else None, fate=fate)
+        for left in range(max(2, self.running_wanted // 8), 0, -1):
+            self._advance(now - left * 5 * SECOND)
+            self._birth(now - left * 5 * SECOND, waits=True)
         self._advance(now)
         self.clock.at = None
         self._live = True
         # From now on everybody says what they do as often as real runs would.
         self._agenda.clear()
-        for actor in self.actors.values():
+        for actor in [actor for actor in self.actors.values() if actor.token is not None]:
             self._schedule(actor, now + int(self.chance.random() * self.interval * SECOND))
-        for _ in range(max(2, self.running_wanted // 8)):
-            self._birth(now, waits=True)
 
     def _advance(self, until: int) -> None:
         """Let everything happen that is due before a moment."""
