@@ -47,11 +47,8 @@ def test_a_guard_that_is_gone_is_noticed(removed: tuple[str, str]) -> None:
 
 @pytest.mark.service("redis-server")
 def test_the_original_design_is_found_out(redis_server: RedisServer, redis_namespace: str) -> None:
-    found: set[str] = set()
-    for seed in range(4):
-        with redis_server.client() as client:
-            client.flushall()
-            found |= {line.partition(":")[0] for line in check(soak(client, seed))}
+    with redis_server.client() as client:
+        found = {line.partition(":")[0] for line in check(soak(client, seed=2))}
     assert found >= {"I1", "I3", "I4", "I5", "I9", "I22"}
 
 
