@@ -23,10 +23,27 @@ const LATER: Partial<Record<PageName, () => Promise<ComponentType>>> = {
 
 const loaded = signal<Partial<Record<PageName, ComponentType>>>({ jobs: JobsPage, job: JobPage });
 
+function Broken() {
+  return (
+    <main class="main">
+      <div class="empty">
+        <p>This page could not be loaded.</p>
+        <button type="button" class="button" onClick={() => location.reload()}>
+          Reload
+        </button>
+      </div>
+    </main>
+  );
+}
+
 effect(() => {
   const name = page.value;
   if (loaded.peek()[name] !== undefined) return;
-  void LATER[name]?.().then((found) => (loaded.value = { ...loaded.peek(), [name]: found }));
+  LATER[name]?.().then(
+    (found) => (loaded.value = { ...loaded.peek(), [name]: found }),
+    // A newer release may have been installed meanwhile: its files have other names.
+    () => (loaded.value = { ...loaded.peek(), [name]: Broken }),
+  );
 });
 
 effect(() => {
@@ -45,7 +62,7 @@ export function App() {
   return (
     <div class="shell">
       {!shared && <Top />}
-      {Page === undefined ? <main class="main" aria-busy="true" /> : <Page />}
+      {Page === undefined ? <main class="main empty muted" aria-busy="true">Loading…</main> : <Page />}
       <Help />
       <Palette />
       <Toasts />
