@@ -13,11 +13,14 @@ from milepost.core.errors import MissingExtra
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address; others than this machine's need keys.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8321, show_default=True)
 @click.option("--insecure", is_flag=True, help="Serve another address without keys.")
+@click.option(
+    "--demo", is_flag=True, help="Serve made-up jobs that run, fail, stall and get cancelled; nothing is kept."
+)
 @session_options
-def command(host: str, port: int, insecure: bool) -> int:
+def command(host: str, port: int, insecure: bool, demo: bool) -> int:
     """Serve the jobs of this store over HTTP, with the dashboard."""
     session = current()
-    if session.is_server:
+    if session.is_server and not demo:
         raise click.UsageError(f"{session.shown_place} is a server already; give a store with --url")
     try:
         from milepost.web import serve
@@ -25,6 +28,11 @@ def command(host: str, port: int, insecure: bool) -> int:
         if missing.name is not None and missing.name.partition(".")[0] == "milepost":
             raise
         raise MissingExtra("web", "milepost serve") from missing
+    if demo:
+        from milepost.web.demonstration import create_demonstration
+
+        serve(create_demonstration(), host=host, port=port, insecure=insecure)
+        return exits.OK
     session.prepare()
     serve(session.place, host=host, port=port, insecure=insecure)
     return exits.OK
