@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from tests.services import free_port, in_ci, need
 
@@ -58,7 +58,7 @@ class Stage:
         self.keys: dict[str, str] = json.loads(self.process.stdout.readline())
         self.url = f"http://127.0.0.1:{self.ports[0]}"
         self.second = f"http://127.0.0.1:{self.ports[1]}"
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + 4 * PATIENCE  # ten thousand jobs are made first
         for url in (self.url, self.second):
             while True:
                 try:
@@ -83,6 +83,9 @@ class Stage:
         self.process.wait()
         if self.process.stdout is not None:
             self.process.stdout.close()
+
+
+expect.set_options(timeout=PATIENCE * 1000)
 
 
 @pytest.fixture(scope="package")
