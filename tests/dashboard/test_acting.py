@@ -162,7 +162,9 @@ def question(page: Page) -> None:
 
 def palette(page: Page) -> None:
     page.keyboard.press("Control+k")
+    page.wait_for_selector("dialog [role=option]")  # the palette is fetched when it is first asked for
     page.keyboard.type("over")
+    expect(page.locator("dialog [role=option]").first).to_contain_text("Overview")
     page.keyboard.press("Enter")
     expect(page.locator("h1")).to_have_text("Overview")
 
