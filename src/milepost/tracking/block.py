@@ -9,10 +9,8 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
 
 from milepost.core.change import Change
-from milepost.core.encoding import RESULT_BYTES, to_json
 from milepost.core.errors import (
     DuplicateJob,
     InvalidInput,
@@ -106,7 +104,7 @@ class _Block:
             return None
         if error is None and refused is not None:
             return refused
-        if error is None and not _is_json(run.result):
+        if end.refused is not None:
             return InvalidInput("result", "is not JSON; the job has failed as not_serialisable")
         return None
 
@@ -171,14 +169,6 @@ class AsyncTrack(_Block):
             instead = heard
         if instead is not None:
             raise instead from (error if isinstance(error, Exception) else None)
-
-
-def _is_json(result: Any) -> bool:
-    try:
-        to_json(result, "result", RESULT_BYTES)
-    except InvalidInput:
-        return False
-    return True
 
 
 # --- starting ----------------------------------------------------------------------------------------------------

@@ -49,6 +49,8 @@ class Ending(NamedTuple):
 
     writes: list[Write]
     late: Late | None
+    refused: InvalidInput | None = None
+    """Why the result could not be kept, where that is how the run ends."""
 
 
 def ending(
@@ -70,7 +72,8 @@ def ending(
         try:
             return completed(run, unsent, None if result is None else to_json(result, "result", RESULT_BYTES))
         except InvalidInput as refused:
-            return failed(run, unsent, *of_exception(refused, run, FailureKind.NOT_SERIALISABLE), name="InvalidInput")
+            known = of_exception(refused, run, FailureKind.NOT_SERIALISABLE)
+            return failed(run, unsent, *known, name="InvalidInput")._replace(refused=refused)
     if isinstance(error, Stop):
         return stopped(run, unsent, error, how=how, delay=delay)
     if isinstance(error, KeyboardInterrupt | asyncio.CancelledError):
