@@ -12,6 +12,7 @@ import os
 import threading
 import time
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from milepost import Jobs, Run
@@ -104,6 +105,20 @@ async def awaiting(run: Run, count: int = 3, pause: float = 0.01) -> dict[str, A
         value = before(run, step, count)
         await run.acheckpoint(value)
     return end(run, count)
+
+
+@jobs.job("gated", max_attempts=3)
+def gated(run: Run, folder: str, checkpoint: bool) -> dict[str, Any]:
+    """Begin, and look at nothing until this process's gate is opened; then write one thing after the other."""
+    begin(run)
+    gate = Path(folder) / f"gate-{os.getpid()}"
+    while not gate.exists():
+        time.sleep(0.01)
+    if checkpoint:
+        ledger().write("step", job=run.job_id, fence=run.fence, n=1)
+        run.checkpoint({"n": 1, "fence": run.fence})
+        ledger().write("acked", job=run.job_id, fence=run.fence, n=1)
+    return end(run, 1)
 
 
 @jobs.job("failing", max_attempts=2)

@@ -3,7 +3,8 @@
 CHAOS_FAILPOINTS is a folder. A process that removes a file in it does what its name says, once, so that each of them
 happens exactly once whichever worker meets it: `lost-*` loses a reply after the commit; `commit-*` ends the process by
 SIGKILL inside a transaction, just before its COMMIT; `committed-*` just after it. CHAOS_REMOVED names guards that this
-process does without, such as "complete:token": the negative controls.
+process does without, such as "complete:token": the negative controls. CHAOS_DEAF lets no run hear from the pulse
+that it is to stop, so that a zombie surely sends what it writes, and only the store's guards are in its way.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import logging
 import os
 import signal
 import sqlite3
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -19,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from milepost.core.change import Change, Shape
-from milepost.core.errors import OutcomeUnknown
+from milepost.core.errors import OutcomeUnknown, Stop
 from milepost.stores.protocol import Claim, Write
 
 _connect = sqlite3.connect
@@ -110,6 +112,20 @@ def without_guards(kind: type[Any], removed: str) -> None:
     kind.apply, kind.beat = unguarded_apply, unguarded_beat
 
 
+def without_ears() -> None:
+    """Let no run of this process hear from the pulse that it is to stop; what the store refuses, it hears."""
+    from milepost.tracking.run import Run
+
+    heard = Run.stop
+
+    def stop(self: Run, reason: Stop) -> None:
+        """Stop, unless the pulse says so."""
+        if threading.current_thread().name != "milepost-pulse":
+            heard(self, reason)
+
+    Run.stop = stop  # type: ignore[method-assign]
+
+
 def main() -> int:
     """Serve until a signal."""
     logging.basicConfig(level=os.environ.get("CHAOS_LOG", "ERROR"))
@@ -121,6 +137,8 @@ def main() -> int:
     lose_replies(kind)
     if removed := os.environ.get("CHAOS_REMOVED"):
         without_guards(kind, removed)
+    if os.environ.get("CHAOS_DEAF"):
+        without_ears()
     return run_worker(jobs, concurrency=int(os.environ.get("CHAOS_CONCURRENCY", "4")))
 
 

@@ -125,7 +125,7 @@ class Soak:
             workers.kill_all()
             through.close()
         self._settle()
-        history = self._history(workers, faults)
+        history = self._history(workers, faults.deaths, faults.outages)
         counts = faults.counts + client.counts + Counter(job.status.value for job in history.jobs.values())
         counts["runs"] = sum(line["do"] == "start" for line in history.runs)
         counts["events"] = len(history.feed)
@@ -195,7 +195,7 @@ class Soak:
                     return
             time.sleep(self.lease / 2)
 
-    def _history(self, workers: Workers, faults: Faults) -> History:
+    def _history(self, workers: Workers, deaths: list[tuple[int, int]], outages: list[tuple[int, int]]) -> History:
         self._over.set()
         for thread in threading.enumerate():
             if thread.name == "chaos-follower":
@@ -207,8 +207,8 @@ class Soak:
             feed=self._feed,
             children=workers.left(),
             limits={"limited": SLOTS},
-            deaths=faults.deaths,
-            outages=faults.outages,
+            deaths=deaths,
+            outages=outages,
             patience=round((4 * self.lease + 10 * self.scale) * 1_000_000),
         )
         return look(history, self.direct.store)

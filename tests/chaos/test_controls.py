@@ -7,7 +7,7 @@ import pytest
 from tests.chaos.checker import check
 from tests.chaos.original import soak
 from tests.chaos.rehearsal import Rehearsal
-from tests.chaos.soak import Soak, Targets
+from tests.chaos.zombie import Zombie
 from tests.services import RedisServer
 
 STEPS = 1200
@@ -52,12 +52,19 @@ def test_the_original_design_is_found_out(redis_server: RedisServer, redis_names
     assert found >= {"I1", "I3", "I4", "I5", "I9", "I22"}
 
 
+WRITES = pytest.mark.parametrize(("guard", "checkpoint"), [("complete:token", False), ("checkpoint:token", True)])
+
+
 @pytest.mark.timeout(300)
+@WRITES
 @pytest.mark.service("redis-server")
-def test_real_workers_without_their_fences_are_found_out() -> None:
-    targets = Targets(jobs=120, kills=2, zombies=10, lost=2, restarts=0, commits=0, cancels=12, deletes=6, poison=0)
-    for seed in range(3):
-        outcome = Soak("redis", targets, seed, removed="complete:token checkpoint:token progress:token").run()
-        if any(line.startswith("I4:") for line in check(outcome.history)):
-            return
-    pytest.fail("zombies wrote, and the checker did not see it")
+def test_real_workers_without_their_fences_are_found_out(guard: str, checkpoint: bool) -> None:
+    violations = check(Zombie("redis", checkpoint=checkpoint, removed=guard).run().history)
+    assert [line for line in violations if line.startswith("I4:")], "a zombie wrote, and the checker did not see it"
+
+
+@pytest.mark.timeout(300)
+@WRITES
+@pytest.mark.service("redis-server")
+def test_the_same_zombie_is_held_off_by_the_fences(guard: str, checkpoint: bool) -> None:
+    assert check(Zombie("redis", checkpoint=checkpoint).run().history) == []
