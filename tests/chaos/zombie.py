@@ -1,0 +1,89 @@
+"""One zombie, steered: a worker is frozen in a run, another takes the job over, and the first goes on and writes.
+
+Nothing is left to luck, so that a control without a guard meets a write that the guard would have refused.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from milepost.core.errors import StoreError
+from tests.chaos.history import History
+from tests.chaos.ledger import Line, read
+from tests.chaos.place import Place
+from tests.chaos.processes import Workers
+from tests.chaos.soak import Soak, Targets
+
+JOB = "job-000000"
+
+
+class Zombie(Soak):
+    """`Zombie("redis", checkpoint=True).run()`: the zombie sends a checkpoint too, else only its result."""
+
+    def __init__(self, kind: str, *, checkpoint: bool, removed: str = "") -> None:
+        super().__init__(
+            kind, Targets(jobs=1, workers=1, kills=0, zombies=1, restarts=0, commits=0), 0, removed=removed
+        )
+        self._checkpoint = checkpoint
+
+    def _environment(self, place: Place) -> dict[str, str]:
+        return {**super()._environment(place), "CHAOS_DEAF": "1"}
+
+    def _busy(self, place: Place) -> tuple[History, Counter[str]]:
+        gates = self.ledger_path.parent
+        workers = Workers(self._environment(place), self.targets.workers)
+        try:
+            workers.start_all()
+            params = {"folder": str(gates), "checkpoint": self._checkpoint}
+            self.ledger.write("submit", job=JOB, phase="asked", type="gated")
+            self.direct.enqueue("gated", params, job_id=JOB)
+            self.ledger.write("submit", job=JOB, phase="done", type="gated")
+            [first] = self._until(lambda: self._starts(1))
+            frozen = workers.alive[0]
+            assert frozen.pid == first["pid"]
+            workers.freeze(frozen)
+            workers.replace_dead()
+            _, second = self._until(lambda: self._starts(2))
+            workers.thaw(frozen)
+            open_gate(gates, first)
+            self._until(lambda: self._has_ended(first))
+            frozen.terminate()  # what it has to write is written before it ends
+            frozen.wait(60 * self.scale)
+            open_gate(gates, second)
+            self._wait_for_the_end(workers, self._deadline())
+            self._until(lambda: self._has_ended(second))
+            workers.drain(60 * self.scale)
+        finally:
+            workers.kill_all()
+        self._settle()
+        return self._history(workers, [], []), Counter(zombies=1)
+
+    def _starts(self, count: int) -> list[Line]:
+        starts = [line for line in read(self.ledger_path) if line["do"] == "start"]
+        return starts if len(starts) >= count else []
+
+    def _has_ended(self, run: Line) -> bool:
+        """Whether its code has done all that it does: written its end, or been refused on the way."""
+        lines = [line for line in read(self.ledger_path) if line.get("fence") == run["fence"]]
+        return lines[-1]["do"] in ("end", "step") if self._checkpoint else lines[-1]["do"] == "end"
+
+    def _until(self, what: Callable[[], Any]) -> Any:
+        deadline = self._deadline()
+        while True:
+            try:
+                if found := what():
+                    return found
+            except StoreError:
+                pass
+            assert time.monotonic() < deadline, "it did not come to that"
+            time.sleep(0.02)
+
+
+def open_gate(folder: Path, run: Line) -> None:
+    """Let the run of a ledger's line go on."""
+    os.close(os.open(folder / f"gate-{run['pid']}", os.O_CREAT | os.O_WRONLY, 0o600))
