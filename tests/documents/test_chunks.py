@@ -112,6 +112,24 @@ def test_headings_are_carried() -> None:
     assert {chunk.heading for chunk in chunk_text(text, format="text", tokens=120)} == {""}
 
 
+def test_a_heading_is_not_a_chunk_of_its_own() -> None:
+    for tokens in (64, 120, 240):
+        sections = "".join(
+            f"## Tower {number}\n\n### Its keeper\n\n{prose(tokens, number)}\n\n" for number in range(20)
+        )
+        text = f"A Book of Towers\n\n# Towers\n\n{sections}"
+        chunks = chunk_text(text, format="markdown", tokens=tokens)
+        assert not [
+            chunk.text for chunk in chunks if all(line.startswith("#") for line in chunk.text.split("\n") if line)
+        ]
+        assert chunks[0].text.startswith("A Book of Towers\n\n# Towers\n\n## Tower 0\n\n### Its keeper\n\n")
+        assert max(chunk.tokens for chunk in chunks) <= tokens
+        assert "".join("".join(chunk.text.split()) for chunk in chunks) == "".join(text.split())
+        for chunk in chunks:
+            assert text[chunk.start : chunk.stop] == chunk.text
+        assert {chunk.heading for chunk in chunks} == {f"Towers > Tower {n} > Its keeper" for n in range(20)}
+
+
 def test_the_tokenizer_is_that_of_the_model() -> None:
     # Tokens and ids that the model's own tokenizer file gives, written down once.
     tokens = wordpiece().encode("Héllo, Bengtskär 1906!").tokens

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from milepost.documents.formats import Format
 from milepost.documents.tokens import count_tokens, wordpiece
@@ -21,8 +21,11 @@ from milepost.documents.tokens import count_tokens, wordpiece
 CHUNK_TOKENS: Final = 240
 SEGMENT_CHARACTERS: Final = 64 * 1024
 CHARACTERS_PER_TOKEN: Final = 10
-CHUNKER_VERSION: Final = 1
+CHUNKER_VERSION: Final = 2
+_LEAST_TOKENS: Final = 24
+_LEAST_CHARACTERS: Final = 200
 _HEADING: Final = re.compile(r"^(#{1,6}) +(\S.*)$", re.M)
+_AT_HEAD: Final = re.compile(r"(?:#{1,6} +\S.*(?:\n\s*|\Z))*")
 _WITH_HEADINGS: Final = frozenset({"markdown", "html", "docx", "epub", "odt"})
 _HEADING_CHARACTERS: Final = 200
 
@@ -52,6 +55,14 @@ class Chunk:
     tokens: int
     heading: str = ""
     page: int | None = None
+
+
+class _Part(NamedTuple):
+    """A part of a text that was cut: where it starts, and from where on it is about what it is mostly about."""
+
+    start: int
+    text: str
+    place: int
 
 
 def split_segments(pieces: Iterable[tuple[str, int | None]], characters: int = SEGMENT_CHARACTERS) -> Iterator[Segment]:
@@ -99,7 +110,7 @@ def chunk_segments(
         text = rest + segment.text
         offset = segment.start - len(rest)
         parts = cut(text)
-        kept = parts.pop()[0] if parts else len(text)
+        kept = parts.pop().start if parts else len(text)
         yield from naming.name(text, offset, parts, upto=kept)
         rest = text[kept:]
         offset += kept
@@ -125,11 +136,13 @@ class _Naming:
         self._occurrences: Counter[bytes] = Counter()
         self._ordinal = 0
 
-    def name(self, text: str, offset: int, parts: list[tuple[int, str]], *, upto: int) -> Iterator[Chunk]:
+    def name(self, text: str, offset: int, parts: list[_Part], *, upto: int) -> Iterator[Chunk]:
         headings = list(_HEADING.finditer(text, 0, upto)) if self._with_headings else []
-        counts = count_tokens([part for _, part in parts])
-        for (start, part), tokens in zip(parts, counts, strict=True):
-            while headings and headings[0].start() <= start:
+        counts = count_tokens([part.text for part in parts])
+        for (start, part, place), tokens in zip(parts, counts, strict=True):
+            if at_head := _AT_HEAD.match(text, place):
+                place = at_head.end()
+            while headings and headings[0].start() <= place:
                 self._enter(headings.pop(0))
             yield Chunk(
                 chunk_id=self._chunk_id(part),
@@ -163,8 +176,8 @@ class _Naming:
 
 
 @lru_cache(maxsize=8)
-def _cutter(with_headings: bool, tokens: int) -> Callable[[str], list[tuple[int, str]]]:
-    """A function from a text to its (offset, part) list.
+def _cutter(with_headings: bool, tokens: int) -> Callable[[str], list[_Part]]:
+    """A function from a text to its parts.
 
     A part of few tokens can still be very long (a word of ten thousand letters is one
     unknown token), so parts are cut by characters as well.
@@ -173,16 +186,45 @@ def _cutter(with_headings: bool, tokens: int) -> Callable[[str], list[tuple[int,
 
     kind = MarkdownSplitter if with_headings else TextSplitter
     splitter = kind.from_huggingface_tokenizer(wordpiece(), tokens)
+    sentences = TextSplitter.from_huggingface_tokenizer(wordpiece(), tokens)
     longest = tokens * CHARACTERS_PER_TOKEN
     by_characters = TextSplitter(longest)
 
-    def cut(text: str) -> list[tuple[int, str]]:
-        parts: list[tuple[int, str]] = []
+    def cut(text: str) -> list[_Part]:
+        parts: list[_Part] = []
         for offset, part in splitter.chunk_indices(text):
             if len(part) <= longest:
-                parts.append((offset, part))
+                parts.append(_Part(offset, part, offset))
             else:
-                parts += [(offset + inner, piece) for inner, piece in by_characters.chunk_indices(part)]
-        return parts
+                inner = by_characters.chunk_indices(part)
+                parts += [_Part(offset + start, piece, offset + start) for start, piece in inner]
+        return list(joined(text, parts))
+
+    def joined(text: str, parts: list[_Part]) -> Iterator[_Part]:
+        """Put a part that says next to nothing, such as a heading alone, before the part that follows it.
+
+        Such a chunk would be near to every question about its subject and answer none. Where the two are too long
+        for one chunk, it has as many sentences as fit.
+        """
+        least = min(_LEAST_TOKENS, tokens // 4)
+        short: _Part | None = None
+        for part in parts:
+            if short is not None:
+                whole = text[short.start : part.start + len(part.text)]
+                part = _Part(short.start, whole, part.start)
+                short = None
+                if count_tokens([whole])[0] > tokens or len(whole) > longest:
+                    first = sentences.chunks(whole.replace("\n", " "))[0]  # at a line's end it would be cut as before
+                    yield _Part(part.start, whole[: len(first)], part.place)
+                    for start, piece in splitter.chunk_indices(whole[len(first) :]):
+                        start += part.start + len(first)
+                        yield _Part(start, piece, start)
+                    continue
+            if len(part.text) <= _LEAST_CHARACTERS and count_tokens([part.text])[0] < least:
+                short = part
+            else:
+                yield part
+        if short is not None:
+            yield short
 
     return cut

@@ -7,9 +7,8 @@ one step. The same graph and seed give the same communities.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, Final, Literal
 
 from milepost.documents import wording
@@ -23,6 +22,7 @@ from milepost.documents.communities import (
     name_by_words,
 )
 from milepost.documents.nearest import neighbour_graph
+from milepost.documents.stages import TimedStages
 from milepost.documents.store import DocumentStore, open_store
 from milepost.documents.store.records import Community
 from milepost.tracking.run import Run
@@ -74,16 +74,16 @@ class _Clustering:
         self._run = run
         self._store = store
         self._of = of
-        self._seconds: dict[str, float] = {}
+        self._stages = TimedStages(run)
 
     def cluster(self, resolution: float, neighbours: int, seed: int) -> dict[str, Any]:
         """Run all stages and return the job's result."""
         edges = self._edges_of_entities() if self._of == "entities" else self._edges_of_chunks(neighbours)
         levels, modularity = self._partition(edges, resolution, seed)
-        with self._timed("label"), self._stage("Labelling", unit="community"):
+        with self._stage("label", "Labelling", unit="community"):
             communities = arrange(levels, self._namer(levels), self._run.check)
         settings = {"resolution": resolution, "neighbours": neighbours, "seed": seed, "modularity": modularity}
-        with self._timed("persist"), self._stage("Persisting", unit="community"):
+        with self._stage("persist", "Persisting", unit="community"):
             self._store.save_communities(self._of, settings, communities)
         nodes = len(levels[0]) if levels else 0
         sizes = [sum(community.level == level for community in communities) for level in range(len(levels))]
@@ -99,35 +99,29 @@ class _Clustering:
             "levels": len(levels),
             "modularity": round(modularity, 6),
             "largest": [_shown(community) for community in _largest(communities)],
-            "seconds": {name: round(seconds, 3) for name, seconds in self._seconds.items()},
+            "seconds": self._stages.seconds,
             "database": str(self._store),
         }
 
     def _edges_of_entities(self) -> list[Edge]:
-        with self._timed("load"), self._stage("Loading", unit="relation"):
+        with self._stage("load", "Loading", unit="relation"):
             return self._store.edges()  # the relations are the graph: no neighbours to compute
 
     def _edges_of_chunks(self, neighbours: int) -> list[Edge]:
         total = self._store.counts()["chunks"]
-        with self._timed("load"), self._stage("Loading", total=total, unit="row") as stage:
+        with self._stage("load", "Loading", total=total, unit="row") as stage:
             blocks = []
             for block in self._store.chunk_vectors(512):
                 blocks.append(block)
                 stage.advance(len(block[0]))
-        with (
-            self._timed("neighbours"),
-            self._stage("Finding neighbours", total=total, unit="row") as stage,
-        ):
+        with self._stage("neighbours", "Finding neighbours", total=total, unit="row") as stage:
             return neighbour_graph(blocks, neighbours, stage.advance)
 
     def _partition(self, edges: list[Edge], resolution: float, seed: int) -> tuple[list[dict[str, int]], float]:
         """The community of each node, level by level from fine to coarse, and the modularity of the finest."""
         levels: list[dict[str, int]] = []
         modularity = 0.0
-        with (
-            self._timed("leiden"),
-            self._stage("Leiden", total=_ROUNDS * _MAX_LEVELS, unit="round") as stage,
-        ):
+        with self._stage("leiden", "Leiden", total=_ROUNDS * _MAX_LEVELS, unit="round") as stage:
             graph = edges
             while graph and len(levels) < _MAX_LEVELS:
                 found: dict[str, int] = {}
@@ -154,16 +148,10 @@ class _Clustering:
             return name_by_entities(self._store)
         return name_by_words(self._store, sorted(levels[0]) if levels else [], self._run.check)
 
-    def _stage(self, name: str, *, unit: str, total: int | None = None) -> LiveStage:
-        return self._run.stage(name, weight=_WEIGHTS[self._of][name], total=total, unit=unit)
-
-    @contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
-        before = time.monotonic()
-        try:
-            yield
-        finally:
-            self._seconds[stage] = time.monotonic() - before
+    def _stage(
+        self, short: str, name: str, *, unit: str, total: int | None = None
+    ) -> AbstractContextManager[LiveStage]:
+        return self._stages.stage(short, name, weight=_WEIGHTS[self._of][name], total=total, unit=unit)
 
 
 def _largest(communities: list[Community]) -> list[Community]:

@@ -7,14 +7,12 @@ running it again finds nothing to do.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Final, Literal
 
 from milepost.documents import wording
 from milepost.documents.extract import Extractor, FailedChunk, get_extractor
 from milepost.documents.pipeline import embedder_of
+from milepost.documents.stages import TimedStages
 from milepost.documents.store import DocumentStore, open_store
 from milepost.documents.store.records import ChunkText, Extraction
 from milepost.tracking.run import Run
@@ -67,15 +65,15 @@ class _Extraction:
         self._extractor = extractor
         self._extracted = self._embedded = 0
         self._failed: dict[str, str] = {}
-        self._seconds: dict[str, float] = {}
+        self._stages = TimedStages(run)
 
     def extract(self, *, embed: bool, model_path: str | None) -> dict[str, Any]:
         """Run all stages and return the job's result."""
         loading, finding, embedding = _shares(self._extractor, self._store.counts()["chunks"], embed=embed)
-        with self._timed("load"), self._run.stage("Loading the model", weight=loading, unit="model"):
+        with self._stages.stage("load", "Loading the model", weight=loading, unit="model"):
             configuration = self._extractor.configuration
         self._find(configuration, finding)
-        with self._timed("persist"), self._run.stage("Counting", weight=0.01, unit="entity"):
+        with self._stages.stage("persist", "Counting", weight=0.01, unit="entity"):
             self._store.recount_entities()
         if embed:
             self._embed(model_path, embedding)
@@ -103,13 +101,13 @@ class _Extraction:
             "entities_embedded": self._embedded,
             "extractor": configuration,
             "warnings": list(self._extractor.warnings),
-            "seconds": {name: round(seconds, 3) for name, seconds in self._seconds.items()},
+            "seconds": self._stages.seconds,
             "database": str(self._store),
         } | ({"failed_unlisted": more} if (more := len(self._failed) - _LISTED) > 0 else {})
 
     def _find(self, configuration: str, weight: float) -> None:
         total = self._store.count_unextracted(configuration)
-        with self._timed("extract"), self._run.stage("Extracting", weight=weight, total=total, unit="chunk") as stage:
+        with self._stages.stage("extract", "Extracting", weight=weight, total=total, unit="chunk") as stage:
             while batch := self._next_batch(configuration):
                 found: list[Extraction] = []
                 for outcome in self._extractor.extract(batch, tick=self._run.check):
@@ -140,10 +138,7 @@ class _Extraction:
         if active is None:
             return
         total = self._store.count_unembedded_entities(active.model)
-        with (
-            self._timed("embed"),
-            self._run.stage("Embedding entities", weight=weight, total=total, unit="entity") as stage,
-        ):
+        with self._stages.stage("embed", "Embedding entities", weight=weight, total=total, unit="entity") as stage:
             if not total:
                 return
             embedder = embedder_of(active, model_path=model_path)
@@ -155,14 +150,6 @@ class _Extraction:
                 )
                 self._embedded += len(batch)
                 stage.advance(len(batch))
-
-    @contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
-        before = time.monotonic()
-        try:
-            yield
-        finally:
-            self._seconds[stage] = time.monotonic() - before
 
 
 def _shares(extractor: Extractor, chunks: int, *, embed: bool) -> tuple[float, float, float]:

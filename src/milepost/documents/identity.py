@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from milepost.documents.chunks import CHUNKER_VERSION
 
-LOADER_VERSION: Final = 1
+LOADER_VERSION: Final = 2
 _BLOCK: Final = 1024 * 1024
 
 

@@ -7,27 +7,15 @@ cancelled asks it what is missing and does that.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Final
 
 from milepost.documents import wording
 from milepost.documents.errors import BadDocument, GenerationChanged, VersionVanished
 from milepost.documents.formats import MAX_BYTES
 from milepost.documents.loader_process import LoaderProcess, LoadLimits
-from milepost.documents.pipeline import (
-    Index,
-    chunk_document,
-    drain,
-    embed_versions,
-    in_groups,
-    index_text,
-    load_document,
-    open_index,
-    publish,
-)
+from milepost.documents.pipeline import Index, drain, index_text, load_document, open_index
 from milepost.documents.sources import Source, plan
+from milepost.documents.stages import Indexing, TimedStages
 from milepost.documents.store import open_store
 from milepost.documents.store.records import Version
 from milepost.tracking.run import Run
@@ -93,7 +81,8 @@ class _Ingestion:
         endpoint: str | None,
     ) -> None:
         self._run = run
-        self._index = index
+        self._stages = TimedStages(run)
+        self._indexing = Indexing(self._stages, index, lambda version: self._again.append(self._source(version)))
         self._loader = loader
         self._encoding = encoding
         self._model_path = model_path
@@ -102,8 +91,7 @@ class _Ingestion:
         self._again: list[Source] = []
         self._sources: dict[str, Source] = {}
         self._warnings: list[dict[str, str]] = []
-        self._seconds: dict[str, float] = {}
-        self._ingested = self._unchanged = self._chunks = self._computed = self._truncated = 0
+        self._unchanged = 0
 
     def ingest(self, paths: list[str], *, key: str | None, strict: bool) -> dict[str, Any]:
         """Run all stages and return the job's result."""
@@ -115,36 +103,35 @@ class _Ingestion:
         total = len(found.sources) + len(found.missing)
         if self._failed and (strict or len(self._failed) == total):
             raise NothingIngested(self._complaint(total))
-        self._embed(self._chunk(loaded))
+        made = self._indexing
+        made.embed(made.chunk(loaded, total=len(loaded), weight=0.06), weight=0.91, published=self._note)
         self._finish()
         self._run.progress(
             message=wording.ingested(
-                documents=self._ingested, chunks=self._chunks, unchanged=self._unchanged, failed=len(self._failed)
+                documents=made.documents, chunks=made.chunks, unchanged=self._unchanged, failed=len(self._failed)
             )
         )
         return {
             "documents": total,
-            "ingested": self._ingested,
+            "ingested": made.documents,
             "unchanged": self._unchanged,
             "failed": [
                 {"file": name, "code": bad.code, "message": bad.message} for name, bad in self._failed[:_LISTED]
             ],
             "skipped": found.skipped,
-            "chunks": self._chunks,
-            "embedded": self._computed,
-            "from_cache": self._chunks - self._computed,
-            "truncated": self._truncated,
+            "chunks": made.chunks,
+            **made.counts,
             "warnings": self._warnings[:_LISTED],
-            "seconds": {name: round(seconds, 3) for name, seconds in self._seconds.items()},
-            "model": self._index.generation.model,
-            "generation": self._index.generation.number,
-            "database": str(self._index.store),
+            "seconds": self._stages.seconds,
+            "model": made.index.generation.model,
+            "generation": made.index.generation.number,
+            "database": str(made.index.store),
         } | ({"failed_unlisted": more} if (more := len(self._failed) - _LISTED) > 0 else {})
 
     def _load(self, sources: list[Source]) -> list[Version]:
         total = sum(source.size for source in sources)
         loaded: list[Version] = []
-        with self._timed("load"), self._run.stage("Loading", weight=0.02, total=total, unit="byte") as stage:
+        with self._stages.stage("load", "Loading", weight=0.02, total=total, unit="byte") as stage:
             for source in sources:
                 self._run.progress(message=f"Loading {source.path.name}")
                 read: list[int] = [0]
@@ -159,7 +146,7 @@ class _Ingestion:
             read.append(size)
             stage.advance(size)
 
-        steps = load_document(self._index, source, self._loader, encoding=self._encoding, tick=self._run.check)
+        steps = load_document(self._indexing.index, source, self._loader, encoding=self._encoding, tick=self._run.check)
         try:
             version = drain(steps, advance)
         except BadDocument as bad:
@@ -172,53 +159,24 @@ class _Ingestion:
             self._leave(source)
         return version
 
-    def _chunk(self, loaded: list[Version]) -> list[Version]:
-        chunked: list[Version] = []
-        total = len(loaded)
-        with self._timed("chunk"), self._run.stage("Chunking", weight=0.06, total=total, unit="document") as stage:
-            for version in loaded:
-                try:
-                    chunked.append(drain(chunk_document(self._index, version), lambda _: self._run.check()))
-                except (GenerationChanged, VersionVanished):
-                    self._again.append(self._sources[version.document_id])
-                stage.advance(1)
-        return chunked
-
-    def _embed(self, chunked: list[Version]) -> None:
-        total = sum(version.chunk_count for version in chunked)
-        with self._timed("embed"), self._run.stage("Embedding", weight=0.91, total=total, unit="chunk") as stage:
-            for group in in_groups(chunked):
-                for done, computed in embed_versions(self._index, group, tick=self._run.check):
-                    stage.advance(done)
-                    self._computed += computed
-                for version in group:
-                    self._publish(version)
-                self._run.checkpoint({"ingested": self._ingested, "chunks": self._chunks})
-
-    def _publish(self, version: Version) -> None:
-        source = self._sources[version.document_id]
-        try:
-            publish(self._index, version)
-        except (GenerationChanged, VersionVanished):
-            self._again.append(source)
-            return
-        self._count(source, version)
-
     def _finish(self) -> None:
         """Do again what another job has overtaken, and clear away what was never finished."""
-        with self._timed("persist"), self._run.stage("Persisting", weight=0.01, unit="document") as stage:
+        with self._stages.stage("persist", "Persisting", weight=0.01, unit="document") as stage:
             for source in self._again:
                 self._do_again(source)
                 stage.advance(1)
-            self._index.store.prune(older_than=_ABANDONED_SECONDS)
+            self._indexing.index.store.prune(older_than=_ABANDONED_SECONDS)
 
     def _do_again(self, source: Source) -> None:
         for attempt in range(_TRIES):
-            self._index = open_index(self._index.store, model_path=self._model_path, endpoint=self._endpoint)
+            store = self._indexing.index.store
+            index = self._indexing.index = open_index(store, model_path=self._model_path, endpoint=self._endpoint)
             try:
-                version = drain(load_document(self._index, source, self._loader, encoding=self._encoding))
+                version = drain(load_document(index, source, self._loader, encoding=self._encoding))
                 if version is not None:
-                    self._count(source, index_text(self._index, version))
+                    version = index_text(index, version)
+                    self._indexing.count(version)
+                    self._note(version)
                 else:
                     self._leave(source)
             except BadDocument as bad:
@@ -229,11 +187,13 @@ class _Ingestion:
                 continue
             return
 
-    def _count(self, source: Source, version: Version) -> None:
-        self._ingested += 1
-        self._chunks += version.chunk_count
-        self._truncated += version.truncated
-        text = self._index.store.get_text(version.text_id)
+    def _source(self, version: Version) -> Source:
+        return self._sources[version.document_id]
+
+    def _note(self, version: Version) -> None:
+        """Put a published document into the ledger, with its warnings."""
+        source = self._source(version)
+        text = self._indexing.index.store.get_text(version.text_id)
         for warning in text.warnings if text is not None else ():
             self._warnings.append({"file": source.uri, "code": warning})
         with self._run.item(source.uri):
@@ -254,11 +214,3 @@ class _Ingestion:
     def _complaint(self, total: int) -> str:
         first = "; ".join(f"{name}: {bad}" for name, bad in self._failed[:5])
         return f"{len(self._failed)} of {total} documents cannot be used: {first}"
-
-    @contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
-        before = time.monotonic()
-        try:
-            yield
-        finally:
-            self._seconds[stage] = time.monotonic() - before

@@ -6,24 +6,12 @@ step switches to the new one; a job that was killed or cancelled finds what it h
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Final
 
 from milepost.documents import identity, wording
 from milepost.documents.embed import get_embedder
-from milepost.documents.errors import VersionVanished
-from milepost.documents.pipeline import (
-    Index,
-    chunk_document,
-    drain,
-    embed_versions,
-    in_groups,
-    index_text,
-    publish,
-    settings_for,
-)
+from milepost.documents.pipeline import Index, index_text, settings_for
+from milepost.documents.stages import Indexing, TimedStages
 from milepost.documents.store import DocumentStore, open_store
 from milepost.documents.store.records import Generation, StoredDocument, Version
 from milepost.tracking.run import Run
@@ -76,67 +64,36 @@ class _Reindex:
 
     def __init__(self, run: Run, index: Index) -> None:
         self._run = run
+        self._stages = TimedStages(run)
         self._index = index
         self._store = index.store
-        self._chunks = self._computed = self._truncated = 0
-        self._seconds: dict[str, float] = {}
+        # What was deleted or replaced in the meantime is left to the switch, which looks again.
+        self._indexing = Indexing(self._stages, index, lambda version: index.store.abandon_version(version.version_id))
 
     def make(self) -> dict[str, Any]:
         """Run all stages and return the job's result."""
-        with self._timed("plan"), self._run.stage("Planning", weight=0.01, unit="document"):
+        with self._stages.stage("plan", "Planning", weight=0.01, unit="document"):
             documents = self._store.unindexed(self._index.generation.number)
-        self._embed(self._chunk(documents))
-        with self._timed("switch"), self._run.stage("Switching", weight=0.02, unit="document") as stage:
+        made = self._indexing
+        versions = made.chunk(map(self._version, documents), total=len(documents), weight=0.09)
+        made.embed(versions, weight=0.88, published=lambda version: None)
+        with self._stages.stage("switch", "Switching", weight=0.02, unit="document") as stage:
             for _ in range(_ROUNDS):
                 if self._store.activate(self._index.generation.number):
                     break
                 # Documents that were ingested or changed in the meantime.
                 for document in self._store.unindexed(self._index.generation.number):
-                    self._count(index_text(self._index, self._version(document), tick=self._run.check))
+                    made.count(index_text(self._index, self._version(document), tick=self._run.check))
                     stage.advance(1)
             else:
                 raise RuntimeError("documents change faster than they can be indexed; try again later")
             self._store.prune(older_than=_ABANDONED_SECONDS)
         return {
             **_result(self._run, self._store, self._index.generation, changed=True),
-            "chunks_made": self._chunks,
-            "embedded": self._computed,
-            "from_cache": self._chunks - self._computed,
-            "truncated": self._truncated,
-            "seconds": {name: round(seconds, 3) for name, seconds in self._seconds.items()},
+            "chunks_made": made.chunks,
+            **made.counts,
+            "seconds": self._stages.seconds,
         }
-
-    def _chunk(self, documents: list[StoredDocument]) -> list[Version]:
-        chunked = []
-        total = len(documents)
-        with self._timed("chunk"), self._run.stage("Chunking", weight=0.09, total=total, unit="document") as stage:
-            for document in documents:
-                version = self._version(document)
-                try:
-                    chunked.append(drain(chunk_document(self._index, version), lambda _: self._run.check()))
-                except VersionVanished:  # deleted or replaced in the meantime; the switch looks again
-                    self._store.abandon_version(version.version_id)
-                stage.advance(1)
-        return chunked
-
-    def _embed(self, versions: list[Version]) -> None:
-        total = sum(version.chunk_count for version in versions)
-        with self._timed("embed"), self._run.stage("Embedding", weight=0.88, total=total, unit="chunk") as stage:
-            for group in in_groups(versions):
-                for done, computed in embed_versions(self._index, group, tick=self._run.check):
-                    self._computed += computed
-                    stage.advance(done)
-                for version in group:
-                    try:
-                        publish(self._index, version, tick=self._run.check)
-                    except VersionVanished:
-                        continue
-                    self._count(version)
-                self._run.checkpoint({"chunks": self._chunks, "generation": self._index.generation.number})
-
-    def _count(self, version: Version) -> None:
-        self._chunks += version.chunk_count
-        self._truncated += version.truncated
 
     def _version(self, document: StoredDocument) -> Version:
         generation = self._index.generation.number
@@ -153,14 +110,6 @@ class _Reindex:
                 print_of,
             )
         )
-
-    @contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
-        before = time.monotonic()
-        try:
-            yield
-        finally:
-            self._seconds[stage] = time.monotonic() - before
 
 
 def _discard(run: Run, store: DocumentStore, active: Generation) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Final, TypeAlias
 from milepost.documents.formats import Format
 
 # Controls that no text needs (NUL and its like, and lone surrogates, which no UTF-8 can hold).
-_UNPRINTABLE: Final = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f\ufffe\uffff\ud800-\udfff]")
+_UNPRINTABLE: Final = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f\ue000-\uf8ff\ufffe\uffff\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,5 +46,5 @@ Pieces: TypeAlias = Generator[Piece, None, LoadReport]
 
 
 def printable(text: str) -> str:
-    """Drop the characters that no text needs and that stores refuse."""
+    """Drop the characters that no text needs (the icons of a web page's own font too) and that stores refuse."""
     return _UNPRINTABLE.sub("", text)
