@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 import time
@@ -98,7 +97,6 @@ def test_hashing_finds_words() -> None:
     assert np.linalg.norm(embedder.embed([""])) == 1
 
 
-@pytest.mark.skipif(importlib.util.find_spec("wordllama") is None, reason="wordllama is not installed")
 def test_wordllama_is_fast_and_offline() -> None:
     embedder = get_embedder("wordllama")
     vectors = check(embedder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import threading
 from pathlib import Path
@@ -25,7 +24,6 @@ from tests.documents.watched_run import WatchedRun
 TEXT = """Ian Murdock founded the Debian Project at Purdue University. Bruce Perens succeeded Ian Murdock in 1996.
 
 The Debian Project's first leader was Ian Murdock. Bruce Perens later worked for Pixar."""
-HAS_SPACY = importlib.util.find_spec("spacy") is not None
 
 
 @pytest.fixture
@@ -143,7 +141,6 @@ def test_extractors_are_known_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
         get_extractor("spacy")
 
 
-@pytest.mark.skipif(not HAS_SPACY, reason="spaCy is not installed")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
 def test_spacy_finds_typed_relations() -> None:
     extractor = get_extractor("spacy")
@@ -160,7 +157,6 @@ def test_spacy_finds_typed_relations() -> None:
     extractor.close()
 
 
-@pytest.mark.skipif(not HAS_SPACY, reason="spaCy is not installed")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
 def test_a_named_model_that_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MILEPOST_SPACY_MODEL", "xx_no_such_model")
