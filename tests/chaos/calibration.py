@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
 import time
@@ -20,3 +21,13 @@ def calibrate() -> float:
         subprocess.run([sys.executable, "-c", program], check=True)
         spent.append(time.monotonic() - began)
     return min(MOST, max(1.0, min(spent) / EXPECTED))
+
+
+def slowness() -> float:
+    """The factor as it was measured within the last minute: for the lease lengths of tests, which are many."""
+    return _measured(int(time.monotonic() // 60))
+
+
+@functools.lru_cache(maxsize=1)
+def _measured(minute: int) -> float:
+    return calibrate()

@@ -28,7 +28,7 @@ def start_app(workers: Workers, app: str) -> subprocess.Popen[bytes]:
 
 @pytest.fixture
 def make_workers(tmp_path: Path) -> Iterator[MakeWorkers]:
-    """`make_workers(url)` for worker processes on a store of that URL, with leases of one second."""
+    """`make_workers(url)` for worker processes on a store of that URL, with leases of one second, times the slowness of the machine."""
     with ExitStack() as ends:
 
         def make(url: str) -> Workers:

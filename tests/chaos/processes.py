@@ -13,6 +13,7 @@ from collections.abc import Mapping
 import psutil
 
 from tests.chaos.ledger import now
+from tests.waiting import freeze
 
 
 class Workers:
@@ -53,7 +54,7 @@ class Workers:
 
     def freeze(self, process: subprocess.Popen[bytes]) -> None:
         """SIGSTOP one; another takes its place in the number."""
-        process.send_signal(signal.SIGSTOP)
+        freeze(process.pid, self._environment["MILEPOST_URL"])
         with self._lock:
             self.alive.remove(process)
             self.frozen.append(process)

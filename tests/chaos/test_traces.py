@@ -3,37 +3,20 @@
 from __future__ import annotations
 
 import signal
-import sqlite3
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from typing import Any
 
 import pytest
 
 from milepost import Job, Jobs
-from milepost.core.errors import StoreError
+from tests.chaos.calibration import slowness
 from tests.chaos.conftest import MakeWorkers, start_app
 from tests.chaos.proxy import Proxy
 from tests.services import RedisServer
+from tests.waiting import PATIENCE, freeze, until
 from tests.worker.application import lines
 from tests.worker.conftest import Workers
-
-PATIENCE = 60
-
-
-def until(what: Callable[[], Any], within: float = PATIENCE) -> Any:
-    """Wait until something is true; what it is. A store that is away is not true."""
-    deadline = time.monotonic() + within
-    while True:
-        try:
-            if found := what():
-                return found
-        except StoreError:
-            pass
-        assert time.monotonic() < deadline, "it did not come true"
-        time.sleep(0.01)
 
 
 def noted(workers: Workers, word: str, count: int = 1) -> list[str]:
@@ -64,24 +47,6 @@ def receipt_of(jobs: Jobs, job: Job) -> tuple[str | None, bool | None]:
     return told
 
 
-def freeze(workers: Workers, process: subprocess.Popen[bytes]) -> None:
-    """SIGSTOP a worker, outside a transaction of SQLite: inside one it would keep all others from writing."""
-
-    def is_frozen() -> bool:
-        process.send_signal(signal.SIGSTOP)
-        if not workers.url.startswith("sqlite"):
-            return True
-        with closing(sqlite3.connect(workers.url.removeprefix("sqlite:///"), timeout=0.1)) as connection:
-            try:
-                connection.execute("BEGIN IMMEDIATE")
-                return True
-            except sqlite3.OperationalError:
-                process.send_signal(signal.SIGCONT)
-                return False
-
-    until(is_frozen)
-
-
 @pytest.fixture
 def jobs(workers: Workers) -> Iterator[Jobs]:
     """The workers' store, seen from here."""
@@ -108,7 +73,7 @@ def test_a_cancelled_run_that_was_frozen_past_its_lease_confirms_late_and_change
     zombie = workers.start()
     job = jobs.enqueue("waits")
     noted(workers, "waits")
-    freeze(workers, zombie)
+    freeze(zombie.pid, workers.url)
     assert jobs.cancel_job(job.job_id).status == "cancelled"
     workers.start()
     assert receipt_of(jobs, job) == ("lease ran out", False)
@@ -144,7 +109,7 @@ def test_a_deleted_job_that_a_zombie_still_runs_is_another_job_when_its_id_is_us
     zombie = workers.start()
     job = jobs.enqueue("steps", {"count": 2000, "pause": 0.02})
     noted(workers, "step", 3)
-    freeze(workers, zombie)
+    freeze(zombie.pid, workers.url)
     jobs.delete_job(job.job_id)
     again = jobs.enqueue("steps", {"count": 3}, job_id=job.job_id)
     workers.start()
@@ -189,23 +154,24 @@ def test_ten_runs_outlive_an_outage_of_two_leases_or_are_given_back_free_of_char
         made = [jobs.enqueue("steps", {"count": 60, "pause": 0.05}) for _ in range(10)]
         noted(workers, "began at 0", 10)
         server.kill()
-        time.sleep(2.0)  # two leases
+        time.sleep(2 * workers.lease)
         server.start()
         for job in made:
             done = until(lambda job=job: (found := get(jobs, job)).is_terminal and found)
             assert (done.status, done.result, done.attempt, done.crashes) == ("completed", 60, 1, 0)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("leases", [16, pytest.param(120, marks=pytest.mark.slow)])
 def test_a_run_of_120_leases_with_a_blocked_event_loop_is_never_run_twice(
     workers: Workers, jobs: Jobs, leases: int
 ) -> None:
-    workers.environment |= {"MILEPOST_LEASE": "0.5", "MILEPOST_SWEEP": "0.1"}
+    lease = 0.5 * slowness()
+    workers.environment |= {"MILEPOST_LEASE": str(lease), "MILEPOST_SWEEP": "0.1"}
     start_app(workers, "tests.chaos.blocking")
     start_app(workers, "tests.chaos.blocking")
-    job = jobs.enqueue("blocks", {"seconds": leases * 0.5, "each": 1.5}, max_attempts=1)
-    done = jobs.wait(job.job_id, 240)
+    job = jobs.enqueue("blocks", {"seconds": leases * lease, "each": 3 * lease}, max_attempts=1)
+    done = jobs.wait(job.job_id, 500)
     assert (done.status, done.attempt, done.crashes) == ("completed", 1, 0)
     assert len([event for event in jobs.events(job.job_id) if event.kind == "running"]) == 1
     assert len(noted(workers, "blocks")) == 1

@@ -21,7 +21,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, "-c", "import sys; from milepost.cli import main; sys.exit(main())"]
-PATIENCE = 20.0
+PATIENCE = 60.0
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -57,7 +57,7 @@ class Program:
         """Run a command in a pipe."""
         return subprocess.run(
             [*COMMAND, *words], cwd=self.folder, env={**self.environment, **environment}, input=stdin,
-            capture_output=True, text=True, check=False, timeout=60,
+            capture_output=True, text=True, check=False, timeout=120,
         )  # fmt: skip
 
     def rows(self, *words: str) -> list[dict[str, Any]]:

@@ -26,9 +26,7 @@ def test_the_exit_code_says_how_jobs_ended(program: Program) -> None:
     long = program.call("submit", "count", "100000").strip()
     program.call("watch", good, also_good, code=0)
     program.call("watch", good, bad, code=1)
-    since = time.monotonic()
     program.call("watch", long, "--timeout", "1s", code=124)
-    assert time.monotonic() - since < 5
     watching = program.start("watch", long)
     time.sleep(0.3)
     program.call("cancel", long, "--wait")

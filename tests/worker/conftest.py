@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 from milepost import Jobs, Settings
+from tests.chaos.calibration import slowness
+from tests.worker.telling import Signals
 
 ROOT = Path(__file__).resolve().parents[2]
 MakeJobs = Callable[..., Jobs]
@@ -65,14 +67,15 @@ def jobs(make_jobs: MakeJobs) -> Jobs:
 
 
 class Workers:
-    """Worker processes of one application module, on one store."""
+    """Worker processes of one application module, on one store. Leases last a second, times the slowness of the machine."""
 
     def __init__(self, url: str, namespace: str, log: Path) -> None:
+        self.lease = 1.0 * slowness()
         self.environment = {
             **os.environ,
             "MILEPOST_URL": url,
             "MILEPOST_NAMESPACE": namespace,
-            "MILEPOST_LEASE": "1.0",
+            "MILEPOST_LEASE": str(self.lease),
             "MILEPOST_SWEEP": "0.2",
             "MILEPOST_PULSE": "0.05",
             "MILEPOST_GRACE": "1.0",
@@ -99,7 +102,8 @@ class Workers:
 
     def jobs(self) -> Jobs:
         """The same store, seen from this process; this process does not sweep for the workers."""
-        return Jobs(self.url, options=Settings(namespace=self.namespace, lease=1.0, sweep=0.2, pulse=0.05, grace=1.0))
+        times = {"lease": self.lease, "sweep": 0.2, "pulse": 0.05, "grace": 1.0}
+        return Jobs(self.url, options=Settings(namespace=self.namespace, **times))
 
 
 @pytest.fixture
@@ -112,3 +116,11 @@ def workers(shared_url: str, namespace: str, tmp_path: Path) -> Iterator[Workers
         with contextlib.suppress(ProcessLookupError):
             process.kill()
         process.wait()
+
+
+@pytest.fixture
+def signals() -> Iterator[Signals]:
+    """Signals; a handler that still waits is let go with the test."""
+    made = Signals()
+    yield made
+    made.let_go.set()

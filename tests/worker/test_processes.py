@@ -11,19 +11,9 @@ from typing import Any
 import pytest
 
 from milepost import Job, Jobs
+from tests.waiting import PATIENCE, freeze, until
 from tests.worker.application import lines
 from tests.worker.conftest import Workers
-
-PATIENCE = 60
-
-
-def until(what: Callable[[], Any], within: float = PATIENCE) -> Any:
-    """Wait until something is true; what it is."""
-    deadline = time.monotonic() + within
-    while not (found := what()):
-        assert time.monotonic() < deadline, "it did not come true"
-        time.sleep(0.01)
-    return found
 
 
 def noted(workers: Workers, word: str, count: int = 1) -> list[str]:
@@ -107,7 +97,7 @@ def test_the_second_signal_stops_at_once(workers: Workers, jobs: Jobs) -> None:
     noted(workers, "deaf")
     noted(workers, "isolated deaf")
     worker.send_signal(signal.SIGTERM)
-    until(lambda: any(entry.draining for entry in jobs.workers()), 20)
+    until(lambda: any(entry.draining for entry in jobs.workers()))
     began = time.monotonic()
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(PATIENCE) == 0
@@ -149,20 +139,12 @@ def test_a_job_that_says_so_fails_with_its_worker(workers: Workers, jobs: Jobs) 
 
 def test_a_frozen_worker_loses_its_job_and_can_change_nothing_afterwards(workers: Workers, jobs: Jobs) -> None:
     zombie = workers.start()
-    job = jobs.enqueue("steps", {"count": 160, "pause": 0.05})
+    job = jobs.enqueue("steps", {"count": 160, "pause": 0.05 * workers.lease})
     noted(workers, "step", 5)
     workers.start(concurrency=4)
     until(lambda: len(jobs.workers()) == 2)
-    while True:
-        zombie.send_signal(signal.SIGSTOP)
-        try:
-            until(lambda: len([line for line in lines(workers.log) if line.startswith("began at")]) == 2, 8)
-        except AssertionError:
-            # Frozen inside a transaction, it keeps a SQLite file locked for everybody: once more, at another moment.
-            zombie.send_signal(signal.SIGCONT)
-            time.sleep(0.1)
-            continue
-        break
+    freeze(zombie.pid, workers.url)
+    noted(workers, "began at", 2)
     zombie.send_signal(signal.SIGCONT)
     done = jobs.wait(job.job_id, PATIENCE)
     assert (done.status, done.result, done.crashes) == ("completed", 160, 1)
@@ -178,7 +160,7 @@ def test_a_poison_job_ends_as_crash_loop_and_its_company_is_not_charged(workers:
     workers.start(concurrency=4)
     noted(workers, "step", 3)
     poison = jobs.enqueue("poison")
-    until(lambda: any(process.poll() is not None for process in workers.processes), 30)
+    until(lambda: any(process.poll() is not None for process in workers.processes))
     workers.start(concurrency=4)
     done = jobs.wait(good.job_id, PATIENCE)
     assert (done.status, done.result, done.crashes) == ("completed", 60, 0)
@@ -201,7 +183,7 @@ def test_a_store_that_is_away_for_longer_than_a_lease_charges_nothing(
     job = here.enqueue("steps", {"count": 100, "pause": 0.05})
     noted(workers, "step", 5)
     server.kill()
-    time.sleep(2.5)  # two leases and a half
+    time.sleep(2.5 * workers.lease)
     server.start()
     done = here.wait(job.job_id, PATIENCE)
     assert (done.status, done.result, done.crashes) == ("completed", 100, 0)
@@ -222,7 +204,7 @@ def test_two_workers_of_one_process_are_one_crash(workers: Workers, jobs: Jobs) 
     noted(workers, "began at", 2)
     noted(workers, "step 4", 2)
     until(lambda: all(job is not None and job.checkpoint_at for job in map(jobs.get_job, ids)))
-    time.sleep(0.5)  # the leases of both have been renewed together by now
+    time.sleep(workers.lease / 2)  # the leases of both have been renewed together by now
     first.kill()
     first.wait()
     workers.start()

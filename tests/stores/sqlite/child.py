@@ -56,8 +56,9 @@ def lock(path: str, seconds: str) -> None:
     connection.execute("BEGIN IMMEDIATE")
     say("locked")
     time.sleep(float(seconds))
+    free = time.monotonic()
     connection.execute("COMMIT")
-    say("released")
+    say(str(free))
 
 
 def later(path: str, seconds: str) -> None:

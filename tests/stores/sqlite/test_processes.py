@@ -92,11 +92,8 @@ def test_a_lock_that_is_held_for_a_while_is_waited_for(spawn: Spawn, make: Make)
     do(store, create("before"))
     child = spawn("lock", 3)
     assert line(child) == "locked"
-    began = time.monotonic()
-    assert drive(store.get("before")) is not None, "reading waits for no writer"
-    assert time.monotonic() - began < 1
     do(store, create("after"))
-    assert 2 < time.monotonic() - began < 15
+    assert time.monotonic() > float(line(child)), "it was written before the lock was free"
 
 
 def test_a_lock_that_is_not_freed_in_time_is_an_error_and_nothing_was_written(spawn: Spawn, make: Make) -> None:
@@ -107,7 +104,7 @@ def test_a_lock_that_is_not_freed_in_time_is_an_error_and_nothing_was_written(sp
     began = time.monotonic()
     with pytest.raises(StoreUnavailable, match=r"jobs\.db: another process has kept the file locked for 0\.3 s"):
         drive(store.apply([create("never")]))
-    assert 0.25 < time.monotonic() - began < 5
+    assert 0.25 < time.monotonic() - began < 25, "it did not wait for as long as the lock was held"
     child.kill()
     child.wait()
     do(store, create("after"))
@@ -115,16 +112,17 @@ def test_a_lock_that_is_not_freed_in_time_is_an_error_and_nothing_was_written(sp
 
 
 def test_threads_read_while_one_of_them_waits_for_the_lock(spawn: Spawn, make: Make) -> None:
-    store = make()
+    store = make(patience=60.0)
     do(store, create("before"))
-    assert line(spawn("lock", 1)) == "locked"
+    child = spawn("lock", 60)
+    assert line(child) == "locked"
     writer = threading.Thread(target=lambda: do(store, create("after")))
     writer.start()
     for _ in range(20):
-        began = time.monotonic()
-        assert drive(store.get("before")) is not None
-        assert time.monotonic() - began < 0.5
-    writer.join(20)
+        assert drive(store.get("before")) is not None, "reading waits for no writer"
+    assert writer.is_alive()
+    child.kill()
+    writer.join(60)
     assert drive(store.get("after")) is not None
 
 
@@ -187,7 +185,7 @@ def test_idle_hears_what_another_process_submits(spawn: Spawn, make: Make) -> No
     assert line(child) == "ready"
     assert drive(store.idle("w", ["q"], 20))
     heard = time.monotonic()
-    assert heard - float(line(child)) < 0.5
+    assert heard - float(line(child)) < 10, "it heard by its own time limit only"
     assert [job.job_id for job in claim(store)] == ["later"]
 
 

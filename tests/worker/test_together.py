@@ -1,0 +1,102 @@
+"""Handlers beside each other: limits, pauses, contexts, and leases that are kept whatever code does; on every store."""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+import time
+
+from milepost import Jobs, Run
+from tests.waiting import PATIENCE
+from tests.worker.conftest import MakeJobs
+from tests.worker.telling import Signals, ended
+
+LEASE = 0.8
+"""Seconds; a single beat of the pulse must never take so long, on a busy machine with a slow disk either."""
+
+
+def test_no_more_of_a_type_run_at_once_than_its_limit_over_all_workers(jobs: Jobs) -> None:
+    lock, now, most = threading.Lock(), [0], [0]
+
+    @jobs.job("few", concurrency=2)
+    def few(run: Run) -> None:
+        with lock:
+            now[0] += 1
+            most[0] = max(most[0], now[0])
+        time.sleep(0.03)
+        with lock:
+            now[0] -= 1
+
+    with jobs.running(workers=2):
+        ids = jobs.submit_many(few, [{}] * 12)
+        for job_id in ids:
+            jobs.wait(job_id, PATIENCE)
+    assert most[0] == 2
+
+
+def test_a_paused_type_waits_and_goes_on_at_once(jobs: Jobs) -> None:
+    @jobs.job("paused")
+    async def paused(run: Run) -> None: ...
+
+    @jobs.job("other")
+    async def other(run: Run) -> None: ...
+
+    with jobs.running():
+        jobs.set_limit("paused", paused=True)
+        assert jobs.job_type("paused").paused
+        job = jobs.submit(paused)
+        jobs.wait(jobs.submit(other).job_id, PATIENCE)
+        found = jobs.get_job(job.job_id)
+        assert found is not None
+        assert found.status == "pending"
+        jobs.set_limit("paused")
+        assert jobs.wait(job.job_id, PATIENCE).status == "completed"
+
+
+def test_each_handler_begins_with_a_context_of_its_own(jobs: Jobs) -> None:
+    variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="clean")
+    seen: list[str] = []
+
+    def dirty(run: Run) -> None:
+        seen.append(variable.get())
+        variable.set("dirty")
+
+    async def adirty(run: Run) -> None:
+        dirty(run)
+
+    jobs.job("dirty")(dirty)
+    jobs.job("adirty")(adirty)
+    with jobs.running(concurrency=1):
+        for _ in range(3):
+            jobs.wait(jobs.submit("dirty").job_id, PATIENCE)
+            jobs.wait(jobs.submit("adirty").job_id, PATIENCE)
+    assert seen == ["clean"] * 6
+
+
+def test_a_blocked_event_loop_keeps_its_leases_and_is_told_of_in_the_log(make_jobs: MakeJobs) -> None:
+    jobs = make_jobs(lease=LEASE, sweep=0.1)
+
+    @jobs.job("blocks")
+    async def blocks(run: Run) -> str:
+        time.sleep(3 * LEASE)  # noqa: ASYNC251 - to block is the point
+        return f"attempt {run.attempt}"
+
+    with jobs.running():
+        job = ended(jobs, jobs.submit(blocks))
+    assert (job.status, job.result, job.crashes) == ("completed", "attempt 1", 0)
+    text = str([event.data for event in jobs.events(job.job_id) if event.kind == "log"])
+    assert "the event loop has been blocked" in text
+    assert "in blocks" in text
+
+
+def test_a_run_of_many_lease_lengths_is_never_run_twice(make_jobs: MakeJobs, signals: Signals) -> None:
+    jobs = make_jobs(lease=LEASE, sweep=0.05)
+
+    @jobs.job("long")
+    def long(run: Run) -> None:
+        signals.calls += 1
+        time.sleep(6 * LEASE)
+
+    with jobs.running(workers=2):
+        job = ended(jobs, jobs.submit(long))
+    assert (job.status, job.attempt, job.crashes, signals.calls) == ("completed", 1, 0, 1)
