@@ -21,6 +21,7 @@ from milepost.stores.driving import drive
 from milepost.stores.ids import new_job_id, new_op
 from milepost.stores.protocol import Store, Write
 from milepost.tracking.run import Run
+from milepost.worker.engine import Engine, Handing
 from milepost.worker.handlers import Configured, Handler, Handlers, Isolation, SubmitOptions
 from milepost.worker.hosting import Running, lifespan_of
 from milepost.worker.loop import Worker
@@ -39,14 +40,19 @@ class AsyncJobs(AsyncJobManager):
     """An application's jobs, for code in an event loop: all of AsyncJobManager, handlers, `submit` and workers.
 
     `url` is where jobs live (default: MILEPOST_URL, else REDIS_URL, else in memory). In memory a worker thread starts
-    at the first submit.
+    at the first submit. `handlers` shares those of another object.
     """
 
     def __init__(
-        self, url: Store | str | None = None, *, ttl: float | None = None, options: Settings | None = None
+        self,
+        url: Store | str | None = None,
+        *,
+        ttl: float | None = None,
+        options: Settings | None = None,
+        handlers: Handlers | None = None,
     ) -> None:
         super().__init__(url, ttl=ttl, options=options)
-        self.handlers = Handlers()
+        self.handlers = Handlers() if handlers is None else handlers
         self._submissions = Submissions(self.handlers, self.store)
         self._own_worker: Running | None = None
         self._workers_made = 0
@@ -71,6 +77,11 @@ class AsyncJobs(AsyncJobManager):
         ``"process"`` runs it in a child process; by default async functions run in the worker's event loop and sync
         ones in threads. `concurrency` is the most runs of this type at once, over all workers. Raises InvalidInput.
         """
+        if self.handing is not None and (concurrency is not None or isolation is not None):
+            name = self.handing.engine.name
+            raise InvalidInput(
+                "isolation" if concurrency is None else "concurrency", f"is not kept by {name}: set it there"
+            )
         return self.handlers.job(
             job_type,
             max_attempts=max_attempts,
@@ -102,7 +113,25 @@ class AsyncJobs(AsyncJobManager):
         """
         wanted = await self._submissions.make(target, args, kwargs)
         job = await self._record(wanted)
-        self._start_own_worker()
+        await self.give([job])
+        return job
+
+    async def give(self, jobs: Sequence[Job]) -> None:
+        """See to it that jobs which were just recorded are run: by the engine, or in memory by a thread of ours.
+
+        Every submit does this; to be called by what records jobs for these handlers in another way.
+        """
+        handing = self.handing
+        ours = [job for job in jobs if handing is not None and job.record.get("engine") == handing.engine.name]
+        if handing is not None and ours:
+            await handing.give(ours)
+        if len(ours) < len(jobs):
+            self.ensure_worker()
+
+    async def retry_job(self, job_id: str, *, only_failed: bool = False) -> Job:
+        """See AsyncJobManager.retry_job."""
+        job = await super().retry_job(job_id, only_failed=only_failed)
+        await self.give([job])
         return job
 
     async def _record(self, wanted: Submission) -> Job:
@@ -145,10 +174,12 @@ class AsyncJobs(AsyncJobManager):
             if options.get(name) is not None:
                 raise InvalidInput(name, "belongs to one job; use submit")
         wanted = [await self._submissions.make_by_name(target, each, options) for each in params]
-        writes = [Write(new_job_id(), plan_create(one.fields, new_op()), answer=False) for one in wanted]
+        answer = self.handing is not None
+        writes = [Write(new_job_id(), plan_create(one.fields, new_op()), answer=answer) for one in wanted]
         for start in range(0, len(writes), BULK):
-            await self.store.apply(writes[start : start + BULK])
-        self._start_own_worker()
+            outcomes = (await self.store.apply(writes[start : start + BULK])).outcomes
+            await self.give([outcome.job for outcome in outcomes if outcome.job is not None])
+        self.ensure_worker()
         return [write.job_id for write in writes]
 
     # --- workers ---
@@ -176,8 +207,11 @@ class AsyncJobs(AsyncJobManager):
         """The lifespan of an ASGI application with workers in it: ``FastAPI(lifespan=jobs.lifespan(workers=1))``."""
         return lifespan_of(lambda: self.running(workers, concurrency=concurrency, queues=queues))
 
-    def _start_own_worker(self) -> None:
-        """In memory nobody else can run a job: a thread of this process does, unless a worker was made already."""
+    def ensure_worker(self) -> None:
+        """In memory nobody else can run a job: start a thread that does, unless a worker was made already.
+
+        Every submit does this; to be called by what records jobs for these handlers in another way.
+        """
         if self._own_worker is not None or not self.store.url.startswith("memory:"):
             return
         with self._lock:
@@ -192,6 +226,8 @@ class AsyncJobs(AsyncJobManager):
             own, self._own_worker = self._own_worker, None
         if own is not None:
             own.__exit__(None, None, None)
+        if self.handing is not None:
+            self.handing.close()
         await super().close()
 
     # --- types ---
@@ -239,9 +275,19 @@ class Jobs(JobManager):
     _face: _BlockingFace
 
     def __init__(
-        self, url: Store | str | None = None, *, ttl: float | None = None, options: Settings | None = None
+        self,
+        url: Store | str | None = None,
+        *,
+        ttl: float | None = None,
+        options: Settings | None = None,
+        engine: Engine | None = None,
     ) -> None:
-        self._face = _BlockingFace(url, ttl=ttl, options=options)
+        self._face = _BlockingFace(url, ttl=ttl, options=options, engine=engine)
+
+    @property
+    def handing(self) -> Handing | None:
+        """What hands jobs to the engine, where there is one."""
+        return self._face.handing
 
     @property
     def handlers(self) -> Handlers:
@@ -261,7 +307,7 @@ class Jobs(JobManager):
         labels: Mapping[str, str] | None = None,
     ) -> Callable[[Callable[Concatenate[Run, P], R]], Handler[P, R]]:
         """See AsyncJobs.job."""
-        return self._face.handlers.job(
+        return self._face.job(
             job_type,
             max_attempts=max_attempts,
             timeout=timeout,
@@ -295,6 +341,10 @@ class Jobs(JobManager):
     ) -> Worker:
         """See AsyncJobs.worker."""
         return self._face.worker(concurrency=concurrency, queues=queues, only=only)
+
+    def ensure_worker(self) -> None:
+        """See AsyncJobs.ensure_worker."""
+        self._face.ensure_worker()
 
     def running(
         self, workers: int = 1, *, concurrency: int | None = None, queues: Sequence[str] | None = None

@@ -5,7 +5,6 @@ Durations, waits and cancel latencies are observed from the feed, from the first
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from typing import Any
@@ -14,15 +13,14 @@ from milepost.core.errors import MissingExtra, StoreError
 from milepost.core.events import Event
 from milepost.core.job import Job
 from milepost.stores.filters import duration
-from milepost.web.percentiles import wait
 from milepost.web.site import Site
+from milepost.web.tallies import wait
 from milepost.worker.published import read_workers
 
 log = logging.getLogger("milepost.metrics")
 log.addHandler(logging.NullHandler())
 
 SECONDS = (0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 900, 3600, 4 * 3600, 24 * 3600)
-STEP = 5.0
 
 
 class Metrics:
@@ -35,7 +33,6 @@ class Metrics:
             raise MissingExtra("metrics", "/metrics") from error
         self._prometheus: Any = prometheus
         self._site = site
-        self._task: asyncio.Task[None] | None = None
         own = self._registry = prometheus.CollectorRegistry()
         gauge, counter, histogram = prometheus.Gauge, prometheus.Counter, prometheus.Histogram
         self._jobs = gauge("milepost_jobs", "Jobs in the store", ["job_type", "status"], registry=own)
@@ -53,11 +50,12 @@ class Metrics:
         self._lost = counter("milepost_leases_lost", "Runs whose lease ran out", ["job_type"], registry=own)
         self._cancels = histogram("milepost_cancel_seconds", "From a cancel to the confirmed stop of its code",
                                   buckets=SECONDS, registry=own)  # fmt: skip
+        site.ends.listeners.append(self._take)
+        site.ends.on_error = self._errors.inc
 
     async def text(self) -> tuple[bytes, str]:
         """The numbers, and their content type."""
-        if self._task is None or self._task.done():
-            self._task = asyncio.get_running_loop().create_task(self._observe())
+        self._site.ends.begin()
         store = self._site.store
         begun = time.perf_counter()
         try:
@@ -75,27 +73,6 @@ class Metrics:
             self._up.set(0)
         self._streams.set(self._site.hub.clients)
         return self._prometheus.generate_latest(self._registry), self._prometheus.CONTENT_TYPE_LATEST
-
-    def stop(self) -> None:
-        """Observe no more."""
-        if self._task is not None:
-            self._task.cancel()
-
-    async def _observe(self) -> None:
-        position: str | None = None
-        while True:
-            try:
-                store = self._site.store
-                news = await store.feed(position, timeout=0.0 if position is None else STEP)
-                position = news.position
-                for event in news.events:
-                    if event.kind in ("completed", "failed", "retrying", "receipt"):
-                        job = await store.get(event.job_id)
-                        if job is not None:
-                            self._take(event, job)
-            except StoreError:
-                self._errors.inc()
-                await asyncio.sleep(STEP)
 
     def _take(self, event: Event, job: Job) -> None:
         if event.kind in ("completed", "failed"):

@@ -21,30 +21,27 @@ from milepost.manager.synchronous import JobManager
 from milepost.stores.protocol import Store
 from milepost.tracking.pulse import pulse_of
 from milepost.web.auth import Auth, Gate
+from milepost.web.ends import Ends
 from milepost.web.hub import Hub
 from milepost.web.principals import Principal
 from milepost.web.problems import missing
 from milepost.web.reading import Patient
-from milepost.web.shutdown import shutdown
-from milepost.worker.submission import Submissions
+from milepost.worker.shutdown import shutdown
 
 
 class Face(AsyncJobs):
     """The asynchronous face that the routes use: on the store of what was given, with its handlers where it has any."""
 
     def __init__(self, given: AsyncJobManager | JobManager, store: Store) -> None:
-        super().__init__(cast(Store, Patient(store)), ttl=given.ttl, options=given.settings)
+        self._jobs = given if isinstance(given, AsyncJobs | Jobs) else None
+        handlers = self._jobs.handlers if self._jobs is not None else None
+        super().__init__(cast(Store, Patient(store)), ttl=given.ttl, options=given.settings, handlers=handlers)
         self.open_store = store
-        self._given = given
-        if isinstance(given, AsyncJobs | Jobs):
-            self.handlers = given.handlers
-            self._submissions = Submissions(given.handlers, store)
 
-    def _start_own_worker(self) -> None:
-        """A job in memory is run by the thread of those who registered its handler, if they have none running yet."""
-        given = self._given._face if isinstance(self._given, Jobs) else self._given
-        if isinstance(given, AsyncJobs):
-            given._start_own_worker()
+    def ensure_worker(self) -> None:
+        """A job in memory is run by the thread of those who registered its handler."""
+        if self._jobs is not None:
+            self._jobs.ensure_worker()
 
 
 class Site:
@@ -55,10 +52,10 @@ class Site:
         self._manager: Face | None = None
         self.gate = Gate(auth, lambda: self.store)
         self.hub = Hub(lambda: self.store)
+        self.ends = Ends(lambda: self.store)
         self._own = False
         self.background: list[Callable[[Site], Any]] = []
         """What runs beside the server from its start to its end: asynchronous context managers."""
-        self.at_end: list[Callable[[], Any]] = []
 
     @property
     def manager(self) -> Face:
@@ -102,8 +99,7 @@ class Site:
         finally:
             shutdown.remove(self.hub.close_soon)
             self.hub.close()
-            for end in self.at_end:
-                end()
+            self.ends.stop()
             for one in reversed(running):
                 await one.__aexit__(None, None, None)
             pulse.keep_sweeping(False)

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from milepost.worker.loop import Application, Worker
+from milepost.worker.shutdown import shutdown
 
 log = logging.getLogger("milepost.worker")
 
@@ -70,7 +71,11 @@ def run_loop(worker: Worker) -> None:
 
 
 class Running:
-    """Workers beside other code: ``with`` runs them in threads, ``async with`` in the event loop. They drain at its end."""
+    """Workers beside other code: ``with`` runs them in threads, ``async with`` in the event loop. They drain at its end.
+
+    In the event loop of a server they begin to drain at the signal itself: the server waits for open requests before it
+    ends what runs beside it. A second signal stops them at once.
+    """
 
     def __init__(self, workers: Sequence[Worker]) -> None:
         self.workers = workers
@@ -99,14 +104,21 @@ class Running:
                 await asyncio.sleep(0.005)
             if task.done():
                 await task
+        shutdown.add(self._on_signal)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None:
+        shutdown.remove(self._on_signal)
+        for worker in self.workers:
+            if not worker.is_stopping:
+                worker.stop()
+        await asyncio.gather(*self._tasks)
+
+    def _on_signal(self) -> None:
         for worker in self.workers:
             worker.stop()
-        await asyncio.gather(*self._tasks)
 
 
 def lifespan_of(workers: Callable[[], Running]) -> Callable[[Any], AbstractAsyncContextManager[None]]:

@@ -15,7 +15,13 @@ class Failures(Answer):
 
 
 class Stats(Answer):
-    """Numbers over a window; durations and waits are in seconds."""
+    """Numbers over a window; durations and waits are in seconds.
+
+    Counts and steps are exact, and follow an end within a second; half (p50) and nineteen twentieths (p95) are of a random
+    few of each ten seconds. A step is at least as long as the server counts: 10 s, in windows over two hours 5 minutes,
+    over eight days one day. With a filter, or for who sees only some jobs, the newest 5,000 that match are read.
+    `complete` is False when not every end of the window is known.
+    """
 
     at: str
     window: float

@@ -18,12 +18,6 @@ def add_health(router: APIRouter, site: Site) -> None:
     """Add the calls that machines ask: two that tell nothing of any job and need no key, and the numbers for an admin."""
     numbers: list[Metrics] = []
 
-    def stop() -> None:
-        for one in numbers:
-            one.stop()
-
-    site.at_end.append(stop)
-
     @router.get("/metrics", dependencies=[site.gate.need(ADMIN)], response_class=PlainTextResponse,
                 responses=models.problems(501), tags=["operation"], summary="Numbers for Prometheus")  # fmt: skip
     async def metrics() -> Response:

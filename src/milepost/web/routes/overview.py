@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request
@@ -18,31 +18,49 @@ from milepost.stores.query import Query as JobQuery
 from milepost.web import models
 from milepost.web.audit import audit
 from milepost.web.boards import nested
+from milepost.web.ends import walk
+from milepost.web.failures import failure_groups
 from milepost.web.models.shapes import TYPE_PATTERN
-from milepost.web.percentiles import failure_groups, overview
 from milepost.web.principals import ADMIN, READ, Principal
 from milepost.web.site import Site, who
+from milepost.web.tallies import Tallies
 from milepost.web.wire import encoded, row
 from milepost.worker.published import JobType, read_types, read_workers
 
 JSON = "application/json"
-LOOKED_AT_MAX = 20_000
-"""Jobs that one overview reads at most; beyond, it says that it is not complete."""
+LOOKED_AT_MAX = 5_000
+"""Jobs that one call reads at most; beyond, its answer says that it is not complete."""
 REMEMBERED = 2.0
 STEPS_MAX = 1000
-ENDED = ("completed", "failed", "cancelled")
 
 
 def add_overview(router: APIRouter, site: Site) -> None:
     """Add the calls about everything at once."""
     read, admin = [site.gate.need(READ)], [site.gate.need(ADMIN)]
-    remembered: dict[tuple[str, str, str, str], tuple[float, bytes]] = {}
+    remembered: dict[tuple[str, ...], tuple[float, bytes]] = {}
+
+    async def once(principal: Principal, *asked: str, make: Callable[[], Awaitable[dict[str, Any]]]) -> Response:
+        """The answer of two seconds ago, when the same was asked by one who sees the same; else a new one."""
+        key = (f"{principal.binding} {principal.job_id}", *asked)
+        until, body = remembered.get(key, (0.0, b""))
+        if until < time.monotonic():
+            body = encoded(await make())
+            if len(remembered) > 200:
+                remembered.clear()
+            remembered[key] = (time.monotonic() + REMEMBERED, body)
+        return Response(body, media_type=JSON)
 
     @router.get("/api/failures", dependencies=read, response_model=models.Failures, responses=models.problems(),
                 tags=["overview"], summary="Failed jobs by exception type and last user frame")  # fmt: skip
     async def failures(request: Request, q: Annotated[str, Query(max_length=1980)] = "") -> Response:
-        jobs, complete = await _look(site, who(request), parse_filter(f"status:failed {q}").query)
-        return Response(encoded({"groups": failure_groups(jobs), "complete": complete}), media_type=JSON)
+        principal = who(request)
+        query = principal.within(parse_filter(f"status:failed {q}").query)
+
+        async def make() -> dict[str, Any]:
+            jobs, complete = await _look(site, query)
+            return {"groups": failure_groups(jobs), "complete": complete}
+
+        return await once(principal, "failures", q, make=make)
 
     @router.get("/api/stats", dependencies=read, response_model=models.Stats, responses=models.problems(),
                 tags=["overview"], summary="Counts, throughput, waits and durations")  # fmt: skip
@@ -53,14 +71,7 @@ def add_overview(router: APIRouter, site: Site) -> None:
         q: Annotated[str, Query(max_length=2000)] = "",
     ) -> Response:
         principal = who(request)
-        key = (f"{principal.binding} {principal.job_id}", window, step, q)
-        until, body = remembered.get(key, (0.0, b""))
-        if until < time.monotonic():
-            body = encoded(await _stats(site, principal, window, step, q))
-            if len(remembered) > 200:
-                remembered.clear()
-            remembered[key] = (time.monotonic() + REMEMBERED, body)
-        return Response(body, media_type=JSON)
+        return await once(principal, "stats", window, step, q, make=lambda: _stats(site, principal, window, step, q))
 
     @router.get("/api/workers", dependencies=admin, response_model=models.Workers, responses=models.problems(),
                 tags=["overview"], summary="The workers that live, with what they run")  # fmt: skip
@@ -109,62 +120,46 @@ def _type(
     return {**shown, "published": known is not None, "limit": limit, "paused": paused, "counts": counts}
 
 
-async def _walk(site: Site, query: JobQuery) -> AsyncIterator[Job]:
-    cursor: str | None = None
-    while True:
-        page = await site.manager.find(query, 1000, cursor)
-        for job in page.jobs:
-            yield job
-        cursor = page.next_cursor
-        if cursor is None:
-            return
-
-
-async def _look(site: Site, principal: Principal, query: JobQuery) -> tuple[list[Job], bool]:
+async def _look(site: Site, query: JobQuery) -> tuple[list[Job], bool]:
     """The newest jobs of a query, up to a bound; whether they are all."""
-    jobs: list[Job] = []
-    async for job in _walk(site, principal.within(query)):
-        jobs.append(job)
-        if len(jobs) >= LOOKED_AT_MAX:
-            return jobs, False
-    return jobs, True
+    jobs = [job async for job in walk(site.store, query, LOOKED_AT_MAX)]
+    return [job for job in jobs if job is not None], None not in jobs
 
 
 async def _stats(site: Site, principal: Principal, window: str, step: str, q: str) -> dict[str, Any]:
+    """The numbers. For one who sees everything and asks for no filter they come from counts that are kept: no job is read.
+
+    Others are bound to labels or a filter that no index counts: the newest jobs that match are read, up to a bound.
+    """
     long, short = seconds(window, "window"), seconds(step, "step")
     if long <= 0 or long > 366 * 86_400:
         raise InvalidInput("window", "must be more than 0 and at most a year")
     if short <= 0 or long / short > STEPS_MAX:
         raise InvalidInput("step", f"must be more than 0, and the window at most {STEPS_MAX} steps")
     now = await site.store.now()
-    query = parse_filter(q, now=now).query
-    select = query.select
-    ended = tuple(status for status in ENDED if not select.statuses or status in select.statuses)
-    # There is no index by end and label: jobs are looked at by creation, newest first, from two windows ago, since a job
-    # that ended in this one may have been created long before it.
-    early = now - int((long * 2 + 86_400) * 1_000_000)
-    wanted = Select(select.types, ended or ENDED, select.labels, select.stalled,
-                    max(early, select.created_after or 0), select.created_before)  # fmt: skip
-    jobs, complete = await _look(site, principal, JobQuery(wanted, query.tests))
-    if principal.bound or q:
-        counts: dict[str, dict[str, int]] = {}
-        everything, all_counted = await _look(site, principal, query)
-        complete = complete and all_counted
-        for job in everything:
-            by_status = counts.setdefault(job.job_type, {})
-            by_status[job.status.value] = by_status.get(job.status.value, 0) + 1
-    else:
+    query = principal.within(parse_filter(q, now=now).query)
+    if query == JobQuery():
+        tallies = await site.ends.known()
+        complete = site.ends.complete(now - int(long * 1_000_000))
         counts = nested(await site.store.counts())
-    stalled = Select(select.types, select.statuses, (*select.labels, *principal.labels.items()), True)
+    else:
+        jobs, complete = await _look(site, query)
+        tallies, numbers = Tallies(), dict[tuple[str, str], int]()
+        for job in jobs:
+            tallies.add(job)
+            kind = (job.job_type, job.status.value)
+            numbers[kind] = numbers.get(kind, 0) + 1
+        counts = nested(numbers)
+    select = query.select
+    stalled = Select(select.types, select.statuses, select.labels, stalled=True)
     flagged = await site.store.count(stalled)
     if flagged is None:
         flagged = len(await site.store.select(stalled, 1000))
     return {
         "at": moment(now).isoformat(),
         "window": long,
-        "step": short,
         "counts": counts,
         "stalled": flagged,
-        **overview(jobs, now, long, short),
+        **tallies.overview(now, long, short),
         "complete": complete,
     }
