@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import Any
 
 from milepost.core.encoding import from_json, labels_dict, moment
-from milepost.core.packing import unpack
+from milepost.core.packing import unpack_record
 
 
 class JobStatus(StrEnum):
@@ -121,24 +121,27 @@ class Receipt:
     late_result: Any = None
 
 
+_set = object.__setattr__
+
+
 class Stored:
     """The undecoded side of a Job: the fields as its store holds them."""
 
     __slots__ = ("_packed", "_record")
 
-    _packed: str
+    _packed: str | bytes
     _record: Mapping[str, str]
 
     def __getattr__(self, name: str) -> Any:
         if name == "_record":
-            record = unpack(self._packed)
-            object.__setattr__(self, "_record", record)
+            record = unpack_record(self._packed)
+            _set(self, "_record", record)
             return record
         decode = _DECODERS.get(name)
         if decode is None or name == "_packed":
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         value = decode(self._record)
-        object.__setattr__(self, name, value)
+        _set(self, name, value)
         return value
 
 
@@ -188,11 +191,11 @@ class Job(Stored):
     trace: str | None = None
 
     @classmethod
-    def stored(cls, job_id: str, record: Mapping[str, str] | str) -> Job:
+    def stored(cls, job_id: str, record: Mapping[str, str] | str | bytes) -> Job:
         """A Job over the fields of a store: a mapping, or the text that `packing.pack` wrote."""
         job = cls.__new__(cls)
-        object.__setattr__(job, "job_id", job_id)
-        object.__setattr__(job, "_packed" if isinstance(record, str) else "_record", record)
+        _set(job, "job_id", job_id)
+        _set(job, "_packed" if isinstance(record, str | bytes) else "_record", record)
         return job
 
     @property

@@ -68,6 +68,17 @@ def pack(fields: Mapping[str, str]) -> str:
     return "\n".join(f"{short(name)}={value}" for name, value in fields.items())
 
 
+def unpack_record(stored: str | bytes) -> dict[str, str]:
+    """Read a record as a store keeps it. At rest it may be followed by its events, in lines that begin with ``!``, and it
+    leaves out `updated` when that is the time of its end. What is not UTF-8 (a damaged record) is replaced.
+    """
+    text = stored if isinstance(stored, str) else stored.decode("utf-8", "replace")
+    fields = unpack(text.partition("\n!")[0])
+    if "updated" not in fields and "completed" in fields:
+        fields["updated"] = fields["completed"]
+    return fields
+
+
 def unpack(text: str) -> dict[str, str]:
     """Read what `pack` wrote; a line without ``=`` (a damaged record) is skipped."""
     fields = {}

@@ -144,7 +144,7 @@ class AsyncJobManager:
         `find` gives the same with the total and the cursor of the next page.
         """
         query = make_query(job_type, status, labels, stalled, created_after, created_before)
-        return (await self.find(query, limit, cursor)).jobs
+        return (await self._page(query, limit, cursor, counted=False)).jobs
 
     async def delete_job(self, job_id: str) -> None:
         """Delete a job with all that belongs to it; a running one is cancelled in the same step. Silent when it is gone."""
@@ -155,11 +155,14 @@ class AsyncJobManager:
 
     async def find(self, query: Query | None = None, limit: int = LIST_LIMIT, cursor: str | None = None) -> Page:
         """One page of the jobs that match a query, with its total. Filters apply before the limit."""
+        return await self._page(query if query is not None else Query(), limit, cursor, counted=True)
+
+    async def _page(self, query: Query, limit: int, cursor: str | None, *, counted: bool) -> Page:
         if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
             raise InvalidInput("limit", f"{limit!r:.40} must be a whole number from 1 to {LIST_LIMIT_MAX}")
         if not is_beating(self.store):
             await self.sweeper.look()
-        return await find(self.store, query if query is not None else Query(), min(limit, LIST_LIMIT_MAX), cursor)
+        return await find(self.store, query, min(limit, LIST_LIMIT_MAX), cursor, counted=counted)
 
     async def count_jobs(
         self,

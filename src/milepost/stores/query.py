@@ -62,8 +62,11 @@ def created(job: Job) -> int:
     return int(job.record["created"])
 
 
-async def find(store: Store, query: Query, limit: int, cursor: str | None = None) -> Page:
-    """One page of the jobs that match. Raises InvalidInput for a cursor that is none of ours."""
+async def find(store: Store, query: Query, limit: int, cursor: str | None = None, *, counted: bool = True) -> Page:
+    """One page of the jobs that match, with its total unless it is not to be `counted`.
+
+    Raises InvalidInput for a cursor that is none of ours.
+    """
     after = read_cursor(cursor) if cursor else None
     found: list[Job] = []
     seen = 0
@@ -84,7 +87,7 @@ async def find(store: Store, query: Query, limit: int, cursor: str | None = None
     more = full or (len(batch) >= size and seen >= SCAN_MAX)
     jobs = found[:limit]
     last = jobs[-1] if full else batch[-1] if more else None
-    total = await store.count(query.select) if not query.tests else None
+    total = await store.count(query.select) if counted and not query.tests else None
     return Page(
         jobs, total, total if total is not None else len(found), write_cursor(last) if last else None, full or not more
     )

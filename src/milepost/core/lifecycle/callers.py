@@ -52,6 +52,9 @@ _RETRY = template(
 )
 
 
+_QUIET = str(int(STALE_AFTER * 1_000_000))
+
+
 @cache
 def _updates(target: str) -> Template:
     mine: Guard = ("eq", "driver", "=caller")
@@ -96,7 +99,7 @@ def plan_update(
     """A caller writes its own job, as in the original design; cancel has a plan of its own."""
     return fill(
         _updates(status or ""), op, message=message, progress=progress, error=error, result=result,
-        quiet=str(int(STALE_AFTER * 1_000_000)),
+        quiet=_QUIET,
     )  # fmt: skip
 
 
@@ -123,14 +126,16 @@ _CANCEL = template(
             (source,),
             CANCELLED,
             guards=guards,
-            ops=(*_CANCEL_SETS, *STOP, *extra, *ENDS),
+            ops=(*_CANCEL_SETS, *ops, *ENDS),
             event="cancelled",
             emit=_CANCEL_EMIT,
         )
-        for source, guards, extra in (
-            (RUNNING, (("has", "token"),), ()),
-            (RUNNING, (), _stopped("not supervised", "0")),
-            (PENDING, (), _stopped("never started", "1")),
+        for source, guards, ops in (
+            (RUNNING, (("has", "token"),), STOP),
+            (RUNNING, (), (*STOP, *_stopped("not supervised", "0"))),
+            # It waits for its last run to stop: the receipt of that run is the answer to this cancel too.
+            (PENDING, (("stopping", ".stop_token"),), tuple(op for op in STOP_ASKED if op[1] != "stop_token")),
+            (PENDING, (), (*STOP, *_stopped("never started", "1"))),
         )
     ),
 )

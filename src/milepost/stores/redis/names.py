@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from milepost.core.events import Event
@@ -17,6 +18,7 @@ from milepost.core.packing import unpack
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z")
 
 
+@lru_cache(4096)
 def raw(job_id: str) -> bytes:
     """An id as it is stored."""
     if len(job_id) == 36 and _UUID.match(job_id):
@@ -42,12 +44,7 @@ def job_of(job_id: str, stored: bytes | None) -> Job | None:
     """The job of a packed text, without its events; None for no text."""
     if not stored:
         return None
-    text = stored.decode("utf-8", "replace").partition("\n!")[0]
-    if "\nu=" not in text:  # a record at rest leaves it out when it is the time of its end
-        place = text.find("\nz=")
-        if place >= 0:
-            text = f"{text}\nu={text[place + 3 : place + 19].partition(chr(10))[0]}"
-    return Job.stored(job_id, text)
+    return Job.stored(job_id, stored)
 
 
 def event_of(job_id: str, version: int, kept: bytes) -> Event:

@@ -104,8 +104,10 @@ def compile_shape(shape: Shape) -> Compiled:
     """Write a shape."""
     width = 1 + max((part for case in shape.cases for part in _places(case)), default=-1)
     writers = [_Writer(case, number) for number, case in enumerate(shape.cases)]
-    reads = {"status", "version", "born", "ops"}.union(*(writer.reads for writer in writers))
+    reads = {"status", "version", "ops"}.union(*(writer.reads for writer in writers))
     mortal = any("" in case.statuses or ("remove",) in case.ops for case in shape.cases)
+    if mortal:
+        reads.add("born")
     fields = ", ".join(_quoted(short(name)) for name in sorted(reads))
     about = f"{width}, {_bool(any(map(_needs_all, shape.cases)))}, {_bool(mortal)}, {{{fields}}}"
     cases = "".join(f"{'if' if not n else 'elseif'} {w.condition} then\n{w.body}" for n, w in enumerate(writers))
@@ -151,8 +153,9 @@ class _Writer:
             touched.append("q")
         for letter in touched:
             self.reads |= _READS[letter]
-        if self._touched & {"stale", "stalled"}:
-            self.reads |= {"created", *(self._touched & {"stale", "stalled"})}
+        self.reads |= self._touched & {"stale", "stalled"}
+        if any(op[0] != "clear" and op[1:2] == ("stalled",) for op in case.ops):
+            self.reads.add("created")
         lines.append(f"touched = '{''.join(touched)}'")
         self.body = "\n".join(lines) + "\n"
 
@@ -209,15 +212,16 @@ class _Writer:
             case "take":
                 nonce, micros = (self._source(part) for part in rest)
                 yield "fence = math.max((fence or tonumber(redis.call('GET', root .. 'fence') or 0)) + 1, this.clock)"
-                yield self._put("token", f"string.format('%.0f', fence) .. ':' .. ({nonce} or '')")
-                yield self._put("lease", f"string.format('%.0f', this.clock + (tonumber({micros}) or 0))")
+                yield self._put("token", f"string.format('%d', fence) .. ':' .. ({nonce} or '')")
+                yield self._put("lease", f"string.format('%d', this.clock + (tonumber({micros}) or 0))")
             case "clear":
+                self._field(name)  # read, so that only what is there is deleted
                 yield self._put(name, "nil")
             case "once":
                 yield f"if {self._field(name)} == nil then {self._put(name, 'this.now')} end"
             case "sum":
                 terms = " + ".join(f"(tonumber({self._source(part)}) or 0)" for part in rest[1:])
-                yield self._put(name, f"string.format('%.0f', {terms})")
+                yield self._put(name, f"string.format('%d', {terms})")
             case "stamp" if len(rest) == 1:
                 yield self._put(name, "this.now")
             case _:
@@ -232,9 +236,9 @@ class _Writer:
             {
                 "set": source,
                 "max": source,
-                "add": f"string.format('%.0f', (tonumber({field}) or 0) + {source})",
+                "add": f"string.format('%d', (tonumber({field}) or 0) + {source})",
                 "append": f"({field} or '') ~= '' and {field} .. ',' .. {source} or {source}",
-                "stamp": f"string.format('%.0f', this.clock + {source})",
+                "stamp": f"string.format('%d', this.clock + {source})",
             }[word],
         )
         needs = [f"{source} ~= '\\000'"] if isinstance(src, int) else [source] if src.startswith(".") else []
@@ -253,7 +257,7 @@ class _Writer:
         if not case.event:
             return
         self.reads.update(case.emit)
-        yield f"version = string.format('%.0f', (tonumber({self._field('version')}) or 0) + 1)"
+        yield f"version = string.format('%d', (tonumber({self._field('version')}) or 0) + 1)"
         yield from (self._put("version", "version"), self._put("updated", "this.now"))
         parts = [f"(fields.s == {_quoted(case.event)} and '' or {_quoted(case.event)})", "'\\000'", "this.now"]
         for name in case.emit:

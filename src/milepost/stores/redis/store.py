@@ -201,16 +201,10 @@ class RedisStore(SideVerbs):
             words += (len(texts), *texts)
         while len(jobs) < limit:
             reply = await self._run("select", limit - len(jobs), created, name, *words)
-            for stored, at, text in zip(*reply[:3], strict=True):
-                # The index knows when a damaged record was created; without that a list could not go on behind it.
-                sound = text.startswith(b"c=") and text[2:3].isdigit()
-                whole = text if sound else b"%b\nc=%d" % (text.partition(b"\n!")[0], at)
-                job = job_of(plain(stored), whole)
-                if job is not None:
-                    jobs.append(job)
-            if len(reply) == 3:
+            jobs += [Job.stored(plain(stored), text) for stored, text in zip(reply[0], reply[1], strict=True)]
+            if len(reply) == 2:
                 break
-            created, name = reply[3]
+            created, name = reply[2]
         return jobs
 
     async def count(self, select: Select) -> int | None:

@@ -212,7 +212,7 @@ while true do
   if not claim then arg = first + width end
   if done > 0 or claim then
     this.clock = this.clock + 1
-    this.now = string.format('%.0f', this.clock)
+    this.now = string.format('%d', this.clock)
   end
 
   -- The record, or of one that lives the fields that are asked for.
@@ -300,7 +300,7 @@ while true do
         for field, before in pairs(old) do
           local value = fields[field]
           if not value then
-            if before or not whole then
+            if before then
               m = m + 1
               gone[m] = field
             end
@@ -316,8 +316,11 @@ while true do
     if not remove then
       if touched ~= '' then indexes.place(id, old, fields, touched) end
       if old.stale ~= nil then
+        -- A moment that is put off stays where it is in the index: the sweep moves it on when it comes to it.
         if fields.stale then
-          redis.call('ZADD', root .. 'stale', fields.stale, id)
+          if not old.stale or tonumber(fields.stale) < tonumber(old.stale) then
+            redis.call('ZADD', root .. 'stale', fields.stale, id)
+          end
         elseif old.stale then
           redis.call('ZREM', root .. 'stale', id)
         end
@@ -359,7 +362,7 @@ end
 
 local claimed, next_due
 if claim then claimed, next_due = claim.close() end
-if fence then redis.call('SET', root .. 'fence', string.format('%.0f', fence)) end
+if fence then redis.call('SET', root .. 'fence', string.format('%d', fence)) end
 if indexes then indexes.flush() end
 if claim then return {this.now, outcomes, claimed, next_due} end
 return {this.now, outcomes, ARGV[arg] == 'renew' and renew(arg + 1) or nil}

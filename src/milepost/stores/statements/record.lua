@@ -13,6 +13,7 @@
 -- t           the names `<type>:<status>` of the lists i:<name>, which hold ids by creation
 -- l:<label>, stalled, k:<unique key>      ids by creation
 -- q:<queue>   `<created>:<id>` by falling priority       d:<queue>, lease, deadline, stale      ids by time
+--             (that of `stale` may be earlier than the record says: it is moved on when it comes up)
 -- scheduled   the queues that have, or had, a d:<queue>
 -- s, sx, sk   stopping leases: what they are by id, ids by expiry, how many hold a unique key
 -- n, w        how many leases a slot (stopping ones too) and a worker has

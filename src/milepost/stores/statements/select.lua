@@ -4,8 +4,9 @@
 -- KEYS[1]  the prefix of the namespace
 -- ARGV     the time seen; limit; position (created and id, empty: none); created after and before (empty: none);
 --          whether only stalled ones (1 or 0); the number of types and each; of statuses and each; of labels and each
--- Reply    ids, when each was created, and texts, newest first; then created and id from which to go on, when the script
---          ended before the lists
+-- Reply    ids and texts, newest first; then created and id from which to go on, when the script ended before the lists.
+--          A damaged record is given with the time of its creation, which its index knows: without it a list could not
+--          go on behind it
 -- Bound    it looks at most at 5,000 entries and reads at most 1,000 records or 1 MiB
 local arg = 1
 local function shift()
@@ -138,11 +139,11 @@ local function among(ids, keys)
   return found
 end
 
-local out, times, texts, n, looked, bytes = {}, {}, {}, 0, 0, 0
+local out, texts, n, looked, bytes = {}, {}, 0, 0, 0
 local last_id, last_created
 while n < limit and looked < 5000 and bytes < 1048576 do
-  local ids, createds = take(#asks > 0 and 100 or math.min(limit - n, 100))
-  if #ids == 0 then return {out, times, texts} end
+  local ids, createds = take(#asks > 0 and 100 or math.min(limit - n, 1000))
+  if #ids == 0 then return {out, texts} end
   looked = looked + #ids
   if #asks > 0 then
     local found, kept, kept_createds = {}, {}, {}
@@ -166,12 +167,16 @@ while n < limit and looked < 5000 and bytes < 1048576 do
   for i = 1, #ids do
     local record = records[i] or look(ids[i])
     if record then
+      if not string.find(record, '^c=%d') then
+        record = string.match(record, '^(.-)\n!') or record
+        record = record .. '\nc=' .. string.format('%d', createds[i])
+      end
       n = n + 1
-      out[n], times[n], texts[n] = ids[i], createds[i], record
+      out[n], texts[n] = ids[i], record
       bytes = bytes + #record
-      if n == limit then return {out, times, texts} end
+      if n == limit then return {out, texts} end
     end
   end
 end
-if n >= limit or not last_id then return {out, times, texts} end
-return {out, times, texts, {string.format('%.0f', last_created), last_id}}
+if n >= limit or not last_id then return {out, texts} end
+return {out, texts, {string.format('%.0f', last_created), last_id}}

@@ -25,22 +25,28 @@ end
 
 local due, found = {}, 0
 local function gather(kind, index)
-  if found > limit then return end
-  local ids = redis.call('ZRANGE', root .. index, '-inf', this.now, 'BYSCORE', 'LIMIT', 0, limit + 1 - found)
-  for _, id in ipairs(ids) do
-    local record, token, company = false, '', 1
-    local fields, form = read(id)
-    if form then record = shown(id, fields) end
-    if kind == 'lease' then
-      company = tonumber(redis.call('HGET', root .. 'w', fields.w or '') or 1)
-    elseif kind == 'stopping' then
-      token = string.match(redis.call('HGET', root .. 's', id) or '', '^%Z*')
-    end
-    if form or kind == 'stopping' then
-      due[#due + 1] = {kind, id, record, token, company}
-      found = found + 1
-    else
-      redis.call('ZREM', root .. index, id) -- its record was evicted
+  local before = found
+  while found <= limit do
+    local ids = redis.call(
+      'ZRANGE', root .. index, '-inf', this.now, 'BYSCORE', 'LIMIT', found - before, limit + 1 - found)
+    if #ids == 0 then return end
+    for _, id in ipairs(ids) do
+      local record, token, company = false, '', 1
+      local fields, form = read(id)
+      if form then record = shown(id, fields) end
+      if kind == 'lease' then
+        company = tonumber(redis.call('HGET', root .. 'w', fields.w or '') or 1)
+      elseif kind == 'stopping' then
+        token = string.match(redis.call('HGET', root .. 's', id) or '', '^%Z*')
+      end
+      if kind == 'stale' and (tonumber(fields.stale) or 0) > this.clock then
+        redis.call('ZADD', root .. index, fields.stale, id) -- it was put off since
+      elseif form or kind == 'stopping' then
+        due[#due + 1] = {kind, id, record, token, company}
+        found = found + 1
+      else
+        redis.call('ZREM', root .. index, id) -- its record was evicted
+      end
     end
   end
 end
