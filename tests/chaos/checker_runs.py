@@ -70,7 +70,7 @@ def i17(history: History) -> Found:
 def i17_stopping(history: History) -> Found:
     """A stopping lease keeps its slot, and its job from being started, until its receipt is in the feed.
 
-    Or its delete, or a second cancel of the job while it waits: after these no receipt tells of the stop.
+    Or its delete: after that no receipt tells of the stop.
     """
     types: dict[str, str] = {line["job"]: line["type"] for line in history.calls if "type" in line}
     holders: defaultdict[str, set[str]] = defaultdict(set)
@@ -86,6 +86,8 @@ def i17_stopping(history: History) -> Found:
                 yield f"{queue}: {sorted(holders[queue])} are live or stopping, with a limit of {limit}"
         elif event.kind == "cancelled" and event.data.get("stop_confirmed") not in ("0", "1"):
             stopping.add(job_id)
+        elif event.kind == "cancelled" and event.data.get("stop_how") == "never started" and job_id in stopping:
+            yield f"{job_id} is said to have never started while its last run was still stopping"
         elif event.kind in ("receipt", "deleted", "cancelled") or (event.kind in LEAVES and job_id not in stopping):
             stopping.discard(job_id)
             holders[queue].discard(job_id)
@@ -126,7 +128,7 @@ def i22(history: History) -> Found:
 def i26(history: History) -> Found:
     """A stop that is reported as confirmed was one: the run writes no line afterwards.
 
-    "never started" speaks of an attempt that did not begin, not of a zombie of an earlier one.
+    "never started" speaks of an attempt that did not begin, not of a zombie of an earlier one that had lost its lease.
     """
     for job_id, events in history.feed_of.items():
         starts = [line for line in history.runs_of.get(job_id, []) if line["do"] == "start"]
@@ -140,7 +142,10 @@ def i26(history: History) -> Found:
                 began, stopped = at(event), None
             elif event.kind == "cancelled":
                 its = [s["fence"] for s in starts if began is not None and began <= s["at"] <= at(event)]
-                stopped = max(its) if its and event.data.get("stop_how") != "never started" else None
+                if event.data.get("stop_how") == "never started":
+                    stopped = None
+                elif began is not None:  # else it is cancelled again while its run is still stopping
+                    stopped = max(its) if its else None
                 began = None
             if event.kind in ("receipt", "cancelled") and confirmed and stopped is not None:
                 for line in history.runs_of[job_id]:

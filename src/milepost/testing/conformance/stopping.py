@@ -193,7 +193,7 @@ class Stopping(Scenarios):
         await world.do("a", plans.plan_run_out(world.op(), token))
         assert [j.attempt for j in await world.claim()] == [1]
 
-    @pytest.mark.parametrize("end", ["confirmed", "forgotten", "ran out"])
+    @pytest.mark.parametrize("end", ["killed", "forgotten", "lease ran out"])
     async def test_a_second_cancel_has_a_receipt_of_its_own(self, world: World, end: str) -> None:
         await world.create("a", worker_job())
         token = token_of(await world.start("a", lease=0))
@@ -201,11 +201,47 @@ class Stopping(Scenarios):
         await world.do("a", plans.plan_retry(world.op()))
         job = await world.made("a", plans.plan_cancel(world.op()))
         assert job.receipt is not None
-        assert (job.receipt.requested_by, job.receipt.reason, job.receipt.how) == (None, None, "never started")
-        if end == "ran out":
+        assert (job.receipt.requested_by, job.receipt.reason) == (None, None)
+        assert (job.receipt.how, job.receipt.confirmed, job.receipt.stopped_at) == (None, None, None), "its run goes on"
+        if end == "lease ran out":
             job = await world.made("a", plans.plan_run_out(world.op(), token))
         else:
-            job = await world.made("a", plans.plan_receipt(world.op(), token, end, confirmed=end == "confirmed"))
+            job = await world.made("a", plans.plan_receipt(world.op(), token, end, confirmed=end == "killed"))
+        assert job.receipt is not None
+        assert (job.receipt.how, job.receipt.confirmed) == (end, end == "killed")
+        assert await world.store.stoppings() == []
+        await world.do("a", plans.plan_retry(world.op()))
+        job = await world.made("a", plans.plan_cancel(world.op()))
+        assert job.receipt is not None
+        assert (job.receipt.how, job.receipt.confirmed) == ("never started", True), "no run of it goes on now"
+
+    async def test_a_cancel_of_a_job_whose_released_run_goes_on_is_confirmed_by_that_run(self, world: World) -> None:
+        await world.create("a", worker_job())
+        token = token_of(await world.start("a"))
+        await world.do("a", plans.plan_release(world.op(), token, {}, stopping=True))
+        job = await world.made("a", plans.plan_cancel(world.op(), by="ana"))
+        assert job.receipt is not None
+        assert (job.receipt.requested_by, job.receipt.how, job.receipt.confirmed) == ("ana", None, None)
+        job = await world.made("a", plans.plan_receipt(world.op(), token, "cooperative", confirmed=True))
+        assert job.receipt is not None
+        assert (job.receipt.how, job.receipt.confirmed) == ("cooperative", True)
+
+    @pytest.mark.parametrize("end", ["killed", "forgotten", "lease ran out"])
+    async def test_a_job_that_took_over_an_id_has_nothing_to_do_with_the_run_before_it(
+        self, world: World, end: str
+    ) -> None:
+        await world.create("a", worker_job())
+        token = token_of(await world.start("a", lease=0))
+        await world.do("a", plans.plan_delete(world.op()))
+        await world.create("a", worker_job())
+        job = await world.made("a", plans.plan_cancel(world.op()))
+        assert job.receipt is not None
+        assert (job.receipt.how, job.receipt.confirmed) == ("never started", True)
+        assert len(await world.store.stoppings()) == 1
+        if end == "lease ran out":
+            job = await world.made("a", plans.plan_run_out(world.op(), token))
+        else:
+            job = await world.made("a", plans.plan_receipt(world.op(), token, end, confirmed=end == "killed"))
         assert job.receipt is not None
         assert job.receipt.how == "never started"
         assert await world.store.stoppings() == []
