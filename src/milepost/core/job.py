@@ -267,6 +267,8 @@ def _part(cls: type) -> _Kind:
 
     def read(text: str) -> Any:
         data = from_json(text)
+        if data is None:
+            return None
         return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if k in known})
 
     return _reader(read)
@@ -319,7 +321,7 @@ _FIELDS: dict[str, tuple[_Kind, str]] = {
     "stages": (_reader(_read_stages), "stages"),
     "item_counts": (_part(ItemCounts), "item_counts"),
     "eta": (_part(Eta), "eta"),
-    "stalled": (_text, "stalled"),
+    "stalled": (_reader(lambda text: text or None), "stalled"),
     "failure": (_part(Failure), "failure"),
     "checkpoint_at": (_time, "checkpoint_at"),
     "retry_of": (_text, "retry_of"),

@@ -85,6 +85,7 @@ def ending(
 
 def completed(run: Ended, unsent: Unsent, result: str | None) -> Ending:
     """The run has done its work; `result` is JSON text."""
+    unsent.learn()
     plan = plan_complete(new_op(), run.token, result, unsent.report)
     return _ending(run, unsent, plan, "already finished", result)
 

@@ -5,10 +5,12 @@ Owns the beat and what of a run is still unsent; knows no job code. One round tr
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import threading
 import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
@@ -21,6 +23,8 @@ from milepost.settings import Settings
 from milepost.stores.driving import drive
 from milepost.stores.ids import new_op
 from milepost.stores.protocol import Store, Write
+from milepost.tracking.digests import Digests
+from milepost.tracking.outlook import Foreseen, Outlook
 from milepost.tracking.sweeper import Sweeper
 
 log = logging.getLogger("milepost.pulse")
@@ -29,7 +33,7 @@ log.addHandler(logging.NullHandler())
 OnSilence = Literal["stop", "go on"]
 
 
-class Reporter(Protocol):
+class Reporter(Foreseen, Protocol):
     """What the pulse needs of a run: a Run of this process, or what stands for one in a child process."""
 
     job_id: str
@@ -52,6 +56,11 @@ class _Channel:
     run: Reporter
     on_silence: OnSilence
     heard_at: float
+    digests: Digests
+    least_silence: float
+    began: float = field(default_factory=time.time)
+    outlook: Outlook | None = None
+    blind: bool = False
     sent: dict[str, str] = field(default_factory=lambda: {"progress": "0.0"})  # as every start leaves it
     waiting: list[tuple[Write, dict[str, str]]] = field(default_factory=list)
     stages: tuple[tuple[str, bool], ...] = ()
@@ -60,6 +69,8 @@ class _Channel:
 
     def collect(self) -> list[tuple[Write, dict[str, str]]]:
         """What is to be sent now: what waits for its answer again, with the same operation ids, else what is new."""
+        if self.outlook is None:
+            self.outlook = Outlook(self.run, self.began, self.digests, self.least_silence)
         if not self.waiting:
             report, lines = self.news()
             if report:
@@ -74,7 +85,20 @@ class _Channel:
     def news(self) -> tuple[dict[str, str], str | None]:
         """What the store does not have yet."""
         said = self.run.report()
+        if self.outlook is not None:
+            said = {**said, **self.foreseen(self.outlook, said)}
         return {name: text for name, text in said.items() if self.sent.get(name) != text}, self.run.take_lines()
+
+    def foreseen(self, outlook: Outlook, said: Mapping[str, str]) -> Mapping[str, str]:
+        """What is to be expected of the run; nothing once that has failed, which must not keep its reports back."""
+        if self.blind:
+            return {}
+        try:
+            return outlook.look(said, time.time())
+        except Exception:
+            log.exception("job %s: when it will end cannot be foreseen any more", self.run.job_id)
+            self.blind = True
+            return {}
 
     def unsent(self) -> Unsent:
         """What the store is not known to have, for the end of the run. Call with the lock held."""
@@ -82,16 +106,24 @@ class _Channel:
         for _, fields in self.waiting:
             self.sent.update(fields)
         report, lines = self.news()
-        return Unsent(waiting, report, lines)
+        return Unsent(waiting, report, lines, self.learn)
+
+    def learn(self) -> None:
+        """The run has completed: what it took is kept for those that follow."""
+        if self.outlook is not None:
+            if not self.blind:
+                self.outlook.learn(time.time())
+        else:
+            self.digests.learn_short(self.run.job_type, time.time() - self.began)
 
     def kind(self, report: dict[str, str]) -> str:
-        """Whether a report tells of a stage that began or ended; those events are kept."""
+        """Whether a report tells of a stall, or of a stage that began or ended; those events are kept."""
         if "stages" in report:
             stages = tuple((stage["name"], "ended_at" in stage) for stage in from_json(report["stages"]))
             if stages != self.stages:
                 self.stages = stages
                 return "stage"
-        return "progress"
+        return "stalled" if "stalled" in report else "progress"
 
 
 class Unsent(NamedTuple):
@@ -101,6 +133,8 @@ class Unsent(NamedTuple):
     """Sent without an answer; to be sent again as they are."""
     report: dict[str, str]
     lines: str | None
+    learn: Callable[[], None] = lambda: None
+    """To be called when the run has completed."""
 
 
 class Pulse:
@@ -117,11 +151,13 @@ class Pulse:
         self._lock = threading.Lock()
         self._renew_at = 0.0
         self._keep = 0
+        self.digests = Digests(store)
 
     def add(self, run: Reporter, on_silence: OnSilence, sent_at: float | None = None) -> None:
         """Carry a run from now on. `sent_at` is when its lease was asked for, on the monotonic clock."""
         with self._lock:
-            self._channels[run.token] = _Channel(run, on_silence, time.monotonic() if sent_at is None else sent_at)
+            heard_at = time.monotonic() if sent_at is None else sent_at
+            self._channels[run.token] = _Channel(run, on_silence, heard_at, self.digests, self._settings.stalled)
             if self._thread is None:
                 self._start()
 
@@ -177,6 +213,7 @@ class Pulse:
                 if channels:
                     self._beat(channels)
                 drive(self._sweeper.look())
+                self._tend(channels)
                 self.failures = 0
             except StoreError as error:
                 self.failures += 1
@@ -222,6 +259,19 @@ class Pulse:
                 job = drive(self.store.get(channel.run.job_id))
                 channel.run.stop(why_stopped(job, channel.run.token, state))
 
+    def _tend(self, channels: Sequence[_Channel] = ()) -> None:
+        """Read and write what is kept of earlier runs, for those that last longer than a moment."""
+        wanted = {c.run.job_type for c in channels if c.outlook is not None and not c.outlook.is_young}
+        drive(self.digests.tend(wanted, at_once=not channels))
+
+    def save(self) -> None:
+        """Write what was learned of the last runs, before the process ends."""
+        if not self.failures:
+            try:
+                self._tend()
+            except StoreError as error:
+                log.debug("what the last runs took is not kept: %s", error)
+
     def _mind_silence(self, channels: list[_Channel]) -> None:
         """A worker's run that the store has not heard of for a lease stops: another may start it now."""
         now = time.monotonic()
@@ -266,6 +316,13 @@ def is_beating(store: Store) -> bool:
     """Whether this process has a pulse on the store that sweeps for everybody."""
     pulse = _pulses.get((os.getpid(), store.url))
     return pulse is not None and pulse._thread is not None
+
+
+@atexit.register
+def _save() -> None:
+    for (pid, _), pulse in list(_pulses.items()):
+        if pid == os.getpid():
+            pulse.save()
 
 
 def _after_fork() -> None:

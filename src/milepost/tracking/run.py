@@ -95,6 +95,16 @@ class Run:
         return self._job.metadata or {}
 
     @property
+    def resumed(self) -> bool:
+        """Whether the run goes on where an earlier attempt came to."""
+        return bool(self._resume) or self.last_checkpoint is not None
+
+    @property
+    def planned(self) -> bool:
+        """Whether all its stages were named beforehand."""
+        return bool(self._plan)
+
+    @property
     def labels(self) -> dict[str, str]:
         """The labels of the job."""
         return self._job.labels

@@ -102,7 +102,7 @@ def _from_record(job_id: str, r: Mapping[str, str]) -> str:
         f'"version":{_whole(r, "version")},"worker":{_text(r, "worker")},"lease_expires_at":{_time(r, "lease")},'
         f'"waiting_for":{_text(r, "waiting_for")},"parent_id":{_text(r, "parent_id")},'
         f'"unique_key":{_text(r, "unique_key")},"stages":{part("stages", "[]")},'
-        f'"item_counts":{part("item_counts", "null")},"eta":{part("eta", "null")},"stalled":{_text(r, "stalled")},'
+        f'"item_counts":{part("item_counts", "null")},"eta":{part("eta", "null")},"stalled":{_text(r, "stalled") if r.get("stalled") else "null"},'
         f'"receipt":null,"failure":{part("failure", "null")},"checkpoint_at":{_time(r, "checkpoint_at")},'
         f'"retry_of":{_text(r, "retry_of")},"trace":{_text(r, "trace")}}}'
     )
