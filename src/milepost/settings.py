@@ -35,16 +35,13 @@ class Settings:
     )
     sweep: float = _setting("MILEPOST_SWEEP", defaults.SWEEP, "How often lost, expired and overdue jobs are looked for")
     grace: float = _setting("MILEPOST_GRACE", defaults.GRACE, "How long code may take to stop before it is killed")
-    auth: str | None = _setting("MILEPOST_AUTH", None, "Access to the module router: none or keys")
     stalled: float = _setting(
         "MILEPOST_STALLED", defaults.STALLED, "The least time without progress after which a run is called stalled"
     )
+    auth: str | None = _setting("MILEPOST_AUTH", None, "Access to the module router: none or keys")
     strict: bool = _setting("MILEPOST_STRICT", False, "Refuse to start on a store that is unfit")
 
     def __post_init__(self) -> None:
-        _captures(self.capture)
-        if self.redact is not None and not all(self.redact.partition(":")[::2]):
-            raise InvalidInput("MILEPOST_REDACT", f"{self.redact!r:.80} is not of the form module:function")
         for name in ("lease", "pulse", "sweep", "grace", "stalled"):
             if getattr(self, name) <= 0:
                 raise InvalidInput(name, "must be more than 0 seconds")
