@@ -36,13 +36,13 @@ NOT_FOR_THE_CHILD = frozenset({"attempts", "failure", "result", "ops", "born", "
 class RemoteRun:
     """What stands for the run of a child process in its worker: what the child has said last."""
 
-    def __init__(self, job: Job, token: str, masks: tuple[str, ...]) -> None:
     planned = False
 
+    def __init__(self, job: Job, token: str, masks: tuple[str, ...]) -> None:
         self.job_id = job.job_id
-        self.token = token
         self.job_type = job.job_type
         self.resumed = bool(job.record.get("cursors") or job.record.get("checkpoint"))
+        self.token = token
         self.attempt = job.attempt
         self.masks = masks
         self.stage_name: str | None = None
