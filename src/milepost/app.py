@@ -40,7 +40,8 @@ class AsyncJobs(AsyncJobManager):
     """An application's jobs, for code in an event loop: all of AsyncJobManager, handlers, `submit` and workers.
 
     `url` is where jobs live (default: MILEPOST_URL, else REDIS_URL, else in memory). In memory a worker thread starts
-    at the first submit. `handlers` shares those of another object.
+    at the first submit. `handlers` shares those of another object. With an `engine`
+    of `milepost.engines` that engine's workers run what is submitted here; the `handing` of another object shares it.
     """
 
     def __init__(
@@ -50,10 +51,13 @@ class AsyncJobs(AsyncJobManager):
         ttl: float | None = None,
         options: Settings | None = None,
         handlers: Handlers | None = None,
+        engine: Engine | Handing | None = None,
     ) -> None:
         super().__init__(url, ttl=ttl, options=options)
         self.handlers = Handlers() if handlers is None else handlers
-        self._submissions = Submissions(self.handlers, self.store)
+        self.handing = engine if isinstance(engine, Handing | None) else Handing(self, engine)
+        named = self.handing.engine.name if self.handing is not None else None
+        self._submissions = Submissions(self.handlers, self.store, named)
         self._own_worker: Running | None = None
         self._workers_made = 0
         self._lock = threading.Lock()
@@ -124,7 +128,7 @@ class AsyncJobs(AsyncJobManager):
         handing = self.handing
         ours = [job for job in jobs if handing is not None and job.record.get("engine") == handing.engine.name]
         if handing is not None and ours:
-            await handing.give(ours)
+            await handing.give(self.store, ours)
         if len(ours) < len(jobs):
             self.ensure_worker()
 
@@ -226,7 +230,7 @@ class AsyncJobs(AsyncJobManager):
             own, self._own_worker = self._own_worker, None
         if own is not None:
             own.__exit__(None, None, None)
-        if self.handing is not None:
+        if self.handing is not None and self.handing.app is self:
             self.handing.close()
         await super().close()
 

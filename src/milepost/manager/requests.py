@@ -59,7 +59,7 @@ def submit_fields(
     job_type: str,
     *,
     params: Mapping[str, Any] | None,
-    queue: bool = True,
+    engine: str | None = None,
     priority: int = 0,
     not_before: datetime | Duration | None = None,
     not_after: datetime | None = None,
@@ -71,7 +71,7 @@ def submit_fields(
     retry_of: str | None = None,
     **common: Any,
 ) -> dict[str, str]:
-    """The fields of a job that workers, or an engine (`queue` False), are to run. Raises InvalidInput."""
+    """The fields of a job that workers, or the workers of an `engine`, are to run. Raises InvalidInput."""
     attempts = MAX_ATTEMPTS if max_attempts is None else max_attempts
     if isinstance(attempts, bool) or not isinstance(attempts, int) or not 1 <= attempts <= 1000:
         raise InvalidInput("max_attempts", f"{max_attempts!r:.40} must be a whole number from 1 to 1000")
@@ -82,12 +82,14 @@ def submit_fields(
     if on_lost not in (None, "retry", "fail"):
         raise InvalidInput("on_lost", f"{on_lost!r:.40} must be 'retry' or 'fail'")
     return job_fields(
-        "worker" if queue else "engine",
+        "worker" if engine is None else "engine",
         job_type,
         params=to_json(mapping(params, "params"), "params"),
         secrets="\x1f".join(secrets) or None,
-        slot=job_type if queue else None,
-        queue=job_type if queue else None,
+        slot=job_type if engine is None else None,
+        queue=job_type if engine is None else None,
+        engine=engine,
+        hand_over=None if engine is None else "0",
         priority=str(priority) if priority else None,
         not_before=_moment(not_before, "not_before"),
         not_after=_moment(not_after, "not_after"),

@@ -6,6 +6,7 @@ Sync and async blocks share everything but the waiting.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
@@ -27,7 +28,7 @@ from milepost.stores.protocol import Outcome, Store, Write
 from milepost.tracking.endings import Ending, ending
 from milepost.tracking.failures import of_record
 from milepost.tracking.process import is_dead, process_name
-from milepost.tracking.pulse import Pulse, Unsent, pulse_of, why_stopped
+from milepost.tracking.pulse import OnSilence, Pulse, Unsent, pulse_of, why_stopped
 from milepost.tracking.run import Run, hear_in_task, log
 
 
@@ -69,8 +70,10 @@ async def _checkpoint(store: Store, run: Run, text: str) -> None:
         run.stop(why_stopped(outcome.job, run.token, "stopping" if outcome.job is None else "lost"))
 
 
-class _Block:
-    """A tracked block, whatever its face."""
+class Block:
+    """Code that runs under a lease in this process, whatever its face: how its run begins, and how it ends."""
+
+    on_silence: OnSilence = "go on"
 
     def __init__(self, wanted: Wanted) -> None:
         self._wanted = wanted
@@ -81,11 +84,23 @@ class _Block:
         wanted = self._wanted
         if self._run is not None:
             raise InvalidInput("track", "this block was entered before; call track() again for another run")
-        job = await _begin(wanted)
+        sent_at = time.monotonic()
+        job = await self._begin()
         self._pulse = pulse_of(wanted.store, wanted.settings, wanted.ttl)
-        self._run = Run(job, job.record["token"], StoreLink(wanted.store, self._pulse), plan=wanted.plan)
-        self._pulse.add(self._run, "go on")
+        self._run = self._make_run(job, StoreLink(wanted.store, self._pulse))
+        self._pulse.add(self._run, self.on_silence, sent_at if self.on_silence == "stop" else None)
         return self._run
+
+    async def _begin(self) -> Job:
+        """The record, under a lease that this process has taken."""
+        return await _begin(self._wanted)
+
+    def _make_run(self, job: Job, link: StoreLink) -> Run:
+        return Run(job, job.record["token"], link, plan=self._wanted.plan)
+
+    def _retry_delay(self, error: BaseException | None) -> int | None:
+        """Microseconds until the next attempt after that error; None where nobody would make one."""
+        return None
 
     def _let_go(self) -> tuple[Run, Unsent]:
         assert self._run is not None, "a block ends after it has begun"
@@ -94,7 +109,7 @@ class _Block:
 
     async def _finish(self, run: Run, unsent: Unsent, error: BaseException | None, how: str) -> BaseException | None:
         """Write the end of the run; gives what the block is to raise in place of its own exception, if anything."""
-        end = ending(run, unsent, error, result=run.result, how=how)
+        end = ending(run, unsent, error, result=run.result, how=how, delay=self._retry_delay(error))
         try:
             refused = await self._write(run, end)
         except StoreError as failure:
@@ -121,7 +136,7 @@ class _Block:
         return why_stopped(job, run.token, "stopping" if receipt.accepted else "lost")
 
 
-class Track(_Block):
+class Track(Block):
     """``with manager.track("ingestion") as run``: completed at its end; an exception fails it; Ctrl-C cancels it."""
 
     def __enter__(self) -> Run:
@@ -134,7 +149,7 @@ class Track(_Block):
             raise instead
 
 
-class AsyncTrack(_Block):
+class AsyncTrack(Block):
     """``async with manager.track("ingestion") as run``: the same in an event loop; a cancel reaches the next await."""
 
     def __init__(self, wanted: Wanted) -> None:

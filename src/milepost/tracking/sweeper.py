@@ -11,7 +11,7 @@ from collections import Counter
 from milepost.core.change import Change
 from milepost.core.encoding import to_json
 from milepost.core.job import FailureKind, Job
-from milepost.core.lifecycle import plan_expire, plan_lost, plan_quiet, plan_run_out
+from milepost.core.lifecycle import plan_expire, plan_hand_over, plan_lost, plan_quiet, plan_run_out, plan_stranded
 from milepost.settings import Settings
 from milepost.stores.ids import new_op
 from milepost.stores.protocol import Due, Store, Write
@@ -21,15 +21,24 @@ from milepost.tracking.process import process_of
 log = logging.getLogger("milepost.sweeper")
 log.addHandler(logging.NullHandler())
 
+HAND_OVER_AGAIN = 10_000_000
+"""Microseconds after which another process may hand over a job whose hand-over was begun and not finished."""
+UNREACHED = 60_000_000
+"""Microseconds that a job may wait for a process of its engine before the record says that there is none."""
 CRASH_MARK_SECONDS = 86_400.0
 PURGE_EVERY = 60.0
 
 
 class Sweeper:
-    """Sweeps one store; `look` as often as you like, it sweeps at most once per interval."""
+    """Sweeps one store; `look` as often as you like, it sweeps at most once per interval.
 
-    def __init__(self, store: Store, settings: Settings, ttl: float) -> None:
+    `engine` names the engine that this process can hand jobs to: `take_due` gives those that wait for it.
+    """
+
+    def __init__(self, store: Store, settings: Settings, ttl: float, engine: str | None = None) -> None:
         self._store = store
+        self._engine = engine
+        self._due: list[Job] = []
         self._settings = settings
         self._ttl = ttl
         self._next = 0.0
@@ -49,16 +58,42 @@ class Sweeper:
 
     async def sweep(self) -> int:
         """Find what is due and change it."""
+        # Another process may come first at every interval, and not have this one's engine: then both look.
+        interval = self._settings.sweep_interval if self._engine is None else 0.0
         touched = 0
         while True:
-            found = await self._store.sweep(lease=self._settings.lease, interval=self._settings.sweep_interval)
-            if found.due:
-                together = Counter(_process(due.job) for due in found.due if due.kind == "lease")
-                writes = [await self._plan(due, together[_process(due.job)]) for due in found.due]
+            found = await self._store.sweep(lease=self._settings.lease, interval=interval)
+            due = await self._seen_to_here(found.due)
+            changed = 0
+            if due:
+                together = Counter(_process(one.job) for one in due if one.kind == "lease")
+                writes = [await self._plan(one, together[_process(one.job)]) for one in due]
                 outcomes = (await self._store.apply(writes)).outcomes
-                touched += sum(outcome.accepted for outcome in outcomes)
-            if not found.more:
+                changed = sum(outcome.accepted for outcome in outcomes)
+                self._due += [one.job for one, outcome in zip(due, outcomes, strict=True)
+                              if outcome.case == 0 and one.job is not None and self._is_ours(one)]  # fmt: skip
+            touched += changed
+            if not found.more or not changed:
                 return touched
+
+    def take_due(self) -> list[Job]:
+        """The jobs that this process has undertaken to hand over to its engine."""
+        due, self._due = self._due, []
+        return due
+
+    def _is_ours(self, due: Due) -> bool:
+        """Whether it is a job that waits for the engine of this process."""
+        return _waits_for_engine(due) and due.job is not None and due.job.record.get("engine") == self._engine
+
+    async def _seen_to_here(self, found: list[Due]) -> list[Due]:
+        """What is due without the jobs that wait for another engine, whose own processes will soon see to them."""
+        if not any(_waits_for_engine(one) and not self._is_ours(one) for one in found):
+            return found
+        before = await self._store.now() - UNREACHED
+        return [
+            one for one in found
+            if not _waits_for_engine(one) or self._is_ours(one) or (one.job and int(one.job.record["stale"]) < before)
+        ]  # fmt: skip
 
     async def purge(self) -> int:
         """Remove the records whose time is over, in batches."""
@@ -78,6 +113,11 @@ class Sweeper:
             text = f"not started before {job.not_after.isoformat() if job.not_after else 'its deadline'}"
             plan = plan_expire(new_op(), error=text, failure=of_record(job, FailureKind.EXPIRED, text))
             return Write(due.job_id, plan, answer=False)
+        if self._is_ours(due):
+            return Write(due.job_id, plan_hand_over(new_op(), HAND_OVER_AGAIN), answer=False)
+        if job.driver == "engine":
+            reason = f"no process that can hand it to {job.record.get('engine', 'its engine')} is at work"
+            return Write(due.job_id, plan_stranded(new_op(), UNREACHED, reason), answer=False)
         text = "no update from the code that drives it"
         failure = of_record(job, FailureKind.LOST, text)
         return Write(due.job_id, plan_quiet(new_op(), error=text, failure=failure, reason=text), answer=False)
@@ -86,7 +126,9 @@ class Sweeper:
         """A run whose lease ran out. When its process took several runs with it, none is charged."""
         text = f"the process of {job.worker or 'its run'} is gone: its lease ran out"
         process = _process(job)
-        charged = company <= 1 and not await self._crashed_with_company(process)
+        # An engine runs suspects beside others as well: their second crash counts, or a poison job would go on for ever.
+        suspect = job.driver == "engine" and job.record.get("suspect") == "1"
+        charged = suspect or (company <= 1 and not await self._crashed_with_company(process))
         if company > 1 and process:
             await self._store.shelf_put(f"crash/{process}", to_json(company, "company"), ttl=CRASH_MARK_SECONDS)
         log.warning("job %s (%s): %s%s", job.job_id, job.job_type, text, "" if charged else "; not charged")
@@ -102,6 +144,10 @@ class Sweeper:
 
     async def _crashed_with_company(self, process: str) -> bool:
         return bool(process) and await self._store.shelf_get(f"crash/{process}") is not None
+
+
+def _waits_for_engine(due: Due) -> bool:
+    return due.kind == "stale" and due.job is not None and due.job.driver == "engine"
 
 
 def _process(job: Job | None) -> str:

@@ -35,7 +35,13 @@ class Face(AsyncJobs):
     def __init__(self, given: AsyncJobManager | JobManager, store: Store) -> None:
         self._jobs = given if isinstance(given, AsyncJobs | Jobs) else None
         handlers = self._jobs.handlers if self._jobs is not None else None
-        super().__init__(cast(Store, Patient(store)), ttl=given.ttl, options=given.settings, handlers=handlers)
+        super().__init__(
+            cast(Store, Patient(store)),
+            ttl=given.ttl,
+            options=given.settings,
+            handlers=handlers,
+            engine=self._jobs.handing if self._jobs is not None else None,
+        )
         self.open_store = store
 
     def ensure_worker(self) -> None:

@@ -33,33 +33,40 @@ class Presence:
         concurrency: int,
         running: Callable[[], tuple[tuple[str, ...], bool]],
         on_told: Callable[[], None],
+        engine: str | None = None,
     ) -> None:
         self._store = store
+        self._engine = engine
         self._name = name
         self._handlers = handlers
         self._concurrency = concurrency
         self._running = running
         self._on_told = on_told
+        self._since = time.time()
+        self._publish_at = 0.0
+        self._types = tuple(handler.job_type for handler in handlers)
 
     async def keep(self) -> None:
         """Tell it until cancelled; `on_told` is called after the first time, whether or not it arrived."""
-        since, publish_at = time.time(), 0.0
-        host, pid = this_host()
-        types = tuple(handler.job_type for handler in self._handlers)
         while True:
             try:
-                if time.monotonic() >= publish_at:
-                    await publish(self._store, self._handlers)
-                    publish_at = time.monotonic() + PUBLISH_EVERY
-                running, draining = self._running()
-                entry = WorkerEntry(
-                    self._name, host, pid, since, time.time(), types, running[:RUNNING_SHOWN], self._concurrency, draining
-                )  # fmt: skip
-                await write_worker(self._store, entry, KEPT)
+                await self.tell()
             except StoreError as error:
                 log.debug("worker %s could not say that it lives: %s", self._name, error)
             self._on_told()
             await asyncio.sleep(HEARTBEAT)
+
+    async def tell(self) -> None:
+        """Tell it once. Raises StoreError."""
+        if time.monotonic() >= self._publish_at:
+            await publish(self._store, self._handlers, self._engine)
+            self._publish_at = time.monotonic() + PUBLISH_EVERY
+        running, draining = self._running()
+        host, pid = this_host()
+        entry = WorkerEntry(
+            self._name, host, pid, self._since, time.time(), self._types, running[:RUNNING_SHOWN], self._concurrency, draining
+        )  # fmt: skip
+        await write_worker(self._store, entry, KEPT)
 
     async def sign_off(self) -> None:
         """Say that the worker has ended."""

@@ -35,6 +35,8 @@ class JobType:
     concurrency: int | None = None
     priority: int = 0
     labels: dict[str, str] = field(default_factory=dict)
+    engine: str | None = None
+    """The engine whose workers run it; None: milepost's own."""
     limit: int | None = None
     """The most runs at once as set for all workers, which comes before `concurrency`."""
     paused: bool = False
@@ -69,8 +71,8 @@ class WorkerEntry:
         }
 
 
-def type_text(handler: Handler[Any, Any]) -> str:
-    """What is published of a handler."""
+def type_text(handler: Handler[Any, Any], engine: str | None = None) -> str:
+    """What is published of a handler, and of the engine that runs it."""
     options = handler.type_options
     known = {
         "name": handler.job_type,
@@ -84,14 +86,15 @@ def type_text(handler: Handler[Any, Any]) -> str:
         "concurrency": options.concurrency,
         "priority": options.priority,
         "labels": dict(options.labels),
+        "engine": engine,
     }
     return to_json(known, "type", 1024 * 1024)
 
 
-async def publish(shelf: Shelf, handlers: Iterable[Handler[Any, Any]]) -> None:
-    """Publish the types of some handlers."""
+async def publish(shelf: Shelf, handlers: Iterable[Handler[Any, Any]], engine: str | None = None) -> None:
+    """Publish the types of some handlers, and the engine that runs them."""
     for handler in handlers:
-        await shelf.shelf_put(f"type/{handler.job_type}", type_text(handler), ttl=TYPE_KEPT)
+        await shelf.shelf_put(f"type/{handler.job_type}", type_text(handler, engine), ttl=TYPE_KEPT)
 
 
 async def read_type(shelf: Shelf, name: str) -> JobType:

@@ -31,8 +31,9 @@ class Submission(NamedTuple):
 class Submissions:
     """Checks submits for one application, against its own handlers first and then against what workers publish."""
 
-    def __init__(self, handlers: Handlers, shelf: Shelf) -> None:
+    def __init__(self, handlers: Handlers, shelf: Shelf, engine: str | None = None) -> None:
         self._handlers = handlers
+        self._engine = engine
         self._shelf = shelf
         self._seen: dict[str, tuple[float, JobType]] = {}
 
@@ -41,14 +42,12 @@ class Submissions:
         target: Handler[Any, Any] | Configured[Any, Any] | str,
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
-        *,
-        queue: bool = True,
     ) -> Submission:
         """Check one submit, in any of its three forms. Raises InvalidInput, UnknownJobType."""
         if isinstance(target, Configured):
-            return self._with_handler(target.handler, args, kwargs, target.chosen, queue)
+            return self._with_handler(target.handler, args, kwargs, target.chosen)
         if isinstance(target, Handler):
-            return self._with_handler(target, args, kwargs, {}, queue)
+            return self._with_handler(target, args, kwargs, {})
         if not isinstance(target, str):
             raise InvalidInput(
                 "job_type", f"{target!r:.60} is neither the name of a type nor a function with @jobs.job"
@@ -58,8 +57,8 @@ class Submissions:
         params = mapping(args[0] if args else None, "params")
         options = checked_options(kwargs)
         if target in self._handlers:
-            return self._with_handler(self._handlers[target], (), params, options, queue)
-        return self._with_type(await self._published(target), params, options, queue)
+            return self._with_handler(self._handlers[target], (), params, options)
+        return self._with_type(await self._published(target), params, options)
 
     async def make_by_name(
         self, target: Handler[Any, Any] | Configured[Any, Any] | str, params: Mapping[str, Any], options: Mapping[str, Any]
@@ -76,17 +75,16 @@ class Submissions:
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
         options: dict[str, Any],
-        queue: bool,
     ) -> Submission:
         parameters = handler.parameters
         params = parameters.check(parameters.bind(args, kwargs))
         own = handler.type_options
-        return _submission(handler.job_type, params, parameters.secrets, own, options, queue)
+        return _submission(handler.job_type, params, parameters.secrets, own, options, self._engine)
 
-    def _with_type(self, known: JobType, params: dict[str, Any], options: dict[str, Any], queue: bool) -> Submission:
+    def _with_type(self, known: JobType, params: dict[str, Any], options: dict[str, Any]) -> Submission:
         values = plain(params)
         check_schema(values, known.schema)
-        return _submission(known.name, values, known.secrets, known, options, queue)
+        return _submission(known.name, values, known.secrets, known, options, known.engine)
 
     async def _published(self, name: str) -> JobType:
         until, known = self._seen.get(name, (0.0, None))
@@ -97,7 +95,12 @@ class Submissions:
 
 
 def _submission(
-    job_type: str, params: dict[str, Any], secrets: tuple[str, ...], own: Any, options: dict[str, Any], queue: bool
+    job_type: str,
+    params: dict[str, Any],
+    secrets: tuple[str, ...],
+    own: Any,
+    options: dict[str, Any],
+    engine: str | None,
 ) -> Submission:
     """`own` has the defaults of the type: TypeOptions or JobType."""
     chosen = {name: value for name, value in options.items() if value is not None}
@@ -111,5 +114,5 @@ def _submission(
     if own.labels or "labels" in chosen:
         chosen["labels"] = {**own.labels, **chosen.get("labels", {})}
     kept = tuple(name for name in secrets if name in params)
-    fields = submit_fields(job_type, params=params, secrets=kept, queue=queue, **{**defaults, **chosen})
+    fields = submit_fields(job_type, params=params, secrets=kept, engine=engine, **{**defaults, **chosen})
     return Submission(fields, job_id, on_duplicate)

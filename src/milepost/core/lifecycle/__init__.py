@@ -15,6 +15,7 @@ from milepost.core.lifecycle.callers import (
     plan_run_out,
     plan_update,
 )
+from milepost.core.lifecycle.handing import plan_hand_over, plan_handed, plan_stranded
 from milepost.core.lifecycle.runs import plan_checkpoint, plan_complete, plan_fail, plan_log, plan_release, plan_report
 from milepost.core.lifecycle.sweeps import plan_crash, plan_expire, plan_lost, plan_quiet
 from milepost.core.lifecycle.table import ACTIVE, ANY, MOVES, REPORT, TERMINAL
@@ -36,6 +37,8 @@ __all__ = [
     "plan_deliver",
     "plan_expire",
     "plan_fail",
+    "plan_hand_over",
+    "plan_handed",
     "plan_log",
     "plan_lost",
     "plan_quiet",
@@ -46,6 +49,7 @@ __all__ = [
     "plan_retry",
     "plan_run_out",
     "plan_start",
+    "plan_stranded",
     "plan_track",
     "plan_update",
 ]

@@ -28,6 +28,8 @@ def _creates(names: tuple[str, ...], target: str) -> Template:
     running = target == RUNNING
     start: tuple[Op, ...] = (("take", "$nonce", "$lease"), ("once", "started")) if running else ()
     free: tuple[Guard, ...] = (("free",),) if running else ()
+    if "hand_over" in names:
+        sets += (("stamp", "stale", ".hand_over"), ("set", "stale", ".not_before"))
     # An ended job of track() is taken up again by its key, unless it has completed; see plan_reopen.
     holds = (*ACTIVE, FAILED, CANCELLED) if running else ACTIVE
     return template(

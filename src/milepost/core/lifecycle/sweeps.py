@@ -101,7 +101,7 @@ _QUIET = template(
     ("error", "failure", "reason"),
     case((RUNNING,), FAILED, guards=(("past", "stale"), ("eq", "on_stale", "=fail")), ops=(*FAILURE, *ENDS),
           event="failed", emit=("error",)),
-    case(ACTIVE, guards=(("past", "stale"),), ops=(("set", "stalled", "$reason"), ("clear", "stale")),
+    case(ACTIVE, guards=(("past", "stale"), ("ne", "driver", "=engine")), ops=(("set", "stalled", "$reason"), ("clear", "stale")),
           event="stalled", keep="list", emit=("stalled",)),
 )  # fmt: skip
 

@@ -45,6 +45,7 @@ ENDS: tuple[Op, ...] = (
 BACK_TO_PENDING: tuple[Op, ...] = (
     ("set", "progress", "=0"),
     ("set", "queue", ".slot"),
+    ("stamp", "stale", ".hand_over"),
     *(("clear", name) for name in ("started", "worker", "eta", "stalled")),
 )
 CLEARS_END: tuple[Op, ...] = tuple(("clear", name) for name in ("completed", "error", "result", "failure"))

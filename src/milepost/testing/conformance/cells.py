@@ -34,6 +34,9 @@ PLANS: dict[str, Plan] = {
     "track": lambda op, token: plans.plan_track(track_job(), op, nonce="nonce-fresh", lease=LONG),
     "start": lambda op, token: plans.plan_start(op, nonce="nonce-fresh", lease=LONG, worker="w2"),
     "deliver": lambda op, token: plans.plan_deliver(op, nonce="nonce-fresh", lease=LONG, worker="w2"),
+    "hand over": lambda op, token: plans.plan_hand_over(op, 1_000_000),
+    "handed over": lambda op, token: plans.plan_handed(op, 1_000_000),
+    "stranded": lambda op, token: plans.plan_stranded(op, 1_000_000, "nobody"),
     "adopt": lambda op, token: plans.plan_adopt(op, nonce="nonce-fresh", lease=LONG, worker="w2"),
     "reopen": lambda op, token: plans.plan_reopen(op, nonce="nonce-fresh", lease=LONG, worker="w2", failure="{}"),
     "reopen, dead": lambda op, token: plans.plan_reopen(
@@ -85,7 +88,10 @@ ALLOWED: dict[str, dict[str, str]] = {
     "create (caller)": {"pending": "nobody: nothing ghost"},
     "track": {"running": "nobody: nothing"},
     "start": {"running": "worker: pending"},
-    "deliver": {"running": "engine: pending"},
+    "deliver": {"running": "engine: pending due"},
+    "hand over": {"pending": "engine: due backoff"},
+    "handed over": {"pending": "engine: pending due backoff late early blocked"},
+    "stranded": {"pending": "engine: pending due backoff late early blocked"},
     "adopt": {"running": "caller: pending"},
     "reopen": {"running": "track: expired failed cancelled"},
     "reopen, dead": {"running": "track: running expired failed cancelled"},
@@ -132,7 +138,7 @@ ALLOWED: dict[str, dict[str, str]] = {
     "update to failed": {"failed": "caller: pending blocked running watched quiet quiet_fails"},
     "cancel": {
         "cancelled": f"caller: pending blocked running watched quiet quiet_fails; {_RUNS}"
-        "; worker: pending late early blocked; engine: pending late early blocked"
+        "; worker: pending late early blocked; engine: pending due backoff late early blocked"
     },
     "cancel, own": {"cancelled": _RUNS},
     "delete": {"": "caller: *; track: *; worker: *; engine: *"},

@@ -18,14 +18,15 @@ SITUATIONS: dict[str, tuple[str, ...]] = {
         "completed", "failed", "cancelled", "stopping", "overdue",
     ),
     "engine": (
-        "pending", "late", "early", "blocked", "running", "expired", "completed", "failed", "cancelled", "stopping",
-        "overdue",
+        "pending", "due", "backoff", "late", "early", "blocked", "running", "expired", "completed", "failed", "cancelled",
+        "stopping", "overdue",
     ),
 }  # fmt: skip
 """driver -> situations:
 
 nothing      no record                          ghost        deleted while it ran: only a stopping lease is left
 pending      may start now                      late         `not_after` has passed
+due          to be handed to its engine         backoff      the same, but failed, and `not_before` is ahead
 early        `not_before` is ahead              blocked      retried, or made again, while a stopping lease is in the way
 running      under a live lease, or its caller  spent        the last attempt of its budget
 expired      the lease has run out              brittle      the same, of a handler with on_lost="fail"
@@ -66,7 +67,7 @@ async def reach(doer: Doer, job_id: str, driver: str, situation: str) -> str:
         job = await doer.do(job_id, plans.plan_track(fields, doer.op(), nonce=doer.nonce(), lease=lease))
     else:
         job = await doer.do(job_id, plans.plan_create(fields, doer.op()))
-        if situation in ("pending", "late", "early"):
+        if situation in ("pending", "due", "late", "early"):
             return "1:nobodyhasit"
         if situation == "cancelled":
             await doer.do(job_id, plans.plan_cancel(doer.op()))
@@ -86,7 +87,8 @@ def _fields(driver: str, situation: str) -> dict[str, str]:
         lost = {"on_lost": "fail"} if situation in ("brittle", "fragile") else {}
         return worker_job(attempts=1 if situation == "spent" else 2, **extra, **crashes, **lost)
     if driver == "engine":
-        return engine_job(**extra)
+        due = {"hand_over": "0"} if situation in ("due", "backoff") else {}
+        return engine_job(**extra, **due)
     if driver == "track":
         return track_job()
     stale = {"stale_after": "0"} if situation.startswith("quiet") else {}
@@ -110,6 +112,9 @@ def _onwards(doer: Doer, driver: str, situation: str, token: str) -> list[Change
             return [plans.plan_complete(doer.op(), token, '{"n":1}', {})]
         case "failed":
             return [plans.plan_fail(doer.op(), token, error="no", failure='{"kind":"error"}', report={})]
+        case "backoff":
+            fail = plans.plan_fail(doer.op(), token, error="no", failure='{"kind":"error"}', report={}, delay=FAR)
+            return [fail]
         case "cancelled":
             return [plans.plan_cancel_own(doer.op(), token, {}, by="ana", why="Ctrl-C")]
         case "stopping" | "overdue":
