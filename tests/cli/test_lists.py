@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import sqlite3
+from contextlib import closing
 
 import pytest
+import redis
 
 from milepost.manager.synchronous import JobManager
 from tests.cli.programs import Program, until
@@ -222,6 +225,28 @@ def test_the_store_is_looked_after(program: Program) -> None:
     program.call("keys", "revoke", listed["id"])
     assert program.rows("keys")[0]["revoked_at"] is not None
     assert "milepost keys lists them" in program.complaint("keys", "revoke", "nobody", code=1)
+
+
+def test_a_layout_of_another_release_is_said_in_one_line(program: Program) -> None:
+    program.call("ls")
+    url = program.environment["MILEPOST_URL"]
+
+    def write(layout: str) -> None:
+        if url.startswith("sqlite"):
+            with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as file, file:
+                file.execute("UPDATE state SET value = ? WHERE name = 'layout'", (layout,))
+        else:
+            with redis.Redis.from_url(url) as client:
+                client.set(f"{{{program.environment['MILEPOST_NAMESPACE']}}}:layout", layout)
+
+    write("7")
+    for command in ("ls", "doctor", "migrate"):
+        assert "layout 7, this release reads 1; upgrade milepost" in program.complaint(command, code=1)
+    write("0")
+    assert "layout 0, this release reads 1; run: milepost migrate" in program.complaint("ls", code=1)
+    assert "layout 0, which no release has written" in program.complaint("migrate", code=1)
+    write("1")
+    assert program.rows("migrate") == [{"from": 1, "to": 1, "moved": False}]
 
 
 def test_completion_knows_live_ids(filled: Program) -> None:

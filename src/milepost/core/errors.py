@@ -127,7 +127,14 @@ class OutcomeUnknown(StoreError):
 
 
 class LayoutMismatch(StoreError):
-    """The namespace or file was written by a release that this one cannot read; see `milepost migrate`."""
+    """The namespace or file has a layout that this release cannot read; `.found` is its version, as text."""
+
+    def __init__(self, where: str, found: str, ours: int) -> None:
+        newer = found.isdigit() and int(found) > ours
+        remedy = "upgrade milepost" if newer else "run: milepost migrate"
+        super().__init__(f"{where}: layout {found}, this release reads {ours}; {remedy}")
+        self.found = found
+        self.is_newer = newer
 
 
 class MissingExtra(MilepostError, ImportError):

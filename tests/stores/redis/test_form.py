@@ -187,9 +187,10 @@ def test_a_layout_of_another_time_is_refused(redis_server: RedisServer, store: R
     key = f"{{{store.namespace}}}:layout"
     with redis_server.client() as client:
         assert client.get(key) == str(LAYOUT)
-        client.set(key, "99")
-        with pytest.raises(LayoutMismatch, match="layout 99"):
-            drive(RedisStore(redis_server.url, namespace=store.namespace).counts())
+        for found, remedy in (("99", "upgrade milepost"), ("0", "run: milepost migrate")):
+            client.set(key, found)
+            with pytest.raises(LayoutMismatch, match=f"layout {found}, this release reads {LAYOUT}; {remedy}"):
+                drive(RedisStore(redis_server.url, namespace=store.namespace).counts())
 
 
 def test_the_scripts_say_what_the_other_stores_say() -> None:

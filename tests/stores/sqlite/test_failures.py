@@ -68,11 +68,12 @@ def test_a_damaged_file_says_how_to_save_what_is_left(make: Make, path: Path) ->
 
 def test_a_layout_that_this_release_does_not_know_is_refused(make: Make, path: Path) -> None:
     drive(make().now())
-    with sqlite3.connect(path) as connection:
-        connection.execute("UPDATE state SET value = ? WHERE name = 'layout'", (LAYOUT + 7,))
-    connection.close()
-    with pytest.raises(LayoutMismatch, match=f"layout {LAYOUT + 7}, this release reads {LAYOUT}; upgrade milepost"):
-        drive(make().now())
+    for found, remedy in ((LAYOUT + 7, "upgrade milepost"), (0, "run: milepost migrate")):
+        with sqlite3.connect(path) as connection:
+            connection.execute("UPDATE state SET value = ? WHERE name = 'layout'", (found,))
+        connection.close()
+        with pytest.raises(LayoutMismatch, match=f"layout {found}, this release reads {LAYOUT}; {remedy}"):
+            drive(make().now())
 
 
 def test_the_schema_is_of_the_layout_that_stores_write(make: Make) -> None:

@@ -10,6 +10,7 @@ from milepost.cli import exits
 from milepost.cli.administration import examine
 from milepost.cli.drawing.views import say
 from milepost.cli.session import current, session_options
+from milepost.core.errors import LayoutMismatch
 from milepost.stores.protocol import LAYOUT
 
 
@@ -20,7 +21,13 @@ def command() -> int:
     session = current()
     if session.is_server:
         raise click.UsageError("a server's store is moved where it is; give the store with --url")
-    layout = examine(session).layout
+    try:
+        layout = examine(session).layout
+    except LayoutMismatch as mismatch:
+        if mismatch.is_newer:
+            raise
+        text = f"the store has layout {mismatch.found}, which no release has written; restore it from a backup"
+        raise click.ClickException(text) from None
     if session.json:
         say(json.dumps({"from": layout, "to": LAYOUT, "moved": False}))
     else:

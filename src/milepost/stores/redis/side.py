@@ -157,10 +157,8 @@ def _durability(info: dict[str, str], fsync: str) -> tuple[str, list[str]]:
 def check_layout(found: bytes | None, url: str) -> None:
     """Raise LayoutMismatch for a version of the layout that this release cannot read."""
     version = text_of(found) if found else str(LAYOUT)
-    if version not in (str(LAYOUT), str(LAYOUT - 1)):
-        raise LayoutMismatch(
-            f"{url} has layout {version}; this release reads {LAYOUT - 1} and {LAYOUT}: see milepost migrate"
-        )
+    if version != str(LAYOUT):
+        raise LayoutMismatch(url, version, LAYOUT)
 
 
 VERBS = {

@@ -91,13 +91,10 @@ class Place:
                     connection.execute("ROLLBACK")
                 raise Busy(str(error)) if primary(error) in BUSY else error from None
         found = self.layout(connection)
-        if found != LAYOUT:
-            raise LayoutMismatch(
-                f"{self.path}: layout {found}, this release reads {LAYOUT}; "
-                + ("upgrade milepost" if (found or 0) > LAYOUT else "run: milepost migrate")
-            )
+        if found != str(LAYOUT):
+            raise LayoutMismatch(self.path, str(found), LAYOUT)
 
-    def layout(self, connection: sqlite3.Connection) -> int | None:
+    def layout(self, connection: sqlite3.Connection) -> str | None:
         """The layout of the namespace, None when it has no tables yet."""
         try:
             row = connection.execute(self.sql["state_get"], ("layout",)).fetchone()
@@ -105,7 +102,7 @@ class Place:
             if primary(error) == sqlite3.SQLITE_ERROR and "no such table" in str(error):
                 return None
             raise
-        return int(row[0]) if row is not None else None
+        return str(row[0]) if row is not None else None
 
 
 def refuse(path: str) -> None:
