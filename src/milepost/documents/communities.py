@@ -23,7 +23,7 @@ _GAIN: Final = 1e-6
 _RANDOMNESS: Final = 0.001
 _NAMES_IN_LABEL: Final = 3
 _TEXTS_AT_ONCE: Final = 200
-_TEXTS_FOR_LABEL: Final = 200
+TEXTS_FOR_LABEL: Final = 200
 _WORD: Final = re.compile(r"[^\W\d_]{3,}")
 
 
@@ -66,26 +66,24 @@ def coarser(communities: dict[str, int], found: dict[str, int]) -> dict[str, int
     return above
 
 
-def arrange(
-    levels: list[dict[str, int]], name: Callable[[list[str]], str], check: Callable[[], object]
-) -> list[Community]:
+def arrange(levels: list[dict[str, int]], name: Callable[[list[str]], str]) -> list[Community]:
     """Make labelled communities from the community of each node on each level, the finest first."""
     members = [_members(level) for level in levels]
     ids = [{number: _id(level, nodes) for number, nodes in some.items()} for level, some in enumerate(members)]
     communities = []
     for level, some in enumerate(members):
         for number, nodes in some.items():
-            check()
             parent = ids[level + 1][levels[level + 1][nodes[0]]] if level + 1 < len(levels) else None
             communities.append(Community(ids[level][number], level, name(nodes), len(nodes), parent, tuple(nodes)))
     return sorted(communities, key=lambda community: (community.level, -community.size, community.community_id))
 
 
-def name_by_entities(store: DocumentStore) -> Callable[[list[str]], str]:
-    """Label a community by the entities in it that are mentioned in most chunks."""
+def name_by_entities(store: DocumentStore, advance: Callable[[int], object]) -> Callable[[list[str]], str]:
+    """Label a community by the entities in it that are mentioned in most chunks; `advance` hears of their number."""
     known = {entity.entity_id: entity for entity in store.entities(limit=10_000_000)}
 
     def name(entity_ids: list[str]) -> str:
+        advance(len(entity_ids))
         entities = sorted((known[i] for i in entity_ids if i in known), key=lambda e: (-e.chunks, e.entity_id))
         return ", ".join(entity.name for entity in entities[:_NAMES_IN_LABEL])
 
@@ -93,19 +91,22 @@ def name_by_entities(store: DocumentStore) -> Callable[[list[str]], str]:
 
 
 def name_by_words(
-    store: DocumentStore, chunk_ids: Sequence[str], check: Callable[[], object]
+    store: DocumentStore, chunk_ids: Sequence[str], advance: Callable[[int], object]
 ) -> Callable[[list[str]], str]:
-    """Label a community by the words that its chunks use more than the others do."""
+    """Label a community by the words that its chunks use more than the others do; `advance` hears of texts read."""
     everywhere: Counter[str] = Counter()
     for start in range(0, len(chunk_ids), _TEXTS_AT_ONCE):
-        check()
-        for chunk in store.chunk_texts(chunk_ids[start : start + _TEXTS_AT_ONCE]):
+        texts = store.chunk_texts(chunk_ids[start : start + _TEXTS_AT_ONCE])
+        for chunk in texts:
             everywhere.update(_words(chunk.text))
+        advance(len(texts))
 
     def name(members: list[str]) -> str:
         here: Counter[str] = Counter()
-        for chunk in store.chunk_texts(members[:_TEXTS_FOR_LABEL]):
+        texts = store.chunk_texts(members[:TEXTS_FOR_LABEL])
+        for chunk in texts:
             here.update(_words(chunk.text))
+        advance(len(texts))
         telling = sorted(here, key=lambda word: (-here[word] * here[word] / everywhere[word], word))
         return ", ".join(telling[:_NAMES_IN_LABEL])
 
