@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 def free_port() -> int:
@@ -28,18 +28,27 @@ def free_port() -> int:
 
 
 class Server:
-    """`tests.web.driven_app` under uvicorn, in a process of its own."""
+    """`tests.web.driven_app`, or another, under uvicorn in a process of its own; or any `code` that serves on `{port}`."""
 
-    def __init__(self, url: str = "memory://", *, port: int | None = None, **environment: str) -> None:
+    def __init__(
+        self,
+        url: str = "memory://",
+        *,
+        port: int | None = None,
+        app: str = "tests.web.driven_app:app",
+        code: str | None = None,
+        **environment: str,
+    ) -> None:
         self.port = port or free_port()
+        uvicorn = [sys.executable, "-m", "uvicorn", app, "--port", str(self.port), "--log-level", "warning"]
+        self._command = uvicorn if code is None else [sys.executable, "-c", code.format(port=self.port)]
         self.url = f"http://127.0.0.1:{self.port}"
         self._environment = {**os.environ, "TEST_STORE": url, "PYTHONPATH": str(ROOT), **environment}
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Server:
         """Start it and wait until it answers."""
-        command = [sys.executable, "-m", "uvicorn", "tests.web.driven_app:app", "--port", str(self.port)]
-        self.process = subprocess.Popen([*command, "--log-level", "warning"], env=self._environment, cwd=ROOT)
+        self.process = subprocess.Popen(self._command, env=self._environment, cwd=ROOT)
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             assert self.process.poll() is None, "the server ended while it started"
@@ -60,11 +69,25 @@ class Server:
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> float:
         """Send a signal; how many seconds the process took to end."""
-        assert self.process is not None
         started = time.monotonic()
-        self.process.send_signal(number)
-        self.process.wait(PATIENCE)
+        self.signal(number)
+        self.wait()
         return time.monotonic() - started
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def wait(self) -> int:
+        """Wait until the process has ended; its exit code."""
+        assert self.process is not None
+        return self.process.wait(PATIENCE)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process runs."""
+        return self.process is not None and self.process.poll() is None
 
     def drive(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """Call a method of the manager inside the server."""

@@ -110,11 +110,13 @@ class Running:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None:
-        shutdown.remove(self._on_signal)
         for worker in self.workers:
             if not worker.is_stopping:
                 worker.stop()
-        await asyncio.gather(*self._tasks)
+        try:
+            await asyncio.gather(*self._tasks)
+        finally:
+            shutdown.remove(self._on_signal)
 
     def _on_signal(self) -> None:
         for worker in self.workers:

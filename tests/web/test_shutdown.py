@@ -1,0 +1,108 @@
+"""SIGTERM of a server with a worker in it: streams end at once, the worker drains, its jobs go back unharmed."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import time
+
+import httpx
+import pytest
+
+from milepost import JobManager, JobStatus
+from tests.waiting import until
+from tests.web.server import Server, messages
+
+GRACE = 2.0
+
+
+def start(url: str) -> Server:
+    """The application of `working_app`, with a short grace time, in a process of its own."""
+    return Server(url, app="tests.web.working_app:app", MILEPOST_GRACE=str(GRACE))
+
+
+def running(server: Server, manager: JobManager, job_type: str) -> str:
+    """The id of a job of this type that the server's worker runs."""
+    job_id: str = httpx.post(f"{server.url}/api/jobs", json={"job_type": job_type}).json()["job_id"]
+    until(lambda: (job := manager.get_job(job_id)) is not None and job.message == "waiting")
+    return job_id
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_job_of_a_drained_worker_goes_back_and_streams_end(sqlite_url: str, number: signal.Signals) -> None:
+    manager = JobManager(sqlite_url)
+    with start(sqlite_url) as server:
+        job_id = running(server, manager, "patient")
+        with httpx.stream("GET", f"{server.url}/api/jobs/{job_id}/events", timeout=30) as answer:
+            stream = messages(answer)
+            assert next(stream).kind == "snapshot"
+            server.signal(number)
+            kinds = [message.kind for message in stream]
+        assert "end" not in kinds, "the job goes on elsewhere"
+        assert server.wait() in (0, -number)
+    job = manager.get_job(job_id)
+    assert job is not None
+    assert (job.status, job.crashes) == (JobStatus.PENDING, 0)
+    assert [event.kind for event in manager.events(job_id) if event.kind == "released"] == ["released"]
+
+
+def test_the_worker_drains_at_the_signal_while_a_call_is_still_open(sqlite_url: str) -> None:
+    manager = JobManager(sqlite_url)
+    with start(sqlite_url) as server:
+        job_id = running(server, manager, "patient")
+        with socket.create_connection(("127.0.0.1", server.port)) as held:
+            held.sendall(b"GET /hold HTTP/1.1\r\nHost: x\r\n\r\n")
+            time.sleep(0.2)  # until the call is inside; one that came later would only make the test weaker
+            server.signal(signal.SIGTERM)
+            until(lambda: (job := manager.get_job(job_id)) is not None and job.status is JobStatus.PENDING)
+            assert server.is_alive, "it waits for the call"
+        server.wait()
+
+
+def test_code_that_does_not_listen_is_given_up_after_its_grace_time(sqlite_url: str) -> None:
+    manager = JobManager(sqlite_url)
+    with start(sqlite_url) as server:
+        job_id = running(server, manager, "deaf")
+        began = time.monotonic()
+        server.signal(signal.SIGTERM)
+        until(lambda: (job := manager.get_job(job_id)) is not None and job.status is JobStatus.PENDING)
+        server.wait()
+        took = time.monotonic() - began
+    # The aim is grace + 2 s; this is a hang guard.
+    assert took < 5 * (GRACE + 2)
+
+
+def test_a_second_signal_does_not_wait_for_the_grace_time(sqlite_url: str) -> None:
+    manager = JobManager(sqlite_url)
+    with Server(sqlite_url, app="tests.web.working_app:app", MILEPOST_GRACE="600") as server:
+        job_id = running(server, manager, "deaf")
+
+        def again() -> bool:
+            server.signal(signal.SIGTERM)
+            time.sleep(0.2)  # two that come at once are one
+            return not server.is_alive
+
+        until(again)
+    job = manager.get_job(job_id)
+    assert job is not None
+    assert job.status is JobStatus.PENDING
+
+
+def test_serve_runs_workers_and_drains_them(sqlite_url: str) -> None:
+    manager = JobManager(sqlite_url)
+    code = "from milepost.web import serve; from tests.web.working_app import jobs; serve(jobs, port={port}, workers=1)"
+    with Server(sqlite_url, code=code, TEST_STORE=sqlite_url) as server:
+        job_id = running(server, manager, "patient")
+        server.signal(signal.SIGTERM)
+        server.wait()
+    job = manager.get_job(job_id)
+    assert job is not None
+    assert job.status is JobStatus.PENDING
+
+
+def test_without_workers_it_is_quick(sqlite_url: str) -> None:
+    with Server(sqlite_url) as server, httpx.stream("GET", f"{server.url}/api/events", timeout=30) as answer:
+        stream = messages(answer)
+        assert next(stream).kind == "snapshot"
+        assert server.end() < 10.0, "the aim is 2 s; this is a hang guard"
+        assert list(stream) == []
