@@ -15,7 +15,9 @@ local function open_indexes()
     members[member] = score
   end
 
+  -- A record without a slot, or without a worker, is not counted.
   local function count(hash, name, by)
+    if not name or name == '' then return end
     local names = X.counts[hash]
     names[name] = (names[name] or 0) + by
   end
@@ -100,13 +102,13 @@ local function open_indexes()
       local lease0, lease1 = was(old, fields, 'L'), some(fields.L)
       if lease0 then
         if not lease1 then move('lease', id, false) end
-        count('n', was(old, fields, 'S') or '', -1)
-        count('w', was(old, fields, 'w') or '', -1)
+        count('n', was(old, fields, 'S'), -1)
+        count('w', was(old, fields, 'w'), -1)
       end
       if lease1 then
         move('lease', id, lease1)
-        count('n', fields.S or '', 1)
-        count('w', fields.w or '', 1)
+        count('n', fields.S, 1)
+        count('w', fields.w, 1)
       end
     end
     if string.find(touched, 'a', 1, true) then
@@ -195,7 +197,7 @@ local function open_indexes()
       for name, by in pairs(names) do
         if by ~= 0 then
           if redis.call('HINCRBY', root .. hash, name, by) <= 0 then redis.call('HDEL', root .. hash, name) end
-          if hash == 'n' and by < 0 and name ~= '' and redis.call('EXISTS', root .. 'q:' .. name) == 1 then
+          if hash == 'n' and by < 0 and redis.call('EXISTS', root .. 'q:' .. name) == 1 then
             X.announce_one(name)
           end
         end
