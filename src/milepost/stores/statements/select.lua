@@ -62,24 +62,24 @@ local sources = {}
 for i = 1, #lead do sources[i] = {key = lead[i], at = 1, offset = 0, entries = {}} end
 local chunk = #sources == 1 and math.min(#asks > 0 and 200 or limit + 1, 200) or 16
 
--- The next entry of a source that comes after the position.
+-- Read on in a source; whether there was more. Only entries of the position's own microsecond may come before it.
+local function more(source)
+  if source.done then return false end
+  local entries =
+    redis.call('ZRANGE', source.key, high, low, 'BYSCORE', 'REV', 'LIMIT', source.offset, chunk, 'WITHSCORES')
+  source.offset, source.at, source.entries = source.offset + chunk, 1, entries
+  source.done = #entries < 2 * chunk
+  while from_created and entries[source.at] do
+    if tonumber(entries[source.at + 1]) ~= from_created or entries[source.at] < from_id then break end
+    source.at = source.at + 2
+  end
+  return entries[source.at] ~= nil or more(source)
+end
+
+-- The next entry of a source.
 local function head(source)
-  while true do
-    local id = source.entries[source.at]
-    if not id then
-      if source.done then return end
-      source.entries =
-        redis.call('ZRANGE', source.key, high, low, 'BYSCORE', 'REV', 'LIMIT', source.offset, chunk, 'WITHSCORES')
-      source.offset, source.at = source.offset + chunk, 1
-      source.done = #source.entries < 2 * chunk
-      if #source.entries == 0 then return end
-    else
-      local created = tonumber(source.entries[source.at + 1])
-      if not from_created or created < from_created or (created == from_created and id < from_id) then
-        return id, created
-      end
-      source.at = source.at + 2
-    end
+  if source.entries[source.at] or more(source) then
+    return source.entries[source.at], tonumber(source.entries[source.at + 1])
   end
 end
 
@@ -99,12 +99,14 @@ table.sort(heads, newer)
 local function take(most)
   local ids, createds, n = {}, {}, 0
   local only = #sources == 1 and sources[1]
-  while only and n < most do
-    local id, created = head(only)
-    if not id then break end
-    only.at = only.at + 2
-    n = n + 1
-    ids[n], createds[n] = id, created
+  while only and n < most and (only.entries[only.at] or more(only)) do
+    local entries, at = only.entries, only.at
+    while n < most and entries[at] do
+      n = n + 1
+      ids[n], createds[n] = entries[at], entries[at + 1]
+      at = at + 2
+    end
+    only.at = at
   end
   while n < most do
     local first = heads[1]
@@ -139,6 +141,7 @@ local function among(ids, keys)
   return found
 end
 
+local prefix = root .. 'j:'
 local out, texts, n, looked, bytes = {}, {}, 0, 0, 0
 local last_id, last_created
 while n < limit and looked < 5000 and bytes < 1048576 do
@@ -162,7 +165,7 @@ while n < limit and looked < 5000 and bytes < 1048576 do
     last_id, last_created = ids[#ids], createds[#ids]
   end
   local keys = {}
-  for i = 1, #ids do keys[i] = root .. 'j:' .. ids[i] end
+  for i = 1, #ids do keys[i] = prefix .. ids[i] end
   local records = #keys > 0 and redis.call('MGET', unpack(keys)) or {}
   for i = 1, #ids do
     local record = records[i] or look(ids[i])
@@ -179,4 +182,4 @@ while n < limit and looked < 5000 and bytes < 1048576 do
   end
 end
 if n >= limit or not last_id then return {out, texts} end
-return {out, texts, {string.format('%.0f', last_created), last_id}}
+return {out, texts, {string.format('%d', last_created), last_id}}
