@@ -12,7 +12,8 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qsl
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Security
+from fastapi.security import APIKeyCookie, APIKeyHeader, HTTPBearer
 
 from milepost.core.errors import InvalidInput
 from milepost.stores.protocol import Store
@@ -23,6 +24,15 @@ from milepost.web.sharing import Sharing
 
 COOKIE = "milepost_session"
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+
+# What OpenAPI says of the ways in; the request is read by `ApiKeys`.
+_WAYS = [
+    Security(HTTPBearer(auto_error=False, scheme_name="milepost_key", description="A key: mp_<id>_<secret>")),
+    Security(APIKeyHeader(name="X-API-Key", auto_error=False, scheme_name="milepost_key_header")),
+    Security(
+        APIKeyCookie(name=COOKIE, auto_error=False, scheme_name="milepost_session", description="POST /api/session")
+    ),
+]
 
 
 class NoAuth:
@@ -163,7 +173,12 @@ class Gate:
         async def enter(request: Request) -> None:
             await self.enter(request, scope)
 
-        return Depends(enter)
+        async def enter_with_key(
+            request: Request, bearer: Any = _WAYS[0], header: Any = _WAYS[1], cookie: Any = _WAYS[2]
+        ) -> None:
+            await self.enter(request, scope)
+
+        return Depends(enter_with_key if self.auth.keyed else enter)
 
 
 def refuse_forgery(request: Request, *, ambient: bool) -> None:

@@ -16,7 +16,7 @@ from milepost.web.routing import create_app
 
 def document() -> dict[str, Any]:
     """The OpenAPI of the whole interface."""
-    return create_app("memory://", auth=auth.none()).openapi()
+    return create_app("memory://", auth=auth.api_keys()).openapi()
 
 
 def text() -> str:
