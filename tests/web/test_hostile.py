@@ -155,7 +155,7 @@ CALLS = [
     ids=["down", "unknown", "full"],
 )
 async def test_a_store_that_fails_is_503_or_507_with_retry_after(error: Exception, status: int) -> None:
-    async with client_of(AsyncJobManager(Down(error))) as client:  # type: ignore[arg-type]
+    async with client_of(AsyncJobManager(Down(error))) as client:
         for method, path, body in CALLS:
             async with asyncio.timeout(10):
                 answer = await client.request(method, path, json=body)

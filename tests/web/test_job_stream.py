@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
@@ -18,7 +19,7 @@ def server() -> Iterator[Server]:
         yield server
 
 
-def read(server: Server, job_id: str, until: int = 1000, **headers: str) -> list[Message]:
+def read(server: Server, job_id: str, until: int = 1000, **headers: Any) -> list[Message]:
     """The messages of a stream until its end, or the first so many."""
     found: list[Message] = []
     with httpx.stream("GET", f"{server.url}/api/jobs/{job_id}/events", headers=headers, timeout=20) as answer:

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, settings
 from milepost.web import openapi
 from tests.web.server import Server
 
-schemathesis = pytest.importorskip("schemathesis", reason="a tool of its own: pip install schemathesis")
+schemathesis: Any = pytest.importorskip("schemathesis", reason="a tool of its own: pip install schemathesis")
 
 ENDLESS = "/api/events"  # the tests of streams read it
 EVENTS = "/api/jobs/{job_id}/events"
@@ -35,7 +35,7 @@ Headers = dict[str, str]
 @pytest.fixture(scope="module", params=["memory", "redis"])
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """A server in a process of its own."""
-    environment = {}
+    environment: dict[str, Any] = {}
     url = "memory://"
     if request.param == "redis":
         url = request.getfixturevalue("redis_url")
@@ -71,7 +71,7 @@ def quick(case: Any) -> Any:
     return case
 
 
-@schema.parametrize()
+@schema.parametrize()  # type: ignore[untyped-decorator]
 @SETTINGS
 def test_every_answer_is_what_the_document_says(case: Any, server: Server) -> None:
     job(server, "bob")
@@ -81,7 +81,7 @@ def test_every_answer_is_what_the_document_says(case: Any, server: Server) -> No
         case.validate_response(answer, headers=headers)
 
 
-@of_one_job.parametrize()
+@of_one_job.parametrize()  # type: ignore[untyped-decorator]
 @SETTINGS
 def test_nobody_touches_the_job_of_another(case: Any, server: Server) -> None:
     """What another's job answers is byte for byte what an id answers that is not there, and the job stays as it was."""

@@ -140,6 +140,9 @@ class AsyncClient(AsyncJobManager):
         answer = await send(self._port, Call("GET", "/api/jobs", params))
         return page_of(answer.json())
 
+    async def _page(self, query: Query, limit: int, cursor: str | None, *, counted: bool) -> Page:
+        return await self.find(query, limit, cursor)
+
     # --- beyond it ---
 
     async def count_jobs(
