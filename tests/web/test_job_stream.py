@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import httpx
 import pytest
@@ -19,7 +18,7 @@ def server() -> Iterator[Server]:
         yield server
 
 
-def read(server: Server, job_id: str, until: int = 1000, **headers: Any) -> list[Message]:
+def read(server: Server, job_id: str, until: int = 1000, headers: dict[str, str] | None = None) -> list[Message]:
     """The messages of a stream until its end, or the first so many."""
     found: list[Message] = []
     with httpx.stream("GET", f"{server.url}/api/jobs/{job_id}/events", headers=headers, timeout=20) as answer:
@@ -54,7 +53,7 @@ def test_a_resumed_listener_gets_no_snapshot_and_what_is_not_kept_is_declared(se
         server.drive("update_job", job_id, progress=step / 10)
     server.drive("update_job", job_id, "failed", error="no")
 
-    found = read(server, job_id, **{"Last-Event-ID": "1"})
+    found = read(server, job_id, headers={"Last-Event-ID": "1"})
 
     assert [(m.kind, m.id) for m in found] == [("running", "2"), ("skipped", "5"), ("failed", "6"), ("end", None)]
     assert found[1].data["data"] == {"after": 2, "before": 6}
@@ -79,7 +78,7 @@ def test_a_deleted_job_ends_its_stream(server: Server) -> None:
 
 def test_a_version_that_never_was_begins_with_a_snapshot(server: Server) -> None:
     job_id = server.drive("create_job")["job_id"]
-    assert read(server, job_id, 1, **{"Last-Event-ID": "999"})[0].kind == "snapshot"
+    assert read(server, job_id, 1, headers={"Last-Event-ID": "999"})[0].kind == "snapshot"
 
 
 def test_json_when_asked_for_json(server: Server) -> None:

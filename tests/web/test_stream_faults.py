@@ -1,0 +1,204 @@
+"""A stream through a proxy that holds back and cuts, and through restarts of its server: every lifecycle and checkpoint event
+once and in order, every range that is left out declared, the last word at the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from milepost import AsyncJobManager, Client, Event, JobManager
+from milepost.core.events import LIFECYCLE_KINDS
+from milepost.settings import Settings
+from milepost.web.hub import Hub
+from milepost.web.job_streams import open_stream
+from milepost.web.sse import BACKLOG
+from tests.waiting import until
+from tests.web.server import Server, free_port, messages
+from tests.web.slow_proxy import SlowProxy
+
+NEVER_LEFT_OUT = LIFECYCLE_KINDS | {"checkpoint"}
+Told = tuple[int, str, tuple[int, int] | None]
+"""A version, its kind, and of `skipped` the range."""
+
+
+class Stay:
+    """A store that outlives its servers, and the manager that the job's code writes through."""
+
+    def __init__(self, request: pytest.FixtureRequest, kind: str) -> None:
+        self.environment: dict[str, Any] = {}
+        options = Settings(pulse=0.05)
+        if kind == "sqlite":
+            self.url = str(request.getfixturevalue("sqlite_url"))
+        else:
+            self.url = str(request.getfixturevalue("redis_url"))
+            namespace = str(request.getfixturevalue("redis_namespace"))
+            self.environment["MILEPOST_NAMESPACE"] = namespace
+            options = Settings(pulse=0.05, namespace=namespace)
+        self.manager = JobManager(self.url, options=options)
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def stay(request: pytest.FixtureRequest) -> Stay:
+    return Stay(request, request.param)
+
+
+class Work:
+    """A tracked job that reports progress, log lines and checkpoints until it is told to end."""
+
+    def __init__(self, manager: JobManager) -> None:
+        self._over = threading.Event()
+        self.checkpoints = 0
+        self._begun = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(manager,), daemon=True)
+        self._thread.start()
+        assert self._begun.wait(60)
+
+    def _run(self, manager: JobManager) -> None:
+        with manager.track("ingestion") as run:
+            self.job_id = run.job_id
+            self._begun.set()
+            step = 0
+            while not self._over.is_set():
+                step += 1
+                run.progress(min(0.99, step / 5000), f"page {step}")
+                run.log(f"line {step}")
+                if step % 7 == 0:
+                    run.checkpoint({"page": step})
+                    self.checkpoints += 1
+                self._over.wait(0.005)
+
+    def end(self) -> None:
+        """Let it complete."""
+        self._over.set()
+        self._thread.join(60)
+
+
+def raw(url: str, job_id: str, told: list[Told]) -> None:
+    """A client of its own: `EventSource` in a few lines. It knows nothing but the id that it saw last."""
+    last = ""
+    while True:
+        try:
+            headers = {"Last-Event-ID": last} if last else {}
+            path = f"{url}/api/jobs/{job_id}/events" + ("" if last else "?after=0")
+            with httpx.stream("GET", path, headers=headers, timeout=20) as answer:
+                if answer.status_code == 204:
+                    return
+                for message in messages(answer) if answer.status_code == 200 else ():
+                    if message.kind == "end":
+                        return
+                    assert message.id is not None
+                    last = message.id
+                    between = message.data.get("data", {}) if message.kind == "skipped" else None
+                    told.append((int(last), message.kind, (between["after"], between["before"]) if between else None))
+        except httpx.TransportError:
+            pass
+        threading.Event().wait(0.05)  # a browser waits as well
+
+
+def watched(url: str, job_id: str, told: list[Told]) -> None:
+    """The client of the package."""
+    with Client(url) as client:
+        for event in client.watch(job_id, after=0):
+            between = (event.data["after"], event.data["before"]) if event.kind == "skipped" else None
+            told.append((event.version, event.kind, between))
+
+
+def check(told: list[Told], kept: list[Event], checkpoints: int) -> None:
+    """What a client was told, against what the store has."""
+    versions = [version for version, _, _ in told]
+    assert versions == sorted(set(versions)), "in order, and none twice"
+    lasting = [(event.version, event.kind) for event in kept if event.kind in NEVER_LEFT_OUT]
+    assert [(version, kind) for version, kind, _ in told if kind in NEVER_LEFT_OUT] == lasting
+    assert sum(kind == "checkpoint" for _, kind in lasting) == checkpoints, "the store kept them all"
+    known = {version for version, kind, _ in told if kind != "skipped"}
+    for _, _, between in told:
+        if between is not None:
+            known |= set(range(between[0] + 1, between[1]))
+            assert not [version for version, _ in lasting if between[0] < version < between[1]]
+    assert known == set(range(1, kept[-1].version + 1)), "what was left out is declared"
+    assert told[-1][1] == "completed"
+
+
+@pytest.mark.parametrize("read", [raw, watched])
+def test_cuts_delays_and_restarts(stay: Stay, read: Callable[[str, str, list[Told]], None]) -> None:
+    port = free_port()
+    told: list[Told] = []
+    server = Server(stay.url, port=port, **stay.environment)
+    with server, SlowProxy(port) as proxy:
+        work = Work(stay.manager)
+        reader = threading.Thread(target=read, args=(proxy.url, work.job_id, told), daemon=True)
+        reader.start()
+
+        def hear(more: int = 5) -> None:
+            """Wait until the client was told of so many more."""
+            begun = len(told)
+            until(lambda: len(told) >= begun + more)
+
+        for _ in range(4):
+            hear()
+            proxy.cut()
+        hear()
+        server.end()
+        server.start()
+        hear()
+        assert server.process is not None
+        server.process.kill()
+        server.process.wait()
+        before = work.checkpoints
+        until(lambda: work.checkpoints > before + 3)  # what nobody hears of while the server is away
+        server.start()
+        hear()
+        work.end()
+        reader.join(120)
+        assert not reader.is_alive()
+    check(told, stay.manager.events(work.job_id, 0, 100_000), work.checkpoints)
+
+
+async def test_a_client_that_does_not_keep_up_is_told_what_it_was_not_sent(memory: AsyncJobManager) -> None:
+    """The connection takes nothing while hundreds of events come: few of them wait, and the rest is declared."""
+    job = await memory.create_job()
+    sent: list[bytes] = []
+    opened, takes = asyncio.Event(), asyncio.Event()
+
+    async def receive() -> Any:
+        await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        if body := message.get("body"):
+            sent.append(body)
+            opened.set()
+            await takes.wait()
+
+    hub = Hub(lambda: memory.store)
+    stream = await open_stream(hub, memory.store, job, 0, reconnect=True)
+    reading = asyncio.create_task(stream({"type": "http"}, receive, send))
+    await opened.wait()
+    await memory.update_job(job.job_id, "running")
+    for step in range(1, 400):
+        await memory.update_job(job.job_id, progress=step / 400)
+        await asyncio.sleep(0)
+    (reader,) = hub._channels[job.job_id].readers
+    async with asyncio.timeout(20):
+        while reader.frames[-1].version < 401:
+            await asyncio.sleep(0.01)
+    assert len(reader.frames) <= BACKLOG
+    await memory.update_job(job.job_id, "completed")
+    takes.set()
+    async with asyncio.timeout(20):
+        await reading
+    told: list[Told] = []
+    for part in b"".join(sent).decode().split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in part.splitlines())
+        if "id" in fields:
+            data = json.loads(fields["data"]).get("data", {})
+            between = (data["after"], data["before"]) if fields["event"] == "skipped" else None
+            told.append((int(fields["id"]), fields["event"], between))
+    assert "skipped" in {kind for _, kind, _ in told}
+    check(told, await memory.events(job.job_id), 0)
