@@ -39,8 +39,7 @@ class Workers:
                 self.alive.remove(process)
             while len(self.alive) < self._count:
                 command = [sys.executable, "-m", "tests.chaos.program"]
-                root = self._environment["PYTHONPATH"]
-                self.alive.append(subprocess.Popen(command, env=self._environment, cwd=root, start_new_session=True))
+                self.alive.append(subprocess.Popen(command, env=self._environment, start_new_session=True))
                 self.started += 1
             return len(dead)
 

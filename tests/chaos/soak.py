@@ -32,6 +32,7 @@ from tests.chaos.place import Place
 from tests.chaos.processes import Workers
 
 NAMESPACE = "soak"
+ROOT = str(Path(__file__).resolve().parents[2])
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,7 @@ class Soak:
             "CHAOS_LEDGER": str(self.ledger_path),
             "CHAOS_FAILPOINTS": str(place.failpoints),
             "CHAOS_REMOVED": self._removed,
-            "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
+            "PYTHONPATH": os.pathsep.join(filter(None, [ROOT, os.environ.get("PYTHONPATH")])),
         }
 
     def _deadline(self) -> float:

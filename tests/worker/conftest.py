@@ -80,7 +80,7 @@ class Workers:
             "MILEPOST_PULSE": "0.05",
             "MILEPOST_GRACE": "1.0",
             "WORKER_LOG": str(log),
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
         }
         self.url = url
         self.namespace = namespace

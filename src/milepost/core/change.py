@@ -24,6 +24,7 @@ Guards, all of one case must hold:
 
 Operations, in order:
     ("set", f, src)         ("clear", f)          ("append", f, src)   joined by a comma
+    ("roll", f, g, src)     a field of at least that many bytes becomes g, in place of what g was, and is cleared
     ("add", f, src)         integer; missing: 0   ("sum", f, src, src) integer
     ("max", f, src)         the larger number, as its own text
     ("stamp", f[, src])     the store's clock in microseconds, plus src microseconds
@@ -245,6 +246,9 @@ def _perform(op: Op, change: Change, job_id: str, new: dict[str, str], facts: Fa
             new[name] = value
         case "clear":
             new.pop(name, None)
+        case "roll":
+            if len(new.get(name, "").encode("utf-8", "replace")) >= int(_text(rest[2], change, new) or 0):
+                new[str(rest[1])] = new.pop(name, "")
         case "sum":
             new[name] = str(sum(int(_text(part, change, new) or 0) for part in rest[1:]))
         case "stamp":

@@ -14,6 +14,8 @@ PRIORITY_MAX = 100
 LIST_LIMIT = 100
 LIST_LIMIT_MAX = 1000
 EVENTS_KEPT = 1000
+ATTEMPTS_BYTES = 128 * 1024
+"""Bytes of the dossiers of failed attempts that a record keeps at least, the newest ones."""
 FEED_KEPT = 100_000
 RETRY_BUDGET = 30.0
 """One operation is repeated for at most this long; then its outcome is unknown."""

@@ -46,6 +46,7 @@ SHORT: dict[str, str] = {
     "cursors": "K",
     "failure": "f",
     "attempts": "F",
+    "attempts_before": "G",
     "not_before": "n",
     "not_after": "N",
     "trace": "W",

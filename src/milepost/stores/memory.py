@@ -53,7 +53,7 @@ class MemoryStore:
             queues = claim.queues if claim is not None else ()
             due = [order[0][0] for queue in queues if (order := self._memory.indexes.get(("scheduled", queue)))]
             self._memory.bell.ring()
-            return Applied(outcomes, claimed, int(min(due)) if due else None)
+            return Applied(outcomes, claimed, int(min(due)) if due else None, self._memory.now)
 
     def _write(self, job_id: str, change: changes.Change, answer: bool) -> Outcome:
         memory = self._memory

@@ -32,7 +32,7 @@ def placement(job_id: str, record: Record, *, now: int, parked: bool) -> set[Ent
         entries.add((("stale",), (int(record["stale"]), job_id)))
     if "completed" in record:
         entries.add((("ended",), (int(record["completed"]), job_id)))
-    if "not_after" in record and "token" not in record and "completed" not in record:
+    if "not_after" in record and "started" not in record and "completed" not in record:
         entries.add((("deadline",), (int(record["not_after"]), job_id)))
     queue = record.get("queue")
     if queue:

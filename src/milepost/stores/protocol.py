@@ -23,7 +23,7 @@ claimable      `queue` is not empty, `not_before` is due, and no stopping lease 
                by queue name, then `priority` (higher first), then (`created`, id)
 scheduled      as claimable, but `not_before` is still ahead
 lease          `lease` is there, ordered by it; counted by `slot` (with the stopping leases of that slot) and by `worker`
-deadline       `not_after` is there, and neither `token` nor `completed`, ordered by `not_after`
+deadline       `not_after` is there, and neither `started` nor `completed`, ordered by `not_after`
 stale          `stale` is there, ordered by it
 unique key     `unique_key` is not empty: the newest record with it
 ended          `completed` is there, ordered by it
@@ -88,11 +88,15 @@ class Claim:
 
 
 class Applied(NamedTuple):
-    """The outcomes in the order of the writes; the claimed jobs; when the next scheduled job of the queues is due (us)."""
+    """The outcomes in the order of the writes; the claimed jobs; when the next scheduled job of the queues is due (us).
+
+    `now` is the store's clock then, of a claim: whoever waits for `next_due` has another one.
+    """
 
     outcomes: list[Outcome]
     claimed: list[Job]
     next_due: int | None
+    now: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -250,7 +250,7 @@ class Worker:
         self._hungry = len(applied.claimed) >= len(claim.starts)
         if not applied.claimed and self._running:
             self.pulse.wake()  # it may have been a stop that woke this worker
-        self.waiting.due(None if applied.next_due is None else applied.next_due / 1e6 - time.time())
+        self.waiting.due(None if applied.next_due is None else (applied.next_due - applied.now) / 1e6)
         if self._only is not None and not applied.claimed:
             await self._look_at_only()
 

@@ -8,6 +8,7 @@ from functools import cache
 from milepost.core.change import Change, Guard, Op
 from milepost.core.lifecycle.table import (
     ACTIVE,
+    ATTEMPT,
     CANCELLED,
     CLEARS_END,
     FAILED,
@@ -121,7 +122,7 @@ _REOPEN = template(
         case(
             (RUNNING,),
             guards=(("eq", "driver", "=track"), owner_is_gone, ("free",)),
-            ops=(("clear", "started"), ("append", "attempts", "$failure"), *STARTS, ("add", "crashes", "=1")),
+            ops=(("clear", "started"), *ATTEMPT, *STARTS, ("add", "crashes", "=1")),
             event="running",
             emit=START_EMIT,
         )

@@ -8,6 +8,7 @@ from functools import cache
 from milepost.core.change import Change, Guard, Op
 from milepost.core.lifecycle.table import (
     ACTIVE,
+    ATTEMPT,
     BACK_TO_PENDING,
     ENDS,
     FAILED,
@@ -77,7 +78,7 @@ _CRASH = template(
             event="failed", emit=("error",))
       for last in (("eq", "driver", "=track"), ("eq", "on_lost", "=fail"))),
     case((RUNNING,), FAILED, guards=(TOKEN, ("ge", "crashes", "$last")),
-          ops=(*REPORT_OPS, ("set", "error", "$error"), ("append", "attempts", "$failure"), ("set", "failure", "$crash_loop"),
+          ops=(*REPORT_OPS, ("set", "error", "$error"), *ATTEMPT, ("set", "failure", "$crash_loop"),
                *LEASE_ENDS, *ENDS, ("add", "crashes", "=1"), ("add", "attempt", "=-1")),
           event="failed", emit=("error",)),
     case((RUNNING,), PENDING, guards=(TOKEN,),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from milepost.core.change import Case, Change, Guard, Op, Shape, Value
+from milepost.core.defaults import ATTEMPTS_BYTES
 
 NONE, PENDING, RUNNING = "", "pending", "running"
 COMPLETED, FAILED, CANCELLED = "completed", "failed", "cancelled"
@@ -49,11 +50,14 @@ BACK_TO_PENDING: tuple[Op, ...] = (
     *(("clear", name) for name in ("started", "worker", "eta", "stalled")),
 )
 CLEARS_END: tuple[Op, ...] = tuple(("clear", name) for name in ("completed", "error", "result", "failure"))
-FAILURE: tuple[Op, ...] = (
-    ("set", "error", "$error"),
-    ("set", "failure", "$failure"),
+ATTEMPT: tuple[Op, ...] = (
+    ("roll", "attempts", "attempts_before", f"={ATTEMPTS_BYTES}"),
     ("append", "attempts", "$failure"),
 )
+"""The dossier of an attempt goes to those before it, of which the newest are kept: at least ATTEMPTS_BYTES of them, and
+at most twice as much and two dossiers.
+"""
+FAILURE: tuple[Op, ...] = (("set", "error", "$error"), ("set", "failure", "$failure"), *ATTEMPT)
 STOP_ASKED: tuple[Op, ...] = (
     *(("clear", name) for name in ("stop_by", "stop_why", "stop_token")),
     ("stamp", "stop_at"),

@@ -21,7 +21,7 @@ NONE = b"\0"
 _INDEXES = {
     "l": {"status", "type"},
     "q": {"queue", "not_before", "priority"},
-    "d": {"not_after", "token", "completed"},
+    "d": {"not_after", "started", "completed"},
     "L": {"token", "lease", "slot", "worker"},
     "a": {"labels"},
     "k": {"unique_key"},
@@ -32,7 +32,7 @@ _INDEXES = {
 _READS = {
     "l": {"status", "type", "created"},
     "q": {"queue", "not_before", "priority", "created", "unique_key"},
-    "d": {"not_after", "token", "completed"},
+    "d": {"not_after", "started", "completed"},
     "L": {"lease", "slot", "worker"},
     "a": {"labels", "created"},
     "k": {"unique_key", "created"},
@@ -217,6 +217,11 @@ class _Writer:
             case "clear":
                 self._field(name)  # read, so that only what is there is deleted
                 yield self._put(name, "nil")
+            case "roll":
+                into, source = str(rest[1]), self._source(rest[2])
+                self._field(into)  # read, so that it is known what is overwritten
+                yield f"if #({self._field(name)} or '') >= tonumber({source}) then"
+                yield from (self._put(into, self._field(name)), self._put(name, "nil"), "end")
             case "once":
                 yield f"if {self._field(name)} == nil then {self._put(name, 'this.now')} end"
             case "sum":

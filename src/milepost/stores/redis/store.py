@@ -108,9 +108,7 @@ class RedisStore(SideVerbs):
             await self._spared(writes)
             raise
         applied = [self._applied(part[0], reply) for part, reply in zip(parts, replies, strict=True)]
-        return Applied(
-            [outcome for part in applied for outcome in part.outcomes], applied[-1].claimed, applied[-1].next_due
-        )
+        return applied[-1]._replace(outcomes=[outcome for part in applied for outcome in part.outcomes])
 
     async def _spared(self, writes: Sequence[Write]) -> None:
         """A full server has refused a batch because of what it would create: the rest of it is to be done all the same."""
@@ -153,7 +151,7 @@ class RedisStore(SideVerbs):
         if len(reply) == 2:
             return Applied(outcomes, [], None)
         due = reply[3]
-        return Applied(outcomes, _jobs(reply[2]), int(due) if due else None)
+        return Applied(outcomes, _jobs(reply[2]), int(due) if due else None, int(reply[0]))
 
     async def beat(
         self, writes: Sequence[Write], leases: Sequence[tuple[str, str]], micros: int | None

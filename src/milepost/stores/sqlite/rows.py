@@ -77,7 +77,7 @@ def columns(record: Record, now: int) -> Columns:
         before = _number(get("not_before"))
         if before is not None and before > now:
             scheduled = before
-    if "not_after" in record and "token" not in record and "completed" not in record:
+    if "not_after" in record and "started" not in record and "completed" not in record:
         deadline = _number(record["not_after"])
     if "lease" in record:
         lease, slot, worker = _number(record["lease"]), get("slot", ""), get("worker", "")

@@ -270,7 +270,7 @@ def _apply(tx: Transaction, writes: Sequence[Write], claim: Claim | None, bad: l
     if claim is None or bad:
         return Applied(outcomes, [], None)
     jobs = claiming.claim(tx, claim)
-    return Applied(outcomes, jobs, claiming.next_due(tx, claim.queues))
+    return Applied(outcomes, jobs, claiming.next_due(tx, claim.queues), tx.now)
 
 
 def _renew(tx: Transaction, leases: Sequence[tuple[str, str]], micros: int | None) -> list[str]:

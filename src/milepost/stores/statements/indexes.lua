@@ -92,7 +92,7 @@ local function open_indexes()
       if some(fields.q) then X.offer(id, fields) end
     end
     if string.find(touched, 'd', 1, true) then
-      if fields.N and not some(fields.T) and not some(fields.z) then
+      if fields.N and not some(fields.b) and not some(fields.z) then
         move('deadline', id, fields.N)
       elseif was(old, fields, 'N') then
         move('deadline', id, false)

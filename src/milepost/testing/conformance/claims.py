@@ -145,7 +145,9 @@ class Claims(Scenarios):
         now = await world.store.now()
         await world.create("a", worker_job("q1", not_before=str(now + 3_600_000_000)))
         await world.create("b", worker_job("q2", not_before=str(now + 7_200_000_000)))
-        assert (await world.claiming(["q1"])).next_due == now + 3_600_000_000
+        answer = await world.claiming(["q1"])
+        assert answer.next_due == now + 3_600_000_000
+        assert now <= answer.now <= await world.store.now()
         assert (await world.claiming(["q2"])).next_due == now + 7_200_000_000
         assert (await world.claiming(["q1", "q2"])).next_due == now + 3_600_000_000
         assert (await world.claiming(["q3"])).next_due is None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from milepost.core import lifecycle as plans
 from milepost.core.change import Change
 from milepost.testing.conformance.cells import fail
@@ -9,6 +11,7 @@ from milepost.testing.conformance.harness import (
     LONG,
     Scenarios,
     World,
+    caller_job,
     engine_job,
     token_of,
     track_job,
@@ -99,6 +102,19 @@ class Placed(Scenarios):
             await world.do(status, plans.plan_delete(world.op()))
         assert ("x", stopping) in [(job_id, token) for job_id, token, _ in await world.store.stoppings()]
 
+    async def test_of_very_many_dossiers_the_newest_are_kept(self, world: World) -> None:
+        await world.create("a", worker_job(max_attempts="1000"))
+        for number in range(20):
+            token = token_of(await world.start("a"))
+            failure = f'{{"kind":"error","number":{number},"message":"{"m" * 60_000}"}}'
+            change = plans.plan_fail(world.op(), token, error="e", failure=failure, report={}, delay=0)
+            await world.do("a", change)
+        record = (await world.job("a")).record
+        kept = [record.get(name) for name in ("attempts_before", "attempts")]
+        found = json.loads("[" + ",".join(text for text in kept if text) + "]")
+        assert [one["number"] for one in found] == list(range(20 - len(found), 20))
+        assert 128 * 1024 < sum(len(text or "") for text in kept) < 2 * 128 * 1024 + 2 * 61_000
+
     async def test_a_last_moment_is_kept_until_the_job_starts_or_ends(self, world: World) -> None:
         for driver, fields in (("w", worker_job(not_after="5")), ("e", engine_job(not_after="6"))):
             await world.create(driver, fields)
@@ -108,6 +124,16 @@ class Placed(Scenarios):
         assert [(d.kind, d.job_id) for d in found.due] == [("deadline", "w"), ("deadline", "e")]
         await world.do("w", plans.plan_cancel(world.op()))
         await world.do("e", plans.plan_expire(world.op(), error="late", failure='{"kind":"expired"}'))
+        assert (await world.store.sweep(lease=3600, interval=0)).due == []
+
+    async def test_a_callers_job_that_has_started_is_not_looked_at_when_its_last_moment_to_start_comes(
+        self, world: World
+    ) -> None:
+        await world.create("c", caller_job(not_after="5"))
+        assert [d.kind for d in (await world.store.sweep(lease=3600, interval=0)).due] == ["deadline"]
+        await world.do("c", plans.plan_update(world.op(), "running"))
+        assert (await world.store.sweep(lease=3600, interval=0)).due == []
+        await world.do("c", plans.plan_update(world.op(), None, progress="0.5"))
         assert (await world.store.sweep(lease=3600, interval=0)).due == []
 
 

@@ -44,8 +44,9 @@ def add_parts(router: APIRouter, site: Site) -> None:
     async def get_attempts(request: Request, job_id: str) -> Response:
         job = await site.visible(request, job_id)
         try:
-            # The record keeps each attempt's failure as a JSON object, joined by commas.
-            failures = from_json(f"[{job.record.get('attempts', '')}]")
+            # The record keeps each attempt's failure as a JSON object, joined by commas; of many the newest.
+            texts = (job.record.get(name) for name in ("attempts_before", "attempts"))
+            failures = from_json(f"[{','.join(text for text in texts if text)}]")
         except ValueError:
             failures = []
         body = {
