@@ -39,17 +39,22 @@ def debian_history(folder: Path) -> int:
     if any(installed.glob("*.en.html")):
         return put_in_place(installed, "*.en.html", folder)
     with tempfile.TemporaryDirectory(prefix="milepost-corpus-") as cache:
-        os.chmod(cache, 0o777)  # apt downloads as a user of its own when it is run by root
-        try:
-            run(["apt-get", "download", PACKAGE], cache)
-        except subprocess.CalledProcessError:
-            run(["apt-get", "update"], cache)  # a fresh machine has no package lists
-            run(["apt-get", "download", PACKAGE], cache)
-        packages = list(Path(cache).glob(f"{PACKAGE}_*.deb"))
-        if not packages:
-            raise FileNotFoundError(f"apt-get downloaded no {PACKAGE}")
-        run(["dpkg-deb", "-x", packages[0].name, "unpacked"], cache)
-        return put_in_place(Path(cache, "unpacked", PAGES), "*.en.html", folder)
+        return put_in_place(unpack(PACKAGE, cache) / PAGES, "*.en.html", folder)
+
+
+def unpack(package: str, cache: str) -> Path:
+    """Fetch a Debian package into a folder and unpack it there without installing it; the root of its files."""
+    os.chmod(cache, 0o777)  # apt downloads as a user of its own when it is run by root
+    try:
+        run(["apt-get", "download", package], cache)
+    except subprocess.CalledProcessError:
+        run(["apt-get", "update"], cache)  # a fresh machine has no package lists
+        run(["apt-get", "download", package], cache)
+    packages = list(Path(cache).glob(f"{package}_*.deb"))
+    if not packages:
+        raise FileNotFoundError(f"apt-get downloaded no {package}")
+    run(["dpkg-deb", "-x", packages[0].name, "unpacked"], cache)
+    return Path(cache, "unpacked")
 
 
 def python_topics(folder: Path) -> int:
@@ -61,15 +66,16 @@ def python_topics(folder: Path) -> int:
 
 
 def put_in_place(source: Path, pattern: str, folder: Path) -> int:
-    """Copy files; the folder appears with all of them or not at all."""
-    files = sorted(source.glob(pattern))
+    """Copy files, by their path below the source; the folder appears with all of them or not at all."""
+    files = sorted(path for path in source.glob(pattern) if path.is_file())
     if not files:
         raise FileNotFoundError(f"no {pattern} in {source}")
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
     for file in files:
-        shutil.copyfile(file, part / file.name)
+        copy = part / file.relative_to(source)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, copy)
     if folder.exists():
         folder.rmdir()  # it is empty
     part.replace(folder)

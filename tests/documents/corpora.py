@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from scripts.demo_corpus import put_in_place, unpack
 
 from tests.services import in_ci
 
@@ -47,24 +48,14 @@ def _history() -> Path:
 
 @functools.cache
 def _policy() -> Path:
-    corpus = FETCHED / "policy"
-    if corpus.is_dir():
-        return corpus
-    FETCHED.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="milepost-policy-") as cache:
-        os.chmod(cache, 0o777)  # apt downloads as a user of its own when it is run by root
-        try:
-            subprocess.run(["apt-get", "download", "debian-policy"], cwd=cache, check=True, capture_output=True)
-            [package] = Path(cache).glob("debian-policy_*.deb")
-            subprocess.run(["dpkg-deb", "-x", package.name, "unpacked"], cwd=cache, check=True, capture_output=True)
-        except (OSError, subprocess.SubprocessError) as error:
-            _absent(f"debian-policy could not be fetched: {error}")
-        documents = Path(cache, "unpacked", "usr", "share", "doc", "debian-policy")
-        part = corpus.with_name(f"policy-{os.getpid()}")
-        part.mkdir()
-        for number, file in enumerate(sorted(path for path in documents.rglob("*.html") if path.is_file())):
-            shutil.copyfile(file, part / f"{number:02}-{file.name}")
-        part.replace(corpus)
+    corpus = FETCHED / "debian-policy"
+    if not corpus.is_dir():
+        FETCHED.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="milepost-policy-") as cache:
+            try:
+                put_in_place(unpack("debian-policy", cache) / "usr/share/doc/debian-policy", "**/*.html", corpus)
+            except (OSError, subprocess.SubprocessError) as error:
+                _absent(f"debian-policy could not be fetched: {error}")
     return corpus
 
 

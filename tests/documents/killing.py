@@ -5,8 +5,10 @@ Owns the kill, its moment and what is compared. Knows no job's internals: what w
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
+import shutil
 import signal
 import sqlite3
 import time
@@ -39,8 +41,8 @@ class Killer:
         assert job["status"] == "completed"
         return job, sum(job["result"].get("seconds", {}).values())
 
-    def killed(self, *words: str, after: float = PATIENCE, vectors: int | None = None) -> bool:
-        """Start a command and kill it `after` seconds from when its job runs, or when so many vectors are committed.
+    def killed(self, *words: str, after: float = PATIENCE, committed: int | None = None) -> bool:
+        """Start a command and kill it `after` seconds from when its job runs, or when so much of its work is committed.
 
         Returns whether it still ran then.
         """
@@ -52,7 +54,7 @@ class Killer:
             time.sleep(0.005)
         until = time.monotonic() + after
         while time.monotonic() < until and started.process.poll() is None:
-            if vectors is not None and self.vectors() >= vectors:
+            if committed is not None and self.committed(words[0]) >= committed:
                 break
             time.sleep(min(0.005, max(0.0, until - time.monotonic())))
         started.signal(signal.SIGKILL)
@@ -61,35 +63,60 @@ class Killer:
         return code != 0
 
     def killed_often(self, *words: str, kills: int, seconds: float) -> tuple[dict[str, Any], int]:
-        """Kill a command that takes `seconds` again and again at random moments, then let it end.
+        """Kill a command that takes `seconds` at so many random moments while its job runs, then let it end.
 
-        Returns the ended job and the number of kills that hit it while it ran. The moments are spread so that the
-        job is usually not finished before the last kill.
+        Returns the ended job and how often it ended before a kill came: then it goes on from the rows that were there
+        before its first start. The moments are spread so that a job which resumes is usually not finished by the last
+        kill; one that begins anew gets each of them anywhere in its time.
         """
-        hits = 0
-        for _ in range(kills):
-            hit = self.killed(*words, after=self.random.uniform(0, 1.8 * seconds / kills))
-            hits += hit
-            if not hit:
-                break  # it ended between two kills; running it again changes nothing
-        before = self.vectors()
+        spread = seconds if words[0] == "clustering" else 1.8 * seconds / kills
+        before, early, hits = self._copy(), 0, 0
+        while hits < kills:
+            if self.killed(*words, after=self.random.uniform(0, spread)):
+                hits += 1
+            else:
+                early += 1
+                assert early < 10 * kills, "the job is too short to be killed"
+                self._restore(before)
+        committed = self.committed(words[0])
         job, _ = self.undisturbed(*words)
-        result = job["result"]
-        if hit and "embedded" in result:
-            assert result["embedded"] == self.vectors() - before, "a committed vector was computed again"
-        return job, hits
+        for did in ("embedded", "extracted"):
+            if did in job["result"]:
+                again = job["result"][did] - (self.committed(words[0]) - committed)
+                assert again == 0, f"{again} that were committed were {did} again"
+        return job, early
 
-    def vectors(self) -> int:
-        """The number of vectors that are committed."""
+    def _copy(self) -> Path | None:
+        if not self.database.exists():
+            return None
+        copy = self.database.with_suffix(".before")
+        with (
+            contextlib.closing(sqlite3.connect(self.database)) as here,
+            contextlib.closing(sqlite3.connect(copy)) as there,
+        ):
+            here.backup(there)
+        return copy
+
+    def _restore(self, copy: Path | None) -> None:
+        for suffix in ("", "-wal", "-shm"):
+            self.database.with_name(self.database.name + suffix).unlink(missing_ok=True)
+        if copy is not None:
+            shutil.copyfile(copy, self.database)
+
+    def committed(self, job_type: str) -> int:
+        """How much of its work a job has committed: the chunks that are extracted, or the vectors that are there."""
         try:
-            return int(self._read("SELECT count(*) FROM vectors")[0][0])
+            return int(
+                self._read(f"SELECT count(*) FROM {'extractions' if job_type == 'extraction' else 'vectors'}")[0][0]
+            )
         except sqlite3.OperationalError:  # no file, or no tables in it yet
             return 0
 
     def uncommitted(self, job_type: str) -> int:
-        """Chunks that a killed job says it has embedded and the store has not: what its next attempt does again."""
+        """Chunks that a killed job says it has done and the store has not: what its next attempt does again."""
         stages = {stage["name"]: stage for stage in self._jobs(job_type)[0]["stages"]}
-        return int(stages["Embedding"]["done"]) - self.vectors()
+        name = "Extracting" if job_type == "extraction" else "Embedding"
+        return int(stages[name]["done"]) - self.committed(job_type)
 
     def rows(self) -> dict[str, list[tuple[Any, ...]]]:
         """All that is in the store but the times, table by table."""
