@@ -1,4 +1,4 @@
-"""`make bench ARGS="W1 --only milepost,rq"`: measure works, interleaved, and print medians and ratios beside the goals."""
+"""`make bench ARGS="W2 --only milepost,huey,arq"`: measure works, interleaved, and print medians and ratios beside the goals."""
 
 from __future__ import annotations
 
@@ -6,99 +6,101 @@ import argparse
 import json
 import os
 import platform
-import statistics
-import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.environment import private_redis
-from benchmarks.works import WORKS, Goal, Work
-
-ROOT = Path(__file__).resolve().parent.parent
-
-
-def interpreter(peer: str) -> str:
-    """The Python of a peer: its own environment when it has one (see benchmarks/peers), else this one."""
-    own = ROOT / ".bench" / peer / "bin" / "python"
-    return str(own) if own.exists() else sys.executable
+from benchmarks import records
+from benchmarks.installing import install
+from benchmarks.sampling import Failed, NotInstalled, Sample
+from benchmarks.surveys import SURVEYS, Survey
+from benchmarks.works import WORKS, Result, Work
 
 
-def sample(work: Work, peer: str, size: int) -> float | None:
-    """One figure of a peer, in a process and on a Redis of its own; None when the peer is not installed."""
-    with private_redis() if work.redis else _nothing() as port:
-        command = [interpreter(peer), "-m", "benchmarks.sample", work.name, peer, str(port or 0), str(size)]
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("MILEPOST_")}
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, check=False)
-    if "ModuleNotFoundError" in done.stderr:
-        print(f"  {peer}: left out, {done.stderr.strip().splitlines()[-1]}", file=sys.stderr)
-        return None
-    if done.returncode:
-        sys.exit(f"benchmarks: {work.name} by {peer} failed:\n{done.stderr}")
-    return float(json.loads(done.stdout.splitlines()[-1])["figure"])
-
-
-class _nothing:
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-
-def measure(work: Work, peers: list[str], runs: int, size: int) -> dict[str, list[float]]:
-    """The figures of each peer, measured in turn so that a change of the machine's speed hits all alike."""
-    figures: dict[str, list[float]] = {peer: [] for peer in peers}
+def measure(work: Work, peers: list[str], runs: int, failed: list[str], *, tiny: bool) -> Result:
+    """The samples of each peer, taken in turn so that a change of the machine's speed hits all alike; `failed` takes who could not."""
+    samples: dict[str, list[Sample]] = {peer: [] for peer in peers}
     for _ in range(runs):
-        for peer in list(figures):
-            figure = sample(work, peer, size)
-            if figure is None:
-                del figures[peer]
-            else:
-                figures[peer].append(figure)
-    return figures
+        for peer in list(samples):
+            try:
+                samples[peer].append(work.sample(peer, tiny=tiny))
+            except NotInstalled as missing:
+                print(f"  {peer}: left out, {missing}", file=sys.stderr)
+                del samples[peer]
+            except Failed as error:
+                print(f"  {peer}: FAILED, {error}", file=sys.stderr)
+                del samples[peer]
+                failed.append(f"{work.name} by {peer}")
+    return Result(work, samples)
 
 
-def verdict(goal: Goal, medians: dict[str, float]) -> str | None:
-    """A line that says whether a ratio was reached; None when one of its sides was not measured."""
-    if goal.of not in medians or goal.to not in medians:
-        return None
-    ratio = medians[goal.of] / medians[goal.to]
-    reached = ratio <= goal.bound if goal.at_most else ratio >= goal.bound
-    side = "at most" if goal.at_most else "at least"
-    return f"  {goal.of} / {goal.to}: {ratio:.2f}  ({side} {goal.bound})  {'reached' if reached else 'NOT REACHED'}"
+def report(result: Result, *, goals: bool) -> None:
+    """Print a line for each peer, best first as they are listed, and one for each goal."""
+    work = result.work
+    for peer in result.samples:
+        low, high = result.spread(peer)
+        more = "".join(f"   {value:,.1f} {name}" for name, value in result.more(peer).items())
+        print(f"  {peer:16} {result.median(peer):>12,.2f} {work.unit:7} ({low:,.2f} to {high:,.2f}){more}")
+    for verdict in result.verdicts() if goals else ():
+        print(f"  {verdict.text}  {'reached' if verdict.reached else 'NOT REACHED'}")
+
+
+def survey(asked: Survey, *, tiny: bool, record: bool) -> None:
+    """Measure milepost alone and print the table."""
+    print(f"\n{asked.name}  {asked.title}", flush=True)
+    table = asked.run(tiny=tiny)
+    widths = [max(map(len, column)) for column in zip(table.columns, *table.rows, strict=True)]
+    for line in (table.columns, *table.rows):
+        print("  " + "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    for note in table.notes:
+        print(f"  {note}")
+    if record:
+        records.keep(table)
 
 
 def main() -> None:
-    """Measure what was asked for and print it; `--json FILE` keeps the figures."""
+    """Measure what was asked for and print it; `--json FILE` keeps the figures, `--record` writes docs/benchmarks.md."""
     parser = argparse.ArgumentParser(prog="make bench ARGS=...", description=__doc__)
-    parser.add_argument("works", nargs="*", help=f"of {', '.join(WORKS)}; all when none is named")
+    known = [*WORKS, *SURVEYS]
+    parser.add_argument("works", nargs="*", help=f"of {', '.join(known)}; W1 to {list(WORKS)[-1]} when none is named")
     parser.add_argument("--only", help="peers, separated by commas")
     parser.add_argument("--runs", type=int, default=3, help="samples of each peer (default 3)")
     parser.add_argument("--tiny", action="store_true", help="a size that only shows that everything still runs")
+    parser.add_argument("--no-install", action="store_true", help="leave out peers whose environment is not there")
     parser.add_argument("--json", type=Path, help="where to write the figures")
+    parser.add_argument(
+        "--record", action="store_true", help="write the results into docs/benchmarks.md, with pictures"
+    )
     asked = parser.parse_args()
-    unknown = [name for name in asked.works if name not in WORKS]
+    unknown = [name for name in asked.works if name not in known]
     if unknown:
-        parser.error(f"no work {unknown[0]!r}; there are {', '.join(WORKS)}")
+        parser.error(f"no work {unknown[0]!r}; there are {', '.join(known)}")
+    if asked.record and (asked.tiny or asked.only):
+        parser.error("--record is for whole works at their full size")
     print(
         f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}; Redis on CPU 0, clients on CPU 1"
     )
+    failed: list[str] = []
     kept: dict[str, dict[str, list[float]]] = {}
     for name in asked.works or WORKS:
+        if name in SURVEYS:
+            survey(SURVEYS[name], tiny=asked.tiny, record=asked.record)
+            continue
         work = WORKS[name]
         peers = [peer for peer in work.peers if not asked.only or peer in asked.only.split(",")]
         print(f"\n{work.name}  {work.title}", flush=True)
-        figures = measure(work, peers, 1 if asked.tiny else asked.runs, work.tiny if asked.tiny else work.size)
-        medians = {peer: statistics.median(values) for peer, values in figures.items()}
-        for peer, values in figures.items():
-            print(f"  {peer:16} {medians[peer]:>12,.2f} {work.unit:7} ({min(values):,.2f} to {max(values):,.2f})")
-        for goal in work.goals:
-            line = verdict(goal, medians)
-            if line is not None and not asked.tiny:
-                print(line)
-        kept[name] = figures
+        for peer in peers if not asked.no_install else ():
+            install(work.environment(peer))
+        result = measure(work, peers, 1 if asked.tiny else asked.runs, failed, tiny=asked.tiny)
+        report(result, goals=not asked.tiny)
+        kept[name] = {peer: [sample.figure for sample in samples] for peer, samples in result.samples.items()}
+        if asked.record:
+            records.keep(result)
+    if asked.record:
+        records.write()
     if asked.json is not None:
         asked.json.write_text(json.dumps(kept, indent=1) + "\n")
+    if failed:
+        sys.exit(f"benchmarks: {', '.join(failed)} failed")
 
 
 if __name__ == "__main__":

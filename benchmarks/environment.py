@@ -27,6 +27,14 @@ class Environment:
     port: int = 0
 
 
+@dataclass(frozen=True)
+class Server:
+    """A running Redis: its port of 127.0.0.1 and its process."""
+
+    port: int
+    pid: int
+
+
 def pin(cpu: int, pid: int = 0) -> None:
     """Keep a process on one CPU, where the system lets us."""
     if hasattr(os, "sched_setaffinity") and (os.cpu_count() or 1) > 1:
@@ -34,15 +42,21 @@ def pin(cpu: int, pid: int = 0) -> None:
             os.sched_setaffinity(pid, {cpu})
 
 
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
 @contextmanager
-def private_redis() -> Iterator[int]:
-    """A Redis of our own on a free port of this machine, without persistence, on CPU 0; gives the port."""
+def private_redis() -> Iterator[Server]:
+    """A Redis of our own on a free port of this machine, without persistence, on CPU 0."""
     binary = shutil.which("redis-server") or shutil.which("valkey-server")
     if binary is None:
         sys.exit("benchmarks: redis-server is not installed; `make test` installs it")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     folder = tempfile.mkdtemp(prefix="milepost-bench-")
     server = subprocess.Popen(
         [binary, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", folder],
@@ -51,7 +65,7 @@ def private_redis() -> Iterator[int]:
     try:
         pin(0, server.pid)
         _wait(port, server)
-        yield port
+        yield Server(port, server.pid)
     finally:
         server.terminate()
         server.wait(10)

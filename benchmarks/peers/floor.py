@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable
 
 from benchmarks.environment import Environment
+from benchmarks.ticks import tick
 
 RECORD = (
     b'{"job_id":"%s","job_type":"bench","status":"completed","progress":1.0,"message":"done",'
@@ -23,8 +24,7 @@ def command(*parts: bytes) -> bytes:
 
 def caller(port: int) -> Callable[[bytes], bytes]:
     """A function that sends bytes and reads one short answer."""
-    connection = socket.create_connection(("127.0.0.1", port))
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection = _connect(port)
 
     def call(request: bytes) -> bytes:
         connection.sendall(request)
@@ -73,8 +73,7 @@ def w4(environment: Environment) -> float:
 
 def w5(environment: Environment) -> float:
     """One ZREVRANGE and one MGET of 100 records, read as bytes."""
-    connection = socket.create_connection(("127.0.0.1", environment.port))
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection = _connect(environment.port)
     reader = connection.makefile("rb")
     ids = [str(uuid.uuid4()).encode() for _ in range(environment.size)]
     for start in range(0, len(ids), 500):
@@ -124,3 +123,68 @@ def w6(environment: Environment) -> float:
         i = str(uuid.uuid4()).encode()
         call(command(b"SET", b"job:" + i, RECORD % (i, b"r" * 100, b"m" * 100)))
     return (used_memory(environment.port) - before) / environment.size
+
+
+# ---- a queue of one list: a script takes an id and stores a result; nothing else is kept
+
+TAKE = b"""
+local ids = redis.call("LPOP", KEYS[1], ARGV[1])
+if not ids then return 0 end
+for _, id in ipairs(ids) do redis.call("SET", id, ARGV[2]) end
+return #ids
+"""
+
+
+class Connected:
+    """Submits by one script a job: the record and its place in the list."""
+
+    SUBMIT = b'redis.call("SET", KEYS[1], ARGV[1]) redis.call("RPUSH", KEYS[2], KEYS[1]) return 1'
+
+    def __init__(self, url: str) -> None:
+        self._connection = _connect(int(url.split(":")[2].split("/")[0]))
+        self._n = 0
+        self._connection.sendall(command(b"SCRIPT", b"LOAD", self.SUBMIT))
+        self._digest = self._connection.recv(100).split(b"\r\n")[1]
+
+    def _request(self) -> bytes:
+        self._n += 1
+        return command(b"EVALSHA", self._digest, b"2", b"job:%d" % self._n, b"queue", b"x" * 400)
+
+    async def submit(self) -> None:
+        """One round trip."""
+        self._connection.sendall(self._request())
+        self._connection.recv(100)
+
+    async def submit_many(self, count: int) -> None:
+        """One pipeline."""
+        self._connection.sendall(b"".join(self._request() for _ in range(count)))
+        got = 0
+        while got < count:
+            got += self._connection.recv(65536).count(b"\r\n")
+
+
+connect = Connected
+
+
+def work(url: str, batch: int = 1) -> None:
+    """One script for each `batch` jobs; a blocking read when the list is empty."""
+    connection = _connect(int(url.split(":")[2].split("/")[0]))
+    connection.sendall(command(b"SCRIPT", b"LOAD", TAKE))
+    digest = connection.recv(100).split(b"\r\n")[1]
+    take = command(b"EVALSHA", digest, b"1", b"queue", b"%d" % batch, b"x" * 400)
+    wait = command(b"BLPOP", b"queue", b"0")
+    while True:
+        connection.sendall(take)
+        found = int(connection.recv(100)[1:-2])
+        if not found:
+            connection.sendall(wait)
+            connection.recv(200)
+            found = 1
+        for _ in range(found):
+            tick()
+
+
+def _connect(port: int) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", port))
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection

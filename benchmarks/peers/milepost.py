@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from benchmarks.environment import Environment
 from benchmarks.peers.floor import used_memory
+from benchmarks.ticks import tick
 
 
 def _lifecycle(environment: Environment, metadata: str = "", result: str = "done") -> float:
@@ -64,33 +66,32 @@ def w4b(environment: Environment) -> float:
         return (time.perf_counter() - begin) / environment.size * 1e9
 
 
-def _filled(environment: Environment):  # type: ignore[no-untyped-def]
-    """A store with ended jobs of ten types, one of twenty failed, each with an owner."""
-    from milepost import RedisJobManager
+def fill(store: Any, start: int, end: int) -> None:
+    """Record ended jobs of ten types, one of twenty failed, each with an owner, by the bulk verb of a blocking store."""
     from milepost.core.lifecycle import plan_create, plan_update
     from milepost.manager.requests import job_fields
     from milepost.stores.driving import drive
     from milepost.stores.ids import new_job_id, new_op
     from milepost.stores.protocol import Write
 
-    manager = RedisJobManager(environment.redis_url)
-    for start in range(0, environment.size, 200):
+    for first in range(start, end, 200):
         writes = []
-        for n in range(start, min(start + 200, environment.size)):
+        for n in range(first, min(first + 200, end)):
             job_id = new_job_id()
             labels = {"owner": f"user{n // 10 % 7}"}
             fields = job_fields("caller", f"type{n % 10}", metadata={"text": "m" * 100}, labels=labels)
             writes.append(Write(job_id, plan_create(fields, new_op()), answer=False))
             status = "failed" if n // 10 % 2 == 0 and n % 10 == 0 else "completed"
-            writes.append(
-                Write(job_id, plan_update(new_op(), status, result='{"text":"%s"}' % ("r" * 100)), answer=False)
-            )
-        drive(manager.store.apply(writes))
-    return manager
+            end_it = plan_update(new_op(), status, result='{"text":"%s"}' % ("r" * 100))
+            writes.append(Write(job_id, end_it, answer=False))
+        drive(store.apply(writes))
 
 
-def _median(environment: Environment, **filters: object) -> float:
-    manager = _filled(environment)
+def _median(environment: Environment, **filters: Any) -> float:
+    from milepost import RedisJobManager
+
+    manager = RedisJobManager(environment.redis_url)
+    fill(manager.store, 0, environment.size)
     spent = []
     for _ in range(200):
         begin = time.perf_counter()
@@ -125,3 +126,39 @@ def w6(environment: Environment) -> float:
     for key in connection.scan_iter("*:f"):
         connection.delete(key)
     return (used_memory(environment.port) - before) / environment.size
+
+
+def application(url: str) -> Any:
+    """The application and its job."""
+    from milepost import Jobs, Run
+
+    jobs = Jobs(url)
+
+    @jobs.job("noop")
+    async def noop(run: Run) -> int:
+        return tick()
+
+    return jobs, noop
+
+
+class Connected:
+    """Submits by `submit` and `submit_many`."""
+
+    def __init__(self, url: str) -> None:
+        self._jobs, self._job = application(url)
+
+    async def submit(self) -> None:
+        """One job."""
+        self._jobs.submit(self._job)
+
+    async def submit_many(self, count: int) -> None:
+        """One round trip."""
+        self._jobs.submit_many(self._job, [{}] * count)
+
+
+connect = Connected
+
+
+def work(url: str) -> None:
+    """One worker, with 100 jobs at a time."""
+    application(url)[0].worker(concurrency=100).run()

@@ -18,7 +18,7 @@ class Manager:
     def __init__(self, url: str) -> None:
         import redis
 
-        self.redis = redis.from_url(url, decode_responses=True)
+        self.redis: Any = redis.from_url(url, decode_responses=True)
         self.ttl = 86400 * 7
 
     def create_job(self, job_type: str, metadata: dict[str, Any] | None = None) -> str:

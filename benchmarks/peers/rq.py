@@ -6,6 +6,7 @@ import time
 
 from benchmarks.environment import Environment
 from benchmarks.peers.floor import used_memory
+from benchmarks.ticks import tick
 
 
 def _lifecycle(environment: Environment, metadata: str = "", result: str = "done") -> float:
@@ -41,3 +42,33 @@ def w6(environment: Environment) -> float:
     before = used_memory(environment.port)
     _lifecycle(environment, "m" * 100, "r" * 100)
     return (used_memory(environment.port) - before) / environment.size
+
+
+class Connected:
+    """Submits by `enqueue` and `enqueue_many`."""
+
+    def __init__(self, url: str) -> None:
+        import redis
+        from rq import Queue
+
+        self._queue = Queue("bench", connection=redis.Redis.from_url(url))
+
+    async def submit(self) -> None:
+        """One job."""
+        self._queue.enqueue(tick)
+
+    async def submit_many(self, count: int) -> None:
+        """One pipeline."""
+        self._queue.enqueue_many([self._queue.prepare_data(tick) for _ in range(count)])
+
+
+connect = Connected
+
+
+def work(url: str) -> None:
+    """Its worker without a fork a job, which is its fastest."""
+    import redis
+    from rq import Queue, SimpleWorker
+
+    connection = redis.Redis.from_url(url)
+    SimpleWorker([Queue("bench", connection=connection)], connection=connection).work(logging_level="ERROR")

@@ -1,4 +1,5 @@
-"""Every work by every peer that is installed here, at a tiny size: kept working, never timed."""
+"""Every work and survey at a tiny size, by milepost and by the peers that need no environment of their own: kept working,
+never timed. A queue peer in its own environment is a slow test."""
 
 import json
 import subprocess
@@ -6,33 +7,51 @@ import sys
 from pathlib import Path
 
 import pytest
+from benchmarks.surveys import SURVEYS
 from benchmarks.works import WORKS
 
 ROOT = Path(__file__).resolve().parents[2]
+HERE = "floor,floor_ten,milepost,milepost_async,milepost_keys,original,tqdm,starlette,fastapi,fastapi_bytes"
+
+
+def bench(*words: str, timeout: float = 100) -> subprocess.CompletedProcess[str]:
+    """Run the harness as `make bench` does."""
+    command = [sys.executable, "-m", "benchmarks", *words]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False)
 
 
 @pytest.mark.service("redis-server")
 @pytest.mark.parametrize("name", WORKS)
-def test_a_work_runs(name, tmp_path):
+def test_a_work_runs(name: str, tmp_path: Path) -> None:
     work = WORKS[name]
     kept = tmp_path / "figures.json"
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks", name, "--tiny", "--json", str(kept)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
+    done = bench(name, "--tiny", "--no-install", "--only", HERE, "--json", str(kept))
     assert done.returncode == 0, done.stderr
     figures = json.loads(kept.read_text())[name]
-    assert "milepost" in figures
-    assert set(figures) <= set(work.peers)
+    assert set(figures) == set(HERE.split(",")) & set(work.peers), done.stderr
     assert all(figure > 0 for values in figures.values() for figure in values)
 
 
-def test_an_unknown_work_is_named():
-    command = [sys.executable, "-m", "benchmarks", "W99"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+@pytest.mark.service("redis-server")
+@pytest.mark.parametrize("name", SURVEYS)
+def test_a_survey_runs(name: str) -> None:
+    done = bench(name, "--tiny")
+    assert done.returncode == 0, done.stderr
+    assert f"{name}  {SURVEYS[name].title}" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.service("redis-server")
+def test_a_peer_gets_its_environment_and_does_its_works(tmp_path: Path) -> None:
+    kept = tmp_path / "figures.json"
+    done = bench("W2", "W2e", "W3", "--tiny", "--only", "huey,arq", "--json", str(kept), timeout=550)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(kept.read_text()).keys() == {"W2", "W2e", "W3"}
+    assert all(set(figures) == {"huey", "arq"} for figures in json.loads(kept.read_text()).values())
+
+
+def test_an_unknown_work_is_named() -> None:
+    done = bench("W99")
     assert done.returncode == 2
     assert "no work 'W99'; there are W1" in done.stderr

@@ -1,0 +1,71 @@
+"""Environments of the peers: one each under `.bench/`, made of `peers/PEER.txt`, and made again when that has changed.
+
+A file of pins may name npm packages (`name@version`); its peer is then a program of Node, `peers/PEER.cjs`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PEERS = ROOT / "benchmarks" / "peers"
+
+
+def pins(peer: str) -> list[str]:
+    """The packages of a peer with their versions, the peer's own first; none for what this environment runs."""
+    file = PEERS / f"{peer}.txt"
+    return file.read_text().split() if file.exists() else []
+
+
+def folder(peer: str) -> Path:
+    """Where its environment is, or would be."""
+    return ROOT / ".bench" / peer
+
+
+def is_node(peer: str) -> bool:
+    """Whether it is a program of Node."""
+    return (PEERS / f"{peer}.cjs").exists()
+
+
+def interpreter(peer: str) -> list[str]:
+    """What runs a peer: its own environment when there is one, else the Python that runs this."""
+    if is_node(peer):
+        return ["node", str(PEERS / f"{peer}.cjs")]
+    own = folder(peer) / "bin" / "python"
+    return [str(own if own.exists() else sys.executable)]
+
+
+def variables(peer: str) -> dict[str, str]:
+    """The environment variables of a peer: nothing of milepost's settings."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("MILEPOST_")}
+    return kept | {"NODE_PATH": str(folder(peer) / "node_modules")} if is_node(peer) else kept
+
+
+def install(peer: str) -> None:
+    """Make its environment, unless it is there and as pinned. Ends the program with what pip or npm said."""
+    wanted, place = pins(peer), folder(peer)
+    made = place / ".made"
+    if not wanted or (made.exists() and made.read_text().split() == wanted):
+        return
+    print(f"  {peer}: installing {', '.join(wanted)} into {place.relative_to(ROOT)}", file=sys.stderr, flush=True)
+    shutil.rmtree(place, ignore_errors=True)
+    if is_node(peer):
+        place.mkdir(parents=True)
+        _run(["npm", "install", "--silent", "--no-save", "--no-package-lock", "--prefix", str(place), *wanted])
+    else:
+        _run([sys.executable, "-m", "venv", str(place)])
+        python = str(place / "bin" / "python")
+        _run([python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", *wanted])
+    made.write_text("\n".join(wanted) + "\n")
+
+
+def _run(command: list[str]) -> None:
+    if shutil.which(command[0]) is None:
+        sys.exit(f"benchmarks: {command[0]} is not installed; leave its peer out with --only")
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"benchmarks: {' '.join(command)} failed:\n{done.stdout}{done.stderr}")

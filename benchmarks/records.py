@@ -1,0 +1,166 @@
+"""Results that are kept: `results.json`, and what docs/benchmarks.md and docs/scale.md show of it, tables and pictures.
+
+Each entry says when, on which machine and with which versions it was measured, so one work can be measured again alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import subprocess
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from benchmarks.installing import ROOT, pins
+from benchmarks.sampling import Sample
+from benchmarks.surveys import SURVEYS, Table, figure
+from benchmarks.works import WORKS, Result
+
+RESULTS = ROOT / "benchmarks" / "results.json"
+DOCS = ROOT / "docs"
+NAMES = {
+    "milepost_async": "milepost, async face",
+    "floor_ten": "floor, ten a script",
+    "rq": "RQ",
+    "saq": "SAQ",
+    "celery": "Celery",
+    "taskiq": "Taskiq",
+    "dramatiq": "Dramatiq",
+    "huey": "Huey",
+    "streaq": "streaQ",
+    "bullmq": "BullMQ (Python)",
+    "bullmq_node": "BullMQ (Node)",
+    "original": "the original design",
+    "starlette": "Starlette",
+    "fastapi": "FastAPI, response model",
+    "fastapi_bytes": "FastAPI, `Response(bytes)`",
+    "milepost_keys": "milepost, API key",
+}
+
+
+def keep(result: Result | Table) -> None:
+    """Put a result in the place of the one of that name."""
+    kept = _read()
+    entry: dict[str, Any] = {"when": f"{datetime.now(UTC):%Y-%m-%d}", "machine": machine()}
+    if isinstance(result, Table):
+        entry |= {"columns": result.columns, "rows": result.rows, "notes": result.notes}
+        kept[result.name] = entry
+    else:
+        entry["versions"] = {peer: found for peer in result.samples if (found := _version(peer))}
+        entry["samples"] = {peer: [vars(sample) for sample in samples] for peer, samples in result.samples.items()}
+        kept[result.work.name] = entry
+    RESULTS.write_text(json.dumps(kept, indent=1) + "\n")
+
+
+def write() -> None:
+    """Write the pages and the pictures from what is kept."""
+    from benchmarks.drawing import draw
+
+    kept = _read()
+    results = {name: _result(name, kept[name]) for name in WORKS if name in kept}
+    pictures = DOCS / "pictures"
+    drawn = [name for name, result in results.items() if len(result.samples) > 2]
+    for name in drawn:
+        draw(results[name], NAMES, pictures / f"bench-{name}.svg")
+    parts = [_overview(results), *(_section(result, kept[name], name in drawn) for name, result in results.items())]
+    _replace(DOCS / "benchmarks.md", "results", "\n\n".join(parts))
+    for name, survey in SURVEYS.items():
+        if name in kept:
+            _replace(DOCS / survey.page, name, _survey(kept[name]))
+
+
+def machine() -> dict[str, str]:
+    """What a reader needs to know of this machine; nothing that names it."""
+    model = (
+        re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text()) if platform.system() == "Linux" else None
+    )
+    server = subprocess.run(["redis-server", "--version"], capture_output=True, text=True, check=False).stdout
+    redis = re.search(r"v=(\S+)", server)
+    return {
+        "CPU": f"{os.cpu_count()} x {model[1] if model else platform.machine()}",
+        "system": f"{platform.system()} {platform.release()}",
+        "Python": platform.python_version(),
+        "Redis": redis[1] if redis else "?",
+        "redis-py": version("redis"),
+        "hiredis": version("hiredis"),
+        "milepost": version("milepost"),
+        "load before": f"{os.getloadavg()[0]:.1f}",
+    }
+
+
+def _version(peer: str) -> str | None:
+    pinned = pins(peer)
+    if pinned:
+        return re.split(r"==|@", pinned[0])[-1]
+    try:
+        return version(peer.partition("_")[0])
+    except PackageNotFoundError:
+        return None
+
+
+def _read() -> dict[str, Any]:
+    return json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+
+
+def _result(name: str, entry: dict[str, Any]) -> Result:
+    return Result(WORKS[name], {peer: [Sample(**one) for one in them] for peer, them in entry["samples"].items()})
+
+
+def _replace(page: Path, name: str, text: str) -> None:
+    """Put text between the markers of a page."""
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    old = page.read_text()
+    if begin not in old or end not in old:
+        raise SystemExit(f"benchmarks: {page.name} has no place for it: {begin} ... {end}")
+    head, tail = old.partition(begin)[0], old.partition(end)[2]
+    page.write_text(f"{head}{begin}\n\n{text}\n\n{end}{tail}")
+
+
+# ---- text
+
+
+def table(columns: list[str], rows: list[list[str]]) -> str:
+    """A table in Markdown."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _overview(results: dict[str, Result]) -> str:
+    rows = []
+    for name, result in results.items():
+        verdicts = list(result.verdicts())
+        texts = [f"{one.text}{'' if one.reached else ' **not reached**'}".replace("  ", " ") for one in verdicts]
+        seen = [f"{figure(result.median(peer))}" if peer in result.samples else "" for peer in ("floor", "milepost")]
+        rows.append([f"[{name}](#{name.lower()})", result.work.title, result.work.unit, *seen, "<br>".join(texts)])
+    return table(["work", "what", "unit", "floor", "milepost", "ratios, and what is to be reached"], rows)
+
+
+def _section(result: Result, entry: dict[str, Any], drawn: bool) -> str:
+    work, versions = result.work, entry["versions"]
+    others = list(next(iter(result.samples.values()))[0].more)
+    rows = []
+    for peer in sorted(result.samples, key=result.median, reverse=work.higher_is_better):
+        low, high = result.spread(peer)
+        ratio = result.median(peer) / result.median("milepost") if "milepost" in result.samples else 0.0
+        more = result.more(peer)
+        name = f"{NAMES.get(peer, peer)} {versions.get(peer, '')}".strip()
+        seen = [figure(more[other]) if other in more else "" for other in others]
+        name = f"**{name}**" if peer.startswith("milepost") else name
+        rows.append([name, figure(result.median(peer)), f"{figure(low)} to {figure(high)}", f"{ratio:.2f}", *seen])
+    columns = ["", work.unit, "spread", "x milepost", *others]
+    picture = f"\n\n![{work.name}: {work.title}](pictures/bench-{work.name}.svg)" if drawn else ""
+    return f"### {work.name}\n\n{work.title[0].upper()}{work.title[1:]}. {_conditions(entry)}\n\n{table(columns, rows)}{picture}"
+
+
+def _survey(entry: dict[str, Any]) -> str:
+    notes = "".join(f"\n\n{note}" for note in entry["notes"])
+    return f"{_conditions(entry)}\n\n{table(entry['columns'], entry['rows'])}{notes}"
+
+
+def _conditions(entry: dict[str, Any]) -> str:
+    told = [f"{name} {value}" if name != "CPU" else value for name, value in entry["machine"].items()]
+    return f"{entry['when']}; {', '.join(told)}."
