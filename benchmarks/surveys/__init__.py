@@ -1,0 +1,59 @@
+"""What is measured of milepost alone: how it grows, what many jobs at once cost, what it weighs. One module each.
+
+A survey is a module with `survey(size)`, which gives the rows of a table; `size` is the full number of jobs or less.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass, field
+
+
+def figure(value: float) -> str:
+    """A number with the digits that say something."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+@dataclass(frozen=True)
+class Table:
+    """The rows of a survey, ready to print, and sentences beneath them."""
+
+    name: str
+    columns: list[str]
+    rows: list[list[str]]
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """One survey: what it shows, the page that has its table, and its size."""
+
+    name: str
+    title: str
+    page: str
+    size: int
+    tiny: int
+
+    def run(self, *, tiny: bool) -> Table:
+        """Measure; takes minutes at full size."""
+        table: Table = importlib.import_module(f"benchmarks.surveys.{self.name}").survey(
+            self.tiny if tiny else self.size
+        )
+        return table
+
+
+SURVEYS = {
+    survey.name: survey
+    for survey in (
+        Survey("weight", "start-up, imports, sizes, dependencies", "benchmarks.md", 9, 1),
+        Survey(
+            "scale",
+            "the cost of each verb against the number of jobs, in Redis and SQLite",
+            "scale.md",
+            1_000_000,
+            2_000,
+        ),
+        Survey("running", "running jobs in one process that report at full speed", "scale.md", 1_000, 10),
+        Survey("cluster", "namespaces over one, two and three Redis nodes", "scale.md", 12_000, 200),
+    )
+}

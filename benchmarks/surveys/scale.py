@@ -1,0 +1,159 @@
+"""The cost of each verb at 1 %, 10 % and 100 % of the size, in Redis and in SQLite, and how fast it grows.
+
+Growth is the exponent of a least-squares fit of cost = c * jobs ^ exponent over the three sizes: what grows like log n
+over this range has about 0.1, what grows with n has 1. A verb whose exponent is above LIMIT is named beneath the table.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from benchmarks.environment import pin, private_redis
+from benchmarks.peers.milepost import fill
+from benchmarks.surveys import Table, figure
+
+LIMIT = 0.2
+"""log n has 0.09 from 10,000 to 1,000,000; the rest is noise of the machine."""
+
+
+def survey(size: int) -> Table:
+    """Both stores, at three sizes each."""
+    pin(1)
+    sizes = [max(size // 100, 10), max(size // 10, 20), size]
+    rows, fast = [], []
+    for name, opened in (("Redis", _redis), ("SQLite", _sqlite)):
+        with opened() as url:
+            costs = _costs(url, sizes)
+        for (verb, unit), found in costs.items():
+            exponent = _exponent(sizes, found)
+            rows.append([name, verb, unit, *(figure(cost) for cost in found), f"{exponent:+.2f}"])
+            if exponent > LIMIT:
+                fast.append(f"{verb} ({name})")
+    notes = ["Grows faster than log n: " + ", ".join(fast) + "." if fast else "No verb grows faster than log n."]
+    return Table("scale", ["store", "verb", "unit", *(f"{n:,} jobs" for n in sizes), "exponent"], rows, notes)
+
+
+@contextmanager
+def _redis() -> Iterator[str]:
+    with private_redis() as server:
+        yield f"redis://127.0.0.1:{server.port}/0"
+
+
+@contextmanager
+def _sqlite() -> Iterator[str]:
+    with tempfile.TemporaryDirectory(prefix="milepost-bench-") as place:
+        yield f"sqlite:///{Path(place) / 'jobs.db'}"
+
+
+def _costs(url: str, sizes: list[int]) -> dict[tuple[str, str], list[float]]:
+    from milepost import Jobs, Run
+
+    jobs = Jobs(url)
+
+    @jobs.job("noop")
+    def noop(run: Run) -> None:
+        """Never run here."""
+
+    costs: dict[tuple[str, str], list[float]] = {}
+    there = 0
+    for size in sizes:
+        fill(jobs.store, there, size)
+        there = size
+        for verb, cost in _verbs(jobs, noop, size).items():
+            costs.setdefault(verb, []).append(cost)
+    jobs.close()
+    return costs
+
+
+def _verbs(jobs: Any, noop: Any, size: int) -> dict[tuple[str, str], float]:
+    """What each verb costs in a store of that many jobs; it is left with about as many."""
+    from milepost.core.lifecycle import plan_start
+    from milepost.stores.driving import drive
+    from milepost.stores.ids import new_nonce, new_op
+    from milepost.stores.protocol import Claim
+
+    store = jobs.store
+    lease = 60_000_000
+    found: dict[tuple[str, str], float] = {}
+    bulk = 500
+
+    begin = time.perf_counter()
+    ids = jobs.submit_many(noop, [{}] * 2 * bulk)
+    found["submit in bulk", "us/job"] = (time.perf_counter() - begin) / len(ids) * 1e6
+    found["submit", "us"] = _median(200, lambda: jobs.submit(noop)) * 1e6
+
+    def claim() -> None:
+        starts = tuple(plan_start(new_op(), nonce=new_nonce(), lease=lease, worker="w") for _ in range(32))
+        claimed = drive(store.apply([], Claim("w", {"noop": None}, starts, new_op()))).claimed
+        assert len(claimed) == 32, len(claimed)
+
+    found["claim 32", "us/job"] = _median(20, claim) / 32 * 1e6
+    newest = jobs.list_jobs(limit=100)
+    found["get", "us"] = _median(200, lambda: jobs.get_job(newest[50].job_id)) * 1e6
+    found["newest 100", "ms"] = _median(50, lambda: jobs.list_jobs(limit=100)) * 1e3
+    found["newest 100, type and status", "ms"] = (
+        _median(50, lambda: jobs.list_jobs(limit=100, job_type="type0", status="failed")) * 1e3
+    )
+    labels = {"owner": "user2"}
+    found["newest 100, label", "ms"] = _median(50, lambda: jobs.list_jobs(limit=100, labels=labels)) * 1e3
+    found["newest 100, type, status and label", "ms"] = (
+        _median(50, lambda: jobs.list_jobs(limit=100, job_type="type0", status="failed", labels=labels)) * 1e3
+    )
+    found["page to the end, by 1,000", "us/job"] = _page_through(jobs) * 1e6
+    found["count, type and status", "us"] = _median(100, lambda: jobs.count_jobs("type0", "failed")) * 1e6
+    found["count, label", "us"] = _median(100, lambda: jobs.count_jobs(labels=labels)) * 1e6
+    found["counts of all", "us"] = _median(100, lambda: drive(store.counts())) * 1e6
+    found["sweep, nothing due", "us"] = _median(50, lambda: drive(store.sweep(lease=60.0, interval=0.0))) * 1e6
+    found["purge 100", "us/job"] = _median(5, lambda: drive(store.purge(ttl=0.0, limit=100))) / 100 * 1e6
+    found["update seen by a reader of the feed", "us"] = _median(100, _streamed(jobs)) * 1e6
+    return found
+
+
+def _page_through(jobs: Any) -> float:
+    """Seconds a job of a list read to its end."""
+    begin, seen, cursor = time.perf_counter(), 0, None
+    while True:
+        page = jobs.find(limit=1000, cursor=cursor)
+        seen += len(page.jobs)
+        cursor = page.next_cursor
+        if cursor is None:
+            return (time.perf_counter() - begin) / seen
+
+
+def _streamed(jobs: Any) -> Callable[[], None]:
+    """An update of a job, and reading its event from the feed."""
+    from milepost.stores.driving import drive
+
+    job = jobs.create_job(job_type="streamed")
+    position = drive(jobs.store.feed(None)).position
+
+    def update_and_read() -> None:
+        nonlocal position
+        jobs.update_job(job.job_id, message=f"at {position}")
+        read = drive(jobs.store.feed(position, timeout=5.0))
+        assert read.events
+        position = read.position
+
+    return update_and_read
+
+
+def _median(times: int, call: Callable[[], object]) -> float:
+    """Seconds of the median call."""
+    spent = []
+    for _ in range(times):
+        begin = time.perf_counter()
+        call()
+        spent.append(time.perf_counter() - begin)
+    return statistics.median(spent)
+
+
+def _exponent(sizes: list[int], costs: list[float]) -> float:
+    logs = [math.log(size) for size in sizes]
+    return statistics.linear_regression(logs, [math.log(cost) for cost in costs]).slope
