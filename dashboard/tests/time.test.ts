@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { ago, between, duration, leftRange, percent, span, timeLeft } from "../src/text/time";
+import { ago, between, duration, leftRange, percent, span, startsIn, timeLeft } from "../src/text/time";
 
 const NOW = Date.parse("2026-11-25T12:00:00Z");
 const at = (seconds: number): string => new Date(NOW + seconds * 1000).toISOString();
@@ -41,6 +41,13 @@ describe("what is left", () => {
     expect(timeLeft({ earliest: at(-200), latest: at(-100) }, NOW)).toBeNull();
     expect(timeLeft({ earliest: at(-20), latest: at(-1) }, NOW)).toBe("a moment");
   });
+});
+
+it("says when a pending job is expected to start", () => {
+  expect(startsIn(null, NOW)).toBeNull();
+  expect(startsIn({ earliest: at(60), latest: at(120) }, NOW)).toBe("in about 1 m 30 s");
+  expect(startsIn({ earliest: at(0), latest: at(0) }, NOW)).toBe("any moment");
+  expect(startsIn({ earliest: at(-200), latest: at(-100) }, NOW)).toBe("any moment");
 });
 
 it("calls nothing 100 % that is not", () => {

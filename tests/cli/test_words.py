@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -12,8 +13,8 @@ from milepost.cli import wording
 from milepost.cli.arguments import fill, usage
 from milepost.cli.execution import job_key, title_of
 from milepost.cli.naming import is_filter
-from milepost.cli.pace import Pace
-from milepost.core.job import Stage
+from milepost.cli.pace import Pace, left_of, start_of
+from milepost.core.job import Eta, Job, JobStatus, Stage
 
 SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -100,15 +101,27 @@ def test_numbers_are_said_as_people_do() -> None:
 def test_the_pace_is_that_of_the_stage() -> None:
     pace = Pace()
     for second in range(3):
-        pace.sample(second * 0.4, Stage("fast", done=second * 100.0, total=1000), second)
+        pace.sample(Stage("fast", done=second * 100.0, total=1000), second)
     assert pace.rate() == pytest.approx(100)
-    pace.sample(0.8, Stage("slow", done=0, total=100), 3)
-    assert pace.left(3) is None
+    pace.sample(Stage("slow", done=0, total=100), 3)
+    assert pace.rate() is None
     for second in range(1, 11):
-        pace.sample(0.8 + second * 0.002, Stage("slow", done=float(second), total=100), 3 + second)
-    low, high = pace.left(13) or (0, 0)
+        pace.sample(Stage("slow", done=float(second), total=100), 3 + second)
     assert pace.rate() == pytest.approx(1)
-    assert low < 90 < high < 130
+
+
+def test_what_is_left_and_when_it_starts_is_what_the_record_says() -> None:
+    now = datetime(2026, 11, 25, 12, 0, tzinfo=UTC)
+    soon = Eta("2026-11-25T12:02:00+00:00", "2026-11-25T12:04:00+00:00")
+    running = Job("a", "t", JobStatus.RUNNING, 0.5, "", now, now, eta=soon)
+    assert left_of(running, now) == (120, 240)
+    assert left_of(replace(running, eta=None), now) is None
+    assert left_of(replace(running, stalled="no progress"), now) is None
+    assert left_of(running, now + timedelta(minutes=5)) is None
+    waiting = Job("b", "t", JobStatus.PENDING, 0.0, "", now, expected_start=soon)
+    assert wording.start_in(start_of(waiting, now)) == "in about 2 to 4 min"
+    assert wording.start_in(start_of(waiting, now + timedelta(minutes=5))) == "now"
+    assert wording.start_in(start_of(running, now)) == ""
 
 
 def test_the_same_command_has_the_same_key() -> None:

@@ -20,7 +20,7 @@ ELEVEN = [
 ADDED = [
     "driver", "params", "labels", "priority", "attempt", "max_attempts", "crashes", "not_before", "not_after",
     "updated_at", "version", "worker", "lease_expires_at", "waiting_for", "parent_id", "unique_key", "stages",
-    "item_counts", "eta", "stalled", "receipt", "failure", "checkpoint_at", "retry_of", "trace",
+    "item_counts", "eta", "expected_start", "stalled", "receipt", "failure", "checkpoint_at", "retry_of", "trace",
 ]  # fmt: skip
 NOON = 1_750_000_000_000_000
 RECORD = {

@@ -11,7 +11,7 @@ import { Bar, Chip } from "../parts/progress";
 import { go, place } from "../shell/address";
 import { mayCancel, mayDelete, mayWrite, onlyJob, session } from "../shell/session";
 import { asCli, asCurl } from "../text/commands";
-import { leftRange, percent, timeLeft } from "../text/time";
+import { leftRange, percent, startsIn, timeLeft } from "../text/time";
 import { rowOf } from "../wire/row";
 import type { Eta, JobRecord } from "../wire/types";
 import { ErrorPart } from "./error";
@@ -150,12 +150,14 @@ function Far({ shown }: { shown: JobRecord }) {
   const eta = shown.eta as Eta | null;
   const left = shown.status === "running" && !shown.stalled ? timeLeft(eta, at) : null;
   const range = left === null ? null : leftRange(eta, at);
+  const start = shown.status === "pending" ? startsIn(shown.expected_start as Eta | null, at) : null;
   const message = messageOf(row, at);
   return (
     <div class="far">
       <div class="line">
         <span class="big">{percent(shown.progress)}%</span>
         <span class="muted">
+          {start !== null && `starts ${start}`}
           {left === null ? (shown.status === "running" ? "time left unknown" : "") : left === "a moment" ? left : `about ${left} left`}
           {range === null ? "" : ` (${range})`}
         </span>

@@ -57,6 +57,13 @@ export function leftRange(eta: Eta | null, now: number): string | null {
   return `${rough(from)} to ${rough(to)}`;
 }
 
+/** "in about 2 m 10 s", "any moment", or null when nothing is known of a start. */
+export function startsIn(expected: Eta | null, now: number): string | null {
+  if (expected === null) return null;
+  const left = timeLeft(expected, now);
+  return left === null || left === "a moment" ? "any moment" : `in about ${left}`;
+}
+
 export const percent = (progress: number): number => Math.min(100, Math.floor(progress * 100 + 1e-9));
 
 const local = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });

@@ -5,7 +5,7 @@ commands share and the default store; opens a manager only when a command asks f
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from milepost.app import Jobs
     from milepost.client import Client
+    from milepost.core.job import Job
     from milepost.manager.synchronous import JobManager
     from milepost.stores.protocol import Store
 
@@ -43,6 +44,18 @@ class Session:
     def is_server(self) -> bool:
         """Whether the jobs are behind a server."""
         return self._store is None and self.place.startswith(("http://", "https://"))
+
+    def with_starts(self, jobs: Sequence[Job]) -> list[Job]:
+        """The jobs; those that wait for a worker with when they are expected to start. A server tells it of one job."""
+        if not any(job.status == "pending" for job in jobs):
+            return list(jobs)
+        if self.is_server:
+            return [self.manager.get_job(job.job_id) or job for job in jobs] if len(jobs) == 1 else list(jobs)
+        from milepost.stores.driving import drive
+        from milepost.worker.expected import expected_starts, told
+
+        starts = drive(expected_starts(self.manager.store, jobs))
+        return [told(job, starts) for job in jobs]
 
     @property
     def manager(self) -> JobManager:

@@ -36,13 +36,25 @@ def briefly(seconds: float) -> str:
 
 def time_left(low: float, high: float) -> str:
     """A range of seconds that are left: ``about 5 to 7 s left``."""
+    return f"{about(low, high)} left"
+
+
+def about(low: float, high: float) -> str:
+    """A range of seconds: ``about 5 to 7 s``."""
     for size, unit, below in ((1, "s", 120), (MINUTE, "min", 120 * MINUTE), (HOUR, "h", 72 * HOUR), (DAY, "d", 1e18)):
         if high < below:
             step = 5 if unit == "s" and high >= 40 else 1
             first = max(1, math.floor(low / size / step) * step)
             last = max(first, math.ceil(high / size / step) * step)
-            return f"about {first} to {last} {unit} left" if last > first else f"about {last} {unit} left"
+            return f"about {first} to {last} {unit}" if last > first else f"about {last} {unit}"
     raise AssertionError("the last unit takes all")
+
+
+def start_in(range_: tuple[float, float] | None) -> str:
+    """When a job is expected to start: ``in about 2 to 4 min``, ``now``; empty when that is unknown."""
+    if range_ is None:
+        return ""
+    return "now" if range_[1] < 1 else f"in {about(*range_)}"
 
 
 def percent(fraction: float) -> str:

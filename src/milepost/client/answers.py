@@ -55,7 +55,8 @@ def job_of(data: dict[str, Any]) -> Job:
     known["status"] = JobStatus(known["status"])
     known["stages"] = tuple(part_of(Stage, stage) for stage in known.get("stages") or ())
     known["item_counts"] = part_of(ItemCounts, known.get("item_counts"))
-    known["eta"] = part_of(Eta, known.get("eta"))
+    for name in ("eta", "expected_start"):
+        known[name] = part_of(Eta, known.get(name))
     known["failure"] = part_of(Failure, known.get("failure"))
     receipt = known.get("receipt")
     if isinstance(receipt, dict):

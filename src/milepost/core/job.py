@@ -80,7 +80,7 @@ class ItemCounts:
 
 @dataclass(frozen=True, slots=True)
 class Eta:
-    """The range in which the job is expected to end: its 10th to its 90th percentile (ISO 8601 texts)."""
+    """The range in which a job is expected to end, or to start: 10th to 90th percentile (ISO 8601 texts)."""
 
     earliest: str
     latest: str
@@ -183,6 +183,7 @@ class Job(Stored):
     stages: tuple[Stage, ...] = ()
     item_counts: ItemCounts | None = None
     eta: Eta | None = None
+    expected_start: Eta | None = None
     stalled: str | None = None
     receipt: Receipt | None = None
     failure: Failure | None = None
@@ -321,6 +322,7 @@ _FIELDS: dict[str, tuple[_Kind, str]] = {
     "stages": (_reader(_read_stages), "stages"),
     "item_counts": (_part(ItemCounts), "item_counts"),
     "eta": (_part(Eta), "eta"),
+    "expected_start": (_part(Eta), "expected_start"),
     "stalled": (_reader(lambda text: text or None), "stalled"),
     "failure": (_part(Failure), "failure"),
     "checkpoint_at": (_time, "checkpoint_at"),

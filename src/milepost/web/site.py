@@ -22,6 +22,7 @@ from milepost.stores.protocol import Store
 from milepost.tracking.pulse import pulse_of
 from milepost.web.auth import Auth, Gate
 from milepost.web.ends import Ends
+from milepost.web.expecting import Expected
 from milepost.web.hub import Hub
 from milepost.web.principals import Principal
 from milepost.web.problems import missing
@@ -59,6 +60,7 @@ class Site:
         self.gate = Gate(auth, lambda: self.store)
         self.hub = Hub(lambda: self.store)
         self.ends = Ends(lambda: self.store)
+        self.expected = Expected(lambda: self.store)
         self._own = False
         self.background: list[Callable[[Site], Any]] = []
         """What runs beside the server from its start to its end: asynchronous context managers."""

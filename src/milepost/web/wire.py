@@ -80,7 +80,7 @@ def _from_record(job_id: str, r: Mapping[str, str]) -> str:
     progress = float(r.get("progress", "0"))
     if status not in _SHORT_WAY or not 0.0 <= progress <= 1.0:
         raise ValueError(status)
-    parts = any(name in r for name in ("stages", "item_counts", "eta", "failure"))
+    parts = any(name in r for name in ("stages", "item_counts", "eta", "expected_start", "failure"))
     shown = Job.stored(job_id, r).to_dict() if parts else None
 
     def part(name: str, empty: str) -> str:
@@ -102,7 +102,8 @@ def _from_record(job_id: str, r: Mapping[str, str]) -> str:
         f'"version":{_whole(r, "version")},"worker":{_text(r, "worker")},"lease_expires_at":{_time(r, "lease")},'
         f'"waiting_for":{_text(r, "waiting_for")},"parent_id":{_text(r, "parent_id")},'
         f'"unique_key":{_text(r, "unique_key")},"stages":{part("stages", "[]")},'
-        f'"item_counts":{part("item_counts", "null")},"eta":{part("eta", "null")},"stalled":{_text(r, "stalled") if r.get("stalled") else "null"},'
+        f'"item_counts":{part("item_counts", "null")},"eta":{part("eta", "null")},'
+        f'"expected_start":{part("expected_start", "null")},"stalled":{_text(r, "stalled") if r.get("stalled") else "null"},'
         f'"receipt":null,"failure":{part("failure", "null")},"checkpoint_at":{_time(r, "checkpoint_at")},'
         f'"retry_of":{_text(r, "retry_of")},"trace":{_text(r, "trace")}}}'
     )

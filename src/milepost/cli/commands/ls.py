@@ -94,7 +94,7 @@ def _drawn(session: Session, text: str, limit: int) -> RenderableType:
         counts = {}
     head = summary(session.console, len(page.jobs), page.total, page.total_at_least, counts)
     if page.jobs:
-        return Group(head, table(session.console, page.jobs, utc=session.utc))
+        return Group(head, table(session.console, session.with_starts(page.jobs), utc=session.utc))
     if text:
         return Group(head, Text(f"Nothing matches {text}; drop a term, or see all with: milepost ls"))
     return Group(head, Text(f"No jobs in {session.shown_place} yet. The first: milepost run ingestion PATH..."))

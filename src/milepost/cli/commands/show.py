@@ -20,7 +20,7 @@ def command(words: tuple[str, ...]) -> int:
     """Show all that is known of a job; of the newest one when no ID is given."""
     session = current()
     for at, word in enumerate(words or ("@last",)):
-        job = one_job(session, word)
+        job = session.with_starts([one_job(session, word)])[0]
         if session.json:
             say(json.dumps(job.to_dict(), ensure_ascii=False))
             continue

@@ -110,6 +110,8 @@ def _event_text(event: Event) -> str:
         return ""
     progress = wording.percent(event.progress) if event.progress is not None else ""
     kind = event.kind if event.kind not in ("progress", "stage", "snapshot") else ""
+    if kind == "stalled":
+        return clean(f"stalled  {event.data['stalled']}" if event.data.get("stalled") else f"goes on  {progress}")
     if event.kind == "snapshot" and event.status is not None:
         kind = event.status.value
     return "  ".join(

@@ -10,7 +10,7 @@ from milepost.cli.drawing.console import MUTED, STYLES, bar, clean, glyph
 from milepost.cli.drawing.results import print_table, print_value
 from milepost.cli.drawing.running import stage_line, style_of
 from milepost.cli.drawing.views import receipt_text, took
-from milepost.cli.pace import leaf, left_of
+from milepost.cli.pace import leaf, left_of, start_of
 from milepost.core.job import Failure, Job, JobStatus
 
 if TYPE_CHECKING:
@@ -92,6 +92,7 @@ def _facts(job: Job, utc: bool) -> list[tuple[str, str]]:
         ("lease until", at(job.lease_expires_at)),
         ("not before", at(job.not_before)),
         ("not after", at(job.not_after)),
+        ("starts", wording.start_in(start_of(job))),
         ("waits for", job.waiting_for or ""),
         ("stalled", job.stalled or ""),
         ("checkpoint", at(job.checkpoint_at)),

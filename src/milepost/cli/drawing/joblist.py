@@ -13,7 +13,7 @@ from milepost.cli import wording
 from milepost.cli.drawing.console import MUTED, STYLES, bar, clean, glyph
 from milepost.cli.drawing.running import style_of
 from milepost.cli.naming import short_ids
-from milepost.cli.pace import leaf, left_of
+from milepost.cli.pace import leaf, left_of, start_of
 from milepost.core.job import Job, JobStatus
 
 if TYPE_CHECKING:
@@ -128,6 +128,8 @@ def saying(console: Console, job: Job) -> str:
         return "stopping..."
     if job.waiting_for:
         return f"waits for {clean(job.waiting_for)} to stop"
+    if (start := start_of(job)) is not None:
+        return f"starts {wording.start_in(start)}"
     stage = leaf(job.stages)
     counted = wording.units(stage.done, stage.total, stage.unit) if stage is not None and stage.total else ""
     if job.status is JobStatus.RUNNING and counted and stage is not None:

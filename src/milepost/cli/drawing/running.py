@@ -5,12 +5,12 @@ One line of a job has a stage, a bar, a percentage, a count, a rate and the time
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from milepost.cli import wording
 from milepost.cli.drawing.console import MUTED, STYLES, bar, clean, glyph
-from milepost.cli.pace import Pace, leaf, recorded
+from milepost.cli.pace import Pace, leaf, left_of
 from milepost.core.job import Job, JobStatus, Stage
 
 if TYPE_CHECKING:
@@ -33,13 +33,13 @@ class JobLines:
     def sample(self, job: Job) -> None:
         """Look at the job as it is now."""
         stage = leaf(job.stages)
-        self.pace.sample(job.progress, stage)
+        self.pace.sample(stage)
         if job.message != self._said[0]:
             self._said = (job.message, stage.name if stage is not None else None)
 
     def left(self, job: Job) -> tuple[float, float] | None:
         """How long the job still needs."""
-        return recorded(job.eta, datetime.now(UTC)) or self.pace.left()
+        return left_of(job)
 
     def parts(self, job: Job) -> tuple[str, str, str, str, str]:
         """Stage, percentage, count, rate and time left as text; what is unknown is empty."""

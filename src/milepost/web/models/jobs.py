@@ -55,6 +55,7 @@ class JobRecord(Answer):
     stages: list[StageShape]
     item_counts: dict[str, Json] | None
     eta: dict[str, str] | None
+    expected_start: dict[str, str] | None
     stalled: str | None
     receipt: dict[str, Json] | None
     failure: dict[str, Json] | None

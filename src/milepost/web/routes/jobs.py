@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from milepost.core.defaults import LIST_LIMIT, LIST_LIMIT_MAX
 from milepost.core.errors import IllegalTransition
-from milepost.core.job import Job
+from milepost.core.job import Job, JobStatus
 from milepost.stores.query import Page
 from milepost.web import models
 from milepost.web.listing import Wanted
@@ -45,6 +45,8 @@ def add_jobs(router: APIRouter, site: Site) -> None:
                 job, tag = latest, f'W/"v{latest.version}"'
             if job.version == version:
                 return Response(status_code=304, headers={"ETag": tag, "Cache-Control": "no-store"})
+        if job.status is JobStatus.PENDING:
+            job = await site.expected.tell(job)
         return Response(job_bytes(job), 200, {"ETag": tag, "Cache-Control": "no-store"}, JSON)
 
     @router.get(

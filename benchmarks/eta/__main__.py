@@ -1,0 +1,135 @@
+"""``python -m benchmarks.eta``: replay the recorded runs and print the report; ``--write`` puts it into docs/eta.md."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import sys
+from pathlib import Path
+
+from benchmarks.eta.recording import Recording, families, read
+from benchmarks.eta.replay import EARLIER, Score, evaluate, first_runs
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "eta.md"
+BEGINS, ENDS = "<!-- what follows is written by `python -m benchmarks.eta --write` -->", "<!-- end of it -->"
+COVERED = (0.75, 0.90)
+HALF, STEADY = 0.5, 1.1
+AIMS = {"slowing": HALF, "multistage": HALF, "steady": STEADY}
+NOT_TIMED = "slow"
+"""This family was recorded for the verdict of a stall."""
+SLOWER = 30.0
+
+
+def main(arguments: list[str]) -> None:
+    """Print the report, or write it."""
+    text = report()
+    if "--write" in arguments:
+        before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGINS)
+        PAGE.write_text(f"{before}{BEGINS}\n\n{text}\n{ENDS}{rest.partition(ENDS)[2]}", encoding="utf-8")
+    else:
+        print(text)
+
+
+def report() -> str:
+    """All tables, as Markdown."""
+    runs = {family: list(read(family)) for family in families()}
+    timed = {family: recorded for family, recorded in runs.items() if family != NOT_TIMED}
+    return "\n\n".join((ranges(timed), errors(timed), first(timed), stalls(runs))) + "\n"
+
+
+def ranges(runs: dict[str, list[Recording]]) -> str:
+    """Whether the truth was inside."""
+    rows = []
+    for family, recorded in runs.items():
+        score, reel = evaluate(family, recorded)
+        seconds = statistics.median(run.seconds for run in recorded)
+        rows.append([
+            family, f"{score.runs} of {seconds:.0f} s", f"{score.known:.0%}", f"{score.coverage:.0%}", f"{score.width:.0%}",
+            _verdict(COVERED[0] <= score.coverage <= COVERED[1]), f"{reel.bytes() / 1024:.1f} KiB",
+        ])  # fmt: skip
+    heads = ["family", "runs", "known", "truth inside", "width of the range", "aim: 75 to 90 %", "digest"]
+    return f"With at least {EARLIER} earlier runs, asked after each twentieth of a run:\n\n{_table(heads, rows)}"
+
+
+def errors(runs: dict[str, list[Recording]]) -> str:
+    """How far off the middle of the range was, beside others."""
+    rows = []
+    for family, recorded in runs.items():
+        score, _ = evaluate(family, recorded)
+        ratio = score.error("milepost") / score.error("linear")
+        aim = f"at most {AIMS[family]} x: {_verdict(ratio <= AIMS[family])}" if family in AIMS else "none"
+        rows.append([family, *_errors(score), f"{ratio:.2f} x", aim])
+    heads = ["family", "milepost", "linear", "tqdm", "of linear", "aim"]
+    return "The median error of the middle of the range, relative to what was left, at the same moments:\n\n" + _table(
+        heads, rows
+    )
+
+
+def first(runs: dict[str, list[Recording]]) -> str:
+    """The same without earlier runs, and with few."""
+    rows = []
+    for family, recorded in runs.items():
+        none, _ = first_runs(family, recorded)
+        one, three = Score(), Score()
+        for number in range(0, len(recorded) - 3, 4):
+            group = recorded[number : number + 4]
+            _merge(one, evaluate(family, group[:2], 1)[0])
+            _merge(three, evaluate(family, group, 3)[0])
+        shown = [f"{score.coverage:.0%}, {score.error('milepost'):.0%}" for score in (none, one, three)]
+        rows.append([family, f"{none.known:.0%}", *shown])
+    heads = ["family", "known at first", "first run", "after one", "after three"]
+    return "With fewer earlier runs no aim is set. Truth inside, and median error:\n\n" + _table(heads, rows)
+
+
+def stalls(runs: dict[str, list[Recording]]) -> str:
+    """Whether healthy runs were called stalled, and how soon those that stand still for ever are."""
+    rows = []
+    for family, recorded in runs.items():
+        _, learned = evaluate(family, recorded)
+        _, at_first = first_runs(family, recorded)
+        slower = [run.slower(SLOWER) for run in recorded]
+        _, reel = evaluate(family, slower)
+        _, slow_first = first_runs(family, slower)
+        waits = [wait for run in recorded[-8:] if (wait := learned.freeze(run, 0.5)) is not None]
+        pause = max(_pause(run) for run in recorded)
+        rows.append([
+            family, f"{pause:.0f} s", f"{at_first} of {len(recorded)}", f"{learned.flagged} of {len(recorded)}",
+            f"{slow_first} of {len(recorded)}", f"{reel.flagged} of {len(recorded)}",
+            f"{statistics.median(waits):.0f} s" if waits else "never",
+        ])  # fmt: skip
+    heads = ["family", "longest pause", "flagged, each as the first", "flagged, one after the other",
+             f"each as the first, {SLOWER:.0f} x slower", f"one after the other, {SLOWER:.0f} x slower",
+             "a run that stands still is flagged after"]  # fmt: skip
+    return "Healthy runs that were called stalled, and the median time until one that stands still is:\n\n" + _table(
+        heads, rows
+    )
+
+
+def _pause(run: Recording) -> float:
+    """The longest time in which a recorded run showed no change."""
+    times = sorted({at for at, *_ in run.samples} | {part.began for part in run.parts} | {run.seconds})
+    return max((later - sooner for sooner, later in itertools.pairwise(times)), default=0.0)
+
+
+def _merge(into: Score, score: Score) -> None:
+    into.asked += score.asked
+    into.inside += score.inside
+    for name, errors in score.errors.items():
+        into.errors[name] += errors
+
+
+def _errors(score: Score) -> list[str]:
+    return [f"{score.error(name):.1%}" for name in ("milepost", "linear", "tqdm")]
+
+
+def _verdict(reached: bool) -> str:
+    return "reached" if reached else "**not reached**"
+
+
+def _table(heads: list[str], rows: list[list[str]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,75 @@
+"""A pending job says over HTTP when it is expected to start; ranges and stalls are in the record, the stream and the numbers."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+
+import httpx
+import pytest
+
+from milepost import AsyncJobManager
+from milepost.client.answers import job_of
+from milepost.core.encoding import to_json
+from milepost.core.lifecycle import plan_create, plan_report, plan_start
+from milepost.manager.requests import submit_fields
+from milepost.stores.ids import new_job_id, new_nonce, new_op
+from milepost.stores.protocol import Write
+from milepost.tracking.digests import Digests
+from milepost.tracking.timeline import Lesson, PartLesson
+from milepost.worker.published import WorkerEntry, write_worker
+
+
+async def submitted(manager: AsyncJobManager) -> str:
+    job_id = new_job_id()
+    await manager.store.apply([Write(job_id, plan_create(submit_fields("slow", params={}), new_op()))])
+    return job_id
+
+
+async def test_a_pending_job_says_when_it_is_expected_to_start(
+    manager: AsyncJobManager, client: httpx.AsyncClient
+) -> None:
+    now = time.time()
+    await write_worker(manager.store, WorkerEntry("w", "h", 1, now, now, types=("slow",), concurrency=1), 60)
+    digests = Digests(manager.store)
+    digests.learn("slow", Lesson(40.0, 0.0, (PartLesson("", None, 40.0, (), 40.0),)))
+    await digests.tend(at_once=True)
+    first, second = await submitted(manager), await submitted(manager)
+    shown = (await client.get(f"/api/jobs/{second}")).json()
+    start = datetime.fromisoformat(shown["expected_start"]["earliest"]).timestamp()
+    assert start == pytest.approx(now + 40, abs=20)
+    expected = job_of(shown).expected_start
+    assert expected is not None
+    assert expected.latest == shown["expected_start"]["latest"]
+    started = plan_start(new_op(), nonce=new_nonce(), lease=60_000_000, worker="w")
+    await manager.store.apply([Write(first, started)])
+    assert (await client.get(f"/api/jobs/{first}")).json()["expected_start"] is None
+
+
+async def test_a_range_and_a_stall_are_shown_everywhere(manager: AsyncJobManager, client: httpx.AsyncClient) -> None:
+    job_id = await submitted(manager)
+    started = plan_start(new_op(), nonce=new_nonce(), lease=60_000_000, worker="w")
+    job = (await manager.store.apply([Write(job_id, started)])).outcomes[0].job
+    assert job is not None
+    token = job.record["token"]
+    eta = {"earliest": "2026-11-25T12:00:00.000+00:00", "latest": "2026-11-25T12:03:00.000+00:00"}
+
+    async def say(kind: str, **report: str) -> None:
+        await manager.store.apply([Write(job_id, plan_report(new_op(), token, report, kind))])
+
+    await say("progress", eta=to_json(eta, "eta"), progress="0.5")
+    assert (await client.get(f"/api/jobs/{job_id}")).json()["eta"] == eta
+    await say("stalled", eta="null", stalled="no progress for more than 1 m 00 s in Embed")
+    shown = (await client.get(f"/api/jobs/{job_id}")).json()
+    assert (shown["eta"], shown["stalled"]) == (None, "no progress for more than 1 m 00 s in Embed")
+    assert "corrupt" not in shown
+    found = (await client.get("/api/jobs", params={"q": "is:stalled"})).json()
+    assert [one["job_id"] for one in found["jobs"]] == [job_id]
+    assert (await client.get("/api/stats")).json()["stalled"] == 1
+    assert "milepost_jobs_stalled 1.0" in (await client.get("/metrics")).text
+    events = (await client.get(f"/api/jobs/{job_id}/events", headers={"Accept": "application/json"})).json()
+    newest = events[-1]
+    assert (newest["kind"], newest["data"]["stalled"], newest["data"]["eta"]) == ("stalled", shown["stalled"], None)
+    await say("stalled", stalled="")
+    assert (await client.get(f"/api/jobs/{job_id}")).json()["stalled"] is None
+    assert (await client.get("/api/jobs", params={"q": "is:stalled"})).json()["jobs"] == []
