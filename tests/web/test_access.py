@@ -15,56 +15,9 @@ from milepost.web import Principal, attach, auth, create_app, create_router
 from milepost.web.keys import Keys
 from milepost.web.principals import SCOPES
 from tests.web.conftest import client_of
+from tests.web.table import BODIES, NEEDS, OPEN, path_of
 
 Key = dict[str, str]
-
-NEEDS: dict[tuple[str, str], str | None] = {
-    ("GET", "/api/jobs"): "jobs:read",
-    ("POST", "/api/jobs"): "jobs:write",
-    ("POST", "/api/jobs/bulk"): None,
-    ("GET", "/api/jobs/{job_id}"): "jobs:read",
-    ("PATCH", "/api/jobs/{job_id}"): "jobs:write",
-    ("DELETE", "/api/jobs/{job_id}"): "jobs:delete",
-    ("POST", "/api/jobs/{job_id}/cancel"): "jobs:write",
-    ("POST", "/api/jobs/{job_id}/retry"): "jobs:write",
-    ("POST", "/api/jobs/{job_id}/share"): "jobs:write",
-    ("POST", "/api/jobs/{job_id}/stop/forget"): "admin",
-    ("GET", "/api/jobs/{job_id}/result"): "jobs:read",
-    ("GET", "/api/jobs/{job_id}/attempts"): "jobs:read",
-    ("GET", "/api/jobs/{job_id}/logs"): "jobs:read",
-    ("GET", "/api/jobs/{job_id}/events"): "jobs:read",
-    ("GET", "/api/events"): "jobs:read",
-    ("GET", "/api/failures"): "jobs:read",
-    ("GET", "/api/stats"): "jobs:read",
-    ("GET", "/api/workers"): "admin",
-    ("GET", "/api/job-types"): "jobs:read",
-    ("PATCH", "/api/job-types/{job_type}"): "admin",
-    ("GET", "/api/session"): None,
-    ("GET", "/api/keys"): "admin",
-    ("POST", "/api/keys"): "admin",
-    ("DELETE", "/api/keys/{key_id}"): "admin",
-    ("GET", "/api/doctor"): "admin",
-    ("POST", "/api/purge"): "admin",
-    ("GET", "/api/webhooks"): "admin",
-    ("POST", "/api/webhooks"): "admin",
-    ("DELETE", "/api/webhooks/{hook_id}"): "admin",
-    ("POST", "/api/webhooks/{hook_id}/test"): "admin",
-    ("POST", "/api/webhooks/{hook_id}/replay"): "admin",
-    ("GET", "/metrics"): "admin",
-}
-OPEN = {
-    ("POST", "/api/session"), ("DELETE", "/api/session"), ("GET", "/healthz"), ("GET", "/readyz"),
-    ("GET", "/api/milepost-watch.js"),
-}  # fmt: skip
-BODIES: dict[tuple[str, str], Any] = {
-    ("POST", "/api/jobs"): {"driver": "caller"} | {"job_type": "x"},
-    ("POST", "/api/jobs/bulk"): {"action": "cancel", "ids": []},
-    ("PATCH", "/api/jobs/{job_id}"): {"progress": 0.1},
-    ("PATCH", "/api/job-types/{job_type}"): {"paused": False},
-    ("POST", "/api/keys"): {"name": "n", "scopes": ["jobs:read"]},
-    ("POST", "/api/webhooks"): {"url": "https://127.0.0.1/"},
-    ("POST", "/api/webhooks/{hook_id}/replay"): {},
-}
 
 
 @pytest.fixture
@@ -82,12 +35,6 @@ async def key(manager: AsyncJobManager, *scopes: str, **options: Any) -> Key:
     """The header of a new key."""
     _, secret = await Keys(manager.store).create("test", scopes, **options)
     return {"Authorization": f"Bearer {secret}"}
-
-
-def path_of(template: str) -> str:
-    for name in ("job_id", "job_type", "key_id", "hook_id"):
-        template = template.replace("{" + name + "}", "nothing")
-    return template
 
 
 def test_the_table_knows_every_route(app: FastAPI) -> None:
