@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
 from typing import Any
 
 from milepost.core import defaults
@@ -40,8 +41,17 @@ class Settings:
     )
     auth: str | None = _setting("MILEPOST_AUTH", None, "Access to the module router: none or keys")
     strict: bool = _setting("MILEPOST_STRICT", False, "Refuse to start on a store that is unfit")
+    capture: str = _setting(
+        "MILEPOST_CAPTURE", "tqdm,logging", "What of a run's code is captured: tqdm, logging, stdout, or none"
+    )
+    redact: str | None = _setting(
+        "MILEPOST_REDACT", None, "A function, module:name, that log lines, captured bars and errors pass: str to str"
+    )
 
     def __post_init__(self) -> None:
+        _captures(self.capture)
+        if self.redact is not None and not all(self.redact.partition(":")[::2]):
+            raise InvalidInput("MILEPOST_REDACT", f"{self.redact!r:.80} is not of the form module:function")
         for name in ("lease", "pulse", "sweep", "grace", "stalled"):
             if getattr(self, name) <= 0:
                 raise InvalidInput(name, "must be more than 0 seconds")
@@ -54,6 +64,11 @@ class Settings:
     def sweep_interval(self) -> float:
         """Seconds between sweeps: never more than a quarter of the lease."""
         return min(self.sweep, self.lease / 4)
+
+    @property
+    def captures(self) -> frozenset[str]:
+        """What of a run's code is captured."""
+        return _captures(self.capture)
 
     @property
     def lease_micros(self) -> int:
@@ -77,6 +92,14 @@ class Settings:
             else:
                 given[spec.name] = text
         return cls(**given)
+
+
+@lru_cache
+def _captures(text: str) -> frozenset[str]:
+    names = frozenset(name.strip() for name in text.split(",")) - {"", "none"}
+    for name in sorted(names - {"tqdm", "logging", "stdout"}):
+        raise InvalidInput("MILEPOST_CAPTURE", f"{name!r:.40} is none of tqdm, logging, stdout, none")
+    return names
 
 
 class _AtFirstUse:

@@ -26,6 +26,7 @@ AT_ONCE: dict[str, set[str]] = {
     "engines/": {"celery", "dramatiq", "rq", "taskiq"},
     "stores/redis": {"hiredis", "redis"},
     "testing/": {"hypothesis", "pytest"},
+    "tqdm": {"tqdm"},
     "web/": {"fastapi", "pydantic", "starlette"},
 }
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextvars import Token
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Any
 
 from milepost.core.change import Change
 from milepost.core.errors import (
@@ -25,8 +27,9 @@ from milepost.settings import Settings
 from milepost.stores.driving import drive
 from milepost.stores.ids import new_job_id, new_nonce, new_op
 from milepost.stores.protocol import Outcome, Store, Write
+from milepost.tracking import capture
 from milepost.tracking.endings import Ending, ending
-from milepost.tracking.failures import of_record
+from milepost.tracking.failures import of_record, redaction
 from milepost.tracking.process import is_dead, process_name
 from milepost.tracking.pulse import OnSilence, Pulse, Unsent, pulse_of, why_stopped
 from milepost.tracking.run import Run, hear_in_task, log
@@ -79,16 +82,19 @@ class Block:
         self._wanted = wanted
         self._run: Run | None = None
         self._pulse: Pulse | None = None
+        self._captured: Token[Any] | None = None
 
     async def _start(self) -> Run:
         wanted = self._wanted
         if self._run is not None:
             raise InvalidInput("track", "this block was entered before; call track() again for another run")
+        redaction(wanted.settings.redact)  # refused before there is a job
         sent_at = time.monotonic()
         job = await self._begin()
         self._pulse = pulse_of(wanted.store, wanted.settings, wanted.ttl)
         self._run = self._make_run(job, StoreLink(wanted.store, self._pulse))
         self._pulse.add(self._run, self.on_silence, sent_at if self.on_silence == "stop" else None)
+        self._captured = capture.begin(self._run, wanted.settings.captures, wanted.settings.redact)
         return self._run
 
     async def _begin(self) -> Job:
@@ -101,6 +107,12 @@ class Block:
     def _retry_delay(self, error: BaseException | None) -> int | None:
         """Microseconds until the next attempt after that error; None where nobody would make one."""
         return None
+
+    def _end_capture(self) -> None:
+        """The code is over; to be called where it ran, before the run is let go."""
+        assert self._run is not None, "a block ends after it has begun"
+        assert self._captured is not None, "a block ends after it has begun"
+        capture.end(self._run, self._captured)
 
     def _let_go(self) -> tuple[Run, Unsent]:
         assert self._run is not None, "a block ends after it has begun"
@@ -143,6 +155,7 @@ class Track(Block):
         return drive(self._start())
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._end_capture()
         run, unsent = self._let_go()
         instead = drive(self._finish(run, unsent, error, "cooperative"))
         if instead is not None:
@@ -168,6 +181,7 @@ class AsyncTrack(Block):
     ) -> None:
         assert self._run is not None, "a block ends after it has begun"
         self._run.on_stop = None
+        self._end_capture()
         run, unsent = await asyncio.to_thread(self._let_go)
         how = "cooperative"
         heard: BaseException | None = error

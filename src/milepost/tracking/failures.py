@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import socket
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from functools import lru_cache
+from importlib import import_module
+from typing import Any, Protocol, cast
 
 from milepost.core.encoding import ERROR_BYTES, FAILURE_BYTES, one_line, printable, safe_str, to_json
+from milepost.core.errors import InvalidInput
 from milepost.core.job import FailureKind, Job
 from milepost.tracking.process import versions
 
@@ -22,6 +25,7 @@ class Teller(Protocol):
     attempt: int
     checkpoint_at: str | None
     masks: tuple[str, ...]
+    redact: Callable[[str], str] | None
 
     @property
     def stage_name(self) -> str | None:
@@ -49,8 +53,7 @@ def of_exception(
 
     `stack` stands in place of its traceback: where code is that goes on.
     """
-    masks = run.masks if run is not None else ()
-    text = masked(safe_str(error), masks)
+    text = shown(safe_str(error), run)
     name = type(error).__name__
     line = one_line(text if text else name, ERROR_BYTES)
     known = of_run(run) if run is not None else {}
@@ -58,7 +61,7 @@ def of_exception(
         kind,
         text,
         type=f"{type(error).__module__}.{name}" if type(error).__module__ != "builtins" else name,
-        traceback=printable(masked(stack if stack is not None else _traceback(error), masks)),
+        traceback=printable(shown(stack if stack is not None else _traceback(error), run)),
         host=socket.gethostname(),
         pid=os.getpid(),
         versions=versions(),
@@ -71,6 +74,37 @@ def masked(text: str, masks: tuple[str, ...]) -> str:
     for secret in masks:
         text = text.replace(secret, "***")
     return text
+
+
+def shown(text: str, run: Teller | None) -> str:
+    """A text of the run as others may see it: without its secrets, and as its redaction hook leaves it."""
+    if run is None:
+        return text
+    if run.masks:
+        text = masked(text, run.masks)
+    if run.redact is None:
+        return text
+    try:
+        return str(run.redact(text))
+    except Exception as error:  # noqa: BLE001 - the hook is the user's; what it could not read nobody sees
+        return f"*** (the redaction hook raised {type(error).__name__})"
+
+
+@lru_cache
+def redaction(reference: str | None) -> Callable[[str], str] | None:
+    """The redaction hook ``module:function`` of the settings. Raises InvalidInput when there is none of that name."""
+    if reference is None:
+        return None
+    module, _, name = reference.partition(":")
+    try:
+        found: Any = import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise InvalidInput("redact", f"{reference!r:.200} cannot be imported: {one_line(error, 200)}") from error
+    if not callable(found):
+        raise InvalidInput("redact", f"{reference!r:.200} is not a function")
+    return cast("Callable[[str], str]", found)
 
 
 def of_run(run: Teller) -> dict[str, Any]:

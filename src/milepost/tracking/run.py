@@ -18,10 +18,10 @@ from milepost.core.encoding import CHECKPOINT_BYTES, cut, from_json, moment, one
 from milepost.core.errors import JobCancelled, Stop
 from milepost.core.job import Job, Stage
 from milepost.tracking.each import Each, Key, key_function
-from milepost.tracking.failures import masked
+from milepost.tracking.failures import masked, shown
 from milepost.tracking.ledger import Entry, Ledger
 from milepost.tracking.mapping import amap, map_items, map_threads
-from milepost.tracking.stages import LOOP, LiveStage, combined
+from milepost.tracking.stages import LOOP, LiveStage, combined, every
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -49,6 +49,11 @@ class Run:
     `last_checkpoint` is what an earlier attempt recorded last, or None. `result` is what the job is to give (JSON).
     `fence` grows with each attempt at any job of the namespace: a store of your own can refuse writes with a lower one.
     """
+
+    captures: frozenset[str] | None = None
+    """What of its code is captured while that runs; see `tracking.capture`."""
+    redact: Callable[[str], str] | None = None
+    """What log lines, names of captured bars and errors pass before anybody sees them."""
 
     def __init__(
         self,
@@ -90,11 +95,6 @@ class Run:
         self.on_stop: Callable[[Stop], None] | None = None
 
     @property
-    def metadata(self) -> dict[str, Any]:
-        """What the job was created with, beside its parameters."""
-        return self._job.metadata or {}
-
-    @property
     def resumed(self) -> bool:
         """Whether the run goes on where an earlier attempt came to."""
         return bool(self._resume) or self.last_checkpoint is not None
@@ -103,6 +103,11 @@ class Run:
     def planned(self) -> bool:
         """Whether all its stages were named beforehand."""
         return bool(self._plan)
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What the job was created with, beside its parameters."""
+        return self._job.metadata or {}
 
     @property
     def labels(self) -> dict[str, str]:
@@ -262,20 +267,22 @@ class Run:
     def log(self, text: str, level: str = "info") -> None:
         """Add lines to the job's log; each line of the text is one. Never raises, and never waits."""
         at = datetime.now(UTC).isoformat()
-        for line in printable(safe_str(text), 16 * LOG_LINE_BYTES).splitlines() or [""]:
-            shown = cut(masked(line, self.masks), LOG_LINE_BYTES)
-            self.recent_log.append(shown)
+        for whole in shown(printable(safe_str(text), 16 * LOG_LINE_BYTES), self).splitlines() or [""]:
+            line = cut(whole, LOG_LINE_BYTES)
+            self.recent_log.append(line)
             with self._lock:
                 if len(self._lines) >= LOG_LINES_WAITING:
                     self._lines_lost += 1
                 else:
-                    self._lines.append({"at": at, "level": level, "text": shown})
+                    self._lines.append({"at": at, "level": level, "text": line})
 
     # --- what is read of it ---
 
     @property
     def fraction(self) -> float:
         """How far the run is, in [0, 1]."""
+        if self._fraction and all(stage.captured for stage in self._stages):
+            return self._fraction
         return max(self._fraction, combined(self._stages, self._plan))
 
     @property
@@ -286,12 +293,15 @@ class Run:
     @property
     def stages(self) -> tuple[Stage, ...]:
         """The stages so far, as watchers see them."""
-        return tuple(Stage(**stage.to_dict()) for stage in _all(self._stages))
+        return tuple(Stage(**stage.to_dict()) for stage in every(self._stages))
 
     @property
     def stage_name(self) -> str | None:
         """The innermost open stage."""
-        return self._open[-1].name if self._open else None
+        own = self._open[-1] if self._open else None
+        below = own.children if own is not None else self._stages
+        bars = [stage for stage in every(below) if stage.captured and stage.is_open]
+        return bars[-1].name if bars else own.name if own is not None else None
 
     @property
     def last_item(self) -> str | None:
@@ -308,7 +318,7 @@ class Run:
         if self._message is not None:
             said["message"] = self._message
         if self._stages:
-            said["stages"] = to_json([stage.to_dict() for stage in _all(self._stages)], "stages", 1024 * 1024)
+            said["stages"] = to_json([stage.to_dict() for stage in every(self._stages)], "stages", 1024 * 1024)
         if self.ledger:
             said["item_counts"] = self.ledger.text()
         cursors = {name: cursor for name, loop in tuple(self._loops.items()) if (cursor := loop.cursor())}
@@ -336,13 +346,18 @@ class Run:
         """Tell the code to stop; the first reason counts. Called by the pulse and by workers."""
         if not self.stops:
             self.stops.append(reason)
+            for stage in every(self._stages):
+                stage.hear(reason)
             if self.on_stop is not None:
                 self.on_stop(reason)
 
     def _enter(self, stage: LiveStage) -> LiveStage:
-        (stage.parent.children if stage.parent is not None else self._stages).append(stage)
         self._open.append(stage)
+        self._place(stage)
         return stage
+
+    def _place(self, stage: LiveStage) -> None:
+        (stage.parent.children if stage.parent is not None else self._stages).append(stage)
 
     def _leave(self, stage: LiveStage) -> None:
         if stage in self._open:
@@ -350,12 +365,6 @@ class Run:
 
     def __repr__(self) -> str:
         return f"<Run {self.job_type} {self.job_id} attempt {self.attempt} {self.fraction:.0%}>"
-
-
-def _all(stages: list[LiveStage]) -> Iterable[LiveStage]:
-    for stage in stages:
-        yield stage
-        yield from _all(stage.children)
 
 
 def hear_in_task(run: Run, task: asyncio.Task[Any], loop: asyncio.AbstractEventLoop) -> Callable[[], bool]:

@@ -6,7 +6,7 @@ for whole numbers added by one thread at a time, which is what a bar needs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
@@ -17,6 +17,9 @@ from milepost.core.errors import Stop
 
 class LiveStage:
     """A part of a run: ``with run.stage("Embedding", weight=9, total=412, unit="chunk") as stage``."""
+
+    captured = False
+    """Whether this is a bar of somebody else's; those speak for the run only where it says nothing itself."""
 
     __slots__ = (
         "_counters",
@@ -76,6 +79,14 @@ class LiveStage:
             return min(1.0, self.count / self.total)
         return combined(self.children, {})
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it is being worked on."""
+        return self.ended_at is None
+
+    def hear(self, reason: Stop) -> None:
+        """The run is to stop. A stage looks for that at each of its ticks, and need not be told."""
+
     def end(self) -> None:
         """Close the stage; leaving its `with` does so."""
         if self.ended_at is None:
@@ -123,6 +134,7 @@ def combined(stages: list[LiveStage], plan: Mapping[str, float]) -> float:
     """
     if not stages:
         return 0.0
+    stages = [stage for stage in stages if not stage.captured] or ([] if plan else stages)
     if plan:
         known = {stage.name: stage for stage in stages}
         extra = sum(_weight(stage) for name, stage in known.items() if name not in plan)
@@ -144,6 +156,13 @@ def combined(stages: list[LiveStage], plan: Mapping[str, float]) -> float:
 
 LOOP = "items"
 """The name of the stage that a tracked loop outside any stage makes."""
+
+
+def every(stages: list[LiveStage]) -> Iterable[LiveStage]:
+    """Yield stages with those inside of them, outer ones first."""
+    for stage in stages:
+        yield stage
+        yield from every(stage.children)
 
 
 def _weight(stage: LiveStage) -> float:

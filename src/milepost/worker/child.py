@@ -12,6 +12,7 @@ import contextlib
 import faulthandler
 import itertools
 import json
+import logging
 import os
 import signal
 import socket
@@ -22,6 +23,7 @@ from typing import Any
 from milepost.core.encoding import RESULT_BYTES, from_json, to_json
 from milepost.core.errors import Retry, Stop
 from milepost.core.job import FailureKind, Job
+from milepost.tracking import capture
 from milepost.tracking.failures import of_exception
 from milepost.tracking.run import Run, hear_in_task
 from milepost.tracking.stages import LiveStage
@@ -64,10 +66,9 @@ class ChildRun(Run):
         super().log(text, level)
         self._leave_words()
 
-    def _enter(self, stage: LiveStage) -> LiveStage:
-        entered = super()._enter(stage)
+    def _place(self, stage: LiveStage) -> None:
+        super()._place(stage)
         self._leave_words()
-        return entered
 
     def _leave_words(self) -> None:
         if self.words >= 0:
@@ -168,6 +169,7 @@ class Child:
         result: str | None = None
         error: BaseException | None = None
         kind = FailureKind.ERROR
+        logging.getLogger().setLevel(order["log_level"])
         try:
             handler = find_handler(order["handler"])
             job = Job.stored(order["job_id"], order["record"])
@@ -182,7 +184,11 @@ class Child:
                 self._run, self._said = run, ()
             if order.get("stop"):
                 run.stop(stop_of(order["stop"]))
-            value = self._call(handler, run, params)
+            captured = capture.begin(run, frozenset(order["capture"]), order["redact"], own_process=True)
+            try:
+                value = self._call(handler, run, params)
+            finally:
+                capture.end(run, captured)
             kind = FailureKind.NOT_SERIALISABLE
             result = None if value is None else to_json(value, "result", RESULT_BYTES)
         except BaseException as caught:  # noqa: BLE001 - whatever ends a handler is told to the parent

@@ -20,6 +20,7 @@ from milepost.core.job import FailureKind, Job
 from milepost.core.retry import backoff
 from milepost.settings import Settings
 from milepost.stores.protocol import Store
+from milepost.tracking import capture
 from milepost.tracking.block import StoreLink
 from milepost.tracking.endings import Ended, Ending, ending, failed, resignation
 from milepost.tracking.failures import of_exception
@@ -169,7 +170,11 @@ class InLoop(Execution):
             if run.stops:
                 how = "never started"
             run.check()
-            result = await self.handler.function(run, **params)
+            captured = capture.begin(run, self.host.settings.captures, self.host.settings.redact)
+            try:
+                result = await self.handler.function(run, **params)
+            finally:
+                capture.end(run, captured)
         except BaseException as raised:  # noqa: BLE001 - whatever ends a handler ends its job, never the worker
             caught = raised
         run.on_stop = None
@@ -203,7 +208,11 @@ class InThread(Execution):
             if run.stops:
                 how = "never started"
             run.check()
-            result = self.handler.function(run, **params)
+            captured = capture.begin(run, self.host.settings.captures, self.host.settings.redact)
+            try:
+                result = self.handler.function(run, **params)
+            finally:
+                capture.end(run, captured)
         except BaseException as raised:  # noqa: BLE001 - whatever ends a handler ends its job, never the worker
             caught = raised
         self._thread = None

@@ -5,6 +5,7 @@ what its end or its death means for the job; the process itself is of `children`
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from collections import deque
 from collections.abc import Callable
@@ -30,7 +31,7 @@ from milepost.worker.wire import Message, stop_words
 WORD_SECONDS = 0.5
 """How long a child that was told to stop has before its SIGTERM: enough for a tick of a tracked loop."""
 WORD_SHARE = 0.25
-NOT_FOR_THE_CHILD = frozenset({"attempts", "failure", "result", "ops", "born", "late_result"})
+NOT_FOR_THE_CHILD = frozenset({"attempts", "attempts_before", "failure", "result", "ops", "born", "late_result"})
 
 
 class RemoteRun:
@@ -45,6 +46,7 @@ class RemoteRun:
         self.token = token
         self.attempt = job.attempt
         self.masks = masks
+        self.redact: Callable[[str], str] | None = None  # the child has redacted what it says
         self.stage_name: str | None = None
         self.last_item: str | None = None
         self.checkpoint_at = job.checkpoint_at.isoformat() if job.checkpoint_at is not None else None
@@ -168,6 +170,9 @@ class InProcess(Execution):
             "token": self.token,
             "record": record,
             "masks": self.run.masks,
+            "capture": sorted(self.host.settings.captures),
+            "redact": self.host.settings.redact,
+            "log_level": logging.getLogger().level,
             "sys_path": sys.path,
         }
 

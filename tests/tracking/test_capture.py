@@ -1,0 +1,467 @@
+"""Capture: bars of tqdm become stages, records of `logging` and lines of stdout the run's log, with no line changed."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import logging
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from tqdm import tqdm, trange
+from tqdm.asyncio import tqdm as async_tqdm
+
+from milepost import AsyncJobManager, InMemoryJobManager, InvalidInput, JobCancelled, JobManager, Run, Settings
+from milepost.tqdm import tqdm as own_tqdm
+from milepost.tracking.bars import BARS_KEPT
+from milepost.tracking.capture import level_word
+from tests.tracking.library import embed, log, nowhere
+from tests.waiting import until
+
+Track = Callable[..., Any]
+
+
+@pytest.fixture
+def track() -> Iterator[Track]:
+    """Make a tracked block in memory: ``track(capture="stdout")``."""
+    made: list[JobManager] = []
+
+    def make(**options: Any) -> Any:
+        manager = InMemoryJobManager(options=Settings(pulse=0.02, **options))
+        made.append(manager)
+        return manager.track("test")
+
+    yield make
+    for manager in made:
+        manager.close()
+
+
+def names(run: Run) -> list[tuple[str, str | None]]:
+    """The stages of a run, each with the one that it is in."""
+    return [(stage.name, stage.parent) for stage in run.stages]
+
+
+def said(run: Run) -> list[str]:
+    """The log lines of a run."""
+    return list(run.recent_log)
+
+
+# --- bars ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_bar_of_a_library_is_a_stage_of_the_job(manager: JobManager) -> None:
+    half = threading.Event()
+    go_on = threading.Event()
+
+    def look(chunk: int) -> None:
+        if chunk == 6:
+            half.set()
+            assert go_on.wait(60)
+
+    def stages() -> list[tuple[Any, ...]]:
+        job = manager.get_job(run.job_id)
+        assert job is not None
+        return [(s.name, s.done, s.total, s.unit, s.ended_at is None) for s in job.stages]
+
+    def watch() -> None:
+        assert half.wait(60)
+        until(lambda: stages() == [("Embedding", 6, 12, "chunk", True)])
+        go_on.set()
+
+    with ThreadPoolExecutor(1) as pool:
+        watching = pool.submit(watch)
+        with manager.track("test") as run:
+            assert embed(range(12), look) == 12
+        watching.result()
+    assert stages() == [("Embedding", 12, 12, "chunk", False)]
+    lines = [line for event in manager.events(run.job_id) if event.kind == "log" for line in event.data["lines"]]
+    assert [(line["level"], line["text"]) for line in lines] == [("warning", "embedded 12 chunks")]
+
+
+def test_a_bar_that_rarely_draws_is_exact_all_the_same(track: Track) -> None:
+    seen = []
+    with track() as run:
+        embed(range(50), lambda _: seen.append(run.stages[0].done), mininterval=3600, miniters=10**9)
+    assert seen == list(range(50))
+
+
+def test_bars_in_bars_are_stages_in_stages(track: Track) -> None:
+    with track() as run:
+        with run.stage("Own"):
+            for epoch in trange(2, desc="Epoch", file=nowhere()):
+                for _ in trange(3, desc="Batch", file=nowhere(), leave=False):
+                    assert names(run)[:3] == [("Own", None), ("Epoch", "Own"), ("Batch", "Epoch")]
+                    assert run.stage_name == "Batch"
+                with run.stage(f"Eval {epoch}"):
+                    embed(range(2))
+        assert [stage.done for stage in run.stages if stage.name in ("Epoch", "Batch")] == [2, 3]
+        assert ("Embedding", "Eval 1") in names(run)
+        assert run.stage_name is None
+    assert all(stage.ended_at for stage in run.stages)
+
+
+def test_a_bar_that_comes_again_and_again_is_one_stage(track: Track) -> None:
+    with track() as run:
+        for document in run.each(range(200)):
+            embed(range(2), desc="Batches")
+            assert names(run) == [("items", None), ("Batches", "items")]
+            assert run.fraction == pytest.approx(document / 200)
+        for number in range(3 * BARS_KEPT):
+            embed(range(2), desc=f"Part {number}")
+        assert len(run.stages) <= BARS_KEPT + 2
+
+
+def test_bars_speak_for_the_run_only_where_it_says_nothing_itself(track: Track) -> None:
+    with track() as run:
+        embed(range(4))
+        assert run.fraction == 0.5  # nobody knows what else will come
+    with track() as run:
+        run.progress(0.1)
+        embed(range(4))
+        assert run.fraction == 0.1
+    with track() as run:
+        with run.stage("Loading", weight=1):
+            embed(range(4), lambda n: seen.append(run.fraction)) if (seen := []) is None else None
+            embed(range(4), lambda n: seen.append(run.fraction))
+        embed(range(4))
+        assert run.fraction == 0.1
+        assert seen == [0.0, 0.0125, 0.025, 0.0375]
+
+
+def test_how_a_bar_ends_is_how_its_stage_ends(track: Track) -> None:
+    with track() as run:
+        for number in tqdm(range(10), desc="left early", file=nowhere()):
+            if number == 3:
+                break
+        with pytest.raises(ZeroDivisionError), tqdm(total=10, desc="raised", file=nowhere()) as bar:  # noqa: PT012
+            bar.update(2)
+            1 // (bar.n - 2)
+        bar = tqdm(total=5, desc="by hand", file=nowhere())
+        bar.update(2)
+        bar.reset(total=8)
+        bar.update(3)
+        bar.close()
+        bar.close()
+        dropped = tqdm(total=5, desc="dropped", file=nowhere())
+        del dropped
+        forgotten = tqdm(total=5, desc="forgotten", file=nowhere())
+        forgotten.update(5)
+    ends = {stage.name: (stage.done, stage.total, stage.ended_at is not None) for stage in run.stages}
+    assert ends == {
+        "left early": (3, 10, True),
+        "raised": (2, 10, False),
+        "by hand": (3, 8, True),
+        "dropped": (0, 5, True),
+        "forgotten": (5, 5, True),
+    }
+    forgotten.close()
+
+
+def test_a_description_that_comes_later_is_the_name_and_stays_it(track: Track) -> None:
+    with track() as run:
+        bar = tqdm(total=None, file=nowhere())
+        assert names(run) == [("loop", None)]
+        bar.set_description("Loading a.pdf")
+        assert names(run) == [("Loading a.pdf", None)]
+        bar.set_description("Loading b.pdf")
+        assert names(run) == [("Loading a.pdf", None)]
+        assert run.stages[0].total is None
+        bar.close()
+
+
+def test_a_bar_that_is_off_is_off_and_one_without_a_terminal_is_not(track: Track) -> None:
+    with track() as run:
+        embed(range(3), disable=True)
+        assert names(run) == []
+        out = nowhere()
+        seen: list[float] = []
+        embed(range(3), lambda _: seen.append(run.stages[0].done), disable=None, file=out)
+        with tqdm(total=9, desc="By hand", disable=None, file=out) as bar:
+            bar.update(4)
+            assert run.stages[1].done == 4
+    assert (out.getvalue(), seen) == ("", [0, 1, 2])
+    assert [(stage.name, stage.done) for stage in run.stages] == [("Embedding", 3), ("By hand", 4)]
+
+
+def test_the_terminal_shows_what_it_showed(track: Track) -> None:
+    def drawn() -> str:
+        out = io.StringIO()
+        options: dict[str, Any] = {"file": out, "bar_format": "{desc}{n}/{total}", "mininterval": 0, "miniters": 1}
+        for _ in tqdm(range(2), desc="outer", **options):
+            for _ in tqdm(range(2), desc="inner", leave=False, **options):
+                pass
+        with tqdm(total=3, **options) as bar:
+            bar.update(2)
+        return out.getvalue()
+
+    before = drawn()
+    with track():
+        assert drawn() == before
+    assert drawn() == before
+
+
+async def test_bars_of_tasks_and_of_async_loops() -> None:
+    manager = AsyncJobManager("memory://")
+
+    async def work(name: str) -> None:
+        async for _ in async_tqdm(range(3), desc=name, file=nowhere()):
+            for _ in tqdm(range(2), desc=f"in {name}", file=nowhere()):
+                await asyncio.sleep(0)
+
+    async with manager.track("test") as run:
+        await asyncio.gather(work("a"), work("b"), asyncio.to_thread(embed, range(3)))
+    assert sorted(names(run)) == [("Embedding", None), ("a", None), ("b", None), ("in a", "a"), ("in b", "b")]
+    assert embed(range(2)) == 2
+    assert len(run.stages) == 5
+    await manager.close()
+
+
+def test_a_bar_hears_of_the_stop(track: Track) -> None:
+    choices: list[dict[str, Any]] = [{}, {"disable": None}]
+    for options in choices:
+        with pytest.raises(JobCancelled, match="enough"), track() as run:
+            embed(
+                iter(int, 1), lambda _: run.stop(JobCancelled("enough")) if run.stages[0].done == 5 else None, **options
+            )
+        with pytest.raises(JobCancelled), track() as run, tqdm(file=nowhere(), **options) as bar:  # noqa: PT012
+            bar.update()
+            run.stop(JobCancelled("enough"))
+            bar.update()
+        with pytest.raises(JobCancelled), track() as run:  # noqa: PT012
+            run.stop(JobCancelled("enough"))
+            tqdm(range(3), file=nowhere(), **options)
+
+
+def test_what_goes_wrong_with_a_bar_never_breaks_the_work(
+    track: Track, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    class Odd:
+        def __float__(self) -> float:
+            raise TypeError("not a number")
+
+    with track() as run:
+        bar = tqdm(total=10, desc="odd", file=nowhere())
+        bar.n, bar.total = Odd(), float("nan")  # type: ignore[assignment]
+        assert [(stage.name, stage.done, stage.total) for stage in run.stages] == [("odd", 0, None)]
+        bar.n, bar.total = 0, 10
+        bar.close()
+        monkeypatch.setattr("milepost.tracking.bars._place", lambda: 1 / 0)
+        assert embed(range(3)) == 3
+    assert len(run.stages) == 1
+    assert "cannot be shown as a stage" in caplog.text
+
+
+def test_tqdm_that_is_imported_later_is_captured_too() -> None:
+    program = """
+import sys, io
+from milepost import InMemoryJobManager
+manager = InMemoryJobManager()
+with manager.track("before") as first:
+    pass
+assert "tqdm" not in sys.modules
+with manager.track("test") as run:
+    import tqdm.auto
+    for _ in tqdm.auto.tqdm(range(3), desc="Later", file=io.StringIO()):
+        pass
+    from milepost.tqdm import trange
+    list(trange(2, desc="Own", file=io.StringIO()))
+print([(stage.name, stage.done) for stage in run.stages])
+"""
+    done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=False)
+    assert (done.stdout.strip(), done.stderr) == ("[('Later', 3), ('Own', 2)]", "")
+
+
+def test_the_bar_of_milepost_is_captured_where_others_are_not(track: Track) -> None:
+    assert list(own_tqdm(range(3), file=nowhere())) == [0, 1, 2]
+    with track(capture="none") as run:
+        embed(range(3))
+        with own_tqdm(range(3), desc="Own", file=nowhere()) as bar:
+            assert isinstance(bar, tqdm)
+            assert sum(bar) == 3
+    assert names(run) == [("Own", None)]
+    assert said(run) == []
+
+
+# --- threads -------------------------------------------------------------------------------------------------------
+
+
+def test_threads_belong_to_the_run_that_they_work_for(track: Track) -> None:
+    shared = ThreadPoolExecutor(1)  # older than both runs, and used by both
+    both = threading.Barrier(2, timeout=60)
+    lines: dict[str, list[str]] = {}
+
+    def job(name: str) -> None:
+        with track() as run:
+            both.wait()
+            later = ThreadPoolExecutor(1) if name == "a" else None
+            threads = [threading.Thread(target=log.error, args=(f"{name} in a thread",)) for _ in range(3)]
+            for thread in threads:
+                thread.start()
+            for number in range(5):
+                shared.submit(log.error, f"{name} in the pool {number}").result()
+            for thread in threads:
+                thread.join()
+            if later is not None:
+                later.submit(log.error, "a in its own").result()
+                pools.append(later)
+            made.wait(60) if name == "b" else made.set()
+            if name == "b":
+                pools[0].submit(log.error, "b in the pool of a").result()
+            both.wait()
+            lines[name] = said(run)
+            both.wait()
+
+    pools: list[ThreadPoolExecutor] = []
+    made = threading.Event()
+    workers = [threading.Thread(target=job, args=(name,)) for name in "ab"]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    shared.shutdown()
+    pools[0].shutdown()
+    assert {line[0] for line in lines["a"]} == {"a"}
+    assert {line[0] for line in lines["b"]} == {"b"}
+    assert (len(lines["a"]), len(lines["b"])) == (9, 9)
+
+
+def test_what_others_do_meanwhile_is_not_the_runs(track: Track) -> None:
+    asked, over = threading.Event(), threading.Event()
+
+    def other() -> None:
+        asked.wait(60)
+        log.error("of another")
+        embed(range(2))
+        over.set()
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    with track() as run:
+        asked.set()
+        assert over.wait(60)
+    thread.join()
+    log.error("after the run")
+    embed(range(2))
+    assert (said(run), names(run)) == ([], [])
+
+
+# --- logging -------------------------------------------------------------------------------------------------------
+
+
+def test_records_come_with_their_level_and_traceback(track: Track, manager: JobManager) -> None:
+    quiet = logging.getLogger("quiet.library")
+    quiet.propagate = False
+    quiet.addHandler(logging.NullHandler())
+    with manager.track("test") as run:
+        logging.getLogger().info("below the level that is set")
+        quiet.error("does not propagate")
+        log.log(35, "between")
+        logging.getLogger("milepost.pulse").error("of milepost itself")
+        try:
+            raise KeyError("chunk")
+        except KeyError:
+            log.exception("failed at %s", "a.pdf")
+    lines = [line for event in manager.events(run.job_id) if event.kind == "log" for line in event.data["lines"]]
+    shown = [(line["level"], line["text"]) for line in lines]
+    assert shown[:3] == [("error", "does not propagate"), ("warning", "between"), ("error", "failed at a.pdf")]
+    assert shown[3] == ("error", "Traceback (most recent call last):")
+    assert shown[-1] == ("error", "KeyError: 'chunk'")
+    assert [level_word(n) for n in (0, 10, 20, 30, 40, 50, 99)] == [
+        "debug", "debug", "info", "warning", "error", "critical", "critical"
+    ]  # fmt: skip
+
+
+def test_logging_is_configured_by_its_user_alone() -> None:
+    program = """
+import logging
+from milepost import InMemoryJobManager
+manager = InMemoryJobManager()
+with manager.track("test") as run:
+    logging.getLogger("x").warning("not yet configured")
+    logging.basicConfig(level="INFO", format="%(message)s!", force=False)
+    logging.info("shown")
+    logging.getLogger("x").error("bad %d", "words")
+print(list(run.recent_log))
+"""
+    done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "['not yet configured', 'shown']"
+    assert done.stderr.startswith("not yet configured\n")
+    assert "shown!\n" in done.stderr
+    assert "--- Logging error ---" in done.stderr
+
+
+# --- standard output -----------------------------------------------------------------------------------------------
+
+
+def test_standard_output_is_captured_when_asked(track: Track, capsys: pytest.CaptureFixture[str]) -> None:
+    stream = sys.stdout
+    with track() as run:
+        print("unheard")
+    assert said(run) == []
+    with track(capture="tqdm,logging,stdout") as run:
+        print("one", "line")
+        print("\rhalf", end="")
+        print("\rwhole")
+        with track(capture="stdout") as inner:
+            print("inside")
+            assert sys.stdout.isatty() is False
+        sys.stdout.writelines(["last", " words"])
+    assert sys.stdout is stream
+    assert said(run) == ["one line", "whole", "last words"]
+    assert said(inner) == ["inside"]
+    assert capsys.readouterr().out == "unheard\none line\n\rhalf\rwhole\ninside\nlast words"
+
+
+# --- redaction -----------------------------------------------------------------------------------------------------
+
+
+def test_captured_text_passes_the_redaction_hook(track: Track) -> None:
+    block = track(redact="tests.tracking.library:redact", capture="tqdm,logging,stdout")
+    with pytest.raises(ValueError), block as run:  # noqa: PT012
+        log.error("the card is 4111-1111")
+        log.error("this is unreadable")
+        print("printed 4111-1111")
+        embed(range(2), desc="Card 4111-1111")
+        raise ValueError("bad card 4111-1111")
+    assert said(run)[:3] == ["the card is [card]", "*** (the redaction hook raised ValueError)", "printed [card]"]
+    assert names(run) == [("Card [card]", None)]
+    job = block._wanted.store.get(run.job_id)
+    from milepost.stores.driving import drive
+
+    record = drive(job)
+    assert record is not None
+    assert "4111" not in "".join(record.record.values())
+    assert record.error == "bad card [card]"
+
+
+@pytest.mark.parametrize(
+    "hook", ["tests.tracking.library:nothing", "no_such_module:hook", "tests.tracking.library:log"]
+)
+def test_a_hook_that_is_none_is_refused_before_there_is_a_job(track: Track, hook: str) -> None:
+    with pytest.raises(InvalidInput, match="redact"), track(redact=hook):
+        pass
+
+
+def test_settings_that_cannot_be_are_refused() -> None:
+    with pytest.raises(InvalidInput, match=r"MILEPOST_CAPTURE.*'everything'"):
+        Settings(capture="everything")
+    with pytest.raises(InvalidInput, match="MILEPOST_REDACT"):
+        Settings(redact="mask")
+    read = Settings.from_environment({"MILEPOST_CAPTURE": "stdout, tqdm", "MILEPOST_REDACT": "a.b:c"})
+    assert (read.captures, read.redact) == (frozenset({"stdout", "tqdm"}), "a.b:c")
+    assert Settings(capture="none").captures == frozenset()
+
+
+def test_nothing_is_wrapped_that_is_called_for_each_item(track: Track) -> None:
+    update = tqdm.update
+    with track() as run, tqdm(total=10, file=nowhere()) as bar:
+        assert bar.update == update.__get__(bar)
+        steps: Any = iter(tqdm(range(3), file=nowhere()))
+        assert steps.gi_code.co_filename.endswith("std.py")
+        assert list(steps) == [0, 1, 2]
+        assert len(run.stages) == 2
