@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from urllib.parse import urlsplit
 
 from milepost.core.errors import InvalidInput
@@ -30,7 +29,7 @@ def open_store(url: str, *, namespace: str = "milepost", blocking: bool = True) 
     if scheme == "sqlite":
         from milepost.stores.sqlite import SQLiteStore
 
-        return SQLiteStore(sqlite_path(url), namespace=namespace, blocking=blocking)
+        return SQLiteStore(url, namespace=namespace, blocking=blocking)
     if scheme in REDIS_SCHEMES:
         from milepost.stores.redis import RedisStore
 
@@ -38,15 +37,6 @@ def open_store(url: str, *, namespace: str = "milepost", blocking: bool = True) 
     if scheme in ("http", "https"):
         raise InvalidInput("url", f"{hidden(url)} is a server; use milepost.Client, or --url on the command line")
     raise InvalidInput("url", f"{hidden(url)!r} has no scheme that is known; use {SCHEMES}")
-
-
-def sqlite_path(url: str) -> str:
-    """The path of ``sqlite:///relative.db`` or ``sqlite:////absolute.db``."""
-    parts = urlsplit(url)
-    path = parts.path[1:] if parts.path.startswith("/") else parts.path
-    if parts.netloc or not path:
-        raise InvalidInput("url", f"{url!r} names no file; write sqlite:///jobs.db, or sqlite:////absolute/jobs.db")
-    return os.path.expanduser(path)
 
 
 def hidden(url: str) -> str:

@@ -10,8 +10,9 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
-from milepost.core.errors import LayoutMismatch, StoreUnavailable
+from milepost.core.errors import InvalidInput, LayoutMismatch, StoreUnavailable
 from milepost.stores.protocol import LAYOUT
 from milepost.stores.sqlite.failures import BUSY, Busy, primary
 from milepost.stores.sqlite.statements import Statements
@@ -31,6 +32,15 @@ SHARED = frozenset({"9p", "virtiofs", "vboxsf", "vmhgfs", "fuse.vmhgfs-fuse", "f
 
 WAL_KEPT = 16 * 1024 * 1024
 """Bytes to which the log is cut when it begins anew after having grown."""
+
+
+def path_of(url: str) -> str:
+    """The path of ``sqlite:///relative.db`` or ``sqlite:////absolute.db``. Raises InvalidInput."""
+    parts = urlsplit(url)
+    path = parts.path[1:] if parts.path.startswith("/") else parts.path
+    if parts.netloc or not path:
+        raise InvalidInput("url", f"{url!r} names no file; write sqlite:///jobs.db, or sqlite:////absolute/jobs.db")
+    return os.path.expanduser(path)
 
 
 @dataclass(slots=True)

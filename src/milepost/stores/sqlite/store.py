@@ -14,7 +14,6 @@ from milepost.core.errors import InvalidInput
 from milepost.core.events import Event
 from milepost.core.job import Job
 from milepost.core.packing import unpack
-from milepost.stores.opening import sqlite_path
 from milepost.stores.protocol import (
     Applied,
     Claim,
@@ -29,7 +28,7 @@ from milepost.stores.protocol import (
 )
 from milepost.stores.sqlite import claiming, listing, shelving, upkeep
 from milepost.stores.sqlite.fitness import examine
-from milepost.stores.sqlite.place import Place, system_micros
+from milepost.stores.sqlite.place import Place, path_of, system_micros
 from milepost.stores.sqlite.port import Port
 from milepost.stores.sqlite.transaction import Reading, Transaction
 
@@ -58,7 +57,7 @@ class SQLiteStore:
         clock: Callable[[], int] = system_micros,
     ) -> None:
         text = os.fspath(path)
-        text = sqlite_path(text) if text.startswith("sqlite:") else os.path.expanduser(text)
+        text = path_of(text) if text.startswith("sqlite:") else os.path.expanduser(text)
         if not text or text == ":memory:" or "\0" in text:
             raise InvalidInput("path", f"{text!r} names no file; write jobs.db, or use memory://")
         if synchronous.upper() not in ("FULL", "NORMAL"):
