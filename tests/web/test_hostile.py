@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from milepost import AsyncJobManager, StoreUnavailable
 from milepost.core.errors import OutcomeUnknown, StoreFull
 from tests.web.conftest import client_of
+from tests.web.server import Server
 
 IDS = [
     "..%2f..%2fetc%2fpasswd",
@@ -52,19 +54,32 @@ BODIES: list[bytes] = [
 ]
 
 
+async def everything(manager: AsyncJobManager) -> tuple[Any, ...]:
+    """All that a store holds, as far as anybody can see."""
+    return (
+        await manager.store.counts(),
+        [(job.job_id, job.version) for job in await manager.list_jobs(limit=1000)],
+        [(item.key, item.version) for item in await manager.store.shelf_scan("")],
+        await manager.store.limits(),
+    )
+
+
 @pytest.mark.parametrize("job_id", IDS)
 async def test_hostile_ids(client: httpx.AsyncClient, manager: AsyncJobManager, job_id: str) -> None:
+    await manager.create_job("there")
+    before = await everything(manager)
     for method, rest in (("GET", ""), ("DELETE", ""), ("POST", "/cancel"), ("POST", "/retry"), ("GET", "/events"),
                          ("GET", "/result"), ("GET", "/logs"), ("POST", "/share")):  # fmt: skip
         answer = await client.request(method, f"/api/jobs/{job_id}{rest}")
         assert answer.status_code < 500, (method, rest, answer.text)
         assert "\r" not in str(answer.headers)
-    assert await manager.count_jobs() == 0
+    assert await everything(manager) == before
 
 
 @pytest.mark.parametrize("number", range(len(BODIES)))
 async def test_hostile_bodies(client: httpx.AsyncClient, manager: AsyncJobManager, number: int) -> None:
     headers = {"Content-Type": "application/json"}
+    before = await everything(manager)
     for method, path in (("POST", "/api/jobs"), ("POST", "/api/jobs/bulk"), ("POST", "/api/keys"), ("PATCH", "/api/jobs/x"),
                          ("POST", "/api/session"), ("PATCH", "/api/job-types/x"), ("POST", "/api/webhooks")):  # fmt: skip
         answer = await client.request(method, path, content=BODIES[number], headers=headers)
@@ -75,11 +90,11 @@ async def test_hostile_bodies(client: httpx.AsyncClient, manager: AsyncJobManage
             answer.text[:300],
         )
         assert len(answer.content) < 20_000
-    assert await manager.count_jobs() == 0
+    assert await everything(manager) == before
 
 
 async def test_large_bodies_are_413_whether_or_not_they_say_so(client: httpx.AsyncClient) -> None:
-    big = b'{"job_type": "' + b"x" * 2_000_000 + b'"}'
+    big = b'{"job_type": "' + b"x" * 10_000_000 + b'"}'
 
     async def chunks() -> AsyncIterator[bytes]:
         for start in range(0, len(big), 65536):
@@ -100,7 +115,7 @@ async def test_bodies_are_json_only(client: httpx.AsyncClient, media: str) -> No
 
 @pytest.mark.parametrize(
     "query",
-    ["limit=1e9", "limit=NaN", "limit=-5", "cursor=%00", "cursor=AAAA", "cursor=OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTk6eA",
+    ["limit=0", "limit=1000000000", "limit=1e9", "limit=NaN", "limit=-5", "cursor=%00", "cursor=AAAA", "cursor=OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTk6eA",
      "q=%22", "q=%00", "q=created:99999999999d", "q=created:..", "q=duration:x..", "q=" + "a " * 900, "label=a", "label=:",
      "created_after=2026-01-01", "created_after=yesterday", "q=label.:x", "q=status:", "q=not.word", "q=%F0%9F%98%80"],
 )  # fmt: skip
@@ -118,6 +133,59 @@ async def test_hostile_resume_points(client: httpx.AsyncClient, manager: AsyncJo
     assert answer.status_code in (200, 204)
     for tag in ('"', "W/", "*", 'W/"v' + "9" * 50 + '"'):
         assert (await client.get(f"/api/jobs/{job.job_id}", headers={"If-None-Match": tag})).status_code < 400
+
+
+HEADERS: list[tuple[str, bytes]] = [
+    ("idempotency-key", b"x" * 10_000),
+    ("idempotency-key", b"a/../b\xff*{}"),
+    ("idempotency-key", b""),
+    ("prefer", b"wait=" + b"9" * 400),
+    ("prefer", b"wait=-1, wait=NaN"),
+    ("traceparent", b"00-" + b"f" * 5000),
+    ("authorization", b"Bearer " + b"_" * 5000),
+    ("cookie", b"milepost_session=ms_*_x; " + b"a=b; " * 500),
+    ("content-length", b"-5"),
+    ("accept", b"\xff/\xfe"),
+    ("host", b"\xe9vil"),
+    ("origin", b"http://"),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), HEADERS)
+async def test_hostile_headers(client: httpx.AsyncClient, name: str, value: bytes) -> None:
+    bad = b'{"job_type": "nobody publishes this"}'
+    given = [(b"content-type", b"application/json"), (name.encode(), value)]
+    for method, path, body in (("POST", "/api/jobs", bad), ("GET", "/api/jobs", None), ("DELETE", "/api/jobs/x", None)):
+        answer = await client.request(method, path, content=body, headers=given)
+        assert answer.status_code < 500, (method, answer.text)
+
+
+RAW = [
+    b"GET /api/jobs/\x00 HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"GET /api/jobs/a\rb HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"GET /api/jobs/../../etc/passwd HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+    "GET /api/jobs/\N{GRINNING FACE}{*} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode(),
+    b"GET /api/jobs?q=%00%0d%0a&limit=-1 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+    b"POST /api/jobs HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99999999999999999999\r\n\r\n{",
+    b"POST /api/jobs HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\nzz\r\n",
+    b"DELETE /api/jobs/%2e%2e%2f%00 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+    b"\x16\x03\x01\x02\x00" * 100,
+]
+
+
+def test_hostile_bytes_on_a_real_server() -> None:
+    with Server() as server:
+        server.drive("create_job", "there")
+        for sent in RAW:
+            with socket.create_connection(("127.0.0.1", server.port), timeout=20) as link:
+                link.sendall(sent)
+                link.shutdown(socket.SHUT_WR)
+                answer = b""
+                while data := link.recv(65536):
+                    answer += data
+            status = answer.split(b" ", 2)[1:2]
+            assert not status or status[0][:1] in (b"2", b"4"), (sent[:60], answer[:200])
+        assert [job["job_id"] for job in httpx.get(f"{server.url}/api/jobs").json()["jobs"]] == ["there"]
 
 
 class Down:
