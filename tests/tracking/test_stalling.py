@@ -78,7 +78,7 @@ def test_a_stall_takes_the_range_away_and_its_time_is_no_part_of_the_pace() -> N
         said = looking.look(report(stage("Embed", 48, 100, 0)), BEGIN + second)
     assert (
         said["stalled"]
-        == "no progress for more than 1 m 00 s in Embed; the longest pause there in 12 earlier runs was 2 s"
+        == "No progress for more than 1 m 00 s in Embed; the longest pause there in 12 earlier runs was 2 s"
     )
     assert said["eta"] == "null"
     for second in range(200, 205):
@@ -129,7 +129,7 @@ def test_a_stalled_run_is_flagged_found_and_goes_on(manager: JobManager) -> None
     with manager.track("demo") as run, run.stage("Work", total=10) as work:
         work.advance(4)
         reason = until(lambda: seen(manager, run.job_id).stalled)
-        assert reason.startswith("no progress for more than ")
+        assert reason.startswith("No progress for more than ")
         assert " in Work; the longest pause there in the run before was " in reason
         assert (seen(manager, run.job_id).eta, found(), manager.count_jobs(stalled=True)) == (None, [run.job_id], 1)
         assert seen(manager, run.job_id).status == "running", "a stall is a flag, and nothing is stopped"

@@ -59,9 +59,9 @@ async def test_a_range_and_a_stall_are_shown_everywhere(manager: AsyncJobManager
 
     await say("progress", eta=to_json(eta, "eta"), progress="0.5")
     assert (await client.get(f"/api/jobs/{job_id}")).json()["eta"] == eta
-    await say("stalled", eta="null", stalled="no progress for more than 1 m 00 s in Embed")
+    await say("stalled", eta="null", stalled="No progress for more than 1 m 00 s in Embed")
     shown = (await client.get(f"/api/jobs/{job_id}")).json()
-    assert (shown["eta"], shown["stalled"]) == (None, "no progress for more than 1 m 00 s in Embed")
+    assert (shown["eta"], shown["stalled"]) == (None, "No progress for more than 1 m 00 s in Embed")
     assert "corrupt" not in shown
     found = (await client.get("/api/jobs", params={"q": "is:stalled"})).json()
     assert [one["job_id"] for one in found["jobs"]] == [job_id]

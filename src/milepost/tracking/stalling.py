@@ -46,7 +46,7 @@ def _begin(lesson: Lesson, name: str) -> float:
 def reason(timeline: Timeline, patient: float, why: str) -> str:
     """What people are told."""
     where = timeline.part.name
-    return f"no progress for more than {words(patient)}{f' in {where}' if where else ''}; {why}"
+    return f"No progress for more than {words(patient)}{f' in {where}' if where else ''}; {why}"
 
 
 def words(seconds: float) -> str:

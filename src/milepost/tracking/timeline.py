@@ -153,8 +153,8 @@ class Timeline:
     def _enter(self, stages: list[dict[str, Any]]) -> None:
         """Look at the stages: new ones are new parts, the others may have moved."""
         counted: set[str] = set()  # stages that have a total, and those within them
-        tops = [stage for stage in stages if "parent" not in stage]
-        self.weighted = all("weight" in stage for stage in tops) or (len(tops) == 1 and tops[0]["name"] == LOOP)
+        tops = [stage for stage in stages if not stage.get("parent")]
+        self.weighted = all(stage.get("weight") is not None for stage in tops) or (len(tops) == 1 and tops[0]["name"] == LOOP)
         for stage in stages:
             inside = stage.get("parent") in counted
             if inside or stage.get("total"):
@@ -171,12 +171,12 @@ class Timeline:
             part.counts = part.counts or done > 0
             part.total = float(total) if total else None
             if part.total is not None:
-                fraction = 1.0 if "ended_at" in stage else min(1.0, done / part.total)
+                fraction = 1.0 if stage.get("ended_at") else min(1.0, done / part.total)
                 part.see(fraction, self._moment(stage, part) if fraction == 1.0 else self.at)
 
     def _moment(self, stage: Mapping[str, Any], part: Part) -> float:
         """When a stage was done: its end, if that was told."""
-        if "ended_at" not in stage:
+        if not stage.get("ended_at"):
             return self.at
         ended = datetime.fromisoformat(stage["ended_at"]).timestamp() - self.began
         return min(max(ended, part.moved), max(self.at, part.moved))

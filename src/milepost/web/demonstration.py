@@ -17,7 +17,8 @@ from typing import Any
 from fastapi import FastAPI
 
 from milepost.core.change import Change
-from milepost.core.encoding import from_json, moment, to_json
+from milepost.core.defaults import STALLED
+from milepost.core.encoding import from_json, to_json
 from milepost.core.job import Job, JobStatus
 from milepost.core.lifecycle import (
     plan_cancel,
@@ -37,12 +38,23 @@ from milepost.stores.ids import new_nonce, new_op
 from milepost.stores.memory import MemoryStore
 from milepost.stores.memory_state import system_micros
 from milepost.stores.protocol import Outcome, Select, Store, Write
+from milepost.tracking.digests import Digests
+from milepost.tracking.outlook import Outlook
 from milepost.web import auth
-from milepost.web.demonstration_cast import FILES, HOSTS, KINDS, PEOPLE, Kind, publish_kinds, traceback_of
+from milepost.web.demonstration_cast import (
+    FILES,
+    HOSTS,
+    KINDS,
+    PEOPLE,
+    SECOND,
+    Actor,
+    publish_kinds,
+    text_of,
+    traceback_of,
+)  # fmt: skip
 from milepost.web.routing import create_app
 from milepost.worker.published import WorkerEntry, write_worker
 
-SECOND = 1_000_000
 LEASE = 86_400 * SECOND
 LOOK_FOR_NEW = 0.5
 WORKERS_EVERY = 5.0
@@ -57,63 +69,6 @@ class Clock:
     def __call__(self) -> int:
         """Microseconds since 1970."""
         return system_micros() if self.at is None else self.at
-
-
-class Actor:
-    """A job of the play: how long it takes and how it ends."""
-
-    def __init__(self, job_id: str, kind: Kind, title: str, seconds: float, fate: str, chance: random.Random) -> None:
-        self.job_id, self.kind, self.title, self.seconds, self.fate = job_id, kind, title, seconds, fate
-        self.worker = f"{chance.choice(HOSTS)}"
-        self.total = chance.randrange(180, 900)
-        self.turn = chance.uniform(0.25, 0.85)
-        self.began = 0
-        self.offset = 0.0
-        self.token: str | None = None
-        self.told_stage = -1
-        self.stalled_at: int | None = None
-
-    def fraction(self, now: int) -> float:
-        """How far the job is, were it to go well."""
-        return min(1.0, self.offset + (now - self.began) / (self.seconds * SECOND))
-
-    def stage(self, fraction: float) -> tuple[int, float]:
-        """The stage at a fraction, and how far that stage is."""
-        below = 0.0
-        for number, (_, weight) in enumerate(self.kind.stages):
-            if fraction < below + weight or number == len(self.kind.stages) - 1:
-                return number, min(1.0, (fraction - below) / weight)
-            below += weight
-        return 0, 0.0
-
-    def report(self, now: int, fraction: float) -> dict[str, str]:
-        """What a run would say of itself."""
-        number, inner = self.stage(fraction)
-        stages: list[dict[str, Any]] = []
-        begins = self.began - int(self.offset * self.seconds * SECOND)
-        for at, (name, weight) in enumerate(self.kind.stages[: number + 1]):
-            ends = begins + int(weight * self.seconds * SECOND)
-            done = self.total if at < number else int(self.total * inner)
-            stages.append({
-                "name": name, "weight": weight, "done": float(done), "total": float(self.total), "unit": self.kind.unit,
-                "started_at": _text(max(begins, self.began)), "ended_at": _text(ends) if at < number else None,
-            })  # fmt: skip
-            begins = ends
-        left = (1.0 - fraction) * self.seconds
-        name = self.kind.stages[number][0]
-        said = {
-            "progress": repr(round(fraction, 6)),
-            "message": f"{name} · {int(self.total * inner)} of {self.total} {self.kind.unit}s",
-            "stages": to_json(stages, "stages"),
-        }
-        if fraction > 0.04:
-            early, late = now + int(left * 0.85 * SECOND), now + int(left * 1.2 * SECOND)
-            said["eta"] = to_json({"earliest": _text(early), "latest": _text(late)}, "eta")
-        return said
-
-
-def _text(micros: int) -> str:
-    return moment(micros).isoformat()
 
 
 def _id_of(micros: int, chance: random.Random) -> str:
@@ -136,6 +91,7 @@ class Demonstration:
         self._blocking: Store = MemoryStore(blocking=True, clock=self.clock)
         self.store: Store = self._blocking.twin(blocking=False)
         self.manager = AsyncJobManager(self.store)
+        self.digests = Digests(self._blocking)
         self.actors: dict[str, Actor] = {}
         self._agenda: list[tuple[int, int, Actor]] = []
         self._turns = 0
@@ -152,6 +108,8 @@ class Demonstration:
         births += sorted(now - int(self.chance.uniform(25, 240) * SECOND) for _ in range(self.running_wanted))
         # Those that are to run now were born lately and take long enough.
         for number, born in enumerate(births):
+            if number == count:
+                drive(self.digests.tend(at_once=True))  # what the past has taught
             alive = number >= count
             self.clock.at = born
             self._advance(born)
@@ -220,6 +178,8 @@ class Demonstration:
         elif actor.fate == "stalls" and fraction >= actor.turn:
             self._stall(actor, now)
         elif fraction >= 1.0:
+            if actor.outlook is not None:
+                actor.outlook.learn(now / SECOND)
             result = to_json({"chunks": actor.total, "entities": actor.total * 7, "index": "docs"}, "result")
             self._end(actor, plan_complete(new_op(), actor.token, result, actor.report(now, 1.0)))
         else:
@@ -231,13 +191,17 @@ class Demonstration:
             self.actors.pop(actor.job_id, None)
             return
         actor.token, actor.began = outcome.job.record["token"], now
-        actor.told_stage, actor.stalled_at = -1, None
+        actor.told_stage, actor.stands_still, actor.is_flagged = -1, False, False
+        actor.outlook = Outlook(actor, now / SECOND, self.digests, STALLED)
         if actor.offset > 0:
             self._log(actor, now, "info", f"resumed from the checkpoint at {int(actor.offset * 100)} %")
-        self._schedule(actor, now + int(self._pause(actor) * SECOND))
+        self._schedule(actor, self._next_turn(actor, now))
 
-    def _pause(self, actor: Actor) -> float:
-        return self.interval * self.chance.uniform(0.8, 1.2) if self._live else actor.seconds / self._past_steps
+    def _next_turn(self, actor: Actor, now: int) -> int:
+        """When an actor speaks again: now and then, and when its work is done."""
+        pause = self.interval * self.chance.uniform(0.8, 1.2) if self._live else actor.seconds / self._past_steps
+        ends = actor.began + int((1.0 - actor.offset) * actor.seconds * SECOND) + 1
+        return min(now + int(pause * SECOND), max(ends, now + 1))
 
     def _report(self, actor: Actor, now: int, fraction: float) -> None:
         number, _ = actor.stage(fraction)
@@ -253,22 +217,20 @@ class Demonstration:
             self._log(actor, now, *self.chance.choice(actor.kind.lines))
         outcome = self._write(actor.job_id, change)
         if outcome.accepted:
-            self._schedule(actor, now + int(self._pause(actor) * SECOND))
+            self._schedule(actor, self._next_turn(actor, now))
         else:
             self._told_to_stop(actor, now, outcome.job)
 
     def _stall(self, actor: Actor, now: int) -> None:
-        if actor.stalled_at is None:
-            actor.stalled_at = now
-            report = actor.report(now, actor.turn)
-            report.pop("eta", None)
+        report = actor.report(now, actor.turn)
+        if not actor.stands_still:
+            actor.stands_still = True
             self._log(actor, now, "warning", "the model server has not answered for 30 s; waiting")
             kept = to_json({"at": actor.turn}, "checkpoint")
             self._write(actor.job_id, plan_checkpoint(new_op(), actor.token or "", kept, report))
-            reason = f"No progress for 48 s in {actor.kind.stages[actor.stage(actor.turn)[0]][0]}"
-            self._write(
-                actor.job_id, plan_report(new_op(), actor.token or "", {**report, "stalled": reason}, "stalled")
-            )
+        elif report.get("stalled") and not actor.is_flagged:
+            actor.is_flagged = True
+            self._write(actor.job_id, plan_report(new_op(), actor.token or "", report, "stalled"))
         job = drive(self._blocking.get(actor.job_id))
         if job is not None and job.status is JobStatus.RUNNING and job.record.get("token") == actor.token:
             self._schedule(actor, now + SECOND)
@@ -290,7 +252,6 @@ class Demonstration:
 
     def _failing(self, actor: Actor, now: int, fraction: float) -> Change:
         report = actor.report(now, fraction)
-        report.pop("eta", None)
         name, message, trace = traceback_of(actor.kind, self.chance)
         stage = actor.kind.stages[actor.stage(fraction)[0]][0]
         failure = to_json(
@@ -299,7 +260,7 @@ class Demonstration:
                 "last_item": f"chunk-{int(actor.total * fraction)}", "host": actor.worker, "pid": 4711,
                 "last_log": [f"{stage.lower()} begins", "retrying the request (2 of 3)", message],
                 "peak_memory": self.chance.randrange(200, 1800) * 1_048_576, "versions": {"python": "3.11.2"},
-                "attempt": 1, "at": _text(now),
+                "attempt": 1, "at": text_of(now),
             },
             "failure",
         )  # fmt: skip
@@ -316,7 +277,7 @@ class Demonstration:
             self._told_to_stop(actor, now, job)
 
     def _log(self, actor: Actor, now: int, level: str, text: str) -> None:
-        lines = to_json({"lines": [{"at": _text(now), "level": level, "text": text}]}, "log")
+        lines = to_json({"lines": [{"at": text_of(now), "level": level, "text": text}]}, "log")
         self._write(actor.job_id, plan_log(new_op(), actor.token or "", lines))
 
     # --- the present ---
@@ -341,6 +302,7 @@ class Demonstration:
                 self._turn(heapq.heappop(self._agenda)[2], now)
             if loop.time() >= look_at:
                 look_at = loop.time() + LOOK_FOR_NEW
+                drive(self.digests.tend())
                 await self._take_up(now)
             await asyncio.sleep(0.02)
 
@@ -376,12 +338,13 @@ class Demonstration:
 
     async def _keep_workers(self) -> None:
         began = system_micros() / SECOND - 5400
+        slots = -(-self.running_wanted // len(HOSTS))
         while True:
             for number, host in enumerate(HOSTS):
                 mine = tuple(a.job_id for a in self.actors.values() if a.worker == host and a.token is not None)
                 types = tuple(kind.name for kind in KINDS)
                 seen = self.clock() / SECOND
-                entry = WorkerEntry(host, host, 4000 + number, began + number * 60, seen, types, mine[:100], 16)
+                entry = WorkerEntry(host, host, 4000 + number, began + number * 60, seen, types, mine[:100], slots)
                 await write_worker(self.store, entry, 4 * WORKERS_EVERY)
             await asyncio.sleep(WORKERS_EVERY)
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+from milepost.core.encoding import moment, to_json
 from milepost.stores.protocol import Shelf
+from milepost.tracking.outlook import Outlook
 from milepost.tracking.run import Run
 from milepost.worker.handlers import Handlers
 from milepost.worker.published import publish
 
+SECOND = 1_000_000
 FILES = (
     "transcript-88.txt", "crm-export.csv", "annual-report-2024.pdf", "handbook.md", "patent-US1123.pdf", "minutes.docx",
     "tickets-q3.csv", "research-notes.md", "contract-0417.pdf", "survey.html",
@@ -78,6 +81,68 @@ KINDS = (
         (("MemoryError", "cannot allocate 3.1 GiB", "pipeline/graph.py:58", "matrix = neighbours @ neighbours.T"),),
     ),
 )
+
+
+class Actor:
+    """A job of the play: how long it takes and how it ends."""
+
+    def __init__(self, job_id: str, kind: Kind, title: str, seconds: float, fate: str, chance: random.Random) -> None:
+        self.job_id, self.kind, self.title, self.seconds, self.fate = job_id, kind, title, seconds, fate
+        self.worker = f"{chance.choice(HOSTS)}"
+        self.total = chance.randrange(180, 900)
+        self.turn = chance.uniform(0.25, 0.85)
+        self.began = 0
+        self.offset = 0.0
+        self.token: str | None = None
+        self.told_stage = -1
+        self.stands_still = self.is_flagged = False
+        self.job_type, self.planned = kind.name, False
+        self.outlook: Outlook | None = None
+
+    @property
+    def resumed(self) -> bool:
+        """Whether it goes on from a checkpoint."""
+        return self.offset > 0
+
+    def fraction(self, now: int) -> float:
+        """How far the job is, were it to go well."""
+        return min(1.0, self.offset + (now - self.began) / (self.seconds * SECOND))
+
+    def stage(self, fraction: float) -> tuple[int, float]:
+        """The stage at a fraction, and how far that stage is."""
+        below = 0.0
+        for number, (_, weight) in enumerate(self.kind.stages):
+            if fraction < below + weight or number == len(self.kind.stages) - 1:
+                return number, min(1.0, (fraction - below) / weight)
+            below += weight
+        return 0, 0.0
+
+    def report(self, now: int, fraction: float) -> dict[str, str]:
+        """What a run would say of itself."""
+        number, inner = self.stage(fraction)
+        stages: list[dict[str, Any]] = []
+        begins = self.began - int(self.offset * self.seconds * SECOND)
+        for at, (name, weight) in enumerate(self.kind.stages[: number + 1]):
+            ends = begins + int(weight * self.seconds * SECOND)
+            done = self.total if at < number else int(self.total * inner)
+            stages.append({
+                "name": name, "weight": weight, "done": float(done), "total": float(self.total), "unit": self.kind.unit,
+                "started_at": text_of(max(begins, self.began)), "ended_at": text_of(ends) if at < number else None,
+            })  # fmt: skip
+            begins = ends
+        name = self.kind.stages[number][0]
+        said = {
+            "progress": repr(round(fraction, 6)),
+            "message": f"{name} · {int(self.total * inner)} of {self.total} {self.kind.unit}s",
+            "stages": to_json(stages, "stages"),
+        }
+        return said | (self.outlook.look(said, now / SECOND) if self.outlook is not None else {})
+
+
+def text_of(micros: int) -> str:
+    """A moment as a record's text."""
+    return moment(micros).isoformat()
+
 
 _TRACE = """Traceback (most recent call last):
   File "/usr/lib/python3.11/site-packages/milepost/worker/execution.py", line 212, in run
