@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import platform
@@ -14,6 +15,9 @@ from benchmarks.installing import install
 from benchmarks.sampling import Failed, NotInstalled, Sample
 from benchmarks.surveys import SURVEYS, Survey
 from benchmarks.works import WORKS, Result, Work
+
+PROGRAMS = {"documents": "documents", "dashboard": "dashboard", "eta": "eta.__main__"}
+"""What is measured by a program of its own, with its own options."""
 
 
 def measure(work: Work, peers: list[str], runs: int, failed: list[str], *, tiny: bool) -> Result:
@@ -58,10 +62,23 @@ def survey(asked: Survey, *, tiny: bool, record: bool) -> None:
 
 
 def main() -> None:
+    """Measure works and surveys, or let a program of its own do what it is for."""
+    if sys.argv[1:2] and sys.argv[1] in PROGRAMS:
+        importlib.import_module(f"benchmarks.{PROGRAMS[sys.argv[1]]}").main(sys.argv[2:])
+    else:
+        side_by_side()
+
+
+def side_by_side() -> None:
     """Measure what was asked for and print it; `--json FILE` keeps the figures, `--record` writes docs/benchmarks.md."""
     parser = argparse.ArgumentParser(prog="make bench ARGS=...", description=__doc__)
     known = [*WORKS, *SURVEYS]
-    parser.add_argument("works", nargs="*", help=f"of {', '.join(known)}; W1 to {list(WORKS)[-1]} when none is named")
+    parser.add_argument(
+        "works",
+        nargs="*",
+        help=f"of {', '.join(known)}; W1 to {list(WORKS)[-1]} when none is named; "
+        f"{', '.join(PROGRAMS)} take options of their own",
+    )
     parser.add_argument("--only", help="peers, separated by commas")
     parser.add_argument("--runs", type=int, default=3, help="samples of each peer (default 3)")
     parser.add_argument("--tiny", action="store_true", help="a size that only shows that everything still runs")

@@ -51,17 +51,15 @@ def free_port() -> int:
 
 
 @contextmanager
-def private_redis() -> Iterator[Server]:
-    """A Redis of our own on a free port of this machine, without persistence, on CPU 0."""
+def private_redis(*options: str) -> Iterator[Server]:
+    """A Redis of our own on a free port of this machine, without persistence, on CPU 0; `options` go to its command line."""
     binary = shutil.which("redis-server") or shutil.which("valkey-server")
     if binary is None:
         sys.exit("benchmarks: redis-server is not installed; `make test` installs it")
     port = free_port()
     folder = tempfile.mkdtemp(prefix="milepost-bench-")
-    server = subprocess.Popen(
-        [binary, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", folder],
-        stdout=subprocess.DEVNULL,
-    )
+    command = [binary, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", folder]
+    server = subprocess.Popen([*command, *options], stdout=subprocess.DEVNULL)
     try:
         pin(0, server.pid)
         _wait(port, server)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.installing import ROOT, pins
+from benchmarks.pages import put_section, table
 from benchmarks.sampling import Sample
 from benchmarks.surveys import SURVEYS, Table, figure
 from benchmarks.works import WORKS, Result
@@ -67,10 +68,10 @@ def write() -> None:
     for name in drawn:
         draw(results[name], NAMES, pictures / f"bench-{name}.svg")
     parts = [_overview(results), *(_section(result, kept[name], name in drawn) for name, result in results.items())]
-    _replace(DOCS / "benchmarks.md", "results", "\n\n".join(parts))
+    put_section("Side by side", "\n\n".join(parts))
     for name, survey in SURVEYS.items():
         if name in kept:
-            _replace(DOCS / survey.page, name, _survey(kept[name]))
+            put_section(survey.heading, _survey(kept[name]), DOCS / survey.page)
 
 
 def machine() -> dict[str, str]:
@@ -110,23 +111,7 @@ def _result(name: str, entry: dict[str, Any]) -> Result:
     return Result(WORKS[name], {peer: [Sample(**one) for one in them] for peer, them in entry["samples"].items()})
 
 
-def _replace(page: Path, name: str, text: str) -> None:
-    """Put text between the markers of a page."""
-    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-    old = page.read_text()
-    if begin not in old or end not in old:
-        raise SystemExit(f"benchmarks: {page.name} has no place for it: {begin} ... {end}")
-    head, tail = old.partition(begin)[0], old.partition(end)[2]
-    page.write_text(f"{head}{begin}\n\n{text}\n\n{end}{tail}")
-
-
 # ---- text
-
-
-def table(columns: list[str], rows: list[list[str]]) -> str:
-    """A table in Markdown."""
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def _overview(results: dict[str, Result]) -> str:

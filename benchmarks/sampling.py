@@ -46,9 +46,9 @@ def call(peer: str, work: str, size: int, *, redis: bool) -> Sample:
     if not redis:
         return Sample(_call(peer, work, 0, size)["figure"])
     with private_redis() as server:
-        before = _cpu(server.pid)
+        before = cpu_of(server.pid)
         done = _call(peer, work, server.port, size)
-        spent = _cpu(server.pid) - before
+        spent = cpu_of(server.pid) - before
     return Sample(done["figure"], {"client us/job": done["cpu"] / size * 1e6, "Redis us/job": spent / size * 1e6})
 
 
@@ -72,9 +72,9 @@ def _json(done: subprocess.CompletedProcess[str]) -> Any:
 def submit(peer: str, size: int, seconds: float, *, bulk: bool = False) -> Sample:
     """No-op jobs submitted while no worker runs, jobs/s."""
     with private_redis() as server:
-        before = _cpu(server.pid)
+        before = cpu_of(server.pid)
         done = _queue(peer, "bulk" if bulk else "submit", server.port, size, seconds)
-        spent = _cpu(server.pid) - before
+        spent = cpu_of(server.pid) - before
     return Sample(done["jobs"] / done["seconds"], {"Redis us/job": spent / done["jobs"] * 1e6})
 
 
@@ -83,16 +83,16 @@ def drain(peer: str, size: int, seconds: float, *, bulk: bool) -> Sample:
 
     The backlog is what could be submitted in the time, and the drain ends after that time too.
     """
-    with private_redis() as server, _fifo() as ticks:
+    with private_redis() as server, fifo() as ticks:
         jobs = _queue(peer, "bulk" if bulk else "submit", server.port, size, seconds)["jobs"]
         last = max(jobs - jobs % DRAIN_EVERY, 1) if jobs >= DRAIN_EVERY else 1
-        with _worker(peer, server.port, ticks, DRAIN_EVERY) as worker:
+        with worker_process(peer, _url(server.port), ticks, DRAIN_EVERY) as worker:
             begun, at = ticks.read(worker)
-            worker_cpu, redis_cpu = worker.cpu(), _cpu(server.pid)
+            worker_cpu, redis_cpu = worker.cpu(), cpu_of(server.pid)
             n, now = begun, at
             while n < last and (now - at) / 1e9 < seconds:
                 n, now = ticks.read(worker)
-            worker_cpu, redis_cpu = worker.cpu() - worker_cpu, _cpu(server.pid) - redis_cpu
+            worker_cpu, redis_cpu = worker.cpu() - worker_cpu, cpu_of(server.pid) - redis_cpu
     done = max(n - begun, 1)
     spent = (now - at) / 1e9 or 1.0
     return Sample(done / spent, {"worker us/job": worker_cpu / done * 1e6, "Redis us/job": redis_cpu / done * 1e6})
@@ -100,12 +100,12 @@ def drain(peer: str, size: int, seconds: float, *, bulk: bool) -> Sample:
 
 def pickup(peer: str, size: int) -> Sample:
     """From before the call to the job's first line in an idle worker, median in us."""
-    with private_redis() as server, _fifo() as ticks, _worker(peer, server.port, ticks, 1):
+    with private_redis() as server, fifo() as ticks, worker_process(peer, _url(server.port), ticks, 1):
         found = sorted(_queue(peer, "pickup", server.port, size, 0, ticks)["latencies"])
     return Sample(statistics.median(found) * 1e6, {"p99 us": found[int(len(found) * 0.99)] * 1e6})
 
 
-def _queue(peer: str, command: str, port: int, size: int, seconds: float, ticks: _Ticks | None = None) -> Any:
+def _queue(peer: str, command: str, port: int, size: int, seconds: float, ticks: Ticks | None = None) -> Any:
     line = [*_program(peer), command, _url(port), str(size), str(seconds)]
     environment = variables(peer) | ({"BENCH_TICKS": str(ticks.path)} if ticks else {})
     done = subprocess.run(
@@ -126,7 +126,7 @@ def _url(port: int) -> str:
     return f"redis://127.0.0.1:{port}/0"
 
 
-class _Ticks:
+class Ticks:
     """The FIFO that jobs write to: (count, time in ns) at each read."""
 
     def __init__(self, path: Path) -> None:
@@ -135,7 +135,7 @@ class _Ticks:
         self._fd = os.open(path, os.O_RDWR | os.O_NONBLOCK)
         self._text = b""
 
-    def read(self, worker: _Worker) -> tuple[int, int]:
+    def read(self, worker: WorkerProcess) -> tuple[int, int]:
         """The next tick. Raises Failed when the worker has ended or says nothing for a minute."""
         over = time.monotonic() + START_SECONDS
         while b"\n" not in self._text:
@@ -152,9 +152,10 @@ class _Ticks:
 
 
 @contextmanager
-def _fifo() -> Iterator[_Ticks]:
+def fifo() -> Iterator[Ticks]:
+    """A new FIFO for ticks."""
     with tempfile.TemporaryDirectory(prefix="milepost-bench-") as place:
-        ticks = _Ticks(Path(place) / "ticks")
+        ticks = Ticks(Path(place) / "ticks")
         try:
             yield ticks
         finally:
@@ -162,14 +163,14 @@ def _fifo() -> Iterator[_Ticks]:
 
 
 @dataclass
-class _Worker:
+class WorkerProcess:
     """A worker process of a peer and what it has printed."""
 
     process: subprocess.Popen[bytes]
     log: IO[bytes]
 
     def cpu(self) -> float:
-        return _cpu(self.process.pid)
+        return cpu_of(self.process.pid)
 
     def output(self) -> str:
         self.log.seek(0)
@@ -177,22 +178,23 @@ class _Worker:
 
 
 @contextmanager
-def _worker(peer: str, port: int, ticks: _Ticks, every: int) -> Iterator[_Worker]:
-    environment = variables(peer) | {"BENCH_TICKS": str(ticks.path), "BENCH_EVERY": str(every)}
-    command = [*_program(peer), "work", _url(port)]
+def worker_process(peer: str, url: str, ticks: Ticks, every: int, **more: str) -> Iterator[WorkerProcess]:
+    """One worker process of a peer, killed at the end; `more` are variables of its environment."""
+    environment = variables(peer) | {"BENCH_TICKS": str(ticks.path), "BENCH_EVERY": str(every)} | more
+    command = [*_program(peer), "work", url]
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
             command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
         )
         try:
-            yield _Worker(process, log)
+            yield WorkerProcess(process, log)
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
 
-def _cpu(pid: int) -> float:
+def cpu_of(pid: int) -> float:
     """Seconds of CPU of a process and its children, user and system."""
     found = 0.0
     for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:

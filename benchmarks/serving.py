@@ -97,13 +97,13 @@ def _ask(clients: list[socket.socket], request: bytes, length: int) -> tuple[int
         count, begin = 0, time.perf_counter()
         while time.perf_counter() < begin + WINDOW:
             for key, _ in selector.select(1.0):
-                client = key.fileobj
-                assert isinstance(client, socket.socket)
-                left[client] -= len(client.recv(65536))
-                if left[client] <= 0:
+                ready = key.fileobj
+                assert isinstance(ready, socket.socket)
+                left[ready] -= len(ready.recv(65536))
+                if left[ready] <= 0:
                     count += 1
-                    left[client] = length
-                    client.sendall(request)
+                    left[ready] = length
+                    ready.sendall(request)
         spent = time.perf_counter() - begin
         for client in clients:  # the answers that are still on their way
             while left[client] > 0:

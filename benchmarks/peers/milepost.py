@@ -128,11 +128,11 @@ def w6(environment: Environment) -> float:
     return (used_memory(environment.port) - before) / environment.size
 
 
-def application(url: str) -> Any:
+def application(url: str, options: Any = None) -> Any:
     """The application and its job."""
     from milepost import Jobs, Run
 
-    jobs = Jobs(url)
+    jobs = Jobs(url, options=options)
 
     @jobs.job("noop")
     async def noop(run: Run) -> int:

@@ -26,11 +26,12 @@ class Table:
 
 @dataclass(frozen=True)
 class Survey:
-    """One survey: what it shows, the page that has its table, and its size."""
+    """One survey: what it shows, the page and the heading of its table, and its size."""
 
     name: str
     title: str
     page: str
+    heading: str
     size: int
     tiny: int
 
@@ -45,15 +46,30 @@ class Survey:
 SURVEYS = {
     survey.name: survey
     for survey in (
-        Survey("weight", "start-up, imports, sizes, dependencies", "benchmarks.md", 9, 1),
+        Survey("weight", "start-up, imports, sizes, dependencies", "benchmarks.md", "Start-up and weight", 9, 1),
         Survey(
             "scale",
             "the cost of each verb against the number of jobs, in Redis and SQLite",
             "scale.md",
+            "Cost of each verb against the number of jobs",
             1_000_000,
             2_000,
         ),
-        Survey("running", "running jobs in one process that report at full speed", "scale.md", 1_000, 10),
-        Survey("cluster", "namespaces over one, two and three Redis nodes", "scale.md", 12_000, 200),
+        Survey(
+            "running",
+            "running jobs in one process that report at full speed",
+            "scale.md",
+            "Many running jobs in one process",
+            1_000,
+            10,
+        ),
+        Survey(
+            "cluster",
+            "namespaces over one, two and three Redis nodes",
+            "scale.md",
+            "Namespaces over the nodes of a Cluster",
+            30_000,
+            600,
+        ),
     )
 }

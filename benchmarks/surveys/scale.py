@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -66,6 +67,7 @@ def _costs(url: str, sizes: list[int]) -> dict[tuple[str, str], list[float]]:
     for size in sizes:
         fill(jobs.store, there, size)
         there = size
+        print(f"  {jobs.store.url.partition(':')[0]}: {size:,} jobs", file=sys.stderr, flush=True)
         for verb, cost in _verbs(jobs, noop, size).items():
             costs.setdefault(verb, []).append(cost)
     jobs.close()

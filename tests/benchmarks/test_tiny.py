@@ -1,5 +1,6 @@
 """Every work and survey at a tiny size, by milepost and by the peers that need no environment of their own: kept working,
-never timed. A queue peer in its own environment is a slow test."""
+never timed. A queue peer in its own environment is a slow test,
+and so are the surveys that start many processes."""
 
 import json
 import subprocess
@@ -32,10 +33,13 @@ def test_a_work_runs(name: str, tmp_path: Path) -> None:
     assert all(figure > 0 for values in figures.values() for figure in values)
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.service("redis-server")
-@pytest.mark.parametrize("name", SURVEYS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name == "weight" else pytest.mark.slow) for name in SURVEYS]
+)
 def test_a_survey_runs(name: str) -> None:
-    done = bench(name, "--tiny")
+    done = bench(name, "--tiny", timeout=280)
     assert done.returncode == 0, done.stderr
     assert f"{name}  {SURVEYS[name].title}" in done.stdout
 
