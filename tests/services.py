@@ -45,6 +45,7 @@ class Service:
 SERVICES: Mapping[str, Service] = {
     "redis-server": Service(("redis-server",), ("redis-server",)),
     "chromium": Service(("chromium",), ("chromium", "chromium-browser", "google-chrome")),
+    "faketime": Service(("faketime",), ("faketime",)),
     "valkey-server": Service(("valkey-server",), ("valkey-server",), slow=True),
     "redis-sentinel": Service(("redis-sentinel",), ("redis-sentinel",), slow=True),
     "postgresql": Service(
@@ -322,6 +323,31 @@ class RedisServer:
             certificate.private_key_pem.write_to_path(self.directory / f"{name}.key")
             for part in certificate.cert_chain_pems:
                 part.write_to_path(self.directory / f"{name}.pem", append=True)
+
+
+class FakeClock:
+    """A wall clock of processes that are started with its `environment`; `jump` moves it while they run. Needs faketime.
+
+    Their monotonic clock goes on as it is, as that of a machine whose time is set. Redis does not start with it.
+    """
+
+    def __init__(self, file: Path) -> None:
+        need("faketime")
+        self._file = file
+        self.jump("+0")
+        library = next(Path("/usr/lib").rglob("libfaketimeMT.so.1"))
+        self.environment = {
+            "LD_PRELOAD": str(library),
+            "FAKETIME_TIMESTAMP_FILE": str(file),
+            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        }
+
+    def jump(self, offset: str) -> None:
+        """Set how far it is from the true one: "+1h", "-3600", "+0"."""
+        fresh = self._file.with_suffix(".new")
+        fresh.write_text(f"{offset}\n", encoding="utf-8")
+        fresh.replace(self._file)
 
 
 def _userinfo(user: str | None, password: str | None) -> str:

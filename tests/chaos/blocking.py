@@ -1,12 +1,15 @@
-"""An application with one handler, which blocks the event loop that it runs in, again and again, as it should not."""
+"""An application whose handlers block what they run in, as they should not: the event loop, or the whole interpreter."""
 
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import os
 import time
+from pathlib import Path
 
 from milepost import Jobs, Run
-from tests.worker.application import note
+from tests.worker.application import lines, note
 
 jobs = Jobs()
 
@@ -19,3 +22,26 @@ async def blocks(run: Run, seconds: float, each: float) -> None:
     while time.monotonic() < until:
         time.sleep(each)  # noqa: ASYNC251 - that is what it is for
         await asyncio.sleep(0)
+
+
+def grip(seconds: int) -> None:
+    """Hold the GIL in C code, the first time that this is called in the test."""
+    first = not any(line.startswith("grips") for line in lines(Path(os.environ["WORKER_LOG"])))
+    note(f"grips {os.getpid()}")
+    if first:
+        ctypes.PyDLL(None).sleep(seconds)
+        note(f"let go {os.getpid()}")
+
+
+@jobs.job("grips")
+def grips(run: Run, seconds: int) -> str:
+    """Hold the GIL of the worker."""
+    grip(seconds)
+    return f"attempt {run.attempt} in {os.getpid()}"
+
+
+@jobs.job("grips-apart", isolation="process")
+def grips_apart(run: Run, seconds: int) -> str:
+    """Hold the GIL of a child process."""
+    grip(seconds)
+    return f"attempt {run.attempt} in {os.getpid()}"

@@ -16,7 +16,10 @@ CHUNK = 65536
 
 
 class Proxy:
-    """`lose(n)` drops the next n replies and cuts their connections; `delay` holds every reply for so many seconds."""
+    """`lose(n)` drops the next n replies and cuts their connections; `delay` holds every reply for so many seconds.
+
+    `hang` leaves those connected that are, and carries nothing for them any more, as a router does that has forgotten them.
+    """
 
     def __init__(self, port: int) -> None:
         self._target = port
@@ -25,6 +28,7 @@ class Proxy:
         self._tasks: set[asyncio.Task[None]] = set()
         self._to_lose = 0
         self._hold: tuple[float, int] = (0.0, 0)
+        self._hung: set[asyncio.Task[None]] = set()
         self.lost = 0
         self.delayed = 0
         self.port = 0
@@ -47,6 +51,10 @@ class Proxy:
     def delay(self, seconds: float, count: int = 1) -> None:
         """Hold the next replies for so long."""
         self._loop.call_soon_threadsafe(self._set_hold, seconds, count)
+
+    def hang(self) -> None:
+        """Carry nothing more for the connections that there are; new ones are served."""
+        self._loop.call_soon_threadsafe(lambda: self._hung.update(self._tasks))
 
     def _set_lose(self, count: int) -> None:
         self._to_lose += count
@@ -78,9 +86,12 @@ class Proxy:
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._target)
         asked = [False]
+        me = asyncio.current_task()
 
         async def requests() -> None:
             while data := await reader.read(CHUNK):
+                if me in self._hung:
+                    continue
                 asked[0] = asked[0] or CALL in data
                 server_writer.write(data)
                 await server_writer.drain()
@@ -88,6 +99,8 @@ class Proxy:
         async def replies() -> None:
             while data := await server_reader.read(CHUNK):
                 called, asked[0] = asked[0], False
+                if me in self._hung:
+                    continue
                 if called and self._to_lose > 0:
                     self._to_lose -= 1
                     self.lost += 1

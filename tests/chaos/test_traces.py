@@ -17,6 +17,7 @@ from tests.services import RedisServer
 from tests.waiting import PATIENCE, freeze, until
 from tests.worker.application import lines
 from tests.worker.conftest import Workers
+from tests.worker.telling import kinds, starts
 
 
 def noted(workers: Workers, word: str, count: int = 1) -> list[str]:
@@ -82,7 +83,7 @@ def test_a_cancelled_run_that_was_frozen_past_its_lease_confirms_late_and_change
     until(lambda: (receipt := get(jobs, job).receipt) is not None and receipt.confirmed)
     done = get(jobs, job)
     assert (done.status, done.result) == ("cancelled", None)
-    assert [event.kind for event in jobs.events(job.job_id) if event.kind in ("running", "completed")] == ["running"]
+    assert [kind for kind in kinds(jobs, job) if kind in ("running", "completed")] == ["running"]
 
 
 def test_a_thread_that_never_looks_is_cancelled_and_retried_only_after_its_lease(workers: Workers, jobs: Jobs) -> None:
@@ -173,5 +174,5 @@ def test_a_run_of_120_leases_with_a_blocked_event_loop_is_never_run_twice(
     job = jobs.enqueue("blocks", {"seconds": leases * lease, "each": 3 * lease}, max_attempts=1)
     done = jobs.wait(job.job_id, 500)
     assert (done.status, done.attempt, done.crashes) == ("completed", 1, 0)
-    assert len([event for event in jobs.events(job.job_id) if event.kind == "running"]) == 1
+    assert starts(jobs, job) == 1
     assert len(noted(workers, "blocks")) == 1

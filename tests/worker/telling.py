@@ -17,8 +17,19 @@ def ended(jobs: Jobs, job: Job) -> Job:
 
 
 def kinds(jobs: Jobs, job: Job) -> list[str]:
-    """The kinds of a job's kept events."""
-    return [event.kind for event in jobs.events(job.job_id)]
+    """The kinds of a job's kept events, without the starts that were given back before they began, as on a busy machine."""
+    found: list[str] = []
+    for event in jobs.events(job.job_id):
+        if event.kind == "released" and found[-1:] == ["running"]:
+            found.pop()
+        else:
+            found.append(event.kind)
+    return found
+
+
+def starts(jobs: Jobs, job: Job) -> int:
+    """How often the code of a job was started."""
+    return kinds(jobs, job).count("running")
 
 
 class Signals:

@@ -14,6 +14,7 @@ from milepost import Job, Jobs
 from tests.waiting import PATIENCE, freeze, until
 from tests.worker.application import lines
 from tests.worker.conftest import Workers
+from tests.worker.telling import starts
 
 
 def noted(workers: Workers, word: str, count: int = 1) -> list[str]:
@@ -148,8 +149,7 @@ def test_a_frozen_worker_loses_its_job_and_can_change_nothing_afterwards(workers
     zombie.send_signal(signal.SIGCONT)
     done = jobs.wait(job.job_id, PATIENCE)
     assert (done.status, done.result, done.crashes) == ("completed", 160, 1)
-    running = [event for event in jobs.events(job.job_id) if event.kind == "running"]
-    assert len(running) == 2
+    assert starts(jobs, job) == 2
     zombie.send_signal(signal.SIGTERM)
     assert zombie.wait(PATIENCE) == 0
 

@@ -1,0 +1,202 @@
+"""Faults of the machine and of the store, one test each: clocks that jump, a GIL that is held, a store that forgets, is
+slow, or has hung up and does not say so.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from milepost import Jobs
+from milepost.stores.driving import drive
+from tests.chaos.conftest import MakeWorkers, start_app
+from tests.chaos.proxy import Proxy
+from tests.services import FakeClock, RedisServer
+from tests.waiting import PATIENCE, until
+from tests.worker.application import lines
+from tests.worker.conftest import Workers
+from tests.worker.telling import starts
+
+Start = Callable[..., RedisServer]
+
+
+def noted(workers: Workers, word: str, count: int = 1) -> list[str]:
+    """Wait for so many lines of handlers that begin with a word."""
+
+    def found() -> list[str]:
+        return [line for line in lines(workers.log) if line.startswith(word)]
+
+    until(lambda: len(found()) >= count)
+    return found()
+
+
+@pytest.fixture
+def jobs(workers: Workers) -> Iterator[Jobs]:
+    """The workers' store, seen from here."""
+    with closing(workers.jobs()) as jobs:
+        yield jobs
+
+
+# --- the interpreter --------------------------------------------------------------------------------------------------
+
+
+def test_a_child_that_holds_the_gil_keeps_its_lease_because_its_parent_renews_it(workers: Workers, jobs: Jobs) -> None:
+    start_app(workers, "tests.chaos.blocking")
+    start_app(workers, "tests.chaos.blocking")
+    job = jobs.enqueue("grips-apart", {"seconds": math.ceil(3 * workers.lease)}, max_attempts=1)
+    done = jobs.wait(job.job_id, PATIENCE)
+    assert (done.status, done.attempt, done.crashes) == ("completed", 1, 0)
+    assert starts(jobs, job) == 1
+
+
+def test_a_worker_whose_gil_is_held_loses_its_lease_and_can_change_nothing_afterwards(
+    workers: Workers, jobs: Jobs
+) -> None:
+    first = start_app(workers, "tests.chaos.blocking")
+    job = jobs.enqueue("grips", {"seconds": math.ceil(6 * workers.lease)})
+    noted(workers, "grips")
+    second = start_app(workers, "tests.chaos.blocking")
+    done = jobs.wait(job.job_id, PATIENCE)
+    assert (done.status, done.result, done.crashes) == ("completed", f"attempt 1 in {second.pid}", 1)
+    noted(workers, "let go")
+    first.terminate()
+    assert first.wait(PATIENCE) == 0  # by then it has sent whatever it had to say
+    after = jobs.get_job(job.job_id)
+    assert after is not None
+    assert (after.version, after.result) == (done.version, done.result)
+    assert starts(jobs, job) == 2
+
+
+# --- clocks -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.service("faketime")
+@pytest.mark.parametrize("offset", ["+1h", "-1h"])
+def test_a_worker_whose_clock_is_wrong_starts_jobs_when_the_store_says(
+    offset: str, start_redis: Start, make_workers: MakeWorkers, tmp_path: Path
+) -> None:
+    server = start_redis()
+    workers = make_workers(server.url)
+    clock = FakeClock(tmp_path / "clock")
+    clock.jump(offset)
+    with closing(workers.jobs()) as jobs, server.client() as client:
+        workers.start(**clock.environment)
+        first = jobs.enqueue("noted")
+        assert jobs.wait(first.job_id, PATIENCE).status == "completed"
+        due = datetime.now(UTC) + timedelta(seconds=3)
+        later = jobs.enqueue("noted", not_before=due)
+        client.config_resetstat()
+        time.sleep(2.0)
+        asked = client.info("commandstats").get("cmdstat_evalsha", {}).get("calls", 0)
+        assert asked < 100, "it asks again and again for a job that is not due"
+        done = jobs.wait(later.job_id, PATIENCE)
+        assert done.status == "completed"
+        assert done.started_at is not None
+        assert done.started_at >= due
+        long = jobs.enqueue("steps", {"count": 60, "pause": workers.lease / 20})
+        done = jobs.wait(long.job_id, PATIENCE)
+        assert (done.status, done.result, done.attempt, done.crashes, starts(jobs, long)) == ("completed", 60, 1, 0, 1)
+
+
+@pytest.mark.service("faketime")
+@pytest.mark.parametrize("offset", ["+1h", "-1h"])
+def test_a_clock_that_is_set_takes_no_job_from_a_worker_that_lives(
+    offset: str, sqlite_url: str, make_workers: MakeWorkers, tmp_path: Path
+) -> None:
+    """The clock of a SQLite store is that of its machine, here of the two workers."""
+    clock = FakeClock(tmp_path / "clock")
+    workers = make_workers(sqlite_url)
+    with closing(workers.jobs()) as jobs:
+        workers.start(**clock.environment)
+        workers.start(**clock.environment)
+        made = [jobs.enqueue("steps", {"count": 60, "pause": workers.lease / 20}) for _ in range(4)]
+        noted(workers, "began at 0", 4)
+        noted(workers, "step 5")
+        before = drive(jobs.store.now())
+        clock.jump(offset)
+        if offset == "+1h":
+            until(lambda: drive(jobs.store.now()) > before + 3_000_000_000)
+        for job in made:
+            done = jobs.wait(job.job_id, PATIENCE)
+            assert (done.status, done.result, done.crashes, starts(jobs, job)) == ("completed", 60, 0, 1)
+            assert done.completed_at is not None
+            assert done.created_at is not None
+            assert done.completed_at > done.created_at
+        after = jobs.enqueue("noted")
+        assert jobs.wait(after.job_id, PATIENCE).status == "completed"
+
+
+# --- a store that forgets, is slow, or has hung up --------------------------------------------------------------------
+
+
+@pytest.mark.service("redis-server")
+@pytest.mark.parametrize("how", ["FLUSHALL", "killed without persistence"])
+def test_a_store_that_has_forgotten_everything_stops_what_runs_and_goes_on(
+    how: str, start_redis: Start, make_workers: MakeWorkers
+) -> None:
+    server = start_redis()
+    workers = make_workers(server.url)
+    with closing(workers.jobs()) as jobs:
+        worker = workers.start()
+        awaiting = jobs.enqueue("waits")
+        stepping = jobs.enqueue("steps", {"count": 5000})
+        noted(workers, "waits")
+        noted(workers, "step 3")
+        if how == "FLUSHALL":
+            with server.client() as client:
+                client.flushall()
+        else:
+            server.kill()
+            server.start()
+        noted(workers, "waits ended")
+        told = len(lines(workers.log))
+        until(lambda: jobs.get_job(awaiting.job_id) is None and jobs.get_job(stepping.job_id) is None)
+        assert jobs.list_jobs() == []
+        again = jobs.enqueue("noted", {"text": "again"})
+        assert jobs.wait(again.job_id, PATIENCE).status == "completed"
+        assert [job.job_id for job in jobs.list_jobs()] == [again.job_id], "a run that was forgotten writes nothing"
+        assert worker.poll() is None
+        assert len(lines(workers.log)) < told + 1000, "the lost run went on to its end"
+
+
+@pytest.mark.service("redis-server")
+def test_a_slow_store_costs_time_and_no_run(start_redis: Start, make_workers: MakeWorkers) -> None:
+    server = start_redis(appendonly="everysec")
+    with Proxy(server.port) as proxy:
+        workers = make_workers(f"redis://127.0.0.1:{proxy.port}/0")
+        with closing(Jobs(server.url, options=workers.jobs().settings)) as direct:
+            workers.start()
+            job = direct.enqueue("steps", {"count": 30})
+            noted(workers, "step 2")
+            proxy.delay(0.2 * workers.lease, 40)
+            done = direct.wait(job.job_id, PATIENCE)
+            assert (done.status, done.result, done.attempt, done.crashes) == ("completed", 30, 1, 0)
+            assert starts(direct, job) == 1
+            assert proxy.delayed == 40
+
+
+@pytest.mark.service("redis-server")
+def test_connections_that_hang_without_a_word_are_given_up_and_nothing_is_done_twice(
+    start_redis: Start, make_workers: MakeWorkers
+) -> None:
+    server = start_redis()
+    with Proxy(server.port) as proxy:
+        workers = make_workers(f"redis://127.0.0.1:{proxy.port}/0")
+        workers.environment["MILEPOST_LEASE"] = "60"
+        with closing(Jobs(server.url, options=workers.jobs().settings)) as direct:
+            workers.start()
+            job = direct.enqueue("steps", {"count": 40, "pause": 0.02})
+            noted(workers, "step 5")
+            proxy.hang()
+            after = direct.enqueue("noted")
+            for one, result in ((job, 40), (after, None)):
+                done = direct.wait(one.job_id, PATIENCE)
+                assert (done.status, done.attempt, done.crashes, starts(direct, one)) == ("completed", 1, 0, 1)
+                assert result in (None, done.result)
+            assert [line for line in lines(workers.log) if line.startswith("step")] == [f"step {n}" for n in range(40)]
