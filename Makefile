@@ -40,8 +40,7 @@ types: $(VENV)/.dev  ## mypy --strict
 bench: benchmarks/__main__.py $(VENV)/.bench  ## the measurements, side by side with their peers
 	$(PY) -m benchmarks $(ARGS)
 
-# Without the file that each of these runs, make says so and stops.
-docs: scripts/docs.py $(VENV)/.dev
+docs: $(VENV)/.docs  ## build the documentation into build/site, any warning being an error; ARGS=--serve shows it
 	$(PY) scripts/docs.py $(ARGS)
 
 soak: scripts/soak.py $(VENV)/.dev
@@ -69,7 +68,7 @@ $(VENV)/.made: scripts/venv.sh
 	@sh scripts/venv.sh $(VENV)
 	@echo "$(CURDIR)" > $@
 
-$(VENV)/.demo $(VENV)/.dev $(VENV)/.bench: $(VENV)/.%: requirements/%.txt pyproject.toml $(VENV)/.made
+$(VENV)/.demo $(VENV)/.dev $(VENV)/.bench $(VENV)/.docs: $(VENV)/.%: requirements/%.txt pyproject.toml $(VENV)/.made
 	@echo "Installing requirements/$*.txt into $(VENV) (once; a few minutes on a slow line)"
 	@$(PIP) --require-hashes -r requirements/$*.txt
 	@$(PIP) --no-deps --no-build-isolation --editable .
@@ -84,6 +83,7 @@ locks: $(BIN)/uv  ## renew requirements/*.txt after a change of pyproject.toml; 
 	$(LOCK) --extra dev --output-file requirements/dev.txt
 	$(LOCK) --extra all --extra entities --constraint requirements/dev.txt --output-file requirements/demo.txt
 	$(LOCK) --extra all --extra rq requirements/bench.in --constraint requirements/dev.txt --output-file requirements/bench.txt
+	$(LOCK) --extra docs --constraint requirements/dev.txt --output-file requirements/docs.txt
 
 $(BIN)/uv: $(VENV)/.made
 	@$(PIP) uv

@@ -15,6 +15,7 @@ from enum import StrEnum
 from typing import Any
 
 from milepost.core.encoding import from_json, labels_dict, moment
+from milepost.core.html import bar
 from milepost.core.packing import unpack_record
 
 
@@ -233,6 +234,11 @@ class Job(Stored):
     def to_json(self) -> bytes:
         """`to_dict()` as UTF-8 JSON."""
         return json.dumps(self.to_dict(), ensure_ascii=False, separators=(",", ":")).encode()
+
+    def _repr_html_(self) -> str:
+        """The job as notebooks show it."""
+        text = self.error or self.message or ""
+        return bar(self.job_id, self.job_type, self.status, self.progress, text, self.stages)
 
 
 def _jsonable(value: Any) -> Any:

@@ -16,6 +16,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from milepost.core.encoding import CHECKPOINT_BYTES, cut, from_json, moment, one_line, printable, safe_str, to_json
 from milepost.core.errors import JobCancelled, Stop
+from milepost.core.html import bar
 from milepost.core.job import Job, Stage
 from milepost.tracking.each import Each, Key, key_function
 from milepost.tracking.failures import masked, shown
@@ -362,6 +363,15 @@ class Run:
     def _leave(self, stage: LiveStage) -> None:
         if stage in self._open:
             del self._open[self._open.index(stage) :]
+
+    def _repr_html_(self) -> str:
+        status = "ended" if self.captures is None else "stopping" if self.stops else "running"
+        return bar(self.job_id, self.job_type, status, self.fraction, shown(self.message, self), self.stages)
+
+    def _ipython_display_(self) -> None:
+        from milepost.notebook import show_run
+
+        show_run(self)
 
     def __repr__(self) -> str:
         return f"<Run {self.job_type} {self.job_id} attempt {self.attempt} {self.fraction:.0%}>"
