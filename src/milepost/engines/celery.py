@@ -8,23 +8,45 @@ again while it runs; a tracked task keeps its own settings, and the lease lets t
 from __future__ import annotations
 
 import logging
+import signal
 import threading
+import traceback
 from collections.abc import Callable
-from datetime import timedelta
-from typing import Any, NamedTuple
+from datetime import UTC, datetime, timedelta
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeVar, overload
+from weakref import WeakKeyDictionary
 
-from milepost.core.encoding import seconds
-from milepost.core.errors import JobCancelled, JobReleased, JobTimedOut, LeaseLost, MissingExtra, StoreError
+from milepost.app import AsyncJobs, Jobs
+from milepost.core.encoding import ERROR_BYTES, RESULT_BYTES, job_id_text, job_type_text, one_line, seconds, to_json
+from milepost.core.errors import (
+    InvalidInput,
+    JobCancelled,
+    JobReleased,
+    JobTimedOut,
+    LeaseLost,
+    MissingExtra,
+    Refused,
+    StoreError,
+)
 from milepost.core.job import Job, JobStatus
+from milepost.core.lifecycle import plan_create, plan_handed
 from milepost.engines.watching import dropped
-from milepost.worker.delivery import NotDelivered, deliver
+from milepost.manager.requests import submit_fields
+from milepost.stores.driving import drive
+from milepost.stores.ids import new_op
+from milepost.stores.protocol import Write
+from milepost.tracking.run import Run
+from milepost.worker.delivery import Delivery, EngineRetry, NotDelivered, current_run, deliver
 from milepost.worker.engine import LOST_AFTER, EngineApp, EngineUnavailable, Handing
 
 try:
     import celery
     from billiard import current_process
     from celery import signals
-    from celery.exceptions import Ignore
+    from celery.exceptions import Ignore, Reject, WorkerShutdown, WorkerTerminate
+    from celery.exceptions import Retry as CeleryRetry
     from kombu.exceptions import OperationalError
 except ImportError as missing:
     raise MissingExtra("celery", "milepost.engines.celery") from missing
@@ -62,10 +84,8 @@ class CeleryEngine:
         self.lost_after = seconds(lost_after, "lost_after")
         self.app = app
         self._route = {} if queue is None else {"queue": queue}
-        self.tracked: dict[str, Callable[[Job], None]] = {}
-        """Tasks under `@tracked`, by job type: how each sends its own message."""
-        self.tracked_ids: dict[str, Callable[[str], str]] = {}
-        """The same, by task name: the job of a task id."""
+        self.tracked: dict[str, Tracked] = {}
+        """The tasks under `@tracked`, by job type."""
 
     def serve(self, app: EngineApp, handing: Handing) -> None:
         """Make the task, and listen to the workers of this process."""
@@ -83,23 +103,30 @@ class CeleryEngine:
 
     def hand_over(self, job: Job) -> None:
         """Send the message. Raises EngineUnavailable."""
-        send = self.tracked.get(job.job_type)
+        task = self.tracked.get(job.job_type)
         try:
-            if send is not None:
-                send(job)
+            if task is not None:
+                task.send(job)
             else:
                 arguments = (job.job_id, job.job_type)
                 self.app.send_task(RUN_TASK, arguments, ignore_result=True, retry=False, **self._route)
         except (OperationalError, OSError) as error:
             raise EngineUnavailable(str(error)) from error
 
-    def stop(self, message: Message, *, hard: bool) -> bool:
+    def stop(self, message: Message, *, hard: bool) -> str | None:
         """Revoke with terminate: SIGTERM, then SIGKILL, to the child process of the worker; other pools have no means."""
         if not message.in_child:
-            return False
-        number = "SIGKILL" if hard else "SIGTERM"
-        self.app.control.revoke(message.task_id, terminate=True, signal=number, destination=[message.hostname])
-        return True
+            return None
+        number = signal.SIGKILL if hard else signal.SIGTERM
+        self.app.control.revoke(message.task_id, terminate=True, signal=number.name, destination=[message.hostname])
+        return _how(number)
+
+    def is_exit(self, error: BaseException) -> bool:
+        """A worker that ends raises it, as does the signal that ends a child; code may raise SystemExit too."""
+        if isinstance(error, WorkerShutdown | WorkerTerminate):
+            return True
+        frames = traceback.extract_tb(error.__traceback__)
+        return isinstance(error, SystemExit) and bool(frames) and "billiard" in Path(frames[-1].filename).parts
 
     # --- in a worker ---
 
@@ -136,17 +163,20 @@ class CeleryEngine:
         self, request: Any, terminated: bool = False, signum: Any = None, expired: bool = False, **_: Any
     ) -> None:
         """A worker has dropped a task, or killed what ran it: because we asked, or somebody who asked Celery."""
-        name = request.task
-        if name == RUN_TASK:
+        if request.task == RUN_TASK:
             job_id = request.args[0]
-        elif name in self.tracked_ids:
-            job_id = self.tracked_ids[name](request.id)
+        elif any(request.task == known.task.name for known in self.tracked.values()):
+            job_id = job_id_of(request)
         else:
             return
-        how = f"terminated (Celery revoke, {getattr(signum, 'name', signum)})" if terminated else None
+        how = _how(signal.Signals(int(signum))) if terminated else None
         why = "expired in Celery" if expired else "revoked in Celery"
         store = self.jobs.store.twin(blocking=True)
         threading.Thread(target=dropped, args=(store, job_id, self.name, why, how), daemon=True).start()
+
+
+def _how(number: signal.Signals) -> str:
+    return f"terminated (Celery revoke, {number.name})"
 
 
 def _show_revoked(task: Any) -> None:
@@ -155,4 +185,174 @@ def _show_revoked(task: Any) -> None:
         task.backend.mark_as_revoked(task.request.id, "cancelled", request=task.request)
 
 
-__all__ = ["CeleryEngine"]
+# --- tasks that exist already ---
+
+HEADER = "milepost"
+"""The header of a message that names its job."""
+ATTEMPTS = 1000
+"""The budget in the record of a tracked task: Celery decides when it has failed for good."""
+
+T = TypeVar("T")
+
+
+@overload
+def tracked(task: T) -> T: ...
+
+
+@overload
+def tracked(
+    *,
+    jobs: Jobs | AsyncJobs | None = None,
+    job_type: str | None = None,
+    on_lost: Literal["retry", "fail"] | None = None,
+) -> Callable[[T], T]: ...
+
+
+def tracked(
+    task: Any = None,
+    *,
+    jobs: Jobs | AsyncJobs | None = None,
+    job_type: str | None = None,
+    on_lost: Literal["retry", "fail"] | None = None,
+) -> Any:
+    """Give a task a record, a run (`current_run()`), progress and cancel; written above ``@app.task``.
+
+    Each call is a job of type `job_type` (default: the task's name), with the task's id. Retries stay Celery's. `on_lost`:
+    what becomes of one whose process has died; by default it runs again if the task acknowledges late, and else fails.
+    `jobs`: where (default: the store of the environment). Raises InvalidInput for what is no task.
+    """
+    if task is None:
+        return lambda task: tracked_as(task, jobs, job_type, on_lost)
+    return tracked_as(task, jobs, job_type, on_lost)
+
+
+def tracked_as(task: Any, jobs: Jobs | AsyncJobs | None, job_type: str | None, on_lost: str | None) -> Any:
+    """The plain form of `tracked`."""
+    if not isinstance(task, celery.Task):
+        raise InvalidInput("task", f"{task!r:.60} is no Celery task; write @tracked above @app.task, not below it")
+    handing = (jobs if jobs is not None else _jobs_of(task.app)).handing
+    if handing is None or not isinstance(handing.engine, CeleryEngine):
+        raise InvalidInput("jobs", "has no CeleryEngine: Jobs(url, engine=CeleryEngine(app))")
+    known = Tracked(task, handing, handing.engine, job_type or task.name, on_lost)
+    handing.engine.tracked[known.job_type] = known
+    return task
+
+
+class Tracked:
+    """One task under `@tracked`: its run goes through a delivery, and what is sent of it is recorded."""
+
+    def __init__(self, task: Any, handing: Handing, engine: CeleryEngine, job_type: str, on_lost: str | None) -> None:
+        self.task = task
+        self.job_type = job_type_text(job_type)
+        self._handing = handing
+        self._engine = engine
+        self._on_lost = on_lost or ("retry" if task.acks_late else "fail")
+        self._inner = task.run  # with its autoretry, which is decided when it leaves this
+        task.run = self._run
+        signals.before_task_publish.connect(self._on_publish, sender=task.name, weak=False)
+
+    def send(self, job: Job) -> None:
+        """Send its message: one more for the same task id, which a worker that has killed it would not take any more."""
+        params = job.params or {}
+        task_id = job.metadata.get("celery_id") if job.metadata and job.receipt is None else None
+        headers = {HEADER: job.job_id}
+        self.task.apply_async(params.get("args"), params.get("kwargs"), task_id=task_id, headers=headers, retry=False)
+
+    def _on_publish(self, headers: dict[str, Any], body: Any, **_: Any) -> None:
+        """A message is about to be sent: record its job. Reporting breaks no work: at the worst it is recorded later."""
+        if headers.get("retries") or HEADER in headers:
+            return
+        job_id = _job_id(headers["id"])
+        wait = self._engine.lost_after
+        if headers.get("eta"):
+            wait += max(0.0, (datetime.fromisoformat(headers["eta"]) - datetime.now(UTC)).total_seconds())
+        handed = Write(job_id, plan_handed(new_op(), int(wait * 1_000_000)), answer=False)
+        try:
+            store = self._handing.app.store.twin(blocking=True)
+            drive(store.apply([self._birth(job_id, headers["id"], body[0], body[1]), handed]))
+            headers[HEADER] = job_id
+        except (StoreError, Refused) as error:
+            log.warning("task %s[%s] is not recorded yet: %s", self.task.name, headers["id"], error)
+
+    def _birth(self, job_id: str, task_id: str, args: Any, kwargs: Any) -> Write:
+        known: dict[str, Any] = {"metadata": {"celery_id": task_id}, "max_attempts": ATTEMPTS, "on_lost": self._on_lost}
+        try:
+            params = {"args": list(args), "kwargs": dict(kwargs)}
+            fields = submit_fields(self.job_type, params=params, engine=self._engine.name, **known)
+        except InvalidInput:  # arguments that are not JSON, or too much of it: only Celery can send them (again)
+            known["on_lost"] = "fail"
+            fields = submit_fields(self.job_type, params=None, engine=self._engine.name, **known)
+            del fields["hand_over"]
+        return Write(job_id, plan_create(fields, new_op()), answer=False)
+
+    def _run(self, *args: Any, **kwargs: Any) -> Any:
+        request = self.task.request
+        if request.called_directly:
+            return self._inner(*args, **kwargs)
+        job_id = job_id_of(request)
+        births = [] if request.get(HEADER) else [self._birth(job_id, request.id, args, kwargs)]
+        outcome: list[Any] = []
+
+        def code(run: Run) -> Any:
+            try:
+                outcome.append(self._inner(*args, **kwargs))
+            except Ignore as ignored:
+                outcome.append(ignored)
+                return None
+            except Reject as given_back:
+                raise JobReleased(str(given_back)) from given_back
+            return _plain(outcome[0])
+
+        def run(message: Message) -> Any:
+            app, engine = self._handing.app, self._engine
+            Delivery(app, engine, job_id, message=message, births=births, decides=_decides).execute(code)
+            if isinstance(outcome[0], Ignore):
+                raise outcome[0]
+            return outcome[0]
+
+        return self._engine.told(self.task, run)
+
+
+def _decides(error: BaseException) -> EngineRetry | None:
+    if not isinstance(error, CeleryRetry):
+        return None
+    when = error.when
+    delay = (when - datetime.now(when.tzinfo)).total_seconds() if isinstance(when, datetime) else float(when or 0)
+    return EngineRetry(error.exc if isinstance(error.exc, BaseException) else error, max(0.0, delay))
+
+
+def _plain(result: Any) -> Any:
+    """A result for the record: what is not JSON is shown as text, since Celery may carry more than that."""
+    try:
+        to_json(result, "result", RESULT_BYTES)
+    except InvalidInput:
+        return one_line(repr(result), ERROR_BYTES)
+    return result
+
+
+def job_id_of(request: Any) -> str:
+    """The job of a message that a worker has."""
+    named = request.get(HEADER)
+    return str(named) if named else _job_id(request.id)
+
+
+def _job_id(task_id: str) -> str:
+    """A task's id as that of its job; one that cannot be is digested."""
+    try:
+        return job_id_text(task_id)
+    except InvalidInput:
+        return f"celery-{blake2b(str(task_id).encode(), digest_size=12).hexdigest()}"
+
+
+_applications: WeakKeyDictionary[Any, Jobs] = WeakKeyDictionary()
+
+
+def _jobs_of(app: Any) -> Jobs:
+    """The jobs of a Celery application that has not been given any: those of the environment's store."""
+    found = _applications.get(app)
+    if found is None:
+        found = _applications[app] = Jobs(engine=CeleryEngine(app))
+    return found
+
+
+__all__ = ["CeleryEngine", "current_run", "tracked"]

@@ -12,7 +12,7 @@ import threading
 import time
 
 from milepost.core.errors import StoreError
-from milepost.core.job import Job
+from milepost.core.job import Job, JobStatus
 from milepost.core.lifecycle import plan_cancel, plan_receipt
 from milepost.stores.driving import drive
 from milepost.stores.ids import new_op
@@ -26,13 +26,15 @@ DIES_WITHIN = 30.0
 
 
 def dropped(store: Store, job_id: str, by: str, why: str, how: str | None) -> None:
-    """The engine has dropped a job, and killed what ran it if there is a `how`: cancel it, unless its stop was asked for
-    here; and once its process has died say so in its receipt. Waits for that; for a thread."""
+    """The engine has dropped a message, or, where there is a `how`, killed what ran it: cancel the job, unless its stop
+    was asked for here; and once its process has died say so in its receipt. Waits for that; for a thread."""
     try:
         job = drive(store.get(job_id))
         if job is None:
             return
         if not _is_being_stopped(job):
+            if job.status is not (JobStatus.PENDING if how is None else JobStatus.RUNNING):
+                return  # it was a message too many, or the run that was killed has ended in the record already
             outcome = drive(store.apply([Write(job_id, plan_cancel(new_op(), by=by, why=why))])).outcomes[0]
             if not outcome.accepted or outcome.job is None:
                 return

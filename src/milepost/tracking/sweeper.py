@@ -21,7 +21,7 @@ from milepost.tracking.process import process_of
 log = logging.getLogger("milepost.sweeper")
 log.addHandler(logging.NullHandler())
 
-HAND_OVER_AGAIN = 10_000_000
+HAND_OVER_AGAIN = 5_000_000
 """Microseconds after which another process may hand over a job whose hand-over was begun and not finished."""
 UNREACHED = 60_000_000
 """Microseconds that a job may wait for a process of its engine before the record says that there is none."""

@@ -12,7 +12,6 @@ import random
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 from milepost.core.encoding import from_json
@@ -23,6 +22,7 @@ from milepost.core.retry import backoff
 from milepost.stores.driving import drive
 from milepost.stores.ids import new_nonce, new_op
 from milepost.stores.protocol import Store, Write
+from milepost.tracking import belonging
 from milepost.tracking.block import Block, StoreLink, Wanted
 from milepost.tracking.endings import Ending, ending, resignation
 from milepost.tracking.process import process_name
@@ -36,16 +36,24 @@ log = logging.getLogger("milepost.engine")
 
 NO_HANDLER_AGAIN = 30_000_000
 END_RETRY_SECONDS = 0.5
-
-_current: ContextVar[Run | None] = ContextVar("milepost_run", default=None)
+EXIT_REASON_SECONDS = 1.0
+"""How long code that its engine has ended waits to hear of a cancel, which may have come by way of the engine."""
 
 
 def current_run() -> Run:
-    """The run of the job that this code is part of. Raises LookupError where there is none."""
-    run = _current.get()
-    if run is None:
-        raise LookupError("no job runs here: current_run() is for code that an engine has delivered")
-    return run
+    """The run of the job that this code is part of; where it is part of none, one that tells nobody."""
+    run = belonging.current()
+    return run if run is not None else Run(Job.stored("none", {"type": "none", "progress": "0"}), "0:none", _Nowhere())
+
+
+class _Nowhere:
+    """Where the checkpoints of code go that is called as a plain function."""
+
+    def checkpoint(self, run: Run, text: str) -> None:
+        """Keep nothing."""
+
+    async def acheckpoint(self, run: Run, text: str) -> None:
+        """Keep nothing."""
 
 
 class NotDelivered(Exception):
@@ -112,6 +120,8 @@ class Delivery(Block):
         self._decides = decides
         self._timers: list[threading.Timer] = []
         self._has_resigned = False
+        self._told = threading.Event()
+        self._ended_by: str | None = None
         self.how = "cooperative"
 
     @property
@@ -158,6 +168,7 @@ class Delivery(Block):
     # --- being told to stop ---
 
     def _follow_up(self, reason: Stop) -> None:
+        self._told.set()
         if isinstance(reason, LeaseLost):
             return  # whoever has the lease now answers for the job; this code can write nothing
         self._later(self._wanted.settings.grace, lambda: self._insist(hard=False))
@@ -174,7 +185,8 @@ class Delivery(Block):
                     drive(self.pulse.store.apply(end.writes))
                 except StoreError as error:
                     log.warning("job %s: its end could not be written: %s", run.job_id, error)
-        if self._engine.stop(self._message, hard=hard) and not hard:
+        self._ended_by = self._engine.stop(self._message, hard=hard)
+        if self._ended_by is not None and not hard:
             self._later(self._wanted.settings.grace, lambda: self._insist(hard=True))
 
     def _later(self, seconds: float, function: Callable[[], None]) -> None:
@@ -188,7 +200,6 @@ class Delivery(Block):
     def execute(self, code: Callable[[DeliveredRun], Any]) -> Any:
         """Begin, run the code in this thread, end. Gives its result, and raises what it has raised. NotDelivered."""
         run = drive(self.begin())
-        here = _current.set(run)
         error: BaseException | None = None
         result: Any = None
         try:
@@ -196,17 +207,24 @@ class Delivery(Block):
             result = code(run)
         except BaseException as raised:  # noqa: BLE001 - whatever ends the code ends its job; it is raised again below
             error = raised
-        finally:
-            _current.reset(here)
-        drive(self.end(error, result))
+        drive(self.end(self._as_exit(error), result))
         if error is not None:
             raise error
         return result
 
+    def _as_exit(self, error: BaseException | None) -> BaseException | None:
+        """What ended the code, where that was the engine: the stop that was asked for, or the end of its worker."""
+        if error is None or isinstance(error, Stop) or not self._engine.is_exit(error):
+            return error
+        self._told.wait(EXIT_REASON_SECONDS)
+        if not self.run.stops:
+            return JobReleased("the engine's worker ends")
+        self.how = self._ended_by or "terminated"
+        return self.run.stops[0]
+
     async def aexecute(self, code: Callable[[DeliveredRun], Awaitable[Any]]) -> Any:
         """The same for code in an event loop: a stop cancels its task at its next await."""
         run = await self.begin()
-        here = _current.set(run)
         error: BaseException | None = None
         result: Any = None
         try:
@@ -214,8 +232,6 @@ class Delivery(Block):
             result = await self.awaited(run, code(run))
         except BaseException as raised:  # noqa: BLE001 - as above
             error = raised
-        finally:
-            _current.reset(here)
         await self.end(error, result)
         if error is not None:
             raise error
@@ -248,6 +264,7 @@ class Delivery(Block):
         """Write the end: one round trip, tried again for as long as a lease where the store is away."""
         for timer in self._timers:
             timer.cancel()
+        self._end_capture()
         run, unsent = self._let_go()
         decided = self._decides(error) if self._decides is not None and error is not None else None
         bad = isinstance(error, BadParameters)

@@ -76,10 +76,13 @@ class Engine(Protocol):
     def hand_over(self, job: Job) -> None:
         """Send the message of a pending job. Raises EngineUnavailable."""
 
-    def stop(self, message: Any, *, hard: bool) -> bool:
+    def stop(self, message: Any, *, hard: bool) -> str | None:
         """End the code that a message has started and that goes on past its grace time, asked from inside its process;
-        `hard` when it went on after that too. False when the engine has no such means: then the code stops when it
-        looks, or when it is done."""
+        `hard` when it went on after that too. What the receipt is to call it; None when the engine has no such means:
+        then the code stops when it looks, or when it is done."""
+
+    def is_exit(self, error: BaseException) -> bool:
+        """Whether what left the code is the engine's way of ending it, or the end of its worker."""
 
 
 class Handing:

@@ -1,0 +1,164 @@
+"""Workers of engines as processes, on a broker and a store of their own, with short times."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from milepost import Job, Jobs, settings
+from tests.engines.work import lines
+from tests.services import RedisServer
+
+pytest.register_assert_rewrite("tests.engines.conformance")
+
+ROOT = Path(__file__).resolve().parents[2]
+PATIENCE = 60.0
+"""Seconds within which a thing must come true: a hang guard, not an aim."""
+_numbers = itertools.count(1)
+
+
+class Stage:
+    """An application of an engine in this process, and its workers in others."""
+
+    def __init__(self, module: str, command: tuple[str, ...], broker: str, url: str, folder: Path) -> None:
+        self.log = folder / "engine.log"
+        self.log.touch()
+        self.folder = folder
+        self._module = module
+        self._command = command
+        self.environment = {
+            "ENGINE_BROKER": broker,
+            "ENGINE_LOG": str(self.log),
+            "ENGINE_LOST_AFTER": "3600",
+            "MILEPOST_URL": url,
+            "MILEPOST_NAMESPACE": f"engines{os.getpid()}-{next(_numbers)}",
+            "MILEPOST_LEASE": "4",
+            "MILEPOST_SWEEP": "0.3",
+            "MILEPOST_PULSE": "0.05",
+            "MILEPOST_GRACE": "1",
+            "PYTHONPATH": str(ROOT),
+        }
+        self.workers: list[subprocess.Popen[bytes]] = []
+        self._app: ModuleType | None = None
+
+    # --- this process ---
+
+    @property
+    def app(self) -> ModuleType:
+        """The application's module, imported in the environment of its workers."""
+        if self._app is None:
+            os.environ.update(self.environment)
+            settings.settings.forget()
+            sys.modules.pop(self._module, None)
+            self._app = importlib.import_module(self._module)
+        return self._app
+
+    @property
+    def jobs(self) -> Jobs:
+        """The application's jobs."""
+        jobs: Jobs = self.app.jobs
+        return jobs
+
+    def close(self) -> None:
+        """End the workers and the threads of this process."""
+        for worker in self.workers:
+            self.kill(worker)
+        if self._app is not None:
+            self.jobs.close()
+        for name in self.environment:
+            os.environ.pop(name, None)
+        settings.settings.forget()
+
+    # --- workers ---
+
+    def start(self, concurrency: int = 2, *more: str) -> subprocess.Popen[bytes]:
+        """Start a worker."""
+        command = [word.format(concurrency=concurrency) for word in (*self._command, *more)]
+        environment = {**os.environ, **self.environment}
+        output = (self.folder / f"worker{len(self.workers)}.out").open("wb")
+        worker = subprocess.Popen(
+            [sys.executable, *command],
+            env=environment,
+            cwd=ROOT,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        output.close()
+        self.workers.append(worker)
+        return worker
+
+    def kill(self, worker: subprocess.Popen[bytes]) -> None:
+        """Kill a worker with all its children, at once."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(worker.pid, signal.SIGKILL)
+        worker.wait(PATIENCE)
+
+    def output(self) -> str:
+        """What the workers have written, for a failure's text."""
+        return "\n".join(path.read_text(errors="replace")[-3000:] for path in sorted(self.folder.glob("worker*.out")))
+
+    # --- waiting ---
+
+    def lines(self) -> list[str]:
+        """What the jobs' code has written."""
+        return lines(self.log)
+
+    def until(self, true: Callable[[], object], what: str) -> None:
+        """Wait until something is so."""
+        deadline = time.monotonic() + PATIENCE
+        while not true():
+            assert time.monotonic() < deadline, f"{what}: did not come true\n{self.lines()}\n{self.output()}"
+            time.sleep(0.02)
+
+    def says(self, line: str, times: int = 1) -> None:
+        """Wait until the jobs' code has written lines that begin so."""
+        self.until(lambda: sum(one.startswith(line) for one in self.lines()) >= times, f"{line!r} x {times}")
+
+    def ended(self, job_id: str) -> Job:
+        """The job when it has ended."""
+        self.until(lambda: (job := self.jobs.get_job(job_id)) is not None and job.is_terminal, f"job {job_id} ends")
+        job = self.jobs.get_job(job_id)
+        assert job is not None
+        return job
+
+    def confirmed(self, job_id: str) -> Job:
+        """The job when its stop has been confirmed."""
+
+        def is_confirmed() -> bool:
+            job = self.jobs.get_job(job_id)
+            return job is not None and job.receipt is not None and job.receipt.confirmed is True
+
+        self.until(is_confirmed, f"the stop of {job_id} is confirmed")
+        return self.ended(job_id)
+
+
+@pytest.fixture
+def make_stage(redis_url: str, tmp_path: Path) -> Iterator[Callable[..., Stage]]:
+    """Make a stage: `make_stage("tests.engines.celery_app", CELERY, broker_url)`."""
+    made: list[Stage] = []
+
+    def make(module: str, command: tuple[str, ...], broker: str) -> Stage:
+        made.append(Stage(module, command, broker, redis_url, tmp_path))
+        return made[-1]
+
+    yield make
+    for stage in made:
+        stage.close()
+
+
+@pytest.fixture
+def broker(start_redis: Callable[..., RedisServer]) -> RedisServer:
+    """A broker of the test's own, which keeps nothing over a restart."""
+    return start_redis()
