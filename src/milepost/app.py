@@ -21,6 +21,7 @@ from milepost.stores.driving import drive
 from milepost.stores.ids import new_job_id, new_op
 from milepost.stores.protocol import Store, Write
 from milepost.tracking.run import Run
+from milepost.tracking.tracing import submitting
 from milepost.worker.engine import Engine, Handing
 from milepost.worker.handlers import Configured, Handler, Handlers, Isolation, SubmitOptions
 from milepost.worker.hosting import Running, lifespan_of
@@ -116,8 +117,9 @@ class AsyncJobs(AsyncJobManager):
         the code of the other has stopped. Raises InvalidInput that names the parameter, UnknownJobType, DuplicateJob.
         """
         wanted = await self._submissions.make(target, args, kwargs)
-        job = await self._record(wanted)
-        await self.give([job])
+        with submitting(wanted.fields):
+            job = await self._record(wanted)
+            await self.give([job])
         return job
 
     async def give(self, jobs: Sequence[Job]) -> None:

@@ -21,6 +21,7 @@ from milepost.core.encoding import (
 )
 from milepost.core.errors import InvalidInput
 from milepost.core.job import JobStatus
+from milepost.tracking.tracing import current_trace
 
 Duration = float | timedelta | str
 
@@ -48,7 +49,7 @@ def job_fields(
         "labels": labels_text(labels) or None,
         "unique_key": key_text(unique_key) if unique_key is not None else None,
         "parent_id": parent_id,
-        "trace": trace,
+        "trace": current_trace() if trace is None else trace,
         **fields,
     }
     record.update((name, value) for name, value in optional.items() if value is not None)

@@ -8,10 +8,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from contextvars import Token
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
 
 from milepost.core.change import Change
 from milepost.core.errors import (
@@ -82,7 +80,7 @@ class Block:
         self._wanted = wanted
         self._run: Run | None = None
         self._pulse: Pulse | None = None
-        self._captured: Token[Any] | None = None
+        self._captured: capture.Begun | None = None
 
     async def _start(self) -> Run:
         wanted = self._wanted

@@ -13,12 +13,13 @@ import sys
 import threading
 from collections.abc import Callable
 from contextvars import Token
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from milepost.tracking import belonging
 from milepost.tracking.bars import close_bars, watch_tqdm
 from milepost.tracking.belonging import current
 from milepost.tracking.failures import redaction
+from milepost.tracking.tracing import RunSpan, begin_run, end_run
 
 if TYPE_CHECKING:
     from milepost.tracking.run import Run
@@ -34,8 +35,15 @@ _here = threading.local()
 _lock = threading.Lock()
 
 
-def begin(run: Run, what: frozenset[str], redact: str | None, *, own_process: bool = False) -> Token[Any]:
-    """The code that follows in this context belongs to the run, and is heard. Give the token to `end`.
+class Begun(NamedTuple):
+    """What `end` needs of a beginning."""
+
+    token: Token[Any]
+    span: RunSpan | None
+
+
+def begin(run: Run, what: frozenset[str], redact: str | None, *, own_process: bool = False) -> Begun:
+    """The code that follows in this context belongs to the run, and is heard; it is in the run's span. See `end`.
 
     Raises InvalidInput when the redaction hook cannot be found: nothing is captured that should have passed it.
     """
@@ -47,12 +55,13 @@ def begin(run: Run, what: frozenset[str], redact: str | None, *, own_process: bo
         _tee_stdout()
     if own_process:
         belonging.own_process(run)
-    return belonging.enter(run)
+    return Begun(belonging.enter(run), begin_run(run))
 
 
-def end(run: Run, token: Token[Any]) -> None:
+def end(run: Run, begun: Begun) -> None:
     """The code of the run is over; what it said last is with the run when this returns."""
-    belonging.leave(token)
+    end_run(run, begun.span)
+    belonging.leave(begun.token)
     belonging.own_process(None)
     if run.captures:
         if "stdout" in run.captures:

@@ -6,7 +6,6 @@ import json
 import logging
 import sys
 import threading
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,6 +20,8 @@ from milepost.cli.session import Session, current, session_options
 from milepost.cli.working import WorkerNews
 from milepost.core.events import Event
 from milepost.core.job import Job
+from milepost.tracking.logs import JsonFormatter
+from milepost.tracking.tracing import trace_id
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -58,18 +59,14 @@ def command(app: str | None, concurrency: int | None, queues: tuple[str, ...]) -
 class JsonLog(logging.Handler):
     """Log records as JSON lines on stdout."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFormatter(JsonFormatter())
+
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record."""
-        line = {
-            "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if record.exc_info is not None:
-            line["traceback"] = logging.Formatter().formatException(record.exc_info)
         try:
-            say(json.dumps(line, ensure_ascii=False))
+            say(self.format(record))
         except (OSError, ValueError):
             return  # whoever read this has gone; the work goes on
 
@@ -87,6 +84,8 @@ def _with_log(worker: Worker, manager: Any) -> int:
             "job_type": job.job_type,
             "attempt": job.attempt,
         }
+        if (trace := trace_id(job.trace)) is not None:
+            line["trace_id"] = trace
         if event.kind == "failed":
             line["error"] = job.error
         if job.is_terminal and job.started_at is not None and job.completed_at is not None:

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from milepost.core.errors import DuplicateJob, InvalidInput
 from milepost.core.job import Job
 from milepost.stores.ids import new_job_id
+from milepost.tracking.tracing import current_trace
 from milepost.web import models
 from milepost.web.idempotency import Answered, once
 from milepost.web.principals import WRITE, Principal
@@ -80,7 +81,7 @@ def options_of(body: models.SubmitBody, principal: Principal, request: Request) 
             if labels.setdefault(name, value) != value:
                 raise InvalidInput(f"labels.{name}", "is fixed for this principal")
         unique_key = f"{principal.binding}/{unique_key}" if unique_key is not None else None
-    trace = request.headers.get("traceparent", "")
+    trace = current_trace() or request.headers.get("traceparent", "")
     chosen: dict[str, Any] = {
         "metadata": body.metadata,
         "labels": labels or None,
