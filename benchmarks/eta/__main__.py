@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.eta.recording import Recording, families, read
-from benchmarks.eta.replay import EARLIER, Score, evaluate, first_runs
+from benchmarks.eta.replay import EARLIER, Reel, Score, evaluate, first_runs
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "eta.md"
 BEGINS, ENDS = "<!-- what follows is written by `python -m benchmarks.eta --write` -->", "<!-- end of it -->"
@@ -17,7 +17,11 @@ HALF, STEADY = 0.5, 1.1
 AIMS = {"slowing": HALF, "multistage": HALF, "steady": STEADY}
 NOT_TIMED = "slow"
 """This family was recorded for the verdict of a stall."""
-SLOWER = 30.0
+SLOWER = 10.0
+
+
+Runs = dict[str, list[Recording]]
+Played = dict[str, tuple[Score, Reel]]
 
 
 def main(arguments: list[str]) -> None:
@@ -34,14 +38,16 @@ def report() -> str:
     """All tables, as Markdown."""
     runs = {family: list(read(family)) for family in families()}
     timed = {family: recorded for family, recorded in runs.items() if family != NOT_TIMED}
-    return "\n\n".join((ranges(timed), errors(timed), first(timed), stalls(runs))) + "\n"
+    played = {family: evaluate(family, recorded) for family, recorded in runs.items()}
+    known = {family: played[family] for family in timed}
+    return "\n\n".join((ranges(timed, known), errors(known), first(timed), stalls(runs, played))) + "\n"
 
 
-def ranges(runs: dict[str, list[Recording]]) -> str:
+def ranges(runs: Runs, played: Played) -> str:
     """Whether the truth was inside."""
     rows = []
     for family, recorded in runs.items():
-        score, reel = evaluate(family, recorded)
+        score, reel = played[family]
         seconds = statistics.median(run.seconds for run in recorded)
         rows.append([
             family, f"{score.runs} of {seconds:.0f} s", f"{score.known:.0%}", f"{score.coverage:.0%}", f"{score.width:.0%}",
@@ -51,11 +57,10 @@ def ranges(runs: dict[str, list[Recording]]) -> str:
     return f"With at least {EARLIER} earlier runs, asked after each twentieth of a run:\n\n{_table(heads, rows)}"
 
 
-def errors(runs: dict[str, list[Recording]]) -> str:
+def errors(played: Played) -> str:
     """How far off the middle of the range was, beside others."""
     rows = []
-    for family, recorded in runs.items():
-        score, _ = evaluate(family, recorded)
+    for family, (score, _) in played.items():
         ratio = score.error("milepost") / score.error("linear")
         aim = f"at most {AIMS[family]} x: {_verdict(ratio <= AIMS[family])}" if family in AIMS else "none"
         rows.append([family, *_errors(score), f"{ratio:.2f} x", aim])
@@ -65,7 +70,7 @@ def errors(runs: dict[str, list[Recording]]) -> str:
     )
 
 
-def first(runs: dict[str, list[Recording]]) -> str:
+def first(runs: Runs) -> str:
     """The same without earlier runs, and with few."""
     rows = []
     for family, recorded in runs.items():
@@ -81,11 +86,11 @@ def first(runs: dict[str, list[Recording]]) -> str:
     return "With fewer earlier runs no aim is set. Truth inside, and median error:\n\n" + _table(heads, rows)
 
 
-def stalls(runs: dict[str, list[Recording]]) -> str:
+def stalls(runs: Runs, played: Played) -> str:
     """Whether healthy runs were called stalled, and how soon those that stand still for ever are."""
     rows = []
     for family, recorded in runs.items():
-        _, learned = evaluate(family, recorded)
+        _, learned = played[family]
         _, at_first = first_runs(family, recorded)
         slower = [run.slower(SLOWER) for run in recorded]
         _, reel = evaluate(family, slower)

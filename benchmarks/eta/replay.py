@@ -68,6 +68,7 @@ class TqdmBar:
     def __init__(self) -> None:
         from tqdm import tqdm
 
+        tqdm.monitor_interval = 0  # no thread that looks after bars by the real clock
         self._now = 0.0
         self._bar = tqdm(total=1.0, file=io.StringIO(), mininterval=0, miniters=0)
         setattr(self._bar, "_time", lambda: self._now)  # noqa: B010 - its type does not tell of it

@@ -1,0 +1,42 @@
+"""The recorded runs, replayed: the aims that docs/eta.md claims are reached, and no healthy run is called stalled."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("tqdm")
+
+from benchmarks.eta.__main__ import BEGINS, ENDS, PAGE, report
+from benchmarks.eta.recording import families, read
+from benchmarks.eta.replay import evaluate, first_runs
+
+
+@pytest.mark.parametrize(
+    ("family", "of_linear"), [("steady", 1.1), ("slowing", 0.5), ("multistage", 0.5), ("bursty", None)]
+)
+def test_the_aims_are_reached(family: str, of_linear: float | None) -> None:
+    score, reel = evaluate(family, list(read(family)))
+    assert score.runs == 22
+    assert score.known > 0.9
+    assert 0.75 <= score.coverage <= 0.9
+    if of_linear is not None:
+        assert score.error("milepost") <= of_linear * score.error("linear")
+    assert reel.flagged == 0
+    assert 0 < reel.bytes() < 16 * 1024
+
+
+def test_slow_and_healthy_runs_are_not_called_stalled_and_one_that_stands_still_is() -> None:
+    runs = list(read("slow"))
+    assert max(run.seconds for run in runs) > 600
+    _, reel = evaluate("slow", runs)
+    _, at_first = first_runs("slow", runs)
+    assert (reel.flagged, at_first) == (0, 0)
+    assert reel.freeze(runs[-1], 0.5) is not None
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_page_has_what_the_replay_gives() -> None:
+    assert set(families()) == {"bursty", "ingestion", "multistage", "slow", "slowing", "steady"}
+    shown = PAGE.read_text("utf-8").partition(BEGINS)[2].partition(ENDS)[0]
+    assert shown.strip() == report().strip(), "docs/eta.md is out of date: python -m benchmarks.eta --write"
