@@ -9,12 +9,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, CDPSession, Page, expect, sync_playwright
 
 from tests.services import free_port, in_ci, need
 
@@ -30,7 +31,8 @@ FLAGS = [
     "--disable-sync",
     "--no-first-run",
 ]
-PATIENCE = 30.0
+PATIENCE = 60.0
+SAME_ORIGIN = {"Sec-Fetch-Site": "same-origin"}
 
 
 class Stage:
@@ -77,6 +79,26 @@ class Stage:
         """The answer of the API, as JSON."""
         return httpx.get(f"{self.url}/api/{path}", params=parameters, timeout=PATIENCE).raise_for_status().json()
 
+    def submit(self, name: str, job_type: str = "ingestion") -> str:
+        """A new job, of which no page has asked; the play starts it within half a second, unless its type is paused."""
+        body = {"job_type": job_type, "params": {"path": name}}
+        answer = httpx.post(f"{self.url}/api/jobs", json=body, headers=SAME_ORIGIN, timeout=PATIENCE)
+        return str(answer.raise_for_status().json()["job_id"])
+
+    @contextmanager
+    def paused(self, job_type: str = "ingestion") -> Iterator[None]:
+        """While this is open, no job of the type starts."""
+
+        def pause(on: bool) -> None:
+            address = f"{self.url}/api/job-types/{job_type}"
+            httpx.patch(address, json={"paused": on}, headers=SAME_ORIGIN, timeout=PATIENCE).raise_for_status()
+
+        pause(True)
+        try:
+            yield
+        finally:
+            pause(False)
+
     def close(self) -> None:
         """End it."""
         self.process.kill()
@@ -119,6 +141,36 @@ def until(page: Page, expression: str, argument: Any = None, patience: float = P
         page.wait_for_timeout(30)
 
 
+def eventually(page: Page, holds: Callable[[], object]) -> None:
+    """Wait until something outside of the page holds."""
+    deadline = time.monotonic() + PATIENCE
+    while not holds():
+        assert time.monotonic() < deadline, "never"
+        page.wait_for_timeout(50)
+
+
+def everything_read(page: Page) -> None:
+    """Scroll to the end of ten thousand jobs until all of them are in the list, and back to its top."""
+    page.locator("#grid").focus()
+    until(
+        page,
+        """() => {
+            const grid = document.getElementById('grid')
+            grid.scrollTop = grid.scrollHeight
+            const count = Number(grid.getAttribute('aria-rowcount')) - 1
+            return count > 0 && grid.scrollHeight >= 56 * count
+        }""",
+        patience=3 * PATIENCE,
+    )
+    page.evaluate("document.getElementById('grid').scrollTop = 0")
+
+
+def work(session: CDPSession) -> tuple[float, float]:
+    """Seconds that the main thread has worked, and the time, as Chromium counts them."""
+    metrics = {one["name"]: one["value"] for one in session.send("Performance.getMetrics")["metrics"]}
+    return metrics["TaskDuration"], metrics["Timestamp"]
+
+
 class Watch:
     """What a context must not do: say errors, break the policy, speak to strangers."""
 
@@ -155,7 +207,9 @@ def opened(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Opened]
     """Opens a page in a context of its own: `opened(url, width=, theme=)`; its `watch` is at `page.context.watch`."""
     contexts: list[tuple[BrowserContext, Watch]] = []
 
-    def open_page(url: str, *, width: int = 1440, height: int = 900, theme: str = "light", **options: Any) -> Page:
+    def open_page(
+        url: str, *, width: int = 1440, height: int = 900, theme: Literal["light", "dark"] = "light", **options: Any
+    ) -> Page:
         context = browser.new_context(
             viewport={"width": width, "height": height}, color_scheme=theme, reduced_motion="reduce", **options
         )

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Literal
 
 from playwright.sync_api import Page, sync_playwright
 
 from tests.dashboard.conftest import FLAGS, ROOT, Stage
 from tests.services import need
 
-KEPT = {"jobs-light": ("running", 1440, "light"), "jobs-dark": ("failed", 1440, "dark"), "jobs-phone": ("list", 390, "light"),
+Theme = Literal["light", "dark"]
+THEMES: tuple[Theme, ...] = ("light", "dark")
+KEPT: dict[str, tuple[str, int, Theme]] = {"jobs-light": ("running", 1440, "light"), "jobs-dark": ("failed", 1440, "dark"), "jobs-phone": ("list", 390, "light"),
         "overview-light": ("overview", 1440, "light")}  # fmt: skip
 
 
@@ -49,7 +52,7 @@ def main(folder: Path | None) -> None:
     stage = Stage(past=1500, running=32, updates=48, hostile=0)
     try:
         where = places(stage)
-        everything = {f"{name}-{theme}-{width}": (name, width, theme) for name in where for theme in ("light", "dark")
+        everything = {f"{name}-{theme}-{width}": (name, width, theme) for name in where for theme in THEMES
                       for width in (1440, 390)}  # fmt: skip
         target = folder or ROOT / "docs" / "pictures"
         target.mkdir(parents=True, exist_ok=True)

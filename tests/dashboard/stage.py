@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from typing import Literal
 
 import uvicorn
 from fastapi import FastAPI
@@ -30,7 +31,7 @@ class Prefixes:
         for prefix, app in self.apps.items():
             if scope["type"] == "http" and (scope["path"] == prefix or scope["path"].startswith(prefix + "/")):
                 # A proxy strips the prefix and says nothing of it; a mount says it as the root path (and keeps the path).
-                changed = {"root_path": scope.get("root_path", "") + prefix}
+                changed: dict[str, object] = {"root_path": scope.get("root_path", "") + prefix}
                 if prefix in self.stripped:
                     path = scope["path"][len(prefix) :]
                     changed = {"path": path, "raw_path": path.encode()}
@@ -61,11 +62,12 @@ async def main(ports: list[int], past: int, running: int, updates: float, hostil
     def plain(dashboard: str) -> FastAPI:
         return create_app(play.manager, auth=auth.none(), dashboard=dashboard)
 
-    apps = {"/a/b": plain("/c"), "/stripped": plain("/jobs"), "/keyed": keyed}
+    apps: dict[str, ASGIApp] = {"/a/b": plain("/c"), "/stripped": plain("/jobs"), "/keyed": keyed}
     second = Prefixes(apps, frozenset({"/stripped"}), plain("/"))
+    lives: tuple[tuple[ASGIApp, int, Literal["on", "off"]], ...] = ((first, ports[0], "on"), (second, ports[1], "off"))
     servers = [
         uvicorn.Server(uvicorn.Config(app, port=port, log_level="error", lifespan=life, timeout_graceful_shutdown=1))
-        for app, port, life in ((first, ports[0], "on"), (second, ports[1], "off"))
+        for app, port, life in lives
     ]
     await asyncio.gather(*(server.serve() for server in servers))
 

@@ -7,7 +7,9 @@ import re
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.dashboard.conftest import Opened, Stage, until
+from tests.dashboard.conftest import Opened, Stage, eventually, until
+
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture
@@ -18,24 +20,21 @@ def page(stage: Stage, opened: Opened) -> Page:
 
 
 def cursor(page: Page) -> str:
+    """The job at the keyboard's place, once there is one."""
+    expect(page.locator("#grid")).to_have_attribute("aria-activedescendant", re.compile("row-"))
     return str(page.locator("#grid").get_attribute("aria-activedescendant")).removeprefix("row-")
 
 
-def submitted(stage: Stage, page: Page, name: str) -> str:
-    """A job that waits; the play starts it soon."""
-    answer = page.context.request.post(
-        f"{stage.url}/api/jobs",
-        data={"job_type": "ingestion", "params": {"path": name}},
-        headers={"Sec-Fetch-Site": "same-origin"},
-    )
-    return str(answer.json()["job_id"])
+def to_filter(page: Page) -> None:
+    page.keyboard.press("/")
+    expect(page.locator("#filter")).to_be_focused()
 
 
 # One test for each line of the help; test_every_line_of_the_help_is_tried compares the two.
 def slash(page: Page) -> None:
-    page.keyboard.press("/")
-    assert page.evaluate("document.activeElement.id") == "filter"
+    to_filter(page)
     page.keyboard.press("Escape")
+    expect(page.locator("#grid")).to_be_focused()
 
 
 def j_k(page: Page) -> None:
@@ -122,9 +121,10 @@ def f(page: Page) -> None:
 
 def y(page: Page) -> None:
     page.keyboard.press("j")
+    there = cursor(page)
     page.keyboard.press("y")
     expect(page.locator(".toast")).to_contain_text("Id copied")
-    assert page.evaluate("navigator.clipboard.readText()") == cursor(page)
+    assert page.evaluate("navigator.clipboard.readText()") == there
 
 
 def numbers(page: Page) -> None:
@@ -150,9 +150,9 @@ def place(keys: str, title: str) -> object:
 
 def t(page: Page) -> None:
     page.keyboard.press("t")
-    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    until(page, "document.documentElement.dataset.theme === 'dark'")
     page.reload()
-    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    until(page, "document.documentElement.dataset.theme === 'dark'")
 
 
 def question(page: Page) -> None:
@@ -162,7 +162,7 @@ def question(page: Page) -> None:
 
 def palette(page: Page) -> None:
     page.keyboard.press("Control+k")
-    page.wait_for_selector("dialog [role=option]")  # the palette is fetched when it is first asked for
+    expect(page.locator("dialog input")).to_be_focused()  # the palette is fetched when it is first asked for
     page.keyboard.type("over")
     expect(page.locator("dialog [role=option]").first).to_contain_text("Overview")
     page.keyboard.press("Enter")
@@ -192,32 +192,34 @@ def test_every_line_of_the_help_is_tried(page: Page) -> None:
 
 
 def test_keys_in_a_field_are_text(page: Page) -> None:
-    page.keyboard.press("/")
+    to_filter(page)
     page.keyboard.type("jxa#ctr ?")
     assert page.input_value("#filter") == "jxa#ctr ?"
     expect(page.get_by_role("dialog")).to_have_count(0)
 
 
 def test_many_are_cancelled_after_a_dry_run(stage: Stage, page: Page) -> None:
-    for number in range(3):
-        submitted(stage, page, f"/many/{number}.pdf")
-    submitted(stage, page, "/many/ended.pdf")
-    page.keyboard.press("/")
-    page.keyboard.type("ended.pdf")
-    expect(page.locator(".body-row")).to_have_count(1)
-    page.keyboard.press("Escape")
-    page.keyboard.press("j")
-    page.keyboard.press("c")
-    expect(page.locator(".body-row .unseen").first).to_contain_text(re.compile("stopping|cancelled"))
-    page.fill("#filter", "")
-    until(page, "!location.search.includes('ended')")
-    for name in ("0.pdf", "1.pdf", "2.pdf", "ended.pdf"):
-        page.locator(".body-row").filter(has_text=name).filter(has_not_text="survey").first.locator(".pick").click()
-    expect(page.locator(".chosen b")).to_have_text("4 selected")
-    page.locator(".chosen").get_by_role("button", name="Cancel").click()
-    expect(page.get_by_role("dialog")).to_contain_text("3 of 4 jobs will be cancelled")
-    page.get_by_role("dialog").get_by_role("button", name="Cancel 3").click()
-    expect(page.locator(".toast").filter(has_text="3 cancelled")).to_be_visible()
+    names = [f"many-{letter}.pdf" for letter in "abcd"]
+    with stage.paused():  # so that all of them still wait when they are chosen
+        ids = [stage.submit(f"/data/{name}") for name in names]
+        to_filter(page)
+        page.keyboard.type(names[0])
+        expect(page.locator(".body-row")).to_have_count(1)
+        page.keyboard.press("Escape")
+        expect(page.locator("#grid")).to_be_focused()
+        page.keyboard.press("j")
+        assert cursor(page) == ids[0]
+        page.keyboard.press("c")
+        expect(page.locator(".body-row .unseen").first).to_have_text("cancelled")
+        page.fill("#filter", "")
+        until(page, "!location.search.includes('many')")
+        for job_id in ids:
+            page.locator(f"[id='row-{job_id}'] .pick").click()
+        expect(page.locator(".chosen b")).to_have_text("4 selected")
+        page.locator(".chosen").get_by_role("button", name="Cancel").click()
+        expect(page.get_by_role("dialog")).to_contain_text("3 of 4 jobs will be cancelled")
+        page.get_by_role("dialog").get_by_role("button", name="Cancel 3").click()
+        expect(page.locator(".toast").filter(has_text="3 cancelled")).to_be_visible()
 
 
 def test_all_matching_are_counted_before_they_are_deleted_and_come_back(stage: Stage, page: Page) -> None:
@@ -227,9 +229,7 @@ def test_all_matching_are_counted_before_they_are_deleted_and_come_back(stage: S
     page.keyboard.press("a")
     page.locator(".chosen").get_by_role("button", name="Delete").click()
     page.get_by_role("dialog").get_by_role("button", name=re.compile("^Delete \\d")).click()
-    expect(page.locator(".toast")).to_contain_text("Deleting")
-    expect(page.locator(".body-row")).to_have_count(0)
-    page.locator(".toast").get_by_role("button", name="Undo").click()
+    page.locator(".toast").filter(has_text="Deleting").get_by_role("button", name="Undo").click()  # within 6 s
     expect(page.locator(".body-row").first).to_be_visible()
     assert stage.api("jobs", q="type:reindex status:completed", limit=1)["total"] >= count
 
@@ -237,10 +237,11 @@ def test_all_matching_are_counted_before_they_are_deleted_and_come_back(stage: S
 def test_a_deletion_is_carried_out_after_its_time(stage: Stage, page: Page) -> None:
     job_id = stage.api("jobs", status="cancelled", limit=1)["jobs"][0]["job_id"]
     page.goto(f"{stage.jobs}?page=job&job={job_id}")
-    page.get_by_role("button", name="Delete").click()
-    assert stage.api(f"jobs/{job_id}")["job_id"] == job_id, "for six seconds it is only hidden"
     page.context.watch.forgiven += ["status of 404"]  # type: ignore[attr-defined]
-    expect(page.locator("h1")).to_have_text("Deleted or expired", timeout=15_000)
+    page.get_by_role("button", name="Delete").click()
+    expect(page.get_by_text("Deleted.", exact=True)).to_be_visible()
+    assert stage.api(f"jobs/{job_id}")["job_id"] == job_id, "for six seconds it is only hidden"
+    expect(page.locator("h1")).to_have_text("Deleted or expired")
 
 
 def test_leaving_the_page_decides(stage: Stage, page: Page) -> None:
@@ -248,12 +249,11 @@ def test_leaving_the_page_decides(stage: Stage, page: Page) -> None:
     page.goto(f"{stage.jobs}?page=job&job={job_id}")
     page.get_by_role("button", name="Delete").click()
     page.goto(stage.jobs)
-    page.wait_for_selector(".body-row")
-    assert page.context.request.get(f"{stage.url}/api/jobs/{job_id}").status == 404
+    eventually(page, lambda: page.context.request.get(f"{stage.url}/api/jobs/{job_id}").status == 404)
 
 
 def test_a_filter_is_completed_kept_in_the_address_and_undone_by_back(stage: Stage, page: Page) -> None:
-    page.keyboard.press("/")
+    to_filter(page)
     page.keyboard.type("sta")
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Tab")
@@ -283,11 +283,12 @@ def test_copying_as_commands(stage: Stage, page: Page) -> None:
     for name, text in (("CLI", f"milepost --url {stage.url} "), ("curl", f"curl {stage.url}/api/jobs/{job_id}")):
         page.get_by_text("Copy as…").click()
         page.get_by_role("button", name=name, exact=True).click()
+        until(page, "async text => (await navigator.clipboard.readText()).startsWith(text)", text)
         expect(page.locator(".toast").last).to_contain_text("Command copied")
-        assert page.evaluate("navigator.clipboard.readText()").startswith(text)
 
 
 def test_choosing_with_shift(page: Page) -> None:
+    page.locator(".body-row").first.hover()  # from here on nothing moves
     page.locator(".body-row .pick").nth(1).click()
     page.locator(".body-row .pick").nth(4).click(modifiers=["Shift"])
     expect(page.locator(".chosen b")).to_have_text("4 selected")

@@ -11,6 +11,8 @@ from playwright.sync_api import Page, expect
 from tests.dashboard.conftest import AXE, Opened, Stage
 from tests.dashboard.stage import HOSTILE
 
+pytestmark = pytest.mark.timeout(300)
+
 PAGES = {
     "jobs": ("", ".body-row"),
     "nothing": ("?q=nosuchthing", ".empty button"),
@@ -56,12 +58,14 @@ def test_every_page_is_accessible(stage: Stage, opened: Opened, width: int, them
         for status in ("running", "failed", "completed", "cancelled")
     }
     places = dict(PAGES)
-    places |= {f"job {status}": (f"?page=job&job={job_id}", "[role=tabpanel]") for status, job_id in jobs.items()}
     places |= {
-        f"part {part}": (f"?page=job&job={jobs['cancelled']}&part={part}", "[role=tabpanel]")
+        f"job {look}": (f"?page=job&job={job_id}", f".of-{look} [role=tabpanel]") for look, job_id in jobs.items()
+    }
+    places |= {
+        f"part {part}": (f"?page=job&job={jobs['cancelled']}&part={part}", f"#tab-{part}[aria-selected=true]")
         for part in ("params", "events", "attempts")
     }
-    places["beside the list"] = (f"?job={jobs['failed']}", "[role=tabpanel]")
+    places["beside the list"] = (f"?job={jobs['failed']}", ".of-failed [role=tabpanel]")
     for name, (query, sign) in places.items():
         go(page, query)
         page.wait_for_selector(sign)

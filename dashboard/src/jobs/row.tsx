@@ -44,7 +44,7 @@ export function JobRow({ id, index, top, open }: Props) {
   const ticking = job.status === "running" || job.status === "pending" || job.stopping;
   const at = now.value;
   const look = lookOf(job);
-  const left = job.status === "running" ? (job.stalled ? "unknown" : timeLeft(job.eta, at)) : null;
+  const left = job.status === "running" ? ((job.stalled ? null : timeLeft(job.eta, at)) ?? "unknown") : null;
   const classes = ["row body-row", isOpen.value ? "open" : "", isCursor.value ? "cursor" : "", isLeaving.value ? "leaving" : ""];
   return (
     <div

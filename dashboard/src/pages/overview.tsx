@@ -1,12 +1,10 @@
 /** The whole at a glance: what runs and how long it still needs, waits, throughput, the slowest types, what stalls. */
 import { useMemo } from "preact/hooks";
-import { now } from "../live/clock";
-import { Bar } from "../parts/progress";
 import { Link } from "../parts/link";
-import { StatusIcon } from "../parts/icons";
+import { Mini } from "../parts/mini";
 import { pageAt, place } from "../shell/address";
 import { tabCounts } from "../shell/tabs";
-import { percent, span, timeLeft, whole } from "../text/time";
+import { span, whole } from "../text/time";
 import { rowOf } from "../wire/row";
 import type { JobList, Row, Stats } from "../wire/types";
 import type { Spread, TypeNumbers } from "../job/usual";
@@ -123,28 +121,5 @@ function Tile({ name, value, note }: { name: string; value: string; note: string
       <span class="big">{value}</span>
       <span class="muted small">{note}</span>
     </div>
-  );
-}
-
-function Mini({ row }: { row: Row }) {
-  const left = row.stalled ? "stalled" : timeLeft(row.eta, now.value);
-  return (
-    <Link class="mini" to={pageAt("jobs", { job: row.job_id, q: "", tab: "all" })}>
-      <span class="cut">
-        {row.job_type} <span class="muted">{row.stalled ?? row.title}</span>
-      </span>
-      <Bar job={row} />
-      <span class="muted right">
-        {left === null ? `${percent(row.progress)}%` : left === "stalled" ? <Stalled /> : left === "a moment" ? left : `about ${left}`}
-      </span>
-    </Link>
-  );
-}
-
-function Stalled() {
-  return (
-    <span class="chip of-stalled">
-      <StatusIcon look="stalled" /> {" stalled"}
-    </span>
   );
 }

@@ -1,10 +1,8 @@
 /** Who works: where, since when, on what, and who has gone silent. */
 import { now } from "../live/clock";
 import { StatusIcon } from "../parts/icons";
-import { Link } from "../parts/link";
-import { Bar } from "../parts/progress";
-import { pageAt } from "../shell/address";
-import { ago, localTime, percent, timeLeft, utcTime } from "../text/time";
+import { Mini } from "../parts/mini";
+import { ago, localTime, utcTime } from "../text/time";
 import type { Row, Workers } from "../wire/types";
 import { usePolled } from "./polled";
 import { Waiting } from "./state";
@@ -74,18 +72,9 @@ function WorkerCard({ worker }: { worker: Worker }) {
         {worker.types.join(", ")}
       </p>
       <div>
-        {worker.jobs.map((row) => {
-          const left = timeLeft(row.eta, at);
-          return (
-            <Link key={row.job_id} class="mini" to={pageAt("jobs", { job: row.job_id, q: "", tab: "all" })}>
-              <span class="cut">
-                {row.job_type} <span class="muted">{row.title}</span>
-              </span>
-              <Bar job={row} />
-              <span class="muted right">{left === null ? `${percent(row.progress)}%` : left === "a moment" ? left : `about ${left}`}</span>
-            </Link>
-          );
-        })}
+        {worker.jobs.map((row) => (
+          <Mini key={row.job_id} row={row} />
+        ))}
         {worker.jobs.length === 0 && <p class="muted">It waits.</p>}
       </div>
     </section>
