@@ -125,7 +125,7 @@ class Reel:
             score.runs += 1
         self.flagged += stalled
         outlook.learn(BEGIN + run.seconds)
-        drive(self.digests.tend(at_once=True))
+        drive(self.digests.tend(spacing=0))
 
     def freeze(self, run: Recording, share: float) -> float | None:
         """Replay a run that stands still for ever after a share of it: how long until it is called stalled; None: never."""

@@ -183,7 +183,7 @@ def test_a_range_is_told_again_only_when_it_has_moved() -> None:
     digests = Digests(MemoryStore(blocking=True))
     for _ in range(12):
         digests.learn("demo", two_stages(1.0))
-    drive(digests.tend(at_once=True))
+    drive(digests.tend(spacing=0))
     outlook = Outlook(Known(), BEGIN, digests, 60.0)
     read = stage("Read", 10, 10, 0, 10)
     told = set()
@@ -228,7 +228,7 @@ def test_two_processes_that_learn_at_once_lose_nothing() -> None:
             item = await super().shelf_get(key)
             if self.other is not None:
                 other, self.other = self.other, None
-                await other.tend(at_once=True)
+                await other.tend(spacing=0)
             return item
 
     store = Overtaken(blocking=True)
@@ -236,7 +236,7 @@ def test_two_processes_that_learn_at_once_lose_nothing() -> None:
     one.learn("demo", two_stages(1.0))
     two.learn("demo", two_stages(2.0))
     store.other = two
-    drive(one.tend(at_once=True))
+    drive(one.tend(spacing=0))
     assert sorted(round(lesson.seconds) for lesson in drive(read_lessons(store, "demo"))) == [110, 220]
 
 
@@ -253,9 +253,9 @@ def test_what_a_store_did_not_take_is_written_later() -> None:
     digests = Digests(store)
     digests.learn("demo", two_stages(1.0))
     with pytest.raises(StoreUnavailable):
-        drive(digests.tend(at_once=True))
+        drive(digests.tend(spacing=0))
     store.away = False
-    drive(digests.tend(at_once=True))
+    drive(digests.tend(spacing=0))
     assert len(drive(read_lessons(store, "demo"))) == 1
 
 

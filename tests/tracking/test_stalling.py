@@ -64,7 +64,7 @@ def outlook() -> Outlook:
     digests = Digests(MemoryStore(blocking=True))
     for _ in range(12):
         digests.learn("demo", lesson(2.0))
-    drive(digests.tend(at_once=True))
+    drive(digests.tend(spacing=0))
     return Outlook(Known(), BEGIN, digests, 60.0)
 
 

@@ -33,7 +33,7 @@ async def test_a_pending_job_says_when_it_is_expected_to_start(
     await write_worker(manager.store, WorkerEntry("w", "h", 1, now, now, types=("slow",), concurrency=1), 60)
     digests = Digests(manager.store)
     digests.learn("slow", Lesson(40.0, 0.0, (PartLesson("", None, 40.0, (), 40.0),)))
-    await digests.tend(at_once=True)
+    await digests.tend(spacing=0)
     first, second = await submitted(manager), await submitted(manager)
     shown = (await client.get(f"/api/jobs/{second}")).json()
     start = datetime.fromisoformat(shown["expected_start"]["earliest"]).timestamp()

@@ -95,7 +95,7 @@ def submitted(jobs: Jobs) -> Job:
 def learn(jobs: Jobs, job_type: str, took: float) -> None:
     digests = Digests(jobs.store)
     digests.learn(job_type, Lesson(took, 0.0, (PartLesson("", None, took, (), took),)))
-    drive(digests.tend(at_once=True))
+    drive(digests.tend(spacing=0))
 
 
 def test_the_queue_of_a_store(make_jobs: MakeJobs) -> None:

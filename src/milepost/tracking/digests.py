@@ -22,8 +22,8 @@ KEPT = 90 * 86_400.0
 """Seconds that a digest is kept after the last run of its type."""
 FRESH = 60.0
 """Seconds after which a digest that is in use is read again."""
-SPACING = 5.0
-"""Seconds between two writes for one type while runs go on."""
+BUSY, IDLE = 5.0, 1.0
+"""Seconds between two writes for one type: while runs go on or are to come, and while there are none."""
 TYPES_MAX = 500
 FORM = 1
 TRIES = 3
@@ -61,10 +61,10 @@ class Digests:
         if job_type not in self._waiting:
             self.learn(job_type, Lesson(seconds, 0.0, (PartLesson("", None, seconds, (), seconds),)))
 
-    async def tend(self, wanted: Iterable[str] = (), *, at_once: bool = False) -> None:
+    async def tend(self, wanted: Iterable[str] = (), *, spacing: float = BUSY) -> None:
         """Read what is wanted and not fresh, and write what was learned: one and two round trips for a type.
 
-        `at_once`: do not wait for more of a type.
+        `spacing` is the least time between two writes for one type, in seconds.
         """
         now = time.monotonic()
         for job_type in wanted:
@@ -72,7 +72,7 @@ class Digests:
                 self._remember(job_type, await read_lessons(self._shelf, job_type))
         if self._waiting:
             for job_type in list(self._waiting):
-                if at_once or now >= self._written_at.get(job_type, 0.0):
+                if now - self._written_at.get(job_type, -BUSY) >= spacing:
                     await self._write(job_type)
 
     def _remember(self, job_type: str, lessons: tuple[Lesson, ...]) -> None:
@@ -95,7 +95,7 @@ class Digests:
                     is not None
                 ):
                     self._remember(job_type, lessons)
-                    self._written_at[job_type] = time.monotonic() + SPACING
+                    self._written_at[job_type] = time.monotonic()
                     return
         except StoreError:
             self._again(job_type, new)

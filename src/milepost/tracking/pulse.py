@@ -23,7 +23,7 @@ from milepost.settings import Settings
 from milepost.stores.driving import drive
 from milepost.stores.ids import new_op
 from milepost.stores.protocol import Store, Write
-from milepost.tracking.digests import Digests
+from milepost.tracking.digests import BUSY, IDLE, Digests
 from milepost.tracking.outlook import Foreseen, Outlook
 from milepost.tracking.sweeper import Sweeper
 
@@ -213,7 +213,7 @@ class Pulse:
                 if channels:
                     self._beat(channels)
                 drive(self._sweeper.look())
-                self._tend(channels)
+                self._tend(channels, BUSY if channels or self._keep else IDLE)
                 self.failures = 0
             except StoreError as error:
                 self.failures += 1
@@ -259,16 +259,16 @@ class Pulse:
                 job = drive(self.store.get(channel.run.job_id))
                 channel.run.stop(why_stopped(job, channel.run.token, state))
 
-    def _tend(self, channels: Sequence[_Channel] = ()) -> None:
+    def _tend(self, channels: Sequence[_Channel], spacing: float) -> None:
         """Read and write what is kept of earlier runs, for those that last longer than a moment."""
         wanted = {c.run.job_type for c in channels if c.outlook is not None and not c.outlook.is_young}
-        drive(self.digests.tend(wanted, at_once=not channels))
+        drive(self.digests.tend(wanted, spacing=spacing))
 
     def save(self) -> None:
         """Write what was learned of the last runs, before the process ends."""
         if not self.failures:
             try:
-                self._tend()
+                self._tend((), 0)
             except StoreError as error:
                 log.debug("what the last runs took is not kept: %s", error)
 

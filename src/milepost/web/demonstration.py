@@ -109,7 +109,7 @@ class Demonstration:
         # Those that are to run now were born lately and take long enough.
         for number, born in enumerate(births):
             if number == count:
-                drive(self.digests.tend(at_once=True))  # what the past has taught
+                drive(self.digests.tend(spacing=0))  # what the past has taught
             alive = number >= count
             self.clock.at = born
             self._advance(born)
