@@ -18,6 +18,7 @@ PURGED_AT_ONCE = 200
 
 class _Caller(Protocol):
     namespace: str
+    url: str
 
     async def _run(self, verb: str, *args: Word) -> Any: ...
 
@@ -110,7 +111,8 @@ class SideVerbs:
         info = _info(await self._command("INFO"))
         valkey = info.get("server_name") == "valkey"
         kind, version = ("valkey", info["valkey_version"]) if valkey else ("redis", info.get("redis_version", ""))
-        layout = await self._run("layout", "")
+        layout = await self._command("GET", f"{{{self.namespace}}}:layout")
+        check_layout(layout if isinstance(layout, bytes) else None, self.url)
         setting = await self._command("CONFIG", "GET", "appendfsync")
         fsync = "" if isinstance(setting, Exception) else text_of(fields_of(setting).get(b"appendfsync", b""))
         durability, warnings = _durability(info, fsync)
@@ -126,7 +128,7 @@ class SideVerbs:
         if role != "master":
             warnings.append(f"this server is a {role}: it takes no writes")
         details = {name: info[name] for name in _TOLD if name in info}
-        return Fitness(kind, version, int(layout or LAYOUT), durability, tuple(warnings), details)
+        return Fitness(kind, version, LAYOUT, durability, tuple(warnings), details)
 
 
 _TOLD = (
