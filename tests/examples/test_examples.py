@@ -5,16 +5,41 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import pytest
 
+from tests.waiting import until
 from tests.web.server import Server, free_port
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+
+
+@contextmanager
+def started(port: int, *command: str, path: str = "/api/jobs", **environment: str) -> Iterator[httpx.Client]:
+    """A server that a command starts, and a client of it; SIGTERM ends it."""
+    process = subprocess.Popen(command, env={**os.environ, **environment}, cwd=EXAMPLES)
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+            until(lambda: answers(client, path, process))
+            yield client
+        process.terminate()
+        process.wait(60)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def answers(client: httpx.Client, path: str, process: subprocess.Popen[bytes]) -> bool:
+    """Whether a server is there."""
+    assert process.poll() is None, "the server ended while it started"
+    try:
+        return client.get(path).status_code < 500
+    except httpx.TransportError:
+        return False
 
 
 @contextmanager
@@ -22,24 +47,8 @@ def running(module: str, path: str = "/api/jobs") -> Iterator[httpx.Client]:
     """An example's application under uvicorn, and a client of it."""
     port = free_port()
     command = [sys.executable, "-m", "uvicorn", f"{module}:app", "--app-dir", str(EXAMPLES), "--port", str(port)]
-    process = subprocess.Popen([*command, "--log-level", "warning"])
-    try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20) as client:
-            deadline = time.monotonic() + 20
-            while True:
-                try:
-                    assert client.get(path).status_code == 200
-                    break
-                except httpx.TransportError:
-                    assert process.poll() is None
-                    assert time.monotonic() < deadline
-                    time.sleep(0.05)
-            yield client
-        process.terminate()
-        process.wait(20)
-    finally:
-        process.kill()
-        process.wait()
+    with started(port, *command, "--log-level", "warning", path=path) as client:
+        yield client
 
 
 def ended(client: httpx.Client, job_id: str, prefix: str = "") -> dict[str, object]:
@@ -87,3 +96,58 @@ def test_remote_client() -> None:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         assert done.stdout.startswith("['created', 'running', 'skipped', 'completed']")
+
+
+def test_django_app() -> None:
+    with running("django_app", "/background/api/jobs") as client:
+        made = client.post("/reports/2026").json()
+        record = ended(client, made["job_id"], "/background")
+        assert (record["status"], record["result"]) == ("completed", {"year": 2026, "months": 12})
+        assert "event: end" in client.get(made["events"]).text
+        assert "../api" in client.get("/background/jobs/").text
+        assert client.get("/reports/2026").status_code == 405, "Django's own answer"
+
+
+def test_flask_app_with_a_server_and_a_worker_beside_it(sqlite_url: str) -> None:
+    here, there = free_port(), free_port()
+    flask = [sys.executable, "-m", "flask", "--app", "flask_app", "run", "--port", str(here)]
+    milepost = [sys.executable, "-c", "import sys; from milepost.cli import main; sys.exit(main())"]
+    serve = [*milepost, "serve", "--port", str(there)]
+    worker = [*milepost, "worker", "flask_app:jobs"]
+    with (
+        started(here, *flask, path="/words/none", MILEPOST_URL=sqlite_url) as client,
+        started(there, *serve, MILEPOST_URL=sqlite_url) as beside,
+    ):
+        process = subprocess.Popen(worker, cwd=EXAMPLES, env={**os.environ, "MILEPOST_URL": sqlite_url})
+        try:
+            job_id = client.post("/words", content="one two three").json()["job_id"]
+            assert ended(beside, job_id)["result"] == {"words": 3}
+            assert client.get(f"/words/{job_id}").json()["status"] == "completed"
+            process.terminate()
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
+            process.wait()
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "redis"])
+def test_gunicorn_with_preload(request: pytest.FixtureRequest, kind: str) -> None:
+    environment = {"MILEPOST_URL": request.getfixturevalue(f"{kind}_url")}
+    if kind == "redis":
+        environment["MILEPOST_NAMESPACE"] = request.getfixturevalue("redis_namespace")
+    port = free_port()
+    command = [sys.executable, "-m", "gunicorn", "gunicorn_app:app", "--preload", "-w", "3", "-b", f"127.0.0.1:{port}"]
+    with started(
+        port, *command, "-k", "uvicorn_worker.UvicornWorker", "--log-level", "warning", **environment
+    ) as client:
+        seen: set[int] = set()
+        while len(seen) < 2:  # until a second process takes part; pytest's own limit ends it
+            with httpx.Client(
+                base_url=client.base_url, timeout=60
+            ) as anew:  # each connection may reach another process
+                made = anew.post("/where").json()
+                record = ended(anew, made["job_id"])
+                assert record["status"] == "completed", record
+                result = record["result"]
+                assert isinstance(result, dict)
+                seen |= {made["pid"], result["pid"]}

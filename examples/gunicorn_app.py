@@ -1,0 +1,36 @@
+"""Several server processes from one import: gunicorn loads the application once, then forks.
+
+MILEPOST_URL=sqlite:///jobs.db gunicorn gunicorn_app:app --chdir examples --preload -w 3 -k uvicorn_worker.UvicornWorker
+
+What was opened before the fork is left to the parent; each process has a worker, and connections, streams and the
+sweeper of its own. Jobs in memory would be others in each process, so those are refused.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from fastapi import FastAPI
+
+from milepost import Jobs, Run
+from milepost.web import attach, auth
+
+jobs = Jobs()
+jobs.count_jobs()  # the store is in use before the fork, as in an application that reads something at its start
+
+
+@jobs.job("where")
+def where(run: Run) -> dict[str, Any]:
+    """Say which process ran it."""
+    return {"pid": os.getpid()}
+
+
+app = FastAPI(lifespan=jobs.lifespan(workers=1))
+attach(app, jobs, auth=auth.none())
+
+
+@app.post("/where", status_code=202)
+def begin() -> dict[str, Any]:
+    """Submit a job from whichever process answers this."""
+    return {"job_id": jobs.submit(where).job_id, "pid": os.getpid()}
