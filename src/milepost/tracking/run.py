@@ -18,6 +18,7 @@ from milepost.core.encoding import CHECKPOINT_BYTES, cut, from_json, moment, one
 from milepost.core.errors import JobCancelled, Stop
 from milepost.core.html import bar
 from milepost.core.job import Job, Stage
+from milepost.tracking.command import Commands
 from milepost.tracking.each import Each, Key, key_function
 from milepost.tracking.failures import masked, shown
 from milepost.tracking.ledger import Entry, Ledger
@@ -44,7 +45,7 @@ class Link(Protocol):
         """The same, awaited."""
 
 
-class Run:
+class Run(Commands):
     """One attempt at a job, as its code sees it.
 
     `last_checkpoint` is what an earlier attempt recorded last, or None. `result` is what the job is to give (JSON).
