@@ -46,7 +46,8 @@ def draw(result: Result, names: Mapping[str, str], path: Path) -> None:
     axes.tick_params(axis="y", length=0)
     axes.set_title(f"{result.work.name}  {result.work.title}", fontsize=9, loc="left", wrap=True)
     better = "more" if result.work.higher_is_better else "less"
-    axes.set_xlabel(f"{result.work.unit}, {better} is better", fontsize=9)
+    scale = ", logarithmic scale" if axes.get_xscale() == "log" else ""
+    axes.set_xlabel(f"{result.work.unit}, {better} is better{scale}", fontsize=9)
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})
     pyplot.close(figure)

@@ -23,6 +23,7 @@ from benchmarks.works import WORKS, Result
 
 RESULTS = ROOT / "benchmarks" / "results.json"
 DOCS = ROOT / "docs"
+LOAD = "load average"
 NAMES = {
     "milepost_async": "milepost, async face",
     "floor_ten": "floor, ten a script",
@@ -67,11 +68,15 @@ def write() -> None:
     drawn = [name for name, result in results.items() if len(result.samples) > 2]
     for name in drawn:
         draw(results[name], NAMES, pictures / f"bench-{name}.svg")
-    parts = [_overview(results), *(_section(result, kept[name], name in drawn) for name, result in results.items())]
+    parts = [
+        _conditions({name: kept[name] for name in results}),
+        _overview(results),
+        *(_section(result, kept[name], name in drawn) for name, result in results.items()),
+    ]
     put_section("Side by side", "\n\n".join(parts))
     for name, survey in SURVEYS.items():
         if name in kept:
-            put_section(survey.heading, _survey(kept[name]), DOCS / survey.page)
+            put_section(survey.heading, _survey(name, kept[name]), DOCS / survey.page)
 
 
 def machine() -> dict[str, str]:
@@ -83,13 +88,13 @@ def machine() -> dict[str, str]:
     redis = re.search(r"v=(\S+)", server)
     return {
         "CPU": f"{os.cpu_count()} x {model[1] if model else platform.machine()}",
-        "system": f"{platform.system()} {platform.release()}",
+        "system": platform.system(),
         "Python": platform.python_version(),
         "Redis": redis[1] if redis else "?",
         "redis-py": version("redis"),
         "hiredis": version("hiredis"),
         "milepost": version("milepost"),
-        "load before": f"{os.getloadavg()[0]:.1f}",
+        LOAD: f"{os.getloadavg()[0]:.1f}",
     }
 
 
@@ -138,14 +143,26 @@ def _section(result: Result, entry: dict[str, Any], drawn: bool) -> str:
         rows.append([name, figure(result.median(peer)), f"{figure(low)} to {figure(high)}", f"{ratio:.2f}", *seen])
     columns = ["", work.unit, "spread", "x milepost", *others]
     picture = f"\n\n![{work.name}: {work.title}](pictures/bench-{work.name}.svg)" if drawn else ""
-    return f"### {work.name}\n\n{work.title[0].upper()}{work.title[1:]}. {_conditions(entry)}\n\n{table(columns, rows)}{picture}"
+    return f"### {work.name}\n\n{work.title[0].upper()}{work.title[1:]}.\n\n{table(columns, rows)}{picture}"
 
 
-def _survey(entry: dict[str, Any]) -> str:
+def _survey(name: str, entry: dict[str, Any]) -> str:
     notes = "".join(f"\n\n{note}" for note in entry["notes"])
-    return f"{_conditions(entry)}\n\n{table(entry['columns'], entry['rows'])}{notes}"
+    return f"{_conditions({name: entry})}\n\n{table(entry['columns'], entry['rows'])}{notes}"
 
 
-def _conditions(entry: dict[str, Any]) -> str:
-    told = [f"{name} {value}" if name != "CPU" else value for name, value in entry["machine"].items()]
-    return f"{entry['when']}; {', '.join(told)}."
+def _conditions(entries: dict[str, Any]) -> str:
+    """When and on what these were measured: a sentence for each day, machine and set of versions."""
+    together: dict[str, list[str]] = {}
+    loads: dict[str, list[float]] = {}
+    for name, entry in entries.items():
+        told = [
+            value if what == "CPU" else f"{what} {value}" for what, value in entry["machine"].items() if what != LOAD
+        ]
+        where = f"{entry['when']}; {', '.join(told)}"
+        together.setdefault(where, []).append(name)
+        loads.setdefault(where, []).append(float(entry["machine"][LOAD]))
+    return "\n\n".join(
+        f"{', '.join(names)}: {where}; load average before {min(loads[where]):.1f} to {max(loads[where]):.1f}."
+        for where, names in together.items()
+    )
