@@ -120,12 +120,7 @@ class Killer:
 
     def rows(self) -> dict[str, list[tuple[Any, ...]]]:
         """All that is in the store but the times, table by table."""
-        found = {}
-        for (table,) in self._read("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name"):
-            if table not in NO_ROWS:
-                columns = [row[1] for row in self._read(f"PRAGMA table_info({table})") if row[1] not in TIMES]
-                found[table] = sorted(self._read(f"SELECT {', '.join(columns)} FROM {table}"), key=repr)
-        return found
+        return rows_of(self.database)
 
     def close(self) -> None:
         """End what still runs."""
@@ -146,8 +141,20 @@ class Killer:
             manager.close()
 
     def _read(self, sql: str) -> list[tuple[Any, ...]]:
-        connection = sqlite3.connect(f"file:{self.database}?mode=ro", uri=True)
-        try:
-            return connection.execute(sql).fetchall()
-        finally:
-            connection.close()
+        return read(self.database, sql)
+
+
+def rows_of(database: Path) -> dict[str, list[tuple[Any, ...]]]:
+    """All that is in a store's file but the times, table by table."""
+    found = {}
+    for (table,) in read(database, "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name"):
+        if table not in NO_ROWS:
+            columns = [row[1] for row in read(database, f"PRAGMA table_info({table})") if row[1] not in TIMES]
+            found[table] = sorted(read(database, f"SELECT {', '.join(columns)} FROM {table}"), key=repr)
+    return found
+
+
+def read(database: Path, sql: str) -> list[tuple[Any, ...]]:
+    """The rows of a query."""
+    with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+        return connection.execute(sql).fetchall()

@@ -17,7 +17,8 @@ from milepost.documents.store import open_store
 from milepost.documents.store import port as port_module
 from milepost.documents.store.postgres import PostgresDatabase
 from tests.documents.postgres_server import PostgresServer
-from tests.documents.store_conformance import StoreConformance, bring_in, first
+from tests.documents.store_conformance import StoreConformance
+from tests.documents.store_material import bring_in, first
 from tests.documents.watched_run import WatchedRun
 from tests.documents.writing import PARAGRAPHS
 

@@ -14,7 +14,8 @@ from milepost.documents.errors import StoreBusy
 from milepost.documents.store import default_database, open_store
 from milepost.documents.store import port as port_module
 from milepost.documents.store.sqlite import SqliteDatabase
-from tests.documents.store_conformance import EMBEDDER, StoreConformance, bring_in, first
+from tests.documents.store_conformance import StoreConformance
+from tests.documents.store_material import EMBEDDER, bring_in, first
 
 
 class TestSqliteStore(StoreConformance):

@@ -6,6 +6,7 @@ import re
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ from milepost import JobCancelled, JobManager, JobStatus, SQLiteJobManager
 from milepost.documents.jobs import HANDLERS, clustering, extraction, ingestion, reindex
 from milepost.documents.store import open_store
 from milepost.worker.parameters import parameters_of
+from tests.documents.killing import rows_of
 from tests.documents.watched_run import WatchedRun
 from tests.documents.writing import PARAGRAPHS
 
@@ -99,6 +101,32 @@ def test_a_cancel_from_elsewhere_stops_the_job(manager: JobManager, library: Pat
     assert store.counts()["chunks"] == sum(document.chunk_count for document in store.documents())
     store.close()
     manager.close()
+
+
+@pytest.mark.parametrize(("job_type", "given"), [("reindex", {"chunk_tokens": 48}), ("clustering", {"of": "chunks"})])
+def test_two_at_once_end_in_the_rows_of_one(
+    job_type: str, given: dict[str, Any], library: Path, tmp_path: Path
+) -> None:
+    databases = [str(tmp_path / name) for name in ("one.db", "two.db")]
+    for database in databases:
+        ingestion(WatchedRun(), [str(library)], database=database, model="hashing:64")
+    HANDLERS[job_type](WatchedRun(), database=databases[0], **given)
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            HANDLERS[job_type](WatchedRun(), database=databases[1], **given)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    one, two = (rows_of(Path(database)) for database in databases)
+    assert one == two
 
 
 @pytest.mark.parametrize("handler", [ingestion, extraction, reindex, clustering])
