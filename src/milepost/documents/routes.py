@@ -18,6 +18,8 @@ from fastapi import APIRouter, Depends, FastAPI, Query, Request
 from milepost.documents.errors import StoreBusy
 from milepost.documents.searching import Searcher
 from milepost.documents.store import DocumentStore, open_store
+from milepost.documents.store.records import Community, Entity, Hit, Neighbour
+from milepost.web.models import problems
 from milepost.web.principals import READ
 from milepost.web.problems import Problem
 from milepost.web.routing import Route
@@ -28,6 +30,18 @@ _MISSING = "asking the documents needs more packages: pip install 'milepost[docu
 _TEXT_MAX = 2000
 
 
+def _answers(name: str, *rows: Any) -> dict[int | str, dict[str, Any]]:
+    """What OpenAPI shows of an answer: an example."""
+    return {200: {"content": {"application/json": {"example": {name: [asdict(row) for row in rows]}}}}}
+
+
+_HITS = _answers("hits", Hit(0.83, "c-17", "d-2", "report.pdf", "Report", "Method", 7, 1200, 1890, "Each chunk is ..."))
+_ENTITY = Entity("e-9", "Ada Lovelace", "PERSON", 41, 12)
+_ENTITIES = _answers("entities", _ENTITY)
+_NEIGHBOURS = _answers("neighbours", Neighbour(_ENTITY, ("wrote",), 5))
+_COMMUNITIES = _answers("communities", Community("k-3", 0, "engines, tables, notes", 3, None, ("e-9", "e-12", "e-40")))
+
+
 def attach_documents(app: FastAPI, *, database: str | Path | None = None) -> None:
     """Add the calls to an application that `milepost.web.create_app` made; `milepost serve` does so."""
     app.include_router(create_documents_router(app.state.milepost, database=database))
@@ -35,23 +49,26 @@ def attach_documents(app: FastAPI, *, database: str | Path | None = None) -> Non
 
 def create_documents_router(site: Site, *, database: str | Path | None = None) -> APIRouter:
     """The calls as a router, behind the access rules of a site, which `milepost.web.attach` returns."""
-    router = APIRouter(route_class=Route, tags=["documents"], dependencies=[site.gate.need(READ), Depends(_unbound)])
+    access = [site.gate.need(READ), Depends(_unbound)]
+    router = APIRouter(route_class=Route, tags=["documents"], dependencies=access, responses=problems(501))
     library = _Library(database)
 
-    @router.get("/api/documents/search", summary="Chunks by what they mean, best first")
+    @router.get("/api/documents/search", responses=_HITS, summary="Chunks by what they mean, best first")
     def search(
         q: Annotated[str, Query(min_length=1, max_length=_TEXT_MAX)], k: Annotated[int, Query(ge=1, le=1000)] = 10
     ) -> dict[str, Any]:
         return {"hits": [asdict(hit) for hit in library.ask(lambda: library.searcher.search(q, k))]}
 
-    @router.get("/api/documents/entities", summary="Entities by the number of chunks that mention them")
+    @router.get("/api/documents/entities", responses=_ENTITIES,
+                summary="Entities by the number of chunks that mention them")  # fmt: skip
     def entities(
         text: Annotated[str, Query(max_length=_TEXT_MAX)] = "", limit: Annotated[int, Query(ge=1, le=1000)] = 50
     ) -> dict[str, Any]:
         found = library.ask(lambda: library.store.entities(text=text, limit=limit))
         return {"entities": [asdict(entity) for entity in found]}
 
-    @router.get("/api/documents/neighbours", summary="What an entity is related to, nearest and heaviest first")
+    @router.get("/api/documents/neighbours", responses=_NEIGHBOURS,
+                summary="What an entity is related to, nearest and heaviest first")  # fmt: skip
     def neighbours(
         entity: Annotated[str, Query(min_length=1, max_length=_TEXT_MAX)],
         hops: Annotated[int, Query(ge=1, le=4)] = 1,
@@ -60,7 +77,8 @@ def create_documents_router(site: Site, *, database: str | Path | None = None) -
         found = library.ask(lambda: library.store.neighbours(entity, hops=hops, limit=limit))
         return {"neighbours": [asdict(neighbour) for neighbour in found]}
 
-    @router.get("/api/documents/communities", summary="Communities of entities or chunks, by level and size")
+    @router.get("/api/documents/communities", responses=_COMMUNITIES,
+                summary="Communities of entities or chunks, by level and size")  # fmt: skip
     def communities(
         of: Literal["entities", "chunks"] = "entities",
         level: Annotated[int | None, Query(ge=0, le=100)] = None,

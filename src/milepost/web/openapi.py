@@ -12,11 +12,14 @@ from typing import Any
 
 from milepost.web import auth
 from milepost.web.routing import create_app
+from milepost.web.serving import bring_documents
 
 
 def document() -> dict[str, Any]:
-    """The OpenAPI of the whole interface."""
-    return create_app("memory://", auth=auth.api_keys()).openapi()
+    """The OpenAPI of the whole interface, as `milepost serve` has it."""
+    app = create_app("memory://", auth=auth.api_keys())
+    bring_documents(app)
+    return app.openapi()
 
 
 def text() -> str:

@@ -36,11 +36,23 @@ from milepost.web.models.jobs import (
     SubmitBody,
     UpdateBody,
 )
-from milepost.web.models.overview import Doctor, Failures, JobTypes, JobTypeShape, LimitBody, Purged, Stats, Workers
+from milepost.web.models.overview import (
+    Alive,
+    Doctor,
+    Failures,
+    JobTypes,
+    JobTypeShape,
+    LimitBody,
+    Purged,
+    Ready,
+    Stats,
+    Workers,
+)
 from milepost.web.models.problems import ProblemShape, problems
 from milepost.web.models.shapes import Json, When
 
 __all__ = [
+    "Alive",
     "Attempts",
     "BulkBody",
     "BulkDone",
@@ -68,6 +80,7 @@ __all__ = [
     "NewKey",
     "ProblemShape",
     "Purged",
+    "Ready",
     "ReplayBody",
     "RetryBody",
     "SessionBody",

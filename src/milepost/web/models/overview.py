@@ -78,6 +78,23 @@ class Doctor(Answer):
     stopping: list[dict[str, Json]]
 
 
+class Alive(Answer):
+    """The process answers."""
+
+    status: str
+
+
+class Ready(Answer):
+    """The store answers; `warnings` say what is unfit about it."""
+
+    status: str
+    store: str
+    version: str
+    layout: int
+    durability: str
+    warnings: list[str]
+
+
 class Purged(Answer):
     """What retention removed."""
 

@@ -6,7 +6,11 @@ import re
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+
+from milepost.web.models.examples import EXAMPLES
 
 Status = Literal["pending", "running", "completed", "failed", "cancelled"]
 Ended = Literal["completed", "failed", "cancelled"]
@@ -42,3 +46,11 @@ class Answer(BaseModel):
     """An answer: clients must pass over fields that they do not know."""
 
     model_config = ConfigDict(extra="allow")
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """The shape with its example."""
+        shown = handler(schema)
+        if cls.__name__ in EXAMPLES:
+            handler.resolve_ref_schema(shown)["examples"] = [EXAMPLES[cls.__name__]]
+        return shown

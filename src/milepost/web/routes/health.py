@@ -13,13 +13,15 @@ from milepost.web.problems import response
 from milepost.web.site import Site
 from milepost.web.wire import encoded
 
+NUMBERS = {"schema": {"type": "string"}, "example": 'milepost_jobs{job_type="ingestion",status="running"} 3.0\n'}
+
 
 def add_health(router: APIRouter, site: Site) -> None:
     """Add the calls that machines ask: two that tell nothing of any job and need no key, and the numbers for an admin."""
     numbers: list[Metrics] = []
 
     @router.get("/metrics", dependencies=[site.gate.need(ADMIN)], response_class=PlainTextResponse,
-                responses=models.problems(501), tags=["operation"], summary="Numbers for Prometheus")  # fmt: skip
+                responses={**models.problems(501), 200: {"content": {"text/plain": NUMBERS}}}, tags=["operation"], summary="Numbers for Prometheus")  # fmt: skip
     async def metrics() -> Response:
         if not numbers:
             try:
@@ -29,7 +31,7 @@ def add_health(router: APIRouter, site: Site) -> None:
         text, kind = await numbers[0].text()
         return Response(text, media_type=kind)
 
-    @router.get("/healthz", tags=["operation"], summary="The process is alive", response_model=dict[str, str])
+    @router.get("/healthz", tags=["operation"], summary="The process is alive", response_model=models.Alive)
     async def healthz() -> Response:
         return Response(b'{"status":"ok"}', media_type="application/json")
 
@@ -37,7 +39,7 @@ def add_health(router: APIRouter, site: Site) -> None:
         "/readyz",
         tags=["operation"],
         summary="The store is reachable and fit",
-        response_model=dict[str, object],
+        response_model=models.Ready,
         responses={503: models.problems()[503]},
     )
     async def readyz() -> Response:

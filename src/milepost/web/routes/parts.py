@@ -29,7 +29,8 @@ def add_parts(router: APIRouter, site: Site) -> None:
     read, admin = [site.gate.need(READ)], [site.gate.need(ADMIN)]
 
     @router.get("/api/jobs/{job_id}/result", dependencies=read, response_model=models.Json,
-                responses=models.problems(404), tags=["jobs"], summary="The result alone, as it was stored")  # fmt: skip
+                responses={**models.problems(404), 200: {"content": {JSON: {"example": {"chunks": 412}}}}}, tags=["jobs"],
+                summary="The result alone, as it was stored")  # fmt: skip
     async def get_result(request: Request, job_id: str) -> Response:
         job = await site.visible(request, job_id)
         text = job.record.get("result")
