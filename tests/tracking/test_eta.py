@@ -23,18 +23,9 @@ from milepost.tracking.digests import BYTES, RUNS_KEPT, Digests, decoded, encode
 from milepost.tracking.eta import Left, carried, left, spread
 from milepost.tracking.outlook import Outlook
 from milepost.tracking.timeline import PARTS_MAX, STEPS, Lesson, PartLesson, Timeline
+from tests.waiting import PATIENCE, until
 
 BEGIN = 1_800_000_000.0
-PATIENT = 60.0
-
-
-def until(holds: Callable[[], Any]) -> Any:
-    """Wait for something to hold; give what it gave."""
-    end = time.monotonic() + PATIENT
-    while not (found := holds()):
-        assert time.monotonic() < end, "it never came"
-        time.sleep(0.01)
-    return found
 
 
 def at(seconds: float) -> str:
@@ -349,7 +340,7 @@ def test_a_process_keeps_what_it_learned_when_it_ends_at_once(tmp_path: Any) -> 
             for _ in run.each(range(10)):
                 pass
     """
-    subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True, timeout=PATIENT)
+    subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True, timeout=PATIENCE)
     manager = JobManager(url)
     try:
         assert len(lessons_of(manager, "demo")) == 1

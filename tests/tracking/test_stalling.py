@@ -16,7 +16,8 @@ from milepost.tracking.digests import Digests, read_lessons
 from milepost.tracking.outlook import Outlook
 from milepost.tracking.stalling import patience, words
 from milepost.tracking.timeline import Lesson, PartLesson, Timeline
-from tests.tracking.test_eta import BEGIN, Known, report, seen, stage, until
+from tests.tracking.test_eta import BEGIN, Known, report, seen, stage
+from tests.waiting import until
 
 
 def timeline_in(name: str, total: float | None, begins: float = 0.0, gap: float = 0.0) -> Timeline:
