@@ -6,7 +6,6 @@ import contextlib
 import importlib
 import itertools
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
+import psutil
 import pytest
 
 from milepost import Job, Jobs, settings
@@ -84,7 +84,10 @@ class Stage:
 
     def start(self, concurrency: int = 2, *more: str) -> subprocess.Popen[bytes]:
         """Start a worker."""
-        command = [word.format(concurrency=concurrency) for word in (*self._command, *more)]
+        command = [
+            word.format(concurrency=concurrency, broker=self.environment["ENGINE_BROKER"])
+            for word in (*self._command, *more)
+        ]
         environment = {**os.environ, **self.environment}
         output = (self.folder / f"worker{len(self.workers)}.out").open("wb")
         worker = subprocess.Popen(
@@ -100,9 +103,17 @@ class Stage:
         return worker
 
     def kill(self, worker: subprocess.Popen[bytes]) -> None:
-        """Kill a worker with all its children, at once."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(worker.pid, signal.SIGKILL)
+        """Kill a worker with all that it has started, at once."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            root = psutil.Process(worker.pid)
+            family = [root, *root.children(recursive=True)]
+            for process in family:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.suspend()  # so that none starts another, or sees another die
+            for process in family:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+            psutil.wait_procs(family[1:], PATIENCE)
         worker.wait(PATIENCE)
 
     def output(self) -> str:

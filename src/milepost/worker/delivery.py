@@ -21,7 +21,7 @@ from milepost.core.lifecycle import plan_deliver, plan_handed, plan_stranded
 from milepost.core.retry import backoff
 from milepost.stores.driving import drive
 from milepost.stores.ids import new_nonce, new_op
-from milepost.stores.protocol import Store, Write
+from milepost.stores.protocol import Outcome, Store, Write
 from milepost.tracking import belonging
 from milepost.tracking.block import Block, StoreLink, Wanted
 from milepost.tracking.endings import Ending, ending, resignation
@@ -35,7 +35,9 @@ from milepost.worker.handlers import Handler
 log = logging.getLogger("milepost.engine")
 
 NO_HANDLER_AGAIN = 30_000_000
-END_RETRY_SECONDS = 0.5
+AGAIN_SECONDS = 0.5
+START_PATIENCE = 10.0
+"""Seconds that a delivery waits for a store that is away, before it gives its message up."""
 EXIT_REASON_SECONDS = 1.0
 """How long code that its engine has ended waits to hear of a cancel, which may have come by way of the engine."""
 
@@ -107,11 +109,12 @@ class Delivery(Block):
         message: Any = None,
         births: Sequence[Write] = (),
         decides: Callable[[BaseException], EngineRetry | None] | None = None,
-        blocking: bool = True,
+        store: Store | None = None,
     ) -> None:
         self.pulse = pulse_of(app.store, app.settings, app.ttl)
-        own: Store = self.pulse.store if blocking else app.store.twin(blocking=False)
-        super().__init__(Wanted(own, app.settings, {}, job_id, {}, app.ttl))
+        super().__init__(
+            Wanted(store if store is not None else self.pulse.store, app.settings, {}, job_id, {}, app.ttl)
+        )
         self._app = app
         self._engine = engine
         self._job_id = job_id
@@ -122,12 +125,9 @@ class Delivery(Block):
         self._has_resigned = False
         self._told = threading.Event()
         self._ended_by: str | None = None
+        self._over = threading.Lock()
+        self._is_over = False
         self.how = "cooperative"
-
-    @property
-    def store(self) -> Store:
-        """Where it writes."""
-        return self._wanted.store
 
     @property
     def run(self) -> DeliveredRun:
@@ -150,7 +150,7 @@ class Delivery(Block):
     async def _begin(self) -> Job:
         lease = self._wanted.settings.lease_micros
         start = plan_deliver(new_op(), nonce=new_nonce(), lease=lease, worker=process_name())
-        outcome = (await self._wanted.store.apply([*self._births, Write(self._job_id, start)])).outcomes[-1]
+        outcome = (await self._patiently([*self._births, Write(self._job_id, start)], START_PATIENCE))[-1]
         if outcome.accepted and outcome.job is not None:
             return outcome.job
         log.info("job %s is not run by this delivery: %s", self._job_id, outcome.job.status if outcome.job else "gone")
@@ -185,7 +185,10 @@ class Delivery(Block):
                     drive(self.pulse.store.apply(end.writes))
                 except StoreError as error:
                     log.warning("job %s: its end could not be written: %s", run.job_id, error)
-        self._ended_by = self._engine.stop(self._message, hard=hard)
+        with self._over:
+            if self._is_over:
+                return
+            self._ended_by = self._engine.stop(self._message, hard=hard)
         if self._ended_by is not None and not hard:
             self._later(self._wanted.settings.grace, lambda: self._insist(hard=True))
 
@@ -203,8 +206,12 @@ class Delivery(Block):
         error: BaseException | None = None
         result: Any = None
         try:
-            self._check_at_start(run)
-            result = code(run)
+            try:
+                self._check_at_start(run)
+                result = code(run)
+            finally:
+                with self._over:  # from here on nobody asks the engine to end this thread
+                    self._is_over = True
         except BaseException as raised:  # noqa: BLE001 - whatever ends the code ends its job; it is raised again below
             error = raised
         drive(self.end(self._as_exit(error), result))
@@ -284,22 +291,31 @@ class Delivery(Block):
             await self._persist(end)
 
     async def _persist(self, end: Ending, *more: Write) -> None:
+        if not end.writes:
+            return
+        patience = self._wanted.settings.lease
+        try:
+            outcome = (await self._patiently([*end.writes, *more], patience))[len(end.writes) - 1]
+            if not outcome.accepted and end.late is not None:
+                await self._patiently([Write(self._job_id, end.late.plan(), answer=False)], patience)
+        except StoreError as error:
+            log.error("job %s: its end could not be written: %s", self._job_id, error)
+
+    async def _patiently(self, writes: Sequence[Write], patience: float) -> list[Outcome]:
+        """Apply some writes; where the store is away try again, for so many seconds."""
         store = self._wanted.store
-        until = time.monotonic() + self._wanted.settings.lease
-        while end.writes:
+        until = time.monotonic() + patience
+        while True:
             try:
-                outcome = (await store.apply([*end.writes, *more])).outcomes[len(end.writes) - 1]
-                if not outcome.accepted and end.late is not None:
-                    await store.apply([Write(self._job_id, end.late.plan(), answer=False)])
-                return
-            except StoreError as failure:
-                log.warning("job %s: its end could not be written: %s", self._job_id, failure)
+                return (await store.apply(writes)).outcomes
+            except StoreError as error:
                 if time.monotonic() > until:
-                    return
+                    raise
+                log.warning("job %s waits for the store: %s", self._job_id, error)
             if store.blocking:
-                threading.Event().wait(END_RETRY_SECONDS)
+                threading.Event().wait(AGAIN_SECONDS)
             else:
-                await asyncio.sleep(END_RETRY_SECONDS)
+                await asyncio.sleep(AGAIN_SECONDS)
 
     def _retry_delay(self, error: BaseException | None) -> int | None:
         if self._decides is not None:
@@ -342,15 +358,14 @@ def deliver(app: EngineApp, engine: Engine, job_id: str, job_type: str, message:
     return delivery.execute(code)
 
 
-async def adeliver(app: EngineApp, engine: Engine, job_id: str, job_type: str, message: Any = None) -> Any:
-    """The same in an event loop; a sync handler in a thread."""
+async def adeliver(
+    app: EngineApp, engine: Engine, job_id: str, job_type: str, message: Any = None, *, store: Store
+) -> Any:
+    """The same in an event loop, over a `store` of the asynchronous kind; a sync handler in a thread."""
     handler = _handler(app, job_type)
-    delivery = Delivery(app, engine, job_id, message=message, blocking=False)
-    if handler is None:
-        await _strand(delivery.store, job_id, job_type)
-        raise NotDelivered(None)
-    if not handler.is_async:
+    if handler is None or not handler.is_async:
         return await asyncio.to_thread(deliver, app, engine, job_id, job_type, message)
+    delivery = Delivery(app, engine, job_id, message=message, store=store)
 
     async def code(run: DeliveredRun) -> Any:
         return await handler.function(run, **_checked(handler, run))

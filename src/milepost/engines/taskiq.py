@@ -1,0 +1,110 @@
+"""Taskiq: `TaskiqEngine(broker)` runs submitted jobs in the event loop of its workers, sync handlers in threads. Owns the
+task that takes the messages, and the loop through which they are sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from datetime import timedelta
+from typing import Any
+
+from milepost.core.encoding import seconds
+from milepost.core.errors import JobTimedOut, MissingExtra, Stop
+from milepost.core.job import Job
+from milepost.stores.protocol import Store
+from milepost.worker.delivery import NotDelivered, adeliver
+from milepost.worker.engine import LOST_AFTER, EngineApp, EngineUnavailable, Handing
+
+try:
+    from taskiq import AsyncBroker, TaskiqEvents
+    from taskiq.exceptions import TaskiqError
+except ImportError as missing:
+    raise MissingExtra("taskiq", "milepost.engines.taskiq") from missing
+
+SEND_SECONDS = 10.0
+
+
+class TaskiqEngine:
+    """Runs jobs on the workers of a Taskiq broker: ``jobs = Jobs(url, engine=TaskiqEngine(broker))``.
+
+    Messages are sent in the event loop in which the broker was started; where it was started in none, in one of a thread
+    of its own. `lost_after`: when a message without a start counts as lost (default one hour). Needs the extra `taskiq`.
+    """
+
+    def __init__(
+        self, broker: AsyncBroker, *, name: str = "taskiq", lost_after: float | timedelta | str = LOST_AFTER
+    ) -> None:
+        self.name = name
+        self.lost_after = seconds(lost_after, "lost_after")
+        self.broker = broker
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._lock = threading.Lock()
+
+    def serve(self, app: EngineApp, handing: Handing) -> None:
+        """Make the task, and hear of the broker's life."""
+        store: list[Store] = []
+
+        async def run(job_id: str, job_type: str) -> None:
+            handing.rest()
+            if not store:
+                store.append(app.store.twin(blocking=False))
+            try:
+                await adeliver(app, self, job_id, job_type, store=store[0])
+            except JobTimedOut as error:
+                raise TimeoutError(str(error)) from None
+            except (NotDelivered, Stop):
+                return
+
+        async def on_start(_: Any) -> None:
+            self._loop = asyncio.get_running_loop()
+
+        async def on_worker(_: Any) -> None:
+            handing.at_work(1)
+
+        async def on_end(_: Any) -> None:
+            await asyncio.to_thread(handing.close)
+
+        self._task = self.broker.register_task(run, task_name="milepost.run")
+        for event in (TaskiqEvents.CLIENT_STARTUP, TaskiqEvents.WORKER_STARTUP):
+            self.broker.add_event_handler(event, on_start)
+        self.broker.add_event_handler(TaskiqEvents.WORKER_STARTUP, on_worker)
+        self.broker.add_event_handler(TaskiqEvents.WORKER_SHUTDOWN, on_end)
+
+    def hand_over(self, job: Job) -> None:
+        """Send the message. Raises EngineUnavailable; so does a call in the very loop that is to send it."""
+        loop = self._running_loop()
+        if asyncio._get_running_loop() is loop:
+            raise EngineUnavailable("a blocking submit in the broker's event loop; use AsyncJobs there")
+        sending = asyncio.run_coroutine_threadsafe(self._send(job), loop)
+        try:
+            sending.result(SEND_SECONDS)
+        except (TaskiqError, OSError, TimeoutError) as error:
+            sending.cancel()
+            raise EngineUnavailable(str(error.__cause__ or error) or type(error).__name__) from error
+
+    async def _send(self, job: Job) -> None:
+        await self._task.kiq(job.job_id, job.job_type)
+
+    def stop(self, message: Any, *, hard: bool) -> str | None:
+        """Taskiq has no means: async code is cancelled at its next await, code in a thread stops when it looks."""
+        return None
+
+    def is_exit(self, error: BaseException) -> bool:
+        """A worker that ends cancels its tasks, which the delivery hears by itself."""
+        return False
+
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        with self._lock:
+            if self._loop is None or self._loop.is_closed():
+                self._loop = asyncio.new_event_loop()
+                threading.Thread(target=self._loop.run_forever, name="milepost-taskiq-loop", daemon=True).start()
+                started = asyncio.run_coroutine_threadsafe(self.broker.startup(), self._loop)
+                loop = self._loop
+            else:
+                return self._loop
+        try:
+            started.result(SEND_SECONDS)
+        except (TaskiqError, OSError, TimeoutError) as error:
+            raise EngineUnavailable(str(error)) from error
+        return loop

@@ -1,0 +1,26 @@
+"""Taskiq: the suite, on one of its worker processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.engines.conformance import EngineConformance
+from tests.engines.conftest import Stage
+from tests.services import RedisServer
+
+pytest.importorskip("taskiq_redis")
+pytestmark = pytest.mark.slow
+
+TASKIQ = ("-m", "taskiq", "worker", "tests.engines.taskiq_app:broker", "--workers", "1")
+
+
+@pytest.fixture
+def stage(make_stage: Callable[..., Stage], broker: RedisServer) -> Stage:
+    """Taskiq on a Redis of its own."""
+    return make_stage("tests.engines.taskiq_app", TASKIQ, broker.url)
+
+
+class TestConformance(EngineConformance):
+    """It has no means against code that never looks."""
