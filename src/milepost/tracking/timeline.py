@@ -154,7 +154,9 @@ class Timeline:
         """Look at the stages: new ones are new parts, the others may have moved."""
         counted: set[str] = set()  # stages that have a total, and those within them
         tops = [stage for stage in stages if not stage.get("parent")]
-        self.weighted = all(stage.get("weight") is not None for stage in tops) or (len(tops) == 1 and tops[0]["name"] == LOOP)
+        self.weighted = all(stage.get("weight") is not None for stage in tops) or (
+            len(tops) == 1 and tops[0]["name"] == LOOP
+        )
         for stage in stages:
             inside = stage.get("parent") in counted
             if inside or stage.get("total"):

@@ -1,0 +1,57 @@
+#!/usr/bin/env python3
+"""Build the documentation into build/site, any warning being an error: `make docs`.
+
+``--serve`` shows it while it is written. ``--settings`` writes docs/reference/settings.md, which is made from `Settings`.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+from milepost.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[1]
+SETTINGS = ROOT / "docs" / "reference" / "settings.md"
+
+HEAD = """# Settings
+
+Read from the environment when they are first needed; in code, `Settings(lease=60)` is given to a manager or a `Jobs` as
+`options=`. Durations are in seconds; the variables also take text such as `2h`. This page is made from `Settings` by
+`python scripts/docs.py --settings`.
+
+| variable | in `Settings` | default | what it is |
+| --- | --- | --- | --- |
+"""
+
+
+def settings_page() -> str:
+    """The page of settings."""
+    rows = []
+    for spec in fields(Settings):
+        variable = spec.metadata["env"]
+        rows.append(f"| `{variable}` | `{spec.name}` | {_plain(spec.default)} | {spec.metadata['doc']} |\n")
+    return HEAD + "".join(rows)
+
+
+def _plain(value: object) -> str:
+    if value is None:
+        return "not set"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
+
+
+def main(arguments: list[str]) -> int:
+    """Build, or serve, or write the page of settings."""
+    if arguments == ["--settings"]:
+        SETTINGS.write_text(settings_page(), encoding="utf-8")
+        return 0
+    command = ["serve"] if arguments == ["--serve"] else ["build", "--strict", "--clean", *arguments]
+    return subprocess.run([sys.executable, "-m", "mkdocs", *command], cwd=ROOT, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
