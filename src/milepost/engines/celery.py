@@ -38,8 +38,9 @@ from milepost.stores.driving import drive
 from milepost.stores.ids import new_op
 from milepost.stores.protocol import Write
 from milepost.tracking.run import Run
+from milepost.worker.application import Application
 from milepost.worker.delivery import Delivery, EngineRetry, NotDelivered, current_run, deliver
-from milepost.worker.engine import LOST_AFTER, EngineApp, EngineUnavailable, Handing
+from milepost.worker.engine import LOST_AFTER, EngineUnavailable, Handing
 
 try:
     import celery
@@ -87,7 +88,7 @@ class CeleryEngine:
         self.tracked: dict[str, Tracked] = {}
         """The tasks under `@tracked`, by job type."""
 
-    def serve(self, app: EngineApp, handing: Handing) -> None:
+    def serve(self, app: Application, handing: Handing) -> None:
         """Make the task, and listen to the workers of this process."""
         self.jobs = app
         self.handing = handing

@@ -11,8 +11,9 @@ from typing import Any
 from milepost.core.encoding import seconds
 from milepost.core.errors import JobTimedOut, MissingExtra, Stop
 from milepost.core.job import Job
+from milepost.worker.application import Application
 from milepost.worker.delivery import NotDelivered, deliver
-from milepost.worker.engine import LOST_AFTER, EngineApp, EngineUnavailable, Handing
+from milepost.worker.engine import LOST_AFTER, EngineUnavailable, Handing
 
 try:
     import dramatiq
@@ -55,7 +56,7 @@ class DramatiqEngine:
         self.broker = broker
         self._queue = queue
 
-    def serve(self, app: EngineApp, handing: Handing) -> None:
+    def serve(self, app: Application, handing: Handing) -> None:
         """Make the actor, and hear of the worker's life."""
 
         def run(job_id: str, job_type: str) -> None:

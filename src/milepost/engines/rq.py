@@ -15,8 +15,9 @@ from milepost.core.encoding import seconds
 from milepost.core.errors import InvalidInput, JobTimedOut, MissingExtra, Stop
 from milepost.core.job import Job
 from milepost.engines.watching import dropped
+from milepost.worker.application import Application
 from milepost.worker.delivery import NotDelivered, deliver
-from milepost.worker.engine import LOST_AFTER, EngineApp, EngineUnavailable, Handing
+from milepost.worker.engine import LOST_AFTER, EngineUnavailable, Handing
 
 try:
     import rq
@@ -49,7 +50,7 @@ class RQEngine:
         self.queue = queue
         self._reference = app
 
-    def serve(self, app: EngineApp, handing: Handing) -> None:
+    def serve(self, app: Application, handing: Handing) -> None:
         """Nothing to make: the workers import the application by its name."""
         self.handing = handing
 

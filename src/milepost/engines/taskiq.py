@@ -13,8 +13,9 @@ from milepost.core.encoding import seconds
 from milepost.core.errors import JobTimedOut, MissingExtra, Stop
 from milepost.core.job import Job
 from milepost.stores.protocol import Store
+from milepost.worker.application import Application
 from milepost.worker.delivery import NotDelivered, adeliver
-from milepost.worker.engine import LOST_AFTER, EngineApp, EngineUnavailable, Handing
+from milepost.worker.engine import LOST_AFTER, EngineUnavailable, Handing
 
 try:
     from taskiq import AsyncBroker, TaskiqEvents
@@ -41,7 +42,7 @@ class TaskiqEngine:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lock = threading.Lock()
 
-    def serve(self, app: EngineApp, handing: Handing) -> None:
+    def serve(self, app: Application, handing: Handing) -> None:
         """Make the task, and hear of the broker's life."""
         store: list[Store] = []
 

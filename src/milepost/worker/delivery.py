@@ -28,7 +28,8 @@ from milepost.tracking.endings import Ending, ending, resignation
 from milepost.tracking.process import process_name
 from milepost.tracking.pulse import pulse_of
 from milepost.tracking.run import Run, hear_in_task
-from milepost.worker.engine import Engine, EngineApp
+from milepost.worker.application import Application
+from milepost.worker.engine import Engine
 from milepost.worker.execution import masks_of
 from milepost.worker.handlers import Handler
 
@@ -102,7 +103,7 @@ class Delivery(Block):
 
     def __init__(
         self,
-        app: EngineApp,
+        app: Application,
         engine: Engine,
         job_id: str,
         *,
@@ -341,7 +342,7 @@ def _checked(handler: Handler[Any, Any], run: DeliveredRun) -> dict[str, Any]:
         raise BadParameters("params", str(error)) from None
 
 
-def deliver(app: EngineApp, engine: Engine, job_id: str, job_type: str, message: Any = None) -> Any:
+def deliver(app: Application, engine: Engine, job_id: str, job_type: str, message: Any = None) -> Any:
     """Run a delivered job by its handler, in this thread; an async handler in an event loop of its own. See `execute`."""
     handler = _handler(app, job_type)
     delivery = Delivery(app, engine, job_id, message=message)
@@ -359,7 +360,7 @@ def deliver(app: EngineApp, engine: Engine, job_id: str, job_type: str, message:
 
 
 async def adeliver(
-    app: EngineApp, engine: Engine, job_id: str, job_type: str, message: Any = None, *, store: Store
+    app: Application, engine: Engine, job_id: str, job_type: str, message: Any = None, *, store: Store
 ) -> Any:
     """The same in an event loop, over a `store` of the asynchronous kind; a sync handler in a thread."""
     handler = _handler(app, job_type)
@@ -373,7 +374,7 @@ async def adeliver(
     return await delivery.aexecute(code)
 
 
-def _handler(app: EngineApp, job_type: str) -> Handler[Any, Any] | None:
+def _handler(app: Application, job_type: str) -> Handler[Any, Any] | None:
     return app.handlers.get(job_type)
 
 

@@ -15,13 +15,12 @@ from typing import Any, Protocol
 from milepost.core.errors import InvalidInput, MilepostError, StoreError
 from milepost.core.job import Job, JobStatus
 from milepost.core.lifecycle import plan_handed, plan_stranded
-from milepost.settings import Settings
 from milepost.stores.driving import drive
 from milepost.stores.ids import new_op
 from milepost.stores.protocol import Store, Write
 from milepost.tracking.process import process_name
 from milepost.tracking.sweeper import HAND_OVER_AGAIN, Sweeper
-from milepost.worker.handlers import Handlers
+from milepost.worker.application import Application
 from milepost.worker.presence import HEARTBEAT, Presence
 from milepost.worker.published import remove_worker
 
@@ -34,26 +33,6 @@ LOST_AFTER = 3600.0
 
 class EngineUnavailable(MilepostError):
     """The engine did not take a message: its broker cannot be reached, or refuses."""
-
-
-class EngineApp(Protocol):
-    """What an engine's worker needs of an application: a `Jobs` or `AsyncJobs`."""
-
-    @property
-    def handlers(self) -> Handlers:
-        """The functions that run jobs, by type."""
-
-    @property
-    def store(self) -> Store:
-        """Where the jobs live."""
-
-    @property
-    def settings(self) -> Settings:
-        """Lease, pulse and grace."""
-
-    @property
-    def ttl(self) -> float:
-        """How many seconds an ended job is kept."""
 
 
 class Engine(Protocol):
@@ -70,7 +49,7 @@ class Engine(Protocol):
     lost_after: float
     """Seconds without a start after which a message counts as lost, and the job is handed over again."""
 
-    def serve(self, app: EngineApp, handing: Handing) -> None:
+    def serve(self, app: Application, handing: Handing) -> None:
         """An application's jobs are to run here: make what takes its messages. Called once, by the application."""
 
     def hand_over(self, job: Job) -> None:
@@ -88,7 +67,7 @@ class Engine(Protocol):
 class Handing:
     """Hands the jobs of one application to its engine: those just recorded, and, in a thread, those that were left."""
 
-    def __init__(self, app: EngineApp, engine: Engine) -> None:
+    def __init__(self, app: Application, engine: Engine) -> None:
         if app.store.url.startswith("memory:"):
             problem = "its workers are other processes, which cannot see a store in memory; use sqlite:// or redis://"
             raise InvalidInput("engine", problem)

@@ -14,7 +14,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 from typing import Any, Self
 
-from milepost.worker.loop import Application, Worker
+from milepost.worker.application import Application
+from milepost.worker.loop import Worker
 from milepost.worker.shutdown import shutdown
 
 log = logging.getLogger("milepost.worker")

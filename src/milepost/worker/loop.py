@@ -14,24 +14,24 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from milepost.core.errors import InvalidInput, JobReleased, StoreError
 from milepost.core.job import FailureKind, Job
 from milepost.core.lifecycle import plan_fail, plan_release
-from milepost.settings import Settings
 from milepost.stores.driving import drive
 from milepost.stores.ids import new_op
-from milepost.stores.protocol import Store, Write
+from milepost.stores.protocol import Write
 from milepost.tracking.endings import Ending, Late
 from milepost.tracking.failures import of_exception
 from milepost.tracking.process import process_name
 from milepost.tracking.pulse import pulse_of
 from milepost.tracking.run import Run
+from milepost.worker.application import Application
 from milepost.worker.children import Children
 from milepost.worker.claiming import BEGINS_WITHIN, CLAIM_MOST, Claims, limits_of
 from milepost.worker.execution import Execution, InLoop, InThread
-from milepost.worker.handlers import Handler, Handlers, find_handler
+from milepost.worker.handlers import Handler, find_handler
 from milepost.worker.isolated import InProcess
 from milepost.worker.presence import Presence
 from milepost.worker.threads import ThreadPool
@@ -46,24 +46,6 @@ WRITES_MOST = 600
 LAST_WRITES_SECONDS = 5.0
 
 _numbers = itertools.count(1)
-
-
-class Application(Protocol):
-    """What a worker works for: a `Jobs` or `AsyncJobs`."""
-
-    handlers: Handlers
-
-    @property
-    def store(self) -> Store:
-        """Where the jobs live."""
-
-    @property
-    def settings(self) -> Settings:
-        """Lease, pulse and grace."""
-
-    @property
-    def ttl(self) -> float:
-        """How many seconds an ended job is kept."""
 
 
 class _Claimed(NamedTuple):
