@@ -150,20 +150,23 @@ def i5(history: History) -> Found:
 
 def i6(history: History) -> Found:
     """The runs of a dead worker are found within the lease and the sweep, from when the store can be reached."""
+    stays: dict[int, list[tuple[str, int, float]]] = {}
+    for job_id in history.feed_of:
+        for event, after in pairwise([*_moves(history, job_id), None]):
+            if event is not None and event.kind == "running" and (pid := _pid(event)) is not None:
+                left = at(after) if after is not None else math.inf
+                stays.setdefault(pid, []).append((job_id, at(event), left))
     for pid, killed in history.deaths:
-        for job_id, events in history.feed_of.items():
-            moves = [event for event in events if event.kind in STATUS_KINDS | {"deleted"}]
-            for event, after in pairwise([*moves, None]):
-                if event is None or event.kind != "running" or at(event) > killed or not _ran_in(event, pid):
-                    continue
-                away = sum(to - since + history.patience for since, to in history.outages if to > killed)
-                found = at(after) if after is not None else math.inf
-                if found > killed + history.patience + away:
-                    yield f"{job_id}: its worker {pid} died, and it was found after {(found - killed) / 1e6:.1f} s"
+        away = sum(to - since + history.patience for since, to in history.outages if to > killed)
+        for job_id, began, left in stays.get(pid, []):
+            if began <= killed and left > killed + history.patience + away:
+                yield f"{job_id}: its worker {pid} died, and it was found after {(left - killed) / 1e6:.1f} s"
 
 
-def _ran_in(event: Event, pid: int) -> bool:
-    return str(event.data.get("worker", "")).split(":")[1:2] == [str(pid)]
+def _pid(event: Event) -> int | None:
+    """The process of the worker that an event names."""
+    word = str(event.data.get("worker", "")).split(":")[1:2]
+    return int(word[0]) if word and word[0].isdigit() else None
 
 
 def i7(history: History) -> Found:
@@ -231,15 +234,17 @@ def i11(history: History) -> Found:
             if versions != list(range(1, len(versions) + 1)):
                 yield f"{job_id}: versions {versions}"
     for job_id, job in history.jobs.items():
-        life = [*_lives(history.feed_of.get(job_id, []))][-1:]
-        written = [event.version for event in (life[0] if life else []) if event.kind in STATUS_KINDS | {"checkpoint"}]
+        last: list[Event] = []
+        for last in _lives(history.feed_of.get(job_id, [])):
+            pass
+        written = [event.version for event in last if event.kind in STATUS_KINDS | {"checkpoint"}]
         kept = [
             event.version for event in history.events.get(job_id, []) if event.kind in STATUS_KINDS | {"checkpoint"}
         ]
         if history.feed and written != kept:
             yield f"{job_id}: wrote the events {written} and keeps {kept}"
-        if life and life[0][-1].version != job.version:
-            yield f"{job_id}: its version is {job.version}, and its last event {life[0][-1].version}"
+        if last and last[-1].version != job.version:
+            yield f"{job_id}: its version is {job.version}, and its last event {last[-1].version}"
 
 
 def i12(history: History) -> Found:

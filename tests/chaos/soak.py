@@ -66,6 +66,7 @@ class Outcome:
     history: History
     counts: Counter[str]
     seconds: float
+    lease: float
 
     def __str__(self) -> str:
         told = ", ".join(f"{name} {count}" for name, count in sorted(self.counts.items()))
@@ -106,7 +107,7 @@ class Soak:
                 follower.join()
                 self.direct.close()
                 self.ledger.close()
-        return Outcome(self.seed, place.version, history, counts, time.monotonic() - began)
+        return Outcome(self.seed, place.version, history, counts, time.monotonic() - began, self.lease)
 
     def _busy(self, place: Place) -> tuple[History, Counter[str]]:
         rng = random.Random(self.seed)
