@@ -234,9 +234,8 @@ def i11(history: History) -> Found:
             if versions != list(range(1, len(versions) + 1)):
                 yield f"{job_id}: versions {versions}"
     for job_id, job in history.jobs.items():
-        last: list[Event] = []
-        for last in _lives(history.feed_of.get(job_id, [])):
-            pass
+        lives = [*_lives(history.feed_of.get(job_id, []))]
+        last = lives[-1] if lives else []
         written = [event.version for event in last if event.kind in STATUS_KINDS | {"checkpoint"}]
         kept = [
             event.version for event in history.events.get(job_id, []) if event.kind in STATUS_KINDS | {"checkpoint"}
