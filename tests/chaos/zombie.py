@@ -12,12 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from milepost.core.errors import StoreError
 from tests.chaos.history import History
 from tests.chaos.ledger import Line, read
 from tests.chaos.place import Place
 from tests.chaos.processes import Workers
 from tests.chaos.soak import Soak, Targets
+from tests.waiting import until
 
 JOB = "job-000000"
 
@@ -73,15 +73,7 @@ class Zombie(Soak):
         return lines[-1]["do"] in ("end", "step") if self._checkpoint else lines[-1]["do"] == "end"
 
     def _until(self, what: Callable[[], Any]) -> Any:
-        deadline = self._deadline()
-        while True:
-            try:
-                if found := what():
-                    return found
-            except StoreError:
-                pass
-            assert time.monotonic() < deadline, "it did not come to that"
-            time.sleep(0.02)
+        return until(what, within=self._deadline() - time.monotonic())
 
 
 def open_gate(folder: Path, run: Line) -> None:

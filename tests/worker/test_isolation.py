@@ -10,11 +10,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from milepost import Job, Jobs
+from milepost import Jobs
 from tests.waiting import until
 from tests.worker import application
 from tests.worker.application import lines
 from tests.worker.conftest import MakeJobs, Workers
+from tests.worker.telling import ended
 
 
 @pytest.fixture
@@ -33,15 +34,6 @@ def jobs(make_jobs: MakeJobs, log: Path) -> Jobs:
     for handler in (application.isolated, application.isolated_async):
         jobs.handlers.add(handler)
     return jobs
-
-
-def ended(jobs: Jobs, job: Job) -> Job:
-    """The job with its last word."""
-    for _ in jobs.watch(job.job_id):
-        pass
-    found = jobs.get_job(job.job_id)
-    assert found is not None
-    return found
 
 
 def noted(log: Path, word: str) -> str:
