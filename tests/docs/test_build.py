@@ -1,0 +1,66 @@
+"""The documentation is built, any warning being an error; what is made from code is as the code says."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import yaml
+
+from tests.docs.running import ROOT
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    """scripts/docs.py."""
+    spec = importlib.util.spec_from_file_location("docs_script", ROOT / "scripts" / "docs.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_of_settings_is_made_from_them(script: ModuleType) -> None:
+    page = script.SETTINGS.read_text()
+    assert page == script.settings_page(), "run python scripts/docs.py --settings"
+    assert "| `MILEPOST_LEASE` | `lease` | `30` |" in page
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    config = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
+    named = [page for section in config["nav"] for pages in section.values() for page in pages]
+    there = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
+    assert set(named) == there
+    assert len(named) == len(there)
+
+
+def test_every_public_name_has_a_place_in_the_reference() -> None:
+    import milepost
+
+    text = "".join(path.read_text() for path in (ROOT / "docs" / "reference").glob("*.md"))
+    referred = set(re.findall(r"^::: [\w.]*?(\w+)$", text, re.MULTILINE))
+    errors = {name for name in milepost.__all__ if name in dir(importlib.import_module("milepost.core.errors"))}
+    missing = set(milepost.__all__) - referred - errors - {"__version__", "Settings", "Client"}
+    assert missing == set()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_it_builds_without_a_warning(tmp_path: Path) -> None:
+    """`make docs`, in an environment of its own."""
+    done = subprocess.run(
+        ["make", "docs", f"VENV={tmp_path / 'venv'}", f"ARGS=--site-dir {tmp_path / 'site'}"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
+    built = (tmp_path / "site" / "reference" / "run.html").read_text()
+    assert "Say how far the run is" in built
+    foreign = re.findall(r'(?:src|href)="(?:https?:)?//[^"]+\.(?:js|css|woff2?)"', built)
+    assert foreign == []
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["docs"]
