@@ -49,7 +49,7 @@ def take(page: Page, address: str, file: Path) -> None:
 
 def main(folder: Path | None) -> None:
     """Take them."""
-    stage = Stage(past=1500, running=32, updates=48, hostile=0)
+    stage = Stage(past=900, running=32, updates=48, hostile=0)
     try:
         where = places(stage)
         everything = {f"{name}-{theme}-{width}": (name, width, theme) for name in where for theme in THEMES

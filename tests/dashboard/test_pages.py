@@ -19,7 +19,7 @@ PAGES = {
     "wrong": ("?q=status:nosuch", ".empty pre"),
     "failures": ("?page=failures", ".group"),
     "overview": ("?page=overview", ".mini"),
-    "types": ("?page=types", ".table"),
+    "types": ("?page=types", ".numbers"),
     "submit": ("?page=types&type=ingestion", "dialog form"),
     "workers": ("?page=workers", ".mini"),
     "gone": ("?page=job&job=nosuch", ".empty h1"),

@@ -123,7 +123,7 @@ class MilepostJob extends HTMLElement {
     far.className = `of-${look}`;
     track.setAttribute("aria-label", job.job_type ?? "Progress");
     track.setAttribute("aria-valuenow", String(percent(progress)));
-    track.setAttribute("aria-valuetext", `${percent(progress)} %${rest === null ? "" : `, about ${rest} left`}`);
+    track.setAttribute("aria-valuetext", `${percent(progress)}%${rest === null ? "" : `, about ${rest} left`}`);
     done.className = `done of-${look}`;
     done.style.transform = `scaleX(${progress})`;
     says.textContent = job.status === "failed" ? (job.error ?? job.message ?? "") : (job.message ?? "");

@@ -4,7 +4,7 @@ import { useEffect } from "preact/hooks";
 import { now } from "../live/clock";
 import { forgetStop } from "../jobs/actions";
 import { isAdmin } from "../shell/session";
-import { clockTime, duration, localTime, percent, utcTime } from "../text/time";
+import { clockTime, localTime, percent, span, utcTime } from "../text/time";
 import { get, jobPath, words } from "../wire/api";
 import type { Attempts, EventRecord, Failure, JobRecord, Receipt } from "../wire/types";
 import { FailureText } from "./error";
@@ -18,12 +18,12 @@ export function ReceiptView({ job }: { job: JobRecord }) {
   const by = receipt.requested_by === null ? "" : ` by ${receipt.requested_by}`;
   const why = receipt.reason === null || receipt.reason === "" ? "" : `: ${receipt.reason}`;
   const took =
-    receipt.stopped_at === null || asked === null ? "" : ` after ${duration(Date.parse(receipt.stopped_at) - asked)}`;
+    receipt.stopped_at === null || asked === null ? "" : ` after ${span((Date.parse(receipt.stopped_at) - asked) / 1000)}`;
   return (
     <section class="section" aria-label="Receipt">
       <h2>Receipt</h2>
       <p title={utcTime(receipt.requested_at)}>
-        Stop requested{by} {receipt.requested_at === null ? "" : localTime(receipt.requested_at)}
+        Stop requested{by} {receipt.requested_at === null ? "" : `on ${localTime(receipt.requested_at)}`}
         {why}
       </p>
       {receipt.confirmed === null ? (
@@ -53,7 +53,7 @@ function told(event: EventRecord): string {
   if (typeof data["stop_why"] === "string") bits.push(String(data["stop_why"]));
   if (typeof data["stop_how"] === "string") bits.push(String(data["stop_how"]));
   if (typeof data["worker"] === "string") bits.push(`on ${String(data["worker"])}`);
-  if (typeof event.progress === "number") bits.push(`${percent(event.progress)} %`);
+  if (typeof event.progress === "number") bits.push(`${percent(event.progress)}%`);
   if (typeof event.message === "string" && event.message !== "") bits.push(event.message);
   if (typeof data["error"] === "string") bits.push(String(data["error"]));
   if (event.kind === "log" && Array.isArray(data["lines"])) bits.push(`${data["lines"].length} lines`);

@@ -1,7 +1,7 @@
 /** From its creation to now: how long it waited, each stage with its duration, and the end. */
 import { now } from "../live/clock";
 import { lookOf } from "../parts/icons";
-import { ago, between, duration, localTime, span, utcTime } from "../text/time";
+import { ago, between, duration, localTime, span, utcTime, whole } from "../text/time";
 import type { JobRecord, StageShape } from "../wire/types";
 import { spreadOf } from "./usual";
 
@@ -28,11 +28,11 @@ export function Timeline({ job }: { job: JobRecord }) {
           <li class={job.status === "running" && !inStage ? "here" : ""}>
             <span>
               Started{job.worker === null ? "" : ` on ${job.worker}`}
-              <Usual kind="waits" value={usual?.wait} />
             </span>
             <span class="muted" title={when(job.started_at)}>
               {waited === null ? "" : `waited ${duration(waited)}`}
             </span>
+            <Usual kind="waits" value={usual?.wait} />
           </li>
         )}
         {job.stages
@@ -45,11 +45,11 @@ export function Timeline({ job }: { job: JobRecord }) {
             <span>
               {job.status[0]?.toUpperCase()}
               {job.status.slice(1)}
-              <Usual kind="runs" value={usual?.duration} />
             </span>
             <span class="muted" title={when(job.completed_at)}>
               {job.started_at === null ? "never started" : `ran ${between(job.started_at, job.completed_at, at)}`}
             </span>
+            <Usual kind="runs" value={usual?.duration} />
           </li>
         )}
       </ol>
@@ -59,15 +59,10 @@ export function Timeline({ job }: { job: JobRecord }) {
 
 function Stage({ stage, running, at, until }: { stage: StageShape; running: boolean; at: number; until: string | null }) {
   const here = running && stage.ended_at === null;
-  const count =
-    stage.total !== null && stage.total > 0
-      ? ` · ${stage.done.toLocaleString("en-US")} of ${stage.total.toLocaleString("en-US")} ${stage.unit}s`
-      : "";
   return (
     <li class={here ? "here" : ""}>
       <span class={stage.parent === null ? "" : "nested"}>
-        {stage.name}
-        <span class="muted small">{count}</span>
+        {stage.name} <span class="muted small count">{countOf(stage)}</span>
       </span>
       <span class="muted" title={when(stage.started_at)}>
         {between(stage.started_at, stage.ended_at ?? (running ? null : until), at)}
@@ -77,11 +72,17 @@ function Stage({ stage, running, at, until }: { stage: StageShape; running: bool
   );
 }
 
+/** "254 of 412 chunks", and "412 chunks" when that was all. */
+function countOf({ done, total, unit }: StageShape): string {
+  if (total === null || total <= 0) return "";
+  return `${done === total ? "" : `${whole(done)} of `}${whole(total)} ${unit}s`;
+}
+
 function Usual({ kind, value }: { kind: string; value: { p50: number | null; p95: number | null } | undefined }) {
   if (value === undefined || value.p50 === null) return null;
   return (
     <span class="muted small usual">
-      usually {kind} {span(value.p50)}, 95 % within {span(value.p95)}
+      usually {kind} {span(value.p50)}, 95% within {span(value.p95)}
     </span>
   );
 }

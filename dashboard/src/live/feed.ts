@@ -81,14 +81,14 @@ function onMessage(message: Message): void {
     const snapshot = JSON.parse(message.data) as ListSnapshot;
     tell({ kind: "counts", counts: snapshot.counts, stalled: null });
     tell({ kind: "anew", position });
-    countStalledSoon();
+    countStalledSoon(0);
   }
 }
 
 let counting: ReturnType<typeof setTimeout> | null = null;
 
 /** Stalled jobs are not among the counts that are pushed: asked for after changes, by the leader alone. */
-function countStalledSoon(): void {
+function countStalledSoon(wait = STALLED_EVERY): void {
   counting ??= setTimeout(async () => {
     counting = null;
     try {
@@ -97,7 +97,7 @@ function countStalledSoon(): void {
     } catch {
       // The next change asks again.
     }
-  }, STALLED_EVERY);
+  }, wait);
 }
 
 async function read(stop: AbortSignal): Promise<void> {

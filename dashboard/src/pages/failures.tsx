@@ -47,7 +47,7 @@ function Item({ group }: { group: Group }) {
   const at = now.value;
   return (
     <li class="card group of-failed">
-      <h2 class="cut">
+      <h2>
         <code>{group.type}</code> {group.frame !== null && <span>at {group.frame}</span>}
       </h2>
       <b class="count">
@@ -63,7 +63,7 @@ function Item({ group }: { group: Group }) {
       </span>
       <div class="actions">
         <Link class="button" to={pageAt("jobs", { q: group.q, tab: "all" })}>
-          Show the jobs
+          Show jobs
         </Link>
         <Link class="button" to={pageAt("jobs", { q: group.q, tab: "all", job: group.job_id })}>
           Newest

@@ -40,7 +40,7 @@ export function JobPage() {
   return (
     <main class="main">
       <div class="sheet">
-        <p>
+        <p class="back">
           <Link class="button plain" to={{ page: "jobs", job: null, part: null }}>
             ← Jobs
           </Link>

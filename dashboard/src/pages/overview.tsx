@@ -36,7 +36,7 @@ export function OverviewPage() {
           <Tile name="Duration, half within" {...wait(numbers?.duration as unknown as Spread | undefined)} />
           <Tile name="Stalled" value={whole(numbers?.stalled ?? 0)} note={numbers?.complete === false ? "numbers of the newest jobs" : ""} />
         </div>
-        <section class="card panel" aria-label="Throughput">
+        <section class="card panel apart" aria-label="Throughput">
           <header>
             <h2>Finished</h2>
             <nav class="segments" aria-label="Window">
@@ -49,7 +49,6 @@ export function OverviewPage() {
           </header>
           <Throughput steps={(numbers?.steps ?? []) as unknown as Step[]} />
         </section>
-        <br />
         <div class="columns">
           <section class="card panel" aria-label="Running now">
             <h2>Running now, soonest first</h2>
@@ -106,11 +105,13 @@ export function OverviewPage() {
 }
 
 function wait(spread: Spread | undefined): { value: string; note: string } {
-  return { value: span(spread?.p50), note: spread?.p95 == null ? "" : `95 % within ${span(spread.p95)}` };
+  return { value: span(spread?.p50), note: spread?.p95 == null ? "" : `95% within ${span(spread.p95)}` };
 }
 
 function byTimeLeft(rows: Row[]): Row[] {
-  const end = (row: Row): number => (row.eta === null || row.stalled ? Infinity : Date.parse(row.eta.latest));
+  // By the middle of its range, which is what a row says.
+  const end = ({ eta, stalled }: Row): number =>
+    eta === null || stalled ? Infinity : Date.parse(eta.earliest) + Date.parse(eta.latest);
   return rows.sort((a, b) => end(a) - end(b));
 }
 

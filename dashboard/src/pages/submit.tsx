@@ -38,7 +38,7 @@ export function SubmitForm({ type }: { type: JobType }) {
   };
   return (
     <form class="form" onSubmit={(event) => void submit(event)} noValidate={false}>
-      {type.doc !== "" && <p class="muted">{type.doc}</p>}
+      {type.doc !== "" && <p class="muted">{type.doc.split("`").map((text, at) => (at % 2 === 1 ? <code>{text}</code> : text))}</p>}
       {fields.length === 0 && <p class="muted">It takes no parameters.</p>}
       {fields.map((field) => (
         <FieldView

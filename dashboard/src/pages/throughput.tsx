@@ -12,7 +12,7 @@ export interface Step {
   cancelled: number;
 }
 
-const HEIGHT = 180;
+const HEIGHT = 168;
 
 export function Throughput({ steps }: { steps: readonly Step[] }) {
   const box = useRef<HTMLDivElement>(null);
@@ -79,7 +79,7 @@ function options(element: HTMLElement): uPlot.Options {
     legend: { show: false },
     cursor: { show: false },
     scales: { y: { range: (_, __, most) => [0, Math.max(1, most)] } },
-    axes: [{ ...axis, values: time }, { ...axis, size: 40, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 5000, 10000] }],
+    axes: [{ ...axis, values: time, size: 28 }, { ...axis, size: 40, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 5000, 10000] }],
     series: [{}, series("Completed", "completed"), series("Failed", "failed")],
   };
 }

@@ -47,7 +47,7 @@ function TypeItem({ type, numbers, again }: { type: JobType; numbers: TypeNumber
   const counts = type.counts ?? {};
   const done = counts["completed"] ?? 0;
   const failed = counts["failed"] ?? 0;
-  const rate = done + failed === 0 ? "–" : `${Math.floor((done / (done + failed)) * 1000) / 10} %`;
+  const rate = done + failed === 0 ? "–" : `${Math.floor((done / (done + failed)) * 1000) / 10}%`;
   return (
     <li class="card panel">
       <header>
@@ -66,36 +66,24 @@ function TypeItem({ type, numbers, again }: { type: JobType; numbers: TypeNumber
         </div>
         <Limits type={type} again={again} />
       </header>
-      <div class="scroll" tabIndex={0} role="group" aria-label={`Numbers of ${type.name}`}>
-        <table class="table">
-          <thead>
-            <tr>
-              <th class="num">Pending</th>
-              <th class="num">Running</th>
-              <th class="num">Completed</th>
-              <th class="num">Failed</th>
-              <th class="num">Success</th>
-              <th class="num">Runs p50</th>
-              <th class="num">p95</th>
-              <th class="num">Waits p50</th>
-              <th class="num">p95</th>
-            </tr>
-          </thead>
-          <tbody>
-            <tr>
-              <td class="num">{whole(counts["pending"] ?? 0)}</td>
-              <td class="num">{whole(counts["running"] ?? 0)}</td>
-              <td class="num">{whole(done)}</td>
-              <td class="num">{whole(failed)}</td>
-              <td class="num">{rate}</td>
-              <td class="num">{span(numbers?.duration.p50)}</td>
-              <td class="num">{span(numbers?.duration.p95)}</td>
-              <td class="num">{span(numbers?.wait.p50)}</td>
-              <td class="num">{span(numbers?.wait.p95)}</td>
-            </tr>
-          </tbody>
-        </table>
-      </div>
+      <dl class="numbers">
+        {[
+          ["Pending", whole(counts["pending"] ?? 0)],
+          ["Running", whole(counts["running"] ?? 0)],
+          ["Completed", whole(done)],
+          ["Failed", whole(failed)],
+          ["Success", rate],
+          ["Runs p50", span(numbers?.duration.p50)],
+          ["Runs p95", span(numbers?.duration.p95)],
+          ["Waits p50", span(numbers?.wait.p50)],
+          ["Waits p95", span(numbers?.wait.p95)],
+        ].map(([name, value]) => (
+          <div key={name}>
+            <dt class="muted small">{name}</dt>
+            <dd>{value}</dd>
+          </div>
+        ))}
+      </dl>
     </li>
   );
 }

@@ -26,7 +26,7 @@ export function WorkersPage() {
   const workers = (found.value.value?.workers ?? []) as unknown as Worker[];
   return (
     <main class="main">
-      <div class="sheet">
+      <div class="sheet wide">
         <h1>Workers</h1>
         <Waiting of={found} />
         {found.value.value !== null && workers.length === 0 && (

@@ -15,7 +15,9 @@ export function Dialog({ title, close, children, bare = false }: Props) {
   const id = useId();
   useEffect(() => {
     const dialog = box.current;
-    if (dialog !== null && !dialog.open) dialog.showModal();
+    if (dialog === null || dialog.open) return;
+    dialog.showModal();
+    dialog.querySelector<HTMLElement>("form :is(input, select, textarea)")?.focus(); // rather than the cross
   }, []);
   return (
     <dialog

@@ -18,7 +18,7 @@ export function Bar({ job, thick = false, label }: { job: Shown; thick?: boolean
       aria-valuemin={0}
       aria-valuemax={100}
       aria-valuenow={far}
-      aria-valuetext={`${far} %${left === null ? "" : `, about ${left} left`}`}
+      aria-valuetext={`${far}%${left === null ? "" : `, about ${left} left`}`}
     >
       <div style={{ transform: `scaleX(${Math.max(0, Math.min(1, job.progress))})` }} />
     </div>

@@ -59,7 +59,7 @@ export function HourChart() {
   };
   return (
     <div class="pulse">
-      <span class="small muted">Finished per minute, last hour</span>
+      <span class="small muted">Finished per minute</span>
       <div
         ref={bars}
         role="toolbar"

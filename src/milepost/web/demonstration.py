@@ -10,8 +10,10 @@ import asyncio
 import heapq
 import random
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from operator import itemgetter
 from typing import Any
 
 from fastapi import FastAPI
@@ -48,6 +50,7 @@ from milepost.web.demonstration_cast import (
     PEOPLE,
     SECOND,
     Actor,
+    Kind,
     publish_kinds,
     text_of,
     traceback_of,
@@ -58,6 +61,7 @@ from milepost.worker.published import WorkerEntry, write_worker
 LEASE = 86_400 * SECOND
 LOOK_FOR_NEW = 0.5
 WORKERS_EVERY = 5.0
+MOST_WAIT = 4.0
 
 
 class Clock:
@@ -82,7 +86,7 @@ class Demonstration:
     """The play: an agenda of actors, first through a made-up past, then in real time."""
 
     def __init__(
-        self, *, past: int = 400, hours: float = 1.0, running: int = 32, updates: float = 48.0, seed: int = 7
+        self, *, past: int = 900, hours: float = 1.0, running: int = 32, updates: float = 48.0, seed: int = 7
     ) -> None:
         """`past` jobs in so many hours before now; so many `running` at any time, with so many `updates` a second."""
         self.chance = random.Random(seed)
@@ -104,20 +108,22 @@ class Demonstration:
 
     def _play_past(self, count: int, length: int) -> None:
         now = system_micros()
-        births = sorted(now - length + int(self.chance.random() * (length - 300 * SECOND)) for _ in range(count))
-        births += sorted(now - int(self.chance.uniform(25, 240) * SECOND) for _ in range(self.running_wanted))
+        births = [self._ended(now, length) for _ in range(count)]
         # Those that are to run now were born lately and take long enough.
-        for number, born in enumerate(births):
-            if number == count:
+        lately = sorted(now - int(self.chance.uniform(25, 240) * SECOND) for _ in range(self.running_wanted))
+        for number, born in enumerate(lately):
+            needs = ((now - born) / SECOND + 20) * (1.0 if number % 16 == 3 else self.chance.uniform(1.05, 2.2))
+            births.append((born, needs, self.chance.choice(KINDS), "stalls" if number % 16 == 3 else "completes"))
+        births.sort(key=itemgetter(0))
+        for born, seconds, kind, fate in births:
+            if born in lately[:1]:
                 drive(self.digests.tend(spacing=0))  # what the past has taught
-            alive = number >= count
             self.clock.at = born
             self._advance(born)
-            fate = None if not alive else "stalls" if (number - count) % 16 == 3 else "completes"
-            self._birth(born, least=(now - born) / SECOND + 20 if alive else None, fate=fate)
+            self._birth(born, kind, seconds, fate)
         for left in range(max(2, self.running_wanted // 8), 0, -1):
             self._advance(now - left * 5 * SECOND)
-            self._birth(now - left * 5 * SECOND, waits=True)
+            self._waiting(now - left * 5 * SECOND)
         self._advance(now)
         self.clock.at = None
         self._live = True
@@ -134,13 +140,20 @@ class Demonstration:
             self._turn(actor, at)
         self.clock.at = until
 
-    def _birth(self, now: int, *, least: float | None = None, fate: str | None = None, waits: bool = False) -> None:
-        kind = self.chance.choice(KINDS)
+    def _ended(self, now: int, length: int) -> tuple[int, float, Kind, str]:
+        """When a job was born that has ended by now, how long it took, its type and its fate."""
+        while True:
+            kind, born = self.chance.choice(KINDS), now - int(self.chance.random() * length)
+            seconds = self.chance.uniform(*kind.seconds)
+            if born + (seconds + MOST_WAIT) * SECOND < now:
+                return born, seconds, kind, self._fate()
+
+    def _fate(self) -> str:
+        return self.chance.choices(("completes", "fails", "cancelled"), (88, 9, 3))[0]
+
+    def _birth(self, now: int, kind: Kind, seconds: float, fate: str, *, waits: bool = False) -> None:
         path = f"/data/reports/{self.chance.choice(FILES)}"
         owner = self.chance.choice(PEOPLE)
-        if fate is None:
-            fate = self.chance.choices(("completes", "fails", "cancelled"), (88, 9, 3))[0]
-        seconds = self.chance.uniform(*kind.seconds) if least is None else least * self.chance.uniform(1.05, 2.2)
         job_id = _id_of(now, self.chance)
         params = {"path": path, **kind.params}
         metadata = {"file_path": path, "chunks": 412, "requested_by": f"{owner}@lab"}
@@ -148,11 +161,16 @@ class Demonstration:
         if not self._write(job_id, plan_create(fields, new_op())).accepted:
             return
         actor = self.actors[job_id] = Actor(job_id, kind, path, seconds, fate, self.chance)
-        if fate == "stalls" and least is not None:
-            actor.seconds, actor.turn = least, self.chance.uniform(0.2, 0.5)
+        if fate == "stalls":
+            actor.turn = self.chance.uniform(0.2, 0.5)
         if waits:
-            return  # until there is room
-        self._schedule(actor, now + int(self.chance.uniform(0.2, 4) * SECOND))
+            return
+        self._schedule(actor, now + int(self.chance.uniform(0.2, MOST_WAIT) * SECOND))
+
+    def _waiting(self, now: int) -> None:
+        """A job that is started when there is room."""
+        kind = self.chance.choice(KINDS)
+        self._birth(now, kind, self.chance.uniform(*kind.seconds), self._fate(), waits=True)
 
     # --- a turn of an actor ---
 
@@ -186,6 +204,8 @@ class Demonstration:
             self._report(actor, now, fraction)
 
     def _start(self, actor: Actor, now: int) -> None:
+        busy = Counter(other.worker for other in self.actors.values() if other.token is not None)
+        actor.worker = min(self.chance.sample(HOSTS, len(HOSTS)), key=busy.__getitem__)  # the one with most room
         outcome = self._write(actor.job_id, plan_start(new_op(), nonce=new_nonce(), lease=LEASE, worker=actor.worker))
         if not outcome.accepted or outcome.job is None:
             self.actors.pop(actor.job_id, None)
@@ -324,7 +344,7 @@ class Demonstration:
         # So many wait at any time, or a little fewer: the arrivals keep up with the ends.
         if len(waiting) < max(2, self.running_wanted // 8) and now >= self._next_arrival:
             self._next_arrival = now + int(self.chance.uniform(0.5, 4) * SECOND)
-            self._birth(now, waits=True)
+            self._waiting(now)
 
     def _from_record(self, job: Job) -> Actor:
         """Somebody else's job, or one that was sent back: it is short, goes well, and goes on from its checkpoint."""
@@ -338,7 +358,7 @@ class Demonstration:
 
     async def _keep_workers(self) -> None:
         began = system_micros() / SECOND - 5400
-        slots = -(-self.running_wanted // len(HOSTS))
+        slots = -(-self.running_wanted // len(HOSTS)) + 2
         while True:
             for number, host in enumerate(HOSTS):
                 mine = tuple(a.job_id for a in self.actors.values() if a.worker == host and a.token is not None)

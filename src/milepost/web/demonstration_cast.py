@@ -88,7 +88,7 @@ class Actor:
 
     def __init__(self, job_id: str, kind: Kind, title: str, seconds: float, fate: str, chance: random.Random) -> None:
         self.job_id, self.kind, self.title, self.seconds, self.fate = job_id, kind, title, seconds, fate
-        self.worker = f"{chance.choice(HOSTS)}"
+        self.worker = HOSTS[0]
         self.total = chance.randrange(180, 900)
         self.turn = chance.uniform(0.25, 0.85)
         self.began = 0
