@@ -10,9 +10,10 @@ import pytest
 
 from milepost.core.errors import JobCancelled
 from milepost.documents.clustering import clustering
-from milepost.documents.communities import coarser, leiden_rounds, merged
+from milepost.documents.errors import EmptyStore
 from milepost.documents.extraction import extraction
 from milepost.documents.ingestion import ingestion
+from milepost.documents.leiden import coarser, leiden_rounds, merged
 from milepost.documents.nearest import neighbour_graph
 from milepost.documents.searching import communities
 from tests.documents.watched_run import WatchedRun
@@ -88,10 +89,16 @@ def test_a_cancelled_job_leaves_the_clustering_before(database: str) -> None:
     assert communities(database=database) == before
 
 
-def test_an_empty_store_has_no_communities(tmp_path: Path) -> None:
+def test_without_documents_or_relations_it_says_which_job_comes_first(tmp_path: Path) -> None:
     for of in ("entities", "chunks"):
-        result, _ = run_job(str(tmp_path / "empty.db"), of=of)
-        assert (result["nodes"], result["communities"], result["levels"]) == (0, 0, 0)
+        with pytest.raises(EmptyStore, match="run ingestion first"):
+            run_job(str(tmp_path / "empty.db"), of=of)
+    (tmp_path / "a.txt").write_text("one text")
+    ingestion(WatchedRun(), [str(tmp_path / "a.txt")], database=str(tmp_path / "a.db"), model="hashing:64")
+    with pytest.raises(EmptyStore, match="run extraction first"):
+        run_job(str(tmp_path / "a.db"))
+    result, _ = run_job(str(tmp_path / "a.db"), of="chunks")
+    assert (result["nodes"], result["communities"], result["levels"]) == (0, 0, 0)
 
 
 @pytest.mark.parametrize(

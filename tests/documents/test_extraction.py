@@ -11,6 +11,7 @@ import pytest
 
 from milepost.core.errors import JobCancelled
 from milepost.documents.endpoint import EndpointError
+from milepost.documents.errors import EmptyStore
 from milepost.documents.extract import get_extractor
 from milepost.documents.extract.names import clean
 from milepost.documents.extraction import NothingExtracted, extraction
@@ -206,6 +207,20 @@ def test_a_language_model_that_never_answers_fails_the_job(tmp_path: Path) -> No
             extract(database, extractor="llm", endpoint=server.url)
 
 
-def test_an_empty_store_has_nothing_to_extract(tmp_path: Path) -> None:
-    result, _ = extract(str(tmp_path / "empty.db"))
-    assert (result["chunks"], result["entities"]) == (0, 0)
+def test_without_documents_it_says_which_job_comes_first(tmp_path: Path) -> None:
+    with pytest.raises(EmptyStore, match="run ingestion first"):
+        extract(str(tmp_path / "empty.db"))
+
+
+def test_a_language_model_that_is_away_is_waited_for_and_said(database: str) -> None:
+    with serving() as server:
+        server.chat = answer
+        server.failures = [(503, {"Retry-After": "0.2"}, b"loading")]
+        _, run = extract(database, extractor="llm", endpoint=server.url, embed=False)
+    waited = [at for at, message in enumerate(run.messages) if "answered 503: loading; trying again" in message]
+    assert run.messages[waited[-1] + 1] == ""
+
+
+def test_options_of_another_extractor_are_refused(database: str) -> None:
+    with pytest.raises(ValueError, match="extractor=llm"):
+        extract(database, extractor="rules", llm_model="m")

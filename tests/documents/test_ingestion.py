@@ -150,7 +150,9 @@ def test_every_bad_file_is_listed_and_the_rest_is_ingested(library: Path, databa
 def test_all_bad_or_strict_fails(library: Path, database: str, tmp_path: Path) -> None:
     empty = tmp_path / "empty.txt"
     empty.write_bytes(b"")
-    with pytest.raises(NothingIngested, match=r"1 of 1 documents cannot be used: .*empty_file"):
+    with pytest.raises(
+        NothingIngested, match=r"1 of 1 document cannot be used: empty.txt has no content \(empty_file\)"
+    ):
         run_job(database, empty)
     with pytest.raises(NothingIngested, match="not_found"):
         run_job(database, tmp_path / "nowhere")
@@ -162,8 +164,9 @@ def test_all_bad_or_strict_fails(library: Path, database: str, tmp_path: Path) -
 
 
 def test_an_empty_folder_is_no_failure(folder: Path, database: str) -> None:
-    result, _ = run_job(database, folder)
+    result, run = run_job(database, folder)
     assert (result["documents"], result["ingested"], result["chunks"]) == (0, 0, 0)
+    assert run.message == "Nothing to do: no files found"
 
 
 def test_warnings_name_their_file(folder: Path, database: str) -> None:
@@ -177,14 +180,44 @@ def test_warnings_name_their_file(folder: Path, database: str) -> None:
 
 def test_the_index_says_what_it_was_made_with(library: Path, database: str) -> None:
     run_job(database, library, chunk_tokens=64)
-    with pytest.raises(ValueError, match=r"embedder 'hashing:64', not 'minilm'.*reindex"):
+    with pytest.raises(ValueError, match=r"model=hashing:64, not minilm: leave model out, or run reindex"):
         run_job(database, library, model="minilm")
-    with pytest.raises(ValueError, match="chunk_tokens 64, not 240"):
+    with pytest.raises(ValueError, match="chunk_tokens=64, not 240"):
         run_job(database, library, chunk_tokens=240)
     result, _ = run_job(database, library, model=None)
     assert (result["unchanged"], result["model"]) == (8, "hashing-64")
-    with pytest.raises(ValueError, match="chunk_tokens"):
-        settings_for(chunk_tokens=3)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"model": "gpt"}, "unknown model 'gpt': there are minilm, wordllama"),
+        ({"model": "minilm:large"}, "unknown model 'minilm:large'"),
+        ({"model": "hashing:many"}, "hashing:256, not 'many'"),
+        ({"model": "http:small"}, "needs endpoint=URL or MILEPOST_EMBEDDING_URL"),
+        ({"model": "http:small", "endpoint": "localhost:8080"}, "an http or https URL, not 'localhost:8080'"),
+        ({"model": "minilm", "model_path": "nowhere.onnx"}, r"no file nowhere.onnx \(model_path\)"),
+        ({"chunk_tokens": 0}, "chunk_tokens must be from 16 to 8192, not 0"),
+        ({"max_bytes": 0}, "max_bytes"),
+        ({"seconds_per_file": float("nan")}, "seconds_per_file"),
+        ({"encoding": "klingon"}, "encoding must be one that Python knows.*not 'klingon'"),
+        ({"database": "redis://localhost"}, "a file or a postgresql:// URL"),
+    ],
+)
+def test_a_wrong_parameter_is_named_before_anything_is_made(
+    wrong: dict[str, Any], said: str, library: Path, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MILEPOST_EMBEDDING_URL", raising=False)
+    run = WatchedRun()
+    with pytest.raises(ValueError, match=said):
+        ingestion(run, [str(library)], **{"database": database, **wrong})
+    assert run.stages == []
+    assert counts(database)["documents"] == 0
+
+
+def test_no_paths_are_no_job(database: str) -> None:
+    with pytest.raises(ValueError, match="paths is empty"):
+        ingestion(WatchedRun(), [], database=database)
 
 
 def when(stage: str, done: float) -> Callable[[WatchedRun], None]:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from milepost.core.errors import JobCancelled
+from milepost.documents.errors import EmptyStore
 from milepost.documents.ingestion import ingestion
 from milepost.documents.reindex import reindex
 from milepost.documents.searching import search
@@ -162,5 +163,5 @@ def test_ingestion_meanwhile_follows_the_switch(database: str, library: Path) ->
 
 
 def test_without_an_index_there_is_nothing_to_reindex(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="ingest documents first"):
+    with pytest.raises(EmptyStore, match="run ingestion first"):
         run_job(str(tmp_path / "empty.db"))

@@ -7,9 +7,20 @@ have. Models and parsers are loaded when they are first needed.
 
 from __future__ import annotations
 
-from milepost.documents.errors import BadDocument
+from milepost.documents.errors import BadDocument, EmptyStore
 from milepost.documents.loaders import load
-from milepost.documents.searching import Searcher, entities, neighbours, search
+from milepost.documents.searching import Searcher, communities, entities, neighbours, search
 from milepost.documents.store import DocumentStore, open_store
 
-__all__ = ["BadDocument", "DocumentStore", "Searcher", "entities", "load", "neighbours", "open_store", "search"]
+__all__ = [
+    "BadDocument",
+    "DocumentStore",
+    "EmptyStore",
+    "Searcher",
+    "communities",
+    "entities",
+    "load",
+    "neighbours",
+    "open_store",
+    "search",
+]

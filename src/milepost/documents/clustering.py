@@ -13,7 +13,8 @@ from contextlib import AbstractContextManager
 from typing import Any, Final, Literal
 
 from milepost.documents import wording
-from milepost.documents.communities import (
+from milepost.documents.errors import EmptyStore
+from milepost.documents.leiden import (
     TEXTS_FOR_LABEL,
     Edge,
     arrange,
@@ -24,6 +25,7 @@ from milepost.documents.communities import (
     name_by_words,
 )
 from milepost.documents.nearest import neighbour_graph
+from milepost.documents.pipeline import existing_generation
 from milepost.documents.stages import TimedStages
 from milepost.documents.store import DocumentStore, open_store
 from milepost.documents.store.records import Community
@@ -49,7 +51,8 @@ def clustering(
     `entities` are joined by the chunks that relate them; `chunks` by being among each
     other's `neighbours` nearest. A higher `resolution` makes more and smaller
     communities. The result counts `nodes`, `edges`, `communities`, `levels`, and gives `modularity`
-    of the finest level and `seconds`. Raises `ValueError` for parameters out of bounds.
+    of the finest level and `seconds`. Raises `ValueError` for parameters out of bounds, `EmptyStore`
+    when there are no documents, or no relations between entities, yet.
     """
     if not 0 < resolution <= 1000:
         raise ValueError(f"resolution must be above 0 and at most 1000, not {resolution}")
@@ -60,6 +63,7 @@ def clustering(
     store = open_store(database)
     try:
         store.waiting = lambda reason: run.progress(message=reason)
+        existing_generation(store)
         return _Clustering(run, store, of).cluster(resolution, neighbours, seed)
     finally:
         store.close()
@@ -105,7 +109,10 @@ class _Clustering:
 
     def _edges_of_entities(self) -> list[Edge]:
         with self._stage("load", "Loading", unit="relation"):
-            return self._store.edges()  # the relations are the graph: no neighbours to compute
+            edges = self._store.edges()  # the relations are the graph: no neighbours to compute
+        if not edges:
+            raise EmptyStore(f"no entities are related in {self._store}: run extraction first, or take of=chunks")
+        return edges
 
     def _edges_of_chunks(self, neighbours: int) -> list[Edge]:
         total = self._counts["chunks"]

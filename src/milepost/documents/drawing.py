@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 from xml.sax.saxutils import escape, quoteattr
 
+from milepost.documents.errors import EmptyStore
 from milepost.documents.store import DocumentStore, open_store
 from milepost.documents.store.records import Entity
 
@@ -43,11 +44,11 @@ def draw_graph(store: DocumentStore, *, limit: int = ENTITIES) -> str:
     """The `limit` most mentioned entities that have relations, as an SVG document.
 
     The area of a dot is the number of chunks that mention it, its colour the community, the width of a line the
-    number of chunks that relate two. Raises `ValueError` when there are no relations.
+    number of chunks that relate two. Raises `EmptyStore` when there are no relations.
     """
     graph = _graph(store, limit)
     if not graph.edges:
-        raise ValueError(f"there are no relations in {store} yet: run extraction first")
+        raise EmptyStore(f"no entities are related in {store}: run extraction first")
     places = _apart(_layout(graph), graph)
     return _svg(graph, places)
 
@@ -227,13 +228,14 @@ def main(arguments: Sequence[str]) -> str:
     """Write the picture to a file and return the line that says so."""
     if not 1 <= len(arguments) <= 2:
         raise SystemExit("usage: python -m milepost.documents.drawing FILE.svg [DATABASE]")
-    store = open_store(arguments[1] if len(arguments) == 2 else None)
     try:
-        picture = draw_graph(store)
+        store = open_store(arguments[1] if len(arguments) == 2 else None)
+        try:
+            picture = draw_graph(store)
+        finally:
+            store.close()
     except ValueError as error:
         raise SystemExit(f"milepost: {error}") from None
-    finally:
-        store.close()
     Path(arguments[0]).write_text(picture, encoding="utf-8")
     return f"The entity graph is drawn in {arguments[0]}"
 

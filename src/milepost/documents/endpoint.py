@@ -38,10 +38,19 @@ class Endpoint:
     """One base URL, such as ``http://localhost:8080/v1``, used by several threads at once.
 
     `patience` is how many seconds a request may fail in a passing way before
-    `EndpointError` is raised; `timeout` is for one try, in seconds.
+    `EndpointError` is raised; `timeout` is for one try, in seconds. `waiting` hears
+    often why a request is not tried again yet, then an empty text; it may raise to give up.
     """
 
-    def __init__(self, url: str, *, key: str | None = None, timeout: float = 60.0, patience: float = 600.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        key: str | None = None,
+        timeout: float = 60.0,
+        patience: float = 600.0,
+        waiting: Callable[[str], object] | None = None,
+    ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"an endpoint is an http or https URL, not {url!r}")
@@ -49,6 +58,7 @@ class Endpoint:
         self._key = key
         self._timeout = timeout
         self._patience = patience
+        self._waiting = waiting or (lambda reason: None)
         self._client: httpx.Client | None = None
         self._lock = threading.Lock()
         self.host = f"{parts.hostname}:{parts.port}" if parts.port else parts.hostname
@@ -77,6 +87,8 @@ class Endpoint:
                 failure = EndpointError(f"{self.host} cannot be reached: {type(error).__name__} {error}")
             else:
                 if response.status_code < 300:
+                    if attempt > 1:
+                        self._waiting("")
                     return _object(response, self.host)
                 text = " ".join(response.text[:300].split())
                 failure = EndpointError(f"{self.host} answered {response.status_code}: {text}", response.status_code)
@@ -86,8 +98,13 @@ class Endpoint:
                 asked = _retry_after(response.headers.get("retry-after"))
             backoff = min(_LONGEST_WAIT, 0.5 * 2.0 ** min(attempt, 10)) * random.uniform(0.5, 1.0)
             seconds = backoff if asked is None else min(asked, _LONGEST_WAIT)
-            if time.monotonic() + seconds > deadline or stop.wait(seconds):
+            resume = time.monotonic() + seconds
+            if resume > deadline:
                 raise failure
+            while (left := resume - time.monotonic()) > 0:
+                self._waiting(f"{failure}; trying again")
+                if stop.wait(min(left, _TICK_SECONDS)):
+                    raise failure
 
     def close(self) -> None:
         """Close the connections; the endpoint may be used again."""

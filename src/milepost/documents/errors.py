@@ -3,6 +3,7 @@
 Owns the codes and the exception. Knows no format, no store and no job.
 
     BadDocument (ValueError)       this document cannot be used; the others can
+    EmptyStore (ValueError)        the document store has nothing yet for what is asked of it
     StoreBusy (OSError)            the document store is locked or full for now: try again
     GenerationChanged (RuntimeError)  the index was switched while this document was being prepared
     VersionVanished (RuntimeError) another job has published or removed what this one prepared
@@ -49,6 +50,10 @@ class BadDocument(ValueError):
 
     def __reduce__(self) -> tuple[type[BadDocument], tuple[str, str]]:
         return BadDocument, (self.code, self.message)
+
+
+class EmptyStore(ValueError):
+    """The document store has nothing yet for what is asked of it; the message says which job makes it."""
 
 
 class StoreBusy(OSError):

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 
 from milepost.documents import wording
 from milepost.documents.extract import Extractor, FailedChunk, get_extractor
-from milepost.documents.pipeline import embedder_of
+from milepost.documents.pipeline import embedder_of, existing_generation
 from milepost.documents.stages import TimedStages
 from milepost.documents.store import DocumentStore, open_store
 from milepost.documents.store.records import ChunkText, Extraction
@@ -44,12 +44,17 @@ def extraction(
     `endpoint` and `llm_model` are for the extractor `llm`. With `embed` the names of
     entities get vectors as well. The result counts `chunks` (of these `extracted` now,
     `failed_chunks` with their messages), `entities`, `mentions`, `relations` and `seconds`.
-    Raises `NothingExtracted` when every chunk failed.
+    Raises `EmptyStore` when nothing was ingested yet, `NothingExtracted` when every chunk failed.
     """
+
+    def waiting(reason: str) -> None:
+        run.progress(message=reason)
+
+    finder = get_extractor(extractor, endpoint=endpoint, llm_model=llm_model, waiting=waiting)
     store = open_store(database)
-    finder = get_extractor(extractor, endpoint=endpoint, llm_model=llm_model)
     try:
-        store.waiting = lambda reason: run.progress(message=reason)
+        store.waiting = waiting
+        existing_generation(store)
         return _Extraction(run, store, finder).extract(embed=embed, model_path=model_path)
     finally:
         finder.close()
@@ -134,14 +139,12 @@ class _Extraction:
             raise ValueError(outcome.message)
 
     def _embed(self, model_path: str | None, weight: float) -> None:
-        active = self._store.active_generation()
-        if active is None:
-            return
+        active = existing_generation(self._store)
         total = self._store.count_unembedded_entities(active.model)
         with self._stages.stage("embed", "Embedding entities", weight=weight, total=total, unit="entity") as stage:
             if not total:
                 return
-            embedder = embedder_of(active, model_path=model_path)
+            embedder = embedder_of(active, model_path=model_path, waiting=self._store.waiting)
             while batch := self._store.unembedded_entities(active.model, _ENTITIES_AT_ONCE):
                 vectors = embedder.embed([name for _, name in batch], tick=self._run.check)
                 self._store.set_entity_vectors(

@@ -7,12 +7,15 @@ cancelled asks it what is missing and does that.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from milepost.documents import wording
 from milepost.documents.errors import BadDocument, GenerationChanged, VersionVanished
 from milepost.documents.formats import MAX_BYTES
 from milepost.documents.loader_process import LoaderProcess, LoadLimits
+from milepost.documents.loaders.text import is_text_encoding
 from milepost.documents.pipeline import Index, drain, index_text, load_document, open_index
 from milepost.documents.sources import Source, plan
 from milepost.documents.stages import Indexing, TimedStages
@@ -22,6 +25,7 @@ from milepost.tracking.run import Run
 from milepost.tracking.stages import LiveStage
 
 _LISTED: Final = 1000
+_SHOWN: Final = 5
 _ABANDONED_SECONDS: Final = 7 * 86400.0
 _TRIES: Final = 3
 
@@ -53,40 +57,42 @@ def ingestion(
 
     The result counts documents (`ingested`, `unchanged`, `failed` with file, code and
     message, `skipped`), `chunks` (`embedded`, `from_cache`, `truncated`) and `seconds`
-    per stage. Raises `NothingIngested` when all documents are bad, or any with `strict`.
+    per stage. Raises `NothingIngested` when all documents are bad, or any with `strict`, and `ValueError`
+    for a parameter that is out of bounds or not as the index has it.
     """
-    limits = LoadLimits(seconds=seconds_per_file, max_bytes=max_bytes)
+    if not paths:
+        raise ValueError("paths is empty: name files, folders or globs")
+    if max_bytes < 1 or not seconds_per_file > 0:
+        raise ValueError(f"max_bytes and seconds_per_file must be above 0, not {max_bytes} and {seconds_per_file:g}")
+    if encoding is not None and not is_text_encoding(encoding):
+        raise ValueError(f"encoding must be one that Python knows, such as latin-1 or cp1252, not {encoding!r}")
+
+    def waiting(reason: str) -> None:
+        run.progress(message=reason)
+
     store = open_store(database)
     try:
-        store.waiting = lambda reason: run.progress(message=reason)
-        index = open_index(store, model=model, model_path=model_path, endpoint=endpoint, chunk_tokens=chunk_tokens)
-        with LoaderProcess(limits) as loader:
-            job = _Ingestion(run, index, loader, encoding=encoding, model_path=model_path, endpoint=endpoint)
-            return job.ingest(paths, key=key, strict=strict)
+        store.waiting = waiting
+        reopen = partial(open_index, store, model_path=model_path, endpoint=endpoint, waiting=waiting)
+        index = reopen(model=model, chunk_tokens=chunk_tokens)
+        with LoaderProcess(LoadLimits(seconds=seconds_per_file, max_bytes=max_bytes)) as loader:
+            return _Ingestion(run, index, loader, encoding, reopen).ingest(paths, key=key, strict=strict)
     finally:
         store.close()
 
 
 class _Ingestion:
-    """The stages of one job and what they have counted."""
+    """The stages of one job and what they have counted. `reopen` gives the index that is active by then."""
 
     def __init__(
-        self,
-        run: Run,
-        index: Index,
-        loader: LoaderProcess,
-        *,
-        encoding: str | None,
-        model_path: str | None,
-        endpoint: str | None,
+        self, run: Run, index: Index, loader: LoaderProcess, encoding: str | None, reopen: Callable[[], Index]
     ) -> None:
         self._run = run
         self._stages = TimedStages(run)
         self._indexing = Indexing(self._stages, index, lambda version: self._again.append(self._source(version)))
         self._loader = loader
         self._encoding = encoding
-        self._model_path = model_path
-        self._endpoint = endpoint
+        self._reopen = reopen
         self._failed: list[tuple[str, BadDocument]] = []
         self._again: list[Source] = []
         self._sources: dict[str, Source] = {}
@@ -169,8 +175,7 @@ class _Ingestion:
 
     def _do_again(self, source: Source) -> None:
         for attempt in range(_TRIES):
-            store = self._indexing.index.store
-            index = self._indexing.index = open_index(store, model_path=self._model_path, endpoint=self._endpoint)
+            index = self._indexing.index = self._reopen()
             try:
                 version = drain(load_document(index, source, self._loader, encoding=self._encoding))
                 if version is not None:
@@ -212,5 +217,7 @@ class _Ingestion:
             raise bad
 
     def _complaint(self, total: int) -> str:
-        first = "; ".join(f"{name}: {bad}" for name, bad in self._failed[:5])
-        return f"{len(self._failed)} of {total} documents cannot be used: {first}"
+        shown = [f"{bad.message} ({bad.code})" for _, bad in self._failed[:_SHOWN]]
+        if (more := len(self._failed) - _SHOWN) > 0:
+            shown.append(f"and {more:,} more")
+        return f"{len(self._failed):,} of {wording.counted(total, 'document')} cannot be used: {'; '.join(shown)}"

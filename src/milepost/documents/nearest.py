@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from milepost.documents.communities import Edge
+    from milepost.documents.leiden import Edge
 
 BLOCK_ROWS: Final = 512
 _LEAST_LIKE: Final = 0.05

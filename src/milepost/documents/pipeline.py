@@ -15,8 +15,8 @@ from typing import Any, Final, TypeVar
 
 from milepost.documents import identity
 from milepost.documents.chunks import CHUNK_TOKENS, Chunk, Segment, chunk_segments, split_segments
-from milepost.documents.embed import Embedder, get_embedder
-from milepost.documents.errors import BadDocument, VersionVanished
+from milepost.documents.embed import Embedder, check_model, get_embedder
+from milepost.documents.errors import BadDocument, EmptyStore, VersionVanished
 from milepost.documents.formats import open_regular
 from milepost.documents.loader_process import LoaderProcess
 from milepost.documents.loaders import LoadReport, Pieces
@@ -49,9 +49,12 @@ class Index:
 
 
 def settings_for(
-    model: str = "minilm", *, chunk_tokens: int = CHUNK_TOKENS, endpoint: str | None = None
+    model: str | None = None, *, chunk_tokens: int | None = None, endpoint: str | None = None
 ) -> dict[str, Any]:
-    """The settings of a generation. Raises `ValueError` for a chunk size that is out of bounds."""
+    """The settings of a generation. Raises `ValueError` for a model or a chunk size that there cannot be."""
+    model = "minilm" if model is None else model
+    chunk_tokens = CHUNK_TOKENS if chunk_tokens is None else chunk_tokens
+    check_model(model)
     if not 16 <= chunk_tokens <= 8192:
         raise ValueError(f"chunk_tokens must be from 16 to 8192, not {chunk_tokens}")
     settings = {**identity.chunk_settings(chunk_tokens), "embedder": model}
@@ -65,28 +68,45 @@ def open_index(
     model_path: str | None = None,
     endpoint: str | None = None,
     chunk_tokens: int | None = None,
+    waiting: Callable[[str], object] | None = None,
 ) -> Index:
     """Open the active generation, or make the first one from what is asked for.
 
     What is None is taken as the index has it. Raises `ValueError` when the index was made otherwise than asked.
     """
+    settings = settings_for(model, chunk_tokens=chunk_tokens, endpoint=endpoint)
     active = store.active_generation()
     if active is None:
-        settings = settings_for(model or "minilm", chunk_tokens=chunk_tokens or CHUNK_TOKENS, endpoint=endpoint)
-        embedder = get_embedder(settings["embedder"], model_path=model_path, endpoint=endpoint)
+        embedder = get_embedder(settings["embedder"], model_path=model_path, endpoint=endpoint, waiting=waiting)
         active = store.ensure_generation(embedder.model, embedder.dimension, settings)
-    for name, asked in (("embedder", model), ("chunk_tokens", chunk_tokens)):
-        if asked is not None and active.settings[name] != asked:
-            raise ValueError(
-                f"the index was made with {name} {active.settings[name]!r}, not {asked!r}: leave it out, or reindex"
-            )
-    return Index(store, active, embedder_of(active, model_path=model_path, endpoint=endpoint))
+    for name, made, asked in (
+        ("model", active.settings["embedder"], model),
+        ("chunk_tokens", active.settings["chunk_tokens"], chunk_tokens),
+    ):
+        if asked not in (None, made):
+            raise ValueError(f"the index was made with {name}={made}, not {asked}: leave {name} out, or run reindex")
+    return Index(store, active, embedder_of(active, model_path=model_path, endpoint=endpoint, waiting=waiting))
 
 
-def embedder_of(generation: Generation, *, model_path: str | None = None, endpoint: str | None = None) -> Embedder:
+def existing_generation(store: DocumentStore) -> Generation:
+    """The active generation. Raises `EmptyStore` when nothing was ingested yet."""
+    active = store.active_generation()
+    if active is None or next(iter(store.documents()), None) is None:
+        raise EmptyStore(f"there are no documents in {store} yet: run ingestion first")
+    return active
+
+
+def embedder_of(
+    generation: Generation,
+    *,
+    model_path: str | None = None,
+    endpoint: str | None = None,
+    waiting: Callable[[str], object] | None = None,
+) -> Embedder:
     """The embedder that a generation was made with. Raises `ValueError` when only another model is there."""
     settings = generation.settings
-    embedder = get_embedder(settings["embedder"], model_path=model_path, endpoint=endpoint or settings.get("endpoint"))
+    endpoint = endpoint or settings.get("endpoint")
+    embedder = get_embedder(settings["embedder"], model_path=model_path, endpoint=endpoint, waiting=waiting)
     if embedder.model != generation.model:
         raise ValueError(f"the index was made with the model {generation.model}, not {embedder.model}: reindex")
     return embedder

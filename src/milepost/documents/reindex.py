@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from milepost.documents import identity, wording
 from milepost.documents.embed import get_embedder
-from milepost.documents.pipeline import Index, index_text, settings_for
+from milepost.documents.pipeline import Index, existing_generation, index_text, settings_for
 from milepost.documents.stages import Indexing, TimedStages
 from milepost.documents.store import DocumentStore, open_store
 from milepost.documents.store.records import Generation, StoredDocument, Version
@@ -35,22 +35,22 @@ def reindex(
     What is None stays as it is; without any difference there is nothing to do. Texts
     come from the store, so the files need not be there. With `discard` nothing is made: half-made
     generations are dropped. The result counts `documents`, `chunks` (`embedded`, `from_cache`,
-    `truncated`) and `seconds`. Raises `ValueError` when there is no index.
+    `truncated`) and `seconds`. Raises `EmptyStore` when nothing was ingested yet.
     """
     store = open_store(database)
     try:
         store.waiting = lambda reason: run.progress(message=reason)
-        active = store.active_generation()
-        if active is None:
-            raise ValueError(f"there is no index in {store} yet: ingest documents first")
+        active = existing_generation(store)
         if discard:
             return _discard(run, store, active)
         settings = settings_for(
             model or active.settings["embedder"],
-            chunk_tokens=chunk_tokens or int(active.settings["chunk_tokens"]),
+            chunk_tokens=int(active.settings["chunk_tokens"]) if chunk_tokens is None else chunk_tokens,
             endpoint=endpoint or (active.settings.get("endpoint") if model is None else None),
         )
-        embedder = get_embedder(settings["embedder"], model_path=model_path, endpoint=settings.get("endpoint"))
+        embedder = get_embedder(
+            settings["embedder"], model_path=model_path, endpoint=settings.get("endpoint"), waiting=store.waiting
+        )
         if settings == active.settings and embedder.model == active.model:
             return _result(run, store, active, changed=False)
         generation = store.begin_generation(embedder.model, embedder.dimension, settings)

@@ -17,6 +17,8 @@ def listed(parts: Iterable[str]) -> str:
 
 def ingested(*, documents: int, chunks: int, unchanged: int, failed: int) -> str:
     """``Ingested 9 documents, 105 chunks (2 unchanged, 1 failed)``."""
+    if not (documents or unchanged or failed):
+        return "Nothing to do: no files found"
     beside = listed((f"{unchanged:,} unchanged" if unchanged else "", f"{failed:,} failed" if failed else ""))
     if not documents and unchanged and not failed:
         return f"Nothing to do: {counted(unchanged, 'document')} unchanged"

@@ -63,16 +63,32 @@ def unit_rows(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     return unit
 
 
-def get_embedder(name: str = "minilm", *, model_path: str | None = None, endpoint: str | None = None) -> Embedder:
+def check_model(name: str) -> None:
+    """Raise `ValueError` for a name that `get_embedder` does not know."""
+    kind, _, rest = name.partition(":")
+    if kind not in MODELS or (rest and kind in ("minilm", "wordllama")):
+        raise ValueError(f"unknown model {name!r}: there are {', '.join(MODELS)} (as http:NAME)")
+    if kind == "hashing" and rest and not rest.isdecimal():
+        raise ValueError(f"the model hashing takes a number of dimensions, as in hashing:256, not {rest!r}")
+
+
+def get_embedder(
+    name: str = "minilm",
+    *,
+    model_path: str | None = None,
+    endpoint: str | None = None,
+    waiting: Callable[[str], object] | None = None,
+) -> Embedder:
     """Make an embedder by name.
 
     `minilm` (384 dimensions, the default), `wordllama` (256, much faster, weaker), `hashing` (no model at all:
     words that match, nothing else), or `http` and `http:MODEL` for an OpenAI-compatible `endpoint`
-    (or `MILEPOST_EMBEDDING_URL`; its key in `MILEPOST_EMBEDDING_KEY`).
+    (or `MILEPOST_EMBEDDING_URL`; its key in `MILEPOST_EMBEDDING_KEY`). `waiting` hears why an endpoint is waited for.
 
     Raises `ValueError` for an unknown name or a model file that is not the expected one, `ImportError` when its
     package is missing.
     """
+    check_model(name)
     kind, _, rest = name.partition(":")
     if kind == "minilm":
         from milepost.documents.embed.minilm import MiniLM
@@ -86,11 +102,10 @@ def get_embedder(name: str = "minilm", *, model_path: str | None = None, endpoin
         from milepost.documents.embed.hashing import HashingEmbedder
 
         return HashingEmbedder(int(rest) if rest else 256)
-    if kind == "http":
-        from milepost.documents.embed.http import HttpEmbedder
+    from milepost.documents.embed.http import HttpEmbedder
 
-        url = endpoint or os.environ.get("MILEPOST_EMBEDDING_URL")
-        if not url:
-            raise ValueError("an http embedder needs an endpoint, such as http://localhost:8080/v1 (endpoint=)")
-        return HttpEmbedder(url, model=rest or "default", key=os.environ.get("MILEPOST_EMBEDDING_KEY"))
-    raise ValueError(f"unknown embedder {name!r}; there are {', '.join(MODELS)}")
+    url = endpoint or os.environ.get("MILEPOST_EMBEDDING_URL")
+    if not url:
+        raise ValueError(f"model={name} needs endpoint=URL or MILEPOST_EMBEDDING_URL, such as http://localhost:8080/v1")
+    key = os.environ.get("MILEPOST_EMBEDDING_KEY")
+    return HttpEmbedder(url, model=rest or "default", key=key, waiting=waiting)

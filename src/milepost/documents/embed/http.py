@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from milepost.documents.embed import Tick, unit_rows
@@ -36,10 +36,11 @@ class HttpEmbedder:
         concurrency: int = _CONCURRENCY,
         timeout: float = 60.0,
         patience: float = 600.0,
+        waiting: Callable[[str], object] | None = None,
     ) -> None:
         if batch < 1 or concurrency < 1:
             raise ValueError("batch and concurrency must be at least 1")
-        self._endpoint = Endpoint(url, key=key, timeout=timeout, patience=patience)
+        self._endpoint = Endpoint(url, key=key, timeout=timeout, patience=patience, waiting=waiting)
         self._asked_model = model
         self._batch = batch
         self.batch = batch * concurrency

