@@ -23,11 +23,11 @@ AT_ONCE: dict[str, set[str]] = {
     "client/": {"httpx"},
     "documents/commands": {"click"},
     "documents/routes": {"fastapi"},
-    "engines/": {"celery", "dramatiq", "rq", "taskiq"},
+    "engines/": {"billiard", "celery", "dramatiq", "kombu", "redis", "rq", "taskiq"},
     "stores/redis": {"hiredis", "redis"},
     "testing/": {"hypothesis", "pytest"},
     "tqdm": {"tqdm"},
-    "web/": {"fastapi", "pydantic", "starlette"},
+    "web/": {"fastapi", "pydantic", "pydantic_core", "starlette"},
 }
 
 # Rings that work with nothing but the standard library installed.

@@ -33,6 +33,7 @@ REDIS = {
     "hiredis",
     "jwt",
     "opentelemetry",
+    "psutil",  # of OpenTelemetry's SDK
     "redis",
     "typing_extensions",
 }  # where installed
