@@ -134,7 +134,7 @@ WORKS = {
             "tracked lifecycle: create, running, 10 progress writes with a message, completed with a result",
             "jobs/s",
             ("floor", "milepost", "milepost_async", "rq", "original"),
-            400,
+            1000,
             5,
             (
                 Goal("floor", 0.6),
@@ -148,7 +148,7 @@ WORKS = {
             "the same through track(), progress coalesced",
             "jobs/s",
             ("floor", "milepost", "rq"),
-            400,
+            2000,
             5,
             (Goal("rq", 5.0),),
         ),
