@@ -246,8 +246,7 @@ async def test_auth_has_no_default_and_is_understood(memory: AsyncJobManager, wr
 
 
 async def test_pages_come_with_their_strict_headers_and_a_relative_api(memory: AsyncJobManager) -> None:
-    for mount, path, api in (("/jobs", "/jobs/", "../api"), ("/a/b/c", "/a/b/c/", "../../../api"), ("/", "/", "./api"),
-                             ("/jobs", "/jobs/job/x", "../../api")):  # fmt: skip
+    for mount, path, api in (("/jobs", "/jobs/", "../api"), ("/a/b/c", "/a/b/c/", "../../../api"), ("/", "/", "./api")):
         app = create_app(memory, auth=auth.none(), dashboard=mount)
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://t") as web:
             page = await web.get(path)
@@ -255,5 +254,15 @@ async def test_pages_come_with_their_strict_headers_and_a_relative_api(memory: A
             assert "default-src 'none'" in page.headers["content-security-policy"]
             assert page.headers["x-content-type-options"] == "nosniff"
             assert api in page.text
-            for hostile in ("..%2f..%2fsite.py", "%2e%2e/site.py", "a%00.js"):
+            for hostile in ("..%2f..%2fsite.py", "%2e%2e/site.py", "a%00.js", "job/x", "assets/"):
                 assert (await web.get(f"{path}{hostile}")).status_code == 404
+            assert (await web.post(path)).status_code == 405
+
+
+async def test_the_address_of_a_server_leads_to_its_dashboard(memory: AsyncJobManager) -> None:
+    for mount in ("/jobs", "/a/b/c"):
+        app = create_app(memory, auth=auth.none(), dashboard=mount)
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://t/") as web:
+            page = await web.get("/", follow_redirects=True)
+            assert (page.status_code, page.url.path) == (200, f"{mount}/")
+            assert page.history[0].headers["location"] == f"{mount[1:]}/", "relative: a stripped prefix stays"

@@ -67,12 +67,11 @@ def add_pages(app: FastAPI, site: Site, dashboard: str) -> None:
             # Built files carry their content's hash in their name, under assets/.
             keep = "public, max-age=31536000, immutable" if path.startswith("assets/") else "no-cache"
             return FileResponse(file, headers={"Cache-Control": keep})
-        if path and "." in path.rsplit("/", 1)[-1]:
+        if path:
             return response(404, "Not Found")
         text = index.read_text("utf-8") if index.is_file() else _ABSENT
         # The page may be reached under a prefix that a proxy strips: only relative paths hold.
-        api = "../" * path.count("/") + up + "api"
-        return HTMLResponse(text.replace(API_MARK, api), headers={"Cache-Control": "no-store"})
+        return HTMLResponse(text.replace(API_MARK, up + "api"), headers={"Cache-Control": "no-store"})
 
     async def with_slash(request: Request) -> Response:
         query = f"?{request.url.query}" if request.url.query else ""
@@ -80,7 +79,18 @@ def add_pages(app: FastAPI, site: Site, dashboard: str) -> None:
 
     if prefix:
         app.router.routes.append(PlainRoute(prefix, with_slash, include_in_schema=False))
-    app.router.routes.append(PlainRoute(f"{prefix}/{{path:path}}", Strict(_ask(page)), include_in_schema=False))
+    pages = PlainRoute(f"{prefix}/{{path:path}}", Strict(_ask(page)), methods=["GET"], include_in_schema=False)
+    app.router.routes.append(pages)
+
+
+def add_home(app: FastAPI, dashboard: str) -> None:
+    """Lead from ``/``, the address that a server prints, to the dashboard."""
+
+    async def home(_: Request) -> Response:
+        return RedirectResponse(f"{dashboard.strip('/')}/", 307)
+
+    if dashboard.strip("/"):
+        app.router.routes.append(PlainRoute("/", home, include_in_schema=False))
 
 
 def _ask(endpoint: object) -> ASGIApp:

@@ -24,6 +24,7 @@ from milepost.web import problems
 from milepost.web.bodies import read_body
 from milepost.web.hosts import LocalHosts
 from milepost.web.models import problems as documented_errors
+from milepost.web.pages import add_home, add_pages
 from milepost.web.site import Site
 
 _NO_BODY = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -103,7 +104,6 @@ def make_router(jobs: Any, auth: Any) -> tuple[APIRouter, Site]:
 
 def attach(app: FastAPI, jobs: Any, *, auth: Any, dashboard: str = "/jobs") -> Site:
     """Add the interface to an application: ``/api/...``, the dashboard, ``/healthz``, ``/readyz``, ``/metrics``."""
-    from milepost.web.pages import add_pages
     from milepost.web.routes.health import add_health
 
     router, site = make_router(jobs, auth)
@@ -132,6 +132,7 @@ def create_app(jobs: Any, *, auth: Any, dashboard: str = "/jobs", local_only: bo
     if local_only:
         app.add_middleware(LocalHosts)
     app.state.milepost = attach(app, jobs, auth=auth, dashboard=dashboard)
+    add_home(app, dashboard)
 
     async def answer(request: Request, error: Exception) -> Response:
         """An error of no route of ours; a 405 names every method of its path, which the framework does not know."""

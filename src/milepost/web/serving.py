@@ -50,7 +50,7 @@ def serve(
             raise InvalidInput(
                 "host",
                 f"{host} can be reached from other machines and nobody would be asked for a key; "
-                "use --auth keys (milepost keys create), or --insecure if that is what you want",
+                "make a key first (milepost keys create), or say --insecure if that is what you want",
             )
         application = create_app(
             jobs, auth=chosen, dashboard=dashboard, local_only=is_loopback(host) and not chosen.keyed
