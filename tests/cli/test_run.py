@@ -119,6 +119,15 @@ def test_ctrl_c_cancels_with_a_receipt(program: Program) -> None:
     assert (job["receipt"]["confirmed"], job["receipt"]["reason"]) == (True, "Ctrl-C")
 
 
+def test_a_bar_says_how_fast_it_goes_and_how_long_it_still_needs(milepost: Program) -> None:
+    milepost.call("run", *APP, "count", "200")  # with one stage and no weights, only an earlier run tells what follows
+    terminal = milepost.on_terminal(*SLOW)
+    terminal.wait_for("/s  about")
+    assert " left" in terminal.text
+    terminal.press("\x03")
+    assert terminal.finish() == 130
+
+
 def test_the_second_ctrl_c_ends_code_that_does_not_look(milepost: Program) -> None:
     terminal = milepost.on_terminal("run", *APP, "deaf", "60")
     until(lambda: running(milepost))

@@ -83,9 +83,10 @@ class Execution:
         run = self.run
         if run is None:
             return None
+        foreseen = Job.stored(run.job_id, run.foreseen)
         return Job(
             run.job_id, run.job_type, JobStatus.RUNNING, run.fraction, run.message, self.began, self.began,
-            metadata=self._metadata, attempt=run.attempt, stages=run.stages,
+            metadata=self._metadata, attempt=run.attempt, stages=run.stages, eta=foreseen.eta, stalled=foreseen.stalled,
         )  # fmt: skip
 
     def execute(self) -> None:

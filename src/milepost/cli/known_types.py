@@ -24,13 +24,17 @@ BUILT_IN: Final = ("ingestion", "extraction", "reindex", "clustering")
 """The types of `milepost.documents`: each a module there, with a function of its name."""
 
 NEXT_STEPS: Final = {
-    "ingestion": [('milepost search "..."', "ask the documents something")],
+    "ingestion": [
+        ('milepost search "..."', "ask the documents something"),
+        ("milepost run extraction", "find what they speak of"),
+    ],
     "extraction": [
         ("milepost entities", "what the documents speak of"),
         ("milepost neighbours NAME", "what it is related to"),
+        ("milepost run clustering", "find what belongs together"),
     ],
     "reindex": [('milepost search "..."', "ask the documents something")],
-    "clustering": [("milepost communities", "what belongs together")],
+    "clustering": [("milepost communities --level 0", "what belongs together, as fine as it was found")],
 }
 
 

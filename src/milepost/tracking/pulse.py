@@ -38,6 +38,7 @@ class Reporter(Foreseen, Protocol):
 
     job_id: str
     token: str
+    foreseen: Mapping[str, str]
 
     def report(self) -> dict[str, str]:
         """The fields that the run says of itself now."""
@@ -94,7 +95,8 @@ class _Channel:
         if self.blind:
             return {}
         try:
-            return outlook.look(said, time.time())
+            self.run.foreseen = outlook.look(said, time.time())
+            return self.run.foreseen
         except Exception:
             log.exception("job %s: when it will end cannot be foreseen any more", self.run.job_id)
             self.blind = True

@@ -93,6 +93,8 @@ class Run(Commands):
         self._lock = threading.Lock()
         self.masks: tuple[str, ...] = ()
         """The values of secret parameters, which nothing that the run says may show."""
+        self.foreseen: Mapping[str, str] = {}
+        """What its pulse expects of it: `eta` and `stalled`, as the fields of a record."""
         self.stops: list[Stop] = []
         self.on_stop: Callable[[Stop], None] | None = None
 
@@ -186,8 +188,7 @@ class Run(Commands):
         def begin(loop: Each[Any]) -> None:
             if stage is not None or not self._open:
                 parent = self._open[-1] if self._open else None
-                made = LiveStage(stage or LOOP, weight, size, unit, parent, self.stops, self._leave)
-                own.append(self._enter(made))
+                own.append(self._enter(LiveStage(stage or LOOP, weight, size, unit, parent, self.stops, self._leave)))
             into = self._open[-1]
             if into.total is None:
                 into.total = size
@@ -339,9 +340,8 @@ class Run(Commands):
             lines, self._lines = self._lines, []
             lost, self._lines_lost = self._lines_lost, 0
         if lost:
-            lines.append(
-                {"at": datetime.now(UTC).isoformat(), "level": "warning", "text": f"{lost} log lines were dropped"}
-            )
+            text = f"{lost} log lines were dropped"
+            lines.append({"at": datetime.now(UTC).isoformat(), "level": "warning", "text": text})
         return to_json({"lines": lines}, "log", 64 * 1024 * 1024) if lines else None
 
     def stop(self, reason: Stop) -> None:

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from milepost.core.defaults import CRASHES
@@ -53,6 +53,7 @@ class RemoteRun:
         self.recent_log: deque[str] = deque(maxlen=LOG_LINES_KEPT)
         self.stops: list[Stop] = []
         self.on_stop: Callable[[Stop], None] | None = None
+        self.foreseen: Mapping[str, str] = {}
         self._report: dict[str, str] = {}
         self._lines: list[Any] = []
 

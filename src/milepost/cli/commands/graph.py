@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any, TypeVar
@@ -10,6 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from milepost.cli import exits, wording
+from milepost.cli.drawing.console import clean
 from milepost.cli.drawing.grids import print_rows
 from milepost.cli.drawing.views import say
 from milepost.cli.reading_documents import documents_answer
@@ -36,7 +38,10 @@ def entities(text: str, limit: int, database: str | None) -> int:
 
         found = ask(text, limit=limit, database=database)
     rows = [(e.name, e.label, wording.number(e.chunks), wording.number(e.mentions)) for e in found]
-    return _print(found, ("NAME", "LABEL", "CHUNKS", "MENTIONS"), rows, "CHUNKS MENTIONS", "extraction")
+    nothing = "There are no entities yet. First: milepost run extraction"
+    if text:
+        nothing = f"No entity has {text!r} in its name. All of them: milepost entities"
+    return _print(found, ("NAME", "LABEL", "CHUNKS", "MENTIONS"), rows, "CHUNKS MENTIONS", nothing)
 
 
 @click.command("neighbours")
@@ -51,7 +56,8 @@ def neighbours(words: tuple[str, ...], hops: int, limit: int, database: str | No
 
         found = ask(" ".join(words), hops=hops, limit=limit, database=database)
     rows = [(n.entity.name, n.entity.label, str(n.hops), wording.number(n.weight), ", ".join(n.types)) for n in found]
-    return _print(found, ("NAME", "LABEL", "HOPS", "CHUNKS", "RELATIONS"), rows, "HOPS CHUNKS", "extraction")
+    nothing = f"Nothing is related to {' '.join(words)!r}. Names like it: milepost entities {shlex.join(words)}"
+    return _print(found, ("NAME", "LABEL", "HOPS", "CHUNKS", "RELATIONS"), rows, "HOPS CHUNKS", nothing)
 
 
 @click.command("communities")
@@ -66,18 +72,21 @@ def communities(of: str, level: int | None, limit: int, database: str | None) ->
 
         found = ask(of, level=level, limit=limit, database=database)
     rows = [(c.label, wording.number(c.size), str(c.level), c.community_id) for c in found]
-    return _print(found, ("LABEL", "SIZE", "LEVEL", "ID"), rows, "SIZE LEVEL", "clustering")
+    nothing = f"There are no communities of {of} yet. First: milepost run clustering of={of}"
+    if level:
+        nothing = f"There are no communities of {of} on level {level}. All of them: milepost communities --of {of}"
+    return _print(found, ("LABEL", "SIZE", "LEVEL", "ID"), rows, "SIZE LEVEL", nothing)
 
 
 def _print(
-    found: Sequence[Any], heading: tuple[str, ...], rows: Sequence[tuple[str, ...]], right: str, job: str
+    found: Sequence[Any], heading: tuple[str, ...], rows: Sequence[tuple[str, ...]], right: str, nothing: str
 ) -> int:
     session = current()
     if session.json:
         for one in found:
             say(json.dumps(asdict(one), ensure_ascii=False))
     elif not found:
-        session.console.print(f"Nothing found. Was it made? milepost run {job}")
+        session.console.print(clean(nothing))
     else:
         print_rows(session, heading, rows, right=right)
     return exits.OK

@@ -138,6 +138,8 @@ def _print_end(session: Session, job: Job) -> None:
 
     console = session.console
     if job.status is JobStatus.COMPLETED and job.result is not None:
+        if job.message not in ("", "Job created"):
+            console.print(Text(clean(job.message)))
         console.print()
         print_value(console, job.result)
     elif job.status is JobStatus.FAILED and job.failure is not None and job.failure.type:

@@ -41,7 +41,7 @@ def command(words: tuple[str, ...], hits: int, database: str | None) -> int:
             say(json.dumps(asdict(hit), ensure_ascii=False))
         return exits.OK
     if not found:
-        session.console.print("Nothing is indexed yet. First: milepost run ingestion PATH...")
+        session.console.print("There are no documents yet. First: milepost run ingestion PATH...")
         return exits.FAILED
     for at, hit in enumerate(found):
         if at:

@@ -153,6 +153,7 @@ def _live(session: Session, following: Following, timeout: float | None) -> None
     console = session.console
     lines = {job_id: JobLines() for job_id in following.jobs}
     ids = short_ids(list(following.jobs.values()))
+    widest = max(len(ids[job_id]) + 2 + len(clean(job.job_type)) for job_id, job in following.jobs.items())
 
     def draw() -> RenderableType:
         shown: list[RenderableType] = []
@@ -168,7 +169,7 @@ def _live(session: Session, following: Following, timeout: float | None) -> None
             elif job.is_terminal:
                 shown.append(Text(f"{ids[job.job_id]}  ", MUTED).append_text(_as_text(ended_line(console, job))))
             else:
-                label = f"{ids[job.job_id]}  {clean(job.job_type)}"
+                label = f"{ids[job.job_id]}  {clean(job.job_type)}".ljust(widest)
                 shown.append(lines[job.job_id].bar(console, job, console.width, label=label))
         return Group(*shown)
 
@@ -180,8 +181,9 @@ def _live(session: Session, following: Following, timeout: float | None) -> None
         drawn_at = time.monotonic()
         for event in following.events(timeout):
             if event is not None and event.kind == "log":
+                whose = f"{ids[event.job_id]}  " if len(following.jobs) > 1 else ""
                 for line in event.data.get("lines", ()):
-                    live.console.print(Text(clean(line.get("text", "")), MUTED))
+                    live.console.print(Text(whose + clean(line.get("text", "")), MUTED))
             if time.monotonic() - drawn_at >= 1 / FRAMES:
                 live.update(draw(), refresh=True)
                 drawn_at = time.monotonic()

@@ -134,7 +134,8 @@ def saying(console: Console, job: Job) -> str:
     counted = wording.units(stage.done, stage.total, stage.unit) if stage is not None and stage.total else ""
     if job.status is JobStatus.RUNNING and counted and stage is not None:
         old = any(job.message.startswith(before.name) for before in job.stages if before.ended_at is not None)
-        message = clean(job.message) if job.message not in ("", "Job created") and not old else ""
+        told = old or job.message in ("", "Job created") or job.message.startswith(stage.name)
+        message = clean(job.message) if not told else ""
         parts = dict.fromkeys(part for part in (stage.name, counted, message) if part)
         return f" {glyph(console, 'dot')} ".join(parts)
     if job.status is JobStatus.COMPLETED and job.message == "Job created":

@@ -64,7 +64,8 @@ class JobLines:
 
         stage, percent, count, rate, left = self.parts(job)
         name = label if label is not None else stage
-        self._label = min(max(self._label, len(name)), max(12, width // 4))
+        most = max(12, width // (4 if label is None else 3))
+        self._label = min(max(self._label, len(name)), most)
         name = _cut(console, name, self._label)
         fields, room = self._fitted(job, width - self._label - 2, percent, count, rate, left)
         drawn = Text(no_wrap=True, overflow="crop")
@@ -114,10 +115,12 @@ class JobLines:
         if job.status is not JobStatus.COMPLETED or not done:
             lines.append(Text("  ").append_text(self.bar(console, job, width - 2)))
         stage = leaf(job.stages)
-        # A message that a stage before has left is no longer true.
-        old = any(job.message.startswith(before.name) for before in done)
+        # A message that a stage before has left is no longer true; one of this stage's name says nothing new.
+        old = any(job.message.startswith(known.name) for known in (*done, *([stage] if stage is not None else [])))
         fresh = stage is not None and self._said == (job.message, stage.name) and not old
-        if fresh and job.message not in ("", "Job created") and not job.is_terminal:
+        if job.stalled and not job.is_terminal:
+            lines.append(Text(f"  {_cut(console, clean(job.stalled), width - 2)}", style_of(job), no_wrap=True))
+        elif fresh and job.message not in ("", "Job created") and not job.is_terminal:
             lines.append(Text(f"  {_cut(console, clean(job.message), width - 2)}", MUTED, no_wrap=True))
         return Group(*lines)
 

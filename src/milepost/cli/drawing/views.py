@@ -135,6 +135,8 @@ class PlainView:
             return
         self._lines.sample(job)
         stage = leaf(job.stages)
+        if stage is None and job.progress >= 1.0:
+            return  # its last words come with its end
         known = {"name": stage.name} if stage is not None else None
         if (job.stages or job.message) and self._steps.is_new(known, job.progress):
             say(self._lines.line(job))
