@@ -1,26 +1,32 @@
 #!/bin/sh
 # What `make demo` runs once all is installed: fetch documents, ingest them with live progress, find what they speak of
-# and what belongs together, ask them a question, and draw a picture. About a minute.
-# Jobs and documents are kept in .demo/, so a second run says `unchanged` and a killed one goes on where it was.
+# and what belongs together, ask them a question, and draw a picture. About half a minute.
+# Jobs and documents are kept in .demo/, so a second run says that there is nothing to do and a killed one goes on
+# where it was. `. .demo/env` lets a shell see them.
 set -eu
-unset REDIS_URL MILEPOST_URL MILEPOST_DOCUMENTS || true  # the demo shows the embedded default
-PATH="$PWD/.venv/bin:$PATH"
-XDG_STATE_HOME="$PWD/.demo/state" # jobs
-XDG_DATA_HOME="$PWD/.demo/data"   # documents
-export PATH XDG_STATE_HOME XDG_DATA_HOME
+
+mkdir -p .demo
+cat >.demo/env <<END
+# In a shell: . .demo/env
+unset REDIS_URL MILEPOST_URL MILEPOST_DOCUMENTS # the demo shows the embedded default
+export PATH="$PWD/.venv/bin:\$PATH"
+export XDG_STATE_HOME="$PWD/.demo/state" # jobs
+export XDG_DATA_HOME="$PWD/.demo/data" # documents
+END
+. .demo/env
 
 show() { printf '\n$ %s\n' "$1"; }
 
-mkdir -p .demo
 python scripts/demo_corpus.py .demo/corpus
+
+case "$(ls .demo/corpus)" in
+  *.html*) question="Which release was named after a Toy Story character?" entity="Ian Murdock" ;; # Debian's history
+  *) question="How do I handle an exception?" entity="ValueError" ;; # the topics of Python's own help
+esac
 
 show "milepost run ingestion .demo/corpus"
 milepost run ingestion .demo/corpus
 
-case "$(ls .demo/corpus)" in
-  *.html*) question="Which release was named after a Toy Story character?" ;; # the history of Debian
-  *) question="How do I handle an exception?" ;;                                     # the topics of Python's own help
-esac
 show "milepost run extraction"
 milepost run extraction
 
@@ -29,6 +35,9 @@ milepost run clustering
 
 show "milepost search -k 3 \"$question\""
 milepost search -k 3 "$question"
+
+show "milepost neighbours -n 8 \"$entity\""
+milepost neighbours -n 8 "$entity"
 
 show "milepost communities --level 0 -n 8"
 milepost communities --level 0 -n 8
@@ -39,17 +48,16 @@ python -m milepost.documents.drawing .demo/entities.svg
 show "milepost ls"
 milepost ls
 
-cat <<'END'
+cat <<END
 
-Those were three tracked jobs on real documents. Next:
-  open .demo/entities.svg                    the picture, in a browser
-  make demo                                  again: nothing changed, so nothing is computed
-  export XDG_STATE_HOME="$PWD/.demo/state" XDG_DATA_HOME="$PWD/.demo/data"
-                                             so that the commands below see what the demo made
-  .venv/bin/milepost search "..."            ask something else
-  .venv/bin/milepost neighbours "Ian Murdock"
-                                             what an entity is related to
-  .venv/bin/milepost run ingestion PATH...   ingest your own files or folders
-  .venv/bin/milepost serve                   the same jobs over HTTP
-  make test                                  run the tests
+Those were three tracked jobs on real documents; .demo/entities.svg is a picture for your browser.
+To go on with what the demo has made:
+
+  . .demo/env                      this shell now has the milepost command, and sees what the demo made
+  milepost search "..."            ask something else
+  milepost entities                what the documents speak of
+  milepost run ingestion PATH...   ingest your own files or folders
+  milepost serve                   these jobs in a browser, and over HTTP
+  make demo                        again: nothing has changed, so nothing is computed
+  make test                        run the tests
 END

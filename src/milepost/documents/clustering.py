@@ -178,7 +178,7 @@ def _shares(of: str, counts: dict[str, int]) -> list[float]:
         leiden = min(110, 3 * chunks**0.5)
         spent = [chunks * each for each in (10 + 0.0025 * chunks, 24 + 0.0086 * chunks, leiden, 120, 5)]
     whole = sum(spent) or 1
-    return [round(part / whole, 4) for part in spent]
+    return [part / whole for part in spent]
 
 
 def _largest(communities: list[Community]) -> list[Community]:
