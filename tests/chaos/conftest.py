@@ -7,11 +7,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
 
+from milepost import Jobs
 from tests.worker.conftest import ROOT, Workers
 
 _numbers = itertools.count(1)
@@ -52,3 +53,10 @@ def end(workers: Workers) -> None:
 def workers(request: pytest.FixtureRequest, make_workers: MakeWorkers) -> Workers:
     """Workers on each store that processes can share."""
     return make_workers(request.getfixturevalue(f"{request.param}_url"))
+
+
+@pytest.fixture
+def jobs(workers: Workers) -> Iterator[Jobs]:
+    """The workers' store, seen from here."""
+    with closing(workers.jobs()) as jobs:
+        yield jobs

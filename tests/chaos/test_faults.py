@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,23 +26,6 @@ from tests.worker.telling import starts
 Start = Callable[..., RedisServer]
 
 
-def noted(workers: Workers, word: str, count: int = 1) -> list[str]:
-    """Wait for so many lines of handlers that begin with a word."""
-
-    def found() -> list[str]:
-        return [line for line in lines(workers.log) if line.startswith(word)]
-
-    until(lambda: len(found()) >= count)
-    return found()
-
-
-@pytest.fixture
-def jobs(workers: Workers) -> Iterator[Jobs]:
-    """The workers' store, seen from here."""
-    with closing(workers.jobs()) as jobs:
-        yield jobs
-
-
 # --- the interpreter --------------------------------------------------------------------------------------------------
 
 
@@ -60,11 +43,11 @@ def test_a_worker_whose_gil_is_held_loses_its_lease_and_can_change_nothing_after
 ) -> None:
     first = start_app(workers, "tests.chaos.blocking")
     job = jobs.enqueue("grips", {"seconds": math.ceil(6 * workers.lease)})
-    noted(workers, "grips")
+    workers.noted("grips")
     second = start_app(workers, "tests.chaos.blocking")
     done = jobs.wait(job.job_id, PATIENCE)
     assert (done.status, done.result, done.crashes) == ("completed", f"attempt 1 in {second.pid}", 1)
-    noted(workers, "let go")
+    workers.noted("let go")
     first.terminate()
     assert first.wait(PATIENCE) == 0  # by then it has sent whatever it had to say
     after = jobs.get_job(job.job_id)
@@ -116,8 +99,8 @@ def test_a_clock_that_is_set_takes_no_job_from_a_worker_that_lives(
         workers.start(**clock.environment)
         workers.start(**clock.environment)
         made = [jobs.enqueue("steps", {"count": 60, "pause": workers.lease / 20}) for _ in range(4)]
-        noted(workers, "began at 0", 4)
-        noted(workers, "step 5")
+        workers.noted("began at 0", 4)
+        workers.noted("step 5")
         before = drive(jobs.store.now())
         clock.jump(offset)
         if offset == "+1h":
@@ -146,15 +129,15 @@ def test_a_store_that_has_forgotten_everything_stops_what_runs_and_goes_on(
         worker = workers.start()
         awaiting = jobs.enqueue("waits")
         stepping = jobs.enqueue("steps", {"count": 5000})
-        noted(workers, "waits")
-        noted(workers, "step 3")
+        workers.noted("waits")
+        workers.noted("step 3")
         if how == "FLUSHALL":
             with server.client() as client:
                 client.flushall()
         else:
             server.kill()
             server.start()
-        noted(workers, "waits ended")
+        workers.noted("waits ended")
         told = len(lines(workers.log))
         until(lambda: jobs.get_job(awaiting.job_id) is None and jobs.get_job(stepping.job_id) is None)
         assert jobs.list_jobs() == []
@@ -173,7 +156,7 @@ def test_a_slow_store_costs_time_and_no_run(start_redis: Start, make_workers: Ma
         with closing(Jobs(server.url, options=workers.jobs().settings)) as direct:
             workers.start()
             job = direct.enqueue("steps", {"count": 30})
-            noted(workers, "step 2")
+            workers.noted("step 2")
             proxy.delay(0.2 * workers.lease, 40)
             done = direct.wait(job.job_id, PATIENCE)
             assert (done.status, done.result, done.attempt, done.crashes) == ("completed", 30, 1, 0)
@@ -192,7 +175,7 @@ def test_connections_that_hang_without_a_word_are_given_up_and_nothing_is_done_t
         with closing(Jobs(server.url, options=workers.jobs().settings)) as direct:
             workers.start()
             job = direct.enqueue("steps", {"count": 40, "pause": 0.02})
-            noted(workers, "step 5")
+            workers.noted("step 5")
             proxy.hang()
             after = direct.enqueue("noted")
             for one, result in ((job, 40), (after, None)):

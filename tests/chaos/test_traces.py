@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 
 import pytest
@@ -18,16 +18,6 @@ from tests.waiting import PATIENCE, freeze, until
 from tests.worker.application import lines
 from tests.worker.conftest import Workers
 from tests.worker.telling import kinds, starts
-
-
-def noted(workers: Workers, word: str, count: int = 1) -> list[str]:
-    """Wait for so many lines of handlers that begin with a word."""
-
-    def found() -> list[str]:
-        return [line for line in lines(workers.log) if line.startswith(word)]
-
-    until(lambda: len(found()) >= count)
-    return found()
 
 
 def get(jobs: Jobs, job: Job) -> Job:
@@ -48,24 +38,17 @@ def receipt_of(jobs: Jobs, job: Job) -> tuple[str | None, bool | None]:
     return told
 
 
-@pytest.fixture
-def jobs(workers: Workers) -> Iterator[Jobs]:
-    """The workers' store, seen from here."""
-    with closing(workers.jobs()) as jobs:
-        yield jobs
-
-
 def test_a_cancel_whose_worker_is_killed_before_its_receipt_stays_unconfirmed(workers: Workers, jobs: Jobs) -> None:
     worker = workers.start()
     job = jobs.enqueue("deaf")
-    noted(workers, "deaf")
+    workers.noted("deaf")
     assert jobs.cancel_job(job.job_id).status == "cancelled"
     worker.kill()
     worker.wait()
     workers.start()
     assert receipt_of(jobs, job) == ("lease ran out", False)
     assert get(jobs, job).status == "cancelled"
-    assert len(noted(workers, "deaf")) == 1
+    assert len(workers.noted("deaf")) == 1
 
 
 def test_a_cancelled_run_that_was_frozen_past_its_lease_confirms_late_and_changes_nothing(
@@ -73,7 +56,7 @@ def test_a_cancelled_run_that_was_frozen_past_its_lease_confirms_late_and_change
 ) -> None:
     zombie = workers.start()
     job = jobs.enqueue("waits")
-    noted(workers, "waits")
+    workers.noted("waits")
     freeze(zombie.pid, workers.url)
     assert jobs.cancel_job(job.job_id).status == "cancelled"
     workers.start()
@@ -89,7 +72,7 @@ def test_a_cancelled_run_that_was_frozen_past_its_lease_confirms_late_and_change
 def test_a_thread_that_never_looks_is_cancelled_and_retried_only_after_its_lease(workers: Workers, jobs: Jobs) -> None:
     worker = workers.start()
     job = jobs.enqueue("deaf")
-    noted(workers, "deaf")
+    workers.noted("deaf")
     jobs.cancel_job(job.job_id)
     jobs.retry_job(job.job_id)
     other = workers.start()
@@ -97,9 +80,9 @@ def test_a_thread_that_never_looks_is_cancelled_and_retried_only_after_its_lease
     assert jobs.wait(waiting.job_id, PATIENCE).status == "completed"  # both workers are free to claim
     held = get(jobs, job)
     assert (held.status, held.waiting_for) == ("pending", "the previous run to stop")
-    assert len(noted(workers, "deaf")) == 1
+    assert len(workers.noted("deaf")) == 1
     worker.kill()
-    noted(workers, "deaf", 2)
+    workers.noted("deaf", 2)
     assert get(jobs, job).status == "running"
     assert other.poll() is None
 
@@ -109,7 +92,7 @@ def test_a_deleted_job_that_a_zombie_still_runs_is_another_job_when_its_id_is_us
 ) -> None:
     zombie = workers.start()
     job = jobs.enqueue("steps", {"count": 2000, "pause": 0.02})
-    noted(workers, "step", 3)
+    workers.noted("step", 3)
     freeze(zombie.pid, workers.url)
     jobs.delete_job(job.job_id)
     again = jobs.enqueue("steps", {"count": 3}, job_id=job.job_id)
@@ -120,7 +103,7 @@ def test_a_deleted_job_that_a_zombie_still_runs_is_another_job_when_its_id_is_us
     assert zombie.wait(PATIENCE) == 0
     assert (done.status, done.result) == ("completed", 3)
     assert get(jobs, again).version == done.version
-    assert noted(workers, "began at 0", 2)
+    assert workers.noted("began at 0", 2)
 
 
 @pytest.mark.service("redis-server")
@@ -153,7 +136,7 @@ def test_ten_runs_outlive_an_outage_of_two_leases_or_are_given_back_free_of_char
         for _ in range(2):
             workers.start(concurrency=5)
         made = [jobs.enqueue("steps", {"count": 60, "pause": 0.05}) for _ in range(10)]
-        noted(workers, "began at 0", 10)
+        workers.noted("began at 0", 10)
         server.kill()
         time.sleep(2 * workers.lease)
         server.start()
@@ -175,4 +158,4 @@ def test_a_run_of_120_leases_with_a_blocked_event_loop_is_never_run_twice(
     done = jobs.wait(job.job_id, 500)
     assert (done.status, done.attempt, done.crashes) == ("completed", 1, 0)
     assert starts(jobs, job) == 1
-    assert len(noted(workers, "blocks")) == 1
+    assert len(workers.noted("blocks")) == 1

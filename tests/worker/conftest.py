@@ -15,6 +15,7 @@ import pytest
 
 from milepost import Jobs, Settings
 from tests.chaos.calibration import slowness
+from tests.waiting import until
 from tests.worker.telling import Signals
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -99,6 +100,15 @@ class Workers:
         process = subprocess.Popen([sys.executable, "-c", program], env={**self.environment, **environment}, cwd=ROOT)
         self.processes.append(process)
         return process
+
+    def noted(self, word: str, count: int = 1) -> list[str]:
+        """Wait for so many lines of handlers that begin with a word; all of them."""
+
+        def found() -> list[str]:
+            return [line for line in self.log.read_text().splitlines() if line.startswith(word)]
+
+        until(lambda: len(found()) >= count)
+        return found()
 
     def jobs(self) -> Jobs:
         """The same store, seen from this process; this process does not sweep for the workers."""

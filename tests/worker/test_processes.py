@@ -17,16 +17,6 @@ from tests.worker.conftest import Workers
 from tests.worker.telling import starts
 
 
-def noted(workers: Workers, word: str, count: int = 1) -> list[str]:
-    """Wait for so many lines that begin with a word; all of them."""
-
-    def found() -> list[str]:
-        return [line for line in lines(workers.log) if line.startswith(word)]
-
-    until(lambda: len(found()) >= count)
-    return found()
-
-
 def get(jobs: Jobs, job: Job) -> Job:
     """The job as it is."""
     found = jobs.get_job(job.job_id)
@@ -45,7 +35,7 @@ def jobs(workers: Workers) -> Any:
 def test_a_worker_drains_and_the_next_one_goes_on_from_the_checkpoint(workers: Workers, jobs: Jobs) -> None:
     first = workers.start()
     job = jobs.enqueue("steps", {"count": 40})
-    noted(workers, "step", 5)
+    workers.noted("step", 5)
     first.send_signal(signal.SIGTERM)
     assert first.wait(PATIENCE) == 0
     released = get(jobs, job)
@@ -59,7 +49,7 @@ def test_a_worker_drains_and_the_next_one_goes_on_from_the_checkpoint(workers: W
 def test_a_task_is_released_at_its_await(workers: Workers, jobs: Jobs) -> None:
     worker = workers.start()
     job = jobs.enqueue("waits")
-    noted(workers, "waits")
+    workers.noted("waits")
     worker.send_signal(signal.SIGINT)
     assert worker.wait(PATIENCE) == 0
     assert "waits ended" in lines(workers.log)
@@ -69,7 +59,7 @@ def test_a_task_is_released_at_its_await(workers: Workers, jobs: Jobs) -> None:
 def test_a_drained_worker_claims_no_more_and_signs_off(workers: Workers, jobs: Jobs) -> None:
     worker = workers.start(concurrency=1)
     job = jobs.enqueue("deaf")
-    noted(workers, "deaf")
+    workers.noted("deaf")
     waiting = jobs.enqueue("noted")
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(PATIENCE) == 0
@@ -81,7 +71,7 @@ def test_a_drained_worker_claims_no_more_and_signs_off(workers: Workers, jobs: J
     assert left.receipt is not None
     assert left.receipt.confirmed is None
     other = workers.start(concurrency=2)
-    noted(workers, "deaf", 2)
+    workers.noted("deaf", 2)
     assert jobs.wait(waiting.job_id, PATIENCE).status == "completed"
     receipt = get(jobs, job).receipt
     assert receipt is not None
@@ -95,8 +85,8 @@ def test_the_second_signal_stops_at_once(workers: Workers, jobs: Jobs) -> None:
     worker = workers.start(MILEPOST_GRACE="60")
     job = jobs.enqueue("deaf")
     isolated = jobs.enqueue("isolated", {"what": "deaf"})
-    noted(workers, "deaf")
-    noted(workers, "isolated deaf")
+    workers.noted("deaf")
+    workers.noted("isolated deaf")
     worker.send_signal(signal.SIGTERM)
     until(lambda: any(entry.draining for entry in jobs.workers()))
     began = time.monotonic()
@@ -111,13 +101,13 @@ def test_the_second_signal_stops_at_once(workers: Workers, jobs: Jobs) -> None:
 def test_the_job_of_a_killed_worker_runs_again_from_its_checkpoint(workers: Workers, jobs: Jobs) -> None:
     first = workers.start()
     job = jobs.enqueue("steps", {"count": 40})
-    noted(workers, "step", 5)
+    workers.noted("step", 5)
     first.kill()
     first.wait()
     workers.start()
     done = jobs.wait(job.job_id, PATIENCE)
     assert (done.status, done.result, done.attempt, done.crashes) == ("completed", 40, 1, 1)
-    starts = noted(workers, "began at")
+    starts = workers.noted("began at")
     assert len(starts) == 2
     begun = int(starts[1].split()[2])
     assert begun >= 4  # the last acknowledged checkpoint, or a later one
@@ -129,7 +119,7 @@ def test_the_job_of_a_killed_worker_runs_again_from_its_checkpoint(workers: Work
 def test_a_job_that_says_so_fails_with_its_worker(workers: Workers, jobs: Jobs) -> None:
     worker = workers.start()
     job = jobs.enqueue("waits", on_lost="fail")
-    noted(workers, "waits")
+    workers.noted("waits")
     worker.kill()
     worker.wait()
     workers.start()
@@ -141,11 +131,11 @@ def test_a_job_that_says_so_fails_with_its_worker(workers: Workers, jobs: Jobs) 
 def test_a_frozen_worker_loses_its_job_and_can_change_nothing_afterwards(workers: Workers, jobs: Jobs) -> None:
     zombie = workers.start()
     job = jobs.enqueue("steps", {"count": 160, "pause": 0.05 * workers.lease})
-    noted(workers, "step", 5)
+    workers.noted("step", 5)
     workers.start(concurrency=4)
     until(lambda: len(jobs.workers()) == 2)
     freeze(zombie.pid, workers.url)
-    noted(workers, "began at", 2)
+    workers.noted("began at", 2)
     zombie.send_signal(signal.SIGCONT)
     done = jobs.wait(job.job_id, PATIENCE)
     assert (done.status, done.result, done.crashes) == ("completed", 160, 1)
@@ -158,7 +148,7 @@ def test_a_poison_job_ends_as_crash_loop_and_its_company_is_not_charged(workers:
     """The worker dies with all that it runs; each runs alone in a process of its own next time."""
     good = jobs.enqueue("steps", {"count": 60, "pause": 0.02})
     workers.start(concurrency=4)
-    noted(workers, "step", 3)
+    workers.noted("step", 3)
     poison = jobs.enqueue("poison")
     until(lambda: any(process.poll() is not None for process in workers.processes))
     workers.start(concurrency=4)
@@ -171,17 +161,17 @@ def test_a_poison_job_ends_as_crash_loop_and_its_company_is_not_charged(workers:
     assert workers.processes[-1].poll() is None  # this worker outlived it
 
 
+@pytest.mark.parametrize("shared_url", ["redis"], indirect=True)
 def test_a_store_that_is_away_for_longer_than_a_lease_charges_nothing(
-    workers: Workers, jobs: Jobs, start_redis: Callable[..., Any], request: pytest.FixtureRequest
+    workers: Workers, start_redis: Callable[..., Any]
 ) -> None:
-    if not workers.url.startswith("redis"):
-        pytest.skip("a file is never away")
+    """A file is never away."""
     server = start_redis(appendonly="always")
     workers.environment["MILEPOST_URL"] = workers.url = server.url
     here = workers.jobs()
     workers.start()
     job = here.enqueue("steps", {"count": 100, "pause": 0.05})
-    noted(workers, "step", 5)
+    workers.noted("step", 5)
     server.kill()
     time.sleep(2.5 * workers.lease)
     server.start()
@@ -201,8 +191,8 @@ def test_two_workers_of_one_process_are_one_crash(workers: Workers, jobs: Jobs) 
     """What the process took with it under the name of another of its workers is not charged either."""
     first = workers.start(concurrency=1, workers=2)
     ids = [jobs.enqueue("steps", {"count": 40, "pause": 0.05}).job_id for _ in range(2)]
-    noted(workers, "began at", 2)
-    noted(workers, "step 4", 2)
+    workers.noted("began at", 2)
+    workers.noted("step 4", 2)
     until(lambda: all(job is not None and job.checkpoint_at for job in map(jobs.get_job, ids)))
     time.sleep(workers.lease / 2)  # the leases of both have been renewed together by now
     first.kill()
