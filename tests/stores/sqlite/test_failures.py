@@ -7,7 +7,10 @@ import signal
 import sqlite3
 import stat
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -22,6 +25,8 @@ from milepost.stores.sqlite.failures import Busy, failure
 from milepost.stores.sqlite.transaction import Transaction
 from tests.stores.sqlite.conftest import Make
 from tests.stores.sqlite.words import check_file, claim, create, do
+
+NOBODY = 65534
 
 
 def test_a_folder_is_no_store(make: Make, tmp_path: Path) -> None:
@@ -80,15 +85,37 @@ def test_the_schema_is_of_the_layout_that_stores_write(make: Make) -> None:
     assert drive(make().examine()).layout == LAYOUT
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
-def test_a_file_that_must_not_be_written(make: Make, path: Path) -> None:
-    do(make(), create("a"))
-    path.chmod(stat.S_IRUSR)
+@contextmanager
+def as_no_root() -> Iterator[None]:
+    """Permissions count for everyone but root: be somebody else for a while, where these tests run as root."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(NOBODY)
     try:
-        with pytest.raises(StoreUnavailable, match="must be writable for this user"):
-            do(make(), create("b"))
+        yield
     finally:
-        path.chmod(stat.S_IRUSR | stat.S_IWUSR)
+        os.seteuid(0)
+
+
+@pytest.mark.parametrize("what", ["file", "folder"])
+def test_what_must_not_be_written_is_said_and_is_written_again_when_it_may_be(make: Make, what: str) -> None:
+    with as_no_root(), TemporaryDirectory() as folder:
+        path = Path(folder) / "jobs.db"
+        store = make(path=path)
+        do(store, create("a"))
+        drive(store.close())  # it opens again when it is used
+        closed = path if what == "file" else Path(folder)
+        closed.chmod(stat.S_IRUSR | stat.S_IXUSR)
+        try:
+            with pytest.raises(StoreUnavailable, match="must be writable for this user"):
+                do(store, create("b"))
+        finally:
+            for each in (Path(folder), *Path(folder).iterdir()):  # SQLite's log has the permissions of its file
+                each.chmod(stat.S_IRWXU)
+        do(store, create("b"))
+        assert drive(store.counts()) == {("t", "pending"): 2}
+        drive(store.close())
 
 
 def test_a_read_only_file_is_an_error_and_the_store_works_when_it_no_longer_is(make: Make) -> None:

@@ -58,7 +58,7 @@ def failure(error: sqlite3.Error, path: str, *, committing: bool) -> Exception:
 
 _REMEDIES = {
     sqlite3.SQLITE_CANTOPEN: "its folder must exist, and both must be readable and writable for this user",
-    sqlite3.SQLITE_READONLY: "the file and its folder must be writable for this user",
+    sqlite3.SQLITE_READONLY: "the file, its -wal and -shm, and their folder must be writable for this user",
     sqlite3.SQLITE_PERM: "the file and its folder must be readable and writable for this user",
     sqlite3.SQLITE_AUTH: "the file and its folder must be readable and writable for this user",
     sqlite3.SQLITE_NOTADB: "it is no SQLite file; choose another path",
