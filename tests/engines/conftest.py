@@ -126,9 +126,9 @@ class Stage:
         """What the jobs' code has written."""
         return lines(self.log)
 
-    def until(self, true: Callable[[], object], what: str) -> None:
+    def until(self, true: Callable[[], object], what: str, within: float = PATIENCE) -> None:
         """Wait until something is so."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + within
         while not true():
             assert time.monotonic() < deadline, f"{what}: did not come true\n{self.lines()}\n{self.output()}"
             time.sleep(0.02)
@@ -137,9 +137,14 @@ class Stage:
         """Wait until the jobs' code has written lines that begin so."""
         self.until(lambda: sum(one.startswith(line) for one in self.lines()) >= times, f"{line!r} x {times}")
 
-    def ended(self, job_id: str) -> Job:
+    def ended(self, job_id: str, within: float = PATIENCE) -> Job:
         """The job when it has ended."""
-        self.until(lambda: (job := self.jobs.get_job(job_id)) is not None and job.is_terminal, f"job {job_id} ends")
+
+        def has_ended() -> bool:
+            job = self.jobs.get_job(job_id)
+            return job is not None and job.is_terminal
+
+        self.until(has_ended, f"job {job_id} ends", within)
         job = self.jobs.get_job(job_id)
         assert job is not None
         return job

@@ -145,7 +145,7 @@ def visibility(
     stage.start(4)
     bare = stage.app.bare_long.delay(seconds)
     tracked = stage.app.long.delay(seconds)
-    job = stage.ended(tracked.id)
+    job = stage.ended(tracked.id, PATIENCE + seconds)
     assert (job.status, job.attempt, job.result) == ("completed", 1, seconds)
     stage.says("bare", 2)
     assert bare.id

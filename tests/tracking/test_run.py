@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -221,6 +221,20 @@ async def test_async_items_resume_too() -> None:
         list(run.each(items()))
     assert [number async for number in fake_run().each([1, 2])] == [1, 2]
     assert [batch async for batch in fake_run().each(items(), batch=4)] == [[0, 1, 2, 3], [4, 5]]
+
+
+async def test_items_of_both_kinds_go_into_either_loop() -> None:
+    """As the `as_completed` of Dask and of Python 3.13 do."""
+
+    class Both:
+        def __iter__(self) -> Iterator[str]:
+            return iter(["plain"])
+
+        async def __aiter__(self) -> AsyncIterator[str]:
+            yield "async"
+
+    assert list(fake_run().each(Both())) == ["plain"]
+    assert [item async for item in fake_run().each(Both())] == ["async"]
 
 
 def test_a_loop_counts_into_the_stage_that_is_open_or_one_of_its_own() -> None:

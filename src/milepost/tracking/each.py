@@ -58,7 +58,7 @@ class Each(Generic[T]):
         self.position = 0
 
     def __iter__(self) -> Iterator[Any]:
-        if isinstance(self._items, AsyncIterable):
+        if not isinstance(self._items, Iterable):  # some, such as Dask's `as_completed`, are both
             raise InvalidInput("items", "are asynchronous; use `async for`")
         items = iter(self._items)
         if self._only is not None:
