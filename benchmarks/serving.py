@@ -131,21 +131,29 @@ def _connect(port: int) -> socket.socket:
 @contextmanager
 def _server(peer: str) -> Iterator[tuple[int, int, bytes]]:
     """The port, the process and the key of a peer's server."""
-    port = free_port()
     environment = variables("web") | {"BENCH_PEER": peer, "BENCH_EVENTS": str(EVENTS)}
+    with server(interpreter("web"), "benchmarks.peers.web:app", environment) as (port, process):
+        secret = process.stdout.readline().strip() if peer.startswith("milepost") and process.stdout else b""
+        yield port, process.pid, secret
+
+
+@contextmanager
+def server(
+    python: list[str], factory: str, environment: dict[str, str]
+) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+    """The port and the process of uvicorn on CPU 1, with what a function makes; this process is on CPU 0 meanwhile."""
+    port = free_port()
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "src")])
-    options = ["--port", str(port), "--log-level", "error", "--no-access-log", "--factory", "benchmarks.peers.web:app"]
+    options = ["--port", str(port), "--log-level", "error", "--no-access-log", "--factory", factory]
     server = subprocess.Popen(
-        [*interpreter("web"), "-m", "uvicorn", *options],
-        cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+        [*python, "-m", "uvicorn", *options], cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
     before = os.sched_getaffinity(0)
     try:
         pin(1, server.pid)
         pin(0)
-        secret = server.stdout.readline().strip() if peer.startswith("milepost") and server.stdout else b""
         _wait(port, server)
-        yield port, server.pid, secret
+        yield port, server
     finally:
         os.sched_setaffinity(0, before)
         server.kill()

@@ -64,6 +64,14 @@ SURVEYS = {
             10,
         ),
         Survey(
+            "streams",
+            "ten thousand clients of streams, five hundred of the list, one server process",
+            "scale.md",
+            "Many clients of streams",
+            10_000,
+            100,
+        ),
+        Survey(
             "cluster",
             "namespaces over one, two and three Redis nodes",
             "scale.md",

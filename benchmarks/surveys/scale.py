@@ -6,7 +6,9 @@ over this range has about 0.1, what grows with n has 1. A verb whose exponent is
 
 from __future__ import annotations
 
+import http.client
 import math
+import os
 import statistics
 import sys
 import tempfile
@@ -18,6 +20,7 @@ from typing import Any
 
 from benchmarks.environment import pin, private_redis
 from benchmarks.peers.milepost import fill
+from benchmarks.serving import server
 from benchmarks.surveys import Table, figure
 
 LIMIT = 0.2
@@ -108,6 +111,11 @@ def _verbs(jobs: Any, noop: Any, size: int) -> dict[tuple[str, str], float]:
     found["newest 100, type, status and label", "ms"] = (
         _median(50, lambda: jobs.list_jobs(limit=100, job_type="type0", status="failed", labels=labels)) * 1e3
     )
+    with _served(jobs.store.url) as get:
+        found["newest 100, over HTTP", "ms"] = _median(50, lambda: get("limit=100")) * 1e3
+        found["newest 100, type and status, over HTTP", "ms"] = (
+            _median(50, lambda: get("job_type=type0&status=failed&limit=100")) * 1e3
+        )
     found["page to the end, by 1,000", "us/job"] = _page_through(jobs) * 1e6
     found["count, type and status", "us"] = _median(100, lambda: jobs.count_jobs("type0", "failed")) * 1e6
     found["count, label", "us"] = _median(100, lambda: jobs.count_jobs(labels=labels)) * 1e6
@@ -116,6 +124,29 @@ def _verbs(jobs: Any, noop: Any, size: int) -> dict[tuple[str, str], float]:
     found["purge 100", "us/job"] = _median(5, lambda: drive(store.purge(ttl=0.0, limit=100))) / 100 * 1e6
     found["update seen by a reader of the feed", "us"] = _median(100, _streamed(jobs)) * 1e6
     return found
+
+
+@contextmanager
+def _served(url: str) -> Iterator[Callable[[str], None]]:
+    """A call that reads a list from a server process of the same store."""
+    with server([sys.executable], f"{__name__}:application", os.environ | {"BENCH_URL": url}) as (port, _):
+        client = http.client.HTTPConnection("127.0.0.1", port)
+
+        def get(query: str) -> None:
+            client.request("GET", f"/api/jobs?{query}")
+            answer = client.getresponse()
+            body = answer.read()
+            assert answer.status == 200, body
+
+        yield get
+        client.close()
+
+
+def application() -> Any:
+    """The interface over the store that BENCH_URL names."""
+    from milepost.web import auth, create_app
+
+    return create_app(os.environ["BENCH_URL"], auth=auth.none())
 
 
 def _page_through(jobs: Any) -> float:
