@@ -50,14 +50,14 @@ milepost ls
 
 cat <<END
 
-Those were three tracked jobs on real documents; .demo/entities.svg is a picture for your browser.
-To go on with what the demo has made:
+Those were three tracked jobs on real documents. A picture: .demo/entities.svg
+To go on with what they have made:
 
-  . .demo/env                      this shell now has the milepost command, and sees what the demo made
+  . .demo/env                      gives this shell the milepost command
   milepost search "..."            ask something else
   milepost entities                what the documents speak of
   milepost run ingestion PATH...   ingest your own files or folders
   milepost serve                   these jobs in a browser, and over HTTP
-  make demo                        again: nothing has changed, so nothing is computed
+  make demo                        again: there is nothing left to do
   make test                        run the tests
 END

@@ -77,6 +77,14 @@ def test_create_job_defaults(manager):
     assert names[:4] == ["self", "job_id", "job_type", "metadata"]
 
 
+def test_an_id_is_refused_or_new(manager):
+    manager.create_job("taken")
+    for job_id in ("", "a b", "../etc", "x" * 129, "taken"):
+        with pytest.raises(ValueError, match=r"job_id|taken"):
+            manager.create_job(job_id)
+    assert [job.job_id for job in manager.list_jobs()] == ["taken"]
+
+
 def test_get_job_gives_none_for_an_unknown_id(manager):
     assert manager.get_job("nobody") is None
     assert manager.get_job("../etc\x00") is None
@@ -105,6 +113,26 @@ def test_empty_results_are_kept(manager, empty):
     job = manager.create_job()
     manager.update_job(job.job_id, status="completed", result=empty)
     assert manager.get_job(job.job_id).result == empty
+
+
+def test_empty_texts_are_kept(manager):
+    job = manager.create_job()
+    manager.update_job(job.job_id, JobStatus.RUNNING, 0.5, "Loading", "a warning", {"n": 1})
+    manager.update_job(job.job_id, progress=0.6)
+    kept = manager.get_job(job.job_id)
+    assert (kept.progress, kept.message, kept.error, kept.result) == (0.6, "Loading", "a warning", {"n": 1})
+    manager.update_job(job.job_id, message="", error="")
+    emptied = manager.get_job(job.job_id)
+    assert (emptied.message, emptied.error) == ("", "")
+
+
+def test_list_jobs_takes_what_it_took(manager):
+    job = manager.create_job(job_type="a")
+    for given in ({}, {"job_type": ""}, {"status": None}, {"status": "pending"}, {"limit": 1_000_000}):
+        assert [found.job_id for found in manager.list_jobs(**given)] == [job.job_id]
+    for wrong in ({"limit": 0}, {"limit": "many"}, {"status": "done"}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            manager.list_jobs(**wrong)
 
 
 def test_list_jobs_filters_before_the_limit_newest_first(manager):
@@ -136,6 +164,12 @@ def test_cancel_through_update_is_final(manager):
 
 def test_every_manager_is_a_job_manager(manager):
     assert isinstance(manager, JobManager)
+
+
+def test_a_manager_is_made_from_a_store():
+    with pytest.raises(TypeError, match="store"):
+        JobManager()
+    assert JobManager(InMemoryJobManager().store).create_job().status is JobStatus.PENDING
 
 
 def test_the_jobs_of_the_memory_manager_are_a_read_only_view():
@@ -170,6 +204,19 @@ def test_settings_are_read_at_first_use(fresh):
     fresh.setenv("REDIS_URL", "redis://elsewhere:6379/0")
     fresh.setenv("JOB_TTL", "60")
     assert (settings.redis_url, settings.job_ttl) == ("redis://elsewhere:6379/0", 60)
+
+
+@pytest.mark.parametrize("there_is_redis", [True, False])
+def test_settings_choose_the_manager_as_written(fresh, redis_url, there_is_redis):
+    if there_is_redis:
+        fresh.setenv("REDIS_URL", redis_url)
+    # Check Redis availability
+    if settings.redis_url:  # noqa: SIM108 - as it was written
+        manager = RedisJobManager(settings.redis_url)
+    else:
+        manager = InMemoryJobManager()
+    assert isinstance(manager, RedisJobManager if there_is_redis else InMemoryJobManager)
+    manager.close()
 
 
 def test_get_job_manager_is_one_object(fresh, redis_url):
