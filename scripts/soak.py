@@ -1,4 +1,5 @@
-"""The soak on demand: python scripts/soak.py [--jobs N] [--kills N] [--store redis|sqlite] [--seed N] [--record FILE].
+"""The soak on demand: python scripts/soak.py [--jobs N] [--kills N] [--store redis|sqlite] [--seed N]
+       [--slowness F] [--record FILE].
 
 Without options it is the large one, 50,000 jobs and 1,000 SIGKILLs on each store; the other faults grow with the jobs.
 `--record docs/reliability.md` adds a row to its table of large runs, whatever came of the run.
@@ -34,6 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--kills", type=int, default=None, help="default: one for each 50 jobs")
     parser.add_argument("--store", choices=["redis", "sqlite"], action="append")
     parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument(
+        "--slowness", type=float, help="what deadlines and leases are multiplied with, instead of measuring it"
+    )
     parser.add_argument("--record", type=Path, metavar="FILE", help="a Markdown file with a table of large runs")
     given = parser.parse_args(arguments)
     targets = FULL.times(given.jobs / FULL.jobs)
@@ -42,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for kind in given.store or ["sqlite", "redis"]:
         seed = given.seed if given.seed is not None else random.SystemRandom().randrange(1_000_000)
         print(f"{kind}: seed {seed}, {targets}", flush=True)
-        outcome = Soak(kind, targets, seed).run()
+        outcome = Soak(kind, targets, seed, slowness=given.slowness).run()
         violations = check(outcome.history)
         print(told(outcome, violations), flush=True)
         print(f"violations: {len(violations)}", flush=True)

@@ -76,11 +76,13 @@ class Outcome:
 class Soak:
     """One soak on one store: `Soak("redis", Targets(), seed=1).run()`."""
 
-    def __init__(self, kind: str, targets: Targets, seed: int, *, removed: str = "") -> None:
+    def __init__(
+        self, kind: str, targets: Targets, seed: int, *, removed: str = "", slowness: float | None = None
+    ) -> None:
         self.kind = kind
         self.targets = targets
         self.seed = seed
-        self.scale = calibrate()
+        self.scale = calibrate() if slowness is None else slowness
         self.lease = 0.5 * self.scale
         self._removed = removed
         self._feed: list[Event] = []
