@@ -41,8 +41,16 @@ class DocumentConformance(StoreTests):
     def test_the_first_generation_is_made_once(self, store: DocumentStore) -> None:
         generation = first(store)
         assert generation == first(store) == store.active_generation()
+        bring_in(store, "a.txt", "text")
         assert store.ensure_generation("other", 3, {}) == generation
         assert store.generations() == [generation]
+
+    def test_a_generation_without_documents_gives_way_to_other_settings(self, store: DocumentStore) -> None:
+        unpublished = begin(store, "a.txt", "text", first(store))
+        other = store.ensure_generation("other", 3, {})
+        assert (store.active_generation(), store.generations()) == (other, [other])
+        with pytest.raises((GenerationChanged, VersionVanished)):
+            store.publish(unpublished.version_id)
 
     # Documents
 

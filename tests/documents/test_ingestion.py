@@ -215,6 +215,16 @@ def test_a_wrong_parameter_is_named_before_anything_is_made(
     assert counts(database)["documents"] == 0
 
 
+def test_an_index_without_documents_is_made_as_it_is_asked_for_now(
+    library: Path, database: str, tmp_path: Path
+) -> None:
+    with pytest.raises(NothingIngested):
+        run_job(database, tmp_path / "nowhere", model="wordllama")
+    result, _ = run_job(database, library / "f.md", model="hashing:64", chunk_tokens=64)
+    assert (result["model"], result["ingested"]) == ("hashing-64", 1)
+    assert counts(database)["documents"] == 1
+
+
 def test_no_paths_are_no_job(database: str) -> None:
     with pytest.raises(ValueError, match="paths is empty"):
         ingestion(WatchedRun(), [], database=database)

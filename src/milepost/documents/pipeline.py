@@ -72,11 +72,12 @@ def open_index(
 ) -> Index:
     """Open the active generation, or make the first one from what is asked for.
 
-    What is None is taken as the index has it. Raises `ValueError` when the index was made otherwise than asked.
+    What is None is taken as the index has it. Raises `ValueError` when the index has documents and was made
+    otherwise than asked.
     """
     settings = settings_for(model, chunk_tokens=chunk_tokens, endpoint=endpoint)
     active = store.active_generation()
-    if active is None:
+    if active is None or (_is_empty(store) and (model, chunk_tokens) != (None, None)):
         embedder = get_embedder(settings["embedder"], model_path=model_path, endpoint=endpoint, waiting=waiting)
         active = store.ensure_generation(embedder.model, embedder.dimension, settings)
     for name, made, asked in (
@@ -91,7 +92,7 @@ def open_index(
 def existing_generation(store: DocumentStore) -> Generation:
     """The active generation. Raises `EmptyStore` when nothing was ingested yet."""
     active = store.active_generation()
-    if active is None or next(iter(store.documents()), None) is None:
+    if active is None or _is_empty(store):
         raise EmptyStore(f"there are no documents in {store} yet: run ingestion first")
     return active
 
@@ -293,6 +294,10 @@ class _Reading:
                 yield piece.text, piece.page
         finally:
             self._pieces.close()
+
+
+def _is_empty(store: DocumentStore) -> bool:
+    return next(iter(store.documents()), None) is None
 
 
 def _version(index: Index, source: Source, content: str, encoding: str | None) -> Version:

@@ -50,14 +50,22 @@ class GenerationVerbs(DocumentVerbs):
         return [to_generation(row) for row in rows]
 
     def ensure_generation(self, model: str, dimension: int, settings: dict[str, Any]) -> Generation:
-        """Return the active generation; make and activate the first when there is none."""
+        """Return the active generation; one with these settings takes its place while it has no documents."""
 
         def work(tx: Transaction) -> Generation:
             active = active_generation(tx)
             if active is not None:
-                return active
+                if (active.model, active.dimension, active.settings) == (model, dimension, settings) or tx.one(
+                    "SELECT 1 FROM documents WHERE generation = ? LIMIT 1", (active.number,)
+                ):
+                    return active
+                _drop(tx, active.number)
             number = _insert(tx, model, dimension, settings)
-            tx.run("INSERT INTO active_generation (only_row, generation) VALUES (1, ?)", (number,))
+            tx.run(
+                """INSERT INTO active_generation (only_row, generation) VALUES (1, ?)
+                ON CONFLICT (only_row) DO UPDATE SET generation = excluded.generation""",
+                (number,),
+            )
             return Generation(number, model, dimension, settings, active=True)
 
         return self._write(work)

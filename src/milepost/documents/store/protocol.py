@@ -49,7 +49,7 @@ class DocumentStore(Protocol):
         """All generations, oldest first."""
 
     def ensure_generation(self, model: str, dimension: int, settings: dict[str, Any]) -> Generation:
-        """Return the active generation; make and activate the first from these settings when there is none."""
+        """Return the active generation; one with these settings takes its place while it has no documents."""
 
     def begin_generation(self, model: str, dimension: int, settings: dict[str, Any]) -> Generation:
         """Return the inactive generation with this model and these settings; make it when there is none."""
