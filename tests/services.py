@@ -47,7 +47,11 @@ SERVICES: Mapping[str, Service] = {
     "chromium": Service(("chromium",), ("chromium", "chromium-browser", "google-chrome")),
     "faketime": Service(("faketime",), ("faketime",)),
     "valkey-server": Service(("valkey-server",), ("valkey-server",), slow=True),
-    "redis-sentinel": Service(("redis-sentinel",), ("redis-sentinel",), slow=True),
+    "rabbitmq-server": Service(
+        ("rabbitmq-server",),
+        ("/usr/lib/rabbitmq/bin/rabbitmq-server",),
+        slow=True,  # the one on the PATH changes its user
+    ),
     "postgresql": Service(
         ("postgresql-17", "postgresql-17-pgvector"), ("/usr/lib/postgresql/17/bin/postgres", "postgres"), slow=True
     ),

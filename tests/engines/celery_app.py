@@ -20,6 +20,7 @@ app.conf.update(
         "unacked_restore_interval": 1,  # how often workers look for messages past it; by default every 100 s
         "unacked_restore_throttle": 1,
     },
+    task_default_queue=os.environ.get("ENGINE_QUEUE", "celery"),
     broker_connection_retry_on_startup=True,
     task_acks_late=True,
     worker_prefetch_multiplier=1,

@@ -11,8 +11,7 @@ import time
 from pathlib import Path
 
 from milepost import Job
-from tests.engines.conftest import ROOT, Stage
-from tests.services import RedisServer
+from tests.engines.conftest import ROOT, Broker, Stage
 
 
 class EngineConformance:
@@ -161,7 +160,7 @@ class EngineConformance:
         assert stage.lines() == ["noted left"]
         _ended_once(stage, job)
 
-    def test_a_submit_while_the_broker_is_down_is_kept(self, stage: Stage, broker: RedisServer) -> None:
+    def test_a_submit_while_the_broker_is_down_is_kept(self, stage: Stage, broker: Broker) -> None:
         broker.kill()
         job = stage.jobs.submit("noted", {"text": "kept"})
         record = stage.jobs.get_job(job.job_id)
@@ -174,7 +173,7 @@ class EngineConformance:
         assert (job.status, job.stalled) == ("completed", None)
         assert stage.lines() == ["noted kept"]
 
-    def test_what_a_broker_loses_is_sent_again(self, stage: Stage, broker: RedisServer) -> None:
+    def test_what_a_broker_loses_is_sent_again(self, stage: Stage, broker: Broker) -> None:
         """It keeps nothing over its restart: three messages are gone."""
         stage.environment["ENGINE_LOST_AFTER"] = "1"
         ids = stage.jobs.submit_many("noted", [{"text": str(number)} for number in range(3)])
@@ -185,7 +184,7 @@ class EngineConformance:
         assert sorted(stage.lines()) == ["noted 0", "noted 1", "noted 2"]
 
     def test_a_restart_of_the_broker_disturbs_no_running_job(
-        self, stage: Stage, broker: RedisServer, tmp_path: Path
+        self, stage: Stage, broker: Broker, tmp_path: Path
     ) -> None:
         stage.start()
         job = stage.jobs.submit("gated", {"gate": str(tmp_path / "gate")})

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Protocol
 
 import psutil
 import pytest
@@ -26,6 +27,19 @@ ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 60.0
 """Seconds within which a thing must come true: a hang guard, not an aim."""
 _numbers = itertools.count(1)
+
+
+class Broker(Protocol):
+    """A broker that a test may kill, start and restart."""
+
+    def kill(self) -> None:
+        """End it at once."""
+
+    def start(self) -> object:
+        """Start it again, on the same address."""
+
+    def restart(self) -> None:
+        """End it in order, and start it."""
 
 
 class Stage:
