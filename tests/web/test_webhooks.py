@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import httpx
@@ -17,8 +18,10 @@ from milepost.web.addresses import is_public, public_address
 from milepost.web.delivering import CURSOR, Deliverer
 from tests.web.conftest import client_of
 
+Answer = Callable[[httpx.Request], httpx.Response] | Callable[[httpx.Request], Coroutine[None, None, httpx.Response]]
 
-def deliverer_to(manager: AsyncJobManager, answer: Callable[[httpx.Request], httpx.Response]) -> Deliverer:
+
+def deliverer_to(manager: AsyncJobManager, answer: Answer) -> Deliverer:
     async def resolve(url: str) -> str:
         return "203.0.113.7"
 
@@ -66,6 +69,31 @@ async def test_410_disables(memory: AsyncJobManager) -> None:
     (now,) = await hooks.all_hooks(memory.store)
     assert now.disabled is not None
     assert await hooks.deliveries(memory.store) == []
+
+
+async def test_a_receiver_that_does_not_answer_holds_up_no_other(memory: AsyncJobManager) -> None:
+    silent = await hooks.create(memory.store, "https://silent.example.org/in")
+    other = await hooks.create(memory.store, "https://other.example.org/in")
+    asked: list[str] = []
+    taken = asyncio.Event()
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.headers["host"])
+        if request.headers["host"].startswith("silent"):
+            await taken.wait()  # were they sent one after the other, this would wait for ever
+            raise httpx.ReadTimeout("no answer")
+        if asked.count("other.example.org") == 3:
+            taken.set()
+        return httpx.Response(200)
+
+    deliverer = deliverer_to(memory, answer)
+    await deliverer.note([silent, other], wait=0)
+    for _ in range(3):
+        await memory.cancel_job((await memory.create_job()).job_id)
+    await deliverer.note([silent, other], wait=0)
+    assert await deliverer.send_due([silent, other]) == 3
+    assert asked.count("silent.example.org") == 1, "the others are for when it answers again"
+    assert {one.hook_id for one in await hooks.deliveries(memory.store)} == {silent.id}
 
 
 async def test_a_cursor_that_fell_out_of_the_feed_catches_up(memory: AsyncJobManager) -> None:

@@ -31,11 +31,13 @@ log = logging.getLogger("milepost.webhooks")
 log.addHandler(logging.NullHandler())
 
 CURSOR, LEADER = "webhooks/cursor", "webhooks/leader"
-LEADS_FOR = 15.0
+LEADS_FOR = 30.0
 STEP = 2.0
 AFTER = (5.0, 60.0, 300.0, 1800.0, 7200.0, 18_000.0, 36_000.0)
 """Seconds before each further attempt; after the last one the delivery is given up."""
-ANSWER_WITHIN = 15.0
+ANSWER_WITHIN = 10.0
+SENDS_FOR = 5.0
+"""Seconds after which the feed is looked at again. With one answer more this is within half of the time that one leads."""
 
 Resolve = Callable[[str], Awaitable[str]]
 
@@ -144,16 +146,24 @@ class Deliverer:
                 await hooks.keep(self._store(), Delivery(hook.id, message_id, body, now), anew=True)
 
     async def send_due(self, known: list[Hook]) -> int:
-        """Send what is due; how many were taken."""
+        """Send what is due, to all receivers at once, so that none waits for another; how many were taken."""
+        told = await asyncio.gather(*map(self._send_to, known), return_exceptions=True)
+        for outcome in told:
+            if isinstance(outcome, BaseException):
+                raise outcome
+        return sum(outcome for outcome in told if isinstance(outcome, int))
+
+    async def _send_to(self, hook: Hook) -> int:
+        """Send what is due to one receiver, in order, until it does not take one; how many it took."""
         store, taken = self._store(), 0
-        now = await store.now()
-        by_id = {hook.id: hook for hook in known}
-        for delivery in await hooks.deliveries(store):
-            hook = by_id.get(delivery.hook_id)
-            if hook is None or hook.disabled is not None:
+        now, until = await store.now(), time.monotonic() + SENDS_FOR
+        for delivery in await hooks.deliveries(store, hook.id):
+            if hook.disabled is not None:
                 await store.shelf_delete(delivery.key)
             elif delivery.due <= now:
-                taken += await self.deliver(hook, delivery)
+                if time.monotonic() > until or not await self.deliver(hook, delivery):
+                    break
+                taken += 1
         return taken
 
     async def deliver(self, hook: Hook, delivery: Delivery) -> bool:
