@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from email.utils import formatdate
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from milepost.documents.embed import Embedder, get_embedder
 from milepost.documents.embed.http import HttpEmbedder
 from milepost.documents.embed.minilm import MiniLM
 from milepost.documents.endpoint import EndpointError
+from milepost.documents.tokens import wordpiece
 from tests.documents.embedding_server import Server, serving
 
 TEXTS = [
@@ -78,7 +80,24 @@ def test_another_model_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(b"not the model")
     with pytest.raises(ValueError, match="SHA-256"):
-        MiniLM(model_path=path).embed(["x"])
+        MiniLM(model_path=path)
+
+
+@pytest.mark.parametrize(
+    ("known", "load"),
+    [
+        ("embed.minilm.SHA256", lambda: MiniLM().embed(["x"])),
+        ("embed.wordllama.SHA256", lambda: get_embedder("wordllama").embed(["x"])),
+        ("tokens.VOCABULARY_SHA256", wordpiece.__wrapped__),
+    ],
+)
+def test_what_came_with_a_package_is_checked_when_it_is_loaded(
+    known: str, load: Callable[[], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load()
+    monkeypatch.setattr(f"milepost.documents.{known}", "0" * 64)
+    with pytest.raises(ValueError, match=r"its SHA-256 is \w{64}, not 0{64}"):
+        load()
 
 
 def test_a_copy_of_the_model_file_is_taken(tmp_path: Path, minilm: MiniLM) -> None:

@@ -140,21 +140,17 @@ class _Ingestion:
         with self._stages.stage("load", "Loading", weight=0.02, total=total, unit="byte") as stage:
             for source in sources:
                 self._run.progress(message=f"Loading {source.path.name}")
-                read: list[int] = [0]
-                version = self._load_one(source, stage, read)
-                stage.advance(max(0, source.size - sum(read)))
+                before = stage.done
+                version = self._load_one(source, stage)
+                stage.advance(max(0, before + source.size - stage.done))  # what was not read of it
                 if version is not None:
                     loaded.append(version)
         return loaded
 
-    def _load_one(self, source: Source, stage: LiveStage, read: list[int]) -> Version | None:
-        def advance(size: int) -> None:
-            read.append(size)
-            stage.advance(size)
-
+    def _load_one(self, source: Source, stage: LiveStage) -> Version | None:
         steps = load_document(self._indexing.index, source, self._loader, encoding=self._encoding, tick=self._run.check)
         try:
-            version = drain(steps, advance)
+            version = drain(steps, stage.advance)
         except BadDocument as bad:
             self._fail(source.uri, bad)
             return None

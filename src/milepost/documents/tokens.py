@@ -10,6 +10,8 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Final
 
+from milepost.documents.weights import read_checked
+
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
@@ -27,7 +29,7 @@ def wordpiece() -> Tokenizer:
     from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
     from tokenizers.models import WordPiece
 
-    words = files("milepost.documents").joinpath(VOCABULARY).read_text(encoding="utf-8").split("\n")
+    words = read_checked(files("milepost.documents").joinpath(VOCABULARY), VOCABULARY_SHA256).decode().split("\n")
     vocabulary = {word: number for number, word in enumerate(words) if word}
     tokenizer = Tokenizer(WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)

@@ -6,13 +6,13 @@ as fast as a batch, needs no padding, and a text's vector cannot depend on its n
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from milepost.documents.embed import Tick
 from milepost.documents.tokens import wordpiece
+from milepost.documents.weights import read_checked
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,6 +41,8 @@ class MiniLM:
         self._path = Path(model_path) if model_path is not None else _installed_model()
         if not self._path.is_file():
             raise ValueError(f"there is no file {self._path} (model_path)")
+        if model_path is not None:
+            read_checked(self._path, SHA256)  # said now, and not after an hour of reading documents
         self._threads = threads
         self._session: Any = None
 
@@ -67,23 +69,19 @@ class MiniLM:
         self._session = None
 
     def _loaded(self) -> Any:
-        """The session; made at the first text, after the file's checksum was seen to be right."""
+        """The session; made at the first text."""
         if self._session is None:
             import onnxruntime
 
-            content = self._path.read_bytes()
-            found = hashlib.sha256(content).hexdigest()
-            if found != SHA256:
-                raise ValueError(
-                    f"{self._path} is not the model that milepost expects: its SHA-256 is {found}, not {SHA256}"
-                )
             options = onnxruntime.SessionOptions()
             options.enable_cpu_mem_arena = False  # it keeps the most that any text ever needed
             options.intra_op_num_threads = self._threads
             # Threads that spin while they wait halve the speed of a machine that others use as well.
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
             options.log_severity_level = 3
-            self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(
+                read_checked(self._path, SHA256), options, providers=["CPUExecutionProvider"]
+            )
         return self._session
 
 

@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from milepost.documents.embed import Tick, unit_rows
+from milepost.documents.weights import read_checked
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+WEIGHTS: Final = "weights/l2_supercat_256.safetensors"
+SHA256: Final = "64b47a2dc493cb8e85944076601189739852d7b64e0e1eedcb1937a251cd9fd5"
 _BATCH: Final = 64
 
 
@@ -54,5 +57,6 @@ class WordLlama:
             except ImportError as error:
                 raise ImportError("the fast embedder is not installed: pip install wordllama") from error
             folder = Path(wordllama.__file__).parent
+            read_checked(folder / WEIGHTS, SHA256)
             self._inference = wordllama.WordLlama.load(cache_dir=folder, disable_download=True)
         return self._inference
