@@ -76,6 +76,17 @@ def test_upload_service() -> None:
         assert "export function watchJob" in client.get("/api/milepost-watch.js").text
 
 
+def test_library_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIBRARY", str(tmp_path))
+    with running("library_service") as client:
+        made = client.put("/library/notes.txt", content=b"Ada Lovelace wrote notes on the Analytical Engine.").json()
+        assert "event: end" in client.get(made["progress"]).text
+        record = ended(client, made["job_id"])
+        assert record["message"] == "Ingested 1 document, 1 chunk", record["error"]
+        [hit] = client.get("/api/documents/search", params={"q": "Who wrote about the engine?"}).json()["hits"]
+        assert (hit["uri"], "Ada Lovelace" in hit["text"]) == ("notes.txt", True)
+
+
 def test_background_tasks() -> None:
     with running("background_tasks") as client:
         made = client.post("/letters?count=5").json()
