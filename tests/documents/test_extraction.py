@@ -217,7 +217,11 @@ def test_a_language_model_that_is_away_is_waited_for_and_said(database: str) -> 
         server.chat = answer
         server.failures = [(503, {"Retry-After": "0.2"}, b"loading")]
         _, run = extract(database, extractor="llm", endpoint=server.url, embed=False)
-    waited = [at for at, message in enumerate(run.messages) if "answered 503: loading; trying again" in message]
+    waited = [
+        at
+        for at, message in enumerate(run.messages)
+        if message.startswith("Waiting: 127") and "answered 503: loading" in message
+    ]
     assert run.messages[waited[-1] + 1] == ""
 
 

@@ -26,7 +26,7 @@ from milepost.documents.leiden import (
 )
 from milepost.documents.nearest import neighbour_graph
 from milepost.documents.pipeline import existing_generation
-from milepost.documents.stages import TimedStages
+from milepost.documents.stages import TimedStages, said_by
 from milepost.documents.store import DocumentStore, open_store
 from milepost.documents.store.records import Community
 from milepost.tracking.run import Run
@@ -62,7 +62,7 @@ def clustering(
         raise ValueError(f"of must be entities or chunks, not {of!r}")
     store = open_store(database)
     try:
-        store.waiting = lambda reason: run.progress(message=reason)
+        store.waiting = said_by(run)
         existing_generation(store)
         return _Clustering(run, store, of).cluster(resolution, neighbours, seed)
     finally:

@@ -102,7 +102,7 @@ class Endpoint:
             if resume > deadline:
                 raise failure
             while (left := resume - time.monotonic()) > 0:
-                self._waiting(f"{failure}; trying again")
+                self._waiting(str(failure))
                 if stop.wait(min(left, _TICK_SECONDS)):
                     raise failure
 

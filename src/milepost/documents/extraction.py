@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 from milepost.documents import wording
 from milepost.documents.extract import Extractor, FailedChunk, get_extractor
 from milepost.documents.pipeline import embedder_of, existing_generation
-from milepost.documents.stages import TimedStages
+from milepost.documents.stages import TimedStages, said_by
 from milepost.documents.store import DocumentStore, open_store
 from milepost.documents.store.records import ChunkText, Extraction
 from milepost.tracking.run import Run
@@ -46,14 +46,10 @@ def extraction(
     `failed_chunks` with their messages), `entities`, `mentions`, `relations` and `seconds`.
     Raises `EmptyStore` when nothing was ingested yet, `NothingExtracted` when every chunk failed.
     """
-
-    def waiting(reason: str) -> None:
-        run.progress(message=reason)
-
-    finder = get_extractor(extractor, endpoint=endpoint, llm_model=llm_model, waiting=waiting)
+    finder = get_extractor(extractor, endpoint=endpoint, llm_model=llm_model, waiting=said_by(run))
     store = open_store(database)
     try:
-        store.waiting = waiting
+        store.waiting = said_by(run)
         existing_generation(store)
         return _Extraction(run, store, finder).extract(embed=embed, model_path=model_path)
     finally:

@@ -18,7 +18,7 @@ from milepost.documents.loader_process import LoaderProcess, LoadLimits
 from milepost.documents.loaders.text import is_text_encoding
 from milepost.documents.pipeline import Index, drain, index_text, load_document, open_index
 from milepost.documents.sources import Source, plan
-from milepost.documents.stages import Indexing, TimedStages
+from milepost.documents.stages import Indexing, TimedStages, said_by
 from milepost.documents.store import open_store
 from milepost.documents.store.records import Version
 from milepost.tracking.run import Run
@@ -66,14 +66,10 @@ def ingestion(
         raise ValueError(f"max_bytes and seconds_per_file must be above 0, not {max_bytes} and {seconds_per_file:g}")
     if encoding is not None and not is_text_encoding(encoding):
         raise ValueError(f"encoding must be one that Python knows, such as latin-1 or cp1252, not {encoding!r}")
-
-    def waiting(reason: str) -> None:
-        run.progress(message=reason)
-
     store = open_store(database)
     try:
-        store.waiting = waiting
-        reopen = partial(open_index, store, model_path=model_path, endpoint=endpoint, waiting=waiting)
+        store.waiting = said_by(run)
+        reopen = partial(open_index, store, model_path=model_path, endpoint=endpoint, waiting=store.waiting)
         index = reopen(model=model, chunk_tokens=chunk_tokens)
         with LoaderProcess(LoadLimits(seconds=seconds_per_file, max_bytes=max_bytes)) as loader:
             return _Ingestion(run, index, loader, encoding, reopen).ingest(paths, key=key, strict=strict)

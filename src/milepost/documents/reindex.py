@@ -11,7 +11,7 @@ from typing import Any, Final
 from milepost.documents import identity, wording
 from milepost.documents.embed import get_embedder
 from milepost.documents.pipeline import Index, existing_generation, index_text, settings_for
-from milepost.documents.stages import Indexing, TimedStages
+from milepost.documents.stages import Indexing, TimedStages, said_by
 from milepost.documents.store import DocumentStore, open_store
 from milepost.documents.store.records import Generation, StoredDocument, Version
 from milepost.tracking.run import Run
@@ -39,7 +39,7 @@ def reindex(
     """
     store = open_store(database)
     try:
-        store.waiting = lambda reason: run.progress(message=reason)
+        store.waiting = said_by(run)
         active = existing_generation(store)
         if discard:
             return _discard(run, store, active)

@@ -17,6 +17,15 @@ from milepost.tracking.run import Run
 from milepost.tracking.stages import LiveStage
 
 
+def said_by(run: Run) -> Callable[[str], None]:
+    """What a store or an endpoint tells of its waits, as the run's message; a cancel point."""
+
+    def waiting(reason: str) -> None:
+        run.progress(message=f"Waiting: {reason}" if reason else "")
+
+    return waiting
+
+
 class TimedStages:
     """Opens the stages of a run; `seconds` is what each has taken, by a short name for the result."""
 
