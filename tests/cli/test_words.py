@@ -11,6 +11,9 @@ from click import UsageError
 
 from milepost.cli import wording
 from milepost.cli.arguments import fill, usage
+from milepost.cli.drawing.console import make_console
+from milepost.cli.drawing.running import JobLines
+from milepost.cli.drawing.several import bars
 from milepost.cli.execution import job_key, title_of
 from milepost.cli.naming import is_filter
 from milepost.cli.pace import Pace, left_of, start_of
@@ -135,3 +138,25 @@ def test_the_same_command_has_the_same_key() -> None:
 )
 def test_filters_are_told_from_ids(word: str, is_one: bool) -> None:
     assert is_filter(word) is is_one
+
+
+@pytest.mark.parametrize(
+    ("width", "shown"),
+    [
+        (120, "254/412 chunks"),
+        (84, "254/412 chunks  about 4 to 5 h left"),
+        (60, "61 %  about 4 to 5 h left"),
+        (30, "61 %"),
+    ],
+)
+def test_several_bars_stand_in_columns_and_fit(width: int, shown: str) -> None:
+    now = datetime.now(UTC)
+    eta = Eta((now + timedelta(hours=4.5)).isoformat(), (now + timedelta(hours=4.9)).isoformat())
+    embedding, loading = Stage("Embedding", 1, 254, 412, "chunk"), Stage("Loading", 1, 1, 9, "file")
+    long = Job("a", "ingestion", JobStatus.RUNNING, 0.61, "", now, stages=(embedding,), eta=eta)
+    short = Job("b", "ingestion", JobStatus.RUNNING, 0.05, "", now, stages=(loading,))
+    jobs = [("01a21260-0093  ingestion", long, JobLines()), ("01a2125c-75c4  ingestion", short, JobLines())]
+    first, second = (line.plain for line in bars(make_console(), jobs, width))
+    assert len(first) <= width
+    assert shown in first
+    assert first.index(" 61 %") == second.index("  5 %")

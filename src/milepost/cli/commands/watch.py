@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
@@ -13,6 +13,7 @@ import click
 from milepost.cli import exits, wording
 from milepost.cli.drawing.console import MUTED, clean, is_live
 from milepost.cli.drawing.running import JobLines
+from milepost.cli.drawing.several import bars
 from milepost.cli.drawing.views import Steps, ended_line, ended_text, say
 from milepost.cli.following import MOST, Following
 from milepost.cli.naming import JobId, chosen_jobs, short_ids
@@ -153,29 +154,27 @@ def _live(session: Session, following: Following, timeout: float | None) -> None
     console = session.console
     lines = {job_id: JobLines() for job_id in following.jobs}
     ids = short_ids(list(following.jobs.values()))
-    widest = max(len(ids[job_id]) + 2 + len(clean(job.job_type)) for job_id, job in following.jobs.items())
 
     def draw() -> RenderableType:
-        shown: list[RenderableType] = []
-        for job in following.refresh():
-            if not job.is_terminal:
-                lines[job.job_id].sample(job)
-            if len(following.jobs) == 1:
-                shown.append(Text(clean(job.job_type), "bold").append(f"  {job.job_id}", MUTED))
-                if job.stages or not job.is_terminal:
-                    shown.append(lines[job.job_id].block(console, job, console.width))
-                if job.is_terminal:
-                    shown.append(ended_line(console, job))
-            elif job.is_terminal:
-                shown.append(Text(f"{ids[job.job_id]}  ", MUTED).append_text(_as_text(ended_line(console, job))))
-            else:
-                label = f"{ids[job.job_id]}  {clean(job.job_type)}".ljust(widest)
-                shown.append(lines[job.job_id].bar(console, job, console.width, label=label))
-        return Group(*shown)
+        jobs = following.refresh()
+        running = [job for job in jobs if not job.is_terminal]
+        for job in running:
+            lines[job.job_id].sample(job)
+        if len(jobs) == 1:
+            return Group(*alone(jobs[0]))
+        rows = [(f"{ids[job.job_id]}  {clean(job.job_type)}", job, lines[job.job_id]) for job in running]
+        drawn = dict(zip((job.job_id for job in running), bars(console, rows, console.width), strict=True))
+        return Group(*(drawn.get(job.job_id) or ended(job) for job in jobs))
 
-    def _as_text(value: RenderableType) -> Text:
-        assert isinstance(value, Text), "an ended line is text"
-        return value
+    def alone(job: Job) -> Iterator[RenderableType]:
+        yield Text(clean(job.job_type), "bold").append(f"  {job.job_id}", MUTED)
+        if job.stages or not job.is_terminal:
+            yield lines[job.job_id].block(console, job, console.width)
+        if job.is_terminal:
+            yield ended_line(console, job)
+
+    def ended(job: Job) -> Text:
+        return Text(f"{ids[job.job_id]}  ", MUTED).append_text(ended_line(console, job))
 
     with Live(draw(), console=console, auto_refresh=False) as live:
         drawn_at = time.monotonic()

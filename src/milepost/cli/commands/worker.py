@@ -13,6 +13,7 @@ import click
 from milepost.cli import exits, wording
 from milepost.cli.drawing.console import MUTED, STYLES, clean, glyph, is_live
 from milepost.cli.drawing.running import JobLines
+from milepost.cli.drawing.several import bars
 from milepost.cli.drawing.views import say
 from milepost.cli.known_types import application
 from milepost.cli.naming import short_ids
@@ -164,12 +165,11 @@ class Summary:
         if news.problem is not None:
             lines.append(Text(clean(news.problem), STYLES["stalled"]))
         ids = short_ids(running)
-        for job in running[:BARS]:
+        shown = running[:BARS]
+        for job in shown:
             self._lines[job.job_id].sample(job)
-            label = f"{ids[job.job_id]}  {clean(job.job_type)}"
-            lines.append(
-                Text("  ").append_text(self._lines[job.job_id].bar(console, job, console.width - 2, label=label))
-            )
+        rows = [(f"  {ids[job.job_id]}  {clean(job.job_type)}", job, self._lines[job.job_id]) for job in shown]
+        lines += bars(console, rows, console.width)
         if len(running) > BARS:
             lines.append(Text(f"  and {len(running) - BARS} more", MUTED))
         return Group(*lines)

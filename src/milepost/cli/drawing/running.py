@@ -58,15 +58,13 @@ class JobLines:
         """The same in plain text."""
         return "  ".join(part for part in self.parts(job) if part)
 
-    def bar(self, console: Console, job: Job, width: int, label: str | None = None) -> Text:
+    def bar(self, console: Console, job: Job, width: int) -> Text:
         """One line with a bar, at most `width` cells wide."""
         from rich.text import Text
 
         stage, percent, count, rate, left = self.parts(job)
-        name = label if label is not None else stage
-        most = max(12, width // (4 if label is None else 3))
-        self._label = min(max(self._label, len(name)), most)
-        name = _cut(console, name, self._label)
+        self._label = min(max(self._label, len(stage)), max(12, width // 4))
+        name = _cut(console, stage, self._label)
         fields, room = self._fitted(job, width - self._label - 2, percent, count, rate, left)
         drawn = Text(no_wrap=True, overflow="crop")
         drawn.append(name.ljust(self._label) + "  ")

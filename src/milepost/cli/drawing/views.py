@@ -25,6 +25,7 @@ from milepost.core.job import Job
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.live import Live
+    from rich.text import Text
 
     from milepost.cli.execution import Execution
     from milepost.cli.session import Session
@@ -221,7 +222,7 @@ def receipt_text(job: Job) -> str:
     return f"{by}{why}{how if receipt.confirmed is not False else how + ' (not confirmed)'}"
 
 
-def ended_line(console: Console, job: Job) -> RenderableType:
+def ended_line(console: Console, job: Job) -> Text:
     """The same with its sign and its colour."""
     from rich.text import Text
 
