@@ -42,8 +42,8 @@ milepost neighbours -n 8 "$entity"
 show "milepost communities --level 0 -n 8"
 milepost communities --level 0 -n 8
 
-show "python -m milepost.documents.drawing .demo/entities.svg"
-python -m milepost.documents.drawing .demo/entities.svg
+show "milepost draw .demo/entities.svg"
+milepost draw .demo/entities.svg
 
 show "milepost ls"
 milepost ls

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
-import subprocess
-import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
+from milepost.cli.program import run_program
 from milepost.documents.drawing import HEIGHT, WIDTH, draw_graph
 from milepost.documents.jobs import HANDLERS
 from milepost.documents.store import DocumentStore, open_store
@@ -60,11 +58,11 @@ def test_without_relations_it_says_what_to_do(tmp_path: Path) -> None:
     store.close()
 
 
-def test_the_command_writes_the_file(store: DocumentStore, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "milepost.documents.drawing", str(tmp_path / "a.svg")]
-    done = subprocess.run([*command, str(store)], capture_output=True, text=True, check=True)
-    assert done.stdout == f"The entity graph is drawn in {tmp_path / 'a.svg'}\n"
-    assert re.match(r"<svg ", (tmp_path / "a.svg").read_text())
-    done = subprocess.run([*command, str(tmp_path / "none.db")], capture_output=True, text=True, check=False)
-    assert (done.returncode, "run extraction first" in done.stderr) == (1, True)
+def test_the_command_writes_the_file(store: DocumentStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture = tmp_path / "a.svg"
+    assert run_program(["draw", str(picture), "--database", str(store)]) == 0
+    assert capsys.readouterr().out == f"The entities and their relations are drawn in {picture}\n"
+    assert picture.read_text().startswith("<svg ")
+    assert run_program(["draw", str(picture), "--database", str(tmp_path / "none.db")]) == 1
+    assert "run extraction first" in capsys.readouterr().err
     store.close()

@@ -34,7 +34,10 @@ NEXT_STEPS: Final = {
         ("milepost run clustering", "find what belongs together"),
     ],
     "reindex": [('milepost search "..."', "ask the documents something")],
-    "clustering": [("milepost communities --level 0", "what belongs together, as fine as it was found")],
+    "clustering": [
+        ("milepost communities --level 0", "what belongs together, as fine as it was found"),
+        ("milepost draw entities.svg", "a picture of it"),
+    ],
 }
 
 

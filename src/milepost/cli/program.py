@@ -51,6 +51,7 @@ GROUPS: dict[str, dict[str, Entry]] = {
         "entities": Entry("graph", "List what the documents speak of."),
         "neighbours": Entry("graph", "List what an entity is related to."),
         "communities": Entry("graph", "List what belongs together."),
+        "draw": Entry("graph", "Draw the graph of entities as SVG."),
     },
     "Look after": {
         "doctor": Entry("doctor", "Examine the store."),

@@ -1,4 +1,4 @@
-"""A picture of the entity graph as SVG: ``python -m milepost.documents.drawing graph.svg``.
+"""A picture of the entity graph as SVG: ``milepost draw graph.svg``.
 
 Owns which entities are shown, where they stand and how they look. The layout is a small
 force-directed one (Fruchterman and Reingold, 1991) from a fixed start, so the same graph
@@ -8,15 +8,13 @@ gives the same picture; numpy only.
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 from xml.sax.saxutils import escape, quoteattr
 
 from milepost.documents.errors import EmptyStore
-from milepost.documents.store import DocumentStore, open_store
+from milepost.documents.store import DocumentStore
 from milepost.documents.store.records import Entity
 
 ENTITIES: Final = 40
@@ -222,23 +220,3 @@ def _font(entity: Entity) -> float:
 
 def _label_width(text: str, font: float) -> float:
     return len(text) * font * 0.56
-
-
-def main(arguments: Sequence[str]) -> str:
-    """Write the picture to a file and return the line that says so."""
-    if not 1 <= len(arguments) <= 2:
-        raise SystemExit("usage: python -m milepost.documents.drawing FILE.svg [DATABASE]")
-    try:
-        store = open_store(arguments[1] if len(arguments) == 2 else None)
-        try:
-            picture = draw_graph(store)
-        finally:
-            store.close()
-    except ValueError as error:
-        raise SystemExit(f"milepost: {error}") from None
-    Path(arguments[0]).write_text(picture, encoding="utf-8")
-    return f"The entity graph is drawn in {arguments[0]}"
-
-
-if __name__ == "__main__":
-    sys.stdout.write(main(sys.argv[1:]) + "\n")

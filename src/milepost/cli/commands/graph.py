@@ -1,4 +1,4 @@
-"""`milepost entities`, `neighbours`, `communities`: what extraction and clustering have found in the documents."""
+"""`milepost entities`, `neighbours`, `communities`, `draw`: what extraction and clustering have found in the documents."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -20,11 +21,15 @@ from milepost.cli.session import current, session_options
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+_DATABASE = click.option(
+    "--database", metavar="PATH|URL", help="Document store (default: MILEPOST_DOCUMENTS, else the user's own)."
+)
+
+
 def _options(function: F) -> F:
-    function = click.option(
-        "--database", metavar="PATH|URL", help="Document store (default: MILEPOST_DOCUMENTS, else the user's own)."
-    )(function)
-    return click.option("-n", "--limit", type=click.IntRange(1, 10_000), default=30, show_default=True)(function)
+    return click.option("-n", "--limit", type=click.IntRange(1, 10_000), default=30, show_default=True)(
+        _DATABASE(function)
+    )
 
 
 @click.command("entities")
@@ -76,6 +81,30 @@ def communities(of: str, level: int | None, limit: int, database: str | None) ->
     if level:
         nothing = f"There are no communities of {of} on level {level}. All of them: milepost communities --of {of}"
     return _print(found, ("LABEL", "SIZE", "LEVEL", "ID"), rows, "SIZE LEVEL", nothing)
+
+
+@click.command("draw")
+@click.argument("file", metavar="FILE.svg", type=click.Path(dir_okay=False, writable=True, path_type=Path))
+@click.option("-n", "--limit", type=click.IntRange(2, 200), default=40, show_default=True, help="How many entities.")
+@_DATABASE
+@session_options
+def draw(file: Path, limit: int, database: str | None) -> int:
+    """Draw the entities that are mentioned most, and what relates them, as a picture for a browser."""
+    session = current()
+    with documents_answer():
+        from milepost.documents.drawing import draw_graph
+        from milepost.documents.store import open_store
+
+        store = open_store(database)
+        try:
+            file.write_text(draw_graph(store, limit=limit), encoding="utf-8")
+        finally:
+            store.close()
+    if session.json:
+        say(json.dumps({"file": str(file)}))
+    else:
+        session.console.print(f"The entities and their relations are drawn in {clean(str(file))}")
+    return exits.OK
 
 
 def _print(
