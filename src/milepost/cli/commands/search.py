@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -11,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 import click
 
 from milepost.cli import exits
-from milepost.cli.drawing.console import MUTED, clean
+from milepost.cli.drawing.console import MUTED, clean, glyph
 from milepost.cli.drawing.views import say
 from milepost.cli.reading_documents import documents_answer
 from milepost.cli.session import Session, current, session_options
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from milepost.documents.store.records import Hit
 
 LINES, WIDTH = 3, 100
+LONG_WORD = 3  # shorter ones say little
 
 
 @click.command("search")
@@ -46,11 +48,11 @@ def command(words: tuple[str, ...], hits: int, database: str | None) -> int:
     for at, hit in enumerate(found):
         if at:
             session.console.print()
-        _print(session, hit)
+        _print(session, hit, " ".join(words))
     return exits.OK
 
 
-def _print(session: Session, hit: Hit) -> None:
+def _print(session: Session, hit: Hit, query: str) -> None:
     from rich.text import Text
 
     console = session.console
@@ -61,10 +63,20 @@ def _print(session: Session, hit: Hit) -> None:
         head.append(f" > {inside}")
     console.print(head)
     console.print(Text("      " + ", ".join(place), MUTED))
-    text = Text(" ".join(clean(hit.text).split()))
-    for line in list(text.wrap(console, min(console.width, WIDTH) - 6))[:LINES]:
+    width = min(console.width, WIDTH) - 6
+    whole = " ".join(clean(hit.text).split())
+    start = telling_part(whole, query, LINES * width)
+    text = Text(f"{glyph(console, 'ellipsis')} {whole[start:]}" if start else whole)
+    for line in list(text.wrap(console, width))[:LINES]:
         line.rstrip()
         console.print(Text("      ").append_text(line))
+
+
+def telling_part(text: str, query: str, size: int) -> int:
+    """Where the sentence begins from which on `size` characters have the most words of a query; the first of equals."""
+    words = {word for word in re.findall(r"\w+", query.casefold()) if len(word) > LONG_WORD}
+    starts = [0, *(sentence.end() for sentence in re.finditer(r"[.!?:] +(?=\w)", text))]
+    return max(starts, key=lambda start: (sum(word in text[start : start + size].casefold() for word in words), -start))
 
 
 def _file(uri: str) -> str:
