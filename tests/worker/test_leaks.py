@@ -1,0 +1,113 @@
+"""A worker keeps nothing of what has ended: no run, no thread, no file descriptor, no memory."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+import tracemalloc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import psutil
+import pytest
+
+from milepost import Jobs, Run
+from milepost.stores.driving import drive
+from milepost.worker.execution import Execution
+from tests.waiting import until
+
+AT_ONCE = 8
+ROUND = 50
+ROUNDS = 5
+BYTES = 1000
+"""What may be left of a job: its id, in bounded caches. A record, or a run, is more."""
+
+
+class Kept(NamedTuple):
+    """What this process holds."""
+
+    runs: int
+    threads: int
+    files: int
+    memory: int
+
+
+def kept() -> Kept:
+    """Look at this process."""
+    gc.collect()
+    runs = sum(isinstance(thing, Run | Execution) for thing in gc.get_objects())
+    return Kept(runs, threading.active_count(), psutil.Process().num_fds(), tracemalloc.get_traced_memory()[0])
+
+
+@contextmanager
+def traced() -> Iterator[None]:
+    """Count the memory that Python takes."""
+    tracemalloc.start()
+    try:
+        yield
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.fixture
+def busy(jobs: Jobs) -> Jobs:
+    """Handlers that use all that a run has, and end in every way."""
+
+    @jobs.job("thread")
+    def thread(run: Run, count: int = 3) -> int:
+        with run.stage("Counting", total=count, unit="item"):
+            for number in run.each(range(count)):
+                run.log(f"item {number}")
+        run.checkpoint({"count": count})
+        return count
+
+    @jobs.job("task")
+    async def task(run: Run, count: int = 3) -> int:
+        async for _ in run.each(range(count)):
+            await asyncio.sleep(0)
+        await run.acheckpoint({"count": count})
+        return count
+
+    @jobs.job("raises", max_attempts=1)
+    def raises(run: Run) -> None:
+        raise ValueError("as planned")
+
+    @jobs.job("waits")
+    async def waits(run: Run) -> None:
+        await asyncio.Event().wait()  # a sleep that is cancelled stays in the loop's heap for a while, with its context
+
+    return jobs
+
+
+def a_round(jobs: Jobs) -> int:
+    """Run some jobs of each type to their ends; how many."""
+    made = [job_id for name in ("thread", "task", "raises") for job_id in jobs.submit_many(name, [{}] * ROUND)]
+    for job_id in jobs.submit_many("waits", [{}] * AT_ONCE):
+        until(lambda job_id=job_id: status(jobs, job_id) == "running")
+        jobs.cancel_job(job_id)
+        made.append(job_id)
+    until(lambda: not any(n for (_, state), n in drive(jobs.store.counts()).items() if state in ("pending", "running")))
+    return len(made)
+
+
+def status(jobs: Jobs, job_id: str) -> str:
+    """The status of a job."""
+    job = jobs.get_job(job_id)
+    assert job is not None
+    return job.status.value
+
+
+def test_a_worker_keeps_nothing_of_the_runs_that_have_ended(busy: Jobs) -> None:
+    with traced(), busy.running(concurrency=AT_ONCE):
+        a_round(busy)
+        until(lambda: kept().runs == 0)
+        before = kept()
+        many = sum(a_round(busy) for _ in range(ROUNDS))
+        until(lambda: kept().runs == 0)
+        after = kept()
+    assert after.threads <= before.threads + AT_ONCE
+    assert after.files <= before.files + AT_ONCE
+    if not busy.store.url.startswith("memory:"):  # whose records and feed are in this process
+        assert after.memory - before.memory < many * BYTES
