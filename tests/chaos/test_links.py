@@ -1,4 +1,4 @@
-"""What docs/reliability.md names as the proof of something exists."""
+"""What docs/reliability.md names as the proof of something exists, and every fault has one."""
 
 from __future__ import annotations
 
@@ -13,3 +13,11 @@ def test_every_test_that_the_document_names_exists() -> None:
     missing = [f"{path}::{name}" for path, name in named if f"def {name}(" not in (ROOT / path).read_text()]
     assert named
     assert missing == []
+
+
+def test_every_fault_of_the_document_is_shown_by_something() -> None:
+    faults = (ROOT / "docs" / "reliability.md").read_text().partition("## Faults")[2].partition("\n## ")[0]
+    rows = [line.strip("| ").split(" | ", 1) for line in faults.splitlines() if line.startswith("| ")][2:]
+    bare = [fault for fault, proof in rows if "::" not in proof and not proof.startswith("soak")]
+    assert len(rows) >= 30, "the table is not read"
+    assert bare == []

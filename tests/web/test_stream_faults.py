@@ -18,6 +18,7 @@ from milepost.core.events import LIFECYCLE_KINDS
 from milepost.settings import Settings
 from milepost.web.hub import Hub
 from milepost.web.job_streams import open_stream
+from milepost.web.problems import Problem
 from milepost.web.sse import BACKLOG
 from tests.waiting import until
 from tests.web.server import Server, free_port, messages
@@ -202,3 +203,17 @@ async def test_a_client_that_does_not_keep_up_is_told_what_it_was_not_sent(memor
             told.append((int(fields["id"]), fields["event"], between))
     assert "skipped" in {kind for _, kind, _ in told}
     check(told, await memory.events(job.job_id), 0)
+
+
+async def test_one_client_too_many_is_told_when_to_come_again(memory: AsyncJobManager) -> None:
+    hub = Hub(lambda: memory.store, clients_max=2)
+    await hub.enter()
+    await hub.enter()
+    with pytest.raises(Problem) as refused:
+        await hub.enter()
+    assert (refused.value.status_code, hub.clients) == (503, 2)
+    assert refused.value.headers == {"Retry-After": "5"}
+    hub.leave()
+    await hub.enter()
+    for _ in range(2):
+        hub.leave()
