@@ -69,10 +69,14 @@ export async function load(quiet = false): Promise<void> {
       loading.value = false;
       problem.value = null;
       forget(ids);
+      running = null;
+      if (!paused.peek()) applyParked();
     });
   } catch (error) {
     if (mine.signal.aborted) return;
+    running = null;
     loading.value = false;
+    if (order.peek().length > 0 && !paused.peek()) applyParked();
     problem.value = error instanceof Problem ? error : new Problem(0, String(error));
     if (!(error instanceof Problem)) throw error;
   } finally {
@@ -124,14 +128,22 @@ function forget(ids: readonly string[]): void {
 
 /** Takes in what the feed tells. */
 export function take(changes: Batch): void {
-  heard += changes.jobs.length + changes.gone.length;
-  if (paused.peek()) {
-    for (const row of changes.jobs) parked.set(row.job_id, row);
-    for (const id of changes.gone) parked.set(id, null);
-    heldChanges.value += changes.jobs.length + changes.gone.length;
-    return;
-  }
-  apply(changes);
+  const count = changes.jobs.length + changes.gone.length;
+  heard += count;
+  if (paused.peek()) heldChanges.value += count;
+  else if (running === null) return apply(changes);
+  // While the list is read, too: what is read may be older than this.
+  for (const row of changes.jobs) parked.set(row.job_id, row);
+  for (const id of changes.gone) parked.set(id, null);
+}
+
+function applyParked(): void {
+  const changes = parked;
+  parked = new Map();
+  apply({
+    jobs: [...changes.values()].filter((row): row is Row => row !== null),
+    gone: [...changes].filter(([, row]) => row === null).map(([id]) => id),
+  });
 }
 
 function apply({ jobs, gone }: Batch): void {
@@ -226,13 +238,7 @@ export function pause(on: boolean): void {
   batch(() => {
     paused.value = on;
     heldChanges.value = 0;
-    if (on) return;
-    const changes = parked;
-    parked = new Map();
-    apply({
-      jobs: [...changes.values()].filter((row): row is Row => row !== null),
-      gone: [...changes].filter(([, row]) => row === null).map(([id]) => id),
-    });
+    if (!on && running === null) applyParked();
   });
 }
 

@@ -53,16 +53,18 @@ export function ListView() {
     >
       <BulkBar />
       {waiting.value.size > 0 && (
-        <button
-          type="button"
-          class="button new-jobs"
-          onClick={() => {
-            scroll.current?.scrollTo({ top: 0 });
-            release();
-          }}
-        >
-          {waiting.value.size === 1 ? "1 new job" : `${whole(waiting.value.size)} new jobs`}
-        </button>
+        <div class="above">
+          <button
+            type="button"
+            class="button new-jobs"
+            onClick={() => {
+              scroll.current?.scrollTo({ top: 0 });
+              release();
+            }}
+          >
+            {waiting.value.size === 1 ? "1 new job" : `${whole(waiting.value.size)} new jobs`}
+          </button>
+        </div>
       )}
       <div
         ref={scroll}

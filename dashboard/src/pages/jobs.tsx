@@ -7,6 +7,7 @@ import { ListView } from "../jobs/listview";
 import { cursor } from "../jobs/selection";
 import { Link } from "../parts/link";
 import { place } from "../shell/address";
+import { onlyJob } from "../shell/session";
 import { Tabs } from "../shell/tabs";
 
 const room = matchMedia("(min-width: 1100px)");
@@ -40,11 +41,13 @@ export function JobPage() {
   return (
     <main class="main">
       <div class="sheet">
-        <p class="back">
-          <Link class="button plain" to={{ page: "jobs", job: null, part: null }}>
-            ← Jobs
-          </Link>
-        </p>
+        {onlyJob.value === null && (
+          <p class="back">
+            <Link class="button plain" to={{ page: "jobs", job: null, part: null }}>
+              ← Jobs
+            </Link>
+          </p>
+        )}
         <div class="pane card">
           <JobView />
         </div>

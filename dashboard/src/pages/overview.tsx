@@ -66,7 +66,8 @@ export function OverviewPage() {
           </section>
           <section class="card panel" aria-label="Slowest types">
             <h2>Slowest types</h2>
-            <div class="scroll">
+            {types.length === 0 && <p class="muted">Nothing has ended.</p>}
+            <div class="scroll" hidden={types.length === 0}>
               <table class="table">
                 <thead>
                   <tr>

@@ -50,8 +50,8 @@ export function HourChart() {
     };
   }, []);
   const all = steps.value;
-  if (all.length === 0) return null;
-  const most = Math.max(1, ...all.map((step) => step.completed + step.failed));
+  const most = Math.max(0, ...all.map((step) => step.completed + step.failed));
+  if (most === 0) return null;
   const filterBy = (step: Step): void => {
     const from = new Date(step.at).toISOString().replace(/\.\d+Z$/, "Z");
     const to = new Date(Date.parse(step.at) + 60_000).toISOString().replace(/\.\d+Z$/, "Z");

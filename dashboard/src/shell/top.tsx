@@ -1,4 +1,5 @@
 /** The head of every page: brand, filter, pages, live pill, theme, help. */
+import { computed } from "@preact/signals";
 import { HalfMoon, Lines, Mark } from "../parts/icons";
 import { Link } from "../parts/link";
 import { page, pageAt, type PageName } from "./address";
@@ -15,6 +16,8 @@ const PAGES: readonly (readonly [PageName, string])[] = [
   ["types", "Types"],
   ["workers", "Workers"],
 ];
+
+const canSignOut = computed(() => session.value?.auth === "keys" && session.value.id !== "share");
 
 function Pages() {
   return (
@@ -70,10 +73,15 @@ export function Top() {
           <button type="button" class="button plain only-phone" onClick={() => (helpOpen.value = true)}>
             Keyboard shortcuts
           </button>
+          {canSignOut.value && (
+            <button type="button" class="button plain only-phone" onClick={() => void signOut()}>
+              Sign out
+            </button>
+          )}
         </nav>
       </div>
-      {session.value?.auth === "keys" && session.value.id !== "share" && (
-        <button type="button" class="button plain" onClick={() => void signOut()}>
+      {canSignOut.value && (
+        <button type="button" class="button plain sign-out" onClick={() => void signOut()}>
           Sign out
         </button>
       )}
