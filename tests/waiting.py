@@ -36,14 +36,21 @@ def freeze(pid: int, url: str) -> None:
 
     def is_frozen() -> bool:
         os.kill(pid, signal.SIGSTOP)
-        if not url.startswith("sqlite"):
+        if is_writable(url):
             return True
-        with closing(sqlite3.connect(url.removeprefix("sqlite:///"), timeout=0.2, isolation_level=None)) as probe:
-            try:
-                probe.execute("BEGIN IMMEDIATE")
-                return True
-            except sqlite3.OperationalError:  # it holds the lock, or another does
-                os.kill(pid, signal.SIGCONT)
-                return False
+        os.kill(pid, signal.SIGCONT)
+        return False
 
     until(is_frozen)
+
+
+def is_writable(url: str) -> bool:
+    """Whether nobody holds the lock of a SQLite file for long; of another store there is none."""
+    if not url.startswith("sqlite"):
+        return True
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"), timeout=0.2, isolation_level=None)) as probe:
+        try:
+            probe.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return False
+        return True

@@ -24,24 +24,26 @@ async def blocks(run: Run, seconds: float, each: float) -> None:
         await asyncio.sleep(0)
 
 
-def grip(seconds: int) -> None:
-    """Hold the GIL in C code, the first time that this is called in the test."""
-    first = not any(line.startswith("grips") for line in lines(Path(os.environ["WORKER_LOG"])))
-    note(f"grips {os.getpid()}")
+def grip(run: Run, seconds: int) -> None:
+    """Hold the GIL in C code, in the first run of the job."""
+    first = not any(line.startswith(f"grips {run.job_id}") for line in lines(Path(os.environ["WORKER_LOG"])))
+    if first:
+        time.sleep(0.2)  # what is written at its start is written
+    note(f"grips {run.job_id} {os.getpid()}")
     if first:
         ctypes.PyDLL(None).sleep(seconds)
-        note(f"let go {os.getpid()}")
+        note(f"let go {run.job_id} {os.getpid()}")
 
 
 @jobs.job("grips")
 def grips(run: Run, seconds: int) -> str:
     """Hold the GIL of the worker."""
-    grip(seconds)
+    grip(run, seconds)
     return f"attempt {run.attempt} in {os.getpid()}"
 
 
 @jobs.job("grips-apart", isolation="process")
 def grips_apart(run: Run, seconds: int) -> str:
     """Hold the GIL of a child process."""
-    grip(seconds)
+    grip(run, seconds)
     return f"attempt {run.attempt} in {os.getpid()}"

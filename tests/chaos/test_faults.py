@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from milepost import Jobs
+from milepost import Job, Jobs
 from milepost.stores.driving import drive
 from tests.chaos.conftest import MakeWorkers, start_app
 from tests.chaos.proxy import Proxy
 from tests.services import FakeClock, RedisServer
-from tests.waiting import PATIENCE, until
+from tests.waiting import PATIENCE, is_writable, until
 from tests.worker.application import lines
 from tests.worker.conftest import Workers
 from tests.worker.telling import starts
@@ -42,12 +42,20 @@ def test_a_worker_whose_gil_is_held_loses_its_lease_and_can_change_nothing_after
     workers: Workers, jobs: Jobs
 ) -> None:
     first = start_app(workers, "tests.chaos.blocking")
-    job = jobs.enqueue("grips", {"seconds": math.ceil(6 * workers.lease)})
-    workers.noted("grips")
+
+    def held() -> Job | None:
+        job = jobs.enqueue("grips", {"seconds": math.ceil(6 * workers.lease)})
+        workers.noted(f"grips {job.job_id}")
+        if is_writable(workers.url):
+            return job
+        jobs.wait(job.job_id, PATIENCE)  # held within a transaction, in which case nobody can take it over
+        return None
+
+    job = until(held, 2 * PATIENCE)
     second = start_app(workers, "tests.chaos.blocking")
     done = jobs.wait(job.job_id, PATIENCE)
     assert (done.status, done.result, done.crashes) == ("completed", f"attempt 1 in {second.pid}", 1)
-    workers.noted("let go")
+    workers.noted(f"let go {job.job_id}")
     first.terminate()
     assert first.wait(PATIENCE) == 0  # by then it has sent whatever it had to say
     after = jobs.get_job(job.job_id)
