@@ -52,6 +52,6 @@ def test_what_was_found_is_printed(folder: Path, database: Path, capsys: pytest.
 
 def test_a_hit_is_shown_from_the_sentence_that_answers() -> None:
     text = "The release was late. It had no name. Debian 2.2 Potato: Named for a toy. Others were not."
-    assert telling_part(text, "Which one is named for a toy?", 40) == text.index("Named")
+    assert telling_part(text, "Which one is named for a toy?", 40) == text.index("Debian 2.2")
     assert telling_part(text, "what about xylophones", 40) == 0
     assert telling_part("", "anything", 40) == 0

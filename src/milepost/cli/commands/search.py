@@ -73,10 +73,15 @@ def _print(session: Session, hit: Hit, query: str) -> None:
 
 
 def telling_part(text: str, query: str, size: int) -> int:
-    """Where the sentence begins from which on `size` characters have the most words of a query; the first of equals."""
+    """Where to begin to show `size` characters of a text: its head, or the sentence from which they have most of the query."""
     words = {word for word in re.findall(r"\w+", query.casefold()) if len(word) > LONG_WORD}
-    starts = [0, *(sentence.end() for sentence in re.finditer(r"[.!?:] +(?=\w)", text))]
-    return max(starts, key=lambda start: (sum(word in text[start : start + size].casefold() for word in words), -start))
+
+    def told(start: int) -> int:
+        return sum(word in text[start : start + size].casefold() for word in words)
+
+    later = [sentence.end() for sentence in re.finditer(r"[.!?] +(?=\w)", text)]
+    best = max(later, key=lambda start: (told(start), start), default=0)
+    return best if told(best) > told(0) else 0
 
 
 def _file(uri: str) -> str:
