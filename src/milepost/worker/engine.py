@@ -100,7 +100,7 @@ class Handing:
         for job in jobs:
             try:
                 self.engine.hand_over(job)
-                plan = plan_handed(new_op(), int(self.engine.lost_after * 1_000_000))
+                plan = plan_handed(new_op(), int(self.engine.lost_after * 1_000_000), job.version)
             except EngineUnavailable as error:
                 log.warning("job %s (%s) is not with %s yet: %s", job.job_id, job.job_type, self.engine.name, error)
                 plan = plan_stranded(new_op(), HAND_OVER_AGAIN, f"{self.engine.name} cannot be reached: {error}")

@@ -19,8 +19,12 @@ _TAKE = template(
 )  # fmt: skip
 _HANDED = template(
     "handed over",
-    ("again",),
-    case((PENDING,), guards=(ENGINES,), ops=(("stamp", "stale", "$again"), ("clear", "stalled"))),
+    ("again", "version"),
+    case(
+        (PENDING,),
+        guards=(ENGINES, ("eq", "version", "$version")),
+        ops=(("stamp", "stale", "$again"), ("clear", "stalled")),
+    ),
 )
 _STRANDED = template(
     "stranded",
@@ -43,9 +47,10 @@ def plan_hand_over(op: str, again: int) -> Change:
     return fill(_TAKE, op, again=str(again))
 
 
-def plan_handed(op: str, again: int) -> Change:
-    """The engine has it; after `again` microseconds without a start its message counts as lost."""
-    return fill(_HANDED, op, again=str(again))
+def plan_handed(op: str, again: int, version: int | None = None) -> Change:
+    """The engine has it; after `again` microseconds without a start its message counts as lost. `version` is that of the
+    record whose message was sent: it may have run since, and wait for its next attempt."""
+    return fill(_HANDED, op, again=str(again), version=None if version is None else str(version))
 
 
 def plan_stranded(op: str, again: int, reason: str) -> Change:

@@ -17,6 +17,7 @@ A store for which a scenario cannot hold says so at its own test, by overriding 
 from milepost.testing.conformance.agreeing import Agreeing
 from milepost.testing.conformance.cells import Cells
 from milepost.testing.conformance.claims import Claims, Waking
+from milepost.testing.conformance.handing import Handing
 from milepost.testing.conformance.keeping import Batches, Keeping
 from milepost.testing.conformance.language import Language
 from milepost.testing.conformance.lists import Lists
@@ -34,6 +35,6 @@ __all__ = ["Conformance"]
 
 class Conformance(
     Language, Cells, Runs, Stopping, Leases, Claims, Waking, Lists, Placed, Events, Feed, Sweeping, Retention,
-    Repeats, Batches, Keeping, Sharing, OnTheShelf, Itself, Agreeing,
+    Handing, Repeats, Batches, Keeping, Sharing, OnTheShelf, Itself, Agreeing,
 ):  # fmt: skip
     """All scenarios."""

@@ -1,0 +1,120 @@
+"""The seam without an engine's own processes: one that runs in this process what it is handed, when the test says so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from milepost import Job, Jobs, Retry, Run
+from milepost.core.errors import InvalidInput
+from milepost.engines import EngineUnavailable
+from milepost.worker.application import Application
+from milepost.worker.delivery import NotDelivered, deliver
+from milepost.worker.engine import Handing
+from tests.waiting import until
+
+
+class Here:
+    """An engine that delivers a message before `hand_over` returns, as the fastest of workers would; `down`: none at all."""
+
+    name = "here"
+    lost_after = 3600.0
+
+    def __init__(self) -> None:
+        self.down = False
+        self.handed: list[str] = []
+
+    def serve(self, app: Application, handing: Handing) -> None:
+        """Nothing to make."""
+        self.app = app
+
+    def hand_over(self, job: Job) -> None:
+        """Run it here and now."""
+        if self.down:
+            raise EngineUnavailable("no broker")
+        self.handed.append(job.job_id)
+        with suppress(Retry, NotDelivered):
+            deliver(self.app, self, job.job_id, job.job_type)
+
+    def stop(self, message: Any, *, hard: bool) -> str | None:
+        """No means."""
+        return None
+
+    def is_exit(self, error: BaseException) -> bool:
+        """Never."""
+        return False
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def make_jobs(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[], tuple[Jobs, Here]]]:
+    """Applications on each store that several processes can share."""
+    monkeypatch.setenv("MILEPOST_SWEEP", "0.1")
+    monkeypatch.setattr("milepost.worker.engine.HAND_OVER_AGAIN", 100_000)
+    if request.param == "redis":
+        monkeypatch.setenv("MILEPOST_NAMESPACE", request.getfixturevalue("redis_namespace"))
+    made: list[Jobs] = []
+
+    def make() -> tuple[Jobs, Here]:
+        engine = Here()
+        made.append(Jobs(request.getfixturevalue(f"{request.param}_url"), engine=engine))
+        return made[-1], engine
+
+    yield make
+    for jobs in made:
+        jobs.close()
+
+
+def ended(jobs: Jobs, job_id: str) -> Job:
+    """The job when it has ended."""
+
+    def found() -> Job | None:
+        job = jobs.get_job(job_id)
+        return job if job is not None and job.is_terminal else None
+
+    job: Job = until(found)
+    return job
+
+
+def test_a_job_that_has_run_before_its_handing_was_noted_is_handed_over_for_its_next_attempt(
+    make_jobs: Callable[[], tuple[Jobs, Here]],
+) -> None:
+    """The note of the first message must not count as one of the second."""
+    jobs, engine = make_jobs()
+
+    @jobs.job("twice", max_attempts=2)
+    def twice(run: Run) -> int:
+        if run.attempt == 1:
+            raise Retry(0.01)
+        return run.attempt
+
+    job = ended(jobs, jobs.submit(twice).job_id)
+    assert (job.status, job.result) == ("completed", 2)
+    assert set(engine.handed) == {job.job_id}
+
+
+def test_what_the_engine_did_not_take_waits_and_says_why(make_jobs: Callable[[], tuple[Jobs, Here]]) -> None:
+    jobs, engine = make_jobs()
+
+    @jobs.job("noted")
+    def noted(run: Run) -> str:
+        return "done"
+
+    engine.down = True
+    job_id = jobs.submit(noted).job_id
+    waiting = jobs.get_job(job_id)
+    assert waiting is not None
+    assert (waiting.status, waiting.stalled) == ("pending", "here cannot be reached: no broker")
+    engine.down = False
+    job = ended(jobs, job_id)
+    assert (job.result, job.stalled) == ("done", None)
+    assert set(engine.handed) == {job_id}
+
+
+def test_a_store_in_memory_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="cannot see a store in memory"):
+        Jobs("memory://", engine=Here())
