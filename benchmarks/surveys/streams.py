@@ -40,8 +40,8 @@ def survey(size: int) -> Table:
     ]
     columns = ["clients", "messages/s", "kB a client", "delivery p50 ms", "p99 ms", "server CPU"]
     notes = [
-        f"{EVENTS:g} changes a second in all. The list is told of them in batches, at most ten a second to a client: "
-        "most of its delay is the tenth of a second that a batch is gathered."
+        f"{EVENTS:g} changes a second in all. The list is told of them in batches, at most ten a second to a client; "
+        "there the delay is that of the newest change of each batch."
     ]
     return Table("streams", columns, rows, notes)
 
