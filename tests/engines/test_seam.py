@@ -54,7 +54,6 @@ def make_jobs(
 ) -> Iterator[Callable[[], tuple[Jobs, Here]]]:
     """Applications on each store that several processes can share."""
     monkeypatch.setenv("MILEPOST_SWEEP", "0.1")
-    monkeypatch.setattr("milepost.worker.engine.HAND_OVER_AGAIN", 100_000)
     if request.param == "redis":
         monkeypatch.setenv("MILEPOST_NAMESPACE", request.getfixturevalue("redis_namespace"))
     made: list[Jobs] = []
@@ -89,7 +88,7 @@ def test_a_job_that_has_run_before_its_handing_was_noted_is_handed_over_for_its_
     @jobs.job("twice", max_attempts=2)
     def twice(run: Run) -> int:
         if run.attempt == 1:
-            raise Retry(0.01)
+            raise Retry(0.5)  # pending, and not due yet, when the note is written
         return run.attempt
 
     job = ended(jobs, jobs.submit(twice).job_id)
