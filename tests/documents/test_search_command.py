@@ -11,6 +11,7 @@ from milepost.cli.program import run_program
 from milepost.documents.jobs import HANDLERS
 from tests.documents.watched_run import WatchedRun
 from tests.documents.writing import PARAGRAPHS
+from tests.web.server import Server
 
 
 @pytest.fixture
@@ -48,6 +49,34 @@ def test_what_was_found_is_printed(folder: Path, database: Path, capsys: pytest.
     assert "Ada Lovelace" in " ".join(out.split())
     assert run_program(["entities", "lovelace"]) == 0
     assert "Ada Lovelace" in capsys.readouterr().out
+
+
+def test_beside_a_server_it_is_the_servers_documents_that_are_asked(
+    folder: Path, database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    HANDLERS["ingestion"](WatchedRun(), [str(folder)], model="hashing:64")
+    HANDLERS["extraction"](WatchedRun(), extractor="rules")
+    HANDLERS["clustering"](WatchedRun(), of="chunks")
+    commands = (
+        ["search", "Ada Lovelace", "-k", "2"], ["entities"], ["neighbours", "Ada Lovelace"], ["communities", "--of", "chunks"],
+    )  # fmt: skip
+
+    def answers(*more: str) -> list[str]:
+        told = []
+        for words in commands:
+            assert run_program([*words, "--json", *more]) == 0
+            told.append(capsys.readouterr().out)
+        return told
+
+    here = answers()
+    assert here[0]
+    assert here[1]
+    code = "from milepost.cli import main; main(['serve', '--port', '{port}'])"
+    with Server(code=code, MILEPOST_DOCUMENTS=str(database), MILEPOST_URL=f"sqlite:///{tmp_path}/jobs.db") as server:
+        monkeypatch.setenv("MILEPOST_DOCUMENTS", str(tmp_path / "nobodys.db"))
+        assert answers("--url", server.url) == here
+        assert run_program(["draw", str(tmp_path / "graph.svg"), "--url", server.url]) == 2
+        assert "--database" in capsys.readouterr().err
 
 
 def test_a_hit_is_shown_from_the_sentence_that_answers() -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -15,8 +15,12 @@ from milepost.cli import exits, wording
 from milepost.cli.drawing.console import clean
 from milepost.cli.drawing.grids import print_rows
 from milepost.cli.drawing.views import say
-from milepost.cli.reading_documents import documents_answer
+from milepost.cli.reading_documents import ask_documents, documents_answer
 from milepost.cli.session import current, session_options
+from milepost.core.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from milepost.documents.store.records import Community, Entity, Neighbour
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -27,7 +31,7 @@ _DATABASE = click.option(
 
 
 def _options(function: F) -> F:
-    return click.option("-n", "--limit", type=click.IntRange(1, 10_000), default=30, show_default=True)(
+    return click.option("-n", "--limit", type=click.IntRange(1, 1000), default=30, show_default=True)(
         _DATABASE(function)
     )
 
@@ -38,10 +42,13 @@ def _options(function: F) -> F:
 @session_options
 def entities(text: str, limit: int, database: str | None) -> int:
     """List entities by the number of chunks that mention them; with NAME those whose name contains it."""
-    with documents_answer():
+
+    def here() -> list[Entity]:
         from milepost.documents.searching import entities as ask
 
-        found = ask(text, limit=limit, database=database)
+        return ask(text, limit=limit, database=database)
+
+    found = ask_documents("entities", {"text": text, "limit": limit}, database, here, _entity)
     rows = [(e.name, e.label, wording.number(e.chunks), wording.number(e.mentions)) for e in found]
     nothing = "There are no entities yet. First: milepost run extraction"
     if text:
@@ -56,12 +63,22 @@ def entities(text: str, limit: int, database: str | None) -> int:
 @session_options
 def neighbours(words: tuple[str, ...], hops: int, limit: int, database: str | None) -> int:
     """List the entities that an entity is related to, nearest and heaviest first."""
-    with documents_answer():
+    name = " ".join(words)
+
+    def here() -> list[Neighbour]:
         from milepost.documents.searching import neighbours as ask
 
-        found = ask(" ".join(words), hops=hops, limit=limit, database=database)
+        return ask(name, hops=hops, limit=limit, database=database)
+
+    def read(row: Mapping[str, Any]) -> Neighbour:
+        from milepost.documents.store.records import Neighbour
+
+        return Neighbour(_entity(row["entity"]), tuple(row["types"]), row["weight"], row["hops"])
+
+    params = {"entity": name, "hops": hops, "limit": limit}
+    found = ask_documents("neighbours", params, database, here, read)
     rows = [(n.entity.name, n.entity.label, str(n.hops), wording.number(n.weight), ", ".join(n.types)) for n in found]
-    nothing = f"Nothing is related to {' '.join(words)!r}. Names like it: milepost entities {shlex.join(words)}"
+    nothing = f"Nothing is related to {name!r}. Names like it: milepost entities {shlex.join(words)}"
     return _print(found, ("NAME", "LABEL", "HOPS", "CHUNKS", "RELATIONS"), rows, "HOPS CHUNKS", nothing)
 
 
@@ -72,10 +89,19 @@ def neighbours(words: tuple[str, ...], hops: int, limit: int, database: str | No
 @session_options
 def communities(of: str, level: int | None, limit: int, database: str | None) -> int:
     """List communities by level and size."""
-    with documents_answer():
+
+    def here() -> list[Community]:
         from milepost.documents.searching import communities as ask
 
-        found = ask(of, level=level, limit=limit, database=database)
+        return ask(of, level=level, limit=limit, database=database)
+
+    def read(row: Mapping[str, Any]) -> Community:
+        from milepost.documents.store.records import Community
+
+        return Community(**{**row, "members": tuple(row["members"])})
+
+    params = {"of": of, "level": level, "limit": limit}
+    found = ask_documents("communities", params, database, here, read)
     rows = [(c.label, wording.number(c.size), str(c.level), c.community_id) for c in found]
     nothing = f"There are no communities of {of} yet. First: milepost run clustering of={of}"
     if level:
@@ -91,6 +117,8 @@ def communities(of: str, level: int | None, limit: int, database: str | None) ->
 def draw(file: Path, limit: int, database: str | None) -> int:
     """Draw the entities that are mentioned most, and what relates them, as a picture for a browser."""
     session = current()
+    if session.is_server and database is None:
+        raise InvalidInput("--database", "names the document store to draw from: a server does not draw")
     with documents_answer():
         from milepost.documents.drawing import draw_graph
         from milepost.documents.store import open_store
@@ -105,6 +133,12 @@ def draw(file: Path, limit: int, database: str | None) -> int:
     else:
         session.console.print(f"The entities and their relations are drawn in {clean(str(file))}")
     return exits.OK
+
+
+def _entity(row: Mapping[str, Any]) -> Entity:
+    from milepost.documents.store.records import Entity
+
+    return Entity(**row)
 
 
 def _print(

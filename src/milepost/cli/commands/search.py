@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 import click
@@ -14,7 +15,7 @@ import click
 from milepost.cli import exits
 from milepost.cli.drawing.console import MUTED, clean, glyph
 from milepost.cli.drawing.views import say
-from milepost.cli.reading_documents import documents_answer
+from milepost.cli.reading_documents import ask_documents
 from milepost.cli.session import Session, current, session_options
 
 if TYPE_CHECKING:
@@ -34,10 +35,19 @@ LONG_WORD = 3  # shorter ones say little
 def command(words: tuple[str, ...], hits: int, database: str | None) -> int:
     """Search the ingested documents by meaning, best first."""
     session = current()
-    with documents_answer():
+    query = " ".join(words)
+
+    def here() -> list[Hit]:
         from milepost.documents.searching import search
 
-        found = search(" ".join(words), hits, database=database)
+        return search(query, hits, database=database)
+
+    def read(row: Mapping[str, Any]) -> Hit:
+        from milepost.documents.store.records import Hit
+
+        return Hit(**row)
+
+    found = ask_documents("search", {"q": query, "k": hits}, database, here, read)
     if session.json:
         for hit in found:
             say(json.dumps(asdict(hit), ensure_ascii=False))
@@ -48,7 +58,7 @@ def command(words: tuple[str, ...], hits: int, database: str | None) -> int:
     for at, hit in enumerate(found):
         if at:
             session.console.print()
-        _print(session, hit, " ".join(words))
+        _print(session, hit, query)
     return exits.OK
 
 
