@@ -111,13 +111,13 @@ def _follow(session: Session, text: str, limit: int | None) -> int:
     def draw() -> RenderableType:
         return _drawn(session, text, limit or _fitting(session, LIST_LIMIT_MAX))
 
-    with Live(draw(), console=session.console, auto_refresh=False, screen=False) as shown:
-        try:
+    try:
+        with Live(draw(), console=session.console, auto_refresh=False, screen=False) as shown:
             while True:
                 time.sleep(EVERY)
                 shown.update(draw(), refresh=True)
-        except KeyboardInterrupt:
-            return exits.OK
+    except KeyboardInterrupt:  # whenever it comes: nothing was asked for but to look
+        return exits.OK
 
 
 def _changes(session: Session, text: str, limit: int) -> Iterator[None]:
