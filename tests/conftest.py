@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -29,6 +30,8 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in list(os.environ):
         if name.startswith("MILEPOST_") or name in {"REDIS_URL", "JOB_TTL"}:
             del os.environ[name]
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so do shells start what runs in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # programs under test are to hear Ctrl-C
     _homes.append(tempfile.mkdtemp(prefix="milepost-tests-"))
     for name in ("STATE", "DATA", "CONFIG", "CACHE"):
         os.environ[f"XDG_{name}_HOME"] = os.path.join(_homes[-1], name.lower())

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -331,6 +332,7 @@ async def test_a_blocked_event_loop_keeps_its_lease(amanager: AsyncJobManager) -
 
 def test_reports_wait_while_the_store_is_away_and_the_work_goes_on(options: Settings, start_redis: Any) -> None:
     server = start_redis(appendonly="always")
+    options = replace(options, lease=30.0)  # the outage is short beside it, on any machine
     manager = JobManager(open_store(server.url, namespace=options.namespace), options=options)
     with manager.track() as run:
         run.progress(0.2, "before")
