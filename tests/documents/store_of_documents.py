@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import replace
 
 import numpy as np
@@ -23,6 +22,7 @@ from tests.documents.store_material import (
     embed,
     first,
 )
+from tests.documents.together import at_once
 
 
 class DocumentConformance(StoreTests):
@@ -239,24 +239,16 @@ class DocumentConformance(StoreTests):
 
     def test_threads_that_write_the_same_end_in_the_same_rows(self, store: DocumentStore, database: str) -> None:
         first(store)
-        failures: list[BaseException] = []
 
         def work() -> None:
             own = open_store(database)
             try:
                 for number in range(5):
                     bring_in(own, f"{number}.txt", f"document {number} " * 50)
-            except BaseException as error:
-                failures.append(error)
             finally:
                 own.close()
 
-        threads = [threading.Thread(target=work) for _ in range(3)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert failures == []
+        at_once(work, threads=3)
         assert store.counts()["documents"] == 5
         assert store.counts()["chunks"] == sum(document.chunk_count for document in store.documents())
 

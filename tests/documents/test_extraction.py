@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from milepost.documents.searching import entities, neighbours
 from milepost.documents.store import open_store
 from milepost.documents.store.records import ChunkText, Extraction
 from tests.documents.embedding_server import serving
+from tests.documents.together import at_once
 from tests.documents.watched_run import WatchedRun
 
 TEXT = """Ian Murdock founded the Debian Project at Purdue University. Bruce Perens succeeded Ian Murdock in 1996.
@@ -112,23 +112,10 @@ def test_a_cancelled_job_leaves_whole_batches_and_is_taken_up(database: str) -> 
 
 
 def test_two_at_once_end_in_the_same_rows(database: str) -> None:
-    failures: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            extract(database)
-        except BaseException as error:
-            failures.append(error)
-
-    threads = [threading.Thread(target=work) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failures == []
-    at_once = rows(database)
+    at_once(lambda: extract(database))
+    together = rows(database)
     extract(database)
-    assert rows(database) == at_once
+    assert rows(database) == together
 
 
 def test_extractors_are_known_by_name(monkeypatch: pytest.MonkeyPatch) -> None:

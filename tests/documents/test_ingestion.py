@@ -22,6 +22,7 @@ from milepost.documents.searching import Searcher, search
 from milepost.documents.store import open_store
 from tests.documents.bad_files import BAD
 from tests.documents.embedding_server import serving
+from tests.documents.together import at_once
 from tests.documents.watched_run import WatchedRun
 from tests.documents.writing import PARAGRAPHS, write_docx, write_epub, write_odt, write_pdf
 
@@ -262,21 +263,7 @@ def test_a_cancelled_job_leaves_whole_documents_and_is_taken_up(
 
 
 def test_two_jobs_at_once_end_in_the_same_rows(library: Path, database: str, tmp_path: Path) -> None:
-    results: list[dict[str, Any]] = []
-    failures: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            results.append(run_job(database, library)[0])
-        except BaseException as error:
-            failures.append(error)
-
-    threads = [threading.Thread(target=work) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failures == []
+    results = at_once(lambda: run_job(database, library)[0])
     assert all(result["ingested"] + result["unchanged"] == 8 for result in results)
     undisturbed = str(tmp_path / "undisturbed.db")
     run_job(undisturbed, library)

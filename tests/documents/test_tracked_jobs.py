@@ -15,6 +15,7 @@ from milepost.documents.jobs import HANDLERS, clustering, extraction, ingestion,
 from milepost.documents.store import open_store
 from milepost.worker.parameters import parameters_of
 from tests.documents.killing import rows_of
+from tests.documents.together import at_once
 from tests.documents.watched_run import WatchedRun
 from tests.documents.writing import PARAGRAPHS
 
@@ -111,20 +112,7 @@ def test_two_at_once_end_in_the_rows_of_one(
     for database in databases:
         ingestion(WatchedRun(), [str(library)], database=database, model="hashing:64")
     HANDLERS[job_type](WatchedRun(), database=databases[0], **given)
-    failures: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            HANDLERS[job_type](WatchedRun(), database=databases[1], **given)
-        except BaseException as error:
-            failures.append(error)
-
-    threads = [threading.Thread(target=work) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failures == []
+    at_once(lambda: HANDLERS[job_type](WatchedRun(), database=databases[1], **given))
     one, two = (rows_of(Path(database)) for database in databases)
     assert one == two
 
