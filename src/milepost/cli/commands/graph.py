@@ -31,7 +31,7 @@ _DATABASE = click.option(
 
 
 def _options(function: F) -> F:
-    return click.option("-n", "--limit", type=click.IntRange(1, 1000), default=30, show_default=True)(
+    return click.option("-n", "--limit", type=click.IntRange(1, 10_000), default=30, show_default=True)(
         _DATABASE(function)
     )
 
