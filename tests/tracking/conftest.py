@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
-from milepost import JobManager, Settings
+from milepost import InMemoryJobManager, JobManager, Run, Settings
 from milepost.stores.opening import open_store
 
 _numbers = itertools.count(1)
+
+
+Track = Callable[..., Any]
 
 
 @pytest.fixture(params=["memory", "sqlite", "redis"])
@@ -42,3 +46,28 @@ def manager(url: str, options: Settings) -> Iterator[JobManager]:
     made = JobManager(open_store(url, namespace=options.namespace), options=options)
     yield made
     made.close()
+
+
+@pytest.fixture
+def track() -> Iterator[Track]:
+    """Make a tracked block in memory: ``track(capture="stdout")``."""
+    made: list[JobManager] = []
+
+    def make(**options: Any) -> Any:
+        manager = InMemoryJobManager(options=Settings(pulse=0.02, **options))
+        made.append(manager)
+        return manager.track("test")
+
+    yield make
+    for manager in made:
+        manager.close()
+
+
+def names(run: Run) -> list[tuple[str, str | None]]:
+    """The stages of a run, each with the one that it is in."""
+    return [(stage.name, stage.parent) for stage in run.stages]
+
+
+def said(run: Run) -> list[str]:
+    """The log lines of a run."""
+    return list(run.recent_log)

@@ -1,14 +1,12 @@
-"""Capture: bars of tqdm become stages, records of `logging` and lines of stdout the run's log, with no line changed."""
+"""Capture: bars of tqdm become stages of the run that they are in, with no line changed, in its threads too."""
 
 from __future__ import annotations
 
 import asyncio
 import io
-import logging
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -16,40 +14,12 @@ import pytest
 from tqdm import tqdm, trange
 from tqdm.asyncio import tqdm as async_tqdm
 
-from milepost import AsyncJobManager, InMemoryJobManager, InvalidInput, JobCancelled, JobManager, Run, Settings
+from milepost import AsyncJobManager, JobCancelled, JobManager
 from milepost.tqdm import tqdm as own_tqdm
 from milepost.tracking.bars import BARS_KEPT
-from milepost.tracking.capture import level_word
+from tests.tracking.conftest import Track, names, said
 from tests.tracking.library import embed, log, nowhere
 from tests.waiting import until
-
-Track = Callable[..., Any]
-
-
-@pytest.fixture
-def track() -> Iterator[Track]:
-    """Make a tracked block in memory: ``track(capture="stdout")``."""
-    made: list[JobManager] = []
-
-    def make(**options: Any) -> Any:
-        manager = InMemoryJobManager(options=Settings(pulse=0.02, **options))
-        made.append(manager)
-        return manager.track("test")
-
-    yield make
-    for manager in made:
-        manager.close()
-
-
-def names(run: Run) -> list[tuple[str, str | None]]:
-    """The stages of a run, each with the one that it is in."""
-    return [(stage.name, stage.parent) for stage in run.stages]
-
-
-def said(run: Run) -> list[str]:
-    """The log lines of a run."""
-    return list(run.recent_log)
-
 
 # --- bars ----------------------------------------------------------------------------------------------------------
 
@@ -348,113 +318,6 @@ def test_what_others_do_meanwhile_is_not_the_runs(track: Track) -> None:
     log.error("after the run")
     embed(range(2))
     assert (said(run), names(run)) == ([], [])
-
-
-# --- logging -------------------------------------------------------------------------------------------------------
-
-
-def test_records_come_with_their_level_and_traceback(track: Track, manager: JobManager) -> None:
-    quiet = logging.getLogger("quiet.library")
-    quiet.propagate = False
-    quiet.addHandler(logging.NullHandler())
-    with manager.track("test") as run:
-        logging.getLogger().info("below the level that is set")
-        quiet.error("does not propagate")
-        log.log(35, "between")
-        logging.getLogger("milepost.pulse").error("of milepost itself")
-        try:
-            raise KeyError("chunk")
-        except KeyError:
-            log.exception("failed at %s", "a.pdf")
-    lines = [line for event in manager.events(run.job_id) if event.kind == "log" for line in event.data["lines"]]
-    shown = [(line["level"], line["text"]) for line in lines]
-    assert shown[:3] == [("error", "does not propagate"), ("warning", "between"), ("error", "failed at a.pdf")]
-    assert shown[3] == ("error", "Traceback (most recent call last):")
-    assert shown[-1] == ("error", "KeyError: 'chunk'")
-    assert [level_word(n) for n in (0, 10, 20, 30, 40, 50, 99)] == [
-        "debug", "debug", "info", "warning", "error", "critical", "critical"
-    ]  # fmt: skip
-
-
-def test_logging_is_configured_by_its_user_alone() -> None:
-    program = """
-import logging
-from milepost import InMemoryJobManager
-manager = InMemoryJobManager()
-with manager.track("test") as run:
-    logging.getLogger("x").warning("not yet configured")
-    logging.basicConfig(level="INFO", format="%(message)s!", force=False)
-    logging.info("shown")
-    logging.getLogger("x").error("bad %d", "words")
-print(list(run.recent_log))
-"""
-    done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=False)
-    assert done.stdout.strip() == "['not yet configured', 'shown']"
-    assert done.stderr.startswith("not yet configured\n")
-    assert "shown!\n" in done.stderr
-    assert "--- Logging error ---" in done.stderr
-
-
-# --- standard output -----------------------------------------------------------------------------------------------
-
-
-def test_standard_output_is_captured_when_asked(track: Track, capsys: pytest.CaptureFixture[str]) -> None:
-    stream = sys.stdout
-    with track() as run:
-        print("unheard")
-    assert said(run) == []
-    with track(capture="tqdm,logging,stdout") as run:
-        print("one", "line")
-        print("\rhalf", end="")
-        print("\rwhole")
-        with track(capture="stdout") as inner:
-            print("inside")
-            assert sys.stdout.isatty() is False
-        sys.stdout.writelines(["last", " words"])
-    assert sys.stdout is stream
-    assert said(run) == ["one line", "whole", "last words"]
-    assert said(inner) == ["inside"]
-    assert capsys.readouterr().out == "unheard\none line\n\rhalf\rwhole\ninside\nlast words"
-
-
-# --- redaction -----------------------------------------------------------------------------------------------------
-
-
-def test_captured_text_passes_the_redaction_hook(track: Track) -> None:
-    block = track(redact="tests.tracking.library:redact", capture="tqdm,logging,stdout")
-    with pytest.raises(ValueError), block as run:  # noqa: PT012
-        log.error("the card is 4111-1111")
-        log.error("this is unreadable")
-        print("printed 4111-1111")
-        embed(range(2), desc="Card 4111-1111")
-        raise ValueError("bad card 4111-1111")
-    assert said(run)[:3] == ["the card is [card]", "*** (the redaction hook raised ValueError)", "printed [card]"]
-    assert names(run) == [("Card [card]", None)]
-    job = block._wanted.store.get(run.job_id)
-    from milepost.stores.driving import drive
-
-    record = drive(job)
-    assert record is not None
-    assert "4111" not in "".join(record.record.values())
-    assert record.error == "bad card [card]"
-
-
-@pytest.mark.parametrize(
-    "hook", ["tests.tracking.library:nothing", "no_such_module:hook", "tests.tracking.library:log"]
-)
-def test_a_hook_that_is_none_is_refused_before_there_is_a_job(track: Track, hook: str) -> None:
-    with pytest.raises(InvalidInput, match="redact"), track(redact=hook):
-        pass
-
-
-def test_settings_that_cannot_be_are_refused() -> None:
-    with pytest.raises(InvalidInput, match=r"MILEPOST_CAPTURE.*'everything'"):
-        Settings(capture="everything")
-    with pytest.raises(InvalidInput, match="MILEPOST_REDACT"):
-        Settings(redact="mask")
-    read = Settings.from_environment({"MILEPOST_CAPTURE": "stdout, tqdm", "MILEPOST_REDACT": "a.b:c"})
-    assert (read.captures, read.redact) == (frozenset({"stdout", "tqdm"}), "a.b:c")
-    assert Settings(capture="none").captures == frozenset()
 
 
 def test_nothing_is_wrapped_that_is_called_for_each_item(track: Track) -> None:
