@@ -1,4 +1,7 @@
-"""`make bench ARGS="documents"`: the document jobs on real manuals, each in a process of its own: seconds per stage, peak memory.
+"""`make bench ARGS="documents"`: the document jobs on real manuals, each in a process of its own.
+
+Seconds per stage, peak memory, and how true the progress was: the fraction that the job said when a quarter, a half
+and three quarters of its time were over.
 
 The manuals are Debian packages, fetched and unpacked without being installed. `--record` writes docs/benchmarks.md.
 """
@@ -10,6 +13,8 @@ import json
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,12 +57,28 @@ def one_job(job_type: str, parameters: dict[str, Any]) -> dict[str, Any]:
     from milepost import InMemoryJobManager
     from milepost.documents.jobs import HANDLERS
 
+    said: list[tuple[float, float]] = []
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.005):
+            said.append((time.monotonic(), run.fraction))
+
     with InMemoryJobManager().track(job_type) as run:
+        watching = threading.Thread(target=watch)
+        began = time.monotonic()
+        watching.start()
         run.result = HANDLERS[job_type](run, **parameters)
+        took = time.monotonic() - began
+        over.set()
+        watching.join()
     peaks = [
         resource.getrusage(who).ru_maxrss // 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     ]  # fmt: skip
-    return {**run.result, "peak": peaks[0], "peak_of_child": peaks[1]}
+    said_at = [
+        max((fraction for at, fraction in said if at <= began + share * took), default=0.0) for share in (0.25, 0.5, 0.75)
+    ]
+    return {**run.result, "peak": peaks[0], "peak_of_child": peaks[1], "said": said_at}
 
 
 def measure(job_type: str, parameters: dict[str, Any]) -> dict[str, Any]:
@@ -93,7 +114,7 @@ def rows_of(corpus: Corpus, model: str, folder: Path, *, tiny: bool) -> list[lis
         child = f" + {result['peak_of_child']} MB" if job_type == "ingestion" else ""
         row: list[object] = [
             job_type, f"{corpus.package} ({model})", size, f"{sum(result['seconds'].values()):.1f} s", stages,
-            f"{result['peak']} MB{child}",
+            f"{result['peak']} MB{child}", " ".join(f"{fraction:.0%}" for fraction in result["said"]),
         ]  # fmt: skip
         print("  ".join(map(str, row)), flush=True)
         rows.append(row)
@@ -121,7 +142,7 @@ def main(arguments: list[str]) -> None:
             with tempfile.TemporaryDirectory(prefix="milepost-bench-") as folder:
                 rows += rows_of(corpus, asked.model or corpus.model, Path(folder), tiny=asked.tiny)
     if asked.record:
-        head = ["job", "manual (embedder)", "size", "in all", "seconds per stage", "peak memory"]
+        head = ["job", "manual (embedder)", "size", "in all", "seconds per stage", "peak memory", "said at ¼, ½, ¾ of the time"]
         put_section(
             TITLE,
             f'`make bench ARGS="documents --record"`: each job in a process of its own, one after another; with ingestion'

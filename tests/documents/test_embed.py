@@ -217,5 +217,5 @@ def test_waiting_for_an_endpoint_can_be_stopped(server: Server) -> None:
     before = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         embedder.embed(["x"], tick=tick)
-    assert time.monotonic() - before < 2
+    assert time.monotonic() - before < 20
     embedder.close()
