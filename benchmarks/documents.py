@@ -76,7 +76,8 @@ def one_job(job_type: str, parameters: dict[str, Any]) -> dict[str, Any]:
         resource.getrusage(who).ru_maxrss // 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     ]  # fmt: skip
     said_at = [
-        max((fraction for at, fraction in said if at <= began + share * took), default=0.0) for share in (0.25, 0.5, 0.75)
+        max((fraction for at, fraction in said if at <= began + share * took), default=0.0)
+        for share in (0.25, 0.5, 0.75)
     ]
     return {**run.result, "peak": peaks[0], "peak_of_child": peaks[1], "said": said_at}
 
@@ -142,7 +143,15 @@ def main(arguments: list[str]) -> None:
             with tempfile.TemporaryDirectory(prefix="milepost-bench-") as folder:
                 rows += rows_of(corpus, asked.model or corpus.model, Path(folder), tiny=asked.tiny)
     if asked.record:
-        head = ["job", "manual (embedder)", "size", "in all", "seconds per stage", "peak memory", "said at ¼, ½, ¾ of the time"]
+        head = [
+            "job",
+            "manual (embedder)",
+            "size",
+            "in all",
+            "seconds per stage",
+            "peak memory",
+            "said at ¼, ½, ¾ of the time",
+        ]
         put_section(
             TITLE,
             f'`make bench ARGS="documents --record"`: each job in a process of its own, one after another; with ingestion'
