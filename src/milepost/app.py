@@ -21,6 +21,7 @@ from milepost.stores.driving import drive
 from milepost.stores.ids import new_job_id, new_op
 from milepost.stores.protocol import Store, Write
 from milepost.tracking.run import Run
+from milepost.tracking.sweeper import HAND_OVER_AGAIN
 from milepost.tracking.tracing import submitting
 from milepost.worker.engine import Engine, Handing
 from milepost.worker.handlers import Configured, Handler, Handlers, Isolation, SubmitOptions
@@ -144,24 +145,30 @@ class AsyncJobs(AsyncJobManager):
         if wanted.on_duplicate == "supersede" and "unique_key" in wanted.fields:
             return await self._supersede(wanted)
         try:
-            return await self._create(wanted.job_id, wanted.fields)
+            return await self._create(wanted.job_id, wanted.fields, self._again(wanted))
         except DuplicateJob as refused:
             if wanted.on_duplicate == "return" and refused.job is not None and _has_key(refused.job, wanted):
                 return refused.job
             raise
 
+    def _again(self, wanted: Submission) -> int | None:
+        """What `plan_create` is to be told: whether this process hands the job to its engine as soon as it is recorded."""
+        is_ours = self.handing is not None and wanted.fields.get("engine") == self.handing.engine.name
+        return HAND_OVER_AGAIN if is_ours else None
+
     async def _supersede(self, wanted: Submission) -> Job:
         """Cancel the holder of the key and record the job, in one step; again when the holder has changed."""
         for _ in range(SUPERSEDE_TRIES):
             try:
-                return await self._create(wanted.job_id, wanted.fields)
+                return await self._create(wanted.job_id, wanted.fields, self._again(wanted))
             except DuplicateJob as refused:
                 holder = refused.job
                 if holder is None or not _has_key(holder, wanted):
                     raise
             job_id = wanted.job_id or new_job_id()
             cancel = plan_cancel(new_op(), by="submit", why=f"superseded by {job_id}", message="Job superseded")
-            writes = [Write(holder.job_id, cancel, answer=False), Write(job_id, plan_create(wanted.fields, new_op()))]
+            create = plan_create(wanted.fields, new_op(), self._again(wanted))
+            writes = [Write(holder.job_id, cancel, answer=False), Write(job_id, create)]
             outcome = (await self.store.apply(writes)).outcomes[1]
             if outcome.accepted and outcome.job is not None:
                 return outcome.job
@@ -181,7 +188,9 @@ class AsyncJobs(AsyncJobManager):
                 raise InvalidInput(name, "belongs to one job; use submit")
         wanted = [await self._submissions.make_by_name(target, each, options) for each in params]
         answer = self.handing is not None
-        writes = [Write(new_job_id(), plan_create(one.fields, new_op()), answer=answer) for one in wanted]
+        writes = [
+            Write(new_job_id(), plan_create(one.fields, new_op(), self._again(one)), answer=answer) for one in wanted
+        ]
         for start in range(0, len(writes), BULK):
             outcomes = (await self.store.apply(writes[start : start + BULK])).outcomes
             await self.give([outcome.job for outcome in outcomes if outcome.job is not None])

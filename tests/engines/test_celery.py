@@ -126,6 +126,18 @@ class TestTracked:
         job = stage.ended(task_id)
         assert (job.status, job.result, job.params) == ("completed", 3, {"args": [3], "kwargs": {}})
 
+    def test_its_type_is_published_and_it_can_be_submitted(self, stage: Stage) -> None:
+        stage.start()
+        stage.until(lambda: any(worker.types for worker in stage.jobs.workers()), "a worker says what it has")
+        (worker,) = stage.jobs.workers()
+        assert "shop.embed" in worker.types
+        known = stage.jobs.job_type("shop.embed")
+        assert (known.engine, known.doc) == ("celery", "A task that reports its progress.")
+        job = stage.jobs.submit("shop.embed", {"args": [3], "kwargs": {"pause": 0}})
+        assert stage.ended(job.job_id).result == 3
+        with pytest.raises(InvalidInput, match="pages"):
+            stage.jobs.submit("shop.embed", {"pages": 3})
+
     def test_it_is_still_a_function(self, stage: Stage) -> None:
         assert stage.app.embed(3, 0) == 3
         assert stage.jobs.list_jobs() == []

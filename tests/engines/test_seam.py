@@ -11,6 +11,7 @@ import pytest
 from milepost import Job, Jobs, Retry, Run
 from milepost.core.errors import InvalidInput
 from milepost.engines import EngineUnavailable
+from milepost.stores.driving import drive
 from milepost.worker.application import Application
 from milepost.worker.delivery import NotDelivered, deliver
 from milepost.worker.engine import Handing
@@ -26,6 +27,7 @@ class Here:
     def __init__(self) -> None:
         self.down = False
         self.handed: list[str] = []
+        self.closed = 0
 
     def serve(self, app: Application, handing: Handing) -> None:
         """Nothing to make."""
@@ -46,6 +48,10 @@ class Here:
     def is_exit(self, error: BaseException) -> bool:
         """Never."""
         return False
+
+    def close(self) -> None:
+        """Count."""
+        self.closed += 1
 
 
 @pytest.fixture(params=["sqlite", "redis"])
@@ -112,6 +118,33 @@ def test_what_the_engine_did_not_take_waits_and_says_why(make_jobs: Callable[[],
     job = ended(jobs, job_id)
     assert (job.result, job.stalled) == ("done", None)
     assert set(engine.handed) == {job_id}
+
+
+def test_what_was_sent_is_noted_for_many_jobs_at_once_and_at_the_latest_when_the_application_closes(
+    make_jobs: Callable[[], tuple[Jobs, Here]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("milepost.worker.engine.NOTES_EVERY", 3600.0)
+    jobs, engine = make_jobs()
+    monkeypatch.setattr(engine, "hand_over", lambda job: engine.handed.append(job.job_id))
+
+    @jobs.job("noted")
+    def noted(run: Run) -> None:
+        """Never run."""
+
+    ids = [jobs.submit(noted).job_id for _ in range(3)]
+    jobs.close()
+    now = drive(jobs.store.now())
+    for job_id in ids:
+        job = jobs.get_job(job_id)
+        assert job is not None
+        assert int(job.record["stale"]) > now + 1_000_000_000, "its message counts as lost after an hour"
+    assert engine.handed == ids
+
+
+def test_an_application_that_closes_closes_its_engine(make_jobs: Callable[[], tuple[Jobs, Here]]) -> None:
+    jobs, engine = make_jobs()
+    jobs.close()
+    assert engine.closed == 1
 
 
 def test_a_store_in_memory_is_refused() -> None:

@@ -31,7 +31,7 @@ from milepost.core.errors import (
     StoreError,
 )
 from milepost.core.job import Job, JobStatus
-from milepost.core.lifecycle import plan_create, plan_handed
+from milepost.core.lifecycle import plan_create
 from milepost.engines.watching import dropped
 from milepost.manager.requests import submit_fields
 from milepost.stores.driving import drive
@@ -41,6 +41,7 @@ from milepost.tracking.run import Run
 from milepost.worker.application import Application
 from milepost.worker.delivery import Delivery, EngineRetry, NotDelivered, current_run, deliver
 from milepost.worker.engine import LOST_AFTER, EngineUnavailable, Handing
+from milepost.worker.published import JobType, doc_of
 
 try:
     import celery
@@ -129,6 +130,9 @@ class CeleryEngine:
         frames = traceback.extract_tb(error.__traceback__)
         return isinstance(error, SystemExit) and bool(frames) and "billiard" in Path(frames[-1].filename).parts
 
+    def close(self) -> None:
+        """Nothing is opened here: the connections are the application's."""
+
     # --- in a worker ---
 
     def told(self, task: Any, run: Callable[[Message], Any]) -> Any:
@@ -155,10 +159,11 @@ class CeleryEngine:
 
     def _on_ready(self, sender: Any, **_: Any) -> None:
         if sender.app is self.app:
-            self.handing.at_work(int(sender.controller.concurrency or 1))
+            types = [task.type for task in self.tracked.values()]
+            self.handing.at_work(int(sender.controller.concurrency or 1), types)
 
     def _on_shutdown(self, **_: Any) -> None:
-        self.handing.close()
+        self.handing.end()
 
     def _on_revoked(
         self, request: Any, terminated: bool = False, signum: Any = None, expired: bool = False, **_: Any
@@ -188,6 +193,12 @@ def _show_revoked(task: Any) -> None:
 
 # --- tasks that exist already ---
 
+ARGUMENTS = {
+    "type": "object",
+    "properties": {"args": {"type": "array"}, "kwargs": {"type": "object"}},
+    "additionalProperties": False,
+}
+"""The parameters of a tracked task's job, as a schema."""
 HEADER = "milepost"
 """The header of a message that names its job."""
 ATTEMPTS = 1000
@@ -249,8 +260,21 @@ class Tracked:
         self._engine = engine
         self._on_lost = on_lost or ("retry" if task.acks_late else "fail")
         self._inner = task.run  # with its autoretry, which is decided when it leaves this
+        self._doc = doc_of(task)
         task.run = self._run
         signals.before_task_publish.connect(self._on_publish, sender=task.name, weak=False)
+
+    @property
+    def type(self) -> JobType:
+        """What its workers publish of it."""
+        return JobType(
+            self.job_type,
+            self._doc,
+            ARGUMENTS,
+            max_attempts=ATTEMPTS,
+            on_lost=self._on_lost,
+            engine=self._engine.name,
+        )
 
     def send(self, job: Job) -> None:
         """Send its message: one more for the same task id, which a worker that has killed it would not take any more."""
@@ -267,15 +291,14 @@ class Tracked:
         wait = self._engine.lost_after
         if headers.get("eta"):
             wait += max(0.0, (datetime.fromisoformat(headers["eta"]) - datetime.now(UTC)).total_seconds())
-        handed = Write(job_id, plan_handed(new_op(), int(wait * 1_000_000)), answer=False)
         try:
             store = self._handing.app.store.twin(blocking=True)
-            drive(store.apply([self._birth(job_id, headers["id"], body[0], body[1]), handed]))
+            drive(store.apply([self._birth(job_id, headers["id"], body[0], body[1], int(wait * 1_000_000))]))
             headers[HEADER] = job_id
         except (StoreError, Refused) as error:
             log.warning("task %s[%s] is not recorded yet: %s", self.task.name, headers["id"], error)
 
-    def _birth(self, job_id: str, task_id: str, args: Any, kwargs: Any) -> Write:
+    def _birth(self, job_id: str, task_id: str, args: Any, kwargs: Any, again: int | None = None) -> Write:
         known: dict[str, Any] = {"metadata": {"celery_id": task_id}, "max_attempts": ATTEMPTS, "on_lost": self._on_lost}
         try:
             params = {"args": list(args), "kwargs": dict(kwargs)}
@@ -284,7 +307,7 @@ class Tracked:
             known["on_lost"] = "fail"
             fields = submit_fields(self.job_type, params=None, engine=self._engine.name, **known)
             del fields["hand_over"]
-        return Write(job_id, plan_create(fields, new_op()), answer=False)
+        return Write(job_id, plan_create(fields, new_op(), again), answer=False)
 
     def _run(self, *args: Any, **kwargs: Any) -> Any:
         request = self.task.request

@@ -96,6 +96,9 @@ class DramatiqEngine:
         """Ours, and what Dramatiq raises in the threads of a worker that ends."""
         return isinstance(error, Interrupt)
 
+    def close(self) -> None:
+        """Nothing is opened here: the broker is its owner's."""
+
 
 class _Life(Middleware):
     """Tells milepost that a worker lives, and that it ends."""
@@ -109,4 +112,4 @@ class _Life(Middleware):
 
     def after_worker_shutdown(self, broker: dramatiq.Broker, worker: Any) -> None:
         """It ends."""
-        self._handing.close()
+        self._handing.end()

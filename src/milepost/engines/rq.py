@@ -78,6 +78,9 @@ class RQEngine:
         """RQ raises it in a work horse whose worker is about to be killed."""
         return isinstance(error, ShutDownImminentException)
 
+    def close(self) -> None:
+        """Nothing is opened here: the queue's connection is its owner's."""
+
 
 def run(reference: str, job_id: str, job_type: str) -> None:
     """What a message calls, in a work horse."""
@@ -129,5 +132,5 @@ class Worker(rq.Worker):
 
     def register_death(self) -> None:
         """It ends."""
-        engine_of(self.app).handing.close()
+        engine_of(self.app).handing.end()
         super().register_death()  # type: ignore[no-untyped-call]

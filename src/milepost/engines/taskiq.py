@@ -5,6 +5,7 @@ task that takes the messages, and the loop through which they are sent.
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from datetime import timedelta
 from typing import Any
@@ -23,6 +24,8 @@ try:
 except ImportError as missing:
     raise MissingExtra("taskiq", "milepost.engines.taskiq") from missing
 
+log = logging.getLogger("milepost.engine")
+
 SEND_SECONDS = 10.0
 
 
@@ -40,6 +43,7 @@ class TaskiqEngine:
         self.lost_after = seconds(lost_after, "lost_after")
         self.broker = broker
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._own: threading.Thread | None = None
         self._lock = threading.Lock()
 
     def serve(self, app: Application, handing: Handing) -> None:
@@ -64,7 +68,7 @@ class TaskiqEngine:
             handing.at_work(1)
 
         async def on_end(_: Any) -> None:
-            await asyncio.to_thread(handing.close)
+            await asyncio.to_thread(handing.end)
 
         self._task = self.broker.register_task(run, task_name="milepost.run")
         for event in (TaskiqEvents.CLIENT_STARTUP, TaskiqEvents.WORKER_STARTUP):
@@ -95,11 +99,29 @@ class TaskiqEngine:
         """A worker that ends cancels its tasks, which the delivery hears by itself."""
         return False
 
+    def close(self) -> None:
+        """Shut the broker down where it was started here, and end the loop of that."""
+        with self._lock:
+            thread, self._own = self._own, None
+            if thread is None or self._loop is None:
+                return
+            loop, self._loop = self._loop, None
+        ending = asyncio.run_coroutine_threadsafe(self.broker.shutdown(), loop)
+        try:
+            ending.result(SEND_SECONDS)
+        except (TaskiqError, OSError, TimeoutError) as error:
+            log.warning("the broker of %s did not shut down: %s", self.name, error)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(SEND_SECONDS)
+        if not thread.is_alive():
+            loop.close()
+
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         with self._lock:
             if self._loop is None or self._loop.is_closed():
                 self._loop = asyncio.new_event_loop()
-                threading.Thread(target=self._loop.run_forever, name="milepost-taskiq-loop", daemon=True).start()
+                self._own = threading.Thread(target=self._loop.run_forever, name="milepost-taskiq-loop", daemon=True)
+                self._own.start()
                 started = asyncio.run_coroutine_threadsafe(self.broker.startup(), self._loop)
                 loop = self._loop
             else:

@@ -85,10 +85,10 @@ class AsyncJobManager:
         )
         return await self._create(job_id, fields)
 
-    async def _create(self, job_id: str | None, fields: dict[str, str]) -> Job:
-        """Write a new record. Raises DuplicateJob with the job that has the id or the unique key."""
+    async def _create(self, job_id: str | None, fields: dict[str, str], again: int | None = None) -> Job:
+        """Write a new record; `again` as in `plan_create`. Raises DuplicateJob with the job that has the id or the key."""
         job_id = new_job_id() if job_id is None else job_id_text(job_id)
-        outcome = await self._apply(Write(job_id, plan_create(fields, new_op())))
+        outcome = await self._apply(Write(job_id, plan_create(fields, new_op(), again)))
         if outcome.accepted:
             return _found(outcome.job, job_id)
         if outcome.holder is not None:

@@ -11,7 +11,7 @@ from milepost.stores.protocol import Shelf
 from milepost.tracking.outlook import Outlook
 from milepost.tracking.run import Run
 from milepost.worker.handlers import Handlers
-from milepost.worker.published import publish
+from milepost.worker.published import publish, type_of
 
 SECOND = 1_000_000
 FILES = (
@@ -192,4 +192,4 @@ async def clustering(
 
 async def publish_kinds(shelf: Shelf) -> None:
     """Let the dashboard know the types, with the schemas of their parameters."""
-    await publish(shelf, [handlers[name] for name in handlers])
+    await publish(shelf, map(type_of, handlers.values()))

@@ -1,16 +1,19 @@
 """The seam to an engine: what milepost asks of it, and how a job that is recorded comes to it. Owns the order (first the
-record, then the message) and the thread that hands over what was left; knows no engine and runs no job.
+record, then the message) and the thread that notes what was handed over and hands over what was left; knows no engine
+and runs no job.
 """
 
 from __future__ import annotations
 
 import asyncio
+import atexit
 import logging
 import os
 import threading
 import time
 from collections.abc import Sequence
 from typing import Any, Protocol
+from weakref import WeakSet
 
 from milepost.core.errors import InvalidInput, MilepostError, StoreError
 from milepost.core.job import Job, JobStatus
@@ -22,13 +25,16 @@ from milepost.tracking.process import process_name
 from milepost.tracking.sweeper import HAND_OVER_AGAIN, Sweeper
 from milepost.worker.application import Application
 from milepost.worker.presence import HEARTBEAT, Presence
-from milepost.worker.published import remove_worker
+from milepost.worker.published import JobType, remove_worker, type_of
 
 log = logging.getLogger("milepost.engine")
 log.addHandler(logging.NullHandler())
 
 LOST_AFTER = 3600.0
 """What `Engine.lost_after` is when nothing else is said."""
+NOTES_EVERY = 0.2
+"""Seconds for which notes of messages that were sent are collected. A job whose note is lost with its process gets a second
+message, by which it does not run again."""
 
 
 class EngineUnavailable(MilepostError):
@@ -63,6 +69,9 @@ class Engine(Protocol):
     def is_exit(self, error: BaseException) -> bool:
         """Whether what left the code is the engine's way of ending it, or the end of its worker."""
 
+    def close(self) -> None:
+        """The application closes: give back what this has opened by itself, and leave alone what was given to it."""
+
 
 class Handing:
     """Hands the jobs of one application to its engine: those just recorded, and, in a thread, those that were left."""
@@ -76,36 +85,65 @@ class Handing:
         self._lock = threading.Lock()
         self._pid = 0
         self._end = threading.Event()
+        self._sent = threading.Event()
+        self._notes: list[Write] = []
         self._thread: threading.Thread | None = None
         self._presence: Presence | None = None
         self._worker = ""
+        _all.add(self)
         engine.serve(app, self)
 
     # --- what was just recorded ---
 
     async def give(self, store: Store, jobs: Sequence[Job]) -> None:
-        """Hand over jobs that were recorded just now, and write that down: one round trip besides the engine's own.
+        """Hand over jobs that were recorded just now; that they were is written down by the thread, for many at once.
 
         An engine that cannot be reached makes no submit fail: the record says so, and the thread tries again.
         """
         self.start()
         ready = [job for job in jobs if job.status is JobStatus.PENDING and "not_before" not in job.record]
-        writes = self._hand_over(ready) if store.blocking else await asyncio.to_thread(self._hand_over, ready)
-        if writes:
-            await store.apply(writes)
+        stranded = self._hand_over(ready) if store.blocking else await asyncio.to_thread(self._hand_over, ready)
+        if stranded:
+            await store.apply(stranded)
 
     def _hand_over(self, jobs: Sequence[Job]) -> list[Write]:
-        """Send the messages; what is to be written of them."""
-        writes = []
+        """Send the messages, and note it; what is to be written of those that could not be sent."""
+        notes, stranded = [], []
         for job in jobs:
             try:
                 self.engine.hand_over(job)
-                plan = plan_handed(new_op(), int(self.engine.lost_after * 1_000_000), job.version)
             except EngineUnavailable as error:
                 log.warning("job %s (%s) is not with %s yet: %s", job.job_id, job.job_type, self.engine.name, error)
                 plan = plan_stranded(new_op(), HAND_OVER_AGAIN, f"{self.engine.name} cannot be reached: {error}")
-            writes.append(Write(job.job_id, plan, answer=False))
-        return writes
+                stranded.append(Write(job.job_id, plan, answer=False))
+            else:
+                plan = plan_handed(new_op(), int(self.engine.lost_after * 1_000_000), job.version)
+                notes.append(Write(job.job_id, plan, answer=False))
+        if notes:
+            with self._lock:
+                self._notes += notes
+            if self._thread is None:
+                self.write_notes()
+            else:
+                self._sent.set()
+        return stranded
+
+    @property
+    def has_notes(self) -> bool:
+        """Whether there is a message of which nobody knows yet that it was sent."""
+        return bool(self._notes)
+
+    def write_notes(self) -> None:
+        """Write down which messages were sent. What the store does not take now is kept for the next time: StoreError."""
+        with self._lock:
+            notes, self._notes = self._notes, []
+        try:
+            if notes:
+                drive(self._blocking().apply(notes))
+        except StoreError:
+            with self._lock:
+                self._notes = notes + self._notes
+            raise
 
     # --- what was left ---
 
@@ -116,51 +154,59 @@ class Handing:
         with self._lock:
             if self._pid != os.getpid():
                 self._pid, self._end, self._presence = os.getpid(), threading.Event(), None
+                self._sent, self._notes = threading.Event(), []
                 self._thread = threading.Thread(target=self._keep, name=f"milepost-{self.engine.name}", daemon=True)
                 self._thread.start()
 
-    def at_work(self, concurrency: int) -> None:
-        """This process is a worker of the engine: say that it lives, and which types it has; and `start`."""
+    def at_work(self, concurrency: int, more: Sequence[JobType] = ()) -> None:
+        """This process is a worker of the engine: say that it lives, and which types it has; and `start`. `more` are types
+        of which the engine itself has the code."""
         self.start()
-        handlers = tuple(self.app.handlers.values())
+        types = [*(type_of(handler, self.engine.name) for handler in self.app.handlers.values()), *more]
         self._worker = process_name()
-        self._presence = Presence(
-            self._blocking(), self._worker, handlers, concurrency, _nothing_known, _nothing, self.engine.name
-        )
+        self._presence = Presence(self._blocking(), self._worker, types, concurrency, _nothing_known, _nothing)
 
     def rest(self) -> None:
         """This process runs the code of a job: what is left is seen to elsewhere."""
-        self._pid = os.getpid()
+        if self._pid != os.getpid():
+            self._pid, self._thread, self._notes = os.getpid(), None, []
 
-    def close(self) -> None:
-        """End the thread."""
+    def end(self) -> None:
+        """End the thread, with its last notes."""
         with self._lock:
             thread, self._thread = (self._thread if self._pid == os.getpid() else None), None
             self._pid = 0
             self._end.set()
+            self._sent.set()
         if thread is not None:
             thread.join(5.0)
+
+    def close(self) -> None:
+        """The application closes: `end`, and the engine's own `close`."""
+        self.end()
+        self.engine.close()
 
     def _blocking(self) -> Store:
         return self.app.store.twin(blocking=True)
 
     def _keep(self) -> None:
-        store, end, settings = self._blocking(), self._end, self.app.settings
+        store, end, sent, settings = self._blocking(), self._end, self._sent, self.app.settings
         sweeper = Sweeper(store, settings, self.app.ttl, self.engine.name)
         next_sweep = next_beat = 0.0
         away = 0
         while not end.is_set():
             now = time.monotonic()
             try:
+                self.write_notes()
                 if self._presence is not None and now >= next_beat:
                     next_beat = now + HEARTBEAT
                     drive(self._presence.tell())
                 if now >= next_sweep:
                     next_sweep = now + settings.sweep_interval
                     drive(sweeper.look())
-                    writes = self._hand_over(sweeper.take_due())
-                    if writes:
-                        drive(store.apply(writes))
+                    stranded = self._hand_over(sweeper.take_due())
+                    if stranded:
+                        drive(store.apply(stranded))
                 away = 0
             except StoreError as error:
                 away += 1
@@ -169,11 +215,27 @@ class Handing:
             except Exception:
                 # A defect here must not leave every job of the engine waiting.
                 log.exception("handing over to %s met an unexpected error; it goes on", self.engine.name)
-            end.wait(
-                max(0.05, min(next_sweep, next_beat if self._presence is not None else next_sweep) - time.monotonic())
-            )
-        if self._presence is not None:
-            drive(remove_worker(store, self._worker))
+            due = min(next_sweep, next_beat if self._presence is not None else next_sweep)
+            if sent.wait(max(0.05, due - time.monotonic())):
+                sent.clear()
+                end.wait(NOTES_EVERY)
+        try:
+            self.write_notes()
+            if self._presence is not None:
+                drive(remove_worker(store, self._worker))
+        except StoreError as error:
+            log.warning("a process of %s could not sign off: %s", self.engine.name, error)
+
+
+_all: WeakSet[Handing] = WeakSet()
+
+
+@atexit.register
+def _write_notes() -> None:
+    """What was sent in the last moments of a process."""
+    for handing in tuple(_all):
+        if handing.has_notes:
+            handing.end()
 
 
 def _nothing_known() -> tuple[tuple[str, ...], bool]:

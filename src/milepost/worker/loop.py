@@ -34,6 +34,7 @@ from milepost.worker.execution import Execution, InLoop, InThread
 from milepost.worker.handlers import Handler, find_handler
 from milepost.worker.isolated import InProcess
 from milepost.worker.presence import Presence
+from milepost.worker.published import type_of
 from milepost.worker.threads import ThreadPool
 from milepost.worker.waiting import IDLE_SECONDS, Waiting
 from milepost.worker.watchdog import Watchdog
@@ -101,9 +102,8 @@ class Worker:
         self.context = contextvars.copy_context()
         self._claims = Claims(self.name, limits_of(self.handlers), self.settings.lease_micros, self._only)
         self.waiting = Waiting(self.store, self.name, tuple(self.handlers), self.pulse.wake, self._on_due)
-        presence = Presence(
-            self.store, self.name, self.handlers.values(), self.concurrency, self._what_runs, self.started.set
-        )
+        types = [type_of(handler) for handler in self.handlers.values()]
+        presence = Presence(self.store, self.name, types, self.concurrency, self._what_runs, self.started.set)
         watchdog = Watchdog(self.loop, self._run_of)
         self.pulse.keep_sweeping(True)
         watchdog.start()

@@ -6,12 +6,10 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Collection
-from typing import Any
 
 from milepost.core.errors import StoreError
 from milepost.stores.protocol import Store
-from milepost.worker.handlers import Handler
-from milepost.worker.published import WorkerEntry, publish, remove_worker, this_host, write_worker
+from milepost.worker.published import JobType, WorkerEntry, publish, remove_worker, this_host, write_worker
 
 log = logging.getLogger("milepost.worker")
 
@@ -29,22 +27,19 @@ class Presence:
         self,
         store: Store,
         name: str,
-        handlers: Collection[Handler[Any, Any]],
+        types: Collection[JobType],
         concurrency: int,
         running: Callable[[], tuple[tuple[str, ...], bool]],
         on_told: Callable[[], None],
-        engine: str | None = None,
     ) -> None:
         self._store = store
-        self._engine = engine
         self._name = name
-        self._handlers = handlers
+        self._types = types
         self._concurrency = concurrency
         self._running = running
         self._on_told = on_told
         self._since = time.time()
         self._publish_at = 0.0
-        self._types = tuple(handler.job_type for handler in handlers)
 
     async def keep(self) -> None:
         """Tell it until cancelled; `on_told` is called after the first time, whether or not it arrived."""
@@ -59,12 +54,13 @@ class Presence:
     async def tell(self) -> None:
         """Tell it once. Raises StoreError."""
         if time.monotonic() >= self._publish_at:
-            await publish(self._store, self._handlers, self._engine)
+            await publish(self._store, self._types)
             self._publish_at = time.monotonic() + PUBLISH_EVERY
         running, draining = self._running()
         host, pid = this_host()
+        names = tuple(known.name for known in self._types)
         entry = WorkerEntry(
-            self._name, host, pid, self._since, time.time(), self._types, running[:RUNNING_SHOWN], self._concurrency, draining
+            self._name, host, pid, self._since, time.time(), names, running[:RUNNING_SHOWN], self._concurrency, draining
         )  # fmt: skip
         await write_worker(self._store, entry, KEPT)
 

@@ -71,30 +71,35 @@ class WorkerEntry:
         }
 
 
-def type_text(handler: Handler[Any, Any], engine: str | None = None) -> str:
-    """What is published of a handler, and of the engine that runs it."""
+def type_of(handler: Handler[Any, Any], engine: str | None = None) -> JobType:
+    """The type of a handler, and the engine that runs it."""
     options = handler.type_options
-    known = {
-        "name": handler.job_type,
-        "doc": inspect.cleandoc(handler.function.__doc__ or ""),
-        "schema": handler.parameters.schema,
-        "secrets": list(handler.parameters.secrets),
-        "max_attempts": options.max_attempts,
-        "timeout": options.timeout,
-        "on_lost": options.on_lost,
-        "isolation": options.isolation,
-        "concurrency": options.concurrency,
-        "priority": options.priority,
-        "labels": dict(options.labels),
-        "engine": engine,
-    }
-    return to_json(known, "type", 1024 * 1024)
+    return JobType(
+        handler.job_type,
+        doc=doc_of(handler.function),
+        schema=handler.parameters.schema,
+        secrets=tuple(handler.parameters.secrets),
+        max_attempts=options.max_attempts,
+        timeout=options.timeout,
+        on_lost=options.on_lost,
+        isolation=options.isolation,
+        concurrency=options.concurrency,
+        priority=options.priority,
+        labels=dict(options.labels),
+        engine=engine,
+    )
 
 
-async def publish(shelf: Shelf, handlers: Iterable[Handler[Any, Any]], engine: str | None = None) -> None:
-    """Publish the types of some handlers, and the engine that runs them."""
-    for handler in handlers:
-        await shelf.shelf_put(f"type/{handler.job_type}", type_text(handler, engine), ttl=TYPE_KEPT)
+def doc_of(function: Any) -> str:
+    """The docstring of the code of a type."""
+    return inspect.cleandoc(function.__doc__ or "")
+
+
+async def publish(shelf: Shelf, types: Iterable[JobType]) -> None:
+    """Publish some types. What is set for all workers, a limit or a pause, is kept elsewhere."""
+    for known in types:
+        text = {name: value for name, value in known.to_dict().items() if name not in ("limit", "paused")}
+        await shelf.shelf_put(f"type/{known.name}", to_json(text, "type", 1024 * 1024), ttl=TYPE_KEPT)
 
 
 async def read_type(shelf: Shelf, name: str) -> JobType:

@@ -24,18 +24,18 @@ from milepost.core.lifecycle.table import (
 
 
 @cache
-def _creates(names: tuple[str, ...], target: str) -> Template:
+def _creates(names: tuple[str, ...], target: str, is_handed: bool = False) -> Template:
     sets: tuple[Op, ...] = tuple(("set", name, f"${name}") for name in names)
     running = target == RUNNING
     start: tuple[Op, ...] = (("take", "$nonce", "$lease"), ("once", "started")) if running else ()
     free: tuple[Guard, ...] = (("free",),) if running else ()
     if "hand_over" in names:
-        sets += (("stamp", "stale", ".hand_over"), ("set", "stale", ".not_before"))
+        sets += (("stamp", "stale", "$again" if is_handed else ".hand_over"), ("set", "stale", ".not_before"))
     # An ended job of track() is taken up again by its key, unless it has completed; see plan_reopen.
     holds = (*ACTIVE, FAILED, CANCELLED) if running else ACTIVE
     return template(
         "create",
-        (*names, "nonce", "lease"),
+        (*names, "nonce", "lease", *(("again",) if is_handed else ())),
         case(
             (NONE,),
             target,
@@ -47,10 +47,14 @@ def _creates(names: tuple[str, ...], target: str) -> Template:
     )
 
 
-def plan_create(fields: Mapping[str, str], op: str) -> Change:
-    """A record comes to be, pending: `fields` besides those that the store stamps; the id and the unique key free."""
-    shape = _creates(tuple(fields), PENDING).shape
-    return Change(shape, (*fields.values(), None, None), op, fields.get("unique_key"))
+def plan_create(fields: Mapping[str, str], op: str, again: int | None = None) -> Change:
+    """A record comes to be, pending: `fields` besides those that the store stamps; the id and the unique key free.
+
+    `again`: who records it is about to hand it to its engine; another may after so many microseconds.
+    """
+    shape = _creates(tuple(fields), PENDING, again is not None).shape
+    values = (*fields.values(), None, None)
+    return Change(shape, values if again is None else (*values, str(again)), op, fields.get("unique_key"))
 
 
 def plan_track(fields: Mapping[str, str], op: str, *, nonce: str, lease: int) -> Change:

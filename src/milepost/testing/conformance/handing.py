@@ -24,6 +24,15 @@ class Handing(Scenarios):
         assert int(taken.record["stale"]) > await world.store.now(), "and by nobody else in the meantime"
         await world.refused("due", plans.plan_hand_over(world.op(), FAR))
 
+    async def test_one_that_its_submitter_is_handing_over_is_left_to_it_for_a_while(self, world: World) -> None:
+        fields = engine_job(hand_over="0")
+        await world.made("fresh", plans.plan_create(fields, world.op(), FAR))
+        await world.tick()
+        await world.refused("fresh", plans.plan_hand_over(world.op(), FAR))
+        await world.made("left", plans.plan_create(fields, world.op(), 1))
+        await world.tick()
+        await world.made("left", plans.plan_hand_over(world.op(), FAR))
+
     async def test_one_that_may_not_start_yet_is_looked_at_when_it_may(self, world: World) -> None:
         await world.create("later", engine_job(hand_over="0"))
         token = await deliver(world, "later")
