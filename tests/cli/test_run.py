@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.chaos.calibration import slowness
+from tests.cli.places import Place
 from tests.cli.programs import Program, until
 from tests.waiting import freeze
 
@@ -199,3 +200,22 @@ def test_usage_errors_say_in_one_line_what_to_do(milepost: Program, words: tuple
 
 def test_a_store_that_is_down_says_so(milepost: Program) -> None:
     assert "is it running" in milepost.complaint("ls", "--url", "redis://127.0.0.1:1", code=1)
+
+
+@pytest.mark.parametrize("where", ["server"], indirect=True)
+def test_beside_a_server_it_submits_watches_and_asks_at_ctrl_c(working: Place) -> None:
+    terminal = working.on_terminal("run", "count", "100000")
+    terminal.wait_for("numbers")
+    terminal.press("\x03")
+    terminal.wait_for("c cancels the job")
+    terminal.press("d\r")
+    assert terminal.finish() == 130
+    [job] = working.rows("ls", "status:running")
+    again = working.on_terminal("run", "count", "100000")
+    again.wait_for("numbers")
+    assert [now["job_id"] for now in working.rows("ls", "status:running")] == [job["job_id"]]
+    again.press("\x03")
+    again.wait_for("c cancels the job")
+    again.press("c\r")
+    assert again.finish() == 3
+    assert working.rows("show", job["job_id"])[0]["receipt"]["confirmed"] is True

@@ -1,10 +1,9 @@
-"""`milepost watch` and its exit codes, `logs -f`, `submit` and `worker`: jobs that others run."""
+"""`milepost watch` and `milepost worker` as processes of their own, on a terminal and in a pipe: jobs that others run."""
 
 from __future__ import annotations
 
 import json
 import signal
-import time
 
 from tests.cli.programs import Program, Started, until
 
@@ -16,25 +15,6 @@ def working(program: Program, *options: str) -> Started:
     worker = program.start("worker", APP, *options)
     until(lambda: program.rows("workers"))
     return worker
-
-
-def test_the_exit_code_says_how_jobs_ended(program: Program) -> None:
-    working(program, "-c", "4")
-    good = program.call("submit", "count", "3").strip()
-    also_good = program.call("submit", "count", "4").strip()
-    bad = program.call("submit", "broken", "alas").strip()
-    long = program.call("submit", "count", "100000").strip()
-    program.call("watch", good, also_good, code=0)
-    program.call("watch", good, bad, code=1)
-    program.call("watch", long, "--timeout", "1s", code=124)
-    watching = program.start("watch", long)
-    time.sleep(0.3)
-    program.call("cancel", long, "--wait")
-    assert watching.finish()[0] == 3
-    program.call("watch", bad, long, code=1)
-    program.call("watch", good, long, code=3)
-    program.call("watch", "no-such-job", code=1)
-    program.call("watch", "--timeout", "soon", code=2)
 
 
 def test_json_lines_end_with_the_ended_jobs(milepost: Program) -> None:
@@ -60,6 +40,11 @@ def test_a_watch_on_a_terminal_shows_a_bar_and_leaves_the_job_alone(milepost: Pr
         assert "the jobs go on" in terminal.text
         assert terminal.width <= columns
     assert milepost.rows("show", job_id)[0]["status"] == "running"
+    terminal = milepost.on_terminal("watch", job_id)
+    terminal.wait_for("numbers")
+    milepost.call("cancel", job_id)
+    assert terminal.finish() == 3
+    assert "Cancelled by" in terminal.text
 
 
 def test_a_worker_in_a_pipe_logs_json_and_drains(milepost: Program) -> None:
@@ -87,36 +72,3 @@ def test_a_worker_on_a_terminal_shows_what_runs(milepost: Program) -> None:
     terminal.press("\x03")
     assert terminal.finish() == 0
     assert "1 released" in terminal.text
-
-
-def test_logs_are_followed_to_the_end(milepost: Program) -> None:
-    working(milepost)
-    job_id = milepost.call("submit", "broken", "alas").strip()
-    assert "about to fail" in milepost.call("logs", "-f", job_id)
-    [line] = [json.loads(line) for line in milepost.call("logs", "--json", job_id).splitlines()]
-    assert (line["job_id"], line["text"], line["level"]) == (job_id, "about to fail", "info")
-
-
-def test_types_are_listed_paused_and_resumed(program: Program) -> None:
-    working(program)
-    assert {known["name"] for known in program.rows("types")} == {"count", "deaf", "broken", "gentle"}
-    assert "N [pause=...] [note=...]" in program.call("types")
-    assert "paused" in program.call("types", "pause", "count")
-    job_id = program.call("submit", "count", "1").strip()
-    program.call("watch", job_id, "--timeout", "1", code=124)
-    assert program.rows("types", "resume", "count")[0]["paused"] is False
-    program.call("watch", job_id, "--timeout", "20", code=0)
-    assert program.rows("types", "limit", "count", "2")[0]["limit"] == 2
-    assert program.rows("types", "limit", "count", "none")[0]["limit"] is None
-
-
-def test_submit_checks_parameters_and_keys(milepost: Program) -> None:
-    assert "no worker has published 'count'" in milepost.complaint("submit", "count", "1", code=2)
-    job_id = milepost.call("submit", "count", "1", "--app", APP, "--key", "k", "--label", "owner=ana").strip()
-    assert milepost.call("submit", "count", "2", "--app", APP, "--key", "k").strip() == job_id
-    refused = milepost.complaint("submit", "count", "2", "--app", APP, "--key", "k", "--on-duplicate", "refuse", code=1)
-    assert job_id in refused
-    later = milepost.rows("submit", "count", "2", "--app", APP, "--delay", "2h", "--priority", "7")[0]
-    assert later["not_before"] is not None
-    assert later["priority"] == 7
-    assert "usage: milepost submit count" in milepost.complaint("submit", "count", "--app", APP, code=2)

@@ -145,6 +145,8 @@ def create_key(
 def revoke_key(session: Session, key_id: str) -> bool:
     """Revoke a key; whether there was one."""
     if session.is_server:
+        if all(key["id"] != key_id for key in keys(session)):
+            return False
         session.client.request("DELETE", f"/api/keys/{key_id}")
         return True
     from milepost.web.keys import Keys
