@@ -15,15 +15,19 @@ ROOT = Path(__file__).resolve().parent.parent
 PEERS = ROOT / "benchmarks" / "peers"
 
 
+GUESTS = {"milepost_celery": "celery", "milepost_tracked": "celery"}
+"""Peers that run in the environment of another, with milepost from this checkout."""
+
+
 def pins(peer: str) -> list[str]:
     """The packages of a peer with their versions, the peer's own first; none for what this environment runs."""
-    file = PEERS / f"{peer}.txt"
+    file = PEERS / f"{GUESTS.get(peer, peer)}.txt"
     return file.read_text().split() if file.exists() else []
 
 
 def folder(peer: str) -> Path:
     """Where its environment is, or would be."""
-    return ROOT / ".bench" / peer
+    return ROOT / ".bench" / GUESTS.get(peer, peer)
 
 
 def is_node(peer: str) -> bool:
@@ -42,7 +46,9 @@ def interpreter(peer: str) -> list[str]:
 def variables(peer: str) -> dict[str, str]:
     """The environment variables of a peer: nothing of milepost's settings."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MILEPOST_")}
-    return kept | {"NODE_PATH": str(folder(peer) / "node_modules")} if is_node(peer) else kept
+    if is_node(peer):
+        return kept | {"NODE_PATH": str(folder(peer) / "node_modules")}
+    return kept | {"PYTHONPATH": str(ROOT / "src")} if peer in GUESTS else kept
 
 
 def install(peer: str) -> None:

@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from benchmarks.installing import ROOT, pins
+from benchmarks.installing import GUESTS, ROOT, pins
 from benchmarks.pages import put_section, table
 from benchmarks.sampling import Sample
 from benchmarks.surveys import SURVEYS, Table, figure
@@ -41,6 +41,8 @@ NAMES = {
     "fastapi": "FastAPI, response model",
     "fastapi_bytes": "FastAPI, `Response(bytes)`",
     "milepost_keys": "milepost, API key",
+    "milepost_celery": "milepost, `CeleryEngine`",
+    "milepost_tracked": "milepost, `@tracked` on Celery",
 }
 
 
@@ -100,7 +102,7 @@ def machine() -> dict[str, str]:
 
 def _version(peer: str) -> str | None:
     pinned = pins(peer)
-    if pinned:
+    if pinned and peer not in GUESTS:
         return re.split(r"==|@", pinned[0])[-1]
     try:
         return version(peer.partition("_")[0])
@@ -133,15 +135,16 @@ def _section(result: Result, entry: dict[str, Any], drawn: bool) -> str:
     work, versions = result.work, entry["versions"]
     others = list(next(iter(result.samples.values()))[0].more)
     rows = []
+    beside = "milepost" if "milepost" in result.samples else work.peers[0]
     for peer in sorted(result.samples, key=result.median, reverse=work.higher_is_better):
         low, high = result.spread(peer)
-        ratio = result.median(peer) / result.median("milepost") if "milepost" in result.samples else 0.0
+        ratio = result.median(peer) / result.median(beside)
         more = result.more(peer)
         name = f"{NAMES.get(peer, peer)} {versions.get(peer, '')}".strip()
         seen = [figure(more[other]) if other in more else "" for other in others]
         name = f"**{name}**" if peer.startswith("milepost") else name
         rows.append([name, figure(result.median(peer)), f"{figure(low)} to {figure(high)}", f"{ratio:.2f}", *seen])
-    columns = ["", work.unit, "spread", "x milepost", *others]
+    columns = ["", work.unit, "spread", f"x {NAMES.get(beside, beside)}", *others]
     picture = f"\n\n![{work.name}: {work.title}](pictures/bench-{work.name}.svg)" if drawn else ""
     return f"### {work.name}\n\n{work.title[0].upper()}{work.title[1:]}.\n\n{table(columns, rows)}{picture}"
 

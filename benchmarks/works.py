@@ -125,6 +125,7 @@ SECONDS = 3.0
 RECORD_KEEPERS = ("arq", "bullmq", "taskiq", "saq", "dramatiq", "streaq", "docket", "celery", "rq")
 QUEUE_PEERS = ("bullmq_node", "huey", *RECORD_KEEPERS)
 BULK_PEERS = ("floor", "floor_ten", "milepost", "bullmq_node", "bullmq", "streaq", "rq")
+ON_CELERY = ("celery", "milepost_celery", "milepost_tracked")
 
 WORKS = {
     work.name: work
@@ -280,6 +281,26 @@ WORKS = {
             5,
             (Goal("floor", 0.9),),
             how="streams",
+        ),
+        Work(
+            "W9",
+            "no-op jobs drained by one Celery worker: its own, jobs by CeleryEngine, its own under @tracked",
+            "jobs/s",
+            ON_CELERY,
+            30_000,
+            100,
+            (Goal("celery", 0.8, of="milepost_celery"), Goal("celery", 0.8, of="milepost_tracked")),
+            how="drain",
+        ),
+        Work(
+            "W9e",
+            "the same submitted, one a call",
+            "jobs/s",
+            ON_CELERY,
+            5_000,
+            100,
+            (Goal("celery", 0.8, of="milepost_celery"), Goal("celery", 0.8, of="milepost_tracked")),
+            how="submit",
         ),
     )
 }

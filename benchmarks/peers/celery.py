@@ -34,6 +34,11 @@ connect = Connected
 
 
 def work(url: str) -> None:
+    """One worker."""
+    run(application(url))
+
+
+def run(app: Any) -> None:
     """The solo pool: for tasks that do nothing, the fastest of its pools."""
     options = ["--pool=solo", "--loglevel=ERROR", "--without-gossip", "--without-mingle", "--without-heartbeat"]
-    application(url).worker_main(["worker", *options])
+    app.worker_main(["worker", *options])

@@ -1,6 +1,7 @@
 """Every work and survey at a tiny size, by milepost and by the peers that need no environment of their own: kept working,
-never timed. A queue peer in its own environment is a slow test,
-and so are the surveys that start many processes."""
+never timed. A queue peer in its own environment is a slow test, and so are the surveys that start many processes, and an
+engine's workers.
+"""
 
 import json
 import subprocess
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from benchmarks.surveys import SURVEYS
-from benchmarks.works import WORKS
+from benchmarks.works import ON_CELERY, WORKS
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = "floor,floor_ten,milepost,milepost_async,milepost_keys,original,tqdm,starlette,fastapi,fastapi_bytes"
@@ -22,14 +23,17 @@ def bench(*words: str, timeout: float = 100) -> subprocess.CompletedProcess[str]
 
 
 @pytest.mark.service("redis-server")
-@pytest.mark.parametrize("name", WORKS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if WORKS[name].peers == ON_CELERY else ()) for name in WORKS]
+)
 def test_a_work_runs(name: str, tmp_path: Path) -> None:
     work = WORKS[name]
     kept = tmp_path / "figures.json"
-    done = bench(name, "--tiny", "--no-install", "--only", HERE, "--json", str(kept))
+    only = ",".join(ON_CELERY) if work.peers == ON_CELERY else HERE
+    done = bench(name, "--tiny", "--no-install", "--only", only, "--json", str(kept))
     assert done.returncode == 0, done.stderr
     figures = json.loads(kept.read_text())[name]
-    assert set(figures) == set(HERE.split(",")) & set(work.peers), done.stderr
+    assert set(figures) == set(only.split(",")) & set(work.peers), done.stderr
     assert all(figure > 0 for values in figures.values() for figure in values)
 
 
