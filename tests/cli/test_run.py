@@ -188,6 +188,8 @@ def test_json_lines_end_with_the_ended_job(milepost: Program) -> None:
         (("run", *APP, "broken", "a", "kind=other"), "kind: 'other' is not one of value, key"),
         (("run", "--app", "no.such.module", "count", "1"), "there is no module"),
         (("run", "--app", "tests.cli.work:nothing", "count", "1"), "is not a Jobs object"),
+        (("run", *APP, "count", "--n", "1"), "A parameter of the job is written n=..."),
+        (("submit", *APP, "count", "-5"), "A parameter of the job is written after --"),
         (("lss",), "did you mean 'ls'"),
         (("ls", "status:foo"), "'foo' is not a status"),
         (("ls", "--url", "nowhere"), "has no scheme"),
@@ -196,6 +198,14 @@ def test_json_lines_end_with_the_ended_job(milepost: Program) -> None:
 )
 def test_usage_errors_say_in_one_line_what_to_do(milepost: Program, words: tuple[str, ...], said: str) -> None:
     assert said in milepost.complaint(*words, code=2)
+
+
+@pytest.mark.parametrize("where", ["sqlite"], indirect=True)
+def test_what_was_not_begun_does_not_go_on(where: Place) -> None:
+    for words in (("ingestion", ".", "chunk_tokens=2"), ("ingestion", ".", "model=nonsense"), ("clustering",)):
+        out = where.call("run", *words, code=1)
+        assert "milepost show" in out
+        assert "the same command" not in out
 
 
 def test_a_store_that_is_down_says_so(milepost: Program) -> None:

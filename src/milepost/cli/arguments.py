@@ -11,11 +11,24 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from click import UsageError
+from click import Command, Context, NoSuchOption, UsageError
 
 Schema = Mapping[str, Any]
 _NAMED = re.compile(r"([A-Za-z_]\w*)=(.*)\Z", re.DOTALL)
 _NONE = object()
+
+
+class JobCommand(Command):
+    """A command that takes the parameters of a job: who writes one as an option is told how it is written."""
+
+    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
+        """Read the options. Raises UsageError."""
+        try:
+            return super().parse_args(ctx, args)
+        except NoSuchOption as error:
+            name = error.option_name.lstrip("-").replace("-", "_")
+            hint = f"{name}=..." if name.isidentifier() else "after --"
+            raise UsageError(f"{error.message} A parameter of the job is written {hint}", ctx) from None
 
 
 def fill(job_type: str, schema: Schema, words: Sequence[str], *, verb: str = "run") -> dict[str, Any]:

@@ -13,7 +13,7 @@ import click
 
 from milepost.cli import exits
 from milepost.cli.administration import published_type
-from milepost.cli.arguments import fill
+from milepost.cli.arguments import JobCommand, fill
 from milepost.cli.commands.watch import follow
 from milepost.cli.drawing.console import MUTED, STYLES, clean, glyph, is_live
 from milepost.cli.drawing.results import print_value
@@ -27,7 +27,7 @@ from milepost.core.errors import JobIsLeased, LeaseLost, Stop
 from milepost.core.job import Job, JobStatus
 
 
-@click.command("run", epilog=exits.EXPLAINED)
+@click.command("run", cls=JobCommand, epilog=exits.EXPLAINED)
 @click.argument("job_type", metavar="TYPE", type=TypeName())
 @click.argument("words", metavar="[ARG...] [NAME=VALUE...]", nargs=-1)
 @click.option("--app", metavar="MODULE:APP", help="Where your own job types are.")
@@ -158,9 +158,10 @@ def _next_steps(job: Job, short: str) -> list[tuple[str, str]]:
     show = (f"milepost show {short}", "all that is known of this job")
     if job.status is JobStatus.COMPLETED:
         return [*NEXT_STEPS.get(job.job_type, ()), show, ("milepost ls", "all jobs")]
+    again = f"milepost retry {short}" if job.driver == "worker" else "the same command"
+    begun = bool(job.progress or job.stages or job.checkpoint_at)
     if job.status is JobStatus.FAILED:
-        return [
-            (f"milepost show {short}", "the traceback and the crash report"),
-            ("the same command", "goes on where it was"),
-        ]
-    return [("the same command", "goes on where it was"), show]
+        crash = (f"milepost show {short}", "the traceback and the crash report")
+        # What refused its parameters before any work would do so again.
+        return [crash, (again, "goes on where it was")] if begun else [crash]
+    return [(again, "goes on where it was" if begun else "begins anew"), show]

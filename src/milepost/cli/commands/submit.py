@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from milepost.cli import administration, exits
-from milepost.cli.arguments import fill
+from milepost.cli.arguments import JobCommand, fill
 from milepost.cli.commands.watch import follow
 from milepost.cli.drawing.console import STYLES, glyph
 from milepost.cli.drawing.views import say
@@ -20,7 +20,7 @@ from milepost.core.encoding import seconds
 from milepost.core.errors import UnknownJobType
 
 
-@click.command("submit", epilog=exits.EXPLAINED)
+@click.command("submit", cls=JobCommand, epilog=exits.EXPLAINED)
 @click.argument("job_type", metavar="TYPE", type=TypeName())
 @click.argument("words", metavar="[ARG...] [NAME=VALUE...]", nargs=-1)
 @click.option("--priority", type=click.IntRange(-100, 100), help="Higher ones first (default 0).")
