@@ -160,3 +160,23 @@ def test_several_bars_stand_in_columns_and_fit(width: int, shown: str) -> None:
     assert len(first) <= width
     assert shown in first
     assert first.index(" 61 %") == second.index("  5 %")
+
+
+@pytest.mark.parametrize("stages", [(), (Stage("One", done=1, total=1, ended_at="2026-11-25T12:00:00+00:00"),)])
+def test_a_message_has_the_room_there_is_where_no_stage_is_open(stages: tuple[Stage, ...]) -> None:
+    console, lines = make_console(), JobLines()
+    message = "Reading page 16 of the annual report of the year 1843, which is about the Analytical Engine"
+    job = Job("a", "talk", JobStatus.RUNNING, 0.5, message, datetime.now(UTC), stages=stages)
+    lines.sample(job)
+
+    def drawn(width: int, job: Job) -> list[str]:
+        with console.capture() as text:
+            console.print(lines.block(console, job, width))
+        return [line.rstrip() for line in text.get().splitlines()]
+
+    assert drawn(160, job)[-1] == f"  {message}"
+    assert drawn(80, job)[-1] == f"  {message[:77]}…"
+    assert "Working" in drawn(80, job)[-2]
+    ended = drawn(80, replace(job, status=JobStatus.FAILED))
+    assert message[:10] not in "".join(ended)
+    assert "talk" in ended[-1]

@@ -28,14 +28,14 @@ class JobLines:
     def __init__(self) -> None:
         self.pace = Pace()
         self._label = len("Embedding")
-        self._said: tuple[str, str | None] = ("", None)
+        self._said: tuple[str, object] = ("", None)
 
     def sample(self, job: Job) -> None:
         """Look at the job as it is now."""
         stage = leaf(job.stages)
         self.pace.sample(stage)
         if job.message != self._said[0]:
-            self._said = (job.message, stage.name if stage is not None else None)
+            self._said = (job.message, _place(job))
 
     def left(self, job: Job) -> tuple[float, float] | None:
         """How long the job still needs."""
@@ -63,6 +63,8 @@ class JobLines:
         from rich.text import Text
 
         stage, percent, count, rate, left = self.parts(job)
+        if leaf(job.stages) is None:  # a message is longer than a name: it has a line of its own
+            stage = clean(job.job_type, 200) if job.is_terminal else "Working"
         self._label = min(max(self._label, len(stage)), max(12, width // 4))
         name = _cut(console, stage, self._label)
         fields, room = self._fitted(job, width - self._label - 2, percent, count, rate, left)
@@ -115,7 +117,7 @@ class JobLines:
         stage = leaf(job.stages)
         # A message that a stage before has left is no longer true; one of this stage's name says nothing new.
         old = any(job.message.startswith(known.name) for known in (*done, *([stage] if stage is not None else [])))
-        fresh = stage is not None and self._said == (job.message, stage.name) and not old
+        fresh = self._said == (job.message, _place(job)) and not old
         if job.stalled and not job.is_terminal:
             lines.append(Text(f"  {_cut(console, clean(job.stalled), width - 2)}", style_of(job), no_wrap=True))
         elif fresh and job.message not in ("", "Job created") and not job.is_terminal:
@@ -141,6 +143,12 @@ def stage_facts(stage: Stage) -> list[str]:
         spent = datetime.fromisoformat(stage.ended_at) - datetime.fromisoformat(stage.started_at)
         facts.append(wording.duration(spent.total_seconds()))
     return facts
+
+
+def _place(job: Job) -> object:
+    """Where in its stages a job is, to tell what it said there from what it said before."""
+    stage = leaf(job.stages)
+    return stage.name if stage is not None else len(job.stages)
 
 
 def style_of(job: Job) -> str:
