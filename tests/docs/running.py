@@ -104,14 +104,14 @@ def session_of(page: list[tuple[str, str, str | None]], folder: Path) -> Session
     for language, code, title in page:
         if language == "python":
             session.python(code, title)
-        elif language in ("console", "bash", "sh", "shell"):
+        elif language == "console":
             session.console(code)
     session.flush()
     return session
 
 
-def run(page: list[tuple[str, str, str | None]], folder: Path, redis_url: str, namespace: str) -> None:
-    """Run a page. Ports and the address of Redis are those of this test."""
+def run(page: list[tuple[str, str, str | None]], folder: Path, redis_url: str, namespace: str) -> str:
+    """Run a page; what it wrote. Ports and the address of Redis are those of this test."""
     port = str(free_port())
     session = session_of(
         [
@@ -121,7 +121,7 @@ def run(page: list[tuple[str, str, str | None]], folder: Path, redis_url: str, n
         folder,
     )
     if not session.lines:
-        return
+        return ""
     script = "\n".join(
         [
             "set -euo pipefail",
@@ -163,3 +163,4 @@ def run(page: list[tuple[str, str, str | None]], folder: Path, redis_url: str, n
         found = re.compile(re.escape(line).replace(r"\.\.\.", ".*")).search(done.stdout, at)
         assert found, f"not in the output: {line!r}\n{done.stdout}\n--- stderr\n{done.stderr[-2000:]}"
         at = found.end()
+    return done.stdout

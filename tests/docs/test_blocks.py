@@ -11,15 +11,31 @@ from tests.docs.running import ROOT, blocks, run
 
 PAGES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md"))
 ELSEWHERE = {"docs/documents.md"}
-"""Run by tests/documents/test_documentation.py, with documents to read."""
+"""Run by tests/documents/test_documentation.py, with documents to read and servers of models."""
 RUN = [
     page
     for page in PAGES
     if page not in ELSEWHERE
-    and {language for language, *_ in blocks((ROOT / page).read_text())} & {"python", "console", "sh"}
+    and {language for language, *_ in blocks((ROOT / page).read_text())} & {"python", "console"}
 ]
-RUN_ALWAYS, NEVER_RUN = {"python", "console", "sh"}, {"ini", "yaml", "text", "html"}
-README = [block for block in blocks((ROOT / "README.md").read_text()) if block[0] == "python"]
+RUN_ALWAYS, NEVER_RUN = {"python", "console"}, {"ini", "yaml", "text", "html"}
+WHOLE_README = blocks((ROOT / "README.md").read_text())
+README = [block for block in WHOLE_README if block[0] == "python"]
+IN_A_SESSION = {
+    "milepost cancel @last": "milepost submit reindex docs --app myapp:jobs\n$ milepost cancel @last",
+    "milepost serve": "milepost serve --port 8321 &",
+    "milepost worker myapp:jobs -c 4": "milepost worker myapp:jobs -c 4 &",
+}
+"""What the README lists for several terminals, as one session runs it: with a job to cancel, and going on after what stays."""
+MY_APP = """
+from milepost import Jobs, Run
+
+jobs = Jobs()
+
+@jobs.job("reindex")
+def reindex(run: Run, index: str) -> None:
+    pass
+"""
 
 
 @pytest.mark.parametrize("page", RUN)
@@ -30,6 +46,18 @@ def test_a_page_runs_as_it_stands(page: str, tmp_path: Path, redis_url: str, red
 @pytest.mark.parametrize("block", range(len(README)))
 def test_a_block_of_the_readme_runs_alone(block: int, tmp_path: Path, redis_url: str, redis_namespace: str) -> None:
     run([README[block]], tmp_path, redis_url, redis_namespace)
+
+
+def test_the_commands_of_the_readme_run(tmp_path: Path, redis_url: str, redis_namespace: str) -> None:
+    (tmp_path / "papers").mkdir()
+    (tmp_path / "papers" / "debian.txt").write_text("Debian was started by Ian Murdock.")
+    console = "".join(code for language, code, _ in WHOLE_README if language == "console")
+    for command, session in IN_A_SESSION.items():
+        console, found = re.subn(rf"^\$ {re.escape(command)}(?=  |$)", f"$ {session}", console, flags=re.MULTILINE)
+        assert found == 1, command
+    out = run([("python", MY_APP, "myapp.py"), ("console", console, None)], tmp_path, redis_url, redis_namespace)
+    assert "Ian Murdock" in out
+    assert "Cancelled by" in out
 
 
 @pytest.mark.parametrize("page", ["README.md", *PAGES])
