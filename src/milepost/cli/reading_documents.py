@@ -2,35 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from dataclasses import asdict
+from typing import Any, Final, Literal
 
 import click
 
 from milepost.cli.session import current
 from milepost.core.errors import MilepostError, MissingExtra
 
-T = TypeVar("T")
+Row = dict[str, Any]
+IN_A_URL: Final = {"query": "q"}
+"""What is called otherwise in a URL than in Python."""
 
 
 def ask_documents(
-    what: str,
-    params: Mapping[str, Any],
-    database: str | None,
-    here: Callable[[], list[T]],
-    read: Callable[[Mapping[str, Any]], T],
-) -> list[T]:
-    """The answer of ``GET /api/documents/{what}`` where the session has a server and no `database` is named, each row
-    by `read`; else that of `here`."""
+    what: Literal["search", "entities", "neighbours", "communities"], database: str | None, **question: Any
+) -> list[Row]:
+    """The rows that answer a question, each as JSON has it: `what` of `milepost.documents`, or of the session's server
+    where no `database` is named."""
     session = current()
     with documents_answer():
         if database is not None or not session.is_server:
-            return here()
-        given = {name: value for name, value in params.items() if value is not None}
-        answer = session.client.request("GET", f"/api/documents/{what}", params=given)
+            from milepost.documents import searching
+
+            return [asdict(row) for row in getattr(searching, what)(**question, database=database)]
+        given = {IN_A_URL.get(name, name): value for name, value in question.items() if value is not None}
+        answer: dict[str, list[Row]] = session.client.request("GET", f"/api/documents/{what}", params=given)
         (rows,) = answer.values()
-        return [read(row) for row in rows]
+        return rows
 
 
 @contextmanager

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 
@@ -15,12 +14,9 @@ from milepost.cli import exits, wording
 from milepost.cli.drawing.console import clean
 from milepost.cli.drawing.grids import print_rows
 from milepost.cli.drawing.views import say
-from milepost.cli.reading_documents import ask_documents, documents_answer
+from milepost.cli.reading_documents import Row, ask_documents, documents_answer
 from milepost.cli.session import current, session_options
 from milepost.core.errors import InvalidInput
-
-if TYPE_CHECKING:
-    from milepost.documents.store.records import Community, Entity, Neighbour
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -42,14 +38,8 @@ def _options(function: F) -> F:
 @session_options
 def entities(text: str, limit: int, database: str | None) -> int:
     """List entities by the number of chunks that mention them; with NAME those whose name contains it."""
-
-    def here() -> list[Entity]:
-        from milepost.documents.searching import entities as ask
-
-        return ask(text, limit=limit, database=database)
-
-    found = ask_documents("entities", {"text": text, "limit": limit}, database, here, _entity)
-    rows = [(e.name, e.label, wording.number(e.chunks), wording.number(e.mentions)) for e in found]
+    found = ask_documents("entities", database, text=text, limit=limit)
+    rows = [(e["name"], e["label"], wording.number(e["chunks"]), wording.number(e["mentions"])) for e in found]
     nothing = "There are no entities yet. First: milepost run extraction"
     if text:
         nothing = f"No entity has {text!r} in its name. All of them: milepost entities"
@@ -64,20 +54,11 @@ def entities(text: str, limit: int, database: str | None) -> int:
 def neighbours(words: tuple[str, ...], hops: int, limit: int, database: str | None) -> int:
     """List the entities that an entity is related to, nearest and heaviest first."""
     name = " ".join(words)
-
-    def here() -> list[Neighbour]:
-        from milepost.documents.searching import neighbours as ask
-
-        return ask(name, hops=hops, limit=limit, database=database)
-
-    def read(row: Mapping[str, Any]) -> Neighbour:
-        from milepost.documents.store.records import Neighbour
-
-        return Neighbour(_entity(row["entity"]), tuple(row["types"]), row["weight"], row["hops"])
-
-    params = {"entity": name, "hops": hops, "limit": limit}
-    found = ask_documents("neighbours", params, database, here, read)
-    rows = [(n.entity.name, n.entity.label, str(n.hops), wording.number(n.weight), ", ".join(n.types)) for n in found]
+    found = ask_documents("neighbours", database, entity=name, hops=hops, limit=limit)
+    rows = [
+        (n["entity"]["name"], n["entity"]["label"], str(n["hops"]), wording.number(n["weight"]), ", ".join(n["types"]))
+        for n in found
+    ]
     nothing = f"Nothing is related to {name!r}. Names like it: milepost entities {shlex.join(words)}"
     return _print(found, ("NAME", "LABEL", "HOPS", "CHUNKS", "RELATIONS"), rows, "HOPS CHUNKS", nothing)
 
@@ -89,20 +70,8 @@ def neighbours(words: tuple[str, ...], hops: int, limit: int, database: str | No
 @session_options
 def communities(of: str, level: int | None, limit: int, database: str | None) -> int:
     """List communities by level and size."""
-
-    def here() -> list[Community]:
-        from milepost.documents.searching import communities as ask
-
-        return ask(of, level=level, limit=limit, database=database)
-
-    def read(row: Mapping[str, Any]) -> Community:
-        from milepost.documents.store.records import Community
-
-        return Community(**{**row, "members": tuple(row["members"])})
-
-    params = {"of": of, "level": level, "limit": limit}
-    found = ask_documents("communities", params, database, here, read)
-    rows = [(c.label, wording.number(c.size), str(c.level), c.community_id) for c in found]
+    found = ask_documents("communities", database, of=of, level=level, limit=limit)
+    rows = [(c["label"], wording.number(c["size"]), str(c["level"]), c["community_id"]) for c in found]
     nothing = f"There are no communities of {of} yet. First: milepost run clustering of={of}"
     if level:
         nothing = f"There are no communities of {of} on level {level}. All of them: milepost communities --of {of}"
@@ -135,19 +104,13 @@ def draw(file: Path, limit: int, database: str | None) -> int:
     return exits.OK
 
 
-def _entity(row: Mapping[str, Any]) -> Entity:
-    from milepost.documents.store.records import Entity
-
-    return Entity(**row)
-
-
 def _print(
-    found: Sequence[Any], heading: tuple[str, ...], rows: Sequence[tuple[str, ...]], right: str, nothing: str
+    found: Sequence[Row], heading: tuple[str, ...], rows: Sequence[tuple[str, ...]], right: str, nothing: str
 ) -> int:
     session = current()
     if session.json:
         for one in found:
-            say(json.dumps(asdict(one), ensure_ascii=False))
+            say(json.dumps(one, ensure_ascii=False))
     elif not found:
         session.console.print(clean(nothing))
     else:

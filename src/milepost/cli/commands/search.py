@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 import click
@@ -15,11 +12,8 @@ import click
 from milepost.cli import exits
 from milepost.cli.drawing.console import MUTED, clean, glyph
 from milepost.cli.drawing.views import say
-from milepost.cli.reading_documents import ask_documents
+from milepost.cli.reading_documents import Row, ask_documents
 from milepost.cli.session import Session, current, session_options
-
-if TYPE_CHECKING:
-    from milepost.documents.store.records import Hit
 
 LINES, WIDTH = 3, 100
 LONG_WORD = 3  # shorter ones say little
@@ -36,21 +30,10 @@ def command(words: tuple[str, ...], hits: int, database: str | None) -> int:
     """Search the ingested documents by meaning, best first."""
     session = current()
     query = " ".join(words)
-
-    def here() -> list[Hit]:
-        from milepost.documents.searching import search
-
-        return search(query, hits, database=database)
-
-    def read(row: Mapping[str, Any]) -> Hit:
-        from milepost.documents.store.records import Hit
-
-        return Hit(**row)
-
-    found = ask_documents("search", {"q": query, "k": hits}, database, here, read)
+    found = ask_documents("search", database, query=query, k=hits)
     if session.json:
         for hit in found:
-            say(json.dumps(asdict(hit), ensure_ascii=False))
+            say(json.dumps(hit, ensure_ascii=False))
         return exits.OK
     if not found:
         session.console.print("There are no documents yet. First: milepost run ingestion PATH...")
@@ -62,19 +45,19 @@ def command(words: tuple[str, ...], hits: int, database: str | None) -> int:
     return exits.OK
 
 
-def _print(session: Session, hit: Hit, query: str) -> None:
+def _print(session: Session, hit: Row, query: str) -> None:
     from rich.text import Text
 
     console = session.console
-    place = [part for part in (_file(hit.uri), f"page {hit.page}" if hit.page else "") if part]
-    head = Text(f"{hit.score:.2f}  ", MUTED).append(clean(hit.title or _file(hit.uri)), "bold")
-    inside = clean(hit.heading or "").removeprefix(clean(hit.title or "")).removeprefix(" > ")
+    place = [part for part in (_file(hit["uri"]), f"page {hit['page']}" if hit["page"] else "") if part]
+    head = Text(f"{hit['score']:.2f}  ", MUTED).append(clean(hit["title"] or _file(hit["uri"])), "bold")
+    inside = clean(hit["heading"] or "").removeprefix(clean(hit["title"] or "")).removeprefix(" > ")
     if inside:
         head.append(f" > {inside}")
     console.print(head)
     console.print(Text("      " + ", ".join(place), MUTED))
     width = min(console.width, WIDTH) - 6
-    whole = " ".join(clean(hit.text).split())
+    whole = " ".join(clean(hit["text"]).split())
     start = telling_part(whole, query, LINES * width)
     text = Text(f"{glyph(console, 'ellipsis')} {whole[start:]}" if start else whole)
     for line in list(text.wrap(console, width))[:LINES]:
