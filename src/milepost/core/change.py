@@ -48,7 +48,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 Record = Mapping[str, str]
 Src = int | str
@@ -81,8 +81,7 @@ class Shape:
     cases: tuple[Case, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """A shape with its values and its operation id (8 characters); safe to repeat with the same id."""
 
     shape: Shape

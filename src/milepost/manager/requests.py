@@ -43,7 +43,7 @@ def job_fields(
         "type": job_type_text(job_type),
         "message": message,
         "driver": driver,
-        "metadata": to_json(mapping(metadata, "metadata"), "metadata"),
+        "metadata": "{}" if metadata is None else to_json(mapping(metadata, "metadata"), "metadata"),
     }
     optional = {
         "labels": labels_text(labels) or None,

@@ -1,7 +1,7 @@
 """OpenTelemetry, where the application uses it: a span for each submit and for each run, in one trace, which the job carries.
 
 Owns the spans and their names. It imports nothing that the application has not imported: without OpenTelemetry nothing here
-costs more than a look at a dict. A job carries its trace as the text of a `traceparent` (https://www.w3.org/TR/trace-context/).
+costs more than a look at a dict, and where only some library has imported it nothing is recorded. A job carries its trace as the text of a `traceparent` (https://www.w3.org/TR/trace-context/).
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ class RunSpan(NamedTuple):
 
 
 def _api() -> Any:
-    """`opentelemetry.trace`, when the application has imported it; else None."""
-    return sys.modules.get("opentelemetry.trace")
+    """`opentelemetry.trace`, when the application has set it up; else None."""
+    api = sys.modules.get("opentelemetry.trace")
+    return None if api is None or isinstance(api.get_tracer_provider(), api.ProxyTracerProvider) else api
 
 
 def current_trace() -> str | None:

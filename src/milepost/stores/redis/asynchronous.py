@@ -152,16 +152,16 @@ class AsyncWires:
             raise
         return AsyncLink(connection, str(node))
 
+    def ready(self) -> Link | None:
+        link = self._here().shared
+        return link if link is not None and link.is_up and link.pid == os.getpid() else None
+
     async def take(self, dial: Dial) -> Link:
         here = self._here()
-        link = here.shared
-        if link is None or not link.is_up or link.pid != os.getpid():
-            async with here.dialling:
-                link = here.shared
-                if link is None or not link.is_up or link.pid != os.getpid():
-                    link = await dial()  # type: ignore[assignment]
-                    here.shared = link
-        assert link is not None
+        async with here.dialling:
+            link = self.ready()
+            if link is None:
+                link = here.shared = await dial()  # type: ignore[assignment]
         return link
 
     def give(self, link: Link) -> None:

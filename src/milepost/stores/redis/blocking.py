@@ -117,7 +117,7 @@ class BlockingWires:
             raise LinkDown(f"{node}: {error}") from None
         return BlockingLink(connection, str(node))
 
-    async def take(self, dial: Dial) -> Link:
+    def ready(self) -> Link | None:
         while self._idle:
             try:
                 link = self._idle.pop()
@@ -126,7 +126,10 @@ class BlockingWires:
             if link.is_sound():
                 return link
             link.close()
-        return await dial()
+        return None
+
+    async def take(self, dial: Dial) -> Link:
+        return self.ready() or await dial()
 
     def give(self, link: Link) -> None:
         assert isinstance(link, BlockingLink)

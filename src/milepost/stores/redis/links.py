@@ -51,8 +51,11 @@ class Wires(Protocol):
     async def connect(self, node: Node, options: Mapping[str, Any], tls: bool) -> Link:
         """Make a connection that is authenticated and set up. Raises LinkDown, or StoreError for a wrong password."""
 
+    def ready(self) -> Link | None:
+        """A connection for a request that is answered at once, where there is one already."""
+
     async def take(self, dial: Dial) -> Link:
-        """A connection for a request that is answered at once."""
+        """The same, which is made when there is none."""
 
     def give(self, link: Link) -> None:
         """Bring back a connection that is in order."""

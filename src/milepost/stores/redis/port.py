@@ -65,14 +65,15 @@ class Port:
         self._dialer = Dialer(target, wires, prefix)
         self._prefix = prefix
         self._layout = prefix + b"layout"
+        self._heads: dict[bytes, bytes] = {}
         self.connect_budget = connect_budget
         self.retry_budget = retry_budget
 
     async def call(self, script: Script, *args: Word) -> Any:
         """Run one script; its reply."""
-        payload = pack((b"EVALSHA", script.sha, b"2", self._prefix, self._layout, *args))
+        payload = self._packed((script, args))
         try:
-            link = await self._wires.take(self._dialer.dial)
+            link = self._wires.ready() or await self._wires.take(self._dialer.dial)
         except LinkDown as error:
             return (await self._again(((script, args),), error, sent=False))[0]
         try:
@@ -176,18 +177,16 @@ class Port:
             if why:
                 await self._wires.pause(trials.check(why))
 
-    def _packed(self, call: Call, *, text: bool) -> bytes:
+    def _packed(self, call: Call, *, text: bool = False) -> bytes:
+        """A request. Each word costs, so those that are the same in each request of a script are packed once."""
         script, args = call
-        return pack(
-            (
-                b"EVAL" if text else b"EVALSHA",
-                script.source if text else script.sha,
-                b"2",
-                self._prefix,
-                self._layout,
-                *args,
-            )
-        )
+        head = None if text else self._heads.get(script.sha)
+        if head is None:
+            called = (b"EVAL", script.source) if text else (b"EVALSHA", script.sha)
+            head = _words(pack((*called, b"2", self._prefix, self._layout)))
+            if not text:
+                self._heads[script.sha] = head
+        return b"*%d\r\n%b%b" % (5 + len(args), head, _words(pack(tuple(args))))
 
     def _sort(
         self, answers: list[Any], missing: list[int], replies: list[Any], whole: set[int]
@@ -238,6 +237,11 @@ class Port:
         """A caller gave up while it waited: a socket would get its reply later, a shared connection takes care of it."""
         if self._wires.blocking:
             link.close()
+
+
+def _words(packed: bytes) -> bytes:
+    """The packed words without their number, which stands before them."""
+    return packed[packed.index(b"\n") + 1 :]
 
 
 def _word(reply: Any) -> str:

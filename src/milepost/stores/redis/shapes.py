@@ -8,7 +8,7 @@ all the shapes which this process has ever mixed: it grows a few times and then 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from milepost.core.change import Case, Guard, Op, Shape, Src
@@ -78,16 +78,16 @@ class Compiler:
             found = self._known[shape] = compile_shape(shape)
         return found
 
-    def script(self, shapes: Iterable[Shape]) -> tuple[Script, Numbers]:
+    def script(self, shapes: Sequence[Shape]) -> tuple[Script, Numbers]:
         """The script for a batch of these shapes, and the number and the width of each in it."""
-        wanted = dict.fromkeys(shapes)
-        if len(wanted) == 1:
-            (shape,) = wanted
+        shape = shapes[0]
+        if shapes.count(shape) == len(shapes):
             alone = self._alone.get(shape)
             if alone is None:
                 compiled = self.compiled(shape)
                 alone = self._alone[shape] = _script([compiled]), {shape: (1, compiled.width)}
             return alone
+        wanted = dict.fromkeys(shapes)
         with self._lock:
             if not wanted.keys() <= self._mixed.keys():
                 kept = () if len(self._mixed) >= self.KEPT else tuple(self._mixed)

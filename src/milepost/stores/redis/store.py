@@ -43,6 +43,8 @@ _NAMESPACE = re.compile(r"[^{}\s\x00-\x1f]{1,64}\Z")
 _POSITION = re.compile(r"\d+(-\d+)?\Z")
 _NOTHING = Shape("nothing", ())
 _COMPILER = Compiler()
+_DONE = [Outcome(case, None) for case in range(10)]
+"""What most writes come to, made beforehand: a case was performed, and no answer was asked for."""
 
 
 class RedisStore(SideVerbs):
@@ -97,13 +99,12 @@ class RedisStore(SideVerbs):
             await self._check()
         if not writes and claim is None:
             return Applied([], [], None)
-        parts = _parts(writes, claim)
-        calls = [self._apply_call(*part) for part in parts]
         try:
-            if len(calls) == 1:
-                called, args = calls[0]
+            if len(writes) <= WRITES_AT_ONCE:
+                called, args = self._apply_call(writes, claim)
                 return self._applied(writes, await self._port.call(called, *args))
-            replies = await self._port.call_all(*calls)
+            parts = _parts(writes, claim)
+            replies = await self._port.call_all(*(self._apply_call(*part) for part in parts))
         except StoreFull:
             await self._spared(writes)
             raise
@@ -143,7 +144,7 @@ class RedisStore(SideVerbs):
         outcomes = []
         for write, outcome in zip(writes, reply[1], strict=True):
             if isinstance(outcome, int):
-                outcomes.append(Outcome(outcome, None))
+                outcomes.append(_DONE[outcome])
             else:
                 case, text, repeated, holder = outcome
                 job = job_of(write.job_id, text)
@@ -311,8 +312,6 @@ class RedisStore(SideVerbs):
 
 def _parts(writes: Sequence[Write], claim: Claim | None) -> list[tuple[Sequence[Write], Claim | None]]:
     """The writes, as many as go into one script; the claim is with the last of them."""
-    if len(writes) <= WRITES_AT_ONCE:
-        return [(writes, claim)]
     parts = [writes[at : at + WRITES_AT_ONCE] for at in range(0, len(writes), WRITES_AT_ONCE)]
     return [(part, claim if part is parts[-1] else None) for part in parts]
 

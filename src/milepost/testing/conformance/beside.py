@@ -123,7 +123,7 @@ class Beside(RuleBasedStateMachine):
 
         def build(side: Side) -> Change:
             change = PLANS[plan](op, tokens[id(side)])
-            return replace(change, values=tuple(nonce if value == "nonce-fresh" else value for value in change.values))
+            return change._replace(values=tuple(nonce if value == "nonce-fresh" else value for value in change.values))
 
         return build
 
