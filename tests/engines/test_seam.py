@@ -13,7 +13,7 @@ from milepost.core.errors import InvalidInput
 from milepost.engines import EngineUnavailable
 from milepost.stores.driving import drive
 from milepost.worker.application import Application
-from milepost.worker.delivery import NotDelivered, deliver
+from milepost.worker.delivery import Delivery, NotDelivered, deliver
 from milepost.worker.engine import Handing
 from tests.waiting import until
 
@@ -139,6 +139,27 @@ def test_what_was_sent_is_noted_for_many_jobs_at_once_and_at_the_latest_when_the
         assert job is not None
         assert int(job.record["stale"]) > now + 1_000_000_000, "its message counts as lost after an hour"
     assert engine.handed == ids
+
+
+def test_a_result_that_only_the_engine_can_carry_is_text_in_the_record(
+    make_jobs: Callable[[], tuple[Jobs, Here]],
+) -> None:
+    jobs, engine = make_jobs()
+
+    @jobs.job("noted")
+    def noted(run: Run) -> None:
+        """Run by the test."""
+
+    engine.down = True
+    texts, refused = jobs.submit(noted).job_id, jobs.submit(noted).job_id
+    assert Delivery(jobs, engine, texts, as_text=True).execute(lambda run: 7j) == 7j
+    assert Delivery(jobs, engine, refused).execute(lambda run: 7j) == 7j
+    kept, failed = jobs.get_job(texts), jobs.get_job(refused)
+    assert kept is not None
+    assert failed is not None
+    assert (kept.status, kept.result) == ("completed", "7j")
+    assert failed.failure is not None
+    assert (failed.status, failed.failure.kind) == ("failed", "not_serialisable")
 
 
 def test_an_application_that_closes_closes_its_engine(make_jobs: Callable[[], tuple[Jobs, Here]]) -> None:

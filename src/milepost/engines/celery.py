@@ -19,7 +19,7 @@ from typing import Any, Literal, NamedTuple, TypeVar, overload
 from weakref import WeakKeyDictionary
 
 from milepost.app import AsyncJobs, Jobs
-from milepost.core.encoding import ERROR_BYTES, RESULT_BYTES, job_id_text, job_type_text, one_line, seconds, to_json
+from milepost.core.encoding import job_id_text, job_type_text, seconds
 from milepost.core.errors import (
     InvalidInput,
     JobCancelled,
@@ -325,11 +325,11 @@ class Tracked:
                 return None
             except Reject as given_back:
                 raise JobReleased(str(given_back)) from given_back
-            return _plain(outcome[0])
+            return outcome[0]
 
         def run(message: Message) -> Any:
             app, engine = self._handing.app, self._engine
-            Delivery(app, engine, job_id, message=message, births=births, decides=_decides).execute(code)
+            Delivery(app, engine, job_id, message=message, births=births, decides=_decides, as_text=True).execute(code)
             if isinstance(outcome[0], Ignore):
                 raise outcome[0]
             return outcome[0]
@@ -343,15 +343,6 @@ def _decides(error: BaseException) -> EngineRetry | None:
     when = error.when
     delay = (when - datetime.now(when.tzinfo)).total_seconds() if isinstance(when, datetime) else float(when or 0)
     return EngineRetry(error.exc if isinstance(error.exc, BaseException) else error, max(0.0, delay))
-
-
-def _plain(result: Any) -> Any:
-    """A result for the record: what is not JSON is shown as text, since Celery may carry more than that."""
-    try:
-        to_json(result, "result", RESULT_BYTES)
-    except InvalidInput:
-        return one_line(repr(result), ERROR_BYTES)
-    return result
 
 
 def job_id_of(request: Any) -> str:

@@ -89,7 +89,8 @@ class Block:
         redaction(wanted.settings.redact)  # refused before there is a job
         sent_at = time.monotonic()
         job = await self._begin()
-        self._pulse = pulse_of(wanted.store, wanted.settings, wanted.ttl)
+        if self._pulse is None:
+            self._pulse = pulse_of(wanted.store, wanted.settings, wanted.ttl)
         self._run = self._make_run(job, StoreLink(wanted.store, self._pulse))
         self._pulse.add(self._run, self.on_silence, sent_at if self.on_silence == "stop" else None)
         self._captured = capture.begin(self._run, wanted.settings.captures, wanted.settings.redact)

@@ -306,6 +306,9 @@ _pulses_lock = threading.Lock()
 def pulse_of(store: Store, settings: Settings, ttl: float) -> Pulse:
     """The pulse of a store in this process; made at the first call, anew after a fork."""
     key = (os.getpid(), store.url)
+    pulse = _pulses.get(key)
+    if pulse is not None:
+        return pulse
     with _pulses_lock:
         pulse = _pulses.get(key)
         if pulse is None:

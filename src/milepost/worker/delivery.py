@@ -14,7 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from milepost.core.encoding import from_json
+from milepost.core.encoding import ERROR_BYTES, from_json, one_line
 from milepost.core.errors import InvalidInput, JobReleased, JobTimedOut, LeaseLost, Retry, Stop, StoreError
 from milepost.core.job import FailureKind, Job
 from milepost.core.lifecycle import plan_deliver, plan_handed, plan_stranded
@@ -96,7 +96,8 @@ class Delivery(Block):
     """A message that has arrived. `begin`, run the code, `end`; in a thread, or awaited.
 
     `births` are writes that make the record where the message came before it. `message` is what the engine's `stop`
-    takes. `decides`: where retries are the engine's, whether an error that leaves the code is one.
+    takes. `decides`: where retries are the engine's, whether an error that leaves the code is one. `as_text`: a result that is
+    not JSON is kept as its text, since the engine may carry more than that; otherwise the job fails.
     """
 
     on_silence = "stop"
@@ -110,18 +111,21 @@ class Delivery(Block):
         message: Any = None,
         births: Sequence[Write] = (),
         decides: Callable[[BaseException], EngineRetry | None] | None = None,
+        as_text: bool = False,
         store: Store | None = None,
     ) -> None:
         self.pulse = pulse_of(app.store, app.settings, app.ttl)
         super().__init__(
             Wanted(store if store is not None else self.pulse.store, app.settings, {}, job_id, {}, app.ttl)
         )
+        self._pulse = self.pulse
         self._app = app
         self._engine = engine
         self._job_id = job_id
         self._message = message
         self._births = births
         self._decides = decides
+        self._as_text = as_text
         self._timers: list[threading.Timer] = []
         self._has_resigned = False
         self._told = threading.Event()
@@ -274,6 +278,7 @@ class Delivery(Block):
             timer.cancel()
         self._end_capture()
         run, unsent = self._let_go()
+        self.run.follow_up = None  # it leads back to this, and nothing of a job is to wait for the collector
         decided = self._decides(error) if self._decides is not None and error is not None else None
         bad = isinstance(error, BadParameters)
         end = ending(
@@ -285,6 +290,8 @@ class Delivery(Block):
             kind=FailureKind.BAD_PARAMETERS if bad else FailureKind.ERROR,
             delay=None if bad else self._retry_delay(error),
         )
+        if end.refused is not None and self._as_text:
+            end = ending(run, unsent, None, result=one_line(repr(result), ERROR_BYTES))
         if decided is not None:
             again = int((decided.delay + self._engine.lost_after) * 1_000_000)
             await self._persist(end, Write(run.job_id, plan_handed(new_op(), again), answer=False))

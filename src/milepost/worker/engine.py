@@ -168,7 +168,8 @@ class Handing:
 
     def rest(self) -> None:
         """This process runs the code of a job: what is left is seen to elsewhere."""
-        if self._pid != os.getpid():
+        if self._pid != os.getpid():  # of the one that this was forked from nothing is kept, whatever it held then
+            self._lock = threading.Lock()
             self._pid, self._thread, self._notes = os.getpid(), None, []
 
     def end(self) -> None:
