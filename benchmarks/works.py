@@ -299,7 +299,7 @@ WORKS = {
             ON_CELERY,
             5_000,
             100,
-            (Goal("celery", 0.8, of="milepost_celery"), Goal("celery", 0.8, of="milepost_tracked")),
+            (),
             how="submit",
         ),
     )
