@@ -284,7 +284,7 @@ WORKS = {
         ),
         Work(
             "W9",
-            "no-op jobs drained by one Celery worker: its own, jobs by CeleryEngine, its own under @tracked",
+            "no-op jobs drained by one Celery worker, with and without milepost",
             "jobs/s",
             ON_CELERY,
             30_000,
