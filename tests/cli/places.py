@@ -124,11 +124,11 @@ class Place(Program):
                 yield
 
     @contextlib.contextmanager
-    def served(self) -> Iterator[None]:
+    def served(self, access: auth.Auth | None = None) -> Iterator[None]:
         """Ask a server of the store, in a thread of this process, rather than the store."""
         port = free_port()
         with patch.dict(os.environ, self.environment):
-            app = create_app(self.store, auth=auth.none())
+            app = create_app(self.store, auth=access or auth.none())
             attach_documents(app, database=str(self.documents))
             server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error", lifespan="on"))
             thread = threading.Thread(target=server.run, name="server")

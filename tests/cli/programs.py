@@ -106,7 +106,8 @@ class Started:
         """Kill it, if it still runs."""
         if self.process.poll() is None:
             self.process.kill()
-        self.process.communicate()
+        if self.process.stdout is not None and not self.process.stdout.closed:
+            self.process.communicate()
 
 
 class Terminal:

@@ -222,7 +222,9 @@ def test_types_are_listed_paused_resumed_and_limited(working: Place) -> None:
     working.call("watch", job_id, "--timeout", "60", code=0)
     assert working.rows("types", "limit", "count", "2")[0]["limit"] == 2
     assert working.rows("types", "limit", "count", "none")[0]["limit"] is None
-    assert "nothing" in working.complaint("types", "pause", "nothing", code=1)
+    assert "published 'nothing' (published: broken, count, deaf, gentle" in working.complaint(
+        "types", "pause", "nothing", code=2
+    )
 
 
 @drives("workers")
@@ -257,6 +259,9 @@ def test_cancel(filled: Place) -> None:
     assert filled.rows("ls", "is:active") == []
     assert filled.rows("show", "d-next")[0]["receipt"]["reason"] == "enough"
     assert "Cannot cancel job with status completed" in filled.complaint("cancel", "a-done", code=1)
+    assert "'stauts' is not a key" in filled.complaint("cancel", "stauts:running", "--yes", code=2)
+    assert "@last is the newest" in filled.complaint("cancel", "@first", code=2)
+    assert filled.run("cancel", "-").stderr == "milepost: no ids on stdin\n"
 
 
 @drives("cancel")

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from milepost.web import auth
 from tests.chaos.calibration import slowness
 from tests.cli.places import Place
 from tests.cli.programs import Program, until
@@ -208,8 +209,35 @@ def test_what_was_not_begun_does_not_go_on(where: Place) -> None:
         assert "the same command" not in out
 
 
-def test_a_store_that_is_down_says_so(milepost: Program) -> None:
-    assert "is it running" in milepost.complaint("ls", "--url", "redis://127.0.0.1:1", code=1)
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("redis://127.0.0.1:1", "is it running? --url or MILEPOST_URL names another store"),
+        ("http://127.0.0.1:1", "http://127.0.0.1:1: the server cannot be reached"),
+        (
+            "sqlite:////proc/jobs.db",
+            "its folder must exist, and both must be readable and writable for this user; --url",
+        ),
+    ],
+)
+def test_a_store_that_is_down_says_so(milepost: Program, url: str, said: str) -> None:
+    assert said in milepost.complaint("ls", "--url", url, code=1)
+
+
+@pytest.mark.parametrize("where", ["sqlite"], indirect=True)
+def test_a_wrong_key_says_where_keys_come_from(where: Place) -> None:
+    reader = where.call("keys", "create", "reader", "--scope", "jobs:read").strip()
+    with where.served(auth.api_keys()):
+        for key, command, said in (
+            ("", "ls", "A key is needed"),
+            ("wrong", "ls", "not valid"),
+            (reader, "doctor", "admin"),
+        ):
+            where.environment["MILEPOST_KEY"] = key
+            complaint = where.complaint(command, code=1)
+            assert said in complaint
+            assert "MILEPOST_KEY, and made beside the store: milepost keys create NAME" in complaint
+        where.call("ls")
 
 
 @pytest.mark.parametrize("where", ["server"], indirect=True)

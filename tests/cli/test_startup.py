@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -10,7 +11,7 @@ from importlib.util import find_spec
 import pytest
 
 from milepost.cli.program import COMMANDS
-from tests.cli.programs import COMMAND, Program
+from tests.cli.programs import COMMAND, PATIENCE, Program
 
 BUDGET = 0.150
 
@@ -90,9 +91,42 @@ def test_top_shows_jobs_and_takes_keys(milepost: Program) -> None:
     assert terminal.finish() == 0
 
 
-def test_the_readers_end_is_no_error(milepost: Program) -> None:
-    done = subprocess.run(
-        ["sh", "-c", f"{sys.executable} -c 'import sys; from milepost.cli import main; sys.exit(main())' completion bash | head -1"],
-        capture_output=True, text=True, env=milepost.environment, check=True,
-    )  # fmt: skip
-    assert done.stderr == ""
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("completion", "bash"),
+        ("ls", "--json"),
+        ("show",),
+        ("ls", "-w"),
+        ("watch",),
+        ("watch", "--json"),
+        ("logs", "-f"),
+    ],
+)
+def test_the_readers_end_is_no_error(milepost: Program, words: tuple[str, ...]) -> None:
+    """Nor is it waited for: what follows ends, though nothing happens and no line is written that could fail."""
+    milepost.call("submit", "--app", "tests.cli.work:jobs", "count", "1")
+    started = milepost.start(*words)
+    assert started.process.stdout is not None
+    started.process.stdout.close()
+    assert started.process.wait(PATIENCE) == 0
+    assert started.process.stderr is not None
+    assert started.process.stderr.read() == ""
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux has it")
+def test_output_that_cannot_be_written_is_said_in_one_line(milepost: Program) -> None:
+    for command in ("ls", "doctor"):
+        shell = f"{shlex.join([*COMMAND, command])} >/dev/full"
+        done = subprocess.run(
+            ["sh", "-c", shell], capture_output=True, text=True, env=milepost.environment, check=False
+        )
+        assert (done.returncode, done.stderr) == (
+            1,
+            "milepost: the output cannot be written: No space left on device\n",
+        )
+        shell = f"{shlex.join([*COMMAND, command])} >&-"
+        done = subprocess.run(
+            ["sh", "-c", shell], capture_output=True, text=True, env=milepost.environment, check=False
+        )
+        assert (done.returncode, done.stderr) == (0, "")

@@ -144,7 +144,7 @@ def test_a_watch_outlives_the_restart_of_its_server(sqlite_url: str) -> None:
 
 
 def test_a_server_that_is_away_is_a_store_that_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("milepost.client.port.RETRY_BUDGET", 0.2)
+    monkeypatch.setattr("milepost.client.port.CONNECT_BUDGET", 0.2)
     with (
         Client(f"http://127.0.0.1:{free_port()}") as client,
         pytest.raises(StoreUnavailable, match="cannot be reached"),

@@ -64,5 +64,6 @@ def test_the_command_writes_the_file(store: DocumentStore, tmp_path: Path, capsy
     assert capsys.readouterr().out == f"The entities and their relations are drawn in {picture}\n"
     assert picture.read_text().startswith("<svg ")
     assert run_program(["draw", str(picture), "--database", str(tmp_path / "none.db")]) == 1
-    assert "run extraction first" in capsys.readouterr().err
+    assert f"milepost run ingestion PATH... database={tmp_path / 'none.db'}" in capsys.readouterr().err
+    assert not (tmp_path / "none.db").exists()
     store.close()

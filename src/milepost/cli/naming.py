@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from milepost.core.errors import JobNotFound, MilepostError
+from milepost.core.errors import FilterError, JobNotFound, MilepostError
 from milepost.core.job import Job
 
 if TYPE_CHECKING:
@@ -88,8 +88,10 @@ def one_job(session: Session, word: str) -> Job:
     if word == "@last":
         newest = find_jobs(session, "", 1).jobs
         if not newest:
-            raise JobNotFound(word)
+            raise click.ClickException(f"there are no jobs in {session.shown_place} yet; `milepost run` makes one")
         return newest[0]
+    if word.startswith("@"):
+        raise click.UsageError(f"{word!r} names no job; @last is the newest one")
     job = session.manager.get_job(word)
     if job is not None:
         return job
@@ -135,13 +137,31 @@ def chosen_jobs(session: Session, words: Sequence[str]) -> tuple[list[Job], bool
     terms = [word for word in words if is_filter(word)]
     ids = [word for word in words if not is_filter(word)]
     if "-" in ids:
-        ids = [word for word in ids if word != "-"] + [line.split()[0] for line in sys.stdin if line.strip()]
+        read = [line.split()[0] for line in sys.stdin if line.strip()]
+        if not read:
+            sys.stderr.write("milepost: no ids on stdin\n")
+        ids = [word for word in ids if word != "-"] + read
     if not words:
         raise click.UsageError("which jobs? give ids, @last, a filter such as status:failed, or - for ids on stdin")
-    jobs = {job.job_id: job for job in (one_job(session, word) for word in ids)}
+    jobs = {job.job_id: job for job in (_job_or_term(session, word) for word in ids)}
     if terms:
         jobs.update((job.job_id, job) for job in all_jobs(session, filter_text(terms)))
     return list(jobs.values()), bool(terms)
+
+
+def _job_or_term(session: Session, word: str) -> Job:
+    """The job of a word. Raises UsageError for what is neither an id nor a filter, as ``stauts:failed``; JobNotFound."""
+    try:
+        return one_job(session, word)
+    except JobNotFound:
+        if ":" in word:
+            from milepost.stores.filters import parse_filter
+
+            try:
+                parse_filter(word, now=0)
+            except FilterError as typo:
+                raise click.UsageError(f"no job has the id {word!r}, and as a filter: {typo.problem}") from None
+        raise
 
 
 class JobId(click.ParamType[str]):

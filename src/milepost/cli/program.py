@@ -5,6 +5,7 @@ A command's module is imported when that command is called: `milepost --help` lo
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from importlib import import_module
@@ -61,11 +62,23 @@ GROUPS: dict[str, dict[str, Entry]] = {
         "completion": Entry("completion", "Print shell completion for bash, zsh or fish."),
     },
 }
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 COMMANDS = {name: entry for group in GROUPS.values() for name, entry in group.items()}
+
+
+class ReaderGone(Exception):
+    """Whoever read the output has gone. Click would end with 1 for the BrokenPipeError itself."""
 
 
 class Program(click.Group):
     """A group that imports a command when it is asked for."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command that was named."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise ReaderGone from error
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The names of all commands."""
@@ -115,6 +128,8 @@ def program() -> None:
 def run_program(arguments: list[str]) -> int:
     """Run a command line and return its exit code. Errors go to stderr, in one line with the remedy."""
     session = Session()
+    if sys.stdout is None:  # closed by who started us
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - open until the end
     try:
         code = program.main(arguments, prog_name="milepost", standalone_mode=False, obj=session)
         sys.stdout.flush()
@@ -131,17 +146,24 @@ def run_program(arguments: list[str]) -> int:
         return _complain(error.format_message() + where, exits.USAGE)
     except click.ClickException as error:
         return _complain(error.format_message(), error.exit_code)
-    except BrokenPipeError:
-        # Whoever read our output has seen enough; the interpreter must not complain about it at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (BrokenPipeError, ReaderGone):
+        _drop_output()  # whoever read it has seen enough
         return exits.OK
     except Exception as error:
-        line = _explained(error)
+        if isinstance(error, OSError) and error.errno in DISK:
+            _drop_output()
+            return _complain(f"the output cannot be written: {error.strerror}", exits.FAILED)
+        line = _explained(error, session)
         if line is None:
             raise
         return _complain(line, exits.USAGE if _is_usage(error) else exits.FAILED)
     finally:
         session.close()
+
+
+def _drop_output() -> None:
+    """What is still to be written goes nowhere, so that the interpreter does not complain about it at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _path(ctx: click.Context) -> str:
@@ -155,12 +177,12 @@ def _complain(text: str, code: int) -> int:
 
 
 def _is_usage(error: Exception) -> bool:
-    from milepost.core.errors import FilterError, InvalidInput
+    from milepost.core.errors import FilterError, InvalidInput, UnknownJobType
 
-    return isinstance(error, InvalidInput | FilterError)
+    return isinstance(error, InvalidInput | FilterError | UnknownJobType)
 
 
-def _explained(error: Exception) -> str | None:
+def _explained(error: Exception, session: Session) -> str | None:
     """An error that people can mend, in one line with the remedy; None for a defect, which shows its traceback."""
     from milepost.core.errors import FilterError, JobNotFound, MilepostError, StoreUnavailable
 
@@ -170,5 +192,9 @@ def _explained(error: Exception) -> str | None:
     if isinstance(error, JobNotFound):
         return f"{text}: deleted, expired, or in another store; `milepost ls` shows what is in this one"
     if isinstance(error, StoreUnavailable):
-        return f"{text}; is it running? --url or MILEPOST_URL names another store"
+        running = "" if session.place.startswith("sqlite:") else " is it running?"
+        where = f"{session.shown_place}: " if session.is_server else ""
+        return f"{where}{text};{running} --url or MILEPOST_URL names another store"
+    if isinstance(error, PermissionError) and isinstance(error, MilepostError):
+        return f"{text}; the key is taken from MILEPOST_KEY, and made beside the store: milepost keys create NAME"
     return text if isinstance(error, MilepostError) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -27,11 +28,20 @@ def ask_documents(
         if database is not None or not session.is_server:
             from milepost.documents import searching
 
+            look_for(database)
             return [asdict(row) for row in getattr(searching, what)(**question, database=database)]
         given = {IN_A_URL.get(name, name): value for name, value in question.items() if value is not None}
         answer: dict[str, list[Row]] = session.client.request("GET", f"/api/documents/{what}", params=given)
         (rows,) = answer.values()
         return rows
+
+
+def look_for(database: str | None) -> None:
+    """Refuse a document store that was named and is not there; to open it would make an empty one."""
+    if database is not None and "://" not in database and not os.path.exists(database):
+        raise click.ClickException(
+            f"there is no document store {database}; this makes it: milepost run ingestion PATH... database={database}"
+        )
 
 
 @contextmanager

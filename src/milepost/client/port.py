@@ -22,6 +22,8 @@ from milepost.core.defaults import RETRY_BUDGET
 from milepost.core.errors import OutcomeUnknown, StoreUnavailable
 
 TIMEOUT = 30.0
+CONNECT_BUDGET = 5.0
+"""Seconds for which a server that has never answered is tried: it may be a wrong address, and somebody may wait."""
 STREAM_SILENCE = 45.0
 """The server comments every 15 s: three of them missing, and the connection is taken for dead."""
 PAUSE_MAX = 10.0
@@ -44,7 +46,9 @@ class Call:
 
 
 class Port(Protocol):
-    """httpx, in one of its editions."""
+    """httpx, in one of its editions. `answered`: the server was there, so it is likely to come back."""
+
+    answered: bool
 
     async def request(self, call: Call) -> httpx.Response:
         """Send once."""
@@ -70,6 +74,7 @@ class AsyncPort:
     """Over httpx.AsyncClient."""
 
     def __init__(self, client: httpx.AsyncClient) -> None:
+        self.answered = False
         self._client = client
 
     async def request(self, call: Call) -> httpx.Response:
@@ -96,6 +101,7 @@ class BlockingPort:
     """Over httpx.Client; its coroutines never suspend, and `drive` steps them."""
 
     def __init__(self, client: httpx.Client) -> None:
+        self.answered = False
         self._client = client
 
     async def request(self, call: Call) -> httpx.Response:
@@ -125,7 +131,7 @@ class BlockingPort:
 
 async def send(port: Port, call: Call) -> httpx.Response:
     """The answer to a request, repeated within 30 s where that is safe. Raises the error that the answer stands for."""
-    deadline = time.monotonic() + RETRY_BUDGET
+    started = time.monotonic()
     tries = 0
     while True:
         tries += 1
@@ -142,6 +148,7 @@ async def send(port: Port, call: Call) -> httpx.Response:
             if not call.safe:
                 raise problem from error
         else:
+            port.answered = True
             if answer.is_success or answer.status_code in call.accepts:
                 return answer
             problem = error_of(answer.status_code, answer.content, call.job_id)
@@ -152,7 +159,7 @@ async def send(port: Port, call: Call) -> httpx.Response:
                 raise problem
             wait = retry_after(answer)
         wait = pause(tries) if wait is None else wait
-        if time.monotonic() + wait > deadline:
+        if time.monotonic() - started + wait > (RETRY_BUDGET if port.answered else CONNECT_BUDGET):
             raise problem
         await port.pause(wait)
 

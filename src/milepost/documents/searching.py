@@ -6,11 +6,19 @@ made with; never writes.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
+from milepost.documents.errors import StoreBusy
 from milepost.documents.pipeline import embedder_of
 from milepost.documents.store import DocumentStore, open_store
 from milepost.documents.store.records import Community, Entity, Hit, Neighbour
+
+PATIENCE: Final = 5.0
+"""Seconds that a question waits for a store that is locked or away. A job waits longer: nobody sits before it."""
 
 _MAX_HITS = 1000
 
@@ -42,22 +50,33 @@ class Searcher:
         return self._store.nearest(self._embedder.embed([query])[0], k)
 
 
-def search(query: str, k: int = 10, *, database: str | Path | None = None) -> list[Hit]:
-    """Search a document store once; see `Searcher` for many queries."""
+@contextmanager
+def store_to_ask(database: str | Path | None = None) -> Iterator[DocumentStore]:
+    """A document store for one question. Raises `StoreBusy` when it stays locked or away."""
     store = open_store(database)
+    until = time.monotonic() + PATIENCE
+
+    def wait(reason: str) -> None:
+        if time.monotonic() > until:
+            raise StoreBusy(reason)
+
+    store.waiting = wait
     try:
-        return Searcher(store).search(query, k)
+        yield store
     finally:
         store.close()
+
+
+def search(query: str, k: int = 10, *, database: str | Path | None = None) -> list[Hit]:
+    """Search a document store once; see `Searcher` for many queries."""
+    with store_to_ask(database) as store:
+        return Searcher(store).search(query, k)
 
 
 def entities(text: str = "", *, limit: int = 50, database: str | Path | None = None) -> list[Entity]:
     """Entities by number of chunks; with `text` those whose name it is, then those whose name contains it."""
-    store = open_store(database)
-    try:
+    with store_to_ask(database) as store:
         return store.entities(text=text, limit=limit)
-    finally:
-        store.close()
 
 
 def neighbours(entity: str, *, hops: int = 1, limit: int = 50, database: str | Path | None = None) -> list[Neighbour]:
@@ -65,19 +84,13 @@ def neighbours(entity: str, *, hops: int = 1, limit: int = 50, database: str | P
 
     Raises `ValueError` for other `hops`.
     """
-    store = open_store(database)
-    try:
+    with store_to_ask(database) as store:
         return store.neighbours(entity, hops=hops, limit=limit)
-    finally:
-        store.close()
 
 
 def communities(
     of: str = "entities", *, level: int | None = None, limit: int = 50, database: str | Path | None = None
 ) -> list[Community]:
     """Communities of `entities` or `chunks` by level and size, with their members; level 0 is the finest."""
-    store = open_store(database)
-    try:
+    with store_to_ask(database) as store:
         return store.communities(of, level=level, limit=limit)
-    finally:
-        store.close()

@@ -14,7 +14,7 @@ from milepost.cli import exits, wording
 from milepost.cli.drawing.console import clean
 from milepost.cli.drawing.grids import print_rows
 from milepost.cli.drawing.views import say
-from milepost.cli.reading_documents import Row, ask_documents, documents_answer
+from milepost.cli.reading_documents import Row, ask_documents, documents_answer, look_for
 from milepost.cli.session import current, session_options
 from milepost.core.errors import InvalidInput
 
@@ -90,13 +90,11 @@ def draw(file: Path, limit: int, database: str | None) -> int:
         raise InvalidInput("--database", "names the document store to draw from: a server does not draw")
     with documents_answer():
         from milepost.documents.drawing import draw_graph
-        from milepost.documents.store import open_store
+        from milepost.documents.searching import store_to_ask
 
-        store = open_store(database)
-        try:
+        look_for(database)
+        with store_to_ask(database) as store:
             file.write_text(draw_graph(store, limit=limit), encoding="utf-8")
-        finally:
-            store.close()
     if session.json:
         say(json.dumps({"file": str(file)}))
     else:

@@ -11,7 +11,8 @@ import click
 
 from milepost.cli import exits, wording
 from milepost.cli.drawing.console import MUTED, STYLES, clean
-from milepost.cli.drawing.views import ended_text, say
+from milepost.cli.drawing.views import ended_text, leave_with_reader, say
+from milepost.cli.following import Following
 from milepost.cli.naming import JobId, one_job
 from milepost.cli.session import Session, current, session_options
 from milepost.core.events import Event
@@ -36,8 +37,11 @@ def command(word: str, follow: bool) -> int:
             break
     if follow and not job.is_terminal:
         try:
-            for event in session.manager.watch(job.job_id, seen):
-                _print(session, (event,))
+            for event in Following(session, [job], seen).events():
+                if event is None:
+                    leave_with_reader()
+                else:
+                    _print(session, (event,))
         except KeyboardInterrupt:
             return exits.INTERRUPTED
         latest = session.manager.get_job(job.job_id)

@@ -13,7 +13,7 @@ import click
 from milepost.cli import exits
 from milepost.cli.drawing.console import is_live
 from milepost.cli.drawing.joblist import plain_lines, summary, table
-from milepost.cli.drawing.views import say
+from milepost.cli.drawing.views import leave_with_reader, say
 from milepost.cli.naming import filter_text, find_jobs
 from milepost.cli.session import Session, current, session_options
 from milepost.core.defaults import LIST_LIMIT_MAX
@@ -105,6 +105,7 @@ def _follow(session: Session, text: str, limit: int | None) -> int:
     if session.json or not is_live(session.console):
         for _ in _changes(session, text, limit or PIPED):
             time.sleep(EVERY)
+            leave_with_reader()
         return exits.OK
     from rich.live import Live
 

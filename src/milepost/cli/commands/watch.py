@@ -14,7 +14,7 @@ from milepost.cli import exits, wording
 from milepost.cli.drawing.console import MUTED, clean, is_live
 from milepost.cli.drawing.running import JobLines
 from milepost.cli.drawing.several import bars
-from milepost.cli.drawing.views import Steps, ended_line, ended_text, say
+from milepost.cli.drawing.views import Steps, ended_line, ended_text, leave_with_reader, say
 from milepost.cli.following import MOST, Following
 from milepost.cli.naming import JobId, chosen_jobs, short_ids
 from milepost.cli.session import Session, current, session_options
@@ -81,7 +81,9 @@ def follow(
 
 def _json(following: Following, timeout: float | None) -> None:
     for event in following.events(timeout):
-        if event is not None:
+        if event is None:
+            leave_with_reader()
+        else:
             say(json.dumps(event.to_dict(), ensure_ascii=False))
 
 
@@ -91,8 +93,11 @@ def _plain(session: Session, following: Following, timeout: float | None) -> Non
     ids = short_ids(list(following.jobs.values()))
     told: dict[str, Steps] = {}
     for event in following.events(timeout):
-        text = _event_text(event) if event is not None else ""
-        if event is None or not text:
+        if event is None:
+            leave_with_reader()
+            continue
+        text = _event_text(event)
+        if not text:
             continue
         steps = told.setdefault(event.job_id, Steps())
         if event.kind in ("progress", "stage") and not steps.is_new(_open_stage(event), event.progress):

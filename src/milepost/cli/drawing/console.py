@@ -6,6 +6,7 @@ in a pipe, there is no colour.
 
 from __future__ import annotations
 
+import errno
 import re
 import sys
 from typing import TYPE_CHECKING, Final
@@ -41,9 +42,15 @@ def make_console(*, errors: bool = False) -> Console:
     """The console of stdout, or of stderr. Text of jobs is never taken for markup."""
     from rich.console import Console
 
-    console = Console(stderr=errors, highlight=False, markup=False, emoji=False, soft_wrap=False)
+    class Output(Console):
+        """Rich would end the program with 1 when the reader has gone."""
+
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError(errno.EPIPE, "the reader has gone")
+
+    console = Output(stderr=errors, highlight=False, markup=False, emoji=False, soft_wrap=False)
     if not console.is_terminal:
-        console = Console(stderr=errors, highlight=False, markup=False, emoji=False, width=10_000, no_color=True)
+        console = Output(stderr=errors, highlight=False, markup=False, emoji=False, width=10_000, no_color=True)
     return console
 
 

@@ -6,7 +6,9 @@ are those of `running`.
 
 from __future__ import annotations
 
+import errno
 import json
+import select
 import sys
 import threading
 import time
@@ -179,6 +181,17 @@ def say(line: str) -> None:
     """Print one line at once, though stdout may be a pipe."""
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
+
+
+def leave_with_reader() -> None:
+    """Raise BrokenPipeError when whoever read our output has gone; else only the next line would tell, if one comes."""
+    try:
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), 0)
+    except (AttributeError, OSError):  # not on this system, or no file at all
+        return
+    if any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0)):
+        raise BrokenPipeError(errno.EPIPE, "the reader has gone")
 
 
 def took(job: Job) -> str:
