@@ -186,7 +186,7 @@ class AsyncJobs(AsyncJobManager):
         for name in ("unique_key", "job_id"):
             if options.get(name) is not None:
                 raise InvalidInput(name, "belongs to one job; use submit")
-        wanted = [await self._submissions.make_by_name(target, each, options) for each in params]
+        wanted = await self._submissions.make_many(target, params, options)
         answer = self.handing is not None
         writes = [
             Write(new_job_id(), plan_create(one.fields, new_op(), self._again(one)), answer=answer) for one in wanted

@@ -43,7 +43,7 @@ def job_fields(
         "type": job_type_text(job_type),
         "message": message,
         "driver": driver,
-        "metadata": "{}" if metadata is None else to_json(mapping(metadata, "metadata"), "metadata"),
+        "metadata": _object(metadata, "metadata"),
     }
     optional = {
         "labels": labels_text(labels) or None,
@@ -67,7 +67,6 @@ def submit_fields(
     max_attempts: int | None = None,
     timeout: Duration | None = None,
     on_lost: str | None = None,
-    secrets: tuple[str, ...] = (),
     only_keys: str | None = None,
     retry_of: str | None = None,
     **common: Any,
@@ -85,8 +84,7 @@ def submit_fields(
     return job_fields(
         "worker" if engine is None else "engine",
         job_type,
-        params=to_json(mapping(params, "params"), "params"),
-        secrets="\x1f".join(secrets) or None,
+        params=_object(params, "params"),
         slot=job_type if engine is None else None,
         queue=job_type if engine is None else None,
         engine=engine,
@@ -103,6 +101,10 @@ def submit_fields(
         retry_of=retry_of,
         **common,
     )
+
+
+def _object(value: Mapping[str, Any] | None, field: str) -> str:
+    return "{}" if value is None else to_json(mapping(value, field), field)
 
 
 def mapping(value: Mapping[str, Any] | None, field: str) -> dict[str, Any]:

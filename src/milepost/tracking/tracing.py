@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from milepost.core.encoding import from_json
@@ -49,13 +49,14 @@ def trace_id(trace: str | None) -> str | None:
     return parts[1] if len(parts) == 4 and len(parts[1]) == 32 else None
 
 
-@contextmanager
-def submitting(fields: dict[str, str]) -> Iterator[None]:
+def submitting(fields: dict[str, str]) -> AbstractContextManager[None]:
     """A span around the recording of a job; its fields carry it to the run."""
     api = _api()
-    if api is None:
-        yield
-        return
+    return nullcontext() if api is None else _submit_span(api, fields)
+
+
+@contextmanager
+def _submit_span(api: Any, fields: dict[str, str]) -> Iterator[None]:
     tracer, parent = api.get_tracer(NAME), _context(fields.get("trace"))
     name, attributes = f"submit {fields['type']}", {"milepost.job.type": fields["type"]}
     with tracer.start_as_current_span(name, parent, kind=api.SpanKind.PRODUCER, attributes=attributes) as span:
