@@ -64,6 +64,19 @@ def test_a_list_on_a_terminal_fits_it(filled: Program, columns: int) -> None:
     assert "\x1b[3" in terminal.raw
 
 
+@pytest.mark.parametrize(("command", "left_out"), [("stats", "WAITED P50"), ("failures", "TYPES")])
+def test_a_table_on_a_narrow_terminal_leaves_columns_out_rather_than_cutting_all(
+    filled: Program, command: str, left_out: str
+) -> None:
+    filled.call("run", *APP, "broken", "alas", code=1)
+    narrow, wide = filled.on_terminal(command, columns=50), filled.on_terminal(command, columns=160)
+    assert (narrow.finish(), wide.finish()) == (0, 0)
+    assert narrow.width <= 50
+    assert "…" not in narrow.text
+    assert left_out in wide.text
+    assert left_out not in narrow.text
+
+
 def test_without_colour_and_without_unicode(filled: Program) -> None:
     plain = filled.on_terminal("ls", NO_COLOR="1")
     assert plain.finish() == 0

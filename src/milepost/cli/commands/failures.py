@@ -41,7 +41,8 @@ def command(terms: tuple[str, ...]) -> int:
             )
             for group in groups
         ],
-        right="COUNT",
+        right=("COUNT",),
+        spare=("FIRST", "TYPES", "LAST"),
     )  # fmt: skip
     if session.console.is_terminal:
         session.console.print(f"\nSee the largest: milepost ls {groups[0].filter}")

@@ -43,7 +43,7 @@ def entities(text: str, limit: int, database: str | None) -> int:
     nothing = "There are no entities yet. First: milepost run extraction"
     if text:
         nothing = f"No entity has {text!r} in its name. All of them: milepost entities"
-    return _print(found, ("NAME", "LABEL", "CHUNKS", "MENTIONS"), rows, "CHUNKS MENTIONS", nothing)
+    return _print(found, ("NAME", "LABEL", "CHUNKS", "MENTIONS"), rows, ("CHUNKS", "MENTIONS"), nothing)
 
 
 @click.command("neighbours")
@@ -60,7 +60,7 @@ def neighbours(words: tuple[str, ...], hops: int, limit: int, database: str | No
         for n in found
     ]
     nothing = f"Nothing is related to {name!r}. Names like it: milepost entities {shlex.join(words)}"
-    return _print(found, ("NAME", "LABEL", "HOPS", "CHUNKS", "RELATIONS"), rows, "HOPS CHUNKS", nothing)
+    return _print(found, ("NAME", "LABEL", "HOPS", "CHUNKS", "RELATIONS"), rows, ("HOPS", "CHUNKS"), nothing)
 
 
 @click.command("communities")
@@ -75,7 +75,7 @@ def communities(of: str, level: int | None, limit: int, database: str | None) ->
     nothing = f"There are no communities of {of} yet. First: milepost run clustering of={of}"
     if level:
         nothing = f"There are no communities of {of} on level {level}. All of them: milepost communities --of {of}"
-    return _print(found, ("LABEL", "SIZE", "LEVEL", "ID"), rows, "SIZE LEVEL", nothing)
+    return _print(found, ("LABEL", "SIZE", "LEVEL", "ID"), rows, ("SIZE", "LEVEL"), nothing)
 
 
 @click.command("draw")
@@ -103,7 +103,11 @@ def draw(file: Path, limit: int, database: str | None) -> int:
 
 
 def _print(
-    found: Sequence[Row], heading: tuple[str, ...], rows: Sequence[tuple[str, ...]], right: str, nothing: str
+    found: Sequence[Row],
+    heading: tuple[str, ...],
+    rows: Sequence[tuple[str, ...]],
+    right: tuple[str, ...],
+    nothing: str,
 ) -> int:
     session = current()
     if session.json:

@@ -50,6 +50,7 @@ def command(ctx: click.Context) -> int | None:
             )
             for key in known
         ],
+        spare=("LABELS", "CREATED", "EXPIRES", "SCOPES"),
     )  # fmt: skip
     return exits.OK
 

@@ -65,6 +65,7 @@ def command(terms: tuple[str, ...]) -> int:
             )
             for known in stats
         ],
-        right=" ".join(HEADING[1:]),
+        right=HEADING[1:],
+        spare=("P95 ", "WAITED P50", "CANCELLED", "P95", "PENDING", "RUNNING", "RAN P50", "COMPLETED"),
     )  # fmt: skip
     return exits.OK

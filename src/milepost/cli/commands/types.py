@@ -47,6 +47,7 @@ def command(ctx: click.Context) -> int | None:
             )
             for one in known
         ],
+        spare=("ATTEMPTS", "TIMEOUT", "AT ONCE"),
     )
     return exits.OK
 

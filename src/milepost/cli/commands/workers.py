@@ -51,5 +51,6 @@ def command() -> int:
             )
             for one in known
         ],
+        spare=("SINCE", "STATE"),
     )
     return exits.OK
