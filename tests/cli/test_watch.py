@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import json
 import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
 
 from tests.cli.programs import Program, Started, until
+from tests.services import RedisServer
 
 APP = "tests.cli.work:jobs"
 
@@ -72,3 +77,27 @@ def test_a_worker_on_a_terminal_shows_what_runs(milepost: Program) -> None:
     terminal.press("\x03")
     assert terminal.finish() == 0
     assert "1 released" in terminal.text
+
+
+@pytest.mark.parametrize("words", [("watch",), ("ls", "-w")])
+def test_what_follows_outlives_an_outage_of_the_store(
+    tmp_path: Path, start_redis: Callable[..., RedisServer], words: tuple[str, ...]
+) -> None:
+    redis = start_redis(appendonly="always")
+    with Program(tmp_path, MILEPOST_URL=redis.url) as program:
+        job_id = program.call("submit", "--app", APP, "count", "1").strip()
+        terminal, piped = program.on_terminal(*words), program.start(*words)
+        assert piped.process.stdout is not None
+        assert piped.process.stderr is not None
+        assert "pending" in piped.process.stdout.readline()
+        terminal.wait_for(job_id[:8])
+        redis.kill()
+        assert "trying again until Ctrl-C" in piped.process.stderr.readline()
+        terminal.wait_for("trying again until")
+        redis.start()
+        program.call("cancel", job_id)
+        terminal.wait_for("Cancelled" if words == ("watch",) else "⊘")
+        assert any("ancelled" in line for line in iter(piped.process.stdout.readline, ""))
+        if words == ("watch",):
+            assert terminal.finish() == 3
+            assert piped.finish()[0] == 3

@@ -1,6 +1,7 @@
 """Following several jobs at once: one queue of their events, ended by each one's last word or by a deadline.
 
-One thread with a manager of its own for each job. Owns the exit code of a set of jobs; prints nothing.
+One thread with a manager of its own for each job. A store that goes away is waited for: `problem` says why. Owns the
+exit code of a set of jobs; prints nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from milepost.cli import exits
-from milepost.core.errors import JobNotFound, MilepostError
+from milepost.core.errors import JobNotFound, MilepostError, StoreUnavailable
 from milepost.core.events import Event
 from milepost.core.job import Job, JobStatus
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 MOST = 64
 TICK = 0.2
+AGAIN = 1.0
 
 
 class Following:
@@ -28,6 +30,7 @@ class Following:
 
     def __init__(self, session: Session, jobs: Sequence[Job], after: int | None = None) -> None:
         self.jobs = {job.job_id: job for job in jobs}
+        self.problem: str | None = None
         self._session = session
         self._after = after
         self._news: queue.Queue[tuple[str, Event | MilepostError | None]] = queue.Queue()
@@ -61,11 +64,15 @@ class Following:
         return not self._open
 
     def refresh(self) -> list[Job]:
-        """The jobs as they are now; one that was deleted stays as it was seen last."""
-        for job_id in self.jobs:
-            latest = self._session.manager.get_job(job_id)
-            if latest is not None:
-                self.jobs[job_id] = latest
+        """The jobs as they are now; one that was deleted stays as it was seen last, as do all while the store is away."""
+        try:
+            for job_id in self.jobs:
+                latest = self._session.manager.get_job(job_id)
+                if latest is not None:
+                    self.jobs[job_id] = latest
+            self.problem = None
+        except StoreUnavailable as away:
+            self.problem = str(away)
         return list(self.jobs.values())
 
     def exit_code(self) -> int:
@@ -79,10 +86,19 @@ class Following:
 
     def _watch(self, job_id: str) -> None:
         manager = self._session.open()
+        after = self._after
         try:
-            for event in manager.watch(job_id, self._after):
-                self._news.put((job_id, event))
-            self._news.put((job_id, None))
+            while True:
+                try:
+                    for event in manager.watch(job_id, after):
+                        after, self.problem = event.version, None
+                        self._news.put((job_id, event))
+                except StoreUnavailable as away:
+                    self.problem = str(away)
+                    time.sleep(AGAIN)
+                else:
+                    self._news.put((job_id, None))
+                    return
         except MilepostError as error:
             self._news.put((job_id, error))
         finally:

@@ -11,7 +11,7 @@ import click
 
 from milepost.cli import exits, wording
 from milepost.cli.drawing.console import MUTED, STYLES, clean
-from milepost.cli.drawing.views import ended_text, leave_with_reader, say
+from milepost.cli.drawing.views import Outages, ended_text, leave_with_reader, say
 from milepost.cli.following import Following
 from milepost.cli.naming import JobId, one_job
 from milepost.cli.session import Session, current, session_options
@@ -37,7 +37,9 @@ def command(word: str, follow: bool) -> int:
             break
     if follow and not job.is_terminal:
         try:
-            for event in Following(session, [job], seen).events():
+            following, outages = Following(session, [job], seen), Outages()
+            for event in following.events():
+                outages.tell(following.problem)
                 if event is None:
                     leave_with_reader()
                 else:

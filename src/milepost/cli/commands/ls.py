@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 import click
 
 from milepost.cli import exits
-from milepost.cli.drawing.console import is_live
+from milepost.cli.drawing.console import STYLES, is_live
 from milepost.cli.drawing.joblist import plain_lines, summary, table
-from milepost.cli.drawing.views import leave_with_reader, say
+from milepost.cli.drawing.views import Outages, away_text, leave_with_reader, say
 from milepost.cli.naming import filter_text, find_jobs
 from milepost.cli.session import Session, current, session_options
 from milepost.core.defaults import LIST_LIMIT_MAX
+from milepost.core.errors import StoreUnavailable
 from milepost.core.job import Job
 
 if TYPE_CHECKING:
@@ -107,10 +108,21 @@ def _follow(session: Session, text: str, limit: int | None) -> int:
             time.sleep(EVERY)
             leave_with_reader()
         return exits.OK
+    from rich.console import Group
     from rich.live import Live
+    from rich.text import Text
+
+    drawn: RenderableType = ""
 
     def draw() -> RenderableType:
-        return _drawn(session, text, limit or _fitting(session, LIST_LIMIT_MAX))
+        nonlocal drawn
+        try:
+            drawn = _drawn(session, text, limit or _fitting(session, LIST_LIMIT_MAX))
+        except StoreUnavailable as away:
+            if not drawn:
+                raise
+            return Group(drawn, Text(away_text(str(away)), STYLES["stalled"]))
+        return drawn
 
     try:
         with Live(draw(), console=session.console, auto_refresh=False, screen=False) as shown:
@@ -123,8 +135,9 @@ def _follow(session: Session, text: str, limit: int | None) -> int:
 
 def _changes(session: Session, text: str, limit: int) -> Iterator[None]:
     seen: dict[str, tuple[int, str | None]] = {}
+    outages, problem = Outages(), None
+    jobs = find_jobs(session, text, min(limit, LIST_LIMIT_MAX)).jobs
     while True:
-        jobs = find_jobs(session, text, min(limit, LIST_LIMIT_MAX)).jobs
         for job in reversed(jobs):
             mark = (job.version, job.stalled)
             if seen.get(job.job_id) == mark:
@@ -136,3 +149,8 @@ def _changes(session: Session, text: str, limit: int) -> Iterator[None]:
                 else plain_lines([job], utc=session.utc)[1]
             )
         yield
+        try:
+            jobs, problem = find_jobs(session, text, min(limit, LIST_LIMIT_MAX)).jobs, None
+        except StoreUnavailable as away:
+            problem = str(away)
+        outages.tell(problem)

@@ -11,10 +11,10 @@ from typing import Any
 import click
 
 from milepost.cli import exits, wording
-from milepost.cli.drawing.console import MUTED, clean, is_live
+from milepost.cli.drawing.console import MUTED, STYLES, clean, is_live
 from milepost.cli.drawing.running import JobLines
 from milepost.cli.drawing.several import bars
-from milepost.cli.drawing.views import Steps, ended_line, ended_text, leave_with_reader, say
+from milepost.cli.drawing.views import Outages, Steps, away_text, ended_line, ended_text, leave_with_reader, say
 from milepost.cli.following import MOST, Following
 from milepost.cli.naming import JobId, chosen_jobs, short_ids
 from milepost.cli.session import Session, current, session_options
@@ -80,7 +80,9 @@ def follow(
 
 
 def _json(following: Following, timeout: float | None) -> None:
+    outages = Outages()
     for event in following.events(timeout):
+        outages.tell(following.problem)
         if event is None:
             leave_with_reader()
         else:
@@ -92,7 +94,9 @@ def _plain(session: Session, following: Following, timeout: float | None) -> Non
     several = len(following.jobs) > 1
     ids = short_ids(list(following.jobs.values()))
     told: dict[str, Steps] = {}
+    outages = Outages()
     for event in following.events(timeout):
+        outages.tell(following.problem)
         if event is None:
             leave_with_reader()
             continue
@@ -162,14 +166,15 @@ def _live(session: Session, following: Following, timeout: float | None) -> None
 
     def draw() -> RenderableType:
         jobs = following.refresh()
+        away = [Text(away_text(following.problem), STYLES["stalled"])] if following.problem is not None else []
         running = [job for job in jobs if not job.is_terminal]
         for job in running:
             lines[job.job_id].sample(job)
         if len(jobs) == 1:
-            return Group(*alone(jobs[0]))
+            return Group(*alone(jobs[0]), *away)
         rows = [(f"{ids[job.job_id]}  {clean(job.job_type)}", job, lines[job.job_id]) for job in running]
         drawn = dict(zip((job.job_id for job in running), bars(console, rows, console.width), strict=True))
-        return Group(*(drawn.get(job.job_id) or ended(job) for job in jobs))
+        return Group(*(drawn.get(job.job_id) or ended(job) for job in jobs), *away)
 
     def alone(job: Job) -> Iterator[RenderableType]:
         yield Text(clean(job.job_type), "bold").append(f"  {job.job_id}", MUTED)

@@ -183,6 +183,24 @@ def say(line: str) -> None:
     sys.stdout.flush()
 
 
+def away_text(problem: str) -> str:
+    """What is said while the store is away and something is followed."""
+    return f"{clean(' '.join(problem.split()))}; trying again until Ctrl-C"
+
+
+class Outages:
+    """Says on stderr, once each time, that the store is away."""
+
+    def __init__(self) -> None:
+        self._told = False
+
+    def tell(self, problem: str | None) -> None:
+        """Look whether there is something new to say."""
+        if problem is not None and not self._told:
+            sys.stderr.write(f"milepost: {away_text(problem)}\n")
+        self._told = problem is not None
+
+
 def leave_with_reader() -> None:
     """Raise BrokenPipeError when whoever read our output has gone; else only the next line would tell, if one comes."""
     try:
