@@ -40,7 +40,7 @@ def _with_zone(shape: Shape) -> Shape:
 def start_in_zone(op: str, **given: Any) -> Change:
     """A start that leaves a field in the record, and in its event, that this release does not know."""
     change = plan_start(op, **given)
-    return replace(change, shape=_with_zone(change.shape))
+    return change._replace(shape=_with_zone(change.shape))
 
 
 async def write_more(shelf: Shelf, entry: WorkerEntry, ttl: float) -> None:

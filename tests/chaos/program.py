@@ -94,7 +94,7 @@ def without_guards(kind: type[Any], removed: str) -> None:
         return replace(shape, cases=cases)
 
     def bare(change: Change) -> Change:
-        return replace(change, shape=unsafe(change.shape))
+        return change._replace(shape=unsafe(change.shape))
 
     apply, beat = kind.apply, kind.beat
 

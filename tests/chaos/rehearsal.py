@@ -58,7 +58,7 @@ class Unguarded(MemoryStore):
                 for case in change.shape.cases
             )
             self._bare[change.shape] = replace(change.shape, cases=cases)
-        return replace(change, shape=self._bare[change.shape])
+        return change._replace(shape=self._bare[change.shape])
 
 
 @dataclass

@@ -19,6 +19,9 @@ from milepost.worker.handlers import Handler
 BEGINS_WITHIN = 0.05
 """Seconds within which a claimed job must have begun, and for which what was finished counts as a free slot."""
 CLAIM_MOST = 200
+CLAIM_FIRST, CLAIM_GROWTH = 4, 4
+"""An idle worker asks for few, since each start is sent and read whether or not there is a job for it; where jobs wait, each
+claim may ask for so many times as many as the last one found."""
 REPEATED_FOR = 30.0
 
 
@@ -30,6 +33,7 @@ class Claims:
         self._queues = queues
         self._lease = lease
         self._only = only
+        self._most = CLAIM_FIRST
         self._finished: deque[tuple[float, int]] = deque()
         self._starts: list[Change] = []
         self._unanswered: tuple[float, Claim] | None = None
@@ -50,7 +54,7 @@ class Claims:
         return sum(count for _, count in self._finished)
 
     def make(self, wanted: int) -> Claim | None:
-        """A claim for so many jobs, with starts that are left over; the very same again while its outcome is unknown."""
+        """A claim for up to so many jobs, with starts that are left over; the very same again while its outcome is unknown."""
         if wanted <= 0:
             return None
         if self._unanswered is not None:
@@ -58,7 +62,7 @@ class Claims:
             if time.monotonic() - asked_at < REPEATED_FOR:
                 return claim
             self._unanswered, self._starts = None, []
-        starts = self._starts
+        starts, wanted = self._starts, min(wanted, self._most)
         while len(starts) < wanted:
             starts.append(plan_start(new_op(), nonce=new_nonce(), lease=self._lease, worker=self._worker))
         return Claim(self._worker, self._queues, tuple(starts[:wanted]), new_op(), self._only)
@@ -71,6 +75,7 @@ class Claims:
     def answered(self, claim: Claim, claimed: Sequence[Job]) -> list[Job]:
         """The jobs of an answer that this worker has; a repeated answer may name some that were ended since."""
         repeated, self._unanswered = self._unanswered is not None, None
+        self._most = min(CLAIM_MOST, max(CLAIM_FIRST, CLAIM_GROWTH * len(claimed)))
         self._starts = [] if repeated else list(claim.starts[len(claimed) :])
         return [job for job in claimed if job.record.get("token") and job.record.get("worker") == self._worker]
 

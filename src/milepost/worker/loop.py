@@ -29,7 +29,7 @@ from milepost.tracking.pulse import pulse_of
 from milepost.tracking.run import Run
 from milepost.worker.application import Application
 from milepost.worker.children import Children
-from milepost.worker.claiming import BEGINS_WITHIN, CLAIM_MOST, Claims, limits_of
+from milepost.worker.claiming import BEGINS_WITHIN, Claims, limits_of
 from milepost.worker.execution import Execution, InLoop, InThread
 from milepost.worker.handlers import Handler, find_handler
 from milepost.worker.isolated import InProcess
@@ -200,7 +200,7 @@ class Worker:
         if self._only is not None:
             return 0 if self._running or self._ready else 1
         free = self.concurrency - len(self._running)
-        return min(CLAIM_MOST, free + self._claims.lately() - len(self._ready))
+        return free + self._claims.lately() - len(self._ready)
 
     def _on_due(self) -> None:
         self._hungry = True
