@@ -6,20 +6,21 @@ that share, x, and how much longer its stage took from there, y. This run was th
 that run says about the rest of the stage. The exponent b says how much the speed until there told about the rest in the
 earlier runs themselves: the slope of log y over log x, drawn towards 1. With b = 1 only the own pace counts, with b = 0
 only what was before. The stages after it are foretold in the same way from the time that all until then took. The range
-is the 10th to the 90th percentile of what the earlier runs say. Without any the run's own rate is all there is; and where
-it cannot know what is to come, nothing is said.
+is the 10th to the 90th percentile of what the earlier runs say, wider by what the fit of b to so few of them hides.
+Without any the run's own rate is all there is; and where it cannot know what is to come, nothing is said.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import exp, log
+from math import exp, log, sqrt
 from typing import NamedTuple
 
 from milepost.tracking.timeline import STEPS, Lesson, Part, PartLesson, Timeline
 
 LOW, HIGH = 0.1, 0.9
-WIDER = 1.25
+LEAST = 4
+"""With fewer the width of the range is that of so many: two points say nothing about how far a line is from them."""
 FEW = 10
 """With fewer earlier runs than this the range is widened."""
 DRAWN = 0.02
@@ -64,10 +65,10 @@ def _later(found: Left | None, passed: float, over: float = 0.0) -> Left | None:
 
 
 def spread(said: Sequence[float]) -> Left:
-    """The 10th and the 90th percentile of few numbers, at the places p·(n + 1), and a quarter further from the middle.
+    """The 10th and the 90th percentile of few numbers, at the places p·(n + 1), and further from the middle by √((n+2)/(n-2)).
 
-    The quarter is for what the numbers do not show: the exponents were drawn from the same few runs. Fewer than ten
-    make it wider still.
+    A line through n points is nearer to them than to the truth: their variance about it is (n-2)/n of the true one,
+    that of the next point (n+2)/n. Fewer than ten numbers make the range wider still.
     """
     ordered = sorted(said)
     count = len(ordered)
@@ -78,8 +79,10 @@ def spread(said: Sequence[float]) -> Left:
         above = min(below + 1, count - 1)
         return ordered[below] + (position - below) * (ordered[above] - ordered[below])
 
+    fitted = max(count, LEAST)
+    wider = sqrt((fitted + 2) / (fitted - 2))
     middle = place(0.5)
-    low, high = middle - WIDER * (middle - place(LOW)), middle + WIDER * (place(HIGH) - middle)
+    low, high = middle - wider * (middle - place(LOW)), middle + wider * (place(HIGH) - middle)
     doubt = 0.4 / count if count < FEW else 0.0
     return Left(max(0.0, low) * (1.0 - doubt), high * (1.0 + doubt))
 
