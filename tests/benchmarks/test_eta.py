@@ -12,7 +12,8 @@ from benchmarks.eta.replay import evaluate, first_runs
 
 
 @pytest.mark.parametrize(
-    ("family", "of_linear"), [("steady", 1.1), ("slowing", 0.5), ("multistage", 0.5), ("bursty", None)]
+    ("family", "of_linear"),
+    [("steady", 1.1), ("slowing", 0.5), ("multistage", 0.5), ("bursty", None), ("ingestion", None)],
 )
 def test_the_aims_are_reached(family: str, of_linear: float | None) -> None:
     score, reel = evaluate(family, list(read(family)))
