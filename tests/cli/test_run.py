@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from milepost.web import auth
 from tests.chaos.calibration import slowness
 from tests.cli.places import Place
 from tests.cli.programs import Program, until
+from tests.services import RedisServer
 from tests.waiting import freeze
 
 APP = ("--app", "tests.cli.work:jobs")
@@ -222,6 +224,17 @@ def test_what_was_not_begun_does_not_go_on(where: Place) -> None:
 )
 def test_a_store_that_is_down_says_so(milepost: Program, url: str, said: str) -> None:
     assert said in milepost.complaint("ls", "--url", url, code=1)
+
+
+def test_a_wrong_password_is_not_taken_for_a_store_that_is_down(
+    milepost: Program, start_redis: Callable[..., RedisServer]
+) -> None:
+    redis = start_redis(password="secret")
+    complaint = milepost.complaint("ls", "--url", redis.url_for(None, "wrong"), code=1)
+    assert "refuses the user or password of the URL" in complaint
+    assert "running" not in complaint
+    assert "wrong@" not in complaint
+    milepost.call("ls", "--url", redis.url)
 
 
 @pytest.mark.parametrize("where", ["sqlite"], indirect=True)

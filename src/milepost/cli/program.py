@@ -192,7 +192,7 @@ def _explained(error: Exception, session: Session) -> str | None:
     if isinstance(error, JobNotFound):
         return f"{text}: deleted, expired, or in another store; `milepost ls` shows what is in this one"
     if isinstance(error, StoreUnavailable):
-        running = "" if session.place.startswith("sqlite:") else " is it running?"
+        running = " is it running?" if "reach" in text else ""
         where = f"{session.shown_place}: " if session.is_server else ""
         return f"{where}{text};{running} --url or MILEPOST_URL names another store"
     if isinstance(error, PermissionError) and isinstance(error, MilepostError):

@@ -144,7 +144,7 @@ class AsyncWires:
         try:
             await connection.connect()
         except AuthenticationError as error:
-            raise StoreUnavailable(f"{node} refuses the user or password: {error}") from None
+            raise StoreUnavailable(f"{node} refuses the user or password of the URL: {error}") from None
         except (RedisError, OSError) as error:
             raise LinkDown(f"{node}: {error}") from None
         except asyncio.CancelledError:

@@ -112,7 +112,7 @@ class BlockingWires:
         try:
             connection.connect()
         except AuthenticationError as error:
-            raise StoreUnavailable(f"{node} refuses the user or password: {error}") from None
+            raise StoreUnavailable(f"{node} refuses the user or password of the URL: {error}") from None
         except (RedisError, OSError) as error:
             raise LinkDown(f"{node}: {error}") from None
         return BlockingLink(connection, str(node))
