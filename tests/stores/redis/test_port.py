@@ -284,8 +284,12 @@ def test_a_wrong_password_is_said_and_not_quoted(start_redis: Start, face: bool)
 
 
 @pytest.mark.parametrize(
-    "url", ["redis://h:port/0", "redis+sentinel://u:hush@h:1", "redis+tunnel://h", "redis://u:hush@h/0?protocol=x"]
-)
+    "url",
+    [
+        "redis://h:port/0", "redis+sentinel://u:hush@h:1", "redis+tunnel://h", "redis://u:hush@h/0?protocol=x",
+        "redis://u:hush@h/one", "redis+sentinel://u:hush@h/service/one",
+    ],
+)  # fmt: skip
 def test_a_url_that_is_none_is_refused(url: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         RedisStore(url)

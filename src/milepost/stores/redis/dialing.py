@@ -12,6 +12,7 @@ A query names any option of redis-py's Connection, such as `ssl_ca_certs`, `prot
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -63,6 +64,8 @@ def target_of(url: str) -> Target:
                 raise ValueError("names no service; write redis+sentinel://host:26379/service/0")
         elif kind not in ("", "cluster"):
             raise ValueError(f"has no scheme that is known: {parts.scheme}")
+        if scheme != "unix" and not re.fullmatch(r"/?\d*/?", path):  # else it would be database 0, without a word
+            raise ValueError(f"{path!r} is no database; write its number, such as /0")
         nodes = (Node(path, 0),) if scheme == "unix" else _nodes(hosts, SENTINEL_PORT if service else PORT)
         first = "" if scheme == "unix" else "host"
         options = _parse_url(f"{scheme}://{userinfo}{first}{path}?{parts.query}")
