@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
@@ -51,14 +51,30 @@ def free_port() -> int:
 
 
 @contextmanager
-def private_redis(*options: str) -> Iterator[Server]:
-    """A Redis of our own on a free port of this machine, without persistence, on CPU 0; `options` go to its command line."""
+def private_redis(*options: str, under: Sequence[str] = ()) -> Iterator[Server]:
+    """A Redis of our own on a free port of this machine, without persistence, on CPU 0; `options` go to its command line.
+
+    `under`: a command that runs it.
+    """
     binary = shutil.which("redis-server") or shutil.which("valkey-server")
     if binary is None:
         sys.exit("benchmarks: redis-server is not installed; `make test` installs it")
     port = free_port()
     folder = tempfile.mkdtemp(prefix="milepost-bench-")
-    command = [binary, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", folder]
+    command = [
+        *under,
+        binary,
+        "--port",
+        str(port),
+        "--bind",
+        "127.0.0.1",
+        "--save",
+        "",
+        "--appendonly",
+        "no",
+        "--dir",
+        folder,
+    ]
     server = subprocess.Popen([*command, *options], stdout=subprocess.DEVNULL)
     try:
         pin(0, server.pid)

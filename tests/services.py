@@ -46,6 +46,7 @@ SERVICES: Mapping[str, Service] = {
     "redis-server": Service(("redis-server",), ("redis-server",)),
     "chromium": Service(("chromium",), ("chromium", "chromium-browser", "google-chrome")),
     "faketime": Service(("faketime",), ("faketime",)),
+    "valgrind": Service(("valgrind",), ("valgrind",), slow=True),
     "valkey-server": Service(("valkey-server",), ("valkey-server",), slow=True),
     "rabbitmq-server": Service(
         ("rabbitmq-server",),

@@ -48,6 +48,14 @@ SURVEYS = {
     for survey in (
         Survey("weight", "start-up, imports, sizes, dependencies", "benchmarks.md", "Start-up and weight", 9, 1),
         Survey(
+            "instructions",
+            "the hot paths in instructions, counted by callgrind",
+            "benchmarks.md",
+            "Hot paths in instructions",
+            1_000,
+            500,
+        ),
+        Survey(
             "scale",
             "the cost of each verb against the number of jobs, in Redis and SQLite",
             "scale.md",

@@ -1,0 +1,145 @@
+"""Instructions of the hot paths, counted by callgrind: in the process that calls, and in Redis. No load of the machine changes them.
+
+Each figure is the difference between a long and a short run, so that start-up is not in it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.environment import private_redis
+from benchmarks.installing import ROOT
+from benchmarks.peers.milepost import application
+from benchmarks.queue_peer import BULK
+from benchmarks.surveys import Table
+
+COLUMNS = ["one", "instructions of the caller", "instructions of Redis"]
+
+
+def progress(url: str, count: int) -> None:
+    """`update_job` with a progress and a message, by the blocking face."""
+    from milepost import RedisJobManager
+
+    manager = RedisJobManager(url)
+    job_id = manager.create_job().job_id
+    manager.update_job(job_id, status="running")
+    for _ in range(count):
+        manager.update_job(job_id, progress=0.5, message="step 5 of 10")
+
+
+def tracked(url: str, count: int) -> None:
+    """A tracked block with ten reports."""
+    from milepost import RedisJobManager
+
+    manager = RedisJobManager(url)
+    for _ in range(count):
+        with manager.track("bench") as run:
+            for step in range(10):
+                run.progress(step / 10, f"step {step} of 10")
+            run.result = {"text": "done"}
+
+
+def submitted(url: str, count: int) -> None:
+    """`jobs.submit`, one a call."""
+    jobs, noop = application(url)
+    for _ in range(count):
+        jobs.submit(noop)
+
+
+def in_bulk(url: str, count: int) -> None:
+    """`jobs.submit_many`, each call with many."""
+    jobs, noop = application(url)
+    for start in range(0, count, BULK):
+        jobs.submit_many(noop, [{}] * min(BULK, count - start))
+
+
+def drained(url: str, count: int) -> None:
+    """A no-op job, claimed and finished by a worker: those that are there."""
+    from milepost import Jobs, Run
+
+    jobs, ended = Jobs(url), 0
+
+    @jobs.job("noop")
+    async def noop(run: Run) -> int:
+        nonlocal ended
+        ended += 1
+        if ended == count:
+            worker.stop()
+        return ended
+
+    worker = jobs.worker(concurrency=100)
+    worker.run()
+
+
+PATHS: dict[str, Callable[[str, int], None]] = {
+    "progress write": progress,
+    "tracked block with ten reports": tracked,
+    "submit": submitted,
+    "submit in bulk, a job": in_bulk,
+    "no-op job drained by a worker": drained,
+}
+BEFORE: dict[str, Callable[[str, int], None]] = {"no-op job drained by a worker": in_bulk}
+"""What has to be there when a path is run."""
+
+
+def survey(size: int) -> Table:
+    """Count each path over `size` repetitions."""
+    return Table("instructions", COLUMNS, [[name, *(f"{one:,}" for one in count(name, size))] for name in PATHS])
+
+
+def count(name: str, size: int) -> tuple[int, int]:
+    """The instructions of one repetition: of the caller, and of Redis."""
+    if shutil.which("valgrind") is None:
+        sys.exit("benchmarks: valgrind is not installed; `make test-slow` installs it")
+    few = size // 2  # caches are filled by then
+    found = [(_of_caller(name, many), _of_redis(name, many)) for many in (few, few + size)]
+    caller, server = (round((after - before) / size) for before, after in zip(*found, strict=True))
+    return caller, server
+
+
+def _of_caller(name: str, many: int) -> int:
+    with tempfile.TemporaryDirectory() as folder, private_redis() as server:
+        _run(name, server.port, many, *_callgrind(folder))
+        return _read(folder)
+
+
+def _of_redis(name: str, many: int) -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        with private_redis(under=_callgrind(folder)) as server:
+            _run(name, server.port, many)
+        return _read(folder)
+
+
+def _run(name: str, port: int, many: int, *under: str) -> None:
+    """Do one path in a process of its own, after what it needs."""
+    url = f"redis://127.0.0.1:{port}/0"
+    if name in BEFORE:
+        BEFORE[name](url, many)
+    subprocess.run(
+        [*under, sys.executable, "-m", "benchmarks.surveys.instructions", name, url, str(many)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONHASHSEED": "0"},
+        check=True,
+    )
+
+
+def _callgrind(folder: str) -> tuple[str, ...]:
+    out, log = Path(folder) / "out", Path(folder) / "log"
+    return ("valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", f"--log-file={log}")
+
+
+def _read(folder: str) -> int:
+    found = re.search(r"Collected : (\d+)", (Path(folder) / "log").read_text())
+    assert found is not None, "callgrind tells what it has collected"
+    return int(found[1])
+
+
+if __name__ == "__main__":
+    PATHS[sys.argv[1]](sys.argv[2], int(sys.argv[3]))
