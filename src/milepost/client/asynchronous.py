@@ -37,7 +37,8 @@ POLL = 25.0
 class AsyncClient(AsyncJobManager):
     """The jobs of a server, with the methods of AsyncJobManager: code moves between local and remote by one line.
 
-    `key` is an API key (default: MILEPOST_KEY); `options` go to httpx.AsyncClient.
+    `key` is an API key (default: MILEPOST_KEY); `options` go to httpx.AsyncClient. A server that is away is tried again
+    for 30 s where that is safe, one that has never answered for 5 s.
     """
 
     def __init__(self, url: str, *, key: str | None = None, **options: Any) -> None:
