@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -17,7 +18,7 @@ from milepost.core.change import Change, Shape
 from milepost.core.lifecycle import plan_start
 from milepost.stores.protocol import Shelf
 from milepost.worker import claiming, presence, run_worker
-from milepost.worker.published import WorkerEntry
+from milepost.worker.published import JobType, WorkerEntry
 from tests.worker.application import jobs, note
 
 ZONE = "eu-7"
@@ -49,11 +50,11 @@ async def write_more(shelf: Shelf, entry: WorkerEntry, ttl: float) -> None:
     await shelf.shelf_put(f"worker/{entry.name}", text, ttl=ttl)
 
 
-async def publish_more(shelf: Shelf, handlers: Any, engine: str | None = None) -> None:
+async def publish_more(shelf: Shelf, types: Iterable[JobType]) -> None:
     """The types of a worker with more in them."""
-    for handler in handlers:
-        known = {"name": handler.job_type, "schema": handler.parameters.schema, "zone": ZONE, "retries": {"most": 3}}
-        await shelf.shelf_put(f"type/{handler.job_type}", json.dumps(known), ttl=3600)
+    for known in types:
+        text = json.dumps({"name": known.name, "schema": known.schema, "zone": ZONE, "retries": {"most": 3}})
+        await shelf.shelf_put(f"type/{known.name}", text, ttl=3600)
 
 
 def become_newer() -> None:
