@@ -25,6 +25,8 @@ from milepost.web.bodies import read_body
 from milepost.web.hosts import LocalHosts
 from milepost.web.models import problems as documented_errors
 from milepost.web.pages import add_home, add_pages
+from milepost.web.routes import add_routes
+from milepost.web.routes.health import add_health
 from milepost.web.site import Site
 
 _NO_BODY = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -47,10 +49,11 @@ class Route(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """See APIRoute."""
         general: Callable[[Request], Coroutine[Any, Any, Response]] = super().get_route_handler()
-        direct: Direct | None = getattr(self.endpoint, "direct", None) if self._alone() else None
+        endpoint, alone = self.endpoint, self._alone()
 
         async def handle(request: Request) -> Response:
             try:
+                direct: Direct | None = getattr(endpoint, "direct", None) if alone else None
                 if direct is not None:
                     return await direct(request)
                 if request.method not in _NO_BODY:
@@ -94,8 +97,6 @@ def create_router(jobs: Any, *, auth: Any) -> APIRouter:
 
 def make_router(jobs: Any, auth: Any) -> tuple[APIRouter, Site]:
     """The router and what stands behind it."""
-    from milepost.web.routes import add_routes
-
     site = Site(jobs, auths.as_auth(auth))
     router = APIRouter(route_class=Route, lifespan=site.lifespan)
     add_routes(router, site)
@@ -104,15 +105,18 @@ def make_router(jobs: Any, auth: Any) -> tuple[APIRouter, Site]:
 
 def attach(app: FastAPI, jobs: Any, *, auth: Any, dashboard: str = "/jobs") -> Site:
     """Add the interface to an application: ``/api/...``, the dashboard, ``/healthz``, ``/readyz``, ``/metrics``."""
-    from milepost.web.routes.health import add_health
-
     router, site = make_router(jobs, auth)
     app.include_router(router)
+    _add_surroundings(app, site, dashboard)
+    return site
+
+
+def _add_surroundings(app: FastAPI, site: Site, dashboard: str) -> None:
+    """What an application has beside the interface."""
     health = APIRouter(route_class=Route)
     add_health(health, site)
     app.include_router(health)
     add_pages(app, site, dashboard)
-    return site
 
 
 def create_app(jobs: Any, *, auth: Any, dashboard: str = "/jobs", local_only: bool = False) -> FastAPI:
@@ -121,6 +125,7 @@ def create_app(jobs: Any, *, auth: Any, dashboard: str = "/jobs", local_only: bo
     `local_only` answers only requests that name this machine as their host: without keys a page of another site could
     otherwise reach the server through a name of its own that points here (DNS rebinding).
     """
+    site = Site(jobs, auths.as_auth(auth))
     app = FastAPI(
         title="milepost",
         version=milepost.__version__,
@@ -128,10 +133,14 @@ def create_app(jobs: Any, *, auth: Any, dashboard: str = "/jobs", local_only: bo
         openapi_url="/api/openapi.json",
         docs_url=None,
         redoc_url=None,
+        lifespan=site.lifespan,
     )
+    app.router.route_class = Route  # routes of its own: FastAPI looks twice for those of a router that is included
+    add_routes(app.router, site)
+    _add_surroundings(app, site, dashboard)
     if local_only:
         app.add_middleware(LocalHosts)
-    app.state.milepost = attach(app, jobs, auth=auth, dashboard=dashboard)
+    app.state.milepost = site
     add_home(app, dashboard)
 
     async def answer(request: Request, error: Exception) -> Response:
