@@ -53,6 +53,7 @@ _RETRY = template(
 
 
 _QUIET = str(int(STALE_AFTER * 1_000_000))
+_UPDATE_NAMES = ("message", "progress", "error", "result", "quiet")
 
 
 @cache
@@ -79,7 +80,7 @@ def _updates(target: str) -> Template:
             ("clear", "on_stale"),
         )
         cases = (case(ACTIVE, target, guards=(mine,), ops=ends, event=target, emit=emit),)
-    return template("update", ("message", "progress", "error", "result", "quiet"), *cases)
+    return template("update", _UPDATE_NAMES, *cases)
 
 
 def plan_retry(op: str) -> Change:
@@ -97,10 +98,7 @@ def plan_update(
     result: str | None = None,
 ) -> Change:
     """A caller writes its own job, as in the original design; cancel has a plan of its own."""
-    return fill(
-        _updates(status or ""), op, message=message, progress=progress, error=error, result=result,
-        quiet=_QUIET,
-    )  # fmt: skip
+    return Change(_updates(status or "").shape, (message, progress, error, result, _QUIET), op)  # as _UPDATE_NAMES
 
 
 _CANCEL_NAMES = ("by", "why", "message", "progress", "error", "result")
