@@ -18,7 +18,7 @@ from milepost.documents.loader_process import LoaderProcess, LoadLimits
 from milepost.documents.loaders.text import is_text_encoding
 from milepost.documents.pipeline import Index, drain, index_text, load_document, open_index
 from milepost.documents.sources import Source, plan
-from milepost.documents.stages import Indexing, TimedStages, said_by
+from milepost.documents.stages import Indexing, TimedStages, said_by, shares
 from milepost.documents.store import open_store
 from milepost.documents.store.records import Version
 from milepost.tracking.run import Run
@@ -101,12 +101,13 @@ class _Ingestion:
         self._sources = {source.document_id: source for source in found.sources}
         for name, bad in found.missing:
             self._fail(name, bad)
-        loaded = self._load(found.sources)
+        loading, chunking, embedding = shares(self._indexing.index, 0.99, loading=True)
+        loaded = self._load(found.sources, loading)
         total = len(found.sources) + len(found.missing)
         if self._failed and (strict or len(self._failed) == total):
             raise NothingIngested(self._complaint(total))
         made = self._indexing
-        made.embed(made.chunk(loaded, total=len(loaded), weight=0.06), weight=0.91, published=self._note)
+        made.embed(made.chunk(loaded, total=len(loaded), weight=chunking), weight=embedding, published=self._note)
         self._finish()
         self._run.progress(
             message=wording.ingested(
@@ -130,10 +131,10 @@ class _Ingestion:
             "database": str(made.index.store),
         } | ({"failed_unlisted": more} if (more := len(self._failed) - _LISTED) > 0 else {})
 
-    def _load(self, sources: list[Source]) -> list[Version]:
+    def _load(self, sources: list[Source], weight: float) -> list[Version]:
         total = sum(source.size for source in sources)
         loaded: list[Version] = []
-        with self._stages.stage("load", "Loading", weight=0.02, total=total, unit="byte") as stage:
+        with self._stages.stage("load", "Loading", weight=weight, total=total, unit="byte") as stage:
             for source in sources:
                 self._run.progress(message=f"Loading {source.path.name}")
                 before = stage.done

@@ -11,7 +11,7 @@ from typing import Any, Final
 from milepost.documents import identity, wording
 from milepost.documents.embed import get_embedder
 from milepost.documents.pipeline import Index, existing_generation, index_text, settings_for
-from milepost.documents.stages import Indexing, TimedStages, said_by
+from milepost.documents.stages import Indexing, TimedStages, said_by, shares
 from milepost.documents.store import DocumentStore, open_store
 from milepost.documents.store.records import Generation, StoredDocument, Version
 from milepost.tracking.run import Run
@@ -75,8 +75,9 @@ class _Reindex:
         with self._stages.stage("plan", "Planning", weight=0.01, unit="document"):
             documents = self._store.unindexed(self._index.generation.number)
         made = self._indexing
-        versions = made.chunk(map(self._version, documents), total=len(documents), weight=0.09)
-        made.embed(versions, weight=0.88, published=lambda version: None)
+        _, chunking, embedding = shares(self._index, 0.97)
+        versions = made.chunk(map(self._version, documents), total=len(documents), weight=chunking)
+        made.embed(versions, weight=embedding, published=lambda version: None)
         with self._stages.stage("switch", "Switching", weight=0.02, unit="document") as stage:
             for _ in range(_ROUNDS):
                 if self._store.activate(self._index.generation.number):

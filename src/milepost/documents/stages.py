@@ -9,12 +9,25 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Final
 
 from milepost.documents.errors import GenerationChanged, VersionVanished
 from milepost.documents.pipeline import Index, chunk_document, drain, embed_versions, in_groups, publish
 from milepost.documents.store.records import Version
 from milepost.tracking.run import Run
 from milepost.tracking.stages import LiveStage
+
+_LOADING, _CHUNKING = 0.36, 2.1
+_EMBEDDING: Final = {"minilm": 26.0, "wordllama": 0.33, "hashing": 0.1, "http": 5.0}
+"""Milliseconds that a chunk takes, on two cores; what an endpoint takes is a guess."""
+
+
+def shares(index: Index, of_all: float, *, loading: bool = False) -> tuple[float, float, float]:
+    """The weights of loading, chunking and embedding, which together are `of_all` the work of a job."""
+    kind = index.generation.settings["embedder"].partition(":")[0]
+    spent = (_LOADING if loading else 0.0, _CHUNKING, _EMBEDDING[kind])
+    load, chunk, embed = (of_all * each / sum(spent) for each in spent)
+    return load, chunk, embed
 
 
 def said_by(run: Run) -> Callable[[str], None]:
