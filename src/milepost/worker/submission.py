@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -30,22 +31,15 @@ class Submission(NamedTuple):
     on_duplicate: str
 
 
+@dataclass(frozen=True, eq=False)
 class _Known:
     """What a job type asks of a submit; `own` has its defaults."""
 
-    def __init__(
-        self,
-        job_type: str,
-        check: Callable[[Mapping[str, Any]], dict[str, Any]],
-        secrets: tuple[str, ...],
-        own: TypeOptions | JobType,
-        engine: str | None,
-    ) -> None:
-        self.job_type = job_type
-        self.check = check
-        self.secrets = secrets
-        self.own = own
-        self.engine = engine
+    job_type: str
+    check: Callable[[Mapping[str, Any]], dict[str, Any]]
+    secrets: tuple[str, ...]
+    own: TypeOptions | JobType
+    engine: str | None
 
     def form(self, options: dict[str, Any]) -> Submission:
         """A submit without its parameters: the options that were chosen, before the defaults of the type."""
