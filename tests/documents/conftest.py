@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from milepost.documents.loader_process import LoaderProcess, LoadLimits
+from tests.documents.writing import PARAGRAPHS, write_docx, write_epub, write_odt, write_pdf
 
 
 @pytest.fixture(scope="session")
@@ -23,3 +24,23 @@ def folder(tmp_path: Path) -> Path:
     path = tmp_path / "documents"
     path.mkdir()
     return path
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> str:
+    """Where a document store is to be made."""
+    return str(tmp_path / "documents.db")
+
+
+@pytest.fixture
+def library(folder: Path) -> Path:
+    """A folder with a document of every format."""
+    write_pdf(folder / "a.pdf", [*PARAGRAPHS, "A last page about paraffin."])
+    write_docx(folder / "b.docx")
+    write_epub(folder / "c.epub")
+    write_odt(folder / "d.odt")
+    (folder / "e.txt").write_text("\n\n".join(f"Paragraph {n}. {PARAGRAPHS[n % 3]}" for n in range(60)))
+    (folder / "f.md").write_text("# Towers\n\n" + PARAGRAPHS[0])
+    (folder / "g.csv").write_text("name,height\nBengtskar,52\n")
+    (folder / "h.html").write_text(f"<html><h1>Towers</h1><p>{PARAGRAPHS[1]}")
+    return folder
