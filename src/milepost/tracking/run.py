@@ -69,7 +69,7 @@ class Run(Commands):
         record = job.record
         self.job_id = job.job_id
         self.job_type = record.get("type", "")
-        self.attempt = int(record["attempt"]) if record.get("attempt", "").isdecimal() else job.attempt
+        self.attempt = job.attempt
         self.token = token
         self._job = job
         self.last_checkpoint: Any = from_json(record["checkpoint"]) if record.get("checkpoint") else None

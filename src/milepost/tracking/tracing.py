@@ -1,7 +1,8 @@
 """OpenTelemetry, where the application uses it: a span for each submit and for each run, in one trace, which the job carries.
 
 Owns the spans and their names. It imports nothing that the application has not imported: without OpenTelemetry nothing here
-costs more than a look at a dict, and where only some library has imported it nothing is recorded. A job carries its trace as the text of a `traceparent` (https://www.w3.org/TR/trace-context/).
+costs more than a look at a dict, and where only some library has imported it nothing is recorded. A job carries its trace
+as the text of a `traceparent` (https://www.w3.org/TR/trace-context/).
 """
 
 from __future__ import annotations

@@ -49,11 +49,10 @@ class Route(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """See APIRoute."""
         general: Callable[[Request], Coroutine[Any, Any, Response]] = super().get_route_handler()
-        endpoint, alone = self.endpoint, self._alone()
+        direct: Direct | None = getattr(self.endpoint, "direct", None) if self._alone() else None
 
         async def handle(request: Request) -> Response:
             try:
-                direct: Direct | None = getattr(endpoint, "direct", None) if alone else None
                 if direct is not None:
                     return await direct(request)
                 if request.method not in _NO_BODY:

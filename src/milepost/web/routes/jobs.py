@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any
+from typing import Annotated, TypeVar
 
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
@@ -20,6 +20,7 @@ from milepost.web.site import Site, who
 from milepost.web.waiting import preferred_wait, wait_until
 from milepost.web.wire import encoded, job_bytes
 
+T = TypeVar("T")
 JSON = "application/json"
 TEXTS = Annotated[list[str], Query(max_length=50)]
 
@@ -57,11 +58,9 @@ def add_jobs(router: APIRouter, site: Site) -> None:
         tags=["jobs"],
         summary="One job; with `If-None-Match` and `Prefer: wait=n` a long poll",
     )
+    @answered_directly(site, answer_job)
     async def get_job(request: Request, job_id: str) -> Response:
         return await answer_job(request, job_id)
-
-    if hasattr(site.gate.auth, "principal"):
-        set_direct(get_job, site, answer_job)
 
     @router.get(
         "/api/jobs",
@@ -154,14 +153,22 @@ def add_jobs(router: APIRouter, site: Site) -> None:
         return created(job) if only_failed else Response(job_bytes(job), media_type=JSON)
 
 
-def set_direct(endpoint: Any, site: Site, answer: Callable[[Request, str], Awaitable[Response]]) -> None:
-    """Let an endpoint of one id be answered past FastAPI's resolving, behind our own gate."""
+def answered_directly(site: Site, answer: Callable[[Request, str], Awaitable[Response]]) -> Callable[[T], T]:
+    """Let an endpoint of one id be answered past FastAPI's resolving, behind our own gate where that knows who asks.
+
+    To stand below what makes the route, which looks for it.
+    """
 
     async def direct(request: Request) -> Response:
         await site.gate.enter(request, READ)
         return await answer(request, request.path_params["job_id"])
 
-    endpoint.direct = direct
+    def mark(endpoint: T) -> T:
+        if hasattr(site.gate.auth, "principal"):
+            vars(endpoint)["direct"] = direct
+        return endpoint
+
+    return mark
 
 
 def created(job: Job, status: int = 201) -> Response:
