@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 
 import pytest
 
 from milepost import Job, Jobs, LeaseLost, Run
+from milepost.core.errors import StoreUnavailable
 from milepost.stores.driving import drive
 from milepost.stores.protocol import Write
+from milepost.tracking.pulse import pulse_of
 from tests.waiting import PATIENCE
 from tests.worker.conftest import MakeJobs
 from tests.worker.telling import Signals, ended
@@ -116,6 +119,34 @@ def test_a_task_is_cancelled_at_its_await(jobs: Jobs, signals: Signals) -> None:
         job = jobs.submit(waits)
         assert signals.began.wait(PATIENCE)
         found = cancelled(jobs, job)
+    assert found.receipt is not None
+    assert (found.receipt.how, found.receipt.confirmed) == ("task cancelled", True)
+
+
+def test_a_cancel_whose_reason_cannot_be_read_at_once_is_heard_at_the_next_beat(
+    jobs: Jobs, signals: Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = pulse_of(jobs.store, jobs.settings, jobs.ttl).store
+    read, failures = store.get, iter([StoreUnavailable("away for a moment")])
+
+    async def get(job_id: str) -> Job | None:
+        if threading.current_thread().name == "milepost-pulse":
+            for failure in failures:
+                raise failure
+        return await read(job_id)
+
+    monkeypatch.setattr(store, "get", get)
+
+    @jobs.job("waits")
+    async def waits(run: Run) -> None:
+        signals.began.set()
+        await asyncio.sleep(60)
+
+    with jobs.running():
+        job = jobs.submit(waits)
+        assert signals.began.wait(PATIENCE)
+        found = cancelled(jobs, job)
+    assert next(failures, None) is None
     assert found.receipt is not None
     assert (found.receipt.how, found.receipt.confirmed) == ("task cancelled", True)
 

@@ -257,9 +257,9 @@ class Pulse:
                 channel.lock.release()
         for channel, state in zip(live, states, strict=True):
             if state != "live" and not channel.told:
-                channel.told = True
                 job = drive(self.store.get(channel.run.job_id))
                 channel.run.stop(why_stopped(job, channel.run.token, state))
+                channel.told = True
 
     def _tend(self, channels: Sequence[_Channel], spacing: float) -> None:
         """Read and write what is kept of earlier runs, for those that last longer than a moment."""
