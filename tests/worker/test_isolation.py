@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import time
@@ -61,6 +62,21 @@ def test_a_handler_runs_in_another_process_which_is_used_again(jobs: Jobs) -> No
     text = str([event.data for event in jobs.events(first.job_id)])
     assert "about to return with ***" in text
     assert "hush" not in text
+
+
+@pytest.mark.parametrize("what", ["return", "exit", "tidy", "sleep"])
+def test_a_worker_closes_what_connected_it_with_its_children(jobs: Jobs, log: Path, what: str) -> None:
+    this = psutil.Process()
+    gc.collect()
+    gc.disable()  # which would close what was forgotten
+    try:
+        before = len(this.net_connections("unix"))
+        with jobs.running():
+            jobs.submit(application.isolated, what)
+            noted(log, f"isolated {what}")
+        assert len(this.net_connections("unix")) == before
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize(

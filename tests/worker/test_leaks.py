@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 import threading
 import tracemalloc
 from collections.abc import Iterator
@@ -56,8 +57,10 @@ def traced() -> Iterator[None]:
 
 
 @pytest.fixture
-def busy(jobs: Jobs) -> Jobs:
+def busy(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> Jobs:
     """Handlers that use all that a run has, and end in every way."""
+    # pytest keeps the frames in which rubbish that complains was found, which may be those of a run.
+    monkeypatch.setattr(sys, "unraisablehook", sys.__unraisablehook__)
 
     @jobs.job("leak-thread")
     def thread(run: Run, count: int = 3) -> int:

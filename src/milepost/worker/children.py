@@ -132,10 +132,9 @@ class ChildProcess:
     def _on_death(self, death: Death) -> None:
         if not self.died.done():
             self.died.set_result(death)
-        # What it still said is read first; a grandchild may hold the socket open for ever.
-        self._loop.call_later(DRAIN_SECONDS, self._abort)
 
-    def _abort(self) -> None:
+    def hang_up(self) -> None:
+        """Read no more of what it said."""
         if self._writer is not None:
             self._writer.transport.abort()
         else:
@@ -159,8 +158,13 @@ class Children:
                 return child
         child = ChildProcess(self._loop)
         self._all.add(child)
-        child.died.add_done_callback(lambda _: self._all.discard(child))
+        # What it still said is read first; a grandchild may hold the socket open for ever.
+        child.died.add_done_callback(lambda _: self._loop.call_later(DRAIN_SECONDS, self._hang_up, child))
         return child
+
+    def _hang_up(self, child: ChildProcess) -> None:
+        child.hang_up()
+        self._all.discard(child)
 
     def give_back(self, child: ChildProcess, *, reuse: bool) -> None:
         """The child has done a job."""
@@ -184,10 +188,17 @@ class Children:
         for child in self._idle:
             child.close()
         self._idle.clear()
-        living = [child.died for child in self._all]
-        if living:
-            await asyncio.wait(living, timeout=within)
-        for child in tuple(self._all):
+        await self._deaths(within)
+        for child in self._living():
             child.kill()
-        if self._all:
-            await asyncio.wait([child.died for child in self._all], timeout=within)
+        await self._deaths(within)
+        for child in tuple(self._all):
+            self._hang_up(child)
+        await asyncio.sleep(0)  # in which their sockets are closed
+
+    def _living(self) -> list[ChildProcess]:
+        return [child for child in self._all if not child.died.done()]
+
+    async def _deaths(self, within: float) -> None:
+        if living := self._living():
+            await asyncio.wait([child.died for child in living], timeout=within)
