@@ -18,6 +18,8 @@ from milepost.core.events import LIFECYCLE_KINDS
 from milepost.settings import Settings
 from milepost.web.hub import Hub
 from milepost.web.job_streams import open_stream
+from milepost.web.list_streams import open_list_stream
+from milepost.web.principals import ANYONE
 from milepost.web.problems import Problem
 from milepost.web.sse import BACKLOG
 from tests.waiting import until
@@ -203,6 +205,50 @@ async def test_a_client_that_does_not_keep_up_is_told_what_it_was_not_sent(memor
             told.append((int(fields["id"]), fields["event"], between))
     assert "skipped" in {kind for _, kind, _ in told}
     check(told, await memory.events(job.job_id), 0)
+
+
+class Held:
+    """A store whose answer about a job, once read, is held back until `go`."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+        self.read, self.go = asyncio.Event(), asyncio.Event()
+
+    async def get(self, job_id: str) -> Any:
+        job = await self._store.get(job_id)
+        self.read.set()
+        await self.go.wait()
+        return job
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+
+async def test_a_change_while_a_list_reads_the_one_before_is_told(memory: AsyncJobManager) -> None:
+    job = await memory.create_job()
+    store: Any = Held(memory.store)
+    told: asyncio.Queue[str] = asyncio.Queue()
+
+    async def receive() -> Any:
+        await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        told.put_nowait(message.get("body", b"").decode())
+
+    hub = Hub(lambda: store)
+    stream = await open_list_stream(hub, store, "", ANYONE, None)
+    streaming = asyncio.create_task(stream({"type": "http"}, receive, send))
+    await memory.update_job(job.job_id, "running")
+    await store.read.wait()  # the list has read that it runs, and has not told it yet
+    await memory.update_job(job.job_id, "completed")
+    newest = (await memory.store.feed(None)).position
+    async with asyncio.timeout(20):
+        while hub.boards.position != newest:
+            await asyncio.sleep(0.01)
+        store.go.set()
+        while '"status":"completed"' not in await told.get():
+            pass
+    streaming.cancel()
 
 
 async def test_one_client_too_many_is_told_when_to_come_again(memory: AsyncJobManager) -> None:

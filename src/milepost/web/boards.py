@@ -143,14 +143,16 @@ class Boards:
 
     async def _tell(self) -> None:
         """Tell every group what changed since the last batch."""
-        position, changed = self.position, dict(self._changed)
+        position, changed = self.position, self._changed
         store = self._store()
         now: dict[str, Job | None] = {}
-        for job_id, deleted in changed.items():
-            now[job_id] = None if deleted else await store.get(job_id)
-        for job_id, deleted in changed.items():
-            if self._changed.get(job_id) == deleted:
-                del self._changed[job_id]
+        self._changed = {}  # what changes again while it is read belongs to the next batch
+        try:
+            for job_id, deleted in changed.items():
+                now[job_id] = None if deleted else await store.get(job_id)
+        except Exception:
+            self._changed = {**changed, **self._changed}
+            raise
         before = {job_id: self._known.get(job_id) for job_id in changed}
         encoded_rows: dict[str, bytes] = {}
         for group in list(self._groups.values()):
