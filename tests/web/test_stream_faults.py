@@ -251,6 +251,48 @@ async def test_a_change_while_a_list_reads_the_one_before_is_told(memory: AsyncJ
     streaming.cancel()
 
 
+async def test_a_list_that_was_slow_resumes_where_it_was_told(memory: AsyncJobManager) -> None:
+    """The newest state that a slow client gets is as old as what its list has read, not as what the hub has heard of."""
+    first, second = await memory.create_job(), await memory.create_job()
+    store: Any = Held(memory.store)
+    store.go.set()
+    told: asyncio.Queue[str] = asyncio.Queue()
+    takes = asyncio.Event()
+
+    async def receive() -> Any:
+        await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        if body := message.get("body"):
+            told.put_nowait(body.decode())
+            await takes.wait()
+
+    hub = Hub(lambda: store)
+    stream = await open_list_stream(hub, store, "", ANYONE, None)
+    streaming = asyncio.create_task(stream({"type": "http"}, receive, send))
+    (reader,) = hub.boards.readers()
+    async with asyncio.timeout(20):
+        assert "event: snapshot" in await told.get()
+        await memory.update_job(first.job_id, "running")
+        while not reader.pending:
+            await asyncio.sleep(0.01)
+        store.go.clear()
+        await memory.update_job(second.job_id, "running")
+        newest = (await memory.store.feed(None)).position
+        while hub.boards.position != newest:
+            await asyncio.sleep(0.01)
+        takes.set()
+        while first.job_id not in (body := await told.get()):
+            pass
+    assert second.job_id not in body
+    streaming.cancel()
+    store.go.set()
+    position = next(line[4:] for line in body.splitlines() if line.startswith("id: "))
+    resumed: Any = await open_list_stream(hub, store, "", ANYONE, position)
+    assert second.job_id in resumed._opening.decode()
+    hub.leave()
+
+
 async def test_one_client_too_many_is_told_when_to_come_again(memory: AsyncJobManager) -> None:
     hub = Hub(lambda: memory.store, clients_max=2)
     await hub.enter()

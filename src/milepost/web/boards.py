@@ -39,19 +39,21 @@ Rows = dict[str, bytes | None]
 class ListReader(Reader):
     """One client of a list, and what changed since it last kept up."""
 
-    __slots__ = ("begin_anew", "pending")
+    __slots__ = ("begin_anew", "pending", "position")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
         self.pending: Rows = {}
         self.begin_anew = False
+        self.position: str | None = None
 
-    def tell(self, frame: Frame, rows: Rows) -> None:
+    def tell(self, frame: Frame, rows: Rows, position: str | None) -> None:
         """Push a batch; while the client has not taken the one before, keep the newest state of each job."""
         if not self.frames and self.sending_since is None:
             self.push(frame)
         elif len(self.pending) < PENDING_MAX:
             self.pending.update(rows)
+            self.position = position
         else:
             self.pending, self.begin_anew = {}, True
 
@@ -160,7 +162,7 @@ class Boards:
             if rows:
                 frame = Frame(0, True, batch(rows, position), "jobs")
                 for reader in group.readers:
-                    reader.tell(frame, rows)
+                    reader.tell(frame, rows, position)
         for job_id, job in now.items():
             self._remember(job_id, job)
         await self._tell_counts(store)

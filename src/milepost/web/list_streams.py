@@ -65,7 +65,8 @@ class ListStream(Response):
         reader, position = self._reader, self._hub.boards.position
         pending, reader.pending = reader.pending, {}
         if not reader.begin_anew:
-            return batch(pending, position)
+            # The hub may have heard of more that no batch has told yet.
+            return batch(pending, reader.position)
         reader.begin_anew = False
         return sse.frame("reset", b"{}") + await _snapshot(self._store, self._text, self._principal, position)
 
