@@ -182,6 +182,23 @@ def test_the_ended_go_in_the_order_of_their_end_however_often_they_were_retried(
         assert client.hlen(f"{{{store.namespace}}}:zs") == 0
 
 
+def test_a_record_of_very_many_lifecycle_events_leaves_its_rest_whole(
+    redis_server: RedisServer, store: RedisStore
+) -> None:
+    """Lua hands at most some thousands of words at once to a command; a job that was retried often has more."""
+    do(store, "old", plans.plan_create(worker_job(), new_op()))
+    do(store, "old", plans.plan_cancel(new_op()))
+    key, newest = f"{{{store.namespace}}}:j:old", 4_002
+    with redis_server.client() as client:
+        more = (f"\n!{version}=retrying\0{version}\0s=pending" for version in range(3, newest + 1))
+        client.set(key, client.get(key).replace("\nv=2\n", f"\nv={newest}\n") + "".join(more))
+    retried = do(store, "old", plans.plan_retry(new_op()))
+    assert retried is not None
+    assert (retried.status, retried.version) == ("pending", newest + 1)
+    assert drive(store.get("old")) == retried
+    assert [event.version for event in drive(store.events("old", limit=10_000))] == list(range(1, newest + 2))
+
+
 def test_a_layout_of_another_time_is_refused(redis_server: RedisServer, store: RedisStore) -> None:
     drive(store.now())
     key = f"{{{store.namespace}}}:layout"

@@ -289,7 +289,7 @@ while true do
     elseif fields.z and fields.z ~= '' and not fields.T then
       redis.call('SET', name, pack_whole(fields))
     else
-      local put, gone, n, m = {name}, {name}, 1, 1
+      local put, gone, n, m = {}, {name}, 0, 1
       if form == 'text' or form == 'damaged' then
         redis.call('DEL', name)
         for field, value in pairs(fields) do
@@ -310,7 +310,8 @@ while true do
           end
         end
       end
-      if n > 1 then redis.call('HSET', unpack(put)) end
+      -- Lua hands over only some thousands of words at once, and the lifecycle events of a record have no bound.
+      for from = 1, n, 4000 do redis.call('HSET', name, unpack(put, from, math.min(from + 3999, n))) end
       if m > 1 then redis.call('HDEL', unpack(gone)) end
     end
     if not remove then
