@@ -181,7 +181,10 @@ def test_an_endpoint_that_is_busy_is_asked_again(server: Server) -> None:
         ((200, {}, b"[]"), "no JSON object"),
         ((200, {}, b'{"data": []}'), "for 1 texts"),
         ((200, {}, b'{"data": [{"index": 0}]}'), "no embeddings"),
-        ((200, {}, b'{"data": [{"index": 0, "embedding": [NaN]}]}'), "for 1 texts"),
+        ((200, {}, b'{"data": [{"index": 0, "embedding": [NaN]}]}'), "not finite"),
+        ((200, {}, b'{"data": [{"index": 0, "embedding": []}]}'), "for 1 texts"),
+        ((200, {}, b'{"data": ' + b"[" * 100_000), "no JSON"),
+        ((200, {"Content-Encoding": "gzip"}, b"not packed"), "cannot be unpacked"),
     ],
 )
 def test_an_endpoint_that_answers_nonsense_is_no_use(server: Server, failure: tuple, text: str) -> None:
@@ -219,3 +222,14 @@ def test_waiting_for_an_endpoint_can_be_stopped(server: Server) -> None:
         embedder.embed(["x"], tick=tick)
     assert time.monotonic() - before < 20
     embedder.close()
+
+
+def test_a_key_is_sent_without_the_line_end_that_it_was_read_with(server: Server) -> None:
+    embedder = HttpEmbedder(server.url, model="m", key="secret\r\n", patience=1)
+    assert embedder.embed(["x"]).shape == (1, 64)
+    assert server.requests[0][2]["Authorization"] == "Bearer secret"
+    embedder.close()
+    for key in ("sec\nret", "schl\u00fcssel"):
+        with pytest.raises(ValueError, match="key") as refused:
+            HttpEmbedder(server.url, model="m", key=key)
+        assert key not in str(refused.value)

@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from milepost.core.errors import JobCancelled
+from milepost.documents.endpoint import EndpointError
 from milepost.documents.pipeline import settings_for
+from milepost.documents.reindex import reindex
 from milepost.documents.searching import Searcher, search
 from milepost.documents.store import open_store
 from tests.documents.embedding_server import serving
@@ -182,3 +184,25 @@ def test_a_cancel_is_heard_while_a_page_hangs(folder: Path, database: str) -> No
     with pytest.raises(JobCancelled):
         run_job(database, folder, watch=watch)
     assert time.monotonic() - started < 20
+
+
+def test_an_endpoint_that_has_another_model_now_does_not_spoil_the_index(
+    folder: Path, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "a.txt").write_text(PARAGRAPHS[0])
+    with serving() as server:
+        monkeypatch.setenv("MILEPOST_EMBEDDING_URL", server.url)
+        run_job(database, folder, model="http:m")
+        (folder / "b.txt").write_text(PARAGRAPHS[1])
+        other = (200, {}, b'{"data": [{"index": 0, "embedding": [3, 4]}]}')
+        server.failures = [other]
+        with pytest.raises(EndpointError, match="changed its dimension from 64 to 2"):
+            run_job(database, folder, model=None)
+        server.failures = [other]
+        with pytest.raises(EndpointError, match="changed its dimension from 64 to 2"):
+            search("towers", database=database)
+        server.failures = [other]
+        with pytest.raises(ValueError, match="http:m has 2 dimensions and had 64"):
+            reindex(WatchedRun(), database=database, chunk_tokens=32)
+        assert run_job(database, folder, model=None)[0]["ingested"] == 1
+        assert len(search("towers", database=database)) == 2

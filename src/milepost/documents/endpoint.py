@@ -54,6 +54,9 @@ class Endpoint:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"an endpoint is an http or https URL, not {url!r}")
+        key = (key or "").strip()  # a file's last line end is no part of a key
+        if not (key.isascii() and key.isprintable()):
+            raise ValueError("the key of an endpoint has characters that cannot be sent, such as a line end")
         self._url = url.rstrip("/")
         self._key = key
         self._timeout = timeout
@@ -83,6 +86,8 @@ class Endpoint:
             asked = None
             try:
                 response = self._connected().post(f"{self._url}{path}", json=body)
+            except httpx.DecodingError as error:
+                raise EndpointError(f"{self.host} answered with what cannot be unpacked: {error}") from error
             except httpx.TransportError as error:
                 failure = EndpointError(f"{self.host} cannot be reached: {type(error).__name__} {error}")
             else:
@@ -156,7 +161,7 @@ def in_parallel(
 def _object(response: httpx.Response, host: str) -> dict[str, Any]:
     try:
         answer = response.json()
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise EndpointError(f"{host} answered with no JSON: {response.text[:100]!r}", response.status_code) from error
     if not isinstance(answer, dict):
         raise EndpointError(f"{host} answered with no JSON object", response.status_code)

@@ -102,12 +102,19 @@ def embedder_of(
     *,
     model_path: str | None = None,
     endpoint: str | None = None,
+    patience: float = 600.0,
     waiting: Callable[[str], object] | None = None,
 ) -> Embedder:
     """The embedder that a generation was made with. Raises `ValueError` when only another model is there."""
     settings = generation.settings
-    endpoint = endpoint or settings.get("endpoint")
-    embedder = get_embedder(settings["embedder"], model_path=model_path, endpoint=endpoint, waiting=waiting)
+    embedder = get_embedder(
+        settings["embedder"],
+        model_path=model_path,
+        endpoint=endpoint or settings.get("endpoint"),
+        dimension=generation.dimension,
+        patience=patience,
+        waiting=waiting,
+    )
     if embedder.model != generation.model:
         raise ValueError(f"the index was made with the model {generation.model}, not {embedder.model}: reindex")
     return embedder

@@ -53,6 +53,10 @@ def reindex(
         )
         if settings == active.settings and embedder.model == active.model:
             return _result(run, store, active, changed=False)
+        if embedder.model == active.model and embedder.dimension != active.dimension:
+            # Vectors are kept by the name of their model: those of before would be taken for its.
+            had = f"{embedder.dimension} dimensions and had {active.dimension} when the index was made"
+            raise ValueError(f"the model {active.model} has {had}: give the other model another name")
         generation = store.begin_generation(embedder.model, embedder.dimension, settings)
         return _Reindex(run, Index(store, generation, embedder)).make()
     finally:

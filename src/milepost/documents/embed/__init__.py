@@ -77,13 +77,16 @@ def get_embedder(
     *,
     model_path: str | None = None,
     endpoint: str | None = None,
+    dimension: int = 0,
+    patience: float = 600.0,
     waiting: Callable[[str], object] | None = None,
 ) -> Embedder:
     """Make an embedder by name.
 
     `minilm` (384 dimensions, the default), `wordllama` (256, much faster, weaker), `hashing` (no model at all:
     words that match, nothing else), or `http` and `http:MODEL` for an OpenAI-compatible `endpoint`
-    (or `MILEPOST_EMBEDDING_URL`; its key in `MILEPOST_EMBEDDING_KEY`). `waiting` hears why an endpoint is waited for.
+    (or `MILEPOST_EMBEDDING_URL`; its key in `MILEPOST_EMBEDDING_KEY`). `waiting` hears why an endpoint is waited for,
+    up to `patience` seconds; with `dimension` its vectors must have that.
 
     Raises `ValueError` for an unknown name or a model file that is not the expected one, `ImportError` when its
     package is missing.
@@ -108,4 +111,5 @@ def get_embedder(
     if not url:
         raise ValueError(f"model={name} needs endpoint=URL or MILEPOST_EMBEDDING_URL, such as http://localhost:8080/v1")
     key = os.environ.get("MILEPOST_EMBEDDING_KEY")
-    return HttpEmbedder(url, model=rest or "default", key=key, waiting=waiting)
+    name = rest or "default"
+    return HttpEmbedder(url, model=name, key=key, patience=patience, dimension=dimension, waiting=waiting)

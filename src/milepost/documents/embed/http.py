@@ -20,7 +20,7 @@ _CONCURRENCY: Final = 4
 class HttpEmbedder:
     """Vectors from a server. `url` is its base, such as ``https://api.example.com/v1``.
 
-    The dimension is asked from the server at the first use. 429 and 5xx answers are
+    The dimension is asked from the server at the first use, unless it is known. 429 and 5xx answers are
     tried again for `patience` seconds; what a server refuses raises `EndpointError`.
     """
 
@@ -36,6 +36,7 @@ class HttpEmbedder:
         concurrency: int = _CONCURRENCY,
         timeout: float = 60.0,
         patience: float = 600.0,
+        dimension: int = 0,
         waiting: Callable[[str], object] | None = None,
     ) -> None:
         if batch < 1 or concurrency < 1:
@@ -45,7 +46,7 @@ class HttpEmbedder:
         self._batch = batch
         self.batch = batch * concurrency
         self._concurrency = concurrency
-        self._dimension = 0
+        self._dimension = dimension
         self.model = f"http:{model}" if model != "default" else f"http:default@{self._endpoint.host}"
 
     @property
@@ -80,9 +81,12 @@ class HttpEmbedder:
             vectors = np.asarray([row["embedding"] for row in rows], dtype=np.float32)
         except (KeyError, TypeError, ValueError) as error:
             raise EndpointError(f"{self._endpoint.host} answered with no embeddings: {error}") from error
-        if vectors.ndim != 2 or len(vectors) != len(texts) or not np.isfinite(vectors).all():
+        if vectors.ndim != 2 or len(vectors) != len(texts) or not vectors.size:
             raise EndpointError(f"{self._endpoint.host} answered {vectors.shape} for {len(texts)} texts")
+        if not np.isfinite(vectors).all():
+            raise EndpointError(f"{self._endpoint.host} answered numbers that are not finite for {len(texts)} texts")
         if self._dimension and vectors.shape[1] != self._dimension:
-            raise EndpointError(f"{self._endpoint.host} changed its dimension to {vectors.shape[1]}")
+            changed = f"its dimension from {self._dimension} to {vectors.shape[1]}"
+            raise EndpointError(f"{self._endpoint.host} changed {changed}: it has another model than before")
         self._dimension = int(vectors.shape[1])
         return unit_rows(vectors)
