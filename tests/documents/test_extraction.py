@@ -215,3 +215,27 @@ def test_a_language_model_that_is_away_is_waited_for_and_said(database: str) -> 
 def test_options_of_another_extractor_are_refused(database: str) -> None:
     with pytest.raises(ValueError, match="extractor=llm"):
         extract(database, extractor="rules", llm_model="m")
+
+
+@pytest.mark.parametrize(
+    "content", [None, '{"entities": ' + "[" * 100_000, '{"entities": [{"name": null}], "relations": 3}']
+)
+def test_an_answer_without_use_fails_its_chunk_and_not_the_job(database: str, content: str | None) -> None:
+    with serving() as server:
+        server.chat = lambda body: (  # type: ignore[return-value]
+            content if "Debian" in body["messages"][1]["content"] else answer(body)
+        )
+        result, _ = extract(database, extractor="llm", endpoint=server.url, embed=False)
+    assert (result["extracted"], len(result["failed_chunks"])) == (150, 1)
+
+
+def test_a_name_with_half_a_character_in_it_can_be_kept(database: str) -> None:
+    with serving() as server:
+        server.chat = lambda body: (
+            '{"entities": [{"name": "Grace\\ud83d Hopper\\u0000", "type": "A\\udc00"}, {"name": "Navy"}],'
+            ' "relations": [{"source": "Navy\\ud83d", "type": "employ\\ud83d", "target": "Grace Hopper"}]}'
+        )
+        extract(database, extractor="llm", endpoint=server.url, embed=False)
+    [hopper] = entities("hopper", database=database)
+    assert (hopper.name, hopper.label) == ("Grace Hopper", "A")
+    assert neighbours("navy", database=database)[0].types == ("co_occurs", "employ")

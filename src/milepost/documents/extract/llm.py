@@ -14,6 +14,7 @@ from typing import Any, Final
 from milepost.documents.endpoint import Endpoint, EndpointError, in_parallel
 from milepost.documents.extract import FailedChunk, Tick
 from milepost.documents.extract.names import clean, gather
+from milepost.documents.loaders.piece import printable
 from milepost.documents.store.records import ChunkText, Extraction
 
 TRIES: Final = 5
@@ -83,30 +84,32 @@ class LlmExtractor:
                 if error.status in _REFUSALS:
                     raise
                 message = str(error)
-            except (KeyError, IndexError, TypeError, ValueError) as error:
+            except (KeyError, IndexError, TypeError, ValueError, RecursionError) as error:
                 message = f"the answer is not the JSON that was asked for: {error}"
         return FailedChunk(chunk.chunk_id, message)
 
 
-def _extraction(chunk_id: str, content: str) -> Extraction:
+def _extraction(chunk_id: str, content: Any) -> Extraction:
     """Read an answer. Raises `ValueError`, `KeyError` or `TypeError` for one that is of no use."""
     answer = _json_object(content)
     names: list[tuple[str, str]] = []
     for entity in answer["entities"]:
-        name = clean(str(entity["name"]))
+        name = clean(printable(str(entity["name"])))
         if name is not None:
-            names.append((name, str(entity.get("type") or "NAME").upper()[:_LONGEST_TYPE]))
+            names.append((name, printable(str(entity.get("type") or "NAME")).upper()[:_LONGEST_TYPE]))
     triples = []
     for relation in answer.get("relations") or ():
-        source, target = clean(str(relation["source"])), clean(str(relation["target"]))
-        type_ = " ".join(str(relation.get("type") or "relate").casefold().split())[:_LONGEST_TYPE]
+        source, target = (clean(printable(str(relation[end]))) for end in ("source", "target"))
+        type_ = " ".join(printable(str(relation.get("type") or "relate")).casefold().split())[:_LONGEST_TYPE]
         if source is not None and target is not None:
             triples.append((source, type_, target))
     return gather(chunk_id, [names], triples)
 
 
-def _json_object(content: str) -> dict[str, Any]:
+def _json_object(content: Any) -> dict[str, Any]:
     """The first JSON object in an answer, whatever stands around it."""
+    if not isinstance(content, str):  # null where a model refuses, or has only thought
+        raise ValueError("there is no text in it")
     start = content.find("{")
     if start < 0:
         raise ValueError("there is no { in it")
