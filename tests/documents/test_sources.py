@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -94,3 +95,14 @@ def test_a_folder_without_permission_is_reported(folder: Path, tmp_path: Path) -
     finally:
         os.seteuid(0)
     assert [bad.code for _, bad in found.missing] == ["unreadable"]
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="its file system takes names in UTF-8 only")
+def test_names_that_are_no_utf_8_can_be_kept(folder: Path) -> None:
+    path = os.fsencode(folder)
+    for name in (b"\xfc.txt", b"\xfd.txt"):
+        Path(os.fsdecode(path + b"/" + name)).write_text("text")
+    assert [source.uri for source in plan([folder], key="k").sources] == ["k/%FC.txt", "k/%FD.txt"]
+    [(name, bad)] = plan([os.fsdecode(path + b"/\xfe")]).missing
+    assert name.encode().endswith(b"/%FE")
+    assert bad.message.encode().endswith(b"/%FE does not exist")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 import threading
 import time
 from pathlib import Path
@@ -144,3 +146,20 @@ def test_running_a_job_twice_says_that_there_was_nothing_to_do(library: Path, tm
     run = WatchedRun()
     assert reindex(run, database=database, discard=True)["dropped"] == []
     assert run.message == "Dropped 0 half-made indexes"
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="its file system takes names in UTF-8 only")
+@pytest.mark.parametrize("key", [None, "k"])
+def test_a_bad_file_whose_name_is_no_utf_8_is_listed(
+    manager: JobManager, folder: Path, tmp_path: Path, key: str | None
+) -> None:
+    Path(os.fsdecode(os.fsencode(folder) + b"/\xfe.txt")).write_text(PARAGRAPHS[0])
+    Path(os.fsdecode(os.fsencode(folder) + b"/\xff.txt")).touch()
+    with manager.track("ingestion") as run:
+        run.result = ingestion(run, [str(folder)], database=str(tmp_path / "a.db"), model="hashing:64", key=key)
+    job = manager.get_job(run.job_id)
+    assert job is not None
+    assert job.result["ingested"] == 1
+    [failed] = job.result["failed"]
+    assert failed["file"].endswith("/%FF.txt")
+    assert (failed["code"], failed["message"]) == ("empty_file", "%FF.txt has no content")

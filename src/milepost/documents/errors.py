@@ -11,6 +11,7 @@ Owns the codes and the exception. Knows no format, no store and no job.
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 CODES: Final[dict[str, str]] = {
@@ -32,6 +33,12 @@ CODES: Final[dict[str, str]] = {
     "unsupported_archive": "a zip file that is no document",
 }
 """Every code that `BadDocument.code` can have, with its meaning."""
+_UNDECODED: Final = re.compile("[\udc80-\udcff]")
+
+
+def readable(name: str) -> str:
+    """A file's name as text that can be kept: a byte of it that is no UTF-8 as in a URI, ``%FF``."""
+    return _UNDECODED.sub(lambda byte: f"%{ord(byte[0]) - 0xDC00:02X}", name)
 
 
 class BadDocument(ValueError):
@@ -44,6 +51,7 @@ class BadDocument(ValueError):
     def __init__(self, code: str, message: str) -> None:
         if code not in CODES:
             raise KeyError(f"{code!r} is no code of a bad document")
+        message = readable(message)
         super().__init__(f"{code}: {message}")
         self.code = code
         self.message = message

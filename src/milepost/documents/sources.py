@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from milepost.documents.errors import BadDocument
+from milepost.documents.errors import BadDocument, readable
 from milepost.documents.identity import document_id
 
 
@@ -50,7 +50,7 @@ def plan(paths: Iterable[str | Path], *, key: str | None = None) -> Plan:
     found: dict[str, Source] = {}
     skipped = 0
     for root in roots:
-        prefix = key if key is None or len(roots) == 1 else f"{key.rstrip('/')}/{root.name}"
+        prefix = key if key is None or len(roots) == 1 else f"{key.rstrip('/')}/{readable(root.name)}"
         for path in _files(root, missing):
             if path is None:
                 skipped += 1
@@ -72,7 +72,7 @@ def _roots(given: str, missing: list[tuple[str, BadDocument]]) -> Iterator[Path]
     elif glob.has_magic(given):
         matches = sorted(glob.glob(given, recursive=True))
         if not matches:
-            missing.append((given, BadDocument("not_found", f"nothing matches {given}")))
+            missing.append((readable(given), BadDocument("not_found", f"nothing matches {given}")))
         seen: list[str] = []
         for match in matches:
             if not any(match.startswith(folder) for folder in seen):  # `**` gives a folder and what is in it
@@ -80,7 +80,7 @@ def _roots(given: str, missing: list[tuple[str, BadDocument]]) -> Iterator[Path]
                     seen.append(os.path.join(match, ""))
                 yield Path(match)
     else:
-        missing.append((given, BadDocument("not_found", f"{given} does not exist")))
+        missing.append((readable(given), BadDocument("not_found", f"{given} does not exist")))
 
 
 def _files(root: Path, missing: list[tuple[str, BadDocument]]) -> Iterator[Path | None]:
@@ -91,7 +91,7 @@ def _files(root: Path, missing: list[tuple[str, BadDocument]]) -> Iterator[Path 
 
     def unreadable(error: OSError) -> None:
         name = str(error.filename or root)
-        missing.append((name, BadDocument("unreadable", f"{name}: {error.strerror or error}")))
+        missing.append((readable(name), BadDocument("unreadable", f"{name}: {error.strerror or error}")))
 
     for folder, folders, files in os.walk(root, onerror=unreadable):
         hidden = [name for name in folders + files if name.startswith(".")]
@@ -108,7 +108,7 @@ def _uri(path: Path, root: Path, key: str | None) -> str:
         return Path(real if os.path.exists(real) else os.path.abspath(path)).as_uri()  # a dangling link is itself
     if path == root:
         return key
-    return f"{key.rstrip('/')}/{path.relative_to(root).as_posix()}"
+    return f"{key.rstrip('/')}/{readable(path.relative_to(root).as_posix())}"
 
 
 def _size(path: Path) -> int:
