@@ -102,7 +102,15 @@ def test_without_documents_or_relations_it_says_which_job_comes_first(tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("resolution", 0), ("resolution", float("nan")), ("neighbours", 0), ("of", "words")]
+    ("option", "value"),
+    [
+        ("resolution", 0),
+        ("resolution", float("nan")),
+        ("neighbours", 0),
+        ("of", "words"),
+        ("seed", -1),
+        ("seed", 2**64),
+    ],
 )
 def test_bounds(database: str, option: str, value: Any) -> None:
     with pytest.raises(ValueError, match=option):

@@ -136,3 +136,12 @@ def test_the_nearest_of_thousands_of_chunks_come_best_first(tmp_path: Path) -> N
     hits = store.nearest(query, 10)
     assert np.all(np.diff([hit.score for hit in hits]) <= 0)
     store.close()
+
+
+def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no database, but a text of some length")
+    for path in (tmp_path / "notes.txt", tmp_path):
+        store = open_store(path)
+        with pytest.raises(ValueError, match=f"{path} cannot be used as a document store"):
+            store.active_generation()
+        store.close()

@@ -34,6 +34,7 @@ from milepost.tracking.stages import LiveStage
 
 _ROUNDS: Final = 10
 _MAX_LEVELS: Final = 5
+_MAX_SEED: Final = 2**63 - 1
 _STAGES: Final = ("Loading", "Finding neighbours", "Leiden", "Labelling", "Persisting")
 
 
@@ -58,6 +59,8 @@ def clustering(
         raise ValueError(f"resolution must be above 0 and at most 1000, not {resolution}")
     if not 1 <= neighbours <= 1000:
         raise ValueError(f"neighbours must be from 1 to 1000, not {neighbours}")
+    if not 0 <= seed <= _MAX_SEED:
+        raise ValueError(f"seed must be from 0 to {_MAX_SEED}, not {seed}")
     if of not in ("entities", "chunks"):
         raise ValueError(f"of must be entities or chunks, not {of!r}")
     store = open_store(database)

@@ -26,7 +26,8 @@ def default_database() -> str:
 def open_store(database: str | Path | None = None) -> DocumentStore:
     """Open a document store: a path, ``sqlite:///path`` or ``postgresql://...``; made when it is not there.
 
-    Raises `ValueError` for another kind of URL, `StoreBusy` when it stays locked, `ImportError` when the
+    Raises `ValueError` for another kind of URL; the first use of what it returns does for a file that is no
+    document store, and `StoreBusy` when it stays locked, `ImportError` when the
     package for it is missing.
     """
     from milepost.documents.store.sql import SqlDocumentStore

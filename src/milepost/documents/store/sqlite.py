@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _BUSY: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL})
+_USELESS: Final = frozenset({sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_READONLY})
 _BLOCK: Final = 4096
 _KEPT_ROWS: Final = 200_000
 _LOCK_SECONDS: Final = 0.25
@@ -70,9 +71,12 @@ class SqliteDatabase:
                 finally:
                     if connection.in_transaction:
                         connection.execute("ROLLBACK")
-            except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF in _BUSY:
+            except sqlite3.DatabaseError as error:
+                code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+                if code in _BUSY:
                     raise StoreBusy(f"the document store {self._path.name} is busy: {error}") from error
+                if code in _USELESS:
+                    raise ValueError(f"{self._path} cannot be used as a document store: {error}") from error
                 raise
             return result
 
