@@ -54,6 +54,17 @@ class DocumentConformance(StoreTests):
 
     # Documents
 
+    def test_a_text_that_was_removed_while_it_was_read_does_not_lose_its_beginning(self, store: DocumentStore) -> None:
+        text = Text("t", format="text")
+        store.add_segments(text, 0, [Segment(0, "the beginning "), Segment(14, "the middle ")])
+        store.prune(older_than=-1)
+        with pytest.raises(VersionVanished):
+            store.add_segments(text, 2, [Segment(25, "the end")])
+        assert store.get_text("t") is None
+        store.add_segments(text, 0, [Segment(0, "the beginning ")])
+        store.add_segments(text, 1, [Segment(14, "the middle ")])
+        assert len(list(store.segments("t"))) == 2
+
     def test_a_document_is_invisible_until_it_is_published(self, store: DocumentStore) -> None:
         version = begin(store, "a.txt", "The lighthouse of Bengtskar.", first(store))
         assert list(store.documents()) == []

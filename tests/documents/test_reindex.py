@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -12,8 +12,9 @@ from milepost.core.errors import JobCancelled
 from milepost.documents.errors import EmptyStore
 from milepost.documents.ingestion import ingestion
 from milepost.documents.reindex import reindex
-from milepost.documents.searching import search
-from milepost.documents.store import open_store
+from milepost.documents.searching import Searcher, search
+from milepost.documents.store import DocumentStore, open_store
+from milepost.documents.store.records import Generation
 from tests.documents.watched_run import WatchedRun
 from tests.documents.writing import PARAGRAPHS
 
@@ -165,3 +166,27 @@ def test_ingestion_meanwhile_follows_the_switch(database: str, library: Path) ->
 def test_without_an_index_there_is_nothing_to_reindex(tmp_path: Path) -> None:
     with pytest.raises(EmptyStore, match="run ingestion first"):
         run_job(str(tmp_path / "empty.db"))
+
+
+def test_a_search_that_a_reindex_overtakes_asks_the_new_index(database: str) -> None:
+    store = open_store(database)
+
+    class Overtaken:
+        """The store, whose index is switched right after it was asked which one that is."""
+
+        overtaken = False
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(store, name)
+
+        def active_generation(self) -> Generation | None:
+            found = store.active_generation()
+            if not self.overtaken:
+                self.overtaken = True
+                run_job(database, model="hashing:32")
+            return found
+
+    overtaken = Searcher(cast("DocumentStore", Overtaken())).search("towers", 2)
+    assert len(overtaken) == 2
+    assert overtaken == Searcher(store).search("towers", 2)
+    store.close()

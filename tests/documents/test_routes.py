@@ -15,6 +15,7 @@ from milepost.documents.jobs import HANDLERS
 from milepost.documents.routes import attach_documents, create_documents_router
 from milepost.web import Principal, attach, auth, create_app
 from milepost.web.serving import bring_documents
+from tests.documents.embedding_server import serving
 from tests.documents.watched_run import WatchedRun
 from tests.documents.writing import PARAGRAPHS
 
@@ -92,3 +93,16 @@ def test_the_server_of_the_command_line_brings_them(database: str, monkeypatch: 
     bring_documents(app)
     with TestClient(app) as client:
         assert ask(client, "entities", limit=1)["entities"]
+
+
+def test_an_endpoint_that_refuses_is_said(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "a.txt").write_text(PARAGRAPHS[0])
+    app = create_app(InMemoryJobManager(), auth=auth.none())
+    attach_documents(app, database=tmp_path / "a.db")
+    with serving() as server, TestClient(app) as client:
+        monkeypatch.setenv("MILEPOST_EMBEDDING_URL", server.url)
+        HANDLERS["ingestion"](WatchedRun(), [str(folder)], database=str(tmp_path / "a.db"), model="http:m")
+        server.failures = [(401, {}, b"bad key")]
+        answer = client.get("/api/documents/search", params={"q": "towers"})
+        assert (answer.status_code, answer.json()["detail"].partition(" ")[2]) == (503, "answered 401: bad key")
+        assert ask(client, "search", q="towers")["hits"]

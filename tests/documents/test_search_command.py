@@ -8,7 +8,9 @@ import pytest
 
 from milepost.cli.commands.search import telling_part
 from milepost.cli.program import run_program
+from milepost.documents import searching
 from milepost.documents.jobs import HANDLERS
+from tests.documents.embedding_server import serving
 from tests.documents.watched_run import WatchedRun
 from tests.documents.writing import PARAGRAPHS
 from tests.web.server import Server
@@ -77,6 +79,21 @@ def test_beside_a_server_it_is_the_servers_documents_that_are_asked(
         assert answers("--url", server.url) == here
         assert run_program(["draw", str(tmp_path / "graph.svg"), "--url", server.url]) == 2
         assert "--database" in capsys.readouterr().err
+
+
+def test_an_endpoint_that_refuses_or_is_away_is_said_in_one_line(
+    folder: Path, database: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serving() as server:
+        monkeypatch.setenv("MILEPOST_EMBEDDING_URL", server.url)
+        HANDLERS["ingestion"](WatchedRun(), [str(folder)], model="http:m")
+        server.failures = [(401, {}, b"bad key")]
+        assert run_program(["search", "towers"]) == 1
+        assert capsys.readouterr().err.endswith("answered 401: bad key\n")
+    monkeypatch.setattr(searching, "PATIENCE", 0.1)
+    assert run_program(["search", "towers"]) == 1
+    [said] = capsys.readouterr().err.splitlines()
+    assert "cannot be reached" in said
 
 
 def test_a_hit_is_shown_from_the_sentence_that_answers() -> None:

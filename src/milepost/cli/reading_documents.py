@@ -55,5 +55,9 @@ def documents_answer() -> Iterator[None]:
         if missing.name is not None and missing.name.partition(".")[0] == "milepost":
             raise
         raise MissingExtra("documents", "asking the documents") from missing
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RuntimeError) as error:
+        from milepost.documents.endpoint import EndpointError
+
+        if isinstance(error, RuntimeError) and not isinstance(error, EndpointError):
+            raise
         raise click.ClickException(" ".join(str(error).split())) from None

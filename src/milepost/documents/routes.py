@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import APIRouter, Depends, FastAPI, Query, Request
 
+from milepost.documents.endpoint import EndpointError
 from milepost.documents.errors import StoreBusy
 from milepost.documents.searching import Searcher
 from milepost.documents.store import DocumentStore, open_store
@@ -121,8 +122,8 @@ class _Library:
             return question()
         except ValueError as error:
             raise Problem(422, " ".join(str(error).split())) from None
-        except StoreBusy as busy:
-            raise Problem(503, str(busy), headers={"Retry-After": "5"}) from None
+        except (StoreBusy, EndpointError) as away:
+            raise Problem(503, str(away), headers={"Retry-After": "5"}) from None
         except ImportError as missing:
             raise Problem(501, _MISSING) from missing
 

@@ -12,13 +12,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from milepost.documents.errors import StoreBusy
+from milepost.documents.embed import Embedder
+from milepost.documents.errors import GenerationChanged, StoreBusy
 from milepost.documents.pipeline import embedder_of
 from milepost.documents.store import DocumentStore, open_store
-from milepost.documents.store.records import Community, Entity, Hit, Neighbour
+from milepost.documents.store.records import Community, Entity, Generation, Hit, Neighbour
 
 PATIENCE: Final = 5.0
-"""Seconds that a question waits for a store that is locked or away. A job waits longer: nobody sits before it."""
+"""Seconds that a question waits for a store or an endpoint that is busy or away. A job waits longer: nobody sits before it."""
 
 _MAX_HITS = 1000
 
@@ -30,24 +31,32 @@ class Searcher:
         self._store = store
         self._model_path = model_path
         self._endpoint = endpoint
-        self._generation: int | None = None
+        self._made: tuple[int, Embedder] | None = None
 
     def search(self, query: str, k: int = 10) -> list[Hit]:
         """The `k` (1 to 1000) chunks nearest to the query, best first; none while nothing is indexed.
 
-        Raises `ValueError` for an empty query or a `k` out of bounds.
+        Raises `ValueError` for an empty query or a `k` out of bounds, `EndpointError` when the index's model is
+        behind an endpoint that refuses or stays away.
         """
         if not query.strip():
             raise ValueError("the query is empty")
         if not 1 <= k <= _MAX_HITS:
             raise ValueError(f"k must be from 1 to {_MAX_HITS}, not {k}")
-        active = self._store.active_generation()
-        if active is None:
-            return []
-        if active.number != self._generation:
-            self._embedder = embedder_of(active, model_path=self._model_path, endpoint=self._endpoint)
-            self._generation = active.number
-        return self._store.nearest(self._embedder.embed([query])[0], k)
+        while (active := self._store.active_generation()) is not None:
+            vector = self._embedder(active).embed([query])[0]
+            try:
+                return self._store.nearest(vector, k, generation=active.number)
+            except GenerationChanged:
+                continue  # a reindex was faster: the vector is of the model before
+        return []
+
+    def _embedder(self, generation: Generation) -> Embedder:
+        if self._made is None or self._made[0] != generation.number:
+            embedder = embedder_of(generation, model_path=self._model_path, endpoint=self._endpoint, patience=PATIENCE)
+            self._made = (generation.number, embedder)
+            return embedder
+        return self._made[1]
 
 
 @contextmanager

@@ -53,6 +53,9 @@ class DocumentVerbs(Verbs):
         """Add segments of a text, the first at `position`."""
 
         def work(tx: Transaction) -> None:
+            before = "SELECT 1 FROM segments WHERE text_id = ? AND position = ?"
+            if position and tx.one(before, (text.text_id, position - 1)) is None:
+                raise VersionVanished(text.text_id)
             tx.run(
                 """INSERT INTO texts (text_id, format, title, characters, failed_pages, warnings, complete, begun_at)
                 VALUES (?, ?, '', 0, 0, '[]', 0, ?) ON CONFLICT DO NOTHING""",
@@ -254,7 +257,7 @@ class DocumentVerbs(Verbs):
 
         return self._write(work)
 
-    def nearest(self, vector: NDArray[np.float32], k: int) -> list[Hit]:
+    def nearest(self, vector: NDArray[np.float32], k: int, *, generation: int | None = None) -> list[Hit]:
         """The `k` chunks of the active generation nearest to a unit vector, best first."""
 
         def work(tx: Transaction) -> list[Hit]:
@@ -263,6 +266,8 @@ class DocumentVerbs(Verbs):
             )
             if active is None:
                 return []
+            if generation not in (None, active[0]):
+                raise GenerationChanged(f"generation {generation} is not active any more")
             hits = []
             for score, version_id, ordinal in self._db.nearest(tx, active[0], active[1], vector, k):
                 row = tx.one(

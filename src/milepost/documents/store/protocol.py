@@ -69,7 +69,10 @@ class DocumentStore(Protocol):
         """A text, complete or not."""
 
     def add_segments(self, text: Text, position: int, segments: Sequence[Segment]) -> None:
-        """Add segments of a text, the first at `position` (0, 1, ...)."""
+        """Add segments of a text, the first at `position` (0, 1, ...).
+
+        Raises `VersionVanished` when another job has removed those before it.
+        """
 
     def complete_text(self, text: Text) -> None:
         """Say that all segments are there, with what the loader reported."""
@@ -121,8 +124,11 @@ class DocumentStore(Protocol):
 
     # Reading
 
-    def nearest(self, vector: NDArray[np.float32], k: int) -> list[Hit]:
-        """The `k` chunks of the active generation nearest to a unit vector, best first."""
+    def nearest(self, vector: NDArray[np.float32], k: int, *, generation: int | None = None) -> list[Hit]:
+        """The `k` chunks of the active generation nearest to a unit vector, best first.
+
+        Raises `GenerationChanged` when a generation is named that is not the active one.
+        """
 
     def chunk_texts(self, chunk_ids: Sequence[str]) -> list[ChunkText]:
         """The texts of chunks of the active generation, in the order of their ids."""
