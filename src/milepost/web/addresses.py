@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 
 from milepost.core.errors import InvalidInput
 
+NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+
 
 async def public_address(url: str) -> str:
     """The address behind a URL's host. Raises InvalidInput when it has none, or one that is not public."""
@@ -28,8 +30,14 @@ async def public_address(url: str) -> str:
 
 
 def is_public(text: str) -> bool:
-    """Whether an address is one of the open internet."""
+    """Whether an address is one of the open internet. One that carries an IPv4 address leads where that does."""
     address = ipaddress.ip_address(text)
-    mapped = getattr(address, "ipv4_mapped", None)
-    address = mapped if mapped is not None else address
-    return address.is_global and not address.is_multicast
+    if isinstance(address, ipaddress.IPv6Address):
+        carried = address.ipv4_mapped or address.sixtofour
+        if address in NAT64:
+            carried = ipaddress.IPv4Address(address.packed[-4:])
+        if carried is not None:
+            address = carried
+        elif address.is_site_local:
+            return False
+    return address.is_global and not address.is_multicast and not address.is_reserved

@@ -13,7 +13,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 from milepost.core.encoding import micros
@@ -36,6 +36,8 @@ STEP = 2.0
 AFTER = (5.0, 60.0, 300.0, 1800.0, 7200.0, 18_000.0, 36_000.0)
 """Seconds before each further attempt; after the last one the delivery is given up."""
 ANSWER_WITHIN = 10.0
+ANSWER_BYTES = 65_536
+"""What is read of an answer, so that the connection can be used again; what it says is of no interest."""
 SENDS_FOR = 5.0
 """Seconds after which the feed is looked at again. With one answer more this is within half of the time that one leads."""
 
@@ -48,6 +50,12 @@ def message_of(job: Job) -> tuple[str, str]:
     data = {**row(job), "metadata": job.metadata, "retry_of": job.retry_of}
     body = {"type": f"job.{job.status.value}", "timestamp": datetime.now(UTC).isoformat(), "data": data}
     return f"msg_{job.job_id}_{ended}", encoded(body).decode()
+
+
+async def begin(store: Store) -> None:
+    """Follow the feed from now on, unless it is followed already."""
+    start = (await store.feed(None)).position
+    await store.shelf_put(CURSOR, json.dumps({"position": start, "at": await store.now()}), version=0)
 
 
 class Deliverer:
@@ -110,8 +118,7 @@ class Deliverer:
         item = await store.shelf_get(CURSOR)
         now = await store.now()
         if item is None:
-            start = (await store.feed(None)).position
-            await store.shelf_put(CURSOR, json.dumps({"position": start, "at": now}), version=0)
+            await begin(store)
             return
         cursor = json.loads(item.value)
         news = await store.feed(cursor["position"], timeout=wait)
@@ -141,7 +148,8 @@ class Deliverer:
         message_id, body = message_of(job)
         now = await self._store().now()
         for hook in known:
-            wanted = hook.disabled is None and job.status.value in hook.events
+            # The cursor may be older than the webhook: it stands still while there is none.
+            wanted = hook.disabled is None and job.status.value in hook.events and _ended_at(job) >= hook.created
             if wanted and parse_filter(hook.q, now=now).query.matches(job):
                 await hooks.keep(self._store(), Delivery(hook.id, message_id, body, now), anew=True)
 
@@ -195,32 +203,40 @@ class Deliverer:
 
         if self._client is None:
             self._client = httpx.AsyncClient(timeout=ANSWER_WITHIN, follow_redirects=False, trust_env=False)
-        parts = urlsplit(hook.url)
-        now = datetime.now(UTC)
+        now, status = datetime.now(UTC), 0
         headers = {
             "content-type": "application/json",
-            "host": parts.netloc,
             "user-agent": "milepost",
             "webhook-id": delivery.message_id,
             "webhook-timestamp": str(int(now.timestamp())),
             "webhook-signature": Webhook(hook.secret).sign(delivery.message_id, now, delivery.body),
         }
         try:
-            address = await self._resolve(hook.url)
-            shown = f"[{address}]" if ":" in address else address
-            url = parts._replace(netloc=f"{shown}:{parts.port or 443}").geturl()
-            answer = await self._client.post(
-                url,
-                content=delivery.body.encode(),
-                headers=headers,
+            async with asyncio.timeout(ANSWER_WITHIN):
+                parts = urlsplit(hook.url)
+                address = await self._resolve(hook.url)
+                shown = f"[{address}]" if ":" in address else address
+                url = parts._replace(netloc=f"{shown}:{parts.port or 443}").geturl()
+                headers["host"] = parts.netloc.encode("idna").decode()
                 # The certificate is checked against the name, though the connection goes to the address.
-                extensions={"sni_hostname": parts.hostname},
-            )
+                name = (parts.hostname or "").encode("idna").decode()
+                request = self._client.stream(
+                    "POST", url, content=delivery.body.encode(), headers=headers, extensions={"sni_hostname": name}
+                )
+                async with request as answer:
+                    status, size = answer.status_code, 0
+                    async for part in cast(httpx.AsyncByteStream, answer.stream):
+                        size += len(part)
+                        if size > ANSWER_BYTES:
+                            break
         except InvalidInput as refused:
             return 0, str(refused)
-        except httpx.HTTPError as error:
-            return 0, f"{type(error).__name__}: {error}"[:300]
-        return answer.status_code, f"answered {answer.status_code}"
+        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, ValueError) as error:
+            # After the status nothing that goes wrong matters: the receiver has answered.
+            if not status:
+                late = isinstance(error, TimeoutError)
+                return 0, f"no answer within {ANSWER_WITHIN:g} s" if late else f"{type(error).__name__}: {error}"[:300]
+        return status, f"answered {status}"
 
 
 def _ended_at(job: Job) -> int:

@@ -66,8 +66,12 @@ class Delivery:
 
 def address_text(url: str) -> str:
     """Check the address of a webhook. Raises InvalidInput."""
-    parts = urlsplit(url)
-    if parts.scheme != "https" or not parts.hostname or parts.username or "\\" in url or len(url) > 2000:
+    try:
+        parts = urlsplit(url)
+        fits = parts.scheme == "https" and parts.hostname and not parts.username and parts.port != 0
+    except ValueError:  # half an IPv6 address, a port that is none
+        fits = False
+    if not fits or "\\" in url or not url.isprintable() or len(url) > 2000:
         raise InvalidInput("url", "must be https://host/path, without a user")
     return url
 
@@ -96,9 +100,11 @@ async def get(store: Store, hook_id: str) -> Hook | None:
 
 
 async def disable(store: Store, hook: Hook, why: str | None) -> Hook:
-    """Send nothing more to a webhook; None: send again."""
+    """Send nothing more to a webhook; None: send again. One that was removed meanwhile stays removed."""
     changed = replace(hook, disabled=why)
-    await store.shelf_put(HOOKS + hook.id, json.dumps(asdict(changed)))
+    item = await store.shelf_get(HOOKS + hook.id)
+    if item is not None:
+        await store.shelf_put(HOOKS + hook.id, json.dumps(asdict(changed)), version=item.version)
     return changed
 
 
@@ -107,8 +113,9 @@ async def delete(store: Store, hook_id: str) -> bool:
     if await get(store, hook_id) is None:
         return False
     await store.shelf_delete(HOOKS + hook_id)
-    for delivery in await deliveries(store, hook_id):
-        await store.shelf_delete(delivery.key)
+    while found := await deliveries(store, hook_id):
+        for delivery in found:
+            await store.shelf_delete(delivery.key)
     return True
 
 
@@ -116,6 +123,15 @@ async def deliveries(store: Store, hook_id: str = "") -> list[Delivery]:
     """What is still to be sent, at most a thousand; of one webhook, or of all."""
     prefix = f"{DELIVERIES}{hook_id}/" if hook_id else DELIVERIES
     return [Delivery(**json.loads(item.value)) for item in await store.shelf_scan(prefix)]
+
+
+async def waiting(store: Store, hook_id: str) -> int:
+    """How many messages are still to be sent to a webhook."""
+    count, after = 0, ""
+    while items := await store.shelf_scan(f"{DELIVERIES}{hook_id}/", after):
+        count += len(items)
+        after = items[-1].key
+    return count
 
 
 async def keep(store: Store, delivery: Delivery, *, anew: bool = False) -> None:

@@ -12,7 +12,7 @@ from milepost.stores.ids import new_job_id
 from milepost.web import hooks, models
 from milepost.web.addresses import public_address
 from milepost.web.audit import audit
-from milepost.web.delivering import Deliverer, message_of
+from milepost.web.delivering import Deliverer, begin, message_of
 from milepost.web.hooks import Delivery, Hook
 from milepost.web.principals import ADMIN
 from milepost.web.problems import Problem
@@ -38,9 +38,8 @@ def add_webhooks(router: APIRouter, site: Site) -> None:
     @router.get("/api/webhooks", dependencies=admin, response_model=models.HookList, responses=models.problems(),
                 tags=["webhooks"], summary="All webhooks, with what is still to be sent to them")  # fmt: skip
     async def list_webhooks() -> Response:
-        waiting = await hooks.deliveries(site.store)
         shown = [
-            {**hook.to_dict(), "waiting": sum(one.hook_id == hook.id for one in waiting)}
+            {**hook.to_dict(), "waiting": await hooks.waiting(site.store, hook.id)}
             for hook in await hooks.all_hooks(site.store)
         ]
         return Response(encoded({"webhooks": shown}), media_type=JSON)
@@ -51,6 +50,7 @@ def add_webhooks(router: APIRouter, site: Site) -> None:
     async def create_webhook(request: Request, body: models.HookBody) -> Response:
         hooks.address_text(body.url)
         await public_address(body.url)
+        await begin(site.store)
         hook = await hooks.create(site.store, body.url, tuple(body.events), body.q)
         await audit(site.store, who(request), "webhook.create", hook.id, url=hook.url)
         return Response(encoded({**hook.to_dict(), "secret": hook.secret}), 201, media_type=JSON)
