@@ -79,11 +79,13 @@ async def watch(store: Store, job_id: str, after: int | None = None) -> AsyncIte
         if mine and not any(event.is_last_word for event in mine):
             continue
         latest = await store.get(job_id)
-        if latest is None:
+        if latest is None or latest.created_at != job.created_at:
             yield Event(job_id, seen + 1, "deleted")
             return
         job = latest
-        if (news.lost or not news.events) and job.version > seen:
+        # An end that came since the feed was read is told now, for nothing is read after it. A silent feed may have lost
+        # what it had.
+        if (news.lost or not news.events or has_last_word(job)) and job.version > seen:
             for event in await catch_up(store, job_id, seen, job.version + 1):
                 yield event
             seen = job.version
@@ -93,10 +95,12 @@ async def wait(store: Store, job_id: str, timeout: float | None = None) -> Job:
     """The job when it has ended. Raises JobNotFound, also when it is deleted meanwhile, and WaitTimeout."""
     deadline = None if timeout is None else time.monotonic() + timeout
     position = (await store.feed(None)).position
+    first: Job | None = None
     while True:
         job = await store.get(job_id)
-        if job is None:
+        if job is None or (first is not None and job.created_at != first.created_at):  # its id may be used again
             raise JobNotFound(job_id)
+        first = job
         if job.is_terminal:
             return job
         heard = False

@@ -1,0 +1,105 @@
+"""Following one job: what happens between a word of the feed and the look at the record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from milepost.core import lifecycle as plans
+from milepost.core.change import Change
+from milepost.core.errors import JobNotFound
+from milepost.core.job import Job
+from milepost.manager.synchronous import JobManager
+from milepost.stores.driving import drive
+from milepost.stores.ids import new_op
+from milepost.stores.memory import MemoryStore
+from milepost.stores.protocol import FeedEvents, Write
+
+
+class Between(MemoryStore):
+    """A store in which something happens before the next look at a record, and whose feed may lose what it has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.meanwhile: list[Callable[[], object]] = []
+        self.loses = False
+
+    async def get(self, job_id: str) -> Job | None:
+        if self.meanwhile:
+            self.meanwhile.pop(0)()
+        return await super().get(job_id)
+
+    async def feed(self, position: str | None, *, limit: int = 1000, timeout: float = 0.0) -> FeedEvents:
+        if self.loses and position is not None:
+            return (await super().feed(None))._replace(lost=True)
+        return await super().feed(position, limit=limit, timeout=timeout)
+
+
+@pytest.fixture
+def store() -> Between:
+    return Between()
+
+
+@pytest.fixture
+def manager(store: Between) -> JobManager:
+    manager = JobManager(store)
+    manager.create_job("mine")
+    manager.create_job("other")
+    return manager
+
+
+def do(store: Between, job_id: str, change: Change) -> str:
+    """Apply a change; the token of the run."""
+    outcome = drive(store.apply([Write(job_id, change)])).outcomes[0]
+    assert outcome.accepted, change.shape.name
+    assert outcome.job is not None
+    return outcome.job.record.get("token", "")
+
+
+def test_an_end_that_comes_while_others_are_heard_is_told(store: Between, manager: JobManager) -> None:
+    watching = manager.watch("mine")
+    assert next(watching).kind == "snapshot"
+    manager.update_job("other", progress=0.5)
+    store.meanwhile = [lambda: manager.update_job("mine", "completed")]
+    assert [(event.version, event.kind) for event in watching] == [(2, "completed")]
+
+
+def test_an_end_that_comes_after_a_retry_is_told(store: Between, manager: JobManager) -> None:
+    manager.enqueue("work", job_id="worked")
+
+    def start() -> str:
+        return do(store, "worked", plans.plan_start(new_op(), nonce="n", lease=10**9, worker="w"))
+
+    def again() -> None:
+        manager.retry_job("worked")
+        do(store, "worked", plans.plan_complete(new_op(), start(), None, {}))
+
+    token = start()
+    watching = manager.watch("worked")
+    assert next(watching).kind == "snapshot"
+    do(store, "worked", plans.plan_fail(new_op(), token, error="no", failure='{"kind":"error"}', report={}))
+    store.meanwhile = [again]
+    assert [event.kind for event in watching] == ["failed", "retrying", "running", "completed"]
+
+
+def test_a_job_whose_id_is_used_again_is_deleted_to_its_watcher(store: Between, manager: JobManager) -> None:
+    manager.update_job("mine", progress=0.5)
+    watching = manager.watch("mine")
+    assert next(watching).version == 2
+    store.loses = True
+    manager.delete_job("mine")
+    manager.create_job("mine")
+    assert [event.kind for event in watching] == ["deleted"]
+
+
+def test_who_waits_for_a_job_is_not_given_another_of_its_id(store: Between, manager: JobManager) -> None:
+    def again() -> None:
+        manager.delete_job("mine")
+        manager.create_job("mine")
+        manager.update_job("mine", "completed")
+
+    manager.update_job("mine", progress=0.5)
+    store.meanwhile = [lambda: manager.update_job("mine", progress=0.6), again]
+    with pytest.raises(JobNotFound):
+        manager.wait("mine", timeout=60)
