@@ -56,6 +56,8 @@ class Each(Generic[T]):
         self.count: Callable[[], int] = lambda: int(self._resume.get("n", 0))
         self.last: Callable[[], Any] = lambda: None
         self.position = 0
+        self.known: dict[str, Any] = dict(self._resume)
+        """The last cursor that could be made."""
 
     def __iter__(self) -> Iterator[Any]:
         if not isinstance(self._items, Iterable):  # some, such as Dask's `as_completed`, are both
@@ -112,7 +114,7 @@ class Each(Generic[T]):
             for item in iter(self):
                 yield item
             return
-        n, last, stops = 0, None, self._stops
+        n, last, stops = int(self._resume.get("n", 0)), None, self._stops
         self.count = lambda: n
         self.last = lambda: last
         self._begin(self)
@@ -194,7 +196,17 @@ class Each(Generic[T]):
         n = self.count()
         if self.key is None or n == int(self._resume.get("n", 0)):
             return {**self._resume, "n": n} if n else {}
-        return {"n": n, "key": _plain_key(self.key(self.last()))}
+        self.known = {"n": n, "key": _plain_key(self.key(self.last()))}
+        return self.known
+
+    def name_of_last(self, last: Any) -> Any:
+        """What the item that was finished last is called: by its key, and by its position where that cannot be read."""
+        if self.key is not None:
+            try:
+                return self.key(last)
+            except Exception:  # noqa: BLE001 - the key is the user's code, and this is asked for a failure too
+                return self.count()
+        return self.count()
 
 
 def _plain_key(key: Any) -> Any:

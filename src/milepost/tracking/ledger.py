@@ -10,6 +10,8 @@ from milepost.core.encoding import one_line, safe_str, to_json
 FAILED_KEYS_MAX = 10_000
 FIRST_ERRORS = 10
 LEDGER_BYTES = 1024 * 1024
+FAILED_KEYS_BYTES = LEDGER_BYTES - 32 * 1024
+"""What the failed keys may take of that; the rest is for the first errors and the counts."""
 
 
 class Ledger:
@@ -21,6 +23,7 @@ class Ledger:
         self.skipped = 0
         self.failed_keys: list[str] = []
         self.first_errors: list[str] = []
+        self._room = FAILED_KEYS_BYTES
         self._lock = threading.Lock()
 
     def __bool__(self) -> bool:
@@ -31,8 +34,10 @@ class Ledger:
         with self._lock:
             if error is not None:
                 self.failed += 1
-                if len(self.failed_keys) < FAILED_KEYS_MAX:
+                size = len(to_json(key, "key").encode()) + 1
+                if len(self.failed_keys) < FAILED_KEYS_MAX and size <= self._room:
                     self.failed_keys.append(key)
+                    self._room -= size
                 if len(self.first_errors) < FIRST_ERRORS:
                     self.first_errors.append(one_line(f"{key}: {type(error).__name__}: {safe_str(error)}", 300))
             elif skipped:

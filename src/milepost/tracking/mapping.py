@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from milepost.core.encoding import one_line
 from milepost.tracking.each import Key, key_function
+from milepost.tracking.nesting import Place
 from milepost.tracking.stages import LiveStage
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def _settle(run: Run, stage: LiveStage, task: Work, error: BaseException | None,
 def map_threads(
     run: Run,
     stage: LiveStage,
+    place: Place,
     function: Callable[[Any], Any],
     work: list[Work],
     collect: bool,
@@ -57,12 +59,21 @@ def map_threads(
     """Call the function in this thread, or in a pool of `concurrency` threads."""
     results: list[Any] = [None] * len(work)
     todo = [index for index, task in enumerate(work) if task.todo]
+
+    def call(task: Work) -> Any:
+        item = place.item(task.key, done)
+        item.enter()
+        try:
+            return function(task.item)
+        finally:
+            item.leave()
+
     with stage:
         if concurrency <= 1:
             for index in todo:
                 error: BaseException | None = None
                 try:
-                    results[index] = function(work[index].item)
+                    results[index] = call(work[index])
                 except Exception as caught:  # noqa: BLE001 - whatever the user's function raises is settled below
                     error = caught
                 _settle(run, stage, work[index], error, collect, done)
@@ -73,7 +84,7 @@ def map_threads(
             queue = iter(todo)
             while True:
                 while len(waiting) < concurrency and (index := next(queue, -1)) >= 0:
-                    waiting[pool.submit(function, work[index].item)] = index
+                    waiting[pool.submit(call, work[index])] = index
                 if not waiting:
                     return results
                 ready, _ = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
@@ -90,6 +101,7 @@ def map_threads(
 async def amap(
     run: Run,
     stage: LiveStage,
+    place: Place,
     function: Callable[[Any], Awaitable[Any]],
     work: list[Work],
     collect: bool,
@@ -103,10 +115,14 @@ async def amap(
     async def lane() -> None:
         for index in queue:
             error: BaseException | None = None
+            item = place.item(work[index].key, done)
+            item.enter()
             try:
                 results[index] = await function(work[index].item)
             except Exception as caught:  # noqa: BLE001 - whatever the user's function raises is settled below
                 error = caught
+            finally:
+                item.leave()
             _settle(run, stage, work[index], error, collect, done)
 
     with stage:

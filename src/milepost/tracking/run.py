@@ -20,9 +20,11 @@ from milepost.core.html import bar
 from milepost.core.job import Job, Stage
 from milepost.tracking.command import Commands
 from milepost.tracking.each import Each, Key, key_function
-from milepost.tracking.failures import masked, shown
+from milepost.tracking.failures import shown
 from milepost.tracking.ledger import Entry, Ledger
 from milepost.tracking.mapping import amap, map_items, map_threads
+from milepost.tracking.nesting import Place
+from milepost.tracking.saying import report_of
 from milepost.tracking.stages import LOOP, LiveStage, combined, every
 
 T = TypeVar("T")
@@ -84,6 +86,10 @@ class Run(Commands):
         self._resume: dict[str, dict[str, Any]] = from_json(record["cursors"]) if record.get("cursors") else {}
         self._loops: dict[str, Each[Any]] = {}
         self._done_sets: dict[str, set[str]] = {}
+        self._places: dict[str, Place] = {}
+        self.untold: set[str] = set()
+        self.said: dict[str, str] = {"progress": "0.0"}
+        """What of it cannot be told any more, and what it said last; see `tracking.saying`."""
         self._stages: list[LiveStage] = []
         self._open: list[LiveStage] = []
         self._fraction = 0.0
@@ -179,9 +185,7 @@ class Run(Commands):
         `key` (an attribute, a dict key or a function) names an item for the resume; without it its position does.
         `batch` hands out lists. Counts into the open stage, or into one of its own when `stage` names it.
         """
-        name = stage or (self._open[-1].name if self._open else LOOP)
-        while name in self._loops:
-            name += "'"
+        place = self._new_place(stage)
         size = total if total is not None else len(items) if isinstance(items, Sized) else None
         own: list[LiveStage] = []
 
@@ -193,8 +197,10 @@ class Run(Commands):
             if into.total is None:
                 into.total = size
             into._counters.append(lambda: loop.count())
+            place.enter()
 
         def end(loop: Each[Any], finished: bool) -> None:
+            place.leave()
             for made in own:
                 made.end() if finished else self._leave(made)
 
@@ -203,18 +209,26 @@ class Run(Commands):
             key=key,
             batch=batch,
             stops=self.stops,
-            resume=self._resume.get(name),
+            resume=self._resume.get(place.name),
             only=self._only,
             begin=begin,
             end=end,
         )
-        self._loops[name] = loop
+        place.at = lambda: loop.count()
+        self._loops[place.name] = loop
         return loop
+
+    def _new_place(self, stage: str | None) -> Place:
+        """The place of a loop that begins now. What is kept of loops inside of items that are done goes."""
+        for name in [name for name, place in tuple(self._places.items()) if place.is_over]:
+            for kept in (self._places, self._loops, self._done_sets):
+                kept.pop(name, None)
+        return Place(self._places, stage or (self._open[-1].name if self._open else LOOP))
 
     def item(self, item: Any, key: Key = None) -> Entry:
         """Guard the work on one item: its Exception is written into the ledger, and the loop goes on."""
         if key is None:
-            key = next((loop.key for loop in reversed(self._loops.values()) if loop.key is not None), None)
+            key = next((loop.key for loop in reversed(tuple(self._loops.values())) if loop.key is not None), None)
         read = key_function(key)
         return Entry(self.ledger, one_line(read(item) if read is not None else item, 200))
 
@@ -235,15 +249,15 @@ class Run(Commands):
         a set of keys (up to 100,000), so that work may finish out of order; items done by an earlier attempt are
         passed over and give None.
         """
-        name = stage or (self._open[-1].name if self._open else LOOP)
-        done: set[str] = set(self._resume.get(name, {}).get("done", ()))
-        self._done_sets[name] = done
+        place = self._new_place(stage)
+        done: set[str] = set(self._resume.get(place.name, {}).get("done", ()))
+        self._done_sets[place.name] = done
         work = map_items(items, key, done, self._only)
         into = self.stage(stage or LOOP, total=len(work), unit=unit)
         into.done = len(work) - sum(task.todo for task in work)
         if inspect.iscoroutinefunction(function):
-            return amap(self, into, function, work, errors == "collect", concurrency, done)
-        return map_threads(self, into, function, work, errors == "collect", concurrency, done)
+            return amap(self, into, place, function, work, errors == "collect", concurrency, done)
+        return map_threads(self, into, place, function, work, errors == "collect", concurrency, done)
 
     def checkpoint(self, value: Any) -> None:
         """Record where the next attempt could go on (JSON, up to 256 KiB); returns when the store has it. A cancel point.
@@ -277,7 +291,7 @@ class Run(Commands):
                 if len(self._lines) >= LOG_LINES_WAITING:
                     self._lines_lost += 1
                 else:
-                    self._lines.append({"at": at, "level": level, "text": line})
+                    self._lines.append({"at": at, "level": one_line(level, 40), "text": line})
 
     # --- what is read of it ---
 
@@ -309,30 +323,15 @@ class Run(Commands):
     @property
     def last_item(self) -> str | None:
         """The key of the item that was handed out last and finished."""
-        for loop in reversed(self._loops.values()):
+        for loop in reversed(tuple(self._loops.values())):
             last = loop.last()
             if last is not None:
-                return one_line(loop.key(last) if loop.key is not None else loop.count(), 200)
+                return one_line(loop.name_of_last(last), 200)
         return None
 
     def report(self) -> dict[str, str]:
-        """What the run says of itself now, as the fields of a record."""
-        said = {"progress": repr(round(self.fraction, 6))}
-        if self._message is not None:
-            said["message"] = self._message
-        if self._stages:
-            said["stages"] = to_json([stage.to_dict() for stage in every(self._stages)], "stages", 1024 * 1024)
-        if self.ledger:
-            said["item_counts"] = self.ledger.text()
-        cursors = {name: cursor for name, loop in tuple(self._loops.items()) if (cursor := loop.cursor())}
-        for name, done in tuple(self._done_sets.items()):
-            cursors[name] = {"n": len(done), "done": sorted(done)}
-        if cursors:
-            said["cursors"] = to_json({**self._resume, **cursors}, "cursors", 8 * 1024 * 1024)
-        for name in ("message", "stages", "item_counts") if self.masks else ():
-            if name in said:
-                said[name] = masked(said[name], self.masks)
-        return said
+        """What the run says of itself now, as the fields of a record. Never raises."""
+        return report_of(self)
 
     def take_lines(self) -> str | None:
         """The log lines since the last call, as JSON; None when there are none."""
