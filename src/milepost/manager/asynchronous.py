@@ -188,7 +188,8 @@ class AsyncJobManager:
         Raises JobNotFound, and IllegalTransition when the job has ended.
         """
         why = None if reason is None else one_line(reason)
-        plan = plan_cancel(new_op(), by=by, why=why, message="Job cancelled by user")
+        who = None if by is None else one_line(by)
+        plan = plan_cancel(new_op(), by=who, why=why, message="Job cancelled by user")
         outcome = await self._apply(Write(_known_id(job_id), plan))
         if not outcome.accepted:
             raise _refusal(outcome.job, job_id, "cancel", None)

@@ -48,8 +48,8 @@ def job_fields(
     optional = {
         "labels": labels_text(labels) or None,
         "unique_key": key_text(unique_key) if unique_key is not None else None,
-        "parent_id": parent_id,
-        "trace": current_trace() if trace is None else trace,
+        "parent_id": parent_id and key_text(parent_id, "parent_id"),
+        "trace": current_trace() if trace is None else trace and key_text(trace, "trace"),
         **fields,
     }
     record.update((name, value) for name, value in optional.items() if value is not None)

@@ -1,0 +1,50 @@
+"""What callers may say of a job, on every store: a text that could be taken for other fields never gets into a record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from milepost.core.errors import InvalidInput
+from milepost.manager.synchronous import JobManager
+from milepost.settings import Settings
+from milepost.stores.opening import open_store
+
+
+@pytest.fixture(params=["memory", "sqlite", pytest.param("redis", marks=pytest.mark.service("redis-server"))])
+def manager(request: pytest.FixtureRequest) -> Iterator[JobManager]:
+    if request.param == "memory":
+        store = open_store("memory://")
+    elif request.param == "sqlite":
+        store = open_store(request.getfixturevalue("sqlite_url"))
+    else:
+        namespace = request.getfixturevalue("redis_namespace")
+        store = open_store(request.getfixturevalue("redis_url"), namespace=namespace)
+    manager = JobManager(store, options=Settings())
+    yield manager
+    manager.close()
+
+
+@pytest.mark.parametrize("field", ["parent_id", "trace"])
+@pytest.mark.parametrize("value", ["x\nlabels=team=other", "x\0y", "\ud800", "x" * 513, 5])
+def test_a_parent_and_a_trace_are_one_line_of_text(manager: JobManager, field: str, value: Any) -> None:
+    options: dict[str, Any] = {field: value}
+    with pytest.raises(InvalidInput) as created:
+        manager.create_job("a", labels={"team": "mine"}, **options)
+    with pytest.raises(InvalidInput) as submitted:
+        manager.enqueue("work", job_id="a", labels={"team": "mine"}, **options)
+    assert (created.value.field, submitted.value.field) == (field, field)
+    assert manager.get_job("a") is None
+
+
+def test_who_cancels_is_named_in_one_line(manager: JobManager) -> None:
+    manager.create_job("a", labels={"team": "mine"})
+    manager.cancel_job("a", by="me\nlabels=team=other\0status=completed")
+    job = manager.get_job("a")
+    assert job is not None
+    assert job.receipt is not None
+    assert (job.status, job.labels) == ("cancelled", {"team": "mine"})
+    assert job.receipt.requested_by == "me labels=team=other status=completed"
+    assert manager.events("a")[-1].data["stop_by"] == job.receipt.requested_by
