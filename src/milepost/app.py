@@ -60,7 +60,8 @@ class AsyncJobs(AsyncJobManager):
         self.handing = engine if isinstance(engine, Handing | None) else Handing(self, engine)
         named = self.handing.engine.name if self.handing is not None else None
         self._submissions = Submissions(self.handlers, self.store, named)
-        self._own_worker: Running | None = None
+        self._own_workers: list[Running] = []
+        self._own_types: frozenset[str] = frozenset()
         self._workers_made = 0
         self._lock = threading.Lock()
 
@@ -223,23 +224,27 @@ class AsyncJobs(AsyncJobManager):
         return lifespan_of(lambda: self.running(workers, concurrency=concurrency, queues=queues))
 
     def ensure_worker(self) -> None:
-        """In memory nobody else can run a job: start a thread that does, unless a worker was made already.
+        """In memory nobody else can run a job: start a thread that does, unless a worker was made already, and one more for
+        handlers that came later.
 
         Every submit does this; to be called by what records jobs for these handlers in another way.
         """
-        if self._own_worker is not None or not self.store.url.startswith("memory:"):
+        if len(self._own_types) == len(self.handlers) or not self.store.url.startswith("memory:"):
             return
         with self._lock:
-            if self._own_worker is not None or self._workers_made or not self.handlers:
+            new = [name for name in self.handlers if name not in self._own_types]
+            if self._workers_made or not new:
                 return
-            self._own_worker = Running([Worker(self)])
-        self._own_worker.__enter__()
+            own = Running([Worker(self, queues=new)])
+            self._own_workers.append(own)
+            self._own_types = self._own_types.union(new)
+        own.__enter__()
 
     async def close(self) -> None:
-        """End the worker thread of a store in memory, and give back the connections."""
+        """End the worker threads of a store in memory, and give back the connections."""
         with self._lock:
-            own, self._own_worker = self._own_worker, None
-        if own is not None:
+            workers, self._own_workers, self._own_types = self._own_workers, [], frozenset()
+        for own in workers:
             own.__exit__(None, None, None)
         if self.handing is not None and self.handing.app is self:
             self.handing.close()

@@ -259,3 +259,23 @@ def test_in_memory_a_worker_starts_at_the_first_submit() -> None:
     assert len(jobs.workers()) == 1
     jobs.close()
     assert jobs.workers() == []
+
+
+def test_in_memory_handlers_that_come_later_are_run_too_and_by_the_code_that_they_have_now() -> None:
+    """As in a notebook, where a cell defines one after the other, or is run again."""
+    jobs = Jobs("memory://", options=Settings(grace=0.5))
+
+    def define(name: str, result: str) -> None:
+        @jobs.job(name)
+        def same(run: Run) -> str:
+            return result
+
+    define("first", "old")
+    assert jobs.wait(jobs.submit("first").job_id, 10).result == "old"
+    define("second", "second")
+    assert jobs.wait(jobs.submit("second").job_id, 10).result == "second"
+    define("first", "new")
+    assert jobs.wait(jobs.submit("first").job_id, 10).result == "new"
+    jobs.close()
+    assert jobs.wait(jobs.submit("second").job_id, 10).result == "second"
+    jobs.close()

@@ -263,7 +263,8 @@ class Worker:
         self.waiting.wake()
 
     def _begin(self, claimed: _Claimed) -> None:
-        handler = self.handlers[claimed.job.job_type]
+        job_type = claimed.job.job_type
+        handler = self._app.handlers.get(job_type, self.handlers[job_type])  # it may have been defined anew since
         kind = self._kind(claimed.job, handler)
         try:
             execution = kind(self, claimed.job, handler, claimed.sent_at)
