@@ -27,7 +27,7 @@ from milepost import (
     Run,
     Settings,
 )
-from milepost.core.lifecycle import plan_lost
+from milepost.core.lifecycle import plan_cancel, plan_lost
 from milepost.stores.driving import drive
 from milepost.stores.ids import new_op
 from milepost.stores.opening import open_store
@@ -297,6 +297,24 @@ async def test_a_cancel_reaches_the_next_await_and_becomes_job_cancelled(amanage
     assert job is not None
     assert job.receipt is not None
     assert (job.receipt.how, job.receipt.confirmed) == ("task cancelled", True)
+
+
+async def test_a_cancel_that_comes_when_the_code_awaits_no_more_does_not_cut_off_its_end(
+    amanager: AsyncJobManager,
+) -> None:
+    with pytest.raises(JobCancelled, match="enough"):  # noqa: PT012
+        async with amanager.track() as run:
+            cancel = plan_cancel(new_op(), by="somebody", why="enough")
+            drive(amanager.store.twin(blocking=True).apply([Write(run.job_id, cancel)]))
+            run.stop(JobCancelled("enough"))  # as the pulse does, if it has not done so yet
+            run.result = "done"
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+    job = await amanager.get_job(run.job_id)
+    assert job is not None
+    assert job.receipt is not None
+    assert (job.receipt.how, job.receipt.confirmed, job.receipt.late_result) == ("already finished", True, "done")
 
 
 async def test_a_cancel_of_the_task_itself_stays_one(amanager: AsyncJobManager) -> None:

@@ -382,7 +382,9 @@ def hear_in_task(run: Run, task: asyncio.Task[Any], loop: asyncio.AbstractEventL
     cancelled: list[bool] = []
 
     def cancel() -> None:
-        if not cancelled and not task.done():
+        if (
+            not cancelled and not task.done() and run.on_stop is on_stop
+        ):  # else the code is over, and its end is written
             cancelled.append(True)
             task.cancel()
 
