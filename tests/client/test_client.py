@@ -7,6 +7,8 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import PurePosixPath
 
 import httpx
 import pytest
@@ -19,6 +21,7 @@ from milepost import (
     JobManager,
     JobNotFound,
     JobStatus,
+    OutcomeUnknown,
     StoreUnavailable,
     WaitTimeout,
 )
@@ -177,6 +180,64 @@ async def test_a_wrong_key_is_access_denied(memory: AsyncJobManager) -> None:
 @pytest.fixture
 async def memory() -> AsyncJobManager:
     return AsyncJobManager("memory://")
+
+
+def test_values_are_written_as_the_managers_write_them(client: Client) -> None:
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    job = client.create_job(metadata={"path": PurePosixPath("/a/b.pdf"), "tags": {"x"}})
+    assert job.metadata == {"path": "/a/b.pdf", "tags": ["x"]}
+    client.update_job(job.job_id, JobStatus.COMPLETED, result={"at": at})
+    ended = client.get_job(job.job_id)
+    assert ended is not None
+    assert ended.result == {"at": at.isoformat()}
+    for wrong, where in (({"x": object()}, "metadata.x"), ({"x": "\ud800"}, "metadata.x")):
+        with pytest.raises(InvalidInput, match=f"^{where}: "):
+            client.create_job(metadata=wrong)
+
+
+@pytest.mark.parametrize("status", [502, 504])
+async def test_what_a_proxy_lost_the_answer_of_is_not_sent_again(status: int) -> None:
+    asked: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.method)
+        return httpx.Response(status, html="<h1>Bad Gateway</h1>")
+
+    async with AsyncClient("http://t", transport=httpx.MockTransport(answer)) as client:
+        with pytest.raises(OutcomeUnknown, match=f"a proxy answered {status}"):
+            await client.retry_job("x")
+    assert asked == ["POST"]
+
+
+async def test_what_answers_but_is_no_server_of_jobs_is_named() -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(404 if "missing" in request.url.path else 200, html="<h1>Please sign in</h1>")
+
+    async with AsyncClient("http://t", transport=httpx.MockTransport(answer)) as client:
+        for call in (client.list_jobs(), client.get_job("missing")):
+            with pytest.raises(InvalidInput, match=r"url: .*text/html.*is it a milepost server"):
+                await call
+
+
+@pytest.mark.parametrize("job_id", ["", "a b", "a/b"])
+def test_what_can_be_no_id_is_no_job(client: Client, job_id: str) -> None:
+    assert client.get_job(job_id) is None
+    client.delete_job(job_id)
+    for call in (client.cancel_job, client.events, client.wait, lambda name: list(client.watch(name))):
+        with pytest.raises(JobNotFound):
+            call(job_id)
+
+
+async def test_a_watch_of_a_silent_job_outlives_any_number_of_cut_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("milepost.client.following.pause", lambda tries: 0.0)
+    cut = [b"retry: 2000\n\n: keep-alive\n\n"] * 30
+    end = b'id: 2\nevent: completed\ndata: {"job_id":"x","version":2,"kind":"completed"}\n\nevent: end\ndata: {}\n\n'
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, content=cut.pop() if cut else end)
+
+    async with AsyncClient("http://t", transport=httpx.MockTransport(answer)) as client:
+        assert [event.kind async for event in client.watch("x")] == ["completed"]
 
 
 def public(cls: type) -> set[str]:

@@ -18,7 +18,7 @@ from milepost.client.answers import event_of, job_of, page_of, part_of
 from milepost.client.following import follow
 from milepost.client.port import AsyncPort, Call, Port, send
 from milepost.core.defaults import LIST_LIMIT
-from milepost.core.encoding import seconds, to_json
+from milepost.core.encoding import job_id_text, one_line, seconds
 from milepost.core.errors import InvalidInput, JobNotFound, OutcomeUnknown, WaitTimeout
 from milepost.core.events import Event
 from milepost.core.job import Job, JobStatus
@@ -99,7 +99,11 @@ class AsyncClient(AsyncJobManager):
 
     async def get_job(self, job_id: str) -> Job | None:
         """See AsyncJobManager.get_job."""
-        answer = await send(self._port, Call("GET", _path(job_id), job_id=job_id, accepts=(404,)))
+        try:
+            path = _path(job_id)
+        except JobNotFound:
+            return None
+        answer = await send(self._port, Call("GET", path, job_id=job_id, accepts=(404,)))
         return None if answer.status_code == 404 else job_of(answer.json())
 
     async def update_job(
@@ -120,14 +124,17 @@ class AsyncClient(AsyncJobManager):
             "error": error,
             "result": result,
         }
-        to_json(body, "update", 2 * 1024 * 1024)
         # Progress never goes back and an end is final, so the same update again does no harm.
         call = Call("PATCH", _path(job_id), body=_given(body), job_id=job_id, safe=target is None)
         await self._with_job(call)
 
     async def delete_job(self, job_id: str) -> None:
         """See AsyncJobManager.delete_job."""
-        await send(self._port, Call("DELETE", _path(job_id), accepts=(404,)))
+        try:
+            path = _path(job_id)
+        except JobNotFound:
+            return
+        await send(self._port, Call("DELETE", path, accepts=(404,)))
 
     async def find(self, query: Query | Filter | str | None = None, limit: int = LIST_LIMIT, cursor: str | None = None) -> Page:  # fmt: skip
         """One page of the jobs that match: a filter's text, a parsed one, or the plain part of a query."""
@@ -293,6 +300,11 @@ def connection(url: str, key: str | None, options: dict[str, Any]) -> dict[str, 
 
 
 def _path(job_id: str, rest: str = "") -> str:
+    """Where a job is. Raises JobNotFound for what can be no id: a server would read it as another path."""
+    try:
+        job_id_text(job_id)
+    except InvalidInput:
+        raise JobNotFound(one_line(job_id, 200)) from None
     return f"/api/jobs/{quote(str(job_id), safe='')}{rest}"
 
 

@@ -14,12 +14,13 @@ from milepost.client.port import STREAM_SILENCE, Call, Port, pause
 from milepost.core.errors import StoreUnavailable
 from milepost.core.events import Event
 
+COMMENT = ":"
 TRIES = 20
 """Connections in a row that bring nothing before a watcher is told; about two minutes."""
 
 
 async def messages(lines: AsyncIterator[str]) -> AsyncIterator[tuple[str, str, str | None]]:
-    """The messages of a stream: kind, data, id."""
+    """The messages of a stream: kind, data, id. A comment, with which a server says that it is there, is one too."""
     kind, event_id = "message", None
     data: list[str] = []
     async for line in lines:
@@ -27,6 +28,9 @@ async def messages(lines: AsyncIterator[str]) -> AsyncIterator[tuple[str, str, s
             if data:
                 yield kind, "\n".join(data), event_id
             kind, data, event_id = "message", [], None
+            continue
+        if line.startswith(":"):
+            yield COMMENT, "", None
             continue
         name, _, value = line.partition(":")
         value = value.removeprefix(" ")
@@ -54,6 +58,8 @@ async def follow(port: Port, job_id: str, path: str, after: int | None) -> Async
                         failures = 0
                         if kind == "end":
                             return
+                        if kind == COMMENT:
+                            continue
                         event = event_of(json.loads(data))
                         if event_id is not None:
                             seen = int(event_id)

@@ -19,8 +19,10 @@ import httpx
 
 from milepost.client.answers import error_of
 from milepost.core.defaults import RETRY_BUDGET
-from milepost.core.errors import OutcomeUnknown, StoreUnavailable
+from milepost.core.encoding import to_json
+from milepost.core.errors import InvalidInput, OutcomeUnknown, StoreUnavailable
 
+BODY_BYTES = 2 * 1024 * 1024
 TIMEOUT = 30.0
 CONNECT_BUDGET = 5.0
 """Seconds for which a server that has never answered is tried: it may be a wrong address, and somebody may wait."""
@@ -66,8 +68,17 @@ class Port(Protocol):
 def _options(call: Call) -> dict[str, Any]:
     options: dict[str, Any] = {"params": call.params, "headers": call.headers, "timeout": call.timeout}
     if call.body is not None:
-        options["json"] = call.body
+        options["content"] = body_text(call.body).encode()
+        options["headers"] = {"Content-Type": "application/json", **call.headers}
     return options
+
+
+def body_text(body: Any) -> str:
+    """A body as JSON, its values in the forms in which a manager writes them. Raises InvalidInput, naming the field."""
+    if not isinstance(body, dict):
+        return to_json(body, "body", BODY_BYTES)
+    fields = (f"{to_json(name, 'body')}:{to_json(value, str(name), BODY_BYTES)}" for name, value in body.items())
+    return f"{{{','.join(fields)}}}"
 
 
 class AsyncPort:
@@ -150,8 +161,13 @@ async def send(port: Port, call: Call) -> httpx.Response:
         else:
             port.answered = True
             if answer.is_success or answer.status_code in call.accepts:
+                refuse_strangers(answer)
                 return answer
             problem = error_of(answer.status_code, answer.content, call.job_id)
+            if answer.status_code in (502, 504) and not call.safe:
+                # Said by a proxy, which knows only that it got no answer.
+                text = f"{call.method} {call.path}: a proxy answered {answer.status_code}; it may have been carried out"
+                raise OutcomeUnknown(text) from problem
             again = answer.status_code == 429 or (
                 answer.status_code in (502, 503, 504) and (call.safe or not isinstance(problem, OutcomeUnknown))
             )
@@ -162,6 +178,16 @@ async def send(port: Port, call: Call) -> httpx.Response:
         if time.monotonic() - started + wait > (RETRY_BUDGET if port.answered else CONNECT_BUDGET):
             raise problem
         await port.pause(wait)
+
+
+def refuse_strangers(answer: httpx.Response) -> None:
+    """Refuse an answer that no server of jobs gives, such as the page of a sign-in. Raises InvalidInput."""
+    kind = answer.headers.get("content-type", "")
+    if answer.content and "json" not in kind:
+        where = answer.request.url.copy_with(query=None)
+        raise InvalidInput(
+            "url", f"{where} answered {answer.status_code} with {kind or 'no type'}; is it a milepost server?"
+        )
 
 
 def retry_after(answer: httpx.Response) -> float | None:
