@@ -229,9 +229,10 @@ class SQLiteJobManager(JobManager):
     """Jobs in one SQLite file, shared by the processes of one machine."""
 
     def __init__(self, path: str | os.PathLike[str] = "jobs.db", *, ttl: float | None = None, options: Settings | None = None) -> None:  # fmt: skip
-        text = os.fspath(path)
-        url = text if text.startswith("sqlite:") else f"sqlite:///{text}"
-        super().__init__(url, ttl=ttl, options=options)
+        from milepost.stores.sqlite import SQLiteStore  # where SQLite is not used it is not loaded
+
+        options = options if options is not None else settings.current()
+        super().__init__(SQLiteStore(path, namespace=options.namespace), ttl=ttl, options=options)
 
 
 class RedisJobManager(JobManager):

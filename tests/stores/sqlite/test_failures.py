@@ -19,6 +19,7 @@ from milepost.core import lifecycle as plans
 from milepost.core.errors import InvalidInput, LayoutMismatch, OutcomeUnknown, StoreFull, StoreUnavailable
 from milepost.stores.driving import drive
 from milepost.stores.ids import new_op
+from milepost.stores.opening import open_store
 from milepost.stores.protocol import LAYOUT, Select, Write
 from milepost.stores.sqlite import SQLiteStore, place
 from milepost.stores.sqlite.failures import Busy, failure
@@ -207,6 +208,13 @@ def test_what_names_no_file_is_refused(path: str) -> None:
         SQLiteStore(path)
 
 
+def test_a_scheme_may_be_written_in_capitals(path: Path) -> None:
+    store = open_store(f"SQLITE:///{path}")
+    drive(store.apply([create("a")]))
+    drive(store.close())
+    assert set(check_file(path)) == {"a"}
+
+
 def test_a_damaged_record_does_not_fail_its_neighbours_and_can_be_deleted(make: Make, path: Path) -> None:
     store = make()
     do(store, create("good"), create("bad"), create("worse"))
@@ -300,6 +308,21 @@ def test_namespaces_of_one_file_know_nothing_of_each_other(make: Make) -> None:
     assert drive(two.counts()) == {("t", "pending"): 2}
     assert drive(one.counts()) == {("t", "running"): 1}
     assert one.url != two.url
+
+
+def test_namespaces_that_differ_only_in_case_are_two(make: Make) -> None:
+    names = ["team", "Team", "tEAM", "^team", "^Team", "^^team", "Milepost"]
+    for name in names:
+        do(make(namespace=name), create(f"of.{names.index(name)}"))
+    for name in names:
+        assert [job.job_id for job in drive(make(namespace=name).select(Select(), 10))] == [f"of.{names.index(name)}"]
+
+
+@pytest.mark.parametrize("namespace", ["", "a\0b", "sqlite_jobs", "SQLite_jobs"])
+def test_a_namespace_that_no_table_may_have_is_refused(make: Make, namespace: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        make(namespace=namespace)
+    assert refused.value.field == "namespace"
 
 
 def test_a_closed_store_opens_again_and_leaves_nothing_behind(make: Make) -> None:

@@ -15,7 +15,8 @@ class Statements:
     """The statements of one namespace, read from their files when first asked for."""
 
     def __init__(self, namespace: str) -> None:
-        self._prefix = "" if namespace == PLAIN else namespace + ":"
+        # SQLite takes Team and team for one name of a table; a mark before each capital tells them apart.
+        self._prefix = "" if namespace == PLAIN else re.sub("[A-Z^]", r"^\g<0>", namespace) + ":"
         self._texts: dict[str, str] = {}
 
     def __getitem__(self, name: str) -> str:

@@ -57,13 +57,15 @@ class SQLiteStore:
         clock: Callable[[], int] = system_micros,
     ) -> None:
         text = os.fspath(path)
-        text = path_of(text) if text.startswith("sqlite:") else os.path.expanduser(text)
+        text = path_of(text) if text[:7].lower() == "sqlite:" else os.path.expanduser(text)
         if not text or text == ":memory:" or "\0" in text:
             raise InvalidInput("path", f"{text!r} names no file; write jobs.db, or use memory://")
         if synchronous.upper() not in ("FULL", "NORMAL"):
             raise InvalidInput("synchronous", f"{synchronous!r:.40} must be FULL or NORMAL")
         if not namespace or "\0" in namespace:
             raise InvalidInput("namespace", "must be text that is not empty")
+        if namespace.lower().startswith("sqlite_"):
+            raise InvalidInput("namespace", f"{namespace!r:.80} begins with sqlite_, which SQLite keeps for itself")
         self.blocking = blocking
         self._place = Place(os.path.realpath(text), namespace, synchronous.upper(), patience, clock)
         self.url = f"sqlite:///{self._place.path}#{namespace}"
