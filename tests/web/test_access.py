@@ -132,6 +132,32 @@ async def test_a_bound_principal_submits_only_under_its_labels(memory: AsyncJobM
         assert (await web.post("/api/jobs", json=stolen, headers=headers[0])).status_code == 422
 
 
+@pytest.mark.parametrize(
+    ("labels", "keys"),
+    [
+        (({"team": "a"}, {"team": "a/b"}), ("b/nightly", "nightly")),
+        (({"team": "a", "user": "b"}, {"team": "a,user=b"}), ("nightly", "nightly")),
+    ],
+)
+async def test_labels_that_read_alike_share_no_unique_key_and_no_answer(
+    memory: AsyncJobManager, labels: tuple[dict[str, str], ...], keys: tuple[str, ...]
+) -> None:
+    jobs = AsyncJobs(memory.store)
+    jobs.worker()
+
+    @jobs.job("reindex")
+    def reindex(run: Run) -> None: ...
+
+    who = [await key(memory, "jobs:read", "jobs:write", labels=one) for one in labels]
+    async with client_of(jobs, auth.api_keys()) as web:
+        for headers, name, bound in zip(who, keys, labels, strict=True):
+            body = {"job_type": "reindex", "unique_key": name}
+            made = await web.post("/api/jobs", json=body, headers={**headers, "Idempotency-Key": "k"})
+            assert (made.status_code, made.json()["labels"]) == (201, bound)
+            counts = (await web.get("/api/stats", headers=headers)).json()["counts"]
+            assert sum(counts["reindex"].values()) == 1
+
+
 async def test_an_admin_that_is_bound_is_no_admin(web: httpx.AsyncClient, memory: AsyncJobManager) -> None:
     bound = await key(memory, "admin", labels={"owner": "ana"})
     assert (await web.get("/api/keys", headers=bound)).status_code == 403

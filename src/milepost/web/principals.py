@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,7 @@ CANCEL = "jobs:cancel"
 """What a share link may allow; no key has it by itself, and `jobs:write` implies it."""
 SCOPES = (READ, WRITE, DELETE, ADMIN)
 ALL_SCOPES = frozenset(SCOPES)
+_SEPARATOR, _MARKED = re.compile(r"[,/\\]"), r"\\\g<0>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +59,11 @@ class Principal:
 
     @property
     def binding(self) -> str:
-        """The name space of their unique keys and idempotency keys; empty when they are not bound."""
-        return ",".join(f"{name}={value}" for name, value in sorted(self.labels.items()))
+        """The name space of their unique keys and idempotency keys; empty when they are not bound.
+
+        Others' labels never read the same, also with what follows a slash: a value's own commas and slashes are marked.
+        """
+        return ",".join(f"{name}={_SEPARATOR.sub(_MARKED, str(value))}" for name, value in sorted(self.labels.items()))
 
 
 ANYONE = Principal(None)
