@@ -23,7 +23,7 @@ SCHEMES = "sqlite:///path, redis://host, rediss://, unix://, redis+sentinel://, 
 
 def open_store(url: str, *, namespace: str = "milepost", blocking: bool = True) -> Store:
     """The store of a URL. Raises InvalidInput for a scheme that is none, MissingExtra without its package."""
-    scheme = urlsplit(url).scheme
+    scheme = url.strip().partition(":")[0].lower()
     if scheme == "memory":
         return MemoryStore(blocking=blocking)
     if scheme == "sqlite":

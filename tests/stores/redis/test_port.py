@@ -157,6 +157,57 @@ def test_a_restart_in_between_is_not_noticed(start_redis: Start, face: bool) -> 
     run(store, work)
 
 
+def test_a_feed_whose_connection_was_cut_is_read_on_another(start_redis: Start, face: bool) -> None:
+    server = start_redis()
+    store = RedisStore(server.url, blocking=face)
+
+    async def work() -> None:
+        position = (await store.feed(None)).position
+        await store.feed(position)
+        await store.apply([create(store, "a")])
+        with server.client() as client:
+            client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        assert [event.kind for event in (await store.feed(position)).events] == ["created"]
+
+    run(store, work)
+
+
+def test_a_command_that_a_user_may_not_run_is_said(start_redis: Start, face: bool) -> None:
+    server = start_redis()
+    with server.client() as client:
+        client.execute_command("ACL", "SETUSER", "few", "on", ">hush", "~*", "+@all", "-xrevrange", "-hgetall")
+    store = RedisStore(server.url_for("few", "hush"), blocking=face)
+
+    async def work() -> None:
+        with pytest.raises(StoreUnavailable, match=r"NOPERM.*xrevrange"):
+            await store.feed(None)
+        with pytest.raises(StoreUnavailable, match=r"NOPERM.*hgetall"):
+            await store.limits()
+
+    run(store, work)
+
+
+def test_an_option_that_connections_do_not_have_is_said(redis_url: str, face: bool) -> None:
+    store = RedisStore(f"{redis_url}?sokcet_timeout=3", blocking=face)
+
+    async def work() -> None:
+        with pytest.raises(InvalidInput, match=r"^url: .*'sokcet_timeout'"):
+            await store.now()
+
+    run(store, work)
+
+
+def test_what_refuses_to_be_asked_as_a_sentinel_is_quoted(redis_server: RedisServer, face: bool) -> None:
+    url = f"redis+sentinel://127.0.0.1:{redis_server.port}/main"
+    store = RedisStore(url, blocking=face, connect_budget=0.1)
+
+    async def work() -> None:
+        with pytest.raises(StoreUnavailable, match="unknown command 'SENTINEL'"):
+            await store.now()
+
+    run(store, work)
+
+
 def test_a_full_server_takes_ends_but_no_submits(start_redis: Start, face: bool) -> None:
     server = start_redis()
     store = RedisStore(server.url, blocking=face)

@@ -20,7 +20,7 @@ import hiredis
 from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
 from redis.exceptions import AuthenticationError, RedisError
 
-from milepost.core.errors import StoreUnavailable
+from milepost.core.errors import InvalidInput, StoreUnavailable
 from milepost.stores.redis.links import Dial, Link, LinkDown, Node
 
 READ_SIZE = 65536
@@ -150,8 +150,11 @@ class BlockingWires:
 
 
 def make(node: Node, options: Mapping[str, Any], tls: bool, classes: tuple[Any, Any, Any]) -> Any:
-    """A connection of redis-py that is not yet connected. TypeError for an option that it does not know."""
+    """A connection of redis-py that is not yet connected. InvalidInput for an option of the URL that it does not know."""
     plain, secure, unix = classes
-    if not node.port:
-        return unix(path=node.host, **options)
-    return (secure if tls else plain)(host=node.host, port=node.port, **options)
+    try:
+        if not node.port:
+            return unix(path=node.host, **options)
+        return (secure if tls else plain)(host=node.host, port=node.port, **options)
+    except TypeError as error:
+        raise InvalidInput("url", f"redis-py's Connection does not take its query: {error}") from None

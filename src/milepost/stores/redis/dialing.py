@@ -91,12 +91,21 @@ def _nodes(hosts: str, port: int) -> tuple[Node, ...]:
     nodes = []
     for text in hosts.split(",") if hosts else ["localhost"]:
         parts = urlsplit(f"//{text}")
-        nodes.append(Node(parts.hostname or "localhost", parts.port or port))
+        host = parts.hostname or "localhost"
+        try:
+            host.encode("idna")
+        except UnicodeError:
+            raise ValueError(f"{host!r:.80} is no name of a host") from None
+        nodes.append(Node(host, parts.port or port))
     return tuple(nodes)
 
 
 def _without(text: str, url: str) -> str:
-    secret = urlsplit(url).netloc.rpartition("@")[0].partition(":")[2] if "@" in url else ""
+    """What is wrong with a URL, in words that hold nothing of its password, wherever that was taken to end."""
+    userinfo = url.partition("://")[2].rpartition("@")[0]
+    if re.search(r"[/?#\[\]]", userinfo):
+        return "cannot be read; in a user or password write / ? # [ ] and @ as %2F %3F %23 %5B %5D and %40"
+    secret = userinfo.partition(":")[2]
     return text.replace(secret, "***") if secret else text
 
 
@@ -150,7 +159,10 @@ class Dialer:
             if isinstance(reply, list):
                 self._prefer(sentinel)
                 return Node(reply[0].decode(), int(reply[1]))
-            problems.append(f"{sentinel} knows no service {self._target.service!r}")
+            refused = isinstance(reply, hiredis.ReplyError)
+            problems.append(
+                f"{sentinel}: {reply}" if refused else f"{sentinel} knows no service {self._target.service!r}"
+            )
         raise LinkDown("; ".join(problems))
 
     async def _owner(self) -> Link:

@@ -111,6 +111,13 @@ class Port:
                 return reply
             await self._wires.pause(trials.check(str(reply)))
 
+    async def ask(self, *words: Word) -> Any:
+        """Run a command that changes nothing and must be answered. Raises StoreError for a refusal."""
+        reply = await self.command(*words)
+        if isinstance(reply, hiredis.ReplyError):
+            raise _error(reply)
+        return reply
+
     async def wait(self, words: Sequence[tuple[Word, ...]], seconds: float) -> list[Any]:
         """Run commands that wait up to `seconds`, on a connection of their own; it is closed when the caller gives up.
 

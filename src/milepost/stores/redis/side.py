@@ -24,6 +24,8 @@ class _Caller(Protocol):
 
     async def _command(self, *words: Word) -> Any: ...
 
+    async def _ask(self, *words: Word) -> Any: ...
+
 
 class SideVerbs:
     """What a store does beside jobs."""
@@ -60,7 +62,7 @@ class SideVerbs:
     async def limits(self: _Caller) -> dict[str, tuple[int | None, bool]]:
         """The limits set for queues: name -> (the most leases or None, paused)."""
         found = {}
-        for queue, setting in fields_of(await self._command("HGETALL", f"{{{self.namespace}}}:limits")).items():
+        for queue, setting in fields_of(await self._ask("HGETALL", f"{{{self.namespace}}}:limits")).items():
             limit, _, paused = setting.partition(b":")
             found[text_of(queue)] = (int(limit) if limit else None, paused == b"1")
         return found

@@ -243,7 +243,7 @@ class RedisStore(SideVerbs):
             await self._check()
         stream = self._root + b"f"
         if position is None:
-            newest = await self._port.command("XREVRANGE", stream, "+", "-", "COUNT", 1)
+            newest = await self._port.ask("XREVRANGE", stream, "+", "-", "COUNT", 1)
             return FeedEvents([], text_of(newest[0][0]) if newest else "0-0")
         if not _POSITION.match(position):
             raise InvalidInput("position", f"{position!r:.60} is not a position of this feed")
@@ -261,7 +261,7 @@ class RedisStore(SideVerbs):
                 )
                 break
             except LinkDown as error:
-                if left <= 0:
+                if monotonic() > until + self._port.connect_budget:
                     raise StoreUnavailable(f"the feed broke off: {error}") from None
         entries = (read[stream] if isinstance(read, dict) else read[0][1]) if read else []
         lost = bool(first) and position not in ("0", "0-0") and _order(text_of(first[0][0])) > _order(position)
@@ -295,6 +295,9 @@ class RedisStore(SideVerbs):
 
     async def _command(self, *words: Word) -> Any:
         return await self._port.command(*words)
+
+    async def _ask(self, *words: Word) -> Any:
+        return await self._port.ask(*words)
 
     async def _check(self) -> None:
         """Hold the layout of the namespace against ours; an empty one gets ours."""
