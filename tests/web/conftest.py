@@ -11,6 +11,7 @@ import pytest
 from milepost import AsyncJobManager
 from milepost.settings import Settings
 from milepost.web import auth, create_app
+from milepost.web.site import Site
 
 STORES = ["memory", "sqlite", "redis"]
 
@@ -47,6 +48,13 @@ def client_of(jobs: Any, who: Any = None, **options: Any) -> httpx.AsyncClient:
     """A client of an application made for these jobs."""
     app = create_app(jobs, auth=who if who is not None else auth.none())
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://testserver", **options)
+
+
+def site_of(client: httpx.AsyncClient) -> Site:
+    """What stands behind a client that `client_of` made."""
+    transport: Any = client._transport
+    site: Site = transport.app.state.milepost
+    return site
 
 
 @pytest.fixture

@@ -8,8 +8,9 @@ from typing import Any
 import httpx
 import pytest
 
-from milepost import AsyncJobManager, AsyncJobs, Run
-from tests.web.conftest import client_of
+from milepost import AsyncJobManager, AsyncJobs, Job, Run, StoreUnavailable
+from tests.engines.test_seam import Here
+from tests.web.conftest import client_of, site_of
 
 
 @pytest.fixture
@@ -110,6 +111,26 @@ async def test_prefer_wait_answers_200_with_the_ended_job(app: httpx.AsyncClient
     assert answer.json()["status"] == "completed"
 
 
+async def test_a_submit_that_cannot_be_waited_for_is_answered_all_the_same(
+    memory: AsyncJobManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with client_of(memory) as client:
+        body, headers = {"job_type": "own", "driver": "caller"}, {"Prefer": "wait=20"}
+        site = site_of(client)
+        site.hub.close()  # the server is shutting down
+        answer = await client.post("/api/jobs", json=body, headers=headers)
+        assert (answer.status_code, "preference-applied" in answer.headers) == (201, False)
+        site.hub.open()
+
+        async def away(*_: Any, **__: Any) -> Any:
+            raise StoreUnavailable("it went away a moment ago")
+
+        monkeypatch.setattr(memory.store, "get", away)
+        answer = await client.post("/api/jobs", json=body, headers=headers)
+        assert answer.status_code == 201
+    assert await memory.count_jobs() == 2
+
+
 async def test_etag_and_long_poll(client: httpx.AsyncClient, manager: AsyncJobManager) -> None:
     job = await manager.create_job()
     tag = (await client.get(f"/api/jobs/{job.job_id}")).headers["etag"]
@@ -190,6 +211,45 @@ async def test_bulk_counts_first_then_tells_each_outcome(client: httpx.AsyncClie
     stepwise = (await client.post("/api/jobs/bulk", json={"action": "delete", "q": "type:bulk", "limit": 2})).json()
     assert (stepwise["done"], bool(stepwise["next_cursor"])) == (2, True)
     assert (await client.post("/api/jobs/bulk", json={"action": "delete"})).status_code == 422
+
+
+async def test_bulk_that_is_broken_off_may_have_been_applied(
+    memory: AsyncJobManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client may send again only what was certainly not carried out."""
+    monkeypatch.setattr("milepost.web.routes.bulk.BATCH", 1)
+    ids = [(await memory.create_job()).job_id for _ in range(2)]
+    apply, calls = memory.store.apply, list[int]()
+
+    async def once(writes: Any, claim: Any = None) -> Any:
+        calls.append(len(writes))
+        if len(calls) > 1:
+            raise StoreUnavailable("it went away")
+        return await apply(writes, claim)
+
+    monkeypatch.setattr(memory.store, "apply", once)
+    async with client_of(memory) as client:
+        answer = await client.post("/api/jobs/bulk", json={"action": "cancel", "ids": ids})
+    assert (answer.status_code, answer.json()["outcome"]) == (503, "unknown")
+
+
+async def test_bulk_hands_what_it_retries_to_the_engine(sqlite_url: str) -> None:
+    class Noted(Here):
+        def hand_over(self, job: Job) -> None:
+            self.handed.append(job.job_id)
+
+    engine = Noted()
+    jobs = AsyncJobs(sqlite_url, engine=engine)
+
+    @jobs.job("flaky")
+    def flaky(run: Run) -> None: ...
+
+    job = await jobs.submit(flaky)
+    await jobs.cancel_job(job.job_id)
+    async with client_of(jobs) as client:
+        await client.post("/api/jobs/bulk", json={"action": "retry", "ids": [job.job_id]})
+    assert engine.handed == [job.job_id] * 2
+    await jobs.close()
 
 
 async def test_failures_come_in_groups_with_the_filter_that_selects_them(

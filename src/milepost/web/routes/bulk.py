@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from milepost.core.change import Change
+from milepost.core.errors import OutcomeUnknown, StoreError
 from milepost.core.job import Job, JobStatus
 from milepost.core.lifecycle import plan_cancel, plan_delete, plan_retry
 from milepost.stores.filters import parse_filter
@@ -98,8 +99,16 @@ async def _act(site: Site, body: models.BulkBody, jobs: list[Job], principal: Pr
     outcomes: list[dict[str, str]] = []
     for start in range(0, len(jobs), BATCH):
         some = jobs[start : start + BATCH]
-        writes = [Write(job.job_id, _plan(body.action, principal), answer=False) for job in some]
-        answers = (await site.store.apply(writes)).outcomes
+        retry = body.action == "retry"
+        writes = [Write(job.job_id, _plan(body.action, principal), answer=retry) for job in some]
+        try:
+            answers = (await site.store.apply(writes)).outcomes
+            if retry:
+                await site.manager.give([one.job for one in answers if one.accepted and one.job is not None])
+        except StoreError as error:
+            if not start:
+                raise
+            raise OutcomeUnknown(f"after the first {start}: {error}") from error
         for job, answer in zip(some, answers, strict=True):
             if answer.accepted:
                 outcomes.append({"job_id": job.job_id, "outcome": "done"})

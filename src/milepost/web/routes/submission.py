@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from milepost.core.errors import DuplicateJob, InvalidInput
+from milepost.core.errors import DuplicateJob, InvalidInput, StoreError
 from milepost.core.job import Job
 from milepost.stores.ids import new_job_id
 from milepost.tracking.tracing import current_trace
 from milepost.web import models
 from milepost.web.idempotency import Answered, once
 from milepost.web.principals import WRITE, Principal
+from milepost.web.problems import Problem
 from milepost.web.site import Site, who
 from milepost.web.waiting import preferred_wait, wait_until
 from milepost.web.wire import job_bytes
+
+log = logging.getLogger("milepost.web.submission")
+log.addHandler(logging.NullHandler())
 
 _TRACE = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}\Z")
 
@@ -56,11 +61,15 @@ def add_submission(router: APIRouter, site: Site) -> None:
         else:
             answer = await once(site.store, principal, key, await request.body(), new_job_id, make)
         seconds = preferred_wait(request)
-        job = await site.store.get(answer.job_id) if seconds else None
-        if seconds and job is not None:
-            ended = await wait_until(site, job, lambda now: now.is_terminal, seconds)
-            if ended is not None and ended.is_terminal:
-                answer = Answered(200, ended.job_id, job_bytes(ended).decode(), answer.replayed)
+        try:
+            job = await site.store.get(answer.job_id) if seconds else None
+            ended = await wait_until(site, job, lambda now: now.is_terminal, seconds) if seconds and job else None
+        except (StoreError, Problem) as error:
+            # It is recorded. An error would tell the client to send it again.
+            log.info("job %s is not waited for: %s", answer.job_id, error)
+            seconds = ended = None
+        if ended is not None and ended.is_terminal:
+            answer = Answered(200, ended.job_id, job_bytes(ended).decode(), answer.replayed)
         headers = {"Location": f"/api/jobs/{answer.job_id}", "Cache-Control": "no-store"}
         if answer.status == 201:
             headers["Retry-After"] = "1"
