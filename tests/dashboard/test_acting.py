@@ -294,3 +294,99 @@ def test_choosing_with_shift(page: Page) -> None:
     expect(page.locator(".chosen b")).to_have_text("4 selected")
     page.keyboard.press("Escape")
     expect(page.locator(".chosen")).to_have_count(0)
+
+
+def test_the_keys_act_on_the_job_that_is_looked_at(stage: Stage, page: Page) -> None:
+    """Not on the row at which the keyboard was before a link opened another job, or before the filter changed."""
+    with stage.paused():
+        before, after = stage.submit("/data/before.pdf"), stage.submit("/data/after.pdf")
+        page.goto(stage.jobs + "?tab=pending")
+        page.locator(f"[id='row-{before}'] .message").click()
+        expect(page.locator(".pane .chip")).to_have_text("pending")
+        page.locator(f"[id='row-{after}'] .message").click()
+        until(page, "id => location.search.includes(id)", after)
+        page.evaluate("history.pushState(null, '', location.href)")
+        page.evaluate("id => history.replaceState(null, '', `?tab=pending&job=${id}`)", before)
+        page.evaluate("dispatchEvent(new PopStateEvent('popstate'))")  # as Back and links from other pages do
+        expect(page.locator(f"[id='row-{before}']")).to_have_class(re.compile("open"))
+        expect(page.locator(".pane .chip")).to_have_text("pending")
+        page.keyboard.press("c")
+        eventually(page, lambda: stage.api(f"jobs/{before}")["status"] == "cancelled")
+        assert stage.api(f"jobs/{after}")["status"] == "pending"
+        page.goto(stage.jobs + "?tab=pending")
+        page.wait_for_selector(f"[id='row-{after}']")
+        page.keyboard.press("j")
+        assert cursor(page) == after
+        page.keyboard.press("4")  # completed jobs: the pending one is no longer seen
+        until(
+            page, "document.querySelector('.of-completed.bar') !== null && !document.querySelector('.of-pending.bar')"
+        )
+        with page.expect_response("**/stats?**"):  # something that comes after what the key would have sent
+            page.keyboard.press("c")
+            page.keyboard.press("g")
+            page.keyboard.press("o")
+        assert stage.api(f"jobs/{after}")["status"] == "pending", "nothing is done to a row that cannot be seen"
+
+
+def test_deleting_steps_to_the_next_job_and_counts(stage: Stage, page: Page) -> None:
+    page.goto(stage.jobs + "?q=type:clustering&tab=completed")
+    page.wait_for_selector(".body-row")
+    count = stage.api("jobs", q="type:clustering status:completed", limit=1)["total"]
+    expect(page.locator(".foot span").first).to_have_text(f"{count:,} jobs")
+    page.keyboard.press("j")
+    first = cursor(page)
+    page.keyboard.press("j")
+    until(page, "id => document.querySelector('.row.cursor').id !== `row-${id}`", first)
+    second = cursor(page)
+    page.keyboard.press("k")
+    until(page, "id => document.querySelector('.row.cursor').id === `row-${id}`", first)
+    page.keyboard.press("#")
+    until(page, "id => document.querySelector('.row.cursor')?.id === `row-${id}`", second)
+    with page.expect_response(lambda answer: answer.request.method == "DELETE"):
+        for _ in range(3):  # what is said meanwhile does not push the undo away
+            page.keyboard.press("f")
+        expect(page.locator(".toast").filter(has_text="Deleted")).to_be_visible()
+    eventually(
+        page,
+        lambda: (
+            page.locator(".foot span").first.inner_text()
+            == f"{stage.api('jobs', q='type:clustering status:completed', limit=1)['total']:,} jobs"
+        ),
+    )
+
+
+def test_a_filter_that_cannot_be_read_shows_no_jobs_of_another(stage: Stage, page: Page) -> None:
+    page.context.watch.forgiven += ["status of 422"]  # type: ignore[attr-defined]
+    page.fill("#filter", "status:nosuch")
+    page.keyboard.press("Enter")
+    expect(page.locator(".empty pre")).to_be_visible()
+    expect(page.locator(".body-row")).to_have_count(0)
+    page.get_by_role("button", name="Clear the filter").last.click()
+    expect(page.locator(".body-row").first).to_be_visible()
+
+
+def test_a_question_about_many_does_not_wait_on_another_page(stage: Stage, opened: Opened) -> None:
+    page = opened(stage.jobs + "?page=overview")
+    page.wait_for_selector(".tile")
+    page.keyboard.press("g")
+    page.keyboard.press("j")
+    page.wait_for_selector(".body-row")
+    page.keyboard.press("a")
+    page.keyboard.press("c")
+    page.wait_for_selector("dialog footer")
+    page.go_back()
+    expect(page.locator("dialog")).to_have_count(0)
+    page.keyboard.press("g")
+    page.keyboard.press("f")
+    page.wait_for_selector(".group")
+    expect(page.locator("dialog")).to_have_count(0)
+
+
+def test_a_filter_typed_over_a_job_on_a_narrow_page_shows_its_answer(stage: Stage, opened: Opened) -> None:
+    page = opened(stage.jobs, width=800)
+    page.locator(".body-row").first.click()
+    expect(page.locator("#job-title")).to_be_visible()
+    page.fill("#filter", "status:failed")
+    expect(page.locator(".of-failed.bar").first).to_be_visible()
+    page.go_back()
+    expect(page.locator("#job-title")).to_be_visible()

@@ -78,6 +78,7 @@ class MilepostJob extends HTMLElement {
     const mine = (this.#turn += 1);
     this.#stop?.();
     this.#stop = null;
+    this.#clear();
     const source = this.getAttribute("src");
     if (source === null) return;
     const url = new URL(source, document.baseURI);
@@ -89,10 +90,11 @@ class MilepostJob extends HTMLElement {
     const api = new URL(found[1] ?? "", url).href;
     const { watchJob } = (await import(/* @vite-ignore */ `${api}/milepost-watch.js`)) as Watch;
     if (mine !== this.#turn) return;
+    // What the stream tells is a part of the record.
     const told = (job: Watched): void => {
-      this.#job = job;
+      this.#job = { ...this.#job, ...job };
       this.#draw();
-      this.dispatchEvent(new CustomEvent("job", { detail: job }));
+      this.dispatchEvent(new CustomEvent("job", { detail: this.#job }));
     };
     const share = this.getAttribute("share") ?? url.searchParams.get("share");
     this.#stop = watchJob(api, decodeURIComponent(found[2] ?? ""), {
@@ -100,12 +102,20 @@ class MilepostJob extends HTMLElement {
       onEnd: told,
       ...(share === null ? {} : { share }),
     });
+    if (share !== null) url.searchParams.set("share", share);
     const answer = await fetch(url, { headers: { Accept: "application/json" } });
     if (answer.ok && mine === this.#turn) {
       const record = (await answer.json()) as Watched;
-      if ((this.#job?.version ?? 0) <= (record.version ?? 0)) told(record);
-      else told({ ...record, ...this.#job });
+      told((this.#job?.version ?? 0) <= (record.version ?? 0) ? record : { ...record, ...this.#job });
     }
+  }
+
+  /** Nothing of another job is left when `src` changes. */
+  #clear(): void {
+    const { name, far, done, says, left } = this.#place;
+    this.#job = null;
+    for (const one of [name, far, says, left]) one.textContent = "";
+    done.style.transform = "scaleX(0)";
   }
 
   #draw(): void {

@@ -4,6 +4,7 @@ import { link, listen } from "../live/feed";
 import { rows } from "../jobs/list";
 import { place } from "../shell/address";
 import { get, jobPath, Problem } from "../wire/api";
+import { isOlder } from "../wire/row";
 import type { EventRecord, JobRecord } from "../wire/types";
 import { isEnded } from "../wire/types";
 
@@ -19,6 +20,7 @@ export const wantsEvents = signal(false);
 
 let id: string | null = null;
 let running: AbortController | null = null;
+let changed = false;
 let soon: ReturnType<typeof setTimeout> | null = null;
 
 /** The record with what the list heard since it was read. */
@@ -26,7 +28,7 @@ export const job = computed<JobRecord | null>(() => {
   const read = record.value;
   if (read === null) return null;
   const row = rows.get(read.job_id)?.value;
-  if (row === undefined || row.version <= read.version) return read;
+  if (row === undefined || row.version === read.version || isOlder(row, read)) return read;
   const { progress, message, status, stalled, started_at, completed_at, error, attempt, worker, waiting_for } = row;
   const fresh = { progress, message, status, stalled, started_at, completed_at, error, attempt, worker, waiting_for };
   return { ...read, ...fresh, eta: row.eta as JobRecord["eta"] };
@@ -37,10 +39,12 @@ export async function readAgain(): Promise<void> {
   running?.abort();
   const mine = (running = new AbortController());
   const wanted = id;
+  changed = false;
   try {
     const found = await get<JobRecord>(jobPath(wanted), {}, mine.signal);
     if (mine.signal.aborted) return;
     batch(() => {
+      if (record.peek() !== null && record.peek()?.created_at !== found.created_at) events.value = []; // the id is used again
       record.value = found;
       problem.value = null;
     });
@@ -49,9 +53,12 @@ export async function readAgain(): Promise<void> {
     if (mine.signal.aborted) return;
     if (!(error instanceof Problem)) throw error;
     problem.value = error;
-    if (error.status === 404) record.value = null;
+    if (error.status === 404) batch(() => ((record.value = null), (events.value = [])));
   } finally {
-    if (running === mine) running = null;
+    if (running === mine) {
+      running = null;
+      if (changed) readSoon();
+    }
   }
 }
 
@@ -68,7 +75,9 @@ async function readEvents(stop?: AbortSignal): Promise<void> {
 function readSoon(): void {
   soon ??= setTimeout(() => {
     soon = null;
-    void readAgain();
+    // What is on its way is waited for: a job that changes faster than it can be read would else never be seen.
+    if (running !== null) changed = true;
+    else void readAgain();
   }, READ_AGAIN);
 }
 
@@ -79,10 +88,17 @@ export function start(): void {
       if (id === null) return;
       const row = jobs.find((one) => one.job_id === id);
       const known = record.peek();
-      if (row !== undefined && (known === null || row.version > known.version)) readSoon();
+      if (row !== undefined && (known === null || isOlder(known, row))) readSoon();
       else if (gone.includes(id)) readSoon();
     },
     anew: readSoon,
+  });
+  let away = false;
+  link.subscribe((now) => {
+    const back = away && now.kind === "live";
+    away = now.kind === "retrying";
+    // A read that broke off with the connection, or failed without it; what changed since, the stream tells.
+    if (back && (running !== null || (problem.peek() !== null && problem.peek()?.status !== 404))) void readAgain();
   });
   place.subscribe(({ job: next }) => {
     if (next === id) return;

@@ -3,7 +3,7 @@ import { say } from "../shell/toasts";
 import { call, get, jobPath, Problem, send, words } from "../wire/api";
 import { rowOf } from "../wire/row";
 import { isEnded, type BulkAction, type BulkDone, type Done, type JobRecord, type Row } from "../wire/types";
-import { hidden, load, order, rows, take } from "./list";
+import { drop, hidden, load, take } from "./list";
 
 const UNDO_SECONDS = 6;
 const AT_ONCE = 1000;
@@ -69,11 +69,7 @@ function later(text: string, ids: readonly string[], work: () => Promise<void>):
     clearTimeout(timer);
     close();
     const done = await attempt(work, "");
-    if (done) {
-      const gone = new Set(ids);
-      order.value = order.peek().filter((id) => !gone.has(id));
-      for (const id of ids) rows.delete(id);
-    }
+    if (done) drop(ids);
     show();
   };
   undecided.set(key, carryOut);

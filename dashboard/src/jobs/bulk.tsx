@@ -72,11 +72,15 @@ export function BulkDialog() {
     wrong.value = null;
     doing.value = null;
     if (what === null) return;
+    let mine = true;
     dryRun(what.action, what.many).then(
-      (found) => (truth.value = found),
-      (error: unknown) => (wrong.value = words(error)),
+      (found) => mine && (truth.value = found),
+      (error: unknown) => mine && (wrong.value = words(error)),
     );
+    return () => void (mine = false);
   }, [what]);
+  // Whoever leaves the page by Back has decided nothing: the question does not wait for them on another page.
+  useEffect(() => () => void (asked.value = null), []);
   if (what === null) return null;
   const { action, many } = what;
   const close = (): void => void (asked.value = null);

@@ -62,7 +62,7 @@ export function Empty() {
 }
 
 function Broken({ detail, status, position }: { detail: string; status: number; position: unknown }) {
-  const at = now.value;
+  void now.value; // counts down with the page's clock; the moment of the next try is one of this machine's
   const state = link.value;
   if (status === 422) {
     const text = filter.value;
@@ -89,7 +89,7 @@ function Broken({ detail, status, position }: { detail: string; status: number; 
     <div class="empty" role="row">
       <div role="gridcell" class="empty">
         <p>{detail}.</p>
-        {state.kind === "retrying" && <p class="muted">Next try in {Math.max(0, Math.ceil((state.at - at) / 1000))} s</p>}
+        {state.kind === "retrying" && <p class="muted">Next try in {Math.max(0, Math.ceil((state.at - Date.now()) / 1000))} s</p>}
         <button
           type="button"
           class="button"

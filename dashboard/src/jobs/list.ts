@@ -6,12 +6,13 @@ import { batch, computed, signal, type Signal } from "@preact/signals";
 import { link, listen } from "../live/feed";
 import { filter } from "../shell/address";
 import { get, Problem } from "../wire/api";
-import { rowOf } from "../wire/row";
+import { isOlder, rowOf } from "../wire/row";
 import type { Batch, JobList, Row } from "../wire/types";
 import { matcher } from "./matching";
 
 const PAGE = 200;
 const ASK_AGAIN = 1500;
+const TRY_AGAIN = 5000;
 
 export const rows = new Map<string, Signal<Row>>();
 export const order = signal<readonly string[]>([]);
@@ -79,9 +80,31 @@ export async function load(quiet = false): Promise<void> {
     if (order.peek().length > 0 && !paused.peek()) applyParked();
     problem.value = error instanceof Problem ? error : new Problem(0, String(error));
     if (!(error instanceof Problem)) throw error;
+    if (error.status === 422) nothing(); // jobs of an earlier filter are no answer to one that cannot be read
+    else trySoon(error.retryAfter);
   } finally {
     if (running === mine) running = null;
   }
+}
+
+function nothing(): void {
+  batch(() => {
+    cursor = null;
+    total.value = null;
+    order.value = [];
+    waiting.value = new Set();
+    leaving.value = new Set();
+  });
+}
+
+let trying: ReturnType<typeof setTimeout> | undefined;
+
+/** A list that could not be read is read again while the feed is there; when it is not, its coming back does so. */
+function trySoon(wait: number | null): void {
+  clearTimeout(trying);
+  trying = setTimeout(() => {
+    if (problem.peek() !== null && running === null && link.peek().kind === "live") void load(true);
+  }, wait === null ? TRY_AGAIN : wait * 1000);
 }
 
 let reading = false;
@@ -116,7 +139,7 @@ function countOf(found: JobList): { count: number; exact: boolean } {
 function put(row: Row): string {
   const known = rows.get(row.job_id);
   if (known === undefined) rows.set(row.job_id, signal(row));
-  else if (row.version >= known.peek().version) known.value = row;
+  else if (!isOlder(row, known.peek())) known.value = row;
   return row.job_id;
 }
 
@@ -156,7 +179,7 @@ function apply({ jobs, gone }: Batch): void {
     let change = 0;
     for (const row of jobs) {
       const known = rows.get(row.job_id);
-      if (known !== undefined && row.version < known.peek().version) continue;
+      if (known !== undefined && isOlder(row, known.peek())) continue;
       const fits = matches(row);
       if (fits === undefined) unsure = true;
       const there = listed.has(row.job_id) || waiting.peek().has(row.job_id);
@@ -228,6 +251,19 @@ function merge(kept: readonly string[], incoming: readonly Row[]): string[] {
   return merged;
 }
 
+/** Takes jobs out that are known to be deleted, before the feed tells of it. */
+export function drop(ids: readonly string[]): void {
+  const gone = new Set(ids);
+  batch(() => {
+    const counted = order.peek().filter((id) => gone.has(id) && !leaving.peek().has(id)).length;
+    const known = total.peek();
+    if (known !== null && counted > 0) total.value = { ...known, count: Math.max(0, known.count - counted) };
+    order.value = order.peek().filter((id) => !gone.has(id));
+    leaving.value = new Set([...leaving.peek()].filter((id) => !gone.has(id)));
+    for (const id of ids) rows.delete(id);
+  });
+}
+
 /** Lets in and out what was held back. */
 export function release(): void {
   if (waiting.peek().size > 0 || leaving.peek().size > 0) batch(() => settle([], leaving.peek()));
@@ -248,7 +284,7 @@ let asking: ReturnType<typeof setTimeout> | null = null;
 function askSoon(): void {
   asking ??= setTimeout(() => {
     asking = null;
-    if (!held.peek()) void load(true);
+    if (!held.peek() && problem.peek()?.status !== 422) void load(true);
   }, ASK_AGAIN);
 }
 
@@ -269,6 +305,8 @@ export function start(): void {
     if (now.kind !== "live") return;
     clearTimeout(timer);
     begin();
+    // The stream goes on where it was, and says nothing of a list that could not be read meanwhile.
+    if (running === null && problem.peek() !== null && problem.peek()?.status !== 422) void load(true);
   });
   held.subscribe((on) => {
     if (!on) release();

@@ -1,6 +1,6 @@
 /** Which job the keyboard is at, and which are chosen for an action on many. */
 import { computed, signal } from "@preact/signals";
-import { filter } from "../shell/address";
+import { filter, place } from "../shell/address";
 import { held, shown } from "./list";
 
 /** The job that the keyboard is at. */
@@ -18,6 +18,28 @@ const holding = computed(() => pointerInside.value || scrolled.value || selectin
 holding.subscribe((on) => (held.value = on));
 
 filter.subscribe(() => clear());
+
+let opened: string | null = null;
+
+// The keyboard is at the job that was opened, whichever way: what it does is done to what is looked at.
+place.subscribe(({ job }) => {
+  if (job !== null && job !== opened) cursor.value = job;
+  opened = job;
+});
+
+/** The job that the keyboard is at, where the list shows it: nothing is done to a row that cannot be seen. */
+export const cursorShown = (): string | null => {
+  const at = cursor.peek();
+  return at !== null && shown.peek().includes(at) ? at : null;
+};
+
+/** Steps off a job that is about to go: to the next, or else to the one before. */
+export function stepOff(id: string): void {
+  if (cursor.peek() !== id) return;
+  const list = shown.peek();
+  const at = list.indexOf(id);
+  cursor.value = (at < 0 ? null : (list[at + 1] ?? list[at - 1])) ?? null;
+}
 
 export function clear(): void {
   if (chosen.peek().size > 0) chosen.value = new Set();

@@ -1,10 +1,11 @@
 /**
  * The live feed: one stream a browser. The tab that holds the lock reads the server's stream and tells the others over a
  * BroadcastChannel; when it goes, the next holder goes on from the last position that all of them heard. Without Web
- * Locks (a page that is not served securely) each visible tab reads its own.
+ * Locks (a page that is not served securely) each visible tab reads its own. A share link hears of its job alone: whoever
+ * came with it has a stream of their own, and never reads for the others.
  */
 import { signal } from "@preact/signals";
-import { apiBase, apiUrl, get, Problem, signInNeeded } from "../wire/api";
+import { apiBase, apiUrl, get, Problem, share, signInNeeded } from "../wire/api";
 import { readStream, type Message } from "../wire/sse";
 import type { Batch, Counts, JobList, ListSnapshot } from "../wire/types";
 
@@ -15,6 +16,7 @@ export type Link =
 
 type Post =
   | { kind: "hello" }
+  | { kind: "who" }
   | { kind: "link"; link: Link; position: string | null }
   | { kind: "batch"; batch: Batch; position: string | null }
   | { kind: "counts"; counts: Counts | null; stalled: number | null }
@@ -37,7 +39,8 @@ export const counts = signal<Counts | null>(null);
 export const stalledCount = signal<number | null>(null);
 
 const listeners = new Set<Listener>();
-const channel = "BroadcastChannel" in window ? new BroadcastChannel(`milepost ${apiBase.href}`) : null;
+const audience = share === null ? apiBase.href : `${apiBase.href} ${share}`;
+const channel = "BroadcastChannel" in window ? new BroadcastChannel(`milepost ${audience}`) : null;
 let position: string | null = null;
 let hurry: (() => void) | null = null;
 
@@ -53,6 +56,7 @@ function hear(post: Post): void {
   if ("position" in post && post.position !== null) position = post.position;
   if (post.kind === "link") link.value = post.link;
   else if (post.kind === "batch") for (const one of listeners) one.batch(post.batch);
+  else if (post.kind === "who") location.reload();
   else if (post.kind === "anew") for (const one of listeners) one.anew();
   else if (post.kind === "counts") {
     if (post.counts !== null) counts.value = post.counts;
@@ -64,6 +68,9 @@ function tell(post: Post): void {
   channel?.postMessage(post);
   hear(post);
 }
+
+/** Somebody else is signed in now: no tab of this browser keeps, or goes on reading, what the last one saw. */
+export const tellWho = (): void => tell({ kind: "who" });
 
 function tellState(): void {
   channel?.postMessage({ kind: "link", link: link.value, position } satisfies Post);
@@ -161,7 +168,7 @@ export function follow(): void {
   });
   window.addEventListener("online", reconnect);
   if (navigator.locks !== undefined && channel !== null) {
-    void navigator.locks.request(`milepost stream ${apiBase.href}`, async () => {
+    void navigator.locks.request(`milepost stream ${audience}`, async () => {
       leading.value = true;
       await read(new AbortController().signal);
     });

@@ -51,6 +51,18 @@ function columns(steps: readonly Step[]): uPlot.AlignedData {
   ];
 }
 
+/** Where a day begins, its date stands in place of the hour: a week of hours alone says nothing. */
+function isMidnight(seconds: number): boolean {
+  const at = new Date(seconds * 1000);
+  return at.getHours() === 0 && at.getMinutes() === 0;
+}
+
+/** A bar begins at its moment and lasts a step: the newest one needs its room behind the last moment. */
+function wholeSteps(plot: uPlot, from: number, to: number): uPlot.Range.MinMax {
+  const [first, second] = plot.data[0];
+  return [from, to + (first !== undefined && second !== undefined ? second - first : 60)];
+}
+
 function options(element: HTMLElement): uPlot.Options {
   // A canvas knows no custom properties and no light-dark(): the colours that they come to are asked for.
   const colour = (name: string): string => {
@@ -62,7 +74,7 @@ function options(element: HTMLElement): uPlot.Options {
     return value;
   };
   const time = (_: uPlot, splits: number[], __: number, ___: number, step: number): string[] =>
-    splits.map((at) => (step < 86_400 ? clockTime(at * 1000).slice(0, 5) : dayOf(at)));
+    splits.map((at) => (step < 86_400 && !isMidnight(at) ? clockTime(at * 1000).slice(0, 5) : dayOf(at)));
   const axis = { stroke: colour("muted"), grid: { stroke: colour("line"), width: 1 }, ticks: { show: false } };
   const bars = uPlot.paths.bars?.({ size: [0.8, 24], align: 1 });
   const series = (label: string, name: string): uPlot.Series => ({
@@ -78,7 +90,7 @@ function options(element: HTMLElement): uPlot.Options {
     height: HEIGHT,
     legend: { show: false },
     cursor: { show: false },
-    scales: { y: { range: (_, __, most) => [0, Math.max(1, most)] } },
+    scales: { x: { range: wholeSteps }, y: { range: (_, __, most) => [0, Math.max(1, most)] } },
     axes: [{ ...axis, values: time, size: 28 }, { ...axis, size: 40, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 5000, 10000] }],
     series: [{}, series("Completed", "completed"), series("Failed", "failed")],
   };

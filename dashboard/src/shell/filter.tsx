@@ -5,6 +5,7 @@ import { counts } from "../live/feed";
 import { Cross, Glass } from "../parts/icons";
 import { STATUSES } from "../wire/types";
 import { go, place } from "./address";
+import { roomy } from "./room";
 
 const WAIT = 250;
 
@@ -73,7 +74,9 @@ export function FilterField() {
       const to = caret.peek();
       const word = value.slice(value.lastIndexOf(" ", to - 1) + 1, to);
       if (!now && unfinished(word, completions(value, to, types.peek()).choices)) return;
-      go({ q: value, page: "jobs" }, { replace: place.peek().page === "jobs" });
+      // A job that has taken the list's place makes way: else nothing of the answer could be seen.
+      const covered = place.peek().job !== null && !roomy.peek();
+      go({ q: value, page: "jobs", ...(covered ? { job: null, part: null } : {}) }, { replace: place.peek().page === "jobs" && !covered });
     }, WAIT);
   };
   const { from, choices } = completions(text.value, caret.value, types.value);

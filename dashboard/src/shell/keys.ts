@@ -4,7 +4,7 @@ import { askMany } from "../jobs/bulk";
 import { canCancel, canRetry, cancel, remove, retry } from "../jobs/actions";
 import { pause, paused, rows } from "../jobs/list";
 import { openJob } from "../jobs/listview";
-import { chooseAll, clear, cursor, move, selecting, toggle } from "../jobs/selection";
+import { chooseAll, clear, cursorShown, move, selecting, stepOff, toggle } from "../jobs/selection";
 import { job } from "../job/watched";
 import { following } from "../job/messages";
 import { copy } from "../parts/holder";
@@ -12,20 +12,20 @@ import type { Row } from "../wire/types";
 import { go, pageAt, place, TABS, type PageName } from "./address";
 import { helpOpen } from "./help";
 import { paletteOpen } from "./palette";
-import { isAdmin, mayCancel, mayDelete, mayWrite } from "./session";
+import { isAdmin, mayCancel, mayDelete, mayWrite, onlyJob } from "./session";
 import { say, undoLast } from "./toasts";
 import { turnTheme } from "./theme";
 
 const FIELDS = "input:not([type=checkbox]), textarea, select, [contenteditable]";
 const PRESSED = "button, a, summary, [role=tab], [role=option], input, textarea, select";
 
-/** Where one lands with a job: the one that is open on its own page, else the one at the keyboard's place. */
+/** Which job the keys act on: the one at the keyboard's place, where it is seen, else the one that is open. */
 function target(): Pick<Row, "job_id" | "status" | "driver"> | null {
   const { page, job: open } = place.peek();
-  if (page === "job" || (page === "jobs" && open !== null && cursor.peek() === null)) return job.peek();
-  const at = cursor.peek() ?? open;
+  if (page === "job") return job.peek();
+  const at = cursorShown() ?? open;
   if (page !== "jobs" || at === null) return null;
-  return rows.get(at)?.peek() ?? job.peek();
+  return rows.get(at)?.peek() ?? (at === open ? job.peek() : null);
 }
 
 function plain(act: (event: KeyboardEvent) => void, yields = false): (event: KeyboardEvent) => void {
@@ -61,12 +61,16 @@ function act(name: "cancel" | "retry" | "delete"): void {
   if (one === null) return;
   if (name === "cancel" && canCancel(one)) void cancel(one.job_id);
   else if (name === "retry" && canRetry(one)) void retry(one.job_id);
-  else if (name === "delete") remove(one.job_id);
+  else if (name === "delete") {
+    stepOff(one.job_id);
+    remove(one.job_id);
+  }
   else say(`A ${one.status} job cannot be ${name === "retry" ? "retried" : "cancelled"} here`, { seconds: 3 });
 }
 
 function back(): void {
   const { page, job: open } = place.peek();
+  if (onlyJob.peek() !== null) return; // a share link shows one job: there is nowhere to go back to
   if (selecting.peek() && page === "jobs") clear();
   else if (page === "job") go({ page: "jobs", part: null, job: null });
   else if (open !== null) {
@@ -78,7 +82,7 @@ function back(): void {
 
 const to = (name: PageName): ((event: KeyboardEvent) => void) =>
   plain(() => {
-    if (name !== "workers" || isAdmin.peek()) go(pageAt(name));
+    if (onlyJob.peek() === null && (name !== "workers" || isAdmin.peek())) go(pageAt(name));
   });
 
 export function startKeys(): void {
@@ -99,14 +103,14 @@ export function startKeys(): void {
     PageDown: plain(() => step(10), true),
     PageUp: plain(() => step(-10), true),
     Enter: plain(() => {
-      const at = cursor.peek();
+      const at = cursorShown();
       if (place.peek().page !== "jobs" || at === null) return;
       openJob(at);
       focusJob();
     }, true),
     Escape: plain(back),
     x: plain(() => {
-      const at = cursor.peek();
+      const at = cursorShown();
       if (at !== null && place.peek().page === "jobs") toggle(at);
     }),
     a: plain(() => {
@@ -131,9 +135,9 @@ export function startKeys(): void {
     "Shift+?": help,
     "$mod+k": (event) => {
       event.preventDefault();
-      if (document.querySelector("dialog[open]") === null) paletteOpen.value = true;
+      if (document.querySelector("dialog[open]") === null && onlyJob.peek() === null) paletteOpen.value = true;
     },
-    ...Object.fromEntries(TABS.map((tab, at) => [String(at + 1), plain(() => go({ ...pageAt("jobs"), tab }))])),
+    ...Object.fromEntries(TABS.map((tab, at) => [String(at + 1), plain(() => onlyJob.peek() === null && go({ ...pageAt("jobs"), tab }))])),
   });
 }
 

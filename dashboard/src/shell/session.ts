@@ -1,7 +1,11 @@
 /** Who looks at this page and what they may do. The server decides; the page hides what would be refused. */
 import { computed, signal } from "@preact/signals";
-import { get, Problem, send, signInNeeded } from "../wire/api";
+import { tellWho } from "../live/feed";
+import { get, Problem, send, signInNeeded, words } from "../wire/api";
 import type { Session } from "../wire/types";
+import { say } from "./toasts";
+
+const READ_AGAIN = 2000;
 
 export const session = signal<Session | null>(null);
 
@@ -23,16 +27,22 @@ export async function readSession(): Promise<void> {
     signInNeeded.value = false;
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
+    // A server that is away for a moment must not leave the page without its buttons.
+    if (error.status === 0 || error.status >= 500) setTimeout(() => void readSession(), READ_AGAIN);
   }
 }
 
 export async function signIn(key: string): Promise<void> {
   await send("POST", "session", { body: { key } });
-  await readSession();
+  tellWho();
 }
 
 export async function signOut(): Promise<void> {
-  await send("DELETE", "session");
-  session.value = null;
-  signInNeeded.value = true;
+  try {
+    await send("DELETE", "session");
+  } catch (error) {
+    if (!(error instanceof Problem)) throw error;
+    if (error.status !== 401) return void say(words(error)); // 401: the session had ended already
+  }
+  tellWho();
 }

@@ -15,7 +15,9 @@ let last = 0;
 
 export function say(text: string, { undo, seconds = 5 }: { undo?: () => void; seconds?: number } = {}): () => void {
   const toast: Toast = { key: ++last, text, ...(undo === undefined ? {} : { undo }) };
-  toasts.value = [...toasts.value.slice(-2), toast];
+  const newest = toasts.value.slice(-2);
+  // What can still be undone stays until its time is over, whatever is said meanwhile.
+  toasts.value = [...toasts.value.filter((one) => one.undo !== undefined || newest.includes(one)), toast];
   const close = (): void => {
     toasts.value = toasts.value.filter((one) => one.key !== toast.key);
   };

@@ -3,7 +3,8 @@ import { signal } from "@preact/signals";
 import { noteServerTime } from "../live/clock";
 
 const mark = document.querySelector<HTMLMetaElement>("meta[name=milepost-api]")?.content ?? "./api";
-const share = new URLSearchParams(location.search).get("share");
+/** The token of a share link, where this visitor came with one. */
+export const share = new URLSearchParams(location.search).get("share");
 
 /** Where the API is, as the server said it: relative to the page, so that any mount prefix holds. */
 export const apiBase = new URL(`${mark.replace(/\/+$/, "")}/`, document.baseURI);

@@ -6,17 +6,20 @@ export function titleOf(job: Pick<JobRecord, "metadata" | "params">): string | n
   const metadata = asObject(job.metadata);
   for (const name of ["title", "filename"]) {
     const value = metadata[name];
-    if (typeof value === "string" && value !== "") return value.slice(0, 200);
+    if (typeof value === "string" && value !== "") return short(value);
   }
   const path = metadata["file_path"];
   if (typeof path === "string" && path !== "") {
-    return path.replaceAll("\\", "/").replace(/\/+$/, "").split("/").at(-1)?.slice(0, 200) ?? null;
+    return short(path.replaceAll("\\", "/").replace(/\/+$/, "").split("/").at(-1) ?? "");
   }
   for (const value of Object.values(asObject(job.params))) {
-    if (typeof value === "string" && value !== "" && value !== "***") return value.slice(0, 200);
+    if (typeof value === "string" && value !== "" && value !== "***") return short(value);
   }
   return null;
 }
+
+/** By whole characters, as the server cuts: half an emoji is none. */
+const short = (text: string): string => (text.length <= 200 ? text : [...text.slice(0, 400)].slice(0, 200).join(""));
 
 export function rowOf(job: JobRecord): Row {
   const open = job.stages.filter((stage) => stage.ended_at === null && stage.started_at !== null);
@@ -47,6 +50,12 @@ export function rowOf(job: JobRecord): Row {
     title: titleOf(job),
     stopping: receipt !== null && receipt.confirmed === null,
   };
+}
+
+/** Whether what is told of a job is older than what is known of it. An id may be used again: then its versions begin anew. */
+export function isOlder(told: Pick<Row, "created_at" | "version">, known: Pick<Row, "created_at" | "version">): boolean {
+  const [one, other] = [told.created_at ?? "", known.created_at ?? ""];
+  return one === other ? told.version < known.version : one < other;
 }
 
 function asObject(value: unknown): Record<string, unknown> {
