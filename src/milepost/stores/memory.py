@@ -199,6 +199,9 @@ class MemoryStore:
             if position is None:
                 return FeedEvents([], str(memory.feed_end))
         start = int(position)
+        with memory.lock:
+            if start > memory.feed_end:  # a position in an earlier process
+                return FeedEvents([], str(memory.feed_end), lost=True)
         if timeout > 0:
             await memory.bell.wait(lambda: memory.feed_end > start, timeout, blocking=self.blocking)
         with memory.lock:
