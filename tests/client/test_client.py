@@ -17,6 +17,7 @@ from milepost import (
     AsyncJobManager,
     DuplicateJob,
     IllegalTransition,
+    InMemoryJobManager,
     InvalidInput,
     JobManager,
     JobNotFound,
@@ -26,8 +27,10 @@ from milepost import (
     WaitTimeout,
 )
 from milepost.client import AccessDenied, AsyncClient, Client
+from milepost.core.defaults import RETRY_BUDGET
 from milepost.core.errors import FilterError
 from milepost.web import auth, create_app
+from milepost.web.idempotency import UNDER_WAY_MICROS
 from tests.web.server import Server, free_port
 
 
@@ -168,6 +171,23 @@ async def test_a_busy_server_is_asked_again_after_the_time_that_it_says() -> Non
     async with AsyncClient("http://t", transport=httpx.MockTransport(answer)) as client:
         assert await client.list_jobs() == []
     assert 0.9 < asked[1] - asked[0] < 5.0
+
+
+async def test_a_submit_whose_first_try_is_still_under_way_is_sent_again() -> None:
+    busy = httpx.Response(409, headers={"Retry-After": "0"}, json={"detail": "still under way"})
+    answers = [busy, busy, httpx.Response(201, json=InMemoryJobManager().create_job("x").to_dict())]
+    keys: set[str] = set()
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        keys.add(request.headers["idempotency-key"])
+        return answers.pop(0)
+
+    async with AsyncClient("http://t", transport=httpx.MockTransport(answer)) as client:
+        assert (await client.submit("t")).job_id == "x"
+    assert len(keys) == 1
+    assert UNDER_WAY_MICROS < RETRY_BUDGET * 1_000_000 / 2, (
+        "a client tries for longer than a server waits for a lost one"
+    )
 
 
 async def test_a_wrong_key_is_access_denied(memory: AsyncJobManager) -> None:

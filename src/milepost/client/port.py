@@ -168,12 +168,17 @@ async def send(port: Port, call: Call) -> httpx.Response:
                 # Said by a proxy, which knows only that it got no answer.
                 text = f"{call.method} {call.path}: a proxy answered {answer.status_code}; it may have been carried out"
                 raise OutcomeUnknown(text) from problem
-            again = answer.status_code == 429 or (
-                answer.status_code in (502, 503, 504) and (call.safe or not isinstance(problem, OutcomeUnknown))
+            wait = retry_after(answer)
+            under_way = answer.status_code == 409 and wait is not None
+            if under_way:  # an earlier try of this very request, whose answer was lost or is not there yet
+                problem = OutcomeUnknown(str(problem))
+            again = (
+                under_way
+                or answer.status_code == 429
+                or (answer.status_code in (502, 503, 504) and (call.safe or not isinstance(problem, OutcomeUnknown)))
             )
             if not again:
                 raise problem
-            wait = retry_after(answer)
         wait = pause(tries) if wait is None else wait
         if time.monotonic() - started + wait > (RETRY_BUDGET if port.answered else CONNECT_BUDGET):
             raise problem

@@ -16,8 +16,9 @@ from milepost.web.principals import Principal
 from milepost.web.problems import Problem
 
 KEPT = 24 * 3600.0
-UNDER_WAY_MICROS = 30_000_000
-"""After so long a request without an answer is taken for lost, and may be taken up again with the job id that it had."""
+UNDER_WAY_MICROS = 10_000_000
+"""After so long a request without an answer is taken for lost, and may be taken up again with the job id that it had: well
+within the time for which a client tries, whose first request met a store that was away."""
 
 
 @dataclass(frozen=True, slots=True)
