@@ -98,6 +98,26 @@ async def test_one_idempotency_key_at_once_is_one_job(app: httpx.AsyncClient, jo
     assert await jobs.count_jobs() == 1
 
 
+async def test_a_submit_that_is_repeated_after_a_lost_answer_does_not_supersede_itself(
+    app: httpx.AsyncClient, jobs: AsyncJobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("milepost.web.idempotency.UNDER_WAY_MICROS", 0)
+    put, puts = jobs.store.shelf_put, list[str]()
+
+    async def once(key: str, *args: Any, **options: Any) -> Any:
+        puts.append(key)
+        if key.startswith("idempotency/") and len(puts) == 2:
+            raise StoreUnavailable("it went away when the job was recorded")
+        return await put(key, *args, **options)
+
+    monkeypatch.setattr(jobs.store, "shelf_put", once)
+    body, headers = {**BODY, "unique_key": "k", "on_duplicate": "supersede"}, {"Idempotency-Key": "x"}
+    answers = [await app.post("/api/jobs", json=body, headers=headers) for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [503, 201]
+    assert answers[1].json()["status"] == "pending"
+    assert await jobs.count_jobs() == 1
+
+
 async def test_a_refused_submit_leaves_its_idempotency_key_free(app: httpx.AsyncClient) -> None:
     headers = {"Idempotency-Key": "later"}
     assert (await app.post("/api/jobs", json={"job_type": "unheard"}, headers=headers)).status_code == 422

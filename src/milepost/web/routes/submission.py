@@ -109,6 +109,10 @@ def options_of(body: models.SubmitBody, principal: Principal, request: Request) 
 
 async def _record(site: Site, body: models.SubmitBody, options: dict[str, Any]) -> Job:
     """Record the job. When a request is repeated after a lost answer, its id is there already: it is that job."""
+    if body.on_duplicate == "supersede" and body.job_id is None:
+        made = await site.store.get(options["job_id"])
+        if made is not None:
+            return made  # it has the unique key, and would supersede itself
     try:
         if body.driver == "caller":
             return await _create(site, body, options)
