@@ -21,6 +21,7 @@ from milepost.stores.driving import drive
 from milepost.stores.ids import new_op
 from milepost.stores.opening import open_store
 from milepost.stores.protocol import LAYOUT, Select, Write
+from milepost.stores.query import Query, find
 from milepost.stores.sqlite import SQLiteStore, place
 from milepost.stores.sqlite.failures import Busy, failure
 from milepost.stores.sqlite.transaction import Transaction
@@ -228,6 +229,12 @@ def test_a_damaged_record_does_not_fail_its_neighbours_and_can_be_deleted(make: 
     assert set(jobs) == {"good", "bad", "worse"}
     assert jobs["good"].corrupt == ()
     assert "progress" in jobs["bad"].corrupt
+    walked, cursor = [], None
+    while cursor is not None or not walked:
+        page = drive(find(store, Query(), 1, cursor))
+        walked += [job.job_id for job in page.jobs]
+        cursor = page.next_cursor
+    assert walked == ["worse", "good", "bad"]
     for job_id in ("bad", "worse"):
         do(store, Write(job_id, plans.plan_delete(new_op())))
     assert set(check_file(path)) == {"good"}

@@ -11,7 +11,7 @@ from milepost.core.packing import SHORT, pack, unpack
 Columns = tuple[str | int | None, ...]
 
 LARGEST = (1 << 63) - 1
-_TOKEN, _LEASE = f"\n{SHORT['token']}=", f"\n{SHORT['lease']}="
+_CREATED, _TOKEN, _LEASE = (f"\n{SHORT[name]}=" for name in ("created", "token", "lease"))
 
 
 class Row(NamedTuple):
@@ -32,6 +32,9 @@ class Row(NamedTuple):
     def text(self) -> str:
         """The packed fields."""
         text = self.body
+        created = f"{_CREATED}{self.created}"
+        if created not in text:  # a damaged record; without its place a list could not go on behind it
+            text += created
         if self.token is not None:
             text += _TOKEN + self.token
         if self.lease is not None:
