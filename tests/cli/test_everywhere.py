@@ -320,6 +320,13 @@ def test_the_documents_of_the_place_are_asked(where: Place, library: Path) -> No
     assert "milepost run clustering of=entities" in where.call("communities")
     named: tuple[str, ...] = ()
     if where.is_server:
+        for command in (("entities",), ("neighbours", "Ada"), ("communities",)):
+            assert "--limit: a server gives at most 1,000; --database" in where.complaint(
+                *command, "-n", "1001", code=2
+            )
+        assert "questions of at most 2,000 characters" in where.complaint("search", "a" * 2001, code=2)
+        for command in (("search",), ("ls",)):
+            assert "the words of a command must be UTF-8" in where.complaint(*command, "\udcff", code=2)
         assert "--database" in where.complaint("draw", "graph.svg", code=2)
         named = ("--database", str(library))
     where.call("draw", "graph.svg", *named)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,18 @@ def test_a_lease_that_is_not_renewed_is_waited_for_and_taken_over(milepost: Prog
     assert "another run has taken it over" in err
 
 
+def test_what_is_ended_before_its_job_is_its_own_has_the_exit_code_of_the_signal(milepost: Program) -> None:
+    first = milepost.start(*SLOW)
+    until(lambda: running(milepost))
+    freeze(first.process.pid, f"sqlite:///{milepost.folder}/state/milepost/jobs.db")
+    for number, expected in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
+        second = milepost.start(*SLOW)
+        assert second.process.stdout is not None
+        assert "was not heard to end" in second.process.stdout.readline()
+        second.signal(number)
+        assert second.finish()[0] == expected
+
+
 def test_ctrl_c_cancels_with_a_receipt(program: Program) -> None:
     terminal = program.on_terminal(*SLOW)
     until(lambda: running(program))
@@ -142,6 +155,19 @@ def test_the_second_ctrl_c_ends_code_that_does_not_look(milepost: Program) -> No
     assert terminal.finish() == 130
     [job] = milepost.rows("ls")
     assert (job["status"], job["receipt"]["confirmed"]) == ("cancelled", True)
+
+
+def test_ctrl_c_does_not_wait_for_an_endpoint_that_is_silent(milepost: Program) -> None:
+    (milepost.folder / "a.txt").write_text("some text")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(60)
+        endpoint = f"endpoint=http://127.0.0.1:{silent.getsockname()[1]}/v1"
+        run = milepost.start("run", "ingestion", "a.txt", "database=a.db", "model=http", endpoint)
+        with silent.accept()[0]:
+            run.signal(signal.SIGINT)
+            code, out, _ = run.finish(timeout=30)
+    assert code == 130
+    assert "Cancelled" in out
 
 
 def test_sigterm_cancels_as_well(milepost: Program) -> None:
@@ -193,6 +219,11 @@ def test_json_lines_end_with_the_ended_job(milepost: Program) -> None:
         (("run", "--app", "tests.cli.work:nothing", "count", "1"), "is not a Jobs object"),
         (("run", *APP, "count", "--n", "1"), "A parameter of the job is written n=..."),
         (("submit", *APP, "count", "-5"), "A parameter of the job is written after --"),
+        (("worker", "./myapp.py:jobs"), "is not the name of a module; write MODULE:APP"),
+        (("run", "--app", "", "count", "1"), "'' is not the name of a module"),
+        (("types", "limit", "count", "\u00b2"), "is neither a number from 1"),
+        (("search", " "), "the QUERY is empty"),
+        (("neighbours", ""), "the NAME is empty"),
         (("lss",), "did you mean 'ls'"),
         (("ls", "status:foo"), "'foo' is not a status"),
         (("ls", "--url", "nowhere"), "has no scheme"),

@@ -130,3 +130,19 @@ def test_output_that_cannot_be_written_is_said_in_one_line(milepost: Program) ->
             ["sh", "-c", shell], capture_output=True, text=True, env=milepost.environment, check=False
         )
         assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_without_stdin_or_stderr_it_is_as_if_they_were_empty(milepost: Program) -> None:
+    job_id = milepost.call("submit", "--app", "tests.cli.work:jobs", "count", "1").strip()
+    for words, closed, code, said in (
+        (("rm", job_id), "<&-", 2, "add --yes"),
+        (("cancel", "-"), "<&-", 0, "no ids on stdin"),
+        (("show", "@first"), "2>&-", 2, ""),
+    ):
+        shell = f"{shlex.join([*COMMAND, *words])} {closed}"
+        done = subprocess.run(
+            ["sh", "-c", shell], capture_output=True, text=True, env=milepost.environment, check=False
+        )
+        assert done.returncode == code, done.stderr
+        assert said in done.stderr
+        assert done.stderr.count("\n") == (said != "")

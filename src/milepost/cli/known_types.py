@@ -5,6 +5,7 @@ Owns the table of built-in types; imports a type's code only when that type is a
 
 from __future__ import annotations
 
+import glob
 import inspect
 import os
 import sys
@@ -121,6 +122,8 @@ def load_app(app: str) -> Any:
     module, _, name = app.partition(":")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
+    if not module or module.startswith("."):
+        raise click.UsageError(f"{module!r} is not the name of a module; write MODULE:APP, as in myapp:jobs")
     try:
         found: Any = import_module(module)
     except ModuleNotFoundError as missing:
@@ -137,8 +140,14 @@ def load_app(app: str) -> Any:
 def absolute_paths(job_type: str, params: dict[str, Any]) -> dict[str, Any]:
     """The same files whatever folder they are named from: for milepost's own types, which take `paths`."""
     if job_type in BUILT_IN and isinstance(params.get("paths"), list):
-        return {**params, "paths": [os.path.abspath(os.path.expanduser(path)) for path in params["paths"]]}
+        return {**params, "paths": [_absolute(os.path.expanduser(path)) for path in params["paths"]]}
     return params
+
+
+def _absolute(path: str) -> str:
+    if os.path.lexists(path) or not glob.has_magic(path):
+        return os.path.abspath(path)
+    return os.path.normpath(os.path.join(glob.escape(os.getcwd()), path))  # the folder's own name is no pattern
 
 
 class TypeName(click.ParamType[str]):

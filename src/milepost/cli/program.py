@@ -128,8 +128,9 @@ def program() -> None:
 def run_program(arguments: list[str]) -> int:
     """Run a command line and return its exit code. Errors go to stderr, in one line with the remedy."""
     session = Session()
-    if sys.stdout is None:  # closed by who started us
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - open until the end
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by who started us
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w", encoding="utf-8"))  # noqa: SIM115
     try:
         code = program.main(arguments, prog_name="milepost", standalone_mode=False, obj=session)
         sys.stdout.flush()
@@ -153,6 +154,8 @@ def run_program(arguments: list[str]) -> int:
         if isinstance(error, OSError) and error.errno in DISK:
             _drop_output()
             return _complain(f"the output cannot be written: {error.strerror}", exits.FAILED)
+        if isinstance(error, UnicodeEncodeError) and any("\udc80" <= part <= "\udcff" for part in "".join(arguments)):
+            return _complain("the words of a command must be UTF-8", exits.USAGE)
         line = _explained(error, session)
         if line is None:
             raise

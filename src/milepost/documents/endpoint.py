@@ -8,11 +8,11 @@ wait that the server asks for. Knows neither vectors nor prompts.
 from __future__ import annotations
 
 import email.utils
+import queue
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlsplit
 
@@ -130,7 +130,7 @@ class Endpoint:
 
 def in_parallel(
     ask: Callable[[T, threading.Event], Any],
-    items: Sequence[T] | Iterable[T],
+    items: Iterable[T],
     *,
     concurrency: int,
     tick: Callable[[], object] | None = None,
@@ -141,21 +141,40 @@ def in_parallel(
     others and is raised. Exceptions of `ask` are raised here.
     """
     stop = threading.Event()
-    executor = ThreadPoolExecutor(max_workers=concurrency, thread_name_prefix="milepost-endpoint")
-    positions: dict[Future[Any], int] = {}
+    left = list(enumerate(items))[::-1]
+    open_questions = len(left)
+    answers: queue.SimpleQueue[tuple[int, Any, BaseException | None]] = queue.SimpleQueue()
+
+    def work() -> None:
+        while not stop.is_set():
+            try:
+                position, item = left.pop()
+            except IndexError:
+                return  # the others have taken the rest
+            try:
+                answers.put((position, ask(item, stop), None))
+            except BaseException as error:  # noqa: BLE001 - raised by whoever takes it
+                answers.put((position, None, error))
+
+    # Not an executor: the end of the process would wait for what a silent endpoint was asked.
+    for _ in range(min(concurrency, open_questions)):
+        threading.Thread(target=work, name="milepost-endpoint", daemon=True).start()
     try:
-        for position, item in enumerate(items):
-            positions[executor.submit(ask, item, stop)] = position
-        pending = set(positions)
-        while pending:
-            done, pending = wait(pending, timeout=_TICK_SECONDS, return_when=FIRST_COMPLETED)
+        while open_questions:
+            try:
+                position, answer, failure = answers.get(timeout=_TICK_SECONDS)
+            except queue.Empty:
+                if tick is not None:
+                    tick()
+                continue
             if tick is not None:
                 tick()
-            for future in done:
-                yield positions[future], future.result()
+            if failure is not None:
+                raise failure
+            open_questions -= 1
+            yield position, answer
     finally:
         stop.set()
-        executor.shutdown(wait=False, cancel_futures=True)
 
 
 def _object(response: httpx.Response, host: str) -> dict[str, Any]:

@@ -54,6 +54,8 @@ def entities(text: str, limit: int, database: str | None) -> int:
 def neighbours(words: tuple[str, ...], hops: int, limit: int, database: str | None) -> int:
     """List the entities that an entity is related to, nearest and heaviest first."""
     name = " ".join(words)
+    if not name.strip():
+        raise click.UsageError("the NAME is empty")
     found = ask_documents("neighbours", database, entity=name, hops=hops, limit=limit)
     rows = [
         (n["entity"]["name"], n["entity"]["label"], str(n["hops"]), wording.number(n["weight"]), ", ".join(n["types"]))
@@ -65,7 +67,7 @@ def neighbours(words: tuple[str, ...], hops: int, limit: int, database: str | No
 
 @click.command("communities")
 @click.option("--of", type=click.Choice(["entities", "chunks"]), default="entities", show_default=True)
-@click.option("--level", type=click.IntRange(0), help="Only this level; 0 is the finest.")
+@click.option("--level", type=click.IntRange(0, 100), help="Only this level; 0 is the finest.")
 @_options
 @session_options
 def communities(of: str, level: int | None, limit: int, database: str | None) -> int:

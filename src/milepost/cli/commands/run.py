@@ -79,7 +79,7 @@ def run_here(session: Session, execution: Execution) -> int:
     if job is None:
         if failure is not None:
             raise failure
-        return exits.INTERRUPTED if stopped and execution.run is None else exits.CANCELLED
+        return _of_signal(execution) if stopped and execution.run is None else exits.CANCELLED
     _print_end(session, job)
     return _code(job, execution)
 
@@ -125,8 +125,12 @@ def _code(job: Job, execution: Execution) -> int:
     if job.status is JobStatus.CANCELLED:
         if execution.signalled is None:
             return exits.CANCELLED
-        return exits.INTERRUPTED if execution.signalled == signal.SIGINT else exits.TERMINATED
+        return _of_signal(execution)
     return exits.FAILED
+
+
+def _of_signal(execution: Execution) -> int:
+    return exits.TERMINATED if execution.signalled == signal.SIGTERM else exits.INTERRUPTED
 
 
 def _print_end(session: Session, job: Job) -> None:

@@ -30,6 +30,8 @@ def command(words: tuple[str, ...], hits: int, database: str | None) -> int:
     """Search the ingested documents by meaning, best first."""
     session = current()
     query = " ".join(words)
+    if not query.strip():
+        raise click.UsageError("the QUERY is empty")
     found = ask_documents("search", database, query=query, k=hits)
     if session.json:
         for hit in found:

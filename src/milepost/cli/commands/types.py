@@ -75,7 +75,7 @@ def resume(names: tuple[str, ...]) -> int:
 def limit(name: str, most: str) -> int:
     """Run at most N jobs of a type at once, over all workers; `none` lifts the limit."""
     session = current()
-    if most != "none" and not (most.isdigit() and int(most) >= 1):
+    if most != "none" and not (most.isdecimal() and int(most) >= 1):
         raise click.UsageError(f"{most!r} is neither a number from 1 nor `none`")
     number = None if most == "none" else int(most)
     _tell(session, administration.set_limit(session, name, limit=number, lift=number is None))

@@ -42,6 +42,7 @@ class HttpEmbedder:
         if batch < 1 or concurrency < 1:
             raise ValueError("batch and concurrency must be at least 1")
         self._endpoint = Endpoint(url, key=key, timeout=timeout, patience=patience, waiting=waiting)
+        self._waiting = waiting or (lambda reason: None)
         self._asked_model = model
         self._batch = batch
         self.batch = batch * concurrency
@@ -53,7 +54,8 @@ class HttpEmbedder:
     def dimension(self) -> int:
         """The length of a vector; asks the server when it is not known yet."""
         if not self._dimension:
-            self.embed(["dimension"])
+            self.embed(["dimension"], tick=lambda: self._waiting(f"{self._endpoint.host} is asked for its dimension"))
+            self._waiting("")
         return self._dimension
 
     def embed(self, texts: Sequence[str], *, tick: Tick | None = None) -> NDArray[np.float32]:
