@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import glob
+import shlex
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from click import UsageError
 
+from milepost import InMemoryJobManager
 from milepost.cli import wording
 from milepost.cli.arguments import fill, usage
+from milepost.cli.counting import failure_groups
 from milepost.cli.drawing.console import make_console
 from milepost.cli.drawing.running import JobLines
 from milepost.cli.drawing.several import bars
 from milepost.cli.execution import job_key, title_of
-from milepost.cli.naming import is_filter
+from milepost.cli.known_types import absolute_paths
+from milepost.cli.naming import filter_text, is_filter
 from milepost.cli.pace import Pace, left_of, start_of
 from milepost.core.job import Eta, Job, JobStatus, Stage
+from milepost.stores.filters import parse_filter
 
 SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -95,6 +102,7 @@ def test_numbers_are_said_as_people_do() -> None:
     assert wording.units(1, 1, "entity") == "1/1 entity"
     assert wording.units(812, 3_400_000, "byte") == "812 B of 3.4 MB"
     assert wording.plural(10_482, "job") == "10,482 jobs"
+    assert len(wording.number(10**400)) == 401 + 133  # more than a float holds; results may have it
     assert [wording.rate(r, "chunk") for r in (31.4, 3.14, 0.2, 0.001)] == ["31/s", "3.1/s", "12/min", "4/h"]
     now = datetime(2026, 11, 25, 12, 0, tzinfo=UTC)
     assert wording.clock(datetime(2026, 11, 25, 9, 5, 1, tzinfo=UTC), utc=True, now=now) == "09:05:01Z"
@@ -140,6 +148,31 @@ def test_filters_are_told_from_ids(word: str, is_one: bool) -> None:
     assert is_filter(word) is is_one
 
 
+@pytest.mark.parametrize("error", ['no file "x" here', 'one"two', "C\\x y", "a, b", "plain", "it's (odd) *"])
+def test_the_filter_of_a_group_of_failures_finds_them(error: str) -> None:
+    manager = InMemoryJobManager()
+    for job_id, text in (("a", error), ("b", "else")):
+        manager.create_job(job_id)
+        manager.update_job(job_id, status="failed", error=text)
+    [group] = [group for group in failure_groups(manager.list_jobs()) if group.newest == "a"]
+    terms = shlex.split(group.words)
+    for text in (group.filter, filter_text(terms)):
+        assert [job.job_id for job in manager.find(parse_filter(text).query).jobs] == ["a"], text
+
+
+def test_a_pattern_is_one_but_not_the_folder_it_is_used_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "papers [2026]"
+    folder.mkdir()
+    (folder / "a.txt").write_text("text")
+    monkeypatch.chdir(folder)
+    for pattern in ("*.txt", "../papers*/a.txt", "a.txt"):
+        [path] = absolute_paths("ingestion", {"paths": [pattern]})["paths"]
+        assert [Path(found).name for found in glob.glob(path) or [path]] == ["a.txt"]
+    assert absolute_paths("ingestion", {"paths": ["a.txt"]}) == {"paths": [str(folder / "a.txt")]}
+    [path] = absolute_paths("ingestion", {"paths": ["*.txt"]})["paths"]
+    assert glob.glob(path) == [str(folder / "a.txt")]
+
+
 @pytest.mark.parametrize(
     ("width", "shown"),
     [
@@ -160,6 +193,28 @@ def test_several_bars_stand_in_columns_and_fit(width: int, shown: str) -> None:
     assert len(first) <= width
     assert shown in first
     assert first.index(" 61 %") == second.index("  5 %")
+
+
+def test_wide_characters_leave_room_for_what_stands_behind_the_bar() -> None:
+    now = datetime.now(UTC)
+    eta = Eta((now + timedelta(hours=4.5)).isoformat(), (now + timedelta(hours=4.9)).isoformat())
+    reading = Stage(
+        "\u6587\u66f8\u3092\u8aad\u307f\u8fbc\u3093\u3067\u3044\u307e\u3059", 1, 254, 412, "\u30da\u30fc\u30b8"
+    )
+    job = Job("a", "ingestion", JobStatus.RUNNING, 0.61, "\u8aad" * 60, now, stages=(reading,), eta=eta)
+    console, lines = make_console(), JobLines()
+    lines.sample(job)
+    for width in (40, 80, 160):
+        line = lines.bar(console, job, width)
+        assert line.cell_len <= width
+        assert line.plain.endswith("left" if width > 60 else "61 %")
+        [several] = bars(console, [("id", job, lines)], width)
+        assert several.cell_len <= width
+        assert "61 %" in several.plain
+        with console.capture() as drawn:
+            console.print(lines.block(console, job, width))
+        said = drawn.get().splitlines()[-1].rstrip()
+        assert said.endswith("\u8aad" if width > 122 else "\u2026")
 
 
 @pytest.mark.parametrize("stages", [(), (Stage("One", done=1, total=1, ended_at="2026-11-25T12:00:00+00:00"),)])

@@ -5,6 +5,8 @@ Owns the arithmetic over lists of jobs, from a store or from a server alike; pri
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -33,7 +35,16 @@ class FailureGroup:
     @property
     def filter(self) -> str:
         """The filter that selects these jobs."""
-        return f'status:failed failure:"{self.group}"' if " " in self.group else f"status:failed failure:{self.group}"
+        if re.search(r'[\s"\\]', self.group) is None:
+            return f"status:failed failure:{self.group}"
+        escaped = re.sub(r'(["\\])', r"\\\1", self.group)
+        return f'status:failed failure:"{escaped}"'
+
+    @property
+    def words(self) -> str:
+        """The same as the words of a command, for a shell."""
+        status, _, failure = self.filter.partition(" ")
+        return shlex.join((status, failure))
 
 
 def failure_groups(jobs: Iterable[Job]) -> list[FailureGroup]:

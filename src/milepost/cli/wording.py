@@ -73,7 +73,7 @@ def size(count: float) -> str:
 
 def number(value: float) -> str:
     """A count with thousands separated: ``10,482``."""
-    return f"{int(value):,}" if float(value).is_integer() else f"{value:,.1f}"
+    return f"{int(value):,}" if isinstance(value, int) or value.is_integer() else f"{value:,.1f}"
 
 
 def plural(count: float, noun: str) -> str:

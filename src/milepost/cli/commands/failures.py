@@ -45,5 +45,5 @@ def command(terms: tuple[str, ...]) -> int:
         spare=("FIRST", "TYPES", "LAST"),
     )  # fmt: skip
     if session.console.is_terminal:
-        session.console.print(f"\nSee the largest: milepost ls {groups[0].filter}")
+        session.console.print(f"\nSee the largest: milepost ls {groups[0].words}")
     return exits.OK

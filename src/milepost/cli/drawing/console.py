@@ -74,6 +74,27 @@ def clean(text: object, limit: int = 100_000) -> str:
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", str(text)[:limit])
 
 
+def cells(text: str) -> int:
+    """How many cells of a terminal a text takes: a Chinese character takes two."""
+    from rich.cells import cell_len
+
+    return cell_len(text)
+
+
+def padded(text: str, width: int) -> str:
+    """A text with blanks after it, up to that many cells."""
+    return text + " " * (width - cells(text))
+
+
+def cut(console: Console, text: str, width: int) -> str:
+    """A text in at most `width` cells, with a sign where something is left out."""
+    from rich.cells import set_cell_size
+
+    if cells(text) <= width:
+        return text
+    return set_cell_size(text, max(0, width - 1)) + glyph(console, "ellipsis")
+
+
 def bar(console: Console, fraction: float, width: int, style: str) -> Text:
     """A bar of that many cells; half a cell is its finest step."""
     from rich.text import Text

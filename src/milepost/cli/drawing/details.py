@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from milepost.cli import wording
-from milepost.cli.drawing.console import MUTED, STYLES, bar, clean, glyph
+from milepost.cli.drawing.console import MUTED, STYLES, bar, cells, clean, glyph, padded
 from milepost.cli.drawing.results import print_table, print_value
 from milepost.cli.drawing.running import stage_line, style_of
 from milepost.cli.drawing.views import receipt_text, took
@@ -36,12 +36,12 @@ def print_job(console: Console, job: Job, *, utc: bool, short: str) -> None:
     print_facts(console, _facts(job, utc))
     if job.stages:
         _heading(console, "Stages")
-        label = max(len(stage.name) for stage in job.stages)
+        label = max(cells(stage.name) for stage in job.stages)
         for stage in job.stages:
             if stage.ended_at is not None:
                 console.print(Text("  ").append_text(stage_line(console, stage, label)))
             else:
-                line = Text("  " + glyph(console, state) + " ", STYLES[state]).append(clean(stage.name).ljust(label))
+                line = Text("  " + glyph(console, state) + " ", STYLES[state]).append(padded(clean(stage.name), label))
                 console.print(line.append("  " + wording.units(stage.done, stage.total, stage.unit), MUTED))
     if job.item_counts is not None and job.item_counts.failed:
         _heading(console, f"Failed items ({wording.number(job.item_counts.failed)})")

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from milepost.cli import wording
-from milepost.cli.drawing.console import MUTED, STYLES, bar, clean, glyph
+from milepost.cli.drawing.console import MUTED, STYLES, bar, cells, clean, cut, glyph, padded
 from milepost.cli.pace import Pace, leaf, left_of
 from milepost.core.job import Job, JobStatus, Stage
 
@@ -65,14 +65,15 @@ class JobLines:
         stage, percent, count, rate, left = self.parts(job)
         if leaf(job.stages) is None:  # a message is longer than a name: it has a line of its own
             stage = clean(job.job_type, 200) if job.is_terminal else "Working"
-        self._label = min(max(self._label, len(stage)), max(12, width // 4))
-        name = _cut(console, stage, self._label)
+        self._label = min(max(self._label, cells(stage)), max(12, width // 4))
+        name = cut(console, stage, self._label)
         fields, room = self._fitted(job, width - self._label - 2, percent, count, rate, left)
         drawn = Text(no_wrap=True, overflow="crop")
-        drawn.append(name.ljust(self._label) + "  ")
+        drawn.append(padded(name, self._label) + "  ")
         drawn.append_text(bar(console, job.progress, max(4, min(BAR_MOST, room)), style_of(job)))
         for text, size, side in fields:
-            drawn.append(f"  {text:{side}{size}}")
+            blanks = " " * (size - cells(text))
+            drawn.append(f"  {blanks}{text}" if side == ">" else f"  {text}{blanks}")
         drawn.rstrip()
         return drawn
 
@@ -82,17 +83,17 @@ class JobLines:
         """What stands behind the bar, with its width and side, and the cells left for the bar: as much as there is room for."""
         stage = leaf(job.stages)
         total = stage.total if stage is not None else None
-        widest = len(wording.units(total, total, stage.unit)) if stage is not None and total else len(count)
+        widest = cells(wording.units(total, total, stage.unit)) if stage is not None and total else cells(count)
         begin, end = (percent, 5, ">"), (left, LEFT_WIDTH, "<")
         if not job.stages:
             fields = [begin, end]
             return fields, width - sum(size + 2 for _, size, _ in fields)
         bare = count.rpartition(" ")[0] if total else count
         tries = (
-            [begin, (count, max(widest, len(count)), ">"), (rate, 7, ">"), end],
-            [begin, (count, len(count), ">"), (rate, 5, ">"), (left, len(left), "<")],
-            [begin, (count, len(count), ">"), (left, len(left), "<")],
-            [begin, (bare, len(bare), ">"), (left, len(left), "<")],
+            [begin, (count, max(widest, cells(count)), ">"), (rate, 7, ">"), end],
+            [begin, (count, cells(count), ">"), (rate, 5, ">"), (left, len(left), "<")],
+            [begin, (count, cells(count), ">"), (left, len(left), "<")],
+            [begin, (bare, cells(bare), ">"), (left, len(left), "<")],
             [begin, (left, len(left), "<")],
             [begin],
         )
@@ -119,9 +120,9 @@ class JobLines:
         old = any(job.message.startswith(known.name) for known in (*done, *([stage] if stage is not None else [])))
         fresh = self._said == (job.message, _place(job)) and not old
         if job.stalled and not job.is_terminal:
-            lines.append(Text(f"  {_cut(console, clean(job.stalled), width - 2)}", style_of(job), no_wrap=True))
+            lines.append(Text(f"  {cut(console, clean(job.stalled), width - 2)}", style_of(job), no_wrap=True))
         elif fresh and job.message not in ("", "Job created") and not job.is_terminal:
-            lines.append(Text(f"  {_cut(console, clean(job.message), width - 2)}", MUTED, no_wrap=True))
+            lines.append(Text(f"  {cut(console, clean(job.message), width - 2)}", MUTED, no_wrap=True))
         return Group(*lines)
 
 
@@ -130,7 +131,7 @@ def stage_line(console: Console, stage: Stage, label: int) -> Text:
     from rich.text import Text
 
     line = Text(no_wrap=True).append(glyph(console, "completed") + " ", STYLES["completed"])
-    line.append(_cut(console, clean(stage.name, 200), max(label, 24)).ljust(label) + "  ")
+    line.append(padded(cut(console, clean(stage.name, 200), max(label, 24)), label) + "  ")
     return line.append(f" {glyph(console, 'dot')} ".join(stage_facts(stage)), MUTED)
 
 
@@ -154,9 +155,3 @@ def _place(job: Job) -> object:
 def style_of(job: Job) -> str:
     """The colour of a job: that of its status, or of a stall."""
     return STYLES["stalled" if job.stalled and not job.is_terminal else job.status.value]
-
-
-def _cut(console: Console, text: str, width: int) -> str:
-    if len(text) <= width:
-        return text
-    return text[: max(0, width - 1)] + glyph(console, "ellipsis")

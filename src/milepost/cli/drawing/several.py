@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from milepost.cli.drawing.console import bar, glyph
+from milepost.cli.drawing.console import bar, cells, cut, padded
 from milepost.cli.drawing.running import BAR_LEAST, BAR_MOST, JobLines, style_of
 from milepost.core.job import Job
 
@@ -37,21 +37,22 @@ def bars(console: Console, jobs: Sequence[tuple[str, Job, JobLines]], width: int
     from rich.text import Text
 
     labels = [label for label, _, _ in jobs]
-    label_width = min(max(map(len, labels), default=0), max(12, width // 3))
+    label_width = min(max(map(cells, labels), default=0), max(12, width // 3))
     rows = [Row(*lines.parts(job)[1:]) for _, job, lines in jobs]
     for columns in (FULL, *NARROWER):
-        sizes = {name: max((len(getattr(row, name)) for row in rows), default=0) for name in columns}
+        sizes = {name: max((cells(getattr(row, name)) for row in rows), default=0) for name in columns}
         room = width - label_width - GAP - sum(size + GAP for size in sizes.values() if size)
         if room >= BAR_LEAST:
             break
     drawn: list[Text] = []
     for (label, job, _), row in zip(jobs, rows, strict=True):
-        shown = label if len(label) <= label_width else label[: label_width - 1] + glyph(console, "ellipsis")
-        line = Text(shown.ljust(label_width + GAP), no_wrap=True, overflow="crop")
+        line = Text(padded(cut(console, label, label_width), label_width + GAP), no_wrap=True, overflow="crop")
         line.append_text(bar(console, job.progress, max(4, min(BAR_MOST, room)), style_of(job)))
         for name, size in sizes.items():
             if size:
-                line.append(f"{'':{GAP}}{getattr(row, name):{SIDES[name]}{size}}")
+                text = getattr(row, name)
+                blanks = " " * (size - cells(text))
+                line.append(" " * GAP + (blanks + text if SIDES[name] == ">" else text + blanks))
         line.rstrip()
         drawn.append(line)
     return drawn
