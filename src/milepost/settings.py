@@ -52,9 +52,9 @@ class Settings:
         _captures(self.capture)
         if self.redact is not None and not all(self.redact.partition(":")[::2]):
             raise InvalidInput("MILEPOST_REDACT", f"{self.redact!r:.80} is not of the form module:function")
-        for name in ("lease", "pulse", "sweep", "grace", "stalled"):
-            if getattr(self, name) <= 0:
-                raise InvalidInput(name, "must be more than 0 seconds")
+        for spec in fields(self):
+            if spec.name in ("lease", "pulse", "sweep", "grace", "stalled") and getattr(self, spec.name) <= 0:
+                raise InvalidInput(spec.metadata["env"], "must be more than 0 seconds")
         if self.pulse * 2 > self.lease:
             raise InvalidInput(
                 "MILEPOST_PULSE", f"{self.pulse} s is too long for a lease of {self.lease} s; at most half of it"
@@ -86,12 +86,17 @@ class Settings:
             if not text:
                 continue
             if isinstance(spec.default, bool):
-                given[spec.name] = text.lower() in ("1", "true", "yes", "on")
+                if text.lower() not in _SWITCH:
+                    raise InvalidInput(variable, f"{text!r:.40} is none of {', '.join(_SWITCH)}")
+                given[spec.name] = _SWITCH[text.lower()]
             elif isinstance(spec.default, float):
                 given[spec.name] = seconds(text, variable)
             else:
                 given[spec.name] = text
         return cls(**given)
+
+
+_SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
 
 @lru_cache

@@ -74,6 +74,14 @@ def test_what_a_filter_selects(manager: InMemoryJobManager, text: str, ids: list
     assert [job.job_id for job in manager.find(parse_filter(text).query).jobs] == ids
 
 
+@pytest.mark.parametrize("text", ["Nightly-2026", "nightly", "NIGHTLY-", '"Nightly-2026:Ana"'])
+def test_free_text_finds_an_id_however_it_is_written(text: str) -> None:
+    manager = InMemoryJobManager()
+    manager.create_job("Nightly-2026:Ana")
+    manager.create_job("other")
+    assert [job.job_id for job in manager.find(parse_filter(text).query).jobs] == ["Nightly-2026:Ana"]
+
+
 @pytest.mark.parametrize(
     ("text", "position"),
     [

@@ -350,4 +350,4 @@ def failure_group(job: Job) -> str | None:
 
 
 def _says(job: Job, words: str) -> bool:
-    return job.job_id.startswith(words) or words in fold(f"{job.job_type}\n{title(job) or ''}\n{job.message}")
+    return fold(job.job_id).startswith(words) or words in fold(f"{job.job_type}\n{title(job) or ''}\n{job.message}")
