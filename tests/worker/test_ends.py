@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -130,6 +131,44 @@ def test_parameters_that_no_longer_fit_fail_and_are_not_tried_again(jobs: Jobs) 
     assert job.failure is not None
     assert (job.status, job.failure.kind, job.attempt) == ("failed", "bad_parameters", 1)
     assert "size: 'large' is not a whole number" in (job.error or "")
+
+
+@dataclass
+class Positive:
+    size: int
+
+    def __post_init__(self) -> None:
+        if self.size <= 0:
+            raise LookupError("the size must be positive")
+
+
+def test_parameters_whose_own_class_refuses_them_in_any_way_fail_their_job(jobs: Jobs) -> None:
+    @jobs.job("positive", max_attempts=5)
+    def positive(run: Run, given: Positive) -> None: ...
+
+    with jobs.running(concurrency=1):
+        job = ended(jobs, jobs.enqueue("positive", {"given": {"size": -1}}, max_attempts=5))
+        assert ended(jobs, jobs.enqueue("positive", {"given": {"size": 2}})).status == "completed"
+    assert job.failure is not None
+    assert (job.status, job.failure.kind, job.attempt) == ("failed", "bad_parameters", 1)
+    assert job.error == "the size must be positive"
+
+
+@pytest.mark.parametrize("text", ['{"a":"b"}', "\x01", "\\", "ä"])
+def test_a_failure_of_long_texts_that_are_longer_still_as_json_is_kept_in_short(jobs: Jobs, text: str) -> None:
+    @jobs.job("long")
+    def long(run: Run) -> None:
+        for _ in range(20):
+            run.log(text * 5000)
+        raise ValueError(text * 70_000)
+
+    with jobs.running():
+        job = ended(jobs, jobs.submit(long))
+    assert job.failure is not None
+    assert (job.status, job.failure.kind, job.failure.type) == ("failed", "error", "ValueError")
+    assert job.failure.message.startswith(text)
+    assert "in long" in (job.failure.traceback or "")
+    assert len(job.failure.last_log) == 20
 
 
 # --- attempts ---------------------------------------------------------------------------------------------------------

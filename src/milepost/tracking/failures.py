@@ -11,12 +11,14 @@ from functools import lru_cache
 from importlib import import_module
 from typing import Any, Protocol, cast
 
-from milepost.core.encoding import ERROR_BYTES, FAILURE_BYTES, one_line, printable, safe_str, to_json
+from milepost.core.encoding import ERROR_BYTES, FAILURE_BYTES, cut, one_line, printable, safe_str, to_json
 from milepost.core.errors import InvalidInput
 from milepost.core.job import FailureKind, Job
 from milepost.tracking.process import versions
 
 DOSSIER_BYTES = 4 * FAILURE_BYTES
+SHORT_BYTES = FAILURE_BYTES // 8
+"""What of a long text is kept where the whole does not fit into the dossier."""
 
 
 class Teller(Protocol):
@@ -43,7 +45,17 @@ class Teller(Protocol):
 def dossier(kind: FailureKind, message: str, **known: Any) -> str:
     """A failure as JSON text; what is None is left out."""
     fields = {"kind": kind.value, "message": printable(message), "at": datetime.now(UTC).isoformat(), **known}
-    return to_json({name: value for name, value in fields.items() if value is not None}, "failure", DOSSIER_BYTES)
+    fields = {name: value for name, value in fields.items() if value is not None}
+    try:
+        return to_json(fields, "failure", DOSSIER_BYTES)
+    except InvalidInput:  # each quote in a text takes two bytes, and each control character six
+        return to_json({name: _shortened(value) for name, value in fields.items()}, "failure", DOSSIER_BYTES)
+
+
+def _shortened(value: Any) -> Any:
+    if isinstance(value, list):
+        return [cut(line, SHORT_BYTES // 8) for line in value]
+    return cut(value, SHORT_BYTES) if isinstance(value, str) else value
 
 
 def of_exception(

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from milepost.core.encoding import from_json
-from milepost.core.errors import InvalidInput, JobReleased, JobTimedOut, Retry, Stop
+from milepost.core.errors import JobReleased, JobTimedOut, Retry, Stop
 from milepost.core.job import FailureKind, Job
 from milepost.core.retry import backoff
 from milepost.settings import Settings
@@ -91,7 +91,7 @@ class Execution:
             self._timers.append(self.host.loop.call_later(seconds, self.stop, reason))
         try:
             params = self.handler.parameters.read(from_json(self.record.get("params", "{}")))
-        except (InvalidInput, ValueError) as error:
+        except Exception as error:  # noqa: BLE001 - the user's own classes may raise anything
             self.finish(error, kind=FailureKind.BAD_PARAMETERS)
             return
         self._start(params)
