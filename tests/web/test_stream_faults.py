@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from milepost import AsyncJobManager, Client, Event, JobManager
+from milepost import AsyncJobManager, Client, Event, JobManager, StoreUnavailable
 from milepost.core.events import LIFECYCLE_KINDS
 from milepost.settings import Settings
 from milepost.web.hub import Hub
@@ -251,6 +251,38 @@ async def test_a_change_while_a_list_reads_the_one_before_is_told(memory: AsyncJ
     streaming.cancel()
 
 
+async def test_an_event_while_the_record_is_looked_at_takes_no_listener_back(memory: AsyncJobManager) -> None:
+    job = await memory.create_job()
+    store: Any = Held(memory.store)
+    store.go.set()
+    sent: list[str] = []
+
+    async def receive() -> Any:
+        await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        sent.append(message.get("body", b"").decode())
+
+    hub = Hub(lambda: store)
+    stream = await open_stream(hub, store, job, None, reconnect=False)
+    reading = asyncio.create_task(stream({"type": "http"}, receive, send))
+    channel = hub._channels[job.job_id]
+    store.read.clear()
+    store.go.clear()
+    looking = asyncio.create_task(hub._look_at([channel]))  # as after a long silence
+    await store.read.wait()
+    await memory.update_job(job.job_id, "running")
+    async with asyncio.timeout(20):
+        while channel.version != 2:
+            await asyncio.sleep(0.01)
+        store.go.set()
+        await looking
+        await memory.update_job(job.job_id, "completed")
+        await reading
+    kinds = [line[7:] for line in "".join(sent).splitlines() if line.startswith("event: ")]
+    assert kinds == ["snapshot", "running", "completed", "end"]
+
+
 async def test_a_list_that_was_slow_resumes_where_it_was_told(memory: AsyncJobManager) -> None:
     """The newest state that a slow client gets is as old as what its list has read, not as what the hub has heard of."""
     first, second = await memory.create_job(), await memory.create_job()
@@ -291,6 +323,27 @@ async def test_a_list_that_was_slow_resumes_where_it_was_told(memory: AsyncJobMa
     resumed: Any = await open_list_stream(hub, store, "", ANYONE, position)
     assert second.job_id in resumed._opening.decode()
     hub.leave()
+
+
+async def test_a_store_that_is_away_leaves_no_task_of_the_hub_behind(
+    memory: AsyncJobManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: Any, **__: Any) -> Any:
+        raise StoreUnavailable("away")
+
+    monkeypatch.setattr(memory.store, "feed", away)
+    hub = Hub(lambda: memory.store)
+    before = asyncio.all_tasks()
+    first = asyncio.create_task(hub.enter())
+    while not (hub.clients and hub._ready is None):
+        await asyncio.sleep(0)
+    with pytest.raises(StoreUnavailable):  # it comes when the first has been told and has not left yet
+        await hub.enter()
+    with pytest.raises(StoreUnavailable):
+        await first
+    await asyncio.sleep(0)
+    assert hub.clients == 0
+    assert asyncio.all_tasks() - before == set()
 
 
 async def test_one_client_too_many_is_told_when_to_come_again(memory: AsyncJobManager) -> None:

@@ -165,9 +165,7 @@ class Hub:
                     await self._look_at(ended)
             except StoreError as error:
                 if not ready.done():
-                    ready.set_exception(error)
-                    ready.exception()
-                    self._ready = None
+                    self._give_up(ready, error)
                     return
                 if not lost:
                     log.warning("the feed cannot be read; streams wait: %s", error)
@@ -175,14 +173,21 @@ class Hub:
                 await asyncio.sleep(1.0)
             except Exception as error:
                 if not ready.done():
-                    ready.set_exception(error)
-                    ready.exception()
-                    self._ready = None
+                    self._give_up(ready, error)
                     return
                 # A defect here must not silence every stream of the process.
                 log.exception("the hub met an unexpected error; it goes on")
                 lost = True
                 await asyncio.sleep(1.0)
+
+    def _give_up(self, ready: asyncio.Future[None], error: Exception) -> None:
+        """Tell those who wait that the feed cannot be read; the next client begins anew, perhaps before they have left."""
+        ready.set_exception(error)
+        ready.exception()
+        for task in self._tasks:
+            if task is not asyncio.current_task():
+                task.cancel()
+        self._tasks, self._ready = [], None
 
     def _dispatch(self, event: Event) -> Channel | None:
         """Tell those who listen; the channel, when this may have been the job's last word."""
@@ -202,7 +207,11 @@ class Hub:
         """Compare jobs with what their listeners were told, and tell them the difference."""
         store = self._store()
         for channel in channels:
-            self._compare(channel, await store.get(channel.job_id))
+            told = channel.version
+            job = await store.get(channel.job_id)
+            if channel.version != told and (job is None or job.version < channel.version):
+                continue  # more was told while this was read: it is old, and no sign of a store that lost something
+            self._compare(channel, job)
 
     def _compare(self, channel: Channel, job: Job | None) -> None:
         if job is None:
