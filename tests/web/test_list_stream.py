@@ -72,6 +72,16 @@ def test_what_no_longer_matches_leaves_the_list(server: Server) -> None:
     answer.close()
 
 
+@pytest.mark.parametrize("query", ["?q=status:failed&status=pending", "?q=type:other&job_type=ingestion", "?label=a:"])
+def test_a_live_list_shows_what_the_list_shows(server: Server, query: str) -> None:
+    server.drive("create_job", None, "ingestion", labels={"a": ""} if "label" in query else {"a": "1"})
+    listed = httpx.get(f"{server.url}/api/jobs{query}").json()["jobs"]
+    answer = open_list(server, query)
+    shown = next(messages(answer)).data["jobs"]
+    answer.close()
+    assert [job["job_id"] for job in shown] == [job["job_id"] for job in listed]
+
+
 def test_a_resumed_list_gets_what_changed_and_a_lost_one_begins_anew(server: Server) -> None:
     job_id = server.drive("create_job")["job_id"]
     answer = open_list(server)

@@ -19,6 +19,7 @@ from milepost.settings import Settings
 from milepost.web.hub import Hub
 from milepost.web.job_streams import open_stream
 from milepost.web.list_streams import open_list_stream
+from milepost.web.listing import Wanted
 from milepost.web.principals import ANYONE
 from milepost.web.problems import Problem
 from milepost.web.sse import BACKLOG
@@ -236,7 +237,7 @@ async def test_a_change_while_a_list_reads_the_one_before_is_told(memory: AsyncJ
         told.put_nowait(message.get("body", b"").decode())
 
     hub = Hub(lambda: store)
-    stream = await open_list_stream(hub, store, "", ANYONE, None)
+    stream = await open_list_stream(hub, store, Wanted(), ANYONE, None)
     streaming = asyncio.create_task(stream({"type": "http"}, receive, send))
     await memory.update_job(job.job_id, "running")
     await store.read.wait()  # the list has read that it runs, and has not told it yet
@@ -300,7 +301,7 @@ async def test_a_list_that_was_slow_resumes_where_it_was_told(memory: AsyncJobMa
             await takes.wait()
 
     hub = Hub(lambda: store)
-    stream = await open_list_stream(hub, store, "", ANYONE, None)
+    stream = await open_list_stream(hub, store, Wanted(), ANYONE, None)
     streaming = asyncio.create_task(stream({"type": "http"}, receive, send))
     (reader,) = hub.boards.readers()
     async with asyncio.timeout(20):
@@ -320,7 +321,7 @@ async def test_a_list_that_was_slow_resumes_where_it_was_told(memory: AsyncJobMa
     streaming.cancel()
     store.go.set()
     position = next(line[4:] for line in body.splitlines() if line.startswith("id: "))
-    resumed: Any = await open_list_stream(hub, store, "", ANYONE, position)
+    resumed: Any = await open_list_stream(hub, store, Wanted(), ANYONE, position)
     assert second.job_id in resumed._opening.decode()
     hub.leave()
 

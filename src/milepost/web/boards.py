@@ -15,9 +15,10 @@ from collections.abc import Callable, Iterator
 from milepost.core.errors import StoreError
 from milepost.core.events import Event
 from milepost.core.job import Job
-from milepost.stores.filters import Filter, parse_filter
+from milepost.stores.filters import Filter
 from milepost.stores.protocol import Store
 from milepost.web import sse
+from milepost.web.listing import Wanted
 from milepost.web.principals import Principal
 from milepost.web.sse import Frame, Reader
 from milepost.web.wire import encoded, row
@@ -61,17 +62,17 @@ class ListReader(Reader):
 class Group:
     """Those who look at the same filter with the same eyes."""
 
-    def __init__(self, text: str, principal: Principal) -> None:
+    def __init__(self, wanted: Wanted, principal: Principal) -> None:
         self.principal = principal
         self.readers: set[ListReader] = set()
-        self._text = text
-        self._filter: Filter = parse_filter(text)
+        self._wanted = wanted
+        self._filter: Filter = wanted.filter()
         self._read_at = time.monotonic()
 
     def matches(self, job: Job) -> bool:
         """Whether a job is in this list now."""
         if time.monotonic() - self._read_at > REPARSE_SECONDS:
-            self._filter, self._read_at = parse_filter(self._text), time.monotonic()
+            self._filter, self._read_at = self._wanted.filter(), time.monotonic()
         return self.principal.sees(job) and self._filter.query.matches(job)
 
 
@@ -80,7 +81,7 @@ class Boards:
 
     def __init__(self, store: Callable[[], Store]) -> None:
         self._store = store
-        self._groups: dict[tuple[str, str], Group] = {}
+        self._groups: dict[tuple[Wanted, str], Group] = {}
         self._changed: dict[str, bool] = {}
         self._known: OrderedDict[str, Job] = OrderedDict()
         self._task: asyncio.Task[None] | None = None
@@ -99,12 +100,12 @@ class Boards:
         self._changed.clear()
         self._task = None
 
-    def join(self, text: str, principal: Principal, reader: ListReader) -> Group:
+    def join(self, wanted: Wanted, principal: Principal, reader: ListReader) -> Group:
         """Tell a reader what changes in a list."""
-        key = (text, f"{principal.binding}\n{principal.job_id or ''}")
+        key = (wanted, f"{principal.binding}\n{principal.job_id or ''}")
         group = self._groups.get(key)
         if group is None:
-            group = self._groups[key] = Group(text, principal)
+            group = self._groups[key] = Group(wanted, principal)
         group.readers.add(reader)
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._flush())

@@ -12,12 +12,12 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from milepost.core.errors import StoreError
-from milepost.stores.filters import parse_filter
 from milepost.stores.protocol import Store
 from milepost.stores.query import find
 from milepost.web import sse
 from milepost.web.boards import Group, ListReader, Rows, batch, nested
 from milepost.web.hub import Hub
+from milepost.web.listing import Wanted
 from milepost.web.principals import Principal
 from milepost.web.reading import Patient
 from milepost.web.wire import encoded, row
@@ -31,10 +31,17 @@ class ListStream(Response):
     """The answer that streams a list."""
 
     def __init__(
-        self, hub: Hub, store: Store, text: str, principal: Principal, group: Group, reader: ListReader, opening: bytes
+        self,
+        hub: Hub,
+        store: Store,
+        wanted: Wanted,
+        principal: Principal,
+        group: Group,
+        reader: ListReader,
+        opening: bytes,
     ):
         super().__init__()
-        self._hub, self._store, self._text, self._principal = hub, store, text, principal
+        self._hub, self._store, self._wanted, self._principal = hub, store, wanted, principal
         self._group, self._reader, self._opening = group, reader, opening
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -68,33 +75,33 @@ class ListStream(Response):
             # The hub may have heard of more that no batch has told yet.
             return batch(pending, reader.position)
         reader.begin_anew = False
-        return sse.frame("reset", b"{}") + await _snapshot(self._store, self._text, self._principal, position)
+        return sse.frame("reset", b"{}") + await _snapshot(self._store, self._wanted, self._principal, position)
 
 
-async def open_list_stream(hub: Hub, store: Store, text: str, principal: Principal, last: str | None) -> Response:
+async def open_list_stream(hub: Hub, store: Store, wanted: Wanted, principal: Principal, last: str | None) -> Response:
     """Answer a listener of a list. `last` is the position that it has seen, None for a new listener."""
-    parse_filter(text)
+    wanted.filter()  # raises before anything is held
     await hub.enter()
     reader = ListReader(asyncio.get_running_loop())
-    group = hub.boards.join(text, principal, reader)
+    group = hub.boards.join(wanted, principal, reader)
     position = hub.boards.position
     try:
         changes = None if last is None else await _changes(store, group, last)
         if changes is not None:
             opening = changes
         else:
-            opening = await _snapshot(store, text, principal, position)
+            opening = await _snapshot(store, wanted, principal, position)
             if last is not None:
                 opening = sse.frame("reset", b"{}") + opening
     except BaseException:
         hub.boards.part(group, reader)
         hub.leave()
         raise
-    return ListStream(hub, store, text, principal, group, reader, opening)
+    return ListStream(hub, store, wanted, principal, group, reader, opening)
 
 
-async def _snapshot(store: Store, text: str, principal: Principal, position: str | None) -> bytes:
-    page = await find(Patient(store), principal.within(parse_filter(text).query), ROWS)
+async def _snapshot(store: Store, wanted: Wanted, principal: Principal, position: str | None) -> bytes:
+    page = await find(Patient(store), principal.within(wanted.filter().query), ROWS)
     data = {
         "jobs": [row(job) for job in page.jobs],
         "total": page.total,

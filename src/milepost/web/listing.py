@@ -57,21 +57,6 @@ class Wanted:
             parsed.reads,
         )
 
-    def text(self) -> str:
-        """The same as one text of the grammar, for a stream that several may share."""
-        terms = [self.q] if self.q else []
-        for key, values in (("type", self.job_type), ("status", self.status)):
-            if any(values):
-                terms.append(f"{key}:{','.join(value for value in values if value)}")
-        for pair in self.label:
-            name, value = _label(pair)
-            quoted = value.replace("\\", "\\\\").replace('"', '\\"')
-            terms.append(f'label.{name}:"{quoted}"')
-        for when, form in ((self.created_after, "{}.."), (self.created_before, "..{}")):
-            if when is not None:
-                terms.append("created:" + form.format(when.isoformat()))
-        return " ".join(terms)
-
 
 def _both(
     asked: tuple[str, ...], filtered: tuple[str, ...]

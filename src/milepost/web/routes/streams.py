@@ -79,9 +79,8 @@ def add_streams(router: APIRouter, site: Site) -> None:
         after: Annotated[str | None, Query(max_length=64)] = None,
     ) -> Response:
         wanted = Wanted(q, tuple(job_type), tuple(status), tuple(label), created_after, created_before)
-        wanted.filter()
         last = request.headers.get("last-event-id") or after
-        return await open_list_stream(site.hub, site.store, wanted.text(), who(request), last)
+        return await open_list_stream(site.hub, site.store, wanted, who(request), last)
 
 
 def wants_json(request: Request) -> bool:
