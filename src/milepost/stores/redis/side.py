@@ -110,7 +110,10 @@ class SideVerbs:
 
     async def examine(self: _Caller) -> Fitness:
         """Look at the server: version, durability, eviction, role, layout."""
-        info = _info(await self._command("INFO"))
+        reply = await self._command("INFO")
+        if isinstance(reply, Exception):
+            return Fitness("redis", "", LAYOUT, "unknown", (f"the server does not say how it is: {reply}",))
+        info = _info(reply)
         valkey = info.get("server_name") == "valkey"
         kind, version = ("valkey", info["valkey_version"]) if valkey else ("redis", info.get("redis_version", ""))
         layout = await self._command("GET", f"{{{self.namespace}}}:layout")
@@ -139,9 +142,8 @@ _TOLD = (
 )  # fmt: skip
 
 
-def _info(reply: Any) -> dict[str, str]:
-    text = "" if isinstance(reply, Exception) else text_of(reply)
-    return dict(line.split(":", 1) for line in text.splitlines() if ":" in line and not line.startswith("#"))
+def _info(reply: bytes) -> dict[str, str]:
+    return dict(line.split(":", 1) for line in text_of(reply).splitlines() if ":" in line and not line.startswith("#"))
 
 
 def _durability(info: dict[str, str], fsync: str) -> tuple[str, list[str]]:
