@@ -12,11 +12,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from milepost import JobCancelled, JobReleased, Jobs, Run, Secret
+from milepost import JobCancelled, JobReleased, Jobs, LeaseLost, Retry, Run, Secret
 
 jobs = Jobs()
 NO_SECRET = Secret("")
 _never = threading.Event()
+_next = threading.Event()
+_left: list[threading.Thread] = []
 
 
 def note(text: str) -> None:
@@ -78,6 +80,12 @@ def isolated(run: Run, what: str, secret: Secret = NO_SECRET) -> Any:
         return _DOES[what](run, secret)
 
 
+@jobs.job("isolated-silent", isolation="process")
+def isolated_silent(run: Run) -> None:
+    """Die in a child process without a word."""
+    os._exit(3)
+
+
 @jobs.job("isolated-async", isolation="process")
 async def isolated_async(run: Run) -> None:
     """Wait in a child process."""
@@ -118,6 +126,34 @@ def _memory(run: Run, secret: str) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def _closes(run: Run, secret: str) -> None:
+    os.closerange(3, 256)
+    note("has closed all")
+    time.sleep(60)
+
+
+def _leaves(run: Run, secret: str) -> None:
+    """Leave a thread behind, which writes a checkpoint when another job runs here."""
+
+    def late() -> None:
+        _next.wait()
+        try:
+            run.checkpoint("of another job")
+        except LeaseLost:
+            note("late lost")
+
+    _left.append(threading.Thread(target=late, daemon=True))
+    _left[0].start()
+
+
+def _meets(run: Run, secret: str) -> None:
+    note(f"meets {run.last_checkpoint}")
+    if run.attempt == 1:
+        _next.set()
+        _left[0].join()
+        raise Retry(0.0, reason="once more")
+
+
 def _raise(run: Run, secret: str) -> None:
     raise ValueError(f"this {secret} is wrong")
 
@@ -130,6 +166,9 @@ _DOES = {
     "family": _family,
     "tidy": _tidy,
     "memory": _memory,
+    "closes": _closes,
+    "leaves": _leaves,
+    "meets": _meets,
     "raise": _raise,
     "segfault": lambda run, secret: os.kill(os.getpid(), signal.SIGSEGV),
     "exit": lambda run, secret: os._exit(3),

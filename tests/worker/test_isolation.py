@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -12,6 +13,9 @@ import psutil
 import pytest
 
 from milepost import Jobs
+from milepost.core.encoding import from_json, to_json
+from milepost.core.job import Job
+from milepost.worker.isolated import RemoteRun
 from tests.waiting import until
 from tests.worker import application
 from tests.worker.application import lines
@@ -32,7 +36,7 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def jobs(make_jobs: MakeJobs, log: Path) -> Jobs:
     """An application with the isolated handlers."""
     jobs = make_jobs(grace=2.0)
-    for handler in (application.isolated, application.isolated_async):
+    for handler in (application.isolated, application.isolated_async, application.isolated_silent):
         jobs.handlers.add(handler)
     return jobs
 
@@ -188,6 +192,56 @@ def test_a_drained_worker_gives_back_what_its_children_ran_at_no_cost(jobs: Jobs
     assert (found.status, found.attempt, found.crashes) == ("pending", 0, 0)
     assert lines(log)[-1] == "tidied up after JobReleased"
     assert not alive(pid)
+
+
+def test_a_crash_tells_nothing_of_the_job_that_the_process_ran_before(jobs: Jobs) -> None:
+    with jobs.running(concurrency=1):
+        before = ended(jobs, jobs.submit(application.isolated, "return"))
+        job = ended(jobs, jobs.submit(application.isolated_silent.options(on_lost="fail")))
+    assert before.status == "completed"
+    assert job.failure is not None
+    assert (job.failure.kind, job.failure.last_stage, job.failure.last_log) == ("killed", None, ())
+
+
+def test_a_checkpoint_of_a_thread_that_an_earlier_job_has_left_behind_is_not_taken_for_the_next_one_s(
+    jobs: Jobs, log: Path
+) -> None:
+    with jobs.running(concurrency=1):
+        assert ended(jobs, jobs.submit(application.isolated, "leaves")).status == "completed"
+        job = ended(jobs, jobs.submit(application.isolated, "meets"))
+    assert (job.status, job.attempt) == ("completed", 2)
+    assert [line for line in lines(log) if not line.startswith("isolated")] == [
+        "meets None",
+        "late lost",
+        "meets {'what': 'meets'}",
+    ]
+
+
+def test_code_that_has_closed_its_connection_is_stopped_all_the_same(jobs: Jobs, log: Path) -> None:
+    with jobs.running():
+        job = jobs.submit(application.isolated, "closes")
+        noted(log, "has closed")
+        jobs.cancel_job(job.job_id)
+        found = ended(jobs, job)
+    assert found.receipt is not None
+    assert (found.receipt.how, found.receipt.confirmed) == ("terminated", True)
+
+
+def test_a_path_that_is_no_text_keeps_no_child_from_its_job(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.path", [*sys.path, Path("somewhere")])
+    with jobs.running():
+        assert ended(jobs, jobs.submit(application.isolated, "return")).status == "completed"
+
+
+def test_log_lines_that_wait_for_a_store_are_bounded() -> None:
+    run = RemoteRun(Job.stored("one", {"type": "test", "attempt": "1"}), "1:token", ())
+    line = {"at": "2026-11-25T10:00:00+00:00", "level": "info", "text": "a line"}
+    for _ in range(60):
+        run.hear({"is": "report", "lines": to_json({"lines": [line] * 100}, "lines")})
+    taken = from_json(run.take_lines() or "")["lines"]
+    assert len(taken) == 5001
+    assert taken[-1]["text"] == "1000 log lines were dropped"
+    assert run.take_lines() is None
 
 
 def test_no_child_outlives_a_killed_worker(workers: Workers) -> None:

@@ -40,27 +40,31 @@ class ParentLink:
     def __init__(self, line: Line) -> None:
         self._line = line
         self._numbers = itertools.count(1)
-        self._waiting: dict[int, threading.Event] = {}
+        self._waiting: dict[int, tuple[Run, threading.Event]] = {}
 
     def checkpoint(self, run: Run, text: str) -> None:
         number, answered = next(self._numbers), threading.Event()
-        self._waiting[number] = answered
-        self._line.send({"is": "checkpoint", "n": number, "text": text, **_told(run), "report": run.report()})
+        self._waiting[number] = run, answered
+        message = {"is": "checkpoint", "n": number, "token": run.token, "text": text}
+        self._line.send({**message, **_told(run), "report": run.report()})
         answered.wait()
 
     async def acheckpoint(self, run: Run, text: str) -> None:
         await asyncio.to_thread(self.checkpoint, run, text)
 
-    def answer(self, number: int) -> None:
-        """The parent has dealt with a checkpoint."""
-        self._waiting.pop(number).set()
+    def answer(self, number: int, stop: Message | None) -> None:
+        """The parent has dealt with a checkpoint; `stop` is why its run may not write any more."""
+        run, answered = self._waiting.pop(number)
+        if stop is not None:
+            run.stop(stop_of(stop))
+        answered.set()
 
 
 class ChildRun(Run):
     """The run that a child's handler holds; its stages and log lines outlive the death of the process."""
 
     words: int = -1
-    """A file that the parent reads when this process has died."""
+    """A file that the parent reads when this process has died; of no run that has ended."""
 
     def log(self, text: str, level: str = "info") -> None:
         super().log(text, level)
@@ -125,9 +129,7 @@ class Child:
             case "stop" if self._run is not None and self._run.token == message["token"]:
                 self._run.stop(stop_of(message))
             case "answer":
-                if message.get("stop") and self._run is not None:
-                    self._run.stop(stop_of(message["stop"]))
-                self._link.answer(message["n"])
+                self._link.answer(message["n"], message.get("stop"))
 
     def _tell(self) -> None:
         """Send what the run says of itself, if that has changed."""
@@ -164,6 +166,7 @@ class Child:
     def _do(self, order: Message) -> Message:
         """Run one job; what the parent is told of its end."""
         self._signalled = False
+        os.ftruncate(self._words, 0)  # what the run before has said is nothing of this one's
         sys.path[:] = [*sys.path, *(path for path in order["sys_path"] if path not in sys.path)]
         run: ChildRun | None = None
         result: str | None = None
@@ -197,6 +200,8 @@ class Child:
             self._interruptible = False
             with self._lock:
                 self._run = None
+            if run is not None:
+                run.words = -1
         return self._end(run, result, error, kind)
 
     def _call(self, handler: Handler[Any, Any], run: Run, params: dict[str, Any]) -> Any:

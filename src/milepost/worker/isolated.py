@@ -13,7 +13,7 @@ from typing import Any
 
 from milepost.core.defaults import CRASHES
 from milepost.core.encoding import from_json, one_line, to_json
-from milepost.core.errors import JobCancelled, JobReleased, JobTimedOut, Retry, Stop, StoreError
+from milepost.core.errors import JobCancelled, JobReleased, JobTimedOut, LeaseLost, Retry, Stop, StoreError
 from milepost.core.job import FailureKind, Job
 from milepost.core.lifecycle import plan_checkpoint, plan_fail
 from milepost.stores.ids import new_op
@@ -22,7 +22,7 @@ from milepost.tracking.endings import Ended, Ending, completed, crashed, failed,
 from milepost.tracking.failures import dossier, masked, of_run
 from milepost.tracking.process import versions
 from milepost.tracking.pulse import Unsent, why_stopped
-from milepost.tracking.run import LOG_LINES_KEPT
+from milepost.tracking.run import LOG_LINES_KEPT, LOG_LINES_WAITING
 from milepost.worker.children import ChildProcess, Death
 from milepost.worker.execution import Execution, log, masks_of
 from milepost.worker.published import this_host
@@ -56,6 +56,7 @@ class RemoteRun:
         self.foreseen: Mapping[str, str] = {}
         self._report: dict[str, str] = {}
         self._lines: list[Any] = []
+        self._lines_lost = 0
 
     def report(self) -> dict[str, str]:
         """The fields that the run says of itself now."""
@@ -64,6 +65,9 @@ class RemoteRun:
     def take_lines(self) -> str | None:
         """Its log lines since the last call, as JSON."""
         lines, self._lines = self._lines, []
+        lost, self._lines_lost = self._lines_lost, 0
+        if lost:
+            lines.append({**lines[-1], "level": "warning", "text": f"{lost} log lines were dropped"})
         return to_json({"lines": lines}, "log", 64 * 1024 * 1024) if lines else None
 
     def stop(self, reason: Stop) -> None:
@@ -77,7 +81,9 @@ class RemoteRun:
         """Take in what the child says of its run."""
         self._report = message.get("report", self._report)
         if message.get("lines"):
-            self._lines = [*self._lines, *from_json(message["lines"])["lines"]]
+            lines = [*self._lines, *from_json(message["lines"])["lines"]]
+            self._lines, over = lines[:LOG_LINES_WAITING], lines[LOG_LINES_WAITING:]
+            self._lines_lost += len(over)
         self.stage_name = message.get("stage", self.stage_name)
         self.last_item = message.get("item", self.last_item)
         self.checkpoint_at = message.get("checkpoint_at") or self.checkpoint_at
@@ -146,19 +152,25 @@ class InProcess(Execution):
         while end is None and (message := await child.receive()) is not None:
             if message["is"] == "ready":
                 continue
+            if (
+                message.get("token", self.token) != self.token
+            ):  # code that an earlier job has left behind in this process
+                child.send({"do": "answer", "n": message["n"], "stop": stop_words(LeaseLost("the run has ended"))})
+                continue
             self.remote.hear(message)
             if message["is"] == "checkpoint":
                 child.send({"do": "answer", "n": message["n"], "stop": await self._checkpoint(message)})
             elif message["is"] == "ended":
                 end = message
-        self.child = None
         if end is not None:
+            self.child = None
             self.host.children.give_back(child, reuse=not child.was_signalled and not suspect)
             if child.was_signalled:
                 await child.died  # what it has started may not have heard the signal; the SIGKILL is on its way
             self.leave(lambda unsent: self._end(end, unsent))
         else:
-            death = await child.died
+            death = await child.died  # which it has yet to, when its code has closed the socket
+            self.child = None
             self.remote.hear(death.words)
             self.leave(lambda unsent: self._death(child, death, unsent))
 
@@ -174,7 +186,7 @@ class InProcess(Execution):
             "capture": sorted(self.host.settings.captures),
             "redact": self.host.settings.redact,
             "log_level": logging.getLogger().level,
-            "sys_path": sys.path,
+            "sys_path": [path for path in sys.path if isinstance(path, str)],  # others are passed over by imports too
         }
 
     async def _checkpoint(self, message: Message) -> Message | None:
