@@ -3,7 +3,7 @@ import { readTraceback, runs } from "../src/job/traceback";
 import { fieldsOf, valueOf } from "../src/pages/schema";
 import { completions, unfinished } from "../src/shell/filter";
 import { quoted } from "../src/text/commands";
-import { titleOf } from "../src/wire/row";
+import { isOlder, titleOf } from "../src/wire/row";
 import { Cutter } from "../src/wire/sse";
 
 describe("server-sent events", () => {
@@ -86,6 +86,10 @@ describe("small texts", () => {
     expect(titleOf({ metadata: {}, params: { secret: "***", q: "words" } })).toBe("words");
     expect(titleOf({ metadata: null, params: null })).toBeNull();
   });
+  it("are cut between characters", () => {
+    expect(titleOf({ metadata: { title: `a${"🔥".repeat(300)}` }, params: null })).toBe(`a${"🔥".repeat(199)}`);
+    expect(titleOf({ metadata: { title: "x".repeat(300) }, params: null })).toBe("x".repeat(200));
+  });
   it("wait for the rest of a term", () => {
     const half = (word: string) => unfinished(word, completions(word, word.length, []).choices);
     expect(["status:", "status:fai", "not.is:sta", "label.owner", "created:1", 'type:"a b'].map(half)).not.toContain(false);
@@ -95,5 +99,15 @@ describe("small texts", () => {
     expect(completions("status:fa", 9, []).choices.map((one) => one.text)).toEqual(["status:failed"]);
     expect(completions("a not.ty", 8, []).choices.map((one) => one.text)).toContain("not.type:");
     expect(completions("type:", 5, ["ingestion"]).choices[0]?.text).toBe("type:ingestion");
+  });
+});
+
+describe("what is told of a job", () => {
+  const known = { created_at: "2026-11-25T10:00:00.500000+00:00", version: 9 };
+  it("is older by its version, and a new job with the same id is newer whatever its version", () => {
+    expect(isOlder({ ...known, version: 8 }, known)).toBe(true);
+    expect(isOlder({ ...known, version: 9 }, known)).toBe(false);
+    expect(isOlder({ created_at: "2026-11-25T10:00:01+00:00", version: 1 }, known)).toBe(false);
+    expect(isOlder(known, { created_at: "2026-11-25T10:00:01+00:00", version: 1 })).toBe(true);
   });
 });

@@ -214,3 +214,148 @@ def test_one_job_in_a_page_of_ones_own(stage: Stage, opened: Opened) -> None:
         "before => document.querySelector('milepost-job').shadowRoot.querySelector('.track').getAttribute('aria-valuetext') !== before",
         before,
     )
+    shown = "document.querySelector('milepost-job').shadowRoot.textContent"
+    job_type = stage.api(f"jobs/{job_id}")["job_type"]
+    assert str(page.evaluate(shown)).startswith(job_type), "an event says only what has changed"
+    # Another job: nothing of the first is left.
+    other = stage.api("jobs", q=f"status:cancelled not.type:{job_type}", limit=1)["jobs"][0]
+    page.evaluate(
+        "source => document.querySelector('milepost-job').setAttribute('src', source)", f"/api/jobs/{other['job_id']}"
+    )
+    until(page, f"text => {shown}.startsWith(text)", f"{other['job_type']}cancelled{other['message']}")
+
+
+def forgive_outage(page: Page) -> None:
+    page.context.watch.forgiven += ["Failed to load resource", "ERR_"]  # type: ignore[attr-defined]
+
+
+def test_a_list_that_could_not_be_read_is_read_again(stage: Stage, opened: Opened) -> None:
+    """The stream says nothing of it: it goes on where it was."""
+    page = opened(stage.jobs)
+    forgive_outage(page)
+    page.wait_for_selector(".body-row")
+    page.route("**/api/jobs?**", lambda route: route.abort())
+    page.keyboard.press("5")
+    expect(page.locator(".foot")).to_contain_text("The server cannot be reached")
+    page.unroute("**/api/jobs?**")
+    until(page, "[...document.querySelectorAll('.body-row .unseen')].every(one => one.textContent === 'failed')")
+    expect(page.locator(".foot")).not_to_contain_text("The server cannot be reached")
+
+
+def test_what_one_may_do_is_asked_again_when_the_server_was_away(stage: Stage, opened: Opened) -> None:
+    page = opened(stage.jobs)
+    forgive_outage(page)
+    page.route("**/api/session", lambda route: route.abort())
+    page.reload()
+    page.locator(".body-row").first.click()
+    expect(page.get_by_role("button", name="Copy link")).to_be_visible()
+    page.unroute("**/api/session")
+    expect(page.locator(".pane .actions .danger")).to_be_visible()
+
+
+def test_the_next_try_is_counted_by_this_machines_clock(stage: Stage, opened: Opened) -> None:
+    page = opened(stage.jobs)
+    forgive_outage(page)
+    page.add_init_script("const real = Date.now; Date.now = () => real() + 3_600_000")  # an hour before the server
+    page.route("**/api/events", lambda route: route.abort())
+    page.route("**/api/jobs?**", lambda route: route.abort())
+    page.reload()
+    said = page.get_by_text("Next try in")
+    expect(said).to_be_visible()
+    for _ in range(3):  # it counts, and by then the page has heard of the server's time
+        before = said.inner_text()
+        expect(said).not_to_have_text(before)
+    assert 0 <= int(said.inner_text().split()[3]) <= 30
+
+
+def test_a_job_that_changes_faster_than_it_can_be_read_is_shown(stage: Stage, opened: Opened) -> None:
+    page = opened(stage.jobs + "?page=types")
+    running = stage.api("jobs", q="status:running not.type:script not.is:stalled", limit=50)["jobs"]
+    job_id = min(running, key=lambda job: float(job["progress"]))["job_id"]
+    broken_off: list[str] = []
+    page.on("requestfailed", lambda request: broken_off.append(request.url))
+    session = page.context.new_cdp_session(page)
+    session.send("Network.enable")
+    slow = {"offline": False, "latency": 1500, "downloadThroughput": -1, "uploadThroughput": -1}
+    session.send("Network.emulateNetworkConditions", slow)
+    page.goto(f"{stage.jobs}?page=job&job={job_id}")
+    expect(page.locator("#job-title")).to_be_visible()
+    for _ in range(3):
+        page.wait_for_event("requestfinished", lambda request: request.url.endswith(job_id), timeout=PATIENCE * 1000)
+    assert not [url for url in broken_off if url.endswith(job_id)]
+
+
+def test_an_id_that_is_used_again_is_a_new_job(stage: Stage, opened: Opened) -> None:
+    body = {"job_id": "nightly", "job_type": "ingestion", "params": {"path": "/data/old.pdf"}}
+    with stage.paused():
+        page = opened(stage.jobs + "?q=id:nightly")
+        page.wait_for_selector(".empty button")
+        request = page.context.request
+        request.post(f"{stage.url}/api/jobs", headers=SAME_ORIGIN, data=body)
+        request.post(f"{stage.url}/api/jobs/nightly/cancel", headers=SAME_ORIGIN)
+        expect(page.locator(".body-row .unseen")).to_have_text("cancelled")
+        page.locator(".body-row").click()
+        expect(page.locator(".pane .chip")).to_have_text("cancelled")
+        page.mouse.move(10, 10)
+        request.delete(f"{stage.url}/api/jobs/nightly", headers=SAME_ORIGIN)
+        body["params"] = {"path": "/data/new.pdf"}
+        request.post(f"{stage.url}/api/jobs", headers=SAME_ORIGIN, data=body)
+        page.context.watch.forgiven += ["status of 404"]  # type: ignore[attr-defined]
+        expect(page.locator(".body-row .unseen")).to_have_text("pending")
+        expect(page.locator(".body-row")).to_contain_text("new.pdf")
+        expect(page.locator(".pane .chip")).to_have_text("pending")
+        expect(page.locator(".pane .facts")).to_contain_text("new.pdf")
+        request.delete(f"{stage.url}/api/jobs/nightly", headers=SAME_ORIGIN)
+
+
+def test_a_share_link_does_not_read_for_the_other_tabs(stage: Stage, opened: Opened) -> None:
+    admin = {"Authorization": f"Bearer {stage.keys['admin']}"}
+    keyed = f"{stage.second}/keyed"
+    page = opened(f"{keyed}/jobs/")
+    page.context.watch.forgiven += ["status of 401", "status of 403"]  # type: ignore[attr-defined]
+    page.get_by_label("Key", exact=True).fill(stage.keys["admin"])
+    page.get_by_role("button", name="Sign in").click()
+    page.wait_for_selector(".body-row")
+    job_id = stage.api("jobs", status="completed", limit=1)["jobs"][0]["job_id"]
+    made = page.context.request.post(f"{keyed}/api/jobs/{job_id}/share", headers=admin, data={}).json()
+    context = page.context
+    page.close()  # so that the guest's tab is the first of the browser
+    guest = context.new_page()
+    guest.goto(f"{keyed}/jobs/?page=job&job={job_id}&share={made['token']}")
+    expect(guest.locator("#job-title")).to_be_visible()
+    page = context.new_page()
+    page.goto(f"{keyed}/jobs/?tab=running")
+    page.wait_for_selector(".body-row")
+    expect(page.locator(".tabs b").first).to_be_visible()  # counts are for those who may see all
+    before = texts(page)
+    until(page, MOVED, before)
+    guest.keyboard.press("Escape")  # there is nowhere to go back to
+    guest.keyboard.press("1")
+    expect(guest.locator("#job-title")).to_be_visible()
+
+
+def test_who_signs_in_sees_nothing_of_who_signed_out(stage: Stage, opened: Opened) -> None:
+    keyed = f"{stage.second}/keyed"
+    page = opened(f"{keyed}/jobs/")
+    page.context.watch.forgiven += ["status of 401"]  # type: ignore[attr-defined]
+    made = page.context.request.post(
+        f"{keyed}/api/keys",
+        headers={"Authorization": f"Bearer {stage.keys['admin']}"},
+        data={"name": "ana", "scopes": ["jobs:read"], "labels": {"owner": "ana"}},
+    ).json()
+    page.get_by_label("Key", exact=True).fill(stage.keys["admin"])
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.locator(".tabs b").first).to_be_visible()
+    other = page.context.new_page()
+    other.goto(f"{keyed}/jobs/")
+    other.wait_for_selector(".body-row")
+    page.get_by_role("button", name="Sign out").click()
+    expect(other.get_by_label("Key", exact=True)).to_be_visible()  # in every tab
+    page.get_by_label("Key", exact=True).fill(made["secret"])
+    page.get_by_role("button", name="Sign in").click()
+    count = stage.api("jobs", q="label.owner:ana", limit=1)["total"]
+    for tab in (page, other):
+        tab.wait_for_selector(".body-row")
+        tab.locator(".body-row .name a").first.wait_for()
+        until(tab, "most => parseInt(document.querySelector('.foot').textContent.replace(',', '')) <= most", count + 50)
+        assert tab.locator(".tabs b").count() == 0, "who is bound to a label hears of no other's counts"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.dashboard.conftest import AXE, Opened, Stage
+from tests.dashboard.conftest import AXE, SAME_ORIGIN, Opened, Stage, until
 from tests.dashboard.stage import HOSTILE
 
 pytestmark = pytest.mark.timeout(300)
@@ -156,24 +156,24 @@ def test_a_type_is_paused_and_resumed(stage: Stage, opened: Opened) -> None:
 def test_signing_in_and_what_a_reader_may(stage: Stage, opened: Opened) -> None:
     page = opened(f"{stage.second}/keyed/jobs/")
     forgive(page, "401")
-    page.get_by_label("Key").fill("mp_wrong_key")
+    page.get_by_label("Key", exact=True).fill("mp_wrong_key")
     page.get_by_role("button", name="Sign in").click()
     expect(page.get_by_role("alert")).to_have_text("The key is not valid")
     assert not axe(page)
-    page.get_by_label("Key").fill(stage.keys["reader"])
+    page.get_by_label("Key", exact=True).fill(stage.keys["reader"])
     page.get_by_role("button", name="Sign in").click()
     page.locator(".body-row").first.click()
     expect(page.get_by_role("button", name="Copy link")).to_be_visible()
     expect(page.get_by_role("button", name="Cancel job")).to_have_count(0)
     expect(page.get_by_role("link", name="Workers")).to_have_count(0)
     page.get_by_role("button", name="Sign out").click()
-    expect(page.get_by_label("Key")).to_be_visible()
+    expect(page.get_by_label("Key", exact=True)).to_be_visible()
 
 
 def test_a_share_link_shows_one_job(stage: Stage, opened: Opened) -> None:
     page = opened(f"{stage.second}/keyed/jobs/")
     forgive(page, "401")
-    page.get_by_label("Key").fill(stage.keys["admin"])
+    page.get_by_label("Key", exact=True).fill(stage.keys["admin"])
     page.get_by_role("button", name="Sign in").click()
     page.locator(".body-row").first.click()
     with page.expect_response("**/share") as answer:
@@ -199,3 +199,40 @@ def test_it_works_wherever_it_is_mounted(stage: Stage, opened: Opened, place: st
     expect(page.locator(".pane .chip")).to_have_text("failed")
     page.reload()
     expect(page.locator(".pane .chip")).to_have_text("failed")
+
+
+def test_the_newest_bar_of_the_chart_is_seen(stage: Stage, opened: Opened) -> None:
+    """It begins at its moment: where the last moment is the edge, what happens now would have no room."""
+    page = opened(stage.jobs + "?page=types")
+    stats = stage.api("stats", window="7d", step="2h")
+    for step in stats["steps"]:
+        step["completed"], step["failed"] = 0, 0
+    stats["steps"][-1]["completed"] = 9
+    page.route("**/api/stats?**", lambda route: route.fulfill(json=stats))
+    go(page, "?page=overview&window=7d")
+    expect(page.locator("figcaption")).to_have_text("9 completed, 0 failed")
+    drawn = """() => {
+        const canvas = document.querySelector('.chart canvas')
+        const probe = document.createElement('i')
+        probe.style.color = 'var(--completed)'
+        document.body.append(probe)
+        const colour = getComputedStyle(probe).color.match(/\\d+/g).map(Number).join()
+        probe.remove()
+        const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height)
+        let found = 0
+        for (let at = 0; at < data.length; at += 4) if (`${data[at]},${data[at + 1]},${data[at + 2]}` === colour) found += 1
+        return found
+    }"""
+    until(page, drawn)
+
+
+def test_long_words_stay_in_their_place(stage: Stage, opened: Opened) -> None:
+    page = opened(stage.jobs)
+    with stage.paused():
+        job_id = stage.submit("/data/long.pdf")
+        page.context.request.post(
+            f"{stage.url}/api/jobs/{job_id}/cancel", headers=SAME_ORIGIN, data={"reason": "unbroken" * 40}
+        )
+    page.goto(f"{stage.jobs}?job={job_id}")
+    expect(page.locator("[aria-label=Receipt]")).to_contain_text("unbroken")
+    assert page.evaluate("(pane => pane.scrollWidth <= pane.clientWidth)(document.querySelector('.pane'))")
