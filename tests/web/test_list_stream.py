@@ -82,6 +82,31 @@ def test_a_live_list_shows_what_the_list_shows(server: Server, query: str) -> No
     assert [job["job_id"] for job in shown] == [job["job_id"] for job in listed]
 
 
+def counted(stream: Iterator[Message]) -> dict[str, int]:
+    """The next counts of generic jobs, by status."""
+    counts: dict[str, int] = next(message.data for message in stream if message.kind == "counts")["generic"]
+    return counts
+
+
+def test_the_counts_of_the_last_change_come_too(server: Server) -> None:
+    answer = open_list(server)
+    stream = messages(answer)
+    next(stream)
+    job_id = server.drive("create_job")["job_id"]
+    assert counted(stream) == {"pending": 1}
+    server.drive("update_job", job_id, "running")  # within the second in which counts were told, and nothing follows
+    assert counted(stream) == {"running": 1}
+    answer.close()
+    server.drive("delete_job", job_id)
+    answer = open_list(server)
+    stream = messages(answer)
+    assert next(stream).data["counts"] == {}
+    server.drive("update_job", server.drive("create_job")["job_id"], "running")
+    while (counts := counted(stream)) != {"running": 1}:  # as they were when they were told last, to others
+        assert counts == {"pending": 1}
+    answer.close()
+
+
 def test_a_resumed_list_gets_what_changed_and_a_lost_one_begins_anew(server: Server) -> None:
     job_id = server.drive("create_job")["job_id"]
     answer = open_list(server)

@@ -20,7 +20,7 @@ from milepost.web.hub import Hub
 from milepost.web.job_streams import open_stream
 from milepost.web.list_streams import open_list_stream
 from milepost.web.listing import Wanted
-from milepost.web.principals import ANYONE
+from milepost.web.principals import ANYONE, Principal
 from milepost.web.problems import Problem
 from milepost.web.sse import BACKLOG
 from tests.waiting import until
@@ -282,6 +282,31 @@ async def test_an_event_while_the_record_is_looked_at_takes_no_listener_back(mem
         await reading
     kinds = [line[7:] for line in "".join(sent).splitlines() if line.startswith("event: ")]
     assert kinds == ["snapshot", "running", "completed", "end"]
+
+
+async def test_who_sees_only_some_jobs_hears_that_one_of_them_is_deleted(memory: AsyncJobManager) -> None:
+    mine = await memory.create_job(labels={"owner": "ana"})
+    other = await memory.create_job(labels={"owner": "bob"})
+    told: asyncio.Queue[str] = asyncio.Queue()
+
+    async def receive() -> Any:
+        await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        told.put_nowait(message.get("body", b"").decode())
+
+    hub = Hub(lambda: memory.store)
+    stream = await open_list_stream(hub, memory.store, Wanted(), Principal("ana", labels={"owner": "ana"}), None)
+    streaming = asyncio.create_task(stream({"type": "http"}, receive, send))
+    await memory.delete_job(other.job_id)
+    await memory.delete_job(mine.job_id)
+    heard = ""
+    async with asyncio.timeout(20):
+        while '"gone":' not in heard:
+            heard += await told.get()
+    streaming.cancel()
+    assert f'"gone":["{mine.job_id}"]' in heard
+    assert other.job_id not in heard
 
 
 async def test_a_list_that_was_slow_resumes_where_it_was_told(memory: AsyncJobManager) -> None:

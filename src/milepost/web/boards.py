@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from milepost.core.errors import StoreError
 from milepost.core.events import Event
@@ -85,8 +85,9 @@ class Boards:
         self._changed: dict[str, bool] = {}
         self._known: OrderedDict[str, Job] = OrderedDict()
         self._task: asyncio.Task[None] | None = None
-        self._counts: dict[tuple[str, str], int] = {}
+        self._counts: dict[tuple[str, str], int] | None = None
         self._counted_at = 0.0
+        self._to_count = False
         self.position: str | None = None
 
     def readers(self) -> Iterator[ListReader]:
@@ -107,6 +108,7 @@ class Boards:
         if group is None:
             group = self._groups[key] = Group(wanted, principal)
         group.readers.add(reader)
+        self._counts = None  # what was told last was told to others
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._flush())
         return group
@@ -138,6 +140,8 @@ class Boards:
             try:
                 if self._changed:
                     await self._tell()
+                if self._to_count and time.monotonic() - self._counted_at >= COUNTS_SECONDS:
+                    await self._tell_counts(self._store())
             except StoreError:
                 continue  # the jobs stay noted; the hub says what is wrong
             except Exception:
@@ -166,7 +170,7 @@ class Boards:
                     reader.tell(frame, rows, position)
         for job_id, job in now.items():
             self._remember(job_id, job)
-        await self._tell_counts(store)
+        self._to_count = True
 
     def _rows(
         self, group: Group, now: dict[str, Job | None], before: dict[str, Job | None], encoded_rows: dict[str, bytes]
@@ -186,6 +190,11 @@ class Boards:
                 rows[job_id] = None
         return rows
 
+    def know(self, jobs: Iterable[Job]) -> None:
+        """Remember jobs that somebody was shown: whose they were is asked when they are deleted."""
+        for job in jobs:
+            self._remember(job.job_id, job)
+
     def _remember(self, job_id: str, job: Job | None) -> None:
         self._known.pop(job_id, None)
         if job is not None:
@@ -195,10 +204,9 @@ class Boards:
 
     async def _tell_counts(self, store: Store) -> None:
         """The exact counts for the tabs, once a second at most, to those who see everything."""
-        if time.monotonic() - self._counted_at < COUNTS_SECONDS:
-            return
         self._counted_at = time.monotonic()
         counts = await store.counts()
+        self._to_count = False
         if counts == self._counts:
             return
         self._counts = counts

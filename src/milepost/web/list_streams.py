@@ -75,7 +75,9 @@ class ListStream(Response):
             # The hub may have heard of more that no batch has told yet.
             return batch(pending, reader.position)
         reader.begin_anew = False
-        return sse.frame("reset", b"{}") + await _snapshot(self._store, self._wanted, self._principal, position)
+        return sse.frame("reset", b"{}") + await _snapshot(
+            self._hub, self._store, self._wanted, self._principal, position
+        )
 
 
 async def open_list_stream(hub: Hub, store: Store, wanted: Wanted, principal: Principal, last: str | None) -> Response:
@@ -90,7 +92,7 @@ async def open_list_stream(hub: Hub, store: Store, wanted: Wanted, principal: Pr
         if changes is not None:
             opening = changes
         else:
-            opening = await _snapshot(store, wanted, principal, position)
+            opening = await _snapshot(hub, store, wanted, principal, position)
             if last is not None:
                 opening = sse.frame("reset", b"{}") + opening
     except BaseException:
@@ -100,8 +102,9 @@ async def open_list_stream(hub: Hub, store: Store, wanted: Wanted, principal: Pr
     return ListStream(hub, store, wanted, principal, group, reader, opening)
 
 
-async def _snapshot(store: Store, wanted: Wanted, principal: Principal, position: str | None) -> bytes:
+async def _snapshot(hub: Hub, store: Store, wanted: Wanted, principal: Principal, position: str | None) -> bytes:
     page = await find(Patient(store), principal.within(wanted.filter().query), ROWS)
+    hub.boards.know(page.jobs)
     data = {
         "jobs": [row(job) for job in page.jobs],
         "total": page.total,
