@@ -39,6 +39,14 @@ def test_a_parent_and_a_trace_are_one_line_of_text(manager: JobManager, field: s
     assert manager.get_job("a") is None
 
 
+@pytest.mark.parametrize("option", ["tiemout", "status", "on_duplicate"])
+def test_an_option_that_is_none_is_refused(manager: JobManager, option: str) -> None:
+    options: dict[str, Any] = {option: "5m"}
+    with pytest.raises(TypeError, match=option):
+        manager.enqueue("work", job_id="a", **options)
+    assert manager.get_job("a") is None
+
+
 def test_who_cancels_is_named_in_one_line(manager: JobManager) -> None:
     manager.create_job("a", labels={"team": "mine"})
     manager.cancel_job("a", by="me\nlabels=team=other\0status=completed")

@@ -69,7 +69,11 @@ def submit_fields(
     on_lost: str | None = None,
     only_keys: str | None = None,
     retry_of: str | None = None,
-    **common: Any,
+    metadata: Mapping[str, Any] | None = None,
+    labels: Mapping[str, str] | None = None,
+    unique_key: str | None = None,
+    parent_id: str | None = None,
+    trace: str | None = None,
 ) -> dict[str, str]:
     """The fields of a job that workers, or the workers of an `engine`, are to run. Raises InvalidInput."""
     attempts = MAX_ATTEMPTS if max_attempts is None else max_attempts
@@ -99,7 +103,11 @@ def submit_fields(
         on_lost=on_lost if on_lost == "fail" else None,
         only_keys=only_keys,
         retry_of=retry_of,
-        **common,
+        metadata=metadata,
+        labels=labels,
+        unique_key=unique_key,
+        parent_id=parent_id,
+        trace=trace,
     )
 
 
