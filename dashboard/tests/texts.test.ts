@@ -61,6 +61,14 @@ describe("forms from schemas", () => {
   };
   const fields = fieldsOf(schema, ["key"]);
   const field = (name: string) => fields.find((one) => one.name === name) as (typeof fields)[number];
+  it("look behind a reference that may be null", () => {
+    const optional = {
+      $defs: { Colour: { enum: ["red", "blue"], type: "string" } },
+      properties: { colour: { anyOf: [{ $ref: "#/$defs/Colour" }, { type: "null" }], default: null } },
+    };
+    const [colour] = fieldsOf(optional, []);
+    expect([colour?.kind, colour?.choices]).toEqual(["choice", ["red", "blue"]]);
+  });
   it("choose the field for each kind", () => {
     expect(fields.map((one) => one.kind)).toEqual(["text", "whole", "choice", "json", "secret", "boolean"]);
     expect(field("size").initial).toBe("512");
@@ -69,6 +77,7 @@ describe("forms from schemas", () => {
   it("give the values that the schema wants", () => {
     expect(valueOf(field("size"), "12")).toBe(12);
     expect(() => valueOf(field("size"), "1.5")).toThrow("size: 1.5 is not a whole number");
+    expect(() => valueOf(field("size"), "9007199254740993")).toThrow("size: 9007199254740993 is too large for this form");
     expect(valueOf(field("names"), '["a"]')).toEqual(["a"]);
     expect(() => valueOf(field("names"), "a")).toThrow("names: this is not JSON");
     expect(valueOf(field("model"), "large")).toBe("large");

@@ -380,13 +380,3 @@ def test_a_question_about_many_does_not_wait_on_another_page(stage: Stage, opene
     page.keyboard.press("f")
     page.wait_for_selector(".group")
     expect(page.locator("dialog")).to_have_count(0)
-
-
-def test_a_filter_typed_over_a_job_on_a_narrow_page_shows_its_answer(stage: Stage, opened: Opened) -> None:
-    page = opened(stage.jobs, width=800)
-    page.locator(".body-row").first.click()
-    expect(page.locator("#job-title")).to_be_visible()
-    page.fill("#filter", "status:failed")
-    expect(page.locator(".of-failed.bar").first).to_be_visible()
-    page.go_back()
-    expect(page.locator("#job-title")).to_be_visible()

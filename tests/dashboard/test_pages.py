@@ -201,9 +201,25 @@ def test_it_works_wherever_it_is_mounted(stage: Stage, opened: Opened, place: st
     expect(page.locator(".pane .chip")).to_have_text("failed")
 
 
+# How many pixels of the chart have the colour of what was completed, in the theme as it is.
+DRAWN = """() => {
+    const canvas = document.querySelector('.chart canvas')
+    const probe = document.createElement('i')
+    probe.style.color = 'var(--completed)'
+    document.body.append(probe)
+    const colour = getComputedStyle(probe).color.match(/\\d+/g).map(Number).join()
+    probe.remove()
+    const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height)
+    let found = 0
+    for (let at = 0; at < data.length; at += 4) if (`${data[at]},${data[at + 1]},${data[at + 2]}` === colour) found += 1
+    return found
+}"""
+
+
 def test_the_newest_bar_of_the_chart_is_seen(stage: Stage, opened: Opened) -> None:
     """It begins at its moment: where the last moment is the edge, what happens now would have no room."""
     page = opened(stage.jobs + "?page=types")
+    page.context.watch.forgiven += ["getImageData"]  # type: ignore[attr-defined]
     stats = stage.api("stats", window="7d", step="2h")
     for step in stats["steps"]:
         step["completed"], step["failed"] = 0, 0
@@ -211,19 +227,9 @@ def test_the_newest_bar_of_the_chart_is_seen(stage: Stage, opened: Opened) -> No
     page.route("**/api/stats?**", lambda route: route.fulfill(json=stats))
     go(page, "?page=overview&window=7d")
     expect(page.locator("figcaption")).to_have_text("9 completed, 0 failed")
-    drawn = """() => {
-        const canvas = document.querySelector('.chart canvas')
-        const probe = document.createElement('i')
-        probe.style.color = 'var(--completed)'
-        document.body.append(probe)
-        const colour = getComputedStyle(probe).color.match(/\\d+/g).map(Number).join()
-        probe.remove()
-        const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height)
-        let found = 0
-        for (let at = 0; at < data.length; at += 4) if (`${data[at]},${data[at + 1]},${data[at + 2]}` === colour) found += 1
-        return found
-    }"""
-    until(page, drawn)
+    until(page, DRAWN)
+    page.emulate_media(color_scheme="dark")  # as a system does in the evening
+    until(page, DRAWN)
 
 
 def test_long_words_stay_in_their_place(stage: Stage, opened: Opened) -> None:
@@ -236,3 +242,26 @@ def test_long_words_stay_in_their_place(stage: Stage, opened: Opened) -> None:
     page.goto(f"{stage.jobs}?job={job_id}")
     expect(page.locator("[aria-label=Receipt]")).to_contain_text("unbroken")
     assert page.evaluate("(pane => pane.scrollWidth <= pane.clientWidth)(document.querySelector('.pane'))")
+
+
+def test_a_filter_typed_over_a_job_on_a_narrow_page_shows_its_answer(stage: Stage, opened: Opened) -> None:
+    page = opened(stage.jobs, width=800)
+    page.locator(".body-row").first.click()
+    expect(page.locator("#job-title")).to_be_visible()
+    page.fill("#filter", "status:failed")
+    expect(page.locator(".of-failed.bar").first).to_be_visible()
+    page.go_back()
+    expect(page.locator("#job-title")).to_be_visible()
+
+
+def test_who_has_gone_to_another_page_is_not_called_back_by_a_filter(stage: Stage, opened: Opened) -> None:
+    page = opened(stage.jobs + "?page=overview")
+    page.wait_for_selector(".tile")
+    page.evaluate("""() => {
+        const field = document.getElementById('filter')
+        field.value = 'handbook'
+        field.dispatchEvent(new InputEvent('input', { bubbles: true }))
+        document.querySelector('.where a[href*=types]').click()
+    }""")
+    expect(page.locator("#filter")).to_have_value("")
+    assert "page=types" in page.url

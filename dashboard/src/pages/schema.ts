@@ -18,7 +18,7 @@ export function fieldsOf(schema: Schema, secrets: readonly string[]): Field[] {
   const properties = (schema["properties"] ?? {}) as Record<string, Schema>;
   const required = new Set((schema["required"] ?? []) as string[]);
   return Object.entries(properties).map(([name, shape]) => {
-    const plain = withoutNull(resolved(shape, schema));
+    const plain = resolved(withoutNull(resolved(shape, schema)), schema);
     const values = Array.isArray(plain["enum"]) ? plain["enum"] : "const" in plain ? [plain["const"]] : [];
     const fallback = shape["default"];
     const kind = secrets.includes(name) ? "secret" : values.length > 0 ? "choice" : kindOf(plain);
@@ -80,6 +80,8 @@ export function valueOf(field: Field, typed: string | undefined): unknown {
       if (!Number.isFinite(value) || (field.kind === "whole" && !Number.isInteger(value))) {
         throw new Error(`${field.name}: ${typed} is not a ${field.kind === "whole" ? "whole " : ""}number`);
       }
+      // Beyond this a browser's numbers have gaps: another one than was typed would be sent.
+      if (field.kind === "whole" && !Number.isSafeInteger(value)) throw new Error(`${field.name}: ${typed} is too large for this form`);
       return value;
     }
     case "choice":

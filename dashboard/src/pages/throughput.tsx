@@ -2,7 +2,7 @@
 import { useEffect, useRef } from "preact/hooks";
 import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
-import { theme } from "../shell/theme";
+import { dark } from "../shell/theme";
 import { clockTime, dayOf, whole } from "../text/time";
 
 export interface Step {
@@ -17,7 +17,7 @@ const HEIGHT = 168;
 export function Throughput({ steps }: { steps: readonly Step[] }) {
   const box = useRef<HTMLDivElement>(null);
   const chart = useRef<uPlot | null>(null);
-  const look = theme.value;
+  const look = dark.value;
   useEffect(() => {
     const element = box.current;
     if (element === null) return;

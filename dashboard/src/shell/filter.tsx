@@ -67,10 +67,13 @@ export function FilterField() {
   }, [place.value.q]);
 
   const apply = (value: string, now = false): void => {
+    const on = place.peek().page;
     text.value = value;
     if (timer.current !== null) clearTimeout(timer.current);
     timer.current = setTimeout(() => {
       timer.current = null;
+      // Whoever has gone to another page meanwhile is not called back to the list.
+      if (place.peek().page !== on) return void (text.value = place.peek().q);
       const to = caret.peek();
       const word = value.slice(value.lastIndexOf(" ", to - 1) + 1, to);
       if (!now && unfinished(word, completions(value, to, types.peek()).choices)) return;

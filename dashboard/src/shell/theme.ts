@@ -1,5 +1,5 @@
 /** Light, dark, or as the system says: kept in this browser. */
-import { signal } from "@preact/signals";
+import { computed, signal } from "@preact/signals";
 
 export type Theme = "system" | "light" | "dark";
 const NAME = "milepost theme";
@@ -15,6 +15,13 @@ function kept(): Theme {
 
 export const theme = signal<Theme>(kept());
 
+const system = matchMedia("(prefers-color-scheme: dark)");
+const systemDark = signal(system.matches);
+system.addEventListener("change", () => (systemDark.value = system.matches));
+
+/** Whether the page is dark now: for what is painted, and does not follow by itself. */
+export const dark = computed(() => (theme.value === "system" ? systemDark.value : theme.value === "dark"));
+
 theme.subscribe((value) => {
   if (value === "system") delete document.documentElement.dataset["theme"];
   else document.documentElement.dataset["theme"] = value;
@@ -27,7 +34,6 @@ theme.subscribe((value) => {
 
 /** The next theme; from the system's to the one that differs from it. */
 export function turnTheme(): void {
-  const dark = matchMedia("(prefers-color-scheme: dark)").matches;
-  const turns: Theme[] = dark ? ["system", "light", "dark"] : ["system", "dark", "light"];
+  const turns: Theme[] = system.matches ? ["system", "light", "dark"] : ["system", "dark", "light"];
   theme.value = turns[(turns.indexOf(theme.value) + 1) % 3] ?? "system";
 }
