@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from milepost import Job, Jobs, Retry, Run
-from milepost.core.errors import InvalidInput
+from milepost.core.errors import InvalidInput, StoreUnavailable
 from milepost.engines import EngineUnavailable
 from milepost.stores.driving import drive
+from milepost.stores.protocol import Applied, Claim, Write
 from milepost.worker.application import Application
 from milepost.worker.delivery import Delivery, NotDelivered, deliver
 from milepost.worker.engine import Handing
@@ -160,6 +163,53 @@ def test_a_result_that_only_the_engine_can_carry_is_text_in_the_record(
     assert (kept.status, kept.result) == ("completed", "7j")
     assert failed.failure is not None
     assert (failed.status, failed.failure.kind) == ("failed", "not_serialisable")
+
+
+def test_an_engine_or_a_store_that_is_away_when_code_goes_on_too_long_is_asked_again(
+    make_jobs: Callable[[], tuple[Jobs, Here]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs, engine = make_jobs()
+    monkeypatch.setattr(jobs._face, "settings", replace(jobs.settings, grace=0.05))
+
+    @jobs.job("deaf", timeout=0.1)
+    def deaf(run: Run) -> None:
+        """Run by the test."""
+
+    engine.down = True
+    job_id = jobs.submit(deaf).job_id
+    delivery = Delivery(jobs._face, engine, job_id)
+    asked: list[bool] = []
+    told = threading.Event()
+    apply = delivery.pulse.store.apply
+    lost: list[str] = []
+
+    async def away_once(writes: Sequence[Write], claim: Claim | None = None) -> Applied:
+        if not lost and writes[-1].change.shape.name == "fail":
+            lost.append(writes[-1].job_id)
+            raise StoreUnavailable("away")
+        return await apply(writes, claim)
+
+    def stop(message: Any, *, hard: bool) -> str | None:
+        asked.append(hard)
+        if len(asked) == 1:
+            raise EngineUnavailable("no broker")
+        if hard:
+            told.set()
+        return "by force"
+
+    monkeypatch.setattr(delivery.pulse.store, "apply", away_once)
+    monkeypatch.setattr(engine, "stop", stop)
+
+    def code(run: Run) -> None:
+        assert told.wait(30)
+        until(lambda: (job := jobs.get_job(job_id)) is not None and job.is_terminal)
+
+    delivery.execute(code)
+    job = jobs.get_job(job_id)
+    assert job is not None
+    assert job.failure is not None
+    assert (lost, job.failure.kind) == ([job_id], "timeout")
+    assert asked == [False, False, True]
 
 
 def test_an_application_that_closes_closes_its_engine(make_jobs: Callable[[], tuple[Jobs, Here]]) -> None:

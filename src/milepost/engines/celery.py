@@ -120,7 +120,10 @@ class CeleryEngine:
         if not message.in_child:
             return None
         number = signal.SIGKILL if hard else signal.SIGTERM
-        self.app.control.revoke(message.task_id, terminate=True, signal=number.name, destination=[message.hostname])
+        try:
+            self.app.control.revoke(message.task_id, terminate=True, signal=number.name, destination=[message.hostname])
+        except (OperationalError, OSError) as error:
+            raise EngineUnavailable(str(error)) from error
         return _how(number)
 
     def is_exit(self, error: BaseException) -> bool:

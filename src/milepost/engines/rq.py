@@ -24,7 +24,7 @@ try:
     import rq.job
     from redis.exceptions import RedisError
     from rq.command import send_stop_job_command
-    from rq.exceptions import ShutDownImminentException
+    from rq.exceptions import InvalidJobOperation, NoSuchJobError, ShutDownImminentException
 except ImportError as missing:
     raise MissingExtra("rq", "milepost.engines.rq") from missing
 
@@ -71,7 +71,10 @@ class RQEngine:
 
     def stop(self, message: str, *, hard: bool) -> str | None:
         """The stop-job command: the worker kills its work horse with SIGKILL."""
-        send_stop_job_command(self.queue.connection, message)
+        try:
+            send_stop_job_command(self.queue.connection, message)
+        except (RedisError, OSError, NoSuchJobError, InvalidJobOperation) as error:
+            raise EngineUnavailable(str(error)) from error
         return STOPPED
 
     def is_exit(self, error: BaseException) -> bool:

@@ -29,7 +29,7 @@ from milepost.tracking.process import process_name
 from milepost.tracking.pulse import pulse_of
 from milepost.tracking.run import Run, hear_in_task
 from milepost.worker.application import Application
-from milepost.worker.engine import Engine
+from milepost.worker.engine import Engine, EngineUnavailable
 from milepost.worker.execution import masks_of
 from milepost.worker.handlers import Handler
 
@@ -182,20 +182,31 @@ class Delivery(Block):
         """The grace time is over: the record no longer waits for the code, and the engine is asked to end it."""
         run = self.run
         if not self._has_resigned:
-            end = resignation(run, delay=self._retry_delay(run.stops[0]))
             self._has_resigned = True
             log.warning("job %s (%s) goes on past its grace time", run.job_id, run.job_type)
+            end = resignation(run, delay=self._retry_delay(run.stops[0]))
             if end is not None:
-                try:
-                    drive(self.pulse.store.apply(end.writes))
-                except StoreError as error:
-                    log.warning("job %s: its end could not be written: %s", run.job_id, error)
+                self._resign(end)
         with self._over:
             if self._is_over:
                 return
-            self._ended_by = self._engine.stop(self._message, hard=hard)
+            try:
+                self._ended_by = self._engine.stop(self._message, hard=hard)
+            except EngineUnavailable as error:
+                log.warning("job %s: %s cannot be asked to end it yet: %s", run.job_id, self._engine.name, error)
+                self._later(max(AGAIN_SECONDS, self._wanted.settings.grace), lambda: self._insist(hard=hard))
+                return
         if self._ended_by is not None and not hard:
             self._later(self._wanted.settings.grace, lambda: self._insist(hard=True))
+
+    def _resign(self, end: Ending) -> None:
+        """End the run in the record while its code goes on; again until the store takes it, or the code ends it itself."""
+        try:
+            drive(self.pulse.store.apply(end.writes))
+        except StoreError as error:
+            log.warning("job %s: its end could not be written yet: %s", self._job_id, error)
+            if not self._is_over:
+                self._later(AGAIN_SECONDS, lambda: self._resign(end))
 
     def _later(self, seconds: float, function: Callable[[], None]) -> None:
         timer = threading.Timer(seconds, function)
@@ -274,7 +285,8 @@ class Delivery(Block):
 
     async def end(self, error: BaseException | None, result: Any = None) -> None:
         """Write the end: one round trip, tried again for as long as a lease where the store is away."""
-        for timer in self._timers:
+        self._is_over = True
+        for timer in tuple(self._timers):
             timer.cancel()
         self._end_capture()
         run, unsent = self._let_go()
@@ -351,7 +363,7 @@ def _checked(handler: Handler[Any, Any], run: DeliveredRun) -> dict[str, Any]:
 
 def deliver(app: Application, engine: Engine, job_id: str, job_type: str, message: Any = None) -> Any:
     """Run a delivered job by its handler, in this thread; an async handler in an event loop of its own. See `execute`."""
-    handler = _handler(app, job_type)
+    handler = app.handlers.get(job_type)
     delivery = Delivery(app, engine, job_id, message=message)
     if handler is None:
         drive(_strand(delivery.pulse.store, job_id, job_type))
@@ -370,7 +382,7 @@ async def adeliver(
     app: Application, engine: Engine, job_id: str, job_type: str, message: Any = None, *, store: Store
 ) -> Any:
     """The same in an event loop, over a `store` of the asynchronous kind; a sync handler in a thread."""
-    handler = _handler(app, job_type)
+    handler = app.handlers.get(job_type)
     if handler is None or not handler.is_async:
         return await asyncio.to_thread(deliver, app, engine, job_id, job_type, message)
     delivery = Delivery(app, engine, job_id, message=message, store=store)
@@ -379,10 +391,6 @@ async def adeliver(
         return await handler.function(run, **_checked(handler, run))
 
     return await delivery.aexecute(code)
-
-
-def _handler(app: Application, job_type: str) -> Handler[Any, Any] | None:
-    return app.handlers.get(job_type)
 
 
 async def _strand(store: Store, job_id: str, job_type: str) -> None:

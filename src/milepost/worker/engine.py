@@ -64,7 +64,7 @@ class Engine(Protocol):
     def stop(self, message: Any, *, hard: bool) -> str | None:
         """End the code that a message has started and that goes on past its grace time, asked from inside its process;
         `hard` when it went on after that too. What the receipt is to call it; None when the engine has no such means:
-        then the code stops when it looks, or when it is done."""
+        then the code stops when it looks, or when it is done. Raises EngineUnavailable: then it is asked again."""
 
     def is_exit(self, error: BaseException) -> bool:
         """Whether what left the code is the engine's way of ending it, or the end of its worker."""
