@@ -7,8 +7,11 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from milepost import AsyncJobManager, AsyncJobs, Job, Run, StoreUnavailable
+from milepost.web import auth, create_app, create_router
+from milepost.web.keys import Keys
 from tests.engines.test_seam import Here
 from tests.web.conftest import client_of, site_of
 
@@ -43,6 +46,22 @@ async def test_submit_answers_201_with_its_place(app: httpx.AsyncClient) -> None
     assert answer.headers["location"] == f"/api/jobs/{job['job_id']}"
     assert (job["priority"], job["labels"], job["max_attempts"]) == (5, {"owner": "ana"}, 3)
     assert (await app.get(answer.headers["location"])).json()["job_id"] == job["job_id"]
+
+
+async def test_a_place_is_under_the_prefix_of_the_request(memory: AsyncJobManager) -> None:
+    app = FastAPI()
+    app.include_router(create_router(memory, auth=auth.api_keys()), prefix="/included")
+    app.mount("/mounted", create_app(memory, auth=auth.api_keys()))
+    _, secret = await Keys(memory.store).create("test", ["jobs:read", "jobs:write"])
+    headers = {"Authorization": f"Bearer {secret}"}
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://t", headers=headers) as web:
+        for prefix in ("/included", "/mounted"):
+            made = await web.post(f"{prefix}/api/jobs", json={"job_type": "own", "driver": "caller"})
+            place = made.headers["location"]
+            assert place == f"{prefix}/api/jobs/{made.json()['job_id']}"
+            shared = (await web.post(f"{place}/share")).json()
+            assert shared["path"] == f"{place}?share={shared['token']}"
+            assert (await web.get(shared["path"], headers={"Authorization": ""})).json()["job_id"] in place
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import pytest
 
 from milepost import AsyncJobManager, StoreUnavailable
 from milepost.core.errors import OutcomeUnknown, StoreFull
+from milepost.web import auth, create_app
 from tests.web.conftest import client_of
 from tests.web.server import Server
 
@@ -103,6 +104,22 @@ async def test_large_bodies_are_413_whether_or_not_they_say_so(client: httpx.Asy
     headers = {"Content-Type": "application/json"}
     assert (await client.post("/api/jobs", content=big, headers=headers)).status_code == 413
     assert (await client.post("/api/jobs", content=chunks(), headers=headers)).status_code == 413
+
+
+async def test_a_client_that_leaves_before_its_body_has_come_is_no_error_of_the_server(memory: AsyncJobManager) -> None:
+    parts = [{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}]
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return parts.pop(0)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"100")]
+    scope = {"type": "http", "method": "POST", "path": "/api/jobs", "query_string": b"", "headers": headers}
+    await create_app(memory, auth=auth.none())(scope, receive, send)
+    assert sent[0]["status"] == 400
 
 
 @pytest.mark.parametrize(

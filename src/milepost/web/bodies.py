@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from fastapi import Request
+from starlette.requests import ClientDisconnect
 
 from milepost.core.encoding import JSON_DEPTH
 from milepost.web.problems import Problem
@@ -21,11 +22,14 @@ async def read_body(request: Request) -> None:
     if length.isdigit() and int(length) > BODY_BYTES:
         raise Problem(413, f"The body is larger than {BODY_BYTES} bytes", headers={"Connection": "close"})
     size, parts = 0, []
-    async for part in request.stream():
-        size += len(part)
-        if size > BODY_BYTES:
-            raise Problem(413, f"The body is larger than {BODY_BYTES} bytes", headers={"Connection": "close"})
-        parts.append(part)
+    try:
+        async for part in request.stream():
+            size += len(part)
+            if size > BODY_BYTES:
+                raise Problem(413, f"The body is larger than {BODY_BYTES} bytes", headers={"Connection": "close"})
+            parts.append(part)
+    except ClientDisconnect:
+        raise Problem(400, "The body broke off") from None  # nobody hears it: no error of the server either
     body = b"".join(parts)
     # Starlette keeps a body that was read here; every later reader is served from it.
     request._body = body

@@ -63,7 +63,7 @@ def add_pages(app: FastAPI, site: Site, dashboard: str) -> None:
     async def page(request: Request) -> Response:
         path = request.path_params.get("path", "")
         file = (STATIC / path.replace("\x00", "?")).resolve()
-        if path and file.is_file() and file.is_relative_to(STATIC.resolve()) and file != index.resolve():
+        if path and _is_file(file) and file.is_relative_to(STATIC.resolve()) and file != index.resolve():
             # Built files carry their content's hash in their name, under assets/.
             keep = "public, max-age=31536000, immutable" if path.startswith("assets/") else "no-cache"
             return FileResponse(file, headers={"Cache-Control": keep})
@@ -91,6 +91,13 @@ def add_home(app: FastAPI, dashboard: str) -> None:
 
     if dashboard.strip("/"):
         app.router.routes.append(PlainRoute("/", home, include_in_schema=False))
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long for one
+        return False
 
 
 def _ask(endpoint: object) -> ASGIApp:

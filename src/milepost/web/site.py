@@ -121,6 +121,11 @@ def who(request: Request) -> Principal:
     return principal
 
 
+def place_of(request: Request, job_id: str) -> str:
+    """Where a job is for who asks: beside the call of a job that they make, under its prefix."""
+    return f"{request.url.path.rpartition('/api/jobs')[0]}/api/jobs/{job_id}"
+
+
 def open_face(jobs: Any) -> tuple[Face, bool]:
     """The asynchronous face on somebody's jobs, and whether its store is ours to close. Raises InvalidInput."""
     if isinstance(jobs, str):

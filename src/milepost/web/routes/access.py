@@ -12,7 +12,7 @@ from milepost.web.auth import COOKIE, ApiKeys, NoAuth, refuse_forgery
 from milepost.web.keys import SESSION_SECONDS
 from milepost.web.principals import ADMIN, CANCEL, WRITE
 from milepost.web.problems import Problem
-from milepost.web.site import Site, who
+from milepost.web.site import Site, place_of, who
 from milepost.web.wire import encoded
 
 JSON = "application/json"
@@ -99,6 +99,6 @@ def add_access(router: APIRouter, site: Site) -> None:
             raise Problem(403, f"This needs the scope {CANCEL}", scope=CANCEL)
         token, expires = await site.gate.sharing.token(job_id, asked.expires_in, may_cancel=asked.may_cancel)
         await audit(site.store, who(request), "job.share", job_id, may_cancel=asked.may_cancel)
-        path = f"/api/jobs/{job_id}?share={token}"
+        path = f"{place_of(request, job_id)}?share={token}"
         shown = {"token": token, "path": path, "expires_at": moment(expires).isoformat()}
         return Response(encoded(shown), 201, media_type=JSON)

@@ -16,7 +16,7 @@ from milepost.web import models
 from milepost.web.listing import Wanted
 from milepost.web.principals import CANCEL, DELETE, READ, WRITE
 from milepost.web.problems import Problem, missing
-from milepost.web.site import Site, who
+from milepost.web.site import Site, place_of, who
 from milepost.web.waiting import preferred_wait, wait_until
 from milepost.web.wire import encoded, job_bytes
 
@@ -150,7 +150,7 @@ def add_jobs(router: APIRouter, site: Site) -> None:
         await site.visible(request, job_id)
         only_failed = body is not None and body.only_failed
         job = await site.manager.retry_job(job_id, only_failed=only_failed)
-        return created(job) if only_failed else Response(job_bytes(job), media_type=JSON)
+        return created(request, job) if only_failed else Response(job_bytes(job), media_type=JSON)
 
 
 def answered_directly(site: Site, answer: Callable[[Request, str], Awaitable[Response]]) -> Callable[[T], T]:
@@ -171,9 +171,9 @@ def answered_directly(site: Site, answer: Callable[[Request, str], Awaitable[Res
     return mark
 
 
-def created(job: Job, status: int = 201) -> Response:
+def created(request: Request, job: Job, status: int = 201) -> Response:
     """The answer for a job that was made."""
-    headers = {"Location": f"/api/jobs/{job.job_id}", "ETag": f'W/"v{job.version}"', "Retry-After": "1"}
+    headers = {"Location": place_of(request, job.job_id), "ETag": f'W/"v{job.version}"', "Retry-After": "1"}
     return Response(job_bytes(job), status, headers, JSON)
 
 

@@ -17,7 +17,7 @@ from milepost.web import models
 from milepost.web.idempotency import Answered, once
 from milepost.web.principals import WRITE, Principal
 from milepost.web.problems import Problem
-from milepost.web.site import Site, who
+from milepost.web.site import Site, place_of, who
 from milepost.web.waiting import preferred_wait, wait_until
 from milepost.web.wire import job_bytes
 
@@ -70,7 +70,7 @@ def add_submission(router: APIRouter, site: Site) -> None:
             seconds = ended = None
         if ended is not None and ended.is_terminal:
             answer = Answered(200, ended.job_id, job_bytes(ended).decode(), answer.replayed)
-        headers = {"Location": f"/api/jobs/{answer.job_id}", "Cache-Control": "no-store"}
+        headers = {"Location": place_of(request, answer.job_id), "Cache-Control": "no-store"}
         if answer.status == 201:
             headers["Retry-After"] = "1"
         if answer.replayed:
