@@ -44,7 +44,10 @@ class TaskiqEngine:
         self.broker = broker
         self._loop: asyncio.AbstractEventLoop | None = None
         self._own: threading.Thread | None = None
+        self._started = False
+        """Whether the broker was started in the loop of a thread of ours."""
         self._lock = threading.Lock()
+        self._starting = threading.Lock()
 
     def serve(self, app: Application, handing: Handing) -> None:
         """Make the task, and hear of the broker's life."""
@@ -105,11 +108,11 @@ class TaskiqEngine:
             thread, self._own = self._own, None
             if thread is None or self._loop is None:
                 return
-            loop, self._loop = self._loop, None
+            loop, self._loop, self._started = self._loop, None, False
         ending = asyncio.run_coroutine_threadsafe(self.broker.shutdown(), loop)
         try:
             ending.result(SEND_SECONDS)
-        except (TaskiqError, OSError, TimeoutError) as error:
+        except Exception as error:  # noqa: BLE001 - a broker raises what its client does, and the loop is to end
             log.warning("the broker of %s did not shut down: %s", self.name, error)
         loop.call_soon_threadsafe(loop.stop)
         thread.join(SEND_SECONDS)
@@ -122,12 +125,15 @@ class TaskiqEngine:
                 self._loop = asyncio.new_event_loop()
                 self._own = threading.Thread(target=self._loop.run_forever, name="milepost-taskiq-loop", daemon=True)
                 self._own.start()
-                started = asyncio.run_coroutine_threadsafe(self.broker.startup(), self._loop)
-                loop = self._loop
-            else:
-                return self._loop
-        try:
-            started.result(SEND_SECONDS)
-        except (TaskiqError, OSError, TimeoutError) as error:
-            raise EngineUnavailable(str(error)) from error
+                self._started = False
+            loop, is_own = self._loop, self._own is not None
+        with self._starting:
+            if is_own and not self._started:
+                starting = asyncio.run_coroutine_threadsafe(self.broker.startup(), loop)
+                try:
+                    starting.result(SEND_SECONDS)
+                except Exception as error:  # a broker raises what its client does
+                    starting.cancel()
+                    raise EngineUnavailable(str(error) or type(error).__name__) from error
+                self._started = True
         return loop
