@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -359,3 +360,9 @@ def test_who_signs_in_sees_nothing_of_who_signed_out(stage: Stage, opened: Opene
         tab.locator(".body-row .name a").first.wait_for()
         until(tab, "most => parseInt(document.querySelector('.foot').textContent.replace(',', '')) <= most", count + 50)
         assert tab.locator(".tabs b").count() == 0, "who is bound to a label hears of no other's counts"
+    seen = stage.api("stats", window="24h", step="24h", q="label.owner:ana")["counts"]["reindex"]["completed"]
+    page.goto(f"{keyed}/jobs/?page=types")
+    completed = page.get_by_role("listitem").filter(has_text="reindex").locator("dd").nth(2)
+    eventually(page, lambda: int(completed.inner_text()) >= seen > 0)
+    page.goto(f"{keyed}/jobs/?page=overview")
+    expect(page.locator(".tile").first).to_have_text(re.compile(r"^Running\d+\d+ pending$"))

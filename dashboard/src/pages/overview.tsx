@@ -3,7 +3,7 @@ import { useMemo } from "preact/hooks";
 import { Link } from "../parts/link";
 import { Mini } from "../parts/mini";
 import { pageAt, place } from "../shell/address";
-import { tabCounts } from "../shell/tabs";
+import { sumsOf, tabCounts } from "../shell/tabs";
 import { span, whole } from "../text/time";
 import { rowOf } from "../wire/row";
 import type { JobList, Row, Stats } from "../wire/types";
@@ -24,14 +24,15 @@ export function OverviewPage() {
   const rows = useMemo(() => byTimeLeft((running.value.value?.jobs ?? []).map(rowOf)), [running.value.value]);
   const flagged = (stalled.value.value?.jobs ?? []).map(rowOf);
   const types = (numbers?.types ?? []) as unknown as TypeNumbers[];
-  const sums = tabCounts.value;
+  // Whoever sees only some of the jobs is told no counts of all; the statistics count what they see.
+  const sums = tabCounts.value.all === undefined && numbers !== null ? sumsOf(numbers.counts) : tabCounts.value;
   return (
     <main class="main">
       <div class="sheet">
         <h1>Overview</h1>
         <Waiting of={stats} />
         <div class="tiles">
-          <Tile name="Running" value={sums.running === undefined ? "–" : whole(sums.running)} note={`${whole(sums.pending ?? 0)} pending`} />
+          <Tile name="Running" value={sums.running === undefined ? "–" : whole(sums.running)} note={sums.pending === undefined ? "" : `${whole(sums.pending)} pending`} />
           <Tile name="Queue wait, half within" {...wait(numbers?.wait as unknown as Spread | undefined)} />
           <Tile name="Duration, half within" {...wait(numbers?.duration as unknown as Spread | undefined)} />
           <Tile name="Stalled" value={whole(numbers?.stalled ?? 0)} note={numbers?.complete === false ? "numbers of the newest jobs" : ""} />

@@ -30,7 +30,13 @@ export function TypesPage() {
         )}
         <ul class="groups">
           {types.map((one) => (
-            <TypeItem key={one.name} type={one} numbers={numbers.get(one.name)} again={found.again} />
+            <TypeItem
+              key={one.name}
+              type={one}
+              counts={one.counts ?? stats.value.value?.counts[one.name] ?? {}}
+              numbers={numbers.get(one.name)}
+              again={found.again}
+            />
           ))}
         </ul>
       </div>
@@ -43,8 +49,14 @@ export function TypesPage() {
   );
 }
 
-function TypeItem({ type, numbers, again }: { type: JobType; numbers: TypeNumbers | undefined; again: () => Promise<void> }) {
-  const counts = type.counts ?? {};
+interface Item {
+  type: JobType;
+  counts: Record<string, number>;
+  numbers: TypeNumbers | undefined;
+  again: () => Promise<void>;
+}
+
+function TypeItem({ type, counts, numbers, again }: Item) {
   const done = counts["completed"] ?? 0;
   const failed = counts["failed"] ?? 0;
   const rate = done + failed === 0 ? "–" : `${Math.floor((done / (done + failed)) * 1000) / 10}%`;

@@ -4,7 +4,7 @@ import { counts, stalledCount } from "../live/feed";
 import { StatusIcon, type Look } from "../parts/icons";
 import { Link } from "../parts/link";
 import { whole } from "../text/time";
-import { STATUSES } from "../wire/types";
+import { STATUSES, type Counts } from "../wire/types";
 import { place, TABS, type Tab } from "./address";
 import { HourChart } from "./hour";
 
@@ -18,11 +18,10 @@ const NAMES: Record<Tab, string> = {
   stalled: "Stalled",
 };
 
-/** Counts by tab: of all jobs, as the server counts them. */
-export const tabCounts = computed<Partial<Record<Tab, number>>>(() => {
-  const told = counts.value;
-  if (told === null) return {};
-  const sums: Partial<Record<Tab, number>> = { all: 0 };
+type Sums = Partial<Record<Tab, number>>;
+
+export function sumsOf(told: Counts): Sums {
+  const sums: Sums = { all: 0 };
   for (const status of STATUSES) sums[status] = 0;
   for (const ofType of Object.values(told)) {
     for (const status of STATUSES) {
@@ -30,6 +29,13 @@ export const tabCounts = computed<Partial<Record<Tab, number>>>(() => {
       sums.all = (sums.all ?? 0) + (ofType[status] ?? 0);
     }
   }
+  return sums;
+}
+
+/** Counts by tab: of all jobs, as the server counts them; none for whoever sees only some of them. */
+export const tabCounts = computed<Sums>(() => {
+  if (counts.value === null) return {};
+  const sums = sumsOf(counts.value);
   if (stalledCount.value !== null) sums.stalled = stalledCount.value;
   return sums;
 });
