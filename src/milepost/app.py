@@ -238,7 +238,12 @@ class AsyncJobs(AsyncJobManager):
             own = Running([Worker(self, queues=new)])
             self._own_workers.append(own)
             self._own_types = self._own_types.union(new)
-        own.__enter__()
+        try:
+            own.__enter__()
+        except InvalidInput:
+            with self._lock:
+                self._own_types = self._own_types.difference(new)
+            raise
 
     async def close(self) -> None:
         """End the worker threads of a store in memory, and give back the connections."""

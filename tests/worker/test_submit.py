@@ -279,3 +279,16 @@ def test_in_memory_handlers_that_come_later_are_run_too_and_by_the_code_that_the
     jobs.close()
     assert jobs.wait(jobs.submit("second").job_id, 10).result == "second"
     jobs.close()
+
+
+def a_handler(run: Run) -> None:
+    """Registered under another name than that which a child process finds."""
+
+
+def test_in_memory_each_submit_says_why_no_worker_can_start() -> None:
+    jobs = Jobs("memory://", options=Settings(grace=0.5))
+    jobs.job("hidden", isolation="process")(a_handler)
+    for _ in range(2):
+        with pytest.raises(InvalidInput, match="is not the decorated function"):
+            jobs.submit("hidden")
+    jobs.close()

@@ -6,7 +6,10 @@ import contextvars
 import threading
 import time
 
-from milepost import Jobs, Run
+import pytest
+
+from milepost import InvalidInput, Jobs, Run
+from milepost.worker.hosting import Running
 from tests.waiting import PATIENCE
 from tests.worker.conftest import MakeJobs
 from tests.worker.telling import Signals, ended
@@ -71,6 +74,26 @@ def test_each_handler_begins_with_a_context_of_its_own(jobs: Jobs) -> None:
             jobs.wait(jobs.submit("dirty").job_id, PATIENCE)
             jobs.wait(jobs.submit("adirty").job_id, PATIENCE)
     assert seen == ["clean"] * 6
+
+
+def a_handler(run: Run) -> None:
+    """Registered under another name than that which a child process finds."""
+
+
+def test_workers_that_cannot_start_say_why(jobs: Jobs) -> None:
+    jobs.job("hidden", isolation="process")(a_handler)
+    with pytest.raises(InvalidInput, match="is not the decorated function"):
+        jobs.running(2).__enter__()
+    assert [thread for thread in threading.enumerate() if thread.name == "milepost-worker"] == []
+
+
+async def test_workers_that_cannot_start_leave_none_behind_in_the_event_loop(jobs: Jobs) -> None:
+    good = jobs.worker()
+    jobs.job("hidden", isolation="process")(a_handler)
+    running = Running([good, jobs.worker()])
+    with pytest.raises(InvalidInput, match="is not the decorated function"):
+        await running.__aenter__()
+    assert good.closed
 
 
 def test_a_blocked_event_loop_keeps_its_leases_and_is_told_of_in_the_log(make_jobs: MakeJobs) -> None:

@@ -82,15 +82,29 @@ class Running:
         self.workers = workers
         self._threads: list[threading.Thread] = []
         self._tasks: list[asyncio.Task[None]] = []
+        self._errors: list[BaseException] = []
 
     def __enter__(self) -> Self:
         for worker in self.workers:
-            thread = threading.Thread(target=run_loop, args=(worker,), name="milepost-worker", daemon=True)
+            thread = threading.Thread(target=self._run, args=(worker,), name="milepost-worker", daemon=True)
             thread.start()
             self._threads.append(thread)
         for worker in self.workers:
             worker.started.wait(STARTS_WITHIN)
+        if self._errors:
+            self.__exit__(None, None, None)
+            raise self._errors[0]
         return self
+
+    def _run(self, worker: Worker) -> None:
+        try:
+            run_loop(worker)
+        except BaseException as error:
+            if worker.started.is_set():
+                raise
+            self._errors.append(error)
+        finally:
+            worker.started.set()  # nobody is to wait for one that could not start
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         for worker in self.workers:
@@ -104,6 +118,9 @@ class Running:
             while not worker.started.is_set() and not task.done():
                 await asyncio.sleep(0.005)
             if task.done():
+                if task.exception() is not None:
+                    self._on_signal()
+                    await asyncio.wait(self._tasks)
                 await task
         shutdown.add(self._on_signal)
         return self
