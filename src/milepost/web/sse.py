@@ -5,10 +5,16 @@ protocol (https://html.spec.whatwg.org/multipage/server-sent-events.html) and wh
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple
 
 from starlette.types import Receive, Scope, Send
+
+from milepost.core.errors import StoreError
+
+log = logging.getLogger("milepost.web.sse")
+log.addHandler(logging.NullHandler())
 
 KEEP_ALIVE = b": keep-alive\n\n"
 KEEP_ALIVE_SECONDS = 15.0
@@ -122,6 +128,11 @@ async def hold(
             work.cancel()
     if work.done() and not work.cancelled():
         error = work.exception()
+        if isinstance(error, StoreError):
+            # Ended as by a cut: the client comes again, and is told what it has missed or that the store is away.
+            log.info("a stream ends, its store cannot answer: %s", error)
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            return
         # A connection that breaks while it is written to has ended, like one that is closed.
         if error is not None and not isinstance(error, OSError):
             raise error
