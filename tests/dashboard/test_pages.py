@@ -265,3 +265,13 @@ def test_who_has_gone_to_another_page_is_not_called_back_by_a_filter(stage: Stag
     }""")
     expect(page.locator("#filter")).to_have_value("")
     assert "page=types" in page.url
+
+
+def test_the_palette_opens_a_job_from_any_page(stage: Stage, opened: Opened) -> None:
+    page = opened(stage.jobs + "?page=overview")
+    page.wait_for_selector(".mini")
+    page.keyboard.press("Control+k")
+    expect(page.locator("dialog input")).to_be_focused()
+    page.keyboard.type("reindex")
+    page.locator("dialog [role=option]").filter(has_text="Open reindex").first.click()
+    expect(page.locator(".pane h1")).to_have_text("reindex")

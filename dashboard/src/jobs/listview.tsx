@@ -113,6 +113,8 @@ export function ListView() {
 }
 
 export function openJob(id: string): void {
+  const { page, job } = place.peek();
   cursor.value = id;
-  go({ job: id, part: null }, { replace: place.peek().job !== null });
+  // From the palette it is opened on any page, and seen on this one.
+  go({ page: "jobs", type: null, job: id, part: null }, { replace: page === "jobs" && job !== null });
 }

@@ -24,7 +24,13 @@ const COMMANDS: readonly Command[] = [
   { name: "Go to Types", act: () => go(pageAt("types")) },
   { name: "Go to Workers", act: () => go(pageAt("workers")) },
   ...TABS.map((tab) => ({ name: `Show ${tab} jobs`, act: () => go({ ...pageAt("jobs"), tab }) })),
-  { name: "Select all matching", act: chooseAll },
+  {
+    name: "Select all matching",
+    act: () => {
+      go(pageAt("jobs"));
+      chooseAll();
+    },
+  },
   { name: "Pause or go on", act: () => pause(!paused.peek()) },
   { name: "Copy the filter as a command", act: () => void copy(filterAsCli(filter.peek()), "Command copied") },
   { name: "Turn the theme", act: turnTheme },
