@@ -312,7 +312,7 @@ def test_an_id_that_is_used_again_is_a_new_job(stage: Stage, opened: Opened) -> 
 def test_a_share_link_does_not_read_for_the_other_tabs(stage: Stage, opened: Opened) -> None:
     admin = {"Authorization": f"Bearer {stage.keys['admin']}"}
     keyed = f"{stage.second}/keyed"
-    page = opened(f"{keyed}/jobs/")
+    page = opened(f"{keyed}/jobs/", permissions=["clipboard-read", "clipboard-write"])
     page.context.watch.forgiven += ["status of 401", "status of 403"]  # type: ignore[attr-defined]
     page.get_by_label("Key", exact=True).fill(stage.keys["admin"])
     page.get_by_role("button", name="Sign in").click()
@@ -330,6 +330,9 @@ def test_a_share_link_does_not_read_for_the_other_tabs(stage: Stage, opened: Ope
     expect(page.locator(".tabs b").first).to_be_visible()  # counts are for those who may see all
     before = texts(page)
     until(page, MOVED, before)
+    guest.get_by_text("Copy as…").click()
+    guest.get_by_role("button", name="curl").click()
+    until(guest, "async token => (await navigator.clipboard.readText()).includes(token)", made["token"])
     guest.keyboard.press("Escape")  # there is nowhere to go back to
     guest.keyboard.press("1")
     expect(guest.locator("#job-title")).to_be_visible()

@@ -153,6 +153,22 @@ def test_a_type_is_paused_and_resumed(stage: Stage, opened: Opened) -> None:
     expect(item.get_by_role("button", name="Pause")).to_be_visible()
 
 
+def test_what_is_no_number_does_not_take_a_limit_away(stage: Stage, opened: Opened) -> None:
+    page = opened(stage.jobs + "?page=types")
+    field = page.get_by_role("listitem").filter(has_text="clustering").get_by_label("At once")
+    field.fill("7")
+    field.press("Tab")
+    expect(page.locator(".toast")).to_contain_text("At most 7 at once")
+    field.press("Control+a")
+    field.press("-")
+    field.press("Tab")
+    expect(page.locator(".toast").last).to_contain_text("That is no number")
+    expect(field).to_have_value("7")
+    field.fill("")
+    field.press("Tab")
+    expect(page.locator(".toast").last).to_contain_text("No limit")
+
+
 def test_signing_in_and_what_a_reader_may(stage: Stage, opened: Opened) -> None:
     page = opened(f"{stage.second}/keyed/jobs/")
     forgive(page, "401")

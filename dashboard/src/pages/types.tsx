@@ -128,6 +128,7 @@ function Limits({ type, again }: { type: JobType; again: () => Promise<void> }) 
             onChange={(event) => {
               const value = event.currentTarget.value;
               text.value = null;
+              if (event.currentTarget.validity.badInput) return void say("That is no number", { seconds: 3 }); // its value is ""
               void set({ concurrency: value === "" ? null : Number(value) }, value === "" ? "No limit" : `At most ${value} at once`);
             }}
           />

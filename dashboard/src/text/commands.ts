@@ -1,5 +1,5 @@
 /** The same with other means: what one types for what one sees. */
-import { apiBase } from "../wire/api";
+import { apiBase, apiUrl, jobPath } from "../wire/api";
 import type { JobRecord } from "../wire/types";
 
 /** For a POSIX shell: as it is where nothing in it is special, else in single quotes. */
@@ -14,7 +14,7 @@ export function asCli(job: Pick<JobRecord, "job_id" | "status">): string {
 }
 
 export const asCurl = (job: Pick<JobRecord, "job_id">): string =>
-  `curl ${quoted(new URL(`jobs/${encodeURIComponent(job.job_id)}`, apiBase).href)}`;
+  `curl ${quoted(apiUrl(jobPath(job.job_id)).href)}`;
 
 export const filterAsCli = (filter: string): string =>
   `milepost --url ${quoted(server())} ls${filter === "" ? "" : ` ${quoted(filter)}`}`;
