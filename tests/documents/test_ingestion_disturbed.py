@@ -65,6 +65,34 @@ def test_two_jobs_at_once_end_in_the_same_rows(library: Path, database: str, tmp
     assert rows(database) == rows(undisturbed)
 
 
+def switch_index(database: str) -> None:
+    """What another job would do: an index of another model takes the place of this one, without documents."""
+    store = open_store(database)
+    other = store.begin_generation("hashing-128", 128, {**settings_for("hashing:128"), "chunk_tokens": 64})
+    for document in list(store.documents()):
+        store.delete_document(document.document_id)
+    assert store.activate(other.number)
+    store.close()
+
+
+def test_what_is_done_again_after_a_switch_of_the_index_can_be_cancelled(library: Path, database: str) -> None:
+    run_job(database, library / "f.md")
+    (library / "e.txt").write_text("\n\n".join(f"Paragraph {n}. {PARAGRAPHS[n % 3]}" for n in range(300)))
+    looks = {"Embedding": 0, "Persisting": 0}
+
+    def watch(run: WatchedRun) -> None:
+        name = run.stages[-1].name if run.stages else ""
+        looks[name] = looks.get(name, 0) + 1
+        if (name, looks[name]) == ("Embedding", 1):
+            switch_index(database)
+        if (name, looks[name]) == ("Persisting", 3):
+            run.cancel()
+
+    with pytest.raises(JobCancelled):
+        run_job(database, library / "e.txt", watch=watch, model=None)
+    assert counts(database)["documents"] == 0
+
+
 def test_a_switch_of_the_index_in_the_middle_is_followed(library: Path, database: str) -> None:
     run_job(database, library / "f.md")
     switched = False
@@ -73,12 +101,7 @@ def test_a_switch_of_the_index_in_the_middle_is_followed(library: Path, database
         nonlocal switched
         if not switched and run.stages and run.stages[-1].name == "Embedding":
             switched = True
-            store = open_store(database)
-            other = store.begin_generation("hashing-128", 128, {**settings_for("hashing:128"), "chunk_tokens": 64})
-            for document in list(store.documents()):
-                store.delete_document(document.document_id)
-            assert store.activate(other.number)
-            store.close()
+            switch_index(database)
 
     result, run = run_job(database, library, watch=watch, model=None)
     assert (result["model"], result["ingested"] + result["unchanged"]) == ("hashing-128", 8)

@@ -75,9 +75,21 @@ def test_a_hanging_child_is_killed_and_replaced(tmp_path: Path) -> None:
         os.kill(child, signal.SIGSTOP)
         with pytest.raises(BadDocument) as caught:
             list(loader.load(path))
-        assert caught.value.code == "load_timeout"
+        assert (caught.value.code, caught.value.message) == ("load_timeout", "a.pdf: no page was read in 0.3 s")
         assert not psutil.pid_exists(child)
         assert len(list(loader.load(path))) == 1
+
+
+def test_a_document_that_takes_too_long_in_all_says_so(tmp_path: Path) -> None:
+    path = write_pdf(tmp_path / "a.pdf", ["one"])
+    with LoaderProcess() as loader:
+        list(loader.load(path))
+        assert loader.pid is not None
+        loader.limits = LoadLimits(seconds=0.3)
+        os.kill(loader.pid, signal.SIGSTOP)
+        with pytest.raises(BadDocument) as caught:
+            list(loader.load(path))
+    assert caught.value.message == "a.pdf: reading it took longer than 0.3 s"
 
 
 def test_the_time_of_the_caller_is_not_charged(tmp_path: Path) -> None:

@@ -170,9 +170,10 @@ class _Ingestion:
         for attempt in range(_TRIES):
             index = self._indexing.index = self._reopen()
             try:
-                version = drain(load_document(index, source, self._loader, encoding=self._encoding))
+                tick = self._run.check
+                version = drain(load_document(index, source, self._loader, encoding=self._encoding, tick=tick))
                 if version is not None:
-                    version = index_text(index, version)
+                    version = index_text(index, version, tick=tick)
                     self._indexing.count(version)
                     self._note(version)
                 else:

@@ -120,7 +120,10 @@ class LoaderProcess:
         while True:
             before = time.monotonic()
             patience = self.limits.seconds_per_piece + (0.0 if self._answered else _START_SECONDS)
-            frame = self._frame(child, name, min(left, patience), tick)
+            late = f"{name}: no page was read in {patience:g} s"
+            if left <= patience:
+                late = f"{name}: reading it took longer than {self.limits.seconds:g} s"
+            frame = self._frame(child, name, late, min(left, patience), tick)
             left -= time.monotonic() - before
             self._answered = True
             if "piece" in frame:
@@ -133,14 +136,14 @@ class LoaderProcess:
                 raise BadDocument(code, message if name in message else f"{name}: {message}")
 
     def _frame(
-        self, child: subprocess.Popen[bytes], name: str, seconds: float, tick: Callable[[], object] | None
+        self, child: subprocess.Popen[bytes], name: str, late: str, seconds: float, tick: Callable[[], object] | None
     ) -> dict[str, Any]:
         deadline = time.monotonic() + seconds
-        head = self._read(child, 4, name, deadline, seconds, tick)
+        head = self._read(child, 4, name, deadline, late, tick)
         (length,) = struct.unpack(">I", head)
         if length > _MAX_FRAME:
             raise BadDocument("load_crashed", f"{name}: the reading process sent nonsense")
-        reply: dict[str, Any] = json.loads(self._read(child, length, name, deadline, seconds, tick))
+        reply: dict[str, Any] = json.loads(self._read(child, length, name, deadline, late, tick))
         return reply
 
     def _read(
@@ -149,7 +152,7 @@ class LoaderProcess:
         size: int,
         name: str,
         deadline: float,
-        seconds: float,
+        late: str,
         tick: Callable[[], object] | None,
     ) -> bytes:
         assert child.stdout is not None
@@ -160,7 +163,7 @@ class LoaderProcess:
             while size:
                 wait = min(_TICK_SECONDS, deadline - time.monotonic())
                 if wait <= 0:
-                    raise BadDocument("load_timeout", f"{name}: no page was read in {seconds:.0f} s")
+                    raise BadDocument("load_timeout", late)
                 if not selector.select(wait):
                     if tick is not None:
                         tick()
