@@ -94,6 +94,9 @@ def test_serve(where: Place) -> None:
     server = where.start("serve", "--port", str(port))
     until(lambda: where.run("ls", "--url", f"http://127.0.0.1:{port}").returncode == 0)
     assert where.rows("ls", "--url", f"http://127.0.0.1:{port}") == where.rows("ls")
+    code, _, said = where.start("serve", "--port", str(port)).finish()
+    assert code == 1
+    assert "in use" in said
     server.signal(signal.SIGTERM)
     server.finish()
 

@@ -77,6 +77,19 @@ def test_a_table_on_a_narrow_terminal_leaves_columns_out_rather_than_cutting_all
     assert left_out not in narrow.text
 
 
+def test_all_jobs_are_all_of_them_on_a_terminal_too(milepost: Program) -> None:
+    url = f"sqlite:///{milepost.folder}/jobs.db"
+    manager = JobManager(url)
+    for number in range(1001):
+        manager.create_job(f"job-{number}")
+    manager.close()
+    for words in (("-a",), ("-n", "5000")):
+        terminal = milepost.on_terminal("ls", *words, "--url", url)
+        assert terminal.finish() == 0
+        assert "1,001 jobs" in terminal.text
+        assert " job-0 " in terminal.text
+
+
 def test_without_colour_and_without_unicode(filled: Program) -> None:
     plain = filled.on_terminal("ls", NO_COLOR="1")
     assert plain.finish() == 0

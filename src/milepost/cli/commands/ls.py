@@ -50,7 +50,7 @@ def command(terms: tuple[str, ...], live: bool, limit: int | None, everything: b
     if session.json or not session.console.is_terminal:
         return _print(session, text, None if everything else limit or PIPED)
     if everything:
-        limit = LIST_LIMIT_MAX
+        limit = sys.maxsize
     session.console.print(_drawn(session, text, limit or _fitting(session, EVERY_LINE)))
     return exits.OK
 
@@ -87,15 +87,19 @@ def _drawn(session: Session, text: str, limit: int) -> RenderableType:
     from rich.text import Text
 
     page = find_jobs(session, text, min(limit, LIST_LIMIT_MAX))
+    jobs, cursor = list(page.jobs), page.next_cursor
+    while cursor is not None and len(jobs) < limit:
+        more = find_jobs(session, text, min(limit - len(jobs), LIST_LIMIT_MAX), cursor)
+        jobs, cursor = jobs + more.jobs, more.next_cursor
     manager = session.manager
     if not text:
         counts = {name: manager.count_jobs(status=name) for name in ("running", "pending", "failed")}
         counts["stalled"] = manager.count_jobs(stalled=True)
     else:
         counts = {}
-    head = summary(session.console, len(page.jobs), page.total, page.total_at_least, counts)
-    if page.jobs:
-        return Group(head, table(session.console, session.with_starts(page.jobs), utc=session.utc))
+    head = summary(session.console, len(jobs), page.total, page.total_at_least, counts)
+    if jobs:
+        return Group(head, table(session.console, session.with_starts(jobs), utc=session.utc))
     if text:
         return Group(head, Text(f"Nothing matches {text}; drop a term, or see all with: milepost ls"))
     return Group(head, Text(f"No jobs in {session.shown_place} yet. The first: milepost run ingestion PATH..."))

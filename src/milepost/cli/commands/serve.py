@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from milepost.cli import exits
@@ -28,11 +30,15 @@ def command(host: str, port: int, insecure: bool, demo: bool) -> int:
         if missing.name is not None and missing.name.partition(".")[0] == "milepost":
             raise
         raise MissingExtra("web", "milepost serve") from missing
-    if demo:
-        from milepost.web.demonstration import create_demonstration
+    options: dict[str, Any] = {"host": host, "port": port, "insecure": insecure}
+    try:
+        if demo:
+            from milepost.web.demonstration import create_demonstration
 
-        serve(create_demonstration(), host=host, port=port, insecure=insecure)
-        return exits.OK
-    session.prepare()
-    serve(session.place, host=host, port=port, insecure=insecure)
+            serve(create_demonstration(), **options)
+        else:
+            session.prepare()
+            serve(session.place, **options)
+    except SystemExit as end:  # its port is taken, which was said; the code for that says something else here
+        return exits.FAILED if end.code else exits.OK
     return exits.OK
