@@ -339,6 +339,28 @@ def test_only_the_chosen_items_are_handed_out() -> None:
     assert fake_run(only=["b"]).map(str.upper, ["a", "b"], key=str) == [None, "B"]
 
 
+@pytest.mark.parametrize("key", [None, str])
+@pytest.mark.parametrize("items", [["a", "b", "c"], ["0", "2", "1"], [3, 2, 1], ["a" * 300, "b" * 300, "c" * 300]])
+async def test_the_items_that_failed_are_those_that_are_handed_out_again(items: list[Any], key: Any) -> None:
+    async def awaited() -> AsyncIterator[Any]:
+        for item in items:
+            yield item
+
+    run = fake_run()
+    for item in run.each(items, key=key):
+        with run.item(item):
+            if item == items[1]:
+                raise ValueError
+    failed = from_json(run.report()["item_counts"])["failed_keys"]
+    assert list(fake_run(only=failed).each(items, key=key)) == [items[1]]
+    assert [item async for item in fake_run(only=failed).each(awaited(), key=key)] == [items[1]]
+
+
+def test_a_position_is_the_name_of_an_item_that_has_no_other() -> None:
+    pages = [{"text": "a"}, {"text": "b"}, {"text": "c"}]
+    assert list(fake_run(only=["1"]).each(pages)) == [{"text": "b"}]
+
+
 # --- checkpoints ------------------------------------------------------------------------------------------------------
 
 

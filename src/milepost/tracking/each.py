@@ -10,11 +10,13 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, It
 from itertools import islice
 from typing import Any, Generic, TypeVar
 
-from milepost.core.encoding import to_json
+from milepost.core.encoding import one_line, to_json
 from milepost.core.errors import InvalidInput, Stop
 
 T = TypeVar("T")
 Key = str | Callable[[Any], Any] | None
+NAME_BYTES = 200
+"""The length of the name of an item, in the ledger of those that failed."""
 
 
 def key_function(key: Key) -> Callable[[Any], Any] | None:
@@ -64,7 +66,7 @@ class Each(Generic[T]):
             raise InvalidInput("items", "are asynchronous; use `async for`")
         items = iter(self._items)
         if self._only is not None:
-            items = self._chosen(items)
+            items = self._chosen(items, self._only)
         else:
             self._skip(items)
         self._begin(self)
@@ -148,7 +150,7 @@ class Each(Generic[T]):
         index = 0
         async for item in items:
             if self._only is not None:
-                if self._name(item, index) in self._only:
+                if self._is_chosen(item, index, self._only):
                     yield item
             elif found:
                 yield item
@@ -182,14 +184,20 @@ class Each(Generic[T]):
             "give the same items in the same order, or start the job anew"
         )  # fmt: skip
 
-    def _chosen(self, items: Iterator[T]) -> Iterator[T]:
+    def _chosen(self, items: Iterator[T], only: frozenset[str]) -> Iterator[T]:
         """Only the items that are to be done again."""
         for position, item in enumerate(items):
-            if self._name(item, position) in (self._only or ()):
+            if self._is_chosen(item, position, only):
                 yield item
 
-    def _name(self, item: T, position: int) -> str:
-        return str(self.key(item)) if self.key is not None else str(position)
+    def _is_chosen(self, item: T, position: int, only: frozenset[str]) -> bool:
+        """Whether an item is one of those that failed, by the name that `run.item` has given it.
+
+        Without a key that is its text, or the position that its loop has counted, unless its text may be taken for one.
+        """
+        if self.key is not None:
+            return one_line(self.key(item), NAME_BYTES) in only
+        return one_line(item, NAME_BYTES) in only or (not isinstance(item, str | int) and str(position) in only)
 
     def cursor(self) -> dict[str, Any]:
         """Where the next attempt begins: after so many items, after the item of this key."""

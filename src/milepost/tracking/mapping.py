@@ -8,7 +8,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from milepost.core.encoding import one_line
-from milepost.tracking.each import Key, key_function
+from milepost.tracking.each import NAME_BYTES, Key, key_function
 from milepost.tracking.nesting import Place
 from milepost.tracking.stages import LiveStage
 
@@ -31,7 +31,7 @@ def map_items(items: Iterable[Any], key: Key, done: set[str], only: frozenset[st
     read = key_function(key)
     work = []
     for position, item in enumerate(items):
-        name = one_line(read(item), 200) if read is not None else str(position)
+        name = one_line(read(item), NAME_BYTES) if read is not None else str(position)
         work.append(Work(item, name, name not in done and (only is None or name in only)))
     return work
 

@@ -19,7 +19,7 @@ from milepost.core.errors import JobCancelled, Stop
 from milepost.core.html import bar
 from milepost.core.job import Job, Stage
 from milepost.tracking.command import Commands
-from milepost.tracking.each import Each, Key, key_function
+from milepost.tracking.each import NAME_BYTES, Each, Key, key_function
 from milepost.tracking.failures import shown
 from milepost.tracking.ledger import Entry, Ledger
 from milepost.tracking.mapping import amap, map_items, map_threads
@@ -230,7 +230,7 @@ class Run(Commands):
         if key is None:
             key = next((loop.key for loop in reversed(tuple(self._loops.values())) if loop.key is not None), None)
         read = key_function(key)
-        return Entry(self.ledger, one_line(read(item) if read is not None else item, 200))
+        return Entry(self.ledger, one_line(read(item) if read is not None else item, NAME_BYTES))
 
     def map(
         self,
@@ -324,8 +324,7 @@ class Run(Commands):
     def last_item(self) -> str | None:
         """The key of the item that was handed out last and finished."""
         for loop in reversed(tuple(self._loops.values())):
-            last = loop.last()
-            if last is not None:
+            if (last := loop.last()) is not None:
                 return one_line(loop.name_of_last(last), 200)
         return None
 
