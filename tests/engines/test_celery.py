@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -48,6 +50,13 @@ class TestConformance(EngineConformance):
 
 class TestTracked:
     """`@tracked` above `@app.task`."""
+
+    @pytest.mark.parametrize("zone", [None, UTC])
+    def test_a_task_that_is_to_begin_later_is_recorded_when_it_is_sent(self, stage: Stage, zone: Any) -> None:
+        result = stage.app.embed.apply_async((20,), eta=datetime.now(zone) + timedelta(hours=1))
+        job = stage.jobs.get_job(result.id)
+        assert job is not None
+        assert job.status == "pending"
 
     def test_a_task_that_exists_has_a_record_progress_and_its_result(self, stage: Stage) -> None:
         result = stage.app.embed.delay(20)

@@ -49,6 +49,7 @@ try:
     from celery import signals
     from celery.exceptions import Ignore, Reject, WorkerShutdown, WorkerTerminate
     from celery.exceptions import Retry as CeleryRetry
+    from celery.utils.time import maybe_make_aware
     from kombu.exceptions import OperationalError
 except ImportError as missing:
     raise MissingExtra("celery", "milepost.engines.celery") from missing
@@ -293,7 +294,10 @@ class Tracked:
         job_id = _job_id(headers["id"])
         wait = self._engine.lost_after
         if headers.get("eta"):
-            wait += max(0.0, (datetime.fromisoformat(headers["eta"]) - datetime.now(UTC)).total_seconds())
+            when = maybe_make_aware(
+                datetime.fromisoformat(headers["eta"]), self.task.app.timezone
+            )  # as its worker does
+            wait += max(0.0, (when - datetime.now(UTC)).total_seconds())
         try:
             store = self._handing.app.store.twin(blocking=True)
             drive(store.apply([self._birth(job_id, headers["id"], body[0], body[1], int(wait * 1_000_000))]))
