@@ -36,6 +36,8 @@ def test_serve_answers_to_this_machine_only_and_ends_at_a_signal() -> None:
         assert answer.json() == {"jobs": [], "total": 0}
         rebound = httpx.get(f"http://127.0.0.1:{port}/api/jobs", headers={"Host": "evil.example"})
         assert rebound.status_code == 421
+        loud = httpx.get(f"http://127.0.0.1:{port}/api/jobs", headers={"Host": f"LocalHost:{port}"})
+        assert loud.status_code == 200, "a name means the same in capitals"
         process.terminate()
         process.wait(10)
     finally:

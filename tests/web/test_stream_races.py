@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from milepost import AsyncJobManager, StoreUnavailable
+from milepost.web import auth, create_app
 from milepost.web.hub import CATCH_UP, Hub
 from milepost.web.job_streams import open_stream
 from milepost.web.list_streams import open_list_stream
@@ -213,3 +214,33 @@ async def test_a_store_that_is_away_leaves_no_task_of_the_hub_behind(
     await asyncio.sleep(0)
     assert hub.clients == 0
     assert asyncio.all_tasks() - before == set()
+
+
+@pytest.mark.parametrize("path", ["/api/events", "/api/jobs/one/events"])
+async def test_a_stream_ends_when_its_key_is_revoked(
+    memory: AsyncJobManager, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.setattr("milepost.web.sse.ALLOWED_SECONDS", 0.05)
+    await memory.create_job("one")
+    app = create_app(memory, auth=auth.api_keys())
+    key, secret = await app.state.milepost.gate.keys.create("short", ["jobs:read"])
+    opened = asyncio.Event()
+    ended: list[bool] = []
+
+    async def receive() -> Any:
+        await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.body":
+            opened.set()
+            ended.append(not message["more_body"])
+
+    headers = [(b"authorization", f"Bearer {secret}".encode())]
+    scope = {"type": "http", "method": "GET", "path": path, "query_string": b"", "headers": headers}
+    streaming = asyncio.create_task(app(scope, receive, send))
+    async with asyncio.timeout(20):
+        await opened.wait()
+        assert await app.state.milepost.gate.keys.revoke(key.id)
+        await streaming
+    assert ended[-1]
+    assert app.state.milepost.hub.clients == 0

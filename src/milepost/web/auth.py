@@ -8,14 +8,14 @@ that can be called is taken as a FastAPI dependency, which raises for those it d
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import parse_qsl
 
 from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyCookie, APIKeyHeader, HTTPBearer
 
-from milepost.core.errors import InvalidInput
+from milepost.core.errors import InvalidInput, StoreError
 from milepost.stores.protocol import Store
 from milepost.web.keys import Keys
 from milepost.web.principals import ADMIN, ANYONE, Principal, as_principal
@@ -157,6 +157,22 @@ class Gate:
             raise Problem(403, "This needs an admin without a binding to labels", scope=scope)
         request.state.principal = principal
         return principal
+
+    def watch(self, request: Request, scope: str) -> Callable[[], Awaitable[bool]] | None:
+        """How to ask, later on, whether who was let in still may: a key may be revoked while its stream is open."""
+        if not isinstance(self.auth, ApiKeys):
+            return None
+
+        async def still() -> bool:
+            try:
+                await self.enter(request, scope)
+            except StoreError:
+                return True  # a store that is away tells nothing of a key
+            except Problem:
+                return False
+            return True
+
+        return still
 
     def need(self, scope: str | None) -> Any:
         """A dependency that lets in who has a scope (None: whoever is known)."""

@@ -11,6 +11,7 @@ from milepost.web.problems import response
 
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach an address (or a unix socket)."""
+    host = host.lower()
     if host == "localhost" or host.endswith(".localhost") or host.startswith("/"):
         return True
     try:

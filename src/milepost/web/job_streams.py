@@ -24,6 +24,8 @@ from milepost.web.wire import event_data
 class JobStream(Response):
     """The answer that streams. Made by `open_stream`, when the reader already listens and the opening is known."""
 
+    allowed: sse.Allowed | None = None
+
     def __init__(self, hub: Hub, store: Store, channel: Channel, reader: Reader, opening: bytes, seen: int, ends: bool):
         super().__init__()
         self._hub, self._store, self._channel, self._reader = hub, store, channel, reader
@@ -31,7 +33,7 @@ class JobStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await sse.hold(scope, receive, send, self._reader, self._write)
+            await sse.hold(receive, send, self._reader, self._write, self.allowed)
         finally:
             self.release()
 
@@ -92,7 +94,9 @@ class JobStream(Response):
         return [event_frame(event).wire for event in told]
 
 
-async def open_stream(hub: Hub, store: Store, job: Job, after: int | None, *, reconnect: bool) -> Response:
+async def open_stream(
+    hub: Hub, store: Store, job: Job, after: int | None, *, reconnect: bool, allowed: sse.Allowed | None = None
+) -> Response:
     """Answer a listener of a job that is there. `after` is the version that it has seen, None for a new listener."""
     if after is not None and after >= job.version and has_last_word(job) and reconnect:
         return Response(status_code=204, headers={"Cache-Control": "no-store"})
@@ -108,7 +112,9 @@ async def open_stream(hub: Hub, store: Store, job: Job, after: int | None, *, re
         hub.leave()
         raise
     channel.version = max(channel.version, seen)
-    return JobStream(hub, store, channel, reader, opening, seen, ends)
+    stream = JobStream(hub, store, channel, reader, opening, seen, ends)
+    stream.allowed = allowed
+    return stream
 
 
 async def _opening(store: Store, job: Job, latest: Job | None, after: int | None) -> tuple[bytes, int, bool]:

@@ -30,6 +30,8 @@ _POSITION = re.compile(r"\d{1,20}(-\d{1,20})?\Z")
 class ListStream(Response):
     """The answer that streams a list."""
 
+    allowed: sse.Allowed | None = None
+
     def __init__(
         self,
         hub: Hub,
@@ -46,7 +48,7 @@ class ListStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await sse.hold(scope, receive, send, self._reader, self._write)
+            await sse.hold(receive, send, self._reader, self._write, self.allowed)
         finally:
             self._hub.boards.part(self._group, self._reader)
             self._hub.leave()
@@ -80,7 +82,15 @@ class ListStream(Response):
         )
 
 
-async def open_list_stream(hub: Hub, store: Store, wanted: Wanted, principal: Principal, last: str | None) -> Response:
+async def open_list_stream(
+    hub: Hub,
+    store: Store,
+    wanted: Wanted,
+    principal: Principal,
+    last: str | None,
+    *,
+    allowed: sse.Allowed | None = None,
+) -> Response:
     """Answer a listener of a list. `last` is the position that it has seen, None for a new listener."""
     wanted.filter()  # raises before anything is held
     await hub.enter()
@@ -99,7 +109,9 @@ async def open_list_stream(hub: Hub, store: Store, wanted: Wanted, principal: Pr
         hub.boards.part(group, reader)
         hub.leave()
         raise
-    return ListStream(hub, store, wanted, principal, group, reader, opening)
+    stream = ListStream(hub, store, wanted, principal, group, reader, opening)
+    stream.allowed = allowed
+    return stream
 
 
 async def _snapshot(hub: Hub, store: Store, wanted: Wanted, principal: Principal, position: str | None) -> bytes:

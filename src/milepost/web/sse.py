@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, NamedTuple
 
-from starlette.types import Receive, Scope, Send
+from starlette.types import Receive, Send
 
 from milepost.core.errors import StoreError
 
@@ -18,10 +18,13 @@ log.addHandler(logging.NullHandler())
 
 KEEP_ALIVE = b": keep-alive\n\n"
 KEEP_ALIVE_SECONDS = 15.0
+ALLOWED_SECONDS = 30.0
+"""How often it is asked whether a client may still listen: its key may be revoked, or have expired."""
 SLOW_SECONDS = 10.0
 """A reader whose connection has taken nothing for so long is closed."""
 BACKLOG = 64
 """Frames that wait for a reader before those that may be left out are."""
+Allowed = Callable[[], Awaitable[bool]]
 RETRY = b"retry: 2000\n\n"
 HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -112,20 +115,33 @@ class Reader:
 
 
 async def hold(
-    scope: Scope, receive: Receive, send: Send, reader: Reader, write: Callable[[Send], Coroutine[Any, Any, None]]
+    receive: Receive,
+    send: Send,
+    reader: Reader,
+    write: Callable[[Send], Coroutine[Any, Any, None]],
+    allowed: Allowed | None = None,
 ) -> None:
-    """Answer with a stream: `write` sends until it has done, the client leaves, or the reader is abandoned."""
+    """Answer with a stream: `write` sends until it has done, the client leaves or may listen no more, or the reader is
+    abandoned."""
     reader.transport = transport_of(receive) or transport_of(send)
     await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
     work = reader.loop.create_task(write(send))
     reader.task = work
     gone = reader.loop.create_task(_disconnected(receive))
+    refused = False
     try:
-        await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
+        while not refused:
+            every = None if allowed is None else ALLOWED_SECONDS
+            done, _ = await asyncio.wait((work, gone), timeout=every, return_when=asyncio.FIRST_COMPLETED)
+            if done:
+                break
+            refused = allowed is not None and not await allowed()
     finally:
         gone.cancel()
         if not work.done():
             work.cancel()
+    if refused:
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
     if work.done() and not work.cancelled():
         error = work.exception()
         if isinstance(error, StoreError):

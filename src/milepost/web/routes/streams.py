@@ -52,7 +52,9 @@ def add_streams(router: APIRouter, site: Site) -> None:
             events = await site.store.events(job_id, after or 0, limit)
             return Response(encoded([event.to_dict() for event in events]), media_type="application/json")
         seen = int(last) if last.isascii() and last.isdigit() and len(last) < 18 else after
-        return await open_stream(site.hub, site.store, job, seen, reconnect=bool(last) or after is not None)
+        again = bool(last) or after is not None
+        allowed = site.gate.watch(request, READ)
+        return await open_stream(site.hub, site.store, job, seen, reconnect=again, allowed=allowed)
 
     @router.get("/api/milepost-watch.js", response_class=FileResponse, tags=["streams"],
                 summary="A small ES module that shows one job live on a page of yours")  # fmt: skip
@@ -80,7 +82,9 @@ def add_streams(router: APIRouter, site: Site) -> None:
     ) -> Response:
         wanted = Wanted(q, tuple(job_type), tuple(status), tuple(label), created_after, created_before)
         last = request.headers.get("last-event-id") or after
-        return await open_list_stream(site.hub, site.store, wanted, who(request), last)
+        return await open_list_stream(
+            site.hub, site.store, wanted, who(request), last, allowed=site.gate.watch(request, READ)
+        )
 
 
 def wants_json(request: Request) -> bool:
