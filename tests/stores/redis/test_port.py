@@ -235,6 +235,27 @@ def test_a_full_server_takes_ends_but_no_submits(start_redis: Start, face: bool)
     run(store, work)
 
 
+@pytest.mark.parametrize("verb", ["feed", "idle", "now"])
+async def test_a_task_that_is_cancelled_while_it_connects_ends(redis_url: str, redis_namespace: str, verb: str) -> None:
+    """At whatever step of the loop: Python 3.11 may take a cancel for the end of a wait that it was to interrupt."""
+    for steps in range(40):
+        store = RedisStore(redis_url, namespace=redis_namespace, blocking=False)
+        waits = {
+            "feed": lambda store=store: store.feed("0", timeout=3600),
+            "idle": lambda store=store: store.idle("w", ["q"], 3600),
+            "now": lambda store=store: store.now(),
+        }
+        task = asyncio.create_task(waits[verb]())
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        is_over = task.done()
+        task.cancel()
+        await asyncio.wait([task], timeout=10)
+        assert task.done(), steps
+        assert task.cancelled() is not is_over, steps
+        await store.close()
+
+
 def test_a_fork_makes_connections_of_its_own(redis_server: RedisServer, redis_namespace: str) -> None:
     store = RedisStore(redis_server.url, namespace=redis_namespace)
     drive(store.apply([create(store, "a")]))

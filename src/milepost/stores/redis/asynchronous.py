@@ -141,8 +141,15 @@ class AsyncWires:
 
     async def connect(self, node: Node, options: Mapping[str, Any], tls: bool) -> AsyncLink:
         connection = make(node, options, tls, (Connection, SSLConnection, UnixDomainSocketConnection))
+        task = asyncio.current_task()
+        before = task.cancelling() if task is not None else 0
         try:
-            await connection.connect()
+            try:
+                await connection.connect()
+            finally:
+                # redis-py uses asyncio.wait_for, which in Python 3.11 may swallow a cancel: then it is still to be obeyed.
+                if task is not None and task.cancelling() > before:
+                    raise asyncio.CancelledError
         except AuthenticationError as error:
             raise StoreUnavailable(f"{node} refuses the user or password of the URL: {error}") from None
         except (RedisError, OSError) as error:
