@@ -243,7 +243,7 @@ class DocumentConformance(StoreTests):
         assert active is not None
         with pytest.raises(ValueError):
             store.drop_generation(active.number)
-        with pytest.raises(ValueError):
+        with pytest.raises(GenerationChanged):
             store.activate(99)
 
     # Together

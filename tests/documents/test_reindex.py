@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from milepost.core.errors import JobCancelled
-from milepost.documents.errors import EmptyStore
+from milepost.documents.errors import EmptyStore, GenerationChanged
 from milepost.documents.ingestion import ingestion
 from milepost.documents.reindex import reindex
 from milepost.documents.searching import Searcher, search
@@ -189,4 +189,21 @@ def test_a_search_that_a_reindex_overtakes_asks_the_new_index(database: str) -> 
     overtaken = Searcher(cast("DocumentStore", Overtaken())).search("towers", 2)
     assert len(overtaken) == 2
     assert overtaken == Searcher(store).search("towers", 2)
+    store.close()
+
+
+@pytest.mark.parametrize("stage", ["Chunking", "Embedding"])
+def test_a_reindex_that_another_one_overtakes_says_so(database: str, stage: str) -> None:
+    overtaken: list[str] = []
+
+    def watch(run: WatchedRun) -> None:
+        if not overtaken and run.stages and run.stages[-1].name == stage:
+            overtaken.append(stage)
+            run_job(database, model="hashing:32")
+
+    with pytest.raises(GenerationChanged, match="another reindex was faster"):
+        run_job(database, watch, chunk_tokens=64)
+    store = open_store(database)
+    assert [generation.model for generation in store.generations()] == ["hashing-32"]
+    assert store.counts()["documents"] == 12
     store.close()

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from milepost.documents import identity, wording
 from milepost.documents.embed import get_embedder
+from milepost.documents.errors import GenerationChanged
 from milepost.documents.pipeline import Index, existing_generation, index_text, settings_for
 from milepost.documents.stages import Indexing, TimedStages, said_by, shares
 from milepost.documents.store import DocumentStore, open_store
@@ -35,7 +36,8 @@ def reindex(
     What is None stays as it is; without any difference there is nothing to do. Texts
     come from the store, so the files need not be there. With `discard` nothing is made: half-made
     generations are dropped. The result counts `documents`, `chunks` (`embedded`, `from_cache`,
-    `truncated`) and `seconds`. Raises `EmptyStore` when nothing was ingested yet.
+    `truncated`) and `seconds`. Raises `EmptyStore` when nothing was ingested yet, `GenerationChanged`
+    when another reindex has switched the index meanwhile.
     """
     store = open_store(database)
     try:
@@ -58,7 +60,13 @@ def reindex(
             had = f"{embedder.dimension} dimensions and had {active.dimension} when the index was made"
             raise ValueError(f"the model {active.model} has {had}: give the other model another name")
         generation = store.begin_generation(embedder.model, embedder.dimension, settings)
-        return _Reindex(run, Index(store, generation, embedder)).make()
+        try:
+            return _Reindex(run, Index(store, generation, embedder)).make()
+        except GenerationChanged:
+            raise GenerationChanged(
+                "another reindex was faster: it has switched the index, and dropped what this one had made; "
+                "run this one again if it is still wanted"
+            ) from None
     finally:
         store.close()
 

@@ -6,6 +6,7 @@ import json
 import time
 from typing import Any
 
+from milepost.documents.errors import GenerationChanged
 from milepost.documents.store.documents import DocumentVerbs
 from milepost.documents.store.port import Transaction
 from milepost.documents.store.records import Generation, StoredDocument
@@ -95,7 +96,7 @@ class GenerationVerbs(DocumentVerbs):
 
         def work(tx: Transaction) -> bool:
             if tx.one("SELECT 1 FROM generations WHERE generation = ?", (generation,)) is None:
-                raise ValueError(f"there is no generation {generation}")
+                raise GenerationChanged(f"generation {generation} is gone")
             if tx.one(f"{_UNINDEXED} LIMIT 1", (generation,)) is not None:
                 return False
             surplus = tx.all(_SURPLUS, (generation,))  # deleted since they were indexed

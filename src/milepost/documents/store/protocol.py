@@ -58,7 +58,10 @@ class DocumentStore(Protocol):
         """The active documents whose present text is not published in another generation yet."""
 
     def activate(self, generation: int) -> bool:
-        """Switch searches over and drop all other generations; False, and nothing, while documents are missing in it."""
+        """Switch searches over and drop all other generations; False, and nothing, while documents are missing in it.
+
+        Raises `GenerationChanged` when it is gone.
+        """
 
     def drop_generation(self, generation: int) -> None:
         """Remove an inactive generation. Raises `ValueError` for the active one."""
