@@ -291,3 +291,16 @@ def test_the_palette_opens_a_job_from_any_page(stage: Stage, opened: Opened) -> 
     page.keyboard.type("reindex")
     page.locator("dialog [role=option]").filter(has_text="Open reindex").first.click()
     expect(page.locator(".pane h1")).to_have_text("reindex")
+
+
+def test_shortcuts_on_other_keyboards(stage: Stage, opened: Opened) -> None:
+    page = opened(stage.jobs)
+    page.wait_for_selector(".body-row")
+    press = """([on, init]) => document.querySelector(on).dispatchEvent(
+        new KeyboardEvent('keydown', { bubbles: true, cancelable: true, ...init }))"""
+    page.evaluate(press, ["body", {"key": "5", "code": "Digit5", "shiftKey": True}])  # French
+    expect(page.locator(".tabs [aria-current]")).to_contain_text("Failed")
+    page.evaluate(press, ["body", {"key": "/", "code": "Digit7", "shiftKey": True}])  # German
+    expect(page.locator("#filter")).to_be_focused()
+    page.evaluate(press, ["#filter", {"key": "Enter", "isComposing": True}])  # Japanese: it ends a word, not the filter
+    expect(page.locator("#filter")).to_be_focused()

@@ -125,6 +125,7 @@ export function FilterField() {
         }}
         onBlur={() => (open.value = false)}
         onKeyDown={(event) => {
+          if (event.isComposing) return; // Enter and the arrows choose among the signs that are being written
           if (event.key === "ArrowDown" || event.key === "ArrowUp") {
             open.value = true;
             const step = event.key === "ArrowDown" ? 1 : -1;

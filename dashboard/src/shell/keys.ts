@@ -88,6 +88,8 @@ const to = (name: PageName): ((event: KeyboardEvent) => void) =>
 export function startKeys(): void {
   const remove = plain(() => act("delete"));
   const help = plain(() => (helpOpen.value = true));
+  const filter = plain(() => document.getElementById("filter")?.focus());
+  const tabs = TABS.map((tab, at) => [String(at + 1), plain(() => onlyJob.peek() === null && go({ ...pageAt("jobs"), tab }))] as const);
   tinykeys(window, {
     // Sequences come first: what they have handled is not the single key after "g".
     "g j": to("jobs"),
@@ -95,7 +97,9 @@ export function startKeys(): void {
     "g o": to("overview"),
     "g t": to("types"),
     "g w": to("workers"),
-    "/": plain(() => document.getElementById("filter")?.focus()),
+    // On other keyboards than the American, Shift is a part of some of these: of "/" on a German one, of digits on a French one.
+    "/": filter,
+    "Shift+/": filter,
     j: plain(() => step(1)),
     k: plain(() => step(-1)),
     ArrowDown: plain(() => step(1), true),
@@ -137,7 +141,7 @@ export function startKeys(): void {
       event.preventDefault();
       if (document.querySelector("dialog[open]") === null && onlyJob.peek() === null) paletteOpen.value = true;
     },
-    ...Object.fromEntries(TABS.map((tab, at) => [String(at + 1), plain(() => onlyJob.peek() === null && go({ ...pageAt("jobs"), tab }))])),
+    ...Object.fromEntries(tabs.flatMap(([key, act]) => [[key, act], [`Shift+${key}`, act]])),
   });
 }
 

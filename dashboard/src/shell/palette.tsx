@@ -87,6 +87,7 @@ export function Palette() {
           at.value = 0;
         }}
         onKeyDown={(event) => {
+          if (event.isComposing) return;
           if (event.key === "ArrowDown") at.value = Math.min(choices.length - 1, at.value + 1);
           else if (event.key === "ArrowUp") at.value = Math.max(0, at.value - 1);
           else if (event.key === "Enter") run(choices[at.value]);
