@@ -271,7 +271,19 @@ def test_every_method_of_the_manager_is_there_with_its_parameters() -> None:
     assert issubclass(Client, JobManager)
 
 
-@pytest.mark.parametrize("url", ["sqlite:///jobs.db", "localhost:8000", ""])
+async def test_a_key_is_taken_without_the_newline_of_its_file() -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        assert request.headers["authorization"] == "Bearer mp_a_b"
+        return httpx.Response(200, json={"jobs": [], "total": 0})
+
+    async with AsyncClient("http://t", key="mp_a_b\n", transport=httpx.MockTransport(answer)) as client:
+        assert await client.list_jobs() == []
+    for wrong in ("ключ", "mp_a\nb"):
+        with pytest.raises(InvalidInput, match="key"):
+            Client("http://t", key=wrong)
+
+
+@pytest.mark.parametrize("url", ["sqlite:///jobs.db", "localhost:8000", "", "http://[::1"])
 def test_what_is_no_server_is_refused(url: str) -> None:
     with pytest.raises(InvalidInput, match="url"):
         Client(url)

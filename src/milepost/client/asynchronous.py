@@ -291,10 +291,18 @@ def server_address(url: str) -> str:
     """The address of a server, without a slash at its end. Raises InvalidInput."""
     if not url.startswith(("http://", "https://")):
         raise InvalidInput("url", f"{url!r:.80} is not the address of a server; write http://host:port")
+    try:
+        httpx.URL(url)
+    except httpx.InvalidURL as wrong:
+        raise InvalidInput("url", f"{url!r:.80} is not an address: {wrong}") from None
     return url.rstrip("/")
 
 
 def connection(url: str, key: str | None, options: dict[str, Any]) -> dict[str, Any]:
+    """What httpx is opened with. Raises InvalidInput for a key that no header can carry."""
+    key = (key or "").strip()  # read from a file, it often ends with a newline
+    if not key.isascii() or not key.isprintable():
+        raise InvalidInput("key", "holds characters that no key has; it is mp_<id>_<secret>")
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     return {"base_url": url, **options, "headers": {**headers, **options.get("headers", {})}}
 
