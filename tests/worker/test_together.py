@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import threading
 import time
@@ -74,6 +75,28 @@ def test_each_handler_begins_with_a_context_of_its_own(jobs: Jobs) -> None:
             jobs.wait(jobs.submit("dirty").job_id, PATIENCE)
             jobs.wait(jobs.submit("adirty").job_id, PATIENCE)
     assert seen == ["clean"] * 6
+
+
+@pytest.mark.skipif(not hasattr(asyncio, "eager_task_factory"), reason="Python 3.12 has them first")
+async def test_handlers_run_in_an_event_loop_whose_tasks_are_eager(jobs: Jobs) -> None:
+    awaits = asyncio.Event()
+
+    @jobs.job("waits")
+    async def waits(run: Run) -> str:
+        await awaits.wait()
+        return "waited"
+
+    @jobs.job("at-once")
+    async def at_once(run: Run) -> str:
+        awaits.set()
+        return "at once"
+
+    asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+    async with jobs.running():
+        waiting = await asyncio.to_thread(jobs.submit, waits)
+        job = await asyncio.to_thread(jobs.submit, at_once)
+        assert (await asyncio.to_thread(jobs.wait, job.job_id, 30)).result == "at once"
+        assert (await asyncio.to_thread(jobs.wait, waiting.job_id, 30)).result == "waited"
 
 
 def a_handler(run: Run) -> None:

@@ -164,9 +164,12 @@ class InLoop(Execution):
     async def _main(self, params: dict[str, Any]) -> None:
         run, result, how = self.run, None, "cooperative"
         assert isinstance(run, Run), "a task runs in this process"
-        told = hear_in_task(run, self.task, self.host.loop)
+        told: Callable[[], bool] = bool
         caught: BaseException | None = None
         try:
+            if not hasattr(self, "task"):  # the loop makes eager tasks, which begin before they are given
+                await asyncio.sleep(0)
+            told = hear_in_task(run, self.task, self.host.loop)
             if run.stops:
                 how = "never started"
             run.check()
