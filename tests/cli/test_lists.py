@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sqlite3
@@ -98,6 +99,18 @@ def test_without_colour_and_without_unicode(filled: Program) -> None:
     assert ascii_only.finish() == 0
     assert ascii_only.text.isascii()
     assert "#" in ascii_only.text
+
+
+def test_what_the_output_cannot_show_is_escaped(milepost: Program) -> None:
+    message = "\u65e5\u672c \U0001f469 \u00e9"
+    fill(milepost, "a", None)
+    manager = JobManager(f"sqlite:///{milepost.folder}/state/milepost/jobs.db")
+    manager.update_job("a", status="running", message=message)
+    manager.close()
+    narrow = {"PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
+    for command in ("ls", "show"):
+        assert "\\u65e5\\u672c \\ud83d\\udc69 \\u00e9" in milepost.call(command, **narrow)
+    assert json.loads(milepost.call("ls", "--json", **narrow))["message"] == message
 
 
 def test_a_live_list_moves_and_ends_with_ctrl_c(milepost: Program) -> None:

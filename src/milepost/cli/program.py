@@ -5,10 +5,13 @@ A command's module is imported when that command is called: `milepost --help` lo
 
 from __future__ import annotations
 
+import codecs
 import errno
+import json
 import os
 import sys
 from importlib import import_module
+from io import TextIOWrapper
 from typing import NamedTuple
 
 import click
@@ -131,6 +134,9 @@ def run_program(arguments: list[str]) -> int:
     for name in ("stdin", "stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by who started us
             setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w", encoding="utf-8"))  # noqa: SIM115
+    if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
+        codecs.register_error("milepost", _escaped)
+        sys.stdout.reconfigure(errors="milepost")
     try:
         code = program.main(arguments, prog_name="milepost", standalone_mode=False, obj=session)
         sys.stdout.flush()
@@ -162,6 +168,12 @@ def run_program(arguments: list[str]) -> int:
         return _complain(line, exits.USAGE if _is_usage(error) else exits.FAILED)
     finally:
         session.close()
+
+
+def _escaped(error: UnicodeError) -> tuple[str, int]:
+    """Characters that the output's encoding has not, as JSON writes them: what jobs say is never a reason to fail."""
+    assert isinstance(error, UnicodeEncodeError), "only an output asks"
+    return json.dumps(error.object[error.start : error.end])[1:-1], error.end
 
 
 def _drop_output() -> None:
