@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -304,3 +305,21 @@ def test_shortcuts_on_other_keyboards(stage: Stage, opened: Opened) -> None:
     expect(page.locator("#filter")).to_be_focused()
     page.evaluate(press, ["#filter", {"key": "Enter", "isComposing": True}])  # Japanese: it ends a word, not the filter
     expect(page.locator("#filter")).to_be_focused()
+
+
+def test_a_clock_that_is_wrong_changes_no_time(stage: Stage, opened: Opened) -> None:
+    page = opened(stage.jobs)
+    page.add_init_script("const real = Date.now; Date.now = () => real() + 7_200_000")  # two hours before the server
+    job_id = stage.submit("/data/clock.pdf")
+    page.reload()
+    row = page.locator(f"[id='row-{job_id}']")
+    expect(row.locator(".times").last).to_have_text(re.compile(r"^(now|\d+ s ago|\d m ago)$"))
+    running = stage.api("jobs", q="status:running not.type:script not.is:stalled", limit=50)["jobs"]
+    known = [job for job in running if job["eta"] is not None]
+    job_id = min(known, key=lambda job: float(job["progress"]))["job_id"]
+    page.evaluate(
+        "async source => { await import(new URL('milepost-job.js', location.href).href);"
+        " const one = document.createElement('milepost-job'); one.setAttribute('src', source); document.body.prepend(one) }",
+        f"/api/jobs/{job_id}",
+    )
+    until(page, "/about [^h]+ left$/.test(document.querySelector('milepost-job').shadowRoot.textContent)")

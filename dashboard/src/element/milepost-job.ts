@@ -35,6 +35,8 @@ class MilepostJob extends HTMLElement {
   #job: Watched | null = null;
   #place: { name: HTMLElement; far: HTMLElement; track: HTMLElement; done: HTMLElement; says: HTMLElement; left: HTMLElement };
   #turn = 0;
+  /** How far this machine's clock is from the server's, where that is far. */
+  #apart = 0;
 
   constructor() {
     super();
@@ -104,6 +106,8 @@ class MilepostJob extends HTMLElement {
     });
     if (share !== null) url.searchParams.set("share", share);
     const answer = await fetch(url, { headers: { Accept: "application/json" } });
+    const apart = Date.parse(answer.headers.get("Date") ?? "") - Date.now();
+    this.#apart = Math.abs(apart) > 5000 ? apart : 0;
     if (answer.ok && mine === this.#turn) {
       const record = (await answer.json()) as Watched;
       told((this.#job?.version ?? 0) <= (record.version ?? 0) ? record : { ...record, ...this.#job });
@@ -122,7 +126,7 @@ class MilepostJob extends HTMLElement {
     const job = this.#job;
     if (job === null || job.status === undefined) return;
     const { name, far, track, done, says, left } = this.#place;
-    const now = Date.now();
+    const now = Date.now() + this.#apart;
     const running = job.status === "running";
     const look = running && job.stalled ? "stalled" : job.status;
     const eta = (job.eta ?? null) as Eta | null;

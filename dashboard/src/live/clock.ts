@@ -13,7 +13,9 @@ export function noteServerTime(header: string | null): void {
   const told = header === null ? Number.NaN : Date.parse(header);
   if (Number.isNaN(told)) return;
   const apart = told - Date.now();
+  const before = offset;
   offset = Math.abs(apart) > 5000 ? apart : 0;
+  if (Math.abs(offset - before) > 5000) tick(); // at once: nothing shows ages by a clock that is known to be wrong
 }
 
 function tick(): void {
