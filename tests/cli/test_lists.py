@@ -111,6 +111,11 @@ def test_what_the_output_cannot_show_is_escaped(milepost: Program) -> None:
     for command in ("ls", "show"):
         assert "\\u65e5\\u672c \\ud83d\\udc69 \\u00e9" in milepost.call(command, **narrow)
     assert json.loads(milepost.call("ls", "--json", **narrow))["message"] == message
+    terminal = milepost.on_terminal("ls", columns=70, LC_ALL="C", **narrow)
+    assert terminal.finish() == 0
+    assert terminal.text.isascii()
+    assert "?? ? ?" in terminal.text
+    assert terminal.width <= 70
 
 
 def test_a_live_list_moves_and_ends_with_ctrl_c(milepost: Program) -> None:

@@ -136,7 +136,8 @@ def run_program(arguments: list[str]) -> int:
             setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w", encoding="utf-8"))  # noqa: SIM115
     if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
         codecs.register_error("milepost", _escaped)
-        sys.stdout.reconfigure(errors="milepost")
+        # On a terminal what stands in columns must stay as wide as it is.
+        sys.stdout.reconfigure(errors="replace" if sys.stdout.isatty() else "milepost")
     try:
         code = program.main(arguments, prog_name="milepost", standalone_mode=False, obj=session)
         sys.stdout.flush()
