@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import anyio
 import pytest
 
 from milepost import (
@@ -335,6 +336,24 @@ async def test_a_cancel_of_the_task_itself_stays_one(amanager: AsyncJobManager) 
     assert job is not None
     assert job.receipt is not None
     assert (job.status, job.receipt.requested_by) == ("cancelled", "its task")
+
+
+@pytest.mark.parametrize("sleeps", [30.0, 0.0])
+async def test_a_task_that_is_cancelled_again_and_again_still_writes_its_end(
+    amanager: AsyncJobManager, sleeps: float
+) -> None:
+    """As anyio does, at each await until its scope is left."""
+    with anyio.CancelScope() as scope:
+        async with amanager.track() as run:
+            run.result = "done"
+            if sleeps:
+                scope.cancel()
+                await asyncio.sleep(sleeps)
+            asyncio.get_running_loop().call_soon(scope.cancel)
+    assert scope.cancelled_caught
+    job = await amanager.get_job(run.job_id)
+    assert job is not None
+    assert (job.status, job.result) == (("cancelled", None) if sleeps else ("completed", "done"))
 
 
 async def test_a_blocked_event_loop_keeps_its_lease(amanager: AsyncJobManager) -> None:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Any, TypeVar
 
 from milepost.core.change import Change
 from milepost.core.errors import (
@@ -31,6 +32,8 @@ from milepost.tracking.failures import of_record, redaction
 from milepost.tracking.process import is_dead, process_name
 from milepost.tracking.pulse import OnSilence, Pulse, Unsent, pulse_of, why_stopped
 from milepost.tracking.run import Run, hear_in_task, log
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,8 +184,7 @@ class AsyncTrack(Block):
         assert self._run is not None, "a block ends after it has begun"
         self._run.on_stop = None
         self._end_capture()
-        run, unsent = await asyncio.to_thread(self._let_go)
-        how = "cooperative"
+        run, how = self._run, "cooperative"
         heard: BaseException | None = error
         if run.stops and self._was_cancelled():
             task = asyncio.current_task()
@@ -192,11 +194,31 @@ class AsyncTrack(Block):
                 heard, how = run.stops[0], "task cancelled"
             elif task.cancelling():
                 task.uncancel()
-        instead = await self._finish(run, unsent, heard, how)
+        instead = await _to_its_end(self._end(heard, how))
         if instead is None and heard is not error:
             instead = heard
         if instead is not None:
             raise instead from (error if isinstance(error, Exception) else None)
+
+    async def _end(self, heard: BaseException | None, how: str) -> BaseException | None:
+        run, unsent = await asyncio.to_thread(self._let_go)
+        return await self._finish(run, unsent, heard, how)
+
+
+async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:
+    """Await work that must not be cut off half way. A cancel of the task goes on after it: anyio sends one at each await."""
+    task = asyncio.get_running_loop().create_task(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as raised:
+            cancelled = raised
+    if cancelled is not None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("the end of a block that was cancelled: %s", error)
+        raise cancelled
+    return task.result()
 
 
 # --- starting ----------------------------------------------------------------------------------------------------
