@@ -235,6 +235,22 @@ def test_a_full_server_takes_ends_but_no_submits(start_redis: Start, face: bool)
     run(store, work)
 
 
+async def test_who_waits_for_a_connection_fails_with_it(redis_namespace: str) -> None:
+    """Nobody stands in a queue of trials, each as long as the first: a request is given up when its own time is over."""
+    reached: list[asyncio.StreamWriter] = []
+    silent = await asyncio.start_server(lambda _, writer: reached.append(writer), "127.0.0.1", 0)
+    host, port = silent.sockets[0].getsockname()
+    url = f"redis://{host}:{port}/0?socket_timeout=0.3"
+    store = RedisStore(url, namespace=redis_namespace, blocking=False, connect_budget=0.1)
+    ends = await asyncio.gather(*(store.now() for _ in range(20)), return_exceptions=True)
+    assert {type(end) for end in ends} == {StoreUnavailable}
+    assert len(reached) < 5
+    await store.close()
+    for writer in reached:
+        writer.close()
+    silent.close()
+
+
 @pytest.mark.parametrize("verb", ["feed", "idle", "now"])
 async def test_a_task_that_is_cancelled_while_it_connects_ends(redis_url: str, redis_namespace: str, verb: str) -> None:
     """At whatever step of the loop: Python 3.11 may take a cancel for the end of a wait that it was to interrupt."""

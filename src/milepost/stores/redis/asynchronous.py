@@ -122,6 +122,8 @@ class _OfLoop:
         self.shared: AsyncLink | None = None
         self.idle: list[AsyncLink] = []
         self.dialling = asyncio.Lock()
+        self.failures = 0
+        self.failure = ""
 
 
 class AsyncWires:
@@ -165,10 +167,18 @@ class AsyncWires:
 
     async def take(self, dial: Dial) -> Link:
         here = self._here()
+        before = here.failures
         async with here.dialling:
             link = self.ready()
             if link is None:
-                link = here.shared = await dial()  # type: ignore[assignment]
+                if here.failures != before:  # what was waited for has failed, and is everybody's trial
+                    raise LinkDown(here.failure)
+                try:
+                    link = here.shared = await dial()  # type: ignore[assignment]
+                except LinkDown as error:
+                    here.failures += 1
+                    here.failure = str(error)
+                    raise
         return link
 
     def give(self, link: Link) -> None:
