@@ -145,8 +145,19 @@ def test_it_has_the_place_and_the_environment_that_it_is_given(tmp_path: Path) -
     assert run.log_lines == [f"{os.path.realpath(tmp_path)} blue"]
 
 
+def test_a_program_of_the_place_that_it_is_given_is_found_there(tmp_path: Path) -> None:
+    script = tmp_path / "build.sh"
+    script.write_text("#!/bin/sh\necho built in $PWD\n")
+    script.chmod(0o755)
+    run = fake_run()
+    run.command(["./build.sh"], cwd=tmp_path)
+    assert run.log_lines == [f"built in {tmp_path}"]
+
+
 def test_bad_input_is_refused() -> None:
     run = fake_run()
+    with pytest.raises(InvalidInput, match="'ls -l' is one text; give a list"):
+        run.command("ls -l")
     with pytest.raises(InvalidInput, match="arguments"):
         run.command([])
     with pytest.raises(InvalidInput, match="progress"):

@@ -61,6 +61,8 @@ class Commands:
         Raises subprocess.CalledProcessError with the last lines when it fails, FileNotFoundError, InvalidInput, and the
         Stop of the run.
         """
+        if isinstance(arguments, str | bytes | os.PathLike):
+            raise InvalidInput("arguments", f"{arguments!r:.80} is one text; give a list, as in ['ls', '-l']")
         words = [os.fspath(word) for word in arguments]
         if not words:
             raise InvalidInput("arguments", "is empty; give the program and its arguments")
@@ -91,7 +93,7 @@ class _Command:
     def run(self, cwd: str | os.PathLike[str] | None, env: Mapping[str, str] | None) -> None:
         """Run it to its end, or to the run's."""
         place = {**os.environ, **env} if env is not None else None
-        command = [*_dies_with_us(self._words[0], place), *self._words]
+        command = [*_dies_with_us(self._words[0], cwd, place), *self._words]
         process = subprocess.Popen(
             command,
             cwd=cwd,
@@ -192,10 +194,11 @@ def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
         pass  # nothing is left of it but the program itself, which has ended
 
 
-def _dies_with_us(program: str, env: Mapping[str, str] | None) -> list[str]:
+def _dies_with_us(program: str, cwd: str | os.PathLike[str] | None, env: Mapping[str, str] | None) -> list[str]:
     """What lets the program die with this process, where util-linux has it. Raises FileNotFoundError."""
     path = (env or os.environ).get("PATH")
-    if shutil.which(program, path=path) is None:
+    named = os.path.join(cwd, program) if cwd is not None and os.path.dirname(program) else program
+    if shutil.which(named, path=path) is None:
         raise FileNotFoundError(f"{program!r} is no program that can be run")
     setpriv = shutil.which("setpriv")
     return [setpriv, "--pdeathsig", "KILL", "--"] if setpriv is not None else []
