@@ -146,3 +146,22 @@ def test_without_stdin_or_stderr_it_is_as_if_they_were_empty(milepost: Program) 
         assert done.returncode == code, done.stderr
         assert said in done.stderr
         assert done.stderr.count("\n") == (said != "")
+
+
+PRESSED = """
+import signal, sys
+class Press:
+    def find_spec(self, name, path=None, target=None):
+        if name == "milepost.cli.session":
+            signal.raise_signal(signal.SIGINT)
+sys.meta_path.insert(0, Press())
+from milepost.cli import main
+sys.exit(main(["ls"]))
+"""
+
+
+def test_ctrl_c_while_it_starts_shows_no_traceback(milepost: Program) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PRESSED], capture_output=True, text=True, env=milepost.environment, check=False
+    )
+    assert (done.returncode, done.stderr) == (130, "")

@@ -11,6 +11,8 @@ def main(arguments: list[str] | None = None) -> int:
         from milepost.cli.program import run_program
 
         return run_program(sys.argv[1:] if arguments is None else arguments)
+    except KeyboardInterrupt:  # while modules were loaded; later ones are heard in `run_program`
+        return 130
     except ModuleNotFoundError as missing:
         if (missing.name or "").partition(".")[0] not in ("click", "rich"):
             raise
