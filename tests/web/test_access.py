@@ -249,6 +249,19 @@ async def test_any_fastapi_dependency_is_an_auth(memory: AsyncJobManager) -> Non
         assert (await web.delete("/api/jobs/one", headers={"X-User": "ana"})).status_code == 403
 
 
+async def test_a_second_interface_in_one_application_is_refused_with_the_remedy(memory: AsyncJobManager) -> None:
+    other = AsyncJobManager("memory://")
+    await other.create_job("there")
+    app = FastAPI()
+    attach(app, memory, auth=auth.none())
+    with pytest.raises(InvalidInput, match=r"app\.mount\('/other', create_app"):
+        attach(app, other, auth=auth.none(), dashboard="/other-jobs")
+    app.mount("/other", create_app(other, auth=auth.none()))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://t") as web:
+        assert (await web.get("/api/jobs")).json()["jobs"] == []
+        assert [job["job_id"] for job in (await web.get("/other/api/jobs")).json()["jobs"]] == ["there"]
+
+
 async def test_the_dependencies_of_those_who_include_the_router_run(memory: AsyncJobManager) -> None:
     def refuse() -> None:
         raise HTTPException(418, "not you")

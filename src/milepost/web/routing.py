@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.routing import compile_path
 
 import milepost
-from milepost.core.errors import MilepostError
+from milepost.core.errors import InvalidInput, MilepostError
 from milepost.manager.synchronous import get_job_manager
 from milepost.settings import settings
 from milepost.web import auth as auths
@@ -103,8 +103,14 @@ def make_router(jobs: Any, auth: Any) -> tuple[APIRouter, Site]:
 
 
 def attach(app: FastAPI, jobs: Any, *, auth: Any, dashboard: str = "/jobs") -> Site:
-    """Add the interface to an application: ``/api/...``, the dashboard, ``/healthz``, ``/readyz``, ``/metrics``."""
+    """Add the interface to an application: ``/api/...``, the dashboard, ``/healthz``, ``/readyz``, ``/metrics``.
+
+    Raises InvalidInput for an application that has it already: the first would answer the calls of the second.
+    """
+    if getattr(app.state, "milepost", None) is not None:
+        raise InvalidInput("app", "has the interface already; app.mount('/other', create_app(...)) adds another one")
     router, site = make_router(jobs, auth)
+    app.state.milepost = site
     app.include_router(router)
     _add_surroundings(app, site, dashboard)
     return site
