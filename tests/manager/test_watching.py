@@ -93,6 +93,29 @@ def test_a_job_whose_id_is_used_again_is_deleted_to_its_watcher(store: Between, 
     assert [event.kind for event in watching] == ["deleted"]
 
 
+def test_a_watcher_that_knows_a_later_version_than_there_is_begins_anew(manager: JobManager) -> None:
+    """The id was used again, or the store has lost its newest writes."""
+    manager.update_job("mine", progress=0.5)
+    watching = manager.watch("mine", after=7)
+    assert [(event.version, event.kind) for event in (next(watching),)] == [(2, "snapshot")]
+    manager.update_job("mine", "completed")
+    assert [(event.version, event.kind) for event in watching] == [(3, "completed")]
+
+
+def test_a_watcher_hears_that_its_store_has_lost_the_newest_writes(store: Between, manager: JobManager) -> None:
+    watching = manager.watch("mine")
+    assert next(watching).version == 1
+    before = dict(store._memory.records["mine"])
+    for step in range(1, 4):
+        manager.update_job("mine", progress=step / 10)
+    assert [next(watching).version for _ in range(3)] == [2, 3, 4]
+    store._memory.records["mine"] = before
+    manager.update_job("mine", progress=0.9)
+    assert (next(watching).kind, manager.get_job("mine").version) == ("snapshot", 2)  # type: ignore[union-attr]
+    manager.update_job("mine", progress=1.0)
+    assert next(watching).version == 3
+
+
 def test_who_waits_for_a_job_is_not_given_another_of_its_id(store: Between, manager: JobManager) -> None:
     def again() -> None:
         manager.delete_job("mine")

@@ -50,13 +50,15 @@ async def catch_up(store: Store, job_id: str, seen: int, until: int | None = Non
 async def watch(store: Store, job_id: str, after: int | None = None) -> AsyncIterator[Event]:
     """Each event of a job from now on, after a snapshot; or each after version `after`. Ends with the last word.
 
-    Raises JobNotFound when there is no such job. What is no longer kept is declared by events of kind ``skipped``.
+    Raises JobNotFound when there is no such job. What is no longer kept is declared by events of kind ``skipped``. A
+    snapshot comes again when the job has a lower version than the watcher knows: the id was used again, or the store has
+    lost what was written last.
     """
     position = (await store.feed(None)).position
     job = await store.get(job_id)
     if job is None:
         raise JobNotFound(job_id)
-    if after is None:
+    if after is None or after > job.version:
         yield snapshot(job)
         seen = job.version
     else:
@@ -83,6 +85,9 @@ async def watch(store: Store, job_id: str, after: int | None = None) -> AsyncIte
             yield Event(job_id, seen + 1, "deleted")
             return
         job = latest
+        if job.version < seen:
+            yield snapshot(job)
+            seen = job.version
         # An end that came since the feed was read is told now, for nothing is read after it. A silent feed may have lost
         # what it had.
         if (news.lost or not news.events or has_last_word(job)) and job.version > seen:
