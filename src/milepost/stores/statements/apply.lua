@@ -55,7 +55,7 @@ local function open_claim()
 
   -- How many more leases the slot of a queue may have: the setting comes before the wish of the worker.
   local function room(queue, setting)
-    local limit, paused = string.match(setting or '', '^(%d*):(%d)$')
+    local limit, paused = string.match(setting or '', '^(%-?%d*):(%d)$')
     if paused == '1' then return 0 end
     limit = tonumber(limit) or queue.limit
     if not limit then return math.huge end

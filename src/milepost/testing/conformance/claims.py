@@ -109,6 +109,9 @@ class Claims(Scenarios):
         assert await world.claim({"q": None}, 4) == []
         await store.set_limit("q", 2, False)
         assert [j.job_id for j in await world.claim({"q": None}, 4)] == ["a1"]
+        for below in (0, -1):
+            await store.set_limit("q", below, False)
+            assert await world.claim({"q": None}, 4) == []
         await store.set_limit("q", None, True)
         assert await world.claim({"q": None}, 4) == []
         await store.set_limit("q", None, False)
