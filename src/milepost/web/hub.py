@@ -20,6 +20,7 @@ from milepost.web.boards import Boards
 from milepost.web.problems import Problem
 from milepost.web.sse import Frame, Reader
 from milepost.web.wire import event_data
+from milepost.worker.shutdown import shutdown
 
 log = logging.getLogger("milepost.web.hub")
 log.addHandler(logging.NullHandler())
@@ -71,6 +72,7 @@ class Hub:
         self._ready: asyncio.Future[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ticks = 0
+        self._hears = False
         self.closing = False
 
     @property
@@ -93,6 +95,10 @@ class Hub:
         if self._ready is None:
             self._ready = loop.create_future()
             self._tasks = [loop.create_task(self._read(self._ready)), loop.create_task(self._tick())]
+            if not self._hears:
+                # Also without a lifespan, which a mounted application does not have: open streams hold up the server's end.
+                shutdown.add(self.close_soon)
+                self._hears = True
         try:
             await asyncio.shield(self._ready)
         except BaseException:
@@ -106,6 +112,9 @@ class Hub:
             for task in self._tasks:
                 task.cancel()
             self._tasks, self._ready, self._clients = [], None, 0
+            if self._hears:
+                shutdown.remove(self.close_soon)
+                self._hears = False
 
     def listen(self, job_id: str, reader: Reader) -> Channel:
         """Tell a reader of every event of a job from now on."""
