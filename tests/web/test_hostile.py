@@ -106,6 +106,12 @@ async def test_large_bodies_are_413_whether_or_not_they_say_so(client: httpx.Asy
     assert (await client.post("/api/jobs", content=chunks(), headers=headers)).status_code == 413
 
 
+async def test_a_refusal_does_not_send_back_what_was_sent(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/api/jobs", json={"job_type": "x", "k" * 500_000: 1})
+    assert answer.status_code == 422
+    assert len(answer.content) < 2000
+
+
 async def test_a_client_that_leaves_before_its_body_has_come_is_no_error_of_the_server(memory: AsyncJobManager) -> None:
     parts = [{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}]
     sent: list[Any] = []

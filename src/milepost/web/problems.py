@@ -101,7 +101,7 @@ def _ours(error: MilepostError) -> Response:
 def _malformed(error: RequestValidationError) -> Response:
     """422 that says where and what, without echoing what was sent (it may be large, or secret)."""
     problems = [
-        {"where": ".".join(str(part) for part in item.get("loc", ())), "problem": str(item.get("msg", ""))[:300]}
+        {"where": ".".join(str(part) for part in item.get("loc", ()))[:200], "problem": str(item.get("msg", ""))[:300]}
         for item in error.errors()[:20]
     ]
     detail = "; ".join(f"{item['where']}: {item['problem']}" for item in problems) or "the request is malformed"

@@ -20,7 +20,7 @@ _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?", re.IGNORECASE)
 
 def preferred_wait(request: Request) -> float | None:
     """The seconds of `Prefer: wait=n` (RFC 7240), at most 60; None when there is no such wish."""
-    found = _WAIT.search(request.headers.get("prefer", ""))
+    found = _WAIT.search(",".join(request.headers.getlist("prefer")))
     return None if found is None else min(float(found[1]), LONGEST)
 
 
