@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from milepost.core.errors import InvalidInput
+from milepost.core.errors import IllegalTransition, InvalidInput
 from milepost.manager.synchronous import JobManager
 from milepost.settings import Settings
 from milepost.stores.opening import open_store
@@ -45,6 +45,19 @@ def test_an_option_that_is_none_is_refused(manager: JobManager, option: str) -> 
     with pytest.raises(TypeError, match=option):
         manager.enqueue("work", job_id="a", **options)
     assert manager.get_job("a") is None
+
+
+def test_why_failed_items_cannot_be_tried_again_is_the_reason(manager: JobManager) -> None:
+    with manager.track("ingestion", job_id="tracked") as run, run.item("broken.pdf"):
+        raise ValueError("no text in it")
+    manager.enqueue("work", job_id="waits")
+    manager.enqueue("work", job_id="none")
+    manager.cancel_job("none")
+    reasons = {"tracked": "no worker knows its code", "waits": "it is pending", "none": "it has none on record"}
+    for job_id, reason in reasons.items():
+        with pytest.raises(IllegalTransition, match=f"failed items of job {job_id}: {reason}") as refused:
+            manager.retry_job(job_id, only_failed=True)
+        assert refused.value.job == manager.get_job(job_id)
 
 
 def test_who_cancels_is_named_in_one_line(manager: JobManager) -> None:

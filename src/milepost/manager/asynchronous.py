@@ -212,7 +212,10 @@ class AsyncJobManager:
         job = _found(await self.get_job(job_id), job_id)
         counts = job.item_counts
         if job.driver != "worker" or not job.is_terminal or counts is None or not counts.failed_keys:
-            raise IllegalTransition(f"Cannot retry the failed items of job {job_id}: it has none on record", job=job)
+            why = "it has none on record" if job.is_terminal else f"it is {job.status}"
+            if job.driver != "worker":
+                why = "an engine runs it" if job.driver == "engine" else "no worker knows its code"
+            raise IllegalTransition(f"Cannot retry the failed items of job {job_id}: {why}", job=job)
         raw = job.record
         kept = ("params", "secrets", "labels", "metadata", "priority", "timeout", "on_lost", "max_attempts")
         fields = submit_fields(job.job_type, params=None, retry_of=job_id)
