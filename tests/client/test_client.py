@@ -102,6 +102,13 @@ def test_find_counts_and_walks(client: Client) -> None:
     assert client.count_jobs("walk") == 5
 
 
+@pytest.mark.parametrize("value", ["", "a b", 'q"\\ x', "a:b,c", "ü&="])
+def test_a_label_may_have_any_value(client: Client, value: str) -> None:
+    job = client.create_job(labels={"any": value, "test": "labels"})
+    assert [one.job_id for one in client.list_jobs(labels={"any": value})] == [job.job_id]
+    assert client.count_jobs(labels={"any": value, "test": "labels"}) == 1
+
+
 def test_wait_gives_up(client: Client) -> None:
     job = client.create_job()
     with pytest.raises(WaitTimeout):

@@ -145,6 +145,7 @@ class AsyncClient(AsyncJobManager):
             params["q"] = query if isinstance(query, str) else query.text
         elif query is not None:
             params["q"] = _text_of(query)
+            params["label"] = [f"{name}:{value}" for name, value in query.select.labels]
         answer = await send(self._port, Call("GET", "/api/jobs", params))
         return page_of(answer.json())
 
@@ -329,16 +330,13 @@ def _plain(
 
 
 def _text_of(query: Query) -> str:
-    """The plain part of a query in the words of the filter. Raises InvalidInput when it has tests in Python."""
+    """The plain part of a query in the words of the filter, its labels aside. Raises InvalidInput when it has tests in Python."""
     if query.tests:
         raise InvalidInput("query", "a server cannot run Python; give the text of the filter")
     select = query.select
     terms = [f"type:{','.join(select.types)}"] if select.types else []
     if select.statuses:
         terms.append(f"status:{','.join(select.statuses)}")
-    for name, value in select.labels:
-        quoted = value.replace("\\", "\\\\").replace('"', '\\"')
-        terms.append(f'label.{name}:"{quoted}"')
     if select.stalled:
         terms.append("is:stalled")
     for at, form in ((select.created_after, "created:{}.."), (select.created_before, "created:..{}")):
