@@ -144,6 +144,33 @@ def test_what_was_sent_is_noted_for_many_jobs_at_once_and_at_the_latest_when_the
     assert engine.handed == ids
 
 
+def test_a_submit_inside_of_a_job_does_not_fail_because_its_message_could_not_be_noted(
+    make_jobs: Callable[[], tuple[Jobs, Here]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs, engine = make_jobs()
+
+    @jobs.job("noted")
+    def noted(run: Run) -> str:
+        return "done"
+
+    handing = jobs.handing
+    assert handing is not None
+    handing.rest()  # as in a process that runs the code of a job
+
+    class Away:
+        async def apply(self, writes: Sequence[Write]) -> Applied:
+            raise StoreUnavailable("away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(handing, "_blocking", Away)
+        job_id = jobs.submit(noted).job_id
+    assert engine.handed == [job_id]
+    assert handing.has_notes
+    handing.write_notes()
+    assert not handing.has_notes
+    assert ended(jobs, job_id).result == "done"
+
+
 def test_a_result_that_only_the_engine_can_carry_is_text_in_the_record(
     make_jobs: Callable[[], tuple[Jobs, Here]],
 ) -> None:

@@ -123,7 +123,10 @@ class Handing:
             with self._lock:
                 self._notes += notes
             if self._thread is None:
-                self.write_notes()
+                try:
+                    self.write_notes()
+                except StoreError as error:  # the jobs are recorded and sent, so no submit is to fail for that
+                    log.warning("that %d messages were sent is not noted yet: %s", len(notes), error)
             else:
                 self._sent.set()
         return stranded
