@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,12 @@ def _meets(run: Run, secret: str) -> None:
         raise Retry(0.0, reason="once more")
 
 
+def _again(run: Run, secret: str) -> None:
+    delay: Any = timedelta(0)
+    if run.attempt == 1:
+        raise Retry(delay)
+
+
 def _raise(run: Run, secret: str) -> None:
     raise ValueError(f"this {secret} is wrong")
 
@@ -166,6 +173,7 @@ _DOES = {
     "family": _family,
     "tidy": _tidy,
     "memory": _memory,
+    "again": _again,
     "closes": _closes,
     "leaves": _leaves,
     "meets": _meets,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -189,6 +190,24 @@ def test_attempts_are_made_until_one_succeeds_or_the_budget_is_spent(jobs: Jobs)
     assert (good.status, good.result, good.attempt, good.error) == ("completed", [1, 2, 3], 3, None)
     assert (bad.status, bad.attempt, bad.error) == ("failed", 3, "not yet at 3")
     assert kinds(jobs, bad).count("retrying") == 2
+
+
+@pytest.mark.parametrize(
+    "delay", [float("inf"), float("nan"), -1, 1e300, "soon", object(), timedelta(milliseconds=1), "1ms", True], ids=repr
+)
+def test_a_retry_may_say_its_delay_in_any_way_and_what_is_none_waits_as_usual(
+    jobs: Jobs, delay: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("random.random", lambda: 0.0)
+
+    @jobs.job("flaky", max_attempts=2)
+    def flaky(run: Run) -> int:
+        if run.attempt == 1:
+            raise Retry(delay)
+        return run.attempt
+
+    with jobs.running():
+        assert ended(jobs, jobs.submit(flaky)).result == 2
 
 
 def test_the_wait_before_a_retry_is_random_and_bounded(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:

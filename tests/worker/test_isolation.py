@@ -217,6 +217,12 @@ def test_a_checkpoint_of_a_thread_that_an_earlier_job_has_left_behind_is_not_tak
     ]
 
 
+def test_a_retry_in_a_child_may_say_its_delay_in_any_way(jobs: Jobs) -> None:
+    with jobs.running():
+        job = ended(jobs, jobs.submit(application.isolated, "again"))
+    assert (job.status, job.attempt, job.crashes) == ("completed", 2, 0)
+
+
 def test_code_that_has_closed_its_connection_is_stopped_all_the_same(jobs: Jobs, log: Path) -> None:
     with jobs.running():
         job = jobs.submit(application.isolated, "closes")

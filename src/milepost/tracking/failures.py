@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import traceback
@@ -11,10 +12,12 @@ from functools import lru_cache
 from importlib import import_module
 from typing import Any, Protocol, cast
 
-from milepost.core.encoding import ERROR_BYTES, FAILURE_BYTES, cut, one_line, printable, safe_str, to_json
-from milepost.core.errors import InvalidInput
+from milepost.core.encoding import ERROR_BYTES, FAILURE_BYTES, cut, one_line, printable, safe_str, seconds, to_json
+from milepost.core.errors import InvalidInput, Retry
 from milepost.core.job import FailureKind, Job
 from milepost.tracking.process import versions
+
+log = logging.getLogger("milepost.tracking")
 
 DOSSIER_BYTES = 4 * FAILURE_BYTES
 SHORT_BYTES = FAILURE_BYTES // 8
@@ -117,6 +120,19 @@ def redaction(reference: str | None) -> Callable[[str], str] | None:
     if not callable(found):
         raise InvalidInput("redact", f"{reference!r:.200} is not a function")
     return cast("Callable[[str], str]", found)
+
+
+def asked_delay(error: BaseException | None) -> float | None:
+    """The seconds after which a Retry asks for the next attempt; None for the usual wait, as for what is no duration."""
+    if not isinstance(error, Retry) or error.delay is None:
+        return None
+    if isinstance(error.delay, int | float) and error.delay <= 0:
+        return 0.0
+    try:
+        return seconds(error.delay, "delay")
+    except InvalidInput as problem:
+        log.warning("Retry: %s; the next attempt waits as usual", problem)
+        return None
 
 
 def of_run(run: Teller) -> dict[str, Any]:

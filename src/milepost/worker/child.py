@@ -24,7 +24,7 @@ from milepost.core.encoding import RESULT_BYTES, from_json, to_json
 from milepost.core.errors import Retry, Stop
 from milepost.core.job import FailureKind, Job
 from milepost.tracking import capture
-from milepost.tracking.failures import of_exception
+from milepost.tracking.failures import asked_delay, of_exception
 from milepost.tracking.run import Run, hear_in_task
 from milepost.tracking.stages import LiveStage
 from milepost.worker.handlers import Handler, find_handler
@@ -229,7 +229,7 @@ class Child:
             line, failure = of_exception(error, run, kind)
             told.update(end="raised", line=line, failure=failure, retryable=retryable, name=type(error).__name__)
             if isinstance(error, Retry):
-                told["delay"] = error.delay
+                told["delay"] = asked_delay(error)
         else:
             told.update(end="returned", result=result)
         return told

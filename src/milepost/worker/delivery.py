@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from milepost.core.encoding import ERROR_BYTES, from_json, one_line
-from milepost.core.errors import InvalidInput, JobReleased, JobTimedOut, LeaseLost, Retry, Stop, StoreError
+from milepost.core.errors import InvalidInput, JobReleased, JobTimedOut, LeaseLost, Stop, StoreError
 from milepost.core.job import FailureKind, Job
 from milepost.core.lifecycle import plan_deliver, plan_handed, plan_stranded
 from milepost.core.retry import backoff
@@ -25,6 +25,7 @@ from milepost.stores.protocol import Outcome, Store, Write
 from milepost.tracking import belonging
 from milepost.tracking.block import Block, StoreLink, Wanted
 from milepost.tracking.endings import Ending, ending, resignation
+from milepost.tracking.failures import asked_delay
 from milepost.tracking.process import process_name
 from milepost.tracking.pulse import pulse_of
 from milepost.tracking.run import Run, hear_in_task
@@ -340,9 +341,8 @@ class Delivery(Block):
     def _retry_delay(self, error: BaseException | None) -> int | None:
         if self._decides is not None:
             return 0 if error is not None and self._decides(error) is not None else None
-        if isinstance(error, Retry) and error.delay is not None:
-            return int(max(0.0, error.delay) * 1_000_000)
-        return int(backoff(self.run.attempt, random.random()) * 1_000_000)
+        asked = asked_delay(error)
+        return int((backoff(self.run.attempt, random.random()) if asked is None else asked) * 1_000_000)
 
 
 # --- jobs of handlers ---

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from milepost.core.encoding import from_json
-from milepost.core.errors import JobReleased, JobTimedOut, Retry, Stop
+from milepost.core.errors import JobReleased, JobTimedOut, Stop
 from milepost.core.job import FailureKind, Job
 from milepost.core.retry import backoff
 from milepost.settings import Settings
@@ -23,7 +23,7 @@ from milepost.stores.protocol import Store
 from milepost.tracking import capture
 from milepost.tracking.block import StoreLink
 from milepost.tracking.endings import Ended, Ending, ending, failed, resignation
-from milepost.tracking.failures import of_exception
+from milepost.tracking.failures import asked_delay, of_exception
 from milepost.tracking.pulse import Pulse, Unsent
 from milepost.tracking.run import Run, hear_in_task
 from milepost.worker.children import Children
@@ -120,9 +120,8 @@ class Execution:
 
     def retry_delay(self, error: BaseException | None) -> int | None:
         """Microseconds until the next attempt, if there is to be one."""
-        if isinstance(error, Retry) and error.delay is not None:
-            return int(max(0.0, error.delay) * 1_000_000)
-        return int(backoff(self.job.attempt, random.random()) * 1_000_000)
+        asked = asked_delay(error)
+        return int((backoff(self.job.attempt, random.random()) if asked is None else asked) * 1_000_000)
 
     def finish(
         self,
