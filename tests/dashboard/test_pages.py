@@ -208,6 +208,18 @@ def test_a_share_link_shows_one_job(stage: Stage, opened: Opened) -> None:
     expect(guest.locator(".top")).to_have_count(0)
 
 
+def test_a_share_link_that_is_over_says_so_and_can_be_opened_with_a_key(stage: Stage, opened: Opened) -> None:
+    job_id = stage.api("jobs", status="completed", limit=1)["jobs"][0]["job_id"]
+    page = opened(f"{stage.second}/keyed/jobs/?page=job&job={job_id}&share=over")
+    forgive(page, "401")
+    expect(page.get_by_role("alert")).to_contain_text("This link is not valid")
+    assert not axe(page)
+    page.get_by_role("link", name="Open it with a key").click()
+    page.get_by_label("Key", exact=True).fill(stage.keys["reader"])
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.locator("#job-title")).to_be_visible()
+
+
 @pytest.mark.parametrize("place", ["first /jobs/", "second /", "second /a/b/c/", "second /stripped/jobs/"])
 def test_it_works_wherever_it_is_mounted(stage: Stage, opened: Opened, place: str) -> None:
     port, path = place.split()

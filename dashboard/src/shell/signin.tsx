@@ -1,10 +1,31 @@
 /** The door: a key is asked for where the server wants one. */
 import { useSignal } from "@preact/signals";
 import { Mark } from "../parts/icons";
-import { Problem, words } from "../wire/api";
+import { Problem, share, words } from "../wire/api";
 import { signIn } from "./session";
 
+/** A link that is over: no key could help while its token goes with every call. */
+function LinkIsOver() {
+  const same = new URL(location.href);
+  same.searchParams.delete("share");
+  return (
+    <main class="sign-in card">
+      <h1 class="brand">
+        <Mark /> milepost
+      </h1>
+      <p role="alert">This link is not valid, or its time has come.</p>
+      <a class="button" href={same.href}>
+        Open it with a key
+      </a>
+    </main>
+  );
+}
+
 export function SignIn() {
+  return share === null ? <KeyForm /> : <LinkIsOver />;
+}
+
+function KeyForm() {
   const key = useSignal("");
   const wrong = useSignal<string | null>(null);
   const busy = useSignal(false);
