@@ -301,7 +301,9 @@ def test_who_has_gone_to_another_page_is_not_called_back_by_a_filter(stage: Stag
 
 
 def test_the_palette_opens_a_job_from_any_page(stage: Stage, opened: Opened) -> None:
-    page = opened(stage.jobs + "?page=overview")
+    page = opened(stage.jobs)
+    page.wait_for_selector(".body-row")  # it offers the jobs of the list, which has been read now
+    go(page, "?page=overview")
     page.wait_for_selector(".mini")
     page.keyboard.press("Control+k")
     expect(page.locator("dialog input")).to_be_focused()
