@@ -75,6 +75,7 @@ class Sweeper:
             touched += changed
             if not found.more or not changed:
                 return touched
+            interval = 0.0  # it is the same sweep, which others leave to this process
 
     def take_due(self) -> list[Job]:
         """The jobs that this process has undertaken to hand over to its engine."""
