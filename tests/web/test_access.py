@@ -249,6 +249,18 @@ async def test_any_fastapi_dependency_is_an_auth(memory: AsyncJobManager) -> Non
         assert (await web.delete("/api/jobs/one", headers={"X-User": "ana"})).status_code == 403
 
 
+async def test_a_name_of_several_lines_writes_no_fields_of_a_record(sqlite_url: str) -> None:
+    manager = AsyncJobManager(sqlite_url)
+    await manager.create_job("one")
+    app = FastAPI()
+    attach(app, manager, auth=lambda: "eve\nl=team=b")
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://t") as web:
+        answer = await web.post("/api/jobs/bulk", json={"action": "cancel", "ids": ["one"]})
+        assert answer.json()["outcomes"] == [{"job_id": "one", "outcome": "done"}]
+        assert (await web.get("/api/jobs/one")).json()["labels"] == {}
+    await manager.close()
+
+
 async def test_a_second_interface_in_one_application_is_refused_with_the_remedy(memory: AsyncJobManager) -> None:
     other = AsyncJobManager("memory://")
     await other.create_job("there")

@@ -89,7 +89,7 @@ def test_a_replica_refuses_writes_and_is_used_when_it_becomes_the_master(start_r
     with replica.client() as client:
         until(lambda: client.info("replication")["master_link_status"] == "up")
         until(lambda: client.dbsize() > 0)
-        store = RedisStore(replica.url, connect_budget=0.3)
+        store = RedisStore(replica.url, connect_budget=2.0)
         with pytest.raises(StoreUnavailable, match="READONLY"):
             drive(store.apply([create("b")]))
         assert any("is a slave: it takes no writes" in warning for warning in drive(store.examine()).warnings)

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from milepost.core.change import Change
+from milepost.core.encoding import one_line
 from milepost.core.errors import OutcomeUnknown, StoreError
 from milepost.core.job import Job, JobStatus
 from milepost.core.lifecycle import plan_cancel, plan_delete, plan_retry
@@ -91,7 +92,8 @@ async def _chosen(site: Site, body: models.BulkBody, principal: Principal) -> tu
 
 def _plan(action: str, principal: Principal) -> Change:
     if action == "cancel":
-        return plan_cancel(new_op(), by=principal.id, message="Job cancelled by user")
+        who = principal.id and one_line(principal.id)  # a custom `auth` may give any text
+        return plan_cancel(new_op(), by=who, message="Job cancelled by user")
     return plan_retry(new_op()) if action == "retry" else plan_delete(new_op())
 
 
