@@ -164,7 +164,7 @@ class AsyncJobs(AsyncJobManager):
                 return await self._create(wanted.job_id, wanted.fields, self._again(wanted))
             except DuplicateJob as refused:
                 holder = refused.job
-                if holder is None or not _has_key(holder, wanted):
+                if holder is None or holder.job_id == wanted.job_id or not _has_key(holder, wanted):
                     raise
             job_id = wanted.job_id or new_job_id()
             cancel = plan_cancel(new_op(), by="submit", why=f"superseded by {job_id}", message="Job superseded")

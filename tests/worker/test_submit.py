@@ -128,6 +128,20 @@ def test_a_taken_id_is_a_duplicate_whatever_the_key_says(jobs: Jobs) -> None:
             jobs.submit("nap", job_id="a", unique_key="k", on_duplicate=how)
 
 
+def test_a_superseding_submit_whose_own_id_is_taken_cancels_nothing(jobs: Jobs) -> None:
+    @jobs.job("one")
+    def one(run: Run) -> None:
+        pass
+
+    asked = one.options(job_id="mine", unique_key="k", on_duplicate="supersede")
+    jobs.enqueue("one", {}, job_id="mine", unique_key="k")
+    with pytest.raises(DuplicateJob, match="mine"):
+        jobs.submit(asked)
+    found = jobs.get_job("mine")
+    assert found is not None
+    assert found.status == "pending"
+
+
 def test_superseding_a_pending_job_cancels_it_in_the_same_step(jobs: Jobs) -> None:
     handler = jobs.job("nap")(nap)
     old = jobs.submit(handler.options(unique_key="k", not_before=datetime.now(UTC) + timedelta(hours=1)))
