@@ -108,7 +108,7 @@ def test_a_message_is_a_sign_of_life_only_where_nothing_is_counted() -> None:
 
 def test_the_least_silence_is_a_setting() -> None:
     assert Settings.from_environment({"MILEPOST_STALLED": "5m"}).stalled == 300
-    with pytest.raises(InvalidInput, match="stalled"):
+    with pytest.raises(InvalidInput, match="MILEPOST_STALLED"):
         Settings(stalled=0)
 
 
