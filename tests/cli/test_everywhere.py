@@ -256,7 +256,7 @@ def test_top(filled: Place) -> None:
 @drives("cancel")
 def test_cancel(filled: Place) -> None:
     assert "cancel 2 jobs (1 pending, 1 running)" in filled.complaint("cancel", "label.owner:ana", code=2)
-    filled.call("cancel", "-", stdin="c-now  something else\n\n")
+    filled.call("cancel", "-", stdin=filled.call("ls", "id:c-now") + "\n")
     assert [job["job_id"] for job in filled.rows("ls", "is:active")] == ["d-next"]
     filled.call("cancel", "label.owner:ana", "--yes", "--reason", "enough")
     assert filled.rows("ls", "is:active") == []

@@ -26,6 +26,8 @@ DAY = timedelta(days=1)
 FAR = 250_000_000_000.0
 """Seconds since 1970 beyond which a date cannot be written."""
 PAGE = 1000
+HEADING = "ID "
+"""How the heading of a list in a pipe begins."""
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z")
 _CUTS = (8, 13, 18, 23, 36)
 _FILTER = re.compile(r"(not\.)?(status|type|id|label\.[\w.-]+|worker|error|created|duration|is|failure):")
@@ -137,7 +139,7 @@ def chosen_jobs(session: Session, words: Sequence[str]) -> tuple[list[Job], bool
     terms = [word for word in words if is_filter(word)]
     ids = [word for word in words if not is_filter(word)]
     if "-" in ids:
-        read = [line.split()[0] for line in sys.stdin if line.strip()]
+        read = [line.split()[0] for line in sys.stdin if line.strip() and not line.startswith(HEADING)]
         if not read:
             sys.stderr.write("milepost: no ids on stdin\n")
         ids = [word for word in ids if word != "-"] + read
