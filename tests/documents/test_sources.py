@@ -54,8 +54,12 @@ def test_a_circle_of_links_ends(folder: Path) -> None:
 
 
 def test_what_is_not_there_is_reported(folder: Path) -> None:
-    found = plan([folder / "no.txt", folder])
-    assert [(name, bad.code) for name, bad in found.missing] == [(str(folder / "no.txt"), "not_found")]
+    found = plan([folder / "no.txt", "", folder])
+    assert [(name, bad.code) for name, bad in found.missing] == [
+        (str(folder / "no.txt"), "not_found"),
+        ("", "not_found"),
+    ]
+    assert all(source.path.is_relative_to(folder) for source in found.sources)
 
 
 def test_keys_name_documents_wherever_they_are(tmp_path: Path) -> None:

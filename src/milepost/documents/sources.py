@@ -67,7 +67,9 @@ def plan(paths: Iterable[str | Path], *, key: str | None = None) -> Plan:
 
 def _roots(given: str, missing: list[tuple[str, BadDocument]]) -> Iterator[Path]:
     path = Path(given)
-    if os.path.lexists(path):
+    if not given:  # such as a variable of a shell that is not set: it must not mean this folder
+        missing.append((given, BadDocument("not_found", "an empty path names nothing; this folder is .")))
+    elif os.path.lexists(path):
         yield path
     elif glob.has_magic(given):
         matches = sorted(glob.glob(given, recursive=True))
