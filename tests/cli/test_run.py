@@ -210,6 +210,7 @@ def test_json_lines_end_with_the_ended_job(milepost: Program) -> None:
     ("words", "said"),
     [
         (("run", "nothing"), "there are ingestion"),
+        (("run", "ingestion", ""), "an empty path names nothing; this folder is ."),
         (("run", *APP, "count"), "n missing; usage: milepost run count N [pause=...] [note=...]"),
         (("run", *APP, "count", "x"), "n: 'x' is not a whole number"),
         (("run", *APP, "count", "1", "2", "3", "4"), "'4' is one argument too many"),

@@ -145,6 +145,8 @@ def absolute_paths(job_type: str, params: dict[str, Any]) -> dict[str, Any]:
 
 
 def _absolute(path: str) -> str:
+    if not path:  # such as a variable of the shell that is not set
+        raise click.UsageError("an empty path names nothing; this folder is .")
     if os.path.lexists(path) or not glob.has_magic(path):
         return os.path.abspath(path)
     return os.path.normpath(os.path.join(glob.escape(os.getcwd()), path))  # the folder's own name is no pattern
