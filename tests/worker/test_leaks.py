@@ -7,6 +7,7 @@ import gc
 import sys
 import threading
 import tracemalloc
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -17,7 +18,7 @@ import pytest
 from milepost import Jobs, Run
 from milepost.stores.driving import drive
 from milepost.worker.execution import Execution
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 TYPES = ("leak-thread", "leak-task", "leak-raises", "leak-waits")
 AT_ONCE = 8
@@ -122,3 +123,22 @@ def test_a_worker_keeps_nothing_of_the_runs_that_have_ended(busy: Jobs) -> None:
     assert after.files <= before.files + AT_ONCE
     if not busy.store.url.startswith("memory:"):  # whose records and feed are in this process
         assert after.memory - before.memory < many * BYTES
+
+
+def test_a_run_that_has_ended_is_gone_without_the_garbage_collector(jobs: Jobs) -> None:
+    ran: list[weakref.ref[Run]] = []
+
+    @jobs.job("leak-noted")
+    async def noted(run: Run) -> None:
+        ran.append(weakref.ref(run))
+
+    gc.collect()
+    gc.disable()  # a circle of references costs a fifth of what a short job does
+    try:
+        with jobs.running():
+            for _ in range(3):
+                jobs.wait(jobs.submit("leak-noted").job_id, PATIENCE)
+            assert len(ran) == 3
+            until(lambda: not any(run() for run in ran))
+    finally:
+        gc.enable()

@@ -381,9 +381,9 @@ def hear_in_task(run: Run, task: asyncio.Task[Any], loop: asyncio.AbstractEventL
     cancelled: list[bool] = []
 
     def cancel() -> None:
-        if (
-            not cancelled and not task.done() and run.on_stop is on_stop
-        ):  # else the code is over, and its end is written
+        # Without `on_stop` the code is over, and its end is written. (To name the function itself here would make a circle of
+        # references for each run, which the garbage collector would have to find.)
+        if not cancelled and not task.done() and run.on_stop is not None:
             cancelled.append(True)
             task.cancel()
 
