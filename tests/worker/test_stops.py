@@ -109,7 +109,9 @@ def test_a_pending_job_never_starts(jobs: Jobs, signals: Signals) -> None:
     assert signals.calls == 1
 
 
-def test_a_task_is_cancelled_at_its_await(jobs: Jobs, signals: Signals) -> None:
+def is_cancelled_at_its_await(jobs: Jobs, signals: Signals) -> None:
+    """Run a task that waits, cancel it, and see how it has stopped."""
+
     @jobs.job("waits")
     async def waits(run: Run) -> None:
         signals.began.set()
@@ -121,6 +123,10 @@ def test_a_task_is_cancelled_at_its_await(jobs: Jobs, signals: Signals) -> None:
         found = cancelled(jobs, job)
     assert found.receipt is not None
     assert (found.receipt.how, found.receipt.confirmed) == ("task cancelled", True)
+
+
+def test_a_task_is_cancelled_at_its_await(jobs: Jobs, signals: Signals) -> None:
+    is_cancelled_at_its_await(jobs, signals)
 
 
 def test_a_cancel_whose_reason_cannot_be_read_at_once_is_heard_at_the_next_beat(
@@ -136,19 +142,8 @@ def test_a_cancel_whose_reason_cannot_be_read_at_once_is_heard_at_the_next_beat(
         return await read(job_id)
 
     monkeypatch.setattr(store, "get", get)
-
-    @jobs.job("waits")
-    async def waits(run: Run) -> None:
-        signals.began.set()
-        await asyncio.sleep(60)
-
-    with jobs.running():
-        job = jobs.submit(waits)
-        assert signals.began.wait(PATIENCE)
-        found = cancelled(jobs, job)
+    is_cancelled_at_its_await(jobs, signals)
     assert next(failures, None) is None
-    assert found.receipt is not None
-    assert (found.receipt.how, found.receipt.confirmed) == ("task cancelled", True)
 
 
 @pytest.mark.parametrize("is_async", [False, True])

@@ -60,15 +60,22 @@ def find_jobs(session: Session, text: str, limit: int, cursor: str | None = None
     return session.manager.find(parse_filter(text, now=session.now()).query, limit, cursor)
 
 
-def all_jobs(session: Session, text: str) -> Iterator[Job]:
-    """Every job that a filter selects, newest first."""
+def pages(session: Session, text: str, limit: int | None = None) -> Iterator[Page]:
+    """The jobs that a filter selects, newest first, page by page; at least one page, and no more jobs than the limit."""
     cursor: str | None = None
     while True:
-        page = find_jobs(session, text, PAGE, cursor)
-        yield from page.jobs
+        page = find_jobs(session, text, PAGE if limit is None else min(PAGE, limit), cursor)
+        yield page
         cursor = page.next_cursor
-        if cursor is None:
+        if limit is not None:
+            limit -= len(page.jobs)
+        if cursor is None or limit == 0:
             return
+
+
+def all_jobs(session: Session, text: str) -> Iterator[Job]:
+    """Every job that a filter selects, newest first."""
+    return (job for page in pages(session, text) for job in page.jobs)
 
 
 def _about(prefix: str) -> str:

@@ -209,12 +209,10 @@ class Each(Generic[T]):
 
     def name_of_last(self, last: Any) -> Any:
         """What the item that was finished last is called: by its key, and by its position where that cannot be read."""
-        if self.key is not None:
-            try:
-                return self.key(last)
-            except Exception:  # noqa: BLE001 - the key is the user's code, and this is asked for a failure too
-                return self.count()
-        return self.count()
+        try:
+            return self.key(last) if self.key is not None else self.count()
+        except Exception:  # noqa: BLE001 - the key is the user's code, and this is asked for a failure too
+            return self.count()
 
 
 def _plain_key(key: Any) -> Any:

@@ -5,6 +5,7 @@ outcome to a plan, for `track` and for workers alike; sends nothing.
 from __future__ import annotations
 
 import asyncio
+import random
 from typing import Any, NamedTuple, Protocol
 
 from milepost.core.change import Change
@@ -20,9 +21,10 @@ from milepost.core.lifecycle import (
     plan_receipt,
     plan_release,
 )
+from milepost.core.retry import backoff
 from milepost.stores.ids import new_op
 from milepost.stores.protocol import Write
-from milepost.tracking.failures import Teller, of_exception
+from milepost.tracking.failures import Teller, asked_delay, of_exception
 from milepost.tracking.pulse import Reporter, Unsent
 
 
@@ -81,6 +83,12 @@ def ending(
         plan = plan_cancel_own(new_op(), run.token, unsent.report, by=by, why=f"{by} ended it")
         return _ending(run, unsent, plan, how)
     return failed(run, unsent, *of_exception(error, run, kind), delay=delay, name=type(error).__name__)
+
+
+def retry_delay(error: BaseException | None, attempt: int) -> int:
+    """The microseconds until the next attempt, if there is to be one: what a Retry asks for, or the usual wait."""
+    asked = asked_delay(error)
+    return int((backoff(attempt, random.random()) if asked is None else asked) * 1_000_000)
 
 
 def completed(run: Ended, unsent: Unsent, result: str | None) -> Ending:

@@ -34,10 +34,11 @@ class Ledger:
         with self._lock:
             if error is not None:
                 self.failed += 1
-                size = len(to_json(key, "key").encode()) + 1
-                if len(self.failed_keys) < FAILED_KEYS_MAX and size <= self._room:
-                    self.failed_keys.append(key)
-                    self._room -= size
+                if len(self.failed_keys) < FAILED_KEYS_MAX:
+                    size = len(to_json(key, "key").encode()) + 1
+                    if size <= self._room:
+                        self.failed_keys.append(key)
+                        self._room -= size
                 if len(self.first_errors) < FIRST_ERRORS:
                     self.first_errors.append(one_line(f"{key}: {type(error).__name__}: {safe_str(error)}", 300))
             elif skipped:

@@ -61,12 +61,8 @@ def map_threads(
     todo = [index for index, task in enumerate(work) if task.todo]
 
     def call(task: Work) -> Any:
-        item = place.item(task.key, done)
-        item.enter()
-        try:
+        with place.item(task.key, done):
             return function(task.item)
-        finally:
-            item.leave()
 
     with stage:
         if concurrency <= 1:
@@ -115,14 +111,11 @@ async def amap(
     async def lane() -> None:
         for index in queue:
             error: BaseException | None = None
-            item = place.item(work[index].key, done)
-            item.enter()
             try:
-                results[index] = await function(work[index].item)
+                with place.item(work[index].key, done):
+                    results[index] = await function(work[index].item)
             except Exception as caught:  # noqa: BLE001 - whatever the user's function raises is settled below
                 error = caught
-            finally:
-                item.leave()
             _settle(run, stage, work[index], error, collect, done)
 
     with stage:

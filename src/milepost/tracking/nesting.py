@@ -43,6 +43,12 @@ class Place:
         self._open = False
         _around.set(tuple(place for place in _around.get() if place is not self))
 
+    def __enter__(self) -> None:
+        self.enter()
+
+    def __exit__(self, *_: object) -> None:
+        self.leave()
+
     def item(self, key: str, done: set[str]) -> Place:
         """One of its items, where several are under way at once."""
         item = object.__new__(Place)

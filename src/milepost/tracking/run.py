@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-import threading
 from collections import deque
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping, Sized
 from datetime import UTC, datetime
@@ -22,6 +21,7 @@ from milepost.tracking.command import Commands
 from milepost.tracking.each import NAME_BYTES, Each, Key, key_function
 from milepost.tracking.failures import shown
 from milepost.tracking.ledger import Entry, Ledger
+from milepost.tracking.lines import Lines
 from milepost.tracking.mapping import amap, map_items, map_threads
 from milepost.tracking.nesting import Place
 from milepost.tracking.saying import report_of
@@ -31,7 +31,6 @@ T = TypeVar("T")
 R = TypeVar("R")
 LOG_LINES_KEPT = 20
 LOG_LINE_BYTES = 4096
-LOG_LINES_WAITING = 5000
 
 log = logging.getLogger("milepost.tracking")
 log.addHandler(logging.NullHandler())
@@ -94,9 +93,7 @@ class Run(Commands):
         self._open: list[LiveStage] = []
         self._fraction = 0.0
         self._message: str | None = None
-        self._lines: list[dict[str, str]] = []
-        self._lines_lost = 0
-        self._lock = threading.Lock()
+        self._lines = Lines()
         self.masks: tuple[str, ...] = ()
         """The values of secret parameters, which nothing that the run says may show."""
         self.foreseen: Mapping[str, str] = {}
@@ -283,15 +280,11 @@ class Run(Commands):
 
     def log(self, text: str, level: str = "info") -> None:
         """Add lines to the job's log; each line of the text is one. Never raises, and never waits."""
-        at = datetime.now(UTC).isoformat()
+        head = {"at": datetime.now(UTC).isoformat(), "level": one_line(level, 40)}
         for whole in shown(printable(safe_str(text), 16 * LOG_LINE_BYTES), self).splitlines() or [""]:
             line = cut(whole, LOG_LINE_BYTES)
             self.recent_log.append(line)
-            with self._lock:
-                if len(self._lines) >= LOG_LINES_WAITING:
-                    self._lines_lost += 1
-                else:
-                    self._lines.append({"at": at, "level": one_line(level, 40), "text": line})
+            self._lines.add([{**head, "text": line}])
 
     # --- what is read of it ---
 
@@ -334,13 +327,7 @@ class Run(Commands):
 
     def take_lines(self) -> str | None:
         """The log lines since the last call, as JSON; None when there are none."""
-        with self._lock:
-            lines, self._lines = self._lines, []
-            lost, self._lines_lost = self._lines_lost, 0
-        if lost:
-            text = f"{lost} log lines were dropped"
-            lines.append({"at": datetime.now(UTC).isoformat(), "level": "warning", "text": text})
-        return to_json({"lines": lines}, "log", 64 * 1024 * 1024) if lines else None
+        return self._lines.take()
 
     def stop(self, reason: Stop) -> None:
         """Tell the code to stop; the first reason counts. Called by the pulse and by workers."""

@@ -24,16 +24,25 @@ from milepost.web.wire import event_data
 class JobStream(Response):
     """The answer that streams. Made by `open_stream`, when the reader already listens and the opening is known."""
 
-    allowed: sse.Allowed | None = None
-
-    def __init__(self, hub: Hub, store: Store, channel: Channel, reader: Reader, opening: bytes, seen: int, ends: bool):
+    def __init__(
+        self,
+        hub: Hub,
+        store: Store,
+        channel: Channel,
+        reader: Reader,
+        opening: bytes,
+        seen: int,
+        ends: bool,
+        allowed: sse.Allowed | None,
+    ):
         super().__init__()
+        self._allowed = allowed
         self._hub, self._store, self._channel, self._reader = hub, store, channel, reader
         self._opening, self._seen, self._ends = opening, seen, ends
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await sse.hold(receive, send, self._reader, self._write, self.allowed)
+            await sse.hold(receive, send, self._reader, self._write, self._allowed)
         finally:
             self.release()
 
@@ -112,9 +121,7 @@ async def open_stream(
         hub.leave()
         raise
     channel.version = max(channel.version, seen)
-    stream = JobStream(hub, store, channel, reader, opening, seen, ends)
-    stream.allowed = allowed
-    return stream
+    return JobStream(hub, store, channel, reader, opening, seen, ends, allowed)
 
 
 async def _opening(store: Store, job: Job, latest: Job | None, after: int | None) -> tuple[bytes, int, bool]:

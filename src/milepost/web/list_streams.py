@@ -30,8 +30,6 @@ _POSITION = re.compile(r"\d{1,20}(-\d{1,20})?\Z")
 class ListStream(Response):
     """The answer that streams a list."""
 
-    allowed: sse.Allowed | None = None
-
     def __init__(
         self,
         hub: Hub,
@@ -41,14 +39,16 @@ class ListStream(Response):
         group: Group,
         reader: ListReader,
         opening: bytes,
+        allowed: sse.Allowed | None,
     ):
         super().__init__()
+        self._allowed = allowed
         self._hub, self._store, self._wanted, self._principal = hub, store, wanted, principal
         self._group, self._reader, self._opening = group, reader, opening
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await sse.hold(receive, send, self._reader, self._write, self.allowed)
+            await sse.hold(receive, send, self._reader, self._write, self._allowed)
         finally:
             self._hub.boards.part(self._group, self._reader)
             self._hub.leave()
@@ -109,9 +109,7 @@ async def open_list_stream(
         hub.boards.part(group, reader)
         hub.leave()
         raise
-    stream = ListStream(hub, store, wanted, principal, group, reader, opening)
-    stream.allowed = allowed
-    return stream
+    return ListStream(hub, store, wanted, principal, group, reader, opening, allowed)
 
 
 async def _snapshot(hub: Hub, store: Store, wanted: Wanted, principal: Principal, position: str | None) -> bytes:

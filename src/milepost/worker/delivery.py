@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -18,14 +17,12 @@ from milepost.core.encoding import ERROR_BYTES, from_json, one_line
 from milepost.core.errors import InvalidInput, JobReleased, JobTimedOut, LeaseLost, Stop, StoreError
 from milepost.core.job import FailureKind, Job
 from milepost.core.lifecycle import plan_deliver, plan_handed, plan_stranded
-from milepost.core.retry import backoff
 from milepost.stores.driving import drive
 from milepost.stores.ids import new_nonce, new_op
 from milepost.stores.protocol import Outcome, Store, Write
 from milepost.tracking import belonging
 from milepost.tracking.block import Block, StoreLink, Wanted
-from milepost.tracking.endings import Ending, ending, resignation
-from milepost.tracking.failures import asked_delay
+from milepost.tracking.endings import Ending, ending, resignation, retry_delay
 from milepost.tracking.process import process_name
 from milepost.tracking.pulse import pulse_of
 from milepost.tracking.run import Run, hear_in_task
@@ -341,8 +338,7 @@ class Delivery(Block):
     def _retry_delay(self, error: BaseException | None) -> int | None:
         if self._decides is not None:
             return 0 if error is not None and self._decides(error) is not None else None
-        asked = asked_delay(error)
-        return int((backoff(self.run.attempt, random.random()) if asked is None else asked) * 1_000_000)
+        return retry_delay(error, self.run.attempt)
 
 
 # --- jobs of handlers ---

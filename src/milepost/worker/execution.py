@@ -7,7 +7,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-import random
 import sys
 import threading
 import traceback
@@ -17,13 +16,12 @@ from typing import Any, Protocol
 from milepost.core.encoding import from_json
 from milepost.core.errors import JobReleased, JobTimedOut, Stop
 from milepost.core.job import FailureKind, Job
-from milepost.core.retry import backoff
 from milepost.settings import Settings
 from milepost.stores.protocol import Store
 from milepost.tracking import capture
 from milepost.tracking.block import StoreLink
-from milepost.tracking.endings import Ended, Ending, ending, failed, resignation
-from milepost.tracking.failures import asked_delay, of_exception
+from milepost.tracking.endings import Ended, Ending, ending, failed, resignation, retry_delay
+from milepost.tracking.failures import of_exception
 from milepost.tracking.pulse import Pulse, Unsent
 from milepost.tracking.run import Run, hear_in_task
 from milepost.worker.children import Children
@@ -120,8 +118,7 @@ class Execution:
 
     def retry_delay(self, error: BaseException | None) -> int | None:
         """Microseconds until the next attempt, if there is to be one."""
-        asked = asked_delay(error)
-        return int((backoff(self.job.attempt, random.random()) if asked is None else asked) * 1_000_000)
+        return retry_delay(error, self.job.attempt)
 
     def finish(
         self,

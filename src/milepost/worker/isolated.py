@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from milepost.core.defaults import CRASHES
-from milepost.core.encoding import from_json, one_line, to_json
+from milepost.core.encoding import from_json, one_line
 from milepost.core.errors import JobCancelled, JobReleased, JobTimedOut, LeaseLost, Retry, Stop, StoreError
 from milepost.core.job import FailureKind, Job
 from milepost.core.lifecycle import plan_checkpoint, plan_fail
@@ -20,9 +20,10 @@ from milepost.stores.ids import new_op
 from milepost.stores.protocol import Write
 from milepost.tracking.endings import Ended, Ending, completed, crashed, failed, stopped
 from milepost.tracking.failures import dossier, masked, of_run
+from milepost.tracking.lines import Lines
 from milepost.tracking.process import versions
 from milepost.tracking.pulse import Unsent, why_stopped
-from milepost.tracking.run import LOG_LINES_KEPT, LOG_LINES_WAITING
+from milepost.tracking.run import LOG_LINES_KEPT
 from milepost.worker.children import ChildProcess, Death
 from milepost.worker.execution import Execution, log, masks_of
 from milepost.worker.published import this_host
@@ -55,8 +56,7 @@ class RemoteRun:
         self.on_stop: Callable[[Stop], None] | None = None
         self.foreseen: Mapping[str, str] = {}
         self._report: dict[str, str] = {}
-        self._lines: list[Any] = []
-        self._lines_lost = 0
+        self._lines = Lines()
 
     def report(self) -> dict[str, str]:
         """The fields that the run says of itself now."""
@@ -64,11 +64,7 @@ class RemoteRun:
 
     def take_lines(self) -> str | None:
         """Its log lines since the last call, as JSON."""
-        lines, self._lines = self._lines, []
-        lost, self._lines_lost = self._lines_lost, 0
-        if lost:
-            lines.append({**lines[-1], "level": "warning", "text": f"{lost} log lines were dropped"})
-        return to_json({"lines": lines}, "log", 64 * 1024 * 1024) if lines else None
+        return self._lines.take()
 
     def stop(self, reason: Stop) -> None:
         """Tell its code to stop; from any thread."""
@@ -81,9 +77,7 @@ class RemoteRun:
         """Take in what the child says of its run."""
         self._report = message.get("report", self._report)
         if message.get("lines"):
-            lines = [*self._lines, *from_json(message["lines"])["lines"]]
-            self._lines, over = lines[:LOG_LINES_WAITING], lines[LOG_LINES_WAITING:]
-            self._lines_lost += len(over)
+            self._lines.add(from_json(message["lines"])["lines"])
         self.stage_name = message.get("stage", self.stage_name)
         self.last_item = message.get("item", self.last_item)
         self.checkpoint_at = message.get("checkpoint_at") or self.checkpoint_at
@@ -152,9 +146,8 @@ class InProcess(Execution):
         while end is None and (message := await child.receive()) is not None:
             if message["is"] == "ready":
                 continue
-            if (
-                message.get("token", self.token) != self.token
-            ):  # code that an earlier job has left behind in this process
+            if message.get("token", self.token) != self.token:
+                # Code that an earlier job has left behind in this process.
                 child.send({"do": "answer", "n": message["n"], "stop": stop_words(LeaseLost("the run has ended"))})
                 continue
             self.remote.hear(message)

@@ -14,7 +14,7 @@ from milepost.cli import exits
 from milepost.cli.drawing.console import STYLES, is_live
 from milepost.cli.drawing.joblist import plain_lines, summary, table
 from milepost.cli.drawing.views import Outages, away_text, leave_with_reader, say
-from milepost.cli.naming import filter_text, find_jobs
+from milepost.cli.naming import filter_text, find_jobs, pages
 from milepost.cli.session import Session, current, session_options
 from milepost.core.defaults import LIST_LIMIT_MAX
 from milepost.core.errors import StoreUnavailable
@@ -49,9 +49,8 @@ def command(terms: tuple[str, ...], live: bool, limit: int | None, everything: b
         return _follow(session, text, limit)
     if session.json or not session.console.is_terminal:
         return _print(session, text, None if everything else limit or PIPED)
-    if everything:
-        limit = sys.maxsize
-    session.console.print(_drawn(session, text, limit or _fitting(session, EVERY_LINE)))
+    most = None if everything else limit or _fitting(session, EVERY_LINE)
+    session.console.print(_drawn(session, text, most))
     return exits.OK
 
 
@@ -66,31 +65,22 @@ def _fitting(session: Session, most: int) -> int:
 def _print(session: Session, text: str, limit: int | None) -> int:
     """All that match, up to a limit, in JSON or aligned columns."""
     jobs: list[Job] = []
-    cursor: str | None = None
-    while limit is None or len(jobs) < limit:
-        left = LIST_LIMIT_MAX if limit is None else min(LIST_LIMIT_MAX, limit - len(jobs))
-        page = find_jobs(session, text, left, cursor)
+    for page in pages(session, text, limit):
         if session.json:
             for job in page.jobs:
                 sys.stdout.write(json.dumps(job.to_dict(), ensure_ascii=False) + "\n")
         jobs += page.jobs
-        cursor = page.next_cursor
-        if cursor is None:
-            break
     if not session.json:
         sys.stdout.write("".join(line + "\n" for line in plain_lines(jobs, utc=session.utc)))
     return exits.OK
 
 
-def _drawn(session: Session, text: str, limit: int) -> RenderableType:
+def _drawn(session: Session, text: str, limit: int | None) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
-    page = find_jobs(session, text, min(limit, LIST_LIMIT_MAX))
-    jobs, cursor = list(page.jobs), page.next_cursor
-    while cursor is not None and len(jobs) < limit:
-        more = find_jobs(session, text, min(limit - len(jobs), LIST_LIMIT_MAX), cursor)
-        jobs, cursor = jobs + more.jobs, more.next_cursor
+    page, *others = pages(session, text, limit)
+    jobs = [job for one in (page, *others) for job in one.jobs]
     manager = session.manager
     if not text:
         counts = {name: manager.count_jobs(status=name) for name in ("running", "pending", "failed")}

@@ -81,9 +81,10 @@ def cells(text: str) -> int:
     return cell_len(text)
 
 
-def padded(text: str, width: int) -> str:
-    """A text with blanks after it, up to that many cells."""
-    return text + " " * (width - cells(text))
+def padded(text: str, width: int, side: str = "<") -> str:
+    """A text with blanks, up to that many cells: after it, or before it when its side is the right one, ``>``."""
+    blanks = " " * (width - cells(text))
+    return blanks + text if side == ">" else text + blanks
 
 
 def cut(console: Console, text: str, width: int) -> str:

@@ -72,8 +72,7 @@ class JobLines:
         drawn.append(padded(name, self._label) + "  ")
         drawn.append_text(bar(console, job.progress, max(4, min(BAR_MOST, room)), style_of(job)))
         for text, size, side in fields:
-            blanks = " " * (size - cells(text))
-            drawn.append(f"  {blanks}{text}" if side == ">" else f"  {text}{blanks}")
+            drawn.append("  " + padded(text, size, side))
         drawn.rstrip()
         return drawn
 

@@ -50,9 +50,7 @@ def bars(console: Console, jobs: Sequence[tuple[str, Job, JobLines]], width: int
         line.append_text(bar(console, job.progress, max(4, min(BAR_MOST, room)), style_of(job)))
         for name, size in sizes.items():
             if size:
-                text = getattr(row, name)
-                blanks = " " * (size - cells(text))
-                line.append(" " * GAP + (blanks + text if SIDES[name] == ">" else text + blanks))
+                line.append(" " * GAP + padded(getattr(row, name), size, SIDES[name]))
         line.rstrip()
         drawn.append(line)
     return drawn
