@@ -1,5 +1,5 @@
 # Everything is set up by the target that needs it, in .venv. `make help` lists what there is.
-# ARGS goes to the tool behind a target: make test ARGS="tests/stores -x", make bench ARGS="W1 --only milepost,rq".
+# ARGS goes to the tool behind a target: make test ARGS="tests/stores -x", make bench ARGS="lifecycle --only milepost,rq".
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,7 +8,7 @@ PIP := $(PY) -m pip --disable-pip-version-check install --quiet
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint format types bench docs soak dashboard static locks clean
+.PHONY: help demo test test-slow test-nightly lint format types bench docs soak dashboard static locks clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*  ## /  make \1\t/p' Makefile | expand -t 20
@@ -16,16 +16,22 @@ help:  ## this list
 demo: $(VENV)/.demo  ## set everything up, ingest real documents with live progress, and search them
 	@sh scripts/demo.sh
 
-test: $(VENV)/.dev  ## set everything up, Redis included, and run all tests but the slow ones
+# Tests run in random order; the header prints the seed, and ARGS="--randomly-seed=SEED" repeats it.
+test: $(VENV)/.dev  ## set everything up, Redis included, and run all tests but the slow and nightly ones
 	@$(PY) scripts/install_services.py
 	@$(PY) dashboard/build.py
-	$(PY) -m pytest -m "not slow" $(ARGS)
+	$(PY) -m pytest -m "not slow and not nightly" $(ARGS)
 
 test-slow: $(VENV)/.dev  ## the tests that do not fit into `make test`, with the servers that they need
 	@$(PY) scripts/install_services.py --slow
-	@sh scripts/test_slow.sh $(PY) $(ARGS)
+	$(PY) -m pytest -m "slow and not nightly" $(ARGS)
 
-lint: $(VENV)/.dev  ## ruff, its formatting, and the layers of the house
+test-nightly: $(VENV)/.dev  ## the longest tests, and those of timing 20 times in random order and 5 times under load
+	@$(PY) scripts/install_services.py --slow
+	@$(PY) dashboard/build.py
+	$(PY) scripts/nightly.py $(ARGS)
+
+lint: $(VENV)/.dev  ## ruff, its formatting, and import layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports

@@ -1,1 +1,1 @@
-"""What milepost costs, measured side by side with its peers and with the least that any client can spend."""
+"""Benchmarks of milepost beside its peers and beside the least that any client can spend."""

@@ -1,4 +1,4 @@
-"""`make bench ARGS="W2 --only milepost,huey,arq"`: measure works, interleaved, and print medians and ratios beside the goals."""
+"""`make bench ARGS="drain --only milepost,huey,arq"`: measure workloads, interleaved, and print medians and ratios with the goals."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ import platform
 import sys
 from pathlib import Path
 
-from benchmarks import records
-from benchmarks.installing import install
-from benchmarks.sampling import Failed, NotInstalled, Sample
+from benchmarks import results
+from benchmarks.install import install
+from benchmarks.sampler import NotInstalledError, PeerFailedError, Sample
 from benchmarks.surveys import SURVEYS, Survey
-from benchmarks.works import WORKS, Result, Work
+from benchmarks.workloads import WORKLOADS, Result, Workload
 
 PROGRAMS = {"documents": "documents", "dashboard": "dashboard", "eta": "eta.__main__"}
-"""What is measured by a program of its own, with its own options."""
+"""Benchmarks that are separate programs with their own options."""
 
 
-def measure(work: Work, peers: list[str], runs: int, failed: list[str], *, tiny: bool) -> Result:
-    """The samples of each peer, taken in turn so that a change of the machine's speed hits all alike; `failed` takes who could not."""
+def measure(work: Workload, peers: list[str], runs: int, failed: list[str], *, tiny: bool) -> Result:
+    """Return the samples of each peer, taken in turns so that speed changes affect all alike. `failed` gets failed peers."""
     samples: dict[str, list[Sample]] = {peer: [] for peer in peers}
     for _ in range(runs):
         for peer in list(samples):
             try:
                 samples[peer].append(work.sample(peer, tiny=tiny))
-            except NotInstalled as missing:
-                print(f"  {peer}: left out, {missing}", file=sys.stderr)
+            except NotInstalledError as missing:
+                print(f"  {peer}: skipped, {missing}", file=sys.stderr)
                 del samples[peer]
-            except Failed as error:
+            except PeerFailedError as error:
                 print(f"  {peer}: FAILED, {error}", file=sys.stderr)
                 del samples[peer]
                 failed.append(f"{work.name} by {peer}")
@@ -38,7 +38,7 @@ def measure(work: Work, peers: list[str], runs: int, failed: list[str], *, tiny:
 
 
 def report(result: Result, *, goals: bool) -> None:
-    """Print a line for each peer, best first as they are listed, and one for each goal."""
+    """Print a line for each peer and each goal."""
     work = result.work
     for peer in result.samples:
         low, high = result.spread(peer)
@@ -49,7 +49,7 @@ def report(result: Result, *, goals: bool) -> None:
 
 
 def survey(asked: Survey, *, tiny: bool, record: bool) -> None:
-    """Measure milepost alone and print the table."""
+    """Run a survey of milepost alone and print its table."""
     print(f"\n{asked.name}  {asked.title}", flush=True)
     table = asked.run(tiny=tiny)
     widths = [max(map(len, column)) for column in zip(table.columns, *table.rows, strict=True)]
@@ -58,11 +58,11 @@ def survey(asked: Survey, *, tiny: bool, record: bool) -> None:
     for note in table.notes:
         print(f"  {note}")
     if record:
-        records.keep(table)
+        results.keep(table)
 
 
 def main() -> None:
-    """Measure works and surveys, or let a program of its own do what it is for."""
+    """Measure workloads and surveys, or run a separate program."""
     if sys.argv[1:2] and sys.argv[1] in PROGRAMS:
         importlib.import_module(f"benchmarks.{PROGRAMS[sys.argv[1]]}").main(sys.argv[2:])
     else:
@@ -70,25 +70,23 @@ def main() -> None:
 
 
 def side_by_side() -> None:
-    """Measure what was asked for and print it; `--json FILE` keeps the figures, `--record` writes docs/benchmarks.md."""
+    """Measure and print; `--json FILE` saves the samples, `--record` writes docs/benchmarks.md."""
     parser = argparse.ArgumentParser(prog="make bench ARGS=...", description=__doc__)
-    known = [*WORKS, *SURVEYS]
+    known = [*WORKLOADS, *SURVEYS]
     parser.add_argument(
-        "works",
+        "workloads",
         nargs="*",
-        help=f"of {', '.join(known)}; W1 to {list(WORKS)[-1]} when none is named; "
+        help=f"of {', '.join(known)}; lifecycle to {list(WORKLOADS)[-1]} when none is named; "
         f"{', '.join(PROGRAMS)} take options of their own",
     )
-    parser.add_argument("--only", help="peers, separated by commas")
-    parser.add_argument("--runs", type=int, default=3, help="samples of each peer (default 3)")
-    parser.add_argument("--tiny", action="store_true", help="a size that only shows that everything still runs")
-    parser.add_argument("--no-install", action="store_true", help="leave out peers whose environment is not there")
-    parser.add_argument("--json", type=Path, help="where to write the figures")
-    parser.add_argument(
-        "--record", action="store_true", help="write the results into docs/benchmarks.md, with pictures"
-    )
+    parser.add_argument("--only", help="measure only these peers, separated by commas")
+    parser.add_argument("--runs", type=int, default=3, help="samples per peer (default 3)")
+    parser.add_argument("--tiny", action="store_true", help="use tiny sizes, only to check that everything runs")
+    parser.add_argument("--no-install", action="store_true", help="skip peers whose environment is missing")
+    parser.add_argument("--json", type=Path, help="write the samples to this file")
+    parser.add_argument("--record", action="store_true", help="write the results to docs/benchmarks.md, with charts")
     asked = parser.parse_args()
-    unknown = [name for name in asked.works if name not in known]
+    unknown = [name for name in asked.workloads if name not in known]
     if unknown:
         parser.error(f"no work {unknown[0]!r}; there are {', '.join(known)}")
     if asked.record and (asked.tiny or asked.only):
@@ -98,11 +96,11 @@ def side_by_side() -> None:
     )
     failed: list[str] = []
     kept: dict[str, dict[str, list[float]]] = {}
-    for name in asked.works or WORKS:
+    for name in asked.workloads or WORKLOADS:
         if name in SURVEYS:
             survey(SURVEYS[name], tiny=asked.tiny, record=asked.record)
             continue
-        work = WORKS[name]
+        work = WORKLOADS[name]
         peers = [peer for peer in work.peers if not asked.only or peer in asked.only.split(",")]
         print(f"\n{work.name}  {work.title}", flush=True)
         for peer in peers if not asked.no_install else ():
@@ -111,9 +109,9 @@ def side_by_side() -> None:
         report(result, goals=not asked.tiny)
         kept[name] = {peer: [sample.figure for sample in samples] for peer, samples in result.samples.items()}
         if asked.record:
-            records.keep(result)
+            results.keep(result)
     if asked.record:
-        records.write()
+        results.write()
     if asked.json is not None:
         asked.json.write_text(json.dumps(kept, indent=1) + "\n")
     if failed:

@@ -1,4 +1,4 @@
-"""`make bench ARGS="dashboard"`: what the dashboard costs a browser: 10,000 jobs at 50 updates a second in a real Chromium.
+"""`make bench ARGS="dashboard"`: measure the dashboard in Chromium with 10,000 jobs at 50 updates per second.
 
 The play and the browser are those of the tests, which only guard against hanging. `--record` writes docs/benchmarks.md.
 """
@@ -15,7 +15,7 @@ from playwright.sync_api import Page, sync_playwright
 from tests.dashboard.conftest import FLAGS, STATIC, Stage, everything_read, until, work
 from tests.services import need
 
-from benchmarks.pages import machine, put_section, table
+from benchmarks.markdown import machine, put_section, table
 
 TITLE = "Dashboard"
 OBSERVE = """() => {
@@ -29,7 +29,7 @@ SERVER_MOVES = "parseInt(document.querySelector('.live .rate')?.textContent ?? '
 
 @dataclass(frozen=True)
 class Figure:
-    """One line: what was measured, and the most that it may be."""
+    """One measurement with its limit."""
 
     name: str
     value: float
@@ -38,12 +38,12 @@ class Figure:
 
     @property
     def reached(self) -> str:
-        """Whether the limit holds; empty where there is none."""
+        """Return whether the limit holds, as text; empty without a limit."""
         return "" if self.limit is None else "yes" if self.value <= self.limit else "no"
 
 
 def sizes() -> list[Figure]:
-    """What the built files weigh."""
+    """Return the sizes of the built files."""
     files = [path for path in STATIC.rglob("*") if path.is_file() and not path.name.startswith(".")]
     first = [path for path in files if path.name == "index.html" or path.name.startswith(("index-", "icon-"))]
     compressed = sum(len(gzip.compress(path.read_bytes())) for path in first)
@@ -54,7 +54,7 @@ def sizes() -> list[Figure]:
 
 
 def opening(page: Page, stage: Stage) -> tuple[float, float]:
-    """Milliseconds from the begin of a load to the first paint, and to the first rows."""
+    """Return the milliseconds from navigation to first paint and to first rows."""
     page.goto(stage.jobs, wait_until="commit")
     page.wait_for_selector(".body-row")
     rows = float(page.evaluate("performance.now()"))
@@ -63,7 +63,7 @@ def opening(page: Page, stage: Stage) -> tuple[float, float]:
 
 
 def living(page: Page, seconds: float) -> tuple[float, float, float]:
-    """The share of the main thread, its longest task (ms; 0 when none took 50), and updates a second, with all jobs in the list."""
+    """Return the main thread's share, its longest task in ms (0 below 50) and updates per second, with all jobs listed."""
     everything_read(page)
     page.evaluate(OBSERVE)
     session = page.context.new_cdp_session(page)
@@ -80,8 +80,8 @@ def living(page: Page, seconds: float) -> tuple[float, float, float]:
 
 
 def measure(*, tiny: bool) -> list[Figure]:
-    """All figures; the loads are the median of five."""
-    stage = Stage(past=200 if tiny else 10_000, running=10 if tiny else 60, updates=50)
+    """Return all measurements; load times are the median of five."""
+    stage = Stage(past=200 if tiny else 10_000, running=10 if tiny else 60)
     try:
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=need("chromium"), args=FLAGS)
@@ -105,10 +105,10 @@ def measure(*, tiny: bool) -> list[Figure]:
 
 
 def main(arguments: list[str]) -> None:
-    """Measure, print, and with `--record` keep."""
+    """Measure and print; `--record` writes the results."""
     parser = argparse.ArgumentParser(prog='make bench ARGS="dashboard ..."', description=__doc__)
-    parser.add_argument("--tiny", action="store_true", help="a size that only shows that everything still runs")
-    parser.add_argument("--record", action="store_true", help="write the figures into docs/benchmarks.md")
+    parser.add_argument("--tiny", action="store_true", help="use tiny sizes, only to check that everything runs")
+    parser.add_argument("--record", action="store_true", help="write the results to docs/benchmarks.md")
     asked = parser.parse_args(arguments)
     figures = measure(tiny=asked.tiny)
     for one in figures:

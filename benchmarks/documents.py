@@ -1,4 +1,4 @@
-"""`make bench ARGS="documents"`: the document jobs on real manuals, each in a process of its own.
+"""`make bench ARGS="documents"`: measure the document jobs on real manuals, each in its own process.
 
 Seconds per stage, peak memory, and how true the progress was: the fraction that the job said when a quarter, a half
 and three quarters of its time were over.
@@ -21,7 +21,7 @@ from typing import Any
 
 from scripts.demo_corpus import put_in_place, unpack
 
-from benchmarks.pages import machine, put_section, table
+from benchmarks.markdown import machine, put_section, table
 
 ROOT = Path(__file__).resolve().parent.parent
 TITLE = "Document jobs"
@@ -29,7 +29,7 @@ TITLE = "Document jobs"
 
 @dataclass(frozen=True)
 class Corpus:
-    """A manual: its package, the folder and the files in it, and the embedder that is used unless another is asked for."""
+    """A manual: its package, folder and files, and its default embedder."""
 
     package: str
     folder: str
@@ -51,7 +51,7 @@ JOBS: dict[str, dict[str, Any]] = {
 
 
 def one_job(job_type: str, parameters: dict[str, Any]) -> dict[str, Any]:
-    """Run a job in this process; its result, and the peak memory in MB of this process and of the child that loads."""
+    """Run a job in this process. Return its result and the peak memory (MB) of this process and of the loader."""
     import resource
 
     from milepost import InMemoryJobManager
@@ -83,7 +83,7 @@ def one_job(job_type: str, parameters: dict[str, Any]) -> dict[str, Any]:
 
 
 def measure(job_type: str, parameters: dict[str, Any]) -> dict[str, Any]:
-    """The same in a process of its own."""
+    """Run a job in its own process."""
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.documents", "--job", job_type, json.dumps(parameters)],
         cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True,
@@ -93,7 +93,7 @@ def measure(job_type: str, parameters: dict[str, Any]) -> dict[str, Any]:
 
 
 def rows_of(corpus: Corpus, model: str, folder: Path, *, tiny: bool) -> list[list[object]]:
-    """Run the four jobs on a manual; a row of the table for each."""
+    """Run the four jobs on a manual, and yield a table row for each."""
     documents, database = folder / "documents", str(folder / "documents.db")
     put_in_place(unpack(corpus.package, str(folder)) / corpus.folder, corpus.pattern, documents)
     if tiny:
@@ -123,12 +123,14 @@ def rows_of(corpus: Corpus, model: str, folder: Path, *, tiny: bool) -> list[lis
 
 
 def main(arguments: list[str]) -> None:
-    """Measure the manuals that are asked for."""
+    """Measure the requested manuals."""
     parser = argparse.ArgumentParser(prog='make bench ARGS="documents ..."', description=__doc__)
-    parser.add_argument("packages", nargs="*", help=f"of {', '.join(corpus.package for corpus in CORPORA)}")
-    parser.add_argument("--model", help="an embedder other than the usual one of a manual")
-    parser.add_argument("--tiny", action="store_true", help="two documents of each, to show that it still runs")
-    parser.add_argument("--record", action="store_true", help="write the figures into docs/benchmarks.md")
+    parser.add_argument("packages", nargs="*", help=f"choose from {', '.join(corpus.package for corpus in CORPORA)}")
+    parser.add_argument("--model", help="use this embedder instead of the default of a manual")
+    parser.add_argument(
+        "--tiny", action="store_true", help="use two documents of each, only to check that everything runs"
+    )
+    parser.add_argument("--record", action="store_true", help="write the results to docs/benchmarks.md")
     parser.add_argument("--job", nargs=2, metavar=("TYPE", "JSON"), help=argparse.SUPPRESS)
     asked = parser.parse_args(arguments)
     if asked.job:

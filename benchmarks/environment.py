@@ -1,4 +1,4 @@
-"""Where a sample is measured: a private Redis on one CPU, the client on the other. Owns processes; measures nothing.
+"""The environment of a sample: a private Redis on one CPU, the client on the other.
 
 A client that sends one request at a time runs about three times faster on the CPU of its server than beside it, and the
 scheduler flips between the two by itself; so both are pinned.
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Environment:
-    """What a peer is given: how much to do, and the Redis that is its own for this sample."""
+    """The input of a peer: the size of the workload and a private Redis."""
 
     size: int
     redis_url: str = ""
@@ -36,14 +36,14 @@ class Server:
 
 
 def pin(cpu: int, pid: int = 0) -> None:
-    """Keep a process on one CPU, where the system lets us."""
+    """Pin a process to one CPU, where the system supports it."""
     if hasattr(os, "sched_setaffinity") and (os.cpu_count() or 1) > 1:
         with suppress(OSError):
             os.sched_setaffinity(pid, {cpu})
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that was free a moment ago."""
+    """Return a TCP port of 127.0.0.1 that was free a moment ago."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -52,7 +52,7 @@ def free_port() -> int:
 
 @contextmanager
 def private_redis(*options: str, under: Sequence[str] = ()) -> Iterator[Server]:
-    """A Redis of our own on a free port of this machine, without persistence, on CPU 0; `options` go to its command line.
+    """Run a private Redis on a free port, without persistence, on CPU 0; `options` go to its command line.
 
     `under`: a command that runs it.
     """

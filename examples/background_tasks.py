@@ -18,7 +18,7 @@ attach(app, manager, auth=auth.none())
 
 
 async def send_letters(job_id: str, count: int) -> None:
-    """Send some letters; the pending job becomes this block's."""
+    """Send letters; the block adopts the pending job."""
     async with manager.track(job_id=job_id) as run:
         async for number in run.each(range(count)):
             await asyncio.sleep(0.01)
@@ -27,7 +27,7 @@ async def send_letters(job_id: str, count: int) -> None:
 
 @app.post("/letters", status_code=202)
 async def letters(count: int, tasks: BackgroundTasks) -> dict[str, str]:
-    """Begin to send letters, and say where that can be watched."""
+    """Start sending letters, and return the URL of the job."""
     job = await manager.create_job(job_type="letters", metadata={"count": count})
     tasks.add_task(send_letters, job.job_id, count)
     return {"job_id": job.job_id, "events": f"/api/jobs/{job.job_id}/events"}

@@ -1,4 +1,4 @@
-"""A Celery application as there are many: an import and a decorator of milepost make one of its tasks a job.
+"""A Celery application in which an import and a decorator of milepost make one task a job.
 
 redis-server &
 export MILEPOST_URL=sqlite:///jobs.db
@@ -15,7 +15,7 @@ import time
 
 from celery import Celery
 
-from milepost.engines.celery import tracked
+from milepost.integrations.celery import tracked
 
 BROKER = os.environ.get("CELERY_BROKER", "redis://localhost")
 app = Celery("celery_app", broker=BROKER, backend=BROKER)
@@ -25,7 +25,7 @@ app.conf.broker_connection_retry_on_startup = True
 @tracked
 @app.task(autoretry_for=(ConnectionError,), max_retries=3)
 def thumbnails(album: str, pictures: int, pause: float = 0.05) -> dict[str, object]:
-    """Make small pictures of large ones."""
+    """Create thumbnails of pictures."""
     for _ in range(pictures):
         time.sleep(pause)
     return {"album": album, "pictures": pictures}
@@ -33,7 +33,7 @@ def thumbnails(album: str, pictures: int, pause: float = 0.05) -> dict[str, obje
 
 @app.task
 def greet(name: str) -> str:
-    """A task without the decorator goes on as it was."""
+    """Greet; a task without the decorator is unchanged."""
     return f"Hello {name}"
 
 

@@ -1,4 +1,4 @@
-"""Django's ASGI with the interface and the dashboard beside it, in one process: jobs begin in a view, and are watched live.
+"""Django's ASGI application with the API and the dashboard in one process: a view submits jobs, the page shows them live.
 
 uvicorn django_app:app --app-dir examples        the dashboard is at /background/jobs/
 curl -X POST http://127.0.0.1:8000/reports/2026
@@ -24,7 +24,7 @@ jobs = Jobs()  # MILEPOST_URL, else REDIS_URL, else in memory
 
 @jobs.job("report")
 def make_report(run: Run, year: int) -> dict[str, int]:
-    """Go through the months of a year."""
+    """Process the months of a year."""
     for month in run.each(range(1, 13)):
         run.progress(message=f"Month {month} of {year}")
     return {"year": year, "months": 12}
@@ -33,7 +33,7 @@ def make_report(run: Run, year: int) -> dict[str, int]:
 @csrf_exempt
 @require_POST
 def begin(request: HttpRequest, year: int) -> JsonResponse:
-    """Submit the work, and say where it can be watched."""
+    """Submit a job, and return its URL."""
     job = jobs.submit(make_report, year=year)
     return JsonResponse({"job_id": job.job_id, "events": f"/background/api/jobs/{job.job_id}/events"}, status=202)
 

@@ -1,4 +1,4 @@
-"""Flask, whose jobs a worker runs and `milepost serve` shows: three processes on one store.
+"""Flask submits jobs, a worker runs them, `milepost serve` shows them: three processes on one store.
 
 export MILEPOST_URL=sqlite:///jobs.db
 milepost serve &
@@ -27,13 +27,13 @@ def count(run: Run, text: str) -> dict[str, int]:
 
 @app.post("/words")
 def begin() -> tuple[dict[str, str], int]:
-    """Submit the work; whoever asks watches it on the server beside this one."""
+    """Submit a job, and return its URL on the milepost server."""
     job = jobs.submit(count, text=request.get_data(as_text=True))
     return {"job_id": job.job_id, "dashboard": f"http://127.0.0.1:8321/jobs/?job={job.job_id}"}, 202
 
 
 @app.get("/words/<job_id>")
 def look(job_id: str) -> dict[str, Any]:
-    """The job as it is."""
+    """Return the current state of a job."""
     job = jobs.get_job(job_id)
     return abort(404) if job is None else job.to_dict()

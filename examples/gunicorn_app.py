@@ -1,4 +1,4 @@
-"""Several server processes from one import: gunicorn loads the application once, then forks.
+"""Several server processes: gunicorn imports the application once, then forks.
 
 MILEPOST_URL=sqlite:///jobs.db gunicorn gunicorn_app:app --chdir examples --preload -w 3 -k uvicorn_worker.UvicornWorker
 
@@ -22,7 +22,7 @@ jobs.count_jobs()  # the store is in use before the fork, as in an application t
 
 @jobs.job("where")
 def where(run: Run) -> dict[str, Any]:
-    """Say which process ran it."""
+    """Return the id of the process that ran it."""
     return {"pid": os.getpid()}
 
 
@@ -32,5 +32,5 @@ attach(app, jobs, auth=auth.none())
 
 @app.post("/where", status_code=202)
 def begin() -> dict[str, Any]:
-    """Submit a job from whichever process answers this."""
+    """Submit a job from the process that handles the request."""
     return {"job_id": jobs.submit(where).job_id, "pid": os.getpid()}

@@ -1,4 +1,4 @@
-"""A library that people add documents to and ask: what they upload is ingested by a worker in the same process.
+"""A searchable library: uploaded documents are ingested by a worker in the same process.
 
 uvicorn library_service:app --app-dir examples
 curl -T paper.pdf http://127.0.0.1:8000/library/paper.pdf
@@ -14,7 +14,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 
 from milepost import Jobs, Run
-from milepost.documents.jobs import ingestion
+from milepost.documents.jobs import document_jobs
 from milepost.documents.routes import create_documents_router
 from milepost.web import attach, auth
 
@@ -23,22 +23,23 @@ papers = library / "papers"
 papers.mkdir(parents=True, exist_ok=True)
 database = library / "documents.db"
 jobs = Jobs(f"sqlite:///{library / 'jobs.db'}")
+documents = document_jobs(root=papers, database=database)  # whatever name is posted to /api/jobs, only papers are read
 
 
 @jobs.job("ingestion", max_attempts=3, timeout="1h")
 def ingest(run: Run, name: str) -> dict[str, Any]:
-    """Make a document of the library findable."""
-    return ingestion(run, [str(papers / name)], database=str(database), key=name)
+    """Ingest a document of the library."""
+    return documents["ingestion"](run, [str(papers / name)], key=name)
 
 
 app = FastAPI(lifespan=jobs.lifespan(workers=1))
-site = attach(app, jobs, auth=auth.none())  # the dashboard is at /jobs/
-app.include_router(create_documents_router(site, database=database))
+context = attach(app, jobs, auth=auth.none())  # the dashboard is at /jobs/
+app.include_router(create_documents_router(context, database=database))
 
 
 @app.put("/library/{name}", status_code=202)
 async def add(name: str, request: Request) -> dict[str, str]:
-    """Keep a document and submit its ingestion; the same name again replaces it."""
+    """Store a document and submit its ingestion; a repeated name replaces the document."""
     path = papers / Path(name).name
     path.write_bytes(await request.body())
     job = jobs.submit(ingest, name=path.name)

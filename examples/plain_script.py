@@ -11,7 +11,7 @@ PAGES = [f"page {number}" for number in range(1, 41)]
 
 
 def main(pause: float = 0.05) -> None:
-    """Work through the pages."""
+    """Process the pages."""
     manager = get_job_manager()  # MILEPOST_URL=sqlite:///jobs.db shares the jobs with other processes
     with manager.track("reading", metadata={"title": "Forty pages"}) as run:
         for page in run.each(PAGES):

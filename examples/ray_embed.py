@@ -1,4 +1,4 @@
-"""A corpus embedded by Ray, as one job: progress as results come in, and a cancel that reaches the futures.
+"""Embed a corpus with Ray as one job, with progress per result and cancellation of the tasks.
 
 export MILEPOST_URL=sqlite:///jobs.db
 python examples/ray_embed.py                        (watch it with `milepost ls -w`, stop it with `milepost cancel`)
@@ -25,7 +25,7 @@ DIMENSIONS = 32
 
 @ray.remote(max_retries=0)
 def embed(text: str, pause: float) -> tuple[str, list[float]]:
-    """A text and its vector, by the hashes of its words; `pause` stands for a model that takes its time."""
+    """Return a text and its vector, made from word hashes; `pause` simulates a slow model."""
     time.sleep(pause)
     vector = [0.0] * DIMENSIONS
     for word in text.lower().split():
@@ -34,7 +34,7 @@ def embed(text: str, pause: float) -> tuple[str, list[float]]:
 
 
 def main(pause: float = 0.05) -> None:
-    """Embed the corpus on two processes of this machine."""
+    """Embed the corpus with two local processes."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     manager = get_job_manager()
@@ -52,7 +52,7 @@ def main(pause: float = 0.05) -> None:
     ray.shutdown()
     job = manager.get_job(run.job_id)
     assert job is not None
-    print(f"{job.status}: {len(index)} of {len(CORPUS)} texts, {len(left)} futures dropped")
+    print(f"{job.status}: {len(index)} of {len(CORPUS)} texts, {len(left)} futures cancelled")
 
 
 if __name__ == "__main__":

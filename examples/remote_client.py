@@ -1,4 +1,4 @@
-"""A script that works on the jobs of a server as if they were its own: start `milepost serve` first."""
+"""A script that uses the jobs of a server; start `milepost serve` first."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from milepost import Client, JobStatus
 
 
 def main(url: str = "http://127.0.0.1:8321") -> None:
-    """Drive a job on a server and read back what was told of it."""
+    """Update a job on a server, and read its events."""
     with Client(url) as client:
         job = client.create_job(job_type="remote", metadata={"title": "From afar"})
         client.update_job(job.job_id, status=JobStatus.RUNNING)

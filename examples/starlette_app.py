@@ -1,4 +1,4 @@
-"""The interface mounted in another framework: any that mounts ASGI applications will do (Litestar, Django's ASGI).
+"""The API mounted in another framework that can mount ASGI applications (Litestar, Django).
 
 uvicorn starlette_app:app --app-dir examples        the dashboard is at /background/jobs/
 """
@@ -18,7 +18,7 @@ interface = create_app(manager, auth=auth.none())
 
 
 async def begin(request: Request) -> Response:
-    """Record a job that somebody else will drive."""
+    """Create a job that another process will update."""
     job = await manager.create_job(job_type="by-hand")
     return PlainTextResponse(job.job_id)
 

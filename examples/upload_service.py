@@ -1,4 +1,4 @@
-"""A service that takes documents and works on them: whoever uploads one gets a link to a page that shows it live.
+"""A service that processes uploaded documents; each upload returns a link to a live page of its job.
 
 uvicorn upload_service:app --app-dir examples
 curl -T report.txt http://127.0.0.1:8000/documents/report.txt
@@ -6,6 +6,7 @@ curl -T report.txt http://127.0.0.1:8000/documents/report.txt
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -13,16 +14,16 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse
 
-from milepost import Jobs, Run
+from milepost import AsyncJobs, Run
 from milepost.web import attach, auth
 
-jobs = Jobs()  # MILEPOST_URL, else REDIS_URL, else in memory
+jobs = AsyncJobs()  # MILEPOST_URL, else REDIS_URL, else in memory
 folder = Path(tempfile.mkdtemp(prefix="uploads-"))
 
 
 @jobs.job("counting")
 def count_words(run: Run, path: str) -> dict[str, Any]:
-    """Count the words of a document."""
+    """Count the words of a document. The count is a local variable, so each attempt starts at the first line."""
     lines = Path(path).read_text("utf-8", "replace").splitlines()
     words = 0
     for line in run.each(lines):
@@ -36,16 +37,16 @@ attach(app, jobs, auth=auth.none())
 
 @app.put("/documents/{name}", status_code=202)
 async def upload(name: str, request: Request) -> dict[str, str]:
-    """Keep a document and submit the work on it."""
+    """Store a document and submit its processing."""
     path = folder / Path(name).name
-    path.write_bytes(await request.body())
-    job = jobs.submit("counting", {"path": str(path)}, metadata={"filename": path.name})
+    await asyncio.to_thread(path.write_bytes, await request.body())
+    job = await jobs.submit("counting", {"path": str(path)}, metadata={"filename": path.name})
     return {"job_id": job.job_id, "watch": f"/watch/{job.job_id}"}
 
 
 @app.get("/watch/{job_id}")
 async def watch(job_id: str) -> HTMLResponse:
-    """A page that shows one job live."""
+    """Return a page that shows one job live."""
     return HTMLResponse(PAGE)
 
 

@@ -1,8 +1,7 @@
 #!/bin/sh
-# What `make demo` runs once all is installed: fetch documents, ingest them with live progress, find what they speak of
-# and what belongs together, ask them a question, and draw a picture. About half a minute.
-# Jobs and documents are kept in .demo/, so a second run says that there is nothing to do and a killed one goes on
-# where it was. `. .demo/env` lets a shell see them.
+# `make demo` after the installation: fetch documents, ingest them with live progress, extract entities, cluster them, search,
+# and draw a picture. About half a minute. Jobs and documents are stored in .demo/, so that a second run has nothing to do and
+# a killed run is resumed. `. .demo/env` lets a shell use them.
 set -eu
 
 mkdir -p .demo
@@ -50,14 +49,14 @@ milepost ls
 
 cat <<END
 
-Those were three tracked jobs on real documents. A picture: .demo/entities.svg
-To go on with what they have made:
+Three tracked jobs have processed real documents. The entity graph is in .demo/entities.svg
+To continue with the results:
 
-  . .demo/env                      gives this shell the milepost command
-  milepost search "..."            ask something else
-  milepost entities                what the documents speak of
+  . .demo/env                      add the milepost command to this shell
+  milepost search "..."            search again
+  milepost entities                list the entities
   milepost run ingestion PATH...   ingest your own files or folders
-  milepost serve                   these jobs in a browser, and over HTTP
-  make demo                        again: there is nothing left to do
+  milepost serve                   show the jobs in a browser, and serve them over HTTP
+  make demo                        run it again; nothing is left to do
   make test                        run the tests
 END

@@ -1,4 +1,4 @@
-"""Fetch documents to try milepost on: ``python scripts/demo_corpus.py FOLDER``.
+"""Fetch documents for the demo: ``python scripts/demo_corpus.py FOLDER``.
 
 Puts the nine English pages of Debian's package `debian-history` (GPL-2+) into FOLDER,
 fetched by apt and unpacked without being installed. Where there is no apt or no
@@ -22,7 +22,7 @@ SECONDS = 120
 
 
 def main(folder: Path) -> str:
-    """Fill the folder and return the line that says with what."""
+    """Fill the folder and return one line that describes its contents."""
     if folder.is_dir() and any(folder.iterdir()):
         return f"{sum(1 for _ in folder.iterdir())} documents in {folder}, fetched before"
     try:
@@ -34,7 +34,7 @@ def main(folder: Path) -> str:
 
 
 def debian_history(folder: Path) -> int:
-    """Copy the English pages of the package, installed or fetched; the number of pages."""
+    """Copy the English pages of the package, installed or fetched. Return their number."""
     installed = Path("/", PAGES)
     if any(installed.glob("*.en.html")):
         return put_in_place(installed, "*.en.html", folder)
@@ -43,7 +43,7 @@ def debian_history(folder: Path) -> int:
 
 
 def unpack(package: str, cache: str) -> Path:
-    """Fetch a Debian package into a folder and unpack it there without installing it; the root of its files."""
+    """Fetch a Debian package and unpack it without installing it. Return the root of its files."""
     os.chmod(cache, 0o777)  # apt downloads as a user of its own when it is run by root
     try:
         run(["apt-get", "download", package], cache)
@@ -58,7 +58,7 @@ def unpack(package: str, cache: str) -> Path:
 
 
 def python_topics(folder: Path) -> int:
-    """Write each topic of Python's built-in help as a text file; the number of files."""
+    """Write each topic of Python's built-in help to a text file. Return the number of files."""
     with tempfile.TemporaryDirectory(prefix="milepost-corpus-") as cache:
         for name, text in pydoc_data.topics.topics.items():
             Path(cache, f"{name}.txt").write_text(text, encoding="utf-8")
@@ -66,7 +66,7 @@ def python_topics(folder: Path) -> int:
 
 
 def put_in_place(source: Path, pattern: str, folder: Path) -> int:
-    """Copy files, by their path below the source; the folder appears with all of them or not at all."""
+    """Copy files with their relative paths; the folder appears with all files or not at all."""
     files = sorted(path for path in source.glob(pattern) if path.is_file())
     if not files:
         raise FileNotFoundError(f"no {pattern} in {source}")
@@ -83,12 +83,12 @@ def put_in_place(source: Path, pattern: str, folder: Path) -> int:
 
 
 def run(command: list[str], where: str) -> None:
-    """Run a command quietly."""
+    """Run a command without output."""
     subprocess.run(command, cwd=where, check=True, capture_output=True, text=True, timeout=SECONDS)
 
 
 def why(error: Exception) -> str:
-    """The last line of what a command said, or the error."""
+    """Return the last line of a command's output, or the error."""
     said = getattr(error, "stderr", None) or str(error)
     return " ".join(str(said).strip().splitlines()[-1:])[:200] or type(error).__name__
 

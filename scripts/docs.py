@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Build the documentation into build/site, any warning being an error: `make docs`.
+"""Build the documentation into build/site, with warnings as errors: `make docs`.
 
 ``--serve`` shows it while it is written. ``--settings`` writes docs/reference/settings.md, which is made from `Settings`.
 """
@@ -22,13 +22,16 @@ Read from the environment when they are first needed; in code, `Settings(lease=6
 `options=`. Durations are in seconds; the variables also take text such as `2h`. This page is made from `Settings` by
 `python scripts/docs.py --settings`.
 
+Of `--url`, the `Settings` given in code, the environment and the defaults, the first that there is decides; `Settings` given
+in code are taken whole, without the environment, by `milepost worker`, `run` and `submit` with MODULE:APP too.
+
 | variable | in `Settings` | default | what it is |
 | --- | --- | --- | --- |
 """
 
 
 def settings_page() -> str:
-    """The page of settings."""
+    """Return the page on settings."""
     rows = []
     for spec in fields(Settings):
         variable = spec.metadata["env"]
@@ -45,7 +48,7 @@ def _plain(value: object) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Build, or serve, or write the page of settings."""
+    """Build or serve the documentation, or write the page on settings."""
     if arguments == ["--settings"]:
         SETTINGS.write_text(settings_page(), encoding="utf-8")
         return 0

@@ -1,4 +1,4 @@
-"""Install the servers and browsers that the tests name and this machine lacks; those of slow tests with --slow.
+"""Install the servers and browsers that tests require and this machine lacks; --slow adds those of slow tests.
 
 A test names what it needs as service("..."), service="..." or need("..."), a key of SERVICES in tests/services.py. A machine
 that has them is left alone. What cannot be installed is said in one line: its tests then skip, and fail in CI.
@@ -20,7 +20,7 @@ ALWAYS = "redis-server"  # the fixtures of conftest.py start it
 
 
 def named() -> set[str]:
-    """Return the services that the test files name."""
+    """Return the services that the test files require."""
     names = {ALWAYS}
     for path in (ROOT / "tests").rglob("*.py"):
         names |= set(re.findall(r"""\b(?:service|need)[(=]["']([\w.-]+)["']""", path.read_text(encoding="utf-8")))
@@ -28,7 +28,7 @@ def named() -> set[str]:
 
 
 def main() -> int:
-    """Install what is missing; return a failure only where absent services fail the tests anyway."""
+    """Install missing services. Return a failure only in CI, where missing services fail the tests."""
     slow = "--slow" in sys.argv[1:]
     packages = [
         package

@@ -1,8 +1,7 @@
 #!/usr/bin/env python3
-"""Draw docs/lifecycle.svg from the table of legal moves, or with --check say whether it is as the table would make it.
+"""Draw docs/lifecycle.svg from the table of legal moves, or with --check report whether it is up to date.
 
-Owns where things stand on the page; the moves and their names are the table's. A move without a route, or a route
-without a move, is an error.
+Positions are defined here, moves and names in the table. A move without a route, or a route without a move, is an error.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from html import escape
 from pathlib import Path
 from typing import NamedTuple
 
-from milepost.core.lifecycle.table import MOVES, NONE, TERMINAL
+from milepost.core.transitions.table import MOVES, NONE, TERMINAL
 
 TARGET = Path(__file__).resolve().parents[1] / "docs" / "lifecycle.svg"
 WIDTH, HEIGHT = 960, 600
@@ -29,7 +28,7 @@ PLACES = {
 
 
 class Route(NamedTuple):
-    """A cubic curve (an SVG path) and where its words stand: the middle of the text."""
+    """A cubic curve (an SVG path) and the position of its label, centred."""
 
     path: str
     words: tuple[int, int]
@@ -73,7 +72,7 @@ STYLE = """
 
 
 def draw() -> str:
-    """The whole picture as SVG text. ValueError when moves and routes differ."""
+    """Return the picture as SVG. Raises ValueError if moves and routes differ."""
     if set(MOVES) != set(ROUTES):
         raise ValueError(f"moves and routes differ: {sorted(set(MOVES) ^ set(ROUTES))}")
     moves = "; ".join(f"{source or 'none'} to {target}: {words}" for (source, target), words in MOVES.items())
@@ -110,11 +109,11 @@ def _words(words: str, x: int, y: int) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Write the picture; with --check only compare."""
+    """Write the picture, or with --check compare it."""
     picture = draw()
     if "--check" in arguments:
         fresh = TARGET.exists() and TARGET.read_text() == picture
-        print(f"{TARGET} is {'as the table makes it' if fresh else 'not as the table makes it: run this script'}")
+        print(f"{TARGET} is {'up to date' if fresh else 'out of date: run this script'}")
         return 0 if fresh else 1
     TARGET.write_text(picture)
     return 0

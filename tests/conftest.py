@@ -1,4 +1,4 @@
-"""Fixtures for all tests: real Redis servers, addresses of stores, and a world that is not the user's own.
+"""Fixtures for all tests: real Redis servers, addresses of stores, and an environment apart from that of the user.
 
 `redis_url` is one server for the whole session; a test that uses `redis_namespace` finds it empty. A test that
 kills, freezes or configures a server starts its own with `start_redis`. Without the program a test is skipped,
@@ -19,19 +19,20 @@ from typing import Any
 
 import pytest
 
-from tests.services import RedisServer, need
+from tests.redis_server import RedisServer
+from tests.services import need
 
 _namespaces = itertools.count(1)
 _homes: list[str] = []
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep every test, and every process that it starts, away from the stores and settings of who runs it."""
+    """Keep every test, and every process that it starts, away from the user's own stores and settings."""
     for name in list(os.environ):
         if name.startswith("MILEPOST_") or name in {"REDIS_URL", "JOB_TTL"}:
             del os.environ[name]
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so do shells start what runs in the background
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # programs under test are to hear Ctrl-C
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell starts background jobs like this
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # programs under test must receive Ctrl-C
     _homes.append(tempfile.mkdtemp(prefix="milepost-tests-"))
     for name in ("STATE", "DATA", "CONFIG", "CACHE"):
         os.environ[f"XDG_{name}_HOME"] = os.path.join(_homes[-1], name.lower())
@@ -52,26 +53,26 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[RedisServer]:
-    """The session's Redis, kept in memory only. Not to be killed: use `start_redis` for that."""
+    """Yield the session's Redis, kept in memory only. Do not kill it: use `start_redis` for that."""
     with RedisServer() as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def redis_url(redis_server: RedisServer) -> str:
-    """The URL of the session's Redis over TCP."""
+    """Return the URL of the session's Redis over TCP."""
     return redis_server.url
 
 
 @pytest.fixture(scope="session")
 def redis_unix_url(redis_server: RedisServer) -> str:
-    """The URL of the session's Redis over its unix socket."""
+    """Return the URL of the session's Redis over its unix socket."""
     return redis_server.unix_url
 
 
 @pytest.fixture
 def redis_namespace(redis_server: RedisServer) -> str:
-    """A namespace that no other test has used, on the session's Redis emptied of data and scripts."""
+    """Return a namespace that no other test has used, on the session's Redis emptied of data and scripts."""
     with redis_server.client() as client:
         client.flushall()
         client.script_flush()
@@ -91,5 +92,21 @@ def start_redis() -> Iterator[Callable[..., RedisServer]]:
 
 @pytest.fixture
 def sqlite_url(tmp_path: Path) -> str:
-    """The URL of a SQLite store that does not exist yet."""
+    """Return the URL of a SQLite store that does not exist yet."""
     return f"sqlite:///{tmp_path / 'jobs.db'}"
+
+
+@pytest.fixture(params=["memory", "sqlite", "redis"])
+def url(request: pytest.FixtureRequest) -> str:
+    """Return the URL of an empty store of each kind."""
+    kind: str = request.param
+    if kind == "memory":
+        return "memory://"
+    address: str = request.getfixturevalue(f"{kind}_url")
+    return address
+
+
+@pytest.fixture
+def namespace() -> str:
+    """Return a unique namespace."""
+    return f"tests{os.getpid()}-{next(_namespaces)}"

@@ -1,76 +1,117 @@
-"""Real servers for tests: which exist, how to find them, and a private Redis to start, kill and restart.
-
-Owns the processes that it starts and ends no other. Knows nothing of milepost, and nothing of fixtures:
-those are in `conftest.py`. A server is ready when it says so in its log; nothing here sleeps.
-"""
+"""Real servers for tests: which are installed, and how to find them. Fixtures are in `conftest.py`."""
 
 from __future__ import annotations
 
-import collections
+import functools
 import os
-import queue
+import re
 import shutil
-import signal
 import socket
 import subprocess
-import tempfile
-import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal, NoReturn, Self
-from urllib.parse import quote
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
 if TYPE_CHECKING:
-    import redis
+    pass
 
-READY = "Ready to accept connections"
-PORT_TAKEN = "Address already in use"
 START_SECONDS = 30.0  # hang guards, not aims
 STOP_SECONDS = 20.0
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A program that tests start: the Debian packages that bring it and where it is found."""
+    """A program that tests start: the Debian packages that bring it, where it is found, and what it must be to serve.
+
+    `lacks` returns what a program of that path lacks ("is 6.2, older than 7.0"), or None when tests can use it.
+    """
 
     packages: tuple[str, ...]
     commands: tuple[str, ...]
     slow: bool = False  # only `make test-slow` installs it
+    lacks: Callable[[str], str | None] = lambda path: None
+
+
+@functools.cache
+def version(path: str) -> tuple[int, ...]:
+    """Return the version that a program prints, as numbers; empty when it prints none."""
+    done = subprocess.run([path, "--version"], capture_output=True, text=True, check=False, timeout=START_SECONDS)
+    found = re.search(r"\d+(?:\.\d+)+", done.stdout)
+    return tuple(int(number) for number in found[0].split(".")) if found else ()
+
+
+def at_least(*lowest: int) -> Callable[[str], str | None]:
+    """Make the check that a program is of this version or later."""
+
+    def lacks(path: str) -> str | None:
+        found = version(path)
+        return (
+            None if found >= lowest else f"is {_dotted(found) or 'of an unknown version'}, older than {_dotted(lowest)}"
+        )
+
+    return lacks
+
+
+def postgresql_lacks(path: str) -> str | None:
+    """Return what a PostgreSQL server lacks: version 15, or the extension pgvector in its share directory."""
+    if older := at_least(15)(path):
+        return older
+    prefix, major = Path(path).resolve().parent.parent, version(path)[0]
+    shares = (prefix / "share", prefix / "share" / "postgresql", Path(f"/usr/share/postgresql/{major}"))
+    if any((share / "extension" / "vector.control").is_file() for share in shares):
+        return None
+    return f"is {_dotted(version(path))} without the extension pgvector"
+
+
+def _dotted(numbers: tuple[int, ...]) -> str:
+    return ".".join(map(str, numbers))
 
 
 # Test files name these as service("..."), service="..." or need("..."); scripts/install_services.py reads that.
 SERVICES: Mapping[str, Service] = {
-    "redis-server": Service(("redis-server",), ("redis-server",)),
+    "redis-server": Service(("redis-server",), ("redis-server",), lacks=at_least(7, 0)),
     "chromium": Service(("chromium",), ("chromium", "chromium-browser", "google-chrome")),
     "faketime": Service(("faketime",), ("faketime",)),
     "valgrind": Service(("valgrind",), ("valgrind",), slow=True),
-    "valkey-server": Service(("valkey-server",), ("valkey-server",), slow=True),
+    "valkey-server": Service(("valkey-server",), ("valkey-server",), slow=True, lacks=at_least(7, 2)),
     "rabbitmq-server": Service(
         ("rabbitmq-server",),
         ("/usr/lib/rabbitmq/bin/rabbitmq-server",),
         slow=True,  # the one on the PATH changes its user
     ),
     "postgresql": Service(
-        ("postgresql-17", "postgresql-17-pgvector"), ("/usr/lib/postgresql/17/bin/postgres", "postgres"), slow=True
+        ("postgresql-17", "postgresql-17-pgvector"),
+        (*(f"/usr/lib/postgresql/{major}/bin/postgres" for major in (18, 17, 16, 15)), "postgres"),
+        slow=True,
+        lacks=postgresql_lacks,
     ),
 }
 
 
-def find(name: str) -> str | None:
-    """Return the path of a service's program, or None when it is not installed."""
-    for command in SERVICES[name].commands:
+def _candidates(name: str) -> Iterator[tuple[str, str | None]]:
+    """Yield the programs of a service that are installed, each with what it lacks."""
+    service = SERVICES[name]
+    for command in service.commands:
         if path := shutil.which(command):
-            return path
-    return None
+            yield path, service.lacks(path)
+
+
+def find(name: str) -> str | None:
+    """Return the path of a service's program that tests can use, or None when none is installed."""
+    return next((path for path, lack in _candidates(name) if lack is None), None)
 
 
 def need(name: str) -> str:
     """Return the path of a service's program; without it skip the test here, fail it in CI."""
     path = find(name)
-    return path if path is not None else _absent(f"{name} is not installed: apt-get install {_packages(name)}")
+    if path is not None:
+        return path
+    unfit = dict.fromkeys(f"{Path(path).resolve()} {lack}" for path, lack in _candidates(name))
+    why = "; ".join(unfit) or f"{name} is not installed"
+    return _absent(f"{why}: apt-get install {_packages(name)}")
 
 
 def in_ci() -> bool:
@@ -96,244 +137,10 @@ def _packages(name: str) -> str:
     return " ".join(SERVICES[name].packages)
 
 
-class ServerError(Exception):
-    """A server did not start, or ended by itself; the text ends with its last log lines."""
-
-
-class RedisServer:
-    """A private redis-server (or valkey-server) on 127.0.0.1, with a unix socket beside the port.
-
-    It has its own folder, which it keeps over `restart()` and `kill()`, and loses with `close()`.
-    Port and URLs stay the same over restarts.
-
-    - `appendonly`: None keeps nothing over a restart; "always" and "everysec" are Redis's fsync policies.
-    - `password`: of the default user. `users`: ACL rules by name, such as `{"app": "on >secret ~mp:* +@all"}`.
-    - `tls`: the port speaks TLS only, with a certificate of a fresh authority; "mutual" asks clients for theirs.
-    - `options`: any other line of redis.conf, by name.
-    """
-
-    def __init__(
-        self,
-        *,
-        service: Literal["redis-server", "valkey-server"] = "redis-server",
-        appendonly: Literal["always", "everysec"] | None = None,
-        password: str | None = None,
-        users: Mapping[str, str] | None = None,
-        tls: bool | Literal["mutual"] = False,
-        options: Mapping[str, str] | None = None,
-    ) -> None:
-        self.program = need(service)
-        self.port = free_port()
-        self.password = password
-        self.tls = tls
-        self.directory = Path(tempfile.mkdtemp(prefix="redis-"))  # short: a socket's path has 107 bytes
-        self._appendonly = appendonly
-        self._users = dict(users or {})
-        self._options = dict(options or {})
-        self._process: subprocess.Popen[str] | None = None
-        self._log: collections.deque[str] = collections.deque(maxlen=400)
-        self._kept_port = False
-        self._up: queue.SimpleQueue[bool] = queue.SimpleQueue()  # True: ready; False: its output has ended
-        self._reader: threading.Thread | None = None
-        if tls:
-            self._write_certificates()
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    # ---- addresses
-
-    @property
-    def url(self) -> str:
-        """The URL over TCP, as the default user."""
-        return self.url_for(None, self.password)
-
-    @property
-    def unix_url(self) -> str:
-        """The URL over the unix socket, as the default user; it needs no TLS."""
-        return f"unix://{_userinfo(None, self.password)}{self.socket_path}?db=0"
-
-    @property
-    def socket_path(self) -> Path:
-        """The unix socket."""
-        return self.directory / "s"
-
-    def url_for(self, user: str | None, password: str | None) -> str:
-        """Return the URL over TCP for an ACL user."""
-        address = f"{_userinfo(user, password)}127.0.0.1:{self.port}/0"
-        if not self.tls:
-            return f"redis://{address}"
-        query = f"ssl_ca_certs={self.ca_file}"
-        if self.tls == "mutual":
-            query += f"&ssl_certfile={self.directory / 'client.pem'}&ssl_keyfile={self.directory / 'client.key'}"
-        return f"rediss://{address}?{query}"
-
-    @property
-    def ca_file(self) -> Path:
-        """The certificate of the authority that signed the server's, when `tls` is on."""
-        return self.directory / "ca.pem"
-
-    def client(self, **options: Any) -> redis.Redis:
-        """Return a redis-py client over the unix socket, to look at what is stored; close it, or use `with`."""
-        import redis  # here: only tests with Redis pay for it
-
-        options = {"decode_responses": True, "password": self.password} | options
-        return redis.Redis(unix_socket_path=str(self.socket_path), **options)
-
-    # ---- life
-
-    @property
-    def pid(self) -> int:
-        """The process id of the running server."""
-        return self._running().pid
-
-    @property
-    def log(self) -> str:
-        """The last lines that the server wrote, over all its starts."""
-        return "\n".join(self._log)
-
-    def start(self) -> Self:
-        """Start the server and wait until it takes connections, with its append-only file loaded."""
-        if self._process is not None:
-            raise ServerError("the server is already running")
-        for _ in range(5):
-            self._spawn()
-            if self._is_up():
-                self._kept_port = True
-                return self
-            self._reap()
-            if self._kept_port or PORT_TAKEN not in self.log:
-                break
-            self.port = free_port()  # another took it between our look and the server's
-            self._log.clear()
-        raise ServerError(f"the server did not start:\n{self.log}")
-
-    def stop(self) -> None:
-        """End the server in order, by SIGTERM; with `appendonly` its data are on the disk."""
-        self.kill(signal.SIGTERM)
-
-    def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
-        """Send a signal; return when the process has ended, or at once for one that does not end it."""
-        process = self._running()
-        process.send_signal(number)
-        if number in {signal.SIGKILL, signal.SIGTERM, signal.SIGINT}:
-            self._reap()
-
-    def pause(self) -> None:
-        """Freeze the server: connections stay open and no reply comes."""
-        self.kill(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        """Let a frozen server go on."""
-        self.kill(signal.SIGCONT)
-
-    def restart(self, number: signal.Signals = signal.SIGTERM) -> None:
-        """End the server with a signal and start it on the same port and folder."""
-        self.kill(number)
-        self.start()
-
-    def close(self) -> None:
-        """End the server if it runs and remove its folder."""
-        if self._process is not None:
-            self.kill(signal.SIGKILL)
-        shutil.rmtree(self.directory, ignore_errors=True)
-
-    # ---- inside
-
-    def _running(self) -> subprocess.Popen[str]:
-        if self._process is None:
-            raise ServerError("the server is not running")
-        return self._process
-
-    def _spawn(self) -> None:
-        config = self.directory / "redis.conf"
-        config.write_text("".join(f"{line}\n" for line in self._config()), encoding="utf-8")
-        self._up = queue.SimpleQueue()
-        self._process = subprocess.Popen(
-            [*_dies_with_us(), self.program, str(config)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            cwd=self.directory,
-            text=True,
-            start_new_session=True,  # Ctrl-C is for pytest, which then ends it in order
-        )
-        assert self._process.stdout is not None
-        self._reader = threading.Thread(target=self._read, args=(self._process.stdout, self._up), daemon=True)
-        self._reader.start()
-
-    def _read(self, output: IO[str], up: queue.SimpleQueue[bool]) -> None:
-        for line in output:
-            self._log.append(line.rstrip())
-            if READY in line:
-                up.put(True)
-        up.put(False)
-
-    def _is_up(self) -> bool:
-        try:
-            return self._up.get(timeout=START_SECONDS)
-        except queue.Empty:
-            return False
-
-    def _reap(self) -> None:
-        process = self._running()
-        try:
-            process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(STOP_SECONDS)
-        if self._reader is not None:
-            self._reader.join(STOP_SECONDS)
-        if process.stdout is not None:
-            process.stdout.close()
-        self._process = self._reader = None
-
-    def _config(self) -> list[str]:
-        settings = {
-            "bind": "127.0.0.1",
-            "port": "0" if self.tls else str(self.port),
-            "unixsocket": str(self.socket_path),
-            "unixsocketperm": "700",
-            "dir": str(self.directory),
-            "daemonize": "no",
-            "save": '""',
-            "appendonly": "no" if self._appendonly is None else "yes",
-            "loglevel": "notice",
-        }
-        if self._appendonly is not None:
-            settings["appendfsync"] = self._appendonly
-        if self.password is not None:
-            settings["requirepass"] = self.password
-        if self.tls:
-            settings |= {
-                "tls-port": str(self.port),
-                "tls-cert-file": str(self.directory / "server.pem"),
-                "tls-key-file": str(self.directory / "server.key"),
-                "tls-ca-cert-file": str(self.ca_file),
-                "tls-auth-clients": "yes" if self.tls == "mutual" else "no",
-            }
-        lines = [f"{name} {value}" for name, value in (settings | self._options).items()]
-        return lines + [f"user {name} {rules}" for name, rules in self._users.items()]
-
-    def _write_certificates(self) -> None:
-        import trustme  # here: only tests with TLS pay for it
-
-        authority = trustme.CA()
-        authority.cert_pem.write_to_path(self.ca_file)
-        for name, identity in (("server", "127.0.0.1"), ("client", "client@example.org")):
-            certificate = authority.issue_cert(identity)
-            certificate.private_key_pem.write_to_path(self.directory / f"{name}.key")
-            for part in certificate.cert_chain_pems:
-                part.write_to_path(self.directory / f"{name}.pem", append=True)
-
-
 class FakeClock:
     """A wall clock of processes that are started with its `environment`; `jump` moves it while they run. Needs faketime.
 
-    Their monotonic clock goes on as it is, as that of a machine whose time is set. Redis does not start with it.
+    Their monotonic clock is unchanged, as on a machine whose time is set. Redis cannot start with it.
     """
 
     def __init__(self, file: Path) -> None:
@@ -349,21 +156,7 @@ class FakeClock:
         }
 
     def jump(self, offset: str) -> None:
-        """Set how far it is from the true one: "+1h", "-3600", "+0"."""
+        """Set its offset from the true time: "+1h", "-3600", "+0"."""
         fresh = self._file.with_suffix(".new")
         fresh.write_text(f"{offset}\n", encoding="utf-8")
         fresh.replace(self._file)
-
-
-def _userinfo(user: str | None, password: str | None) -> str:
-    if user is None and password is None:
-        return ""
-    return f"{quote(user or '', safe='')}:{quote(password or '', safe='')}@"
-
-
-def _dies_with_us() -> list[str]:
-    """Return the prefix that ends a server when pytest is killed; it is bound to the thread that starts it."""
-    setpriv = shutil.which("setpriv")
-    if setpriv is None or threading.current_thread() is not threading.main_thread():
-        return []
-    return [setpriv, "--pdeathsig", "KILL", "--"]

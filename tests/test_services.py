@@ -13,26 +13,27 @@ import pytest
 import redis
 
 from tests import services
-from tests.services import RedisServer, ServerError, free_port
+from tests.redis_server import RedisServer, ServerError
+from tests.services import free_port
 
 StartRedis = Callable[..., RedisServer]
 
 
-def test_the_session_server_answers_on_port_and_socket(redis_url: str, redis_unix_url: str) -> None:
+def test_session_server_answers_on_port_and_socket(redis_url: str, redis_unix_url: str) -> None:
     for url in (redis_url, redis_unix_url):
         with redis.Redis.from_url(url) as client:
             assert client.ping()
 
 
 @pytest.mark.parametrize("turn", [1, 2])
-def test_each_test_finds_it_empty(redis_server: RedisServer, redis_namespace: str, turn: int) -> None:
+def test_each_test_starts_with_empty_redis(redis_server: RedisServer, redis_namespace: str, turn: int) -> None:
     with redis_server.client() as client:
         assert client.dbsize() == 0
         client.set(f"{{{redis_namespace}}}:x", turn)
 
 
 @pytest.mark.parametrize(("appendonly", "kept"), [("always", "1"), (None, None)])
-def test_sigkill_and_restart_keep_port_and_what_was_appended(
+def test_restart_after_kill_keeps_port_and_data(
     start_redis: StartRedis, appendonly: str | None, kept: str | None
 ) -> None:
     server = start_redis(appendonly=appendonly)
@@ -47,7 +48,7 @@ def test_sigkill_and_restart_keep_port_and_what_was_appended(
         assert client.get("x") == kept
 
 
-def test_a_frozen_server_answers_when_it_goes_on(start_redis: StartRedis) -> None:
+def test_paused_server_answers_after_resume(start_redis: StartRedis) -> None:
     server = start_redis()
     server.pause()
     with server.client(socket_timeout=0.1, retry=None) as client, pytest.raises(redis.TimeoutError):
@@ -87,7 +88,7 @@ def test_tls_is_verified(start_redis: StartRedis, tls: bool | str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.service("valkey-server")
-def test_valkey_in_its_place(start_redis: StartRedis) -> None:
+def test_valkey_replaces_redis(start_redis: StartRedis) -> None:
     server = start_redis(service="valkey-server", appendonly="always")
     with server.client() as client:
         assert client.info("server")["server_name"] == "valkey"
@@ -97,7 +98,7 @@ def test_valkey_in_its_place(start_redis: StartRedis) -> None:
         assert client.get("x") == "1"
 
 
-def test_close_leaves_no_process_and_no_folder() -> None:
+def test_close_removes_process_and_folder() -> None:
     server = RedisServer().start()
     pid, folder = server.pid, server.directory
     server.close()
@@ -106,14 +107,14 @@ def test_close_leaves_no_process_and_no_folder() -> None:
     assert not folder.exists()
 
 
-def test_a_server_that_cannot_start_says_why() -> None:
+def test_failed_start_reports_reason() -> None:
     server = RedisServer(options={"no-such-setting": "1"})
     with pytest.raises(ServerError, match="no-such-setting"):
         server.start()
     server.close()
 
 
-def test_a_taken_port_is_changed_at_the_first_start_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_taken_port_is_changed_at_first_start_only(monkeypatch: pytest.MonkeyPatch) -> None:
     with RedisServer() as other:
         monkeypatch.setattr(services, "free_port", lambda: other.port)
         server = RedisServer()
@@ -123,7 +124,7 @@ def test_a_taken_port_is_changed_at_the_first_start_only(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(("ci", "outcome"), [("true", pytest.fail.Exception), ("", pytest.skip.Exception)])
-def test_an_absent_service_fails_in_ci_and_skips_elsewhere(
+def test_missing_service_fails_in_ci_and_skips_locally(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ci: str, outcome: type[BaseException]
 ) -> None:
     monkeypatch.setenv("CI", ci)
@@ -132,7 +133,54 @@ def test_an_absent_service_fails_in_ci_and_skips_elsewhere(
         RedisServer()
 
 
-def test_tests_never_see_the_users_own_stores() -> None:
+def fake_program(folder: Path, name: str, prints: str) -> Path:
+    """Put a program into `bin` of a folder that prints its version and does nothing else."""
+    path = folder / "bin" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\necho '{prints}'\n")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("prints", "lack"),
+    [
+        ("Redis server v=6.2.1 sha=0:0", "is 6.2.1, older than 7.0"),
+        ("Redis server v=7.0.0 sha=0:0", None),
+        ("Redis server", "is of an unknown version, older than 7.0"),
+    ],
+)
+def test_service_of_an_older_version_is_not_used(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, prints: str, lack: str | None
+) -> None:
+    """A redis-server that is too old failed tests one by one instead of being named once."""
+    path = fake_program(tmp_path, "redis-server", prints)
+    monkeypatch.setenv("CI", "")
+    monkeypatch.setenv("PATH", f"{path.parent}:/usr/bin:/bin")
+    if lack is None:
+        assert services.need("redis-server") == str(path)
+    else:
+        monkeypatch.setenv("PATH", f"{path.parent}:{tmp_path}")
+        with pytest.raises(pytest.skip.Exception, match=lack):
+            services.need("redis-server")
+
+
+def test_postgresql_without_pgvector_is_not_used(tmp_path: Path) -> None:
+    """A PostgreSQL on the PATH that had no pgvector counted as present, and 34 tests failed."""
+    path = fake_program(tmp_path, "postgres", "postgres (PostgreSQL) 99.1 (Some Linux)")
+    assert services.postgresql_lacks(str(path)) == "is 99.1 without the extension pgvector"
+    extension = tmp_path / "share" / "extension" / "vector.control"
+    extension.parent.mkdir(parents=True)
+    extension.touch()
+    assert services.postgresql_lacks(str(path)) is None
+
+
+def test_postgresql_of_an_older_version_is_not_used(tmp_path: Path) -> None:
+    path = fake_program(tmp_path, "postgres", "postgres (PostgreSQL) 14.9")
+    assert services.postgresql_lacks(str(path)) == "is 14.9, older than 15"
+
+
+def test_tests_never_use_default_stores() -> None:
     assert "REDIS_URL" not in os.environ
     assert "MILEPOST_URL" not in os.environ
     for name in ("XDG_STATE_HOME", "XDG_DATA_HOME"):

@@ -1,4 +1,4 @@
-"""To wait for what other processes do, and to freeze one. Owns the patience: hang guards, never aims."""
+"""Helpers that wait for other processes, and freeze one. Their timeouts guard against hangs and are not goals."""
 
 from __future__ import annotations
 
@@ -11,12 +11,16 @@ from contextlib import closing
 from typing import Any
 
 from milepost.core.errors import StoreError
+from milepost.core.transitions import plan_lease_expired
+from milepost.stores.ids import new_operation_id
+from milepost.stores.protocol import Store, Write
+from milepost.stores.sync_bridge import run_sync
 
 PATIENCE = 60.0
 
 
 def until(what: Callable[[], Any], within: float = PATIENCE) -> Any:
-    """Wait until something is true; what it is. A store that is away is not true."""
+    """Wait until a condition is true and return its value. An unavailable store counts as false."""
     deadline = time.monotonic() + within
     while True:
         try:
@@ -26,6 +30,21 @@ def until(what: Callable[[], Any], within: float = PATIENCE) -> Any:
             pass
         assert time.monotonic() < deadline, "it did not come true"
         time.sleep(0.01)
+
+
+def lose_lease(store: Store, job_id: str, token: str) -> None:
+    """End a run as a sweeper ends one whose lease ran out; its error says "gone".
+
+    The heartbeat may renew the lease between the two writes, or a real sweeper come first: it is tried until the run has lost it.
+    """
+
+    def is_lost() -> bool:
+        run_sync(store.renew([(job_id, token)], 0))
+        plan = plan_lease_expired(new_operation_id(), error="gone", failure="{}", crash_loop="{}", crashes_left=None)
+        outcome = run_sync(store.apply([Write(job_id, plan)])).outcomes[0]
+        return outcome.accepted or outcome.job is None or outcome.job.record.get("token") != token
+
+    until(is_lost)
 
 
 def freeze(pid: int, url: str) -> None:
@@ -45,7 +64,7 @@ def freeze(pid: int, url: str) -> None:
 
 
 def is_writable(url: str) -> bool:
-    """Whether nobody holds the lock of a SQLite file for long; of another store there is none."""
+    """Return whether a SQLite file is not locked for long; other stores have no such lock."""
     if not url.startswith("sqlite"):
         return True
     with closing(sqlite3.connect(url.removeprefix("sqlite:///"), timeout=0.2, isolation_level=None)) as probe:

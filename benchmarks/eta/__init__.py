@@ -1,1 +1,1 @@
-"""Are the ranges of finish times true? Recorded runs, and their replay through the code that a pulse calls."""
+"""Accuracy of the ETA: recorded runs, replayed through the code that a heartbeat calls."""

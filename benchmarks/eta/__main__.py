@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.eta.recording import Recording, families, read
-from benchmarks.eta.replay import EARLIER, Reel, Score, evaluate, first_runs
+from benchmarks.eta.replay import EARLIER_RUNS, Replay, Score, evaluate, first_runs
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "eta.md"
 BEGINS, ENDS = "<!-- what follows is written by `python -m benchmarks.eta --write` -->", "<!-- end of it -->"
@@ -16,16 +16,16 @@ COVERED = (0.75, 0.90)
 HALF, STEADY = 0.5, 1.1
 AIMS = {"slowing": HALF, "multistage": HALF, "steady": STEADY}
 NOT_TIMED = "slow"
-"""This family was recorded for the verdict of a stall."""
+"""A family that was recorded for stall detection only."""
 SLOWER = 10.0
 
 
 Runs = dict[str, list[Recording]]
-Played = dict[str, tuple[Score, Reel]]
+Played = dict[str, tuple[Score, Replay]]
 
 
 def main(arguments: list[str]) -> None:
-    """Print the report, or write it."""
+    """Print or write the report."""
     text = report()
     if "--write" in arguments:
         before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGINS)
@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> None:
 
 
 def report() -> str:
-    """All tables, as Markdown."""
+    """Return all tables as Markdown."""
     runs = {family: list(read(family)) for family in families()}
     timed = {family: recorded for family, recorded in runs.items() if family != NOT_TIMED}
     played = {family: evaluate(family, recorded) for family, recorded in runs.items()}
@@ -44,7 +44,7 @@ def report() -> str:
 
 
 def ranges(runs: Runs, played: Played) -> str:
-    """Whether the truth was inside."""
+    """Return the table of ranges that contain the true end."""
     rows = []
     for family, recorded in runs.items():
         score, reel = played[family]
@@ -54,24 +54,25 @@ def ranges(runs: Runs, played: Played) -> str:
             _verdict(COVERED[0] <= score.coverage <= COVERED[1]), f"{reel.bytes() / 1024:.1f} KiB",
         ])  # fmt: skip
     heads = ["family", "runs", "known", "truth inside", "width of the range", "aim: 75 to 90 %", "digest"]
-    return f"With at least {EARLIER} earlier runs, asked after each twentieth of a run:\n\n{_table(heads, rows)}"
+    return f"With at least {EARLIER_RUNS} earlier runs, after each twentieth of a run:\n\n{_table(heads, rows)}"
 
 
 def errors(played: Played) -> str:
-    """How far off the middle of the range was, beside others."""
+    """Return the table of errors of the range's middle, compared with other estimates."""
     rows = []
     for family, (score, _) in played.items():
         ratio = score.error("milepost") / score.error("linear")
         aim = f"at most {AIMS[family]} x: {_verdict(ratio <= AIMS[family])}" if family in AIMS else "none"
         rows.append([family, *_errors(score), f"{ratio:.2f} x", aim])
     heads = ["family", "milepost", "linear", "tqdm", "of linear", "aim"]
-    return "The median error of the middle of the range, relative to what was left, at the same moments:\n\n" + _table(
-        heads, rows
+    return (
+        "The median error of the middle of the range, relative to the remaining time, at the same points:\n\n"
+        + _table(heads, rows)
     )
 
 
 def first(runs: Runs) -> str:
-    """The same without earlier runs, and with few."""
+    """Return the tables without history and with little history."""
     rows = []
     for family, recorded in runs.items():
         none, _ = first_runs(family, recorded)
@@ -83,11 +84,13 @@ def first(runs: Runs) -> str:
         shown = [f"{score.coverage:.0%}, {score.error('milepost'):.0%}" for score in (none, one, three)]
         rows.append([family, f"{none.known:.0%}", *shown])
     heads = ["family", "known at first", "first run", "after one", "after three"]
-    return "With fewer earlier runs no aim is set. Truth inside, and median error:\n\n" + _table(heads, rows)
+    return "With fewer earlier runs there is no goal. Truth inside the range, and median error:\n\n" + _table(
+        heads, rows
+    )
 
 
 def stalls(runs: Runs, played: Played) -> str:
-    """Whether healthy runs were called stalled, and how soon those that stand still for ever are."""
+    """Return the table of false stall flags, and of the time until frozen runs are flagged."""
     rows = []
     for family, recorded in runs.items():
         _, learned = played[family]
@@ -104,14 +107,14 @@ def stalls(runs: Runs, played: Played) -> str:
         ])  # fmt: skip
     heads = ["family", "longest pause", "flagged, each as the first", "flagged, one after the other",
              f"each as the first, {SLOWER:.0f} x slower", f"one after the other, {SLOWER:.0f} x slower",
-             "a run that stands still is flagged after"]  # fmt: skip
-    return "Healthy runs that were called stalled, and the median time until one that stands still is:\n\n" + _table(
+             "a frozen run is flagged after"]  # fmt: skip
+    return "Healthy runs that were flagged as stalled, and the median time until a frozen run is flagged:\n\n" + _table(
         heads, rows
     )
 
 
 def _pause(run: Recording) -> float:
-    """The longest time in which a recorded run showed no change."""
+    """Return the longest time without a change in a recorded run."""
     times = sorted({at for at, *_ in run.samples} | {part.began for part in run.parts} | {run.seconds})
     return max((later - sooner for sooner, later in itertools.pairwise(times)), default=0.0)
 

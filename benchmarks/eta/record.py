@@ -23,22 +23,22 @@ from pathlib import Path
 from benchmarks.eta.recording import SAMPLES, Part, Recording, write
 from milepost import InMemoryJobManager
 from milepost.core.job import Stage
-from milepost.tracking.run import Run
+from milepost.run.run import Run
 
 RUNS = 32
-LOOK = 0.2
-"""Seconds between two looks at a run: those of a pulse."""
+SAMPLE_INTERVAL = 0.2
+"""Seconds between two samples of a run, as between heartbeats."""
 
 
 def steady(run: Run, chance: random.Random) -> None:
-    """Items that cost the same, within a tenth."""
+    """Make items that cost the same, within a tenth."""
     cost = 0.18 * math.exp(chance.gauss(0, 0.08))
     for _ in run.each(range(chance.randrange(150, 320))):
         time.sleep(cost * chance.uniform(0.9, 1.1))
 
 
 def bursty(run: Run, chance: random.Random) -> None:
-    """Bursts of quick items, and waits between them whose lengths differ by a factor of ten and more."""
+    """Make bursts of quick items, with waits between them that differ by a factor of ten and more."""
     left = 0
     for _ in run.each(range(chance.randrange(600, 1400))):
         if left == 0:
@@ -49,7 +49,7 @@ def bursty(run: Run, chance: random.Random) -> None:
 
 
 def slowing(run: Run, chance: random.Random) -> None:
-    """Each item is compared with those before it: the last ones cost many times what the first ones do."""
+    """Compare each item with those before it, so that the last ones cost many times what the first ones do."""
     total = chance.randrange(140, 360)
     cost = 0.0022 * math.exp(chance.gauss(0, 0.2))
     for number in run.each(range(total)):
@@ -57,7 +57,7 @@ def slowing(run: Run, chance: random.Random) -> None:
 
 
 def multistage(run: Run, chance: random.Random) -> None:
-    """Five stages whose weights were guessed by whoever wrote them, one of them without any count."""
+    """Five stages with guessed weights, one of them without a count."""
     pace = math.exp(chance.gauss(0, 0.2))
     pages = chance.randrange(40, 160)
     with run.stage("Reading", weight=2, total=pages, unit="page") as stage:
@@ -93,7 +93,7 @@ def slow(run: Run, chance: random.Random) -> None:
 
 
 def ingestion(run: Run, chance: random.Random) -> None:
-    """The built-in job on some of the documents that every Python installation has."""
+    """Run the built-in job on some of the documents that every Python installation has."""
     from milepost.documents.ingestion import ingestion as ingest
 
     with tempfile.TemporaryDirectory() as folder:
@@ -102,7 +102,7 @@ def ingestion(run: Run, chance: random.Random) -> None:
 
 
 def documents() -> list[Path]:
-    """The topics of Python's help as files, and the texts that installed packages bring."""
+    """Write the topics of Python's help, and texts of installed packages, as files."""
     import pydoc_data.topics
 
     folder = Path(tempfile.gettempdir()) / "milepost-eta-topics"
@@ -128,14 +128,14 @@ FAMILIES: dict[str, tuple[Callable[[Run, random.Random], None], int]] = {
 
 
 def record(family: str, work: Callable[[Run, random.Random], None], seed: int) -> Recording:
-    """Run it once and look at it as a pulse does."""
+    """Run the work once, sampled like a heartbeat."""
     chance = random.Random(f"{family} {os.environ.get('SEED', '')} {seed}")
     jobs = InMemoryJobManager()
     seen: list[tuple[float, float, tuple[Stage, ...]]] = []
     over = threading.Event()
 
     def look(run: Run, begun: float) -> None:
-        while not over.wait(LOOK):
+        while not over.wait(SAMPLE_INTERVAL):
             seen.append((time.monotonic() - begun, run.fraction, run.stages))
 
     with jobs.track(family) as run:
@@ -155,7 +155,7 @@ def record(family: str, work: Callable[[Run, random.Random], None], seed: int) -
 def made(
     family: str, seconds: float, wall: float, stages: tuple[Stage, ...], seen: list[tuple[float, float, tuple[Stage, ...]]]
 ) -> Recording:  # fmt: skip
-    """What was seen as a recording: only looks at which something had changed, and not too many."""
+    """Return the samples as a recording: only changed ones, up to a maximum number."""
 
     def since(text: str | None) -> float | None:
         return None if text is None else round(datetime.fromisoformat(text).timestamp() - wall, 3)
@@ -177,7 +177,7 @@ def made(
 
 
 def main(names: list[str]) -> None:
-    """Record some families."""
+    """Record families of runs."""
     for name in names or list(FAMILIES):
         work, together = FAMILIES[name]
         with ThreadPoolExecutor(together) as pool:

@@ -1,4 +1,4 @@
-"""What a recorded run is, and how it is kept: one JSON line a run, compressed. Knows nothing of estimates."""
+"""Recorded runs, stored as compressed JSON lines."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any
 
 FOLDER = Path(__file__).resolve().parent / "recordings"
 SAMPLES = 160
-"""Samples that are kept of a run at most; what happens between two is nowhere."""
+"""Maximum number of samples of a run."""
 BEGIN = 1_800_000_000.0
-"""The moment, in seconds since 1970, at which every replay begins."""
+"""Unix time at which every replay starts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """One run as its pulse saw it: samples of (seconds, fraction, what each stage has done), and its end in seconds."""
+    """One run as its heartbeat saw it: samples of (seconds, fraction, units done per stage), and its duration."""
 
     family: str
     seconds: float
@@ -39,7 +39,7 @@ class Recording:
     samples: tuple[tuple[float, float, tuple[float, ...]], ...]
 
     def slower(self, factor: float) -> Recording:
-        """The same run on a clock that goes faster by a factor."""
+        """Return the run with all times multiplied by a factor."""
         parts = tuple(
             Part(p.name, p.parent, p.weight, p.total, p.began * factor, None if p.ended is None else p.ended * factor)
             for p in self.parts
@@ -48,7 +48,7 @@ class Recording:
         return Recording(self.family, self.seconds * factor, parts, samples)
 
     def report(self, at: float, sample: int) -> dict[str, str]:
-        """What the run said of itself at a moment, as the fields of a record; `sample` is the newest one until then."""
+        """Return the run's report at a moment, as record fields; `sample` is the newest one until then."""
         _, fraction, done = self.samples[sample]
         stages: list[dict[str, Any]] = []
         for number, part in enumerate(self.parts):
@@ -56,8 +56,8 @@ class Recording:
                 continue
             stage: dict[str, Any] = {"name": part.name, "started_at": moment(part.began)}
             stage["done"] = done[number] if number < len(done) else 0
-            told = {"parent": part.parent, "weight": part.weight, "total": part.total}
-            stage |= {name: value for name, value in told.items() if value is not None}
+            fields = {"parent": part.parent, "weight": part.weight, "total": part.total}
+            stage |= {name: value for name, value in fields.items() if value is not None}
             if part.ended is not None and part.ended <= at:
                 stage["ended_at"] = moment(part.ended)
                 if part.total is not None:
@@ -70,24 +70,24 @@ class Recording:
 
 
 def moment(seconds: float) -> str:
-    """A time of a replay as ISO 8601."""
+    """Return a time of a replay as ISO 8601."""
     return datetime.fromtimestamp(BEGIN + seconds, UTC).isoformat()
 
 
 def families() -> list[str]:
-    """The names of what was recorded."""
+    """Return the names of the recorded families."""
     return sorted(path.name.removesuffix(".jsonl.gz") for path in FOLDER.glob("*.jsonl.gz"))
 
 
 def write(family: str, recordings: list[Recording]) -> None:
-    """Keep the recordings of a family, in place of those before."""
+    """Write the recordings of a family, replacing earlier ones."""
     FOLDER.mkdir(exist_ok=True)
     lines = "".join(json.dumps(asdict(one), separators=(",", ":")) + "\n" for one in recordings)
     (FOLDER / f"{family}.jsonl.gz").write_bytes(gzip.compress(lines.encode(), 9, mtime=0))
 
 
 def read(family: str) -> Iterator[Recording]:
-    """The recordings of a family, in the order in which they were made."""
+    """Return the recordings of a family in their order."""
     for line in gzip.decompress((FOLDER / f"{family}.jsonl.gz").read_bytes()).decode().splitlines():
         data = json.loads(line)
         parts = tuple(Part(**part) for part in data["parts"])

@@ -1,4 +1,4 @@
-"""Replay recorded runs through the code that a pulse calls, and ask how true was what it said. Prints nothing."""
+"""Replay recorded runs through the code that a heartbeat calls, and score its forecasts."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from benchmarks.eta.recording import BEGIN, Recording
-from milepost.stores.driving import drive
-from milepost.stores.memory import MemoryStore
-from milepost.tracking.digests import Digests, key_of
-from milepost.tracking.outlook import Outlook
+from milepost.run.forecast.forecast import Forecast
+from milepost.run.forecast.history import RunHistory, history_key
+from milepost.stores.memory.store import MemoryStore
+from milepost.stores.sync_bridge import run_sync
 
-EARLIER = 10
-ASKED = 19
-"""A run is asked after each twentieth of it."""
-LOOK, LOOK_MOST = 0.25, 1.9
-LEAST_SILENCE = 60.0
+EARLIER_RUNS = 10
+SAMPLE_FRACTIONS = 19
+"""Fractions of a run at which its forecast is scored, every 5 %."""
+SAMPLE_INTERVAL, MAX_SAMPLE_INTERVAL = 0.25, 1.9
+MIN_SILENCE = 60.0
 NAMES = ("milepost", "linear", "tqdm")
 
 
 @dataclass(slots=True)
 class Replayed:
-    """A recorded run as far as an `Outlook` needs it."""
+    """A recorded run with what a `Forecast` needs."""
 
     job_type: str
     resumed: bool = False
@@ -34,7 +34,7 @@ class Replayed:
 
 @dataclass(slots=True)
 class Score:
-    """What became of the answers: how many were asked, were known, and held the truth; errors are relative to what was left."""
+    """The score: forecasts asked, given and right; errors are relative to the remaining time."""
 
     runs: int = 0
     asked: int = 0
@@ -44,26 +44,26 @@ class Score:
 
     @property
     def known(self) -> float:
-        """The share of the questions that were answered."""
+        """Return the share of moments with a forecast."""
         return len(self.inside) / self.asked if self.asked else 0.0
 
     @property
     def coverage(self) -> float:
-        """The share of the answers that held the truth."""
+        """Return the share of forecasts that contain the true end."""
         return sum(self.inside) / len(self.inside) if self.inside else 0.0
 
     def error(self, name: str) -> float:
-        """The median error of one of `NAMES`, at the moments at which all had an answer."""
+        """Return the median error of one of `NAMES`, at moments where all have a forecast."""
         return statistics.median(self.errors[name]) if self.errors[name] else float("nan")
 
     @property
     def width(self) -> float:
-        """The median width of the ranges, relative to what was left."""
+        """Return the median width of the ranges, relative to the remaining time."""
         return statistics.median(self.widths) if self.widths else float("nan")
 
 
 class TqdmBar:
-    """What tqdm itself says is left of a bar, on the clock of a replay."""
+    """tqdm's own estimate of the remaining time, on the clock of a replay."""
 
     def __init__(self) -> None:
         from tqdm import tqdm
@@ -75,7 +75,7 @@ class TqdmBar:
         self._bar.start_t = self._bar.last_print_t = 0.0
 
     def left(self, fraction: float, at: float) -> float | None:
-        """Seconds that are left after an update."""
+        """Return the remaining seconds after an update."""
         self._now = at
         if fraction > self._bar.n:
             self._bar.update(fraction - self._bar.n)
@@ -84,9 +84,9 @@ class TqdmBar:
         return float((shown["total"] - shown["n"]) / rate) if rate else None
 
 
-def looks(run: Recording) -> Iterator[tuple[float, dict[str, str]]]:
-    """What a pulse would have seen of a run, look by look."""
-    step = min(LOOK_MOST, max(LOOK, run.seconds / 400))
+def sample_times(run: Recording) -> Iterator[tuple[float, dict[str, str]]]:
+    """Yield the samples that a heartbeat would have taken."""
+    step = min(MAX_SAMPLE_INTERVAL, max(SAMPLE_INTERVAL, run.seconds / 400))
     at, sample = 0.0, 0
     while at < run.seconds:
         while sample + 1 < len(run.samples) and run.samples[sample + 1][0] <= at:
@@ -95,28 +95,32 @@ def looks(run: Recording) -> Iterator[tuple[float, dict[str, str]]]:
         at += step
 
 
-class Reel:
-    """Runs of one type, one after the other: each is foretold from those before it, and then learned."""
+class Replay:
+    """Replays runs of one type in order: each is forecast from the earlier ones, then added to the history."""
 
     def __init__(self, job_type: str) -> None:
         self.job_type = job_type
         self.store = MemoryStore(blocking=True)
-        self.digests = Digests(self.store)
+        self.history = RunHistory(self.store)
         self.flagged = 0
-        """How many of the runs were called stalled."""
+        """The number of runs that were flagged as stalled."""
 
     def play(self, run: Recording, score: Score | None = None) -> None:
-        """Replay a run, which has completed."""
-        outlook = self._outlook()
+        """Replay a completed run."""
+        forecast = self._forecast()
         bar = TqdmBar()
         asked = 0
         stalled = False
-        for at, report in looks(run):
-            said = outlook.look(report, BEGIN + at)
+        for at, report in sample_times(run):
+            said = forecast.tick(report, BEGIN + at)
             stalled = stalled or bool(said.get("stalled"))
             fraction = float(report["progress"])
             tqdm_left = bar.left(fraction, at)
-            if score is not None and asked < ASKED and at >= run.seconds * (asked + 1) / (ASKED + 1):
+            if (
+                score is not None
+                and asked < SAMPLE_FRACTIONS
+                and at >= run.seconds * (asked + 1) / (SAMPLE_FRACTIONS + 1)
+            ):
                 asked += 1
                 score.asked += 1
                 if (range_ := left_of(said, at)) is not None:
@@ -124,37 +128,37 @@ class Reel:
         if score is not None:
             score.runs += 1
         self.flagged += stalled
-        outlook.learn(BEGIN + run.seconds)
-        drive(self.digests.tend(spacing=0))
+        forecast.record_profile(BEGIN + run.seconds)
+        run_sync(self.history.sync(spacing=0))
 
     def freeze(self, run: Recording, share: float) -> float | None:
-        """Replay a run that stands still for ever after a share of it: how long until it is called stalled; None: never."""
-        outlook = self._outlook()
+        """Replay a run that freezes after a share of it. Return the seconds until it is flagged as stalled, or None."""
+        forecast = self._forecast()
         until = run.seconds * share
         last: dict[str, str] = {}
-        for at, report in looks(run):
+        for at, report in sample_times(run):
             if at >= until:
                 break
             last = report
-            outlook.look(report, BEGIN + at)
+            forecast.tick(report, BEGIN + at)
         at = until
         while at < until + 100_000:
-            if outlook.look(last, BEGIN + at).get("stalled"):
+            if forecast.tick(last, BEGIN + at).get("stalled"):
                 return at - until
-            at += LOOK_MOST
+            at += MAX_SAMPLE_INTERVAL
         return None
 
     def bytes(self) -> int:
-        """How large the digest has become."""
-        item = drive(self.store.shelf_get(key_of(self.job_type)))
+        """Return the size of the run history."""
+        item = run_sync(self.store.kv_get(history_key(self.job_type)))
         return len(item.value.encode()) if item is not None else 0
 
-    def _outlook(self) -> Outlook:
-        return Outlook(Replayed(self.job_type), BEGIN, self.digests, LEAST_SILENCE)
+    def _forecast(self) -> Forecast:
+        return Forecast(Replayed(self.job_type), BEGIN, self.history, MIN_SILENCE)
 
 
 def left_of(said: dict[str, str], at: float) -> tuple[float, float] | None:
-    """The seconds that are left by what a run's record would show."""
+    """Return the remaining seconds that the record would show."""
     shown = json.loads(said.get("eta", "null"))
     if shown is None:
         return None
@@ -174,19 +178,19 @@ def _mark(
         score.errors[name].append(abs(point - truth) / truth)
 
 
-def evaluate(family: str, runs: Sequence[Recording], earlier: int = EARLIER) -> tuple[Score, Reel]:
-    """Play all runs of a family in their order; those with enough before them count."""
-    score, reel = Score(), Reel(family)
+def evaluate(family: str, runs: Sequence[Recording], earlier: int = EARLIER_RUNS) -> tuple[Score, Replay]:
+    """Replay all runs of a family in order; runs with enough history are scored."""
+    score, reel = Score(), Replay(family)
     for number, run in enumerate(runs):
         reel.play(run, score if number >= earlier else None)
     return score, reel
 
 
 def first_runs(family: str, runs: Sequence[Recording]) -> tuple[Score, int]:
-    """Play each run as the first of its type; the score, and how many were called stalled."""
+    """Replay each run as the first of its type. Return the score and the number flagged as stalled."""
     score, flagged = Score(), 0
     for run in runs:
-        reel = Reel(family)
+        reel = Replay(family)
         reel.play(run, score)
         flagged += reel.flagged
     return score, flagged

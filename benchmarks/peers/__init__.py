@@ -1,1 +1,1 @@
-"""Those who do the works: one module each."""
+"""The peers, one module each."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from benchmarks.ticks import tick
+from benchmarks.job_ticks import tick
 
 
 async def noop(_: Any) -> int:
-    """The job."""
+    """Do nothing."""
     return tick()
 
 
@@ -20,19 +20,19 @@ class Connected:
         self._pool = pool
 
     async def submit(self) -> None:
-        """One job."""
+        """Submit one job."""
         await self._pool.enqueue_job("noop")
 
 
 async def connect(url: str) -> Connected:
-    """A pool of connections."""
+    """Return a pool of connections."""
     from arq.connections import RedisSettings, create_pool
 
     return Connected(await create_pool(RedisSettings.from_dsn(url)))
 
 
 def work(url: str) -> None:
-    """One worker."""
+    """Run one worker."""
     from arq.connections import RedisSettings
     from arq.worker import Worker
 

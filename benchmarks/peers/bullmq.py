@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from benchmarks.ticks import tick
+from benchmarks.job_ticks import tick
 
 
 async def noop(_job: Any, _token: Any) -> int:
-    """The job."""
+    """Do nothing."""
     return tick()
 
 
@@ -22,21 +22,21 @@ class Connected:
         self._queue = Queue("bench", {"connection": url})
 
     async def submit(self) -> None:
-        """One job."""
+        """Submit one job."""
         await self._queue.add("noop", {}, {})
 
     async def submit_many(self, count: int) -> None:
-        """One transaction."""
+        """Submit the jobs in one transaction."""
         await self._queue.addBulk([{"name": "noop", "data": {}, "opts": {}} for _ in range(count)])
 
 
 async def connect(url: str) -> Connected:
-    """A queue, made within the event loop."""
+    """Return a queue, made within the event loop."""
     return Connected(url)
 
 
 def work(url: str) -> None:
-    """One worker."""
+    """Run one worker."""
     from bullmq import Worker
 
     async def serve() -> None:

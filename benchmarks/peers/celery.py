@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.ticks import tick
+from benchmarks.job_ticks import tick
 
 
 def application(url: str) -> Any:
-    """The application and its task."""
+    """Return the application and its task."""
     import celery
 
     app = celery.Celery("bench", broker=url, backend=url)
@@ -26,7 +26,7 @@ class Connected:
         self._task = application(url).tasks["noop"]
 
     async def submit(self) -> None:
-        """One task."""
+        """Submit one task."""
         self._task.delay()
 
 
@@ -34,11 +34,11 @@ connect = Connected
 
 
 def work(url: str) -> None:
-    """One worker."""
+    """Run one worker."""
     run(application(url))
 
 
 def run(app: Any) -> None:
-    """The solo pool: for tasks that do nothing, the fastest of its pools."""
+    """Run the solo pool, which is the fastest one for tasks that do nothing."""
     options = ["--pool=solo", "--loglevel=ERROR", "--without-gossip", "--without-mingle", "--without-heartbeat"]
     app.worker_main(["worker", *options])

@@ -6,13 +6,13 @@ import asyncio
 from datetime import timedelta
 from typing import Any
 
-from benchmarks.ticks import tick
+from benchmarks.job_ticks import tick
 
 CHECK = timedelta(milliseconds=10)
 
 
 async def noop() -> int:
-    """The job."""
+    """Do nothing."""
     return tick()
 
 
@@ -23,12 +23,12 @@ class Connected:
         self._docket = docket
 
     async def submit(self) -> None:
-        """One task."""
+        """Submit one task."""
         await self._docket.add(noop)()  # the key of the task is made by `add`
 
 
 async def connect(url: str) -> Connected:
-    """A connected docket."""
+    """Return a connected docket."""
     from docket import Docket
 
     docket = Docket(name="bench", url=url)
@@ -38,7 +38,7 @@ async def connect(url: str) -> Connected:
 
 
 def work(url: str) -> None:
-    """One worker."""
+    """Run one worker."""
     from docket import Docket, Worker
 
     async def serve() -> None:

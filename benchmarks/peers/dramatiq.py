@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from benchmarks.ticks import tick
+from benchmarks.job_ticks import tick
 
 
 def actor(url: str) -> Any:
-    """The broker's actor."""
+    """Return the actor of the broker."""
     import dramatiq
     from dramatiq.brokers.redis import RedisBroker
     from dramatiq.results import Results
@@ -27,7 +27,7 @@ class Connected:
         self._actor = actor(url)
 
     async def submit(self) -> None:
-        """One message."""
+        """Send one message."""
         self._actor.send()
 
 
@@ -35,7 +35,7 @@ connect = Connected
 
 
 def work(url: str) -> None:
-    """One process of eight threads, its default."""
+    """Run one process of eight threads, its default."""
     from dramatiq import Worker
 
     Worker(actor(url).broker, worker_threads=8).start()

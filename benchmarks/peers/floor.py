@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Callable
 
 from benchmarks.environment import Environment
-from benchmarks.ticks import tick
+from benchmarks.job_ticks import tick
 
 RECORD = (
     b'{"job_id":"%s","job_type":"bench","status":"completed","progress":1.0,"message":"done",'
@@ -18,12 +18,12 @@ RECORD = (
 
 
 def command(*parts: bytes) -> bytes:
-    """A command in the protocol of Redis."""
+    """Return a command in the protocol of Redis."""
     return b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%s\r\n" % (len(part), part) for part in parts)
 
 
 def caller(port: int) -> Callable[[bytes], bytes]:
-    """A function that sends bytes and reads one short answer."""
+    """Return a function that sends bytes and reads one short answer."""
     connection = _connect(port)
 
     def call(request: bytes) -> bytes:
@@ -33,7 +33,7 @@ def caller(port: int) -> Callable[[bytes], bytes]:
     return call
 
 
-def w1(environment: Environment) -> float:
+def lifecycle(environment: Environment) -> float:
     """13 round trips a job, each of 400 bytes."""
     call = caller(environment.port)
     request = command(b"SET", b"job:1", b"x" * 400)
@@ -43,8 +43,8 @@ def w1(environment: Environment) -> float:
     return environment.size / (time.perf_counter() - begin)
 
 
-def w1b(environment: Environment) -> float:
-    """The 13 writes of a job in one pipeline."""
+def lifecycle_coalesced(environment: Environment) -> float:
+    """Send the 13 writes of a job in one pipeline."""
     call = caller(environment.port)
     request = command(b"SET", b"job:1", b"x" * 400) * 13
     begin = time.perf_counter()
@@ -55,8 +55,8 @@ def w1b(environment: Environment) -> float:
     return environment.size / (time.perf_counter() - begin)
 
 
-def w4(environment: Environment) -> float:
-    """A bare loop with one call of a method a step."""
+def loop_step(environment: Environment) -> float:
+    """Run a bare loop with one method call per step."""
 
     class Counter:
         n = 0
@@ -71,8 +71,8 @@ def w4(environment: Environment) -> float:
     return (time.perf_counter() - begin) / environment.size * 1e9
 
 
-def w5(environment: Environment) -> float:
-    """One ZREVRANGE and one MGET of 100 records, read as bytes."""
+def list_failed(environment: Environment) -> float:
+    """Send one ZREVRANGE and one MGET of 100 records, read as bytes."""
     connection = _connect(environment.port)
     reader = connection.makefile("rb")
     ids = [str(uuid.uuid4()).encode() for _ in range(environment.size)]
@@ -97,7 +97,7 @@ def w5(environment: Environment) -> float:
     return sorted(spent)[100] * 1000
 
 
-w5all = w5label = w5
+list_newest = list_label = list_failed
 
 
 def _array(reader) -> list[bytes]:  # type: ignore[no-untyped-def]
@@ -110,13 +110,13 @@ def _array(reader) -> list[bytes]:  # type: ignore[no-untyped-def]
 
 
 def used_memory(port: int) -> int:
-    """What Redis says that it uses, in bytes."""
+    """Return the memory that Redis reports as used, in bytes."""
     text = caller(port)(command(b"INFO", b"memory"))
     return int(text.split(b"used_memory:")[1].split(b"\r\n")[0])
 
 
-def w6(environment: Environment) -> float:
-    """One JSON string a record, without any index."""
+def record_memory(environment: Environment) -> float:
+    """Store one JSON string per record, without any index."""
     call = caller(environment.port)
     before = used_memory(environment.port)
     for _ in range(environment.size):
@@ -151,12 +151,12 @@ class Connected:
         return command(b"EVALSHA", self._digest, b"2", b"job:%d" % self._n, b"queue", b"x" * 400)
 
     async def submit(self) -> None:
-        """One round trip."""
+        """Submit in one round trip."""
         self._connection.sendall(self._request())
         self._connection.recv(100)
 
     async def submit_many(self, count: int) -> None:
-        """One pipeline."""
+        """Submit the jobs in one pipeline."""
         self._connection.sendall(b"".join(self._request() for _ in range(count)))
         got = 0
         while got < count:
@@ -167,7 +167,7 @@ connect = Connected
 
 
 def work(url: str, batch: int = 1) -> None:
-    """One script for each `batch` jobs; a blocking read when the list is empty."""
+    """Run one script for each `batch` jobs, and a blocking read when the list is empty."""
     connection = _connect(int(url.split(":")[2].split("/")[0]))
     connection.sendall(command(b"SCRIPT", b"LOAD", TAKE))
     digest = connection.recv(100).split(b"\r\n")[1]

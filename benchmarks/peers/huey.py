@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.ticks import tick
+from benchmarks.job_ticks import tick
 
 
 def queue(url: str) -> Any:
-    """The queue and its task."""
+    """Return the queue and its task."""
     from huey import RedisHuey
 
     made = RedisHuey("bench", url=url)
@@ -22,7 +22,7 @@ class Connected:
         self._task = queue(url)[1]
 
     async def submit(self) -> None:
-        """One task."""
+        """Submit one task."""
         self._task()
 
 
@@ -30,6 +30,6 @@ connect = Connected
 
 
 def work(url: str) -> None:
-    """Its consumer."""
+    """Run its consumer."""
     made, _ = queue(url)
     made.create_consumer(workers=1, periodic=False, check_worker_health=False).run()

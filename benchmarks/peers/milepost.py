@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from benchmarks.environment import Environment
+from benchmarks.job_ticks import tick
 from benchmarks.peers.floor import used_memory
-from benchmarks.ticks import tick
 
 
 def _lifecycle(environment: Environment, metadata: str = "", result: str = "done") -> float:
@@ -25,13 +25,13 @@ def _lifecycle(environment: Environment, metadata: str = "", result: str = "done
     return environment.size / (time.perf_counter() - begin)
 
 
-def w1(environment: Environment) -> float:
+def lifecycle(environment: Environment) -> float:
     """13 round trips, each atomic, each with its event."""
     return _lifecycle(environment)
 
 
-def w1b(environment: Environment) -> float:
-    """A tracked block: the pulse carries what the steps say."""
+def lifecycle_coalesced(environment: Environment) -> float:
+    """Run a tracked block, in which the heartbeat sends the reports of the steps."""
     from milepost import RedisJobManager
 
     manager = RedisJobManager(environment.redis_url)
@@ -44,8 +44,8 @@ def w1b(environment: Environment) -> float:
     return environment.size / (time.perf_counter() - begin)
 
 
-def w4(environment: Environment) -> float:
-    """`run.each` in a job whose progress is written to a store all the while."""
+def loop_step(environment: Environment) -> float:
+    """Run `run.each` in a job with a heartbeat that writes its progress to a store."""
     from milepost import InMemoryJobManager
 
     with InMemoryJobManager().track("bench") as run:
@@ -55,8 +55,8 @@ def w4(environment: Environment) -> float:
         return (time.perf_counter() - begin) / environment.size * 1e9
 
 
-def w4b(environment: Environment) -> float:
-    """`stage.advance()` for each step."""
+def stage_advance(environment: Environment) -> float:
+    """Call `stage.advance()` for each step."""
     from milepost import InMemoryJobManager
 
     with InMemoryJobManager().track("bench") as run, run.stage("work", total=environment.size) as stage:
@@ -69,23 +69,23 @@ def w4b(environment: Environment) -> float:
 
 def fill(store: Any, start: int, end: int) -> None:
     """Record ended jobs of ten types, one of twenty failed, each with an owner, by the bulk verb of a blocking store."""
-    from milepost.core.lifecycle import plan_create, plan_update
-    from milepost.manager.requests import job_fields
-    from milepost.stores.driving import drive
-    from milepost.stores.ids import new_job_id, new_op
+    from milepost.core.transitions import plan_create, plan_update
+    from milepost.manager.validation import job_fields
+    from milepost.stores.ids import new_job_id, new_operation_id
     from milepost.stores.protocol import Write
+    from milepost.stores.sync_bridge import run_sync
 
     for first in range(start, end, 200):
         writes = []
         for n in range(first, min(first + 200, end)):
             job_id = new_job_id()
             labels = {"owner": f"user{n // 10 % 7}"}
-            fields = job_fields("caller", f"type{n % 10}", metadata={"text": "m" * 100}, labels=labels)
-            writes.append(Write(job_id, plan_create(fields, new_op()), answer=False))
+            fields = job_fields("manual", f"type{n % 10}", metadata={"text": "m" * 100}, labels=labels)
+            writes.append(Write(job_id, plan_create(fields, new_operation_id()), answer=False))
             status = "failed" if n // 10 % 2 == 0 and n % 10 == 0 else "completed"
-            end_it = plan_update(new_op(), status, result='{"text":"%s"}' % ("r" * 100))
+            end_it = plan_update(new_operation_id(), status, result='{"text":"%s"}' % ("r" * 100))
             writes.append(Write(job_id, end_it, answer=False))
-        drive(store.apply(writes))
+        run_sync(store.apply(writes))
 
 
 def _median(environment: Environment, **filters: Any) -> float:
@@ -102,22 +102,22 @@ def _median(environment: Environment, **filters: Any) -> float:
     return sorted(spent)[100] * 1000
 
 
-def w5(environment: Environment) -> float:
+def list_failed(environment: Environment) -> float:
     """By type and status."""
     return _median(environment, job_type="type0", status="failed")
 
 
-def w5all(environment: Environment) -> float:
+def list_newest(environment: Environment) -> float:
     """Without a filter, over ten types and two statuses."""
     return _median(environment)
 
 
-def w5label(environment: Environment) -> float:
+def list_label(environment: Environment) -> float:
     """By type, status and label."""
     return _median(environment, job_type="type0", status="failed", labels={"owner": "user2"})
 
 
-def w6(environment: Environment) -> float:
+def record_memory(environment: Environment) -> float:
     """Memory for a finished job with its indexes and its lifecycle events; the feed, which is bounded, left out."""
     _lifecycle(replace(environment, size=1), "", "")  # what a server keeps once, its scripts, is no part of a record
     before = used_memory(environment.port)
@@ -131,7 +131,7 @@ def w6(environment: Environment) -> float:
 
 
 def application(url: str, options: Any = None) -> Any:
-    """The application and its job."""
+    """Return the application and its job."""
     from milepost import Jobs, Run
 
     jobs = Jobs(url, options=options)
@@ -150,11 +150,11 @@ class Connected:
         self._jobs, self._job = application(url)
 
     async def submit(self) -> None:
-        """One job."""
+        """Submit one job."""
         self._jobs.submit(self._job)
 
     async def submit_many(self, count: int) -> None:
-        """One round trip."""
+        """Submit the jobs in one round trip."""
         self._jobs.submit_many(self._job, [{}] * count)
 
 
@@ -162,5 +162,5 @@ connect = Connected
 
 
 def work(url: str) -> None:
-    """One worker, with 100 jobs at a time."""
+    """Run one worker, with 100 jobs at a time."""
     application(url)[0].worker(concurrency=100).run()

@@ -1,4 +1,4 @@
-"""milepost through its asynchronous face."""
+"""milepost through its async API."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from benchmarks.environment import Environment
 
 
-def w1(environment: Environment) -> float:
+def lifecycle(environment: Environment) -> float:
     """13 awaited round trips."""
     return asyncio.run(_lifecycle(environment))
 

@@ -1,20 +1,20 @@
-"""Jobs of milepost on Celery's workers, by `CeleryEngine`: the broker's settings are those of `celery`."""
+"""Jobs of milepost on Celery's workers, by `CeleryTaskQueue`: the broker's settings are those of `celery`."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from benchmarks.job_ticks import tick
 from benchmarks.peers import celery
-from benchmarks.ticks import tick
 
 
 def application(url: str) -> tuple[Any, Any, Any]:
-    """The Celery application, milepost's and its job."""
+    """Return the Celery application, the one of milepost, and its job."""
     from milepost import Jobs, Run
-    from milepost.engines.celery import CeleryEngine
+    from milepost.integrations.celery import CeleryTaskQueue
 
     app = celery.application(url)
-    jobs = Jobs(url, engine=CeleryEngine(app))
+    jobs = Jobs(url, task_queue=CeleryTaskQueue(app))
 
     @jobs.job("noop_job")
     def noop(run: Run) -> int:
@@ -30,7 +30,7 @@ class Connected:
         _, self._jobs, self._job = application(url)
 
     async def submit(self) -> None:
-        """One job."""
+        """Submit one job."""
         self._jobs.submit(self._job)
 
 
@@ -38,5 +38,5 @@ connect = Connected
 
 
 def work(url: str) -> None:
-    """The same worker as that of `celery`."""
+    """Run the same worker as the peer `celery`."""
     celery.run(application(url)[0])

@@ -8,12 +8,12 @@ from benchmarks.peers import celery
 
 
 def application(url: str) -> Any:
-    """The application and its task."""
+    """Return the application and its task."""
     from milepost import Jobs
-    from milepost.engines.celery import CeleryEngine, tracked
+    from milepost.integrations.celery import CeleryTaskQueue, tracked
 
     app = celery.application(url)
-    tracked(app.tasks["noop"], jobs=Jobs(url, engine=CeleryEngine(app)))
+    tracked(app.tasks["noop"], jobs=Jobs(url, task_queue=CeleryTaskQueue(app)))
     return app
 
 
@@ -28,5 +28,5 @@ connect = Connected
 
 
 def work(url: str) -> None:
-    """The same worker."""
+    """Run the same worker as the peer `celery`."""
     celery.run(application(url))

@@ -86,13 +86,13 @@ def _lifecycle(environment: Environment, metadata: str = "", result: str = "done
     return environment.size / (time.perf_counter() - begin)
 
 
-def w1(environment: Environment) -> float:
+def lifecycle(environment: Environment) -> float:
     """26 round trips, not atomic."""
     return _lifecycle(environment)
 
 
-def w5(environment: Environment) -> float:
-    """Its list as it was: it filters after the limit, so it finds what happens to be among the newest 100."""
+def list_failed(environment: Environment) -> float:
+    """List failed jobs as the original does: it filters after the limit, and finds those among the newest 100."""
     manager = Manager(environment.redis_url)
     pipe = manager.redis.pipeline(transaction=False)
     for n in range(environment.size):
@@ -116,7 +116,7 @@ def w5(environment: Environment) -> float:
     return sorted(spent)[10] * 1000
 
 
-def w6(environment: Environment) -> float:
+def record_memory(environment: Environment) -> float:
     """Memory for a finished job, with its index entry and its expiry."""
     manager = Manager(environment.redis_url)
     before = used_memory(environment.port)

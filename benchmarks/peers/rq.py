@@ -6,8 +6,8 @@ import time
 from dataclasses import replace
 
 from benchmarks.environment import Environment
+from benchmarks.job_ticks import tick
 from benchmarks.peers.floor import used_memory
-from benchmarks.ticks import tick
 
 
 def _lifecycle(environment: Environment, metadata: str = "", result: str = "done") -> float:
@@ -30,15 +30,15 @@ def _lifecycle(environment: Environment, metadata: str = "", result: str = "done
     return environment.size / (time.perf_counter() - begin)
 
 
-def w1(environment: Environment) -> float:
+def lifecycle(environment: Environment) -> float:
     """create, started, 10 x save_meta, finished: 13 or 14 round trips."""
     return _lifecycle(environment)
 
 
-w1b = w1
+lifecycle_coalesced = lifecycle
 
 
-def w6(environment: Environment) -> float:
+def record_memory(environment: Environment) -> float:
     """Memory for a finished job."""
     _lifecycle(replace(environment, size=1), "", "")
     before = used_memory(environment.port)
@@ -56,11 +56,11 @@ class Connected:
         self._queue = Queue("bench", connection=redis.Redis.from_url(url))
 
     async def submit(self) -> None:
-        """One job."""
+        """Submit one job."""
         self._queue.enqueue(tick)
 
     async def submit_many(self, count: int) -> None:
-        """One pipeline."""
+        """Submit the jobs in one pipeline."""
         self._queue.enqueue_many([self._queue.prepare_data(tick) for _ in range(count)])
 
 
@@ -68,7 +68,7 @@ connect = Connected
 
 
 def work(url: str) -> None:
-    """Its worker without a fork a job, which is its fastest."""
+    """Run its worker without a fork per job, which is its fastest."""
     import redis
     from rq import Queue, SimpleWorker
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from benchmarks.ticks import tick
+from benchmarks.job_ticks import tick
 
 
 async def noop(_: Any) -> int:
-    """The job."""
+    """Do nothing."""
     return tick()
 
 
@@ -22,7 +22,7 @@ class Connected:
         self._queue = Queue.from_url(url)
 
     async def submit(self) -> None:
-        """One job."""
+        """Submit one job."""
         await self._queue.enqueue("noop")
 
 
@@ -30,7 +30,7 @@ connect = Connected
 
 
 def work(url: str) -> None:
-    """One worker."""
+    """Run one worker."""
     from saq import Queue, Worker
 
     async def serve() -> None:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.ticks import tick
+from benchmarks.job_ticks import tick
 
 
 async def noop() -> int:
-    """The job."""
+    """Do nothing."""
     return tick()
 
 
 def worker(url: str) -> Any:
-    """The worker, which is also its client, and its task."""
+    """Return the worker, which is also its client, and its task."""
     from streaq import Worker
 
     made: Any = Worker(redis_url=url, concurrency=100)
@@ -27,21 +27,21 @@ class Connected:
         self._worker, self._task = made, task
 
     async def submit(self) -> None:
-        """One task."""
+        """Submit one task."""
         await self._task.enqueue()
 
     async def submit_many(self, count: int) -> None:
-        """One pipeline."""
+        """Submit the tasks in one pipeline."""
         await self._worker.enqueue_many([self._task.enqueue() for _ in range(count)])
 
 
 async def connect(url: str) -> Connected:
-    """A connected worker."""
+    """Return a connected worker."""
     made, task = worker(url)
     await made.__aenter__()
     return Connected(made, task)
 
 
 def work(url: str) -> None:
-    """One worker."""
+    """Run one worker."""
     worker(url)[0].run_sync()

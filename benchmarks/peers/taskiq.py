@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from benchmarks.ticks import tick
+from benchmarks.job_ticks import tick
 
 
 async def noop() -> int:
-    """The job."""
+    """Do nothing."""
     return tick()
 
 
 def broker(url: str) -> Any:
-    """The broker and its task."""
+    """Return the broker and its task."""
     from taskiq_redis import ListQueueBroker, RedisAsyncResultBackend
 
     made = ListQueueBroker(url).with_result_backend(RedisAsyncResultBackend(url, result_ex_time=3600))
@@ -29,7 +29,7 @@ class Connected:
         self._task = broker(url).find_task("noop")
 
     async def submit(self) -> None:
-        """One task."""
+        """Submit one task."""
         await self._task.kiq()
 
 
@@ -37,7 +37,7 @@ connect = Connected
 
 
 def work(url: str) -> None:
-    """The receiver in this process."""
+    """Run the receiver in this process."""
     import uvloop
     from taskiq.api import run_receiver_task
 

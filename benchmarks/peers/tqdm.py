@@ -8,8 +8,8 @@ import time
 from benchmarks.environment import Environment
 
 
-def w4(environment: Environment) -> float:
-    """A bar around a loop, drawn into nowhere."""
+def loop_step(environment: Environment) -> float:
+    """Run a loop with a bar that is drawn into nowhere."""
     from tqdm import tqdm
 
     begin = time.perf_counter()
@@ -18,8 +18,8 @@ def w4(environment: Environment) -> float:
     return (time.perf_counter() - begin) / environment.size * 1e9
 
 
-def w4b(environment: Environment) -> float:
-    """`update()` for each step."""
+def stage_advance(environment: Environment) -> float:
+    """Call `update()` for each step."""
     from tqdm import tqdm
 
     bar = tqdm(total=environment.size, file=io.StringIO())

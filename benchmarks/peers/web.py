@@ -1,4 +1,4 @@
-"""The servers of W8 and W8s: milepost's and what a service would be written with otherwise; all in one environment.
+"""The servers of http_get and sse_fanout: milepost's, and the alternatives for a service, in one environment.
 
 An application answers GET /api/jobs/x, or streams /api/jobs/x/events and has POST /go, which makes EVENTS events. The secret
 of a key, where there is one, is in the first line of what it prints.
@@ -38,13 +38,13 @@ FRAME = f"id: 5\nevent: progress\ndata: {DATA}\n\n".encode()
 
 
 class Boxes:
-    """What each stream is to send next; the least that hands an event to many."""
+    """The frames that each stream sends next; the minimum for delivery of one event to many clients."""
 
     def __init__(self) -> None:
         self._boxes: list[tuple[list[bytes], asyncio.Event]] = []
 
     async def stream(self) -> AsyncIterator[bytes]:
-        """The frames of one client: those that have come since, joined."""
+        """Yield the new frames of one client, joined."""
         box: tuple[list[bytes], asyncio.Event] = ([], asyncio.Event())
         self._boxes.append(box)
         frames, news = box
@@ -56,7 +56,7 @@ class Boxes:
             yield joined
 
     async def go(self) -> None:
-        """Hand the events out, one a turn of the loop."""
+        """Deliver the events, one per turn of the loop."""
         for _ in range(EVENTS):
             for frames, news in self._boxes:
                 frames.append(FRAME)
@@ -65,7 +65,7 @@ class Boxes:
 
 
 def floor() -> Messages:
-    """Raw ASGI and bytes made before."""
+    """Raw ASGI with prebuilt bytes."""
     boxes = Boxes()
 
     async def app(scope: Any, receive: Messages, send: Messages) -> None:
@@ -141,7 +141,7 @@ def sse_starlette() -> Messages:
 
 
 def fastapi_bytes() -> Messages:
-    """FastAPI that answers bytes made before."""
+    """FastAPI that returns prebuilt bytes."""
     from fastapi import FastAPI, Response
 
     app = FastAPI()
@@ -183,14 +183,14 @@ def fastapi() -> Messages:
 
 
 def milepost() -> Messages:
-    """milepost for everybody."""
+    """milepost without authentication."""
     from milepost.web import auth
 
     return _milepost(auth.none())
 
 
 def milepost_keys() -> Messages:
-    """milepost for those who have a key."""
+    """milepost with API keys."""
     from milepost.web import auth
 
     return _milepost(auth.api_keys())
@@ -198,9 +198,9 @@ def milepost_keys() -> Messages:
 
 def _milepost(access: Any) -> Messages:
     from milepost import AsyncJobManager
-    from milepost.stores.driving import drive
+    from milepost.stores.sync_bridge import run_sync
     from milepost.web import create_app
-    from milepost.web.keys import Keys
+    from milepost.web.security.api_keys import ApiKeyStore
 
     manager = AsyncJobManager("memory://")
     metadata = {"file_path": "/a/b.pdf", "filename": "b.pdf"}
@@ -208,10 +208,10 @@ def _milepost(access: Any) -> Messages:
     async def prepare() -> None:
         await manager.create_job("x", "ingestion", metadata, labels={"owner": "ana"})
         await manager.update_job("x", "running", progress=0.5, message="Embedding")
-        _, secret = await Keys(manager.store).create("bench", ["jobs:read"])
+        _, secret = await ApiKeyStore(manager.store).create("bench", ["jobs:read"])
         print(secret, flush=True)
 
-    drive(prepare())  # a store in memory never suspends
+    run_sync(prepare())  # a store in memory never suspends
     app = create_app(manager, auth=access)
 
     @app.post("/go")
@@ -224,6 +224,6 @@ def _milepost(access: Any) -> Messages:
 
 
 def app() -> Messages:
-    """The application that BENCH_PEER names: `uvicorn --factory benchmarks.peers.web:app`."""
+    """Return the application that BENCH_PEER names, for `uvicorn --factory benchmarks.peers.web:app`."""
     made: Messages = globals()[os.environ["BENCH_PEER"]]()
     return made

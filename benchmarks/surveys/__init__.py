@@ -1,4 +1,4 @@
-"""What is measured of milepost alone: how it grows, what many jobs at once cost, what it weighs. One module each.
+"""Surveys of milepost alone: growth, concurrency, footprint. One module each.
 
 A survey is a module with `survey(size)`, which gives the rows of a table; `size` is the full number of jobs or less.
 """
@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 
 
 def figure(value: float) -> str:
-    """A number with the digits that say something."""
+    """Return a number with its significant digits."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of a survey, ready to print, and sentences beneath them."""
+    """The rows of a survey as text, and notes below them."""
 
     name: str
     columns: list[str]
@@ -26,7 +26,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Survey:
-    """One survey: what it shows, the page and the heading of its table, and its size."""
+    """One survey: its title, the page and heading of its table, and its size."""
 
     name: str
     title: str
@@ -36,7 +36,7 @@ class Survey:
     tiny: int
 
     def run(self, *, tiny: bool) -> Table:
-        """Measure; takes minutes at full size."""
+        """Run the survey, which takes minutes at full size."""
         table: Table = importlib.import_module(f"benchmarks.surveys.{self.name}").survey(
             self.tiny if tiny else self.size
         )
@@ -46,7 +46,7 @@ class Survey:
 SURVEYS = {
     survey.name: survey
     for survey in (
-        Survey("weight", "start-up, imports, sizes, dependencies", "benchmarks.md", "Start-up and weight", 9, 1),
+        Survey("footprint", "start-up, imports, sizes, dependencies", "benchmarks.md", "Start-up and weight", 9, 1),
         Survey(
             "instructions",
             "the hot paths in instructions, counted by callgrind",
@@ -57,14 +57,14 @@ SURVEYS = {
         ),
         Survey(
             "scale",
-            "the cost of each verb against the number of jobs, in Redis and SQLite",
+            "the cost of each operation by number of jobs, in Redis and SQLite",
             "scale.md",
-            "Cost of each verb against the number of jobs",
+            "Cost of each operation by number of jobs",
             1_000_000,
             2_000,
         ),
         Survey(
-            "running",
+            "run_overhead",
             "running jobs in one process that report at full speed",
             "scale.md",
             "Many running jobs in one process",

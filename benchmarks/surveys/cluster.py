@@ -1,4 +1,4 @@
-"""Namespaces over one, two and three nodes of a Redis Cluster, each drained by a worker process of its own.
+"""Namespaces over one, two and three nodes of a Redis Cluster, each drained by its own worker process.
 
 All nodes share a CPU here, so wall time says nothing of more nodes: what counts is the CPU a job, which must not grow, how
 evenly the nodes are loaded, and that no namespace waits for another.
@@ -14,7 +14,7 @@ from itertools import count, pairwise
 from typing import Any
 
 from benchmarks.environment import Server, free_port, private_redis
-from benchmarks.sampling import DRAIN_EVERY, Failed, Ticks, WorkerProcess, cpu_of, fifo, worker_process
+from benchmarks.sampler import DRAIN_EVERY, PeerFailedError, Ticks, WorkerProcess, cpu_seconds, fifo, worker_process
 from benchmarks.surveys import Table, figure
 
 SLOTS = 16384
@@ -22,7 +22,7 @@ NAMESPACES = 6
 
 
 def survey(size: int) -> Table:
-    """`size` no-op jobs in six namespaces."""
+    """Drain `size` no-op jobs in six namespaces."""
     jobs = max(size // NAMESPACES // DRAIN_EVERY, 1) * DRAIN_EVERY
     rows = []
     for nodes in (1, 2, 3):
@@ -38,7 +38,7 @@ def survey(size: int) -> Table:
 
 @contextmanager
 def _cluster(nodes: int) -> Iterator[list[Server]]:
-    """Masters that know each other, with equal parts of the slots."""
+    """Run connected masters with equal shares of the slots."""
     import redis
 
     with ExitStack() as stack:
@@ -54,7 +54,7 @@ def _cluster(nodes: int) -> Iterator[list[Server]]:
         over = time.monotonic() + 30
         while not all("cluster_state:ok" in _info(client) for client in clients):
             if time.monotonic() > over:
-                raise Failed("the nodes of the Cluster did not agree within 30 s")
+                raise PeerFailedError("the nodes of the Cluster did not agree within 30 s")
             time.sleep(0.1)
         for client in clients:
             client.close()
@@ -71,7 +71,7 @@ def _info(client: Any) -> str:
 
 
 def _names(nodes: int) -> list[str]:
-    """Namespaces whose slots are spread evenly over the nodes: what an operator does who places them."""
+    """Return namespaces whose slots are spread evenly over the nodes, as an operator would choose them."""
     from redis.crc import key_slot
 
     wanted = [NAMESPACES // nodes + (n < NAMESPACES % nodes) for n in range(nodes)]
@@ -110,17 +110,17 @@ def _drain(servers: list[Server], jobs: int) -> list[str]:
             applications.append(queue)
             workers.append(worker)
             readers.append(threading.Thread(target=_read, args=(ticks, worker, jobs, done[name])))
-        redis, spent = [cpu_of(server.pid) for server in servers], sum(worker.cpu() for worker in workers)
+        redis, spent = [cpu_seconds(server.pid) for server in servers], sum(worker.cpu() for worker in workers)
         begin = time.monotonic_ns()
         for queue, reader in zip(applications, readers, strict=True):
             queue.set_limit("noop")
             reader.start()
         for reader in readers:
             reader.join()
-        redis = [cpu_of(server.pid) - before for server, before in zip(servers, redis, strict=True)]
+        redis = [cpu_seconds(server.pid) - before for server, before in zip(servers, redis, strict=True)]
         spent = sum(worker.cpu() for worker in workers) - spent
     if any(not seen or seen[-1][0] < jobs for seen in done.values()):
-        raise Failed("a worker of the Cluster gave no sign")
+        raise PeerFailedError("a worker of the Cluster gave no sign")
     total = jobs * len(done)
     end = max(seen[-1][1] for seen in done.values())
     first_end = min(seen[-1][1] for seen in done.values())
@@ -138,5 +138,5 @@ def _read(ticks: Ticks, worker: WorkerProcess, jobs: int, into: list[tuple[int, 
     try:
         while not into or into[-1][0] < jobs:
             into.append(ticks.read(worker))
-    except Failed:
+    except PeerFailedError:
         return  # the missing ticks tell

@@ -1,4 +1,4 @@
-"""Instructions of the hot paths, counted by callgrind: in the process that calls, and in Redis. No load of the machine changes them.
+"""Instructions of the hot paths, counted by callgrind in the calling process and in Redis, independent of the machine's load.
 
 Each figure is the difference between a long and a short run, so that start-up is not in it.
 """
@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.environment import private_redis
-from benchmarks.installing import ROOT
+from benchmarks.install import ROOT
 from benchmarks.peers.milepost import application
 from benchmarks.queue_peer import BULK
 from benchmarks.surveys import Table
@@ -24,7 +24,7 @@ COLUMNS = ["one", "instructions of the caller", "instructions of Redis"]
 
 
 def progress(url: str, count: int) -> None:
-    """`update_job` with a progress and a message, by the blocking face."""
+    """Call `update_job` of the blocking API with a progress and a message."""
     from milepost import RedisJobManager
 
     manager = RedisJobManager(url)
@@ -35,7 +35,7 @@ def progress(url: str, count: int) -> None:
 
 
 def tracked(url: str, count: int) -> None:
-    """A tracked block with ten reports."""
+    """Run a tracked block with ten reports."""
     from milepost import RedisJobManager
 
     manager = RedisJobManager(url)
@@ -47,23 +47,30 @@ def tracked(url: str, count: int) -> None:
 
 
 def submitted(url: str, count: int) -> None:
-    """`jobs.submit`, one a call."""
+    """Call `jobs.submit` for each job."""
     jobs, noop = application(url)
     for _ in range(count):
         jobs.submit(noop)
 
 
 def in_bulk(url: str, count: int) -> None:
-    """`jobs.submit_many`, each call with many."""
+    """Call `jobs.submit_many` with many jobs per call."""
     jobs, noop = application(url)
     for start in range(0, count, BULK):
         jobs.submit_many(noop, [{}] * min(BULK, count - start))
 
 
 def drained(url: str, count: int) -> None:
-    """A no-op job, claimed and finished by a worker: those that are there."""
+    """Let a worker claim and finish the no-op jobs that exist."""
     from milepost import Jobs, Run
+    from milepost.worker import admission, claim_policy, registration
 
+    for module in (
+        admission,
+        claim_policy,
+        registration,
+    ):  # else claimed jobs are given back, more of them on a busy machine
+        vars(module).update(START_DEADLINE=HOURS, REGISTRATION_INTERVAL=HOURS)
     jobs, ended = Jobs(url), 0
 
     @jobs.job("noop")
@@ -86,9 +93,12 @@ PATHS: dict[str, Callable[[str, int], None]] = {
     "no-op job drained by a worker": drained,
 }
 RARELY = ("--hz", "1", "--dynamic-hz", "no")
-"""What Redis does by the clock would be counted too, and more of it on a busy machine."""
+"""Redis settings without timed work, which would be counted and depend on the load."""
 BEFORE: dict[str, Callable[[str, int], None]] = {"no-op job drained by a worker": in_bulk}
-"""What has to be there when a path is run."""
+"""What must exist before a path is run."""
+HOURS = 4 * 3600.0
+NO_CLOCK = {"MILEPOST_LEASE": f"{2 * HOURS}", "MILEPOST_HEARTBEAT": f"{HOURS}", "MILEPOST_SWEEP": f"{HOURS}"}
+"""Settings without timed work: callgrind makes a job fifty times slower, so that heartbeats would be counted in it."""
 
 
 def survey(size: int) -> Table:
@@ -97,7 +107,7 @@ def survey(size: int) -> Table:
 
 
 def count(name: str, size: int) -> tuple[int, int]:
-    """The instructions of one repetition: of the caller, and of Redis."""
+    """Return the instructions of one repetition, in the caller and in Redis."""
     if shutil.which("valgrind") is None:
         sys.exit("benchmarks: valgrind is not installed; `make test-slow` installs it")
     few = size // 2  # caches are filled by then
@@ -120,14 +130,14 @@ def _of_redis(name: str, many: int) -> int:
 
 
 def _run(name: str, port: int, many: int, *under: str) -> None:
-    """Do one path in a process of its own, after what it needs."""
+    """Run one path in its own process, after its preparation."""
     url = f"redis://127.0.0.1:{port}/0"
     if name in BEFORE:
         BEFORE[name](url, many)
     subprocess.run(
         [*under, sys.executable, "-m", "benchmarks.surveys.instructions", name, url, str(many)],
         cwd=ROOT,
-        env={**os.environ, "PYTHONHASHSEED": "0"},
+        env={**os.environ, "PYTHONHASHSEED": "0", **NO_CLOCK},
         check=True,
     )
 

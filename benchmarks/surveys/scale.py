@@ -1,4 +1,4 @@
-"""The cost of each verb at 1 %, 10 % and 100 % of the size, in Redis and in SQLite, and how fast it grows.
+"""The cost of each operation at 1 %, 10 % and 100 % of the size, in Redis and in SQLite, and its growth.
 
 Growth is the exponent of a least-squares fit of cost = c * jobs ^ exponent over the three sizes: what grows like log n
 over this range has about 0.1, what grows with n has 1. A verb whose exponent is above LIMIT is named beneath the table.
@@ -19,16 +19,16 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.environment import pin, private_redis
+from benchmarks.http_load import server
 from benchmarks.peers.milepost import fill
-from benchmarks.serving import server
 from benchmarks.surveys import Table, figure
 
 LIMIT = 0.2
-"""log n has 0.09 from 10,000 to 1,000,000; the rest is noise of the machine."""
+"""Maximum growth exponent: log n has 0.09 from 10,000 to 1,000,000; the rest allows for noise."""
 
 
 def survey(size: int) -> Table:
-    """Both stores, at three sizes each."""
+    """Measure both stores at three sizes each."""
     pin(1)
     sizes = [max(size // 100, 10), max(size // 10, 20), size]
     rows, fast = [], []
@@ -40,7 +40,7 @@ def survey(size: int) -> Table:
             rows.append([name, verb, unit, *(figure(cost) for cost in found), f"{exponent:+.2f}"])
             if exponent > LIMIT:
                 fast.append(f"{verb} ({name})")
-    notes = ["Grows faster than log n: " + ", ".join(fast) + "." if fast else "No verb grows faster than log n."]
+    notes = ["Grows faster than log n: " + ", ".join(fast) + "." if fast else "No operation grows faster than log n."]
     return Table("scale", ["store", "verb", "unit", *(f"{n:,} jobs" for n in sizes), "exponent"], rows, notes)
 
 
@@ -63,7 +63,7 @@ def _costs(url: str, sizes: list[int]) -> dict[tuple[str, str], list[float]]:
 
     @jobs.job("noop")
     def noop(run: Run) -> None:
-        """Never run here."""
+        """Never run."""
 
     costs: dict[tuple[str, str], list[float]] = {}
     there = 0
@@ -78,11 +78,11 @@ def _costs(url: str, sizes: list[int]) -> dict[tuple[str, str], list[float]]:
 
 
 def _verbs(jobs: Any, noop: Any, size: int) -> dict[tuple[str, str], float]:
-    """What each verb costs in a store of that many jobs; it is left with about as many."""
-    from milepost.core.lifecycle import plan_start
-    from milepost.stores.driving import drive
-    from milepost.stores.ids import new_nonce, new_op
+    """Return the cost of each operation in a store with that many jobs."""
+    from milepost.core.transitions import plan_start
+    from milepost.stores.ids import new_nonce, new_operation_id
     from milepost.stores.protocol import Claim
+    from milepost.stores.sync_bridge import run_sync
 
     store = jobs.store
     lease = 60_000_000
@@ -95,8 +95,8 @@ def _verbs(jobs: Any, noop: Any, size: int) -> dict[tuple[str, str], float]:
     found["submit", "us"] = _median(200, lambda: jobs.submit(noop)) * 1e6
 
     def claim() -> None:
-        starts = tuple(plan_start(new_op(), nonce=new_nonce(), lease=lease, worker="w") for _ in range(32))
-        claimed = drive(store.apply([], Claim("w", {"noop": None}, starts, new_op()))).claimed
+        starts = tuple(plan_start(new_operation_id(), nonce=new_nonce(), lease=lease, worker="w") for _ in range(32))
+        claimed = run_sync(store.apply([], Claim("w", {"noop": None}, starts, new_operation_id()))).claimed
         assert len(claimed) == 32, len(claimed)
 
     found["claim 32", "us/job"] = _median(20, claim) / 32 * 1e6
@@ -119,16 +119,16 @@ def _verbs(jobs: Any, noop: Any, size: int) -> dict[tuple[str, str], float]:
     found["page to the end, by 1,000", "us/job"] = _page_through(jobs) * 1e6
     found["count, type and status", "us"] = _median(100, lambda: jobs.count_jobs("type0", "failed")) * 1e6
     found["count, label", "us"] = _median(100, lambda: jobs.count_jobs(labels=labels)) * 1e6
-    found["counts of all", "us"] = _median(100, lambda: drive(store.counts())) * 1e6
-    found["sweep, nothing due", "us"] = _median(50, lambda: drive(store.sweep(lease=60.0, interval=0.0))) * 1e6
-    found["purge 100", "us/job"] = _median(5, lambda: drive(store.purge(ttl=0.0, limit=100))) / 100 * 1e6
+    found["counts of all", "us"] = _median(100, lambda: run_sync(store.counts())) * 1e6
+    found["sweep, nothing due", "us"] = _median(50, lambda: run_sync(store.sweep(lease=60.0, interval=0.0))) * 1e6
+    found["purge 100", "us/job"] = _median(5, lambda: run_sync(store.purge(ttl=0.0, limit=100))) / 100 * 1e6
     found["update seen by a reader of the feed", "us"] = _median(100, _streamed(jobs)) * 1e6
     return found
 
 
 @contextmanager
 def _served(url: str) -> Iterator[Callable[[str], None]]:
-    """A call that reads a list from a server process of the same store."""
+    """Run a server process of the store, and yield a call that reads a list from it."""
     with server([sys.executable], f"{__name__}:application", os.environ | {"BENCH_URL": url}) as (port, _):
         client = http.client.HTTPConnection("127.0.0.1", port)
 
@@ -143,14 +143,14 @@ def _served(url: str) -> Iterator[Callable[[str], None]]:
 
 
 def application() -> Any:
-    """The interface over the store that BENCH_URL names."""
+    """Return the API over the store in BENCH_URL."""
     from milepost.web import auth, create_app
 
     return create_app(os.environ["BENCH_URL"], auth=auth.none())
 
 
 def _page_through(jobs: Any) -> float:
-    """Seconds a job of a list read to its end."""
+    """Return the seconds per job of a list read to its end."""
     begin, seen, cursor = time.perf_counter(), 0, None
     while True:
         page = jobs.find(limit=1000, cursor=cursor)
@@ -161,16 +161,16 @@ def _page_through(jobs: Any) -> float:
 
 
 def _streamed(jobs: Any) -> Callable[[], None]:
-    """An update of a job, and reading its event from the feed."""
-    from milepost.stores.driving import drive
+    """Update a job, and read its event from the feed."""
+    from milepost.stores.sync_bridge import run_sync
 
     job = jobs.create_job(job_type="streamed")
-    position = drive(jobs.store.feed(None)).position
+    position = run_sync(jobs.store.feed(None)).position
 
     def update_and_read() -> None:
         nonlocal position
         jobs.update_job(job.job_id, message=f"at {position}")
-        read = drive(jobs.store.feed(position, timeout=5.0))
+        read = run_sync(jobs.store.feed(position, timeout=5.0))
         assert read.events
         position = read.position
 
@@ -178,7 +178,7 @@ def _streamed(jobs: Any) -> Callable[[], None]:
 
 
 def _median(times: int, call: Callable[[], object]) -> float:
-    """Seconds of the median call."""
+    """Return the seconds of the median call."""
     spent = []
     for _ in range(times):
         begin = time.perf_counter()

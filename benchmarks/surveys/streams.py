@@ -1,8 +1,8 @@
-"""Ten thousand clients of the streams of a thousand jobs, and five hundred of the list, on one server process: memory a
-client, delivery from the write to the read, CPU. One client in a hundred never reads.
+"""Ten thousand clients of the streams of a thousand jobs, and five hundred of the list, on one server process: memory per
+client, latency from write to read, CPU. One client in a hundred never reads.
 
-The server's jobs are in memory and say 100 times a second in all what time it is, on a clock that both processes share;
-the clients are this process, on the other CPU.
+The server's jobs are in memory and report the time 100 times per second in total, on a clock shared by both processes.
+The clients run in this process, on the other CPU.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from typing import Any
 
 import psutil
 
-from benchmarks.sampling import Failed
-from benchmarks.serving import server
+from benchmarks.http_load import server
+from benchmarks.sampler import PeerFailedError
 from benchmarks.surveys import Table, figure
 
 EVENTS = 100.0
-"""A second, over all jobs."""
+"""Events per second over all jobs."""
 SECONDS = 10.0
 REQUEST = b"GET %s HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: text/event-stream\r\n\r\n"
 SAID = re.compile(rb'"at (\d+\.\d+)"')
 
 
 def survey(size: int) -> Table:
-    """`size` clients on a tenth as many jobs, then a twentieth as many on the list."""
+    """Connect `size` clients to a tenth as many jobs, and a twentieth as many clients to the list."""
     jobs, seconds = max(size // 10, 1), SECONDS if size > 1000 else 1.0
     paths = [f"/api/jobs/job{number % jobs}/events".encode() for number in range(size)]
     lists = [b"/api/events"] * max(size // 20, 1)
@@ -40,8 +40,8 @@ def survey(size: int) -> Table:
     ]
     columns = ["clients", "messages/s", "kB a client", "delivery p50 ms", "p99 ms", "server CPU"]
     notes = [
-        f"{EVENTS:g} changes a second in all. The list is told of them in batches, at most ten a second to a client; "
-        "there the delay is that of the newest change of each batch."
+        f"{EVENTS:g} changes a second in all. Lists receive changes in batches, at most ten per second and client; "
+        "the delay is that of the newest change in each batch."
     ]
     return Table("streams", columns, rows, notes)
 
@@ -74,14 +74,14 @@ def _measure(jobs: int, paths: list[bytes], seconds: float, deaf: int = 100) -> 
         for client in clients:
             client.close()
     if not delays:
-        raise Failed("no event came")
+        raise PeerFailedError("no event came")
     delays.sort()
     middle, late = delays[len(delays) // 2], delays[int(len(delays) * 0.99)]
     return [figure(len(delays) / spent), figure(memory), figure(middle * 1e3), figure(late * 1e3), f"{cpu:.0%}"]
 
 
 def _receive(selector: selectors.BaseSelector, seconds: float) -> list[float]:
-    """Read for so long; how old each message was when it was read, of a batch its newest."""
+    """Read for `seconds`. Return the age of each message when it was read, of a batch the newest."""
     delays, over = [], time.monotonic() + seconds
     while time.monotonic() < over:
         for key, _ in selector.select(0.05):
@@ -93,7 +93,7 @@ def _receive(selector: selectors.BaseSelector, seconds: float) -> list[float]:
 
 
 def _connect(port: int, path: bytes, *, reads: bool = True) -> socket.socket:
-    """A client whose stream is open."""
+    """Return a client with an open stream."""
     client = socket.socket()
     if not reads:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -102,12 +102,12 @@ def _connect(port: int, path: bytes, *, reads: bool = True) -> socket.socket:
     client.sendall(REQUEST % path)
     seen = client.recv(4096)
     if b" 200 " not in seen[:20]:
-        raise Failed(f"the server answered {seen[:200].decode(errors='replace')}")
+        raise PeerFailedError(f"the server answered {seen[:200].decode(errors='replace')}")
     return client
 
 
 def served() -> Any:
-    """The application: jobs in memory that say what time it is, one after the other."""
+    """Return the application: jobs in memory that report the time, one after the other."""
     from milepost import AsyncJobManager
     from milepost.web import auth, create_app
 
@@ -131,7 +131,7 @@ def served() -> Any:
 
 
 class _Task:
-    """Something that goes on while the server lives."""
+    """A background task for the life of the server."""
 
     def __init__(self, call: Any) -> None:
         self._call = call

@@ -3,7 +3,7 @@ import { matcher } from "../src/jobs/matching";
 import type { Row } from "../src/wire/types";
 
 const row = {
-  job_id: "0199f3a2-7c1e", job_type: "ingestion", status: "running", message: "Adding Embeddings", title: "report.pdf",
+  job_id: "0199f3a2-7c1e", job_type: "ingestion", status: "running", message: "Adding Embeddings", activity: "", title: "report.pdf",
   labels: { owner: "ana" }, worker: "gpu-1:42", stalled: null, stopping: false,
 } as unknown as Row;
 

@@ -2,7 +2,10 @@ import { describe, expect, it } from "vitest";
 import { readTraceback, runs } from "../src/job/traceback";
 import { fieldsOf, valueOf } from "../src/pages/schema";
 import { completions, unfinished } from "../src/shell/filter";
+import { countOf } from "../src/job/timeline";
+import { shortId } from "../src/jobs/row";
 import { quoted } from "../src/text/commands";
+import { plural } from "../src/text/plural";
 import { isOlder, titleOf } from "../src/wire/row";
 import { Cutter } from "../src/wire/sse";
 
@@ -18,6 +21,31 @@ describe("server-sent events", () => {
         { id: "7", event: "end", data: "{}" },
       ]);
     }
+  });
+});
+
+describe("ids", () => {
+  it("that were generated in the same millisecond differ", () => {
+    expect(shortId("01a21a50-8a87-7e2a-8d6e-548278a7d98e")).toBe("01a21a50-8a87-7e2a");
+    expect(shortId("01a21a50-8a87-7c14-93aa-0d61f1c30a4b")).toBe("01a21a50-8a87-7c14");
+  });
+  it("of the user are whole, or have both of their ends", () => {
+    expect(shortId("nightly-2026-11-26")).toBe("nightly-2026-11-26");
+    expect(shortId("import-of-all-customers-0001")).toBe("import-of-al…ers-0001");
+    expect(shortId("import-of-all-customers-0002")).not.toBe(shortId("import-of-all-customers-0001"));
+  });
+});
+
+describe("counts of a stage", () => {
+  it("have the unit in its plural", () => {
+    expect(countOf({ done: 3, total: 20, unit: "child" })).toBe("3 of 20 children");
+    expect(countOf({ done: 20, total: 20, unit: "batch" })).toBe("20 batches");
+    expect(countOf({ done: 1, total: 1, unit: "chunk" })).toBe("1 chunk");
+    expect(countOf({ done: 5, total: null, unit: "chunk" })).toBe("");
+  });
+  it("are those of the command line", () => {
+    for (const [noun, expected] of [["query", "queries"], ["day", "days"], ["person", "people"], ["box", "boxes"], ["constructor", "constructors"]] as const)
+      expect(plural(noun, 2)).toBe(expected);
   });
 });
 
@@ -111,7 +139,7 @@ describe("small texts", () => {
   });
 });
 
-describe("what is told of a job", () => {
+describe("what is shown of a job", () => {
   const known = { created_at: "2026-11-25T10:00:00.500000+00:00", version: 9 };
   it("is older by its version, and a new job with the same id is newer whatever its version", () => {
     expect(isOlder({ ...known, version: 8 }, known)).toBe(true);

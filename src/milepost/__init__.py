@@ -1,4 +1,4 @@
-"""milepost: run and watch long work. The public names, nothing else; each is imported when it is first used."""
+"""milepost: run and watch long-running jobs. Each public name is imported when it is first used."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -8,21 +8,26 @@ if TYPE_CHECKING:
     from milepost.app import Jobs as Jobs
     from milepost.client import AsyncClient as AsyncClient
     from milepost.client import Client as Client
-    from milepost.core.errors import DuplicateJob as DuplicateJob
-    from milepost.core.errors import IllegalTransition as IllegalTransition
-    from milepost.core.errors import InvalidInput as InvalidInput
+    from milepost.core.errors import DuplicateJobError as DuplicateJobError
+    from milepost.core.errors import Fail as Fail
+    from milepost.core.errors import IllegalTransitionError as IllegalTransitionError
+    from milepost.core.errors import InputChangedError as InputChangedError
+    from milepost.core.errors import InvalidInputError as InvalidInputError
     from milepost.core.errors import JobCancelled as JobCancelled
-    from milepost.core.errors import JobIsLeased as JobIsLeased
-    from milepost.core.errors import JobNotFound as JobNotFound
+    from milepost.core.errors import JobNotFoundError as JobNotFoundError
     from milepost.core.errors import JobReleased as JobReleased
     from milepost.core.errors import JobTimedOut as JobTimedOut
+    from milepost.core.errors import LeaseHeldError as LeaseHeldError
     from milepost.core.errors import LeaseLost as LeaseLost
     from milepost.core.errors import MilepostError as MilepostError
-    from milepost.core.errors import OutcomeUnknown as OutcomeUnknown
+    from milepost.core.errors import OutcomeUnknownError as OutcomeUnknownError
+    from milepost.core.errors import RejectedError as RejectedError
+    from milepost.core.errors import ResultNotSerialisableError as ResultNotSerialisableError
     from milepost.core.errors import Retry as Retry
-    from milepost.core.errors import StoreUnavailable as StoreUnavailable
-    from milepost.core.errors import UnknownJobType as UnknownJobType
-    from milepost.core.errors import WaitTimeout as WaitTimeout
+    from milepost.core.errors import StoreUnavailableError as StoreUnavailableError
+    from milepost.core.errors import TooManyRequestsError as TooManyRequestsError
+    from milepost.core.errors import UnknownJobTypeError as UnknownJobTypeError
+    from milepost.core.errors import WaitTimeoutError as WaitTimeoutError
     from milepost.core.events import Event as Event
     from milepost.core.job import Failure as Failure
     from milepost.core.job import ItemCounts as ItemCounts
@@ -30,15 +35,17 @@ if TYPE_CHECKING:
     from milepost.core.job import JobStatus as JobStatus
     from milepost.core.job import Receipt as Receipt
     from milepost.core.job import Stage as Stage
-    from milepost.manager.asynchronous import AsyncJobManager as AsyncJobManager
-    from milepost.manager.synchronous import InMemoryJobManager as InMemoryJobManager
-    from milepost.manager.synchronous import JobManager as JobManager
-    from milepost.manager.synchronous import RedisJobManager as RedisJobManager
-    from milepost.manager.synchronous import SQLiteJobManager as SQLiteJobManager
-    from milepost.manager.synchronous import get_job_manager as get_job_manager
+    from milepost.core.values import LargeValue as LargeValue
+    from milepost.manager.manager import AsyncJobManager as AsyncJobManager
+    from milepost.manager.sync import InMemoryJobManager as InMemoryJobManager
+    from milepost.manager.sync import JobManager as JobManager
+    from milepost.manager.sync import RedisJobManager as RedisJobManager
+    from milepost.manager.sync import SQLiteJobManager as SQLiteJobManager
+    from milepost.manager.sync import get_job_manager as get_job_manager
+    from milepost.run.retry_rules import Backoff as Backoff
+    from milepost.run.run import Run as Run
     from milepost.settings import Settings as Settings
-    from milepost.tracking.run import Run as Run
-    from milepost.worker.readers import Secret as Secret
+    from milepost.worker.scalar_types import Secret as Secret
 
 __version__ = "0.1.0"
 
@@ -46,26 +53,32 @@ _HOMES = {
     "client": ("AsyncClient", "Client"),
     "app": ("AsyncJobs", "Jobs"),
     "core.errors": (
-        "DuplicateJob",
-        "IllegalTransition",
-        "InvalidInput",
+        "DuplicateJobError",
+        "IllegalTransitionError",
+        "InputChangedError",
+        "InvalidInputError",
         "JobCancelled",
-        "JobIsLeased",
-        "JobNotFound",
+        "LeaseHeldError",
+        "JobNotFoundError",
         "JobReleased",
         "JobTimedOut",
         "LeaseLost",
         "MilepostError",
-        "OutcomeUnknown",
+        "OutcomeUnknownError",
+        "Fail",
+        "RejectedError",
+        "ResultNotSerialisableError",
         "Retry",
-        "StoreUnavailable",
-        "UnknownJobType",
-        "WaitTimeout",
+        "StoreUnavailableError",
+        "TooManyRequestsError",
+        "UnknownJobTypeError",
+        "WaitTimeoutError",
     ),
     "core.events": ("Event",),
     "core.job": ("Failure", "ItemCounts", "Job", "JobStatus", "Receipt", "Stage"),
-    "manager.asynchronous": ("AsyncJobManager",),
-    "manager.synchronous": (
+    "core.values": ("LargeValue",),
+    "manager.manager": ("AsyncJobManager",),
+    "manager.sync": (
         "InMemoryJobManager",
         "JobManager",
         "RedisJobManager",
@@ -73,8 +86,9 @@ _HOMES = {
         "get_job_manager",
     ),
     "settings": ("Settings",),
-    "tracking.run": ("Run",),
-    "worker.readers": ("Secret",),
+    "run.retry_rules": ("Backoff",),
+    "run.run": ("Run",),
+    "worker.scalar_types": ("Secret",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = ["__version__", *sorted(_HOME_OF)]  # noqa: PLE0604 - the names of the table above are all text

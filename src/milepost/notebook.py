@@ -1,7 +1,4 @@
-"""Live bars in notebooks: `display(run)` follows a run of this kernel, `follow` a job that runs elsewhere.
-
-Owns when a picture is drawn anew; the picture itself is of `core.html`. IPython is imported when something is shown.
-"""
+"""Live progress bars in notebooks: `display(run)` for a run of this kernel, `follow` for a job that runs elsewhere."""
 
 from __future__ import annotations
 
@@ -13,76 +10,76 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from milepost.core.job import Job
-    from milepost.manager.asynchronous import AsyncJobManager
-    from milepost.manager.synchronous import JobManager
-    from milepost.tracking.run import Run
+    from milepost.manager.manager import AsyncJobManager
+    from milepost.manager.sync import JobManager
+    from milepost.run.run import Run
 
 log = logging.getLogger("milepost.notebook")
 log.addHandler(logging.NullHandler())
 
-EVERY = 0.3
-"""Seconds between two looks at a run."""
+REFRESH_INTERVAL = 0.3
+"""Seconds between two updates of a bar."""
 
 
 def follow(manager: JobManager, job_id: str) -> Job:
-    """Show a job with a bar that moves, until its end; the ended job. Interrupting the cell leaves the job alone.
+    """Show a live bar for a job until it ends, and return the job. Interrupting the cell does not stop the job.
 
-    Raises JobNotFound.
+    Raises JobNotFoundError.
     """
-    picture: _Picture | None = None
+    display: _Display | None = None
     for _ in manager.watch(job_id):
-        picture = _drawn(picture, manager.get_job(job_id))
+        display = _draw(display, manager.get_job(job_id))
     job = manager.wait(job_id)
-    _drawn(picture, job)
+    _draw(display, job)
     return job
 
 
 async def afollow(manager: AsyncJobManager, job_id: str) -> Job:
-    """`follow` for an AsyncJobManager: ``await afollow(jobs, job.job_id)``."""
-    picture: _Picture | None = None
+    """Show a live bar for a job of an AsyncJobManager until it ends, and return the job."""
+    display: _Display | None = None
     async for _ in manager.watch(job_id):
-        picture = _drawn(picture, await manager.get_job(job_id))
+        display = _draw(display, await manager.get_job(job_id))
     job = await manager.wait(job_id)
-    _drawn(picture, job)
+    _draw(display, job)
     return job
 
 
 def show_run(run: Run) -> None:
-    """Show a run of this process with a bar that moves until its end; a thread looks at it a few times a second."""
-    picture = _Picture(run._repr_html_())
-    if run.captures is not None:
-        threading.Thread(target=_keep, args=(run, picture), name="milepost-notebook", daemon=True).start()
+    """Show a live bar for a run of this process until it ends. A thread updates it a few times a second."""
+    display = _Display(run._repr_html_())
+    if run._captures is not None:
+        threading.Thread(target=_refresh, args=(run, display), name="milepost-notebook", daemon=True).start()
 
 
-def _keep(run: Run, picture: _Picture) -> None:
+def _refresh(run: Run, display: _Display) -> None:
     try:
-        while run.captures is not None:
-            time.sleep(EVERY)
-            picture.draw(run._repr_html_())
+        while run._captures is not None:
+            time.sleep(REFRESH_INTERVAL)
+            display.draw(run._repr_html_())
     except Exception:
-        log.warning("the bar of job %s cannot be drawn anew", run.job_id, exc_info=True)
+        log.warning("job %s: progress bar not updated", run.job_id, exc_info=True)
 
 
-def _drawn(picture: _Picture | None, job: Job | None) -> _Picture | None:
+def _draw(display: _Display | None, job: Job | None) -> _Display | None:
     if job is None:
-        return picture
-    if picture is None:
-        return _Picture(job._repr_html_())
-    picture.draw(job._repr_html_())
-    return picture
+        return display
+    if display is None:
+        return _Display(job._repr_html_())
+    display.draw(job._repr_html_())
+    return display
 
 
-class _Picture:
-    """One place in the notebook, with what is drawn there."""
+class _Display:
+    """An output area of the notebook and what it shows."""
 
     def __init__(self, html: str) -> None:
         notebook: Any = import_module("IPython.display")
         self._html = notebook.HTML
-        self._drawn = html
+        self._shown = html
         self._handle = notebook.display(notebook.HTML(html), display_id=True)
 
     def draw(self, html: str) -> None:
-        """Draw anew, if that makes a difference."""
-        if html != self._drawn and self._handle is not None:
-            self._drawn = html
+        """Update the output if it has changed."""
+        if html != self._shown and self._handle is not None:
+            self._shown = html
             self._handle.update(self._html(html))

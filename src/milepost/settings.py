@@ -1,19 +1,23 @@
-"""The environment as Settings: names, defaults and units in one place. Knows nothing else.
+"""The settings of milepost: names, environment variables, defaults and descriptions.
 
-`settings` reads the environment when it is first looked at.
+`settings` reads the environment when it is first used.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from functools import lru_cache
+from functools import cache, lru_cache
+from pathlib import Path
 from typing import Any
 
 from milepost.core import defaults
-from milepost.core.encoding import seconds
-from milepost.core.errors import InvalidInput
+from milepost.core.errors import InvalidInputError
+from milepost.core.serialization import seconds
+
+log = logging.getLogger("milepost.manager")
 
 
 def _setting(env: str, default: Any, doc: str) -> Any:
@@ -22,62 +26,105 @@ def _setting(env: str, default: Any, doc: str) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the environment says. Durations are in seconds; the variables also take text such as ``2h``."""
+    """All settings. Durations are in seconds; environment variables also accept text such as ``2h``."""
 
     url: str | None = _setting(
-        "MILEPOST_URL", None, "Where jobs live: sqlite:///jobs.db, redis://host, memory://, http://server"
+        "MILEPOST_URL", None, "URL of the store: sqlite:///jobs.db, redis://host, memory://, or http://server"
     )
-    redis_url: str | None = _setting("REDIS_URL", None, "Redis, used when MILEPOST_URL is not set")
-    namespace: str = _setting("MILEPOST_NAMESPACE", "milepost", "What keeps several applications apart in one store")
-    job_ttl: float = _setting("JOB_TTL", defaults.JOB_TTL, "How long a job is kept after its end")
-    lease: float = _setting("MILEPOST_LEASE", defaults.LEASE, "How long a silent run keeps its job")
-    pulse: float = _setting(
-        "MILEPOST_PULSE", defaults.PULSE, "How often progress is flushed and cancels are looked for"
+    redis_url: str | None = _setting("REDIS_URL", None, "URL of Redis, used if MILEPOST_URL is not set")
+    namespace: str = _setting("MILEPOST_NAMESPACE", "milepost", "Namespace of this application in a shared store")
+    job_ttl: float = _setting("JOB_TTL", defaults.JOB_TTL, "Retention time of a job after its end")
+    lease: float = _setting(
+        "MILEPOST_LEASE", defaults.LEASE, "Duration of a lease: a run that does not renew it loses its job"
     )
-    sweep: float = _setting("MILEPOST_SWEEP", defaults.SWEEP, "How often lost, expired and overdue jobs are looked for")
-    grace: float = _setting("MILEPOST_GRACE", defaults.GRACE, "How long code may take to stop before it is killed")
+    heartbeat: float = _setting(
+        "MILEPOST_HEARTBEAT",
+        defaults.HEARTBEAT,
+        "Interval of the heartbeat: it sends progress, renews leases and receives cancels",
+    )
+    sweep: float = _setting(
+        "MILEPOST_SWEEP", defaults.SWEEP, "Interval of the sweep for lost, expired and overdue jobs"
+    )
+    grace: float = _setting("MILEPOST_GRACE", defaults.GRACE, "Grace period for code to stop before it is killed")
     stalled: float = _setting(
-        "MILEPOST_STALLED", defaults.STALLED, "The least time without progress after which a run is called stalled"
+        "MILEPOST_STALLED", defaults.STALLED, "Minimum time without progress before a run counts as stalled"
     )
-    auth: str | None = _setting("MILEPOST_AUTH", None, "Access to the module router: none or keys")
-    strict: bool = _setting("MILEPOST_STRICT", False, "Refuse to start on a store that is unfit")
+    auth: str | None = _setting(
+        "MILEPOST_AUTH",
+        None,
+        "Authentication of the server: keys or none. Default: `milepost serve` requires keys if any exist",
+    )
+    max_pending: int = _setting(
+        "MILEPOST_MAX_PENDING", 10_000, "Maximum number of pending jobs of one key or user over HTTP"
+    )
+    max_types: int = _setting(
+        "MILEPOST_MAX_TYPES", 100, "Maximum number of types of manual jobs (create_job) of one key or user over HTTP"
+    )
+    max_sessions: int = _setting("MILEPOST_MAX_SESSIONS", 50, "Maximum number of browser sessions of one key")
+    max_streams: int = _setting(
+        "MILEPOST_MAX_STREAMS", 100, "Maximum number of open streams and long polls of one key or user"
+    )
+    request_timeout: float = _setting(
+        "MILEPOST_REQUEST_TIMEOUT", 30.0, "Timeout for a client to send the headers or the body of a request"
+    )
+    strict: bool = _setting("MILEPOST_STRICT", False, "Refuse to start if the store fails its health check")
     capture: str = _setting(
-        "MILEPOST_CAPTURE", "tqdm,logging", "What of a run's code is captured: tqdm, logging, stdout, or none"
+        "MILEPOST_CAPTURE", "tqdm,logging", "What is captured inside a run: tqdm, logging, stdout, or none"
     )
     redact: str | None = _setting(
-        "MILEPOST_REDACT", None, "A function, module:name, that log lines, captured bars and errors pass: str to str"
+        "MILEPOST_REDACT", None, "Redaction function (module:name, str to str) for log lines, captured bars and errors"
+    )
+
+    release: str | None = _setting(
+        "MILEPOST_RELEASE",
+        None,
+        "Release of your code, kept with each attempt. Default: version of the distribution that contains the handlers",
     )
 
     def __post_init__(self) -> None:
         _captures(self.capture)
         if self.redact is not None and not all(self.redact.partition(":")[::2]):
-            raise InvalidInput("MILEPOST_REDACT", f"{self.redact!r:.80} is not of the form module:function")
+            raise InvalidInputError("MILEPOST_REDACT", f"{self.redact!r:.80} must have the form module:function")
+        if self.release is not None and (len(self.release) > 200 or not self.release.isprintable()):
+            raise InvalidInputError("MILEPOST_RELEASE", "must be at most 200 printable characters")
         for spec in fields(self):
-            if spec.name in ("lease", "pulse", "sweep", "grace", "stalled") and getattr(self, spec.name) <= 0:
-                raise InvalidInput(spec.metadata["env"], "must be more than 0 seconds")
-        if self.pulse * 2 > self.lease:
-            raise InvalidInput(
-                "MILEPOST_PULSE", f"{self.pulse} s is too long for a lease of {self.lease} s; at most half of it"
+            if (
+                spec.name in ("lease", "heartbeat", "sweep", "grace", "stalled", "request_timeout")
+                and getattr(self, spec.name) <= 0
+            ):
+                raise InvalidInputError(spec.metadata["env"], "must be more than 0 seconds")
+        if self.heartbeat * 2 > self.lease:
+            raise InvalidInputError(
+                "MILEPOST_HEARTBEAT",
+                f"{self.heartbeat} s is too long for a lease of {self.lease} s; use at most half of the lease",
             )
 
     @property
+    def store_url(self) -> str:
+        """Return the URL of the store: `url`, else `redis_url`, else that of the memory of this process."""
+        chosen = self.url or self.redis_url
+        if chosen is None:
+            _log_memory()
+        return chosen or "memory://"
+
+    @property
     def sweep_interval(self) -> float:
-        """Seconds between sweeps: never more than a quarter of the lease."""
+        """Return the seconds between sweeps: at most a quarter of the lease."""
         return min(self.sweep, self.lease / 4)
 
     @property
     def captures(self) -> frozenset[str]:
-        """What of a run's code is captured."""
+        """Return what is captured of a run's code."""
         return _captures(self.capture)
 
     @property
     def lease_micros(self) -> int:
-        """The lease in microseconds."""
+        """Return the lease in microseconds."""
         return int(self.lease * 1_000_000)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
-        """Read the variables. Raises InvalidInput that names the one that cannot be read."""
+        """Return the settings of the environment. Raises InvalidInputError with the name of an invalid variable."""
         environment = os.environ if environment is None else environment
         given: dict[str, Any] = {}
         for spec in fields(cls):
@@ -87,8 +134,12 @@ class Settings:
                 continue
             if isinstance(spec.default, bool):
                 if text.lower() not in _SWITCH:
-                    raise InvalidInput(variable, f"{text!r:.40} is none of {', '.join(_SWITCH)}")
+                    raise InvalidInputError(variable, f"{text!r:.40} is not valid; choose from {', '.join(_SWITCH)}")
                 given[spec.name] = _SWITCH[text.lower()]
+            elif isinstance(spec.default, int):
+                if not (text.isascii() and text.isdigit() and 0 < int(text) < 2**53):
+                    raise InvalidInputError(variable, f"{text!r:.40} is not a whole number above 0")
+                given[spec.name] = int(text)
             elif isinstance(spec.default, float):
                 given[spec.name] = seconds(text, variable)
             else:
@@ -99,16 +150,27 @@ class Settings:
 _SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
 
+@cache
+def _log_memory() -> None:
+    """Log once that jobs are in memory because no store was named."""
+    log.info(
+        "MILEPOST_URL is not set: jobs are kept in the memory of this process, "
+        "where `milepost ls` and other processes do not see them"
+    )
+
+
 @lru_cache
 def _captures(text: str) -> frozenset[str]:
     names = frozenset(name.strip() for name in text.split(",")) - {"", "none"}
     for name in sorted(names - {"tqdm", "logging", "stdout"}):
-        raise InvalidInput("MILEPOST_CAPTURE", f"{name!r:.40} is none of tqdm, logging, stdout, none")
+        raise InvalidInputError(
+            "MILEPOST_CAPTURE", f"{name!r:.40} is not valid; choose from tqdm, logging, stdout, none"
+        )
     return names
 
 
-class _AtFirstUse:
-    """Stands for the Settings of the environment and reads them when first looked at."""
+class _LazySettings:
+    """The settings of the environment, read when they are first used."""
 
     _read: Settings | None = None
 
@@ -116,14 +178,20 @@ class _AtFirstUse:
         return getattr(self.current(), name)
 
     def current(self) -> Settings:
-        """The settings, read once."""
+        """Return the settings, read once."""
         if self._read is None:
             self._read = Settings.from_environment()
         return self._read
 
-    def forget(self) -> None:
+    def reload(self) -> None:
         """Read the environment again at the next use."""
         self._read = None
 
 
-settings = _AtFirstUse()
+settings = _LazySettings()
+
+
+def state_dir() -> Path:
+    """Return the directory for milepost's own files of this user: ``$XDG_STATE_HOME/milepost``."""
+    state = os.environ.get("XDG_STATE_HOME", "")
+    return (Path(state) if os.path.isabs(state) else Path.home() / ".local" / "state") / "milepost"

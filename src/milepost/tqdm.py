@@ -1,6 +1,6 @@
-"""``from milepost.tqdm import tqdm`` in place of ``from tqdm import tqdm``: the same bar, which in a run is a stage too.
+"""A drop-in ``from milepost.tqdm import tqdm`` for tqdm's bar, which becomes a stage inside a run.
 
-Bars of libraries are captured unasked; this one also where `MILEPOST_CAPTURE` leaves tqdm out. Needs tqdm itself.
+Bars of libraries are captured anyway; this one also if `MILEPOST_CAPTURE` leaves out tqdm. Needs tqdm itself.
 """
 
 from __future__ import annotations
@@ -10,24 +10,24 @@ from typing import TYPE_CHECKING, Any
 try:
     import tqdm.std as _std
 except ImportError as _missing:
-    raise ImportError("milepost.tqdm shows the bars of tqdm: pip install tqdm") from _missing
+    raise ImportError("milepost.tqdm needs tqdm: pip install tqdm") from _missing
 
-from milepost.tracking.bars import wrap
+from milepost.run.capture.tqdm import patch_module
 
-wrap(_std)
+patch_module(_std)
 
 if TYPE_CHECKING:
     from tqdm import tqdm as tqdm
 else:
 
     class tqdm(_std.tqdm):
-        """A bar of tqdm; inside a run also a stage of it, and a cancel point."""
+        """A tqdm bar that is also a stage and a cancellation point inside a run."""
 
         always_captured = True
 
 
 def trange(*args: Any, **kwargs: Any) -> tqdm[int]:
-    """``tqdm(range(*args), **kwargs)``."""
+    """Return ``tqdm(range(*args), **kwargs)``."""
     return tqdm(range(*args), **kwargs)
 
 

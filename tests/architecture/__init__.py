@@ -1,1 +1,1 @@
-"""Tests that hold the house: what may lie where, and what may import what."""
+"""Tests of the architecture: which code belongs where, and what it may import."""

@@ -1,17 +1,18 @@
-"""The rules of the house as functions: each takes a source tree and returns one line for each breach.
+"""Architecture rules as functions. Each takes a source tree and returns one line for each violation.
 
-Nothing here knows which exceptions milepost makes; those, with their reasons, are in `test_house.py`.
+Exceptions, with their reasons, are in `test_architecture.py`.
 """
 
 from __future__ import annotations
 
 import ast
+import gc
 import re
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
-NAMES_THAT_SAY_NOTHING = frozenset({"util", "utils", "helper", "helpers", "common", "base", "misc"})
+VAGUE_NAMES = frozenset({"util", "utils", "helper", "helpers", "common", "base", "misc"})
 STATUS_WORD = re.compile(r"\b(pending|running|completed|failed|cancelled)\b", re.IGNORECASE)
 CLOCK_CALLS = frozenset({"now", "utcnow", "today"})
 OUTSIDE_WORLD = frozenset(
@@ -19,8 +20,7 @@ OUTSIDE_WORLD = frozenset(
     | {"signal", "socket", "sqlite3", "ssl", "subprocess", "tempfile", "threading", "time", "urllib"}
 )
 
-# A path that exists on somebody's machine only, and an address of a package index. In parts, so that this file
-# does not find itself.
+# Paths of one machine, and addresses of package indexes. In parts, so that this file does not match itself.
 MACHINE_PATH = re.compile(
     r"(?<![\w./~}>*-])/(?:"
     + "|".join(["root", "work", r"home/[a-z]\w*", r"Users/\w+", "mnt", "opt/wheels"])
@@ -42,34 +42,30 @@ PACKAGE_HOST = re.compile(
 
 
 def modules(tree: Path) -> Iterator[tuple[str, Path]]:
-    """Yield each Python file with its path from the tree's root, in order."""
+    """Yield each Python file with its path relative to the tree, in order."""
     for path in sorted(tree.rglob("*.py")):
         yield path.relative_to(tree).as_posix(), path
 
 
 def too_long(tree: Path, limit: int, exceptions: Mapping[str, str]) -> list[str]:
-    """Find files over `limit` lines, and exceptions that are no longer needed or give no reason."""
+    """Return files over `limit` lines, and exceptions that are not needed or have no reason."""
     lines = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in modules(tree)}
     breaches = [f"{name}: {count} lines" for name, count in lines.items() if count > limit and name not in exceptions]
     for name, reason in exceptions.items():
         if lines.get(name, 0) <= limit:
             breaches.append(f"{name}: the exception is not needed")
         if not reason.strip():
-            breaches.append(f"{name}: the exception gives no reason")
+            breaches.append(f"{name}: the exception has no reason")
     return breaches
 
 
-def names_that_say_nothing(tree: Path) -> list[str]:
-    """Find files and folders with a name such as `utils`."""
-    return [
-        name
-        for name, _ in modules(tree)
-        if NAMES_THAT_SAY_NOTHING & {part.removesuffix(".py") for part in name.split("/")}
-    ]
+def vague_names(tree: Path) -> list[str]:
+    """Return files and folders with a name such as `utils`."""
+    return [name for name, _ in modules(tree) if VAGUE_NAMES & {part.removesuffix(".py") for part in name.split("/")}]
 
 
 def without_docstring(tree: Path, *, blank: bool = False) -> list[str]:
-    """Find modules that do not open with what they are; `blank` lets files without any code be."""
+    """Return modules without a docstring. With `blank`, files without code are allowed."""
     return [
         name
         for name, path in modules(tree)
@@ -77,11 +73,11 @@ def without_docstring(tree: Path, *, blank: bool = False) -> list[str]:
     ]
 
 
-def status_words(statements: Path) -> list[str]:
-    """Find status words in statement files: a store applies what it is given and decides nothing."""
+def status_words(tree: Path) -> list[str]:
+    """Return status words in SQL and Lua files. A store applies transitions and decides nothing."""
     return [
-        f"{path.relative_to(statements).as_posix()}:{number}: {found[0]}"
-        for path in sorted(statements.rglob("*"))
+        f"{path.relative_to(tree).as_posix()}:{number}: {found[0]}"
+        for path in sorted(tree.rglob("*"))
         if path.suffix in {".lua", ".sql"}
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
         if (found := STATUS_WORD.search(line))
@@ -89,9 +85,9 @@ def status_words(statements: Path) -> list[str]:
 
 
 def third_party_imports(tree: Path, package: str, allowed: Mapping[str, Collection[str]]) -> list[str]:
-    """Find imports, run when a module is imported, of packages that are not allowed in that place.
+    """Return module-level imports of packages that are not allowed in that place.
 
-    `allowed` maps the beginning of a path to packages. An import in a function or for type checkers is free.
+    `allowed` maps path prefixes to packages. Imports in functions or for type checkers are free.
     """
     breaches = []
     for name, path in modules(tree):
@@ -104,7 +100,7 @@ def third_party_imports(tree: Path, package: str, allowed: Mapping[str, Collecti
 
 
 def impure_core(core: Path, package: str) -> list[str]:
-    """Find what a core of values and rules must not have, in functions too: other packages, I/O, a clock."""
+    """Return what must not be in the core, even in functions: other packages, I/O, a clock."""
     breaches = []
     for name, path in modules(core):
         tree = _parse(path)
@@ -125,7 +121,7 @@ def impure_core(core: Path, package: str) -> list[str]:
 
 
 def addresses(files: Iterable[Path], root: Path) -> list[str]:
-    """Find paths of a machine and addresses of package indexes in text files; a lock file may hold no address at all."""
+    """Return machine paths and package index addresses in text files. A lock file may contain no address."""
     breaches = []
     for path in files:
         name = path.relative_to(root).as_posix()
@@ -142,7 +138,7 @@ def addresses(files: Iterable[Path], root: Path) -> list[str]:
 
 
 def unknown_commands(text: str, makefile: str) -> list[str]:
-    """Find `make TARGET` in the code of a Markdown or script text that the Makefile does not have."""
+    """Return `make TARGET` commands in Markdown or script code for which the Makefile has no target."""
     targets = {
         target
         for line in makefile.splitlines()
@@ -154,11 +150,18 @@ def unknown_commands(text: str, makefile: str) -> list[str]:
 
 
 def _parse(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    # Python before 3.11.8 raises SystemError when a collection of garbage logs a traceback, which parses too.
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    finally:
+        if collects:
+            gc.enable()
 
 
 def _on_import(body: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
-    """Yield the statements that run when the module is imported: not in functions, not for type checkers."""
+    """Yield the statements that run on import: not in functions, not for type checkers."""
     for node in body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             continue

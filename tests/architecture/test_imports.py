@@ -1,7 +1,7 @@
-"""What each way into milepost imports: the rooms of the house, exactly, and the packages of others, at most.
+"""Check which packages each entry point imports.
 
-A package that is not in a line is not paid for on that way. What a package of others imports in its turn, where it finds it
-installed, is named as such.
+Its own packages must match exactly. Third-party packages may only be those listed, including those that they import in
+turn if installed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
-TRACKING = {"core", "manager", "settings", "stores", "tracking"}
+TRACKING = {"core", "manager", "settings", "stores", "run"}
 WORKING = TRACKING | {"worker"}
 HTTPX = {
     "anyio",
@@ -44,45 +44,47 @@ WEB_EXTRAS = {"dotenv", "email_validator", "multipart", "python_multipart", "jin
 NEVER_AT_FIRST = {"asyncio", "sqlite3", "ssl", "subprocess", "multiprocessing", "email", "http.client"}
 
 
-class Way(NamedTuple):
-    """A way in: the rooms that it enters, the packages that it may bring, and what of the standard library it leaves alone."""
+class EntryPoint(NamedTuple):
+    """The packages of milepost that an entry point imports, those of others that it may import, and stdlib modules that it must not."""
 
-    rooms: set[str]
+    own_packages: set[str]
     packages: frozenset[str] | set[str] = frozenset()
     without: frozenset[str] | set[str] = frozenset({"sqlite3", "multiprocessing"})
 
 
-WAYS = {
-    "import milepost": Way(set(), without=NEVER_AT_FIRST | {"dataclasses", "inspect", "json", "logging"}),
-    "from milepost import JobStatus": Way({"core"}, without=NEVER_AT_FIRST),
-    "from milepost import InMemoryJobManager; InMemoryJobManager().create_job()": Way(TRACKING),
-    "from milepost import Jobs; Jobs('memory://')": Way(WORKING | {"app"}),
-    "import milepost.worker.loop": Way(WORKING),
-    "from milepost import RedisJobManager; RedisJobManager('redis://127.0.0.1:1')": Way(TRACKING, REDIS),
-    "from milepost import SQLiteJobManager; SQLiteJobManager('/dev/null')": Way(TRACKING, without={"redis"}),
-    "from milepost import Client": Way(WORKING | {"client"}, HTTPX),
-    "import milepost.web": Way({"core", "web"}, without=NEVER_AT_FIRST),
-    "from milepost.web import attach": Way(WORKING | {"app", "web"}, FASTAPI | WEB_EXTRAS | HTTPX, without={"sqlite3"}),
-    "import milepost.documents": Way({"documents"}, without={"asyncio", "sqlite3"}),
-    "from milepost.cli import main; main(['--help'])": Way({"cli"}, {"click"}, without=NEVER_AT_FIRST),
-    "from milepost.cli import main; main(['worker', '--help'])": Way(
-        {"cli", "core", "stores", "tracking"}, {"click"}, without=NEVER_AT_FIRST
+ENTRY_POINTS = {
+    "import milepost": EntryPoint(set(), without=NEVER_AT_FIRST | {"dataclasses", "inspect", "json", "logging"}),
+    "from milepost import JobStatus": EntryPoint({"core"}, without=NEVER_AT_FIRST),
+    "from milepost import InMemoryJobManager; InMemoryJobManager().create_job()": EntryPoint(TRACKING),
+    "from milepost import Jobs; Jobs('memory://')": EntryPoint(WORKING | {"app", "signals"}),
+    "import milepost.worker.worker": EntryPoint(WORKING),
+    "from milepost import RedisJobManager; RedisJobManager('redis://127.0.0.1:1')": EntryPoint(TRACKING, REDIS),
+    "from milepost import SQLiteJobManager; SQLiteJobManager('/dev/null')": EntryPoint(TRACKING, without={"redis"}),
+    "from milepost import Client": EntryPoint(WORKING | {"client", "query"}, HTTPX),
+    "import milepost.web": EntryPoint({"core", "web"}, without=NEVER_AT_FIRST),
+    "from milepost.web import attach": EntryPoint(
+        WORKING | {"app", "query", "signals", "web"}, FASTAPI | WEB_EXTRAS | HTTPX, without={"sqlite3"}
+    ),
+    "import milepost.documents": EntryPoint({"core", "documents"}, without={"asyncio", "sqlite3"}),
+    "from milepost.cli import main; main(['--help'])": EntryPoint({"cli"}, {"click"}, without=NEVER_AT_FIRST),
+    "from milepost.cli import main; main(['worker', '--help'])": EntryPoint(
+        {"cli", "core", "stores", "run"}, {"click"}, without=NEVER_AT_FIRST
     ),
 }
 
 
-@pytest.mark.parametrize("statement", WAYS)
-def test_a_way_in_imports_what_it_needs(statement: str) -> None:
-    way = WAYS[statement]
+@pytest.mark.parametrize("statement", ENTRY_POINTS)
+def test_entry_point_imports_only_what_it_needs(statement: str) -> None:
+    way = ENTRY_POINTS[statement]
     loaded = loaded_by(statement)
-    assert {name.split(".")[1] for name in loaded if name.startswith("milepost.")} == way.rooms
+    assert {name.split(".")[1] for name in loaded if name.startswith("milepost.")} == way.own_packages
     packages = {name.partition(".")[0] for name in loaded if not name.startswith("_sysconfigdata")}
     assert packages - sys.stdlib_module_names - {"milepost"} - way.packages == set()
     assert loaded & way.without == set()
 
 
 def loaded_by(statement: str) -> set[str]:
-    """The modules that a statement loads in a new interpreter, however it ends."""
+    """Return the modules that a statement loads in a new interpreter, however it ends."""
     program = f"import sys; before = set(sys.modules)\ntry:\n    {statement}\nfinally:\n    print('@', *(set(sys.modules) - before))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd="/")
     return set(done.stdout.rpartition("@")[2].split())

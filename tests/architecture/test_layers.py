@@ -1,4 +1,4 @@
-"""The layers of the house: import-linter's contracts hold, and each of them can fail."""
+"""import-linter's contracts hold, and each of them can fail."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LINT = Path(sys.executable).with_name("lint-imports")
 
 
 def lint(folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run the contracts of the folder's pyproject.toml on the package in its src."""
+    """Run the contracts in a folder's pyproject.toml on the package in its src."""
     environment = os.environ | {"PYTHONPATH": str(folder / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
     return subprocess.run(
         [str(LINT), "--config", "pyproject.toml", "--no-cache", "--no-logo"],
@@ -35,14 +35,14 @@ def test_imports_point_inward() -> None:
 @pytest.mark.parametrize(
     ("module", "line", "broken"),
     [
-        ("core/planted.py", "from milepost import stores", "the house: imports point inward only"),
-        ("stores/planted.py", "import milepost.manager", "the house: imports point inward only"),
-        ("web/planted.py", "import milepost.engines", "the house: imports point inward only"),
+        ("core/planted.py", "from milepost import stores", "layers: imports point inward only"),
+        ("stores/planted.py", "import milepost.manager", "layers: imports point inward only"),
+        ("web/planted.py", "import milepost.integrations", "layers: imports point inward only"),
         ("testing/planted.py", "import milepost.cli", "testing may import all but the command line"),
         ("worker/planted.py", "import milepost.testing", "nothing imports testing"),
     ],
 )
-def test_a_planted_import_breaks_its_contract(tmp_path: Path, module: str, line: str, broken: str) -> None:
+def test_forbidden_import_breaks_its_contract(tmp_path: Path, module: str, line: str, broken: str) -> None:
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     for package in sorted((ROOT / "src" / "milepost").glob("*/__init__.py")):
         copy = tmp_path / "src" / "milepost" / package.parent.name / "__init__.py"

@@ -1,9 +1,13 @@
-"""The lock files answer to pyproject.toml: nothing that it asks for is missing, too old, or without a hash."""
+"""The lock files satisfy pyproject.toml: nothing is missing, too old, or without a hash."""
 
 from __future__ import annotations
 
+import ast
 import re
+import sys
 import tomllib
+from importlib.metadata import requires
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +21,7 @@ LOCKS = {"dev": ["dev"], "demo": ["all", "documents"], "bench": ["all", "rq"]}
 
 
 def wanted(project: dict[str, Any], extras: list[str]) -> list[Requirement]:
-    """Return the requirements of extras, those of the extras that they name included."""
+    """Return the requirements of extras, including those of the extras that they name."""
     found = []
     for line in (line for extra in extras for line in project["optional-dependencies"][extra]):
         requirement = Requirement(line)
@@ -29,7 +33,7 @@ def wanted(project: dict[str, Any], extras: list[str]) -> list[Requirement]:
 
 
 def locked(text: str) -> dict[str, list[Version]]:
-    """Return the versions of each package in a lock; several where they differ between Pythons."""
+    """Return the versions of each package in a lock; several if they differ between Python versions."""
     versions: dict[str, list[Version]] = {}
     for name, version in re.findall(r"^([\w.-]+)==(\S+)", text, re.MULTILINE):
         versions.setdefault(canonicalize_name(name), []).append(Version(version))
@@ -37,7 +41,7 @@ def locked(text: str) -> dict[str, list[Version]]:
 
 
 def unmet(requirements: list[Requirement], lock: str) -> list[str]:
-    """Return the requirements that a lock does not meet."""
+    """Return the requirements that a lock does not satisfy."""
     have = locked(lock)
     return [
         str(requirement)
@@ -48,17 +52,17 @@ def unmet(requirements: list[Requirement], lock: str) -> list[str]:
 
 
 def without_hash(lock: str) -> list[str]:
-    """Return the pinned packages of a lock that no hash follows."""
+    """Return the pinned packages of a lock without a hash."""
     return re.findall(r"^([\w.-]+==\S+)(?![^\n]*\\\n\s+--hash=sha256:)", lock, re.MULTILINE)
 
 
-def test_the_build_is_locked_too() -> None:
+def test_build_requirements_are_locked() -> None:
     build = (ROOT / "requirements" / "build.in").read_text().splitlines()
     assert set(pyproject()["build-system"]["requires"]) <= set(build)
 
 
 @pytest.mark.parametrize("lock", LOCKS)
-def test_a_lock_meets_pyproject(lock: str) -> None:
+def test_lock_file_satisfies_pyproject(lock: str) -> None:
     text = (ROOT / "requirements" / f"{lock}.txt").read_text()
     always = pyproject()["project"]["dependencies"] + pyproject()["build-system"]["requires"]
     requirements = [*map(Requirement, always), *wanted(pyproject()["project"], LOCKS[lock])]
@@ -66,7 +70,7 @@ def test_a_lock_meets_pyproject(lock: str) -> None:
     assert without_hash(text) == []
 
 
-def test_a_lock_that_does_not_meet_it_is_found() -> None:
+def test_unsatisfied_lock_file_is_detected() -> None:
     project = {"name": "me", "optional-dependencies": {"x": ["me[y]", "b"], "y": ["C_c<2", "a>=2"]}}
     lock = "a==1.0 \\\n    --hash=sha256:00\nc-c==1.5 ; python_version < '3.12' \\\n    --hash=sha256:00\nc-c==2.5\n"
     assert unmet(wanted(project, ["x"]), lock) == ["C_c<2", "a>=2", "b"]
@@ -76,3 +80,33 @@ def test_a_lock_that_does_not_meet_it_is_found() -> None:
 def pyproject() -> dict[str, Any]:
     """Return pyproject.toml."""
     return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def test_celery_extra_has_what_the_redis_transport_imports() -> None:
+    """Celery applications with a Redis broker failed at their first message, because kombu imports packaging without
+    requiring it.
+    """
+    pytest.importorskip("celery")
+    spec = find_spec("kombu.transport.redis")
+    assert spec is not None
+    assert spec.origin is not None
+    tree = ast.parse(Path(spec.origin).read_text())
+    imported = {
+        name.partition(".")[0]
+        for node in tree.body
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+            if isinstance(node, ast.ImportFrom) and not node.level
+            else []
+        )
+    }
+    required = {
+        Requirement(line).name
+        for name in ("celery", "kombu")
+        for line in requires(name) or ()
+        if "extra ==" not in line
+    }
+    extra = {requirement.name for requirement in wanted(pyproject()["project"], ["celery"])}
+    assert imported - set(sys.stdlib_module_names) <= {"kombu"} | required | extra

@@ -1,4 +1,4 @@
-"""Negative controls: each rule finds what it looks for in a small tree made for it, and passes its good twin."""
+"""Negative controls: each rule reports a violation in a small tree, and accepts a correct one."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from tests.architecture import rules
-from tests.architecture.test_house import loaded_by
+from tests.architecture.test_architecture import loaded_by
 
 Plant = Callable[..., Path]
 
 
 @pytest.fixture
 def plant(tmp_path: Path) -> Plant:
-    """Write files, given as path and text, into an empty tree and return its root."""
+    """Write files into an empty tree, given as path and text, and return its root."""
 
     def write(files: dict[str, str]) -> Path:
         for name, text in files.items():
@@ -32,14 +32,14 @@ def test_long_files(plant: Plant) -> None:
     assert rules.too_long(tree, 3, {"sub/c.py": "one table"}) == ["a.py: 4 lines"]
     assert rules.too_long(tree, 9, {"b.py": "", "gone.py": "a reason"}) == [
         "b.py: the exception is not needed",
-        "b.py: the exception gives no reason",
+        "b.py: the exception has no reason",
         "gone.py: the exception is not needed",
     ]
 
 
-def test_names_that_say_nothing(plant: Plant) -> None:
+def test_vague_names(plant: Plant) -> None:
     tree = plant({"core/utils.py": "", "common/x.py": "", "core/database.py": "", "core/helper.py": ""})
-    assert rules.names_that_say_nothing(tree) == ["common/x.py", "core/helper.py", "core/utils.py"]
+    assert rules.vague_names(tree) == ["common/x.py", "core/helper.py", "core/utils.py"]
 
 
 def test_missing_docstrings(plant: Plant) -> None:
@@ -118,7 +118,7 @@ def test_addresses(plant: Plant, line: str) -> None:
     assert breach.startswith("bad.txt:2: ")
 
 
-def test_what_is_no_address(plant: Plant) -> None:
+def test_harmless_numbers_are_not_addresses(plant: Plant) -> None:
     fine = "#!/usr/bin/env bash\nGET /api/jobs/{id}/events\n~/work/x ./root/x a/home/b --no-emit-index-url\nhttps://example.org/work/1\n"
     tree = plant({"fine.md": fine, "requirements/dev.txt": "x==1 \\\n    --hash=sha256:00\n# https://example.org\n"})
     assert rules.addresses([tree / "fine.md"], tree) == []
@@ -132,6 +132,6 @@ def test_unknown_commands() -> None:
     assert rules.unknown_commands("step test make tset\n", makefile) == ["tset"]
 
 
-def test_what_an_import_loads() -> None:
+def test_loaded_by_reports_third_party_modules() -> None:
     assert "packaging" in loaded_by("import packaging.version")
     assert loaded_by("import json, sqlite3, asyncio") == set()

@@ -1,4 +1,4 @@
-"""The recorded runs, replayed: the aims that docs/eta.md claims are reached, and no healthy run is called stalled."""
+"""Replayed runs reach the goals of docs/eta.md, and no healthy run is flagged as stalled."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from benchmarks.eta.replay import evaluate, first_runs
     ("family", "of_linear"),
     [("steady", 1.1), ("slowing", 0.5), ("multistage", 0.5), ("bursty", None), ("ingestion", None)],
 )
-def test_the_aims_are_reached(family: str, of_linear: float | None) -> None:
+def test_eta_ranges_reach_goals(family: str, of_linear: float | None) -> None:
     score, reel = evaluate(family, list(read(family)))
     assert score.runs == 22
     assert score.known > 0.9
@@ -26,7 +26,7 @@ def test_the_aims_are_reached(family: str, of_linear: float | None) -> None:
     assert 0 < reel.bytes() < 16 * 1024
 
 
-def test_slow_and_healthy_runs_are_not_called_stalled_and_one_that_stands_still_is() -> None:
+def test_stall_detection_flags_only_frozen_runs() -> None:
     runs = list(read("slow"))
     assert max(run.seconds for run in runs) > 600
     _, reel = evaluate("slow", runs)
@@ -37,7 +37,7 @@ def test_slow_and_healthy_runs_are_not_called_stalled_and_one_that_stands_still_
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_the_page_has_what_the_replay_gives() -> None:
+def test_eta_page_matches_replay() -> None:
     assert set(families()) == {"bursty", "ingestion", "multistage", "slow", "slowing", "steady"}
     shown = PAGE.read_text("utf-8").partition(BEGINS)[2].partition(ENDS)[0]
     assert shown.strip() == report().strip(), "docs/eta.md is out of date: python -m benchmarks.eta --write"

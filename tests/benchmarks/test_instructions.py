@@ -1,16 +1,16 @@
-"""The hot paths take as many instructions as were recorded, within a tenth: no load of the machine changes their number."""
+"""Hot paths take the recorded number of instructions within 10 %, whatever the load of the machine."""
 
 from __future__ import annotations
 
 import json
 
 import pytest
-from benchmarks.records import RESULTS, machine
+from benchmarks.results import RESULTS, machine
 from benchmarks.surveys.instructions import COLUMNS, count
 
 SAME = ("Python", "Redis", "hiredis")
 TRIES = 3
-"""What disturbs one count, such as a client of something else that comes to the port, is not there at the next."""
+"""Counts are repeated, because another process can disturb one, for example by connecting to the port."""
 
 
 @pytest.mark.slow
@@ -18,7 +18,7 @@ TRIES = 3
 @pytest.mark.service("valgrind")
 @pytest.mark.service("redis-server")
 @pytest.mark.parametrize("name", ["progress write", "submit"])
-def test_a_hot_path_takes_what_was_recorded(name: str) -> None:
+def test_instruction_count_matches_recorded(name: str) -> None:
     kept = json.loads(RESULTS.read_text())["instructions"]
     here = machine()
     if any(here[what] != kept["machine"][what] for what in SAME):

@@ -1,4 +1,4 @@
-"""An application whose handlers block what they run in, as they should not: the event loop, or the whole interpreter."""
+"""An application whose handlers block the event loop or the whole interpreter."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ jobs = Jobs()
 
 @jobs.job("blocks")
 async def blocks(run: Run, seconds: float, each: float) -> None:
-    """Block the event loop for `each` seconds at a time, until so many seconds are over."""
+    """Block the event loop for `each` seconds at a time, until the total is over."""
     note("blocks")
     until = time.monotonic() + seconds
     while time.monotonic() < until:

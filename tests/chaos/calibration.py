@@ -1,4 +1,4 @@
-"""How slow this machine is just now: what deadlines are multiplied with. Safety checks know nothing of it."""
+"""Measure how slow this machine is now, to scale deadlines; safety checks do not depend on it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ MOST = 6.0
 
 
 def calibrate() -> float:
-    """A factor of at least 1: how much longer a worker process takes to start than on an idle machine."""
-    program = "import milepost, milepost.worker.loop, milepost.stores.sqlite"
+    """Return how much longer a worker process takes to start here than on an idle machine; at least 1."""
+    program = "import milepost, milepost.worker.worker, milepost.stores.sqlite"
     spent = []
     for _ in range(2):
         began = time.monotonic()
@@ -24,7 +24,7 @@ def calibrate() -> float:
 
 
 def slowness() -> float:
-    """The factor as it was measured within the last minute: for the lease lengths of tests, which are many."""
+    """Return the factor measured within the last minute, for the lease lengths of tests."""
     return _measured(int(time.monotonic() // 60))
 
 

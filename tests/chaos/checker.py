@@ -1,8 +1,7 @@
-"""The checker: each invariant of a soak as one function from a History to the list of its violations, in words.
+"""Check the history of a soak: one function per invariant, which yields its violations as text.
 
-Pure, and never lenient for a slow machine, but for I6, whose bound is a time. What a function cannot know (a reply that
-was lost, a line that a killed process did not write) it takes in favour of the store, so that whatever is reported is
-a violation. `check` runs all of them.
+Only I6, whose bound is a time, depends on the speed of the machine. Unknown facts (a lost reply, a line that a killed
+process did not write) count in favour of the store, so that every report is a real violation. `check` runs all checks.
 """
 
 from __future__ import annotations
@@ -22,7 +21,10 @@ Found = Iterator[str]
 
 
 def fence_of(event: Event) -> int | None:
-    """The fence of the run that wrote an event: handlers of a soak put it first in their message, and last in an error."""
+    """Return the fence of the run that wrote an event.
+
+    Handlers of a soak begin their message with it, and end an error with it.
+    """
     error = str(event.data.get("error", ""))
     said = error.rpartition("fence ")[2] if "fence " in error else event.message or ""
     word = said.partition(" ")[0]
@@ -34,7 +36,7 @@ def _moves(history: History, job_id: str) -> list[Event]:
 
 
 def _lives(events: list[Event]) -> Iterator[list[Event]]:
-    """The events of an id, one list for each time that it was created."""
+    """Yield the events of an id in lists, one for each time that it was created."""
     life: list[Event] = []
     for event in events:
         if event.kind == "created" and life:
@@ -46,20 +48,20 @@ def _lives(events: list[Event]) -> Iterator[list[Event]]:
 
 
 def i1(history: History) -> Found:
-    """At most one terminal transition for each chain of attempts without an explicit retry or delete."""
+    """Check that a chain of attempts has at most one terminal transition without an explicit retry or delete."""
     for job_id in history.feed_of:
         asked = len(history.did(job_id, "retry", "done", "unknown"))
         for life in _lives(_moves(history, job_id)):
             ends = [event for event in life if event.kind in ENDS]
             if len(ends) > 1 + asked:
-                yield f"{job_id} ended {len(ends)} times with {asked} explicit retries: {_told(ends)}"
+                yield f"{job_id} ended {len(ends)} times with {asked} explicit retries: {_listed(ends)}"
             for before, after in pairwise(life):
                 if before.kind in ENDS and after.kind not in ("retrying", "deleted"):
-                    yield f"{job_id} went on after its end: {_told([before, after])}"
+                    yield f"{job_id} continued after its end: {_listed([before, after])}"
 
 
 def i2(history: History) -> Found:
-    """A finish is the final status, and the result is the bytes that were sent."""
+    """Check that a finish is the final status, and that the result is the bytes that were sent."""
     sent: dict[str, list[Line]] = {
         job_id: [line for line in lines if line["do"] == "end"] for job_id, lines in history.runs_of.items()
     }
@@ -68,11 +70,11 @@ def i2(history: History) -> Found:
             yield f"{job_id} has a result that no run sent: {job.result!r}"
         last = [event for event in _moves(history, job_id) if event.kind != "deleted"]
         if last and last[-1].status is not None and job.status != last[-1].status:
-            yield f"{job_id} is {job.status}, and its last transition was {_told(last[-1:])}"
+            yield f"{job_id} is {job.status}, and its last transition was {_listed(last[-1:])}"
 
 
 def i3(history: History) -> Found:
-    """After an acknowledged cancel there is no completed, failed or start until an explicit retry."""
+    """Check that after an acknowledged cancel nothing completes, fails or starts until an explicit retry."""
     for job_id in history.calls_of:
         cancelled = history.did(job_id, "cancel", "done")
         retried = history.did(job_id, "retry", "done", "unknown")
@@ -83,13 +85,13 @@ def i3(history: History) -> Found:
             yield f"{job_id}: its cancel was acknowledged and never written"
         for before, after in pairwise(_moves(history, job_id)):
             if before.kind == "cancelled" and after.kind in ("running", "completed", "failed"):
-                yield f"{job_id}: {_told([before, after])}"
+                yield f"{job_id}: {_listed([before, after])}"
             if before.kind == "cancelled" and after.kind == "retrying" and not retried:
-                yield f"{job_id} was taken up again after a cancel, and nobody asked for it"
+                yield f"{job_id} was started again after a cancel without a request"
 
 
 def i4(history: History) -> Found:
-    """Every accepted write of a run carries the token of the lease that the job has then. Fences only grow."""
+    """Check that each accepted write of a run has the token of the job's current lease, and that fences only grow."""
     for job_id, events in history.feed_of.items():
         current: int | None = None
         highest = 0
@@ -110,12 +112,12 @@ def i4(history: History) -> Found:
 
 
 def _is_of_its_run(event: Event) -> bool:
-    """Whether the fence that an event shows is surely of the run that wrote it, and not one left in the record."""
+    """Return whether an event certainly shows the fence of its own run, and not one left in the record."""
     return event.kind in ("checkpoint", "completed") or "fence " in str(event.data.get("error", ""))
 
 
 def _stale_in_ledger(history: History) -> Found:
-    """A write that was sent after a later lease had begun, and acknowledged; a result of a lease that was not the last."""
+    """Yield acknowledged writes sent after a later lease had begun, and results of a lease that was not the last."""
     for job_id, lines in history.runs_of.items():
         started = {line["fence"]: line["at"] for line in lines if line["do"] == "start"}
         sent = {(line["fence"], line["n"]): line["at"] for line in lines if line["do"] == "step"}
@@ -133,11 +135,11 @@ def _stale_in_ledger(history: History) -> Found:
 
 
 def i5(history: History) -> Found:
-    """Never two leases for one job; running under a worker if and only if there is one."""
+    """Check that a job never has two leases, and that it has one if and only if it runs under a worker."""
     for job_id in history.feed_of:
         for before, after in pairwise(_moves(history, job_id)):
             if before.kind == after.kind == "running":
-                yield f"{job_id} was started twice without an end between: {_told([before, after])}"
+                yield f"{job_id} was started twice without an end between: {_listed([before, after])}"
     for job_id, lines in history.runs_of.items():
         fences = [(line["fence"], line["pid"]) for line in lines if line["do"] == "start"]
         if len(fences) != len(set(fences)) or len({fence for fence, _ in fences}) != len(fences):
@@ -149,7 +151,7 @@ def i5(history: History) -> Found:
 
 
 def i6(history: History) -> Found:
-    """The runs of a dead worker are found within the lease and the sweep, from when the store can be reached."""
+    """Check that runs of a dead worker are found within lease and sweep interval while the store is reachable."""
     stays: dict[int, list[tuple[str, int, float]]] = {}
     for job_id in history.feed_of:
         for event, after in pairwise([*_moves(history, job_id), None]):
@@ -164,13 +166,13 @@ def i6(history: History) -> Found:
 
 
 def _pid(event: Event) -> int | None:
-    """The process of the worker that an event names."""
+    """Return the process of the worker that an event names."""
     word = str(event.data.get("worker", "")).split(":")[1:2]
     return int(word[0]) if word and word[0].isdigit() else None
 
 
 def i7(history: History) -> Found:
-    """Every acknowledged job exists until it is deleted."""
+    """Check that each acknowledged job exists until it is deleted."""
     for job_id in history.calls_of:
         deleted = history.did(job_id, "delete", "asked", "done", "unknown")
         if history.did(job_id, "submit", "done") and not deleted and job_id not in history.jobs:
@@ -184,10 +186,10 @@ def _again(history: History, job_id: str) -> bool:
 
 
 def i8(history: History) -> Found:
-    """No job exists, and none ran, that nobody submitted."""
+    """Check that each job that exists or ran was submitted."""
     submitted = {line["job"] for line in history.calls if line["do"] == "submit" and line["phase"] == "asked"}
     for job_id in {*history.jobs, *history.runs_of, *history.feed_of} - submitted:
-        yield f"{job_id} was submitted by nobody"
+        yield f"{job_id} was never submitted"
     for job_id in history.calls_of:
         refused = history.did(job_id, "submit", "refused")
         if refused and not history.did(job_id, "submit", "done", "unknown") and job_id in history.jobs:
@@ -195,7 +197,7 @@ def i8(history: History) -> Found:
 
 
 def i9(history: History) -> Found:
-    """Progress is monotone within an attempt, finite, in [0, 1]."""
+    """Check that progress is finite, in [0, 1], and never decreases within an attempt."""
     for job_id, events in history.feed_of.items():
         reached = 0.0
         for event in events:
@@ -213,7 +215,7 @@ def i9(history: History) -> Found:
 
 
 def i10(history: History) -> Found:
-    """created <= started <= completed, each set exactly when the status says so."""
+    """Check that created <= started <= completed, each set exactly if the status requires it."""
     for job_id, job in history.jobs.items():
         times = [time for time in (job.created_at, job.started_at, job.completed_at) if time is not None]
         if times != sorted(times):
@@ -227,7 +229,7 @@ def i10(history: History) -> Found:
 
 
 def i11(history: History) -> Found:
-    """Event sequences have no gaps as written; the record keeps every lifecycle and checkpoint event, in order."""
+    """Check that event sequences have no gaps, and that the record keeps each lifecycle and checkpoint event."""
     for job_id, events in history.feed_of.items():
         for life in _lives(events):
             versions = [event.version for event in life]
@@ -247,7 +249,7 @@ def i11(history: History) -> Found:
 
 
 def i12(history: History) -> Found:
-    """Indexes equal records, both ways, and counters equal cardinalities; a walk shows each job once (I13, I14)."""
+    """Check that indexes and counters match the records, and that a walk shows each job once (I13, I14)."""
     for index in history.indexes:
         expected = {job_id for job_id, job in history.jobs.items() if _matches(index.select, job)}
         if len(set(index.ids)) != len(index.ids):
@@ -274,12 +276,12 @@ def _matches(select: Select, job: object) -> bool:
     )
 
 
-def _told(events: list[Event]) -> str:
+def _listed(events: list[Event]) -> str:
     return ", ".join(f"v{event.version} {event.kind}" for event in events)
 
 
 def check(history: History) -> list[str]:
-    """Every violation of every invariant, with its number."""
+    """Return each violation of each invariant, with its number."""
     from tests.chaos.checker_runs import RUN_CHECKS
 
     checks: dict[str, Callable[[History], Found]] = {**CHECKS, **RUN_CHECKS}

@@ -1,4 +1,4 @@
-"""The invariants of budgets, checkpoints, limits, times, receipts and leftovers: the second half of the checker."""
+"""Check the invariants of budgets, checkpoints, limits, times, receipts and leftovers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LEAVES = ("completed", "failed", "retrying", "released", "deleted")
 
 
 def i15(history: History) -> Found:
-    """Attempts and crashes stay in budget."""
+    """Check that attempts and crashes stay within their budgets."""
     for job_id, job in history.jobs.items():
         budgets = 1 + len(history.did(job_id, "retry", "done", "unknown"))
         if job.attempt > job.max_attempts:
@@ -25,7 +25,7 @@ def i15(history: History) -> Found:
 
 
 def i16(history: History) -> Found:
-    """The checkpoint that a run is given is the last acknowledged one, or a later one that was sent."""
+    """Check that a run gets the last acknowledged checkpoint, or a later one that was sent."""
     for job_id, lines in history.runs_of.items():
         if len(history.did(job_id, "submit", "asked")) > 1:
             continue  # the id was used again: a new job begins without
@@ -38,13 +38,13 @@ def i16(history: History) -> Found:
             have = (given["fence"], given["n"]) if given else (0, 0)
             due = max((one for one in acked if one[0] < line["fence"]), default=(0, 0))
             if given and have not in sent:
-                yield f"{job_id}: fence {line['fence']} was given a checkpoint that nobody sent: {have}"
+                yield f"{job_id}: fence {line['fence']} received a checkpoint that no run sent: {have}"
             if have < due:
                 yield f"{job_id}: fence {line['fence']} was given {have}, and {due} was acknowledged"
 
 
 def i17(history: History) -> Found:
-    """Concurrency and uniqueness limits hold at every instant, in the order of the feed."""
+    """Check that limits of concurrency and uniqueness hold at each event of the feed."""
     types: dict[str, str] = {line["job"]: line["type"] for line in history.calls if "type" in line}
     keys: dict[str, str] = {line["job"]: line["key"] for line in history.calls if line.get("key")}
     holders: defaultdict[str, set[str]] = defaultdict(set)
@@ -57,7 +57,7 @@ def i17(history: History) -> Found:
             if limit is not None and len(holders[queue]) > limit:
                 yield f"{queue}: {len(holders[queue])} leases with a limit of {limit}: {sorted(holders[queue])}"
         elif event.kind in LEAVES or (event.kind == "cancelled"):
-            holders[queue].discard(job_id)  # a stopping lease may hold on; that is not in the feed
+            holders[queue].discard(job_id)  # a draining lease may hold on; that is not in the feed
         if key := keys.get(job_id):
             if event.kind in ("created", "retrying", "running", "released"):
                 active[key].add(job_id)
@@ -68,9 +68,9 @@ def i17(history: History) -> Found:
 
 
 def i17_stopping(history: History) -> Found:
-    """A stopping lease keeps its slot, and its job from being started, until its receipt is in the feed.
+    """Check that a draining lease keeps its slot, and keeps its job from starting.
 
-    Or its delete: after that no receipt tells of the stop.
+    It does so until its receipt is in the feed, or its delete, after which there is no receipt.
     """
     types: dict[str, str] = {line["job"]: line["type"] for line in history.calls if "type" in line}
     holders: defaultdict[str, set[str]] = defaultdict(set)
@@ -86,7 +86,7 @@ def i17_stopping(history: History) -> Found:
                 yield f"{queue}: {sorted(holders[queue])} are live or stopping, with a limit of {limit}"
         elif event.kind == "cancelled" and event.data.get("stop_confirmed") not in ("0", "1"):
             stopping.add(job_id)
-        elif event.kind == "cancelled" and event.data.get("stop_how") == "never started" and job_id in stopping:
+        elif event.kind == "cancelled" and event.data.get("stop_how") == "never_started" and job_id in stopping:
             yield f"{job_id} is said to have never started while its last run was still stopping"
         elif event.kind in ("receipt", "deleted", "cancelled") or (event.kind in LEAVES and job_id not in stopping):
             stopping.discard(job_id)
@@ -98,37 +98,40 @@ def _explicit(history: History, job_id: str) -> bool:
 
 
 def i18(history: History) -> Found:
-    """Nothing starts before `not_before` or after `not_after`."""
+    """Check that nothing starts before `not_before`, or for the first time after `not_after`."""
     bounds = {
         line["job"]: (line.get("not_before"), line.get("not_after"))
         for line in history.calls
         if line["do"] == "submit" and (line.get("not_before") or line.get("not_after"))
     }
     for job_id, (first, last) in bounds.items():
+        has_started = False
         for event in history.feed_of.get(job_id, []):
             if event.kind != "running" or _explicit(history, job_id):
                 continue  # an explicit retry clears both
             if first is not None and at(event) < first:
                 yield f"{job_id} started {(first - at(event)) / 1e6:.3f} s too early"
-            if last is not None and at(event) > last:
+            if last is not None and at(event) > last and not has_started:
                 yield f"{job_id} started {(at(event) - last) / 1e6:.3f} s too late"
+            has_started = True
 
 
 def i22(history: History) -> Found:
-    """After the faults nothing runs, waits, holds a lease or lives on."""
+    """Check that after the faults no job runs or waits, and no lease or process is left."""
     for job_id, job in history.jobs.items():
         if not job.is_terminal:
             yield f"{job_id} ({job.job_type}) is {job.status} ({job.waiting_for or 'nothing in its way'})"
-    for job_id, token, _ in history.stoppings:
-        yield f"{job_id}: the stopping lease {token} is left"
+    for job_id, token, _ in history.draining_leases:
+        yield f"{job_id}: the draining lease {token} is left"
     for process in history.children:
         yield f"a process is left: {process}"
 
 
 def i26(history: History) -> Found:
-    """A stop that is reported as confirmed was one: the run writes no line afterwards.
+    """Check that a run writes no line after its stop was reported as confirmed.
 
-    "never started" speaks of an attempt that did not begin, not of a zombie of an earlier one that had lost its lease.
+    "never_started" is about an attempt that did not begin, not about a zombie of an earlier attempt that had lost its
+    lease.
     """
     for job_id, events in history.feed_of.items():
         starts = [line for line in history.runs_of.get(job_id, []) if line["do"] == "start"]
@@ -136,13 +139,13 @@ def i26(history: History) -> Found:
         stopped: int | None = None
         for event in events:
             confirmed = event.data.get("stop_confirmed") == "1"
-            if event.data.get("stop_how") == "lease ran out" and confirmed:
+            if event.data.get("stop_how") == "lease_expired" and confirmed:
                 yield f"{job_id}: a lease that ran out is reported as a confirmed stop"
             if event.kind == "running":
                 began, stopped = at(event), None
             elif event.kind == "cancelled":
                 its = [s["fence"] for s in starts if began is not None and began <= s["at"] <= at(event)]
-                if event.data.get("stop_how") == "never started":
+                if event.data.get("stop_how") == "never_started":
                     stopped = None
                 elif began is not None:  # else it is cancelled again while its run is still stopping
                     stopped = max(its) if its else None

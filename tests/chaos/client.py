@@ -1,4 +1,4 @@
-"""The clients of a soak: they submit, cancel, delete and retry, and write down what they asked and what they were answered."""
+"""The clients of a soak: they submit, cancel, delete and retry, and record each request and its answer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from milepost import Jobs
-from milepost.core.errors import OutcomeUnknown, Refused, StoreError
+from milepost.core.errors import OutcomeUnknownError, RejectedError, StoreError
 from tests.chaos.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ PHASES = {True: "done", False: "refused"}
 
 
 class Client:
-    """Submits the jobs of a soak and does to some of them what the seed says, a little later."""
+    """Submits the jobs of a soak, and a little later cancels, deletes or retries some of them as the seed decides."""
 
     def __init__(self, jobs: Jobs, ledger: Ledger, targets: Targets, rng: random.Random, lease: float) -> None:
         self._jobs = jobs
@@ -51,7 +51,7 @@ class Client:
         self._thread.join(600)
 
     def progress(self) -> float:
-        """How much has been submitted, in [0, 1]."""
+        """Return the submitted share of the jobs, in [0, 1]."""
         return self._submitted / self._targets.jobs
 
     def _work(self) -> None:
@@ -68,7 +68,7 @@ class Client:
             self._act_due()
 
     def _fates(self) -> list[tuple[str, str]]:
-        """What each job is and what becomes of it: exactly as many of each as the targets say, in a random order."""
+        """Return the type of each job and what is done to it: as many of each as the targets say, in random order."""
         targets, rng = self._targets, self._rng
         plain = targets.jobs - targets.poison
         isolated = round(targets.jobs * targets.isolated)
@@ -144,19 +144,22 @@ class Client:
             heapq.heappop(self._later)[2]()
 
     def _call(self, do: str, job_id: str, call: Callable[[], object], **note: Any) -> None:
-        """Make one call and write down what came of it: unavailable means that nothing was written, so it is made again."""
+        """Make one call and record its outcome.
+
+        Repeat it while the store is unavailable, because nothing was written then.
+        """
         self._ledger.write(do, job=job_id, phase="asked", **note)
         phase = "unknown"
         for _ in range(200):
             try:
                 call()
                 phase = "done"
-            except Refused:
+            except RejectedError:
                 phase = "refused"
-            except OutcomeUnknown:
+            except OutcomeUnknownError:
                 phase = "unknown"
             except StoreError:
-                self.counts["calls told that the store is away"] += 1
+                self.counts["calls refused because the store was unavailable"] += 1
                 phase = "unavailable"
                 if not self._stopped.wait(0.1):
                     continue

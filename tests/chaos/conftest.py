@@ -1,4 +1,4 @@
-"""Worker processes of one application on a shared store; they end with their test."""
+"""Fixtures: worker processes of one application on a shared store, ended with their test."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from milepost import Jobs
 from tests.worker.conftest import ROOT, Workers
 
 _numbers = itertools.count(1)
-MakeWorkers = Callable[[str], Workers]
+MakeWorkers = Callable[..., Workers]
 
 
 def start_app(workers: Workers, app: str) -> subprocess.Popen[bytes]:
@@ -29,11 +29,11 @@ def start_app(workers: Workers, app: str) -> subprocess.Popen[bytes]:
 
 @pytest.fixture
 def make_workers(tmp_path: Path) -> Iterator[MakeWorkers]:
-    """`make_workers(url)` for worker processes on a store of that URL, with leases of one second, times the slowness of the machine."""
+    """Yield `make_workers(url, lease)`: worker processes whose leases are `lease` seconds times the slowness of the machine."""
     with ExitStack() as ends:
 
-        def make(url: str) -> Workers:
-            made = Workers(url, f"chaos{os.getpid()}-{next(_numbers)}", tmp_path / "workers.log")
+        def make(url: str, lease: float = 1.0) -> Workers:
+            made = Workers(url, f"chaos{os.getpid()}-{next(_numbers)}", tmp_path / "workers.log", lease)
             made.log.touch()
             ends.callback(end, made)
             return made
@@ -51,12 +51,12 @@ def end(workers: Workers) -> None:
 
 @pytest.fixture(params=["sqlite", pytest.param("redis", marks=pytest.mark.service("redis-server"))])
 def workers(request: pytest.FixtureRequest, make_workers: MakeWorkers) -> Workers:
-    """Workers on each store that processes can share."""
+    """Return workers on each store that processes can share."""
     return make_workers(request.getfixturevalue(f"{request.param}_url"))
 
 
 @pytest.fixture
 def jobs(workers: Workers) -> Iterator[Jobs]:
-    """The workers' store, seen from here."""
+    """Yield the store of the workers, opened in this process."""
     with closing(workers.jobs()) as jobs:
         yield jobs

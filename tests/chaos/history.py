@@ -1,7 +1,4 @@
-"""What is known of a soak when it is over: the ledger, what clients were answered, the feed, and the store as it is.
-
-Owns the form and the look at a store; judges nothing.
-"""
+"""The history of a soak, which the checker reads: the ledger, the answers to clients, the feed, and the final store."""
 
 from __future__ import annotations
 
@@ -13,8 +10,8 @@ from typing import TypeVar
 
 from milepost.core.events import Event
 from milepost.core.job import Job
-from milepost.stores.driving import drive
 from milepost.stores.protocol import Position, Select, Store
+from milepost.stores.sync_bridge import run_sync
 from tests.chaos.ledger import Line
 
 PAGE = 500
@@ -43,7 +40,7 @@ class History:
     jobs: dict[str, Job] = field(default_factory=dict)
     events: dict[str, list[Event]] = field(default_factory=dict)
     indexes: list[Index] = field(default_factory=list)
-    stoppings: list[tuple[str, str, int]] = field(default_factory=list)
+    draining_leases: list[tuple[str, str, int]] = field(default_factory=list)
     children: list[str] = field(default_factory=list)
     """Processes of the soak that are left after its workers have ended."""
     limits: Mapping[str, int] = field(default_factory=dict)
@@ -70,39 +67,39 @@ class History:
         return _by((line["job"], line) for line in self.calls)
 
     def did(self, job_id: str, do: str, *phases: str) -> list[Line]:
-        """What clients called for a job, in these phases."""
+        """Return the calls of clients on a job, in these phases."""
         return [line for line in self.calls_of.get(job_id, []) if line["do"] == do and line["phase"] in phases]
 
 
-def look(history: History, store: Store) -> History:
-    """Add what a store holds: every record, its kept events, every index as the store shows it."""
+def add_store(history: History, store: Store) -> History:
+    """Add the contents of a store: each record, its kept events, and each index as the store shows it."""
     history.jobs = {job.job_id: job for job in walk(store, Select())}
-    history.events = {job_id: drive(store.events(job_id)) for job_id in history.jobs}
-    history.stoppings = drive(store.stoppings())
+    history.events = {job_id: run_sync(store.events(job_id)) for job_id in history.jobs}
+    history.draining_leases = run_sync(store.draining_leases())
     types = sorted({job.job_type for job in history.jobs.values()})
     labels = sorted({pair for job in history.jobs.values() for pair in job.labels.items()})
     selects = [Select(), Select(stalled=True)]
     selects += [Select(types=(kind,), statuses=(status,)) for kind in types for status in STATUSES]
     selects += [Select(labels=(pair,)) for pair in labels]
     history.indexes = [
-        Index(select, tuple(job.job_id for job in walk(store, select)), drive(store.count(select)))
+        Index(select, tuple(job.job_id for job in walk(store, select)), run_sync(store.count(select)))
         for select in selects
     ]
     return history
 
 
 def walk(store: Store, select: Select) -> list[Job]:
-    """Every job of a selection, page by page."""
+    """Return each job of a selection, page by page."""
     found: list[Job] = []
     after: Position | None = None
-    while page := drive(store.select(select, PAGE, after)):
+    while page := run_sync(store.select(select, PAGE, after)):
         found += page
         after = Position(int(page[-1].record["created"]), page[-1].job_id)
     return found
 
 
 def at(event: Event) -> int:
-    """When an event was written, by the store's clock, in microseconds."""
+    """Return when an event was written, by the store's clock, in microseconds."""
     return round(event.at.timestamp() * 1_000_000) if event.at is not None else 0
 
 

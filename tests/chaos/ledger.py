@@ -1,4 +1,4 @@
-"""The ledger: what handlers and clients saw, one JSON line each, in a file outside the store. Owns the file; judges nothing.
+"""The ledger: what handlers and clients saw, one JSON line each, in a file outside the store.
 
 A line is one `write` to a file opened with O_APPEND, so lines of many processes never mix and a killed process leaves
 no half of one. Times are microseconds since 1970, of the one clock that all processes of a machine share.
@@ -17,7 +17,7 @@ Line = dict[str, Any]
 
 
 def now() -> int:
-    """The clock of the ledger."""
+    """Return the time of the ledger's clock."""
     return time.time_ns() // 1000
 
 
@@ -28,7 +28,7 @@ class Ledger:
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
     def write(self, do: str, **what: Any) -> None:
-        """Append a line: who did what, when."""
+        """Append a line: what happened in which process, and when."""
         line = {"do": do, "at": now(), "pid": os.getpid(), **what}
         os.write(self._file, json.dumps(line, separators=(",", ":")).encode() + b"\n")
 
@@ -38,7 +38,7 @@ class Ledger:
 
 
 def read(path: str | Path) -> list[Line]:
-    """All lines, in the order in which they were written."""
+    """Return all lines, in the order in which they were written."""
     return list(_lines(Path(path)))
 
 

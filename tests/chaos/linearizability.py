@@ -1,4 +1,4 @@
-"""Whether concurrent calls on one job could have happened one after the other: a Wing-Gong-Lowe search with a memo.
+"""Check whether concurrent calls on one job are linearizable: a Wing-Gong-Lowe search with memoisation.
 
 Pure. A call has when it was made and when it was answered; one whose outcome is unknown has no answer, and may have taken
 effect at any time after it was made, or never.
@@ -25,8 +25,8 @@ class Call:
     answered: float = math.inf
 
 
-def perform(do: str, state: State) -> tuple[str, State]:
-    """What a call on a job driven by its caller answers, and the state afterwards: the lifecycle in short."""
+def apply_branch(do: str, state: State) -> tuple[str, State]:
+    """Return the answer to a call on a manual job, and the state after it: the lifecycle in short."""
     match do:
         case "create":
             return ("ok", "pending") if state is None else ("refused", state)
@@ -43,7 +43,7 @@ def perform(do: str, state: State) -> tuple[str, State]:
 
 
 def is_linearizable(calls: Sequence[Call]) -> bool:
-    """Whether some order of the calls explains every answer, none before it was made or after it was answered."""
+    """Return whether some order explains each answer, with each call between its request and its answer."""
     known = frozenset(n for n, call in enumerate(calls) if call.answer is not None)
     seen: set[tuple[frozenset[int], State]] = set()
     waiting: list[tuple[frozenset[int], State]] = [(frozenset(), None)]
@@ -59,7 +59,7 @@ def is_linearizable(calls: Sequence[Call]) -> bool:
         for n in left:
             if calls[n].made > first_answer:
                 continue  # another one was over before this one began
-            answer, after = perform(calls[n].do, state)
+            answer, after = apply_branch(calls[n].do, state)
             if calls[n].answer in (None, answer):
                 waiting.append((done | {n}, after))
     return False

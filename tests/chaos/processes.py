@@ -1,4 +1,4 @@
-"""The worker processes of a soak. Owns them: starts, kills, freezes and replaces them, and ends no other."""
+"""Start, kill, freeze and replace the worker processes of a soak."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ class Workers:
         self.started = 0
 
     def start_all(self) -> None:
-        """Bring the number up."""
+        """Start the processes."""
         self.replace_dead()
 
     def replace_dead(self) -> int:
-        """Start a process for each that has ended; how many had."""
+        """Start a process for each that has ended, and return how many had."""
         with self._lock:
             dead = [process for process in self.alive if process.poll() is not None]
             for process in dead:
                 self.alive.remove(process)
             while len(self.alive) < self._count:
-                command = [sys.executable, "-m", "tests.chaos.program"]
+                command = [sys.executable, "-m", "tests.chaos.failpoint_worker"]
                 self.alive.append(subprocess.Popen(command, env=self._environment, start_new_session=True))
                 self.started += 1
             return len(dead)
 
     def kill(self, process: subprocess.Popen[bytes]) -> tuple[int, int]:
-        """SIGKILL one and start another; its pid, and when."""
+        """Kill one process with SIGKILL and start another; return its pid, and when."""
         process.kill()
         process.wait()
         killed = (process.pid, now())
@@ -52,21 +52,21 @@ class Workers:
         return killed
 
     def freeze(self, process: subprocess.Popen[bytes]) -> None:
-        """SIGSTOP one; another takes its place in the number."""
+        """Freeze one process with SIGSTOP, and start another in its place."""
         freeze(process.pid, self._environment["MILEPOST_URL"])
         with self._lock:
             self.alive.remove(process)
             self.frozen.append(process)
 
     def thaw(self, process: subprocess.Popen[bytes]) -> None:
-        """SIGCONT one: it joins the others, and one too many runs for a while."""
+        """Continue a process with SIGCONT: one more than the number runs for a while."""
         process.send_signal(signal.SIGCONT)
         with self._lock:
             self.frozen.remove(process)
             self.alive.append(process)
 
     def drain(self, within: float) -> None:
-        """SIGTERM all, and wait for their ends."""
+        """Send SIGTERM to all, and wait until they have ended."""
         deadline = time.monotonic() + within
         for process in self.alive:
             process.terminate()
@@ -77,14 +77,14 @@ class Workers:
                 continue
 
     def kill_all(self) -> None:
-        """End whatever is left."""
+        """Kill all processes that are left."""
         for process in (*self.alive, *self.frozen):
             if process.poll() is None:
                 process.kill()
                 process.wait()
 
     def left(self) -> list[str]:
-        """Processes with this soak's ledger in their environment that live on, a second after their workers' end."""
+        """Return the processes of this soak that still exist a second after the workers have ended."""
         deadline = time.monotonic() + 10
         while (found := self._found()) and time.monotonic() < deadline:
             time.sleep(0.1)

@@ -1,7 +1,6 @@
-"""A TCP proxy between clients and a server that loses replies: the server has done what it was asked, and nobody hears.
+"""A TCP proxy that drops replies after the server has executed the requests.
 
-Runs in a thread of its own. Speaks no protocol: it sees whether the bytes of a request hold a script call, so that a
-lost reply is one of a call that may have changed something.
+It runs in its own thread. It only drops replies to requests with a script call, which may have changed something.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ CHUNK = 65536
 
 
 class Proxy:
-    """`lose(n)` drops the next n replies and cuts their connections; `delay` holds every reply for so many seconds.
+    """`lose(n)` drops the next n replies and cuts their connections; `delay` holds every reply for that many seconds.
 
     `hang` leaves those connected that are, and carries nothing for them any more, as a router does that has forgotten them.
     """
@@ -49,11 +48,11 @@ class Proxy:
         self._loop.call_soon_threadsafe(self._set_lose, count)
 
     def delay(self, seconds: float, count: int = 1) -> None:
-        """Hold the next replies for so long."""
+        """Hold the next replies for that time."""
         self._loop.call_soon_threadsafe(self._set_hold, seconds, count)
 
     def hang(self) -> None:
-        """Carry nothing more for the connections that there are; new ones are served."""
+        """Carry nothing more for the existing connections; new ones are served."""
         self._loop.call_soon_threadsafe(lambda: self._hung.update(self._tasks))
 
     def _set_lose(self, count: int) -> None:

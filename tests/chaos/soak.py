@@ -1,7 +1,7 @@
-"""The soak: clients, worker processes and faults on one store, until every job has ended; then a History to check.
+"""The soak: clients, worker processes and faults on one store until every job has ended, and then a History to check.
 
-Owns the order of things and the counts. Its choices come from one seed; how processes interleave does not. It ends by
-itself: when every job has ended, or at a deadline that scales with the machine, which the checker then reports.
+Its choices come from one seed; the interleaving of processes does not. It ends when every job has ended, or at a
+deadline that scales with the machine, which the checker then reports.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from typing import Any
 from milepost import Jobs, Settings
 from milepost.core.errors import StoreError
 from milepost.core.events import Event
-from milepost.stores.driving import drive
-from milepost.tracking.sweeper import Sweeper
-from tests.chaos.application import SLOTS
+from milepost.run.sweeper import Sweeper
+from milepost.stores.sync_bridge import run_sync
 from tests.chaos.calibration import calibrate
 from tests.chaos.client import Client
-from tests.chaos.faults import Faults
-from tests.chaos.history import History, look
+from tests.chaos.fault_schedule import Faults
+from tests.chaos.history import History, add_store
 from tests.chaos.ledger import Ledger, read
-from tests.chaos.place import Place
 from tests.chaos.processes import Workers
+from tests.chaos.store_fixture import SoakStore
+from tests.chaos.worker_app import SLOTS
 
 NAMESPACE = "soak"
 ROOT = str(Path(__file__).resolve().parents[2])
@@ -52,7 +52,7 @@ class Targets:
     isolated: float = 0.05
 
     def times(self, factor: float) -> Targets:
-        """The same mix, larger or smaller."""
+        """Return the same mix, larger or smaller."""
         scaled = {k: max(1, round(v * factor)) for k, v in asdict(self).items() if k not in ("workers", "isolated")}
         return replace(self, **scaled)
 
@@ -69,8 +69,8 @@ class Outcome:
     lease: float
 
     def __str__(self) -> str:
-        told = ", ".join(f"{name} {count}" for name, count in sorted(self.counts.items()))
-        return f"{self.store}, seed {self.seed}, {self.seconds:.0f} s: {told}"
+        counts = ", ".join(f"{name} {count}" for name, count in sorted(self.counts.items()))
+        return f"{self.store}, seed {self.seed}, {self.seconds:.0f} s: {counts}"
 
 
 class Soak:
@@ -91,11 +91,15 @@ class Soak:
     def run(self) -> Outcome:
         """Run it to its end."""
         began = time.monotonic()
-        with tempfile.TemporaryDirectory(prefix="soak-") as folder, Place(self.kind, Path(folder)) as place:
+        with tempfile.TemporaryDirectory(prefix="soak-") as folder, SoakStore(self.kind, Path(folder)) as place:
             self.place = place
             self.ledger_path = Path(folder) / "ledger"
             self.settings = Settings(
-                namespace=NAMESPACE, lease=self.lease, sweep=self.lease / 4, pulse=self.lease / 10, grace=self.lease * 2
+                namespace=NAMESPACE,
+                lease=self.lease,
+                sweep=self.lease / 4,
+                heartbeat=self.lease / 10,
+                grace=self.lease * 2,
             )
             self.ledger = Ledger(self.ledger_path)
             # This process neither claims nor sweeps while the soak is on: what it sees is what workers have done.
@@ -111,7 +115,7 @@ class Soak:
                 self.ledger.close()
         return Outcome(self.seed, place.version, history, counts, time.monotonic() - began, self.lease)
 
-    def _busy(self, place: Place) -> tuple[History, Counter[str]]:
+    def _busy(self, place: SoakStore) -> tuple[History, Counter[str]]:
         rng = random.Random(self.seed)
         workers = Workers(self._environment(place), self.targets.workers)
         through = Jobs(place.url, options=self.settings)
@@ -137,7 +141,7 @@ class Soak:
         counts["crash loops"] = len(loops)
         return history, counts
 
-    def _environment(self, place: Place) -> dict[str, str]:
+    def _environment(self, place: SoakStore) -> dict[str, str]:
         values = self.settings
         return {
             **os.environ,
@@ -145,7 +149,7 @@ class Soak:
             "MILEPOST_NAMESPACE": NAMESPACE,
             "MILEPOST_LEASE": str(values.lease),
             "MILEPOST_SWEEP": str(values.sweep),
-            "MILEPOST_PULSE": str(values.pulse),
+            "MILEPOST_HEARTBEAT": str(values.heartbeat),
             "MILEPOST_GRACE": str(values.grace),
             "CHAOS_LEDGER": str(self.ledger_path),
             "CHAOS_FAILPOINTS": str(place.failpoints),
@@ -159,13 +163,13 @@ class Soak:
     # --- the feed ---
 
     def _follow(self) -> None:
-        """Read every event from the first one on, over outages."""
+        """Read each event from the first one on, also after outages."""
         position: str | None = "0"
         with contextlib.closing(Jobs(self.place.direct_url, options=self.settings)) as jobs:
             while True:
                 last = self._over.is_set()
                 try:
-                    found = drive(jobs.store.feed(position, limit=1000))
+                    found = run_sync(jobs.store.feed(position, limit=1000))
                 except StoreError:
                     self._over.wait(0.05)
                     continue
@@ -184,18 +188,18 @@ class Soak:
         while time.monotonic() < deadline:
             workers.replace_dead()
             with contextlib.suppress(StoreError):
-                counts = drive(self.direct.store.counts())
+                counts = run_sync(self.direct.store.counts())
                 if not any(n for (_, status), n in counts.items() if status in ("pending", "running")):
                     return
             time.sleep(0.1)
 
     def _settle(self) -> None:
-        """Sweep until no stopping lease is left: lease and sweep, twice, as I22 allows."""
+        """Sweep until no draining lease is left: lease and sweep, twice, as I22 allows."""
         sweeper = Sweeper(self.direct.store, self.settings, self.direct.ttl)
         for _ in range(20):
             with contextlib.suppress(StoreError):
-                drive(sweeper.sweep())
-                if not drive(self.direct.store.stoppings()):
+                run_sync(sweeper.sweep())
+                if not run_sync(self.direct.store.draining_leases()):
                     return
             time.sleep(self.lease / 2)
 
@@ -215,11 +219,11 @@ class Soak:
             outages=outages,
             patience=round((4 * self.lease + 10 * self.scale) * 1_000_000),
         )
-        return look(history, self.direct.store)
+        return add_store(history, self.direct.store)
 
 
-def told(outcome: Outcome, violations: list[str]) -> str:
-    """The outcome in words, for a report."""
+def summary(outcome: Outcome, violations: list[str]) -> str:
+    """Return the outcome as text, for a report."""
     most = 40
     shown: list[Any] = [str(outcome), *(f"  {line}" for line in violations[:most])]
     if len(violations) > most:

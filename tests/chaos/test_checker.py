@@ -1,4 +1,4 @@
-"""A checker that cannot fail proves nothing: for each invariant a history made by hand that breaks it, and one that does not."""
+"""Negative controls of the checker: for each invariant, a history that violates it and one that does not."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STATUSES = {"created": "pending", "running": "running", "retrying": "pending", "
 
 
 def event(version: int, kind: str, fence: int = 0, *, at: int = 0, progress: float | None = None, **data: Any) -> Event:
-    """An event at so many microseconds."""
+    """Return an event at a time in microseconds."""
     status = STATUSES.get(kind, kind if kind in ("completed", "failed", "cancelled") else None)
     when = datetime.fromtimestamp((T + (at or version * 1000)) / 1e6, UTC)
     message = f"{fence} 1" if fence else None
@@ -29,8 +29,8 @@ def event(version: int, kind: str, fence: int = 0, *, at: int = 0, progress: flo
 
 
 def job(status: str = "completed", **fields: str) -> Job:
-    """A record."""
-    record = {"type": "t", "status": status, "driver": "worker", "progress": "1", "created": str(T), "version": "4",
+    """Return a record."""
+    record = {"type": "t", "status": status, "run_by": "worker", "progress": "1", "created": str(T), "version": "4",
               "attempt": "1", "max_attempts": "3", "result": '{"fence":7}'}  # fmt: skip
     if status in ("running", "completed"):
         record["started"] = str(T + 1)
@@ -40,17 +40,17 @@ def job(status: str = "completed", **fields: str) -> Job:
 
 
 def run(do: str, fence: int, at: int = 0, pid: int = 1, **what: Any) -> Line:
-    """A line of a handler."""
+    """Return a line of a handler."""
     return {"do": do, "job": "a", "fence": fence, "at": T + at, "pid": pid, **what}
 
 
 def call(do: str, phase: str = "done", **what: Any) -> Line:
-    """A line of a client."""
+    """Return a line of a client."""
     return {"do": do, "job": "a", "phase": phase, "at": T, "pid": 9, "type": "t", **what}
 
 
 def good() -> History:
-    """A job that was submitted, ran once and completed."""
+    """Return the history of a job that was submitted, ran once and completed."""
     feed = [
         event(1, "created"),
         event(2, "running", worker="host:1:x:1"),
@@ -71,7 +71,7 @@ def good() -> History:
 
 
 def set_feed(history: History, *events: Event) -> None:
-    """Another feed."""
+    """Replace the feed of a history."""
     history.feed = list(events)
 
 
@@ -185,7 +185,7 @@ def checkpoint_lost(h: History) -> None:
     h.runs += [run("start", 9, 9000, given=None)]
 
 
-def checkpoint_of_nobody(h: History) -> None:
+def checkpoint_never_sent(h: History) -> None:
     h.runs += [run("start", 9, 9000, given={"fence": 8, "n": 5})]
 
 
@@ -220,7 +220,7 @@ def never_ended(h: History) -> None:
 
 
 def stopping_left(h: History) -> None:
-    h.stoppings = [("a", "7:x", 1)]
+    h.draining_leases = [("a", "7:x", 1)]
 
 
 def child_left(h: History) -> None:
@@ -235,7 +235,7 @@ def not_stopped(h: History) -> None:
 
 def ran_out_and_confirmed(h: History) -> None:
     set_feed(
-        h, event(1, "created"), event(2, "running"), event(3, "receipt", stop_how="lease ran out", stop_confirmed="1")
+        h, event(1, "created"), event(2, "running"), event(3, "receipt", stop_how="lease_expired", stop_confirmed="1")
     )
 
 
@@ -246,22 +246,22 @@ BREAKS: list[tuple[str, Callable[[History], None]]] = [
     ("I7", lost_job), ("I7", deleted_and_there), ("I8", unknown_job), ("I9", progress_back), ("I9", progress_outside),
     ("I10", times_back), ("I10", no_end_time), ("I11", gap), ("I11", event_not_kept), ("I12", not_in_index),
     ("I12", in_wrong_index), ("I12", wrong_count), ("I15", too_many_attempts), ("I15", too_many_crashes),
-    ("I16", checkpoint_lost), ("I16", checkpoint_of_nobody), ("I17", over_limit), ("I17", two_of_one_key),
+    ("I16", checkpoint_lost), ("I16", checkpoint_never_sent), ("I17", over_limit), ("I17", two_of_one_key),
     ("I17 stopping", started_while_stopping), ("I18", too_early), ("I18", too_late), ("I22", never_ended),
     ("I22", stopping_left), ("I22", child_left), ("I26", not_stopped), ("I26", ran_out_and_confirmed),
 ]  # fmt: skip
 
 
-def test_a_good_history_has_no_violation() -> None:
+def test_valid_history_has_no_violation() -> None:
     assert check(good()) == []
 
 
 @pytest.mark.parametrize(("invariant", "breaks"), BREAKS, ids=[f"{name} {f.__name__}" for name, f in BREAKS])
-def test_a_violation_is_found(invariant: str, breaks: Callable[[History], None]) -> None:
+def test_violation_is_detected(invariant: str, breaks: Callable[[History], None]) -> None:
     history = good()
     breaks(history)
     assert list({**CHECKS, **RUN_CHECKS}[invariant](history))
 
 
-def test_each_check_has_a_history_that_breaks_it() -> None:
+def test_every_check_has_violating_history() -> None:
     assert {name for name, _ in BREAKS} == {*CHECKS, *RUN_CHECKS}

@@ -1,4 +1,4 @@
-"""A failover while jobs run: the workers go on with the new master, and no job is in two states."""
+"""A failover while jobs run: workers continue with the new master, and no job is in two states."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ from pathlib import Path
 import pytest
 
 from milepost import Jobs
-from milepost.stores.driving import drive
+from milepost.stores.sync_bridge import run_sync
 from tests.chaos.conftest import MakeWorkers
 from tests.stores.redis.clusters import watched_pair
 from tests.waiting import PATIENCE
-from tests.worker.telling import starts
+from tests.worker.job_assertions import starts
+
+pytestmark = pytest.mark.timing
 
 
 @pytest.mark.slow
 @pytest.mark.service("redis-server")
 @pytest.mark.timeout(300)
-def test_what_runs_during_a_failover_goes_on_and_ends_once(tmp_path: Path, make_workers: MakeWorkers) -> None:
+def test_running_jobs_survive_failover_and_end_once(tmp_path: Path, make_workers: MakeWorkers) -> None:
     with watched_pair(tmp_path) as pair:
         workers = make_workers(pair.url)
         with closing(workers.jobs()) as jobs:
@@ -39,9 +41,9 @@ def test_what_runs_during_a_failover_goes_on_and_ends_once(tmp_path: Path, make_
 
 
 def check_counts(jobs: Jobs, many: int) -> None:
-    """Lists and counts agree on so many jobs, each completed."""
+    """Check that lists and counts agree on this number of jobs, each completed."""
     listed = jobs.list_jobs(limit=1000)
     assert len({job.job_id for job in listed}) == len(listed) == many
     assert {job.status.value for job in listed} == {"completed"}
-    assert sum(drive(jobs.store.counts()).values()) == many
-    assert {status for (_, status), count in drive(jobs.store.counts()).items() if count} == {"completed"}
+    assert sum(run_sync(jobs.store.counts()).values()) == many
+    assert {status for (_, status), count in run_sync(jobs.store.counts()).items() if count} == {"completed"}

@@ -1,4 +1,4 @@
-"""Concurrent calls of threads on one job, on each store, explained by some order; and histories that none explains."""
+"""Concurrent calls on one job are linearizable on each store; other histories are detected."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from contextlib import closing
 import pytest
 
 from milepost import JobManager, JobStatus
-from milepost.core.errors import Refused
+from milepost.core.errors import RejectedError
 from milepost.settings import Settings
 from tests.chaos.linearizability import Call, is_linearizable
+
+pytestmark = pytest.mark.timing
 
 THREADS, CALLS, ROUNDS = 4, 5, 25
 ACTS: dict[str, Callable[[JobManager, str], object]] = {
@@ -34,13 +36,13 @@ def call(jobs: JobManager, job_id: str, do: str) -> Call:
     try:
         ACTS[do](jobs, job_id)
         answer = "ok"
-    except Refused:
+    except RejectedError:
         answer = "refused"
     return Call(do, answer, made, time.monotonic())
 
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite", pytest.param("redis", marks=pytest.mark.service("redis-server"))])
-def test_concurrent_calls_have_an_order(kind: str, request: pytest.FixtureRequest) -> None:
+def test_concurrent_calls_are_linearizable(kind: str, request: pytest.FixtureRequest) -> None:
     url = "memory://" if kind == "memory" else request.getfixturevalue(f"{kind}_url")
     seed = random.SystemRandom().randrange(1_000_000)
     rng = random.Random(seed)
@@ -81,11 +83,11 @@ BAD = {
 
 
 @pytest.mark.parametrize("history", BAD.values(), ids=BAD)
-def test_what_no_order_explains_is_found(history: list[Call]) -> None:
+def test_non_linearizable_history_is_detected(history: list[Call]) -> None:
     assert not is_linearizable(history)
 
 
-def test_an_unknown_outcome_may_have_happened_or_not() -> None:
+def test_unknown_outcome_may_have_happened() -> None:
     begin = [Call("create", "ok", 0, 1), Call("cancel", None, 2)]
     assert is_linearizable([*begin, Call("get", "cancelled", 5, 6)])
     assert is_linearizable([*begin, Call("get", "pending", 5, 6), Call("complete", "refused", 7, 8)])

@@ -1,4 +1,4 @@
-"""The soak at the size of `make test`, and at the size of its targets with `make test-slow`. The seed is printed."""
+"""The soak, small in `make test` and at full size in `make test-slow`. The seed is printed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import random
 import pytest
 
 from tests.chaos.checker import check
-from tests.chaos.soak import Soak, Targets, told
+from tests.chaos.soak import Soak, Targets, summary
 
 SMALL = Targets()
 FULL = Targets(jobs=2000, kills=40, zombies=10, lost=50, restarts=3, commits=6, cancels=200, deletes=100, poison=10)
@@ -23,11 +23,11 @@ def seed() -> int:
 @pytest.mark.parametrize("kind", ["sqlite", pytest.param("redis", marks=pytest.mark.service("redis-server"))])
 @pytest.mark.parametrize("targets", [SMALL, pytest.param(FULL, marks=[pytest.mark.slow, pytest.mark.timeout(1200)])],
                          ids=["small", "full"])  # fmt: skip
-def test_promises_hold_in_a_soak(kind: str, targets: Targets) -> None:
+def test_invariants_hold_in_soak(kind: str, targets: Targets) -> None:
     outcome = Soak(kind, targets, seed()).run()
     violations = check(outcome.history)
-    print(told(outcome, violations))
-    assert not violations, told(outcome, violations)
+    print(summary(outcome, violations))
+    assert not violations, summary(outcome, violations)
     assert outcome.counts["SIGKILLs"] == targets.kills
     assert outcome.counts["zombies"] == targets.zombies
     assert outcome.counts["replies lost"] >= targets.lost * 0.8

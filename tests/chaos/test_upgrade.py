@@ -1,32 +1,36 @@
-"""A rolling upgrade: workers of this release and of one to come share a store, and take over from one another."""
+"""A rolling upgrade: workers of this release and of a newer one share a store and take over from each other."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 
+import pytest
+
 from milepost import Job, Jobs
-from tests.chaos.newer import ZONE
+from tests.chaos.newer_release import ZONE
 from tests.waiting import PATIENCE, until
 from tests.worker.conftest import ROOT, Workers
-from tests.worker.telling import kinds, starts
+from tests.worker.job_assertions import kinds, starts
+
+pytestmark = pytest.mark.timing
 
 
 def start_newer(workers: Workers) -> subprocess.Popen[bytes]:
-    """Start a worker of the release to come."""
-    process = subprocess.Popen([sys.executable, "-m", "tests.chaos.newer"], env=workers.environment, cwd=ROOT)
+    """Start a worker of the newer release."""
+    process = subprocess.Popen([sys.executable, "-m", "tests.chaos.newer_release"], env=workers.environment, cwd=ROOT)
     workers.processes.append(process)
     return process
 
 
 def status(jobs: Jobs, job: Job) -> str:
-    """The status of a job."""
+    """Return the status of a job."""
     found = jobs.get_job(job.job_id)
     assert found is not None
     return found.status.value
 
 
-def test_a_type_that_only_the_newer_release_has_is_left_to_it(workers: Workers, jobs: Jobs) -> None:
+def test_newer_job_type_is_left_to_newer_worker(workers: Workers, jobs: Jobs) -> None:
     workers.start()
     for text in ("a", "b"):
         new, known = jobs.enqueue("brand-new", {"text": text}), jobs.enqueue("noted", {"text": text})
@@ -37,7 +41,7 @@ def test_a_type_that_only_the_newer_release_has_is_left_to_it(workers: Workers, 
         assert jobs.wait(job.job_id, PATIENCE).result == {"pid": newer.pid}
 
 
-def test_what_the_newer_release_writes_is_read_and_kept_by_the_older_one(workers: Workers, jobs: Jobs) -> None:
+def test_older_release_keeps_newer_fields(workers: Workers, jobs: Jobs) -> None:
     newer = start_newer(workers)
     job = jobs.enqueue("steps", {"count": 60, "pause": workers.lease / 20})
     workers.noted("step", 5)
@@ -56,7 +60,7 @@ def test_what_the_newer_release_writes_is_read_and_kept_by_the_older_one(workers
     assert kinds(jobs, job)[-1] == "completed"
 
 
-def test_a_deploy_hands_what_runs_from_the_older_release_to_the_newer_one(workers: Workers, jobs: Jobs) -> None:
+def test_deploy_moves_running_jobs_to_newer_release(workers: Workers, jobs: Jobs) -> None:
     older = workers.start()
     made = [jobs.enqueue("steps", {"count": 40}) for _ in range(3)]
     workers.noted("began at 0", 3)

@@ -1,23 +1,24 @@
-"""A milepost without one of its guards, for a control: imported before the application, it lets every run write whatever its token.
+"""Remove one guard, for a negative control: imported before the application, it accepts writes with any token.
 
-What a zombie writes is then accepted, and the checker must see that.
+The store then accepts the writes of a zombie, which the checker must detect.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from milepost.core.change import Shape
-from milepost.core.lifecycle import runs
+from milepost.core.transitions import run
+from milepost.core.transitions.operations import TransitionType
 
 
-def without(shape: Shape, word: str) -> None:
-    """Take a guard out of every case of a shape."""
-    cases = tuple(
-        replace(case, guards=tuple(guard for guard in case.guards if guard[0] != word)) for case in shape.cases
+def without(transition: TransitionType, word: str) -> None:
+    """Take a guard out of every branch of a transition."""
+    branches = tuple(
+        replace(branch, guards=tuple(guard for guard in branch.guards if guard[0] != word))
+        for branch in transition.branches
     )
-    object.__setattr__(shape, "cases", cases)
+    object.__setattr__(transition, "branches", branches)
 
 
-for form in (*runs._REPORTS.values(), runs._CHECKPOINT, runs._COMPLETE):
-    without(form.shape, "token")
+for form in (*run._REPORTS.values(), run._CHECKPOINT, run._COMPLETE, run._COMPLETE_WITHOUT_RESULT):
+    without(form.transition, "token")

@@ -1,6 +1,6 @@
-"""One zombie, steered: a worker is frozen in a run, another takes the job over, and the first goes on and writes.
+"""One controlled zombie: a worker is frozen in a run, another one takes the job over, and the first continues and writes.
 
-Nothing is left to luck, so that a control without a guard meets a write that the guard would have refused.
+The order is fixed, so that a control without a guard always meets a write that the guard would have refused.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any
 
 from tests.chaos.history import History
 from tests.chaos.ledger import Line, read
-from tests.chaos.place import Place
 from tests.chaos.processes import Workers
 from tests.chaos.soak import Soak, Targets
+from tests.chaos.store_fixture import SoakStore
 from tests.waiting import until
 
 JOB = "job-000000"
@@ -31,10 +31,10 @@ class Zombie(Soak):
         )
         self._checkpoint = checkpoint
 
-    def _environment(self, place: Place) -> dict[str, str]:
+    def _environment(self, place: SoakStore) -> dict[str, str]:
         return {**super()._environment(place), "CHAOS_DEAF": "1"}
 
-    def _busy(self, place: Place) -> tuple[History, Counter[str]]:
+    def _busy(self, place: SoakStore) -> tuple[History, Counter[str]]:
         gates = self.ledger_path.parent
         workers = Workers(self._environment(place), self.targets.workers)
         try:
@@ -46,6 +46,9 @@ class Zombie(Soak):
             [first] = self._until(lambda: self._starts(1))
             frozen = workers.alive[0]
             assert frozen.pid == first["pid"]
+            # A job whose lease was never renewed would run next in a child process, which its worker can end.
+            taken = self._lease()
+            self._until(lambda: self._lease() > taken)
             workers.freeze(frozen)
             workers.replace_dead()
             _, second = self._until(lambda: self._starts(2))
@@ -68,14 +71,19 @@ class Zombie(Soak):
         return starts if len(starts) >= count else []
 
     def _has_ended(self, run: Line) -> bool:
-        """Whether its code has done all that it does: written its end, or been refused on the way."""
+        """Return whether the code has ended: it has written its end, or was refused before that."""
         lines = [line for line in read(self.ledger_path) if line.get("fence") == run["fence"]]
         return lines[-1]["do"] in ("end", "step") if self._checkpoint else lines[-1]["do"] == "end"
+
+    def _lease(self) -> int:
+        job = self.direct.get_job(JOB)
+        assert job is not None
+        return int(job.record["lease"])
 
     def _until(self, what: Callable[[], Any]) -> Any:
         return until(what, within=self._deadline() - time.monotonic())
 
 
 def open_gate(folder: Path, run: Line) -> None:
-    """Let the run of a ledger's line go on."""
+    """Let the run of a ledger's line continue."""
     os.close(os.open(folder / f"gate-{run['pid']}", os.O_CREAT | os.O_WRONLY, 0o600))

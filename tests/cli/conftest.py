@@ -1,4 +1,4 @@
-"""The program of each test: on every place, on each shared store, or on the store that a user has by default."""
+"""The `milepost` command in tests: on every kind of store, on each shared store, or on the default store."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from milepost.settings import settings
-from tests.cli.places import PLACES, STORES, Place
-from tests.cli.programs import Program
+from tests.cli.stores_fixture import STORE_KINDS, STORES, StoreFixture
+from tests.cli.subprocesses import CommandRunner
 
 
 def addresses(request: pytest.FixtureRequest, kind: str) -> dict[str, str]:
-    """The environment in which a store of that kind, still empty, is used."""
+    """Return the environment variables that select an empty store of that kind."""
     if kind != "redis":
         return {"MILEPOST_URL": request.getfixturevalue("sqlite_url")}
     return {
@@ -23,37 +23,37 @@ def addresses(request: pytest.FixtureRequest, kind: str) -> dict[str, str]:
     }
 
 
-@pytest.fixture(params=PLACES)
-def where(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
-    """The program on a SQLite file, on Redis and on a server, in this process."""
+@pytest.fixture(params=STORE_KINDS)
+def where(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[StoreFixture]:
+    """Yield the command on a SQLite file, on Redis and on a server, run in this process."""
     environment = addresses(request, request.param)
-    settings.forget()  # a process reads its environment once, and each place has its own
-    with ExitStack() as open_, Place(tmp_path, environment.pop("MILEPOST_URL"), **environment) as place:
+    settings.reload()  # a process reads its environment once, and each place has its own
+    with ExitStack() as open_, StoreFixture(tmp_path, environment.pop("MILEPOST_URL"), **environment) as place:
         if request.param == "server":
             open_.enter_context(place.served())
         yield place
-    settings.forget()
-    for command in getattr(request.function, "drives", ()):
+    settings.reload()
+    for command in getattr(request.function, "covers", ()):
         words = tuple(command.split())
         assert any(call[: len(words)] == words for call in place.called), f"{command} was not called"
 
 
 @pytest.fixture
-def working(where: Place) -> Iterator[Place]:
-    """The same with a worker."""
+def working(where: StoreFixture) -> Iterator[StoreFixture]:
+    """Yield the command with a worker."""
     with where.worker():
         yield where
 
 
 @pytest.fixture(params=STORES)
-def program(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Program]:
-    """The program on each shared store, as a process of its own."""
-    with Program(tmp_path, **addresses(request, request.param)) as started:
+def program(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[CommandRunner]:
+    """Yield the command on each shared store, run as a subprocess."""
+    with CommandRunner(tmp_path, **addresses(request, request.param)) as started:
         yield started
 
 
 @pytest.fixture
-def milepost(tmp_path: Path) -> Iterator[Program]:
-    """The program on the default store of a user of its own, as a process of its own."""
-    with Program(tmp_path) as started:
+def milepost(tmp_path: Path) -> Iterator[CommandRunner]:
+    """Yield the command on the default store of a separate user, run as a subprocess."""
+    with CommandRunner(tmp_path) as started:
         yield started

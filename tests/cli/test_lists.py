@@ -11,23 +11,23 @@ from contextlib import closing
 import pytest
 import redis
 
-from milepost.manager.synchronous import JobManager
-from tests.cli.places import STORES, Place
-from tests.cli.programs import Program, until
+from milepost.manager.sync import JobManager
+from tests.cli.stores_fixture import STORES, StoreFixture
+from tests.cli.subprocesses import CommandRunner, until
 
-APP = ("--app", "tests.cli.work:jobs")
+APP = ("--app", "tests.cli.sample_app:jobs")
 
 
 @pytest.fixture
-def filled(milepost: Program) -> Program:
-    """A store with one job of each status."""
+def filled(milepost: CommandRunner) -> CommandRunner:
+    """Return a store with one job of each status."""
     for job_id, status in (("a-done", "completed"), ("a-bad", "failed"), ("b-gone", "cancelled"), ("c-now", "running")):
         fill(milepost, job_id, status)
     fill(milepost, "d-next", None)
     return milepost
 
 
-def fill(program: Program, job_id: str, status: str | None) -> None:
+def fill(program: CommandRunner, job_id: str, status: str | None) -> None:
     """Record a job as its caller would."""
     os.makedirs(program.folder / "state" / "milepost", exist_ok=True)
     manager = JobManager(f"sqlite:///{program.folder}/state/milepost/jobs.db")
@@ -37,7 +37,7 @@ def fill(program: Program, job_id: str, status: str | None) -> None:
     manager.close()
 
 
-def test_made_ids_are_found_by_what_is_shown_of_them(milepost: Program) -> None:
+def test_generated_ids_are_found_by_shown_prefix(milepost: CommandRunner) -> None:
     terminal = milepost.on_terminal("run", *APP, "count", "1")
     assert terminal.finish() == 0
     shown = re.search(r"milepost show (\S+)", terminal.text)
@@ -48,13 +48,13 @@ def test_made_ids_are_found_by_what_is_shown_of_them(milepost: Program) -> None:
     assert milepost.rows("show", f"{shown[1]}-of")[0]["job_id"] == f"{shown[1]}-of-mine"
 
 
-def test_times_are_those_of_the_users_zone(filled: Program) -> None:
+def test_times_use_local_zone(filled: CommandRunner) -> None:
     assert re.search(r"created .*\+05:30", filled.call("show", "a-bad", TZ="Asia/Kolkata"))
     assert re.search(r"created .*UTC", filled.call("show", "a-bad", "--utc", TZ="Asia/Kolkata"))
 
 
 @pytest.mark.parametrize("columns", [40, 80, 160])
-def test_a_list_on_a_terminal_fits_it(filled: Program, columns: int) -> None:
+def test_list_fits_terminal_width(filled: CommandRunner, columns: int) -> None:
     terminal = filled.on_terminal("ls", columns=columns)
     assert terminal.finish() == 0
     assert terminal.width <= columns
@@ -65,10 +65,8 @@ def test_a_list_on_a_terminal_fits_it(filled: Program, columns: int) -> None:
     assert "\x1b[3" in terminal.raw
 
 
-@pytest.mark.parametrize(("command", "left_out"), [("stats", "WAITED P50"), ("failures", "TYPES")])
-def test_a_table_on_a_narrow_terminal_leaves_columns_out_rather_than_cutting_all(
-    filled: Program, command: str, left_out: str
-) -> None:
+@pytest.mark.parametrize(("command", "left_out"), [("stats", "WAIT P50"), ("failures", "TYPES")])
+def test_narrow_terminal_drops_columns(filled: CommandRunner, command: str, left_out: str) -> None:
     filled.call("run", *APP, "broken", "alas", code=1)
     narrow, wide = filled.on_terminal(command, columns=50), filled.on_terminal(command, columns=160)
     assert (narrow.finish(), wide.finish()) == (0, 0)
@@ -78,7 +76,7 @@ def test_a_table_on_a_narrow_terminal_leaves_columns_out_rather_than_cutting_all
     assert left_out not in narrow.text
 
 
-def test_all_jobs_are_all_of_them_on_a_terminal_too(milepost: Program) -> None:
+def test_ls_all_shows_every_job_on_terminal(milepost: CommandRunner) -> None:
     url = f"sqlite:///{milepost.folder}/jobs.db"
     manager = JobManager(url)
     for number in range(1001):
@@ -91,7 +89,24 @@ def test_all_jobs_are_all_of_them_on_a_terminal_too(milepost: Program) -> None:
         assert " job-0 " in terminal.text
 
 
-def test_without_colour_and_without_unicode(filled: Program) -> None:
+def test_ls_of_empty_store_names_the_store(milepost: CommandRunner) -> None:
+    for options in ((), ("--json",)):
+        done = milepost.run("ls", *options, MILEPOST_URL="", REDIS_URL="")
+        assert done.returncode == 0
+        assert done.stderr.count("\n") == 1
+        assert (
+            "/state/milepost/jobs.db yet; start one with milepost run ingestion PATH..., or name the store"
+            in done.stderr
+        )
+    named = milepost.run("ls", "--url", "sqlite:///mine.db")
+    assert named.stderr == "milepost: no jobs in mine.db yet; start one with milepost run ingestion PATH...\n"
+    terminal = milepost.on_terminal("ls", MILEPOST_URL="", REDIS_URL="", columns=300)
+    assert "a program that names none keeps its jobs in memory" in terminal.wait_for("No jobs in")
+    assert terminal.finish() == 0
+    assert milepost.run("ls", "status:failed").stderr == ""
+
+
+def test_output_without_colour_and_unicode(filled: CommandRunner) -> None:
     plain = filled.on_terminal("ls", NO_COLOR="1")
     assert plain.finish() == 0
     assert not re.search(r"\x1b\[[0-9;]*3[0-9]m", plain.raw)
@@ -101,7 +116,7 @@ def test_without_colour_and_without_unicode(filled: Program) -> None:
     assert "#" in ascii_only.text
 
 
-def test_what_the_output_cannot_show_is_escaped(milepost: Program) -> None:
+def test_unencodable_characters_are_escaped(milepost: CommandRunner) -> None:
     message = "\u65e5\u672c \U0001f469 \u00e9"
     fill(milepost, "a", None)
     manager = JobManager(f"sqlite:///{milepost.folder}/state/milepost/jobs.db")
@@ -118,7 +133,7 @@ def test_what_the_output_cannot_show_is_escaped(milepost: Program) -> None:
     assert terminal.width <= 70
 
 
-def test_a_live_list_moves_and_ends_with_ctrl_c(milepost: Program) -> None:
+def test_live_list_updates_until_ctrl_c(milepost: CommandRunner) -> None:
     milepost.start("run", *APP, "count", "100000")
     until(lambda: milepost.rows("ls", "status:running"))
     terminal = milepost.on_terminal("ls", "-w")
@@ -129,24 +144,24 @@ def test_a_live_list_moves_and_ends_with_ctrl_c(milepost: Program) -> None:
     assert terminal.finish() == 0
 
 
-def test_nothing_to_see_says_what_to_do(milepost: Program) -> None:
+def test_empty_list_suggests_next_command(milepost: CommandRunner) -> None:
     terminal = milepost.on_terminal("ls")
     assert terminal.finish() == 0
     assert "milepost run ingestion PATH..." in terminal.text
     assert milepost.call("ls", "status:failed").splitlines()[1:] == []
-    assert "there are no jobs in" in milepost.complaint("show", code=1)
+    assert "no jobs in" in milepost.error_line("show", code=1)
 
 
-def test_cancel_asks_on_a_terminal(filled: Program) -> None:
+def test_cancel_by_filter_asks_on_terminal(filled: CommandRunner) -> None:
     terminal = filled.on_terminal("cancel", "status:pending")
-    terminal.wait_for("Go on?")
+    terminal.wait_for("Continue?")
     terminal.press("n\r")
     assert terminal.finish() == 0
     assert [job["job_id"] for job in filled.rows("ls", "is:active")] == ["d-next", "c-now"]
 
 
 @pytest.mark.parametrize("where", STORES, indirect=True)
-def test_a_layout_of_another_release_is_said_in_one_line(where: Place) -> None:
+def test_newer_layout_is_one_line_error(where: StoreFixture) -> None:
     where.call("ls")
     url = where.store
 
@@ -160,9 +175,9 @@ def test_a_layout_of_another_release_is_said_in_one_line(where: Place) -> None:
 
     write("7")
     for command in ("ls", "doctor", "migrate"):
-        assert "layout 7, this release reads 1; upgrade milepost" in where.complaint(command, code=1)
+        assert "layout 7, this release reads 1; upgrade milepost" in where.error_line(command, code=1)
     write("0")
-    assert "layout 0, this release reads 1; run: milepost migrate" in where.complaint("ls", code=1)
-    assert "layout 0, which no release has written" in where.complaint("migrate", code=1)
+    assert "layout 0, this release reads 1; run: milepost migrate" in where.error_line("ls", code=1)
+    assert "unknown store layout 0; restore the store from a backup" in where.error_line("migrate", code=1)
     write("1")
     assert where.rows("migrate") == [{"from": 1, "to": 1, "moved": False}]

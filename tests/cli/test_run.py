@@ -13,21 +13,23 @@ import pytest
 
 from milepost.web import auth
 from tests.chaos.calibration import slowness
-from tests.cli.places import Place
-from tests.cli.programs import Program, until
-from tests.services import RedisServer
+from tests.cli.stores_fixture import StoreFixture
+from tests.cli.subprocesses import CommandRunner, until
+from tests.redis_server import RedisServer
 from tests.waiting import freeze
 
-APP = ("--app", "tests.cli.work:jobs")
+pytestmark = pytest.mark.timing
+
+APP = ("--app", "tests.cli.sample_app:jobs")
 SLOW = ("run", *APP, "count", "100000")
 
 
-def running(program: Program) -> dict[str, Any] | None:
-    """The job that runs and has got somewhere, or None."""
+def running(program: CommandRunner) -> dict[str, Any] | None:
+    """Return the running job once it has made progress, else None."""
     return next((job for job in program.rows("ls", "status:running") if job["progress"] > 0), None)
 
 
-def test_a_run_ends_with_its_result_and_the_next_steps(milepost: Program) -> None:
+def test_run_prints_result_and_next_steps(milepost: CommandRunner) -> None:
     out = milepost.call("run", *APP, "count", "5", "note=hello")
     lines = out.splitlines()
     assert any(line.startswith("Counting") and "5 numbers" in line for line in lines)
@@ -39,13 +41,13 @@ def test_a_run_ends_with_its_result_and_the_next_steps(milepost: Program) -> Non
     assert job["metadata"]["params"] == {"n": 5, "note": "hello"}
 
 
-def test_jobs_are_in_the_users_state_folder_by_default(milepost: Program, tmp_path: Path) -> None:
+def test_default_store_is_in_state_folder(milepost: CommandRunner, tmp_path: Path) -> None:
     milepost.call("run", *APP, "count", "1")
     assert (tmp_path / "state" / "milepost" / "jobs.db").exists()
     assert (tmp_path / "state" / "milepost").stat().st_mode & 0o077 == 0
 
 
-def test_two_processes_share_a_job_and_the_second_cancels_it(program: Program) -> None:
+def test_cancel_from_second_process(program: CommandRunner) -> None:
     first = program.start(*SLOW)
     job = until(lambda: running(program))
     later = until(lambda: (now := running(program)) and now["progress"] > job["progress"] and now)
@@ -59,7 +61,7 @@ def test_two_processes_share_a_job_and_the_second_cancels_it(program: Program) -
     assert (receipt["confirmed"], receipt["how"], receipt["reason"]) == (True, "cooperative", "enough")
 
 
-def test_killed_and_started_again_it_goes_on(program: Program) -> None:
+def test_run_resumes_after_kill(program: CommandRunner) -> None:
     words = ("run", *APP, "count", "400")
     first = program.start(*words, COUNT_PAUSE="0.5")
     job = until(lambda: running(program))
@@ -74,19 +76,19 @@ def test_killed_and_started_again_it_goes_on(program: Program) -> None:
     assert ended["result"]["first"] + ended["result"]["counted"] == 400
 
 
-def test_a_job_that_is_taken_up_says_so(milepost: Program) -> None:
+def test_resumed_run_prints_notice(milepost: CommandRunner) -> None:
     first = milepost.start(*SLOW)
     job = until(lambda: running(milepost))
     first.signal(signal.SIGKILL)
     first.finish()
     second = milepost.on_terminal(*SLOW)
     text = second.wait_for("Counting")
-    assert "Taking up job" in text
+    assert "Resuming job" in text
     assert "its process died at" in text
     assert until(lambda: running(milepost))["job_id"] == job["job_id"]
 
 
-def test_a_job_that_runs_elsewhere_is_not_run_twice(milepost: Program) -> None:
+def test_job_running_elsewhere_is_not_run_twice(milepost: CommandRunner) -> None:
     quick = {"MILEPOST_LEASE": "4"}
     milepost.start(*SLOW, **quick)
     job = until(lambda: running(milepost))
@@ -96,34 +98,34 @@ def test_a_job_that_runs_elsewhere_is_not_run_twice(milepost: Program) -> None:
     assert err.count("\n") == 1
 
 
-def test_a_lease_that_is_not_renewed_is_waited_for_and_taken_over(milepost: Program) -> None:
+def test_run_takes_over_expired_lease(milepost: CommandRunner) -> None:
     quick = {"MILEPOST_LEASE": str(4 * slowness())}
     first = milepost.start(*SLOW, **quick)
     job = until(lambda: running(milepost))
     freeze(first.process.pid, f"sqlite:///{milepost.folder}/state/milepost/jobs.db")
     second = milepost.on_terminal(*SLOW, columns=160, **quick)
-    assert "waiting until its lease runs out" in second.wait_for("was not heard to end")
-    second.wait_for("Taking up job")
+    assert "waiting for its lease to expire" in second.wait_for("may still run")
+    second.wait_for("Resuming job")
     assert until(lambda: running(milepost))["job_id"] == job["job_id"]
     first.signal(signal.SIGCONT)
     code, _, err = first.finish()
     assert code == 1
-    assert "another run has taken it over" in err
+    assert "another run has taken over job" in err
 
 
-def test_what_is_ended_before_its_job_is_its_own_has_the_exit_code_of_the_signal(milepost: Program) -> None:
+def test_signal_before_start_sets_exit_code(milepost: CommandRunner) -> None:
     first = milepost.start(*SLOW)
     until(lambda: running(milepost))
     freeze(first.process.pid, f"sqlite:///{milepost.folder}/state/milepost/jobs.db")
     for number, expected in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
         second = milepost.start(*SLOW)
         assert second.process.stdout is not None
-        assert "was not heard to end" in second.process.stdout.readline()
+        assert "may still run" in second.process.stdout.readline()
         second.signal(number)
         assert second.finish()[0] == expected
 
 
-def test_ctrl_c_cancels_with_a_receipt(program: Program) -> None:
+def test_ctrl_c_cancels_with_receipt(program: CommandRunner) -> None:
     terminal = program.on_terminal(*SLOW)
     until(lambda: running(program))
     terminal.wait_for("%")
@@ -136,7 +138,7 @@ def test_ctrl_c_cancels_with_a_receipt(program: Program) -> None:
     assert (job["receipt"]["confirmed"], job["receipt"]["reason"]) == (True, "Ctrl-C")
 
 
-def test_a_bar_says_how_fast_it_goes_and_how_long_it_still_needs(milepost: Program) -> None:
+def test_progress_bar_shows_rate_and_time_left(milepost: CommandRunner) -> None:
     milepost.call("run", *APP, "count", "200")  # with one stage and no weights, only an earlier run tells what follows
     terminal = milepost.on_terminal(*SLOW)
     terminal.wait_for("/s  about")
@@ -145,7 +147,7 @@ def test_a_bar_says_how_fast_it_goes_and_how_long_it_still_needs(milepost: Progr
     assert terminal.finish() == 130
 
 
-def test_the_second_ctrl_c_ends_code_that_does_not_look(milepost: Program) -> None:
+def test_second_ctrl_c_ends_unresponsive_code(milepost: CommandRunner) -> None:
     terminal = milepost.on_terminal("run", *APP, "deaf", "60")
     until(lambda: running(milepost))
     terminal.press("\x03")
@@ -157,7 +159,7 @@ def test_the_second_ctrl_c_ends_code_that_does_not_look(milepost: Program) -> No
     assert (job["status"], job["receipt"]["confirmed"]) == ("cancelled", True)
 
 
-def test_ctrl_c_does_not_wait_for_an_endpoint_that_is_silent(milepost: Program) -> None:
+def test_ctrl_c_does_not_wait_for_silent_endpoint(milepost: CommandRunner) -> None:
     (milepost.folder / "a.txt").write_text("some text")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         silent.settimeout(60)
@@ -165,12 +167,12 @@ def test_ctrl_c_does_not_wait_for_an_endpoint_that_is_silent(milepost: Program) 
         run = milepost.start("run", "ingestion", "a.txt", "database=a.db", "model=http", endpoint)
         with silent.accept()[0]:
             run.signal(signal.SIGINT)
-            code, out, _ = run.finish(timeout=30)
+            code, out, _ = run.finish()
     assert code == 130
     assert "Cancelled" in out
 
 
-def test_sigterm_cancels_as_well(milepost: Program) -> None:
+def test_sigterm_cancels(milepost: CommandRunner) -> None:
     started = milepost.start(*SLOW)
     until(lambda: running(milepost))
     started.signal(signal.SIGTERM)
@@ -180,7 +182,7 @@ def test_sigterm_cancels_as_well(milepost: Program) -> None:
     assert (job["status"], job["receipt"]["reason"]) == ("cancelled", "SIGTERM")
 
 
-def test_a_failure_has_its_exit_code_and_its_traceback(milepost: Program) -> None:
+def test_failed_run_has_exit_code_and_traceback(milepost: CommandRunner) -> None:
     out = milepost.call("run", *APP, "broken", "no", "such", "luck", code=1)
     assert "no such luck" in out
     assert "ValueError" in out
@@ -190,7 +192,14 @@ def test_a_failure_has_its_exit_code_and_its_traceback(milepost: Program) -> Non
     assert "about to fail" in milepost.call("logs")
 
 
-def test_an_async_job_runs_and_is_cancelled(milepost: Program) -> None:
+@pytest.mark.parametrize("code", ["0", "3"])
+def test_run_of_job_that_calls_exit_fails(milepost: CommandRunner, code: str) -> None:
+    """`milepost run` ended with the code of the handler and printed nothing; the error of the record was "0"."""
+    assert f"the code called sys.exit({code})" in milepost.call("run", *APP, "leave", code, code=1)
+    assert milepost.rows("show")[0]["error"] == f"the code called sys.exit({code})"
+
+
+def test_async_job_runs_and_is_cancelled(milepost: CommandRunner) -> None:
     assert json.loads(milepost.call("run", *APP, "gentle", "3", "--json").splitlines()[-1])["result"] == 3
     started = milepost.start("run", *APP, "gentle", "100000")
     until(lambda: running(milepost))
@@ -199,7 +208,7 @@ def test_an_async_job_runs_and_is_cancelled(milepost: Program) -> None:
     assert milepost.rows("ls", "status:cancelled")[0]["receipt"]["confirmed"] is True
 
 
-def test_json_lines_end_with_the_ended_job(milepost: Program) -> None:
+def test_json_output_ends_with_ended_job(milepost: CommandRunner) -> None:
     lines = [json.loads(line) for line in milepost.call("--json", "run", *APP, "count", "20").splitlines()]
     assert lines[-1]["status"] == "completed"
     assert lines[-1]["result"] == {"first": 0, "last": 19, "counted": 20}
@@ -209,34 +218,34 @@ def test_json_lines_end_with_the_ended_job(milepost: Program) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("run", "nothing"), "there are ingestion"),
-        (("run", "ingestion", ""), "an empty path names nothing; this folder is ."),
-        (("run", *APP, "count"), "n missing; usage: milepost run count N [pause=...] [note=...]"),
+        (("run", "nothing"), "available: ingestion"),
+        (("run", "ingestion", ""), "empty path; use . for the current directory"),
+        (("run", *APP, "count"), "missing n; usage: milepost run count N [pause=...] [note=...]"),
         (("run", *APP, "count", "x"), "n: 'x' is not a whole number"),
-        (("run", *APP, "count", "1", "2", "3", "4"), "'4' is one argument too many"),
-        (("run", *APP, "count", "n=1", "m=2"), "'m' is not a parameter of count"),
+        (("run", *APP, "count", "1", "2", "3", "4"), "unexpected argument '4'"),
+        (("run", *APP, "count", "n=1", "m=2"), "count has no parameter 'm'"),
         (("run", *APP, "broken", "a", "kind=other"), "kind: 'other' is not one of value, key"),
-        (("run", "--app", "no.such.module", "count", "1"), "there is no module"),
-        (("run", "--app", "tests.cli.work:nothing", "count", "1"), "is not a Jobs object"),
-        (("run", *APP, "count", "--n", "1"), "A parameter of the job is written n=..."),
-        (("submit", *APP, "count", "-5"), "A parameter of the job is written after --"),
-        (("worker", "./myapp.py:jobs"), "is not the name of a module; write MODULE:APP"),
-        (("run", "--app", "", "count", "1"), "'' is not the name of a module"),
-        (("types", "limit", "count", "\u00b2"), "is neither a number from 1"),
-        (("search", " "), "the QUERY is empty"),
-        (("neighbours", ""), "the NAME is empty"),
+        (("run", "--app", "no.such.module", "count", "1"), "no module named"),
+        (("run", "--app", "tests.cli.sample_app:nothing", "count", "1"), "is not a Jobs object"),
+        (("run", *APP, "count", "--n", "1"), "Pass job parameters as n=..."),
+        (("submit", *APP, "count", "-5"), "Pass job parameters after --"),
+        (("worker", "./myapp.py:jobs"), "is not a module name; use MODULE:APP"),
+        (("run", "--app", "", "count", "1"), "'' is not a module name"),
+        (("types", "limit", "count", "\u00b2"), "limit must be a whole number of at least 1"),
+        (("search", " "), "QUERY is empty"),
+        (("neighbours", ""), "NAME is empty"),
         (("lss",), "did you mean 'ls'"),
-        (("ls", "status:foo"), "'foo' is not a status"),
-        (("ls", "--url", "nowhere"), "has no scheme"),
+        (("ls", "status:foo"), "unknown status 'foo'"),
+        (("ls", "--url", "nowhere"), "unsupported URL scheme"),
         (("ls", "--url", "memory://"), "sqlite:///jobs.db"),
     ],
 )
-def test_usage_errors_say_in_one_line_what_to_do(milepost: Program, words: tuple[str, ...], said: str) -> None:
-    assert said in milepost.complaint(*words, code=2)
+def test_usage_errors_are_one_line_with_remedy(milepost: CommandRunner, words: tuple[str, ...], said: str) -> None:
+    assert said in milepost.error_line(*words, code=2)
 
 
 @pytest.mark.parametrize("where", ["sqlite"], indirect=True)
-def test_what_was_not_begun_does_not_go_on(where: Place) -> None:
+def test_unstarted_job_has_no_resume_hint(where: StoreFixture) -> None:
     for words in (("ingestion", ".", "chunk_tokens=2"), ("ingestion", ".", "model=nonsense"), ("clustering",)):
         out = where.call("run", *words, code=1)
         assert "milepost show" in out
@@ -246,51 +255,54 @@ def test_what_was_not_begun_does_not_go_on(where: Place) -> None:
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("redis://127.0.0.1:1", "is it running? --url or MILEPOST_URL names another store"),
-        ("http://127.0.0.1:1", "http://127.0.0.1:1: the server cannot be reached"),
+        ("redis://127.0.0.1:1", "is it running? Select another store with --url or MILEPOST_URL"),
+        ("http://127.0.0.1:1", "http://127.0.0.1:1: cannot reach the server"),
         (
             "sqlite:////proc/jobs.db",
-            "its folder must exist, and both must be readable and writable for this user; --url",
+            "; select another store with --url or MILEPOST_URL",
         ),
     ],
 )
-def test_a_store_that_is_down_says_so(milepost: Program, url: str, said: str) -> None:
-    assert said in milepost.complaint("ls", "--url", url, code=1)
+def test_unreachable_store_is_reported(milepost: CommandRunner, url: str, said: str) -> None:
+    assert said in milepost.error_line("ls", "--url", url, code=1)
 
 
-def test_a_wrong_password_is_not_taken_for_a_store_that_is_down(
-    milepost: Program, start_redis: Callable[..., RedisServer]
+def test_wrong_password_is_not_reported_as_outage(
+    milepost: CommandRunner, start_redis: Callable[..., RedisServer]
 ) -> None:
     redis = start_redis(password="secret")
-    complaint = milepost.complaint("ls", "--url", redis.url_for(None, "wrong"), code=1)
-    assert "refuses the user or password of the URL" in complaint
-    assert "running" not in complaint
-    assert "wrong@" not in complaint
+    error_line = milepost.error_line("ls", "--url", redis.url_for(None, "wrong"), code=1)
+    assert "refused the user or password of the URL" in error_line
+    assert "running" not in error_line
+    assert "wrong@" not in error_line
     milepost.call("ls", "--url", redis.url)
 
 
 @pytest.mark.parametrize("where", ["sqlite"], indirect=True)
-def test_a_wrong_key_says_where_keys_come_from(where: Place) -> None:
+def test_wrong_api_key_error_names_remedy(where: StoreFixture) -> None:
     reader = where.call("keys", "create", "reader", "--scope", "jobs:read").strip()
     with where.served(auth.api_keys()):
         for key, command, said in (
-            ("", "ls", "A key is needed"),
+            ("", "ls", "An API key is required"),
             ("wrong", "ls", "not valid"),
             (reader, "doctor", "admin"),
         ):
             where.environment["MILEPOST_KEY"] = key
-            complaint = where.complaint(command, code=1)
-            assert said in complaint
-            assert "MILEPOST_KEY, and made beside the store: milepost keys create NAME" in complaint
+            error_line = where.error_line(command, code=1)
+            assert said in error_line
+            assert (
+                "set MILEPOST_KEY to an API key, created next to the store with: milepost keys create NAME"
+                in error_line
+            )
         where.call("ls")
 
 
 @pytest.mark.parametrize("where", ["server"], indirect=True)
-def test_beside_a_server_it_submits_watches_and_asks_at_ctrl_c(working: Place) -> None:
+def test_run_on_server_submits_watches_and_asks(working: StoreFixture) -> None:
     terminal = working.on_terminal("run", "count", "100000")
     terminal.wait_for("numbers")
     terminal.press("\x03")
-    terminal.wait_for("c cancels the job")
+    terminal.wait_for("c: cancel the job")
     terminal.press("d\r")
     assert terminal.finish() == 130
     [job] = working.rows("ls", "status:running")
@@ -298,7 +310,7 @@ def test_beside_a_server_it_submits_watches_and_asks_at_ctrl_c(working: Place) -
     again.wait_for("numbers")
     assert [now["job_id"] for now in working.rows("ls", "status:running")] == [job["job_id"]]
     again.press("\x03")
-    again.wait_for("c cancels the job")
+    again.wait_for("c: cancel the job")
     again.press("c\r")
     assert again.finish() == 3
     assert working.rows("show", job["job_id"])[0]["receipt"]["confirmed"] is True

@@ -10,14 +10,14 @@ from importlib.util import find_spec
 
 import pytest
 
-from milepost.cli.program import COMMANDS
-from tests.cli.programs import COMMAND, PATIENCE, Program
+from milepost.cli.root_command import COMMANDS
+from tests.cli.subprocesses import COMMAND, PATIENCE, CommandRunner
 
 BUDGET = 0.150
 
 
 def loaded_by(*words: str) -> set[str]:
-    """The modules that a command has imported at its end."""
+    """Return the modules that a command has imported at its end."""
     code = (
         "import sys\nfrom milepost.cli import main\n"
         f"main({list(words)!r})\nsys.stderr.write('\\n' + ' '.join(sys.modules))"
@@ -26,10 +26,10 @@ def loaded_by(*words: str) -> set[str]:
     return set(done.stderr.splitlines()[-1].split())
 
 
-def test_help_needs_neither_rich_nor_stores() -> None:
+def test_help_imports_neither_rich_nor_stores() -> None:
     heavy = {
         "rich",
-        "milepost.manager.synchronous",
+        "milepost.manager.sync",
         "milepost.stores.protocol",
         "fastapi",
         "redis",
@@ -40,7 +40,7 @@ def test_help_needs_neither_rich_nor_stores() -> None:
     assert loaded_by("--help") & heavy == set()
 
 
-def test_help_is_there_at_once() -> None:
+def test_help_stays_within_time_budget() -> None:
     """In processor time, which a busy machine does not stretch; `make bench` measures by the clock."""
 
     def least(command: list[str]) -> float:
@@ -57,14 +57,14 @@ def test_help_is_there_at_once() -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_each_command_has_its_help(milepost: Program, name: str) -> None:
+def test_each_command_has_help(milepost: CommandRunner, name: str) -> None:
     shown = milepost.call(name, "--help")
     assert shown.startswith(f"Usage: milepost {name}")
     assert "--url" in shown
 
 
 @pytest.mark.parametrize(("package", "extra"), [("click", "cli"), ("rich", "cli")])
-def test_a_missing_extra_is_said_in_one_line(milepost: Program, package: str, extra: str) -> None:
+def test_missing_extra_is_one_line_error(milepost: CommandRunner, package: str, extra: str) -> None:
     code = f"import sys; sys.modules[{package!r}] = None; from milepost.cli import main; sys.exit(main(['ls']))"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=milepost.environment, check=False
@@ -74,17 +74,17 @@ def test_a_missing_extra_is_said_in_one_line(milepost: Program, package: str, ex
     assert f"pip install 'milepost[{extra}]'" in done.stderr
 
 
-def test_top_needs_a_terminal_and_its_extra(milepost: Program) -> None:
-    assert "milepost ls -w" in milepost.complaint("top", code=2)
+def test_top_needs_terminal_and_extra(milepost: CommandRunner) -> None:
+    assert "milepost ls -w" in milepost.error_line("top", code=2)
     if find_spec("textual") is None:
         terminal = milepost.on_terminal("top")
         assert terminal.finish() == 1
         assert "pip install 'milepost[tui]'" in terminal.text
 
 
-def test_top_shows_jobs_and_takes_keys(milepost: Program) -> None:
+def test_top_shows_jobs_and_takes_keys(milepost: CommandRunner) -> None:
     pytest.importorskip("textual")
-    milepost.call("run", "--app", "tests.cli.work:jobs", "count", "1")
+    milepost.call("run", "--app", "tests.cli.sample_app:jobs", "count", "1")
     terminal = milepost.on_terminal("top")
     terminal.wait_for("Completed in")
     terminal.press("q")
@@ -103,9 +103,9 @@ def test_top_shows_jobs_and_takes_keys(milepost: Program) -> None:
         ("logs", "-f"),
     ],
 )
-def test_the_readers_end_is_no_error(milepost: Program, words: tuple[str, ...]) -> None:
+def test_closed_pipe_is_not_an_error(milepost: CommandRunner, words: tuple[str, ...]) -> None:
     """Nor is it waited for: what follows ends, though nothing happens and no line is written that could fail."""
-    milepost.call("submit", "--app", "tests.cli.work:jobs", "count", "1")
+    milepost.call("submit", "--app", "tests.cli.sample_app:jobs", "count", "1")
     started = milepost.start(*words)
     assert started.process.stdout is not None
     started.process.stdout.close()
@@ -115,28 +115,28 @@ def test_the_readers_end_is_no_error(milepost: Program, words: tuple[str, ...]) 
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux has it")
-def test_output_that_cannot_be_written_is_said_in_one_line(milepost: Program) -> None:
-    for command in ("ls", "doctor"):
-        shell = f"{shlex.join([*COMMAND, command])} >/dev/full"
+def test_full_disk_is_one_line_error(milepost: CommandRunner) -> None:
+    for command in (("ls", "status:failed"), ("doctor",)):
+        shell = f"{shlex.join([*COMMAND, *command])} >/dev/full"
         done = subprocess.run(
             ["sh", "-c", shell], capture_output=True, text=True, env=milepost.environment, check=False
         )
         assert (done.returncode, done.stderr) == (
             1,
-            "milepost: the output cannot be written: No space left on device\n",
+            "milepost: cannot write the output: No space left on device\n",
         )
-        shell = f"{shlex.join([*COMMAND, command])} >&-"
+        shell = f"{shlex.join([*COMMAND, *command])} >&-"
         done = subprocess.run(
             ["sh", "-c", shell], capture_output=True, text=True, env=milepost.environment, check=False
         )
         assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_without_stdin_or_stderr_it_is_as_if_they_were_empty(milepost: Program) -> None:
-    job_id = milepost.call("submit", "--app", "tests.cli.work:jobs", "count", "1").strip()
+def test_closed_stdin_and_stderr_are_treated_as_empty(milepost: CommandRunner) -> None:
+    job_id = milepost.call("submit", "--app", "tests.cli.sample_app:jobs", "count", "1").strip()
     for words, closed, code, said in (
-        (("rm", job_id), "<&-", 2, "add --yes"),
-        (("cancel", "-"), "<&-", 0, "no ids on stdin"),
+        (("rm", job_id), "<&-", 2, "confirm with --yes"),
+        (("cancel", "-"), "<&-", 0, "no job ids on stdin"),
         (("show", "@first"), "2>&-", 2, ""),
     ):
         shell = f"{shlex.join([*COMMAND, *words])} {closed}"
@@ -152,7 +152,7 @@ PRESSED = """
 import signal, sys
 class Press:
     def find_spec(self, name, path=None, target=None):
-        if name == "milepost.cli.session":
+        if name == "milepost.cli.context":
             signal.raise_signal(signal.SIGINT)
 sys.meta_path.insert(0, Press())
 from milepost.cli import main
@@ -160,7 +160,7 @@ sys.exit(main(["ls"]))
 """
 
 
-def test_ctrl_c_while_it_starts_shows_no_traceback(milepost: Program) -> None:
+def test_ctrl_c_during_startup_shows_no_traceback(milepost: CommandRunner) -> None:
     done = subprocess.run(
         [sys.executable, "-c", PRESSED], capture_output=True, text=True, env=milepost.environment, check=False
     )

@@ -9,20 +9,22 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.programs import Program, Started, until
-from tests.services import RedisServer
+from tests.cli.subprocesses import CommandRunner, RunningCommand, until
+from tests.redis_server import RedisServer
 
-APP = "tests.cli.work:jobs"
+pytestmark = pytest.mark.timing
+
+APP = "tests.cli.sample_app:jobs"
 
 
-def working(program: Program, *options: str) -> Started:
-    """A worker that has said that it is there."""
+def working(program: CommandRunner, *options: str) -> RunningCommand:
+    """Return a worker that has registered itself."""
     worker = program.start("worker", APP, *options)
     until(lambda: program.rows("workers"))
     return worker
 
 
-def test_json_lines_end_with_the_ended_jobs(milepost: Program) -> None:
+def test_watch_json_ends_with_ended_jobs(milepost: CommandRunner) -> None:
     working(milepost)
     job_id = milepost.call("submit", "count", "300").strip()
     lines = [json.loads(line) for line in milepost.call("watch", job_id, "--json").splitlines()]
@@ -32,7 +34,7 @@ def test_json_lines_end_with_the_ended_jobs(milepost: Program) -> None:
     assert all("at" in line or line["kind"] == "skipped" for line in lines[:-1])
 
 
-def test_a_watch_on_a_terminal_shows_a_bar_and_leaves_the_job_alone(milepost: Program) -> None:
+def test_ctrl_c_in_watch_leaves_job_running(milepost: CommandRunner) -> None:
     working(milepost)
     job_id = milepost.call("submit", "count", "100000").strip()
     for columns in (80, 160):
@@ -42,7 +44,7 @@ def test_a_watch_on_a_terminal_shows_a_bar_and_leaves_the_job_alone(milepost: Pr
         assert "━" in text
         terminal.press("\x03")
         assert terminal.finish() == 130
-        assert "the jobs go on" in terminal.text
+        assert "the jobs continue" in terminal.text
         assert terminal.width <= columns
     assert milepost.rows("show", job_id)[0]["status"] == "running"
     terminal = milepost.on_terminal("watch", job_id)
@@ -52,7 +54,7 @@ def test_a_watch_on_a_terminal_shows_a_bar_and_leaves_the_job_alone(milepost: Pr
     assert "Cancelled by" in terminal.text
 
 
-def test_a_worker_in_a_pipe_logs_json_and_drains(milepost: Program) -> None:
+def test_worker_in_pipe_logs_json_and_drains(milepost: CommandRunner) -> None:
     worker = working(milepost)
     milepost.call("submit", "count", "3", "--watch")
     milepost.call("submit", "broken", "alas", "-w", code=1)
@@ -67,24 +69,24 @@ def test_a_worker_in_a_pipe_logs_json_and_drains(milepost: Program) -> None:
     assert milepost.rows("show", long)[0]["status"] == "pending"
 
 
-def test_a_worker_on_a_terminal_shows_what_runs(milepost: Program) -> None:
+def test_worker_on_terminal_shows_running_jobs(milepost: CommandRunner) -> None:
     terminal = milepost.on_terminal("worker", APP, "-c", "2")
     until(lambda: milepost.rows("workers"))
     milepost.call("submit", "count", "100000")
     text = terminal.wait_for("numbers")
     assert "1/2 running" in text
-    assert "serves count, deaf, broken, gentle" in text
+    assert "runs count, deaf, broken, gentle" in text
     terminal.press("\x03")
     assert terminal.finish() == 0
     assert "1 released" in terminal.text
 
 
 @pytest.mark.parametrize("words", [("watch",), ("ls", "-w")])
-def test_what_follows_outlives_an_outage_of_the_store(
+def test_following_commands_survive_store_outage(
     tmp_path: Path, start_redis: Callable[..., RedisServer], words: tuple[str, ...]
 ) -> None:
     redis = start_redis(appendonly="always")
-    with Program(tmp_path, MILEPOST_URL=redis.url) as program:
+    with CommandRunner(tmp_path, MILEPOST_URL=redis.url) as program:
         job_id = program.call("submit", "--app", APP, "count", "1").strip()
         terminal, piped = program.on_terminal(*words), program.start(*words)
         assert piped.process.stdout is not None
@@ -92,8 +94,8 @@ def test_what_follows_outlives_an_outage_of_the_store(
         assert "pending" in piped.process.stdout.readline()
         terminal.wait_for(job_id[:8])
         redis.kill()
-        assert "trying again until Ctrl-C" in piped.process.stderr.readline()
-        terminal.wait_for("trying again until")
+        assert "retrying until Ctrl-C" in piped.process.stderr.readline()
+        terminal.wait_for("retrying until")
         redis.start()
         program.call("cancel", job_id)
         terminal.wait_for("Cancelled" if words == ("watch",) else "⊘")

@@ -15,22 +15,24 @@ import pytest
 
 from milepost import (
     AsyncJobManager,
-    DuplicateJob,
-    IllegalTransition,
+    DuplicateJobError,
+    IllegalTransitionError,
     InMemoryJobManager,
-    InvalidInput,
+    InvalidInputError,
     JobManager,
-    JobNotFound,
+    JobNotFoundError,
     JobStatus,
-    OutcomeUnknown,
-    StoreUnavailable,
-    WaitTimeout,
+    OutcomeUnknownError,
+    RejectedError,
+    ResultNotSerialisableError,
+    StoreUnavailableError,
+    WaitTimeoutError,
 )
-from milepost.client import AccessDenied, AsyncClient, Client
+from milepost.client import AccessDeniedError, AsyncClient, Client
 from milepost.core.defaults import RETRY_BUDGET
 from milepost.core.errors import FilterError
 from milepost.web import auth, create_app
-from milepost.web.idempotency import UNDER_WAY_MICROS
+from milepost.web.http.idempotency import IN_PROGRESS_MICROS
 from tests.web.server import Server, free_port
 
 
@@ -46,7 +48,7 @@ def client(server: Server) -> Iterator[Client]:
         yield client
 
 
-def test_the_originals_five(client: Client) -> None:
+def test_five_original_methods(client: Client) -> None:
     job = client.create_job(job_type="ingestion", metadata={"file_path": "/a/b.pdf"})
     client.update_job(job.job_id, status=JobStatus.RUNNING, progress=0.5, message="Half")
 
@@ -63,34 +65,34 @@ def test_the_originals_five(client: Client) -> None:
     assert client.get_job(job.job_id) is None
 
 
-def test_refusals_are_of_the_managers_classes_with_the_record(client: Client) -> None:
+def test_rejections_raise_manager_errors_with_record(client: Client) -> None:
     job = client.create_job("named")
     client.cancel_job(job.job_id, "not needed")
-    with pytest.raises(IllegalTransition, match="Cannot cancel job with status cancelled") as refused:
+    with pytest.raises(IllegalTransitionError, match="Cannot cancel job with status cancelled") as refused:
         client.cancel_job(job.job_id)
     assert refused.value.job is not None
     assert refused.value.job.receipt is not None
     assert refused.value.job.receipt.reason == "not needed"
-    with pytest.raises(IllegalTransition):
+    with pytest.raises(IllegalTransitionError):
         client.update_job(job.job_id, progress=1.0)
-    with pytest.raises(JobNotFound, match="Job nope not found"):
+    with pytest.raises(JobNotFoundError, match="Job nope not found"):
         client.cancel_job("nope")
-    with pytest.raises(JobNotFound):
+    with pytest.raises(JobNotFoundError):
         client.update_job("nope", progress=0.1)
-    with pytest.raises(DuplicateJob):
+    with pytest.raises(DuplicateJobError):
         client.create_job("named")
-    with pytest.raises(InvalidInput):
+    with pytest.raises(InvalidInputError):
         client.create_job("no spaces")
-    with pytest.raises(InvalidInput):
+    with pytest.raises(InvalidInputError):
         client.update_job(job.job_id, progress=float("nan"))
     with pytest.raises(FilterError) as wrong:
         client.find("status:done")
     assert wrong.value.position == 7
-    with pytest.raises(InvalidInput, match="needs the store"):
+    with pytest.raises(InvalidInputError, match="requires the store"):
         client.track("x")
 
 
-def test_find_counts_and_walks(client: Client) -> None:
+def test_find_counts_and_paginates(client: Client) -> None:
     made = [client.create_job(job_type="walk", labels={"owner": "ana"}).job_id for _ in range(5)]
     page = client.find("type:walk label.owner:ana", 2)
     walked = [job.job_id for job in page.jobs]
@@ -103,32 +105,32 @@ def test_find_counts_and_walks(client: Client) -> None:
 
 
 @pytest.mark.parametrize("value", ["", "a b", 'q"\\ x', "a:b,c", "ü&="])
-def test_a_label_may_have_any_value(client: Client, value: str) -> None:
+def test_label_may_have_any_value(client: Client, value: str) -> None:
     job = client.create_job(labels={"any": value, "test": "labels"})
     assert [one.job_id for one in client.list_jobs(labels={"any": value})] == [job.job_id]
     assert client.count_jobs(labels={"any": value, "test": "labels"}) == 1
 
 
-def test_wait_gives_up(client: Client) -> None:
+def test_wait_raises_after_timeout(client: Client) -> None:
     job = client.create_job()
-    with pytest.raises(WaitTimeout):
+    with pytest.raises(WaitTimeoutError):
         client.wait(job.job_id, timeout=0.2)
-    with pytest.raises(JobNotFound):
+    with pytest.raises(JobNotFoundError):
         client.wait("nope", timeout=0.2)
 
 
-def test_watch_tells_each_event_to_the_last_word(client: Client, server: Server) -> None:
+def test_watch_yields_every_event_until_end(client: Client, server: Server) -> None:
     job = client.create_job()
     watching = client.watch(job.job_id)
     assert next(watching).kind == "snapshot"
     server.drive("update_job", job.job_id, "running")
     server.drive("update_job", job.job_id, "completed")
     assert [event.kind for event in watching] == ["running", "completed"]
-    with pytest.raises(JobNotFound):
+    with pytest.raises(JobNotFoundError):
         next(client.watch("nope"))
 
 
-def test_a_watch_outlives_the_restart_of_its_server(sqlite_url: str) -> None:
+def test_watch_survives_server_restart(sqlite_url: str) -> None:
     manager = JobManager(sqlite_url)
     job = manager.create_job()
     manager.update_job(job.job_id, "running")
@@ -156,16 +158,16 @@ def test_a_watch_outlives_the_restart_of_its_server(sqlite_url: str) -> None:
     assert kinds == [("created", 1), ("running", 2), ("skipped", 3), ("cancelled", 4)]
 
 
-def test_a_server_that_is_away_is_a_store_that_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("milepost.client.port.CONNECT_BUDGET", 0.2)
+def test_unreachable_server_raises_store_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("milepost.client.transport.CONNECT_BUDGET", 0.2)
     with (
         Client(f"http://127.0.0.1:{free_port()}") as client,
-        pytest.raises(StoreUnavailable, match="cannot be reached"),
+        pytest.raises(StoreUnavailableError, match="cannot reach the server"),
     ):
         client.get_job("x")
 
 
-async def test_a_busy_server_is_asked_again_after_the_time_that_it_says() -> None:
+async def test_retry_after_is_respected() -> None:
     answers = [503, 200]
     asked: list[float] = []
 
@@ -180,7 +182,7 @@ async def test_a_busy_server_is_asked_again_after_the_time_that_it_says() -> Non
     assert 0.9 < asked[1] - asked[0] < 5.0
 
 
-async def test_a_submit_whose_first_try_is_still_under_way_is_sent_again() -> None:
+async def test_submit_in_progress_is_retried() -> None:
     busy = httpx.Response(409, headers={"Retry-After": "0"}, json={"detail": "still under way"})
     answers = [busy, busy, httpx.Response(201, json=InMemoryJobManager().create_job("x").to_dict())]
     keys: set[str] = set()
@@ -192,16 +194,36 @@ async def test_a_submit_whose_first_try_is_still_under_way_is_sent_again() -> No
     async with AsyncClient("http://t", transport=httpx.MockTransport(answer)) as client:
         assert (await client.submit("t")).job_id == "x"
     assert len(keys) == 1
-    assert UNDER_WAY_MICROS < RETRY_BUDGET * 1_000_000 / 2, (
+    assert IN_PROGRESS_MICROS < RETRY_BUDGET * 1_000_000 / 2, (
         "a client tries for longer than a server waits for a lost one"
     )
 
 
-async def test_a_wrong_key_is_access_denied(memory: AsyncJobManager) -> None:
+async def test_wrong_key_raises_access_denied(memory: AsyncJobManager) -> None:
     app = create_app(memory, auth=auth.api_keys())
     async with AsyncClient("http://t", key="mp_a_b", transport=httpx.ASGITransport(app)) as client:
-        with pytest.raises(AccessDenied):
+        with pytest.raises(AccessDeniedError):
             await client.list_jobs()
+
+
+async def test_result_over_http_is_returned_or_raises(memory: AsyncJobManager) -> None:
+    async with memory.track("work") as good:
+        good.result = {"pages": 3}
+    async with memory.track("work") as bad:
+        bad.result = {"pages": object()}
+    app = create_app(memory, auth=auth.none())
+    async with AsyncClient("http://127.0.0.1", transport=httpx.ASGITransport(app)) as client:
+        job = await client.get_job(good.job_id)
+        assert job is not None
+        assert await client.result(job) == await client.result(good.job_id) == {"pages": 3}
+        with pytest.raises(ResultNotSerialisableError, match=r"result\.pages: object is not JSON") as caught:
+            await client.result(bad.job_id)
+        assert caught.value.text.startswith("{'pages': <object object at")
+        pending = await client.create_job()
+        with pytest.raises(RejectedError, match="it is pending"):
+            await client.result(pending)
+        with pytest.raises(JobNotFoundError):
+            await client.result("nope")
 
 
 @pytest.fixture
@@ -209,7 +231,7 @@ async def memory() -> AsyncJobManager:
     return AsyncJobManager("memory://")
 
 
-def test_values_are_written_as_the_managers_write_them(client: Client) -> None:
+def test_values_are_encoded_like_the_managers(client: Client) -> None:
     at = datetime(2026, 1, 1, tzinfo=UTC)
     job = client.create_job(metadata={"path": PurePosixPath("/a/b.pdf"), "tags": {"x"}})
     assert job.metadata == {"path": "/a/b.pdf", "tags": ["x"]}
@@ -218,12 +240,12 @@ def test_values_are_written_as_the_managers_write_them(client: Client) -> None:
     assert ended is not None
     assert ended.result == {"at": at.isoformat()}
     for wrong, where in (({"x": object()}, "metadata.x"), ({"x": "\ud800"}, "metadata.x")):
-        with pytest.raises(InvalidInput, match=f"^{where}: "):
+        with pytest.raises(InvalidInputError, match=f"^{where}: "):
             client.create_job(metadata=wrong)
 
 
 @pytest.mark.parametrize("status", [502, 504])
-async def test_what_a_proxy_lost_the_answer_of_is_not_sent_again(status: int) -> None:
+async def test_proxy_error_is_not_retried_if_unsafe(status: int) -> None:
     asked: list[str] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -231,32 +253,32 @@ async def test_what_a_proxy_lost_the_answer_of_is_not_sent_again(status: int) ->
         return httpx.Response(status, html="<h1>Bad Gateway</h1>")
 
     async with AsyncClient("http://t", transport=httpx.MockTransport(answer)) as client:
-        with pytest.raises(OutcomeUnknown, match=f"a proxy answered {status}"):
+        with pytest.raises(OutcomeUnknownError, match=f"proxy error {status}"):
             await client.retry_job("x")
     assert asked == ["POST"]
 
 
-async def test_what_answers_but_is_no_server_of_jobs_is_named() -> None:
+async def test_non_milepost_server_is_rejected() -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         return httpx.Response(404 if "missing" in request.url.path else 200, html="<h1>Please sign in</h1>")
 
     async with AsyncClient("http://t", transport=httpx.MockTransport(answer)) as client:
         for call in (client.list_jobs(), client.get_job("missing")):
-            with pytest.raises(InvalidInput, match=r"url: .*text/html.*is it a milepost server"):
+            with pytest.raises(InvalidInputError, match=r"url: .*text/html.*is it a milepost server"):
                 await call
 
 
 @pytest.mark.parametrize("job_id", ["", "a b", "a/b"])
-def test_what_can_be_no_id_is_no_job(client: Client, job_id: str) -> None:
+def test_impossible_id_is_not_found(client: Client, job_id: str) -> None:
     assert client.get_job(job_id) is None
     client.delete_job(job_id)
     for call in (client.cancel_job, client.events, client.wait, lambda name: list(client.watch(name))):
-        with pytest.raises(JobNotFound):
+        with pytest.raises(JobNotFoundError):
             call(job_id)
 
 
-async def test_a_watch_of_a_silent_job_outlives_any_number_of_cut_connections(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("milepost.client.following.pause", lambda tries: 0.0)
+async def test_watch_of_idle_job_survives_reconnects(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("milepost.client.sse.pause", lambda tries: 0.0)
     cut = [b"retry: 2000\n\n: keep-alive\n\n"] * 30
     end = b'id: 2\nevent: completed\ndata: {"job_id":"x","version":2,"kind":"completed"}\n\nevent: end\ndata: {}\n\n'
 
@@ -271,14 +293,14 @@ def public(cls: type) -> set[str]:
     return {name for name, value in vars(cls).items() if not name.startswith("_") and inspect.isfunction(value)}
 
 
-def test_every_method_of_the_manager_is_there_with_its_parameters() -> None:
+def test_client_has_every_manager_method() -> None:
     for name in public(AsyncJobManager) - {"track", "find"}:
         ours, theirs = getattr(AsyncClient, name), getattr(AsyncJobManager, name)
         assert inspect.signature(ours).parameters.keys() == inspect.signature(theirs).parameters.keys(), name
     assert issubclass(Client, JobManager)
 
 
-async def test_a_key_is_taken_without_the_newline_of_its_file() -> None:
+async def test_key_is_stripped_of_newline() -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         assert request.headers["authorization"] == "Bearer mp_a_b"
         return httpx.Response(200, json={"jobs": [], "total": 0})
@@ -286,11 +308,11 @@ async def test_a_key_is_taken_without_the_newline_of_its_file() -> None:
     async with AsyncClient("http://t", key="mp_a_b\n", transport=httpx.MockTransport(answer)) as client:
         assert await client.list_jobs() == []
     for wrong in ("ключ", "mp_a\nb"):
-        with pytest.raises(InvalidInput, match="key"):
+        with pytest.raises(InvalidInputError, match="key"):
             Client("http://t", key=wrong)
 
 
 @pytest.mark.parametrize("url", ["sqlite:///jobs.db", "localhost:8000", "", "http://[::1"])
-def test_what_is_no_server_is_refused(url: str) -> None:
-    with pytest.raises(InvalidInput, match="url"):
+def test_invalid_server_url_is_rejected(url: str) -> None:
+    with pytest.raises(InvalidInputError, match="url"):
         Client(url)

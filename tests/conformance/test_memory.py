@@ -1,10 +1,10 @@
-"""The memory store conforms, on a clock that stands still."""
+"""The conformance suite on the memory store with a frozen clock."""
 
 from __future__ import annotations
 
 import pytest
 
-from milepost.stores.memory import MemoryStore
+from milepost.stores.memory.store import MemoryStore
 from milepost.testing import FrozenClock
 from milepost.testing.conformance import Conformance
 from milepost.testing.conformance.harness import Factory

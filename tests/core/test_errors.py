@@ -1,4 +1,4 @@
-"""The tree of errors, the waiting between attempts, events as values."""
+"""The tree of errors, the backoff between attempts, and events as values."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import re
 import pytest
 
 from milepost.core import errors
+from milepost.core.backoff import BACKOFF_MAX, backoff
 from milepost.core.events import LIFECYCLE_KINDS, Event
 from milepost.core.job import JobStatus
-from milepost.core.retry import BACKOFF_MAX, backoff
 
 
 def tree() -> list[tuple[int, str, str]]:
-    """The docstring's drawing as (column, name, the foreign base that it names)."""
+    """Return the tree in the module docstring as (column, name, foreign base class)."""
     drawn = []
     for line in (errors.__doc__ or "").splitlines():
         found = re.match(r"[|\s]*(?:\+-- )?([A-Z]\w+)(?: \((\w+)\))?(?=\s|$)", line)
@@ -25,7 +25,7 @@ def tree() -> list[tuple[int, str, str]]:
     return drawn
 
 
-def test_the_drawing_is_the_tree() -> None:
+def test_docstring_tree_matches_classes() -> None:
     classes = {n: c for n, c in vars(errors).items() if inspect.isclass(c) and c.__module__ == errors.__name__}
     drawn = tree()
     assert {name for _, name, _ in drawn} == set(classes)
@@ -37,22 +37,22 @@ def test_the_drawing_is_the_tree() -> None:
         above.append((column, name))
 
 
-def test_every_refusal_is_a_value_error_and_no_stop_is_an_exception() -> None:
-    assert issubclass(errors.Refused, ValueError)
+def test_rejections_are_value_errors_and_stops_no_exceptions() -> None:
+    assert issubclass(errors.RejectedError, ValueError)
     for stop in (errors.JobCancelled, errors.JobReleased, errors.LeaseLost, errors.JobTimedOut):
         assert issubclass(stop, BaseException)
         assert not issubclass(stop, Exception)
-    assert issubclass(errors.MissingExtra, ImportError)
-    assert issubclass(errors.WaitTimeout, TimeoutError)
+    assert issubclass(errors.MissingExtraError, ImportError)
+    assert issubclass(errors.WaitTimeoutError, TimeoutError)
     assert not issubclass(errors.StoreError, ValueError)
 
 
-def test_texts() -> None:
-    assert str(errors.JobNotFound("a")) == "Job a not found"
-    assert "pip install 'milepost[redis]'" in str(errors.MissingExtra("redis", "a Redis store"))
-    assert str(errors.InvalidInput("metadata.a", "is bad")) == "metadata.a: is bad"
-    assert "(published: a, b)" in str(errors.UnknownJobType("x", ("a", "b")))
-    assert "start a worker" in str(errors.UnknownJobType("x"))
+def test_error_texts_name_remedy() -> None:
+    assert str(errors.JobNotFoundError("a")) == "Job a not found"
+    assert "pip install 'milepost[redis]'" in str(errors.MissingExtraError("redis", "a Redis store"))
+    assert str(errors.InvalidInputError("metadata.a", "is bad")) == "metadata.a: is bad"
+    assert "(published: a, b)" in str(errors.UnknownJobTypeError("x", ("a", "b")))
+    assert "start a worker" in str(errors.UnknownJobTypeError("x"))
     text, caret = str(errors.FilterError("a:b c", 4, "no")).splitlines()[1:]
     assert caret.index("^") - 2 == 4
     assert text.strip() == "a:b c"
@@ -63,14 +63,14 @@ def test_texts() -> None:
 @pytest.mark.parametrize(
     "error",
     [
-        errors.InvalidInput("f", "p"),
-        errors.JobNotFound("a"),
-        errors.DuplicateJob("d"),
-        errors.UnknownJobType("x", ("a",)),
+        errors.InvalidInputError("f", "p"),
+        errors.JobNotFoundError("a"),
+        errors.DuplicateJobError("d"),
+        errors.UnknownJobTypeError("x", ("a",)),
         errors.FilterError("a", 0, "p"),
-        errors.MissingExtra("redis", "x"),
-        errors.IllegalTransition("no"),
-        errors.StoreUnavailable("x"),
+        errors.MissingExtraError("redis", "x"),
+        errors.IllegalTransitionError("no"),
+        errors.StoreUnavailableError("x"),
         errors.Retry(3.0, reason="busy"),
         errors.JobCancelled("x"),
     ],
@@ -83,7 +83,7 @@ def test_errors_survive_a_pickle(error: BaseException) -> None:
         assert vars(other) == vars(error)
 
 
-def test_backoff_doubles_with_full_jitter_up_to_five_minutes() -> None:
+def test_backoff_doubles_with_full_jitter_up_to_maximum() -> None:
     assert [backoff(n, 1.0) for n in (1, 2, 3, 4)] == [1.0, 2.0, 4.0, 8.0]
     assert backoff(10, 1.0) == BACKOFF_MAX == 300.0
     assert backoff(10**6, 0.5) == 150.0
@@ -91,7 +91,7 @@ def test_backoff_doubles_with_full_jitter_up_to_five_minutes() -> None:
     assert backoff(3, 0.5, first=10.0, longest=15.0) == 7.5
 
 
-def test_an_event_leaves_out_what_it_did_not_touch() -> None:
+def test_event_omits_untouched_fields() -> None:
     event = Event.stored("a", 3, "progress", 1_750_000_000_000_000, {"status": "running", "progress": "0.5"})
     assert event.to_dict() == {
         "job_id": "a", "version": 3, "kind": "progress", "at": "2025-06-15T15:06:40+00:00", "status": "running",
@@ -101,7 +101,7 @@ def test_an_event_leaves_out_what_it_did_not_touch() -> None:
     assert Event("a", 1, "skipped").to_dict() == {"job_id": "a", "version": 1, "kind": "skipped"}
 
 
-def test_an_unreadable_part_of_an_event_is_left_out() -> None:
+def test_event_omits_unreadable_field() -> None:
     text = {"status": "?", "progress": "x", "message": "m", "data": "{", "stages": "[", "attempt": "2", "worker": "w"}
     event = Event.stored("a", 1, "running", 0, text)
     assert (event.status, event.progress, event.message) == (None, None, "m")
@@ -122,6 +122,6 @@ def test_an_unreadable_part_of_an_event_is_left_out() -> None:
         ("progress", {}, False),
     ],
 )
-def test_a_stream_ends_with_the_last_word(kind: str, data: dict[str, str], last: bool) -> None:
+def test_event_stream_ends_with_final_event(kind: str, data: dict[str, str], last: bool) -> None:
     assert Event("a", 1, kind, data=data).is_last_word is last
     assert kind == "progress" or kind in LIFECYCLE_KINDS

@@ -9,17 +9,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
 
 import httpx
 import pytest
 from playwright.sync_api import Browser, BrowserContext, CDPSession, Page, expect, sync_playwright
 
+from tests.dashboard.worker_server import PATIENCE, ROOT, SAME_ORIGIN, WorkerServer, wait_until_served
+from tests.redis_server import RedisServer
 from tests.services import free_port, in_ci, need
+from tests.waiting import until as wait_until
 
-ROOT = Path(__file__).resolve().parents[2]
 STATIC = ROOT / "src" / "milepost" / "web" / "static"
 AXE = ROOT / "dashboard" / "node_modules" / "axe-core" / "axe.min.js"
 FLAGS = [
@@ -31,8 +32,6 @@ FLAGS = [
     "--disable-sync",
     "--no-first-run",
 ]
-PATIENCE = 60.0
-SAME_ORIGIN = {"Sec-Fetch-Site": "same-origin"}
 
 
 class Stage:
@@ -42,7 +41,6 @@ class Stage:
         self,
         past: int = 300,
         running: int = 12,
-        updates: float = 20.0,
         ports: list[int] | None = None,
         hostile: int = 1,
     ) -> None:
@@ -51,7 +49,7 @@ class Stage:
             sys.executable,
             "-m",
             "tests.dashboard.stage",
-            *map(str, [*self.ports, past, running, updates, hostile]),
+            *map(str, [*self.ports, past, running, hostile]),
         ]
         self.process = subprocess.Popen(
             command, cwd=ROOT, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)}
@@ -60,15 +58,8 @@ class Stage:
         self.keys: dict[str, str] = json.loads(self.process.stdout.readline())
         self.url = f"http://127.0.0.1:{self.ports[0]}"
         self.second = f"http://127.0.0.1:{self.ports[1]}"
-        deadline = time.monotonic() + 4 * PATIENCE  # ten thousand jobs are made first
         for url in (self.url, self.second):
-            while True:
-                try:
-                    httpx.get(url + "/healthz")
-                    break
-                except httpx.TransportError:
-                    assert time.monotonic() < deadline, "the stage did not open"
-                    time.sleep(0.02)
+            wait_until_served(url, 4 * PATIENCE)  # ten thousand jobs are made first
 
     @property
     def jobs(self) -> str:
@@ -79,8 +70,14 @@ class Stage:
         """The answer of the API, as JSON."""
         return httpx.get(f"{self.url}/api/{path}", params=parameters, timeout=PATIENCE).raise_for_status().json()
 
+    def has_begun(self) -> bool:
+        """Whether it has a job of each status, and running jobs whose end can be forecast from earlier ones."""
+        running = self.api("jobs", q="status:running not.type:script not.is:stalled", limit=50)["jobs"]
+        ended = [self.api("jobs", status=status, limit=1)["jobs"] for status in ("completed", "failed", "cancelled")]
+        return all(ended) and any(job["eta"] is not None for job in running)
+
     def submit(self, name: str, job_type: str = "ingestion") -> str:
-        """A new job, of which no page has asked; the play starts it within half a second, unless its type is paused."""
+        """A new job, of which no page has asked; the worker starts it at once, unless its type is paused."""
         body = {"job_type": job_type, "params": {"path": name}}
         answer = httpx.post(f"{self.url}/api/jobs", json=body, headers=SAME_ORIGIN, timeout=PATIENCE)
         return str(answer.raise_for_status().json()["job_id"])
@@ -118,8 +115,29 @@ def stage() -> Iterator[Stage]:
             pytest.fail("the dashboard is not built: python dashboard/build.py")
         pytest.skip("the dashboard is not built: python dashboard/build.py")
     stage = Stage()
+    wait_until(stage.has_begun)
     yield stage
     stage.close()
+
+
+@pytest.fixture(scope="package", params=["sqlite", "redis"])
+def worker_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerServer]:
+    """A server with a real worker, on each store."""
+    with ExitStack() as stack:
+        if request.param == "redis":
+            url = stack.enter_context(RedisServer()).url
+        else:
+            url = f"sqlite:///{tmp_path_factory.mktemp('store')}/jobs.db"
+        server = WorkerServer(url)
+        stack.callback(server.close)
+        yield server
+
+
+@pytest.fixture
+def server(worker_server: WorkerServer) -> Iterator[WorkerServer]:
+    """The server of a store, left without active jobs and paused types."""
+    yield worker_server
+    worker_server.tidy()
 
 
 @pytest.fixture(scope="package")
@@ -147,6 +165,17 @@ def eventually(page: Page, holds: Callable[[], object]) -> None:
     while not holds():
         assert time.monotonic() < deadline, "never"
         page.wait_for_timeout(50)
+
+
+def axe(page: Page) -> list[str]:
+    """What axe finds, in one line each. Evaluated, since the content policy lets no script in from outside."""
+    if not page.evaluate("'axe' in window"):
+        page.evaluate(AXE.read_text(encoding="utf-8") + "; true")
+    found: dict[str, Any] = page.evaluate("async () => await axe.run(document, {resultTypes: ['violations']})")
+    return [
+        f"{one['id']}: {one['nodes'][0]['html'][:160]} {one['nodes'][0]['failureSummary'][:200]}"
+        for one in found["violations"]
+    ]
 
 
 def everything_read(page: Page) -> None:
@@ -225,3 +254,11 @@ def opened(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Opened]
     for context, watch in contexts:
         context.close()
         watch.check()
+
+
+@pytest.fixture
+def page(stage: Stage, opened: Opened) -> Page:
+    """The list of jobs of the demo."""
+    page = opened(stage.jobs, permissions=["clipboard-read", "clipboard-write"])
+    page.wait_for_selector(".body-row")
+    return page

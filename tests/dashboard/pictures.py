@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 from typing import Literal
 
@@ -21,7 +22,9 @@ def places(stage: Stage) -> dict[str, str]:
     """Every page, by a name for its picture."""
     job = {name: stage.api("jobs", q=f"status:{name}", limit=1)["jobs"][0]["job_id"]
            for name in ("running", "failed", "completed", "cancelled")}  # fmt: skip
-    stalled = stage.api("jobs", q="is:stalled", limit=1)["jobs"][0]["job_id"]
+    while not (found := stage.api("jobs", q="is:stalled", limit=1)["jobs"]):
+        time.sleep(0.2)
+    stalled = found[0]["job_id"]
     return {
         "list": "",
         "running": f"?job={job['running']}",
@@ -49,7 +52,7 @@ def take(page: Page, address: str, file: Path) -> None:
 
 def main(folder: Path | None) -> None:
     """Take them."""
-    stage = Stage(past=900, running=32, updates=48, hostile=0)
+    stage = Stage(past=900, running=32, hostile=0)
     try:
         where = places(stage)
         everything = {f"{name}-{theme}-{width}": (name, width, theme) for name in where for theme in THEMES

@@ -1,7 +1,7 @@
-"""The servers that the browser tests look at, in one process: `python -m tests.dashboard.stage PORT PORT [PAST RUNNING UPDATES [HOSTILE]]`.
+"""The servers that the browser tests look at, in one process: `python -m tests.dashboard.stage PORT PORT [PAST RUNNING [HOSTILE]]`.
 
 The first port has the dashboard at /jobs/ without keys; the second has it at /, under /a/b/c/, behind a prefix that is
-stripped (/stripped/jobs/), and with keys (/keyed/jobs/). All show the same play. The keys are printed as a line of JSON.
+stripped (/stripped/jobs/), and with keys (/keyed/jobs/). All show the same jobs, which a real worker runs. The keys are printed as a line of JSON.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from milepost.web import auth, create_app
-from milepost.web.demonstration import Demonstration, create_demonstration
+from milepost.web.demo.application import Demo, create_demo
 
 HOSTILE = "<img src=x onerror=window.hacked=1>"
 
@@ -40,27 +40,27 @@ class Prefixes:
         await self.rest(scope, receive, send)
 
 
-async def _hostile(play: Demonstration) -> None:
-    made = await play.manager.create_job(job_type="script", metadata={"title": HOSTILE}, labels={"owner": HOSTILE})
-    await play.manager.update_job(made.job_id, status="running", message=HOSTILE, progress=0.5)
-    other = await play.manager.create_job("hostile", "script", {"title": HOSTILE, HOSTILE: HOSTILE})
-    await play.manager.update_job(other.job_id, status="failed", error=HOSTILE)
+async def _hostile(demo: Demo) -> None:
+    made = await demo.jobs.create_job(job_type="script", metadata={"title": HOSTILE}, labels={"owner": HOSTILE})
+    await demo.jobs.update_job(made.job_id, status="running", message=HOSTILE, progress=0.5)
+    other = await demo.jobs.create_job("hostile", "script", {"title": HOSTILE, HOSTILE: HOSTILE})
+    await demo.jobs.update_job(other.job_id, status="failed", error=HOSTILE)
 
 
-async def main(ports: list[int], past: int, running: int, updates: float, hostile: bool = True) -> None:
+async def main(ports: list[int], past: int, running: int, hostile: bool = True) -> None:
     """Serve until the process is ended."""
-    play = Demonstration(past=past, running=running, updates=updates)
-    first = create_demonstration(play)
-    keyed = create_app(play.manager, auth=auth.api_keys())
-    keys = keyed.state.milepost.gate.keys
+    demo = Demo(past=past, running=running, settle=0.0)
+    first = create_demo(demo)
+    keyed = create_app(demo.jobs, auth=auth.api_keys())
+    keys = keyed.state.milepost.authenticator.keys
     _, admin = await keys.create("admin", ["admin"])
     _, reader = await keys.create("reader", ["jobs:read"])
     if hostile:
-        await _hostile(play)
+        await _hostile(demo)
     print(json.dumps({"admin": admin, "reader": reader}), flush=True)
 
     def plain(dashboard: str) -> FastAPI:
-        return create_app(play.manager, auth=auth.none(), dashboard=dashboard)
+        return create_app(demo.jobs, auth=auth.none(), dashboard=dashboard)
 
     apps: dict[str, ASGIApp] = {"/a/b": plain("/c"), "/stripped": plain("/jobs"), "/keyed": keyed}
     second = Prefixes(apps, frozenset({"/stripped"}), plain("/"))
@@ -73,7 +73,5 @@ async def main(ports: list[int], past: int, running: int, updates: float, hostil
 
 
 if __name__ == "__main__":
-    numbers = [float(text) for text in sys.argv[3:]] or [300, 12, 20]
-    asyncio.run(
-        main([int(sys.argv[1]), int(sys.argv[2])], int(numbers[0]), int(numbers[1]), numbers[2], numbers[3:] != [0])
-    )
+    past, running, hostile = [int(text) for text in sys.argv[3:]] or [300, 12, 1]
+    asyncio.run(main([int(sys.argv[1]), int(sys.argv[2])], past, running, bool(hostile)))

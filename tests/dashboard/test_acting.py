@@ -1,4 +1,4 @@
-"""What can be done: every shortcut of the help, choosing many, undoing, filters and the address."""
+"""What can be done to jobs: choosing many, undoing, filters and the address."""
 
 from __future__ import annotations
 
@@ -8,194 +8,28 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.dashboard.conftest import Opened, Stage, eventually, until
+from tests.dashboard.keyboard import confirmed, cursor, enter, to_filter
 
 pytestmark = pytest.mark.timeout(300)
 
 
-@pytest.fixture
-def page(stage: Stage, opened: Opened) -> Page:
-    page = opened(stage.jobs, permissions=["clipboard-read", "clipboard-write"])
-    page.wait_for_selector(".body-row")
-    return page
-
-
-def cursor(page: Page) -> str:
-    """The job at the keyboard's place, once there is one."""
-    expect(page.locator("#grid")).to_have_attribute("aria-activedescendant", re.compile("row-"))
-    return str(page.locator("#grid").get_attribute("aria-activedescendant")).removeprefix("row-")
-
-
-def to_filter(page: Page) -> None:
-    page.keyboard.press("/")
-    expect(page.locator("#filter")).to_be_focused()
-
-
-# One test for each line of the help; test_every_line_of_the_help_is_tried compares the two.
-def slash(page: Page) -> None:
-    to_filter(page)
-    page.keyboard.press("Escape")
-    expect(page.locator("#grid")).to_be_focused()
-
-
-def j_k(page: Page) -> None:
-    page.keyboard.press("j")
-    first = cursor(page)
-    page.keyboard.press("j")
-    until(
-        page, "first => !document.getElementById('grid').getAttribute('aria-activedescendant').endsWith(first)", first
-    )
-    page.keyboard.press("k")
-    until(page, "first => document.getElementById('grid').getAttribute('aria-activedescendant').endsWith(first)", first)
-
-
-def enter(page: Page) -> None:
-    page.keyboard.press("j")
-    page.keyboard.press("Enter")
-    expect(page.locator(".pane h1")).to_be_visible()
-
-
-def escape(page: Page) -> None:
-    enter(page)
-    page.keyboard.press("Escape")
-    expect(page.locator(".pane")).to_have_count(0)
-
-
-def x(page: Page) -> None:
-    page.keyboard.press("j")
-    page.keyboard.press("x")
-    expect(page.locator(".chosen b")).to_have_text("1 selected")
-    page.keyboard.press("x")
-    expect(page.locator(".chosen")).to_have_count(0)
-
-
-def a(page: Page) -> None:
-    page.keyboard.press("a")
-    expect(page.locator(".chosen b")).to_have_text(re.compile(r"^[\d,]{3,} selected$"))
-
-
-def c(page: Page) -> None:
-    page.goto(page.url + "?q=not.type:script&tab=running")
-    page.wait_for_selector(".of-running.bar")
-    enter(page)
-    page.keyboard.press("c")
-    expect(page.locator(".pane .chip")).to_have_text(re.compile("stopping|cancelled"))
-
-
-def r(page: Page) -> None:
-    page.goto(page.url + "?q=not.type:script&tab=failed")  # a job that its caller drives cannot be retried
+def test_retry_from_start_asks_first(page: Page) -> None:
+    page.goto(page.url + "?q=not.type:script&tab=failed")
     page.wait_for_selector(".of-failed.bar")
     enter(page)
-    page.keyboard.press("r")
-    expect(page.locator(".pane .chip")).to_have_text(re.compile("pending|running|completed"))
-
-
-def hash_(page: Page) -> None:
-    page.keyboard.press("j")
-    gone = cursor(page)
-    page.keyboard.press("#")
-    expect(page.locator(f"[id='row-{gone}']")).to_have_count(0)
-
-
-def u(page: Page) -> None:
-    page.keyboard.press("j")
-    gone = cursor(page)
-    page.keyboard.press("#")
-    expect(page.locator(f"[id='row-{gone}']")).to_have_count(0)
-    page.keyboard.press("u")
-    expect(page.locator(f"[id='row-{gone}']")).to_have_count(1)
-
-
-def space(page: Page) -> None:
-    page.keyboard.press("Space")
-    expect(page.locator(".live")).to_contain_text("Paused")
-
-
-def f(page: Page) -> None:
-    page.goto(page.url + "?q=not.type:script&tab=running")
-    page.wait_for_selector(".of-running.bar")
-    enter(page)
-    expect(page.get_by_label("Follow the newest line")).to_be_checked()
-    page.keyboard.press("f")
-    expect(page.get_by_label("Follow the newest line")).not_to_be_checked()
-
-
-def y(page: Page) -> None:
-    page.keyboard.press("j")
-    there = cursor(page)
-    page.keyboard.press("y")
-    expect(page.locator(".toast")).to_contain_text("Id copied")
-    assert page.evaluate("navigator.clipboard.readText()") == there
-
-
-def numbers(page: Page) -> None:
-    for key, tab in zip(
-        "1234567", ("All", "Pending", "Running", "Completed", "Failed", "Cancelled", "Stalled"), strict=True
-    ):
-        page.keyboard.press(key)
-        expect(page.locator(".tabs [aria-current]")).to_contain_text(tab)
-
-
-def place(keys: str, title: str) -> object:
-    def there(page: Page) -> None:
-        if keys == "g j":
-            page.keyboard.press("g")
-            page.keyboard.press("f")
-            expect(page.locator("h1")).to_have_text("Failures")
-        for key in keys.split():
-            page.keyboard.press(key)
-        expect(page.locator("h1").first).to_have_text(title)
-
-    return there
-
-
-def t(page: Page) -> None:
-    page.keyboard.press("t")
-    until(page, "document.documentElement.dataset.theme === 'dark'")
-    page.reload()
-    until(page, "document.documentElement.dataset.theme === 'dark'")
-
-
-def question(page: Page) -> None:
-    page.keyboard.press("?")
-    expect(page.get_by_role("dialog")).to_be_visible()
-
-
-def palette(page: Page) -> None:
-    page.keyboard.press("Control+k")
-    expect(page.locator("dialog input")).to_be_focused()  # the palette is fetched when it is first asked for
-    page.keyboard.type("over")
-    expect(page.locator("dialog [role=option]").first).to_contain_text("Overview")
-    page.keyboard.press("Enter")
-    expect(page.locator("h1")).to_have_text("Overview")
-
-
-SHORTCUTS = {
-    "/": slash, "j k": j_k, "Enter": enter, "Esc": escape, "x": x, "a": a, "c": c, "r": r, "#": hash_, "u": u, "Space": space,
-    "f": f, "y": y, "1 … 7": numbers, "g j": place("g j", "Jobs"), "g f": place("g f", "Failures"),
-    "g o": place("g o", "Overview"), "g t": place("g t", "Types"), "g w": place("g w", "Workers"), "t": t, "?": question,
-    "Ctrl K": palette,
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("keys", SHORTCUTS)
-def test_shortcut(page: Page, keys: str) -> None:
-    SHORTCUTS[keys](page)  # type: ignore[operator]
-
-
-def test_every_line_of_the_help_is_tried(page: Page) -> None:
-    page.keyboard.press("?")
-    shown = page.locator(".keys li").evaluate_all(
-        "all => all.map(one => one.lastElementChild.innerText.trim().split(/\\s+/).join(' '))"
-    )
-    shown = [" ".join(re.findall(r"…|Enter|Esc|Space|Ctrl|\S", text)) for text in shown]
-    assert shown == list(SHORTCUTS)
-
-
-def test_keys_in_a_field_are_text(page: Page) -> None:
-    to_filter(page)
-    page.keyboard.type("jxa#ctr ?")
-    assert page.input_value("#filter") == "jxa#ctr ?"
-    expect(page.get_by_role("dialog")).to_have_count(0)
+    sent: list[str | None] = []
+    page.on("request", lambda one: sent.append(one.post_data) if one.url.endswith("/retry") else None)
+    ask, dialog = page.get_by_role("button", name="Retry from start"), page.get_by_role("dialog")
+    ask.click()
+    expect(dialog).to_contain_text("Its checkpoint, state and kept results are discarded.")
+    dialog.get_by_role("button", name="Don't retry").click()
+    expect(dialog).to_have_count(0)
+    assert sent == []
+    ask.click()
+    with page.expect_response("**/retry") as answer:
+        dialog.get_by_role("button", name="Retry job").click()
+    assert answer.value.json()["status"] == "pending"
+    assert sent == ['{"from_start":true}']
 
 
 def test_many_are_cancelled_after_a_dry_run(stage: Stage, page: Page) -> None:
@@ -209,7 +43,7 @@ def test_many_are_cancelled_after_a_dry_run(stage: Stage, page: Page) -> None:
         expect(page.locator("#grid")).to_be_focused()
         page.keyboard.press("j")
         assert cursor(page) == ids[0]
-        page.keyboard.press("c")
+        confirmed(page, "c", "Cancel job")
         expect(page.locator(".body-row .unseen").first).to_have_text("cancelled")
         page.fill("#filter", "")
         until(page, "!location.search.includes('many')")
@@ -241,7 +75,7 @@ def test_a_deletion_is_carried_out_after_its_time(stage: Stage, page: Page) -> N
     page.get_by_role("button", name="Delete").click()
     expect(page.get_by_text("Deleted.", exact=True)).to_be_visible()
     assert stage.api(f"jobs/{job_id}")["job_id"] == job_id, "for six seconds it is only hidden"
-    expect(page.locator("h1")).to_have_text("Deleted or expired")
+    expect(page.locator("h1")).to_have_text("Job not found")
 
 
 def test_leaving_the_page_decides(stage: Stage, page: Page) -> None:
@@ -272,7 +106,7 @@ def test_a_filter_is_completed_kept_in_the_address_and_undone_by_back(stage: Sta
 
 def test_what_to_drop_when_nothing_matches(stage: Stage, page: Page) -> None:
     page.goto(stage.jobs + "?q=type:ingestion%20nosuchword")
-    page.get_by_role("button", name="Without nosuchword").click()
+    page.get_by_role("button", name="Remove nosuchword").click()
     page.wait_for_selector(".body-row")
     assert page.input_value("#filter") == "type:ingestion"
 
@@ -310,7 +144,7 @@ def test_the_keys_act_on_the_job_that_is_looked_at(stage: Stage, page: Page) -> 
         page.evaluate("dispatchEvent(new PopStateEvent('popstate'))")  # as Back and links from other pages do
         expect(page.locator(f"[id='row-{before}']")).to_have_class(re.compile("open"))
         expect(page.locator(".pane .chip")).to_have_text("pending")
-        page.keyboard.press("c")
+        confirmed(page, "c", "Cancel job")
         eventually(page, lambda: stage.api(f"jobs/{before}")["status"] == "cancelled")
         assert stage.api(f"jobs/{after}")["status"] == "pending"
         page.goto(stage.jobs + "?tab=pending")
@@ -331,8 +165,12 @@ def test_the_keys_act_on_the_job_that_is_looked_at(stage: Stage, page: Page) -> 
 def test_deleting_steps_to_the_next_job_and_counts(stage: Stage, page: Page) -> None:
     page.goto(stage.jobs + "?q=type:clustering&tab=completed")
     page.wait_for_selector(".body-row")
-    count = stage.api("jobs", q="type:clustering status:completed", limit=1)["total"]
-    expect(page.locator(".foot span").first).to_have_text(f"{count:,} jobs")
+
+    def counted() -> bool:
+        total = stage.api("jobs", q="type:clustering status:completed", limit=1)["total"]
+        return page.locator(".foot span").first.inner_text() == f"{total:,} jobs"
+
+    eventually(page, counted)  # jobs of the type end meanwhile
     page.keyboard.press("j")
     first = cursor(page)
     page.keyboard.press("j")
@@ -346,13 +184,7 @@ def test_deleting_steps_to_the_next_job_and_counts(stage: Stage, page: Page) -> 
         for _ in range(3):  # what is said meanwhile does not push the undo away
             page.keyboard.press("f")
         expect(page.locator(".toast").filter(has_text="Deleted")).to_be_visible()
-    eventually(
-        page,
-        lambda: (
-            page.locator(".foot span").first.inner_text()
-            == f"{stage.api('jobs', q='type:clustering status:completed', limit=1)['total']:,} jobs"
-        ),
-    )
+    eventually(page, counted)
 
 
 def test_a_filter_that_cannot_be_read_shows_no_jobs_of_another(stage: Stage, page: Page) -> None:

@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 import yaml
 
-from tests.docs.running import ROOT
+from tests.docs.page_runner import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def script() -> ModuleType:
     return module
 
 
-def test_the_page_of_settings_is_made_from_them(script: ModuleType) -> None:
+def test_settings_page_is_up_to_date(script: ModuleType) -> None:
     page = script.SETTINGS.read_text()
     assert page == script.settings_page(), "run python scripts/docs.py --settings"
     assert "| `MILEPOST_LEASE` | `lease` | `30` |" in page
@@ -40,7 +40,7 @@ def test_every_page_is_in_the_navigation() -> None:
     assert len(named) == len(there)
 
 
-def test_every_public_name_has_a_place_in_the_reference() -> None:
+def test_every_public_name_is_in_reference() -> None:
     import milepost
 
     text = "".join(path.read_text() for path in (ROOT / "docs" / "reference").glob("*.md"))
@@ -50,13 +50,13 @@ def test_every_public_name_has_a_place_in_the_reference() -> None:
     assert missing == set()
 
 
-def test_it_builds_without_a_warning(tmp_path: Path) -> None:
+def test_docs_build_without_warnings(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "scripts/docs.py", "--site-dir", str(tmp_path / "site")],
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
     built = (tmp_path / "site" / "reference" / "run.html").read_text()
-    assert "Say how far the run is" in built
+    assert "Report how far the run is" in built
     foreign = re.findall(r'(?:src|href)="(?:https?:)?//[^"]+\.(?:js|css|woff2?)"', built)
     assert foreign == []

@@ -1,4 +1,4 @@
-"""One file for each row of the table of bad input, and the code that it must get."""
+"""A bad file for each error code, with the code that it must get."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.documents.writing import PARAGRAPHS, write_docx, write_epub, write_odt, write_pdf, write_zip, write_zip_bomb
+from tests.documents.sample_files import (
+    PARAGRAPHS,
+    write_docx,
+    write_epub,
+    write_odt,
+    write_pdf,
+    write_zip,
+    write_zip_bomb,
+)
 
 
 def _bytes(content: bytes) -> Callable[[Path], Path]:

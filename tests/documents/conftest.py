@@ -1,4 +1,4 @@
-"""What the tests of the document jobs share."""
+"""Fixtures of the document tests."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from pathlib import Path
 import pytest
 
 from milepost.documents.loader_process import LoaderProcess, LoadLimits
-from tests.documents.writing import PARAGRAPHS, write_docx, write_epub, write_odt, write_pdf
+from tests.documents.sample_files import PARAGRAPHS, write_docx, write_epub, write_odt, write_pdf
 
 
 @pytest.fixture(scope="session")
 def loader() -> Iterator[LoaderProcess]:
-    """One loader child for the whole session, as a job would use it."""
+    """Return one loader child for the whole session, as a job would use it."""
     with LoaderProcess(LoadLimits(seconds=30)) as process:
         yield process
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """An empty folder for documents."""
+    """Return an empty folder for documents."""
     path = tmp_path / "documents"
     path.mkdir()
     return path
@@ -28,13 +28,13 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def database(tmp_path: Path) -> str:
-    """Where a document store is to be made."""
+    """Return the path of a new document store."""
     return str(tmp_path / "documents.db")
 
 
 @pytest.fixture
 def library(folder: Path) -> Path:
-    """A folder with a document of every format."""
+    """Return a folder with a document of every format."""
     write_pdf(folder / "a.pdf", [*PARAGRAPHS, "A last page about paraffin."])
     write_docx(folder / "b.docx")
     write_epub(folder / "c.epub")

@@ -1,6 +1,6 @@
-"""Real documents for tests: Debian packages that are fetched once for a test run, and never installed.
+"""Real documents for tests: Debian packages that are fetched once per test run, and never installed.
 
-Where they cannot be fetched a test is skipped, and fails in CI.
+If they cannot be fetched, a test is skipped, and fails in CI.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ FETCHED = Path(tempfile.gettempdir()) / f"milepost-corpora-{os.getuid()}"
 
 
 def debian_history(folder: Path) -> Path:
-    """The nine pages of the demo, in a folder of their own; by the script that the demo uses."""
+    """Fetch the nine pages of the demo with the script that the demo uses."""
     return _copied(_history(), folder / "debian-history")
 
 
 def debian_policy(folder: Path) -> Path:
-    """The Debian Policy Manual as HTML and text: some 50 documents."""
+    """Fetch the Debian Policy Manual as HTML and text: about 50 documents."""
     return _copied(_policy(), folder / "debian-policy")
 
 

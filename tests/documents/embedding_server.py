@@ -1,4 +1,4 @@
-"""A real OpenAI-compatible server on a free port, which can fail on command: embeddings and chat."""
+"""An OpenAI-compatible server for embeddings and chat on a free port, which fails on command."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Failure = tuple[int, dict[str, str], bytes]
 
 @dataclass
 class Server:
-    """What the server was asked, and what it does next: each entry of `failures` is one answer."""
+    """The requests received, and the next responses: each entry of `failures` is one."""
 
     url: str = ""
     failures: list[Failure] = field(default_factory=list)
@@ -32,23 +32,23 @@ class Server:
 def serving() -> Iterator[Server]:
     server = Server()
     lock = threading.Lock()
-    at_once = 0
+    run_in_threads = 0
     embedder = HashingEmbedder(64)
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
-            nonlocal at_once
+            nonlocal run_in_threads
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             with lock:
-                at_once += 1
-                server.most_at_once = max(server.most_at_once, at_once)
+                run_in_threads += 1
+                server.most_at_once = max(server.most_at_once, run_in_threads)
                 server.requests.append((self.path, body, dict(self.headers)))
                 failure = server.failures.pop(0) if server.failures else None
             time.sleep(server.delay)
             with lock:
-                at_once -= 1
+                run_in_threads -= 1
             if failure is not None:
                 self.answer(*failure)
             elif self.path.endswith("/embeddings"):

@@ -1,7 +1,6 @@
-"""A private PostgreSQL with pgvector, for tests: on a unix socket and a port of 127.0.0.1, in a folder of its own.
+"""A private PostgreSQL with pgvector for tests, on a unix socket and a port of 127.0.0.1.
 
-Owns the server's processes and its folder. PostgreSQL refuses to run as root: then it runs as the user postgres,
-whom Debian's package makes.
+PostgreSQL refuses to run as root, so as root it runs as the user postgres of Debian's package.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ SECONDS = 60
 
 
 class PostgresServer:
-    """Started by entering; `database(name)` makes an empty database and gives its URL."""
+    """A context manager. `database(name)` creates an empty database and returns its URL."""
 
     def __init__(self) -> None:
         self._programs = Path(need("postgresql")).resolve().parent
@@ -47,17 +46,17 @@ class PostgresServer:
         return str(self.folder / "data")
 
     def start(self) -> None:
-        """Start the server and wait until it takes connections."""
+        """Start the server, and wait until it accepts connections."""
         options = f"-h 127.0.0.1 -p {self.port} -k {self.folder} -c fsync=off -c max_connections=30"
         log = str(self.folder / "log")
         self._run("pg_ctl", "start", "--wait", "--silent", "--pgdata", self._data, "--log", log, "--options", options)
 
     def stop(self, mode: str = "fast") -> None:
-        """End the server: `fast` in order, `immediate` as a crash would."""
+        """Stop the server: `fast` gracefully, `immediate` as in a crash."""
         self._run("pg_ctl", "stop", "--wait", "--silent", "--pgdata", self._data, "--mode", mode)
 
     def database(self, name: str) -> str:
-        """Make an empty database; its URL."""
+        """Create an empty database, and return its URL."""
         self._run("createdb", "--host", "127.0.0.1", "--port", str(self.port), "--username", USER, name)
         return f"postgresql://{USER}@127.0.0.1:{self.port}/{name}"
 

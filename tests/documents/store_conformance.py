@@ -1,10 +1,11 @@
-"""What every document store must do. A store's own test is a class with a `database` fixture."""
+"""The conformance suite of document stores. A store's test is a subclass with a `database` fixture."""
 
 from __future__ import annotations
 
-from tests.documents.store_of_documents import DocumentConformance
-from tests.documents.store_of_entities import EntityConformance
+from tests.documents.document_conformance import DocumentConformance
+from tests.documents.entity_conformance import EntityConformance
+from tests.documents.fencing_conformance import FencingConformance
 
 
-class StoreConformance(DocumentConformance, EntityConformance):
-    """All of it."""
+class StoreConformance(DocumentConformance, EntityConformance, FencingConformance):
+    """The whole suite."""

@@ -1,4 +1,4 @@
-"""The clustering job: communities that are there, the same each time, replaced in one step."""
+"""The clustering job: correct, deterministic communities, replaced in one step."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import pytest
 
 from milepost.core.errors import JobCancelled
 from milepost.documents.clustering import clustering
-from milepost.documents.errors import EmptyStore
+from milepost.documents.errors import EmptyStoreError
 from milepost.documents.extraction import extraction
 from milepost.documents.ingestion import ingestion
-from milepost.documents.leiden import coarser, leiden_rounds, merged
-from milepost.documents.nearest import neighbour_graph
-from milepost.documents.searching import communities
+from milepost.documents.knn_graph import neighbour_graph
+from milepost.documents.leiden import coarsen, community_graph, leiden_rounds
+from milepost.documents.retrieval import communities
 from tests.documents.watched_run import WatchedRun
 
 GROUPS = (
@@ -58,7 +58,7 @@ def test_entities_fall_into_their_groups(database: str) -> None:
     assert len(communities(database=database)) == result["communities"]
 
 
-def test_chunks_that_are_alike_fall_together(database: str) -> None:
+def test_similar_chunks_form_a_community(database: str) -> None:
     result, _ = run_job(database, of="chunks", neighbours=5)
     assert result["nodes"] == 36
     finest = communities("chunks", database=database, level=0)
@@ -68,7 +68,7 @@ def test_chunks_that_are_alike_fall_together(database: str) -> None:
     assert communities("chunks", database=database, level=0) == finest
 
 
-def test_the_same_again(database: str) -> None:
+def test_clustering_is_deterministic(database: str) -> None:
     first = run_job(database)[0]
     before = communities(database=database)
     second = run_job(database)[0]
@@ -76,7 +76,7 @@ def test_the_same_again(database: str) -> None:
     assert {**first, "seconds": 0} == {**second, "seconds": 0}
 
 
-def test_a_cancelled_job_leaves_the_clustering_before(database: str) -> None:
+def test_cancelled_job_keeps_the_previous_clustering(database: str) -> None:
     run_job(database)
     before = communities(database=database)
 
@@ -89,13 +89,13 @@ def test_a_cancelled_job_leaves_the_clustering_before(database: str) -> None:
     assert communities(database=database) == before
 
 
-def test_without_documents_or_relations_it_says_which_job_comes_first(tmp_path: Path) -> None:
+def test_empty_store_error_names_the_job_to_run_first(tmp_path: Path) -> None:
     for of in ("entities", "chunks"):
-        with pytest.raises(EmptyStore, match="run ingestion first"):
+        with pytest.raises(EmptyStoreError, match="run ingestion first"):
             run_job(str(tmp_path / "empty.db"), of=of)
     (tmp_path / "a.txt").write_text("one text")
     ingestion(WatchedRun(), [str(tmp_path / "a.txt")], database=str(tmp_path / "a.db"), model="hashing:64")
-    with pytest.raises(EmptyStore, match="run extraction first"):
+    with pytest.raises(EmptyStoreError, match="run extraction first"):
         run_job(str(tmp_path / "a.db"))
     result, _ = run_job(str(tmp_path / "a.db"), of="chunks")
     assert (result["nodes"], result["communities"], result["levels"]) == (0, 0, 0)
@@ -112,12 +112,12 @@ def test_without_documents_or_relations_it_says_which_job_comes_first(tmp_path: 
         ("seed", 2**64),
     ],
 )
-def test_bounds(database: str, option: str, value: Any) -> None:
+def test_options_out_of_range_are_refused(database: str, option: str, value: Any) -> None:
     with pytest.raises(ValueError, match=option):
         run_job(database, **{option: value})
 
 
-def test_neighbours_are_those_of_all_pairs() -> None:
+def test_knn_graph_equals_exhaustive_search() -> None:
     rng = np.random.default_rng(1)
     vectors = rng.normal(size=(1300, 16)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -139,9 +139,9 @@ def test_levels_of_a_graph() -> None:
     *_, (score, found) = leiden_rounds(edges, 1.0, 1, 10)
     assert len(set(found.values())) == 8
     assert score > 0.8
-    between = merged(edges, found)
+    between = community_graph(edges, found)
     assert len(between) == 2
-    above = coarser(
+    above = coarsen(
         found,
         {str(node): 0 if node in (found["a0"], found["b0"]) else 1 for pair in between for node in map(int, pair[:2])},
     )

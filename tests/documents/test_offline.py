@@ -1,7 +1,6 @@
-"""The document jobs with every connection refused: what was installed is enough, and nobody is asked for models.
+"""The document jobs run with every connection refused, because models come with the installed packages.
 
-The refusal is an audit hook in `sitecustomize`, so it holds in every Python process that a test starts, the child that
-loads files included, and cannot be got round by another name for a socket.
+The refusal is an audit hook in `sitecustomize`, so it applies to every Python process that a test starts.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.documents.writing import PARAGRAPHS
+from tests.documents.sample_files import PARAGRAPHS
 
 ROOT = Path(__file__).parents[2]
 REFUSAL = """
@@ -50,7 +49,7 @@ print(search("Who wrote notes on the engine?", 1, database=database)[0].text)
 
 @pytest.fixture
 def offline(tmp_path: Path) -> dict[str, str]:
-    """An environment in which no Python process reaches a network."""
+    """Return an environment in which no Python process reaches a network."""
     guard = tmp_path / "guard"
     guard.mkdir()
     (guard / "sitecustomize.py").write_text(REFUSAL)
@@ -66,7 +65,7 @@ def run(command: list[str], environment: dict[str, str], folder: Path, seconds: 
     return done.stdout
 
 
-def test_a_connection_would_be_refused(offline: dict[str, str], tmp_path: Path) -> None:
+def test_control_connection_is_refused(offline: dict[str, str], tmp_path: Path) -> None:
     for attempt in ("socket.create_connection(('127.0.0.1', 9))", "socket.socket().connect(('10.0.0.1', 9))"):
         with pytest.raises(AssertionError, match="REFUSED"):
             run([sys.executable, "-c", f"import socket; {attempt}"], offline, tmp_path)
@@ -82,7 +81,7 @@ def test_all_jobs_run_without_a_network(offline: dict[str, str], folder: Path, t
 
 @pytest.mark.timeout(300)
 def test_the_demo_runs_without_a_network(offline: dict[str, str], tmp_path: Path) -> None:
-    """`make demo` as it stands, from the moment on when its documents are there."""
+    """`make demo` as written, once its documents are fetched."""
     (tmp_path / "scripts").symlink_to(ROOT / "scripts")
     corpus = tmp_path / ".demo" / "corpus"
     corpus.mkdir(parents=True)
@@ -98,5 +97,5 @@ def test_the_demo_runs_without_a_network(offline: dict[str, str], tmp_path: Path
         (programs / name).chmod(0o755)
     said = run(["sh", "scripts/demo.sh"], offline, tmp_path)
     assert "Ada Lovelace" in said
-    assert "Those were three tracked jobs" in said
+    assert "Three tracked jobs have processed real documents" in said
     assert (tmp_path / ".demo" / "entities.svg").read_text().startswith("<svg")

@@ -1,4 +1,4 @@
-"""PostgreSQL as a document store, on a real server: the conformance suite, the four jobs, and a server that goes away."""
+"""PostgreSQL as a document store, on a real server: the conformance suite, the four jobs, and outages."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from milepost.documents.errors import StoreBusy
+from milepost.documents.errors import StoreBusyError
 from milepost.documents.jobs import HANDLERS
-from milepost.documents.searching import search
+from milepost.documents.retrieval import search
+from milepost.documents.store import database as port_module
 from milepost.documents.store import open_store
-from milepost.documents.store import port as port_module
 from milepost.documents.store.postgres import PostgresDatabase
 from tests.documents.postgres_server import PostgresServer
+from tests.documents.sample_files import PARAGRAPHS
 from tests.documents.store_conformance import StoreConformance
-from tests.documents.store_material import bring_in, first
+from tests.documents.store_fixture import bring_in, first
 from tests.documents.watched_run import WatchedRun
-from tests.documents.writing import PARAGRAPHS
 
 pytestmark = [pytest.mark.slow, pytest.mark.service("postgresql")]
 NUMBERS = itertools.count()
@@ -28,14 +28,14 @@ NUMBERS = itertools.count()
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[PostgresServer]:
-    """One server for all tests of this file."""
+    """Run one server for all tests of this file."""
     with PostgresServer() as started:
         yield started
 
 
 @pytest.fixture
 def database(server: PostgresServer) -> str:
-    """An empty database."""
+    """Create an empty database."""
     return server.database(f"documents{next(NUMBERS)}")
 
 
@@ -45,7 +45,7 @@ class TestPostgresStore(StoreConformance):
         return server.database(f"conformance{next(NUMBERS)}")
 
 
-def test_the_jobs_make_the_same_of_both_databases(database: str, folder: Path, tmp_path: Path) -> None:
+def test_jobs_store_the_same_in_both_databases(database: str, folder: Path, tmp_path: Path) -> None:
     for number in range(5):
         (folder / f"{number}.txt").write_text("\n\n".join(f"{number}.{n}. {PARAGRAPHS[n % 3]}" for n in range(40)))
     results = {}
@@ -73,12 +73,12 @@ def test_passwords_are_not_shown(database: str) -> None:
     assert str(PostgresDatabase(secret)) == database.replace("postgres@", "")
 
 
-def test_a_server_that_is_away_is_waited_for(database: str, server: PostgresServer) -> None:
+def test_unavailable_server_is_retried(database: str, server: PostgresServer) -> None:
     store = open_store(database)
     first(store)
     bring_in(store, "a.txt", "text")
     reasons: list[str] = []
-    store.waiting = reasons.append
+    store.on_wait = reasons.append
     server.stop("immediate")
     started = threading.Timer(0.5, server.start)
     started.start()
@@ -89,7 +89,7 @@ def test_a_server_that_is_away_is_waited_for(database: str, server: PostgresServ
     store.close()
 
 
-def test_a_lock_that_is_held_is_waited_for(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_held_lock_is_retried(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import psycopg
 
     from milepost.documents.store import postgres
@@ -100,14 +100,14 @@ def test_a_lock_that_is_held_is_waited_for(database: str, monkeypatch: pytest.Mo
     with psycopg.connect(database) as other:
         other.execute("SELECT pg_advisory_xact_lock(%s)", (postgres._WRITER,))
         before = time.monotonic()
-        with pytest.raises(StoreBusy):
-            port_module.patiently(lambda: store.transact(lambda tx: None), None, patience=0.3)
+        with pytest.raises(StoreBusyError):
+            port_module.retry_while_busy(lambda: store.transact(lambda tx: None), None, max_wait=0.3)
         assert time.monotonic() - before < 5
     store.transact(lambda tx: None)
     store.close()
 
 
-def test_a_wrong_password_or_database_is_said_at_once(database: str) -> None:
+def test_wrong_password_or_database_fails_at_once(database: str) -> None:
     store = open_store(database + "_missing")
     with pytest.raises(ValueError, match="does not exist"):
         store.counts()

@@ -1,6 +1,6 @@
-"""The progress of each job goes forward from the start to the end, step by step, in each of its stages.
+"""The progress of each job increases from start to end in each of its stages.
 
-How near it is to the share of time is measured by `make bench ARGS="documents"`.
+`make bench ARGS="documents"` measures how close it is to the share of time.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tests.documents.watched_run import WatchedRun
 
 
 def fractions(job_type: str, **parameters: Any) -> list[float]:
-    """What the job had said at each cancel point, and at its end."""
+    """Return what the job reported at each cancellation point, and at its end."""
     run = WatchedRun()
     HANDLERS[job_type](run, **parameters)
     return [*run.progress_seen, run.fraction]
@@ -25,15 +25,15 @@ def fractions(job_type: str, **parameters: Any) -> list[float]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_the_fraction_goes_forward_from_nothing_to_all_in_steps(tmp_path: Path) -> None:
+def test_fraction_increases_from_zero_to_one(tmp_path: Path) -> None:
     database = str(tmp_path / "documents.db")
-    told = {
+    reported = {
         "ingestion": fractions("ingestion", paths=[str(debian_history(tmp_path))], database=database),
         "extraction": fractions("extraction", database=database),
         "reindex": fractions("reindex", database=database, chunk_tokens=160),
         "clustering": fractions("clustering", database=database, of="chunks"),
     }
-    for job_type, seen in told.items():
+    for job_type, seen in reported.items():
         assert seen == sorted(seen), job_type
         assert seen[0] < 0.1, job_type
         assert seen[-1] == pytest.approx(1.0), job_type

@@ -1,4 +1,4 @@
-"""The reindex job: a new index beside the old one, searched throughout, switched to in one step."""
+"""The reindex job: a new index is built beside the old one, which stays searchable, and activated in one step."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any, cast
 import pytest
 
 from milepost.core.errors import JobCancelled
-from milepost.documents.errors import EmptyStore, GenerationChanged
+from milepost.documents.errors import EmptyStoreError, GenerationChangedError
 from milepost.documents.ingestion import ingestion
 from milepost.documents.reindex import reindex
-from milepost.documents.searching import Searcher, search
+from milepost.documents.retrieval import Searcher, search
 from milepost.documents.store import DocumentStore, open_store
 from milepost.documents.store.records import Generation
+from tests.documents.sample_files import PARAGRAPHS
 from tests.documents.watched_run import WatchedRun
-from tests.documents.writing import PARAGRAPHS
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def rows(database: str) -> list[tuple[str, bytes]]:
         store.close()
 
 
-def test_another_model_and_size(database: str, library: Path) -> None:
+def test_reindex_with_other_model_and_chunk_size(database: str, library: Path) -> None:
     searches: list[int] = []
 
     def watch(run: WatchedRun) -> None:
@@ -74,7 +74,7 @@ def test_another_model_and_size(database: str, library: Path) -> None:
     assert ingest(library, database)["unchanged"] == 12
 
 
-def test_nothing_to_do(database: str) -> None:
+def test_reindex_without_changes(database: str) -> None:
     before = rows(database)
     result = run_job(database)
     assert (result["changed"], result["documents"]) == (False, 12)
@@ -82,7 +82,7 @@ def test_nothing_to_do(database: str) -> None:
     assert rows(database) == before
 
 
-def test_the_same_as_ingesting_anew(database: str, library: Path, tmp_path: Path) -> None:
+def test_reindex_equals_fresh_ingestion(database: str, library: Path, tmp_path: Path) -> None:
     run_job(database, model="hashing:128", chunk_tokens=48)
     other = str(tmp_path / "other.db")
     ingest(library, other, model="hashing:128", chunk_tokens=48)
@@ -90,7 +90,7 @@ def test_the_same_as_ingesting_anew(database: str, library: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize(("stage", "done"), [("Chunking", 5), ("Embedding", 100)])
-def test_a_cancelled_job_leaves_the_old_index_and_is_taken_up(database: str, stage: str, done: float) -> None:
+def test_cancelled_job_keeps_the_old_index_and_resumes(database: str, stage: str, done: float) -> None:
     before = rows(database)
 
     def watch(run: WatchedRun) -> None:
@@ -111,7 +111,7 @@ def test_a_cancelled_job_leaves_the_old_index_and_is_taken_up(database: str, sta
         assert result["chunks_made"] < result["chunks"]
 
 
-def test_half_made_generations_can_be_discarded(database: str) -> None:
+def test_unfinished_generations_can_be_discarded(database: str) -> None:
     def watch(run: WatchedRun) -> None:
         if run.stages and run.stages[-1].name == "Embedding":
             run.cancel()
@@ -123,7 +123,7 @@ def test_half_made_generations_can_be_discarded(database: str) -> None:
     assert rows(database) == before
 
 
-def test_documents_that_change_meanwhile_are_in_the_new_index(database: str, library: Path) -> None:
+def test_documents_changed_during_reindex_are_in_the_new_index(database: str, library: Path) -> None:
     done = False
 
     def watch(run: WatchedRun) -> None:
@@ -144,7 +144,7 @@ def test_documents_that_change_meanwhile_are_in_the_new_index(database: str, lib
     assert "turbines" in search("document about turbines", 1, database=database)[0].text
 
 
-def test_ingestion_meanwhile_follows_the_switch(database: str, library: Path) -> None:
+def test_concurrent_ingestion_follows_the_switch(database: str, library: Path) -> None:
     failures: list[BaseException] = []
 
     def work() -> None:
@@ -163,16 +163,16 @@ def test_ingestion_meanwhile_follows_the_switch(database: str, library: Path) ->
     assert search("version 4 of this text", 1, database=database)[0].text == "Version 4 of this text."
 
 
-def test_without_an_index_there_is_nothing_to_reindex(tmp_path: Path) -> None:
-    with pytest.raises(EmptyStore, match="run ingestion first"):
+def test_reindex_without_index_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(EmptyStoreError, match="run ingestion first"):
         run_job(str(tmp_path / "empty.db"))
 
 
-def test_a_search_that_a_reindex_overtakes_asks_the_new_index(database: str) -> None:
+def test_search_during_switch_uses_the_new_index(database: str) -> None:
     store = open_store(database)
 
     class Overtaken:
-        """The store, whose index is switched right after it was asked which one that is."""
+        """A store whose index is switched right after a search has read which one is active."""
 
         overtaken = False
 
@@ -193,7 +193,7 @@ def test_a_search_that_a_reindex_overtakes_asks_the_new_index(database: str) -> 
 
 
 @pytest.mark.parametrize("stage", ["Chunking", "Embedding"])
-def test_a_reindex_that_another_one_overtakes_says_so(database: str, stage: str) -> None:
+def test_superseded_reindex_fails(database: str, stage: str) -> None:
     overtaken: list[str] = []
 
     def watch(run: WatchedRun) -> None:
@@ -201,7 +201,7 @@ def test_a_reindex_that_another_one_overtakes_says_so(database: str, stage: str)
             overtaken.append(stage)
             run_job(database, model="hashing:32")
 
-    with pytest.raises(GenerationChanged, match="another reindex was faster"):
+    with pytest.raises(GenerationChangedError, match="another reindex has switched the index"):
         run_job(database, watch, chunk_tokens=64)
     store = open_store(database)
     assert [generation.model for generation in store.generations()] == ["hashing-32"]

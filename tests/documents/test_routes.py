@@ -1,4 +1,4 @@
-"""The documents over HTTP: what is asked is answered, what is wrong is a problem document, and who is bound sees none."""
+"""The document routes: results, problem documents, and access."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from milepost import InMemoryJobManager
 from milepost.documents.jobs import HANDLERS
 from milepost.documents.routes import attach_documents, create_documents_router
 from milepost.web import Principal, attach, auth, create_app
-from milepost.web.serving import bring_documents
+from milepost.web.server import add_document_routes
 from tests.documents.embedding_server import serving
+from tests.documents.sample_files import PARAGRAPHS
 from tests.documents.watched_run import WatchedRun
-from tests.documents.writing import PARAGRAPHS
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def ask(client: TestClient, what: str, **parameters: Any) -> Any:
     return answer.json()
 
 
-def test_what_is_asked_is_answered(client: TestClient) -> None:
+def test_routes_return_results(client: TestClient) -> None:
     hits = ask(client, "search", q="notes on the Analytical Engine", k=2)["hits"]
     assert len(hits) == 2
     assert "Analytical Engine" in hits[0]["text"]
@@ -60,13 +60,13 @@ def test_what_is_asked_is_answered(client: TestClient) -> None:
 @pytest.mark.parametrize(
     "query", ["search", "search?q=%20", "search?q=a&k=0", "neighbours?entity=a&hops=9", "communities?of=x"]
 )
-def test_what_is_wrong_is_a_problem_document(client: TestClient, query: str) -> None:
+def test_invalid_query_returns_a_problem(client: TestClient, query: str) -> None:
     answer = client.get(f"/api/documents/{query}")
     assert answer.status_code == 422
     assert answer.headers["content-type"].startswith("application/problem+json")
 
 
-def test_an_empty_library_answers_with_nothing(tmp_path: Path) -> None:
+def test_empty_store_returns_empty_lists(tmp_path: Path) -> None:
     app = create_app(InMemoryJobManager(), auth=auth.none())
     attach_documents(app, database=tmp_path / "none.db")
     with TestClient(app) as client:
@@ -74,28 +74,28 @@ def test_an_empty_library_answers_with_nothing(tmp_path: Path) -> None:
         assert ask(client, "communities") == {"communities": []}
 
 
-def test_only_those_who_are_bound_to_nothing_see_documents(database: str) -> None:
+def test_label_bound_keys_cannot_read_documents(database: str) -> None:
     def known(request: Request) -> Principal:
         labels = {"tenant": "a"} if request.headers.get("x-tenant") else {}
-        return Principal("somebody", labels=labels)
+        return Principal("user", labels=labels)
 
     app = FastAPI()
-    site = attach(app, InMemoryJobManager(), auth=known)
-    app.include_router(create_documents_router(site, database=database))
+    context = attach(app, InMemoryJobManager(), auth=known)
+    app.include_router(create_documents_router(context, database=database))
     with TestClient(app) as client:
         assert ask(client, "entities")["entities"]
         assert client.get("/api/documents/entities", headers={"x-tenant": "a"}).status_code == 403
 
 
-def test_the_server_of_the_command_line_brings_them(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_serve_includes_document_routes(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MILEPOST_DOCUMENTS", database)
     app = create_app(InMemoryJobManager(), auth=auth.none())
-    bring_documents(app)
+    add_document_routes(app)
     with TestClient(app) as client:
         assert ask(client, "entities", limit=1)["entities"]
 
 
-def test_an_endpoint_that_refuses_is_said(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_endpoint_refusal_is_reported(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "a.txt").write_text(PARAGRAPHS[0])
     app = create_app(InMemoryJobManager(), auth=auth.none())
     attach_documents(app, database=tmp_path / "a.db")
@@ -104,5 +104,8 @@ def test_an_endpoint_that_refuses_is_said(folder: Path, tmp_path: Path, monkeypa
         HANDLERS["ingestion"](WatchedRun(), [str(folder)], database=str(tmp_path / "a.db"), model="http:m")
         server.failures = [(401, {}, b"bad key")]
         answer = client.get("/api/documents/search", params={"q": "towers"})
-        assert (answer.status_code, answer.json()["detail"].partition(" ")[2]) == (503, "answered 401: bad key")
+        assert (answer.status_code, answer.json()["detail"].partition(" ")[2]) == (
+            503,
+            "responded with status 401: bad key",
+        )
         assert ask(client, "search", q="towers")["hits"]

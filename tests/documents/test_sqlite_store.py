@@ -1,4 +1,4 @@
-"""SQLite as a document store: the conformance suite, and what only a file can do."""
+"""SQLite as a document store: the conformance suite, and file-specific behaviour."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from milepost.documents.errors import StoreBusy
+from milepost.documents.errors import StoreBusyError
+from milepost.documents.store import database as port_module
 from milepost.documents.store import default_database, open_store
-from milepost.documents.store import port as port_module
 from milepost.documents.store.sqlite import SqliteDatabase
 from tests.documents.store_conformance import StoreConformance
-from tests.documents.store_material import EMBEDDER, bring_in, first
+from tests.documents.store_fixture import EMBEDDER, bring_in, first
 
 
 class TestSqliteStore(StoreConformance):
@@ -24,7 +24,7 @@ class TestSqliteStore(StoreConformance):
         return str(tmp_path / "new" / "documents.db")
 
 
-def test_names_of_databases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_database_urls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MILEPOST_DOCUMENTS", str(tmp_path / "a.db"))
     assert default_database() == str(tmp_path / "a.db")
     monkeypatch.delenv("MILEPOST_DOCUMENTS")
@@ -39,12 +39,12 @@ def test_names_of_databases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         open_store("mysql://x")
 
 
-def test_a_locked_store_is_waited_for(tmp_path: Path) -> None:
+def test_locked_store_is_retried(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     store = open_store(path)
     first(store)
     reasons: list[str] = []
-    store.waiting = reasons.append
+    store.on_wait = reasons.append
     locked = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     locked.execute("BEGIN IMMEDIATE")
     timer = threading.Timer(0.8, lambda: locked.execute("COMMIT"))
@@ -57,7 +57,7 @@ def test_a_locked_store_is_waited_for(tmp_path: Path) -> None:
     store.close()
 
 
-def test_waiting_may_be_given_up(tmp_path: Path) -> None:
+def test_waiting_callback_may_abort(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     store = open_store(path)
     first(store)
@@ -65,7 +65,7 @@ def test_waiting_may_be_given_up(tmp_path: Path) -> None:
     def stop(reason: str) -> None:
         raise KeyboardInterrupt
 
-    store.waiting = stop
+    store.on_wait = stop
     locked = sqlite3.connect(path, isolation_level=None)
     locked.execute("BEGIN IMMEDIATE")
     before = time.monotonic()
@@ -76,23 +76,23 @@ def test_waiting_may_be_given_up(tmp_path: Path) -> None:
     store.close()
 
 
-def test_patience_with_a_store_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(port_module, "PATIENCE_SECONDS", 0.0)
+def test_retries_end_after_the_maximum_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(port_module, "MAX_WAIT_SECONDS", 0.0)
     path = tmp_path / "a.db"
     database = SqliteDatabase(path)
     database.transact(lambda tx: None)
     locked = sqlite3.connect(path, isolation_level=None)
     locked.execute("BEGIN IMMEDIATE")
-    with pytest.raises(StoreBusy, match=r"a\.db"):
-        port_module.patiently(lambda: database.transact(lambda tx: None), None, patience=0.1)
+    with pytest.raises(StoreBusyError, match=r"a\.db"):
+        port_module.retry_while_busy(lambda: database.transact(lambda tx: None), None, max_wait=0.1)
     locked.close()
     database.close()
 
 
-def test_a_full_disk_is_busy_and_nothing_is_half_done(tmp_path: Path) -> None:
+def test_full_disk_is_busy_and_rolls_back(tmp_path: Path) -> None:
     database = SqliteDatabase(tmp_path / "a.db")
     database.transact(lambda tx: tx.run("PRAGMA max_page_count = 60"), write=False)
-    with pytest.raises(StoreBusy, match="full"):
+    with pytest.raises(StoreBusyError, match="full"):
         database.transact(
             lambda tx: tx.many(
                 "INSERT INTO segments VALUES (?, 0, 0, ?, '[]')", [(str(n), "x" * 4000) for n in range(100)]
@@ -102,7 +102,7 @@ def test_a_full_disk_is_busy_and_nothing_is_half_done(tmp_path: Path) -> None:
     database.close()
 
 
-def test_a_failed_transaction_leaves_nothing(tmp_path: Path) -> None:
+def test_failed_transaction_rolls_back(tmp_path: Path) -> None:
     database = SqliteDatabase(tmp_path / "a.db")
 
     def work(tx: port_module.Transaction) -> None:
@@ -115,7 +115,7 @@ def test_a_failed_transaction_leaves_nothing(tmp_path: Path) -> None:
     database.close()
 
 
-def test_a_later_layout_is_refused(tmp_path: Path) -> None:
+def test_newer_layout_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     store = open_store(path)
     first(store)
@@ -127,7 +127,7 @@ def test_a_later_layout_is_refused(tmp_path: Path) -> None:
         open_store(path).active_generation()
 
 
-def test_the_nearest_of_thousands_of_chunks_come_best_first(tmp_path: Path) -> None:
+def test_nearest_of_thousands_of_chunks_is_sorted(tmp_path: Path) -> None:
     store = open_store(tmp_path / "a.db")
     bring_in(store, "a.txt", " ".join(f"word{number}" for number in range(40_000)))
     chunks = store.counts()["chunks"]
@@ -138,7 +138,7 @@ def test_the_nearest_of_thousands_of_chunks_come_best_first(tmp_path: Path) -> N
     store.close()
 
 
-def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
+def test_file_that_is_not_a_database_is_named(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no database, but a text of some length")
     for path in (tmp_path / "notes.txt", tmp_path):
         store = open_store(path)

@@ -1,4 +1,4 @@
-"""The document jobs as jobs: their record, their cancel with a receipt, their parameters as a worker reads them."""
+"""The document jobs as jobs: their record, cancel receipt, and parameters as a worker decodes them."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from milepost import JobCancelled, JobManager, JobStatus, SQLiteJobManager
 from milepost.documents.jobs import HANDLERS, clustering, extraction, ingestion, reindex
 from milepost.documents.store import open_store
 from milepost.worker.parameters import parameters_of
-from tests.documents.killing import rows_of
-from tests.documents.together import at_once
+from tests.documents.job_killer import rows_of
+from tests.documents.run_in_threads import run_in_threads
+from tests.documents.sample_files import PARAGRAPHS
 from tests.documents.watched_run import WatchedRun
-from tests.documents.writing import PARAGRAPHS
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def manager(tmp_path: Path) -> JobManager:
     return SQLiteJobManager(str(tmp_path / "jobs.db"))
 
 
-def test_the_four_jobs_one_after_another(manager: JobManager, library: Path, tmp_path: Path) -> None:
+def test_four_jobs_run_in_sequence(manager: JobManager, library: Path, tmp_path: Path) -> None:
     database = str(tmp_path / "documents.db")
     parameters = {
         "ingestion": {"paths": [str(library)], "model": "hashing:64"},
@@ -63,13 +63,13 @@ def test_the_four_jobs_one_after_another(manager: JobManager, library: Path, tmp
     assert (counts["documents"], counts["chunks"]) == (6, job.result["nodes"])
     assert re.fullmatch(r"Ingested 6 documents, \d+ chunks \(1 failed\)", said[0])
     assert re.fullmatch(r"Extracted \d+ chunks: \d+ entities, \d+ relations", said[1])
-    assert said[2] == f"Indexed 6 documents anew, {counts['chunks']:,} chunks"
+    assert said[2] == f"Reindexed 6 documents, {counts['chunks']:,} chunks"
     assert re.fullmatch(rf"Found \d+ communities of {counts['chunks']:,} chunks, in \d levels?", said[3])
     store.close()
     manager.close()
 
 
-def test_a_cancel_from_elsewhere_stops_the_job(manager: JobManager, library: Path, tmp_path: Path) -> None:
+def test_cancel_from_another_manager_stops_the_job(manager: JobManager, library: Path, tmp_path: Path) -> None:
     for number in range(6, 20):
         (library / f"{number}.txt").write_text("\n\n".join(f"{number} {n} {PARAGRAPHS[n % 3]}" for n in range(60)))
     database = str(tmp_path / "documents.db")
@@ -107,27 +107,27 @@ def test_a_cancel_from_elsewhere_stops_the_job(manager: JobManager, library: Pat
 
 
 @pytest.mark.parametrize(("job_type", "given"), [("reindex", {"chunk_tokens": 48}), ("clustering", {"of": "chunks"})])
-def test_two_at_once_end_in_the_rows_of_one(
+def test_concurrent_jobs_store_the_rows_of_one(
     job_type: str, given: dict[str, Any], library: Path, tmp_path: Path
 ) -> None:
     databases = [str(tmp_path / name) for name in ("one.db", "two.db")]
     for database in databases:
         ingestion(WatchedRun(), [str(library)], database=database, model="hashing:64")
     HANDLERS[job_type](WatchedRun(), database=databases[0], **given)
-    at_once(lambda: HANDLERS[job_type](WatchedRun(), database=databases[1], **given))
+    run_in_threads(lambda: HANDLERS[job_type](WatchedRun(), database=databases[1], **given))
     one, two = (rows_of(Path(database)) for database in databases)
     assert one == two
 
 
 @pytest.mark.parametrize("handler", [ingestion, extraction, reindex, clustering])
-def test_parameters_are_plain(handler: object) -> None:
+def test_parameters_are_json_types(handler: object) -> None:
     parameters = parameters_of(handler)  # type: ignore[arg-type]
     assert "database" in parameters.schema["properties"]
     given = {"paths": ["x"]} if handler is ingestion else {}
     assert parameters.read(given) == given or parameters.read(given)
 
 
-def test_running_a_job_twice_says_that_there_was_nothing_to_do(library: Path, tmp_path: Path) -> None:
+def test_second_run_reports_nothing_to_do(library: Path, tmp_path: Path) -> None:
     database = str(tmp_path / "documents.db")
     (library / "empty.txt").unlink()
     said = []
@@ -145,12 +145,12 @@ def test_running_a_job_twice_says_that_there_was_nothing_to_do(library: Path, tm
     assert said[2] == "Nothing to do: the index of 6 documents is made like this already"
     run = WatchedRun()
     assert reindex(run, database=database, discard=True)["dropped"] == []
-    assert run.message == "Dropped 0 half-made indexes"
+    assert run.message == "Dropped 0 unfinished indexes"
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="its file system takes names in UTF-8 only")
 @pytest.mark.parametrize("key", [None, "k"])
-def test_a_bad_file_whose_name_is_no_utf_8_is_listed(
+def test_bad_file_with_non_utf8_name_is_listed(
     manager: JobManager, folder: Path, tmp_path: Path, key: str | None
 ) -> None:
     Path(os.fsdecode(os.fsencode(folder) + b"/\xfe.txt")).write_text(PARAGRAPHS[0])

@@ -1,29 +1,27 @@
-"""A real Run without a pulse, which a test can look into at every cancel point and stop there."""
+"""A real Run without a heartbeat, which a test can inspect and stop at every cancellation point."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from milepost import InMemoryJobManager
-from milepost.core.errors import JobCancelled, Stop
+from milepost.core.errors import JobCancelled, RunStop
 from milepost.core.job import Job
-from milepost.tracking.run import Run
-from milepost.tracking.stages import LiveStage
+from milepost.run.run import Run
+from milepost.run.stages import LiveStage
 
 
 class WatchedRun(Run):
-    """Calls `watch(run)` wherever the job looks whether it was cancelled; remembers what the job said."""
+    """Calls `watch(run)` at every cancellation point, and records what the job reported."""
 
     def __init__(self, watch: Callable[[WatchedRun], object] | None = None) -> None:
         job: Job = InMemoryJobManager().create_job(job_type="documents")
         super().__init__(job, "1:00", _NoStore())
         self.watch = watch
-        self.stops = _Watched(self)
+        self._stop_reasons = _Watched(self)
         self.progress_seen: list[float] = []
         self.messages: list[str] = []
         self.logged: list[str] = []
-        self.checkpoints: list[Any] = []
 
     def cancel(self) -> None:
         self.stop(JobCancelled("cancelled by the test"))
@@ -37,17 +35,13 @@ class WatchedRun(Run):
             self.messages.append(message)
         super().progress(fraction, message)
 
-    def checkpoint(self, value: Any) -> None:
-        self.checkpoints.append(value)
-        super().checkpoint(value)
-
     def log(self, text: str, level: str = "info") -> None:
         self.logged.append(text)
         super().log(text, level)
 
 
-class _Watched(list[Stop]):
-    """The reasons to stop; asking whether there are any is what a cancel point is."""
+class _Watched(list[RunStop]):
+    """The stop reasons; reading them is a cancellation point."""
 
     def __init__(self, run: WatchedRun) -> None:
         super().__init__()
@@ -67,7 +61,7 @@ class _Watched(list[Stop]):
 
 
 class _NoStore:
-    """A link that takes every checkpoint."""
+    """A store link that accepts every checkpoint."""
 
     def checkpoint(self, run: Run, text: str) -> None:
         pass

@@ -20,7 +20,7 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 @contextmanager
 def started(port: int, *command: str, path: str = "/api/jobs", **environment: str) -> Iterator[httpx.Client]:
-    """A server that a command starts, and a client of it; SIGTERM ends it."""
+    """Start a server by a command and yield a client of it; SIGTERM ends it."""
     process = subprocess.Popen(command, env={**os.environ, **environment}, cwd=EXAMPLES)
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
@@ -34,7 +34,7 @@ def started(port: int, *command: str, path: str = "/api/jobs", **environment: st
 
 
 def answers(client: httpx.Client, path: str, process: subprocess.Popen[bytes]) -> bool:
-    """Whether a server is there."""
+    """Return whether a server responds."""
     assert process.poll() is None, "the server ended while it started"
     try:
         return client.get(path).status_code < 500
@@ -44,7 +44,7 @@ def answers(client: httpx.Client, path: str, process: subprocess.Popen[bytes]) -
 
 @contextmanager
 def running(module: str, path: str = "/api/jobs") -> Iterator[httpx.Client]:
-    """An example's application under uvicorn, and a client of it."""
+    """Run an example's application under uvicorn and yield a client of it."""
     port = free_port()
     command = [sys.executable, "-m", "uvicorn", f"{module}:app", "--app-dir", str(EXAMPLES), "--port", str(port)]
     with started(port, *command, "--log-level", "warning", path=path) as client:
@@ -52,7 +52,7 @@ def running(module: str, path: str = "/api/jobs") -> Iterator[httpx.Client]:
 
 
 def ended(client: httpx.Client, job_id: str, prefix: str = "") -> dict[str, object]:
-    """The job when its stream has ended."""
+    """Return the job when its stream has ended."""
     assert "event: end" in client.get(f"{prefix}/api/jobs/{job_id}/events").text
     record: dict[str, object] = client.get(f"{prefix}/api/jobs/{job_id}").json()
     return record
@@ -119,7 +119,7 @@ def test_django_app() -> None:
         assert client.get("/reports/2026").status_code == 405, "Django's own answer"
 
 
-def test_flask_app_with_a_server_and_a_worker_beside_it(sqlite_url: str) -> None:
+def test_flask_app_with_server_and_worker(sqlite_url: str) -> None:
     here, there = free_port(), free_port()
     flask = [sys.executable, "-m", "flask", "--app", "flask_app", "run", "--port", str(here)]
     milepost = [sys.executable, "-c", "import sys; from milepost.cli import main; sys.exit(main())"]

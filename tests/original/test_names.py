@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import pytest
 
 from milepost import InMemoryJobManager, Job, JobManager, JobStatus, RedisJobManager, SQLiteJobManager, get_job_manager
-from milepost.manager import synchronous
+from milepost.manager import sync
 from milepost.settings import Settings, settings
 
 ELEVEN = [
@@ -183,20 +183,20 @@ def test_the_jobs_of_the_memory_manager_are_a_read_only_view():
 
 @pytest.fixture
 def fresh(monkeypatch):
-    """A process in which nothing was read and no manager was made yet."""
+    """Run a process in which nothing was read and no manager was made yet."""
     for name in ("MILEPOST_URL", "REDIS_URL", "JOB_TTL"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(synchronous, "_manager", None)
-    settings.forget()
+    monkeypatch.setattr(sync, "_manager", None)
+    settings.reload()
     yield monkeypatch
-    settings.forget()
+    settings.reload()
 
 
 def test_the_redis_manager_obeys_job_ttl(fresh, redis_url):
     assert inspect.signature(RedisJobManager).parameters["redis_url"].default == "redis://localhost:6379/0"
     assert RedisJobManager(redis_url).ttl == 604800
     fresh.setenv("JOB_TTL", "3600")
-    settings.forget()
+    settings.reload()
     assert RedisJobManager(redis_url).ttl == 3600
 
 
@@ -228,9 +228,9 @@ def test_get_job_manager_is_one_object(fresh, redis_url):
         thread.join()
     assert len({id(manager) for manager in found}) == 1
     assert isinstance(found[0], InMemoryJobManager)
-    fresh.setattr(synchronous, "_manager", None)
+    fresh.setattr(sync, "_manager", None)
     fresh.setenv("REDIS_URL", redis_url)
-    settings.forget()
+    settings.reload()
     assert isinstance(get_job_manager(), RedisJobManager)
 
 

@@ -55,7 +55,7 @@ persisted: list = []
 
 @pytest.fixture(autouse=True)
 def stand_ins(monkeypatch):
-    """What the examples import from the application that they were written in, and a manager in memory."""
+    """Provide the names that the examples import from their application, and a manager in memory."""
     for name, members in {
         "core": {},
         "core.embeddings": {"EmbeddingManager": EmbeddingManager},
@@ -72,9 +72,9 @@ def stand_ins(monkeypatch):
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.delenv("MILEPOST_URL", raising=False)
     monkeypatch.delenv("REDIS_URL", raising=False)
-    settings.forget()
+    settings.reload()
     yield
-    settings.forget()
+    settings.reload()
 
 
 async def ingest_document_with_job(file_path: str) -> str:

@@ -1,4 +1,4 @@
-"""What users' own tests are given: a run to hand to job code, managers as fixtures, a clock that stands still."""
+"""The fakes for users' tests: a run for job code, managers as fixtures, a clock that stands still."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from milepost.core.errors import InvalidInput, JobCancelled
-from milepost.stores.driving import drive
-from milepost.stores.memory import MemoryStore
+from milepost.core.errors import InvalidInputError, JobCancelled
+from milepost.stores.memory.store import MemoryStore
+from milepost.stores.sync_bridge import run_sync
 from milepost.testing import FrozenClock, fake_run
 
 
 def reindex(run: Any, index: str, pages: int = 100) -> dict[str, Any]:
-    """A handler as users write them."""
+    """Count items, as a handler of a user does."""
     start = run.last_checkpoint or 0
     for page in run.each(range(start, pages)):
         if page % 10 == 9:
@@ -25,7 +25,7 @@ def reindex(run: Any, index: str, pages: int = 100) -> dict[str, Any]:
     return {"index": index, "from": start}
 
 
-def test_a_handler_is_still_a_plain_function() -> None:
+def test_handler_is_callable_as_plain_function() -> None:
     run = fake_run(last_checkpoint=40)
     assert reindex(run, index="docs") == {"index": "docs", "from": 40}
     assert run.progress_seen[-1] == 1.0
@@ -33,7 +33,7 @@ def test_a_handler_is_still_a_plain_function() -> None:
     assert run.checkpoints == [50, 60, 70, 80, 90, 100]
 
 
-def test_a_tracked_loop_counts_and_its_ledger_can_be_looked_at() -> None:
+def test_fake_run_counts_loop_and_shows_ledger() -> None:
     run = fake_run(metadata={"folder": "x"}, labels={"owner": "ana"})
     seen = []
     for page in run.each(["a", "b", "c"]):
@@ -46,13 +46,13 @@ def test_a_tracked_loop_counts_and_its_ledger_can_be_looked_at() -> None:
     assert run.ledger.failed_keys == ["b"]
 
 
-def test_only_the_failed_items_are_done_again() -> None:
+def test_fake_run_with_only_processes_those_items() -> None:
     run = fake_run(only=["b"])
     items = [{"id": name} for name in "abc"]
     assert [item["id"] for item in run.each(items, key="id")] == ["b"]
 
 
-def test_a_cancel_reaches_the_code() -> None:
+def test_fake_run_cancel_stops_code() -> None:
     run = fake_run()
     done = []
 
@@ -71,9 +71,9 @@ def test_a_cancel_reaches_the_code() -> None:
     assert run.checkpoints == [1], "a checkpoint is taken before its cancel point"
 
 
-def test_what_a_run_would_refuse_is_refused() -> None:
+def test_fake_run_rejects_what_run_rejects() -> None:
     run = fake_run()
-    with pytest.raises(InvalidInput, match="checkpoint"):
+    with pytest.raises(InvalidInputError, match="checkpoint"):
         run.checkpoint(object())
     run.progress(float("nan"))
     run.log("one\ntwo")
@@ -81,7 +81,7 @@ def test_what_a_run_would_refuse_is_refused() -> None:
     assert run.log_lines == ["one", "two"]
 
 
-def test_asynchronous_code_too() -> None:
+def test_fake_run_works_in_async_code() -> None:
     async def handler(run: Any) -> None:
         async for item in run.each([1, 2]):
             await run.acheckpoint(item)
@@ -91,13 +91,13 @@ def test_asynchronous_code_too() -> None:
     assert run.checkpoints == [1, 2]
 
 
-def test_a_frozen_clock_moves_when_it_is_told_to() -> None:
+def test_frozen_clock_moves_only_when_advanced() -> None:
     clock = FrozenClock(5_000_000)
     store = MemoryStore(clock=clock)
-    assert [drive(store.now()), drive(store.now())] == [5_000_000, 5_000_000]
-    assert clock.advance(1.5) == 6_500_000 == drive(store.now())
+    assert [run_sync(store.now()), run_sync(store.now())] == [5_000_000, 5_000_000]
+    assert clock.advance(1.5) == 6_500_000 == run_sync(store.now())
     clock.move_to(1)
-    assert drive(store.now()) == 6_500_000, "the clock of a store never goes back"
+    assert run_sync(store.now()) == 6_500_000, "the clock of a store never goes back"
 
 
 USERS_TESTS = """
@@ -132,7 +132,7 @@ def test_a_run(fake_run):
 """
 
 
-def test_the_fixtures_serve_a_project_of_their_own(tmp_path: Path) -> None:
+def test_plugin_fixtures_work_in_another_project(tmp_path: Path) -> None:
     (tmp_path / "test_mine.py").write_text(USERS_TESTS)
     options = [
         sys.executable,
@@ -151,6 +151,6 @@ def test_the_fixtures_serve_a_project_of_their_own(tmp_path: Path) -> None:
     assert "4 passed" in done.stdout
 
 
-def test_the_package_of_fakes_needs_no_pytest() -> None:
+def test_testing_package_imports_without_pytest() -> None:
     code = "import sys, milepost.testing; assert 'pytest' not in sys.modules and 'hypothesis' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -1,4 +1,4 @@
-"""Fixtures of the web tests: an application in this process on each kind of store, and a client of it."""
+"""Fixtures of the web tests: an application in this process on each kind of store, and its client."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import pytest
 from milepost import AsyncJobManager
 from milepost.settings import Settings
 from milepost.web import auth, create_app
-from milepost.web.site import Site
+from milepost.web.context import WebContext
 
 STORES = ["memory", "sqlite", "redis"]
 
 
 def store_address(kind: str, request: pytest.FixtureRequest) -> tuple[str, Settings]:
-    """The URL of an empty store of a kind, and the settings that go with it."""
+    """Return the URL of an empty store of a kind, and its settings."""
     if kind == "memory":
         return "memory://", Settings()
     if kind == "sqlite":
@@ -29,7 +29,7 @@ def store_address(kind: str, request: pytest.FixtureRequest) -> tuple[str, Setti
 
 @pytest.fixture(params=[STORES[0], *(pytest.param(kind, marks=()) for kind in STORES[1:])])
 async def manager(request: pytest.FixtureRequest) -> AsyncIterator[AsyncJobManager]:
-    """A manager on each kind of store."""
+    """Return a manager on each kind of store."""
     url, options = store_address(request.param, request)
     manager = AsyncJobManager(url, options=options)
     yield manager
@@ -38,28 +38,28 @@ async def manager(request: pytest.FixtureRequest) -> AsyncIterator[AsyncJobManag
 
 @pytest.fixture
 async def memory() -> AsyncIterator[AsyncJobManager]:
-    """A manager on a store in memory."""
+    """Return a manager on a store in memory."""
     manager = AsyncJobManager("memory://")
     yield manager
     await manager.close()
 
 
-def client_of(jobs: Any, who: Any = None, **options: Any) -> httpx.AsyncClient:
-    """A client of an application made for these jobs."""
-    app = create_app(jobs, auth=who if who is not None else auth.none())
+def client_of(jobs: Any, scheme: Any = None, **options: Any) -> httpx.AsyncClient:
+    """Return a client of an application for these jobs."""
+    app = create_app(jobs, auth=scheme if scheme is not None else auth.none())
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://testserver", **options)
 
 
-def site_of(client: httpx.AsyncClient) -> Site:
-    """What stands behind a client that `client_of` made."""
+def context_of(client: httpx.AsyncClient) -> WebContext:
+    """Return the context behind a client of `client_of`."""
     transport: Any = client._transport
-    site: Site = transport.app.state.milepost
-    return site
+    context: WebContext = transport.app.state.milepost
+    return context
 
 
 @pytest.fixture
 async def client(manager: AsyncJobManager) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of the interface over `manager`, with nobody asked who they are."""
+    """Return a client of an application without authentication over `manager`."""
     async with client_of(manager) as client:
         yield client
 

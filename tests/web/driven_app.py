@@ -1,4 +1,4 @@
-"""The application that `tests.web.server` runs: the interface, and a door through which a test drives the jobs."""
+"""The application of `tests.web.server`, with a route through which tests call the manager."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ site_auth = auth.api_keys() if os.environ.get("TEST_AUTH") == "keys" else auth.n
 
 @app.post("/drive")
 async def drive(request: Request) -> Any:
-    """Call a method of the manager; a Job comes back as its dict."""
+    """Call a method of the manager. A Job is returned as its dict."""
     asked = await request.json()
     answer = await getattr(manager, asked["method"])(*asked["args"], **asked["kwargs"])
     return answer.to_dict() if hasattr(answer, "to_dict") else answer

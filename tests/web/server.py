@@ -1,4 +1,4 @@
-"""A real uvicorn process for tests of streams and signals, on a free port, and a reader of its streams."""
+"""A uvicorn process on a free port for tests of streams and signals, and a reader of its streams."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ PATIENCE = 60.0
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """Return a free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 class Server:
-    """`tests.web.driven_app`, or another, under uvicorn in a process of its own; or any `code` that serves on `{port}`."""
+    """`tests.web.driven_app`, another application, or any `code` that serves on `{port}`, in its own process."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class Server:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Server:
-        """Start it and wait until it answers."""
+        """Start the server, and wait until it responds."""
         self.process = subprocess.Popen(self._command, env=self._environment, cwd=ROOT)
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
@@ -68,7 +68,7 @@ class Server:
             self.process.wait()
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> float:
-        """Send a signal; how many seconds the process took to end."""
+        """Send a signal, and return how many seconds the process took to end."""
         started = time.monotonic()
         self.signal(number)
         self.wait()
@@ -80,17 +80,17 @@ class Server:
         self.process.send_signal(number)
 
     def wait(self) -> int:
-        """Wait until the process has ended; its exit code."""
+        """Wait until the process has ended, and return its exit code."""
         assert self.process is not None
         return self.process.wait(PATIENCE)
 
     @property
     def is_alive(self) -> bool:
-        """Whether the process runs."""
+        """Return whether the process is running."""
         return self.process is not None and self.process.poll() is None
 
     def drive(self, method: str, *args: Any, **kwargs: Any) -> Any:
-        """Call a method of the manager inside the server."""
+        """Call a method of the manager in the server."""
         answer = httpx.post(self.url + "/drive", json={"method": method, "args": args, "kwargs": kwargs})
         assert answer.status_code == 200, answer.text
         return answer.json()
@@ -104,9 +104,14 @@ class Message:
     data: Any
     id: str | None
 
+    @property
+    def version(self) -> int | None:
+        """The version in the id of a job's message, or None without an id."""
+        return int(self.id.partition("-")[0]) if self.id is not None else None
+
 
 def messages(response: httpx.Response) -> Iterator[Message]:
-    """Read a stream's messages until it ends."""
+    """Yield a stream's messages until it ends."""
     kind, data, event_id = "message", "", None
     for line in response.iter_lines():
         if not line:

@@ -1,7 +1,4 @@
-"""A TCP proxy as bad as they come: it holds answers back, passes them on in odd pieces, and cuts connections when told.
-
-Owns its sockets and threads; knows nothing of HTTP.
-"""
+"""A TCP proxy that delays responses, splits them into odd pieces, and cuts connections on command."""
 
 from __future__ import annotations
 
@@ -13,9 +10,9 @@ import time
 from typing import Self
 
 HELD = 0.15
-"""Seconds for which an answer is held back, with all that comes meanwhile."""
+"""Seconds for which responses are delayed."""
 PIECE = 97
-"""Bytes that are passed on at once: no message is that long, and none ends there."""
+"""Bytes sent at once. No message has this length or ends there."""
 
 
 class SlowProxy:
@@ -38,7 +35,7 @@ class SlowProxy:
         self.cut()
 
     def cut(self) -> None:
-        """Reset every connection, with whatever was on its way."""
+        """Reset every connection with the data in transit."""
         with self._lock:
             cut, self._open = self._open, set()
         for one in cut:
@@ -56,7 +53,7 @@ class SlowProxy:
             try:
                 far = socket.create_connection(("127.0.0.1", self._target))
             except OSError:
-                near.close()  # the server is away
+                near.close()  # the server is not running
                 continue
             with self._lock:
                 self._open |= {near, far}

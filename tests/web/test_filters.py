@@ -1,4 +1,4 @@
-"""The filter grammar: what each term selects, and where an error points."""
+"""The filter grammar: what each term selects, and where errors point."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from milepost import InMemoryJobManager
 from milepost.core.errors import FilterError
-from milepost.stores.filters import parse_filter
+from milepost.query.filters import parse_filter
 from milepost.stores.protocol import Select
 
 
@@ -70,7 +70,7 @@ def manager() -> InMemoryJobManager:
         ("not.worker:host-1", ["wait-1", "bad-1", "done-1"]),
     ],
 )
-def test_what_a_filter_selects(manager: InMemoryJobManager, text: str, ids: list[str]) -> None:
+def test_filter_selects_jobs(manager: InMemoryJobManager, text: str, ids: list[str]) -> None:
     assert [job.job_id for job in manager.find(parse_filter(text).query).jobs] == ids
 
 
@@ -108,7 +108,7 @@ def test_an_error_points_at_the_character(text: str, position: int) -> None:
     assert str(wrong.value).splitlines()[-1].index("^") == position + 2
 
 
-def test_what_indexes_answer_leaves_no_test_behind() -> None:
+def test_indexed_terms_need_no_scan() -> None:
     now = time.time_ns() // 1000
     parsed = parse_filter("type:a,b status:failed label.owner:ana created:2h..1d is:stalled", now=now)
     day, hour = 86_400_000_000, 3_600_000_000
@@ -119,7 +119,7 @@ def test_what_indexes_answer_leaves_no_test_behind() -> None:
 
 
 @given(st.text(max_size=200))
-def test_any_text_is_a_filter_or_an_error_that_points_into_it(text: str) -> None:
+def test_any_text_is_a_filter_or_a_positioned_error(text: str) -> None:
     position = 0
     try:
         parse_filter(text)
@@ -128,7 +128,7 @@ def test_any_text_is_a_filter_or_an_error_that_points_into_it(text: str) -> None
     assert 0 <= position <= len(text)
 
 
-def test_a_long_filter_is_read_in_no_time() -> None:
+def test_long_filter_is_parsed_quickly() -> None:
     started = time.monotonic()
     for text in ('"' + '\\"' * 900, "a:" * 900, '""' * 900, "not." * 400):
         try:

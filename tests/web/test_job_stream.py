@@ -1,4 +1,4 @@
-"""The stream of one job on a real server: snapshot, resume, the last word, the end at a signal."""
+"""The stream of one job on a real server: snapshot, resume, end of the job, and shutdown."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def server() -> Iterator[Server]:
 
 
 def read(server: Server, job_id: str, until: int = 1000, headers: dict[str, str] | None = None) -> list[Message]:
-    """The messages of a stream until its end, or the first so many."""
+    """Return the messages of a stream until its end, or the first `until`."""
     found: list[Message] = []
     with httpx.stream("GET", f"{server.url}/api/jobs/{job_id}/events", headers=headers, timeout=20) as answer:
         assert answer.status_code == 200
@@ -30,23 +30,23 @@ def read(server: Server, job_id: str, until: int = 1000, headers: dict[str, str]
     return found
 
 
-def test_a_new_listener_gets_a_snapshot_then_each_event_then_the_end(server: Server) -> None:
+def test_new_client_gets_snapshot_events_and_end(server: Server) -> None:
     job_id = server.drive("create_job", None, "ingestion")["job_id"]
     with httpx.stream("GET", f"{server.url}/api/jobs/{job_id}/events", timeout=20) as answer:
         assert answer.headers["content-type"].startswith("text/event-stream")
         assert answer.headers["x-accel-buffering"] == "no"
         stream = messages(answer)
         first = next(stream)
-        assert (first.kind, first.id, first.data["status"]) == ("snapshot", "1", "pending")
+        assert (first.kind, first.version, first.data["status"]) == ("snapshot", 1, "pending")
         server.drive("update_job", job_id, "running", message="Loading")
         server.drive("update_job", job_id, progress=0.5)
         server.drive("update_job", job_id, "completed", result={"n": 1})
         rest = list(stream)
-    assert [(m.kind, m.id) for m in rest] == [("running", "2"), ("progress", "3"), ("completed", "4"), ("end", None)]
+    assert [(m.kind, m.version) for m in rest] == [("running", 2), ("progress", 3), ("completed", 4), ("end", None)]
     assert rest[1].data["progress"] == 0.5
 
 
-def test_a_resumed_listener_gets_no_snapshot_and_what_is_not_kept_is_declared(server: Server) -> None:
+def test_resumed_client_gets_no_snapshot_and_declared_gaps(server: Server) -> None:
     job_id = server.drive("create_job", None, "ingestion")["job_id"]
     server.drive("update_job", job_id, "running")
     for step in range(1, 4):
@@ -55,7 +55,7 @@ def test_a_resumed_listener_gets_no_snapshot_and_what_is_not_kept_is_declared(se
 
     found = read(server, job_id, headers={"Last-Event-ID": "1"})
 
-    assert [(m.kind, m.id) for m in found] == [("running", "2"), ("skipped", "5"), ("failed", "6"), ("end", None)]
+    assert [(m.kind, m.version) for m in found] == [("running", 2), ("skipped", 5), ("failed", 6), ("end", None)]
     assert found[1].data["data"] == {"after": 2, "before": 6}
 
 
@@ -76,7 +76,7 @@ def test_a_deleted_job_ends_its_stream(server: Server) -> None:
         assert [m.kind for m in stream] == ["deleted", "end"]
 
 
-def test_a_version_that_never_was_begins_with_a_snapshot(server: Server) -> None:
+def test_unknown_version_begins_with_a_snapshot(server: Server) -> None:
     job_id = server.drive("create_job")["job_id"]
     assert read(server, job_id, 1, headers={"Last-Event-ID": "999"})[0].kind == "snapshot"
 
@@ -105,7 +105,7 @@ def test_a_signal_ends_open_streams_and_the_server(number: signal.Signals) -> No
             assert list(listing) == []
             assert time.monotonic() - started < 5.0
         server.process.wait(10)
-        # The aims, 1 s and 2 s, are measured by the benchmarks; these are hang guards of five times as much.
+        # The targets, 1 s and 2 s, are measured by the benchmarks; these are hang guards.
         assert time.monotonic() - started < 10.0
 
 
@@ -121,8 +121,8 @@ uvicorn.run(app, port={port}, log_level="warning")
 """
 
 
-def test_a_signal_ends_the_streams_of_a_mounted_application_too() -> None:
-    """Its lifespan is not run by the application around it, and the server waits for open streams."""
+def test_signal_ends_streams_of_a_mounted_application() -> None:
+    """The outer application does not run its lifespan, and the server waits for open streams."""
     with (
         Server(code=MOUNTED) as server,
         httpx.Client(timeout=20) as client,

@@ -1,4 +1,4 @@
-"""The stream of a list on a real server: snapshot, batches with the newest state, what leaves, resume, reset."""
+"""The stream of a list on a real server: snapshot, batches, jobs that leave, resume and reset."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from milepost.web.boards import BATCH_SECONDS
+from milepost.web.live.list_subscriptions import BATCH_SECONDS
 from tests.web.server import Message, Server, messages
 
 
 @pytest.fixture(params=["memory", "sqlite", "redis"])
 def server(request: pytest.FixtureRequest, sqlite_url: str) -> Iterator[Server]:
-    """A server on each kind of store."""
+    """Run a server on each kind of store."""
     environment = {}
     url = "memory://"
     if request.param == "sqlite":
@@ -33,7 +33,7 @@ def open_list(server: Server, query: str = "", **headers: str) -> httpx.Response
 
 
 def until(stream: Iterator[Message], job_id: str, key: str = "jobs") -> Message:
-    """The first batch that speaks of a job."""
+    """Return the first batch that contains a job."""
     for message in stream:
         if message.kind == "jobs" and any(
             job_id in (job["job_id"] if key == "jobs" else job) for job in message.data[key]
@@ -42,7 +42,7 @@ def until(stream: Iterator[Message], job_id: str, key: str = "jobs") -> Message:
     raise AssertionError("the stream ended")
 
 
-def test_a_list_lives(server: Server) -> None:
+def test_list_stream_shows_changes(server: Server) -> None:
     first = server.drive("create_job", None, "ingestion", {"file_path": "/a/report.pdf", "secret": "s3cr3t"})
     answer = open_list(server)
     stream = messages(answer)
@@ -62,7 +62,7 @@ def test_a_list_lives(server: Server) -> None:
     answer.close()
 
 
-def test_what_no_longer_matches_leaves_the_list(server: Server) -> None:
+def test_job_that_no_longer_matches_leaves_the_list(server: Server) -> None:
     job_id = server.drive("create_job", None, "ingestion")["job_id"]
     answer = open_list(server, "?q=status:pending")
     stream = messages(answer)
@@ -73,7 +73,7 @@ def test_what_no_longer_matches_leaves_the_list(server: Server) -> None:
 
 
 @pytest.mark.parametrize("query", ["?q=status:failed&status=pending", "?q=type:other&job_type=ingestion", "?label=a:"])
-def test_a_live_list_shows_what_the_list_shows(server: Server, query: str) -> None:
+def test_list_stream_equals_list_request(server: Server, query: str) -> None:
     server.drive("create_job", None, "ingestion", labels={"a": ""} if "label" in query else {"a": "1"})
     listed = httpx.get(f"{server.url}/api/jobs{query}").json()["jobs"]
     answer = open_list(server, query)
@@ -82,19 +82,31 @@ def test_a_live_list_shows_what_the_list_shows(server: Server, query: str) -> No
     assert [job["job_id"] for job in shown] == [job["job_id"] for job in listed]
 
 
+def test_list_stream_without_jobs_sends_counts_and_changes(server: Server) -> None:
+    job_id = server.drive("create_job", None, "ingestion")["job_id"]
+    answer = open_list(server, "?jobs=false")
+    stream = messages(answer)
+    snapshot = next(stream)
+    assert (snapshot.data["jobs"], snapshot.data["total"]) == ([], 1)
+    assert snapshot.data["counts"] == {"ingestion": {"pending": 1}}
+    server.drive("update_job", job_id, "running")
+    assert until(stream, job_id).data["jobs"][0]["status"] == "running"
+    answer.close()
+
+
 def counted(stream: Iterator[Message]) -> dict[str, int]:
-    """The next counts of generic jobs, by status."""
+    """Return the next counts of generic jobs, by status."""
     counts: dict[str, int] = next(message.data for message in stream if message.kind == "counts")["generic"]
     return counts
 
 
-def test_the_counts_of_the_last_change_come_too(server: Server) -> None:
+def test_counts_follow_the_last_change(server: Server) -> None:
     answer = open_list(server)
     stream = messages(answer)
     next(stream)
     job_id = server.drive("create_job")["job_id"]
     assert counted(stream) == {"pending": 1}
-    server.drive("update_job", job_id, "running")  # within the second in which counts were told, and nothing follows
+    server.drive("update_job", job_id, "running")  # within a second of the last counts, with no event after it
     assert counted(stream) == {"running": 1}
     answer.close()
     server.drive("delete_job", job_id)
@@ -102,12 +114,12 @@ def test_the_counts_of_the_last_change_come_too(server: Server) -> None:
     stream = messages(answer)
     assert next(stream).data["counts"] == {}
     server.drive("update_job", server.drive("create_job")["job_id"], "running")
-    while (counts := counted(stream)) != {"running": 1}:  # as they were when they were told last, to others
+    while (counts := counted(stream)) != {"running": 1}:  # equal to the counts last sent to other clients
         assert counts == {"pending": 1}
     answer.close()
 
 
-def test_a_resumed_list_gets_what_changed_and_a_lost_one_begins_anew(server: Server) -> None:
+def test_resumed_list_gets_changes_or_reset(server: Server) -> None:
     job_id = server.drive("create_job")["job_id"]
     answer = open_list(server)
     position = next(messages(answer)).id
@@ -124,7 +136,7 @@ def test_a_resumed_list_gets_what_changed_and_a_lost_one_begins_anew(server: Ser
     lost.close()
 
 
-def test_a_burst_comes_in_few_batches_with_the_newest_state(server: Server) -> None:
+def test_burst_is_sent_in_few_batches(server: Server) -> None:
     job_id = server.drive("create_job")["job_id"]
     answer = open_list(server)
     stream = messages(answer)

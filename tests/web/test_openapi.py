@@ -1,4 +1,4 @@
-"""The OpenAPI document: kept in the repository, and true of what the interface answers."""
+"""The stored OpenAPI document is current, and describes the responses."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from typing import Any
 import pytest
 
 from milepost.core.job import Job
-from milepost.web import models, openapi
-from milepost.web.models import JobRecord
-from milepost.web.models.examples import EXAMPLES
+from milepost.web import openapi, schemas
+from milepost.web.schemas import JobRecord
+from milepost.web.schemas.examples import EXAMPLES
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_the_kept_document_is_the_one_that_is_generated() -> None:
+def test_stored_document_equals_generated_one() -> None:
     kept = (ROOT / "docs" / "openapi.json").read_text("utf-8")
     if openapi.text() != kept:
         pytest.fail("docs/openapi.json is out of date: python -m milepost.web.openapi docs/openapi.json")
 
 
-def test_the_record_has_the_fields_of_a_job_in_their_order() -> None:
-    assert list(JobRecord.model_fields) == list(Job.__dataclass_fields__)
+def test_record_schema_has_the_job_fields_in_order() -> None:
+    assert list(JobRecord.model_fields) == [*Job.__dataclass_fields__, "stage_progress", "activity"]
 
 
 def json_answers() -> list[tuple[str, Any]]:
-    """Each answer that has a body of ours, with how the document shows it."""
+    """Yield each response with a JSON body, and its documentation."""
     found = []
     for path, calls in openapi.document()["paths"].items():
         for method, call in calls.items():
@@ -36,7 +36,7 @@ def json_answers() -> list[tuple[str, Any]]:
     return found
 
 
-def test_every_answer_has_an_example() -> None:
+def test_every_response_has_an_example() -> None:
     document = openapi.document()
     without = []
     for name, shown in json_answers():
@@ -50,8 +50,8 @@ def test_every_answer_has_an_example() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(EXAMPLES))
-def test_an_example_is_what_it_is_an_example_of(name: str) -> None:
-    model = getattr(models, name)
+def test_example_matches_its_schema(name: str) -> None:
+    model = getattr(schemas, name)
     given = model.model_validate(EXAMPLES[name])
     known = {field.alias or field_name for field_name, field in model.model_fields.items()}
     required = {field.alias or field_name for field_name, field in model.model_fields.items() if field.is_required()}
@@ -60,5 +60,5 @@ def test_an_example_is_what_it_is_an_example_of(name: str) -> None:
     assert given
 
 
-def test_the_documents_are_in_it() -> None:
+def test_document_routes_are_included() -> None:
     assert {"/api/documents/search", "/api/documents/neighbours"} <= set(openapi.document()["paths"])

@@ -1,4 +1,4 @@
-"""The original's four endpoints: paths, statuses, bodies and texts as in its design document."""
+"""The four original endpoints: paths, statuses, bodies and texts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def test_list_is_jobs_and_total_newest_first(client: httpx.AsyncClient, ma
     assert body["total"] == 3
 
 
-async def test_filters_apply_before_the_limit_and_total_counts_all_that_match(
+async def test_filters_apply_before_limit_and_total_counts_all(
     client: httpx.AsyncClient, manager: AsyncJobManager
 ) -> None:
     old = await manager.create_job(job_type="rare")
@@ -49,13 +49,13 @@ async def test_empty_parameters_are_no_filter(client: httpx.AsyncClient, manager
 
 
 @pytest.mark.parametrize("query", ["status=done", "limit=0", "limit=-1", "limit=x", "job_type=%00", "cursor=@@@"])
-async def test_what_is_no_filter_is_422(client: httpx.AsyncClient, query: str) -> None:
+async def test_invalid_filter_is_422(client: httpx.AsyncClient, query: str) -> None:
     answer = await client.get(f"/api/jobs?{query}")
     assert answer.status_code == 422
     assert isinstance(answer.json()["detail"], str)
 
 
-async def test_a_limit_beyond_the_bound_is_the_bound(client: httpx.AsyncClient) -> None:
+async def test_limit_above_maximum_is_capped(client: httpx.AsyncClient) -> None:
     assert (await client.get("/api/jobs?limit=1000000000")).status_code == 200
 
 
@@ -71,7 +71,7 @@ async def test_get_is_the_record_with_the_eleven_fields_first(
     assert answer.json() == job.to_dict()
 
 
-async def test_an_unknown_id_is_404_in_the_originals_words(client: httpx.AsyncClient) -> None:
+async def test_unknown_id_is_404_with_original_text(client: httpx.AsyncClient) -> None:
     for answer in (await client.get("/api/jobs/nope"), await client.post("/api/jobs/nope/cancel")):
         assert answer.status_code == 404
         assert answer.json()["detail"] == "Job not found"
@@ -103,9 +103,7 @@ async def test_a_completed_job_cannot_be_cancelled(client: httpx.AsyncClient, ma
     assert answer.json()["detail"] == "Cannot cancel job with status completed"
 
 
-async def test_delete_answers_the_same_when_it_is_already_gone(
-    client: httpx.AsyncClient, manager: AsyncJobManager
-) -> None:
+async def test_delete_is_idempotent(client: httpx.AsyncClient, manager: AsyncJobManager) -> None:
     job = await manager.create_job()
     for _ in range(2):
         answer = await client.delete(f"/api/jobs/{job.job_id}")
@@ -114,7 +112,7 @@ async def test_delete_answers_the_same_when_it_is_already_gone(
     assert await manager.get_job(job.job_id) is None
 
 
-async def test_the_router_fits_into_an_application_and_over_a_blocking_manager() -> None:
+async def test_router_works_with_a_blocking_manager() -> None:
     manager = InMemoryJobManager()
     app = FastAPI()
     app.include_router(create_router(manager, auth=auth.none()))
@@ -123,15 +121,15 @@ async def test_the_router_fits_into_an_application_and_over_a_blocking_manager()
         assert (await client.get(f"/api/jobs/{job.job_id}")).json()["job_id"] == job.job_id
 
 
-async def test_the_module_router_reads_who_may_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_module_router_reads_auth_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     import milepost.web
 
     monkeypatch.delitem(vars(milepost.web), "router", raising=False)
-    settings.forget()
+    settings.reload()
     with pytest.raises(ValueError, match="MILEPOST_AUTH: is not set"):
         _ = milepost.web.router
     monkeypatch.setenv("MILEPOST_AUTH", "none")
-    settings.forget()
+    settings.reload()
     try:
         app = FastAPI()
         app.include_router(milepost.web.router)
@@ -139,4 +137,4 @@ async def test_the_module_router_reads_who_may_from_the_environment(monkeypatch:
             assert (await client.get("/api/jobs?limit=1")).status_code == 200
     finally:
         monkeypatch.undo()
-        settings.forget()
+        settings.reload()

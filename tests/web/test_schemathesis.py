@@ -1,7 +1,7 @@
-"""schemathesis against running servers with all its checks on, and two principals who must not see each other's jobs.
+"""schemathesis with all its checks against running servers, and two principals who must not see each other's jobs.
 
-What a schema cannot say (the grammar of a filter, a cursor of ours, a type that a worker has published) is 422 by
-contract, so `positive_data_acceptance` is told that valid by the schema is not always accepted.
+Rules that a schema cannot express (the filter grammar, cursors, published types) give 422 by contract, so
+`positive_data_acceptance` allows refusals of valid data.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.web.server import Server
 
 schemathesis: Any = pytest.importorskip("schemathesis", reason="a tool of its own: pip install schemathesis")
 
-ENDLESS = "/api/events"  # the tests of streams read it
+ENDLESS = "/api/events"  # covered by the stream tests
 EVENTS = "/api/jobs/{job_id}/events"
 CONFIG = schemathesis.config.SchemathesisConfig.from_dict(
     {"checks": {"positive_data_acceptance": {"expected-statuses": ["2xx", "3xx", "400", "4xx", "501"]}}}
@@ -36,7 +36,7 @@ Headers = dict[str, str]
 
 @pytest.fixture(scope="module", params=["memory", "redis"])
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """A server in a process of its own."""
+    """Run a server in its own process."""
     environment: dict[str, Any] = {}
     url = "memory://"
     if request.param == "redis":
@@ -48,7 +48,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
 
 @cache
 def key(server: Server, *scopes: str, owner: str | None = None) -> Headers:
-    """The header of a key; with an owner it is bound to that label."""
+    """Create a key, restricted to the label of its owner if given, and return its header."""
     body = {"scopes": scopes, "labels": {"owner": owner} if owner else None}
     headers: Headers = httpx.post(f"{server.url}/key", json=body).json()
     return headers
@@ -56,10 +56,10 @@ def key(server: Server, *scopes: str, owner: str | None = None) -> Headers:
 
 @cache
 def job(server: Server, owner: str) -> str:
-    """A running job of somebody, whose secret nobody else may see."""
+    """Create a running job of an owner with a secret."""
     made = httpx.post(
         f"{server.url}/api/jobs",
-        json={"job_type": "letters", "driver": "caller", "metadata": {"title": f"the secret of {owner}"}},
+        json={"job_type": "letters", "run_by": "manual", "metadata": {"title": f"the secret of {owner}"}},
         headers=key(server, *EVERY[:3], owner=owner),
     )
     assert made.status_code == 201, made.text
@@ -67,7 +67,7 @@ def job(server: Server, owner: str) -> str:
 
 
 def quick(case: Any) -> Any:
-    """Ask a stream for what it has, not for what comes."""
+    """Make a stream request return the available data as JSON."""
     if case.operation.path == EVENTS:
         case.headers = {**(case.headers or {}), "Accept": "application/json"}
     return case
@@ -75,18 +75,20 @@ def quick(case: Any) -> Any:
 
 @schema.parametrize()  # type: ignore[untyped-decorator]
 @SETTINGS
-def test_every_answer_is_what_the_document_says(case: Any, server: Server) -> None:
+def test_responses_conform_to_the_document(case: Any, server: Server) -> None:
     job(server, "bob")
     headers = key(server, *EVERY)
     answer = quick(case).call(base_url=server.url, headers=headers)
-    if answer.status_code != 413:  # the tool may try bodies that are larger than any may be
+    if answer.status_code != 413:  # the tool may send bodies above the size limit
         case.validate_response(answer, headers=headers)
 
 
 @of_one_job.parametrize()  # type: ignore[untyped-decorator]
 @SETTINGS
-def test_nobody_touches_the_job_of_another(case: Any, server: Server) -> None:
-    """What another's job answers is byte for byte what an id answers that is not there, and the job stays as it was."""
+def test_principals_cannot_access_foreign_jobs(case: Any, server: Server) -> None:
+    """The response for another principal's job equals that for a missing id, byte for byte, and the job does not
+    change.
+    """
     theirs, bob = job(server, "bob"), key(server, *EVERY[:3], owner="bob")
     ana = key(server, *EVERY[:3], owner="ana")
     before = httpx.get(f"{server.url}/api/jobs/{theirs}", headers=bob)
@@ -96,7 +98,9 @@ def test_nobody_touches_the_job_of_another(case: Any, server: Server) -> None:
         case.path_parameters = {**(case.path_parameters or {}), "job_id": job_id}
         answer = quick(case).call(base_url=server.url, headers=ana)
         assert b"the secret of bob" not in answer.content
-        told = {name: value for name, value in answer.headers.items() if name.lower() not in ("date", "content-length")}
-        answers.append((answer.status_code, answer.content.replace(job_id.encode(), b"ID"), told))
+        headers = {
+            name: value for name, value in answer.headers.items() if name.lower() not in ("date", "content-length")
+        }
+        answers.append((answer.status_code, answer.content.replace(job_id.encode(), b"ID"), headers))
     assert answers[0] == answers[1]
     assert httpx.get(f"{server.url}/api/jobs/{theirs}", headers=bob).content == before.content

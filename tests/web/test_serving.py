@@ -1,26 +1,34 @@
-"""`serve`: where it may listen, and what it answers to."""
+"""`serve`: addresses, authentication and settings."""
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 import time
+from typing import Any
 
 import httpx
 import pytest
+from starlette.testclient import TestClient
+from starlette.types import Message
 
-from milepost.web import serve
-from milepost.web.site import server_processes
+from milepost import InMemoryJobManager
+from milepost.settings import Settings, settings
+from milepost.web import auth, create_app, serve
+from milepost.web.context import server_processes
 from tests.web.server import ROOT, free_port
+
+pytestmark = pytest.mark.timing
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org"])
-def test_a_public_address_without_keys_is_refused(host: str) -> None:
+def test_public_address_without_keys_is_refused(host: str) -> None:
     with pytest.raises(ValueError, match="keys"):
         serve("memory://", host, 0)
 
 
-def test_serve_answers_to_this_machine_only_and_ends_at_a_signal() -> None:
+def test_serve_accepts_local_hosts_only_and_ends_at_signal() -> None:
     port = free_port()
     code = f"from milepost.web import serve; serve('memory://', port={port}, log_level='warning')"
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
@@ -45,6 +53,42 @@ def test_serve_answers_to_this_machine_only_and_ends_at_a_signal() -> None:
         process.wait()
 
 
+@pytest.mark.parametrize(("own", "environment", "status"), [("keys", "none", 401), ("none", "keys", 200)])
+def test_serve_takes_auth_from_the_settings_of_its_jobs(
+    monkeypatch: pytest.MonkeyPatch, own: str, environment: str, status: int
+) -> None:
+    served: list[Any] = []
+    monkeypatch.setattr("uvicorn.Server.run", lambda server: served.append(server.config.app))
+    monkeypatch.setenv("MILEPOST_AUTH", environment)
+    settings.reload()
+    try:
+        serve(InMemoryJobManager(options=Settings(auth=own)))
+        assert TestClient(served[0]).get("/api/jobs").status_code == status
+    finally:
+        settings.reload()
+
+
+def test_request_timeout_is_taken_from_the_settings_of_the_jobs() -> None:
+    app = create_app(InMemoryJobManager(options=Settings(request_timeout=0.05)), auth=auth.none())
+
+    async def send_no_body() -> list[Message]:
+        sent: list[Message] = []
+
+        async def receive() -> Message:
+            await asyncio.Event().wait()
+            raise AssertionError("unreachable")
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"9")]
+        scope = {"type": "http", "method": "POST", "path": "/api/jobs", "headers": headers, "query_string": b""}
+        await app({**scope, "http_version": "1.1", "scheme": "http", "raw_path": b"/api/jobs"}, receive, send)
+        return sent
+
+    assert asyncio.run(asyncio.wait_for(send_no_body(), 10))[0]["status"] == 408
+
+
 @pytest.mark.parametrize(
     ("arguments", "environment", "count"),
     [
@@ -55,13 +99,11 @@ def test_serve_answers_to_this_machine_only_and_ends_at_a_signal() -> None:
         (["uvicorn", "app:app"], {}, 1),
     ],
 )
-def test_how_many_server_processes_were_asked_for(
-    arguments: list[str], environment: dict[str, str], count: int
-) -> None:
+def test_server_process_count_is_detected(arguments: list[str], environment: dict[str, str], count: int) -> None:
     assert server_processes(arguments, environment) == count
 
 
-def test_several_processes_on_memory_are_refused_with_the_remedy() -> None:
+def test_several_processes_on_memory_are_refused() -> None:
     command = [
         sys.executable,
         "-m",
@@ -76,7 +118,7 @@ def test_several_processes_on_memory_are_refused_with_the_remedy() -> None:
     try:
         assert process.stderr is not None
         for line in process.stderr:
-            if "MILEPOST_URL=sqlite:///jobs.db" in line:
+            if "MILEPOST_URL: memory:// cannot be shared" in line:
                 break
         else:
             pytest.fail("the remedy was not named")

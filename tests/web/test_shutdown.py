@@ -1,4 +1,4 @@
-"""SIGTERM of a server with a worker in it: streams end at once, the worker drains, its jobs go back unharmed."""
+"""SIGTERM of a server with a worker: streams end at once, and the worker drains and releases its jobs."""
 
 from __future__ import annotations
 
@@ -13,23 +13,25 @@ from milepost import JobManager, JobStatus
 from tests.waiting import until
 from tests.web.server import Server, messages
 
+pytestmark = pytest.mark.timing
+
 GRACE = 2.0
 
 
 def start(url: str) -> Server:
-    """The application of `working_app`, with a short grace time, in a process of its own."""
+    """Start the application of `working_app` with a short grace period in its own process."""
     return Server(url, app="tests.web.working_app:app", MILEPOST_GRACE=str(GRACE))
 
 
 def running(server: Server, manager: JobManager, job_type: str) -> str:
-    """The id of a job of this type that the server's worker runs."""
+    """Submit a job, and return its id when the server's worker runs it."""
     job_id: str = httpx.post(f"{server.url}/api/jobs", json={"job_type": job_type}).json()["job_id"]
     until(lambda: (job := manager.get_job(job_id)) is not None and job.message == "waiting")
     return job_id
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_the_job_of_a_drained_worker_goes_back_and_streams_end(sqlite_url: str, number: signal.Signals) -> None:
+def test_drained_worker_releases_its_job_and_streams_end(sqlite_url: str, number: signal.Signals) -> None:
     manager = JobManager(sqlite_url)
     with start(sqlite_url) as server:
         job_id = running(server, manager, "patient")
@@ -38,7 +40,7 @@ def test_the_job_of_a_drained_worker_goes_back_and_streams_end(sqlite_url: str, 
             assert next(stream).kind == "snapshot"
             server.signal(number)
             kinds = [message.kind for message in stream]
-        assert "end" not in kinds, "the job goes on elsewhere"
+        assert "end" not in kinds, "another worker continues the job"
         assert server.wait() in (0, -number)
     job = manager.get_job(job_id)
     assert job is not None
@@ -46,20 +48,20 @@ def test_the_job_of_a_drained_worker_goes_back_and_streams_end(sqlite_url: str, 
     assert [event.kind for event in manager.events(job_id) if event.kind == "released"] == ["released"]
 
 
-def test_the_worker_drains_at_the_signal_while_a_call_is_still_open(sqlite_url: str) -> None:
+def test_worker_drains_while_a_request_is_open(sqlite_url: str) -> None:
     manager = JobManager(sqlite_url)
     with start(sqlite_url) as server:
         job_id = running(server, manager, "patient")
         with socket.create_connection(("127.0.0.1", server.port)) as held:
             held.sendall(b"GET /hold HTTP/1.1\r\nHost: x\r\n\r\n")
-            time.sleep(0.2)  # until the call is inside; one that came later would only make the test weaker
+            time.sleep(0.2)  # until the request has arrived; a later one would only weaken the test
             server.signal(signal.SIGTERM)
             until(lambda: (job := manager.get_job(job_id)) is not None and job.status is JobStatus.PENDING)
             assert server.is_alive, "it waits for the call"
         server.wait()
 
 
-def test_code_that_does_not_listen_is_given_up_after_its_grace_time(sqlite_url: str) -> None:
+def test_unresponsive_code_is_abandoned_after_grace(sqlite_url: str) -> None:
     manager = JobManager(sqlite_url)
     with start(sqlite_url) as server:
         job_id = running(server, manager, "deaf")
@@ -68,18 +70,18 @@ def test_code_that_does_not_listen_is_given_up_after_its_grace_time(sqlite_url: 
         until(lambda: (job := manager.get_job(job_id)) is not None and job.status is JobStatus.PENDING)
         server.wait()
         took = time.monotonic() - began
-    # The aim is grace + 2 s; this is a hang guard.
+    # The target is grace + 2 s; this is a hang guard.
     assert took < 5 * (GRACE + 2)
 
 
-def test_a_second_signal_does_not_wait_for_the_grace_time(sqlite_url: str) -> None:
+def test_second_signal_does_not_wait_for_grace(sqlite_url: str) -> None:
     manager = JobManager(sqlite_url)
     with Server(sqlite_url, app="tests.web.working_app:app", MILEPOST_GRACE="600") as server:
         job_id = running(server, manager, "deaf")
 
         def again() -> bool:
             server.signal(signal.SIGTERM)
-            time.sleep(0.2)  # two that come at once are one
+            time.sleep(0.2)  # simultaneous signals may merge into one
             return not server.is_alive
 
         until(again)
@@ -100,7 +102,7 @@ def test_serve_runs_workers_and_drains_them(sqlite_url: str) -> None:
     assert job.status is JobStatus.PENDING
 
 
-def test_without_workers_it_is_quick(sqlite_url: str) -> None:
+def test_server_without_workers_stops_quickly(sqlite_url: str) -> None:
     with Server(sqlite_url) as server, httpx.stream("GET", f"{server.url}/api/events", timeout=30) as answer:
         stream = messages(answer)
         assert next(stream).kind == "snapshot"

@@ -1,145 +1,173 @@
-"""Numbers of the whole: exact counts whatever their number, close percentiles, and no job read for those who see all."""
+"""Numbers over a window: exact counts, near quantiles, the same from every server, and no job read without a filter."""
 
 from __future__ import annotations
 
-import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
 import pytest
 
-from milepost import AsyncJobManager
-from milepost.core.encoding import micros
-from milepost.core.job import Job, JobStatus
-from milepost.stores.protocol import FeedEvents, Select
-from milepost.web import ends
-from milepost.web.tallies import SAMPLE, Tallies
-from tests.web.conftest import client_of
+from milepost import AsyncJobManager, InvalidInputError, JobManager
+from milepost.core.job import Job
+from milepost.core.rollups import HOUR, MINUTE, Rollup, bucket_of
+from milepost.core.serialization import from_micros
+from milepost.query.history import History, summarise
+from milepost.stores.protocol import Select
+from tests.web.conftest import client_of, store_address
 
-NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
-
-
-def ended(at: datetime, ran: float, status: str = "completed", job_type: str = "x", waited: float = 1.0) -> Job:
-    """A job as it is after its end."""
-    started = at - timedelta(seconds=ran)
-    return Job(
-        job_id="j", job_type=job_type, status=JobStatus(status), progress=1.0, message="",
-        created_at=started - timedelta(seconds=waited), started_at=started, completed_at=at,
-    )  # fmt: skip
+NOW = 1_764_072_000_000_000
+"""A full hour, in microseconds."""
 
 
-def test_counts_are_exact_and_percentiles_close_however_many() -> None:
-    tallies = Tallies()
-    many = 20_000
-    for number in range(many):
-        at = NOW - timedelta(seconds=number * 3000 / many)
-        tallies.add(ended(at, ran=(number * 7919) % 1000 / 10, status="failed" if number % 4 == 0 else "completed"))
-    shown = tallies.overview(micros(NOW, "now"), 3600, 60)
-    assert len(shown["steps"]) == 60
-    assert sum(step["completed"] for step in shown["steps"]) == many * 3 // 4
-    assert sum(step["failed"] for step in shown["steps"]) == many // 4
-    assert shown["duration"]["count"] == shown["wait"]["count"] == many
-    assert 40 < shown["duration"]["p50"] < 60, "uniform from 0 to 100 s; thousands of samples"
-    assert 90 < shown["duration"]["p95"] < 99
-    kept = sum(len(t.ran.kept) for ring in tallies._rings for bucket in ring.buckets.values() for t in bucket.values())
-    assert kept <= SAMPLE * sum(len(ring.buckets) for ring in tallies._rings)
+def rollup(ago: float, seconds: float, number: int = 1, status: str = "completed", job_type: str = "x") -> Rollup:
+    """Record jobs that ended some seconds ago, in one minute."""
+    at = (NOW - int(ago * 1_000_000)) // MINUTE * MINUTE
+    bucket = bucket_of(int(seconds * 1_000_000))
+    return Rollup(at, job_type, job_type, {status: number}, {status: {bucket: number}}, {bucket: number})
 
 
-def test_few_jobs_are_measured_exactly() -> None:
-    tallies = Tallies()
-    for seconds in range(1, 11):
-        tallies.add(ended(NOW - timedelta(seconds=30), ran=seconds, waited=seconds / 10))
-    tallies.add(ended(NOW, ran=500, status="cancelled"))
-    tallies.add(Job("open", "x", JobStatus.RUNNING, 0.5, "", NOW))
-    shown = tallies.overview(micros(NOW, "now"), 600, 60)
-    assert shown["duration"] == {"p50": 6.0, "p95": 10.0, "count": 10}
-    assert (shown["wait"]["p50"], shown["wait"]["count"]) == (0.6, 11)
-    assert shown["types"][0]["cancelled"] == 1
+def test_counts_are_exact_and_quantiles_near() -> None:
+    found = [
+        rollup(ago * 60 + 1, seconds / 2, 7, "failed" if seconds % 4 == 0 else "completed")
+        for ago in range(50)
+        for seconds in range(1, 201)
+    ]
+    history = summarise(found, NOW, 3600, 60, hourly=False, complete=True)
+    assert len(history.steps) == 60
+    assert sum(step.completed for step in history.steps) == 50 * 150 * 7
+    assert sum(step.failed for step in history.steps) == 50 * 50 * 7
+    assert history.duration.count == history.wait.count == 50 * 200 * 7
+    assert history.duration.p50 == pytest.approx(50, rel=0.1)
+    assert history.duration.p95 == pytest.approx(95, rel=0.1)
 
 
-@pytest.mark.parametrize(("window", "step", "steps"), [(3600, 60, 60), (86_400, 900, 96), (7 * 86_400, 7200, 84),
-                                                       (600, 1, 60), (360 * 86_400, 86_400, 360)])  # fmt: skip
-def test_each_window_has_its_steps(window: float, step: float, steps: int) -> None:
-    tallies = Tallies()
-    inside, outside = NOW - timedelta(seconds=window * 0.9), NOW - timedelta(seconds=window * 1.1)
-    for at in (inside, outside):
-        tallies.add(ended(at, ran=1))
-    shown = tallies.overview(micros(NOW, "now"), window, step)
-    assert len(shown["steps"]) == steps
-    assert sum(one["completed"] for one in shown["steps"]) == 1
-    assert shown["step"] == max(step, 10)
+def test_durations_leave_out_cancelled_jobs() -> None:
+    found = [rollup(30, 2.0), rollup(30, 500.0, status="cancelled")]
+    (of_type,) = summarise(found, NOW, 600, 60, hourly=False, complete=True).types
+    assert (of_type.completed, of_type.cancelled) == (1, 1)
+    assert (of_type.duration.count, of_type.wait.count) == (1, 2)
+    assert of_type.duration.p95 == pytest.approx(2.0, rel=0.1)
 
 
-async def test_what_is_old_leaves_the_memory() -> None:
-    tallies = Tallies()
-    for day in range(30):
-        for minute in range(0, 1440, 5):
-            tallies.add(ended(NOW + timedelta(days=day, minutes=minute), ran=1))
-    assert [len(ring.buckets) for ring in tallies._rings] <= [721, 8 * 288 + 1, 31]
+@pytest.mark.parametrize(
+    ("window", "step", "steps", "shown"),
+    [
+        (3600, 60, 60, 60),
+        (86_400, 900, 96, 900),
+        (7 * 86_400, 7200, 84, 7200),
+        (600, 1, 10, 60),
+        (360 * 86_400, 86_400, 360, 86_400),
+        (30, 30, 1, 60),
+    ],
+)
+def test_each_window_has_its_steps(window: float, step: float, steps: int, shown: float) -> None:
+    hourly = step >= 3600
+    found = [rollup(max(window, 60) * 0.9 - 60, 1), rollup(max(window, 60) * 1.1 + 60, 1)]
+    if hourly:
+        found = [one._replace(at=one.at // HOUR * HOUR) for one in found]
+    history = summarise(found, NOW, window, step, hourly=hourly, complete=True)
+    assert (len(history.steps), history.step) == (steps, shown)
+    assert sum(one.completed for one in history.steps) == 1
+
+
+@pytest.mark.parametrize(("seconds", "hourly", "width"), [(25, False, 60), (1500, True, 3600)])
+def test_step_begins_and_ends_with_a_minute_or_an_hour(seconds: int, hourly: bool, width: int) -> None:
+    """A bar of the chart opened the jobs of other minutes than those that it counted."""
+    one = rollup(-seconds, 1, 3)
+    if hourly:
+        one = one._replace(at=one.at // HOUR * HOUR)
+    now = NOW + (seconds + 10) * 1_000_000
+    history = summarise([one], now, 60 * width, width, hourly=hourly, complete=True)
+    assert {step.at.timestamp() % width for step in history.steps} == {0}
+    assert [(step.at, step.completed) for step in history.steps if step.completed] == [(from_micros(one.at), 3)]
+
+
+def test_history_survives_json() -> None:
+    history = summarise([rollup(30, 2.0), rollup(90, 3.0, 2, "failed")], NOW, 600, 60, hourly=False, complete=False)
+    assert History.from_dict(history.to_dict()) == history
+    empty = summarise([], NOW, 600, 60, hourly=False, complete=True)
+    assert History.from_dict(empty.to_dict()) == empty
 
 
 async def finish(manager: AsyncJobManager, status: str = "completed", **options: Any) -> None:
-    """A job that its caller drives to its end."""
+    """Create a manual job and update it to its end."""
     job = await manager.create_job(job_type="measured", **options)
     await manager.update_job(job.job_id, "running")
     await manager.update_job(job.job_id, status)
 
 
-async def completed(client: httpx.AsyncClient, number: int, query: str = "") -> dict[str, Any]:
-    """The numbers once they know of so many completed jobs; the feed tells of a new one a moment later."""
-    async with asyncio.timeout(20):
-        for minutes in range(10, 1000):  # another window each time, past what is remembered for two seconds
-            shown: dict[str, Any] = (await client.get(f"/api/stats?window={minutes}m&step={minutes}m{query}")).json()
-            if sum(step["completed"] for step in shown["steps"]) == number:
-                return shown
-            await asyncio.sleep(0.02)
-    raise AssertionError(shown)
+async def stats(client: httpx.AsyncClient, query: str = "") -> dict[str, Any]:
+    """Return the statistics of the last hour."""
+    shown: dict[str, Any] = (await client.get(f"/api/stats?window=1h&step=1h{query}")).json()
+    return shown
 
 
-async def test_no_job_is_read_for_one_who_sees_all(manager: AsyncJobManager, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_unrestricted_stats_read_no_jobs(manager: AsyncJobManager, monkeypatch: pytest.MonkeyPatch) -> None:
+    selects: list[Select] = []
+    select = manager.store.select
+
+    async def counted(wanted: Select, *rest: Any) -> list[Job]:
+        selects.append(wanted)
+        return await select(wanted, *rest)
+
     for status in ("completed", "completed", "failed"):
         await finish(manager, status)
+    monkeypatch.setattr(manager.store, "select", counted)
     async with client_of(manager) as client:
-        assert (await completed(client, 2))["complete"]
-        selects: list[Select] = []
-        select = manager.store.select
-
-        async def counted(wanted: Select, *rest: Any) -> list[Job]:
-            selects.append(wanted)
-            return await select(wanted, *rest)
-
-        monkeypatch.setattr(manager.store, "select", counted)
-        await finish(manager)
-        shown = await completed(client, 3)
-        assert selects == []
-        assert shown["counts"] == {"measured": {"completed": 3, "failed": 1}}
-        assert (shown["duration"]["count"], shown["complete"]) == (4, True)
+        shown = await stats(client)
+    assert selects == []
+    assert shown["counts"] == {"measured": {"completed": 2, "failed": 1}}
+    assert sum(step["completed"] for step in shown["steps"]) == 2
+    assert (shown["duration"]["count"], shown["complete"]) == (3, True)
 
 
-async def test_what_was_not_read_is_said(manager: AsyncJobManager, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ends, "READ_AT_FIRST", 2)
-    monkeypatch.setattr(ends, "BATCH", 1)
-    for _ in range(5):
-        await finish(manager)
+async def test_stats_with_a_filter_count_the_jobs_that_match(manager: AsyncJobManager) -> None:
+    for number in range(3):
+        await finish(manager, labels={"n": str(number)})
     async with client_of(manager) as client:
-        shown = await completed(client, 2)
-        assert not shown["complete"]
-        assert shown["counts"] == {"measured": {"completed": 5}}, "counts are exact all the same"
-        narrow = (await client.get("/api/stats?q=type:measured")).json()
-        assert narrow["duration"]["count"] == 5
-        assert narrow["complete"]
+        shown = await stats(client, "&q=label.n:1")
+        assert (shown["counts"], shown["duration"]["count"]) == ({"measured": {"completed": 1}}, 1)
+        assert (await stats(client, "&job_type=other"))["types"] == []
+        assert (await stats(client, "&job_type=measured"))["types"][0]["completed"] == 3
 
 
-async def test_ends_that_the_feed_has_lost_are_said(memory: AsyncJobManager, monkeypatch: pytest.MonkeyPatch) -> None:
-    feed = memory.store.feed
+async def test_two_servers_and_the_manager_agree(manager: AsyncJobManager) -> None:
+    await finish(manager, "failed")
+    await manager.delete_job((await manager.list_jobs())[0].job_id)
+    async with client_of(manager) as one, client_of(manager) as other:
+        shown = [await stats(client) for client in (one, other)]
+    assert shown[0]["types"] == shown[1]["types"] == (await manager.history("1h", "1h")).to_dict()["types"]
+    assert shown[0]["types"][0]["failed"] == 1, "also of a job that was deleted"
 
-    async def lossy(position: str | None, **options: Any) -> FeedEvents:
-        news = await feed(position, **options)
-        return news._replace(lost=bool(news.events))
 
-    monkeypatch.setattr(memory.store, "feed", lossy)
-    async with client_of(memory) as client:
-        assert (await completed(client, 0))["complete"]
-        await finish(memory)
-        assert not (await completed(client, 1))["complete"]
+def test_blocking_manager_has_the_history(request: pytest.FixtureRequest) -> None:
+    url, options = store_address("sqlite", request)
+    manager = JobManager(url, options=options)
+    with manager.track("work"):
+        pass
+    history = manager.history(3600, 60)
+    assert [(one.job_type, one.completed, one.wait.count) for one in history.types] == [("work", 1, 1)]
+    assert manager.history("1h", "1m", job_type="other").types == ()
+    with pytest.raises(InvalidInputError, match="step"):
+        manager.history("1h", 1)
+    manager.close()
+
+
+async def test_oldest_pending_job_has_its_wait_and_its_reason(manager: AsyncJobManager) -> None:
+    async with client_of(manager) as client:
+        assert (await stats(client))["oldest_pending"] is None
+    later = await manager.enqueue("later", not_before=datetime.now(UTC) + timedelta(hours=1))
+    first = await manager.enqueue("first", labels={"n": "1"})
+    second = await manager.enqueue("second", labels={"n": "2"})
+    async with client_of(manager) as client:
+        shown = (await stats(client))["oldest_pending"]
+        assert shown == {
+            "job_id": first.job_id,
+            "job_type": "first",
+            "since": first.created_at.isoformat(),
+            "activity": "No worker serves first",
+        }
+        assert (await stats(client, "&q=label.n:2"))["oldest_pending"]["job_id"] == second.job_id
+        assert (await stats(client, "&q=type:later"))["oldest_pending"] is None, "its start time has not come"
+        assert later.not_before is not None

@@ -1,5 +1,7 @@
-"""A stream through a proxy that holds back and cuts, and through restarts of its server: every lifecycle and checkpoint event
-once and in order, every range that is left out declared, the last word at the end.
+"""Streams through a proxy that delays and cuts, and across server restarts.
+
+Every lifecycle and checkpoint event arrives once and in order, every omitted range is declared, and the end arrives
+last.
 """
 
 from __future__ import annotations
@@ -15,43 +17,49 @@ import pytest
 
 from milepost import AsyncJobManager, Client, Event, JobManager
 from milepost.core.events import LIFECYCLE_KINDS
+from milepost.core.stream_position import StreamPosition
 from milepost.settings import Settings
-from milepost.web.hub import Hub
-from milepost.web.job_streams import open_stream
-from milepost.web.problems import Problem
-from milepost.web.sse import BACKLOG
+from milepost.web.http.problems import Problem
+from milepost.web.live.hub import Hub
+from milepost.web.live.job_stream import open_stream
+from milepost.web.live.sse import MAX_QUEUED_FRAMES
 from tests.waiting import until
 from tests.web.server import Server, free_port, messages
 from tests.web.slow_proxy import SlowProxy
 
+pytestmark = pytest.mark.timing
+
 NEVER_LEFT_OUT = LIFECYCLE_KINDS | {"checkpoint"}
-Told = tuple[int, str, tuple[int, int] | None]
-"""A version, its kind, and of `skipped` the range."""
+Received = tuple[int, str, tuple[int, int] | None]
+"""A version, its kind, and the range of `skipped`."""
 
 
-class Stay:
-    """A store that outlives its servers, and the manager that the job's code writes through."""
+class ProxiedServer:
+    """A store that outlives its servers, and the manager through which the job's code writes."""
 
     def __init__(self, request: pytest.FixtureRequest, kind: str) -> None:
         self.environment: dict[str, Any] = {}
-        options = Settings(pulse=0.05)
+        options = Settings(heartbeat=0.2)
         if kind == "sqlite":
             self.url = str(request.getfixturevalue("sqlite_url"))
         else:
             self.url = str(request.getfixturevalue("redis_url"))
             namespace = str(request.getfixturevalue("redis_namespace"))
             self.environment["MILEPOST_NAMESPACE"] = namespace
-            options = Settings(pulse=0.05, namespace=namespace)
+            options = Settings(heartbeat=0.2, namespace=namespace)
         self.manager = JobManager(self.url, options=options)
 
 
 @pytest.fixture(params=["sqlite", "redis"])
-def stay(request: pytest.FixtureRequest) -> Stay:
-    return Stay(request, request.param)
+def stay(request: pytest.FixtureRequest) -> ProxiedServer:
+    return ProxiedServer(request, request.param)
 
 
 class Work:
-    """A tracked job that reports progress, log lines and checkpoints until it is told to end."""
+    """A tracked job that reports progress, log lines and checkpoints until `end`.
+
+    It is slow enough that its events fit into the bounded list of a job, also when the test takes a minute.
+    """
 
     def __init__(self, manager: JobManager) -> None:
         self._over = threading.Event()
@@ -73,16 +81,16 @@ class Work:
                 if step % 7 == 0:
                     run.checkpoint({"page": step})
                     self.checkpoints += 1
-                self._over.wait(0.005)
+                self._over.wait(0.03)
 
     def end(self) -> None:
-        """Let it complete."""
+        """Let the job complete."""
         self._over.set()
         self._thread.join(60)
 
 
-def raw(url: str, job_id: str, told: list[Told]) -> None:
-    """A client of its own: `EventSource` in a few lines. It knows nothing but the id that it saw last."""
+def raw(url: str, job_id: str, received: list[Received]) -> None:
+    """Read a stream like a minimal `EventSource` client, which remembers only the last id."""
     last = ""
     while True:
         try:
@@ -95,52 +103,55 @@ def raw(url: str, job_id: str, told: list[Told]) -> None:
                     if message.kind == "end":
                         return
                     assert message.id is not None
+                    assert message.version is not None
                     last = message.id
                     between = message.data.get("data", {}) if message.kind == "skipped" else None
-                    told.append((int(last), message.kind, (between["after"], between["before"]) if between else None))
+                    received.append(
+                        (message.version, message.kind, (between["after"], between["before"]) if between else None)
+                    )
         except httpx.TransportError:
             pass
-        threading.Event().wait(0.05)  # a browser waits as well
+        threading.Event().wait(0.05)  # browsers wait as well
 
 
-def watched(url: str, job_id: str, told: list[Told]) -> None:
-    """The client of the package."""
+def watched(url: str, job_id: str, received: list[Received]) -> None:
+    """Watch a job with the client of the package."""
     with Client(url) as client:
         for event in client.watch(job_id, after=0):
             between = (event.data["after"], event.data["before"]) if event.kind == "skipped" else None
-            told.append((event.version, event.kind, between))
+            received.append((event.version, event.kind, between))
 
 
-def check(told: list[Told], kept: list[Event], checkpoints: int) -> None:
-    """What a client was told, against what the store has."""
-    versions = [version for version, _, _ in told]
+def check(received: list[Received], kept: list[Event], checkpoints: int) -> None:
+    """Compare what a client received with the events in the store."""
+    versions = [version for version, _, _ in received]
     assert versions == sorted(set(versions)), "in order, and none twice"
     lasting = [(event.version, event.kind) for event in kept if event.kind in NEVER_LEFT_OUT]
-    assert [(version, kind) for version, kind, _ in told if kind in NEVER_LEFT_OUT] == lasting
+    assert [(version, kind) for version, kind, _ in received if kind in NEVER_LEFT_OUT] == lasting
     assert sum(kind == "checkpoint" for _, kind in lasting) == checkpoints, "the store kept them all"
-    known = {version for version, kind, _ in told if kind != "skipped"}
-    for _, _, between in told:
+    known = {version for version, kind, _ in received if kind != "skipped"}
+    for _, _, between in received:
         if between is not None:
             known |= set(range(between[0] + 1, between[1]))
             assert not [version for version, _ in lasting if between[0] < version < between[1]]
     assert known == set(range(1, kept[-1].version + 1)), "what was left out is declared"
-    assert told[-1][1] == "completed"
+    assert received[-1][1] == "completed"
 
 
 @pytest.mark.parametrize("read", [raw, watched])
-def test_cuts_delays_and_restarts(stay: Stay, read: Callable[[str, str, list[Told]], None]) -> None:
+def test_cuts_delays_and_restarts(stay: ProxiedServer, read: Callable[[str, str, list[Received]], None]) -> None:
     port = free_port()
-    told: list[Told] = []
+    received: list[Received] = []
     server = Server(stay.url, port=port, **stay.environment)
     with server, SlowProxy(port) as proxy:
         work = Work(stay.manager)
-        reader = threading.Thread(target=read, args=(proxy.url, work.job_id, told), daemon=True)
+        reader = threading.Thread(target=read, args=(proxy.url, work.job_id, received), daemon=True)
         reader.start()
 
         def hear(more: int = 5) -> None:
-            """Wait until the client was told of so many more."""
-            begun = len(told)
-            until(lambda: len(told) >= begun + more)
+            """Wait until the client has received this many more events."""
+            begun = len(received)
+            until(lambda: len(received) >= begun + more)
 
         for _ in range(4):
             hear()
@@ -153,17 +164,17 @@ def test_cuts_delays_and_restarts(stay: Stay, read: Callable[[str, str, list[Tol
         server.process.kill()
         server.process.wait()
         before = work.checkpoints
-        until(lambda: work.checkpoints > before + 3)  # what nobody hears of while the server is away
+        until(lambda: work.checkpoints > before + 3)  # events while the server is stopped
         server.start()
         hear()
         work.end()
         reader.join(120)
         assert not reader.is_alive()
-    check(told, stay.manager.events(work.job_id, 0, 100_000), work.checkpoints)
+    check(received, stay.manager.events(work.job_id, 0, 100_000), work.checkpoints)
 
 
-async def test_a_client_that_does_not_keep_up_is_told_what_it_was_not_sent(memory: AsyncJobManager) -> None:
-    """The connection takes nothing while hundreds of events come: few of them wait, and the rest is declared."""
+async def test_slow_client_gets_declared_gaps(memory: AsyncJobManager) -> None:
+    """The connection accepts no data while hundreds of events arrive: a few are queued, and the others are declared."""
     job = await memory.create_job()
     sent: list[bytes] = []
     opened, takes = asyncio.Event(), asyncio.Event()
@@ -178,7 +189,7 @@ async def test_a_client_that_does_not_keep_up_is_told_what_it_was_not_sent(memor
             await takes.wait()
 
     hub = Hub(lambda: memory.store)
-    stream = await open_stream(hub, memory.store, job, 0, reconnect=True)
+    stream = await open_stream(hub, memory.store, job, StreamPosition(0), reconnect=True)
     reading = asyncio.create_task(stream({"type": "http"}, receive, send))
     await opened.wait()
     await memory.update_job(job.job_id, "running")
@@ -189,23 +200,23 @@ async def test_a_client_that_does_not_keep_up_is_told_what_it_was_not_sent(memor
     async with asyncio.timeout(20):
         while reader.frames[-1].version < 401:
             await asyncio.sleep(0.01)
-    assert len(reader.frames) <= BACKLOG
+    assert len(reader.frames) <= MAX_QUEUED_FRAMES
     await memory.update_job(job.job_id, "completed")
     takes.set()
     async with asyncio.timeout(20):
         await reading
-    told: list[Told] = []
+    received: list[Received] = []
     for part in b"".join(sent).decode().split("\n\n"):
         fields = dict(line.split(": ", 1) for line in part.splitlines())
         if "id" in fields:
             data = json.loads(fields["data"]).get("data", {})
             between = (data["after"], data["before"]) if fields["event"] == "skipped" else None
-            told.append((int(fields["id"]), fields["event"], between))
-    assert "skipped" in {kind for _, kind, _ in told}
-    check(told, await memory.events(job.job_id), 0)
+            received.append((int(fields["id"].partition("-")[0]), fields["event"], between))
+    assert "skipped" in {kind for _, kind, _ in received}
+    check(received, await memory.events(job.job_id), 0)
 
 
-async def test_one_client_too_many_is_told_when_to_come_again(memory: AsyncJobManager) -> None:
+async def test_too_many_clients_is_503_with_retry_after(memory: AsyncJobManager) -> None:
     hub = Hub(lambda: memory.store, clients_max=2)
     await hub.enter()
     await hub.enter()

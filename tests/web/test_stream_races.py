@@ -1,26 +1,40 @@
-"""Streams over a hub of this process, at the moments in which two things happen at once: a change while another is read,
-a client that is slow, a store that goes away.
-"""
+"""Races in streams over a hub of this process: concurrent changes and reads, slow clients, store outages."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from fastapi import HTTPException
 
-from milepost import AsyncJobManager, StoreUnavailable
+from milepost import AsyncJobManager, StoreUnavailableError
+from milepost.core.job import Job
+from milepost.core.transitions import plan_create
+from milepost.manager.validation import submit_fields
+from milepost.stores.ids import new_job_id, new_operation_id
+from milepost.stores.protocol import Write
 from milepost.web import auth, create_app
-from milepost.web.hub import CATCH_UP, Hub
-from milepost.web.job_streams import open_stream
-from milepost.web.list_streams import open_list_stream
-from milepost.web.listing import Wanted
-from milepost.web.principals import ANYONE, Principal
-from milepost.web.sse import Frame
+from milepost.web.http.list_params import ListParams
+from milepost.web.live.hub import CATCH_UP, Hub
+from milepost.web.live.job_stream import open_stream
+from milepost.web.live.list_stream import open_list_stream
+from milepost.web.live.sse import Frame
+from milepost.web.security.principals import ANYONE, Principal
+from milepost.worker.start_forecast import Forecast
+
+pytestmark = pytest.mark.timing
 
 
-class Held:
-    """A store whose answer about a job, once read, is held back until `go`."""
+async def submitted(manager: AsyncJobManager) -> str:
+    job_id = new_job_id()
+    await manager.store.apply([Write(job_id, plan_create(submit_fields("generic", params={}), new_operation_id()))])
+    return job_id
+
+
+class PausedStore:
+    """A store whose response about a job is held back until `go`."""
 
     def __init__(self, store: Any) -> None:
         self._store = store
@@ -36,41 +50,45 @@ class Held:
         return getattr(self._store, name)
 
 
-async def test_a_change_while_a_list_reads_the_one_before_is_told(memory: AsyncJobManager) -> None:
+async def receive() -> Any:
+    """Receive nothing: the client stays connected."""
+    await asyncio.Event().wait()
+
+
+class Received(asyncio.Queue[str]):
+    """What a client receives, in the parts that are sent."""
+
+    async def send(self, message: Any) -> None:
+        if body := message.get("body"):
+            self.put_nowait(body.decode())
+
+
+async def test_change_during_a_list_read_is_sent(memory: AsyncJobManager) -> None:
     job = await memory.create_job()
-    store: Any = Held(memory.store)
-    told: asyncio.Queue[str] = asyncio.Queue()
-
-    async def receive() -> Any:
-        await asyncio.Event().wait()
-
-    async def send(message: Any) -> None:
-        told.put_nowait(message.get("body", b"").decode())
+    store: Any = PausedStore(memory.store)
+    received = Received()
 
     hub = Hub(lambda: store)
-    stream = await open_list_stream(hub, store, Wanted(), ANYONE, None)
-    streaming = asyncio.create_task(stream({"type": "http"}, receive, send))
+    stream = await open_list_stream(hub, store, ListParams(), ANYONE, None)
+    streaming = asyncio.create_task(stream({"type": "http"}, receive, received.send))
     await memory.update_job(job.job_id, "running")
-    await store.read.wait()  # the list has read that it runs, and has not told it yet
+    await store.read.wait()  # the list has read the job as running, and has not sent it yet
     await memory.update_job(job.job_id, "completed")
     newest = (await memory.store.feed(None)).position
     async with asyncio.timeout(20):
-        while hub.boards.position != newest:
+        while hub.lists.position != newest:
             await asyncio.sleep(0.01)
         store.go.set()
-        while '"status":"completed"' not in await told.get():
+        while '"status":"completed"' not in await received.get():
             pass
     streaming.cancel()
 
 
-async def test_an_event_while_the_record_is_looked_at_takes_no_listener_back(memory: AsyncJobManager) -> None:
+async def test_event_during_record_check_does_not_regress(memory: AsyncJobManager) -> None:
     job = await memory.create_job()
-    store: Any = Held(memory.store)
+    store: Any = PausedStore(memory.store)
     store.go.set()
     sent: list[str] = []
-
-    async def receive() -> Any:
-        await asyncio.Event().wait()
 
     async def send(message: Any) -> None:
         sent.append(message.get("body", b"").decode())
@@ -81,7 +99,7 @@ async def test_an_event_while_the_record_is_looked_at_takes_no_listener_back(mem
     channel = hub._channels[job.job_id]
     store.read.clear()
     store.go.clear()
-    looking = asyncio.create_task(hub._look_at([channel]))  # as after a long silence
+    looking = asyncio.create_task(hub._reconcile([channel]))  # as after a long time without events
     await store.read.wait()
     await memory.update_job(job.job_id, "running")
     async with asyncio.timeout(20):
@@ -95,111 +113,97 @@ async def test_an_event_while_the_record_is_looked_at_takes_no_listener_back(mem
     assert kinds == ["snapshot", "running", "completed", "end"]
 
 
-async def test_who_sees_only_some_jobs_hears_that_one_of_them_is_deleted(memory: AsyncJobManager) -> None:
+async def test_restricted_principal_gets_deletion_of_visible_job(memory: AsyncJobManager) -> None:
     mine = await memory.create_job(labels={"owner": "ana"})
     other = await memory.create_job(labels={"owner": "bob"})
-    told: asyncio.Queue[str] = asyncio.Queue()
-
-    async def receive() -> Any:
-        await asyncio.Event().wait()
-
-    async def send(message: Any) -> None:
-        told.put_nowait(message.get("body", b"").decode())
+    received = Received()
 
     hub = Hub(lambda: memory.store)
-    stream = await open_list_stream(hub, memory.store, Wanted(), Principal("ana", labels={"owner": "ana"}), None)
-    streaming = asyncio.create_task(stream({"type": "http"}, receive, send))
+    stream = await open_list_stream(hub, memory.store, ListParams(), Principal("ana", labels={"owner": "ana"}), None)
+    streaming = asyncio.create_task(stream({"type": "http"}, receive, received.send))
     await memory.delete_job(other.job_id)
     await memory.delete_job(mine.job_id)
-    heard = ""
+    text = ""
     async with asyncio.timeout(20):
-        while '"gone":' not in heard:
-            heard += await told.get()
+        while '"gone":' not in text:
+            text += await received.get()
     streaming.cancel()
-    assert f'"gone":["{mine.job_id}"]' in heard
-    assert other.job_id not in heard
+    assert f'"gone":["{mine.job_id}"]' in text
+    assert other.job_id not in text
 
 
-async def test_a_list_that_was_slow_resumes_where_it_was_told(memory: AsyncJobManager) -> None:
-    """The newest state that a slow client gets is as old as what its list has read, not as what the hub has heard of."""
+async def test_slow_list_resumes_at_its_position(memory: AsyncJobManager) -> None:
+    """The position of a slow client is that of its last batch, even if the hub is ahead."""
     first, second = await memory.create_job(), await memory.create_job()
-    store: Any = Held(memory.store)
+    store: Any = PausedStore(memory.store)
     store.go.set()
-    told: asyncio.Queue[str] = asyncio.Queue()
+    received: asyncio.Queue[str] = asyncio.Queue()
     takes = asyncio.Event()
-
-    async def receive() -> Any:
-        await asyncio.Event().wait()
 
     async def send(message: Any) -> None:
         if body := message.get("body"):
-            told.put_nowait(body.decode())
+            received.put_nowait(body.decode())
             await takes.wait()
 
     hub = Hub(lambda: store)
-    stream = await open_list_stream(hub, store, Wanted(), ANYONE, None)
+    stream = await open_list_stream(hub, store, ListParams(), ANYONE, None)
     streaming = asyncio.create_task(stream({"type": "http"}, receive, send))
-    (reader,) = hub.boards.readers()
+    (reader,) = hub.lists.readers()
     async with asyncio.timeout(20):
-        assert "event: snapshot" in await told.get()
+        assert "event: snapshot" in await received.get()
         await memory.update_job(first.job_id, "running")
         while not reader.pending:
             await asyncio.sleep(0.01)
         store.go.clear()
         await memory.update_job(second.job_id, "running")
         newest = (await memory.store.feed(None)).position
-        while hub.boards.position != newest:
+        while hub.lists.position != newest:
             await asyncio.sleep(0.01)
         takes.set()
-        while first.job_id not in (body := await told.get()):
+        while first.job_id not in (body := await received.get()):
             pass
     assert second.job_id not in body
     streaming.cancel()
     store.go.set()
     position = next(line[4:] for line in body.splitlines() if line.startswith("id: "))
-    resumed: Any = await open_list_stream(hub, store, Wanted(), ANYONE, position)
+    resumed: Any = await open_list_stream(hub, store, ListParams(), ANYONE, position)
     assert second.job_id in resumed._opening.decode()
     hub.leave()
 
 
-async def test_a_store_that_goes_away_again_ends_a_stream_and_is_no_error_of_the_server(
+async def test_repeated_store_outage_ends_stream_without_error(
     memory: AsyncJobManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As when a connection is cut: the client comes again, and hears what it has missed."""
+    """As after a broken connection, the client reconnects and receives what it missed."""
     job = await memory.create_job()
     hub = Hub(lambda: memory.store)
     ended: list[bool] = []
 
     async def away(*_: Any, **__: Any) -> Any:
-        raise StoreUnavailable("away again")
-
-    async def receive() -> Any:
-        await asyncio.Event().wait()
+        raise StoreUnavailableError("away again")
 
     async def send(message: Any) -> None:
         if message["type"] == "http.response.body" and not message.get("more_body"):
             ended.append(True)
 
     streams = [
-        await open_list_stream(hub, memory.store, Wanted(), ANYONE, None),
+        await open_list_stream(hub, memory.store, ListParams(), ANYONE, None),
         await open_stream(hub, memory.store, job, None, reconnect=False),
     ]
     streaming = [asyncio.create_task(stream({"type": "http"}, receive, send)) for stream in streams]
     monkeypatch.setattr(memory.store, "select", away)
     monkeypatch.setattr(memory.store, "events", away)
-    hub.boards.reset()
-    hub._channels[job.job_id].tell(Frame(3, True, b"", CATCH_UP))
+    hub.lists.reset()
+    hub._channels[job.job_id].publish(Frame(3, True, b"", CATCH_UP))
     async with asyncio.timeout(20):
         await asyncio.gather(*streaming)
     assert ended == [True, True]
     assert hub.clients == 0
 
 
-async def test_a_store_that_is_away_leaves_no_task_of_the_hub_behind(
-    memory: AsyncJobManager, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_store_outage_leaves_no_hub_task(memory: AsyncJobManager, monkeypatch: pytest.MonkeyPatch) -> None:
     async def away(*_: Any, **__: Any) -> Any:
-        raise StoreUnavailable("away")
+        raise StoreUnavailableError("away")
 
     monkeypatch.setattr(memory.store, "feed", away)
     hub = Hub(lambda: memory.store)
@@ -207,9 +211,9 @@ async def test_a_store_that_is_away_leaves_no_task_of_the_hub_behind(
     first = asyncio.create_task(hub.enter())
     while not (hub.clients and hub._ready is None):
         await asyncio.sleep(0)
-    with pytest.raises(StoreUnavailable):  # it comes when the first has been told and has not left yet
+    with pytest.raises(StoreUnavailableError):  # it arrives after the first was refused and before it left
         await hub.enter()
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(StoreUnavailableError):
         await first
     await asyncio.sleep(0)
     assert hub.clients == 0
@@ -220,15 +224,12 @@ async def test_a_store_that_is_away_leaves_no_task_of_the_hub_behind(
 async def test_a_stream_ends_when_its_key_is_revoked(
     memory: AsyncJobManager, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
-    monkeypatch.setattr("milepost.web.sse.ALLOWED_SECONDS", 0.05)
+    monkeypatch.setattr("milepost.web.live.sse.ALLOWED_SECONDS", 0.05)
     await memory.create_job("one")
     app = create_app(memory, auth=auth.api_keys())
-    key, secret = await app.state.milepost.gate.keys.create("short", ["jobs:read"])
+    key, secret = await app.state.milepost.authenticator.keys.create("short", ["jobs:read"])
     opened = asyncio.Event()
     ended: list[bool] = []
-
-    async def receive() -> Any:
-        await asyncio.Event().wait()
 
     async def send(message: Any) -> None:
         if message["type"] == "http.response.body":
@@ -240,7 +241,114 @@ async def test_a_stream_ends_when_its_key_is_revoked(
     streaming = asyncio.create_task(app(scope, receive, send))
     async with asyncio.timeout(20):
         await opened.wait()
-        assert await app.state.milepost.gate.keys.revoke(key.id)
+        assert await app.state.milepost.authenticator.keys.revoke(key.id)
         await streaming
     assert ended[-1]
     assert app.state.milepost.hub.clients == 0
+
+
+@pytest.mark.parametrize("path", ["/api/events", "/api/jobs/one/events"])
+async def test_dependency_user_stream_must_be_reopened(
+    memory: AsyncJobManager, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """A user who had been signed out continued to receive events as long as the stream was open."""
+    now, asked = 1000.0, asyncio.Queue[None]()
+
+    def clock() -> float:
+        asked.put_nowait(None)
+        return now
+
+    monkeypatch.setattr("milepost.web.live.sse.ALLOWED_SECONDS", 0.02)
+    monkeypatch.setattr("milepost.web.auth.monotonic", clock)
+    await memory.create_job("one")
+    signed_out = False
+
+    def user() -> Principal:
+        if signed_out:
+            raise HTTPException(401)
+        return Principal("ana")
+
+    app = create_app(memory, auth=user)
+    received: list[Any] = []
+
+    async def send(message: Any) -> None:
+        received.append(message)
+
+    def opened() -> asyncio.Task[None]:
+        scope = {"type": "http", "method": "GET", "path": path, "query_string": b"", "headers": []}
+        return asyncio.create_task(app(scope, receive, send))
+
+    async with asyncio.timeout(20):
+        streaming = opened()
+        for _ in range(5):  # checked repeatedly, it stays open
+            await asked.get()
+        assert not streaming.done()
+        now += 300
+        await streaming
+        assert (received[0]["status"], received[-1]["more_body"]) == (200, False)
+        signed_out = True
+        received.clear()
+        await opened()
+    assert received[0]["status"] == 401
+    assert app.state.milepost.hub.clients == 0
+
+
+async def test_wait_of_pending_job_is_sent_only_when_it_changes(memory: AsyncJobManager) -> None:
+    reason = "no_worker"
+    described: list[int] = []
+    received = Received()
+
+    async def describe(jobs: Sequence[Job]) -> list[Job]:
+        described.append(len(jobs))
+        known = Forecast(0, {}, {}, frozenset(), frozenset({"generic"} if reason == "paused" else ()), {})
+        return [known.describe(job) for job in jobs]
+
+    listed = await submitted(memory)
+    hub = Hub(lambda: memory.store, describe=describe)
+    stream = await open_list_stream(hub, memory.store, ListParams(), ANYONE, None)
+    streaming = asyncio.create_task(stream({"type": "http"}, receive, received.send))
+    added = await submitted(memory)
+    async with asyncio.timeout(20):
+        assert "No worker serves generic" in await received.get()
+        while added not in (body := await received.get()):
+            pass
+        assert listed not in body
+        hub.lists._waited_at = 0.0
+        described.clear()
+        while 2 not in described:  # the reasons of both jobs are read again
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.2)
+        sent = [received.get_nowait() for _ in range(received.qsize())]
+        assert not any("event: jobs" in one for one in sent)
+        reason, hub.lists._waited_at = "paused", 0.0
+        while "event: jobs" not in (body := await received.get()):
+            pass
+        assert body.count("Type generic is paused") == 2
+        assert "id: " not in body  # events before it may still be unsent
+    streaming.cancel()
+
+
+async def test_waits_read_during_a_snapshot_are_not_sent_twice(memory: AsyncJobManager) -> None:
+    calls: list[int] = []
+    other_call = asyncio.Event()
+    received = Received()
+
+    async def describe(jobs: Sequence[Job]) -> list[Job]:
+        calls.append(len(jobs))
+        if len(calls) == 1:
+            await other_call.wait()  # until the reasons of known jobs are read for other clients
+        else:
+            asyncio.get_running_loop().call_soon(other_call.set)
+        known = Forecast(0, {}, {}, frozenset(), frozenset(), {})
+        return [known.describe(job) for job in jobs]
+
+    listed = await submitted(memory)
+    hub = Hub(lambda: memory.store, describe=describe)
+    async with asyncio.timeout(20):
+        stream = await open_list_stream(hub, memory.store, ListParams(), ANYONE, None)
+        streaming = asyncio.create_task(stream({"type": "http"}, receive, received.send))
+        added = await submitted(memory)
+        while added not in (body := await received.get()):
+            assert "event: jobs" not in body
+        assert body.count(listed) == 0
+    streaming.cancel()

@@ -1,4 +1,4 @@
-"""`milepost-watch.js` in a real browser: it shows a job to its end, also when the server is away for a while."""
+"""`milepost-watch.js` in a real browser: it shows a job until its end, also across a server outage."""
 
 from __future__ import annotations
 
@@ -7,19 +7,21 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Page, Route, sync_playwright
 
+from milepost import JobManager
 from tests.services import need
 from tests.web.server import PATIENCE, Server
 
 WATCH = """async (id) => {
-  Object.assign(window, { told: [], ended: [] });
+  Object.assign(window, { states: [], ended: [], events: [], last: null });
   const { watchJob } = await import("/api/milepost-watch.js");
-  watchJob("/api", id, { onChange: (job) => told.push(job.status), onEnd: (job) => ended.push(job.status) });
+  watchJob("/api", id, { onChange: (job) => { states.push(job.status); last = job; },
+    onEvent: (event) => events.push([event.kind, event.version]), onEnd: (job) => ended.push(job.status) });
 }"""
 
 
 @pytest.fixture
 def page() -> Iterator[Page]:
-    """A page of Chromium."""
+    """Open a page in Chromium."""
     path = need("chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=["--headless", "--no-sandbox", "--disable-gpu"])
@@ -29,7 +31,7 @@ def page() -> Iterator[Page]:
         browser.close()
 
 
-def test_an_answer_of_a_server_that_is_away_is_not_the_end_of_a_job(page: Page) -> None:
+def test_server_outage_is_not_the_end_of_a_job(page: Page) -> None:
     with Server() as server:
         job_id = server.drive("create_job")["job_id"]
         refused: list[str] = []
@@ -44,9 +46,9 @@ def test_an_answer_of_a_server_that_is_away_is_not_the_end_of_a_job(page: Page) 
         page.route("**/events*", away)
         page.goto(server.url + "/healthz")
         page.evaluate(WATCH, job_id)
-        page.wait_for_function("told.includes('pending')")
+        page.wait_for_function("states.includes('pending')")
         server.drive("update_job", job_id, "running")
-        page.wait_for_function("told.includes('running')")
+        page.wait_for_function("states.includes('running')")
         assert page.evaluate("ended") == []
         server.drive("update_job", job_id, "completed")
         page.wait_for_function("ended.length > 0")
@@ -54,8 +56,34 @@ def test_an_answer_of_a_server_that_is_away_is_not_the_end_of_a_job(page: Page) 
         assert len(refused) == 2
 
 
-def test_a_job_that_is_not_there_ends_at_once(page: Page) -> None:
+def test_missing_job_ends_at_once(page: Page) -> None:
     with Server() as server:
         page.goto(server.url + "/healthz")
         page.evaluate(WATCH, "nope")
         page.wait_for_function("ended.length > 0")
+
+
+@pytest.mark.timing
+def test_recreated_id_is_shown_as_new_job(page: Page, sqlite_url: str) -> None:
+    """A page that reconnected after its job was deleted and recreated added the new events to the old job."""
+    stay = JobManager(sqlite_url)
+    with Server(sqlite_url) as server:
+        stay.create_job("a")
+        stay.update_job("a", status="running", progress=0.9, message="old")
+        page.goto(server.url + "/healthz")
+        page.evaluate(WATCH, "a")
+        page.wait_for_function("states.includes('running')")
+        server.end()
+        stay.delete_job("a")
+        stay.create_job("a")
+        stay.update_job("a", status="running")
+        stay.update_job("a", progress=0.1)
+        server.start()
+        page.wait_for_function("events.length > 1")
+        assert page.evaluate("events") == [["snapshot", 2], ["snapshot", 3]]
+        assert page.evaluate("last.progress") == 0.1
+        assert page.evaluate("last.message") != "old"
+        stay.update_job("a", status="completed")
+        page.wait_for_function("ended.length > 0")
+        assert page.evaluate("events.slice(2)") == [["completed", 4]]
+    stay.close()

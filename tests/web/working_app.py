@@ -1,4 +1,4 @@
-"""An application with a worker in it, for tests of what a signal does: jobs that wait, jobs that do not listen, a slow call."""
+"""An application with a worker, for signal tests: patient jobs, unresponsive jobs, and a slow request."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ jobs = AsyncJobs(os.environ["TEST_STORE"])
 
 @jobs.job("patient", max_attempts=5)
 async def patient(run: Run) -> None:
-    """Wait for ever, and stop when told."""
+    """Wait for ever, and stop when cancelled."""
     run.progress(0.5, "waiting")
     await asyncio.sleep(3600)
 
 
 @jobs.job("deaf", max_attempts=5)
 def deaf(run: Run) -> None:
-    """Wait for ever in a thread, and hear nothing."""
+    """Wait for ever in a thread, ignoring cancellation."""
     run.progress(0.5, "waiting")
     time.sleep(3600)
 
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """A worker beside the server, as `jobs.lifespan()` has it."""
+    """Run a worker beside the server, as `jobs.lifespan()` does."""
     async with jobs.lifespan(workers=1)(app):
         yield
     print("the lifespan has ended", flush=True)
@@ -45,7 +45,7 @@ attach(app, jobs, auth=auth.none())
 
 @app.get("/hold")
 async def hold(request: Request) -> dict[str, Any]:
-    """A call that lasts until its client leaves: while it is open, uvicorn does not come to the lifespan's end."""
+    """Wait until the client disconnects. While the request is open, uvicorn does not end the lifespan."""
     while not await request.is_disconnected():
         await asyncio.sleep(0.05)
     return {}

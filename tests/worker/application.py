@@ -1,4 +1,6 @@
-"""The application that worker processes of these tests run. Handlers append to the file WORKER_LOG, so that tests see them."""
+"""The application of the worker processes in these tests. Handlers append to the file WORKER_LOG, so that tests see
+them.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from milepost import JobCancelled, JobReleased, Jobs, LeaseLost, Retry, Run, Secret
+from milepost import Fail, JobCancelled, JobReleased, Jobs, LeaseLost, Retry, Run, Secret
 
 jobs = Jobs()
 NO_SECRET = Secret("")
@@ -23,7 +25,7 @@ _left: list[threading.Thread] = []
 
 
 def note(text: str) -> None:
-    """Append a line to the log of the test, in one write."""
+    """Append a line to the log of the test in one write."""
     with open(os.environ["WORKER_LOG"], "a") as log:
         log.write(text + "\n")
 
@@ -59,14 +61,14 @@ async def waits(run: Run) -> None:
 
 @jobs.job("deaf")
 def deaf(run: Run) -> None:
-    """Never look at anything."""
+    """Run without any cancellation point."""
     note(f"deaf {os.getpid()}")
     _never.wait(60)
 
 
 @jobs.job("poison")
 def poison(run: Run, how: str = "kill") -> None:
-    """End the worker's process."""
+    """Kill the worker's process."""
     note(f"poison {os.getpid()}")
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -81,9 +83,19 @@ def isolated(run: Run, what: str, secret: Secret = NO_SECRET) -> Any:
         return _DOES[what](run, secret)
 
 
+@jobs.job(
+    "isolated-rules", isolation="process", max_attempts=3, no_retry_on=KeyError, backoff=lambda attempt: attempt / 100
+)
+def isolated_rules(run: Run, error: str) -> int:
+    """Raise an error in the first attempt, in a child process."""
+    if run.attempt == 1:
+        raise {"key": KeyError, "value": ValueError, "fail": Fail, "retry": Retry}[error]("broken")
+    return run.attempt
+
+
 @jobs.job("isolated-silent", isolation="process")
 def isolated_silent(run: Run) -> None:
-    """Die in a child process without a word."""
+    """Die in a child process without a message."""
     os._exit(3)
 
 
@@ -92,6 +104,18 @@ async def isolated_async(run: Run) -> None:
     """Wait in a child process."""
     note(f"isolated-async {os.getpid()}")
     await asyncio.sleep(60)
+
+
+@jobs.job("isolated-thread", isolation="process")
+async def isolated_thread(run: Run, seconds: float) -> None:
+    """Await a thread of a child process."""
+
+    def work() -> None:
+        note("thread began")
+        time.sleep(seconds)
+        note("thread returned")
+
+    await asyncio.to_thread(work)
 
 
 def _loop(run: Run, secret: str) -> None:
@@ -182,9 +206,16 @@ _DOES = {
     "exit": lambda run, secret: os._exit(3),
     "sys.exit": lambda run, secret: sys.exit(3),
     "unserialisable": lambda run, secret: object(),
+    "nan": lambda run, secret: {"mean": float("nan")},
 }
 
 
 def lines(path: Path) -> list[str]:
-    """The lines that handlers have written."""
+    """Return the lines that handlers have written."""
     return path.read_text().splitlines()
+
+
+@jobs.job("isolated-length", isolation="process")
+def isolated_length(run: Run, text: str) -> int:
+    """Measure a text in a child process."""
+    return len(text)

@@ -1,4 +1,4 @@
-"""Handlers in child processes: ends, the crash dossier, the steps of a stop, and that no child outlives its worker."""
+"""Handlers in child processes: outcomes, crash reports, the steps of a stop, and no child that outlives its worker."""
 
 from __future__ import annotations
 
@@ -13,19 +13,21 @@ import psutil
 import pytest
 
 from milepost import Jobs
-from milepost.core.encoding import from_json, to_json
 from milepost.core.job import Job
-from milepost.worker.isolated import RemoteRun
+from milepost.core.serialization import from_json, to_json
+from milepost.worker.process_execution import RemoteRun
 from tests.waiting import until
 from tests.worker import application
 from tests.worker.application import lines
 from tests.worker.conftest import MakeJobs, Workers
-from tests.worker.telling import ended
+from tests.worker.job_assertions import ended
+
+pytestmark = pytest.mark.timing
 
 
 @pytest.fixture
 def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The file that the handlers write to."""
+    """Return the file that the handlers write to."""
     path = tmp_path / "handlers.log"
     path.touch()
     monkeypatch.setenv("WORKER_LOG", str(path))
@@ -34,7 +36,7 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def jobs(make_jobs: MakeJobs, log: Path) -> Jobs:
-    """An application with the isolated handlers."""
+    """Yield an application with the isolated handlers."""
     jobs = make_jobs(grace=2.0)
     for handler in (application.isolated, application.isolated_async, application.isolated_silent):
         jobs.handlers.add(handler)
@@ -42,21 +44,21 @@ def jobs(make_jobs: MakeJobs, log: Path) -> Jobs:
 
 
 def noted(log: Path, word: str) -> str:
-    """Wait for a line that begins with a word; its last word."""
+    """Wait for a line that starts with a word; return its last word."""
     found = until(lambda: [line for line in lines(log) if line.startswith(word)])
     return str(found[-1].split()[-1])
 
 
 def alive(pid: int) -> bool:
-    """Whether a process lives (and is no zombie)."""
+    """Return whether a process lives and is no zombie."""
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
 
 
-def test_a_handler_runs_in_another_process_which_is_used_again(jobs: Jobs) -> None:
-    with jobs.running(concurrency=1):
+def test_handler_runs_in_reused_child_process(jobs: Jobs) -> None:
+    with jobs.run_workers(concurrency=1):
         first = ended(jobs, jobs.submit(application.isolated, "return", secret="hush-hush"))
         second = ended(jobs, jobs.submit("isolated", {"what": "return"}))
     assert first.result["pid"] not in (None, os.getpid())
@@ -69,13 +71,13 @@ def test_a_handler_runs_in_another_process_which_is_used_again(jobs: Jobs) -> No
 
 
 @pytest.mark.parametrize("what", ["return", "exit", "tidy", "sleep"])
-def test_a_worker_closes_what_connected_it_with_its_children(jobs: Jobs, log: Path, what: str) -> None:
+def test_worker_closes_connections_to_children(jobs: Jobs, log: Path, what: str) -> None:
     this = psutil.Process()
     gc.collect()
     gc.disable()  # which would close what was forgotten
     try:
         before = len(this.net_connections("unix"))
-        with jobs.running():
+        with jobs.run_workers():
             jobs.submit(application.isolated, what)
             noted(log, f"isolated {what}")
         assert len(this.net_connections("unix")) == before
@@ -87,12 +89,11 @@ def test_a_worker_closes_what_connected_it_with_its_children(jobs: Jobs, log: Pa
     ("what", "kind", "error"),
     [
         ("raise", "error", "this *** is wrong"),
-        ("sys.exit", "error", "3"),
-        ("unserialisable", "not_serialisable", "result: object has no plain form"),
+        ("sys.exit", "error", "the code called sys.exit(3)"),
     ],
 )
-def test_an_error_is_told_by_the_child(jobs: Jobs, what: str, kind: str, error: str) -> None:
-    with jobs.running():
+def test_child_reports_error(jobs: Jobs, what: str, kind: str, error: str) -> None:
+    with jobs.run_workers():
         job = ended(jobs, jobs.submit(application.isolated.options(max_attempts=1), what, secret="hush-hush"))
     assert job.failure is not None
     assert (job.status, job.failure.kind, job.crashes) == ("failed", kind, 0)
@@ -104,8 +105,8 @@ def test_an_error_is_told_by_the_child(jobs: Jobs, what: str, kind: str, error: 
 @pytest.mark.parametrize(
     ("what", "number", "code"), [("segfault", "SIGSEGV", None), ("exit", None, 3), ("memory", "SIGKILL", None)]
 )
-def test_a_death_is_charged_three_times_and_leaves_a_dossier(jobs: Jobs, what: str, number: str | None, code: int | None) -> None:  # fmt: skip
-    with jobs.running():
+def test_child_crash_is_charged_and_leaves_crash_report(jobs: Jobs, what: str, number: str | None, code: int | None) -> None:  # fmt: skip
+    with jobs.run_workers():
         job = ended(jobs, jobs.submit(application.isolated, what))
         after = ended(jobs, jobs.submit(application.isolated, "return"))
     failure = job.failure
@@ -125,8 +126,8 @@ def test_a_death_is_charged_three_times_and_leaves_a_dossier(jobs: Jobs, what: s
 @pytest.mark.parametrize(
     ("what", "how"), [("loop", "cooperative"), ("sleep", "terminated"), ("deaf", "killed"), ("tidy", "cooperative")]
 )
-def test_the_steps_of_a_stop(jobs: Jobs, log: Path, what: str, how: str) -> None:
-    with jobs.running():
+def test_stop_escalates_message_sigterm_sigkill(jobs: Jobs, log: Path, what: str, how: str) -> None:
+    with jobs.run_workers():
         job = jobs.submit(application.isolated, what)
         pid = int(noted(log, f"isolated {what}"))
         if what == "tidy":
@@ -145,18 +146,18 @@ def test_the_steps_of_a_stop(jobs: Jobs, log: Path, what: str, how: str) -> None
         assert ended(jobs, jobs.submit(application.isolated, "return")).status == "completed"
 
 
-def test_a_task_in_a_child_is_cancelled_at_its_await(jobs: Jobs, log: Path) -> None:
-    with jobs.running():
+def test_task_in_child_is_cancelled_at_await(jobs: Jobs, log: Path) -> None:
+    with jobs.run_workers():
         job = jobs.submit(application.isolated_async)
         noted(log, "isolated-async")
         jobs.cancel_job(job.job_id)
         found = ended(jobs, job)
     assert found.receipt is not None
-    assert (found.receipt.how, found.receipt.confirmed) == ("task cancelled", True)
+    assert (found.receipt.how, found.receipt.confirmed) == ("task_cancelled", True)
 
 
-def test_what_a_child_has_started_ends_with_it(jobs: Jobs, log: Path) -> None:
-    with jobs.running():
+def test_processes_started_by_child_are_killed(jobs: Jobs, log: Path) -> None:
+    with jobs.run_workers():
         job = jobs.submit(application.isolated, "family")
         grandchild = int(noted(log, "grandchild"))
         jobs.cancel_job(job.job_id)
@@ -166,15 +167,15 @@ def test_what_a_child_has_started_ends_with_it(jobs: Jobs, log: Path) -> None:
     until(lambda: not alive(grandchild))
 
 
-def test_a_time_limit_stops_a_child_and_fails_its_job(jobs: Jobs) -> None:
-    with jobs.running():
+def test_timeout_stops_child_and_fails_job(jobs: Jobs) -> None:
+    with jobs.run_workers():
         job = ended(jobs, jobs.submit(application.isolated.options(timeout=0.5, max_attempts=1), "sleep"))
     assert job.failure is not None
-    assert (job.status, job.failure.kind, job.error) == ("failed", "timeout", "the time limit of 0.5 s has passed")
+    assert (job.status, job.failure.kind, job.error) == ("failed", "timeout", "timeout of 0.5 s exceeded")
 
 
-def test_a_sigterm_that_is_not_of_the_worker_is_a_crash(jobs: Jobs, log: Path) -> None:
-    with jobs.running():
+def test_foreign_sigterm_is_a_crash(jobs: Jobs, log: Path) -> None:
+    with jobs.run_workers():
         job = jobs.submit(application.isolated.options(on_lost="fail"), "sleep")
         os.kill(int(noted(log, "isolated sleep")), signal.SIGTERM)
         found = ended(jobs, job)
@@ -182,8 +183,8 @@ def test_a_sigterm_that_is_not_of_the_worker_is_a_crash(jobs: Jobs, log: Path) -
     assert (found.status, found.failure.kind, found.failure.exit_signal) == ("failed", "killed", "SIGTERM")
 
 
-def test_a_drained_worker_gives_back_what_its_children_ran_at_no_cost(jobs: Jobs, log: Path) -> None:
-    with jobs.running():
+def test_drain_returns_jobs_of_children_uncharged(jobs: Jobs, log: Path) -> None:
+    with jobs.run_workers():
         job = jobs.submit(application.isolated, "tidy")
         pid = int(noted(log, "isolated tidy"))
         noted(log, "tidy is looping")
@@ -194,8 +195,8 @@ def test_a_drained_worker_gives_back_what_its_children_ran_at_no_cost(jobs: Jobs
     assert not alive(pid)
 
 
-def test_a_crash_tells_nothing_of_the_job_that_the_process_ran_before(jobs: Jobs) -> None:
-    with jobs.running(concurrency=1):
+def test_crash_report_names_nothing_of_previous_job(jobs: Jobs) -> None:
+    with jobs.run_workers(concurrency=1):
         before = ended(jobs, jobs.submit(application.isolated, "return"))
         job = ended(jobs, jobs.submit(application.isolated_silent.options(on_lost="fail")))
     assert before.status == "completed"
@@ -203,10 +204,8 @@ def test_a_crash_tells_nothing_of_the_job_that_the_process_ran_before(jobs: Jobs
     assert (job.failure.kind, job.failure.last_stage, job.failure.last_log) == ("killed", None, ())
 
 
-def test_a_checkpoint_of_a_thread_that_an_earlier_job_has_left_behind_is_not_taken_for_the_next_one_s(
-    jobs: Jobs, log: Path
-) -> None:
-    with jobs.running(concurrency=1):
+def test_checkpoint_of_leftover_thread_is_rejected(jobs: Jobs, log: Path) -> None:
+    with jobs.run_workers(concurrency=1):
         assert ended(jobs, jobs.submit(application.isolated, "leaves")).status == "completed"
         job = ended(jobs, jobs.submit(application.isolated, "meets"))
     assert (job.status, job.attempt) == ("completed", 2)
@@ -217,14 +216,14 @@ def test_a_checkpoint_of_a_thread_that_an_earlier_job_has_left_behind_is_not_tak
     ]
 
 
-def test_a_retry_in_a_child_may_say_its_delay_in_any_way(jobs: Jobs) -> None:
-    with jobs.running():
+def test_retry_delay_formats_in_child(jobs: Jobs) -> None:
+    with jobs.run_workers():
         job = ended(jobs, jobs.submit(application.isolated, "again"))
     assert (job.status, job.attempt, job.crashes) == ("completed", 2, 0)
 
 
-def test_code_that_has_closed_its_connection_is_stopped_all_the_same(jobs: Jobs, log: Path) -> None:
-    with jobs.running():
+def test_code_that_closed_its_socket_is_stopped(jobs: Jobs, log: Path) -> None:
+    with jobs.run_workers():
         job = jobs.submit(application.isolated, "closes")
         noted(log, "has closed")
         jobs.cancel_job(job.job_id)
@@ -233,24 +232,32 @@ def test_code_that_has_closed_its_connection_is_stopped_all_the_same(jobs: Jobs,
     assert (found.receipt.how, found.receipt.confirmed) == ("terminated", True)
 
 
-def test_a_path_that_is_no_text_keeps_no_child_from_its_job(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sys_path_entry_that_is_no_text_is_ignored(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.path", [*sys.path, Path("somewhere")])
-    with jobs.running():
+    with jobs.run_workers():
         assert ended(jobs, jobs.submit(application.isolated, "return")).status == "completed"
 
 
-def test_log_lines_that_wait_for_a_store_are_bounded() -> None:
+def test_child_does_not_prefer_current_directory(jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Regression: a json.py in the worker's current directory was imported in its children instead of the real one."""
+    (tmp_path / "json.py").write_text("raise SystemExit('planted')")
+    monkeypatch.chdir(tmp_path)
+    with jobs.run_workers():
+        assert ended(jobs, jobs.submit(application.isolated, "return")).status == "completed"
+
+
+def test_waiting_log_lines_are_bounded() -> None:
     run = RemoteRun(Job.stored("one", {"type": "test", "attempt": "1"}), "1:token", ())
     line = {"at": "2026-11-25T10:00:00+00:00", "level": "info", "text": "a line"}
     for _ in range(60):
-        run.hear({"is": "report", "lines": to_json({"lines": [line] * 100}, "lines")})
+        run.apply_message({"is": "report", "lines": to_json({"lines": [line] * 100}, "lines")})
     taken = from_json(run.take_lines() or "")["lines"]
     assert len(taken) == 5001
-    assert taken[-1]["text"] == "1000 log lines were dropped"
+    assert taken[-1]["text"] == "1000 log lines dropped"
     assert run.take_lines() is None
 
 
-def test_no_child_outlives_a_killed_worker(workers: Workers) -> None:
+def test_children_die_with_killed_worker(workers: Workers) -> None:
     worker = workers.start()
     jobs = workers.jobs()
     ids = [jobs.enqueue("isolated", {"what": what}).job_id for what in ("sleep", "deaf", "loop")]

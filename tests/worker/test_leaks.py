@@ -1,4 +1,4 @@
-"""A worker keeps nothing of what has ended: no run, no thread, no file descriptor, no memory."""
+"""A worker keeps nothing of ended runs: no run, no thread, no file descriptor, no memory."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ import psutil
 import pytest
 
 from milepost import Jobs, Run
-from milepost.stores.driving import drive
+from milepost.stores.sync_bridge import run_sync
 from milepost.worker.execution import Execution
 from tests.waiting import PATIENCE, until
+
+pytestmark = pytest.mark.timing
 
 TYPES = ("leak-thread", "leak-task", "leak-raises", "leak-waits")
 AT_ONCE = 8
@@ -29,7 +31,7 @@ BYTES = 1000
 
 
 class Kept(NamedTuple):
-    """What this process holds."""
+    """The resources of this process."""
 
     runs: int
     threads: int
@@ -38,18 +40,18 @@ class Kept(NamedTuple):
 
 
 def kept() -> Kept:
-    """Look at this process."""
+    """Return the resources of this process."""
     gc.collect()
     # By its type: other packages' stand-ins make what they stand for when they are asked for their class.
     found = [thing for thing in gc.get_objects() if issubclass(type(thing), Run | Execution)]
-    # Code of other tests that never looks may go on in this process.
+    # Code of other tests without cancellation points may still run in this process.
     runs = sum((thing.job_type if isinstance(thing, Run) else thing.job.job_type) in TYPES for thing in found)
     return Kept(runs, threading.active_count(), psutil.Process().num_fds(), tracemalloc.get_traced_memory()[0])
 
 
 @contextmanager
 def traced() -> Iterator[None]:
-    """Count the memory that Python takes."""
+    """Trace the memory that Python allocates."""
     tracemalloc.start()
     try:
         yield
@@ -59,7 +61,7 @@ def traced() -> Iterator[None]:
 
 @pytest.fixture
 def busy(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> Jobs:
-    """Handlers that use all that a run has, and end in every way."""
+    """Return handlers that use every part of a run and end in every way."""
     # pytest keeps the frames in which rubbish that complains was found, which may be those of a run.
     monkeypatch.setattr(sys, "unraisablehook", sys.__unraisablehook__)
 
@@ -90,7 +92,7 @@ def busy(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> Jobs:
 
 
 def a_round(jobs: Jobs) -> int:
-    """Run some jobs of each type to their ends; how many."""
+    """Run some jobs of each type to their ends; return how many."""
     made = [
         job_id
         for name in ("leak-thread", "leak-task", "leak-raises")
@@ -100,19 +102,21 @@ def a_round(jobs: Jobs) -> int:
         until(lambda job_id=job_id: status(jobs, job_id) == "running")
         jobs.cancel_job(job_id)
         made.append(job_id)
-    until(lambda: not any(n for (_, state), n in drive(jobs.store.counts()).items() if state in ("pending", "running")))
+    until(
+        lambda: not any(n for (_, state), n in run_sync(jobs.store.counts()).items() if state in ("pending", "running"))
+    )
     return len(made)
 
 
 def status(jobs: Jobs, job_id: str) -> str:
-    """The status of a job."""
+    """Return the status of a job."""
     job = jobs.get_job(job_id)
     assert job is not None
     return job.status.value
 
 
-def test_a_worker_keeps_nothing_of_the_runs_that_have_ended(busy: Jobs) -> None:
-    with traced(), busy.running(concurrency=AT_ONCE):
+def test_worker_keeps_nothing_of_ended_runs(busy: Jobs) -> None:
+    with traced(), busy.run_workers(concurrency=AT_ONCE):
         a_round(busy)
         until(lambda: kept().runs == 0)
         before = kept()
@@ -125,7 +129,7 @@ def test_a_worker_keeps_nothing_of_the_runs_that_have_ended(busy: Jobs) -> None:
         assert after.memory - before.memory < many * BYTES
 
 
-def test_a_run_that_has_ended_is_gone_without_the_garbage_collector(jobs: Jobs) -> None:
+def test_ended_run_is_freed_without_garbage_collector(jobs: Jobs) -> None:
     ran: list[weakref.ref[Run]] = []
 
     @jobs.job("leak-noted")
@@ -135,7 +139,7 @@ def test_a_run_that_has_ended_is_gone_without_the_garbage_collector(jobs: Jobs) 
     gc.collect()
     gc.disable()  # a circle of references costs a fifth of what a short job does
     try:
-        with jobs.running():
+        with jobs.run_workers():
             for _ in range(3):
                 jobs.wait(jobs.submit("leak-noted").job_id, PATIENCE)
             assert len(ran) == 3

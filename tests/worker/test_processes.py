@@ -14,11 +14,13 @@ from milepost import Job, Jobs
 from tests.waiting import PATIENCE, freeze, until
 from tests.worker.application import lines
 from tests.worker.conftest import Workers
-from tests.worker.telling import starts
+from tests.worker.job_assertions import starts
+
+pytestmark = pytest.mark.timing
 
 
 def get(jobs: Jobs, job: Job) -> Job:
-    """The job as it is."""
+    """Return a job."""
     found = jobs.get_job(job.job_id)
     assert found is not None
     return found
@@ -26,13 +28,13 @@ def get(jobs: Jobs, job: Job) -> Job:
 
 @pytest.fixture
 def jobs(workers: Workers) -> Any:
-    """The store of the workers."""
+    """Return the store of the workers."""
     jobs = workers.jobs()
     yield jobs
     jobs.close()
 
 
-def test_a_worker_drains_and_the_next_one_goes_on_from_the_checkpoint(workers: Workers, jobs: Jobs) -> None:
+def test_next_worker_continues_from_checkpoint_after_drain(workers: Workers, jobs: Jobs) -> None:
     first = workers.start()
     job = jobs.enqueue("steps", {"count": 40})
     workers.noted("step", 5)
@@ -46,7 +48,7 @@ def test_a_worker_drains_and_the_next_one_goes_on_from_the_checkpoint(workers: W
     assert [line for line in lines(workers.log) if line.startswith("step")] == [f"step {n}" for n in range(40)]
 
 
-def test_a_task_is_released_at_its_await(workers: Workers, jobs: Jobs) -> None:
+def test_drain_releases_task_at_await(workers: Workers, jobs: Jobs) -> None:
     worker = workers.start()
     job = jobs.enqueue("waits")
     workers.noted("waits")
@@ -56,7 +58,7 @@ def test_a_task_is_released_at_its_await(workers: Workers, jobs: Jobs) -> None:
     assert get(jobs, job).status == "pending"
 
 
-def test_a_drained_worker_claims_no_more_and_signs_off(workers: Workers, jobs: Jobs) -> None:
+def test_drained_worker_claims_nothing_and_unregisters(workers: Workers, jobs: Jobs) -> None:
     worker = workers.start(concurrency=1)
     job = jobs.enqueue("deaf")
     workers.noted("deaf")
@@ -75,13 +77,13 @@ def test_a_drained_worker_claims_no_more_and_signs_off(workers: Workers, jobs: J
     assert jobs.wait(waiting.job_id, PATIENCE).status == "completed"
     receipt = get(jobs, job).receipt
     assert receipt is not None
-    assert (receipt.how, receipt.confirmed) == ("lease ran out", False)
+    assert (receipt.how, receipt.confirmed) == ("lease_expired", False)
     other.send_signal(signal.SIGTERM)
     other.send_signal(signal.SIGTERM)
     other.wait(PATIENCE)
 
 
-def test_the_second_signal_stops_at_once(workers: Workers, jobs: Jobs) -> None:
+def test_second_signal_stops_at_once(workers: Workers, jobs: Jobs) -> None:
     worker = workers.start(MILEPOST_GRACE="60")
     job = jobs.enqueue("deaf")
     isolated = jobs.enqueue("isolated", {"what": "deaf"})
@@ -98,7 +100,7 @@ def test_the_second_signal_stops_at_once(workers: Workers, jobs: Jobs) -> None:
     assert (killed.status, killed.attempt, killed.crashes) == ("pending", 0, 0)
 
 
-def test_the_job_of_a_killed_worker_runs_again_from_its_checkpoint(workers: Workers, jobs: Jobs) -> None:
+def test_job_of_killed_worker_reruns_from_checkpoint(workers: Workers, jobs: Jobs) -> None:
     first = workers.start()
     job = jobs.enqueue("steps", {"count": 40})
     workers.noted("step", 5)
@@ -116,7 +118,7 @@ def test_the_job_of_a_killed_worker_runs_again_from_its_checkpoint(workers: Work
     assert len(done_steps) <= 41  # at most the step that the kill came into is repeated
 
 
-def test_a_job_that_says_so_fails_with_its_worker(workers: Workers, jobs: Jobs) -> None:
+def test_on_lost_fail_fails_job_of_killed_worker(workers: Workers, jobs: Jobs) -> None:
     worker = workers.start()
     job = jobs.enqueue("waits", on_lost="fail")
     workers.noted("waits")
@@ -128,7 +130,7 @@ def test_a_job_that_says_so_fails_with_its_worker(workers: Workers, jobs: Jobs) 
     assert (done.status, done.failure.kind) == ("failed", "lost")
 
 
-def test_a_frozen_worker_loses_its_job_and_can_change_nothing_afterwards(workers: Workers, jobs: Jobs) -> None:
+def test_frozen_worker_loses_job_and_cannot_write(workers: Workers, jobs: Jobs) -> None:
     zombie = workers.start()
     job = jobs.enqueue("steps", {"count": 160, "pause": 0.05 * workers.lease})
     workers.noted("step", 5)
@@ -144,8 +146,8 @@ def test_a_frozen_worker_loses_its_job_and_can_change_nothing_afterwards(workers
     assert zombie.wait(PATIENCE) == 0
 
 
-def test_a_poison_job_ends_as_crash_loop_and_its_company_is_not_charged(workers: Workers, jobs: Jobs) -> None:
-    """The worker dies with all that it runs; each runs alone in a process of its own next time."""
+def test_poison_job_ends_as_crash_loop_others_uncharged(workers: Workers, jobs: Jobs) -> None:
+    """The worker dies with all its jobs; each then runs in a child process."""
     good = jobs.enqueue("steps", {"count": 60, "pause": 0.02})
     workers.start(concurrency=4)
     workers.noted("step", 3)
@@ -162,10 +164,8 @@ def test_a_poison_job_ends_as_crash_loop_and_its_company_is_not_charged(workers:
 
 
 @pytest.mark.parametrize("shared_url", ["redis"], indirect=True)
-def test_a_store_that_is_away_for_longer_than_a_lease_charges_nothing(
-    workers: Workers, start_redis: Callable[..., Any]
-) -> None:
-    """A file is never away."""
+def test_outage_longer_than_lease_charges_nothing(workers: Workers, start_redis: Callable[..., Any]) -> None:
+    """There is no outage of a file."""
     server = start_redis(appendonly="always")
     workers.environment["MILEPOST_URL"] = workers.url = server.url
     here = workers.jobs()
@@ -180,15 +180,15 @@ def test_a_store_that_is_away_for_longer_than_a_lease_charges_nothing(
     here.close()
 
 
-def test_the_process_of_these_tests_has_no_children_left() -> None:
+def test_no_child_processes_are_left() -> None:
     import psutil
 
-    left = [child for child in psutil.Process(os.getpid()).children() if "milepost.worker.child" in " ".join(child.cmdline())]  # fmt: skip
+    left = [child for child in psutil.Process(os.getpid()).children() if "milepost.worker.child_main" in " ".join(child.cmdline())]  # fmt: skip
     assert left == []
 
 
 def test_two_workers_of_one_process_are_one_crash(workers: Workers, jobs: Jobs) -> None:
-    """What the process took with it under the name of another of its workers is not charged either."""
+    """A crash of one process is not charged either if several of its workers had jobs."""
     first = workers.start(concurrency=1, workers=2)
     ids = [jobs.enqueue("steps", {"count": 40, "pause": 0.05}).job_id for _ in range(2)]
     workers.noted("began at", 2)

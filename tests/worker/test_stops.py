@@ -1,41 +1,43 @@
-"""Time limits and cancels of handlers in the event loop and in threads, with their receipts; on every store."""
+"""Timeouts and cancels of handlers in the event loop and in threads, with their receipts; on every store."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
 import time
+from typing import Any
 
 import pytest
 
 from milepost import Job, Jobs, LeaseLost, Run
-from milepost.core.errors import StoreUnavailable
-from milepost.stores.driving import drive
-from milepost.stores.protocol import Write
-from milepost.tracking.pulse import pulse_of
-from tests.waiting import PATIENCE
+from milepost.core.errors import StoreUnavailableError
+from milepost.core.values import WaitingFor
+from milepost.run.heartbeat import heartbeat_for
+from tests.waiting import PATIENCE, lose_lease, until
 from tests.worker.conftest import MakeJobs
-from tests.worker.telling import Signals, ended
+from tests.worker.job_assertions import Signals, ended
+
+pytestmark = pytest.mark.timing
 
 LEASE = 0.8
-"""Seconds; a single beat of the pulse must never take so long, on a busy machine with a slow disk either."""
+"""Seconds; longer than a single beat on a busy machine with a slow disk."""
 
 # --- time limits ------------------------------------------------------------------------------------------------------
 
 
-def test_a_time_limit_stops_a_task_and_fails_it_as_timeout(jobs: Jobs) -> None:
+def test_timeout_stops_task_and_fails_job(jobs: Jobs) -> None:
     @jobs.job("slow", timeout=0.2)
     async def slow(run: Run) -> None:
         await asyncio.sleep(60)
 
-    with jobs.running():
+    with jobs.run_workers():
         job = ended(jobs, jobs.submit(slow))
     assert job.failure is not None
-    assert (job.status, job.failure.kind, job.error) == ("failed", "timeout", "the time limit of 0.2 s has passed")
+    assert (job.status, job.failure.kind, job.error) == ("failed", "timeout", "timeout of 0.2 s exceeded")
     assert "await asyncio.sleep(60)" in (job.failure.traceback or "")
 
 
-def test_a_time_limit_of_one_attempt_leaves_the_next_one_its_own(jobs: Jobs) -> None:
+def test_timeout_applies_to_each_attempt(jobs: Jobs) -> None:
     @jobs.job("slow", timeout=1.0, max_attempts=2)
     def slow(run: Run) -> str:
         while run.attempt == 1:
@@ -43,12 +45,12 @@ def test_a_time_limit_of_one_attempt_leaves_the_next_one_its_own(jobs: Jobs) -> 
             time.sleep(0.01)
         return "in time"
 
-    with jobs.running():
+    with jobs.run_workers():
         job = ended(jobs, jobs.submit(slow))
     assert (job.status, job.result, job.attempt) == ("completed", "in time", 2)
 
 
-def test_a_thread_that_goes_on_past_its_time_limit_is_reported_and_its_retry_waits(make_jobs: MakeJobs, signals: Signals) -> None:  # fmt: skip
+def test_thread_running_past_timeout_delays_retry(make_jobs: MakeJobs, signals: Signals) -> None:  # fmt: skip
     jobs = make_jobs(grace=0.2)
 
     @jobs.job("deaf", timeout=1.0, max_attempts=2)
@@ -59,7 +61,7 @@ def test_a_thread_that_goes_on_past_its_time_limit_is_reported_and_its_retry_wai
             return "late"
         return "second"
 
-    with jobs.running():
+    with jobs.run_workers():
         job = jobs.submit(deaf)
         for event in jobs.watch(job.job_id):
             if event.kind == "retrying":
@@ -74,28 +76,28 @@ def test_a_thread_that_goes_on_past_its_time_limit_is_reported_and_its_retry_wai
         time.sleep(1.0)  # past the retry's own delay, it must still wait for the thread
         still = jobs.get_job(job.job_id)
         assert still is not None
-        assert (still.status, still.waiting_for) == ("pending", "the previous run to stop")
+        assert (still.status, still.waiting_for) == ("pending", WaitingFor("previous_run_stopping"))
         signals.let_go.set()
         done = ended(jobs, job)
     assert (done.status, done.result) == ("completed", "second")
     assert done.receipt is not None
-    assert (done.receipt.how, done.receipt.confirmed, done.receipt.late_result) == ("already finished", True, "late")
+    assert (done.receipt.how, done.receipt.confirmed, done.receipt.late_result) == ("already_finished", True, "late")
 
 
 # --- cancels ----------------------------------------------------------------------------------------------------------
 
 
 def cancelled(jobs: Jobs, job: Job) -> Job:
-    """Cancel a job; it as it is when its receipt is closed."""
-    told = jobs.cancel_job(job.job_id, "enough", by="ana")
-    assert told.status == "cancelled"
+    """Cancel a job; return it when its receipt is closed."""
+    cancelled_job = jobs.cancel_job(job.job_id, "enough", by="ana")
+    assert cancelled_job.status == "cancelled"
     found = ended(jobs, job)
     assert found.receipt is not None
     assert (found.receipt.requested_by, found.receipt.reason) == ("ana", "enough")
     return found
 
 
-def test_a_pending_job_never_starts(jobs: Jobs, signals: Signals) -> None:
+def test_cancelled_pending_job_never_starts(jobs: Jobs, signals: Signals) -> None:
     @jobs.job("never")
     def never(run: Run) -> None:
         signals.calls += 1
@@ -103,40 +105,40 @@ def test_a_pending_job_never_starts(jobs: Jobs, signals: Signals) -> None:
     job = jobs.enqueue("never")
     found = cancelled(jobs, job)
     assert found.receipt is not None
-    assert (found.receipt.how, found.receipt.confirmed) == ("never started", True)
-    with jobs.running():
+    assert (found.receipt.how, found.receipt.confirmed) == ("never_started", True)
+    with jobs.run_workers():
         jobs.wait(jobs.submit(never).job_id, PATIENCE)
     assert signals.calls == 1
 
 
 def is_cancelled_at_its_await(jobs: Jobs, signals: Signals) -> None:
-    """Run a task that waits, cancel it, and see how it has stopped."""
+    """Cancel a task that waits, and check how it has stopped."""
 
     @jobs.job("waits")
     async def waits(run: Run) -> None:
         signals.began.set()
         await asyncio.sleep(60)
 
-    with jobs.running():
+    with jobs.run_workers():
         job = jobs.submit(waits)
         assert signals.began.wait(PATIENCE)
         found = cancelled(jobs, job)
     assert found.receipt is not None
-    assert (found.receipt.how, found.receipt.confirmed) == ("task cancelled", True)
+    assert (found.receipt.how, found.receipt.confirmed) == ("task_cancelled", True)
 
 
-def test_a_task_is_cancelled_at_its_await(jobs: Jobs, signals: Signals) -> None:
+def test_cancel_stops_task_at_await(jobs: Jobs, signals: Signals) -> None:
     is_cancelled_at_its_await(jobs, signals)
 
 
-def test_a_cancel_whose_reason_cannot_be_read_at_once_is_heard_at_the_next_beat(
+def test_cancel_is_delivered_at_next_heartbeat_after_error(
     jobs: Jobs, signals: Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = pulse_of(jobs.store, jobs.settings, jobs.ttl).store
-    read, failures = store.get, iter([StoreUnavailable("away for a moment")])
+    store = heartbeat_for(jobs.store, jobs.settings, jobs.ttl).store
+    read, failures = store.get, iter([StoreUnavailableError("away for a moment")])
 
     async def get(job_id: str) -> Job | None:
-        if threading.current_thread().name == "milepost-pulse":
+        if threading.current_thread().name == "milepost-heartbeat":
             for failure in failures:
                 raise failure
         return await read(job_id)
@@ -147,7 +149,7 @@ def test_a_cancel_whose_reason_cannot_be_read_at_once_is_heard_at_the_next_beat(
 
 
 @pytest.mark.parametrize("is_async", [False, True])
-def test_code_that_looks_stops_on_its_own(jobs: Jobs, signals: Signals, is_async: bool) -> None:
+def test_code_with_cancel_points_stops(jobs: Jobs, signals: Signals, is_async: bool) -> None:
     def loops(run: Run) -> None:
         signals.began.set()
         for _ in run.each(iter(int, 1)):
@@ -157,22 +159,22 @@ def test_code_that_looks_stops_on_its_own(jobs: Jobs, signals: Signals, is_async
         await asyncio.to_thread(loops, run)
 
     jobs.job("loops")(aloops if is_async else loops)
-    with jobs.running():
+    with jobs.run_workers():
         job = jobs.submit("loops")
         assert signals.began.wait(PATIENCE)
         found = cancelled(jobs, job)
     assert found.receipt is not None
-    assert (found.receipt.how, found.receipt.confirmed) == ("task cancelled" if is_async else "cooperative", True)
+    assert (found.receipt.how, found.receipt.confirmed) == ("task_cancelled" if is_async else "cooperative", True)
 
 
-def test_a_result_that_comes_after_the_cancel_is_kept_in_the_receipt_only(jobs: Jobs, signals: Signals) -> None:
+def test_late_result_is_kept_in_receipt_only(jobs: Jobs, signals: Signals) -> None:
     @jobs.job("late")
     def late(run: Run) -> str:
         signals.began.set()
         signals.let_go.wait(PATIENCE)
         return "too late"
 
-    with jobs.running():
+    with jobs.run_workers():
         job = jobs.submit(late)
         assert signals.began.wait(PATIENCE)
         jobs.cancel_job(job.job_id)
@@ -180,10 +182,10 @@ def test_a_result_that_comes_after_the_cancel_is_kept_in_the_receipt_only(jobs: 
         found = ended(jobs, job)
     assert found.receipt is not None
     assert (found.status, found.result) == ("cancelled", None)
-    assert (found.receipt.how, found.receipt.late_result) == ("already finished", "too late")
+    assert (found.receipt.how, found.receipt.late_result) == ("already_finished", "too late")
 
 
-def test_a_task_that_swallows_its_cancel_is_not_called_stopped_before_it_is(jobs: Jobs, signals: Signals) -> None:
+def test_task_swallowing_cancel_is_not_confirmed_early(jobs: Jobs, signals: Signals) -> None:
     @jobs.job("stubborn")
     async def stubborn(run: Run) -> str:
         signals.began.set()
@@ -195,7 +197,7 @@ def test_a_task_that_swallows_its_cancel_is_not_called_stopped_before_it_is(jobs
             await asyncio.sleep(0.01)
         return "in my own time"
 
-    with jobs.running():
+    with jobs.run_workers():
         job = jobs.submit(stubborn)
         assert signals.began.wait(PATIENCE)
         jobs.cancel_job(job.job_id)
@@ -208,10 +210,10 @@ def test_a_task_that_swallows_its_cancel_is_not_called_stopped_before_it_is(jobs
         signals.let_go.set()
         found = ended(jobs, job)
     assert found.receipt is not None
-    assert (found.receipt.how, found.receipt.late_result) == ("already finished", "in my own time")
+    assert (found.receipt.how, found.receipt.late_result) == ("already_finished", "in my own time")
 
 
-def test_the_stopping_lease_of_a_thread_that_never_looks_is_kept_until_it_returns(make_jobs: MakeJobs, signals: Signals) -> None:  # fmt: skip
+def test_draining_lease_of_thread_is_kept_until_return(make_jobs: MakeJobs, signals: Signals) -> None:  # fmt: skip
     jobs = make_jobs(lease=LEASE, sweep=0.1)
 
     @jobs.job("deaf")
@@ -222,7 +224,7 @@ def test_the_stopping_lease_of_a_thread_that_never_looks_is_kept_until_it_return
             signals.let_go.wait(PATIENCE)
         return f"call {signals.calls}"
 
-    with jobs.running():
+    with jobs.run_workers():
         job = jobs.submit(deaf)
         assert signals.began.wait(PATIENCE)
         jobs.cancel_job(job.job_id)
@@ -230,14 +232,14 @@ def test_the_stopping_lease_of_a_thread_that_never_looks_is_kept_until_it_return
         time.sleep(2.5 * LEASE)  # nothing must have run out
         waiting = jobs.get_job(job.job_id)
         assert waiting is not None
-        assert (waiting.status, waiting.waiting_for) == ("pending", "the previous run to stop")
+        assert (waiting.status, waiting.waiting_for) == ("pending", WaitingFor("previous_run_stopping"))
         assert signals.calls == 1
         signals.let_go.set()
         found = ended(jobs, job)
     assert (found.status, found.result) == ("completed", "call 2")
 
 
-def test_a_deleted_job_stops_and_its_id_is_free_when_its_code_has_stopped(jobs: Jobs, signals: Signals) -> None:
+def test_id_of_deleted_job_is_free_after_code_stopped(jobs: Jobs, signals: Signals) -> None:
     @jobs.job("loops")
     def loops(run: Run) -> str:
         signals.calls += 1
@@ -249,7 +251,7 @@ def test_a_deleted_job_stops_and_its_id_is_free_when_its_code_has_stopped(jobs: 
             run.check()
         return "second"
 
-    with jobs.running():
+    with jobs.run_workers():
         jobs.submit(loops.options(job_id="mine"))
         assert signals.began.wait(PATIENCE)
         jobs.delete_job("mine")
@@ -261,8 +263,8 @@ def test_a_deleted_job_stops_and_its_id_is_free_when_its_code_has_stopped(jobs: 
         assert ended(jobs, second).result == "second"
 
 
-def test_a_lost_lease_stops_the_code_and_it_writes_nothing_more(jobs: Jobs, signals: Signals) -> None:
-    heard: list[BaseException] = []
+def test_lost_lease_stops_code_without_writes(jobs: Jobs, signals: Signals) -> None:
+    stops: list[BaseException] = []
 
     @jobs.job("loses")
     def loses(run: Run) -> None:
@@ -272,24 +274,95 @@ def test_a_lost_lease_stops_the_code_and_it_writes_nothing_more(jobs: Jobs, sign
                 run.progress(0.9, "still here")
                 time.sleep(0.005)
         except BaseException as stop:
-            heard.append(stop)
+            stops.append(stop)
             signals.let_go.set()
             raise
 
-    from milepost.core.lifecycle import plan_lost
-    from milepost.stores.ids import new_op
-
-    with jobs.running():
+    with jobs.run_workers():
         job = jobs.submit(loses.options(on_lost="fail"))
         assert signals.began.wait(PATIENCE)
         found = jobs.get_job(job.job_id)
         assert found is not None
-        # Another process is made to believe that the lease has run out.
-        drive(jobs.store.renew([(job.job_id, found.record["token"])], 0))
-        plan = plan_lost(new_op(), error="gone", failure="{}", crash_loop="{}", crashes_left=2)
-        assert drive(jobs.store.apply([Write(job.job_id, plan)])).outcomes[0].accepted
+        lose_lease(jobs.store, job.job_id, found.record["token"])
         assert signals.let_go.wait(PATIENCE)
-    assert isinstance(heard[0], LeaseLost)
+    assert isinstance(stops[0], LeaseLost)
     after = jobs.get_job(job.job_id)
     assert after is not None
-    assert (after.status, after.error) == ("failed", "gone")
+    assert after.status == "failed"
+    assert "gone" in (after.error or "")
+
+
+# --- checkpoints during an outage -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_handler_checkpoint_waits_during_outage(jobs: Jobs, is_async: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Regression: a checkpoint that the store had not written looked acknowledged to the handler, so work was lost."""
+    store = jobs.store if is_async else heartbeat_for(jobs.store, jobs.settings, jobs.ttl).store
+    apply, failures = store.apply, iter([StoreUnavailableError("away"), StoreUnavailableError("away")])
+
+    async def away(writes: Any, *more: Any) -> Any:
+        if any(write.change.transition.name == "checkpoint" for write in writes):
+            for failure in failures:
+                raise failure
+        return await apply(writes, *more)
+
+    @jobs.job("records")
+    def records(run: Run) -> str:
+        run.checkpoint({"page": 1})
+        found = jobs.get_job(run.job_id)
+        assert found is not None
+        return found.record["checkpoint"]
+
+    @jobs.job("arecords")
+    async def arecords(run: Run) -> str:
+        await run.acheckpoint({"page": 1})
+        found = jobs.get_job(run.job_id)
+        assert found is not None
+        return found.record["checkpoint"]
+
+    with jobs.run_workers() as running:
+        store = running.workers[0].store if is_async else store
+        apply = store.apply
+        monkeypatch.setattr(store, "apply", away)
+        job = ended(jobs, jobs.submit(arecords if is_async else records))
+    assert (job.status, job.result) == ("completed", '{"page":1}')
+    assert next(failures, None) is None
+
+
+def test_receipt_shows_that_code_is_still_running(make_jobs: MakeJobs, signals: Signals) -> None:
+    """Regression: the receipt of a thread without cancellation points did not say that it still ran."""
+    jobs = make_jobs(grace=0.2)
+
+    @jobs.job("deaf")
+    def deaf(run: Run) -> None:
+        signals.began.set()
+        signals.let_go.wait(PATIENCE)
+
+    def current(job: Job) -> Job:
+        found = jobs.get_job(job.job_id)
+        assert found is not None
+        return found
+
+    with jobs.run_workers():
+        job = jobs.submit(deaf)
+        assert signals.began.wait(PATIENCE)
+        jobs.cancel_job(job.job_id)
+        until(lambda: (receipt := current(job).receipt) and receipt.how)
+        receipt = current(job).receipt
+        assert receipt is not None
+        assert (receipt.how, receipt.confirmed, receipt.stopped_at) == ("still_running", None, None)
+        lines = [
+            line["text"] for event in jobs.events(job.job_id) if event.kind == "log" for line in event.data["lines"]
+        ]
+        assert lines == ["still running after the grace period"]
+        signals.let_go.set()
+        last = ended(jobs, job).receipt
+    assert last is not None
+    assert (last.how, last.confirmed) == ("already_finished", True)
+
+
+def test_receipt_of_prompt_stop_never_shows_running(jobs: Jobs, signals: Signals) -> None:
+    is_cancelled_at_its_await(jobs, signals)
+    [job] = jobs.list_jobs()
+    assert not [event for event in jobs.events(job.job_id) if event.kind == "log"]

@@ -1,4 +1,4 @@
-"""Submitting: the three forms, checks, unique keys, times and bulk, on every store and both faces."""
+"""Submits: the three forms, validation, unique keys, times and bulk, on every store, blocking and async."""
 
 from __future__ import annotations
 
@@ -10,8 +10,21 @@ from typing import Any
 
 import pytest
 
-from milepost import AsyncJobs, DuplicateJob, InvalidInput, Jobs, JobStatus, Run, Secret, Settings, UnknownJobType
+from milepost import (
+    AsyncJobs,
+    DuplicateJobError,
+    InvalidInputError,
+    Jobs,
+    JobStatus,
+    Run,
+    Secret,
+    Settings,
+    UnknownJobTypeError,
+)
+from milepost.core.values import WaitingFor
 from tests.worker.conftest import MakeJobs
+
+pytestmark = pytest.mark.timing
 
 
 def reindex(run: Run, index: str, batch_size: int = 64, token: Secret | None = None) -> str:
@@ -23,7 +36,7 @@ def reindex(run: Run, index: str, batch_size: int = 64, token: Secret | None = N
     return f"{index} by {batch_size}"
 
 
-def test_the_three_forms(jobs: Jobs) -> None:
+def test_submit_in_three_forms(jobs: Jobs) -> None:
     handler = jobs.job("reindex", max_attempts=3, timeout="2h", priority=1, labels={"team": "search"})(reindex)
     plain = jobs.submit(handler, index="docs")
     assert (plain.job_type, plain.params, plain.status) == ("reindex", {"index": "docs"}, JobStatus.PENDING)
@@ -34,12 +47,12 @@ def test_the_three_forms(jobs: Jobs) -> None:
     assert optioned.params == {"index": "docs", "batch_size": 2}
     named = jobs.submit("reindex", {"index": "docs"}, priority=7, metadata={"a": 1}, job_id="mine")
     assert (named.job_id, named.priority, named.metadata) == ("mine", 7, {"a": 1})
-    with jobs.running():
+    with jobs.run_workers():
         assert jobs.wait(named.job_id, 20).result == "docs by 64"
         assert jobs.wait(optioned.job_id, 20).result == "docs by 2"
 
 
-def test_parameters_are_checked_before_anything_is_written(jobs: Jobs) -> None:
+def test_parameters_are_checked_before_any_write(jobs: Jobs) -> None:
     handler = jobs.job("reindex")(reindex)
     for call in (
         lambda: jobs.submit(handler, index=3),  # type: ignore[arg-type]
@@ -50,22 +63,22 @@ def test_parameters_are_checked_before_anything_is_written(jobs: Jobs) -> None:
         lambda: jobs.submit(reindex, index="a"),  # type: ignore[arg-type]
         lambda: jobs.submit(handler.options(not_before=datetime(2026, 1, 1)), index="a"),
     ):
-        with pytest.raises(InvalidInput):
+        with pytest.raises(InvalidInputError):
             call()
     assert jobs.count_jobs() == 0
 
 
-def test_by_name_from_anywhere_against_what_workers_publish(make_jobs: MakeJobs, url: str) -> None:
+def test_submit_by_name_uses_published_schema(make_jobs: MakeJobs, url: str) -> None:
     if url == "memory://":
         pytest.skip("another process cannot share the memory of this one")
     theirs, ours = make_jobs(), make_jobs()
     theirs.job("reindex", priority=3, concurrency=2, labels={"team": "search"})(reindex)
-    with pytest.raises(UnknownJobType, match="no worker has published 'reindex'"):
+    with pytest.raises(UnknownJobTypeError, match="no worker has published 'reindex'"):
         ours.submit("reindex", {"index": "docs"})
-    with theirs.running():
-        with pytest.raises(UnknownJobType, match="published: reindex"):
+    with theirs.run_workers():
+        with pytest.raises(UnknownJobTypeError, match="published: reindex"):
             ours.submit("unknown", {})
-        with pytest.raises(InvalidInput, match="batch_size: 'x' is not a whole number"):
+        with pytest.raises(InvalidInputError, match="batch_size: 'x' is not a whole number"):
             ours.submit("reindex", {"index": "docs", "batch_size": "x"})
         job = ours.submit("reindex", {"index": "docs", "token": "hush-hush"})
         assert (job.priority, job.labels) == (3, {"team": "search"})
@@ -80,7 +93,7 @@ def test_by_name_from_anywhere_against_what_workers_publish(make_jobs: MakeJobs,
     assert [known.name for known in ours.job_types()] == ["reindex"]
 
 
-def test_a_secret_is_given_to_the_handler_and_shown_to_nobody(jobs: Jobs) -> None:
+def test_secret_reaches_handler_and_is_masked_elsewhere(jobs: Jobs) -> None:
     seen: list[str] = []
 
     @jobs.job("login", max_attempts=1)
@@ -89,7 +102,7 @@ def test_a_secret_is_given_to_the_handler_and_shown_to_nobody(jobs: Jobs) -> Non
         reindex(run, "docs", token=token)
         reindex(run, "wrong", token=token)
 
-    with jobs.running():
+    with jobs.run_workers():
         job = jobs.submit(login, token=Secret("hush-hush"))
         ended = jobs.wait(job.job_id, 20)
     assert seen == ["hush-hush"]
@@ -107,12 +120,12 @@ async def nap(run: Run) -> None:
     await asyncio.sleep(60)
 
 
-def test_a_duplicate_gives_the_job_that_has_the_key(jobs: Jobs) -> None:
+def test_duplicate_returns_job_with_key(jobs: Jobs) -> None:
     handler = jobs.job("nap")(nap)
     first = jobs.submit(handler.options(unique_key="k"))
     assert jobs.submit(handler.options(unique_key="k")).job_id == first.job_id
     assert jobs.submit("nap", unique_key="k", on_duplicate="return").job_id == first.job_id
-    with pytest.raises(DuplicateJob) as refused:
+    with pytest.raises(DuplicateJobError) as refused:
         jobs.submit(handler.options(unique_key="k", on_duplicate="refuse"))
     assert refused.value.job is not None
     assert refused.value.job.job_id == first.job_id
@@ -120,29 +133,29 @@ def test_a_duplicate_gives_the_job_that_has_the_key(jobs: Jobs) -> None:
     assert jobs.submit(handler.options(unique_key="k")).job_id != first.job_id
 
 
-def test_a_taken_id_is_a_duplicate_whatever_the_key_says(jobs: Jobs) -> None:
+def test_taken_id_is_duplicate_regardless_of_key(jobs: Jobs) -> None:
     handler = jobs.job("nap")(nap)
     jobs.submit(handler.options(job_id="a"))
     for how in ("return", "refuse", "supersede"):
-        with pytest.raises(DuplicateJob, match="a already exists"):
+        with pytest.raises(DuplicateJobError, match="a already exists"):
             jobs.submit("nap", job_id="a", unique_key="k", on_duplicate=how)
 
 
-def test_a_superseding_submit_whose_own_id_is_taken_cancels_nothing(jobs: Jobs) -> None:
+def test_supersede_with_taken_id_cancels_nothing(jobs: Jobs) -> None:
     @jobs.job("one")
     def one(run: Run) -> None:
         pass
 
     asked = one.options(job_id="mine", unique_key="k", on_duplicate="supersede")
     jobs.enqueue("one", {}, job_id="mine", unique_key="k")
-    with pytest.raises(DuplicateJob, match="mine"):
+    with pytest.raises(DuplicateJobError, match="mine"):
         jobs.submit(asked)
     found = jobs.get_job("mine")
     assert found is not None
     assert found.status == "pending"
 
 
-def test_superseding_a_pending_job_cancels_it_in_the_same_step(jobs: Jobs) -> None:
+def test_supersede_cancels_pending_job_atomically(jobs: Jobs) -> None:
     handler = jobs.job("nap")(nap)
     old = jobs.submit(handler.options(unique_key="k", not_before=datetime.now(UTC) + timedelta(hours=1)))
     new = jobs.submit(handler.options(unique_key="k", on_duplicate="supersede"))
@@ -150,12 +163,12 @@ def test_superseding_a_pending_job_cancels_it_in_the_same_step(jobs: Jobs) -> No
     assert gone is not None
     assert gone.status == "cancelled"
     assert gone.receipt is not None
-    assert (gone.receipt.how, gone.receipt.reason) == ("never started", f"superseded by {new.job_id}")
+    assert (gone.receipt.how, gone.receipt.reason) == ("never_started", f"superseded by {new.job_id}")
     assert new.status == "pending"
     assert new.waiting_for is None
 
 
-def test_superseding_a_running_job_waits_until_its_code_has_stopped(jobs: Jobs) -> None:
+def test_supersede_waits_until_running_code_stopped(jobs: Jobs) -> None:
     began, let_go, order = threading.Event(), threading.Event(), []
 
     @jobs.job("slow")
@@ -169,13 +182,13 @@ def test_superseding_a_running_job_waits_until_its_code_has_stopped(jobs: Jobs) 
             order.append("old stopped")
             run.check()
 
-    with jobs.running():
+    with jobs.run_workers():
         old = jobs.submit(slow.options(unique_key="k"), "old")
         assert began.wait(20)
         new = jobs.submit(slow.options(unique_key="k", on_duplicate="supersede"), "new")
         waiting = jobs.get_job(new.job_id)
         assert waiting is not None
-        assert waiting.waiting_for == "the previous run to stop"
+        assert waiting.waiting_for == WaitingFor("previous_run_stopping")
         let_go.set()
         assert jobs.wait(new.job_id, 20).status == "completed"
     ended = jobs.get_job(old.job_id)
@@ -188,9 +201,9 @@ def test_superseding_a_running_job_waits_until_its_code_has_stopped(jobs: Jobs) 
 # --- times, order, bulk -----------------------------------------------------------------------------------------------
 
 
-def test_nothing_starts_before_its_time_and_it_starts_then(jobs: Jobs) -> None:
+def test_not_before_delays_start(jobs: Jobs) -> None:
     handler = jobs.job("reindex")(reindex)
-    with jobs.running():
+    with jobs.run_workers():
         due = datetime.now(UTC) + timedelta(seconds=0.4)
         job = jobs.wait(jobs.submit(handler.options(not_before=due), "docs").job_id, 20)
     assert job.started_at is not None
@@ -198,11 +211,11 @@ def test_nothing_starts_before_its_time_and_it_starts_then(jobs: Jobs) -> None:
     assert job.started_at - due < timedelta(seconds=5)
 
 
-def test_nothing_starts_after_its_last_moment(make_jobs: MakeJobs) -> None:
+def test_not_after_expires_job(make_jobs: MakeJobs) -> None:
     jobs = make_jobs(sweep=0.1)
     handler = jobs.job("reindex")(reindex)
     job = jobs.submit(handler.options(not_after=datetime.now(UTC) - timedelta(seconds=1)), "docs")
-    with jobs.running():
+    with jobs.run_workers():
         ended = jobs.wait(job.job_id, 20)
     assert ended.status == "failed"
     assert ended.failure is not None
@@ -210,7 +223,74 @@ def test_nothing_starts_after_its_last_moment(make_jobs: MakeJobs) -> None:
     assert ended.started_at is None
 
 
-def test_higher_priority_first_then_the_oldest(jobs: Jobs) -> None:
+@pytest.mark.parametrize("delay", [7200, 7200.0, "2h", timedelta(hours=2)], ids=repr)
+def test_delay_and_expires_in_count_from_creation(jobs: Jobs, delay: Any) -> None:
+    handler = jobs.job("reindex")(reindex)
+    one = jobs.submit(handler.options(delay=delay, expires_in="1d"), "docs")
+    named = jobs.submit("reindex", {"index": "docs"}, delay=delay)
+    [many] = jobs.submit_many(handler, [{"index": "docs"}], delay=delay)
+    for job in (one, named, jobs.get_job(many)):
+        assert job is not None
+        assert job.not_before == job.created_at + timedelta(hours=2)
+    assert one.not_after == one.created_at + timedelta(days=1)
+    assert named.not_after is None
+
+
+def test_delayed_job_starts_when_it_is_due(jobs: Jobs) -> None:
+    handler = jobs.job("reindex")(reindex)
+    with jobs.run_workers():
+        due = jobs.submit(handler.options(delay=0.3), "docs").not_before
+        job = jobs.wait(jobs.list_jobs()[0].job_id, 20)
+    assert due is not None
+    assert job.started_at is not None
+    assert job.started_at >= due
+
+
+def test_job_that_expires_at_once_fails_unstarted(make_jobs: MakeJobs) -> None:
+    jobs = make_jobs(sweep=0.1)
+    handler = jobs.job("reindex")(reindex)
+    job = jobs.submit(handler.options(expires_in=0), "docs")
+    with jobs.run_workers():
+        ended = jobs.wait(job.job_id, 20)
+    assert ended.failure is not None
+    assert (ended.failure.kind, ended.started_at) == ("expired", None)
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"delay": "soon"}, "delay: 'soon' is not a duration; use 90, '90s', '2h' or '1h30m'"),
+        ({"delay": 1, "not_before": datetime.now(UTC)}, "delay: cannot be combined with not_before; omit one of them"),
+        ({"expires_in": 1, "not_after": datetime.now(UTC)}, "expires_in: cannot be combined with not_after; omit one of them"),
+    ],
+    ids=["text", "not-before", "not-after"],
+)  # fmt: skip
+def test_invalid_delay_is_rejected(jobs: Jobs, options: Any, problem: str) -> None:
+    handler = jobs.job("reindex")(reindex)
+    with pytest.raises(InvalidInputError) as error:
+        jobs.submit(handler.options(**options), "docs")
+    assert str(error.value) == problem
+    assert jobs.count_jobs() == 0
+
+
+def test_option_among_parameters_names_remedy(jobs: Jobs) -> None:
+    handler = jobs.job("reindex")(reindex)
+    with pytest.raises(InvalidInputError) as error:
+        jobs.submit(handler, index="docs", priority=5)  # type: ignore[call-arg]
+    assert str(error.value) == (
+        "priority: is an option, not a parameter of reindex; write submit(reindex.options(priority=...), ...)"
+    )
+
+
+def test_parameter_may_have_name_of_option(jobs: Jobs) -> None:
+    @jobs.job
+    def ship(run: Run, priority: str) -> None:
+        pass
+
+    assert jobs.submit(ship, priority="express").params == {"priority": "express"}
+
+
+def test_higher_priority_first_then_oldest(jobs: Jobs) -> None:
     order: list[str] = []
 
     @jobs.job("note")
@@ -219,20 +299,20 @@ def test_higher_priority_first_then_the_oldest(jobs: Jobs) -> None:
 
     for name, priority in (("b", 0), ("a", 5), ("c", 0), ("d", -5)):
         jobs.enqueue("note", {"name": name}, priority=priority)
-    with jobs.running(concurrency=1):
+    with jobs.run_workers(concurrency=1):
         for job in jobs.list_jobs():
             jobs.wait(job.job_id, 20)
     assert order == ["a", "b", "c", "d"]
 
 
-def test_bulk_is_checked_first_and_keeps_its_order(jobs: Jobs) -> None:
+def test_submit_many_checks_first_and_keeps_order(jobs: Jobs) -> None:
     handler = jobs.job("reindex")(reindex)
-    with pytest.raises(InvalidInput):
+    with pytest.raises(InvalidInputError):
         jobs.submit_many(handler, [{"index": "a"}, {"index": 3}])
-    with pytest.raises(InvalidInput, match="unique_key: belongs to one job"):
+    with pytest.raises(InvalidInputError, match="unique_key: belongs to a single job"):
         jobs.submit_many(handler, [{"index": "a"}], unique_key="k")
     assert jobs.count_jobs() == 0
-    with jobs.running():
+    with jobs.run_workers():
         ids = jobs.submit_many(handler, [{"index": str(number)} for number in range(700)], labels={"bulk": "1"})
         assert len(set(ids)) == 700
         assert [jobs.wait(job_id, 60).result for job_id in (ids[0], ids[-1])] == ["0 by 64", "699 by 64"]
@@ -241,14 +321,14 @@ def test_bulk_is_checked_first_and_keeps_its_order(jobs: Jobs) -> None:
     assert jobs.count_jobs(status="completed", labels={"bulk": "1"}) == 700
 
 
-async def test_the_async_face_is_the_same(url: str, namespace: str) -> None:
+async def test_async_submit_is_the_same(url: str, namespace: str) -> None:
     jobs = AsyncJobs(url, options=Settings(namespace=namespace, grace=0.5))
 
     @jobs.job("twice")
     async def twice(run: Run, number: int) -> int:
         return 2 * number
 
-    async with jobs.running():
+    async with jobs.run_workers():
         job = await jobs.submit(twice, number=4)
         assert (await jobs.wait(job.job_id, 20)).result == 8
         job = await jobs.submit("twice", {"number": 5}, unique_key="k", on_duplicate="supersede")
@@ -260,7 +340,7 @@ async def test_the_async_face_is_the_same(url: str, namespace: str) -> None:
     await jobs.close()
 
 
-def test_in_memory_a_worker_starts_at_the_first_submit() -> None:
+def test_memory_worker_starts_at_first_submit() -> None:
     jobs = Jobs("memory://", options=Settings(grace=0.5))
 
     @jobs.job("where")
@@ -275,8 +355,8 @@ def test_in_memory_a_worker_starts_at_the_first_submit() -> None:
     assert jobs.workers() == []
 
 
-def test_in_memory_handlers_that_come_later_are_run_too_and_by_the_code_that_they_have_now() -> None:
-    """As in a notebook, where a cell defines one after the other, or is run again."""
+def test_memory_worker_runs_handlers_added_later() -> None:
+    """In a notebook, cells define handlers one after the other, and are run again."""
     jobs = Jobs("memory://", options=Settings(grace=0.5))
 
     def define(name: str, result: str) -> None:
@@ -296,13 +376,13 @@ def test_in_memory_handlers_that_come_later_are_run_too_and_by_the_code_that_the
 
 
 def a_handler(run: Run) -> None:
-    """Registered under another name than that which a child process finds."""
+    """Do nothing, as a handler with a registered name that a child process does not find."""
 
 
-def test_in_memory_each_submit_says_why_no_worker_can_start() -> None:
+def test_memory_submit_raises_if_worker_cannot_start() -> None:
     jobs = Jobs("memory://", options=Settings(grace=0.5))
     jobs.job("hidden", isolation="process")(a_handler)
     for _ in range(2):
-        with pytest.raises(InvalidInput, match="is not the decorated function"):
+        with pytest.raises(InvalidInputError, match="is not the decorated handler"):
             jobs.submit("hidden")
     jobs.close()

@@ -1,22 +1,18 @@
 /**
- * `<milepost-job src="/api/jobs/0199...">`: one job, live, in a page of your own. It stands on `milepost-watch.js`, which
- * it takes from the same API. Attributes: `src` (the job's address), `share` (a share token). It says `job` events.
+ * `<milepost-job src="/api/jobs/0199...">`: one job, live, in a page of your own. Attributes: `src` (the job's address),
+ * `share` (a share token). It dispatches `job` events with the row of the job, and takes the colour scheme of its page.
+ * Parts for `::part`: name, status, track, bar, activity, left.
  */
-import { duration, leftRange, percent, timeLeft } from "../text/time";
-import type { JobRecord, Eta } from "../wire/types";
-
-type Watched = Partial<JobRecord> & { job_id: string };
-interface Watch {
-  watchJob: (
-    api: string,
-    id: string,
-    options: { onChange: (job: Watched) => void; onEnd: (job: Watched) => void; share?: string },
-  ) => () => void;
-}
+import { serverNow } from "../live/offset";
+import { progressText, isProgressUnknown } from "../text/progress";
+import { plain } from "../text/plain";
+import { about, duration, timeLeftRange, percent, timeLeft } from "../text/time";
+import type { Row } from "../wire/types";
+import { listen } from "./shared";
 
 const LOOK = `
-:host { display: block; font: 14px/20px system-ui, sans-serif; font-variant-numeric: tabular-nums; color-scheme: light dark;
-  color: light-dark(#14181d, #e8edf2); }
+:host { display: block; font: 14px/20px system-ui, sans-serif; font-variant-numeric: tabular-nums;
+  color: light-dark(#14181d, #e8edf2); overflow-wrap: anywhere; }
 :host([hidden]) { display: none; }
 .line { display: flex; gap: 12px; align-items: baseline; justify-content: space-between; }
 .muted { color: light-dark(#545e69, #9ba7b4); }
@@ -32,11 +28,8 @@ class MilepostJob extends HTMLElement {
   static readonly observedAttributes = ["src", "share"];
   #stop: (() => void) | null = null;
   #timer: ReturnType<typeof setInterval> | undefined;
-  #job: Watched | null = null;
+  #job: Row | null = null;
   #place: { name: HTMLElement; far: HTMLElement; track: HTMLElement; done: HTMLElement; says: HTMLElement; left: HTMLElement };
-  #turn = 0;
-  /** How far this machine's clock is from the server's, where that is far. */
-  #apart = 0;
 
   constructor() {
     super();
@@ -44,40 +37,40 @@ class MilepostJob extends HTMLElement {
     const sheet = new CSSStyleSheet();
     sheet.replaceSync(LOOK);
     root.adoptedStyleSheets = [sheet];
-    const part = (tag: string, name: string, into: Node): HTMLElement => {
+    const part = (tag: string, name: string, into: Node, label = ""): HTMLElement => {
       const made = document.createElement(tag);
       made.className = name;
+      if (label !== "") made.setAttribute("part", label);
       into.appendChild(made);
       return made;
     };
     const head = part("div", "line", root);
-    const name = part("b", "", head);
-    const far = part("span", "", head);
-    const track = part("div", "track", root);
-    const done = part("div", "done", track);
+    const name = part("b", "", head, "name");
+    const far = part("span", "", head, "status");
+    const track = part("div", "track", root, "track");
+    const done = part("div", "done", track, "bar");
     track.setAttribute("role", "progressbar");
+    track.setAttribute("aria-label", "Progress");
     const foot = part("div", "line muted", root);
-    this.#place = { name, far, track, done, says: part("span", "", foot), left: part("span", "", foot) };
+    this.#place = { name, far, track, done, says: part("span", "", foot, "activity"), left: part("span", "", foot, "left") };
   }
 
   connectedCallback(): void {
-    void this.#watch();
+    this.#watch();
     this.#timer = setInterval(() => this.#draw(), 1000);
   }
 
   disconnectedCallback(): void {
     clearInterval(this.#timer);
-    this.#turn += 1;
     this.#stop?.();
     this.#stop = null;
   }
 
   attributeChangedCallback(): void {
-    if (this.isConnected) void this.#watch();
+    if (this.isConnected) this.#watch();
   }
 
-  async #watch(): Promise<void> {
-    const mine = (this.#turn += 1);
+  #watch(): void {
     this.#stop?.();
     this.#stop = null;
     this.#clear();
@@ -85,36 +78,29 @@ class MilepostJob extends HTMLElement {
     if (source === null) return;
     const url = new URL(source, document.baseURI);
     const found = /^(.*)\/jobs\/([^/]+)\/?$/.exec(url.pathname);
-    if (found === null) {
-      this.#place.says.textContent = "src must be the address of a job: /api/jobs/ID";
-      return;
-    }
-    const api = new URL(found[1] ?? "", url).href;
-    const { watchJob } = (await import(/* @vite-ignore */ `${api}/milepost-watch.js`)) as Watch;
-    if (mine !== this.#turn) return;
-    // What the stream tells is a part of the record.
-    const told = (job: Watched): void => {
-      this.#job = { ...this.#job, ...job };
-      this.#draw();
-      this.dispatchEvent(new CustomEvent("job", { detail: this.#job }));
-    };
-    const share = this.getAttribute("share") ?? url.searchParams.get("share");
-    this.#stop = watchJob(api, decodeURIComponent(found[2] ?? ""), {
-      onChange: told,
-      onEnd: told,
-      ...(share === null ? {} : { share }),
+    if (found === null) return this.#say("src must be the address of a job: /api/jobs/ID");
+    this.#stop = listen({
+      api: new URL(found[1] ?? "", url).href,
+      id: decodeURIComponent(found[2] ?? ""),
+      share: this.getAttribute("share") ?? url.searchParams.get("share"),
+      update: (row) => {
+        this.#job = row;
+        this.#draw();
+        this.dispatchEvent(new CustomEvent("job", { detail: row }));
+      },
+      missing: () => {
+        this.#clear();
+        this.#say("Job not found. It may have been deleted or expired.");
+      },
     });
-    if (share !== null) url.searchParams.set("share", share);
-    const answer = await fetch(url, { headers: { Accept: "application/json" } });
-    const apart = Date.parse(answer.headers.get("Date") ?? "") - Date.now();
-    this.#apart = Math.abs(apart) > 5000 ? apart : 0;
-    if (answer.ok && mine === this.#turn) {
-      const record = (await answer.json()) as Watched;
-      told((this.#job?.version ?? 0) <= (record.version ?? 0) ? record : { ...record, ...this.#job });
-    }
   }
 
-  /** Nothing of another job is left when `src` changes. */
+  #say(text: string): void {
+    this.#place.track.hidden = true;
+    this.#place.says.textContent = text;
+  }
+
+  /** Discards the previous job when `src` changes. */
   #clear(): void {
     const { name, far, done, says, left } = this.#place;
     this.#job = null;
@@ -124,27 +110,29 @@ class MilepostJob extends HTMLElement {
 
   #draw(): void {
     const job = this.#job;
-    if (job === null || job.status === undefined) return;
+    if (job === null) return;
     const { name, far, track, done, says, left } = this.#place;
-    const now = Date.now() + this.#apart;
+    const now = serverNow();
     const running = job.status === "running";
     const look = running && job.stalled ? "stalled" : job.status;
-    const eta = (job.eta ?? null) as Eta | null;
+    const eta = job.eta;
     const rest = running && !job.stalled ? timeLeft(eta, now) : null;
-    const progress = Math.max(0, Math.min(1, job.progress ?? 0));
-    name.textContent = job.job_type ?? "";
-    far.textContent = running ? `${percent(progress)}%` : look;
+    const progress = Math.max(0, Math.min(1, (isProgressUnknown(job) ? job.stage_progress : job.progress) ?? 0));
+    const text = running ? progressText(job) || "running" : look;
+    track.hidden = false;
+    name.textContent = plain(job.title === null ? job.job_type : `${job.job_type} ${job.title}`);
+    far.textContent = text;
     far.className = `of-${look}`;
-    track.setAttribute("aria-label", job.job_type ?? "Progress");
+    track.setAttribute("aria-label", `Progress of ${job.job_type}`);
     track.setAttribute("aria-valuenow", String(percent(progress)));
-    track.setAttribute("aria-valuetext", `${percent(progress)}%${rest === null ? "" : `, about ${rest} left`}`);
+    track.setAttribute("aria-valuetext", `${text}${rest === null ? "" : `, ${about(rest)} left`}`);
     done.className = `done of-${look}`;
     done.style.transform = `scaleX(${progress})`;
-    says.textContent = job.status === "failed" ? (job.error ?? job.message ?? "") : (job.message ?? "");
-    left.title = leftRange(eta, now) ?? "";
+    says.textContent = plain(job.activity);
+    left.title = timeLeftRange(eta, now) ?? "";
     left.textContent =
       rest !== null
-        ? `about ${rest} left`
+        ? `${about(rest)} left`
         : job.completed_at != null && job.started_at != null
           ? `ran ${duration(Date.parse(job.completed_at) - Date.parse(job.started_at))}`
           : "";

@@ -1,22 +1,23 @@
-/** What went wrong: the exception, its frames, and what was known when the attempt ended. */
-import { copy } from "../parts/holder";
+/** The error of a job: exception, frames, and what was known when the attempt ended. */
+import { copy } from "../parts/copyable";
 import { localTime, utcTime } from "../text/time";
+import { plain } from "../text/plain";
 import type { Failure, JobRecord } from "../wire/types";
 import { readTraceback, runs, shortPath, type Frame } from "./traceback";
 
 export function ErrorPart({ job }: { job: JobRecord }) {
-  const failure = job.failure as Failure | null;
-  if (failure === null) return <p class="muted">{job.error ?? "Nothing went wrong."}</p>;
+  const failure = job.failure;
+  if (failure === null) return <p class="muted">{job.error ?? "No error"}</p>;
   return (
     <div class="job">
       <FailureText failure={failure} error={job.error} />
-      <Dossier failure={failure} />
+      <CrashReport failure={failure} />
     </div>
   );
 }
 
 export function FailureText({ failure, error }: { failure: Failure; error: string | null }) {
-  const head = `${failure.type ?? failure.kind}: ${failure.message || (error ?? "")}`;
+  const head = plain(`${failure.type ?? failure.kind}: ${failure.message || (error ?? "")}`);
   const trace = failure.traceback === null ? null : readTraceback(failure.traceback);
   return (
     <div class="holder">
@@ -43,7 +44,7 @@ export function FailureText({ failure, error }: { failure: Failure; error: strin
                 <details key={`${at}.${run}`}>
                   <summary>
                     {"  "}
-                    {frames.length} {frames.length === 1 ? "frame" : "frames"} of libraries
+                    {frames.length} library {frames.length === 1 ? "frame" : "frames"}
                   </summary>
                   {frames.map((frame, one) => (
                     <FrameText key={one} frame={frame} />
@@ -70,16 +71,26 @@ function FrameText({ frame }: { frame: Frame }) {
   );
 }
 
-function Dossier({ failure }: { failure: Failure }) {
+const REASONS: Record<string, string> = {
+  error: "Exception raised",
+  timeout: "Timed out",
+  lost: "Worker lost",
+  killed: "Process killed",
+  crash_loop: "Crashed repeatedly",
+  expired: "Start deadline passed",
+  bad_parameters: "Invalid parameters",
+};
+
+function CrashReport({ failure }: { failure: Failure }) {
   const memory = failure.peak_memory;
   const facts: [string, string | null][] = [
-    ["Kind", failure.kind],
+    ["Reason", REASONS[failure.kind] ?? failure.kind],
     ["Ended by", failure.exit_signal ?? (failure.exit_code === null ? null : `exit code ${failure.exit_code}`)],
     ["Last stage", failure.last_stage],
     ["Last item", failure.last_item],
     ["Last checkpoint", failure.last_checkpoint_at === null ? null : localTime(failure.last_checkpoint_at)],
     ["Peak memory", memory === null ? null : `${Math.round(memory / 1048576).toLocaleString("en-US")} MiB`],
-    ["On", failure.host === null ? null : `${failure.host}${failure.pid === null ? "" : `, process ${failure.pid}`}`],
+    ["Worker", failure.host === null ? null : `${failure.host}${failure.pid === null ? "" : ` (PID ${failure.pid})`}`],
     ["Attempt", failure.attempt === null ? null : String(failure.attempt)],
     ["Versions", failure.versions === null ? null : Object.entries(failure.versions).map((pair) => pair.join(" ")).join(", ")],
   ];

@@ -1,43 +1,48 @@
-/** What happened to a job: who cancelled it, when, and how that went; and its attempts. */
+/** The events, the stop receipt and the attempts of a job. */
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { now } from "../live/clock";
 import { forgetStop } from "../jobs/actions";
 import { isAdmin } from "../shell/session";
-import { clockTime, localTime, percent, span, utcTime } from "../text/time";
-import { get, jobPath, words } from "../wire/api";
+import { plain, workerName } from "../text/plain";
+import { clockTime, localTime, percent, preciseDuration, utcTime } from "../text/time";
+import { get, jobPath, errorText } from "../wire/api";
 import type { Attempts, EventRecord, Failure, JobRecord, Receipt } from "../wire/types";
 import { FailureText } from "./error";
-import { events } from "./watched";
+import { events } from "./record";
 
-/** How a cancel, a timeout or a delete went: nothing is called stopped that was not seen to stop. */
+/** The text of a stop receipt: it says "stopped" only if the stop is confirmed. */
 export function ReceiptView({ job }: { job: JobRecord }) {
-  const receipt = job.receipt as Receipt | null;
+  const receipt = job.receipt;
   if (receipt === null) return null;
   const asked = receipt.requested_at === null ? null : Date.parse(receipt.requested_at);
   const by = receipt.requested_by === null ? "" : ` by ${receipt.requested_by}`;
   const why = receipt.reason === null || receipt.reason === "" ? "" : `: ${receipt.reason}`;
   const took =
-    receipt.stopped_at === null || asked === null ? "" : ` after ${span((Date.parse(receipt.stopped_at) - asked) / 1000)}`;
+    receipt.stopped_at === null || asked === null ? "" : ` after ${preciseDuration((Date.parse(receipt.stopped_at) - asked) / 1000)}`;
   return (
-    <section class="section" aria-label="Receipt">
-      <h2>Receipt</h2>
+    <section class="section" aria-label="Cancellation">
+      <h2>Cancellation</h2>
       <p title={utcTime(receipt.requested_at)}>
         Stop requested{by} {receipt.requested_at === null ? "" : `on ${localTime(receipt.requested_at)}`}
         {why}
       </p>
       {receipt.confirmed === null ? (
         <p class="of-stalled">
-          {asked !== null && now.value - asked > 10_000 ? "The worker has not answered." : "Stopping… the code has not yet been seen to stop."}{" "}
+          {receipt.how !== null
+            ? `The code is ${receipt.how.replaceAll("_", " ")}.`
+            : asked !== null && now.value - asked > 10_000
+              ? "No response from the worker."
+              : "Stopping… waiting for the worker to confirm."}{" "}
           {isAdmin.value && asked !== null && now.value - asked > 10_000 && (
             <button type="button" class="button" onClick={() => void forgetStop(job.job_id)}>
-              Forget the stop
+              Stop waiting for confirmation
             </button>
           )}
         </p>
       ) : (
         <p title={utcTime(receipt.stopped_at)}>
-          {receipt.confirmed ? "Confirmed" : "Not confirmed"}: {receipt.how ?? "unknown"}
+          {stopText(receipt)}
           {took}
         </p>
       )}
@@ -45,18 +50,35 @@ export function ReceiptView({ job }: { job: JobRecord }) {
   );
 }
 
-function told(event: EventRecord): string {
+const STOPS: Record<string, string> = {
+  cooperative: "Stopped cleanly",
+  "task cancelled": "Stopped cleanly (task cancelled)",
+  "never started": "Never started",
+  "already finished": "Had already finished",
+  terminated: "Terminated",
+  killed: "Killed",
+  "not supervised": "Not confirmed: the caller runs this job",
+  "lease ran out": "Not confirmed: the lease expired",
+  forgotten: "Not confirmed: no longer waiting",
+};
+
+function stopText({ how, confirmed }: Receipt): string {
+  if (how === null) return confirmed ? "Stopped" : "Not confirmed";
+  return STOPS[how.replaceAll("_", " ")] ?? `${confirmed ? "Stopped" : "Not confirmed"}: ${how.replaceAll("_", " ")}`;
+}
+
+function describe(event: EventRecord): string {
   const data = event.data ?? {};
   const bits: string[] = [];
   const by = data["stop_by"];
   if (typeof by === "string") bits.push(`by ${by}`);
-  if (typeof data["stop_why"] === "string") bits.push(String(data["stop_why"]));
-  if (typeof data["stop_how"] === "string") bits.push(String(data["stop_how"]));
-  if (typeof data["worker"] === "string") bits.push(`on ${String(data["worker"])}`);
+  if (typeof data["stop_reason"] === "string") bits.push(String(data["stop_reason"]));
+  if (typeof data["stop_how"] === "string") bits.push(data["stop_how"].replaceAll("_", " "));
+  if (typeof data["worker"] === "string") bits.push(`on ${workerName(String(data["worker"]))}`);
   if (typeof event.progress === "number") bits.push(`${percent(event.progress)}%`);
-  if (typeof event.message === "string" && event.message !== "") bits.push(event.message);
+  if (typeof event.message === "string" && event.message !== "") bits.push(plain(event.message));
   if (typeof data["error"] === "string") bits.push(String(data["error"]));
-  if (event.kind === "log" && Array.isArray(data["lines"])) bits.push(`${data["lines"].length} lines`);
+  if (event.kind === "log" && Array.isArray(data["lines"])) bits.push(`${data["lines"].length} ${data["lines"].length === 1 ? "line" : "lines"}`);
   return bits.join(" · ");
 }
 
@@ -66,7 +88,7 @@ export function Events({ job }: { job: JobRecord }) {
     <div class="job">
       <ReceiptView job={job} />
       {all.length === 0 ? (
-        <p class="muted">No events are kept.</p>
+        <p class="muted">No events recorded</p>
       ) : (
         <div class="well scroll" tabIndex={0} role="group" aria-label="Events, newest first">
           <table class="table">
@@ -83,7 +105,7 @@ export function Events({ job }: { job: JobRecord }) {
                   <td class="num">{event.version}</td>
                   <td title={`${localTime(event.at ?? null)} · ${utcTime(event.at ?? null)}`}>{clockTime(event.at ?? null)}</td>
                   <td>
-                    <b>{event.kind}</b> {told(event)}
+                    <b>{event.kind}</b> {describe(event)}
                   </td>
                 </tr>
               ))}
@@ -101,7 +123,7 @@ export function AttemptsPart({ job }: { job: JobRecord }) {
   useEffect(() => {
     get<Attempts>(jobPath(job.job_id, "/attempts")).then(
       (answer) => (found.value = answer),
-      (error: unknown) => (wrong.value = words(error)),
+      (error: unknown) => (wrong.value = errorText(error)),
     );
   }, [job.job_id, job.attempt, job.status]);
   if (wrong.value !== null) return <p role="alert">{wrong.value}</p>;
@@ -112,9 +134,9 @@ export function AttemptsPart({ job }: { job: JobRecord }) {
       <p>
         Attempt {found.value.attempt} of {found.value.max_attempts}
         {found.value.crashes > 0 ? `, ${found.value.crashes} ${found.value.crashes === 1 ? "crash" : "crashes"}` : ""}.
-        {job.checkpoint_at === null ? "" : ` A next one goes on from the checkpoint of ${localTime(job.checkpoint_at)}.`}
+        {job.checkpoint_at === null ? "" : ` The next attempt resumes from the checkpoint at ${localTime(job.checkpoint_at)}.`}
       </p>
-      {failures.length === 0 && <p class="muted">No attempt has failed.</p>}
+      {failures.length === 0 && <p class="muted">No failed attempts</p>}
       {failures.map((failure, at) => (
         <section class="section" key={at}>
           <h2 title={utcTime(failure.at ?? null)}>

@@ -1,11 +1,15 @@
-/** What a job says while it works: its messages and the lines of its log, followed to the end. */
-import { signal } from "@preact/signals";
+/** The log of a job: its messages and log lines. */
+import { signal, useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
-import { clockTime, localTime, utcTime } from "../text/time";
+import { clockTime, localTime, utcTime, formatCount } from "../text/time";
+import { plain } from "../text/plain";
 import type { EventRecord } from "../wire/types";
-import { events } from "./watched";
+import { events } from "./record";
 
-/** Whether the newest line is kept in view. */
+/** The maximum number of lines in the document. */
+const LINES = 400;
+
+/** Whether the view follows the newest line. */
 export const following = signal(true);
 
 interface Line {
@@ -14,10 +18,10 @@ interface Line {
   text: string;
 }
 
-function lines(told: readonly EventRecord[]): Line[] {
+function lines(events: readonly EventRecord[]): Line[] {
   const found: Line[] = [];
   let said = "";
-  for (const event of told) {
+  for (const event of events) {
     if (event.kind === "log") {
       const logged = event.data?.["lines"];
       if (!Array.isArray(logged)) continue;
@@ -35,22 +39,25 @@ function lines(told: readonly EventRecord[]): Line[] {
 
 export function Messages() {
   const box = useRef<HTMLDivElement>(null);
-  const all = lines(events.value);
+  const every = lines(events.value);
+  const most = useSignal(LINES);
+  const all = every.slice(-most.value);
+  const hidden = every.length - all.length;
   useEffect(() => {
     if (following.value && box.current !== null) box.current.scrollTop = box.current.scrollHeight;
-  }, [all.length, following.value]);
-  if (all.length === 0) return <p class="muted">Nothing was said yet.</p>;
+  }, [every.length, following.value]);
+  if (all.length === 0) return <p class="muted">No log output yet</p>;
   return (
     <>
       <label class="check small muted">
         <input type="checkbox" checked={following.value} onChange={(event) => (following.value = event.currentTarget.checked)} />{" "}
-        Follow the newest line
+        Follow
       </label>
       <div
         ref={box}
         class="well log"
         role="log"
-        aria-label="Messages"
+        aria-label="Log"
         aria-live="off"
         tabIndex={0}
         onScroll={(event) => {
@@ -59,11 +66,16 @@ export function Messages() {
           if (following.peek() !== end) following.value = end;
         }}
       >
+        {hidden > 0 && (
+          <button type="button" class="button plain" onClick={() => (most.value += LINES)}>
+            Show earlier lines ({formatCount(hidden)})
+          </button>
+        )}
         <ul>
           {all.map((line, at) => (
-            <li key={at} class={line.level}>
+            <li key={hidden + at} class={line.level}>
               <time title={`${localTime(line.at)} · ${utcTime(line.at)}`}>{clockTime(line.at)}</time>
-              <span>{line.text}</span>
+              <span>{line.level === "message" || line.level === "info" ? "" : <b>{line.level} </b>}{plain(line.text)}</span>
             </li>
           ))}
         </ul>

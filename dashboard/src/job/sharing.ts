@@ -1,8 +1,8 @@
-/** A link to one job for somebody without a key. */
-import { copy } from "../parts/holder";
-import { say } from "../shell/toasts";
+/** A link to one job for a person without a key. */
+import { copy } from "../parts/copyable";
+import { showToast } from "../shell/toasts";
 import { localTime } from "../text/time";
-import { call, jobPath, Problem, words } from "../wire/api";
+import { call, jobPath, Problem, errorText } from "../wire/api";
 import type { Share } from "../wire/types";
 
 export async function share(id: string): Promise<void> {
@@ -14,7 +14,7 @@ export async function share(id: string): Promise<void> {
     link.searchParams.set("share", made.token);
     await copy(link.href, `Link copied; it shows this job until ${localTime(made.expires_at)}`);
   } catch (error) {
-    say(words(error));
+    showToast(errorText(error));
     if (!(error instanceof Problem)) throw error;
   }
 }

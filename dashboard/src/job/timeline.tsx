@@ -1,9 +1,15 @@
-/** From its creation to now: how long it waited, each stage with its duration, and the end. */
+/** The timeline of a job: its time in the queue, its stages with their durations, and its end. */
+import { useSignal } from "@preact/signals";
 import { now } from "../live/clock";
-import { lookOf } from "../parts/icons";
-import { ago, between, duration, localTime, span, utcTime, whole } from "../text/time";
+import { shownState } from "../parts/icons";
+import { ago, elapsed, duration, localTime, preciseDuration, utcTime, formatCount } from "../text/time";
 import type { JobRecord, StageShape } from "../wire/types";
-import { spreadOf } from "./usual";
+import { plain, workerName } from "../text/plain";
+import { plural } from "../text/plural";
+import { spreadOf } from "./durations";
+
+/** The number of stages shown before a button for the rest. */
+const STAGES = 20;
 
 const when = (text: string | null): string => (text === null ? "" : `${localTime(text)} · ${utcTime(text)}`);
 
@@ -11,9 +17,15 @@ export function Timeline({ job }: { job: JobRecord }) {
   const at = now.value;
   const usual = spreadOf(job.job_type);
   const ended = job.status !== "pending" && job.status !== "running";
-  const look = lookOf(job);
+  const look = shownState(job);
+  const begun = job.stages.filter((stage) => stage.started_at !== null);
+  const allStages = useSignal(false);
+  const before = allStages.value ? 0 : Math.max(0, begun.length - STAGES);
+  const stopping = job.receipt !== null && job.receipt["confirmed"] === null;
   const inStage = job.stages.some((stage) => stage.started_at !== null && stage.ended_at === null);
-  const waited = job.started_at === null || job.created_at === null ? null : Date.parse(job.started_at) - Date.parse(job.created_at);
+  const ready = Math.max(Date.parse(job.created_at ?? ""), job.not_before === null ? 0 : Date.parse(job.not_before));
+  // A later attempt waited in the queue again, from a time that is not part of the record.
+  const waited = job.started_at === null || job.attempt > 1 || Number.isNaN(ready) ? null : Date.parse(job.started_at) - ready;
   return (
     <section aria-label="Timeline">
       <h2>Timeline</h2>
@@ -27,29 +39,39 @@ export function Timeline({ job }: { job: JobRecord }) {
         {job.started_at !== null && (
           <li class={job.status === "running" && !inStage ? "here" : ""}>
             <span>
-              Started{job.worker === null ? "" : ` on ${job.worker}`}
+              {job.attempt > 1 ? `Attempt ${job.attempt} started` : "Started"}
+              {waited === null ? "" : ` after ${duration(waited)} in the queue`}
+              {job.worker === null ? "" : ` on ${workerName(job.worker)}`}
             </span>
             <span class="muted" title={when(job.started_at)}>
-              {waited === null ? "" : `waited ${duration(waited)}`}
+              {ago(job.started_at, at)}
             </span>
-            <Usual kind="waits" value={usual?.wait} />
+            {waited !== null && <Usual kind="wait" value={usual?.wait} />}
           </li>
         )}
-        {job.stages
-          .filter((stage) => stage.started_at !== null)
+        {before > 0 && (
+          <li>
+            <button type="button" class="button plain" onClick={() => (allStages.value = true)}>
+              Show {formatCount(before)} earlier stages
+            </button>
+          </li>
+        )}
+        {begun
+          .slice(before)
           .map((stage) => (
-            <Stage key={`${stage.parent ?? ""}/${stage.name}`} stage={stage} running={!ended} at={at} until={job.completed_at} />
+            <Stage key={`${stage.parent ?? ""}/${stage.name}/${stage.started_at ?? ""}`} stage={stage} running={!ended} at={at} until={job.completed_at} />
           ))}
         {ended && (
           <li class="here">
             <span>
               {job.status[0]?.toUpperCase()}
               {job.status.slice(1)}
+              {stopping ? ", stopping…" : ""}
             </span>
             <span class="muted" title={when(job.completed_at)}>
-              {job.started_at === null ? "never started" : `ran ${between(job.started_at, job.completed_at, at)}`}
+              {job.started_at === null ? "never started" : stopping ? "" : `ran ${elapsed(job.started_at, job.completed_at, at)}`}
             </span>
-            <Usual kind="runs" value={usual?.duration} />
+            <Usual kind="run time" value={usual?.duration} />
           </li>
         )}
       </ol>
@@ -62,27 +84,27 @@ function Stage({ stage, running, at, until }: { stage: StageShape; running: bool
   return (
     <li class={here ? "here" : ""}>
       <span class={stage.parent === null ? "" : "nested"}>
-        {stage.name} <span class="muted small count">{countOf(stage)}</span>
+        <bdi>{plain(stage.name)}</bdi> <span class="muted small count">{countOf(stage)}</span>
       </span>
       <span class="muted" title={when(stage.started_at)}>
-        {between(stage.started_at, stage.ended_at ?? (running ? null : until), at)}
+        {elapsed(stage.started_at, stage.ended_at ?? (running ? null : until), at)}
         {here ? ", now" : ""}
       </span>
     </li>
   );
 }
 
-/** "254 of 412 chunks", and "412 chunks" when that was all. */
-function countOf({ done, total, unit }: StageShape): string {
+/** "254 of 412 chunks", or "412 chunks" when all are done. */
+export function countOf({ done, total, unit }: Pick<StageShape, "done" | "total" | "unit">): string {
   if (total === null || total <= 0) return "";
-  return `${done === total ? "" : `${whole(done)} of `}${whole(total)} ${unit}s`;
+  return `${done === total ? "" : `${formatCount(done)} of `}${formatCount(total)} ${plural(unit, total)}`;
 }
 
 function Usual({ kind, value }: { kind: string; value: { p50: number | null; p95: number | null } | undefined }) {
   if (value === undefined || value.p50 === null) return null;
   return (
     <span class="muted small usual">
-      usually {kind} {span(value.p50)}, 95% within {span(value.p95)}
+      Typical {kind} {preciseDuration(value.p50)} (p95 {preciseDuration(value.p95)})
     </span>
   );
 }

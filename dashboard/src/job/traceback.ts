@@ -9,7 +9,7 @@ export interface Frame {
 }
 
 export interface Trace {
-  /** What stands around the frames: headings, causes, and the exception at the end. */
+  /** The text around the frames: headings, causes, and the exception at the end. */
   parts: (Frame[] | string)[];
   error: string;
 }
@@ -40,7 +40,7 @@ export function readTraceback(text: string): Trace {
   return { parts, error };
 }
 
-/** Neighbours of one kind together: [library, frames] in their order. */
+/** Groups adjacent frames of one kind: [library, frames], in order. */
 export function runs(frames: readonly Frame[]): [boolean, Frame[]][] {
   const found: [boolean, Frame[]][] = [];
   for (const frame of frames) {
@@ -51,5 +51,5 @@ export function runs(frames: readonly Frame[]): [boolean, Frame[]][] {
   return found;
 }
 
-/** The end of a path that tells files apart. */
+/** The end of a path that distinguishes files. */
 export const shortPath = (file: string): string => file.split(/[\\/]/).slice(-2).join("/");

@@ -1,40 +1,44 @@
-/** One job: the same in the pane beside the list and on a page of its own. */
+/** One job, in the pane next to the list or on a page of its own. */
+import { Fragment } from "preact";
 import { useEffect } from "preact/hooks";
-import { canCancel, canRetry, cancel, remove, retry, retryFailed } from "../jobs/actions";
-import { messageOf, shortId } from "../jobs/row";
+import { confirmCancel, confirmRetry, canCancel, canRetry, remove, retryFailed } from "../jobs/actions";
+import { shortId } from "../jobs/row";
 import { hidden } from "../jobs/list";
 import { now } from "../live/clock";
-import { copy } from "../parts/holder";
+import { copy } from "../parts/copyable";
 import { JsonView } from "../parts/json";
-import { lookOf } from "../parts/icons";
+import { Link } from "../parts/link";
+import { shownState } from "../parts/icons";
 import { Bar, Chip } from "../parts/progress";
+import { progressText } from "../text/progress";
 import { go, place } from "../shell/address";
 import { mayCancel, mayDelete, mayWrite, onlyJob, session } from "../shell/session";
-import { asCli, asCurl } from "../text/commands";
-import { leftRange, percent, startsIn, timeLeft } from "../text/time";
+import { asCli, asCurl, asPython, asSubmit } from "../text/commands";
+import { plain } from "../text/plain";
+import { about, timeLeftRange, localTime, startsIn, timeLeft, utcTime, formatCount } from "../text/time";
 import { rowOf } from "../wire/row";
-import type { Eta, JobRecord } from "../wire/types";
+import type { JobRecord } from "../wire/types";
 import { ErrorPart } from "./error";
 import { AttemptsPart, Events, ReceiptView } from "./events";
 import { Messages } from "./messages";
 import { share } from "./sharing";
 import { Timeline } from "./timeline";
-import { job, problem, readAgain, wantsEvents } from "./watched";
+import { job, problem, reload, wantsEvents } from "./record";
 
 export const PARTS = ["messages", "result", "error", "params", "events", "attempts"] as const;
 export type Part = (typeof PARTS)[number];
 const NAMES: Record<Part, string> = {
-  messages: "Messages",
+  messages: "Log",
   result: "Result",
   error: "Error",
-  params: "Params",
+  params: "Parameters",
   events: "Events",
   attempts: "Attempts",
 };
 
 function firstPart(shown: JobRecord): Part {
   if (shown.status === "failed") return "error";
-  if (shown.status === "completed" && shown.result !== null) return "result";
+  if (shown.status === "completed" && (shown.result !== null || shown.result_error !== null)) return "result";
   return shown.status === "pending" ? "params" : "messages";
 }
 
@@ -53,18 +57,18 @@ export function JobView() {
     const gone = problem.value.status === 404;
     return (
       <div class="empty">
-        <h1>{gone ? "Deleted or expired" : "The job cannot be read"}</h1>
+        <h1>{gone ? "Job not found" : "Can't load this job"}</h1>
         <p class="muted">
-          {gone ? `There is no job ${place.value.job ?? ""}: it was deleted, or its time had come.` : problem.value.detail}
+          {gone ? `There is no job ${place.value.job ?? ""}. It may have been deleted or expired.` : problem.value.detail}
         </p>
         {gone ? (
           onlyJob.value === null && (
             <button type="button" class="button" onClick={() => go({ page: "jobs", job: null, part: null })}>
-              To the list
+              Back to jobs
             </button>
           )
         ) : (
-          <button type="button" class="button" onClick={() => void readAgain()}>
+          <button type="button" class="button" onClick={() => void reload()}>
             Try now
           </button>
         )}
@@ -74,7 +78,7 @@ export function JobView() {
   if (shown === null || part === null) return <Skeleton />;
   if (hidden.value.has(shown.job_id)) return <p class="empty muted">Deleted.</p>;
   return (
-    <div class={`job of-${lookOf(shown)}`}>
+    <div class={`job of-${shownState(shown)}`}>
       <Head shown={shown} />
       <Far shown={shown} />
       <Actions shown={shown} />
@@ -128,15 +132,15 @@ function Head({ shown }: { shown: JobRecord }) {
         <button type="button" class="button plain mono" title="Copy the id" onClick={() => void copy(shown.job_id, "Id copied")}>
           {shortId(shown.job_id)}
         </button>
-        {row.title !== null && <span>{row.title}</span>}
-        {shown.attempt > 0 && (
+        {row.title !== null && <bdi>{plain(row.title)}</bdi>}
+        {(shown.attempt ?? 0) > 0 && (
           <span>
             attempt {shown.attempt} of {shown.max_attempts}
           </span>
         )}
         {Object.entries(shown.labels).map(([name, value]) => (
           <span key={name}>
-            {name}: {value}
+            {plain(`${name}: ${value}`)}
           </span>
         ))}
       </p>
@@ -147,29 +151,29 @@ function Head({ shown }: { shown: JobRecord }) {
 function Far({ shown }: { shown: JobRecord }) {
   const row = rowOf(shown);
   const at = now.value;
-  const eta = shown.eta as Eta | null;
+  const eta = shown.eta;
   const left = shown.status === "running" && !shown.stalled ? timeLeft(eta, at) : null;
-  const range = left === null ? null : leftRange(eta, at);
-  const start = shown.status === "pending" ? startsIn(shown.expected_start as Eta | null, at) : null;
-  const message = messageOf(row, at);
+  const range = left === null ? null : timeLeftRange(eta, at);
+  const start = shown.status === "pending" ? startsIn(shown.expected_start, at) : null;
   return (
     <div class="far">
       <div class="line">
-        <span class="big">{percent(shown.progress)}%</span>
+        <span class="big">{progressText(row)}</span>
         <span class="muted">
           {start !== null && `starts ${start}`}
-          {left === null ? (shown.status === "running" ? "time left unknown" : "") : left === "a moment" ? left : `about ${left} left`}
+          {left === null ? (shown.status === "running" ? "time left unknown" : "") : `${about(left)} left`}
           {range === null ? "" : ` (${range})`}
         </span>
       </div>
       <Bar job={row} thick label="Progress" />
-      <p class={`says${shown.status === "failed" ? " bad" : ""}`}>{message}</p>
+      <p class={`says${shown.status === "failed" ? " bad" : ""}`}>{plain(shown.activity)}</p>
     </div>
   );
 }
 
 function Actions({ shown }: { shown: JobRecord }) {
   const id = shown.job_id;
+  const keyed = session.value?.auth === "keys";
   const failedItems = Number(shown.item_counts?.["failed"] ?? 0);
   const again = async (): Promise<void> => {
     const made = await retryFailed(id);
@@ -178,18 +182,23 @@ function Actions({ shown }: { shown: JobRecord }) {
   return (
     <div class="actions">
       {mayCancel.value && canCancel(shown) && (
-        <button type="button" class="button danger" onClick={() => void cancel(id)}>
+        <button type="button" class="button danger" onClick={() => confirmCancel(shown)}>
           Cancel job
         </button>
       )}
       {mayWrite.value && canRetry(shown) && (
-        <button type="button" class="button" onClick={() => void retry(id)}>
+        <button type="button" class="button" onClick={() => confirmRetry(shown)}>
           Retry
+        </button>
+      )}
+      {mayWrite.value && canRetry(shown) && (shown.attempt ?? 0) > 0 && (
+        <button type="button" class="button" onClick={() => confirmRetry(shown, true)}>
+          Retry from start
         </button>
       )}
       {mayWrite.value && failedItems > 0 && shown.status !== "running" && (
         <button type="button" class="button" onClick={() => void again()}>
-          Retry the {failedItems.toLocaleString("en-US")} failed items
+          Retry {formatCount(failedItems)} failed {failedItems === 1 ? "item" : "items"}
         </button>
       )}
       {mayDelete.value && !canCancel(shown) && (
@@ -206,15 +215,21 @@ function Actions({ shown }: { shown: JobRecord }) {
           <button type="button" class="button plain" onClick={() => void copy(asCli(shown), "Command copied")}>
             CLI
           </button>
-          <button type="button" class="button plain" onClick={() => void copy(asCurl(shown), "Command copied")}>
+          <button type="button" class="button plain" onClick={() => void copy(asCurl(shown, keyed), "Command copied")}>
             curl
+          </button>
+          <button type="button" class="button plain" onClick={() => void copy(asPython(shown, keyed), "Code copied")}>
+            Python
+          </button>
+          <button type="button" class="button plain" onClick={() => void copy(asSubmit(shown), "Command copied")}>
+            submit again
           </button>
           <button type="button" class="button plain" onClick={() => void copy(JSON.stringify(shown, null, 2), "JSON copied")}>
             JSON
           </button>
         </div>
       </details>
-      {mayWrite.value && session.value?.auth === "keys" && (
+      {session.value?.auth === "keys" && session.value.id !== "share" && (
         <button type="button" class="button" onClick={() => void share(id)}>
           Share
         </button>
@@ -232,16 +247,17 @@ function PartView({ shown, part }: { shown: JobRecord; part: Part }) {
     case "messages":
       return <Messages />;
     case "result":
-      if (shown.status !== "completed") return <p class="muted">There is a result when the job has completed.</p>;
-      return <JsonView value={shown.result} label="Result" />;
+      if (shown.status !== "completed") return <p class="muted">The result will appear when the job completes</p>;
+      return shown.result_error === null ? <JsonView value={shown.result} label="Result" /> : <LostResult shown={shown} />;
     case "error":
       return <ErrorPart job={shown} />;
     case "params":
       return (
         <div class="job">
+          <Details shown={shown} />
           <section class="section">
-            <h2>Params</h2>
-            <JsonView value={shown.params ?? {}} label="Params" />
+            <h2>Parameters</h2>
+            <JsonView value={shown.params ?? {}} label="Parameters" />
           </section>
           <section class="section">
             <h2>Metadata</h2>
@@ -254,6 +270,49 @@ function PartView({ shown, part }: { shown: JobRecord; part: Part }) {
     case "attempts":
       return <AttemptsPart job={shown} />;
   }
+}
+
+/** Why a completed job has no result, and the text of what its handler returned. */
+function LostResult({ shown }: { shown: JobRecord }) {
+  return (
+    <div class="job">
+      <p class="says bad">The job completed, but its result was not stored: {plain(shown.result_error ?? "")}</p>
+      <section class="section">
+        <h2>Text of what the handler returned</h2>
+        <p class="muted">For people only. It may be cut, and programs that ask for the result get an error.</p>
+        <pre class="well" tabIndex={0} aria-label="Text of what the handler returned">
+          {plain(shown.result_text ?? "")}
+        </pre>
+      </section>
+    </div>
+  );
+}
+
+/** When and how a job may run. */
+function Details({ shown }: { shown: JobRecord }) {
+  const time = (text: string | null) => text !== null && <span title={utcTime(text)}>{localTime(text)}</span>;
+  const jobLink = (id: string | null) => id !== null && <Link to={{ job: id, part: null }}>{shortId(id)}</Link>;
+  const facts = [
+    ["Starts no earlier than", time(shown.not_before)],
+    ["Start deadline", time(shown.not_after)],
+    ["Priority", shown.priority !== 0 && String(shown.priority)],
+    ["Unique key", shown.unique_key !== null && plain(shown.unique_key)],
+    ["Parent", jobLink(shown.parent_id)],
+    ["Failed items of", jobLink(shown.retry_of)],
+    ["Lease expires", time(shown.lease_expires_at)],
+    ["Trace", shown.trace],
+  ] as const;
+  const known = facts.filter(([, value]) => value);
+  return known.length === 0 ? null : (
+    <dl class="pairs">
+      {known.map(([name, value]) => (
+        <Fragment key={name}>
+          <dt>{name}</dt>
+          <dd>{value}</dd>
+        </Fragment>
+      ))}
+    </dl>
+  );
 }
 
 function Skeleton() {

@@ -1,21 +1,25 @@
-/** What can be done to a job. A single action asks nothing; a deletion can be undone for six seconds. */
-import { say } from "../shell/toasts";
-import { call, get, jobPath, Problem, send, words } from "../wire/api";
+/** The actions on jobs: cancel and retry ask first, a deletion can be undone for six seconds. */
+import { now } from "../live/clock";
+import { confirm } from "../parts/confirm";
+import { showToast } from "../shell/toasts";
+import { plain } from "../text/plain";
+import { elapsed, formatCount } from "../text/time";
+import { call, get, jobPath, Problem, send, errorText } from "../wire/api";
 import { rowOf } from "../wire/row";
 import { isEnded, type BulkAction, type BulkDone, type Done, type JobRecord, type Row } from "../wire/types";
-import { drop, hidden, load, take } from "./list";
+import { removeJobs, hidden, load, applyBatch } from "./list";
 
 const UNDO_SECONDS = 6;
 const AT_ONCE = 1000;
 
 export const canCancel = (job: Pick<Row, "status">): boolean => !isEnded(job.status);
-export const canRetry = (job: Pick<Row, "status" | "driver">): boolean =>
-  (job.status === "failed" || job.status === "cancelled") && (job.driver === "worker" || job.driver === "engine");
+export const canRetry = (job: Pick<Row, "status" | "run_by">): boolean =>
+  (job.status === "failed" || job.status === "cancelled") && (job.run_by === "worker" || job.run_by === "external");
 
-/** Looks at a job again, so that what was done shows at once. */
+/** Reads a job again, so that the effect of an action shows at once. */
 async function refresh(id: string): Promise<void> {
   try {
-    take({ jobs: [rowOf(await get<JobRecord>(jobPath(id)))], gone: [] });
+    applyBatch({ jobs: [rowOf(await get<JobRecord>(jobPath(id)))], gone: [] });
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
   }
@@ -24,34 +28,65 @@ async function refresh(id: string): Promise<void> {
 async function attempt(work: () => Promise<unknown>, done: string): Promise<boolean> {
   try {
     await work();
-    if (done !== "") say(done, { seconds: 3 });
+    if (done !== "") showToast(done, { seconds: 3 });
     return true;
   } catch (error) {
-    say(words(error));
+    showToast(errorText(error));
     if (!(error instanceof Problem)) throw error;
     return false;
   }
 }
 
-export async function cancel(id: string): Promise<void> {
-  if (await attempt(() => call<Done>("POST", jobPath(id, "/cancel"), { body: {} }), "Cancelled")) await refresh(id);
+type Named = Pick<Row, "job_id" | "job_type" | "status" | "started_at">;
+
+/** Cancels a job after a confirmation, because the work of its run is lost and a key may be pressed by mistake. */
+export function confirmCancel(job: Named): void {
+  const ran = elapsed(job.started_at, null, now.peek());
+  const running = job.status === "running";
+  confirm({
+    title: "Cancel this job?",
+    text: running
+      ? `${plain(job.job_type)} has been running for ${ran}. Its code stops at its next cancellation point.`
+      : `${plain(job.job_type)} has not started and will not run.`,
+    yes: "Cancel job",
+    no: "Don't cancel",
+    act: () => void cancel(job.job_id, running),
+  });
 }
 
-export async function retry(id: string): Promise<void> {
-  if (await attempt(() => call<JobRecord>("POST", jobPath(id, "/retry"), { body: {} }), "Retried")) await refresh(id);
+/** Queues an ended job again after a confirmation. */
+export function confirmRetry(job: Named, fromStart = false): void {
+  const lost = fromStart ? " Its checkpoint, state and kept results are discarded." : "";
+  confirm({
+    title: `Retry this job${fromStart ? " from the start" : ""}?`,
+    text: `${plain(job.job_type)} will be queued again.${lost}`,
+    yes: "Retry job",
+    no: "Don't retry",
+    act: () => void retry(job.job_id, fromStart),
+  });
 }
 
-/** Submits a new job for the items that failed; its id. */
+async function cancel(id: string, running: boolean): Promise<void> {
+  const done = running ? "Cancelled. Waiting for the code to stop" : "Cancelled";
+  if (await attempt(() => call<Done>("POST", jobPath(id, "/cancel"), { body: {} }), done)) await refresh(id);
+}
+
+async function retry(id: string, fromStart: boolean): Promise<void> {
+  const body = fromStart ? { from_start: true } : {};
+  if (await attempt(() => call<JobRecord>("POST", jobPath(id, "/retry"), { body }), "Queued again")) await refresh(id);
+}
+
+/** Submits a new job for the items that failed, and returns its id. */
 export async function retryFailed(id: string): Promise<string | null> {
   let made: string | null = null;
   await attempt(async () => {
     made = (await call<JobRecord>("POST", jobPath(id, "/retry"), { body: { only_failed: true } })).job_id;
-  }, "A new job takes up the failed items");
+  }, "New job submitted for the failed items");
   return made;
 }
 
 export async function forgetStop(id: string): Promise<void> {
-  if (await attempt(() => call<Done>("POST", jobPath(id, "/stop/forget")), "The stop is forgotten")) await refresh(id);
+  if (await attempt(() => call<Done>("POST", jobPath(id, "/stop/forget")), "No longer waiting for confirmation")) await refresh(id);
 }
 
 const undecided = new Map<number, () => Promise<void>>();
@@ -69,24 +104,24 @@ function later(text: string, ids: readonly string[], work: () => Promise<void>):
     clearTimeout(timer);
     close();
     const done = await attempt(work, "");
-    if (done) drop(ids);
+    if (done) removeJobs(ids);
     show();
   };
   undecided.set(key, carryOut);
-  const close = say(text, {
+  const close = showToast(text, {
     seconds: UNDO_SECONDS,
     undo: () => {
       if (!undecided.delete(key)) return;
       clearTimeout(timer);
       close();
       show();
-      say("Kept", { seconds: 2 });
+      showToast("Not deleted", { seconds: 2 });
     },
   });
   const timer = setTimeout(carryOut, UNDO_SECONDS * 1000);
 }
 
-// Whoever leaves the page has decided.
+// Leaving the page confirms the action.
 window.addEventListener("pagehide", () => {
   for (const carryOut of [...undecided.values()]) void carryOut();
 });
@@ -99,7 +134,7 @@ export function remove(id: string): void {
 
 export type Many = { ids: readonly string[] } | { q: string };
 
-/** What an action would do, without doing it. */
+/** Returns what an action would do, without doing it. */
 export async function dryRun(action: BulkAction, many: Many): Promise<BulkDone> {
   if ("q" in many) return call<BulkDone>("POST", "jobs/bulk", { body: { action, q: many.q, dry_run: true } });
   let matching = 0;
@@ -113,14 +148,14 @@ export async function dryRun(action: BulkAction, many: Many): Promise<BulkDone> 
   return { action, dry_run: true, matching, eligible, exact: true };
 }
 
-/** Does it, in steps of a thousand; how many were changed and how many refused. */
-export async function doMany(action: BulkAction, many: Many, told: (done: number) => void): Promise<[number, number]> {
+/** Applies an action, a thousand jobs at a time; returns how many were changed and how many refused. */
+export async function applyToMany(action: BulkAction, many: Many, report: (done: number) => void): Promise<[number, number]> {
   let done = 0;
   let refused = 0;
   const count = (answer: BulkDone): void => {
     done += answer.done ?? 0;
     refused += (answer.outcomes ?? []).filter((one) => one["outcome"] === "refused").length;
-    told(done);
+    report(done);
   };
   if ("ids" in many) {
     for (let at = 0; at < many.ids.length; at += AT_ONCE) {
@@ -140,8 +175,8 @@ export async function doMany(action: BulkAction, many: Many, told: (done: number
 }
 
 export function removeMany(many: Many, count: number, shownIds: readonly string[]): void {
-  later(`Deleting ${count.toLocaleString("en-US")} jobs`, shownIds, async () => {
-    await doMany("delete", many, () => undefined);
+  later(`Deleting ${formatCount(count)} jobs`, shownIds, async () => {
+    await applyToMany("delete", many, () => undefined);
     await load(true);
   });
 }

@@ -1,57 +1,63 @@
-/** What is chosen, and what to do with it. The truth comes first: a dry run says what would change. */
+/** The selected jobs and the actions on them. A dry run first shows what would change. */
 import { signal, useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { Dialog } from "../parts/dialog";
 import { mayCancel, mayDelete, mayWrite } from "../shell/session";
-import { say } from "../shell/toasts";
-import { whole } from "../text/time";
-import { Problem, words } from "../wire/api";
+import { showToast } from "../shell/toasts";
+import { formatCount } from "../text/time";
+import { Problem, errorText } from "../wire/api";
 import type { BulkAction, BulkDone } from "../wire/types";
-import { doMany, dryRun, removeMany, type Many } from "./actions";
+import { applyToMany, dryRun, removeMany, type Many } from "./actions";
 import { load, shown, total } from "./list";
-import { allOf, chooseAll, chosen, clear, selecting } from "./selection";
+import { allOf, selectAll, selectedIds, clear, selecting } from "./selection";
 
-/** The action that is being asked about. */
-export const asked = signal<{ action: BulkAction; many: Many } | null>(null);
+/** The action that waits for its confirmation. */
+export const pendingAction = signal<{ action: BulkAction; many: Many } | null>(null);
 
 const VERBS: Record<BulkAction, string> = { cancel: "Cancel", retry: "Retry", delete: "Delete" };
-const DONE: Record<BulkAction, string> = { cancel: "cancelled", retry: "sent back to the workers", delete: "deleted" };
+const DONE: Record<BulkAction, string> = { cancel: "cancelled", retry: "queued again", delete: "deleted" };
 
-export function askMany(action: BulkAction): void {
-  const many: Many = allOf.peek() === null ? { ids: [...chosen.peek()] } : { q: allOf.peek() as string };
-  asked.value = { action, many };
+const UNCHANGED: Record<BulkAction, string> = {
+  cancel: "already finished and won't change.",
+  retry: "can't be retried and won't change.",
+  delete: "are still active and won't change.",
+};
+
+export function confirmMany(action: BulkAction): void {
+  const many: Many = allOf.peek() === null ? { ids: [...selectedIds.peek()] } : { q: allOf.peek() as string };
+  pendingAction.value = { action, many };
 }
 
 export function BulkBar() {
   if (!selecting.value) return null;
   const all = allOf.value !== null;
   const known = total.value;
-  const count = all ? (known?.count ?? 0) : chosen.value.size;
-  const matching = known === null ? "" : `${known.exact ? "" : "at least "}${whole(known.count)}`;
+  const count = all ? (known?.count ?? 0) : selectedIds.value.size;
+  const matching = known === null ? "" : `${known.exact ? "" : "at least "}${formatCount(known.count)}`;
   return (
     <div class="chosen" role="toolbar" aria-label="Selected jobs">
       <b>
         {all && known?.exact === false ? "at least " : ""}
-        {whole(count)} selected
+        {formatCount(count)} selected
       </b>
       {!all && known !== null && known.count > count && (
-        <button type="button" class="button plain" onClick={chooseAll}>
+        <button type="button" class="button plain" onClick={selectAll}>
           Select all {matching} matching
         </button>
       )}
       <span class="corner" />
       {mayCancel.value && (
-        <button type="button" class="button" onClick={() => askMany("cancel")}>
+        <button type="button" class="button" onClick={() => confirmMany("cancel")}>
           Cancel
         </button>
       )}
       {mayWrite.value && (
-        <button type="button" class="button" onClick={() => askMany("retry")}>
+        <button type="button" class="button" onClick={() => confirmMany("retry")}>
           Retry
         </button>
       )}
       {mayDelete.value && (
-        <button type="button" class="button danger" onClick={() => askMany("delete")}>
+        <button type="button" class="button danger" onClick={() => confirmMany("delete")}>
           Delete
         </button>
       )}
@@ -63,7 +69,7 @@ export function BulkBar() {
 }
 
 export function BulkDialog() {
-  const what = asked.value;
+  const what = pendingAction.value;
   const truth = useSignal<BulkDone | null>(null);
   const wrong = useSignal<string | null>(null);
   const doing = useSignal<number | null>(null);
@@ -75,15 +81,15 @@ export function BulkDialog() {
     let mine = true;
     dryRun(what.action, what.many).then(
       (found) => mine && (truth.value = found),
-      (error: unknown) => mine && (wrong.value = words(error)),
+      (error: unknown) => mine && (wrong.value = errorText(error)),
     );
     return () => void (mine = false);
   }, [what]);
-  // Whoever leaves the page by Back has decided nothing: the question does not wait for them on another page.
-  useEffect(() => () => void (asked.value = null), []);
+  // Going back confirms nothing: the dialog is closed, and does not appear on another page.
+  useEffect(() => () => void (pendingAction.value = null), []);
   if (what === null) return null;
   const { action, many } = what;
-  const close = (): void => void (asked.value = null);
+  const close = (): void => void (pendingAction.value = null);
   const found = truth.value;
   const eligible = found?.eligible ?? 0;
   const matching = found?.matching ?? 0;
@@ -98,12 +104,12 @@ export function BulkDialog() {
     }
     doing.value = 0;
     try {
-      const [done, refused] = await doMany(action, many, (so) => (doing.value = so));
-      say(`${whole(done)} ${DONE[action]}${refused > 0 ? `, ${whole(refused)} refused` : ""}`);
+      const [done, refused] = await applyToMany(action, many, (so) => (doing.value = so));
+      showToast(`${formatCount(done)} ${DONE[action]}${refused > 0 ? `, ${formatCount(refused)} refused` : ""}`);
       clear();
       void load(true);
     } catch (error) {
-      say(words(error));
+      showToast(errorText(error));
       if (!(error instanceof Problem)) throw error;
     }
     close();
@@ -118,17 +124,17 @@ export function BulkDialog() {
       ) : (
         <p>
           {matching === 0
-            ? "Nothing matches any more."
+            ? "No matching jobs any more."
             : eligible === 0
-              ? `None of the ${whole(matching)} jobs can be changed by this.`
-              : `${found.exact === false ? "At least " : ""}${whole(eligible)} of ${whole(matching)} jobs will be ${DONE[action]}.`}
-          {eligible < matching && eligible > 0 ? ` The other ${whole(matching - eligible)} stay as they are.` : ""}
+              ? `None of the ${formatCount(matching)} jobs can be ${action === "delete" ? "deleted" : action === "retry" ? "retried" : "cancelled"}.`
+              : `${found.exact === false ? "At least " : ""}${formatCount(eligible)} of ${formatCount(matching)} jobs will be ${DONE[action]}.`}
+          {eligible < matching && eligible > 0 ? ` ${formatCount(matching - eligible)} ${UNCHANGED[action]}` : ""}
         </p>
       )}
-      {doing.value !== null && <p class="muted">{whole(doing.value)} done…</p>}
+      {doing.value !== null && <p class="muted">{formatCount(doing.value)} done…</p>}
       <footer>
         <button type="button" class="button" onClick={close}>
-          Keep
+          Don't {VERBS[action].toLowerCase()}
         </button>
         <button
           type="button"
@@ -136,7 +142,7 @@ export function BulkDialog() {
           disabled={eligible === 0 || doing.value !== null}
           onClick={() => void act()}
         >
-          {VERBS[action]} {found === null ? "" : whole(eligible)}
+          {VERBS[action]} {found === null ? "" : `${formatCount(eligible)} ${eligible === 1 ? "job" : "jobs"}`}
         </button>
       </footer>
     </Dialog>

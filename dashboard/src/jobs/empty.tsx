@@ -1,8 +1,8 @@
-/** What an empty list says: why it is empty and what to do about it. */
+/** The text of an empty list: why it is empty, and what to do about it. */
 import { counts, link, reconnect } from "../live/feed";
 import { filter, go, place } from "../shell/address";
 import { now } from "../live/clock";
-import { CodeHolder } from "../parts/holder";
+import { CodeHolder } from "../parts/copyable";
 import { load, loading, problem } from "./list";
 
 const FIRST = `from milepost import JobManager
@@ -28,11 +28,11 @@ export function Empty() {
     return (
       <div class="empty" role="row">
         <div role="gridcell" class="empty">
-          <p>No job matches.</p>
+          <p>No matching jobs</p>
           <p class="actions">
             {tab !== "all" && (
               <button type="button" class="button" onClick={() => go({ tab: "all" })}>
-                Look in all statuses
+                Show all statuses
               </button>
             )}
             {terms.map((term) => (
@@ -42,7 +42,7 @@ export function Empty() {
                 class="button"
                 onClick={() => go({ q: terms.filter((one) => one !== term).join(" ") })}
               >
-                Without <code>{term}</code>
+                Remove <code>{term}</code>
               </button>
             ))}
           </p>
@@ -54,7 +54,7 @@ export function Empty() {
   return (
     <div class="empty" role="row">
       <div role="gridcell" class="empty">
-        <p>{any ? "No job is shown." : "No jobs yet. These four lines create the first:"}</p>
+        <p>{any ? "No jobs to show" : "No jobs yet. These four lines create the first:"}</p>
         {!any && <CodeHolder text={FIRST} label="Copy the lines" />}
       </div>
     </div>
@@ -62,7 +62,7 @@ export function Empty() {
 }
 
 function Broken({ detail, status, position }: { detail: string; status: number; position: unknown }) {
-  void now.value; // counts down with the page's clock; the moment of the next try is one of this machine's
+  void now.value; // counts down with the page's clock; the time of the next attempt is by this machine's clock
   const state = link.value;
   if (status === 422) {
     const text = filter.value;
@@ -70,7 +70,7 @@ function Broken({ detail, status, position }: { detail: string; status: number; 
     return (
       <div class="empty" role="row">
         <div role="gridcell" class="empty">
-          <p>The filter cannot be read: {detail}</p>
+          <p>Can't parse this filter: {detail}</p>
           {place !== null && (
             <pre aria-label={`At character ${place + 1}`}>
               {text}

@@ -1,12 +1,11 @@
-/** The windowed list: a grid that the keyboard walks, with what is chosen above and what waits on top. */
+/** The windowed list: a grid with keyboard navigation, the selection above it, and a button for held-back jobs. */
 import { useEffect, useRef } from "preact/hooks";
-import { link } from "../live/feed";
 import { go, place } from "../shell/address";
 import { useWindow } from "../parts/windowed";
-import { whole } from "../text/time";
+import { formatCount } from "../text/time";
 import { BulkBar } from "./bulk";
 import { Empty } from "./empty";
-import { hasMore, loading, more, order, problem, release, shown, total, waiting } from "./list";
+import { hasMore, loading, loadMore, order, problem, release, shown, total, waiting } from "./list";
 import { JobRow } from "./row";
 import { cursor, pointerInside, scrolled, selecting } from "./selection";
 
@@ -23,10 +22,10 @@ export function ListView() {
   const last = items.at(-1)?.index ?? 0;
 
   useEffect(() => {
-    if (hasMore() && last >= ids.length - AHEAD) void more();
+    if (hasMore() && last >= ids.length - AHEAD) void loadMore();
   }, [last, ids.length]);
 
-  // The keyboard's place is kept in view; a job that a link opened is gone to once.
+  // The focused row is kept in view. A job that was opened by a link is scrolled to once.
   const at = cursor.value;
   useEffect(() => {
     if (at === null) return;
@@ -42,11 +41,10 @@ export function ListView() {
   );
 
   const drawn = at !== null && items.some((item) => ids[item.index] === at);
-  const offline = link.value.kind === "retrying";
   const known = total.value;
   return (
     <section
-      class={`list card${offline ? " offline" : ""}${selecting.value ? " selecting" : ""}`}
+      class={`list card${selecting.value ? " selecting" : ""}`}
       aria-label="Jobs"
       onPointerEnter={(event) => (pointerInside.value = event.pointerType === "mouse")}
       onPointerLeave={() => (pointerInside.value = false)}
@@ -62,7 +60,7 @@ export function ListView() {
               release();
             }}
           >
-            {waiting.value.size === 1 ? "1 new job" : `${whole(waiting.value.size)} new jobs`}
+            {waiting.value.size === 1 ? "1 new job" : `${formatCount(waiting.value.size)} new jobs`}
           </button>
         </div>
       )}
@@ -104,7 +102,7 @@ export function ListView() {
       </div>
       {order.value.length > 0 && (
         <div class="foot small muted">
-          <span>{known === null ? "" : `${known.exact ? "" : "at least "}${whole(known.count)} ${known.count === 1 ? "job" : "jobs"}`}</span>
+          <span>{known === null ? "" : `${known.exact ? "" : "at least "}${formatCount(known.count)} ${known.count === 1 ? "job" : "jobs"}`}</span>
           {problem.value !== null && <span>{problem.value.detail}</span>}
         </div>
       )}
@@ -112,9 +110,11 @@ export function ListView() {
   );
 }
 
-export function openJob(id: string): void {
+/** Opens a job beside the list; null closes the one that is open. */
+export function openJob(id: string | null): void {
   const { page, job } = place.peek();
+  if (id === null) return go({ job: null, part: null });
   cursor.value = id;
-  // From the palette it is opened on any page, and seen on this one.
+  // The palette opens a job on any page; it is shown on this one.
   go({ page: "jobs", type: null, job: id, part: null }, { replace: page === "jobs" && job !== null });
 }

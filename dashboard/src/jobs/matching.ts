@@ -1,6 +1,6 @@
 /**
- * Whether a changed job belongs to a list: true, false, or undefined where only the server can tell. The grammar is the
- * server's; this knows its plain words, so that most changes need no question.
+ * Whether a changed job belongs to a list: true, false, or undefined if only the server can tell. The server defines the
+ * grammar; this evaluates its simple terms, so that most changes need no request.
  */
 import { isEnded, type Row } from "../wire/types";
 

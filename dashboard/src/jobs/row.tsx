@@ -1,49 +1,40 @@
-/** One row of the list. It follows its own job and the clock, so a change redraws this row and no other. */
+/** One row of the list. It depends on its own job and the clock, so a change redraws only this row. */
 import { useComputed } from "@preact/signals";
 import { Bar } from "../parts/progress";
-import { lookOf, StatusIcon } from "../parts/icons";
+import { progressText } from "../text/progress";
+import { shownState, StatusIcon } from "../parts/icons";
 import { now } from "../live/clock";
 import { href, place } from "../shell/address";
-import { ago, between, localTime, percent, timeLeft, utcTime } from "../text/time";
-import type { Row } from "../wire/types";
-import { leaving, rows } from "./list";
-import { allOf, chosen, cursor, extend, toggle } from "./selection";
+import { about, ago, elapsed, localTime, timeLeft, utcTime } from "../text/time";
+import { plain } from "../text/plain";
+import { unmatched, rows } from "./list";
+import { allOf, selectedIds, cursor, selectRange, toggle } from "./selection";
 
 interface Props {
   id: string;
   index: number;
   top: number;
-  open: (id: string) => void;
+  open: (id: string | null) => void;
 }
 
-/** The beginning of an id: for one of ours its time, to a millisecond. The filter finds a job by it. */
-export const shortId = (id: string): string => (id.length > 16 ? id.slice(0, 13) : id);
-
-/** What is going on, in words. */
-export function messageOf(job: Row, at: number): string {
-  if (job.stopping) {
-    const asked = job.completed_at === null ? at : Date.parse(job.completed_at);
-    return at - asked > 10_000 ? "Stopping: the worker has not answered" : "Stopping…";
-  }
-  if (job.status === "failed") return job.error === null ? job.message : `Failed: ${job.error}`;
-  if (job.status === "running" && job.stalled) return `${job.stalled} · ${job.message}`;
-  if (job.status === "pending" && job.waiting_for !== null) return `Waiting for ${job.waiting_for}`;
-  const items = job.item_counts;
-  if (items !== null && items.failed > 0) return `${job.message} · ${items.failed.toLocaleString("en-US")} items failed`;
-  return job.message;
+const GENERATED = /^[\da-f]{8}(-[\da-f]{4}){3}-[\da-f]{12}$/;
+/** A generated id up to its first random digits, by which the filter finds the job; of a long id its two ends. */
+export function shortId(id: string): string {
+  if (GENERATED.test(id)) return id.slice(0, 18);
+  return id.length > 24 ? `${id.slice(0, 12)}…${id.slice(-8)}` : id;
 }
 
 export function JobRow({ id, index, top, open }: Props) {
   const source = rows.get(id);
   const isCursor = useComputed(() => cursor.value === id);
   const isOpen = useComputed(() => place.value.job === id);
-  const isChosen = useComputed(() => allOf.value !== null || chosen.value.has(id));
-  const isLeaving = useComputed(() => leaving.value.has(id));
+  const isChosen = useComputed(() => allOf.value !== null || selectedIds.value.has(id));
+  const isLeaving = useComputed(() => unmatched.value.has(id));
   if (source === undefined) return null;
   const job = source.value;
   const ticking = job.status === "running" || job.status === "pending" || job.stopping;
   const at = now.value;
-  const look = lookOf(job);
+  const look = shownState(job);
   const left = job.status === "running" ? ((job.stalled ? null : timeLeft(job.eta, at)) ?? "unknown") : null;
   const classes = ["row body-row", isOpen.value ? "open" : "", isCursor.value ? "cursor" : "", isLeaving.value ? "leaving" : ""];
   return (
@@ -55,13 +46,13 @@ export function JobRow({ id, index, top, open }: Props) {
       aria-selected={isChosen.value}
       style={{ transform: `translateY(${top}px)` }}
       onMouseDown={(event) => {
-        if (event.shiftKey) event.preventDefault(); // Shift chooses rows here, not text
+        if (event.shiftKey) event.preventDefault(); // Shift selects rows here, not text
       }}
       onClick={(event) => {
         cursor.value = id;
-        if (event.shiftKey) extend(id);
+        if (event.shiftKey) selectRange(id);
         else if (event.metaKey || event.ctrlKey) toggle(id);
-        else if (!(window.getSelection()?.toString() ?? "")) open(id);
+        else if (!(window.getSelection()?.toString() ?? "")) open(isOpen.peek() ? null : id);
         event.preventDefault();
       }}
     >
@@ -70,7 +61,7 @@ export function JobRow({ id, index, top, open }: Props) {
         class="pick"
         onClick={(event) => {
           event.stopPropagation();
-          if (event.shiftKey) extend(id);
+          if (event.shiftKey) selectRange(id);
           else toggle(id);
         }}
       >
@@ -80,27 +71,27 @@ export function JobRow({ id, index, top, open }: Props) {
       </div>
       <div role="gridcell" class="cut">
         <div class="name">
-          <a class="cut" href={href({ job: id })} tabIndex={-1} title={job.title ?? job.job_type}>
-            {job.job_type} {job.title}
+          <a class="cut" href={href({ job: id })} tabIndex={-1} title={plain(job.title ?? job.job_type)}>
+            {job.job_type} <bdi>{plain(job.title ?? "")}</bdi>
           </a>
           <code title={id}>{shortId(id)}</code>
         </div>
-        <div class={`message cut${job.status === "failed" ? " bad" : ""}`} title={job.message}>
-          {messageOf(job, at)}
+        <div class={`message cut${job.status === "failed" ? " bad" : ""}`} title={plain(job.activity)}>
+          {plain(job.activity)}
         </div>
       </div>
       <div role="gridcell" class="how-far">
         <Bar job={job} />
         <span class="right">
-          {left !== null && left !== "unknown" && <span class="left">{left.split(" ").slice(0, 2).join(" ")}</span>}
-          {percent(job.progress)}%
+          {left !== null && left !== "unknown" && left !== "a moment" && <span class="left">{left.split(" ").slice(0, 2).join(" ")} left · </span>}
+          {progressText(job)}
         </span>
       </div>
       <div role="gridcell" class="times">
-        {left === null ? "" : left === "unknown" || left === "a moment" ? left : `about ${left}`}
+        {left === null ? "" : left === "unknown" ? left : about(left)}
       </div>
       <div role="gridcell" class="times wide">
-        {between(job.started_at, job.completed_at, ticking ? at : 0)}
+        {elapsed(job.started_at, job.completed_at, ticking ? at : 0)}
       </div>
       <div role="gridcell" class="times wide" title={`${localTime(job.created_at)} · ${utcTime(job.created_at)}`}>
         {ago(job.created_at, at)}

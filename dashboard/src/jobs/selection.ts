@@ -1,14 +1,14 @@
-/** Which job the keyboard is at, and which are chosen for an action on many. */
+/** The focused job, and the jobs selected for a bulk action. */
 import { computed, signal } from "@preact/signals";
 import { filter, place } from "../shell/address";
 import { held, shown } from "./list";
 
-/** The job that the keyboard is at. */
+/** The focused job. */
 export const cursor = signal<string | null>(null);
-export const chosen = signal<ReadonlySet<string>>(new Set());
-/** The filter whose every job is chosen, those that were not read too. */
+export const selectedIds = signal<ReadonlySet<string>>(new Set());
+/** The filter of which all jobs are selected, including those that were not read. */
 export const allOf = signal<string | null>(null);
-export const selecting = computed(() => chosen.value.size > 0 || allOf.value !== null);
+export const selecting = computed(() => selectedIds.value.size > 0 || allOf.value !== null);
 export const pointerInside = signal(false);
 export const scrolled = signal(false);
 
@@ -21,20 +21,20 @@ filter.subscribe(() => clear());
 
 let opened: string | null = null;
 
-// The keyboard is at the job that was opened, whichever way: what it does is done to what is looked at.
+// A job that was opened, in whatever way, gets the focus: keys act on the job that the user looks at.
 place.subscribe(({ job }) => {
   if (job !== null && job !== opened) cursor.value = job;
   opened = job;
 });
 
-/** The job that the keyboard is at, where the list shows it: nothing is done to a row that cannot be seen. */
+/** The focused job if the list shows it: no key acts on a row that is out of view. */
 export const cursorShown = (): string | null => {
   const at = cursor.peek();
   return at !== null && shown.peek().includes(at) ? at : null;
 };
 
-/** Steps off a job that is about to go: to the next, or else to the one before. */
-export function stepOff(id: string): void {
+/** Moves the focus from a job that is about to disappear: to the next one, or else to the previous one. */
+export function focusNeighbour(id: string): void {
   if (cursor.peek() !== id) return;
   const list = shown.peek();
   const at = list.indexOf(id);
@@ -42,36 +42,36 @@ export function stepOff(id: string): void {
 }
 
 export function clear(): void {
-  if (chosen.peek().size > 0) chosen.value = new Set();
+  if (selectedIds.peek().size > 0) selectedIds.value = new Set();
   allOf.value = null;
 }
 
 export function toggle(id: string): void {
-  const next = new Set(allOf.peek() === null ? chosen.peek() : shown.peek());
+  const next = new Set(allOf.peek() === null ? selectedIds.peek() : shown.peek());
   if (!next.delete(id)) next.add(id);
   allOf.value = null;
-  chosen.value = next;
+  selectedIds.value = next;
   anchor = id;
 }
 
-/** Chooses everything between the last choice and this job. */
-export function extend(id: string): void {
+/** Selects all jobs from the last selected one to this one. */
+export function selectRange(id: string): void {
   const list = shown.peek();
   const from = anchor === null ? -1 : list.indexOf(anchor);
   const to = list.indexOf(id);
   if (from < 0 || to < 0) return toggle(id);
-  const next = new Set(chosen.peek());
+  const next = new Set(selectedIds.peek());
   for (const one of list.slice(Math.min(from, to), Math.max(from, to) + 1)) next.add(one);
   allOf.value = null;
-  chosen.value = next;
+  selectedIds.value = next;
 }
 
-export function chooseAll(): void {
+export function selectAll(): void {
   allOf.value = filter.peek();
 }
 
-/** Moves the keyboard's place by so many rows; the new place, or null in an empty list. */
-export function move(by: number): string | null {
+/** Moves the focus by this number of rows; returns the focused job, or null in an empty list. */
+export function moveFocus(by: number): string | null {
   const list = shown.peek();
   if (list.length === 0) return null;
   const at = cursor.peek() === null ? -1 : list.indexOf(cursor.peek() as string);

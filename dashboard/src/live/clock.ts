@@ -1,21 +1,13 @@
-/** One clock for the page: ages and times left tick together. Follows the server's clock when this machine's is far off. */
+/** One clock for the page: ages and times left tick together. Uses the server's clock if that of this machine is far off. */
 import { signal } from "@preact/signals";
-
-let offset = 0;
+import { noteServerTime, serverNow } from "./offset";
 
 /** Milliseconds since the epoch, by the server's clock, renewed each second while the page is visible. */
 export const now = signal(Date.now());
 
-export const serverNow = (): number => Date.now() + offset;
-
-/** Learns of the server's clock from the Date of an answer, which is exact to a second. */
-export function noteServerTime(header: string | null): void {
-  const told = header === null ? Number.NaN : Date.parse(header);
-  if (Number.isNaN(told)) return;
-  const apart = told - Date.now();
-  const before = offset;
-  offset = Math.abs(apart) > 5000 ? apart : 0;
-  if (Math.abs(offset - before) > 5000) tick(); // at once: nothing shows ages by a clock that is known to be wrong
+/** Reads the server's clock from the Date header of a response, which is exact to a second. */
+export function noteDate(header: string | null): void {
+  if (noteServerTime(header)) tick(); // at once, so that no age is shown by a clock that is known to be wrong
 }
 
 function tick(): void {

@@ -1,8 +1,8 @@
 /**
- * The live feed: one stream a browser. The tab that holds the lock reads the server's stream and tells the others over a
- * BroadcastChannel; when it goes, the next holder goes on from the last position that all of them heard. Without Web
- * Locks (a page that is not served securely) each visible tab reads its own. A share link hears of its job alone: whoever
- * came with it has a stream of their own, and never reads for the others.
+ * The live feed: one stream per browser. The tab that holds the lock reads the server's stream and posts it to the others over
+ * a BroadcastChannel. When it closes, the next holder continues from the last position that all of them received. Without Web
+ * Locks (on a page that is not served securely) each visible tab reads its own stream. A page opened by a share link receives
+ * its job only, so it has a stream of its own and never reads for the others.
  */
 import { signal } from "@preact/signals";
 import { apiBase, apiUrl, get, Problem, share, signInNeeded } from "../wire/api";
@@ -12,26 +12,30 @@ import type { Batch, Counts, JobList, ListSnapshot } from "../wire/types";
 export type Link =
   | { kind: "connecting" }
   | { kind: "live" }
+  /** The server responds, but its store is unavailable. */
+  | { kind: "no-store"; since: number; store: string }
   | { kind: "retrying"; at: number; since: number; why: string };
 
 type Post =
   | { kind: "hello" }
-  | { kind: "who" }
+  | { kind: "user" }
   | { kind: "link"; link: Link; position: string | null }
   | { kind: "batch"; batch: Batch; position: string | null }
   | { kind: "counts"; counts: Counts | null; stalled: number | null }
-  | { kind: "anew"; position: string | null };
+  | { kind: "restarted"; position: string | null };
 
 export interface Listener {
   batch: (batch: Batch) => void;
-  anew: () => void;
+  onRestart: () => void;
 }
 
 const SILENCE = 35_000;
-const STALLED_EVERY = 2000;
+const STALLED_EVERY = 5000;
+/** A store that is back is noticed within this time, whatever the server advises others to wait. */
+const STORE_WAIT = 2000;
 const WAITS = [1, 2, 4, 8, 15, 30];
 
-/** How this browser hangs on to the server. */
+/** The connection to the server, and to its store behind it. */
 export const link = signal<Link>({ kind: "connecting" });
 /** Whether this tab reads the stream for all. */
 export const leading = signal(false);
@@ -52,27 +56,27 @@ export function listen(listener: Listener): () => void {
 /** Tries again at once. */
 export const reconnect = (): void => hurry?.();
 
-function hear(post: Post): void {
+function receive(post: Post): void {
   if ("position" in post && post.position !== null) position = post.position;
   if (post.kind === "link") link.value = post.link;
   else if (post.kind === "batch") for (const one of listeners) one.batch(post.batch);
-  else if (post.kind === "who") location.reload();
-  else if (post.kind === "anew") for (const one of listeners) one.anew();
+  else if (post.kind === "user") location.reload();
+  else if (post.kind === "restarted") for (const one of listeners) one.onRestart();
   else if (post.kind === "counts") {
     if (post.counts !== null) counts.value = post.counts;
     if (post.stalled !== null) stalledCount.value = post.stalled;
-  } else if (leading.value) tellState();
+  } else if (leading.value) postState();
 }
 
-function tell(post: Post): void {
-  channel?.postMessage(post);
-  hear(post);
+function post(message: Post): void {
+  channel?.postMessage(message);
+  receive(message);
 }
 
-/** Somebody else is signed in now: no tab of this browser keeps, or goes on reading, what the last one saw. */
-export const tellWho = (): void => tell({ kind: "who" });
+/** Another user has signed in: no tab of this browser may keep or show data of the previous user. */
+export const postUserChange = (): void => post({ kind: "user" });
 
-function tellState(): void {
+function postState(): void {
   channel?.postMessage({ kind: "link", link: link.value, position } satisfies Post);
   channel?.postMessage({ kind: "counts", counts: counts.value, stalled: stalledCount.value } satisfies Post);
 }
@@ -80,29 +84,33 @@ function tellState(): void {
 function onMessage(message: Message): void {
   if (message.id !== null) position = message.id;
   if (message.event === "jobs") {
-    tell({ kind: "batch", batch: JSON.parse(message.data) as Batch, position });
+    post({ kind: "batch", batch: JSON.parse(message.data) as Batch, position });
     countStalledSoon();
   } else if (message.event === "counts") {
-    tell({ kind: "counts", counts: JSON.parse(message.data) as Counts, stalled: null });
+    post({ kind: "counts", counts: JSON.parse(message.data) as Counts, stalled: null });
+  } else if (message.event === "store") {
+    const { ok, store } = JSON.parse(message.data) as { ok: boolean; store: string };
+    if (!ok) post({ kind: "link", link: { kind: "no-store", since: Date.now(), store }, position });
+    else if (link.value.kind === "no-store") post({ kind: "link", link: { kind: "live" }, position });
   } else if (message.event === "snapshot") {
     const snapshot = JSON.parse(message.data) as ListSnapshot;
-    tell({ kind: "counts", counts: snapshot.counts, stalled: null });
-    tell({ kind: "anew", position });
+    post({ kind: "counts", counts: snapshot.counts, stalled: null });
+    post({ kind: "restarted", position });
     countStalledSoon(0);
   }
 }
 
 let counting: ReturnType<typeof setTimeout> | null = null;
 
-/** Stalled jobs are not among the counts that are pushed: asked for after changes, by the leader alone. */
+/** The pushed counts do not include stalled jobs, so the leading tab requests them after changes. */
 function countStalledSoon(wait = STALLED_EVERY): void {
   counting ??= setTimeout(async () => {
     counting = null;
     try {
       const found = await get<JobList>("jobs", { q: "is:stalled", limit: 1 });
-      tell({ kind: "counts", counts: null, stalled: found.total ?? found.total_at_least ?? found.jobs.length });
+      post({ kind: "counts", counts: null, stalled: found.total ?? found.total_at_least ?? found.jobs.length });
     } catch {
-      // The next change asks again.
+      // The next change requests them again.
     }
   }, wait);
 }
@@ -114,33 +122,41 @@ async function read(stop: AbortSignal): Promise<void> {
     const attempt = new AbortController();
     const stopped = (): void => attempt.abort();
     stop.addEventListener("abort", stopped);
-    let heard = Date.now();
+    let lastSign = Date.now();
     const watch = setInterval(() => {
-      if (Date.now() - heard > SILENCE) attempt.abort();
+      if (Date.now() - lastSign > SILENCE) attempt.abort();
     }, 5000);
     let why = "The stream ended";
     let wait: number | null = null;
+    let store: string | null = null;
     try {
-      await readStream(apiUrl("events"), position, attempt.signal, {
+      await readStream(apiUrl("events", { jobs: false }), position, attempt.signal, {
         open: () => {
           failures = 0;
-          tell({ kind: "link", link: { kind: "live" }, position });
+          post({ kind: "link", link: { kind: "live" }, position });
         },
         message: onMessage,
-        alive: () => void (heard = Date.now()),
+        alive: () => void (lastSign = Date.now()),
       });
     } catch (error) {
       why = error instanceof Problem ? error.detail : "The server cannot be reached";
       wait = error instanceof Problem ? error.retryAfter : null;
+      store = error instanceof Problem ? error.unreachableStore : null;
     } finally {
       clearInterval(watch);
       stop.removeEventListener("abort", stopped);
     }
     if (stop.aborted) return;
     if (failures === 0) since = Date.now();
+    if (store !== null) {
+      const before = link.peek();
+      post({ kind: "link", link: before.kind === "no-store" ? before : { kind: "no-store", since: Date.now(), store }, position });
+      await pause(STORE_WAIT, stop);
+      continue;
+    }
     const seconds = wait ?? WAITS[Math.min(failures, WAITS.length - 1)] ?? 30;
     failures += 1;
-    tell({ kind: "link", link: { kind: "retrying", at: Date.now() + seconds * 1000, since, why }, position });
+    post({ kind: "link", link: { kind: "retrying", at: Date.now() + seconds * 1000, since, why }, position });
     await pause(seconds * 1000, stop);
     while (signInNeeded.value && !stop.aborted) await pause(60_000, stop);
   }
@@ -160,9 +176,9 @@ function pause(milliseconds: number, stop: AbortSignal): Promise<void> {
   });
 }
 
-/** Begins to follow the server, from this tab or through another. */
+/** Starts to follow the server, in this tab or through another one. */
 export function follow(): void {
-  channel?.addEventListener("message", (event: MessageEvent<Post>) => hear(event.data));
+  channel?.addEventListener("message", (event: MessageEvent<Post>) => receive(event.data));
   signInNeeded.subscribe((needed) => {
     if (!needed) reconnect();
   });

@@ -1,13 +1,13 @@
-/** What fails, by exception and place: the largest group first. */
-import { asked, BulkDialog } from "../jobs/bulk";
+/** Failed jobs by exception and place, the largest group first. */
+import { pendingAction, BulkDialog } from "../jobs/bulk";
 import { now } from "../live/clock";
 import { Link } from "../parts/link";
 import { pageAt } from "../shell/address";
 import { mayWrite } from "../shell/session";
-import { ago, localTime, utcTime, whole } from "../text/time";
+import { ago, localTime, utcTime, formatCount } from "../text/time";
 import type { Failures } from "../wire/types";
 import { usePolled } from "./polled";
-import { Waiting } from "./state";
+import { Waiting } from "./placeholder";
 
 interface Group {
   group: string;
@@ -30,8 +30,8 @@ export function FailuresPage() {
       <div class="sheet">
         <h1>Failures</h1>
         <Waiting of={found} />
-        {found.value.value !== null && groups.length === 0 && <p class="muted">Nothing has failed.</p>}
-        {found.value.value?.complete === false && <p class="muted">Only the newest 20,000 failed jobs were looked at.</p>}
+        {found.value.value !== null && groups.length === 0 && <p class="muted">No failures</p>}
+        {found.value.value?.complete === false && <p class="muted">Only the newest 20,000 failed jobs are counted.</p>}
         <ul class="groups">
           {groups.map((group) => (
             <Item key={group.group} group={group} />
@@ -51,26 +51,26 @@ function Item({ group }: { group: Group }) {
         <code>{group.type}</code> {group.frame !== null && <span>at {group.frame}</span>}
       </h2>
       <b class="count">
-        {whole(group.count)} {group.count === 1 ? "job" : "jobs"}
+        {formatCount(group.count)} {group.count === 1 ? "job" : "jobs"}
       </b>
       <p>{group.message}</p>
       <span class="muted small right" title={`${localTime(group.last_at)} · ${utcTime(group.last_at)}`}>
-        last {ago(group.last_at, at)}
+        Last seen {ago(group.last_at, at)}
       </span>
       <span class="muted small">{group.job_types.join(", ")}</span>
       <span class="muted small right" title={`${localTime(group.first_at)} · ${utcTime(group.first_at)}`}>
-        first {ago(group.first_at, at)}
+        First seen {ago(group.first_at, at)}
       </span>
       <div class="actions">
         <Link class="button" to={pageAt("jobs", { q: group.q, tab: "all" })}>
           Show jobs
         </Link>
         <Link class="button" to={pageAt("jobs", { q: group.q, tab: "all", job: group.job_id })}>
-          Newest
+          Open latest
         </Link>
         {mayWrite.value && (
-          <button type="button" class="button" onClick={() => (asked.value = { action: "retry", many: { q: group.q } })}>
-            Retry all {whole(group.count)}
+          <button type="button" class="button" onClick={() => (pendingAction.value = { action: "retry", many: { q: group.q } })}>
+            {group.count === 1 ? "Retry" : `Retry all ${formatCount(group.count)}`}
           </button>
         )}
       </div>

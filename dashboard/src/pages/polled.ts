@@ -1,5 +1,5 @@
-/** What a page asks for again and again while it is looked at, and after the feed had a gap. */
-import { signal, type Signal } from "@preact/signals";
+/** Data that a page requests at intervals while it is visible, and after a gap of the feed. */
+import { batch, signal, type Signal } from "@preact/signals";
 import { useEffect, useMemo } from "preact/hooks";
 import { listen } from "../live/feed";
 import { get, Problem } from "../wire/api";
@@ -7,6 +7,8 @@ import { get, Problem } from "../wire/api";
 export interface Polled<T> {
   value: Signal<T | null>;
   problem: Signal<Problem | null>;
+  /** When the value was read, by this machine's clock. */
+  at: Signal<number>;
   again: () => Promise<void>;
 }
 
@@ -15,23 +17,34 @@ export function usePolled<T>(path: string, parameters: Record<string, string>, e
   const polled = useMemo<Polled<T>>(() => {
     const value = signal<T | null>(null);
     const problem = signal<Problem | null>(null);
+    const at = signal(0);
     const again = async (): Promise<void> => {
       try {
-        value.value = await get<T>(path, parameters);
-        problem.value = null;
+        const found = await get<T>(path, parameters);
+        batch(() => {
+          value.value = found;
+          at.value = Date.now();
+          problem.value = null;
+        });
       } catch (error) {
         if (!(error instanceof Problem)) throw error;
         problem.value = error;
       }
     };
-    return { value, problem, again };
+    return { value, problem, at, again };
   }, [key]);
   useEffect(() => {
-    void polled.again();
+    // A read under way is waited for: a store that hangs would else use up the browser's connections.
+    let reading = false;
+    const read = (): void => {
+      reading = true;
+      void polled.again().finally(() => (reading = false));
+    };
+    read();
     const timer = setInterval(() => {
-      if (document.visibilityState === "visible") void polled.again();
+      if (!reading && document.visibilityState === "visible") read();
     }, every);
-    const stop = listen({ batch: () => undefined, anew: () => void polled.again() });
+    const stop = listen({ batch: () => undefined, onRestart: () => void polled.again() });
     return () => {
       clearInterval(timer);
       stop();

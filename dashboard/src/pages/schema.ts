@@ -1,4 +1,4 @@
-/** From a JSON schema to the fields of a form, and from what was typed to the value that the schema wants. */
+/** Makes form fields from a JSON schema, and values of the schema from typed text. */
 
 export interface Field {
   name: string;
@@ -8,7 +8,7 @@ export interface Field {
   choices: string[];
   hint: string;
   description: string;
-  /** What the choices stand for, where they are no texts. */
+  /** The values of the choices, if they are not texts. */
   values: unknown[];
 }
 
@@ -17,7 +17,8 @@ type Schema = Record<string, unknown>;
 export function fieldsOf(schema: Schema, secrets: readonly string[]): Field[] {
   const properties = (schema["properties"] ?? {}) as Record<string, Schema>;
   const required = new Set((schema["required"] ?? []) as string[]);
-  return Object.entries(properties).map(([name, shape]) => {
+  const settable = Object.entries(properties).filter(([, shape]) => shape["readOnly"] !== true);
+  return settable.map(([name, shape]) => {
     const plain = resolved(withoutNull(resolved(shape, schema)), schema);
     const values = Array.isArray(plain["enum"]) ? plain["enum"] : "const" in plain ? [plain["const"]] : [];
     const fallback = shape["default"];
@@ -80,7 +81,7 @@ export function valueOf(field: Field, typed: string | undefined): unknown {
       if (!Number.isFinite(value) || (field.kind === "whole" && !Number.isInteger(value))) {
         throw new Error(`${field.name}: ${typed} is not a ${field.kind === "whole" ? "whole " : ""}number`);
       }
-      // Beyond this a browser's numbers have gaps: another one than was typed would be sent.
+      // Larger whole numbers are not exact in a browser, which would send another number.
       if (field.kind === "whole" && !Number.isSafeInteger(value)) throw new Error(`${field.name}: ${typed} is too large for this form`);
       return value;
     }

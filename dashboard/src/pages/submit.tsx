@@ -1,7 +1,7 @@
-/** A form from the schema of a type's parameters. What it cannot draw is asked for as JSON. */
+/** A form for the schema of a type's parameters. Parameters without a matching field are entered as JSON. */
 import { useSignal } from "@preact/signals";
 import { go, pageAt } from "../shell/address";
-import { say } from "../shell/toasts";
+import { showToast } from "../shell/toasts";
 import { call, Problem } from "../wire/api";
 import type { JobRecord, JobType } from "../wire/types";
 import { fieldsOf, valueOf, type Field } from "./schema";
@@ -27,7 +27,7 @@ export function SubmitForm({ type }: { type: JobType }) {
     busy.value = true;
     try {
       const made = await call<JobRecord>("POST", "jobs", { body: { job_type: type.name, params } });
-      say("Submitted", { seconds: 3 });
+      showToast("Submitted", { seconds: 3 });
       go(pageAt("jobs", { job: made.job_id, q: "", tab: "all" }));
     } catch (error) {
       if (!(error instanceof Problem)) throw error;
@@ -62,7 +62,7 @@ export function SubmitForm({ type }: { type: JobType }) {
   );
 }
 
-/** The browser's own field for each kind. */
+/** The input field of the browser for each kind. */
 const INPUTS: Partial<Record<Field["kind"], object>> = {
   text: { type: "text" },
   secret: { type: "password" },

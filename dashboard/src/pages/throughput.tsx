@@ -1,9 +1,9 @@
-/** The chart of what was finished: uPlot, which comes with this page. */
+/** The chart of finished jobs, drawn by uPlot, which is loaded with this page. */
 import { useEffect, useRef } from "preact/hooks";
 import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
 import { dark } from "../shell/theme";
-import { clockTime, dayOf, whole } from "../text/time";
+import { clockTime, dayOf, formatCount } from "../text/time";
 
 export interface Step {
   at: string;
@@ -31,7 +31,7 @@ export function Throughput({ steps }: { steps: readonly Step[] }) {
     };
   }, [look]);
   useEffect(() => chart.current?.setData(columns(steps)), [steps]);
-  const sum = (name: "completed" | "failed"): string => whole(steps.reduce((all, step) => all + step[name], 0));
+  const sum = (name: "completed" | "failed"): string => formatCount(steps.reduce((all, step) => all + step[name], 0));
   return (
     <figure>
       <div ref={box} class="chart" role="img" aria-label={`Finished over time: ${sum("completed")} completed, ${sum("failed")} failed`} />
@@ -45,26 +45,26 @@ export function Throughput({ steps }: { steps: readonly Step[] }) {
 function columns(steps: readonly Step[]): uPlot.AlignedData {
   return [
     steps.map((step) => Date.parse(step.at) / 1000),
-    // Stacked: the series behind is the sum.
+    // Stacked: the series at the back is the sum.
     steps.map((step) => step.completed + step.failed),
     steps.map((step) => step.failed),
   ];
 }
 
-/** Where a day begins, its date stands in place of the hour: a week of hours alone says nothing. */
+/** The first hour of a day is labelled with its date, because hours alone are ambiguous in a week. */
 function isMidnight(seconds: number): boolean {
   const at = new Date(seconds * 1000);
   return at.getHours() === 0 && at.getMinutes() === 0;
 }
 
-/** A bar begins at its moment and lasts a step: the newest one needs its room behind the last moment. */
+/** A bar covers one step after its time, so the newest bar needs space after the last time. */
 function wholeSteps(plot: uPlot, from: number, to: number): uPlot.Range.MinMax {
   const [first, second] = plot.data[0];
   return [from, to + (first !== undefined && second !== undefined ? second - first : 60)];
 }
 
 function options(element: HTMLElement): uPlot.Options {
-  // A canvas knows no custom properties and no light-dark(): the colours that they come to are asked for.
+  // A canvas supports neither custom properties nor light-dark(), so the computed colours are read.
   const colour = (name: string): string => {
     const probe = document.createElement("i");
     probe.style.color = `var(--${name})`;

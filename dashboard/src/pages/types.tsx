@@ -1,17 +1,18 @@
-/** The types of jobs: how they do, whether they are paused, and a form to submit one. */
+/** Job types: their statistics, pause and concurrency limit, and a form to submit a job. */
 import { useSignal } from "@preact/signals";
 import { Dialog } from "../parts/dialog";
 import { Link } from "../parts/link";
 import { StatusIcon } from "../parts/icons";
-import type { TypeNumbers } from "../job/usual";
+import type { TypeNumbers } from "../job/durations";
 import { go, pageAt, place } from "../shell/address";
 import { isAdmin, mayWrite } from "../shell/session";
-import { say } from "../shell/toasts";
-import { span, whole } from "../text/time";
-import { call, Problem, words } from "../wire/api";
+import { showToast } from "../shell/toasts";
+import { typeFilter } from "../text/commands";
+import { preciseDuration, formatCount } from "../text/time";
+import { call, Problem, errorText } from "../wire/api";
 import type { JobType, JobTypes, Stats } from "../wire/types";
 import { usePolled } from "./polled";
-import { Waiting } from "./state";
+import { Waiting } from "./placeholder";
 import { SubmitForm } from "./submit";
 
 export function TypesPage() {
@@ -26,14 +27,14 @@ export function TypesPage() {
         <h1>Types</h1>
         <Waiting of={found} />
         {found.value.value !== null && types.length === 0 && (
-          <p class="muted">No type is known: a worker tells of its types when it starts, and a job of its own.</p>
+          <p class="muted">No job types yet. They appear when a worker starts or a job is submitted.</p>
         )}
         <ul class="groups">
           {types.map((one) => (
             <TypeItem
               key={one.name}
               type={one}
-              counts={one.counts ?? stats.value.value?.counts[one.name] ?? {}}
+              counts={one.counts ?? (stats.value.value === null ? null : (stats.value.value.counts[one.name] ?? {}))}
               numbers={numbers.get(one.name)}
               again={found.again}
             />
@@ -51,21 +52,23 @@ export function TypesPage() {
 
 interface Item {
   type: JobType;
-  counts: Record<string, number>;
+  /** By status; null while it is not known. */
+  counts: Record<string, number> | null;
   numbers: TypeNumbers | undefined;
   again: () => Promise<void>;
 }
 
 function TypeItem({ type, counts, numbers, again }: Item) {
-  const done = counts["completed"] ?? 0;
-  const failed = counts["failed"] ?? 0;
+  const done = counts?.["completed"] ?? 0;
+  const failed = counts?.["failed"] ?? 0;
+  const count = (status: string): string => (counts === null ? "–" : formatCount(counts[status] ?? 0));
   const rate = done + failed === 0 ? "–" : `${Math.floor((done / (done + failed)) * 1000) / 10}%`;
   return (
     <li class="card panel">
       <header>
         <div>
           <h2>
-            <Link to={pageAt("jobs", { q: `type:${/[\s"]/.test(type.name) ? JSON.stringify(type.name) : type.name}`, tab: "all" })}>
+            <Link to={pageAt("jobs", { q: typeFilter(type.name), tab: "all" })}>
               {type.name}
             </Link>
             {type.paused && (
@@ -80,15 +83,15 @@ function TypeItem({ type, counts, numbers, again }: Item) {
       </header>
       <dl class="numbers">
         {[
-          ["Pending", whole(counts["pending"] ?? 0)],
-          ["Running", whole(counts["running"] ?? 0)],
-          ["Completed", whole(done)],
-          ["Failed", whole(failed)],
+          ["Pending", count("pending")],
+          ["Running", count("running")],
+          ["Completed", count("completed")],
+          ["Failed", count("failed")],
           ["Success", rate],
-          ["Runs p50", span(numbers?.duration.p50)],
-          ["Runs p95", span(numbers?.duration.p95)],
-          ["Waits p50", span(numbers?.wait.p50)],
-          ["Waits p95", span(numbers?.wait.p95)],
+          ["Run time p50", preciseDuration(numbers?.duration.p50)],
+          ["Run time p95", preciseDuration(numbers?.duration.p95)],
+          ["Wait p50", preciseDuration(numbers?.wait.p50)],
+          ["Wait p95", preciseDuration(numbers?.wait.p95)],
         ].map(([name, value]) => (
           <div key={name}>
             <dt class="muted small">{name}</dt>
@@ -105,10 +108,10 @@ function Limits({ type, again }: { type: JobType; again: () => Promise<void> }) 
   const set = async (body: { paused?: boolean; concurrency?: number | null }, done: string): Promise<void> => {
     try {
       await call("PATCH", `job-types/${type.name.split("/").map(encodeURIComponent).join("/")}`, { body });
-      say(done, { seconds: 3 });
+      showToast(done, { seconds: 3 });
       await again();
     } catch (error) {
-      say(words(error));
+      showToast(errorText(error));
       if (!(error instanceof Problem)) throw error;
     }
   };
@@ -117,7 +120,7 @@ function Limits({ type, again }: { type: JobType; again: () => Promise<void> }) 
     <div class="actions">
       {isAdmin.value && (
         <label class="small muted limit">
-          At once{" "}
+          Concurrency limit{" "}
           <input
             class="field"
             type="number"
@@ -128,20 +131,20 @@ function Limits({ type, again }: { type: JobType; again: () => Promise<void> }) 
             onChange={(event) => {
               const value = event.currentTarget.value;
               text.value = null;
-              if (event.currentTarget.validity.badInput) return void say("That is no number", { seconds: 3 }); // its value is ""
-              void set({ concurrency: value === "" ? null : Number(value) }, value === "" ? "No limit" : `At most ${value} at once`);
+              if (event.currentTarget.validity.badInput) return void showToast("Enter a number", { seconds: 3 }); // its value is ""
+              void set({ concurrency: value === "" ? null : Number(value) }, value === "" ? "Concurrency limit removed" : `Concurrency limit set to ${value}`);
             }}
           />
         </label>
       )}
       {isAdmin.value && (
-        <button type="button" class="button" onClick={() => void set({ paused: !type.paused }, type.paused ? "Resumed" : "Paused: none of them starts")}>
+        <button type="button" class="button" onClick={() => void set({ paused: !type.paused }, type.paused ? "Resumed" : "Paused. No new jobs will start")}>
           {type.paused ? "Resume" : "Pause"}
         </button>
       )}
       {mayWrite.value && type.published && (
         <Link class="button" to={{ type: type.name }}>
-          Submit
+          Submit job…
         </Link>
       )}
     </div>

@@ -1,11 +1,11 @@
-/** Who works: where, since when, on what, and who has gone silent. */
+/** Workers: host, process, current jobs and last heartbeat. */
 import { now } from "../live/clock";
 import { StatusIcon } from "../parts/icons";
-import { Mini } from "../parts/mini";
+import { Mini } from "../parts/jobline";
 import { ago, localTime, utcTime } from "../text/time";
 import type { Row, Workers } from "../wire/types";
 import { usePolled } from "./polled";
-import { Waiting } from "./state";
+import { Waiting } from "./placeholder";
 
 const LOST_AFTER = 15_000;
 
@@ -31,7 +31,7 @@ export function WorkersPage() {
         <Waiting of={found} />
         {found.value.value !== null && workers.length === 0 && (
           <p class="muted">
-            No worker is alive. <code>milepost worker MODULE:APP</code> starts one.
+            No workers connected. Start one with <code>milepost worker MODULE:APP</code>.
           </p>
         )}
         <div class="columns">
@@ -65,9 +65,9 @@ function WorkerCard({ worker }: { worker: Worker }) {
         ) : null}
       </header>
       <p class="muted small">
-        process {worker.pid} · {worker.jobs.length} of {worker.concurrency} slots ·{" "}
+        PID {worker.pid} · {worker.jobs.length} of {worker.concurrency} slots ·{" "}
         <span title={`${localTime(worker.since_at)} · ${utcTime(worker.since_at)}`}>since {localTime(worker.since_at)}</span> ·{" "}
-        <span title={`${localTime(worker.seen_at)} · ${utcTime(worker.seen_at)}`}>heard {ago(worker.seen_at, at)}</span>
+        <span title={`${localTime(worker.seen_at)} · ${utcTime(worker.seen_at)}`}>last heartbeat {ago(worker.seen_at, at)}</span>
         <br />
         {worker.types.join(", ")}
       </p>
@@ -75,7 +75,7 @@ function WorkerCard({ worker }: { worker: Worker }) {
         {worker.jobs.map((row) => (
           <Mini key={row.job_id} row={row} />
         ))}
-        {worker.jobs.length === 0 && <p class="muted">It waits.</p>}
+        {worker.jobs.length === 0 && <p class="muted">Idle</p>}
       </div>
     </section>
   );

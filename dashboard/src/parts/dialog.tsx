@@ -1,6 +1,6 @@
-/** A modal dialog: the browser's own, which holds the focus, gives it back, and closes with Escape. */
+/** A modal dialog of the browser, which keeps the focus, restores it, and closes on Escape. */
 import type { ComponentChildren } from "preact";
-import { useEffect, useId, useRef } from "preact/hooks";
+import { useLayoutEffect, useId, useRef } from "preact/hooks";
 import { Cross } from "./icons";
 
 interface Props {
@@ -13,11 +13,12 @@ interface Props {
 export function Dialog({ title, close, children, bare = false }: Props) {
   const box = useRef<HTMLDialogElement>(null);
   const id = useId();
-  useEffect(() => {
+  // Before the next key is read: keys that are typed fast must find the dialog, not the page below it.
+  useLayoutEffect(() => {
     const dialog = box.current;
     if (dialog === null || dialog.open) return;
     dialog.showModal();
-    dialog.querySelector<HTMLElement>("form :is(input, select, textarea)")?.focus(); // rather than the cross
+    dialog.querySelector<HTMLElement>("form :is(input, select, textarea)")?.focus(); // rather than the close button
   }, []);
   return (
     <dialog

@@ -1,10 +1,10 @@
-/** The signs of the statuses: their shapes differ as well as their colours. */
+/** The icons of the statuses, which differ in shape as well as in colour. */
 import type { Row } from "../wire/types";
 
-/** What a job shows itself as: its status, or that it has stopped moving. */
+/** The state that a job is shown with: its status, or `stalled`. */
 export type Look = "pending" | "running" | "completed" | "failed" | "cancelled" | "stalled";
 
-export const lookOf = (job: Pick<Row, "status" | "stalled">): Look =>
+export const shownState = (job: Pick<Row, "status" | "stalled">): Look =>
   job.status === "running" && job.stalled ? "stalled" : job.status;
 
 export function StatusIcon({ look }: { look: Look }) {
@@ -88,6 +88,14 @@ export function Lines() {
   return (
     <svg viewBox="0 0 16 16" width="16" height="16" fill="none" aria-hidden="true">
       <path d="M2 4h12M2 8h12M2 12h12" stroke="currentColor" stroke-width="1.6" />
+    </svg>
+  );
+}
+
+export function Expand() {
+  return (
+    <svg viewBox="0 0 16 16" width="14" height="14" fill="none" aria-hidden="true">
+      <path d="M9.5 2.5h4v4m0-4L8.5 7.5M6.5 13.5h-4v-4m0 4 5-5" stroke="currentColor" stroke-width="1.6" />
     </svg>
   );
 }

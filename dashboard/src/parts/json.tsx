@@ -1,6 +1,8 @@
-/** JSON to look into: coloured, folded where it is long, copied with one press. */
+/** A JSON viewer: coloured, long parts folded, with a copy button. */
 import type { ComponentChildren } from "preact";
-import { copy } from "./holder";
+import { plain } from "../text/plain";
+import { exactNumber } from "../wire/numbers";
+import { copy } from "./copyable";
 
 const OPEN_ITEMS = 60;
 const PIECE = 200;
@@ -24,7 +26,9 @@ export function JsonView({ value, label }: { value: unknown; label: string }) {
 }
 
 function Value({ value, open }: { value: unknown; open: boolean }) {
-  if (typeof value === "string") return <span class="text">{JSON.stringify(value)}</span>;
+  if (typeof value === "string") return <bdi class="text">{JSON.stringify(plain(value))}</bdi>;
+  const exact = exactNumber(value);
+  if (exact !== null) return <span>{exact}</span>;
   if (Array.isArray(value)) return <Many marks="[]" open={open && value.length <= OPEN_ITEMS} entries={value.map((one) => [null, one])} />;
   if (typeof value === "object" && value !== null) {
     const entries = Object.entries(value);
@@ -39,7 +43,7 @@ function Many({ marks, open, entries }: { marks: string; open: boolean; entries:
     <div class="inside" key={at}>
       {key !== null && (
         <>
-          <span class="key">{JSON.stringify(key)}</span>:{" "}
+          <span class="key">{JSON.stringify(plain(key))}</span>:{" "}
         </>
       )}
       <Value value={one} open={entries.length <= OPEN_ITEMS} />

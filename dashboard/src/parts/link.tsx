@@ -1,4 +1,4 @@
-/** A link to a place of this page: an address that can be opened anywhere, followed here without a reload. */
+/** A link to a view of this page: it can be opened in any tab, and is followed here without a reload. */
 import type { ComponentChildren } from "preact";
 import { go, href, place, type Place } from "../shell/address";
 

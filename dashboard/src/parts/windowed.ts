@@ -1,4 +1,4 @@
-/** Which rows of a long list are in the document: the virtual list of TanStack, redrawn by Preact. */
+/** The rows of a long list that are in the document: the virtual list of TanStack, rendered by Preact. */
 import { elementScroll, observeElementOffset, observeElementRect, Virtualizer } from "@tanstack/virtual-core";
 import type { RefObject } from "preact";
 import { useLayoutEffect, useReducer, useRef } from "preact/hooks";

@@ -1,4 +1,4 @@
-/** Where the page is: everything is in the query of the URL, so that any mount prefix works and any view can be sent. */
+/** The state of the page in the query of the URL, so that any mount prefix works and any view can be shared. */
 import { computed, signal } from "@preact/signals";
 
 export type PageName = "jobs" | "job" | "failures" | "overview" | "types" | "workers";
@@ -13,7 +13,7 @@ export interface Place {
   q: string;
   tab: Tab;
   job: string | null;
-  /** The open part of a job. */
+  /** The open tab of a job. */
   part: string | null;
   type: string | null;
   window: string;
@@ -37,7 +37,7 @@ function read(search: string): Place {
 export const place = signal<Place>(read(location.search));
 export const page = computed(() => place.value.page);
 
-/** The address of a place, relative to this one; what is not named stays as it is. */
+/** The address of a view, relative to the current one; parameters that are not given stay as they are. */
 export function href(change: Partial<Place>): string {
   const next = { ...place.value, ...change };
   const query = new URLSearchParams();
@@ -54,7 +54,7 @@ export function href(change: Partial<Place>): string {
   return text === "" ? location.pathname : `?${text}`;
 }
 
-/** A page as one comes to it from elsewhere: with nothing open on it. */
+/** A page without an open job. */
 export const pageAt = (name: PageName, change: Partial<Place> = {}): Partial<Place> => ({
   page: name,
   job: null,
@@ -76,7 +76,7 @@ window.addEventListener("popstate", () => {
   place.value = read(location.search);
 });
 
-/** The filter that the server is asked: the field's text and the tab's. */
+/** The filter sent to the server: the text of the field and the status of the tab. */
 export const filter = computed(() => {
   const { q, tab } = place.value;
   const term = tab === "all" ? "" : tab === "stalled" ? "is:stalled" : `status:${tab}`;

@@ -1,11 +1,11 @@
-/** The filter field: the grammar of the server, with completions for what it knows. */
+/** The filter field: the grammar of the server, with completions for known values. */
 import { computed, useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import { counts } from "../live/feed";
 import { Cross, Glass } from "../parts/icons";
 import { STATUSES } from "../wire/types";
 import { go, place } from "./address";
-import { roomy } from "./room";
+import { isWide } from "./layout";
 
 const WAIT = 250;
 
@@ -18,18 +18,21 @@ const KEYS: readonly Choice[] = [
   { text: "status:", what: "pending, running, completed, failed, cancelled" },
   { text: "type:", what: "the type of the job" },
   { text: "label.", what: "label.owner:ana" },
-  { text: "worker:", what: "the worker it runs on" },
-  { text: "error:", what: "a word of the error" },
+  { text: "worker:", what: "the worker that runs it" },
+  { text: "group:", what: "the group that it is a member of" },
+  { text: "queue:", what: "the queue whose workers run it" },
+  { text: "error:", what: "a word in the error" },
   { text: "created:1d", what: "within the last day; also 2h..1d" },
+  { text: "ended:1d", what: "ended within the last day; also 2h..1d" },
   { text: "duration:5m..", what: "ran for at least 5 minutes; ..5m at most" },
-  { text: "is:stalled", what: "does not move; also active, ended, stopping" },
+  { text: "is:stalled", what: "stalled jobs (also: active, ended, stopping)" },
   { text: "not.type:", what: "not. before a term negates it" },
   { text: "id:", what: "the beginning of the id" },
 ];
 
 const types = computed(() => Object.keys(counts.value ?? {}));
 
-/** What the word before the caret could become. */
+/** The completions of the word before the caret. */
 export function completions(text: string, caret: number, known: readonly string[]): { from: number; choices: Choice[] } {
   const from = Math.max(text.lastIndexOf(" ", caret - 1) + 1, 0);
   const word = text.slice(from, caret).toLowerCase();
@@ -47,24 +50,31 @@ export function completions(text: string, caret: number, known: readonly string[
   return { from, choices: all.filter((one) => one.text.toLowerCase().startsWith(word) && one.text !== word).slice(0, 10) };
 }
 
-/** Whether a word is only half of a term: the server is not asked about what somebody is still typing. */
+/** Whether a word is an incomplete term, which is not sent to the server. */
 export function unfinished(word: string, choices: readonly Choice[]): boolean {
   const bare = word.replace(/^not\./, "");
   if (/^[a-z]+:$/.test(bare) || /^label\.[^:]*:?$/.test(bare)) return true;
   if (/^(status|is):/.test(bare)) return choices.length > 0;
-  return /^(created|duration):[\d.]*$/.test(bare) || (bare.match(/"/g)?.length ?? 0) % 2 === 1;
+  return /^(created|ended|duration):[\d.]*$/.test(bare) || (bare.match(/"/g)?.length ?? 0) % 2 === 1;
+}
+
+/** The other pages do not apply the filter, so they do not show it either. */
+function applied(): string {
+  const { page, q } = place.value;
+  return page === "jobs" || page === "job" ? q : "";
 }
 
 export function FilterField() {
   const field = useRef<HTMLInputElement>(null);
-  const text = useSignal(place.value.q);
+  const filter = applied();
+  const text = useSignal(filter);
   const caret = useSignal(0);
   const open = useSignal(false);
   const at = useSignal(-1);
   const timer = useRef<ReturnType<typeof setTimeout> | null>(null);
   useEffect(() => {
-    if (timer.current === null) text.value = place.value.q;
-  }, [place.value.q]);
+    if (timer.current === null) text.value = filter;
+  }, [filter]);
 
   const apply = (value: string, now = false): void => {
     const on = place.peek().page;
@@ -72,13 +82,13 @@ export function FilterField() {
     if (timer.current !== null) clearTimeout(timer.current);
     timer.current = setTimeout(() => {
       timer.current = null;
-      // Whoever has gone to another page meanwhile is not called back to the list.
-      if (place.peek().page !== on) return void (text.value = place.peek().q);
+      // If another page was opened meanwhile, the user stays there, and the typed text is discarded.
+      if (place.peek().page !== on) return void (text.value = applied());
       const to = caret.peek();
       const word = value.slice(value.lastIndexOf(" ", to - 1) + 1, to);
       if (!now && unfinished(word, completions(value, to, types.peek()).choices)) return;
-      // A job that has taken the list's place makes way: else nothing of the answer could be seen.
-      const covered = place.peek().job !== null && !roomy.peek();
+      // A job that covers the list is closed, or its result would not be visible.
+      const covered = place.peek().job !== null && !isWide.peek();
       go({ q: value, page: "jobs", ...(covered ? { job: null, part: null } : {}) }, { replace: place.peek().page === "jobs" && !covered });
     }, WAIT);
   };
@@ -90,7 +100,7 @@ export function FilterField() {
     const before = text.value.slice(0, from) + choice.text + (ends || rest.startsWith(" ") ? "" : " ");
     caret.value = before.length;
     at.value = -1;
-    // At once: what is typed next belongs behind it.
+    // At once, because the next typed character belongs after it.
     if (field.current !== null) field.current.value = before + rest;
     field.current?.setSelectionRange(before.length, before.length);
     apply(before + rest);
@@ -125,7 +135,7 @@ export function FilterField() {
         }}
         onBlur={() => (open.value = false)}
         onKeyDown={(event) => {
-          if (event.isComposing) return; // Enter and the arrows choose among the signs that are being written
+          if (event.isComposing) return; // Enter and the arrows select characters in an input method
           if (event.key === "ArrowDown" || event.key === "ArrowUp") {
             open.value = true;
             const step = event.key === "ArrowDown" ? 1 : -1;

@@ -1,4 +1,4 @@
-/** What the keys do. */
+/** The list of shortcuts. */
 import { signal } from "@preact/signals";
 import { Dialog } from "../parts/dialog";
 
@@ -8,14 +8,14 @@ export const SHORTCUTS: readonly (readonly [string, string])[] = [
   ["/", "Filter"],
   ["j k", "Next, previous job"],
   ["Enter", "Open the job"],
-  ["Esc", "Back"],
+  ["Esc", "Back to jobs"],
   ["x", "Select the job"],
   ["a", "Select all matching"],
   ["c", "Cancel"],
   ["r", "Retry"],
   ["#", "Delete"],
   ["u", "Undo"],
-  ["Space", "Pause, go on"],
+  ["Space", "Pause or resume live updates"],
   ["f", "Follow the log"],
   ["y", "Copy the id"],
   ["1 … 7", "Tabs"],
@@ -24,9 +24,9 @@ export const SHORTCUTS: readonly (readonly [string, string])[] = [
   ["g o", "Overview"],
   ["g t", "Types"],
   ["g w", "Workers"],
-  ["t", "Theme"],
+  ["t", "Switch theme"],
   ["?", "This help"],
-  ["Ctrl K", "Palette"],
+  ["Ctrl K", "Command palette"],
 ];
 
 export function Help() {

@@ -1,31 +1,33 @@
-/** The keyboard: every shortcut of the help, and nothing that a field or a dialog needs for itself. */
+/** The shortcuts of the help; keys in fields and dialogs are left to them. */
 import { tinykeys } from "tinykeys";
-import { askMany } from "../jobs/bulk";
-import { canCancel, canRetry, cancel, remove, retry } from "../jobs/actions";
+import { confirmMany } from "../jobs/bulk";
+import { confirmCancel, confirmRetry, canCancel, canRetry, remove } from "../jobs/actions";
 import { pause, paused, rows } from "../jobs/list";
 import { openJob } from "../jobs/listview";
-import { chooseAll, clear, cursorShown, move, selecting, stepOff, toggle } from "../jobs/selection";
-import { job } from "../job/watched";
+import { selectAll, clear, cursorShown, moveFocus, selecting, focusNeighbour, toggle } from "../jobs/selection";
+import { job } from "../job/record";
 import { following } from "../job/messages";
-import { copy } from "../parts/holder";
+import { copy } from "../parts/copyable";
 import type { Row } from "../wire/types";
 import { go, pageAt, place, TABS, type PageName } from "./address";
 import { helpOpen } from "./help";
 import { paletteOpen } from "./palette";
-import { isAdmin, mayCancel, mayDelete, mayWrite, onlyJob } from "./session";
-import { say, undoLast } from "./toasts";
-import { turnTheme } from "./theme";
+import { isAdmin, mayCancel, mayDelete, mayWrite, onlyJob, whenKnown } from "./session";
+import { showToast, undoLast } from "./toasts";
+import { nextTheme } from "./theme";
 
 const FIELDS = "input:not([type=checkbox]), textarea, select, [contenteditable]";
 const PRESSED = "button, a, summary, [role=tab], [role=option], input, textarea, select";
 
-/** Which job the keys act on: the one at the keyboard's place, where it is seen, else the one that is open. */
-function target(): Pick<Row, "job_id" | "status" | "driver"> | null {
+/** The job that keys act on: the focused one if it is visible, else the open one. */
+function target(): Pick<Row, "job_id" | "job_type" | "status" | "run_by" | "started_at"> | null {
   const { page, job: open } = place.peek();
   if (page === "job") return job.peek();
   const at = cursorShown() ?? open;
   if (page !== "jobs" || at === null) return null;
-  return rows.get(at)?.peek() ?? (at === open ? job.peek() : null);
+  // Of the open job the newest state is known, also while the list is being read.
+  const shown = job.peek();
+  return shown?.job_id === at ? shown : (rows.get(at)?.peek() ?? null);
 }
 
 function plain(act: (event: KeyboardEvent) => void, yields = false): (event: KeyboardEvent) => void {
@@ -40,37 +42,41 @@ function plain(act: (event: KeyboardEvent) => void, yields = false): (event: Key
 
 function step(by: number): void {
   if (place.peek().page !== "jobs") return;
-  const at = move(by);
+  const at = moveFocus(by);
   document.getElementById("grid")?.focus({ preventScroll: true });
   if (at !== null && place.peek().job !== null) openSoon(at);
 }
 
 let opening: ReturnType<typeof setTimeout> | undefined;
 
-/** The pane follows the keyboard, but not through every row of a long walk. */
+/** The pane follows the focus, but skips rows while a key is held. */
 function openSoon(id: string): void {
   clearTimeout(opening);
   opening = setTimeout(() => go({ job: id, part: null }, { replace: true }), 120);
 }
 
 function act(name: "cancel" | "retry" | "delete"): void {
+  whenKnown(() => actNow(name));
+}
+
+function actNow(name: "cancel" | "retry" | "delete"): void {
   const allowed = { cancel: mayCancel, retry: mayWrite, delete: mayDelete }[name].peek();
-  if (!allowed) return void say("This is not allowed with your key", { seconds: 3 });
-  if (selecting.peek() && place.peek().page === "jobs") return askMany(name);
+  if (!allowed) return void showToast("Your key doesn't allow this", { seconds: 3 });
+  if (selecting.peek() && place.peek().page === "jobs") return confirmMany(name);
   const one = target();
   if (one === null) return;
-  if (name === "cancel" && canCancel(one)) void cancel(one.job_id);
-  else if (name === "retry" && canRetry(one)) void retry(one.job_id);
+  if (name === "cancel" && canCancel(one)) confirmCancel(one);
+  else if (name === "retry" && canRetry(one)) confirmRetry(one);
   else if (name === "delete") {
-    stepOff(one.job_id);
+    focusNeighbour(one.job_id);
     remove(one.job_id);
   }
-  else say(`A ${one.status} job cannot be ${name === "retry" ? "retried" : "cancelled"} here`, { seconds: 3 });
+  else showToast(`A ${one.status} job cannot be ${name === "retry" ? "retried" : "cancelled"} here`, { seconds: 3 });
 }
 
 function back(): void {
   const { page, job: open } = place.peek();
-  if (onlyJob.peek() !== null) return; // a share link shows one job: there is nowhere to go back to
+  if (onlyJob.peek() !== null) return; // a share link shows one job, so there is no list to go back to
   if (selecting.peek() && page === "jobs") clear();
   else if (page === "job") go({ page: "jobs", part: null, job: null });
   else if (open !== null) {
@@ -91,7 +97,7 @@ export function startKeys(): void {
   const filter = plain(() => document.getElementById("filter")?.focus());
   const tabs = TABS.map((tab, at) => [String(at + 1), plain(() => onlyJob.peek() === null && go({ ...pageAt("jobs"), tab }))] as const);
   tinykeys(window, {
-    // Sequences come first: what they have handled is not the single key after "g".
+    // Sequences come first: a key that ends one is not a shortcut of its own.
     "g j": to("jobs"),
     "g f": to("failures"),
     "g o": to("overview"),
@@ -118,7 +124,7 @@ export function startKeys(): void {
       if (at !== null && place.peek().page === "jobs") toggle(at);
     }),
     a: plain(() => {
-      if (place.peek().page === "jobs") chooseAll();
+      if (place.peek().page === "jobs") selectAll();
     }),
     c: plain(() => act("cancel")),
     r: plain(() => act("retry")),
@@ -128,13 +134,13 @@ export function startKeys(): void {
     Space: plain(() => pause(!paused.peek()), true),
     f: plain(() => {
       following.value = !following.peek();
-      say(following.peek() ? "Following the log" : "No longer following the log", { seconds: 2 });
+      showToast(following.peek() ? "Following the log" : "No longer following the log", { seconds: 2 });
     }),
     y: plain(() => {
       const one = target();
       if (one !== null) void copy(one.job_id, "Id copied");
     }),
-    t: plain(turnTheme),
+    t: plain(nextTheme),
     "?": help,
     "Shift+?": help,
     "$mod+k": (event) => {
@@ -145,7 +151,7 @@ export function startKeys(): void {
   });
 }
 
-/** On a narrow page the job takes the list's place; the focus goes with it. */
+/** On a narrow page the job replaces the list, and gets the focus. */
 function focusJob(): void {
   requestAnimationFrame(() => {
     if (document.getElementById("grid") === null) document.getElementById("job-title")?.focus({ preventScroll: true });

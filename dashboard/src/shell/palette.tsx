@@ -1,14 +1,14 @@
-/** The palette: everything that can be done or opened, by a few letters. */
+/** The palette: find and run any action, or open any page, by a few letters. */
 import { signal, useSignal } from "@preact/signals";
 import { Dialog } from "../parts/dialog";
-import { copy } from "../parts/holder";
+import { copy } from "../parts/copyable";
 import { pause, paused, rows, shown } from "../jobs/list";
 import { openJob } from "../jobs/listview";
-import { chooseAll } from "../jobs/selection";
+import { selectAll } from "../jobs/selection";
 import { filterAsCli } from "../text/commands";
 import { filter, go, pageAt, TABS } from "./address";
 import { helpOpen } from "./help";
-import { turnTheme } from "./theme";
+import { nextTheme } from "./theme";
 
 export const paletteOpen = signal(false);
 
@@ -28,12 +28,12 @@ const COMMANDS: readonly Command[] = [
     name: "Select all matching",
     act: () => {
       go(pageAt("jobs"));
-      chooseAll();
+      selectAll();
     },
   },
-  { name: "Pause or go on", act: () => pause(!paused.peek()) },
+  { name: "Pause or resume live updates", act: () => pause(!paused.peek()) },
   { name: "Copy the filter as a command", act: () => void copy(filterAsCli(filter.peek()), "Command copied") },
-  { name: "Turn the theme", act: turnTheme },
+  { name: "Switch theme", act: nextTheme },
   { name: "Keyboard shortcuts", act: () => (helpOpen.value = true) },
 ];
 
@@ -70,7 +70,7 @@ export function Palette() {
     choice?.act();
   };
   return (
-    <Dialog title="Palette" close={close} bare>
+    <Dialog title="Command palette" close={close} bare>
       <input
         class="field"
         type="text"

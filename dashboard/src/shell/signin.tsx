@@ -1,10 +1,10 @@
-/** The door: a key is asked for where the server wants one. */
+/** The sign-in form. */
 import { useSignal } from "@preact/signals";
 import { Mark } from "../parts/icons";
-import { Problem, share, words } from "../wire/api";
-import { signIn } from "./session";
+import { Problem, share, errorText } from "../wire/api";
+import { linkProblem, sessionEnded, signIn } from "./session";
 
-/** A link that is over: no key could help while its token goes with every call. */
+/** For an expired link: a key would not help while the token is sent with each request. */
 function LinkIsOver() {
   const same = new URL(location.href);
   same.searchParams.delete("share");
@@ -13,9 +13,9 @@ function LinkIsOver() {
       <h1 class="brand">
         <Mark /> milepost
       </h1>
-      <p role="alert">This link is not valid, or its time has come.</p>
+      <p role="alert">This link is invalid or has expired.</p>
       <a class="button" href={same.href}>
-        Open it with a key
+        Sign in with a key
       </a>
     </main>
   );
@@ -29,13 +29,14 @@ function KeyForm() {
   const key = useSignal("");
   const wrong = useSignal<string | null>(null);
   const busy = useSignal(false);
+  const shown = wrong.value ?? linkProblem.value ?? (sessionEnded() ? "Your session has ended. Sign in again." : null);
   const enter = async (event: Event): Promise<void> => {
     event.preventDefault();
     busy.value = true;
     try {
       await signIn(key.value.trim());
     } catch (error) {
-      wrong.value = words(error);
+      wrong.value = error instanceof Problem && error.status === 401 ? "That key isn't valid. It may have been revoked or expired." : errorText(error);
       if (!(error instanceof Problem)) throw error;
     } finally {
       busy.value = false;
@@ -56,13 +57,13 @@ function KeyForm() {
             placeholder="mp_…"
             required
             value={key.value}
-            aria-describedby={wrong.value === null ? undefined : "wrong"}
+            aria-describedby={shown === null ? undefined : "wrong"}
             onInput={(event) => (key.value = event.currentTarget.value)}
           />
         </label>
-        {wrong.value !== null && (
+        {shown !== null && (
           <p id="wrong" class="problem" role="alert">
-            {wrong.value}
+            {shown}
           </p>
         )}
         <button type="submit" class="button strong" disabled={busy.value}>
@@ -70,7 +71,7 @@ function KeyForm() {
         </button>
       </form>
       <p class="muted small">
-        <code>milepost keys create</code> makes a key.
+        Create a key with <code>milepost keys create NAME</code>.
       </p>
     </main>
   );

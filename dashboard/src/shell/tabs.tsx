@@ -1,12 +1,14 @@
-/** The statuses with their exact counts, and what was finished in the last hour. */
-import { computed } from "@preact/signals";
+/** The status tabs with their counts, and the chart of the last hour. */
+import { computed, signal } from "@preact/signals";
+import { useEffect } from "preact/hooks";
 import { counts, stalledCount } from "../live/feed";
 import { StatusIcon, type Look } from "../parts/icons";
 import { Link } from "../parts/link";
-import { whole } from "../text/time";
-import { STATUSES, type Counts } from "../wire/types";
+import { formatCount } from "../text/time";
+import { get, Problem } from "../wire/api";
+import { STATUSES, type Counts, type Stats } from "../wire/types";
 import { place, TABS, type Tab } from "./address";
-import { HourChart } from "./hour";
+import { HourChart } from "./hourchart";
 
 const NAMES: Record<Tab, string> = {
   all: "All",
@@ -20,10 +22,10 @@ const NAMES: Record<Tab, string> = {
 
 type Sums = Partial<Record<Tab, number>>;
 
-export function sumsOf(told: Counts): Sums {
+export function sumsOf(counts: Counts): Sums {
   const sums: Sums = { all: 0 };
   for (const status of STATUSES) sums[status] = 0;
-  for (const ofType of Object.values(told)) {
+  for (const ofType of Object.values(counts)) {
     for (const status of STATUSES) {
       sums[status] = (sums[status] ?? 0) + (ofType[status] ?? 0);
       sums.all = (sums.all ?? 0) + (ofType[status] ?? 0);
@@ -32,8 +34,26 @@ export function sumsOf(told: Counts): Sums {
   return sums;
 }
 
-/** Counts by tab: of all jobs, as the server counts them; none for whoever sees only some of them. */
+const COUNT_EVERY = 5000;
+
+/** The statistics of the jobs that the filter matches; null without a filter, or while they are not known. */
+const matching = signal<{ q: string; sums: Sums; complete: boolean } | null>(null);
+
+async function countMatching(): Promise<void> {
+  const { q } = place.peek();
+  if (q === "" || document.visibilityState !== "visible") return;
+  try {
+    const found = await get<Stats>("stats", { q, window: "1h", step: "1h" });
+    matching.value = { q, sums: { ...sumsOf(found.counts), stalled: found.stalled }, complete: found.complete };
+  } catch (error) {
+    if (!(error instanceof Problem)) throw error;
+  }
+}
+
+/** Counts by tab, of the jobs that the filter matches; empty while they are not known. */
 export const tabCounts = computed<Sums>(() => {
+  const { q, page } = place.value;
+  if (q !== "" && (page === "jobs" || page === "job")) return matching.value?.q === q ? matching.value.sums : {};
   if (counts.value === null) return {};
   const sums = sumsOf(counts.value);
   if (stalledCount.value !== null) sums.stalled = stalledCount.value;
@@ -41,6 +61,14 @@ export const tabCounts = computed<Sums>(() => {
 });
 
 export function Tabs() {
+  const { q } = place.value;
+  const more = q !== "" && matching.value?.complete === false ? "+" : "";
+  useEffect(() => {
+    void countMatching();
+    if (q === "") return;
+    const timer = setInterval(() => void countMatching(), COUNT_EVERY);
+    return () => clearInterval(timer);
+  }, [q]);
   return (
     <nav class="tabs" aria-label="Statuses">
       {TABS.map((tab, at) => {
@@ -53,7 +81,7 @@ export function Tabs() {
             aria-current={place.value.tab === tab ? "page" : undefined}
           >
             {tab !== "all" && <StatusIcon look={tab as Look} />}
-            {NAMES[tab]} {count !== undefined && <b>{whole(count)}</b>}
+            {NAMES[tab]} {count !== undefined && <b>{formatCount(count)}{more}</b>}
           </Link>
         );
       })}

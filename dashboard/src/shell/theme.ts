@@ -1,4 +1,4 @@
-/** Light, dark, or as the system says: kept in this browser. */
+/** The theme: light, dark, or that of the system; stored in this browser. */
 import { computed, signal } from "@preact/signals";
 
 export type Theme = "system" | "light" | "dark";
@@ -19,7 +19,7 @@ const system = matchMedia("(prefers-color-scheme: dark)");
 const systemDark = signal(system.matches);
 system.addEventListener("change", () => (systemDark.value = system.matches));
 
-/** Whether the page is dark now: for what is painted, and does not follow by itself. */
+/** Whether the page is dark now, for canvases, which do not follow the theme by themselves. */
 export const dark = computed(() => (theme.value === "system" ? systemDark.value : theme.value === "dark"));
 
 theme.subscribe((value) => {
@@ -28,12 +28,12 @@ theme.subscribe((value) => {
   try {
     localStorage.setItem(NAME, value);
   } catch {
-    // then it holds for this visit
+    // then it lasts for this visit
   }
 });
 
-/** The next theme; from the system's to the one that differs from it. */
-export function turnTheme(): void {
+/** The next theme; after that of the system, the opposite one. */
+export function nextTheme(): void {
   const turns: Theme[] = system.matches ? ["system", "light", "dark"] : ["system", "dark", "light"];
   theme.value = turns[(turns.indexOf(theme.value) + 1) % 3] ?? "system";
 }

@@ -1,4 +1,4 @@
-/** Short words at the foot of the page, one polite live region, and what can be undone while they show. */
+/** Short messages at the bottom of the page, in one polite live region, with an undo while they are shown. */
 import { signal } from "@preact/signals";
 import { Cross } from "../parts/icons";
 
@@ -9,14 +9,14 @@ interface Toast {
 }
 
 export const toasts = signal<readonly Toast[]>([]);
-/** What a screen reader is told without anything being shown. */
-export const spoken = signal("");
+/** Text for screen readers only. */
+export const announced = signal("");
 let last = 0;
 
-export function say(text: string, { undo, seconds = 5 }: { undo?: () => void; seconds?: number } = {}): () => void {
+export function showToast(text: string, { undo, seconds = 5 }: { undo?: () => void; seconds?: number } = {}): () => void {
   const toast: Toast = { key: ++last, text, ...(undo === undefined ? {} : { undo }) };
   const newest = toasts.value.slice(-2);
-  // What can still be undone stays until its time is over, whatever is said meanwhile.
+  // A message with an undo stays until its time is over, whatever messages follow.
   toasts.value = [...toasts.value.filter((one) => one.undo !== undefined || newest.includes(one)), toast];
   const close = (): void => {
     toasts.value = toasts.value.filter((one) => one.key !== toast.key);
@@ -25,10 +25,10 @@ export function say(text: string, { undo, seconds = 5 }: { undo?: () => void; se
   return close;
 }
 
-/** Undoes the newest of what can still be undone. */
+/** Undoes the newest action that can be undone. */
 export function undoLast(): void {
   const toast = toasts.value.findLast((one) => one.undo !== undefined);
-  if (toast === undefined) say("There is nothing to undo", { seconds: 2 });
+  if (toast === undefined) showToast("There is nothing to undo", { seconds: 2 });
   else toast.undo?.();
 }
 
@@ -56,7 +56,7 @@ export function Toasts() {
         ))}
       </div>
       <div class="unseen" role="log" aria-live="polite">
-        {spoken.value}
+        {announced.value}
       </div>
     </>
   );

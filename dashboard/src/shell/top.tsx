@@ -1,4 +1,4 @@
-/** The head of every page: brand, filter, pages, live pill, theme, help. */
+/** The header of every page: brand, filter, pages, live indicator, theme, help. */
 import { computed } from "@preact/signals";
 import { HalfMoon, Lines, Mark } from "../parts/icons";
 import { Link } from "../parts/link";
@@ -7,7 +7,7 @@ import { FilterField } from "./filter";
 import { helpOpen } from "./help";
 import { LivePill } from "./live";
 import { isAdmin, session, signOut } from "./session";
-import { theme, turnTheme } from "./theme";
+import { theme, nextTheme } from "./theme";
 
 const PAGES: readonly (readonly [PageName, string])[] = [
   ["jobs", "Jobs"],
@@ -22,7 +22,7 @@ const canSignOut = computed(() => session.value?.auth === "keys" && session.valu
 function Pages() {
   return (
     <>
-      {PAGES.filter(([name]) => name !== "workers" || isAdmin.value).map(([name, title]) => (
+      {PAGES.filter(([name]) => name !== "workers" || isAdmin.value || session.value === null).map(([name, title]) => (
         <Link key={name} to={pageAt(name)} aria-current={page.value === name ? "page" : undefined}>
           {title}
         </Link>
@@ -48,7 +48,7 @@ export function Top() {
         class="icon-button theme-button"
         aria-label={`Theme: ${theme.value}`}
         title={`Theme: ${theme.value} (t)`}
-        onClick={turnTheme}
+        onClick={nextTheme}
       >
         <HalfMoon />
       </button>
@@ -67,7 +67,7 @@ export function Top() {
           onClick={(event) => event.currentTarget.hidePopover()}
         >
           <Pages />
-          <button type="button" class="button plain only-phone" onClick={turnTheme}>
+          <button type="button" class="button plain only-phone" onClick={nextTheme}>
             Theme: {theme.value}
           </button>
           <button type="button" class="button plain only-phone" onClick={() => (helpOpen.value = true)}>

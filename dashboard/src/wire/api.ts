@@ -1,18 +1,19 @@
-/** Calls to the server. Owns the address of the API, errors as values, and who is told of a missing key. */
+/** Calls to the server: the address of the API, and errors as values. */
 import { signal } from "@preact/signals";
-import { noteServerTime } from "../live/clock";
+import { noteDate } from "../live/clock";
+import { parseExactly } from "./numbers";
 
 const mark = document.querySelector<HTMLMetaElement>("meta[name=milepost-api]")?.content ?? "./api";
-/** The token of a share link, where this visitor came with one. */
+/** The token of the share link, if the page was opened with one. */
 export const share = new URLSearchParams(location.search).get("share");
 
-/** Where the API is, as the server said it: relative to the page, so that any mount prefix holds. */
+/** The URL of the API as given by the server: relative to the page, so that any mount prefix works. */
 export const apiBase = new URL(`${mark.replace(/\/+$/, "")}/`, document.baseURI);
 
-/** Whether a key is needed that this browser does not have. */
+/** Whether the server requires a key and this browser has none. */
 export const signInNeeded = signal(false);
 
-/** An answer that is an error: RFC 9457, or what stands for a server that cannot be reached (status 0). */
+/** An error response (RFC 9457), or with status 0 a server that cannot be reached. */
 export class Problem extends Error {
   constructor(
     readonly status: number,
@@ -21,6 +22,12 @@ export class Problem extends Error {
     readonly more: Record<string, unknown> = {},
   ) {
     super(detail);
+  }
+
+  /** The name of the store, if the server answers and its store does not. */
+  get unreachableStore(): string | null {
+    if (this.status !== 503 || typeof this.more["error"] !== "string") return null;
+    return typeof this.more["store"] === "string" ? this.more["store"] : "The store";
   }
 }
 
@@ -35,7 +42,7 @@ export function apiUrl(path: string, parameters: Parameters = {}): URL {
   return url;
 }
 
-/** The path of one job, whatever its id has in it. */
+/** The path of one job, with its id encoded. */
 export const jobPath = (id: string, rest = ""): string => `jobs/${encodeURIComponent(id)}${rest}`;
 
 export interface Options {
@@ -63,14 +70,14 @@ export async function send(method: string, path: string, options: Options = {}):
     if (error instanceof DOMException && error.name === "AbortError") throw error;
     throw new Problem(0, "The server cannot be reached");
   }
-  noteServerTime(answer.headers.get("Date"));
+  noteDate(answer.headers.get("Date"));
   if (!answer.ok && answer.status !== 304) throw await problemOf(answer);
   return answer;
 }
 
 export async function call<T>(method: string, path: string, options: Options = {}): Promise<T> {
   const answer = await send(method, path, options);
-  return (answer.status === 204 ? undefined : await answer.json()) as T;
+  return (answer.status === 204 ? undefined : parseExactly(await answer.text())) as T;
 }
 
 export const get = <T>(path: string, parameters: Parameters = {}, signal?: AbortSignal): Promise<T> =>
@@ -85,9 +92,9 @@ export async function problemOf(answer: Response): Promise<Problem> {
     more = (await answer.json()) as Record<string, unknown>;
     if (typeof more["detail"] === "string") detail = more["detail"];
   } catch {
-    // Not every proxy answers with JSON; the status says enough.
+    // Not every proxy responds with JSON; the status is enough.
   }
   return new Problem(answer.status, detail, Number.isFinite(after) && after > 0 ? after : null, more);
 }
 
-export const words = (error: unknown): string => (error instanceof Error ? error.message : String(error));
+export const errorText = (error: unknown): string => (error instanceof Error ? error.message : String(error));

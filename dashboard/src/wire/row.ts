@@ -1,7 +1,8 @@
-/** From a whole record to the row that lists show: the same rules as the server's `wire.row`. */
-import type { Eta, JobRecord, Receipt, Row } from "./types";
+/** Makes the row of a list from a whole record, as the server does. */
+import { ROW_FIELDS } from "./fields";
+import type { JobRecord, Row } from "./types";
 
-/** What a job is called: `metadata.title`, a file's name, or the first text among its parameters. */
+/** The title of a job: `metadata.title`, a file name, or the first text among its parameters. */
 export function titleOf(job: Pick<JobRecord, "metadata" | "params">): string | null {
   const metadata = asObject(job.metadata);
   for (const name of ["title", "filename"]) {
@@ -18,44 +19,29 @@ export function titleOf(job: Pick<JobRecord, "metadata" | "params">): string | n
   return null;
 }
 
-/** By whole characters, as the server cuts: half an emoji is none. */
+/** Truncates between characters, as the server does, and never inside an emoji. */
 const short = (text: string): string => (text.length <= 200 ? text : [...text.slice(0, 400)].slice(0, 200).join(""));
 
 export function rowOf(job: JobRecord): Row {
   const open = job.stages.filter((stage) => stage.ended_at === null && stage.started_at !== null);
   const counts = job.item_counts;
-  const receipt = job.receipt as Receipt | null;
+  const shown = Object.fromEntries(ROW_FIELDS.map((name) => [name, job[name]])) as Pick<JobRecord, (typeof ROW_FIELDS)[number]>;
   return {
-    job_id: job.job_id,
-    job_type: job.job_type,
-    status: job.status,
-    progress: job.progress,
-    message: job.message,
-    created_at: job.created_at,
-    started_at: job.started_at,
-    completed_at: job.completed_at,
-    updated_at: job.updated_at,
-    error: job.error,
-    driver: job.driver,
-    labels: job.labels,
-    attempt: job.attempt,
-    max_attempts: job.max_attempts,
-    version: job.version,
-    worker: job.worker,
-    stalled: job.stalled,
-    waiting_for: job.waiting_for,
-    eta: job.eta as Eta | null,
-    item_counts: counts === null ? null : { done: Number(counts["done"] ?? 0), failed: Number(counts["failed"] ?? 0) },
-    stage: open.at(-1)?.name ?? null,
+    ...shown,
+    item_counts: counts === null ? null : { done: counts.done, failed: counts.failed },
+    stage: open.at(-1) ?? null,
+    stage_number: job.stages.filter((stage) => stage.parent === null).length,
+    stage_progress: job.stage_progress,
+    activity: job.activity,
     title: titleOf(job),
-    stopping: receipt !== null && receipt.confirmed === null,
+    stopping: job.receipt !== null && job.receipt.confirmed === null,
   };
 }
 
-/** Whether what is told of a job is older than what is known of it. An id may be used again: then its versions begin anew. */
-export function isOlder(told: Pick<Row, "created_at" | "version">, known: Pick<Row, "created_at" | "version">): boolean {
-  const [one, other] = [told.created_at ?? "", known.created_at ?? ""];
-  return one === other ? told.version < known.version : one < other;
+/** Whether an update of a job is older than the known state. If an id is reused, its versions start again. */
+export function isOlder(update: Pick<Row, "created_at" | "version">, known: Pick<Row, "created_at" | "version">): boolean {
+  const [one, other] = [update.created_at ?? "", known.created_at ?? ""];
+  return one === other ? update.version < known.version : one < other;
 }
 
 function asObject(value: unknown): Record<string, unknown> {

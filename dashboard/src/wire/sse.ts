@@ -1,4 +1,4 @@
-/** Server-sent events over fetch: the status, the headers and the moment of each failure are ours to see. */
+/** Server-sent events over fetch, which gives access to the status, the headers and the time of each failure. */
 import { problemOf } from "./api";
 
 export interface Message {
@@ -7,7 +7,7 @@ export interface Message {
   data: string;
 }
 
-/** Cuts a stream of text into messages (https://html.spec.whatwg.org/multipage/server-sent-events.html). */
+/** Splits a stream of text into messages (https://html.spec.whatwg.org/multipage/server-sent-events.html). */
 export class Cutter {
   #rest = "";
   #id: string | null = null;
@@ -34,7 +34,7 @@ export class Cutter {
   }
 }
 
-/** Reads a stream to its end. Throws Problem, TypeError for a broken connection, AbortError when told to stop. */
+/** Reads a stream to its end. Throws Problem, TypeError for a broken connection, AbortError when stopped. */
 export async function readStream(
   url: URL,
   lastId: string | null,

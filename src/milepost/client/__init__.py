@@ -5,16 +5,16 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from milepost.core.errors import MissingExtra
+from milepost.core.errors import MissingExtraError
 
 if TYPE_CHECKING:
-    from milepost.client.answers import AccessDenied as AccessDenied
-    from milepost.client.asynchronous import AsyncClient as AsyncClient
-    from milepost.client.synchronous import Client as Client
+    from milepost.client.client import AsyncClient as AsyncClient
+    from milepost.client.decoding import AccessDeniedError as AccessDeniedError
+    from milepost.client.sync import Client as Client
 
-__all__ = ["AccessDenied", "AsyncClient", "Client"]
+__all__ = ["AccessDeniedError", "AsyncClient", "Client"]
 
-_HOME_OF = {"AccessDenied": "answers", "AsyncClient": "asynchronous", "Client": "synchronous"}
+_HOME_OF = {"AccessDeniedError": "decoding", "AsyncClient": "client", "Client": "sync"}
 
 
 def __getattr__(name: str) -> Any:
@@ -24,7 +24,7 @@ def __getattr__(name: str) -> Any:
         value = getattr(import_module(f"milepost.client.{_HOME_OF[name]}"), name)
     except ModuleNotFoundError as error:
         if error.name == "httpx":
-            raise MissingExtra("client", "milepost.Client") from error
+            raise MissingExtraError("client", "milepost.Client") from error
         raise
     globals()[name] = value
     return value

@@ -1,8 +1,8 @@
-"""The defaults of the lifecycle, in seconds unless said otherwise. Owns numbers; knows nothing."""
+"""Defaults and limits; times are in seconds unless noted."""
 
 LEASE = 30.0
 RENEWALS_PER_LEASE = 4
-PULSE = 0.2
+HEARTBEAT = 0.2
 SWEEP = 5.0
 GRACE = 10.0
 JOB_TTL = 604800.0
@@ -15,7 +15,11 @@ LIST_LIMIT = 100
 LIST_LIMIT_MAX = 1000
 EVENTS_KEPT = 1000
 ATTEMPTS_BYTES = 128 * 1024
-"""Bytes of the dossiers of failed attempts that a record keeps at least, the newest ones."""
+"""Bytes of crash reports that a record keeps at least, the newest ones."""
 FEED_KEPT = 100_000
+FEED_SECONDS = 3600.0
+"""Events leave the feed after this time, so that no text of a deleted job is kept. The newest event is always kept."""
+CLOCK_LEAD = 30_000_000
+"""If the system clock steps back by at most this many microseconds, the store's clock stands still; else it follows."""
 RETRY_BUDGET = 30.0
-"""One operation is repeated for at most this long; then its outcome is unknown."""
+"""How long one operation is retried before its outcome is reported as unknown."""

@@ -1,30 +1,34 @@
-"""Every error that milepost raises on purpose. Owns their names and texts; knows no store and no transport.
+"""The errors that milepost raises.
 
 ::
 
     MilepostError
-    +-- Refused (ValueError)           what a caller gave cannot be done; .job is the record as it is, or None
-    |   +-- InvalidInput               a value is malformed: .field names it
-    |   +-- JobNotFound                no record of that id
-    |   +-- DuplicateJob               the id, or the unique key, is taken
-    |   +-- IllegalTransition          the lifecycle has no such move
-    |   +-- JobIsLeased                a run owns the record; only a cancel is accepted
-    |   +-- UnknownJobType             no worker has published that type
-    |   +-- IdempotencyConflict        the key was used with another body, or is still under way
-    |   +-- FilterError                a filter that does not parse: .position points at the character
-    +-- StoreError                     the store cannot answer
-    |   +-- StoreUnavailable           not reachable, or it stays locked: nothing was written
-    |   +-- StoreFull                  reachable, and refuses to grow
-    |   +-- OutcomeUnknown             sent, no answer in time: it may or may not have been applied
-    |   +-- LayoutMismatch             written by a release that this one cannot read
-    +-- MissingExtra (ImportError)     an optional dependency is not installed; says which pip line brings it
-    +-- WaitTimeout (TimeoutError)     wait() gave up before the job ended
-    +-- Retry                          raised by a handler: try again after .delay seconds
-    Stop (BaseException)               ends the code of a run; not an Exception, so `except Exception` lets it pass
-    +-- JobCancelled                   somebody cancelled the job
-    +-- JobReleased                    the worker shuts down; the job goes back, at no cost
-    +-- LeaseLost                      another run owns the job now; nothing that this one writes is accepted
-    +-- JobTimedOut                    the run's time limit has passed
+    +-- RejectedError (ValueError)             a request that cannot be met; .job is the current record, or None
+    |   +-- InvalidInputError                  a value is malformed: .field names it
+    |   |   +-- InputChangedError              the items of a loop differ from those of the last attempt
+    |   +-- JobNotFoundError                   no job has this id
+    |   +-- DuplicateJobError                  the id, or the unique key, is taken
+    |   +-- IllegalTransitionError             the lifecycle has no such move
+    |   +-- LeaseHeldError                     a run owns the record; only a cancel is accepted
+    |   +-- ResultNotSerialisableError         the job completed, but its result is not JSON: .text is its repr()
+    |   +-- TooManyRequestsError               too many requests for one job within a minute: .retry_after seconds
+    |   +-- UnknownJobTypeError                no worker has published this type
+    |   +-- IdempotencyConflictError           the key was used with another body, or is still in progress
+    |   +-- FilterError                        a filter has a syntax error: .position is its index
+    +-- StoreError                             the store cannot answer
+    |   +-- StoreUnavailableError              not reachable, or locked for too long: nothing was written
+    |   +-- StoreFullError                     reachable, but out of space
+    |   +-- OutcomeUnknownError                sent, but no answer in time: it may have been applied
+    |   +-- LayoutMismatchError                written by a release that this one cannot read
+    +-- MissingExtraError (ImportError)        an optional dependency is not installed; the text has the pip command
+    +-- WaitTimeoutError (TimeoutError)        wait() timed out before the job ended
+    +-- Retry                                  raised by a handler: retry after .delay
+    +-- Fail                                   raised by a handler: fail the job, with no further attempt
+    RunStop (BaseException)                    ends the code of a run; `except Exception` does not catch it
+    +-- JobCancelled                           the job was cancelled
+    +-- JobReleased                            the worker shuts down; the job is released without charging an attempt
+    +-- LeaseLost                              another run owns the job; writes of this one are refused
+    +-- JobTimedOut                            the run exceeded its time limit
 """
 
 from __future__ import annotations
@@ -33,32 +37,33 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from milepost.core.job import Job
+    from milepost.core.serialization import Duration
 
 
 class MilepostError(Exception):
-    """The root of what milepost raises on purpose."""
+    """The base class of milepost's errors."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (_restored, (type(self), self.args), self.__dict__)
 
 
 def _restored(kind: type[MilepostError], args: tuple[Any, ...]) -> MilepostError:
-    """An error as it was, without making its text again; for pickles and copies."""
+    """Return an error with its original text; for pickles and copies."""
     error = kind.__new__(kind, *args)
     error.args = args
     return error
 
 
-class Refused(MilepostError, ValueError):
-    """What a caller gave cannot be done; nothing was changed. `.job` is the record as it is, or None."""
+class RejectedError(MilepostError, ValueError):
+    """The request cannot be met; nothing was changed. `.job` is the current record, or None."""
 
     def __init__(self, text: str, *, job: Job | None = None) -> None:
         super().__init__(text)
         self.job = job
 
 
-class InvalidInput(Refused):
-    """A value is malformed; `.field` names it (with its path inside JSON, as in ``metadata.pages[3]``)."""
+class InvalidInputError(RejectedError):
+    """A value is malformed; `.field` names it (with its path inside JSON, for example ``metadata.pages[3]``)."""
 
     def __init__(self, field: str, problem: str) -> None:
         super().__init__(f"{field}: {problem}")
@@ -66,28 +71,51 @@ class InvalidInput(Refused):
         self.problem = problem
 
 
-class JobNotFound(Refused):
-    """No record of that id: never created, deleted, or expired."""
+class InputChangedError(InvalidInputError):
+    """A loop cannot continue, because its items are not those of the last attempt; the text names both and the remedies."""
+
+    def __init__(self, problem: str, remedies: str) -> None:
+        super().__init__("items", f"{problem}; {remedies}")
+
+
+class JobNotFoundError(RejectedError):
+    """No job has this id. It may have been deleted or expired."""
 
     def __init__(self, job_id: str) -> None:
         super().__init__(f"Job {job_id} not found")
         self.job_id = job_id
 
 
-class DuplicateJob(Refused):
-    """The id, or the unique key, belongs to a job that exists: `.job`."""
+class DuplicateJobError(RejectedError):
+    """The id, or the unique key, is taken by an existing job: `.job`."""
 
 
-class IllegalTransition(Refused):
-    """The lifecycle has no such move from the status that the job is in."""
+class IllegalTransitionError(RejectedError):
+    """The lifecycle has no such move from the job's current status."""
 
 
-class JobIsLeased(Refused):
-    """A run owns the record; callers may only cancel it."""
+class LeaseHeldError(RejectedError):
+    """A run owns the record; callers can only cancel it."""
 
 
-class UnknownJobType(Refused):
-    """No worker has published a schema for that type; `.known` lists those that are."""
+class TooManyRequestsError(RejectedError):
+    """Too many cancels, retries or deletes of one job within a minute; try again after `.retry_after` seconds."""
+
+    def __init__(self, text: str, retry_after: int = 60, *, job: Job | None = None) -> None:
+        super().__init__(text, job=job)
+        self.retry_after = retry_after
+
+
+class ResultNotSerialisableError(RejectedError):
+    """The job completed, but its result could not be stored as JSON; `.text` is its redacted repr(), cut to 8 KiB."""
+
+    def __init__(self, problem: str, result_text: str, *, job: Job | None = None) -> None:
+        super().__init__(problem, job=job)
+        self.text = result_text
+
+
+class UnknownJobTypeError(RejectedError):
+    """No worker has published a schema for this type; `.known` lists the published types."""
 
     def __init__(self, job_type: str, known: tuple[str, ...] = ()) -> None:
         listing = ", ".join(known) if known else "none; start a worker that has it"
@@ -96,12 +124,12 @@ class UnknownJobType(Refused):
         self.known = known
 
 
-class IdempotencyConflict(Refused):
-    """The idempotency key was used with another request, or its first request is still under way."""
+class IdempotencyConflictError(RejectedError):
+    """The idempotency key was used with another request, or its first request is still in progress."""
 
 
-class FilterError(Refused):
-    """A filter that does not parse; `.position` is the index of the offending character."""
+class FilterError(RejectedError):
+    """A filter has a syntax error; `.position` is the index of the offending character."""
 
     def __init__(self, text: str, position: int, problem: str) -> None:
         super().__init__(f"filter: {problem}\n  {text}\n  {' ' * position}^")
@@ -114,19 +142,26 @@ class StoreError(MilepostError):
     """The store cannot answer."""
 
 
-class StoreUnavailable(StoreError):
-    """The store is not reachable, or stays locked. Nothing was written."""
+class StoreUnavailableError(StoreError):
+    """The store is not reachable, or was locked for too long. Nothing was written.
+
+    `.temporary` is False if waiting does not help, for example with a wrong password or an unusable path.
+    """
+
+    def __init__(self, text: str, *, temporary: bool = True) -> None:
+        super().__init__(text)
+        self.temporary = temporary
 
 
-class StoreFull(StoreError):
-    """The store is reachable and refuses to grow (Redis at maxmemory, a full disk)."""
+class StoreFullError(StoreError):
+    """The store is reachable but out of space (Redis at maxmemory, a full disk)."""
 
 
-class OutcomeUnknown(StoreError):
-    """The request was sent and no answer came in time: it may or may not have been applied."""
+class OutcomeUnknownError(StoreError):
+    """The request was sent but not answered in time; it may have been applied."""
 
 
-class LayoutMismatch(StoreError):
+class LayoutMismatchError(StoreError):
     """The namespace or file has a layout that this release cannot read; `.found` is its version, as text."""
 
     def __init__(self, where: str, found: str, ours: int) -> None:
@@ -137,41 +172,48 @@ class LayoutMismatch(StoreError):
         self.is_newer = newer
 
 
-class MissingExtra(MilepostError, ImportError):
+class MissingExtraError(MilepostError, ImportError):
     """An optional dependency is not installed."""
 
     def __init__(self, extra: str, what: str) -> None:
-        super().__init__(f"{what} needs an extra: pip install 'milepost[{extra}]'")
+        super().__init__(f"{what} needs an optional dependency; run: pip install 'milepost[{extra}]'")
         self.extra = extra
 
 
-class WaitTimeout(MilepostError, TimeoutError):
-    """The job had not ended when the time given to `wait` was over; the job goes on."""
+class WaitTimeoutError(MilepostError, TimeoutError):
+    """The job did not end within the timeout of `wait`; it continues."""
 
 
 class Retry(MilepostError):
-    """Raised by a handler to ask for another attempt after `delay` seconds (None: the usual backoff)."""
+    """Raised by a handler to request another attempt after `delay`: seconds, a timedelta or text such as "2h".
 
-    def __init__(self, delay: float | None = None, *, reason: str = "") -> None:
+    None is the usual backoff.
+    """
+
+    def __init__(self, delay: Duration | None = None, *, reason: str = "") -> None:
         super().__init__(reason or "retry requested")
         self.delay = delay
 
 
-class Stop(BaseException):
-    """Ends the code of a run. A BaseException, so that `except Exception` does not swallow it."""
+class Fail(MilepostError):
+    """Raised by a handler to fail its job without further attempts: ``raise Fail("the document is encrypted")``."""
 
 
-class JobCancelled(Stop):
-    """Somebody cancelled the job."""
+class RunStop(BaseException):
+    """Ends the code of a run. A BaseException, so that `except Exception` does not catch it."""
 
 
-class JobReleased(Stop):
-    """The worker shuts down; the job goes back to pending at no cost."""
+class JobCancelled(RunStop):
+    """The job was cancelled."""
 
 
-class LeaseLost(Stop):
-    """Another run owns the job, or the job is gone; nothing that this run writes is accepted."""
+class JobReleased(RunStop):
+    """The worker shuts down; the job returns to pending without charging an attempt."""
 
 
-class JobTimedOut(Stop):
-    """The time limit of the run has passed."""
+class LeaseLost(RunStop):
+    """Another run owns the job, or the job was deleted; writes of this run are refused."""
+
+
+class JobTimedOut(RunStop):
+    """The run exceeded its time limit."""

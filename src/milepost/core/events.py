@@ -1,17 +1,18 @@
-"""What watchers are told: one Event for each accepted change. Owns the event's form; knows no store and no transport."""
+"""The event that each accepted change of a job produces."""
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from milepost.core.encoding import from_json, moment
 from milepost.core.job import JobStatus
+from milepost.core.serialization import from_json, from_micros
 
 STATUS_KINDS = frozenset({"created", "running", "retrying", "released", "completed", "failed", "cancelled"})
-"""The kinds that tell of a change of status: a stream never leaves one out."""
+"""The kinds that report a change of status; a stream never skips one of them."""
 
 LIFECYCLE_KINDS = STATUS_KINDS | {"receipt", "deleted"}
 
@@ -20,9 +21,10 @@ LIFECYCLE_KINDS = STATUS_KINDS | {"receipt", "deleted"}
 class Event:
     """One accepted change of one job. `version` is the job's version after it and the event's sequence number.
 
-    `status`, `progress` and `message` are None when this change did not touch them. `data` depends on the kind: `log`
-    has ``{"lines": [{"at", "level", "text"}]}``, `stage` and `checkpoint` what changed; `skipped` (made by a watcher, never stored)
-    has ``{"after", "before"}``: the versions between these were progress or log events that are no longer kept.
+    `status`, `progress` and `message` are None if the change did not touch them. `data` depends on the kind: `log` has
+    ``{"lines": [{"at", "level", "text"}]}``; `stage` and `checkpoint` have what changed; `skipped` (made by a watch,
+    never stored) has ``{"after", "before"}``, between which progress or log events are no longer kept.
+    `position` is set on events from a watch: another watch resumes after it.
     """
 
     job_id: str
@@ -33,10 +35,11 @@ class Event:
     progress: float | None = None
     message: str | None = None
     data: Mapping[str, Any] = field(default_factory=dict)
+    position: str | None = field(default=None, compare=False)
 
     @classmethod
     def stored(cls, job_id: str, version: int, kind: str, at: int, text: Mapping[str, str]) -> Event:
-        """The event over the fields that a store kept of it. Unreadable ones are left out."""
+        """Return the event with the fields that a store kept; unreadable ones are left out."""
         data: dict[str, Any] = {}
         status = progress = message = None
         for name, value in text.items():
@@ -55,17 +58,17 @@ class Event:
                     data[name] = value
             except (ValueError, TypeError):
                 continue
-        return cls(job_id, version, kind, moment(at), status, progress, message, data)
+        return cls(job_id, version, kind, from_micros(at), status, progress, message, data)
 
     @property
     def is_last_word(self) -> bool:
-        """Whether nothing of the job can follow, short of an explicit retry."""
+        """Return whether no event can follow, except after an explicit retry."""
         if self.kind == "cancelled":
             return self.data.get("stop_confirmed") in ("0", "1")
         return self.kind in ("completed", "failed", "deleted", "receipt")
 
     def to_dict(self) -> dict[str, Any]:
-        """The event as JSON types; what it does not touch is left out."""
+        """Return the event as JSON types; fields that the change did not touch are left out."""
         shown: dict[str, Any] = {"job_id": self.job_id, "version": self.version, "kind": self.kind}
         if self.at is not None:
             shown["at"] = self.at.isoformat()
@@ -78,6 +81,28 @@ class Event:
         if self.data:
             shown["data"] = dict(self.data)
         return shown
+
+
+class SeenEvents:
+    """Drops the repeats of a feed, which may deliver an event again; remembers the newest 10,000.
+
+    Events are distinguished by id, version and time: when a job is deleted and its id used again, versions begin anew.
+    """
+
+    LIMIT = 10_000
+
+    def __init__(self) -> None:
+        self._seen: OrderedDict[tuple[str, int, datetime | None], None] = OrderedDict()
+
+    def is_new(self, event: Event) -> bool:
+        """Return whether this event is seen for the first time."""
+        key = (event.job_id, event.version, event.at)
+        if key in self._seen:
+            return False
+        self._seen[key] = None
+        if len(self._seen) > self.LIMIT:
+            self._seen.popitem(last=False)
+        return True
 
 
 _JSON_FIELDS = frozenset({"stages", "item_counts", "eta", "attempt", "max_attempts", "crashes"})

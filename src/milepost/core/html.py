@@ -1,12 +1,13 @@
-"""A job as a piece of HTML, for notebooks: its bar, its stages and what it says. Owns the picture, and that no text of a
-job is ever taken for markup; no script, nothing from elsewhere.
-"""
+"""Render a job as HTML for notebooks. Texts of the job are escaped; there is no script and nothing is loaded."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from html import escape
-from typing import Protocol
+
+from milepost.core.activity import counted
+from milepost.core.quantities import whole_percent
+from milepost.core.values import Stage
 
 _COLOURS = {
     "pending": ("#4a5562", "#e9ecf0"),
@@ -19,33 +20,9 @@ _OTHER = ("#7d4800", "#fbecd0")
 STAGES_SHOWN = 12
 
 
-class Part(Protocol):
-    """A stage, as far as it is shown."""
-
-    @property
-    def name(self) -> str:
-        """What it is called."""
-
-    @property
-    def done(self) -> float:
-        """How many units are done."""
-
-    @property
-    def total(self) -> float | None:
-        """Of how many."""
-
-    @property
-    def unit(self) -> str:
-        """Of what."""
-
-    @property
-    def ended_at(self) -> str | None:
-        """When it ended."""
-
-
-def bar(job_id: str, job_type: str, status: str, fraction: float, message: str, stages: Iterable[Part]) -> str:
-    """The picture of one job: `fraction` in [0, 1], the newest stages, and a line of text."""
-    percent = int(max(0.0, min(1.0, fraction)) * 100)
+def bar(job_id: str, job_type: str, status: str, fraction: float, message: str, stages: Iterable[Stage]) -> str:
+    """Return one job as HTML: its progress (`fraction` in [0, 1]), the newest stages, and a line of text."""
+    percent = whole_percent(fraction)
     colour, ground = _COLOURS.get(status, _OTHER)
     shown = list(stages)[-STAGES_SHOWN:]
     rows = "".join(_row(stage) for stage in shown)
@@ -61,8 +38,6 @@ def bar(job_id: str, job_type: str, status: str, fraction: float, message: str, 
     )
 
 
-def _row(stage: Part) -> str:
-    count = f"{stage.done:,.10g}" + (f" of {stage.total:,.10g}" if stage.total is not None else "")
-    tail = "" if stage.total is None and not stage.done else f" {count} {stage.unit}"
+def _row(stage: Stage) -> str:
     mark = "✓" if stage.ended_at is not None else "▸"
-    return f'<div style="opacity:.8">{mark} {escape(stage.name)}<span style="float:right">{escape(tail)}</span></div>'
+    return f'<div style="opacity:.8">{mark} {escape(stage.name)}<span style="float:right">{escape(counted(stage))}</span></div>'

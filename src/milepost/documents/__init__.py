@@ -1,21 +1,19 @@
-"""The document jobs: ingestion, extraction, reindex and clustering, and what they are for: search.
+"""Document processing: ingestion, extraction, reindex and clustering jobs, and search over their results.
 
-Owns everything about documents: reading them, cutting them, embedding them, keeping
-them. The jobs are in `milepost.documents.jobs`, written with the same `Run` that users
-have. Models and parsers are loaded when they are first needed.
+The jobs are in `milepost.documents.jobs`. Models and parsers are imported when first used.
 """
 
 from __future__ import annotations
 
-from milepost.documents.errors import BadDocument, EmptyStore
+from milepost.documents.errors import BadDocumentError, EmptyStoreError
 from milepost.documents.loaders import load
-from milepost.documents.searching import Searcher, communities, entities, neighbours, search
+from milepost.documents.retrieval import Searcher, communities, entities, neighbours, search
 from milepost.documents.store import DocumentStore, open_store
 
 __all__ = [
-    "BadDocument",
+    "BadDocumentError",
     "DocumentStore",
-    "EmptyStore",
+    "EmptyStoreError",
     "Searcher",
     "communities",
     "entities",

@@ -1,8 +1,6 @@
-"""The clustering job: communities of entities that stand in relations, or of chunks that are alike.
+"""The clustering job: find communities of related entities or of similar chunks.
 
-Owns the progress and the result of the job, and the way from a graph to labelled
-communities in levels. The previous clustering stays until the new one replaces it in
-one step. The same graph and seed give the same communities.
+The previous clustering is replaced in one step. The same graph and seed give the same communities.
 """
 
 from __future__ import annotations
@@ -12,25 +10,27 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Final, Literal
 
-from milepost.documents import wording
-from milepost.documents.errors import EmptyStore
+from milepost.documents import summaries
+from milepost.documents.configuration import current
+from milepost.documents.errors import EmptyStoreError
+from milepost.documents.job_params import Database
+from milepost.documents.knn_graph import neighbour_graph
 from milepost.documents.leiden import (
     TEXTS_FOR_LABEL,
     Edge,
-    arrange,
-    coarser,
+    coarsen,
+    community_graph,
+    community_rows,
     leiden_rounds,
-    merged,
     name_by_entities,
     name_by_words,
 )
-from milepost.documents.nearest import neighbour_graph
 from milepost.documents.pipeline import existing_generation
-from milepost.documents.stages import TimedStages, said_by
+from milepost.documents.stages import TimedStages, start_run
 from milepost.documents.store import DocumentStore, open_store
 from milepost.documents.store.records import Community
-from milepost.tracking.run import Run
-from milepost.tracking.stages import LiveStage
+from milepost.run.run import Run
+from milepost.run.stages import LiveStage
 
 _ROUNDS: Final = 10
 _MAX_LEVELS: Final = 5
@@ -42,18 +42,17 @@ def clustering(
     run: Run,
     *,
     of: Literal["entities", "chunks"] = "entities",
-    database: str | None = None,
+    database: Database = None,
     resolution: float = 1.0,
     neighbours: int = 10,
     seed: int = 1,
 ) -> dict[str, Any]:
     """Find communities with the Leiden algorithm, from fine to coarse.
 
-    `entities` are joined by the chunks that relate them; `chunks` by being among each
-    other's `neighbours` nearest. A higher `resolution` makes more and smaller
-    communities. The result counts `nodes`, `edges`, `communities`, `levels`, and gives `modularity`
-    of the finest level and `seconds`. Raises `ValueError` for parameters out of bounds, `EmptyStore`
-    when there are no documents, or no relations between entities, yet.
+    `entities` are connected by the chunks that relate them, `chunks` by being among each other's `neighbours` nearest.
+    A higher `resolution` gives more and smaller communities. The result has `nodes`, `edges`, `communities`, `levels`,
+    the `modularity` of the finest level, and `seconds`. Raises `ValueError` for parameters out of range, and
+    `EmptyStoreError` if there are no documents, or no relations between entities.
     """
     if not 0 < resolution <= 1000:
         raise ValueError(f"resolution must be above 0 and at most 1000, not {resolution}")
@@ -62,10 +61,10 @@ def clustering(
     if not 0 <= seed <= _MAX_SEED:
         raise ValueError(f"seed must be from 0 to {_MAX_SEED}, not {seed}")
     if of not in ("entities", "chunks"):
-        raise ValueError(f"of must be entities or chunks, not {of!r}")
-    store = open_store(database)
+        raise ValueError(f"of must be 'entities' or 'chunks', not {of!r}")
+    store = open_store(database or current().database)
     try:
-        store.waiting = said_by(run)
+        start_run(store, run)
         existing_generation(store)
         return _Clustering(run, store, of).cluster(resolution, neighbours, seed)
     finally:
@@ -87,16 +86,20 @@ class _Clustering:
         """Run all stages and return the job's result."""
         edges = self._edges_of_entities() if self._of == "entities" else self._edges_of_chunks(neighbours)
         levels, modularity = self._partition(edges, resolution, seed)
-        with self._stage("label", "Labelling", total=self._to_read(levels), unit=self._of.rstrip("s")) as stage:
-            communities = arrange(levels, self._namer(levels, stage.advance))
+        with self._stage("label", "Labelling", total=self._label_work(levels), unit=self._of.rstrip("s")) as stage:
+            communities = community_rows(levels, self._label_function(levels, stage.advance))
         settings = {"resolution": resolution, "neighbours": neighbours, "seed": seed, "modularity": modularity}
         with self._stage("persist", "Persisting", unit="community"):
             self._store.save_communities(self._of, settings, communities)
         nodes = len(levels[0]) if levels else 0
         sizes = [sum(community.level == level for community in communities) for level in range(len(levels))]
-        of = wording.counted(nodes, "entity", "entities") if self._of == "entities" else wording.counted(nodes, "chunk")
+        of = (
+            summaries.counted(nodes, "entity", "entities")
+            if self._of == "entities"
+            else summaries.counted(nodes, "chunk")
+        )
         finest = sizes[0] if sizes else 0
-        self._run.progress(message=wording.clustered(nodes=of, finest=finest, levels=len(levels)))
+        self._run.progress(message=summaries.clustered(nodes=of, finest=finest, levels=len(levels)))
         return {
             "clustered": self._of,
             "nodes": nodes,
@@ -112,9 +115,9 @@ class _Clustering:
 
     def _edges_of_entities(self) -> list[Edge]:
         with self._stage("load", "Loading", unit="relation"):
-            edges = self._store.edges()  # the relations are the graph: no neighbours to compute
+            edges = self._store.edges()  # the relations are the graph, so there are no neighbours to compute
         if not edges:
-            raise EmptyStore(f"no entities are related in {self._store}: run extraction first, or take of=chunks")
+            raise EmptyStoreError(f"{self._store} contains no related entities; run extraction first, or use of=chunks")
         return edges
 
     def _edges_of_chunks(self, neighbours: int) -> list[Edge]:
@@ -128,7 +131,7 @@ class _Clustering:
             return neighbour_graph(blocks, neighbours, stage.advance)
 
     def _partition(self, edges: list[Edge], resolution: float, seed: int) -> tuple[list[dict[str, int]], float]:
-        """The community of each node, level by level from fine to coarse, and the modularity of the finest."""
+        """Return the community of each node on each level, fine to coarse, and the modularity of the finest."""
         levels: list[dict[str, int]] = []
         modularity = 0.0
         with self._stage("leiden", "Leiden", total=_ROUNDS, unit="round") as stage:
@@ -139,9 +142,9 @@ class _Clustering:
                 for score, found in leiden_rounds(graph, resolution / 2 ** len(levels), seed, _ROUNDS):
                     groups = len(set(found.values()))
                     self._run.progress(message=f"{groups} communities, modularity {score:.3f}")
-                    stage.advance(not levels)  # a coarser graph is so small that its rounds take no time
+                    stage.advance(not levels)  # coarser graphs are small and take negligible time
                 if levels:
-                    above = coarser(levels[-1], found)
+                    above = coarsen(levels[-1], found)
                     if len(set(above.values())) >= len(set(levels[-1].values())):
                         break
                     levels.append(above)
@@ -150,16 +153,18 @@ class _Clustering:
                     modularity = score
                 if len(set(levels[-1].values())) < 3:
                     break
-                graph = merged(edges, levels[-1])
+                graph = community_graph(edges, levels[-1])
         return levels, modularity
 
-    def _namer(self, levels: list[dict[str, int]], advance: Callable[[int], object]) -> Callable[[list[str]], str]:
+    def _label_function(
+        self, levels: list[dict[str, int]], advance: Callable[[int], object]
+    ) -> Callable[[list[str]], str]:
         if self._of == "entities":
             return name_by_entities(self._store, advance)
         return name_by_words(self._store, sorted(levels[0]) if levels else [], advance)
 
-    def _to_read(self, levels: list[dict[str, int]]) -> int:
-        """What the labels are made of, all levels together: entities, or texts that are read once more at the start."""
+    def _label_work(self, levels: list[dict[str, int]]) -> int:
+        """Return the amount of data that labelling reads over all levels: entities, or texts that are read once more."""
         if self._of == "entities":
             return sum(map(len, levels))
         read = sum(min(size, TEXTS_FOR_LABEL) for level in levels for size in Counter(level.values()).values())
@@ -172,7 +177,7 @@ class _Clustering:
 
 
 def _shares(of: str, counts: dict[str, int]) -> list[float]:
-    """What the stages take of the time: measured, in microseconds, on 100, 960 and 44,000 chunks."""
+    """Return the weights of the stages: measured, in microseconds, on 100, 960 and 44,000 chunks."""
     chunks, entities, relations = counts["chunks"], counts["entities"], counts["relations"]
     spent: list[float]
     if of == "entities":

@@ -1,13 +1,4 @@
-"""What can be wrong with a document, as one exception with a code.
-
-Owns the codes and the exception. Knows no format, no store and no job.
-
-    BadDocument (ValueError)       this document cannot be used; the others can
-    EmptyStore (ValueError)        the document store has nothing yet for what is asked of it
-    StoreBusy (OSError)            the document store is locked or full for now: try again
-    GenerationChanged (RuntimeError)  the index was switched while this document was being prepared
-    VersionVanished (RuntimeError) another job has published or removed what this one prepared
-"""
+"""Exceptions of document processing, and the error codes of documents."""
 
 from __future__ import annotations
 
@@ -15,62 +6,68 @@ import re
 from typing import Final
 
 CODES: Final[dict[str, str]] = {
-    "archive_too_large": "an archive that unpacks to more than is allowed",
-    "binary_content": "not text, and no document format that is known",
-    "corrupt_document": "a DOCX, EPUB, ODT or CSV that is damaged",
-    "corrupt_pdf": "a PDF that is damaged, or of which more than half the pages are",
-    "empty_file": "zero bytes",
-    "encrypted": "a password is needed to read it",
-    "load_crashed": "the process that read it died",
-    "load_failed": "a parser failed in a way that nobody foresaw",
-    "load_timeout": "reading it took longer than is allowed",
-    "no_text": "no text in it, such as a scan or a document without pages",
+    "archive_too_large": "the archive unpacks to more than the limit",
+    "binary_content": "neither text nor a known document format",
+    "corrupt_document": "the DOCX, EPUB, ODT or CSV file is damaged",
+    "corrupt_pdf": "the PDF, or more than half of its pages, is damaged",
+    "empty_file": "the file is empty",
+    "encrypted": "the file is protected by a password",
+    "load_crashed": "the loader process died",
+    "load_failed": "a parser failed unexpectedly",
+    "load_timeout": "reading took longer than the limit",
+    "no_text": "the document contains no text, for example a scan",
     "not_a_regular_file": "a dangling link, FIFO, socket, device or folder",
-    "not_found": "there is no such file",
-    "out_of_memory": "reading it took more memory than is allowed",
-    "too_large": "more bytes than is allowed",
-    "unreadable": "no permission, or the disk failed",
-    "unsupported_archive": "a zip file that is no document",
+    "not_found": "the file does not exist",
+    "out_of_memory": "reading took more memory than the limit",
+    "text_too_large": "the text is far larger than the file, or a page repeats",
+    "too_large": "the file is larger than the limit",
+    "unreadable": "no permission, or a disk error",
+    "unsupported_archive": "a zip file that is not a document",
 }
-"""Every code that `BadDocument.code` can have, with its meaning."""
-_UNDECODED: Final = re.compile("[\udc80-\udcff]")
+"""Every value of `BadDocumentError.code`, with its meaning."""
+_UNDECODED: Final = re.compile("[\x00-\x1f\x7f\udc80-\udcff]")
 
 
-def readable(name: str) -> str:
-    """A file's name as text that can be kept: a byte of it that is no UTF-8 as in a URI, ``%FF``."""
-    return _UNDECODED.sub(lambda byte: f"%{ord(byte[0]) - 0xDC00:02X}", name)
+def printable_name(name: str) -> str:
+    """Return a file name as one line of text. Control characters and bytes that are not UTF-8 are escaped as in a URI
+    (``%0A``).
+    """
+    return _UNDECODED.sub(lambda byte: f"%{ord(byte[0]) & 0xFF:02X}", name)
 
 
-class BadDocument(ValueError):
-    """A document cannot be used.
+class BadDocumentError(ValueError):
+    """Raised for a document that cannot be used, while others can.
 
-    `code` is one of `CODES`; `message` is one sentence for people. The text of
-    the exception is ``code: message``.
+    `code` is one of `CODES`, and `message` is one sentence for people. The text of the exception is ``code: message``.
     """
 
     def __init__(self, code: str, message: str) -> None:
         if code not in CODES:
-            raise KeyError(f"{code!r} is no code of a bad document")
-        message = readable(message)
+            raise KeyError(f"{code!r} is not a document error code")
+        message = printable_name(message)
         super().__init__(f"{code}: {message}")
         self.code = code
         self.message = message
 
-    def __reduce__(self) -> tuple[type[BadDocument], tuple[str, str]]:
-        return BadDocument, (self.code, self.message)
+    def __reduce__(self) -> tuple[type[BadDocumentError], tuple[str, str]]:
+        return BadDocumentError, (self.code, self.message)
 
 
-class EmptyStore(ValueError):
-    """The document store has nothing yet for what is asked of it; the message says which job makes it."""
+class EmptyStoreError(ValueError):
+    """Raised if the document store does not contain the required data. The message names the job to run first."""
 
 
-class StoreBusy(OSError):
-    """The document store is locked, full or away for now; the same call may work in a moment."""
+class StoreBusyError(OSError):
+    """Raised if the document store is locked, full or unavailable. The same call may succeed later."""
 
 
-class GenerationChanged(RuntimeError):
-    """Another generation of the index became active while a document was being prepared."""
+class GenerationChangedError(RuntimeError):
+    """Raised if another generation of the index became active while a document was being prepared."""
 
 
-class VersionVanished(RuntimeError):
-    """Another job has published or removed the version that this one was preparing."""
+class VersionVanishedError(RuntimeError):
+    """Raised if another job published or removed the version that this one was preparing."""
+
+
+class SupersededError(VersionVanishedError):
+    """Raised if a run that began later has already written the same data."""

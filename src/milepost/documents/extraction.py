@@ -1,55 +1,56 @@
-"""The extraction job: entities and their relations are found in the chunks that are there.
+"""The extraction job: find entities and their relations in chunks.
 
-Owns the progress and the result of the job. What was found in a chunk and the mark that
-it is done are written together, so a job that was killed goes on where it was, and
-running it again finds nothing to do.
+Results and the mark that a chunk is done are written together, so an interrupted job resumes, and a second run finds
+nothing to do.
 """
 
 from __future__ import annotations
 
 from typing import Any, Final, Literal
 
-from milepost.documents import wording
+from milepost.documents import summaries
+from milepost.documents.configuration import current
 from milepost.documents.extract import Extractor, FailedChunk, get_extractor
+from milepost.documents.job_params import Database, LlmModel, LlmUrl, ModelPath
 from milepost.documents.pipeline import embedder_of, existing_generation
-from milepost.documents.stages import TimedStages, said_by
+from milepost.documents.stages import TimedStages, log_passed_over, report_waits, start_run
 from milepost.documents.store import DocumentStore, open_store
 from milepost.documents.store.records import ChunkText, Extraction
-from milepost.tracking.run import Run
+from milepost.run.run import Run
 
 COMMIT_CHUNKS: Final = 64
-_ENTITIES_AT_ONCE: Final = 64
-_LISTED: Final = 1000
+_ENTITY_BATCH: Final = 64
+_MAX_LISTED: Final = 1000
 _SECONDS_PER_ENTITY: Final = 0.0034
 _ENTITIES_PER_ROOT: Final = 37
-"""Measured: 105 chunks have 378 entities, 2,518 have 1,114: many chunks speak of the same."""
+"""Measured: 105 chunks have 378 entities, 2,518 have 1,114, because chunks share entities."""
 
 
-class NothingExtracted(ValueError):
-    """No chunk could be extracted."""
+class NothingExtractedError(ValueError):
+    """Raised if no chunk could be extracted."""
 
 
 def extraction(
     run: Run,
     *,
-    database: str | None = None,
+    database: Database = None,
     extractor: Literal["auto", "spacy", "rules", "llm"] = "auto",
-    endpoint: str | None = None,
-    llm_model: str | None = None,
+    endpoint: LlmUrl = None,
+    llm_model: LlmModel = None,
     embed: bool = True,
-    model_path: str | None = None,
+    model_path: ModelPath = None,
 ) -> dict[str, Any]:
-    """Find entities and relations in every chunk that was not extracted this way yet.
+    """Find entities and relations in every chunk that was not extracted with this configuration yet.
 
-    `endpoint` and `llm_model` are for the extractor `llm`. With `embed` the names of
-    entities get vectors as well. The result counts `chunks` (of these `extracted` now,
-    `failed_chunks` with their messages), `entities`, `mentions`, `relations` and `seconds`.
-    Raises `EmptyStore` when nothing was ingested yet, `NothingExtracted` when every chunk failed.
+    `endpoint` and `llm_model` belong to the extractor `llm`. With `embed` the names of entities are embedded as well.
+    The result has `chunks` (of these `extracted` now, and `failed_chunks` with messages), `entities`, `mentions`,
+    `relations` and `seconds`. Raises `EmptyStoreError` if nothing was ingested, and `NothingExtractedError` if every
+    chunk failed.
     """
-    finder = get_extractor(extractor, endpoint=endpoint, llm_model=llm_model, waiting=said_by(run))
-    store = open_store(database)
+    finder = get_extractor(extractor, endpoint=endpoint, llm_model=llm_model, on_wait=report_waits(run))
+    store = open_store(database or current().database)
     try:
-        store.waiting = said_by(run)
+        start_run(store, run)
         existing_generation(store)
         return _Extraction(run, store, finder).extract(embed=embed, model_path=model_path)
     finally:
@@ -58,7 +59,7 @@ def extraction(
 
 
 class _Extraction:
-    """The stages of one job and what they have counted."""
+    """The stages of one job and their counts."""
 
     def __init__(self, run: Run, store: DocumentStore, extractor: Extractor) -> None:
         self._run = run
@@ -70,18 +71,19 @@ class _Extraction:
 
     def extract(self, *, embed: bool, model_path: str | None) -> dict[str, Any]:
         """Run all stages and return the job's result."""
-        loading, finding, embedding = _shares(self._extractor, self._store.counts()["chunks"], embed=embed)
+        chunks = self._store.counts()["chunks"]
+        loading, finding, embedding = _shares(self._extractor, chunks, embed=embed)
         with self._stages.stage("load", "Loading the model", weight=loading, unit="model"):
             configuration = self._extractor.configuration
-        self._find(configuration, finding)
+        self._find(configuration, finding, chunks)
         with self._stages.stage("persist", "Counting", weight=0.01, unit="entity"):
             self._store.recount_entities()
+            counts = self._store.counts()
         if embed:
-            self._embed(model_path, embedding)
-        counts = self._store.counts()
+            self._embed(model_path, embedding, counts["entities"])
         unchanged = counts["chunks"] - self._extracted - len(self._failed)
         self._run.progress(
-            message=wording.extracted(
+            message=summaries.extracted(
                 chunks=self._extracted,
                 unchanged=unchanged,
                 failed=len(self._failed),
@@ -94,7 +96,8 @@ class _Extraction:
             "extracted": self._extracted,
             "unchanged": unchanged,
             "failed_chunks": [
-                {"chunk": chunk_id, "message": message} for chunk_id, message in list(self._failed.items())[:_LISTED]
+                {"chunk": chunk_id, "message": message}
+                for chunk_id, message in list(self._failed.items())[:_MAX_LISTED]
             ],
             "entities": counts["entities"],
             "mentions": counts["mentions"],
@@ -104,10 +107,11 @@ class _Extraction:
             "warnings": list(self._extractor.warnings),
             "seconds": self._stages.seconds,
             "database": str(self._store),
-        } | ({"failed_unlisted": more} if (more := len(self._failed) - _LISTED) > 0 else {})
+        } | ({"failed_unlisted": more} if (more := len(self._failed) - _MAX_LISTED) > 0 else {})
 
-    def _find(self, configuration: str, weight: float) -> None:
+    def _find(self, configuration: str, weight: float, chunks: int) -> None:
         total = self._store.count_unextracted(configuration)
+        log_passed_over(self._run, chunks - total, chunks, "chunks are extracted already")
         with self._stages.stage("extract", "Extracting", weight=weight, total=total, unit="chunk") as stage:
             while batch := self._next_batch(configuration):
                 found: list[Extraction] = []
@@ -119,10 +123,9 @@ class _Extraction:
                     stage.advance(1)
                 self._store.save_extractions(configuration, found)
                 self._extracted += len(found)
-                self._run.checkpoint({"extracted": self._extracted})
         if self._failed and not self._extracted and len(self._failed) == self._store.counts()["chunks"]:
             first = next(iter(self._failed.values()))
-            raise NothingExtracted(f"all {len(self._failed)} chunks failed: {first}")
+            raise NothingExtractedError(f"all {len(self._failed)} chunks failed: {first}")
 
     def _next_batch(self, configuration: str) -> list[ChunkText]:
         chunks = self._store.unextracted(configuration, COMMIT_CHUNKS + len(self._failed))
@@ -134,14 +137,15 @@ class _Extraction:
         with self._run.item(outcome.chunk_id):
             raise ValueError(outcome.message)
 
-    def _embed(self, model_path: str | None, weight: float) -> None:
+    def _embed(self, model_path: str | None, weight: float, entities: int) -> None:
         active = existing_generation(self._store)
         total = self._store.count_unembedded_entities(active.model)
+        log_passed_over(self._run, entities - total, entities, "entities have their vectors already")
         with self._stages.stage("embed", "Embedding entities", weight=weight, total=total, unit="entity") as stage:
             if not total:
                 return
-            embedder = embedder_of(active, model_path=model_path, waiting=self._store.waiting)
-            while batch := self._store.unembedded_entities(active.model, _ENTITIES_AT_ONCE):
+            embedder = embedder_of(active, model_path=model_path, on_wait=self._store.on_wait)
+            while batch := self._store.unembedded_entities(active.model, _ENTITY_BATCH):
                 vectors = embedder.embed([name for _, name in batch], tick=self._run.check)
                 self._store.set_entity_vectors(
                     active.model,
@@ -152,7 +156,7 @@ class _Extraction:
 
 
 def _shares(extractor: Extractor, chunks: int, *, embed: bool) -> tuple[float, float, float]:
-    """What loading, finding and embedding take of the time, before it is known how many entities there are."""
+    """Return the weights of loading, finding and embedding before the number of entities is known."""
     finding = extractor.chunk_seconds * chunks
     embedding = _SECONDS_PER_ENTITY * _ENTITIES_PER_ROOT * chunks**0.5 if embed else 0.0
     whole = extractor.load_seconds + finding + embedding

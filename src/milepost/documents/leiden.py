@@ -1,7 +1,6 @@
-"""From a graph to communities: rounds of the Leiden algorithm, coarser levels, and labels.
+"""Communities of a graph by the Leiden algorithm: rounds, coarser levels and labels.
 
-Owns the use of graspologic-native. The same edges in the same order and the same seed
-give the same communities, and their ids follow from their members.
+The same edges in the same order and the same seed give the same communities, and their ids follow from their members.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ Edge: TypeAlias = tuple[str, str, float]
 _GAIN: Final = 1e-6
 _RANDOMNESS: Final = 0.001
 _NAMES_IN_LABEL: Final = 3
-_TEXTS_AT_ONCE: Final = 200
+_TEXT_BATCH: Final = 200
 TEXTS_FOR_LABEL: Final = 200
 _WORD: Final = re.compile(r"[^\W\d_]{3,}")
 
@@ -32,7 +31,7 @@ def leiden_rounds(
 ) -> Iterator[tuple[float, dict[str, int]]]:
     """Yield (modularity, community of each node) after each round, until a round gains nothing.
 
-    Each round starts from the one before; a caller may stop between any two.
+    Each round continues from the previous one. A caller may stop between rounds.
     """
     best, found = _leiden(edges, None, resolution, seed)
     yield best, found
@@ -44,8 +43,8 @@ def leiden_rounds(
         yield best, found
 
 
-def merged(edges: list[Edge], communities: dict[str, int]) -> list[Edge]:
-    """The graph of the communities: what joins two of them, added up."""
+def community_graph(edges: list[Edge], communities: dict[str, int]) -> list[Edge]:
+    """Return the graph of communities, with edge weights added up."""
     weights: dict[tuple[int, int], float] = defaultdict(float)
     for one, two, weight in edges:
         low, high = sorted((communities[one], communities[two]))
@@ -54,8 +53,8 @@ def merged(edges: list[Edge], communities: dict[str, int]) -> list[Edge]:
     return [(str(low), str(high), weight) for (low, high), weight in sorted(weights.items())]
 
 
-def coarser(communities: dict[str, int], found: dict[str, int]) -> dict[str, int]:
-    """The community of each node one level up; a community that is joined to no other stays what it is."""
+def coarsen(communities: dict[str, int], found: dict[str, int]) -> dict[str, int]:
+    """Return the community of each node one level up. An unconnected community stays as it is."""
     places: dict[tuple[bool, int], int] = {}
     above = {}
     for node in sorted(communities):
@@ -66,8 +65,8 @@ def coarser(communities: dict[str, int], found: dict[str, int]) -> dict[str, int
     return above
 
 
-def arrange(levels: list[dict[str, int]], name: Callable[[list[str]], str]) -> list[Community]:
-    """Make labelled communities from the community of each node on each level, the finest first."""
+def community_rows(levels: list[dict[str, int]], name: Callable[[list[str]], str]) -> list[Community]:
+    """Return labelled communities from the community of each node on each level, the finest first."""
     members = [_members(level) for level in levels]
     ids = [{number: _id(level, nodes) for number, nodes in some.items()} for level, some in enumerate(members)]
     communities = []
@@ -79,7 +78,7 @@ def arrange(levels: list[dict[str, int]], name: Callable[[list[str]], str]) -> l
 
 
 def name_by_entities(store: DocumentStore, advance: Callable[[int], object]) -> Callable[[list[str]], str]:
-    """Label a community by the entities in it that are mentioned in most chunks; `advance` hears of their number."""
+    """Label communities by their entities mentioned in most chunks. `advance` is called with the number of entities."""
     known = {entity.entity_id: entity for entity in store.entities(limit=10_000_000)}
 
     def name(entity_ids: list[str]) -> str:
@@ -93,10 +92,12 @@ def name_by_entities(store: DocumentStore, advance: Callable[[int], object]) -> 
 def name_by_words(
     store: DocumentStore, chunk_ids: Sequence[str], advance: Callable[[int], object]
 ) -> Callable[[list[str]], str]:
-    """Label a community by the words that its chunks use more than the others do; `advance` hears of texts read."""
+    """Label communities by the words that their chunks use more than others. `advance` is called with the number of
+    texts read.
+    """
     everywhere: Counter[str] = Counter()
-    for start in range(0, len(chunk_ids), _TEXTS_AT_ONCE):
-        texts = store.chunk_texts(chunk_ids[start : start + _TEXTS_AT_ONCE])
+    for start in range(0, len(chunk_ids), _TEXT_BATCH):
+        texts = store.chunk_texts(chunk_ids[start : start + _TEXT_BATCH])
         for chunk in texts:
             everywhere.update(_words(chunk.text))
         advance(len(texts))

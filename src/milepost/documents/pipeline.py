@@ -1,9 +1,6 @@
-"""The steps from a file to a published document, each a generator that says how far it has come.
+"""The steps from a file to a published document. Each is a generator that yields its progress.
 
-Owns what is done in which order and what is not done again. Knows no job: whoever
-drives the steps counts what they yield and may stop between any two.
-
-    load_document -> chunk_document -> embed_versions -> publish
+load_document -> chunk_document -> embed_versions -> publish
 """
 
 from __future__ import annotations
@@ -11,24 +8,26 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from milepost.documents import identity
-from milepost.documents.chunks import CHUNK_TOKENS, Chunk, Segment, chunk_segments, split_segments
+from milepost.documents import document_ids
+from milepost.documents.chunking import CHUNK_TOKENS, Chunk, Segment, chunk_segments, split_segments
+from milepost.documents.configuration import current
 from milepost.documents.embed import Embedder, check_model, get_embedder
-from milepost.documents.errors import BadDocument, EmptyStore, VersionVanished
-from milepost.documents.formats import open_regular
+from milepost.documents.errors import BadDocumentError, EmptyStoreError, VersionVanishedError
+from milepost.documents.file_selection import Source
+from milepost.documents.file_types import open_regular
 from milepost.documents.loader_process import LoaderProcess
 from milepost.documents.loaders import LoadReport, Pieces
-from milepost.documents.sources import Source
 from milepost.documents.store import DocumentStore
 from milepost.documents.store.records import Generation, Text, Version
 
 COMMIT_CHUNKS: Final = 64
-"""Vectors that are committed together; a kill repeats at most one such commit."""
-_SEGMENTS_AT_ONCE: Final = 8
-_CHUNKS_AT_ONCE: Final = 256
-_TRIES: Final = 3
+"""Vectors committed together. A killed job repeats at most one such commit."""
+_SEGMENT_BATCH: Final = 8
+_CHUNK_BATCH: Final = 256
+_MAX_ATTEMPTS: Final = 3
 Tick = Callable[[], object]
 Y = TypeVar("Y")
 R = TypeVar("R")
@@ -36,7 +35,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """Where documents go: a store, one of its generations and the embedder of that generation."""
+    """Where documents are stored: a store, one of its generations, and the embedder of that generation."""
 
     store: DocumentStore
     generation: Generation
@@ -44,21 +43,22 @@ class Index:
 
     @property
     def chunk_tokens(self) -> int:
-        """The most word pieces that a chunk may have."""
+        """The maximum number of word pieces of a chunk."""
         return int(self.generation.settings["chunk_tokens"])
 
 
-def settings_for(
-    model: str | None = None, *, chunk_tokens: int | None = None, endpoint: str | None = None
-) -> dict[str, Any]:
-    """The settings of a generation. Raises `ValueError` for a model or a chunk size that there cannot be."""
-    model = "minilm" if model is None else model
+def settings_for(model: str | None = None, *, chunk_tokens: int | None = None) -> dict[str, Any]:
+    """Return the settings of a generation. Raises `ValueError` for an invalid model or chunk size.
+
+    The URL of an embedding server is not included: it would let anyone who can write to an index redirect other
+    people's searches and the server's key.
+    """
+    model = current().model or "minilm" if model is None else model
     chunk_tokens = CHUNK_TOKENS if chunk_tokens is None else chunk_tokens
     check_model(model)
     if not 16 <= chunk_tokens <= 8192:
         raise ValueError(f"chunk_tokens must be from 16 to 8192, not {chunk_tokens}")
-    settings = {**identity.chunk_settings(chunk_tokens), "embedder": model}
-    return {**settings, "endpoint": endpoint} if endpoint else settings
+    return {**document_ids.chunk_settings(chunk_tokens), "embedder": model}
 
 
 def open_index(
@@ -68,32 +68,31 @@ def open_index(
     model_path: str | None = None,
     endpoint: str | None = None,
     chunk_tokens: int | None = None,
-    waiting: Callable[[str], object] | None = None,
+    on_wait: Callable[[str], object] | None = None,
 ) -> Index:
-    """Open the active generation, or make the first one from what is asked for.
+    """Open the active generation, or create the first one from the given settings.
 
-    What is None is taken as the index has it. Raises `ValueError` when the index has documents and was made
-    otherwise than asked.
+    Settings of None are taken from the index. Raises `ValueError` if the index has documents and other settings.
     """
-    settings = settings_for(model, chunk_tokens=chunk_tokens, endpoint=endpoint)
+    settings = settings_for(model, chunk_tokens=chunk_tokens)
     active = store.active_generation()
     if active is None or (_is_empty(store) and (model, chunk_tokens) != (None, None)):
-        embedder = get_embedder(settings["embedder"], model_path=model_path, endpoint=endpoint, waiting=waiting)
+        embedder = get_embedder(settings["embedder"], model_path=model_path, endpoint=endpoint, on_wait=on_wait)
         active = store.ensure_generation(embedder.model, embedder.dimension, settings)
     for name, made, asked in (
         ("model", active.settings["embedder"], model),
         ("chunk_tokens", active.settings["chunk_tokens"], chunk_tokens),
     ):
         if asked not in (None, made):
-            raise ValueError(f"the index was made with {name}={made}, not {asked}: leave {name} out, or run reindex")
-    return Index(store, active, embedder_of(active, model_path=model_path, endpoint=endpoint, waiting=waiting))
+            raise ValueError(f"{name}={asked} differs from the index, which uses {made}; omit {name}, or run reindex")
+    return Index(store, active, embedder_of(active, model_path=model_path, endpoint=endpoint, on_wait=on_wait))
 
 
 def existing_generation(store: DocumentStore) -> Generation:
-    """The active generation. Raises `EmptyStore` when nothing was ingested yet."""
+    """Return the active generation. Raises `EmptyStoreError` if nothing was ingested."""
     active = store.active_generation()
     if active is None or _is_empty(store):
-        raise EmptyStore(f"there are no documents in {store} yet: run ingestion first")
+        raise EmptyStoreError(f"{store} contains no documents; run ingestion first")
     return active
 
 
@@ -102,65 +101,66 @@ def embedder_of(
     *,
     model_path: str | None = None,
     endpoint: str | None = None,
-    patience: float = 600.0,
-    waiting: Callable[[str], object] | None = None,
+    max_wait: float = 600.0,
+    on_wait: Callable[[str], object] | None = None,
 ) -> Embedder:
-    """The embedder that a generation was made with. Raises `ValueError` when only another model is there."""
+    """Return the embedder of a generation. Raises `ValueError` if only another model is available."""
     settings = generation.settings
     embedder = get_embedder(
         settings["embedder"],
         model_path=model_path,
-        endpoint=endpoint or settings.get("endpoint"),
+        endpoint=endpoint,
         dimension=generation.dimension,
-        patience=patience,
-        waiting=waiting,
+        max_wait=max_wait,
+        on_wait=on_wait,
     )
     if embedder.model != generation.model:
-        raise ValueError(f"the index was made with the model {generation.model}, not {embedder.model}: reindex")
+        raise ValueError(f"the index uses the model {generation.model}, not {embedder.model}; run reindex")
     return embedder
 
 
 def load_document(
     index: Index, source: Source, loader: LoaderProcess, *, encoding: str | None = None, tick: Tick | None = None
 ) -> Generator[int, None, Version | None]:
-    """Load a file into the store and return the version it will be, or None when it is there unchanged.
+    """Load a file into the store. Return its new version, or None if the document is unchanged.
 
-    Yields the bytes read of `source.size` as they grow. Raises `BadDocument`, and then
-    leaves nothing behind; `GenerationChanged` when the index was switched.
+    Yields the bytes read of `source.size`. Raises `BadDocumentError` without leaving data behind, and
+    `GenerationChangedError` if the active index changed.
     """
-    for _ in range(_TRIES):
-        before, content = _read_content(source, loader.limits.max_bytes)
-        version = _version(index, source, content, encoding)
-        stored = index.store.document(source.document_id, generation=index.generation.number)
-        if stored is not None and stored.fingerprint == version.fingerprint:
-            return None
-        version = index.store.begin_version(version)
-        text = index.store.get_text(version.text_id)
-        if text is not None and text.complete:
-            return version
-        try:
-            pieces = loader.load(source.path, encoding=encoding, tick=tick)
-            yield from _store_text(index.store, version.text_id, pieces, source.size)
-        except BadDocument:
+    with source.local_path(loader.limits.max_bytes) as path:
+        for _ in range(_MAX_ATTEMPTS):
+            before, content = _read_content(path, loader.limits.max_bytes)
+            version = _version(index, source, content, encoding)
+            stored = index.store.document(source.document_id, generation=index.generation.number)
+            if stored is not None and stored.fingerprint == version.fingerprint:
+                return None
+            version = index.store.begin_version(version)
+            text = index.store.get_text(version.text_id)
+            if text is not None and text.complete:
+                return version
+            try:
+                pieces = loader.load(path, encoding=encoding, tick=tick)
+                yield from _store_text(index.store, version.text_id, pieces, source.size)
+            except BadDocumentError:
+                index.store.abandon_version(version.version_id)
+                raise
+            if _state(path) == before:
+                return version
             index.store.abandon_version(version.version_id)
-            raise
-        if _state(source) == before:
-            return version
-        index.store.abandon_version(version.version_id)
-    raise BadDocument("unreadable", f"{source.path.name} changes while it is read")
+    raise BadDocumentError("unreadable", f"{source.path.name} changed while it was being read")
 
 
 def chunk_document(index: Index, version: Version) -> Generator[int, None, Version]:
-    """Cut a loaded text into chunks and return the version with their number; yields characters done.
+    """Split a loaded text into chunks, and return the version with their number. Yields the characters processed.
 
-    Raises `VersionVanished` when the text is gone.
+    Raises `VersionVanishedError` if the text is gone.
     """
     if version.chunked:
         return version
     store, embedder = index.store, index.embedder
     text = store.get_text(version.text_id)
     if text is None or not text.complete:
-        raise VersionVanished(version.version_id)
+        raise VersionVanishedError(version.version_id)
     done: list[int] = []
     chunks = chunk_segments(
         store.segments(version.text_id),
@@ -172,10 +172,10 @@ def chunk_document(index: Index, version: Version) -> Generator[int, None, Versi
     count = truncated = 0
     ready: list[tuple[Chunk, bytes]] = []
     for chunk in chunks:
-        ready.append((chunk, identity.vector_key(embedder.model, chunk.text)))
+        ready.append((chunk, document_ids.vector_key(embedder.model, chunk.text)))
         count += 1
         truncated += embedder.max_tokens is not None and chunk.tokens > embedder.max_tokens
-        if len(ready) >= _CHUNKS_AT_ONCE:
+        if len(ready) >= _CHUNK_BATCH:
             store.add_chunks(version.version_id, ready)
             ready = []
         if done:
@@ -187,7 +187,7 @@ def chunk_document(index: Index, version: Version) -> Generator[int, None, Versi
 
 
 def in_groups(versions: Iterable[Version], chunks: int = COMMIT_CHUNKS) -> Iterator[list[Version]]:
-    """Put small documents together until they have about `chunks` chunks, so that batches are full."""
+    """Group small documents until they have about `chunks` chunks, so that batches are full."""
     group: list[Version] = []
     size = 0
     for version in versions:
@@ -201,9 +201,9 @@ def in_groups(versions: Iterable[Version], chunks: int = COMMIT_CHUNKS) -> Itera
 
 
 def embed_versions(index: Index, versions: Sequence[Version], *, tick: Tick | None = None) -> Iterator[tuple[int, int]]:
-    """Make the vectors that are missing and commit them, 64 at a time.
+    """Compute the missing vectors and commit them, 64 at a time.
 
-    Yields (chunks done, of these computed); the chunks add up to those of all versions.
+    Yields (chunks processed, of these computed); the sum is the number of chunks of all versions.
     """
     store, embedder = index.store, index.embedder
     ids = [version.version_id for version in versions]
@@ -221,21 +221,18 @@ def embed_versions(index: Index, versions: Sequence[Version], *, tick: Tick | No
             left -= done
             yield done, len(part)
         store.put_vectors(ready)
-    yield left, 0  # another job made these meanwhile
+    yield left, 0  # computed by another job in the meantime
 
 
 def publish(index: Index, version: Version, *, tick: Tick | None = None) -> None:
-    """Make a version the document that searches find.
-
-    Raises `VersionVanished` and `GenerationChanged` as the store does.
-    """
+    """Make a version the document that searches find. Raises `VersionVanishedError`, `GenerationChangedError`."""
     while not index.store.publish(version.version_id):
-        for _ in embed_versions(index, [version], tick=tick):  # vectors were pruned under it
+        for _ in embed_versions(index, [version], tick=tick):  # vectors were pruned in the meantime
             pass
 
 
 def index_text(index: Index, version: Version, *, tick: Tick | None = None) -> Version:
-    """Chunk, embed and publish a version whose text is loaded, in one go."""
+    """Chunk, embed and publish a version whose text is loaded."""
     version = drain(chunk_document(index, index.store.begin_version(version)))
     for _ in embed_versions(index, [version], tick=tick):
         pass
@@ -244,7 +241,7 @@ def index_text(index: Index, version: Version, *, tick: Tick | None = None) -> V
 
 
 def drain(steps: Generator[Y, None, R], each: Callable[[Y], object] | None = None) -> R:
-    """Run a step to its end, hand what it yields to `each`, and return what it returns."""
+    """Run a step to its end, pass what it yields to `each`, and return its result."""
     while True:
         try:
             yielded = next(steps)
@@ -256,15 +253,15 @@ def drain(steps: Generator[Y, None, R], each: Callable[[Y], object] | None = Non
 
 
 def _store_text(store: DocumentStore, text_id: str, pieces: Pieces, size: int) -> Generator[int, None, None]:
-    """Put the pieces of a load into the store as segments; yields bytes, as far as they can be told."""
-    reading = _Reading(pieces)
+    """Store the pieces of a load as segments. Yields bytes, as far as known."""
+    reading = _ProgressReader(pieces)
     seen = characters = position = 0
     ready: list[Segment] = []
     text = Text(text_id, format="text")
     for segment in split_segments(reading):
         ready.append(segment)
         characters += len(segment.text)
-        if len(ready) >= _SEGMENTS_AT_ONCE:
+        if len(ready) >= _SEGMENT_BATCH:
             store.add_segments(text, position, ready)
             position += len(ready)
             ready = []
@@ -281,8 +278,8 @@ def _store_text(store: DocumentStore, text_id: str, pieces: Pieces, size: int) -
     yield size - seen
 
 
-class _Reading:
-    """The (text, page) pairs of a load, its fraction so far, and its report at the end."""
+class _ProgressReader:
+    """The (text, page) pairs of a load, its progress, and its report at the end."""
 
     def __init__(self, pieces: Pieces) -> None:
         self._pieces = pieces
@@ -308,10 +305,10 @@ def _is_empty(store: DocumentStore) -> bool:
 
 
 def _version(index: Index, source: Source, content: str, encoding: str | None) -> Version:
-    text_id = identity.text_id(source.document_id, content, encoding)
-    fingerprint = identity.fingerprint(text_id, identity.chunk_settings(index.chunk_tokens))
+    text_id = document_ids.text_id(source.document_id, content, encoding)
+    fingerprint = document_ids.fingerprint(text_id, document_ids.chunk_settings(index.chunk_tokens))
     return Version(
-        version_id=identity.version_id(index.generation.number, source.document_id, fingerprint),
+        version_id=document_ids.version_id(index.generation.number, source.document_id, fingerprint),
         generation=index.generation.number,
         document_id=source.document_id,
         uri=source.uri,
@@ -322,19 +319,21 @@ def _version(index: Index, source: Source, content: str, encoding: str | None) -
     )
 
 
-def _read_content(source: Source, max_bytes: int) -> tuple[tuple[int, ...], str]:
-    """The state of a file and its hash; `BadDocument` for what is no file of a right size."""
-    open_regular(source.path, max_bytes).close()
+def _read_content(path: Path, max_bytes: int) -> tuple[tuple[int, ...], str]:
+    """Return the state of a file and its hash. Raises `BadDocumentError` for one that is not a regular file within the
+    limit.
+    """
+    open_regular(path, max_bytes).close()
     try:
-        before = _state(source)
-        return before, identity.content_hash(source.path)
+        before = _state(path)
+        return before, document_ids.content_hash(path)
     except OSError as error:
-        raise BadDocument("unreadable", f"{source.path.name}: {error.strerror or error}") from error
+        raise BadDocumentError("unreadable", f"{path.name}: {error.strerror or error}") from error
 
 
-def _state(source: Source) -> tuple[int, ...]:
+def _state(path: Path) -> tuple[int, ...]:
     try:
-        status = os.stat(source.path)
+        status = os.stat(path)
     except OSError:
         return ()
     return (status.st_ino, status.st_size, status.st_mtime_ns)

@@ -1,21 +1,22 @@
-"""The reindex job: every document is cut and embedded anew, beside the index that is searched.
+"""The reindex job: build a new index beside the active one, and switch to it in one step.
 
-Owns the progress and the result of the job. The active generation stays whole until one
-step switches to the new one; a job that was killed or cancelled finds what it had made.
+An interrupted job continues with what it had built.
 """
 
 from __future__ import annotations
 
 from typing import Any, Final
 
-from milepost.documents import identity, wording
+from milepost.documents import document_ids, summaries
+from milepost.documents.configuration import current
 from milepost.documents.embed import get_embedder
-from milepost.documents.errors import GenerationChanged
+from milepost.documents.errors import GenerationChangedError
+from milepost.documents.job_params import Database, EmbeddingUrl, Model, ModelPath
 from milepost.documents.pipeline import Index, existing_generation, index_text, settings_for
-from milepost.documents.stages import Indexing, TimedStages, said_by, shares
+from milepost.documents.stages import Indexing, TimedStages, log_passed_over, shares, start_run
 from milepost.documents.store import DocumentStore, open_store
 from milepost.documents.store.records import Generation, StoredDocument, Version
-from milepost.tracking.run import Run
+from milepost.run.run import Run
 
 _ROUNDS: Final = 20
 _ABANDONED_SECONDS: Final = 7 * 86400.0
@@ -24,68 +25,67 @@ _ABANDONED_SECONDS: Final = 7 * 86400.0
 def reindex(
     run: Run,
     *,
-    database: str | None = None,
-    model: str | None = None,
-    model_path: str | None = None,
-    endpoint: str | None = None,
+    database: Database = None,
+    model: Model = None,
+    model_path: ModelPath = None,
+    endpoint: EmbeddingUrl = None,
     chunk_tokens: int | None = None,
     discard: bool = False,
 ) -> dict[str, Any]:
-    """Make the index anew with another model or chunk size, and switch to it when it is whole.
+    """Rebuild the index with another model or chunk size, and switch to it when it is complete.
 
-    What is None stays as it is; without any difference there is nothing to do. Texts
-    come from the store, so the files need not be there. With `discard` nothing is made: half-made
-    generations are dropped. The result counts `documents`, `chunks` (`embedded`, `from_cache`,
-    `truncated`) and `seconds`. Raises `EmptyStore` when nothing was ingested yet, `GenerationChanged`
-    when another reindex has switched the index meanwhile.
+    Values of None stay as they are; without any difference there is nothing to do. Texts come from the store, so the
+    files are not needed. With `discard` unfinished generations are dropped instead. The result has `documents`,
+    `chunks` (`embedded`, `from_cache`, `truncated`) and `seconds`. Raises `EmptyStoreError` if nothing was ingested,
+    and `GenerationChangedError` if another reindex has switched the index.
     """
-    store = open_store(database)
+    store = open_store(database or current().database)
     try:
-        store.waiting = said_by(run)
+        start_run(store, run)
         active = existing_generation(store)
         if discard:
             return _discard(run, store, active)
         settings = settings_for(
             model or active.settings["embedder"],
             chunk_tokens=int(active.settings["chunk_tokens"]) if chunk_tokens is None else chunk_tokens,
-            endpoint=endpoint or (active.settings.get("endpoint") if model is None else None),
         )
-        embedder = get_embedder(
-            settings["embedder"], model_path=model_path, endpoint=settings.get("endpoint"), waiting=store.waiting
-        )
+        embedder = get_embedder(settings["embedder"], model_path=model_path, endpoint=endpoint, on_wait=store.on_wait)
         if settings == active.settings and embedder.model == active.model:
+            run.log("the active index has this model and chunk size already; all documents are passed over")
             return _result(run, store, active, changed=False)
         if embedder.model == active.model and embedder.dimension != active.dimension:
-            # Vectors are kept by the name of their model: those of before would be taken for its.
+            # Vectors are stored by model name, so the old ones would be used for the new model.
             had = f"{embedder.dimension} dimensions and had {active.dimension} when the index was made"
-            raise ValueError(f"the model {active.model} has {had}: give the other model another name")
+            raise ValueError(f"the model {active.model} has {had}; use another name for the new model")
         generation = store.begin_generation(embedder.model, embedder.dimension, settings)
         try:
             return _Reindex(run, Index(store, generation, embedder)).make()
-        except GenerationChanged:
-            raise GenerationChanged(
-                "another reindex was faster: it has switched the index, and dropped what this one had made; "
-                "run this one again if it is still wanted"
+        except GenerationChangedError:
+            raise GenerationChangedError(
+                "another reindex has switched the index and dropped the one of this job; "
+                "run this job again if it is still needed"
             ) from None
     finally:
         store.close()
 
 
 class _Reindex:
-    """The stages of one job and what they have counted."""
+    """The stages of one job and their counts."""
 
     def __init__(self, run: Run, index: Index) -> None:
         self._run = run
         self._stages = TimedStages(run)
         self._index = index
         self._store = index.store
-        # What was deleted or replaced in the meantime is left to the switch, which looks again.
+        # Documents deleted or replaced in the meantime are checked again by the switch.
         self._indexing = Indexing(self._stages, index, lambda version: index.store.abandon_version(version.version_id))
 
     def make(self) -> dict[str, Any]:
         """Run all stages and return the job's result."""
         with self._stages.stage("plan", "Planning", weight=0.01, unit="document"):
             documents = self._store.unindexed(self._index.generation.number)
+            total = self._store.counts()["documents"]
+            log_passed_over(self._run, total - len(documents), total, "documents are in the new index already")
         made = self._indexing
         _, chunking, embedding = shares(self._index, 0.97)
         versions = made.chunk(map(self._version, documents), total=len(documents), weight=chunking)
@@ -94,12 +94,12 @@ class _Reindex:
             for _ in range(_ROUNDS):
                 if self._store.activate(self._index.generation.number):
                     break
-                # Documents that were ingested or changed in the meantime.
+                # Documents ingested or changed in the meantime.
                 for document in self._store.unindexed(self._index.generation.number):
                     made.count(index_text(self._index, self._version(document), tick=self._run.check))
                     stage.advance(1)
             else:
-                raise RuntimeError("documents change faster than they can be indexed; try again later")
+                raise RuntimeError("documents changed faster than they could be indexed; try again later")
             self._store.prune(older_than=_ABANDONED_SECONDS)
         return {
             **_result(self._run, self._store, self._index.generation, changed=True),
@@ -110,10 +110,10 @@ class _Reindex:
 
     def _version(self, document: StoredDocument) -> Version:
         generation = self._index.generation.number
-        print_of = identity.fingerprint(document.text_id, identity.chunk_settings(self._index.chunk_tokens))
+        print_of = document_ids.fingerprint(document.text_id, document_ids.chunk_settings(self._index.chunk_tokens))
         return self._store.begin_version(
             Version(
-                identity.version_id(generation, document.document_id, print_of),
+                document_ids.version_id(generation, document.document_id, print_of),
                 generation,
                 document.document_id,
                 document.uri,
@@ -130,14 +130,14 @@ def _discard(run: Run, store: DocumentStore, active: Generation) -> dict[str, An
     for number in dropped:
         store.drop_generation(number)
     result = {**_result(run, store, active, changed=False), "dropped": dropped}
-    run.progress(message=wording.dropped(len(dropped)))
+    run.progress(message=summaries.dropped(len(dropped)))
     return result
 
 
 def _result(run: Run, store: DocumentStore, generation: Generation, *, changed: bool) -> dict[str, Any]:
     counts = store.counts()
-    said = wording.reindexed(changed=changed, documents=counts["documents"], chunks=counts["chunks"])
-    run.progress(message=said)
+    summary = summaries.reindexed(changed=changed, documents=counts["documents"], chunks=counts["chunks"])
+    run.progress(message=summary)
     return {
         "changed": changed,
         "generation": generation.number,

@@ -1,8 +1,7 @@
-"""What the jobs have made, over HTTP: ``GET /api/documents/search``, ``/neighbours``, ``/entities``, ``/communities``.
+"""HTTP routes over the document store: ``GET /api/documents/search``, ``/neighbours``, ``/entities``, ``/communities``.
 
-Owns these calls and the model that is kept between them. Which database is read is the
-server's to say (`MILEPOST_DOCUMENTS`), never the caller's. Whoever is bound to some jobs
-sees no documents: a document knows no owner.
+The server's configuration (`MILEPOST_DOCUMENTS`) chooses the database, never the caller. API keys that are restricted
+to labels cannot read documents, because documents have no per-user access control.
 """
 
 from __future__ import annotations
@@ -15,16 +14,16 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import APIRouter, Depends, FastAPI, Query, Request
 
-from milepost.documents.endpoint import EndpointError
-from milepost.documents.errors import StoreBusy
-from milepost.documents.searching import Searcher
+from milepost.documents.errors import StoreBusyError
+from milepost.documents.http_endpoint import EndpointError
+from milepost.documents.retrieval import Searcher
 from milepost.documents.store import DocumentStore, open_store
 from milepost.documents.store.records import Community, Entity, Hit, Neighbour
-from milepost.web.models import problems
-from milepost.web.principals import READ
-from milepost.web.problems import Problem
-from milepost.web.routing import Route
-from milepost.web.site import Site, who
+from milepost.web.app import Route
+from milepost.web.context import WebContext, principal_of
+from milepost.web.http.problems import Problem
+from milepost.web.schemas import problems
+from milepost.web.security.principals import READ
 
 T = TypeVar("T")
 _MISSING = "asking the documents needs more packages: pip install 'milepost[documents]'"
@@ -32,7 +31,7 @@ _TEXT_MAX = 2000
 
 
 def _answers(name: str, *rows: Any) -> dict[int | str, dict[str, Any]]:
-    """What OpenAPI shows of an answer: an example."""
+    """Return an example of a response, for OpenAPI."""
     return {200: {"content": {"application/json": {"example": {name: [asdict(row) for row in rows]}}}}}
 
 
@@ -44,13 +43,13 @@ _COMMUNITIES = _answers("communities", Community("k-3", 0, "engines, tables, not
 
 
 def attach_documents(app: FastAPI, *, database: str | Path | None = None) -> None:
-    """Add the calls to an application that `milepost.web.create_app` made; `milepost serve` does so."""
+    """Add the document routes to an application of `milepost.web.create_app`, as `milepost serve` does."""
     app.include_router(create_documents_router(app.state.milepost, database=database))
 
 
-def create_documents_router(site: Site, *, database: str | Path | None = None) -> APIRouter:
-    """The calls as a router, behind the access rules of a site, which `milepost.web.attach` returns."""
-    access = [site.gate.need(READ), Depends(_unbound)]
+def create_documents_router(context: WebContext, *, database: str | Path | None = None) -> APIRouter:
+    """Return the document routes as a router with the access rules of `context`, which `milepost.web.attach` returns."""
+    access = [context.authenticator.require(READ), Depends(_unbound)]
     router = APIRouter(route_class=Route, tags=["documents"], dependencies=access, responses=problems(501))
     library = _Library(database)
 
@@ -92,7 +91,7 @@ def create_documents_router(site: Site, *, database: str | Path | None = None) -
 
 
 class _Library:
-    """The store and the model, opened at the first question and kept."""
+    """The store and the embedder, opened at the first request."""
 
     def __init__(self, database: str | Path | None) -> None:
         self._database = database
@@ -105,7 +104,7 @@ class _Library:
         with self._lock:
             if self._store is None:
                 self._store = open_store(self._database)
-                self._store.waiting = _refuse
+                self._store.on_wait = _refuse
             return self._store
 
     @property
@@ -117,22 +116,22 @@ class _Library:
             return self._searcher
 
     def ask(self, question: Callable[[], T]) -> T:
-        """Ask, and turn what may go wrong into an answer."""
+        """Run a query, and turn its errors into responses."""
         try:
             return question()
         except ValueError as error:
             raise Problem(422, " ".join(str(error).split())) from None
-        except (StoreBusy, EndpointError) as away:
+        except (StoreBusyError, EndpointError) as away:
             raise Problem(503, str(away), headers={"Retry-After": "5"}) from None
         except ImportError as missing:
             raise Problem(501, _MISSING) from missing
 
 
 def _refuse(reason: str) -> None:
-    """A request does not wait until a busy store is free."""
+    """Refuse a request at once if the store is busy."""
     raise Problem(503, reason, headers={"Retry-After": "5"})
 
 
 def _unbound(request: Request) -> None:
-    if who(request).bound:
-        raise Problem(403, "the documents are not for keys that are bound to labels or to one job")
+    if principal_of(request).bound:
+        raise Problem(403, "API keys that are restricted to labels, and share links, cannot read documents")

@@ -1,7 +1,8 @@
-"""The stages of the document jobs: each timed for the result, and the two that ingestion and reindex have in common.
+"""Timed stages of the document jobs, and the chunking and embedding that ingestion and reindex share.
 
-Owns how chunks are made, embedded and published under progress. What becomes of a document that was overtaken is
-the business of the job.
+The jobs keep no cursor and no checkpoint: each transaction writes the work with the mark that it is done, and the next
+attempt asks the document store what is missing. A position in a list of files or chunks would be wrong or refused after a
+change of the list, and could differ from what was committed.
 """
 
 from __future__ import annotations
@@ -11,36 +12,51 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from milepost.documents.errors import GenerationChanged, VersionVanished
+from milepost.documents.errors import GenerationChangedError, VersionVanishedError
 from milepost.documents.pipeline import Index, chunk_document, drain, embed_versions, in_groups, publish
+from milepost.documents.store import DocumentStore
 from milepost.documents.store.records import Version
-from milepost.tracking.run import Run
-from milepost.tracking.stages import LiveStage
+from milepost.run.run import Run
+from milepost.run.stages import LiveStage
 
 _LOADING, _CHUNKING = 0.36, 2.1
 _EMBEDDING: Final = {"minilm": 26.0, "wordllama": 0.33, "hashing": 0.1, "http": 5.0}
-"""Milliseconds that a chunk takes, on two cores; what an endpoint takes is a guess."""
+"""Milliseconds per chunk on two cores; for an endpoint a guess."""
 
 
 def shares(index: Index, of_all: float, *, loading: bool = False) -> tuple[float, float, float]:
-    """The weights of loading, chunking and embedding, which together are `of_all` the work of a job."""
+    """Return the weights of loading, chunking and embedding, which add up to `of_all`."""
     kind = index.generation.settings["embedder"].partition(":")[0]
     spent = (_LOADING if loading else 0.0, _CHUNKING, _EMBEDDING[kind])
     load, chunk, embed = (of_all * each / sum(spent) for each in spent)
     return load, chunk, embed
 
 
-def said_by(run: Run) -> Callable[[str], None]:
-    """What a store or an endpoint tells of its waits, as the run's message; a cancel point."""
+def report_waits(run: Run) -> Callable[[str], None]:
+    """Return a callback that shows the waits of a store or an endpoint as the run's message. It is a cancellation
+    point.
+    """
 
-    def waiting(reason: str) -> None:
+    def on_wait(reason: str) -> None:
         run.progress(message=f"Waiting: {reason}" if reason else "")
 
-    return waiting
+    return on_wait
+
+
+def start_run(store: DocumentStore, run: Run) -> None:
+    """Connect a store to a run: show its waits, and fence its writes by the run."""
+    store.on_wait = report_waits(run)
+    store.begin_run(run.job_id, run.fence)
+
+
+def log_passed_over(run: Run, count: int, total: int, what: str) -> None:
+    """Log how many of the items an earlier attempt or job has finished: the counts of the result are without them."""
+    if count:
+        run.log(f"{count:,} of {total:,} {what} and are passed over")
 
 
 class TimedStages:
-    """Opens the stages of a run; `seconds` is what each has taken, by a short name for the result."""
+    """Opens the stages of a run, and times them under short names for the result."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -48,7 +64,7 @@ class TimedStages:
 
     @property
     def seconds(self) -> dict[str, float]:
-        """What the stages have taken, in seconds with three decimals."""
+        """The seconds that each stage took, rounded to milliseconds."""
         return {name: round(seconds, 3) for name, seconds in self._seconds.items()}
 
     @contextmanager
@@ -65,37 +81,37 @@ class TimedStages:
 
 
 class Indexing:
-    """Makes documents of loaded texts in one index, and counts what that took.
+    """Turns loaded texts into documents of one index, and counts the work.
 
-    `overtaken` hears of each version that another job has replaced, or whose index was switched.
+    `on_superseded` is called with each version that another job replaced, or whose index was switched.
     """
 
-    def __init__(self, stages: TimedStages, index: Index, overtaken: Callable[[Version], object]) -> None:
+    def __init__(self, stages: TimedStages, index: Index, on_superseded: Callable[[Version], object]) -> None:
         self.index = index
         self.documents = self.chunks = self.computed = self.truncated = 0
         self._stages = stages
         self._run = stages.run
-        self._overtaken = overtaken
+        self._on_superseded = on_superseded
 
     @property
     def counts(self) -> dict[str, int]:
-        """What the result says of chunks: how many were embedded, known already, and longer than the model reads."""
+        """The chunk counts for the result: embedded, cached, and truncated by the model."""
         return {"embedded": self.computed, "from_cache": self.chunks - self.computed, "truncated": self.truncated}
 
     def chunk(self, versions: Iterable[Version], *, total: int, weight: float) -> list[Version]:
-        """Cut texts into chunks; returns the versions with the number of theirs."""
+        """Split texts into chunks, and return the versions with their numbers of chunks."""
         chunked: list[Version] = []
         with self._stages.stage("chunk", "Chunking", weight=weight, total=total, unit="document") as stage:
             for version in versions:
                 try:
                     chunked.append(drain(chunk_document(self.index, version), lambda _: self._run.check()))
-                except (GenerationChanged, VersionVanished):
-                    self._overtaken(version)
+                except (GenerationChangedError, VersionVanishedError):
+                    self._on_superseded(version)
                 stage.advance(1)
         return chunked
 
     def embed(self, versions: list[Version], *, weight: float, published: Callable[[Version], object]) -> None:
-        """Make the vectors that are missing and publish the documents, a group at a time."""
+        """Compute missing vectors and publish the documents, a group at a time."""
         total = sum(version.chunk_count for version in versions)
         with self._stages.stage("embed", "Embedding", weight=weight, total=total, unit="chunk") as stage:
             for group in in_groups(versions):
@@ -105,15 +121,15 @@ class Indexing:
                 for version in group:
                     try:
                         publish(self.index, version, tick=self._run.check)
-                    except (GenerationChanged, VersionVanished):
-                        self._overtaken(version)
+                    except (GenerationChangedError, VersionVanishedError):
+                        self._on_superseded(version)
                     else:
                         self.count(version)
                         published(version)
-                self._run.checkpoint({"documents": self.documents, "chunks": self.chunks})
+        log_passed_over(self._run, total - self.computed, total, "chunks have their vectors already")
 
     def count(self, version: Version) -> None:
-        """Count a document that was published."""
+        """Count a published document."""
         self.documents += 1
         self.chunks += version.chunk_count
         self.truncated += version.truncated

@@ -1,1 +1,1 @@
-"""What callers do with jobs: one implementation, two faces."""
+"""The job managers, blocking and async: one implementation of what callers do with jobs."""

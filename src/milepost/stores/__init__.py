@@ -1,1 +1,1 @@
-"""Where jobs live: stores apply Changes atomically and decide nothing. `open_store` picks one by its URL."""
+"""The stores of jobs, which apply Changes atomically and decide nothing. `open_store` picks one by its URL."""

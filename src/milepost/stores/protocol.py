@@ -1,32 +1,39 @@
-"""What a store is: the verbs that the manager, the runs, the workers and the sweeper need, and nothing else.
+"""The interface of a store.
 
-A store applies Changes atomically and decides nothing. Every method is `async def` over a port that exists in a
-blocking and in an asynchronous edition; over a blocking port a coroutine never suspends, and `drive` steps it.
+A store applies changes atomically and decides nothing. Every method is `async def`. In a blocking store no coroutine
+ever suspends, so `run_sync` can run it.
 
-Contract, for all that follows:
+Contract of all methods:
 
-* The store's clock decides. It never goes back within one store object; where the clock behind it does, it stands.
-* `apply` is atomic for each `Write`: the record, everything in `Placement` and the event move together or not at all.
-* Repeating a `Write` with the same operation id has no second effect and gives the first answer.
-* Fields that are not known are kept. Text is UTF-8 without newlines.
-* Errors: StoreUnavailable when nothing was written, OutcomeUnknown when that cannot be known, StoreFull, LayoutMismatch.
+* The store's clock counts. If the system clock steps back by up to `CLOCK_LEAD`, the clock of a store object stands
+  still; if it steps back further, it follows.
+* The fence of a new lease is greater than every earlier fence of the same job, in any case. Fences of different jobs
+  need not be in order.
+* `apply` is atomic for each `Write`: the record, its index entries and the event change together or not at all.
+* Repeating a `Write` with the same operation id has no second effect and returns the first result.
+* `counts` and `count` are exact at any moment: they agree with the records of one instant.
+* Values of `large.LARGE` above 64 KiB are stored apart from their record, in the same step. `get`, and the answer
+  to the write of a job, contain them; claims, lists and sweeps contain markers.
+* Unknown fields are kept. Text is UTF-8 without newlines.
+* Errors: StoreUnavailableError if nothing was written, OutcomeUnknownError if that is not known, StoreFullError,
+  LayoutMismatchError.
 
-`Placement`, derived from a record's fields and kept in the same step, whatever the statuses are called:
+The indexes, derived from the fields of a record and updated in the same step, independent of its status:
 
 =============  ===============================================================================================
-index          holds the record when
+index          contains the record if
 =============  ===============================================================================================
 type x status  always; ordered by (`created`, id); counted exactly
-label          for each pair in `labels`; ordered by (`created`, id); counted exactly
+label          for each pair in `labels`, indexed fields included; ordered by (`created`, id); counted exactly
 stalled        `stalled` is not empty; counted exactly
-claimable      `queue` is not empty, `not_before` is due, and no stopping lease has this id or its unique key;
-               by queue name, then `priority` (higher first), then (`created`, id)
-scheduled      as claimable, but `not_before` is still ahead
-lease          `lease` is there, ordered by it; counted by `slot` (with the stopping leases of that slot) and by `worker`
-deadline       `not_after` is there, and neither `started` nor `completed`, ordered by `not_after`
-stale          `stale` is there, ordered by it
-unique key     `unique_key` is not empty: the newest record with it
-ended          `completed` is there, ordered by it
+claimable      `ready` is not empty, `not_before` is due, and no draining lease has this id or its unique key;
+               by that name (a type, or ``type@queue``), then `priority` (higher first), then (`created`, id)
+scheduled      as claimable, but `not_before` is in the future
+lease          `lease` exists; ordered by it; counted by `slot` (with the draining leases of that slot) and by `worker`
+deadline       `not_after` exists, and neither `started` nor `completed`; ordered by `not_after`
+stale          `stale` exists; ordered by it
+unique key     `unique_key` is not empty: the record with it that was created last, regardless of the clock
+ended          `completed` exists; ordered by it
 =============  ===============================================================================================
 """
 
@@ -36,64 +43,85 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from milepost.core.change import Change
 from milepost.core.events import Event
 from milepost.core.job import Job
+from milepost.core.record import REPORTED
+from milepost.core.rollups import Rollups
+from milepost.core.transitions.operations import Change
 
 LAYOUT = 1
-"""The version of what stores write; a release reads its own and the one before."""
+"""The version of the stored layout; a release reads its own and the one before."""
+
+
+LIVE_FIELDS = frozenset(REPORTED) - {"stalled"} | {"version", "updated", "recent_ops"}
+"""The live part of a record: the fields that progress reports change, several times per second. A store may keep it apart
+from the other fields. Every change takes the next `version` from there, so that no number is used twice."""
+
+MAX_CHARACTERS = 2 * 1024 * 1024
+"""The most characters in one request, not counting its first write. Results may have 1 MB, and a request must get
+through a slow connection before leases expire."""
 
 
 class Write(NamedTuple):
-    """One change for one id."""
+    """One change of one job."""
 
     job_id: str
     change: Change
     answer: bool = True
-    """Whether an accepted change is to answer with the record. A refused one always does."""
+    """Whether to return the job of an accepted change. That of a refused one is always returned."""
+
+    @property
+    def size(self) -> int:
+        """Return the number of characters of its values."""
+        return sum(map(len, filter(None, self.change.values)))
 
 
-class Outcome(NamedTuple):
-    """What became of a `Write`: the index of the case that was performed, or -1, and the job as it is.
+class WriteResult(NamedTuple):
+    """The result of a `Write`: the index of the applied branch, or -1, and the current job.
 
-    `job` is None when there is no record, and for an accepted change when no answer was asked for.
-    `holder` is the id of the other job that has the unique key, where that is why the change was refused.
+    `job` is None if there is no record, or if an accepted change did not ask for it. `key_owner_id` is the id of the
+    other job with the unique key, if that is why the change was refused. `wait` is the number of microseconds until the
+    change is accepted, if there were too many requests within a minute.
     """
 
-    case: int
+    branch: int
     job: Job | None
     repeated: bool = False
-    holder: str | None = None
+    key_owner_id: str | None = None
+    wait: int = 0
 
     @property
     def accepted(self) -> bool:
-        """Whether a case was performed, now or by the same operation before."""
-        return self.case >= 0
+        """Return whether a branch was applied, now or earlier by the same operation."""
+        return self.branch >= 0
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A worker's wish for jobs: as many as it gives `starts`, of the queues that it serves.
+    """A worker's request for jobs of the queues that it serves, at most as many as `starts`.
 
-    `queues` maps a queue name to the most leases that its slot may have, None for no limit; a limit or a pause set
-    with `set_limit` comes before. With `job_id` only that job is claimed. The claim is answered again when it is
-    repeated with the same `op` within a minute.
+    `queues` maps the name of a claimable index to the most leases that its type may have, None for no limit; a limit or a pause set
+    with `set_limit` overrides it. With `job_id` only that job is claimed.
+
+    The last claim of a worker is answered again if it is repeated with the same operation id within a minute. `number`
+    counts the claims of a worker: a claim with a lower number than the last one is a late duplicate and gets no jobs.
     """
 
     worker: str
     queues: Mapping[str, int | None]
     starts: tuple[Change, ...]
-    op: str
+    operation_id: str
     job_id: str | None = None
+    number: int = 0
 
 
-class Applied(NamedTuple):
-    """The outcomes in the order of the writes; the claimed jobs; when the next scheduled job of the queues is due (us).
+class ApplyResult(NamedTuple):
+    """The results of `apply`: one for each write, in order; the claimed jobs; when the next scheduled job is due (us).
 
-    `now` is the store's clock then, of a claim: whoever waits for `next_due` has another one.
+    `now` is the store's clock at the claim, to which `next_due` refers.
     """
 
-    outcomes: list[Outcome]
+    outcomes: list[WriteResult]
     claimed: list[Job]
     next_due: int | None
     now: int = 0
@@ -101,9 +129,9 @@ class Applied(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Select:
-    """Which jobs, as far as indexes answer it. Empty: all. Times are microseconds: created in [after, before).
+    """A selection of jobs that indexes can answer; empty selects all. Times are microseconds: created in [after, before).
 
-    `types` and `statuses` are alternatives; `labels` must all hold; `stalled` True wants those flagged.
+    A job must have one of the `types`, one of the `statuses` and all `labels`; with `stalled` it must be flagged.
     """
 
     types: tuple[str, ...] = ()
@@ -113,40 +141,52 @@ class Select:
     created_after: int | None = None
     created_before: int | None = None
 
+    @property
+    def is_counted(self) -> bool:
+        """Return whether a counter has the exact number of matches.
+
+        There is none for creation times, nor for more than one of these: a label, stalled, types with statuses.
+        """
+        terms = len(self.labels) + self.stalled + bool(self.types or self.statuses)
+        return self.created_after is None and self.created_before is None and terms <= 1
+
 
 class Position(NamedTuple):
-    """A place in the order of a list, newest first: a job's `created` and its id."""
+    """A position in a list, which is ordered newest first: the `created` and the id of a job."""
 
     created: int
     job_id: str
 
 
-class Due(NamedTuple):
-    """Something whose time has come. `kind` is lease, stopping, deadline or stale.
+class DueItem(NamedTuple):
+    """An item that a sweep found due. `kind` is lease, stopping, deadline or stale.
 
-    For a lease: `job` is the running one, and `company` the number of live leases that its worker has, this one included.
-    For a stopping lease `token` is its token, and `job` may be None.
+    For a lease, `sibling_leases` is the number of live leases of its worker, including this one. For a draining lease
+    (stopping), `token` is its token, and `job` may be None.
     """
 
     kind: str
     job_id: str
     job: Job | None
     token: str = ""
-    company: int = 1
+    sibling_leases: int = 1
 
 
-class Pass(NamedTuple):
-    """What a sweep found. `skipped`: another sweep was here within the interval. `held`: leases are left alone, because
-    nobody swept for half a lease and living owners must renew first. `more`: the limit was reached."""
+class SweepResult(NamedTuple):
+    """What a sweep found.
 
-    due: list[Due]
+    `skipped`: another sweep ran within the interval. `held`: no lease is due, because no sweep ran for half a lease and
+    owners must be able to renew first. `more`: the limit of some kind was reached.
+    """
+
+    due: list[DueItem]
     skipped: bool = False
     held: bool = False
     more: bool = False
 
 
-class Fitness(NamedTuple):
-    """How a store is: `kind` and `version` of the server, its `layout`, and what is wrong with it, in plain words."""
+class HealthReport(NamedTuple):
+    """The health of a store: `kind` and `version` of the server, its `layout`, its durability, and warnings."""
 
     kind: str
     version: str
@@ -156,8 +196,8 @@ class Fitness(NamedTuple):
     details: Mapping[str, str] = {}
 
 
-class Item(NamedTuple):
-    """A value on the shelf with the version that a next `put` must name."""
+class KeyValue(NamedTuple):
+    """A stored value with its version, which the next `kv_put` must name."""
 
     key: str
     value: str
@@ -167,7 +207,7 @@ class Item(NamedTuple):
 class FeedEvents(NamedTuple):
     """Events of the namespace after a position, oldest first, and the position after them.
 
-    `lost` is True when events after the position that was given are no longer kept.
+    `lost` is True if events after the given position are no longer kept.
     """
 
     events: list[Event]
@@ -175,108 +215,134 @@ class FeedEvents(NamedTuple):
     lost: bool = False
 
 
-class Shelf(Protocol):
-    """What is not a job: keys, workers, type schemas, digests, webhooks, idempotency. Small values, by name."""
+class KeyValueStore(Protocol):
+    """Small named values: API keys, workers, type schemas, run history, webhooks, idempotency keys."""
 
-    async def shelf_get(self, key: str) -> Item | None:
-        """The value of a key, or None when there is none or it has expired."""
+    async def kv_get(self, key: str) -> KeyValue | None:
+        """Return the value of a key, or None if it does not exist or has expired."""
 
-    async def shelf_put(
-        self, key: str, value: str, *, version: int | None = None, ttl: float | None = None
-    ) -> int | None:
-        """Put a value if the key has that version (0: if it is not there; None: in any case).
+    async def kv_put(self, key: str, value: str, *, version: int | None = None, ttl: float | None = None) -> int | None:
+        """Set a value if the key has this version (0: it does not exist; None: any).
 
-        Returns the new version, or None when the key has another one. `ttl` is in seconds from now.
+        Return the new version, or None if the key has another one. `ttl` is in seconds from now.
         """
 
-    async def shelf_delete(self, key: str) -> bool:
-        """Take a key away; whether it was there."""
+    async def kv_delete(self, key: str) -> bool:
+        """Delete a key and return whether it existed."""
 
-    async def shelf_scan(self, prefix: str, after: str = "", limit: int = 1000) -> list[Item]:
-        """The items whose keys begin with `prefix` and come after `after`, in the order of their keys (code points)."""
+    async def kv_scan(self, prefix: str, after: str = "", limit: int = 1000) -> list[KeyValue]:
+        """Return the values whose keys start with `prefix` and follow `after`, ordered by key (code points)."""
 
 
-class Store(Shelf, Protocol):
-    """Where jobs live."""
+class Store(KeyValueStore, Protocol):
+    """A store of jobs."""
 
     blocking: bool
-    """Whether its port is the blocking one: then no coroutine of it ever suspends."""
+    """Whether the store is blocking: then none of its coroutines ever suspends."""
 
     url: str
-    """Where it is, without passwords; with the namespace."""
+    """The URL with the namespace and without passwords."""
 
-    async def apply(self, writes: Sequence[Write], claim: Claim | None = None) -> Applied:
-        """Apply each write, in order, then claim: one round trip for the lot."""
+    report_interval: float
+    """The pace of progress reports in seconds. The heartbeat uses it unless MILEPOST_HEARTBEAT is set to another value."""
 
-    async def beat(
+    async def apply(self, writes: Sequence[Write], claim: Claim | None = None) -> ApplyResult:
+        """Apply the writes in order, then claim, in one round trip."""
+
+    async def heartbeat(
         self, writes: Sequence[Write], leases: Sequence[tuple[str, str]], micros: int | None
-    ) -> tuple[list[Outcome], list[str]]:
-        """`apply` the writes and `renew` the leases, in one round trip: what the pulse of a process sends."""
+    ) -> tuple[list[WriteResult], list[str]]:
+        """Apply the writes and renew the leases in one round trip."""
 
     async def renew(self, leases: Sequence[tuple[str, str]], micros: int | None) -> list[str]:
-        """For each (job id, token): renew its lease for `micros` from now (None: only look), past its deadline too.
+        """Renew leases, given as (job id, token), for `micros` from now, even expired ones; None only checks them.
 
-        The answer is, for each: ``"live"``, ``"stopping"`` (renewed as well) or ``"lost"``. Changes no version.
+        Return ``"live"``, ``"stopping"`` (a draining lease, renewed as well) or ``"lost"`` for each. No version changes.
         """
 
     async def get(self, job_id: str) -> Job | None:
-        """The record of an id. `waiting_for` is filled when a stopping lease keeps it from being claimed."""
+        """Return the job of an id, or None. `waiting_for` is set if a draining lease keeps it from being claimed."""
 
     async def select(self, select: Select, limit: int, after: Position | None = None) -> list[Job]:
-        """The newest `limit` jobs that match and come after a position: by `created`, then id, both descending."""
+        """Return the newest `limit` matching jobs after a position, ordered by `created` and id, both descending."""
+
+    async def oldest(self, status: str, limit: int) -> list[Job]:
+        """Return the `limit` oldest jobs of a status, by `created` and id. Reads at most `limit` entries of each type."""
 
     async def count(self, select: Select) -> int | None:
-        """How many match, exactly; None where no index tells (a creation time; labels together with anything else)."""
+        """Return the exact number of matches, or None if no index has it (a creation time; labels with other terms)."""
 
     async def counts(self) -> dict[tuple[str, str], int]:
-        """How many jobs there are by (type, status); a type of no jobs is left out."""
+        """Return the number of jobs by (type, status), without zeros."""
 
     async def events(self, job_id: str, after: int = 0, limit: int = 1000) -> list[Event]:
-        """The kept events of a job with a version above `after`, oldest first. Empty when there is no such job."""
+        """Return the kept events of a job with a version above `after`, oldest first."""
 
     async def feed(self, position: str | None, *, limit: int = 1000, timeout: float = 0.0) -> FeedEvents:
-        """Events of all jobs after a position; waits up to `timeout` seconds for the first one.
+        """Return the events of all jobs after a position; wait up to `timeout` seconds for the first one.
 
-        None gives no events and the position of now; ``"0"`` is the beginning of what is kept.
+        With None, return no events and the current position. ``"0"`` is the beginning of the kept events.
+
+        No event is lost, and the events of one job come in the order of its versions. All events before a position have
+        been returned; events after it may be returned again. There is no order between jobs. Readers drop repeats by id
+        and version, see `events.SeenEvents`.
         """
 
-    async def idle(self, worker: str, queues: Sequence[str], timeout: float) -> bool:
-        """Wait until a job may be claimable in one of the queues, or a run of this worker is told to stop, or
-        `nudge(worker)` is called. True when woken, False when the time (seconds) is over. May wake for nothing."""
+    async def wait_for_work(self, worker: str, queues: Sequence[str], timeout: float) -> bool:
+        """Wait until one of the queues may have a claimable job, a run of the worker is to stop, or it is woken.
 
-    async def nudge(self, worker: str) -> None:
-        """Wake `idle` of that worker, from any process."""
+        Return True if woken, False after `timeout` seconds. May wake without a reason.
+        """
 
-    async def sweep(self, *, lease: float, interval: float, limit: int = 200) -> Pass:
-        """Find what is due. Two at once are harmless: every change that follows is guarded.
+    async def wake(self, worker: str) -> None:
+        """Wake a worker that waits for work, from any process."""
 
-        Skips when the last pass is younger than half the interval. When it is older than half a lease, sets a hold of
-        one whole lease; under a hold no lease is due; the first pass after it takes what was not renewed and ends it.
+    async def sweep(
+        self, *, lease: float, interval: float, limit: int = 200, task_queue: str | None = None, unreached: float = 0.0
+    ) -> SweepResult:
+        """Find what is due, up to `limit` items of each kind. Concurrent sweeps are harmless: every change is guarded.
+
+        Skipped if the last sweep is less than half the interval ago. `recovery_hold` decides which leases are due: none
+        for a whole lease after an outage, then those that were not renewed since. If the last sweep is ahead of the
+        clock by more than `CLOCK_LEAD`, the clock was set back: leases more than `CLOCK_LEAD` and more than `lease` in
+        the future move back with it, but not below `lease` from now.
+
+        Jobs for a task queue other than `task_queue` are due `unreached` seconds later, so that its own processes are first.
         """
 
     async def purge(self, *, ttl: float, limit: int = 500) -> int:
-        """Remove up to `limit` records that ended more than `ttl` seconds ago, with all that belongs to them."""
+        """Remove up to `limit` jobs that ended more than `ttl` seconds ago, and return how many.
+
+        As with a delete, their events, large values and kept results are removed in the same step.
+        """
+
+    async def rollups(self, since: int, *, hourly: bool = False) -> Rollups:
+        """Return the exact ends of jobs in the minutes (or hours) since a time in microseconds, by type and queue.
+
+        An end is counted in the step that ends the job, and stays counted when the job is retried or removed. Minutes are
+        kept for 48 hours and hours for 60 days; 5 MB at most, so with very many types the oldest are deleted earlier.
+        """
 
     async def limits(self) -> dict[str, tuple[int | None, bool]]:
-        """The limits set for queues: name -> (the most leases or None, paused)."""
+        """Return the limits of queues: name -> (most leases or None, paused)."""
 
     async def set_limit(self, queue: str, limit: int | None, paused: bool) -> None:
-        """Limit or pause a queue for all workers, at once. (None, False) takes the setting away."""
+        """Limit or pause a queue for all workers, effective immediately. (None, False) removes the setting."""
 
-    async def stoppings(self) -> list[tuple[str, str, int]]:
-        """The stopping leases: (job id, token, expires in us)."""
+    async def draining_leases(self) -> list[tuple[str, str, int]]:
+        """Return the draining leases as (job id, token, expiry in us)."""
 
-    async def examine(self) -> Fitness:
-        """Look at the server: version, durability, eviction, role, layout."""
+    async def check_health(self) -> HealthReport:
+        """Check the server: version, durability, eviction, role, layout."""
 
     async def now(self) -> int:
-        """The store's clock, in microseconds since 1970."""
+        """Return the store's clock, in microseconds since 1970."""
 
     async def close(self) -> None:
-        """Give back connections; the store can be used again, which opens new ones."""
+        """Close the connections; the next use opens new ones."""
 
-    def twin(self, *, blocking: bool) -> Store:
-        """A store on the same jobs over a port of that kind; itself when it already is one and can be shared.
+    def with_blocking(self, *, blocking: bool) -> Store:
+        """Return a blocking or an async store on the same jobs, the same object at each call.
 
-        A blocking twin has connections of its own, so that a thread can use it beside the original.
+        It has its own connections, so that a thread can use a blocking store beside an async one.
         """

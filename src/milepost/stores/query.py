@@ -1,7 +1,7 @@
-"""Which jobs, in full: what indexes answer and what must be looked at. Owns cursors and the walk through a list.
+"""Find pages of jobs by indexes and, where no index answers, by testing each job.
 
-Filters apply before the limit: the walk goes on until the page is full, the jobs are at an end, or `SCAN_MAX` jobs were
-looked at (then the page says so, and its cursor goes on from there).
+Tests apply before the limit: the scan continues until the page is full, no jobs are left, or `SCAN_MAX` jobs were read
+(then the page says so, and its cursor continues from there).
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import binascii
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from milepost.core.errors import InvalidInput
+from milepost.core.errors import InvalidInputError
 from milepost.core.job import Job
+from milepost.core.large import large_fields
 from milepost.stores.protocol import Position, Select, Store
 
 SCAN_MAX = 100_000
@@ -24,18 +25,18 @@ ALL = Select()
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A selection that indexes answer, and tests that each job must pass beside it."""
+    """A selection that indexes answer, and tests that each selected job must pass."""
 
     select: Select = ALL
     tests: tuple[Callable[[Job], bool], ...] = ()
 
     def matches(self, job: Job) -> bool:
-        """Whether a job is one of those, judged by its fields alone."""
+        """Return whether a job matches, by its fields alone."""
         select = self.select
         return (
             (not select.types or job.job_type in select.types)
             and (not select.statuses or job.status.value in select.statuses)
-            and all(job.labels.get(key) == value for key, value in select.labels)
+            and all(_has(job, key, value) for key, value in select.labels)
             and (not select.stalled or bool(job.stalled))
             and (select.created_after is None or created(job) >= select.created_after)
             and (select.created_before is None or created(job) < select.created_before)
@@ -43,11 +44,20 @@ class Query:
         )
 
 
+def _has(job: Job, key: str, value: str) -> bool:
+    """Return whether a job has a pair of an index: a label, or with a colon before its name the value of a field."""
+    if not key.startswith(":"):
+        return job.labels.get(key) == value
+    held = getattr(job, key[1:])
+    return value in held if isinstance(held, tuple) else bool(held == value)
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Some jobs, newest first. `total` is exact or None; then `total_at_least` says how many are known to match.
+    """One page of jobs, newest first.
 
-    `next_cursor` is None when there are no more. `scanned_all` is False when the walk was ended by its bound.
+    `total` is exact or None; `total_at_least` is the number of known matches. `next_cursor` is None on the last page.
+    `scanned_all` is False if the scan reached its limit.
     """
 
     jobs: list[Job]
@@ -58,19 +68,21 @@ class Page:
 
 
 def created(job: Job) -> int:
-    """When a job was created, in microseconds, as its store ordered it."""
+    """Return the creation time of a job in microseconds, by which its store orders it."""
     return int(job.record["created"])
 
 
 async def find(store: Store, query: Query, limit: int, cursor: str | None = None, *, counted: bool = True) -> Page:
-    """One page of the jobs that match, with its total unless it is not to be `counted`.
+    """Return one page of matching jobs, with the total unless `counted` is False.
 
-    Raises InvalidInput for a cursor that is none of ours.
+    Raises InvalidInputError for an invalid cursor.
     """
     after = read_cursor(cursor) if cursor else None
     found: list[Job] = []
     seen = 0
     while True:
+        if not store.blocking:
+            await _yield_to_loop()
         size = limit + 1 - len(found) if not query.tests else max(BATCH, limit + 1)
         batch = await store.select(query.select, size, after)
         seen += len(batch)
@@ -93,23 +105,43 @@ async def find(store: Store, query: Query, limit: int, cursor: str | None = None
     )
 
 
+async def _yield_to_loop() -> None:
+    """Let other tasks run: a store in memory never suspends, and a long walk would hold up its event loop."""
+    import asyncio  # here, because blocking programs do without it
+
+    await asyncio.sleep(0)
+
+
+async def with_large_values(store: Store, job: Job) -> Job:
+    """Return a job of a list or a claim with its large values: the same job, without a round trip, if it has none.
+
+    Other fields stay as they were. A value that is gone by now stays a marker.
+    """
+    names = large_fields(job.record)
+    newer = await store.get(job.job_id) if names else None
+    if newer is None:
+        return job
+    values = {name: newer.record[name] for name in names if name in newer.record}
+    return Job.stored(job.job_id, {**job.record, **values})
+
+
 def position(job: Job) -> Position:
-    """Where a job stands in the order of a list."""
+    """Return the position of a job in a list."""
     return Position(created(job), job.job_id)
 
 
 def write_cursor(job: Job) -> str:
-    """An opaque text for the place of a job."""
+    """Return an opaque cursor for the position of a job."""
     return base64.urlsafe_b64encode(f"{created(job)}:{job.job_id}".encode()).decode().rstrip("=")
 
 
 def read_cursor(cursor: str) -> Position:
-    """The place that a cursor names. Raises InvalidInput."""
+    """Return the position of a cursor. Raises InvalidInputError."""
     try:
         text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
         when, _, job_id = text.partition(":")
         return Position(int(when), job_id)
     except (binascii.Error, ValueError):
-        raise InvalidInput(
-            "cursor", f"{cursor!r:.60} is not a cursor of this list; leave it out to begin anew"
+        raise InvalidInputError(
+            "cursor", f"{cursor!r:.60} is not a valid cursor; omit it to start from the first page"
         ) from None

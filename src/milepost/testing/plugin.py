@@ -1,6 +1,6 @@
-"""Fixtures for the tests of an application; turned on with ``pytest_plugins = ["milepost.testing.plugin"]`` in a conftest.
+"""pytest fixtures for the tests of an application. Enable them with ``pytest_plugins = ["milepost.testing.plugin"]``.
 
-Each is empty, in memory, and gone with its test.
+Each fixture is empty, in memory, and discarded after its test.
 """
 
 from __future__ import annotations
@@ -10,23 +10,23 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from milepost.app import Jobs
-from milepost.manager.asynchronous import AsyncJobManager
-from milepost.manager.synchronous import InMemoryJobManager
-from milepost.stores.memory import MemoryStore
+from milepost.manager.manager import AsyncJobManager
+from milepost.manager.sync import InMemoryJobManager
+from milepost.stores.memory.store import MemoryStore
 from milepost.testing.clock import FrozenClock
-from milepost.testing.runs import FakeRun
-from milepost.testing.runs import fake_run as _fake_run
+from milepost.testing.fakes import FakeRun
+from milepost.testing.fakes import fake_run as _fake_run
 
 
 @pytest.fixture
 def frozen_clock() -> FrozenClock:
-    """A clock that stands still until the test moves it."""
+    """Return a clock that only moves when the test tells it to."""
     return FrozenClock()
 
 
 @pytest.fixture
 def job_manager() -> Iterator[InMemoryJobManager]:
-    """A JobManager."""
+    """Yield a JobManager."""
     manager = InMemoryJobManager()
     yield manager
     manager.close()
@@ -34,7 +34,7 @@ def job_manager() -> Iterator[InMemoryJobManager]:
 
 @pytest.fixture
 async def async_job_manager() -> AsyncIterator[AsyncJobManager]:
-    """An AsyncJobManager; needs a plugin that runs asynchronous fixtures, such as pytest-asyncio."""
+    """Yield an AsyncJobManager. Needs a plugin for async fixtures, such as pytest-asyncio."""
     manager = AsyncJobManager(MemoryStore(blocking=False))
     yield manager
     await manager.close()
@@ -42,7 +42,7 @@ async def async_job_manager() -> AsyncIterator[AsyncJobManager]:
 
 @pytest.fixture
 def jobs() -> Iterator[Jobs]:
-    """A Jobs: manager, handlers and worker in one."""
+    """Yield a Jobs: manager, handlers and worker in one."""
     jobs = Jobs("memory://")
     yield jobs
     jobs.close()
@@ -50,5 +50,5 @@ def jobs() -> Iterator[Jobs]:
 
 @pytest.fixture
 def fake_run() -> FakeRun:
-    """A Run that reports to nobody; `milepost.testing.fake_run` makes one with a checkpoint or metadata."""
+    """Return a Run without a store. `milepost.testing.fake_run` makes one with a checkpoint or metadata."""
     return _fake_run()

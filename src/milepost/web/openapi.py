@@ -1,7 +1,4 @@
-"""The OpenAPI document that is kept in the repository: ``python -m milepost.web.openapi docs/openapi.json`` writes it.
-
-Owns its form; what is in it comes from the routes.
-"""
+"""Write the OpenAPI document of the repository: ``python -m milepost.web.openapi docs/openapi.json``."""
 
 from __future__ import annotations
 
@@ -11,19 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from milepost.web import auth
-from milepost.web.routing import create_app
-from milepost.web.serving import bring_documents
+from milepost.web.app import create_app
+from milepost.web.server import add_document_routes
 
 
 def document() -> dict[str, Any]:
-    """The OpenAPI of the whole interface, as `milepost serve` has it."""
+    """Return the OpenAPI document of the whole web interface, as `milepost serve` has it."""
     app = create_app("memory://", auth=auth.api_keys())
-    bring_documents(app)
+    add_document_routes(app)
     return app.openapi()
 
 
 def text() -> str:
-    """The document as it is kept: stable, one value a line."""
+    """Return the document as stable text, one value a line."""
     return json.dumps(document(), indent=1, ensure_ascii=False, sort_keys=True) + "\n"
 
 

@@ -1,14 +1,15 @@
-"""Who runs jobs: handlers, execution, the claim loop."""
+"""Running jobs: handlers, workers and their executions, and dispatch to external task queues."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from milepost.worker.hosting import run_worker as run_worker
-    from milepost.worker.loop import Worker as Worker
+    from milepost.worker.event_loop import RunExecutor as RunExecutor
+    from milepost.worker.runner import run_worker as run_worker
+    from milepost.worker.worker import Worker as Worker
 
-_HOME_OF = {"run_worker": "hosting", "Worker": "loop"}
-__all__ = ["Worker", "run_worker"]
+_HOME_OF = {"RunExecutor": "event_loop", "run_worker": "runner", "Worker": "worker"}
+__all__ = ["RunExecutor", "Worker", "run_worker"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,60 +1,71 @@
-"""One claimed job while its code runs: as a task of the worker's event loop, or in a thread. Owns how the code is started,
-told to stop and seen to have stopped; the loop that claimed it writes its end.
-"""
+"""The execution of one claimed job, as a task of the worker's event loop or in a thread."""
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
+import json
 import logging
+import random
 import sys
 import threading
 import traceback
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from milepost.core.encoding import from_json
-from milepost.core.errors import JobReleased, JobTimedOut, Stop
+from milepost.core.errors import JobReleased, JobTimedOut, RunStop, StoreError
 from milepost.core.job import FailureKind, Job
+from milepost.core.serialization import from_json, single_line
+from milepost.run.capture import capture
+from milepost.run.crash_report import report_exception
+from milepost.run.heartbeat import Heartbeat, PendingReport
+from milepost.run.job_result import NO_RESULT, JobResult, job_result
+from milepost.run.outcome import RunOutcome, abandonment, failed, outcome_of, postponed
+from milepost.run.protocol import RunProtocol
+from milepost.run.run import Run, cancel_task_on_stop
+from milepost.run.threads import wait_for_threads
+from milepost.run.track import StoreCheckpointWriter
 from milepost.settings import Settings
 from milepost.stores.protocol import Store
-from milepost.tracking import capture
-from milepost.tracking.block import StoreLink
-from milepost.tracking.endings import Ended, Ending, ending, failed, resignation, retry_delay
-from milepost.tracking.failures import of_exception
-from milepost.tracking.pulse import Pulse, Unsent
-from milepost.tracking.run import Run, hear_in_task
-from milepost.worker.children import Children
+from milepost.worker.end_hooks import HookCalls
 from milepost.worker.handlers import Handler
-from milepost.worker.threads import ThreadPool
+from milepost.worker.process_pool import ProcessPool
+from milepost.worker.registry import is_newer_accepting
+from milepost.worker.thread_pool import ThreadPool
 
 log = logging.getLogger("milepost.worker")
 
-MASK_LEAST = 3
-"""Secrets shorter than this are not looked for in texts: they would mask half of every line."""
+MIN_SECRET_LENGTH = 3
+"""Shorter secrets are not masked in texts: they would mask half of every line."""
+MIN_SECRET_LINE_LENGTH = 8
+"""Shorter lines of a secret of several lines, such as a private key, are not masked in single lines of output."""
+ALL = 1 << 30
+LEFT_TO_NEWER_SECONDS = 10.0
+"""About how long a job whose parameters only a newer release accepts waits before a worker may claim it again."""
 
 
 class Host(Protocol):
-    """What an execution needs of its worker."""
+    """The part of a worker that an execution uses."""
 
     loop: asyncio.AbstractEventLoop
     store: Store
-    pulse: Pulse
+    heartbeat: Heartbeat
     settings: Settings
     threads: ThreadPool
-    children: Children
+    process_pool: ProcessPool
+    hooks: HookCalls
     context: contextvars.Context
-    """What every handler begins with; each gets a copy."""
+    """The context of every handler; each gets a copy."""
 
-    def ended(self, execution: Execution, end: Ending) -> None:
-        """The code has stopped; from any thread."""
+    def ended(self, execution: Execution, end: RunOutcome) -> None:
+        """Take the outcome of a run whose code has stopped. Thread-safe."""
 
-    def resigned(self, execution: Execution, end: Ending) -> None:
-        """The code goes on past its grace time; `end` ends the run in the record."""
+    def abandoned(self, execution: Execution, end: RunOutcome) -> None:
+        """Take the outcome of a run whose code ignores its stop."""
 
 
 class Execution:
-    """The run of one claimed job. `begin` it once; `stop` tells its code to stop."""
+    """The execution of one claimed job. `begin` it once; `stop` tells its code to stop."""
 
     def __init__(self, host: Host, job: Job, handler: Handler[Any, Any], claimed_at: float) -> None:
         self.host = host
@@ -63,94 +74,118 @@ class Execution:
         self.record = job.record
         self.token = self.record["token"]
         self.claimed_at = claimed_at
-        self.has_resigned = False
+        self.is_abandoned = False
         self._timers: list[asyncio.TimerHandle] = []
-        self.run: Ended = self._make_run()
+        self.run: RunProtocol = self._make_run()
 
-    def _make_run(self) -> Ended:
+    def _make_run(self) -> RunProtocol:
         record = self.record
         only = record.get("only_keys")
-        link = StoreLink(self.host.store, self.host.pulse)
-        run = Run(self.job, self.token, link, only=from_json(only) if only else None)
+        checkpoint_writer = StoreCheckpointWriter(self.host.store, self.host.heartbeat, until_stopped=True)
+        run = Run(self.job, self.token, checkpoint_writer, only=from_json(only) if only else None)
         if "secrets" in record:
-            run.masks = masks_of(record.get("params", "{}"), record["secrets"])
+            run._secret_values = secret_values_of(record.get("params", "{}"), record["secrets"])
         return run
 
     def enter(self) -> None:
-        """Let the pulse keep the lease."""
-        self.host.pulse.add(self.run, "stop", self.claimed_at)
+        """Let the heartbeat renew the lease."""
+        self.host.heartbeat.add(self.run, "stop", self.claimed_at)
 
     def begin(self) -> None:
         """Start the code. Called in the worker's event loop, after `enter`."""
         timeout = self.record.get("timeout")
         if timeout is not None:
             seconds = int(timeout) / 1_000_000
-            reason = JobTimedOut(f"the time limit of {seconds:g} s has passed")
+            reason = JobTimedOut(f"timeout of {seconds:g} s exceeded")
             self._timers.append(self.host.loop.call_later(seconds, self.stop, reason))
         try:
-            params = self.handler.parameters.read(from_json(self.record.get("params", "{}")))
-        except Exception as error:  # noqa: BLE001 - the user's own classes may raise anything
-            self.finish(error, kind=FailureKind.BAD_PARAMETERS)
+            params = self.handler.parameters.of(self.record)
+        except Exception as error:  # noqa: BLE001 - user classes may raise anything
+            self._refusal = self.host.loop.create_task(self._refuse(error))
             return
         self._start(params)
+
+    async def _refuse(self, error: Exception) -> None:
+        """Leave the job to the workers of a newer release that accepts its parameters, or fail it."""
+        try:
+            newer = await is_newer_accepting(self.host.store, self.handler, from_json(self.record.get("params", "{}")))
+        except (StoreError, ValueError, TypeError, KeyError):
+            newer = False
+        if newer:
+            log.warning("job %s (%s): left to a newer release: %s", self.job.job_id, self.job.job_type, error)
+            delay = int(LEFT_TO_NEWER_SECONDS * (0.5 + random.random()) * 1_000_000)
+            self.leave(lambda pending: postponed(self.run, pending, delay))
+        else:
+            self.finish(error, kind=FailureKind.BAD_PARAMETERS)
 
     def _start(self, params: dict[str, Any]) -> None:
         raise NotImplementedError
 
-    def stop(self, reason: Stop) -> None:
-        """Tell the code to stop, and end the run in the record when it has not within the grace time."""
+    def stop(self, reason: RunStop) -> None:
+        """Tell the code to stop, and end the run in the record if it has not stopped within the grace period."""
         self.run.stop(reason)
-        self._timers.append(self.host.loop.call_later(self.host.settings.grace, self.insist))
+        self._timers.append(self.host.loop.call_later(self.host.settings.grace, self.force_stop))
 
-    def insist(self) -> None:
-        """The grace time is over, or there is none: what the record says no longer waits for the code."""
-        if self.has_resigned or not self.run.stops:
+    def force_stop(self) -> None:
+        """End the run in the record without waiting for its code any longer."""
+        if self.is_abandoned or not self.run._stop_reasons:
             return
-        end = resignation(self.run, delay=self.retry_delay(self.run.stops[0]), stack=self.stack())
+        end = abandonment(self.run, delay=self.retry_delay(self.run._stop_reasons[0]), stack=self.stack())
         if end is not None:
-            self.has_resigned = True
-            log.warning("job %s (%s) goes on past its grace time", self.job.job_id, self.job.job_type)
-            self.host.resigned(self, end)
+            self.is_abandoned = True
+            end = self._with_hook(end)
+            log.warning("job %s (%s): did not stop within the grace period", self.job.job_id, self.job.job_type)
+            self.host.abandoned(self, end)
 
     def stack(self) -> str | None:
-        """Where the code is now, as text; None when that cannot be seen."""
+        """Return the current stack of the code, or None if it is not visible."""
         return None
 
-    def retry_delay(self, error: BaseException | None) -> int | None:
-        """Microseconds until the next attempt, if there is to be one."""
-        return retry_delay(error, self.job.attempt)
+    def retry_delay(self, error: BaseException) -> int | None:
+        """Return the microseconds until the next attempt, if there is one."""
+        return self.handler.type_options.retry.delay(error, self.job.attempt)
 
     def finish(
         self,
         error: BaseException | None,
-        result: Any = None,
+        result: JobResult = NO_RESULT,
         how: str = "cooperative",
         kind: FailureKind = FailureKind.ERROR,
     ) -> None:
-        """The code has stopped: leave the pulse, and give the end to the worker. Never waits in the event loop."""
+        """Remove the run from the heartbeat and pass its outcome to the worker. Never blocks the event loop."""
 
-        def end_of(unsent: Unsent) -> Ending:
+        def end_of(pending: PendingReport) -> RunOutcome:
             delay = self.retry_delay(error) if error is not None and kind is FailureKind.ERROR else None
-            if isinstance(error, Stop) or error is None:
-                return ending(self.run, unsent, error, result=result, how=how, delay=delay)
-            line, failure = of_exception(error, self.run, kind)
-            return failed(self.run, unsent, line, failure, delay=delay, name=type(error).__name__)
+            if isinstance(error, RunStop) or error is None:
+                return outcome_of(self.run, pending, error, result=result, how=how, delay=delay)
+            line, failure = report_exception(error, self.run, kind)
+            return failed(self.run, pending, line, failure, delay=delay, name=type(error).__name__)
 
         self.leave(end_of)
 
-    def leave(self, end_of: Callable[[Unsent], Ending]) -> None:
-        """Leave the pulse, in another thread when it is just speaking for this run."""
+    def leave(self, end_of: Callable[[PendingReport], RunOutcome]) -> None:
+        """Remove the run from the heartbeat, without blocking, and pass its outcome to the worker."""
         for timer in self._timers:
-            timer.cancel()  # only marks it, which any thread may do
-        unsent = self.host.pulse.try_remove(self.run)
-        if unsent is not None:
-            self.host.ended(self, end_of(unsent))
+            timer.cancel()  # only sets a flag, which is thread-safe
+        pending = self.host.heartbeat.try_remove(self.run)
+        if pending is not None:
+            self.host.ended(self, self._with_hook(end_of(pending)))
         else:
-            self.host.threads.submit(lambda: self.host.ended(self, end_of(self.host.pulse.remove(self.run))))
+            self.host.threads.submit(lambda: self._leave_late(end_of))
+
+    def _leave_late(self, end_of: Callable[[PendingReport], RunOutcome]) -> None:
+        self.host.ended(self, self._with_hook(end_of(self.host.heartbeat.remove(self.run))))
+
+    def _with_hook(self, end: RunOutcome) -> RunOutcome:
+        """Return an outcome after which the worker calls the hook of the job type, if there is one."""
+        hooks = self.handler.type_options.hooks
+        if hooks is None:
+            return end
+        return end.answered(lambda reply: self.host.hooks.start(hooks, reply, self.job.attempt))
 
 
-class InLoop(Execution):
-    """An async handler, as a task of the worker's event loop."""
+class TaskExecution(Execution):
+    """An async handler as a task of the worker's event loop."""
 
     task: asyncio.Task[None]
 
@@ -160,38 +195,46 @@ class InLoop(Execution):
     async def _main(self, params: dict[str, Any]) -> None:
         run, result, how = self.run, None, "cooperative"
         assert isinstance(run, Run), "a task runs in this process"
-        told: Callable[[], bool] = bool
+        was_cancelled: Callable[[], bool] = bool
         caught: BaseException | None = None
+        has_stopped = True
         try:
-            if not hasattr(self, "task"):  # the loop makes eager tasks, which begin before they are given
+            if not hasattr(self, "task"):  # an eager task starts before it is assigned
                 await asyncio.sleep(0)
-            told = hear_in_task(run, self.task, self.host.loop)
-            if run.stops:
-                how = "never started"
+            was_cancelled = cancel_task_on_stop(run, self.task, self.host.loop)
+            if run._stop_reasons:
+                how = "never_started"
             run.check()
             captured = capture.begin(run, self.host.settings.captures, self.host.settings.redact)
             try:
                 result = await self.handler.function(run, **params)
             finally:
-                capture.end(run, captured)
-        except BaseException as raised:  # noqa: BLE001 - whatever ends a handler ends its job, never the worker
+                run._on_stop = None
+                try:
+                    has_stopped = not run._threads or await wait_for_threads(run)
+                finally:
+                    capture.end(run, captured)
+        except BaseException as raised:  # noqa: BLE001 - any exception ends the job, never the worker
             caught = raised
-        run.on_stop = None
+        run._on_stop = None
+        if not has_stopped:
+            log.warning("job %s (%s): event loop ended while its threads run", self.job.job_id, self.job.job_type)
+            return  # no outcome is written: the lease expires
         error: BaseException | None = caught
         if isinstance(caught, asyncio.CancelledError):
-            if run.stops and told():
-                error, how = run.stops[0].with_traceback(caught.__traceback__), "task cancelled"
+            if run._stop_reasons and was_cancelled():
+                error, how = run._stop_reasons[0].with_traceback(caught.__traceback__), "task_cancelled"
             elif self.task.cancelling():
-                error = JobReleased("the worker's event loop ends")
-        self.finish(error, result, how)
+                error = JobReleased("worker's event loop ended")
+        self.finish(error, NO_RESULT if error is not None else job_result(result, run), how)
 
     def stack(self) -> str | None:
-        frames = self.task.get_stack()
+        frames = self.task.get_stack() if hasattr(self, "task") else None
         return "".join(traceback.format_stack(frames[-1])) if frames else None
 
 
-class InThread(Execution):
-    """A sync handler, in a thread of its own."""
+class ThreadExecution(Execution):
+    """A sync handler in a thread."""
 
     _thread: int | None = None
 
@@ -204,26 +247,26 @@ class InThread(Execution):
         assert isinstance(run, Run), "a thread runs in this process"
         caught: BaseException | None = None
         try:
-            if run.stops:
-                how = "never started"
+            if run._stop_reasons:
+                how = "never_started"
             run.check()
             captured = capture.begin(run, self.host.settings.captures, self.host.settings.redact)
             try:
                 result = self.handler.function(run, **params)
             finally:
                 capture.end(run, captured)
-        except BaseException as raised:  # noqa: BLE001 - whatever ends a handler ends its job, never the worker
+        except BaseException as raised:  # noqa: BLE001 - any exception ends the job, never the worker
             caught = raised
         self._thread = None
-        self.finish(caught, result, how)
+        self.finish(caught, NO_RESULT if caught is not None else job_result(result, run), how)
 
     def stack(self) -> str | None:
         frame = sys._current_frames().get(self._thread or 0)
         return "".join(traceback.format_stack(frame)) if frame is not None else None
 
 
-def masks_of(params: str, secrets: str) -> tuple[str, ...]:
-    """The texts inside secret parameters, longest first, as they are and as JSON writes them."""
+def secret_values_of(params: str, secrets: str) -> tuple[str, ...]:
+    """Return the texts of secret parameters, longest first: as they are, on one line, line by line, and as literals."""
     values = from_json(params)
     found: set[str] = set()
     waiting = [values.get(name) for name in secrets.split("\x1f")]
@@ -231,6 +274,9 @@ def masks_of(params: str, secrets: str) -> tuple[str, ...]:
         value = waiting.pop()
         if isinstance(value, dict | list):
             waiting.extend(value.values() if isinstance(value, dict) else value)
-        elif isinstance(value, str) and len(value) >= MASK_LEAST:
-            found.update((value, value.replace("\\", "\\\\").replace('"', '\\"')))
+        elif isinstance(value, str) and len(value) >= MIN_SECRET_LENGTH:
+            found.update((value, single_line(value, ALL), repr(value)[1:-1], json.dumps(value)[1:-1]))
+            found.add(json.dumps(value, ensure_ascii=False)[1:-1])
+            if "\n" in value:
+                found.update(line for line in map(str.strip, value.splitlines()) if len(line) >= MIN_SECRET_LINE_LENGTH)
     return tuple(sorted(found, key=len, reverse=True))

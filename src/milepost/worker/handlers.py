@@ -1,6 +1,4 @@
-"""Handlers: the functions that jobs run, with the options of their type. Owns registration and what it refuses; knows no
-store and runs nothing.
-"""
+"""Handlers: the functions that run jobs, with the options of their job type."""
 
 from __future__ import annotations
 
@@ -9,14 +7,18 @@ import importlib
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
 from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypedDict, TypeVar, Unpack
 
-from milepost.core.encoding import job_type_text, labels_text, seconds
-from milepost.core.errors import InvalidInput
-from milepost.manager.requests import submit_fields
-from milepost.tracking.run import Run
+from milepost.core.errors import InvalidInputError
+from milepost.core.queues import QUEUE_BYTES, ready_name
+from milepost.core.serialization import Duration, labels_text, seconds, validate_job_type, validate_key
+from milepost.manager.options import SubmitFields
+from milepost.manager.validation import submit_fields
+from milepost.run.retry_rules import Errors, RetryRules
+from milepost.run.run import Run
+from milepost.worker.end_hooks import EndHooks, Hook
 from milepost.worker.parameters import Parameters, parameters_of
+from milepost.worker.return_types import check_return_type
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -24,106 +26,161 @@ Isolation = Literal["process", "thread"]
 OnDuplicate = Literal["return", "refuse", "supersede"]
 
 
-class SubmitOptions(TypedDict, total=False):
-    """What a submit may say beside the parameters."""
+class SubmitOptions(SubmitFields, total=False):
+    """The options of a submit."""
 
+    on_duplicate: OnDuplicate
+    job_id: str | None
+
+
+class HandlerOptions(TypedDict, total=False):
+    """The options of a job type, given where its handler is registered.
+
+    - `max_attempts`: how many attempts may end with an error (default 1).
+    - `timeout`: the limit of one attempt: seconds, a timedelta or text such as "2h".
+    - `on_lost`: "retry" (default) or "fail" a job whose process died.
+    - `isolation`: "process" for a child process; by default async functions run in the worker's event loop and sync
+      functions in threads.
+    - `concurrency`: the maximum number of concurrent runs of this type over all workers.
+    - `queue`: the queue of its jobs (default: the one with the name of the type).
+    - `priority`, `labels`: the defaults of its jobs.
+    - `retry_on`, `no_retry_on`: the exception classes that are retried (default: all), or not.
+    - `backoff`: `Backoff(...)`, or a function that returns the delay after an attempt.
+    - `on_completed`, `on_failed`: a function, sync or async, which is called with the ended job after the store has
+      accepted its end; for a failure only if it is final. Not called if the process of the worker dies before.
+    """
+
+    max_attempts: int
+    timeout: Duration | None
+    on_lost: Literal["retry", "fail"]
+    isolation: Isolation | None
+    concurrency: int | None
+    queue: str | None
     priority: int
     labels: Mapping[str, str] | None
-    metadata: Mapping[str, Any] | None
-    unique_key: str | None
-    on_duplicate: OnDuplicate
-    not_before: datetime | None
-    not_after: datetime | None
-    max_attempts: int | None
-    timeout: float | timedelta | str | None
-    on_lost: Literal["retry", "fail"] | None
-    job_id: str | None
-    parent_id: str | None
-    trace: str | None
+    retry_on: Errors | None
+    no_retry_on: Errors
+    backoff: Callable[[int], Duration]
+    on_completed: Hook | None
+    on_failed: Hook | None
 
 
 OPTIONS = frozenset(SubmitOptions.__annotations__)
 
 
-def checked_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of a submit. Raises InvalidInput for one that is none."""
+def validate_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a submit. Raises InvalidInputError for an unknown or invalid one."""
     for name in options:
         if name not in OPTIONS:
-            raise InvalidInput(name, f"is not an option of submit; there are: {', '.join(sorted(OPTIONS))}")
+            raise InvalidInputError(name, f"is not an option of submit; options: {', '.join(sorted(OPTIONS))}")
     if options.get("on_duplicate") not in (None, "return", "refuse", "supersede"):
-        raise InvalidInput("on_duplicate", f"{options['on_duplicate']!r:.40} must be 'return', 'refuse' or 'supersede'")
+        raise InvalidInputError(
+            "on_duplicate", f"{options['on_duplicate']!r:.40} must be 'return', 'refuse' or 'supersede'"
+        )
     return dict(options)
 
 
 @dataclass(frozen=True, slots=True)
 class TypeOptions:
-    """The defaults of a job type. `timeout` in seconds; `concurrency` is the most runs at once, over all workers."""
+    """The defaults of a job type.
+
+    `timeout` is in seconds; `concurrency` is the maximum number of concurrent runs over all workers.
+    """
 
     max_attempts: int = 1
     timeout: float | None = None
     on_lost: Literal["retry", "fail"] = "retry"
     isolation: Isolation | None = None
     concurrency: int | None = None
+    queue: str | None = None
     priority: int = 0
     labels: Mapping[str, str] = field(default_factory=dict)
+    retry: RetryRules = field(default_factory=RetryRules)
+    hooks: EndHooks | None = None
+
+    @classmethod
+    def of(cls, **options: Unpack[HandlerOptions]) -> TypeOptions:
+        """Return the options of a registration. Raises InvalidInputError for an unknown or invalid one."""
+        given: dict[str, Any] = dict(options)
+        for name in given:
+            if name not in HandlerOptions.__annotations__:
+                known = ", ".join(HandlerOptions.__annotations__)
+                raise InvalidInputError(name, f"is not an option of a handler; options: {known}")
+        rules = {name: given.pop(name) for name in ("retry_on", "no_retry_on", "backoff") if name in given}
+        hooks = {name: given.pop(name) for name in ("on_completed", "on_failed") if name in given}
+        if given.get("timeout") is not None:
+            given["timeout"] = seconds(given["timeout"], "timeout")
+        given["labels"] = dict(given.get("labels") or {})
+        return cls(**given, retry=RetryRules(**rules), hooks=EndHooks(**hooks) if hooks else None)
 
     def __post_init__(self) -> None:
         submit_fields("x", params=None, max_attempts=self.max_attempts, priority=self.priority, on_lost=self.on_lost)
         labels_text(self.labels)
+        if self.queue is not None:
+            validate_key(self.queue, "queue", QUEUE_BYTES)
         if self.isolation not in (None, "process", "thread"):
-            raise InvalidInput("isolation", f"{self.isolation!r:.40} must be 'process', 'thread' or None")
-        most = self.concurrency
-        if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 1):
-            raise InvalidInput("concurrency", f"{most!r:.40} must be a whole number of at least 1, or None")
+            raise InvalidInputError("isolation", f"{self.isolation!r:.40} must be 'process', 'thread' or None")
+        limit = self.concurrency
+        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
+            raise InvalidInputError("concurrency", f"{limit!r:.40} must be a whole number of at least 1, or None")
 
 
 class Handler(Generic[P, R]):
-    """A function that runs jobs of one type. Calling it calls the function, so that it can be tested as one."""
+    """The handler of a job type. Calling it calls its function, so that it can be tested as one."""
 
     def __init__(self, job_type: str, function: Callable[Concatenate[Run, P], R], options: TypeOptions) -> None:
-        self.job_type = job_type_text(job_type)
+        self.job_type = validate_job_type(job_type)
+        is_function: bool = inspect.isroutine(function)
+        if not is_function:
+            raise InvalidInputError("handler", f"{function!r:.80} is not a function; define one that calls it")
         self.function = function
         self.type_options = options
         self.parameters: Parameters = parameters_of(function)
+        if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
+            raise InvalidInputError(
+                "handler", f"{function.__qualname__} is a generator; return a result instead of yielding"
+            )
+        check_return_type(function)
         self.is_async = inspect.iscoroutinefunction(function)
         self.reference = f"{function.__module__}:{function.__qualname__}"
         functools.update_wrapper(self, function)
         if self.is_async and hasattr(inspect, "markcoroutinefunction"):
             inspect.markcoroutinefunction(self)
-        if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
-            raise InvalidInput(
-                "handler", f"{function.__qualname__} is a generator; return a result instead of yielding"
-            )
         if options.isolation == "process":
-            self.refuse_unless_importable()
+            self.require_importable()
         if options.isolation == "thread" and self.is_async:
-            raise InvalidInput("isolation", f"{function.__qualname__} is async and runs in the worker's event loop; "
-                                            "leave isolation out, or use 'process'")  # fmt: skip
+            raise InvalidInputError("isolation", f"{function.__qualname__} is async and runs in the worker's event loop; "
+                                            "omit isolation or use 'process'")  # fmt: skip
 
     def __call__(self, run: Run, /, *args: P.args, **kwargs: P.kwargs) -> R:
         return self.function(run, *args, **kwargs)
 
-    def options(self, **options: Unpack[SubmitOptions]) -> Configured[P, R]:
-        """This handler with options for one submit: ``jobs.submit(reindex.options(priority=5), index="docs")``."""
-        return Configured(self, checked_options(options))
+    def options(self, **options: Unpack[SubmitOptions]) -> ConfiguredHandler[P, R]:
+        """Return the handler with options for one submit: ``reindex.options(priority=5)``."""
+        return ConfiguredHandler(self, validate_options(options))
+
+    @property
+    def ready_name(self) -> str:
+        """Return the name under which workers claim the jobs of its default queue."""
+        return ready_name(self.job_type, self.type_options.queue)
 
     @property
     def is_importable(self) -> bool:
-        """Whether another process can find the function by its name."""
+        """Return whether another process can import the function by its name."""
         return self._why_not_importable() is None
 
-    def refuse_unless_importable(self) -> None:
-        """Raise InvalidInput, with the remedy, when another process cannot find the function."""
+    def require_importable(self) -> None:
+        """Raise InvalidInputError, with the remedy, if another process cannot import the function."""
         why = self._why_not_importable()
         if why is not None:
-            raise InvalidInput("isolation", f"{self.reference} cannot run in a process of its own: {why}")
+            raise InvalidInputError("isolation", f"{self.reference} cannot run in a child process: {why}")
 
     def _why_not_importable(self) -> str | None:
         module, _, name = self.reference.partition(":")
         if module == "__main__":
-            return "it is in __main__ (a script or a notebook); move it into a module and import it from there"
+            return "it is in __main__ (a script or notebook); move it to a module and import it"
         if "<locals>" in name or "<lambda>" in name:
-            return "it is defined inside a function; move it to the top of a module"
+            return "it is defined inside a function; move it to module level"
         return None
 
     def __repr__(self) -> str:
@@ -131,15 +188,15 @@ class Handler(Generic[P, R]):
 
 
 @dataclass(frozen=True, slots=True)
-class Configured(Generic[P, R]):
-    """A handler with the options of one submit. Made by `Handler.options`."""
+class ConfiguredHandler(Generic[P, R]):
+    """A handler with the options of one submit, made by `Handler.options`."""
 
     handler: Handler[P, R]
-    chosen: dict[str, Any]
+    given: dict[str, Any]
 
-    def options(self, **options: Unpack[SubmitOptions]) -> Configured[P, R]:
-        """The same with more options."""
-        return Configured(self.handler, {**self.chosen, **checked_options(options)})
+    def options(self, **options: Unpack[SubmitOptions]) -> ConfiguredHandler[P, R]:
+        """Return the handler with further options."""
+        return ConfiguredHandler(self.handler, {**self.given, **validate_options(options)})
 
 
 class Handlers(Mapping[str, Handler[Any, Any]]):
@@ -157,59 +214,64 @@ class Handlers(Mapping[str, Handler[Any, Any]]):
     def __len__(self) -> int:
         return len(self._by_type)
 
-    def chosen(self, queues: Iterable[str] | None) -> dict[str, Handler[Any, Any]]:
-        """The handlers of some types (None: of all). Raises InvalidInput for a type that has none."""
-        chosen = None if queues is None else tuple(queues)
-        for name in chosen or ():
-            if name not in self._by_type:
-                raise InvalidInput("queues", f"{name!r} has no handler here; there are: {', '.join(self) or 'none'}")
-        return {name: self._by_type[name] for name in (self if chosen is None else chosen)}
+    def served(self, queues: Iterable[str] | None) -> dict[str, Handler[Any, Any]]:
+        """Return the handlers that serve these queues, by the names under which their jobs are claimed.
 
-    def job(
-        self,
-        job_type: str | None = None,
-        *,
-        max_attempts: int = 1,
-        timeout: float | timedelta | str | None = None,
-        on_lost: Literal["retry", "fail"] = "retry",
-        isolation: Isolation | None = None,
-        concurrency: int | None = None,
-        priority: int = 0,
-        labels: Mapping[str, str] | None = None,
-    ) -> Callable[[Callable[Concatenate[Run, P], R]], Handler[P, R]]:
-        """Register a function as the handler of a job type (default: its name)."""
-        options = TypeOptions(
-            max_attempts,
-            None if timeout is None else seconds(timeout, "timeout"),
-            on_lost,
-            isolation,
-            concurrency,
-            priority,
-            dict(labels or {}),
-        )
+        None: for each type the queue with its name, and its default queue. A queue with the name of a type is served for
+        this type and those of which it is the default queue, any other queue for all types.
+        """
+        if queues is None:
+            return dict(self._by_type) | {handler.ready_name: handler for handler in self._by_type.values()}
+        served: dict[str, Handler[Any, Any]] = {}
+        for queue in queues:
+            validate_key(queue, "queues", QUEUE_BYTES)
+            for name, handler in self._by_type.items():
+                if queue not in self._by_type or queue in (name, handler.type_options.queue):
+                    served[ready_name(name, queue)] = handler
+        return served
 
-        def register(function: Callable[Concatenate[Run, P], R]) -> Handler[P, R]:
-            return self.add(Handler(job_type or function.__name__, function, options))
+    def job(self, job_type: str | None = None, **options: Unpack[HandlerOptions]) -> Callable[[Any], Handler[Any, Any]]:
+        """Return a decorator that registers the handler of a job type (default: the name of the function)."""
+        type_options = TypeOptions.of(**options)
+
+        def register(function: Any) -> Handler[Any, Any]:
+            return self.add(Handler(job_type or _name_of(function), function, type_options))
 
         return register
 
     def add(self, handler: Handler[P, R]) -> Handler[P, R]:
-        """Take a handler. Raises InvalidInput when its type has another one; the same function may come again (a reload)."""
+        """Add a handler and return it. Raises InvalidInputError if the type has another one.
+
+        A reload of the same function replaces it.
+        """
         known = self._by_type.get(handler.job_type)
         if known is not None and known.reference != handler.reference:
-            raise InvalidInput("job_type", f"{handler.job_type!r} is handled by {known.reference} already")
+            raise InvalidInputError("job_type", f"{handler.job_type!r} already has the handler {known.reference}")
         self._by_type[handler.job_type] = handler
         return handler
 
 
+def package_of(function: Callable[..., Any]) -> str:
+    """Return the top-level package of a function, which is also the logger above those of its modules."""
+    return function.__module__.partition(".")[0]
+
+
+def _name_of(function: Any) -> str:
+    """Return the name of a function as its job type. Raises InvalidInputError, with the remedy, if it has none."""
+    name = getattr(function, "__name__", "<lambda>")
+    if name == "<lambda>":
+        raise InvalidInputError("job_type", f"{function!r:.60} has no name; write jobs.job('name')(...)")
+    return str(name)
+
+
 def find_handler(reference: str) -> Handler[Any, Any]:
-    """Import the handler of ``module:qualname``. Raises InvalidInput, with the remedy, when it is not found there."""
+    """Import and return the handler ``module:qualname``. Raises InvalidInputError, with the remedy."""
     module, _, name = reference.partition(":")
     found: Any = importlib.import_module(module)
     for part in name.split("."):
         found = getattr(found, part, None)
     if not isinstance(found, Handler):
-        raise InvalidInput(
-            "isolation", f"{reference} is not the decorated function; keep it under the name that it was defined with"
+        raise InvalidInputError(
+            "isolation", f"{reference} is not the decorated handler; keep the handler under the name of its function"
         )
     return found

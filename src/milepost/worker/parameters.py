@@ -1,28 +1,32 @@
-"""The typed parameters of a handler, read from its signature. Owns binding, checking and the JSON schema of the whole;
-knows no job type and no store.
-"""
+"""The typed parameters of a handler, taken from its signature."""
 
 from __future__ import annotations
 
+import copy
 import inspect
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from milepost.core.encoding import from_json, to_json
-from milepost.core.errors import InvalidInput
-from milepost.worker.readers import Reader, object_schema, plain, read_object, reader_of
+from milepost.core.errors import InvalidInputError
+from milepost.core.serialization import PARAMS_BYTES, from_json, to_json
+from milepost.worker.param_types import object_schema, param_type_of, plain, read_object
+from milepost.worker.scalar_types import ParamType
 
 
 class Parameters:
-    """What a handler takes beside its Run. Made by `parameters_of`."""
+    """The parameters of a handler besides its Run. Made by `parameters_of`."""
 
-    def __init__(self, readers: dict[str, Reader], defaults: dict[str, Any], positional: tuple[str, ...]) -> None:
-        self.required = [name for name in readers if name not in defaults]
-        self.secrets = tuple(name for name, reader in readers.items() if reader.secret)
-        self._readers = readers
+    def __init__(
+        self, param_types: dict[str, ParamType], defaults: dict[str, Any], positional: tuple[str, ...]
+    ) -> None:
+        self.required = [name for name in param_types if name not in defaults]
+        self.secrets = tuple(name for name, param_type in param_types.items() if param_type.secret)
+        self._param_types = param_types
+        # A default that can change is copied for each run; values that cannot change are hashable.
+        self._mutable = {name: value for name, value in defaults.items() if type(value).__hash__ is None}
         self._positional = positional
-        shown = {name: dict(reader.schema) for name, reader in readers.items()}
+        shown = {name: dict(param_type.schema) for name, param_type in param_types.items()}
         definitions: dict[str, Any] = {}
         for name, schema in shown.items():
             definitions.update(schema.pop("$defs", {}))
@@ -33,68 +37,98 @@ class Parameters:
             self.schema["$defs"] = definitions
 
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """The values by name, as a call of the handler would bind them. Raises InvalidInput."""
+        """Return the values by name, as a call of the handler would bind them. Raises InvalidInputError."""
         if len(args) > len(self._positional):
-            raise InvalidInput(
-                "params", f"{len(args)} values without a name; the handler takes {len(self._positional)}"
+            raise InvalidInputError(
+                "params", f"{len(args)} positional values; the handler takes {len(self._positional)}"
             )
         given = dict(zip(self._positional, args, strict=False))
         for name in kwargs:
             if name in given:
-                raise InvalidInput(name, "is given twice")
+                raise InvalidInputError(name, "is given twice")
         return {**given, **kwargs}
 
     def check(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """The values in their plain form, as they are stored. Raises InvalidInput that names the parameter."""
-        if not self._readers and not given:
+        """Return the values in plain form, as they are stored. Raises InvalidInputError with the parameter's name."""
+        if not self._param_types and not given:
             return {}
-        values: dict[str, Any] = {name: from_json(to_json(plain(value), name)) for name, value in given.items()}
-        read_object(values, self._readers, self.required, "")
+        values: dict[str, Any] = {
+            name: from_json(to_json(plain(value), name, PARAMS_BYTES)) for name, value in given.items()
+        }
+        read_object(values, self._param_types, self.required, "")
         return values
 
     def read(self, stored: Mapping[str, Any]) -> dict[str, Any]:
-        """The values as the handler takes them. Raises InvalidInput that names the parameter."""
-        return read_object(stored, self._readers, self.required, "")
+        """Return the values as the handler takes them. Raises InvalidInputError with the name of the parameter."""
+        values = read_object(stored, self._param_types, self.required, "")
+        for name, default in self._mutable.items():
+            if name not in values:
+                values[name] = copy.deepcopy(default)
+        return values
+
+    def of(self, record: Mapping[str, str]) -> dict[str, Any]:
+        """Return the values of a record as the handler takes them. Raises InvalidInputError with the parameter's name."""
+        stored = from_json(record.get("params", "{}"))
+        if record.get("origin") == "api":
+            refuse_operator_only(stored, self.schema)
+        return self.read(stored)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names, in their order."""
-        return tuple(self._readers)
+        """Return the names in order."""
+        return tuple(self._param_types)
+
+
+def operator_only(schema: Mapping[str, Any]) -> dict[str, str]:
+    """Return the parameters of a type that only its operator sets, each with where that is done."""
+    properties = schema.get("properties", {})
+    return {name: part.get("description", "") for name, part in properties.items() if part.get("readOnly") is True}
+
+
+def refuse_operator_only(values: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
+    """Raise InvalidInputError for a parameter that an HTTP request may not set."""
+    for name, remedy in operator_only(schema).items():
+        if values.get(name) is not None:
+            raise InvalidInputError(name, f"cannot be set over HTTP; omit it. {remedy}")
 
 
 def parameters_of(function: Callable[..., Any]) -> Parameters:
-    """Read the signature of a handler. Raises InvalidInput, with the remedy, for what cannot be a job's parameter."""
+    """Return the parameters of a handler. Raises InvalidInputError, with the remedy, if one is not supported."""
     name = getattr(function, "__qualname__", repr(function))
     found = list(inspect.signature(function).parameters.values())
+    if found and found[0].name in ("self", "cls"):
+        raise InvalidInputError(
+            "handler", f"{name} is a method; register it on an object, as in jobs.job('name')(object.method)"
+        )
     if not found or not _is_run(found[0]):
-        raise InvalidInput(
+        raise InvalidInputError(
             "handler", f"{name}: the first parameter is the Run; write def {function.__name__}(run: Run, ...)"
         )
     hints = _hints(function, found[1:])
-    readers: dict[str, Reader] = {}
+    param_types: dict[str, ParamType] = {}
     defaults: dict[str, Any] = {}
     for parameter in found[1:]:
         where = f"{name}({parameter.name})"
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
-            raise InvalidInput(where, f"{parameter} has no schema; give each parameter a name and a type")
+            raise InvalidInputError(where, f"{parameter} has no schema; give each parameter a name and a type")
         if parameter.name not in hints:
-            raise InvalidInput(where, f"has no type; annotate it, as in {parameter.name}: str")
-        reader = readers[parameter.name] = reader_of(hints[parameter.name], where)
+            raise InvalidInputError(where, f"has no type; annotate it, as in {parameter.name}: str")
+        param_type = param_types[parameter.name] = param_type_of(hints[parameter.name], where)
         if parameter.default is not parameter.empty:
             defaults[parameter.name] = parameter.default
             try:
-                reader.read(from_json(to_json(plain(parameter.default), where)), where)
-            except InvalidInput as problem:
+                param_type.read(from_json(to_json(plain(parameter.default), where)), where)
+            except InvalidInputError as problem:
                 remedy = " | None" if parameter.default is None else ""
-                raise InvalidInput(
-                    where, f"its default is not of its type: {problem.problem}{remedy and '; append ' + remedy}"
+                raise InvalidInputError(
+                    where, f"default does not match the type: {problem.problem}{remedy and '; append ' + remedy}"
                 ) from None
     positional = tuple(p.name for p in found[1:] if p.kind is p.POSITIONAL_OR_KEYWORD)
-    return Parameters(readers, defaults, positional)
+    return Parameters(param_types, defaults, positional)
 
 
 def _is_run(parameter: inspect.Parameter) -> bool:
-    from milepost.tracking.run import Run
+    from milepost.run.run import Run
 
     kind = parameter.annotation
     if parameter.kind not in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
@@ -104,17 +138,17 @@ def _is_run(parameter: inspect.Parameter) -> bool:
     return kind is parameter.empty or (isinstance(kind, type) and issubclass(Run, kind))
 
 
-def _hints(function: Callable[..., Any], wanted: list[inspect.Parameter]) -> dict[str, Any]:
-    """The types of the parameters. The Run and the return value are not looked at: they may be known to type checkers only."""
+def _hints(function: Callable[..., Any], parameters: list[inspect.Parameter]) -> dict[str, Any]:
+    """Return the types of the parameters, without the Run and the result, which only type checkers may know."""
 
     def bare() -> None: ...
 
-    bare.__annotations__ = {p.name: p.annotation for p in wanted if p.annotation is not p.empty}
+    bare.__annotations__ = {p.name: p.annotation for p in parameters if p.annotation is not p.empty}
     inner = inspect.unwrap(function)
     try:
         return typing.get_type_hints(bare, getattr(inner, "__globals__", {}), include_extras=True)
     except NameError as error:
-        raise InvalidInput(
+        raise InvalidInputError(
             getattr(function, "__qualname__", "handler"),
-            f"an annotation cannot be read: {error}; import the type at the top of the module, not only for type checkers",
+            f"an annotation cannot be resolved: {error}; import the type at module level, not only for type checkers",
         ) from None

@@ -1,6 +1,4 @@
-"""From a submit to the fields of a record: parameters checked, defaults of the type filled in. Owns the order of who
-decides (the submit, then the handler, then milepost); knows no way to write it.
-"""
+"""Validation of submits, against the handlers of the application or the published types."""
 
 from __future__ import annotations
 
@@ -10,21 +8,23 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from milepost.core.encoding import to_json
-from milepost.core.errors import InvalidInput
-from milepost.manager.requests import mapping, submit_fields
-from milepost.stores.protocol import Shelf
-from milepost.worker.handlers import Configured, Handler, Handlers, TypeOptions, checked_options
-from milepost.worker.published import JobType, read_type
-from milepost.worker.readers import plain
-from milepost.worker.schema import check_schema
+from milepost.core.errors import InvalidInputError
+from milepost.core.options import json_object
+from milepost.core.serialization import PARAMS_BYTES, to_json
+from milepost.manager.validation import submit_fields
+from milepost.stores.protocol import KeyValueStore
+from milepost.worker.handlers import OPTIONS, ConfiguredHandler, Handler, Handlers, TypeOptions, validate_options
+from milepost.worker.json_schema import check_schema
+from milepost.worker.param_types import plain
+from milepost.worker.parameters import operator_only, refuse_operator_only
+from milepost.worker.registry import JobType, read_type
 
-SEEN_FOR = 5.0
+CACHE_SECONDS = 5.0
 """Seconds for which a published type is not read again."""
 
 
 class Submission(NamedTuple):
-    """A checked submit: the fields of the new record, and what to do about its id and unique key."""
+    """A validated submit: the fields of the new record, and what to do about its id and unique key."""
 
     fields: dict[str, str]
     job_id: str | None
@@ -32,17 +32,19 @@ class Submission(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class _Known:
-    """What a job type asks of a submit; `own` has its defaults."""
+class _TypeSpec:
+    """How to validate a submit of one job type; `own` has its defaults."""
 
     job_type: str
     check: Callable[[Mapping[str, Any]], dict[str, Any]]
     secrets: tuple[str, ...]
     own: TypeOptions | JobType
-    engine: str | None
+    task_queue: str | None
+    schema: Mapping[str, Any]
+    origin: str | None
 
-    def form(self, options: dict[str, Any]) -> Submission:
-        """A submit without its parameters: the options that were chosen, before the defaults of the type."""
+    def template(self, options: dict[str, Any]) -> Submission:
+        """Return a submit without parameters: the given options over the defaults of the type."""
         own = self.own
         chosen = {name: value for name, value in options.items() if value is not None}
         job_id, on_duplicate = chosen.pop("job_id", None), chosen.pop("on_duplicate", "return")
@@ -50,106 +52,146 @@ class _Known:
             "max_attempts": own.max_attempts,
             "timeout": own.timeout,
             "on_lost": own.on_lost,
+            "queue": own.queue,
             "priority": own.priority,
         }
         if own.labels or "labels" in chosen:
             chosen["labels"] = {**own.labels, **chosen.get("labels", {})}
-        fields = submit_fields(self.job_type, params=None, engine=self.engine, **{**defaults, **chosen})
+        fields = submit_fields(
+            self.job_type, params=None, task_queue=self.task_queue, origin=self.origin, **{**defaults, **chosen}
+        )
         return Submission(fields, job_id, on_duplicate)
 
     @cached_property
-    def plain_form(self) -> Submission:
-        """The form of all submits that choose nothing. It is in no trace: what records a single submit sees to that."""
-        form = self.form({})
-        form.fields.pop("trace", None)
-        return form
+    def default_template(self) -> Submission:
+        """Return the template without options. It has no trace, since it is shared."""
+        template = self.template({})
+        template.fields.pop("trace", None)
+        return template
 
-    def filled(self, form: Submission, params: Mapping[str, Any]) -> Submission:
-        """A form with its parameters, which the type has checked."""
+    def with_params(self, template: Submission, params: Mapping[str, Any]) -> Submission:
+        """Return a template with validated parameters."""
+        if self.origin == "api":
+            refuse_operator_only(params, self.schema)
         values = self.check(params)
-        fields = {**form.fields, "params": to_json(values, "params") if values else "{}"}
+        fields = {**template.fields, "params": to_json(values, "params", PARAMS_BYTES) if values else "{}"}
         kept = [name for name in self.secrets if name in values]
         if kept:
             fields["secrets"] = "\x1f".join(kept)
-        return Submission(fields, form.job_id, form.on_duplicate)
+        return Submission(fields, template.job_id, template.on_duplicate)
 
 
-class Submissions:
-    """Checks submits for one application, against its own handlers first and then against what workers publish."""
+class SubmissionBuilder:
+    """Validates submits for one application, against its own handlers first and then against published types.
 
-    def __init__(self, handlers: Handlers, shelf: Shelf, engine: str | None = None) -> None:
+    `origin` is the origin of the records: ``api`` if the submits come from HTTP requests.
+    """
+
+    def __init__(
+        self, handlers: Handlers, store: KeyValueStore, task_queue: str | None = None, origin: str | None = None
+    ) -> None:
         self._handlers = handlers
-        self._engine = engine
-        self._shelf = shelf
-        self._own: dict[Handler[Any, Any], _Known] = {}
-        self._seen: dict[str, tuple[float, _Known]] = {}
+        self._origin = origin
+        self._task_queue = task_queue
+        self._store = store
+        self._own: dict[Handler[Any, Any], _TypeSpec] = {}
+        self._seen: dict[str, tuple[float, _TypeSpec]] = {}
 
-    async def make(
+    async def build(
         self,
-        target: Handler[Any, Any] | Configured[Any, Any] | str,
+        target: Handler[Any, Any] | ConfiguredHandler[Any, Any] | str,
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
     ) -> Submission:
-        """Check one submit, in any of its three forms. Raises InvalidInput, UnknownJobType."""
+        """Return one validated submit, in any of its three forms. Raises InvalidInputError, UnknownJobTypeError."""
         if isinstance(target, str):
             if len(args) > 1:
-                raise InvalidInput(
+                raise InvalidInputError(
                     "params", 'a submit by name takes one dict of parameters: submit("name", {"index": 1})'
                 )
-            params, chosen = mapping(args[0] if args else None, "params"), checked_options(kwargs)
+            params, chosen = json_object(args[0] if args else None, "params"), validate_options(kwargs)
             known = await self._named(target)
         else:
             handler, chosen = _configured(target)
+            _refuse_options(handler, kwargs)
             params = handler.parameters.bind(args, kwargs)
             known = self._of_handler(handler)
-        return known.filled(known.form(chosen) if chosen else known.plain_form, params)
+        return known.with_params(known.template(chosen) if chosen else known.default_template, params)
 
-    async def make_many(
+    async def build_many(
         self,
-        target: Handler[Any, Any] | Configured[Any, Any] | str,
+        target: Handler[Any, Any] | ConfiguredHandler[Any, Any] | str,
         many: Iterable[Mapping[str, Any]],
         options: Mapping[str, Any],
     ) -> list[Submission]:
-        """Check submits that differ in their parameters alone, which are in dicts whatever the form."""
-        chosen = checked_options(options)
+        """Return validated submits that differ only in their parameters, which are given as dicts."""
+        chosen = validate_options(options)
         if isinstance(target, str):
             known = await self._named(target)
         else:
             handler, before = _configured(target)
             known, chosen = self._of_handler(handler), {**before, **chosen}
-        form = known.form(chosen)
-        return [known.filled(form, mapping(params, "params")) for params in many]
+        template = known.template(chosen)
+        return [known.with_params(template, json_object(params, "params")) for params in many]
 
-    def _of_handler(self, handler: Handler[Any, Any]) -> _Known:
+    async def default_queue(self, job_type: str) -> str:
+        """Return the default queue of a type. Raises UnknownJobTypeError."""
+        return (await self._named(job_type)).own.queue or job_type
+
+    async def is_operator_only(self, job_type: str) -> bool:
+        """Return whether a type works on data of the operator. Raises UnknownJobTypeError."""
+        return bool(operator_only((await self._named(job_type)).schema))
+
+    def _of_handler(self, handler: Handler[Any, Any]) -> _TypeSpec:
         known = self._own.get(handler)
         if known is None:
-            asked = handler.parameters
-            known = _Known(handler.job_type, asked.check, asked.secrets, handler.type_options, self._engine)
+            params = handler.parameters
+            known = _TypeSpec(
+                handler.job_type,
+                params.check,
+                params.secrets,
+                handler.type_options,
+                self._task_queue,
+                params.schema,
+                self._origin,
+            )
             self._own[handler] = known
         return known
 
-    async def _named(self, name: str) -> _Known:
-        """A type of this application, or one that some worker has published."""
+    async def _named(self, name: str) -> _TypeSpec:
+        """Return the spec of a type of this application, or of a published type."""
         if name in self._handlers:
             return self._of_handler(self._handlers[name])
         until, known = self._seen.get(name, (0.0, None))
         if known is None or until < time.monotonic():
-            found = await read_type(self._shelf, name)
+            found = await read_type(self._store, name)
 
             def check(params: Mapping[str, Any]) -> dict[str, Any]:
                 values: dict[str, Any] = plain(params)
                 check_schema(values, found.schema)
                 return values
 
-            known = _Known(found.name, check, found.secrets, found, found.engine)
-            self._seen[name] = (time.monotonic() + SEEN_FOR, known)
+            known = _TypeSpec(found.name, check, found.secrets, found, found.task_queue, found.schema, self._origin)
+            self._seen[name] = (time.monotonic() + CACHE_SECONDS, known)
         return known
 
 
+def _refuse_options(handler: Handler[Any, Any], given: Mapping[str, Any]) -> None:
+    """Raise InvalidInputError, with the remedy, for an option of the submit among the parameters of a handler."""
+    for name in given:
+        if name in OPTIONS and name not in handler.parameters.names:
+            function = handler.function.__name__
+            raise InvalidInputError(
+                name, f"is an option, not a parameter of {function}; write submit({function}.options({name}=...), ...)"
+            )
+
+
 def _configured(target: object) -> tuple[Handler[Any, Any], dict[str, Any]]:
-    """The handler that a submit is for, and the options that it carries."""
-    if isinstance(target, Configured):
-        return target.handler, target.chosen
+    """Return the handler of a submit and the options that it carries."""
+    if isinstance(target, ConfiguredHandler):
+        return target.handler, target.given
     if isinstance(target, Handler):
         return target, {}
-    raise InvalidInput("job_type", f"{target!r:.60} is neither the name of a type nor a function with @jobs.job")
+    raise InvalidInputError(
+        "job_type", f"{target!r:.60} is neither the name of a job type nor a function decorated with @jobs.job"
+    )

@@ -1,1 +1,1 @@
-"""What is special to the store in Redis."""
+"""Tests that only concern the Redis store."""

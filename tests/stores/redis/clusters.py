@@ -1,7 +1,4 @@
-"""Redis in several servers on loopback: a Cluster of three masters, and a master with a replica under a Sentinel.
-
-Owns the servers: those of one place start and end together.
-"""
+"""Start several Redis servers on loopback: a Cluster of three masters, or a master with a replica and a Sentinel."""
 
 from __future__ import annotations
 
@@ -12,7 +9,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.services import RedisServer, free_port
+from tests.redis_server import RedisServer
+from tests.services import free_port
 from tests.waiting import PATIENCE, until
 
 SLOTS = ((0, 5460), (5461, 10922), (10923, 16383))
@@ -38,7 +36,7 @@ def three_masters() -> Iterator[list[RedisServer]]:
 
 
 def url_of(servers: list[RedisServer]) -> str:
-    """The URL of a cluster."""
+    """Return the URL of a cluster."""
     return f"redis+cluster://{','.join(f'127.0.0.1:{server.port}' for server in servers)}"
 
 
@@ -75,7 +73,7 @@ class Pair:
 
 @contextmanager
 def watched_pair(folder: Path) -> Iterator[Pair]:
-    """A master, a replica, and a Sentinel (a redis-server too) that makes the replica master when the other is gone."""
+    """Yield a master, a replica, and a Sentinel that promotes the replica when the master is gone."""
     with ExitStack() as ends:
         master = ends.enter_context(RedisServer())
         following = {"replicaof": f"127.0.0.1 {master.port}", "repl-diskless-sync-delay": "0"}
@@ -96,7 +94,7 @@ def watched_pair(folder: Path) -> Iterator[Pair]:
 
 
 def _asked(port: int) -> bytes:
-    """What the Sentinel says of its master; nothing while it does not listen yet."""
+    """Return what the Sentinel says of its master; nothing while it does not listen yet."""
     try:
         with socket.create_connection(("127.0.0.1", port), 5) as connection:
             connection.sendall(f"SENTINEL MASTER {WATCHED}\r\n".encode())

@@ -1,10 +1,11 @@
-"""A TCP proxy on a thread that loses replies when it is told to. Owns its sockets; knows nothing of Redis."""
+"""A TCP proxy in a thread that drops replies on request."""
 
 from __future__ import annotations
 
 import contextlib
 import socket
 import threading
+from collections.abc import Callable
 from typing import Self
 
 
@@ -17,6 +18,8 @@ class Proxy:
         self.port: int = self._listener.getsockname()[1]
         self.lose = 0
         self.lost = 0
+        self.on_loss: Callable[[bytes], object] = bytes
+        """Called with each reply that is swallowed, before the connection is cut."""
         self.requests: list[bytes] = []
         self._open: list[socket.socket] = []
 
@@ -49,6 +52,7 @@ class Proxy:
                 elif self.lose > 0:
                     self.lose -= 1
                     self.lost += 1
+                    self.on_loss(data)
                     break
                 sink.sendall(data)
         except OSError:

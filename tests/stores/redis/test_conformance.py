@@ -1,4 +1,4 @@
-"""The store in Redis conforms: on one server, and by `make test-slow` on a Cluster and on Valkey too."""
+"""The conformance suite on Redis, and in `make test-slow` on a Cluster and on Valkey."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from milepost.stores.redis import RedisStore
 from milepost.testing.conformance import Conformance
 from milepost.testing.conformance.harness import Factory
-from tests.services import RedisServer
+from tests.redis_server import RedisServer
 from tests.stores.redis.clusters import three_masters, url_of
 
 _numbers = itertools.count(1)
@@ -18,14 +18,14 @@ _numbers = itertools.count(1)
 
 @pytest.fixture(scope="module")
 def cluster_url() -> Iterator[str]:
-    """The URL of three masters."""
+    """Yield the URL of three masters."""
     with three_masters() as servers:
         yield url_of(servers)
 
 
 @pytest.fixture(scope="module")
 def valkey_url() -> Iterator[str]:
-    """The URL of a Valkey."""
+    """Yield the URL of a Valkey."""
     with RedisServer(service="valkey-server") as server:
         yield server.url
 

@@ -1,4 +1,4 @@
-"""Programs for processes of their own: `python -m tests.stores.sqlite.child NAME PATH ...`. Each says what it did, a line at a time."""
+"""Programs for child processes: `python -m tests.stores.sqlite.child NAME PATH ...`. Each prints one line per step."""
 
 from __future__ import annotations
 
@@ -8,74 +8,92 @@ import sqlite3
 import sys
 import time
 
-from milepost.core import lifecycle as plans
-from milepost.stores.driving import drive
-from milepost.stores.ids import new_op
+from milepost.core import transitions as plans
+from milepost.stores.ids import new_operation_id
 from milepost.stores.protocol import Write
 from milepost.stores.sqlite import SQLiteStore
-from milepost.stores.sqlite.transaction import Transaction
-from tests.stores.sqlite.words import claim, create, do
+from milepost.stores.sqlite.transaction import WriteTransaction
+from milepost.stores.sync_bridge import run_sync
+from tests.stores.sqlite.sqlite_fixture import claim, create, do, start
 
 
-def say(text: str) -> None:
+def print_line(text: str) -> None:
     """Tell the test."""
     print(text, flush=True)
 
 
 def write(path: str, name: str, count: str) -> None:
-    """Create jobs and say each id once it is acknowledged."""
+    """Create jobs, and print each id once it is acknowledged."""
     store = SQLiteStore(path, synchronous="NORMAL", patience=60)
     for number in range(int(count)):
         do(store, create(f"{name}-{number}", labels=f"by={name}"))
-        say(f"{name}-{number}")
-    drive(store.close())
+        print_line(f"{name}-{number}")
+    run_sync(store.close())
 
 
 def drain(path: str, name: str) -> None:
-    """Claim and complete jobs until there are none, and say each."""
+    """Claim and complete jobs until there are none, and print each id."""
     store = SQLiteStore(path, synchronous="NORMAL", patience=60)
     while jobs := claim(store, 3, worker=name):
         for job in jobs:
-            do(store, Write(job.job_id, plans.plan_complete(new_op(), job.record["token"], "1", {})))
-            say(job.job_id)
-    drive(store.close())
+            do(store, Write(job.job_id, plans.plan_complete(new_operation_id(), job.record["token"], "1", {})))
+            print_line(job.job_id)
+    run_sync(store.close())
 
 
 def die_before_commit(path: str) -> None:
     """Create one job, then die with a second one written and not committed."""
     store = SQLiteStore(path)
     do(store, create("kept"))
-    say("kept")
-    Transaction.finish = lambda self: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[method-assign]
+    print_line("kept")
+    WriteTransaction.finish = lambda self: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[method-assign]
     do(store, create("half"))
+
+
+def large(path: str) -> None:
+    """Give jobs large values, small ones again, and an end; delete every third. Print each step."""
+    store = SQLiteStore(path, synchronous="NORMAL", patience=60)
+    for number in range(100_000):
+        job_id, text = f"j{number}", '"' + "x" * 70_000 + '"'
+        do(store, create(job_id, params=text))
+        job = do(store, Write(job_id, start()))[0].job
+        assert job is not None
+        token = job.record["token"]
+        for checkpoint in (text, "1", text):
+            do(store, Write(job_id, plans.plan_checkpoint(new_operation_id(), token, checkpoint, {})))
+            print_line(job_id)
+        do(store, Write(job_id, plans.plan_complete(new_operation_id(), token, text if number % 2 else "1", {})))
+        print_line(job_id)
+        if number % 3 == 0:
+            do(store, Write(job_id, plans.plan_delete(new_operation_id())))
 
 
 def lock(path: str, seconds: str) -> None:
     """Hold the file's write lock."""
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("BEGIN IMMEDIATE")
-    say("locked")
+    print_line("locked")
     time.sleep(float(seconds))
     free = time.monotonic()
     connection.execute("COMMIT")
-    say(str(free))
+    print_line(str(free))
 
 
 def later(path: str, seconds: str) -> None:
     """Create one job after a while."""
     store = SQLiteStore(path, synchronous="NORMAL")
-    drive(store.now())
-    say("ready")
+    run_sync(store.now())
+    print_line("ready")
     time.sleep(float(seconds))
     do(store, create("later"))
-    say(str(time.monotonic()))
+    print_line(str(time.monotonic()))
 
 
-def nudge(path: str, worker: str) -> None:
+def wake(path: str, worker: str) -> None:
     """Wake a worker."""
     store = SQLiteStore(path, synchronous="NORMAL")
-    drive(store.nudge(worker))
+    run_sync(store.wake(worker))
 
 
 if __name__ == "__main__":
-    {f.__name__: f for f in (write, drain, die_before_commit, lock, later, nudge)}[sys.argv[1]](*sys.argv[2:])
+    {f.__name__: f for f in (write, drain, die_before_commit, large, lock, later, wake)}[sys.argv[1]](*sys.argv[2:])

@@ -1,4 +1,4 @@
-"""A file for each test, and stores on it that are closed afterwards."""
+"""Fixtures: a database file per test, and stores on it that are closed afterwards."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import Any
 
 import pytest
 
-from milepost.stores.driving import drive
 from milepost.stores.sqlite import SQLiteStore
+from milepost.stores.sync_bridge import run_sync
 
 Make = Callable[..., SQLiteStore]
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """A file that does not exist yet."""
+    """Return a file that does not exist yet."""
     return tmp_path / "jobs.db"
 
 
 @pytest.fixture
 def make(path: Path) -> Iterator[Make]:
-    """Opens blocking stores on the test's file, or on another `path`."""
+    """Yield a function that opens blocking stores on the test's file, or on another `path`."""
     stores: list[SQLiteStore] = []
 
     def open_store(**options: Any) -> SQLiteStore:
@@ -33,4 +33,4 @@ def make(path: Path) -> Iterator[Make]:
     yield open_store
     for store in stores:
         if store.blocking:
-            drive(store.close())
+            run_sync(store.close())

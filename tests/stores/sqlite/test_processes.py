@@ -1,4 +1,4 @@
-"""Several processes on one file: real ones, ended with real signals."""
+"""Several real processes on one file, ended by signals."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from milepost.core.errors import StoreUnavailable
-from milepost.stores.driving import drive
+from milepost.core.errors import StoreUnavailableError
 from milepost.stores.protocol import Select
+from milepost.stores.sync_bridge import run_sync
 from milepost.testing import FrozenClock
 from tests.stores.sqlite.conftest import Make
-from tests.stores.sqlite.words import check_file, claim, create, do
+from tests.stores.sqlite.sqlite_fixture import check_file, claim, create, do
+
+pytestmark = pytest.mark.timing
 
 ROOT = Path(__file__).resolve().parents[3]
 Spawn = Callable[..., "subprocess.Popen[str]"]
@@ -26,7 +28,7 @@ Spawn = Callable[..., "subprocess.Popen[str]"]
 
 @pytest.fixture
 def spawn(path: Path) -> Iterator[Spawn]:
-    """Starts a program of `child` on the test's file; killed with the test."""
+    """Yield a function that starts a program of `child` on the test's file; it is killed with the test."""
     children: list[subprocess.Popen[str]] = []
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
 
@@ -43,21 +45,21 @@ def spawn(path: Path) -> Iterator[Spawn]:
 
 
 def line(child: subprocess.Popen[str]) -> str:
-    """The next line that a child says."""
+    """Return the next line that a child prints."""
     assert child.stdout is not None
     return child.stdout.readline().strip()
 
 
-def test_what_several_processes_write_at_once_is_all_there(spawn: Spawn, path: Path, make: Make) -> None:
+def test_concurrent_processes_lose_no_write(spawn: Spawn, path: Path, make: Make) -> None:
     children = [spawn("write", f"p{number}", 60) for number in range(4)]
     said = {job_id for child in children for job_id in child.communicate(timeout=60)[0].split()}
     assert [child.returncode for child in children] == [0, 0, 0, 0]
     assert len(said) == 240
     assert set(check_file(path)) == said
-    assert drive(make().count(Select(labels=(("by", "p2"),)))) == 60
+    assert run_sync(make().count(Select(labels=(("by", "p2"),)))) == 60
 
 
-def test_no_job_is_given_to_two_processes(spawn: Spawn, path: Path, make: Make) -> None:
+def test_no_job_is_claimed_by_two_processes(spawn: Spawn, path: Path, make: Make) -> None:
     do(make(), *(create(f"j{number}") for number in range(100)))
     children = [spawn("drain", f"w{number}") for number in range(3)]
     said = [job_id for child in children for job_id in child.communicate(timeout=60)[0].split()]
@@ -65,18 +67,18 @@ def test_no_job_is_given_to_two_processes(spawn: Spawn, path: Path, make: Make) 
     assert {record["status"] for record in check_file(path).values()} == {"completed"}
 
 
-def test_a_kill_in_the_middle_of_a_transaction_leaves_no_half(spawn: Spawn, path: Path, make: Make) -> None:
+def test_kill_in_transaction_leaves_nothing_partial(spawn: Spawn, path: Path, make: Make) -> None:
     child = spawn("die_before_commit")
     assert line(child) == "kept"
     assert child.wait(30) == -signal.SIGKILL
     store = make()
-    assert {job.job_id for job in drive(store.select(Select(), 10))} == {"kept"}
+    assert {job.job_id for job in run_sync(store.select(Select(), 10))} == {"kept"}
     do(store, create("half"))
     assert set(check_file(path)) == {"kept", "half"}
 
 
 @pytest.mark.parametrize("after", [3, 11, 24])
-def test_a_kill_at_any_moment_loses_nothing_that_was_acknowledged(spawn: Spawn, path: Path, after: int) -> None:
+def test_kill_loses_no_acknowledged_write(spawn: Spawn, path: Path, after: int) -> None:
     child = spawn("write", "p", 100_000)
     said = [line(child) for _ in range(after)]
     child.kill()
@@ -87,7 +89,17 @@ def test_a_kill_at_any_moment_loses_nothing_that_was_acknowledged(spawn: Spawn, 
     assert len(records) <= len(said) + 1, "at most the one that was not yet acknowledged"
 
 
-def test_a_lock_that_is_held_for_a_while_is_waited_for(spawn: Spawn, make: Make) -> None:
+@pytest.mark.parametrize("after", [1, 6, 13, 24])
+def test_kill_leaves_no_large_value_without_its_record(spawn: Spawn, path: Path, after: int) -> None:
+    child = spawn("large")
+    for _ in range(after):
+        assert line(child)
+    child.kill()
+    child.wait()
+    assert check_file(path)  # each marker has its value, and each value its marker
+
+
+def test_short_lock_is_waited_for(spawn: Spawn, make: Make) -> None:
     store = make()
     do(store, create("before"))
     child = spawn("lock", 3)
@@ -96,22 +108,22 @@ def test_a_lock_that_is_held_for_a_while_is_waited_for(spawn: Spawn, make: Make)
     assert time.monotonic() > float(line(child)), "it was written before the lock was free"
 
 
-def test_a_lock_that_is_not_freed_in_time_is_an_error_and_nothing_was_written(spawn: Spawn, make: Make) -> None:
+def test_long_lock_is_an_error_and_writes_nothing(spawn: Spawn, make: Make) -> None:
     store = make(patience=0.3)
     do(store, create("before"))
     child = spawn("lock", 30)
     assert line(child) == "locked"
     began = time.monotonic()
-    with pytest.raises(StoreUnavailable, match=r"jobs\.db: another process has kept the file locked for 0\.3 s"):
-        drive(store.apply([create("never")]))
+    with pytest.raises(StoreUnavailableError, match=r"jobs\.db: locked by another process for more than 0\.3 s"):
+        run_sync(store.apply([create("never")]))
     assert 0.25 < time.monotonic() - began < 25, "it did not wait for as long as the lock was held"
     child.kill()
     child.wait()
     do(store, create("after"))
-    assert {job.job_id for job in drive(store.select(Select(), 10))} == {"before", "after"}
+    assert {job.job_id for job in run_sync(store.select(Select(), 10))} == {"before", "after"}
 
 
-def test_threads_read_while_one_of_them_waits_for_the_lock(spawn: Spawn, make: Make) -> None:
+def test_threads_read_while_one_waits_for_lock(spawn: Spawn, make: Make) -> None:
     store = make(patience=60.0)
     do(store, create("before"))
     child = spawn("lock", 60)
@@ -119,11 +131,11 @@ def test_threads_read_while_one_of_them_waits_for_the_lock(spawn: Spawn, make: M
     writer = threading.Thread(target=lambda: do(store, create("after")))
     writer.start()
     for _ in range(20):
-        assert drive(store.get("before")) is not None, "reading waits for no writer"
+        assert run_sync(store.get("before")) is not None, "reading waits for no writer"
     assert writer.is_alive()
     child.kill()
     writer.join(60)
-    assert drive(store.get("after")) is not None
+    assert run_sync(store.get("after")) is not None
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
@@ -136,18 +148,18 @@ def test_no_connection_crosses_a_fork(make: Make, path: Path) -> None:
         try:
             for number in range(50):
                 do(store, create(f"child-{number}"))
-            code = 0 if drive(store.get("before")) is not None else 2
+            code = 0 if run_sync(store.get("before")) is not None else 2
         finally:
             os._exit(code)
     for number in range(50):
         do(store, create(f"parent-{number}"))
-    drive(store.close())  # the parent's last connection goes: the child's must not lose its log by that
+    run_sync(store.close())  # the parent's last connection goes: the child's must not lose its log by that
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert len(check_file(path)) == 101
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
-def test_a_fork_while_threads_write_harms_neither_side(make: Make, path: Path) -> None:
+def test_fork_during_writes_is_safe(make: Make, path: Path) -> None:
     store = make()
     stop = threading.Event()
     written: list[str] = []
@@ -178,45 +190,45 @@ def test_a_fork_while_threads_write_harms_neither_side(make: Make, path: Path) -
     assert len(check_file(path)) == len(written) + 5
 
 
-def test_idle_hears_what_another_process_submits(spawn: Spawn, make: Make) -> None:
+def test_submit_in_other_process_wakes_worker(spawn: Spawn, make: Make) -> None:
     store = make()
-    drive(store.now())
+    run_sync(store.now())
     child = spawn("later", 0.3)
     assert line(child) == "ready"
-    assert drive(store.idle("w", ["q"], 20))
-    heard = time.monotonic()
-    assert heard - float(line(child)) < 10, "it heard by its own time limit only"
+    assert run_sync(store.wait_for_work("w", ["q"], 20))
+    woken = time.monotonic()
+    assert woken - float(line(child)) < 10, "it was woken only by its own time limit"
     assert [job.job_id for job in claim(store)] == ["later"]
 
 
-def test_the_feed_hears_what_another_process_writes(spawn: Spawn, make: Make) -> None:
+def test_feed_sees_writes_of_other_process(spawn: Spawn, make: Make) -> None:
     store = make()
-    position = drive(store.feed(None)).position
+    position = run_sync(store.feed(None)).position
     child = spawn("later", 0.2)
     assert line(child) == "ready"
-    found = drive(store.feed(position, timeout=20))
+    found = run_sync(store.feed(position, timeout=20))
     assert [(event.job_id, event.kind) for event in found.events] == [("later", "created")]
 
 
-def test_idle_is_woken_by_a_nudge_from_another_process(spawn: Spawn, make: Make) -> None:
+def test_wake_from_other_process_wakes_worker(spawn: Spawn, make: Make) -> None:
     store = make()
-    assert not drive(store.idle("w", ["q"], 0))
-    spawn("nudge", "w")
-    assert drive(store.idle("w", ["q"], 20))
-    assert not drive(store.idle("w", ["q"], 0.05)), "a nudge wakes once"
+    assert not run_sync(store.wait_for_work("w", ["q"], 0))
+    spawn("wake", "w")
+    assert run_sync(store.wait_for_work("w", ["q"], 20))
+    assert not run_sync(store.wait_for_work("w", ["q"], 0.05)), "a nudge wakes once"
 
 
-def test_the_clock_never_goes_back_within_the_file(make: Make) -> None:
+def test_clock_stands_still_when_set_back_a_little(make: Make) -> None:
     clock = FrozenClock()
     first = make(clock=clock)
     do(first, create("a"))
     token = claim(first)[0].record["token"]
-    before = drive(first.now())
-    drive(first.close())
-    second = make(clock=FrozenClock(clock() - 3_600_000_000))
-    assert drive(second.now()) >= before
+    before = run_sync(first.now())
+    run_sync(first.close())
+    second = make(clock=FrozenClock(clock() - 20_000_000))
+    assert run_sync(second.now()) >= before
     do(second, create("b"))
-    jobs = drive(second.select(Select(), 10))
+    jobs = run_sync(second.select(Select(), 10))
     assert [job.job_id for job in jobs] == ["b", "a"], "by time, then id"
     again = claim(second)[0].record["token"]
     assert int(again.split(":")[0]) > int(token.split(":")[0])

@@ -1,38 +1,36 @@
-"""`milepost doctor`: the store examined; exit code 1 when something is wrong."""
+"""`milepost doctor`: check the health of the store; exit code 1 if there are warnings."""
 
 from __future__ import annotations
 
-import json
-
 import click
 
-from milepost.cli import exits, wording
-from milepost.cli.administration import examine
-from milepost.cli.drawing.console import STYLES, clean, glyph
-from milepost.cli.drawing.details import print_facts
-from milepost.cli.drawing.views import say
-from milepost.cli.session import current, session_options
+from milepost.cli import exit_codes, formatting
+from milepost.cli.admin import check_health
+from milepost.cli.context import current, session_options
+from milepost.cli.rendering.job_detail import print_facts
+from milepost.cli.rendering.live import echo_json
+from milepost.cli.rendering.terminal import STYLES, clean, glyph
 
 
 @click.command("doctor")
 @session_options
 def command() -> int:
-    """Examine the store: its version, layout and durability, what is wrong with it, and what it holds."""
-    session = current()
-    found = examine(session)
-    if session.json:
-        say(json.dumps(found.to_dict(), ensure_ascii=False))
-        return exits.FAILED if found.warnings else exits.OK
+    """Check the store: version, layout, durability, clock and contents. Exit code 1 if there are warnings."""
+    context = current()
+    found = check_health(context)
+    if context.json:
+        echo_json(found.to_dict())
+        return exit_codes.FAILED if found.warnings else exit_codes.OK
     from rich.text import Text
 
-    console = session.console
+    console = context.console
     facts = [
-        ("store", session.shown_place),
+        ("store", context.display_url),
         ("kind", f"{found.kind} {found.version}".strip()),
         ("layout", str(found.layout)),
         ("durability", found.durability),
-        *((name.replace("_", " "), value) for name, value in found.details.items()),
-        ("answers in", wording.duration(found.seconds)),
+        *(_detail(name, value) for name, value in found.details.items() if name != "path"),
+        ("checked in", formatting.duration(found.seconds)),
         ("clock ahead by", f"{found.clock_ahead:+.3f} s" if abs(found.clock_ahead) >= 0.05 else ""),
         ("jobs", found.jobs_text),
         ("workers", str(found.workers) if found.workers is not None else ""),
@@ -42,5 +40,12 @@ def command() -> int:
     for warning in found.warnings:
         console.print(Text(glyph(console, "stalled") + " ", STYLES["stalled"]).append(clean(warning)))
     if not found.warnings:
-        console.print(Text(glyph(console, "completed") + " ", STYLES["completed"]).append("Nothing is wrong"))
-    return exits.FAILED if found.warnings else exits.OK
+        console.print(Text(glyph(console, "completed") + " ", STYLES["completed"]).append("No problems found"))
+    return exit_codes.FAILED if found.warnings else exit_codes.OK
+
+
+def _detail(name: str, value: str) -> tuple[str, str]:
+    """Return a detail of the store for people, with a number of bytes as a size."""
+    if name.endswith("_bytes") and value.isdecimal():
+        name, value = name.removesuffix("_bytes"), formatting.size(int(value))
+    return name.replace("_", " "), value

@@ -1,49 +1,45 @@
-"""`milepost failures [FILTER...]`: failed jobs grouped by what went wrong."""
+"""`milepost failures [FILTER...]`: group failed jobs by cause."""
 
 from __future__ import annotations
 
-import json
+import shlex
 
 import click
 
-from milepost.cli import exits, wording
-from milepost.cli.counting import failure_groups
-from milepost.cli.drawing.grids import print_rows
-from milepost.cli.drawing.views import say
-from milepost.cli.naming import all_jobs, filter_text
-from milepost.cli.session import current, session_options
+from milepost.cli import exit_codes, formatting
+from milepost.cli.context import current, session_options
+from milepost.cli.job_selection import all_jobs, filter_text
+from milepost.cli.rendering.tables import print_records
 
 
 @click.command("failures")
 @click.argument("terms", metavar="[FILTER...]", nargs=-1)
 @session_options
 def command(terms: tuple[str, ...]) -> int:
-    """Group failed jobs by exception type and by the last line of your own code.
+    """Group failed jobs by exception type and the last line of your own code.
 
-    The filter of a group works in other commands: milepost retry status:failed failure:ValueError@embed.py:41
+    Use the filter of a group in other commands: milepost retry status:failed failure:ValueError@embed.py:41
     """
-    session = current()
-    groups = failure_groups(all_jobs(session, filter_text(("status:failed", *terms))))
-    if session.json:
-        for group in groups:
-            say(json.dumps(group.to_dict(), ensure_ascii=False))
-        return exits.OK
-    if not groups:
-        session.console.print("No failed jobs" + (" match." if terms else "."))
-        return exits.OK
-    print_rows(
-        session,
+    from milepost.query.failure_groups import failure_groups
+
+    context = current()
+    groups = failure_groups(all_jobs(context, filter_text(("status:failed", *terms))))
+    print_records(
+        context,
+        (group.to_dict() for group in groups),
         ("COUNT", "FAILURE", "TYPES", "FIRST", "LAST", "NEWEST MESSAGE"),
         [
             (
-                wording.number(group.count), group.group, ",".join(group.types),
-                wording.clock(group.first, utc=session.utc), wording.clock(group.last, utc=session.utc), group.message,
+                formatting.number(group.count), group.group, ",".join(sorted(group.job_types)),
+                formatting.clock(group.first_at, utc=context.utc), formatting.clock(group.last_at, utc=context.utc), group.message or "",
             )
             for group in groups
         ],
+        nothing="No failed jobs match." if terms else "No failed jobs.",
         right=("COUNT",),
-        spare=("FIRST", "TYPES", "LAST"),
+        optional=("FIRST", "TYPES", "LAST"),
     )  # fmt: skip
-    if session.console.is_terminal:
-        session.console.print(f"\nSee the largest: milepost ls {groups[0].words}")
-    return exits.OK
+    if groups and not context.json and context.console.is_terminal:
+        words = shlex.join(groups[0].q.split(" ", 1))
+        context.console.print(f"\nList the largest group: milepost ls {words}")
+    return exit_codes.OK

@@ -1,21 +1,21 @@
-"""`milepost logs ID`: what a job has logged, and what it logs next."""
+"""`milepost logs ID`: print the log of a job and optionally follow it."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
 import click
 
-from milepost.cli import exits, wording
-from milepost.cli.drawing.console import MUTED, STYLES, clean
-from milepost.cli.drawing.views import Outages, ended_text, leave_with_reader, say
-from milepost.cli.following import Following
-from milepost.cli.naming import JobId, one_job
-from milepost.cli.session import Session, current, session_options
+from milepost.cli import exit_codes, formatting
+from milepost.cli.context import CommandContext, current, session_options
+from milepost.cli.follower import JobFollower
+from milepost.cli.job_selection import JobId, resolve_job
+from milepost.cli.rendering.live import OutageNotice, echo, echo_json, ended_text, raise_if_output_closed
+from milepost.cli.rendering.terminal import MUTED, STYLES, clean
 from milepost.core.events import Event
+from milepost.core.stream_position import StreamPosition
 
 LEVELS = {"warning": STYLES["stalled"], "error": STYLES["failed"], "critical": STYLES["failed"], "debug": MUTED}
 BATCH = 1000
@@ -23,52 +23,53 @@ BATCH = 1000
 
 @click.command("logs")
 @click.argument("word", metavar="[ID|@last]", type=JobId(), default="@last")
-@click.option("-f", "--follow", is_flag=True, help="Go on until the job has ended; Ctrl-C leaves it alone.")
+@click.option("-f", "--follow", is_flag=True, help="Follow the log until the job ends; Ctrl-C does not stop the job.")
 @session_options
 def command(word: str, follow: bool) -> int:
-    """Print the log of a job; of the newest one when no ID is given."""
-    session = current()
-    job = one_job(session, word)
+    """Print the log of a job (default: the newest job)."""
+    context = current()
+    job = resolve_job(context, word)
     seen = 0
-    while events := session.manager.events(job.job_id, seen, BATCH):
-        _print(session, events)
+    while events := context.manager.events(job.job_id, seen, BATCH):
+        _print(context, events)
         seen = events[-1].version
         if len(events) < BATCH:
             break
     if follow and not job.is_terminal:
         try:
-            following, outages = Following(session, [job], seen), Outages()
-            for event in following.events():
-                outages.tell(following.problem)
+            position = str(StreamPosition.of(job, seen))
+            follower, outages = JobFollower(context, [job], position), OutageNotice()
+            for event in follower.events():
+                outages.report(follower.problem)
                 if event is None:
-                    leave_with_reader()
+                    raise_if_output_closed()
                 else:
-                    _print(session, (event,))
+                    _print(context, (event,))
         except KeyboardInterrupt:
-            return exits.INTERRUPTED
-        latest = session.manager.get_job(job.job_id)
-        if latest is not None and not session.json and session.console.is_terminal:
-            session.console.print(ended_text(latest), style=STYLES[latest.status.value])
-    return exits.OK
+            return exit_codes.INTERRUPTED
+        latest = context.manager.get_job(job.job_id)
+        if latest is not None and not context.json and context.console.is_terminal:
+            context.console.print(ended_text(latest), style=STYLES[latest.status.value])
+    return exit_codes.OK
 
 
-def _print(session: Session, events: Iterable[Event]) -> None:
+def _print(context: CommandContext, events: Iterable[Event]) -> None:
     for event in events:
         if event.kind == "log":
             for line in event.data.get("lines", ()):
-                _print_line(session, event.job_id, line)
+                _print_line(context, event.job_id, line)
 
 
-def _print_line(session: Session, job_id: str, line: dict[str, Any]) -> None:
-    if session.json:
-        say(json.dumps({"job_id": job_id, **line}, ensure_ascii=False))
+def _print_line(context: CommandContext, job_id: str, line: dict[str, Any]) -> None:
+    if context.json:
+        echo_json({"job_id": job_id, **line})
         return
     from rich.text import Text
 
     level, text = str(line.get("level", "info")), clean(line.get("text", ""))
-    when = wording.clock(datetime.fromisoformat(line["at"]), utc=session.utc) if line.get("at") else ""
-    if not session.console.is_terminal:
-        say(f"{when}  {level.upper():7}  {text}")
+    when = formatting.clock(datetime.fromisoformat(line["at"]), utc=context.utc) if line.get("at") else ""
+    if not context.console.is_terminal:
+        echo(f"{when}  {level.upper():7}  {text}")
         return
     shown = Text(f"{when}  ", MUTED)
-    session.console.print(shown.append(text, LEVELS.get(level, "")), soft_wrap=True)
+    context.console.print(shown.append(text, LEVELS.get(level, "")), soft_wrap=True)

@@ -1,8 +1,7 @@
-"""`milepost ls [FILTER...]`: the newest jobs that match, once or live."""
+"""`milepost ls [FILTER...]`: list the newest matching jobs, once or live."""
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Iterator
@@ -10,98 +9,104 @@ from typing import TYPE_CHECKING
 
 import click
 
-from milepost.cli import exits
-from milepost.cli.drawing.console import STYLES, is_live
-from milepost.cli.drawing.joblist import plain_lines, summary, table
-from milepost.cli.drawing.views import Outages, away_text, leave_with_reader, say
-from milepost.cli.naming import filter_text, find_jobs, pages
-from milepost.cli.session import Session, current, session_options
+from milepost.cli import exit_codes
+from milepost.cli.context import CommandContext, current, session_options
+from milepost.cli.job_selection import filter_text, find_jobs, no_jobs_text, pages
+from milepost.cli.rendering.job_list import list_summary, plain_lines, table
+from milepost.cli.rendering.live import OutageNotice, echo, echo_json, outage_text, raise_if_output_closed
+from milepost.cli.rendering.terminal import STYLES, is_live
 from milepost.core.defaults import LIST_LIMIT_MAX
-from milepost.core.errors import StoreUnavailable
+from milepost.core.errors import StoreUnavailableError
 from milepost.core.job import Job
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-EVERY = 0.5
-PIPED = 100
+REFRESH_INTERVAL = 0.5
+PIPED_LIMIT = 100
 
 
 @click.command("ls")
 @click.argument("terms", metavar="[FILTER...]", nargs=-1)
-@click.option("-w", "--watch", "live", is_flag=True, help="Stay and follow; Ctrl-C ends it.")
-@click.option("-n", "--limit", type=click.IntRange(1), help="At most so many jobs (default: what fits, 100 in a pipe).")
-@click.option("-a", "--all", "everything", is_flag=True, help="All jobs that match.")
+@click.option("-w", "--watch", "live", is_flag=True, help="Keep the list up to date until Ctrl-C.")
+@click.option(
+    "-n", "--limit", type=click.IntRange(1), help="Maximum number of jobs (default: as many as fit; 100 in a pipe)."
+)
+@click.option("-a", "--all", "everything", is_flag=True, help="List all matching jobs.")
 @session_options
 def command(terms: tuple[str, ...], live: bool, limit: int | None, everything: bool) -> int:
     """List jobs, newest first.
 
-    FILTER is made of words and of status:failed type:ingestion label.owner:ana worker:host error:timeout created:1d
-    (within) created:2h..1d duration:5m.. is:stalled; not.worker:x negates. All terms must hold.
+    FILTER terms: status:failed, type:ingestion, label.owner:ana, worker:host, error:timeout, created:1d (in the last
+    day), created:2h..1d, duration:5m.., is:stalled, is:active, or plain words. not.worker:x negates a term. A job must
+    match all terms.
 
     \b
     milepost ls status:failed created:1d
     milepost ls -w is:active
     """
-    session = current()
+    context = current()
     text = filter_text(terms)
     if live:
-        return _follow(session, text, limit)
-    if session.json or not session.console.is_terminal:
-        return _print(session, text, None if everything else limit or PIPED)
-    most = None if everything else limit or _fitting(session, EVERY_LINE)
-    session.console.print(_drawn(session, text, most))
-    return exits.OK
+        return _follow(context, text, limit)
+    if context.json or not context.console.is_terminal:
+        return _print(context, text, None if everything else limit or PIPED_LIMIT)
+    most = None if everything else limit or _fitting(context, UNCUT_LINES)
+    context.console.print(_render(context, text, most))
+    return exit_codes.OK
 
 
-EVERY_LINE = 30
-"""So many jobs when the terminal scrolls anyway; fewer where it is a list that stays."""
+UNCUT_LINES = 30
+"""Maximum number of jobs in a list that may scroll; a live list shows as many as fit."""
 
 
-def _fitting(session: Session, most: int) -> int:
-    return max(5, min(most, session.console.height - 3))
+def _fitting(context: CommandContext, most: int) -> int:
+    return max(5, min(most, context.console.height - 3))
 
 
-def _print(session: Session, text: str, limit: int | None) -> int:
-    """All that match, up to a limit, in JSON or aligned columns."""
+def _print(context: CommandContext, text: str, limit: int | None) -> int:
+    """Print the matching jobs, up to a limit, as JSON or in aligned columns."""
     jobs: list[Job] = []
-    for page in pages(session, text, limit):
-        if session.json:
+    for page in pages(context, text, limit):
+        if context.json:
             for job in page.jobs:
-                sys.stdout.write(json.dumps(job.to_dict(), ensure_ascii=False) + "\n")
+                echo_json(job.to_dict())
         jobs += page.jobs
-    if not session.json:
-        sys.stdout.write("".join(line + "\n" for line in plain_lines(jobs, utc=session.utc)))
-    return exits.OK
+    if not context.json:
+        sys.stdout.write("".join(line + "\n" for line in plain_lines(jobs, utc=context.utc)))
+        sys.stdout.flush()
+    if not jobs and not text:
+        click.echo(f"milepost: {no_jobs_text(context)}", err=True)
+    return exit_codes.OK
 
 
-def _drawn(session: Session, text: str, limit: int | None) -> RenderableType:
+def _render(context: CommandContext, text: str, limit: int | None) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
-    page, *others = pages(session, text, limit)
+    page, *others = pages(context, text, limit)
     jobs = [job for one in (page, *others) for job in one.jobs]
-    manager = session.manager
+    manager = context.manager
     if not text:
         counts = {name: manager.count_jobs(status=name) for name in ("running", "pending", "failed")}
         counts["stalled"] = manager.count_jobs(stalled=True)
     else:
         counts = {}
-    head = summary(session.console, len(jobs), page.total, page.total_at_least, counts)
+    head = list_summary(context.console, len(jobs), page.total, page.total_at_least, counts)
     if jobs:
-        return Group(head, table(session.console, session.with_starts(jobs), utc=session.utc))
+        return Group(head, table(context.console, context.with_start_forecast(jobs), utc=context.utc))
     if text:
-        return Group(head, Text(f"Nothing matches {text}; drop a term, or see all with: milepost ls"))
-    return Group(head, Text(f"No jobs in {session.shown_place} yet. The first: milepost run ingestion PATH..."))
+        return Group(head, Text(f"No jobs match {text}. Remove a term, or list all jobs: milepost ls"))
+    return Group(head, Text(f"N{no_jobs_text(context)[1:]}"))
 
 
-def _follow(session: Session, text: str, limit: int | None) -> int:
-    """Draw again twice a second; in a pipe, or as JSON, a line for each job that has changed."""
-    if session.json or not is_live(session.console):
-        for _ in _changes(session, text, limit or PIPED):
-            time.sleep(EVERY)
-            leave_with_reader()
-        return exits.OK
+def _follow(context: CommandContext, text: str, limit: int | None) -> int:
+    """Redraw twice a second; in a pipe, or as JSON, print a line for each changed job."""
+    if context.json or not is_live(context.console):
+        for _ in _changes(context, text, limit or PIPED_LIMIT):
+            time.sleep(REFRESH_INTERVAL)
+            raise_if_output_closed()
+        return exit_codes.OK
     from rich.console import Group
     from rich.live import Live
     from rich.text import Text
@@ -111,40 +116,39 @@ def _follow(session: Session, text: str, limit: int | None) -> int:
     def draw() -> RenderableType:
         nonlocal drawn
         try:
-            drawn = _drawn(session, text, limit or _fitting(session, LIST_LIMIT_MAX))
-        except StoreUnavailable as away:
+            drawn = _render(context, text, limit or _fitting(context, LIST_LIMIT_MAX))
+        except StoreUnavailableError as away:
             if not drawn:
                 raise
-            return Group(drawn, Text(away_text(str(away)), STYLES["stalled"]))
+            return Group(drawn, Text(outage_text(str(away)), STYLES["stalled"]))
         return drawn
 
     try:
-        with Live(draw(), console=session.console, auto_refresh=False, screen=False) as shown:
+        with Live(draw(), console=context.console, auto_refresh=False, screen=False) as shown:
             while True:
-                time.sleep(EVERY)
+                time.sleep(REFRESH_INTERVAL)
                 shown.update(draw(), refresh=True)
-    except KeyboardInterrupt:  # whenever it comes: nothing was asked for but to look
-        return exits.OK
+    except KeyboardInterrupt:
+        return exit_codes.OK
 
 
-def _changes(session: Session, text: str, limit: int) -> Iterator[None]:
+def _changes(context: CommandContext, text: str, limit: int) -> Iterator[None]:
     seen: dict[str, tuple[int, str | None]] = {}
-    outages, problem = Outages(), None
-    jobs = find_jobs(session, text, min(limit, LIST_LIMIT_MAX)).jobs
+    outages, problem = OutageNotice(), None
+    jobs = find_jobs(context, text, min(limit, LIST_LIMIT_MAX)).jobs
     while True:
         for job in reversed(jobs):
             mark = (job.version, job.stalled)
             if seen.get(job.job_id) == mark:
                 continue
             seen[job.job_id] = mark
-            say(
-                json.dumps(job.to_dict(), ensure_ascii=False)
-                if session.json
-                else plain_lines([job], utc=session.utc)[1]
-            )
+            if context.json:
+                echo_json(job.to_dict())
+            else:
+                echo(plain_lines([job], utc=context.utc)[1])
         yield
         try:
-            jobs, problem = find_jobs(session, text, min(limit, LIST_LIMIT_MAX)).jobs, None
-        except StoreUnavailable as away:
+            jobs, problem = find_jobs(context, text, min(limit, LIST_LIMIT_MAX)).jobs, None
+        except StoreUnavailableError as away:
             problem = str(away)
-        outages.tell(problem)
+        outages.report(problem)

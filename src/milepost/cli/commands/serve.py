@@ -1,4 +1,4 @@
-"""`milepost serve`: the jobs over HTTP, with the dashboard."""
+"""`milepost serve`: serve the jobs over HTTP, with the dashboard."""
 
 from __future__ import annotations
 
@@ -6,39 +6,49 @@ from typing import Any
 
 import click
 
-from milepost.cli import exits
-from milepost.cli.session import current, session_options
-from milepost.core.errors import MissingExtra
+from milepost.cli import exit_codes
+from milepost.cli.context import current, session_options
+from milepost.core.errors import MissingExtraError
 
 
 @click.command("serve")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address; others than this machine's need keys.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8321, show_default=True)
-@click.option("--insecure", is_flag=True, help="Serve another address without keys.")
 @click.option(
-    "--demo", is_flag=True, help="Serve made-up jobs that run, fail, stall and get cancelled; nothing is kept."
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to listen on; addresses beyond this machine require API keys.",
 )
+@click.option("--port", type=click.IntRange(0, 65535), default=8321, show_default=True, help="Port to listen on.")
+@click.option(
+    "--auth",
+    type=click.Choice(["keys", "none"]),
+    help="Require API keys or not (default: MILEPOST_AUTH, else keys if the store has any).",
+)
+@click.option("--demo", is_flag=True, help="Serve simulated jobs instead of a store; nothing is saved.")
 @session_options
-def command(host: str, port: int, insecure: bool, demo: bool) -> int:
-    """Serve the jobs of this store over HTTP, with the dashboard."""
-    session = current()
-    if session.is_server and not demo:
-        raise click.UsageError(f"{session.shown_place} is a server already; give a store with --url")
+def command(host: str, port: int, auth: str | None, demo: bool) -> int:
+    """Serve the jobs of the store over HTTP, with the dashboard."""
+    context = current()
+    if context.is_server and not demo:
+        raise click.UsageError(f"{context.display_url} is already a server; pass a store URL with --url")
     try:
         from milepost.web import serve
     except ModuleNotFoundError as missing:
         if missing.name is not None and missing.name.partition(".")[0] == "milepost":
             raise
-        raise MissingExtra("web", "milepost serve") from missing
-    options: dict[str, Any] = {"host": host, "port": port, "insecure": insecure}
+        raise MissingExtraError("web", "milepost serve") from missing
+    options: dict[str, Any] = {"host": host, "port": port, "auth": auth}
     try:
         if demo:
-            from milepost.web.demonstration import create_demonstration
+            from milepost.web.auth import auth_from_name
+            from milepost.web.demo.application import create_demo
 
-            serve(create_demonstration(), **options)
+            who = auth_from_name(auth or "none")
+            options["auth"] = "none" if auth == "none" else None  # the application has its own
+            serve(create_demo(auth=who), **options)
         else:
-            session.prepare()
-            serve(session.place, **options)
-    except SystemExit as end:  # its port is taken, which was said; the code for that says something else here
-        return exits.FAILED if end.code else exits.OK
-    return exits.OK
+            context.ensure_default_dir()
+            serve(context.target_url, **options)
+    except SystemExit as end:  # the port is taken, which was reported; its exit code means something else here
+        return exit_codes.FAILED if end.code else exit_codes.OK
+    return exit_codes.OK

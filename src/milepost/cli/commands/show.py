@@ -1,30 +1,28 @@
-"""`milepost show ID...`: all that is known of a job."""
+"""`milepost show ID...`: show the details of jobs."""
 
 from __future__ import annotations
 
-import json
-
 import click
 
-from milepost.cli import exits
-from milepost.cli.drawing.details import print_job
-from milepost.cli.drawing.views import say
-from milepost.cli.naming import JobId, one_job, typed_id
-from milepost.cli.session import current, session_options
+from milepost.cli import exit_codes
+from milepost.cli.context import current, session_options
+from milepost.cli.job_selection import JobId, resolve_job, shortest_id
+from milepost.cli.rendering.job_detail import print_job
+from milepost.cli.rendering.live import echo_json
 
 
 @click.command("show")
 @click.argument("words", metavar="[ID|@last]...", type=JobId(), nargs=-1)
 @session_options
 def command(words: tuple[str, ...]) -> int:
-    """Show all that is known of a job; of the newest one when no ID is given."""
-    session = current()
+    """Show the details of a job (default: the newest job)."""
+    context = current()
     for at, word in enumerate(words or ("@last",)):
-        job = session.with_starts([one_job(session, word)])[0]
-        if session.json:
-            say(json.dumps(job.to_dict(), ensure_ascii=False))
+        job = context.with_start_forecast([resolve_job(context, word)])[0]
+        if context.json:
+            echo_json(job.to_dict())
             continue
         if at:
-            session.console.print()
-        print_job(session.console, job, utc=session.utc, short=typed_id(session, job))
-    return exits.OK
+            context.console.print()
+        print_job(context.console, job, utc=context.utc, short=shortest_id(context, job))
+    return exit_codes.OK

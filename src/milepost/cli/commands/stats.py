@@ -1,17 +1,18 @@
-"""`milepost stats [FILTER...]`: types with their counts, success and durations."""
+"""`milepost stats [FILTER...]`: counts, success rate and durations by type."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import click
 
-from milepost.cli import exits, wording
-from milepost.cli.counting import percentile, type_stats
-from milepost.cli.drawing.grids import print_rows
-from milepost.cli.drawing.views import say
-from milepost.cli.naming import all_jobs, filter_text
-from milepost.cli.session import current, session_options
+from milepost.cli import exit_codes, formatting
+from milepost.cli.context import current, session_options
+from milepost.cli.job_selection import all_jobs, filter_text
+from milepost.cli.rendering.tables import print_records
+from milepost.core.job import Job, JobStatus
 
 HEADING = (
     "TYPE",
@@ -22,9 +23,9 @@ HEADING = (
     "FAILED",
     "CANCELLED",
     "SUCCESS",
-    "RAN P50",
+    "RUN P50",
     "P95",
-    "WAITED P50",
+    "WAIT P50",
     "P95 ",
 )
 
@@ -33,39 +34,98 @@ HEADING = (
 @click.argument("terms", metavar="[FILTER...]", nargs=-1)
 @session_options
 def command(terms: tuple[str, ...]) -> int:
-    """Count jobs by type and status, with how long they ran and waited.
+    """Count jobs by type and status, with their run and wait times.
 
-    A filter narrows it: milepost stats created:1d
+    Restrict the jobs with a filter: milepost stats created:1d
     """
-    session = current()
-    stats = type_stats(all_jobs(session, filter_text(terms)))
-    if session.json:
-        for known in stats:
-            say(json.dumps(known.to_dict()))
-        return exits.OK
-    if not stats:
-        session.console.print("No jobs" + (" match." if terms else " yet."))
-        return exits.OK
+    context = current()
+    stats = type_stats(all_jobs(context, filter_text(terms)))
 
     def time_of(values: list[float], share: float) -> str:
         value = percentile(values, share)
-        return wording.duration(value) if value is not None else "-"
+        return formatting.duration(value) if value is not None else "-"
 
-    print_rows(
-        session,
+    print_records(
+        context,
+        (known.to_dict() for known in stats),
         HEADING,
         [
             (
-                known.job_type, wording.number(known.total), *(
-                    wording.number(count)
+                known.job_type, formatting.number(known.total), *(
+                    formatting.number(count)
                     for count in (known.pending, known.running, known.completed, known.failed, known.cancelled)
                 ),
-                wording.percent(known.success) if known.success is not None else "-",
+                formatting.percent(known.success) if known.success is not None else "-",
                 time_of(known.ran, 0.5), time_of(known.ran, 0.95), time_of(known.waited, 0.5), time_of(known.waited, 0.95),
             )
             for known in stats
         ],
+        nothing="No jobs match." if terms else "No jobs yet.",
         right=HEADING[1:],
-        spare=("P95 ", "WAITED P50", "CANCELLED", "P95", "PENDING", "RUNNING", "RAN P50", "COMPLETED"),
+        optional=("P95 ", "WAIT P50", "CANCELLED", "P95", "PENDING", "RUNNING", "RUN P50", "COMPLETED"),
     )  # fmt: skip
-    return exits.OK
+    return exit_codes.OK
+
+
+@dataclass(slots=True)
+class TypeStats:
+    """Statistics of one type: jobs by status, and the seconds that they ran and waited."""
+
+    job_type: str
+    pending: int = 0
+    running: int = 0
+    completed: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    ran: list[float] = field(default_factory=list)
+    waited: list[float] = field(default_factory=list)
+
+    def add(self, job: Job) -> None:
+        """Add a job."""
+        setattr(self, job.status.value, getattr(self, job.status.value) + 1)
+        if job.started_at is None:
+            return
+        self.waited.append((job.started_at - job.created_at).total_seconds())
+        if job.completed_at is not None and job.status is not JobStatus.CANCELLED:
+            self.ran.append((job.completed_at - job.started_at).total_seconds())
+
+    @property
+    def total(self) -> int:
+        """Return the number of jobs."""
+        return self.pending + self.running + self.completed + self.failed + self.cancelled
+
+    @property
+    def success(self) -> float | None:
+        """Return the completed share of the completed and failed jobs, or None without any."""
+        ended = self.completed + self.failed
+        return self.completed / ended if ended else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the statistics as JSON types."""
+        counts = {status.value: getattr(self, status.value) for status in JobStatus}
+        return {
+            "job_type": self.job_type,
+            "total": self.total,
+            **counts,
+            "success": self.success,
+            "ran_p50": percentile(self.ran, 0.5),
+            "ran_p95": percentile(self.ran, 0.95),
+            "waited_p50": percentile(self.waited, 0.5),
+            "waited_p95": percentile(self.waited, 0.95),
+        }
+
+
+def type_stats(jobs: Iterable[Job]) -> list[TypeStats]:
+    """Return the statistics by type, types with most jobs first."""
+    types: dict[str, TypeStats] = {}
+    for job in jobs:
+        types.setdefault(job.job_type, TypeStats(job.job_type)).add(job)
+    return sorted(types.values(), key=lambda known: (-known.total, known.job_type))
+
+
+def percentile(values: Sequence[float], share: float) -> float | None:
+    """Return a percentile by nearest rank, or None without values."""
+    if not values:
+        return None
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]

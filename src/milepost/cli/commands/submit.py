@@ -1,80 +1,100 @@
-"""`milepost submit TYPE [ARG...]`: a job for the workers."""
+"""`milepost submit TYPE [ARG...]`: submit a job to the workers."""
 
 from __future__ import annotations
 
-import json
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable
 from typing import Any
 
 import click
 
-from milepost.cli import administration, exits
-from milepost.cli.arguments import JobCommand, fill
+from milepost.cli import admin, exit_codes
+from milepost.cli.arguments import JobCommand, labels_of, parse_arguments
 from milepost.cli.commands.watch import follow
-from milepost.cli.drawing.console import STYLES, glyph
-from milepost.cli.drawing.views import say
-from milepost.cli.known_types import TypeName, absolute_paths, application, find_type
-from milepost.cli.session import current, session_options
-from milepost.cli.words import labels_of
-from milepost.core.encoding import seconds
-from milepost.core.errors import UnknownJobType
+from milepost.cli.context import current, session_options
+from milepost.cli.job_types import TypeName, absolute_paths, find_type, submit_span
+from milepost.cli.rendering.live import echo, echo_json
+from milepost.cli.rendering.terminal import STYLES, glyph
+from milepost.core.errors import UnknownJobTypeError
+from milepost.core.options import Option
+from milepost.core.record import OPTIONS
+from milepost.core.serialization import seconds
 
 
-@click.command("submit", cls=JobCommand, epilog=exits.EXPLAINED)
+def field_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that set fields of the job."""
+    for name, option in reversed(OPTIONS.items()):
+        if option.flag:
+            kind, more = _PARAMETERS.get(option.kind, _text)(option)
+            command = click.option(option.flag, name, type=kind, help=option.help, **more)(command)
+    return command
+
+
+def _text(option: Option) -> tuple[Any, dict[str, Any]]:
+    return str, {"metavar": option.flag.rpartition("-")[2].upper()}
+
+
+_PARAMETERS: dict[str, Callable[[Option], tuple[Any, dict[str, Any]]]] = {
+    "whole": lambda option: (click.IntRange(option.low, option.high), {}),
+    "choice": lambda option: (click.Choice(option.choices), {}),
+    "duration": lambda option: (str, {"metavar": "TIME"}),
+    "labels": lambda option: (str, {"metavar": "NAME=VALUE", "multiple": True}),
+}
+
+
+def _value(option: Option, given: Any) -> Any:
+    """Return what was given for an option as a submit takes it."""
+    if option.kind == "labels":
+        return labels_of(given) or None
+    return seconds(given, option.flag) if given is not None and option.kind == "duration" else given
+
+
+@click.command("submit", cls=JobCommand, epilog=exit_codes.EXIT_CODES_HELP)
 @click.argument("job_type", metavar="TYPE", type=TypeName())
 @click.argument("words", metavar="[ARG...] [NAME=VALUE...]", nargs=-1)
-@click.option("--priority", type=click.IntRange(-100, 100), help="Higher ones first (default 0).")
-@click.option("--label", "labels", metavar="NAME=VALUE", multiple=True, help="A label; may be repeated.")
-@click.option("--delay", metavar="TIME", help="Not before so long from now (90, 2h).")
-@click.option("--expires", metavar="TIME", help="Failed when it has not begun so long from now.")
-@click.option("--timeout", metavar="TIME", help="The time limit of one attempt.")
-@click.option("--max-attempts", type=click.IntRange(1, 1000), help="How often it may be tried.")
-@click.option("--key", "unique_key", help="At most one pending or running job has this key.")
+@field_options
 @click.option(
-    "--on-duplicate", type=click.Choice(["return", "refuse", "supersede"]), help="When another job has the key."
+    "--on-duplicate",
+    type=click.Choice(["return", "refuse", "supersede"]),
+    help="What to do if another active job has this key.",
 )
-@click.option("--id", "job_id", help="An id of your own.")
-@click.option("--app", metavar="MODULE:APP", help="Check against this code, when no worker has published the type yet.")
-@click.option("-w", "--watch", "wait", is_flag=True, help="Follow it to its end; the exit code says how it ended.")
+@click.option("--job-id", "job_id", metavar="ID", help="Id of the new job (default: generated).")
+@click.option("--app", metavar="MODULE:APP", help="Submit with the handlers, settings and task queue of this Jobs.")
+@click.option(
+    "-w", "--watch", "wait", is_flag=True, help="Follow the job until it ends; the exit code reflects its outcome."
+)
 @session_options
 def command(job_type: str, words: tuple[str, ...], app: str | None, wait: bool, **given: Any) -> int:
-    """Hand a job of TYPE to the workers, and print its id.
+    """Submit a job of TYPE to the workers and print its id.
 
-    ARGs fill the parameters in order, NAME=VALUE gives one by name, as the workers have published them.
+    ARGs set the parameters in order, NAME=VALUE sets one by name. The parameters are those that the workers published.
     """
-    session = current()
-    schema = find_type(session, job_type, app).schema if app is not None else _published(job_type)
-    params = absolute_paths(job_type, fill(job_type, schema, words, verb="submit"))
-    now = datetime.fromtimestamp(session.now() / 1_000_000, UTC)
-    options: dict[str, Any] = {
-        name: given[name] for name in ("priority", "max_attempts", "unique_key", "on_duplicate", "job_id")
-    }
-    options["labels"] = labels_of(given["labels"]) or None
-    options["timeout"] = None if given["timeout"] is None else seconds(given["timeout"], "--timeout")
-    for option, name in (("delay", "not_before"), ("expires", "not_after")):
-        if given[option] is not None:
-            options[name] = now + timedelta(seconds=seconds(given[option], f"--{option}"))
+    context = current()
+    schema = find_type(context, job_type, app).schema if app is not None else _published(job_type)
+    params = absolute_paths(job_type, schema, parse_arguments(job_type, schema, words, verb="submit"))
+    options = {name: given[name] for name in ("on_duplicate", "job_id")}
+    options |= {name: _value(option, given[name]) for name, option in OPTIONS.items() if option.flag}
     options = {name: value for name, value in options.items() if value is not None}
-    if app is not None and not session.is_server:
-        job = application(session, app).submit(job_type, params, **options)
+    if app is not None and not context.is_server:
+        job = submit_span(context, app, job_type).submit(job_type, params, **options)
     else:
-        job = session.jobs.submit(job_type, params, **options)
+        job = context.jobs.submit(job_type, params, **options)
     if wait:
-        return follow(session, [job], None)
-    if session.json:
-        say(json.dumps(job.to_dict(), ensure_ascii=False))
-    elif not session.console.is_terminal:
-        say(job.job_id)
+        return follow(context, [job], None)
+    if context.json:
+        echo_json(job.to_dict())
+    elif not context.console.is_terminal:
+        echo(job.job_id)
     else:
         from rich.text import Text
 
-        line = Text(glyph(session.console, job.status.value) + " ", STYLES[job.status.value])
-        session.console.print(line.append(f"{job.job_id}  {job.status.value}"))
-    return exits.OK
+        line = Text(glyph(context.console, job.status.value) + " ", STYLES[job.status.value])
+        context.console.print(line.append(f"{job.job_id}  {job.status.value}"))
+    return exit_codes.OK
 
 
 def _published(job_type: str) -> dict[str, Any]:
     try:
-        return administration.published_type(current(), job_type).schema
-    except UnknownJobType as unknown:
-        raise click.UsageError(f"{unknown}; or say --app MODULE:APP") from None
+        return admin.get_job_type(current(), job_type).schema
+    except UnknownJobTypeError as unknown:
+        hint = "if its workers publish no types (e.g. a plain `rq worker`), pass --app MODULE:APP"
+        raise click.UsageError(f"{unknown}; {hint}") from None

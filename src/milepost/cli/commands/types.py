@@ -1,40 +1,33 @@
-"""`milepost types`: what workers can run, and pausing or limiting it for all of them at once."""
+"""`milepost types`: list the published job types; pause, resume and limit them for all workers."""
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import click
 
-from milepost.cli import administration, exits, wording
+from milepost.cli import admin, exit_codes, formatting
 from milepost.cli.arguments import usage
-from milepost.cli.drawing.grids import print_rows
-from milepost.cli.drawing.views import say
-from milepost.cli.session import Session, current, session_options
+from milepost.cli.context import CommandContext, current, session_options
+from milepost.cli.rendering.live import echo, echo_json
+from milepost.cli.rendering.tables import print_records
 
 if TYPE_CHECKING:
-    from milepost.worker.published import JobType
+    from milepost.worker.registry import JobType
 
 
 @click.group("types", invoke_without_command=True)
 @session_options
 @click.pass_context
 def command(ctx: click.Context) -> int | None:
-    """List the job types that workers have published; pause, resume and limit them."""
+    """List, pause, resume and limit the job types that workers have published."""
     if ctx.invoked_subcommand is not None:
         return None
-    session = current()
-    known = administration.types(session)
-    if session.json:
-        for one in known:
-            say(json.dumps(one.to_dict(), ensure_ascii=False))
-        return exits.OK
-    if not known:
-        session.console.print("No worker has published a type yet. Start one: milepost worker MODULE:APP")
-        return exits.OK
-    print_rows(
-        session,
+    context = current()
+    known = admin.types(context)
+    print_records(
+        context,
+        (one.to_dict() for one in known),
         ("TYPE", "STATE", "AT ONCE", "ATTEMPTS", "TIMEOUT", "PARAMETERS"),
         [
             (
@@ -42,21 +35,22 @@ def command(ctx: click.Context) -> int | None:
                 "paused" if one.paused else "open",
                 "any" if (one.limit or one.concurrency) is None else str(one.limit or one.concurrency),
                 str(one.max_attempts),
-                wording.duration(one.timeout) if one.timeout is not None else "-",
+                formatting.duration(one.timeout) if one.timeout is not None else "-",
                 usage(one.name, one.schema, "submit").partition(f"submit {one.name}")[2].strip(),
             )
             for one in known
         ],
-        spare=("ATTEMPTS", "TIMEOUT", "AT ONCE"),
+        nothing="No job types published yet. Start a worker: milepost worker MODULE:APP",
+        optional=("ATTEMPTS", "TIMEOUT", "AT ONCE"),
     )
-    return exits.OK
+    return exit_codes.OK
 
 
 @command.command("pause")
 @click.argument("names", metavar="TYPE...", nargs=-1, required=True)
 @session_options
 def pause(names: tuple[str, ...]) -> int:
-    """Start no more jobs of a type, on any worker; what runs goes on."""
+    """Pause job types on all workers; running jobs continue."""
     return _set(current(), names, True)
 
 
@@ -64,7 +58,7 @@ def pause(names: tuple[str, ...]) -> int:
 @click.argument("names", metavar="TYPE...", nargs=-1, required=True)
 @session_options
 def resume(names: tuple[str, ...]) -> int:
-    """Start jobs of a type again."""
+    """Resume paused job types."""
     return _set(current(), names, False)
 
 
@@ -73,24 +67,24 @@ def resume(names: tuple[str, ...]) -> int:
 @click.argument("most", metavar="N|none")
 @session_options
 def limit(name: str, most: str) -> int:
-    """Run at most N jobs of a type at once, over all workers; `none` lifts the limit."""
-    session = current()
+    """Limit a job type to N concurrent jobs over all workers; `none` removes the limit."""
+    context = current()
     if most != "none" and not (most.isdecimal() and int(most) >= 1):
-        raise click.UsageError(f"{most!r} is neither a number from 1 nor `none`")
+        raise click.UsageError(f"limit must be a whole number of at least 1, or `none`, not {most!r}")
     number = None if most == "none" else int(most)
-    _tell(session, administration.set_limit(session, name, limit=number, lift=number is None))
-    return exits.OK
+    _print(context, admin.set_limit(context, name, limit=number, lift=number is None))
+    return exit_codes.OK
 
 
-def _set(session: Session, names: tuple[str, ...], paused: bool) -> int:
+def _set(context: CommandContext, names: tuple[str, ...], paused: bool) -> int:
     for name in names:
-        _tell(session, administration.set_limit(session, name, paused=paused))
-    return exits.OK
+        _print(context, admin.set_limit(context, name, paused=paused))
+    return exit_codes.OK
 
 
-def _tell(session: Session, known: JobType) -> None:
-    if session.json:
-        say(json.dumps(known.to_dict(), ensure_ascii=False))
+def _print(context: CommandContext, known: JobType) -> None:
+    if context.json:
+        echo_json(known.to_dict())
         return
-    most = f", at most {known.limit} at once" if known.limit is not None else ""
-    say(f"{known.name} is {'paused: nothing of it is started' if known.paused else 'open'}{most}")
+    most = f"; limited to {known.limit} at once" if known.limit is not None else ""
+    echo(f"{known.name} is {'paused; no new jobs of this type will start' if known.paused else 'open'}{most}")

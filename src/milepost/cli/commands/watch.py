@@ -1,8 +1,7 @@
-"""`milepost watch ID...`: follow jobs to their end; the exit code says how they ended."""
+"""`milepost watch ID...`: follow jobs until they end; the exit code reflects their outcome."""
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -10,56 +9,70 @@ from typing import Any
 
 import click
 
-from milepost.cli import exits, wording
-from milepost.cli.drawing.console import MUTED, STYLES, clean, is_live
-from milepost.cli.drawing.running import JobLines
-from milepost.cli.drawing.several import bars
-from milepost.cli.drawing.views import Outages, Steps, away_text, ended_line, ended_text, leave_with_reader, say
-from milepost.cli.following import MOST, Following
-from milepost.cli.naming import JobId, chosen_jobs, short_ids
-from milepost.cli.session import Session, current, session_options
-from milepost.core.encoding import seconds
+from milepost.cli import exit_codes, formatting
+from milepost.cli.context import CommandContext, current, session_options
+from milepost.cli.follower import MAX_WATCHED, JobFollower
+from milepost.cli.job_selection import JobId, select_jobs, short_ids
+from milepost.cli.rendering.live import (
+    LineThrottle,
+    OutageNotice,
+    echo,
+    echo_json,
+    ended_line,
+    ended_text,
+    outage_text,
+    raise_if_output_closed,
+)
+from milepost.cli.rendering.progress import JobProgress, progress_bars
+from milepost.cli.rendering.terminal import MUTED, STYLES, clean, is_live
 from milepost.core.events import Event
 from milepost.core.job import Job
+from milepost.core.serialization import seconds
 
 FRAMES = 5
 
 
-@click.command("watch", epilog=exits.EXPLAINED)
+@click.command("watch", epilog=exit_codes.EXIT_CODES_HELP)
 @click.argument("words", metavar="[ID|@last|FILTER|-]...", type=JobId(), nargs=-1)
-@click.option("--timeout", metavar="TIME", help="Give up after so long (90, 2h): exit code 124. The jobs go on.")
+@click.option(
+    "--timeout", metavar="TIME", help="Stop watching after TIME (e.g. 90, 2h) and exit with 124; the jobs continue."
+)
 @session_options
 def command(words: tuple[str, ...], timeout: str | None) -> int:
-    """Follow jobs until each has ended; the newest one when none is given.
+    """Follow jobs until all have ended (default: the newest job).
 
-    Exits with 0 when all completed, 1 when any failed, 3 when one was cancelled, 124 when the time was over.
+    Exit code: 0 if all completed, 1 if any failed, 3 if any was cancelled, 124 after --timeout.
     """
-    session = current()
+    context = current()
     limit = None if timeout is None else seconds(timeout, "--timeout")
-    jobs, _ = chosen_jobs(session, words or ("@last",))
-    if len(jobs) > MOST:
+    jobs, _ = select_jobs(context, words or ("@last",))
+    if len(jobs) > MAX_WATCHED:
         raise click.UsageError(
-            f"{wording.plural(len(jobs), 'job')} are more than the {MOST} that can be watched; narrow it"
+            f"cannot watch {formatting.plural(len(jobs), 'job')} (at most {MAX_WATCHED}); add a filter term or give ids"
         )
     if not jobs:
-        sys.stderr.write("milepost: nothing matches, so there is nothing to watch\n")
-        return exits.OK
-    return follow(session, jobs, limit)
+        sys.stderr.write("milepost: nothing to watch: no jobs match\n")
+        return exit_codes.OK
+    return follow(context, jobs, limit)
 
 
 def follow(
-    session: Session, jobs: list[Job], timeout: float | None, *, on_interrupt: Callable[[], int | None] | None = None
+    context: CommandContext,
+    jobs: list[Job],
+    timeout: float | None,
+    *,
+    on_interrupt: Callable[[], int | None] | None = None,
 ) -> int:
-    """Draw the jobs until they have ended. Ctrl-C leaves them alone, or does as `on_interrupt`: None goes on watching."""
+    """Show the jobs until they end. Ctrl-C ends the view, unless `on_interrupt` is given and returns None."""
     while True:
-        following = Following(session, jobs)
+        follower = JobFollower(context, jobs)
         try:
-            if session.json:
-                _json(following, timeout)
-            elif is_live(session.console):
-                _live(session, following, timeout)
+            if context.json:
+                _parse_json(follower, timeout)
+            elif is_live(context.console):
+                _live(context, follower, timeout)
             else:
-                _plain(session, following, timeout)
+                _plain(context, follower, timeout)
             break
         except KeyboardInterrupt:
             if on_interrupt is not None:
@@ -67,50 +80,50 @@ def follow(
                 if code is None:
                     continue
                 return code
-            if not session.json:
-                sys.stderr.write("milepost: no longer watching; the jobs go on\n")
-            return exits.INTERRUPTED
-    code = following.exit_code()
-    if session.json:
-        for job in following.jobs.values():
-            say(json.dumps(job.to_dict(), ensure_ascii=False))
-    elif code == exits.TIMED_OUT:
-        sys.stderr.write(f"milepost: not over after {wording.duration(timeout or 0)}; the jobs go on\n")
+            if not context.json:
+                sys.stderr.write("milepost: stopped watching; the jobs continue\n")
+            return exit_codes.INTERRUPTED
+    code = follower.exit_code()
+    if context.json:
+        for job in follower.jobs.values():
+            echo_json(job.to_dict())
+    elif code == exit_codes.TIMED_OUT:
+        sys.stderr.write(f"milepost: timed out after {formatting.duration(timeout or 0)}; the jobs continue\n")
     return code
 
 
-def _json(following: Following, timeout: float | None) -> None:
-    outages = Outages()
-    for event in following.events(timeout):
-        outages.tell(following.problem)
+def _parse_json(follower: JobFollower, timeout: float | None) -> None:
+    outages = OutageNotice()
+    for event in follower.events(timeout):
+        outages.report(follower.problem)
         if event is None:
-            leave_with_reader()
+            raise_if_output_closed()
         else:
-            say(json.dumps(event.to_dict(), ensure_ascii=False))
+            echo_json(event.to_dict())
 
 
-def _plain(session: Session, following: Following, timeout: float | None) -> None:
-    """A line for each event that tells something new, and how each job has ended."""
-    several = len(following.jobs) > 1
-    ids = short_ids(list(following.jobs.values()))
-    told: dict[str, Steps] = {}
-    outages = Outages()
-    for event in following.events(timeout):
-        outages.tell(following.problem)
+def _plain(context: CommandContext, follower: JobFollower, timeout: float | None) -> None:
+    """Print a line for each noteworthy event, and the outcome of each job."""
+    several = len(follower.jobs) > 1
+    ids = short_ids(list(follower.jobs.values()))
+    throttles: dict[str, LineThrottle] = {}
+    outages = OutageNotice()
+    for event in follower.events(timeout):
+        outages.report(follower.problem)
         if event is None:
-            leave_with_reader()
+            raise_if_output_closed()
             continue
         text = _event_text(event)
         if not text:
             continue
-        steps = told.setdefault(event.job_id, Steps())
-        if event.kind in ("progress", "stage") and not steps.is_new(_open_stage(event), event.progress):
+        steps = throttles.setdefault(event.job_id, LineThrottle())
+        if event.kind in ("progress", "stage") and not steps.should_print(_open_stage(event), event.progress):
             continue
-        when = wording.clock(event.at, utc=session.utc) + "  " if event.at is not None else ""
-        say(when + (ids[event.job_id] + "  " if several else "") + text)
-    for job in following.refresh():
+        when = formatting.clock(event.at, utc=context.utc) + "  " if event.at is not None else ""
+        echo(when + (ids[event.job_id] + "  " if several else "") + text)
+    for job in follower.refresh():
         if job.is_terminal:
-            say((ids[job.job_id] + "  " if several else "") + ended_text(job))
+            echo((ids[job.job_id] + "  " if several else "") + ended_text(job))
 
 
 def _event_text(event: Event) -> str:
@@ -118,10 +131,10 @@ def _event_text(event: Event) -> str:
         return "\n".join(clean(line.get("text", "")) for line in event.data.get("lines", ()))
     if event.kind == "skipped":
         return ""
-    progress = wording.percent(event.progress) if event.progress is not None else ""
+    progress = formatting.percent(event.progress) if event.progress is not None else ""
     kind = event.kind if event.kind not in ("progress", "stage", "snapshot") else ""
     if kind == "stalled":
-        return clean(f"stalled  {event.data['stalled']}" if event.data.get("stalled") else f"goes on  {progress}")
+        return clean(f"stalled  {event.data['stalled']}" if event.data.get("stalled") else f"running again  {progress}")
     if event.kind == "snapshot" and event.status is not None:
         kind = event.status.value
     return "  ".join(
@@ -130,22 +143,17 @@ def _event_text(event: Event) -> str:
             kind,
             progress,
             _stage_text(event),
-            "" if event.message == "Job created" else clean(event.message or ""),
+            clean(event.message or "") if event.kind != "snapshot" else "",
         )
         if part
     )
 
 
 def _stage_text(event: Event) -> str:
-    stages = event.data.get("stages")
-    if not isinstance(stages, list):
-        return ""
-    stage = next((s for s in reversed(stages) if not s.get("ended_at")), None)
+    stage = _open_stage(event)
     if stage is None:
         return ""
-    return (
-        f"{clean(stage['name'])} {wording.units(stage.get('done', 0), stage.get('total'), stage.get('unit', 'item'))}"
-    )
+    return f"{clean(stage['name'])} {formatting.units(stage.get('done', 0), stage.get('total'), stage.get('unit', 'item'))}"
 
 
 def _open_stage(event: Event) -> dict[str, Any] | None:
@@ -155,25 +163,25 @@ def _open_stage(event: Event) -> dict[str, Any] | None:
     return next((stage for stage in reversed(stages) if not stage.get("ended_at")), None)
 
 
-def _live(session: Session, following: Following, timeout: float | None) -> None:
+def _live(context: CommandContext, follower: JobFollower, timeout: float | None) -> None:
     from rich.console import Group, RenderableType
     from rich.live import Live
     from rich.text import Text
 
-    console = session.console
-    lines = {job_id: JobLines() for job_id in following.jobs}
-    ids = short_ids(list(following.jobs.values()))
+    console = context.console
+    lines = {job_id: JobProgress() for job_id in follower.jobs}
+    ids = short_ids(list(follower.jobs.values()))
 
     def draw() -> RenderableType:
-        jobs = following.refresh()
-        away = [Text(away_text(following.problem), STYLES["stalled"])] if following.problem is not None else []
+        jobs = follower.refresh()
+        away = [Text(outage_text(follower.problem), STYLES["stalled"])] if follower.problem is not None else []
         running = [job for job in jobs if not job.is_terminal]
         for job in running:
             lines[job.job_id].sample(job)
         if len(jobs) == 1:
             return Group(*alone(jobs[0]), *away)
         rows = [(f"{ids[job.job_id]}  {clean(job.job_type)}", job, lines[job.job_id]) for job in running]
-        drawn = dict(zip((job.job_id for job in running), bars(console, rows, console.width), strict=True))
+        drawn = dict(zip((job.job_id for job in running), progress_bars(console, rows, console.width), strict=True))
         return Group(*(drawn.get(job.job_id) or ended(job) for job in jobs), *away)
 
     def alone(job: Job) -> Iterator[RenderableType]:
@@ -188,9 +196,9 @@ def _live(session: Session, following: Following, timeout: float | None) -> None
 
     with Live(draw(), console=console, auto_refresh=False) as live:
         drawn_at = time.monotonic()
-        for event in following.events(timeout):
+        for event in follower.events(timeout):
             if event is not None and event.kind == "log":
-                whose = f"{ids[event.job_id]}  " if len(following.jobs) > 1 else ""
+                whose = f"{ids[event.job_id]}  " if len(follower.jobs) > 1 else ""
                 for line in event.data.get("lines", ()):
                     live.console.print(Text(whose + clean(line.get("text", "")), MUTED))
             if time.monotonic() - drawn_at >= 1 / FRAMES:

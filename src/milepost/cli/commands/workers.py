@@ -1,56 +1,49 @@
-"""`milepost workers`: who runs jobs, and which."""
+"""`milepost workers`: list the workers."""
 
 from __future__ import annotations
 
-import json
 import time
 
 import click
 
-from milepost.cli import administration, exits, wording
-from milepost.cli.drawing.details import shown_worker
-from milepost.cli.drawing.grids import print_rows
-from milepost.cli.drawing.views import say
-from milepost.cli.session import current, session_options
+from milepost.cli import admin, exit_codes, formatting
+from milepost.cli.context import current, session_options
+from milepost.cli.rendering.job_detail import shown_worker
+from milepost.cli.rendering.tables import print_records
 
-SILENT = 15.0
-"""Seconds of silence after which a worker is marked."""
+SILENT_AFTER = 15.0
+"""Seconds without a heartbeat after which a worker is shown as silent."""
 
 
 @click.command("workers")
 @session_options
 def command() -> int:
-    """List workers, what they run, and when they were last heard of."""
-    session = current()
-    known = administration.workers(session)
-    if session.json:
-        for one in known:
-            say(json.dumps(one.to_dict(), ensure_ascii=False))
-        return exits.OK
-    if not known:
-        session.console.print("No workers. Start one: milepost worker MODULE:APP")
-        return exits.OK
+    """List workers with the number of jobs they run and their last heartbeat."""
+    context = current()
+    known = admin.workers(context)
     now = time.time()
-    print_rows(
-        session,
-        ("WORKER", "STATE", "RUNS", "SINCE", "HEARD", "TYPES"),
+    print_records(
+        context,
+        (one.to_dict() for one in known),
+        ("WORKER", "STATE", "JOBS", "UPTIME", "HEARTBEAT", "TYPES"),
         [
             (
                 shown_worker(one.name),
                 "draining"
                 if one.draining
                 else "silent"
-                if now - one.seen > SILENT
+                if now - one.seen > SILENT_AFTER
                 else "working"
                 if one.running
                 else "idle",
                 f"{len(one.running)}/{one.concurrency}",
-                wording.briefly(now - one.since),
-                f"{wording.briefly(now - one.seen)} ago",
+                formatting.short_duration(now - one.since),
+                f"{formatting.short_duration(now - one.seen)} ago",
                 ", ".join(one.types),
             )
             for one in known
         ],
-        spare=("SINCE", "STATE"),
+        nothing="No workers. Start one: milepost worker MODULE:APP",
+        optional=("UPTIME", "STATE"),
     )
-    return exits.OK
+    return exit_codes.OK

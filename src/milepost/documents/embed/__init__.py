@@ -1,14 +1,11 @@
-"""Text becomes vectors.
-
-Owns the protocol of an embedder and the names under which the built-in ones are
-known. Knows no store, no cache and no job: who asks twice computes twice.
-"""
+"""The embedder protocol, and the built-in embedders by name."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
+
+from milepost.documents.configuration import current
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,9 +18,8 @@ Tick = Callable[[], object]
 class Embedder(Protocol):
     """Turns texts into unit vectors.
 
-    `model` names everything that changes a vector (weights, version, dimension), since
-    vectors are kept under it and are only ever compared within it. `max_tokens` is how
-    many word pieces the model reads before it stops, or None.
+    `model` identifies everything that changes a vector (weights, version, dimension); vectors are stored under it and
+    only compared within it. `max_tokens` is the number of word pieces after which the model truncates, or None.
     """
 
     @property
@@ -37,24 +33,24 @@ class Embedder(Protocol):
 
     @property
     def batch(self) -> int:
-        """How many texts are best handed over at once: enough to be fast, few enough for lively progress."""
+        """The best number of texts per call: enough to be fast, few enough for frequent progress."""
         ...
 
     def embed(self, texts: Sequence[str], *, tick: Tick | None = None) -> NDArray[np.float32]:
-        """Return an array of shape (len(texts), dimension), rows of length 1, in the order of the texts.
+        """Return an array of shape (len(texts), dimension) with rows of length 1, in the order of the texts.
 
-        The same text gives the same vector whatever stands beside it. `tick` is called
-        between batches and while waiting, and may raise to give up.
+        A text gives the same vector whatever the other texts are. `tick` is called between batches and while waiting,
+        and may raise to give up.
         """
         ...
 
     def close(self) -> None:
-        """Free connections; the embedder may be used again."""
+        """Free connections. The embedder can be used again."""
         ...
 
 
 def unit_rows(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Scale each row to length 1; a row of zeros becomes the first axis, so that every text has a direction."""
+    """Return rows scaled to length 1. A row of zeros becomes the first axis, so that every text has a direction."""
     import numpy as np
 
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -64,12 +60,12 @@ def unit_rows(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def check_model(name: str) -> None:
-    """Raise `ValueError` for a name that `get_embedder` does not know."""
+    """Check an embedder name. Raises `ValueError` if `get_embedder` does not know it."""
     kind, _, rest = name.partition(":")
     if kind not in MODELS or (rest and kind in ("minilm", "wordllama")):
-        raise ValueError(f"unknown model {name!r}: there are {', '.join(MODELS)} (as http:NAME)")
+        raise ValueError(f"unknown model {name!r}; choose from {', '.join(MODELS)} (as http:NAME)")
     if kind == "hashing" and rest and not rest.isdecimal():
-        raise ValueError(f"the model hashing takes a number of dimensions, as in hashing:256, not {rest!r}")
+        raise ValueError(f"the model hashing takes a number of dimensions such as hashing:256, not {rest!r}")
 
 
 def get_embedder(
@@ -78,25 +74,25 @@ def get_embedder(
     model_path: str | None = None,
     endpoint: str | None = None,
     dimension: int = 0,
-    patience: float = 600.0,
-    waiting: Callable[[str], object] | None = None,
+    max_wait: float = 600.0,
+    on_wait: Callable[[str], object] | None = None,
 ) -> Embedder:
-    """Make an embedder by name.
+    """Return an embedder by name.
 
-    `minilm` (384 dimensions, the default), `wordllama` (256, much faster, weaker), `hashing` (no model at all:
-    words that match, nothing else), or `http` and `http:MODEL` for an OpenAI-compatible `endpoint`
-    (or `MILEPOST_EMBEDDING_URL`; its key in `MILEPOST_EMBEDDING_KEY`). `waiting` hears why an endpoint is waited for,
-    up to `patience` seconds; with `dimension` its vectors must have that.
+    `minilm` (384 dimensions, the default), `wordllama` (256, much faster, weaker), `hashing` (no model, matches words
+    only), or `http` and `http:MODEL` for an OpenAI-compatible `endpoint`. The default of `endpoint` is
+    `MILEPOST_EMBEDDING_URL`; only that URL is sent the key in `MILEPOST_EMBEDDING_KEY`. `on_wait` is called with the
+    reason of a wait, up to `max_wait` seconds. With `dimension` the endpoint's vectors must have that length.
 
-    Raises `ValueError` for an unknown name or a model file that is not the expected one, `ImportError` when its
-    package is missing.
+    Raises `ValueError` for an unknown name or a model file with another checksum, and `ImportError` for a missing
+    package.
     """
     check_model(name)
     kind, _, rest = name.partition(":")
     if kind == "minilm":
         from milepost.documents.embed.minilm import MiniLM
 
-        return MiniLM(model_path=model_path)
+        return MiniLM(model_path=model_path or current().model_path)
     if kind == "wordllama":
         from milepost.documents.embed.wordllama import WordLlama
 
@@ -107,9 +103,8 @@ def get_embedder(
         return HashingEmbedder(int(rest) if rest else 256)
     from milepost.documents.embed.http import HttpEmbedder
 
-    url = endpoint or os.environ.get("MILEPOST_EMBEDDING_URL")
+    url, key = current().embedding(endpoint)
     if not url:
-        raise ValueError(f"model={name} needs endpoint=URL or MILEPOST_EMBEDDING_URL, such as http://localhost:8080/v1")
-    key = os.environ.get("MILEPOST_EMBEDDING_KEY")
+        raise ValueError(f"model={name} requires endpoint=URL or MILEPOST_EMBEDDING_URL, e.g. http://localhost:8080/v1")
     name = rest or "default"
-    return HttpEmbedder(url, model=name, key=key, patience=patience, dimension=dimension, waiting=waiting)
+    return HttpEmbedder(url, model=name, key=key, max_wait=max_wait, dimension=dimension, on_wait=on_wait)

@@ -1,7 +1,6 @@
-"""An embedder without a model: words are hashed into the dimensions of a vector.
+"""An embedder without a model that hashes words into the dimensions of a vector.
 
-Finds texts that share words and nothing else. It is there for tests and for trying
-things out, at some ten thousand chunks a second, with no weights to load.
+It finds texts that share words, at about ten thousand chunks a second, for tests and experiments.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ _WORD: Final = re.compile(r"\w+")
 
 
 class HashingEmbedder:
-    """Vectors of hashed words, with `dimension` places."""
+    """Vectors of hashed words with `dimension` components."""
 
     max_tokens: int | None = None
     batch = 64
@@ -34,7 +33,7 @@ class HashingEmbedder:
         self.model = f"hashing-{dimension}"
 
     def embed(self, texts: Sequence[str], *, tick: Tick | None = None) -> NDArray[np.float32]:
-        """Return an array of shape (len(texts), dimension), rows of length 1."""
+        """Return an array of shape (len(texts), dimension) with rows of length 1."""
         import numpy as np
 
         vectors = np.zeros((len(texts), self.dimension), dtype=np.float32)
@@ -47,4 +46,4 @@ class HashingEmbedder:
         return unit_rows(vectors)
 
     def close(self) -> None:
-        """Do nothing: there is nothing to free."""
+        """Do nothing."""

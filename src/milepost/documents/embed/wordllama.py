@@ -1,7 +1,7 @@
 """The fast embedder: wordllama's static token vectors, averaged.
 
-Some two thousand chunks a second and 256 dimensions; weaker than MiniLM. The weights
-are those inside the installed package; nothing is downloaded.
+About two thousand chunks a second and 256 dimensions; weaker than MiniLM. The weights are in the installed package, so
+nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from milepost.documents.embed import Tick, unit_rows
-from milepost.documents.weights import read_checked
+from milepost.documents.model_files import read_checked
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,7 +23,7 @@ _BATCH: Final = 64
 
 
 class WordLlama:
-    """256 dimensions, no limit of length. Raises `ImportError` when the package `wordllama` is missing."""
+    """256 dimensions without a length limit. Raises `ImportError` if the package `wordllama` is missing."""
 
     model = "wordllama-l2-supercat-256"
     dimension = 256
@@ -34,7 +34,7 @@ class WordLlama:
         self._inference: Any = None
 
     def embed(self, texts: Sequence[str], *, tick: Tick | None = None) -> NDArray[np.float32]:
-        """Return an array of shape (len(texts), 256), rows of length 1."""
+        """Return an array of shape (len(texts), 256) with rows of length 1."""
         import numpy as np
 
         inference = self._loaded()
@@ -55,7 +55,7 @@ class WordLlama:
             try:
                 import wordllama
             except ImportError as error:
-                raise ImportError("the fast embedder is not installed: pip install wordllama") from error
+                raise ImportError("the package wordllama is not installed; run: pip install wordllama") from error
             folder = Path(wordllama.__file__).parent
             read_checked(folder / WEIGHTS, SHA256)
             self._inference = wordllama.WordLlama.load(cache_dir=folder, disable_download=True)

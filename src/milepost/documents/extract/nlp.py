@@ -1,7 +1,6 @@
-"""Entities and relations with a spaCy model, offline.
+"""Extract entities and relations with a spaCy model, offline.
 
-Relations are typed by the dependency parse: the verb between two entities, with its
-preposition. Sentences of the model also say which entities stand together.
+The type of a relation comes from the dependency parse: the verb between two entities, with its preposition.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ _BATCH: Final = 8
 
 
 def find_model() -> str | None:
-    """The name of the spaCy model to use: `MILEPOST_SPACY_MODEL`, else the first that is installed, else None."""
+    """Return the name of the spaCy model to use: `MILEPOST_SPACY_MODEL`, else the first installed one, else None."""
     named = os.environ.get("MILEPOST_SPACY_MODEL")
     if importlib.util.find_spec("spacy") is None:
         return None
@@ -37,7 +36,7 @@ def find_model() -> str | None:
 
 
 class SpacyExtractor:
-    """Named entities of a spaCy pipeline; numbers and dates are left out. Raises `ValueError` for a missing model."""
+    """Named entities of a spaCy pipeline without numbers and dates. Raises `ValueError` for a missing model."""
 
     warnings: tuple[str, ...] = ()
     load_seconds: float = 0.9
@@ -49,12 +48,12 @@ class SpacyExtractor:
 
     @property
     def configuration(self) -> str:
-        """The model with its version, and the version of the rules here."""
+        """The model with its version, and the version of the rules in this module."""
         meta = self._loaded().meta
         return f"spacy-{VERSION} {self._model} {meta['version']}"
 
     def extract(self, chunks: Sequence[ChunkText], *, tick: Tick | None = None) -> Iterator[Extraction]:
-        """Yield what was found in each chunk, in order."""
+        """Yield the result for each chunk, in order."""
         pairs = ((prose(chunk.text), chunk.chunk_id) for chunk in chunks)
         for doc, chunk_id in self._loaded().pipe(pairs, as_tuples=True, batch_size=_BATCH):
             if tick is not None:
@@ -73,7 +72,7 @@ class SpacyExtractor:
                 self._nlp = spacy.load(self._model)
             except OSError:
                 if importlib.util.find_spec(self._model) is None:
-                    raise ValueError(f"there is no spaCy model {self._model} (MILEPOST_SPACY_MODEL)") from None
+                    raise ValueError(f"MILEPOST_SPACY_MODEL: the spaCy model {self._model} is not installed") from None
                 self._nlp = importlib.import_module(self._model).load()
         return self._nlp
 
@@ -95,7 +94,7 @@ def _sentences(doc: Doc) -> Iterator[Span]:
 
 
 def _triples(doc: Doc, names: dict[int, str]) -> Iterator[tuple[str, str, str]]:
-    """(subject, verb with preposition, object) between entities, from the parse of each verb."""
+    """Return (subject, verb with preposition, object) triples between entities, from the parse of each verb."""
     for verb in doc:
         if verb.pos_ not in ("VERB", "AUX"):
             continue

@@ -1,7 +1,6 @@
-"""Entities without a model: phrases of capitalised words.
+"""Extract entities without a model: phrases of capitalised words.
 
-Finds names and not what they are, in languages that capitalise names only. It is what
-is there when no spaCy model is.
+It is the fallback without a spaCy model. It finds names without their type, in languages that capitalise only names.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ _LABEL: Final = "NAME"
 
 
 class RulesExtractor:
-    """Capitalised phrases, joined when they share a sentence."""
+    """Capitalised phrases, related if they share a sentence."""
 
     configuration = "rules-1"
     load_seconds: float = 0.0
@@ -31,14 +30,14 @@ class RulesExtractor:
         self.warnings = warnings
 
     def extract(self, chunks: Sequence[ChunkText], *, tick: Tick | None = None) -> Iterator[Extraction]:
-        """Yield what was found in each chunk, in order."""
+        """Yield the result for each chunk, in order."""
         for chunk in chunks:
             if tick is not None:
                 tick()
             yield gather(chunk.chunk_id, [_names(sentence) for sentence in _SENTENCE_END.split(prose(chunk.text))])
 
     def close(self) -> None:
-        """Do nothing: there is nothing to free."""
+        """Do nothing."""
 
 
 def _names(sentence: str) -> list[tuple[str, str]]:
@@ -47,7 +46,7 @@ def _names(sentence: str) -> list[tuple[str, str]]:
     for match in _PHRASE.finditer(sentence):
         words = match[0].split(" ")
         if match.start() == start and len(words) == 1 and words[0][1:].islower():
-            continue  # any word begins a sentence with a capital
+            continue  # the first word of a sentence is always capitalised
         while words and words[0].casefold() in COMMON_WORDS:
             words.pop(0)
         name = clean(" ".join(words))

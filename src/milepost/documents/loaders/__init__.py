@@ -1,9 +1,7 @@
-"""Files become text, a piece at a time.
+"""Read documents of all formats as text, piece by piece.
 
-`load` is the one way in: it tells the format from the content and yields what the
-format's loader reads, so that a caller can count, stop or go on after each piece.
-Knows no chunks, no store and no job. Runs in the calling process; what may hang or
-die is better read through `milepost.documents.loader_process`.
+`load` detects the format and yields the pieces of its loader. It runs in the calling process;
+`milepost.documents.loader_process` protects against parsers that hang or crash.
 """
 
 from __future__ import annotations
@@ -11,27 +9,25 @@ from __future__ import annotations
 from collections.abc import Generator
 from pathlib import Path
 
-from milepost.documents.errors import BadDocument
-from milepost.documents.formats import MAX_BYTES, failed_read, recognise
+from milepost.documents.errors import BadDocumentError
+from milepost.documents.file_types import MAX_BYTES, detect_type, failed_read
 from milepost.documents.loaders.piece import LoadReport, Piece, Pieces
 
 __all__ = ["LoadReport", "Piece", "Pieces", "load"]
 
 
 def load(path: Path | str, *, encoding: str | None = None, max_bytes: int = MAX_BYTES) -> Pieces:
-    """Yield the text of a document piece by piece and return a `LoadReport`.
+    """Yield the text of a document piece by piece, and return a `LoadReport`.
 
-    The document's text is the pieces joined without a separator. Headings are
-    lines that begin with `#`, table rows are joined with ` | `. `encoding` is for
-    texts that are neither UTF-8 nor say what they are.
+    The document's text is the pieces joined without a separator. Headings are lines that begin with `#`, table cells
+    are joined with ` | `. `encoding` is for texts that are not UTF-8 and do not declare their encoding.
 
-    Raises `BadDocument`; nothing else is expected of a damaged file, but parsers
-    have been seen to do worse.
+    Raises `BadDocumentError`. Parsers may raise other exceptions for damaged files.
     """
     path = Path(path)
-    recognised = recognise(path, max_bytes=max_bytes)
+    recognised = detect_type(path, max_bytes=max_bytes)
     pieces: Pieces
-    # Each loader brings its own parser, imported only when a file needs it.
+    # Each loader imports its parser only when a file needs it.
     match recognised.format:
         case "pdf":
             from milepost.documents.loaders.pdf import load_pdf
@@ -73,7 +69,7 @@ def load(path: Path | str, *, encoding: str | None = None, max_bytes: int = MAX_
 
 
 def _with_text(pieces: Pieces, path: Path) -> Generator[Piece, None, LoadReport]:
-    """Pass pieces on and refuse a document that had no text in any of them."""
+    """Pass on pieces, and refuse a document without text."""
     seen = False
     iterator = iter(pieces)
     while True:
@@ -88,5 +84,5 @@ def _with_text(pieces: Pieces, path: Path) -> Generator[Piece, None, LoadReport]
         yield piece
     if not seen:
         scan = " (a scan?)" if report.format == "pdf" else ""
-        raise BadDocument("no_text", f"{path.name} has no text in it{scan}")
+        raise BadDocumentError("no_text", f"{path.name} contains no text{scan}")
     return report

@@ -1,4 +1,4 @@
-"""DOCX with python-docx, paragraphs and tables in the order of the page."""
+"""DOCX with python-docx: paragraphs and tables in document order."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from milepost.documents.errors import BadDocument
+from milepost.documents.errors import BadDocumentError
 from milepost.documents.loaders.piece import LoadReport, Piece, Pieces, printable
 
 if TYPE_CHECKING:
@@ -17,16 +17,23 @@ if TYPE_CHECKING:
     from docx.text.paragraph import Paragraph
 
 _BLOCKS_PER_PIECE: Final = 50
+_SPAN_DIGITS: Final = 3
 
 
 def load_docx(path: Path) -> Pieces:
-    """Yield a DOCX in pieces of some blocks; units are blocks (paragraphs and tables)."""
+    """Yield a DOCX in pieces of some blocks. The unit is blocks (paragraphs and tables)."""
     import docx
     from docx.opc.exceptions import PackageNotFoundError
+    from docx.oxml.ns import qn
     from lxml.etree import LxmlError
 
     try:
         document = docx.Document(str(path))
+        for span in document.element.body.iter(qn("w:gridSpan")):
+            if len(span.get(qn("w:val"), "")) > _SPAN_DIGITS:  # python-docx returns a cell once for each column
+                raise BadDocumentError(
+                    "corrupt_document", f"{path.name} is a damaged DOCX: a cell spans too many columns"
+                )
         total = len(document.element.body)
         title = printable(document.core_properties.title or "").strip()[:300]
         blocks = document.iter_inner_content()
@@ -34,11 +41,13 @@ def load_docx(path: Path) -> Pieces:
         while block := list(islice(blocks, _BLOCKS_PER_PIECE)):
             done += len(block)
             yield Piece("".join(_block_text(item) for item in block), min(done, total), total)
+    except BadDocumentError:
+        raise
     except (
         LxmlError, PackageNotFoundError, zipfile.BadZipFile, zlib.error, KeyError, ValueError,
         AttributeError, TypeError, IndexError, EOFError, NotImplementedError, RecursionError,
     ) as error:  # fmt: skip
-        raise BadDocument("corrupt_document", f"{path.name} is a damaged DOCX: {error}") from error
+        raise BadDocumentError("corrupt_document", f"{path.name} is a damaged DOCX: {error}") from error
     return LoadReport("docx", title=title)
 
 
@@ -66,7 +75,7 @@ def _rows(table: Table) -> Iterator[str]:
         cells = []
         before = None
         for cell in row.cells:
-            if cell._tc is not before:  # a merged cell is handed out once for each column it spans
+            if cell._tc is not before:  # python-docx returns a merged cell once for each column it spans
                 cells.append(" ".join(printable(cell.text).split()))
             before = cell._tc
         if any(cells):

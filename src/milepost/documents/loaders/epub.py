@@ -1,4 +1,4 @@
-"""EPUB with the standard library: the chapters in the order of the spine, read as HTML."""
+"""EPUB with the standard library: chapters in reading order, parsed as HTML."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Final
 from urllib.parse import unquote
 from xml.etree import ElementTree
 
-from milepost.documents.errors import BadDocument
-from milepost.documents.formats import check_archive
+from milepost.documents.errors import BadDocumentError
+from milepost.documents.file_types import check_archive
 from milepost.documents.loaders.html import markup_to_text
 from milepost.documents.loaders.piece import LoadReport, Piece, Pieces, printable
 
@@ -27,25 +27,25 @@ DAMAGED: Final = (
 
 
 def load_epub(path: Path) -> Pieces:
-    """Yield an EPUB chapter by chapter; units are chapters."""
+    """Yield an EPUB chapter by chapter. The unit is chapters."""
     try:
         with zipfile.ZipFile(path) as archive:
             check_archive(archive, path.name)
             title, chapters = _spine(archive)
             if _locked(archive) & set(chapters):
-                raise BadDocument("encrypted", f"{path.name} is protected (DRM)")
+                raise BadDocumentError("encrypted", f"{path.name} is protected (DRM)")
             for number, name in enumerate(chapters, 1):
                 text, _ = markup_to_text(_decode(archive.read(name)))
                 yield Piece(f"{text.strip()}\n\n" if text.strip() else "", number, len(chapters))
-    except BadDocument:
+    except BadDocumentError:
         raise
     except DAMAGED as error:
-        raise BadDocument("corrupt_document", f"{path.name} is a damaged EPUB: {error}") from error
+        raise BadDocumentError("corrupt_document", f"{path.name} is a damaged EPUB: {error}") from error
     return LoadReport("epub", title=title)
 
 
 def _spine(archive: zipfile.ZipFile) -> tuple[str, list[str]]:
-    """The title and the names of the chapters that are in the archive, in reading order."""
+    """Return the title and the names of the chapters in the archive, in reading order, each once."""
     container = ElementTree.fromstring(archive.read("META-INF/container.xml"))
     rootfile = container.find(f".//{_CONTAINER}rootfile")
     if rootfile is None:
@@ -61,11 +61,11 @@ def _spine(archive: zipfile.ZipFile) -> tuple[str, list[str]]:
     names = set(archive.namelist())
     chapters = [pages.get(ref.attrib.get("idref", ""), "") for ref in package.iter(f"{_OPF}itemref")]
     title = package.findtext(f".//{_DC}title") or ""
-    return printable(title).strip()[:300], [name for name in chapters if name in names]
+    return printable(title).strip()[:300], list(dict.fromkeys(name for name in chapters if name in names))
 
 
 def _locked(archive: zipfile.ZipFile) -> set[str]:
-    """The names of the entries that are encrypted; fonts often are, and do no harm."""
+    """Return the names of encrypted entries. Encrypted fonts are harmless."""
     if "META-INF/encryption.xml" not in archive.namelist():
         return set()
     root = ElementTree.fromstring(archive.read("META-INF/encryption.xml"))

@@ -1,8 +1,7 @@
-"""HTML, with the standard library's parser: linear in the size of the page, however deep it nests.
+"""HTML with the standard library's parser, in linear time for any nesting.
 
-Owns the rules by which markup becomes text, for HTML files and for the chapters of
-an EPUB: headings as `#`, list items as `-`, table cells joined with ` | `, preformatted
-text as it is; scripts, styles and the like dropped.
+The rules also apply to chapters of an EPUB: headings become `#`, list items `-`, table cells are joined with ` | `,
+preformatted text is kept, and scripts, styles and the like are dropped.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ _MAX_UNCLOSED: Final = 16 * 1024
 
 
 def load_html(path: Path, *, encoding: str | None = None) -> Pieces:
-    """Yield a page in pieces as its blocks of bytes are parsed; units are bytes."""
+    """Yield a page in pieces as its blocks are parsed. The unit is bytes."""
     found = find_encoding(path, encoding=encoding)
     reader = MarkupReader()
     done = total = 0
@@ -44,7 +43,7 @@ def load_html(path: Path, *, encoding: str | None = None) -> Pieces:
 
 
 def markup_to_text(markup: str) -> tuple[str, str]:
-    """Turn a page of markup into its (text, title)."""
+    """Return the (text, title) of a page of markup."""
     reader = MarkupReader()
     reader.feed_block(markup)
     reader.finish()
@@ -52,14 +51,14 @@ def markup_to_text(markup: str) -> tuple[str, str]:
 
 
 class MarkupReader(HTMLParser):
-    """Collects the readable text of markup that is fed to it; `take()` hands out what is finished."""
+    """Collects the readable text of markup; `take()` returns what is finished."""
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
         self.title = ""
         self._out: list[str] = []
-        self._unfed: list[str] = []
-        self._unfed_size = 0
+        self._unparsed: list[str] = []
+        self._unparsed_size = 0
         self._patience = 0
         self._dropped = 0
         self._preformatted = 0
@@ -70,24 +69,23 @@ class MarkupReader(HTMLParser):
     def feed_block(self, text: str) -> None:
         """Parse one more block.
 
-        A construct that never closes makes the parser look at all of it again with
-        each block, so the blocks grow with what could not be parsed yet.
+        The parser rescans an unclosed construct with each block, so blocks grow with what could not be parsed.
         """
-        self._unfed.append(text)
-        self._unfed_size += len(text)
-        if self._unfed_size >= self._patience:
-            self.feed("".join(self._unfed))
-            self._unfed, self._unfed_size = [], 0
+        self._unparsed.append(text)
+        self._unparsed_size += len(text)
+        if self._unparsed_size >= self._patience:
+            self.feed("".join(self._unparsed))
+            self._unparsed, self._unparsed_size = [], 0
             self._patience = len(self.rawdata) if len(self.rawdata) > _MAX_UNPARSED else 0
 
     def finish(self) -> None:
-        """Parse what is left.
+        """Parse the rest.
 
-        A long rest is a tag or comment that never closes. The parser would look for
-        its end from each `<` in it, so a tag is given as text and a comment is dropped.
+        A long rest is an unclosed tag or comment. The parser would search for its end from each `<`, so a tag is
+        returned as text and a comment is dropped.
         """
-        self.feed("".join(self._unfed))
-        self._unfed = []
+        self.feed("".join(self._unparsed))
+        self._unparsed = []
         if len(self.rawdata) > _MAX_UNCLOSED:
             rest, self.rawdata = self.rawdata, ""
             if not rest.startswith(("<!", "<?")):
@@ -95,7 +93,7 @@ class MarkupReader(HTMLParser):
         self.close()
 
     def take(self) -> str:
-        """Hand out the text collected so far."""
+        """Return the text collected so far."""
         text = "".join(self._out)
         self._out = ["\n" * (len(text) - len(text.rstrip("\n")))] if text else []
         tail = len(self._out[0]) if self._out else 0

@@ -1,4 +1,4 @@
-"""ODT with the standard library: one pass over `content.xml`, which is never held as a whole."""
+"""ODT with the standard library: one pass over `content.xml` without keeping it in memory."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Final
 from xml.etree import ElementTree
 
-from milepost.documents.errors import BadDocument
-from milepost.documents.formats import check_archive
+from milepost.documents.errors import BadDocumentError
+from milepost.documents.file_types import check_archive
 from milepost.documents.loaders.epub import DAMAGED
 from milepost.documents.loaders.piece import LoadReport, Piece, Pieces, printable
 
@@ -23,12 +23,12 @@ _PIECE_CHARACTERS: Final = 32 * 1024
 
 
 def load_odt(path: Path) -> Pieces:
-    """Yield an ODT in pieces; units are bytes of its unpacked content."""
+    """Yield an ODT in pieces. The unit is bytes of its unpacked content."""
     try:
         with zipfile.ZipFile(path) as archive:
             check_archive(archive, path.name)
             if _is_locked(archive):
-                raise BadDocument("encrypted", f"{path.name} is protected by a password")
+                raise BadDocumentError("encrypted", f"{path.name} is protected by a password")
             total = archive.getinfo("content.xml").file_size
             ready: list[str] = []
             size = 0
@@ -41,15 +41,15 @@ def load_odt(path: Path) -> Pieces:
                         ready, size = [], 0
             yield Piece("".join(ready), total, total)
             title = _title(archive)
-    except BadDocument:
+    except BadDocumentError:
         raise
     except DAMAGED as error:
-        raise BadDocument("corrupt_document", f"{path.name} is a damaged ODT: {error}") from error
+        raise BadDocumentError("corrupt_document", f"{path.name} is a damaged ODT: {error}") from error
     return LoadReport("odt", title=title)
 
 
 def _blocks(events: Iterator[tuple[str, ElementTree.Element]]) -> Iterator[str]:
-    """Yield headings, paragraphs and table rows; let go of each part of the tree once it was read."""
+    """Yield headings, paragraphs and table rows, freeing each part of the tree after use."""
     open_blocks = unread = rows = 0
     in_list = 0
     for event, element in events:

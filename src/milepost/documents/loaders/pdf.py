@@ -1,29 +1,33 @@
-"""PDF, page by page, with pypdfium2.
+"""PDF page by page with pypdfium2.
 
-A page that cannot be read is counted and left out; more than half of them make the
-whole document corrupt.
+Unreadable pages are counted and skipped; more than half of them make the document corrupt.
 """
 
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from milepost.documents.errors import BadDocument
+from milepost.documents.errors import BadDocumentError
 from milepost.documents.loaders.piece import LoadReport, Piece, Pieces, printable
 
 if TYPE_CHECKING:
     from pypdfium2 import PdfDocument
 
+_REPEATS: Final = 100
+_PAGE_CHARACTERS: Final = 200
+"""Pages with fewer characters, such as blank ones, may repeat more often."""
 _HYPHEN_AT_LINE_END: Final = "\ufffe"
 
 
 def load_pdf(path: Path) -> Pieces:
-    """Yield a PDF page by page; units are pages."""
+    """Yield a PDF page by page. The unit is pages."""
     failed = 0
+    seen: Counter[int] = Counter()
     with _opened(path) as document:
         total = len(document)
         for number in range(1, total + 1):
@@ -31,9 +35,12 @@ def load_pdf(path: Path) -> Pieces:
             if text is None:
                 failed += 1
                 text = ""
+            seen[hash(text)] += len(text) >= _PAGE_CHARACTERS
+            if seen[hash(text)] > _REPEATS:
+                raise BadDocumentError("text_too_large", f"{path.name} repeats a page more than {_REPEATS} times")
             yield Piece(f"{text}\n\n" if text else "", number, total, page=number)
         if failed * 2 > total:
-            raise BadDocument("corrupt_pdf", f"{path.name}: {failed} of {total} pages cannot be read")
+            raise BadDocumentError("corrupt_pdf", f"{path.name}: {failed} of {total} pages are unreadable")
         title = _title(document)
     return LoadReport(
         "pdf", title=title, pages=total, failed_pages=failed, warnings=("failed_pages",) if failed else ()
@@ -47,30 +54,30 @@ def _opened(path: Path) -> Iterator[PdfDocument]:
     try:
         document = pypdfium2.PdfDocument(path)
     except pypdfium2.PdfiumError as error:
-        raise _why_not(path) from error
+        raise _open_error(path) from error
     try:
         yield document
     finally:
         document.close()
 
 
-def _why_not(path: Path) -> BadDocument:
-    """Ask PDFium once more: the helper reports a document without pages as the error before it."""
+def _open_error(path: Path) -> BadDocumentError:
+    """Ask PDFium again, because pypdfium2 reports a document without pages as the previous error."""
     import pypdfium2.raw as pdfium
 
     document = pdfium.FPDF_LoadDocument(os.fsencode(path), None)
     if document:
         pdfium.FPDF_CloseDocument(document)
         if _is_whole(path):
-            return BadDocument("no_text", f"{path.name} has no pages")
-        return BadDocument("corrupt_pdf", f"{path.name} has no page that can be found")
+            return BadDocumentError("no_text", f"{path.name} has no pages")
+        return BadDocumentError("corrupt_pdf", f"{path.name} has no readable page")
     if pdfium.FPDF_GetLastError() in (pdfium.FPDF_ERR_PASSWORD, pdfium.FPDF_ERR_SECURITY):
-        return BadDocument("encrypted", f"{path.name} asks for a password")
-    return BadDocument("corrupt_pdf", f"{path.name} is damaged and cannot be opened")
+        return BadDocumentError("encrypted", f"{path.name} is protected by a password")
+    return BadDocumentError("corrupt_pdf", f"{path.name} is damaged and cannot be opened")
 
 
 def _page_text(document: PdfDocument, number: int) -> str | None:
-    """The text of a page, or None when it cannot be read."""
+    """Return the text of a page, or None if it is unreadable."""
     import pypdfium2
 
     try:

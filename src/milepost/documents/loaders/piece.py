@@ -1,4 +1,4 @@
-"""What every loader yields and returns. Knows no format."""
+"""The pieces of text and the report that every loader returns."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from milepost.documents.formats import Format
+from milepost.documents.file_types import Format
 
-# Controls that no text needs (NUL and its like, and lone surrogates, which no UTF-8 can hold).
+# Control characters such as NUL, and lone surrogates, which UTF-8 cannot encode.
 _UNPRINTABLE: Final = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f\ue000-\uf8ff\ufffe\uffff\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A stretch of a document's text, and how far its loader has come.
+    """A stretch of a document's text, and the progress of its loader.
 
-    `done` of `total` is in the loader's own unit: pages of a PDF, bytes of a text,
-    blocks of a DOCX. `page` counts from 1, where the format has pages.
+    `done` of `total` is in the loader's unit: pages of a PDF, bytes of a text, blocks of a DOCX. `page` counts from 1,
+    for formats with pages.
     """
 
     text: str
@@ -29,7 +29,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class LoadReport:
-    """What a loader has to say about a document once it has read it.
+    """What a loader found out about a document.
 
     `size` is in bytes; `warnings` are among `extension_mismatch`, `encoding_guessed`, `failed_pages`.
     """
@@ -46,5 +46,5 @@ Pieces: TypeAlias = Generator[Piece, None, LoadReport]
 
 
 def printable(text: str) -> str:
-    """Drop the characters that no text needs (the icons of a web page's own font too) and that stores refuse."""
+    """Return text without characters that no text needs and stores refuse, including private-use icons."""
     return _UNPRINTABLE.sub("", text)

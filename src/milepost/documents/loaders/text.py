@@ -1,8 +1,4 @@
-"""Plain text and Markdown: which encoding a file has, and its text in blocks.
-
-Owns the guess of an encoding, for every loader of a text format. Reads in blocks,
-so that a file of any size needs the memory of one block.
-"""
+"""Plain text and Markdown: detect the encoding, and read in blocks, so that memory does not grow with the file."""
 
 from __future__ import annotations
 
@@ -14,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, cast
 
-from milepost.documents.errors import BadDocument
+from milepost.documents.errors import BadDocumentError
 from milepost.documents.loaders.piece import LoadReport, Piece, Pieces, printable
 
 BLOCK_CHARACTERS: Final = 128 * 1024
@@ -25,7 +21,7 @@ _DECLARED: Final = re.compile(
 )
 _BOMS: Final = (
     (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark it begins with
+    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, because it begins with the mark of UTF-16
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
@@ -34,14 +30,14 @@ _BOMS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """The encoding of a file, and whether it is only a guess."""
+    """The encoding of a file, and whether it is a guess."""
 
     name: str
     guessed: bool = False
 
 
 def load_text(path: Path, *, encoding: str | None = None) -> Pieces:
-    """Yield a text file in blocks; units are bytes."""
+    """Yield a text file in blocks. The unit is bytes."""
     found = find_encoding(path, encoding=encoding)
     for text, done, total in read_blocks(path, found):
         yield Piece(text, done, total)
@@ -49,10 +45,10 @@ def load_text(path: Path, *, encoding: str | None = None) -> Pieces:
 
 
 def find_encoding(path: Path, *, encoding: str | None = None) -> Encoding:
-    """Tell the encoding of a text file: byte order mark, UTF-8, what it declares, `encoding`, else cp1252.
+    """Return the encoding of a text file: byte order mark, UTF-8, declaration, `encoding`, else cp1252.
 
-    Reads the whole file once, in blocks. Raises `BadDocument("binary_content")` for a NUL byte
-    where no mark explains it.
+    Reads the whole file once, in blocks. Raises `BadDocumentError("binary_content")` for a NUL byte without a byte
+    order mark.
     """
     utf8 = codecs.getincrementaldecoder("utf-8")()
     is_utf8 = True
@@ -65,7 +61,7 @@ def find_encoding(path: Path, *, encoding: str | None = None) -> Encoding:
                     if head.startswith(mark):
                         return Encoding(name)
             if b"\x00" in block:
-                raise BadDocument("binary_content", f"{path.name} has NUL bytes in it, so it is no text")
+                raise BadDocumentError("binary_content", f"{path.name} is not text: it contains NUL bytes")
             if is_utf8:
                 try:
                     utf8.decode(block)
@@ -85,26 +81,26 @@ def find_encoding(path: Path, *, encoding: str | None = None) -> Encoding:
 
 
 def read_blocks(path: Path, encoding: Encoding) -> Iterator[tuple[str, int, int]]:
-    """Yield (text, bytes read so far, bytes in all), line ends as newlines, undecodable bytes replaced."""
+    """Yield (text, bytes read, total bytes). Line ends become newlines, and undecodable bytes are replaced."""
     total = path.stat().st_size
     with path.open(encoding=encoding.name, errors="replace", newline=None) as file:
         while True:
             try:
                 text = file.read(BLOCK_CHARACTERS)
-            except UnicodeError as error:  # UTF-16 or UTF-32 without a mark after all
-                raise BadDocument("binary_content", f"{path.name} is no {encoding.name}: {error}") from error
+            except UnicodeError as error:  # possibly UTF-16 or UTF-32 without a mark
+                raise BadDocumentError("binary_content", f"{path.name} is not {encoding.name}: {error}") from error
             if not text:
                 return
             yield printable(text), min(cast(io.BufferedReader, file.buffer).tell(), total), total
 
 
 def encoding_warnings(encoding: Encoding) -> tuple[str, ...]:
-    """The warnings to report about an encoding."""
+    """Return the warnings about an encoding."""
     return ("encoding_guessed",) if encoding.guessed else ()
 
 
 def is_text_encoding(name: str) -> bool:
-    """Say whether Python can read text in an encoding of this name."""
+    """Return whether Python has a text encoding of this name."""
     try:
         return bool(codecs.lookup(name)._is_text_encoding)
     except LookupError:

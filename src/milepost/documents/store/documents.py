@@ -1,4 +1,4 @@
-"""The verbs about documents, chunks and vectors, in SQL that every database shares."""
+"""SQL for documents, chunks and vectors."""
 
 from __future__ import annotations
 
@@ -8,11 +8,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from milepost.documents.chunks import Chunk, Segment
-from milepost.documents.errors import GenerationChanged, VersionVanished
-from milepost.documents.store.port import Row, Transaction
+from milepost.documents.chunking import Chunk, Segment
+from milepost.documents.errors import GenerationChangedError, SupersededError, VersionVanishedError
+from milepost.documents.store.database import (
+    Row,
+    SqlStoreBase,
+    Transaction,
+    bump_revision,
+    delete_versions,
+    placeholders,
+)
 from milepost.documents.store.records import ChunkText, Hit, MissingVector, StoredDocument, Text, Version
-from milepost.documents.store.verbs import Verbs, delete_versions, marks, touch
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,11 +36,11 @@ _VERSION: Final = """version_id, generation, document_id, uri, text_id, size, co
 _PAGE: Final = 200
 
 
-class DocumentVerbs(Verbs):
-    """From a text to a published document, and back."""
+class DocumentQueries(SqlStoreBase):
+    """From a text to a published document and its chunks."""
 
     def get_text(self, text_id: str) -> Text | None:
-        """A text, complete or not."""
+        """Return a text, complete or not, or None."""
         row = self._read(
             lambda tx: tx.one(
                 """SELECT format, title, characters, pages, failed_pages, warnings, complete
@@ -50,12 +56,15 @@ class DocumentVerbs(Verbs):
         )
 
     def add_segments(self, text: Text, position: int, segments: Sequence[Segment]) -> None:
-        """Add segments of a text, the first at `position`."""
+        """Add segments of a text, the first at `position` (0, 1, ...).
+
+        Raises `VersionVanishedError` if another job has removed the segments before it.
+        """
 
         def work(tx: Transaction) -> None:
             before = "SELECT 1 FROM segments WHERE text_id = ? AND position = ?"
             if position and tx.one(before, (text.text_id, position - 1)) is None:
-                raise VersionVanished(text.text_id)
+                raise VersionVanishedError(text.text_id)
             tx.run(
                 """INSERT INTO texts (text_id, format, title, characters, failed_pages, warnings, complete, begun_at)
                 VALUES (?, ?, '', 0, 0, '[]', 0, ?) ON CONFLICT DO NOTHING""",
@@ -73,7 +82,7 @@ class DocumentVerbs(Verbs):
         self._write(work)
 
     def complete_text(self, text: Text) -> None:
-        """Say that all segments are there, with what the loader reported."""
+        """Mark a text as complete, and store the loader's report."""
         values = (text.format, text.title, text.characters, text.pages, text.failed_pages, json.dumps(text.warnings))
 
         def work(tx: Transaction) -> None:
@@ -83,12 +92,12 @@ class DocumentVerbs(Verbs):
                 (*values, text.text_id),
             )
             if not changed:
-                raise VersionVanished(text.text_id)
+                raise VersionVanishedError(text.text_id)
 
         self._write(work)
 
     def segments(self, text_id: str) -> Iterator[Segment]:
-        """The segments of a text in order, read one at a time."""
+        """Yield the segments of a text in order, read one at a time."""
         position = 0
         while True:
             row = self._read(
@@ -102,13 +111,13 @@ class DocumentVerbs(Verbs):
             position += 1
 
     def begin_version(self, version: Version) -> Version:
-        """Return the version of this id as it is, made when it is not there."""
+        """Return the version with this id, created if it does not exist."""
 
         def work(tx: Transaction) -> Version:
             if tx.one("SELECT 1 FROM generations WHERE generation = ?", (version.generation,)) is None:
-                raise GenerationChanged(f"generation {version.generation} is gone")
+                raise GenerationChangedError(f"generation {version.generation} is gone")
             tx.run(
-                f"INSERT INTO versions ({_VERSION}, begun_at) VALUES ({marks(12)}) ON CONFLICT DO NOTHING",
+                f"INSERT INTO versions ({_VERSION}, begun_at) VALUES ({placeholders(12)}) ON CONFLICT DO NOTHING",
                 (
                     version.version_id, version.generation, version.document_id, version.uri, version.text_id,
                     version.size, version.content_hash, version.fingerprint, 0, 0, 0, time.time(),
@@ -123,7 +132,7 @@ class DocumentVerbs(Verbs):
         return self._write(work)
 
     def abandon_version(self, version_id: str) -> None:
-        """Remove a version that will not be published; one that is published stays."""
+        """Delete a version that will not be published. A published one is kept."""
 
         def work(tx: Transaction) -> None:
             if tx.one("SELECT 1 FROM documents WHERE version_id = ? LIMIT 1", (version_id,)) is None:
@@ -137,7 +146,7 @@ class DocumentVerbs(Verbs):
         def work(tx: Transaction) -> None:
             tx.many(
                 f"""INSERT INTO chunks (version_id, ordinal, chunk_id, start, stop, tokens, heading, page, text,
-                vector_key) VALUES ({marks(10)}) ON CONFLICT DO NOTHING""",
+                vector_key) VALUES ({placeholders(10)}) ON CONFLICT DO NOTHING""",
                 (
                     (
                         version_id, chunk.ordinal, chunk.chunk_id, chunk.start, chunk.stop, chunk.tokens,
@@ -150,7 +159,7 @@ class DocumentVerbs(Verbs):
         self._write(work)
 
     def complete_chunks(self, version_id: str, *, chunk_count: int, truncated: int) -> None:
-        """Say that all chunks are there. Raises `VersionVanished` when another job has removed them."""
+        """Mark all chunks of a version as stored. Raises `VersionVanishedError` if another job has removed them."""
 
         def work(tx: Transaction) -> None:
             found = tx.one("SELECT count(*) FROM chunks WHERE version_id = ?", (version_id,))
@@ -159,17 +168,17 @@ class DocumentVerbs(Verbs):
                 (chunk_count, truncated, version_id),
             )
             if not changed or found is None or found[0] != chunk_count:
-                raise VersionVanished(version_id)
+                raise VersionVanishedError(version_id)
 
         self._write(work)
 
     def count_missing(self, version_ids: Sequence[str]) -> int:
-        """The number of chunks of these versions that have no vector yet."""
+        """Return the number of chunks of these versions without a vector."""
         row = self._read(lambda tx: tx.one(f"SELECT count(*) {_missing(version_ids)}", version_ids))
         return int(row[0]) if row else 0
 
     def missing_vectors(self, version_ids: Sequence[str], limit: int) -> list[MissingVector]:
-        """Up to `limit` texts of these versions that have no vector yet, each key once."""
+        """Return up to `limit` texts of these versions without a vector, each key once."""
         rows = self._read(
             lambda tx: tx.all(
                 f"""SELECT c.vector_key, min(c.text), count(*) {_missing(version_ids)}
@@ -180,7 +189,7 @@ class DocumentVerbs(Verbs):
         return [MissingVector(bytes(key), text, count) for key, text, count in rows]
 
     def put_vectors(self, vectors: Iterable[tuple[bytes, NDArray[np.float32]]]) -> None:
-        """Keep vectors under their keys; a key that is known keeps the vector it has."""
+        """Store vectors under their keys. An existing key keeps its vector."""
         rows = [(key, self._db.to_vector(vector), time.time()) for key, vector in vectors]
 
         def work(tx: Transaction) -> None:
@@ -189,7 +198,10 @@ class DocumentVerbs(Verbs):
         self._write(work)
 
     def publish(self, version_id: str) -> bool:
-        """Make a version the document, in the place of the one before; False when a vector is missing."""
+        """Make a version the document, replacing the previous one. Return False if a vector is missing.
+
+        Raises `VersionVanishedError` if it is gone, and `GenerationChangedError` if its generation is.
+        """
 
         def work(tx: Transaction) -> bool:
             row = tx.one(
@@ -198,12 +210,14 @@ class DocumentVerbs(Verbs):
                 (version_id,),
             )
             if row is None or not row[2]:
-                raise VersionVanished(version_id)
+                raise VersionVanishedError(version_id)
             generation, document_id, _, known = row
             if known is None:
-                raise GenerationChanged(f"generation {generation} is gone")
+                raise GenerationChangedError(f"generation {generation} is gone")
             if tx.one(f"SELECT 1 {_missing([version_id])} LIMIT 1", (version_id,)):
                 return False
+            if not self._claim_scope(tx, f"document/{generation}/{document_id}"):
+                raise SupersededError(version_id)
             before = tx.one(
                 "SELECT version_id FROM documents WHERE generation = ? AND document_id = ?", (generation, document_id)
             )
@@ -215,13 +229,13 @@ class DocumentVerbs(Verbs):
             )
             if before is not None and before[0] != version_id:
                 delete_versions(tx, [before[0]])
-            touch(tx)
+            bump_revision(tx)
             return True
 
         return self._write(work)
 
     def document(self, document_id: str, *, generation: int | None = None) -> StoredDocument | None:
-        """A published document, of the active generation unless another is named."""
+        """Return a published document of the active or the given generation, or None."""
         row = self._read(
             lambda tx: tx.one(
                 f"{_DOCUMENT} WHERE d.generation = {_generation(generation)} AND d.document_id = ?", (document_id,)
@@ -230,7 +244,7 @@ class DocumentVerbs(Verbs):
         return _stored(row) if row is not None else None
 
     def documents(self, *, generation: int | None = None) -> Iterator[StoredDocument]:
-        """All published documents in the order of their ids."""
+        """Return all published documents in the order of their ids."""
         after = ""
         while True:
             rows = self._read(
@@ -246,19 +260,25 @@ class DocumentVerbs(Verbs):
             after = rows[-1][0]
 
     def delete_document(self, document_id: str) -> bool:
-        """Remove a document from every generation; False when it was in none."""
+        """Delete a document from every generation. Return False if it was in none."""
 
         def work(tx: Transaction) -> bool:
             rows = tx.all("SELECT version_id FROM documents WHERE document_id = ?", (document_id,))
+            for row in tx.all("SELECT generation FROM generations"):
+                if not self._claim_scope(tx, f"document/{row[0]}/{document_id}"):
+                    raise SupersededError(document_id)
             tx.run("DELETE FROM documents WHERE document_id = ?", (document_id,))
             delete_versions(tx, [row[0] for row in rows])
-            touch(tx)
+            bump_revision(tx)
             return bool(rows)
 
         return self._write(work)
 
     def nearest(self, vector: NDArray[np.float32], k: int, *, generation: int | None = None) -> list[Hit]:
-        """The `k` chunks of the active generation nearest to a unit vector, best first."""
+        """Return the `k` chunks of the active generation nearest to a unit vector, best first.
+
+        Raises `GenerationChangedError` if a given generation is not the active one.
+        """
 
         def work(tx: Transaction) -> list[Hit]:
             active = tx.one(
@@ -267,7 +287,7 @@ class DocumentVerbs(Verbs):
             if active is None:
                 return []
             if generation not in (None, active[0]):
-                raise GenerationChanged(f"generation {generation} is not active any more")
+                raise GenerationChangedError(f"generation {generation} is no longer active")
             hits = []
             for score, version_id, ordinal in self._db.nearest(tx, active[0], active[1], vector, k):
                 row = tx.one(
@@ -283,14 +303,14 @@ class DocumentVerbs(Verbs):
         return self._read(work)
 
     def chunk_texts(self, chunk_ids: Sequence[str]) -> list[ChunkText]:
-        """The texts of chunks of the active generation, in the order of their ids."""
+        """Return the texts of chunks of the active generation, in the order of their ids."""
         found: list[ChunkText] = []
         for start in range(0, len(chunk_ids), _PAGE):
             some = chunk_ids[start : start + _PAGE]
             rows = self._read(
                 lambda tx, some=some: tx.all(  # type: ignore[misc]
                     f"""SELECT c.chunk_id, d.document_id, c.text FROM documents d JOIN chunks c USING (version_id)
-                    WHERE d.generation = {_generation(None)} AND c.chunk_id IN ({marks(len(some))})""",
+                    WHERE d.generation = {_generation(None)} AND c.chunk_id IN ({placeholders(len(some))})""",
                     some,
                 )
             )
@@ -298,7 +318,7 @@ class DocumentVerbs(Verbs):
         return sorted(found, key=lambda chunk: chunk.chunk_id)
 
     def chunk_vectors(self, block: int) -> Iterator[tuple[list[str], NDArray[np.float32]]]:
-        """(chunk ids, vectors) of the active generation in blocks of at most `block` rows, ordered by id."""
+        """Yield (chunk ids, vectors) of the active generation in blocks of at most `block` rows, ordered by id."""
         active = self.active_generation()
         after = ""
         while active is not None:
@@ -318,7 +338,7 @@ class DocumentVerbs(Verbs):
 
 def _missing(version_ids: Sequence[str]) -> str:
     return f"""FROM chunks c LEFT JOIN vectors v ON v.vector_key = c.vector_key
-        WHERE c.version_id IN ({marks(len(version_ids))}) AND v.vector_key IS NULL"""
+        WHERE c.version_id IN ({placeholders(len(version_ids))}) AND v.vector_key IS NULL"""
 
 
 def _generation(number: int | None) -> str:

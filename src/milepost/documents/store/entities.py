@@ -1,4 +1,4 @@
-"""The verbs about entities, their relations and their communities, in SQL that every database shares."""
+"""SQL for entities, their relations and their communities."""
 
 from __future__ import annotations
 
@@ -7,18 +7,17 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from milepost.documents.identity import vector_key
-from milepost.documents.store.port import Transaction
+from milepost.documents.document_ids import vector_key
+from milepost.documents.errors import SupersededError
+from milepost.documents.store.database import ACTIVE_CHUNKS, SqlStoreBase, Transaction, now, placeholders, recount
 from milepost.documents.store.records import ChunkText, Community, Entity, Extraction, Neighbour
-from milepost.documents.store.recount import ACTIVE_CHUNKS, recount
-from milepost.documents.store.verbs import Verbs, marks, now
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 _ENTITY: Final = "entity_id, name, label, mention_count, chunk_count"
-_AT_ONCE: Final = 400
+_BATCH_SIZE: Final = 400
 _MAX_HOPS: Final = 4
 _UNEXTRACTED: Final = """
     FROM documents d JOIN chunks c ON c.version_id = d.version_id
@@ -31,16 +30,16 @@ _UNEMBEDDED: Final = """
 """
 
 
-class EntityVerbs(Verbs):
-    """From the mentions in a chunk to a graph of entities."""
+class EntityQueries(SqlStoreBase):
+    """From mentions in chunks to a graph of entities."""
 
     def count_unextracted(self, configuration: str) -> int:
-        """The number of active chunks that were not extracted with this configuration."""
+        """Return the number of active chunks that were not extracted with this configuration."""
         row = self._read(lambda tx: tx.one(f"SELECT count(*) {_UNEXTRACTED}", (configuration,)))
         return int(row[0]) if row else 0
 
     def unextracted(self, configuration: str, limit: int) -> list[ChunkText]:
-        """Up to `limit` active chunks that were not extracted with this configuration, in a fixed order."""
+        """Return up to `limit` active chunks that were not extracted with this configuration, in a fixed order."""
         rows = self._read(
             lambda tx: tx.all(
                 f"SELECT c.chunk_id, d.document_id, c.text {_UNEXTRACTED} ORDER BY d.document_id, c.ordinal LIMIT ?",
@@ -50,12 +49,11 @@ class EntityVerbs(Verbs):
         return [ChunkText(*row) for row in rows]
 
     def save_extractions(self, configuration: str, extractions: Sequence[Extraction]) -> None:
-        """Replace what is known of these chunks and mark them as done, in one step.
-
-        A chunk that was removed in the meantime is left out.
-        """
+        """Replace the extractions of these chunks and mark them as done, in one step. Removed chunks are skipped."""
 
         def work(tx: Transaction) -> None:
+            if not self._claim_scope(tx, "extraction", configuration):
+                raise SupersededError("a run that began later has extracted these chunks with another configuration")
             for found in extractions:
                 if tx.one("SELECT 1 FROM chunks WHERE chunk_id = ? LIMIT 1", (found.chunk_id,)) is None:
                     continue
@@ -82,23 +80,23 @@ class EntityVerbs(Verbs):
         self._write(work)
 
     def recount_entities(self) -> None:
-        """Bring the entities in line with the mentions in active chunks."""
+        """Recompute names, labels and counts of entities from mentions in active chunks. Delete those without any."""
         self._write(recount)
 
     def count_unembedded_entities(self, model: str) -> int:
-        """The number of entities whose vector is missing or of another model or name."""
+        """Return the number of entities whose vector is missing, or of another model or name."""
         row = self._read(lambda tx: tx.one(f"SELECT count(*) {_UNEMBEDDED}", (model,)))
         return int(row[0]) if row else 0
 
     def unembedded_entities(self, model: str, limit: int) -> list[tuple[str, str]]:
-        """Up to `limit` (entity id, name) whose vector is missing or of another model or name."""
+        """Return up to `limit` (entity id, name) whose vector is missing, or of another model or name."""
         rows = self._read(
             lambda tx: tx.all(f"SELECT entity_id, name {_UNEMBEDDED} ORDER BY entity_id LIMIT ?", (model, limit))
         )
         return [(row[0], row[1]) for row in rows]
 
     def set_entity_vectors(self, model: str, vectors: Sequence[tuple[str, str, NDArray[np.float32]]]) -> None:
-        """Keep the vectors of (entity id, name, vector)."""
+        """Store the vectors of (entity id, name, vector)."""
         rows = [(vector_key(model, name), self._db.to_vector(vector), time.time()) for _, name, vector in vectors]
 
         def work(tx: Transaction) -> None:
@@ -111,7 +109,7 @@ class EntityVerbs(Verbs):
         self._write(work)
 
     def entities(self, *, text: str = "", limit: int = 50) -> list[Entity]:
-        """Entities by number of chunks, those first whose name is `text`, then those that contain it."""
+        """Return entities by number of chunks: first those named `text`, then those whose name contains it."""
         key = text.casefold().strip()
         pattern = "%" + key.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
         rows = self._read(
@@ -125,7 +123,7 @@ class EntityVerbs(Verbs):
         return [Entity(*row) for row in rows]
 
     def neighbours(self, entity: str, *, hops: int = 1, limit: int = 50) -> list[Neighbour]:
-        """Entities within `hops` (1 to 4) relations of an entity, nearest and heaviest first."""
+        """Return entities within `hops` (1 to 4) relations of an entity (its id or name), nearest and strongest first."""
         if not 1 <= hops <= _MAX_HOPS:
             raise ValueError(f"hops must be from 1 to {_MAX_HOPS}, not {hops}")
         start = entity.casefold().strip()
@@ -134,7 +132,7 @@ class EntityVerbs(Verbs):
             found: list[Neighbour] = []
             seen, frontier = {start}, [start]
             for hop in range(1, hops + 1):
-                reached = _step(tx, frontier, seen)
+                reached = _related_entities(tx, frontier, seen)
                 entities = _by_ids(tx, list(reached))
                 found += sorted(
                     (
@@ -153,7 +151,7 @@ class EntityVerbs(Verbs):
         return self._read(work)
 
     def edges(self) -> list[tuple[str, str, float]]:
-        """The entity graph: (entity id, entity id, number of chunks), sorted, each pair once."""
+        """Return the entity graph: (entity id, entity id, number of chunks), sorted, each pair once."""
         rows = self._read(
             lambda tx: tx.all(
                 f"""SELECT one, two, count(DISTINCT chunk_id) FROM (
@@ -166,9 +164,11 @@ class EntityVerbs(Verbs):
         return sorted((row[0], row[1], float(row[2])) for row in rows)
 
     def save_communities(self, kind: str, settings: dict[str, Any], communities: Sequence[Community]) -> None:
-        """Replace the clustering of a kind in one step."""
+        """Replace the clustering of a kind (`entities` or `chunks`) in one step."""
 
         def work(tx: Transaction) -> None:
+            if not self._claim_scope(tx, f"clustering/{kind}"):
+                raise SupersededError("a run that began later has already saved its clustering")
             tx.run("DELETE FROM communities WHERE kind = ?", (kind,))
             tx.run("DELETE FROM members WHERE kind = ?", (kind,))
             tx.run(
@@ -193,7 +193,7 @@ class EntityVerbs(Verbs):
         self._write(work)
 
     def communities(self, kind: str = "entities", *, level: int | None = None, limit: int = 50) -> list[Community]:
-        """Communities by size, with their members."""
+        """Return communities by size, with their members."""
         where, values = ("AND level = ?", [level]) if level is not None else ("", [])
 
         def work(tx: Transaction) -> list[Community]:
@@ -214,17 +214,17 @@ def _members(tx: Transaction, kind: str, community_id: str) -> tuple[str, ...]:
     return tuple(row[0] for row in rows)
 
 
-def _step(tx: Transaction, frontier: list[str], seen: set[str]) -> dict[str, tuple[set[str], int]]:
-    """The entities one relation away from the frontier: their relation types and the most chunks that say so."""
+def _related_entities(tx: Transaction, frontier: list[str], seen: set[str]) -> dict[str, tuple[set[str], int]]:
+    """Return the entities one relation away from the frontier, with relation types and the highest number of chunks."""
     reached: dict[str, tuple[set[str], int]] = {}
-    for start in range(0, len(frontier), _AT_ONCE):
-        some = frontier[start : start + _AT_ONCE]
+    for start in range(0, len(frontier), _BATCH_SIZE):
+        some = frontier[start : start + _BATCH_SIZE]
         rows = tx.all(
             f"""SELECT near, far, type, count(DISTINCT chunk_id) FROM (
                 SELECT source AS near, target AS far, type, chunk_id FROM relations
-                WHERE source IN ({marks(len(some))})
+                WHERE source IN ({placeholders(len(some))})
                 UNION ALL SELECT target, source, type, chunk_id FROM relations
-                WHERE target IN ({marks(len(some))})) AS both_ways
+                WHERE target IN ({placeholders(len(some))})) AS both_ways
             GROUP BY near, far, type""",
             (*some, *some),
         )
@@ -237,8 +237,8 @@ def _step(tx: Transaction, frontier: list[str], seen: set[str]) -> dict[str, tup
 
 def _by_ids(tx: Transaction, entity_ids: list[str]) -> dict[str, Entity]:
     found: dict[str, Entity] = {}
-    for start in range(0, len(entity_ids), _AT_ONCE):
-        some = entity_ids[start : start + _AT_ONCE]
-        rows = tx.all(f"SELECT {_ENTITY} FROM entities WHERE entity_id IN ({marks(len(some))})", some)
+    for start in range(0, len(entity_ids), _BATCH_SIZE):
+        some = entity_ids[start : start + _BATCH_SIZE]
+        rows = tx.all(f"SELECT {_ENTITY} FROM entities WHERE entity_id IN ({placeholders(len(some))})", some)
         found.update((row[0], Entity(*row)) for row in rows)
     return found

@@ -1,7 +1,6 @@
-"""PostgreSQL with pgvector as a document store, shared by the processes of many machines.
+"""PostgreSQL with pgvector as a document store, for several machines.
 
-Owns the connection and what counts as busy. Writers take turns by an advisory lock, as
-they do in SQLite; the nearest chunks are found exactly, by the database.
+Writers take turns with an advisory lock, as in SQLite. The nearest chunks are found exactly, by the database.
 """
 
 from __future__ import annotations
@@ -11,8 +10,8 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from milepost.documents.errors import StoreBusy
-from milepost.documents.store.port import Row, Transaction
+from milepost.documents.errors import StoreBusyError
+from milepost.documents.store.database import Row, Transaction
 from milepost.documents.store.schema import schema, set_up
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _WRITER: Final = 0x6D696C65_706F7374  # "milepost"
 _LOCK_MILLISECONDS: Final = 5000
-_PASSING: Final = ("starting up", "shutting down", "recovery", "too many", "reserved", "terminating")
+_TRANSIENT_ERRORS: Final = ("starting up", "shutting down", "recovery", "too many", "reserved", "terminating")
 _NEAREST: Final = """
     SELECT 1 - (v.vector <=> ?) AS score, c.version_id, c.ordinal
     FROM documents d
@@ -34,25 +33,27 @@ _NEAREST: Final = """
 
 
 class PostgresDatabase:
-    """A document database at a ``postgresql://`` URL; its tables are made when they are not there."""
+    """A document database at a ``postgresql://`` URL. Missing tables are created."""
 
     def __init__(self, url: str) -> None:
         try:
             import pgvector.psycopg  # noqa: F401 - asked for early, to say early what is missing
             import psycopg  # noqa: F401
         except ImportError as error:
-            raise ImportError("PostgreSQL needs more packages: pip install 'milepost[postgres]'") from error
+            raise ImportError(
+                "the PostgreSQL packages are not installed; run: pip install 'milepost[postgres]'"
+            ) from error
         self._url = url
         self._lock = threading.RLock()
         self._connection: Any = None
         self._pid = 0
 
     def __str__(self) -> str:
-        """The URL without user and password."""
+        """Return the URL without user and password."""
         return "postgresql://" + self._url.partition("://")[2].rpartition("@")[2].partition("?")[0]
 
     def transact(self, work: Callable[[Transaction], T], *, write: bool = True) -> T:
-        """Run `work` in a transaction; a snapshot for readers, one at a time for writers."""
+        """Run `work` in a transaction: readers on a snapshot, writers one at a time."""
         import psycopg
 
         with self._lock:
@@ -74,16 +75,16 @@ class PostgresDatabase:
             ) as error:
                 if self._connection is not None and self._connection.broken:
                     self.close()
-                raise StoreBusy(f"the document store {self} is busy: {_line(error)}") from error
+                raise StoreBusyError(f"the document store {self} is busy: {_line(error)}") from error
 
     def to_vector(self, vector: NDArray[np.float32]) -> Any:
-        """A vector as pgvector takes it."""
+        """Return a vector for pgvector."""
         from pgvector import Vector
 
         return Vector(vector)
 
     def from_vectors(self, values: Sequence[Any], dimension: int) -> NDArray[np.float32]:
-        """Kept vectors as an array of shape (len(values), dimension)."""
+        """Return stored vectors as an array of shape (len(values), dimension)."""
         import numpy as np
 
         rows = [value.to_numpy() if hasattr(value, "to_numpy") else value for value in values]
@@ -92,7 +93,7 @@ class PostgresDatabase:
     def nearest(
         self, transaction: Transaction, generation: int, dimension: int, vector: NDArray[np.float32], k: int
     ) -> list[tuple[float, str, int]]:
-        """(cosine, version id, ordinal) of the `k` nearest chunks, compared by the database."""
+        """Return (cosine, version id, ordinal) of the `k` nearest chunks, compared by the database."""
         rows = transaction.all(_NEAREST, (self.to_vector(vector), generation, k))
         return [(float(score), version_id, ordinal) for score, version_id, ordinal in rows]
 
@@ -111,7 +112,7 @@ class PostgresDatabase:
             try:
                 connection = psycopg.connect(self._url, autocommit=True)
             except psycopg.OperationalError as error:
-                if _will_not_pass(str(error)):
+                if _is_permanent(str(error)):
                     raise ValueError(f"the document store {self} cannot be opened: {_line(error)}") from error
                 raise
             try:
@@ -124,11 +125,11 @@ class PostgresDatabase:
             except (psycopg.errors.FeatureNotSupported, psycopg.errors.UndefinedFile) as error:
                 connection.close()
                 raise ValueError(
-                    f"the server of {self} has no pgvector: install it there (Debian: postgresql-17-pgvector)"
+                    f"the server of {self} does not have pgvector; install it there (Debian: postgresql-17-pgvector)"
                 ) from error
             except psycopg.errors.InsufficientPrivilege as error:
                 connection.close()
-                raise ValueError(f"the user of {self} may not make tables or extensions: {_line(error)}") from error
+                raise ValueError(f"the user of {self} may not create tables or extensions: {_line(error)}") from error
             except BaseException:
                 connection.close()
                 raise
@@ -155,9 +156,11 @@ class _PostgresTransaction:
         self._cursor.executemany(_marked(sql), rows)
 
 
-def _will_not_pass(said: str) -> bool:
-    """Whether a refusal to connect is for good: a wrong password, user or database, and not a server that starts."""
-    return "FATAL" in said and not any(word in said for word in _PASSING)
+def _is_permanent(message: str) -> bool:
+    """Return whether a connection error is permanent: a wrong password, user or database, not a server that is
+    starting.
+    """
+    return "FATAL" in message and not any(word in message for word in _TRANSIENT_ERRORS)
 
 
 def _line(error: Exception) -> str:

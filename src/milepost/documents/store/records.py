@@ -1,16 +1,16 @@
-"""What document stores hand out: plain values. Knows no SQL and no parser."""
+"""The values that document stores return."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
 
-from milepost.documents.formats import Format
+from milepost.documents.file_types import Format
 
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """One index of all documents: made by one model with one way of cutting chunks."""
+    """One index of all documents, made with one model and one way of splitting text."""
 
     number: int
     model: str
@@ -21,7 +21,7 @@ class Generation:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A document's text as it was loaded, kept in segments; `complete` once all of it is there."""
+    """A document's text in segments. `complete` is set when all of it is stored."""
 
     text_id: str
     format: Format
@@ -35,9 +35,9 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """A document in the making: invisible until it is published.
+    """A document being prepared, invisible until published.
 
-    `fingerprint` stands for content and settings; `size` is in bytes; `chunked` once all chunks are there.
+    `fingerprint` identifies content and settings; `size` is in bytes; `chunked` is set when all chunks are stored.
     """
 
     version_id: str
@@ -77,7 +77,7 @@ class StoredDocument:
 
 @dataclass(frozen=True, slots=True)
 class MissingVector:
-    """A text that has no vector yet, under its key, and how many chunks wait for it."""
+    """A text without a vector, its vector key, and the number of chunks that need it."""
 
     key: bytes
     text: str
@@ -86,7 +86,7 @@ class MissingVector:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A chunk that was found; `score` is the cosine of the angle to the query, 1 at best."""
+    """A search result. `score` is the cosine similarity to the query, at most 1."""
 
     score: float
     chunk_id: str
@@ -102,7 +102,7 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class ChunkText:
-    """A chunk's text, for those who read all of them."""
+    """A chunk's text."""
 
     chunk_id: str
     document_id: str
@@ -111,7 +111,7 @@ class ChunkText:
 
 @dataclass(frozen=True, slots=True)
 class Mention:
-    """An entity's name as it stands in a chunk: `key` is its folded form, `label` the type that was seen."""
+    """An entity's name in a chunk: `key` is its normalised form, `label` its type."""
 
     key: str
     name: str
@@ -131,7 +131,7 @@ class Relation:
 
 @dataclass(frozen=True, slots=True)
 class Extraction:
-    """All that was found in one chunk."""
+    """Everything found in one chunk."""
 
     chunk_id: str
     mentions: tuple[Mention, ...] = ()
@@ -140,7 +140,7 @@ class Extraction:
 
 @dataclass(frozen=True, slots=True)
 class Entity:
-    """An entity: its most frequent name and label, and how often and in how many chunks it is mentioned."""
+    """An entity: its most frequent name and label, and its numbers of mentions and chunks."""
 
     entity_id: str
     name: str
@@ -151,7 +151,7 @@ class Entity:
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """An entity that stands in relations with another, with their types and the number of chunks that say so."""
+    """An entity related to another, with the types of their relations and the number of chunks."""
 
     entity: Entity
     types: tuple[str, ...]
@@ -161,7 +161,7 @@ class Neighbour:
 
 @dataclass(frozen=True, slots=True)
 class Community:
-    """A group of entities or chunks; `level` 0 is the finest, `parent` the group it is part of one level up."""
+    """A group of entities or chunks. `level` 0 is the finest, and `parent` is its group one level up."""
 
     community_id: str
     level: int

@@ -1,19 +1,19 @@
-"""The tables of a document store, and the layout version that says which ones a file has.
+"""The tables of a document store, and the version of their layout.
 
     generations 1--* documents *--1 versions 1--* chunks *--1 vectors
                                     versions *--1 texts 1--* segments
     chunks 1--* mentions *--1 entities,  chunks 1--* relations,  chunks 1--* extractions
     clusterings 1--* communities 1--* members
 
-A document becomes visible, or is replaced, by one row of `documents`; a generation by
-the one row of `active_generation`.
+A document becomes visible, or is replaced, by one row of `documents`; a generation by the one row of
+`active_generation`.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from milepost.documents.store.port import Transaction
+from milepost.documents.store.database import Transaction
 
 LAYOUT: Final = 1
 
@@ -148,19 +148,31 @@ CREATE TABLE IF NOT EXISTS members (
 )
 """
 
+_FENCES: Final = """
+CREATE TABLE IF NOT EXISTS fences (
+    scope TEXT PRIMARY KEY,
+    fence BIGINT NOT NULL,
+    detail TEXT NOT NULL
+)
+"""
+"""Also created in older stores. Older versions ignore the table."""
+
 
 def schema(*, blob: str, vector: str) -> list[str]:
-    """The statements that make the tables, with a database's words for bytes and for vectors."""
+    """Return the statements that create the tables, with a database's types for bytes and vectors."""
     return [part.strip() for part in _TABLES.format(blob=blob, vector=vector).split(";") if part.strip()]
 
 
 def set_up(transaction: Transaction, statements: list[str]) -> None:
-    """Make the tables that are not there. Raises `ValueError` for a store of a later layout."""
+    """Create missing tables. Raises `ValueError` for a store with a newer layout."""
     transaction.run("CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL)")
+    transaction.run(_FENCES)
     row = transaction.one("SELECT value FROM meta WHERE name = 'layout'")
     if row is not None:
         if int(row[0]) != LAYOUT:
-            raise ValueError(f"the document store has layout {row[0]}; this milepost reads {LAYOUT}")
+            raise ValueError(
+                f"the document store has layout {row[0]}, but this version of milepost supports {LAYOUT}; upgrade milepost"
+            )
         return
     for statement in statements:
         transaction.run(statement)

@@ -1,7 +1,6 @@
-"""SQLite as a document store: one file, shared by the processes of one machine.
+"""SQLite as a document store: one file for the processes of one machine.
 
-Owns the connection, what counts as busy, and the nearest neighbours, which numpy
-finds in a matrix that is kept until the next change. Knows no statement but those.
+numpy finds the nearest chunks in a matrix that is cached until the next change.
 """
 
 from __future__ import annotations
@@ -14,17 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from milepost.documents.errors import StoreBusy
-from milepost.documents.store.port import Row, Transaction
+from milepost.documents.errors import StoreBusyError
+from milepost.documents.store.database import Row, Transaction
 from milepost.documents.store.schema import schema, set_up
+from milepost.stores.private_files import create_private_file, create_private_folder
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 T = TypeVar("T")
-_BUSY: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL})
-_USELESS: Final = frozenset({sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_READONLY})
+_TRANSIENT_ERRORS: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL})
+_PERMANENT_ERRORS: Final = frozenset({sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_READONLY})
 _BLOCK: Final = 4096
 _KEPT_ROWS: Final = 200_000
 _LOCK_SECONDS: Final = 0.25
@@ -39,7 +39,7 @@ _VECTORS: Final = """
 
 @dataclass(frozen=True, slots=True)
 class _Matrix:
-    """The vectors of a generation as they were at a revision, with the places of their chunks."""
+    """The vectors of a generation at a revision, with the positions of their chunks."""
 
     of: tuple[int, str]
     places: list[tuple[str, int]]
@@ -47,7 +47,7 @@ class _Matrix:
 
 
 class SqliteDatabase:
-    """A document database in one file, made with its folder when it is not there."""
+    """A document database in one file, created with its folder if it does not exist."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -60,7 +60,7 @@ class SqliteDatabase:
         return str(self._path)
 
     def transact(self, work: Callable[[Transaction], T], *, write: bool = True) -> T:
-        """Run `work` in a transaction; a snapshot for readers, the only writer for writers."""
+        """Run `work` in a transaction: readers on a snapshot, writers one at a time."""
         with self._lock:
             try:
                 connection = self._connected()
@@ -73,19 +73,19 @@ class SqliteDatabase:
                         connection.execute("ROLLBACK")
             except sqlite3.DatabaseError as error:
                 code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-                if code in _BUSY:
-                    raise StoreBusy(f"the document store {self._path.name} is busy: {error}") from error
-                if code in _USELESS:
+                if code in _TRANSIENT_ERRORS:
+                    raise StoreBusyError(f"the document store {self._path.name} is busy: {error}") from error
+                if code in _PERMANENT_ERRORS:
                     raise ValueError(f"{self._path} cannot be used as a document store: {error}") from error
                 raise
             return result
 
     def to_vector(self, vector: NDArray[np.float32]) -> bytes:
-        """A vector as little-endian 32-bit floats."""
+        """Return a vector as little-endian 32-bit floats."""
         return vector.astype("<f4", copy=False).tobytes()
 
     def from_vectors(self, values: Sequence[Any], dimension: int) -> NDArray[np.float32]:
-        """Kept vectors as an array of shape (len(values), dimension)."""
+        """Return stored vectors as an array of shape (len(values), dimension)."""
         import numpy as np
 
         return np.frombuffer(b"".join(values), dtype="<f4").reshape(len(values), dimension)
@@ -93,7 +93,7 @@ class SqliteDatabase:
     def nearest(
         self, transaction: Transaction, generation: int, dimension: int, vector: NDArray[np.float32], k: int
     ) -> list[tuple[float, str, int]]:
-        """(cosine, version id, ordinal) of the `k` nearest chunks, by comparing with all of them."""
+        """Return (cosine, version id, ordinal) of the `k` nearest chunks, by comparing with all of them."""
         import numpy as np
 
         revision = transaction.one("SELECT value FROM meta WHERE name = 'revision'")
@@ -123,7 +123,7 @@ class SqliteDatabase:
     def _read_blocks(
         self, generation: int, dimension: int, of: tuple[int, str]
     ) -> Iterable[tuple[list[tuple[str, int]], NDArray[np.float32]]]:
-        """Yield all vectors in blocks, and keep them for the next search unless they are too many."""
+        """Yield all vectors in blocks, and cache them for the next search unless there are too many."""
         import numpy as np
 
         all_places: list[tuple[str, int]] = []
@@ -144,7 +144,8 @@ class SqliteDatabase:
 
     def _connected(self) -> sqlite3.Connection:
         if self._connection is None or self._pid != os.getpid():
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            create_private_folder(os.path.abspath(self._path.parent))
+            create_private_file(str(self._path))
             connection = sqlite3.connect(
                 self._path, timeout=_LOCK_SECONDS, isolation_level=None, check_same_thread=False
             )

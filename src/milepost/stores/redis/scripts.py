@@ -1,22 +1,26 @@
-"""The Lua files, and in which form each is sent. Owns the preludes and the flags; sends nothing.
+"""Assemble the Lua scripts from their sections: preludes, then the script itself.
 
-A script whose `grows` is true has no flags: a server that is out of memory refuses it before it has written anything.
-The others may run then, so that a job can still be finished, cancelled and renewed.
+A script that `grows` the data has no flags, so a server without memory refuses it before it writes anything. The others
+are allowed to run then, so that jobs can still be finished, cancelled and renewed.
 """
 
 from __future__ import annotations
 
 from functools import cache
 from hashlib import sha1
-from importlib.resources import files
+from pathlib import Path
 from typing import NamedTuple
+
+from milepost.stores.named_sections import section
+
+FOLDER = Path(__file__).parent / "lua"
 
 READS = "no-writes"
 ALLOWED = "allow-oom"
 
 
 class Script(NamedTuple):
-    """A script and the name by which a server knows it."""
+    """A script with the hash by which a server knows it."""
 
     name: str
     sha: bytes
@@ -26,27 +30,35 @@ class Script(NamedTuple):
 
 PRELUDES = {
     "renew": ("leases",),
-    **dict.fromkeys(("sweep", "purge", "set_limit", "nudge"), ("indexes",)),
+    "sweep": ("indexes", "close_minutes"),
+    **dict.fromkeys(("purge", "set_limit", "wake"), ("indexes",)),
 }
-"""What stands before a script beside `record`."""
-READING = frozenset({"get", "events", "select", "count", "stoppings", "now", "shelf_get", "shelf_scan"})
+"""script -> its preludes besides `record`."""
+READING = frozenset(
+    {"get", "events", "select", "oldest", "count", "draining_leases", "now", "rollups", "kv_get", "kv_scan"}
+)
 
 
 @cache
 def script(name: str, *, grows: bool = False) -> Script:
-    """The script of a verb; `grows`: a full server is to refuse it."""
+    """Return the script of a name; with `grows` a full server refuses it."""
     flags = "" if grows else READS if name in READING else ALLOWED
     parts = ["record", *PRELUDES.get(name, ()), name]
     return _script(name, flags, "".join(map(_text, parts)), writes=name not in READING)
 
 
-def script_of_cases(head: str, cases: str, *, grows: bool) -> Script:
-    """The script that applies changes of one shape: `head` and `cases` are Lua, see `shapes`."""
-    body = _text("apply").replace("    --@cases\n", cases, 1)
+def transition_script(head: str, branches: str, *, grows: bool, is_asked: bool) -> Script:
+    """Return the script that applies changes; `head` and `branches` are Lua from `lua_compiler`."""
+    body = _text("apply").replace("    --BRANCHES\n", branches, 1)
     return _script(
         "apply",
         "" if grows else ALLOWED,
-        _text("record") + _text("leases") + _text("indexes") + head + body,
+        _text("record")
+        + _text("leases")
+        + _text("indexes")
+        + (_text("operation_ids") if is_asked else "")
+        + head
+        + body,
         writes=True,
     )
 
@@ -56,6 +68,5 @@ def _script(name: str, flags: str, text: str, *, writes: bool) -> Script:
     return Script(name, sha1(source).hexdigest().encode(), source, writes)
 
 
-@cache
 def _text(name: str) -> str:
-    return (files("milepost.stores") / "statements" / f"{name}.lua").read_text("utf-8")
+    return section(FOLDER, name)

@@ -1,7 +1,7 @@
-"""The store in Redis or Valkey, for any number of processes and machines. Owns the verbs for jobs; decides nothing.
+"""The store in Redis or Valkey, for any number of processes and machines.
 
-Every verb is one script (`statements/*.lua`) and one round trip; the scripts' preludes document the layout. A request
-whose reply is lost is sent again with the same operation id, so it has no second effect.
+Every method runs one Lua script in one round trip; `record.lua` documents the layout. A request whose reply is lost is
+sent again with the same operation id, so it has no second effect.
 """
 
 from __future__ import annotations
@@ -12,48 +12,58 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from milepost.core.change import Shape
-from milepost.core.defaults import RETRY_BUDGET
-from milepost.core.errors import InvalidInput, MissingExtra, StoreFull, StoreUnavailable
+from milepost.core.defaults import CLOCK_LEAD, HEARTBEAT, RETRY_BUDGET
+from milepost.core.errors import InvalidInputError, MissingExtraError, StoreUnavailableError
 from milepost.core.events import Event
 from milepost.core.job import Job
+from milepost.core.transitions.operations import TransitionType
 from milepost.stores.protocol import (
     LAYOUT,
-    Applied,
+    ApplyResult,
     Claim,
     FeedEvents,
-    Outcome,
     Position,
     Select,
     Write,
+    WriteResult,
 )
-from milepost.stores.redis.links import Call, LinkDown, Wires, Word
-from milepost.stores.redis.names import event_of, fields_of, job_of, kept_event_of, plain, raw, text_of
-from milepost.stores.redis.shapes import NONE, Compiler
-from milepost.stores.redis.side import VERBS, SideVerbs, check_layout
+from milepost.stores.redis.codec import (
+    decode_event,
+    decode_fields,
+    decode_id,
+    decode_job,
+    decode_kept_event,
+    decode_text,
+    encode_id,
+)
+from milepost.stores.redis.connection_protocols import Arg, Call, ConnectionLost, ConnectionPool
+from milepost.stores.redis.lua_compiler import MISSING_VALUE, LuaCompiler
+from milepost.stores.redis.namespace_methods import SCRIPTS, NamespaceMethods, check_layout
 
 if TYPE_CHECKING:
-    from milepost.stores.redis.port import Port
+    from milepost.stores.redis.client import RedisClient
 
 CONNECT_BUDGET = 5.0
 WRITES_AT_ONCE = 500
-"""Writes in one script, which keeps it under 50 ms; more of them are several scripts in one round trip."""
+"""Writes per script, which keeps it under 50 ms; more writes are sent as several scripts in one round trip."""
 
 _NAMESPACE = re.compile(r"[^{}\s\x00-\x1f]{1,64}\Z")
 _POSITION = re.compile(r"\d+(-\d+)?\Z")
-_NOTHING = Shape("nothing", ())
-_COMPILER = Compiler()
-_DONE = [Outcome(case, None) for case in range(10)]
-"""What most writes come to, made beforehand: a case was performed, and no answer was asked for."""
+_NOTHING = TransitionType("nothing", ())
+_COMPILER = LuaCompiler()
+_DONE = [WriteResult(branch, None) for branch in range(10)]
+"""The most frequent results, created once: a branch was applied, and no job was requested."""
 
 
-class RedisStore(SideVerbs):
-    """Jobs in Redis 7 or Valkey 7.2, or later, under one namespace. Safe for threads, and over a fork.
+class RedisStore(NamespaceMethods):
+    """Jobs in Redis 7 or Valkey 7.2, or later, in one namespace. Safe for threads and across a fork.
 
-    `url`: see `dialing`. `connect_budget` and `retry_budget` are the seconds for which a request is tried before it is
-    StoreUnavailable, and once it was sent before it is OutcomeUnknown. Nothing is connected before the first verb.
-    Raises InvalidInput for a URL or namespace that is none.
+    `url` is described in `connect`. `connect_budget` and `retry_budget` are the seconds for which a request is retried:
+    before it is sent (then StoreUnavailableError) and after (then OutcomeUnknownError). The first use connects. Raises
+    InvalidInputError for an invalid URL or namespace.
     """
+
+    report_interval = HEARTBEAT
 
     def __init__(
         self,
@@ -65,99 +75,106 @@ class RedisStore(SideVerbs):
         retry_budget: float = RETRY_BUDGET,
     ) -> None:
         if not isinstance(namespace, str) or not _NAMESPACE.match(namespace):
-            raise InvalidInput("namespace", f"{namespace!r:.80} must be 1 to 64 characters without spaces and braces")
+            raise InvalidInputError(
+                "namespace", f"{namespace!r:.80} must be 1 to 64 characters without spaces or braces"
+            )
         self.blocking = blocking
         self.namespace = namespace
         self._given = (url, connect_budget, retry_budget)
         self._root = f"{{{namespace}}}:".encode()
         self._seen = b"0"
         self._checked = False
-        self._port = _port(url, self._root, connect_budget, retry_budget, blocking=blocking)
-        self.url = f"{self._port.shown}#{namespace}"
+        self._other: RedisStore | None = None
+        self._client = _client(url, self._root, connect_budget, retry_budget, blocking=blocking)
+        self.url = f"{self._client.shown}#{namespace}"
 
     def __repr__(self) -> str:
         return f"RedisStore({self.url!r}, blocking={self.blocking})"
 
-    def twin(self, *, blocking: bool) -> RedisStore:
-        """A store on the same jobs over the other kind of wires; itself for the same kind, which can be shared."""
+    def with_blocking(self, *, blocking: bool) -> RedisStore:
+        """Return a blocking or an async store on the same jobs, the same object at each call."""
         if blocking == self.blocking:
             return self
-        url, connect_budget, retry_budget = self._given
-        return RedisStore(
-            url, namespace=self.namespace, blocking=blocking, connect_budget=connect_budget, retry_budget=retry_budget
-        )
+        if self._other is None:
+            url, connect_budget, retry_budget = self._given
+            self._other = RedisStore(
+                url,
+                namespace=self.namespace,
+                blocking=blocking,
+                connect_budget=connect_budget,
+                retry_budget=retry_budget,
+            )
+        return self._other
 
     async def close(self) -> None:
-        """Give back the connections (those of the running loop); the store can be used again."""
-        await self._port.close()
+        """Close the connections (those of the running loop); the next use opens new ones."""
+        await self._client.close()
 
     # --- jobs: writing ---
 
-    async def apply(self, writes: Sequence[Write], claim: Claim | None = None) -> Applied:
-        """Apply each write, in order, then claim: one round trip for the lot."""
+    async def apply(self, writes: Sequence[Write], claim: Claim | None = None) -> ApplyResult:
+        """Apply the writes in order, then claim, in one round trip.
+
+        If one write creates a record, a full server refuses all writes of its script (up to WRITES_AT_ONCE).
+        """
         if not self._checked:
             await self._check()
         if not writes and claim is None:
-            return Applied([], [], None)
-        try:
-            if len(writes) <= WRITES_AT_ONCE:
-                called, args = self._apply_call(writes, claim)
-                return self._applied(writes, await self._port.call(called, *args))
-            parts = _parts(writes, claim)
-            replies = await self._port.call_all(*(self._apply_call(*part) for part in parts))
-        except StoreFull:
-            await self._spared(writes)
-            raise
+            return ApplyResult([], [], None)
+        if len(writes) <= WRITES_AT_ONCE:
+            called, args = self._apply_call(writes, claim)
+            return self._applied(writes, await self._client.call(called, *args))
+        parts = _parts(writes, claim)
+        replies = await self._client.call_all(*(self._apply_call(*part) for part in parts))
         applied = [self._applied(part[0], reply) for part, reply in zip(parts, replies, strict=True)]
         return applied[-1]._replace(outcomes=[outcome for part in applied for outcome in part.outcomes])
 
-    async def _spared(self, writes: Sequence[Write]) -> None:
-        """A full server has refused a batch because of what it would create: the rest of it is to be done all the same."""
-        rest = [write for write in writes if not _COMPILER.compiled(write.change.shape).grows]
-        if rest and len(rest) < len(writes):
-            await self.apply(rest)
-
-    def _apply_call(self, writes: Sequence[Write], claim: Claim | None, leases: Sequence[Word] = ()) -> Call:
+    def _apply_call(self, writes: Sequence[Write], claim: Claim | None, leases: Sequence[Arg] = ()) -> Call:
         starts = claim.starts if claim is not None else ()
-        shapes = [write[1].shape for write in writes]
-        called, numbers = _COMPILER.script([*shapes, starts[0].shape if starts else _NOTHING] if claim else shapes)
-        args: list[Word] = [self._seen, len(writes)]
+        transitions = [write[1].transition for write in writes]
+        called, numbers = _COMPILER.script(
+            [*transitions, starts[0].transition if starts else _NOTHING] if claim else transitions
+        )
+        args: list[Arg] = [self._seen, len(writes)]
         for job_id, change, answer in writes:
-            number, width = numbers[change.shape]
-            args += (raw(job_id), number, change.op, change.key or b"", b"1" if answer else b"0")
-            args += [NONE if value is None else value for value in change.values[:width]]
+            number, width = numbers[change.transition]
+            args += (encode_id(job_id), number, change.operation_id, change.key or b"", b"1" if answer else b"0")
+            args += [MISSING_VALUE if value is None else value for value in change.values[:width]]
         if leases:
             args += ("renew", *leases)
         if claim is not None:
-            args += ("claim", claim.worker, claim.op, raw(claim.job_id) if claim.job_id else b"", len(claim.queues))
+            args += ("claim", claim.worker, claim.operation_id, claim.number)
+            args += (encode_id(claim.job_id) if claim.job_id else b"", len(claim.queues))
             for queue, limit in claim.queues.items():
                 args += (queue, b"" if limit is None else limit)
-            number, width = numbers[starts[0].shape if starts else _NOTHING]
+            number, width = numbers[starts[0].transition if starts else _NOTHING]
             args += (number, len(starts))
             for start in starts:
-                args.append(start.op)
-                args += [NONE if value is None else value for value in start.values[:width]]
+                args.append(start.operation_id)
+                args += [MISSING_VALUE if value is None else value for value in start.values[:width]]
         return called, args
 
-    def _applied(self, writes: Sequence[Write], reply: list[Any]) -> Applied:
+    def _applied(self, writes: Sequence[Write], reply: list[Any]) -> ApplyResult:
         self._saw(reply[0])
         outcomes = []
         for write, outcome in zip(writes, reply[1], strict=True):
             if isinstance(outcome, int):
                 outcomes.append(_DONE[outcome])
             else:
-                case, text, repeated, holder = outcome
-                job = job_of(write.job_id, text)
-                outcomes.append(Outcome(case, job, repeated == 1, plain(holder) if holder else None))
+                branch, text, repeated, key_owner_id, *wait = outcome
+                job = decode_job(write.job_id, text)
+                outcomes.append(
+                    WriteResult(branch, job, repeated == 1, decode_id(key_owner_id) if key_owner_id else None, *wait)
+                )
         if len(reply) == 2:
-            return Applied(outcomes, [], None)
+            return ApplyResult(outcomes, [], None)
         due = reply[3]
-        return Applied(outcomes, _jobs(reply[2]), int(due) if due else None, int(reply[0]))
+        return ApplyResult(outcomes, _jobs(reply[2]), int(due) if due else None, int(reply[0]))
 
-    async def beat(
+    async def heartbeat(
         self, writes: Sequence[Write], leases: Sequence[tuple[str, str]], micros: int | None
-    ) -> tuple[list[Outcome], list[str]]:
-        """`apply` the writes and `renew` the leases, in one round trip."""
+    ) -> tuple[list[WriteResult], list[str]]:
+        """Apply the writes and renew the leases in one round trip."""
         if not self._checked:
             await self._check()
         if not writes:
@@ -165,17 +182,12 @@ class RedisStore(SideVerbs):
         outcomes = (await self.apply(writes[:-WRITES_AT_ONCE])).outcomes if len(writes) > WRITES_AT_ONCE else []
         last = writes[-WRITES_AT_ONCE:]
         called, args = self._apply_call(last, None, _leases(leases, micros) if leases else ())
-        try:
-            reply = await self._port.call(called, *args)
-        except StoreFull:
-            await self._spared(last)
-            await self.renew(leases, micros)
-            raise
+        reply = await self._client.call(called, *args)
         answers = reply.pop() if leases else []
         return outcomes + self._applied(last, reply).outcomes, _answers(answers)
 
     async def renew(self, leases: Sequence[tuple[str, str]], micros: int | None) -> list[str]:
-        """For each (job id, token): renew its lease; ``"live"``, ``"stopping"`` or ``"lost"``."""
+        """Renew leases given as (job id, token); return ``"live"``, ``"stopping"`` or ``"lost"`` for each."""
         if not leases:
             return []
         now, answers = await self._run("renew", *_leases(leases, micros))
@@ -185,33 +197,35 @@ class RedisStore(SideVerbs):
     # --- jobs: reading ---
 
     async def get(self, job_id: str) -> Job | None:
-        """The record of an id."""
-        return job_of(job_id, await self._run("get", raw(job_id)))
+        """Return the job of an id, or None."""
+        return decode_job(job_id, await self._run("get", encode_id(job_id)))
 
     async def select(self, select: Select, limit: int, after: Position | None = None) -> list[Job]:
-        """The newest `limit` jobs that match and come after a position."""
+        """Return the newest `limit` matching jobs after a position."""
         jobs: list[Job] = []
-        created: Word = b"" if after is None else after.created
-        name = b"" if after is None else raw(after.job_id)
+        created: Arg = b"" if after is None else after.created
+        name = b"" if after is None else encode_id(after.job_id)
         labels = [f"{key}={value}" for key, value in select.labels]
         bounds = [b"" if bound is None else bound for bound in (select.created_after, select.created_before)]
-        words: list[Word] = [*bounds, int(select.stalled)]
+        words: list[Arg] = [*bounds, int(select.stalled)]
         for texts in (select.types, select.statuses, labels):
             words += (len(texts), *texts)
         while len(jobs) < limit:
             reply = await self._run("select", limit - len(jobs), created, name, *words)
-            jobs += [Job.stored(plain(stored), text) for stored, text in zip(reply[0], reply[1], strict=True)]
+            jobs += [Job.stored(decode_id(stored), text) for stored, text in zip(reply[0], reply[1], strict=True)]
             if len(reply) == 2:
                 break
             created, name = reply[2]
         return jobs
 
+    async def oldest(self, status: str, limit: int) -> list[Job]:
+        """Return the `limit` oldest jobs of a status."""
+        ids, texts = await self._run("oldest", status, limit)
+        return [Job.stored(decode_id(stored), text) for stored, text in zip(ids, texts, strict=True)]
+
     async def count(self, select: Select) -> int | None:
-        """How many match, exactly; None where no index tells."""
-        narrow = bool(select.types or select.statuses)
-        if select.created_after is not None or select.created_before is not None:
-            return None
-        if len(select.labels) + select.stalled + narrow > 1:
+        """Return the exact number of matches, or None if no index has it."""
+        if not select.is_counted:
             return None
         if select.labels or select.stalled:
             index = "l:" + "=".join(select.labels[0]) if select.labels else "stalled"
@@ -223,36 +237,38 @@ class RedisStore(SideVerbs):
         )
 
     async def counts(self) -> dict[tuple[str, str], int]:
-        """How many jobs there are by (type, status)."""
+        """Return the number of jobs by (type, status)."""
         flat = await self._run("count", b"")
         found = {}
         for name, number in zip(flat[::2], flat[1::2], strict=True):
-            job_type, _, status = text_of(name).rpartition(":")
+            job_type, _, status = decode_text(name).rpartition(":")
             if number:
                 found[job_type, status] = int(number)
         return found
 
     async def events(self, job_id: str, after: int = 0, limit: int = 1000) -> list[Event]:
-        """The kept events of a job with a version above `after`, oldest first."""
-        kept = [kept_event_of(job_id, event) for event in await self._run("events", raw(job_id))]
+        """Return the kept events of a job with a version above `after`, oldest first."""
+        kept = [decode_kept_event(job_id, event) for event in await self._run("events", encode_id(job_id))]
         return sorted((event for event in kept if event.version > after), key=lambda event: event.version)[:limit]
 
     async def feed(self, position: str | None, *, limit: int = 1000, timeout: float = 0.0) -> FeedEvents:
-        """Events of all jobs after a position; waits up to `timeout` seconds for the first one."""
+        """Return the events of all jobs after a position; wait up to `timeout` seconds for the first one."""
         if not self._checked:
             await self._check()
         stream = self._root + b"f"
         if position is None:
-            newest = await self._port.ask("XREVRANGE", stream, "+", "-", "COUNT", 1)
-            return FeedEvents([], text_of(newest[0][0]) if newest else "0-0")
+            newest = await self._client.ask("XREVRANGE", stream, "+", "-", "COUNT", 1)
+            return FeedEvents([], decode_text(newest[0][0]) if newest else "0-0")
         if not _POSITION.match(position):
-            raise InvalidInput("position", f"{position!r:.60} is not a position of this feed")
+            raise InvalidInputError(
+                "position", f"{position!r:.60} is not a position of this feed; use one that it returned"
+            )
         until = monotonic() + timeout
         while True:
             left = max(0.0, until - monotonic())
             waits = ("BLOCK", max(1, round(left * 1000))) if left > 0 else ()
             try:
-                first, read = await self._port.wait(
+                first, read = await self._client.wait(
                     (
                         ("XRANGE", stream, "-", "+", "COUNT", 1),
                         ("XREAD", "COUNT", limit, *waits, "STREAMS", stream, position),
@@ -260,68 +276,68 @@ class RedisStore(SideVerbs):
                     left,
                 )
                 break
-            except LinkDown as error:
-                if monotonic() > until + self._port.connect_budget:
-                    raise StoreUnavailable(f"the feed broke off: {error}") from None
+            except ConnectionLost as error:
+                if monotonic() > until + self._client.connect_budget:
+                    raise StoreUnavailableError(f"reading the feed failed: {error}") from None
         entries = (read[stream] if isinstance(read, dict) else read[0][1]) if read else []
-        lost = bool(first) and position not in ("0", "0-0") and _order(text_of(first[0][0])) > _order(position)
+        lost = bool(first) and position not in ("0", "0-0") and _order(decode_text(first[0][0])) > _order(position)
         events = []
         for _, flat in entries:
-            fields = fields_of(flat)
-            events.append(event_of(plain(fields[b"i"]), int(fields[b"v"]), fields[b"e"]))
-        return FeedEvents(events, text_of(entries[-1][0]) if entries else position, lost)
+            fields = decode_fields(flat)
+            events.append(decode_event(decode_id(fields[b"i"]), int(fields[b"v"]), fields[b"e"]))
+        return FeedEvents(events, decode_text(entries[-1][0]) if entries else position, lost)
 
-    async def idle(self, worker: str, queues: Sequence[str], timeout: float) -> bool:
-        """Wait until a job may be claimable, a run of this worker is told to stop, or it is nudged."""
+    async def wait_for_work(self, worker: str, queues: Sequence[str], timeout: float) -> bool:
+        """Wait until a job may be claimable, a run of the worker is to stop, or it is woken; see `protocol.Store`."""
         lists = [self._root + f"wake:{worker}".encode(), *(self._root + f"ready:{queue}".encode() for queue in queues)]
         seconds = max(timeout, 0.001)
         try:
-            (token,) = await self._port.wait((("BLPOP", *lists, f"{seconds:.3f}"),), seconds)
-        except LinkDown:
+            (token,) = await self._client.wait((("BLPOP", *lists, f"{seconds:.3f}"),), seconds)
+        except ConnectionLost:
             if self.blocking is False:
                 await asyncio.sleep(0)
-            return True  # whatever happened meanwhile is seen by looking
+            return True  # something may have happened during the outage, so the worker has to check
         return token is not None
 
-    # --- what all verbs use ---
+    # --- requests ---
 
-    async def _run(self, verb: str, *args: Word) -> Any:
+    async def _run(self, method: str, *args: Arg) -> Any:
         if not self._checked:
             await self._check()
-        reply = await self._port.call(VERBS[verb], self._seen, *args)
-        if verb == "now":
+        reply = await self._client.call(SCRIPTS[method], self._seen, *args)
+        if method == "now":
             self._saw(reply)
         return reply
 
-    async def _command(self, *words: Word) -> Any:
-        return await self._port.command(*words)
+    async def _command(self, *words: Arg) -> Any:
+        return await self._client.command(*words)
 
-    async def _ask(self, *words: Word) -> Any:
-        return await self._port.ask(*words)
+    async def _ask(self, *words: Arg) -> Any:
+        return await self._client.ask(*words)
 
     async def _check(self) -> None:
-        """Hold the layout of the namespace against ours; an empty one gets ours."""
-        found = await self._command("GET", self._root + b"layout")  # a replica answers this, and no script that writes
+        """Check the layout of the namespace; an empty one gets the current layout."""
+        found = await self._command("GET", self._root + b"layout")  # a replica answers this, but no writing script
         if not isinstance(found, bytes):
-            found = await self._port.call(VERBS["layout"], self._seen, LAYOUT)
+            found = await self._client.call(SCRIPTS["layout"], self._seen, LAYOUT)
         check_layout(found, self.url)
         self._checked = True
 
     def _saw(self, now: bytes) -> None:
-        """The latest time that this store has seen: it does not go back where the server's clock does."""
-        if now > self._seen:
+        """Keep the latest time that this store has seen, unless the server's clock stepped back by more than CLOCK_LEAD."""
+        if now > self._seen or int(self._seen) - int(now) > CLOCK_LEAD:
             self._seen = now
 
 
 def _parts(writes: Sequence[Write], claim: Claim | None) -> list[tuple[Sequence[Write], Claim | None]]:
-    """The writes, as many as go into one script; the claim is with the last of them."""
+    """Split writes into as many as one script takes; the claim goes with the last part."""
     parts = [writes[at : at + WRITES_AT_ONCE] for at in range(0, len(writes), WRITES_AT_ONCE)]
     return [(part, claim if part is parts[-1] else None) for part in parts]
 
 
-def _leases(leases: Sequence[tuple[str, str]], micros: int | None) -> list[Word]:
-    """Leases as the scripts take them."""
-    pairs = [part for job_id, token in leases for part in (raw(job_id), token)]
+def _leases(leases: Sequence[tuple[str, str]], micros: int | None) -> list[Arg]:
+    """Return leases as arguments of the scripts."""
+    pairs = [part for job_id, token in leases for part in (encode_id(job_id), token)]
     return [b"" if micros is None else micros, *pairs]
 
 
@@ -330,10 +346,10 @@ def _answers(answers: Sequence[int]) -> list[str]:
 
 
 def _jobs(flat: list[bytes]) -> list[Job]:
-    """The jobs of a reply of ids and texts in turn."""
+    """Return the jobs of a reply with alternating ids and records."""
     found = []
     for name, text in zip(flat[::2], flat[1::2], strict=True):
-        job = job_of(plain(name), text)
+        job = decode_job(decode_id(name), text)
         if job is not None:
             found.append(job)
     return found
@@ -344,23 +360,23 @@ def _order(position: str) -> tuple[int, int]:
     return int(first), int(second or 0)
 
 
-def _port(url: str, root: bytes, connect_budget: float, retry_budget: float, *, blocking: bool) -> Port:
-    """The port of a URL; what needs redis-py is imported here. Raises MissingExtra without it."""
+def _client(url: str, root: bytes, connect_budget: float, retry_budget: float, *, blocking: bool) -> RedisClient:
+    """Return the client for a URL. Modules that need redis-py are imported here; MissingExtraError without it."""
     try:
-        from milepost.stores.redis.dialing import target_of
-        from milepost.stores.redis.port import Port
+        from milepost.stores.redis.client import RedisClient
+        from milepost.stores.redis.connect import parse_redis_url
 
-        wires: Wires
+        pool: ConnectionPool
         if blocking:
-            from milepost.stores.redis.blocking import BlockingWires
+            from milepost.stores.redis.sync_connection import SyncConnectionPool
 
-            wires = BlockingWires()
+            pool = SyncConnectionPool()
         else:
-            from milepost.stores.redis.asynchronous import AsyncWires
+            from milepost.stores.redis.async_connection import AsyncConnectionPool
 
-            wires = AsyncWires()
+            pool = AsyncConnectionPool()
     except ImportError as error:
         if (error.name or "").partition(".")[0] not in ("redis", "hiredis"):
             raise
-        raise MissingExtra("redis", "a store in Redis") from error
-    return Port(target_of(url), wires, root, connect_budget=connect_budget, retry_budget=retry_budget)
+        raise MissingExtraError("redis", "a store in Redis") from error
+    return RedisClient(parse_redis_url(url), pool, root, connect_budget=connect_budget, retry_budget=retry_budget)

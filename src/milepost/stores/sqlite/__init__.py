@@ -1,4 +1,4 @@
-"""Jobs in one SQLite file on one machine, shared by its processes. `store` has the verbs."""
+"""The store in one SQLite file, shared by the processes of one machine."""
 
 from milepost.stores.sqlite.store import SQLiteStore
 

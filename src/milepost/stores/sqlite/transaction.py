@@ -1,116 +1,132 @@
-"""One write transaction: the facts that changes ask about, and what becomes of a performed case. Owns the writing of
-records, labels, stopping leases and events; knows no verb. Everything here happens between BEGIN and COMMIT.
-"""
+"""Read and write transactions: run named statements, apply changes, and write records, labels, leases and events."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from milepost.core import change as changes
-from milepost.core.change import Change, Effect, Stopping
 from milepost.core.defaults import EVENTS_KEPT
 from milepost.core.job import Job
-from milepost.core.packing import pack
-from milepost.stores.placement import WAITING_FOR_STOP
-from milepost.stores.protocol import Outcome, Write
-from milepost.stores.sqlite.place import Place
-from milepost.stores.sqlite.rows import Row, body, columns, pairs
+from milepost.core.large import large_fields, results_prefix, set_apart
+from milepost.core.record_codec import pack
+from milepost.core.rollups import counted_end
+from milepost.core.transitions import operation_ids
+from milepost.core.transitions import operations as changes
+from milepost.core.transitions.operations import BranchResult, Change, DrainingLease
+from milepost.core.values import LARGE_MARK
+from milepost.stores.index_entries import WAITING_FOR_STOP
+from milepost.stores.protocol import Write, WriteResult
+from milepost.stores.sqlite.database_file import DatabaseFile
+from milepost.stores.sqlite.records import Row, body, columns, pairs
 
-TOMBSTONE_MICROS = 60_000_000
 KEEP = {"feed": 0, "list": 1, "life": 2}
 
 
-class Reading:
-    """Statements by name on one connection, and what every answer needs."""
+class ReadTransaction:
+    """Named statements on one connection, and the reads that every method needs."""
 
-    def __init__(self, connection: sqlite3.Connection, place: Place) -> None:
-        self.place = place
-        self._sql = place.sql
+    def __init__(self, connection: sqlite3.Connection, file: DatabaseFile) -> None:
+        self.file = file
+        self._sql = file.sql
         self._execute = connection.execute
 
     def all(self, name: str, values: Any = ()) -> list[tuple[Any, ...]]:
-        """Every row of a statement."""
+        """Return all rows of a statement."""
         return self._execute(self._sql[name], values).fetchall()
 
     def one(self, name: str, values: Any = ()) -> tuple[Any, ...] | None:
-        """The first row of a statement."""
+        """Return the first row of a statement, or None."""
         row: tuple[Any, ...] | None = self._execute(self._sql[name], values).fetchone()
         return row
 
     def each(self, name: str, values: Any = ()) -> sqlite3.Cursor:
-        """The rows of a statement, one by one as they are asked for."""
+        """Return a cursor over the rows of a statement."""
         return self._execute(self._sql[name], values)
 
     def pragma(self, text: str) -> Any:
-        """The first value that a PRAGMA gives."""
+        """Return the first value of a PRAGMA."""
         return self._execute(f"PRAGMA {text}").fetchone()[0]
 
     def end(self) -> tuple[int, int]:
-        """Where the feed ends, and the time of its last event."""
-        row = self.one("clock")
+        """Return the number and the time of the last event in the feed."""
+        row = self.one("newest_event")
         return (row[0], row[1]) if row is not None else (0, 0)
 
     def number(self, name: str) -> int | None:
-        """A number that the namespace keeps."""
+        """Return a stored number of the namespace, or None."""
         row = self.one("state_get", (name,))
         return int(row[0]) if row is not None else None
 
     def row(self, job_id: str) -> Row | None:
-        """The row of an id."""
-        found = self.one("get", (job_id,))
+        """Return the row of an id, or None."""
+        found = self.one("record_get", (job_id,))
         return Row(*found) if found is not None else None
 
     def job(self, row: Row) -> Job:
-        """The job of a row."""
+        """Return the job of a row."""
         waits = row.queue is not None and self.parked(row.id, row.unique_key)
         return row.job(WAITING_FOR_STOP if waits else None)
 
+    def whole(self, row: Row) -> Job:
+        """Return the job of a row with its large values."""
+        return self.with_large(self.job(row)) if f"={LARGE_MARK}" in row.body else self.job(row)
+
+    def with_large(self, job: Job) -> Job:
+        """Return a job with its large values in place of their markers."""
+        return Job.stored(job.job_id, {**job.record, **dict(self.all("large_get", (job.job_id,)))})
+
     def parked(self, job_id: str, key: str | None) -> bool:
-        """Whether a stopping lease has an id or its unique key."""
-        if self.one("stop_get", (job_id,)) is not None:
+        """Return whether a draining lease has this id or unique key."""
+        if self.one("draining_get", (job_id,)) is not None:
             return True
-        return bool(key) and self.one("stop_key", (key,)) is not None
+        return bool(key) and self.one("draining_key", (key,)) is not None
 
 
-class Transaction(Reading):
-    """A write transaction that has begun. It is `Facts` for the changes that are made in it.
+class WriteTransaction(ReadTransaction):
+    """A started write transaction; it is the `StoreFacts` of the changes in it.
 
-    `changed`: there is something to commit. `told`: events were written. `stirred`: something may be claimable now, or
-    a run is told to stop.
+    `changed`: there is something to commit. `has_events`: events were written. `wakes_workers`: a job may be claimable
+    now, or a run is to stop.
     """
 
-    def __init__(self, connection: sqlite3.Connection, place: Place) -> None:
-        super().__init__(connection, place)
-        self.changed = self.told = self.stirred = False
+    def __init__(self, connection: sqlite3.Connection, file: DatabaseFile) -> None:
+        super().__init__(connection, file)
+        self.changed = self.has_events = self.wakes_workers = False
         _, at = self.end()
-        self.now = place.tick(at)
+        self.now = file.read_clock(at)
         self._fence = self._fence_kept = -1
+        self._ends: list[tuple[int, str, str]] = []
+        self._ends_kept = 0
 
-    def run(self, name: str, values: Sequence[Any] = ()) -> int:
-        """Perform a statement that writes; the number of rows that it wrote."""
+    def run(self, name: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> int:
+        """Run a writing statement and return the number of rows written."""
         count = self._execute(self._sql[name], values).rowcount
         if count:
             self.changed = True
         return count
 
     def keep_number(self, name: str, value: int) -> None:
-        """Keep a number for the namespace."""
+        """Store a number of the namespace."""
         self.run("state_put", (name, value))
 
     def finish(self) -> None:
-        """Write what was kept back to the end."""
+        """Write the values that are written once per transaction."""
         if self._fence != self._fence_kept:
             self.keep_number("fence", self._fence)
+        for key, count in Counter(self._ends).items():
+            self.run("open_ends_add", (*key, count))
 
     def savepoint(self) -> None:
-        """Begin a part that may be undone by itself."""
+        """Begin a part that can be rolled back separately."""
         self._execute("SAVEPOINT part")
+        self._ends_kept = len(self._ends)
 
     def undo(self) -> None:
-        """Undo the part."""
+        """Roll the part back."""
         self._execute("ROLLBACK TO part")
+        del self._ends[self._ends_kept :]
         self.release()
 
     def release(self) -> None:
@@ -119,15 +135,15 @@ class Transaction(Reading):
 
     # --- Facts ---
 
-    def stopping(self, job_id: str) -> Stopping | None:
-        row = self.one("stop_get", (job_id,))
-        return Stopping(*row) if row is not None else None
+    def stopping(self, job_id: str) -> DrainingLease | None:
+        row = self.one("draining_get", (job_id,))
+        return DrainingLease(*row) if row is not None else None
 
-    def key_is_stopping(self, key: str) -> bool:
-        return self.one("stop_key", (key,)) is not None
+    def key_is_draining(self, key: str) -> bool:
+        return self.one("draining_key", (key,)) is not None
 
-    def status_of_holder(self, key: str, job_id: str) -> str:
-        row = self.one("holder", (key,))
+    def key_owner_status(self, key: str, job_id: str) -> str:
+        row = self.one("key_owner", (key,))
         return str(row[1]) if row is not None and row[0] != job_id else ""
 
     def next_fence(self) -> int:
@@ -138,60 +154,78 @@ class Transaction(Reading):
 
     # --- changes ---
 
-    def write(self, write: Write) -> Outcome:
-        """Apply one change."""
-        return self.apply(write, self.row(write.job_id))
+    def write(self, write: Write) -> WriteResult:
+        """Apply one change and return its result."""
+        row = self.row(write.job_id)
+        outcome = self.apply(write, row)
+        job = outcome.job
+        return outcome if job is None or not large_fields(job.record) else outcome._replace(job=self.with_large(job))
 
-    def apply(self, write: Write, row: Row | None) -> Outcome:
-        """Apply one change to the record of a row. Whatever the change is wrong with raises before anything is written."""
+    def apply(self, write: Write, row: Row | None) -> WriteResult:
+        """Apply one change to the record of a row; the answer has markers for large values.
+
+        A value that cannot be stored raises ValueError before anything is written.
+        """
         job_id, change, answer = write
         record = row.record() if row is not None else None
-        gone = self.one("tombstone_get", (job_id, self.now))
-        if gone is not None and change.op in gone:
-            return Outcome(0 if change.op == gone[1] else -1, None, repeated=True)
-        index = changes.repeated(change, record)
-        if index >= 0 and row is not None:
-            return Outcome(index, self.job(row), repeated=True)
-        index = changes.fit(change, job_id, record, self)
+        gone = self.gone(job_id) if change.transition.retention == "callers" or row is None else ""
+        decision = changes.decide(change, job_id, record, gone, self)
+        index = decision.branch
+        if decision.repeated:
+            return WriteResult(index, self.job(row) if row is not None else None, repeated=True)
         if index < 0:
-            return self._refused(change, row)
-        effect = changes.perform(change, index, job_id, record, self)
-        self.keep(job_id, change.op, effect, row, record)
+            return self._refused(change, row)._replace(wait=decision.wait)
+        effect = changes.apply_branch(change, index, job_id, record, self)
+        large, outdated = set_apart(change, effect.record, record or {}) if effect.record is not None else ({}, [])
+        self.keep(job_id, effect, row, record)
+        if ends := counted_end(effect.record, record or {}):
+            self._ends += ends
+        for name in outdated:
+            self.run("large_delete", (job_id, name))
+        for name, value in large.items():
+            self.run("large_put", (job_id, name, value))
+        if effect.record is None and record is not None:
+            kept = operation_ids.tombstone(change.operation_id, index, record, self.gone(job_id), self.now)
+            self.run("tombstone_put", (job_id, kept, self.now + operation_ids.KEPT_MICROS))
         if not answer or effect.record is None:
-            return Outcome(index, None)
-        return Outcome(index, self._answer(job_id, effect.record))
+            return WriteResult(index, None)
+        return WriteResult(index, self._answer(job_id, effect.record))
 
-    def _refused(self, change: Change, row: Row | None) -> Outcome:
+    def gone(self, job_id: str) -> str:
+        """Return the tombstone of removed records of an id, or empty."""
+        found = self.one("tombstone_get", (job_id, self.now))
+        return str(found[0]) if found is not None else ""
+
+    def _refused(self, change: Change, row: Row | None) -> WriteResult:
         if row is not None:
-            return Outcome(-1, self.job(row))
-        holder = self.one("holder", (change.key,)) if change.key is not None else None
-        return Outcome(-1, None, holder=holder[0] if holder is not None else None)
+            return WriteResult(-1, self.job(row))
+        owner = self.one("key_owner", (change.key,)) if change.key is not None else None
+        return WriteResult(-1, None, key_owner_id=owner[0] if owner is not None else None)
 
     def _answer(self, job_id: str, record: dict[str, str]) -> Job:
-        if record.get("queue") and self.parked(job_id, record.get("unique_key")):
+        if record.get("ready") and self.parked(job_id, record.get("unique_key")):
             record = {**record, "waiting_for": WAITING_FOR_STOP}
         return Job.stored(job_id, record)
 
-    def keep(self, job_id: str, op: str, effect: Effect, row: Row | None, old: dict[str, str] | None) -> None:
-        """Write down what a performed case asks for. The texts are made, and so checked, before the first is written."""
-        new, told = effect.record, pack(effect.text) if effect.event else ""
+    def keep(self, job_id: str, effect: BranchResult, row: Row | None, old: dict[str, str] | None) -> None:
+        """Store the result of an applied branch; all values are encoded, and so checked, before the first write."""
+        new, event_text = effect.record, pack(effect.text) if effect.event else ""
         derived = columns(new, self.now) if new is not None else ()
         text = body(new) if new is not None else ""
         created = int(new["created"]) if new is not None else 0
-        text.encode(), told.encode()  # a lone surrogate raises here, and not in the middle
+        text.encode(), event_text.encode()  # a lone surrogate raises here, before the first write
         self.changed = True
         if effect.dropped:
-            self.run("stop_drop", (job_id,))
-            self.stirred = True
+            self.run("draining_delete", (job_id,))
+            self.wakes_workers = True
         if effect.stopping is not None:
             stop = effect.stopping
-            self.run("stop_put", (job_id, stop.token, stop.expires, stop.key, stop.slot, stop.worker))
-            self.nudge(stop.worker)
+            self.run("draining_put", (job_id, stop.token, stop.expires, stop.key, stop.slot, stop.worker))
+            self.wake(stop.worker)
         if new is None:
             if row is not None:
-                record = old or {}
-                self.remove(row, record)
-                self.run("tombstone_put", (job_id, record.get("born", ""), op, self.now + TOMBSTONE_MICROS))
+                self.remove(row, old or {})
+                self.remove_values(job_id)
         elif row is None or old is None:
             self._insert(job_id, created, new, derived, text)
         elif created != row.created:
@@ -201,54 +235,60 @@ class Transaction(Reading):
             self._replace(job_id, row, old, new, derived, text)
         if effect.event:
             keep = KEEP[effect.keep] if new is not None else 0
-            self.run("event_put", (job_id, effect.version, effect.event, self.now, keep, told))
-            self.told = True
+            self.run("event_put", (job_id, effect.version, effect.event, self.now, keep, event_text))
+            self.has_events = True
             if keep == 1 and effect.version > EVENTS_KEPT:
                 self._bound(job_id)
 
     def _insert(self, job_id: str, created: int, new: dict[str, str], derived: Sequence[Any], text: str) -> None:
-        n = self._execute(self._sql["apply_insert"], (job_id, created, text, *derived)).lastrowid
+        n = self._execute(self._sql["record_insert"], (job_id, created, text, *derived)).lastrowid
         for pair in pairs(new):
             self.run("label_put", (pair, created, job_id, n))
         if derived[3] is not None:
-            self.stirred = True
+            self.wakes_workers = True
 
     def _replace(
         self, job_id: str, row: Row, old: dict[str, str], new: dict[str, str], derived: Sequence[Any], text: str
     ) -> None:
         before = columns(old, self.now)
         if before == derived:
-            self.run("apply_body", (text, row.n))
+            self.run("record_update_body", (text, row.n))
         else:
-            self.run("apply_move", (text, *derived, row.n))
+            self.run("record_update", (text, *derived, row.n))
             if derived[3] is not None or before[7] is not None:
-                self.stirred = True  # it is in the queue now, or its lease no longer takes a slot
+                self.wakes_workers = True  # it is in a queue now, or its lease freed a slot
         if new.get("labels") != old.get("labels"):
             had, has = pairs(old), pairs(new)
             for pair in had - has:
-                self.run("label_drop", (pair, row.created, job_id))
+                self.run("label_delete", (pair, row.created, job_id))
             for pair in has - had:
                 self.run("label_put", (pair, row.created, job_id, row.n))
 
     def remove(self, row: Row, record: dict[str, str]) -> None:
-        """Take a record away, with its labels and its kept events; the feed keeps those for a while."""
+        """Remove a record with its labels and kept events; the feed keeps those events for a while."""
         for pair in pairs(record):
-            self.run("label_drop", (pair, row.created, row.id))
-        self.run("apply_remove", (row.n,))
-        self.run("event_drop_all", (row.id, self.number("trimmed") or 0))
-        self.run("event_loosen_all", (row.id,))
+            self.run("label_delete", (pair, row.created, row.id))
+        self.run("record_delete", (row.n,))
+        self.run("event_delete_all", (row.id, self.number("trimmed") or 0))
+        self.run("event_unlist_all", (row.id,))
         if row.lease is not None:
-            self.stirred = True
+            self.wakes_workers = True
+
+    def remove_values(self, job_id: str) -> None:
+        """Remove what is stored beside a removed record: its large values and its kept results."""
+        self.run("large_delete_all", (job_id,))
+        first = results_prefix(job_id)
+        self.run("kv_delete_between", (first, f"{first[:-1]}0"))  # 0 follows the slash
 
     def _bound(self, job_id: str) -> None:
-        """Keep the newest events of the list of a job."""
-        left = self.one("event_bound", (job_id, EVENTS_KEPT))
+        """Remove events beyond the bound of a job's event list."""
+        left = self.one("event_list_bound", (job_id, EVENTS_KEPT))
         if left is not None:
-            self.run("event_drop_old", (job_id, left[0], self.number("trimmed") or 0))
-            self.run("event_loosen_old", (job_id, left[0]))
+            self.run("event_delete_old", (job_id, left[0], self.number("trimmed") or 0))
+            self.run("event_unlist_old", (job_id, left[0]))
 
-    def nudge(self, worker: str) -> None:
-        """Wake a worker when this is committed."""
+    def wake(self, worker: str) -> None:
+        """Wake a worker once this transaction is committed."""
         if worker:
-            self.run("nudge_put", (worker, self.now))
-        self.stirred = True
+            self.run("wake_put", (worker, self.now))
+        self.wakes_workers = True

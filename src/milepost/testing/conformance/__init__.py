@@ -1,40 +1,45 @@
 """The conformance suite for stores: every scenario, written once against `milepost.stores.protocol.Store`.
 
-The test of a store is two factories, each a fixture that gives a function which opens a store on an empty place::
+To test a store, subclass `Conformance` with two fixtures that return a factory of new, empty stores::
 
     class TestMyStore(Conformance):
         @pytest.fixture
         def blocking(self, tmp_path):
-            return lambda: MyStore(tmp_path / new_op(), blocking=True)
+            return lambda: MyStore(tmp_path / new_operation_id(), blocking=True)
 
         @pytest.fixture
         def asynchronous(self, tmp_path):
-            return lambda: MyStore(tmp_path / new_op(), blocking=False)
+            return lambda: MyStore(tmp_path / new_operation_id(), blocking=False)
 
-A store for which a scenario cannot hold says so at its own test, by overriding the method with the reason.
+If a scenario cannot hold for a store, override the method in its test class and give the reason.
 """
 
-from milepost.testing.conformance.agreeing import Agreeing
-from milepost.testing.conformance.cells import Cells
-from milepost.testing.conformance.claims import Claims, Waking
-from milepost.testing.conformance.handing import Handing
-from milepost.testing.conformance.keeping import Batches, Keeping
-from milepost.testing.conformance.language import Language
+from milepost.testing.conformance.cancellation import Leases, Stopping
+from milepost.testing.conformance.claims import ClaimPolicy, Waking
+from milepost.testing.conformance.clocks import Outages, SetClocks
+from milepost.testing.conformance.concurrency import Concurrency
+from milepost.testing.conformance.differential_test import Differential
+from milepost.testing.conformance.dispatch import Dispatching
+from milepost.testing.conformance.events import Events, Feed
+from milepost.testing.conformance.idempotency import Idempotency
+from milepost.testing.conformance.indexes import Indexes
+from milepost.testing.conformance.kv import KeyValues, StoreItself
+from milepost.testing.conformance.large import Large
 from milepost.testing.conformance.lists import Lists
-from milepost.testing.conformance.placed import Placed
-from milepost.testing.conformance.repeats import Repeats
+from milepost.testing.conformance.operations import Operations
+from milepost.testing.conformance.placement import Placement
+from milepost.testing.conformance.promises import Promises
+from milepost.testing.conformance.recovery import Retention, Sweeping
+from milepost.testing.conformance.rollups import EndedJobs
+from milepost.testing.conformance.round_trip import Batches, RoundTrip
 from milepost.testing.conformance.runs import Runs
-from milepost.testing.conformance.sharing import Sharing
-from milepost.testing.conformance.shelf import Itself, OnTheShelf
-from milepost.testing.conformance.stopping import Leases, Stopping
-from milepost.testing.conformance.sweeping import Retention, Sweeping
-from milepost.testing.conformance.telling import Events, Feed
+from milepost.testing.conformance.transition_matrix import TransitionMatrix
 
 __all__ = ["Conformance"]
 
 
 class Conformance(
-    Language, Cells, Runs, Stopping, Leases, Claims, Waking, Lists, Placed, Events, Feed, Sweeping, Retention,
-    Handing, Repeats, Batches, Keeping, Sharing, OnTheShelf, Itself, Agreeing,
+    Operations, TransitionMatrix, Runs, Stopping, Leases, ClaimPolicy, Waking, Lists, Large, EndedJobs, Promises, Indexes, Placement, Events, Feed, Sweeping, Retention,
+    Outages, SetClocks, Dispatching, Idempotency, Batches, RoundTrip, Concurrency, KeyValues, StoreItself, Differential,
 ):  # fmt: skip
     """All scenarios."""

@@ -1,9 +1,8 @@
-"""How a scenario is run: once on each face of a store, on a fresh and empty place. Owns the running; knows no scenario.
+"""Run scenarios on a new, empty store, once with its blocking and once with its async API.
 
-A scenario is an ``async def test_...(self, world)`` of a class below `Scenarios`. On the blocking face the whole of it
-is stepped by `drive`, so a store that suspends there is found out; on the asynchronous one it runs in an event loop of
-its own. Scenarios never wait for long: a lease of 0 seconds has run out at once, and where time must pass, `until`
-watches the store's own clock, or moves it when it is a `FrozenClock`.
+A scenario is an ``async def test_...(self, fixture)`` of a subclass of `Scenarios`. On a blocking store it is run by
+`run_sync`, which detects a store that suspends; on an async store it runs in its own event loop. Scenarios never wait
+long: a lease of 0 seconds has expired at once, and `until` watches the store's clock, or moves a `FrozenClock`.
 """
 
 from __future__ import annotations
@@ -18,99 +17,102 @@ from typing import Any
 
 import pytest
 
-from milepost.core.change import Change
 from milepost.core.job import Job
-from milepost.core.lifecycle import plan_create, plan_start, plan_track
-from milepost.stores.driving import drive
-from milepost.stores.protocol import Applied, Claim, Outcome, Store, Write
+from milepost.core.transitions import plan_create, plan_start, plan_track
+from milepost.core.transitions.operations import Change
+from milepost.stores.protocol import ApplyResult, Claim, Store, Write, WriteResult
+from milepost.stores.sync_bridge import run_sync
 from milepost.testing.clock import FrozenClock
 from milepost.testing.conformance.invariants import check_step
 
 Factory = Callable[[], Store | Awaitable[Store]]
-"""Opens a store on a place that is empty and that no other call has given."""
+"""Opens a new, empty store."""
 
 LONG = 60_000_000
-"""Microseconds of a lease that holds for the whole of a scenario."""
+"""Microseconds of a lease that outlasts a scenario."""
 
-FACES = ("blocking", "asynchronous")
+API_KINDS = ("blocking", "asynchronous")
 
 
-class World:
-    """The store of one scenario, with short words for what scenarios do with it."""
+class StoreFixture:
+    """The store of one scenario, with shortcuts for what scenarios do with it."""
 
     def __init__(self, store: Store, clock: FrozenClock | None = None) -> None:
         self.store = store
         self.clock = clock
         self._numbers = itertools.count(1)
+        self._claims = itertools.count(1)
 
-    def op(self) -> str:
-        """A fresh operation id."""
+    def operation_id(self) -> str:
+        """Return a new operation id."""
         return f"op{next(self._numbers):06d}"
 
     def nonce(self) -> str:
-        """The random part of a fresh token."""
+        """Return the random part of a new token."""
         return f"nonce{next(self._numbers):06d}"
 
     # --- time ---
 
     async def until(self, micros: int) -> None:
-        """Come back when the store's clock is past a moment."""
+        """Wait until the store's clock is past a time."""
         while (now := await self.store.now()) <= micros:
             await self.rest((micros - now + 100) / 1_000_000)
 
     async def rest(self, seconds: float) -> None:
-        """Let a little time pass."""
+        """Sleep, or move a frozen clock."""
         if self.clock is not None:
             self.clock.advance(seconds)
         elif self.store.blocking:
-            time.sleep(seconds)  # noqa: ASYNC251 - the blocking face never suspends
+            time.sleep(seconds)  # noqa: ASYNC251 - the blocking API never suspends
         else:
             await asyncio.sleep(seconds)
 
     async def tick(self) -> int:
-        """Let the store's clock move on by at least a microsecond; the time before."""
+        """Let the store's clock advance by at least a microsecond, and return the time before."""
         now = await self.store.now()
         await self.until(now)
         return now
 
     # --- changes ---
 
-    async def attempt(self, job_id: str, change: Change) -> Outcome:
-        """Apply one change, whatever becomes of it, and hold it against the invariants."""
+    async def attempt(self, job_id: str, change: Change) -> WriteResult:
+        """Apply one change, check the invariants, and return the result."""
         before = await self.store.get(job_id)
         outcome = (await self.store.apply([Write(job_id, change)])).outcomes[0]
         check_step(change, before, outcome, await self.store.get(job_id))
         return outcome
 
     async def do(self, job_id: str, change: Change) -> Job | None:
-        """Apply one change, which must be accepted; the job afterwards."""
+        """Apply one change, which must be accepted, and return the job."""
         outcome = await self.attempt(job_id, change)
-        assert outcome.accepted, f"{change.shape.name} of {job_id} was refused: {_shown(outcome.job)}"
+        assert outcome.accepted, f"{change.transition.name} of {job_id} was refused: {_shown(outcome.job)}"
         return outcome.job
 
     async def made(self, job_id: str, change: Change) -> Job:
-        """As `do`, for a change that leaves a record."""
+        """Apply one change like `do`, for changes that keep the record."""
         job = await self.do(job_id, change)
         assert job is not None
         return job
 
     async def refused(self, job_id: str, change: Change) -> Job | None:
-        """Apply one change, which must be refused, change nothing and carry the record as it is."""
+        """Apply one change, which must be refused, change nothing and return the current record."""
         outcome = await self.attempt(job_id, change)
-        assert not outcome.accepted, f"{change.shape.name} of {job_id} was accepted: {_shown(outcome.job)}"
+        assert not outcome.accepted, f"{change.transition.name} of {job_id} was accepted: {_shown(outcome.job)}"
         return outcome.job
 
     async def create(self, job_id: str, fields: Mapping[str, str]) -> Job:
-        """A pending job."""
-        return await self.made(job_id, plan_create(fields, self.op()))
+        """Create a pending job."""
+        return await self.made(job_id, plan_create(fields, self.operation_id()))
 
     async def track(self, job_id: str, fields: Mapping[str, str], lease: int = LONG) -> Job:
-        """A running job under a lease."""
-        return await self.made(job_id, plan_track(fields, self.op(), nonce=self.nonce(), lease=lease))
+        """Create a running job under a lease."""
+        return await self.made(job_id, plan_track(fields, self.operation_id(), nonce=self.nonce(), lease=lease))
 
     def starts(self, most: int, worker: str = "w1", lease: int = LONG) -> tuple[Change, ...]:
-        """What a claim of up to `most` jobs brings."""
-        return tuple(plan_start(self.op(), nonce=self.nonce(), lease=lease, worker=worker) for _ in range(most))
+        """Return the starts of a claim of up to `most` jobs."""
+        return tuple(
+            plan_start(self.operation_id(), nonce=self.nonce(), lease=lease, worker=worker) for _ in range(most)
+        )
 
     async def claim(
         self,
@@ -121,7 +123,7 @@ class World:
         lease: int = LONG,
         job_id: str | None = None,
     ) -> list[Job]:
-        """Claim up to `most` jobs."""
+        """Claim up to `most` jobs and return them."""
         return (await self.claiming(queues, most, worker=worker, lease=lease, job_id=job_id)).claimed
 
     async def claiming(
@@ -132,115 +134,117 @@ class World:
         worker: str = "w1",
         lease: int = LONG,
         job_id: str | None = None,
-    ) -> Applied:
-        """As `claim`, with the whole answer."""
+    ) -> ApplyResult:
+        """Claim like `claim` and return the whole result."""
         served = queues if isinstance(queues, Mapping) else dict.fromkeys(queues)
-        return await self.store.apply([], Claim(worker, served, self.starts(most, worker, lease), self.op(), job_id))
+        starts = self.starts(most, worker, lease)
+        return await self.store.apply(
+            [], Claim(worker, served, starts, self.operation_id(), job_id, next(self._claims))
+        )
 
     async def start(self, job_id: str, lease: int = LONG, worker: str = "w1") -> Job:
-        """Start one pending job of a worker, whatever waits before it."""
-        return await self.made(job_id, plan_start(self.op(), nonce=self.nonce(), lease=lease, worker=worker))
+        """Start one pending job, regardless of the order."""
+        return await self.made(job_id, plan_start(self.operation_id(), nonce=self.nonce(), lease=lease, worker=worker))
 
     async def job(self, job_id: str) -> Job:
-        """The record of an id that exists."""
+        """Return the job of an existing id."""
         job = await self.store.get(job_id)
         assert job is not None, f"{job_id} is gone"
         return job
 
 
 def token_of(job: Job) -> str:
-    """The token of the live lease of a job."""
+    """Return the token of the live lease of a job."""
     return job.record["token"]
 
 
-def needs_moving_clock(world: World) -> FrozenClock:
-    """Skip on a store whose clock cannot be moved."""
-    if world.clock is None:
+def needs_moving_clock(fixture: StoreFixture) -> FrozenClock:
+    """Return the clock of the store, or skip the test if it cannot be moved."""
+    if fixture.clock is None:
         pytest.skip("needs a store whose clock can be moved")
-    return world.clock
+    return fixture.clock
 
 
 def caller_job(**fields: str) -> dict[str, str]:
-    """The fields of a job that its caller drives."""
-    return {"type": "t", "message": "Job created", "metadata": "{}", "driver": "caller", **fields}
+    """Return the fields of a manual job."""
+    return {"type": "t", "message": "Job created", "metadata": "{}", "run_by": "manual", **fields}
 
 
 def track_job(**fields: str) -> dict[str, str]:
-    """The fields of a job around code."""
-    return {"type": "t", "driver": "track", "worker": "w1", "attempt": "1", **fields}
+    """Return the fields of a tracked job."""
+    return {"type": "t", "run_by": "track", "worker": "w1", "attempt": "1", **fields}
 
 
 def worker_job(queue: str = "q", attempts: int = 2, **fields: str) -> dict[str, str]:
-    """The fields of a job that workers run."""
+    """Return the fields of a worker job."""
     budget = str(attempts)
-    base = {"type": "t", "driver": "worker", "queue": queue, "slot": queue, "max_attempts": budget, "budget": budget}
+    base = {"type": "t", "run_by": "worker", "ready": queue, "slot": queue, "max_attempts": budget, "budget": budget}
     return {**base, **fields}
 
 
-def engine_job(**fields: str) -> dict[str, str]:
-    """The fields of a job that an engine runs."""
-    return {"type": "t", "driver": "engine", "max_attempts": "2", "budget": "2", **fields}
+def queue_job(**fields: str) -> dict[str, str]:
+    """Return the fields of a job for an external task queue."""
+    return {"type": "t", "run_by": "external", "max_attempts": "2", "budget": "2", **fields}
 
 
 class Scenarios:
-    """What every class of scenarios is made of. A test class gives the two factories as fixtures:
+    """The base class of scenarios. A test class provides the fixtures `blocking` and `asynchronous`.
 
-    `blocking` and `asynchronous`, each a function without arguments that opens a store of that face on a fresh, empty
-    place; and, where the store's clock can be moved, `clock`.
+    Each is a function without arguments that opens a new, empty store. If the clock of the stores can be moved, the
+    class also provides `clock`.
     """
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         for name, function in list(vars(cls).items()):
             if name.startswith("test_") and inspect.iscoroutinefunction(function):
-                setattr(cls, name, _on_both_faces(function))
+                setattr(cls, name, _on_both_apis(function))
 
     @pytest.fixture
     def clock(self) -> FrozenClock | None:
-        """The clock of the stores that the factories open, when it can be moved."""
+        """Return the clock of the opened stores, or None if it cannot be moved."""
         return None
 
 
-def _on_both_faces(scenario: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    given = list(inspect.signature(scenario).parameters.values())
-    extra = [p for p in given if p.name not in ("self", "world")]
+def _on_both_apis(scenario: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    _, _, *extra = inspect.signature(scenario).parameters.values()  # after `self` and the store's fixture
 
     @functools.wraps(scenario)
-    def test(self: Scenarios, face: str, request: pytest.FixtureRequest, **values: Any) -> None:
+    def test(self: Scenarios, api: str, request: pytest.FixtureRequest, **values: Any) -> None:
         run_scenario(
             functools.partial(scenario, self, **values),
-            request.getfixturevalue(face),
+            request.getfixturevalue(api),
             request.getfixturevalue("clock"),
-            blocking=face == "blocking",
+            blocking=api == "blocking",
         )
 
-    places = [inspect.Parameter(n, inspect.Parameter.POSITIONAL_OR_KEYWORD) for n in ("self", "face", "request")]
+    places = [inspect.Parameter(n, inspect.Parameter.POSITIONAL_OR_KEYWORD) for n in ("self", "api", "request")]
     test.__signature__ = inspect.Signature([*places, *extra])  # type: ignore[attr-defined]
     test.scenario = scenario  # type: ignore[attr-defined]
-    both: Callable[..., None] = pytest.mark.parametrize("face", FACES)(test)
+    both: Callable[..., None] = pytest.mark.parametrize("api", API_KINDS)(test)
     return both
 
 
 def run_scenario(
-    scenario: Callable[[World], Coroutine[Any, Any, None]],
+    scenario: Callable[[StoreFixture], Coroutine[Any, Any, None]],
     factory: Factory,
     clock: FrozenClock | None,
     *,
     blocking: bool,
 ) -> None:
-    """Open a store, run a scenario on it to its end, and close it."""
+    """Open a store, run a scenario on it, and close it."""
 
     async def whole() -> None:
         opened = factory()
         store = await opened if inspect.isawaitable(opened) else opened
-        assert store.blocking is blocking, f"the factory gave a store whose `blocking` is {store.blocking}"
+        assert store.blocking is blocking, f"the factory returned a store with blocking={store.blocking}"
         try:
-            await scenario(World(store, clock))
+            await scenario(StoreFixture(store, clock))
         finally:
             await store.close()
 
     if blocking:
-        drive(whole())
+        run_sync(whole())
     else:
         asyncio.run(whole())
 
@@ -248,7 +252,7 @@ def run_scenario(
 def scenarios_of(
     cls: type[Scenarios],
 ) -> Iterator[tuple[str, Callable[..., Coroutine[Any, Any, None]], dict[str, Any]]]:
-    """Every scenario of a class as (name, coroutine function, values of its parameters)."""
+    """Yield every scenario of a class as (name, coroutine function, values of its parameters)."""
     for name in sorted(dir(cls)):
         scenario = getattr(getattr(cls, name), "scenario", None)
         if scenario is None:

@@ -1,0 +1,34 @@
+/** A job in one line: type, progress bar and time left; below it the reason of a stall. */
+import { now } from "../live/clock";
+import { pageAt } from "../shell/address";
+import { plain } from "../text/plain";
+import { about, timeLeft } from "../text/time";
+import type { Row } from "../wire/types";
+import { StatusIcon } from "./icons";
+import { Link } from "./link";
+import { Bar } from "./progress";
+import { progressText } from "../text/progress";
+
+export function Mini({ row }: { row: Row }) {
+  const left = timeLeft(row.eta, now.value);
+  return (
+    <Link class="mini" to={pageAt("jobs", { job: row.job_id, q: "", tab: "all" })}>
+      <span class="cut">
+        {row.job_type} <bdi class="muted">{plain(row.title ?? "")}</bdi>
+      </span>
+      <Bar job={row} />
+      <span class="muted right">
+        {row.stalled ? <Stalled /> : left === null ? progressText(row) : about(left)}
+      </span>
+      {row.stalled && <span class="why muted small">{row.stalled}</span>}
+    </Link>
+  );
+}
+
+function Stalled() {
+  return (
+    <span class="chip of-stalled">
+      <StatusIcon look="stalled" /> {" stalled"}
+    </span>
+  );
+}

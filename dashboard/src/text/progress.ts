@@ -1,0 +1,13 @@
+/** The progress of a job as text. */
+import type { Row } from "../wire/types";
+import { percent } from "./time";
+
+export type Known = Pick<Row, "status" | "progress" | "progress_known" | "stage_progress" | "stage_number">;
+/** Whether the progress of the job is unknown: then only its stage has a percentage. */
+export const isProgressUnknown = (job: Known): boolean => job.status === "running" && !job.progress_known;
+
+/** The progress of a job: "40%", "stage 2: 40%", or empty if neither is known. */
+export function progressText(job: Known): string {
+  if (!isProgressUnknown(job)) return `${percent(job.progress)}%`;
+  return job.stage_progress === null ? "" : `stage ${job.stage_number}: ${percent(job.stage_progress)}%`;
+}

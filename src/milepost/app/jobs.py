@@ -1,0 +1,292 @@
+"""AsyncJobs: a job manager with handlers, `submit`, workers and dispatch in one object."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
+from typing import Any, Concatenate, ParamSpec, TypeVar, Unpack, overload
+
+from milepost.core.errors import DuplicateJobError, InvalidInputError
+from milepost.core.job import Job
+from milepost.core.transitions import plan_cancel, plan_create
+from milepost.manager.manager import AsyncJobManager
+from milepost.run.otel import submit_span
+from milepost.run.run import Run
+from milepost.run.sweeper import REDISPATCH_DELAY
+from milepost.settings import Settings
+from milepost.stores.ids import new_job_id, new_operation_id
+from milepost.stores.protocol import Store, Write
+from milepost.worker.dispatcher import Dispatcher, TaskQueue
+from milepost.worker.handlers import ConfiguredHandler, Handler, HandlerOptions, Handlers, SubmitOptions
+from milepost.worker.registry import JobType, WorkerEntry, read_type, read_types, read_workers
+from milepost.worker.runner import WorkerGroup, lifespan_of
+from milepost.worker.submission import Submission, SubmissionBuilder
+from milepost.worker.worker import Worker
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Target = Handler[Any, Any] | ConfiguredHandler[Any, Any] | str
+
+MAX_SUPERSEDE_ATTEMPTS = 20
+BULK_SIZE = 500
+
+
+class AsyncJobs(AsyncJobManager):
+    """The jobs of an application in an event loop: an AsyncJobManager with handlers, `submit` and workers.
+
+    `url` is the store (default: MILEPOST_URL, else REDIS_URL, else in memory). In memory, a worker thread starts at the
+    first submit. `handlers` shares those of another object. With `task_queue`, a task queue of `milepost.integrations`, the
+    workers of that task queue run the submitted jobs; pass the `dispatcher` of another object to share it.
+    """
+
+    def __init__(
+        self,
+        url: Store | str | None = None,
+        *,
+        ttl: float | None = None,
+        options: Settings | None = None,
+        handlers: Handlers | None = None,
+        task_queue: TaskQueue | Dispatcher | None = None,
+    ) -> None:
+        super().__init__(url, ttl=ttl, options=options)
+        self.handlers = Handlers() if handlers is None else handlers
+        self.dispatcher = task_queue if isinstance(task_queue, Dispatcher | None) else Dispatcher(self, task_queue)
+        named = self.dispatcher.task_queue.name if self.dispatcher is not None else None
+        self._submission_builder = SubmissionBuilder(self.handlers, self.store, named, self._origin)
+        self._own_workers: list[WorkerGroup] = []
+        self._own_types: frozenset[str] = frozenset()
+        self._workers_made = 0
+        self._lock = threading.Lock()
+
+    @overload
+    def job(self, function: Callable[Concatenate[Run, P], R], /) -> Handler[P, R]: ...
+
+    @overload
+    def job(
+        self, job_type: str | None = None, **options: Unpack[HandlerOptions]
+    ) -> Callable[[Callable[Concatenate[Run, P], R]], Handler[P, R]]: ...
+
+    def job(self, job_type: Any = None, **options: Unpack[HandlerOptions]) -> Any:
+        """Register a function as the handler of a job type: ``@jobs.job("reindex", max_attempts=3, timeout="2h")``.
+
+        The default type is the name of the function: ``@jobs.job``. Its first parameter is the Run; the others are
+        typed, and validated before a job is accepted. The options are those of `HandlerOptions`. Raises InvalidInputError.
+        """
+        if callable(job_type):
+            return self.job()(job_type)
+        if self.dispatcher is not None:
+            for name in ("concurrency", "isolation", "queue"):
+                if options.get(name) is not None:
+                    queue = self.dispatcher.task_queue.name
+                    raise InvalidInputError(name, f"not supported with {queue}; configure it in {queue}")
+        return self.handlers.job(job_type, **options)
+
+    @overload
+    async def submit(
+        self, target: Handler[P, Any] | ConfiguredHandler[P, Any], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Job: ...
+
+    @overload
+    async def submit(
+        self, target: str, params: Mapping[str, Any] | None = None, /, **options: Unpack[SubmitOptions]
+    ) -> Job: ...
+
+    async def submit(self, target: Target, /, *args: Any, **kwargs: Any) -> Job:
+        """Create a job for the workers and return it.
+
+        Use ``submit(reindex, index="docs")``, ``submit(reindex.options(priority=5), ...)``, or, from code without the
+        handler, ``submit("reindex", {"index": "docs"}, priority=5)``.
+
+        If a pending or running job has the same `unique_key`, `on_duplicate` decides: ``"return"`` returns that job,
+        ``"refuse"`` raises DuplicateJobError, ``"supersede"`` cancels it and creates this one in one atomic step; the
+        new job waits until the code of the old one has stopped. Raises InvalidInputError with the name of the
+        parameter, UnknownJobTypeError and DuplicateJobError.
+        """
+        submission = await self._submission_builder.build(target, args, kwargs)
+        with submit_span(submission.fields):
+            job = await self._record(submission)
+            await self.dispatch([job])
+        return job
+
+    async def dispatch(self, jobs: Sequence[Job]) -> None:
+        """Dispatch new jobs to the task queue, or in memory to a worker thread of this object.
+
+        Every submit does this. Call it after creating jobs for these handlers in another way.
+        """
+        dispatcher = self.dispatcher
+        ours = [
+            job for job in jobs if dispatcher is not None and job.record.get("task_queue") == dispatcher.task_queue.name
+        ]
+        if dispatcher is not None and ours:
+            await dispatcher.dispatch(self.store, ours)
+        if len(ours) < len(jobs):
+            self.ensure_worker()
+
+    async def retry_job(self, job_id: str, *, only_failed: bool = False, from_start: bool = False) -> Job:
+        """Return a failed or cancelled job to pending with a new retry budget; it continues where it stopped.
+
+        `from_start` discards its checkpoint, state and kept results, so that its loops start at their first item.
+        `only_failed` submits a new job for the failed items only, with `retry_of`; this also works on completed jobs.
+        Raises JobNotFoundError and IllegalTransitionError.
+        """
+        job = await super().retry_job(job_id, only_failed=only_failed, from_start=from_start)
+        await self.dispatch([job])
+        return job
+
+    async def _record(self, submission: Submission) -> Job:
+        if submission.on_duplicate == "supersede" and "unique_key" in submission.fields:
+            return await self._supersede(submission)
+        try:
+            return await self._create(submission.job_id, submission.fields, self._dispatch_delay(submission))
+        except DuplicateJobError as refused:
+            if submission.on_duplicate == "return" and refused.job is not None and _has_key(refused.job, submission):
+                return refused.job
+            raise
+
+    def _dispatch_delay(self, submission: Submission) -> int | None:
+        """Return the `again` of `plan_create`: set if this process dispatches the job right after creating it."""
+        is_ours = self.dispatcher is not None and submission.fields.get("task_queue") == self.dispatcher.task_queue.name
+        return REDISPATCH_DELAY if is_ours else None
+
+    async def _supersede(self, submission: Submission) -> Job:
+        """Cancel the job that has the key and create the new one in one step; repeat if another job takes the key."""
+        for _ in range(MAX_SUPERSEDE_ATTEMPTS):
+            try:
+                return await self._create(submission.job_id, submission.fields, self._dispatch_delay(submission))
+            except DuplicateJobError as refused:
+                owner = refused.job
+                if owner is None or owner.job_id == submission.job_id or not _has_key(owner, submission):
+                    raise
+            job_id = submission.job_id or new_job_id()
+            cancel = plan_cancel(
+                new_operation_id(), by="submit", why=f"superseded by {job_id}", message="Job superseded"
+            )
+            create = plan_create(submission.fields, new_operation_id(), self._dispatch_delay(submission))
+            writes = [Write(owner.job_id, cancel, answer=False), Write(job_id, create)]
+            outcome = (await self.store.apply(writes)).outcomes[1]
+            if outcome.accepted and outcome.job is not None:
+                return outcome.job
+            if outcome.key_owner_id is None:
+                raise DuplicateJobError(f"Job {job_id} already exists", job=outcome.job)
+        raise DuplicateJobError(
+            f"unique_key: gave up after {MAX_SUPERSEDE_ATTEMPTS} attempts; the key kept changing owner",
+            job=owner,
+        )
+
+    async def submit_many(
+        self, target: Target, params: Iterable[Mapping[str, Any]], **options: Unpack[SubmitOptions]
+    ) -> list[str]:
+        """Create many jobs of one type in few round trips and return their ids in order. All are validated first.
+
+        Raises as `submit`. ``unique_key`` and ``job_id`` belong to a single job and are not accepted.
+        """
+        for name in ("unique_key", "job_id"):
+            if options.get(name) is not None:
+                raise InvalidInputError(name, "belongs to a single job; use submit")
+        submission = await self._submission_builder.build_many(target, params, options)
+        answer = self.dispatcher is not None
+        writes = [
+            Write(new_job_id(), plan_create(one.fields, new_operation_id(), self._dispatch_delay(one)), answer=answer)
+            for one in submission
+        ]
+        for start in range(0, len(writes), BULK_SIZE):
+            outcomes = (await self.store.apply(writes[start : start + BULK_SIZE])).outcomes
+            await self.dispatch([outcome.job for outcome in outcomes if outcome.job is not None])
+        self.ensure_worker()
+        return [write.job_id for write in writes]
+
+    # --- workers ---
+
+    def worker(
+        self, *, concurrency: int | None = None, queues: Iterable[str] | None = None, only: str | None = None
+    ) -> Worker:
+        """Return a worker for these handlers.
+
+        Run it with ``jobs.worker().run()`` until a signal, or with ``await jobs.worker().serve()``. `concurrency` is
+        the maximum number of concurrent jobs (default 10), `queues` are the queues to serve, `only` is the id of a
+        single job.
+        """
+        with self._lock:
+            self._workers_made += 1
+        return Worker(self, concurrency=concurrency, queues=queues, only=only)
+
+    def run_workers(
+        self, workers: int = 1, *, concurrency: int | None = None, queues: Sequence[str] | None = None
+    ) -> WorkerGroup:
+        """Run workers beside other code: ``async with jobs.run_workers()`` in its event loop, ``with`` in threads."""
+        return WorkerGroup([self.worker(concurrency=concurrency, queues=queues) for _ in range(workers)])
+
+    def lifespan(
+        self, workers: int = 1, *, concurrency: int | None = None, queues: Sequence[str] | None = None
+    ) -> Callable[[Any], AbstractAsyncContextManager[None]]:
+        """Return a lifespan with workers for an ASGI application: ``FastAPI(lifespan=jobs.lifespan())``."""
+        return lifespan_of(lambda: self.run_workers(workers, concurrency=concurrency, queues=queues))
+
+    def ensure_worker(self) -> None:
+        """Start a worker thread for a store in memory, unless there is a worker that has all handlers.
+
+        Every submit does this. Call it after creating jobs for these handlers in another way.
+        """
+        if len(self._own_types) == len(self.handlers) or not self.store.url.startswith("memory:"):
+            return
+        with self._lock:
+            new = [name for name in self.handlers if name not in self._own_types]
+            if self._workers_made or not new:
+                return
+            defaults = (self.handlers[name].type_options.queue for name in new)
+            own = WorkerGroup([Worker(self, queues=[*new, *filter(None, defaults)])])
+            self._own_workers.append(own)
+            self._own_types = self._own_types.union(new)
+        try:
+            own.__enter__()
+        except InvalidInputError:
+            with self._lock:
+                self._own_types = self._own_types.difference(new)
+            raise
+
+    async def close(self) -> None:
+        """Close the connections. The manager can be used again."""
+        with self._lock:
+            workers, self._own_workers, self._own_types = self._own_workers, [], frozenset()
+        for own in workers:
+            own.__exit__(None, None, None)
+        if self.dispatcher is not None and self.dispatcher.app is self:
+            self.dispatcher.close()
+        await super().close()
+
+    # --- types ---
+
+    async def job_types(self) -> list[JobType]:
+        """Return the published job types, with the limits and pauses that were set."""
+        limits = await self.store.limits()
+        types = []
+        for known in await read_types(self.store):
+            limit, paused = limits.get(known.name, (None, False))
+            types.append(_limited(known, limit, paused))
+        return types
+
+    async def job_type(self, name: str) -> JobType:
+        """Return one published job type. Raises UnknownJobTypeError."""
+        limit, paused = (await self.store.limits()).get(name, (None, False))
+        return _limited(await read_type(self.store, name), limit, paused)
+
+    async def set_limit(self, job_type: str, limit: int | None = None, *, paused: bool = False) -> None:
+        """Set the maximum number of concurrent runs of a type over all workers, or pause it.
+
+        (None, False) removes both.
+        """
+        await self.store.set_limit(job_type, limit, paused)
+
+    async def workers(self) -> list[WorkerEntry]:
+        """Return the live workers."""
+        return await read_workers(self.store)
+
+
+def _has_key(job: Job, submission: Submission) -> bool:
+    return job.unique_key is not None and job.unique_key == submission.fields.get("unique_key")
+
+
+def _limited(known: JobType, limit: int | None, paused: bool) -> JobType:
+    return replace(known, limit=limit, paused=paused)

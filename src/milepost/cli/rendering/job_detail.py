@@ -1,0 +1,223 @@
+"""The details of one job, `milepost show`. Unknown facts are omitted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from milepost.cli import formatting
+from milepost.cli.rendering.live import receipt_text, run_duration
+from milepost.cli.rendering.progress import remaining_range, stage_line, start_range, state_of, style_of
+from milepost.cli.rendering.tables import print_table, print_value
+from milepost.cli.rendering.terminal import MUTED, STYLES, bar, cells, clean, glyph, pad
+from milepost.core.activity import LOOP_STAGE, open_stage, progress_text
+from milepost.core.job import Failure, Job, JobStatus
+from milepost.core.record import PUBLIC
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+MAX_LOG_LINES = 10
+MAX_FAILED_ITEMS = 10
+BAR = 40
+
+
+def print_job(console: Console, job: Job, *, utc: bool, short: str) -> None:
+    """Print a job: progress, facts, stages, failure, result, parameters. `short` is its id in the next steps."""
+    from rich.text import Text
+
+    state = state_of(job)
+    head = Text(glyph(console, state) + " ", STYLES[state]).append(clean(job.job_type), "bold")
+    head.append(f"  {job.job_id}").append(f"  {state}", STYLES[state])
+    console.print(head)
+    _print_progress(console, job)
+    console.print()
+    print_facts(console, _facts(job, utc))
+    if job.stages:
+        _heading(console, "Stages")
+        label = max(cells(stage.name) for stage in job.stages)
+        for stage in job.stages:
+            if stage.ended_at is not None:
+                console.print(Text("  ").append_text(stage_line(console, stage, label)))
+            else:
+                line = Text("  " + glyph(console, state) + " ", STYLES[state]).append(pad(clean(stage.name), label))
+                console.print(line.append("  " + formatting.units(stage.done, stage.total, stage.unit), MUTED))
+    if job.item_counts is not None and job.item_counts.failed:
+        _heading(console, f"Failed items ({formatting.number(job.item_counts.failed)})")
+        for error in job.item_counts.first_errors[:MAX_FAILED_ITEMS]:
+            console.print(Text("  " + clean(error)))
+    if job.failure is not None:
+        _print_failure(console, job.failure, utc)
+    if job.result_error is not None:
+        _heading(console, "Text of the result that was not stored")
+        for text in (job.result_text or "").splitlines():
+            console.print(Text("  " + clean(text)))
+    for title, value in (("Result", job.result), ("Parameters", job.params), ("Metadata", job.metadata)):
+        if value is not None and value != {}:
+            _heading(console, title)
+            print_value(console, value if not isinstance(value, Mapping) else _without_repeats(value))
+    console.print()
+    steps = _steps(job, short)
+    console.print(Text("Next: ", MUTED).append(f" {glyph(console, 'dot')} ".join(steps)))
+
+
+def _print_progress(console: Console, job: Job) -> None:
+    from rich.text import Text
+
+    stage = open_stage(job.stages)
+    line = Text("  ").append_text(bar(console, job.progress, min(BAR, max(10, console.width - 40)), style_of(job)))
+    line.append(f"  {progress_text(job)}")
+    if stage is not None and not job.is_terminal:
+        name = "" if stage.name == LOOP_STAGE else f"  {clean(stage.name)}"
+        line.append(f"{name}  {formatting.units(stage.done, stage.total, stage.unit)}")
+    left = remaining_range(job)
+    if left is not None:
+        line.append(f"  {formatting.time_left(*left)}")
+    console.print(line)
+    if job.activity:
+        console.print(Text(f"  {clean(job.activity)}", MUTED))
+
+
+def _duration(job: Job) -> str:
+    """Return how long the job ran, in its last attempt and since its first start if these differ."""
+    begun = [attempt.started_at for attempt in job.attempts if attempt.started_at is not None]
+    if len(begun) < 2:
+        return run_duration(job)
+    whole = ((job.completed_at or datetime.now(UTC)) - min(begun)).total_seconds()
+    return f"{run_duration(job)} in the last attempt, {formatting.duration(whole)} since the first start"
+
+
+def _facts(job: Job, utc: bool) -> list[tuple[str, str]]:
+    facts = []
+    for one in PUBLIC:
+        if one.label:
+            show = _SHOWN.get(one.name)
+            value = getattr(job, one.name)
+            facts.append((one.label, _plain(value, utc) if show is None else show(job, utc)))
+            if one.name == "completed_at":
+                facts.append(
+                    (
+                        "took" if job.is_terminal else "running for",
+                        _duration(job) if job.started_at is not None else "",
+                    )
+                )
+    facts.append(("unreadable", ", ".join(job.corrupt)))
+    return [(name, clean(text)) for name, text in facts if text]
+
+
+def _plain(value: Any, utc: bool) -> str:
+    """Return the value of a field as text; what is empty, 0 included, is not shown."""
+    if isinstance(value, datetime):
+        return formatting.timestamp(value, utc=utc)
+    if isinstance(value, Mapping):
+        return "  ".join(f"{name}={inner}" for name, inner in value.items())
+    if isinstance(value, bool):
+        return "yes" if value else ""
+    return str(value or "")
+
+
+def _created(job: Job, utc: bool) -> str:
+    return (
+        f"{formatting.timestamp(job.created_at, utc=utc)}  ({formatting.age(job.created_at)})"
+        if job.created_at is not None
+        else ""
+    )
+
+
+def _attempt(job: Job) -> str:
+    if job.attempt:
+        return f"{job.attempt} of {job.max_attempts}"
+    counted = "none charged" if job.started_at is not None else "none yet"
+    return f"{counted} (at most {job.max_attempts})" if job.max_attempts > 1 else ""
+
+
+def _attempts(job: Job, utc: bool) -> str:
+    """Return number, start, worker and release of each attempt."""
+    lines = []
+    for one in job.attempts:
+        start = formatting.timestamp(one.started_at, utc=utc) if one.started_at is not None else ""
+        parts = (str(one.attempt), start, shown_worker(one.worker), one.release)
+        lines.append("  ".join(part for part in parts if part))
+    return "; ".join(lines)
+
+
+_SHOWN: dict[str, Callable[[Job, bool], str]] = {
+    "created_at": _created,
+    "attempt": lambda job, utc: _attempt(job),
+    "worker": lambda job, utc: shown_worker(job.worker),
+    "after": lambda job, utc: "  ".join(job.after),
+    "attempts": lambda job, utc: _attempts(job, utc) if len(job.attempts) > 1 else "",
+    "expected_start": lambda job, utc: formatting.start_text(start_range(job)),
+    "receipt": lambda job, utc: receipt_text(job).lstrip(" ,") if job.receipt is not None else "",
+}
+"""The fields that are not shown as they are."""
+
+
+def print_facts(console: Console, facts: list[tuple[str, str]]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, 2), pad_edge=False)
+    grid.add_column(style=MUTED, no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, value in facts:
+        grid.add_row(Text("  " + name), Text(value))
+    print_table(console, grid)
+
+
+def _print_failure(console: Console, failure: Failure, utc: bool) -> None:
+    from rich.text import Text
+
+    _heading(console, f"Failure ({failure.kind})")
+    known: list[tuple[str, Any]] = [
+        ("error", f"{failure.type}: {failure.message}" if failure.type else failure.message),
+        ("in stage", failure.last_stage),
+        ("last item", failure.last_item),
+        ("signal", failure.exit_signal),
+        ("exit code", failure.exit_code),
+        ("peak memory", formatting.size(failure.peak_memory) if failure.peak_memory else None),
+        ("process", f"{failure.host}:{failure.pid}" if failure.pid else failure.host),
+        ("versions", "  ".join(f"{name} {version}" for name, version in (failure.versions or {}).items())),
+    ]
+    print_facts(console, [(name, clean(value)) for name, value in known if value not in (None, "")])
+    if failure.last_log:
+        console.print(Text("  last log lines", MUTED))
+        for line in failure.last_log[-MAX_LOG_LINES:]:
+            console.print(Text("    " + clean(line)))
+    if failure.traceback:
+        console.print(Text("  traceback", MUTED))
+        for line in failure.traceback.rstrip().splitlines():
+            library = "site-packages" in line or "/lib/python" in line
+            console.print(Text("    " + clean(line), MUTED if library else ""))
+
+
+def shown_worker(name: str | None) -> str:
+    """Return the host and pid of a worker name, without the part that distinguishes a reused pid."""
+    return ":".join((name or "").split(":")[:2])
+
+
+def _heading(console: Console, title: str) -> None:
+    from rich.text import Text
+
+    console.print(Text("\n" + title, "bold"))
+
+
+def _without_repeats(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested objects as dotted names, one level deep, so that each value has its own line."""
+    shown: dict[str, Any] = {}
+    for name, inner in value.items():
+        if isinstance(inner, Mapping) and inner and any(isinstance(part, list | Mapping) for part in inner.values()):
+            shown.update((f"{name}.{key}", part) for key, part in inner.items())
+        else:
+            shown[name] = inner
+    return shown
+
+
+def _steps(job: Job, short: str) -> list[str]:
+    if not job.is_terminal:
+        return [f"milepost watch {short}", f"milepost cancel {short}"]
+    steps = [f"milepost logs {short}"]
+    if job.status in (JobStatus.FAILED, JobStatus.CANCELLED) and job.run_by == "worker":
+        steps.insert(0, f"milepost retry {short}")
+    return [*steps, f"milepost rm {short}"]

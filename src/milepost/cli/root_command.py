@@ -1,0 +1,221 @@
+"""The root command `milepost`: the table of commands, and one-line error messages.
+
+A command's module is imported when the command is called, so that `milepost --help` loads only Click and this file.
+"""
+
+from __future__ import annotations
+
+import codecs
+import errno
+import json
+import os
+import sys
+from importlib import import_module
+from io import TextIOWrapper
+from typing import NamedTuple
+
+import click
+
+from milepost.cli import exit_codes
+from milepost.cli.context import CommandContext, session_options
+
+
+class CommandEntry(NamedTuple):
+    """The module and the summary of a command, listed here so that `--help` imports no command."""
+
+    module: str
+    summary: str
+
+
+GROUPS: dict[str, dict[str, CommandEntry]] = {
+    "Run": {
+        "run": CommandEntry("run", "Run a job in this process with a progress bar; repeat the command to resume."),
+        "submit": CommandEntry("submit", "Submit a job to the workers."),
+        "worker": CommandEntry("worker", "Run submitted jobs: worker MODULE:APP."),
+        "serve": CommandEntry("serve", "Serve the jobs over HTTP, with the dashboard."),
+    },
+    "Inspect": {
+        "ls": CommandEntry("ls", "List jobs; -w follows changes."),
+        "show": CommandEntry("show", "Show the details of a job."),
+        "watch": CommandEntry("watch", "Follow jobs until they end."),
+        "logs": CommandEntry("logs", "Print the log of a job; -f follows it."),
+        "failures": CommandEntry("failures", "Group failed jobs by cause."),
+        "stats": CommandEntry("stats", "Count jobs by type and status, with durations."),
+        "types": CommandEntry("types", "List, pause, resume and limit job types."),
+        "workers": CommandEntry("workers", "List workers and the number of jobs they run."),
+        "top": CommandEntry("top", "Show a full-screen live view of jobs."),
+    },
+    "Manage": {
+        "cancel": CommandEntry("cancel", "Cancel jobs."),
+        "retry": CommandEntry("retry", "Return failed or cancelled jobs to pending."),
+        "rm": CommandEntry("rm", "Delete jobs."),
+    },
+    "Documents": {
+        "search": CommandEntry("search", "Search the ingested documents."),
+        "entities": CommandEntry("graph", "List entities found in the documents."),
+        "neighbours": CommandEntry("graph", "List entities related to an entity."),
+        "communities": CommandEntry("graph", "List communities."),
+        "draw": CommandEntry("graph", "Draw the entity graph as SVG."),
+    },
+    "Maintenance": {
+        "doctor": CommandEntry("doctor", "Check the health of the store."),
+        "migrate": CommandEntry("migrate", "Migrate the store to this release's layout."),
+        "purge": CommandEntry("purge", "Delete jobs that ended long ago."),
+        "keys": CommandEntry("keys", "List, create and revoke API keys."),
+        "completion": CommandEntry("completion", "Print the completion script for bash, zsh or fish."),
+    },
+}
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+COMMANDS = {name: entry for group in GROUPS.values() for name, entry in group.items()}
+
+
+class OutputClosedError(Exception):
+    """The reader closed the pipe. Click would exit with 1 for the BrokenPipeError itself."""
+
+
+class CommandGroup(click.Group):
+    """A command group that imports a command's module when the command is called."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the named command; a closed pipe raises OutputClosedError."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise OutputClosedError from error
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command's module and return its `command`, or the attribute with the command's name."""
+        entry = COMMANDS.get(cmd_name)
+        if entry is None:
+            return None
+        module = import_module(f"milepost.cli.commands.{entry.module}")
+        command = getattr(module, "command", None) or getattr(module, cmd_name, None)
+        assert isinstance(command, click.Command), f"{entry.module}.command is the command"
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command. Raises UsageError with the closest match for an unknown one."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            from difflib import get_close_matches
+
+            close = get_close_matches(args[0], COMMANDS, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else "milepost --help lists all commands"
+            raise click.UsageError(f"unknown command {args[0]!r}; {hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands in groups, from the table alone."""
+        width = max(map(len, COMMANDS))
+        for title, group in GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(width), entry.summary) for name, entry in group.items()])
+
+
+@click.group(
+    cls=CommandGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=exit_codes.EXIT_CODES_HELP
+    + " Store: the first set of --url, MILEPOST_URL, REDIS_URL; else the user's SQLite file.",
+)
+@session_options
+@click.version_option(package_name="milepost", message="%(prog)s %(version)s")
+def program() -> None:
+    """Run, watch, cancel and inspect long-running jobs."""
+
+
+def run_program(arguments: list[str]) -> int:
+    """Run a command line and return its exit code. Errors go to stderr as one line with the remedy."""
+    context = CommandContext()
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the parent process
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w", encoding="utf-8"))  # noqa: SIM115
+    if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
+        codecs.register_error("milepost", _escape_unencodable)
+        # On a terminal, columns must keep their width: replace rather than escape.
+        sys.stdout.reconfigure(errors="replace" if sys.stdout.isatty() else "milepost")
+    try:
+        code = program.main(arguments, prog_name="milepost", standalone_mode=False, obj=context)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else exit_codes.OK
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    except click.Abort:
+        return exit_codes.INTERRUPTED
+    except KeyboardInterrupt:
+        sys.stderr.write("\n")
+        return exit_codes.INTERRUPTED
+    except click.UsageError as error:
+        where = (
+            f" (milepost {_command_path(error.ctx)} --help)"
+            if error.ctx is not None and _command_path(error.ctx)
+            else ""
+        )
+        return _fail(error.format_message() + where, exit_codes.USAGE)
+    except click.ClickException as error:
+        return _fail(error.format_message(), error.exit_code)
+    except (BrokenPipeError, OutputClosedError):
+        _discard_output()
+        return exit_codes.OK
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+            _discard_output()
+            return _fail(f"cannot write the output: {error.strerror}", exit_codes.FAILED)
+        if isinstance(error, UnicodeEncodeError) and any("\udc80" <= part <= "\udcff" for part in "".join(arguments)):
+            return _fail("arguments must be valid UTF-8", exit_codes.USAGE)
+        line = _describe_error(error, context)
+        if line is None:
+            raise
+        return _fail(line, exit_codes.USAGE if _is_usage_error(error) else exit_codes.FAILED)
+    finally:
+        context.close()
+
+
+def _escape_unencodable(error: UnicodeError) -> tuple[str, int]:
+    """Return unencodable characters as JSON escapes, so that text of jobs never makes a command fail."""
+    assert isinstance(error, UnicodeEncodeError), "only an output asks"
+    return json.dumps(error.object[error.start : error.end])[1:-1], error.end
+
+
+def _discard_output() -> None:
+    """Redirect stdout to /dev/null, so that the interpreter does not report a failed flush at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _command_path(ctx: click.Context) -> str:
+    return ctx.command_path.removeprefix("milepost").strip()
+
+
+def _fail(text: str, code: int) -> int:
+    lines = text.strip().splitlines() or ["failed"]
+    sys.stderr.write(f"milepost: {lines[0]}\n" + "".join(f"{line}\n" for line in lines[1:]))
+    return code
+
+
+def _is_usage_error(error: Exception) -> bool:
+    from milepost.core.errors import FilterError, InvalidInputError, UnknownJobTypeError
+
+    return isinstance(error, InvalidInputError | FilterError | UnknownJobTypeError)
+
+
+def _describe_error(error: Exception, context: CommandContext) -> str | None:
+    """Return an expected error as one line with its remedy, or None for a defect, whose traceback is shown."""
+    from milepost.core.errors import FilterError, JobNotFoundError, MilepostError, StoreUnavailableError
+
+    if isinstance(error, FilterError):
+        return f"filter: {error.problem} (at character {error.position + 1} of {error.text!r})"
+    text = " ".join(str(error).split())
+    if isinstance(error, JobNotFoundError):
+        return f"{text}; it may have been deleted or expired, or be in another store; milepost ls lists the jobs of this store"
+    if isinstance(error, StoreUnavailableError):
+        remedy = "is it running? Select" if "reach" in text else "select"
+        where = f"{context.display_url}: " if context.is_server else ""
+        return f"{where}{text}; {remedy} another store with --url or MILEPOST_URL"
+    if isinstance(error, PermissionError) and isinstance(error, MilepostError) and "keys create" not in text:
+        return f"{text}; set MILEPOST_KEY to an API key, created next to the store with: milepost keys create NAME"
+    return text if isinstance(error, MilepostError) else None

@@ -1,0 +1,108 @@
+"""Follows the jobs of this process's worker through the store's feed, and counts their outcomes."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from milepost.core.errors import OutcomeUnknownError, StoreError, StoreUnavailableError
+from milepost.core.events import Event, SeenEvents
+from milepost.core.job import Job
+from milepost.run.process_identity import process_name
+from milepost.stores.sync_bridge import run_sync
+
+if TYPE_CHECKING:
+    from milepost.manager.sync import JobManager
+
+RUN_END_EVENTS = frozenset({"completed", "failed", "cancelled", "released", "retrying"})
+TERMINAL_EVENTS = frozenset({"completed", "failed", "cancelled"})
+RECENT_WINDOW = 60.0
+RETRY_DELAY = 2.0
+
+
+class WorkerMonitor:
+    """The running jobs and outcome counts of this process's worker. `on_event` is called at each start and end."""
+
+    def __init__(self, manager: JobManager, on_event: Callable[[Event, Job], None] | None = None) -> None:
+        self.running: dict[str, Job] = {}
+        self.ended: Counter[str] = Counter()
+        self.recently_ended: deque[float] = deque(maxlen=10_000)
+        self.problem: str | None = None
+        self._position: str | None = None
+        self._seen = SeenEvents()
+        self._manager = manager
+        self._on_event = on_event
+        self._name = process_name()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._listen, name="milepost-news", daemon=True)
+
+    def start(self) -> None:
+        """Start following the feed, now or as soon as an unavailable store is back.
+
+        Raises StoreError for errors that waiting cannot solve, such as a wrong password.
+        """
+        try:
+            self._position = run_sync(self._manager.store.feed(None)).position
+        except StoreUnavailableError as error:
+            if not error.temporary:
+                raise
+            self.problem = str(error)
+        except OutcomeUnknownError as error:
+            self.problem = str(error)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Process the events until now, and stop."""
+        self._stopping.set()
+        if self.problem is None:
+            self._thread.join(RETRY_DELAY)
+
+    def per_minute(self) -> int:
+        """Return the number of jobs that ended in the last minute."""
+        now = time.monotonic()
+        return sum(1 for at in tuple(self.recently_ended) if now - at <= RECENT_WINDOW)
+
+    def refresh(self) -> list[Job]:
+        """Return the running jobs with their current state."""
+        shown = []
+        for job_id in tuple(self.running):
+            job = self._manager.get_job(job_id)
+            if job is not None and job_id in self.running:
+                shown.append(job)
+        return shown
+
+    def _listen(self) -> None:
+        over = False
+        while not over:
+            over = self._stopping.is_set()  # one more read after the end, for the last events
+            try:
+                monitor = run_sync(
+                    self._manager.store.feed(self._position, timeout=0.0 if over or self._position is None else 0.5)
+                )
+                self._position, self.problem = monitor.position, None
+                for event in filter(self._seen.is_new, monitor.events):
+                    self._handle(event)
+            except StoreError as error:
+                self.problem = str(error)
+                self._stopping.wait(RETRY_DELAY)
+
+    def _handle(self, event: Event) -> None:
+        if event.kind == "running" and str(event.data.get("worker", "")).startswith(self._name):
+            job = self._manager.get_job(event.job_id)
+            if job is not None:
+                self.running[event.job_id] = job
+                self._notify(event, job)
+        elif event.kind in RUN_END_EVENTS and event.job_id in self.running:
+            job = self._manager.get_job(event.job_id) or self.running[event.job_id]
+            del self.running[event.job_id]
+            self.ended[event.kind] += 1
+            if event.kind in TERMINAL_EVENTS:
+                self.recently_ended.append(time.monotonic())
+            self._notify(event, job)
+
+    def _notify(self, event: Event, job: Job) -> None:
+        if self._on_event is not None:
+            self._on_event(event, job)

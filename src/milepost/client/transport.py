@@ -1,0 +1,213 @@
+"""HTTP requests over httpx, blocking or async, with retries where they are safe.
+
+An unsafe request is only repeated if it was certainly not applied: the connection failed, or the server could not
+reach its store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import httpx
+
+from milepost.client.decoding import decode_error
+from milepost.core.defaults import RETRY_BUDGET
+from milepost.core.errors import InvalidInputError, OutcomeUnknownError, StoreUnavailableError
+from milepost.core.serialization import to_json
+from milepost.stores.factory import redact_url
+
+MAX_BODY_BYTES = 2 * 1024 * 1024
+TIMEOUT = 30.0
+CONNECT_BUDGET = 5.0
+"""Seconds of retries for a server that has never responded, because its address may be wrong."""
+STREAM_TIMEOUT = 45.0
+"""Seconds of silence after which a stream counts as broken; the server sends a comment every 15 s."""
+MAX_RETRY_DELAY = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request. `safe` requests may be repeated. `job_id` is the job that a 404 refers to."""
+
+    method: str
+    path: str
+    params: dict[str, Any] = field(default_factory=dict)
+    body: Any = None
+    headers: dict[str, str] = field(default_factory=dict)
+    safe: bool = True
+    job_id: str | None = None
+    accepts: tuple[int, ...] = ()
+    """Status codes that count as success beside 2xx."""
+    timeout: float = TIMEOUT
+
+
+class Transport(Protocol):
+    """An httpx client, blocking or async. `has_responded`: the server was reached before, so retries are worthwhile."""
+
+    has_responded: bool
+
+    async def request(self, call: Call) -> httpx.Response:
+        """Send a request once."""
+
+    def lines(self, call: Call) -> Any:
+        """Open a stream: an async context manager of (status, error body, lines)."""
+
+    async def pause(self, seconds: float) -> None:
+        """Sleep."""
+
+    async def close(self) -> None:
+        """Close the connections."""
+
+
+def _options(call: Call) -> dict[str, Any]:
+    options: dict[str, Any] = {"params": call.params, "headers": call.headers, "timeout": call.timeout}
+    if call.body is not None:
+        options["content"] = body_text(call.body).encode()
+        options["headers"] = {"Content-Type": "application/json", **call.headers}
+    return options
+
+
+def body_text(body: Any) -> str:
+    """Return a body as JSON, encoded like a manager's values. Raises InvalidInputError with the field."""
+    if not isinstance(body, dict):
+        return to_json(body, "body", MAX_BODY_BYTES)
+    fields = (f"{to_json(name, 'body')}:{to_json(value, str(name), MAX_BODY_BYTES)}" for name, value in body.items())
+    return f"{{{','.join(fields)}}}"
+
+
+class AsyncTransport:
+    """A transport over httpx.AsyncClient."""
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self.has_responded = False
+        self._client = client
+
+    async def request(self, call: Call) -> httpx.Response:
+        """See Transport."""
+        return await self._client.request(call.method, call.path, **_options(call))
+
+    @asynccontextmanager
+    async def lines(self, call: Call) -> AsyncIterator[tuple[int, bytes, AsyncIterator[str]]]:
+        """See Transport."""
+        async with self._client.stream(call.method, call.path, **_options(call)) as answer:
+            body = b"" if answer.status_code == 200 else await answer.aread()
+            yield answer.status_code, body, answer.aiter_lines()
+
+    async def pause(self, seconds: float) -> None:
+        """See Transport."""
+        await asyncio.sleep(seconds)
+
+    async def close(self) -> None:
+        """See Transport."""
+        await self._client.aclose()
+
+
+class BlockingTransport:
+    """A transport over httpx.Client. Its coroutines never suspend."""
+
+    def __init__(self, client: httpx.Client) -> None:
+        self.has_responded = False
+        self._client = client
+
+    async def request(self, call: Call) -> httpx.Response:
+        """See Transport."""
+        return self._client.request(call.method, call.path, **_options(call))
+
+    @asynccontextmanager
+    async def lines(self, call: Call) -> AsyncIterator[tuple[int, bytes, AsyncIterator[str]]]:
+        """See Transport."""
+        with self._client.stream(call.method, call.path, **_options(call)) as answer:
+            body = b"" if answer.status_code == 200 else answer.read()
+
+            async def lines() -> AsyncIterator[str]:
+                for line in answer.iter_lines():
+                    yield line
+
+            yield answer.status_code, body, lines()
+
+    async def pause(self, seconds: float) -> None:
+        """See Transport."""
+        time.sleep(seconds)  # noqa: ASYNC251 - the blocking transport
+
+    async def close(self) -> None:
+        """See Transport."""
+        self._client.close()
+
+
+async def send(transport: Transport, call: Call) -> httpx.Response:
+    """Send a request, with retries for up to 30 s where that is safe. Raises the error of the response."""
+    started = time.monotonic()
+    tries = 0
+    while True:
+        tries += 1
+        wait: float | None = None
+        try:
+            answer = await transport.request(call)
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+            problem: Exception = StoreUnavailableError(f"cannot reach the server: {error}")
+            problem.__cause__ = error
+        except httpx.TransportError as error:
+            text = f"{call.method} {call.path}: no response ({type(error).__name__})"
+            problem = (
+                StoreUnavailableError(text)
+                if call.safe
+                else OutcomeUnknownError(f"{text}; the request may have been applied")
+            )
+            problem.__cause__ = error
+            if not call.safe:
+                raise problem from error
+        else:
+            transport.has_responded = True
+            if answer.is_success or answer.status_code in call.accepts:
+                check_is_json(answer)
+                return answer
+            problem = decode_error(answer.status_code, answer.content, call.job_id)
+            if answer.status_code in (502, 504) and not call.safe:
+                # From a proxy, which only knows that it got no response.
+                text = f"{call.method} {call.path}: proxy error {answer.status_code}; the request may have been applied"
+                raise OutcomeUnknownError(text) from problem
+            wait = retry_after(answer)
+            under_way = answer.status_code == 409 and wait is not None
+            if under_way:  # an earlier attempt of this request, still in progress or with a lost response
+                problem = OutcomeUnknownError(str(problem))
+            again = (
+                under_way
+                or answer.status_code == 429
+                or (
+                    answer.status_code in (502, 503, 504)
+                    and (call.safe or not isinstance(problem, OutcomeUnknownError))
+                )
+            )
+            if not again:
+                raise problem
+        wait = pause(tries) if wait is None else wait
+        if time.monotonic() - started + wait > (RETRY_BUDGET if transport.has_responded else CONNECT_BUDGET):
+            raise problem
+        await transport.pause(wait)
+
+
+def check_is_json(answer: httpx.Response) -> None:
+    """Raise InvalidInputError for a response that is not JSON, such as a login page."""
+    kind = answer.headers.get("content-type", "")
+    if answer.content and "json" not in kind:
+        where = redact_url(str(answer.request.url.copy_with(query=None)))
+        raise InvalidInputError(
+            "url", f"{where} responded {answer.status_code} with {kind or 'no content type'}; is it a milepost server?"
+        )
+
+
+def retry_after(answer: httpx.Response) -> float | None:
+    """Return the seconds of `Retry-After`, or None."""
+    text = answer.headers.get("retry-after", "")
+    return float(text) if text.isdigit() else None
+
+
+def pause(tries: int) -> float:
+    """Return the seconds before the next attempt: exponential backoff with full jitter, at most 10 s."""
+    return random.uniform(0.05, min(MAX_RETRY_DELAY, 0.2 * 2.0**tries))

@@ -1,0 +1,179 @@
+"""The one line that says what a job is doing, or why it waits, for every surface that shows jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from milepost.core.quantities import number, plural, size, whole_percent
+
+if TYPE_CHECKING:
+    from milepost.core.job import Job
+    from milepost.core.values import Receipt, Stage, WaitingFor
+
+CREATED_MESSAGE = "Job created"
+"""The message of a new job until its caller sets one; it says nothing about the work."""
+LOOP_STAGE = "items"
+"""The stage of a tracked loop that has no name of its own."""
+TEXT_LENGTH = 400
+MAX_RESULT_TEXT = 64 * 1024
+_WAITS: Mapping[str, str] = {
+    "no_worker": "No worker serves {job_type}",
+    "paused": "Type {job_type} is paused",
+    "limit_reached": "Concurrency limit of {limit} reached for {job_type}",
+    "starts_at": "Starts {at}",
+    "retries_at": "Next attempt {at}",
+    "jobs_ahead": "{count} ahead",
+    "many_jobs_ahead": "Over {count} ahead",
+    "previous_run_stopping": "Waiting for the previous run to stop",
+}
+
+
+def activity(job: Job) -> str:
+    """Return one line on what the job is doing: why it waits, its stage and count, its error, or who cancelled it."""
+    if _may_have(job, "stop_at"):
+        receipt = job.receipt
+        if receipt is not None and receipt.confirmed is None and job.status != "cancelled":
+            return _stop(receipt)
+    return _line(_BY_STATUS[job.status.value](job))
+
+
+def waiting_text(waiting_for: WaitingFor | None) -> str:
+    """Return the text for the reason why a job waits."""
+    if waiting_for is None or waiting_for.code not in _WAITS:
+        return "Waiting for a worker"
+    try:
+        values = {name: _shown(name, value) for name, value in waiting_for.params.items()}
+        return _WAITS[waiting_for.code].format_map(values)
+    except (KeyError, ValueError):
+        return "Waiting for a worker"
+
+
+def counted(stage: Stage) -> str:
+    """Return what a stage has done: ``2,681 of 9,000 chunks``, ``3.4 MB of 80.1 MB``; empty before the first unit."""
+    if stage.unit == "byte":
+        done = size(stage.done)
+        return f"{done} of {size(stage.total)}" if stage.total else done if stage.done else ""
+    if not stage.total:
+        return plural(stage.done, stage.unit) if stage.done else ""
+    return f"{number(stage.done)} of {plural(stage.total, stage.unit)}"
+
+
+def open_stage(stages: Iterable[Stage]) -> Stage | None:
+    """Return the innermost stage that is open, or None."""
+    return next((stage for stage in reversed(tuple(stages)) if stage.ended_at is None), None)
+
+
+def outer_stage(stages: Iterable[Stage]) -> Stage | None:
+    """Return the outermost stage that is open, or None."""
+    return next((stage for stage in reversed(tuple(stages)) if stage.ended_at is None and stage.parent is None), None)
+
+
+def progress_text(job: Job) -> str:
+    """Return how far a job is: ``40 %``, or ``stage 2: 40 %`` where the share of the stages is unknown; else empty."""
+    if job.progress_known or job.status.value != "running":
+        return f"{whole_percent(job.progress)} %"
+    done = job.stage_progress
+    count = sum(stage.parent is None for stage in job.stages)
+    return "" if done is None else f"stage {count}: {whole_percent(done)} %"
+
+
+def own_message(job: Job) -> str:
+    """Return the job's message where it adds to its stages; empty if it belongs to an earlier stage."""
+    message = job.message
+    if message == CREATED_MESSAGE:
+        return ""
+    stage = open_stage(job.stages)
+    left = [one.name for one in job.stages if one.ended_at is not None]
+    repeats = stage is not None and any(message.startswith(name) for name in (stage.name, *left))
+    return "" if repeats else message
+
+
+def _pending(job: Job) -> str:
+    if job.run_by == "manual":
+        return job.message if job.message != CREATED_MESSAGE else "Not started"
+    return waiting_text(job.waiting_for)
+
+
+def _running(job: Job) -> str:
+    if job.stalled:
+        return job.stalled
+    stage = open_stage(job.stages)
+    at = "" if stage is None else f"{'' if stage.name == LOOP_STAGE else stage.name} {counted(stage)}".strip()
+    return " · ".join(part for part in (at, own_message(job), _failed_items(job)) if part) or "Running"
+
+
+def _completed(job: Job) -> str:
+    if _may_have(job, "result_error") and job.result_error:
+        return f"Result not stored: {job.result_error}"
+    # Each GET computes this line: a stored result is decoded only if it may hold a summary, and is not large.
+    text = job.record.get("result", "") if job.record else '"'
+    if (text[:1] == '"' or '"summary"' in text) and len(text) < MAX_RESULT_TEXT:
+        result = job.result
+        summary = result.get("summary") if isinstance(result, dict) else result
+        if isinstance(summary, str) and summary:
+            return summary
+    if job.run_by == "manual" and job.message != CREATED_MESSAGE:
+        return job.message
+    return _failed_items(job)
+
+
+def _failed(job: Job) -> str:
+    return job.error or "Failed"
+
+
+def _cancelled(job: Job) -> str:
+    receipt = job.receipt
+    who = "" if receipt is None or not receipt.requested_by else f" by {receipt.requested_by}"
+    when = "" if job.completed_at is None else f" {_moment(job.completed_at)}"
+    how = "" if receipt is None or job.started_at is None else f"; {_stop(receipt)}"
+    return f"Cancelled{who}{when}{how}"
+
+
+def _stop(receipt: Receipt) -> str:
+    if receipt.confirmed is None:
+        return "stopping, waiting for the worker to confirm"
+    return "stop confirmed" if receipt.confirmed else "stop not confirmed"
+
+
+_BY_STATUS = {
+    "pending": _pending,
+    "running": _running,
+    "completed": _completed,
+    "failed": _failed,
+    "cancelled": _cancelled,
+}
+
+
+def _failed_items(job: Job) -> str:
+    counts = job.item_counts if _may_have(job, "item_counts") else None
+    return f"{plural(counts.failed, 'item')} failed" if counts is not None and counts.failed else ""
+
+
+def _may_have(job: Job, name: str) -> bool:
+    """Return whether a field may be set: without decoding it, if the job came from a store."""
+    record = job.record
+    return not record or name in record
+
+
+def _line(text: str) -> str:
+    """Return the first line that is not empty, cut to TEXT_LENGTH."""
+    for line in text.splitlines():
+        if line.strip():
+            shown = line.strip()
+            return shown if len(shown) <= TEXT_LENGTH else shown[: TEXT_LENGTH - 1] + "…"
+    return ""
+
+
+def _shown(name: str, value: Any) -> str:
+    if name == "at" and isinstance(value, str):
+        return _moment(datetime.fromisoformat(value))
+    if name == "count" and isinstance(value, int):
+        return plural(value, "job")
+    return str(value)
+
+
+def _moment(at: datetime) -> str:
+    """Return a time in UTC: ``26 Nov 14:05 UTC``."""
+    return f"{at.astimezone(UTC):%d %b %H:%M} UTC".lstrip("0")

@@ -1,0 +1,107 @@
+"""What a field of the record is: how it is stored, shown, set and cleared. The table of them is `core.record`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from milepost.core.codecs import UNREADABLE, Codec, Derived, jsonable, pair_values
+from milepost.core.options import Option
+
+Clearing = Literal["start", "end", "complete", "requeue", "reopen", "from_start"]
+"""The transition that clears a field: the start of a run, any end, a success (for fields that only a later attempt needs),
+the return to pending, the continuation of a job that had ended, and a retry from the start."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Field:
+    """One field of the record. A field without `short` is stored under its own name; a derived one may not be stored."""
+
+    doc: str
+    name: str = ""
+    """Its name in Python, in JSON and in the documentation; empty for a private field of the store."""
+    stored: str = ""
+    short: str = ""
+    """The key in the packed form of a record; one character, never reused."""
+    codec: Codec | None = None
+    derived: Derived | None = None
+    """How the value is derived from other stored fields, if they are set."""
+    default: Any = None
+    """The value of a record that lacks the field or has it in a form that cannot be read."""
+    listed: bool = False
+    """Whether rows of lists have it."""
+    large: bool = False
+    """Whether a store keeps its large values beside the record. No transition may read, append to or emit such a field."""
+    row: Callable[[Any], Any] = jsonable
+    """The value in such a row."""
+    option: Option | None = None
+    """How a submit sets it."""
+    indexed: bool = False
+    """Whether an index finds the jobs with a value. Such a field is set at submit only, and stored as a pair
+    ``:name=value`` among the labels: every store indexes these, and a job without the field costs nothing more."""
+    filter: str = ""
+    """Its key in the filter language and in the parameters of a list; empty: none."""
+    copied: bool = False
+    """Whether a new job for the failed items of this one keeps it."""
+    reported: Literal["", "record", "event"] = ""
+    """Whether the reports of a run set it in the record, and whether their events carry it."""
+    cleared: tuple[Clearing, ...] = ()
+    label: str = ""
+    """Its name in `milepost show`; empty: not shown there, or shown separately."""
+    example: Any = None
+    """The value in the examples of OpenAPI; default: the default."""
+
+    @property
+    def key(self) -> str:
+        """The name under which it is stored, before packing."""
+        return self.stored or self.name
+
+    def decode(self, record: Mapping[str, str]) -> Any:
+        """Return the value in a record; the default where it is missing or cannot be read."""
+        if self.derived is not None and (self.codec is None or any(name in record for name in self.derived.sources)):
+            return self._read(self.derived.read, record)
+        if self.indexed:
+            values = pair_values(record.get("labels", ""), self.name)
+            return tuple(values) if self.default == () else next(iter(values), self.default)
+        text = record.get(self.key)
+        return self.empty() if text is None or self.codec is None else self._read(self.codec.read, text)
+
+    def _read(self, read: Callable[[Any], Any], stored: Any) -> Any:
+        try:
+            return read(stored)
+        except UNREADABLE:
+            return self.empty()
+
+    def is_damaged(self, text: str) -> bool:
+        """Return whether a stored text cannot be read."""
+        if self.codec is None:
+            return False
+        try:
+            self.codec.read(text)
+        except UNREADABLE:
+            return True
+        return False
+
+    def empty(self) -> Any:
+        """Return the default; a new one each time where it can be changed."""
+        return {} if self.default == {} else self.default
+
+    def load(self, value: Any) -> Any:
+        """Return the value of what a client has decoded from JSON."""
+        source = self.codec or self.derived
+        return source.load(value) if source is not None else value
+
+
+def column(short: str, codec: Codec | None, doc: str, **more: Any) -> dict[str, Field]:
+    """Return the metadata of a public field, for `dataclasses.field`."""
+    return {"field": Field(doc=doc, short=short, codec=codec, **more)}
+
+
+class Stored:
+    """The stored form of a record, which a `Job` decodes field by field."""
+
+    __slots__ = ("_packed", "_record")
+
+    _packed: str | bytes
+    _record: Mapping[str, str]

@@ -1,0 +1,119 @@
+"""What a submit may set: the kind of each value, its bounds, and how it is written into a record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from milepost.core.errors import InvalidInputError
+from milepost.core.serialization import US, labels_text, seconds, to_json, to_micros, validate_key
+
+Kind = Literal["whole", "time", "duration", "choice", "text", "texts", "labels", "object"]
+
+YEAR = 365 * 86400
+_TYPES: dict[Kind, str] = {
+    "whole": "int",
+    "time": "datetime",
+    "duration": "float | timedelta | str",
+    "text": "str",
+    "texts": "Sequence[str]",
+    "labels": "Mapping[str, str]",
+    "object": "Mapping[str, Any]",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """How a field is set at submit. `manual` and `worker` say whether the job is one that its caller or a worker runs.
+
+    `choices` are those of a "choice", its default first; `low` and `high` bound a "whole". `default` is the value that is
+    not stored, `flag` the option of `milepost submit` with its `help`.
+    """
+
+    kind: Kind
+    manual: bool = False
+    worker: bool = True
+    http: bool = True
+    """Whether the body of ``POST /api/jobs`` may hold it."""
+    low: int = 0
+    high: int = 0
+    limit: int = 512
+    """The most bytes of a "text"."""
+    choices: tuple[str, ...] = ()
+    default: Any = None
+    flag: str = ""
+    help: str = ""
+
+    @property
+    def annotation(self) -> str:
+        """The type of the option in Python, as source text."""
+        if self.kind == "choice":
+            return f"Literal[{', '.join(map(repr, self.choices))}]"
+        return _TYPES[self.kind]
+
+    def write(self, name: str, value: Any) -> str | None:
+        """Return the stored text of a value, None for one that is not stored. Raises InvalidInputError."""
+        if self.kind == "object":
+            return to_json(json_object(value, name), name)
+        if value is None:
+            return None
+        match self.kind:
+            case "whole":
+                text = str(self._whole(name, value))
+            case "time":
+                if not isinstance(value, datetime):
+                    raise InvalidInputError(name, f"{value!r:.60} is not a datetime with a timezone")
+                text = str(to_micros(value, name))
+            case "duration":
+                text = str(int(seconds(value, name) * 1_000_000))
+            case "choice":
+                if value not in self.choices:
+                    raise InvalidInputError(name, f"{value!r:.40} must be {' or '.join(map(repr, self.choices))}")
+                text = value
+            case "labels":
+                return labels_text(value) or None
+            case "texts":
+                return US.join(self._texts(name, value)) or None
+            case _:
+                text = validate_key(value, name, self.limit)
+        return None if value == self.default else text
+
+    def _whole(self, name: str, value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not self.low <= value <= self.high:
+            raise InvalidInputError(name, f"{value!r:.40} must be a whole number from {self.low} to {self.high}")
+        return value
+
+    def _texts(self, name: str, value: Any) -> list[str]:
+        if isinstance(value, str) or not isinstance(value, Sequence) or len(value) > self.high:
+            raise InvalidInputError(name, f"{value!r:.40} must be a list of at most {self.high} texts")
+        for one in value:
+            validate_key(one, name, self.limit)
+            if self.choices and not str(one).startswith(self.choices):
+                raise InvalidInputError(name, f"{one!r:.40} must begin with {' or '.join(self.choices)}")
+        return list(dict.fromkeys(value))
+
+    def sent(self, name: str, value: Any) -> Any:
+        """Return a value as a client sends it in JSON. Raises InvalidInputError."""
+        match self.kind:
+            case "time" if isinstance(value, datetime):
+                return value.isoformat()
+            case "duration" if value is not None:
+                return seconds(value, name)
+            case "object":
+                return json_object(value, name)
+            case "labels" if value is not None:
+                return dict(value)
+            case "texts" if value is not None:
+                return list(value)
+        return value
+
+
+def json_object(value: Mapping[str, Any] | None, name: str) -> dict[str, Any]:
+    """Return a mapping as a dict, None as an empty one. Raises InvalidInputError for anything else."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise InvalidInputError(name, f"is a {type(value).__name__}; must be a dict")
+    return dict(value)

@@ -1,0 +1,66 @@
+"""Every transition of a job: the table of legal moves, and one constructor `plan_*` for each change.
+
+A branch with a move that `table` does not list raises when its module is imported. The constructors return a `Change`
+for `Store.apply`. Times and durations are microseconds, JSON is encoded text, and None leaves a field unchanged.
+"""
+
+from milepost.core.transitions.cancel import (
+    plan_cancel,
+    plan_delete,
+    plan_drain_timeout,
+    plan_overrun,
+    plan_receipt,
+    plan_self_cancel,
+)
+from milepost.core.transitions.create import plan_create, plan_track
+from milepost.core.transitions.dispatch import plan_dispatch, plan_dispatched, plan_rejected, plan_undispatchable
+from milepost.core.transitions.manual import plan_retry, plan_update
+from milepost.core.transitions.recovery import plan_crash, plan_expire, plan_lease_expired, plan_mark_stale
+from milepost.core.transitions.run import (
+    plan_checkpoint,
+    plan_complete,
+    plan_complete_without_result,
+    plan_fail,
+    plan_log,
+    plan_release,
+    plan_report,
+)
+from milepost.core.transitions.start import plan_adopt, plan_deliver, plan_resume, plan_start
+from milepost.core.transitions.table import ACTIVE, ANY, MOVES, REPORT, TERMINAL
+
+__all__ = [
+    "ACTIVE",
+    "ANY",
+    "MOVES",
+    "REPORT",
+    "TERMINAL",
+    "plan_adopt",
+    "plan_cancel",
+    "plan_checkpoint",
+    "plan_complete",
+    "plan_complete_without_result",
+    "plan_crash",
+    "plan_create",
+    "plan_delete",
+    "plan_deliver",
+    "plan_dispatch",
+    "plan_dispatched",
+    "plan_drain_timeout",
+    "plan_expire",
+    "plan_fail",
+    "plan_lease_expired",
+    "plan_log",
+    "plan_mark_stale",
+    "plan_overrun",
+    "plan_receipt",
+    "plan_rejected",
+    "plan_release",
+    "plan_report",
+    "plan_resume",
+    "plan_retry",
+    "plan_self_cancel",
+    "plan_start",
+    "plan_track",
+    "plan_undispatchable",
+    "plan_update",
+]

@@ -1,0 +1,70 @@
+"""Create jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+
+from milepost.core.transitions.operations import Change, Const, Field, Guard, Operation, Param
+from milepost.core.transitions.table import (
+    ACTIVE,
+    CANCELLED,
+    FAILED,
+    NONE,
+    PENDING,
+    RUNNING,
+    TransitionTemplate,
+    branch,
+    template,
+)
+
+FROM_NOW = {"delay": "not_before", "expires_in": "not_after"}
+"""The options that are a time after the creation by the store's clock, and the fields that they set."""
+
+
+@cache
+def _creates(names: tuple[str, ...], target: str, is_handed: bool = False) -> TransitionTemplate:
+    sets: tuple[Operation, ...] = tuple(
+        ("stamp", FROM_NOW[name], Param(name)) if name in FROM_NOW else ("set", name, Param(name)) for name in names
+    )
+    running = target == RUNNING
+    start: tuple[Operation, ...] = (("take", Param("nonce"), Param("lease")), ("once", "started")) if running else ()
+    free: tuple[Guard, ...] = (("free",),) if running else ()
+    if "dispatch_after" in names:
+        sets += (
+            ("stamp", "stale", Param("again") if is_handed else Field("dispatch_after")),
+            ("set", "stale", Field("not_before")),
+        )
+    # track() resumes an ended job by its key, unless it has completed; see plan_resume.
+    holds = (*ACTIVE, FAILED, CANCELLED) if running else ACTIVE
+    return template(
+        "create",
+        (*names, "nonce", "lease", *(("again",) if is_handed else ())),
+        branch(
+            (NONE,),
+            target,
+            guards=(("unique", " ".join(holds)), *free),
+            ops=(*sets, ("set", "progress", Const("0")), ("stamp", "created"), *start),
+            event="created" if target == PENDING else "running",
+            emit=("worker", "attempt"),
+        ),
+        retention="callers",
+    )
+
+
+def plan_create(fields: Mapping[str, str], operation_id: str, again: int | None = None) -> Change:
+    """Create a pending record with `fields`; refused unless the id and the unique key are free.
+
+    `again`: the submitter is about to dispatch it to its task queue; another process may after this many microseconds.
+    """
+    transition = _creates(tuple(fields), PENDING, again is not None).transition
+    values = (*fields.values(), None, None)
+    return Change(
+        transition, values if again is None else (*values, str(again)), operation_id, fields.get("unique_key")
+    )
+
+
+def plan_track(fields: Mapping[str, str], operation_id: str, *, nonce: str, lease: int) -> Change:
+    """Create a running record with a lease of `lease` microseconds; refused while the id or key is draining."""
+    transition = _creates(tuple(fields), RUNNING).transition
+    return Change(transition, (*fields.values(), nonce, str(lease)), operation_id, fields.get("unique_key"))

@@ -1,0 +1,111 @@
+"""Changes that callers make by hand: retry an ended job, update a manual one."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from milepost.core.defaults import STALE_AFTER
+from milepost.core.record import cleared
+from milepost.core.transitions.operations import Change, Const, Field, Guard, Operation, Param
+from milepost.core.transitions.table import (
+    ACTIVE,
+    CANCELLED,
+    CLEAR_END,
+    COMPLETED,
+    END_JOB,
+    FAILED,
+    IS_NEWEST_OF_KEY,
+    PENDING,
+    RESET_TO_PENDING,
+    RUNNING,
+    SET_CALLER_FIELDS,
+    TransitionTemplate,
+    bind,
+    branch,
+    template,
+)
+
+
+def _retries(from_start: bool) -> TransitionTemplate:
+    return template(
+        "retry from start" if from_start else "retry",
+        (),
+        branch(
+            (FAILED, CANCELLED),
+            PENDING,
+            guards=(("ne", "run_by", Const("manual")), ("ne", "run_by", Const("track")), IS_NEWEST_OF_KEY),
+            ops=(
+                *CLEAR_END,
+                *RESET_TO_PENDING,
+                ("clear", "not_after"),
+                ("clear", "not_before"),
+                ("sum", "max_attempts", Field("attempt"), Field("budget")),
+                ("sum", "max_crashes", Field("crashes"), Const("3")),
+                *(("clear", name) for name in cleared("from_start") if from_start),
+            ),
+            event="retrying",
+        ),
+        retention="callers",
+    )
+
+
+_RETRY, _RETRY_FROM_START = _retries(False), _retries(True)
+
+_QUIET = str(int(STALE_AFTER * 1_000_000))
+_UPDATE_NAMES = ("message", "progress", "error", "result", "quiet")
+
+
+@cache
+def _updates(target: str) -> TransitionTemplate:
+    mine: Guard = ("eq", "run_by", Const("manual"))
+    sets: tuple[Operation, ...] = (*SET_CALLER_FIELDS, ("clear", "stalled"))
+    alive: tuple[Operation, ...] = (("stamp", "stale", Param("quiet")), ("stamp", "stale", Field("stale_after")))
+    emit = ("progress", "message", "error")
+    stays = branch((RUNNING,), guards=(mine,), ops=(*sets, *alive), event="progress", keep="feed", emit=emit)
+    if not target or target == PENDING:
+        waits = branch((PENDING,), guards=(mine,), ops=sets, event="progress", keep="feed", emit=emit)
+        branches = (waits,) if target else (stays, waits)
+    elif target == RUNNING:
+        start: tuple[Operation, ...] = (
+            ("once", "started"),
+            ("add", "attempt", Const("1")),
+            ("clear", "not_after"),
+            *sets,
+            *alive,
+        )
+        branches = (branch((PENDING,), RUNNING, guards=(mine,), ops=start, event="running", emit=emit), stays)
+    else:
+        full: tuple[Operation, ...] = (("set", "progress", Const("1")),) if target == COMPLETED else ()
+        ends: tuple[Operation, ...] = (
+            ("once", "started"),
+            *sets,
+            *full,
+            *END_JOB,
+            ("clear", "stale_after"),
+            ("clear", "on_stale"),
+        )
+        branches = (branch(ACTIVE, target, guards=(mine,), ops=ends, event=target, emit=emit),)
+    return template("update", _UPDATE_NAMES, *branches, retention="updates")
+
+
+def plan_retry(operation_id: str, *, from_start: bool = False) -> Change:
+    """Return an ended job to pending with one new retry budget; past attempts stay.
+
+    The checkpoint, the cursors and the state stay too, unless `from_start` is set.
+    """
+    return bind(_RETRY_FROM_START if from_start else _RETRY, operation_id)
+
+
+def plan_update(
+    operation_id: str,
+    status: str | None,
+    *,
+    progress: str | None = None,
+    message: str | None = None,
+    error: str | None = None,
+    result: str | None = None,
+) -> Change:
+    """Update a manual job; to cancel it, use `plan_cancel`."""
+    return Change(
+        _updates(status or "").transition, (message, progress, error, result, _QUIET), operation_id
+    )  # as _UPDATE_NAMES

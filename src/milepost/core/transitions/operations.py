@@ -1,0 +1,345 @@
+"""The guards and operations of transitions, and the reference interpreter for them.
+
+A store applies a `Change` in one atomic step. A `TransitionType` is a constant: ordered `Branch`es. A `Change` is a
+transition type with its values, by position, and an operation id. The first branch whose statuses and guards match is
+applied. If none matches, the change is refused, nothing is written, and the answer is the current record.
+
+A source is a parameter of the change (`Param`, in a transition type its position), a constant or a field of the record.
+If a parameter is None, an operation that uses it does nothing and a guard that uses it holds. If a field is missing, an
+operation that uses it does nothing (in "sum" it counts as 0); a guard reads it as empty, or as 0.
+
+Guards (all guards of a branch must hold):
+    ("token", src)          the record has a live lease with this token
+    ("eq" | "ne", f, src)   the field (missing: empty) equals, or does not equal, this text
+    ("lt" | "ge", f, src)   the field as a number (missing: 0) is less than, or at least, this number
+    ("has" | "lacks", f)    the field exists, or does not
+    ("past", f)             the field exists and is not after the store's clock
+    ("ahead", f)            the field is missing, or after the store's clock
+    ("due", f)              the field is missing, or not after the store's clock
+    ("free",)               no draining lease blocks this id or its unique key (without a record: the change's `key`)
+    ("unique", statuses)    no other record in these statuses (separated by spaces) has the unique key (the change's
+                            `key`, else that of the record)
+    ("stopping", src)       the draining lease of this id has this token
+    ("overdue", src)        the same, and the lease has expired by the store's clock
+
+Operations, in order:
+    ("set", f, src)         ("clear", f)          ("append", f, src)   joined by a comma
+    ("entry", f, src, ...)  add a row to a table: the sources (missing ones empty) separated by US, the rows by RS.
+                            Does nothing without the first source. Above ENTRIES_BYTES the oldest rows are dropped.
+    ("roll", f, g, src)     if the field has at least this many bytes, move it to g, replacing what g held
+    ("add", f, src)         integer; missing: 0   ("sum", f, src, src) integer
+    ("max", f, src)         the larger number, in its own spelling
+    ("stamp", f[, src])     the store's clock in microseconds, plus src microseconds
+    ("once", f)             stamp, unless the field exists
+    ("take", src, src)      (nonce, microseconds) acquire a lease: `token` = fence ":" nonce, `lease` = clock +
+                            microseconds. The fence is greater than every earlier one of this job;
+                            max(last + 1, clock) of the namespace is one.
+    ("stop",)               turn the live lease, if any, into the draining lease of this id, with its token and expiry;
+                            `token` and `lease` are cleared, the slot stays taken
+    ("drop",)               end the draining lease of this id; jobs that waited for it become claimable
+    ("remove",)             remove the record with its indexes and events; the operation ids of callers stay known,
+                            see `operation_ids`
+
+An applied branch with an `event` increments `version`, stamps `updated` and appends the event with that version.
+`keep` says where the event is kept besides the feed: "life" with the record, always; "list" in the record's bounded
+list; "feed" nowhere else. An event carries the fields named by `emit` with their new values (missing or empty ones are
+left out) and, as `data`, the value at position `data`.
+
+Every store updates the indexes of the record in the same step, see `milepost.stores.protocol`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from milepost.core.serialization import RS, US
+from milepost.core.transitions import operation_ids
+from milepost.core.transitions.operation_ids import IdRetention
+
+Record = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Param:
+    """A value of the change, by its name in the template, which replaces it by its position."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Const:
+    """A constant text."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A field of the record."""
+
+    name: str
+
+
+Part = str | int | Param | Const | Field
+Guard = tuple[Part, ...]
+Operation = tuple[Part, ...]
+Value = str | None
+
+ENTRIES_BYTES = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """One way to apply a change. `statuses` are those it may start from; ``""`` means that there is no record."""
+
+    statuses: tuple[str, ...]
+    guards: tuple[Guard, ...] = ()
+    ops: tuple[Operation, ...] = ()
+    event: str = ""
+    keep: str = "feed"
+    emit: tuple[str, ...] = ()
+    data: int | Param | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TransitionType:
+    """The constant part of a change: its name, its branches, and how its operation ids are kept (see `operation_ids`).
+
+    Compared by identity, so that stores can compile it once.
+    """
+
+    name: str
+    branches: tuple[Branch, ...]
+    retention: IdRetention = "last"
+
+
+class Change(NamedTuple):
+    """A transition type with its values and an operation id (8 characters, see `stores.ids`).
+
+    Safe to repeat with the same id.
+    """
+
+    transition: TransitionType
+    values: tuple[Value, ...]
+    operation_id: str
+    key: str | None = None
+    """The unique key that the guards "unique" and "free" check while there is no record."""
+
+
+@dataclass(frozen=True, slots=True)
+class DrainingLease:
+    """A lease whose code was asked to stop. It outlives the record and keeps the id, the unique key and the slot taken."""
+
+    token: str
+    expires: int
+    key: str = ""
+    slot: str = ""
+    worker: str = ""
+
+
+class StoreFacts(Protocol):
+    """What a change may read of the store, at one instant."""
+
+    @property
+    def now(self) -> int:
+        """Return the store's clock, in microseconds since 1970."""
+
+    def stopping(self, job_id: str) -> DrainingLease | None:
+        """Return the draining lease of an id, or None."""
+
+    def key_is_draining(self, key: str) -> bool:
+        """Return whether a draining lease has this unique key."""
+
+    def key_owner_status(self, key: str, job_id: str) -> str:
+        """Return the status of the other record that owns this unique key, or empty if there is none."""
+
+    def next_fence(self) -> int:
+        """Take a fence that is greater than every earlier one of the job."""
+
+
+@dataclass(slots=True)
+class BranchResult:
+    """What the store has to write for an applied branch."""
+
+    record: dict[str, str] | None
+    """The new record, or None if it is removed."""
+    version: int = 0
+    """The version of the event."""
+    stopping: DrainingLease | None = None
+    dropped: bool = False
+    event: str = ""
+    keep: str = ""
+    text: dict[str, str] = field(default_factory=dict)
+
+
+class Decision(NamedTuple):
+    """The index of the branch to apply, or -1 if the change is refused.
+
+    `repeated`: the operation was applied before, so nothing is to be done. `wait`: microseconds until a change that was
+    refused because of too many requests is accepted.
+    """
+
+    branch: int
+    repeated: bool = False
+    wait: int = 0
+
+
+def decide(change: Change, job_id: str, record: Record | None, gone: str, facts: StoreFacts) -> Decision:
+    """Return what to do with a change. `gone` has the callers' operation ids on removed records of this id."""
+    retention = change.transition.retention
+    known = operation_ids.applied_branch(change.operation_id, retention, record or {}, gone)
+    if known is not None:
+        return Decision(known, repeated=True)
+    branch = match_branch(change, job_id, record, facts)
+    if branch >= 0 and record is not None:
+        if operation_ids.is_superseded(change.operation_id, retention, record):
+            return Decision(branch, repeated=True)
+        if retention == "callers" and (wait := operation_ids.wait(record, facts.now)):
+            return Decision(-1, wait=wait)
+    return Decision(branch)
+
+
+def match_branch(change: Change, job_id: str, record: Record | None, facts: StoreFacts) -> int:
+    """Return the index of the first branch that matches, or -1."""
+    status = record["status"] if record is not None else ""
+    held: Record = record if record is not None else {}
+    for index, branch in enumerate(change.transition.branches):
+        if status in branch.statuses and all(_holds(g, change, job_id, held, facts) for g in branch.guards):
+            return index
+    return -1
+
+
+def _holds(guard: Guard, change: Change, job_id: str, record: Record, facts: StoreFacts) -> bool:
+    word, *rest = guard
+    match word:
+        case "token":
+            return bool(record.get("token")) and record["token"] == _text(rest[0], change, record)
+        case "eq" | "ne":
+            wanted = _text(rest[1], change, record)
+            missing = isinstance(rest[1], int) and wanted is None
+            return missing or (record.get(str(rest[0]), "") == (wanted or "")) is (word == "eq")
+        case "lt" | "ge":
+            bound = _text(rest[1], change, record)
+            missing = isinstance(rest[1], int) and bound is None
+            return missing or (float(record.get(str(rest[0])) or 0) < float(bound or 0)) is (word == "lt")
+        case "has":
+            return str(rest[0]) in record
+        case "lacks":
+            return str(rest[0]) not in record
+        case "past":
+            return str(rest[0]) in record and int(record[str(rest[0])]) <= facts.now
+        case "ahead":
+            return str(rest[0]) not in record or int(record[str(rest[0])]) > facts.now
+        case "due":
+            return str(rest[0]) not in record or int(record[str(rest[0])]) <= facts.now
+        case "free":
+            key = record.get("unique_key") or change.key
+            return facts.stopping(job_id) is None and not (key and facts.key_is_draining(key))
+        case "unique":
+            key = change.key or record.get("unique_key")
+            return not key or facts.key_owner_status(key, job_id) not in str(rest[0]).split()
+        case "stopping" | "overdue":
+            lease = facts.stopping(job_id)
+            if lease is None or lease.token != _text(rest[0], change, record):
+                return False
+            return word == "stopping" or lease.expires <= facts.now
+    raise AssertionError(f"unknown guard {word!r}")
+
+
+def apply_branch(change: Change, index: int, job_id: str, record: Record | None, facts: StoreFacts) -> BranchResult:
+    """Apply one branch to a copy of the record and return what the store has to write."""
+    branch = change.transition.branches[index]
+    new: dict[str, str] = dict(record) if record is not None else {}
+    effect = BranchResult(new)
+    for operation in branch.ops:
+        _perform(operation, change, job_id, new, facts, effect)
+    if branch.event:
+        version = int(new.get("version") or 0) + 1
+        new["version"] = str(version)
+        new["updated"] = str(facts.now)
+        effect.event, effect.keep, effect.version = branch.event, branch.keep, version
+        effect.text = {name: new[name] for name in branch.emit if new.get(name)}
+        data = change.values[branch.data] if isinstance(branch.data, int) else None
+        if data is not None:
+            effect.text["data"] = data
+    if record is None and branch.event:
+        new["created_by_op"] = change.operation_id
+    elif record is not None:
+        new.update(operation_ids.id_fields(change.operation_id, index, change.transition.retention, new, facts.now))
+    else:
+        effect.record = None
+    if ("remove",) in branch.ops:
+        effect.record = None
+    return effect
+
+
+def _perform(
+    operation: Operation, change: Change, job_id: str, new: dict[str, str], facts: StoreFacts, effect: BranchResult
+) -> None:
+    word, *rest = operation
+    name = str(rest[0]) if rest else ""
+    match word:
+        case "set" | "max" | "add" | "append":
+            value = _text(rest[1], change, new)
+            if value is None:
+                return
+            old = new.get(name, "")
+            if word == "max" and old and float(old) >= float(value):
+                return
+            if word == "add":
+                value = str(int(old or 0) + int(value))
+            if word == "append" and old:
+                value = f"{old},{value}"
+            new[name] = value
+        case "entry":
+            values = [_text(part, change, new) for part in rest[1:]]
+            if values[0]:
+                line = US.join(value or "" for value in values)
+                new[name] = _bounded(f"{new[name]}{RS}{line}" if new.get(name) else line)
+        case "clear":
+            new.pop(name, None)
+        case "roll":
+            if len(new.get(name, "").encode("utf-8", "replace")) >= int(_text(rest[2], change, new) or 0):
+                new[str(rest[1])] = new.pop(name, "")
+        case "sum":
+            new[name] = str(sum(int(_text(part, change, new) or 0) for part in rest[1:]))
+        case "stamp":
+            offset = _text(rest[1], change, new) if len(rest) > 1 else "0"
+            if offset is not None:
+                new[name] = str(facts.now + int(offset))
+        case "once":
+            new.setdefault(name, str(facts.now))
+        case "take":
+            new["token"] = f"{facts.next_fence()}:{_text(rest[0], change, new)}"
+            new["lease"] = str(facts.now + int(_text(rest[1], change, new) or 0))
+        case "stop":
+            token = new.pop("token", "")
+            expires = new.pop("lease", "0")
+            if token:
+                effect.stopping = DrainingLease(
+                    token, int(expires), new.get("unique_key", ""), new.get("slot", ""), new.get("worker", "")
+                )
+        case "drop":
+            effect.dropped = True
+        case "remove":
+            pass
+        case _:
+            raise AssertionError(f"unknown operation {word!r}")
+
+
+def _bounded(lines: str) -> str:
+    while len(lines.encode("utf-8", "replace")) > ENTRIES_BYTES:
+        lines = lines.partition(RS)[2]
+    return lines
+
+
+def _text(source: Part, change: Change, record: Record) -> str | None:
+    if isinstance(source, int):
+        return change.values[source]
+    if isinstance(source, Field):
+        return record.get(source.name)
+    if isinstance(source, Const):
+        return source.text
+    raise AssertionError(f"{source!r} is not a source")

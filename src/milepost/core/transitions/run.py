@@ -1,0 +1,220 @@
+"""What a run writes, fenced by its token: reports, log lines, checkpoints, and its end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+
+from milepost.core.record import cleared
+from milepost.core.transitions.operations import Change, Const, Field, Operation, Param
+from milepost.core.transitions.table import (
+    ANY,
+    COMPLETED,
+    DRAIN_LEASE,
+    END_JOB,
+    END_LEASE,
+    FAILED,
+    HOLDS_TOKEN,
+    PENDING,
+    REPORT,
+    REPORT_EVENT,
+    REPORT_OPS,
+    RETURN_TO_PENDING,
+    RUNNING,
+    SET_FAILURE,
+    TransitionTemplate,
+    bind,
+    branch,
+    template,
+)
+
+_REPORTS = {
+    kind: template(
+        kind,
+        ("token", *REPORT),
+        branch(
+            (RUNNING,),
+            guards=(HOLDS_TOKEN,),
+            ops=REPORT_OPS,
+            event=kind,
+            keep=keep,
+            emit=REPORT_EVENT,
+        ),
+        retention="reports",
+    )
+    for kind, keep in (("progress", "feed"), ("stage", "list"), ("stalled", "list"))
+}
+_LOG = template(
+    "log",
+    ("token", "lines"),
+    branch((RUNNING,), guards=(HOLDS_TOKEN,), event="log", keep="list", data=Param("lines")),
+    branch(ANY, guards=(("stopping", Param("token")),), event="log", keep="list", data=Param("lines")),
+    retention="reports",
+)
+_CHECKPOINT = template(
+    "checkpoint",
+    ("token", "checkpoint", *REPORT),
+    branch(
+        (RUNNING,),
+        guards=(HOLDS_TOKEN,),
+        ops=(("set", "checkpoint", Param("checkpoint")), ("stamp", "checkpoint_at"), *REPORT_OPS),
+        event="checkpoint",
+        keep="list",
+        emit=("progress", "message"),
+    ),
+    retention="checkpoints",
+)
+
+
+def plan_report(operation_id: str, token: str, report: Mapping[str, str], kind: str = "progress") -> Change:
+    """Report the state of a run; `kind` is progress, stage or stalled."""
+    return bind(_REPORTS[kind], operation_id, token=token, **report)
+
+
+def plan_log(operation_id: str, token: str, lines: str) -> Change:
+    """Append log lines of a run (a JSON object with `lines`); accepted under a draining lease too."""
+    return bind(_LOG, operation_id, token=token, lines=lines)
+
+
+def plan_checkpoint(operation_id: str, token: str, value: str, report: Mapping[str, str]) -> Change:
+    """Record a checkpoint from which the next attempt can resume."""
+    return bind(_CHECKPOINT, operation_id, token=token, checkpoint=value, **report)
+
+
+CLEAR_RETRY_FIELDS: tuple[Operation, ...] = tuple(("clear", name) for name in cleared("complete"))
+"""Clear what only a later attempt would need."""
+
+
+def _completes(*kept: str) -> TransitionTemplate:
+    return template(
+        "complete",
+        ("token", *kept, "queue_result", *REPORT),
+        branch(
+            (RUNNING,),
+            COMPLETED,
+            guards=(HOLDS_TOKEN,),
+            ops=(
+                *REPORT_OPS,
+                *(("set", name, Param(name)) for name in (*kept, "queue_result")),
+                ("set", "progress", Const("1")),
+                *END_LEASE,
+                *END_JOB,
+                *CLEAR_RETRY_FIELDS,
+            ),
+            event="completed",
+            emit=("progress", "message"),
+        ),
+    )
+
+
+_COMPLETE = _completes("result")
+_COMPLETE_WITHOUT_RESULT = _completes("result_error", "result_text")
+
+
+@cache
+def _fails(retryable: bool, stopping: bool) -> TransitionTemplate:
+    ends = DRAIN_LEASE if stopping else END_LEASE
+    again = branch(
+        (RUNNING,),
+        PENDING,
+        guards=(HOLDS_TOKEN, ("lt", "attempt", Field("max_attempts")), ("ne", "run_by", Const("track"))),
+        ops=(
+            *REPORT_OPS,
+            *SET_FAILURE,
+            *ends,
+            *RETURN_TO_PENDING,
+            ("clear", "suspect"),
+            ("stamp", "not_before", Param("delay")),
+        ),
+        event="retrying",
+        emit=("error", "attempt", "stop_how"),
+    )
+    last = branch(
+        (RUNNING,),
+        FAILED,
+        guards=(HOLDS_TOKEN,),
+        ops=(*REPORT_OPS, *SET_FAILURE, *ends, *END_JOB),
+        event="failed",
+        emit=("error", "progress", "message"),
+    )
+    names = ("token", "error", "failure", "delay", "by", "why", *REPORT)
+    return template("fail", names, *((again, last) if retryable else (last,)))
+
+
+@cache
+def _releases(stopping: bool) -> TransitionTemplate:
+    return template(
+        "release",
+        ("token", "by", "why", "delay", *REPORT),
+        branch(
+            (RUNNING,),
+            PENDING,
+            guards=(HOLDS_TOKEN, ("ne", "run_by", Const("track"))),
+            ops=(
+                *REPORT_OPS,
+                *(DRAIN_LEASE if stopping else END_LEASE),
+                *RETURN_TO_PENDING,
+                ("add", "attempt", Const("-1")),
+                ("stamp", "not_before", Param("delay")),
+            ),
+            event="released",
+            emit=("message",),
+        ),
+    )
+
+
+def plan_complete(
+    operation_id: str, token: str, result: str | None, report: Mapping[str, str], queue_result: str | None = None
+) -> Change:
+    """Complete a run. `queue_result` is the result as its task queue encodes it, if `result` cannot express it."""
+    return bind(_COMPLETE, operation_id, token=token, result=result, queue_result=queue_result, **report)
+
+
+def plan_complete_without_result(
+    operation_id: str, token: str, error: str, text: str, report: Mapping[str, str], queue_result: str | None = None
+) -> Change:
+    """Complete a run whose result is not JSON: the record keeps why, and its text."""
+    kept = {"result_error": error, "result_text": text, "queue_result": queue_result}
+    return bind(_COMPLETE_WITHOUT_RESULT, operation_id, token=token, **kept, **report)
+
+
+def plan_fail(
+    operation_id: str,
+    token: str,
+    *,
+    error: str,
+    failure: str,
+    report: Mapping[str, str],
+    delay: int | None = None,
+    stopping: bool = False,
+    why: str | None = None,
+) -> Change:
+    """Fail a run: the job is pending again after `delay` microseconds while attempts are left, else failed.
+
+    With `delay` None it is never retried. `stopping`: the run's code has not stopped, so its lease drains.
+    """
+    transition = _fails(delay is not None, stopping)
+    wait = None if delay is None else str(delay)
+    return bind(
+        transition,
+        operation_id,
+        token=token,
+        error=error,
+        failure=failure,
+        delay=wait,
+        by="milepost",
+        why=why,
+        **report,
+    )
+
+
+def plan_release(
+    operation_id: str, token: str, report: Mapping[str, str], *, stopping: bool = False, delay: int | None = None
+) -> Change:
+    """Return a job to pending without charging an attempt.
+
+    `stopping`: its code did not stop within the grace period, so its lease drains. `delay`: microseconds until another
+    run may start.
+    """
+    wait = None if delay is None else str(delay)
+    return bind(_releases(stopping), operation_id, token=token, by="milepost", why="shutdown", delay=wait, **report)

@@ -1,0 +1,117 @@
+"""Start runs: of claimed, delivered, adopted and resumed jobs."""
+
+from __future__ import annotations
+
+from milepost.core.record import cleared
+from milepost.core.transitions.operations import Change, Const, Guard, Operation, Param
+from milepost.core.transitions.table import (
+    ARCHIVE_FAILURE,
+    CANCELLED,
+    CLEAR_END,
+    END_RUN,
+    FAILED,
+    IS_NEWEST_OF_KEY,
+    PENDING,
+    RUNNING,
+    TransitionTemplate,
+    bind,
+    branch,
+    template,
+)
+
+START_RUN: tuple[Operation, ...] = (
+    ("take", Param("nonce"), Param("lease")),
+    ("set", "worker", Param("worker")),
+    ("set", "release", Param("release")),
+    ("once", "started"),
+    ("set", "progress", Const("0")),
+    *(("clear", name) for name in cleared("start")),
+)
+"""`not_after` limits the first start only, so a start clears it: no later attempt can expire."""
+START_EMIT = ("progress", "attempt", "worker")
+_CHARGE_ATTEMPT: Operation = ("add", "attempt", Const("1"))
+
+
+def _starts(name: str, *guards: Guard, ops: tuple[Operation, ...] = ()) -> TransitionTemplate:
+    """Return the start of a pending job under these guards."""
+    return template(
+        name,
+        ("nonce", "lease", "worker", "release"),
+        branch(
+            (PENDING,),
+            RUNNING,
+            guards=guards,
+            ops=(*START_RUN, *ops, _CHARGE_ATTEMPT),
+            event="running",
+            emit=START_EMIT,
+        ),
+    )
+
+
+_START = _starts("start", ("has", "ready"), ("free",), ("due", "not_before"), ("ahead", "not_after"))
+_DELIVER = _starts(
+    "deliver", ("eq", "run_by", Const("external")), ("free",), ("due", "not_before"), ("ahead", "not_after")
+)
+_ADOPT = _starts("adopt", ("eq", "run_by", Const("manual")), ("free",), ops=(("set", "run_by", Const("track")),))
+
+_RESUME = template(
+    "resume",
+    ("nonce", "lease", "worker", "release", "failure", "dead"),
+    branch(
+        (FAILED, CANCELLED),
+        RUNNING,
+        guards=(("eq", "run_by", Const("track")), ("free",), IS_NEWEST_OF_KEY),
+        ops=(*CLEAR_END, *START_RUN, _CHARGE_ATTEMPT),
+        event="running",
+        emit=START_EMIT,
+    ),
+    *(
+        branch(
+            (RUNNING,),
+            guards=(("eq", "run_by", Const("track")), owner_is_gone, ("free",)),
+            ops=(*END_RUN, ("clear", "started"), *ARCHIVE_FAILURE, *START_RUN, ("add", "crashes", Const("1"))),
+            event="running",
+            emit=START_EMIT,
+        )
+        for owner_is_gone in (("past", "lease"), ("token", Param("dead")))
+    ),
+)
+
+
+def plan_start(operation_id: str, *, nonce: str, lease: int, worker: str, release: str | None = None) -> Change:
+    """Start a claimable job on a worker with a new token and charge the attempt. `release` is that of the code."""
+    return bind(_START, operation_id, nonce=nonce, lease=str(lease), worker=worker, release=release)
+
+
+def plan_deliver(operation_id: str, *, nonce: str, lease: int, worker: str, release: str | None = None) -> Change:
+    """Start a job that its task queue has delivered to a worker."""
+    return bind(_DELIVER, operation_id, nonce=nonce, lease=str(lease), worker=worker, release=release)
+
+
+def plan_adopt(operation_id: str, *, nonce: str, lease: int, worker: str, release: str | None = None) -> Change:
+    """Start a pending manual job in `track(job_id=...)`."""
+    return bind(_ADOPT, operation_id, nonce=nonce, lease=str(lease), worker=worker, release=release)
+
+
+def plan_resume(
+    operation_id: str,
+    *,
+    nonce: str,
+    lease: int,
+    worker: str,
+    failure: str,
+    dead: str | None = None,
+    release: str | None = None,
+) -> Change:
+    """Resume the job of a key in `track(unique_key=...)`: an ended one, or a running one whose lease expired or whose
+    token is `dead` because the caller knows that its process has ended."""
+    return bind(
+        _RESUME,
+        operation_id,
+        nonce=nonce,
+        lease=str(lease),
+        worker=worker,
+        release=release,
+        failure=failure,
+        dead=dead or "-",
+    )

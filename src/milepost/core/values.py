@@ -1,0 +1,144 @@
+"""The values that fields of a job have: its status, and the frozen parts such as stages, counts, ETA, failure and receipt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+
+class JobStatus(StrEnum):
+    """The status of a job; a str with its value in JSON and in f-strings."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_terminal(self) -> bool:
+        """Return whether the job has ended."""
+        return self not in (JobStatus.PENDING, JobStatus.RUNNING)
+
+
+class FailureKind(StrEnum):
+    """Why an attempt failed."""
+
+    ERROR = "error"
+    TIMEOUT = "timeout"
+    LOST = "lost"
+    KILLED = "killed"
+    CRASH_LOOP = "crash_loop"
+    EXPIRED = "expired"
+    BAD_PARAMETERS = "bad_parameters"
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A stage of a run. `done` and `total` (None: unknown) count `unit`s; times are ISO 8601 texts."""
+
+    name: str
+    weight: float = 1.0
+    done: float = 0.0
+    total: float | None = None
+    unit: str = "item"
+    parent: str | None = None
+    started_at: str | None = None
+    ended_at: str | None = None
+
+    @property
+    def fraction(self) -> float | None:
+        """Return the progress of the stage in [0, 1]; None while it is open and the total is unknown."""
+        if self.ended_at is not None:
+            return 1.0
+        return min(1.0, self.done / self.total) if self.total else None
+
+
+@dataclass(frozen=True, slots=True)
+class ItemCounts:
+    """How many items of a run are done, failed and skipped, with up to 10,000 keys of failed ones."""
+
+    done: int = 0
+    failed: int = 0
+    skipped: int = 0
+    failed_keys: tuple[str, ...] = ()
+    first_errors: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingFor:
+    """Why a pending job has not started: a code, and the values that its text needs."""
+
+    code: str
+    params: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Eta:
+    """The time at which a job is expected to end, or to start: 10th and 90th percentile (ISO 8601 texts)."""
+
+    earliest: str
+    latest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The crash report of a failed attempt. Memory is in bytes."""
+
+    kind: str
+    type: str | None = None
+    message: str = ""
+    traceback: str | None = None
+    exit_signal: str | None = None
+    exit_code: int | None = None
+    last_stage: str | None = None
+    last_item: str | None = None
+    last_checkpoint_at: str | None = None
+    last_log: tuple[str, ...] = ()
+    peak_memory: int | None = None
+    host: str | None = None
+    pid: int | None = None
+    versions: Mapping[str, str] | None = None
+    attempt: int | None = None
+    at: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """How the code of a cancelled or timed-out run stopped. `confirmed` is True if it was seen to stop, None if unknown."""
+
+    requested_at: datetime | None
+    requested_by: str | None = None
+    reason: str | None = None
+    stopped_at: datetime | None = None
+    how: str | None = None
+    confirmed: bool | None = None
+    late_result: Any = None
+
+
+LARGE_MARK = "\x1a"
+"""The first character of the marker of a large value; its size follows. JSON never begins with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class LargeValue:
+    """Stands for a value that was not read because it is large; `size` is its bytes of JSON. `get_job` reads it."""
+
+    size: int
+
+    @classmethod
+    def read(cls, text: str) -> LargeValue | None:
+        """Return what a marker says, or None if the text is a value."""
+        return cls(int(text[1:])) if text[:1] == LARGE_MARK else None
+
+    @classmethod
+    def load(cls, data: Any) -> Any:
+        """Return the LargeValue of JSON that `to_dict` made; anything else as it is."""
+        return cls(data["$large_bytes"]) if isinstance(data, dict) and list(data) == ["$large_bytes"] else data
+
+    def to_dict(self) -> dict[str, int]:
+        """Return the marker as JSON types, for lists of the REST API."""
+        return {"$large_bytes": self.size}

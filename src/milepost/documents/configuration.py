@@ -1,0 +1,87 @@
+"""The operator's configuration of the document jobs: folders, databases and servers.
+
+It comes from the environment or from `milepost.documents.jobs.document_jobs`, never from an HTTP request.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Final
+
+from milepost.core.errors import InvalidInputError
+from milepost.core.serialization import seconds
+from milepost.documents.file_types import MAX_BYTES
+
+SECONDS_PER_FILE: Final = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """The operator's settings. A key is sent only to its own URL."""
+
+    root: str | None = None
+    database: str | None = None
+    model: str | None = None
+    model_path: str | None = None
+    embedding_url: str | None = None
+    embedding_key: str | None = None
+    llm_url: str | None = None
+    llm_model: str | None = None
+    llm_key: str | None = None
+    max_bytes: int = MAX_BYTES
+    seconds_per_file: float = SECONDS_PER_FILE
+
+    def embedding(self, endpoint: str | None = None) -> tuple[str | None, str | None]:
+        """Return the URL of the embedding server, and its key if the URL is the configured one."""
+        return _endpoint(endpoint, self.embedding_url, self.embedding_key)
+
+    def llm(self, endpoint: str | None = None) -> tuple[str | None, str | None]:
+        """Return the URL of the chat server, and its key if the URL is the configured one."""
+        return _endpoint(endpoint, self.llm_url, self.llm_key)
+
+
+def from_environment(environment: Mapping[str, str] | None = None) -> Configuration:
+    """Return the configuration from environment variables. Raises InvalidInputError for an invalid one."""
+    environment = os.environ if environment is None else environment
+
+    def text(name: str) -> str | None:
+        return environment.get(name, "").strip() or None
+
+    most, longest = text("MILEPOST_DOCUMENTS_MAX_BYTES"), text("MILEPOST_DOCUMENTS_SECONDS_PER_FILE")
+    if most is not None and (not most.isdecimal() or int(most) < 1):
+        raise InvalidInputError("MILEPOST_DOCUMENTS_MAX_BYTES", f"{most!r:.40} is not a number of bytes")
+    duration = SECONDS_PER_FILE if longest is None else seconds(longest, "MILEPOST_DOCUMENTS_SECONDS_PER_FILE")
+    if duration <= 0:
+        raise InvalidInputError("MILEPOST_DOCUMENTS_SECONDS_PER_FILE", "must be more than 0 seconds")
+    return Configuration(
+        root=text("MILEPOST_DOCUMENTS_ROOT"),
+        database=text("MILEPOST_DOCUMENTS"),
+        model=text("MILEPOST_DOCUMENTS_MODEL"),
+        model_path=text("MILEPOST_DOCUMENTS_MODEL_PATH"),
+        embedding_url=text("MILEPOST_EMBEDDING_URL"),
+        embedding_key=text("MILEPOST_EMBEDDING_KEY"),
+        llm_url=text("MILEPOST_LLM_URL"),
+        llm_model=text("MILEPOST_LLM_MODEL"),
+        llm_key=text("MILEPOST_LLM_KEY"),
+        max_bytes=MAX_BYTES if most is None else int(most),
+        seconds_per_file=duration,
+    )
+
+
+job_configuration: Final[ContextVar[Configuration | None]] = ContextVar("milepost_documents", default=None)
+"""The configuration that `document_jobs` gave to the running job."""
+
+
+def current() -> Configuration:
+    """Return the configuration of the running job, else that of the environment."""
+    return job_configuration.get() or from_environment()
+
+
+def _endpoint(asked: str | None, configured: str | None, key: str | None) -> tuple[str | None, str | None]:
+    if asked is None:
+        return configured, key if configured is not None else None
+    is_configured = configured is not None and asked.rstrip("/") == configured.rstrip("/")
+    return asked, key if is_configured else None

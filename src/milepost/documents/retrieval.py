@@ -1,0 +1,103 @@
+"""Search the active index for chunks by meaning, and look up entities, neighbours and communities."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from milepost.documents.embed import Embedder
+from milepost.documents.errors import GenerationChangedError, StoreBusyError
+from milepost.documents.pipeline import embedder_of
+from milepost.documents.store import DocumentStore, open_store
+from milepost.documents.store.records import Community, Entity, Generation, Hit, Neighbour
+
+MAX_WAIT_SECONDS: Final = 5.0
+"""Seconds that a search waits for a busy store or endpoint. A job waits longer, because no user waits for it."""
+
+_MAX_HITS = 1000
+
+
+class Searcher:
+    """Runs many searches over one store, with the model kept in memory."""
+
+    def __init__(self, store: DocumentStore, *, model_path: str | None = None, endpoint: str | None = None) -> None:
+        self._store = store
+        self._model_path = model_path
+        self._endpoint = endpoint
+        self._made: tuple[int, Embedder] | None = None
+
+    def search(self, query: str, k: int = 10) -> list[Hit]:
+        """Return the `k` (1 to 1000) chunks nearest to the query, best first; none if nothing is indexed.
+
+        Raises `ValueError` for an empty query or a `k` out of range, and `EndpointError` if the index uses an endpoint
+        that fails.
+        """
+        if not query.strip():
+            raise ValueError("the query must not be empty")
+        if not 1 <= k <= _MAX_HITS:
+            raise ValueError(f"k must be from 1 to {_MAX_HITS}, not {k}")
+        while (active := self._store.active_generation()) is not None:
+            vector = self._embedder(active).embed([query])[0]
+            try:
+                return self._store.nearest(vector, k, generation=active.number)
+            except GenerationChangedError:
+                continue  # a reindex switched models after the query was embedded
+        return []
+
+    def _embedder(self, generation: Generation) -> Embedder:
+        if self._made is None or self._made[0] != generation.number:
+            embedder = embedder_of(
+                generation, model_path=self._model_path, endpoint=self._endpoint, max_wait=MAX_WAIT_SECONDS
+            )
+            self._made = (generation.number, embedder)
+            return embedder
+        return self._made[1]
+
+
+@contextmanager
+def open_for_search(database: str | Path | None = None) -> Iterator[DocumentStore]:
+    """Return a document store for one search. Raises `StoreBusyError` if it stays locked or unavailable."""
+    store = open_store(database)
+    until = time.monotonic() + MAX_WAIT_SECONDS
+
+    def wait(reason: str) -> None:
+        if time.monotonic() > until:
+            raise StoreBusyError(reason)
+
+    store.on_wait = wait
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def search(query: str, k: int = 10, *, database: str | Path | None = None) -> list[Hit]:
+    """Search a document store once; see `Searcher` for many searches."""
+    with open_for_search(database) as store:
+        return Searcher(store).search(query, k)
+
+
+def entities(text: str = "", *, limit: int = 50, database: str | Path | None = None) -> list[Entity]:
+    """Return entities by number of chunks. With `text`, exact names come first, then names that contain it."""
+    with open_for_search(database) as store:
+        return store.entities(text=text, limit=limit)
+
+
+def neighbours(entity: str, *, hops: int = 1, limit: int = 50, database: str | Path | None = None) -> list[Neighbour]:
+    """Return entities within `hops` (1 to 4) relations of an entity, nearest and strongest first.
+
+    Raises `ValueError` for other `hops`.
+    """
+    with open_for_search(database) as store:
+        return store.neighbours(entity, hops=hops, limit=limit)
+
+
+def communities(
+    of: str = "entities", *, level: int | None = None, limit: int = 50, database: str | Path | None = None
+) -> list[Community]:
+    """Return communities of `entities` or `chunks` by level and size, with their members. Level 0 is the finest."""
+    with open_for_search(database) as store:
+        return store.communities(of, level=level, limit=limit)

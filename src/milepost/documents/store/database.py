@@ -1,0 +1,271 @@
+"""The database behind a document store, and the base of the stores' SQL.
+
+Statements are written once for SQLite and PostgreSQL, with `?` for values.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+
+from milepost.core.errors import LeaseLost
+from milepost.documents.errors import StoreBusyError
+from milepost.documents.store.records import Generation
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+T = TypeVar("T")
+Row = tuple[Any, ...]
+MAX_WAIT_SECONDS: Final = 600.0
+_MAX_DELAY: Final = 5.0
+_TICK_SECONDS: Final = 0.1
+
+
+class Transaction(Protocol):
+    """Statements that are applied together or not at all."""
+
+    def all(self, sql: str, values: Sequence[Any] = ()) -> list[Row]:
+        """Return all rows."""
+        ...
+
+    def one(self, sql: str, values: Sequence[Any] = ()) -> Row | None:
+        """Return the first row, or None."""
+        ...
+
+    def run(self, sql: str, values: Sequence[Any] = ()) -> int:
+        """Run a statement, and return the number of changed rows."""
+        ...
+
+    def many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
+        """Run a statement for each row of values."""
+        ...
+
+
+class Database(Protocol):
+    """A database that can store documents."""
+
+    def transact(self, work: Callable[[Transaction], T], *, write: bool = True) -> T:
+        """Run `work` in a transaction. Raises `StoreBusyError` for transient errors: locked, full, unavailable."""
+        ...
+
+    def to_vector(self, vector: NDArray[np.float32]) -> Any:
+        """Return a vector as this database stores it."""
+        ...
+
+    def from_vectors(self, values: Sequence[Any], dimension: int) -> NDArray[np.float32]:
+        """Return stored vectors as an array of shape (len(values), dimension)."""
+        ...
+
+    def nearest(
+        self, transaction: Transaction, generation: int, dimension: int, vector: NDArray[np.float32], k: int
+    ) -> list[tuple[float, str, int]]:
+        """Return (cosine, version id, ordinal) of the `k` nearest chunks of a generation, best first."""
+        ...
+
+    def close(self) -> None:
+        """Close connections. They are opened again when needed."""
+        ...
+
+
+def retry_while_busy(
+    work: Callable[[], T], on_wait: Callable[[str], object] | None, *, max_wait: float = MAX_WAIT_SECONDS
+) -> T:
+    """Call `work` until it does not raise `StoreBusyError`, for up to `max_wait` seconds.
+
+    `on_wait` is called often with the reason, and with an empty string when `work` succeeds; it may raise to give up.
+    """
+    deadline = time.monotonic() + max_wait
+    pause = _TICK_SECONDS
+    while True:
+        try:
+            done = work()
+            if on_wait is not None and pause > _TICK_SECONDS:
+                on_wait("")
+            return done
+        except StoreBusyError as busy:
+            if time.monotonic() + pause > deadline:
+                raise
+            resume = time.monotonic() + pause
+            while (left := resume - time.monotonic()) > 0:
+                if on_wait is not None:
+                    on_wait(str(busy))
+                time.sleep(min(left, _TICK_SECONDS))
+            pause = min(pause * 2, _MAX_DELAY)
+
+
+class SqlStoreBase:
+    """Runs transactions, retries them while the database is busy, and fences writes."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+        self.on_wait: Callable[[str], object] | None = None
+        self._run: tuple[str, int] | None = None
+
+    def __str__(self) -> str:
+        return str(self._db)
+
+    def close(self) -> None:
+        """Free connections. The store can be used again."""
+        self._db.close()
+
+    def active_generation(self) -> Generation | None:
+        """Return the generation that searches use, or None."""
+        return self._read(active_generation)
+
+    def begin_run(self, job_id: str, fence: int) -> None:
+        """Fence writes: from now on write for this run of a job, and refuse writes of its earlier runs.
+
+        `fence` is the fencing token of the run. Each write of a run raises `LeaseLost` once a later run of its job has
+        begun. Publishing raises `SupersededError` (`activate`: `GenerationChangedError`) for data that a later run has
+        written. Without this call nothing is refused.
+        """
+        if fence > 0:  # not called from a job
+            self._run = job_id, fence
+            self._write(lambda tx: self._claim_scope(tx, f"job/{job_id}"))
+
+    def _claim_scope(self, tx: Transaction, scope: str, detail: str = "") -> bool:
+        """Record this run's fence for what it writes. Return False if a later run has written it with another `detail`."""
+        if self._run is None:
+            return True
+        _, fence = self._run
+        row = tx.one("SELECT fence, detail FROM fences WHERE scope = ?", (scope,))
+        if row is not None and row[0] > fence:
+            return bool(detail) and row[1] == detail
+        tx.run(
+            """INSERT INTO fences (scope, fence, detail) VALUES (?, ?, ?)
+            ON CONFLICT (scope) DO UPDATE SET fence = excluded.fence, detail = excluded.detail""",
+            (scope, fence, detail),
+        )
+        return True
+
+    def _read(self, work: Callable[[Transaction], T]) -> T:
+        return retry_while_busy(lambda: self._db.transact(work, write=False), self.on_wait)
+
+    def _write(self, work: Callable[[Transaction], T]) -> T:
+        def fenced(tx: Transaction) -> T:
+            if self._run is not None:
+                job_id, fence = self._run
+                row = tx.one("SELECT fence FROM fences WHERE scope = ?", (f"job/{job_id}",))
+                if row is not None and row[0] > fence:
+                    raise LeaseLost("a later run of this job has begun, so this run can no longer change documents")
+            return work(tx)
+
+        return retry_while_busy(lambda: self._db.transact(fenced), self.on_wait)
+
+
+def placeholders(count: int) -> str:
+    """Return `?, ?, ?` with one placeholder per value."""
+    return ", ".join("?" * count)
+
+
+def bump_revision(tx: Transaction) -> None:
+    """Invalidate cached vectors, because searches may now find something else."""
+    tx.run("UPDATE meta SET value = CAST(CAST(value AS INTEGER) + 1 AS TEXT) WHERE name = 'revision'")
+
+
+def now() -> str:
+    """Return the current time as stored."""
+    return datetime.now(UTC).isoformat()
+
+
+def active_generation(tx: Transaction) -> Generation | None:
+    """Return the active generation, read within a transaction."""
+    row = tx.one(
+        """SELECT g.generation, g.model, g.dimension, g.settings, 1 FROM active_generation a
+        JOIN generations g ON g.generation = a.generation"""
+    )
+    return to_generation(row) if row is not None else None
+
+
+def to_generation(row: Row) -> Generation:
+    """Return a generation from its row."""
+    settings: dict[str, Any] = json.loads(row[3])
+    settings.pop("endpoint", None)  # older indexes have one, which must not be used
+    return Generation(row[0], row[1], row[2], settings, bool(row[4]))
+
+
+def delete_versions(tx: Transaction, version_ids: Sequence[str]) -> None:
+    """Delete versions with their chunks, and the texts and entities that nothing else refers to."""
+    for version_id in version_ids:
+        affected = tx.all(
+            """SELECT DISTINCT m.entity_id FROM chunks c JOIN mentions m ON m.chunk_id = c.chunk_id
+            WHERE c.version_id = ?""",
+            (version_id,),
+        )
+        text = tx.one("SELECT text_id FROM versions WHERE version_id = ?", (version_id,))
+        for table in ("mentions", "relations", "extractions"):
+            tx.run(
+                f"""DELETE FROM {table} WHERE chunk_id IN (
+                    SELECT c.chunk_id FROM chunks c WHERE c.version_id = ? AND NOT EXISTS (
+                        SELECT 1 FROM chunks o WHERE o.chunk_id = c.chunk_id AND o.version_id <> c.version_id))""",
+                (version_id,),
+            )
+        tx.run("DELETE FROM chunks WHERE version_id = ?", (version_id,))
+        tx.run("DELETE FROM versions WHERE version_id = ?", (version_id,))
+        if text is not None:
+            delete_unused_texts(tx, [text[0]])
+        if affected:
+            recount(tx, [row[0] for row in affected])
+
+
+def delete_unused_texts(tx: Transaction, text_ids: Sequence[str]) -> None:
+    """Delete those of these texts that no version refers to."""
+    for text_id in text_ids:
+        if tx.one("SELECT 1 FROM versions WHERE text_id = ? LIMIT 1", (text_id,)) is None:
+            tx.run("DELETE FROM segments WHERE text_id = ?", (text_id,))
+            tx.run("DELETE FROM texts WHERE text_id = ?", (text_id,))
+
+
+ACTIVE_CHUNKS: Final = """
+    SELECT ac.chunk_id FROM documents ad JOIN chunks ac ON ac.version_id = ad.version_id
+    WHERE ad.generation = (SELECT generation FROM active_generation)
+"""
+_BATCH_SIZE: Final = 500
+_RECOUNT: Final = """
+    WITH live AS (
+        SELECT m.entity_id, m.chunk_id, m.name, m.label, m.occurrences FROM mentions m
+        WHERE m.chunk_id IN ({active}) {only}
+    ), totals AS (
+        SELECT entity_id, sum(occurrences) AS mentions, count(DISTINCT chunk_id) AS chunks
+        FROM live GROUP BY entity_id
+    ), names AS (
+        SELECT entity_id, name,
+            row_number() OVER (PARTITION BY entity_id ORDER BY sum(occurrences) DESC, name) AS place
+        FROM live GROUP BY entity_id, name
+    ), labels AS (
+        SELECT entity_id, label,
+            row_number() OVER (PARTITION BY entity_id ORDER BY sum(occurrences) DESC, label) AS place
+        FROM live GROUP BY entity_id, label
+    )
+    INSERT INTO entities (entity_id, name, label, mention_count, chunk_count)
+    SELECT t.entity_id, n.name, l.label, t.mentions, t.chunks FROM totals t
+    JOIN names n ON n.entity_id = t.entity_id AND n.place = 1
+    JOIN labels l ON l.entity_id = t.entity_id AND l.place = 1
+    WHERE t.mentions > 0
+    ON CONFLICT (entity_id) DO UPDATE SET name = excluded.name, label = excluded.label,
+        mention_count = excluded.mention_count, chunk_count = excluded.chunk_count
+"""
+_DROP: Final = """
+    DELETE FROM entities WHERE NOT EXISTS (
+        SELECT 1 FROM mentions m WHERE m.entity_id = entities.entity_id AND m.chunk_id IN ({active})) {only}
+"""
+
+
+def recount(tx: Transaction, entity_ids: Sequence[str] | None = None) -> None:
+    """Recompute the names, labels and counts of all entities, or of these, from mentions in active chunks. Delete those
+    without any.
+    """
+    if entity_ids is None:
+        tx.run(_DROP.format(active=ACTIVE_CHUNKS, only=""))
+        tx.run(_RECOUNT.format(active=ACTIVE_CHUNKS, only=""))
+        return
+    for start in range(0, len(entity_ids), _BATCH_SIZE):
+        some = entity_ids[start : start + _BATCH_SIZE]
+        places = ", ".join("?" * len(some))
+        tx.run(_DROP.format(active=ACTIVE_CHUNKS, only=f"AND entity_id IN ({places})"), some)
+        tx.run(_RECOUNT.format(active=ACTIVE_CHUNKS, only=f"AND m.entity_id IN ({places})"), some)

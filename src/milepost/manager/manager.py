@@ -1,0 +1,378 @@
+"""AsyncJobManager: create, read, update, cancel and watch jobs from code in an event loop."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Unpack
+
+from milepost.core.defaults import LIST_LIMIT, LIST_LIMIT_MAX
+from milepost.core.errors import (
+    DuplicateJobError,
+    IllegalTransitionError,
+    InvalidInputError,
+    JobNotFoundError,
+)
+from milepost.core.events import Event
+from milepost.core.job import Job, JobStatus
+from milepost.core.record import FIELDS
+from milepost.core.serialization import (
+    RESULT_BYTES,
+    Duration,
+    seconds,
+    single_line,
+    to_json,
+    to_micros,
+    validate_job_id,
+    validate_job_type,
+)
+from milepost.core.stream_position import StreamPosition
+from milepost.core.transitions import plan_cancel, plan_create, plan_delete, plan_retry, plan_update
+from milepost.manager import watch
+from milepost.manager.options import CreateOptions
+from milepost.manager.rejections import rejection_error, result_of
+from milepost.manager.validation import job_fields, status_value, submit_fields, update_values
+from milepost.run.heartbeat import has_heartbeat
+from milepost.run.sweeper import Sweeper
+from milepost.run.track import AsyncTrack, TrackRequest
+from milepost.settings import Settings, settings
+from milepost.stores.factory import open_store
+from milepost.stores.ids import new_job_id, new_operation_id
+from milepost.stores.protocol import Select, Store, Write, WriteResult
+from milepost.stores.query import Page, Query, find, position
+
+if TYPE_CHECKING:
+    from milepost.query.history import History
+
+
+class AsyncJobManager:
+    """Manages the jobs of one store from code in an event loop. `JobManager` is the same for blocking code.
+
+    `store` is a URL or an open async store. `ttl` is how many seconds an ended job is kept (default: JOB_TTL). Raises
+    InvalidInputError for an invalid URL or a blocking store.
+    """
+
+    _blocking = False
+    _origin: str | None = None
+    """The origin of new records: ``api`` in the server's own manager, and nowhere else."""
+
+    def __init__(
+        self, store: Store | str | None = None, *, ttl: float | None = None, options: Settings | None = None
+    ) -> None:
+        self.settings = options if options is not None else settings.current()
+        if store is None:
+            store = self.settings.store_url
+        if isinstance(store, str):
+            store = open_store(store, namespace=self.settings.namespace, blocking=self._blocking)
+        if store.blocking is not self._blocking:
+            right = "AsyncJobManager" if self._blocking else "JobManager"
+            raise InvalidInputError("store", f"a {'blocking' if store.blocking else 'async'} store needs {right}")
+        self.store = store
+        self.ttl = self.settings.job_ttl if ttl is None else seconds(ttl, "ttl")
+        self.sweeper = Sweeper(store, self.settings, self.ttl)
+
+    # --- create, read, update, list, delete ---
+
+    async def create_job(
+        self,
+        job_id: str | None = None,
+        job_type: str = "generic",
+        metadata: Mapping[str, Any] | None = None,
+        **options: Unpack[CreateOptions],
+    ) -> Job:
+        """Create a pending job that its caller updates with `update_job`, and return it.
+
+        After `stale_after` without an update (default 10 min) it is flagged as stalled, or failed with
+        ``on_stale="fail"``. Raises DuplicateJobError if the id or unique key is taken, and InvalidInputError.
+        """
+        stored = {"origin": self._origin}
+        fields = job_fields("manual", job_type, stored=stored, metadata=metadata, **options)
+        return await self._create(job_id, fields)
+
+    async def _create(self, job_id: str | None, fields: dict[str, str], again: int | None = None) -> Job:
+        """Write a new record; `again` as in `plan_create`. Raises DuplicateJobError with the job that is in the way."""
+        job_id = new_job_id() if job_id is None else validate_job_id(job_id)
+        outcome = await self._apply(Write(job_id, plan_create(fields, new_operation_id(), again)))
+        if outcome.accepted:
+            return _found(outcome.job, job_id)
+        if outcome.key_owner_id is not None:
+            owner = await self.store.get(outcome.key_owner_id)
+            raise DuplicateJobError(f"unique_key: taken by job {outcome.key_owner_id}", job=owner)
+        if outcome.job is None:
+            raise DuplicateJobError(f"Job {job_id} was created by this request and then deleted")
+        raise DuplicateJobError(f"Job {job_id} already exists", job=outcome.job)
+
+    async def get_job(self, job_id: str) -> Job | None:
+        """Return the job, or None if it does not exist."""
+        return await self.store.get(job_id) if _is_id(job_id) else None
+
+    async def update_job(
+        self,
+        job_id: str,
+        status: JobStatus | str | None = None,
+        progress: float | None = None,
+        message: str | None = None,
+        error: str | None = None,
+        result: Any = None,
+    ) -> None:
+        """Write the status and progress of a manual job, made by `create_job`, in one atomic step.
+
+        `progress` is clamped to [0, 1] and never goes back within an attempt. `message` and `error` are cut to 1 KiB
+        and 8 KiB. Every other job accepts only ``status=CANCELLED``. Raises JobNotFoundError,
+        IllegalTransitionError, LeaseHeldError (all ValueErrors with the record as `.job`) and InvalidInputError.
+        """
+        target = status_value(status)
+        values = update_values(progress, message, error, result)
+        if target is JobStatus.CANCELLED:
+            plan = plan_cancel(new_operation_id(), by="caller", **values)
+        else:
+            plan = plan_update(new_operation_id(), target, **values)
+        outcome = await self._apply(Write(_known_id(job_id), plan, answer=False))
+        if not outcome.accepted:
+            raise rejection_error(outcome, job_id, "cancel" if target is JobStatus.CANCELLED else "update", target)
+
+    async def list_jobs(
+        self,
+        job_type: str | None = None,
+        status: JobStatus | str | None = None,
+        limit: int = LIST_LIMIT,
+        *,
+        labels: Mapping[str, str] | None = None,
+        stalled: bool = False,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        cursor: str | None = None,
+    ) -> list[Job]:
+        """Return the newest `limit` jobs (at most 1,000) that match, newest first, ties by id.
+
+        `find` returns the same with the total and the cursor of the next page.
+        """
+        query = make_query(job_type, status, labels, stalled, created_after, created_before)
+        return (await self._page(query, limit, cursor, counted=False)).jobs
+
+    async def delete_job(self, job_id: str) -> None:
+        """Delete a job with all its data, if it exists. A running job is cancelled in the same step."""
+        if _is_id(job_id):
+            outcome = await self._apply(Write(job_id, plan_delete(new_operation_id()), answer=False))
+            if outcome.wait:
+                raise rejection_error(outcome, job_id, "delete")
+
+    # --- find, cancel, retry, watch, track ---
+
+    async def find(self, query: Query | None = None, limit: int = LIST_LIMIT, cursor: str | None = None) -> Page:
+        """Return one page of the jobs that match a query, with the total. Filters apply before the limit."""
+        return await self._page(query if query is not None else Query(), limit, cursor, counted=True)
+
+    async def _page(self, query: Query, limit: int, cursor: str | None, *, counted: bool) -> Page:
+        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+            raise InvalidInputError("limit", f"{limit!r:.40} must be a whole number from 1 to {LIST_LIMIT_MAX}")
+        if not has_heartbeat(self.store, self.settings, self.ttl):
+            await self.sweeper.tick()
+        return await find(self.store, query, min(limit, LIST_LIMIT_MAX), cursor, counted=counted)
+
+    async def count_jobs(
+        self,
+        job_type: str | None = None,
+        status: JobStatus | str | None = None,
+        *,
+        labels: Mapping[str, str] | None = None,
+        stalled: bool = False,
+    ) -> int:
+        """Return the exact number of jobs that match."""
+        query = make_query(job_type, status, labels, stalled)
+        total = await self.store.count(query.select)
+        if total is not None:
+            return total
+        total, after = 0, None
+        while batch := await self.store.select(query.select, LIST_LIMIT_MAX, after):
+            total, after = total + len(batch), position(batch[-1])
+        return total
+
+    async def history(
+        self, window: Duration = "24h", step: Duration = "15m", *, job_type: str | None = None, queue: str | None = None
+    ) -> History:
+        """Return how many jobs ended in the last `window`, by step and by type, with quantiles of run and wait times.
+
+        Kept by the store for 60 days (two days by the minute), also for jobs that were deleted since.
+        """
+        from milepost.query.history import read_history  # here, because most programs do without it
+
+        return await read_history(
+            self.store, seconds(window, "window"), seconds(step, "step"), job_type=job_type, queue=queue
+        )
+
+    async def cancel_job(self, job_id: str, reason: str | None = None, *, by: str | None = None) -> Job:
+        """Cancel a job and return it. The status is final when this returns; running code is signalled at once.
+
+        `.receipt` tells when and how the code stopped. Raises JobNotFoundError, and IllegalTransitionError if the job
+        has ended.
+        """
+        why = None if reason is None else single_line(reason)
+        who = None if by is None else single_line(by)
+        plan = plan_cancel(new_operation_id(), by=who, why=why, message="Job cancelled by user")
+        outcome = await self._apply(Write(_known_id(job_id), plan))
+        if not outcome.accepted:
+            raise rejection_error(outcome, job_id, "cancel")
+        return _found(outcome.job, job_id)
+
+    async def retry_job(self, job_id: str, *, only_failed: bool = False, from_start: bool = False) -> Job:
+        """Return a failed or cancelled job to pending with a new retry budget; it continues where it stopped.
+
+        `from_start` discards its checkpoint, state and kept results, so that its loops start at their first item.
+        `only_failed` submits a new job for the failed items only, with `retry_of`; this also works on completed jobs.
+        Raises JobNotFoundError and IllegalTransitionError.
+        """
+        if only_failed and from_start:
+            raise InvalidInputError(
+                "from_start", "only_failed submits a new job, which starts at its first item anyway"
+            )
+        if only_failed:
+            return await self._retry_failed_items(job_id)
+        outcome = await self._apply(Write(_known_id(job_id), plan_retry(new_operation_id(), from_start=from_start)))
+        if not outcome.accepted:
+            raise rejection_error(outcome, job_id, "retry")
+        return _found(outcome.job, job_id)
+
+    async def _retry_failed_items(self, job_id: str) -> Job:
+        job = _found(await self.get_job(_known_id(job_id)), job_id)
+        counts = job.item_counts
+        if job.run_by != "worker" or not job.is_terminal or counts is None or not counts.failed_keys:
+            why = "no failed items are recorded" if job.is_terminal else f"it is {job.status}"
+            if job.run_by != "worker":
+                why = "a task queue runs it" if job.run_by == "external" else "it was not submitted to a worker"
+            raise IllegalTransitionError(f"Cannot retry the failed items of job {job_id}: {why}", job=job)
+        raw = job.record
+        fields = submit_fields(job.job_type, params=None, retry_of=job_id, queue=job.queue)
+        fields.update((one.key, raw[one.key]) for one in FIELDS if one.copied and one.key in raw)
+        fields.update(
+            budget=fields["max_attempts"], only_keys=to_json(list(counts.failed_keys), "item_counts", RESULT_BYTES)
+        )
+        return await self._create(None, fields)
+
+    async def events(self, job_id: str, after: int = 0, limit: int = 1000) -> list[Event]:
+        """Return the stored events of a job with a version above `after`, oldest first. Raises JobNotFoundError."""
+        events = await self.store.events(_known_id(job_id), after, limit)
+        if not events and await self.store.get(job_id) is None:
+            raise JobNotFoundError(job_id)
+        return events
+
+    def watch(self, job_id: str, after: str | int | None = None) -> AsyncIterator[Event]:
+        """Yield each event of a job as it happens, until its last event.
+
+        The first event is a snapshot, unless `after` is given: the `position` of an event, after which the watch
+        continues. If that job was deleted and its id used again, the watch starts with a snapshot of the new job. A
+        version alone is accepted as well, for whichever job has the id. Events that are no longer stored are reported
+        as one event of kind ``skipped``. Raises JobNotFoundError.
+        """
+        seen = None if after is None else StreamPosition.read(after)
+        return watch.watch(self.store, _known_id(job_id), seen)
+
+    async def wait(self, job_id: str, timeout: Duration | None = None) -> Job:
+        """Wait until the job has ended and return it. Raises WaitTimeoutError after `timeout`, and JobNotFoundError."""
+        limit = None if timeout is None else seconds(timeout, "timeout")
+        return await watch.wait(self.store, _known_id(job_id), limit)
+
+    async def result(self, job: Job | str) -> Any:
+        """Return the result of a completed job, given as a Job or by its id.
+
+        Raises ResultNotSerialisableError, with the text, if the result is not JSON, RejectedError, with the record as
+        `.job`, if the job has not completed, and JobNotFoundError.
+        """
+        job_id = job if isinstance(job, str) else job.job_id
+        return result_of(_found(await self.get_job(_known_id(job_id)), job_id))
+
+    async def enqueue(self, job_type: str, params: Mapping[str, Any] | None = None, *, job_id: str | None = None, **options: Any) -> Job:  # fmt: skip
+        """Create a job for workers without validation against its type, and return it. `Jobs.submit` validates."""
+        return await self._create(job_id, submit_fields(job_type, params=params, **options))
+
+    def track(
+        self,
+        job_type: str = "generic",
+        *,
+        unique_key: str | None = None,
+        job_id: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        labels: Mapping[str, str] | None = None,
+        parent_id: str | None = None,
+        plan: Mapping[str, float] | None = None,
+    ) -> AsyncTrack:
+        """Track a block of code as a job: ``async with manager.track("ingestion") as run``.
+
+        With the same `unique_key`, a failed, cancelled or lost job is resumed, with its checkpoint. `job_id` adopts a
+        pending job of `create_job`, or sets the id of the new job. `plan` names the stages in advance, with their
+        weights. Raises LeaseHeldError if a live run has the key, DuplicateJobError and InvalidInputError.
+        """
+        return AsyncTrack(self._track_request(job_type, unique_key, job_id, metadata, labels, parent_id, plan))
+
+    def _track_request(
+        self,
+        job_type: str,
+        unique_key: str | None,
+        job_id: str | None,
+        metadata: Mapping[str, Any] | None,
+        labels: Mapping[str, str] | None,
+        parent_id: str | None,
+        plan: Mapping[str, float] | None,
+    ) -> TrackRequest:
+        fields = job_fields(
+            "track",
+            job_type,
+            stored={"attempt": "1"},
+            message="",
+            metadata=metadata,
+            labels=labels,
+            unique_key=unique_key,
+            parent_id=parent_id,
+        )
+        named = validate_job_id(job_id) if job_id is not None else None
+        return TrackRequest(self.store, self.settings, fields, named, dict(plan or {}), self.ttl)
+
+    async def close(self) -> None:
+        """Close the connections. The manager can be used again."""
+        await self.store.close()
+
+    async def _apply(self, write: Write) -> WriteResult:
+        return (await self.store.apply([write])).outcomes[0]
+
+
+def make_query(
+    job_type: str | None = None,
+    status: JobStatus | str | None = None,
+    labels: Mapping[str, str] | None = None,
+    stalled: bool = False,
+    created_after: datetime | None = None,
+    created_before: datetime | None = None,
+) -> Query:
+    """Return the query of simple filters; empty ones match everything. Raises InvalidInputError."""
+    chosen = status_value(status or None)
+    return Query(
+        Select(
+            (validate_job_type(job_type),) if job_type else (),
+            (chosen.value,) if chosen is not None else (),
+            tuple((str(key), str(value)) for key, value in (labels or {}).items()),
+            stalled,
+            None if created_after is None else to_micros(created_after, "created_after"),
+            None if created_before is None else to_micros(created_before, "created_before"),
+        )
+    )
+
+
+def _is_id(job_id: object) -> bool:
+    try:
+        validate_job_id(job_id)
+    except InvalidInputError:
+        return False
+    return True
+
+
+def _known_id(job_id: str) -> str:
+    """Return a valid id. Raises JobNotFoundError for one that no job can have."""
+    if not _is_id(job_id):
+        raise JobNotFoundError(single_line(job_id, 200))
+    return job_id
+
+
+def _found(job: Job | None, job_id: str) -> Job:
+    if job is None:
+        raise JobNotFoundError(job_id)
+    return job

@@ -1,0 +1,69 @@
+"""The options of the calls that make jobs, for type checkers. Written by scripts/fields.py; do not edit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Literal, TypedDict
+
+
+class SubmitFields(TypedDict, total=False):
+    """What a submit sets in the record of a job for workers."""
+
+    metadata: Mapping[str, Any] | None
+    """JSON of the submitter, which milepost does not interpret."""
+    labels: Mapping[str, str] | None
+    """Up to 16 pairs of text to filter by."""
+    priority: int | None
+    """From -100 to 100; jobs with a higher one start first."""
+    max_attempts: int | None
+    """How many attempts the job may have."""
+    not_before: datetime | None
+    """The earliest start."""
+    not_after: datetime | None
+    """The latest first start; a job that has not started by then fails."""
+    parent_id: str | None
+    """The id of the job that this one belongs to."""
+    group: str | None
+    """The group that the job is a member of."""
+    after: Sequence[str] | None
+    """What the job follows, each as `job:ID`, `children:ID` or `group:NAME`. Recorded; it does not delay the start yet."""
+    queue: str | None
+    """Which workers serve the job; by default those that serve its type."""
+    limit_key: str | None
+    """What a limit counts the job under; by default its type. Recorded; limits count by type so far."""
+    partition: str | None
+    """A unit that shares capacity with others, for example a tenant. Recorded; the order does not depend on it yet."""
+    unique_key: str | None
+    """At most one pending or running job has this key."""
+    trace: str | None
+    """The W3C trace context of the submit."""
+    delay: float | timedelta | str | None
+    """The time from the submit to the earliest start; sets `not_before`."""
+    expires_in: float | timedelta | str | None
+    """The time from the submit to the latest first start; sets `not_after`."""
+    timeout: float | timedelta | str | None
+    """The time limit of one attempt."""
+    on_lost: Literal["retry", "fail"] | None
+    """What happens when the process of a run dies."""
+
+
+class CreateOptions(TypedDict, total=False):
+    """What `create_job` sets beside the metadata."""
+
+    labels: Mapping[str, str] | None
+    """Up to 16 pairs of text to filter by."""
+    parent_id: str | None
+    """The id of the job that this one belongs to."""
+    group: str | None
+    """The group that the job is a member of."""
+    after: Sequence[str] | None
+    """What the job follows, each as `job:ID`, `children:ID` or `group:NAME`. Recorded; it does not delay the start yet."""
+    unique_key: str | None
+    """At most one pending or running job has this key."""
+    trace: str | None
+    """The W3C trace context of the submit."""
+    stale_after: float | timedelta | str | None
+    """The time without an update after which a manual job counts as stalled."""
+    on_stale: Literal["flag", "fail"] | None
+    """What happens then."""

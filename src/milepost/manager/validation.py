@@ -1,0 +1,149 @@
+"""Validates the arguments of callers and turns them into fields of a record."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from milepost.core.defaults import CRASHES, MAX_ATTEMPTS
+from milepost.core.errors import InvalidInputError
+from milepost.core.job import JobStatus
+from milepost.core.options import json_object
+from milepost.core.queues import ready_name
+from milepost.core.record import BY_NAME, OPTIONS
+from milepost.core.serialization import (
+    ERROR_BYTES,
+    PARAMS_BYTES,
+    RESULT_BYTES,
+    US,
+    single_line,
+    to_json,
+    validate_job_type,
+)
+from milepost.core.transitions.create import FROM_NOW
+from milepost.run.otel import current_trace
+
+log = logging.getLogger("milepost.manager")
+log.addHandler(logging.NullHandler())
+
+_has_warned = threading.Event()
+
+
+def job_fields(
+    run_by: str,
+    job_type: str,
+    *,
+    message: str = "Job created",
+    stored: Mapping[str, str | None] | None = None,
+    **options: Any,
+) -> dict[str, str]:
+    """Return the fields of a new record: `options` as the table of fields knows them, `stored` as text (None: left out).
+
+    Raises InvalidInputError.
+    """
+    record = {"type": validate_job_type(job_type), "message": message, "run_by": run_by}
+    options.setdefault("metadata", None)
+    if options.get("trace") is None:
+        options["trace"] = current_trace()
+    if not options["trace"]:
+        del options["trace"]
+    pairs: list[str] = []
+    for name, value in options.items():
+        option = OPTIONS.get(name)
+        if option is None or not (option.worker if run_by in ("worker", "external") else option.manual):
+            raise TypeError(f"{name!r} is not an option of a job with run_by {run_by!r}")
+        text, row = option.write(name, value), BY_NAME[name]
+        if text is not None and row.indexed:
+            pairs += [f":{name}={one}" for one in text.split(US)]
+        elif text is not None:
+            record[row.key] = text
+    if pairs:
+        record["labels"] = US.join([*pairs, *filter(None, [record.get("labels")])])
+    record.update((name, text) for name, text in (stored or {}).items() if text is not None)
+    return record
+
+
+def submit_fields(
+    job_type: str,
+    *,
+    params: Mapping[str, Any] | None,
+    task_queue: str | None = None,
+    only_keys: str | None = None,
+    retry_of: str | None = None,
+    origin: str | None = None,
+    **options: Any,
+) -> dict[str, str]:
+    """Return the fields of a job for workers, or for the task queue `task_queue`. Raises InvalidInputError."""
+    for name, instant in FROM_NOW.items():
+        if options.get(name) is not None and options.get(instant) is not None:
+            raise InvalidInputError(name, f"cannot be combined with {instant}; omit one of them")
+    if options.get("queue") == job_type:
+        del options["queue"]
+    ready = ready_name(job_type, options.get("queue"))
+    attempts = options["max_attempts"] = (
+        MAX_ATTEMPTS if options.get("max_attempts") is None else options["max_attempts"]
+    )
+    return job_fields(
+        "worker" if task_queue is None else "external",
+        job_type,
+        stored={
+            "params": to_json(json_object(params, "params"), "params", PARAMS_BYTES),
+            "slot": job_type if task_queue is None else None,
+            "ready": ready if task_queue is None else None,
+            "ready_name": ready if task_queue is None and ready != job_type else None,
+            "task_queue": task_queue,
+            "dispatch_after": None if task_queue is None else "0",
+            "budget": str(attempts),
+            "max_crashes": str(CRASHES),
+            "only_keys": only_keys,
+            "retry_of": retry_of,
+            "origin": origin,
+        },
+        **options,
+    )
+
+
+def progress_text(progress: object) -> str:
+    """Return a fraction as text, clamped to [0, 1]. Raises InvalidInputError unless it is a finite number."""
+    if isinstance(progress, bool) or not isinstance(progress, int | float):
+        raise InvalidInputError(
+            "progress", f"{progress!r:.40} is a {type(progress).__name__}; must be a number from 0.0 to 1.0"
+        )
+    if not math.isfinite(progress):
+        raise InvalidInputError("progress", f"{progress} is not finite; must be a number from 0.0 to 1.0")
+    if progress > 1.0:
+        _warn_of_percentage(progress)
+    return repr(float(min(1.0, max(0.0, progress))))
+
+
+def _warn_of_percentage(progress: float) -> None:
+    """Log once per process that a caller gives percentages."""
+    if not _has_warned.is_set():
+        _has_warned.set()
+        log.warning(
+            "progress %g was clamped to 1.0; progress is a fraction, did you mean %g?", progress, progress / 100
+        )
+
+
+def update_values(progress: float | None, message: str | None, error: str | None, result: Any) -> dict[str, str | None]:
+    """Return the values of an update as text. Texts for people are cut. Raises InvalidInputError."""
+    return {
+        "progress": None if progress is None else progress_text(progress),
+        "message": None if message is None else single_line(message),
+        "error": None if error is None else single_line(error, ERROR_BYTES),
+        "result": None if result is None else to_json(result, "result", RESULT_BYTES),
+    }
+
+
+def status_value(status: JobStatus | str | None, field: str = "status") -> JobStatus | None:
+    """Return a status given by value or member, and None for None. Raises InvalidInputError."""
+    if status is None:
+        return None
+    try:
+        return JobStatus(status)
+    except ValueError:
+        known = ", ".join(JobStatus)
+        raise InvalidInputError(field, f"{status!r:.40} is not a status; one of {known}") from None

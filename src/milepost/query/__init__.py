@@ -1,0 +1,1 @@
+"""Queries over jobs: filters, pages, titles and groups of failures."""

@@ -1,0 +1,1 @@
+"""Capture of tqdm bars, log records and standard output as part of a run."""

@@ -1,0 +1,344 @@
+"""Captures tqdm bars inside a run as stages of the run. Never imports tqdm itself.
+
+Nothing is wrapped that is called for each item: the heartbeat reads the bars instead. tqdm keeps the count of a loop in
+a local variable and writes it to the bar when it draws, so that variable is read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import importlib.util
+import logging
+import math
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from importlib.machinery import ModuleSpec
+from types import GeneratorType, ModuleType
+from typing import TYPE_CHECKING, Any
+
+from milepost.core.errors import RunStop
+from milepost.core.serialization import single_line
+from milepost.run.context import current
+from milepost.run.crash_report import redacted
+from milepost.run.stages import LiveStage, flatten_stages, now_text
+
+if TYPE_CHECKING:
+    from milepost.run.run import Run
+
+log = logging.getLogger("milepost.capture")
+
+MODULE = "tqdm.std"
+UNNAMED = "loop"
+MAX_BARS = 20
+"""The maximum number of bars below one stage; older ones that have ended are removed."""
+_MARK = "_milepost_stage"
+_DISABLE = 10
+"""The position of `disable` among tqdm's parameters."""
+
+
+class BarStage(LiveStage):
+    """A bar of tqdm as a stage of the run that it was made in. It holds the bar by a weak reference."""
+
+    __slots__ = (
+        "_bar",
+        "_named",
+        "_run",
+        "_steps",
+        "caller_id",
+        "closed",
+        "closed_at",
+        "enclosing",
+        "is_recurring",
+        "silent",
+    )
+    captured = True
+
+    def __init__(self, run: Run, bar: Any, name: str, parent: LiveStage | None, silent: bool) -> None:
+        unit = getattr(bar, "unit", "it")
+        unit = "item" if unit == "it" else single_line(str(unit).strip(), 40) or "item"
+        super().__init__(name or UNNAMED, None, None, unit, parent, run._stop_reasons, run._leave)
+        self.enclosing = run._open[-1] if run._open else None
+        self.caller_id = _caller_id()
+        self.is_recurring = False
+        """Whether bars of this name are made again and again; between them the stage of all of them stays open."""
+        self.closed = False
+        self.closed_at: str | None = None
+        self.silent = silent
+        """Whether tqdm does not count itself: a bar that is disabled because there is no terminal."""
+        self._run = run
+        self._named = bool(name)
+        self._bar = weakref.ref(bar)
+        self._steps: weakref.ref[GeneratorType[Any, Any, Any]] | None = None
+
+    def reuse(self, bar: Any, silent: bool) -> None:
+        """Show another bar of the same name: a library makes one for each call."""
+        self.is_recurring, self.closed, self.ended_at, self.silent, self.done = True, False, None, silent, 0
+        self.closed_at = None
+        self.children.clear()
+        self._bar, self._steps = weakref.ref(bar), None
+
+    def iterate(self, steps: Iterator[Any]) -> Iterator[Any]:
+        """Return the iterator of a loop over the bar."""
+        if self.silent:
+            steps = self._counted(steps)
+        if isinstance(steps, GeneratorType):
+            self._steps = weakref.ref(steps)
+        return steps
+
+    def _counted(self, steps: Iterator[Any]) -> Iterator[Any]:
+        n = self.done
+        try:
+            for item in steps:
+                yield item
+                n += 1
+                if self._stops:
+                    raise self._stops[0]
+        finally:
+            self.done = n
+            self._steps = None
+
+    def silent_update(self, n: float = 1) -> None:
+        """Count units for a bar that is disabled because there is no terminal."""
+        self.advance(_number(n) or 0)
+
+    @property
+    def count(self) -> float:
+        """Return how many units are done."""
+        self._refresh()
+        return self.done
+
+    @property
+    def fraction(self) -> float:
+        """Return how far the bar is, from 0 to 1."""
+        self._refresh()
+        return super().fraction
+
+    @property
+    def is_open(self) -> bool:
+        """Return whether the bar is open."""
+        return not self.closed
+
+    def _refresh(self) -> None:
+        bar = None if self.closed else self._bar()
+        if bar is not None:
+            self._read(bar)
+
+    def _read(self, bar: Any) -> None:
+        known = bar.__dict__
+        self.total = _number(known.get("total")) or None
+        n = _local_count(self._steps) if self._steps is not None else None
+        if n is None and not self.silent:
+            n = known.get("n")
+        done = _number(n)
+        if done is not None:
+            self.done = done
+        if not self._named and (name := _name(known.get("desc"), self._run)):
+            self.name, self._named = name, True
+
+    def close(self, bar: Any) -> None:
+        """Note that the bar is closed: the stage has ended, unless an exception interrupted it."""
+        if self.closed or self._bar() is not bar:
+            return
+        self._read(bar)
+        self.closed, self.closed_at = True, now_text()
+        error = sys.exc_info()[1]
+        cut_short = error is not None and not isinstance(error, GeneratorExit)
+        if not self.is_recurring and (not cut_short or (self.total is not None and self.done >= self.total)):
+            self.end()
+
+    def end_if_over(self) -> None:
+        """End the stage of recurring bars if none is open, as of the time when the last one was closed."""
+        if self.closed and self.is_recurring:
+            self.end()
+
+    def end(self) -> None:
+        """End the stage, as of the time when its bar was closed."""
+        super().end()
+        self.ended_at = self.closed_at or self.ended_at
+
+    def notify_stop(self, reason: RunStop) -> None:
+        """Let the next tick of the bar raise the stop, at the latest when it would draw."""
+        bar = None if self.closed else self._bar()
+        if bar is not None and not self.silent:
+            bar.update = _RaiseStop(reason)
+            bar.miniters = 0
+
+
+class _RaiseStop:
+    """Replaces `update` of a bar whose run is stopped."""
+
+    def __init__(self, reason: RunStop) -> None:
+        self._reason = reason
+
+    def __call__(self, n: float = 1) -> None:
+        raise self._reason
+
+
+def _local_count(steps: weakref.ref[GeneratorType[Any, Any, Any]]) -> Any:
+    loop = steps()
+    frame = loop.gi_frame if loop is not None else None
+    return frame.f_locals.get("n") if frame is not None else None
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, int):
+        return int(value)
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _name(desc: Any, run: Run) -> str:
+    return single_line(redacted(str(desc or "").strip().removesuffix(":"), run), 200)
+
+
+def _caller_id() -> tuple[int, int]:
+    """Return what distinguishes bars that are open at the same time: their thread and, in an event loop, their task."""
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        task = None
+    return threading.get_ident(), id(task) if task is not None else 0
+
+
+# --- from bar to stage -----------------------------------------------------------------------------------------------
+
+
+def add_bar(run: Run, bar: Any, desc: Any, silent: bool) -> None:
+    """Show a new bar as a stage, below the bar or stage that is open where it is made."""
+    name, parent = _name(desc, run), _parent(run)
+    siblings = parent.children if parent is not None else run._stages
+    for known in siblings:
+        if isinstance(known, BarStage) and known.closed and known.name == (name or UNNAMED):
+            known.reuse(bar, silent)
+            _bind(known, bar)
+            return
+    bars = [stage for stage in siblings if isinstance(stage, BarStage)]
+    if len(bars) >= MAX_BARS:
+        over = next((stage for stage in bars if stage.closed), None)
+        if over is None:
+            return
+        siblings.remove(over)
+    stage = BarStage(run, bar, name, parent, silent)
+    _bind(stage, bar)
+    run._add_stage(stage)
+    if run._stop_reasons:
+        stage.notify_stop(run._stop_reasons[0])
+
+
+def _bind(stage: BarStage, bar: Any) -> None:
+    setattr(bar, _MARK, stage)
+    if stage.silent:
+        bar.update = stage.silent_update
+
+
+def _parent(run: Run) -> LiveStage | None:
+    """Return the innermost open bar of this thread and task, or the innermost open stage of the run."""
+    own = run._open[-1] if run._open else None
+    here = _caller_id()
+    for stage in reversed(tuple(flatten_stages(run._stages))):
+        if isinstance(stage, BarStage) and not stage.closed and stage.caller_id == here and stage._bar() is not None:
+            around: LiveStage | None = stage.enclosing
+            while around is not own and around is not None:
+                around = around.parent
+            return stage if around is own else own
+    return own
+
+
+def close_bars(run: Run) -> None:
+    """End the bars of a run whose code has ended, as far as they are complete."""
+    for stage in flatten_stages(run._stages):
+        if isinstance(stage, BarStage):
+            stage._refresh()
+            if (stage.closed and stage.is_recurring) if stage.total is None else stage.done >= stage.total:
+                stage.end()
+            stage.closed = True
+
+
+# --- wrapping tqdm --------------------------------------------------------------------------------------------------
+
+
+def patch_tqdm() -> None:
+    """Wrap tqdm now, or when it is imported."""
+    module = sys.modules.get(MODULE)
+    if module is not None:
+        patch_module(module)
+    elif not any(isinstance(finder, _ImportHook) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _ImportHook())
+
+
+class _ImportHook:
+    """Wraps tqdm when it is imported."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Return the module as the other finders find it, with the wrapping added to its loader."""
+        if name != MODULE:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.loader is None:
+            return None
+        loader: Any = spec.loader
+        execute = loader.exec_module
+
+        def exec_module(module: ModuleType) -> None:
+            del loader.exec_module  # some loaders load several modules
+            execute(module)
+            patch_module(module)
+
+        loader.exec_module = exec_module
+        return spec
+
+
+def patch_module(module: ModuleType) -> None:
+    """Wrap the methods that make, iterate and close a bar, once. Bars outside of runs are left alone."""
+    bar_class: Any = getattr(module, "tqdm", None)
+    if bar_class is None or hasattr(bar_class.__init__, _MARK):
+        return
+    make: Callable[..., None] = bar_class.__init__
+    walk: Callable[[Any], Iterator[Any]] = bar_class.__iter__
+    close: Callable[[Any], None] = bar_class.close
+
+    @functools.wraps(make)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        run = current()
+        if run is None or not ("tqdm" in (run._captures or ()) or hasattr(type(self), "always_captured")):
+            make(self, *args, **kwargs)
+            return
+        if run._stop_reasons:
+            raise run._stop_reasons[0]
+        make(self, *args, **kwargs)
+        disable = kwargs.get("disable", args[_DISABLE] if len(args) > _DISABLE else False)
+        if not self.disable or disable is None:
+            _guarded(add_bar, run, self, kwargs.get("desc", args[1] if len(args) > 1 else None), bool(self.disable))
+
+    @functools.wraps(walk)
+    def __iter__(self: Any) -> Iterator[Any]:
+        steps = walk(self)
+        stage = self.__dict__.get(_MARK)
+        return steps if stage is None else stage.iterate(steps)
+
+    @functools.wraps(close)
+    def closed(self: Any) -> None:
+        stage = self.__dict__.get(_MARK)
+        if stage is not None:
+            _guarded(stage.close, self)
+        close(self)
+
+    setattr(__init__, _MARK, True)
+    bar_class.__init__, bar_class.__iter__, bar_class.close = __init__, __iter__, closed
+
+
+def _guarded(step: Callable[..., None], *args: Any) -> None:
+    """Call a function and log its error: a failing capture must not break the work."""
+    try:
+        step(*args)
+    except Exception:
+        log.warning("tqdm bar not captured", exc_info=True)

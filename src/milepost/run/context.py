@@ -1,0 +1,110 @@
+"""The run that the current code belongs to, also in threads and executors.
+
+A context variable carries it through calls, tasks and `asyncio.to_thread`. Plain threads and executors do not copy the
+context, so `Thread.start` and `ThreadPoolExecutor.submit` are wrapped when the first run starts: a thread belongs to
+the run that started it, and a call to the run that submitted it. Outside of runs that changes nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import ContextVar, Token
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from milepost.run.run import Run
+
+
+class _NoRun:
+    """Marks code that belongs to no run although its thread may carry one."""
+
+    _captures = None
+
+
+_current: ContextVar[Run | _NoRun | None] = ContextVar("milepost_run", default=None)
+_process_run: Run | None = None
+_threads_patched = False
+_MARK = "_milepost_run"
+
+
+def enter(run: Run) -> Token[Any]:
+    """Let the code of this context belong to the run, until `leave`."""
+    _patch_threads()
+    return _current.set(run)
+
+
+def leave(token: Token[Any]) -> None:
+    """Restore what was before `enter`."""
+    try:
+        _current.reset(token)
+    except ValueError:
+        pass  # the block ended in another context than it started in; the run has ended, so `current` ignores it
+
+
+def set_process_run(run: Run | None) -> None:
+    """Let all code of this process belong to one run, as in a child process of a worker."""
+    global _process_run
+    _process_run = run
+
+
+def current() -> Run | None:
+    """Return the run that the caller belongs to while it is active, or None."""
+    run = _current.get()
+    if run is None:
+        run = getattr(threading.current_thread(), _MARK, None) or _process_run
+    return run if run is not None and run._captures is not None else None
+
+
+def _patch_threads() -> None:
+    """Wrap the methods that start threads. Never undone, because others may have wrapped them since."""
+    global _threads_patched
+    if _threads_patched:
+        return
+    _threads_patched = True
+    start: Callable[[threading.Thread], None] = threading.Thread.start
+    submit: Callable[..., Future[Any]] = ThreadPoolExecutor.submit
+
+    @functools.wraps(start)
+    def marked_start(self: threading.Thread) -> None:
+        run = current()
+        if run is not None:
+            setattr(self, _MARK, run)
+        start(self)
+
+    @functools.wraps(submit)
+    def carrying_submit(self: ThreadPoolExecutor, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        run = current()
+        if run is None:
+            return submit(self, fn, *args, **kwargs)
+        token = _current.set(_NoRun())  # a thread that the pool starts now also serves other runs later
+        try:
+            return submit(self, _call_in_run, run, fn, *args, **kwargs)
+        finally:
+            _current.reset(token)
+
+    threading.Thread.start = marked_start  # type: ignore[method-assign]
+    ThreadPoolExecutor.submit = carrying_submit  # type: ignore[method-assign, assignment]
+
+
+def _call_in_run(run: Run, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    token = _current.set(run)
+    try:
+        return function(*args, **kwargs)
+    finally:
+        _current.reset(token)
+
+
+def _after_fork() -> None:
+    """Forget the run in a forked process, which has no heartbeat for it."""
+    _current.set(None)
+    set_process_run(None)
+    if hasattr(threading.current_thread(), _MARK):
+        delattr(threading.current_thread(), _MARK)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

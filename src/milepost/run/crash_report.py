@@ -1,0 +1,179 @@
+"""The crash report: what a person needs to know about an attempt that failed."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import traceback
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import lru_cache
+from importlib import import_module
+from typing import Any, cast
+
+from milepost.core.errors import InvalidInputError
+from milepost.core.job import FailureKind, Job
+from milepost.core.serialization import (
+    ERROR_BYTES,
+    FAILURE_BYTES,
+    MESSAGE_BYTES,
+    RESULT_BYTES,
+    from_json,
+    printable,
+    safe_str,
+    single_line,
+    to_json,
+    truncate,
+)
+from milepost.run.process_identity import versions
+from milepost.run.protocol import RunProtocol
+
+log = logging.getLogger("milepost.run")
+
+MAX_REPORT_BYTES = 4 * FAILURE_BYTES
+SHORT_BYTES = FAILURE_BYTES // 8
+"""The size to which long texts are cut where the whole report is too large."""
+
+
+def crash_report(kind: FailureKind, message: str, **known: Any) -> str:
+    """Return a crash report as JSON text, without the fields that are None."""
+    fields = {"kind": kind.value, "message": printable(message), "at": datetime.now(UTC).isoformat(), **known}
+    fields = {name: value for name, value in fields.items() if value is not None}
+    try:
+        return to_json(fields, "failure", MAX_REPORT_BYTES)
+    except InvalidInputError:  # JSON escapes make the text longer
+        return to_json({name: _shortened(value) for name, value in fields.items()}, "failure", MAX_REPORT_BYTES)
+
+
+def _shortened(value: Any) -> Any:
+    if isinstance(value, list):
+        return [truncate(line, SHORT_BYTES // 8) for line in value]
+    return truncate(value, SHORT_BYTES) if isinstance(value, str) else value
+
+
+def report_exception(
+    error: BaseException, run: RunProtocol | None, kind: FailureKind = FailureKind.ERROR, stack: str | None = None
+) -> tuple[str, str]:
+    """Return the one-line error and the crash report of an exception that ended a run in this process.
+
+    `stack` replaces the traceback: where code is that has not stopped.
+    """
+    # The text of SystemExit is its code alone, often "0", which does not read as an error.
+    shown = f"the code called sys.exit({error.code!r})" if isinstance(error, SystemExit) else safe_str(error)
+    text = redacted(shown, run)
+    name = type(error).__name__
+    line = single_line(text if text else name, ERROR_BYTES)
+    known = run_facts(run) if run is not None else {}
+    return line, crash_report(
+        kind,
+        text,
+        type=f"{type(error).__module__}.{name}" if type(error).__module__ != "builtins" else name,
+        traceback=printable(redacted(stack if stack is not None else _traceback(error), run)),
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        versions=versions(),
+        **{"peak_memory": peak_memory(), **known},
+    )
+
+
+def masked(text: str, masks: tuple[str, ...]) -> str:
+    """Return a text without the values of secret parameters."""
+    for secret in masks:
+        text = text.replace(secret, "***")
+    return text
+
+
+def masked_json(text: str, masks: tuple[str, ...]) -> str:
+    """Return a JSON text without the values of secret parameters in its strings."""
+
+    def walk(value: Any) -> Any:
+        if isinstance(value, str):
+            return masked(value, masks)
+        if isinstance(value, list):
+            return [walk(part) for part in value]
+        if isinstance(value, dict):
+            return {masked(name, masks): walk(part) for name, part in value.items()}
+        return value
+
+    return to_json(walk(from_json(text)), "result", RESULT_BYTES) if masked(text, masks) != text else text
+
+
+def masked_line(value: object, masks: tuple[str, ...], limit: int = MESSAGE_BYTES) -> str:
+    """Return a single line without secrets. They are masked first: a secret that is cut would be shown in part."""
+    text = value if type(value) is str else safe_str(value)
+    return single_line(masked(text, masks) if masks else text, limit)
+
+
+def redacted(text: str, run: RunProtocol | None) -> str:
+    """Return a text of the run with its secrets masked and its redaction hook applied."""
+    if run is None:
+        return text
+    if run._secret_values:
+        text = masked(text, run._secret_values)
+    if run._redact is None:
+        return text
+    try:
+        return str(run._redact(text))
+    except Exception as error:  # noqa: BLE001 - user code may raise anything; the text is then withheld
+        return f"*** (the redaction hook raised {type(error).__name__})"
+
+
+@lru_cache
+def load_redact_hook(reference: str | None) -> Callable[[str], str] | None:
+    """Return the redaction hook ``module:function``. Raises InvalidInputError if it cannot be imported."""
+    if reference is None:
+        return None
+    module, _, name = reference.partition(":")
+    try:
+        found: Any = import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise InvalidInputError(
+            "redact", f"{reference!r:.200} cannot be imported: {single_line(error, 200)}"
+        ) from error
+    if not callable(found):
+        raise InvalidInputError("redact", f"{reference!r:.200} is not a function")
+    return cast("Callable[[str], str]", found)
+
+
+def run_facts(run: RunProtocol) -> dict[str, Any]:
+    """Return the facts about a run that its crash report contains."""
+    return {
+        "attempt": run.attempt,
+        "last_stage": redacted(run.stage_name, run) if run.stage_name is not None else None,
+        "last_item": redacted(run.last_item, run) if run.last_item is not None else None,
+        "last_log": list(run.recent_log),
+        "last_checkpoint_at": run.checkpoint_at,
+    }
+
+
+def report_lost_run(job: Job, kind: FailureKind, message: str, **known: Any) -> str:
+    """Return the crash report of a run that can no longer report, from its record."""
+    open_stages = [stage.name for stage in job.stages if stage.ended_at is None]
+    facts: dict[str, Any] = {
+        "attempt": job.attempt,
+        "last_stage": open_stages[-1] if open_stages else None,
+        "last_checkpoint_at": job.checkpoint_at.isoformat() if job.checkpoint_at is not None else None,
+        "host": (job.worker or "").split(":")[0] or None,
+    }
+    return crash_report(kind, message, **{**facts, **known})
+
+
+def _traceback(error: BaseException) -> str:
+    """Return the traceback, even if `str()` of the exception raises."""
+    try:
+        return "".join(traceback.format_exception(error))
+    except Exception:  # noqa: BLE001 - formatting runs user code
+        return "".join(traceback.format_tb(error.__traceback__)) + f"{type(error).__name__}: {safe_str(error)}"
+
+
+def peak_memory() -> int | None:
+    """Return the largest resident size of this process in bytes, or None if the system does not report it."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak) if os.uname().sysname == "Darwin" else int(peak) * 1024

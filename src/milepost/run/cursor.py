@@ -1,0 +1,196 @@
+"""The cursor of a resumable loop: its position, and whether the next attempt has the same items there.
+
+A cursor is taken between two items, by the thread of the loop, when the heartbeat requests one. So position, item and
+state belong together, and other items cost nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from milepost.core.errors import InputChangedError, InvalidInputError
+from milepost.core.serialization import to_json
+from milepost.run.exact_json import size_of
+from milepost.run.fingerprint import digest, is_lasting, shown
+from milepost.run.state import STATE_BYTES, Snapshots, StateBinding
+
+REMEDIES = (
+    "give the same items in the same order (sort them), name them with key=, or start again at item 1 with "
+    "retry_job(job_id, from_start=True) or `milepost retry --from-start`"
+)
+NOTHING: Any = object()
+"""There is no such item."""
+
+
+class Cursor:
+    """The position of a loop with ``resume=True`` or ``state=``, and where it continues."""
+
+    def __init__(
+        self, name: str, kept: Mapping[str, Any], key: Callable[[Any], Any] | None, total: int | None,
+        state: StateBinding | None, snapshots: Snapshots, *, masked: Callable[[str], str], warn: Callable[[str], None],
+        log_unreportable: Callable[[Exception], None],
+    ) -> None:  # fmt: skip
+        self.wanted: list[bool] = []
+        """Not empty if the loop is to check for a stop, or to take a cursor, before its next item."""
+        self.name = name
+        self.key = key
+        self.total = total
+        self.kept = kept
+        """The cursor of the last attempt; empty when the loop starts at its first item."""
+        self.state = state
+        self.position = 0
+        """How many items were passed over."""
+        self.taken: dict[str, Any] = {name: value for name, value in kept.items() if name not in ("ledger", "state")}
+        """The newest cursor."""
+        self._snapshots = snapshots
+        self._masked = masked
+        self._warn = warn
+        self._cannot_tell = log_unreportable
+        self._found = not kept
+        self._warned = False
+        if "state" in kept:
+            snapshots.take_over(name, dict(kept))
+
+    @property
+    def start(self) -> int:
+        """Return how many items an earlier attempt has finished."""
+        return int(self.kept.get("n", 0))
+
+    def enter(self) -> None:
+        """Start the loop: restore its state, or check it if there is none to restore."""
+        if self.state is None:
+            return
+        self.state.is_open = True
+        if "state" in self.kept:
+            self.state.restore(self.kept["state"])
+        elif (size := size_of(self.state.dump())) > STATE_BYTES:
+            raise InvalidInputError(
+                "state", f"{size} bytes, the limit is {STATE_BYTES}; store it elsewhere and keep a reference"
+            )
+
+    def leave(self) -> None:
+        """End the loop, finished or not."""
+        if self.state is not None:
+            self.state.is_open = False
+
+    # --- passing over what was done ---
+
+    @property
+    def is_behind(self) -> bool:
+        """Return whether there are still items to skip."""
+        return bool(self.kept) and not self._found
+
+    def pass_over(self, item: Any) -> None:
+        """Skip an item that an earlier attempt finished. Raises InputChangedError if it was another one."""
+        index = self.position
+        self.position += 1
+        if self.key is None:
+            self._check(index, item)
+            self._found = self.position == self.start
+            return
+        after, before = self.kept.get("key"), self.kept.get("of")
+        removed = before - self.total if before is not None and self.total is not None else 0
+        is_expected = index == self.start - 1 or index == self.start - 1 - removed
+        self._found = is_expected and plain_key(self.key(item)) == after
+        if index >= self.start - 1 and not self._found:
+            raise self._changed(index, f"{after!r:.80}", item)
+
+    def exhausted(self) -> InputChangedError:
+        """Return the error for items that end before the position to continue from."""
+        stood = f"item {self.start}"
+        if self.key is not None:
+            stood += f" ({self.kept.get('key')!r:.80})"
+        return InputChangedError(
+            self._masked(f"the last attempt came to {stood}, which is not among the items any more"), REMEDIES
+        )
+
+    def check_total(self) -> None:
+        """Reject a position if the number of items has changed: it may mean another item."""
+        before = self.kept.get("of")
+        if self.key is None and before is not None and self.total is not None and before != self.total:
+            _, _, text = self.kept.get("item") or (None, None, None)
+            stood = f", and stood at {text}" if text else ""
+            raise InputChangedError(
+                f"the last run had {before} items{stood}, now there are {self.total}, so that a position may mean "
+                "another item", REMEDIES,
+            )  # fmt: skip
+
+    def _check(self, index: int, item: Any) -> None:
+        at, kept, text = self.kept.get("item") or (None, None, None)
+        if index == at and kept is not None and (now := digest(item)) is not None and now != kept:
+            raise self._changed(index, str(text), item)
+
+    def _changed(self, index: int, before: str, item: Any) -> InputChangedError:
+        now = f"{plain_key(self.key(item))!r:.80}" if self.key is not None else shown(item)
+        return InputChangedError(
+            self._masked(f"item {index + 1} was {before} in the last attempt, now it is {now}"), REMEDIES
+        )
+
+    # --- the place of this attempt ---
+
+    def ask(self) -> None:
+        """Request a cursor, which the loop takes before its next item. Thread-safe."""
+        if not self.wanted and (self.state is None or self._snapshots.is_due(self.name)):
+            self.wanted.append(True)
+
+    def stand_at(self, n: int, item: Any) -> None:
+        """Note item `n`, which is about to be yielded and identifies the position."""
+        if n == self.position and self.kept:
+            if self.key is None and self.kept.get("end"):
+                raise InputChangedError(
+                    self._masked(f"the last attempt had finished all {n} items, now {shown(item)} comes after them"),
+                    REMEDIES,
+                )
+            if self.key is None:
+                self._check(n, item)
+        if self.key is None:
+            self.taken = {**self.taken, "n": n, "item": [n, digest(item), self._masked(shown(item))]}
+            if self.state is not None:
+                self._snapshots.amend(self.name, {"item": self.taken["item"]})
+
+    def take(self, n: int, last: Any, *, end: bool = False) -> None:
+        """Take the cursor and the snapshot: `n` items are done, the last one is `last`."""
+        if not self._place(n, last):
+            return
+        if end and self.key is None:
+            self.taken["end"] = True
+        if self.state is None:
+            return
+        cursor = {**self.taken, "version": self.state.version}
+        if not self._snapshots.put(self.name, cursor, self.state.dump()) and not self._warned:
+            self._warned = True
+            self._warn(f"state is not kept any more: {self._snapshots.error}")
+
+    def leave_at(self, n: int, last: Any, item: Any) -> None:
+        """Note that the loop was left in the middle of an item. Without state it continues there."""
+        if self.state is not None:
+            return
+        if not self._place(n, last):
+            return
+        if self.key is None and item is not NOTHING and item is not last and is_lasting(item):
+            self.taken["item"] = [n, digest(item), self._masked(shown(item))]
+
+    def _place(self, n: int, last: Any) -> bool:
+        """Take the cursor alone; return whether that was possible, since the key is user code."""
+        taken: dict[str, Any] = {"n": n}
+        if self.total is not None:
+            taken["of"] = self.total
+        if self.key is not None:
+            try:
+                taken["key"] = self.taken.get("key") if n == self.position else plain_key(self.key(last))
+            except Exception as error:  # noqa: BLE001 - it must not end the work on the items
+                self._cannot_tell(error)
+                return False
+        elif "item" in self.taken:
+            taken["item"] = self.taken["item"]
+        self.taken = taken
+        return True
+
+
+def plain_key(key: Any) -> Any:
+    """Return a key in the form that a cursor stores."""
+    if isinstance(key, str | int) or key is None:
+        return key
+    to_json(key, "key", 1024)
+    return key if isinstance(key, float) else str(key)

@@ -1,0 +1,203 @@
+"""The outcome of a run: which writes end it in the record, for `track` and for workers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import NamedTuple
+
+from milepost.core.errors import JobCancelled, JobReleased, JobTimedOut, LeaseLost, RunStop
+from milepost.core.job import FailureKind
+from milepost.core.serialization import single_line
+from milepost.core.transitions import (
+    plan_complete,
+    plan_complete_without_result,
+    plan_crash,
+    plan_fail,
+    plan_log,
+    plan_receipt,
+    plan_release,
+    plan_self_cancel,
+)
+from milepost.core.transitions.operations import Change
+from milepost.run.crash_report import masked_json, masked_line, report_exception
+from milepost.run.heartbeat import PendingReport
+from milepost.run.job_result import NO_RESULT, JobResult
+from milepost.run.protocol import RunProtocol
+from milepost.stores.ids import new_operation_id
+from milepost.stores.protocol import Write, WriteResult
+
+log = logging.getLogger("milepost.run")
+
+
+class LateReceipt(NamedTuple):
+    """The receipt of a run that was stopped before its outcome was written."""
+
+    token: str
+    how: str
+    result: str | None = None
+
+    def plan(self) -> Change:
+        """Return the receipt as a transition with a new operation id."""
+        return plan_receipt(new_operation_id(), self.token, self.how, confirmed=True, late_result=self.result)
+
+
+class RunOutcome(NamedTuple):
+    """The writes that end a run. The last one is the outcome; `late` replaces it if the job has ended already."""
+
+    writes: list[Write]
+    late: LateReceipt | None
+    on_end: Callable[[WriteResult], None] | None = None
+    """Is called with the reply, which has the ended job, once the store has accepted the outcome."""
+
+    def answered(self, on_end: Callable[[WriteResult], None]) -> RunOutcome:
+        """Return the outcome with this `on_end`."""
+        if not self.writes:
+            return self
+        return self._replace(writes=[*self.writes[:-1], self.writes[-1]._replace(answer=True)], on_end=on_end)
+
+
+def outcome_of(
+    run: RunProtocol,
+    pending: PendingReport,
+    error: BaseException | None,
+    *,
+    result: JobResult = NO_RESULT,
+    delay: int | None = None,
+    how: str = "cooperative",
+    kind: FailureKind = FailureKind.ERROR,
+    queue_result: str | None = None,
+) -> RunOutcome:
+    """Return the outcome of a run whose code has returned (`error` None) or raised.
+
+    `delay` is the delay of a retry in microseconds, None for no retry. `how` is how a stop was brought about, for the
+    receipt.
+    """
+    if error is None:
+        return completed(run, pending, result, queue_result)
+    if isinstance(error, RunStop):
+        return stopped(run, pending, error, how=how, delay=delay)
+    if isinstance(error, KeyboardInterrupt | asyncio.CancelledError):
+        by = "Ctrl-C" if isinstance(error, KeyboardInterrupt) else "its task"
+        plan = plan_self_cancel(new_operation_id(), run.token, pending.report, by=by, why=f"stopped by {by}")
+        return _ending(run, pending, plan, how)
+    return failed(run, pending, *report_exception(error, run, kind), delay=delay, name=type(error).__name__)
+
+
+def completed(
+    run: RunProtocol, pending: PendingReport, result: JobResult, queue_result: str | None = None
+) -> RunOutcome:
+    """Return the outcome of a run that completed; `queue_result` is as in `plan_complete`."""
+    pending.record_profile()
+    text, operation_id = result.json, new_operation_id()
+    if run._secret_values:
+        text = text and masked_json(text, run._secret_values)
+        queue_result = queue_result and masked_json(queue_result, run._secret_values)
+    if result.error is None:
+        plan = plan_complete(operation_id, run.token, text, pending.report, queue_result)
+    else:
+        log.warning("job %s (%s): result not stored: %s", run.job_id, run.job_type, result.error)
+        plan = plan_complete_without_result(
+            operation_id, run.token, result.error, result.text or "", pending.report, queue_result
+        )
+    return _ending(run, pending, plan, "already_finished", text)
+
+
+def failed(
+    run: RunProtocol, pending: PendingReport, line: str, failure: str, *, delay: int | None = None, name: str = "", why: str | None = None
+) -> RunOutcome:  # fmt: skip
+    """Return the outcome of a run that failed, with a one-line error and its crash report."""
+    plan = plan_fail(
+        new_operation_id(), run.token, error=line, failure=failure, report=pending.report, delay=delay, why=why
+    )
+    return _ending(run, pending, plan, single_line(f"already failed: {name or line}", 200))
+
+
+def crashed(
+    run: RunProtocol, pending: PendingReport, line: str, failure: str, crash_loop: str, last: int, name: str
+) -> RunOutcome:
+    """Return the outcome of a run whose child process died; `last` as in `plan_crash`."""
+    plan = plan_crash(
+        new_operation_id(),
+        run.token,
+        error=line,
+        failure=failure,
+        crash_loop=crash_loop,
+        last=last,
+        report=pending.report,
+    )
+    return _ending(run, pending, plan, single_line(f"already failed: {name}", 200))
+
+
+def postponed(run: RunProtocol, pending: PendingReport, delay: int) -> RunOutcome:
+    """Return the outcome of a run that cannot start here: it is released for `delay` microseconds, uncharged."""
+    return _ending(
+        run, pending, plan_release(new_operation_id(), run.token, pending.report, delay=delay), "never_started"
+    )
+
+
+def stopped(
+    run: RunProtocol, pending: PendingReport, error: RunStop, *, how: str, delay: int | None = None,
+    known: tuple[str, str] | None = None,
+) -> RunOutcome:  # fmt: skip
+    """Return the outcome of a run that was stopped, or whose code raised a RunStop itself.
+
+    `known` is the one-line error and the crash report of a timeout, if a child process has made them.
+    """
+    reason = run._stop_reasons[0] if run._stop_reasons else error
+    if not run._stop_reasons and isinstance(error, JobCancelled | LeaseLost):
+        plan = plan_self_cancel(
+            new_operation_id(),
+            run.token,
+            pending.report,
+            by="its own code",
+            why=masked_line(error, run._secret_values, 200),
+        )
+    elif isinstance(reason, JobCancelled):
+        plan = plan_receipt(new_operation_id(), run.token, how, confirmed=True)
+    elif isinstance(reason, JobReleased):
+        plan = plan_release(new_operation_id(), run.token, pending.report)
+    elif isinstance(reason, JobTimedOut):
+        if known is None:
+            known = report_exception(error if isinstance(error, JobTimedOut) else reason, run, FailureKind.TIMEOUT)
+        line, failure = known
+        plan = plan_fail(new_operation_id(), run.token, error=line, failure=failure, report=pending.report, delay=delay)
+    else:
+        return RunOutcome([], None)
+    return _ending(run, pending, plan, how)
+
+
+def _ending(run: RunProtocol, pending: PendingReport, plan: Change, late: str, result: str | None = None) -> RunOutcome:
+    writes = list(pending.writes)
+    if pending.lines is not None:
+        writes.append(Write(run.job_id, plan_log(new_operation_id(), run.token, pending.lines), answer=False))
+    writes.append(Write(run.job_id, plan, answer=False))
+    return RunOutcome(writes, LateReceipt(run.token, late, result))
+
+
+def abandonment(run: RunProtocol, *, delay: int | None = None, stack: str | None = None) -> RunOutcome | None:
+    """Return the writes that end a run in the record while its code ignores the stop.
+
+    The lease becomes a draining lease. None if the reason of the stop has ended the run in the record already.
+    """
+    reason = run._stop_reasons[0]
+    if isinstance(reason, JobReleased):
+        return RunOutcome(
+            [Write(run.job_id, plan_release(new_operation_id(), run.token, run.report(), stopping=True), answer=False)],
+            None,
+        )
+    if isinstance(reason, JobTimedOut):
+        line, failure = report_exception(reason, run, FailureKind.TIMEOUT, stack)
+        plan = plan_fail(
+            new_operation_id(),
+            run.token,
+            error=line,
+            failure=failure,
+            report=run.report(),
+            delay=delay,
+            stopping=True,
+            why="timeout",
+        )
+        return RunOutcome([Write(run.job_id, plan, answer=False)], None)
+    return None

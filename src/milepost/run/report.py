@@ -1,0 +1,119 @@
+"""Serialise the report of a run within size limits.
+
+A field that fails to serialise, because of a value of the user's code, keeps its last value. The other fields, and the
+renewal of the lease, are still sent.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from milepost.core.serialization import from_json, safe_str, single_line, to_json
+from milepost.run.crash_report import masked, redacted
+from milepost.run.loops import cursors_of, snapshots_of
+from milepost.run.stages import flatten_stages
+
+if TYPE_CHECKING:
+    from milepost.run.run import Run
+
+log = logging.getLogger("milepost.run")
+
+STAGES_BYTES = 1024 * 1024
+CURSORS_BYTES = 8 * 1024 * 1024
+STATE_TEXT_BYTES = 16 * 1024 * 1024
+"""The bound of the text that holds the snapshots with their ledgers; that of the state itself is `state.STATE_BYTES`."""
+CHECKPOINT = ""
+"""The name among the cursors, which no loop has, that says where the checkpoint was recorded."""
+
+
+def build_report(run: Run) -> dict[str, str]:
+    """Return the report fields of a run. A field that cannot be serialised keeps its last value and is logged once."""
+    fields: dict[str, str] = {}
+    for name, read in _FIELDS:
+        try:
+            text = read(run)
+        except Exception as error:  # noqa: BLE001 - user values may raise anything
+            log_unreportable(run, name, error)
+            if name in run._last_report:
+                fields[name] = run._last_report[name]
+            continue
+        if text is not None:
+            fields[name] = masked(text, run._secret_values) if run._secret_values and name in _MASKED else text
+    run._last_report = fields
+    return fields
+
+
+def log_unreportable(run: Run, what: str, error: Exception) -> None:
+    """Log once that a part of the report cannot be serialised."""
+    if what not in run._unreportable:
+        run._unreportable.add(what)
+        problem = single_line(redacted(f"{type(error).__name__}: {safe_str(error)}", run), 400)
+        run.log(f"could not report {what}: {problem}", "warning")
+        log.warning("job %s: could not report %s: %s", run.job_id, what, problem)
+
+
+def _progress(run: Run) -> str:
+    return repr(round(run.shown_fraction, 6))
+
+
+def _progress_known(run: Run) -> str:
+    return "1" if run.progress_known else "0"
+
+
+def _message(run: Run) -> str | None:
+    return run._message
+
+
+def _stages(run: Run) -> str | None:
+    if not run._stages:
+        return None
+    return to_json([stage.to_dict() for stage in flatten_stages(run._stages)], "stages", STAGES_BYTES)
+
+
+def _item_counts(run: Run) -> str | None:
+    return run.ledger.text() if run.ledger else None
+
+
+def _cursors(run: Run) -> str | None:
+    if not run._loops and not run._maps and run._checkpoint_in_loop:
+        return None
+    cursors = cursors_of(run, lambda what, error: log_unreportable(run, what, error))
+    if (run.checkpoint_at is not None and run._checkpoint_in_loop) or run._was_in_loop:
+        cursors[CHECKPOINT] = {"in_loop": True}
+    earlier = {name: kept for name, kept in run._resume.items() if "state" not in kept}
+    return to_json({**earlier, **cursors}, "cursors", CURSORS_BYTES) if cursors else None
+
+
+def _state(run: Run) -> str | None:
+    """Return the snapshots of loops with state, and those of the last attempt that no loop has taken up yet."""
+    earlier = {name: kept for name, kept in run._resume.items() if "state" in kept}
+    snapshots = {**earlier, **snapshots_of(run)}
+    return to_json(snapshots, "state", STATE_TEXT_BYTES) if snapshots or "state" in run._last_report else None
+
+
+def _state_error(run: Run) -> str | None:
+    """Return why the newest state was not kept; empty if it was."""
+    return run._snapshots.error or ("" if "state_error" in run._last_report else None)
+
+
+def kept_cursors(record: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Return the cursors and snapshots of the last attempt by the names of their loops."""
+    return {
+        **(from_json(record["cursors"]) if record.get("cursors") else {}),
+        **(from_json(record["state"]) if record.get("state") else {}),
+    }
+
+
+_FIELDS: tuple[tuple[str, Callable[[Run], str | None]], ...] = (
+    ("progress", _progress),
+    ("progress_known", _progress_known),
+    ("message", _message),
+    ("stages", _stages),
+    ("item_counts", _item_counts),
+    ("cursors", _cursors),
+    ("state", _state),
+    ("state_error", _state_error),
+)
+_MASKED = frozenset({"message", "stages", "item_counts"})

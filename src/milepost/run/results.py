@@ -1,0 +1,176 @@
+"""The results of `run.map` that are kept, so that the next attempt returns the results of all items.
+
+The latest ones are stored with the cursors of the run. When they become many, the heartbeat moves them into a part
+beside the record, under a name that only this attempt uses, and the record names the part. So a run that lost its lease
+cannot add results, and a missing part only costs repeating its items.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from milepost.core.errors import InvalidInputError
+from milepost.core.large import results_prefix
+from milepost.core.serialization import KIB, from_json, to_json
+from milepost.run import exact_json
+from milepost.run.typed_values import Codec, codec_of
+
+RESULT_BYTES = 64 * KIB
+"""The size limit of the kept result of one item."""
+JOB_BYTES = 256 * 1024 * KIB
+"""The size limit of all kept results of a job."""
+PART_BYTES = 32 * KIB
+"""From here on the newest results become a part of their own."""
+MAX_PART_BYTES = 1024 * KIB
+PARTS_AT_ONCE = 2
+"""How many parts one heartbeat writes for a map."""
+REMEDY = "write the results elsewhere and give keep=False, or give resume=False, with which each attempt does all items"
+
+
+class KeptResult(NamedTuple):
+    """The result of one item: its key, what identifies the item, and the result as text."""
+
+    key: str
+    digest: str | None
+    shown: str | None
+    text: str
+    is_typed: bool = False
+
+    @property
+    def size(self) -> int:
+        """Return its size in bytes, as the limits count it."""
+        return exact_json.size_of(self.text) + len(self.key)
+
+
+class ResultCodec:
+    """Encodes and decodes the results of a function, by its return annotation, else as plain JSON."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.name = name_of(function)
+        self._typed: Codec | None = None
+        try:
+            self._typed = codec_of(typing.get_type_hints(function)["return"], "result")
+        except Exception:  # noqa: BLE001 - whatever the annotation is, plain JSON is kept without it
+            self._typed = None
+
+    def dump(self, result: Any, key: str) -> tuple[str, bool]:
+        """Return a result as text, and whether it has the declared type. Raises InvalidInputError."""
+        field = f"result of item {key:.80}"
+        typed = self._typed
+        if typed is not None and typed.accepts(result):
+            text = exact_json.encode(typed.dump(result), field, REMEDY)
+            if not exact_json.equal(typed.load(exact_json.decode(text)), result):
+                raise InvalidInputError(field, f"{type(result).__name__} would not come back equal; {REMEDY}")
+        else:
+            typed = None
+            text = exact_json.encode(result, field, f"return plain JSON or a declared type (-> set[str]), or {REMEDY}")
+        if (size := exact_json.size_of(text)) > RESULT_BYTES:
+            raise InvalidInputError(field, f"{size} bytes, the limit is {RESULT_BYTES}; {REMEDY}")
+        return text, typed is not None
+
+    def load(self, kept: KeptResult) -> Any:
+        """Return a kept result."""
+        value = exact_json.decode(kept.text)
+        return self._typed.load(value) if kept.is_typed and self._typed is not None else value
+
+    def knows(self, kept: KeptResult) -> bool:
+        """Return whether the current function can read the result."""
+        return not kept.is_typed or self._typed is not None
+
+
+class KeptResults:
+    """The kept results of one map."""
+
+    def __init__(self, prefix: str, budget: Budget, kept: Mapping[str, Any]) -> None:
+        self._prefix = prefix
+        self._budget = budget
+        self._newest: list[KeptResult] = [KeptResult(*entry) for entry in kept.get("results", ())]
+        self._size = sum(entry.size for entry in self._newest)
+        self._parts: dict[str, int] = dict(kept.get("parts", {}))
+        self._lock = threading.Lock()
+
+    def add(self, entry: KeptResult) -> None:
+        """Keep a result. Raises InvalidInputError if the results of the job become too large."""
+        self._budget.spend(entry)
+        with self._lock:
+            self._newest.append(entry)
+            self._size += entry.size
+
+    def take_parts(self) -> list[tuple[str, str]]:
+        """Move the latest results into parts if they are many; return the names and texts of the parts."""
+        made: list[tuple[str, str]] = []
+        with self._lock:
+            while self._size > PART_BYTES and len(made) < PARTS_AT_ONCE:
+                count = _within(self._newest, MAX_PART_BYTES)
+                part, self._newest = self._newest[:count], self._newest[count:]
+                self._size = sum(entry.size for entry in self._newest)
+                number = self._parts.get(self._prefix, 0)
+                self._parts[self._prefix] = number + 1
+                made.append((f"{self._prefix}.{number}", to_json(part, "results", 16 * MAX_PART_BYTES)))
+        return made
+
+    def cursor(self) -> dict[str, Any]:
+        """Return the entry of the record: the latest results, and the names of the parts with the others."""
+        with self._lock:
+            newest = self._newest[: _within(self._newest, MAX_PART_BYTES)]
+            return {"results": newest, **({"parts": dict(self._parts)} if self._parts else {})}
+
+
+class Budget:
+    """The size limit of the kept results of a job."""
+
+    def __init__(self) -> None:
+        self._left = JOB_BYTES
+        self._lock = threading.Lock()
+
+    def spend(self, entry: KeptResult) -> None:
+        """Use the bytes of a result. Raises InvalidInputError, with the item, if they are not left."""
+        with self._lock:
+            if entry.size > self._left:
+                problem = f"the results of this job take more than {JOB_BYTES} bytes together; {REMEDY}"
+                raise InvalidInputError(f"result of item {entry.key:.80}", problem)
+            self._left -= entry.size
+
+
+def part_names(cursor: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the names of the parts in a cursor."""
+    for prefix, count in cursor.get("parts", {}).items():
+        for number in range(count):
+            yield f"{prefix}.{number}"
+
+
+def read_part(text: str | None) -> list[KeptResult]:
+    """Return the results of a part; none if it is gone."""
+    return [] if text is None else [KeptResult(*entry) for entry in from_json(text)]
+
+
+def part_key(job_id: str, part: str) -> str:
+    """Return the key of a part beside the record."""
+    return f"{results_prefix(job_id)}{part}"
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """Return what identifies a function: kept results belong to it."""
+    inner = getattr(function, "func", function)
+    name = f"{getattr(inner, '__module__', '')}.{getattr(inner, '__qualname__', type(inner).__qualname__)}"
+    code = getattr(inner, "__code__", None)
+    if code is not None and "<lambda>" in name:
+        content = repr(
+            (code.co_code, [const for const in code.co_consts if not hasattr(const, "co_code")], code.co_names)
+        )
+        return f"{name}:{hashlib.blake2b(content.encode(), digest_size=6).hexdigest()}"
+    return name
+
+
+def _within(entries: list[KeptResult], limit: int) -> int:
+    """Return how many of the first entries fit into `limit` bytes; at least one."""
+    size = 0
+    for count, entry in enumerate(entries):
+        size += entry.size
+        if size > limit and count:
+            return count
+    return len(entries)

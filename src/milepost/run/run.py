@@ -1,0 +1,371 @@
+"""The Run: the object that job code gets, which keeps progress, stages, items and log lines in memory.
+
+The heartbeat sends them to the store. Only `checkpoint` and `acheckpoint` wait for the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import os
+from collections import Counter, deque
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from concurrent.futures import Future
+from datetime import UTC, datetime
+from typing import Any
+
+from milepost.core.errors import InvalidInputError, JobCancelled, RunStop
+from milepost.core.html import bar
+from milepost.core.job import Job, JobStatus, Stage
+from milepost.core.serialization import (
+    CHECKPOINT_BYTES,
+    from_json,
+    from_micros,
+    printable,
+    safe_str,
+    single_line,
+    to_json,
+    truncate,
+)
+from milepost.run.checkpoint_types import warn_of_changed_types
+from milepost.run.command import CommandMixin
+from milepost.run.crash_report import masked, masked_line, redacted
+from milepost.run.each import NAME_BYTES, Each, continues
+from milepost.run.items import Ledger
+from milepost.run.log_buffer import LogBuffer
+from milepost.run.loop_keys import LoopScope, current_loop
+from milepost.run.loop_mixin import LoopMixin
+from milepost.run.loops import check_checkpoint
+from milepost.run.map_loop import MapProgress
+from milepost.run.progress import ProgressMixin
+from milepost.run.protocol import CheckpointWriter
+from milepost.run.report import CHECKPOINT, build_report, kept_cursors, log_unreportable
+from milepost.run.results import Budget, part_key
+from milepost.run.stages import LiveStage, flatten_stages
+from milepost.run.state import Snapshots, StateBinding
+
+RECENT_LOG_LINES = 20
+LOG_LINE_BYTES = 4096
+
+log = logging.getLogger("milepost.run")
+log.addHandler(logging.NullHandler())
+
+
+class Run(ProgressMixin, CommandMixin, LoopMixin):
+    """One attempt at a job, as its code sees it.
+
+    `last_checkpoint` is the value that an earlier attempt recorded last, or None. Set `result` to the result of the job
+    (JSON). `fence` is a fencing token: it grows with each attempt at any job of the namespace, so that a store of your
+    own can reject writes with a lower one.
+    """
+
+    _captures: frozenset[str] | None = None
+    """What is captured while the code runs (`tqdm`, `logging`, `stdout`); None before it starts and after it has ended.
+    """
+    _redact: Callable[[str], str] | None = None
+    """The redaction hook for log lines, names of captured bars and errors."""
+
+    def __init__(
+        self,
+        job: Job,
+        token: str,
+        checkpoint_writer: CheckpointWriter,
+        *,
+        plan: Mapping[str, float] | None = None,
+        only: Iterable[str] | None = None,
+    ) -> None:
+        record = job.record
+        self.job_id = job.job_id
+        self.job_type = record.get("type", "")
+        self.attempt = job.attempt
+        self.token = token
+        self._job = job
+        self.last_checkpoint: Any = from_json(record["checkpoint"]) if record.get("checkpoint") else None
+        at = record.get("checkpoint_at")
+        self.checkpoint_at: str | None = from_micros(int(at)).isoformat() if at else None
+        self.result: Any = None
+        self.ledger = Ledger()
+        """The counts of processed, skipped and failed items."""
+        self.recent_log: deque[str] = deque(maxlen=RECENT_LOG_LINES)
+        """The newest log lines."""
+        self._checkpoint_writer = checkpoint_writer
+        self._pid = os.getpid()
+        self._plan = dict(plan or {})
+        self._only = frozenset(only) if only is not None else None
+        self._resume: dict[str, dict[str, Any]] = kept_cursors(record)
+        self._was_in_loop = bool(self._resume.pop(CHECKPOINT, None))
+        self._checkpoint_in_loop = True
+        self._continues = continues(self._resume)
+        for cursor in self._resume.values():
+            if "ledger" in cursor:
+                self.ledger.add(cursor["ledger"])
+        self._loops: dict[str, Each[Any]] = {}
+        self._maps: dict[str, MapProgress] = {}
+        self._states: list[StateBinding] = []
+        self._snapshots = Snapshots()
+        self._budget = Budget()
+        self._numbers = itertools.count(1)
+        self._places: dict[str, LoopScope] = {}
+        self._unreportable: set[str] = set()
+        self._last_report: dict[str, str] = {"progress": "0.0"}
+        """The report fields that failed to serialise, and the last report; see `run.report`."""
+        self._stages: list[LiveStage] = []
+        self._open: list[LiveStage] = []
+        self._fraction = self._reached = 0.0
+        self._message: str | None = None
+        self._log_buffer = LogBuffer()
+        self._secret_values: tuple[str, ...] = ()
+        """The values of secret parameters, which are masked in everything that the run reports."""
+        self._forecast: Mapping[str, str] = {}
+        """The forecast of the heartbeat: `eta` and `stalled`, as fields of the record."""
+        self._threads: set[Future[Any]] = set()
+        """The calls in threads that the code has started from an event loop."""
+        self._unawaited: Counter[str] = Counter()
+        """The calls that returned a coroutine which has not started."""
+        self._stop_reasons: list[RunStop] = []
+        self._on_stop: Callable[[RunStop], None] | None = None
+
+    @property
+    def resumed(self) -> bool:
+        """Return whether the run continues where an earlier attempt ended."""
+        return self.last_checkpoint is not None or self._continues
+
+    @property
+    def planned(self) -> bool:
+        """Return whether all stages were named in advance."""
+        return bool(self._plan)
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """Return the metadata that the job was created with."""
+        return self._job.metadata or {}
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Return the labels of the job."""
+        return self._job.labels
+
+    @property
+    def origin(self) -> str:
+        """Return ``api`` for a job that came over HTTP, whose paths and URLs must not be trusted, else ``local``."""
+        return self._job.origin
+
+    @property
+    def trace(self) -> str | None:
+        """Return the `traceparent` that the job was submitted with, or None."""
+        return self._job.trace
+
+    # --- reporting ---
+
+    @property
+    def fence(self) -> int:
+        """Return the fencing token of this attempt."""
+        return int(self.token.partition(":")[0])
+
+    @property
+    def cancelled(self) -> bool:
+        """Return whether the code should stop: a cancellation point that does not raise."""
+        return bool(self._stop_reasons)
+
+    def check(self) -> None:
+        """Raise JobCancelled (or another RunStop) if the code should stop: a cancellation point for your own loops."""
+        if self._stop_reasons:
+            raise self._stop_reasons[0]
+
+    def stage(
+        self, name: str, *, weight: float | None = None, total: float | None = None, unit: str = "item"
+    ) -> LiveStage:
+        """Open a stage: ``with run.stage("Embedding", weight=9, total=412, unit="chunk") as stage``. Stages nest.
+
+        `weight` is the stage's share of 1, of 10 or of 100, whichever is the least that holds all weights. For other
+        sums name all stages beforehand with `plan`.
+        """
+        self.check()
+        parent = self._open[-1] if self._open else None
+        masked_name = masked(name, self._secret_values) if isinstance(name, str) else name
+        return self._enter(LiveStage(masked_name, weight, total, unit, parent, self._stop_reasons, self._leave))
+
+    def checkpoint(self, value: Any) -> None:
+        """Record where the next attempt can continue (JSON, up to 256 KiB). A cancellation point.
+
+        It returns when the store has the value. Raises InvalidInputError for a value that is not JSON, and a RunStop if
+        the run may not write any more. During an outage of the store, a handler waits for as long as its lease holds; a
+        tracked block gets StoreUnavailableError.
+        """
+        text = self._checkpoint_text(value)
+        self._checkpoint_writer.checkpoint(self, text)
+        self.checkpoint_at = datetime.now(UTC).isoformat()
+        self._check_cancel()
+
+    def acheckpoint(self, value: Any) -> Coroutine[Any, Any, None]:
+        """Record a checkpoint from code in an event loop. See `checkpoint`."""
+        self._unawaited["acheckpoint"] += 1
+        return self._acheckpoint(value)
+
+    async def _acheckpoint(self, value: Any) -> None:
+        self._unawaited["acheckpoint"] -= 1
+        text = self._checkpoint_text(value)
+        await self._checkpoint_writer.acheckpoint(self, text)
+        self.checkpoint_at = datetime.now(UTC).isoformat()
+        self._check_cancel()
+
+    def _checkpoint_text(self, value: Any) -> str:
+        if os.getpid() != self._pid:
+            raise InvalidInputError(
+                "checkpoint", f"process {os.getpid()} was forked from process {self._pid}, which executes the run; "
+                "call checkpoint() there"
+            )  # fmt: skip
+        check_checkpoint(self)
+        text = to_json(value, "checkpoint", CHECKPOINT_BYTES)
+        warn_of_changed_types(value)
+        self._checkpoint_in_loop = self._checkpoint_in_loop and current_loop(self._places) is not None
+        return text
+
+    @property
+    def has_own_checkpoint(self) -> bool:
+        """Whether this attempt or an earlier one recorded a checkpoint outside of a loop."""
+        earlier = self.last_checkpoint is not None and not self._was_in_loop
+        return earlier or (self.checkpoint_at is not None and not self._checkpoint_in_loop)
+
+    def _check_cancel(self) -> None:
+        """Raise the RunStop, unless the task of the code gets a CancelledError for it."""
+        if self._stop_reasons and self._on_stop is None:
+            raise self._stop_reasons[0]
+
+    def log(self, text: str, level: str = "info") -> None:
+        """Add lines to the job's log, one for each line of the text. Never raises and never waits."""
+        head = {"at": datetime.now(UTC).isoformat(), "level": single_line(level, 40)}
+        for whole in printable(redacted(safe_str(text), self), 16 * LOG_LINE_BYTES).splitlines() or [""]:
+            line = truncate(whole, LOG_LINE_BYTES)
+            self.recent_log.append(line)
+            self._log_buffer.add([{**head, "text": line}])
+
+    def _log_unawaited(self) -> None:
+        """Log the calls whose `await` was forgotten. Python's own warning is not in the log of the job."""
+        for name, calls in self._unawaited.items():
+            if calls > 0 and not self._stop_reasons:
+                self.log(
+                    f"run.{name}() was called without await and had no effect; write await run.{name}(...)", "warning"
+                )
+
+    # --- current state ---
+
+    @property
+    def message(self) -> str:
+        """Return the last message that the code reported; empty if there is none."""
+        return self._message or ""
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """Return the stages so far, as watchers see them."""
+        return tuple(Stage(**stage.to_dict()) for stage in flatten_stages(self._stages))
+
+    @property
+    def stage_name(self) -> str | None:
+        """Return the name of the innermost open stage, or None."""
+        own = self._open[-1] if self._open else None
+        below = own.children if own is not None else self._stages
+        bars = [stage for stage in flatten_stages(below) if stage.captured and stage.is_open]
+        return bars[-1].name if bars else own.name if own is not None else None
+
+    @property
+    def last_item(self) -> str | None:
+        """Return the key of the last finished item, or None."""
+        for loop in reversed(tuple(self._loops.values())):
+            if (last := loop.last()) is not None:
+                return masked_line(loop.name_of_last(last), self._secret_values, NAME_BYTES)
+        return None
+
+    def report(self) -> dict[str, str]:
+        """Return the report of the run as fields of the record. Never raises."""
+        return build_report(self)
+
+    def take_lines(self) -> str | None:
+        """Return the log lines since the last call, as JSON; None if there are none."""
+        return self._log_buffer.take()
+
+    def _log_unreportable(self, what: str, error: Exception) -> None:
+        """Log once that a part of the report cannot be serialised."""
+        log_unreportable(self, what, error)
+
+    def _take_parts(self, *, at_end: bool = False) -> list[tuple[str, str]]:
+        """Return the kept results to write beside the record, each with its key."""
+        maps = () if at_end else tuple(self._maps.values())
+        parts = [part for mapped in maps for part in mapped.results.take_parts()]
+        return [(part_key(self.job_id, name), text) for name, text in parts]
+
+    def stop(self, reason: RunStop) -> None:
+        """Tell the code to stop. The first reason wins. Called by the heartbeat and by workers."""
+        if not self._stop_reasons:
+            self._stop_reasons.append(reason)
+            for loop in tuple(self._loops.values()):
+                loop.notify_stop()
+            for stage in flatten_stages(self._stages):
+                stage.notify_stop(reason)
+            if self._on_stop is not None:
+                self._on_stop(reason)
+
+    def _enter(self, stage: LiveStage) -> LiveStage:
+        self._open.append(stage)
+        self._add_stage(stage)
+        return stage
+
+    def _add_stage(self, stage: LiveStage) -> None:
+        siblings = stage.parent.children if stage.parent is not None else self._stages
+        for earlier in siblings:
+            earlier.end_if_over()
+        siblings.append(stage)
+
+    def _leave(self, stage: LiveStage) -> None:
+        if stage in self._open:
+            del self._open[self._open.index(stage) :]
+
+    def _activity(self) -> str:
+        now = datetime.now(UTC)
+        return Job(
+            self.job_id, self.job_type, JobStatus.RUNNING, self.fraction, self.message, now, stages=self.stages
+        ).activity
+
+    def _repr_html_(self) -> str:
+        status = "ended" if self._captures is None else "stopping" if self._stop_reasons else "running"
+        return bar(
+            self.job_id,
+            self.job_type,
+            status,
+            self.fraction if status == "ended" else self.shown_fraction,
+            redacted(self._activity(), self),
+            self.stages,
+        )
+
+    def _ipython_display_(self) -> None:
+        from milepost.notebook import show_run
+
+        show_run(self)
+
+    def __repr__(self) -> str:
+        return f"<Run {self.job_type} {self.job_id} attempt {self.attempt} {self.fraction:.0%}>"
+
+
+def cancel_task_on_stop(run: Run, task: asyncio.Task[Any], loop: asyncio.AbstractEventLoop) -> Callable[[], bool]:
+    """Cancel a task at its next await when the run is stopped; return a function that tells whether that happened."""
+    cancelled: list[bool] = []
+
+    def cancel() -> None:
+        # Without `on_stop` the code is over, and its end is written. (To name the function itself here would make a circle of
+        # references for each run, which the garbage collector would have to find.)
+        if not cancelled and not task.done() and run._on_stop is not None:
+            cancelled.append(True)
+            task.cancel()
+
+    def on_stop(reason: RunStop) -> None:
+        try:
+            loop.call_soon_threadsafe(cancel)
+        except RuntimeError:
+            log.debug("job %s: event loop is closed", run.job_id)
+
+    run._on_stop = on_stop
+    return lambda: bool(cancelled)
+
+
+__all__ = ["JobCancelled", "Run", "cancel_task_on_stop"]

@@ -1,0 +1,203 @@
+"""Recovers jobs whose run, worker or caller is gone, and removes records after their retention time.
+
+Any process may sweep, and several at once are harmless: every change is guarded.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections import Counter
+
+from milepost.core.job import FailureKind, Job
+from milepost.core.serialization import to_json
+from milepost.core.transitions import (
+    plan_dispatch,
+    plan_drain_timeout,
+    plan_expire,
+    plan_lease_expired,
+    plan_mark_stale,
+    plan_undispatchable,
+)
+from milepost.core.transitions.operations import Change
+from milepost.run.crash_report import report_lost_run
+from milepost.run.process_identity import process_of_worker
+from milepost.settings import Settings
+from milepost.stores.ids import new_operation_id
+from milepost.stores.protocol import DueItem, Store, Write
+
+log = logging.getLogger("milepost.sweeper")
+log.addHandler(logging.NullHandler())
+
+REDISPATCH_DELAY = 5_000_000
+"""Microseconds after which another process may dispatch a job whose dispatch was started and not finished."""
+UNDISPATCHED_AFTER = 60_000_000
+"""Microseconds that a job may wait for a process of its task queue before the record says that there is none."""
+CRASH_MARK_SECONDS = 86_400.0
+PURGE_INTERVAL = 60.0
+MAX_UNCHARGED_CRASHES = 10
+"""A job that was lost this many times in a row together with others is charged anyway: no crash loop is endless."""
+PURGE_BATCH = 200
+MAX_TICK_SECONDS = 0.05
+"""Seconds after which a tick starts no further batch: its thread also renews leases and receives cancels."""
+
+
+class Sweeper:
+    """Sweeps one store. Call `tick` as often as you like: it sweeps at most once per interval.
+
+    A tick is short; `is_behind` tells whether work is left for the next ticks. `task_queue` names the task queue that this
+    process can dispatch to; `take_due` returns the jobs to dispatch.
+    """
+
+    def __init__(self, store: Store, settings: Settings, ttl: float, task_queue: str | None = None) -> None:
+        self._store = store
+        self._task_queue = task_queue
+        self._due: list[Job] = []
+        self._settings = settings
+        self._ttl = ttl
+        self._next = 0.0
+        self._next_purge = 0.0
+        self._more_due = False
+        self._more_old = False
+
+    @property
+    def is_behind(self) -> bool:
+        """Return whether the last tick left work to do."""
+        return self._more_due or self._more_old
+
+    @property
+    def is_due(self) -> bool:
+        """Return whether a tick would query the store now."""
+        return self.is_behind or time.monotonic() >= min(self._next, self._next_purge)
+
+    async def tick(self) -> int:
+        """Sweep and purge if it is time, for about MAX_TICK_SECONDS; return how many jobs were changed or removed."""
+        now = time.monotonic()
+        until = now + MAX_TICK_SECONDS
+        touched = 0
+        if self._more_due or now >= self._next:
+            self._next = max(self._next, now + self._settings.sweep_interval)
+            touched += await self._sweep_until(until)
+        if not self._more_due and (self._more_old or now >= self._next_purge):
+            self._next_purge = max(self._next_purge, now + min(PURGE_INTERVAL, max(self._ttl, 1.0)))
+            touched += await self._purge_until(until)
+        return touched
+
+    async def sweep(self) -> int:
+        """Change all jobs that are due; return how many were changed."""
+        return await self._sweep_until(math.inf)
+
+    async def _sweep_until(self, until: float) -> int:
+        # Another process may always sweep first without having this task queue, so this process sweeps as well.
+        interval = self._settings.sweep_interval if self._task_queue is None and not self._more_due else 0.0
+        touched = 0
+        while True:
+            found = await self._store.sweep(
+                lease=self._settings.lease,
+                interval=interval,
+                task_queue=self._task_queue,
+                unreached=UNDISPATCHED_AFTER / 1_000_000,
+            )
+            due = found.due
+            changed = 0
+            if due:
+                siblings = Counter(_process(one.job) for one in due if one.kind == "lease")
+                writes = [await self._plan(one, siblings[_process(one.job)]) for one in due]
+                outcomes = (await self._store.apply(writes)).outcomes
+                changed = sum(outcome.accepted for outcome in outcomes)
+                self._due += [one.job for one, outcome in zip(due, outcomes, strict=True)
+                              if outcome.branch == 0 and one.job is not None and self._is_ours(one)]  # fmt: skip
+            touched += changed
+            self._more_due = found.more and changed > 0
+            if not self._more_due or time.monotonic() >= until:
+                return touched
+            interval = 0.0
+
+    def take_due(self) -> list[Job]:
+        """Return the jobs that this process has reserved for dispatch to its task queue."""
+        due, self._due = self._due, []
+        return due
+
+    def _is_ours(self, due: DueItem) -> bool:
+        """Return whether a due job waits for the task queue of this process."""
+        return _awaits_dispatch(due) and due.job is not None and due.job.record.get("task_queue") == self._task_queue
+
+    async def purge(self) -> int:
+        """Remove all records whose retention time is over, in batches; return how many were removed."""
+        return await self._purge_until(math.inf)
+
+    async def _purge_until(self, until: float) -> int:
+        gone = 0
+        while True:
+            batch = await self._store.purge(ttl=self._ttl, limit=PURGE_BATCH)
+            gone += batch
+            self._more_old = batch >= PURGE_BATCH
+            if not self._more_old or time.monotonic() >= until:
+                return gone
+
+    async def _plan(self, due: DueItem, siblings: int) -> Write:
+        if due.kind == "stopping":
+            return Write(due.job_id, plan_drain_timeout(new_operation_id(), due.token), answer=False)
+        job = due.job
+        assert job is not None, "only a draining lease can outlive its record"
+        if due.kind == "lease":
+            return Write(due.job_id, await self._lease_expired(job, max(due.sibling_leases, siblings)), answer=False)
+        if due.kind == "deadline":
+            text = f"not started before {job.not_after.isoformat() if job.not_after else 'its deadline'}"
+            plan = plan_expire(new_operation_id(), error=text, failure=report_lost_run(job, FailureKind.EXPIRED, text))
+            return Write(due.job_id, plan, answer=False)
+        if self._is_ours(due):
+            return Write(due.job_id, plan_dispatch(new_operation_id(), REDISPATCH_DELAY), answer=False)
+        if job.run_by == "external":
+            reason = f"no process that can dispatch to {job.record.get('task_queue', 'its task queue')} is running"
+            return Write(due.job_id, plan_undispatchable(new_operation_id(), UNDISPATCHED_AFTER, reason), answer=False)
+        text = "no update from its caller"
+        failure = report_lost_run(job, FailureKind.LOST, text)
+        return Write(
+            due.job_id, plan_mark_stale(new_operation_id(), error=text, failure=failure, reason=text), answer=False
+        )
+
+    async def _lease_expired(self, job: Job, sibling_leases: int) -> Change:
+        """Return the transition for a run whose lease expired. If others were lost with it, it is not charged."""
+        is_unrenewed = self._may_not_have_started(job)
+        when = " before its first renewal; the code may not have started" if is_unrenewed else ""
+        text = f"lease expired{when} (last held by {job.worker or 'an unknown worker'})"
+        process = _process(job)
+        # A task queue also runs suspects next to other jobs, so their second crash is charged: no crash loop is endless.
+        times = int(job.record.get("suspect") or 0)
+        charged = times >= (1 if job.run_by == "external" else MAX_UNCHARGED_CRASHES)
+        if not charged and (times or not is_unrenewed):
+            charged = sibling_leases <= 1 and not await self._had_sibling_crash(process)
+        if sibling_leases > 1 and process:
+            await self._store.kv_put(f"crash/{process}", to_json(sibling_leases, "company"), ttl=CRASH_MARK_SECONDS)
+        log.warning("job %s (%s): %s%s", job.job_id, job.job_type, text, "" if charged else "; not charged")
+        limit = int(job.record.get("max_crashes") or 1)
+        loop = f"crashed {job.crashes + 1} times; last: {text}"
+        return plan_lease_expired(
+            new_operation_id(),
+            error=text,
+            failure=report_lost_run(job, FailureKind.LOST, text),
+            crash_loop=report_lost_run(job, FailureKind.CRASH_LOOP, loop),
+            crashes_left=limit - 1 if charged else None,
+        )
+
+    def _may_not_have_started(self, job: Job) -> bool:
+        """Return whether the lease was never renewed: the reply to the claim may have been lost."""
+        return job.run_by == "worker" and _micros(job, "lease") - _micros(job, "started") <= self._settings.lease_micros
+
+    async def _had_sibling_crash(self, process: str) -> bool:
+        return bool(process) and await self._store.kv_get(f"crash/{process}") is not None
+
+
+def _awaits_dispatch(due: DueItem) -> bool:
+    return due.kind == "stale" and due.job is not None and due.job.run_by == "external"
+
+
+def _micros(job: Job, name: str) -> int:
+    return int(job.record.get(name) or 0)
+
+
+def _process(job: Job | None) -> str:
+    """Return the process that a job ran in. A process may have several workers, which add a number to its name."""
+    return process_of_worker(job.worker or "") if job is not None else ""

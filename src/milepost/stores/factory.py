@@ -1,0 +1,60 @@
+"""Create the store of a URL; each store is imported only when it is used."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from milepost.core.errors import InvalidInputError
+from milepost.stores.memory.store import MemoryStore
+from milepost.stores.protocol import Store
+
+REDIS_SCHEMES = (
+    "redis",
+    "rediss",
+    "unix",
+    "valkey",
+    "redis+sentinel",
+    "redis+cluster",
+    "rediss+cluster",
+    "rediss+sentinel",
+)
+SCHEMES = "sqlite:///path, redis://host, rediss://, unix://, redis+sentinel://, redis+cluster:// or memory://"
+
+
+def open_store(url: str, *, namespace: str = "milepost", blocking: bool = True) -> Store:
+    """Return the store of a URL.
+
+    Raises InvalidInputError for an unsupported scheme, MissingExtraError if a package is missing.
+    """
+    scheme = url.strip().partition(":")[0].lower()
+    if scheme == "memory":
+        return MemoryStore(blocking=blocking)
+    if scheme == "sqlite":
+        from milepost.stores.sqlite import SQLiteStore
+
+        return SQLiteStore(url, namespace=namespace, blocking=blocking)
+    if scheme in REDIS_SCHEMES:
+        from milepost.stores.redis import RedisStore
+
+        return RedisStore(url, namespace=namespace, blocking=blocking)
+    if scheme in ("http", "https"):
+        raise InvalidInputError(
+            "url", f"{redact_url(url)} is a server; use milepost.Client, or --url on the command line"
+        )
+    raise InvalidInputError("url", f"unsupported URL scheme in {redact_url(url)!r}; use {SCHEMES}")
+
+
+def redact_url(url: str) -> str:
+    """Return a URL for display, without user, password and the values of its query."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "the URL"
+    if "@" in parts.netloc:
+        parts = parts._replace(netloc=f"***@{parts.netloc.rpartition('@')[2]}")
+    elif not parts.query and not parts.fragment:
+        return url
+    query = "&".join(
+        f"{part.partition('=')[0]}=***" if "=" in part else "***" for part in parts.query.split("&") if part
+    )
+    return parts._replace(query=query, fragment="***" if parts.fragment else "").geturl()

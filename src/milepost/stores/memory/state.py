@@ -1,0 +1,258 @@
+"""The state of the memory store: records, indexes, draining leases, events. Call everything with the lock held."""
+
+from __future__ import annotations
+
+import threading
+import time
+from bisect import bisect_left, insort
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Set
+from dataclasses import replace
+from itertools import islice
+from typing import Any, NamedTuple
+
+from milepost.core import rollups
+from milepost.core.defaults import CLOCK_LEAD, EVENTS_KEPT, FEED_KEPT, FEED_SECONDS
+from milepost.core.events import Event
+from milepost.core.job import Job
+from milepost.core.large import RESULTS, set_apart
+from milepost.core.serialization import from_micros
+from milepost.core.transitions import operation_ids
+from milepost.core.transitions.operations import BranchResult, Change, DrainingLease, Record
+from milepost.stores.index_entries import WAITING_FOR_STOP, Entry, index_entries
+from milepost.stores.memory.notifier import Notifier
+
+READY_KEPT = 64
+
+
+class _Kept(NamedTuple):
+    """An event of a job; with `always` it is exempt from the bound of the list."""
+
+    event: Event
+    always: bool
+
+
+class MemoryState:
+    """The state of a memory store; it is the `StoreFacts` of changes."""
+
+    def __init__(self, clock: Callable[[], int]) -> None:
+        self.lock = threading.RLock()
+        self.notifier = Notifier(self.lock)
+        self.records: dict[str, Record] = {}
+        self.arrivals: dict[str, int] = {}
+        """job id -> the order in which the record was created."""
+        self.entries: dict[str, set[Entry]] = {}
+        self.indexes: dict[tuple[str, ...], list[tuple[int | str, ...]]] = defaultdict(list)
+        self.large: dict[str, dict[str, str]] = {}
+        """The large values of each record, by field; the record holds their markers."""
+        self.stops: dict[str, DrainingLease] = {}
+        self.kept: dict[str, list[_Kept]] = defaultdict(list)
+        self.feed: deque[Event] = deque(maxlen=FEED_KEPT)
+        self.feed_end = 0
+        self.tombstones: dict[str, tuple[str, int]] = {}
+        self.claims: dict[str, tuple[int, str, list[str], int]] = {}
+        self.ready: dict[str, int] = defaultdict(int)
+        self.woken: set[str] = set()
+        """Workers that were woken and have not noticed it yet."""
+        self.values: dict[str, tuple[str, int, int | None]] = {}
+        self.kv_version = 0
+        self.limits: dict[str, tuple[int | None, bool]] = {}
+        self.open_ends: Counter[tuple[int, str, str]] = Counter()
+        """Ends in minutes that are not closed: (minute, series, metric) -> how many."""
+        self.rollups: dict[bool, dict[int, str]] = {False: {}, True: {}}
+        """The texts of closed minutes (False) and hours (True), by number."""
+        self.rollups_dropped: dict[bool, int | None] = {False: None, True: None}
+        self.last_sweep: int | None = None
+        self.hold: int | None = None
+        self.fence = 0
+        self.now = 0
+        self._arrived = 0
+        self._clock = clock
+
+    def tick(self) -> int:
+        """Read the clock. If it stepped back by at most CLOCK_LEAD, the store's clock stands still."""
+        now = self._clock()
+        self.now = self.now if now < self.now <= now + CLOCK_LEAD else now
+        return self.now
+
+    # --- Facts ---
+
+    def stopping(self, job_id: str) -> DrainingLease | None:
+        return self.stops.get(job_id)
+
+    def key_is_draining(self, key: str) -> bool:
+        return any(stop.key == key for stop in self.stops.values())
+
+    def key_owner_id(self, key: str) -> str | None:
+        """Return the id of the record with a unique key that was created last, regardless of the clock."""
+        ids = (str(order[-1]) for order in self.indexes.get(("key", key), ()))
+        return max(ids, key=self.arrivals.__getitem__, default=None)
+
+    def key_owner_status(self, key: str, job_id: str) -> str:
+        key_owner_id = self.key_owner_id(key)
+        return self.records[key_owner_id]["status"] if key_owner_id is not None and key_owner_id != job_id else ""
+
+    def next_fence(self) -> int:
+        self.fence = max(self.fence + 1, self.now)
+        return self.fence
+
+    # --- records and indexes ---
+
+    def parked(self, job_id: str, record: Record) -> bool:
+        """Return whether a draining lease keeps a record from being claimed."""
+        key = record.get("unique_key", "")
+        return job_id in self.stops or bool(key and self.key_is_draining(key))
+
+    def place(self, job_id: str) -> None:
+        """Update the indexes for the current record of an id."""
+        record = self.records.get(job_id)
+        if record is None:
+            self.arrivals.pop(job_id, None)
+        old = self.entries.pop(job_id, set())
+        new = (
+            index_entries(job_id, record, now=self.now, parked=self.parked(job_id, record))
+            if record is not None
+            else set()
+        )
+        for index, order in old - new:
+            entries = self.indexes[index]
+            del entries[bisect_left(entries, order)]
+            if not entries:
+                del self.indexes[index]
+            if index[0] == "slot" and ("claimable", index[1]) in self.indexes:
+                self.announce(index[1])
+        for index, order in new - old:
+            insort(self.indexes[index], order)
+            if index[0] == "claimable":
+                self.announce(index[1])
+        if new:
+            self.entries[job_id] = new
+
+    def announce(self, queue: str) -> None:
+        """Let one waiting worker know that a queue may have a job."""
+        self.ready[queue] = min(READY_KEPT, self.ready[queue] + 1)
+
+    def turn_back(self, lease: int, ahead: int) -> None:
+        """Move leases from a clock that was `ahead` to the current one, but not below `lease` from now."""
+        bound, least = self.now + max(lease, CLOCK_LEAD), self.now + lease
+        for expires, job_id in tuple(self.indexes.get(("lease",), ())):
+            if int(expires) > bound:
+                name = str(job_id)
+                self.records[name] = {**self.records[name], "lease": str(max(least, int(expires) - ahead))}
+                self.place(name)
+        for job_id, stop in self.stops.items():
+            if stop.expires > bound:
+                self.stops[job_id] = replace(stop, expires=max(least, stop.expires - ahead))
+
+    def promote(self) -> None:
+        """Make scheduled records that are due claimable."""
+        for index in [index for index in self.indexes if index[0] == "scheduled"]:
+            for due, job_id in tuple(islice(self.indexes[index], 100)):
+                if int(due) > self.now:
+                    break
+                self.place(str(job_id))
+
+    def gone(self, job_id: str) -> str:
+        """Return the tombstone of removed records of an id, or empty."""
+        kept, until = self.tombstones.get(job_id, ("", 0))
+        return kept if until > self.now else ""
+
+    def keep(self, job_id: str, change: Change, branch: int, effect: BranchResult, now: int) -> None:
+        """Store the result of an applied branch."""
+        before = self.records.get(job_id, {})
+        large, outdated = set_apart(change, effect.record, before) if effect.record is not None else ({}, [])
+        stop = self.stops.pop(job_id, None) if effect.dropped else None
+        if effect.stopping is not None:
+            self.stops[job_id] = effect.stopping
+            self.woken.add(effect.stopping.worker)
+        if effect.record is None:
+            self.remove_values({job_id})
+            gone = self.records.pop(job_id, None)
+            if gone is not None:
+                kept = operation_ids.tombstone(change.operation_id, branch, gone, self.gone(job_id), now)
+                self.tombstones[job_id] = (kept, now + operation_ids.KEPT_MICROS)
+        else:
+            for counted in rollups.counted_end(effect.record, before) or ():
+                self.open_ends[counted] += 1
+            if large or outdated:
+                left = {n: v for n, v in self.large.get(job_id, {}).items() if n not in outdated}
+                self.large[job_id] = left | large
+            self.records[job_id] = effect.record
+            if job_id not in self.arrivals:
+                self._arrived += 1
+                self.arrivals[job_id] = self._arrived
+        self.place(job_id)
+        if stop is not None:
+            waiting = self.key_owner_id(stop.key) if stop.key else None
+            if waiting is not None:
+                self.place(waiting)
+            if stop.slot and ("claimable", stop.slot) in self.indexes:
+                self.announce(stop.slot)
+        if effect.event:
+            self.append_event(job_id, effect, now)
+        if effect.record is None:
+            self.kept.pop(job_id, None)
+
+    def remove_values(self, job_ids: Set[str]) -> None:
+        """Remove what is stored beside removed records: their large values and their kept results."""
+        for job_id in job_ids:
+            self.large.pop(job_id, None)
+        for key in [key for key in self.values if key.startswith(RESULTS) and key.split("/")[1] in job_ids]:
+            del self.values[key]
+
+    def append_event(self, job_id: str, effect: BranchResult, now: int) -> None:
+        """Append the event of an applied branch."""
+        event = Event.stored(job_id, effect.version, effect.event, now, effect.text)
+        self.feed.append(event)
+        self.feed_end += 1
+        if effect.keep != "feed":
+            kept = self.kept[job_id]
+            kept.append(_Kept(event, effect.keep == "life"))
+            passing = [entry for entry in kept if not entry.always]
+            if len(passing) > EVENTS_KEPT:
+                kept.remove(passing[0])
+
+    def close_minutes(self) -> None:
+        """Add the ends of the minutes that are over to the rollups."""
+        current = self.now // rollups.MINUTE
+        over = {key: count for key, count in self.open_ends.items() if key[0] < current}
+        if not over:
+            return
+        for hourly, texts in self.rollups.items():
+            for number, added in rollups.by_number(over, hourly=hourly).items():
+                texts[number] = rollups.merge(texts.get(number, ""), added)
+            sizes = {number: len(text.encode()) for number, text in texts.items()}
+            for number in rollups.outdated(sizes, self.now, hourly=hourly):
+                del texts[number]
+                self.rollups_dropped[hourly] = max(number, self.rollups_dropped[hourly] or 0)
+        for key in over:
+            del self.open_ends[key]
+
+    def trim(self) -> None:
+        """Remove old events from the feed, except the newest."""
+        bound = from_micros(self.now - int(FEED_SECONDS * 1_000_000))
+        while len(self.feed) > 1 and (at := self.feed[0].at) is not None and at < bound:
+            self.feed.popleft()
+
+    def forget(self) -> None:
+        """Remove expired values, and what only repeated requests would need."""
+        kept_until: tuple[dict[str, Any], ...] = (self.tombstones, self.claims, self.values)
+        for found in kept_until:
+            for name in [name for name, (*_, until) in found.items() if until is not None and until <= self.now]:
+                del found[name]
+
+    def job(self, job_id: str, *, whole: bool = False) -> Job | None:
+        """Return the job of an id, with `waiting_for`; `whole`: with its large values."""
+        record = self.records.get(job_id)
+        if record is None:
+            return None
+        if record.get("ready") and self.parked(job_id, record):
+            record = {**record, "waiting_for": WAITING_FOR_STOP}
+        if whole and job_id in self.large:
+            record = {**record, **self.large[job_id]}
+        return Job.stored(job_id, record)
+
+
+def system_micros() -> int:
+    """Return the clock of this machine, in microseconds since 1970."""
+    return time.time_ns() // 1000

@@ -1,0 +1,307 @@
+-- Apply changes, and a worker's claim with them, in one atomic step.
+
+-- name: operation_ids
+-- Prelude of scripts for transitions of callers: their operation ids, see `milepost.core.transitions.operation_ids`.
+-- `open_operations()` creates the functions where they are needed.
+local function open_operations()
+  local O = {}
+
+  -- The branch of a known operation, as text, or nothing.
+  function O.recall(kept, op)
+    local at = 0
+    repeat
+      at = kept and string.find(kept, op, at + 1, true)
+    until not at or at % 19 == 1
+    return at and string.sub(kept, at + 8, at + 8)
+  end
+
+  -- The ids that stay if another one is added, and the second of the first of them.
+  function O.fresh(kept)
+    kept = kept or ''
+    local at, now = 1, math.floor(this.clock / 1000000)
+    local function second() return tonumber(string.sub(kept, at + 9, at + 18)) end
+    while #kept - at >= 1197 and math.abs(now - second()) >= 60 do at = at + 19 end
+    return string.sub(kept, at), second()
+  end
+
+  function O.entry(op, branch)
+    return op .. branch .. string.format('%010d', math.floor(this.clock / 1000000))
+  end
+
+  return O
+end
+
+-- name: apply
+-- Apply changes in order, and then a worker's claim, in one atomic step. `match_branch` and `apply_branch` of
+-- `milepost.core.transitions.operations` define what a change means. The branches of the transitions are compiled to Lua
+-- and inserted at `BRANCHES`, see `milepost.stores.redis.lua_compiler`.
+--
+-- ARGV[2..] the number of writes, and for each: id, number of its transition, operation id, unique key (empty: none),
+--           whether to return the record (1 or 0), its values (NUL: missing); then `renew` with the arguments of
+--           `renew(first)` in leases.lua, or `claim` with: worker, operation id, number of the claim, job id (empty: any),
+--           the number of queues and for each its name and limit (empty: none); the number of the transition of its
+--           starts, how many, and for each: operation id, values
+-- Reply     the time; for each write the number of its branch (-1: refused), or an array of that number, the record,
+--           1 if repeated, the owner of the key, the microseconds to wait after too many requests; then the answers
+--           about the leases, or the ids and records of the claimed jobs and the next due time
+-- Refusal   the script of a transition that creates records has no flags: a full server refuses it before it writes
+--
+-- `about(transition)` precedes it and returns: the number of values; whether the whole record is needed; the retention of
+-- its operation ids (see `milepost.core.transitions.operation_ids`), by the first letter; whether tombstones of the id
+-- count, too; and the fields to read otherwise. For transitions of callers, `operation_ids` precedes it as well.
+local indexes, fence, claim, asked
+local arg, done = 2, 0
+local function shift()
+  arg = arg + 1
+  return ARGV[arg - 1]
+end
+
+-- Whether another record of these statuses (between bars) is the newest with a unique key.
+local function is_taken(id, key, statuses)
+  local other = key and key ~= '' and redis.call('ZRANGE', root .. 'k:' .. key, -1, -1)[1]
+  if not other or other == id then return false end
+  local status = redis.pcall('HGET', root .. 'j:' .. other, 's')
+  if type(status) == 'table' then
+    status = redis.pcall('GET', root .. 'j:' .. other)
+    status = type(status) == 'string' and string.match(status, '\ns=([^\n]*)')
+  end
+  return string.find(statuses, '|' .. (status or '') .. '|', 1, true) ~= nil
+end
+
+-- Whether the draining lease of an id has this token, and with `overdue` has expired.
+local function is_stopping(id, token, overdue)
+  local lease = stops() and redis.call('HGET', root .. 's', id)
+  if not lease or string.match(lease, '^%Z*') ~= token then return false end
+  return not overdue or tonumber(redis.call('ZSCORE', root .. 'sx', id)) <= this.clock
+end
+
+--@claim
+local writes, outcomes = tonumber(shift()), {}
+local transition, width, all, retention, mortal, names
+
+while true do
+  local id, wanted, op, first, key, answer
+  if done < writes then
+    id, wanted, op, key, answer = ARGV[arg], tonumber(ARGV[arg + 1]), ARGV[arg + 2], ARGV[arg + 3], ARGV[arg + 4] == '1'
+    if key == '' then key = nil end
+    first = arg + 5
+  else
+    if not claim then
+      if ARGV[arg] ~= 'claim' then break end
+      arg = arg + 1
+      open_claim()
+    end
+    id, wanted, op, first = claim.next()
+    if not id then break end
+    answer = true
+  end
+  if wanted ~= transition then
+    transition = wanted
+    width, all, retention, mortal, names = about(transition)
+  end
+  if not claim then arg = first + width end
+  if done > 0 or claim then
+    this.clock = this.clock + 1
+    this.now = string.format('%d', this.clock)
+  end
+
+  -- The record, or only the needed fields of an active one.
+  local fields, form
+  local whole = answer or all
+  if not whole then
+    local got = redis.pcall('HMGET', root .. 'j:' .. id, unpack(names))
+    if got.err then
+      whole = true
+    else
+      fields = {}
+      for i = 1, #names do fields[names[i]] = got[i] or nil end
+      form = fields.s and 'hash'
+    end
+  end
+  if whole then fields, form = read(id) end
+  local status = fields.s or ''
+
+  local branch, text, repeated, holder, wait = -1, false, 0, false, nil
+  repeat
+    -- Was the operation applied before?
+    local known, gone
+    if retention == 'l' and fields.o and string.sub(fields.o, 1, 8) == op then known = string.sub(fields.o, 9, 9) end
+    if retention == 'u' and fields.U then
+      local at = 0
+      repeat at = string.find(fields.U, op, at + 1, true) until not at or at % 9 == 1
+      known = at and string.sub(fields.U, at + 8, at + 8)
+    end
+    if mortal then
+      if fields.O == op then known = '0' end
+      gone = redis.call('GET', root .. 'x:' .. id)
+      if gone or fields.Q then
+        asked = asked or open_operations()
+        known = asked.recall(gone, op) or known or retention == 'c' and asked.recall(fields.Q, op)
+      end
+    end
+    if known then
+      branch, text, repeated = tonumber(known) or -1, look(id), 1
+      break
+    end
+
+    -- Apply the first branch that matches; `old` keeps overwritten values, false where there was none.
+    local old, kind, kept, event, version, touched = {}, nil, nil, nil, nil, ''
+    local stop_token, stop_expires, drop, remove, apart
+    --BRANCHES
+    if branch >= 0 and status ~= '' then
+      if retention == 'r' or retention == 'p' then
+        -- A run's writes arrive in the order of their ids: one not greater than the kept one of its source was applied.
+        local ops = fields.o or ''
+        local kept = retention == 'r' and string.sub(ops, 10, 17) or string.sub(ops, 18)
+        if string.sub(kept, 1, 4) == string.sub(op, 1, 4) then
+          local a, b, c, d = string.byte(op, 5, 8)
+          local e, f, g, h = string.byte(kept, 5, 8)
+          if ((a * 128 + b) * 128 + c) * 128 + d <= ((e * 128 + f) * 128 + g) * 128 + h then
+            text, repeated = look(id), 1
+            break
+          end
+        end
+        old.o = fields.o or false
+        if retention == 'r' then
+          fields.o = string.format('%-9s', string.sub(ops, 1, 9)) .. op .. string.sub(ops, 18)
+        else
+          fields.o = string.format('%-17s', string.sub(ops, 1, 17)) .. op
+        end
+      elseif retention == 'l' then
+        old.o = fields.o or false
+        fields.o = op .. branch
+      elseif retention == 'u' then
+        old.U = fields.U or false
+        fields.U = string.sub((fields.U or '') .. op .. branch, -63)
+      else
+        asked = asked or open_operations()
+        local recent, first = asked.fresh(fields.Q)
+        if #recent >= 1216 then
+          branch, wait = -1, math.max(1000000, (first + 60) * 1000000 - this.clock)
+        else
+          old.Q = fields.Q or false
+          fields.Q = recent .. asked.entry(op, branch)
+        end
+      end
+    end
+    if branch < 0 then
+      text = form ~= nil and look(id)
+      holder = key and status == '' and redis.call('ZRANGE', root .. 'k:' .. key, -1, -1)[1] or false
+      break
+    end
+    if status == '' then
+      if event then
+        old.O = fields.O or false
+        fields.O = op
+      else
+        remove = true
+      end
+    end
+
+    -- The decision is made; from here on it is written.
+    if not indexes and (touched ~= '' or drop or remove) then indexes = open_indexes() end
+    local freed = drop and indexes.drop_stop(id)
+    if stop_token then
+      indexes.add_stop(id, stop_token, stop_expires, fields.k or '', fields.S or '', fields.w or '')
+    end
+    local name = root .. 'j:' .. id
+    if remove then
+      if status ~= '' then
+        for field, before in pairs(old) do fields[field] = before or nil end
+        indexes.forget(id, fields)
+        asked = asked or open_operations()
+        local born = fields.O and #fields.O == 8 and asked.entry(fields.O, '-') or ''
+        local left = asked.fresh(gone) .. asked.fresh(fields.Q) .. born .. asked.entry(op, branch)
+        redis.call('SET', root .. 'x:' .. id, left, 'PX', 3600000)
+      end
+    elseif fields.z and fields.z ~= '' and not fields.T then
+      redis.call('SET', name, pack_whole(fields))
+    else
+      local put, gone, n, m = {}, {name}, 0, 1
+      if form == 'text' or form == 'damaged' then
+        redis.call('DEL', name)
+        for field, value in pairs(fields) do
+          put[n + 1], put[n + 2] = field, value
+          n = n + 2
+        end
+      else
+        for field, before in pairs(old) do
+          local value = fields[field]
+          if not value then
+            if before then
+              m = m + 1
+              gone[m] = field
+            end
+          elseif value ~= before then
+            put[n + 1], put[n + 2] = field, value
+            n = n + 2
+          end
+        end
+      end
+      -- Lua passes only some thousands of arguments at once, and the lifecycle events of a record are not bounded.
+      for from = 1, n, 4000 do redis.call('HSET', name, unpack(put, from, math.min(from + 3999, n))) end
+      if m > 1 then redis.call('HDEL', unpack(gone)) end
+    end
+    if apart and not remove then
+      for field, value in pairs(apart) do
+        if value then
+          redis.call('HSET', root .. 'v:' .. id, field, value)
+        elseif status ~= '' and (not whole or string.byte(old[field] or '') == 26) then
+          redis.call('HDEL', root .. 'v:' .. id, field)
+        end
+      end
+    end
+    if not remove then
+      if touched ~= '' then indexes.place(id, old, fields, touched) end
+      if old.stale ~= nil then
+        -- A time that is postponed keeps its place in the index; the sweep moves it when it gets there.
+        if fields.stale then
+          if not old.stale or tonumber(fields.stale) < tonumber(old.stale) then
+            redis.call('ZADD', root .. 'stale', fields.stale, id)
+          end
+        elseif old.stale then
+          redis.call('ZREM', root .. 'stale', id)
+        end
+      end
+      if old.stalled ~= nil and (old.stalled or fields.stalled) then
+        if fields.stalled and fields.stalled ~= '' then
+          redis.call('ZADD', root .. 'stalled', fields.c, id)
+        else
+          redis.call('ZREM', root .. 'stalled', id)
+        end
+      end
+    end
+    if freed and freed ~= '' then
+      local waiting = redis.call('ZRANGE', root .. 'k:' .. freed, -1, -1)[1]
+      if waiting and waiting ~= id then indexes.offer_again(waiting) end
+    end
+    if event then
+      redis.call('XADD', root .. 'f', 'MAXLEN', '~', 100000, '*', 'i', id, 'v', version, 'e', event)
+      if kept == 'list' and not remove then
+        if redis.call('RPUSH', root .. 'e:' .. id, version .. '\0' .. event) > 1000 then
+          redis.call('LPOP', root .. 'e:' .. id)
+        end
+      end
+    end
+    text = answer and not remove and shown(id, fields)
+  until true
+
+  if claim then
+    claim.started(id, branch, text)
+  else
+    done = done + 1
+    text = text and filled(id, text)
+    if text or holder or branch < 0 or repeated == 1 then
+      outcomes[done] = {branch, text, repeated, holder, wait}
+    else
+      outcomes[done] = branch
+    end
+  end
+end
+
+local claimed, next_due
+if claim then claimed, next_due = claim.close() end
+if fence then redis.call('SET', root .. 'fence', string.format('%d', fence)) end
+if indexes then indexes.flush() end
+if claim then return {this.now, outcomes, claimed, next_due} end
+return {this.now, outcomes, ARGV[arg] == 'renew' and renew(arg + 1) or nil}

@@ -1,0 +1,262 @@
+-- The index entries of records.
+
+-- name: indexes
+-- Prelude of every script that writes records: their indexes, counts, draining leases, and wake-up tokens.
+-- `open_indexes()` creates the functions. Moves are collected and written by `flush`, once per index for any number of
+-- records. Claim queues, schedules and unique keys are written immediately, because a claim or a later write in the same
+-- script reads them.
+local function open_indexes()
+  local X = {moves = {}, listed = {}, counts = {n = {}, w = {}}, ended = {}, ready = {}, woken = {}}
+
+  -- Add a member to an index, or remove it with the score false; the last call counts.
+  local function move(index, member, score)
+    local members = X.moves[index]
+    if not members then
+      members = {}
+      X.moves[index] = members
+    end
+    members[member] = score
+  end
+
+  -- Records without a slot, or without a worker, are not counted.
+  local function count(hash, name, by)
+    if not name or name == '' then return end
+    local names = X.counts[hash]
+    names[name] = (names[name] or 0) + by
+  end
+
+  -- A value that is not empty, or false.
+  local function some(value)
+    return value ~= nil and value ~= '' and value or false
+  end
+
+  -- The previous value of a field: `old` has overwritten values, false where there was none.
+  local function was(old, fields, name)
+    local value = old[name]
+    if value == nil then value = fields[name] end
+    return value ~= '' and value or false
+  end
+
+  function X.member(id, created)
+    return (#created == 16 and created or string.format('%016.0f', created)) .. ':' .. id
+  end
+
+  -- Make a record with a queue claimable, scheduled or neither.
+  function X.offer(id, fields)
+    if parked(id, fields.k) then return end
+    local queue, due = fields.q, tonumber(fields.n)
+    if due and due > this.clock then
+      redis.call('ZADD', root .. 'd:' .. queue, fields.n, id)
+      redis.call('SADD', root .. 'scheduled', queue)
+      -- A waiting worker learns from its next claim when the job is due.
+      if redis.call('ZRANK', root .. 'd:' .. queue, id) ~= 0 then return end
+    else
+      redis.call('ZADD', root .. 'q:' .. queue, 0 - (tonumber(fields.y) or 0), X.member(id, fields.c))
+    end
+    X.ready[queue] = (X.ready[queue] or 0) + 1
+  end
+
+  -- Offer a record by its id if it has a queue: it is due, or no longer waits.
+  function X.offer_again(id)
+    local got = redis.pcall('HMGET', root .. 'j:' .. id, 'q', 'c', 'n', 'k', 'y')
+    if got.err or not some(got[1] or nil) or not got[2] then return end
+    X.offer(id, {q = got[1], c = got[2], n = got[3] or nil, k = got[4] or nil, y = got[5] or nil})
+  end
+
+  -- Make scheduled records of a queue that are due claimable.
+  function X.promote(queue)
+    local index = root .. 'd:' .. queue
+    local due = redis.call('ZRANGE', index, '-inf', this.now, 'BYSCORE', 'LIMIT', 0, 100)
+    for i = 1, #due do
+      redis.call('ZREM', index, due[i])
+      X.offer_again(due[i])
+    end
+  end
+
+  -- Move a record in the indexes that `touched` names by letters: l list, q queue, d deadline, L lease, a label,
+  -- k unique key, e ended.
+  function X.place(id, old, fields, touched)
+    if string.find(touched, 'l', 1, true) then
+      local type0, status0 = was(old, fields, 't'), was(old, fields, 's')
+      if status0 ~= some(fields.s) or type0 ~= some(fields.t) then
+        if status0 then move('i:' .. (type0 or '') .. ':' .. status0, id, false) end
+        if fields.s then
+          local name = (fields.t or '') .. ':' .. fields.s
+          X.listed[name] = true
+          move('i:' .. name, id, fields.c)
+        end
+      end
+    end
+    if string.find(touched, 'q', 1, true) then
+      local queue0 = was(old, fields, 'q')
+      if queue0 and redis.call('ZREM', root .. 'q:' .. queue0, X.member(id, was(old, fields, 'c'))) == 0 then
+        redis.call('ZREM', root .. 'd:' .. queue0, id)
+      end
+      if some(fields.q) then X.offer(id, fields) end
+    end
+    if string.find(touched, 'd', 1, true) then
+      if fields.N and not some(fields.b) and not some(fields.z) then
+        move('deadline', id, fields.N)
+      elseif was(old, fields, 'N') then
+        move('deadline', id, false)
+      end
+    end
+    if string.find(touched, 'L', 1, true) then
+      local lease0, lease1 = was(old, fields, 'L'), some(fields.L)
+      if lease0 then
+        if not lease1 then move('lease', id, false) end
+        count('n', was(old, fields, 'S'), -1)
+        count('w', was(old, fields, 'w'), -1)
+      end
+      if lease1 then
+        move('lease', id, lease1)
+        count('n', fields.S, 1)
+        count('w', fields.w, 1)
+      end
+    end
+    if string.find(touched, 'a', 1, true) then
+      for pair in string.gmatch(was(old, fields, 'l') or '', '[^\31]+') do move('l:' .. pair, id, false) end
+      for pair in string.gmatch(fields.l or '', '[^\31]+') do move('l:' .. pair, id, fields.c) end
+    end
+    if string.find(touched, 'k', 1, true) then
+      local key0, key1 = was(old, fields, 'k'), some(fields.k)
+      if key0 and key0 ~= key1 then redis.call('ZREM', root .. 'k:' .. key0, id) end
+      if key1 and key0 ~= key1 then
+        -- Ordered by arrival, because the clock, and so `created`, may have stepped back.
+        local newest = tonumber(redis.call('ZRANGE', root .. 'k:' .. key1, -1, -1, 'WITHSCORES')[2])
+        local score = math.max((newest or 0) + 1, tonumber(fields.c))
+        redis.call('ZADD', root .. 'k:' .. key1, string.format('%.0f', score), id)
+      end
+    end
+    if string.find(touched, 'e', 1, true) then
+      local ended0, ended1 = was(old, fields, 'z'), some(fields.z)
+      if ended0 and ended0 ~= ended1 then redis.call('HINCRBY', root .. 'zs', id, 1) end
+      if ended1 and ended0 ~= ended1 then redis.call('RPUSH', root .. 'z', id) end
+      if ended1 and not ended0 then -- as `counted_end` of `milepost.core.rollups`
+        local ended, started, created = tonumber(ended1) or 0, tonumber(fields.b) or 0, tonumber(fields.c) or 0
+        local minute = string.format('%.0f', math.floor(ended / 60000000))
+        local series = minute .. '\31' .. (fields.t or '') .. '\31' .. (fields.queue ~= fields.t and fields.queue or '') .. '\31'
+        local function ends(metric, from, to)
+          if from then metric = metric .. math.floor(math.log(math.max(to - from, 1)) * 5.7707801635558535) end
+          metric = series .. metric
+          X.ended[metric] = (X.ended[metric] or 0) + 1
+        end
+        ends(fields.s)
+        if started > 0 then
+          ends(fields.s .. '.r', started, ended)
+          ends('w', math.max(created, tonumber(was(old, fields, 'n') or 0) or 0), started)
+        end
+      end
+    end
+  end
+
+  -- Remove a record from every index, with its events.
+  local has_results
+
+  -- Delete the kept results of a record from the key-value store, where keys have the id in plain form.
+  local function forget_results(id)
+    if has_results == nil then
+      has_results = #redis.call('ZRANGE', root .. 'h', '[results/', '(results0', 'BYLEX', 'LIMIT', 0, 1) > 0
+    end
+    if not has_results then return end
+    if #id == 16 then
+      local hex = string.gsub(id, '.', function(byte) return string.format('%02x', string.byte(byte)) end)
+      id = string.gsub(hex, '^(%w%w%w%w%w%w%w%w)(%w%w%w%w)(%w%w%w%w)(%w%w%w%w)', '%1-%2-%3-%4-')
+    else
+      id = string.gsub(id, '^=', '')
+    end
+    for _, key in ipairs(redis.call('ZRANGE', root .. 'h', '[results/' .. id .. '/', '(results/' .. id .. '0', 'BYLEX')) do
+      redis.call('DEL', root .. 'h:' .. key)
+      redis.call('ZREM', root .. 'h', key)
+      redis.call('ZREM', root .. 'hx', key)
+    end
+  end
+
+  function X.forget(id, fields)
+    X.place(id, fields, {}, 'lqdLake')
+    if some(fields.stalled) then redis.call('ZREM', root .. 'stalled', id) end
+    if fields.stale then redis.call('ZREM', root .. 'stale', id) end
+    redis.call('DEL', root .. 'j:' .. id, root .. 'e:' .. id, root .. 'v:' .. id)
+    forget_results(id)
+  end
+
+  -- End the draining lease of an id, and return its unique key.
+  function X.drop_stop(id)
+    local text = stops() and redis.call('HGET', root .. 's', id)
+    if not text then return end
+    local key, slot = string.match(text, '^%Z*%z(%Z*)%z(%Z*)%z')
+    redis.call('HDEL', root .. 's', id)
+    redis.call('ZREM', root .. 'sx', id)
+    if key ~= '' and redis.call('HINCRBY', root .. 'sk', key, -1) <= 0 then redis.call('HDEL', root .. 'sk', key) end
+    count('n', slot, -1)
+    this.stops = nil
+    return key
+  end
+
+  function X.add_stop(id, token, expires, key, slot, worker)
+    X.drop_stop(id)
+    redis.call('HSET', root .. 's', id, token .. '\0' .. key .. '\0' .. slot .. '\0' .. worker)
+    redis.call('ZADD', root .. 'sx', expires, id)
+    if key ~= '' then redis.call('HINCRBY', root .. 'sk', key, 1) end
+    count('n', slot, 1)
+    if worker ~= '' then X.woken[worker] = true end
+    this.stops = true
+  end
+
+  -- Wake waiting workers for `many` claimable records of a queue.
+  function X.announce(queue, many)
+    local list, tokens = root .. 'ready:' .. queue, {}
+    for i = 1, math.min(many, 64) do tokens[i] = '1' end
+    local length = redis.call('RPUSH', list, unpack(tokens))
+    if length > 64 then redis.call('LTRIM', list, 0, 63) end
+    if length == #tokens then redis.call('EXPIRE', list, 3600) end
+  end
+
+  function X.announce_one(queue)
+    if redis.call('LLEN', root .. 'ready:' .. queue) == 0 then X.announce(queue, 1) end
+  end
+
+  -- Write the collected moves, counts and tokens.
+  function X.flush()
+    for index, members in pairs(X.moves) do
+      local out, into, n, m = {}, {}, 0, 0
+      for member, score in pairs(members) do
+        if score then
+          into[m + 1], into[m + 2] = score, member
+          m = m + 2
+        else
+          n = n + 1
+          out[n] = member
+        end
+        if n == 2000 or m == 2000 then
+          if n > 0 then redis.call('ZREM', root .. index, unpack(out)) end
+          if m > 0 then redis.call('ZADD', root .. index, unpack(into)) end
+          out, into, n, m = {}, {}, 0, 0
+        end
+      end
+      if n > 0 then redis.call('ZREM', root .. index, unpack(out)) end
+      if m > 0 then redis.call('ZADD', root .. index, unpack(into)) end
+    end
+    for name in pairs(X.listed) do redis.call('SADD', root .. 't', name) end
+    for hash, names in pairs(X.counts) do
+      for name, by in pairs(names) do
+        if by ~= 0 then
+          if redis.call('HINCRBY', root .. hash, name, by) <= 0 then redis.call('HDEL', root .. hash, name) end
+          if hash == 'n' and by < 0 and redis.call('EXISTS', root .. 'q:' .. name) == 1 then
+            X.announce_one(name)
+          end
+        end
+      end
+    end
+    for metric, by in pairs(X.ended) do redis.call('HINCRBY', root .. 'ro', metric, by) end
+    for queue, many in pairs(X.ready) do X.announce(queue, many) end
+    for worker in pairs(X.woken) do
+      local list = root .. 'wake:' .. worker
+      redis.call('LPUSH', list, '1')
+      redis.call('LTRIM', list, 0, 7)
+      redis.call('EXPIRE', list, 60)
+    end
+  end
+
+  return X
+end

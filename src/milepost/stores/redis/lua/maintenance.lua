@@ -1,0 +1,157 @@
+-- The sweep, which finds what is due, and the purge, which deletes old records.
+
+-- name: sweep
+-- Find what is due: leases, start deadlines, stale jobs, draining leases. Make scheduled jobs that are due claimable.
+-- ARGV[2..] lease and interval in microseconds; the most items of each kind; how long the feed keeps events, in
+--           microseconds; the task queue of this process (empty: none); how many microseconds later jobs of other task
+--           queues are due
+-- Reply     the time; 1 if another sweep ran within half the interval; 1 if leases are held; the due items as kind, id,
+--           record or nothing, token, number of live leases of its worker; 1 if there are more items of some kind
+local indexes = open_indexes()
+local state = root .. 'sweep'
+local lease, interval, limit = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local task_queue, others_from = ARGV[6], this.clock - tonumber(ARGV[7])
+local got = redis.call('HMGET', state, 'last', 'hold')
+local last, hold = tonumber(got[1] or nil), tonumber(got[2] or nil)
+if last and last > this.clock and last - this.clock <= 30000000 then
+  this.now, this.clock = string.format('%.0f', last), last
+end
+local went_back = last and last > this.clock
+if last and not went_back and this.clock - last < interval / 2 then return {this.now, 1, 0, {}, 0} end
+redis.call('HSET', state, 'last', this.now)
+
+-- The time until which leases are due, and the hold to keep, as in recovery_hold.py.
+local due_until
+local late = went_back or (last and this.clock - last > math.floor(lease / 2))
+if not hold or went_back then
+  if late then hold = this.clock + lease else due_until, hold = this.clock, nil end
+elseif this.clock >= hold then
+  if late then due_until, hold = hold - 1, this.clock + lease else due_until, hold = this.clock, nil end
+end
+if hold then
+  redis.call('HSET', state, 'hold', string.format('%.0f', hold))
+else
+  redis.call('HDEL', state, 'hold')
+end
+
+-- Move leases from a clock that was ahead to the current one, but not below `lease` from now.
+local function turn_back(index, field)
+  local bound, moved = this.clock + math.max(lease, 30000000), {}
+  local found = redis.call('ZRANGE', root .. index, string.format('(%.0f', bound), '+inf', 'BYSCORE', 'WITHSCORES')
+  for i = 1, #found, 2 do
+    local expires = math.max(this.clock + lease, tonumber(found[i + 1]) - (last - this.clock))
+    expires = string.format('%.0f', expires)
+    redis.call('ZADD', root .. index, expires, found[i])
+    if field then redis.pcall('HSET', root .. 'j:' .. found[i], field, expires) end
+  end
+end
+if went_back then
+  turn_back('lease', 'L')
+  turn_back('sx')
+end
+for _, queue in ipairs(redis.call('SMEMBERS', root .. 'scheduled')) do
+  indexes.promote(queue)
+  if redis.call('EXISTS', root .. 'd:' .. queue) == 0 then redis.call('SREM', root .. 'scheduled', queue) end
+end
+
+local due, more = {}, false
+
+-- Whether a job waits for another task queue, whose own processes come first.
+local function is_elsewhere(id)
+  local fields = redis.pcall('HMGET', root .. 'j:' .. id, 'D', 'task_queue', 'stale')
+  return fields[1] == 'external' and (fields[2] or '') ~= task_queue and (tonumber(fields[3] or nil) or 0) > others_from
+end
+
+-- Collect what is due of a kind; skip at most LOOKED_AT jobs of other task queues.
+local LOOKED_AT = 5000
+local function gather(kind, index, until_)
+  local kept, passed = 0, 0
+  while true do
+    local ids = redis.call('ZRANGE', root .. index, '-inf', string.format('%.0f', until_), 'BYSCORE',
+      'LIMIT', kept + passed, limit + 1)
+    if #ids == 0 then return end
+    for _, id in ipairs(ids) do
+      if kind == 'stale' and passed < LOOKED_AT and is_elsewhere(id) then
+        passed = passed + 1
+      elseif passed == LOOKED_AT then
+        return
+      elseif kept == limit then
+        more = true
+        return
+      else
+        local record, token, sibling_leases = false, '', 1
+        local fields, form = read(id)
+        if form then record = shown(id, fields) end
+        if kind == 'lease' then
+          sibling_leases = tonumber(redis.call('HGET', root .. 'w', fields.w or '') or 1)
+        elseif kind == 'stopping' then
+          token = string.match(redis.call('HGET', root .. 's', id) or '', '^%Z*')
+        end
+        if kind == 'stale' and (tonumber(fields.stale) or 0) > this.clock then
+          redis.call('ZADD', root .. index, fields.stale, id) -- it was postponed since
+        elseif form or kind == 'stopping' then
+          due[#due + 1] = {kind, id, record, token, sibling_leases}
+          kept = kept + 1
+        else
+          redis.call('ZREM', root .. index, id) -- its record was evicted
+        end
+      end
+    end
+  end
+end
+if due_until then gather('lease', 'lease', due_until) end
+gather('deadline', 'deadline', this.clock)
+gather('stale', 'stale', this.clock)
+if due_until then gather('stopping', 'sx', due_until) end
+
+-- Remove old events from the feed, except the newest, which marks its end.
+local newest = redis.call('XREVRANGE', root .. 'f', '+', '-', 'COUNT', 1)[1]
+if newest then
+  local bound = string.format('%.0f-0', math.max(0, (this.clock - tonumber(ARGV[5])) / 1000))
+  if tonumber(string.match(newest[1], '^%d+')) < tonumber(string.match(bound, '^%d+')) then bound = newest[1] end
+  redis.call('XTRIM', root .. 'f', 'MINID', bound)
+end
+
+close_minutes()
+
+-- Remove the names of expired values.
+local names = redis.call('ZRANGE', root .. 'hx', '-inf', this.now, 'BYSCORE', 'LIMIT', 0, 200)
+for _, name in ipairs(names) do
+  if redis.call('EXISTS', root .. 'h:' .. name) == 0 then redis.call('ZREM', root .. 'h', name) end
+  redis.call('ZREM', root .. 'hx', name)
+end
+indexes.flush()
+return {this.now, 0, due_until == this.clock and 0 or 1, due, more and 1 or 0}
+
+-- name: purge
+-- Remove records that ended before a time, with everything that belongs to them.
+-- ARGV[2]   how long records are kept, in microseconds
+-- ARGV[3]   the most to remove
+-- Reply     how many were removed; 1 if there may be more
+local indexes = open_indexes()
+local bound, limit = this.clock - tonumber(ARGV[2]), tonumber(ARGV[3])
+local ids = redis.call('LRANGE', root .. 'z', 0, limit - 1)
+local removed, passed, emptied = 0, 0, {}
+for _, id in ipairs(ids) do
+  local outdated = tonumber(redis.call('HGET', root .. 'zs', id) or 0)
+  if outdated > 0 then
+    if redis.call('HINCRBY', root .. 'zs', id, -1) <= 0 then redis.call('HDEL', root .. 'zs', id) end
+  else
+    local fields, form = read(id)
+    local ended = tonumber(fields.z)
+    if ended and ended >= bound then break end
+    if ended then
+      emptied[(fields.t or '') .. ':' .. (fields.s or '')] = true
+      fields.z = nil
+      indexes.forget(id, fields)
+      removed = removed + 1
+    end
+  end
+  passed = passed + 1
+end
+if passed > 0 then redis.call('LTRIM', root .. 'z', passed, -1) end
+indexes.flush()
+for name in pairs(emptied) do
+  if redis.call('EXISTS', root .. 'i:' .. name) == 0 then redis.call('SREM', root .. 't', name) end
+end
+return {removed, passed == #ids and passed == limit and 1 or 0}

@@ -1,0 +1,178 @@
+-- The clock, the stored layout and the encodings of a record, which every script needs; and scripts for one record.
+
+-- name: record
+-- Prelude of every script: the clock, the encodings of a record, and draining leases. User JSON is never decoded.
+--
+-- KEYS[1]  the prefix of the namespace, `{name}:`; all other keys are built from it and share its hash tag.
+-- KEYS[2]  the key of the layout. KEYS[1] never exists and KEYS[2] always does, so both nodes refuse the script while a
+--          Cluster moves their slot from one node to the other.
+-- ARGV[1]  the latest time of this store that the caller has seen, in microseconds. The clock never falls behind it,
+--          unless it is ahead by more than CLOCK_LEAD (30 s): the server's clock was set back, or it is another server.
+--          The arguments of a script itself begin at ARGV[2].
+--
+-- j:<id>      a record: a hash of short fields while active, one string of `field=value` lines once ended, `c` first.
+--             Its lifecycle events are the fields `!<version>`: kind (empty: as the status), time and `field=value`,
+--             separated by NUL; in a string, a letter stands for the value of a field of the record.
+-- v:<id>      its large values by short field name; the record has a marker in their place: the byte 26 and the size
+-- e:<id>      its other kept events, a list of version, kind, time, ...
+-- t           the names `<type>:<status>` of the lists i:<name>, which hold ids by creation
+-- l:<label>, stalled      ids by creation          k:<unique key>      ids in order of arrival, the newest last
+-- q:<queue>   `<created>:<id>` by falling priority       d:<queue>, lease, deadline, stale      ids by time
+--             (in `stale` it may be earlier than in the record; the sweep corrects it)
+-- scheduled   the queues that have, or had, scheduled jobs
+-- s, sx, sk   draining leases: by id, ids by expiry, how many have a unique key
+-- n, w        the number of leases of a slot (including draining ones) and of a worker
+-- z, zs       ids in the order of their end, and how many outdated entries an id has there
+-- f           the feed     fence     ready:<queue>, wake:<worker>   wake-up tokens, which expire
+-- ro, rm, rh  ends of jobs: counts by minute, type, queue and metric; texts of closed minutes; those of hours
+-- c:<worker>  the number of the worker's last claim, ':', its operation id and the ids of the reply
+-- x:<id>      for an hour: the tombstone of removed records of the id, see `operation_ids` in apply.lua
+--
+-- A script defines its functions anew at each run, and each captured local makes that slower. Therefore there are
+-- globals, one table of state, and functions that are created only where they are needed.
+local root = KEYS[1]
+local this = redis.call('TIME')
+this.now = this[1] .. string.format('%06d', this[2])
+this.clock = tonumber(this.now)
+if ARGV[1] >= this.now and ARGV[1] - this.clock <= 30000000 then
+  this.now = string.format('%.0f', ARGV[1] + 1)
+  this.clock = tonumber(this.now)
+end
+
+-- What an event of an ended job need not repeat, because the record has it: its time, and unchanged fields.
+local TIMES, SAME = {'c', 'b', 'z'}, {'s', 'p', 'm', 'e', 'a', 'w'}
+
+-- The fields of a record, by short name, and its form (hash, text or damaged), nil if there is none.
+local function read(id)
+  local flat = redis.pcall('HGETALL', root .. 'j:' .. id)
+  local fields = {}
+  if not flat.err then
+    for i = 1, #flat, 2 do fields[flat[i]] = flat[i + 1] end
+    return fields, flat[1] and 'hash'
+  end
+  local text = redis.pcall('GET', root .. 'j:' .. id)
+  if type(text) ~= 'string' then return fields, 'damaged' end
+  local events = string.find(text, '\n!', 1, true) or #text + 1
+  for name, value in string.gmatch(string.sub(text, 1, events - 1), '([^=\n]+)=([^\n]*)') do fields[name] = value end
+  fields.u = fields.u or fields.z
+  local whole = {}
+  for _, name in ipairs(TIMES) do whole[name] = fields[name] end
+  for _, name in ipairs(SAME) do whole[name] = fields[name] and name .. '=' .. fields[name] end
+  text = string.gsub(string.sub(text, events), '[^%z\n]+', whole)
+  for name, value in string.gmatch(text, '(![^=\n]*)=([^\n]*)') do fields[name] = value end
+  return fields, 'text'
+end
+
+-- The text of a record without its events, which are added to `events`, if given.
+local function pack(fields, events)
+  local lines, n, m = {'c=' .. (fields.c or '')}, 1, 0
+  for name, value in pairs(fields) do
+    if #name > 1 and string.byte(name) == 33 then
+      if events then
+        m = m + 1
+        events[m] = name .. '=' .. value
+      end
+    elseif name ~= 'c' then
+      n = n + 1
+      lines[n] = name .. '=' .. value
+    end
+  end
+  return table.concat(lines, '\n')
+end
+
+-- The text of an ended record with its lifecycle events. It omits `u` if that equals the end.
+local function pack_whole(fields)
+  local updated, events, short = fields.u, {}, {}
+  if updated == fields.z then fields.u = nil end
+  local text = pack(fields, events)
+  fields.u = updated
+  for i = 1, #TIMES do
+    local value = fields[TIMES[i]]
+    if value then short[value] = TIMES[i] end
+  end
+  for i = 1, #SAME do
+    local value = fields[SAME[i]]
+    if value then short[SAME[i] .. '=' .. value] = SAME[i] end
+  end
+  events = string.gsub(table.concat(events, '\n'), '[^%z\n]+', short)
+  return text .. '\n' .. events
+end
+
+-- Whether there are any draining leases; checked once.
+local function stops()
+  if this.stops == nil then this.stops = redis.call('EXISTS', root .. 's') == 1 end
+  return this.stops
+end
+
+-- Whether a draining lease has an id or its unique key.
+local function parked(id, key)
+  if not stops() then return false end
+  if redis.call('HEXISTS', root .. 's', id) == 1 then return true end
+  return key and key ~= '' and redis.call('HEXISTS', root .. 'sk', key) == 1
+end
+
+-- The text of a record for the caller, with `waiting_for`.
+local function shown(id, fields)
+  local text = pack(fields)
+  if fields.q and fields.q ~= '' and parked(id, fields.k) then
+    return text .. '\nwaiting_for={"code":"previous_run_stopping"}'
+  end
+  return text
+end
+
+-- The same for an id, or false without a record. An ended record waits for nothing and is returned unchanged.
+local function look(id)
+  local fields, form = {}, nil
+  local flat = redis.pcall('HGETALL', root .. 'j:' .. id)
+  if flat.err then
+    local text = redis.pcall('GET', root .. 'j:' .. id)
+    if type(text) == 'string' then return text end
+    form = 'damaged'
+  end
+  for i = 1, #flat, 2 do fields[flat[i]] = flat[i + 1] end
+  return (form or flat[1]) and shown(id, fields) or false
+end
+
+-- The text of a record with its large values in the place of their markers.
+local function filled(id, text)
+  if not string.find(text, '=\26', 1, true) then return text end
+  return (string.gsub(text, '\n([^=\n]+)=\26%d+', function(name)
+    local value = redis.call('HGET', root .. 'v:' .. id, name)
+    return value and '\n' .. name .. '=' .. value
+  end))
+end
+
+-- name: get
+-- Read one record.
+-- ARGV[2]   the id
+-- Reply     the text of the record, or nothing
+local text = look(ARGV[2])
+return text and filled(ARGV[2], text)
+
+-- name: events
+-- Read the kept events of one record.
+-- ARGV[2]   the id
+-- Reply     the events, unordered, each as version, kind, time and fields, separated by NUL
+local fields, form = read(ARGV[2])
+if not form then return {} end
+local events = redis.call('LRANGE', root .. 'e:' .. ARGV[2], 0, -1)
+for name, value in pairs(fields) do
+  if string.byte(name) == 33 then events[#events + 1] = string.sub(name, 2) .. '\0' .. value end
+end
+return events
+
+-- name: layout
+-- Read the version of the layout; in an empty namespace set that of the caller.
+-- ARGV[2]   the version of the caller
+-- Reply     the version of the namespace
+local found = redis.call('GET', root .. 'layout')
+if not found then
+  redis.call('SET', root .. 'layout', ARGV[2])
+  found = ARGV[2]
+end
+return found
+
+-- name: now
+-- Read the clock.
+-- Reply     the time, in microseconds since 1970
+return this.now

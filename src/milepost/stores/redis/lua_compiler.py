@@ -1,0 +1,362 @@
+"""Compile transition types to Lua, inserted into `apply.lua`, so that the server interprets and decodes nothing.
+
+A batch of one transition type has its own script, the same in every process. Mixed batches share one script with all
+transition types that this process has ever mixed; it grows a few times and then stays the same.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from milepost.core.large import LARGE, LARGE_BYTES
+from milepost.core.record_codec import short_name
+from milepost.core.transitions.operations import (
+    ENTRIES_BYTES,
+    Branch,
+    Const,
+    Field,
+    Guard,
+    Operation,
+    Part,
+    TransitionType,
+)
+from milepost.stores.redis.scripts import Script, transition_script
+
+MISSING_VALUE = b"\0"
+"""Stands for a missing value; text of records never contains NUL."""
+
+_INDEXES = {
+    "l": {"status", "type"},
+    "q": {"ready", "not_before", "priority"},
+    "d": {"not_after", "started", "completed"},
+    "L": {"token", "lease", "slot", "worker"},
+    "a": {"labels"},
+    "k": {"unique_key"},
+    "e": {"completed"},
+}
+"""Index, by its letter in `indexes.lua` -> the fields whose change may move a record in it."""
+
+_READS = {
+    "l": {"status", "type", "created"},
+    "q": {"ready", "not_before", "priority", "created", "unique_key"},
+    "d": {"not_after", "started", "completed"},
+    "L": {"lease", "slot", "worker"},
+    "a": {"labels", "created"},
+    "k": {"unique_key", "created"},
+    "e": {"completed"},
+}
+"""Index -> the fields that determine the position of a record in it."""
+
+
+_KEPT_IN = {"callers": "caller_ops", "updates": "update_ops"}
+"""How operation ids are kept -> the field that has them, if it is not `recent_ops`."""
+
+
+class CompiledTransition(NamedTuple):
+    """A transition type in Lua: its branches, and its entry in the head of a script."""
+
+    name: str
+    width: int
+    """How many values are sent: up to the last one that a branch uses."""
+    about: str
+    branches: str
+    grows: bool
+    """Whether it creates records, which a full server refuses."""
+    is_asked: bool
+    """Whether callers send it, so that their operation ids are looked up."""
+
+
+ScriptNumbers = dict[TransitionType, tuple[int, int]]
+
+
+class LuaCompiler:
+    """Compiles each transition type once. They are compared by identity, so it keeps them. Thread-safe."""
+
+    KEPT = 1000
+    """Transition types are constants, so this limits only programs that create them at run time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: dict[TransitionType, CompiledTransition] = {}
+        self._alone: dict[TransitionType, tuple[Script, ScriptNumbers]] = {}
+        self._mixed: ScriptNumbers = {}
+        self._mixture: dict[bool, Script] = {}
+
+    def compiled(self, transition: TransitionType) -> CompiledTransition:
+        """Return a transition type in Lua."""
+        found = self._known.get(transition)
+        if found is None:
+            if len(self._known) >= self.KEPT:
+                self._known, self._alone = {}, {}
+            found = self._known[transition] = compile_transition(transition)
+        return found
+
+    def script(self, transitions: Sequence[TransitionType]) -> tuple[Script, ScriptNumbers]:
+        """Return the script for a batch of these transition types, with the number and the width of each in it."""
+        transition = transitions[0]
+        if transitions.count(transition) == len(transitions):
+            alone = self._alone.get(transition)
+            if alone is None:
+                compiled = self.compiled(transition)
+                alone = self._alone[transition] = _script([compiled]), {transition: (1, compiled.width)}
+            return alone
+        wanted = dict.fromkeys(transitions)
+        with self._lock:
+            if not wanted.keys() <= self._mixed.keys():
+                kept = () if len(self._mixed) >= self.KEPT else tuple(self._mixed)
+                several = sorted({*kept, *wanted}, key=lambda transition: (transition.name, self.compiled(transition)))
+                self._mixed = {
+                    transition: (number, self.compiled(transition).width)
+                    for number, transition in enumerate(several, 1)
+                }
+                self._mixture = {}
+            grows = any(self.compiled(transition).grows for transition in wanted)
+            if grows not in self._mixture:
+                self._mixture[grows] = _script([self.compiled(transition) for transition in self._mixed], grows=grows)
+            return self._mixture[grows], self._mixed
+
+
+def compile_transition(transition: TransitionType) -> CompiledTransition:
+    """Compile a transition type to Lua."""
+    width = 1 + max((part for branch in transition.branches for part in _places(branch)), default=-1)
+    writers = [_Writer(branch, number) for number, branch in enumerate(transition.branches)]
+    reads = {"status", "version", _KEPT_IN.get(transition.retention, "recent_ops")}.union(
+        *(writer.reads for writer in writers)
+    )
+    mortal = transition.retention == "callers" or any(
+        "" in c.statuses or ("remove",) in c.ops for c in transition.branches
+    )
+    if mortal:
+        reads.add("created_by_op")
+    fields = ", ".join(_quoted(short_name(name)) for name in sorted(reads))
+    retention = _quoted("p" if transition.retention == "checkpoints" else transition.retention[0])
+    about = f"{width}, {_bool(any(map(_needs_all, transition.branches)))}, {retention}, {_bool(mortal)}, {{{fields}}}"
+    branches = "".join(f"{'if' if not n else 'elseif'} {w.condition} then\n{w.body}" for n, w in enumerate(writers))
+    grows = any("" in branch.statuses and branch.event for branch in transition.branches)
+    return CompiledTransition(
+        transition.name,
+        width,
+        about,
+        f"{branches}end\n" if branches else "",
+        grows,
+        mortal or transition.retention == "updates",
+    )
+
+
+def _script(transitions: list[CompiledTransition], *, grows: bool | None = None) -> Script:
+    about = "".join(f"if transition == {number} then return {c.about} end\n" for number, c in enumerate(transitions, 1))
+    branches = (
+        "else".join(f"if transition == {number} then\n{c.branches}" for number, c in enumerate(transitions, 1))
+        + "end\n"
+    )
+    return transition_script(
+        f"local function about(transition)\n{about}end\n",
+        branches,
+        grows=transitions[0].grows if grows is None else grows,
+        is_asked=any(transition.is_asked for transition in transitions),
+    )
+
+
+def _places(branch: Branch) -> Iterator[int]:
+    """Yield the positions of the values that a branch uses."""
+    for words in (*branch.guards, *branch.ops, (branch.data,)):
+        yield from (part for part in words if isinstance(part, int))
+
+
+def _needs_all(branch: Branch) -> bool:
+    """Return whether the record may change between hash and string, or be removed: then all of it is needed."""
+    return any(
+        operation[0] in ("stop", "remove", "drop")
+        or (operation[0] == "clear" and operation[1] == "token")
+        or (operation[0] != "take" and operation[1] in ("completed", "created", "type"))
+        for operation in branch.ops
+    ) and branch.statuses != ("",)
+
+
+class _Writer:
+    """One branch in Lua: `condition`, `body`, and the fields that it `reads`."""
+
+    def __init__(self, branch: Branch, number: int) -> None:
+        self.reads: set[str] = set()
+        self._touched: set[str] = set()
+        statuses = " or ".join(f"status == {_quoted(status)}" for status in branch.statuses) or "false"
+        self.condition = " and ".join([f"({statuses})", *map(self._guard, branch.guards)])
+        lines = [
+            f"branch = {number}",
+            *(line for operation in branch.ops for line in self._operation(operation)),
+            *self._event(branch),
+        ]
+        touched = [letter for letter, names in _INDEXES.items() if names & self._touched]
+        if "" in self._touched and "q" not in touched:
+            touched.append("q")
+        for letter in touched:
+            self.reads |= _READS[letter]
+        self.reads |= self._touched & {"stale", "stalled"}
+        if any(operation[0] != "clear" and operation[1:2] == ("stalled",) for operation in branch.ops):
+            self.reads.add("created")
+        lines.append(f"touched = '{''.join(touched)}'")
+        self.body = "\n".join(lines) + "\n"
+
+    # --- guards ---
+
+    def _guard(self, guard: Guard) -> str:
+        """Return the Lua condition of a guard."""
+        word, *rest = guard
+        if word in ("token", "stopping", "overdue"):
+            wanted = self._source(rest[0])
+            if word == "token":
+                return f"({self._field('token')} or '') ~= '' and {self._field('token')} == {wanted}"
+            return f"is_stopping(id, {wanted}, {_bool(word == 'overdue')})"
+        if word == "free":
+            key = self._field("unique_key")
+            return f"not parked(id, {key} ~= '' and {key} or key)"
+        if word == "unique":
+            statuses = "|" + "".join(f"{status}|" for status in str(rest[0]).split())
+            return f"not is_taken(id, key or {self._field('unique_key')}, {_quoted(statuses)})"
+        field = self._field(str(rest[0]))
+        if word in ("eq", "ne", "lt", "ge"):
+            source = self._source(rest[1])
+            holds = (
+                f"({field} or '') {'==' if word == 'eq' else '~='} ({source} or '')"
+                if word in ("eq", "ne")
+                else f"(tonumber({field}) or 0) {'<' if word == 'lt' else '>='} (tonumber({source}) or 0)"
+            )
+            return f"({source} == '\\000' or {holds})" if isinstance(rest[1], int) else holds
+        number = f"(tonumber({field}) or 0)"
+        return {
+            "has": f"{field} ~= nil",
+            "lacks": f"{field} == nil",
+            "past": f"({field} ~= nil and {number} <= this.clock)",
+            "ahead": f"({field} == nil or {number} > this.clock)",
+            "due": f"({field} == nil or {number} <= this.clock)",
+        }[str(word)]
+
+    # --- operations ---
+
+    def _operation(self, operation: Operation) -> Iterator[str]:
+        word, *rest = operation
+        name = str(rest[0]) if rest else ""
+        match word:
+            case "stop":
+                token, lease = self._field("token"), self._field("lease")
+                self.reads |= {"slot", "worker", "unique_key"}
+                self._touched.add("")
+                yield f"if ({token} or '') ~= '' then stop_token, stop_expires = {token}, {lease} or '0' end"
+                yield from (self._put("token", "nil"), self._put("lease", "nil"))
+            case "drop" | "remove":
+                self.reads |= {"slot", "worker", "unique_key"}
+                self._touched.add("")
+                yield f"{word} = true"
+            case "take":
+                nonce, micros = (self._source(part) for part in rest)
+                yield "fence = math.max((fence or tonumber(redis.call('GET', root .. 'fence') or 0)) + 1, this.clock)"
+                yield self._put("token", f"string.format('%d', fence) .. ':' .. ({nonce} or '')")
+                yield self._put("lease", f"string.format('%d', this.clock + (tonumber({micros}) or 0))")
+            case "clear":
+                field = self._field(name)  # read, so that only an existing field is deleted
+                if name in LARGE:
+                    yield f"if {field} then apart = apart or {{}} {_place('apart', name)} = false end"
+                yield self._put(name, "nil")
+            case "entry":
+                parts = [f"({self._source(part)} or '')" for part in rest[1:]]
+                yield f"if {parts[0]} ~= '' and {parts[0]} ~= '\\000' then"
+                line = " .. '\\31' .. ".join(f"string.gsub({part}, '^%z$', '')" for part in parts)
+                yield f"local lines = ({self._field(name)} or '') ~= '' and {self._field(name)} .. '\\30' or ''"
+                yield f"lines = lines .. {line}"
+                yield f"while #lines > {ENTRIES_BYTES} do lines = string.match(lines, '\\30(.*)$') or '' end"
+                yield from (self._put(name, "lines"), "end")
+            case "roll":
+                into, source = str(rest[1]), self._source(rest[2])
+                self._field(into)  # read, so that the overwritten value is known
+                yield f"if #({self._field(name)} or '') >= tonumber({source}) then"
+                yield from (self._put(into, self._field(name)), self._put(name, "nil"), "end")
+            case "once":
+                yield f"if {self._field(name)} == nil then {self._put(name, 'this.now')} end"
+            case "sum":
+                terms = " + ".join(f"(tonumber({self._source(part)}) or 0)" for part in rest[1:])
+                yield self._put(name, f"string.format('%d', {terms})")
+            case "stamp" if len(rest) == 1:
+                yield self._put(name, "this.now")
+            case _:
+                yield from self._with_source(str(word), name, rest[1])
+
+    def _with_source(self, word: str, name: str, src: Part) -> Iterator[str]:
+        """Yield the Lua of an operation that does nothing without its source."""
+        source = self._source(src)
+        field = self._field(name) if word in ("max", "add", "append") else ""
+        put = self._put(
+            name,
+            {
+                "set": source,
+                "max": source,
+                "add": f"string.format('%d', (tonumber({field}) or 0) + {source})",
+                "append": f"({field} or '') ~= '' and {field} .. ',' .. {source} or {source}",
+                "stamp": f"string.format('%d', this.clock + {source})",
+            }[word],
+        )
+        if name in LARGE:
+            marker = self._put(name, f"'\\26' .. #{source}")
+            large = _place("apart", name)
+            put = f"apart = apart or {{}} if #{source} > {LARGE_BYTES} then {large} = {source} {marker} else {large} = false {put} end"
+        needs = [f"{source} ~= '\\000'"] if isinstance(src, int) else [source] if isinstance(src, Field) else []
+        if word == "max":
+            needs.append(f"not (({field} or '') ~= '' and tonumber({field}) >= tonumber({source}))")
+        yield f"if {' and '.join(needs)} then {put} end" if needs else put
+
+    def _put(self, name: str, value: str) -> str:
+        self._touched.add(name)
+        field, old = _place("fields", name), _place("old", name)
+        return f"if {old} == nil then {old} = {field} or false end {field} = {value}"
+
+    # --- the event ---
+
+    def _event(self, branch: Branch) -> Iterator[str]:
+        if not branch.event:
+            return
+        self.reads.update(branch.emit)
+        yield f"version = string.format('%d', (tonumber({self._field('version')}) or 0) + 1)"
+        yield from (self._put("version", "version"), self._put("updated", "this.now"))
+        parts = [f"(fields.s == {_quoted(branch.event)} and '' or {_quoted(branch.event)})", "'\\000'", "this.now"]
+        for name in branch.emit:
+            field = _place("fields", name)
+            parts.append(f"(({field} or '') ~= '' and {_quoted(chr(0) + short_name(name) + '=')} .. {field} or '')")
+        if branch.data is not None:
+            value = self._source(branch.data)
+            parts.append(f"({value} ~= '\\000' and '\\000data=' .. {value} or '')")
+        yield f"event, kept = {' .. '.join(parts)}, {_quoted(branch.keep)}"
+        if branch.keep == "life":
+            yield "old['!' .. version] = false fields['!' .. version] = event"
+
+    # --- sources ---
+
+    def _field(self, name: str) -> str:
+        self.reads.add(name)
+        return _place("fields", name)
+
+    def _source(self, source: Part) -> str:
+        """Return a source in Lua."""
+        if isinstance(source, int):
+            return f"ARGV[first + {source}]"
+        if isinstance(source, Field):
+            return self._field(source.name)
+        if isinstance(source, Const):
+            return _quoted(source.text)
+        raise AssertionError(f"{source!r} is not a source")
+
+
+def _place(table: str, name: str) -> str:
+    return f"{table}[{_quoted(short_name(name))}]"
+
+
+def _bool(value: bool) -> str:
+    return "true" if value else "false"
+
+
+def _quoted(text: str) -> str:
+    """Return a text as a Lua string literal."""
+    escaped = (
+        text.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n").replace("\r", "\\r").replace("\0", "\\000")
+    )
+    return f"'{escaped}'"

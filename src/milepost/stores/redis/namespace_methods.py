@@ -1,0 +1,220 @@
+"""The methods of the Redis store that do not concern single jobs: key-value, limits, sweep, purge, health."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from milepost.core import rollups
+from milepost.core.defaults import FEED_SECONDS
+from milepost.core.errors import LayoutMismatchError
+from milepost.core.serialization import US
+from milepost.stores.ids import new_operation_id
+from milepost.stores.protocol import LAYOUT, DueItem, HealthReport, KeyValue, SweepResult
+from milepost.stores.redis.codec import decode_fields, decode_id, decode_job, decode_text
+from milepost.stores.redis.connection_protocols import Arg
+from milepost.stores.redis.scripts import script
+
+OLDEST_SERVER = (7, 0)
+FAILOVER_LOSES = (
+    "min-replicas-to-write is 0: a Sentinel failover loses writes that the old master still acknowledges; "
+    "set it to 1 on every server"
+)
+PURGE_BATCH = 200
+"""Records removed by one script: a few milliseconds."""
+
+
+class _Caller(Protocol):
+    namespace: str
+    url: str
+
+    async def _run(self, verb: str, *args: Arg) -> Any: ...
+
+    async def _command(self, *words: Arg) -> Any: ...
+
+    async def _ask(self, *words: Arg) -> Any: ...
+
+
+class NamespaceMethods:
+    """Key-value, limits, sweep, purge and health."""
+
+    async def kv_get(self: _Caller, key: str) -> KeyValue | None:
+        """Return the value of a key, or None if it does not exist or has expired."""
+        got = await self._run("kv_get", key)
+        return KeyValue(key, decode_text(got[0]), int(got[1])) if got else None
+
+    async def kv_put(
+        self: _Caller, key: str, value: str, *, version: int | None = None, ttl: float | None = None
+    ) -> int | None:
+        """Set a value if the key has this version; return the new version, or None. `ttl` is in seconds."""
+        expected = "" if version is None else str(version)
+        lives = "" if ttl is None else str(max(0, round(ttl * 1000)))
+        reply = await self._run("kv_put", new_operation_id(), key, value, expected, lives, LAYOUT)
+        return None if reply is None else int(reply)
+
+    async def kv_delete(self: _Caller, key: str) -> bool:
+        """Delete a key and return whether it existed."""
+        return bool(await self._run("kv_delete", new_operation_id(), key))
+
+    async def kv_scan(self: _Caller, prefix: str, after: str = "", limit: int = 1000) -> list[KeyValue]:
+        """Return the values whose keys start with `prefix` and follow `after`, ordered by key."""
+        first = prefix.encode()
+        low = b"(" + after.encode() if after.encode() >= first and after else b"[" + first
+        high = b"(" + first + b"\xff" if first else b"+"  # UTF-8 never contains this byte
+        flat = await self._run("kv_scan", low, high, limit)
+        return [
+            KeyValue(decode_text(key), decode_text(value), int(version))
+            for key, value, version in zip(flat[::3], flat[1::3], flat[2::3], strict=True)
+        ]
+
+    async def limits(self: _Caller) -> dict[str, tuple[int | None, bool]]:
+        """Return the limits of queues: name -> (most leases or None, paused)."""
+        found = {}
+        for queue, setting in decode_fields(await self._ask("HGETALL", f"{{{self.namespace}}}:limits")).items():
+            limit, _, paused = setting.partition(b":")
+            found[decode_text(queue)] = (int(limit) if limit else None, paused == b"1")
+        return found
+
+    async def set_limit(self: _Caller, queue: str, limit: int | None, paused: bool) -> None:
+        """Limit or pause a queue for all workers, effective immediately. (None, False) removes the setting."""
+        setting = f"{'' if limit is None else limit}:{int(paused)}" if limit is not None or paused else ""
+        await self._run("set_limit", queue, setting)
+
+    async def draining_leases(self: _Caller) -> list[tuple[str, str, int]]:
+        """Return the draining leases as (job id, token, expiry in us)."""
+        flat = await self._run("draining_leases")
+        return [
+            (decode_id(job_id), decode_text(token), int(expires))
+            for job_id, token, expires in zip(flat[::3], flat[1::3], flat[2::3], strict=True)
+        ]
+
+    async def wake(self: _Caller, worker: str) -> None:
+        """Wake a worker that waits for work, from any process."""
+        await self._run("wake", worker)
+
+    async def sweep(
+        self: _Caller,
+        *,
+        lease: float,
+        interval: float,
+        limit: int = 200,
+        task_queue: str | None = None,
+        unreached: float = 0.0,
+    ) -> SweepResult:
+        """Find what is due, see `protocol.Store`."""
+        times = (lease, interval, FEED_SECONDS, unreached)
+        micros = [round(seconds * 1_000_000) for seconds in times]
+        reply = await self._run("sweep", micros[0], micros[1], limit, micros[2], task_queue or b"", micros[3])
+        _, skipped, held, found, more = reply
+        due = [
+            DueItem(
+                decode_text(kind),
+                (name := decode_id(job_id)),
+                decode_job(name, text),
+                decode_text(token),
+                int(sibling_leases),
+            )
+            for kind, job_id, text, token, sibling_leases in found
+        ]
+        return SweepResult(due, skipped == 1, held == 1, more == 1)
+
+    async def purge(self: _Caller, *, ttl: float, limit: int = 500) -> int:
+        """Remove up to `limit` jobs that ended more than `ttl` seconds ago, in short steps, and return how many."""
+        removed = 0
+        while removed < limit:
+            gone, more = await self._run("purge", round(ttl * 1_000_000), min(PURGE_BATCH, limit - removed))
+            removed += gone
+            if not more:
+                break
+        return removed
+
+    async def rollups(self: _Caller, since: int, *, hourly: bool = False) -> rollups.Rollups:
+        """Return the ends of jobs in the minutes (or hours) since a time."""
+        width, kept, _ = rollups.RESOLUTIONS[hourly]
+        now, closed, counts, dropped = await self._run("rollups", int(hourly), max(0, since // width), kept)
+        texts = zip(map(int, closed[::2]), map(decode_text, closed[1::2]), strict=True)
+        still_open = []
+        for field, count in decode_fields(counts).items():
+            minute, _, rest = decode_text(field).partition(US)
+            name, _, metric = rest.rpartition(US)
+            if int(minute) >= since // rollups.MINUTE:
+                still_open.append((int(minute), name, metric, int(count)))
+        complete = rollups.complete_since(int(now), None if dropped is None else int(dropped), hourly=hourly)
+        return rollups.Rollups(rollups.assembled(texts, still_open, hourly=hourly), complete)
+
+    async def now(self: _Caller) -> int:
+        """Return the store's clock, in microseconds since 1970."""
+        return int(await self._run("now"))
+
+    async def check_health(self: _Caller) -> HealthReport:
+        """Check the server: version, durability, eviction, role, layout."""
+        reply = await self._command("INFO")
+        if isinstance(reply, Exception):
+            return HealthReport("redis", "", LAYOUT, "unknown", (f"INFO was refused: {reply}",))
+        info = _info(reply)
+        valkey = info.get("server_name") == "valkey"
+        kind, version = ("valkey", info["valkey_version"]) if valkey else ("redis", info.get("redis_version", ""))
+        layout = await self._command("GET", f"{{{self.namespace}}}:layout")
+        check_layout(layout if isinstance(layout, bytes) else None, self.url)
+        setting = await self._command("CONFIG", "GET", "appendfsync")
+        fsync = "" if isinstance(setting, Exception) else decode_text(decode_fields(setting).get(b"appendfsync", b""))
+        durability, warnings = _durability(info, fsync)
+        if (
+            tuple(int(part) for part in info.get("redis_version", "0.0").split(".")[:2] if part.isdigit())
+            < OLDEST_SERVER
+        ):
+            warnings.append(f"Redis {version} is older than 7.0, which milepost needs")
+        policy = info.get("maxmemory_policy", "noeviction")
+        if policy != "noeviction":
+            warnings.append(f"maxmemory-policy is {policy}: records may be evicted; set it to noeviction")
+        if self.url.startswith(("redis+sentinel:", "rediss+sentinel:")):
+            setting = await self._command("CONFIG", "GET", "min-replicas-to-write")
+            if not isinstance(setting, Exception) and decode_fields(setting).get(b"min-replicas-to-write") == b"0":
+                warnings.append(FAILOVER_LOSES)
+        role = info.get("role", "")
+        if role != "master":
+            warnings.append(f"this server is a {role} and accepts no writes; use the URL of the master")
+        details = {name: info[name] for name in _REPORTED if name in info}
+        return HealthReport(kind, version, LAYOUT, durability, tuple(warnings), details)
+
+
+_REPORTED = (
+    "role", "redis_mode", "maxmemory", "maxmemory_policy", "used_memory", "aof_enabled", "connected_slaves",
+    "rdb_last_bgsave_status", "aof_last_write_status", "connected_clients", "uptime_in_seconds",
+)  # fmt: skip
+
+
+def _info(reply: bytes) -> dict[str, str]:
+    return dict(
+        line.split(":", 1) for line in decode_text(reply).splitlines() if ":" in line and not line.startswith("#")
+    )
+
+
+def _durability(info: dict[str, str], fsync: str) -> tuple[str, list[str]]:
+    """Return what a crash of the server loses, and warnings about it."""
+    problems = [
+        f"the last {what} failed: writes may be refused; check the server's log and disk"
+        for name, what in (("rdb_last_bgsave_status", "snapshot"), ("aof_last_write_status", "append-only file write"))
+        if info.get(name, "ok") != "ok"
+    ]
+    if info.get("aof_enabled") == "1":
+        lost = {"always": "nothing", "everysec": "about a second", "no": "what the system had not yet written"}
+        return f"append-only file, a crash loses {lost.get(fsync, 'about a second')}", problems
+    problems.append("appendonly is off: a crash loses everything since the last snapshot; set it to yes")
+    return "snapshots only", problems
+
+
+def check_layout(found: bytes | None, url: str) -> None:
+    """Raise LayoutMismatchError if this release cannot read the version of the layout."""
+    version = decode_text(found) if found else str(LAYOUT)
+    if version != str(LAYOUT):
+        raise LayoutMismatchError(url, version, LAYOUT)
+
+
+SCRIPTS = {
+    verb: script(verb)
+    for verb in (
+        "get", "select", "oldest", "count", "events", "renew", "sweep", "purge", "set_limit", "draining_leases", "wake", "now", "layout", "rollups",
+        "kv_get", "kv_delete", "kv_scan",
+    )
+} | {"kv_put": script("kv_put", grows=True)}  # fmt: skip
+"""method -> its script, except `apply`, whose scripts are compiled."""

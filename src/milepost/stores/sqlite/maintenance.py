@@ -1,0 +1,201 @@
+"""Sweep, purge and trim the feed, in short transactions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import NamedTuple
+
+from milepost.core import rollups
+from milepost.core.defaults import CLOCK_LEAD, FEED_KEPT, FEED_SECONDS
+from milepost.core.record_codec import short_name
+from milepost.stores.protocol import DueItem, SweepResult
+from milepost.stores.recovery_hold import hold_of
+from milepost.stores.sqlite.records import LARGEST, Row
+from milepost.stores.sqlite.transaction import ReadTransaction, WriteTransaction
+
+PURGE_BATCH = 100
+"""Records removed per transaction, which holds the lock for about 10 ms."""
+
+TRIM_BATCH = 2_000
+"""Events read per transaction, which holds the lock for about 5 ms."""
+
+
+DROPPED = ("minutes_dropped", "hours_dropped")
+
+_WAITS_FOR_TASK_QUEUE = f"\n{short_name('run_by')}=external\n"
+
+
+class Sweep(NamedTuple):
+    """The arguments of a sweep, see `protocol.Store.sweep`. Times are in microseconds."""
+
+    lease: int
+    interval: int
+    limit: int
+    task_queue: str | None
+    unreached: int
+
+
+def too_soon(db: ReadTransaction, wanted: Sweep) -> bool:
+    """Return whether another sweep ran within half the interval."""
+    last = db.number("swept")
+    return last is not None and 0 <= db.file.read_clock(last) - last < wanted.interval / 2
+
+
+def sweep(tx: WriteTransaction, wanted: Sweep) -> SweepResult:
+    """Return what is due, unless another sweep ran within half the interval."""
+    last = tx.number("swept")
+    now = tx.now = tx.file.read_clock(last or 0)
+    if last is not None and 0 <= now - last < wanted.interval / 2:
+        return SweepResult([], skipped=True)
+    tx.keep_number("swept", now)
+    due_until = _hold(tx, last, wanted.lease)
+    close_minutes(tx)
+    due: list[DueItem] = []
+    more = False
+    for found in _due(tx, wanted, due_until):
+        part = list(islice(found, wanted.limit + 1))
+        due += part[: wanted.limit]
+        more = more or len(part) > wanted.limit
+    return SweepResult(due, held=due_until is None or due_until < now, more=more)
+
+
+def _hold(tx: WriteTransaction, last: int | None, lease: int) -> int | None:
+    """Return the time until which leases are due (None: none are), and store the hold.
+
+    Processes on one file may see different clocks (containers, tests), and each uses its own. Only the process that is
+    behind recovers leases: to the others, leases of its live runs look long expired.
+    """
+    now, file, hold = tx.now, tx.file, tx.number("hold")
+    own, file.swept = file.swept, now
+    is_ahead = own is not None and last is not None and last < own - CLOCK_LEAD and own <= now
+    went_back = last is not None and last > now
+    if went_back:
+        file.turned = (last or 0, now)
+        if own is not None and own <= now:
+            last, hold = own, None  # this process swept all the time; the other one is ahead
+    _turn_back(tx, lease, went_back=went_back)
+    if is_ahead:
+        return None
+    due_until, until = hold_of(now, last, hold, lease)
+    if until is not None:
+        tx.keep_number("hold", until)
+    else:
+        tx.run("state_delete", ("hold",))
+    return due_until
+
+
+def _turn_back(tx: WriteTransaction, lease: int, *, went_back: bool) -> None:
+    """Move leases from a clock that is ahead to the current one, but not below `lease` from now.
+
+    A process that is ahead may still renew once, so its later leases are moved for a while, too.
+    """
+    ahead, seen = tx.file.turned
+    most = max(lease, CLOCK_LEAD)
+    if went_back or (ahead > tx.now and 0 <= tx.now - seen < 2 * most):
+        bound = tx.now + most if went_back else ahead
+        for name in ("lease_turn_back", "draining_turn_back"):
+            tx.run(name, {"bound": bound, "least": tx.now + lease, "ahead": ahead - tx.now})
+
+
+def _due(tx: WriteTransaction, wanted: Sweep, due_until: int | None) -> Iterator[Iterator[DueItem]]:
+    """Yield what is due, one iterator per kind."""
+    most = wanted.limit + 1
+    if due_until is not None:
+        yield _leases(tx, due_until, most)
+    yield _records(tx, "deadline", {"now": tx.now, "limit": most})
+    own = None if wanted.task_queue is None else f"\n{short_name('task_queue')}={wanted.task_queue}\n"
+    others: dict[str, int | str | None] = {
+        "others_from": tx.now - wanted.unreached,
+        "waits": _WAITS_FOR_TASK_QUEUE,
+        "own": own,
+    }
+    yield _records(tx, "stale", {"now": tx.now, "limit": most, **others})
+    if due_until is not None:
+        stops = tx.all("sweep_draining", (due_until, most))
+        yield (DueItem("stopping", i, tx.job(row) if (row := tx.row(i)) is not None else None, t) for i, t in stops)
+
+
+def _leases(tx: WriteTransaction, until: int, most: int) -> Iterator[DueItem]:
+    sibling_leases: dict[str, int] | None = None
+    for found in tx.all("sweep_lease", (until, most)):
+        job = tx.job(Row(*found))
+        if sibling_leases is None:
+            sibling_leases = {worker or "": count for worker, count in tx.all("sweep_sibling_leases")}
+        yield DueItem("lease", job.job_id, job, sibling_leases=sibling_leases.get(job.worker or "", 1))
+
+
+def _records(tx: WriteTransaction, kind: str, values: dict[str, int | str | None]) -> Iterator[DueItem]:
+    for found in tx.all(f"sweep_{kind}", values):
+        job = tx.job(Row(*found))
+        yield DueItem(kind, job.job_id, job)
+
+
+def purge(tx: WriteTransaction, bound: int, most: int) -> int:
+    """Remove up to `most` records that ended before `bound`, and return how many."""
+    rows = tx.all("purge_ended", (bound, most))
+    for n, job_id, created, text in rows:
+        row = Row(n, job_id, created, "", "", None, None, None, None, text)
+        tx.remove(row, row.record() if "\nl=" in f"\n{text}" else {})
+        tx.remove_values(job_id)
+    return len(rows)
+
+
+def forget(tx: WriteTransaction) -> None:
+    """Delete expired values, and what only repeated requests would need."""
+    tx.run("purge_tombstones", (tx.now,))
+    tx.run("purge_claims", (tx.now,))
+    tx.run("purge_wakes", (tx.now - 60_000_000,))
+    tx.run("purge_kv", (tx.now,))
+    tx.run("purge_counters")
+
+
+def close_minutes(tx: WriteTransaction) -> None:
+    """Add the ends of the minutes that are over to the rollups."""
+    current = tx.now // rollups.MINUTE
+    over = {(minute, name, metric): n for minute, name, metric, n in tx.all("open_ends_get", (0, current))}
+    if not over:
+        return
+    tx.run("open_ends_delete", (current,))
+    for hourly in (False, True):
+        for number, added in rollups.by_number(over, hourly=hourly).items():
+            row = tx.one("rollups_one", (hourly, number))
+            tx.run("rollups_put", (hourly, number, rollups.merge(row[0] if row is not None else "", added)))
+        sizes: dict[int, int] = dict(tx.all("rollups_sizes", (hourly,)))
+        for number in rollups.outdated(sizes, tx.now, hourly=hourly):
+            tx.run("rollups_delete", (hourly, number))
+            tx.keep_number(DROPPED[hourly], max(number, tx.number(DROPPED[hourly]) or 0))
+
+
+def read_rollups(db: ReadTransaction, since: int, *, hourly: bool) -> rollups.Rollups:
+    """Return the rollups since a time."""
+    closed = db.all("rollups_get", (hourly, since // rollups.RESOLUTIONS[hourly].width))
+    still_open = db.all("open_ends_get", (since // rollups.MINUTE, LARGEST))
+    complete = rollups.complete_since(db.file.read_clock(), db.number(DROPPED[hourly]), hourly=hourly)
+    return rollups.Rollups(rollups.assembled(closed, still_open, hourly=hourly), complete)
+
+
+def overlong(db: ReadTransaction) -> bool:
+    """Return whether the feed is well above its bound or has events that are too old."""
+    end, _ = db.end()
+    begin = db.number("trimmed") or 0
+    return end - FEED_KEPT - begin >= TRIM_BATCH or _old(db, begin, db.file.read_clock()) > begin
+
+
+def _old(db: ReadTransaction, begin: int, now: int) -> int:
+    """Return the last of the next too old events, never the newest of the feed; `begin` if there is none."""
+    bound = now - int(FEED_SECONDS * 1_000_000)
+    found = db.one("feed_old", {"begin": begin, "until": begin + TRIM_BATCH, "bound": bound})
+    return max(begin, found[0]) if found is not None and found[0] is not None else begin
+
+
+def trim(tx: WriteTransaction) -> bool:
+    """Delete the next events that left the feed and are in no job's list; return whether there are more."""
+    end, _ = tx.end()
+    begin = tx.number("trimmed") or 0
+    until = max(min(end - FEED_KEPT, begin + TRIM_BATCH), _old(tx, begin, tx.now))
+    if until <= begin:
+        return False
+    tx.run("feed_trim", (begin, until))
+    tx.keep_number("trimmed", until)
+    return until < end - FEED_KEPT or _old(tx, until, tx.now) > until

@@ -1,0 +1,60 @@
+-- The sweep, which finds what is due, and the purge, which deletes what has expired.
+
+-- name: sweep_lease
+-- Read records whose lease has expired.
+-- Values: now, limit
+SELECT n, id, created, type, status, lease, token, queue, unique_key, body FROM [jobs] INDEXED BY [jobs_lease]
+WHERE lease <= ? ORDER BY lease, id LIMIT ?
+
+-- name: sweep_sibling_leases
+-- Count the live leases of each worker.
+SELECT worker, count(*) FROM [jobs] INDEXED BY [jobs_lease] WHERE lease IS NOT NULL GROUP BY worker
+
+-- name: sweep_deadline
+-- Read records whose start deadline has passed.
+SELECT n, id, created, type, status, lease, token, queue, unique_key, body FROM [jobs] INDEXED BY [jobs_deadline]
+WHERE deadline <= :now ORDER BY deadline, id LIMIT :limit
+
+-- name: sweep_stale
+-- Read records that were not updated for too long. Those of another task queue follow only at :others_from.
+-- :waits is the text in the body of a job of any task queue, :own that in the body of a job of this one.
+SELECT n, id, created, type, status, lease, token, queue, unique_key, body FROM [jobs] INDEXED BY [jobs_stale]
+WHERE stale <= :now AND (
+    stale <= :others_from
+    OR instr(char(10) || body || char(10), :waits) = 0
+    OR instr(char(10) || body || char(10), :own) > 0
+) ORDER BY stale, id LIMIT :limit
+
+-- name: sweep_draining
+-- Read expired draining leases.
+-- Values: now, limit
+SELECT id, token FROM [draining] WHERE expires <= ? LIMIT ?
+
+-- name: purge_ended
+-- Read the records that ended before a time.
+-- Values: before, limit
+SELECT n, id, created, body FROM [jobs] INDEXED BY [jobs_ended] WHERE ended < ? ORDER BY ended, id LIMIT ?
+
+-- name: purge_tombstones
+-- Delete expired tombstones.
+-- Values: now
+DELETE FROM [tombstones] WHERE until <= ?
+
+-- name: purge_claims
+-- Delete answers to claims that no worker will repeat.
+-- Values: now
+DELETE FROM [claims] WHERE until <= ?
+
+-- name: purge_wakes
+-- Delete wake-ups that no worker has taken.
+-- Values: before
+DELETE FROM [wakes] WHERE at < ?
+
+-- name: purge_kv
+-- Delete expired values.
+-- Values: now
+DELETE FROM [kv] WHERE until <= ?
+
+-- name: purge_counters
+-- Delete counters without records.
+DELETE FROM [counters] WHERE count <= 0

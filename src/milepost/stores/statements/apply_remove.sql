@@ -1,2 +1,0 @@
--- A record goes. n
-DELETE FROM [jobs] WHERE n = ?

@@ -1,2 +1,0 @@
--- Remember the answer to a claim. worker, op, ids, until
-INSERT OR REPLACE INTO [claims] VALUES (?, ?, ?, ?)

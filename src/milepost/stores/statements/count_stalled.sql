@@ -1,2 +1,0 @@
--- How many records are flagged.
-SELECT count FROM [tallies] WHERE kind = 'stalled' AND name = '' AND status = ''

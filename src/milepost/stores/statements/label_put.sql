@@ -1,2 +1,0 @@
--- A label of a record. pair, created, id, n
-INSERT OR REPLACE INTO [labels] VALUES (?, ?, ?, ?)

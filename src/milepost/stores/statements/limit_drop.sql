@@ -1,2 +1,0 @@
--- Take the setting of a queue away. queue
-DELETE FROM [limits] WHERE queue = ?

@@ -1,2 +1,0 @@
--- Limit or pause a queue. queue, most, paused
-INSERT OR REPLACE INTO [limits] VALUES (?, ?, ?)

@@ -1,2 +1,0 @@
--- The limits set for queues.
-SELECT queue, most, paused FROM [limits]

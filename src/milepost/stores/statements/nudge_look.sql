@@ -1,2 +1,0 @@
--- Whether a worker is to wake. worker
-SELECT 1 FROM [nudges] WHERE worker = ?

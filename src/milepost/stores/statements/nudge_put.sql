@@ -1,2 +1,0 @@
--- Wake a worker. worker, at
-INSERT OR REPLACE INTO [nudges] VALUES (?, ?)

@@ -1,2 +1,0 @@
--- A worker is awake. worker
-DELETE FROM [nudges] WHERE worker = ?

@@ -1,2 +1,0 @@
--- Answers to claims that nobody will ask for again. now
-DELETE FROM [claims] WHERE until <= ?

@@ -1,2 +1,0 @@
--- Nudges of workers that are gone. before
-DELETE FROM [nudges] WHERE at < ?

@@ -1,2 +1,0 @@
--- What has expired on the shelf. now
-DELETE FROM [shelf] WHERE until <= ?

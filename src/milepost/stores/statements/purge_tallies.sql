@@ -1,2 +1,0 @@
--- Counters of types that are gone.
-DELETE FROM [tallies] WHERE count <= 0

@@ -1,2 +1,0 @@
--- Who created what went: long enough ago to forget. now
-DELETE FROM [tombstones] WHERE until <= ?

@@ -1,2 +1,0 @@
--- A live lease is renewed. until, id, token
-UPDATE [jobs] SET lease = ? WHERE id = ? AND token = ?

@@ -1,2 +1,0 @@
--- Take a value away. key
-DELETE FROM [shelf] WHERE key = ?

@@ -1,2 +1,0 @@
--- Put a value. key, value, version, until
-INSERT OR REPLACE INTO [shelf] VALUES (?, ?, ?, ?)

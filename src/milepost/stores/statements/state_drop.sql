@@ -1,2 +1,0 @@
--- Forget a number of the namespace. name
-DELETE FROM [state] WHERE name = ?

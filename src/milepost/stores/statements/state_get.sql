@@ -1,2 +1,0 @@
--- A number of the namespace. name
-SELECT value FROM [state] WHERE name = ?

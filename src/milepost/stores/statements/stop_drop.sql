@@ -1,2 +1,0 @@
--- A stopping lease ends. id
-DELETE FROM [stops] WHERE id = ?

@@ -1,2 +1,0 @@
--- A stopping lease. id, token, expires, key, slot, worker
-INSERT OR REPLACE INTO [stops] VALUES (?, ?, ?, ?, ?, ?)

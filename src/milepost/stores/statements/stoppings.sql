@@ -1,2 +1,0 @@
--- All stopping leases.
-SELECT id, token, expires FROM [stops]

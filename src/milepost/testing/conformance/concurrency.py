@@ -1,0 +1,153 @@
+"""Concurrent use of one store, by threads and by both APIs: in any order, exactly one wins."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from typing import Any, TypeVar
+
+from milepost.core import transitions as plans
+from milepost.core.job import Job
+from milepost.stores.protocol import Claim, Select, Store, Write, WriteResult
+from milepost.stores.sync_bridge import run_sync
+from milepost.testing.conformance.harness import Scenarios, StoreFixture, caller_job, token_of, worker_job
+from milepost.testing.conformance.lists import check_lists
+
+T = TypeVar("T")
+THREADS = 3
+
+
+async def at_once(fixture: StoreFixture, *works: Callable[[Store], Coroutine[Any, Any, T]]) -> list[T]:
+    """Run each function in its own thread with a blocking store, started together; return the results in order."""
+    barrier = Barrier(len(works))
+
+    def run(work: Callable[[Store], Coroutine[Any, Any, T]]) -> T:
+        blocking_store = fixture.store.with_blocking(blocking=True)
+        assert blocking_store.with_blocking(blocking=True) is blocking_store
+        try:
+            run_sync(blocking_store.now())
+            barrier.wait(20)
+            return run_sync(work(blocking_store))
+        finally:
+            if blocking_store is not fixture.store:
+                run_sync(blocking_store.close())
+
+    with ThreadPoolExecutor(len(works)) as pool:
+        futures = [pool.submit(run, work) for work in works]
+        if fixture.store.blocking:
+            return [future.result() for future in futures]
+        return list(await asyncio.gather(*map(asyncio.wrap_future, futures)))
+
+
+class Concurrency(Scenarios):
+    """Concurrent threads."""
+
+    async def test_no_job_is_claimed_twice(self, fixture: StoreFixture) -> None:
+        ids = [f"j{n:02d}" for n in range(30)]
+        await fixture.store.apply([Write(i, plans.plan_create(worker_job(), fixture.operation_id())) for i in ids])
+
+        def claims(worker: str) -> Callable[[Store], Coroutine[Any, Any, list[Job]]]:
+            mine = [Claim(worker, {"q": None}, fixture.starts(3, worker), fixture.operation_id()) for _ in range(12)]
+
+            async def work(store: Store) -> list[Job]:
+                return [job for claim in mine for job in (await store.apply([], claim)).claimed]
+
+            return work
+
+        answers = await at_once(fixture, *(claims(f"w{n}") for n in range(THREADS)))
+        claimed = [job.job_id for jobs in answers for job in jobs]
+        assert sorted(claimed) == ids
+        await check_lists(fixture, ids)
+
+    async def test_limit_holds_for_concurrent_claims(self, fixture: StoreFixture) -> None:
+        ids = [f"j{n:02d}" for n in range(12)]
+        await fixture.store.apply([Write(i, plans.plan_create(worker_job(), fixture.operation_id())) for i in ids])
+
+        def claims(worker: str) -> Callable[[Store], Coroutine[Any, Any, int]]:
+            mine = [Claim(worker, {"q": 2}, fixture.starts(2, worker), fixture.operation_id()) for _ in range(5)]
+
+            async def work(store: Store) -> int:
+                return sum([len((await store.apply([], claim)).claimed) for claim in mine])
+
+            return work
+
+        assert sum(await at_once(fixture, *(claims(f"w{n}") for n in range(THREADS)))) == 2
+        assert await fixture.store.count(Select(statuses=("running",))) == 2
+
+    async def test_concurrent_cancel_and_finish_have_one_winner(self, fixture: StoreFixture) -> None:
+        for number in range(10):
+            job_id = f"a{number}"
+            await fixture.create(job_id, worker_job())
+            token = token_of(await fixture.start(job_id))
+            changes = [
+                plans.plan_complete(fixture.operation_id(), token, "1", {}),
+                plans.plan_cancel(fixture.operation_id()),
+                plans.plan_fail(fixture.operation_id(), token, error="", failure="{}", report={}),
+            ]
+            outcomes = await at_once(fixture, *(_applies(job_id, change) for change in changes))
+            won = [o for o in outcomes if o.accepted]
+            assert len(won) == 1
+            status = (await fixture.job(job_id)).status
+            assert all(o.job is not None and o.job.status is status for o in outcomes)
+            assert [e.kind for e in await fixture.store.events(job_id)] == ["created", "running", status.value]
+
+    async def test_concurrent_submits_of_key_create_one_job(self, fixture: StoreFixture) -> None:
+        changes = [plans.plan_create(worker_job(unique_key="k"), fixture.operation_id()) for _ in range(THREADS)]
+        outcomes = await at_once(fixture, *(_applies(f"a{n}", change) for n, change in enumerate(changes)))
+        assert sum(o.accepted for o in outcomes) == 1
+        winner = next(f"a{n}" for n, o in enumerate(outcomes) if o.accepted)
+        assert {o.key_owner_id for o in outcomes if not o.accepted} == {winner}
+
+    async def test_concurrent_writes_leave_no_version_gap(self, fixture: StoreFixture) -> None:
+        await fixture.create("a", worker_job())
+        token = token_of(await fixture.start("a"))
+
+        def logs(name: str) -> Callable[[Store], Coroutine[Any, Any, None]]:
+            # Operation ids are ordered only within one source, so each writer has its own source.
+            mine = [Write("a", plans.plan_log(f"{name}{n:05d}", token, '{"lines":[]}')) for n in range(20)]
+
+            async def work(store: Store) -> None:
+                for write in mine:
+                    assert (await store.apply([write])).outcomes[0].accepted
+
+            return work
+
+        await at_once(fixture, *(logs(f"w{n}-") for n in range(THREADS)))
+        events = await fixture.store.events("a")
+        assert [e.version for e in events] == list(range(1, 3 + 20 * THREADS))
+        assert (await fixture.job("a")).version == events[-1].version
+        feed = [(e.job_id, e.version) for e in (await fixture.store.feed("0")).events]
+        assert feed == [("a", n) for n in range(1, 3 + 20 * THREADS)]
+
+    async def test_concurrent_kv_puts_have_one_winner(self, fixture: StoreFixture) -> None:
+        async def puts(store: Store) -> int | None:
+            return await store.kv_put("k", "mine", version=0)
+
+        answers = await at_once(fixture, *[puts] * THREADS)
+        assert sum(a is not None for a in answers) == 1
+
+    async def test_concurrent_sweeps_are_one(self, fixture: StoreFixture) -> None:
+        async def sweeps(store: Store) -> bool:
+            return (await store.sweep(lease=3600.0, interval=3600.0)).skipped
+
+        assert sorted(await at_once(fixture, *[sweeps] * THREADS)) == [False, True, True]
+
+    async def test_blocking_store_works_beside_event_loop(self, fixture: StoreFixture) -> None:
+        blocking_store = fixture.store.with_blocking(blocking=True)
+        run_sync(blocking_store.apply([Write("a", plans.plan_create(caller_job(), fixture.operation_id()))]))
+        assert (await fixture.job("a")).version == 1
+        await fixture.do("a", plans.plan_cancel(fixture.operation_id()))
+        job = run_sync(blocking_store.get("a"))
+        assert job is not None
+        assert job.status.value == "cancelled"
+        if blocking_store is not fixture.store:
+            run_sync(blocking_store.close())
+
+
+def _applies(job_id: str, change: Any) -> Callable[[Store], Coroutine[Any, Any, WriteResult]]:
+    async def work(store: Store) -> WriteResult:
+        return (await store.apply([Write(job_id, change)])).outcomes[0]
+
+    return work

@@ -1,0 +1,86 @@
+"""A Run for the tests of job code, without store, worker or clock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from milepost.core.errors import JobCancelled
+from milepost.core.job import Job
+from milepost.core.serialization import from_json, labels_text, to_json
+from milepost.run.run import Run
+
+
+class FakeRun(Run):
+    """A Run that keeps its checkpoints in `checkpoints` and its reported progress in `progress_seen`."""
+
+    def __init__(self, job: Job, *, only: Iterable[str] | None = None) -> None:
+        self.checkpoints: list[Any] = []
+        self._seen: list[float] = []
+        super().__init__(job, "1:fake", _RecordingCheckpointWriter(), only=only)
+
+    @property
+    def progress_seen(self) -> list[float]:
+        """Return the fractions that the code has reported, and the current fraction last."""
+        return [*self._seen, self.fraction]
+
+    @property
+    def log_lines(self) -> list[str]:
+        """Return the newest log lines."""
+        return list(self.recent_log)
+
+    def progress(self, fraction: float | None = None, message: str | None = None) -> None:
+        """Report progress, as `Run.progress` does, and keep the fraction."""
+        super().progress(fraction, message)
+        if fraction is not None:
+            self._seen.append(self.fraction)
+
+    def cancel(self, reason: str = "cancelled by the test") -> None:
+        """Stop the code, as a cancel of the job does."""
+        self.stop(JobCancelled(reason))
+
+
+class _RecordingCheckpointWriter:
+    """Keeps the checkpoints in the run."""
+
+    def checkpoint(self, run: Run, text: str) -> None:
+        assert isinstance(run, FakeRun), "made by fake_run"
+        run.checkpoints.append(from_json(text))
+        run._seen.append(run.fraction)
+
+    async def acheckpoint(self, run: Run, text: str) -> None:
+        self.checkpoint(run, text)
+
+    def read(self, run: Run, key: str) -> str | None:
+        return None
+
+    async def aread(self, run: Run, key: str) -> str | None:
+        return None
+
+
+def fake_run(
+    *,
+    job_type: str = "test",
+    job_id: str = "fake",
+    attempt: int = 1,
+    last_checkpoint: Any = None,
+    metadata: Mapping[str, Any] | None = None,
+    labels: Mapping[str, str] | None = None,
+    only: Iterable[str] | None = None,
+) -> FakeRun:
+    """Return a Run to pass to job code in a test: ``reindex(fake_run(last_checkpoint=40), index="docs")``.
+
+    `only` are the keys of the items to process, as after ``retry_job(only_failed=True)``.
+    """
+    record = {
+        "type": job_type,
+        "status": "running",
+        "progress": "0",
+        "attempt": str(attempt),
+        "created": "0",
+        "metadata": to_json(dict(metadata or {}), "metadata"),
+        "labels": labels_text(labels),
+    }
+    if last_checkpoint is not None:
+        record["checkpoint"] = to_json(last_checkpoint, "last_checkpoint")
+    return FakeRun(Job.stored(job_id, record), only=only)

@@ -1,1 +1,0 @@
-"""What job code holds: Run, its stages, the tracked loop, checkpoints; and the pulse that carries what they say."""

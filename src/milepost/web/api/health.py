@@ -1,0 +1,62 @@
+"""Liveness, readiness and metrics."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from starlette.responses import PlainTextResponse, Response
+
+from milepost.core.errors import MissingExtraError, StoreError
+from milepost.web import schemas
+from milepost.web.context import WebContext
+from milepost.web.http.problems import response
+from milepost.web.http.serialization import encoded
+from milepost.web.security.principals import ADMIN
+from milepost.web.stats.metrics import Metrics
+
+NUMBERS = {"schema": {"type": "string"}, "example": 'milepost_jobs{job_type="ingestion",status="running"} 3.0\n'}
+
+
+def add_health(router: APIRouter, context: WebContext) -> None:
+    """Add the liveness and readiness checks, which need no key, and the metrics, which require an admin."""
+    numbers: list[Metrics] = []
+
+    @router.get("/metrics", dependencies=[context.authenticator.require(ADMIN)], response_class=PlainTextResponse,
+                responses={**schemas.problems(501), 200: {"content": {"text/plain": NUMBERS}}}, tags=["operation"], summary="Prometheus metrics")  # fmt: skip
+    async def metrics() -> Response:
+        if not numbers:
+            try:
+                numbers.append(Metrics(context))
+            except MissingExtraError as missing:
+                return response(501, str(missing))
+        text, kind = await numbers[0].text()
+        return Response(text, media_type=kind)
+
+    @router.get("/healthz", tags=["operation"], summary="Liveness check", response_model=schemas.Alive)
+    async def healthz() -> Response:
+        return Response(b'{"status":"ok"}', media_type="application/json")
+
+    @router.get(
+        "/readyz",
+        tags=["operation"],
+        summary="Readiness check: the store is reachable; admins also get its version and warnings",
+        response_model=schemas.Ready,
+        responses={503: schemas.problems()[503]},
+    )
+    async def readyz(request: Request) -> Response:
+        try:
+            fitness = await context.store.check_health()
+        except StoreError as error:
+            return response(503, f"The job store is unavailable: {type(error).__name__}", {"Retry-After": "5"})
+        if context.hub.closing:
+            return response(503, "The server is shutting down", {"Retry-After": "5"})
+        if not await context.authenticator.permits(request, ADMIN):
+            return Response(b'{"status":"ok"}', media_type="application/json")
+        body = {
+            "status": "ok",
+            "store": fitness.kind,
+            "version": fitness.version,
+            "layout": fitness.layout,
+            "durability": fitness.durability,
+            "warnings": list(fitness.warnings),
+        }
+        return Response(encoded(body), media_type="application/json")

@@ -1,0 +1,213 @@
+"""Read, list, cancel, update, delete and retry jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Annotated, Literal, TypeVar
+
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+
+from milepost.core.defaults import LIST_LIMIT, LIST_LIMIT_MAX
+from milepost.core.errors import IllegalTransitionError
+from milepost.core.job import Job, JobStatus
+from milepost.stores.query import Page
+from milepost.web import schemas
+from milepost.web.api.submit import refuse_published, seen_bytes
+from milepost.web.context import WebContext, job_url, principal_of
+from milepost.web.http.list_params import ListParams
+from milepost.web.http.problems import Problem, not_found
+from milepost.web.http.serialization import encoded, row_bytes
+from milepost.web.live.long_poll import preferred_wait, wait_until
+from milepost.web.security.principals import CANCEL, DELETE, READ, WRITE
+
+T = TypeVar("T")
+JSON = "application/json"
+TEXTS = Annotated[list[str], Query(max_length=50)]
+
+
+def add_jobs(router: APIRouter, context: WebContext) -> None:
+    """Add the routes for single jobs and the job list."""
+    read, write = [context.authenticator.require(READ, link=True)], [context.authenticator.require(WRITE)]
+    cancel, delete = [context.authenticator.require(CANCEL, link=True)], [context.authenticator.require(DELETE)]
+
+    # First, because routes are matched in order and this one is requested most.
+    async def answer_job(request: Request, job_id: str) -> Response:
+        job = await context.store.get(job_id)
+        if job is None or not principal_of(request).sees(job):
+            raise not_found()
+        tag = f'W/"v{job.version}"'
+        known = request.headers.get("if-none-match")
+        if known is not None and tag in known:
+            seconds, version = preferred_wait(request), job.version
+            if seconds:
+                latest = await wait_until(
+                    context, job, lambda now: now.version != version, seconds, principal_of(request)
+                )
+                if latest is None:
+                    raise not_found()
+                job, tag = latest, f'W/"v{latest.version}"'
+            if job.version == version:
+                return Response(status_code=304, headers={"ETag": tag, "Cache-Control": "no-store"})
+        if job.status is JobStatus.PENDING:
+            (job,) = await context.expected.describe([job])
+        return Response(job.to_json(), 200, {"ETag": tag, "Cache-Control": "no-store"}, JSON)
+
+    @router.get(
+        "/api/jobs/{job_id}",
+        dependencies=read,
+        response_model=schemas.JobRecord,
+        responses={**schemas.problems(404), 304: {"description": "Not modified since the version in `If-None-Match`"}},
+        tags=["jobs"],
+        summary="Get a job; a long poll with `If-None-Match` and `Prefer: wait=n`",
+    )
+    @answered_directly(context, answer_job)
+    async def get_job(request: Request, job_id: str) -> Response:
+        return await answer_job(request, job_id)
+
+    @router.get(
+        "/api/jobs",
+        dependencies=read,
+        response_model=schemas.JobList,
+        responses=schemas.problems(),
+        tags=["jobs"],
+        summary="List jobs, newest first",
+    )
+    async def list_jobs(
+        request: Request,
+        job_type: TEXTS = [],  # noqa: B006 - FastAPI copies it
+        status: TEXTS = [],  # noqa: B006
+        limit: Annotated[int, Query(ge=1)] = LIST_LIMIT,
+        q: Annotated[str, Query(max_length=2000, description="A filter, such as `status:failed created:1d`")] = "",
+        label: TEXTS = [],  # noqa: B006
+        created_after: schemas.When | None = None,
+        created_before: schemas.When | None = None,
+        cursor: Annotated[str | None, Query(max_length=400)] = None,
+        fields: Annotated[
+            Literal["all", "row"], Query(description="`row`: only what a list shows of a job, and its title and stage")
+        ] = "all",
+    ) -> Response:
+        wanted = ListParams(q, tuple(job_type), tuple(status), tuple(label), created_after, created_before)
+        found = wanted.filter()
+        page = await context.find(principal_of(request), found.query, min(limit, LIST_LIMIT_MAX), cursor or None)
+        headers = {"Cache-Control": "no-store"}
+        if page.next_cursor is not None:
+            # Relative to the request, because a proxy may strip a prefix of the path.
+            following = request.url.include_query_params(cursor=page.next_cursor)
+            headers["Link"] = f'<?{following.query}>; rel="next"'
+        page = replace(page, jobs=await context.expected.describe(page.jobs))
+        return Response(
+            list_bytes(page, found.reads, row_bytes if fields == "row" else Job.to_json), 200, headers, JSON
+        )
+
+    @router.post(
+        "/api/jobs/{job_id}/cancel",
+        dependencies=cancel,
+        response_model=schemas.Done,
+        responses=schemas.problems(400, 404),
+        tags=["jobs"],
+        summary="Cancel a job; takes effect immediately",
+    )
+    async def cancel_job(request: Request, job_id: str, body: schemas.CancelBody | None = None) -> Response:
+        await context.visible_job(request, job_id)
+        try:
+            await context.manager.cancel_job(
+                job_id, body.reason if body is not None else None, by=principal_of(request).id
+            )
+        except IllegalTransitionError as refused:
+            status = refused.job.status.value if refused.job is not None else None
+            raise Problem(400, str(refused), job_status=status, error="IllegalTransitionError") from None
+        return Response(encoded({"message": "Job cancelled", "job_id": job_id}), media_type=JSON)
+
+    @router.patch(
+        "/api/jobs/{job_id}",
+        dependencies=write,
+        response_model=schemas.JobRecord,
+        responses=schemas.problems(404, 409),
+        tags=["jobs"],
+        summary="Update the status and progress of a job that is run by its caller",
+    )
+    async def update_job(request: Request, job_id: str, body: schemas.UpdateBody) -> Response:
+        job = await context.visible_job(request, job_id)
+        if job.origin == "local" and job.run_by == "manual" and not principal_of(request).unlimited:
+            await refuse_published(context, job.job_type)
+        values = body.model_dump(exclude_unset=True)
+        await context.manager.update_job(job_id, **values)
+        job = await context.visible_job(request, job_id)
+        return Response(seen_bytes(principal_of(request), job), media_type=JSON)
+
+    @router.delete(
+        "/api/jobs/{job_id}",
+        dependencies=delete,
+        response_model=schemas.Done,
+        responses=schemas.problems(),
+        tags=["jobs"],
+        summary="Delete a job; a running job is cancelled first",
+    )
+    async def delete_job(request: Request, job_id: str) -> Response:
+        principal = principal_of(request)
+        job = await context.manager.get_job(job_id) if principal.bound else None
+        if not principal.bound or (job is not None and principal.sees(job)):
+            await context.manager.delete_job(job_id)
+        return Response(encoded({"message": "Job deleted", "job_id": job_id}), media_type=JSON)
+
+    @router.post(
+        "/api/jobs/{job_id}/retry",
+        dependencies=write,
+        response_model=schemas.JobRecord,
+        responses={
+            **schemas.problems(404, 409),
+            201: {"model": schemas.JobRecord, "description": "A new job with the failed items"},
+        },
+        tags=["jobs"],
+        summary="Retry a failed or cancelled job",
+    )
+    async def retry_job(request: Request, job_id: str, body: schemas.RetryBody | None = None) -> Response:
+        principal, old = principal_of(request), await context.visible_job(request, job_id)
+        await context.may_start(principal, old.job_type, old.run_by, old.queue)
+        await context.quotas.before_submit(principal)
+        only_failed, from_start = (body.only_failed, body.from_start) if body is not None else (False, False)
+        job = await context.manager.retry_job(job_id, only_failed=only_failed, from_start=from_start)
+        context.quotas.submitted(principal, job.job_id)
+        seen = seen_bytes(principal, job)
+        return created(request, job, seen) if only_failed else Response(seen, media_type=JSON)
+
+
+def answered_directly(context: WebContext, answer: Callable[[Request, str], Awaitable[Response]]) -> Callable[[T], T]:
+    """Bypass FastAPI's parameter resolution for a hot endpoint, if the authentication needs no dependency.
+
+    Apply it below the route decorator, which looks for the mark.
+    """
+
+    async def direct(request: Request) -> Response:
+        await context.authenticator.enter(request, READ, link=True)
+        return await answer(request, request.path_params["job_id"])
+
+    def mark(endpoint: T) -> T:
+        if hasattr(context.authenticator.auth, "principal"):
+            vars(endpoint)["direct"] = direct
+        return endpoint
+
+    return mark
+
+
+def created(request: Request, job: Job, seen: bytes) -> Response:
+    """Return the 201 response for a new job."""
+    headers = {"Location": job_url(request, job.job_id), "ETag": f'W/"v{job.version}"', "Retry-After": "1"}
+    return Response(seen, 201, headers, JSON)
+
+
+def list_bytes(page: Page, reads: tuple[str, ...], write: Callable[[Job], bytes] = Job.to_json) -> bytes:
+    """Return a page as JSON. Optional members are included only if they say something."""
+    jobs = b",".join(map(write, page.jobs))
+    more = b""
+    if page.total is None:
+        more += b',"total_at_least":%d' % page.total_at_least
+    if page.next_cursor is not None:
+        more += b',"next_cursor":%s' % encoded(page.next_cursor)
+    if not page.scanned_all:
+        more += b',"scanned_all":false'
+    if reads:
+        more += b',"reads":%s' % encoded(list(reads))
+    return b'{"jobs":[%s],"total":%s%s}' % (jobs, encoded(page.total), more)

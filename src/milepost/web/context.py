@@ -1,0 +1,195 @@
+"""The state that the routes of one router share: manager, authentication, event hub and server lifespan."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import Request
+
+from milepost.app import AsyncJobs, Jobs
+from milepost.core.errors import InvalidInputError
+from milepost.core.job import Job
+from milepost.manager.manager import AsyncJobManager
+from milepost.manager.sync import JobManager
+from milepost.run.heartbeat import heartbeat_for
+from milepost.signals import shutdown
+from milepost.stores.protocol import Store
+from milepost.stores.query import Page, Query
+from milepost.web.auth import Auth, Authenticator
+from milepost.web.http.list_params import one_job
+from milepost.web.http.problems import Problem, not_found
+from milepost.web.live.hub import Hub
+from milepost.web.security.principals import Principal
+from milepost.web.security.quotas import Quotas
+from milepost.web.start_estimates import StartEstimates
+from milepost.web.stats.finished_jobs import FinishedJobs
+
+
+class WebJobs(AsyncJobs):
+    """The asynchronous jobs behind the routes: the store and, if there are any, the handlers of the given jobs."""
+
+    _origin = "api"
+
+    def __init__(self, given: AsyncJobManager | JobManager, store: Store) -> None:
+        self._jobs = given if isinstance(given, AsyncJobs | Jobs) else None
+        handlers = self._jobs.handlers if self._jobs is not None else None
+        super().__init__(
+            store,
+            ttl=given.ttl,
+            options=given.settings,
+            handlers=handlers,
+            task_queue=self._jobs.dispatcher if self._jobs is not None else None,
+        )
+
+    async def default_queue(self, job_type: str) -> str:
+        """Return the default queue of a job type. Raises UnknownJobTypeError."""
+        return await self._submission_builder.default_queue(job_type)
+
+    async def is_operator_only(self, job_type: str) -> bool:
+        """Return whether a job type works on data of the operator. Raises UnknownJobTypeError."""
+        return await self._submission_builder.is_operator_only(job_type)
+
+    def ensure_worker(self) -> None:
+        """Start the worker thread that runs jobs of a store in memory."""
+        if self._jobs is not None:
+            self._jobs.ensure_worker()
+
+
+class WebContext:
+    """The jobs, authentication and streams of one router. `jobs` is a manager, a `Jobs`, a URL, or a function that
+    returns one.
+    """
+
+    def __init__(self, jobs: Any, auth: Auth) -> None:
+        self._jobs = jobs
+        self._manager: WebJobs | None = None
+        self.authenticator = Authenticator(auth, lambda: self.store)
+        self.expected = StartEstimates(lambda: self.store)
+        self.hub = Hub(lambda: self.store, settings=lambda: self.manager.settings, describe=self.expected.describe)
+        self.quotas = Quotas(lambda: self.manager.settings, lambda: self.store)
+        self.ends = FinishedJobs(lambda: self.store)
+        self._own = False
+        self.background: list[Callable[[WebContext], Any]] = []
+        """Asynchronous context managers that run from the start of the server to its end."""
+
+    @property
+    def manager(self) -> WebJobs:
+        """The asynchronous jobs, opened when first needed."""
+        if self._manager is None:
+            given = self._jobs() if callable(self._jobs) else self._jobs
+            self._manager, self._own = open_jobs(given)
+        return self._manager
+
+    @property
+    def store(self) -> Store:
+        """The store of the manager."""
+        return (self._manager or self.manager).store
+
+    def workers(self, count: int) -> Any:
+        """Return a context manager that runs workers. Raises InvalidInputError if there are no handlers."""
+        if not isinstance(self._jobs, AsyncJobs | Jobs):
+            raise InvalidInputError("workers", "a manager or a URL has no handlers; pass a Jobs")
+        return self._jobs.run_workers(workers=count)
+
+    async def visible_job(self, request: Request, job_id: str) -> Job:
+        """Return a job. Raises the same 404 Problem if it does not exist or the caller may not see it."""
+        job = await self.manager.get_job(job_id)
+        if job is None or not principal_of(request).sees(job):
+            raise not_found()
+        return job
+
+    async def may_start(self, principal: Principal, job_type: str, run_by: str, queue: str | None = None) -> None:
+        """Refuse a job that the caller may not submit or retry. Raises Problem 403, UnknownJobTypeError."""
+        if not principal.may_start(job_type, queue):
+            where = f" in queue {queue!r:.100}" if principal.may_start(job_type) else ""
+            text = f"This API key may not submit or retry jobs of type {job_type!r:.100}{where}"
+            raise Problem(403, text, job_type=job_type)
+        if principal.bound and run_by == "worker" and await self.manager.is_operator_only(job_type):
+            raise Problem(
+                403,
+                f"API keys that are restricted to labels may not start {job_type} jobs: documents have no per-user access control",
+            )
+
+    async def find(self, principal: Principal, query: Query, limit: int, cursor: str | None = None) -> Page:
+        """Return one page of the jobs of a query that a principal may see."""
+        if principal.job_id is None:
+            return await self.manager.find(principal.within(query), limit, cursor)
+        return await one_job(self.store, principal.job_id, query)
+
+    @asynccontextmanager
+    async def lifespan(self, _: Any = None) -> AsyncIterator[None]:
+        """Sweep, run background services and listen for shutdown while the server runs."""
+        refuse_unshared_memory(self.store)
+        heartbeat = heartbeat_for(self.store, self.manager.settings, self.manager.ttl)
+        heartbeat.retain()
+        self.hub.open()
+        shutdown.add(self.hub.close_soon)
+        running = [start(self) for start in self.background]
+        try:
+            for one in running:
+                await one.__aenter__()
+            yield
+        finally:
+            shutdown.remove(self.hub.close_soon)
+            self.hub.close()
+            self.ends.stop()
+            for one in reversed(running):
+                await one.__aexit__(None, None, None)
+            heartbeat.release()
+            if self._own:
+                await self.store.close()
+
+
+def principal_of(request: Request) -> Principal:
+    """Return the principal of an authenticated request."""
+    principal: Principal = request.state.principal
+    return principal
+
+
+def job_url(request: Request, job_id: str) -> str:
+    """Return the URL path of a job under the prefix of a request."""
+    return f"{request.url.path.rpartition('/api/jobs')[0]}/api/jobs/{job_id}"
+
+
+def open_jobs(jobs: Any) -> tuple[WebJobs, bool]:
+    """Return the asynchronous interface to jobs, and whether its store is ours to close. Raises InvalidInputError."""
+    if isinstance(jobs, str):
+        opened = AsyncJobManager(jobs)
+        return WebJobs(opened, opened.store), True
+    if isinstance(jobs, JobManager):
+        return WebJobs(jobs, jobs.store.with_blocking(blocking=False)), True
+    if isinstance(jobs, AsyncJobManager):
+        return WebJobs(jobs, jobs.store), False
+    raise InvalidInputError(
+        "jobs", f"must be a Jobs, a manager or a store URL such as sqlite:///jobs.db, not {type(jobs).__name__}"
+    )
+
+
+def refuse_unshared_memory(store: Store) -> None:
+    """Refuse a memory store in one of several server processes, which would not share it. Raises InvalidInputError."""
+    if store.url.startswith("memory:") and server_processes(sys.argv, os.environ) > 1:
+        raise InvalidInputError(
+            "MILEPOST_URL",
+            "memory:// cannot be shared between server processes; use sqlite:///jobs.db or redis://host, or run one process",
+        )
+
+
+def server_processes(arguments: list[str], environment: Any) -> int:
+    """Return how many processes the command that started this one asked for (uvicorn, gunicorn, hypercorn, fastapi)."""
+    words = [*str(environment.get("GUNICORN_CMD_ARGS", "")).split(), *arguments[1:]]
+    for position, word in enumerate(words):
+        name, _, value = word.partition("=")
+        if name in ("--workers", "-w"):
+            value = value or (words[position + 1] if position + 1 < len(words) else "")
+        elif word.startswith("-w") and word[2:].isdigit():
+            value = word[2:]
+        else:
+            continue
+        if value.isdigit():
+            return int(value)
+    text = str(environment.get("WEB_CONCURRENCY", ""))
+    return int(text) if text.isdigit() else 1

@@ -1,0 +1,1 @@
+"""The simulated jobs of `milepost serve --demo`."""

@@ -1,0 +1,1 @@
+"""Request bodies, error responses, idempotency keys and JSON encoding."""

@@ -1,0 +1,68 @@
+"""Read request bodies within limits: JSON only, 1 MiB, 64 levels, complete within a timeout."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+from fastapi import Request
+from starlette.requests import ClientDisconnect
+
+from milepost.core.serialization import JSON_DEPTH
+from milepost.settings import settings
+from milepost.web.http.problems import Problem
+
+MAX_BODY_BYTES = 1024 * 1024
+_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
+"""A string, or the rest of the text after an unclosed quote, so that each byte is examined once."""
+_BRACKETS = re.compile(rb"[\[\]{}]")
+
+
+async def read_body(request: Request) -> None:
+    """Read the body of a request and keep it for FastAPI. Raises Problem 400, 408, 413, 415, 422."""
+    length = request.headers.get("content-length", "")
+    if length.isdigit() and int(length) > MAX_BODY_BYTES:
+        raise Problem(413, f"The body is larger than {MAX_BODY_BYTES} bytes", headers={"Connection": "close"})
+    size, parts = 0, []
+    context = getattr(request.app.state, "milepost", None)
+    options = settings.current() if context is None else context.manager.settings
+    timeout = options.request_timeout
+    try:
+        async with asyncio.timeout(timeout):
+            async for part in request.stream():
+                size += len(part)
+                if size > MAX_BODY_BYTES:
+                    raise Problem(
+                        413, f"The body is larger than {MAX_BODY_BYTES} bytes", headers={"Connection": "close"}
+                    )
+                parts.append(part)
+    except TimeoutError:
+        text = f"The request body was not complete within {timeout:g} s"
+        raise Problem(408, text, headers={"Connection": "close"}) from None
+    except ClientDisconnect:
+        raise Problem(400, "The request body is incomplete") from None  # the client is gone: not a server error
+    body = b"".join(parts)
+    # Starlette serves later readers from this attribute.
+    request._body = body
+    if not body:
+        return
+    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media != "application/json":
+        raise Problem(415, "The request body must be application/json", headers={"Accept": "application/json"})
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        raise Problem(422, "The request body is not valid UTF-8") from None
+    if depth(body) > JSON_DEPTH:
+        raise Problem(422, f"The request body is nested deeper than {JSON_DEPTH} levels")
+
+
+def depth(body: bytes) -> int:
+    """Return how deep a JSON text is nested, without parsing it. A parser would run out of stack first."""
+    deepest = level = 0
+    if body.count(b"[") + body.count(b"{") <= JSON_DEPTH:
+        return 0
+    for bracket in _BRACKETS.findall(_STRINGS.sub(b"", body)):
+        level += 1 if bracket in b"[{" else -1
+        deepest = max(deepest, level)
+    return deepest

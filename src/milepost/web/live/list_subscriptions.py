@@ -1,0 +1,314 @@
+"""Live lists: for each subscribed filter, the newest state of the jobs that changed, at most ten times a second.
+
+Each row is encoded once for all clients. A client that does not keep up gets the newest state of each job when it reads
+again, instead of a growing buffer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from milepost.core.errors import StoreError
+from milepost.core.events import Event
+from milepost.core.job import Job, JobStatus, WaitingFor
+from milepost.query.filters import Filter
+from milepost.stores.protocol import Store
+from milepost.web.http.list_params import ListParams
+from milepost.web.http.serialization import encoded, row_bytes
+from milepost.web.live import sse
+from milepost.web.live.sse import Frame, Reader
+from milepost.web.live.store_health import StoreHealth
+from milepost.web.security.principals import Principal
+
+log = logging.getLogger("milepost.web.live.list_subscriptions")
+log.addHandler(logging.NullHandler())
+
+BATCH_SECONDS = 0.1
+COUNTS_SECONDS = 1.0
+MAX_KNOWN_JOBS = 10_000
+MAX_PENDING_ROWS = 5_000
+REPARSE_SECONDS = 30.0
+"""How often filters are parsed again, because they may contain times relative to now."""
+
+WAITING_SECONDS = 2.0
+"""How often the reason why the newest pending jobs wait is checked, because it changes without an event."""
+WAITING_MAX = 500
+
+Describe = Callable[[Sequence[Job]], Awaitable[list[Job]]]
+Rows = dict[str, bytes | None]
+"""Changed rows by job id; None for a job that left the list."""
+
+
+class Known(NamedTuple):
+    """A job as the store had it, and what clients were sent that it waits for."""
+
+    job: Job
+    waiting_for: WaitingFor | None
+    is_described: bool = True
+    """Whether clients have been sent what the job waits for; False while a snapshot is made."""
+
+
+class ListReader(Reader):
+    """A client of a list, and what changed since it last kept up."""
+
+    __slots__ = ("needs_reset", "pending", "position")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self.pending: Rows = {}
+        self.needs_reset = False
+        self.position: str | None = None
+
+    def publish(self, frame: Frame, rows: Rows, position: str | None) -> None:
+        """Send a batch; if the previous one is still being sent, keep the newest state of each job."""
+        if not self.frames and self.sending_since is None:
+            self.push(frame)
+        elif len(self.pending) < MAX_PENDING_ROWS:
+            self.pending.update(rows)
+            self.position = position or self.position
+        else:
+            self.pending, self.needs_reset = {}, True
+
+
+class Subscription:
+    """Clients subscribed to the same filter with the same permissions."""
+
+    def __init__(self, wanted: ListParams, principal: Principal) -> None:
+        self.principal = principal
+        self.readers: set[ListReader] = set()
+        self._wanted = wanted
+        self._filter: Filter = wanted.filter()
+        self._read_at = time.monotonic()
+
+    def matches(self, job: Job) -> bool:
+        """Return whether a job is in this list now."""
+        if time.monotonic() - self._read_at > REPARSE_SECONDS:
+            self._filter, self._read_at = self._wanted.filter(), time.monotonic()
+        return self.principal.sees(job) and self._filter.query.matches(job)
+
+
+class ListHub:
+    """All list subscriptions of this process."""
+
+    def __init__(self, store: Callable[[], Store], describe: Describe | None = None) -> None:
+        self._store = store
+        self.describe: Describe = describe or _as_they_are
+        self.health = StoreHealth(store, self._publish_health)
+        self._waited_at = 0.0
+        self._subscriptions: dict[tuple[ListParams, str], Subscription] = {}
+        self._changed: dict[str, bool] = {}
+        self._known: OrderedDict[str, Known] = OrderedDict()
+        self._task: asyncio.Task[None] | None = None
+        self._counts: dict[tuple[str, str], int] | None = None
+        self._counted_at = 0.0
+        self._counts_stale = False
+        self.position: str | None = None
+
+    def readers(self) -> Iterator[ListReader]:
+        """Yield every client of every list."""
+        for subscription in list(self._subscriptions.values()):
+            yield from list(subscription.readers)
+
+    def clear(self) -> None:
+        """Drop all subscriptions, because their event loop is gone."""
+        self._subscriptions.clear()
+        self._changed.clear()
+        self._task = None
+        self.health = StoreHealth(self._store, self._publish_health)
+
+    def join(self, wanted: ListParams, principal: Principal, reader: ListReader) -> Subscription:
+        """Subscribe a client to a list."""
+        key = (wanted, f"{principal.binding}\n{principal.job_id or ''}\n{principal.job_created}")
+        subscription = self._subscriptions.get(key)
+        if subscription is None:
+            subscription = self._subscriptions[key] = Subscription(wanted, principal)
+        subscription.readers.add(reader)
+        self._counts = None  # the new client has not received the last counts
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._flush())
+        self.health.start()
+        return subscription
+
+    def unsubscribe(self, subscription: Subscription, reader: ListReader) -> None:
+        """End a client's subscription."""
+        subscription.readers.discard(reader)
+        self._subscriptions = {
+            key: subscription for key, subscription in self._subscriptions.items() if subscription.readers
+        }
+        if not self._subscriptions and self._task is not None:
+            self._task.cancel()
+            self._task = None
+            self._changed.clear()
+            self._known.clear()
+            self.health.stop()
+
+    def record_change(self, event: Event) -> None:
+        """Record that a job changed. Log events change no list."""
+        if self._subscriptions and event.kind != "log":
+            self._changed[event.job_id] = event.kind == "deleted"
+
+    def reset(self) -> None:
+        """Restart every list with a snapshot, because the feed lost events."""
+        for reader in self.readers():
+            reader.needs_reset = True
+            reader.push(Frame(0, True, b"", "anew"))
+
+    async def _flush(self) -> None:
+        while True:
+            await asyncio.sleep(BATCH_SECONDS)
+            try:
+                if self._changed:
+                    await self._publish_changes()
+                if self._counts_stale and time.monotonic() - self._counted_at >= COUNTS_SECONDS:
+                    await self._publish_counts(self._store())
+                if time.monotonic() - self._waited_at >= WAITING_SECONDS:
+                    await self._publish_waiting()
+            except StoreError:
+                continue  # the changes are kept; the hub logs the error
+            except Exception:
+                # A defect must not stop the lists of all clients.
+                log.exception("unexpected error in list updates; continuing")
+
+    async def _publish_changes(self) -> None:
+        """Send every subscription what changed since the last batch."""
+        position, changed = self.position, self._changed
+        store = self._store()
+        now: dict[str, Job | None] = {}
+        self._changed = {}  # changes during the reads belong to the next batch
+        try:
+            for job_id, deleted in changed.items():
+                now[job_id] = None if deleted else await store.get(job_id)
+        except Exception:
+            self._changed = {**changed, **self._changed}
+            raise
+        described = await self.describe([job for job in now.values() if job is not None])
+        shown = now | {job.job_id: job for job in described}
+        before = {job_id: known.job if (known := self._known.get(job_id)) is not None else None for job_id in changed}
+        self._push(shown, before, position)
+        for job_id, job in now.items():
+            self._remember(job_id, job, shown[job_id])
+        self._counts_stale = True
+
+    def _rows(
+        self,
+        subscription: Subscription,
+        now: dict[str, Job | None],
+        before: dict[str, Job | None],
+        encoded_rows: dict[str, bytes],
+    ) -> Rows:
+        rows: Rows = {}
+        for job_id, job in now.items():
+            if job is not None and subscription.matches(job):
+                if job_id not in encoded_rows:
+                    encoded_rows[job_id] = row_bytes(job)
+                rows[job_id] = encoded_rows[job_id]
+                continue
+            old = before[job_id]
+            # The previous state of a job may be unknown. Then report it as gone, but only to clients that may
+            # know that it exists: those that see all jobs, and those that may see it now.
+            seen = (
+                subscription.principal.sees(old)
+                if old is not None
+                else job is not None and subscription.principal.sees(job)
+            )
+            if seen or not subscription.principal.bound:
+                rows[job_id] = None
+        return rows
+
+    async def _publish_waiting(self) -> None:
+        """Send the pending jobs whose reason for waiting has changed."""
+        self._waited_at = time.monotonic()
+        known_jobs = reversed(self._known.values())
+        pending = [one.job for one in known_jobs if one.is_described and one.job.status is JobStatus.PENDING]
+        pending = pending[:WAITING_MAX]
+        changed: dict[str, Job | None] = {}
+        for job, shown in zip(pending, await self.describe(pending), strict=True):
+            known = self._known.get(job.job_id)
+            if known is not None and known.job is job and known.waiting_for != shown.waiting_for:
+                self._known[job.job_id] = Known(job, shown.waiting_for)
+                changed[job.job_id] = shown
+        if changed:
+            # Without a position, because earlier events may be unsent.
+            self._push(changed, dict(changed), None)
+
+    def _push(self, now: dict[str, Job | None], before: dict[str, Job | None], position: str | None) -> None:
+        encoded_rows: dict[str, bytes] = {}
+        for subscription in list(self._subscriptions.values()):
+            rows = self._rows(subscription, now, before, encoded_rows)
+            if rows:
+                frame = Frame(0, True, batch(rows, position), "jobs")
+                for reader in subscription.readers:
+                    reader.publish(frame, rows, position)
+
+    def _publish_health(self) -> None:
+        """Tell every client that the store became unavailable or available."""
+        frame = Frame(0, True, self.health_frame(), "store")
+        for reader in self.readers():
+            reader.push(frame)
+
+    def health_frame(self) -> bytes:
+        """Return the state of the store as a message."""
+        return sse.frame("store", encoded(self.health.to_dict()))
+
+    async def observe(self, jobs: Sequence[Job]) -> list[Job]:
+        """Return jobs as a snapshot shows them, and remember them: to decide who may learn of their deletion, and which
+        of their waits have changed since.
+        """
+        for job in jobs:
+            known = self._known.get(job.job_id)
+            if known is None:
+                self._remember(job.job_id, job, job, is_described=False)
+            elif (known.job.created_at, known.job.version) < (job.created_at, job.version):
+                self._known[job.job_id] = known._replace(job=job)
+        described = await self.describe(jobs)
+        for job, shown in zip(jobs, described, strict=True):
+            known = self._known.get(job.job_id)
+            # Other clients may have been sent another wait: then they are still to be sent the change.
+            if known is not None and not known.is_described:
+                self._known[job.job_id] = Known(known.job, shown.waiting_for)
+        return described
+
+    def _remember(self, job_id: str, job: Job | None, shown: Job | None, *, is_described: bool = True) -> None:
+        self._known.pop(job_id, None)
+        if job is not None and shown is not None:
+            self._known[job_id] = Known(job, shown.waiting_for, is_described)
+            if len(self._known) > MAX_KNOWN_JOBS:
+                self._known.popitem(last=False)
+
+    async def _publish_counts(self, store: Store) -> None:
+        """Send the exact counts per status, at most once a second, to clients that see all jobs."""
+        self._counted_at = time.monotonic()
+        counts = await store.counts()
+        self._counts_stale = False
+        if counts == self._counts:
+            return
+        self._counts = counts
+        frame = Frame(0, False, sse.frame("counts", encoded(counts_by_type(counts))), "counts")
+        for subscription in list(self._subscriptions.values()):
+            if not subscription.principal.bound:
+                for reader in subscription.readers:
+                    reader.push(frame)
+
+
+async def _as_they_are(jobs: Sequence[Job]) -> list[Job]:
+    return list(jobs)
+
+
+def counts_by_type(counts: dict[tuple[str, str], int]) -> dict[str, dict[str, int]]:
+    """Return counts by type and status as nested objects."""
+    shown: dict[str, dict[str, int]] = {}
+    for (job_type, status), count in sorted(counts.items()):
+        shown.setdefault(job_type, {})[status] = count
+    return shown
+
+
+def batch(rows: Rows, position: str | None) -> bytes:
+    """Return a batch of changes as one SSE message."""
+    jobs = b",".join(wire for wire in rows.values() if wire is not None)
+    gone = encoded([job_id for job_id, wire in rows.items() if wire is None])
+    return sse.frame("jobs", b'{"jobs":[%s],"gone":%s}' % (jobs, gone), position)

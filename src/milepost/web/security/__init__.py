@@ -1,0 +1,1 @@
+"""Keys, principals, share links, host and origin checks, quotas and the audit log."""

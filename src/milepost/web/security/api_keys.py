@@ -1,0 +1,239 @@
+"""API keys ``mp_<id>_<secret>`` and signed-in sessions in the store, which keeps only a SHA-256 of each secret."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import secrets
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from milepost.core.errors import InvalidInputError
+from milepost.core.queues import QUEUE_BYTES
+from milepost.core.serialization import from_micros, labels_text, single_line, validate_job_type, validate_key
+from milepost.stores.protocol import Store
+from milepost.web.security.principals import Principal, scopes_of
+
+KEYS, SESSIONS = "key/", "session/"
+SESSION_SECONDS = 12 * 3600.0
+CACHE_SECONDS = 2.0
+"""Seconds for which a found key is cached. A revocation reaches other processes after at most this time."""
+MAX_CACHED_KEYS = 10_000
+
+
+class TooManySessionsError(Exception):
+    """Raised when a key has reached its maximum number of signed-in sessions."""
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A key without its secret. Times are microseconds."""
+
+    id: str
+    name: str
+    scopes: tuple[str, ...]
+    labels: Mapping[str, str]
+    created: int
+    expires: int | None = None
+    revoked: int | None = None
+    types: tuple[str, ...] = ()
+    queues: tuple[str, ...] = ()
+    """The job types, and the queues, whose jobs the key may submit and retry. Empty means all."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the key as JSON types."""
+        return {
+            "id": self.id,
+            "name": self.name,
+            "scopes": list(self.scopes),
+            "labels": dict(self.labels),
+            "types": list(self.types),
+            "queues": list(self.queues),
+            "created_at": from_micros(self.created).isoformat(),
+            "expires_at": from_micros(self.expires).isoformat() if self.expires is not None else None,
+            "revoked_at": from_micros(self.revoked).isoformat() if self.revoked is not None else None,
+        }
+
+    def usable(self, now: int) -> bool:
+        """Return whether the key is neither revoked nor expired."""
+        return self.revoked is None and (self.expires is None or self.expires > now)
+
+    @property
+    def principal(self) -> Principal:
+        """The principal of this key."""
+        return Principal(
+            f"key:{self.id}",
+            frozenset(self.scopes),
+            dict(self.labels),
+            types=frozenset(self.types),
+            queues=frozenset(self.queues),
+        )
+
+
+class ApiKeyStore:
+    """The API keys and sessions of one store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._known: dict[tuple[str, str], tuple[float, Principal]] = {}
+        # Cached by kind too, so that a session is not accepted as a key, nor a key as a session.
+
+    async def create(
+        self,
+        name: str,
+        scopes: Iterable[str],
+        *,
+        labels: Mapping[str, str] | None = None,
+        types: Iterable[str] = (),
+        queues: Iterable[str] = (),
+        expires_in: float | None = None,
+    ) -> tuple[ApiKey, str]:
+        """Create a key. Return it and its secret, which cannot be shown again. Raises InvalidInputError."""
+        try:
+            wanted = tuple(sorted(scopes_of(scopes)))
+        except ValueError as error:
+            raise InvalidInputError("scopes", str(error)) from None
+        if not wanted:
+            raise InvalidInputError("scopes", "must not be empty; name at least one scope")
+        labels_text(labels)
+        try:
+            allowed = tuple(sorted({validate_job_type(name) for name in types}))
+        except InvalidInputError as error:
+            raise InvalidInputError("types", error.problem) from None
+        served = tuple(sorted({validate_key(name, "queues", QUEUE_BYTES) for name in queues}))
+        now = await self._store.now()
+        expires = None if expires_in is None else now + int(expires_in * 1_000_000)
+        secret = secrets.token_urlsafe(32)
+        while True:
+            key_id = secrets.token_hex(6)
+            key = ApiKey(
+                key_id, single_line(name, 200), wanted, dict(labels or {}), now, expires, types=allowed, queues=served
+            )
+            value = _written(key, digest_of(secret))
+            if await self._store.kv_put(KEYS + key.id, value, version=0) is not None:
+                return key, f"mp_{key.id}_{secret}"
+
+    async def all(self) -> list[ApiKey]:
+        """Return all keys, including revoked and expired ones, by id."""
+        found: list[ApiKey] = []
+        after = ""
+        while items := await self._store.kv_scan(KEYS, after):
+            found += [_read(item.key[len(KEYS) :], item.value)[0] for item in items]
+            after = items[-1].key
+        return found
+
+    async def revoke(self, key_id: str) -> bool:
+        """Revoke a key: at once in this process, within seconds in others. Return False if it does not exist."""
+        while True:
+            item = await self._store.kv_get(KEYS + key_id) if key_id.isalnum() else None
+            if item is None:
+                return False
+            key, digest = _read(key_id, item.value)
+            now = key.revoked if key.revoked is not None else await self._store.now()
+            gone = replace(key, revoked=now)
+            if await self._store.kv_put(KEYS + key_id, _written(gone, digest), version=item.version) is not None:
+                self._known.clear()
+                return True
+
+    async def is_usable(self, key_id: str) -> bool:
+        """Return whether a key exists and is neither revoked nor expired."""
+        item = await self._store.kv_get(KEYS + key_id)
+        return item is not None and _read(key_id, item.value)[0].usable(await self._store.now())
+
+    async def find(self, token: str) -> Principal | None:
+        """Return the principal of a key, or None if the key is wrong, expired or revoked."""
+        return await self._find(token, "mp", KEYS)
+
+    async def sign_in(self, token: str, most: int) -> str | None:
+        """Return the token of a new session for a key, or None for a wrong key. Raises TooManySessionsError at `most`
+        sessions.
+        """
+        if await self.find(token) is None:
+            return None
+        key_id = token.split("_", 2)[1]
+        # The session id begins with the key id, so that the sessions of all servers can be counted.
+        if len(await self._store.kv_scan(SESSIONS + key_id, limit=most)) >= most:
+            raise TooManySessionsError
+        session, secret = key_id + secrets.token_hex(8), secrets.token_urlsafe(32)
+        value = json.dumps({"digest": digest_of(secret), "key": key_id})
+        await self._store.kv_put(SESSIONS + session, value, ttl=SESSION_SECONDS)
+        return f"ms_{session}_{secret}"
+
+    async def of_session(self, token: str) -> Principal | None:
+        """Return the principal of a session token, or None."""
+        return await self._find(token, "ms", SESSIONS)
+
+    async def sign_out(self, token: str) -> None:
+        """End a session."""
+        if await self.of_session(token) is not None:
+            self._known.pop(("ms", token), None)
+            await self._store.kv_delete(SESSIONS + token.split("_", 2)[1])
+
+    async def _find(self, token: str, kind: str, prefix: str) -> Principal | None:
+        known = self._known.get((kind, token))
+        if known is not None and known[0] > time.monotonic():
+            return known[1]
+        parts = token.split("_", 2)
+        if len(token) > 200 or len(parts) != 3 or parts[0] != kind or not (parts[1].isalnum() and parts[1].isascii()):
+            return None
+        item = await self._store.kv_get(prefix + parts[1])
+        if item is None:
+            return None
+        if prefix is SESSIONS:
+            held = json.loads(item.value)
+            if not hmac.compare_digest(held["digest"], digest_of(parts[2])):
+                return None
+            under = await self._store.kv_get(KEYS + held["key"])
+            if under is None:
+                return None
+            key, _ = _read(held["key"], under.value)
+        else:
+            key, digest = _read(parts[1], item.value)
+            if not hmac.compare_digest(digest, digest_of(parts[2])):
+                return None
+        if not key.usable(await self._store.now()):
+            return None
+        if len(self._known) >= MAX_CACHED_KEYS:
+            self._known.clear()
+        self._known[kind, token] = (time.monotonic() + CACHE_SECONDS, key.principal)
+        return key.principal
+
+
+def digest_of(secret: str) -> str:
+    """Return the SHA-256 of a secret, the only part of it that is stored."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def _written(key: ApiKey, digest: str) -> str:
+    return json.dumps(
+        {
+            "digest": digest,
+            "name": key.name,
+            "scopes": key.scopes,
+            "labels": dict(key.labels),
+            "created": key.created,
+            "expires": key.expires,
+            "revoked": key.revoked,
+            "types": key.types,
+            "queues": key.queues,
+        }
+    )
+
+
+def _read(key_id: str, text: str) -> tuple[ApiKey, str]:
+    held = json.loads(text)
+    key = ApiKey(
+        key_id,
+        held["name"],
+        tuple(held["scopes"]),
+        held["labels"],
+        held["created"],
+        held["expires"],
+        held["revoked"],
+        tuple(held.get("types", ())),
+        tuple(held.get("queues", ())),
+    )
+    return key, held["digest"]

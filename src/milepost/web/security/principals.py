@@ -1,0 +1,147 @@
+"""The caller of a request: scopes, label bindings, allowed job types."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from milepost.core.errors import InvalidInputError
+from milepost.core.job import Job
+from milepost.core.serialization import labels_text
+from milepost.stores.protocol import Select
+from milepost.stores.query import Query, created
+
+READ, WRITE, DELETE, ADMIN = "jobs:read", "jobs:write", "jobs:delete", "admin"
+CANCEL = "jobs:cancel"
+"""Cancel jobs, nothing else. Implied by `jobs:write`."""
+SCOPES = (READ, WRITE, DELETE, CANCEL, ADMIN)
+ALL_SCOPES = frozenset(SCOPES)
+USER_SCOPES = frozenset({READ, WRITE, DELETE})
+"""The scopes of a user unless others are given. `admin` must be given explicitly."""
+_SEPARATOR, _MARKED = re.compile(r"[,/\\]"), r"\\\g<0>"
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """The caller of a request. `admin` implies every scope; the default is read, write and delete.
+
+    With `labels` the caller sees and changes only jobs that have all of them. With `types` and `queues` the caller
+    submits and retries only jobs of these types and in these queues; an empty set allows all. Raises InvalidInputError for an unknown scope or an invalid
+    label.
+    """
+
+    id: str | None
+    scopes: frozenset[str] = USER_SCOPES
+    labels: Mapping[str, str] = field(default_factory=dict)
+    job_id: str | None = None
+    """The only job that a share link shows."""
+    types: frozenset[str] = frozenset()
+    queues: frozenset[str] = frozenset()
+    job_created: int | None = None
+    """The creation time of that job. A later job with the same id is a different one."""
+
+    def __post_init__(self) -> None:
+        # A string is a collection of characters, and None as "no tenant" would match jobs without the label.
+        for name in ("scopes", "types", "queues"):
+            value = getattr(self, name)
+            if isinstance(value, str) or not isinstance(value, Iterable):
+                raise InvalidInputError(name, f"{value!r:.60} is not a set of strings")
+            object.__setattr__(self, name, frozenset(value))
+        for scope in self.scopes - ALL_SCOPES:
+            raise InvalidInputError("scopes", f"{scope!r:.60} is not a scope; use {', '.join(SCOPES)}")
+        if self.labels is None:
+            raise InvalidInputError("labels", "None is not a mapping; omit labels for a caller that may see all jobs")
+        labels_text(self.labels)
+
+    def may(self, scope: str) -> bool:
+        """Return whether the caller has a scope."""
+        return scope in self.scopes or ADMIN in self.scopes or (scope == CANCEL and WRITE in self.scopes)
+
+    def may_start(self, job_type: str, queue: str | None = None) -> bool:
+        """Return whether the caller may submit and retry jobs of a type in a queue; manual jobs are in none."""
+        is_served = not self.queues or queue is None or queue in self.queues
+        return is_served and (not self.types or job_type in self.types)
+
+    @property
+    def bound(self) -> bool:
+        """Whether the caller sees only some of the jobs."""
+        return bool(self.labels) or self.job_id is not None
+
+    @property
+    def unlimited(self) -> bool:
+        """Whether no quotas apply to the caller. They do not for an admin, who could raise them."""
+        return ADMIN in self.scopes and not self.bound
+
+    @property
+    def name(self) -> str:
+        """The name under which quotas are counted."""
+        return f"{self.id}\n{self.binding}\n{self.job_id or ''}"
+
+    def sees(self, job: Job) -> bool:
+        """Return whether the caller may see a job."""
+        if self.job_id is not None and job.job_id != self.job_id:
+            return False
+        if self.job_created is not None and created(job) != self.job_created:
+            return False
+        return all(job.labels.get(name) == value for name, value in self.labels.items())
+
+    def within(self, query: Query) -> Query:
+        """Return a query restricted to the jobs that the caller may see."""
+        if not self.bound:
+            return query
+        select, tests = query.select, query.tests
+        labels = tuple(dict.fromkeys((*select.labels, *self.labels.items())))
+        if self.job_id is not None:
+            tests = (*tests, self.sees)
+        return Query(
+            Select(select.types, select.statuses, labels, select.stalled, select.created_after, select.created_before),
+            tests,
+        )
+
+    @property
+    def binding(self) -> str:
+        """The namespace of the caller's unique keys and idempotency keys; empty without a restriction to labels.
+
+        Different labels never give the same namespace, because commas and slashes in values are escaped.
+        """
+        return ",".join(f"{name}={_SEPARATOR.sub(_MARKED, str(value))}" for name, value in sorted(self.labels.items()))
+
+
+ANYONE = Principal(None, ALL_SCOPES)
+
+
+def as_principal(user: Any) -> Principal | None:
+    """Return the principal for the value that an application's dependency returned, or None if it identifies no user.
+
+    A Principal, a string, and an object or mapping with an `id` identify a user. None, True, False, classes and objects
+    without an id do not, nor does an id that is blank, a collection or a function. An "optional user" dependency
+    returns None for unknown callers.
+    """
+    if isinstance(user, Principal):
+        return user if _is_visible(user.id) else None
+    if isinstance(user, type):
+        return None
+    if isinstance(user, str):
+        name: Any = user
+    else:
+        name = user.get("id") if isinstance(user, Mapping) else getattr(user, "id", None)
+    if name is None or isinstance(name, bool) or callable(name):
+        return None
+    if isinstance(name, Collection) and not isinstance(name, str):
+        return None
+    return Principal(str(name)) if _is_visible(str(name)) else None
+
+
+def _is_visible(name: str | None) -> bool:
+    return any(letter.isprintable() and not letter.isspace() for letter in name or "")
+
+
+def scopes_of(names: Iterable[str]) -> frozenset[str]:
+    """Return names as a set of scopes. Raises ValueError for an unknown one."""
+    scopes = frozenset(names)
+    unknown = scopes - ALL_SCOPES
+    if unknown:
+        raise ValueError(f"{sorted(unknown)[0]!r} is not a scope; use {', '.join(SCOPES)}")
+    return scopes

@@ -1,0 +1,1 @@
+"""Statistics of finished jobs, failure groups and Prometheus metrics."""

@@ -1,0 +1,106 @@
+"""Prometheus metrics. Gauges are read from the store and this process at each scrape.
+
+Durations, waits and cancel latencies are observed from the feed, by the server that is scraped, since its first scrape.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+from milepost.core.errors import MissingExtraError, StoreError
+from milepost.core.events import Event
+from milepost.core.job import FailureKind, Job
+from milepost.query.filters import duration
+from milepost.web.context import WebContext
+from milepost.worker.registry import read_workers
+
+log = logging.getLogger("milepost.metrics")
+log.addHandler(logging.NullHandler())
+
+SECONDS = (0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 900, 3600, 4 * 3600, 24 * 3600)
+
+
+class Metrics:
+    """The metrics registry of one server. Raises MissingExtraError without prometheus-client."""
+
+    def __init__(self, context: WebContext) -> None:
+        try:
+            import prometheus_client as prometheus
+        except ModuleNotFoundError as error:
+            raise MissingExtraError("metrics", "/metrics") from error
+        self._prometheus: Any = prometheus
+        self._context = context
+        own = self._registry = prometheus.CollectorRegistry()
+        gauge, counter, histogram = prometheus.Gauge, prometheus.Counter, prometheus.Histogram
+        self._jobs = gauge("milepost_jobs", "Jobs in the store", ["job_type", "status"], registry=own)
+        self._stalled = gauge("milepost_jobs_stalled", "Jobs flagged as stalled", registry=own)
+        self._stopping = gauge(
+            "milepost_draining_leases", "Runs that were asked to stop and have not stopped", registry=own
+        )
+        self._workers = gauge("milepost_workers", "Live workers", registry=own)
+        self._streams = gauge("milepost_stream_clients", "Connected stream clients of this process", registry=own)
+        self._up = gauge("milepost_store_up", "1 if the store responded to this scrape, else 0", registry=own)
+        self._latency = histogram(
+            "milepost_store_seconds", "Round-trip time of the store during scrapes", buckets=SECONDS, registry=own
+        )
+        self._errors = counter("milepost_store_errors", "Requests that the store did not answer", registry=own)
+        self._took = histogram("milepost_job_duration_seconds", "Time from start to end of a job", ["job_type", "status"],
+                               buckets=SECONDS, registry=own)  # fmt: skip
+        self._waited = histogram("milepost_job_wait_seconds", "Time from creation to start of a job", ["job_type"],
+                                 buckets=SECONDS, registry=own)  # fmt: skip
+        self._lost = counter(
+            "milepost_leases_lost",
+            "Runs that were lost: their lease expired, or their process died",
+            ["job_type"],
+            registry=own,
+        )
+        self._cancels = histogram("milepost_cancel_seconds", "Time from a cancel to the confirmed stop of its code",
+                                  buckets=SECONDS, registry=own)  # fmt: skip
+        context.ends.listeners.append(self._take)
+        context.ends.on_error = self._errors.inc
+
+    async def text(self) -> tuple[bytes, str]:
+        """Return the metrics and their content type."""
+        store = self._context.store
+        try:
+            await self._context.ends.begin()
+            begun = time.perf_counter()
+            counts = await store.counts()
+            self._latency.observe(time.perf_counter() - begun)
+            self._jobs.clear()
+            for (job_type, status), count in counts.items():
+                self._jobs.labels(job_type, status).set(count)
+            self._stalled.set(await self._context.manager.count_jobs(stalled=True))
+            self._stopping.set(len(await store.draining_leases()))
+            self._workers.set(len(await read_workers(store)))
+            self._up.set(1)
+        except StoreError:
+            self._errors.inc()
+            self._up.set(0)
+        self._streams.set(self._context.hub.clients)
+        return self._prometheus.generate_latest(self._registry), self._prometheus.CONTENT_TYPE_LATEST
+
+    def _take(self, event: Event, job: Job) -> None:
+        if event.kind in ("completed", "failed"):
+            seconds, waited = duration(job, 0), wait(job)
+            if job.completed_at is not None and seconds is not None:
+                self._took.labels(job.job_type, event.kind).observe(seconds)
+            if waited is not None:
+                self._waited.labels(job.job_type).observe(waited)
+        lost = job.failure is not None and job.failure.kind in (FailureKind.LOST, FailureKind.CRASH_LOOP)
+        if event.kind in ("failed", "retrying") and lost:
+            self._lost.labels(job.job_type).inc()
+        receipt = job.receipt
+        if event.kind == "receipt" and receipt is not None and receipt.confirmed and receipt.requested_at is not None:
+            stopped = receipt.stopped_at or receipt.requested_at
+            self._cancels.observe(max(0.0, (stopped - receipt.requested_at).total_seconds()))
+
+
+def wait(job: Job) -> float | None:
+    """Return how long a job waited for its start in seconds, or None if it never started."""
+    if job.started_at is None:
+        return None
+    ready = max(job.created_at, job.not_before) if job.not_before is not None else job.created_at
+    return max(0.0, (job.started_at - ready).total_seconds())

@@ -1,0 +1,1 @@
+"""Registered webhooks and their signed, retried delivery."""

@@ -1,0 +1,301 @@
+"""Deliver webhooks as Standard Webhooks: signed, with a stable id, retried with backoff, and disabled by status 410.
+
+One server per store is the leader. It follows the feed from a durable cursor, stores deliveries, and sends each until
+it is accepted. The cursor moves only after the deliveries are stored, so every message is sent at least once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+from milepost.core.errors import InvalidInputError, StoreError
+from milepost.core.events import Event, SeenEvents
+from milepost.core.job import Job
+from milepost.core.serialization import to_micros
+from milepost.query.filters import parse_filter
+from milepost.stores.protocol import Select, Store
+from milepost.stores.query import Query, find
+from milepost.web.http.serialization import encoded, row
+from milepost.web.security.ssrf_guard import public_address
+from milepost.web.webhooks import registry
+from milepost.web.webhooks.registry import Delivery, WebhookEndpoint
+
+log = logging.getLogger("milepost.webhooks")
+log.addHandler(logging.NullHandler())
+
+CURSOR, LEADER = "webhooks/cursor", "webhooks/leader"
+LEADER_LEASE_SECONDS = 30.0
+POLL_INTERVAL = 2.0
+RETRY_DELAYS = (5.0, 60.0, 300.0, 1800.0, 7200.0, 18_000.0, 36_000.0)
+"""Seconds before each retry. After the last one the delivery is dropped."""
+RESPONSE_TIMEOUT = 10.0
+MAX_RESPONSE_BYTES = 65_536
+"""How much of a response is read so that its connection can be reused. The content is ignored."""
+SEND_SECONDS = 5.0
+"""Seconds of sending after which the feed is read again. With one more response timeout this is below half of the
+leader's lease.
+"""
+
+Resolve = Callable[[str], Awaitable[str]]
+
+
+def message_for(job: Job) -> tuple[str, str]:
+    """Return the id and the body of the message about a job's end. The id is the same whichever server creates it."""
+    ended = to_micros(job.completed_at, "completed_at") if job.completed_at is not None else job.version
+    data = {**row(job), "metadata": job.metadata, "retry_of": job.retry_of}
+    body = {"type": f"job.{job.status.value}", "timestamp": datetime.now(UTC).isoformat(), "data": data}
+    return f"msg_{job.job_id}_{ended}", encoded(body).decode()
+
+
+def job_at_end(job: Job, event: Event) -> Job | None:
+    """Return the job as it was at the end that an event reports, even if it was retried since.
+
+    Return None if the id now belongs to a job that was created after that end.
+    """
+    at = event.at
+    if at is None or at == job.completed_at:
+        return job if job.is_terminal else None
+    if at < job.created_at:
+        return None
+    run = next((one for one in job.attempts if one.ended_at == at), None)
+    error = event.data.get("error")
+    then = {
+        "status": event.kind,
+        "completed": str(to_micros(at, "at")),
+        "version": str(event.version),
+        "progress": str(event.progress if event.progress is not None else 0.0),
+        "message": event.message or "",
+        "error": error if isinstance(error, str) else None,
+        "attempt": str(run.attempt) if run is not None else None,
+        "worker": run.worker if run is not None else None,
+        "started": str(to_micros(run.started_at, "started_at"))
+        if run is not None and run.started_at is not None
+        else None,
+    }
+    kept = {name: text for name, text in job.record.items() if name not in _LATER_RUN_FIELDS}
+    return Job.stored(job.job_id, {**kept, **{name: text for name, text in then.items() if text is not None}})
+
+
+_LATER_RUN_FIELDS = frozenset(
+    [
+        "error",
+        "worker",
+        "started",
+        "result",
+        "failure",
+        "eta",
+        "stages",
+        "item_counts",
+        "ready",
+        "lease",
+        "token",
+        "stalled",
+    ]
+)
+"""Record fields that may belong to a later run than the one the event reports."""
+
+
+async def begin(store: Store) -> None:
+    """Start following the feed now, unless it is already followed."""
+    start = (await store.feed(None)).position
+    await store.kv_put(CURSOR, json.dumps({"position": start, "at": await store.now()}), version=0)
+
+
+class WebhookSender:
+    """Follows the feed and sends, while this server is the one of its store that does."""
+
+    def __init__(self, store: Callable[[], Store], *, resolve: Resolve = public_address, client: Any = None) -> None:
+        self._store = store
+        self._me = secrets.token_hex(8)
+        self._resolve = resolve
+        self._client = client
+        self._task: asyncio.Task[None] | None = None
+        self._leader_until = 0.0
+        self._seen = SeenEvents()
+        self.sent = self.failed = 0
+
+    async def __aenter__(self) -> WebhookSender:
+        self._task = asyncio.get_running_loop().create_task(self._run())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        if self._client is not None:
+            await self._client.aclose()
+            self._client = None
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                known = await registry.all_hooks(self._store())
+                if known and await self._lead():
+                    await self.read_feed(known)
+                    await self.send_due(known)
+                else:
+                    await asyncio.sleep(POLL_INTERVAL)
+            except StoreError:
+                await asyncio.sleep(POLL_INTERVAL)
+            except Exception:
+                # A defect must not stop deliveries.
+                log.exception("unexpected error in webhook delivery; continuing")
+                await asyncio.sleep(POLL_INTERVAL)
+
+    async def _lead(self) -> bool:
+        """Return whether this server is the leader. Take the lead if no server has it."""
+        if time.monotonic() < self._leader_until - LEADER_LEASE_SECONDS / 2:
+            return True
+        store = self._store()
+        item = await store.kv_get(LEADER)
+        if item is not None and item.value != self._me:
+            return False
+        version = item.version if item is not None else 0
+        if await store.kv_put(LEADER, self._me, version=version, ttl=LEADER_LEASE_SECONDS) is None:
+            return False
+        self._leader_until = time.monotonic() + LEADER_LEASE_SECONDS
+        return True
+
+    async def read_feed(self, known: list[WebhookEndpoint], *, wait: float = POLL_INTERVAL) -> None:
+        """Read the feed from the cursor on, and store the deliveries for its events."""
+        store = self._store()
+        item = await store.kv_get(CURSOR)
+        now = await store.now()
+        if item is None:
+            await begin(store)
+            return
+        cursor = json.loads(item.value)
+        news = await store.feed(cursor["position"], timeout=wait)
+        if news.lost:
+            await self._catch_up(known, int(cursor["at"]))
+        for event in filter(self._seen.is_new, news.events):
+            if event.kind in registry.KINDS:
+                job = await store.get(event.job_id)
+                if job is not None and (ended := job_at_end(job, event)) is not None:
+                    await self._enqueue(known, ended)
+        if news.events or news.lost:
+            await store.kv_put(CURSOR, json.dumps({"position": news.position, "at": now}))
+
+    async def _catch_up(self, known: list[WebhookEndpoint], since: int) -> None:
+        """Find jobs that ended since the cursor by their records, because the feed no longer has those events."""
+        cursor: str | None = None
+        ended = Query(Select(statuses=registry.KINDS), (lambda job: _ended_at(job) >= since,))
+        while True:
+            page = await find(self._store(), ended, 500, cursor)
+            for job in page.jobs:
+                await self._enqueue(known, job)
+            cursor = page.next_cursor
+            if cursor is None:
+                return
+
+    async def _enqueue(self, known: list[WebhookEndpoint], job: Job) -> None:
+        message_id, body = message_for(job)
+        now = await self._store().now()
+        for hook in known:
+            # The cursor may be older than the webhook, because it does not move while there are none.
+            wanted = hook.disabled is None and job.status.value in hook.events and _ended_at(job) >= hook.created
+            if wanted and parse_filter(hook.q, now=now).query.matches(job):
+                await registry.save_delivery(
+                    self._store(), Delivery(hook.id, message_id, body, now), only_if_absent=True
+                )
+
+    async def send_due(self, known: list[WebhookEndpoint]) -> int:
+        """Send due deliveries to all receivers concurrently. Return how many were accepted."""
+        results = await asyncio.gather(*map(self._send_to, known), return_exceptions=True)
+        for outcome in results:
+            if isinstance(outcome, BaseException):
+                raise outcome
+        return sum(outcome for outcome in results if isinstance(outcome, int))
+
+    async def _send_to(self, hook: WebhookEndpoint) -> int:
+        """Send due deliveries to one receiver in order until one fails. Return how many were accepted."""
+        store, taken = self._store(), 0
+        now, until = await store.now(), time.monotonic() + SEND_SECONDS
+        for delivery in await registry.deliveries(store, hook.id):
+            if hook.disabled is not None:
+                await store.kv_delete(delivery.key)
+            elif delivery.due <= now:
+                if time.monotonic() > until or not await self.deliver(hook, delivery):
+                    break
+                taken += 1
+        return taken
+
+    async def deliver(self, hook: WebhookEndpoint, delivery: Delivery) -> bool:
+        """Send one message once. Return whether it was accepted; if not, schedule a retry."""
+        store = self._store()
+        status, problem = await self.post(hook, delivery)
+        if 200 <= status < 300:
+            self.sent += 1
+            await store.kv_delete(delivery.key)
+            return True
+        self.failed += 1
+        if status == 410:
+            await registry.disable(store, hook, "the receiver responded with 410 Gone")
+            await store.kv_delete(delivery.key)
+            return False
+        if delivery.attempts >= len(RETRY_DELAYS):
+            log.warning(
+                "webhook %s: delivery %s dropped after the last retry: %s", hook.id, delivery.message_id, problem
+            )
+            await store.kv_delete(delivery.key)
+            return False
+        due = await store.now() + int(RETRY_DELAYS[delivery.attempts] * 1_000_000)
+        later = Delivery(hook.id, delivery.message_id, delivery.body, due, delivery.attempts + 1, problem)
+        await registry.save_delivery(store, later)
+        return False
+
+    async def post(self, hook: WebhookEndpoint, delivery: Delivery) -> tuple[int, str]:
+        """Return the status of the response (0 if there is none) and what is wrong. Redirects are not followed."""
+        import httpx
+        from standardwebhooks.webhooks import Webhook
+
+        if self._client is None:
+            self._client = httpx.AsyncClient(timeout=RESPONSE_TIMEOUT, follow_redirects=False, trust_env=False)
+        now, status = datetime.now(UTC), 0
+        headers = {
+            "content-type": "application/json",
+            "user-agent": "milepost",
+            "webhook-id": delivery.message_id,
+            "webhook-timestamp": str(int(now.timestamp())),
+            "webhook-signature": Webhook(hook.secret).sign(delivery.message_id, now, delivery.body),
+        }
+        try:
+            async with asyncio.timeout(RESPONSE_TIMEOUT):
+                parts = urlsplit(hook.url)
+                address = await self._resolve(hook.url)
+                shown = f"[{address}]" if ":" in address else address
+                url = parts._replace(netloc=f"{shown}:{parts.port or 443}").geturl()
+                headers["host"] = parts.netloc.encode("idna").decode()
+                # The connection goes to the checked address; the certificate is verified for the host name.
+                name = (parts.hostname or "").encode("idna").decode()
+                request = self._client.stream(
+                    "POST", url, content=delivery.body.encode(), headers=headers, extensions={"sni_hostname": name}
+                )
+                async with request as answer:
+                    status, size = answer.status_code, 0
+                    async for part in cast(httpx.AsyncByteStream, answer.stream):
+                        size += len(part)
+                        if size > MAX_RESPONSE_BYTES:
+                            break
+        except InvalidInputError as refused:
+            return 0, str(refused)
+        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, ValueError) as error:
+            # Errors after the status do not matter: the receiver has responded.
+            if not status:
+                late = isinstance(error, TimeoutError)
+                return 0, f"no response within {RESPONSE_TIMEOUT:g} s" if late else f"{type(error).__name__}: {error}"[
+                    :300
+                ]
+        return status, f"responded with status {status}"
+
+
+def _ended_at(job: Job) -> int:
+    return to_micros(job.completed_at, "completed_at") if job.completed_at is not None else 0

@@ -1,0 +1,145 @@
+"""Webhooks and their pending deliveries in the key-value store."""
+
+from __future__ import annotations
+
+import base64
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+from urllib.parse import urlsplit
+
+from milepost.core.errors import InvalidInputError
+from milepost.core.serialization import from_micros
+from milepost.query.filters import parse_filter
+from milepost.stores.protocol import Store
+
+WEBHOOKS, DELIVERIES = "webhook/", "delivery/"
+KINDS = ("completed", "failed", "cancelled")
+DELIVERY_RETENTION_SECONDS = 7 * 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookEndpoint:
+    """A webhook. `disabled` is the reason why nothing is sent; times are microseconds."""
+
+    id: str
+    url: str
+    events: tuple[str, ...]
+    q: str
+    secret: str
+    created: int
+    disabled: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the webhook without its secret."""
+        return {
+            "id": self.id,
+            "url": self.url,
+            "events": list(self.events),
+            "q": self.q,
+            "created_at": from_micros(self.created).isoformat(),
+            "disabled": self.disabled,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One message to one webhook. `due` is in microseconds; `attempts` have failed, the last one with `problem`."""
+
+    hook_id: str
+    message_id: str
+    body: str
+    due: int
+    attempts: int = 0
+    problem: str = ""
+
+    @property
+    def key(self) -> str:
+        """Its key in the key-value store."""
+        return f"{DELIVERIES}{self.hook_id}/{self.message_id}"
+
+
+def validate_url(url: str) -> str:
+    """Check the URL of a webhook. Raises InvalidInputError."""
+    try:
+        parts = urlsplit(url)
+        fits = parts.scheme == "https" and parts.hostname and not parts.username and parts.port != 0
+    except ValueError:  # an incomplete IPv6 address, an invalid port
+        fits = False
+    if not fits or "\\" in url or not url.isprintable() or len(url) > 2000:
+        raise InvalidInputError("url", "must be of the form https://host/path, without user and password")
+    return url
+
+
+async def create(store: Store, url: str, events: tuple[str, ...] = KINDS, q: str = "") -> WebhookEndpoint:
+    """Create a webhook. Raises InvalidInputError, FilterError."""
+    unknown = set(events) - set(KINDS)
+    if unknown or not events:
+        raise InvalidInputError("events", f"must be one or more of {', '.join(KINDS)}")
+    parse_filter(q)
+    secret = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
+    hook = WebhookEndpoint(secrets.token_hex(6), validate_url(url), tuple(events), q, secret, await store.now())
+    await store.kv_put(WEBHOOKS + hook.id, json.dumps(asdict(hook)), version=0)
+    return hook
+
+
+async def all_hooks(store: Store) -> list[WebhookEndpoint]:
+    """Return all webhooks, by id."""
+    return [_webhook(json.loads(item.value)) for item in await store.kv_scan(WEBHOOKS)]
+
+
+async def get(store: Store, hook_id: str) -> WebhookEndpoint | None:
+    """Return a webhook, or None if it does not exist."""
+    item = await store.kv_get(WEBHOOKS + hook_id) if hook_id.isalnum() else None
+    return None if item is None else _webhook(json.loads(item.value))
+
+
+async def disable(store: Store, hook: WebhookEndpoint, why: str | None) -> WebhookEndpoint:
+    """Disable a webhook for a reason, or enable it with None. A webhook removed in the meantime stays removed."""
+    changed = replace(hook, disabled=why)
+    item = await store.kv_get(WEBHOOKS + hook.id)
+    if item is not None:
+        await store.kv_put(WEBHOOKS + hook.id, json.dumps(asdict(changed)), version=item.version)
+    return changed
+
+
+async def delete(store: Store, hook_id: str) -> bool:
+    """Delete a webhook and its pending deliveries. Return False if it does not exist."""
+    if await get(store, hook_id) is None:
+        return False
+    await store.kv_delete(WEBHOOKS + hook_id)
+    while found := await deliveries(store, hook_id):
+        for delivery in found:
+            await store.kv_delete(delivery.key)
+    return True
+
+
+async def deliveries(store: Store, hook_id: str = "") -> list[Delivery]:
+    """Return pending deliveries of one webhook or of all, at most a thousand."""
+    prefix = f"{DELIVERIES}{hook_id}/" if hook_id else DELIVERIES
+    return [Delivery(**json.loads(item.value)) for item in await store.kv_scan(prefix)]
+
+
+async def waiting(store: Store, hook_id: str) -> int:
+    """Return the number of pending deliveries of a webhook."""
+    count, after = 0, ""
+    while items := await store.kv_scan(f"{DELIVERIES}{hook_id}/", after):
+        count += len(items)
+        after = items[-1].key
+    return count
+
+
+async def save_delivery(store: Store, delivery: Delivery, *, only_if_absent: bool = False) -> None:
+    """Store a delivery. With `only_if_absent` an existing one is kept, so that each end is sent once."""
+    await store.kv_put(
+        delivery.key,
+        json.dumps(asdict(delivery)),
+        version=0 if only_if_absent else None,
+        ttl=DELIVERY_RETENTION_SECONDS,
+    )
+
+
+def _webhook(data: Mapping[str, Any]) -> WebhookEndpoint:
+    return WebhookEndpoint(**{**data, "events": tuple(data["events"])})

@@ -1,0 +1,320 @@
+"""The main program of a child process: it runs one job at a time and talks to its worker over one socket.
+
+It needs no store, and imports nothing of the user's code before the first job names it. Started as ``python -P -m
+milepost.worker.child_main`` with the descriptors of its socket and of two files for a crash, and the pid of its worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import faulthandler
+import itertools
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from typing import Any
+
+from milepost.core.errors import RunStop, StoreError
+from milepost.core.job import FailureKind, Job
+from milepost.core.serialization import from_json
+from milepost.run.capture import capture
+from milepost.run.crash_report import report_exception
+from milepost.run.job_result import NO_RESULT, JobResult, job_result
+from milepost.run.retry_rules import RetryRules
+from milepost.run.run import Run, cancel_task_on_stop
+from milepost.run.stages import LiveStage
+from milepost.run.threads import wait_for_threads
+from milepost.worker.child_protocol import Message, ParentConnection, decode_stop
+from milepost.worker.event_loop import run_in_new_loop
+from milepost.worker.handlers import Handler, find_handler
+
+PR_SET_PDEATHSIG = 1
+REPORT_SECONDS = 0.1
+
+
+class _PendingCheckpoint:
+    """A checkpoint that the worker was asked to write, or an entry that it was asked to read."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.answered = threading.Event()
+        self.error: BaseException | None = None
+        self.text: str | None = None
+
+
+class ParentCheckpointWriter:
+    """Sends the checkpoints of a run to the worker, which writes them and replies when the store has them."""
+
+    def __init__(self, connection: ParentConnection) -> None:
+        self._connection = connection
+        self._numbers = itertools.count(1)
+        self._waiting: dict[int, _PendingCheckpoint] = {}
+
+    def checkpoint(self, run: Run, text: str) -> None:
+        number, pending = next(self._numbers), _PendingCheckpoint(run)
+        self._waiting[number] = pending
+        message = {"is": "checkpoint", "n": number, "token": run.token, "text": text}
+        self._connection.send({**message, **_run_details(run), "report": run.report()})
+        pending.answered.wait()
+        if pending.error is not None:
+            raise pending.error
+
+    async def acheckpoint(self, run: Run, text: str) -> None:
+        await asyncio.to_thread(self.checkpoint, run, text)
+
+    def read(self, run: Run, key: str) -> str | None:
+        number, pending = next(self._numbers), _PendingCheckpoint(run)
+        self._waiting[number] = pending
+        self._connection.send({"is": "read", "n": number, "token": run.token, "key": key})
+        pending.answered.wait()
+        if pending.error is not None:
+            raise pending.error
+        return pending.text
+
+    async def aread(self, run: Run, key: str) -> str | None:
+        return await asyncio.to_thread(self.read, run, key)
+
+    def answer(self, message: Message) -> None:
+        """Take the reply to a checkpoint: it is written, the run is stopped, or the store has rejected it."""
+        pending = self._waiting.pop(message["n"])
+        if message.get("stop") is not None:
+            pending.run.stop(decode_stop(message["stop"]))
+            pending.error = pending.run._stop_reasons[0]
+        elif "refused" in message:
+            pending.error = StoreError(message["refused"])
+        pending.text = message.get("text")
+        pending.answered.set()
+
+
+class ChildRun(Run):
+    """The run of a handler in a child process. Its stages and log lines survive a crash of the process."""
+
+    last_message_file: int = -1
+    """The descriptor of a file that the worker reads after a crash; -1 when the run has ended."""
+
+    def log(self, text: str, level: str = "info") -> None:
+        super().log(text, level)
+        self._write_last_message()
+
+    def _add_stage(self, stage: LiveStage) -> None:
+        super()._add_stage(stage)
+        self._write_last_message()
+
+    def _write_last_message(self) -> None:
+        if self.last_message_file >= 0:
+            line = json.dumps({"stage": self.stage_name, "item": self.last_item, "log": list(self.recent_log)})
+            os.pwrite(self.last_message_file, line.encode() + b"\n", 0)
+
+
+class Child:
+    """A child process: the main thread runs jobs, another thread receives messages and sends reports."""
+
+    def __init__(self, connection: ParentConnection, last_message_file: int) -> None:
+        self._connection = connection
+        self._last_message_file = last_message_file
+        self._checkpoint_writer = ParentCheckpointWriter(connection)
+        self._jobs: list[Message | None] = []
+        self._has_job = threading.Semaphore(0)
+        self._run: Run | None = None
+        self._interruptible = False
+        self._signalled = False
+        self._last_report: tuple[object, ...] = ()
+        self._lock = threading.Lock()
+
+    def serve(self) -> None:
+        """Run jobs until the worker has no more."""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the worker handles Ctrl-C
+        signal.signal(signal.SIGTERM, self._on_sigterm)
+        threading.Thread(target=self._listen, name="milepost-child", daemon=True).start()
+        self._connection.send({"is": "ready", "pid": os.getpid()})
+        while True:
+            self._has_job.acquire()
+            job_message = self._jobs.pop(0)
+            if job_message is None:
+                return
+            self._connection.send(self._run_job(job_message))
+
+    # --- the listening thread ---
+
+    def _listen(self) -> None:
+        while True:
+            if self._connection.wait(REPORT_SECONDS):
+                message = self._connection.receive()
+                if message is None:
+                    self._end_with_parent()
+                    return
+                self._handle(message)
+            with contextlib.suppress(OSError):  # the next turn reads the end of the socket
+                self._send_report()
+
+    def _handle(self, message: Message) -> None:
+        match message["do"]:
+            case "run":
+                self._jobs.append(message)
+                self._has_job.release()
+            case "stop" if self._run is not None and self._run.token == message["token"]:
+                self._run.stop(decode_stop(message))
+            case "answer":
+                self._checkpoint_writer.answer(message)
+
+    def _send_report(self) -> None:
+        """Send the report of the run, if it has changed."""
+        with self._lock:
+            run = self._run
+            if run is None:
+                return
+            parts = run._take_parts()
+            report, lines = run.report(), run.take_lines()
+            summary = (report, run.stage_name, run.last_item)
+            if summary != self._last_report or lines is not None or parts:
+                self._last_report = summary
+                self._connection.send(
+                    {"is": "report", **_run_details(run), "report": report, "lines": lines, "parts": parts}
+                )
+
+    def _end_with_parent(self) -> None:
+        """End this process and all that it has started, because the worker has ended or has no more jobs."""
+        if self._run is not None and os.getpgrp() == os.getpid():
+            os.killpg(os.getpid(), signal.SIGKILL)
+        self._jobs.append(None)
+        self._has_job.release()
+
+    # --- the main thread ---
+
+    def _on_sigterm(self, number: int, at: object) -> None:
+        run = self._run
+        if run is None or not run._stop_reasons:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # not sent by the worker: end like any process
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
+        self._signalled = True
+        if self._interruptible:
+            self._interruptible = False
+            raise run._stop_reasons[0]
+
+    def _run_job(self, job_message: Message) -> Message:
+        """Run one job and return the message with its outcome."""
+        self._signalled = False
+        os.ftruncate(self._last_message_file, 0)  # discard the last message of the previous run
+        sys.path[:] = [*sys.path, *(path for path in job_message["sys_path"] if path not in sys.path)]
+        run: ChildRun | None = None
+        result = NO_RESULT
+        error: BaseException | None = None
+        kind = FailureKind.ERROR
+        rules = RetryRules()
+        for name, level in job_message["log_levels"].items():
+            logging.getLogger(name).setLevel(level)
+        try:
+            handler = find_handler(job_message["handler"])
+            rules = handler.type_options.retry
+            job = Job.stored(job_message["job_id"], job_message["record"])
+            only = job.record.get("only_keys")
+            run = ChildRun(job, job_message["token"], self._checkpoint_writer, only=from_json(only) if only else None)
+            run.last_message_file = self._last_message_file
+            run._secret_values = tuple(job_message["masks"])
+            kind = FailureKind.BAD_PARAMETERS
+            params = handler.parameters.of(job.record)
+            kind = FailureKind.ERROR
+            with self._lock:
+                self._run, self._last_report = run, ()
+            if job_message.get("stop"):
+                run.stop(decode_stop(job_message["stop"]))
+            captured = capture.begin(run, frozenset(job_message["capture"]), job_message["redact"], whole_process=True)
+            try:
+                value = self._call(handler, run, params)
+            finally:
+                capture.end(run, captured)
+            result = job_result(value, run)
+        except BaseException as caught:  # noqa: BLE001 - any exception is reported to the worker
+            error = caught
+        finally:
+            self._interruptible = False
+            with self._lock:
+                self._run = None
+            if run is not None:
+                run.last_message_file = -1
+        delay = None
+        if error is not None and kind is FailureKind.ERROR:
+            delay = rules.delay(error, int(job_message["record"].get("attempt", "1")))
+        return self._end(run, result, error, kind, delay)
+
+    def _call(self, handler: Handler[Any, Any], run: Run, params: dict[str, Any]) -> Any:
+        run.check()
+        if handler.is_async:
+            return run_in_new_loop(_in_loop(handler, run, params))
+        self._interruptible = True
+        try:
+            return handler.function(run, **params)
+        finally:
+            self._interruptible = False
+
+    def _end(
+        self, run: Run | None, result: JobResult, error: BaseException | None, kind: FailureKind, delay: int | None
+    ) -> Message:
+        message: Message = {"is": "ended"}
+        if run is not None:
+            message.update(_run_details(run), report=run.report(), lines=run.take_lines())
+        if isinstance(error, RunStop):
+            how = "terminated" if self._signalled else "cooperative"
+            if error.__cause__ is not None and isinstance(error.__cause__, asyncio.CancelledError):
+                how = "terminated" if self._signalled else "task_cancelled"
+            line, failure = report_exception(error, run, FailureKind.TIMEOUT)
+            message.update(end="stopped", how=how, kind=type(error).__name__, line=line, failure=failure)
+        elif error is not None:
+            line, failure = report_exception(error, run, kind)
+            message.update(end="raised", line=line, failure=failure, delay=delay, name=type(error).__name__)
+        else:
+            message.update(end="returned", result=result)
+        return message
+
+
+def _run_details(run: Run) -> Message:
+    return {
+        "stage": run.stage_name,
+        "item": run.last_item,
+        "log": list(run.recent_log),
+        "checkpoint_at": run.checkpoint_at,
+    }
+
+
+async def _in_loop(handler: Handler[Any, Any], run: Run, params: dict[str, Any]) -> Any:
+    task = asyncio.current_task()
+    assert task is not None, "asyncio.run makes a task"
+    cancel_task_on_stop(run, task, asyncio.get_running_loop())
+    try:
+        return await handler.function(run, **params)
+    except asyncio.CancelledError as cancelled:
+        if run._stop_reasons:
+            raise run._stop_reasons[0] from cancelled
+        raise
+    finally:
+        run._on_stop = None
+        await wait_for_threads(run)
+
+
+def _die_with(parent: int) -> None:
+    """Ask the kernel for a SIGKILL when the spawning thread ends; elsewhere the socket has that effect."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)  # the worker ended before prctl
+
+
+def main() -> None:
+    """Serve the worker that started this process."""
+    descriptor, faults, last_message_file, parent = map(int, sys.argv[1:5])
+    _die_with(parent)
+    faulthandler.enable(file=faults, all_threads=False)
+    with socket.socket(fileno=descriptor) as end, contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        Child(ParentConnection(end), last_message_file).serve()
+
+
+if __name__ == "__main__":
+    main()

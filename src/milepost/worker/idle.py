@@ -1,0 +1,141 @@
+"""How a worker waits: for jobs to claim, for its own runs to end, and for an unavailable store."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+
+from milepost.core.errors import StoreError
+from milepost.run.outage import Outage
+from milepost.stores.protocol import Store
+
+log = logging.getLogger("milepost.worker")
+
+IDLE_WAIT_SECONDS = 1.0
+BUSY_WAIT_SECONDS = 0.02
+MIN_DUE_SECONDS, MAX_DUE_SECONDS = 0.002, 60.0
+MIN_BACKOFF, MAX_BACKOFF = 0.05, 5.0
+
+
+class Idle:
+    """The waiting of one worker. `wake` it when a run of its own has ended.
+
+    `on_wake` is called when another process wakes the worker, `due` when a scheduled job becomes due.
+    """
+
+    def __init__(
+        self, store: Store, name: str, queues: tuple[str, ...], on_wake: Callable[[], None], due: Callable[[], None]
+    ) -> None:
+        self.woken = asyncio.Event()
+        self._on_due = due
+        self._due: asyncio.TimerHandle | None = None
+        self._store = store
+        self._name = name
+        self._queues = queues
+        self._on_wake = on_wake
+        self._store_wait: asyncio.Task[bool] | None = None
+        self._only_wakeups = False
+        self._failures = 0
+        self._outage = Outage(log, "running jobs continue", f"worker {name}")
+
+    @property
+    def is_waiting_for_jobs(self) -> bool:
+        """Return whether a wait for jobs is in progress in the store."""
+        return self._store_wait is not None and not self._only_wakeups
+
+    @property
+    def is_store_down(self) -> bool:
+        """Return whether the last request failed."""
+        return self._outage.is_active
+
+    def wake(self) -> None:
+        """End the wait. Called in the event loop."""
+        self.woken.set()
+
+    def due(self, seconds: float | None) -> None:
+        """Set the seconds until the next scheduled job becomes due; None if there is none."""
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
+        if seconds is not None:
+            loop = asyncio.get_running_loop()
+            self._due = loop.call_later(min(MAX_DUE_SECONDS, max(MIN_DUE_SECONDS, seconds)), self._came_due)
+
+    def _came_due(self) -> None:
+        self._due = None
+        self._on_due()
+        self.woken.set()
+
+    async def wait_for_wake(self, *, free: bool) -> bool:
+        """Wait until woken by this process or by the store; return whether a claim is worthwhile.
+
+        Without free slots the store is asked for stops only, and not at all if a slot becomes free at once.
+        """
+        if self._store_wait is None:
+            if not free and await self.wait_at_most(BUSY_WAIT_SECONDS):
+                return False
+            self._only_wakeups = not free
+            queues = self._queues if free else ()
+            self._store_wait = asyncio.get_running_loop().create_task(
+                self._store.wait_for_work(self._name, queues, IDLE_WAIT_SECONDS)
+            )
+            self._store_wait.add_done_callback(lambda _: self.woken.set())
+        elif free and self._only_wakeups:
+            self._only_wakeups = False
+            await self._end_wakeup_wait()
+        await self.woken.wait()
+        self.woken.clear()
+        store_wait = self._store_wait
+        if not store_wait.done():
+            return False
+        self._store_wait = None
+        return await self._after(store_wait)
+
+    async def _after(self, store_wait: asyncio.Task[bool]) -> bool:
+        error = store_wait.exception() if not store_wait.cancelled() else None
+        if isinstance(error, StoreError):
+            await self.back_off(error)
+        elif error is not None:
+            raise error
+        elif not store_wait.cancelled() and store_wait.result() and self._only_wakeups:
+            self._on_wake()
+        return True
+
+    async def _end_wakeup_wait(self) -> None:
+        try:
+            await self._store.wake(self._name)
+        except StoreError as error:
+            log.debug("worker %s: %s", self._name, error)
+
+    async def wait_at_most(self, seconds: float) -> bool:
+        """Wait until woken, for at most `seconds`; return whether it was woken."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self.woken.wait()
+        except TimeoutError:
+            return False
+        self.woken.clear()
+        return True
+
+    async def back_off(self, error: StoreError) -> None:
+        """Wait after a failed request, longer each time, with jitter."""
+        self._failures += 1
+        self._outage.failed(error)
+        longest = min(MAX_BACKOFF, MIN_BACKOFF * 2.0 ** min(self._failures, 10))
+        self.woken.clear()
+        await self.wait_at_most(longest * (0.5 + random.random() / 2))
+        await asyncio.sleep(MIN_BACKOFF)  # runs that end meanwhile must not turn this into a busy loop
+
+    def on_store_reply(self) -> None:
+        """Note that the store replied."""
+        self._failures = 0
+        self._outage.answered()
+
+    async def close(self) -> None:
+        """Cancel the wait in the store."""
+        self.due(None)
+        if self._store_wait is not None:
+            self._store_wait.cancel()
+            await asyncio.gather(self._store_wait, return_exceptions=True)

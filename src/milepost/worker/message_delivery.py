@@ -1,0 +1,130 @@
+"""Handles the messages of an external task queue: runs the job, or requeues the message during an outage.
+
+A message that is dropped silently leaves its job waiting for `TaskQueue.lost_after`. So a delivery that ends before the
+job has started always leaves either a message or a note in the record.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from milepost.core.errors import InvalidInputError, StoreError
+from milepost.core.transitions import plan_undispatchable
+from milepost.run.process_identity import process_name
+from milepost.stores.ids import new_operation_id
+from milepost.stores.protocol import Store, Write
+from milepost.stores.sync_bridge import run_sync
+from milepost.worker.delivered_run import DeliveredRun
+from milepost.worker.delivery_errors import BadParametersError, NotDelivered
+from milepost.worker.dispatcher import TaskQueue, TaskQueueUnavailableError
+from milepost.worker.event_loop import run_in_new_loop
+from milepost.worker.handlers import Handler
+from milepost.worker.message_execution import MessageExecution
+from milepost.worker.protocol import Application
+
+log = logging.getLogger("milepost.task_queue")
+
+NO_HANDLER_RETRY_MICROS = 30_000_000
+REQUEUE_DELAY = 5.0
+
+
+def deliver(app: Application, task_queue: TaskQueue, job_id: str, job_type: str, message: Any = None) -> Any:
+    """Run a delivered job by its handler in this thread, an async handler in a new event loop, and return its result.
+
+    If the store is unavailable, the message is requeued and this raises NotDelivered.
+    """
+    while True:
+        delivery = MessageExecution(app, task_queue, job_id, message=message)
+        try:
+            return _run(app, delivery, job_id, job_type)
+        except BaseException as error:
+            if delivery.has_started or not _drops_message(task_queue, error):
+                raise
+            if requeue(task_queue, job_id, job_type, error) and isinstance(error, StoreError):
+                raise NotDelivered(None) from error
+            if not isinstance(error, StoreError):
+                raise
+
+
+async def adeliver(
+    app: Application, task_queue: TaskQueue, job_id: str, job_type: str, message: Any = None, *, store: Store
+) -> Any:
+    """Run a delivered job in an event loop, over an async `store`; a sync handler runs in a thread."""
+    handler = app.handlers.get(job_type)
+    if handler is None or not handler.is_async:
+        return await asyncio.to_thread(deliver, app, task_queue, job_id, job_type, message)
+
+    async def code(run: DeliveredRun) -> Any:
+        return await handler.function(run, **_checked_params(handler, run))
+
+    hooks = handler.type_options.hooks
+    while True:
+        delivery = MessageExecution(app, task_queue, job_id, message=message, store=store)
+        try:
+            try:
+                return await delivery.aexecute(code)
+            finally:
+                if hooks is not None and delivery.end_reply is not None:
+                    await hooks.acall(delivery.end_reply, delivery.run.attempt)
+        except BaseException as error:
+            if delivery.has_started or not _drops_message(task_queue, error):
+                raise
+            is_back = await asyncio.to_thread(requeue, task_queue, job_id, job_type, error)
+            if is_back and isinstance(error, StoreError):
+                raise NotDelivered(None) from error
+            if not isinstance(error, StoreError):
+                raise
+
+
+def _run(app: Application, delivery: MessageExecution, job_id: str, job_type: str) -> Any:
+    handler = app.handlers.get(job_type)
+    if handler is None:
+        run_sync(_mark_undispatchable(delivery.heartbeat.store, job_id, job_type))
+        raise NotDelivered(None)
+
+    def code(run: DeliveredRun) -> Any:
+        result = handler.function(run, **_checked_params(handler, run))
+        return run_in_new_loop(delivery.awaited(run, result)) if handler.is_async else result
+
+    hooks = handler.type_options.hooks
+    try:
+        return delivery.execute(code)
+    finally:
+        if hooks is not None and delivery.end_reply is not None:
+            hooks.call(delivery.end_reply, delivery.run.attempt)
+
+
+def _drops_message(task_queue: TaskQueue, error: BaseException) -> bool:
+    """Return whether a delivery that has not started ends by an outage of the store or by the end of its worker."""
+    return isinstance(error, StoreError) or not isinstance(error, Exception) or task_queue.is_exit(error)
+
+
+def requeue(task_queue: TaskQueue, job_id: str, job_type: str, why: BaseException) -> bool:
+    """Send the message again; return whether the task queue has it."""
+    try:
+        task_queue.requeue(job_id, job_type, REQUEUE_DELAY)
+    except TaskQueueUnavailableError as error:
+        log.warning("job %s: message not requeued: %s", job_id, error)
+        return False
+    log.warning("job %s: message requeued: %s", job_id, str(why) or type(why).__name__)
+    return True
+
+
+def _checked_params(handler: Handler[Any, Any], run: DeliveredRun) -> dict[str, Any]:
+    try:
+        return handler.parameters.of(run.record)
+    except InvalidInputError as error:
+        raise BadParametersError(error.field, error.problem) from None
+    except ValueError as error:
+        raise BadParametersError("params", str(error)) from None
+
+
+async def _mark_undispatchable(store: Store, job_id: str, job_type: str) -> None:
+    """Let the job wait, with a reason: another worker may have the handler."""
+    reason = f"{process_name().split(':')[0]} has no handler for {job_type!r}"
+    log.warning("job %s: %s", job_id, reason)
+    await store.apply(
+        [Write(job_id, plan_undispatchable(new_operation_id(), NO_HANDLER_RETRY_MICROS, reason), answer=False)]
+    )

@@ -1,0 +1,397 @@
+"""The execution of one job that an external task queue delivered: it runs under a lease, or is rejected."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, NamedTuple
+
+from milepost.core.errors import (
+    JobReleased,
+    JobTimedOut,
+    LeaseLost,
+    OutcomeUnknownError,
+    RunStop,
+    StoreError,
+)
+from milepost.core.job import FailureKind, Job, JobStatus
+from milepost.core.serialization import from_json
+from milepost.core.transitions import plan_deliver, plan_dispatched, plan_undispatchable
+from milepost.run.heartbeat import OnOutage, PendingReport, heartbeat_for
+from milepost.run.job_result import NO_RESULT, job_result
+from milepost.run.outcome import RunOutcome, abandonment, outcome_of
+from milepost.run.process_identity import process_name
+from milepost.run.run import Run, cancel_task_on_stop
+from milepost.run.threads import wait_for_threads
+from milepost.run.track import LeasedExecution, StoreCheckpointWriter, TrackRequest
+from milepost.stores.ids import new_nonce, new_operation_id
+from milepost.stores.protocol import Store, Write, WriteResult
+from milepost.stores.sync_bridge import run_sync
+from milepost.worker.code_release import code_release
+from milepost.worker.delivered_run import DeliveredRun
+from milepost.worker.delivery_errors import BadParametersError, NotDelivered
+from milepost.worker.dispatcher import TaskQueue, TaskQueueUnavailableError
+from milepost.worker.execution import secret_values_of
+from milepost.worker.protocol import Application
+
+log = logging.getLogger("milepost.task_queue")
+
+RETRY_INTERVAL = 0.5
+START_TIMEOUT = 10.0
+"""Seconds that a delivery waits for an unavailable store before its message is requeued."""
+END_TIMEOUT = 600.0
+"""Seconds that the outcome of a run waits for an unavailable store; after that the job runs again."""
+EXIT_REASON_SECONDS = 1.0
+"""How long code that its task queue has ended waits for the reason: a cancel may have come through the task queue."""
+
+
+class TaskQueueRetry(NamedTuple):
+    """The task queue sends the message again after `delay` seconds because of `error`; the record keeps `message`."""
+
+    error: BaseException
+    delay: float
+    message: str | None = None
+
+
+class MessageExecution(LeasedExecution):
+    """The execution of a delivered message, in a thread or awaited: `begin`, run the code, `end`.
+
+    `create_writes` create the record if the message arrives first; `message` is the argument of `TaskQueue.stop`.
+    `decides` returns the retry of an error, if the task queue retries. `queue_result` returns the text of a result for
+    the task queue, if JSON would change it.
+
+    `recreate` returns the writes that create a lost record. Then the code belongs to the task queue: an outage never
+    stops it, and it takes a new lease afterwards, unless another run has it.
+    """
+
+    on_outage: OnOutage = "stop"
+    waits_for_store = True
+
+    def __init__(
+        self,
+        app: Application,
+        task_queue: TaskQueue,
+        job_id: str,
+        *,
+        message: Any = None,
+        create_writes: Sequence[Write] = (),
+        recreate: Callable[[], Sequence[Write]] | None = None,
+        decides: Callable[[BaseException], TaskQueueRetry | None] | None = None,
+        queue_result: Callable[[Any], str | None] | None = None,
+        store: Store | None = None,
+    ) -> None:
+        self.heartbeat = heartbeat_for(app.store, app.settings, app.ttl)
+        super().__init__(
+            TrackRequest(store if store is not None else self.heartbeat.store, app.settings, {}, job_id, {}, app.ttl)
+        )
+        self._heartbeat = self.heartbeat
+        self._app = app
+        self._task_queue = task_queue
+        self._job_id = job_id
+        self._message = message
+        self._create_writes = create_writes
+        self._recreate = recreate
+        if recreate is not None:
+            self.on_outage = "continue"
+            self.reacquire = self._reacquire
+        self._nonce = new_nonce()
+        self._decides = decides
+        self._queue_result = queue_result
+        self._timers: list[threading.Timer] = []
+        self._is_abandoned = False
+        self._stop_requested = threading.Event()
+        self._ended_by: str | None = None
+        self._end_lock = threading.Lock()
+        self._has_ended = False
+        self.how = "cooperative"
+        self.end_reply: WriteResult | None = None
+
+    @property
+    def run(self) -> DeliveredRun:
+        """Return the run, after it has started."""
+        assert isinstance(self._run, DeliveredRun), "the delivery has started"
+        return self._run
+
+    @property
+    def has_started(self) -> bool:
+        """Return whether the lease was taken. From then on the record tells what happens to the job."""
+        return self._run is not None
+
+    # --- beginning ---
+
+    async def begin(self) -> DeliveredRun:
+        """Take the lease in one round trip and return the run. Raises NotDelivered if the job must not run now."""
+        await self._start()
+        run = self.run
+        timeout = run.record.get("timeout")
+        if timeout is not None:
+            seconds = int(timeout) / 1_000_000
+            self._start_timer(seconds, lambda: run.stop(JobTimedOut(f"timeout of {seconds:g} s exceeded")))
+        return run
+
+    async def _begin(self) -> Job:
+        outcome = (await self._apply_with_retries([*self._create_writes, self._start_write()], START_TIMEOUT))[-1]
+        job = outcome.job
+        # A late reply contains the current record, which another run may own.
+        if outcome.accepted and job is not None and self._is_mine(job):
+            return await self._renewed(job)
+        log.info("job %s: delivery rejected: %s", self._job_id, job.status if job is not None else "gone")
+        if job is not None and job.status is JobStatus.PENDING and "stop_token" in job.record:
+            # This delivery uses up the message: the sweeper sends another one when the code has stopped.
+            again = plan_undispatchable(new_operation_id(), 0, "the code of the previous run has not stopped yet")
+            await self._apply_with_retries([Write(self._job_id, again, answer=False)], START_TIMEOUT)
+        raise NotDelivered(job)
+
+    def _start_write(self) -> Write:
+        lease = self._request.settings.lease_micros
+        code = code_release(self._app.settings, self._app.handlers)
+        start = plan_deliver(new_operation_id(), nonce=self._nonce, lease=lease, worker=process_name(), release=code)
+        return Write(self._job_id, start)
+
+    def _is_mine(self, job: Job) -> bool:
+        return job.record.get("token", "").endswith(f":{self._nonce}")
+
+    def _reacquire(self, token: str) -> bool:
+        """Take a new lease after that of `token` was lost; return False if another run has the job or it has ended."""
+        with self._end_lock:
+            if self._has_ended or self.run.token != token:
+                return True  # the end of the run or another thread takes the lease
+            return self._start_new_run()
+
+    def _start_new_run(self) -> bool:
+        assert self._recreate is not None, "the task queue's own code"
+        sent_at = time.monotonic()
+        job = run_sync(self.heartbeat.store.apply([*self._recreate(), self._start_write()])).outcomes[-1].job
+        if job is None or job.status is not JobStatus.RUNNING or not self._is_mine(job):
+            return False
+        self.heartbeat.change_token(self.run, job.record["token"], sent_at)
+        log.warning("job %s: lease lost during an outage; new lease taken", self._job_id)
+        return True
+
+    async def _renewed(self, job: Job) -> Job:
+        """Renew the lease if its start was sent some time ago, because the reply may be old. Raises NotDelivered."""
+        settings = self._request.settings
+        sent_at = time.monotonic()
+        if sent_at - self._sent_at > settings.lease / 2:
+            (state,) = await self._request.store.renew([(job.job_id, job.record["token"])], settings.lease_micros)
+            if state == "lost":
+                raise NotDelivered(job)
+            self._sent_at = sent_at
+        return job
+
+    def _make_run(self, job: Job, checkpoint_writer: StoreCheckpointWriter) -> DeliveredRun:
+        record = job.record
+        only = record.get("only_keys")
+        run = DeliveredRun(job, record["token"], checkpoint_writer, only=from_json(only) if only else None)
+        if "secrets" in record:
+            run._secret_values = secret_values_of(record.get("params", "{}"), record["secrets"])
+        run.follow_up = self._follow_up
+        return run
+
+    # --- stopping ---
+
+    def _follow_up(self, reason: RunStop) -> None:
+        self._stop_requested.set()
+        if isinstance(reason, LeaseLost):
+            return  # another run has the job; this code can write nothing
+        self._start_timer(self._request.settings.grace, lambda: self._force_stop(hard=False))
+
+    def _force_stop(self, *, hard: bool) -> None:
+        """End the run in the record and ask the task queue to end the code, after the grace period."""
+        run, grace = self.run, self._request.settings.grace
+        if not self._is_abandoned:
+            self._is_abandoned = True
+            log.warning("job %s (%s): did not stop within the grace period", run.job_id, run.job_type)
+            end = abandonment(run, delay=self._retry_delay(run._stop_reasons[0]))
+            if end is not None:
+                self._abandon(self._with_hook(end))
+        with self._end_lock:
+            if self._has_ended:
+                return
+            try:
+                self._ended_by = self._task_queue.stop(self._message, hard=hard)
+            except TaskQueueUnavailableError as error:
+                log.warning("job %s: could not ask %s to stop it yet: %s", run.job_id, self._task_queue.name, error)
+                self._start_timer(max(RETRY_INTERVAL, grace), lambda: self._force_stop(hard=hard))
+                return
+        if self._ended_by is not None and not hard:
+            self._start_timer(grace, lambda: self._force_stop(hard=True))
+
+    def _abandon(self, end: RunOutcome) -> None:
+        """End the run in the record while its code continues. Repeat until the store accepts it or the code ends."""
+        try:
+            reply = run_sync(self.heartbeat.store.apply(end.writes)).outcomes[-1]
+            if reply.accepted and end.on_end is not None:
+                end.on_end(reply)
+        except StoreError as error:
+            log.warning("job %s: outcome not written yet: %s", self._job_id, error)
+            if not self._has_ended:
+                self._start_timer(RETRY_INTERVAL, lambda: self._abandon(end))
+
+    def _start_timer(self, seconds: float, function: Callable[[], None]) -> None:
+        timer = threading.Timer(seconds, function)
+        timer.daemon = True
+        self._timers.append(timer)
+        timer.start()
+
+    # --- running ---
+
+    def execute(self, code: Callable[[DeliveredRun], Any]) -> Any:
+        """Begin, run the code in this thread, end; return its result or raise its exception. Raises NotDelivered."""
+        run = run_sync(self.begin())
+        error: BaseException | None = None
+        result: Any = None
+        try:
+            try:
+                self._check_at_start(run)
+                result = code(run)
+            finally:
+                with self._end_lock:  # from here on the task queue is not asked to end this thread
+                    self._has_ended = True
+        except BaseException as raised:  # noqa: BLE001 - any exception ends the job; it is raised again below
+            error = raised
+        run_sync(self.end(self._exit_reason(error), result))
+        if error is not None:
+            raise error
+        return result
+
+    def _exit_reason(self, error: BaseException | None) -> BaseException | None:
+        """Return the stop that the task queue carried out, or the end of its worker, instead of its exception."""
+        if error is None or isinstance(error, RunStop) or not self._task_queue.is_exit(error):
+            return error
+        self._stop_requested.wait(EXIT_REASON_SECONDS)
+        if not self.run._stop_reasons:
+            return JobReleased("worker of the task queue is shutting down")
+        self.how = self._ended_by or "terminated"
+        return self.run._stop_reasons[0]
+
+    async def aexecute(self, code: Callable[[DeliveredRun], Awaitable[Any]]) -> Any:
+        """Begin, run the code in this task, end. A stop cancels the task at its next await."""
+        run = await self.begin()
+        error: BaseException | None = None
+        result: Any = None
+        try:
+            self._check_at_start(run)
+            result = await self.awaited(run, code(run))
+        except BaseException as raised:  # noqa: BLE001 - as above
+            error = raised
+        await self.end(error, result)
+        if error is not None:
+            raise error
+        return result
+
+    async def awaited(self, run: Run, work: Awaitable[Any]) -> Any:
+        """Await the work in this task. A cancellation of the task by the task queue releases the job."""
+        task = asyncio.current_task()
+        assert task is not None, "runs in a task"
+        was_cancelled = cancel_task_on_stop(run, task, asyncio.get_running_loop())
+        try:
+            return await work
+        except asyncio.CancelledError:
+            if not (run._stop_reasons and was_cancelled()):
+                raise JobReleased("worker of the task queue is shutting down") from None
+            task.uncancel()
+            self.how = "task_cancelled"
+            raise run._stop_reasons[0] from None
+        finally:
+            run._on_stop = None
+            await wait_for_threads(run)
+
+    def _check_at_start(self, run: Run) -> None:
+        if run._stop_reasons:
+            self.how = "never_started"
+        run.check()
+
+    # --- ending ---
+
+    async def end(self, error: BaseException | None, result: Any = None) -> None:
+        """Write the outcome in one round trip, repeated during an outage of the store for as long as a lease."""
+        if self._is_forked:
+            return
+        self._has_ended = True
+        for timer in tuple(self._timers):
+            timer.cancel()
+        self._end_capture()
+        kept = NO_RESULT if error is not None else job_result(result, self.run)
+        run, pending = self._detach()
+        self.run.follow_up = None  # breaks a reference cycle, so that the job is freed at once
+        decided = self._decides(error) if self._decides is not None and error is not None else None
+        bad = isinstance(error, BadParametersError)
+        delay = None if bad or error is None else self._retry_delay(error)
+        queue_result = self._queue_result(result) if self._queue_result is not None and error is None else None
+        more: list[Write] = []
+        if decided is not None:
+            again = int((decided.delay + self._task_queue.lost_after) * 1_000_000)
+            note = plan_dispatched(new_operation_id(), again, queue_message=decided.message)
+            more.append(Write(run.job_id, note, answer=False))
+
+        def plan(report: PendingReport) -> RunOutcome:
+            end = outcome_of(
+                run,
+                report,
+                error if decided is None else decided.error,
+                result=kept,
+                how=self.how,
+                kind=FailureKind.BAD_PARAMETERS if bad else FailureKind.ERROR,
+                delay=delay,
+                queue_result=queue_result,
+            )
+            return self._with_hook(end)
+
+        try:
+            is_known = await self._persist(plan(pending), more)
+            if not is_known and self._recreate is not None and self._start_new_run():
+                await self._persist(plan(PendingReport([], run.report(), pending.lines)), more)
+        except StoreError as failure:
+            log.error("job %s: outcome not written: %s", self._job_id, failure)
+
+    async def _persist(self, end: RunOutcome, more: Sequence[Write]) -> bool:
+        """Write the outcome; return False if the record no longer knows the run."""
+        if not end.writes:
+            return True
+        outcome = (await self._apply_with_retries([*end.writes, *more], END_TIMEOUT))[len(end.writes) - 1]
+        if outcome.accepted and end.on_end is not None:
+            end.on_end(outcome)
+        if outcome.accepted or end.late is None:
+            return outcome.accepted
+        return (await self._apply_with_retries([Write(self._job_id, end.late.plan(), answer=False)], END_TIMEOUT))[
+            0
+        ].accepted
+
+    def _with_hook(self, end: RunOutcome) -> RunOutcome:
+        """Return an outcome whose reply is kept for the hooks of the handler, if it has any."""
+        handler = self._app.handlers.get(self.run.job_type)
+        return end if handler is None or handler.type_options.hooks is None else end.answered(self._keep_reply)
+
+    def _keep_reply(self, reply: WriteResult) -> None:
+        self.end_reply = reply
+
+    async def _apply_with_retries(self, writes: Sequence[Write], patience: float) -> list[WriteResult]:
+        """Apply writes, with retries for `patience` seconds, or longer if they may have been applied already."""
+        store = self._request.store
+        began = time.monotonic()
+        is_unknown = has_warned = False
+        while True:
+            if not is_unknown:
+                self._sent_at = time.monotonic()
+            try:
+                return (await store.apply(writes)).outcomes
+            except StoreError as error:
+                is_unknown = is_unknown or isinstance(error, OutcomeUnknownError)
+                if time.monotonic() - began > (END_TIMEOUT if is_unknown else patience):
+                    raise
+                if not has_warned:
+                    has_warned = True
+                    log.warning("job %s: waiting for the store: %s", self._job_id, error)
+            if store.blocking:
+                threading.Event().wait(RETRY_INTERVAL)
+            else:
+                await asyncio.sleep(RETRY_INTERVAL)
+
+    def _retry_delay(self, error: BaseException) -> int | None:
+        if self._decides is not None:
+            return 0 if self._decides(error) is not None else None
+        return self._app.handlers[self.run.job_type].type_options.retry.delay(error, self.run.attempt)

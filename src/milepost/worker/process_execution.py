@@ -1,0 +1,279 @@
+"""The execution of one claimed job in a child process.
+
+A stop escalates from a message to SIGTERM and then SIGKILL. `process_pool` has the processes themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from milepost.core.defaults import CRASHES
+from milepost.core.errors import JobCancelled, JobReleased, JobTimedOut, LeaseLost, RunStop, StoreError
+from milepost.core.job import FailureKind, Job
+from milepost.core.serialization import from_json, single_line
+from milepost.run.checkpoints import write_checkpoint
+from milepost.run.crash_report import crash_report, masked, run_facts
+from milepost.run.each import continues
+from milepost.run.heartbeat import PendingReport
+from milepost.run.job_result import JobResult
+from milepost.run.log_buffer import LogBuffer
+from milepost.run.outcome import RunOutcome, completed, crashed, failed, stopped
+from milepost.run.process_identity import versions
+from milepost.run.protocol import RunProtocol
+from milepost.run.report import kept_cursors
+from milepost.run.run import RECENT_LOG_LINES
+from milepost.worker.admission import is_crash_suspect
+from milepost.worker.child_protocol import Message, encode_stop
+from milepost.worker.execution import Execution, log, secret_values_of
+from milepost.worker.handlers import package_of
+from milepost.worker.process_pool import ChildExit, ChildProcess
+from milepost.worker.registry import host_and_pid
+
+SIGTERM_DELAY = 0.5
+"""Seconds between a stop message and SIGTERM: enough for a tick of a tracked loop."""
+SIGTERM_GRACE_SHARE = 0.25
+PARENT_ONLY_FIELDS = frozenset(
+    {
+        "failures",
+        "failures_before",
+        "failure",
+        "result",
+        "result_error",
+        "result_text",
+        "late_result",
+        "created_by_op",
+        "recent_ops",
+        "caller_ops",
+        "update_ops",
+    }
+)
+
+
+class RemoteRun:
+    """Stands for the run of a child process in its worker: what the child reported last."""
+
+    planned = False
+
+    def __init__(self, job: Job, token: str, masks: tuple[str, ...]) -> None:
+        self.job_id = job.job_id
+        self.job_type = job.job_type
+        self.resumed = "checkpoint" in job.record or continues(kept_cursors(job.record))
+        self.token = token
+        self.attempt = job.attempt
+        self._secret_values = masks
+        self._redact: Callable[[str], str] | None = None  # the child has redacted what it says
+        self.stage_name: str | None = None
+        self.last_item: str | None = None
+        self.checkpoint_at = job.checkpoint_at.isoformat() if job.checkpoint_at is not None else None
+        self.recent_log: deque[str] = deque(maxlen=RECENT_LOG_LINES)
+        self._stop_reasons: list[RunStop] = []
+        self._on_stop: Callable[[RunStop], None] | None = None
+        self._forecast: Mapping[str, str] = {}
+        self._report: dict[str, str] = {}
+        self._parts: list[tuple[str, str]] = []
+        self._log_buffer = LogBuffer()
+
+    def report(self) -> dict[str, str]:
+        """Return the last report of the run as fields of the record."""
+        return self._report
+
+    def _take_parts(self, *, at_end: bool = False) -> list[tuple[str, str]]:
+        """Return the parts of kept results since the last call, each with its key."""
+        parts, self._parts = self._parts, []
+        return parts
+
+    def take_lines(self) -> str | None:
+        """Return the log lines since the last call, as JSON."""
+        return self._log_buffer.take()
+
+    def stop(self, reason: RunStop) -> None:
+        """Tell the code to stop. Thread-safe."""
+        if not self._stop_reasons:
+            self._stop_reasons.append(reason)
+            if self._on_stop is not None:
+                self._on_stop(reason)
+
+    def apply_message(self, message: Message) -> None:
+        """Take in what the child reports about its run."""
+        self._parts += [(key, text) for key, text in message.get("parts") or ()]
+        self._report = message.get("report", self._report)
+        if message.get("lines"):
+            self._log_buffer.add(from_json(message["lines"])["lines"])
+        self.stage_name = message.get("stage", self.stage_name)
+        self.last_item = message.get("item", self.last_item)
+        self.checkpoint_at = message.get("checkpoint_at") or self.checkpoint_at
+        if "log" in message:
+            self.recent_log = deque(message["log"], RECENT_LOG_LINES)
+
+
+class ProcessExecution(Execution):
+    """A handler in a child process."""
+
+    task: asyncio.Task[None]
+    child: ChildProcess | None = None
+
+    def _make_run(self) -> RunProtocol:
+        record = self.record
+        masks = secret_values_of(record.get("params", "{}"), record["secrets"]) if "secrets" in record else ()
+        return RemoteRun(self.job, self.token, masks)
+
+    @property
+    def remote(self) -> RemoteRun:
+        """Return the stand-in for the run."""
+        assert isinstance(self.run, RemoteRun), "made by _make_run"
+        return self.run
+
+    def _start(self, params: dict[str, Any]) -> None:
+        self.remote._on_stop = lambda reason: self._in_loop(self._stop_child, reason)
+        self.task = self.host.loop.create_task(self._main())
+
+    def stop(self, reason: RunStop) -> None:
+        self.run.stop(reason)
+
+    def force_stop(self) -> None:
+        if self.child is not None:
+            self.child.kill()
+
+    def _in_loop(self, function: Callable[[RunStop], None], reason: RunStop) -> None:
+        try:
+            self.host.loop.call_soon_threadsafe(function, reason)
+        except RuntimeError:
+            log.debug("job %s: worker has ended", self.job.job_id)
+
+    def _stop_child(self, reason: RunStop) -> None:
+        """Stop the child: a message, then SIGTERM to its process group, then SIGKILL after the grace period."""
+        child, grace = self.child, self.host.settings.grace
+        if child is None:
+            return
+        child.send({"do": "stop", "token": self.token, **encode_stop(reason)})
+        self._timers.append(self.host.loop.call_later(min(SIGTERM_DELAY, grace * SIGTERM_GRACE_SHARE), child.terminate))
+        self._timers.append(self.host.loop.call_later(grace, child.kill))
+
+    async def _main(self) -> None:
+        try:
+            crash_suspect = is_crash_suspect(self.job)
+            child = self.host.process_pool.take(fresh=crash_suspect)
+            await child.connect()
+        except OSError as error:
+            log.warning("job %s: no child process started, job released: %s", self.job.job_id, error)
+            reason = JobReleased(str(error))
+            self.leave(lambda pending: stopped(self.run, pending, reason, how="never_started"))
+            return
+        self.child = child
+        child.send(self._job_message())
+        if self.run._stop_reasons:
+            self._stop_child(self.run._stop_reasons[0])
+        end: Message | None = None
+        while end is None and (message := await child.receive()) is not None:
+            if message["is"] == "ready":
+                continue
+            if message.get("token", self.token) != self.token:
+                # Code that an earlier job left running in this process.
+                child.send({"do": "answer", "n": message["n"], "stop": encode_stop(LeaseLost("the run has ended"))})
+                continue
+            self.remote.apply_message(message)
+            if message["is"] == "checkpoint":
+                child.send({"do": "answer", "n": message["n"], **await self._checkpoint(message)})
+            elif message["is"] == "read":
+                child.send({"do": "answer", "n": message["n"], **await self._read(message)})
+            elif message["is"] == "ended":
+                end = message
+        if end is not None:
+            self.child = None
+            self.host.process_pool.release(child, reuse=not child.was_signalled and not crash_suspect)
+            if child.was_signalled:
+                await child.died  # its own child processes may ignore the signal; SIGKILL follows
+            self.leave(lambda pending: self._end(end, pending))
+        else:
+            death = await child.died  # it may still be alive if its code closed the socket
+            self.child = None
+            self.remote.apply_message(death.last_message)
+            self.leave(lambda pending: self._on_crash(child, death, pending))
+
+    def _job_message(self) -> Message:
+        record = {name: text for name, text in self.record.items() if name not in PARENT_ONLY_FIELDS}
+        return {
+            "do": "run",
+            "handler": self.handler.reference,
+            "job_id": self.job.job_id,
+            "token": self.token,
+            "record": record,
+            "masks": self.run._secret_values,
+            "capture": sorted(self.host.settings.captures),
+            "redact": self.host.settings.redact,
+            "log_levels": {name: logging.getLogger(name).level for name in ("root", package_of(self.handler.function))},
+            "sys_path": [path for path in sys.path if isinstance(path, str)],  # imports ignore other entries too
+        }
+
+    async def _checkpoint(self, message: Message) -> Message:
+        """Write a checkpoint of the child; return the reply: why the run is stopped, or why the store rejected it."""
+        store = self.host.store
+        try:
+            await write_checkpoint(store, self.remote, message["text"], message["report"], until_stopped=True)
+        except RunStop as reason:
+            return {"stop": encode_stop(reason)}
+        except StoreError as error:
+            return {"refused": str(error)}
+        return {}
+
+    async def _read(self, message: Message) -> Message:
+        """Read for the child what is kept beside the record."""
+        try:
+            item = await self.host.store.kv_get(message["key"])
+        except StoreError as error:
+            return {"refused": str(error)}
+        return {"text": item.value if item is not None else None}
+
+    def _end(self, end: Message, pending: PendingReport) -> RunOutcome:
+        """Return the outcome that the child reported."""
+        if end["end"] == "returned":
+            return completed(self.run, pending, JobResult(*end["result"]))
+        if end["end"] == "stopped" and (self.run._stop_reasons or end["kind"] == "JobCancelled"):
+            return self._stopped(pending, end["how"], end["line"], end["failure"])
+        return failed(self.run, pending, end["line"], end["failure"], delay=end["delay"], name=end.get("name", ""))
+
+    def _stopped(self, pending: PendingReport, how: str, line: str, failure: str) -> RunOutcome:
+        reason = self.run._stop_reasons[0] if self.run._stop_reasons else JobCancelled(line)
+        delay = self.retry_delay(reason) if isinstance(reason, JobTimedOut) else None
+        return stopped(self.run, pending, reason, how=how, delay=delay, known=(line, failure))
+
+    def _on_crash(self, child: ChildProcess, death: ChildExit, pending: PendingReport) -> RunOutcome:
+        """Return the outcome of a child that died, by a stop or by a crash."""
+        if child.was_killed or child.was_signalled:
+            line = single_line(self.run._stop_reasons[0]) if self.run._stop_reasons else str(death)
+            how = "killed" if child.was_killed else "terminated"
+            return self._stopped(pending, how, line, self._crash_report(FailureKind.TIMEOUT, line, death, child.pid))
+        text = str(death)
+        crashes = self.job.crashes + 1
+        log.warning("job %s (%s): %s", self.job.job_id, self.job.job_type, text)
+        last = int(self.record.get("max_crashes") or CRASHES) - 1
+        loop = f"crashed {crashes} times; last: {text}"
+        return crashed(
+            self.run,
+            pending,
+            text,
+            self._crash_report(FailureKind.KILLED, text, death, child.pid),
+            self._crash_report(FailureKind.CRASH_LOOP, loop, death, child.pid),
+            last,
+            death.signal or f"exit code {death.code}",
+        )
+
+    def _crash_report(self, kind: FailureKind, text: str, death: ChildExit, pid: int) -> str:
+        host, _ = host_and_pid()
+        return crash_report(
+            kind,
+            text,
+            host=host,
+            pid=pid,
+            exit_signal=death.signal,
+            exit_code=death.code,
+            peak_memory=death.peak_memory,
+            traceback=masked(death.traceback, self.run._secret_values) or None,
+            versions=versions(),
+            **run_facts(self.run),
+        )

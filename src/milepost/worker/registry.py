@@ -1,0 +1,220 @@
+"""The registry of live workers and published job types, under the keys ``worker/`` and ``type/`` of the store."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import socket
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any
+
+from milepost.core.errors import InvalidInputError, UnknownJobTypeError
+from milepost.core.serialization import from_json, to_json
+from milepost.stores.protocol import KeyValue, KeyValueStore
+from milepost.worker.handlers import Handler
+from milepost.worker.json_schema import check_schema
+
+REPUBLISH_AFTER = 3600.0
+"""Seconds after which an unchanged type is published again, so that it does not expire."""
+MAX_REPLACED = 20
+TYPE_TTL = 30 * 86_400.0
+"""Seconds that a type stays published after its last worker was seen."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobType:
+    """A published job type: the JSON schema of its parameters, its docstring and its defaults.
+
+    `timeout` is in seconds.
+    """
+
+    name: str
+    doc: str = ""
+    schema: dict[str, Any] = field(default_factory=lambda: {"type": "object"})
+    secrets: tuple[str, ...] = ()
+    max_attempts: int = 1
+    timeout: float | None = None
+    on_lost: str = "retry"
+    isolation: str | None = None
+    concurrency: int | None = None
+    queue: str | None = None
+    """The default queue of its jobs; None for the one with its name."""
+    priority: int = 0
+    labels: dict[str, str] = field(default_factory=dict)
+    task_queue: str | None = None
+    """The task queue that runs it; None for milepost's own workers."""
+    limit: int | None = None
+    """The most concurrent runs as set for all workers, which overrides `concurrency`."""
+    paused: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON types."""
+        return {name: getattr(self, name) for name in _NAMES} | {"secrets": list(self.secrets)}
+
+    def text(self) -> dict[str, Any]:
+        """Return the fields that workers publish, as JSON types."""
+        return {name: value for name, value in self.to_dict().items() if name not in ("limit", "paused")}
+
+    @property
+    def digest(self) -> str:
+        """Return a digest of the fields that workers publish, which identifies this version of the type."""
+        return sha256(to_json(self.text(), "type", 1024 * 1024).encode()).hexdigest()[:16]
+
+
+_NAMES = tuple(JobType.__dataclass_fields__)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerEntry:
+    """The registration of a live worker. Times are seconds since 1970 by the worker's own clock."""
+
+    name: str
+    host: str
+    pid: int
+    since: float
+    seen: float
+    types: tuple[str, ...] = ()
+    running: tuple[str, ...] = ()
+    concurrency: int = 1
+    draining: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON types."""
+        return {name: getattr(self, name) for name in WorkerEntry.__dataclass_fields__} | {
+            "types": list(self.types),
+            "running": list(self.running),
+        }
+
+
+def published_type(handler: Handler[Any, Any], task_queue: str | None = None) -> JobType:
+    """Return the job type of a handler, with the task queue that runs it."""
+    options = handler.type_options
+    return JobType(
+        handler.job_type,
+        doc=doc_of(handler.function),
+        schema=handler.parameters.schema,
+        secrets=tuple(handler.parameters.secrets),
+        max_attempts=options.max_attempts,
+        timeout=options.timeout,
+        on_lost=options.on_lost,
+        isolation=options.isolation,
+        concurrency=options.concurrency,
+        queue=options.queue,
+        priority=options.priority,
+        labels=dict(options.labels),
+        task_queue=task_queue,
+    )
+
+
+def doc_of(function: Any) -> str:
+    """Return the docstring of a function, without indentation."""
+    return inspect.cleandoc(function.__doc__ or "")
+
+
+async def publish(store: KeyValueStore, types: Iterable[JobType], history: dict[str, list[str]] | None = None) -> None:
+    """Publish job types. A limit or a pause that was set for all workers is kept elsewhere.
+
+    A published type lists the digests of the versions that it has replaced. A worker that finds its own version in that
+    list is of an older release, and leaves the newer one in place while a worker of that release is alive. `history`
+    keeps the list for a store that is emptied.
+    """
+    history = {} if history is None else history
+    items = {item.key: item for item in await store.kv_scan("type/")}
+    living: frozenset[str] | None = None
+    for known in types:
+        item = items.get(f"type/{known.name}")
+        there = from_json(item.value) if item is not None else {}
+        newest, replaced, digest = there.get("digest"), there.get("replaced", []), known.digest
+        if newest == digest and time.time() - there.get("at", 0) < REPUBLISH_AFTER:
+            continue
+        if newest != digest and digest in replaced:
+            living = await _living(store) if living is None else living
+            if newest in living:
+                continue
+        before = [newest, *replaced, *history.get(known.name, ())]
+        history[known.name] = [one for one in dict.fromkeys(before) if one not in (None, digest)][:MAX_REPLACED]
+        text = known.text() | {"digest": digest, "replaced": history[known.name], "at": time.time()}
+        await store.kv_put(
+            f"type/{known.name}",
+            to_json(text, "type", 1024 * 1024),
+            version=item.version if item is not None else 0,
+            ttl=TYPE_TTL,
+        )
+
+
+async def _living(store: KeyValueStore) -> frozenset[str]:
+    """Return the digests of the types that live workers have."""
+    workers = await store.kv_scan("worker/")
+    return frozenset(digest for item in workers for digest in from_json(item.value).get("digests", ()))
+
+
+async def is_newer_accepting(store: KeyValueStore, handler: Handler[Any, Any], params: Mapping[str, Any]) -> bool:
+    """Return whether the published type of a handler differs from it and accepts these parameters."""
+    item = await store.kv_get(f"type/{handler.job_type}")
+    if item is None or from_json(item.value).get("digest") == published_type(handler).digest:
+        return False
+    try:
+        check_schema(params, _type(item).schema)
+    except InvalidInputError:
+        return False
+    return True
+
+
+async def is_published(store: KeyValueStore, name: str) -> bool:
+    """Return whether a worker has published a type of this name."""
+    return await store.kv_get(f"type/{name}") is not None
+
+
+async def read_type(store: KeyValueStore, name: str) -> JobType:
+    """Return the published type of a name. Raises UnknownJobTypeError, which lists the published ones."""
+    item = await store.kv_get(f"type/{name}")
+    if item is None:
+        raise UnknownJobTypeError(name, tuple(known.name for known in await read_types(store)))
+    return _type(item)
+
+
+async def read_types(store: KeyValueStore) -> list[JobType]:
+    """Return the published types, by name."""
+    return [_type(item) for item in await store.kv_scan("type/")]
+
+
+def _type(item: KeyValue) -> JobType:
+    known = {name: value for name, value in from_json(item.value).items() if name in _NAMES}
+    known["secrets"] = tuple(known.get("secrets", ()))
+    return JobType(**known)
+
+
+async def read_workers(store: KeyValueStore) -> list[WorkerEntry]:
+    """Return the live workers, by name."""
+    found = []
+    for item in await store.kv_scan("worker/"):
+        data = from_json(item.value)
+        known = {name: data[name] for name in WorkerEntry.__dataclass_fields__ if name in data}
+        for name in ("types", "running"):
+            known[name] = tuple(known.get(name, ()))
+        found.append(WorkerEntry(**known))
+    return found
+
+
+async def write_worker(
+    store: KeyValueStore, entry: WorkerEntry, ttl: float, *, digests: Sequence[str] = (), version: int | None = None
+) -> int | None:
+    """Write the registration of a worker with the versions of its types; return the version of the entry.
+
+    Return None if the store has lost the entry of version `version`.
+    """
+    text = to_json({**entry.to_dict(), "digests": list(digests)}, "worker", 1024 * 1024)
+    return await store.kv_put(f"worker/{entry.name}", text, version=version, ttl=ttl)
+
+
+async def remove_worker(store: KeyValueStore, name: str) -> None:
+    """Remove the registration of a worker."""
+    await store.kv_delete(f"worker/{name}")
+
+
+def host_and_pid() -> tuple[str, int]:
+    """Return the host and pid of this process."""
+    return socket.gethostname(), os.getpid()

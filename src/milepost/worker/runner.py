@@ -1,0 +1,163 @@
+"""Runs workers in the main thread until a signal, in threads beside other code, or in an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from types import TracebackType
+from typing import Any, Self
+
+from milepost.core.values import JobStatus
+from milepost.signals import shutdown
+from milepost.stores.protocol import Store
+from milepost.stores.sync_bridge import run_sync
+from milepost.worker.event_loop import new_loop
+from milepost.worker.protocol import Application
+from milepost.worker.worker import Worker
+
+log = logging.getLogger("milepost.worker")
+
+START_TIMEOUT = 30.0
+
+
+def run_worker(
+    app: Application,
+    *,
+    concurrency: int | None = None,
+    queues: Iterable[str] | None = None,
+    only: str | None = None,
+) -> int:
+    """Run a worker in the main thread until SIGTERM or SIGINT and return the exit code.
+
+    The first signal drains it, the second stops it at once. `only` is the id of the single job to run. Released jobs wait
+    for the next worker. In memory there is none: the jobs end with the process, and a warning says how many are lost.
+    """
+    return run_in_main_thread(Worker(app, concurrency=concurrency, queues=queues, only=only))
+
+
+def run_in_main_thread(worker: Worker) -> int:
+    """Run a worker with its own signal handlers, and restore the previous ones afterwards; return the exit code."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def on_signal(number: int, frame: object) -> None:
+        log.info("%s: worker %s", signal.Signals(number).name, "stops at once" if worker.is_stopping else "drains")
+        worker.stop()
+
+    for number in before:
+        signal.signal(number, on_signal)
+    try:
+        run_loop(worker)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    _warn_of_lost_jobs(worker.store)
+    return 0
+
+
+def _warn_of_lost_jobs(store: Store) -> None:
+    """Log how many unfinished jobs end with this process, because their store is its memory."""
+    if store.url.startswith("memory:"):
+        counts = run_sync(store.with_blocking(blocking=True).counts())
+        if lost := sum(count for (_, status), count in counts.items() if not JobStatus(status).is_terminal):
+            log.warning("unfinished jobs lost: %d (the store is in memory)", lost)
+
+
+def run_loop(worker: Worker) -> None:
+    """Run a worker in a new event loop. Tasks that its handlers left behind and that do not end are abandoned."""
+    loop = new_loop()
+    try:
+        # A signal is handled at the next turn of the loop, which the wakeup descriptor triggers at once.
+        loop.run_until_complete(worker.serve())
+        left = [task for task in asyncio.all_tasks(loop) if not task.done()]
+        for task in left:
+            task.cancel()
+        if left:
+            loop.run_until_complete(asyncio.wait(left, timeout=1.0))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+    finally:
+        loop.close()
+
+
+class WorkerGroup:
+    """Workers beside other code: ``with`` runs them in threads, ``async with`` in the event loop.
+
+    They drain at the end of the block. In the event loop of a server they start to drain at the signal itself, because
+    the server waits for open requests before it ends its lifespan. A second signal stops them at once.
+    """
+
+    def __init__(self, workers: Sequence[Worker]) -> None:
+        self.workers = workers
+        self._threads: list[threading.Thread] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self._errors: list[BaseException] = []
+
+    def __enter__(self) -> Self:
+        for worker in self.workers:
+            thread = threading.Thread(target=self._run, args=(worker,), name="milepost-worker", daemon=True)
+            thread.start()
+            self._threads.append(thread)
+        for worker in self.workers:
+            worker.started.wait(START_TIMEOUT)
+        if self._errors:
+            self.__exit__(None, None, None)
+            raise self._errors[0]
+        return self
+
+    def _run(self, worker: Worker) -> None:
+        try:
+            run_loop(worker)
+        except BaseException as error:
+            if worker.started.is_set():
+                raise
+            self._errors.append(error)
+        finally:
+            worker.started.set()  # do not wait for a worker that could not start
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        for worker in self.workers:
+            worker.stop()
+        for thread in self._threads:
+            thread.join()
+
+    async def __aenter__(self) -> Self:
+        self._tasks = [asyncio.create_task(worker.serve()) for worker in self.workers]
+        for task, worker in zip(self._tasks, self.workers, strict=True):
+            while not worker.started.is_set() and not task.done():
+                await asyncio.sleep(0.005)
+            if task.done():
+                if task.exception() is not None:
+                    self._on_signal()
+                    await asyncio.wait(self._tasks)
+                await task
+        shutdown.add(self._on_signal)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        for worker in self.workers:
+            if not worker.is_stopping:
+                worker.stop()
+        try:
+            await asyncio.gather(*self._tasks)
+        finally:
+            shutdown.remove(self._on_signal)
+
+    def _on_signal(self) -> None:
+        for worker in self.workers:
+            worker.stop()
+
+
+def lifespan_of(workers: Callable[[], WorkerGroup]) -> Callable[[Any], AbstractAsyncContextManager[None]]:
+    """Return a lifespan for an ASGI application: ``FastAPI(lifespan=jobs.lifespan(workers=1))``."""
+
+    @asynccontextmanager
+    async def lifespan(app: Any) -> AsyncIterator[None]:
+        async with workers():
+            yield
+
+    return lifespan

@@ -1,0 +1,101 @@
+"""The details of a job, as `milepost show` prints them."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from datetime import UTC, datetime
+
+import pytest
+from rich.console import Console
+
+from milepost.cli.rendering.job_detail import print_job
+from milepost.core.job import Job, JobStatus
+
+
+def test_receipt_without_requester_begins_with_method() -> None:
+    """The line began with a comma: "cancelled  , stopped 2.5 s later"."""
+    record = {
+        "type": "load", "status": "cancelled", "created": "0", "attempt": "1", "completed": "9000000",
+        "stop_at": "5000000", "stopped": "7500000", "stop_confirmed": "1", "stop_how": "already_finished",
+    }  # fmt: skip
+    out = io.StringIO()
+    print_job(Console(file=out, width=120), Job.stored("one", record), utc=True, short="one")
+    [line] = [line.split() for line in out.getvalue().splitlines() if line.lstrip().startswith("cancelled ")]
+    assert line == ["cancelled", "stopped", "after", "2.5", "s", "(already", "finished)"]
+
+
+@pytest.mark.parametrize(
+    ("attempt", "limit", "shown"), [(0, 1, None), (0, 3, "none yet (at most 3)"), (1, 1, "1 of 1"), (2, 3, "2 of 3")]
+)
+def test_attempts_of_a_job_that_has_not_started(attempt: int, limit: int, shown: str | None) -> None:
+    """A job that had not started was shown with "attempt 0 of 1"."""
+    out = io.StringIO()
+    job = Job("one", "load", JobStatus.PENDING, 0.0, "", datetime.now(UTC), attempt=attempt, max_attempts=limit)
+    print_job(Console(file=out, width=120), job, utc=True, short="one")
+    found = [line.split(maxsplit=1)[1] for line in out.getvalue().splitlines() if line.lstrip().startswith("attempt")]
+    assert found == ([] if shown is None else [shown])
+
+
+def test_show_lists_attempts_with_worker_and_release() -> None:
+    record = {
+        "type": "load", "status": "running", "created": "0", "attempt": "2", "run_by": "worker", "started": "9000000",
+        "worker": "host-2:7:1:2", "release": "2.4.0", "runs": "5000000\x1f6000000\x1f1\x1fhost-1:4711:1:2\x1f2.3.0",
+        "labels": ":group=g\x1f:queue=gpu\x1f:after=job:x",
+    }  # fmt: skip
+    out = io.StringIO()
+    print_job(Console(file=out, width=160), Job.stored("one", record), utc=True, short="one")
+    shown = out.getvalue()
+    assert re.search(r"attempts +1  1970-01-01 00:00:05.*host-1:4711  2\.3\.0; 2 .*host-2:7  2\.4\.0", shown)
+    for label, value in (("release", "2.4.0"), ("group", "g"), ("queue", "gpu"), ("after", "job:x")):
+        assert re.search(rf"{label} +{value}", shown)
+
+
+def test_duration_of_job_with_attempts_includes_all_of_them() -> None:
+    record = {
+        "type": "load", "status": "completed", "created": "0", "attempt": "2", "run_by": "worker", "started": "9000000",
+        "completed": "11000000", "worker": "host-2:7:1:2", "runs": "5000000\x1f6000000\x1f1\x1fhost-1:4711:1:2\x1f2.3.0",
+    }  # fmt: skip
+    out = io.StringIO()
+    print_job(Console(file=out, width=160), Job.stored("one", record), utc=True, short="one")
+    assert re.search(r"took +2.0 s in the last attempt, 6.0 s since the first start\n", out.getvalue())
+
+
+def test_unnamed_loop_is_shown_without_its_name() -> None:
+    stage = {"name": "items", "done": 3, "total": 10, "unit": "item", "started_at": "1970-01-01T00:00:09+00:00"}
+    record = {
+        "type": "load", "status": "running", "created": "0", "attempt": "1", "started": "9000000", "progress": "0.3",
+        "stages": json.dumps([stage]),
+    }  # fmt: skip
+    out = io.StringIO()
+    print_job(Console(file=out, width=160), Job.stored("one", record), utc=True, short="one")
+    assert "  30 %  3/10 items\n" in out.getvalue()
+
+
+def test_attempt_of_job_with_crashes_only_is_not_called_unstarted() -> None:
+    out = io.StringIO()
+    record = {
+        "type": "load",
+        "status": "failed",
+        "created": "0",
+        "started": "9000000",
+        "attempt": "0",
+        "max_attempts": "3",
+    }
+    print_job(Console(file=out, width=120), Job.stored("one", record), utc=True, short="one")
+    assert "none charged (at most 3)" in out.getvalue()
+
+
+def test_show_says_that_result_was_not_stored() -> None:
+    record = {
+        "type": "load", "status": "completed", "created": "0", "completed": "9000000",
+        "result_error": "result.lock: lock is not JSON-serialisable; convert it", "result_text": "{'lock':\n<lock>}",
+    }  # fmt: skip
+    out = io.StringIO()
+    print_job(Console(file=out, width=120), Job.stored("one", record), utc=True, short="one")
+    lines = [line.strip() for line in out.getvalue().splitlines()]
+    assert "Result not stored: result.lock: lock is not JSON-serialisable; convert it" in lines
+    start = lines.index("Text of the result that was not stored")
+    assert lines[start + 1 : start + 3] == ["{'lock':", "<lock>}"]
+    assert "Result" not in lines

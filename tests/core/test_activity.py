@@ -1,0 +1,74 @@
+"""The one line that says what a job is doing."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from milepost.core.activity import progress_text, waiting_text
+from milepost.core.job import ItemCounts, Job, JobStatus, Receipt, Stage, WaitingFor
+
+NOON = datetime(2026, 11, 26, 12, tzinfo=UTC)
+LOAD = Stage("Load", done=4, total=4, started_at="2026-11-26T12:00:00+00:00", ended_at="2026-11-26T12:00:01+00:00")
+EMBED = Stage("Embed", done=2681, total=9000, unit="chunk", started_at="2026-11-26T12:00:01+00:00")
+
+
+def job(status: JobStatus, message: str = "", run_by: str = "worker", **fields: Any) -> Job:
+    return Job("a", "ingestion", status, 0.4, message, NOON, run_by=run_by, **fields)
+
+
+@pytest.mark.parametrize(
+    ("shown", "line"),
+    [
+        (job(JobStatus.PENDING, "Job created"), "Waiting for a worker"),
+        (job(JobStatus.PENDING, "Job created", "manual"), "Not started"),
+        (job(JobStatus.PENDING, "Queued by ana", "manual"), "Queued by ana"),
+        (job(JobStatus.RUNNING, "Job created", "manual"), "Running"),
+        (job(JobStatus.RUNNING, "half way"), "half way"),
+        (job(JobStatus.RUNNING, stages=(LOAD, EMBED)), "Embed 2,681 of 9,000 chunks"),
+        (job(JobStatus.RUNNING, "batch 7", stages=(LOAD, EMBED)), "Embed 2,681 of 9,000 chunks · batch 7"),
+        (job(JobStatus.RUNNING, "Load finished", stages=(LOAD, EMBED)), "Embed 2,681 of 9,000 chunks"),
+        (job(JobStatus.RUNNING, stages=(Stage("items", done=3),)), "3 items"),
+        (job(JobStatus.RUNNING, item_counts=ItemCounts(5, 1)), "1 item failed"),
+        (job(JobStatus.RUNNING, "half way", stalled="No progress for 1 min"), "No progress for 1 min"),
+        (job(JobStatus.COMPLETED, "Job cancelled by user"), ""),
+        (job(JobStatus.COMPLETED, result={"summary": "412 chunks\nmore"}), "412 chunks"),
+        (job(JobStatus.COMPLETED, "All done", "manual"), "All done"),
+        (job(JobStatus.FAILED, "half way", error="ValueError: page 7\n  at x"), "ValueError: page 7"),
+        (job(JobStatus.CANCELLED, "half way", completed_at=NOON), "Cancelled 26 Nov 12:00 UTC"),
+    ],
+)
+def test_activity_by_status(shown: Job, line: str) -> None:
+    assert shown.activity == shown.to_dict()["activity"] == line
+
+
+@pytest.mark.parametrize(
+    ("confirmed", "end"),
+    [(None, "stopping, waiting for the worker to confirm"), (True, "stop confirmed"), (False, "stop not confirmed")],
+)
+def test_activity_of_cancelled_job_names_who_and_whether_it_stopped(confirmed: bool | None, end: str) -> None:
+    receipt = Receipt(NOON, "ana", "wrong file", None, None, confirmed)
+    shown = job(JobStatus.CANCELLED, completed_at=NOON, started_at=NOON, receipt=receipt)
+    assert shown.activity == f"Cancelled by ana 26 Nov 12:00 UTC; {end}"
+
+
+def test_activity_is_short() -> None:
+    assert len(job(JobStatus.FAILED, error="x" * 8000).activity) == 400
+
+
+def test_waiting_text_of_unknown_reason_is_neutral() -> None:
+    assert waiting_text(WaitingFor("of_a_later_release", {"x": 1})) == "Waiting for a worker"
+    assert waiting_text(WaitingFor("limit_reached", {})) == "Waiting for a worker"
+    assert waiting_text(WaitingFor("starts_at", {"at": "soon"})) == "Waiting for a worker"
+    assert waiting_text(WaitingFor("many_jobs_ahead", {"count": 1200})) == "Over 1,200 jobs ahead"
+    assert waiting_text(WaitingFor("previous_run_stopping")) == "Waiting for the previous run to stop"
+
+
+def test_progress_text_shows_the_stage_when_the_whole_is_unknown() -> None:
+    assert progress_text(job(JobStatus.RUNNING)) == "40 %"
+    unknown = job(JobStatus.RUNNING, stages=(LOAD, EMBED), progress_known=False)
+    assert progress_text(unknown) == "stage 2: 29 %"
+    assert progress_text(job(JobStatus.RUNNING, progress_known=False)) == ""
+    assert progress_text(job(JobStatus.COMPLETED, progress_known=False)) == "40 %"

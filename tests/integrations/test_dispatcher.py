@@ -1,0 +1,350 @@
+"""The dispatcher with a task queue that runs messages in this process, on command of the test."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from milepost import Job, Jobs, Retry, Run
+from milepost.core.errors import InvalidInputError, StoreUnavailableError
+from milepost.integrations import TaskQueueUnavailableError
+from milepost.stores.protocol import ApplyResult, Claim, Write
+from milepost.stores.sync_bridge import run_sync
+from milepost.worker.delivery_errors import NotDelivered
+from milepost.worker.dispatcher import Dispatcher
+from milepost.worker.message_delivery import deliver, requeue
+from milepost.worker.message_execution import MessageExecution
+from milepost.worker.protocol import Application
+from tests.waiting import until
+
+pytestmark = pytest.mark.timing
+
+
+class DirectTaskQueue:
+    """A task queue that delivers a message before `send` returns, like a very fast worker; with `down`, never."""
+
+    name = "here"
+    lost_after = 3600.0
+
+    def __init__(self) -> None:
+        self.down = False
+        self.sent: list[str] = []
+        self.requeued: list[str] = []
+        self.closed = 0
+
+    def serve(self, app: Application, dispatcher: Dispatcher) -> None:
+        """Do nothing."""
+        self.app = app
+
+    def send(self, job: Job) -> None:
+        """Run it here and now."""
+        if self.down:
+            raise TaskQueueUnavailableError("no broker")
+        self.sent.append(job.job_id)
+        with suppress(Retry, NotDelivered):
+            deliver(self.app, self, job.job_id, job.job_type)
+
+    def requeue(self, job_id: str, job_type: str, delay: float) -> None:
+        """Keep it for the test."""
+        if self.down:
+            raise TaskQueueUnavailableError("no broker")
+        self.requeued.append(job_id)
+
+    def stop(self, message: Any, *, hard: bool) -> str | None:
+        """Return None: this task queue cannot stop code."""
+        return None
+
+    def is_exit(self, error: BaseException) -> bool:
+        """Never."""
+        return False
+
+    def close(self) -> None:
+        """Count."""
+        self.closed += 1
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def make_jobs(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[], tuple[Jobs, DirectTaskQueue]]]:
+    """Make applications on each shared store."""
+    monkeypatch.setenv("MILEPOST_SWEEP", "0.1")
+    if request.param == "redis":
+        monkeypatch.setenv("MILEPOST_NAMESPACE", request.getfixturevalue("redis_namespace"))
+    made: list[Jobs] = []
+
+    def make() -> tuple[Jobs, DirectTaskQueue]:
+        task_queue = DirectTaskQueue()
+        made.append(Jobs(request.getfixturevalue(f"{request.param}_url"), task_queue=task_queue))
+        return made[-1], task_queue
+
+    yield make
+    for jobs in made:
+        jobs.close()
+
+
+def ended(jobs: Jobs, job_id: str) -> Job:
+    """Wait until a job has ended, and return it."""
+
+    def found() -> Job | None:
+        job = jobs.get_job(job_id)
+        return job if job is not None and job.is_terminal else None
+
+    job: Job = until(found)
+    return job
+
+
+def test_job_run_before_dispatch_recorded_is_redispatched(
+    make_jobs: Callable[[], tuple[Jobs, DirectTaskQueue]],
+) -> None:
+    """The record of the first dispatch must not count for the second message."""
+    jobs, task_queue = make_jobs()
+
+    @jobs.job("twice", max_attempts=2)
+    def twice(run: Run) -> int:
+        if run.attempt == 1:
+            raise Retry(0.5)  # pending, and not due yet, when the note is written
+        return run.attempt
+
+    job = ended(jobs, jobs.submit(twice).job_id)
+    assert (job.status, job.result) == ("completed", 2)
+    assert set(task_queue.sent) == {job.job_id}
+
+
+def test_completed_job_does_not_compute_a_backoff(make_jobs: Callable[[], tuple[Jobs, DirectTaskQueue]]) -> None:
+    jobs, _ = make_jobs()
+    attempts: list[int] = []
+
+    def delay(attempt: int) -> float:
+        attempts.append(attempt)
+        return 0
+
+    @jobs.job("noted", max_attempts=2, backoff=delay)
+    def noted(run: Run) -> str:
+        if run.attempt == 1:
+            raise Retry
+        return "done"
+
+    assert ended(jobs, jobs.submit(noted).job_id).result == "done"
+    assert attempts == [1]
+
+
+def test_requeue_logs_name_of_error_without_text(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("WARNING", "milepost.task_queue"):
+        assert requeue(DirectTaskQueue(), "id", "noted", SystemExit())
+    assert "job id: message requeued: SystemExit" in caplog.text
+
+
+def test_rejected_message_waits_with_reason(make_jobs: Callable[[], tuple[Jobs, DirectTaskQueue]]) -> None:
+    jobs, task_queue = make_jobs()
+
+    @jobs.job("noted")
+    def noted(run: Run) -> str:
+        return "done"
+
+    task_queue.down = True
+    job_id = jobs.submit(noted).job_id
+    waiting = jobs.get_job(job_id)
+    assert waiting is not None
+    assert (waiting.status, waiting.stalled) == ("pending", "here cannot be reached: no broker")
+    task_queue.down = False
+    job = ended(jobs, job_id)
+    assert (job.result, job.stalled) == ("done", None)
+    assert set(task_queue.sent) == {job_id}
+
+
+def test_dispatches_are_recorded_in_batches_and_at_close(
+    make_jobs: Callable[[], tuple[Jobs, DirectTaskQueue]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("milepost.worker.dispatcher.RECORD_INTERVAL", 3600.0)
+    jobs, task_queue = make_jobs()
+    monkeypatch.setattr(task_queue, "send", lambda job: task_queue.sent.append(job.job_id))
+
+    @jobs.job("noted")
+    def noted(run: Run) -> None:
+        """Never run."""
+
+    ids = [jobs.submit(noted).job_id for _ in range(3)]
+    jobs.close()
+    now = run_sync(jobs.store.now())
+    for job_id in ids:
+        job = jobs.get_job(job_id)
+        assert job is not None
+        assert int(job.record["stale"]) > now + 1_000_000_000, "its message counts as lost after an hour"
+    assert task_queue.sent == ids
+
+
+def test_submit_in_job_survives_failed_dispatch_record(
+    make_jobs: Callable[[], tuple[Jobs, DirectTaskQueue]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs, task_queue = make_jobs()
+
+    @jobs.job("noted")
+    def noted(run: Run) -> str:
+        return "done"
+
+    dispatcher = jobs.dispatcher
+    assert dispatcher is not None
+    dispatcher.disable_thread()  # as in a process that runs the code of a job
+
+    class Away:
+        async def apply(self, writes: Sequence[Write]) -> ApplyResult:
+            raise StoreUnavailableError("away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(dispatcher, "_blocking", Away)
+        job_id = jobs.submit(noted).job_id
+    assert task_queue.sent == [job_id]
+    assert dispatcher.has_unrecorded
+    dispatcher.record_dispatched()
+    assert not dispatcher.has_unrecorded
+    assert ended(jobs, job_id).result == "done"
+
+
+def test_result_not_json_is_text_in_record(
+    make_jobs: Callable[[], tuple[Jobs, DirectTaskQueue]],
+) -> None:
+    jobs, task_queue = make_jobs()
+
+    @jobs.job("noted")
+    def noted(run: Run) -> None:
+        """Run by the test."""
+
+    task_queue.down = True
+    job = jobs.submit(noted)
+    assert MessageExecution(jobs, task_queue, job.job_id).execute(lambda run: 7j) == 7j
+    kept = jobs.get_job(job.job_id)
+    assert kept is not None
+    assert (kept.status, kept.result, kept.result_text) == ("completed", None, "7j")
+    assert (kept.result_error or "").startswith("result: complex is not JSON-serialisable")
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_hook_is_called_after_delivered_job(
+    make_jobs: Callable[[], tuple[Jobs, DirectTaskQueue]], is_async: bool
+) -> None:
+    jobs, _ = make_jobs()
+    ended: list[tuple[str, str]] = []
+
+    def hook(job: Job) -> None:
+        ended.append((job.job_id, job.status.value))
+
+    async def ahook(job: Job) -> None:
+        hook(job)
+
+    @jobs.job("hooked", on_completed=ahook if is_async else hook, on_failed=ahook if is_async else hook)
+    def hooked(run: Run, error: str) -> None:
+        if error:
+            raise Retry(error)
+
+    good = jobs.submit(hooked, error="")
+    bad = jobs.submit(hooked, error="broken")
+    assert ended == [(good.job_id, "completed"), (bad.job_id, "failed")]
+
+
+def test_forced_stop_is_retried_during_outage(
+    make_jobs: Callable[[], tuple[Jobs, DirectTaskQueue]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs, task_queue = make_jobs()
+    monkeypatch.setattr(jobs._async, "settings", replace(jobs.settings, grace=0.05))
+
+    @jobs.job("deaf", timeout=0.1)
+    def deaf(run: Run) -> None:
+        """Run by the test."""
+
+    task_queue.down = True
+    job_id = jobs.submit(deaf).job_id
+    delivery = MessageExecution(jobs._async, task_queue, job_id)
+    asked: list[bool] = []
+    stop_requested = threading.Event()
+    apply = delivery.heartbeat.store.apply
+    lost: list[str] = []
+
+    async def away_once(writes: Sequence[Write], claim: Claim | None = None) -> ApplyResult:
+        if not lost and writes[-1].change.transition.name == "fail":
+            lost.append(writes[-1].job_id)
+            raise StoreUnavailableError("away")
+        return await apply(writes, claim)
+
+    def stop(message: Any, *, hard: bool) -> str | None:
+        asked.append(hard)
+        if len(asked) == 1:
+            raise TaskQueueUnavailableError("no broker")
+        if hard:
+            stop_requested.set()
+        return "by force"
+
+    monkeypatch.setattr(delivery.heartbeat.store, "apply", away_once)
+    monkeypatch.setattr(task_queue, "stop", stop)
+
+    def code(run: Run) -> None:
+        assert stop_requested.wait(30)
+        until(lambda: (job := jobs.get_job(job_id)) is not None and job.is_terminal)
+
+    delivery.execute(code)
+    job = jobs.get_job(job_id)
+    assert job is not None
+    assert job.failure is not None
+    assert (lost, job.failure.kind) == ([job_id], "timeout")
+    assert asked == [False, False, True]
+
+
+def test_closing_application_closes_task_queue(make_jobs: Callable[[], tuple[Jobs, DirectTaskQueue]]) -> None:
+    jobs, task_queue = make_jobs()
+    jobs.close()
+    assert task_queue.closed == 1
+
+
+def test_memory_store_is_rejected() -> None:
+    with pytest.raises(InvalidInputError, match="needs a store that other processes can use"):
+        Jobs("memory://", task_queue=DirectTaskQueue())
+
+
+@pytest.mark.parametrize("option", [{"queue": "gpu"}, {"concurrency": 2}, {"isolation": "process"}])
+def test_options_of_own_workers_are_rejected(
+    make_jobs: Callable[[], tuple[Jobs, DirectTaskQueue]], option: Any
+) -> None:
+    jobs, task_queue = make_jobs()
+    with pytest.raises(InvalidInputError, match=f"not supported with {task_queue.name}; configure it in"):
+        jobs.job("render", **option)
+
+
+def test_job_rejected_by_task_queue_fails_alone(
+    make_jobs: Callable[[], tuple[Jobs, DirectTaskQueue]],
+) -> None:
+    """One job with arguments that its task queue refuses had stopped the dispatch of every other job of that task queue."""
+    jobs, task_queue = make_jobs()
+
+    @jobs.job("noted")
+    def noted(run: Run) -> str:
+        return "done"
+
+    task_queue.down = True
+    wrong, broken, fine = (jobs.submit(noted).job_id for _ in range(3))
+    send = task_queue.send
+
+    def picky(job: Job) -> None:
+        if job.job_id == wrong:
+            raise InvalidInputError("params", "got an unexpected keyword argument 'z'")
+        if job.job_id == broken:
+            raise RuntimeError("a defect")
+        send(job)
+
+    task_queue.send = picky  # type: ignore[method-assign]
+    task_queue.down = False
+    assert ended(jobs, fine).result == "done"
+    failed = ended(jobs, wrong)
+    assert failed.failure is not None
+    assert (failed.status, failed.failure.kind) == ("failed", "bad_parameters")
+    assert failed.error == "params: got an unexpected keyword argument 'z'"
+
+    def reason() -> bool:
+        job = jobs.get_job(broken)
+        return job is not None and "a defect" in (job.stalled or "")
+
+    until(reason)

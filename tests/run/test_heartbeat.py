@@ -1,0 +1,172 @@
+"""The heartbeat of a process: which leases it renews, for how long, and what may delay it."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from milepost import JobCancelled, JobManager, Run, Settings, StoreUnavailableError
+from milepost.run.heartbeat import heartbeat_for
+from milepost.run.stop_reason import stop_reason
+from milepost.run.sweeper import Sweeper
+from milepost.stores.memory.store import MemoryStore
+from milepost.stores.sync_bridge import run_sync
+from tests.run.lost_jobs import lose_jobs
+from tests.waiting import until
+
+pytestmark = pytest.mark.timing
+
+
+def expires(manager: JobManager, run: Run) -> int:
+    """Return when the lease of a run expires, in microseconds of the store's clock."""
+    job = run_sync(manager.store.get(run.job_id))
+    assert job is not None
+    return int(job.record["lease"])
+
+
+@pytest.mark.parametrize(("set_to", "expected"), [({}, 0.7), ({"heartbeat": 0.05}, 0.05)])
+def test_store_sets_the_pace_unless_the_settings_do(set_to: dict[str, float], expected: float) -> None:
+    class SlowStore(MemoryStore):
+        report_interval = 0.7
+
+    settings = Settings(**set_to)  # type: ignore[arg-type]
+    assert heartbeat_for(SlowStore(), settings, settings.job_ttl).interval == expected
+
+
+class TestDifferentSettings:
+    """Two managers with different settings on one store, in one process."""
+
+    def test_shorter_lease_is_renewed_in_time(self, manager: JobManager, options: Settings) -> None:
+        """Regression: a healthy run was lost if an earlier manager in its process had a longer lease."""
+        longer = JobManager(manager.store, options=replace(options, lease=3600.0))
+        with longer.track("longer"), manager.track("shorter") as run:
+            first = expires(manager, run)
+            until(lambda: expires(manager, run) > first + options.lease_micros, within=10)
+            assert expires(manager, run) <= run_sync(manager.store.now()) + options.lease_micros
+
+    def test_longer_lease_keeps_its_length(self, manager: JobManager, options: Settings) -> None:
+        """Regression: a run got a shorter lease than its own if an earlier manager in its process had one."""
+        longer = JobManager(manager.store, options=replace(options, lease=4.0))
+        with manager.track("shorter"), longer.track("longer") as run:
+            before = run_sync(manager.store.now())
+            first = expires(manager, run)
+            until(lambda: expires(manager, run) != first, within=10)
+            assert expires(manager, run) >= before + 4_000_000
+
+    def test_equal_settings_share_one_heartbeat(self, manager: JobManager, options: Settings) -> None:
+        """One round trip per beat serves the runs of all managers with equal settings."""
+        other = JobManager(manager.store, options=replace(options, capture="none"))
+        assert heartbeat_for(manager.store, manager.settings, manager.ttl) is heartbeat_for(
+            other.store, other.settings, other.ttl
+        )
+
+
+def test_outage_and_its_end_are_logged_once(
+    manager: JobManager, options: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Regression: an idle worker logged the outage every 5 s and never its end."""
+    heartbeat = heartbeat_for(manager.store, options, manager.ttl)
+    store, away, refused = heartbeat.store, threading.Event(), []
+
+    def until_away(real: Callable[..., Any]) -> Callable[..., Any]:
+        async def asked(**what: Any) -> Any:
+            if away.is_set():
+                refused.append(what)
+                raise StoreUnavailableError("no answer")
+            return await real(**what)
+
+        return asked
+
+    monkeypatch.setattr(store, "sweep", until_away(store.sweep))
+    monkeypatch.setattr(store, "purge", until_away(store.purge))
+    away.set()
+    caplog.set_level("WARNING", "milepost.heartbeat")
+
+    def log_lines() -> list[str]:
+        return [record.getMessage() for record in caplog.records if record.name == "milepost.heartbeat"]
+
+    heartbeat.retain()
+    until(lambda: len(refused) > 3)
+    assert log_lines() == ["store unavailable; running jobs continue: no answer"]
+    away.clear()
+    until(lambda: len(log_lines()) > 1)
+    heartbeat.release()
+    assert re.fullmatch(r"store available again after \d+ s", log_lines()[1])
+    assert len(log_lines()) == 2
+
+
+class TestBacklog:
+    """The heartbeat thread sweeps and purges in short slices."""
+
+    @pytest.fixture
+    def endless(self, manager: JobManager, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+        """Make each purge find a full batch; yield the requested sizes."""
+        real, over, asked = manager.store.purge, threading.Event(), []
+
+        async def purge(*, ttl: float, limit: int = 500) -> int:
+            await real(ttl=ttl, limit=limit)
+            if over.is_set():
+                return 0
+            asked.append(limit)
+            return limit
+
+        monkeypatch.setattr(manager.store, "purge", purge)
+        yield asked
+        over.set()
+
+    def test_purge_of_backlog_delays_no_renewal_and_no_cancel(self, manager: JobManager, endless: list[int]) -> None:
+        """Regression: a healthy run was lost, and its cancel delivered seconds late, while its process purged old
+        records.
+        """
+        with contextlib.suppress(JobCancelled), manager.track("alive") as run:
+            until(lambda: len(endless) > 1)
+            first = expires(manager, run)
+            until(lambda: expires(manager, run) > first, within=10)
+            manager.cancel_job(run.job_id)
+            until(lambda: run._stop_reasons, within=10)
+        assert [type(stop) for stop in run._stop_reasons] == [JobCancelled]
+
+    def test_backlog_is_purged_over_several_ticks(
+        self, manager: JobManager, options: Settings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The next ticks remove the rest without waiting for another interval."""
+        monkeypatch.setattr("milepost.run.sweeper.MAX_TICK_SECONDS", 0.0)
+        for job_id in [manager.create_job(job_type="old").job_id for _ in range(450)]:
+            manager.update_job(job_id, status="completed")
+        before = run_sync(manager.store.now())
+        until(lambda: run_sync(manager.store.now()) > before)
+        sweeper = Sweeper(manager.store, replace(options, sweep=3600.0, lease=36000.0), ttl=0.0)
+        left = []
+        while not left or sweeper.is_behind:
+            run_sync(sweeper.tick())
+            left.append(manager.count_jobs("old"))
+        assert left == [250, 50, 0]
+
+
+def test_lost_jobs_are_swept_over_several_ticks(
+    manager: JobManager, options: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: recovering many lost jobs at once delayed the renewal of live leases."""
+    monkeypatch.setattr("milepost.run.sweeper.MAX_TICK_SECONDS", 0.0)
+    store = manager.store
+    lose_jobs(store, 450)
+    sweeper = Sweeper(store, replace(options, sweep=3600.0, lease=36000.0), manager.ttl)
+    left = []
+    while not left or sweeper.is_behind:
+        run_sync(sweeper.tick())
+        left.append(manager.count_jobs(status="running"))
+    assert left == [250, 50, 0]
+
+
+def test_stop_reason_of_lost_store_names_no_other_run(manager: JobManager) -> None:
+    """Regression: after the database file was deleted, the stop reason claimed that another run had the job."""
+    with manager.track("alive") as run:
+        job = run_sync(manager.store.get(run.job_id))
+        assert str(stop_reason(job, run.token, "lost")) == f"the store no longer has job {run.job_id}"
+        assert str(stop_reason(job, "1:other", "lost")) == f"job {run.job_id} is running in another run"

@@ -1,0 +1,223 @@
+"""Traces of a submit and its run, and the job fields of log records."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind, StatusCode
+
+from milepost import AsyncJobManager, AsyncJobs, JobCancelled, JobManager, Run, Secret
+from milepost.run.capture.logging import JobContext, JsonFormatter
+from milepost.web import auth, create_app
+
+INCOMING = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+@pytest.fixture
+def spans(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemorySpanExporter]:
+    """Yield the exported spans, without changing the provider of the process."""
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr(trace, "get_tracer_provider", lambda: provider)
+    yield exporter
+    provider.shutdown()
+
+
+def named(exporter: InMemorySpanExporter) -> dict[str, ReadableSpan]:
+    return {span.name: span for span in exporter.get_finished_spans()}
+
+
+def parent_of(span: ReadableSpan) -> int | None:
+    return span.parent.span_id if span.parent is not None else None
+
+
+def id_of(span: ReadableSpan) -> int:
+    assert span.context is not None
+    return int(span.context.span_id)
+
+
+@pytest.mark.parametrize("kind", ["async", "thread"])
+async def test_submit_and_run_are_one_trace(spans: InMemorySpanExporter, kind: str) -> None:
+    jobs = AsyncJobs("memory://")
+    tracer = trace.get_tracer("application")
+
+    @jobs.job("async")
+    async def in_loop(run: Run) -> None:
+        with tracer.start_as_current_span("inside"):
+            pass
+
+    @jobs.job("thread")
+    def in_thread(run: Run) -> None:
+        with tracer.start_as_current_span("inside"):
+            pass
+
+    async with jobs.run_workers():
+        with tracer.start_as_current_span("request"):
+            job = await jobs.submit(kind)
+        await jobs.wait(job.job_id, timeout=60)
+    await jobs.close()
+    found = named(spans)
+    submitted, ran = found[f"submit {kind}"], found[f"run {kind}"]
+    assert parent_of(submitted) == id_of(found["request"])
+    assert parent_of(ran) == id_of(submitted)
+    assert parent_of(found["inside"]) == id_of(ran)
+    assert (submitted.kind, ran.kind) == (SpanKind.PRODUCER, SpanKind.CONSUMER)
+    assert ran.attributes is not None
+    assert (ran.attributes["milepost.job.id"], ran.attributes["milepost.job.attempt"]) == (job.job_id, 1)
+    assert job.trace is not None
+    assert job.trace.split("-")[1:3] == [f"{submitted.context.trace_id:032x}", f"{id_of(submitted):016x}"]
+    assert ran.status.status_code is StatusCode.UNSET
+
+
+async def test_span_of_failure_hides_secrets(spans: InMemorySpanExporter) -> None:
+    jobs = AsyncJobs("memory://")
+
+    @jobs.job("leaky")
+    async def leaky(run: Run, token: Secret) -> None:
+        raise RuntimeError(f"refused: {token}")
+
+    async with jobs.run_workers():
+        job = await jobs.submit("leaky", {"token": "hunter-two"})
+        await jobs.wait(job.job_id, timeout=60)
+    await jobs.close()
+    ran = named(spans)["run leaky"]
+    assert ran.status.status_code is StatusCode.ERROR
+    (event,) = ran.events
+    assert event.attributes is not None
+    assert event.attributes["exception.type"] == "RuntimeError"
+    assert "leaky" in str(event.attributes["exception.stacktrace"])
+    assert "hunter-two" not in ran.to_json()
+
+
+def test_track_makes_span_and_stop_is_no_error(spans: InMemorySpanExporter) -> None:
+    manager = JobManager("memory://")
+    try:
+        raise ValueError("something else")
+    except ValueError:
+        with manager.track("fine"):
+            pass
+
+    def cancelled() -> None:
+        with manager.track("stopped") as run:
+            manager.cancel_job(run.job_id)
+            run.checkpoint(1)
+
+    with pytest.raises(JobCancelled):
+        cancelled()
+    found = named(spans)
+    assert found["run fine"].status.status_code is StatusCode.UNSET
+    assert found["run stopped"].status.status_code is StatusCode.UNSET
+    assert (found["run stopped"].attributes or {})["milepost.run.stopped"] == "JobCancelled"
+
+
+async def test_trace_of_request_is_continued(spans: InMemorySpanExporter) -> None:
+    jobs = AsyncJobs("memory://")
+
+    @jobs.job("remote")
+    async def remote(run: Run) -> None: ...
+
+    app = create_app(jobs, auth=auth.none())
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://t") as web, jobs.run_workers():
+        headers = {"traceparent": INCOMING, "Prefer": "wait=60"}
+        answer = (await web.post("/api/jobs", json={"job_type": "remote"}, headers=headers)).json()
+    await jobs.close()
+    assert answer["status"] == "completed"
+    assert answer["trace"].split("-")[1] == INCOMING.split("-")[1]
+    found = named(spans)
+    parents = {id_of(span): parent_of(span) for span in found.values()}
+    above = parent_of(found["submit remote"])
+    while above in parents:  # spans that the web framework makes of the request
+        above = parents[above]
+    assert above == int(INCOMING.split("-")[2], 16)
+    assert parent_of(found["run remote"]) == id_of(found["submit remote"])
+
+
+async def test_caller_driven_job_keeps_callers_trace(spans: InMemorySpanExporter) -> None:
+    manager = AsyncJobManager("memory://")
+    with trace.get_tracer("application").start_as_current_span("request") as span:
+        job = await manager.create_job()
+    given = await manager.create_job(trace=INCOMING)
+    assert job.trace is not None
+    assert f"{span.get_span_context().trace_id:032x}" in job.trace
+    assert given.trace == INCOMING
+
+
+def test_opentelemetry_is_not_imported_if_unused() -> None:
+    code = (
+        "import sys; from milepost import JobManager\n"
+        "m = JobManager('memory://')\n"
+        "with m.track('x') as run: run.progress(0.5)\n"
+        "assert not [name for name in sys.modules if name.startswith('opentelemetry')]"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+# --- log records -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def lines() -> Iterator[tuple[logging.Logger, io.StringIO]]:
+    """Return a logger that writes JSON lines."""
+    out = io.StringIO()
+    handler = logging.StreamHandler(out)
+    handler.setFormatter(JsonFormatter())
+    logger = logging.getLogger("tests.application")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    yield logger, out
+    logger.removeHandler(handler)
+
+
+def test_log_records_carry_job_fields(lines: tuple[logging.Logger, io.StringIO]) -> None:
+    logger, out = lines
+    manager = JobManager("memory://")
+    job = manager.create_job(job_type="ingestion", trace=INCOMING)
+    logger.info("before")
+    with manager.track(job_id=job.job_id) as run:
+        logger.info("page %d", 3)
+        thread = threading.Thread(target=logger.warning, args=("from a thread",))
+        thread.start()
+        thread.join()
+        try:
+            raise ValueError("no")
+        except ValueError:
+            logger.exception("it failed", extra={"trace_id": "mine"})
+    logger.info("after")
+    records: list[dict[str, Any]] = [json.loads(line) for line in out.getvalue().splitlines()]
+    inside = {"job_id": run.job_id, "job_type": "ingestion", "attempt": 1, "trace_id": INCOMING.split("-")[1]}
+    assert [line["message"] for line in records] == ["before", "page 3", "from a thread", "it failed", "after"]
+    for line in records[1:3]:
+        assert inside.items() <= line.items()
+    assert records[3]["trace_id"] == "mine"
+    assert "ValueError: no" in records[3]["traceback"]
+    for line in (records[0], records[4]):
+        assert "job_id" not in line
+
+
+def test_job_context_filter_works_with_any_format() -> None:
+    out = io.StringIO()
+    handler = logging.StreamHandler(out)
+    handler.addFilter(JobContext())
+    handler.setFormatter(logging.Formatter("%(job_id)s %(attempt)s %(message)s"))
+    logger = logging.getLogger("tests.filtered")
+    logger.addHandler(handler)
+    with JobManager("memory://").track("x") as run:
+        logger.warning("inside")
+    logger.warning("outside")
+    logger.removeHandler(handler)
+    assert out.getvalue() == f"{run.job_id} 1 inside\nNone None outside\n"

@@ -1,0 +1,1 @@
+"""Attacks on live servers, derived from the rules in docs/security.md."""

@@ -1,0 +1,14 @@
+"""Collect all words in upper case in a list comprehension."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from milepost import Run
+from tests.truth.work import slow
+
+WORDS = [f"{'abcde'[number % 5]}{number}" for number in range(14)]
+
+
+def handler(run: Run, folder: str) -> Any:
+    return [slow(word).upper() for word in run.each(WORDS, key=str)]

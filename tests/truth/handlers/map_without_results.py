@@ -1,0 +1,17 @@
+"""Take results of a map that keeps none: the log must say what was passed over."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from milepost import Run
+from tests.truth.work import slow
+
+WORDS = [f"{'abcde'[number % 5]}{number}" for number in range(14)]
+
+
+MAY_DIFFER = True
+
+
+def handler(run: Run, folder: str) -> Any:
+    return run.map(lambda word: len(slow(word)), WORDS, keep=False)
