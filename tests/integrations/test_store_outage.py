@@ -13,7 +13,6 @@ import pytest
 from milepost import Job, Jobs, Run, settings
 from milepost.core.errors import OutcomeUnknownError, RunStop, StoreUnavailableError
 from milepost.integrations import TaskQueueUnavailableError
-from milepost.run.heartbeat import heartbeat_for
 from milepost.stores.protocol import ApplyResult, Claim, Store, Write
 from milepost.worker.delivery_errors import NotDelivered
 from milepost.worker.dispatcher import Dispatcher
@@ -111,9 +110,7 @@ class OutageFixture:
         self.outage = StoreOutage()
         self._store = jobs._async.store.with_blocking(blocking=False)
         app = jobs._async
-        self.outage.before(
-            self._store if api == "async" else heartbeat_for(app.store, app.settings, app.ttl).store, monkeypatch
-        )
+        self.outage.before(self._store if api == "async" else app.runtime.heartbeat.store, monkeypatch)
 
         @jobs.job("noted", max_attempts=2)
         def noted(run: Run) -> int:

@@ -16,7 +16,6 @@ from milepost import Job, JobManager, LeaseLost, Run, Settings
 from milepost.core.errors import StoreFullError, StoreUnavailableError
 from milepost.core.transitions import plan_lease_expired
 from milepost.manager.manager import AsyncJobManager
-from milepost.run.heartbeat import heartbeat_for
 from milepost.stores.factory import open_store
 from milepost.stores.ids import new_operation_id
 from milepost.stores.protocol import Write
@@ -82,7 +81,7 @@ def test_checkpoint_raises_if_store_did_not_write_it(
     manager: JobManager, error: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Regression: `run.checkpoint()` returned during an outage, and the run showed the time of that checkpoint."""
-    store = heartbeat_for(manager.store, manager.settings, manager.ttl).store
+    store = manager.runtime.heartbeat.store
     apply = store.apply
 
     async def refuses(writes: Any, *more: Any) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from milepost import JobCancelled, JobManager, Run, Settings, StoreUnavailableError
-from milepost.run.heartbeat import heartbeat_for
+from milepost.run.runtime import Runtime
 from milepost.run.stop_reason import stop_reason
 from milepost.run.sweeper import Sweeper
 from milepost.stores.memory.store import MemoryStore
@@ -36,7 +36,7 @@ def test_store_sets_the_pace_unless_the_settings_do(set_to: dict[str, float], ex
         report_interval = 0.7
 
     settings = Settings(**set_to)  # type: ignore[arg-type]
-    assert heartbeat_for(SlowStore(), settings, settings.job_ttl).interval == expected
+    assert Runtime(SlowStore(), settings, settings.job_ttl).heartbeat.interval == expected
 
 
 class TestDifferentSettings:
@@ -59,19 +59,16 @@ class TestDifferentSettings:
             until(lambda: expires(manager, run) != first, within=10)
             assert expires(manager, run) >= before + 4_000_000
 
-    def test_equal_settings_share_one_heartbeat(self, manager: JobManager, options: Settings) -> None:
-        """One round trip per beat serves the runs of all managers with equal settings."""
-        other = JobManager(manager.store, options=replace(options, capture="none"))
-        assert heartbeat_for(manager.store, manager.settings, manager.ttl) is heartbeat_for(
-            other.store, other.settings, other.ttl
-        )
+    def test_each_manager_has_its_own_heartbeat(self, manager: JobManager, options: Settings) -> None:
+        """A manager shares nothing with another one, not even if their settings are equal."""
+        assert JobManager(manager.store, options=options).runtime.heartbeat is not manager.runtime.heartbeat
 
 
 def test_outage_and_its_end_are_logged_once(
     manager: JobManager, options: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Regression: an idle worker logged the outage every 5 s and never its end."""
-    heartbeat = heartbeat_for(manager.store, options, manager.ttl)
+    heartbeat = manager.runtime.heartbeat
     store, away, refused = heartbeat.store, threading.Event(), []
 
     def until_away(real: Callable[..., Any]) -> Callable[..., Any]:

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from milepost import JobReleased, Run
-from milepost.run.heartbeat import heartbeat_for
 from milepost.stores.protocol import Store
 from tests.waiting import PATIENCE
 from tests.worker.conftest import MakeJobs
@@ -72,7 +71,7 @@ def test_run_stops_with_its_lease_while_heartbeat_hangs(
         return "not stopped"
 
     jobs.job("work")(awork if is_async else work)
-    store = heartbeat_for(jobs.store, jobs.settings, jobs.ttl).store
+    store = jobs.runtime.heartbeat.store
     with stuck_heartbeat(store, monkeypatch) as stick, jobs.run_workers():
         jobs.submit("work")
         assert signals.began.wait(PATIENCE)

@@ -12,7 +12,6 @@ import pytest
 from milepost import Job, Jobs, LeaseLost, Run
 from milepost.core.errors import StoreUnavailableError
 from milepost.core.values import WaitingFor
-from milepost.run.heartbeat import heartbeat_for
 from tests.waiting import PATIENCE, lose_lease, until
 from tests.worker.conftest import MakeJobs
 from tests.worker.job_assertions import Signals, ended
@@ -134,7 +133,7 @@ def test_cancel_stops_task_at_await(jobs: Jobs, signals: Signals) -> None:
 def test_cancel_is_delivered_at_next_heartbeat_after_error(
     jobs: Jobs, signals: Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = heartbeat_for(jobs.store, jobs.settings, jobs.ttl).store
+    store = jobs.runtime.heartbeat.store
     read, failures = store.get, iter([StoreUnavailableError("away for a moment")])
 
     async def get(job_id: str) -> Job | None:
@@ -298,7 +297,7 @@ def test_lost_lease_stops_code_without_writes(jobs: Jobs, signals: Signals) -> N
 @pytest.mark.parametrize("is_async", [False, True])
 def test_handler_checkpoint_waits_during_outage(jobs: Jobs, is_async: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Regression: a checkpoint that the store had not written looked acknowledged to the handler, so work was lost."""
-    store = jobs.store if is_async else heartbeat_for(jobs.store, jobs.settings, jobs.ttl).store
+    store = jobs.store if is_async else jobs.runtime.heartbeat.store
     apply, failures = store.apply, iter([StoreUnavailableError("away"), StoreUnavailableError("away")])
 
     async def away(writes: Any, *more: Any) -> Any:

@@ -32,8 +32,7 @@ from milepost.manager import watch
 from milepost.manager.options import CreateOptions
 from milepost.manager.rejections import rejection_error, result_of
 from milepost.manager.validation import job_fields, status_value, submit_fields, update_values
-from milepost.run.heartbeat import has_heartbeat
-from milepost.run.sweeper import Sweeper
+from milepost.run.runtime import Runtime
 from milepost.run.track import AsyncTrack, TrackRequest
 from milepost.settings import Settings, settings
 from milepost.stores.factory import open_store
@@ -69,7 +68,7 @@ class AsyncJobManager:
             raise InvalidInputError("store", f"a {'blocking' if store.blocking else 'async'} store needs {right}")
         self.store = store
         self.ttl = self.settings.job_ttl if ttl is None else seconds(ttl, "ttl")
-        self.sweeper = Sweeper(store, self.settings, self.ttl)
+        self.runtime = Runtime(store, self.settings, self.ttl)
 
     # --- create, read, update, list, delete ---
 
@@ -166,8 +165,8 @@ class AsyncJobManager:
     async def _page(self, query: Query, limit: int, cursor: str | None, *, counted: bool) -> Page:
         if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
             raise InvalidInputError("limit", f"{limit!r:.40} must be a whole number from 1 to {LIST_LIMIT_MAX}")
-        if not has_heartbeat(self.store, self.settings, self.ttl):
-            await self.sweeper.tick()
+        if not self.runtime.has_heartbeat:
+            await self.runtime.sweeper.tick()
         return await find(self.store, query, min(limit, LIST_LIMIT_MAX), cursor, counted=counted)
 
     async def count_jobs(
@@ -325,7 +324,7 @@ class AsyncJobManager:
             parent_id=parent_id,
         )
         named = validate_job_id(job_id) if job_id is not None else None
-        return TrackRequest(self.store, self.settings, fields, named, dict(plan or {}), self.ttl)
+        return TrackRequest(self.runtime, fields, named, dict(plan or {}))
 
     async def close(self) -> None:
         """Close the connections. The manager can be used again."""

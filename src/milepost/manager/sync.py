@@ -14,6 +14,7 @@ from milepost.core.job import Job, JobStatus
 from milepost.core.serialization import Duration
 from milepost.manager.manager import AsyncJobManager
 from milepost.manager.options import CreateOptions
+from milepost.run.runtime import Runtime
 from milepost.run.track import Track
 from milepost.settings import Settings, settings
 from milepost.stores.factory import open_store
@@ -57,6 +58,11 @@ class JobManager:
     def ttl(self) -> float:
         """Return how many seconds an ended job is kept."""
         return self._async.ttl
+
+    @property
+    def runtime(self) -> Runtime:
+        """Return the heartbeat and the sweeper of this manager."""
+        return self._async.runtime
 
     def create_job(
         self,

@@ -1,11 +1,10 @@
-"""The heartbeat: one thread for each process and store that sends reports, renews leases and receives stops.
+"""The heartbeat: one thread of a process and manager that sends reports, renews leases and receives stops.
 
 One round trip a beat, whatever the number of runs.
 """
 
 from __future__ import annotations
 
-import atexit
 import logging
 import os
 import threading
@@ -152,10 +151,11 @@ class PendingReport(NamedTuple):
 
 
 class Heartbeat:
-    """The heartbeat of one store in one process. `add` a run; `remove` it before its outcome is written."""
+    """The heartbeat of one manager in one process. `add` a run; `remove` it before its outcome is written."""
 
     def __init__(self, store: Store, settings: Settings, sweeper: Sweeper, ttl: float = JOB_TTL) -> None:
         self.store = store
+        self.pid = os.getpid()
         self._parts = PartWriter(store, ttl)
         self._outage = Outage(log, "running jobs continue")
         self._settings = settings
@@ -205,6 +205,11 @@ class Heartbeat:
         """Undo one `retain`."""
         with self._lock:
             self._keep_count -= 1
+
+    @property
+    def is_running(self) -> bool:
+        """Return whether the thread is running."""
+        return self._thread is not None
 
     def _start(self) -> None:
         if self._thread is None or not self._thread.is_alive():
@@ -346,54 +351,3 @@ class Heartbeat:
                 self._update_history((), 0)
             except StoreError as error:
                 log.debug("history of the last runs not written: %s", error)
-
-
-_Key = tuple[int, str, float, float, float, float, float, float]
-_heartbeats: dict[_Key, Heartbeat] = {}
-_heartbeats_lock = threading.Lock()
-
-
-def _key(store: Store, settings: Settings, ttl: float) -> _Key:
-    """Return the key of a shared heartbeat: the process, the store, and the settings that the heartbeat depends on."""
-    times = settings.lease, settings.heartbeat, settings.sweep, settings.stalled, settings.grace
-    return (os.getpid(), store.url, *times, ttl)
-
-
-def heartbeat_for(store: Store, settings: Settings, ttl: float) -> Heartbeat:
-    """Return the heartbeat of this process for a store and these settings, created at the first call.
-
-    Managers with equal settings share one; others have one each, so that every run keeps the lease it was started with.
-    """
-    key = _key(store, settings, ttl)
-    heartbeat = _heartbeats.get(key)
-    if heartbeat is not None:
-        return heartbeat
-    with _heartbeats_lock:
-        heartbeat = _heartbeats.get(key)
-        if heartbeat is None:
-            own = store.with_blocking(blocking=True)
-            heartbeat = _heartbeats[key] = Heartbeat(own, settings, Sweeper(own, settings, ttl), ttl)
-        return heartbeat
-
-
-def has_heartbeat(store: Store, settings: Settings, ttl: float) -> bool:
-    """Return whether a heartbeat of this process sweeps the store with these settings."""
-    heartbeat = _heartbeats.get(_key(store, settings, ttl))
-    return heartbeat is not None and heartbeat._thread is not None
-
-
-@atexit.register
-def _save() -> None:
-    for key, heartbeat in list(_heartbeats.items()):
-        if key[0] == os.getpid():
-            heartbeat.save()
-
-
-def _after_fork() -> None:
-    global _heartbeats_lock
-    _heartbeats_lock = threading.Lock()
-    _heartbeats.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

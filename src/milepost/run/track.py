@@ -23,14 +23,14 @@ from milepost.core.transitions.operations import Change
 from milepost.run.capture import capture
 from milepost.run.checkpoints import write_checkpoint
 from milepost.run.crash_report import load_redact_hook, report_lost_run
-from milepost.run.heartbeat import Heartbeat, OnOutage, PendingReport, ReacquireLease, heartbeat_for
+from milepost.run.heartbeat import Heartbeat, OnOutage, PendingReport, ReacquireLease
 from milepost.run.job_result import NO_RESULT, JobResult, job_result
 from milepost.run.outcome import RunOutcome, outcome_of
 from milepost.run.process_identity import is_known_dead, process_name
 from milepost.run.run import Run, cancel_task_on_stop, log
+from milepost.run.runtime import Runtime
 from milepost.run.stop_reason import stop_reason
 from milepost.run.threads import wait_for_threads
-from milepost.settings import Settings
 from milepost.stores.ids import new_job_id, new_nonce, new_operation_id
 from milepost.stores.protocol import Store, Write, WriteResult
 from milepost.stores.sync_bridge import run_sync
@@ -45,12 +45,10 @@ T = TypeVar("T")
 class TrackRequest:
     """The arguments of `track`: the fields of a new record, and the id that it gets or adopts."""
 
-    store: Store
-    settings: Settings
+    runtime: Runtime
     fields: dict[str, str]
     job_id: str | None
     plan: dict[str, float]
-    ttl: float
 
 
 class StoreCheckpointWriter:
@@ -106,19 +104,19 @@ class LeasedExecution:
         request = self._request
         if self._run is not None:
             raise InvalidInputError("track", "this block was entered before; call track() again for each run")
-        load_redact_hook(request.settings.redact)  # rejected before a job is created
+        load_redact_hook(request.runtime.settings.redact)  # rejected before a job is created
         self._sent_at = time.monotonic()
         job = await self._begin()
         if self._heartbeat is None:
-            self._heartbeat = heartbeat_for(request.store, request.settings, request.ttl)
+            self._heartbeat = request.runtime.heartbeat
         self._pid = os.getpid()
         checkpoint_writer = StoreCheckpointWriter(
-            request.store, self._heartbeat, until_stopped=self.waits_for_store, reacquire=self.reacquire
+            request.runtime.store, self._heartbeat, until_stopped=self.waits_for_store, reacquire=self.reacquire
         )
         self._run = self._make_run(job, checkpoint_writer)
         sent_at = self._sent_at if self.on_outage == "stop" else None
         self._heartbeat.add(self._run, self.on_outage, sent_at, self.reacquire)
-        self._captured = capture.begin(self._run, request.settings.captures, request.settings.redact)
+        self._captured = capture.begin(self._run, request.runtime.settings.captures, request.runtime.settings.redact)
         return self._run
 
     async def _begin(self) -> Job:
@@ -167,7 +165,7 @@ class LeasedExecution:
         """Write the outcome, or the receipt if the job has ended already; return why the run should have stopped."""
         if not end.writes:
             return None
-        store = self._request.store
+        store = self._request.runtime.store
         outcome = (await store.apply(end.writes)).outcomes[-1]
         if outcome.accepted or end.late is None:
             return None
@@ -274,10 +272,10 @@ async def _begin(request: TrackRequest) -> Job:
     while True:
         job_id = request.job_id or new_job_id()
         fields = {**request.fields, "worker": process_name()}
-        if request.settings.release is not None:
-            fields["release"] = request.settings.release
-        plan = plan_track(fields, new_operation_id(), nonce=new_nonce(), lease=request.settings.lease_micros)
-        outcome = await _apply(request.store, job_id, plan)
+        if request.runtime.settings.release is not None:
+            fields["release"] = request.runtime.settings.release
+        plan = plan_track(fields, new_operation_id(), nonce=new_nonce(), lease=request.runtime.settings.lease_micros)
+        outcome = await _apply(request.runtime.store, job_id, plan)
         if outcome.accepted and outcome.job is not None:
             return outcome.job
         if outcome.key_owner_id is None and outcome.job is None:
@@ -292,7 +290,7 @@ async def _begin(request: TrackRequest) -> Job:
 
 async def _adopt(request: TrackRequest, job_id: str) -> Job | None:
     """Take a lease on a pending job of its caller; return None if there is no such job."""
-    settings = request.settings
+    settings = request.runtime.settings
     plan = plan_adopt(
         new_operation_id(),
         nonce=new_nonce(),
@@ -300,7 +298,7 @@ async def _adopt(request: TrackRequest, job_id: str) -> Job | None:
         worker=process_name(),
         release=settings.release,
     )
-    outcome = await _apply(request.store, job_id, plan)
+    outcome = await _apply(request.runtime.store, job_id, plan)
     if outcome.accepted:
         return outcome.job
     if outcome.job is None:
@@ -315,7 +313,7 @@ async def _reopen(request: TrackRequest, job_id: str) -> Job | None:
 
     Raises LeaseHeldError as soon as the lease of a running job is renewed: its run is alive.
     """
-    store, lease = request.store, request.settings.lease_micros
+    store, lease = request.runtime.store, request.runtime.settings.lease_micros
     position = (await store.feed(None)).position
     first: str | None = None
     while True:
@@ -335,7 +333,7 @@ async def _reopen(request: TrackRequest, job_id: str) -> Job | None:
             worker=process_name(),
             failure=report_lost_run(job, FailureKind.LOST, text),
             dead=dead,
-            release=request.settings.release,
+            release=request.runtime.settings.release,
         )
         outcome = await _apply(store, job_id, plan)
         if outcome.accepted and outcome.job is not None:
@@ -345,14 +343,14 @@ async def _reopen(request: TrackRequest, job_id: str) -> Job | None:
             raise LeaseHeldError(f"unique_key: job {job_id} has it and runs on {job.worker}", job=job)
         first = renewed
         left = (int(renewed) if renewed else await store.now() + lease) - await store.now()
-        news = await store.feed(position, timeout=max(0.01, min(left / 1_000_000, request.settings.heartbeat)))
+        news = await store.feed(position, timeout=max(0.01, min(left / 1_000_000, request.runtime.settings.heartbeat)))
         position = news.position
 
 
 async def _wait_for_stop(request: TrackRequest) -> None:
     """Wait for an event while the code of a deleted job of this id or key is still stopping."""
-    position = (await request.store.feed(None)).position
-    await request.store.feed(position, timeout=request.settings.heartbeat)
+    position = (await request.runtime.store.feed(None)).position
+    await request.runtime.store.feed(position, timeout=request.runtime.settings.heartbeat)
 
 
 async def _apply(store: Store, job_id: str, plan: Change) -> WriteResult:

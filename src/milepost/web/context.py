@@ -15,7 +15,6 @@ from milepost.core.errors import InvalidInputError
 from milepost.core.job import Job
 from milepost.manager.manager import AsyncJobManager
 from milepost.manager.sync import JobManager
-from milepost.run.heartbeat import heartbeat_for
 from milepost.signals import shutdown
 from milepost.stores.protocol import Store
 from milepost.stores.query import Page, Query
@@ -44,6 +43,7 @@ class WebJobs(AsyncJobs):
             handlers=handlers,
             task_queue=self._jobs.dispatcher if self._jobs is not None else None,
         )
+        self.runtime = given.runtime.with_store(store)
 
     async def default_queue(self, job_type: str) -> str:
         """Return the default queue of a job type. Raises UnknownJobTypeError."""
@@ -124,7 +124,7 @@ class WebContext:
     async def lifespan(self, _: Any = None) -> AsyncIterator[None]:
         """Sweep, run background services and listen for shutdown while the server runs."""
         refuse_unshared_memory(self.store)
-        heartbeat = heartbeat_for(self.store, self.manager.settings, self.manager.ttl)
+        heartbeat = self.manager.runtime.heartbeat
         heartbeat.retain()
         self.hub.open()
         shutdown.add(self.hub.close_soon)

@@ -253,7 +253,7 @@ class Dispatcher:
 
     def _run(self) -> None:
         store, end, sent, settings = self._blocking(), self._end, self._sent, self.app.settings
-        sweeper = Sweeper(store, settings, self.app.ttl, self.task_queue.name)
+        sweeper = Sweeper(store, settings, self.app.runtime.ttl, self.task_queue.name)
         next_sweep = next_beat = 0.0
         outage = Outage(log, "jobs wait for dispatch")
         while not end.is_set():

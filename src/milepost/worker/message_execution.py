@@ -20,7 +20,7 @@ from milepost.core.errors import (
 from milepost.core.job import FailureKind, Job, JobStatus
 from milepost.core.serialization import from_json
 from milepost.core.transitions import plan_deliver, plan_dispatched, plan_undispatchable
-from milepost.run.heartbeat import OnOutage, PendingReport, heartbeat_for
+from milepost.run.heartbeat import OnOutage, PendingReport
 from milepost.run.job_result import NO_RESULT, job_result
 from milepost.run.outcome import RunOutcome, abandonment, outcome_of
 from milepost.run.process_identity import process_name
@@ -83,10 +83,9 @@ class MessageExecution(LeasedExecution):
         queue_result: Callable[[Any], str | None] | None = None,
         store: Store | None = None,
     ) -> None:
-        self.heartbeat = heartbeat_for(app.store, app.settings, app.ttl)
-        super().__init__(
-            TrackRequest(store if store is not None else self.heartbeat.store, app.settings, {}, job_id, {}, app.ttl)
-        )
+        self.heartbeat = app.runtime.heartbeat
+        runtime = app.runtime.with_store(store if store is not None else self.heartbeat.store)
+        super().__init__(TrackRequest(runtime, {}, job_id, {}))
         self._heartbeat = self.heartbeat
         self._app = app
         self._task_queue = task_queue
@@ -146,7 +145,7 @@ class MessageExecution(LeasedExecution):
         raise NotDelivered(job)
 
     def _start_write(self) -> Write:
-        lease = self._request.settings.lease_micros
+        lease = self._request.runtime.settings.lease_micros
         code = code_release(self._app.settings, self._app.handlers)
         start = plan_deliver(new_operation_id(), nonce=self._nonce, lease=lease, worker=process_name(), release=code)
         return Write(self._job_id, start)
@@ -173,10 +172,12 @@ class MessageExecution(LeasedExecution):
 
     async def _renewed(self, job: Job) -> Job:
         """Renew the lease if its start was sent some time ago, because the reply may be old. Raises NotDelivered."""
-        settings = self._request.settings
+        settings = self._request.runtime.settings
         sent_at = time.monotonic()
         if sent_at - self._sent_at > settings.lease / 2:
-            (state,) = await self._request.store.renew([(job.job_id, job.record["token"])], settings.lease_micros)
+            (state,) = await self._request.runtime.store.renew(
+                [(job.job_id, job.record["token"])], settings.lease_micros
+            )
             if state == "lost":
                 raise NotDelivered(job)
             self._sent_at = sent_at
@@ -197,11 +198,11 @@ class MessageExecution(LeasedExecution):
         self._stop_requested.set()
         if isinstance(reason, LeaseLost):
             return  # another run has the job; this code can write nothing
-        self._start_timer(self._request.settings.grace, lambda: self._force_stop(hard=False))
+        self._start_timer(self._request.runtime.settings.grace, lambda: self._force_stop(hard=False))
 
     def _force_stop(self, *, hard: bool) -> None:
         """End the run in the record and ask the task queue to end the code, after the grace period."""
-        run, grace = self.run, self._request.settings.grace
+        run, grace = self.run, self._request.runtime.settings.grace
         if not self._is_abandoned:
             self._is_abandoned = True
             log.warning("job %s (%s): did not stop within the grace period", run.job_id, run.job_type)
@@ -371,7 +372,7 @@ class MessageExecution(LeasedExecution):
 
     async def _apply_with_retries(self, writes: Sequence[Write], patience: float) -> list[WriteResult]:
         """Apply writes, with retries for `patience` seconds, or longer if they may have been applied already."""
-        store = self._request.store
+        store = self._request.runtime.store
         began = time.monotonic()
         is_unknown = has_warned = False
         while True:

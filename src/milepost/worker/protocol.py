@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from milepost.run.runtime import Runtime
 from milepost.settings import Settings
 from milepost.stores.protocol import Store
 from milepost.worker.handlers import Handlers
@@ -25,5 +26,5 @@ class Application(Protocol):
         """Return the settings, such as lease, heartbeat and grace period."""
 
     @property
-    def ttl(self) -> float:
-        """Return how many seconds an ended job is kept."""
+    def runtime(self) -> Runtime:
+        """Return the heartbeat, shared with the manager, and what it works with."""

@@ -15,7 +15,6 @@ from milepost.core.errors import InvalidInputError, JobReleased, LeaseLost, RunS
 from milepost.core.job import FailureKind, Job
 from milepost.core.transitions import plan_fail, plan_release
 from milepost.run.crash_report import report_exception
-from milepost.run.heartbeat import heartbeat_for
 from milepost.run.outcome import LateReceipt, RunOutcome
 from milepost.run.process_identity import process_name
 from milepost.run.run import Run
@@ -91,7 +90,7 @@ class Worker:
         self.loop = asyncio.get_running_loop()
         self.name = f"{process_name()}:{self._number}"
         self.store = self._app.store.with_blocking(blocking=True).with_blocking(blocking=False)
-        self.heartbeat = heartbeat_for(self._app.store, self.settings, self._app.ttl)
+        self.heartbeat = self._app.runtime.heartbeat
         self.threads = ThreadPool(f"milepost-worker-{self._number}")
         self.process_pool = ProcessPool(self.loop)
         self._thread = threading.get_ident()

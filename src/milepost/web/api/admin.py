@@ -40,6 +40,6 @@ def add_admin(router: APIRouter, context: WebContext) -> None:
     @router.post("/api/purge", dependencies=admin, response_model=schemas.Purged, responses=schemas.problems(),
                  tags=["operation"], summary="Delete jobs past their retention time now")  # fmt: skip
     async def purge(request: Request) -> Response:
-        removed = await context.manager.sweeper.purge()
+        removed = await context.manager.runtime.sweeper.purge()
         await audit(context.store, principal_of(request), "purge", removed=removed)
         return Response(encoded({"removed": removed}), media_type="application/json")
