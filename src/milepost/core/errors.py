@@ -21,6 +21,7 @@
     |   +-- OutcomeUnknownError                sent, but no answer in time: it may have been applied
     |   +-- LayoutMismatchError                written by a release that this one cannot read
     +-- MissingExtraError (ImportError)        an optional dependency is not installed; the text has the pip command
+    +-- PluginError                            a plugin is broken, or two packages register it under one name
     +-- WaitTimeoutError (TimeoutError)        wait() timed out before the job ended
     +-- Retry                                  raised by a handler: retry after .delay
     +-- Fail                                   raised by a handler: fail the job, with no further attempt
@@ -178,6 +179,10 @@ class MissingExtraError(MilepostError, ImportError):
     def __init__(self, extra: str, what: str) -> None:
         super().__init__(f"{what} needs an optional dependency; run: pip install 'milepost[{extra}]'")
         self.extra = extra
+
+
+class PluginError(MilepostError):
+    """A plugin is broken, or two installed packages register it under one name. The message names the package."""
 
 
 class WaitTimeoutError(MilepostError, TimeoutError):

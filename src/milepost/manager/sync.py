@@ -309,8 +309,10 @@ def get_job_manager() -> JobManager:
                     _manager = InMemoryJobManager(options=options)
                 elif url.startswith("sqlite:"):
                     _manager = SQLiteJobManager(url, options=options)
-                else:
+                elif url.startswith(("redis", "unix:", "valkey:")):
                     _manager = RedisJobManager(url, options=options)
+                else:
+                    _manager = JobManager(url, options=options)
     return _manager
 
 

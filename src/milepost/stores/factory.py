@@ -4,44 +4,34 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
+from milepost import plugins
 from milepost.core.errors import InvalidInputError
 from milepost.stores.memory.store import MemoryStore
 from milepost.stores.protocol import Store
 
-REDIS_SCHEMES = (
-    "redis",
-    "rediss",
-    "unix",
-    "valkey",
-    "redis+sentinel",
-    "redis+cluster",
-    "rediss+cluster",
-    "rediss+sentinel",
-)
 SCHEMES = "sqlite:///path, redis://host, rediss://, unix://, redis+sentinel://, redis+cluster:// or memory://"
 
 
 def open_store(url: str, *, namespace: str = "milepost", blocking: bool = True) -> Store:
-    """Return the store of a URL.
+    """Return the store of a URL. Its scheme is the name of a plugin in the group `milepost.stores`.
 
-    Raises InvalidInputError for an unsupported scheme, MissingExtraError if a package is missing.
+    Raises InvalidInputError for an unsupported scheme, MissingExtraError if a package is missing, and PluginError.
     """
     scheme = url.strip().partition(":")[0].lower()
-    if scheme == "memory":
-        return MemoryStore(blocking=blocking)
-    if scheme == "sqlite":
-        from milepost.stores.sqlite import SQLiteStore
-
-        return SQLiteStore(url, namespace=namespace, blocking=blocking)
-    if scheme in REDIS_SCHEMES:
-        from milepost.stores.redis import RedisStore
-
-        return RedisStore(url, namespace=namespace, blocking=blocking)
     if scheme in ("http", "https"):
         raise InvalidInputError(
             "url", f"{redact_url(url)} is a server; use milepost.Client, or --url on the command line"
         )
-    raise InvalidInputError("url", f"unsupported URL scheme in {redact_url(url)!r}; use {SCHEMES}")
+    plugin = plugins.find("milepost.stores", scheme)
+    if plugin is None:
+        raise InvalidInputError("url", f"unsupported URL scheme in {redact_url(url)!r}; use {SCHEMES}")
+    store: Store = plugin.load()(url, namespace=namespace, blocking=blocking)
+    return store
+
+
+def open_memory_store(url: str, *, namespace: str, blocking: bool) -> MemoryStore:
+    """Return a new store in memory, whatever the rest of the URL is."""
+    return MemoryStore(blocking=blocking)
 
 
 def redact_url(url: str) -> str:
