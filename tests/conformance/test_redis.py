@@ -12,7 +12,7 @@ from milepost.stores.sync_bridge import run_sync
 from milepost.testing.conformance import Conformance
 from milepost.testing.conformance.clocks import Outages, SetClocks
 from milepost.testing.conformance.harness import Factory, StoreFixture
-from milepost.testing.conformance.job_states import reach
+from milepost.testing.conformance.transition_matrix import reach
 from tests.conformance.moved_clocks import ServerClock, clocked_store
 from tests.redis_server import RedisServer
 

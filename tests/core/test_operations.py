@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from milepost.core.transitions.operations import Branch, Change, Const, TransitionType, match_branch
-from milepost.testing.conformance.changes import change_with, create_record, guarded_change
+from milepost.testing.conformance.harness import change_with, create_record, guarded_change
 from milepost.testing.conformance.operations import GUARDS, OPS
 from tests.core.fake_store import FakeStore
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from milepost.stores.sync_bridge import run_sync
-from milepost.testing.conformance.invariants import check_step
-from milepost.testing.conformance.job_states import ALL_JOB_STATES, JOB_STATES, reach
-from milepost.testing.conformance.transition_matrix import PLANS, expected
+from milepost.testing.conformance.harness import check_step
+from milepost.testing.conformance.transition_matrix import ALL_JOB_STATES, JOB_STATES, PLANS, expected, reach
 from tests.core.fake_store import FakeStore
 
 

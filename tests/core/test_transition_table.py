@@ -13,7 +13,7 @@ from milepost.core.transitions.operations import Param
 from milepost.core.transitions.table import MOVES, NONE, bind, branch, template
 from milepost.stores.sync_bridge import run_sync
 from milepost.testing.conformance import transition_matrix
-from milepost.testing.conformance.job_states import ALL_JOB_STATES, reach
+from milepost.testing.conformance.transition_matrix import ALL_JOB_STATES, reach
 from tests.core.fake_store import FakeStore
 
 ROOT = Path(__file__).resolve().parents[2]

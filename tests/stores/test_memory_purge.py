@@ -6,7 +6,7 @@ from milepost.stores.ids import new_operation_id
 from milepost.stores.memory.store import MemoryStore
 from milepost.stores.protocol import Claim
 from milepost.stores.sync_bridge import run_sync
-from milepost.testing.clock import FrozenClock
+from milepost.testing.fakes import FrozenClock
 
 
 def test_purge_removes_expired_values_and_answers_to_claims() -> None:

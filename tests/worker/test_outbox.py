@@ -16,7 +16,7 @@ from milepost.stores.ids import new_nonce, new_operation_id
 from milepost.stores.memory.store import MemoryStore
 from milepost.stores.protocol import MAX_CHARACTERS, ApplyResult, Claim, Write
 from milepost.stores.sync_bridge import run_sync
-from milepost.testing.clock import FrozenClock
+from milepost.testing.fakes import FrozenClock
 from milepost.worker.outbox import MAX_WRITES, Outbox
 from tests.waiting import PATIENCE
 

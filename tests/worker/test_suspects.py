@@ -19,7 +19,7 @@ from milepost.stores.ids import new_nonce, new_operation_id
 from milepost.stores.memory.store import MemoryStore
 from milepost.stores.protocol import Claim, Write
 from milepost.stores.sync_bridge import run_sync
-from milepost.testing.clock import FrozenClock
+from milepost.testing.fakes import FrozenClock
 from tests.waiting import PATIENCE, until
 from tests.worker.job_assertions import Signals, ended
 

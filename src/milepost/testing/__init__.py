@@ -2,8 +2,7 @@
 
 import sys
 
-from milepost.testing.clock import FrozenClock
-from milepost.testing.fakes import FakeRun, fake_run
+from milepost.testing.fakes import FakeRun, FrozenClock, fake_run
 
 if "pytest" in sys.modules:  # assertion rewriting must be registered before the import
     sys.modules["pytest"].register_assert_rewrite("milepost.testing.conformance")

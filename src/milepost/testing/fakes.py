@@ -1,7 +1,8 @@
-"""A Run for the tests of job code, without store, worker or clock."""
+"""A clock that a test moves, and a Run for the tests of job code without store, worker or clock."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -9,6 +10,28 @@ from milepost.core.errors import JobCancelled
 from milepost.core.job import Job
 from milepost.core.serialization import from_json, labels_text, to_json
 from milepost.run.run import Run
+
+
+class FrozenClock:
+    """Returns microseconds since 1970 that do not advance by themselves, as in ``MemoryStore(clock=FrozenClock())``."""
+
+    def __init__(self, micros: int = 1_750_000_000_000_000) -> None:
+        self._micros = micros
+        self._lock = threading.Lock()
+
+    def __call__(self) -> int:
+        return self._micros
+
+    def advance(self, seconds: float) -> int:
+        """Move the clock by some seconds, or back if negative; return the new time in microseconds."""
+        with self._lock:
+            self._micros += round(seconds * 1_000_000)
+            return self._micros
+
+    def move_to(self, micros: int) -> None:
+        """Set the clock to a time in microseconds since 1970."""
+        with self._lock:
+            self._micros = micros
 
 
 class FakeRun(Run):

@@ -13,8 +13,7 @@ from milepost.app import Jobs
 from milepost.manager.manager import AsyncJobManager
 from milepost.manager.sync import InMemoryJobManager
 from milepost.stores.memory.store import MemoryStore
-from milepost.testing.clock import FrozenClock
-from milepost.testing.fakes import FakeRun
+from milepost.testing.fakes import FakeRun, FrozenClock
 from milepost.testing.fakes import fake_run as _fake_run
 
 

@@ -21,7 +21,6 @@ from milepost.core.transitions.operations import Change, match_branch
 from milepost.stores.memory.store import MemoryStore
 from milepost.stores.protocol import ApplyResult, Claim, Select, Store, SweepResult, Write
 from milepost.stores.sync_bridge import run_sync
-from milepost.testing.clock import FrozenClock
 from milepost.testing.conformance.differential_strategies import (
     HOUR,
     IDS,
@@ -42,13 +41,14 @@ from milepost.testing.conformance.harness import (
     Factory,
     StoreFixture,
     caller_job,
+    check_record,
     queue_job,
     track_job,
     worker_job,
 )
-from milepost.testing.conformance.invariants import check_record
 from milepost.testing.conformance.lists import check_lists, position
 from milepost.testing.conformance.transition_matrix import CRASH, FAILURE, PLANS
+from milepost.testing.fakes import FrozenClock
 
 T = TypeVar("T")
 

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from milepost.testing.clock import FrozenClock
 from milepost.testing.conformance.differential import DifferentialMachine
 from milepost.testing.conformance.harness import API_KINDS, Factory, Scenarios
+from milepost.testing.fakes import FrozenClock
 
 DEPTH = os.environ.get("CONFORMANCE_DEPTH", "quick")
 DEEP = DEPTH == "deep"

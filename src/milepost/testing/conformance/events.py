@@ -11,11 +11,11 @@ from milepost.core.events import Event
 from milepost.core.transitions.operations import Branch, Change, Const, TransitionType
 from milepost.stores.protocol import Store, Write
 from milepost.stores.sync_bridge import run_sync
-from milepost.testing.conformance.changes import create_record
 from milepost.testing.conformance.harness import (
     Scenarios,
     StoreFixture,
     caller_job,
+    create_record,
     needs_moving_clock,
     token_of,
     worker_job,

@@ -8,8 +8,16 @@ from milepost.core import transitions as plans
 from milepost.core.job import Job
 from milepost.core.transitions.operations import Const
 from milepost.stores.protocol import Position, Select, Write
-from milepost.testing.conformance.changes import change_with, create_record
-from milepost.testing.conformance.harness import Scenarios, StoreFixture, caller_job, token_of, track_job, worker_job
+from milepost.testing.conformance.harness import (
+    Scenarios,
+    StoreFixture,
+    caller_job,
+    change_with,
+    create_record,
+    token_of,
+    track_job,
+    worker_job,
+)
 
 ALL = Select()
 

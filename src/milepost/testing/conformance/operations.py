@@ -9,9 +9,17 @@ import pytest
 from milepost.core.transitions import plan_create, plan_track
 from milepost.core.transitions.operations import Branch, Change, Const, Field, Guard, Operation, TransitionType, Value
 from milepost.stores.protocol import Write
-from milepost.testing.conformance.changes import change_with, create_record, guarded_change
-from milepost.testing.conformance.harness import LONG, Scenarios, StoreFixture, track_job, worker_job
-from milepost.testing.conformance.invariants import fence
+from milepost.testing.conformance.harness import (
+    LONG,
+    Scenarios,
+    StoreFixture,
+    change_with,
+    create_record,
+    fence,
+    guarded_change,
+    track_job,
+    worker_job,
+)
 
 PAST, AHEAD = "1000000", str(1 << 52)
 US = "1790000000000000"

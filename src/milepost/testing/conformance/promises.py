@@ -10,8 +10,7 @@ from milepost.core import transitions as plans
 from milepost.core.events import SeenEvents
 from milepost.stores.protocol import LIVE_FIELDS, Store, Write
 from milepost.testing.conformance.concurrency import at_once
-from milepost.testing.conformance.harness import Scenarios, StoreFixture, caller_job, token_of, worker_job
-from milepost.testing.conformance.invariants import fence
+from milepost.testing.conformance.harness import Scenarios, StoreFixture, caller_job, fence, token_of, worker_job
 
 Work = Callable[[Store], Coroutine[Any, Any, None]]
 

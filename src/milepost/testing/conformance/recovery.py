@@ -6,12 +6,12 @@ from collections import Counter
 
 from milepost.core import transitions as plans
 from milepost.stores.protocol import Select, SweepResult, Write
-from milepost.testing.conformance.changes import create_record
 from milepost.testing.conformance.harness import (
     LONG,
     Scenarios,
     StoreFixture,
     caller_job,
+    create_record,
     queue_job,
     token_of,
     track_job,

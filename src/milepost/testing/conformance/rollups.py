@@ -11,9 +11,16 @@ import pytest
 from milepost.core import transitions as plans
 from milepost.core.rollups import HOUR, MINUTE, Rollup, bucket_of, seconds_of
 from milepost.stores.protocol import Store, Write
-from milepost.testing.conformance.changes import create_record
 from milepost.testing.conformance.concurrency import at_once
-from milepost.testing.conformance.harness import Scenarios, StoreFixture, caller_job, token_of, track_job, worker_job
+from milepost.testing.conformance.harness import (
+    Scenarios,
+    StoreFixture,
+    caller_job,
+    create_record,
+    token_of,
+    track_job,
+    worker_job,
+)
 
 SECOND = 1_000_000
 
