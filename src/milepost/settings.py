@@ -68,8 +68,11 @@ class Settings:
         "MILEPOST_REQUEST_TIMEOUT", 30.0, "Timeout for a client to send the headers or the body of a request"
     )
     strict: bool = _setting("MILEPOST_STRICT", False, "Refuse to start if the store fails its health check")
-    capture: str = _setting(
-        "MILEPOST_CAPTURE", "tqdm,logging", "What is captured inside a run: tqdm, logging, stdout, or none"
+    capture: str | None = _setting(
+        "MILEPOST_CAPTURE",
+        None,
+        "What is captured inside a run: logging, tqdm, threads, stdout, or none. "
+        "Default: logging; in `milepost worker` and `milepost run` logging,tqdm,threads",
     )
     redact: str | None = _setting(
         "MILEPOST_REDACT", None, "Redaction function (module:name, str to str) for log lines, captured bars and errors"
@@ -82,7 +85,7 @@ class Settings:
     )
 
     def __post_init__(self) -> None:
-        _captures(self.capture)
+        _ = self.captures
         if self.redact is not None and not all(self.redact.partition(":")[::2]):
             raise InvalidInputError("MILEPOST_REDACT", f"{self.redact!r:.80} must have the form module:function")
         if self.release is not None and (len(self.release) > 200 or not self.release.isprintable()):
@@ -115,7 +118,7 @@ class Settings:
     @property
     def captures(self) -> frozenset[str]:
         """Return what is captured of a run's code."""
-        return _captures(self.capture)
+        return _captures(self.capture if self.capture is not None else "logging")
 
     @property
     def lease_micros(self) -> int:
@@ -162,9 +165,9 @@ def _log_memory() -> None:
 @lru_cache
 def _captures(text: str) -> frozenset[str]:
     names = frozenset(name.strip() for name in text.split(",")) - {"", "none"}
-    for name in sorted(names - {"tqdm", "logging", "stdout"}):
+    for name in sorted(names - {"logging", "tqdm", "threads", "stdout"}):
         raise InvalidInputError(
-            "MILEPOST_CAPTURE", f"{name!r:.40} is not valid; choose from tqdm, logging, stdout, none"
+            "MILEPOST_CAPTURE", f"{name!r:.40} is not valid; choose from logging, tqdm, threads, stdout, none"
         )
     return names
 

@@ -1,6 +1,6 @@
 """A drop-in ``from milepost.tqdm import tqdm`` for tqdm's bar, which becomes a stage inside a run.
 
-Bars of libraries are captured anyway; this one also if `MILEPOST_CAPTURE` leaves out tqdm. Needs tqdm itself.
+tqdm itself stays as it is; its own bars become stages only with ``capture="tqdm"``. Needs tqdm.
 """
 
 from __future__ import annotations
@@ -12,9 +12,7 @@ try:
 except ImportError as _missing:
     raise ImportError("milepost.tqdm needs tqdm: pip install tqdm") from _missing
 
-from milepost.run.capture.tqdm import patch_module
-
-patch_module(_std)
+from milepost.run.capture.tqdm import capturing_methods
 
 if TYPE_CHECKING:
     from tqdm import tqdm as tqdm
@@ -23,7 +21,8 @@ else:
     class tqdm(_std.tqdm):
         """A tqdm bar that is also a stage and a cancellation point inside a run."""
 
-        always_captured = True
+    for _name, _method in capturing_methods(_std.tqdm, lambda run: True).items():
+        setattr(tqdm, _name, _method)
 
 
 def trange(*args: Any, **kwargs: Any) -> tqdm[int]:

@@ -131,6 +131,6 @@ def test_run_copies_info_of_handler(program: CommandRunner) -> None:
 
 
 def test_capture_option_names_its_values(program: CommandRunner) -> None:
-    assert "'logs' is not valid; choose from tqdm, logging, stdout, none" in program.error_line(
+    assert "'logs' is not valid; choose from logging, tqdm, threads, stdout, none" in program.error_line(
         "worker", "--capture", "logs", code=2
     )

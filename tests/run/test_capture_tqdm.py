@@ -8,18 +8,39 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from tqdm import tqdm, trange
 from tqdm.asyncio import tqdm as async_tqdm
 
-from milepost import AsyncJobManager, JobCancelled, JobManager
+from milepost import AsyncJobManager, JobCancelled, JobManager, Settings
 from milepost.run.capture.tqdm import MAX_BARS
 from milepost.tqdm import tqdm as own_tqdm
 from tests.run.conftest import Track, log_lines, names
 from tests.run.tqdm_library import embed, log, nowhere
 from tests.waiting import until
+
+
+@pytest.fixture
+def options(options: Settings) -> Settings:
+    """Return settings that capture what is not captured by default."""
+    return replace(options, capture=ALL)
+
+
+@pytest.fixture
+def track(track: Track) -> Track:
+    """Return the function `track` with these settings."""
+
+    def make(**options: Any) -> Any:
+        return track(**{"capture": ALL, **options})
+
+    return make
+
+
+ALL = "logging,tqdm,threads"
 
 # --- bars ----------------------------------------------------------------------------------------------------------
 
@@ -201,7 +222,7 @@ def test_terminal_output_is_unchanged(track: Track) -> None:
 
 
 async def test_bars_in_tasks_and_async_loops() -> None:
-    manager = AsyncJobManager("memory://")
+    manager = AsyncJobManager("memory://", options=Settings(capture=ALL))
 
     async def work(name: str) -> None:
         async for _ in async_tqdm(range(3), desc=name, file=nowhere()):
@@ -252,12 +273,11 @@ def test_error_in_bar_capture_does_not_break_work(track: Track, monkeypatch: pyt
 def test_tqdm_imported_later_is_captured() -> None:
     program = """
 import sys, io
-from milepost import InMemoryJobManager
-manager = InMemoryJobManager()
-with manager.track("before") as first:
+from milepost import InMemoryJobManager, Settings
+with InMemoryJobManager().track("before") as first:
     pass
 assert "tqdm" not in sys.modules
-with manager.track("test") as run:
+with InMemoryJobManager(options=Settings(capture="tqdm")).track("test") as run:
     import tqdm.auto
     for _ in tqdm.auto.tqdm(range(3), desc="Later", file=io.StringIO()):
         pass
@@ -343,11 +363,22 @@ def test_unrelated_threads_do_not_belong_to_run(track: Track) -> None:
     assert (log_lines(run), names(run)) == ([], [])
 
 
-def test_capture_wraps_nothing_called_per_item(track: Track) -> None:
-    update = tqdm.update
-    with track() as run, tqdm(total=10, file=nowhere()) as bar:
-        assert bar.update == update.__get__(bar)
-        steps: Any = iter(tqdm(range(3), file=nowhere()))
-        assert steps.gi_code.co_filename.endswith("std.py")
-        assert list(steps) == [0, 1, 2]
-        assert len(run.stages) == 2
+def test_thread_belongs_to_run_in_copied_context(track: Track) -> None:
+    with track(capture="logging") as run:
+        for target, args in ((copy_context().run, (log.error, "copied")), (log.error, ("plain",))):
+            thread = threading.Thread(target=target, args=args)
+            thread.start()
+            thread.join()
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(copy_context().run, log.error, "pool, copied").result()
+            pool.submit(log.error, "pool").result()
+    assert log_lines(run) == ["copied", "pool, copied"]
+
+
+def test_bars_of_tqdm_are_not_captured_by_default(manager: JobManager) -> None:
+    default = JobManager(manager.store, options=replace(manager.settings, capture=None))
+    with default.track("test") as run:
+        embed(range(3))
+        assert sum(own_tqdm(range(3), desc="Own", file=nowhere())) == 3
+    assert names(run) == [("Own", None)]
+    assert log_lines(run) == ["embedded 3 chunks"]

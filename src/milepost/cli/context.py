@@ -127,13 +127,13 @@ class CommandContext:
         self.ensure_default_dir()
         return JobManager(target_url, ttl=self._ttl, options=self._options())
 
-    def _options(self) -> Settings | None:
-        """Return the settings of the application, with the --capture of the command; None for the environment's."""
-        if self.capture is None:
-            return self._settings
+    def _options(self) -> Settings:
+        """Return the settings of the application or the environment, with the capture of our own processes."""
         from milepost.settings import settings
 
-        return replace(self._settings or settings.current(), capture=self.capture)
+        options = self._settings or settings.current()
+        capture = self.capture if self.capture is not None else options.capture
+        return replace(options, capture=capture if capture is not None else "logging,tqdm,threads")
 
     def ensure_default_dir(self) -> None:
         """Create the directory of the default store."""

@@ -1,8 +1,7 @@
-"""The run that the current code belongs to, also in threads and executors.
+"""The run that the current code belongs to.
 
 A context variable carries it through calls, tasks and `asyncio.to_thread`. Plain threads and executors do not copy the
-context, so `Thread.start` and `ThreadPoolExecutor.submit` are wrapped when the first run starts: a thread belongs to
-the run that started it, and a call to the run that submitted it. Outside of runs that changes nothing.
+context. With ``capture="threads"`` the methods that start them are wrapped, and carry the run.
 """
 
 from __future__ import annotations
@@ -33,7 +32,6 @@ _MARK = "_milepost_run"
 
 def enter(run: Run) -> Token[Any]:
     """Let the code of this context belong to the run, until `leave`."""
-    _patch_threads()
     return _current.set(run)
 
 
@@ -55,12 +53,15 @@ def current() -> Run | None:
     """Return the run that the caller belongs to while it is active, or None."""
     run = _current.get()
     if run is None:
-        run = getattr(threading.current_thread(), _MARK, None) or _process_run
+        run = (_threads_patched and getattr(threading.current_thread(), _MARK, None)) or _process_run
     return run if run is not None and run._captures is not None else None
 
 
-def _patch_threads() -> None:
-    """Wrap the methods that start threads. Never undone, because others may have wrapped them since."""
+def patch_threads() -> None:
+    """Let a thread belong to the run that started it, and a call in an executor to the run that submitted it.
+
+    Wraps `Thread.start` and `ThreadPoolExecutor.submit`. Never undone, because others may have wrapped them since.
+    """
     global _threads_patched
     if _threads_patched:
         return
@@ -71,14 +72,14 @@ def _patch_threads() -> None:
     @functools.wraps(start)
     def marked_start(self: threading.Thread) -> None:
         run = current()
-        if run is not None:
+        if run is not None and "threads" in (run._captures or ()):
             setattr(self, _MARK, run)
         start(self)
 
     @functools.wraps(submit)
     def carrying_submit(self: ThreadPoolExecutor, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         run = current()
-        if run is None:
+        if run is None or "threads" not in (run._captures or ()):
             return submit(self, fn, *args, **kwargs)
         token = _current.set(_NoRun())  # a thread that the pool starts now also serves other runs later
         try:

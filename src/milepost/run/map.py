@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from milepost.core.errors import InvalidInputError
@@ -90,7 +91,7 @@ def map_threads(
             queue = iter(todo)
             while True:
                 while len(waiting) < concurrency and (index := next(queue, -1)) >= 0:
-                    waiting[pool.submit(call, work[index])] = index
+                    waiting[pool.submit(copy_context().run, call, work[index])] = index
                 if not waiting:
                     return results
                 ready, _ = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)

@@ -61,8 +61,7 @@ class Run(ProgressMixin, CommandMixin, LoopMixin):
     """
 
     _captures: frozenset[str] | None = None
-    """What is captured while the code runs (`tqdm`, `logging`, `stdout`); None before it starts and after it has ended.
-    """
+    """What is captured while the code runs, as in `Settings.capture`; None before it starts and after it has ended."""
     _redact: Callable[[str], str] | None = None
     """The redaction hook for log lines, names of captured bars and errors."""
 
@@ -301,8 +300,6 @@ class Run(ProgressMixin, CommandMixin, LoopMixin):
             self._stop_reasons.append(reason)
             for loop in tuple(self._loops.values()):
                 loop.notify_stop()
-            for stage in flatten_stages(self._stages):
-                stage.notify_stop(reason)
             if self._on_stop is not None:
                 self._on_stop(reason)
 

@@ -84,9 +84,6 @@ class LiveStage:
         """Return whether the stage is in progress."""
         return self.ended_at is None
 
-    def notify_stop(self, reason: RunStop) -> None:
-        """Note that the run is stopped. A plain stage checks that itself at each `advance`."""
-
     def end(self) -> None:
         """End the stage; leaving its `with` block does so."""
         if self.ended_at is None:

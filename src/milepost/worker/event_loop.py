@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextvars import copy_context
 from typing import Any, ParamSpec, TypeVar
 
 from milepost.run.context import current
@@ -25,8 +26,9 @@ class RunExecutor(ThreadPoolExecutor):
     """
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Run a call in a thread."""
-        return _of_run(super().submit(fn, *args, **kwargs))
+        """Run a call in a thread, in the context of the caller."""
+        context = copy_context()
+        return _of_run(super().submit(lambda: context.run(fn, *args, **kwargs)))
 
 
 class _RunLoop(asyncio.SelectorEventLoop):

@@ -37,9 +37,10 @@ def _checked_capture(_: click.Context, __: click.Parameter, value: str | None) -
     from milepost.settings import Settings
 
     try:
-        return Settings(capture=value).capture
+        Settings(capture=value)
     except InvalidInputError as error:
         raise click.BadParameter(error.problem) from None
+    return value
 
 
 @click.command("worker")
@@ -64,7 +65,7 @@ def _checked_capture(_: click.Context, __: click.Parameter, value: str | None) -
     "--capture",
     metavar="KINDS",
     callback=_checked_capture,
-    help="Copy into the logs of jobs: tqdm, logging, stdout or none (default: MILEPOST_CAPTURE, else tqdm,logging).",
+    help="Capture in jobs: logging, tqdm, threads, stdout or none (default: MILEPOST_CAPTURE, else all but stdout).",
 )
 @session_options
 def command(

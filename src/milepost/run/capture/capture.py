@@ -1,16 +1,16 @@
-"""Capture of what libraries print and log inside a run: tqdm bars, log records and standard output.
+"""Capture of what libraries print and log inside a run: log records, tqdm bars and standard output.
 
-Each is wrapped when the first run asks for it, and unchanged for code outside of runs. An error in the capture never
-breaks the user's code.
+Log records are captured through the record factory of `logging`. The others need to replace something of another
+library, so they are captured only if the settings ask for them. Code outside of runs sees no difference, and an error
+in the capture never breaks the user's code.
 """
 
 from __future__ import annotations
 
-import functools
+import copy
 import logging
 import sys
 import threading
-from collections.abc import Callable
 from contextvars import Token
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -74,9 +74,11 @@ def end(run: Run, handle: CaptureHandle) -> None:
 def _install(kinds: frozenset[str]) -> None:
     with _lock:
         if "logging" in kinds - _installed:
-            _wrap_logging()
+            _capture_records()
         if "tqdm" in kinds - _installed:
             patch_tqdm()
+        if "threads" in kinds - _installed:
+            context.patch_threads()
         _installed.update(kinds)
 
 
@@ -94,21 +96,30 @@ def _echo(run: Run, text: str, level: str) -> None:
 # --- logging -------------------------------------------------------------------------------------------------------
 
 
-def _wrap_logging() -> None:
-    """Capture each record after its handlers. A handler of our own would keep `basicConfig` from working."""
-    handle: Callable[[logging.Logger, logging.LogRecord], None] = logging.Logger.callHandlers
+def _capture_records() -> None:
+    """Capture each record as it is made.
 
-    @functools.wraps(handle)
-    def call_handlers_and_capture(self: logging.Logger, record: logging.LogRecord) -> None:
-        handle(self, record)
+    A handler of our own would keep `basicConfig` from working and would miss loggers that do not propagate. The filters of
+    a logger and of its handlers have not seen the record yet.
+    """
+    make = logging.getLogRecordFactory()
+
+    def make_and_capture(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = make(*args, **kwargs)
         run = current()
-        if run is not None and "logging" in (run._captures or ()) and not record.name.startswith("milepost."):
+        if run is not None and "logging" in (run._captures or ()) and _is_foreign(record):
             try:
-                _echo(run, _format(record), level_name(record.levelno))
+                _echo(run, _format(copy.copy(record)), level_name(record.levelno))
             except Exception:  # formatting runs user code, whose own handlers report the error
                 log.debug("job %s: log record not captured", run.job_id, exc_info=True)
+        return record
 
-    logging.Logger.callHandlers = call_handlers_and_capture  # type: ignore[method-assign]
+    logging.setLogRecordFactory(make_and_capture)
+
+
+def _is_foreign(record: logging.LogRecord) -> bool:
+    """Return whether a record is not milepost's own. One that is still empty comes from `logging.makeLogRecord`."""
+    return bool(record.name) and not record.name.startswith("milepost.")
 
 
 def level_name(level: int) -> str:

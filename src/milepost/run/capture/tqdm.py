@@ -1,25 +1,20 @@
-"""Captures tqdm bars inside a run as stages of the run. Never imports tqdm itself.
+"""Captures tqdm bars inside a run as stages of the run: those of `milepost.tqdm`, and all with ``capture="tqdm"``.
 
-Nothing is wrapped that is called for each item: the heartbeat reads the bars instead. tqdm keeps the count of a loop in
-a local variable and writes it to the bar when it draws, so that variable is read.
+The loop of a bar is counted here, because tqdm writes its count to the bar only when it draws.
 """
 
 from __future__ import annotations
 
 import asyncio
 import functools
-import importlib.util
 import logging
 import math
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from importlib.machinery import ModuleSpec
-from types import GeneratorType, ModuleType
+from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
 
-from milepost.core.errors import RunStop
 from milepost.core.serialization import single_line
 from milepost.run.context import current
 from milepost.run.crash_report import redacted
@@ -30,7 +25,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("milepost.capture")
 
-MODULE = "tqdm.std"
 UNNAMED = "loop"
 MAX_BARS = 20
 """The maximum number of bars below one stage; older ones that have ended are removed."""
@@ -44,9 +38,9 @@ class BarStage(LiveStage):
 
     __slots__ = (
         "_bar",
+        "_is_counting",
         "_named",
         "_run",
-        "_steps",
         "caller_id",
         "closed",
         "closed_at",
@@ -71,38 +65,35 @@ class BarStage(LiveStage):
         self._run = run
         self._named = bool(name)
         self._bar = weakref.ref(bar)
-        self._steps: weakref.ref[GeneratorType[Any, Any, Any]] | None = None
+        self._is_counting = False
 
     def reuse(self, bar: Any, silent: bool) -> None:
         """Show another bar of the same name: a library makes one for each call."""
         self.is_recurring, self.closed, self.ended_at, self.silent, self.done = True, False, None, silent, 0
         self.closed_at = None
         self.children.clear()
-        self._bar, self._steps = weakref.ref(bar), None
+        self._bar, self._is_counting = weakref.ref(bar), False
 
-    def iterate(self, steps: Iterator[Any]) -> Iterator[Any]:
-        """Return the iterator of a loop over the bar."""
-        if self.silent:
-            steps = self._counted(steps)
-        if isinstance(steps, GeneratorType):
-            self._steps = weakref.ref(steps)
-        return steps
-
-    def _counted(self, steps: Iterator[Any]) -> Iterator[Any]:
-        n = self.done
+    def iterate(self, steps: Generator[Any, None, None]) -> Generator[Any, None, None]:
+        """Yield the items of a loop over the bar and count them. Raises the RunStop of a stopped run in the loop."""
+        self._is_counting, stops = True, self._stops
         try:
             for item in steps:
                 yield item
-                n += 1
-                if self._stops:
-                    raise self._stops[0]
+                self.done += 1
+                if stops:
+                    steps.throw(stops[0])
         finally:
-            self.done = n
-            self._steps = None
+            steps.close()
+            self._is_counting = False
 
-    def silent_update(self, n: float = 1) -> None:
-        """Count units for a bar that is disabled because there is no terminal."""
-        self.advance(_number(n) or 0)
+    def update(self, update: Callable[[Any, float], Any], bar: Any, n: float) -> Any:
+        """Update the bar. Raises the RunStop of a stopped run."""
+        if self.silent and not self._is_counting:
+            self.advance(_number(n) or 0)
+        elif self._stops:
+            raise self._stops[0]
+        return update(bar, n)
 
     @property
     def count(self) -> float:
@@ -129,10 +120,7 @@ class BarStage(LiveStage):
     def _read(self, bar: Any) -> None:
         known = bar.__dict__
         self.total = _number(known.get("total")) or None
-        n = _local_count(self._steps) if self._steps is not None else None
-        if n is None and not self.silent:
-            n = known.get("n")
-        done = _number(n)
+        done = None if self.silent or self._is_counting else _number(known.get("n"))
         if done is not None:
             self.done = done
         if not self._named and (name := _name(known.get("desc"), self._run)):
@@ -158,29 +146,6 @@ class BarStage(LiveStage):
         """End the stage, as of the time when its bar was closed."""
         super().end()
         self.ended_at = self.closed_at or self.ended_at
-
-    def notify_stop(self, reason: RunStop) -> None:
-        """Let the next tick of the bar raise the stop, at the latest when it would draw."""
-        bar = None if self.closed else self._bar()
-        if bar is not None and not self.silent:
-            bar.update = _RaiseStop(reason)
-            bar.miniters = 0
-
-
-class _RaiseStop:
-    """Replaces `update` of a bar whose run is stopped."""
-
-    def __init__(self, reason: RunStop) -> None:
-        self._reason = reason
-
-    def __call__(self, n: float = 1) -> None:
-        raise self._reason
-
-
-def _local_count(steps: weakref.ref[GeneratorType[Any, Any, Any]]) -> Any:
-    loop = steps()
-    frame = loop.gi_frame if loop is not None else None
-    return frame.f_locals.get("n") if frame is not None else None
 
 
 def _number(value: Any) -> float | None:
@@ -216,7 +181,7 @@ def add_bar(run: Run, bar: Any, desc: Any, silent: bool) -> None:
     for known in siblings:
         if isinstance(known, BarStage) and known.closed and known.name == (name or UNNAMED):
             known.reuse(bar, silent)
-            _bind(known, bar)
+            setattr(bar, _MARK, known)
             return
     bars = [stage for stage in siblings if isinstance(stage, BarStage)]
     if len(bars) >= MAX_BARS:
@@ -225,16 +190,8 @@ def add_bar(run: Run, bar: Any, desc: Any, silent: bool) -> None:
             return
         siblings.remove(over)
     stage = BarStage(run, bar, name, parent, silent)
-    _bind(stage, bar)
-    run._add_stage(stage)
-    if run._stop_reasons:
-        stage.notify_stop(run._stop_reasons[0])
-
-
-def _bind(stage: BarStage, bar: Any) -> None:
     setattr(bar, _MARK, stage)
-    if stage.silent:
-        bar.update = stage.silent_update
+    run._add_stage(stage)
 
 
 def _parent(run: Run) -> LiveStage | None:
@@ -260,56 +217,33 @@ def close_bars(run: Run) -> None:
             stage.closed = True
 
 
-# --- wrapping tqdm --------------------------------------------------------------------------------------------------
+# --- the methods of a bar -------------------------------------------------------------------------------------------
 
 
 def patch_tqdm() -> None:
-    """Wrap tqdm now, or when it is imported."""
-    module = sys.modules.get(MODULE)
-    if module is not None:
-        patch_module(module)
-    elif not any(isinstance(finder, _ImportHook) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _ImportHook())
-
-
-class _ImportHook:
-    """Wraps tqdm when it is imported."""
-
-    def find_spec(
-        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        """Return the module as the other finders find it, with the wrapping added to its loader."""
-        if name != MODULE:
-            return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
-        if spec is None or spec.loader is None:
-            return None
-        loader: Any = spec.loader
-        execute = loader.exec_module
-
-        def exec_module(module: ModuleType) -> None:
-            del loader.exec_module  # some loaders load several modules
-            execute(module)
-            patch_module(module)
-
-        loader.exec_module = exec_module
-        return spec
-
-
-def patch_module(module: ModuleType) -> None:
-    """Wrap the methods that make, iterate and close a bar, once. Bars outside of runs are left alone."""
-    bar_class: Any = getattr(module, "tqdm", None)
-    if bar_class is None or hasattr(bar_class.__init__, _MARK):
+    """Let all bars of tqdm be captured in the runs that ask for it. Without tqdm there is nothing to do."""
+    try:
+        from tqdm.std import tqdm
+    except ImportError:
         return
-    make: Callable[..., None] = bar_class.__init__
-    walk: Callable[[Any], Iterator[Any]] = bar_class.__iter__
-    close: Callable[[Any], None] = bar_class.close
+    for name, method in capturing_methods(tqdm, lambda run: "tqdm" in (run._captures or ())).items():
+        setattr(tqdm, name, method)
+
+
+@functools.cache
+def _methods_of_tqdm(bar_class: Any) -> tuple[Callable[..., Any], ...]:
+    """Return the methods of tqdm itself, also after they were replaced."""
+    return bar_class.__init__, bar_class.__iter__, bar_class.update, bar_class.close
+
+
+def capturing_methods(bar_class: Any, is_captured: Callable[[Run], bool]) -> dict[str, Callable[..., Any]]:
+    """Return the methods that make, iterate, update and close a bar, and show it as a stage in a run that captures it."""
+    make, walk, advance, finish = _methods_of_tqdm(bar_class)
 
     @functools.wraps(make)
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
         run = current()
-        if run is None or not ("tqdm" in (run._captures or ()) or hasattr(type(self), "always_captured")):
+        if run is None or not is_captured(run):
             make(self, *args, **kwargs)
             return
         if run._stop_reasons:
@@ -320,20 +254,23 @@ def patch_module(module: ModuleType) -> None:
             _guarded(add_bar, run, self, kwargs.get("desc", args[1] if len(args) > 1 else None), bool(self.disable))
 
     @functools.wraps(walk)
-    def __iter__(self: Any) -> Iterator[Any]:
-        steps = walk(self)
+    def __iter__(self: Any) -> Any:
         stage = self.__dict__.get(_MARK)
-        return steps if stage is None else stage.iterate(steps)
+        return walk(self) if stage is None else stage.iterate(walk(self))
 
-    @functools.wraps(close)
-    def closed(self: Any) -> None:
+    @functools.wraps(advance)
+    def update(self: Any, n: float = 1) -> Any:
+        stage = self.__dict__.get(_MARK)
+        return advance(self, n) if stage is None else stage.update(advance, self, n)
+
+    @functools.wraps(finish)
+    def close(self: Any) -> None:
         stage = self.__dict__.get(_MARK)
         if stage is not None:
             _guarded(stage.close, self)
-        close(self)
+        finish(self)
 
-    setattr(__init__, _MARK, True)
-    bar_class.__init__, bar_class.__iter__, bar_class.close = __init__, __iter__, closed
+    return {"__init__": __init__, "__iter__": __iter__, "update": update, "close": close}
 
 
 def _guarded(step: Callable[..., None], *args: Any) -> None:
