@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from milepost import InvalidInputError, JobManager
-from milepost.run import checkpoint_types, results
+from milepost.run import checkpoints, results
 from milepost.run.results import JOB_BYTES, PART_BYTES, RESULT_BYTES, Budget
 from milepost.stores.sync_bridge import run_sync
 from milepost.testing import fake_run
@@ -178,7 +178,7 @@ def test_kept_map_refuses_sets_and_a_checkpoint_outside_of_a_loop() -> None:
 
 
 def test_checkpoint_of_another_type_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
-    checkpoint_types._warned.clear()
+    checkpoints._warned.clear()
     run = fake_run()
     with caplog.at_level(logging.WARNING):
         for _ in range(2):

@@ -247,7 +247,7 @@ def test_child_does_not_prefer_current_directory(jobs: Jobs, tmp_path: Path, mon
 
 
 def test_waiting_log_lines_are_bounded() -> None:
-    run = RemoteRun(Job.stored("one", {"type": "test", "attempt": "1"}), "1:token", ())
+    run = RemoteRun(Job.stored("one", {"type": "test", "attempt": "1"}), "1:token")
     line = {"at": "2026-11-25T10:00:00+00:00", "level": "info", "text": "a line"}
     for _ in range(60):
         run.apply_message({"is": "report", "lines": to_json({"lines": [line] * 100}, "lines")})

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from milepost import Jobs, Run, Secret
+from milepost.run.crash_report import secret_values_of
 from milepost.testing import FakeRun, fake_run
-from milepost.worker.execution import secret_values_of
 from tests.worker.job_assertions import ended
 
 pytestmark = pytest.mark.timing

@@ -1,4 +1,4 @@
-"""Writes checkpoints: the call returns only when the store has the value."""
+"""Writes checkpoints: the call returns only when the store has the value. It warns of types that JSON changes."""
 
 from __future__ import annotations
 
@@ -6,23 +6,77 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from milepost.core.errors import OutcomeUnknownError, StoreUnavailableError
 from milepost.core.transitions import plan_checkpoint
-from milepost.run.heartbeat import ReacquireLease
-from milepost.run.protocol import RunProtocol
 from milepost.run.stop_reason import stop_reason
 from milepost.stores.ids import new_operation_id
 from milepost.stores.protocol import Store, Write
+from milepost.stores.sync_bridge import run_sync
+
+if TYPE_CHECKING:
+    from milepost.run.heartbeat import Heartbeat, ReacquireLease
+    from milepost.run.run import Run
 
 log = logging.getLogger("milepost.run")
 
 RETRY_INTERVAL = 0.5
 
 
+class CheckpointWriter:
+    """Writes the checkpoints of a run, and reads the results that earlier attempts kept. This one does neither."""
+
+    def checkpoint(self, run: Run, text: str) -> None:
+        """Write a checkpoint and return when the store has it. Raises a RunStop if the run may not write any more."""
+
+    async def acheckpoint(self, run: Run, text: str) -> None:
+        """Write a checkpoint without blocking the event loop."""
+        self.checkpoint(run, text)
+
+    def read(self, run: Run, key: str) -> str | None:
+        """Return the part of kept results that has a key, or None if it does not exist."""
+        return None
+
+    async def aread(self, run: Run, key: str) -> str | None:
+        """Return the part of kept results that has a key without blocking the event loop."""
+        return self.read(run, key)
+
+
+class StoreCheckpointWriter(CheckpointWriter):
+    """Writes the checkpoints of a run of this process to its store."""
+
+    def __init__(
+        self, store: Store, heartbeat: Heartbeat, *, until_stopped: bool, reacquire: ReacquireLease | None = None
+    ) -> None:
+        self._store = store
+        self._heartbeat = heartbeat
+        self._until_stopped = until_stopped
+        self._reacquire = reacquire
+
+    def checkpoint(self, run: Run, text: str) -> None:
+        run_sync(self._write(self._heartbeat.store, run, text))
+
+    async def acheckpoint(self, run: Run, text: str) -> None:
+        await self._write(self._store, run, text)
+
+    async def _write(self, store: Store, run: Run, text: str) -> None:
+        await write_checkpoint(
+            store, run, text, run.report(), until_stopped=self._until_stopped, reacquire=self._reacquire
+        )
+
+    def read(self, run: Run, key: str) -> str | None:
+        item = run_sync(self._heartbeat.store.kv_get(key))
+        return item.value if item is not None else None
+
+    async def aread(self, run: Run, key: str) -> str | None:
+        item = await self._store.kv_get(key)
+        return item.value if item is not None else None
+
+
 async def write_checkpoint(
     store: Store,
-    run: RunProtocol,
+    run: Run,
     text: str,
     report: Mapping[str, str],
     *,
@@ -62,9 +116,35 @@ async def write_checkpoint(
         raise run._stop_reasons[0]
 
 
-async def _has_reacquired(store: Store, run: RunProtocol, token: str, reacquire: ReacquireLease) -> bool:
+async def _has_reacquired(store: Store, run: Run, token: str, reacquire: ReacquireLease) -> bool:
     """Return whether a run whose token was rejected has a new lease."""
     if run._stop_reasons:
         return False
     _, (state,) = await store.heartbeat([], [(run.job_id, token)], None)
     return state == "lost" and reacquire(token)
+
+
+_warned: set[str] = set()
+_SAME = (str, int, float, bool, type(None), list, dict)
+
+
+def warn_of_changed_types(value: Any) -> None:
+    """Warn once per process and type about a value whose type the next attempt will not get."""
+    kind = type(value)
+    if kind not in _SAME:
+        is_list = isinstance(value, set | frozenset | tuple)
+        _warn(kind.__name__, "a list" if is_list else "plain JSON")
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if not isinstance(key, str):
+                _warn(f"{type(key).__name__} (as a key)", "a str")
+            warn_of_changed_types(inner)
+    elif isinstance(value, list | tuple | set | frozenset):
+        for inner in value:
+            warn_of_changed_types(inner)
+
+
+def _warn(kind: str, back: str) -> None:
+    if kind not in _warned:
+        _warned.add(kind)
+        log.warning("checkpoint holds a %s, which comes back as %s; convert it before and after", kind, back)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import socket
@@ -10,7 +11,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache
 from importlib import import_module
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from milepost.core.errors import InvalidInputError
 from milepost.core.job import FailureKind, Job
@@ -27,13 +28,21 @@ from milepost.core.serialization import (
     truncate,
 )
 from milepost.run.process_identity import versions
-from milepost.run.protocol import RunProtocol
+
+if TYPE_CHECKING:
+    from milepost.run.run import Run
+
 
 log = logging.getLogger("milepost.run")
 
 MAX_REPORT_BYTES = 4 * FAILURE_BYTES
 SHORT_BYTES = FAILURE_BYTES // 8
 """The size to which long texts are cut where the whole report is too large."""
+MIN_SECRET_LENGTH = 3
+"""Shorter secrets are not masked in texts: they would mask half of every line."""
+MIN_SECRET_LINE_LENGTH = 8
+"""Shorter lines of a secret of several lines, such as a private key, are not masked in single lines of output."""
+ALL = 1 << 30
 
 
 def crash_report(kind: FailureKind, message: str, **known: Any) -> str:
@@ -53,7 +62,7 @@ def _shortened(value: Any) -> Any:
 
 
 def report_exception(
-    error: BaseException, run: RunProtocol | None, kind: FailureKind = FailureKind.ERROR, stack: str | None = None
+    error: BaseException, run: Run | None, kind: FailureKind = FailureKind.ERROR, stack: str | None = None
 ) -> tuple[str, str]:
     """Return the one-line error and the crash report of an exception that ended a run in this process.
 
@@ -75,6 +84,23 @@ def report_exception(
         versions=versions(),
         **{"peak_memory": peak_memory(), **known},
     )
+
+
+def secret_values_of(params: str, secrets: str) -> tuple[str, ...]:
+    """Return the texts of secret parameters, longest first: as they are, on one line, line by line, and as literals."""
+    values = from_json(params)
+    found: set[str] = set()
+    waiting = [values.get(name) for name in secrets.split("\x1f")]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict | list):
+            waiting.extend(value.values() if isinstance(value, dict) else value)
+        elif isinstance(value, str) and len(value) >= MIN_SECRET_LENGTH:
+            found.update((value, single_line(value, ALL), repr(value)[1:-1], json.dumps(value)[1:-1]))
+            found.add(json.dumps(value, ensure_ascii=False)[1:-1])
+            if "\n" in value:
+                found.update(line for line in map(str.strip, value.splitlines()) if len(line) >= MIN_SECRET_LINE_LENGTH)
+    return tuple(sorted(found, key=len, reverse=True))
 
 
 def masked(text: str, masks: tuple[str, ...]) -> str:
@@ -105,7 +131,7 @@ def masked_line(value: object, masks: tuple[str, ...], limit: int = MESSAGE_BYTE
     return single_line(masked(text, masks) if masks else text, limit)
 
 
-def redacted(text: str, run: RunProtocol | None) -> str:
+def redacted(text: str, run: Run | None) -> str:
     """Return a text of the run with its secrets masked and its redaction hook applied."""
     if run is None:
         return text
@@ -138,7 +164,7 @@ def load_redact_hook(reference: str | None) -> Callable[[str], str] | None:
     return cast("Callable[[str], str]", found)
 
 
-def run_facts(run: RunProtocol) -> dict[str, Any]:
+def run_facts(run: Run) -> dict[str, Any]:
     """Return the facts about a run that its crash report contains."""
     return {
         "attempt": run.attempt,

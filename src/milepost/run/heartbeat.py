@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from milepost.core.defaults import HEARTBEAT, JOB_TTL, RENEWALS_PER_LEASE
 from milepost.core.errors import JobReleased, StoreError
@@ -22,7 +22,6 @@ from milepost.run.forecast.history import BUSY_WRITE_INTERVAL, IDLE_WRITE_INTERV
 from milepost.run.lease_watch import LeaseWatch
 from milepost.run.log_buffer import log_event
 from milepost.run.outage import Outage
-from milepost.run.protocol import RunProtocol
 from milepost.run.result_parts import PartWriter
 from milepost.run.stop_reason import stop_reason
 from milepost.run.sweeper import Sweeper
@@ -30,6 +29,10 @@ from milepost.settings import Settings
 from milepost.stores.ids import new_operation_id
 from milepost.stores.protocol import MAX_CHARACTERS, Store, Write
 from milepost.stores.sync_bridge import run_sync
+
+if TYPE_CHECKING:
+    from milepost.run.run import Run
+
 
 log = logging.getLogger("milepost.heartbeat")
 log.addHandler(logging.NullHandler())
@@ -46,7 +49,7 @@ ReacquireLease = Callable[[str], bool]
 class _Channel:
     """A run in the heartbeat. `sent` is what the store is known to have, `unanswered` what was sent without a reply."""
 
-    run: RunProtocol
+    run: Run
     on_outage: OnOutage
     renewed_at: float
     history: RunHistory
@@ -171,7 +174,7 @@ class Heartbeat:
 
     def add(
         self,
-        run: RunProtocol,
+        run: Run,
         on_outage: OnOutage,
         sent_at: float | None = None,
         reacquire: ReacquireLease | None = None,
@@ -220,7 +223,7 @@ class Heartbeat:
         """Beat at once."""
         self._wake.set()
 
-    def remove(self, run: RunProtocol) -> PendingReport:
+    def remove(self, run: Run) -> PendingReport:
         """Stop reporting a run and return what is not sent of its report; wait for a beat in progress."""
         channel = self._channels.pop(run.token, None)
         if channel is None:
@@ -228,7 +231,7 @@ class Heartbeat:
         with channel.lock:
             return channel.pending()
 
-    def change_token(self, run: RunProtocol, token: str, sent_at: float) -> None:
+    def change_token(self, run: Run, token: str, sent_at: float) -> None:
         """Report a run under another lease. All fields are sent again, since the record may be a new one."""
         channel = self._channels.get(run.token)
         if channel is None:
@@ -240,7 +243,7 @@ class Heartbeat:
             channel.sent, channel.unanswered, channel.renewed_at = {"progress": "0.0"}, [], sent_at
             self._channels[token] = channel
 
-    def try_remove(self, run: RunProtocol) -> PendingReport | None:
+    def try_remove(self, run: Run) -> PendingReport | None:
         """Remove a run without waiting; return None if a beat in progress still reports it."""
         channel = self._channels.get(run.token)
         if channel is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from milepost.core.errors import JobCancelled, JobReleased, JobTimedOut, LeaseLost, RunStop
 from milepost.core.job import FailureKind
@@ -24,9 +24,12 @@ from milepost.core.transitions.operations import Change
 from milepost.run.crash_report import masked_json, masked_line, report_exception
 from milepost.run.heartbeat import PendingReport
 from milepost.run.job_result import NO_RESULT, JobResult
-from milepost.run.protocol import RunProtocol
 from milepost.stores.ids import new_operation_id
 from milepost.stores.protocol import Write, WriteResult
+
+if TYPE_CHECKING:
+    from milepost.run.run import Run
+
 
 log = logging.getLogger("milepost.run")
 
@@ -59,7 +62,7 @@ class RunOutcome(NamedTuple):
 
 
 def outcome_of(
-    run: RunProtocol,
+    run: Run,
     pending: PendingReport,
     error: BaseException | None,
     *,
@@ -85,9 +88,7 @@ def outcome_of(
     return failed(run, pending, *report_exception(error, run, kind), delay=delay, name=type(error).__name__)
 
 
-def completed(
-    run: RunProtocol, pending: PendingReport, result: JobResult, queue_result: str | None = None
-) -> RunOutcome:
+def completed(run: Run, pending: PendingReport, result: JobResult, queue_result: str | None = None) -> RunOutcome:
     """Return the outcome of a run that completed; `queue_result` is as in `plan_complete`."""
     pending.record_profile()
     text, operation_id = result.json, new_operation_id()
@@ -105,7 +106,7 @@ def completed(
 
 
 def failed(
-    run: RunProtocol, pending: PendingReport, line: str, failure: str, *, delay: int | None = None, name: str = "", why: str | None = None
+    run: Run, pending: PendingReport, line: str, failure: str, *, delay: int | None = None, name: str = "", why: str | None = None
 ) -> RunOutcome:  # fmt: skip
     """Return the outcome of a run that failed, with a one-line error and its crash report."""
     plan = plan_fail(
@@ -115,7 +116,7 @@ def failed(
 
 
 def crashed(
-    run: RunProtocol, pending: PendingReport, line: str, failure: str, crash_loop: str, last: int, name: str
+    run: Run, pending: PendingReport, line: str, failure: str, crash_loop: str, last: int, name: str
 ) -> RunOutcome:
     """Return the outcome of a run whose child process died; `last` as in `plan_crash`."""
     plan = plan_crash(
@@ -130,7 +131,7 @@ def crashed(
     return _ending(run, pending, plan, single_line(f"already failed: {name}", 200))
 
 
-def postponed(run: RunProtocol, pending: PendingReport, delay: int) -> RunOutcome:
+def postponed(run: Run, pending: PendingReport, delay: int) -> RunOutcome:
     """Return the outcome of a run that cannot start here: it is released for `delay` microseconds, uncharged."""
     return _ending(
         run, pending, plan_release(new_operation_id(), run.token, pending.report, delay=delay), "never_started"
@@ -138,7 +139,7 @@ def postponed(run: RunProtocol, pending: PendingReport, delay: int) -> RunOutcom
 
 
 def stopped(
-    run: RunProtocol, pending: PendingReport, error: RunStop, *, how: str, delay: int | None = None,
+    run: Run, pending: PendingReport, error: RunStop, *, how: str, delay: int | None = None,
     known: tuple[str, str] | None = None,
 ) -> RunOutcome:  # fmt: skip
     """Return the outcome of a run that was stopped, or whose code raised a RunStop itself.
@@ -168,7 +169,7 @@ def stopped(
     return _ending(run, pending, plan, how)
 
 
-def _ending(run: RunProtocol, pending: PendingReport, plan: Change, late: str, result: str | None = None) -> RunOutcome:
+def _ending(run: Run, pending: PendingReport, plan: Change, late: str, result: str | None = None) -> RunOutcome:
     writes = list(pending.writes)
     if pending.lines is not None:
         writes.append(Write(run.job_id, plan_log(new_operation_id(), run.token, pending.lines), answer=False))
@@ -176,7 +177,7 @@ def _ending(run: RunProtocol, pending: PendingReport, plan: Change, late: str, r
     return RunOutcome(writes, LateReceipt(run.token, late, result))
 
 
-def abandonment(run: RunProtocol, *, delay: int | None = None, stack: str | None = None) -> RunOutcome | None:
+def abandonment(run: Run, *, delay: int | None = None, stack: str | None = None) -> RunOutcome | None:
     """Return the writes that end a run in the record while its code ignores the stop.
 
     The lease becomes a draining lease. None if the reason of the stop has ended the run in the record already.

@@ -10,7 +10,7 @@ import itertools
 import logging
 import os
 from collections import Counter, deque
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future
 from datetime import UTC, datetime
 from typing import Any
@@ -28,9 +28,9 @@ from milepost.core.serialization import (
     to_json,
     truncate,
 )
-from milepost.run.checkpoint_types import warn_of_changed_types
+from milepost.run.checkpoints import CheckpointWriter, warn_of_changed_types
 from milepost.run.command import CommandMixin
-from milepost.run.crash_report import masked, masked_line, redacted
+from milepost.run.crash_report import masked, masked_line, redacted, secret_values_of
 from milepost.run.each import NAME_BYTES, Each, continues
 from milepost.run.items import Ledger
 from milepost.run.log_buffer import LogBuffer
@@ -39,7 +39,6 @@ from milepost.run.loop_mixin import LoopMixin
 from milepost.run.loops import check_checkpoint
 from milepost.run.map_loop import MapProgress
 from milepost.run.progress import ProgressMixin
-from milepost.run.protocol import CheckpointWriter
 from milepost.run.report import CHECKPOINT, build_report, kept_cursors, log_unreportable
 from milepost.run.results import Budget, part_key
 from milepost.run.stages import LiveStage, flatten_stages
@@ -72,7 +71,6 @@ class Run(ProgressMixin, CommandMixin, LoopMixin):
         checkpoint_writer: CheckpointWriter,
         *,
         plan: Mapping[str, float] | None = None,
-        only: Iterable[str] | None = None,
     ) -> None:
         record = job.record
         self.job_id = job.job_id
@@ -91,7 +89,9 @@ class Run(ProgressMixin, CommandMixin, LoopMixin):
         self._checkpoint_writer = checkpoint_writer
         self._pid = os.getpid()
         self._plan = dict(plan or {})
-        self._only = frozenset(only) if only is not None else None
+        self._only: frozenset[str] | None = (
+            frozenset(from_json(record["only_keys"])) if record.get("only_keys") else None
+        )
         self._resume: dict[str, dict[str, Any]] = kept_cursors(record)
         self._was_in_loop = bool(self._resume.pop(CHECKPOINT, None))
         self._checkpoint_in_loop = True
@@ -114,7 +114,9 @@ class Run(ProgressMixin, CommandMixin, LoopMixin):
         self._fraction = self._reached = 0.0
         self._message: str | None = None
         self._log_buffer = LogBuffer()
-        self._secret_values: tuple[str, ...] = ()
+        self._secret_values: tuple[str, ...] = (
+            secret_values_of(record.get("params", "{}"), record["secrets"]) if "secrets" in record else ()
+        )
         """The values of secret parameters, which are masked in everything that the run reports."""
         self._forecast: Mapping[str, str] = {}
         """The forecast of the heartbeat: `eta` and `stalled`, as fields of the record."""

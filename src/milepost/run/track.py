@@ -21,7 +21,7 @@ from milepost.core.job import FailureKind, Job
 from milepost.core.transitions import plan_adopt, plan_resume, plan_track
 from milepost.core.transitions.operations import Change
 from milepost.run.capture import capture
-from milepost.run.checkpoints import write_checkpoint
+from milepost.run.checkpoints import StoreCheckpointWriter
 from milepost.run.crash_report import load_redact_hook, report_lost_run
 from milepost.run.heartbeat import Heartbeat, OnOutage, PendingReport, ReacquireLease
 from milepost.run.job_result import NO_RESULT, JobResult, job_result
@@ -49,37 +49,6 @@ class TrackRequest:
     fields: dict[str, str]
     job_id: str | None
     plan: dict[str, float]
-
-
-class StoreCheckpointWriter:
-    """Writes the checkpoints of a run of this process to its store."""
-
-    def __init__(
-        self, store: Store, heartbeat: Heartbeat, *, until_stopped: bool, reacquire: ReacquireLease | None = None
-    ) -> None:
-        self._store = store
-        self._heartbeat = heartbeat
-        self._until_stopped = until_stopped
-        self._reacquire = reacquire
-
-    def checkpoint(self, run: Run, text: str) -> None:
-        run_sync(self._write(self._heartbeat.store, run, text))
-
-    async def acheckpoint(self, run: Run, text: str) -> None:
-        await self._write(self._store, run, text)
-
-    async def _write(self, store: Store, run: Run, text: str) -> None:
-        await write_checkpoint(
-            store, run, text, run.report(), until_stopped=self._until_stopped, reacquire=self._reacquire
-        )
-
-    def read(self, run: Run, key: str) -> str | None:
-        item = run_sync(self._heartbeat.store.kv_get(key))
-        return item.value if item is not None else None
-
-    async def aread(self, run: Run, key: str) -> str | None:
-        item = await self._store.kv_get(key)
-        return item.value if item is not None else None
 
 
 class LeasedExecution:

@@ -9,6 +9,7 @@ from typing import Any
 from milepost.core.errors import JobCancelled
 from milepost.core.job import Job
 from milepost.core.serialization import from_json, labels_text, to_json
+from milepost.run.checkpoints import CheckpointWriter
 from milepost.run.run import Run
 
 
@@ -37,10 +38,10 @@ class FrozenClock:
 class FakeRun(Run):
     """A Run that keeps its checkpoints in `checkpoints` and its reported progress in `progress_seen`."""
 
-    def __init__(self, job: Job, *, only: Iterable[str] | None = None) -> None:
+    def __init__(self, job: Job) -> None:
         self.checkpoints: list[Any] = []
         self._seen: list[float] = []
-        super().__init__(job, "1:fake", _RecordingCheckpointWriter(), only=only)
+        super().__init__(job, "1:fake", _RecordingCheckpointWriter())
 
     @property
     def progress_seen(self) -> list[float]:
@@ -63,22 +64,13 @@ class FakeRun(Run):
         self.stop(JobCancelled(reason))
 
 
-class _RecordingCheckpointWriter:
+class _RecordingCheckpointWriter(CheckpointWriter):
     """Keeps the checkpoints in the run."""
 
     def checkpoint(self, run: Run, text: str) -> None:
         assert isinstance(run, FakeRun), "made by fake_run"
         run.checkpoints.append(from_json(text))
         run._seen.append(run.fraction)
-
-    async def acheckpoint(self, run: Run, text: str) -> None:
-        self.checkpoint(run, text)
-
-    def read(self, run: Run, key: str) -> str | None:
-        return None
-
-    async def aread(self, run: Run, key: str) -> str | None:
-        return None
 
 
 def fake_run(
@@ -106,4 +98,6 @@ def fake_run(
     }
     if last_checkpoint is not None:
         record["checkpoint"] = to_json(last_checkpoint, "last_checkpoint")
-    return FakeRun(Job.stored(job_id, record), only=only)
+    if only is not None:
+        record["only_keys"] = to_json(list(only), "only")
+    return FakeRun(Job.stored(job_id, record))

@@ -21,8 +21,8 @@ from typing import Any
 
 from milepost.core.errors import RunStop, StoreError
 from milepost.core.job import FailureKind, Job
-from milepost.core.serialization import from_json
 from milepost.run.capture import capture
+from milepost.run.checkpoints import CheckpointWriter
 from milepost.run.crash_report import report_exception
 from milepost.run.job_result import NO_RESULT, JobResult, job_result
 from milepost.run.retry_rules import RetryRules
@@ -47,7 +47,7 @@ class _PendingCheckpoint:
         self.text: str | None = None
 
 
-class ParentCheckpointWriter:
+class ParentCheckpointWriter(CheckpointWriter):
     """Sends the checkpoints of a run to the worker, which writes them and replies when the store has them."""
 
     def __init__(self, connection: ParentConnection) -> None:
@@ -213,10 +213,8 @@ class Child:
             handler = find_handler(job_message["handler"])
             rules = handler.type_options.retry
             job = Job.stored(job_message["job_id"], job_message["record"])
-            only = job.record.get("only_keys")
-            run = ChildRun(job, job_message["token"], self._checkpoint_writer, only=from_json(only) if only else None)
+            run = ChildRun(job, job_message["token"], self._checkpoint_writer)
             run.last_message_file = self._last_message_file
-            run._secret_values = tuple(job_message["masks"])
             kind = FailureKind.BAD_PARAMETERS
             params = handler.parameters.of(job.record)
             kind = FailureKind.ERROR

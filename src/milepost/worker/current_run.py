@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from milepost.core.job import Job
 from milepost.run import context
+from milepost.run.checkpoints import CheckpointWriter
 from milepost.run.run import Run
 
 
@@ -13,23 +14,5 @@ def current_run() -> Run:
     return (
         run
         if run is not None
-        else Run(Job.stored("none", {"type": "none", "progress": "0"}), "0:none", _DiscardingCheckpointWriter())
+        else Run(Job.stored("none", {"type": "none", "progress": "0"}), "0:none", CheckpointWriter())
     )
-
-
-class _DiscardingCheckpointWriter:
-    """Discards the checkpoints of code that is called as a plain function."""
-
-    def checkpoint(self, run: Run, text: str) -> None:
-        """Do nothing."""
-
-    async def acheckpoint(self, run: Run, text: str) -> None:
-        """Do nothing."""
-
-    def read(self, run: Run, key: str) -> str | None:
-        """Return None."""
-        return None
-
-    async def aread(self, run: Run, key: str) -> str | None:
-        """Return None."""
-        return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import json
 import logging
 import random
 import sys
@@ -15,16 +14,15 @@ from typing import Any, Protocol
 
 from milepost.core.errors import JobReleased, JobTimedOut, RunStop, StoreError
 from milepost.core.job import FailureKind, Job
-from milepost.core.serialization import from_json, single_line
+from milepost.core.serialization import from_json
 from milepost.run.capture import capture
+from milepost.run.checkpoints import StoreCheckpointWriter
 from milepost.run.crash_report import report_exception
 from milepost.run.heartbeat import Heartbeat, PendingReport
 from milepost.run.job_result import NO_RESULT, JobResult, job_result
 from milepost.run.outcome import RunOutcome, abandonment, failed, outcome_of, postponed
-from milepost.run.protocol import RunProtocol
 from milepost.run.run import Run, cancel_task_on_stop
 from milepost.run.threads import wait_for_threads
-from milepost.run.track import StoreCheckpointWriter
 from milepost.settings import Settings
 from milepost.stores.protocol import Store
 from milepost.worker.end_hooks import HookCalls
@@ -35,11 +33,6 @@ from milepost.worker.thread_pool import ThreadPool
 
 log = logging.getLogger("milepost.worker")
 
-MIN_SECRET_LENGTH = 3
-"""Shorter secrets are not masked in texts: they would mask half of every line."""
-MIN_SECRET_LINE_LENGTH = 8
-"""Shorter lines of a secret of several lines, such as a private key, are not masked in single lines of output."""
-ALL = 1 << 30
 LEFT_TO_NEWER_SECONDS = 10.0
 """About how long a job whose parameters only a newer release accepts waits before a worker may claim it again."""
 
@@ -76,16 +69,12 @@ class Execution:
         self.claimed_at = claimed_at
         self.is_abandoned = False
         self._timers: list[asyncio.TimerHandle] = []
-        self.run: RunProtocol = self._make_run()
+        self.run = self._make_run()
 
-    def _make_run(self) -> RunProtocol:
-        record = self.record
-        only = record.get("only_keys")
-        checkpoint_writer = StoreCheckpointWriter(self.host.store, self.host.heartbeat, until_stopped=True)
-        run = Run(self.job, self.token, checkpoint_writer, only=from_json(only) if only else None)
-        if "secrets" in record:
-            run._secret_values = secret_values_of(record.get("params", "{}"), record["secrets"])
-        return run
+    def _make_run(self) -> Run:
+        return Run(
+            self.job, self.token, StoreCheckpointWriter(self.host.store, self.host.heartbeat, until_stopped=True)
+        )
 
     def enter(self) -> None:
         """Let the heartbeat renew the lease."""
@@ -194,7 +183,6 @@ class TaskExecution(Execution):
 
     async def _main(self, params: dict[str, Any]) -> None:
         run, result, how = self.run, None, "cooperative"
-        assert isinstance(run, Run), "a task runs in this process"
         was_cancelled: Callable[[], bool] = bool
         caught: BaseException | None = None
         has_stopped = True
@@ -244,7 +232,6 @@ class ThreadExecution(Execution):
     def _main(self, params: dict[str, Any]) -> None:
         self._thread = threading.get_ident()
         run, result, how = self.run, None, "cooperative"
-        assert isinstance(run, Run), "a thread runs in this process"
         caught: BaseException | None = None
         try:
             if run._stop_reasons:
@@ -263,20 +250,3 @@ class ThreadExecution(Execution):
     def stack(self) -> str | None:
         frame = sys._current_frames().get(self._thread or 0)
         return "".join(traceback.format_stack(frame)) if frame is not None else None
-
-
-def secret_values_of(params: str, secrets: str) -> tuple[str, ...]:
-    """Return the texts of secret parameters, longest first: as they are, on one line, line by line, and as literals."""
-    values = from_json(params)
-    found: set[str] = set()
-    waiting = [values.get(name) for name in secrets.split("\x1f")]
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, dict | list):
-            waiting.extend(value.values() if isinstance(value, dict) else value)
-        elif isinstance(value, str) and len(value) >= MIN_SECRET_LENGTH:
-            found.update((value, single_line(value, ALL), repr(value)[1:-1], json.dumps(value)[1:-1]))
-            found.add(json.dumps(value, ensure_ascii=False)[1:-1])
-            if "\n" in value:
-                found.update(line for line in map(str.strip, value.splitlines()) if len(line) >= MIN_SECRET_LINE_LENGTH)
-    return tuple(sorted(found, key=len, reverse=True))

@@ -18,15 +18,15 @@ from milepost.core.errors import (
     StoreError,
 )
 from milepost.core.job import FailureKind, Job, JobStatus
-from milepost.core.serialization import from_json
 from milepost.core.transitions import plan_deliver, plan_dispatched, plan_undispatchable
+from milepost.run.checkpoints import StoreCheckpointWriter
 from milepost.run.heartbeat import OnOutage, PendingReport
 from milepost.run.job_result import NO_RESULT, job_result
 from milepost.run.outcome import RunOutcome, abandonment, outcome_of
 from milepost.run.process_identity import process_name
 from milepost.run.run import Run, cancel_task_on_stop
 from milepost.run.threads import wait_for_threads
-from milepost.run.track import LeasedExecution, StoreCheckpointWriter, TrackRequest
+from milepost.run.track import LeasedExecution, TrackRequest
 from milepost.stores.ids import new_nonce, new_operation_id
 from milepost.stores.protocol import Store, Write, WriteResult
 from milepost.stores.sync_bridge import run_sync
@@ -34,7 +34,6 @@ from milepost.worker.code_release import code_release
 from milepost.worker.delivered_run import DeliveredRun
 from milepost.worker.delivery_errors import BadParametersError, NotDelivered
 from milepost.worker.dispatcher import TaskQueue, TaskQueueUnavailableError
-from milepost.worker.execution import secret_values_of
 from milepost.worker.protocol import Application
 
 log = logging.getLogger("milepost.task_queue")
@@ -184,11 +183,7 @@ class MessageExecution(LeasedExecution):
         return job
 
     def _make_run(self, job: Job, checkpoint_writer: StoreCheckpointWriter) -> DeliveredRun:
-        record = job.record
-        only = record.get("only_keys")
-        run = DeliveredRun(job, record["token"], checkpoint_writer, only=from_json(only) if only else None)
-        if "secrets" in record:
-            run._secret_values = secret_values_of(record.get("params", "{}"), record["secrets"])
+        run = DeliveredRun(job, job.record["token"], checkpoint_writer)
         run.follow_up = self._follow_up
         return run
 

@@ -9,27 +9,23 @@ import asyncio
 import logging
 import sys
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from milepost.core.defaults import CRASHES
 from milepost.core.errors import JobCancelled, JobReleased, JobTimedOut, LeaseLost, RunStop, StoreError
 from milepost.core.job import FailureKind, Job
 from milepost.core.serialization import from_json, single_line
-from milepost.run.checkpoints import write_checkpoint
+from milepost.run.checkpoints import CheckpointWriter, write_checkpoint
 from milepost.run.crash_report import crash_report, masked, run_facts
-from milepost.run.each import continues
 from milepost.run.heartbeat import PendingReport
 from milepost.run.job_result import JobResult
-from milepost.run.log_buffer import LogBuffer
 from milepost.run.outcome import RunOutcome, completed, crashed, failed, stopped
 from milepost.run.process_identity import versions
-from milepost.run.protocol import RunProtocol
-from milepost.run.report import kept_cursors
-from milepost.run.run import RECENT_LOG_LINES
+from milepost.run.run import RECENT_LOG_LINES, Run
 from milepost.worker.admission import is_crash_suspect
 from milepost.worker.child_protocol import Message, encode_stop
-from milepost.worker.execution import Execution, log, secret_values_of
+from milepost.worker.execution import Execution, log
 from milepost.worker.handlers import package_of
 from milepost.worker.process_pool import ChildExit, ChildProcess
 from milepost.worker.registry import host_and_pid
@@ -54,54 +50,30 @@ PARENT_ONLY_FIELDS = frozenset(
 )
 
 
-class RemoteRun:
-    """Stands for the run of a child process in its worker: what the child reported last."""
+class RemoteRun(Run):
+    """Stands for the run of a child process in its worker: what the child, which has redacted it, reported last."""
 
-    planned = False
+    stage_name: str | None = None
+    last_item: str | None = None
 
-    def __init__(self, job: Job, token: str, masks: tuple[str, ...]) -> None:
-        self.job_id = job.job_id
-        self.job_type = job.job_type
-        self.resumed = "checkpoint" in job.record or continues(kept_cursors(job.record))
-        self.token = token
-        self.attempt = job.attempt
-        self._secret_values = masks
-        self._redact: Callable[[str], str] | None = None  # the child has redacted what it says
-        self.stage_name: str | None = None
-        self.last_item: str | None = None
-        self.checkpoint_at = job.checkpoint_at.isoformat() if job.checkpoint_at is not None else None
-        self.recent_log: deque[str] = deque(maxlen=RECENT_LOG_LINES)
-        self._stop_reasons: list[RunStop] = []
-        self._on_stop: Callable[[RunStop], None] | None = None
-        self._forecast: Mapping[str, str] = {}
-        self._report: dict[str, str] = {}
+    def __init__(self, job: Job, token: str) -> None:
+        super().__init__(job, token, CheckpointWriter())
+        self._reported: dict[str, str] = {}
         self._parts: list[tuple[str, str]] = []
-        self._log_buffer = LogBuffer()
 
     def report(self) -> dict[str, str]:
         """Return the last report of the run as fields of the record."""
-        return self._report
+        return self._reported
 
     def _take_parts(self, *, at_end: bool = False) -> list[tuple[str, str]]:
         """Return the parts of kept results since the last call, each with its key."""
         parts, self._parts = self._parts, []
         return parts
 
-    def take_lines(self) -> str | None:
-        """Return the log lines since the last call, as JSON."""
-        return self._log_buffer.take()
-
-    def stop(self, reason: RunStop) -> None:
-        """Tell the code to stop. Thread-safe."""
-        if not self._stop_reasons:
-            self._stop_reasons.append(reason)
-            if self._on_stop is not None:
-                self._on_stop(reason)
-
     def apply_message(self, message: Message) -> None:
         """Take in what the child reports about its run."""
         self._parts += [(key, text) for key, text in message.get("parts") or ()]
-        self._report = message.get("report", self._report)
+        self._reported = message.get("report", self._reported)
         if message.get("lines"):
             self._log_buffer.add(from_json(message["lines"])["lines"])
         self.stage_name = message.get("stage", self.stage_name)
@@ -117,19 +89,13 @@ class ProcessExecution(Execution):
     task: asyncio.Task[None]
     child: ChildProcess | None = None
 
-    def _make_run(self) -> RunProtocol:
-        record = self.record
-        masks = secret_values_of(record.get("params", "{}"), record["secrets"]) if "secrets" in record else ()
-        return RemoteRun(self.job, self.token, masks)
+    run: RemoteRun
 
-    @property
-    def remote(self) -> RemoteRun:
-        """Return the stand-in for the run."""
-        assert isinstance(self.run, RemoteRun), "made by _make_run"
-        return self.run
+    def _make_run(self) -> RemoteRun:
+        return RemoteRun(self.job, self.token)
 
     def _start(self, params: dict[str, Any]) -> None:
-        self.remote._on_stop = lambda reason: self._in_loop(self._stop_child, reason)
+        self.run._on_stop = lambda reason: self._in_loop(self._stop_child, reason)
         self.task = self.host.loop.create_task(self._main())
 
     def stop(self, reason: RunStop) -> None:
@@ -176,7 +142,7 @@ class ProcessExecution(Execution):
                 # Code that an earlier job left running in this process.
                 child.send({"do": "answer", "n": message["n"], "stop": encode_stop(LeaseLost("the run has ended"))})
                 continue
-            self.remote.apply_message(message)
+            self.run.apply_message(message)
             if message["is"] == "checkpoint":
                 child.send({"do": "answer", "n": message["n"], **await self._checkpoint(message)})
             elif message["is"] == "read":
@@ -192,7 +158,7 @@ class ProcessExecution(Execution):
         else:
             death = await child.died  # it may still be alive if its code closed the socket
             self.child = None
-            self.remote.apply_message(death.last_message)
+            self.run.apply_message(death.last_message)
             self.leave(lambda pending: self._on_crash(child, death, pending))
 
     def _job_message(self) -> Message:
@@ -203,7 +169,6 @@ class ProcessExecution(Execution):
             "job_id": self.job.job_id,
             "token": self.token,
             "record": record,
-            "masks": self.run._secret_values,
             "capture": sorted(self.host.settings.captures),
             "redact": self.host.settings.redact,
             "log_levels": {name: logging.getLogger(name).level for name in ("root", package_of(self.handler.function))},
@@ -214,7 +179,7 @@ class ProcessExecution(Execution):
         """Write a checkpoint of the child; return the reply: why the run is stopped, or why the store rejected it."""
         store = self.host.store
         try:
-            await write_checkpoint(store, self.remote, message["text"], message["report"], until_stopped=True)
+            await write_checkpoint(store, self.run, message["text"], message["report"], until_stopped=True)
         except RunStop as reason:
             return {"stop": encode_stop(reason)}
         except StoreError as error:

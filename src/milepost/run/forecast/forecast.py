@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from milepost.core.serialization import from_micros, to_json
 from milepost.run.forecast.eta import Remaining, remaining
@@ -10,7 +11,10 @@ from milepost.run.forecast.history import RunHistory
 from milepost.run.forecast.learned_progress import learned_progress
 from milepost.run.forecast.profile import RunProfile, Timeline
 from milepost.run.forecast.stall import reason, stall_threshold
-from milepost.run.protocol import ForecastRun
+
+if TYPE_CHECKING:
+    from milepost.run.run import Run
+
 
 MIN_FORECAST_AGE = 1.0
 """Seconds before which there is no forecast and no history is read: most runs are short."""
@@ -24,7 +28,7 @@ UNKNOWN = "null"
 class Forecast:
     """The forecast of one run; `began` and every `now` are seconds since 1970."""
 
-    def __init__(self, run: ForecastRun, began: float, history: RunHistory, min_silence: float) -> None:
+    def __init__(self, run: Run, began: float, history: RunHistory, min_silence: float) -> None:
         self._run = run
         self.timeline = Timeline(began)
         self._history = history
