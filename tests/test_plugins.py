@@ -113,7 +113,7 @@ def test_broken_plugin_does_not_stop_the_others(
     monkeypatch.setitem(plugins.BUILT_IN, "milepost.stores", {})
     install("store-a", "milepost.stores", {"a": "store_a_module:open"}, "1 / 0")
     install("store-b", "milepost.stores", {"b": "store_b_module:open"}, "open = 7")
-    assert list(plugins.load_all("milepost.stores")) == [("b", 7)]
+    assert plugins.use_all("milepost.stores", lambda plugin, found: (plugin.name, found)) == [("b", 7)]
     assert "'a' of store-a 1.0 cannot be loaded: ZeroDivisionError" in caplog.text
 
 

@@ -10,20 +10,63 @@ import os
 import sys
 from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
 
     from milepost.core.errors import PluginError
 
+T = TypeVar("T")
+F = TypeVar("F")
+
 KINDS: Final = {
+    "milepost.commands": "command",
+    "milepost.job_types": "job type",
+    "milepost.routes": "API routes",
+    "milepost.health_checks": "health check",
     "milepost.stores": "store",
 }
 """The groups of entry points, and what an entry of each is called in messages."""
 
 _REDIS: Final = "milepost.stores.redis:RedisStore"
 BUILT_IN: Final[dict[str, dict[str, str]]] = {
+    "milepost.commands": {
+        "run": "milepost.cli.commands.run:command",
+        "submit": "milepost.cli.commands.submit:command",
+        "worker": "milepost.cli.commands.worker:command",
+        "serve": "milepost.cli.commands.serve:command",
+        "ls": "milepost.cli.commands.ls:command",
+        "show": "milepost.cli.commands.show:command",
+        "watch": "milepost.cli.commands.watch:command",
+        "logs": "milepost.cli.commands.logs:command",
+        "failures": "milepost.cli.commands.failures:command",
+        "stats": "milepost.cli.commands.stats:command",
+        "types": "milepost.cli.commands.types:command",
+        "workers": "milepost.cli.commands.workers:command",
+        "top": "milepost.cli.commands.top:command",
+        "cancel": "milepost.cli.commands.cancel:command",
+        "retry": "milepost.cli.commands.retry:command",
+        "rm": "milepost.cli.commands.rm:command",
+        "search": "milepost.documents.commands:search",
+        "entities": "milepost.documents.commands:entities",
+        "neighbours": "milepost.documents.commands:neighbours",
+        "communities": "milepost.documents.commands:communities",
+        "draw": "milepost.documents.commands:draw",
+        "doctor": "milepost.cli.commands.doctor:command",
+        "migrate": "milepost.cli.commands.migrate:command",
+        "purge": "milepost.cli.commands.purge:command",
+        "keys": "milepost.cli.commands.keys:command",
+        "completion": "milepost.cli.commands.completion:command",
+    },
+    "milepost.job_types": {
+        "ingestion": "milepost.documents.ingestion:ingestion",
+        "extraction": "milepost.documents.extraction:extraction",
+        "reindex": "milepost.documents.reindex:reindex",
+        "clustering": "milepost.documents.clustering:clustering",
+    },
+    "milepost.routes": {"documents": "milepost.documents.routes:attach_documents"},
+    "milepost.health_checks": {"documents": "milepost.documents.store:check_health"},
     "milepost.stores": {
         "sqlite": "milepost.stores.sqlite:SQLiteStore",
         "redis": _REDIS,
@@ -39,6 +82,67 @@ BUILT_IN: Final[dict[str, dict[str, str]]] = {
 }
 """The plugins in this package, by group and name: ``module:attribute``."""
 
+COMMAND_SUMMARIES: Final[dict[str, dict[str, str]]] = {
+    "Run": {
+        "run": "Run a job in this process with a progress bar; repeat the command to resume.",
+        "submit": "Submit a job to the workers.",
+        "worker": "Run submitted jobs: worker MODULE:APP.",
+        "serve": "Serve the jobs over HTTP, with the dashboard.",
+    },
+    "Inspect": {
+        "ls": "List jobs; -w follows changes.",
+        "show": "Show the details of a job.",
+        "watch": "Follow jobs until they end.",
+        "logs": "Print the log of a job; -f follows it.",
+        "failures": "Group failed jobs by cause.",
+        "stats": "Count jobs by type and status, with durations.",
+        "types": "List, pause, resume and limit job types.",
+        "workers": "List workers and the number of jobs they run.",
+        "top": "Show a full-screen live view of jobs.",
+    },
+    "Manage": {
+        "cancel": "Cancel jobs.",
+        "retry": "Return failed or cancelled jobs to pending.",
+        "rm": "Delete jobs.",
+    },
+    "Documents": {
+        "search": "Search the ingested documents.",
+        "entities": "List entities found in the documents.",
+        "neighbours": "List entities related to an entity.",
+        "communities": "List communities.",
+        "draw": "Draw the entity graph as SVG.",
+    },
+    "Maintenance": {
+        "doctor": "Check the health of the store.",
+        "migrate": "Migrate the store to this release's layout.",
+        "purge": "Delete jobs that ended long ago.",
+        "keys": "List, create and revoke API keys.",
+        "completion": "Print the completion script for bash, zsh or fish.",
+    },
+}
+"""What `milepost --help` lists: the built-in commands by section, because no command is imported for it."""
+
+
+class CommandLineHints(NamedTuple):
+    """What the command line does for a job type besides running it.
+
+    `next_steps` are commands that use the result, each with its purpose. `paths` are parameters with lists of paths,
+    which are made absolute, because a worker has another working directory.
+    """
+
+    next_steps: tuple[tuple[str, str], ...] = ()
+    paths: tuple[str, ...] = ()
+
+
+def command_line_hints(*next_steps: tuple[str, str], paths: tuple[str, ...] = ()) -> Callable[[F], F]:
+    """Return a decorator that adds hints for the command line to the function of a job type."""
+
+    def add(function: F) -> F:
+        function.command_line_hints = CommandLineHints(next_steps, paths)  # type: ignore[attr-defined]
+        return function
+
+    return add
+
 
 class Plugin(NamedTuple):
     """A registered name. `distributions` are the installed packages that register it, none for a built-in one."""
@@ -49,7 +153,11 @@ class Plugin(NamedTuple):
     distributions: tuple[str, ...] = ()
 
     def load(self) -> Any:
-        """Import the plugin and return its object.
+        """Import the plugin and return its object. Raises as `use`."""
+        return self.use(lambda _, found: found)
+
+    def use(self, function: Callable[[Plugin, Any], T]) -> T:
+        """Import the plugin and return what `function` returns for this plugin and its object.
 
         Raises PluginError if it is broken or if two packages register the name. Errors of a built-in plugin pass
         through.
@@ -61,11 +169,13 @@ class Plugin(NamedTuple):
             found: Any = import_module(module)
             for part in filter(None, attributes.split(".")):
                 found = getattr(found, part)
+            return function(self, found)
         except Exception as error:
-            if not self.distributions:
+            from milepost.core.errors import PluginError
+
+            if isinstance(error, PluginError) or not self.distributions:
                 raise
             raise self.broken(error) from error
-        return found
 
     def broken(self, error: BaseException) -> PluginError:
         """Return the error for a plugin that failed with an exception."""
@@ -93,19 +203,22 @@ def find(group: str, name: str) -> Plugin | None:
     return _installed().get(group, {}).get(name)
 
 
-def load_all(group: str) -> Iterator[tuple[str, Any]]:
-    """Import all plugins of a group and yield each name with its object. A broken one is logged and left out."""
+def use_all(group: str, function: Callable[[Plugin, Any], T]) -> list[T]:
+    """Import all plugins of a group, and return what `function` returns for each plugin and its object.
+
+    A broken plugin is logged and left out.
+    """
     import logging
 
     from milepost.core.errors import PluginError
 
-    for name in names(group):
-        plugin = find(group, name)
-        assert plugin is not None, "names are those that are found"
+    results = []
+    for plugin in filter(None, [find(group, name) for name in names(group)]):
         try:
-            yield name, plugin.load()
+            results.append(plugin.use(function))
         except PluginError as error:
             logging.getLogger("milepost.plugins").warning("%s", error)
+    return results
 
 
 @cache

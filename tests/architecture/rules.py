@@ -9,7 +9,7 @@ import ast
 import gc
 import re
 import sys
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 VAGUE_NAMES = frozenset({"util", "utils", "helper", "helpers", "common", "base", "misc"})
@@ -97,6 +97,31 @@ def third_party_imports(tree: Path, package: str, allowed: Mapping[str, Collecti
             if top not in sys.stdlib_module_names | here | {package}:
                 breaches.append(f"{name}:{line}: {top}")
     return breaches
+
+
+def inward_strings(tree: Path, package: str, layers: Sequence[Collection[str]]) -> list[str]:
+    """Return strings that name a module of an outer layer, as `import_module` takes them.
+
+    `layers` are the names of packages and modules in `package`, from the outermost to the innermost. A module that is in
+    no layer may name all. In an f-string the text before the first value counts. Names of loggers are not checked.
+    """
+    level = {name: number for number, layer in enumerate(layers) for name in layer}
+    breaches = []
+    for name, path in modules(tree):
+        here = level.get(name.partition("/")[0].removesuffix(".py"), -1)
+        nodes = list(ast.walk(_parse(path)))
+        loggers = {
+            argument
+            for node in nodes
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("getLogger")
+            for argument in node.args
+        }
+        for node in nodes:
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in loggers:
+                found = re.match(rf"{package}\.(\w+)[\w.:]*$", node.value)
+                if found and level.get(found[1], len(layers)) < here:
+                    breaches.append(f"{name}:{node.lineno}: {node.value}")
+    return sorted(set(breaches))
 
 
 def impure_core(core: Path, package: str) -> list[str]:

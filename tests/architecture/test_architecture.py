@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,7 @@ IMPORTED_AT_START: dict[str, set[str]] = {
     "cli/": {"click"},
     "cli/tui": {"textual"},
     "client/": {"httpx"},
+    "documents/commands": {"click"},
     "documents/routes": {"fastapi"},
     "integrations/": {"billiard", "celery", "dramatiq", "kombu", "redis", "rq", "taskiq"},
     "stores/redis": {"hiredis", "redis"},
@@ -28,6 +31,9 @@ IMPORTED_AT_START: dict[str, set[str]] = {
     "tqdm": {"tqdm"},
     "web/": {"fastapi", "pydantic", "pydantic_core", "starlette"},
 }
+
+# Modules that name modules of outer layers in strings.
+NAMES_OUTER_MODULES = {"plugins.py"}  # the table of built-in plugins, which are imported when they are used
 
 # Packages that work with only the standard library installed.
 WITHOUT_DEPENDENCIES = [
@@ -72,6 +78,13 @@ def test_core_does_no_io() -> None:
 
 def test_third_party_imports_are_local_to_their_layer() -> None:
     assert rules.third_party_imports(SOURCE, "milepost", IMPORTED_AT_START) == []
+
+
+def test_strings_name_modules_of_inner_layers_only() -> None:
+    contract = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]
+    layers = [re.findall(r"milepost\.(\w+)", layer) for layer in contract["layers"]]
+    breaches = rules.inward_strings(SOURCE, "milepost", layers)
+    assert {breach.partition(":")[0] for breach in breaches} == NAMES_OUTER_MODULES, breaches
 
 
 @pytest.mark.parametrize("module", WITHOUT_DEPENDENCIES)

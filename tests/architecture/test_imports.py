@@ -66,9 +66,11 @@ ENTRY_POINTS = {
         WORKING | {"app", "query", "signals", "web"}, FASTAPI | WEB_EXTRAS | HTTPX, without={"sqlite3"}
     ),
     "import milepost.documents": EntryPoint({"core", "documents"}, without={"asyncio", "sqlite3"}),
-    "from milepost.cli import main; main(['--help'])": EntryPoint({"cli"}, {"click"}, without=NEVER_AT_FIRST),
+    "from milepost.cli import main; main(['--help'])": EntryPoint(
+        {"cli", "plugins"}, {"click"}, without=NEVER_AT_FIRST
+    ),
     "from milepost.cli import main; main(['worker', '--help'])": EntryPoint(
-        {"cli", "core", "stores", "run"}, {"click"}, without=NEVER_AT_FIRST
+        {"cli", "core", "plugins", "stores", "run"}, {"click"}, without=NEVER_AT_FIRST
     ),
 }
 

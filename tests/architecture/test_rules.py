@@ -80,6 +80,22 @@ def test_third_party_imports(plant: Plant) -> None:
     ]
 
 
+def test_strings_that_name_outer_modules(plant: Plant) -> None:
+    tree = plant(
+        {
+            "web/server.py": "import_module('p.docs.routes')\nx = f'p.docs.{name}'\ny = 'p.web.app:a'\n",
+            "settings.py": "'p.web'\n'p.web is a package'\nlogging.getLogger('p.web')\n'p.stores'\n",
+            "docs/a.py": "import_module('p.web')\n",
+            "free.py": "import_module('p.docs')\n",
+        }
+    )
+    assert rules.inward_strings(tree, "p", [["docs"], ["web"], ["stores", "settings"]]) == [
+        "settings.py:1: p.web",
+        "web/server.py:1: p.docs.routes",
+        "web/server.py:2: p.docs.",
+    ]
+
+
 def test_impure_core(plant: Plant) -> None:
     tree = plant(
         {

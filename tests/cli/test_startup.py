@@ -10,7 +10,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from milepost.cli.root_command import COMMANDS
+from milepost import plugins
 from tests.cli.subprocesses import COMMAND, PATIENCE, CommandRunner
 
 BUDGET = 0.150
@@ -56,7 +56,7 @@ def test_help_stays_within_time_budget() -> None:
     assert least([*COMMAND, "--help"]) - least([sys.executable, "-c", "pass"]) < BUDGET
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", plugins.BUILT_IN["milepost.commands"])
 def test_each_command_has_help(milepost: CommandRunner, name: str) -> None:
     shown = milepost.call(name, "--help")
     assert shown.startswith(f"Usage: milepost {name}")

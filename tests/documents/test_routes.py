@@ -14,7 +14,7 @@ from milepost import InMemoryJobManager
 from milepost.documents.jobs import HANDLERS
 from milepost.documents.routes import attach_documents, create_documents_router
 from milepost.web import Principal, attach, auth, create_app
-from milepost.web.server import add_document_routes
+from milepost.web.server import add_plugin_routes
 from tests.documents.embedding_server import serving
 from tests.documents.sample_files import PARAGRAPHS
 from tests.documents.watched_run import WatchedRun
@@ -90,7 +90,7 @@ def test_label_bound_keys_cannot_read_documents(database: str) -> None:
 def test_serve_includes_document_routes(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MILEPOST_DOCUMENTS", database)
     app = create_app(InMemoryJobManager(), auth=auth.none())
-    add_document_routes(app)
+    add_plugin_routes(app)
     with TestClient(app) as client:
         assert ask(client, "entities", limit=1)["entities"]
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from milepost.cli.commands.search import best_excerpt_start
 from milepost.cli.root_command import run_program
 from milepost.documents import retrieval
+from milepost.documents.commands import best_excerpt_start
 from milepost.documents.jobs import HANDLERS
 from tests.documents.embedding_server import serving
 from tests.documents.sample_files import PARAGRAPHS

@@ -10,10 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from milepost import plugins
 from milepost.cli import formatting
 from milepost.core.errors import InvalidInputError, UnknownJobTypeError
-from milepost.documents.store import default_database
-from milepost.stores.private_files import open_to_others
 from milepost.stores.sync_bridge import run_sync
 
 if TYPE_CHECKING:
@@ -73,9 +72,8 @@ def check_health(context: CommandContext) -> StoreReport:
         warnings.append(
             f"the store's clock differs from this machine's by {ahead:+.0f} s; times are shown by the store's clock"
         )
-    exposed = open_to_others(default_database(), "the texts of the documents")
-    if exposed is not None:
-        warnings.append(exposed)
+    for found in plugins.use_all("milepost.health_checks", lambda _, check: check()):
+        warnings += found
     return StoreReport(
         fitness.kind, fitness.version, fitness.layout, fitness.durability, tuple(warnings), dict(fitness.details),
         spent, ahead, counts, len(workers(context)),

@@ -1,6 +1,6 @@
-"""Job types that can run in this process: the built-in ones, and those of ``--app MODULE:APP``.
+"""Job types that can run in this process: those of plugins, and those of ``--app MODULE:APP``.
 
-The code of a built-in type is imported only when the type is used.
+The code of a plugin is imported only when one of its types is used.
 """
 
 from __future__ import annotations
@@ -12,34 +12,19 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.shell_completion import CompletionItem
 
+from milepost import plugins
+
 if TYPE_CHECKING:
     from milepost.app import AsyncJobs, Jobs
     from milepost.cli.context import CommandContext
+    from milepost.worker.handlers import Handler
 
-BUILT_IN: Final = ("ingestion", "extraction", "reindex", "clustering")
-"""The types of `milepost.documents`: modules with a function of the same name."""
-
-NEXT_STEPS: Final = {
-    "ingestion": [
-        ('milepost search "..."', "search the documents"),
-        ("milepost run extraction", "extract entities"),
-    ],
-    "extraction": [
-        ("milepost entities", "list the entities"),
-        ("milepost neighbours NAME", "list entities related to one"),
-        ("milepost run clustering", "find communities of entities"),
-    ],
-    "reindex": [('milepost search "..."', "search the documents")],
-    "clustering": [
-        ("milepost communities --level 0", "list the finest communities"),
-        ("milepost draw entities.svg", "draw the entity graph"),
-    ],
-}
+JOB_TYPES = "milepost.job_types"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,49 +47,36 @@ class LocalType:
 def find_type(context: CommandContext, job_type: str, app: str | None = None) -> LocalType:
     """Return a job type; its application may select the store.
 
-    Raises UsageError with the known types, MissingExtraError.
+    Raises UsageError with the known types, PluginError.
     """
-    from milepost.core.errors import MissingExtraError
-    from milepost.worker.parameters import parameters_of
-
+    handler = None
     if app is not None:
         jobs = load_app(app)
-        handlers = jobs.handlers
         context.set_store(jobs)
-        if job_type in handlers:
-            handler = handlers[job_type]
-            known = handler.parameters
-            return LocalType(job_type, handler.function, known.schema, known.read, known.secrets)
-    if job_type not in BUILT_IN:
-        names = [*(load_app(app).handlers if app is not None else ()), *BUILT_IN]
-        hint = "" if app is not None else "; load your own types with --app MODULE:APP"
-        raise click.UsageError(f"unknown job type {job_type!r}; available: {', '.join(names)}{hint}")
-    try:
-        function = getattr(import_module(f"milepost.documents.{job_type}"), job_type)
-    except ModuleNotFoundError as missing:
-        if missing.name is not None and missing.name.partition(".")[0] == "milepost":
-            raise
-        raise MissingExtraError("documents", f"the job type {job_type!r}") from missing
-    function = getattr(function, "function", function)
-    parameters = parameters_of(function)
-    return LocalType(job_type, function, parameters.schema, parameters.read, parameters.secrets)
+        handler = jobs.handlers.get(job_type)
+    if handler is None:
+        plugin = plugins.find(JOB_TYPES, job_type)
+        if plugin is None:
+            names = [*(jobs.handlers if app is not None else ()), *plugins.names(JOB_TYPES)]
+            hint = "" if app is not None else "; load your own types with --app MODULE:APP"
+            raise click.UsageError(f"unknown job type {job_type!r}; available: {', '.join(names)}{hint}")
+        handler = plugin.use(_handler_of)
+    known = handler.parameters
+    return LocalType(job_type, handler.function, known.schema, known.read, known.secrets)
 
 
-def built_in_jobs() -> dict[str, Callable[..., Any]]:
-    """Return the functions of the built-in types. Raises MissingExtraError."""
-    from milepost.core.errors import MissingExtraError
+def _handler_of(plugin: plugins.Plugin, found: Any) -> Handler[Any, Any]:
+    """Return the handler of a plugin, which is a decorated or a plain function. Raises PluginError."""
+    from milepost.worker.handlers import Handler, TypeOptions
 
-    try:
-        from milepost.documents.jobs import HANDLERS
-    except ModuleNotFoundError as missing:
-        if missing.name is not None and missing.name.partition(".")[0] == "milepost":
-            raise
-        raise MissingExtraError("documents", "the built-in job types") from missing
-    return HANDLERS
+    handler = found if isinstance(found, Handler) else Handler(plugin.name, found, TypeOptions.of())
+    if handler.job_type != plugin.name:
+        raise plugin.error(f"is a handler of {handler.job_type!r}; it must be registered under that name")
+    return handler
 
 
 def create_jobs(context: CommandContext, app: str | None) -> Jobs:
-    """Return the Jobs of an application with its settings and task queue, or one with the built-in types.
+    """Return the Jobs of an application with its settings and task queue, or one with the types of all plugins.
 
     The task queue is omitted on another store than the application's, because its workers read only that one.
     """
@@ -112,8 +84,8 @@ def create_jobs(context: CommandContext, app: str | None) -> Jobs:
 
     if app is None:
         jobs = Jobs(context.manager.store, options=context.manager.settings)
-        for name, function in built_in_jobs().items():
-            jobs.job(name)(function)
+        for handler in plugins.use_all(JOB_TYPES, _handler_of):
+            jobs.handlers.add(handler)
         return jobs
     found = load_app(app)
     context.set_store(found)
@@ -156,23 +128,22 @@ def load_app(app: str) -> Jobs | AsyncJobs:
     return found
 
 
-def is_built_in(job_type: str, schema: Mapping[str, Any]) -> bool:
-    """Return whether a type is a built-in one, and not an application's own type of the same name."""
+def hints(job_type: str, schema: Mapping[str, Any]) -> plugins.CommandLineHints:
+    """Return the hints of a plugin's type, and none for an application's own type of the same name."""
     from milepost.worker.parameters import operator_only
 
-    return job_type in BUILT_IN and bool(operator_only(schema))
-
-
-def next_steps(job_type: str, schema: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    """Return the commands that use the result of a built-in type, each with its purpose."""
-    return tuple(NEXT_STEPS.get(job_type, ())) if is_built_in(job_type, schema) else ()
+    plugin = plugins.find(JOB_TYPES, job_type)
+    if plugin is not None:
+        handler = plugin.use(_handler_of)
+        if bool(operator_only(handler.parameters.schema)) == bool(operator_only(schema)):
+            return getattr(handler.function, "command_line_hints", plugins.CommandLineHints())
+    return plugins.CommandLineHints()
 
 
 def absolute_paths(job_type: str, schema: Mapping[str, Any], params: dict[str, Any]) -> dict[str, Any]:
-    """Return the parameters with absolute `paths`, for the built-in types."""
-    if is_built_in(job_type, schema) and isinstance(params.get("paths"), list):
-        return {**params, "paths": [_absolute(os.path.expanduser(path)) for path in params["paths"]]}
-    return params
+    """Return the parameters with absolute paths, where the plugin of the type asks for it."""
+    given = [name for name in hints(job_type, schema).paths if isinstance(params.get(name), list)]
+    return params | {name: [_absolute(os.path.expanduser(path)) for path in params[name]] for name in given}
 
 
 def _absolute(path: str) -> str:
@@ -184,7 +155,7 @@ def _absolute(path: str) -> str:
 
 
 class TypeName(click.ParamType[str]):
-    """A job type, completed with the built-in and the published types."""
+    """A job type, completed with those of plugins and the published ones."""
 
     name = "type"
 
@@ -193,9 +164,9 @@ class TypeName(click.ParamType[str]):
         from milepost.cli.context import CommandContext
         from milepost.core.errors import MilepostError
 
-        names = set(BUILT_IN)
+        names = set(plugins.names(JOB_TYPES))
         try:
             names |= {known.name for known in ctx.find_root().ensure_object(CommandContext).jobs.job_types()}
         except MilepostError:
-            pass  # the store is unavailable; offer the built-in types
+            pass  # the store is unavailable; offer those of plugins
         return [CompletionItem(name) for name in sorted(names) if name.startswith(incomplete)]

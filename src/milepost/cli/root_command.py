@@ -1,4 +1,4 @@
-"""The root command `milepost`: the table of commands, and one-line error messages.
+"""The root command `milepost`, which finds the other commands as plugins, and one-line error messages.
 
 A command's module is imported when the command is called, so that `milepost --help` loads only Click and this file.
 """
@@ -10,63 +10,16 @@ import errno
 import json
 import os
 import sys
-from importlib import import_module
 from io import TextIOWrapper
-from typing import NamedTuple
 
 import click
 
+from milepost import plugins
 from milepost.cli import exit_codes
 from milepost.cli.context import CommandContext, session_options
 
-
-class CommandEntry(NamedTuple):
-    """The module and the summary of a command, listed here so that `--help` imports no command."""
-
-    module: str
-    summary: str
-
-
-GROUPS: dict[str, dict[str, CommandEntry]] = {
-    "Run": {
-        "run": CommandEntry("run", "Run a job in this process with a progress bar; repeat the command to resume."),
-        "submit": CommandEntry("submit", "Submit a job to the workers."),
-        "worker": CommandEntry("worker", "Run submitted jobs: worker MODULE:APP."),
-        "serve": CommandEntry("serve", "Serve the jobs over HTTP, with the dashboard."),
-    },
-    "Inspect": {
-        "ls": CommandEntry("ls", "List jobs; -w follows changes."),
-        "show": CommandEntry("show", "Show the details of a job."),
-        "watch": CommandEntry("watch", "Follow jobs until they end."),
-        "logs": CommandEntry("logs", "Print the log of a job; -f follows it."),
-        "failures": CommandEntry("failures", "Group failed jobs by cause."),
-        "stats": CommandEntry("stats", "Count jobs by type and status, with durations."),
-        "types": CommandEntry("types", "List, pause, resume and limit job types."),
-        "workers": CommandEntry("workers", "List workers and the number of jobs they run."),
-        "top": CommandEntry("top", "Show a full-screen live view of jobs."),
-    },
-    "Manage": {
-        "cancel": CommandEntry("cancel", "Cancel jobs."),
-        "retry": CommandEntry("retry", "Return failed or cancelled jobs to pending."),
-        "rm": CommandEntry("rm", "Delete jobs."),
-    },
-    "Documents": {
-        "search": CommandEntry("search", "Search the ingested documents."),
-        "entities": CommandEntry("graph", "List entities found in the documents."),
-        "neighbours": CommandEntry("graph", "List entities related to an entity."),
-        "communities": CommandEntry("graph", "List communities."),
-        "draw": CommandEntry("graph", "Draw the entity graph as SVG."),
-    },
-    "Maintenance": {
-        "doctor": CommandEntry("doctor", "Check the health of the store."),
-        "migrate": CommandEntry("migrate", "Migrate the store to this release's layout."),
-        "purge": CommandEntry("purge", "Delete jobs that ended long ago."),
-        "keys": CommandEntry("keys", "List, create and revoke API keys."),
-        "completion": CommandEntry("completion", "Print the completion script for bash, zsh or fish."),
-    },
-}
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
-COMMANDS = {name: entry for group in GROUPS.values() for name, entry in group.items()}
+COMMANDS = "milepost.commands"
 
 
 class OutputClosedError(Exception):
@@ -85,36 +38,46 @@ class CommandGroup(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of all commands."""
-        return list(COMMANDS)
+        return plugins.names(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import a command's module and return its `command`, or the attribute with the command's name."""
-        entry = COMMANDS.get(cmd_name)
-        if entry is None:
+        """Import a command and return it. Raises PluginError, but returns None while completing a line."""
+        plugin = plugins.find(COMMANDS, cmd_name)
+        if plugin is None:
             return None
-        module = import_module(f"milepost.cli.commands.{entry.module}")
-        command = getattr(module, "command", None) or getattr(module, cmd_name, None)
-        assert isinstance(command, click.Command), f"{entry.module}.command is the command"
+        try:
+            command = plugin.load()
+            if not isinstance(command, click.Command):
+                raise plugin.error("is not a click.Command")
+        except Exception:
+            if ctx.resilient_parsing and plugin.distributions:
+                return None
+            raise
         return command
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command. Raises UsageError with the closest match for an unknown one."""
-        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+        if args and not args[0].startswith("-") and plugins.find(COMMANDS, args[0]) is None:
             from difflib import get_close_matches
 
-            close = get_close_matches(args[0], COMMANDS, n=1)
+            close = get_close_matches(args[0], plugins.names(COMMANDS), n=1)
             hint = f"did you mean {close[0]!r}?" if close else "milepost --help lists all commands"
             raise click.UsageError(f"unknown command {args[0]!r}; {hint}", ctx)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the commands in groups, from the table alone."""
-        width = max(map(len, COMMANDS))
-        for title, group in GROUPS.items():
+        """Write the commands in groups, without importing any: those of plugins with the packages they are from."""
+        names = plugins.names(COMMANDS)
+        width = max(map(len, names))
+        for title, group in plugins.COMMAND_SUMMARIES.items():
             with formatter.section(title):
-                formatter.write_dl([(name.ljust(width), entry.summary) for name, entry in group.items()])
+                formatter.write_dl([(name.ljust(width), summary) for name, summary in group.items()])
+        others = [plugin for name in names if (plugin := plugins.find(COMMANDS, name)) and plugin.distributions]
+        if others:
+            with formatter.section("Plugins"):
+                formatter.write_dl([(one.name.ljust(width), f"From {', '.join(one.distributions)}.") for one in others])
 
 
 @click.group(

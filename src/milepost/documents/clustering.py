@@ -29,6 +29,7 @@ from milepost.documents.pipeline import existing_generation
 from milepost.documents.stages import TimedStages, start_run
 from milepost.documents.store import DocumentStore, open_store
 from milepost.documents.store.records import Community
+from milepost.plugins import command_line_hints
 from milepost.run.run import Run
 from milepost.run.stages import LiveStage
 
@@ -38,6 +39,10 @@ _MAX_SEED: Final = 2**63 - 1
 _STAGES: Final = ("Loading", "Finding neighbours", "Leiden", "Labelling", "Persisting")
 
 
+@command_line_hints(
+    ("milepost communities --level 0", "list the finest communities"),
+    ("milepost draw entities.svg", "draw the entity graph"),
+)
 def clustering(
     run: Run,
     *,

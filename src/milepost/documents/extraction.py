@@ -16,6 +16,7 @@ from milepost.documents.pipeline import embedder_of, existing_generation
 from milepost.documents.stages import TimedStages, log_passed_over, report_waits, start_run
 from milepost.documents.store import DocumentStore, open_store
 from milepost.documents.store.records import ChunkText, Extraction
+from milepost.plugins import command_line_hints
 from milepost.run.run import Run
 
 COMMIT_CHUNKS: Final = 64
@@ -30,6 +31,11 @@ class NothingExtractedError(ValueError):
     """Raised if no chunk could be extracted."""
 
 
+@command_line_hints(
+    ("milepost entities", "list the entities"),
+    ("milepost neighbours NAME", "list entities related to one"),
+    ("milepost run clustering", "find communities of entities"),
+)
 def extraction(
     run: Run,
     *,

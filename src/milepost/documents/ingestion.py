@@ -20,6 +20,7 @@ from milepost.documents.pipeline import Index, drain, index_text, load_document,
 from milepost.documents.stages import Indexing, TimedStages, log_passed_over, shares, start_run
 from milepost.documents.store import open_store
 from milepost.documents.store.records import Version
+from milepost.plugins import command_line_hints
 from milepost.run.run import Run
 from milepost.run.stages import LiveStage
 
@@ -33,6 +34,11 @@ class NothingIngestedError(ValueError):
     """Raised if no document could be used, or if one could not and the job is strict."""
 
 
+@command_line_hints(
+    ('milepost search "..."', "search the documents"),
+    ("milepost run extraction", "extract entities"),
+    paths=("paths",),
+)
 def ingestion(
     run: Run,
     paths: list[str],

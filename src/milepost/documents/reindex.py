@@ -16,12 +16,14 @@ from milepost.documents.pipeline import Index, existing_generation, index_text, 
 from milepost.documents.stages import Indexing, TimedStages, log_passed_over, shares, start_run
 from milepost.documents.store import DocumentStore, open_store
 from milepost.documents.store.records import Generation, StoredDocument, Version
+from milepost.plugins import command_line_hints
 from milepost.run.run import Run
 
 _ROUNDS: Final = 20
 _ABANDONED_SECONDS: Final = 7 * 86400.0
 
 
+@command_line_hints(('milepost search "..."', "search the documents"))
 def reindex(
     run: Run,
     *,

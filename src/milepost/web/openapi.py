@@ -9,13 +9,13 @@ from typing import Any
 
 from milepost.web import auth
 from milepost.web.app import create_app
-from milepost.web.server import add_document_routes
+from milepost.web.server import add_plugin_routes
 
 
 def document() -> dict[str, Any]:
     """Return the OpenAPI document of the whole web interface, as `milepost serve` has it."""
     app = create_app("memory://", auth=auth.api_keys())
-    add_document_routes(app)
+    add_plugin_routes(app)
     return app.openapi()
 
 

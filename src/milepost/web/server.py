@@ -8,6 +8,7 @@ import sys
 from importlib import import_module
 from typing import Any
 
+from milepost import plugins
 from milepost.core.errors import InvalidInputError, MissingExtraError
 from milepost.settings import Settings, settings
 from milepost.stores.factory import open_store
@@ -113,7 +114,7 @@ def contexts_of(application: Any) -> list[WebContext]:
 def make_application(jobs: Any, host: str, auth: Any, dashboard: str) -> Any:
     """Return the application for jobs. Raises InvalidInputError if it would be public without authentication."""
     application = create_app(jobs, auth=choose_auth(jobs, host, auth), dashboard=dashboard)
-    add_document_routes(application)
+    add_plugin_routes(application)
     return application
 
 
@@ -154,9 +155,9 @@ def _refuse_public_without_auth(host: str) -> None:
         )
 
 
-def add_document_routes(application: Any) -> None:
-    """Add the document routes. They are in an outer layer, so they are imported by name where they are used."""
-    import_module("milepost.documents.routes").attach_documents(application)
+def add_plugin_routes(application: Any) -> None:
+    """Add the routes of all plugins, as `milepost serve` does. A broken plugin is logged and left out."""
+    plugins.use_all("milepost.routes", lambda _, attach: attach(application))
 
 
 def settings_of(jobs: Any) -> Settings:

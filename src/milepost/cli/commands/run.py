@@ -15,7 +15,7 @@ from milepost.cli.arguments import JobCommand, labels_of, parse_arguments
 from milepost.cli.commands.watch import follow
 from milepost.cli.context import CommandContext, current, session_options
 from milepost.cli.job_selection import shortest_id
-from milepost.cli.job_types import TypeName, absolute_paths, find_type, next_steps
+from milepost.cli.job_types import TypeName, absolute_paths, find_type, hints
 from milepost.cli.local_run import LocalRun, job_key
 from milepost.cli.log_setup import configure_logging, terminal_output
 from milepost.cli.rendering.live import JsonView, LiveView, PlainView, echo_json
@@ -79,7 +79,7 @@ def run_locally(context: CommandContext, local_run: LocalRun) -> int:
         if failure is not None:
             raise failure
         return _signal_exit_code(local_run) if stopped and local_run.run is None else exit_codes.CANCELLED
-    _print_outcome(context, job, next_steps(job.job_type, local_run.local.schema))
+    _print_outcome(context, job, hints(job.job_type, local_run.local.schema).next_steps)
     return _exit_code(job, local_run)
 
 
@@ -103,7 +103,7 @@ def run_on_server(context: CommandContext, job_type: str, words: tuple[str, ...]
     code = follow(context, [job], None, on_interrupt=asked)
     ended = context.manager.get_job(job.job_id)
     if ended is not None and ended.is_terminal and not context.json:
-        _print_outcome(context, ended, next_steps(job_type, schema))
+        _print_outcome(context, ended, hints(job_type, schema).next_steps)
     return code
 
 

@@ -19,6 +19,14 @@ def default_database() -> str:
     return os.path.join(data, "milepost", "documents.db")
 
 
+def check_health() -> list[str]:
+    """Return the warnings of `milepost doctor` about the default database."""
+    from milepost.stores.private_files import open_to_others
+
+    exposed = open_to_others(default_database(), "the texts of the documents")
+    return [] if exposed is None else [exposed]
+
+
 def open_store(database: str | Path | None = None) -> DocumentStore:
     """Open or create a document store: a path, ``sqlite:///path`` or ``postgresql://...``.
 
