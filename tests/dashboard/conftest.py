@@ -167,6 +167,22 @@ def eventually(page: Page, holds: Callable[[], object]) -> None:
         page.wait_for_timeout(50)
 
 
+def remember_toasts(page: Page) -> None:
+    """Keep what every toast says from now on: one is shown for three seconds, which a busy machine may miss."""
+    page.evaluate(
+        """() => {
+            window.toasts = []
+            const note = () => document.querySelectorAll('.toast').forEach(one => window.toasts.push(one.textContent))
+            new MutationObserver(note).observe(document.querySelector('.toasts'), {childList: true, subtree: true})
+        }"""
+    )
+
+
+def expect_toast(page: Page, text: str) -> None:
+    """Wait until a toast has said this since `remember_toasts`."""
+    until(page, "text => window.toasts.some(one => one.includes(text))", text)
+
+
 def axe(page: Page) -> list[str]:
     """What axe finds, in one line each. Evaluated, since the content policy lets no script in from outside."""
     if not page.evaluate("'axe' in window"):

@@ -7,7 +7,7 @@ import re
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.dashboard.conftest import Opened, Stage, eventually, until
+from tests.dashboard.conftest import Opened, Stage, eventually, expect_toast, remember_toasts, until
 from tests.dashboard.keyboard import confirmed, cursor, enter, to_filter
 
 pytestmark = pytest.mark.timeout(300)
@@ -52,8 +52,9 @@ def test_many_are_cancelled_after_a_dry_run(stage: Stage, page: Page) -> None:
         expect(page.locator(".chosen b")).to_have_text("4 selected")
         page.locator(".chosen").get_by_role("button", name="Cancel").click()
         expect(page.get_by_role("dialog")).to_contain_text("3 of 4 jobs will be cancelled")
+        remember_toasts(page)
         page.get_by_role("dialog").get_by_role("button", name="Cancel 3").click()
-        expect(page.locator(".toast").filter(has_text="3 cancelled")).to_be_visible()
+        expect_toast(page, "3 cancelled")
 
 
 def test_all_matching_are_counted_before_they_are_deleted_and_come_back(stage: Stage, page: Page) -> None:
@@ -116,9 +117,10 @@ def test_copying_as_commands(stage: Stage, page: Page) -> None:
     job_id = page.evaluate("new URLSearchParams(location.search).get('job')")
     for name, text in (("CLI", f"milepost --url {stage.url} "), ("curl", f"curl {stage.url}/api/jobs/{job_id}")):
         page.get_by_text("Copy as…").click()
+        remember_toasts(page)
         page.get_by_role("button", name=name, exact=True).click()
         until(page, "async text => (await navigator.clipboard.readText()).startsWith(text)", text)
-        expect(page.locator(".toast").last).to_contain_text("Command copied")
+        expect_toast(page, "Command copied")
 
 
 def test_choosing_with_shift(page: Page) -> None:

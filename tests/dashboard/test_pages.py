@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.dashboard.conftest import SAME_ORIGIN, Opened, Stage, axe, until
+from tests.dashboard.conftest import SAME_ORIGIN, Opened, Stage, axe, expect_toast, remember_toasts, until
 from tests.dashboard.stage import HOSTILE
 
 pytestmark = pytest.mark.timeout(300)
@@ -149,17 +149,19 @@ def test_a_type_is_paused_and_resumed(stage: Stage, opened: Opened) -> None:
 def test_what_is_no_number_does_not_take_a_limit_away(stage: Stage, opened: Opened) -> None:
     page = opened(stage.jobs + "?page=types")
     field = page.get_by_role("listitem").filter(has_text="clustering").get_by_label("Concurrency limit")
+    expect(field).to_be_visible()
+    remember_toasts(page)
     field.fill("7")
     field.press("Tab")
-    expect(page.locator(".toast")).to_contain_text("Concurrency limit set to 7")
+    expect_toast(page, "Concurrency limit set to 7")
     field.press("Control+a")
     field.press("-")
     field.press("Tab")
-    expect(page.locator(".toast").last).to_contain_text("Enter a number")
+    expect_toast(page, "Enter a number")
     expect(field).to_have_value("7")
     field.fill("")
     field.press("Tab")
-    expect(page.locator(".toast").last).to_contain_text("Concurrency limit removed")
+    expect_toast(page, "Concurrency limit removed")
 
 
 def test_signing_in_and_what_a_reader_may(stage: Stage, opened: Opened) -> None:

@@ -7,7 +7,7 @@ import re
 import pytest
 from playwright.sync_api import Page, Route, expect
 
-from tests.dashboard.conftest import SAME_ORIGIN, Stage, eventually, until
+from tests.dashboard.conftest import SAME_ORIGIN, Stage, eventually, expect_toast, remember_toasts, until
 from tests.dashboard.keyboard import confirmed, cursor, enter, to_filter
 
 pytestmark = pytest.mark.timeout(300)
@@ -101,8 +101,9 @@ def f(page: Page) -> None:
 def y(page: Page) -> None:
     page.keyboard.press("j")
     there = cursor(page)
+    remember_toasts(page)
     page.keyboard.press("y")
-    expect(page.locator(".toast")).to_contain_text("Id copied")
+    expect_toast(page, "Id copied")
     assert page.evaluate("navigator.clipboard.readText()") == there
 
 
