@@ -9,8 +9,7 @@ import pytest
 
 from milepost.core.transitions import operation_ids
 from milepost.core.transitions.operation_ids import CALLERS_KEPT, UPDATES_KEPT, IdRetention
-from milepost.stores import ids
-from milepost.stores.ids import new_nonce, new_operation_id
+from milepost.stores.ids import Ids, new_nonce, new_operation_id
 
 NOW = 1_790_000_000_000_000
 
@@ -92,8 +91,9 @@ def test_removed_record_leaves_tombstone() -> None:
 
 @pytest.mark.parametrize("start", [0, (1 << 24) - 500])
 def test_operation_ids_of_one_source_increase(monkeypatch: pytest.MonkeyPatch, start: int) -> None:
-    monkeypatch.setattr(ids, "_source", [("abcd", itertools.count(start))])
-    made = [new_operation_id() for _ in range(1000)]
+    source = Ids()
+    monkeypatch.setattr(source, "_source", ("abcd", itertools.count(start)))
+    made = [source.new_operation_id() for _ in range(1000)]
     assert len(set(made)) == len(made)
     assert {len(operation_id) for operation_id in made} == {8}
     same = [operation_id for operation_id in made if operation_id[:4] == "abcd"]

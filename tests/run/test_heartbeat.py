@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from milepost import JobCancelled, JobManager, Run, Settings, StoreUnavailableError
+from milepost.run.heartbeat_state import stop_reason
 from milepost.run.runtime import Runtime
-from milepost.run.stop_reason import stop_reason
 from milepost.run.sweeper import Sweeper
 from milepost.stores.memory.store import MemoryStore
 from milepost.stores.sync_bridge import run_sync

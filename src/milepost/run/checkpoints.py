@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from milepost.core.errors import OutcomeUnknownError, StoreUnavailableError
 from milepost.core.transitions import plan_checkpoint
-from milepost.run.stop_reason import stop_reason
+from milepost.run.heartbeat_state import stop_reason
 from milepost.stores.ids import new_operation_id
 from milepost.stores.protocol import Store, Write
 from milepost.stores.sync_bridge import run_sync
 
 if TYPE_CHECKING:
-    from milepost.run.heartbeat import Heartbeat, ReacquireLease
+    from milepost.run.heartbeat import Heartbeat
+    from milepost.run.heartbeat_state import ReacquireLease
     from milepost.run.run import Run
 
 log = logging.getLogger("milepost.run")

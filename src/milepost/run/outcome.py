@@ -22,7 +22,7 @@ from milepost.core.transitions import (
 )
 from milepost.core.transitions.operations import Change
 from milepost.run.crash_report import masked_json, masked_line, report_exception
-from milepost.run.heartbeat import PendingReport
+from milepost.run.heartbeat_state import PendingReport
 from milepost.run.job_result import NO_RESULT, JobResult
 from milepost.stores.ids import new_operation_id
 from milepost.stores.protocol import Write, WriteResult

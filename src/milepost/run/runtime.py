@@ -10,19 +10,25 @@ from weakref import WeakSet
 from milepost.run.heartbeat import Heartbeat
 from milepost.run.sweeper import Sweeper
 from milepost.settings import Settings
+from milepost.stores.clock import SYSTEM_CLOCK, Clock
+from milepost.stores.ids import SYSTEM_IDS, Ids
 from milepost.stores.protocol import Store
 
 
 class Runtime:
     """What the runs, workers and server of one manager share. Managers share nothing, so each keeps its own settings.
 
-    `ttl` is how many seconds an ended job is kept.
+    `ttl` is how many seconds an ended job is kept. A test passes its own `clock` and `ids` to own time and chance.
     """
 
-    def __init__(self, store: Store, settings: Settings, ttl: float) -> None:
+    def __init__(
+        self, store: Store, settings: Settings, ttl: float, *, clock: Clock = SYSTEM_CLOCK, ids: Ids = SYSTEM_IDS
+    ) -> None:
         self.store = store
         self.settings = settings
         self.ttl = ttl
+        self.clock = clock
+        self.ids = ids
         self._heartbeats: dict[int, Heartbeat] = {}  # by process, without a lock that a fork could leave locked
 
     @property
@@ -32,7 +38,7 @@ class Runtime:
         heartbeat = self._heartbeats.get(pid)
         if heartbeat is None:
             store = self.store.with_blocking(blocking=True)
-            made = Heartbeat(store, self.settings, Sweeper(store, self.settings, self.ttl), self.ttl)
+            made = Heartbeat(store, self.settings, self.ttl, clock=self.clock, ids=self.ids)
             for other in set(self._heartbeats) - {pid}:
                 self._heartbeats.pop(other, None)  # of the parent process
             heartbeat = self._heartbeats.setdefault(pid, made)
@@ -48,11 +54,11 @@ class Runtime:
     @cached_property
     def sweeper(self) -> Sweeper:
         """Return a sweeper for code that has no heartbeat. It uses the store as it was given, blocking or async."""
-        return Sweeper(self.store, self.settings, self.ttl)
+        return Sweeper(self.store, self.settings, self.ttl, clock=self.clock, ids=self.ids)
 
     def with_store(self, store: Store) -> Runtime:
         """Return a runtime with the other API of the same store, and with the same heartbeat."""
-        other = Runtime(store, self.settings, self.ttl)
+        other = Runtime(store, self.settings, self.ttl, clock=self.clock, ids=self.ids)
         other._heartbeats = self._heartbeats
         return other
 

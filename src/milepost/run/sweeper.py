@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections import Counter
 
 from milepost.core.job import FailureKind, Job
@@ -24,7 +23,8 @@ from milepost.core.transitions.operations import Change
 from milepost.run.crash_report import report_lost_run
 from milepost.run.process_identity import process_of_worker
 from milepost.settings import Settings
-from milepost.stores.ids import new_operation_id
+from milepost.stores.clock import SYSTEM_CLOCK, Clock
+from milepost.stores.ids import SYSTEM_IDS, Ids
 from milepost.stores.protocol import DueItem, Store, Write
 
 log = logging.getLogger("milepost.sweeper")
@@ -50,7 +50,18 @@ class Sweeper:
     process can dispatch to; `take_due` returns the jobs to dispatch.
     """
 
-    def __init__(self, store: Store, settings: Settings, ttl: float, task_queue: str | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        settings: Settings,
+        ttl: float,
+        task_queue: str | None = None,
+        *,
+        clock: Clock = SYSTEM_CLOCK,
+        ids: Ids = SYSTEM_IDS,
+    ) -> None:
+        self._monotonic = clock.monotonic
+        self._new_operation_id = ids.new_operation_id
         self._store = store
         self._task_queue = task_queue
         self._due: list[Job] = []
@@ -69,11 +80,11 @@ class Sweeper:
     @property
     def is_due(self) -> bool:
         """Return whether a tick would query the store now."""
-        return self.is_behind or time.monotonic() >= min(self._next, self._next_purge)
+        return self.is_behind or self._monotonic() >= min(self._next, self._next_purge)
 
     async def tick(self) -> int:
         """Sweep and purge if it is time, for about MAX_TICK_SECONDS; return how many jobs were changed or removed."""
-        now = time.monotonic()
+        now = self._monotonic()
         until = now + MAX_TICK_SECONDS
         touched = 0
         if self._more_due or now >= self._next:
@@ -110,7 +121,7 @@ class Sweeper:
                               if outcome.branch == 0 and one.job is not None and self._is_ours(one)]  # fmt: skip
             touched += changed
             self._more_due = found.more and changed > 0
-            if not self._more_due or time.monotonic() >= until:
+            if not self._more_due or self._monotonic() >= until:
                 return touched
             interval = 0.0
 
@@ -133,29 +144,35 @@ class Sweeper:
             batch = await self._store.purge(ttl=self._ttl, limit=PURGE_BATCH)
             gone += batch
             self._more_old = batch >= PURGE_BATCH
-            if not self._more_old or time.monotonic() >= until:
+            if not self._more_old or self._monotonic() >= until:
                 return gone
 
     async def _plan(self, due: DueItem, siblings: int) -> Write:
         if due.kind == "stopping":
-            return Write(due.job_id, plan_drain_timeout(new_operation_id(), due.token), answer=False)
+            return Write(due.job_id, plan_drain_timeout(self._new_operation_id(), due.token), answer=False)
         job = due.job
         assert job is not None, "only a draining lease can outlive its record"
         if due.kind == "lease":
             return Write(due.job_id, await self._lease_expired(job, max(due.sibling_leases, siblings)), answer=False)
         if due.kind == "deadline":
             text = f"not started before {job.not_after.isoformat() if job.not_after else 'its deadline'}"
-            plan = plan_expire(new_operation_id(), error=text, failure=report_lost_run(job, FailureKind.EXPIRED, text))
+            plan = plan_expire(
+                self._new_operation_id(), error=text, failure=report_lost_run(job, FailureKind.EXPIRED, text)
+            )
             return Write(due.job_id, plan, answer=False)
         if self._is_ours(due):
-            return Write(due.job_id, plan_dispatch(new_operation_id(), REDISPATCH_DELAY), answer=False)
+            return Write(due.job_id, plan_dispatch(self._new_operation_id(), REDISPATCH_DELAY), answer=False)
         if job.run_by == "external":
             reason = f"no process that can dispatch to {job.record.get('task_queue', 'its task queue')} is running"
-            return Write(due.job_id, plan_undispatchable(new_operation_id(), UNDISPATCHED_AFTER, reason), answer=False)
+            return Write(
+                due.job_id, plan_undispatchable(self._new_operation_id(), UNDISPATCHED_AFTER, reason), answer=False
+            )
         text = "no update from its caller"
         failure = report_lost_run(job, FailureKind.LOST, text)
         return Write(
-            due.job_id, plan_mark_stale(new_operation_id(), error=text, failure=failure, reason=text), answer=False
+            due.job_id,
+            plan_mark_stale(self._new_operation_id(), error=text, failure=failure, reason=text),
+            answer=False,
         )
 
     async def _lease_expired(self, job: Job, sibling_leases: int) -> Change:
@@ -175,7 +192,7 @@ class Sweeper:
         limit = int(job.record.get("max_crashes") or 1)
         loop = f"crashed {job.crashes + 1} times; last: {text}"
         return plan_lease_expired(
-            new_operation_id(),
+            self._new_operation_id(),
             error=text,
             failure=report_lost_run(job, FailureKind.LOST, text),
             crash_loop=report_lost_run(job, FailureKind.CRASH_LOOP, loop),

@@ -23,13 +23,13 @@ from milepost.core.transitions.operations import Change
 from milepost.run.capture import capture
 from milepost.run.checkpoints import StoreCheckpointWriter
 from milepost.run.crash_report import load_redact_hook, report_lost_run
-from milepost.run.heartbeat import Heartbeat, OnOutage, PendingReport, ReacquireLease
+from milepost.run.heartbeat import Heartbeat
+from milepost.run.heartbeat_state import OnOutage, PendingReport, ReacquireLease, stop_reason
 from milepost.run.job_result import NO_RESULT, JobResult, job_result
 from milepost.run.outcome import RunOutcome, outcome_of
 from milepost.run.process_identity import is_known_dead, process_name
 from milepost.run.run import Run, cancel_task_on_stop, log
 from milepost.run.runtime import Runtime
-from milepost.run.stop_reason import stop_reason
 from milepost.run.threads import wait_for_threads
 from milepost.stores.ids import new_job_id, new_nonce, new_operation_id
 from milepost.stores.protocol import Store, Write, WriteResult

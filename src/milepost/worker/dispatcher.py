@@ -20,7 +20,7 @@ from milepost.core.job import FailureKind, Job, JobStatus
 from milepost.core.serialization import ERROR_BYTES, single_line
 from milepost.core.transitions import plan_dispatched, plan_rejected, plan_undispatchable
 from milepost.run.crash_report import report_lost_run
-from milepost.run.outage import Outage
+from milepost.run.heartbeat import Outage
 from milepost.run.process_identity import process_name
 from milepost.run.sweeper import REDISPATCH_DELAY, Sweeper
 from milepost.stores.ids import new_operation_id

@@ -18,7 +18,8 @@ from milepost.core.serialization import from_json
 from milepost.run.capture import capture
 from milepost.run.checkpoints import StoreCheckpointWriter
 from milepost.run.crash_report import report_exception
-from milepost.run.heartbeat import Heartbeat, PendingReport
+from milepost.run.heartbeat import Heartbeat
+from milepost.run.heartbeat_state import PendingReport
 from milepost.run.job_result import NO_RESULT, JobResult, job_result
 from milepost.run.outcome import RunOutcome, abandonment, failed, outcome_of, postponed
 from milepost.run.run import Run, cancel_task_on_stop

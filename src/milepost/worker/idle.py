@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable
 
 from milepost.core.errors import StoreError
-from milepost.run.outage import Outage
+from milepost.run.heartbeat import Outage
 from milepost.stores.protocol import Store
 
 log = logging.getLogger("milepost.worker")

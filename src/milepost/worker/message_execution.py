@@ -20,7 +20,7 @@ from milepost.core.errors import (
 from milepost.core.job import FailureKind, Job, JobStatus
 from milepost.core.transitions import plan_deliver, plan_dispatched, plan_undispatchable
 from milepost.run.checkpoints import StoreCheckpointWriter
-from milepost.run.heartbeat import OnOutage, PendingReport
+from milepost.run.heartbeat_state import OnOutage, PendingReport
 from milepost.run.job_result import NO_RESULT, job_result
 from milepost.run.outcome import RunOutcome, abandonment, outcome_of
 from milepost.run.process_identity import process_name

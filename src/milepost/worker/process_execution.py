@@ -18,7 +18,7 @@ from milepost.core.job import FailureKind, Job
 from milepost.core.serialization import from_json, single_line
 from milepost.run.checkpoints import CheckpointWriter, write_checkpoint
 from milepost.run.crash_report import crash_report, masked, run_facts
-from milepost.run.heartbeat import PendingReport
+from milepost.run.heartbeat_state import PendingReport
 from milepost.run.job_result import JobResult
 from milepost.run.outcome import RunOutcome, completed, crashed, failed, stopped
 from milepost.run.process_identity import versions
