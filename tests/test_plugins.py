@@ -11,6 +11,9 @@ import pytest
 
 from milepost import plugins
 from milepost.core.errors import InvalidInputError, PluginError
+from milepost.documents.embed import get_embedder
+from milepost.documents.loaders import load
+from milepost.integrations import task_queue
 from milepost.stores.factory import open_store
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -120,3 +123,41 @@ def test_broken_plugin_does_not_stop_the_others(
 def test_unknown_scheme_names_the_schemes() -> None:
     with pytest.raises(InvalidInputError, match="sqlite:///path"):
         open_store("mysql://x")
+
+
+def test_loader_of_plugin_reads_its_extension(install: Install, tmp_path: Path) -> None:
+    code = (
+        "from milepost.documents.loaders import LoadReport, Piece\n"
+        "def load(path, *, encoding):\n"
+        "    text = path.read_bytes()[::-1].decode()\n"
+        "    yield Piece(text, len(text), len(text))\n"
+        "    return LoadReport(format='rev', size=len(text))\n"
+    )
+    install("some-store", "milepost.loaders", {"rev": "some_store_module:load"}, code)
+    file = tmp_path / "a.REV"
+    file.write_bytes(b"\x00olleh")
+    pieces = load(file)
+    assert next(pieces).text == "hello\x00"
+    with pytest.raises(StopIteration) as ended:
+        next(pieces)
+    assert ended.value.value.format == "rev"
+
+
+def test_embedder_of_plugin_is_opened_with_its_argument(install: Install) -> None:
+    install(
+        "some-store", "milepost.embedders", {"some": "some_store_module:open"}, "def open(*given):\n    return given\n"
+    )
+    argument, options = get_embedder("some:large:1", endpoint="http://x")  # type: ignore[misc]
+    assert (argument, options.endpoint, options.dimension) == ("large:1", "http://x", 0)
+
+
+def test_unknown_embedder_and_task_queue_name_the_known_ones(install: Install) -> None:
+    with pytest.raises(ValueError, match=r"unknown model 'gpt'; choose from minilm, wordllama, hashing, http"):
+        get_embedder("gpt")
+    with pytest.raises(InvalidInputError, match="available: celery, rq, dramatiq, taskiq"):
+        task_queue("arq")
+
+
+def test_task_queue_of_plugin_is_found_by_name(install: Install) -> None:
+    install("some-store", "milepost.integrations", {"arq": "some_store_module:Queue"}, "class Queue: ...\n")
+    assert task_queue("arq").__name__ == "Queue"

@@ -25,6 +25,9 @@ KINDS: Final = {
     "milepost.job_types": "job type",
     "milepost.routes": "API routes",
     "milepost.health_checks": "health check",
+    "milepost.integrations": "task queue",
+    "milepost.embedders": "embedder",
+    "milepost.loaders": "document loader",
     "milepost.stores": "store",
 }
 """The groups of entry points, and what an entry of each is called in messages."""
@@ -67,6 +70,28 @@ BUILT_IN: Final[dict[str, dict[str, str]]] = {
     },
     "milepost.routes": {"documents": "milepost.documents.routes:attach_documents"},
     "milepost.health_checks": {"documents": "milepost.documents.store:check_health"},
+    "milepost.integrations": {
+        "celery": "milepost.integrations.celery:CeleryTaskQueue",
+        "rq": "milepost.integrations.rq:RQTaskQueue",
+        "dramatiq": "milepost.integrations.dramatiq:DramatiqTaskQueue",
+        "taskiq": "milepost.integrations.taskiq:TaskiqTaskQueue",
+    },
+    "milepost.embedders": {
+        "minilm": "milepost.documents.embed:open_minilm",
+        "wordllama": "milepost.documents.embed:open_wordllama",
+        "hashing": "milepost.documents.embed:open_hashing",
+        "http": "milepost.documents.embed:open_http",
+    },
+    "milepost.loaders": {
+        "text": "milepost.documents.loaders.text:load_text",
+        "markdown": "milepost.documents.loaders.text:load_text",
+        "csv": "milepost.documents.loaders.csv:load_csv",
+        "html": "milepost.documents.loaders.html:load_html",
+        "pdf": "milepost.documents.loaders.pdf:load_pdf",
+        "docx": "milepost.documents.loaders.docx:load_docx",
+        "epub": "milepost.documents.loaders.epub:load_epub",
+        "odt": "milepost.documents.loaders.odt:load_odt",
+    },
     "milepost.stores": {
         "sqlite": "milepost.stores.sqlite:SQLiteStore",
         "redis": _REDIS,

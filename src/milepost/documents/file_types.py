@@ -10,11 +10,13 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final, Literal
+from typing import BinaryIO, Final
 
+from milepost import plugins
 from milepost.documents.errors import BadDocumentError
 
-Format = Literal["text", "markdown", "csv", "html", "pdf", "docx", "epub", "odt"]
+Format = str
+"""text, markdown, csv, html, pdf, docx, epub, odt, or the extension that a plugin reads, without the dot."""
 
 MAX_BYTES: Final = 50 * 1024 * 1024
 MAX_UNPACKED_BYTES: Final = 256 * 1024 * 1024
@@ -79,16 +81,22 @@ def checked_file(descriptor: int, path: Path, max_bytes: int) -> BinaryIO:
 
 
 def detect_type(path: Path, *, max_bytes: int = MAX_BYTES) -> DetectedType:
-    """Return the type of a file, detected from its content. The extension decides only between text formats.
+    """Return the type of a file, detected from its content.
+
+    The extension decides between text formats, and if it belongs to the document loader of a plugin.
 
     Raises `BadDocumentError` with the codes of `open_regular` and `binary_content`, `corrupt_pdf`, `corrupt_document`,
     `encrypted`, `unsupported_archive`, `archive_too_large`.
     """
-    expected = _BY_EXTENSION.get(path.suffix.lower())
+    extension = path.suffix.lower()
+    expected = _BY_EXTENSION.get(extension)
+    if expected is None and plugins.find("milepost.loaders", extension[1:]) is not None:
+        expected = extension[1:]
     with open_regular(path, max_bytes) as file:
         try:
             head = file.read(HEAD_BYTES)
-            found = _from_head(head, file, path, expected)
+            is_detected = expected is None or extension in _BY_EXTENSION
+            found = _from_head(head, file, path, expected) if is_detected else extension[1:]
         except OSError as error:
             raise failed_read(path.name, error) from error
         size = os.fstat(file.fileno()).st_size

@@ -1,17 +1,19 @@
-"""The embedder protocol, and the built-in embedders by name."""
+"""The embedder protocol, and embedders by name."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
+from milepost import plugins
 from milepost.documents.configuration import current
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-MODELS: Final = ("minilm", "wordllama", "hashing", "http")
+EMBEDDERS: Final = "milepost.embedders"
 Tick = Callable[[], object]
 
 
@@ -49,6 +51,17 @@ class Embedder(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class EmbedderOptions:
+    """The options of `get_embedder` for the factory of an embedder, which takes what it can use."""
+
+    model_path: str | None = None
+    endpoint: str | None = None
+    dimension: int = 0
+    max_wait: float = 600.0
+    on_wait: Callable[[str], object] | None = None
+
+
 def unit_rows(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return rows scaled to length 1. A row of zeros becomes the first axis, so that every text has a direction."""
     import numpy as np
@@ -62,8 +75,8 @@ def unit_rows(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
 def check_model(name: str) -> None:
     """Check an embedder name. Raises `ValueError` if `get_embedder` does not know it."""
     kind, _, rest = name.partition(":")
-    if kind not in MODELS or (rest and kind in ("minilm", "wordllama")):
-        raise ValueError(f"unknown model {name!r}; choose from {', '.join(MODELS)} (as http:NAME)")
+    if plugins.find(EMBEDDERS, kind) is None or (rest and kind in ("minilm", "wordllama")):
+        raise ValueError(f"unknown model {name!r}; choose from {', '.join(plugins.names(EMBEDDERS))} (as http:NAME)")
     if kind == "hashing" and rest and not rest.isdecimal():
         raise ValueError(f"the model hashing takes a number of dimensions such as hashing:256, not {rest!r}")
 
@@ -77,7 +90,7 @@ def get_embedder(
     max_wait: float = 600.0,
     on_wait: Callable[[str], object] | None = None,
 ) -> Embedder:
-    """Return an embedder by name.
+    """Return an embedder by name: one of the plugins in the group `milepost.embedders`.
 
     `minilm` (384 dimensions, the default), `wordllama` (256, much faster, weaker), `hashing` (no model, matches words
     only), or `http` and `http:MODEL` for an OpenAI-compatible `endpoint`. The default of `endpoint` is
@@ -89,22 +102,46 @@ def get_embedder(
     """
     check_model(name)
     kind, _, rest = name.partition(":")
-    if kind == "minilm":
-        from milepost.documents.embed.minilm import MiniLM
+    plugin = plugins.find(EMBEDDERS, kind)
+    assert plugin is not None, "check_model has found it"
+    embedder: Embedder = plugin.load()(rest, EmbedderOptions(model_path, endpoint, dimension, max_wait, on_wait))
+    return embedder
 
-        return MiniLM(model_path=model_path or current().model_path)
-    if kind == "wordllama":
-        from milepost.documents.embed.wordllama import WordLlama
 
-        return WordLlama()
-    if kind == "hashing":
-        from milepost.documents.embed.hashing import HashingEmbedder
+def open_minilm(argument: str, options: EmbedderOptions) -> Embedder:
+    """Return the embedder `minilm`."""
+    from milepost.documents.embed.minilm import MiniLM
 
-        return HashingEmbedder(int(rest) if rest else 256)
+    return MiniLM(model_path=options.model_path or current().model_path)
+
+
+def open_wordllama(argument: str, options: EmbedderOptions) -> Embedder:
+    """Return the embedder `wordllama`."""
+    from milepost.documents.embed.wordllama import WordLlama
+
+    return WordLlama()
+
+
+def open_hashing(argument: str, options: EmbedderOptions) -> Embedder:
+    """Return the embedder `hashing:DIMENSION`."""
+    from milepost.documents.embed.hashing import HashingEmbedder
+
+    return HashingEmbedder(int(argument) if argument else 256)
+
+
+def open_http(argument: str, options: EmbedderOptions) -> Embedder:
+    """Return the embedder `http:MODEL`. Raises ValueError without a URL."""
     from milepost.documents.embed.http import HttpEmbedder
 
-    url, key = current().embedding(endpoint)
+    url, key = current().embedding(options.endpoint)
     if not url:
+        name = f"http:{argument}" if argument else "http"
         raise ValueError(f"model={name} requires endpoint=URL or MILEPOST_EMBEDDING_URL, e.g. http://localhost:8080/v1")
-    name = rest or "default"
-    return HttpEmbedder(url, model=name, key=key, max_wait=max_wait, dimension=dimension, on_wait=on_wait)
+    return HttpEmbedder(
+        url,
+        model=argument or "default",
+        key=key,
+        max_wait=options.max_wait,
+        dimension=options.dimension,
+        on_wait=options.on_wait,
+    )

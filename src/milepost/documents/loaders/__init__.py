@@ -1,6 +1,7 @@
 """Read documents of all formats as text, piece by piece.
 
-`load` detects the format and yields the pieces of its loader. It runs in the calling process;
+`load` detects the format and yields the pieces of its loader, a plugin that imports its parser only when a file needs
+it. It runs in the calling process;
 `milepost.documents.loader_process` protects against parsers that hang or crash.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from pathlib import Path
 
+from milepost import plugins
 from milepost.documents.errors import BadDocumentError
 from milepost.documents.file_types import MAX_BYTES, detect_type, failed_read
 from milepost.documents.loaders.piece import LoadReport, Piece, Pieces
@@ -26,37 +28,9 @@ def load(path: Path | str, *, encoding: str | None = None, max_bytes: int = MAX_
     """
     path = Path(path)
     recognised = detect_type(path, max_bytes=max_bytes)
-    pieces: Pieces
-    # Each loader imports its parser only when a file needs it.
-    match recognised.format:
-        case "pdf":
-            from milepost.documents.loaders.pdf import load_pdf
-
-            pieces = load_pdf(path)
-        case "docx":
-            from milepost.documents.loaders.docx import load_docx
-
-            pieces = load_docx(path)
-        case "epub":
-            from milepost.documents.loaders.epub import load_epub
-
-            pieces = load_epub(path)
-        case "odt":
-            from milepost.documents.loaders.odt import load_odt
-
-            pieces = load_odt(path)
-        case "html":
-            from milepost.documents.loaders.html import load_html
-
-            pieces = load_html(path, encoding=encoding)
-        case "csv":
-            from milepost.documents.loaders.csv import load_csv
-
-            pieces = load_csv(path, encoding=encoding)
-        case "text" | "markdown":
-            from milepost.documents.loaders.text import load_text
-
-            pieces = load_text(path, encoding=encoding)
+    loader = plugins.find("milepost.loaders", recognised.format)
+    assert loader is not None, "only formats with a loader are detected"
+    pieces: Pieces = loader.load()(path, encoding=encoding)
     report = yield from _with_text(pieces, path)
     return LoadReport(
         format=recognised.format,

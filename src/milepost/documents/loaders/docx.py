@@ -20,8 +20,8 @@ _BLOCKS_PER_PIECE: Final = 50
 _SPAN_DIGITS: Final = 3
 
 
-def load_docx(path: Path) -> Pieces:
-    """Yield a DOCX in pieces of some blocks. The unit is blocks (paragraphs and tables)."""
+def load_docx(path: Path, *, encoding: str | None = None) -> Pieces:
+    """Yield a DOCX in pieces of some blocks. The unit is blocks (paragraphs and tables). The file declares its own encoding."""
     import docx
     from docx.opc.exceptions import PackageNotFoundError
     from docx.oxml.ns import qn

@@ -26,8 +26,8 @@ DAMAGED: Final = (
 )  # fmt: skip
 
 
-def load_epub(path: Path) -> Pieces:
-    """Yield an EPUB chapter by chapter. The unit is chapters."""
+def load_epub(path: Path, *, encoding: str | None = None) -> Pieces:
+    """Yield an EPUB chapter by chapter. The unit is chapters. The file declares its own encoding."""
     try:
         with zipfile.ZipFile(path) as archive:
             check_archive(archive, path.name)

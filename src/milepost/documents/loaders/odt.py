@@ -22,8 +22,8 @@ _UNREAD: Final = frozenset({f"{_TEXT}tracked-changes", f"{_OFFICE}annotation", f
 _PIECE_CHARACTERS: Final = 32 * 1024
 
 
-def load_odt(path: Path) -> Pieces:
-    """Yield an ODT in pieces. The unit is bytes of its unpacked content."""
+def load_odt(path: Path, *, encoding: str | None = None) -> Pieces:
+    """Yield an ODT in pieces. The unit is bytes of its unpacked content. The file declares its own encoding."""
     try:
         with zipfile.ZipFile(path) as archive:
             check_archive(archive, path.name)

@@ -24,8 +24,8 @@ _PAGE_CHARACTERS: Final = 200
 _HYPHEN_AT_LINE_END: Final = "\ufffe"
 
 
-def load_pdf(path: Path) -> Pieces:
-    """Yield a PDF page by page. The unit is pages."""
+def load_pdf(path: Path, *, encoding: str | None = None) -> Pieces:
+    """Yield a PDF page by page. The unit is pages. The file declares its own encoding."""
     failed = 0
     seen: Counter[int] = Counter()
     with _opened(path) as document:
