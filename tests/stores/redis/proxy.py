@@ -20,6 +20,8 @@ class Proxy:
         self.lost = 0
         self.on_loss: Callable[[bytes], object] = bytes
         """Called with each reply that is swallowed, before the connection is cut."""
+        self.replacement = b""
+        """Sent instead of the next reply, if it is not empty."""
         self.requests: list[bytes] = []
         self._open: list[socket.socket] = []
 
@@ -54,6 +56,8 @@ class Proxy:
                     self.lost += 1
                     self.on_loss(data)
                     break
+                elif self.replacement:
+                    data, self.replacement = self.replacement, b""
                 sink.sendall(data)
         except OSError:
             pass

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from milepost import Jobs
 from milepost.core import transitions as plans
-from milepost.core.errors import OutcomeUnknownError, StoreFullError, StoreUnavailableError
+from milepost.core.errors import OutcomeUnknownError, StoreError, StoreFullError, StoreUnavailableError
 from milepost.core.transitions.operations import Change
 from milepost.stores.ids import new_operation_id
 from milepost.stores.protocol import Claim, Write
@@ -170,6 +171,59 @@ def test_full_server_accepts_ends_but_no_submits(start_redis: Start, blocking: b
         assert len((await store.feed("0")).events) > 0
 
     run(store, work)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        "LOADING Redis is loading", "TRYAGAIN Multiple keys", "ASK 7 127.0.0.1:1", "CLUSTERDOWN The cluster is down",
+        "BUSY Redis is busy", "READONLY You can't write", "MASTERDOWN Link with MASTER is down", "NOSCRIPT No matching",
+        "MOVED 7 127.0.0.1:1",
+    ],
+)  # fmt: skip
+def test_transient_error_is_retried(
+    redis_server: RedisServer, redis_namespace: str, blocking: bool, error: str
+) -> None:
+    with Proxy(redis_server.port) as proxy:
+        store = RedisStore(f"redis://127.0.0.1:{proxy.port}/0", namespace=redis_namespace, blocking=blocking)
+
+        async def work() -> None:
+            await store.counts()
+            proxy.replacement = f"-{error}\r\n".encode()
+            assert await store.counts() == {}
+            assert not proxy.replacement
+
+        run(store, work)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "temporary"),
+    [
+        ("OOM command not allowed", StoreFullError, None),
+        ("NOAUTH Authentication required.", StoreUnavailableError, False),
+        ("NOPERM No permissions", StoreUnavailableError, False),
+        ("MISCONF Errors writing", StoreUnavailableError, True),
+        ("NOREPLICAS Not enough good replicas", StoreUnavailableError, True),
+        ("CROSSSLOT Keys in request", StoreError, None),
+        ("ERR unknown", StoreError, None),
+    ],
+)
+def test_final_error_has_its_type(
+    redis_server: RedisServer, redis_namespace: str, blocking: bool, error: str, kind: type[StoreError], temporary: Any
+) -> None:
+    with Proxy(redis_server.port) as proxy:
+        store = RedisStore(f"redis://127.0.0.1:{proxy.port}/0", namespace=redis_namespace, blocking=blocking)
+
+        async def work() -> None:
+            await store.counts()
+            proxy.replacement = f"-{error}\r\n".encode()
+            with pytest.raises(StoreError, match=error.split()[1]) as caught:
+                await store.counts()
+            assert type(caught.value) is kind
+            assert temporary is None or caught.value.temporary is temporary  # type: ignore[attr-defined]
+            assert await store.counts() == {}
+
+        run(store, work)
 
 
 def test_each_write_is_one_round_trip(redis_server: RedisServer, redis_namespace: str) -> None:

@@ -69,7 +69,6 @@ class RedisClient:
         self._connector = Connector(target, pool, prefix)
         self._prefix = prefix
         self._layout = prefix + b"layout"
-        self._heads: dict[bytes, bytes] = {}
         self.connect_budget = connect_budget
         self.retry_budget = retry_budget
 
@@ -198,15 +197,10 @@ class RedisClient:
                 await self._pool.pause(trials.check(why))
 
     def _packed(self, call: Call, *, text: bool = False) -> bytes:
-        """Return an encoded request. The arguments that are the same for each call of a script are encoded once."""
+        """Return an encoded request; with `text` it contains the source of the script."""
         script, args = call
-        head = None if text else self._heads.get(script.sha)
-        if head is None:
-            called = (b"EVAL", script.source) if text else (b"EVALSHA", script.sha)
-            head = _words(pack((*called, b"2", self._prefix, self._layout)))
-            if not text:
-                self._heads[script.sha] = head
-        return b"*%d\r\n%b%b" % (5 + len(args), head, _words(pack(tuple(args))))
+        command, name = (b"EVAL", script.source) if text else (b"EVALSHA", script.sha)
+        return pack((command, name, b"2", self._prefix, self._layout, *args))
 
     def _sort(
         self, answers: list[Any], missing: list[int], replies: list[Any], whole: set[int]
@@ -261,11 +255,6 @@ class RedisClient:
 
 def _reply_seconds(payload: bytes) -> float:
     return REPLY_SECONDS + len(payload) // SLOWEST_LINK
-
-
-def _words(packed: bytes) -> bytes:
-    """Return encoded arguments without their count."""
-    return packed[packed.index(b"\n") + 1 :]
 
 
 def _word(reply: Any) -> str:

@@ -1,83 +1,75 @@
-"""The connection pool for threads.
+"""The connection pool for threads. redis-py sends the packed commands and parses the replies.
 
-redis-py connects (URL, TLS, users); then requests go directly to the socket and hiredis parses the replies. After a fork
-the child does not use the sockets of its parent.
+After a fork the child does not use the sockets of its parent.
 """
 
 from __future__ import annotations
 
 import os
-import select
-import socket
-import ssl
-import struct
-import sys
 import time
 from collections.abc import Mapping
 from typing import Any
 
 import hiredis
+from redis import exceptions
 from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
 from redis.exceptions import AuthenticationError, RedisError
 
 from milepost.core.errors import InvalidInputError, StoreUnavailableError
 from milepost.stores.redis.connection_protocols import Connect, ConnectionLost, Node, RedisConnection
 
-READ_SIZE = 65536
+WRITE_SIZE = 256 * 1024
+"""Larger requests are sent in parts, because redis-py limits the time for each."""
 IDLE_SECONDS = 1.0
 """A connection idle for longer is checked before use, so that one closed by a server restart is detected first."""
 
-_NOT_YET = object()
-_KERNEL_TIMES_OUT = sys.platform == "linux"
+CODES = {
+    exceptions.AskError: "ASK",
+    exceptions.AuthenticationError: "NOAUTH",
+    exceptions.BusyLoadingError: "LOADING",
+    exceptions.ClusterCrossSlotError: "CROSSSLOT",
+    exceptions.ClusterDownError: "CLUSTERDOWN",
+    exceptions.MasterDownError: "MASTERDOWN",
+    exceptions.MovedError: "MOVED",
+    exceptions.NoPermissionError: "NOPERM",
+    exceptions.NoScriptError: "NOSCRIPT",
+    exceptions.OutOfMemoryError: "OOM",
+    exceptions.ReadOnlyError: "READONLY",
+    exceptions.TryAgainError: "TRYAGAIN",
+}
+"""redis-py takes the code off the text of these errors."""
 
 
 class SyncConnection:
-    """One socket, used by one thread at a time."""
+    """One connection, used by one thread at a time."""
 
-    def __init__(self, connection: Any, node: Node) -> None:
+    def __init__(self, connection: Any, node: Node, socket_timeout: float | None) -> None:
         self._connection = connection
-        self._socket: socket.socket = connection._sock
+        self._socket_timeout = socket_timeout
         self.node = node
-        self._name = str(node)
-        self._reader = hiredis.Reader(notEnoughData=_NOT_YET)
-        self._timeout = -1.0
         self._used = time.monotonic()
         self.pid = os.getpid()
-        # With a timeout set in the kernel, Python does not poll before each read and write.
-        self._kernel = _KERNEL_TIMES_OUT and not isinstance(self._socket, ssl.SSLSocket)
 
     async def exchange(self, payload: bytes, replies: int, timeout: float) -> list[Any]:
-        reader = self._reader
+        connection = self._connection
         try:
-            if timeout != self._timeout:
-                self._limit(timeout)
-            self._socket.sendall(payload)
+            connection.send_packed_command(_parts(payload), check_health=False)
             read: list[Any] = []
-            while True:
-                reply = reader.gets()
-                if reply is _NOT_YET:
-                    data = self._socket.recv(READ_SIZE)
-                    if not data:
-                        raise ConnectionLost(f"{self._name} closed the connection")
-                    reader.feed(data)
-                elif not isinstance(reply, hiredis.PushNotification):
-                    read.append(reply)
-                    if len(read) == replies:
-                        return read
-        except (BlockingIOError, TimeoutError):
-            raise ConnectionLost(f"{self._name} did not reply within {timeout:g} s") from None
-        except (OSError, hiredis.ProtocolError) as error:
-            raise ConnectionLost(f"{self._name}: {error}") from None
+            while len(read) < replies:
+                if timeout != self._socket_timeout and not connection.can_read(timeout):
+                    raise exceptions.TimeoutError
+                read.append(self._reply())
+            return read
+        except exceptions.TimeoutError:
+            raise ConnectionLost(f"{self.node} did not reply within {timeout:g} s") from None
+        except RedisError as error:
+            raise ConnectionLost(f"{self.node}: {error}") from None
 
-    def _limit(self, timeout: float) -> None:
-        if self._kernel:
-            self._socket.settimeout(None)
-            limit = struct.pack("ll", int(timeout), int(timeout % 1 * 1_000_000))
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
-        else:
-            self._socket.settimeout(timeout)
-        self._timeout = timeout
+    def _reply(self) -> Any:
+        try:
+            return self._connection.read_response(disable_decoding=True)
+        except RedisError as error:
+            return error_reply(error)
 
     def rest(self) -> None:
         """Record that the connection is idle from now on."""
@@ -90,14 +82,26 @@ class SyncConnection:
         if time.monotonic() - self._used < IDLE_SECONDS:
             return True
         try:
-            poll = select.poll()
-            poll.register(self._socket, select.POLLIN)
-            return not poll.poll(0)
-        except (OSError, ValueError):
+            return not self._connection.can_read(0)
+        except RedisError:
             return False
 
     def close(self) -> None:
         self._connection.disconnect()
+
+
+def _parts(payload: bytes) -> list[bytes]:
+    if len(payload) <= WRITE_SIZE:
+        return [payload]
+    return [payload[start : start + WRITE_SIZE] for start in range(0, len(payload), WRITE_SIZE)]
+
+
+def error_reply(error: RedisError) -> hiredis.ReplyError:
+    """Return the error that the server replied, with its code. Raises `error` if the connection failed."""
+    code = CODES.get(type(error))
+    if code is None and not isinstance(error, exceptions.ResponseError):
+        raise error
+    return hiredis.ReplyError(f"{code} {error}" if code is not None else str(error))
 
 
 class SyncConnectionPool:
@@ -118,7 +122,7 @@ class SyncConnectionPool:
             raise StoreUnavailableError(text, temporary=False) from None
         except (RedisError, OSError) as error:
             raise ConnectionLost(f"{node}: {error}") from None
-        return SyncConnection(connection, node)
+        return SyncConnection(connection, node, options.get("socket_timeout"))
 
     def ready(self) -> RedisConnection | None:
         while self._idle:
