@@ -229,7 +229,7 @@ class AsyncJobs(AsyncJobManager):
 
         Every submit does this. Call it after creating jobs for these handlers in another way.
         """
-        if len(self._own_types) == len(self.handlers) or not self.store.url.startswith("memory:"):
+        if len(self._own_types) == len(self.handlers) or self.store.shared:
             return
         with self._lock:
             new = [name for name in self.handlers if name not in self._own_types]

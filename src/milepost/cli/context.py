@@ -99,7 +99,7 @@ class CommandContext:
         The option --url overrides its store. A store in memory is not used, because other processes cannot share it.
         """
         self._settings, self._ttl = app.settings, app.ttl
-        if self.url is None and not app.store.url.startswith("memory:"):
+        if self.url is None and app.store.shared:
             self._store = app.store
 
     def open(self) -> JobManager:
@@ -120,12 +120,13 @@ class CommandContext:
         from milepost.core.errors import InvalidInputError
         from milepost.manager.sync import JobManager
 
-        if target_url.startswith("memory:"):
+        self.ensure_default_dir()
+        manager = JobManager(target_url, ttl=self._ttl, options=self._options())
+        if not manager.store.shared:
             raise InvalidInputError(
                 "--url", "memory:// cannot be shared between commands; use sqlite:///jobs.db or redis://host"
             )
-        self.ensure_default_dir()
-        return JobManager(target_url, ttl=self._ttl, options=self._options())
+        return manager
 
     def _options(self) -> Settings:
         """Return the settings of the application or the environment, with the capture of our own processes."""

@@ -243,6 +243,9 @@ class Store(KeyValueStore, Protocol):
     url: str
     """The URL with the namespace and without passwords."""
 
+    shared: bool
+    """Whether other processes can use the same jobs."""
+
     report_interval: float
     """The pace of progress reports in seconds. The heartbeat uses it unless MILEPOST_HEARTBEAT is set to another value."""
 

@@ -171,7 +171,7 @@ def open_jobs(jobs: Any) -> tuple[WebJobs, bool]:
 
 def refuse_unshared_memory(store: Store) -> None:
     """Refuse a memory store in one of several server processes, which would not share it. Raises InvalidInputError."""
-    if store.url.startswith("memory:") and server_processes(sys.argv, os.environ) > 1:
+    if not store.shared and server_processes(sys.argv, os.environ) > 1:
         raise InvalidInputError(
             "MILEPOST_URL",
             "memory:// cannot be shared between server processes; use sqlite:///jobs.db or redis://host, or run one process",

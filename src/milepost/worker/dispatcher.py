@@ -99,7 +99,7 @@ class Dispatcher:
     """Dispatches the jobs of one application to its task queue: new ones at once, leftover ones from a thread."""
 
     def __init__(self, app: Application, task_queue: TaskQueue) -> None:
-        if app.store.url.startswith("memory:"):
+        if not app.store.shared:
             problem = "needs a store that other processes can use; use sqlite:// or redis:// instead of memory://"
             raise InvalidInputError("task_queue", problem)
         self.app = app

@@ -60,7 +60,7 @@ def run_in_main_thread(worker: Worker) -> int:
 
 def _warn_of_lost_jobs(store: Store) -> None:
     """Log how many unfinished jobs end with this process, because their store is its memory."""
-    if store.url.startswith("memory:"):
+    if not store.shared:
         counts = run_sync(store.with_blocking(blocking=True).counts())
         if lost := sum(count for (_, status), count in counts.items() if not JobStatus(status).is_terminal):
             log.warning("unfinished jobs lost: %d (the store is in memory)", lost)

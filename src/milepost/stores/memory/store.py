@@ -39,6 +39,7 @@ from milepost.stores.recovery_hold import hold_of
 class MemoryStore:
     """Jobs in this process, lost when it ends. `clock` returns microseconds since 1970."""
 
+    shared = False
     report_interval = HEARTBEAT
 
     def __init__(self, *, blocking: bool = True, clock: Callable[[], int] = system_micros) -> None:

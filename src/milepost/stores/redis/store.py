@@ -63,6 +63,7 @@ class RedisStore(NamespaceMethods):
     InvalidInputError for an invalid URL or namespace.
     """
 
+    shared = True
     report_interval = HEARTBEAT
 
     def __init__(

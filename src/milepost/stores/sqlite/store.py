@@ -46,6 +46,7 @@ class SQLiteStore:
     OutcomeUnknownError and LayoutMismatchError.
     """
 
+    shared = True
     report_interval = HEARTBEAT
 
     def __init__(

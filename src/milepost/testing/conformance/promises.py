@@ -111,3 +111,7 @@ class Promises(Scenarios):
 
     async def test_store_gives_a_pace_for_reports(self, fixture: StoreFixture) -> None:
         assert 0 < fixture.store.report_interval <= 5
+
+    async def test_store_has_attribute_shared(self, fixture: StoreFixture) -> None:
+        """It is set on the class, so that both APIs agree."""
+        assert fixture.store.shared is fixture.store.with_blocking(blocking=True).shared
