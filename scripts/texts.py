@@ -71,7 +71,11 @@ def snapshot() -> str:
         if "/conformance/" in name or ".gen." in name:
             continue
         source = path.read_text()
-        texts = of_python(source, is_command="/cli/" in name or name.endswith("/commands.py")) if path.suffix == ".py" else of_script(source)
+        texts = (
+            of_python(source, is_command="/cli/" in name or name.endswith("/commands.py"))
+            if path.suffix == ".py"
+            else of_script(source)
+        )
         said = [" ".join(text.split()) for text in texts if PROSE.search(text) and not CODE.search(text)]
         if said:
             lines += [f"== {name}", *said, ""]

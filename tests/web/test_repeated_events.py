@@ -14,6 +14,7 @@ from milepost.cli.worker_monitor import WorkerMonitor
 from milepost.core.events import Event, SeenEvents
 from milepost.core.job import Job
 from milepost.core.stream_position import StreamPosition
+from milepost.manager.feed_follower import FeedFollower
 from milepost.stores.protocol import FeedEvents
 from milepost.web.live.hub import Hub
 from milepost.web.live.job_stream import open_stream
@@ -86,7 +87,7 @@ async def test_job_stream_sends_each_event_once(manager: AsyncJobManager) -> Non
     async def send(message: Any) -> None:
         sent.append(message.get("body", b""))
 
-    hub = Hub(lambda: manager.store)
+    hub = Hub(FeedFollower(lambda: manager.store))
     stream = await open_stream(hub, manager.store, job, StreamPosition(0), reconnect=True)
     reading = asyncio.create_task(stream({"type": "http"}, receive, send))
     for progress in (0.2, 0.4, 0.6):
@@ -104,7 +105,7 @@ async def test_job_stream_sends_each_event_once(manager: AsyncJobManager) -> Non
 
 async def test_finished_jobs_are_counted_once(manager: AsyncJobManager) -> None:
     seen: Counter[str] = Counter()
-    finished = FinishedJobs(lambda: manager.store)
+    finished = FinishedJobs(FeedFollower(lambda: manager.store))
     finished.listeners.append(lambda event, job: seen.update([job.job_id]))
     await finished.begin()
     async with asyncio.timeout(20):
@@ -126,10 +127,10 @@ async def test_webhook_is_sent_once_for_each_end(manager: AsyncJobManager) -> No
 
     hook = await registry.create(manager.store, "https://hooks.example.org/in")
     sender = sender_to(manager, answer)
-    await sender.read_feed([hook], wait=0)
+    await sender.read_feed([hook])
     for _ in range(3):
         await worked(manager)
-        await sender.read_feed([hook], wait=0)
+        await sender.read_feed([hook])
         await sender.send_due([hook])
     assert set(got.values()) == {1}
     assert len(got) == 6

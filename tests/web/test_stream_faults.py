@@ -18,6 +18,7 @@ import pytest
 from milepost import AsyncJobManager, Client, Event, JobManager
 from milepost.core.events import LIFECYCLE_KINDS
 from milepost.core.stream_position import StreamPosition
+from milepost.manager.feed_follower import FeedFollower
 from milepost.settings import Settings
 from milepost.web.http.problems import Problem
 from milepost.web.live.hub import Hub
@@ -188,7 +189,7 @@ async def test_slow_client_gets_declared_gaps(memory: AsyncJobManager) -> None:
             opened.set()
             await takes.wait()
 
-    hub = Hub(lambda: memory.store)
+    hub = Hub(FeedFollower(lambda: memory.store))
     stream = await open_stream(hub, memory.store, job, StreamPosition(0), reconnect=True)
     reading = asyncio.create_task(stream({"type": "http"}, receive, send))
     await opened.wait()
@@ -217,7 +218,7 @@ async def test_slow_client_gets_declared_gaps(memory: AsyncJobManager) -> None:
 
 
 async def test_too_many_clients_is_503_with_retry_after(memory: AsyncJobManager) -> None:
-    hub = Hub(lambda: memory.store, clients_max=2)
+    hub = Hub(FeedFollower(lambda: memory.store), clients_max=2)
     await hub.enter()
     await hub.enter()
     with pytest.raises(Problem) as refused:

@@ -12,6 +12,7 @@ from fastapi import HTTPException
 from milepost import AsyncJobManager, StoreUnavailableError
 from milepost.core.job import Job
 from milepost.core.transitions import plan_create
+from milepost.manager.feed_follower import FeedFollower
 from milepost.manager.validation import submit_fields
 from milepost.stores.ids import new_job_id, new_operation_id
 from milepost.stores.protocol import Write
@@ -68,7 +69,7 @@ async def test_change_during_a_list_read_is_sent(memory: AsyncJobManager) -> Non
     store: Any = PausedStore(memory.store)
     received = Received()
 
-    hub = Hub(lambda: store)
+    hub = Hub(FeedFollower(lambda: store))
     stream = await open_list_stream(hub, store, ListParams(), ANYONE, None)
     streaming = asyncio.create_task(stream({"type": "http"}, receive, received.send))
     await memory.update_job(job.job_id, "running")
@@ -93,7 +94,7 @@ async def test_event_during_record_check_does_not_regress(memory: AsyncJobManage
     async def send(message: Any) -> None:
         sent.append(message.get("body", b"").decode())
 
-    hub = Hub(lambda: store)
+    hub = Hub(FeedFollower(lambda: store))
     stream = await open_stream(hub, store, job, None, reconnect=False)
     reading = asyncio.create_task(stream({"type": "http"}, receive, send))
     channel = hub._channels[job.job_id]
@@ -118,7 +119,7 @@ async def test_restricted_principal_gets_deletion_of_visible_job(memory: AsyncJo
     other = await memory.create_job(labels={"owner": "bob"})
     received = Received()
 
-    hub = Hub(lambda: memory.store)
+    hub = Hub(FeedFollower(lambda: memory.store))
     stream = await open_list_stream(hub, memory.store, ListParams(), Principal("ana", labels={"owner": "ana"}), None)
     streaming = asyncio.create_task(stream({"type": "http"}, receive, received.send))
     await memory.delete_job(other.job_id)
@@ -145,7 +146,7 @@ async def test_slow_list_resumes_at_its_position(memory: AsyncJobManager) -> Non
             received.put_nowait(body.decode())
             await takes.wait()
 
-    hub = Hub(lambda: store)
+    hub = Hub(FeedFollower(lambda: store))
     stream = await open_list_stream(hub, store, ListParams(), ANYONE, None)
     streaming = asyncio.create_task(stream({"type": "http"}, receive, send))
     (reader,) = hub.lists.readers()
@@ -176,7 +177,7 @@ async def test_repeated_store_outage_ends_stream_without_error(
 ) -> None:
     """As after a broken connection, the client reconnects and receives what it missed."""
     job = await memory.create_job()
-    hub = Hub(lambda: memory.store)
+    hub = Hub(FeedFollower(lambda: memory.store))
     ended: list[bool] = []
 
     async def away(*_: Any, **__: Any) -> Any:
@@ -206,10 +207,10 @@ async def test_store_outage_leaves_no_hub_task(memory: AsyncJobManager, monkeypa
         raise StoreUnavailableError("away")
 
     monkeypatch.setattr(memory.store, "feed", away)
-    hub = Hub(lambda: memory.store)
+    hub = Hub(FeedFollower(lambda: memory.store))
     before = asyncio.all_tasks()
     first = asyncio.create_task(hub.enter())
-    while not (hub.clients and hub._ready is None):
+    while not (hub.clients and hub._follower._started is None):
         await asyncio.sleep(0)
     with pytest.raises(StoreUnavailableError):  # it arrives after the first was refused and before it left
         await hub.enter()
@@ -304,7 +305,7 @@ async def test_wait_of_pending_job_is_sent_only_when_it_changes(memory: AsyncJob
         return [known.describe(job) for job in jobs]
 
     listed = await submitted(memory)
-    hub = Hub(lambda: memory.store, describe=describe)
+    hub = Hub(FeedFollower(lambda: memory.store), describe=describe)
     stream = await open_list_stream(hub, memory.store, ListParams(), ANYONE, None)
     streaming = asyncio.create_task(stream({"type": "http"}, receive, received.send))
     added = await submitted(memory)
@@ -343,7 +344,7 @@ async def test_waits_read_during_a_snapshot_are_not_sent_twice(memory: AsyncJobM
         return [known.describe(job) for job in jobs]
 
     listed = await submitted(memory)
-    hub = Hub(lambda: memory.store, describe=describe)
+    hub = Hub(FeedFollower(lambda: memory.store), describe=describe)
     async with asyncio.timeout(20):
         stream = await open_list_stream(hub, memory.store, ListParams(), ANYONE, None)
         streaming = asyncio.create_task(stream({"type": "http"}, receive, received.send))

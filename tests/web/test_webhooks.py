@@ -15,6 +15,7 @@ from standardwebhooks.webhooks import Webhook
 from milepost import AsyncJobManager
 from milepost.core.errors import InvalidInputError
 from milepost.core.transitions import plan_fail, plan_start
+from milepost.manager.feed_follower import FeedFollower
 from milepost.stores.ids import new_operation_id
 from milepost.stores.protocol import Claim, Write
 from milepost.web.security.ssrf_guard import is_public, public_address
@@ -32,7 +33,7 @@ def sender_to(manager: AsyncJobManager, answer: Receiver) -> WebhookSender:
         return "203.0.113.7"
 
     client = httpx.AsyncClient(transport=httpx.MockTransport(answer))
-    return WebhookSender(lambda: manager.store, resolve=resolve, client=client)
+    return WebhookSender(FeedFollower(lambda: manager.store), resolve=resolve, client=client)
 
 
 async def test_delivery_is_signed_and_retried_with_the_same_id(manager: AsyncJobManager) -> None:
@@ -48,12 +49,12 @@ async def test_delivery_is_signed_and_retried_with_the_same_id(manager: AsyncJob
 
     hook = await registry.create(manager.store, "https://hooks.example.org/in", ("failed",), "type:ingestion")
     sender = sender_to(manager, answer)
-    await sender.read_feed([hook], wait=0)
+    await sender.read_feed([hook])
     for kind, status in (("ingestion", "failed"), ("ingestion", "completed"), ("other", "failed")):
         job = await manager.create_job(job_type=kind)
         await manager.update_job(job.job_id, status, error="no" if status == "failed" else None)
-    await sender.read_feed([hook], wait=0)
-    await sender.read_feed([hook], wait=0)
+    await sender.read_feed([hook])
+    await sender.read_feed([hook])
     assert await sender.send_due([hook]) == 0
     (waiting,) = await registry.deliveries(manager.store)
     assert (waiting.attempts, waiting.problem) == (1, "responded with status 500")
@@ -68,9 +69,9 @@ async def test_delivery_is_signed_and_retried_with_the_same_id(manager: AsyncJob
 async def test_410_disables_the_webhook(memory: AsyncJobManager) -> None:
     hook = await registry.create(memory.store, "https://hooks.example.org/in")
     sender = sender_to(memory, lambda request: httpx.Response(410))
-    await sender.read_feed([hook], wait=0)
+    await sender.read_feed([hook])
     await memory.cancel_job((await memory.create_job()).job_id)
-    await sender.read_feed([hook], wait=0)
+    await sender.read_feed([hook])
     await sender.send_due([hook])
     (now,) = await registry.all_hooks(memory.store)
     assert now.disabled is not None
@@ -93,10 +94,10 @@ async def test_unresponsive_receiver_does_not_delay_others(memory: AsyncJobManag
         return httpx.Response(200)
 
     sender = sender_to(memory, answer)
-    await sender.read_feed([silent, other], wait=0)
+    await sender.read_feed([silent, other])
     for _ in range(3):
         await memory.cancel_job((await memory.create_job()).job_id)
-    await sender.read_feed([silent, other], wait=0)
+    await sender.read_feed([silent, other])
     assert await sender.send_due([silent, other]) == 3
     assert asked.count("silent.example.org") == 1, "the others are for when it answers again"
     assert {one.hook_id for one in await registry.deliveries(memory.store)} == {silent.id}
@@ -125,9 +126,9 @@ async def test_endless_response_does_not_block_delivery(
     hook = await registry.create(memory.store, "https://hooks.example.org/in")
     body = Endless(silent=silent)
     sender = sender_to(memory, lambda request: httpx.Response(200, stream=body))
-    await sender.read_feed([hook], wait=0)
+    await sender.read_feed([hook])
     await memory.cancel_job((await memory.create_job()).job_id)
-    await sender.read_feed([hook], wait=0)
+    await sender.read_feed([hook])
     async with asyncio.timeout(20):
         assert await sender.send_due([hook]) == 1, "the status is the answer"
     assert body.sent < 100
@@ -170,13 +171,13 @@ async def test_webhook_gets_only_ends_after_its_creation(
         first = (await client.post("/api/webhooks", json={"url": "https://93.184.216.34/in"})).json()
         job_id = await ended()  # before the server's first read of the feed
         sender = sender_to(memory, lambda request: httpx.Response(200))
-        await sender.read_feed(await registry.all_hooks(memory.store), wait=0)
+        await sender.read_feed(await registry.all_hooks(memory.store))
         assert [one.message_id.split("_")[1] for one in await registry.deliveries(memory.store)] == [job_id]
         await client.delete(f"/api/webhooks/{first['id']}")
         await ended()  # no webhook wants this one
         await client.post("/api/webhooks", json={"url": "https://93.184.216.34/in"})
         job_id = await ended()
-        await sender.read_feed(await registry.all_hooks(memory.store), wait=0)
+        await sender.read_feed(await registry.all_hooks(memory.store))
         assert [one.message_id.split("_")[1] for one in await registry.deliveries(memory.store)] == [job_id]
 
 
@@ -207,7 +208,7 @@ async def test_end_before_a_retry_is_delivered(manager: AsyncJobManager) -> None
     """A job that failed and was retried before the feed was read sent no `failed`."""
     hook = await registry.create(manager.store, "https://hooks.example.org/in", ("failed", "cancelled"), "type:sync")
     sender = sender_to(manager, lambda request: httpx.Response(200))
-    await sender.read_feed([hook], wait=0)
+    await sender.read_feed([hook])
     job = await manager.enqueue("sync")
     claim = Claim(
         "w", {"sync": None}, (plan_start(new_operation_id(), nonce="n", lease=10**7, worker="w1"),), new_operation_id()
@@ -219,8 +220,8 @@ async def test_end_before_a_retry_is_delivered(manager: AsyncJobManager) -> None
     await manager.retry_job(job.job_id)
     await manager.cancel_job(job.job_id)
     await manager.retry_job(job.job_id)
-    await sender.read_feed([hook], wait=0)
-    await sender.read_feed([hook], wait=0)
+    await sender.read_feed([hook])
+    await sender.read_feed([hook])
     messages = [json.loads(one.body) for one in await registry.deliveries(manager.store)]
     assert sorted(one["type"] for one in messages) == ["job.cancelled", "job.failed"]
     failed = next(one["data"] for one in messages if one["type"] == "job.failed")
@@ -231,13 +232,13 @@ async def test_end_before_a_retry_is_delivered(manager: AsyncJobManager) -> None
 async def test_lost_cursor_catches_up_from_records(memory: AsyncJobManager) -> None:
     hook = await registry.create(memory.store, "https://hooks.example.org/in")
     sender = sender_to(memory, lambda request: httpx.Response(200))
-    await sender.read_feed([hook], wait=0)
+    await sender.read_feed([hook])
     job = await memory.create_job()
     await memory.update_job(job.job_id, "completed")
     item = await memory.store.kv_get(CURSOR)
     assert item is not None
     await sender._catch_up([hook], json.loads(item.value)["at"])
-    await sender.read_feed([hook], wait=0)
+    await sender.read_feed([hook])
     assert [one.message_id.split("_")[1] for one in await registry.deliveries(memory.store)] == [job.job_id]
 
 

@@ -8,18 +8,20 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from milepost.core.errors import OutcomeUnknownError, StoreError, StoreUnavailableError
-from milepost.core.events import Event, SeenEvents
+from milepost.core.errors import OutcomeUnknownError, StoreError
+from milepost.core.events import Event
 from milepost.core.job import Job
 from milepost.run.process_identity import process_name
 from milepost.stores.sync_bridge import run_sync
 
 if TYPE_CHECKING:
+    from milepost.manager.feed_follower import FeedNews
     from milepost.manager.sync import JobManager
 
 RUN_END_EVENTS = frozenset({"completed", "failed", "cancelled", "released", "retrying"})
 TERMINAL_EVENTS = frozenset({"completed", "failed", "cancelled"})
 RECENT_WINDOW = 60.0
+POLL_INTERVAL = 0.5
 RETRY_DELAY = 2.0
 
 
@@ -30,10 +32,12 @@ class WorkerMonitor:
         self.running: dict[str, Job] = {}
         self.ended: Counter[str] = Counter()
         self.recently_ended: deque[float] = deque(maxlen=10_000)
-        self.problem: str | None = None
-        self._position: str | None = None
-        self._seen = SeenEvents()
+        self._error: StoreError | None = None
+        from milepost.manager.feed_follower import FeedFollower  # here, because `worker --help` does without it
+
         self._manager = manager
+        self._follower = FeedFollower(lambda: manager.store)
+        self._follower.add(self._receive)
         self._on_event = on_event
         self._name = process_name()
         self._stopping = threading.Event()
@@ -44,20 +48,21 @@ class WorkerMonitor:
 
         Raises StoreError for errors that waiting cannot solve, such as a wrong password.
         """
-        try:
-            self._position = run_sync(self._manager.store.feed(None)).position
-        except StoreUnavailableError as error:
-            if not error.temporary:
-                raise
-            self.problem = str(error)
-        except OutcomeUnknownError as error:
-            self.problem = str(error)
+        run_sync(self._follower.read(0.0))
+        waits = isinstance(self._error, OutcomeUnknownError) or getattr(self._error, "temporary", False)
+        if self._error is not None and not waits:
+            raise self._error
         self._thread.start()
+
+    @property
+    def problem(self) -> str | None:
+        """Why the store is unavailable, or None if it responds."""
+        return None if self._error is None else str(self._error)
 
     def stop(self) -> None:
         """Process the events until now, and stop."""
         self._stopping.set()
-        if self.problem is None:
+        if self._error is None:
             self._thread.join(RETRY_DELAY)
 
     def per_minute(self) -> int:
@@ -78,30 +83,34 @@ class WorkerMonitor:
         over = False
         while not over:
             over = self._stopping.is_set()  # one more read after the end, for the last events
-            try:
-                monitor = run_sync(
-                    self._manager.store.feed(self._position, timeout=0.0 if over or self._position is None else 0.5)
-                )
-                self._position, self.problem = monitor.position, None
-                for event in filter(self._seen.is_new, monitor.events):
-                    self._handle(event)
-            except StoreError as error:
-                self.problem = str(error)
+            if not run_sync(self._follower.read(0.0 if over else POLL_INTERVAL)):
                 self._stopping.wait(RETRY_DELAY)
+
+    def _receive(self, news: FeedNews) -> None:
+        self._error = news.error
+        for event in news.events:
+            self._handle(event)
 
     def _handle(self, event: Event) -> None:
         if event.kind == "running" and str(event.data.get("worker", "")).startswith(self._name):
-            job = self._manager.get_job(event.job_id)
+            job = self._read(event.job_id)
             if job is not None:
                 self.running[event.job_id] = job
                 self._notify(event, job)
         elif event.kind in RUN_END_EVENTS and event.job_id in self.running:
-            job = self._manager.get_job(event.job_id) or self.running[event.job_id]
+            job = self._read(event.job_id) or self.running[event.job_id]
             del self.running[event.job_id]
             self.ended[event.kind] += 1
             if event.kind in TERMINAL_EVENTS:
                 self.recently_ended.append(time.monotonic())
             self._notify(event, job)
+
+    def _read(self, job_id: str) -> Job | None:
+        try:
+            return self._manager.get_job(job_id)
+        except StoreError as error:
+            self._error = error
+            return None
 
     def _notify(self, event: Event, job: Job) -> None:
         if self._on_event is not None:

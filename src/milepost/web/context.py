@@ -13,6 +13,7 @@ from fastapi import Request
 from milepost.app import AsyncJobs, Jobs
 from milepost.core.errors import InvalidInputError
 from milepost.core.job import Job
+from milepost.manager.feed_follower import FeedFollower
 from milepost.manager.manager import AsyncJobManager
 from milepost.manager.sync import JobManager
 from milepost.signals import shutdown
@@ -69,9 +70,10 @@ class WebContext:
         self._manager: WebJobs | None = None
         self.authenticator = Authenticator(auth, lambda: self.store)
         self.expected = StartEstimates(lambda: self.store)
-        self.hub = Hub(lambda: self.store, settings=lambda: self.manager.settings, describe=self.expected.describe)
+        self.feed = FeedFollower(lambda: self.store)
+        self.hub = Hub(self.feed, settings=lambda: self.manager.settings, describe=self.expected.describe)
         self.quotas = Quotas(lambda: self.manager.settings, lambda: self.store)
-        self.ends = FinishedJobs(lambda: self.store)
+        self.ends = FinishedJobs(self.feed)
         self._own = False
         self.background: list[Callable[[WebContext], Any]] = []
         """Asynchronous context managers that run from the start of the server to its end."""

@@ -27,7 +27,7 @@ MAX_REPLAYED = 1000
 def add_webhooks(router: APIRouter, context: WebContext) -> None:
     """Add the routes for webhooks."""
     admin = [context.authenticator.require(ADMIN)]
-    sender = WebhookSender(lambda: context.store)
+    sender = WebhookSender(context.feed)
     context.background.append(lambda _: sender)
 
     async def known(hook_id: str) -> WebhookEndpoint:

@@ -1,4 +1,4 @@
-"""One subscription to the store's feed per process, shared by all stream clients.
+"""Streams of all clients of this process, from one subscription to the event feed.
 
 Each event is encoded once. After an outage, after lost feed events, and when a job was silent for long, the records
 themselves are compared with what clients were sent.
@@ -13,12 +13,12 @@ from collections.abc import Callable
 from datetime import datetime
 
 from milepost.core.errors import StoreError
-from milepost.core.events import LIFECYCLE_KINDS, Event, SeenEvents
+from milepost.core.events import LIFECYCLE_KINDS, Event
 from milepost.core.job import Job
+from milepost.manager.feed_follower import FeedFollower, FeedNews
 from milepost.manager.watch import is_final, snapshot
 from milepost.settings import Settings
 from milepost.signals import shutdown
-from milepost.stores.protocol import Store
 from milepost.web.http.problems import Problem
 from milepost.web.http.serialization import event_data
 from milepost.web.live import sse
@@ -30,8 +30,6 @@ from milepost.web.security.quotas import limit_reached
 log = logging.getLogger("milepost.web.live.hub")
 log.addHandler(logging.NullHandler())
 
-FEED_TIMEOUT = 5.0
-FEED_LIMIT = 1000
 TICK_SECONDS = 1.0
 RECHECK_TICKS = 15
 """Ticks after which the record of a silent job is checked."""
@@ -76,28 +74,27 @@ def event_frame(event: Event, read: int = 0) -> Frame:
 
 
 class Hub:
-    """One subscription to the feed of a store, for the clients of this process."""
+    """The streams of one server process."""
 
     def __init__(
         self,
-        store: Callable[[], Store],
+        follower: FeedFollower,
         *,
         clients_max: int = MAX_CLIENTS,
         settings: Callable[[], Settings] = Settings,
         describe: Describe | None = None,
     ) -> None:
-        self._store = store
+        self._follower = follower
         self._channels: dict[str, Channel] = {}
-        self.lists = ListHub(store, describe)
+        self.lists = ListHub(follower, describe)
         self._clients_max = clients_max
         self._clients = 0
         self._settings = settings
         self._streams_by_principal: Counter[str] = Counter()
-        self._tasks: list[asyncio.Task[None]] = []
-        self._ready: asyncio.Future[None] | None = None
+        self._ticking: asyncio.Task[None] | None = None
+        self._checks: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ticks = 0
-        self._listens_for_shutdown = False
         self.closing = False
         self.reads = 0
         """How often the feed was read to its end."""
@@ -117,7 +114,7 @@ class Hub:
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             # A new event loop (a test, a reload): the clients of the old one are gone.
-            self._loop, self._tasks, self._ready, self._clients = loop, [], None, 0
+            self._loop, self._ticking, self._clients = loop, None, 0
             self._streams_by_principal.clear()
             self._channels.clear()
             self.lists.clear()
@@ -126,15 +123,12 @@ class Hub:
             raise limit_reached("Too many open streams", most, 5)
         self._streams_by_principal[principal.name] += 1
         self._clients += 1
-        if self._ready is None:
-            self._ready = loop.create_future()
-            self._tasks = [loop.create_task(self._read(self._ready)), loop.create_task(self._tick())]
-            if not self._listens_for_shutdown:
+        try:
+            if self._ticking is None:
                 # A mounted application has no lifespan, but its open streams would delay the server's shutdown too.
                 shutdown.add(self.close_soon)
-                self._listens_for_shutdown = True
-        try:
-            await asyncio.shield(self._ready)
+                self._ticking = loop.create_task(self._tick())
+            await self._follower.subscribe(self._receive)
         except BaseException:
             self.leave(principal)
             raise
@@ -146,12 +140,12 @@ class Hub:
         if self._streams_by_principal[principal.name] <= 0:
             del self._streams_by_principal[principal.name]
         if self._clients <= 0:
-            for task in self._tasks:
-                task.cancel()
-            self._tasks, self._ready, self._clients = [], None, 0
-            if self._listens_for_shutdown:
+            self._clients = 0
+            self._follower.unsubscribe(self._receive)
+            if self._ticking is not None:
+                self._ticking.cancel()
+                self._ticking = None
                 shutdown.remove(self.close_soon)
-                self._listens_for_shutdown = False
 
     def listen(self, job_id: str, reader: Reader) -> Channel:
         """Send every event of a job to a client from now on."""
@@ -190,57 +184,32 @@ class Hub:
     def _readers(self) -> list[Reader]:
         return [*(reader for c in self._channels.values() for reader in c.readers), *self.lists.readers()]
 
-    async def _read(self, ready: asyncio.Future[None]) -> None:
-        store, position, lost, seen = self._store(), None, False, SeenEvents()
-        while True:
-            try:
-                if position is None:
-                    position = (await store.feed(None)).position
-                    self.lists.position = position
-                    if not ready.done():
-                        ready.set_result(None)
-                news = await store.feed(position, limit=FEED_LIMIT, timeout=FEED_TIMEOUT)
-                position = news.position
-                if news.lost or lost:
-                    await self._reconcile(list(self._channels.values()))
-                    self.lists.reset()
-                    lost = False
-                fresh = filter(seen.is_new, news.events)
-                ended = [c for c in map(self._dispatch, fresh) if c is not None]
-                self.lists.position = position
-                if len(news.events) < FEED_LIMIT:
-                    self.reads += 1
-                if ended:
-                    await self._reconcile(ended)
-            except StoreError as error:
-                if not ready.done():
-                    self._give_up(ready, error)
-                    return
-                if not lost:
-                    log.warning("feed unavailable; streams are paused: %s", error)
-                lost = True
-                await asyncio.sleep(1.0)
-            except Exception as error:
-                if not ready.done():
-                    self._give_up(ready, error)
-                    return
+    def _receive(self, news: FeedNews) -> None:
+        """Send events to their clients. After lost events or an outage, and at the end of a job, check the records."""
+        if news.error is not None:
+            return
+        doubtful = [one for event in news.events if (one := self._dispatch(event)) is not None]
+        self.reads += news.caught_up
+        if news.lost or news.resumed:
+            doubtful = list(self._channels.values())
+        if doubtful:
+            task = asyncio.get_running_loop().create_task(self._check(doubtful))
+            self._checks.add(task)
+            task.add_done_callback(self._checks.discard)
+
+    async def _check(self, channels: list[Channel]) -> None:
+        """Compare jobs with what their clients were sent, again at the next tick if the store is unavailable."""
+        try:
+            await self._reconcile(channels)
+        except Exception as error:
+            if not isinstance(error, StoreError):
                 # A defect must not stop the streams of all clients.
                 log.exception("unexpected error in the event hub; continuing")
-                lost = True
-                await asyncio.sleep(1.0)
-
-    def _give_up(self, ready: asyncio.Future[None], error: Exception) -> None:
-        """Report to waiting clients that the feed cannot be read. The next client starts again."""
-        ready.set_exception(error)
-        ready.exception()
-        for task in self._tasks:
-            if task is not asyncio.current_task():
-                task.cancel()
-        self._tasks, self._ready = [], None
+            for channel in channels:
+                channel.checked_at_tick = self._ticks - RECHECK_TICKS
 
     def _dispatch(self, event: Event) -> Channel | None:
         """Send an event to its clients. Return the channel if it may be the last event of the job."""
-        self.lists.record_change(event)
         channel = self._channels.get(event.job_id)
         if channel is None:
             return None
@@ -251,7 +220,7 @@ class Hub:
 
     async def _reconcile(self, channels: list[Channel]) -> None:
         """Compare jobs with what their clients were sent, and send the difference."""
-        store = self._store()
+        store = self._follower.store()
         for channel in channels:
             before = channel.version
             job = await store.get(channel.job_id)
@@ -292,7 +261,4 @@ class Hub:
             ]
             for channel in silent:
                 channel.checked_at_tick = self._ticks
-            try:
-                await self._reconcile(silent)
-            except StoreError:
-                continue
+            await self._check(silent)

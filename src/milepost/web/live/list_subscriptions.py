@@ -14,8 +14,8 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from milepost.core.errors import StoreError
-from milepost.core.events import Event
 from milepost.core.job import Job, JobStatus, WaitingFor
+from milepost.manager.feed_follower import FeedFollower, FeedNews
 from milepost.query.filters import Filter
 from milepost.stores.protocol import Store
 from milepost.web.http.list_params import ListParams
@@ -95,10 +95,11 @@ class Subscription:
 class ListHub:
     """All list subscriptions of this process."""
 
-    def __init__(self, store: Callable[[], Store], describe: Describe | None = None) -> None:
-        self._store = store
+    def __init__(self, follower: FeedFollower, describe: Describe | None = None) -> None:
+        self._follower = follower
+        self._store = follower.store
         self.describe: Describe = describe or _as_they_are
-        self.health = StoreHealth(store, self._publish_health)
+        self.health = StoreHealth(self._store, self._publish_health)
         self._waited_at = 0.0
         self._subscriptions: dict[tuple[ListParams, str], Subscription] = {}
         self._changed: dict[str, bool] = {}
@@ -107,7 +108,11 @@ class ListHub:
         self._counts: dict[tuple[str, str], int] | None = None
         self._counted_at = 0.0
         self._counts_stale = False
-        self.position: str | None = None
+
+    @property
+    def position(self) -> str | None:
+        """The feed position up to which changes are recorded."""
+        return self._follower.position
 
     def readers(self) -> Iterator[ListReader]:
         """Yield every client of every list."""
@@ -122,12 +127,13 @@ class ListHub:
         self.health = StoreHealth(self._store, self._publish_health)
 
     def join(self, wanted: ListParams, principal: Principal, reader: ListReader) -> Subscription:
-        """Subscribe a client to a list."""
+        """Subscribe a client to a list, while the feed is being read."""
         key = (wanted, f"{principal.binding}\n{principal.job_id or ''}\n{principal.job_created}")
         subscription = self._subscriptions.get(key)
         if subscription is None:
             subscription = self._subscriptions[key] = Subscription(wanted, principal)
         subscription.readers.add(reader)
+        self._follower.add(self._receive)
         self._counts = None  # the new client has not received the last counts
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._flush())
@@ -143,17 +149,21 @@ class ListHub:
         if not self._subscriptions and self._task is not None:
             self._task.cancel()
             self._task = None
+            self._follower.unsubscribe(self._receive)
             self._changed.clear()
             self._known.clear()
             self.health.stop()
 
-    def record_change(self, event: Event) -> None:
-        """Record that a job changed. Log events change no list."""
-        if self._subscriptions and event.kind != "log":
-            self._changed[event.job_id] = event.kind == "deleted"
+    def _receive(self, news: FeedNews) -> None:
+        """Record which jobs changed; log events change no list. After lost events or an outage, start again."""
+        for event in news.events:
+            if event.kind != "log":
+                self._changed[event.job_id] = event.kind == "deleted"
+        if news.lost or news.resumed:
+            self.reset()
 
     def reset(self) -> None:
-        """Restart every list with a snapshot, because the feed lost events."""
+        """Restart every list with a snapshot."""
         for reader in self.readers():
             reader.needs_reset = True
             reader.push(Frame(0, True, b"", "anew"))

@@ -1,7 +1,8 @@
 """Deliver webhooks as Standard Webhooks: signed, with a stable id, retried with backoff, and disabled by status 410.
 
 One server per store is the leader. It follows the feed from a durable cursor, stores deliveries, and sends each until
-it is accepted. The cursor moves only after the deliveries are stored, so every message is sent at least once.
+it is accepted. The cursor moves only after the deliveries are stored, so every message is sent at least once. New events
+come from the follower of this process; the feed itself is read only from a cursor that is behind it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from milepost.core.errors import InvalidInputError, StoreError
 from milepost.core.events import Event, SeenEvents
 from milepost.core.job import Job
 from milepost.core.serialization import to_micros
+from milepost.manager.feed_follower import FEED_LIMIT, FeedFollower, FeedQueue
 from milepost.query.filters import parse_filter
 from milepost.stores.protocol import Select, Store
 from milepost.stores.query import Query, find
@@ -112,8 +114,11 @@ async def begin(store: Store) -> None:
 class WebhookSender:
     """Follows the feed and sends, while this server is the one of its store that does."""
 
-    def __init__(self, store: Callable[[], Store], *, resolve: Resolve = public_address, client: Any = None) -> None:
-        self._store = store
+    def __init__(self, follower: FeedFollower, *, resolve: Resolve = public_address, client: Any = None) -> None:
+        self._follower = follower
+        self._store = follower.store
+        self._queue = FeedQueue()
+        self._is_behind = True
         self._me = secrets.token_hex(8)
         self._resolve = resolve
         self._client = client
@@ -123,10 +128,12 @@ class WebhookSender:
         self.sent = self.failed = 0
 
     async def __aenter__(self) -> WebhookSender:
+        self._queue, self._is_behind = FeedQueue(), True
         self._task = asyncio.get_running_loop().create_task(self._run())
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self._follower.unsubscribe(self._queue)
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -139,16 +146,18 @@ class WebhookSender:
             try:
                 known = await registry.all_hooks(self._store())
                 if known and await self._lead():
-                    await self.read_feed(known)
+                    await self._follower.subscribe(self._queue)
+                    await self._collect(known)
                     await self.send_due(known)
-                else:
-                    await asyncio.sleep(POLL_INTERVAL)
+                    continue
             except StoreError:
-                await asyncio.sleep(POLL_INTERVAL)
+                pass  # the follower logs it
             except Exception:
                 # A defect must not stop deliveries.
                 log.exception("unexpected error in webhook delivery; continuing")
-                await asyncio.sleep(POLL_INTERVAL)
+            self._follower.unsubscribe(self._queue)
+            self._is_behind = True
+            await asyncio.sleep(POLL_INTERVAL)
 
     async def _lead(self) -> bool:
         """Return whether this server is the leader. Take the lead if no server has it."""
@@ -164,25 +173,49 @@ class WebhookSender:
         self._leader_until = time.monotonic() + LEADER_LEASE_SECONDS
         return True
 
-    async def read_feed(self, known: list[WebhookEndpoint], *, wait: float = POLL_INTERVAL) -> None:
-        """Read the feed from the cursor on, and store the deliveries for its events."""
+    async def _collect(self, known: list[WebhookEndpoint]) -> None:
+        """Store the deliveries for new events: from the cursor up to now, then as the follower reports them."""
+        if self._is_behind:
+            self._is_behind = not await self.read_feed(known)
+            return
+        news = await self._queue.take(POLL_INTERVAL)
+        self._is_behind = True  # until the cursor is moved
+        if news.lost:
+            return
+        if news.events:
+            age = time.monotonic() - news.began_at
+            read_at = await self._store().now() - int(age * 1_000_000)
+            await self._store_deliveries(known, news.events)
+            await self._move_cursor(news.position, read_at)
+        self._is_behind = False
+
+    async def read_feed(self, known: list[WebhookEndpoint]) -> bool:
+        """Read the feed from the cursor on, and store the deliveries for its events. Return whether that was its end."""
         store = self._store()
         item = await store.kv_get(CURSOR)
         now = await store.now()
         if item is None:
             await begin(store)
-            return
+            return False
         cursor = json.loads(item.value)
-        news = await store.feed(cursor["position"], timeout=wait)
+        news = await store.feed(cursor["position"], limit=FEED_LIMIT)
         if news.lost:
             await self._catch_up(known, int(cursor["at"]))
-        for event in filter(self._seen.is_new, news.events):
+        await self._store_deliveries(known, news.events)
+        if news.events or news.lost:
+            await self._move_cursor(news.position, now)
+        return len(news.events) < FEED_LIMIT
+
+    async def _store_deliveries(self, known: list[WebhookEndpoint], events: list[Event]) -> None:
+        for event in filter(self._seen.is_new, events):
             if event.kind in registry.KINDS:
-                job = await store.get(event.job_id)
+                job = await self._store().get(event.job_id)
                 if job is not None and (ended := job_at_end(job, event)) is not None:
                     await self._enqueue(known, ended)
-        if news.events or news.lost:
-            await store.kv_put(CURSOR, json.dumps({"position": news.position, "at": now}))
+
+    async def _move_cursor(self, position: str | None, at: int) -> None:
+        """Continue at a position after a restart. Every end before `at` has been handled."""
+        await self._store().kv_put(CURSOR, json.dumps({"position": position, "at": at}))
 
     async def _catch_up(self, known: list[WebhookEndpoint], since: int) -> None:
         """Find jobs that ended since the cursor by their records, because the feed no longer has those events."""
