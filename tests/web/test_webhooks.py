@@ -13,7 +13,7 @@ import pytest
 from standardwebhooks.webhooks import Webhook
 
 from milepost import AsyncJobManager
-from milepost.core.errors import InvalidInputError
+from milepost.core.errors import InvalidInputError, StoreUnavailableError
 from milepost.core.transitions import plan_fail, plan_start
 from milepost.manager.feed_follower import FeedFollower
 from milepost.stores.ids import new_operation_id
@@ -64,6 +64,26 @@ async def test_delivery_is_signed_and_retried_with_the_same_id(manager: AsyncJob
     assert got[0][0] == got[1][0]
     assert got[0][1]["type"] == "job.failed"
     assert got[0][1]["data"]["job_type"] == "ingestion"
+
+
+async def test_store_error_during_collection_loses_no_delivery(
+    memory: AsyncJobManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The event counted as seen although its delivery was not stored, so the next read skipped it."""
+    hook = await registry.create(memory.store, "https://hooks.example.org/in")
+    sender = sender_to(memory, lambda request: httpx.Response(200))
+    await sender.read_feed([hook])
+    await memory.cancel_job((await memory.create_job()).job_id)
+
+    async def away(job_id: str) -> None:
+        raise StoreUnavailableError("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(memory.store, "get", away)
+        with pytest.raises(StoreUnavailableError):
+            await sender.read_feed([hook])
+    await sender.read_feed([hook])
+    assert len(await registry.deliveries(memory.store)) == 1
 
 
 async def test_410_disables_the_webhook(memory: AsyncJobManager) -> None:

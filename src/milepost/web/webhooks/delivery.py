@@ -207,11 +207,15 @@ class WebhookSender:
         return len(news.events) < FEED_LIMIT
 
     async def _store_deliveries(self, known: list[WebhookEndpoint], events: list[Event]) -> None:
-        for event in filter(self._seen.is_new, events):
-            if event.kind in registry.KINDS:
-                job = await self._store().get(event.job_id)
-                if job is not None and (ended := job_at_end(job, event)) is not None:
-                    await self._enqueue(known, ended)
+        try:
+            for event in filter(self._seen.is_new, events):
+                if event.kind in registry.KINDS:
+                    job = await self._store().get(event.job_id)
+                    if job is not None and (ended := job_at_end(job, event)) is not None:
+                        await self._enqueue(known, ended)
+        except BaseException:
+            self._seen = SeenEvents()  # the same events are read again
+            raise
 
     async def _move_cursor(self, position: str | None, at: int) -> None:
         """Continue at a position after a restart. Every end before `at` has been handled."""
