@@ -12,6 +12,7 @@ import pytest
 from milepost import AsyncJobManager, JobManager
 from milepost.client import Client
 from milepost.core.stream_position import StreamPosition
+from milepost.manager.feed_follower import FeedFollower
 from milepost.stores.memory.store import MemoryStore
 from milepost.web.live.hub import Hub
 from milepost.web.live.job_stream import open_stream
@@ -162,7 +163,7 @@ async def test_stream_ignores_late_events_of_deleted_predecessor(memory: AsyncJo
     for number in range(9):
         await memory.update_job("a", message=f"old {number}")
     store: Any = Feedless(memory.store)
-    hub = Hub(lambda: store)
+    hub = Hub(FeedFollower(lambda: store))
     job = await memory.get_job("a")
     assert job is not None
     first = Streaming(await open_stream(hub, store, job, None, reconnect=False))  # the hub reads the feed from here on
@@ -188,7 +189,7 @@ async def test_stream_sends_progress_after_clock_was_set_back() -> None:
     now = [1_700_000_000_000_000]
     manager = AsyncJobManager(MemoryStore(blocking=False, clock=lambda: now[0]))
     job = await manager.create_job("a")
-    hub = Hub(lambda: manager.store)
+    hub = Hub(FeedFollower(lambda: manager.store))
     stream = Streaming(await open_stream(hub, manager.store, job, None, reconnect=False))
     await stream.until("snapshot")
     now[0] -= 3_600_000_000
@@ -209,7 +210,7 @@ async def test_stream_ends_as_deleted_after_lost_feed(memory: AsyncJobManager) -
     await memory.create_job("a")
     await memory.update_job("a", "running")
     store: Any = Feedless(memory.store)
-    hub = Hub(lambda: store)
+    hub = Hub(FeedFollower(lambda: store))
     job = await memory.get_job("a")
     assert job is not None
     stream = Streaming(await open_stream(hub, store, job, None, reconnect=False))
@@ -226,7 +227,7 @@ async def test_stream_opened_while_job_is_replaced_ends_as_deleted(memory: Async
     job = await memory.create_job("a")
     await recreate(memory)
     stream = Streaming(
-        await open_stream(Hub(lambda: memory.store), memory.store, job, StreamPosition(1), reconnect=True)
+        await open_stream(Hub(FeedFollower(lambda: memory.store)), memory.store, job, StreamPosition(1), reconnect=True)
     )
     async with asyncio.timeout(20):
         await stream.task
