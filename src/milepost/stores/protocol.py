@@ -43,6 +43,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from milepost.core.errors import StoreError
 from milepost.core.events import Event
 from milepost.core.job import Job
 from milepost.core.record import REPORTED
@@ -194,6 +195,11 @@ class HealthReport(NamedTuple):
     durability: str
     warnings: tuple[str, ...]
     details: Mapping[str, str] = {}
+
+    def require_no_warnings(self) -> None:
+        """Raise StoreError if there are warnings, for MILEPOST_STRICT."""
+        if self.warnings:
+            raise StoreError(f"MILEPOST_STRICT: the store fails its health check: {', '.join(self.warnings)}")
 
 
 class KeyValue(NamedTuple):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -12,6 +14,7 @@ from milepost import plugins
 from milepost.core.errors import InvalidInputError, MissingExtraError
 from milepost.settings import Settings, settings
 from milepost.stores.factory import open_store
+from milepost.stores.protocol import Store
 from milepost.stores.sync_bridge import run_sync
 from milepost.web import auth as auths
 from milepost.web.app import create_app
@@ -112,7 +115,13 @@ def contexts_of(application: Any) -> list[WebContext]:
 
 
 def make_application(jobs: Any, host: str, auth: Any, dashboard: str) -> Any:
-    """Return the application for jobs. Raises InvalidInputError if it would be public without authentication."""
+    """Return the application for jobs. Raises InvalidInputError if it would be public without authentication.
+
+    With MILEPOST_STRICT it raises StoreError if the store fails its health check.
+    """
+    if settings_of(jobs).strict:
+        with _blocking_store(jobs) as store:
+            run_sync(store.check_health()).require_no_warnings()
     application = create_app(jobs, auth=choose_auth(jobs, host, auth), dashboard=dashboard)
     add_plugin_routes(application)
     return application
@@ -168,10 +177,16 @@ def settings_of(jobs: Any) -> Settings:
 
 def has_keys(jobs: Any) -> bool:
     """Return whether the store has any key. Revoked and expired keys count, so that the last one to end opens nothing."""
+    with _blocking_store(jobs) as store:
+        return bool(run_sync(ApiKeyStore(store).all()))
+
+
+@contextmanager
+def _blocking_store(jobs: Any) -> Iterator[Store]:
     store = open_store(jobs, namespace=settings_of(jobs).namespace) if isinstance(jobs, str) else jobs.store
     blocking = store.with_blocking(blocking=True)
     try:
-        return bool(run_sync(ApiKeyStore(blocking).all()))
+        yield blocking
     finally:
         if blocking is not store or isinstance(jobs, str):
             run_sync(blocking.close())

@@ -7,8 +7,9 @@ import logging
 import random
 from collections.abc import Callable
 
-from milepost.core.errors import StoreError
+from milepost.core.errors import OutcomeUnknownError, StoreError
 from milepost.run.heartbeat import Outage
+from milepost.settings import Settings
 from milepost.stores.protocol import Store
 
 log = logging.getLogger("milepost.worker")
@@ -118,6 +119,18 @@ class Idle:
             return False
         self.woken.clear()
         return True
+
+    async def check_health(self, settings: Settings, is_stopping: Callable[[], bool]) -> None:
+        """With MILEPOST_STRICT, wait for the store. Closes it and raises StoreError if it fails its health check."""
+        while settings.strict and not is_stopping():
+            try:
+                return (await self._store.check_health()).require_no_warnings()
+            except StoreError as error:
+                if not isinstance(error, OutcomeUnknownError) and not getattr(error, "temporary", False):
+                    await self._store.close()
+                    raise
+                await self.back_off(error)
+        return None
 
     async def back_off(self, error: StoreError) -> None:
         """Wait after a failed request, longer each time, with jitter."""

@@ -101,6 +101,7 @@ class Worker:
             self.name, limits_of(self._served), self.settings.lease_micros, self._single_job_id, release
         )
         self.idle = Idle(self.store, self.name, tuple(self._served), self.heartbeat.wake, self._on_due)
+        await self.idle.check_health(self.settings, lambda: self.is_stopping)
         registration = WorkerRegistration(
             self.store, self.name, self._registered_types(), self.concurrency, self._running_jobs, self.started.set
         )

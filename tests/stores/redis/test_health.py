@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from milepost import Jobs, Settings
 from milepost.core import transitions as plans
-from milepost.core.errors import StoreUnavailableError
+from milepost.core.errors import StoreError, StoreUnavailableError
 from milepost.stores.ids import new_operation_id
 from milepost.stores.protocol import Claim, Write
 from milepost.stores.redis import RedisStore
@@ -50,6 +51,24 @@ def test_health_warns_of_missing_persistence(start_redis: Start) -> None:
     [warning] = run_sync(store.check_health()).warnings
     assert warning.startswith("appendonly is off: a crash loses everything since the last snapshot")
     run_sync(store.close())
+
+
+@pytest.mark.parametrize("command", [("worker",), ("serve", "--port", "0")])
+def test_strict_setting_refuses_to_start_on_warning(
+    start_redis: Start, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    server = start_redis(appendonly="everysec", options={"maxmemory-policy": "allkeys-lru"})
+    with CommandRunner(tmp_path, MILEPOST_URL=server.url, MILEPOST_STRICT="1") as program:
+        done = program.run(*command)
+    assert done.returncode == 1
+    assert "fails its health check: maxmemory-policy is allkeys-lru" in done.stderr
+
+
+def test_strict_setting_refuses_workers_beside_other_code(start_redis: Start) -> None:
+    jobs = Jobs(start_redis().url, options=Settings(strict=True))
+    jobs.job("a")(lambda run: None)
+    with pytest.raises(StoreError, match=r"MILEPOST_STRICT: .* appendonly is off"), jobs.run_workers():
+        pass
 
 
 def test_documented_acl_suffices(start_redis: Start) -> None:
