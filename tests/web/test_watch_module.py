@@ -61,6 +61,7 @@ def test_missing_job_ends_at_once(page: Page) -> None:
         page.goto(server.url + "/healthz")
         page.evaluate(WATCH, "nope")
         page.wait_for_function("ended.length > 0")
+        assert page.evaluate("last.error") == "Job not found"
 
 
 @pytest.mark.timing

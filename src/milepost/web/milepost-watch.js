@@ -47,7 +47,10 @@ export function watchJob(api, jobId, options = {}) {
       if (answer.ok) {
         job = await answer.json();
         over ||= isOver(job);
-      } else if (answer.status < 500 && answer.status !== 429) over = true;
+      } else if (answer.status < 500 && answer.status !== 429) {
+        over = true;
+        if (!job.status) job = { ...job, error: (await answer.json()).detail }; // refused: there is no record to show
+      }
     } catch { /* the server is unavailable; show the last known state */ }
     asking = false;
     if (stopped) return;
