@@ -146,8 +146,9 @@ def run(page: list[tuple[str, str, str | None]], folder: Path, redis_url: str, n
         "XDG_STATE_HOME": str(folder / "state"),
         "XDG_DATA_HOME": str(folder / "data"),
         "MILEPOST_NAMESPACE": namespace,
-        "MILEPOST_URL": f"sqlite:///{folder / 'jobs.db'}",
     }
+    for name in ("MILEPOST_URL", "REDIS_URL"):  # a reader has set neither; where a page needs one, it says so
+        environment.pop(name, None)
     done = subprocess.run(
         ["bash", "-c", script],
         cwd=folder,
