@@ -21,7 +21,7 @@ RUN = [
     if page not in ELSEWHERE
     and {language for language, *_ in blocks((ROOT / page).read_text())} & {"python", "console"}
 ]
-RUN_ALWAYS, NEVER_RUN = {"python", "console"}, {"ini", "yaml", "text", "html"}
+RUN_ALWAYS, NEVER_RUN = {"python", "console"}, {"ini", "toml", "yaml", "text", "html"}
 WHOLE_README = blocks((ROOT / "README.md").read_text())
 README = [block for block in WHOLE_README if block[0] == "python"]
 IN_A_SESSION = {
