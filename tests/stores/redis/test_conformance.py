@@ -1,4 +1,4 @@
-"""The conformance suite on Redis, and in `make test-slow` on a Cluster and on Valkey."""
+"""The conformance suite on a Redis Cluster and on Valkey; `tests/conformance/test_redis.py` runs it on one Redis."""
 
 from __future__ import annotations
 
@@ -40,13 +40,6 @@ class OnRedis(Conformance):
     @pytest.fixture
     def asynchronous(self, address: str) -> Factory:
         return lambda: RedisStore(address, namespace=f"c{next(_numbers)}", blocking=False)
-
-
-@pytest.mark.service("redis-server")
-class TestRedisStore(OnRedis):
-    @pytest.fixture
-    def address(self, redis_url: str) -> str:
-        return redis_url
 
 
 @pytest.mark.slow
