@@ -149,7 +149,10 @@ def test_10000_jobs_due_at_once_run_once_each(shared: Shared) -> None:
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("many", [10_000, pytest.param(1_000_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "many",
+    [10_000, pytest.param(100_000, marks=pytest.mark.slow), pytest.param(1_000_000, marks=pytest.mark.nightly)],
+)
 def test_large_purge_runs_in_short_steps(shared: Shared, many: int) -> None:
     store = shared.store
     for first in range(0, many, 10_000):
