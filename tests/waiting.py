@@ -16,7 +16,7 @@ from milepost.stores.ids import new_operation_id
 from milepost.stores.protocol import Store, Write
 from milepost.stores.sync_bridge import run_sync
 
-PATIENCE = 60.0
+PATIENCE = 120.0
 
 
 def until(what: Callable[[], Any], within: float = PATIENCE) -> Any:

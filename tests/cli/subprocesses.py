@@ -21,7 +21,7 @@ from typing import Any, Self
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, "-c", "import sys; from milepost.cli import main; sys.exit(main())"]
-PATIENCE = 60.0
+PATIENCE = 120.0
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 

@@ -368,7 +368,7 @@ def test_who_signs_in_sees_nothing_of_who_signed_out(stage: Stage, opened: Opene
         tab.wait_for_selector(".body-row")
         tab.locator(".body-row .name a").first.wait_for()
         until(tab, "most => parseInt(document.querySelector('.foot').textContent.replace(',', '')) <= most", count + 50)
-        assert tab.locator(".tabs b").count() == 0, "who is bound to a label hears of no other's counts"
+        expect(tab.locator(".tabs b"), "who is bound to a label hears of no other's counts").to_have_count(0)
     seen = stage.api("stats", window="24h", step="24h", q="label.owner:ana")["counts"]["reindex"]["completed"]
     page.goto(f"{keyed}/jobs/?page=types")
     completed = page.get_by_role("listitem").filter(has_text="reindex").locator("dd").nth(2)

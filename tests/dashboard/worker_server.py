@@ -15,7 +15,7 @@ from playwright.sync_api import Locator, Page
 from tests.services import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 60.0
+PATIENCE = 120.0
 SAME_ORIGIN = {"Sec-Fetch-Site": "same-origin"}
 
 

@@ -23,7 +23,7 @@ from tests.services import free_port
 ROOT = Path(__file__).resolve().parents[2]
 FENCE = re.compile(r"^( *)```(\w+)([^\n]*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 SET_UP = ("pip install ", "make ")
-PATIENCE = 100
+PATIENCE = 220
 
 
 @dataclass

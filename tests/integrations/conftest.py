@@ -24,7 +24,7 @@ from tests.redis_server import RedisServer
 pytest.register_assert_rewrite("tests.integrations.integration_conformance")
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 60.0
+PATIENCE = 120.0
 """Seconds within which a thing must come true: a hang guard, not an aim."""
 _numbers = itertools.count(1)
 

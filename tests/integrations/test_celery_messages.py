@@ -20,7 +20,7 @@ from tests.waiting import until
 
 celery = pytest.importorskip("celery")
 
-PATIENCE = 30.0
+PATIENCE = 120.0
 
 # Other tests import their applications anew, each time with the same shared tasks, which Celery gives to all applications.
 pytestmark = pytest.mark.filterwarnings("ignore:Task name:celery.exceptions.DuplicateTaskNameWarning")

@@ -17,7 +17,7 @@ from tests.redis_server import RedisServer
 from tests.services import free_port
 from tests.waiting import until
 
-PATIENCE = 90.0
+PATIENCE = 120.0
 MILEPOST = ("-c", "import sys; from milepost.cli import main; sys.exit(main())")
 
 

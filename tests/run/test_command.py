@@ -17,7 +17,7 @@ from milepost.testing import fake_run
 
 pytestmark = pytest.mark.timing
 
-PATIENCE = 60.0
+PATIENCE = 120.0
 
 
 def python(program: str) -> list[str]:

@@ -18,7 +18,7 @@ from milepost.stores.sync_bridge import run_sync
 from milepost.web.security.api_keys import ApiKeyStore
 from tests.services import free_port
 
-PATIENCE = 30.0
+PATIENCE = 120.0
 MILEPOST = [sys.executable, "-c", "import sys; from milepost.cli import main; sys.exit(main())"]
 
 

@@ -20,7 +20,7 @@ from tests.truth.worker import MAX_ATTEMPTS, Case, serve
 HANDLERS = sorted(path.stem for path in Path(__file__).with_name("handlers").glob("[a-z]*.py"))
 KINDS = ("SIGKILL", "SIGTERM", "error", "cancel")
 AT_ONCE = 6
-PATIENCE = 100.0
+PATIENCE = 200.0
 _numbers = itertools.count(1)
 COMPARED = ("status", "result", "error", "items", "files")
 

@@ -17,7 +17,7 @@ from tests.worker.job_assertions import Signals, ended
 
 pytestmark = pytest.mark.timing
 
-PATIENCE = 30.0
+PATIENCE = 120.0
 
 
 class Calls:

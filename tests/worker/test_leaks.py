@@ -123,7 +123,7 @@ def test_worker_keeps_nothing_of_ended_runs(busy: Jobs) -> None:
         many = sum(a_round(busy) for _ in range(ROUNDS))
         until(lambda: kept().runs == 0)
         after = kept()
-    assert after.threads <= before.threads + AT_ONCE
+    assert after.threads <= before.threads + 2 * AT_ONCE  # pools fill up; a leak would have left hundreds
     assert after.files <= before.files + AT_ONCE
     if not busy.store.url.startswith("memory:"):  # whose records and feed are in this process
         assert after.memory - before.memory < many * BYTES
