@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import codecs
 import errno
-import json
 import os
 import sys
 from io import TextIOWrapper
@@ -142,6 +141,8 @@ def run_program(arguments: list[str]) -> int:
 def _escape_unencodable(error: UnicodeError) -> tuple[str, int]:
     """Return unencodable characters as JSON escapes, so that text of jobs never makes a command fail."""
     assert isinstance(error, UnicodeEncodeError), "only an output asks"
+    import json
+
     return json.dumps(error.object[error.start : error.end])[1:-1], error.end
 
 
