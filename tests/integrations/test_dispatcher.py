@@ -301,7 +301,7 @@ def test_closing_application_closes_task_queue(make_jobs: Callable[[], tuple[Job
 
 
 def test_memory_store_is_rejected() -> None:
-    with pytest.raises(InvalidInputError, match="needs a store that other processes can use"):
+    with pytest.raises(InvalidInputError, match="set MILEPOST_URL, or the URL of Jobs"):
         Jobs("memory://", task_queue=DirectTaskQueue())
 
 

@@ -175,11 +175,13 @@ def _describe_error(error: Exception, context: CommandContext) -> str | None:
         return f"filter: {error.problem} (at character {error.position + 1} of {error.text!r})"
     text = " ".join(str(error).split())
     if isinstance(error, JobNotFoundError):
-        return f"{text}; it may have been deleted or expired, or be in another store; milepost ls lists the jobs of this store"
+        return (
+            f"{text}. It may have been deleted or expired, or be in another store. To list the jobs, run: milepost ls"
+        )
     if isinstance(error, StoreUnavailableError):
         remedy = "is it running? Select" if "reach" in text else "select"
         where = f"{context.display_url}: " if context.is_server else ""
-        return f"{where}{text}; {remedy} another store with --url or MILEPOST_URL"
+        return f"{where}{text.rstrip('.')}; {remedy} another store with --url or MILEPOST_URL"
     if isinstance(error, PermissionError) and isinstance(error, MilepostError) and "keys create" not in text:
         return f"{text}; set MILEPOST_KEY to an API key, created next to the store with: milepost keys create NAME"
     return text if isinstance(error, MilepostError) else None

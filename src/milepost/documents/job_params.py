@@ -56,5 +56,5 @@ def _limit(run: Run, name: str, asked: Number | None, most: Number, variable: st
     if not asked > 0:
         raise InvalidInputError(name, f"must be above 0, not {asked:g}")
     if run.origin == "api" and asked > most:
-        raise InvalidInputError(name, f"{asked:g} exceeds the operator's limit of {most:g} ({variable})")
+        raise InvalidInputError(name, f"{asked:,} exceeds the operator's limit of {most:,} ({variable})")
     return asked

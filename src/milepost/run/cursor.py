@@ -17,7 +17,7 @@ from milepost.run.state import STATE_BYTES, Snapshots, StateBinding
 
 REMEDIES = (
     "give the same items in the same order (sort them), name them with key=, or start again at item 1 with "
-    "retry_job(job_id, from_start=True) or `milepost retry --from-start`"
+    "retry_job(job_id, from_start=True) or `milepost retry --from-start` (a job of track(): delete it and start again)"
 )
 NOTHING: Any = object()
 """There is no such item."""

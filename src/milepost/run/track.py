@@ -309,7 +309,7 @@ async def _reopen(request: TrackRequest, job_id: str) -> Job | None:
             return outcome.job
         renewed = job.record.get("lease", "")
         if first is not None and renewed != first and renewed:
-            raise LeaseHeldError(f"unique_key: job {job_id} has it and runs on {job.worker}", job=job)
+            raise LeaseHeldError(f"unique_key: job {job_id} with this key is still running on {job.worker}", job=job)
         first = renewed
         left = (int(renewed) if renewed else await store.now() + lease) - await store.now()
         news = await store.feed(position, timeout=max(0.01, min(left / 1_000_000, request.runtime.settings.heartbeat)))

@@ -100,7 +100,7 @@ class Dispatcher:
 
     def __init__(self, app: Application, task_queue: TaskQueue) -> None:
         if not app.store.shared:
-            problem = "needs a store that other processes can use; use sqlite:// or redis:// instead of memory://"
+            problem = "a store in memory cannot be read by the workers; set MILEPOST_URL, or the URL of Jobs, to sqlite:///FILE or redis://HOST"
             raise InvalidInputError("task_queue", problem)
         self.app = app
         self.task_queue = task_queue

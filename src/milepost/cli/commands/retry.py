@@ -51,7 +51,8 @@ def command(words: tuple[str, ...], only_failed: bool, from_start: bool, yes: bo
         try:
             again = context.manager.retry_job(job.job_id, only_failed=only_failed, from_start=from_start)
         except RejectedError as refused:
-            sys.stderr.write(f"milepost: {job.job_id}: {refused}\n")
+            which = "" if job.job_id in str(refused) else f"{job.job_id}: "
+            sys.stderr.write(f"milepost: {which}{refused}\n")
             code = exit_codes.FAILED
             continue
         if context.json:

@@ -24,7 +24,7 @@ from milepost.core.errors import MissingExtraError
     type=click.Choice(["keys", "none"]),
     help="Require API keys or not (default: MILEPOST_AUTH, else keys if the store has any).",
 )
-@click.option("--demo", is_flag=True, help="Serve simulated jobs instead of a store; nothing is saved.")
+@click.option("--demo", is_flag=True, help="Serve sample jobs instead of a store; nothing is saved.")
 @session_options
 def command(host: str, port: int, auth: str | None, demo: bool) -> int:
     """Serve the jobs of the store over HTTP, with the dashboard."""

@@ -67,7 +67,9 @@ def resume(names: tuple[str, ...]) -> int:
 @click.argument("most", metavar="N|none")
 @session_options
 def limit(name: str, most: str) -> int:
-    """Limit a job type to N concurrent jobs over all workers; `none` removes the limit."""
+    """Limit the concurrent jobs of a type; `none` removes it.
+
+    The limit N counts the jobs of all workers."""
     context = current()
     if most != "none" and not (most.isdecimal() and int(most) >= 1):
         raise click.UsageError(f"limit must be a whole number of at least 1, or `none`, not {most!r}")

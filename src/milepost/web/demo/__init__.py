@@ -1,1 +1,1 @@
-"""The simulated jobs of `milepost serve --demo`."""
+"""The sample jobs of `milepost serve --demo`."""
