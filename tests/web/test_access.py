@@ -299,6 +299,22 @@ async def test_dependencies_of_include_router_run(memory: AsyncJobManager) -> No
             assert (await web.get("/x/api/jobs")).status_code == 418
 
 
+@pytest.mark.parametrize("place", ["application", "included routes"])
+async def test_dependencies_of_application_run(memory: AsyncJobManager, place: str) -> None:
+    def refuse() -> None:
+        raise HTTPException(418, "not you")
+
+    await memory.create_job("one")
+    app = FastAPI(dependencies=[Depends(refuse)] if place == "application" else [])
+    if place == "included routes":
+        app.include_router(create_app(memory, auth=auth.none()).router, dependencies=[Depends(refuse)])
+    else:
+        attach(app, memory, auth=auth.none())
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://t") as web:
+        assert (await web.get("/api/jobs/one")).status_code == 418
+        assert (await web.get("/api/jobs")).status_code == 418
+
+
 @pytest.mark.parametrize("wrong", [None, "keys", auth.none, 5, True])
 async def test_auth_is_required_and_validated(memory: AsyncJobManager, wrong: Any) -> None:
     with pytest.raises(TypeError):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-import fastapi.routing
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
@@ -29,14 +28,14 @@ from milepost.web.schemas import problems as documented_errors
 
 _NO_BODY = frozenset({"GET", "HEAD", "OPTIONS"})
 
-DirectHandler = Callable[[Request], Awaitable[Response]]
+DirectHandler = Callable[[Request], Awaitable[Response | None]]
 
 
 class Route(APIRoute):
     """A route that returns errors as problem documents and limits request bodies.
 
-    An endpoint with an attribute `direct` is called without FastAPI's parameter resolution, if no other dependency
-    applies.
+    An attribute `direct` of the endpoint is called first. It returns None if the request needs FastAPI's parameter
+    resolution.
     """
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
@@ -47,9 +46,7 @@ class Route(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """See APIRoute."""
         general: Callable[[Request], Coroutine[Any, Any, Response]] = super().get_route_handler()
-        direct: DirectHandler | None = (
-            getattr(self.endpoint, "direct", None) if self._has_no_added_dependencies() else None
-        )
+        direct: DirectHandler | None = getattr(self.endpoint, "direct", None)
 
         async def handle(request: Request) -> Response:
             answer = await handled(request)
@@ -58,8 +55,8 @@ class Route(APIRoute):
 
         async def handled(request: Request) -> Response:
             try:
-                if direct is not None:
-                    return await direct(request)
+                if direct is not None and (found := await direct(request)) is not None:
+                    return found
                 if request.method not in _NO_BODY:
                     await read_body(request)
                 response = await general(request)
@@ -72,21 +69,6 @@ class Route(APIRoute):
                 return answer
 
         return handle
-
-    def _has_no_added_dependencies(self) -> bool:
-        """Return whether no dependencies were added by `include_router`, because those must run.
-
-        Return False if this cannot be determined.
-        """
-        context = getattr(fastapi.routing, "_effective_route_context_var", None)
-        if context is not None:
-            effective = context.get()
-            found = effective if effective is not None else self
-        elif hasattr(fastapi.routing, "_IncludedRouter"):
-            return False
-        else:
-            found = self  # earlier releases create the route again for each inclusion
-        return len(getattr(found, "dependencies", ())) == 1
 
 
 def create_router(jobs: Any, *, auth: Any) -> APIRouter:
@@ -125,7 +107,7 @@ def attach(app: FastAPI, jobs: Any, *, auth: Any, dashboard: str = "/jobs") -> W
 
 def _store_context(app: FastAPI, context: WebContext) -> None:
     """Make the context available to the application, and the caller to its own routes (`Depends(auth.principal)`)."""
-    app.state.milepost = context
+    app.state.milepost, context.app = context, app
     if isinstance(context.authenticator.auth, auths.Dependency):
         found = auths.principal_by_dependency(context.authenticator, context.authenticator.auth.dependency)
         app.dependency_overrides[auths.principal] = found

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import Request
+from fastapi import FastAPI, Request
 
 from milepost.app import AsyncJobs, Jobs
 from milepost.core.errors import InvalidInputError
@@ -68,6 +68,8 @@ class WebContext:
     def __init__(self, jobs: Any, auth: Auth) -> None:
         self._jobs = jobs
         self._manager: WebJobs | None = None
+        self.app: FastAPI | None = None
+        """The application to which the routes were added without dependencies; None if it included the router itself."""
         self.authenticator = Authenticator(auth, lambda: self.store)
         self.expected = StartEstimates(lambda: self.store)
         self.feed = FeedFollower(lambda: self.store)

@@ -177,10 +177,13 @@ def add_jobs(router: APIRouter, context: WebContext) -> None:
 def answered_directly(context: WebContext, answer: Callable[[Request, str], Awaitable[Response]]) -> Callable[[T], T]:
     """Bypass FastAPI's parameter resolution for a hot endpoint, if the authentication needs no dependency.
 
-    Apply it below the route decorator, which looks for the mark.
+    Apply it below the route decorator, which looks for the mark. A router that the application included itself may have
+    got dependencies there, so its requests are not answered directly.
     """
 
-    async def direct(request: Request) -> Response:
+    async def direct(request: Request) -> Response | None:
+        if context.app is None or request.app is not context.app or context.app.router.dependencies:
+            return None
         await context.authenticator.enter(request, READ, link=True)
         return await answer(request, request.path_params["job_id"])
 

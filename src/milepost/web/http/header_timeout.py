@@ -1,4 +1,7 @@
-"""Close connections whose request headers do not arrive in time, which uvicorn keeps open for ever."""
+"""Close connections whose request headers do not arrive in time, which uvicorn keeps open for ever.
+
+The transport of the connection is also passed to the application, which aborts streams whose client does not read.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,14 @@ from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+TRANSPORT = "milepost.transport"
+"""The extension of the ASGI scope that contains the transport of the request's connection."""
 _CONNECTION: ContextVar[Any] = ContextVar("milepost_connection", default=None)
 """The connection of the current request. uvicorn starts a request in the context in which its data arrived."""
 
 
 class HeaderTimeoutMiddleware:
-    """ASGI middleware that tells the connection of a request that its headers are complete."""
+    """ASGI middleware that tells the connection of a request that its headers are complete, and passes its transport."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -26,7 +31,9 @@ class HeaderTimeoutMiddleware:
             return
         connection.request_began()
         try:
-            await self._app(scope, receive, send)
+            await self._app(
+                {**scope, "extensions": {**(scope.get("extensions") or {}), TRANSPORT: connection.own}}, receive, send
+            )
         finally:
             connection.request_ended()
 
@@ -43,7 +50,7 @@ def header_timeout_protocol(seconds: float) -> type[asyncio.Protocol]:
 
         def connection_made(self, transport: asyncio.Transport) -> None:
             """See asyncio.Protocol."""
-            self._transport = transport
+            self.own = transport
             self._start()
             super().connection_made(transport)
 
@@ -72,7 +79,7 @@ def header_timeout_protocol(seconds: float) -> type[asyncio.Protocol]:
             self._requests -= 1
 
         def _start(self) -> None:
-            self._timer = asyncio.get_running_loop().call_later(seconds, self._transport.close)
+            self._timer = asyncio.get_running_loop().call_later(seconds, self.own.close)
 
         def _stop(self) -> None:
             if self._timer is not None:

@@ -47,7 +47,7 @@ class JobStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await sse.stream_response(receive, send, self._reader, self._write, self._allowed)
+            await sse.stream_response(scope, receive, send, self._reader, self._write, self._allowed)
         finally:
             self.release()
 

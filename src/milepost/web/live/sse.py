@@ -10,9 +10,10 @@ from collections.abc import Awaitable, Callable, Coroutine
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from starlette.types import Receive, Send
+from starlette.types import Receive, Scope, Send
 
 from milepost.core.errors import StoreError
+from milepost.web.http.header_timeout import TRANSPORT
 
 log = logging.getLogger("milepost.web.live.sse")
 log.addHandler(logging.NullHandler())
@@ -111,12 +112,15 @@ class Reader:
         self.last_sent_at = self.loop.time()
 
     def cut(self) -> None:
-        """Abort the connection if the client has not received everything."""
-        if self.transport is not None and self.transport.get_write_buffer_size() > 0:
+        """Disconnect a client that has not received everything."""
+        if self.transport is None:
+            if self.sending_since is not None:
+                self.abandon()
+        elif self.transport.get_write_buffer_size() > 0:
             self.transport.abort()
 
     def abandon(self) -> None:
-        """Disconnect a client that does not read, discarding unsent data."""
+        """End the stream of a client that does not read, and abort its connection if the server lets us."""
         if self.transport is not None:
             self.transport.abort()
         if self.task is not None:
@@ -124,6 +128,7 @@ class Reader:
 
 
 async def stream_response(
+    scope: Scope,
     receive: Receive,
     send: Send,
     reader: Reader,
@@ -132,8 +137,11 @@ async def stream_response(
 ) -> None:
     """Respond with a stream until `write` returns, the client disconnects or loses permission, or the reader is
     abandoned.
+
+    ASGI cannot abort a connection. `milepost serve` passes the transport in the scope. Under another server an abandoned
+    client keeps its socket, with at most the server's write buffer, until it disconnects or the server stops waiting.
     """
-    reader.transport = transport_of(receive) or transport_of(send)
+    reader.transport = (scope.get("extensions") or {}).get(TRANSPORT)
     await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
     work = reader.loop.create_task(write(send))
     reader.task = work
@@ -162,24 +170,6 @@ async def stream_response(
         # A broken connection ends the stream like a closed one.
         if error is not None and not isinstance(error, OSError):
             raise error
-
-
-def transport_of(call: Any, depth: int = 8) -> asyncio.Transport | None:
-    """Return the transport behind an ASGI callable of uvicorn, also through wrapping middleware. None if it is not
-    found.
-
-    ASGI cannot abort a connection. A client that never reads would hold its memory, and delay the server's shutdown,
-    for ever.
-    """
-    transport = getattr(getattr(call, "__self__", None), "transport", None)
-    if isinstance(transport, asyncio.Transport):
-        return transport
-    for cell in (getattr(call, "__closure__", None) or ()) if depth else ():
-        inner = cell.cell_contents
-        found = transport_of(inner, depth - 1) if callable(inner) else None
-        if found is not None:
-            return found
-    return None
 
 
 async def _disconnected(receive: Receive) -> None:
