@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 PY := $(BIN)/python
 PIP := $(PY) -m pip --disable-pip-version-check install --quiet
 ARGS ?=
+WORKERS ?= 8
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow test-nightly lint format types bench docs soak dashboard static locks clean
@@ -16,15 +17,19 @@ help:  ## this list
 demo: $(VENV)/.demo  ## set everything up, ingest real documents with live progress, and search them
 	@sh scripts/demo.sh
 
+# Most tests wait for processes and clocks, so WORKERS of pytest run side by side, each file or class of tests in one of them; WORKERS=0 uses one process.
 # Tests run in random order; the header prints the seed, and ARGS="--randomly-seed=SEED" repeats it.
+PYTEST = $(PY) -m pytest -n $(WORKERS) --dist loadscope
+unexport PYTHONDONTWRITEBYTECODE  # the interpreters that tests start would compile the package anew, each for itself
+
 test: $(VENV)/.dev  ## set everything up, Redis included, and run all tests but the slow and nightly ones
 	@$(PY) scripts/install_services.py
 	@$(PY) dashboard/build.py
-	$(PY) -m pytest -m "not slow and not nightly" $(ARGS)
+	$(PYTEST) -m "not slow and not nightly" $(ARGS)
 
 test-slow: $(VENV)/.dev  ## the tests that do not fit into `make test`, with the servers that they need
 	@$(PY) scripts/install_services.py --slow
-	$(PY) -m pytest -m "slow and not nightly" $(ARGS)
+	$(PYTEST) -m "slow and not nightly" $(ARGS)
 
 test-nightly: $(VENV)/.dev  ## the longest tests, and those of timing 20 times in random order and 5 times under load
 	@$(PY) scripts/install_services.py --slow

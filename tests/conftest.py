@@ -1,5 +1,6 @@
 """Fixtures for all tests: real Redis servers, addresses of stores, and an environment apart from that of the user.
 
+`make test` runs several processes of pytest, each a session with a home and servers of its own.
 `redis_url` is one server for the whole session; a test that uses `redis_namespace` finds it empty. A test that
 kills, freezes or configures a server starts its own with `start_redis`. Without the program a test is skipped,
 and with CI=true it fails.
