@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from milepost.app import AsyncJobs, Jobs
     from milepost.core.job import Job
     from milepost.manager.manager import AsyncJobManager
     from milepost.manager.sync import JobManager
@@ -21,7 +22,7 @@ REFRESH_INTERVAL = 0.3
 """Seconds between two updates of a bar."""
 
 
-def follow(manager: JobManager, job_id: str) -> Job:
+def follow(manager: JobManager | Jobs, job_id: str) -> Job:
     """Show a live bar for a job until it ends, and return the job. Interrupting the cell does not stop the job.
 
     Raises JobNotFoundError.
@@ -34,7 +35,7 @@ def follow(manager: JobManager, job_id: str) -> Job:
     return job
 
 
-async def afollow(manager: AsyncJobManager, job_id: str) -> Job:
+async def afollow(manager: AsyncJobManager | AsyncJobs, job_id: str) -> Job:
     """Show a live bar for a job of an AsyncJobManager until it ends, and return the job."""
     display: _Display | None = None
     async for _ in manager.watch(job_id):

@@ -16,8 +16,8 @@ from milepost.run.otel import submit_span
 from milepost.run.run import Run
 from milepost.run.sweeper import REDISPATCH_DELAY
 from milepost.settings import Settings
-from milepost.stores.ids import new_job_id, new_operation_id
 from milepost.stores.protocol import Store, Write
+from milepost.stores.sync_bridge import delegated
 from milepost.worker.dispatcher import Dispatcher, TaskQueue
 from milepost.worker.handlers import ConfiguredHandler, Handler, HandlerOptions, Handlers, SubmitOptions
 from milepost.worker.registry import JobType, WorkerEntry, read_type, read_types, read_workers
@@ -33,32 +33,53 @@ MAX_SUPERSEDE_ATTEMPTS = 20
 BULK_SIZE = 500
 
 
-class AsyncJobs(AsyncJobManager):
+class AsyncJobs:
     """The jobs of an application in an event loop: an AsyncJobManager with handlers, `submit` and workers.
 
-    `url` is the store (default: MILEPOST_URL, else REDIS_URL, else in memory). In memory, a worker thread starts at the
-    first submit. `handlers` shares those of another object. With `task_queue`, a task queue of `milepost.integrations`, the
+    `url` is the store (default: MILEPOST_URL, else REDIS_URL, else in memory), or a manager. In memory, a worker thread
+    starts at the first submit. `manager` has the methods of the manager, which are also methods of this object. `handlers` shares those of another object. With `task_queue`, a task queue of `milepost.integrations`, the
     workers of that task queue run the submitted jobs; pass the `dispatcher` of another object to share it.
     """
 
     def __init__(
         self,
-        url: Store | str | None = None,
+        url: AsyncJobManager | Store | str | None = None,
         *,
         ttl: float | None = None,
         options: Settings | None = None,
         handlers: Handlers | None = None,
         task_queue: TaskQueue | Dispatcher | None = None,
     ) -> None:
-        super().__init__(url, ttl=ttl, options=options)
+        self.manager = url if isinstance(url, AsyncJobManager) else AsyncJobManager(url, ttl=ttl, options=options)
+        self.store = self.manager.store
+        self.settings = self.manager.settings
+        self.ttl = self.manager.ttl
+        self.runtime = self.manager.runtime
         self.handlers = Handlers() if handlers is None else handlers
         self.dispatcher = task_queue if isinstance(task_queue, Dispatcher | None) else Dispatcher(self, task_queue)
         named = self.dispatcher.task_queue.name if self.dispatcher is not None else None
-        self._submission_builder = SubmissionBuilder(self.handlers, self.store, named, self._origin)
+        self.submissions = SubmissionBuilder(self.handlers, self.store, named, self.manager.origin)
         self._own_workers: list[WorkerGroup] = []
         self._own_types: frozenset[str] = frozenset()
         self._workers_made = 0
         self._lock = threading.Lock()
+        self._worker_owner = self
+
+    create_job = delegated(AsyncJobManager.create_job, "manager")
+    get_job = delegated(AsyncJobManager.get_job, "manager")
+    update_job = delegated(AsyncJobManager.update_job, "manager")
+    list_jobs = delegated(AsyncJobManager.list_jobs, "manager")
+    delete_job = delegated(AsyncJobManager.delete_job, "manager")
+    find = delegated(AsyncJobManager.find, "manager")
+    count_jobs = delegated(AsyncJobManager.count_jobs, "manager")
+    history = delegated(AsyncJobManager.history, "manager")
+    cancel_job = delegated(AsyncJobManager.cancel_job, "manager")
+    events = delegated(AsyncJobManager.events, "manager")
+    watch = delegated(AsyncJobManager.watch, "manager")
+    wait = delegated(AsyncJobManager.wait, "manager")
+    result = delegated(AsyncJobManager.result, "manager")
+    enqueue = delegated(AsyncJobManager.enqueue, "manager")
+    track = delegated(AsyncJobManager.track, "manager")
 
     @overload
     def job(self, function: Callable[Concatenate[Run, P], R], /) -> Handler[P, R]: ...
@@ -104,7 +125,7 @@ class AsyncJobs(AsyncJobManager):
         new job waits until the code of the old one has stopped. Raises InvalidInputError with the name of the
         parameter, UnknownJobTypeError and DuplicateJobError.
         """
-        submission = await self._submission_builder.build(target, args, kwargs)
+        submission = await self.submissions.build(target, args, kwargs)
         with submit_span(submission.fields):
             job = await self._record(submission)
             await self.dispatch([job])
@@ -131,7 +152,7 @@ class AsyncJobs(AsyncJobManager):
         `only_failed` submits a new job for the failed items only, with `retry_of`; this also works on completed jobs.
         Raises JobNotFoundError and IllegalTransitionError.
         """
-        job = await super().retry_job(job_id, only_failed=only_failed, from_start=from_start)
+        job = await self.manager.retry_job(job_id, only_failed=only_failed, from_start=from_start)
         await self.dispatch([job])
         return job
 
@@ -139,7 +160,7 @@ class AsyncJobs(AsyncJobManager):
         if submission.on_duplicate == "supersede" and "unique_key" in submission.fields:
             return await self._supersede(submission)
         try:
-            return await self._create(submission.job_id, submission.fields, self._dispatch_delay(submission))
+            return await self.manager._create(submission.job_id, submission.fields, self._dispatch_delay(submission))
         except DuplicateJobError as refused:
             if submission.on_duplicate == "return" and refused.job is not None and _has_key(refused.job, submission):
                 return refused.job
@@ -154,16 +175,23 @@ class AsyncJobs(AsyncJobManager):
         """Cancel the job that has the key and create the new one in one step; repeat if another job takes the key."""
         for _ in range(MAX_SUPERSEDE_ATTEMPTS):
             try:
-                return await self._create(submission.job_id, submission.fields, self._dispatch_delay(submission))
+                return await self.manager._create(
+                    submission.job_id, submission.fields, self._dispatch_delay(submission)
+                )
             except DuplicateJobError as refused:
                 owner = refused.job
                 if owner is None or owner.job_id == submission.job_id or not _has_key(owner, submission):
                     raise
-            job_id = submission.job_id or new_job_id()
+            job_id = submission.job_id or self.runtime.ids.new_job_id()
             cancel = plan_cancel(
-                new_operation_id(), by="submit", why=f"superseded by {job_id}", message="Job superseded"
+                self.runtime.ids.new_operation_id(),
+                by="submit",
+                why=f"superseded by {job_id}",
+                message="Job superseded",
             )
-            create = plan_create(submission.fields, new_operation_id(), self._dispatch_delay(submission))
+            create = plan_create(
+                submission.fields, self.runtime.ids.new_operation_id(), self._dispatch_delay(submission)
+            )
             writes = [Write(owner.job_id, cancel, answer=False), Write(job_id, create)]
             outcome = (await self.store.apply(writes)).outcomes[1]
             if outcome.accepted and outcome.job is not None:
@@ -185,10 +213,14 @@ class AsyncJobs(AsyncJobManager):
         for name in ("unique_key", "job_id"):
             if options.get(name) is not None:
                 raise InvalidInputError(name, "belongs to a single job; use submit")
-        submission = await self._submission_builder.build_many(target, params, options)
+        submission = await self.submissions.build_many(target, params, options)
         answer = self.dispatcher is not None
         writes = [
-            Write(new_job_id(), plan_create(one.fields, new_operation_id(), self._dispatch_delay(one)), answer=answer)
+            Write(
+                self.runtime.ids.new_job_id(),
+                plan_create(one.fields, self.runtime.ids.new_operation_id(), self._dispatch_delay(one)),
+                answer=answer,
+            )
             for one in submission
         ]
         for start in range(0, len(writes), BULK_SIZE):
@@ -229,6 +261,9 @@ class AsyncJobs(AsyncJobManager):
 
         Every submit does this. Call it after creating jobs for these handlers in another way.
         """
+        if self._worker_owner is not self:
+            self._worker_owner.ensure_worker()
+            return
         if len(self._own_types) == len(self.handlers) or self.store.shared:
             return
         with self._lock:
@@ -246,6 +281,12 @@ class AsyncJobs(AsyncJobManager):
                 self._own_types = self._own_types.difference(new)
             raise
 
+    def with_manager(self, manager: AsyncJobManager) -> AsyncJobs:
+        """Return jobs over another manager of the same store, with the handlers, dispatcher and worker of this object."""
+        other = AsyncJobs(manager, handlers=self.handlers, task_queue=self.dispatcher)
+        other._worker_owner = self
+        return other
+
     async def close(self) -> None:
         """Close the connections. The manager can be used again."""
         with self._lock:
@@ -254,7 +295,7 @@ class AsyncJobs(AsyncJobManager):
             own.__exit__(None, None, None)
         if self.dispatcher is not None and self.dispatcher.app is self:
             self.dispatcher.close()
-        await super().close()
+        await self.manager.close()
 
     # --- types ---
 

@@ -2,52 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable, Mapping
 from typing import Any, Concatenate, ParamSpec, TypeVar, Unpack, overload
 
 from milepost.app.jobs import AsyncJobs, Target
 from milepost.core.job import Job
+from milepost.manager.manager import AsyncJobManager, open_runtime
 from milepost.manager.sync import JobManager
 from milepost.run.run import Run
+from milepost.run.runtime import Runtime
 from milepost.settings import Settings
 from milepost.stores.protocol import Store
-from milepost.stores.sync_bridge import run_sync
+from milepost.stores.sync_bridge import blocking, blocking_iterator, delegated, run_sync
 from milepost.worker.dispatcher import Dispatcher, TaskQueue
 from milepost.worker.handlers import ConfiguredHandler, Handler, HandlerOptions, Handlers, SubmitOptions
-from milepost.worker.registry import JobType, WorkerEntry
-from milepost.worker.runner import WorkerGroup
-from milepost.worker.worker import Worker
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class _SyncCore(AsyncJobs):
-    """AsyncJobs over a blocking store: its coroutines never suspend."""
-
-    _blocking = True
-
-
-class Jobs(JobManager):
+class Jobs:
     """The jobs of an application in blocking code: a JobManager with handlers, `submit` and workers.
 
-    `url` is the store (default: MILEPOST_URL, else REDIS_URL, else in memory). In memory, a worker thread starts at the
-    first submit. With `task_queue`, a task queue of `milepost.integrations`, the workers of that task queue run the
+    `url` is the store (default: MILEPOST_URL, else REDIS_URL, else in memory), or a manager. In memory, a worker thread
+    starts at the first submit. `manager` has the methods of the manager, which are also methods of this object. With `task_queue`, a task queue of `milepost.integrations`, the workers of that task queue run the
     submitted jobs.
     """
 
-    _async: _SyncCore
-
     def __init__(
         self,
-        url: Store | str | None = None,
+        url: JobManager | Store | str | None = None,
         *,
         ttl: float | None = None,
         options: Settings | None = None,
         task_queue: TaskQueue | Dispatcher | None = None,
     ) -> None:
-        self._async = _SyncCore(url, ttl=ttl, options=options, task_queue=task_queue)
+        if not isinstance(url, JobManager):
+            url = JobManager.of(open_runtime(url, ttl, options, blocking=True))
+        self.manager = url
+        self._async = AsyncJobs(self.manager._async, task_queue=task_queue)
+
+    @property
+    def store(self) -> Store:
+        """Return the store of the jobs."""
+        return self._async.store
+
+    @property
+    def settings(self) -> Settings:
+        """Return the settings of this manager."""
+        return self._async.settings
+
+    @property
+    def ttl(self) -> float:
+        """Return how many seconds an ended job is kept."""
+        return self._async.ttl
+
+    @property
+    def runtime(self) -> Runtime:
+        """Return the heartbeat and the sweeper of this manager."""
+        return self._async.runtime
 
     @property
     def dispatcher(self) -> Dispatcher | None:
@@ -58,6 +71,34 @@ class Jobs(JobManager):
     def handlers(self) -> Handlers:
         """Return the handlers by job type."""
         return self._async.handlers
+
+    create_job = blocking(AsyncJobManager.create_job, "manager._async")
+    get_job = blocking(AsyncJobManager.get_job, "manager._async")
+    update_job = blocking(AsyncJobManager.update_job, "manager._async")
+    list_jobs = blocking(AsyncJobManager.list_jobs, "manager._async")
+    delete_job = blocking(AsyncJobManager.delete_job, "manager._async")
+    find = blocking(AsyncJobManager.find, "manager._async")
+    count_jobs = blocking(AsyncJobManager.count_jobs, "manager._async")
+    history = blocking(AsyncJobManager.history, "manager._async")
+    cancel_job = blocking(AsyncJobManager.cancel_job, "manager._async")
+    events = blocking(AsyncJobManager.events, "manager._async")
+    wait = blocking(AsyncJobManager.wait, "manager._async")
+    result = blocking(AsyncJobManager.result, "manager._async")
+    enqueue = blocking(AsyncJobManager.enqueue, "manager._async")
+    watch = blocking_iterator(AsyncJobManager.watch, "manager._async")
+    track = delegated(JobManager.track, "manager")
+    retry_job = blocking(AsyncJobs.retry_job)
+    close = blocking(AsyncJobs.close)
+    submit_many = blocking(AsyncJobs.submit_many)
+    job_types = blocking(AsyncJobs.job_types)
+    job_type = blocking(AsyncJobs.job_type)
+    set_limit = blocking(AsyncJobs.set_limit)
+    workers = blocking(AsyncJobs.workers)
+    worker = delegated(AsyncJobs.worker, "_async")
+    ensure_worker = delegated(AsyncJobs.ensure_worker, "_async")
+    run_workers = delegated(AsyncJobs.run_workers, "_async")
+    with_manager = delegated(AsyncJobs.with_manager, "_async")
+    lifespan = delegated(AsyncJobs.lifespan, "_async")
 
     @overload
     def job(self, function: Callable[Concatenate[Run, P], R], /) -> Handler[P, R]: ...
@@ -98,60 +139,5 @@ class Jobs(JobManager):
         """
         return run_sync(self._async.submit(target, *args, **kwargs))
 
-    def submit_many(
-        self, target: Target, params: Iterable[Mapping[str, Any]], **options: Unpack[SubmitOptions]
-    ) -> list[str]:
-        """Create many jobs of one type in few round trips and return their ids in order. All are validated first.
-
-        Raises as `submit`. ``unique_key`` and ``job_id`` belong to a single job and are not accepted.
-        """
-        return run_sync(self._async.submit_many(target, params, **options))
-
-    def worker(
-        self, *, concurrency: int | None = None, queues: Iterable[str] | None = None, only: str | None = None
-    ) -> Worker:
-        """Return a worker for these handlers.
-
-        Run it with ``jobs.worker().run()`` until a signal, or with ``await jobs.worker().serve()``. `concurrency` is
-        the maximum number of concurrent jobs (default 10), `queues` are the queues to serve, `only` is the id of a
-        single job.
-        """
-        return self._async.worker(concurrency=concurrency, queues=queues, only=only)
-
-    def ensure_worker(self) -> None:
-        """Start a worker thread for a store in memory, unless there is a worker that has all handlers.
-
-        Every submit does this. Call it after creating jobs for these handlers in another way.
-        """
-        self._async.ensure_worker()
-
-    def run_workers(
-        self, workers: int = 1, *, concurrency: int | None = None, queues: Sequence[str] | None = None
-    ) -> WorkerGroup:
-        """Run workers beside other code: ``with jobs.run_workers()`` in threads, ``async with`` in an event loop."""
-        return self._async.run_workers(workers, concurrency=concurrency, queues=queues)
-
-    def lifespan(
-        self, workers: int = 1, *, concurrency: int | None = None, queues: Sequence[str] | None = None
-    ) -> Callable[[Any], AbstractAsyncContextManager[None]]:
-        """Return a lifespan with workers for an ASGI application: ``FastAPI(lifespan=jobs.lifespan())``."""
-        return self._async.lifespan(workers, concurrency=concurrency, queues=queues)
-
-    def job_types(self) -> list[JobType]:
-        """Return the published job types, with the limits and pauses that were set."""
-        return run_sync(self._async.job_types())
-
-    def job_type(self, name: str) -> JobType:
-        """Return one published job type. Raises UnknownJobTypeError."""
-        return run_sync(self._async.job_type(name))
-
-    def set_limit(self, job_type: str, limit: int | None = None, *, paused: bool = False) -> None:
-        """Set the maximum number of concurrent runs of a type over all workers, or pause it.
-
-        (None, False) removes both.
-        """
-        run_sync(self._async.set_limit(job_type, limit, paused=paused))
-
-    def workers(self) -> list[WorkerEntry]:
-        """Return the live workers."""
-        return run_sync(self._async.workers())
+    def __repr__(self) -> str:
+        return f"Jobs({self.store.url!r})"

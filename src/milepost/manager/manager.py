@@ -36,7 +36,6 @@ from milepost.run.runtime import Runtime
 from milepost.run.track import AsyncTrack, TrackRequest
 from milepost.settings import Settings, settings
 from milepost.stores.factory import open_store
-from milepost.stores.ids import new_job_id, new_operation_id
 from milepost.stores.protocol import Select, Store, Write, WriteResult
 from milepost.stores.query import Page, Query, find, position
 
@@ -51,24 +50,26 @@ class AsyncJobManager:
     InvalidInputError for an invalid URL or a blocking store.
     """
 
-    _blocking = False
-    _origin: str | None = None
-    """The origin of new records: ``api`` in the server's own manager, and nowhere else."""
-
     def __init__(
         self, store: Store | str | None = None, *, ttl: float | None = None, options: Settings | None = None
     ) -> None:
-        self.settings = options if options is not None else settings.current()
-        if store is None:
-            store = self.settings.store_url
-        if isinstance(store, str):
-            store = open_store(store, namespace=self.settings.namespace, blocking=self._blocking)
-        if store.blocking is not self._blocking:
-            right = "AsyncJobManager" if self._blocking else "JobManager"
-            raise InvalidInputError("store", f"a {'blocking' if store.blocking else 'async'} store needs {right}")
-        self.store = store
-        self.ttl = self.settings.job_ttl if ttl is None else seconds(ttl, "ttl")
-        self.runtime = Runtime(store, self.settings, self.ttl)
+        self._use(open_runtime(store, ttl, options, blocking=False))
+
+    def _use(self, runtime: Runtime, origin: str | None = None) -> None:
+        self.runtime = runtime
+        self.store = runtime.store
+        self.settings = runtime.settings
+        self.ttl = runtime.ttl
+        self.origin = origin
+        """The origin of new records: ``api`` in the server's own manager, and nowhere else."""
+        self._new_operation_id = runtime.ids.new_operation_id
+
+    @classmethod
+    def of(cls, runtime: Runtime, origin: str | None = None) -> AsyncJobManager:
+        """Return a manager with a runtime that exists; over a blocking store its coroutines never suspend."""
+        manager = cls.__new__(cls)
+        manager._use(runtime, origin)
+        return manager
 
     # --- create, read, update, list, delete ---
 
@@ -84,14 +85,14 @@ class AsyncJobManager:
         After `stale_after` without an update (default 10 min) it is flagged as stalled, or failed with
         ``on_stale="fail"``. Raises DuplicateJobError if the id or unique key is taken, and InvalidInputError.
         """
-        stored = {"origin": self._origin}
+        stored = {"origin": self.origin}
         fields = job_fields("manual", job_type, stored=stored, metadata=metadata, **options)
         return await self._create(job_id, fields)
 
     async def _create(self, job_id: str | None, fields: dict[str, str], again: int | None = None) -> Job:
         """Write a new record; `again` as in `plan_create`. Raises DuplicateJobError with the job that is in the way."""
-        job_id = new_job_id() if job_id is None else validate_job_id(job_id)
-        outcome = await self._apply(Write(job_id, plan_create(fields, new_operation_id(), again)))
+        job_id = self.runtime.ids.new_job_id() if job_id is None else validate_job_id(job_id)
+        outcome = await self._apply(Write(job_id, plan_create(fields, self._new_operation_id(), again)))
         if outcome.accepted:
             return _found(outcome.job, job_id)
         if outcome.key_owner_id is not None:
@@ -123,9 +124,9 @@ class AsyncJobManager:
         target = status_value(status)
         values = update_values(progress, message, error, result)
         if target is JobStatus.CANCELLED:
-            plan = plan_cancel(new_operation_id(), by="caller", **values)
+            plan = plan_cancel(self._new_operation_id(), by="caller", **values)
         else:
-            plan = plan_update(new_operation_id(), target, **values)
+            plan = plan_update(self._new_operation_id(), target, **values)
         outcome = await self._apply(Write(_known_id(job_id), plan, answer=False))
         if not outcome.accepted:
             raise rejection_error(outcome, job_id, "cancel" if target is JobStatus.CANCELLED else "update", target)
@@ -152,7 +153,7 @@ class AsyncJobManager:
     async def delete_job(self, job_id: str) -> None:
         """Delete a job with all its data, if it exists. A running job is cancelled in the same step."""
         if _is_id(job_id):
-            outcome = await self._apply(Write(job_id, plan_delete(new_operation_id()), answer=False))
+            outcome = await self._apply(Write(job_id, plan_delete(self._new_operation_id()), answer=False))
             if outcome.wait:
                 raise rejection_error(outcome, job_id, "delete")
 
@@ -208,7 +209,7 @@ class AsyncJobManager:
         """
         why = None if reason is None else single_line(reason)
         who = None if by is None else single_line(by)
-        plan = plan_cancel(new_operation_id(), by=who, why=why, message="Job cancelled by user")
+        plan = plan_cancel(self._new_operation_id(), by=who, why=why, message="Job cancelled by user")
         outcome = await self._apply(Write(_known_id(job_id), plan))
         if not outcome.accepted:
             raise rejection_error(outcome, job_id, "cancel")
@@ -227,7 +228,9 @@ class AsyncJobManager:
             )
         if only_failed:
             return await self._retry_failed_items(job_id)
-        outcome = await self._apply(Write(_known_id(job_id), plan_retry(new_operation_id(), from_start=from_start)))
+        outcome = await self._apply(
+            Write(_known_id(job_id), plan_retry(self._new_operation_id(), from_start=from_start))
+        )
         if not outcome.accepted:
             raise rejection_error(outcome, job_id, "retry")
         return _found(outcome.job, job_id)
@@ -280,7 +283,7 @@ class AsyncJobManager:
         job_id = job if isinstance(job, str) else job.job_id
         return result_of(_found(await self.get_job(_known_id(job_id)), job_id))
 
-    async def enqueue(self, job_type: str, params: Mapping[str, Any] | None = None, *, job_id: str | None = None, **options: Any) -> Job:  # fmt: skip
+    async def enqueue(self, /, job_type: str, params: Mapping[str, Any] | None = None, *, job_id: str | None = None, **options: Any) -> Job:  # fmt: skip
         """Create a job for workers without validation against its type, and return it. `Jobs.submit` validates."""
         return await self._create(job_id, submit_fields(job_type, params=params, **options))
 
@@ -332,6 +335,22 @@ class AsyncJobManager:
 
     async def _apply(self, write: Write) -> WriteResult:
         return (await self.store.apply([write])).outcomes[0]
+
+
+def open_runtime(store: Store | str | None, ttl: float | None, options: Settings | None, *, blocking: bool) -> Runtime:
+    """Return the runtime for the arguments of a manager, with the defaults of the environment.
+
+    Raises InvalidInputError for an invalid URL or retention, or an open store of the other API.
+    """
+    options = options if options is not None else settings.current()
+    if store is None:
+        store = options.store_url
+    if isinstance(store, str):
+        store = open_store(store, namespace=options.namespace, blocking=blocking)
+    if store.blocking is not blocking:
+        right = "AsyncJobManager" if blocking else "JobManager"
+        raise InvalidInputError("store", f"a {'blocking' if store.blocking else 'async'} store needs {right}")
+    return Runtime(store, options, options.job_ttl if ttl is None else seconds(ttl, "ttl"))
 
 
 def make_query(

@@ -5,31 +5,17 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator, Mapping
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import Any
 
-from milepost.core.defaults import LIST_LIMIT
-from milepost.core.events import Event
-from milepost.core.job import Job, JobStatus
-from milepost.core.serialization import Duration
-from milepost.manager.manager import AsyncJobManager
-from milepost.manager.options import CreateOptions
+from milepost.core.job import Job
+from milepost.manager.manager import AsyncJobManager, open_runtime
 from milepost.run.runtime import Runtime
 from milepost.run.track import Track
 from milepost.settings import Settings, settings
 from milepost.stores.factory import open_store
 from milepost.stores.protocol import Position, Select, Store
-from milepost.stores.query import Page, Query, created
-from milepost.stores.sync_bridge import iter_sync, run_sync
-
-if TYPE_CHECKING:
-    from milepost.query.history import History
-
-
-class _SyncCore(AsyncJobManager):
-    """AsyncJobManager over a blocking store: its coroutines never suspend."""
-
-    _blocking = True
+from milepost.stores.query import created
+from milepost.stores.sync_bridge import blocking, blocking_iterator, run_sync
 
 
 class JobManager:
@@ -42,7 +28,14 @@ class JobManager:
     _async: AsyncJobManager
 
     def __init__(self, store: Store | str, *, ttl: float | None = None, options: Settings | None = None) -> None:
-        self._async = _SyncCore(store, ttl=ttl, options=options)
+        self._async = AsyncJobManager.of(open_runtime(store, ttl, options, blocking=True))
+
+    @classmethod
+    def of(cls, runtime: Runtime) -> JobManager:
+        """Return a manager with a runtime that exists."""
+        manager = JobManager.__new__(cls)
+        manager._async = AsyncJobManager.of(runtime)
+        return manager
 
     @property
     def store(self) -> Store:
@@ -64,151 +57,22 @@ class JobManager:
         """Return the heartbeat and the sweeper of this manager."""
         return self._async.runtime
 
-    def create_job(
-        self,
-        job_id: str | None = None,
-        job_type: str = "generic",
-        metadata: Mapping[str, Any] | None = None,
-        **options: Unpack[CreateOptions],
-    ) -> Job:
-        """Create a pending job that its caller updates with `update_job`, and return it.
-
-        After `stale_after` without an update (default 10 min) it is flagged as stalled, or failed with
-        ``on_stale="fail"``. Raises DuplicateJobError if the id or unique key is taken, and InvalidInputError.
-        """
-        return run_sync(self._async.create_job(job_id, job_type, metadata, **options))
-
-    def get_job(self, job_id: str) -> Job | None:
-        """Return the job, or None if it does not exist."""
-        return run_sync(self._async.get_job(job_id))
-
-    def update_job(
-        self,
-        job_id: str,
-        status: JobStatus | str | None = None,
-        progress: float | None = None,
-        message: str | None = None,
-        error: str | None = None,
-        result: Any = None,
-    ) -> None:
-        """Write the status and progress of a manual job, made by `create_job`, in one atomic step.
-
-        `progress` is clamped to [0, 1] and never goes back within an attempt. `message` and `error` are cut to 1 KiB
-        and 8 KiB. Every other job accepts only ``status=CANCELLED``. Raises JobNotFoundError,
-        IllegalTransitionError, LeaseHeldError (all ValueErrors with the record as `.job`) and InvalidInputError.
-        """
-        run_sync(self._async.update_job(job_id, status, progress, message, error, result))
-
-    def list_jobs(
-        self,
-        job_type: str | None = None,
-        status: JobStatus | str | None = None,
-        limit: int = LIST_LIMIT,
-        *,
-        labels: Mapping[str, str] | None = None,
-        stalled: bool = False,
-        created_after: datetime | None = None,
-        created_before: datetime | None = None,
-        cursor: str | None = None,
-    ) -> list[Job]:
-        """Return the newest `limit` jobs (at most 1,000) that match, newest first, ties by id.
-
-        `find` returns the same with the total and the cursor of the next page.
-        """
-        return run_sync(
-            self._async.list_jobs(
-                job_type,
-                status,
-                limit,
-                labels=labels,
-                stalled=stalled,
-                created_after=created_after,
-                created_before=created_before,
-                cursor=cursor,
-            )
-        )
-
-    def delete_job(self, job_id: str) -> None:
-        """Delete a job with all its data, if it exists. A running job is cancelled in the same step."""
-        run_sync(self._async.delete_job(job_id))
-
-    def find(self, query: Query | None = None, limit: int = LIST_LIMIT, cursor: str | None = None) -> Page:
-        """Return one page of the jobs that match a query, with the total. Filters apply before the limit."""
-        return run_sync(self._async.find(query, limit, cursor))
-
-    def count_jobs(
-        self,
-        job_type: str | None = None,
-        status: JobStatus | str | None = None,
-        *,
-        labels: Mapping[str, str] | None = None,
-        stalled: bool = False,
-    ) -> int:
-        """Return the exact number of jobs that match."""
-        return run_sync(self._async.count_jobs(job_type, status, labels=labels, stalled=stalled))
-
-    def history(
-        self,
-        window: Duration = "24h",
-        step: Duration = "15m",
-        *,
-        job_type: str | None = None,
-        queue: str | None = None,
-    ) -> History:
-        """Return how many jobs ended in the last `window`, by step and by type, with quantiles of run and wait times.
-
-        Kept by the store for 60 days (two days by the minute), also for jobs that were deleted since.
-        """
-        return run_sync(self._async.history(window, step, job_type=job_type, queue=queue))
-
-    def cancel_job(self, job_id: str, reason: str | None = None, *, by: str | None = None) -> Job:
-        """Cancel a job and return it. The status is final when this returns; running code is signalled at once.
-
-        `.receipt` tells when and how the code stopped. Raises JobNotFoundError, and IllegalTransitionError if the job
-        has ended.
-        """
-        return run_sync(self._async.cancel_job(job_id, reason, by=by))
-
-    def retry_job(self, job_id: str, *, only_failed: bool = False, from_start: bool = False) -> Job:
-        """Return a failed or cancelled job to pending with a new retry budget; it continues where it stopped.
-
-        `from_start` discards its checkpoint, state and kept results, so that its loops start at their first item.
-        `only_failed` submits a new job for the failed items only, with `retry_of`; this also works on completed jobs.
-        Raises JobNotFoundError and IllegalTransitionError.
-        """
-        return run_sync(self._async.retry_job(job_id, only_failed=only_failed, from_start=from_start))
-
-    def events(self, job_id: str, after: int = 0, limit: int = 1000) -> list[Event]:
-        """Return the stored events of a job with a version above `after`, oldest first. Raises JobNotFoundError."""
-        return run_sync(self._async.events(job_id, after, limit))
-
-    def watch(self, job_id: str, after: str | int | None = None) -> Iterator[Event]:
-        """Yield each event of a job as it happens, until its last event.
-
-        The first event is a snapshot, unless `after` is given: the `position` of an event, after which the watch
-        continues. If that job was deleted and its id used again, the watch starts with a snapshot of the new job. A
-        version alone is accepted as well, for whichever job has the id. Events that are no longer stored are reported
-        as one event of kind ``skipped``. Raises JobNotFoundError.
-        """
-        return iter_sync(self._async.watch(job_id, after))
-
-    def wait(self, job_id: str, timeout: Duration | None = None) -> Job:
-        """Wait until the job has ended and return it. Raises WaitTimeoutError after `timeout`, and JobNotFoundError."""
-        return run_sync(self._async.wait(job_id, timeout))
-
-    def result(self, job: Job | str) -> Any:
-        """Return the result of a completed job, given as a Job or by its id.
-
-        Raises ResultNotSerialisableError, with the text, if the result is not JSON, RejectedError, with the record as
-        `.job`, if the job has not completed, and JobNotFoundError.
-        """
-        return run_sync(self._async.result(job))
-
-    def enqueue(
-        self, job_type: str, params: Mapping[str, Any] | None = None, *, job_id: str | None = None, **options: Any
-    ) -> Job:
-        """Create a job for workers without validation against its type, and return it. `Jobs.submit` validates."""
-        return run_sync(self._async.enqueue(job_type, params, job_id=job_id, **options))
+    create_job = blocking(AsyncJobManager.create_job)
+    get_job = blocking(AsyncJobManager.get_job)
+    update_job = blocking(AsyncJobManager.update_job)
+    list_jobs = blocking(AsyncJobManager.list_jobs)
+    delete_job = blocking(AsyncJobManager.delete_job)
+    find = blocking(AsyncJobManager.find)
+    count_jobs = blocking(AsyncJobManager.count_jobs)
+    history = blocking(AsyncJobManager.history)
+    cancel_job = blocking(AsyncJobManager.cancel_job)
+    retry_job = blocking(AsyncJobManager.retry_job)
+    events = blocking(AsyncJobManager.events)
+    watch = blocking_iterator(AsyncJobManager.watch)
+    wait = blocking(AsyncJobManager.wait)
+    result = blocking(AsyncJobManager.result)
+    enqueue = blocking(AsyncJobManager.enqueue)
+    close = blocking(AsyncJobManager.close)
 
     def track(
         self,
@@ -228,10 +92,6 @@ class JobManager:
         weights. Raises LeaseHeldError if a live run has the key, DuplicateJobError and InvalidInputError.
         """
         return Track(self._async._track_request(job_type, unique_key, job_id, metadata, labels, parent_id, plan))
-
-    def close(self) -> None:
-        """Close the connections. The manager can be used again."""
-        run_sync(self._async.close())
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.store.url!r})"

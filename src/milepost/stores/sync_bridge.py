@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Coroutine, Iterator
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from functools import wraps
+from operator import attrgetter
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -35,3 +38,51 @@ def iter_sync(iterator: AsyncIterator[T]) -> Iterator[T]:
 
 async def _next(iterator: AsyncIterator[T]) -> T:
     return await iterator.__anext__()
+
+
+class Method(Generic[P, T]):
+    """What a type checker sees of a method that one of the functions below returns: its parameters and its result."""
+
+    @overload
+    def __get__(self, instance: None, owner: type, /) -> Callable[Concatenate[Any, P], T]: ...
+
+    @overload
+    def __get__(self, instance: object, owner: type | None = None, /) -> Callable[P, T]: ...
+
+    def __get__(self, instance: object, owner: type | None = None, /) -> Any:
+        """Return the function, or the bound method of an instance."""
+
+
+def blocking(method: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]], of: str = "_async") -> Method[P, T]:
+    """Return the blocking form of a method of the object in attribute `of`, with its parameters and docstring."""
+    target = attrgetter(f"{of}.{method.__name__}")
+
+    @wraps(method)
+    def call(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+        return run_sync(target(self)(*args, **kwargs))
+
+    return call  # type: ignore[return-value]
+
+
+def blocking_iterator(
+    method: Callable[Concatenate[Any, P], AsyncIterator[T]], of: str = "_async"
+) -> Method[P, Iterator[T]]:
+    """Return the blocking form of a method that returns an asynchronous iterator."""
+    target = attrgetter(f"{of}.{method.__name__}")
+
+    @wraps(method)
+    def call(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+        return iter_sync(target(self)(*args, **kwargs))
+
+    return call  # type: ignore[return-value]
+
+
+def delegated(method: Callable[Concatenate[Any, P], T], of: str) -> Method[P, T]:
+    """Return the method of the object in attribute `of`, with its parameters and docstring."""
+    target = attrgetter(f"{of}.{method.__name__}")
+
+    @wraps(method)
+    def call(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+        return target(self)(*args, **kwargs)
+
+    return call  # type: ignore[return-value]

@@ -29,37 +29,6 @@ from milepost.web.start_estimates import StartEstimates
 from milepost.web.stats.finished_jobs import FinishedJobs
 
 
-class WebJobs(AsyncJobs):
-    """The asynchronous jobs behind the routes: the store and, if there are any, the handlers of the given jobs."""
-
-    _origin = "api"
-
-    def __init__(self, given: AsyncJobManager | JobManager, store: Store) -> None:
-        self._jobs = given if isinstance(given, AsyncJobs | Jobs) else None
-        handlers = self._jobs.handlers if self._jobs is not None else None
-        super().__init__(
-            store,
-            ttl=given.ttl,
-            options=given.settings,
-            handlers=handlers,
-            task_queue=self._jobs.dispatcher if self._jobs is not None else None,
-        )
-        self.runtime = given.runtime.with_store(store)
-
-    async def default_queue(self, job_type: str) -> str:
-        """Return the default queue of a job type. Raises UnknownJobTypeError."""
-        return await self._submission_builder.default_queue(job_type)
-
-    async def is_operator_only(self, job_type: str) -> bool:
-        """Return whether a job type works on data of the operator. Raises UnknownJobTypeError."""
-        return await self._submission_builder.is_operator_only(job_type)
-
-    def ensure_worker(self) -> None:
-        """Start the worker thread that runs jobs of a store in memory."""
-        if self._jobs is not None:
-            self._jobs.ensure_worker()
-
-
 class WebContext:
     """The jobs, authentication and streams of one router. `jobs` is a manager, a `Jobs`, a URL, or a function that
     returns one.
@@ -67,7 +36,7 @@ class WebContext:
 
     def __init__(self, jobs: Any, auth: Auth) -> None:
         self._jobs = jobs
-        self._manager: WebJobs | None = None
+        self._manager: AsyncJobs | None = None
         self.app: FastAPI | None = None
         """The application to which the routes were added without dependencies; None if it included the router itself."""
         self.authenticator = Authenticator(auth, lambda: self.store)
@@ -81,7 +50,7 @@ class WebContext:
         """Asynchronous context managers that run from the start of the server to its end."""
 
     @property
-    def manager(self) -> WebJobs:
+    def manager(self) -> AsyncJobs:
         """The asynchronous jobs, opened when first needed."""
         if self._manager is None:
             given = self._jobs() if callable(self._jobs) else self._jobs
@@ -112,7 +81,7 @@ class WebContext:
             where = f" in queue {queue!r:.100}" if principal.may_start(job_type) else ""
             text = f"This API key may not submit or retry jobs of type {job_type!r:.100}{where}"
             raise Problem(403, text, job_type=job_type)
-        if principal.bound and run_by == "worker" and await self.manager.is_operator_only(job_type):
+        if principal.bound and run_by == "worker" and await self.manager.submissions.is_operator_only(job_type):
             raise Problem(
                 403,
                 f"API keys that are restricted to labels may not start {job_type} jobs: documents have no per-user access control",
@@ -159,18 +128,18 @@ def job_url(request: Request, job_id: str) -> str:
     return f"{request.url.path.rpartition('/api/jobs')[0]}/api/jobs/{job_id}"
 
 
-def open_jobs(jobs: Any) -> tuple[WebJobs, bool]:
+def open_jobs(jobs: Any) -> tuple[AsyncJobs, bool]:
     """Return the asynchronous interface to jobs, and whether its store is ours to close. Raises InvalidInputError."""
-    if isinstance(jobs, str):
-        opened = AsyncJobManager(jobs)
-        return WebJobs(opened, opened.store), True
-    if isinstance(jobs, JobManager):
-        return WebJobs(jobs, jobs.store.with_blocking(blocking=False)), True
-    if isinstance(jobs, AsyncJobManager):
-        return WebJobs(jobs, jobs.store), False
-    raise InvalidInputError(
-        "jobs", f"must be a Jobs, a manager or a store URL such as sqlite:///jobs.db, not {type(jobs).__name__}"
-    )
+    own = isinstance(jobs, str)
+    given = AsyncJobManager(jobs) if isinstance(jobs, str) else jobs
+    if not isinstance(given, AsyncJobs | Jobs | AsyncJobManager | JobManager):
+        raise InvalidInputError(
+            "jobs", f"must be a Jobs, a manager or a store URL such as sqlite:///jobs.db, not {type(jobs).__name__}"
+        )
+    store = given.store.with_blocking(blocking=False)
+    manager = AsyncJobManager.of(given.runtime.with_store(store), origin="api")
+    own = own or store is not given.store
+    return (given.with_manager(manager) if isinstance(given, AsyncJobs | Jobs) else AsyncJobs(manager)), own
 
 
 def refuse_unshared_memory(store: Store) -> None:

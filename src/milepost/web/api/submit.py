@@ -52,7 +52,7 @@ def add_submit(router: APIRouter, context: WebContext) -> None:
         refuse_misplaced(body)
         queue = body.queue
         if principal.queues and queue is None and body.run_by == "worker":
-            queue = await context.manager.default_queue(body.job_type)
+            queue = await context.manager.submissions.default_queue(body.job_type)
         await context.may_start(principal, body.job_type, body.run_by, queue)
         if body.run_by == "manual" and not principal.unlimited:
             await refuse_published(context, body.job_type)
