@@ -82,10 +82,10 @@ async def serving(manager: AsyncJobManager) -> AsyncIterator[tuple[WebContext, l
     context: WebContext = app.state.milepost
     async with app.router.lifespan_context(app):
         await registry.create(manager.store, "https://hooks.example.org/in", ("completed",))
-        hub, store = context.hub, context.store
+        hub = context.hub
         clients = [
-            Client(await open_stream(hub, store, job, None, reconnect=False)),
-            Client(await open_list_stream(hub, store, ListParams(), ANYONE, None)),
+            Client(await open_stream(hub, job.job_id)),
+            Client(await open_list_stream(hub, ListParams(), ANYONE, None)),
         ]
         await context.ends.begin()
         yield context, clients, job.job_id

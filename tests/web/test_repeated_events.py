@@ -88,7 +88,7 @@ async def test_job_stream_sends_each_event_once(manager: AsyncJobManager) -> Non
         sent.append(message.get("body", b""))
 
     hub = Hub(FeedFollower(lambda: manager.store))
-    stream = await open_stream(hub, manager.store, job, StreamPosition(0), reconnect=True)
+    stream = await open_stream(hub, job.job_id, StreamPosition(0), reconnect=True)
     reading = asyncio.create_task(stream({"type": "http"}, receive, send))
     for progress in (0.2, 0.4, 0.6):
         await worked(manager)

@@ -30,7 +30,7 @@ async def flood(job_id: str):
         if number % 500 == 0:
             await asyncio.sleep(0.2)
             now = asyncio.get_running_loop().time()
-            if all(now - (reader.sending_since or now) > 0.1 for reader in app.state.milepost.hub._readers()):
+            if all(now - (reader.sending_since or now) > 0.1 for reader in app.state.milepost.hub._all_clients()):
                 return
     raise AssertionError("the client is not stalled")
 

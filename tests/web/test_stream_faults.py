@@ -190,14 +190,14 @@ async def test_slow_client_gets_declared_gaps(memory: AsyncJobManager) -> None:
             await takes.wait()
 
     hub = Hub(FeedFollower(lambda: memory.store))
-    stream = await open_stream(hub, memory.store, job, StreamPosition(0), reconnect=True)
+    stream = await open_stream(hub, job.job_id, StreamPosition(0), reconnect=True)
     reading = asyncio.create_task(stream({"type": "http"}, receive, send))
     await opened.wait()
     await memory.update_job(job.job_id, "running")
     for step in range(1, 400):
         await memory.update_job(job.job_id, progress=step / 400)
         await asyncio.sleep(0)
-    (reader,) = hub._channels[job.job_id].readers
+    (reader,) = hub._channels[job.job_id].clients
     async with asyncio.timeout(20):
         while reader.frames[-1].version < 401:
             await asyncio.sleep(0.01)

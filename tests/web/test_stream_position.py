@@ -14,8 +14,10 @@ from milepost.client import Client
 from milepost.core.stream_position import StreamPosition
 from milepost.manager.feed_follower import FeedFollower
 from milepost.stores.memory.store import MemoryStore
+from milepost.web.http.problems import Problem
 from milepost.web.live.hub import Hub
 from milepost.web.live.job_stream import open_stream
+from milepost.web.security.principals import Principal
 from tests.web.conftest import store_address
 from tests.web.server import Message, Server, messages
 
@@ -166,12 +168,12 @@ async def test_stream_ignores_late_events_of_deleted_predecessor(memory: AsyncJo
     hub = Hub(FeedFollower(lambda: store))
     job = await memory.get_job("a")
     assert job is not None
-    first = Streaming(await open_stream(hub, store, job, None, reconnect=False))  # the hub reads the feed from here on
+    first = Streaming(await open_stream(hub, job.job_id))  # the hub reads the feed from here on
     await memory.update_job("a", message="last words")
     await recreate(memory)
     job = await memory.get_job("a")
     assert job is not None
-    second = Streaming(await open_stream(hub, store, job, None, reconnect=False))
+    second = Streaming(await open_stream(hub, job.job_id))
     store.go.set()
     async with asyncio.timeout(20):
         await first.task
@@ -190,7 +192,7 @@ async def test_stream_sends_progress_after_clock_was_set_back() -> None:
     manager = AsyncJobManager(MemoryStore(blocking=False, clock=lambda: now[0]))
     job = await manager.create_job("a")
     hub = Hub(FeedFollower(lambda: manager.store))
-    stream = Streaming(await open_stream(hub, manager.store, job, None, reconnect=False))
+    stream = Streaming(await open_stream(hub, job.job_id))
     await stream.until("snapshot")
     now[0] -= 3_600_000_000
     await manager.update_job("a", status="running")
@@ -213,7 +215,7 @@ async def test_stream_ends_as_deleted_after_lost_feed(memory: AsyncJobManager) -
     hub = Hub(FeedFollower(lambda: store))
     job = await memory.get_job("a")
     assert job is not None
-    stream = Streaming(await open_stream(hub, store, job, None, reconnect=False))
+    stream = Streaming(await open_stream(hub, job.job_id))
     await recreate(memory)
     store.loses = True
     store.go.set()
@@ -222,13 +224,12 @@ async def test_stream_ends_as_deleted_after_lost_feed(memory: AsyncJobManager) -
     assert stream.received == [("snapshot", "2"), ("deleted", "3"), ("end", "")]
 
 
-async def test_stream_opened_while_job_is_replaced_ends_as_deleted(memory: AsyncJobManager) -> None:
-    """A stream that was authorised for one job showed the job that took its id in the meantime."""
-    job = await memory.create_job("a")
+async def test_stream_of_replaced_job_needs_permission_for_new_one(memory: AsyncJobManager) -> None:
+    """A client with a position of one job was shown the job of another user that took its id."""
+    job = await memory.create_job("a", labels={"owner": "ana"})
+    ana = Principal("ana", labels={"owner": "ana"})
     await recreate(memory)
-    stream = Streaming(
-        await open_stream(Hub(FeedFollower(lambda: memory.store)), memory.store, job, StreamPosition(1), reconnect=True)
-    )
-    async with asyncio.timeout(20):
-        await stream.task
-    assert stream.received == [("deleted", "2"), ("end", "")]
+    hub = Hub(FeedFollower(lambda: memory.store))
+    with pytest.raises(Problem, match="Job not found"):
+        await open_stream(hub, job.job_id, StreamPosition(1), reconnect=True, principal=ana)
+    assert hub.clients == 0

@@ -70,7 +70,7 @@ async def test_change_during_a_list_read_is_sent(memory: AsyncJobManager) -> Non
     received = Received()
 
     hub = Hub(FeedFollower(lambda: store))
-    stream = await open_list_stream(hub, store, ListParams(), ANYONE, None)
+    stream = await open_list_stream(hub, ListParams(), ANYONE, None)
     streaming = asyncio.create_task(stream({"type": "http"}, receive, received.send))
     await memory.update_job(job.job_id, "running")
     await store.read.wait()  # the list has read the job as running, and has not sent it yet
@@ -95,7 +95,7 @@ async def test_event_during_record_check_does_not_regress(memory: AsyncJobManage
         sent.append(message.get("body", b"").decode())
 
     hub = Hub(FeedFollower(lambda: store))
-    stream = await open_stream(hub, store, job, None, reconnect=False)
+    stream = await open_stream(hub, job.job_id)
     reading = asyncio.create_task(stream({"type": "http"}, receive, send))
     channel = hub._channels[job.job_id]
     store.read.clear()
@@ -120,7 +120,7 @@ async def test_restricted_principal_gets_deletion_of_visible_job(memory: AsyncJo
     received = Received()
 
     hub = Hub(FeedFollower(lambda: memory.store))
-    stream = await open_list_stream(hub, memory.store, ListParams(), Principal("ana", labels={"owner": "ana"}), None)
+    stream = await open_list_stream(hub, ListParams(), Principal("ana", labels={"owner": "ana"}), None)
     streaming = asyncio.create_task(stream({"type": "http"}, receive, received.send))
     await memory.delete_job(other.job_id)
     await memory.delete_job(mine.job_id)
@@ -147,9 +147,9 @@ async def test_slow_list_resumes_at_its_position(memory: AsyncJobManager) -> Non
             await takes.wait()
 
     hub = Hub(FeedFollower(lambda: store))
-    stream = await open_list_stream(hub, store, ListParams(), ANYONE, None)
+    stream = await open_list_stream(hub, ListParams(), ANYONE, None)
     streaming = asyncio.create_task(stream({"type": "http"}, receive, send))
-    (reader,) = hub.lists.readers()
+    (reader,) = hub.lists.clients()
     async with asyncio.timeout(20):
         assert "event: snapshot" in await received.get()
         await memory.update_job(first.job_id, "running")
@@ -167,7 +167,7 @@ async def test_slow_list_resumes_at_its_position(memory: AsyncJobManager) -> Non
     streaming.cancel()
     store.go.set()
     position = next(line[4:] for line in body.splitlines() if line.startswith("id: "))
-    resumed: Any = await open_list_stream(hub, store, ListParams(), ANYONE, position)
+    resumed: Any = await open_list_stream(hub, ListParams(), ANYONE, position)
     assert second.job_id in resumed._opening.decode()
     hub.leave()
 
@@ -188,8 +188,8 @@ async def test_repeated_store_outage_ends_stream_without_error(
             ended.append(True)
 
     streams = [
-        await open_list_stream(hub, memory.store, ListParams(), ANYONE, None),
-        await open_stream(hub, memory.store, job, None, reconnect=False),
+        await open_list_stream(hub, ListParams(), ANYONE, None),
+        await open_stream(hub, job.job_id),
     ]
     streaming = [asyncio.create_task(stream({"type": "http"}, receive, send)) for stream in streams]
     monkeypatch.setattr(memory.store, "select", away)
@@ -306,7 +306,7 @@ async def test_wait_of_pending_job_is_sent_only_when_it_changes(memory: AsyncJob
 
     listed = await submitted(memory)
     hub = Hub(FeedFollower(lambda: memory.store), describe=describe)
-    stream = await open_list_stream(hub, memory.store, ListParams(), ANYONE, None)
+    stream = await open_list_stream(hub, ListParams(), ANYONE, None)
     streaming = asyncio.create_task(stream({"type": "http"}, receive, received.send))
     added = await submitted(memory)
     async with asyncio.timeout(20):
@@ -346,7 +346,7 @@ async def test_waits_read_during_a_snapshot_are_not_sent_twice(memory: AsyncJobM
     listed = await submitted(memory)
     hub = Hub(FeedFollower(lambda: memory.store), describe=describe)
     async with asyncio.timeout(20):
-        stream = await open_list_stream(hub, memory.store, ListParams(), ANYONE, None)
+        stream = await open_list_stream(hub, ListParams(), ANYONE, None)
         streaming = asyncio.create_task(stream({"type": "http"}, receive, received.send))
         added = await submitted(memory)
         while added not in (body := await received.get()):

@@ -21,7 +21,7 @@ from milepost.documents.store import DocumentStore, open_store
 from milepost.documents.store.records import Community, Entity, Hit, Neighbour
 from milepost.web.app import Route
 from milepost.web.context import WebContext, principal_of
-from milepost.web.http.problems import Problem
+from milepost.web.http.problems import RETRY_LATER, Problem
 from milepost.web.schemas import problems
 from milepost.web.security.principals import READ
 
@@ -122,14 +122,14 @@ class _Library:
         except ValueError as error:
             raise Problem(422, " ".join(str(error).split())) from None
         except (StoreBusyError, EndpointError) as away:
-            raise Problem(503, str(away), headers={"Retry-After": "5"}) from None
+            raise Problem(503, str(away), headers=RETRY_LATER) from None
         except ImportError as missing:
             raise Problem(501, _MISSING) from missing
 
 
 def _refuse(reason: str) -> None:
     """Refuse a request at once if the store is busy."""
-    raise Problem(503, reason, headers={"Retry-After": "5"})
+    raise Problem(503, reason, headers=RETRY_LATER)
 
 
 def _unbound(request: Request) -> None:

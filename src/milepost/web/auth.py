@@ -20,7 +20,7 @@ from fastapi.security.base import SecurityBase
 from milepost.core.errors import InvalidInputError, StoreError
 from milepost.core.serialization import single_line
 from milepost.stores.protocol import Store
-from milepost.web.http.problems import Problem
+from milepost.web.http.problems import RETRY_LATER, Problem
 from milepost.web.security.api_keys import ApiKeyStore
 from milepost.web.security.host_check import FOREIGN_HOST, names_loopback, reached_by_loopback
 from milepost.web.security.local_access import LocalAccess
@@ -306,7 +306,7 @@ async def principal(request: Request, scopes: SecurityScopes) -> Principal:
     try:
         found: Principal = await context.authenticator.enter(request, None)
     except StoreError:
-        raise Problem(503, "The job store is unavailable", headers={"Retry-After": "5"}) from None
+        raise Problem(503, "The job store is unavailable", headers=RETRY_LATER) from None
     admitted: Principal = context.authenticator.admit_to_application(request, found, scopes)
     return admitted
 

@@ -8,7 +8,7 @@ from starlette.responses import PlainTextResponse, Response
 from milepost.core.errors import MissingExtraError, StoreError
 from milepost.web import schemas
 from milepost.web.context import WebContext
-from milepost.web.http.problems import response
+from milepost.web.http.problems import RETRY_LATER, response
 from milepost.web.http.serialization import encoded
 from milepost.web.security.principals import ADMIN
 from milepost.web.stats.metrics import Metrics
@@ -46,9 +46,9 @@ def add_health(router: APIRouter, context: WebContext) -> None:
         try:
             fitness = await context.store.check_health()
         except StoreError as error:
-            return response(503, f"The job store is unavailable: {type(error).__name__}", {"Retry-After": "5"})
+            return response(503, f"The job store is unavailable: {type(error).__name__}", RETRY_LATER)
         if context.hub.closing:
-            return response(503, "The server is shutting down", {"Retry-After": "5"})
+            return response(503, "The server is shutting down", RETRY_LATER)
         if not await context.authenticator.permits(request, ADMIN):
             return Response(b'{"status":"ok"}', media_type="application/json")
         body = {

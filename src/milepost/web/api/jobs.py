@@ -17,7 +17,7 @@ from milepost.web import schemas
 from milepost.web.api.submit import refuse_published, seen_bytes
 from milepost.web.context import WebContext, job_url, principal_of
 from milepost.web.http.list_params import ListParams
-from milepost.web.http.problems import Problem, not_found
+from milepost.web.http.problems import RETRY_SOON, Problem, not_found
 from milepost.web.http.serialization import encoded, row_bytes
 from milepost.web.live.long_poll import preferred_wait, wait_until
 from milepost.web.security.principals import CANCEL, DELETE, READ, WRITE
@@ -197,7 +197,7 @@ def answered_directly(context: WebContext, answer: Callable[[Request, str], Awai
 
 def created(request: Request, job: Job, seen: bytes) -> Response:
     """Return the 201 response for a new job."""
-    headers = {"Location": job_url(request, job.job_id), "ETag": f'W/"v{job.version}"', "Retry-After": "1"}
+    headers = {"Location": job_url(request, job.job_id), "ETag": f'W/"v{job.version}"', **RETRY_SOON}
     return Response(seen, 201, headers, JSON)
 
 

@@ -54,8 +54,8 @@ def add_streams(router: APIRouter, context: WebContext) -> None:
         limit: Annotated[int, Query(ge=1, le=1000)] = 1000,
     ) -> Response:
         last = request.headers.get("last-event-id", "")
-        job = await context.visible_job(request, job_id)
         if wants_json(request):
+            job = await context.visible_job(request, job_id)
             seen = StreamPosition.read(after).seen_of(job) if after is not None else None
             events = await context.store.events(job_id, seen or 0, limit)
             return Response(encoded([event.to_dict() for event in events]), media_type="application/json")
@@ -64,7 +64,7 @@ def add_streams(router: APIRouter, context: WebContext) -> None:
         position = StreamPosition.read(text) if text is not None else None
         allowed = context.authenticator.revalidator(request, READ)
         return await open_stream(
-            context.hub, context.store, job, position, reconnect=again, allowed=allowed, principal=principal_of(request)
+            context.hub, job_id, position, reconnect=again, principal=principal_of(request), allowed=allowed
         )
 
     @router.get("/api/milepost-watch.js", response_class=FileResponse, tags=["streams"],
@@ -98,7 +98,6 @@ def add_streams(router: APIRouter, context: WebContext) -> None:
         last = request.headers.get("last-event-id") or after
         return await open_list_stream(
             context.hub,
-            context.store,
             wanted,
             principal_of(request),
             last,

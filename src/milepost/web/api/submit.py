@@ -17,7 +17,7 @@ from milepost.stores.ids import new_job_id
 from milepost.web import schemas
 from milepost.web.context import WebContext, job_url, principal_of
 from milepost.web.http.idempotency import FirstResponse, run_once
-from milepost.web.http.problems import Problem
+from milepost.web.http.problems import RETRY_SOON, Problem
 from milepost.web.http.serialization import redacted_job_bytes
 from milepost.web.live.long_poll import preferred_wait, wait_until
 from milepost.web.security.principals import READ, WRITE, Principal
@@ -89,7 +89,7 @@ def add_submit(router: APIRouter, context: WebContext) -> None:
             answer = FirstResponse(200, ended.job_id, seen_bytes(principal, ended).decode(), answer.replayed)
         headers = {"Location": job_url(request, answer.job_id), "Cache-Control": "no-store"}
         if answer.status == 201:
-            headers["Retry-After"] = "1"
+            headers |= RETRY_SOON
         if answer.replayed:
             headers["Idempotency-Replayed"] = "true"
         if seconds is not None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from milepost.core.errors import StoreError
 from milepost.core.serialization import validate_key
 from milepost.stores.protocol import KeyValue, Store
-from milepost.web.http.problems import Problem
+from milepost.web.http.problems import RETRY_SOON, Problem
 from milepost.web.security.principals import Principal
 
 RETENTION_SECONDS = 24 * 3600.0
@@ -62,12 +62,12 @@ async def run_once(
         begun = json.loads(item.value)
         if now - int(begun["at"]) < IN_PROGRESS_MICROS:
             text = "A request with this Idempotency-Key is already in progress"
-            raise Problem(409, text, headers={"Retry-After": "1"})
+            raise Problem(409, text, headers=RETRY_SOON)
         begun["at"] = now
         version = await store.kv_put(entry, json.dumps(begun), version=item.version, ttl=RETENTION_SECONDS)
         if version is None:
             text = "A request with this Idempotency-Key is already in progress"
-            raise Problem(409, text, headers={"Retry-After": "1"})
+            raise Problem(409, text, headers=RETRY_SOON)
     try:
         answer = await make(str(begun["job_id"]))
     except StoreError:

@@ -37,7 +37,10 @@ log.addHandler(logging.NullHandler())
 
 MEDIA_TYPE = "application/problem+json"
 HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
-RETRY_AFTER = "5"
+RETRY_LATER = {"Retry-After": "5"}
+"""For a server or a store that is unavailable."""
+RETRY_SOON = {"Retry-After": "1"}
+"""For work that is under way."""
 
 
 class Problem(HTTPException):
@@ -97,11 +100,11 @@ def _milepost_error(error: MilepostError) -> Response:
             return response(507, "The job store is full and accepts no new data", {"Retry-After": "30"})
         case OutcomeUnknownError():
             return response(503, "The job store did not respond in time; the request may or may not have been applied",
-                            {"Retry-After": RETRY_AFTER}, outcome="unknown")  # fmt: skip
+                            RETRY_LATER, outcome="unknown")  # fmt: skip
         case StoreError():
             log.warning("job store unavailable: %s", error)
-            return response(503, "The job store is unavailable", {"Retry-After": RETRY_AFTER}, error=name)
-    return response(503, str(error), {"Retry-After": RETRY_AFTER})
+            return response(503, "The job store is unavailable", RETRY_LATER, error=name)
+    return response(503, str(error), RETRY_LATER)
 
 
 def _malformed(error: RequestValidationError) -> Response:

@@ -1,4 +1,4 @@
-"""Encode jobs as lists and redacted records, and events, as JSON."""
+"""Encode jobs as lists and redacted records as JSON."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from typing import Any
 
 from milepost.core.activity import open_stage
 from milepost.core.codecs import jsonable
-from milepost.core.events import Event
 from milepost.core.job import Job
 from milepost.core.record import LISTED
 from milepost.core.serialization import compact_json
@@ -41,8 +40,3 @@ def row(job: Job) -> dict[str, Any]:
 def row_bytes(job: Job) -> bytes:
     """Return a job as a list row, as JSON."""
     return encoded(row(job))
-
-
-def event_data(event: Event) -> bytes:
-    """Return an event as one line of JSON."""
-    return encoded(event.to_dict())

@@ -15,15 +15,15 @@ from datetime import datetime
 from milepost.core.errors import StoreError
 from milepost.core.events import LIFECYCLE_KINDS, Event
 from milepost.core.job import Job
+from milepost.core.serialization import compact_json
 from milepost.manager.feed_follower import FeedFollower, FeedNews
 from milepost.manager.watch import is_final, snapshot
 from milepost.settings import Settings
 from milepost.signals import shutdown
-from milepost.web.http.problems import Problem
-from milepost.web.http.serialization import event_data
+from milepost.web.http.problems import RETRY_LATER, Problem
 from milepost.web.live import sse
 from milepost.web.live.list_subscriptions import Describe, ListHub
-from milepost.web.live.sse import Frame, Reader
+from milepost.web.live.sse import Frame, StreamClient
 from milepost.web.security.principals import ANYONE, Principal
 from milepost.web.security.quotas import limit_reached
 
@@ -44,11 +44,11 @@ CATCH_UP, RESET, RECHECK = "catch-up", "reset", "look"
 class Channel:
     """The clients of one job id, the newest version they were sent, and the creation time of its job."""
 
-    __slots__ = ("checked_at_tick", "created_at", "job_id", "readers", "version")
+    __slots__ = ("checked_at_tick", "clients", "created_at", "job_id", "version")
 
     def __init__(self, job_id: str) -> None:
         self.job_id = job_id
-        self.readers: set[Reader] = set()
+        self.clients: set[StreamClient] = set()
         self.version = 0
         self.created_at: datetime | None = None
         self.checked_at_tick = 0
@@ -63,13 +63,13 @@ class Channel:
 
     def publish(self, frame: Frame) -> None:
         """Send a frame to all clients."""
-        for reader in self.readers:
-            reader.push(frame)
+        for client in self.clients:
+            client.push(frame)
 
 
 def event_frame(event: Event, read: int = 0) -> Frame:
     """Return an event as a frame. The stream adds the id, because it knows when the job was created."""
-    wire = sse.frame(event.kind, event_data(event))
+    wire = sse.frame(event.kind, compact_json(event.to_dict()).encode("utf-8", "replace"))
     return Frame(event.version, event.kind in NEVER_DROPPED, wire, event.kind, event.at, read)
 
 
@@ -85,6 +85,7 @@ class Hub:
         describe: Describe | None = None,
     ) -> None:
         self._follower = follower
+        self.store = follower.store
         self._channels: dict[str, Channel] = {}
         self.lists = ListHub(follower, describe)
         self._clients_max = clients_max
@@ -110,7 +111,7 @@ class Hub:
         """
         if self.closing or self._clients >= self._clients_max:
             text = "The server is shutting down" if self.closing else "Too many open streams"
-            raise Problem(503, text, headers={"Retry-After": "5"})
+            raise Problem(503, text, headers=RETRY_LATER)
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             # A new event loop (a test, a reload): the clients of the old one are gone.
@@ -147,19 +148,19 @@ class Hub:
                 self._ticking = None
                 shutdown.remove(self.close_soon)
 
-    def listen(self, job_id: str, reader: Reader) -> Channel:
+    def listen(self, job_id: str, client: StreamClient) -> Channel:
         """Send every event of a job to a client from now on."""
         channel = self._channels.get(job_id)
         if channel is None:
             channel = self._channels[job_id] = Channel(job_id)
         channel.checked_at_tick = self._ticks
-        channel.readers.add(reader)
+        channel.clients.add(client)
         return channel
 
-    def stop_listening(self, channel: Channel, reader: Reader) -> None:
+    def stop_listening(self, channel: Channel, client: StreamClient) -> None:
         """Send a client no more events."""
-        channel.readers.discard(reader)
-        if not channel.readers and self._channels.get(channel.job_id) is channel:
+        channel.clients.discard(client)
+        if not channel.clients and self._channels.get(channel.job_id) is channel:
             del self._channels[channel.job_id]
 
     def open(self) -> None:
@@ -169,11 +170,10 @@ class Hub:
     def close(self) -> None:
         """End every stream now, because the server is shutting down."""
         self.closing = True
-        readers = self._readers()
-        for reader in readers:
-            reader.push(sse.CLOSE)
+        for client in self._all_clients():
+            client.push(sse.CLOSE)
             if self._loop is not None and self._loop.is_running():
-                self._loop.call_later(CLOSE_GRACE_SECONDS, reader.cut)
+                self._loop.call_later(CLOSE_GRACE_SECONDS, client.cut)
 
     def close_soon(self) -> None:
         """Call `close` from a signal handler or another thread."""
@@ -181,8 +181,8 @@ class Hub:
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self.close)
 
-    def _readers(self) -> list[Reader]:
-        return [*(reader for c in self._channels.values() for reader in c.readers), *self.lists.readers()]
+    def _all_clients(self) -> list[StreamClient]:
+        return [*(client for c in self._channels.values() for client in c.clients), *self.lists.clients()]
 
     def _receive(self, news: FeedNews) -> None:
         """Send events to their clients. After lost events or an outage, and at the end of a job, check the records."""
@@ -220,7 +220,7 @@ class Hub:
 
     async def _reconcile(self, channels: list[Channel]) -> None:
         """Compare jobs with what their clients were sent, and send the difference."""
-        store = self._follower.store()
+        store = self.store()
         for channel in channels:
             before = channel.version
             job = await store.get(channel.job_id)
@@ -237,7 +237,7 @@ class Hub:
             channel.publish(Frame(job.version, True, b"", CATCH_UP, created_at=created_at))
         elif job.version < channel.version:
             # The store lost data: send a snapshot again.
-            wire = sse.frame("snapshot", event_data(snapshot(job)))
+            wire = event_frame(snapshot(job)).wire
             channel.publish(Frame(job.version, True, wire, RESET, created_at=created_at))
         channel.version = job.version
         if is_final(job):
@@ -250,12 +250,12 @@ class Hub:
             await asyncio.sleep(TICK_SECONDS)
             self._ticks += 1
             now = loop.time()
-            for reader in self._readers():
-                if reader.sending_since is not None:
-                    if now - reader.sending_since > sse.SLOW_SECONDS:
-                        reader.abandon()
-                elif now - reader.last_sent_at > sse.KEEP_ALIVE_SECONDS - TICK_SECONDS:
-                    reader.push(Frame(0, False, sse.KEEP_ALIVE))
+            for client in self._all_clients():
+                if client.sending_since is not None:
+                    if now - client.sending_since > sse.SLOW_SECONDS:
+                        client.abandon()
+                elif now - client.last_sent_at > sse.KEEP_ALIVE_SECONDS - TICK_SECONDS:
+                    client.push(Frame(0, False, sse.KEEP_ALIVE))
             silent = [
                 c for c in self._channels.values() if self._ticks - c.checked_at_tick >= RECHECK_TICKS and c.version
             ]

@@ -5,70 +5,66 @@ Events that cannot be sent are declared by a `skipped` event.
 
 from __future__ import annotations
 
-import asyncio
-
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Send
 
 from milepost.core.events import Event
 from milepost.core.job import Job
 from milepost.core.stream_position import StreamPosition, born
 from milepost.manager.watch import catch_up, is_final, is_same, skipped_event, snapshot
-from milepost.stores.protocol import Store
+from milepost.web.http.problems import not_found
 from milepost.web.live import sse
-from milepost.web.live.hub import CATCH_UP, RECHECK, RESET, Channel, Hub, event_frame
-from milepost.web.live.sse import Reader
+from milepost.web.live.hub import CATCH_UP, RECHECK, RESET, Hub, event_frame
+from milepost.web.live.sse import StreamClient
 from milepost.web.security.principals import ANYONE, Principal
 
 
-class JobStream(Response):
-    """The streaming response. `open_stream` creates it when the client is subscribed and the first events are known."""
+class JobStream(StreamClient):
+    """The streaming response of one job. `open_stream` creates it and reads its beginning."""
 
-    def __init__(
-        self,
-        hub: Hub,
-        store: Store,
-        channel: Channel,
-        reader: Reader,
-        job: Job,
-        opening: list[Event],
-        ends: bool,
-        allowed: sse.Allowed | None,
-        principal: Principal,
-    ):
-        super().__init__()
-        self._allowed = allowed
-        self._principal = principal
-        self._hub, self._store, self._channel, self._reader = hub, store, channel, reader
-        self._job, self._born, self._opening, self._ends = job, born(job.created_at), opening, ends
-        self._seen = opening[-1].version if opening else job.version
+    def __init__(self, hub: Hub, job_id: str, principal: Principal, allowed: sse.Allowed | None) -> None:
+        super().__init__(principal, allowed)
+        self._hub = hub
+        self._channel = hub.listen(job_id, self)
         # Until the second next read, the feed may still deliver events from before this job existed.
         self._settled = hub.reads + 2
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await sse.stream_response(scope, receive, send, self._reader, self._write, self._allowed)
-        finally:
-            self.release()
-
     def release(self) -> None:
         """Unsubscribe the client."""
-        self._hub.stop_listening(self._channel, self._reader)
-        self._hub.leave(self._principal)
+        self._hub.stop_listening(self._channel, self)
+        self._hub.leave(self.principal)
 
-    async def _write(self, send: Send) -> None:
-        reader = self._reader
-        if self._ends:
-            await reader.send(send, sse.RETRY + self._encoded(self._opening) + sse.END.wire, more=False)
-            return
-        await reader.send(send, sse.RETRY + self._encoded(self._opening))
+    async def open(self, after: StreamPosition | None) -> None:
+        """Read the job and the first events: a snapshot, or those after a position. Raises Problem 404.
+
+        The client is subscribed, so from now on no event can be missed.
+        """
+        job = await self._hub.store().get(self._channel.job_id)
+        if job is None or not self.principal.sees(job):
+            raise not_found()
+        self._job, self._born = job, born(job.created_at)
+        seen = None if after is None else after.seen_of(job)
+        self.has_news = seen != job.version or not is_final(job)
+        if seen is None:
+            self._opening, self._ends = [snapshot(job)], is_final(job)
+        else:
+            self._opening = await catch_up(self._hub.store(), job, seen, job.version + 1)
+            self._ends = _is_over(job, self._opening)
+        self._seen = self._opening[-1].version if self._opening else job.version
+        if not self._ends:
+            self._channel.observe(job)
+
+    async def write(self, send: Send) -> None:
+        """Send the first events, and then each event until the job ends."""
+        body, over = sse.RETRY + self._encoded(self._opening), self._ends
         self._opening = []
-        while True:
-            body, over = await self._join(await reader.take())
+        if over:
+            body += sse.END.wire
+        await self.send(send, body, more=not over)
+        while not over:
+            body, over = await self._join(await self.take())
             if body or over:
-                await reader.send(send, body, more=not over)
-            if over:
-                return
+                await self.send(send, body, more=not over)
 
     async def _join(self, frames: list[sse.Frame]) -> tuple[bytes, bool]:
         """Return the bytes of the frames that the client has not seen, with gaps filled or declared, and whether the
@@ -129,7 +125,7 @@ class JobStream(Response):
     async def _compare_with_record(self, frame: sse.Frame) -> tuple[bytes, bool]:
         """Return what the record adds to the events sent so far, after a doubtful frame, and whether the stream ends."""
         job_id, seen = self._job.job_id, self._seen
-        latest = await self._store.get(job_id)
+        latest = await self._hub.store().get(job_id)
         if latest is None or not is_same(latest, self._job):
             if frame.kind == "deleted" and frame.version > seen and frame.at and frame.at > self._job.created_at:
                 before = [skipped_event(job_id, seen, frame.version)] if frame.version > seen + 1 else []
@@ -138,16 +134,16 @@ class JobStream(Response):
         if latest.version < seen:
             events = [snapshot(latest)]
         else:
-            events = await catch_up(self._store, latest, seen, latest.version + 1)
+            events = await catch_up(self._hub.store(), latest, seen, latest.version + 1)
         if events:
             self._seen = events[-1].version
         return self._encoded(events), _is_over(latest, events)
 
     async def _older(self, until: int) -> list[Event]:
         """Return the events up to a version: from the store, or as a declared gap if this client was too slow."""
-        if self._reader.dropped_version > self._seen and until > self._seen + 1:
+        if self.dropped_version > self._seen and until > self._seen + 1:
             return [skipped_event(self._job.job_id, self._seen, until)]
-        return await catch_up(self._store, self._job, self._seen, until)
+        return await catch_up(self._hub.store(), self._job, self._seen, until)
 
     def _encoded(self, events: list[Event]) -> bytes:
         return b"".join(self._named(event.version, event_frame(event).wire) for event in events)
@@ -159,43 +155,29 @@ class JobStream(Response):
 
 async def open_stream(
     hub: Hub,
-    store: Store,
-    job: Job,
-    after: StreamPosition | None,
+    job_id: str,
+    after: StreamPosition | None = None,
     *,
-    reconnect: bool,
-    allowed: sse.Allowed | None = None,
+    reconnect: bool = False,
     principal: Principal = ANYONE,
+    allowed: sse.Allowed | None = None,
 ) -> Response:
-    """Open the stream of an existing job. `after` is the last position the client has seen, None for a new client."""
-    if reconnect and after is not None and after.seen_of(job) == job.version and is_final(job):
-        return Response(status_code=204, headers={"Cache-Control": "no-store"})
+    """Open the stream of a job. `after` is the last position the client has seen, None for a new client.
+
+    Raises Problem 404 if there is no such job that the principal may see. The response is a 204 if the client
+    reconnected and has seen all events of an ended job.
+    """
     await hub.enter(principal)
-    reader = Reader(asyncio.get_running_loop())
-    channel = hub.listen(job.job_id, reader)
+    stream = JobStream(hub, job_id, principal, allowed)
     try:
-        # Read the job again: from now on no event can be missed.
-        latest = await store.get(job.job_id)
-        opening, ends = await _opening(store, job, latest, after)
+        await stream.open(after)
     except BaseException:
-        hub.stop_listening(channel, reader)
-        hub.leave(principal)
+        stream.release()
         raise
-    if not ends and latest is not None:
-        channel.observe(latest)
-    return JobStream(hub, store, channel, reader, latest or job, opening, ends, allowed, principal)
-
-
-async def _opening(
-    store: Store, job: Job, latest: Job | None, after: StreamPosition | None
-) -> tuple[list[Event], bool]:
-    if latest is None or not is_same(latest, job):  # the client may not be allowed to see the new job
-        return [Event(job.job_id, job.version + 1, "deleted")], True
-    seen = None if after is None else after.seen_of(latest)
-    if seen is None:
-        return [snapshot(latest)], is_final(latest)
-    events = await catch_up(store, latest, seen, latest.version + 1)
-    return events, _is_over(latest, events)
+    if reconnect and not stream.has_news:
+        stream.release()
+        return Response(status_code=204, headers={"Cache-Control": "no-store"})
+    return stream
 
 
 def _is_over(job: Job, events: list[Event]) -> bool:

@@ -21,7 +21,7 @@ from milepost.stores.protocol import Store
 from milepost.web.http.list_params import ListParams
 from milepost.web.http.serialization import encoded, row_bytes
 from milepost.web.live import sse
-from milepost.web.live.sse import Frame, Reader
+from milepost.web.live.sse import Frame, StreamClient
 from milepost.web.live.store_health import StoreHealth
 from milepost.web.security.principals import Principal
 
@@ -53,13 +53,12 @@ class Known(NamedTuple):
     """Whether clients have been sent what the job waits for; False while a snapshot is made."""
 
 
-class ListReader(Reader):
+class ListClient(StreamClient):
     """A client of a list, and what changed since it last kept up."""
 
-    __slots__ = ("needs_reset", "pending", "position")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(loop)
+    def __init__(self, wanted: ListParams, principal: Principal, allowed: sse.Allowed | None) -> None:
+        super().__init__(principal, allowed)
+        self.wanted = wanted
         self.pending: Rows = {}
         self.needs_reset = False
         self.position: str | None = None
@@ -80,7 +79,7 @@ class Subscription:
 
     def __init__(self, wanted: ListParams, principal: Principal) -> None:
         self.principal = principal
-        self.readers: set[ListReader] = set()
+        self.clients: set[ListClient] = set()
         self._wanted = wanted
         self._filter: Filter = wanted.filter()
         self._read_at = time.monotonic()
@@ -114,10 +113,10 @@ class ListHub:
         """The feed position up to which changes are recorded."""
         return self._follower.position
 
-    def readers(self) -> Iterator[ListReader]:
+    def clients(self) -> Iterator[ListClient]:
         """Yield every client of every list."""
         for subscription in list(self._subscriptions.values()):
-            yield from list(subscription.readers)
+            yield from list(subscription.clients)
 
     def clear(self) -> None:
         """Drop all subscriptions, because their event loop is gone."""
@@ -126,13 +125,14 @@ class ListHub:
         self._task = None
         self.health = StoreHealth(self._store, self._publish_health)
 
-    def join(self, wanted: ListParams, principal: Principal, reader: ListReader) -> Subscription:
-        """Subscribe a client to a list, while the feed is being read."""
+    def join(self, client: ListClient) -> Subscription:
+        """Subscribe a client to its list, while the feed is being read."""
+        wanted, principal = client.wanted, client.principal
         key = (wanted, f"{principal.binding}\n{principal.job_id or ''}\n{principal.job_created}")
         subscription = self._subscriptions.get(key)
         if subscription is None:
             subscription = self._subscriptions[key] = Subscription(wanted, principal)
-        subscription.readers.add(reader)
+        subscription.clients.add(client)
         self._follower.add(self._receive)
         self._counts = None  # the new client has not received the last counts
         if self._task is None or self._task.done():
@@ -140,11 +140,11 @@ class ListHub:
         self.health.start()
         return subscription
 
-    def unsubscribe(self, subscription: Subscription, reader: ListReader) -> None:
+    def unsubscribe(self, subscription: Subscription, client: ListClient) -> None:
         """End a client's subscription."""
-        subscription.readers.discard(reader)
+        subscription.clients.discard(client)
         self._subscriptions = {
-            key: subscription for key, subscription in self._subscriptions.items() if subscription.readers
+            key: subscription for key, subscription in self._subscriptions.items() if subscription.clients
         }
         if not self._subscriptions and self._task is not None:
             self._task.cancel()
@@ -164,9 +164,9 @@ class ListHub:
 
     def reset(self) -> None:
         """Restart every list with a snapshot."""
-        for reader in self.readers():
-            reader.needs_reset = True
-            reader.push(Frame(0, True, b"", "anew"))
+        for client in self.clients():
+            client.needs_reset = True
+            client.push(Frame(0, True, b"", "anew"))
 
     async def _flush(self) -> None:
         while True:
@@ -252,14 +252,14 @@ class ListHub:
             rows = self._rows(subscription, now, before, encoded_rows)
             if rows:
                 frame = Frame(0, True, batch(rows, position), "jobs")
-                for reader in subscription.readers:
-                    reader.publish(frame, rows, position)
+                for client in subscription.clients:
+                    client.publish(frame, rows, position)
 
     def _publish_health(self) -> None:
         """Tell every client that the store became unavailable or available."""
         frame = Frame(0, True, self.health_frame(), "store")
-        for reader in self.readers():
-            reader.push(frame)
+        for client in self.clients():
+            client.push(frame)
 
     def health_frame(self) -> bytes:
         """Return the state of the store as a message."""
@@ -301,8 +301,8 @@ class ListHub:
         frame = Frame(0, False, sse.frame("counts", encoded(counts_by_type(counts))), "counts")
         for subscription in list(self._subscriptions.values()):
             if not subscription.principal.bound:
-                for reader in subscription.readers:
-                    reader.push(frame)
+                for client in subscription.clients:
+                    client.push(frame)
 
 
 async def _as_they_are(jobs: Sequence[Job]) -> list[Job]:

@@ -11,7 +11,7 @@ from fastapi import Request
 from milepost.core.job import Job
 from milepost.stores.query import created
 from milepost.web.context import WebContext
-from milepost.web.live.sse import Reader
+from milepost.web.live.sse import StreamClient
 from milepost.web.security.principals import ANYONE, Principal
 
 MAX_SECONDS = 60.0
@@ -36,8 +36,8 @@ async def wait_until(
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds
     await context.hub.enter(principal)
-    reader = Reader(loop)
-    channel = context.hub.listen(job.job_id, reader)
+    client = StreamClient(principal)
+    channel = context.hub.listen(job.job_id, client)
     try:
         while True:
             latest = await context.store.get(job.job_id)
@@ -48,11 +48,11 @@ async def wait_until(
             channel.version = max(channel.version, latest.version)
             try:
                 async with asyncio.timeout_at(deadline):
-                    frames = await reader.take()
+                    frames = await client.take()
             except TimeoutError:
                 return latest
             if any(frame.kind == "close" for frame in frames):
                 return latest
     finally:
-        context.hub.stop_listening(channel, reader)
+        context.hub.stop_listening(channel, client)
         context.hub.leave(principal)

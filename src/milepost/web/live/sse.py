@@ -6,14 +6,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from milepost.core.errors import StoreError
 from milepost.web.http.header_timeout import TRANSPORT
+from milepost.web.security.principals import ANYONE, Principal
 
 log = logging.getLogger("milepost.web.live.sse")
 log.addHandler(logging.NullHandler())
@@ -64,20 +66,33 @@ CLOSE = Frame(0, True, b"", "close")
 """The server shuts down: the stream ends without an `end` event, so that the client reconnects to another server."""
 
 
-class Reader:
-    """One client: its queued frames, and since when its connection accepts no data."""
+class StreamClient(Response):
+    """One client: a response that streams, its queued frames, and since when its connection accepts no data.
 
-    __slots__ = ("_waiter", "dropped_version", "frames", "last_sent_at", "loop", "sending_since", "task", "transport")
+    The response ends when `write` returns, when the client disconnects or loses permission, or when it is abandoned.
+    ASGI cannot abort a connection. `milepost serve` passes the transport in the scope. Under another server an abandoned
+    client keeps its socket, with at most the server's write buffer, until it disconnects or the server stops waiting.
+    """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
+    def __init__(self, principal: Principal = ANYONE, allowed: Allowed | None = None) -> None:
+        super().__init__()
+        self.principal = principal
+        self._allowed = allowed
+        self.loop = asyncio.get_running_loop()
         self.frames: list[Frame] = []
         self.dropped_version = 0
-        self.last_sent_at = loop.time()
+        self.last_sent_at = self.loop.time()
         self.sending_since: float | None = None
-        self.task: asyncio.Task[None] | None = None
-        self.transport: asyncio.Transport | None = None
+        self._writing: asyncio.Task[None] | None = None
+        self._transport: asyncio.Transport | None = None
         self._waiter: asyncio.Future[None] | None = None
+
+    async def write(self, send: Send) -> None:
+        """Send messages until the stream ends."""
+        raise NotImplementedError
+
+    def release(self) -> None:
+        """Unsubscribe the client."""
 
     def push(self, frame: Frame) -> None:
         """Queue a frame. Above the limit, drop frames except those marked `always` and the newest."""
@@ -113,63 +128,55 @@ class Reader:
 
     def cut(self) -> None:
         """Disconnect a client that has not received everything."""
-        if self.transport is None:
+        if self._transport is None:
             if self.sending_since is not None:
                 self.abandon()
-        elif self.transport.get_write_buffer_size() > 0:
-            self.transport.abort()
+        elif self._transport.get_write_buffer_size() > 0:
+            self._transport.abort()
 
     def abandon(self) -> None:
         """End the stream of a client that does not read, and abort its connection if the server lets us."""
-        if self.transport is not None:
-            self.transport.abort()
-        if self.task is not None:
-            self.task.cancel()
+        if self._transport is not None:
+            self._transport.abort()
+        if self._writing is not None:
+            self._writing.cancel()
 
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Respond. See Response."""
+        try:
+            await self._respond(scope, receive, send)
+        finally:
+            self.release()
 
-async def stream_response(
-    scope: Scope,
-    receive: Receive,
-    send: Send,
-    reader: Reader,
-    write: Callable[[Send], Coroutine[Any, Any, None]],
-    allowed: Allowed | None = None,
-) -> None:
-    """Respond with a stream until `write` returns, the client disconnects or loses permission, or the reader is
-    abandoned.
-
-    ASGI cannot abort a connection. `milepost serve` passes the transport in the scope. Under another server an abandoned
-    client keeps its socket, with at most the server's write buffer, until it disconnects or the server stops waiting.
-    """
-    reader.transport = (scope.get("extensions") or {}).get(TRANSPORT)
-    await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
-    work = reader.loop.create_task(write(send))
-    reader.task = work
-    gone = reader.loop.create_task(_disconnected(receive))
-    refused = False
-    try:
-        while not refused:
-            every = None if allowed is None else ALLOWED_SECONDS
-            done, _ = await asyncio.wait((work, gone), timeout=every, return_when=asyncio.FIRST_COMPLETED)
-            if done:
-                break
-            refused = allowed is not None and not await allowed()
-    finally:
-        gone.cancel()
-        if not work.done():
-            work.cancel()
-    if refused:
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
-    if work.done() and not work.cancelled():
-        error = work.exception()
-        if isinstance(error, StoreError):
-            # The client reconnects, and then gets what it missed, or a 503.
-            log.info("stream ended because the store is unavailable: %s", error)
+    async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._transport = (scope.get("extensions") or {}).get(TRANSPORT)
+        await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
+        work = self._writing = self.loop.create_task(self.write(send))
+        gone = self.loop.create_task(_disconnected(receive))
+        allowed, refused = self._allowed, False
+        try:
+            while not refused:
+                every = None if allowed is None else ALLOWED_SECONDS
+                done, _ = await asyncio.wait((work, gone), timeout=every, return_when=asyncio.FIRST_COMPLETED)
+                if done:
+                    break
+                refused = allowed is not None and not await allowed()
+        finally:
+            gone.cancel()
+            if not work.done():
+                work.cancel()
+        if refused:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
-            return
-        # A broken connection ends the stream like a closed one.
-        if error is not None and not isinstance(error, OSError):
-            raise error
+        if work.done() and not work.cancelled():
+            error = work.exception()
+            if isinstance(error, StoreError):
+                # The client reconnects, and then gets what it missed, or a 503.
+                log.info("stream ended because the store is unavailable: %s", error)
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+                return
+            # A broken connection ends the stream like a closed one.
+            if error is not None and not isinstance(error, OSError):
+                raise error
 
 
 async def _disconnected(receive: Receive) -> None:
