@@ -347,3 +347,18 @@ async def test_forgetting_a_stop_closes_its_receipt(client: httpx.AsyncClient, m
     assert (await client.post("/api/jobs/stuck/stop/forget")).status_code == 200
     receipt = (await client.get("/api/jobs/stuck")).json()["receipt"]
     assert (receipt["how"], receipt["confirmed"]) == ("dropped_by_admin", False)
+
+
+async def test_cancel_of_unrestricted_caller_is_one_request(
+    memory: AsyncJobManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def unexpected(job_id: str) -> None:
+        raise AssertionError(f"{job_id} was read")
+
+    await memory.create_job("one")
+    monkeypatch.setattr(memory.store, "get", unexpected)
+    async with client_of(memory) as web:
+        assert (await web.post("/api/jobs/one/cancel")).json() == {"message": "Job cancelled", "job_id": "one"}
+        for missing in ("two", "no%20id"):
+            answer = await web.post(f"/api/jobs/{missing}/cancel")
+            assert (answer.status_code, answer.json()["detail"]) == (404, "Job not found")
