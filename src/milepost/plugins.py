@@ -85,12 +85,12 @@ BUILT_IN: Final[dict[str, dict[str, str]]] = {
     "milepost.loaders": {
         "text": "milepost.documents.loaders.text:load_text",
         "markdown": "milepost.documents.loaders.text:load_text",
-        "csv": "milepost.documents.loaders.csv:load_csv",
+        "csv": "milepost.documents.loaders.text:load_csv",
         "html": "milepost.documents.loaders.html:load_html",
         "pdf": "milepost.documents.loaders.pdf:load_pdf",
-        "docx": "milepost.documents.loaders.docx:load_docx",
-        "epub": "milepost.documents.loaders.epub:load_epub",
-        "odt": "milepost.documents.loaders.odt:load_odt",
+        "docx": "milepost.documents.loaders.office:load_docx",
+        "epub": "milepost.documents.loaders.html:load_epub",
+        "odt": "milepost.documents.loaders.office:load_odt",
     },
     "milepost.stores": {
         "sqlite": "milepost.stores.sqlite:SQLiteStore",

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from milepost.documents.embed.hashing import HashingEmbedder
+from milepost.documents.embed import HashingEmbedder
 
 Failure = tuple[int, dict[str, str], bytes]
 

@@ -9,7 +9,7 @@ import pytest
 
 from milepost.documents import document_ids
 from milepost.documents.chunking import chunk_segments, split_segments
-from milepost.documents.embed.hashing import HashingEmbedder
+from milepost.documents.embed import HashingEmbedder
 from milepost.documents.store import DocumentStore, open_store
 from milepost.documents.store.records import Generation, Mention, Text, Version
 

@@ -10,8 +10,7 @@ import pytest
 
 from milepost.core.errors import JobCancelled
 from milepost.documents.errors import EmptyStoreError
-from milepost.documents.extract import get_extractor
-from milepost.documents.extract.names import clean
+from milepost.documents.extract import clean, get_extractor
 from milepost.documents.extraction import NothingExtractedError, extraction
 from milepost.documents.http_endpoint import EndpointError
 from milepost.documents.ingestion import ingestion

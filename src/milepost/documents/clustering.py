@@ -6,15 +6,14 @@ The previous clustering is replaced in one step. The same graph and seed give th
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
-from milepost.documents import summaries
+from milepost.documents import stages
 from milepost.documents.configuration import current
+from milepost.documents.document_root import Database
 from milepost.documents.errors import EmptyStoreError
-from milepost.documents.job_params import Database
-from milepost.documents.knn_graph import neighbour_graph
 from milepost.documents.leiden import (
     TEXTS_FOR_LABEL,
     Edge,
@@ -32,6 +31,52 @@ from milepost.documents.store.records import Community
 from milepost.plugins import command_line_hints
 from milepost.run.run import Run
 from milepost.run.stages import LiveStage
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from milepost.documents.leiden import Edge
+
+
+BLOCK_ROWS: Final = 512
+_MIN_COSINE: Final = 0.05
+
+
+def neighbour_graph(
+    blocks: Sequence[tuple[list[str], NDArray[np.float32]]], k: int, advance: Callable[[int], object]
+) -> list[Edge]:
+    """Connect each row to its `k` nearest others: (id, id, cosine), each pair once, sorted by position.
+
+    `blocks` are (ids, unit vectors of shape (n, dimension)). Needs memory for all vectors and for the cosines of one
+    block with all of them. `advance` is called for each block, and may raise to give up.
+    """
+    import numpy as np
+
+    ids = [identifier for some, _ in blocks for identifier in some]
+    if len(ids) < 2:
+        return []
+    vectors = np.concatenate([some for _, some in blocks])
+    count = min(k, len(ids) - 1)
+    firsts, seconds, weights = [], [], []
+    for start in range(0, len(ids), BLOCK_ROWS):
+        rows = np.arange(start, min(start + BLOCK_ROWS, len(ids)))
+        scores = vectors[rows] @ vectors.T
+        scores[np.arange(len(rows)), rows] = -np.inf
+        near = np.argpartition(-scores, count - 1, axis=1)[:, :count]
+        cosines = np.take_along_axis(scores, near, axis=1).ravel()
+        one, two = np.repeat(rows, count), near.ravel()
+        alike = cosines > _MIN_COSINE
+        firsts.append(np.minimum(one, two)[alike])
+        seconds.append(np.maximum(one, two)[alike])
+        weights.append(cosines[alike])
+        advance(len(rows))
+    pair = np.concatenate(firsts).astype(np.int64) * len(ids) + np.concatenate(seconds)
+    _, places = np.unique(pair, return_index=True)
+    weight = np.concatenate(weights)[places]
+    first, second = np.concatenate(firsts)[places], np.concatenate(seconds)[places]
+    return [(ids[a], ids[b], float(w)) for a, b, w in zip(first, second, weight, strict=True)]
+
 
 _ROUNDS: Final = 10
 _MAX_LEVELS: Final = 5
@@ -98,13 +143,9 @@ class _Clustering:
             self._store.save_communities(self._of, settings, communities)
         nodes = len(levels[0]) if levels else 0
         sizes = [sum(community.level == level for community in communities) for level in range(len(levels))]
-        of = (
-            summaries.counted(nodes, "entity", "entities")
-            if self._of == "entities"
-            else summaries.counted(nodes, "chunk")
-        )
+        of = stages.counted(nodes, "entity", "entities") if self._of == "entities" else stages.counted(nodes, "chunk")
         finest = sizes[0] if sizes else 0
-        self._run.progress(message=summaries.clustered(nodes=of, finest=finest, levels=len(levels)))
+        self._run.progress(message=stages.clustered(nodes=of, finest=finest, levels=len(levels)))
         return {
             "clustered": self._of,
             "nodes": nodes,

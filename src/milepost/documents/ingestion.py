@@ -9,11 +9,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
-from milepost.documents import summaries
+from milepost.documents import stages
 from milepost.documents.configuration import current
+from milepost.documents.document_root import Database, EmbeddingUrl, Model, ModelPath, document_root_of, limits_of
 from milepost.documents.errors import BadDocumentError, GenerationChangedError, SupersededError, VersionVanishedError
 from milepost.documents.file_selection import FileSelection, Source, select_files
-from milepost.documents.job_params import Database, EmbeddingUrl, Model, ModelPath, document_root_of, limits_of
 from milepost.documents.loader_process import LoaderProcess, LoadLimits
 from milepost.documents.loaders.text import is_text_encoding
 from milepost.documents.pipeline import Index, drain, index_text, load_document, open_index
@@ -118,7 +118,7 @@ class _Ingestion:
         made.embed(made.chunk(loaded, total=len(loaded), weight=chunking), weight=embedding, published=self._record)
         self._finish()
         self._run.progress(
-            message=summaries.ingested(
+            message=stages.ingested(
                 documents=made.documents, chunks=made.chunks, unchanged=self._unchanged, failed=len(self._failed)
             )
         )
@@ -224,4 +224,4 @@ class _Ingestion:
         shown = [f"{bad.message} ({bad.code})" for _, bad in self._failed[:_MAX_SHOWN]]
         if (more := len(self._failed) - _MAX_SHOWN) > 0:
             shown.append(f"and {more:,} more")
-        return f"{len(self._failed):,} of {summaries.counted(total, 'document')} cannot be used: {'; '.join(shown)}"
+        return f"{len(self._failed):,} of {stages.counted(total, 'document')} cannot be used: {'; '.join(shown)}"

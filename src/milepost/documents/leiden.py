@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from milepost.documents.extract.names import COMMON_WORDS
+from milepost.documents.extract import COMMON_WORDS
 from milepost.documents.store.records import Community
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from milepost.documents.errors import BadDocumentError
 from milepost.documents.file_types import MAX_BYTES
-from milepost.documents.loaders.piece import LoadReport, Piece, Pieces
+from milepost.documents.loaders import LoadReport, Piece, Pieces
 
 _BEGIN: Final = (
     "import sys; parent, memory, *sys.path[:] = sys.argv[1:]; "

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from milepost.documents import document_ids, summaries
+from milepost.documents import document_ids, stages
 from milepost.documents.configuration import current
+from milepost.documents.document_root import Database, EmbeddingUrl, Model, ModelPath
 from milepost.documents.embed import get_embedder
 from milepost.documents.errors import GenerationChangedError
-from milepost.documents.job_params import Database, EmbeddingUrl, Model, ModelPath
 from milepost.documents.pipeline import Index, existing_generation, index_text, settings_for
 from milepost.documents.stages import Indexing, TimedStages, log_passed_over, shares, start_run
 from milepost.documents.store import DocumentStore, open_store
@@ -132,13 +132,13 @@ def _discard(run: Run, store: DocumentStore, active: Generation) -> dict[str, An
     for number in dropped:
         store.drop_generation(number)
     result = {**_result(run, store, active, changed=False), "dropped": dropped}
-    run.progress(message=summaries.dropped(len(dropped)))
+    run.progress(message=stages.dropped(len(dropped)))
     return result
 
 
 def _result(run: Run, store: DocumentStore, generation: Generation, *, changed: bool) -> dict[str, Any]:
     counts = store.counts()
-    summary = summaries.reindexed(changed=changed, documents=counts["documents"], chunks=counts["chunks"])
+    summary = stages.reindexed(changed=changed, documents=counts["documents"], chunks=counts["chunks"])
     run.progress(message=summary)
     return {
         "changed": changed,

@@ -1,18 +1,28 @@
-"""The WordPiece tokenizer of BERT's uncased English models such as MiniLM, with its vocabulary as package data.
+"""The WordPiece tokenizer of MiniLM, and the check of model files against their SHA-256.
 
-It measures chunks for every embedder, including those without a tokenizer of their own.
-"""
+The tokenizer measures chunks for every embedder, including those without one of their own."""
 
 from __future__ import annotations
 
+import hashlib
 from functools import cache
 from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
-
-from milepost.documents.model_files import read_checked
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+
+
+def read_checked(file: Path | Traversable, sha256: str) -> bytes:
+    """Return the content of a file. Raises `ValueError` if its SHA-256 differs."""
+    content = file.read_bytes()
+    found = hashlib.sha256(content).hexdigest()
+    if found != sha256:
+        raise ValueError(f"{file} is not the expected file; its SHA-256 is {found}, not {sha256}")
+    return content
+
 
 VOCABULARY: Final = "data/minilm-vocab.txt"
 VOCABULARY_SHA256: Final = "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3"

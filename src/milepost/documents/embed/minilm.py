@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from milepost.documents.embed import Tick
-from milepost.documents.model_files import read_checked
-from milepost.documents.tokenizer import load_tokenizer
+from milepost.documents.tokenizer import load_tokenizer, read_checked
 
 if TYPE_CHECKING:
     import numpy as np

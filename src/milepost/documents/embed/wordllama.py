@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from milepost.documents.embed import Tick, unit_rows
-from milepost.documents.model_files import read_checked
+from milepost.documents.tokenizer import read_checked
 
 if TYPE_CHECKING:
     import numpy as np

@@ -11,10 +11,9 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
-from milepost.documents.extract import FailedChunk, Tick
-from milepost.documents.extract.names import clean, gather
+from milepost.documents.extract import FailedChunk, Tick, clean, gather
 from milepost.documents.http_endpoint import EndpointError, HttpEndpoint, in_parallel
-from milepost.documents.loaders.piece import printable
+from milepost.documents.loaders import printable
 from milepost.documents.store.records import ChunkText, Extraction
 
 MAX_ATTEMPTS: Final = 5

@@ -10,8 +10,7 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from milepost.documents.extract import Tick
-from milepost.documents.extract.names import clean, gather, prose
+from milepost.documents.extract import Tick, clean, gather, prose
 from milepost.documents.store.records import ChunkText, Extraction
 
 if TYPE_CHECKING:

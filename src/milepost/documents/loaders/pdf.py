@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from milepost.documents.errors import BadDocumentError
-from milepost.documents.loaders.piece import LoadReport, Piece, Pieces, printable
+from milepost.documents.loaders import LoadReport, Piece, Pieces, printable
 
 if TYPE_CHECKING:
     from pypdfium2 import PdfDocument
