@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from milepost.documents import stages
 from milepost.documents.configuration import current
-from milepost.documents.document_root import Database
 from milepost.documents.errors import EmptyStoreError
+from milepost.documents.job_params import Database
 from milepost.documents.leiden import (
     TEXTS_FOR_LABEL,
     Edge,

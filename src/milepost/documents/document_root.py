@@ -1,4 +1,9 @@
-"""The folder to which submitted document jobs are confined, and the limits of their parameters."""
+"""The folder that submitted jobs may read. Paths cannot leave it, links are not followed, and hidden files are
+excluded.
+
+Each part of a path is opened relative to the folder before it, without following links. A folder that is replaced by a
+link between a check and its use therefore gives access to nothing.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +15,11 @@ from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from glob import has_magic
 from pathlib import Path
-from typing import Annotated, BinaryIO, Final, TypeVar
+from typing import BinaryIO, Final
 
 from milepost.core.errors import InvalidInputError
-from milepost.documents.configuration import Configuration
 from milepost.documents.errors import BadDocumentError, printable_name
 from milepost.documents.file_types import checked_file
-from milepost.run.run import Run
-from milepost.worker.param_types import OperatorOnly
 
 Parts = tuple[str, ...]
 MissingPaths = list[tuple[str, BadDocumentError]]
@@ -223,53 +225,3 @@ def _can_be_encoded(text: str) -> bool:
 
 def _fits(name: str, pattern: str) -> bool:
     return name[0] != "." and fnmatchcase(name, pattern)
-
-
-Number = TypeVar("Number", int, float)
-MAX_PATHS: Final = 1000
-Database = Annotated[str | None, OperatorOnly("MILEPOST_DOCUMENTS, or document_jobs(database=...)")]
-Model = Annotated[str | None, OperatorOnly("MILEPOST_DOCUMENTS_MODEL, or document_jobs(model=...)")]
-ModelPath = Annotated[str | None, OperatorOnly("MILEPOST_DOCUMENTS_MODEL_PATH, or document_jobs(model_path=...)")]
-EmbeddingUrl = Annotated[str | None, OperatorOnly("MILEPOST_EMBEDDING_URL, or document_jobs(embedding_url=...)")]
-LlmUrl = Annotated[str | None, OperatorOnly("MILEPOST_LLM_URL, or document_jobs(llm_url=...)")]
-LlmModel = Annotated[str | None, OperatorOnly("MILEPOST_LLM_MODEL, or document_jobs(llm_model=...)")]
-"""Parameters that an HTTP request may not set."""
-
-
-def document_root_of(run: Run, paths: list[str], configuration: Configuration) -> DocumentRoot | None:
-    """Return the root to which the paths of a job are confined, or None for a job that may read all files.
-
-    Raises InvalidInputError for submitted paths if the operator has set no root.
-    """
-    if run.origin != "api":
-        return None
-    if configuration.root is None:
-        raise InvalidInputError(
-            "paths", "this worker does not read submitted paths; its operator must set MILEPOST_DOCUMENTS_ROOT"
-        )
-    if len(paths) > MAX_PATHS:
-        raise InvalidInputError(
-            "paths", f"{len(paths):,} paths exceed the limit of {MAX_PATHS:,}; use folders or globs"
-        )
-    return DocumentRoot(configuration.root)
-
-
-def limits_of(
-    run: Run, max_bytes: int | None, seconds_per_file: float | None, configuration: Configuration
-) -> tuple[int, float]:
-    """Return the maximum bytes and seconds per file. Raises InvalidInputError if a submitted job would raise a limit."""
-    most, longest = configuration.max_bytes, configuration.seconds_per_file
-    return (
-        _limit(run, "max_bytes", max_bytes, most, "MILEPOST_DOCUMENTS_MAX_BYTES"),
-        _limit(run, "seconds_per_file", seconds_per_file, longest, "MILEPOST_DOCUMENTS_SECONDS_PER_FILE"),
-    )
-
-
-def _limit(run: Run, name: str, asked: Number | None, most: Number, variable: str) -> Number:
-    if asked is None:
-        return most
-    if not asked > 0:
-        raise InvalidInputError(name, f"must be above 0, not {asked:g}")
-    if run.origin == "api" and asked > most:
-        raise InvalidInputError(name, f"{asked:,} exceeds the operator's limit of {most:,} ({variable})")
-    return asked

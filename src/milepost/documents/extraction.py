@@ -10,8 +10,8 @@ from typing import Any, Final, Literal
 
 from milepost.documents import stages
 from milepost.documents.configuration import current
-from milepost.documents.document_root import Database, LlmModel, LlmUrl, ModelPath
 from milepost.documents.extract import Extractor, FailedChunk, get_extractor
+from milepost.documents.job_params import Database, LlmModel, LlmUrl, ModelPath
 from milepost.documents.pipeline import embedder_of, existing_generation
 from milepost.documents.stages import TimedStages, log_passed_over, report_waits, start_run
 from milepost.documents.store import DocumentStore, open_store

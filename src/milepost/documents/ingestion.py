@@ -11,9 +11,9 @@ from typing import Any, Final
 
 from milepost.documents import stages
 from milepost.documents.configuration import current
-from milepost.documents.document_root import Database, EmbeddingUrl, Model, ModelPath, document_root_of, limits_of
 from milepost.documents.errors import BadDocumentError, GenerationChangedError, SupersededError, VersionVanishedError
 from milepost.documents.file_selection import FileSelection, Source, select_files
+from milepost.documents.job_params import Database, EmbeddingUrl, Model, ModelPath, document_root_of, limits_of
 from milepost.documents.loader_process import LoaderProcess, LoadLimits
 from milepost.documents.loaders.text import is_text_encoding
 from milepost.documents.pipeline import Index, drain, index_text, load_document, open_index

@@ -9,9 +9,9 @@ from typing import Any, Final
 
 from milepost.documents import document_ids, stages
 from milepost.documents.configuration import current
-from milepost.documents.document_root import Database, EmbeddingUrl, Model, ModelPath
 from milepost.documents.embed import get_embedder
 from milepost.documents.errors import GenerationChangedError
+from milepost.documents.job_params import Database, EmbeddingUrl, Model, ModelPath
 from milepost.documents.pipeline import Index, existing_generation, index_text, settings_for
 from milepost.documents.stages import Indexing, TimedStages, log_passed_over, shares, start_run
 from milepost.documents.store import DocumentStore, open_store
