@@ -22,8 +22,8 @@ Read from the environment when they are first needed; in code, `Settings(lease=6
 `options=`. Durations are in seconds; the variables also take text such as `2h`. This page is made from `Settings` by
 `python scripts/docs.py --settings`.
 
-Of `--url`, the `Settings` given in code, the environment and the defaults, the first that there is decides; `Settings` given
-in code are taken whole, without the environment, by `milepost worker`, `run` and `submit` with MODULE:APP too.
+`--url` comes first, then the `Settings` given in code, then the environment, then the defaults. `Settings` given in code replace
+the environment completely, also for `milepost worker`, `run` and `submit` with MODULE:APP.
 
 | variable | in `Settings` | default | what it is |
 | --- | --- | --- | --- |
