@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from milepost.core.attempts import attempts_of
+from milepost.core.values import attempts_of
 
 
 def test_last_run_of_crash_loop_has_a_number() -> None:

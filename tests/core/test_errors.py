@@ -10,9 +10,9 @@ import re
 import pytest
 
 from milepost.core import errors
-from milepost.core.backoff import BACKOFF_MAX, backoff
 from milepost.core.events import LIFECYCLE_KINDS, Event
 from milepost.core.job import JobStatus
+from milepost.run.retry_rules import BACKOFF_MAX, backoff
 
 
 def tree() -> list[tuple[int, str, str]]:

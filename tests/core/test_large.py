@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from milepost.core.large import LARGE, LARGE_BYTES, set_apart
+from milepost.core.record_codec import LARGE, LARGE_BYTES, set_apart
 from milepost.core.transitions import plan_checkpoint, plan_complete
 from milepost.core.transitions.operations import Field
 from milepost.core.values import LARGE_MARK, LargeValue

@@ -11,9 +11,8 @@ import pytest
 
 from milepost import AsyncJobManager, JobManager
 from milepost.cli.worker_monitor import WorkerMonitor
-from milepost.core.events import Event, SeenEvents
+from milepost.core.events import Event, SeenEvents, StreamPosition
 from milepost.core.job import Job
-from milepost.core.stream_position import StreamPosition
 from milepost.manager.feed_follower import FeedFollower
 from milepost.stores.protocol import FeedEvents
 from milepost.web.live.hub import Hub

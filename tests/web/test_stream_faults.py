@@ -16,8 +16,7 @@ import httpx
 import pytest
 
 from milepost import AsyncJobManager, Client, Event, JobManager
-from milepost.core.events import LIFECYCLE_KINDS
-from milepost.core.stream_position import StreamPosition
+from milepost.core.events import LIFECYCLE_KINDS, StreamPosition
 from milepost.manager.feed_follower import FeedFollower
 from milepost.settings import Settings
 from milepost.web.http.problems import Problem

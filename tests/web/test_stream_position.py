@@ -11,7 +11,7 @@ import pytest
 
 from milepost import AsyncJobManager, JobManager
 from milepost.client import Client
-from milepost.core.stream_position import StreamPosition
+from milepost.core.events import StreamPosition
 from milepost.manager.feed_follower import FeedFollower
 from milepost.stores.memory.store import MemoryStore
 from milepost.web.http.problems import Problem

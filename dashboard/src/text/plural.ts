@@ -1,4 +1,4 @@
-/** The plural of a noun, as the command line writes it (milepost.core.quantities). */
+/** The plural of a noun, as the command line writes it (milepost.core.activity). */
 const IRREGULAR: Record<string, string> = { child: "children", person: "people", index: "indexes" };
 
 export function plural(noun: string, count: number): string {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from datetime import UTC, datetime
 
-from milepost.core.quantities import number, plural, pluralize, size, whole_percent
+from milepost.core.activity import number, plural, pluralize, size, whole_percent
 
 __all__ = [
     "about",

@@ -18,12 +18,11 @@ from milepost.client.transport import AsyncTransport, Call, Transport, send
 from milepost.core.codecs import decode_dataclass
 from milepost.core.defaults import LIST_LIMIT
 from milepost.core.errors import InvalidInputError, JobNotFoundError, OutcomeUnknownError, WaitTimeoutError
-from milepost.core.events import Event
+from milepost.core.events import Event, StreamPosition
 from milepost.core.job import Job, JobStatus
 from milepost.core.options import json_object
 from milepost.core.record import BY_NAME, OPTIONS
 from milepost.core.serialization import Duration, from_micros, seconds, single_line, validate_job_id
-from milepost.core.stream_position import StreamPosition
 from milepost.manager.manager import AsyncJobManager, make_query
 from milepost.manager.options import CreateOptions
 from milepost.manager.validation import status_value

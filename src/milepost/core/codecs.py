@@ -11,10 +11,10 @@ from json.encoder import encode_basestring
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from milepost.core.attempts import Attempt, attempt_rows, attempts_of
 from milepost.core.serialization import US, compact_json, from_json, from_micros, labels_dict
 from milepost.core.values import (
     LARGE_MARK,
+    Attempt,
     Eta,
     Failure,
     ItemCounts,
@@ -23,6 +23,8 @@ from milepost.core.values import (
     Receipt,
     Stage,
     WaitingFor,
+    attempt_rows,
+    attempts_of,
 )
 
 Record = Mapping[str, str]

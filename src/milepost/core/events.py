@@ -1,15 +1,17 @@
-"""The event that each accepted change of a job produces."""
+"""Events of jobs, and positions in the event stream of one job, from which a watcher resumes."""
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
-from milepost.core.job import JobStatus
-from milepost.core.serialization import from_json, from_micros
+from milepost.core.errors import InvalidInputError
+from milepost.core.job import Job, JobStatus
+from milepost.core.serialization import from_json, from_micros, to_micros
 
 STATUS_KINDS = frozenset({"created", "running", "retrying", "released", "completed", "failed", "cancelled"})
 """The kinds that report a change of status; a stream never skips one of them."""
@@ -106,3 +108,47 @@ class SeenEvents:
 
 
 _JSON_FIELDS = frozenset({"stages", "item_counts", "eta", "attempt", "max_attempts", "crashes"})
+
+
+PATTERN = r"^[0-9]{1,16}(-[0-9a-z]{1,12})?$"
+_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+
+
+class StreamPosition(NamedTuple):
+    """The last version seen, and of which job. `born` is None if only the version is known."""
+
+    version: int
+    born: str | None = None
+
+    @classmethod
+    def of(cls, job: Job, version: int) -> StreamPosition:
+        """Return the position after the given version of this job."""
+        return cls(version, born(job.created_at))
+
+    @classmethod
+    def read(cls, text: str | int) -> StreamPosition:
+        """Return the position that a text names. Raises InvalidInputError."""
+        if isinstance(text, bool) or not isinstance(text, (int, str)) or not re.fullmatch(PATTERN, str(text)):
+            raise InvalidInputError(
+                "after", f"{text!r:.60} is not a stream position; use a version (3) or the `position` of an event"
+            )
+        version, _, creation = str(text).partition("-")
+        return cls(int(version), creation or None)
+
+    def seen_of(self, job: Job) -> int | None:
+        """Return the last version of this job that was seen, or None if the position is of another job or ahead of it."""
+        if self.version > job.version or self.born not in (None, born(job.created_at)):
+            return None
+        return self.version
+
+    def __str__(self) -> str:
+        return str(self.version) if self.born is None else f"{self.version}-{self.born}"
+
+
+def born(created_at: datetime) -> str:
+    """Return the creation time of a job in microseconds, in base 36."""
+    number, text = to_micros(created_at, "created_at"), ""
+    while number:
+        number, digit = divmod(number, 36)
+        text = _DIGITS[digit] + text
+    return text or "0"

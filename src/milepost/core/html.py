@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from html import escape
 
-from milepost.core.activity import counted
-from milepost.core.quantities import whole_percent
+from milepost.core.activity import counted, whole_percent
 from milepost.core.values import Stage
 
 _COLOURS = {

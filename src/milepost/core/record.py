@@ -11,7 +11,6 @@ from dataclasses import MISSING, dataclass, field, fields, replace
 from datetime import datetime
 from typing import Any
 
-from milepost.core.attempts import Attempt
 from milepost.core.codecs import (
     ATTEMPTS,
     BOOLEAN,
@@ -36,10 +35,9 @@ from milepost.core.codecs import (
     WAITING_FOR,
 )
 from milepost.core.defaults import PRIORITY_MAX
-from milepost.core.fields import Clearing, Field, Stored, column
+from milepost.core.fields import PRIVATE, Clearing, Field, Stored, column
 from milepost.core.options import Option
-from milepost.core.private_fields import PRIVATE
-from milepost.core.values import Eta, Failure, ItemCounts, JobStatus, Receipt, Stage, WaitingFor
+from milepost.core.values import Attempt, Eta, Failure, ItemCounts, JobStatus, Receipt, Stage, WaitingFor
 
 
 @dataclass(frozen=True, slots=True)

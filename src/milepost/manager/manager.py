@@ -13,7 +13,7 @@ from milepost.core.errors import (
     InvalidInputError,
     JobNotFoundError,
 )
-from milepost.core.events import Event
+from milepost.core.events import Event, StreamPosition
 from milepost.core.job import Job, JobStatus
 from milepost.core.record import FIELDS
 from milepost.core.serialization import (
@@ -26,7 +26,6 @@ from milepost.core.serialization import (
     validate_job_id,
     validate_job_type,
 )
-from milepost.core.stream_position import StreamPosition
 from milepost.core.transitions import plan_cancel, plan_create, plan_delete, plan_retry, plan_update
 from milepost.manager import watch
 from milepost.manager.options import CreateOptions

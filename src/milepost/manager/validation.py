@@ -11,8 +11,7 @@ from typing import Any
 from milepost.core.defaults import CRASHES, MAX_ATTEMPTS
 from milepost.core.errors import InvalidInputError
 from milepost.core.job import JobStatus
-from milepost.core.options import json_object
-from milepost.core.queues import ready_name
+from milepost.core.options import json_object, ready_name
 from milepost.core.record import BY_NAME, OPTIONS
 from milepost.core.serialization import (
     ERROR_BYTES,

@@ -8,9 +8,8 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from milepost.core.errors import JobNotFoundError, WaitTimeoutError
-from milepost.core.events import Event
+from milepost.core.events import Event, StreamPosition
 from milepost.core.job import Job, JobStatus
-from milepost.core.stream_position import StreamPosition
 from milepost.stores.protocol import Store
 
 WAIT_STEP = 5.0

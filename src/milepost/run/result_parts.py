@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from milepost.core.errors import StoreError
-from milepost.core.large import results_prefix
+from milepost.core.record_codec import results_prefix
 from milepost.core.serialization import from_json
 from milepost.run.results import part_key, part_names
 from milepost.stores.protocol import Store

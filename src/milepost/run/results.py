@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from milepost.core.errors import InvalidInputError
-from milepost.core.large import results_prefix
+from milepost.core.record_codec import results_prefix
 from milepost.core.serialization import KIB, from_json, to_json
 from milepost.run import exact_json
 from milepost.run.typed_values import Codec, codec_of

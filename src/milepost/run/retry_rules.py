@@ -7,9 +7,23 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from milepost.core.backoff import BACKOFF_FIRST, BACKOFF_MAX, backoff
 from milepost.core.errors import Fail, InvalidInputError, Retry
 from milepost.core.serialization import Duration, seconds
+
+BACKOFF_FIRST = 1.0
+BACKOFF_MAX = 300.0
+
+
+def backoff(
+    attempt: int, random: float, first: float = BACKOFF_FIRST, longest: float = BACKOFF_MAX, factor: float = 2.0
+) -> float:
+    """Return the seconds to wait after the given attempt (counted from 1): exponential, with full jitter.
+
+    `random` is uniform in [0, 1). Full jitter spreads retries that came due together over the whole interval
+    (Brooker, "Exponential Backoff and Jitter", AWS Architecture Blog, 2015).
+    """
+    return random * min(longest, first * factor ** min(attempt - 1, 60))
+
 
 log = logging.getLogger("milepost.run")
 

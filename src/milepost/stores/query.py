@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from milepost.core.errors import InvalidInputError
 from milepost.core.job import Job
-from milepost.core.large import large_fields
+from milepost.core.record_codec import large_fields
 from milepost.stores.protocol import Position, Select, Store
 
 SCAN_MAX = 100_000

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypedDict, TypeVar, Unpack
 
 from milepost.core.errors import InvalidInputError
-from milepost.core.queues import QUEUE_BYTES, ready_name
+from milepost.core.options import QUEUE_BYTES, ready_name
 from milepost.core.serialization import Duration, labels_text, seconds, validate_job_type, validate_key
 from milepost.manager.options import SubmitFields
 from milepost.manager.validation import submit_fields

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from milepost.core import transitions as plans
 from milepost.core.job import Job
-from milepost.core.large import large_fields
-from milepost.core.record_codec import unpack
+from milepost.core.record_codec import large_fields, unpack
 from milepost.core.transitions.operations import Change
 from milepost.core.values import LargeValue
 from milepost.stores.ids import new_nonce, new_operation_id

@@ -14,8 +14,7 @@ from milepost.cli.follower import JobFollower
 from milepost.cli.job_selection import JobId, resolve_job
 from milepost.cli.rendering.live import OutageNotice, echo, echo_json, ended_text, raise_if_output_closed
 from milepost.cli.rendering.terminal import MUTED, STYLES, clean
-from milepost.core.events import Event
-from milepost.core.stream_position import StreamPosition
+from milepost.core.events import Event, StreamPosition
 
 LEVELS = {"warning": STYLES["stalled"], "error": STYLES["failed"], "critical": STYLES["failed"], "debug": MUTED}
 BATCH = 1000

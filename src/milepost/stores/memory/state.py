@@ -15,7 +15,7 @@ from milepost.core import rollups
 from milepost.core.defaults import CLOCK_LEAD, EVENTS_KEPT, FEED_KEPT, FEED_SECONDS
 from milepost.core.events import Event
 from milepost.core.job import Job
-from milepost.core.large import RESULTS, set_apart
+from milepost.core.record_codec import RESULTS, set_apart
 from milepost.core.serialization import from_micros
 from milepost.core.transitions import operation_ids
 from milepost.core.transitions.operations import BranchResult, Change, DrainingLease, Record

@@ -12,7 +12,7 @@ from milepost.core import rollups
 from milepost.core.defaults import HEARTBEAT
 from milepost.core.events import Event
 from milepost.core.job import Job
-from milepost.core.queues import limit_name
+from milepost.core.options import limit_name
 from milepost.core.rollups import Rollups
 from milepost.core.transitions import operation_ids
 from milepost.core.transitions import operations as changes

@@ -10,8 +10,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from milepost.core.large import LARGE, LARGE_BYTES
-from milepost.core.record_codec import short_name
+from milepost.core.record_codec import LARGE, LARGE_BYTES, short_name
 from milepost.core.transitions.operations import (
     ENTRIES_BYTES,
     Branch,

@@ -6,7 +6,7 @@ import heapq
 from collections.abc import Iterable, Mapping
 
 from milepost.core.job import Job
-from milepost.core.queues import limit_name
+from milepost.core.options import limit_name
 from milepost.core.transitions import operation_ids
 from milepost.stores.protocol import Claim, Write
 from milepost.stores.sqlite.records import LARGEST, Row

@@ -9,8 +9,7 @@ from typing import Any
 
 from milepost.core.defaults import EVENTS_KEPT
 from milepost.core.job import Job
-from milepost.core.large import large_fields, results_prefix, set_apart
-from milepost.core.record_codec import pack
+from milepost.core.record_codec import large_fields, pack, results_prefix, set_apart
 from milepost.core.rollups import counted_end
 from milepost.core.transitions import operation_ids
 from milepost.core.transitions import operations as changes

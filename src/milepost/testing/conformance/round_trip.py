@@ -8,7 +8,7 @@ import pytest
 
 from milepost.core import transitions as plans
 from milepost.core.job import Job
-from milepost.core.large import LARGE, LARGE_BYTES, RESULTS, large_fields, results_prefix
+from milepost.core.record_codec import LARGE, LARGE_BYTES, RESULTS, large_fields, results_prefix
 from milepost.core.values import LargeValue
 from milepost.stores.protocol import Claim, Select, Write
 from milepost.testing.conformance.harness import (

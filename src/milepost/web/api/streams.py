@@ -9,7 +9,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from starlette.responses import FileResponse, Response
 
-from milepost.core.stream_position import PATTERN, StreamPosition
+from milepost.core.events import PATTERN, StreamPosition
 from milepost.web import schemas
 from milepost.web.context import WebContext, principal_of
 from milepost.web.http.list_params import ListParams

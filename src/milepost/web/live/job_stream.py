@@ -8,9 +8,8 @@ from __future__ import annotations
 from starlette.responses import Response
 from starlette.types import Send
 
-from milepost.core.events import Event
+from milepost.core.events import Event, StreamPosition, born
 from milepost.core.job import Job
-from milepost.core.stream_position import StreamPosition, born
 from milepost.manager.watch import catch_up, is_final, is_same, skipped_event, snapshot
 from milepost.web.http.problems import not_found
 from milepost.web.live import sse

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from milepost.core.errors import InvalidInputError
-from milepost.core.queues import QUEUE_BYTES
+from milepost.core.options import QUEUE_BYTES
 from milepost.core.serialization import from_micros, labels_text, single_line, validate_job_type, validate_key
 from milepost.stores.protocol import Store
 from milepost.web.security.principals import Principal, scopes_of

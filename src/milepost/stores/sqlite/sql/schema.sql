@@ -52,7 +52,7 @@ CREATE TABLE IF NOT EXISTS [labels] (
     PRIMARY KEY (pair, created, id)
 ) WITHOUT ROWID;
 
--- Values that are too large for each read of their record, which has a marker in their place; see `core/large.py`.
+-- Values that are too large for each read of their record, which has a marker in their place; see `core/record_codec.py`.
 CREATE TABLE IF NOT EXISTS [large] (
     id TEXT NOT NULL, name TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (id, name)
 ) WITHOUT ROWID;
