@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any
 from milepost.cli import formatting
 from milepost.core.errors import JobCancelled, RejectedError, StoreError
 from milepost.core.job import Job, JobStatus
-from milepost.run.run import Run, cancel_task_on_stop
+from milepost.run.execution import cancel_task_on_stop
+from milepost.run.run import Run
 from milepost.stores.protocol import Select
 from milepost.stores.query import Query
 
@@ -114,7 +115,7 @@ class LocalRun:
     async def _await_async(self, run: Run) -> None:
         task = asyncio.current_task()
         assert task is not None, "asyncio.run makes one"
-        cancel_task_on_stop(run, task, asyncio.get_running_loop())
+        cancel_task_on_stop(run, task)
         try:
             run.result = await self.local.function(run, **self._values)
         except asyncio.CancelledError:

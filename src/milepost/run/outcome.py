@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from milepost.core.errors import JobCancelled, JobReleased, JobTimedOut, LeaseLost, RunStop
@@ -23,9 +22,9 @@ from milepost.core.transitions import (
 from milepost.core.transitions.operations import Change
 from milepost.run.crash_report import masked_json, masked_line, report_exception
 from milepost.run.heartbeat_state import PendingReport
-from milepost.run.job_result import NO_RESULT, JobResult
+from milepost.run.job_result import JobResult
 from milepost.stores.ids import new_operation_id
-from milepost.stores.protocol import Write, WriteResult
+from milepost.stores.protocol import ApplyResult, Write, WriteResult
 
 if TYPE_CHECKING:
     from milepost.run.run import Run
@@ -60,32 +59,18 @@ class RunOutcome(NamedTuple):
             return self
         return self._replace(writes=[*self.writes[:-1], self.writes[-1]._replace(answer=True)], on_end=on_end)
 
-
-def outcome_of(
-    run: Run,
-    pending: PendingReport,
-    error: BaseException | None,
-    *,
-    result: JobResult = NO_RESULT,
-    delay: int | None = None,
-    how: str = "cooperative",
-    kind: FailureKind = FailureKind.ERROR,
-    queue_result: str | None = None,
-) -> RunOutcome:
-    """Return the outcome of a run whose code has returned (`error` None) or raised.
-
-    `delay` is the delay of a retry in microseconds, None for no retry. `how` is how a stop was brought about, for the
-    receipt.
-    """
-    if error is None:
-        return completed(run, pending, result, queue_result)
-    if isinstance(error, RunStop):
-        return stopped(run, pending, error, how=how, delay=delay)
-    if isinstance(error, KeyboardInterrupt | asyncio.CancelledError):
-        by = "Ctrl-C" if isinstance(error, KeyboardInterrupt) else "its task"
-        plan = plan_self_cancel(new_operation_id(), run.token, pending.report, by=by, why=f"stopped by {by}")
-        return _ending(run, pending, plan, how)
-    return failed(run, pending, *report_exception(error, run, kind), delay=delay, name=type(error).__name__)
+    async def write(
+        self, apply: Callable[[Sequence[Write]], Awaitable[ApplyResult]], more: Sequence[Write] = ()
+    ) -> tuple[WriteResult | None, WriteResult | None]:
+        """Write the outcome, with `more` writes, or the receipt if the job has ended already; return both replies."""
+        if not self.writes:
+            return None, None
+        reply = (await apply([*self.writes, *more])).outcomes[len(self.writes) - 1]
+        if reply.accepted and self.on_end is not None:
+            self.on_end(reply)
+        if reply.accepted or self.late is None:
+            return reply, None
+        return reply, (await apply([Write(self.writes[-1].job_id, self.late.plan())])).outcomes[0]
 
 
 def completed(run: Run, pending: PendingReport, result: JobResult, queue_result: str | None = None) -> RunOutcome:
@@ -113,6 +98,12 @@ def failed(
         new_operation_id(), run.token, error=line, failure=failure, report=pending.report, delay=delay, why=why
     )
     return _ending(run, pending, plan, single_line(f"already failed: {name or line}", 200))
+
+
+def interrupted(run: Run, pending: PendingReport, by: str, how: str) -> RunOutcome:
+    """Return the outcome of a run that was cancelled `by` Ctrl-C or the cancellation of its task."""
+    plan = plan_self_cancel(new_operation_id(), run.token, pending.report, by=by, why=f"stopped by {by}")
+    return _ending(run, pending, plan, how)
 
 
 def crashed(

@@ -5,7 +5,6 @@ The heartbeat sends them to the store. Only `checkpoint` and `acheckpoint` wait 
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import logging
 import os
@@ -15,7 +14,7 @@ from concurrent.futures import Future
 from datetime import UTC, datetime
 from typing import Any
 
-from milepost.core.errors import InvalidInputError, JobCancelled, RunStop
+from milepost.core.errors import InvalidInputError, RunStop
 from milepost.core.html import bar
 from milepost.core.job import Job, JobStatus, Stage
 from milepost.core.serialization import (
@@ -63,6 +62,9 @@ class Run(ProgressMixin, CommandMixin, LoopMixin):
     """What is captured while the code runs, as in `Settings.capture`; None before it starts and after it has ended."""
     _redact: Callable[[str], str] | None = None
     """The redaction hook for log lines, names of captured bars and errors."""
+
+    _follow_up: Callable[[RunStop], None] | None = None
+    """Called after `stop`, so that a task queue can end code that ignores it."""
 
     def __init__(
         self,
@@ -304,6 +306,8 @@ class Run(ProgressMixin, CommandMixin, LoopMixin):
                 loop.notify_stop()
             if self._on_stop is not None:
                 self._on_stop(reason)
+            if self._follow_up is not None:
+                self._follow_up(reason)
 
     def _enter(self, stage: LiveStage) -> LiveStage:
         self._open.append(stage)
@@ -344,27 +348,3 @@ class Run(ProgressMixin, CommandMixin, LoopMixin):
 
     def __repr__(self) -> str:
         return f"<Run {self.job_type} {self.job_id} attempt {self.attempt} {self.fraction:.0%}>"
-
-
-def cancel_task_on_stop(run: Run, task: asyncio.Task[Any], loop: asyncio.AbstractEventLoop) -> Callable[[], bool]:
-    """Cancel a task at its next await when the run is stopped; return a function that tells whether that happened."""
-    cancelled: list[bool] = []
-
-    def cancel() -> None:
-        # Without `on_stop` the code is over, and its end is written. (To name the function itself here would make a circle of
-        # references for each run, which the garbage collector would have to find.)
-        if not cancelled and not task.done() and run._on_stop is not None:
-            cancelled.append(True)
-            task.cancel()
-
-    def on_stop(reason: RunStop) -> None:
-        try:
-            loop.call_soon_threadsafe(cancel)
-        except RuntimeError:
-            log.debug("job %s: event loop is closed", run.job_id)
-
-    run._on_stop = on_stop
-    return lambda: bool(cancelled)
-
-
-__all__ = ["JobCancelled", "Run", "cancel_task_on_stop"]

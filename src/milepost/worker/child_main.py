@@ -21,14 +21,13 @@ from typing import Any
 
 from milepost.core.errors import RunStop, StoreError
 from milepost.core.job import FailureKind, Job
-from milepost.run.capture import capture
 from milepost.run.checkpoints import CheckpointWriter
 from milepost.run.crash_report import report_exception
-from milepost.run.job_result import NO_RESULT, JobResult, job_result
+from milepost.run.execution import LeasedExecution
+from milepost.run.job_result import NO_RESULT, JobResult
 from milepost.run.retry_rules import RetryRules
-from milepost.run.run import Run, cancel_task_on_stop
+from milepost.run.run import Run
 from milepost.run.stages import LiveStage
-from milepost.run.threads import wait_for_threads
 from milepost.worker.child_protocol import Message, ParentConnection, decode_stop
 from milepost.worker.event_loop import run_in_new_loop
 from milepost.worker.handlers import Handler, find_handler
@@ -203,10 +202,11 @@ class Child:
         os.ftruncate(self._last_message_file, 0)  # discard the last message of the previous run
         sys.path[:] = [*sys.path, *(path for path in job_message["sys_path"] if path not in sys.path)]
         run: ChildRun | None = None
-        result = NO_RESULT
         error: BaseException | None = None
+        result = NO_RESULT
         kind = FailureKind.ERROR
         rules = RetryRules()
+        how = "cooperative"
         for name, level in job_message["log_levels"].items():
             logging.getLogger(name).setLevel(level)
         try:
@@ -220,14 +220,13 @@ class Child:
             kind = FailureKind.ERROR
             with self._lock:
                 self._run, self._last_report = run, ()
-            if job_message.get("stop"):
-                run.stop(decode_stop(job_message["stop"]))
-            captured = capture.begin(run, frozenset(job_message["capture"]), job_message["redact"], whole_process=True)
-            try:
-                value = self._call(handler, run, params)
-            finally:
-                capture.end(run, captured)
-            result = job_result(value, run)
+            execution = LeasedExecution(frozenset(job_message["capture"]), job_message["redact"], whole_process=True)
+            execution.run = run
+            if handler.is_async:
+                error, value = run_in_new_loop(execution.acall(lambda: handler.function(run, **params)))
+            else:
+                error, value = execution.call(lambda: self._interruptibly(handler, run, params))
+            how, result = execution.how, execution.result(error, value)
         except BaseException as caught:  # noqa: BLE001 - any exception is reported to the worker
             error = caught
         finally:
@@ -239,12 +238,10 @@ class Child:
         delay = None
         if error is not None and kind is FailureKind.ERROR:
             delay = rules.delay(error, int(job_message["record"].get("attempt", "1")))
-        return self._end(run, result, error, kind, delay)
+        return self._end(run, result, error, kind, delay, how)
 
-    def _call(self, handler: Handler[Any, Any], run: Run, params: dict[str, Any]) -> Any:
-        run.check()
-        if handler.is_async:
-            return run_in_new_loop(_in_loop(handler, run, params))
+    def _interruptibly(self, handler: Handler[Any, Any], run: Run, params: dict[str, Any]) -> Any:
+        """Run a sync handler, whose code a SIGTERM of the worker interrupts."""
         self._interruptible = True
         try:
             return handler.function(run, **params)
@@ -252,15 +249,13 @@ class Child:
             self._interruptible = False
 
     def _end(
-        self, run: Run | None, result: JobResult, error: BaseException | None, kind: FailureKind, delay: int | None
-    ) -> Message:
+        self, run: Run | None, result: JobResult, error: BaseException | None, kind: FailureKind, delay: int | None, how: str
+    ) -> Message:  # fmt: skip
         message: Message = {"is": "ended"}
         if run is not None:
             message.update(_run_details(run), report=run.report(), lines=run.take_lines())
         if isinstance(error, RunStop):
-            how = "terminated" if self._signalled else "cooperative"
-            if error.__cause__ is not None and isinstance(error.__cause__, asyncio.CancelledError):
-                how = "terminated" if self._signalled else "task_cancelled"
+            how = "terminated" if self._signalled else how
             line, failure = report_exception(error, run, FailureKind.TIMEOUT)
             message.update(end="stopped", how=how, kind=type(error).__name__, line=line, failure=failure)
         elif error is not None:
@@ -278,21 +273,6 @@ def _run_details(run: Run) -> Message:
         "log": list(run.recent_log),
         "checkpoint_at": run.checkpoint_at,
     }
-
-
-async def _in_loop(handler: Handler[Any, Any], run: Run, params: dict[str, Any]) -> Any:
-    task = asyncio.current_task()
-    assert task is not None, "asyncio.run makes a task"
-    cancel_task_on_stop(run, task, asyncio.get_running_loop())
-    try:
-        return await handler.function(run, **params)
-    except asyncio.CancelledError as cancelled:
-        if run._stop_reasons:
-            raise run._stop_reasons[0] from cancelled
-        raise
-    finally:
-        run._on_stop = None
-        await wait_for_threads(run)
 
 
 def _die_with(parent: int) -> None:

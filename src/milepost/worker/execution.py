@@ -12,18 +12,15 @@ import traceback
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from milepost.core.errors import JobReleased, JobTimedOut, RunStop, StoreError
+from milepost.core.errors import JobReleased, RunStop, StoreError
 from milepost.core.job import FailureKind, Job
 from milepost.core.serialization import from_json
-from milepost.run.capture import capture
 from milepost.run.checkpoints import StoreCheckpointWriter
-from milepost.run.crash_report import report_exception
+from milepost.run.execution import LeasedExecution
 from milepost.run.heartbeat import Heartbeat
 from milepost.run.heartbeat_state import PendingReport
-from milepost.run.job_result import NO_RESULT, JobResult, job_result
-from milepost.run.outcome import RunOutcome, abandonment, failed, outcome_of, postponed
-from milepost.run.run import Run, cancel_task_on_stop
-from milepost.run.threads import wait_for_threads
+from milepost.run.outcome import RunOutcome, postponed
+from milepost.run.run import Run
 from milepost.settings import Settings
 from milepost.stores.protocol import Store
 from milepost.worker.end_hooks import HookCalls
@@ -58,19 +55,26 @@ class Host(Protocol):
         """Take the outcome of a run whose code ignores its stop."""
 
 
-class Execution:
+class Execution(LeasedExecution):
     """The execution of one claimed job. `begin` it once; `stop` tells its code to stop."""
 
+    interrupt_cancels = False
+
     def __init__(self, host: Host, job: Job, handler: Handler[Any, Any], claimed_at: float) -> None:
+        super().__init__(host.settings.captures, host.settings.redact)
         self.host = host
+        self.heartbeat = host.heartbeat
         self.job = job
         self.handler = handler
         self.record = job.record
         self.token = self.record["token"]
-        self.claimed_at = claimed_at
+        self.sent_at = claimed_at
         self.is_abandoned = False
         self._timers: list[asyncio.TimerHandle] = []
         self.run = self._make_run()
+        hooks = handler.type_options.hooks
+        if hooks is not None:
+            self.on_reply = lambda reply: host.hooks.start(hooks, reply, job.attempt)
 
     def _make_run(self) -> Run:
         return Run(
@@ -79,15 +83,11 @@ class Execution:
 
     def enter(self) -> None:
         """Let the heartbeat renew the lease."""
-        self.host.heartbeat.add(self.run, "stop", self.claimed_at)
+        self.heartbeat.add(self.run, self.on_outage, self.sent_at)
 
     def begin(self) -> None:
         """Start the code. Called in the worker's event loop, after `enter`."""
-        timeout = self.record.get("timeout")
-        if timeout is not None:
-            seconds = int(timeout) / 1_000_000
-            reason = JobTimedOut(f"timeout of {seconds:g} s exceeded")
-            self._timers.append(self.host.loop.call_later(seconds, self.stop, reason))
+        self.start_timeout()
         try:
             params = self.handler.parameters.of(self.record)
         except Exception as error:  # noqa: BLE001 - user classes may raise anything
@@ -111,114 +111,67 @@ class Execution:
     def _start(self, params: dict[str, Any]) -> None:
         raise NotImplementedError
 
+    def call_later(self, seconds: float, function: Callable[[], None]) -> None:
+        self._timers.append(self.host.loop.call_later(seconds, function))
+
     def stop(self, reason: RunStop) -> None:
         """Tell the code to stop, and end the run in the record if it has not stopped within the grace period."""
-        self.run.stop(reason)
-        self._timers.append(self.host.loop.call_later(self.host.settings.grace, self.force_stop))
+        super().stop(reason)
+        self.call_later(self.host.settings.grace, self.force_stop)
 
     def force_stop(self) -> None:
         """End the run in the record without waiting for its code any longer."""
         if self.is_abandoned or not self.run._stop_reasons:
             return
-        end = abandonment(self.run, delay=self.retry_delay(self.run._stop_reasons[0]), stack=self.stack())
+        end = self.abandonment()
         if end is not None:
             self.is_abandoned = True
-            end = self._with_hook(end)
             log.warning("job %s (%s): did not stop within the grace period", self.job.job_id, self.job.job_type)
             self.host.abandoned(self, end)
 
-    def stack(self) -> str | None:
-        """Return the current stack of the code, or None if it is not visible."""
-        return None
-
     def retry_delay(self, error: BaseException) -> int | None:
-        """Return the microseconds until the next attempt, if there is one."""
         return self.handler.type_options.retry.delay(error, self.job.attempt)
 
-    def finish(
-        self,
-        error: BaseException | None,
-        result: JobResult = NO_RESULT,
-        how: str = "cooperative",
-        kind: FailureKind = FailureKind.ERROR,
-    ) -> None:
+    def finish(self, error: BaseException | None, value: Any = None, kind: FailureKind = FailureKind.ERROR) -> None:
         """Remove the run from the heartbeat and pass its outcome to the worker. Never blocks the event loop."""
-
-        def end_of(pending: PendingReport) -> RunOutcome:
-            delay = self.retry_delay(error) if error is not None and kind is FailureKind.ERROR else None
-            if isinstance(error, RunStop) or error is None:
-                return outcome_of(self.run, pending, error, result=result, how=how, delay=delay)
-            line, failure = report_exception(error, self.run, kind)
-            return failed(self.run, pending, line, failure, delay=delay, name=type(error).__name__)
-
-        self.leave(end_of)
+        result = self.result(error, value)
+        delay = self.retry_delay(error) if error is not None and kind is FailureKind.ERROR else None
+        self.leave(lambda pending: self.outcome(pending, error, result, kind=kind, delay=delay))
 
     def leave(self, end_of: Callable[[PendingReport], RunOutcome]) -> None:
         """Remove the run from the heartbeat, without blocking, and pass its outcome to the worker."""
         for timer in self._timers:
             timer.cancel()  # only sets a flag, which is thread-safe
-        pending = self.host.heartbeat.try_remove(self.run)
+        pending = self.heartbeat.try_remove(self.run)
         if pending is not None:
-            self.host.ended(self, self._with_hook(end_of(pending)))
+            self.host.ended(self, self.answered(end_of(pending)))
         else:
-            self.host.threads.submit(lambda: self._leave_late(end_of))
-
-    def _leave_late(self, end_of: Callable[[PendingReport], RunOutcome]) -> None:
-        self.host.ended(self, self._with_hook(end_of(self.host.heartbeat.remove(self.run))))
-
-    def _with_hook(self, end: RunOutcome) -> RunOutcome:
-        """Return an outcome after which the worker calls the hook of the job type, if there is one."""
-        hooks = self.handler.type_options.hooks
-        if hooks is None:
-            return end
-        return end.answered(lambda reply: self.host.hooks.start(hooks, reply, self.job.attempt))
+            self.host.threads.submit(
+                lambda: self.host.ended(self, self.answered(end_of(self.heartbeat.remove(self.run))))
+            )
 
 
 class TaskExecution(Execution):
     """An async handler as a task of the worker's event loop."""
 
-    task: asyncio.Task[None]
+    task: asyncio.Task[None] | None = None
 
     def _start(self, params: dict[str, Any]) -> None:
         self.task = self.host.loop.create_task(self._main(params), context=self.host.context.copy())
 
     async def _main(self, params: dict[str, Any]) -> None:
-        run, result, how = self.run, None, "cooperative"
-        was_cancelled: Callable[[], bool] = bool
-        caught: BaseException | None = None
-        has_stopped = True
-        try:
-            if not hasattr(self, "task"):  # an eager task starts before it is assigned
-                await asyncio.sleep(0)
-            was_cancelled = cancel_task_on_stop(run, self.task, self.host.loop)
-            if run._stop_reasons:
-                how = "never_started"
-            run.check()
-            captured = capture.begin(run, self.host.settings.captures, self.host.settings.redact)
-            try:
-                result = await self.handler.function(run, **params)
-            finally:
-                run._on_stop = None
-                try:
-                    has_stopped = not run._threads or await wait_for_threads(run)
-                finally:
-                    capture.end(run, captured)
-        except BaseException as raised:  # noqa: BLE001 - any exception ends the job, never the worker
-            caught = raised
-        run._on_stop = None
-        if not has_stopped:
+        if self.task is None:  # an eager task starts before it is assigned
+            await asyncio.sleep(0)
+        error, value = await self.acall(lambda: self.handler.function(self.run, **params))
+        if not self.has_stopped:
             log.warning("job %s (%s): event loop ended while its threads run", self.job.job_id, self.job.job_type)
             return  # no outcome is written: the lease expires
-        error: BaseException | None = caught
-        if isinstance(caught, asyncio.CancelledError):
-            if run._stop_reasons and was_cancelled():
-                error, how = run._stop_reasons[0].with_traceback(caught.__traceback__), "task_cancelled"
-            elif self.task.cancelling():
-                error = JobReleased("worker's event loop ended")
-        self.finish(error, NO_RESULT if error is not None else job_result(result, run), how)
+        if isinstance(error, asyncio.CancelledError) and self.task is not None and self.task.cancelling():
+            error = JobReleased("worker's event loop ended")
+        self.finish(error, value)
 
     def stack(self) -> str | None:
-        frames = self.task.get_stack() if hasattr(self, "task") else None
+        frames = self.task.get_stack() if self.task is not None else None
         return "".join(traceback.format_stack(frames[-1])) if frames else None
 
 
@@ -232,21 +185,9 @@ class ThreadExecution(Execution):
 
     def _main(self, params: dict[str, Any]) -> None:
         self._thread = threading.get_ident()
-        run, result, how = self.run, None, "cooperative"
-        caught: BaseException | None = None
-        try:
-            if run._stop_reasons:
-                how = "never_started"
-            run.check()
-            captured = capture.begin(run, self.host.settings.captures, self.host.settings.redact)
-            try:
-                result = self.handler.function(run, **params)
-            finally:
-                capture.end(run, captured)
-        except BaseException as raised:  # noqa: BLE001 - any exception ends the job, never the worker
-            caught = raised
+        error, value = self.call(lambda: self.handler.function(self.run, **params))
         self._thread = None
-        self.finish(caught, NO_RESULT if caught is not None else job_result(result, run), how)
+        self.finish(error, value)
 
     def stack(self) -> str | None:
         frame = sys._current_frames().get(self._thread or 0)

@@ -13,13 +13,12 @@ from typing import Any
 from milepost.core.errors import InvalidInputError, StoreError
 from milepost.core.transitions import plan_undispatchable
 from milepost.run.process_identity import process_name
+from milepost.run.run import Run
 from milepost.stores.ids import new_operation_id
 from milepost.stores.protocol import Store, Write
 from milepost.stores.sync_bridge import run_sync
-from milepost.worker.delivered_run import DeliveredRun
 from milepost.worker.delivery_errors import BadParametersError, NotDelivered
 from milepost.worker.dispatcher import TaskQueue, TaskQueueUnavailableError
-from milepost.worker.event_loop import run_in_new_loop
 from milepost.worker.handlers import Handler
 from milepost.worker.message_execution import MessageExecution
 from milepost.worker.protocol import Application
@@ -56,7 +55,7 @@ async def adeliver(
     if handler is None or not handler.is_async:
         return await asyncio.to_thread(deliver, app, task_queue, job_id, job_type, message)
 
-    async def code(run: DeliveredRun) -> Any:
+    async def code(run: Run) -> Any:
         return await handler.function(run, **_checked_params(handler, run))
 
     hooks = handler.type_options.hooks
@@ -66,8 +65,9 @@ async def adeliver(
             try:
                 return await delivery.aexecute(code)
             finally:
-                if hooks is not None and delivery.end_reply is not None:
-                    await hooks.acall(delivery.end_reply, delivery.run.attempt)
+                if hooks is not None:
+                    for reply in delivery.replies:
+                        await hooks.acall(reply, delivery.run.attempt)
         except BaseException as error:
             if delivery.has_started or not _drops_message(task_queue, error):
                 raise
@@ -84,16 +84,16 @@ def _run(app: Application, delivery: MessageExecution, job_id: str, job_type: st
         run_sync(_mark_undispatchable(delivery.heartbeat.store, job_id, job_type))
         raise NotDelivered(None)
 
-    def code(run: DeliveredRun) -> Any:
-        result = handler.function(run, **_checked_params(handler, run))
-        return run_in_new_loop(delivery.awaited(run, result)) if handler.is_async else result
+    def code(run: Run) -> Any:
+        return handler.function(run, **_checked_params(handler, run))
 
     hooks = handler.type_options.hooks
     try:
-        return delivery.execute(code)
+        return delivery.execute(code, is_async=handler.is_async)
     finally:
-        if hooks is not None and delivery.end_reply is not None:
-            hooks.call(delivery.end_reply, delivery.run.attempt)
+        if hooks is not None:
+            for reply in delivery.replies:
+                hooks.call(reply, delivery.run.attempt)
 
 
 def _drops_message(task_queue: TaskQueue, error: BaseException) -> bool:
@@ -112,9 +112,9 @@ def requeue(task_queue: TaskQueue, job_id: str, job_type: str, why: BaseExceptio
     return True
 
 
-def _checked_params(handler: Handler[Any, Any], run: DeliveredRun) -> dict[str, Any]:
+def _checked_params(handler: Handler[Any, Any], run: Run) -> dict[str, Any]:
     try:
-        return handler.parameters.of(run.record)
+        return handler.parameters.of(run._job.record)
     except InvalidInputError as error:
         raise BadParametersError(error.field, error.problem) from None
     except ValueError as error:

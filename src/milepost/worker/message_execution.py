@@ -6,12 +6,11 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from milepost.core.errors import (
     JobReleased,
-    JobTimedOut,
     LeaseLost,
     OutcomeUnknownError,
     RunStop,
@@ -19,21 +18,18 @@ from milepost.core.errors import (
 )
 from milepost.core.job import FailureKind, Job, JobStatus
 from milepost.core.transitions import plan_deliver, plan_dispatched, plan_undispatchable
-from milepost.run.checkpoints import StoreCheckpointWriter
-from milepost.run.heartbeat_state import OnOutage, PendingReport
-from milepost.run.job_result import NO_RESULT, job_result
-from milepost.run.outcome import RunOutcome, abandonment, outcome_of
+from milepost.run.execution import Ended, LeasedExecution
+from milepost.run.heartbeat_state import PendingReport
+from milepost.run.outcome import RunOutcome
 from milepost.run.process_identity import process_name
-from milepost.run.run import Run, cancel_task_on_stop
-from milepost.run.threads import wait_for_threads
-from milepost.run.track import LeasedExecution, TrackRequest
+from milepost.run.run import Run
 from milepost.stores.ids import new_nonce, new_operation_id
-from milepost.stores.protocol import Store, Write, WriteResult
+from milepost.stores.protocol import ApplyResult, Store, Write, WriteResult
 from milepost.stores.sync_bridge import run_sync
 from milepost.worker.code_release import code_release
-from milepost.worker.delivered_run import DeliveredRun
 from milepost.worker.delivery_errors import BadParametersError, NotDelivered
 from milepost.worker.dispatcher import TaskQueue, TaskQueueUnavailableError
+from milepost.worker.event_loop import run_in_new_loop
 from milepost.worker.protocol import Application
 
 log = logging.getLogger("milepost.task_queue")
@@ -66,9 +62,6 @@ class MessageExecution(LeasedExecution):
     stops it, and it takes a new lease afterwards, unless another run has it.
     """
 
-    on_outage: OnOutage = "stop"
-    waits_for_store = True
-
     def __init__(
         self,
         app: Application,
@@ -82,10 +75,9 @@ class MessageExecution(LeasedExecution):
         queue_result: Callable[[Any], str | None] | None = None,
         store: Store | None = None,
     ) -> None:
+        super().__init__(app.settings.captures, app.settings.redact)
         self.heartbeat = app.runtime.heartbeat
-        runtime = app.runtime.with_store(store if store is not None else self.heartbeat.store)
-        super().__init__(TrackRequest(runtime, {}, job_id, {}))
-        self._heartbeat = self.heartbeat
+        self.runtime = app.runtime.with_store(store if store is not None else self.heartbeat.store)
         self._app = app
         self._task_queue = task_queue
         self._job_id = job_id
@@ -104,34 +96,28 @@ class MessageExecution(LeasedExecution):
         self._ended_by: str | None = None
         self._end_lock = threading.Lock()
         self._has_ended = False
-        self.how = "cooperative"
-        self.end_reply: WriteResult | None = None
+        self.replies: list[WriteResult] = []
+        """The reply to the outcome, for the hooks of the handler, if it has any."""
 
     @property
-    def run(self) -> DeliveredRun:
-        """Return the run, after it has started."""
-        assert isinstance(self._run, DeliveredRun), "the delivery has started"
-        return self._run
-
-    @property
-    def has_started(self) -> bool:
-        """Return whether the lease was taken. From then on the record tells what happens to the job."""
-        return self._run is not None
+    def record(self) -> Mapping[str, str]:
+        """Return the record as it was at the start."""
+        return self.run._job.record
 
     # --- beginning ---
 
-    async def begin(self) -> DeliveredRun:
+    async def begin(self) -> Run:
         """Take the lease in one round trip and return the run. Raises NotDelivered if the job must not run now."""
-        await self._start()
-        run = self.run
-        timeout = run.record.get("timeout")
-        if timeout is not None:
-            seconds = int(timeout) / 1_000_000
-            self._start_timer(seconds, lambda: run.stop(JobTimedOut(f"timeout of {seconds:g} s exceeded")))
+        run = await self.start(self.runtime, follow_up=self._follow_up)
+        handler = self._app.handlers.get(run.job_type)
+        if handler is not None and handler.type_options.hooks is not None:
+            self.on_reply = self.replies.append
+        self.start_timeout()
         return run
 
-    async def _begin(self) -> Job:
-        outcome = (await self._apply_with_retries([*self._create_writes, self._start_write()], START_TIMEOUT))[-1]
+    async def take_lease(self) -> Job:
+        applied = await self._apply_with_retries([*self._create_writes, self._start_write()], START_TIMEOUT)
+        outcome = applied.outcomes[-1]
         job = outcome.job
         # A late reply contains the current record, which another run may own.
         if outcome.accepted and job is not None and self._is_mine(job):
@@ -144,7 +130,7 @@ class MessageExecution(LeasedExecution):
         raise NotDelivered(job)
 
     def _start_write(self) -> Write:
-        lease = self._request.runtime.settings.lease_micros
+        lease = self._app.settings.lease_micros
         code = code_release(self._app.settings, self._app.handlers)
         start = plan_deliver(new_operation_id(), nonce=self._nonce, lease=lease, worker=process_name(), release=code)
         return Write(self._job_id, start)
@@ -171,21 +157,14 @@ class MessageExecution(LeasedExecution):
 
     async def _renewed(self, job: Job) -> Job:
         """Renew the lease if its start was sent some time ago, because the reply may be old. Raises NotDelivered."""
-        settings = self._request.runtime.settings
+        settings = self._app.settings
         sent_at = time.monotonic()
-        if sent_at - self._sent_at > settings.lease / 2:
-            (state,) = await self._request.runtime.store.renew(
-                [(job.job_id, job.record["token"])], settings.lease_micros
-            )
+        if sent_at - self.sent_at > settings.lease / 2:
+            (state,) = await self.runtime.store.renew([(job.job_id, job.record["token"])], settings.lease_micros)
             if state == "lost":
                 raise NotDelivered(job)
-            self._sent_at = sent_at
+            self.sent_at = sent_at
         return job
-
-    def _make_run(self, job: Job, checkpoint_writer: StoreCheckpointWriter) -> DeliveredRun:
-        run = DeliveredRun(job, job.record["token"], checkpoint_writer)
-        run.follow_up = self._follow_up
-        return run
 
     # --- stopping ---
 
@@ -193,17 +172,17 @@ class MessageExecution(LeasedExecution):
         self._stop_requested.set()
         if isinstance(reason, LeaseLost):
             return  # another run has the job; this code can write nothing
-        self._start_timer(self._request.runtime.settings.grace, lambda: self._force_stop(hard=False))
+        self.call_later(self._app.settings.grace, lambda: self._force_stop(hard=False))
 
     def _force_stop(self, *, hard: bool) -> None:
         """End the run in the record and ask the task queue to end the code, after the grace period."""
-        run, grace = self.run, self._request.runtime.settings.grace
+        run, grace = self.run, self._app.settings.grace
         if not self._is_abandoned:
             self._is_abandoned = True
             log.warning("job %s (%s): did not stop within the grace period", run.job_id, run.job_type)
-            end = abandonment(run, delay=self._retry_delay(run._stop_reasons[0]))
+            end = self.abandonment()
             if end is not None:
-                self._abandon(self._with_hook(end))
+                self._abandon(end)
         with self._end_lock:
             if self._has_ended:
                 return
@@ -211,10 +190,10 @@ class MessageExecution(LeasedExecution):
                 self._ended_by = self._task_queue.stop(self._message, hard=hard)
             except TaskQueueUnavailableError as error:
                 log.warning("job %s: could not ask %s to stop it yet: %s", run.job_id, self._task_queue.name, error)
-                self._start_timer(max(RETRY_INTERVAL, grace), lambda: self._force_stop(hard=hard))
+                self.call_later(max(RETRY_INTERVAL, grace), lambda: self._force_stop(hard=hard))
                 return
         if self._ended_by is not None and not hard:
-            self._start_timer(grace, lambda: self._force_stop(hard=True))
+            self.call_later(grace, lambda: self._force_stop(hard=True))
 
     def _abandon(self, end: RunOutcome) -> None:
         """End the run in the record while its code continues. Repeat until the store accepts it or the code ends."""
@@ -225,9 +204,9 @@ class MessageExecution(LeasedExecution):
         except StoreError as error:
             log.warning("job %s: outcome not written yet: %s", self._job_id, error)
             if not self._has_ended:
-                self._start_timer(RETRY_INTERVAL, lambda: self._abandon(end))
+                self.call_later(RETRY_INTERVAL, lambda: self._abandon(end))
 
-    def _start_timer(self, seconds: float, function: Callable[[], None]) -> None:
+    def call_later(self, seconds: float, function: Callable[[], None]) -> None:
         timer = threading.Timer(seconds, function)
         timer.daemon = True
         self._timers.append(timer)
@@ -235,24 +214,44 @@ class MessageExecution(LeasedExecution):
 
     # --- running ---
 
-    def execute(self, code: Callable[[DeliveredRun], Any]) -> Any:
-        """Begin, run the code in this thread, end; return its result or raise its exception. Raises NotDelivered."""
+    def execute(self, code: Callable[[Run], Any], *, is_async: bool = False) -> Any:
+        """Begin, run the code in this thread, end; return its result or raise its exception. Raises NotDelivered.
+
+        Async code runs in a new event loop.
+        """
         run = run_sync(self.begin())
-        error: BaseException | None = None
-        result: Any = None
+        error, result = None, None
         try:
             try:
-                self._check_at_start(run)
-                result = code(run)
+                if is_async:
+                    error, result = run_in_new_loop(self.acall(lambda: code(run)))
+                else:
+                    error, result = self.call(lambda: code(run))
             finally:
                 with self._end_lock:  # from here on the task queue is not asked to end this thread
                     self._has_ended = True
-        except BaseException as raised:  # noqa: BLE001 - any exception ends the job; it is raised again below
-            error = raised
+        except BaseException as raised:  # noqa: BLE001 - raised by the task queue in this thread
+            error = self.end_code(raised)
         run_sync(self.end(self._exit_reason(error), result))
         if error is not None:
             raise error
         return result
+
+    async def aexecute(self, code: Callable[[Run], Awaitable[Any]]) -> Any:
+        """Begin, run the code in this task, end. A stop cancels the task at its next await."""
+        run = await self.begin()
+        error, result = await self.acall(lambda: code(run))
+        await self.end(error, result)
+        if error is not None:
+            raise error
+        return result
+
+    async def acall(self, code: Callable[[], Awaitable[Any]]) -> Ended:
+        """As `LeasedExecution.acall`. A cancellation of the task by the task queue releases the job."""
+        error, value = await super().acall(code)
+        if isinstance(error, asyncio.CancelledError):
+            error = JobReleased("worker of the task queue is shutting down")
+        return error, value
 
     def _exit_reason(self, error: BaseException | None) -> BaseException | None:
         """Return the stop that the task queue carried out, or the end of its worker, instead of its exception."""
@@ -264,59 +263,22 @@ class MessageExecution(LeasedExecution):
         self.how = self._ended_by or "terminated"
         return self.run._stop_reasons[0]
 
-    async def aexecute(self, code: Callable[[DeliveredRun], Awaitable[Any]]) -> Any:
-        """Begin, run the code in this task, end. A stop cancels the task at its next await."""
-        run = await self.begin()
-        error: BaseException | None = None
-        result: Any = None
-        try:
-            self._check_at_start(run)
-            result = await self.awaited(run, code(run))
-        except BaseException as raised:  # noqa: BLE001 - as above
-            error = raised
-        await self.end(error, result)
-        if error is not None:
-            raise error
-        return result
-
-    async def awaited(self, run: Run, work: Awaitable[Any]) -> Any:
-        """Await the work in this task. A cancellation of the task by the task queue releases the job."""
-        task = asyncio.current_task()
-        assert task is not None, "runs in a task"
-        was_cancelled = cancel_task_on_stop(run, task, asyncio.get_running_loop())
-        try:
-            return await work
-        except asyncio.CancelledError:
-            if not (run._stop_reasons and was_cancelled()):
-                raise JobReleased("worker of the task queue is shutting down") from None
-            task.uncancel()
-            self.how = "task_cancelled"
-            raise run._stop_reasons[0] from None
-        finally:
-            run._on_stop = None
-            await wait_for_threads(run)
-
-    def _check_at_start(self, run: Run) -> None:
-        if run._stop_reasons:
-            self.how = "never_started"
-        run.check()
-
     # --- ending ---
 
     async def end(self, error: BaseException | None, result: Any = None) -> None:
         """Write the outcome in one round trip, repeated during an outage of the store for as long as a lease."""
-        if self._is_forked:
+        if self.is_forked:
             return
         self._has_ended = True
         for timer in tuple(self._timers):
             timer.cancel()
-        self._end_capture()
-        kept = NO_RESULT if error is not None else job_result(result, self.run)
-        run, pending = self._detach()
-        self.run.follow_up = None  # breaks a reference cycle, so that the job is freed at once
+        kept = self.result(error, result)
+        pending = await self.detach()
+        run = self.run
+        run._follow_up = None  # breaks a reference cycle, so that the job is freed at once
         decided = self._decides(error) if self._decides is not None and error is not None else None
         bad = isinstance(error, BadParametersError)
-        delay = None if bad or error is None else self._retry_delay(error)
+        delay = None if bad or error is None else self.retry_delay(error)
         queue_result = self._queue_result(result) if self._queue_result is not None and error is None else None
         more: list[Write] = []
         if decided is not None:
@@ -325,17 +287,10 @@ class MessageExecution(LeasedExecution):
             more.append(Write(run.job_id, note, answer=False))
 
         def plan(report: PendingReport) -> RunOutcome:
-            end = outcome_of(
-                run,
-                report,
-                error if decided is None else decided.error,
-                result=kept,
-                how=self.how,
-                kind=FailureKind.BAD_PARAMETERS if bad else FailureKind.ERROR,
-                delay=delay,
-                queue_result=queue_result,
-            )
-            return self._with_hook(end)
+            cause = error if decided is None else decided.error
+            kind = FailureKind.BAD_PARAMETERS if bad else FailureKind.ERROR
+            end = self.outcome(report, cause, kept, kind=kind, delay=delay, queue_result=queue_result)
+            return self.answered(end)
 
         try:
             is_known = await self._persist(plan(pending), more)
@@ -346,35 +301,20 @@ class MessageExecution(LeasedExecution):
 
     async def _persist(self, end: RunOutcome, more: Sequence[Write]) -> bool:
         """Write the outcome; return False if the record no longer knows the run."""
-        if not end.writes:
-            return True
-        outcome = (await self._apply_with_retries([*end.writes, *more], END_TIMEOUT))[len(end.writes) - 1]
-        if outcome.accepted and end.on_end is not None:
-            end.on_end(outcome)
-        if outcome.accepted or end.late is None:
-            return outcome.accepted
-        return (await self._apply_with_retries([Write(self._job_id, end.late.plan(), answer=False)], END_TIMEOUT))[
-            0
-        ].accepted
+        replies = await end.write(lambda writes: self._apply_with_retries(writes, END_TIMEOUT), more)
+        known = [reply.accepted for reply in replies if reply is not None]
+        return not known or any(known)
 
-    def _with_hook(self, end: RunOutcome) -> RunOutcome:
-        """Return an outcome whose reply is kept for the hooks of the handler, if it has any."""
-        handler = self._app.handlers.get(self.run.job_type)
-        return end if handler is None or handler.type_options.hooks is None else end.answered(self._keep_reply)
-
-    def _keep_reply(self, reply: WriteResult) -> None:
-        self.end_reply = reply
-
-    async def _apply_with_retries(self, writes: Sequence[Write], patience: float) -> list[WriteResult]:
+    async def _apply_with_retries(self, writes: Sequence[Write], patience: float) -> ApplyResult:
         """Apply writes, with retries for `patience` seconds, or longer if they may have been applied already."""
-        store = self._request.runtime.store
+        store = self.runtime.store
         began = time.monotonic()
         is_unknown = has_warned = False
         while True:
             if not is_unknown:
-                self._sent_at = time.monotonic()
+                self.sent_at = time.monotonic()
             try:
-                return (await store.apply(writes)).outcomes
+                return await store.apply(writes)
             except StoreError as error:
                 is_unknown = is_unknown or isinstance(error, OutcomeUnknownError)
                 if time.monotonic() - began > (END_TIMEOUT if is_unknown else patience):
@@ -387,7 +327,7 @@ class MessageExecution(LeasedExecution):
             else:
                 await asyncio.sleep(RETRY_INTERVAL)
 
-    def _retry_delay(self, error: BaseException) -> int | None:
+    def retry_delay(self, error: BaseException) -> int | None:
         if self._decides is not None:
             return 0 if self._decides(error) is not None else None
         return self._app.handlers[self.run.job_type].type_options.retry.delay(error, self.run.attempt)

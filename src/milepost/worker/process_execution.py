@@ -5,7 +5,6 @@ A stop escalates from a message to SIGTERM and then SIGKILL. `process_pool` has 
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import sys
 from collections import deque
@@ -86,7 +85,6 @@ class RemoteRun(Run):
 class ProcessExecution(Execution):
     """A handler in a child process."""
 
-    task: asyncio.Task[None]
     child: ChildProcess | None = None
 
     run: RemoteRun
@@ -96,10 +94,10 @@ class ProcessExecution(Execution):
 
     def _start(self, params: dict[str, Any]) -> None:
         self.run._on_stop = lambda reason: self._in_loop(self._stop_child, reason)
-        self.task = self.host.loop.create_task(self._main())
+        self._task = self.host.loop.create_task(self._main())
 
     def stop(self, reason: RunStop) -> None:
-        self.run.stop(reason)
+        self.run.stop(reason)  # the grace period starts when the child gets the message
 
     def force_stop(self) -> None:
         if self.child is not None:
@@ -117,8 +115,8 @@ class ProcessExecution(Execution):
         if child is None:
             return
         child.send({"do": "stop", "token": self.token, **encode_stop(reason)})
-        self._timers.append(self.host.loop.call_later(min(SIGTERM_DELAY, grace * SIGTERM_GRACE_SHARE), child.terminate))
-        self._timers.append(self.host.loop.call_later(grace, child.kill))
+        self.call_later(min(SIGTERM_DELAY, grace * SIGTERM_GRACE_SHARE), child.terminate)
+        self.call_later(grace, child.kill)
 
     async def _main(self) -> None:
         try:

@@ -299,7 +299,8 @@ class Worker:
         """End the held suspect without having started its code."""
         execution = self._release_exclusive()
         self._running[execution.token] = execution  # until its outcome is written
-        execution.finish(execution.run._stop_reasons[0], how="never_started")
+        execution.how = "never_started"
+        execution.finish(execution.run._stop_reasons[0])
 
     def _handler(self, job: Job) -> Handler[Any, Any]:
         return self._app.handlers.get(job.job_type, self.handlers[job.job_type])  # it may have been redefined
@@ -352,10 +353,8 @@ class Worker:
 
     def _write_alone(self, end: RunOutcome) -> None:
         """Write the outcome of code that ended after its worker."""
-        store = self.heartbeat.store
         try:
-            if end.writes and not run_sync(store.apply(end.writes)).outcomes[-1].accepted and end.late is not None:
-                run_sync(store.apply([Write(end.writes[-1].job_id, end.late.plan(), answer=False)]))
+            run_sync(end._replace(on_end=None).write(self.heartbeat.store.apply))
         except StoreError as error:
             log.warning("job %s: outcome not written: %s", end.writes[-1].job_id, error)
 

@@ -293,7 +293,7 @@ class Tracked:
         except JobReleased:
             if not rejections:  # the store is unavailable
                 postpone(self.task, self._delay(), **{HEADER: job_id})
-            if "queue_message" not in delivery.run.record:  # no other process can send it again
+            if "queue_message" not in delivery.record:  # no other process can send it again
                 postpone(self.task, 0.0, **{HEADER: job_id})
             raise
         if isinstance(outcome[0], Ignore):
