@@ -20,14 +20,18 @@ from milepost.run.forecast.eta import Remaining, carry_over, remaining, spread
 from milepost.run.forecast.forecast import Forecast
 from milepost.run.forecast.history import (
     MAX_BYTES,
+    MAX_PARTS,
     MAX_RUNS,
+    STEPS,
+    PartProfile,
     RunHistory,
+    RunProfile,
+    Timeline,
     decode_history,
     encode_history,
     history_key,
     read_profiles,
 )
-from milepost.run.forecast.profile import MAX_PARTS, STEPS, PartProfile, RunProfile, Timeline
 from milepost.stores.memory.store import MemoryStore
 from milepost.stores.protocol import KeyValue
 from milepost.stores.sync_bridge import run_sync

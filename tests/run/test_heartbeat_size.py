@@ -8,7 +8,7 @@ from threading import Barrier
 import pytest
 
 from milepost import Jobs, Run, Settings
-from milepost.run.log_buffer import MAX_BUFFERED_CHARACTERS, LogBuffer
+from milepost.run.report import MAX_BUFFERED_CHARACTERS, LogBuffer
 from milepost.stores.memory.store import MemoryStore
 from milepost.stores.protocol import MAX_CHARACTERS, Write, WriteResult
 from tests.waiting import PATIENCE, until

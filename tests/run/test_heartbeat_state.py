@@ -9,7 +9,7 @@ from milepost.core.defaults import RENEWALS_PER_LEASE
 from milepost.core.job import Job
 from milepost.run.forecast.history import RunHistory
 from milepost.run.heartbeat_state import Beat, HeartbeatState, OnOutage, ReportedRun
-from milepost.run.result_parts import PartWriter
+from milepost.run.results import PartWriter
 from milepost.stores.ids import Ids
 from milepost.stores.memory.store import MemoryStore
 from milepost.stores.protocol import WriteResult

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from milepost.core.serialization import to_json
-from milepost.run.forecast.learned_progress import learned_progress, learned_shares
-from milepost.run.forecast.profile import PartProfile, RunProfile, Timeline
+from milepost.run.forecast.forecast import learned_progress, learned_shares
+from milepost.run.forecast.history import PartProfile, RunProfile, Timeline
 
 BEGIN = 1_800_000_000.0
 

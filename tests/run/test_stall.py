@@ -10,10 +10,8 @@ import pytest
 from milepost import JobManager, Settings
 from milepost.core.errors import InvalidInputError
 from milepost.query.filters import parse_filter
-from milepost.run.forecast.forecast import Forecast
-from milepost.run.forecast.history import RunHistory, read_profiles
-from milepost.run.forecast.profile import PartProfile, RunProfile, Timeline
-from milepost.run.forecast.stall import format_duration, stall_threshold
+from milepost.run.forecast.forecast import Forecast, format_duration, stall_threshold
+from milepost.run.forecast.history import PartProfile, RunHistory, RunProfile, Timeline, read_profiles
 from milepost.stores.memory.store import MemoryStore
 from milepost.stores.sync_bridge import run_sync
 from tests.run.test_eta import BEGIN, Known, report, seen, stage

@@ -13,8 +13,7 @@ from milepost.core.job import Eta, Job
 from milepost.core.serialization import to_json
 from milepost.core.transitions import plan_create, plan_start
 from milepost.manager.validation import submit_fields
-from milepost.run.forecast.history import RunHistory
-from milepost.run.forecast.profile import PartProfile, RunProfile
+from milepost.run.forecast.history import PartProfile, RunHistory, RunProfile
 from milepost.stores.ids import new_job_id, new_nonce, new_operation_id
 from milepost.stores.protocol import Write
 from milepost.stores.sync_bridge import run_sync

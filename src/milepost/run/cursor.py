@@ -1,19 +1,93 @@
-"""The cursor of a resumable loop: its position, and whether the next attempt has the same items there.
+"""The cursor of a resumable loop: its name, its position, and whether the next attempt has the same items there.
 
 A cursor is taken between two items, by the thread of the loop, when the heartbeat requests one. So position, item and
 state belong together, and other items cost nothing.
+
+A nested loop is named after the item of the loop around it: the next attempt may reach it as the first of its kind. Its
+cursor is dropped when that item is done.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import uuid
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from datetime import date, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from pathlib import PurePath
 from typing import Any
 
 from milepost.core.errors import InputChangedError, InvalidInputError
-from milepost.core.serialization import to_json
-from milepost.run.exact_json import size_of
-from milepost.run.fingerprint import digest, is_lasting, shown
+from milepost.core.serialization import safe_str, single_line, to_json
+from milepost.run.items import LoopItems
+from milepost.run.stages import LOOP
 from milepost.run.state import STATE_BYTES, Snapshots, StateBinding
+from milepost.run.typed_values import size_of
+
+SHOWN_BYTES = 80
+_ADDRESS = " at 0x"
+_LASTING = (str, int, float, bytes, type(None), PurePath, uuid.UUID, Decimal, date, time, timedelta, Enum)
+
+
+def digest(item: Any) -> str | None:
+    """Return a short digest of the content of an item, or None if another process could not compute it."""
+    content = _content(item, 0)
+    return None if content is None else hashlib.blake2b(content.encode("utf-8", "replace"), digest_size=8).hexdigest()
+
+
+def is_lasting(item: Any) -> bool:
+    """Return whether the code cannot have changed an item."""
+    return isinstance(item, _LASTING) or (isinstance(item, tuple) and all(map(is_lasting, item)))
+
+
+def shown(item: Any) -> str:
+    """Return an item as an error names it."""
+    try:
+        text = repr(item)
+    except Exception:  # noqa: BLE001 - the item is the user's, and this is asked for an error
+        text = safe_str(item)
+    return single_line(text, SHOWN_BYTES)
+
+
+def _content(item: Any, depth: int) -> str | None:
+    if isinstance(item, _LASTING):
+        return f"{type(item).__name__}:{item!r}"
+    if depth > 8:
+        return type(item).__name__
+    if isinstance(item, list | tuple):
+        return _joined("[", [_content(part, depth + 1) for part in item])
+    if isinstance(item, Mapping):
+        return _joined("{", [_content(part, depth + 1) for pair in item.items() for part in pair])
+    if isinstance(item, set | frozenset):
+        parts = [_content(part, depth + 1) for part in item]
+        return None if None in parts else _joined("(", sorted(part or "" for part in parts))
+    if dataclasses.is_dataclass(item) and not isinstance(item, type):
+        parts = [_content(getattr(item, field.name, None), depth + 1) for field in dataclasses.fields(item)]
+        return _joined(type(item).__name__, parts)
+    if type(item).__module__.partition(".")[0] in ("numpy", "pandas", "polars", "torch"):
+        return _bytes_of(item)
+    try:
+        text = repr(item)
+    except Exception:  # noqa: BLE001 - the item is the user's
+        return None
+    return None if _ADDRESS in text else text
+
+
+def _joined(kind: str, parts: Any) -> str | None:
+    found = list(parts)
+    return None if None in found else f"{kind}{len(found)}:" + ",".join(f"{len(part)}:{part}" for part in found)
+
+
+def _bytes_of(item: Any) -> str | None:
+    """Return the content of an array, whose repr leaves out its middle."""
+    try:
+        return f"{type(item).__name__}:{hashlib.blake2b(item.tobytes(), digest_size=8).hexdigest()}"
+    except Exception:  # noqa: BLE001 - not every such type has bytes
+        return None
+
 
 REMEDIES = (
     "give the same items in the same order (sort them), name them with key=, or start again at item 1 with "
@@ -194,3 +268,91 @@ def plain_key(key: Any) -> Any:
         return key
     to_json(key, "key", 1024)
     return key if isinstance(key, float) else str(key)
+
+
+class LoopScope:
+    """A loop of a run: its name, and the item of the loop around it. Tasks and `to_thread` inherit it."""
+
+    __slots__ = (
+        "_named", "_open", "_wanted", "at", "has_state", "is_counted", "is_shared", "name", "outer", "outer_at", "resumes",
+        "share",
+    )  # fmt: skip
+
+    def __init__(self, named: dict[str, LoopScope], wanted: str, resumes: bool, is_counted: bool = False) -> None:
+        self._named = named
+        self._open = False
+        self.resumes = resumes
+        self.is_counted = is_counted
+        """Whether a second loop of its name gets another name, although it resumes."""
+        self.has_state = False
+        self.share = LoopItems()
+        self.outer = current_loop(named)
+        self.outer_at = self.outer.at() if self.outer is not None else None
+        self.at: Callable[[], Any] = lambda: None
+        """The item in progress."""
+        name = f"{self.outer.name}[{self.outer_at}]/{wanted}" if self.outer is not None else wanted
+        self._wanted = name
+        self.is_shared = False
+        """Whether a second loop that resumes has asked for its name."""
+        for place in tuple(named.values()) if resumes and not is_counted else ():
+            if place.resumes and not place.is_counted and place._wanted == name:
+                place.is_shared = True
+                raise InvalidInputError("stage", duplicate_name_error(wanted))
+        while named.setdefault(name, self) is not self:
+            name += "'"
+        self.name: str = name
+
+    @property
+    def is_over(self) -> bool:
+        """Return whether the item around the loop is done."""
+        return self.outer is not None and (self.outer.at() != self.outer_at or self.outer.is_over)
+
+    @property
+    def is_redone(self) -> bool:
+        """Return whether a loop around it starts again from its first item in the next attempt."""
+        return self.outer is not None and (not self.outer.resumes or self.outer.is_redone)
+
+    def enter(self) -> None:
+        """Make this the current loop."""
+        self._open = True
+        _open_loops.set((*(place for place in _open_loops.get() if place._open), self))
+
+    def leave(self) -> None:
+        """End the loop. In another context it stays listed until another loop starts there."""
+        self._open = False
+        _open_loops.set(tuple(place for place in _open_loops.get() if place is not self))
+
+    def __enter__(self) -> None:
+        self.enter()
+
+    def __exit__(self, *_: object) -> None:
+        self.leave()
+
+    def item(self, key: str, done: set[str]) -> LoopScope:
+        """Return the scope of one item, if several are in progress at once."""
+        item = object.__new__(LoopScope)
+        item._named, item._open, item.resumes = self._named, False, self.resumes
+        item.is_counted, item.has_state, item.is_shared = self.is_counted, self.has_state, self.is_shared
+        item.name, item._wanted, item.outer, item.outer_at = self.name, self._wanted, self.outer, self.outer_at
+        item.share = self.share
+        item.at = lambda: None if key in done else key
+        return item
+
+    def shares(self, at: Any) -> list[tuple[LoopItems, Any]]:
+        """Return the resumable loops that item `at` counts for, each with its own item."""
+        found = [(self.share, at)] if self.resumes else []
+        return found if self.outer is None else found + self.outer.shares(self.outer_at)
+
+
+def current_loop(named: dict[str, LoopScope]) -> LoopScope | None:
+    """Return the innermost loop of a run that the caller is inside, or None."""
+    return next((place for place in reversed(_open_loops.get()) if place._open and place._named is named), None)
+
+
+def duplicate_name_error(name: str) -> str:
+    """Return the error text for a second resumable loop of the same name: it could get the position of the first."""
+    which = "have no name of their own" if name == LOOP else f"are named {name!r:.80}"
+    return f"two loops with resume=True or state= {which}; name each, for example stage=f'Rows {{name}}'"
+
+
+_open_loops: ContextVar[tuple[LoopScope, ...]] = ContextVar("milepost_loops", default=())

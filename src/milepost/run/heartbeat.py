@@ -22,7 +22,7 @@ from milepost.run.heartbeat_state import (
     ReportedRun,
     stop_reason,
 )
-from milepost.run.result_parts import PartWriter
+from milepost.run.results import PartWriter
 from milepost.run.sweeper import Sweeper
 from milepost.settings import Settings
 from milepost.stores.clock import SYSTEM_CLOCK, Clock

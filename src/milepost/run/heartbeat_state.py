@@ -16,8 +16,8 @@ from milepost.core.serialization import from_json
 from milepost.core.transitions import plan_log, plan_overrun, plan_report
 from milepost.run.forecast.forecast import Forecast
 from milepost.run.forecast.history import RunHistory
-from milepost.run.log_buffer import log_event
-from milepost.run.result_parts import PartWriter
+from milepost.run.report import log_event
+from milepost.run.results import PartWriter
 from milepost.settings import Settings
 from milepost.stores.ids import Ids
 from milepost.stores.protocol import MAX_CHARACTERS, Write, WriteResult

@@ -6,11 +6,11 @@ from collections.abc import AsyncIterable, Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 
 from milepost.run.crash_report import masked_line
+from milepost.run.cursor import current_loop
 from milepost.run.each import NAME_BYTES, Each, Key, key_function
 from milepost.run.items import TrackedItem
-from milepost.run.loop_keys import current_loop
 from milepost.run.loops import begin_each, recorder
-from milepost.run.map_loop import begin_map
+from milepost.run.map import begin_map
 from milepost.run.state import State, StateBinding
 
 if TYPE_CHECKING:

@@ -13,15 +13,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from milepost.core.errors import InvalidInputError
 from milepost.core.serialization import safe_str, single_line
 from milepost.run.crash_report import masked, masked_line, redacted
-from milepost.run.cursor import Cursor
+from milepost.run.cursor import Cursor, LoopScope, current_loop, duplicate_name_error
 from milepost.run.each import NAME_BYTES, Each, Key, key_function
 from milepost.run.items import ItemOutcome
-from milepost.run.loop_keys import LoopScope, current_loop, duplicate_name_error
 from milepost.run.stages import LOOP, LiveStage
 from milepost.run.state import StateBinding
 
 if TYPE_CHECKING:
-    from milepost.run.map_loop import MapProgress
+    from milepost.run.map import MapProgress
     from milepost.run.run import Run
 
 T = TypeVar("T")

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+import inspect
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextvars import copy_context
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from milepost.core.errors import InvalidInputError
+from milepost.core.errors import InputChangedError, InvalidInputError
 from milepost.core.serialization import single_line
 from milepost.run.crash_report import masked
-from milepost.run.each import NAME_BYTES, Key, key_function
-from milepost.run.loop_keys import LoopScope
-from milepost.run.stages import LiveStage
+from milepost.run.cursor import REMEDIES, LoopScope, digest, shown
+from milepost.run.each import NAME_BYTES, Key, key_function, reached
+from milepost.run.loops import check_resumable, log_loop, log_restart, new_place, recorder, take_up
+from milepost.run.results import KeptResult, KeptResults, ResultCodec, part_key, part_names, read_part
+from milepost.run.stages import LOOP, LiveStage
 
 if TYPE_CHECKING:
     from milepost.run.run import Run
+
 
 MAX_DONE_KEYS = 100_000
 
@@ -138,3 +142,213 @@ async def map_async(
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
     return results
+
+
+T = TypeVar("T")
+
+
+class MapProgress:
+    """The progress of a map: the keys of finished items, and what the next attempt needs to know about them."""
+
+    def __init__(self, total: int, *, mode: str, is_keyed: bool, function: str, results: KeptResults) -> None:
+        self.done: set[str] = set()
+        self.results = results
+        self._total = total
+        self._mode = mode
+        self._is_keyed = is_keyed
+        self._function = function
+        self._items: list[Any] | None = None
+
+    def stand_at(self, item: list[Any]) -> None:
+        """Keep what identifies one of the finished items."""
+        self._items = item
+
+    def cursor(self) -> dict[str, Any]:
+        """Return the keys or results that the next attempt continues with, or how far a plain map is."""
+        n = len(self.done)
+        if self._mode == "plain":
+            return reached(n, self._total)
+        cursor = {"n": n, "of": self._total, "keyed": self._is_keyed}
+        if self._mode == "keep":
+            return {**cursor, "function": self._function, **self.results.cursor()}
+        return {**cursor, "done": sorted(self.done), **({"item": self._items} if self._items is not None else {})}
+
+    def is_passed(self, cursor: Mapping[str, Any]) -> Callable[[Any], bool]:
+        """Return which items the next attempt skips."""
+        done = frozenset(self.done) if self._mode == "keep" else frozenset(cursor.get("done", ()))
+        return lambda at: at in done
+
+
+class MapLoop:
+    """One call of `run.map`."""
+
+    def __init__(
+        self, run: Run, function: Callable[[Any], Any], items: Iterable[Any], *, key: Key, stage: str | None,
+        collect: bool, concurrency: int, unit: str, mode: str,
+    ) -> None:  # fmt: skip
+        if mode != "plain":
+            check_resumable(run, items if key is None else (), mode)
+        self._run = run
+        self._function = function
+        self._collect = collect
+        self._concurrency = concurrency
+        self._codec = ResultCodec(function)
+        self._keeps = mode == "keep" and run._only is None
+        self._is_keyed = key is not None
+        self._place: LoopScope = new_place(run, stage, resumes=mode != "plain", is_counted=mode == "keep")
+        self._kept = kept = run._resume.get(self._place.name, {})
+        is_same = kept.get("keyed") == self._is_keyed and kept.get("function", self._codec.name) == self._codec.name
+        self._continues = mode != "plain" and is_same and ("results" if mode == "keep" else "done") in kept
+        self._mode = mode
+        before = frozenset(kept["done"]) if self._continues and mode == "pass" else frozenset()
+        self._work = map_items(items, key, set(before), run._only, run._secret_values, unique=mode != "plain")
+        self._results: list[Any] = [None] * len(self._work)
+        if self._continues and run._only is None:
+            self._check_total()
+        prefix = f"{run.fence}.{next(run._numbers)}"
+        results = KeptResults(prefix, run._budget, kept if self._continues and mode == "keep" else {})
+        self._mapped = MapProgress(
+            len(self._work), mode=mode, is_keyed=self._is_keyed, function=self._codec.name, results=results
+        )
+        self._mapped.done.update(before)
+        if before and not self._is_keyed and run._only is None:
+            self._check_place()
+        if not self._continues or mode != "keep":
+            take_up(run, self._place, kept, self._continues)
+        run._maps[self._place.name] = self._mapped
+        run._resume.pop(self._place.name, None)
+        self._stage_name, self._unit = stage, unit
+
+    @property
+    def parts(self) -> list[str]:
+        """Return the keys of the parts with kept results."""
+        if not self._continues or not self._keeps:
+            return []
+        return [part_key(self._run.job_id, name) for name in part_names(self._kept)]
+
+    def begin(self, parts: Sequence[str | None]) -> LiveStage:
+        """Take the kept results, log what is skipped, and open the stage."""
+        if self._continues and self._mode == "keep":
+            self._take(parts if self._keeps else ())
+        count = sum(task.key in self._mapped.done for task in self._work)
+        total = len(self._work)
+        if self._continues and count and self._keeps:
+            log_loop(self._run, self._place, f"resumed: {count} of {total} items were finished, their results are kept")
+        elif self._continues and count:
+            log_loop(self._run, self._place, f"resumed: {count} of {total} items passed over, their results are None")
+        elif not self._continues:
+            log_restart(self._run, self._place, self._kept, remedy=self._remedy())
+        todo = sum(task.todo for task in self._work)
+        total = total if self._run._only is None else todo
+        into = self._run.stage(self._stage_name or LOOP, total=total, unit=self._unit)
+        into.done = total - todo
+        self._stage = into
+        return into
+
+    def run(self) -> list[Any]:
+        """Call the function for the remaining items, in threads."""
+        into = self.begin([self._run._checkpoint_writer.read(self._run, key) for key in self.parts])
+        return map_threads(
+            self._run, into, self._place, self._function, self._work, self._settle, self._concurrency,
+            self._mapped.done, self._results,
+        )  # fmt: skip
+
+    async def arun(self) -> list[Any]:
+        """Await the function for the remaining items."""
+        self._run._unawaited["map"] -= 1
+        into = self.begin([await self._run._checkpoint_writer.aread(self._run, key) for key in self.parts])
+        return await map_async(
+            self._run, into, self._place, self._function, self._work, self._settle, self._concurrency,
+            self._mapped.done, self._results,
+        )  # fmt: skip
+
+    def _settle(self, task: MapItem, error: BaseException | None, result: Any) -> None:
+        """Record the outcome of one item; raise its error unless errors are collected."""
+        if error is not None and not (self._collect and isinstance(error, Exception)):
+            raise error
+        if error is None and self._keeps:
+            text, is_typed = self._codec.dump(result, task.key)
+            own = None if self._is_keyed else digest(task.item)
+            name = None if self._is_keyed else masked(shown(task.item), self._run._secret_values)
+            self._mapped.results.add(KeptResult(task.key, own, name, text, is_typed))
+        recorder(self._run, self._place, task.key)(masked(task.key, self._run._secret_values), error, False)
+        if error is None and (self._keeps or len(self._mapped.done) < MAX_DONE_KEYS):
+            if self._mode == "pass" and not self._is_keyed:
+                place = [int(task.key), digest(task.item), masked(shown(task.item), self._run._secret_values)]
+                self._mapped.stand_at(place)
+            self._mapped.done.add(task.key)
+        self._stage.advance()
+
+    def _take(self, parts: Sequence[str | None]) -> None:
+        """Take the results that an earlier attempt kept. An item whose result is gone is processed again."""
+        kept = [KeptResult(*entry) for entry in self._kept["results"]]
+        for part in parts:
+            kept += read_part(part)
+        index_of = {task.key: index for index, task in enumerate(self._work)}
+        for one in kept:
+            self._run._budget.spend(one)
+            index = index_of.get(one.key)
+            if index is None or not self._codec.knows(one):
+                continue
+            task = self._work[index]
+            now = None if self._is_keyed else digest(task.item)
+            if one.digest is not None and now is not None and now != one.digest:
+                raise self._changed(index, one.shown)
+            self._results[index] = self._codec.load(one)
+            self._work[index] = task._replace(todo=False)
+            self._mapped.done.add(one.key)
+        is_whole = len(self._mapped.done) == self._kept.get("n")
+        take_up(self._run, self._place, self._kept, is_whole)
+        if not is_whole:  # the items whose results are gone count again, so the others are counted anew
+            for key in sorted(self._mapped.done):
+                recorder(self._run, self._place, key)(masked(key, self._run._secret_values), None, False)
+
+    def _check_total(self) -> None:
+        before, now = self._kept.get("of"), len(self._work)
+        if not self._is_keyed and before != now:
+            problem = f"the last run had {before} items, now there are {now}, so that a position may mean another item"
+            raise InputChangedError(problem, REMEDIES)
+
+    def _check_place(self) -> None:
+        """Reject a position if another item is where the last finished one was."""
+        at, kept, text = self._kept.get("item") or (None, None, None)
+        if at is not None and kept is not None and (now := digest(self._work[at].item)) is not None and now != kept:
+            raise self._changed(at, text)
+
+    def _changed(self, index: int, before: str | None) -> InputChangedError:
+        now = masked(shown(self._work[index].item), self._run._secret_values)
+        return InputChangedError(f"item {index + 1} was {before} in the last attempt, now it is {now}", REMEDIES)
+
+    def _remedy(self) -> str:
+        if self._mode == "plain":
+            return "without resume=False their results would be kept"
+        if self._mode == "keep":
+            same = self._kept.get("function", self._codec.name) == self._codec.name
+            return "the results are those of this function" if not same else "results were not kept then"
+        return (
+            "keep=False was not given then" if "done" not in self._kept else "key was given in one of the two runs only"
+        )
+
+
+def begin_map(
+    run: Run,
+    function: Callable[[T], Any],
+    items: Iterable[T],
+    *,
+    key: Key,
+    stage: str | None,
+    collect: bool,
+    concurrency: int,
+    unit: str,
+    keep: bool,
+    resume: bool | None,
+) -> Any:
+    """Run `Run.map`, or return its coroutine."""
+    mode = "plain" if resume is False else "pass" if resume or not keep else "keep"
+    loop = MapLoop(
+        run, function, items, key=key, stage=stage, collect=collect, concurrency=concurrency, unit=unit, mode=mode
+    )
+    if not inspect.iscoroutinefunction(function):
+        return loop.run()
+    run._unawaited["map"] += 1
+    return loop.arun()

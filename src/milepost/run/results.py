@@ -2,22 +2,25 @@
 
 The latest ones are stored with the cursors of the run. When they become many, the heartbeat moves them into a part
 beside the record, under a name that only this attempt uses, and the record names the part. So a run that lost its lease
-cannot add results, and a missing part only costs repeating its items.
+cannot add results, and a missing part only costs repeating its items. Parts are deleted after the end of the job.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import threading
 import typing
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple, Protocol
 
-from milepost.core.errors import InvalidInputError
+from milepost.core.errors import InvalidInputError, StoreError
 from milepost.core.record_codec import results_prefix
 from milepost.core.serialization import KIB, from_json, to_json
-from milepost.run import exact_json
+from milepost.run import typed_values
 from milepost.run.typed_values import Codec, codec_of
+from milepost.stores.protocol import Store
+from milepost.stores.sync_bridge import run_sync
 
 RESULT_BYTES = 64 * KIB
 """The size limit of the kept result of one item."""
@@ -43,7 +46,7 @@ class KeptResult(NamedTuple):
     @property
     def size(self) -> int:
         """Return its size in bytes, as the limits count it."""
-        return exact_json.size_of(self.text) + len(self.key)
+        return typed_values.size_of(self.text) + len(self.key)
 
 
 class ResultCodec:
@@ -62,19 +65,21 @@ class ResultCodec:
         field = f"result of item {key:.80}"
         typed = self._typed
         if typed is not None and typed.accepts(result):
-            text = exact_json.encode(typed.dump(result), field, REMEDY)
-            if not exact_json.equal(typed.load(exact_json.decode(text)), result):
+            text = typed_values.encode(typed.dump(result), field, REMEDY)
+            if not typed_values.equal(typed.load(typed_values.decode(text)), result):
                 raise InvalidInputError(field, f"{type(result).__name__} would not come back equal; {REMEDY}")
         else:
             typed = None
-            text = exact_json.encode(result, field, f"return plain JSON or a declared type (-> set[str]), or {REMEDY}")
-        if (size := exact_json.size_of(text)) > RESULT_BYTES:
+            text = typed_values.encode(
+                result, field, f"return plain JSON or a declared type (-> set[str]), or {REMEDY}"
+            )
+        if (size := typed_values.size_of(text)) > RESULT_BYTES:
             raise InvalidInputError(field, f"{size} bytes, the limit is {RESULT_BYTES}; {REMEDY}")
         return text, typed is not None
 
     def load(self, kept: KeptResult) -> Any:
         """Return a kept result."""
-        value = exact_json.decode(kept.text)
+        value = typed_values.decode(kept.text)
         return self._typed.load(value) if kept.is_typed and self._typed is not None else value
 
     def knows(self, kept: KeptResult) -> bool:
@@ -174,3 +179,77 @@ def _within(entries: list[KeptResult], limit: int) -> int:
         if size > limit and count:
             return count
     return len(entries)
+
+
+log = logging.getLogger("milepost.run")
+
+TTL_MARGIN = 30 * 86_400.0
+"""Seconds for which parts outlive the retention of ended jobs, since a job may wait long for its next attempt."""
+
+
+class HasParts(Protocol):
+    """A run with kept results."""
+
+    job_id: str
+
+    def _take_parts(self, *, at_end: bool = False) -> list[tuple[str, str]]:
+        """Return the parts since the last call, each with its key."""
+
+
+class PartWriter:
+    """Writes the parts for all runs of one heartbeat. Only its thread calls `write` and `delete_outdated`."""
+
+    def __init__(self, store: Store, ttl: float) -> None:
+        self._store = store
+        self._ttl = ttl + TTL_MARGIN
+        self._waiting: list[tuple[str, str]] = []
+        self._outdated: list[str] = []
+        self._has_parts: set[str] = set()
+        self._ended: set[str] = set()
+
+    def write(self, runs: Iterable[HasParts]) -> None:
+        """Write the new parts of runs. A part that the store rejects waits for the next call.
+
+        A report that names a missing part does no harm: the next attempt processes its items again. So this neither
+        raises nor delays the lease renewals of the same beat.
+        """
+        for run in runs:
+            self._take(run, run._take_parts())
+        try:
+            while self._waiting:
+                key, text = self._waiting[0]
+                run_sync(self._store.kv_put(key, text, ttl=self._ttl))
+                del self._waiting[0]
+        except StoreError as error:
+            log.debug("kept results not written yet: %s", error)
+
+    def leave(self, run: HasParts) -> None:
+        """Take the parts that a run leaves at its end; the next beat writes them."""
+        self._take(run, run._take_parts(at_end=True))
+        if run.job_id in self._has_parts:
+            self._ended.add(run.job_id)
+
+    def _take(self, run: HasParts, parts: list[tuple[str, str]]) -> None:
+        if parts:
+            self._has_parts.add(run.job_id)
+            self._waiting += parts
+
+    def discard(self, job_id: str, cursors: str) -> None:
+        """Delete the parts in the cursors of a completed job at the next `delete_outdated`."""
+        self._ended.discard(job_id)
+        self._has_parts.discard(job_id)
+        for cursor in from_json(cursors).values():
+            self._outdated += [part_key(job_id, name) for name in part_names(cursor)]
+
+    def delete_outdated(self) -> None:
+        """Delete the parts of completed and deleted jobs, after writing what ended runs have left. Raises StoreError."""
+        self.write([])
+        while self._ended and not self._waiting:
+            job_id = next(iter(self._ended))
+            if run_sync(self._store.get(job_id)) is None:
+                self._outdated += [item.key for item in run_sync(self._store.kv_scan(results_prefix(job_id)))]
+            self._ended.discard(job_id)
+            self._has_parts.discard(job_id)
+        while self._outdated:
+            run_sync(self._store.kv_delete(self._outdated[-1]))
+            self._outdated.pop()

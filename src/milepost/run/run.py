@@ -30,17 +30,15 @@ from milepost.core.serialization import (
 from milepost.run.checkpoints import CheckpointWriter, warn_of_changed_types
 from milepost.run.command import CommandMixin
 from milepost.run.crash_report import masked, masked_line, redacted, secret_values_of
+from milepost.run.cursor import LoopScope, current_loop
 from milepost.run.each import NAME_BYTES, Each, continues
 from milepost.run.items import Ledger
-from milepost.run.log_buffer import LogBuffer
-from milepost.run.loop_keys import LoopScope, current_loop
 from milepost.run.loop_mixin import LoopMixin
 from milepost.run.loops import check_checkpoint
-from milepost.run.map_loop import MapProgress
-from milepost.run.progress import ProgressMixin
-from milepost.run.report import CHECKPOINT, build_report, kept_cursors, log_unreportable
+from milepost.run.map import MapProgress
+from milepost.run.report import CHECKPOINT, LogBuffer, build_report, kept_cursors, log_unreportable
 from milepost.run.results import Budget, part_key
-from milepost.run.stages import LiveStage, flatten_stages
+from milepost.run.stages import LiveStage, ProgressMixin, flatten_stages
 from milepost.run.state import Snapshots, StateBinding
 
 RECENT_LOG_LINES = 20

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from milepost.core.errors import InvalidInputError
 from milepost.core.result_json import is_model
 from milepost.core.serialization import KIB
-from milepost.run import exact_json
+from milepost.run import typed_values
 from milepost.run.typed_values import Codec, fields_of
 
 S = TypeVar("S")
@@ -89,14 +89,14 @@ class StateBinding:
         """Return the values as text from which they are decoded unchanged. Raises InvalidInputError for other values."""
         values = self._values()
         if self._model is not None:
-            text = exact_json.encode(self.target.model_dump(mode="json"), "state")
-            if self._model.model_validate(exact_json.decode(text)) != self.target:
+            text = typed_values.encode(self.target.model_dump(mode="json"), "state")
+            if self._model.model_validate(typed_values.decode(text)) != self.target:
                 raise InvalidInputError("state", f"{self._model.__name__} would not come back equal from its JSON")
             return text
         if self._fields is None:
-            return exact_json.encode(values, "state")
+            return typed_values.encode(values, "state")
         dumped = {name: self._dump_field(name, value) for name, value in values.items()}
-        return exact_json.encode(dumped, "state")
+        return typed_values.encode(dumped, "state")
 
     def _dump_field(self, name: str, value: Any) -> Any:
         assert self._fields is not None, "called for declared fields"
@@ -105,14 +105,14 @@ class StateBinding:
             raise InvalidInputError(f"state.{name}", f"is not declared; there are: {', '.join(self._fields)}")
         try:
             dumped = codec.dump(value)
-            back = codec.load(exact_json.decode(exact_json.encode(dumped, f"state.{name}")))
+            back = codec.load(typed_values.decode(typed_values.encode(dumped, f"state.{name}")))
         except InvalidInputError:
             raise
         except Exception as error:  # noqa: BLE001 - a value of any type may stand where another one was declared
             raise InvalidInputError(
                 f"state.{name}", f"{type(value).__name__} is not of the declared type: {error}"
             ) from None
-        if not exact_json.equal(value, back):
+        if not typed_values.equal(value, back):
             raise InvalidInputError(
                 f"state.{name}", f"{type(value).__name__} would come back as {back!r:.60}; give it the declared type"
             )
@@ -120,7 +120,7 @@ class StateBinding:
 
     def restore(self, text: str) -> None:
         """Set the values of a snapshot. A field that the snapshot lacks keeps its initial value."""
-        stored = exact_json.decode(text)
+        stored = typed_values.decode(text)
         if self._model is not None:
             merged = self._model.model_validate({**self.target.model_dump(mode="json"), **stored})
             for name in self._model.model_fields:
@@ -160,7 +160,7 @@ class Snapshots:
 
     def put(self, name: str, cursor: dict[str, Any], values: str) -> bool:
         """Replace the snapshot of a loop; return whether all snapshots are within their size limit."""
-        size = exact_json.size_of(values)
+        size = typed_values.size_of(values)
         whole = sum(self._sizes.values()) - self._sizes.get(name, 0) + size
         self._next_at[name] = time.monotonic() + size / BYTES_PER_SECOND
         if whole > STATE_BYTES:
@@ -180,7 +180,7 @@ class Snapshots:
     def take_over(self, name: str, kept: dict[str, Any]) -> None:
         """Keep the snapshot of an earlier attempt until the loop takes its own."""
         self._kept[name] = kept
-        self._sizes[name] = exact_json.size_of(kept["state"])
+        self._sizes[name] = typed_values.size_of(kept["state"])
 
     def drop(self, names: Iterable[str]) -> None:
         """Drop the snapshots of loops whose items are done."""

@@ -14,7 +14,7 @@ from milepost.core.options import QUEUE_BYTES, ready_name
 from milepost.core.serialization import Duration, labels_text, seconds, validate_job_type, validate_key
 from milepost.manager.options import SubmitFields
 from milepost.manager.validation import submit_fields
-from milepost.run.retry_rules import Errors, RetryRules
+from milepost.run.outcome import Errors, RetryRules
 from milepost.run.run import Run
 from milepost.worker.end_hooks import EndHooks, Hook
 from milepost.worker.parameters import Parameters, parameters_of

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from math import exp, log, sqrt
 from typing import NamedTuple
 
-from milepost.run.forecast.profile import STEPS, Part, PartProfile, RunProfile, Timeline
+from milepost.run.forecast.history import STEPS, Part, PartProfile, RunProfile, Timeline
 
 LOW, HIGH = 0.1, 0.9
 MIN_FITTED = 4

@@ -2,18 +2,113 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from milepost.core.serialization import from_micros, to_json
 from milepost.run.forecast.eta import Remaining, remaining
-from milepost.run.forecast.history import RunHistory
-from milepost.run.forecast.learned_progress import learned_progress
-from milepost.run.forecast.profile import RunProfile, Timeline
-from milepost.run.forecast.stall import reason, stall_threshold
+from milepost.run.forecast.history import RunHistory, RunProfile, Timeline
+from milepost.run.stages import RUNNING_MOST
 
 if TYPE_CHECKING:
     from milepost.run.run import Run
+
+
+RECENT_RUNS = 10
+MIN_RUNS = 3
+MAX_NAMES = 20
+"""Stages with more different names than this in the recent runs are named after items, and nothing is learned from them."""
+
+
+def learned_progress(timeline: Timeline, profiles: Sequence[RunProfile]) -> float | None:
+    """Return how far a run is by the stages of earlier runs; None where too few of them went the same way."""
+    parts = timeline.parts
+    if not parts or timeline.has_weights:
+        return None
+    shares = learned_shares([part.name for part in parts], profiles)
+    if shares is None:
+        return None
+    done = sum(shares[: len(parts) - 1]) + shares[len(parts) - 1] * parts[-1].fraction
+    return min(RUNNING_MOST, done)
+
+
+def learned_shares(names: Sequence[str], profiles: Sequence[RunProfile]) -> list[float] | None:
+    """Return the mean share of the time of each stage, for the most common way on from the stages so far."""
+    recent = profiles[-RECENT_RUNS:]
+    if len({part.name for profile in recent for part in profile.parts}) > MAX_NAMES:
+        return None
+    begun = tuple(names)
+    ways = Counter(way for profile in recent if (way := _names(profile))[: len(begun)] == begun)
+    if not ways:
+        return None
+    way, count = ways.most_common(1)[0]
+    if count < MIN_RUNS or len(way) < 2:  # a single stage is the whole, which needs no learning
+        return None
+    same = [profile for profile in recent if _names(profile) == way]
+    spans = [sum(profile.parts[at].span for profile in same) for at in range(len(way))]
+    whole = sum(spans)
+    return [span / whole for span in spans] if whole > 0 else None
+
+
+def _names(profile: RunProfile) -> tuple[str, ...]:
+    return tuple(part.name for part in profile.parts)
+
+
+OWN_PAUSE_FACTOR = 4.0
+"""How many times the longest pause of the run itself a silence must last."""
+UNKNOWN_FACTOR = 10.0
+"""The threshold in units of the minimum, in a stage without history that counts its units; six times more if it does
+not.
+"""
+
+
+def stall_threshold(timeline: Timeline, profiles: Sequence[RunProfile], least: float) -> tuple[float, str]:
+    """Return how long a run may make no progress in its stage before it counts as stalled, and the reason in words.
+
+    At least `least`. Three times the longest pause of earlier runs in that stage, and more the fewer they are; longer
+    if this run is larger than they were.
+    """
+    part = timeline.part
+    own = OWN_PAUSE_FACTOR * part.gap
+    met = [(profile, one) for profile in profiles for one in profile.parts if one.name == part.name]
+    if not met:
+        return max(own, least * UNKNOWN_FACTOR * (1.0 if part.counts else 6.0)), "no earlier runs"
+    longest = max(one.gap for _, one in met)
+    larger = (part.total or 0.0) / max([1.0, *(one.total or 0.0 for _, one in met)])
+    later = part.began / max([1.0, *(_begin(profile, part.name) for profile, _ in met)])
+    known = longest * max(1.0, larger, later) * (3.0 + 6.0 / len(met))
+    runs = f"last {len(met)} runs" if len(met) > 1 else "last run"
+    return max(least, own, known), f"longest pause in the {runs}: {format_duration(longest)}"
+
+
+def _begin(profile: RunProfile, name: str) -> float:
+    begin = profile.head
+    for one in profile.parts:
+        if one.name == name:
+            break
+        begin += one.span
+    return begin
+
+
+def reason(timeline: Timeline, threshold: float, why: str) -> str:
+    """Return the reason of a stall as people read it."""
+    where = timeline.part.name
+    return f"No progress for {format_duration(threshold)}{f' in {where}' if where else ''} ({why})"
+
+
+def format_duration(seconds: float) -> str:
+    """Return a duration, rounded down: ``40 ms``, ``4.5 s``, ``48 s``, ``3 min 5 s``, ``2 h 10 min``."""
+    if seconds < 1:
+        return f"{int(seconds * 1000)} ms"
+    if seconds < 10:
+        return f"{int(seconds * 10) / 10:g} s"
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min" + (f" {whole % 60} s" if whole % 60 else "")
+    return f"{whole // 3600} h {whole // 60 % 60} min"
 
 
 MIN_FORECAST_AGE = 1.0
