@@ -63,7 +63,7 @@ def in_bulk(url: str, count: int) -> None:
 def drained(url: str, count: int) -> None:
     """Let a worker claim and finish the no-op jobs that exist."""
     from milepost import Jobs, Run
-    from milepost.worker import admission, claim_policy, registration
+    from milepost.worker import admission, claim_policy
 
     for module in (
         admission,

@@ -15,11 +15,10 @@ from milepost.core.errors import InvalidInputError, StoreUnavailableError
 from milepost.integrations import TaskQueueUnavailableError
 from milepost.stores.protocol import ApplyResult, Claim, Write
 from milepost.stores.sync_bridge import run_sync
-from milepost.worker.delivery_errors import NotDelivered
 from milepost.worker.dispatcher import Dispatcher
+from milepost.worker.handlers import Application
 from milepost.worker.message_delivery import deliver, requeue
-from milepost.worker.message_execution import MessageExecution
-from milepost.worker.protocol import Application
+from milepost.worker.message_execution import MessageExecution, NotDelivered
 from tests.waiting import until
 
 pytestmark = pytest.mark.timing

@@ -14,10 +14,10 @@ from milepost import Job, Jobs, Run, settings
 from milepost.core.errors import OutcomeUnknownError, RunStop, StoreUnavailableError
 from milepost.integrations import TaskQueueUnavailableError
 from milepost.stores.protocol import ApplyResult, Claim, Store, Write
-from milepost.worker.delivery_errors import NotDelivered
 from milepost.worker.dispatcher import Dispatcher
+from milepost.worker.handlers import Application
 from milepost.worker.message_delivery import adeliver, deliver
-from milepost.worker.protocol import Application
+from milepost.worker.message_execution import NotDelivered
 from tests.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.timing

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from milepost import InMemoryJobManager, Jobs, Retry, Run, Settings, __version__
-from milepost.worker.code_release import code_release
+from milepost.worker.handlers import code_release
 
 
 def test_attempts_keep_worker_times_and_release() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from milepost import Jobs, Run, Secret
 from milepost.stores.sync_bridge import run_sync
-from milepost.worker import execution, registration
+from milepost.worker import execution, registry
 from tests.waiting import PATIENCE, until
 from tests.worker.conftest import MakeJobs
 from tests.worker.job_assertions import Signals
@@ -47,8 +47,8 @@ def url(shared_url: str) -> str:
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registration, "REGISTRATION_INTERVAL", 0.05)
-    monkeypatch.setattr(registration, "PUBLISH_INTERVAL", 0.1)
+    monkeypatch.setattr(registry, "REGISTRATION_INTERVAL", 0.05)
+    monkeypatch.setattr(registry, "PUBLISH_INTERVAL", 0.1)
 
 
 def test_older_worker_does_not_replace_newer_type(make_jobs: MakeJobs) -> None:
@@ -108,7 +108,7 @@ def test_older_worker_leaves_job_of_newer_release(
 
 def test_types_are_republished_after_store_was_emptied(make_jobs: MakeJobs, monkeypatch: pytest.MonkeyPatch) -> None:
     """Regression: after FLUSHALL the types of live workers were unknown for up to an hour."""
-    monkeypatch.setattr(registration, "PUBLISH_INTERVAL", 3600.0)
+    monkeypatch.setattr(registry, "PUBLISH_INTERVAL", 3600.0)
     outside = make_jobs()
     with old_release(make_jobs).run_workers(concurrency=1):
         for prefix in ("type/", "worker/"):

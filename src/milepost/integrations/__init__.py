@@ -9,7 +9,7 @@ from typing import Any
 
 from milepost import plugins
 from milepost.core.errors import InvalidInputError
-from milepost.worker.current_run import current_run
+from milepost.run.run import current_run
 from milepost.worker.dispatcher import TaskQueue, TaskQueueUnavailableError
 
 __all__ = ["TaskQueue", "TaskQueueUnavailableError", "current_run", "task_queue"]

@@ -9,10 +9,10 @@ from typing import Any
 from milepost.core.errors import JobTimedOut, MissingExtraError, RunStop
 from milepost.core.job import Job
 from milepost.core.serialization import seconds
-from milepost.worker.delivery_errors import NotDelivered
 from milepost.worker.dispatcher import LOST_AFTER, Dispatcher, TaskQueueUnavailableError
+from milepost.worker.handlers import Application
 from milepost.worker.message_delivery import deliver
-from milepost.worker.protocol import Application
+from milepost.worker.message_execution import NotDelivered
 
 try:
     import dramatiq

@@ -14,10 +14,10 @@ from milepost.core.errors import InvalidInputError, JobTimedOut, MissingExtraErr
 from milepost.core.job import Job
 from milepost.core.serialization import seconds
 from milepost.integrations.dead_process_watch import record_drop
-from milepost.worker.delivery_errors import NotDelivered
 from milepost.worker.dispatcher import LOST_AFTER, Dispatcher, TaskQueueUnavailableError
+from milepost.worker.handlers import Application
 from milepost.worker.message_delivery import deliver
-from milepost.worker.protocol import Application
+from milepost.worker.message_execution import NotDelivered
 
 try:
     import rq

@@ -12,10 +12,10 @@ from milepost.core.errors import JobTimedOut, MissingExtraError, RunStop
 from milepost.core.job import Job
 from milepost.core.serialization import seconds
 from milepost.stores.protocol import Store
-from milepost.worker.delivery_errors import NotDelivered
 from milepost.worker.dispatcher import LOST_AFTER, Dispatcher, TaskQueueUnavailableError
+from milepost.worker.handlers import Application
 from milepost.worker.message_delivery import adeliver
-from milepost.worker.protocol import Application
+from milepost.worker.message_execution import NotDelivered
 
 try:
     from taskiq import AsyncBroker, TaskiqEvents

@@ -27,6 +27,7 @@ from milepost.core.serialization import (
     to_json,
     truncate,
 )
+from milepost.run import context
 from milepost.run.checkpoints import CheckpointWriter, warn_of_changed_types
 from milepost.run.command import CommandMixin
 from milepost.run.crash_report import masked, masked_line, redacted, secret_values_of
@@ -346,3 +347,13 @@ class Run(ProgressMixin, CommandMixin, LoopMixin):
 
     def __repr__(self) -> str:
         return f"<Run {self.job_type} {self.job_id} attempt {self.attempt} {self.fraction:.0%}>"
+
+
+def current_run() -> Run:
+    """Return the run of the job that the calling code belongs to; outside of a job, one that reports nothing."""
+    run = context.current()
+    return (
+        run
+        if run is not None
+        else Run(Job.stored("none", {"type": "none", "progress": "0"}), "0:none", CheckpointWriter())
+    )

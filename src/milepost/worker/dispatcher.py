@@ -26,9 +26,8 @@ from milepost.run.sweeper import REDISPATCH_DELAY, Sweeper
 from milepost.stores.ids import new_operation_id
 from milepost.stores.protocol import Store, Write
 from milepost.stores.sync_bridge import run_sync
-from milepost.worker.protocol import Application
-from milepost.worker.registration import REGISTRATION_INTERVAL, WorkerRegistration
-from milepost.worker.registry import JobType, published_type, remove_worker
+from milepost.worker.handlers import Application
+from milepost.worker.registry import REGISTRATION_INTERVAL, JobType, WorkerRegistration, published_type, remove_worker
 
 log = logging.getLogger("milepost.task_queue")
 log.addHandler(logging.NullHandler())

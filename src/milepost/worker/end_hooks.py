@@ -16,8 +16,7 @@ from typing import Any
 from milepost.core.errors import InvalidInputError
 from milepost.core.job import Job, JobStatus
 from milepost.stores.protocol import WriteResult
-from milepost.worker.event_loop import run_in_new_loop
-from milepost.worker.thread_pool import ThreadPool
+from milepost.worker.event_loop import ThreadPool, run_in_new_loop
 
 log = logging.getLogger("milepost.worker")
 

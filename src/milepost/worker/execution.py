@@ -24,10 +24,10 @@ from milepost.run.run import Run
 from milepost.settings import Settings
 from milepost.stores.protocol import Store
 from milepost.worker.end_hooks import HookCalls
+from milepost.worker.event_loop import ThreadPool
 from milepost.worker.handlers import Handler
 from milepost.worker.process_pool import ProcessPool
 from milepost.worker.registry import is_newer_accepting
-from milepost.worker.thread_pool import ThreadPool
 
 log = logging.getLogger("milepost.worker")
 

@@ -1,4 +1,4 @@
-"""Handlers: the functions that run jobs, with the options of their job type."""
+"""Handlers: the functions that run jobs, with the options of their job type, and the application that has them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import importlib
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypedDict, TypeVar, Unpack
+from functools import cache
+from importlib import metadata
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, Protocol, TypedDict, TypeVar, Unpack
 
 from milepost.core.errors import InvalidInputError
 from milepost.core.options import QUEUE_BYTES, ready_name
@@ -16,9 +18,11 @@ from milepost.manager.options import SubmitFields
 from milepost.manager.validation import submit_fields
 from milepost.run.outcome import Errors, RetryRules
 from milepost.run.run import Run
+from milepost.run.runtime import Runtime
+from milepost.settings import Settings
+from milepost.stores.protocol import Store
 from milepost.worker.end_hooks import EndHooks, Hook
-from milepost.worker.parameters import Parameters, parameters_of
-from milepost.worker.return_types import check_return_type
+from milepost.worker.parameters import Parameters, check_return_type, parameters_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -275,3 +279,39 @@ def find_handler(reference: str) -> Handler[Any, Any]:
             "isolation", f"{reference} is not the decorated handler; keep the handler under the name of its function"
         )
     return found
+
+
+class Application(Protocol):
+    """A `Jobs` or `AsyncJobs`."""
+
+    @property
+    def handlers(self) -> Handlers:
+        """Return the handlers by job type."""
+
+    @property
+    def store(self) -> Store:
+        """Return the store of the jobs."""
+
+    @property
+    def settings(self) -> Settings:
+        """Return the settings, such as lease, heartbeat and grace period."""
+
+    @property
+    def runtime(self) -> Runtime:
+        """Return the heartbeat, shared with the manager, and what it works with."""
+
+
+def code_release(settings: Settings, handlers: Mapping[str, Handler[Any, Any]]) -> str | None:
+    """Return MILEPOST_RELEASE, else the version of the first distribution that is named as the package of a handler."""
+    if settings.release is not None:
+        return settings.release
+    packages = dict.fromkeys(handler.function.__module__.partition(".")[0] for handler in handlers.values())
+    return next((version for version in map(_version, packages) if version is not None), None)
+
+
+@cache
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except (metadata.PackageNotFoundError, ValueError):
+        return None

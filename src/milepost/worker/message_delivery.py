@@ -17,11 +17,9 @@ from milepost.run.run import Run
 from milepost.stores.ids import new_operation_id
 from milepost.stores.protocol import Store, Write
 from milepost.stores.sync_bridge import run_sync
-from milepost.worker.delivery_errors import BadParametersError, NotDelivered
 from milepost.worker.dispatcher import TaskQueue, TaskQueueUnavailableError
-from milepost.worker.handlers import Handler
-from milepost.worker.message_execution import MessageExecution
-from milepost.worker.protocol import Application
+from milepost.worker.handlers import Application, Handler
+from milepost.worker.message_execution import BadParametersError, MessageExecution, NotDelivered
 
 log = logging.getLogger("milepost.task_queue")
 

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from milepost.core.errors import (
+    InvalidInputError,
     JobReleased,
     LeaseLost,
     OutcomeUnknownError,
@@ -26,11 +27,22 @@ from milepost.run.run import Run
 from milepost.stores.ids import new_nonce, new_operation_id
 from milepost.stores.protocol import ApplyResult, Store, Write, WriteResult
 from milepost.stores.sync_bridge import run_sync
-from milepost.worker.code_release import code_release
-from milepost.worker.delivery_errors import BadParametersError, NotDelivered
 from milepost.worker.dispatcher import TaskQueue, TaskQueueUnavailableError
 from milepost.worker.event_loop import run_in_new_loop
-from milepost.worker.protocol import Application
+from milepost.worker.handlers import Application, code_release
+
+
+class NotDelivered(Exception):
+    """The job must not run by this delivery. `.job` is its record, or None if it is gone."""
+
+    def __init__(self, job: Job | None) -> None:
+        super().__init__("the job no longer exists" if job is None else f"job {job.job_id} is {job.status}")
+        self.job = job
+
+
+class BadParametersError(InvalidInputError):
+    """The parameters in the record do not match the handler."""
+
 
 log = logging.getLogger("milepost.task_queue")
 

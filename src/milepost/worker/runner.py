@@ -16,7 +16,7 @@ from milepost.signals import shutdown
 from milepost.stores.protocol import Store
 from milepost.stores.sync_bridge import run_sync
 from milepost.worker.event_loop import new_loop
-from milepost.worker.protocol import Application
+from milepost.worker.handlers import Application
 from milepost.worker.worker import Worker
 
 log = logging.getLogger("milepost.worker")

@@ -23,19 +23,15 @@ from milepost.stores.protocol import Write
 from milepost.stores.sync_bridge import run_sync
 from milepost.worker.admission import START_DEADLINE, Admission, ClaimedJob, Step, is_crash_suspect
 from milepost.worker.claim_policy import ClaimPolicy, limits_of
-from milepost.worker.code_release import code_release
 from milepost.worker.end_hooks import HookCalls
+from milepost.worker.event_loop import LoopWatchdog, ThreadPool
 from milepost.worker.execution import Execution, TaskExecution, ThreadExecution
-from milepost.worker.handlers import Handler, find_handler
+from milepost.worker.handlers import Application, Handler, code_release, find_handler
 from milepost.worker.idle import IDLE_WAIT_SECONDS, Idle
-from milepost.worker.loop_watchdog import LoopWatchdog
 from milepost.worker.outbox import Outbox
 from milepost.worker.process_execution import ProcessExecution
 from milepost.worker.process_pool import ProcessPool
-from milepost.worker.protocol import Application
-from milepost.worker.registration import WorkerRegistration
-from milepost.worker.registry import JobType, published_type
-from milepost.worker.thread_pool import ThreadPool
+from milepost.worker.registry import JobType, WorkerRegistration, published_type
 
 log = logging.getLogger("milepost.worker")
 log.addHandler(logging.NullHandler())

@@ -15,6 +15,6 @@ except ImportError as missing:
         raise
     raise MissingExtraError("celery", "milepost.integrations.celery") from missing
 
-from milepost.worker.current_run import current_run
+from milepost.run.run import current_run
 
 __all__ = ["CeleryTaskQueue", "current_run", "tracked"]

@@ -24,10 +24,10 @@ from milepost.integrations.celery.abandoned_tasks import AbandonedTasks
 from milepost.integrations.celery.message import job_id_of_request
 from milepost.integrations.celery.redelivery import postpone
 from milepost.integrations.dead_process_watch import record_drop
-from milepost.worker.delivery_errors import NotDelivered
 from milepost.worker.dispatcher import LOST_AFTER, Dispatcher, TaskQueueUnavailableError
+from milepost.worker.handlers import Application
 from milepost.worker.message_delivery import deliver
-from milepost.worker.protocol import Application
+from milepost.worker.message_execution import NotDelivered
 
 if TYPE_CHECKING:
     from milepost.integrations.celery.tracked import Tracked

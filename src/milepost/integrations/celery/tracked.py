@@ -43,9 +43,8 @@ from milepost.run.run import Run
 from milepost.stores.ids import new_operation_id
 from milepost.stores.protocol import Write
 from milepost.stores.sync_bridge import run_sync
-from milepost.worker.delivery_errors import NotDelivered
 from milepost.worker.dispatcher import Dispatcher
-from milepost.worker.message_execution import MessageExecution, TaskQueueRetry
+from milepost.worker.message_execution import MessageExecution, NotDelivered, TaskQueueRetry
 from milepost.worker.registry import JobType, doc_of
 
 log = logging.getLogger("milepost.task_queue")
