@@ -24,13 +24,11 @@ from milepost.core.serialization import validate_job_type
 from milepost.core.transitions import plan_create
 from milepost.integrations.celery.message import (
     HEADER,
+    Recorder,
     TaskMessage,
     job_id_for_reuse,
     job_id_of_request,
     job_id_of_task,
-)
-from milepost.integrations.celery.recorder import Recorder
-from milepost.integrations.celery.redelivery import (
     longest_delay,
     needs_outcome,
     outcome_of,
