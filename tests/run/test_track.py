@@ -199,7 +199,7 @@ def test_same_key_resumes_failed_job(manager: JobManager) -> None:
 def test_key_of_live_run_is_rejected(manager: JobManager) -> None:
     with (
         manager.track(unique_key="k") as run,
-        pytest.raises(LeaseHeldError, match="runs on"),
+        pytest.raises(LeaseHeldError, match="is still running on"),
         manager.track(unique_key="k"),
     ):
         pass

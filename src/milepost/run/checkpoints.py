@@ -148,4 +148,4 @@ def warn_of_changed_types(value: Any) -> None:
 def _warn(kind: str, back: str) -> None:
     if kind not in _warned:
         _warned.add(kind)
-        log.warning("checkpoint holds a %s, which comes back as %s; convert it before and after", kind, back)
+        log.warning("checkpoint contains a %s, which is restored as %s; convert it before and after", kind, back)

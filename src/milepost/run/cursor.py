@@ -90,8 +90,8 @@ def _bytes_of(item: Any) -> str | None:
 
 
 REMEDIES = (
-    "give the same items in the same order (sort them), name them with key=, or start again at item 1 with "
-    "retry_job(job_id, from_start=True) or `milepost retry --from-start` (a job of track(): delete it and start again)"
+    "sort the items, name them with key=, or start at item 1 again: milepost retry --from-start, "
+    "retry_job(job_id, from_start=True); for track() delete the job"
 )
 NOTHING: Any = object()
 """There is no such item."""

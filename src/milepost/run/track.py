@@ -207,7 +207,7 @@ async def _reopen(request: TrackRequest, job_id: str) -> Job | None:
             raise DuplicateJobError(
                 f"unique_key: taken by job {job_id}, which is run by {RUNNERS[job.run_by]}", job=job
             )
-        text = f"process of {job.worker} is gone"
+        text = f"process {job.worker} died"
         dead = job.record.get("token") if job.worker is not None and is_known_dead(job.worker) else None
         plan = plan_resume(
             new_operation_id(),

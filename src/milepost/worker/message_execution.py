@@ -201,7 +201,7 @@ class MessageExecution(LeasedExecution):
             try:
                 self._ended_by = self._task_queue.stop(self._message, hard=hard)
             except TaskQueueUnavailableError as error:
-                log.warning("job %s: could not ask %s to stop it yet: %s", run.job_id, self._task_queue.name, error)
+                log.warning("job %s: stop request to %s failed, retrying: %s", run.job_id, self._task_queue.name, error)
                 self.call_later(max(RETRY_INTERVAL, grace), lambda: self._force_stop(hard=hard))
                 return
         if self._ended_by is not None and not hard:

@@ -54,7 +54,9 @@ class HttpEmbedder:
     def dimension(self) -> int:
         """The length of a vector, requested from the server if it is unknown."""
         if not self._dimension:
-            self.embed(["dimension"], tick=lambda: self._waiting(f"{self._endpoint.host} is asked for its dimension"))
+            self.embed(
+                ["dimension"], tick=lambda: self._waiting(f"requesting the dimension from {self._endpoint.host}")
+            )
             self._waiting("")
         return self._dimension
 

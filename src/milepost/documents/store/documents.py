@@ -115,7 +115,7 @@ class DocumentQueries(SqlStoreBase):
 
         def work(tx: Transaction) -> Version:
             if tx.one("SELECT 1 FROM generations WHERE generation = ?", (version.generation,)) is None:
-                raise GenerationChangedError(f"generation {version.generation} is gone")
+                raise GenerationChangedError(f"generation {version.generation} no longer exists")
             tx.run(
                 f"INSERT INTO versions ({_VERSION}, begun_at) VALUES ({placeholders(12)}) ON CONFLICT DO NOTHING",
                 (
@@ -213,7 +213,7 @@ class DocumentQueries(SqlStoreBase):
                 raise VersionVanishedError(version_id)
             generation, document_id, _, known = row
             if known is None:
-                raise GenerationChangedError(f"generation {generation} is gone")
+                raise GenerationChangedError(f"generation {generation} no longer exists")
             if tx.one(f"SELECT 1 {_missing([version_id])} LIMIT 1", (version_id,)):
                 return False
             if not self._claim_scope(tx, f"document/{generation}/{document_id}"):
