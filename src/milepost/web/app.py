@@ -58,7 +58,7 @@ class Route(APIRoute):
                 if direct is not None and (found := await direct(request)) is not None:
                     return found
                 if request.method not in _NO_BODY:
-                    await read_body(request)
+                    request = await read_body(request)
                 response = await general(request)
                 response.headers.setdefault("Cache-Control", "no-store")
                 return response

@@ -7,6 +7,7 @@ import re
 
 from fastapi import Request
 from starlette.requests import ClientDisconnect
+from starlette.types import Message
 
 from milepost.core.serialization import JSON_DEPTH
 from milepost.settings import settings
@@ -18,8 +19,8 @@ _STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 _BRACKETS = re.compile(rb"[\[\]{}]")
 
 
-async def read_body(request: Request) -> None:
-    """Read the body of a request and keep it for FastAPI. Raises Problem 400, 408, 413, 415, 422."""
+async def read_body(request: Request) -> Request:
+    """Read the body of a request; return a request from which FastAPI reads it. Raises Problem 400, 408, 413, 415, 422."""
     length = request.headers.get("content-length", "")
     if length.isdigit() and int(length) > MAX_BODY_BYTES:
         raise Problem(413, f"The body is larger than {MAX_BODY_BYTES} bytes", headers={"Connection": "close"})
@@ -42,10 +43,17 @@ async def read_body(request: Request) -> None:
     except ClientDisconnect:
         raise Problem(400, "The request body is incomplete") from None  # the client is gone: not a server error
     body = b"".join(parts)
-    # Starlette serves later readers from this attribute.
-    request._body = body
-    if not body:
-        return
+    if body:
+        _check(request, body)
+    unread = [body]
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": unread.pop()} if unread else await request.receive()
+
+    return Request(request.scope, receive)
+
+
+def _check(request: Request, body: bytes) -> None:
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media != "application/json":
         raise Problem(415, "The request body must be application/json", headers={"Accept": "application/json"})
