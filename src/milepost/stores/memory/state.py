@@ -1,7 +1,11 @@
-"""The state of the memory store: records, indexes, draining leases, events. Call everything with the lock held."""
+"""The state of the memory store: records, indexes, draining leases, events, and the wake-up of waiting callers.
+
+Call everything of `MemoryState` with the lock held.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from bisect import bisect_left, insort
@@ -20,7 +24,54 @@ from milepost.core.serialization import from_micros
 from milepost.core.transitions import operation_ids
 from milepost.core.transitions.operations import BranchResult, Change, DrainingLease, Record
 from milepost.stores.index_entries import WAITING_FOR_STOP, Entry, index_entries
-from milepost.stores.memory.notifier import Notifier
+
+
+class Notifier:
+    """Wakes every waiter whose condition became true. Shares the lock of its owner."""
+
+    def __init__(self, lock: threading.RLock) -> None:
+        self._condition = threading.Condition(lock)
+        self._waiters: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
+
+    def notify(self) -> None:
+        """Make all waiters check their condition again. Call with the lock held."""
+        self._condition.notify_all()
+        for loop, event in tuple(self._waiters):
+            try:
+                loop.call_soon_threadsafe(event.set)
+            except RuntimeError:  # the event loop was closed during the wait
+                self._waiters.discard((loop, event))
+
+    async def wait(self, ready: Callable[[], bool], timeout: float, *, blocking: bool) -> bool:
+        """Wait at most `timeout` seconds until `ready()` is true, and return its last result.
+
+        `ready` is called with the lock held. With `blocking` the calling thread waits and the coroutine never suspends.
+        """
+        if blocking:
+            with self._condition:
+                return self._condition.wait_for(ready, timeout)
+        loop = asyncio.get_running_loop()
+        event = asyncio.Event()
+        deadline = loop.time() + timeout
+        entry = (loop, event)
+        with self._condition:
+            self._waiters.add(entry)
+        try:
+            while True:
+                event.clear()
+                with self._condition:
+                    if ready():
+                        return True
+                try:
+                    async with asyncio.timeout_at(deadline):
+                        await event.wait()
+                except TimeoutError:
+                    with self._condition:
+                        return ready()
+        finally:
+            with self._condition:
+                self._waiters.discard(entry)
+
 
 READY_KEPT = 64
 
