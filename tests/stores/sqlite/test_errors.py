@@ -28,7 +28,7 @@ from milepost.stores.ids import new_operation_id
 from milepost.stores.protocol import LAYOUT, Select, Write
 from milepost.stores.query import Query, find
 from milepost.stores.sqlite import SQLiteStore, database_file
-from milepost.stores.sqlite.errors import Busy, failure
+from milepost.stores.sqlite.database_file import Busy, failure
 from milepost.stores.sqlite.transaction import WriteTransaction
 from milepost.stores.sync_bridge import run_sync
 from tests.stores.sqlite.conftest import Make
@@ -355,9 +355,9 @@ def test_check_health_reports_problems(make: Make, path: Path, monkeypatch: Any)
     assert (found.kind, found.details["journal_mode"], found.details["integrity"]) == ("sqlite", "wal", "ok")
     assert "NORMAL" in found.durability
     assert found.warnings == ()
-    monkeypatch.setattr("milepost.stores.sqlite.health.LITTLE_DISK", 1 << 62)
-    monkeypatch.setattr("milepost.stores.sqlite.health.LARGE_LOG", 1)
-    monkeypatch.setattr("milepost.stores.sqlite.health.file_system", lambda path: "9p")
+    monkeypatch.setattr("milepost.stores.sqlite.maintenance.LITTLE_DISK", 1 << 62)
+    monkeypatch.setattr("milepost.stores.sqlite.maintenance.LARGE_LOG", 1)
+    monkeypatch.setattr("milepost.stores.sqlite.maintenance.file_system", lambda path: "9p")
     found = run_sync(store.check_health())
     assert [word for word in ("disk", "WAL", "host") if any(word in warning for warning in found.warnings)] == [
         "disk",

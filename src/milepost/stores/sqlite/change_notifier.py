@@ -16,8 +16,7 @@ from contextlib import contextmanager
 
 from milepost.core.errors import StoreError
 from milepost.stores.sqlite.connection import Connection
-from milepost.stores.sqlite.database_file import DatabaseFile
-from milepost.stores.sqlite.errors import Busy
+from milepost.stores.sqlite.database_file import Busy, DatabaseFile
 
 POLL_INTERVAL = 0.01
 THREAD_LINGER_SECONDS = 1.0

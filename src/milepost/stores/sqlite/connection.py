@@ -15,8 +15,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from milepost.core.errors import StoreUnavailableError
-from milepost.stores.sqlite.database_file import DatabaseFile
-from milepost.stores.sqlite.errors import UNUSABLE_AFTER, failure, primary, undecodable
+from milepost.stores.sqlite.database_file import UNUSABLE_AFTER, DatabaseFile, failure, primary, undecodable
 from milepost.stores.sqlite.transaction import ReadTransaction, WriteTransaction
 
 T = TypeVar("T")

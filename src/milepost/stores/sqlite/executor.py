@@ -18,8 +18,7 @@ from typing import Any, Protocol, TypeVar
 
 from milepost.stores.sqlite.change_notifier import watch
 from milepost.stores.sqlite.connection import Connection
-from milepost.stores.sqlite.database_file import DatabaseFile
-from milepost.stores.sqlite.errors import Busy, still_locked
+from milepost.stores.sqlite.database_file import Busy, DatabaseFile, still_locked
 from milepost.stores.sqlite.transaction import ReadTransaction, WriteTransaction
 
 T = TypeVar("T")

@@ -1,7 +1,10 @@
-"""Sweep, purge and trim the feed, in short transactions."""
+"""Everything of the SQLite store that does not concern single jobs: sweep, purge, feed, key-value store, health check."""
 
 from __future__ import annotations
 
+import os
+import shutil
+import sqlite3
 from collections.abc import Iterator
 from itertools import islice
 from typing import NamedTuple
@@ -9,10 +12,11 @@ from typing import NamedTuple
 from milepost.core import rollups
 from milepost.core.defaults import CLOCK_LEAD, FEED_KEPT, FEED_SECONDS
 from milepost.core.record_codec import short_name
-from milepost.stores.protocol import DueItem, SweepResult
+from milepost.stores.private_files import open_to_others
+from milepost.stores.protocol import LAYOUT, DueItem, HealthReport, KeyValue, SweepResult
 from milepost.stores.recovery_hold import hold_of
-from milepost.stores.sqlite.records import LARGEST, Row
-from milepost.stores.sqlite.transaction import ReadTransaction, WriteTransaction
+from milepost.stores.sqlite.database_file import SHARED_FOLDERS, file_system
+from milepost.stores.sqlite.transaction import LARGEST, ReadTransaction, Row, WriteTransaction
 
 PURGE_BATCH = 100
 """Records removed per transaction, which holds the lock for about 10 ms."""
@@ -199,3 +203,102 @@ def trim(tx: WriteTransaction) -> bool:
     tx.run("feed_trim", (begin, until))
     tx.keep_number("trimmed", until)
     return until < end - FEED_KEPT or _old(tx, until, tx.now) > until
+
+
+def get(db: ReadTransaction, key: str) -> KeyValue | None:
+    """Return the value of a key, or None if it does not exist or has expired."""
+    found = db.one("kv_get", (key, db.file.read_clock()))
+    return KeyValue(*found) if found is not None else None
+
+
+def put(tx: WriteTransaction, key: str, value: str, version: int | None, ttl: float | None) -> int | None:
+    """Set a value if the key has this version; versions are unique across all keys."""
+    item = get(tx, key)
+    if version is not None and version != (item.version if item is not None else 0):
+        return None
+    new = (tx.number("kv_version") or 0) + 1
+    tx.keep_number("kv_version", new)
+    tx.run("kv_put", (key, value, new, None if ttl is None else tx.now + int(ttl * 1_000_000)))
+    return new
+
+
+def delete(tx: WriteTransaction, key: str) -> bool:
+    """Delete a key and return whether it existed."""
+    there = get(tx, key) is not None
+    tx.run("kv_delete", (key,))
+    return there
+
+
+def scan(db: ReadTransaction, prefix: str, after: str, limit: int) -> list[KeyValue]:
+    """Return the values whose keys start with `prefix` and follow `after`."""
+    items: list[KeyValue] = []
+    rows = db.each("kv_scan", (max(prefix, after), db.file.read_clock()))
+    for key, value, version in rows:
+        if not key.startswith(prefix) or len(items) >= limit:
+            break
+        if key > after:
+            items.append(KeyValue(key, value, version))
+    rows.close()
+    return items
+
+
+MIB = 1024 * 1024
+CHECKED_UP_TO = 64 * MIB
+"""The integrity of files up to this size (bytes) is checked; above, the check would take seconds."""
+
+LITTLE_DISK = 256 * MIB
+LARGE_LOG = 256 * MIB
+
+DURABILITY = {
+    "FULL": "WAL, synchronous=FULL: acknowledged writes survive power loss",
+    "NORMAL": "WAL, synchronous=NORMAL: acknowledged writes survive the process; power loss may lose the last ones",
+}
+
+
+def check_health(db: ReadTransaction) -> HealthReport:
+    """Return the health of the file."""
+    path, warnings = db.file.path, []
+    size, log = _size(path), _size(path + "-wal")
+    kind, free = file_system(path), _free(path)
+    mode = str(db.pragma("journal_mode"))
+    integrity = str(db.pragma("quick_check(3)")) if size <= CHECKED_UP_TO else "not checked, the file is large"
+    if mode != "wal":
+        warnings.append(
+            f"journal mode is {mode}, not wal: another program changed it, and readers and writers block each other; "
+            "run: PRAGMA journal_mode=WAL"
+        )
+    if size <= CHECKED_UP_TO and integrity != "ok":
+        warnings.append(
+            f"the file is damaged ({integrity}); restore it, or recover what can be read: sqlite3 {path} .recover"
+        )
+    if free is not None and free < LITTLE_DISK:
+        warnings.append(f"only {free // MIB} MiB of disk space are free; free some")
+    if log > LARGE_LOG:
+        warnings.append(f"the WAL has grown to {log // MIB} MiB: a process keeps a read transaction open; end it")
+    exposed = open_to_others(path, "the jobs and their secrets")
+    if exposed is not None:
+        warnings.append(exposed)
+    if kind in SHARED_FOLDERS:
+        warnings.append(f"the file is in a folder shared with the host ({kind}): use it only from one side")
+    details = {
+        "path": path, "namespace": db.file.namespace, "journal_mode": mode, "integrity": integrity, "file_system": kind,
+        "file_bytes": str(size), "wal_bytes": str(log), "free_disk_bytes": "" if free is None else str(free),
+    }  # fmt: skip
+    layout = db.number("layout") or LAYOUT
+    return HealthReport(
+        "sqlite", sqlite3.sqlite_version, layout, DURABILITY[db.file.synchronous], tuple(warnings), details
+    )
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
+
+
+def _free(path: str) -> int | None:
+    try:
+        return shutil.disk_usage(os.path.dirname(path)).free
+    except OSError:
+        return None

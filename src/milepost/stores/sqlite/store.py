@@ -25,10 +25,10 @@ from milepost.stores.protocol import (
     Write,
     WriteResult,
 )
-from milepost.stores.sqlite import claims, kv, maintenance, queries
+from milepost.stores.sqlite import maintenance, queries
 from milepost.stores.sqlite.database_file import DatabaseFile, path_of, system_micros
 from milepost.stores.sqlite.executor import Database
-from milepost.stores.sqlite.health import check_health
+from milepost.stores.sqlite.maintenance import check_health
 from milepost.stores.sqlite.transaction import ReadTransaction, WriteTransaction
 
 T = TypeVar("T")
@@ -179,7 +179,7 @@ class SQLiteStore:
         with self._database.watch.waiter(feed=False, blocking=self.blocking) as waiter:
             while True:
                 waiter.clear()
-                woken, due = await self._database.read(lambda db: claims.claimable(db, worker, wanted))
+                woken, due = await self._database.read(lambda db: queries.claimable(db, worker, wanted))
                 if woken:
                     await self._take_wake(worker)
                     return True
@@ -256,16 +256,16 @@ class SQLiteStore:
     # --- key-value ---
 
     async def kv_get(self, key: str) -> KeyValue | None:
-        return await self._database.read(lambda db: kv.get(db, key))
+        return await self._database.read(lambda db: maintenance.get(db, key))
 
     async def kv_put(self, key: str, value: str, *, version: int | None = None, ttl: float | None = None) -> int | None:
-        return await self._database.write(lambda tx: kv.put(tx, key, value, version, ttl))
+        return await self._database.write(lambda tx: maintenance.put(tx, key, value, version, ttl))
 
     async def kv_delete(self, key: str) -> bool:
-        return await self._database.write(lambda tx: kv.delete(tx, key))
+        return await self._database.write(lambda tx: maintenance.delete(tx, key))
 
     async def kv_scan(self, prefix: str, after: str = "", limit: int = 1000) -> list[KeyValue]:
-        return await self._database.read(lambda db: kv.scan(db, prefix, after, limit))
+        return await self._database.read(lambda db: maintenance.scan(db, prefix, after, limit))
 
     # --- health ---
 
@@ -289,8 +289,8 @@ def _apply(tx: WriteTransaction, writes: Sequence[Write], claim: Claim | None, b
             bad.append(error)
     if claim is None or bad:
         return ApplyResult(outcomes, [], None)
-    jobs = claims.claim(tx, claim)
-    return ApplyResult(outcomes, jobs, claims.next_due(tx, claim.queues), tx.now)
+    jobs = queries.claim(tx, claim)
+    return ApplyResult(outcomes, jobs, queries.next_due(tx, claim.queues), tx.now)
 
 
 def _renew(tx: WriteTransaction, leases: Sequence[tuple[str, str]], micros: int | None) -> list[str]:

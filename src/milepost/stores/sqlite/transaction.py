@@ -1,24 +1,116 @@
-"""Read and write transactions: run named statements, apply changes, and write records, labels, leases and events."""
+"""Read and write transactions: run named statements, apply changes, and convert between records and rows."""
 
 from __future__ import annotations
 
 import sqlite3
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from milepost.core.defaults import EVENTS_KEPT
 from milepost.core.job import Job
-from milepost.core.record_codec import large_fields, pack, results_prefix, set_apart
+from milepost.core.record_codec import SHORT, large_fields, pack, results_prefix, set_apart, unpack
 from milepost.core.rollups import counted_end
+from milepost.core.serialization import US
 from milepost.core.transitions import operation_ids
 from milepost.core.transitions import operations as changes
-from milepost.core.transitions.operations import BranchResult, Change, DrainingLease
+from milepost.core.transitions.operations import BranchResult, Change, DrainingLease, Record
 from milepost.core.values import LARGE_MARK
 from milepost.stores.index_entries import WAITING_FOR_STOP
 from milepost.stores.protocol import Write, WriteResult
 from milepost.stores.sqlite.database_file import DatabaseFile
-from milepost.stores.sqlite.records import Row, body, columns, pairs
+
+Columns = tuple[str | int | None, ...]
+
+LARGEST = (1 << 63) - 1
+_CREATED, _TOKEN, _LEASE = (f"\n{SHORT[name]}=" for name in ("created", "token", "lease"))
+
+
+class Row(NamedTuple):
+    """A stored record. Lease and token are only in columns, so that a renewal updates one number."""
+
+    n: int
+    id: str
+    created: int
+    type: str
+    status: str
+    lease: int | None
+    token: str | None
+    queue: str | None
+    unique_key: str | None
+    body: str
+    rank: int = 0
+
+    def text(self) -> str:
+        """Return the packed fields."""
+        text = self.body
+        created = f"{_CREATED}{self.created}"
+        if created not in text:  # a damaged record; a list needs the creation time to continue after it
+            text += created
+        if self.token is not None:
+            text += _TOKEN + self.token
+        if self.lease is not None:
+            text += f"{_LEASE}{self.lease}"
+        return text
+
+    def record(self) -> dict[str, str]:
+        """Return the fields; those that every change needs come from the columns if the text is damaged."""
+        record = unpack(self.body)
+        if "status" not in record or "created" not in record or "type" not in record:
+            record = {**record, "status": self.status, "created": str(self.created), "type": self.type}
+        if self.token is not None:
+            record["token"] = self.token
+        if self.lease is not None:
+            record["lease"] = str(self.lease)
+        return record
+
+    def job(self, waiting_for: str | None = None) -> Job:
+        """Return the job, with `waiting_for`."""
+        text = self.text()
+        return Job.stored(self.id, text if waiting_for is None else f"{text}\nwaiting_for={waiting_for}")
+
+
+def body(record: Record) -> str:
+    """Return the stored text of a record: all fields except lease and token."""
+    if "token" in record or "lease" in record:
+        return pack({name: value for name, value in record.items() if name not in ("token", "lease")})
+    return pack(record)
+
+
+def columns(record: Record, now: int) -> Columns:
+    """Return the index columns of a record, in the order of `record_insert` and `record_update`.
+
+    `rank` is the negated priority, so that claims are in ascending order. `scheduled` is when a record becomes claimable,
+    NULL once it is. `slot` and `worker` are those of its lease. Raises ValueError for an invalid number.
+    """
+    get = record.get
+    queue = get("ready") or None
+    scheduled = deadline = lease = slot = worker = None
+    rank = 0
+    if queue is not None:
+        rank = -int(get("priority") or 0)
+        before = _number(get("not_before"))
+        if before is not None and before > now:
+            scheduled = before
+    if "not_after" in record and "started" not in record and "completed" not in record:
+        deadline = _number(record["not_after"])
+    if "lease" in record:
+        lease, slot, worker = _number(record["lease"]), get("slot", ""), get("worker", "")
+    return (
+        record["type"], record["status"], 1 if get("stalled") else 0, queue, rank, scheduled, deadline, lease, get("token"),
+        slot, worker, _number(get("stale")), _number(get("completed")), get("unique_key") or None,
+    )  # fmt: skip
+
+
+def pairs(record: Record) -> set[str]:
+    """Return the labels of a record, each as ``key=value``."""
+    text = record.get("labels")
+    return set(filter(None, text.split(US))) if text else set()
+
+
+def _number(text: str | None) -> int | None:
+    return None if text is None else max(-LARGEST, min(int(text), LARGEST))
+
 
 KEEP = {"feed": 0, "list": 1, "life": 2}
 
