@@ -32,8 +32,8 @@ from milepost.stores.protocol import (
     SweepResult,
     Write,
     WriteResult,
+    hold_of,
 )
-from milepost.stores.recovery_hold import hold_of
 
 
 class MemoryStore:
