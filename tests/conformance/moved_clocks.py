@@ -8,7 +8,7 @@ from typing import Any
 
 from milepost.stores.redis import RedisStore
 from milepost.stores.redis.client import RedisClient
-from milepost.stores.redis.connection_protocols import Arg, Call
+from milepost.stores.redis.connection import Arg, Call
 from milepost.stores.redis.scripts import Script
 from milepost.testing import FrozenClock
 from tests.redis_server import RedisServer

@@ -25,8 +25,7 @@ from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocket
 from redis.exceptions import AuthenticationError, RedisError
 
 from milepost.core.errors import StoreUnavailableError
-from milepost.stores.redis.connection_protocols import Connect, ConnectionLost, Node, RedisConnection
-from milepost.stores.redis.sync_connection import make
+from milepost.stores.redis.connection import Connect, ConnectionLost, Node, RedisConnection, make
 
 _NOT_YET = object()
 

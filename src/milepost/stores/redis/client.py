@@ -17,7 +17,7 @@ import hiredis
 
 from milepost.core.errors import OutcomeUnknownError, StoreError, StoreFullError, StoreUnavailableError
 from milepost.stores.redis.connect import Connector, Target
-from milepost.stores.redis.connection_protocols import Arg, Call, ConnectionLost, ConnectionPool, RedisConnection
+from milepost.stores.redis.connection import Arg, Call, ConnectionLost, ConnectionPool, RedisConnection
 from milepost.stores.redis.scripts import Script
 
 REPLY_SECONDS = 5.0

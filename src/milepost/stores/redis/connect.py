@@ -27,8 +27,13 @@ from redis import connection
 from redis.crc import key_slot
 
 from milepost.core.errors import InvalidInputError, StoreError
-from milepost.stores.redis.connection_protocols import ConnectionLost, ConnectionPool, Node, RedisConnection
-from milepost.stores.redis.sync_connection import SyncConnectionPool
+from milepost.stores.redis.connection import (
+    ConnectionLost,
+    ConnectionPool,
+    Node,
+    RedisConnection,
+    SyncConnectionPool,
+)
 from milepost.stores.sync_bridge import run_sync
 
 log = logging.getLogger("milepost.redis")

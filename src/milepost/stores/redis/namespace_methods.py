@@ -11,7 +11,7 @@ from milepost.core.serialization import US
 from milepost.stores.ids import new_operation_id
 from milepost.stores.protocol import LAYOUT, DueItem, HealthReport, KeyValue, SweepResult
 from milepost.stores.redis.codec import decode_fields, decode_id, decode_job, decode_text
-from milepost.stores.redis.connection_protocols import Arg
+from milepost.stores.redis.connection import Arg
 from milepost.stores.redis.scripts import script
 
 OLDEST_SERVER = (7, 0)

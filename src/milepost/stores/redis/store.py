@@ -36,7 +36,7 @@ from milepost.stores.redis.codec import (
     decode_text,
     encode_id,
 )
-from milepost.stores.redis.connection_protocols import Arg, Call, ConnectionLost, ConnectionPool
+from milepost.stores.redis.connection import Arg, Call, ConnectionLost, ConnectionPool
 from milepost.stores.redis.lua_compiler import MISSING_VALUE, LuaCompiler
 from milepost.stores.redis.namespace_methods import SCRIPTS, NamespaceMethods, check_layout
 
@@ -369,7 +369,7 @@ def _client(url: str, root: bytes, connect_budget: float, retry_budget: float, *
 
         pool: ConnectionPool
         if blocking:
-            from milepost.stores.redis.sync_connection import SyncConnectionPool
+            from milepost.stores.redis.connection import SyncConnectionPool
 
             pool = SyncConnectionPool()
         else:
