@@ -70,7 +70,7 @@ ENTRY_POINTS = {
         {"cli", "plugins"}, {"click"}, without=NEVER_AT_FIRST
     ),
     "from milepost.cli import main; main(['worker', '--help'])": EntryPoint(
-        {"cli", "core", "plugins", "stores", "run"}, {"click"}, without=NEVER_AT_FIRST
+        {"cli", "core", "plugins", "stores", "run", "logging"}, {"click"}, without=NEVER_AT_FIRST
     ),
 }
 

@@ -20,7 +20,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 from milepost import AsyncJobManager, AsyncJobs, JobCancelled, JobManager, Run, Secret
-from milepost.run.capture.logging import JobContext, JsonFormatter
+from milepost.logging import JobContext, JsonFormatter
 from milepost.web import auth, create_app
 
 INCOMING = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any, TextIO
 
-from milepost.run.capture.logging import JsonFormatter
+from milepost.logging import JsonFormatter
 
 LEVELS = ("debug", "info", "warning", "error")
 
