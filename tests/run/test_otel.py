@@ -19,7 +19,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from milepost import AsyncJobManager, AsyncJobs, JobCancelled, JobManager, Run, Secret
+from milepost import AsyncJobManager, AsyncJobs, JobCancelled, JobManager, Run, Secret, Settings
 from milepost.logging import JobContext, JsonFormatter
 from milepost.web import auth, create_app
 
@@ -185,7 +185,7 @@ def lines() -> Iterator[tuple[logging.Logger, io.StringIO]]:
 
 def test_log_records_carry_job_fields(lines: tuple[logging.Logger, io.StringIO]) -> None:
     logger, out = lines
-    manager = JobManager("memory://")
+    manager = JobManager("memory://", options=Settings(capture="logging,threads"))
     job = manager.create_job(job_type="ingestion", trace=INCOMING)
     logger.info("before")
     with manager.track(job_id=job.job_id) as run:
