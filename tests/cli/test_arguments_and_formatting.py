@@ -22,8 +22,8 @@ from milepost.cli.rendering.job_list import plain_lines
 from milepost.cli.rendering.progress import JobProgress, RateMeter, progress_bars, remaining_range, start_range
 from milepost.cli.rendering.terminal import make_console
 from milepost.core.job import Eta, Job, JobStatus, Stage
-from milepost.query.failure_groups import failure_groups
 from milepost.query.filters import parse_filter
+from milepost.query.overview import failure_groups
 
 SCHEMA: dict[str, Any] = {
     "type": "object",

@@ -13,10 +13,9 @@ from starlette.responses import Response
 
 from milepost.core.job import Job, JobStatus
 from milepost.core.serialization import from_micros, seconds, validate_job_type
-from milepost.query.failure_groups import failure_groups
 from milepost.query.filters import parse_filter
 from milepost.query.history import check_window, history_of, read_history
-from milepost.query.longest_wait import MAX_READ, longest_wait
+from milepost.query.overview import MAX_READ, failure_groups, longest_wait
 from milepost.stores.protocol import Select
 from milepost.stores.query import Query as JobQuery
 from milepost.stores.query import position

@@ -1,4 +1,4 @@
-"""Group failed jobs by exception type and last frame of user code."""
+"""Find what an overview of all jobs shows: failed jobs in groups, and the pending job that has waited longest."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from milepost.core.job import Job
 from milepost.query.filters import failure_group
@@ -64,3 +64,26 @@ def failure_groups(jobs: Iterable[Job]) -> list[FailureGroup]:
         group.count += 1
         group.job_types.add(job.job_type)
     return sorted(groups.values(), key=lambda group: (-group.count, group.group))
+
+
+MAX_READ = 100
+"""How many of the oldest pending jobs are read. Jobs whose start time has not come do not wait yet."""
+
+
+class LongestWait(NamedTuple):
+    """A pending job, and since when it could have started."""
+
+    job: Job
+    since: datetime
+
+
+def longest_wait(pending: Iterable[Job], now: datetime) -> LongestWait | None:
+    """Return the job that has waited longest among some pending jobs, or None if none of them could start yet."""
+    waits = [LongestWait(job, since) for job in pending if (since := _waiting_since(job)) is not None and since <= now]
+    return min(waits, key=lambda wait: wait.since, default=None)
+
+
+def _waiting_since(job: Job) -> datetime | None:
+    """Return when a job was created, may start at the earliest, or was queued again; the latest of these."""
+    ended = job.attempts[-1].ended_at if job.attempts else None
+    return max((at for at in (job.created_at, job.not_before, ended) if at is not None), default=None)
