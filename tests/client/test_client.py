@@ -278,7 +278,7 @@ def test_impossible_id_is_not_found(client: Client, job_id: str) -> None:
 
 
 async def test_watch_of_idle_job_survives_reconnects(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("milepost.client.sse.pause", lambda tries: 0.0)
+    monkeypatch.setattr("milepost.client.transport.pause", lambda tries: 0.0)
     cut = [b"retry: 2000\n\n: keep-alive\n\n"] * 30
     end = b'id: 2\nevent: completed\ndata: {"job_id":"x","version":2,"kind":"completed"}\n\nevent: end\ndata: {}\n\n'
 

@@ -9,12 +9,12 @@ from milepost.core.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from milepost.client.client import AsyncClient as AsyncClient
+    from milepost.client.client import Client as Client
     from milepost.client.decoding import AccessDeniedError as AccessDeniedError
-    from milepost.client.sync import Client as Client
 
 __all__ = ["AccessDeniedError", "AsyncClient", "Client"]
 
-_HOME_OF = {"AccessDeniedError": "decoding", "AsyncClient": "client", "Client": "sync"}
+_HOME_OF = {"AccessDeniedError": "decoding", "AsyncClient": "client", "Client": "client"}
 
 
 def __getattr__(name: str) -> Any:

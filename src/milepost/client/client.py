@@ -1,4 +1,4 @@
-"""`AsyncClient`: the methods of AsyncJobManager over HTTP."""
+"""`AsyncClient`: the methods of AsyncJobManager over HTTP, and `Client`, its blocking API."""
 
 from __future__ import annotations
 
@@ -13,8 +13,16 @@ from urllib.parse import quote
 import httpx
 
 from milepost.client.decoding import decode_event, decode_job, decode_page
-from milepost.client.sse import follow_job
-from milepost.client.transport import AsyncTransport, Call, Transport, send
+from milepost.client.transport import (
+    AsyncTransport,
+    BlockingTransport,
+    Call,
+    Transport,
+    connection,
+    follow_job,
+    send,
+    server_address,
+)
 from milepost.core.codecs import decode_dataclass
 from milepost.core.defaults import LIST_LIMIT
 from milepost.core.errors import InvalidInputError, JobNotFoundError, OutcomeUnknownError, WaitTimeoutError
@@ -25,19 +33,22 @@ from milepost.core.record import BY_NAME, OPTIONS
 from milepost.core.serialization import Duration, from_micros, seconds, single_line, validate_job_id
 from milepost.manager.manager import AsyncJobManager, make_query
 from milepost.manager.options import CreateOptions
+from milepost.manager.sync import JobManager
 from milepost.manager.validation import status_value
 from milepost.query.filters import Filter
-from milepost.run.track import AsyncTrack
+from milepost.run.track import AsyncTrack, Track
 from milepost.settings import Settings, settings
 from milepost.stores.factory import redact_url
 from milepost.stores.protocol import Store
 from milepost.stores.query import Page, Query
+from milepost.stores.sync_bridge import blocking
 from milepost.worker.registry import JobType, WorkerEntry
-
-POLL_INTERVAL = 25.0
 
 if TYPE_CHECKING:
     from milepost.query.history import History
+
+
+POLL_INTERVAL = 25.0
 
 
 class AsyncClient(AsyncJobManager):
@@ -300,30 +311,6 @@ class AsyncClient(AsyncJobManager):
         return job
 
 
-def server_address(url: str) -> str:
-    """Return the URL of a server without a trailing slash. Raises InvalidInputError."""
-    if not url.startswith(("http://", "https://")):
-        raise InvalidInputError("url", f"{redact_url(url)!r:.80} is not a server URL; use http://host:port")
-    try:
-        httpx.URL(url)
-    except httpx.InvalidURL as wrong:
-        raise InvalidInputError("url", f"{redact_url(url)!r:.80} is not a valid URL: {wrong}") from None
-    if "?" in url or "#" in url:
-        raise InvalidInputError(
-            "url", f"{redact_url(url)!r:.80} must not have a query; pass an API key with key= or MILEPOST_KEY"
-        )
-    return url.rstrip("/")
-
-
-def connection(url: str, key: str | None, options: dict[str, Any]) -> dict[str, Any]:
-    """Return the options of the httpx client. Raises InvalidInputError for a malformed key."""
-    key = (key or "").strip()  # a key read from a file often ends with a newline
-    if not key.isascii() or not key.isprintable():
-        raise InvalidInputError("key", "contains invalid characters; an API key looks like mp_<id>_<secret>")
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
-    return {"base_url": url, **options, "headers": {**headers, **options.get("headers", {})}}
-
-
 def _path(job_id: str, rest: str = "") -> str:
     """Return the path of a job. Raises JobNotFoundError for an invalid id, which would lead to another path."""
     try:
@@ -355,3 +342,48 @@ def _filter_text(query: Query) -> str:
         if at is not None:
             terms.append(form.format(from_micros(at).isoformat()))
     return " ".join(terms)
+
+
+class _SyncCore(AsyncClient):
+    """AsyncClient over a blocking transport; its coroutines never suspend."""
+
+    def _open(self, key: str | None, options: dict[str, Any]) -> Transport:
+        return BlockingTransport(httpx.Client(**connection(self.url, key, options)))
+
+
+class Client(JobManager):
+    """The jobs of a server, with the methods of JobManager: ``milepost.Client("http://host:port")``.
+
+    `key` is an API key (default: MILEPOST_KEY); `options` go to httpx.Client.
+    """
+
+    _async: _SyncCore
+
+    def __init__(self, url: str, *, key: str | None = None, **options: Any) -> None:
+        self._async = _SyncCore(url, key=key, **options)
+
+    @property
+    def url(self) -> str:
+        """Return the URL of the server."""
+        return self._async.url
+
+    request = blocking(AsyncClient.request)
+    find = blocking(AsyncClient.find)
+    submit = blocking(AsyncClient.submit)
+    job_types = blocking(AsyncClient.job_types)
+    set_limit = blocking(AsyncClient.set_limit)
+    workers = blocking(AsyncClient.workers)
+
+    def track(self, *args: Any, **kwargs: Any) -> Track:
+        """See AsyncClient.track; raises InvalidInputError."""
+        self._async.track(*args, **kwargs)
+        raise AssertionError("AsyncClient.track raises")
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Client({redact_url(self.url)!r})"

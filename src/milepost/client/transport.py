@@ -1,4 +1,4 @@
-"""HTTP requests over httpx, blocking or async, with retries where they are safe.
+"""HTTP requests over httpx, blocking or async, with retries where they are safe, and the streams of events of a job.
 
 An unsafe request is only repeated if it was certainly not applied: the connection failed, or the server could not
 reach its store.
@@ -7,18 +7,20 @@ reach its store.
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import httpx
 
-from milepost.client.decoding import decode_error
+from milepost.client.decoding import decode_error, decode_event
 from milepost.core.defaults import RETRY_BUDGET
 from milepost.core.errors import InvalidInputError, OutcomeUnknownError, StoreUnavailableError
+from milepost.core.events import Event
 from milepost.core.serialization import to_json
 from milepost.stores.factory import redact_url
 
@@ -211,3 +213,94 @@ def retry_after(answer: httpx.Response) -> float | None:
 def pause(tries: int) -> float:
     """Return the seconds before the next attempt: exponential backoff with full jitter, at most 10 s."""
     return random.uniform(0.05, min(MAX_RETRY_DELAY, 0.2 * 2.0**tries))
+
+
+COMMENT = ":"
+MAX_FAILED_CONNECTIONS = 20
+"""Failed connections in a row before a watch fails, after about two minutes."""
+
+
+async def parse_sse(lines: AsyncIterator[str]) -> AsyncIterator[tuple[str, str, str | None]]:
+    """Yield the messages of a stream as (kind, data, id). Comments, the server's keep-alive, are yielded too."""
+    kind, event_id = "message", None
+    data: list[str] = []
+    async for line in lines:
+        if not line:
+            if data:
+                yield kind, "\n".join(data), event_id
+            kind, data, event_id = "message", [], None
+            continue
+        if line.startswith(":"):
+            yield COMMENT, "", None
+            continue
+        name, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        if name == "event":
+            kind = value
+        elif name == "data":
+            data.append(value)
+        elif name == "id":
+            event_id = value
+
+
+async def follow_job(transport: Transport, job_id: str, path: str, after: str | None) -> AsyncIterator[Event]:
+    """Yield the events of a job until it ends. Raises JobNotFoundError, and StoreUnavailableError after an outage."""
+    seen = after
+    failures = 0
+    while True:
+        headers = {"Accept": "text/event-stream"} | ({} if seen is None else {"Last-Event-ID": seen})
+        problem: Exception
+        try:
+            async with transport.lines(Call("GET", path, headers=headers, timeout=STREAM_TIMEOUT)) as (
+                status,
+                body,
+                lines,
+            ):
+                if status == 204:
+                    return
+                if status == 200:
+                    async for kind, data, event_id in parse_sse(lines):
+                        failures = 0
+                        if kind == "end":
+                            return
+                        if kind == COMMENT:
+                            continue
+                        if event_id is not None:
+                            seen = event_id
+                        yield replace(decode_event(json.loads(data)), position=event_id)
+                    problem = StoreUnavailableError("the stream ended before the job did")
+                else:
+                    problem = decode_error(status, body, job_id)
+                    if status not in (429, 502, 503, 504):
+                        raise problem
+        except httpx.TransportError as error:
+            problem = StoreUnavailableError(f"cannot reach the server: {type(error).__name__}")
+            problem.__cause__ = error
+        failures += 1
+        if failures >= MAX_FAILED_CONNECTIONS:
+            raise problem
+        await transport.pause(pause(failures))
+
+
+def server_address(url: str) -> str:
+    """Return the URL of a server without a trailing slash. Raises InvalidInputError."""
+    if not url.startswith(("http://", "https://")):
+        raise InvalidInputError("url", f"{redact_url(url)!r:.80} is not a server URL; use http://host:port")
+    try:
+        httpx.URL(url)
+    except httpx.InvalidURL as wrong:
+        raise InvalidInputError("url", f"{redact_url(url)!r:.80} is not a valid URL: {wrong}") from None
+    if "?" in url or "#" in url:
+        raise InvalidInputError(
+            "url", f"{redact_url(url)!r:.80} must not have a query; pass an API key with key= or MILEPOST_KEY"
+        )
+    return url.rstrip("/")
+
+
+def connection(url: str, key: str | None, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of the httpx client. Raises InvalidInputError for a malformed key."""
+    key = (key or "").strip()  # a key read from a file often ends with a newline
+    if not key.isascii() or not key.isprintable():
+        raise InvalidInputError("key", "contains invalid characters; an API key looks like mp_<id>_<secret>")
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    return {"base_url": url, **options, "headers": {**headers, **options.get("headers", {})}}
