@@ -250,7 +250,7 @@ def test_forced_stop_is_retried_during_outage(
     make_jobs: Callable[[], tuple[Jobs, DirectTaskQueue]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jobs, task_queue = make_jobs()
-    monkeypatch.setattr(jobs.runtime, "settings", replace(jobs.settings, grace=0.05))
+    monkeypatch.setattr(jobs._async, "settings", replace(jobs.settings, grace=0.05))
 
     @jobs.job("deaf", timeout=0.1)
     def deaf(run: Run) -> None:
