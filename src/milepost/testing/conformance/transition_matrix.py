@@ -171,9 +171,9 @@ PLANS: dict[str, Plan] = {
     "deliver": lambda operation_id, token: plans.plan_deliver(
         operation_id, nonce="nonce-fresh", lease=LONG, worker="w2"
     ),
-    "dispatch": lambda operation_id, token: plans.plan_dispatch(operation_id, 1_000_000),
-    "dispatched": lambda operation_id, token: plans.plan_dispatched(operation_id, 1_000_000),
-    "undispatchable": lambda operation_id, token: plans.plan_undispatchable(operation_id, 1_000_000, "missing"),
+    "dispatch": lambda operation_id, token: plans.plan_dispatch(operation_id, LONG),
+    "dispatched": lambda operation_id, token: plans.plan_dispatched(operation_id, LONG),
+    "undispatchable": lambda operation_id, token: plans.plan_undispatchable(operation_id, LONG, "missing"),
     "rejected": lambda operation_id, token: plans.plan_rejected(operation_id, **FAILURE),
     "adopt": lambda operation_id, token: plans.plan_adopt(operation_id, nonce="nonce-fresh", lease=LONG, worker="w2"),
     "resume": lambda operation_id, token: plans.plan_resume(
