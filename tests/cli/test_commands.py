@@ -78,7 +78,7 @@ def test_worker(where: StoreFixture) -> None:
         )
         return
     worker = where.start("worker", APP, "-c", "2")
-    until(lambda: where.rows("workers"))
+    until(lambda: where.rows("types"))
     where.call("submit", "count", "2", "--watch")
     worker.signal(signal.SIGTERM)
     code, out, _ = worker.finish()

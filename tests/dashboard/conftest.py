@@ -54,12 +54,16 @@ class Stage:
         self.process = subprocess.Popen(
             command, cwd=ROOT, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)}
         )
-        assert self.process.stdout is not None
-        self.keys: dict[str, str] = json.loads(self.process.stdout.readline())
         self.url = f"http://127.0.0.1:{self.ports[0]}"
         self.second = f"http://127.0.0.1:{self.ports[1]}"
-        for url in (self.url, self.second):
-            wait_until_served(url, 4 * PATIENCE)  # ten thousand jobs are made first
+        try:
+            assert self.process.stdout is not None
+            self.keys: dict[str, str] = json.loads(self.process.stdout.readline())
+            for url in (self.url, self.second):
+                wait_until_served(url, 4 * PATIENCE)  # ten thousand jobs are made first
+        except BaseException:
+            self.close()  # no fixture ends it yet
+            raise
 
     @property
     def jobs(self) -> str:
@@ -115,9 +119,11 @@ def stage() -> Iterator[Stage]:
             pytest.fail("the dashboard is not built: python dashboard/build.py")
         pytest.skip("the dashboard is not built: python dashboard/build.py")
     stage = Stage()
-    wait_until(stage.has_begun)
-    yield stage
-    stage.close()
+    try:
+        wait_until(stage.has_begun)
+        yield stage
+    finally:
+        stage.close()
 
 
 @pytest.fixture(scope="package", params=["sqlite", "redis"])

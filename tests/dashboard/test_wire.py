@@ -9,6 +9,7 @@ import httpx
 import pytest
 from playwright.sync_api import CDPSession, Page, expect
 
+from tests.chaos.calibration import slowness
 from tests.dashboard.conftest import STATIC, Opened
 from tests.dashboard.worker_server import WorkerServer
 
@@ -82,7 +83,7 @@ def test_first_row_comes_soon_on_a_slow_line(full: WorkerServer, opened: Opened)
     began = time.monotonic()
     page.goto(full.jobs, wait_until="commit")
     expect(page.locator(".body-row").first).to_be_visible()
-    assert time.monotonic() - began <= 4.0, wire.by_url
+    assert time.monotonic() - began <= 4.0 * slowness(), wire.by_url
 
 
 @pytest.mark.slow
@@ -93,7 +94,7 @@ def test_open_running_job_sends_few_requests(server: WorkerServer, opened: Opene
     expect(page.locator(".live")).to_contain_text("Live")
     sent: list[str] = []
     page.on("request", lambda request: sent.append(request.url) if "/api/" in request.url else None)
-    before = page.locator(".pane .says").inner_text()
+    before, began = page.locator(".pane .says").inner_text(), time.monotonic()
     page.wait_for_timeout(10_000)
-    assert len(sent) <= 10, "\n".join(sorted(sent))
+    assert len(sent) <= time.monotonic() - began, "more than one a second:\n" + "\n".join(sorted(sent))
     assert page.locator(".pane .says").inner_text() != before

@@ -40,7 +40,11 @@ class WorkerServer:
         self.store = url
         command = [sys.executable, "-m", "tests.dashboard.real_worker", str(self.port), url]
         self.process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
-        wait_until_served(self.url, PATIENCE)
+        try:
+            wait_until_served(self.url, PATIENCE)
+        except BaseException:
+            self.close()  # no fixture ends it yet
+            raise
 
     @property
     def jobs(self) -> str:

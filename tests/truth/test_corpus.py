@@ -77,6 +77,7 @@ def test_interrupted_programs_end_like_undisturbed_ones(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("store", ["memory", "sqlite", "redis"])
 def test_every_interruption_leaves_the_outcome_as_it_is(
     store: str, request: pytest.FixtureRequest, tmp_path: Path, seed: int
@@ -86,6 +87,7 @@ def test_every_interruption_leaves_the_outcome_as_it_is(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_every_interruption_of_a_program_leaves_its_outcome(
     request: pytest.FixtureRequest, tmp_path: Path, seed: int
 ) -> None:
