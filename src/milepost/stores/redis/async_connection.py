@@ -3,10 +3,10 @@
 redis-py connects (URL, TLS, users); then this protocol takes over the transport. Requests are sent at once and replies
 assigned in the same order, so a cancelled task leaves an unread reply and not a broken connection.
 
-The transport is the one thing that is taken from redis-py by a private name (`_writer`). With `send_packed_command` and a
-task that awaits `read_response`, 13 awaited writes cost the client 869 us instead of 701, and the async API would fall
-below its goal of 0.85 of RQ's rate. A connection could not be aborted then, nor outlive the cancel of all tasks at
-the end of `asyncio.run`.
+The transport is the one thing that is taken from redis-py by private names (`_writer`, `_reader`). With
+`send_packed_command` and a task that awaits `read_response`, 13 awaited writes cost the client 869 us instead of 701, and
+the async API would fall below its goal of 0.85 of RQ's rate. A connection could not be aborted then, nor outlive the
+cancel of all tasks at the end of `asyncio.run`.
 """
 
 from __future__ import annotations
@@ -212,7 +212,7 @@ class AsyncConnectionPool:
         except (RedisError, OSError) as error:
             raise ConnectionLost(f"{node}: {error}") from None
         except asyncio.CancelledError:
-            connection._close()
+            await connection.disconnect(nowait=True)
             raise
         return AsyncConnection(connection, node)
 
