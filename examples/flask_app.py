@@ -1,9 +1,10 @@
 """Flask submits jobs, a worker runs them, `milepost serve` shows them: three processes on one store.
 
+cd examples
 export MILEPOST_URL=sqlite:///jobs.db
 milepost serve &
-milepost worker flask_app:jobs &                    (from examples/)
-flask --app examples/flask_app run
+milepost worker flask_app:jobs &
+flask --app flask_app run
 curl -X POST http://127.0.0.1:5000/words -d 'one two three'
 """
 

@@ -2,8 +2,8 @@
 
 MILEPOST_URL=sqlite:///jobs.db gunicorn gunicorn_app:app --chdir examples --preload -w 3 -k uvicorn_worker.UvicornWorker
 
-What was opened before the fork is left to the parent; each process has a worker, and connections, streams and the
-sweeper of its own. Jobs in memory would be others in each process, so those are refused.
+The parent keeps the connections that it opened before the fork. Each process has its own worker, connections, streams and
+sweeper. A store in memory is refused, because each process would have other jobs.
 """
 
 from __future__ import annotations
