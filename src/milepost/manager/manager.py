@@ -29,8 +29,14 @@ from milepost.core.serialization import (
 from milepost.core.transitions import plan_cancel, plan_create, plan_delete, plan_retry, plan_update
 from milepost.manager import watch
 from milepost.manager.options import CreateOptions
-from milepost.manager.rejections import rejection_error, result_of
-from milepost.manager.validation import job_fields, status_value, submit_fields, update_values
+from milepost.manager.validation import (
+    job_fields,
+    rejection_error,
+    result_of,
+    status_value,
+    submit_fields,
+    update_values,
+)
 from milepost.run.runtime import Runtime
 from milepost.run.track import AsyncTrack, TrackRequest
 from milepost.settings import Settings, settings

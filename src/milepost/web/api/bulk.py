@@ -10,7 +10,7 @@ from milepost.core.job import Job, JobStatus
 from milepost.core.serialization import single_line
 from milepost.core.transitions import plan_cancel, plan_delete, plan_retry
 from milepost.core.transitions.operations import Change
-from milepost.manager.rejections import rejection_error
+from milepost.manager.validation import rejection_error
 from milepost.query.filters import parse_filter
 from milepost.stores.ids import new_operation_id
 from milepost.stores.protocol import Write
