@@ -54,6 +54,12 @@ def test_activity_of_cancelled_job_names_who_and_whether_it_stopped(confirmed: b
     assert shown.activity == f"Cancelled by ana 26 Nov 12:00 UTC; {end}"
 
 
+def test_activity_of_code_past_its_grace_period_says_that_it_runs() -> None:
+    receipt = Receipt(NOON, "ana", None, None, "still_running", None)
+    shown = job(JobStatus.CANCELLED, completed_at=NOON, started_at=NOON, receipt=receipt)
+    assert shown.activity == "Cancelled by ana 26 Nov 12:00 UTC; the code is still running"
+
+
 def test_activity_is_short() -> None:
     assert len(job(JobStatus.FAILED, error="x" * 8000).activity) == 400
 

@@ -171,7 +171,7 @@ def _cancelled(job: Job) -> str:
 
 def _stop(receipt: Receipt) -> str:
     if receipt.confirmed is None:
-        return "stopping, waiting for the worker to confirm"
+        return "stopping, waiting for the worker to confirm" if receipt.how is None else "the code is still running"
     return "stop confirmed" if receipt.confirmed else "stop not confirmed"
 
 
