@@ -18,8 +18,8 @@ from milepost.cli.arguments import parse_arguments, usage
 from milepost.cli.job_selection import filter_text, is_filter
 from milepost.cli.job_types import absolute_paths
 from milepost.cli.local_run import job_key, title_of
-from milepost.cli.rendering.job_list import plain_lines
 from milepost.cli.rendering.progress import JobProgress, RateMeter, progress_bars, remaining_range, start_range
+from milepost.cli.rendering.tables import plain_lines
 from milepost.cli.rendering.terminal import make_console
 from milepost.core.job import Eta, Job, JobStatus, Stage
 from milepost.query.filters import parse_filter

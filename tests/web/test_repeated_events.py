@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from milepost import AsyncJobManager, JobManager
-from milepost.cli.worker_monitor import WorkerMonitor
+from milepost.cli.commands.worker import WorkerMonitor
 from milepost.core.events import Event, SeenEvents, StreamPosition
 from milepost.core.job import Job
 from milepost.manager.feed_follower import FeedFollower

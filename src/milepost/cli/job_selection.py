@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,12 +12,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
+from milepost.cli import formatting
 from milepost.core.errors import FilterError, JobNotFoundError, MilepostError
-from milepost.core.job import Job
+from milepost.core.job import Job, JobStatus
 
 if TYPE_CHECKING:
     from milepost.cli.context import CommandContext
     from milepost.stores.query import Page
+
 
 MAX_LISTED_IDS = 5
 DAY = timedelta(days=1)
@@ -210,3 +213,23 @@ F = TypeVar("F", bound=Callable[..., Any])
 def jobs_argument(function: F) -> F:
     """Add the argument of a command that takes jobs."""
     return click.argument("words", metavar="ID|@last|FILTER|-...", type=JobId(), nargs=-1)(function)
+
+
+def count_by_status(jobs: Sequence[Job]) -> str:
+    """Return the number of jobs by status: ``3 jobs (2 failed, 1 running)``."""
+    statuses = Counter(job.status.value for job in jobs)
+    parts = ", ".join(f"{formatting.number(statuses[name])} {name}" for name in JobStatus if statuses[name])
+    return f"{formatting.plural(len(jobs), 'job')} ({parts})" if jobs else "no jobs"
+
+
+def confirm_change(context: CommandContext, verb: str, jobs: Sequence[Job], kinds: str, *, yes: bool) -> bool:
+    """Return whether to proceed. Asks on a terminal; raises UsageError without a terminal and ``--yes``."""
+    if not jobs:
+        sys.stderr.write(f"milepost: nothing to {verb}: no {kinds} jobs match\n".replace("no  jobs", "no jobs"))
+        return False
+    if yes:
+        return True
+    if not sys.stdin.isatty():
+        raise click.UsageError(f"this would {verb} {count_by_status(jobs)}; confirm with --yes")
+    sys.stderr.write(f"This will {verb} {count_by_status(jobs)}.\n")
+    return click.confirm("Continue?", default=False, err=True)

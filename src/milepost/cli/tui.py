@@ -13,9 +13,9 @@ from textual.widgets import DataTable, Footer, Input, Static
 
 from milepost.cli import formatting
 from milepost.cli.job_selection import find_jobs, short_ids
-from milepost.cli.rendering.job_list import list_summary
 from milepost.cli.rendering.live import ended_line
 from milepost.cli.rendering.progress import JobProgress, remaining_range, state_of, style_of
+from milepost.cli.rendering.tables import list_summary
 from milepost.cli.rendering.terminal import STYLES, bar, clean, glyph
 from milepost.core.errors import MilepostError
 from milepost.core.job import Job

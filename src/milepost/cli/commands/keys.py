@@ -24,7 +24,7 @@ DEFAULT = SCOPES[:3]
 @click.group("keys", invoke_without_command=True)
 @session_options
 @click.pass_context
-def command(ctx: click.Context) -> int | None:
+def keys(ctx: click.Context) -> int | None:
     """List, create and revoke API keys. The store keeps only the SHA-256 of a secret."""
     if ctx.invoked_subcommand is not None:
         return None
@@ -59,7 +59,7 @@ def _state(key: Mapping[str, Any]) -> str:
     return "expired" if expires and datetime.fromisoformat(expires) <= datetime.now(UTC) else "active"
 
 
-@command.command("create")
+@keys.command("create")
 @click.argument("name")
 @click.option(
     "--scope",
@@ -121,7 +121,7 @@ def _names(option: str, texts: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
-@command.command("revoke")
+@keys.command("revoke")
 @click.argument("ids", metavar="ID...", nargs=-1, required=True)
 @session_options
 def revoke(ids: tuple[str, ...]) -> int:

@@ -1,4 +1,4 @@
-"""`milepost logs ID`: print the log of a job and optionally follow it."""
+"""`milepost logs ID`, `show ID...`: print the log or the details of jobs."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any
 import click
 
 from milepost.cli import exit_codes, formatting
+from milepost.cli.commands.watch import JobFollower
 from milepost.cli.context import CommandContext, current, session_options
-from milepost.cli.follower import JobFollower
-from milepost.cli.job_selection import JobId, resolve_job
+from milepost.cli.job_selection import JobId, resolve_job, shortest_id
+from milepost.cli.rendering.job_detail import print_job
 from milepost.cli.rendering.live import OutageNotice, echo, echo_json, ended_text, raise_if_output_closed
 from milepost.cli.rendering.terminal import MUTED, STYLES, clean
 from milepost.core.events import Event, StreamPosition
@@ -24,7 +25,7 @@ BATCH = 1000
 @click.argument("word", metavar="[ID|@last]", type=JobId(), default="@last")
 @click.option("-f", "--follow", is_flag=True, help="Follow the log until the job ends; Ctrl-C does not stop the job.")
 @session_options
-def command(word: str, follow: bool) -> int:
+def logs(word: str, follow: bool) -> int:
     """Print the log of a job (default: the newest job)."""
     context = current()
     job = resolve_job(context, word)
@@ -72,3 +73,20 @@ def _print_line(context: CommandContext, job_id: str, line: dict[str, Any]) -> N
         return
     shown = Text(f"{when}  ", MUTED)
     context.console.print(shown.append(text, LEVELS.get(level, "")), soft_wrap=True)
+
+
+@click.command("show")
+@click.argument("words", metavar="[ID|@last]...", type=JobId(), nargs=-1)
+@session_options
+def show(words: tuple[str, ...]) -> int:
+    """Show the details of a job (default: the newest job)."""
+    context = current()
+    for at, word in enumerate(words or ("@last",)):
+        job = context.with_start_forecast([resolve_job(context, word)])[0]
+        if context.json:
+            echo_json(job.to_dict())
+            continue
+        if at:
+            context.console.print()
+        print_job(context.console, job, utc=context.utc, short=shortest_id(context, job))
+    return exit_codes.OK

@@ -12,8 +12,8 @@ import click
 from milepost.cli import exit_codes
 from milepost.cli.context import CommandContext, current, session_options
 from milepost.cli.job_selection import filter_text, find_jobs, no_jobs_text, pages
-from milepost.cli.rendering.job_list import list_summary, plain_lines, table
 from milepost.cli.rendering.live import OutageNotice, echo, echo_json, outage_text, raise_if_output_closed
+from milepost.cli.rendering.tables import list_summary, plain_lines, table
 from milepost.cli.rendering.terminal import STYLES, is_live
 from milepost.core.defaults import LIST_LIMIT_MAX
 from milepost.core.errors import StoreUnavailableError
@@ -34,7 +34,7 @@ PIPED_LIMIT = 100
 )
 @click.option("-a", "--all", "everything", is_flag=True, help="List all matching jobs.")
 @session_options
-def command(terms: tuple[str, ...], live: bool, limit: int | None, everything: bool) -> int:
+def ls(terms: tuple[str, ...], live: bool, limit: int | None, everything: bool) -> int:
     """List jobs, newest first.
 
     FILTER terms: status:failed, type:ingestion, label.owner:ana, worker:host, error:timeout, created:1d (in the last

@@ -32,7 +32,7 @@ from milepost.core.job import Job, JobStatus
 @click.option("--app", metavar="MODULE:APP", help="Load your job types from this Jobs object.")
 @click.option("--label", "labels", metavar="NAME=VALUE", multiple=True, help="Add a label; may be repeated.")
 @session_options
-def command(job_type: str, words: tuple[str, ...], app: str | None, labels: tuple[str, ...]) -> int:
+def run(job_type: str, words: tuple[str, ...], app: str | None, labels: tuple[str, ...]) -> int:
     """Run a job of TYPE in this process and print its result.
 
     ARGs set the parameters in order, and the last one may be a list; NAME=VALUE sets one by name. Ctrl-C cancels the

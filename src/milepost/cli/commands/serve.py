@@ -26,7 +26,7 @@ from milepost.core.errors import MissingExtraError
 )
 @click.option("--demo", is_flag=True, help="Serve sample jobs instead of a store; nothing is saved.")
 @session_options
-def command(host: str, port: int, auth: str | None, demo: bool) -> int:
+def serve(host: str, port: int, auth: str | None, demo: bool) -> int:
     """Serve the jobs of the store over HTTP, with the dashboard."""
     context = current()
     if context.is_server and not demo:

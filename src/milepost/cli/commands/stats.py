@@ -1,7 +1,8 @@
-"""`milepost stats [FILTER...]`: counts, success rate and durations by type."""
+"""`milepost stats`, `failures`: count jobs by type and status, and failed jobs by cause."""
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,7 +34,7 @@ HEADING = (
 @click.command("stats")
 @click.argument("terms", metavar="[FILTER...]", nargs=-1)
 @session_options
-def command(terms: tuple[str, ...]) -> int:
+def stats(terms: tuple[str, ...]) -> int:
     """Count jobs by type and status, with their run and wait times.
 
     Restrict the jobs with a filter: milepost stats created:1d
@@ -129,3 +130,36 @@ def percentile(values: Sequence[float], share: float) -> float | None:
         return None
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+@click.command("failures")
+@click.argument("terms", metavar="[FILTER...]", nargs=-1)
+@session_options
+def failures(terms: tuple[str, ...]) -> int:
+    """Group failed jobs by exception type and the last line of your own code.
+
+    Use the filter of a group in other commands: milepost retry status:failed failure:ValueError@embed.py:41
+    """
+    from milepost.query.overview import failure_groups
+
+    context = current()
+    groups = failure_groups(all_jobs(context, filter_text(("status:failed", *terms))))
+    print_records(
+        context,
+        (group.to_dict() for group in groups),
+        ("COUNT", "FAILURE", "TYPES", "FIRST", "LAST", "NEWEST MESSAGE"),
+        [
+            (
+                formatting.number(group.count), group.group, ",".join(sorted(group.job_types)),
+                formatting.clock(group.first_at, utc=context.utc), formatting.clock(group.last_at, utc=context.utc), group.message or "",
+            )
+            for group in groups
+        ],
+        nothing="No failed jobs match." if terms else "No failed jobs.",
+        right=("COUNT",),
+        optional=("FIRST", "TYPES", "LAST"),
+    )  # fmt: skip
+    if groups and not context.json and context.console.is_terminal:
+        words = shlex.join(groups[0].q.split(" ", 1))
+        context.console.print(f"\nList the largest group: milepost ls {words}")
+    return exit_codes.OK

@@ -63,7 +63,7 @@ def _value(option: Option, given: Any) -> Any:
     "-w", "--watch", "wait", is_flag=True, help="Follow the job until it ends; the exit code reflects its outcome."
 )
 @session_options
-def command(job_type: str, words: tuple[str, ...], app: str | None, wait: bool, **given: Any) -> int:
+def submit(job_type: str, words: tuple[str, ...], app: str | None, wait: bool, **given: Any) -> int:
     """Submit a job of TYPE to the workers and print its id.
 
     ARGs set the parameters in order, NAME=VALUE sets one by name. The parameters are those that the workers published.

@@ -15,7 +15,7 @@ from milepost.core.errors import MissingExtraError
 @click.command("top")
 @click.argument("terms", metavar="[FILTER...]", nargs=-1)
 @session_options
-def command(terms: tuple[str, ...]) -> int:
+def top(terms: tuple[str, ...]) -> int:
     """Show a full-screen live view of jobs. Keys: arrows select, / filter, c cancel, r retry, space pause, q quit."""
     context = current()
     if not (sys.stdout.isatty() and sys.stdin.isatty()):

@@ -1,7 +1,8 @@
-"""`milepost types`: list the published job types; pause, resume and limit them for all workers."""
+"""`milepost types`, `workers`: list and limit the published job types, and list the workers."""
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import click
@@ -9,6 +10,7 @@ import click
 from milepost.cli import admin, exit_codes, formatting
 from milepost.cli.arguments import usage
 from milepost.cli.context import CommandContext, current, session_options
+from milepost.cli.rendering.job_detail import shown_worker
 from milepost.cli.rendering.live import echo, echo_json
 from milepost.cli.rendering.tables import print_records
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 @click.group("types", invoke_without_command=True)
 @session_options
 @click.pass_context
-def command(ctx: click.Context) -> int | None:
+def types(ctx: click.Context) -> int | None:
     """List, pause, resume and limit the job types that workers have published."""
     if ctx.invoked_subcommand is not None:
         return None
@@ -46,7 +48,7 @@ def command(ctx: click.Context) -> int | None:
     return exit_codes.OK
 
 
-@command.command("pause")
+@types.command("pause")
 @click.argument("names", metavar="TYPE...", nargs=-1, required=True)
 @session_options
 def pause(names: tuple[str, ...]) -> int:
@@ -54,7 +56,7 @@ def pause(names: tuple[str, ...]) -> int:
     return _set(current(), names, True)
 
 
-@command.command("resume")
+@types.command("resume")
 @click.argument("names", metavar="TYPE...", nargs=-1, required=True)
 @session_options
 def resume(names: tuple[str, ...]) -> int:
@@ -62,7 +64,7 @@ def resume(names: tuple[str, ...]) -> int:
     return _set(current(), names, False)
 
 
-@command.command("limit")
+@types.command("limit")
 @click.argument("name", metavar="TYPE")
 @click.argument("most", metavar="N|none")
 @session_options
@@ -90,3 +92,41 @@ def _print(context: CommandContext, known: JobType) -> None:
         return
     most = f"; limited to {known.limit} at once" if known.limit is not None else ""
     echo(f"{known.name} is {'paused; no new jobs of this type will start' if known.paused else 'open'}{most}")
+
+
+SILENT_AFTER = 15.0
+"""Seconds without a heartbeat after which a worker is shown as silent."""
+
+
+@click.command("workers")
+@session_options
+def workers() -> int:
+    """List workers with the number of jobs they run and their last heartbeat."""
+    context = current()
+    known = admin.workers(context)
+    now = time.time()
+    print_records(
+        context,
+        (one.to_dict() for one in known),
+        ("WORKER", "STATE", "JOBS", "UPTIME", "HEARTBEAT", "TYPES"),
+        [
+            (
+                shown_worker(one.name),
+                "draining"
+                if one.draining
+                else "silent"
+                if now - one.seen > SILENT_AFTER
+                else "working"
+                if one.running
+                else "idle",
+                f"{len(one.running)}/{one.concurrency}",
+                formatting.short_duration(now - one.since),
+                f"{formatting.short_duration(now - one.seen)} ago",
+                ", ".join(one.types),
+            )
+            for one in known
+        ],
+        nothing="No workers. Start one: milepost worker MODULE:APP",
+        optional=("UPTIME", "STATE"),
+    )
+    return exit_codes.OK

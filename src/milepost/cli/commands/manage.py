@@ -1,0 +1,163 @@
+"""`milepost cancel`, `retry`, `rm`: change jobs that are chosen by id or by filter."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+
+import click
+
+from milepost.cli import exit_codes, formatting
+from milepost.cli.context import CommandContext, current, session_options
+from milepost.cli.job_selection import confirm_change, count_by_status, jobs_argument, select_jobs
+from milepost.cli.rendering.live import echo, echo_json, ended_text
+from milepost.cli.rendering.terminal import STYLES, glyph
+from milepost.core.errors import IllegalTransitionError, JobNotFoundError, RejectedError
+from milepost.core.job import Job, JobStatus
+
+POLL_INTERVAL = 0.1
+MAX_WAIT_SECONDS = 60.0
+
+
+@click.command("cancel")
+@jobs_argument
+@click.option("--reason", help="Reason to record with the cancellation.")
+@click.option("--wait", is_flag=True, help="Wait up to 60 s for the code to stop (then exit with 124).")
+@click.option("--yes", is_flag=True, help="Skip the confirmation prompt.")
+@session_options
+def cancel(words: tuple[str, ...], reason: str | None, wait: bool, yes: bool) -> int:
+    """Cancel jobs. Takes effect immediately; running code is signalled and stops at its next cancellation point.
+
+    A filter asks for confirmation first, with the number of jobs.
+    """
+    context = current()
+    jobs, by_filter = select_jobs(context, words)
+    active = [job for job in jobs if not job.is_terminal]
+    if by_filter:
+        jobs = active
+        if not confirm_change(context, "cancel", jobs, "pending or running", yes=yes):
+            return exit_codes.OK
+    code = exit_codes.OK
+    cancelled: list[Job] = []
+    for job in jobs:
+        try:
+            cancelled.append(context.manager.cancel_job(job.job_id, reason, by=_user()))
+        except (IllegalTransitionError, JobNotFoundError) as refused:
+            if by_filter:
+                continue  # it ended after it was listed
+            sys.stderr.write(f"milepost: {job.job_id}: {refused}\n")
+            code = exit_codes.FAILED
+    if wait:
+        late = _wait_for_receipts(context, cancelled)
+        code = exit_codes.TIMED_OUT if late else code
+    for job in cancelled:
+        _print(context, context.manager.get_job(job.job_id) or job)
+    return code
+
+
+def _user() -> str:
+    from milepost.cli.local_run import user_name
+
+    return user_name()
+
+
+def _wait_for_receipts(context: CommandContext, jobs: list[Job]) -> bool:
+    """Wait for the receipts. Return True if one is still missing after the time limit."""
+    deadline = time.monotonic() + MAX_WAIT_SECONDS
+    waiting = [job.job_id for job in jobs]
+    while waiting:
+        job = context.manager.get_job(waiting[-1])
+        if job is None or job.receipt is None or job.receipt.confirmed is not None:
+            waiting.pop()
+        elif time.monotonic() > deadline:
+            late = formatting.plural(len(waiting), "job")
+            sys.stderr.write(f"milepost: {late} did not confirm that they stopped within {MAX_WAIT_SECONDS:g} s\n")
+            return True
+        else:
+            time.sleep(POLL_INTERVAL)
+    return False
+
+
+def _print(context: CommandContext, job: Job) -> None:
+    if context.json:
+        echo_json(job.to_dict())
+        return
+    from rich.text import Text
+
+    line = Text(glyph(context.console, job.status.value) + " ", STYLES[job.status.value])
+    context.console.print(line.append(f"{job.job_id}  ").append(ended_text(job)))
+
+
+RETRYABLE_STATUSES = (JobStatus.FAILED, JobStatus.CANCELLED)
+
+
+@click.command("retry")
+@jobs_argument
+@click.option(
+    "--only-failed", is_flag=True, help="Submit a new job for the failed items only (also works on completed jobs)."
+)
+@click.option("--from-start", is_flag=True, help="Discard the checkpoint and state; loops start at their first item.")
+@click.option("--yes", is_flag=True, help="Skip the confirmation prompt.")
+@session_options
+def retry(words: tuple[str, ...], only_failed: bool, from_start: bool, yes: bool) -> int:
+    """Return failed or cancelled jobs to pending, with a new attempt budget and their last checkpoint."""
+    if only_failed and from_start:
+        raise click.UsageError(
+            "--only-failed submits a new job, which starts at its first item; leave --from-start out"
+        )
+    context = current()
+    jobs, by_filter = select_jobs(context, words)
+    if by_filter:
+        jobs = [
+            job
+            for job in jobs
+            if job.run_by == "worker" and (job.is_terminal if only_failed else job.status in RETRYABLE_STATUSES)
+        ]
+        if only_failed:
+            jobs = [job for job in jobs if job.item_counts is not None and job.item_counts.failed_keys]
+        if not confirm_change(
+            context, "retry", jobs, "failed items in any" if only_failed else "failed or cancelled worker", yes=yes
+        ):
+            return exit_codes.OK
+    code = exit_codes.OK
+    for job in jobs:
+        try:
+            again = context.manager.retry_job(job.job_id, only_failed=only_failed, from_start=from_start)
+        except RejectedError as refused:
+            which = "" if job.job_id in str(refused) else f"{job.job_id}: "
+            sys.stderr.write(f"milepost: {which}{refused}\n")
+            code = exit_codes.FAILED
+            continue
+        if context.json:
+            echo_json(again.to_dict())
+            continue
+        from rich.text import Text
+
+        line = Text(glyph(context.console, again.status.value) + " ", STYLES[again.status.value])
+        made = f"  (the failed items of {job.job_id})" if only_failed else ""
+        context.console.print(line.append(f"{again.job_id}  {again.status.value}{made}"))
+    return code
+
+
+@click.command("rm")
+@jobs_argument
+@click.option("-n", "--dry-run", is_flag=True, help="Print the number of jobs and delete nothing.")
+@click.option("--yes", is_flag=True, help="Skip the confirmation prompt.")
+@session_options
+def rm(words: tuple[str, ...], dry_run: bool, yes: bool) -> int:
+    """Delete jobs after a confirmation; running jobs are cancelled first."""
+    context = current()
+    jobs, _ = select_jobs(context, words)
+    if dry_run:
+        echo(json.dumps({"matched": len(jobs)}) if context.json else f"This would delete {count_by_status(jobs)}.")
+        return exit_codes.OK
+    if not confirm_change(context, "delete", jobs, "", yes=yes):
+        return exit_codes.OK
+    for job in jobs:
+        context.manager.delete_job(job.job_id)
+        if context.json:
+            echo_json({"job_id": job.job_id, "deleted": True})
+    if not context.json:
+        echo(f"Deleted {formatting.plural(len(jobs), 'job')}.")
+    return exit_codes.OK
