@@ -19,7 +19,7 @@ from milepost.web.context import WebContext, job_url, principal_of
 from milepost.web.http.idempotency import FirstResponse, run_once
 from milepost.web.http.problems import RETRY_SOON, Problem
 from milepost.web.http.serialization import redacted_job_bytes
-from milepost.web.live.long_poll import preferred_wait, wait_until
+from milepost.web.live.job_stream import preferred_wait, wait_until
 from milepost.web.security.principals import READ, WRITE, Principal
 from milepost.worker.registry import is_published
 
