@@ -10,7 +10,7 @@ import pytest
 
 from milepost import Jobs
 from milepost.stores.sync_bridge import run_sync
-from milepost.web.security.share_links import ShareLinkStore
+from milepost.web.security.api_keys import ShareLinkStore
 from milepost.worker.registry import JobType, publish
 from tests.security.live_server import LiveServer
 

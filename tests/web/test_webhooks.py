@@ -18,9 +18,8 @@ from milepost.core.transitions import plan_fail, plan_start
 from milepost.manager.feed_follower import FeedFollower
 from milepost.stores.ids import new_operation_id
 from milepost.stores.protocol import Claim, Write
-from milepost.web.security.ssrf_guard import is_public, public_address
 from milepost.web.webhooks import registry
-from milepost.web.webhooks.delivery import CURSOR, WebhookSender
+from milepost.web.webhooks.delivery import CURSOR, WebhookSender, is_public, public_address
 from tests.web.conftest import client_of
 
 pytestmark = pytest.mark.timing

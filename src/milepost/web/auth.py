@@ -21,11 +21,9 @@ from milepost.core.errors import InvalidInputError, StoreError
 from milepost.core.serialization import single_line
 from milepost.stores.protocol import Store
 from milepost.web.http.problems import RETRY_LATER, Problem
-from milepost.web.security.api_keys import ApiKeyStore
-from milepost.web.security.host_check import FOREIGN_HOST, names_loopback, reached_by_loopback
-from milepost.web.security.local_access import LocalAccess
+from milepost.web.security.api_keys import ApiKeyStore, ShareLinkStore
+from milepost.web.security.local_access import FOREIGN_HOST, LocalAccess, names_loopback, reached_by_loopback
 from milepost.web.security.principals import ADMIN, ANYONE, Principal, as_principal
-from milepost.web.security.share_links import ShareLinkStore
 
 log = logging.getLogger("milepost.audit")
 log.addHandler(logging.NullHandler())

@@ -21,8 +21,7 @@ from milepost.web.app import create_app
 from milepost.web.context import WebContext
 from milepost.web.http.header_timeout import HeaderTimeoutMiddleware, header_timeout_protocol
 from milepost.web.security.api_keys import ApiKeyStore
-from milepost.web.security.host_check import is_loopback
-from milepost.web.security.local_access import LocalAccess
+from milepost.web.security.local_access import LocalAccess, is_loopback
 
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8000
 OPEN_ACCESS_WARNING = (

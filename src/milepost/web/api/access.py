@@ -11,11 +11,9 @@ from milepost.web.auth import ApiKeys, NoAuth, cookie_name, log_refused, refuse_
 from milepost.web.context import WebContext, job_url, principal_of
 from milepost.web.http.problems import Problem
 from milepost.web.http.serialization import encoded
-from milepost.web.security.api_keys import SESSION_SECONDS, TooManySessionsError
+from milepost.web.security.api_keys import MAX_LINKS_PER_JOB, SESSION_SECONDS, Link, TooManySessionsError
 from milepost.web.security.audit import audit
-from milepost.web.security.principals import ADMIN, CANCEL, READ, WRITE
-from milepost.web.security.quotas import limit_reached
-from milepost.web.security.share_links import MAX_LINKS_PER_JOB, Link
+from milepost.web.security.principals import ADMIN, CANCEL, READ, WRITE, limit_reached
 
 JSON = "application/json"
 

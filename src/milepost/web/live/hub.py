@@ -24,8 +24,7 @@ from milepost.web.http.problems import RETRY_LATER, Problem
 from milepost.web.live import sse
 from milepost.web.live.list_subscriptions import Describe, ListHub
 from milepost.web.live.sse import Frame, StreamClient
-from milepost.web.security.principals import ANYONE, Principal
-from milepost.web.security.quotas import limit_reached
+from milepost.web.security.principals import ANYONE, Principal, limit_reached
 
 log = logging.getLogger("milepost.web.live.hub")
 log.addHandler(logging.NullHandler())

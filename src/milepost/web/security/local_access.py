@@ -7,6 +7,7 @@ Both live in the memory of the server process. The token is also in a file that 
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import logging
 import os
 import secrets
@@ -16,10 +17,42 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from starlette.types import Scope
+
 from milepost.settings import state_dir
 from milepost.stores.private_files import create_private_folder
 from milepost.web.security.api_keys import digest_of
 from milepost.web.security.principals import ADMIN, Principal
+
+FOREIGN_HOST = (
+    "The Host header names another machine, and this server has no authentication; "
+    "use localhost, or start the server with --auth keys"
+)
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether an address (or a unix socket) can be reached from this machine only."""
+    host = host.lower()
+    if host == "localhost" or host.endswith(".localhost") or host.startswith("/"):
+        return True
+    try:
+        address = ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return False
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+
+
+def names_loopback(scope: Scope) -> bool:
+    """Return whether the Host header of a request names this machine. With DNS rebinding it names another site."""
+    host: str = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"host"), "localhost")
+    return is_loopback(host[: host.index("]") + 1] if host.startswith("[") and "]" in host else host.partition(":")[0])
+
+
+def reached_by_loopback(scope: Scope) -> bool:
+    """Return whether a request came in on a loopback address."""
+    server = scope.get("server")
+    return server is not None and is_loopback(str(server[0]))
+
 
 log = logging.getLogger("milepost.web.security.local_access")
 log.addHandler(logging.NullHandler())
