@@ -17,7 +17,7 @@ from milepost.manager.feed_follower import FeedFollower
 from milepost.stores.protocol import FeedEvents
 from milepost.web.live.hub import Hub
 from milepost.web.live.job_stream import open_stream
-from milepost.web.stats.finished_jobs import FinishedJobs
+from milepost.web.metrics import FinishedJobs
 from milepost.web.webhooks import registry
 from tests.waiting import until
 from tests.web.test_webhooks import sender_to

@@ -23,9 +23,9 @@ from milepost.web.auth import Auth, Authenticator
 from milepost.web.http.list_params import one_job
 from milepost.web.http.problems import Problem, not_found
 from milepost.web.live.hub import Hub
+from milepost.web.metrics import FinishedJobs
 from milepost.web.security.principals import Principal, Quotas
 from milepost.web.start_estimates import StartEstimates
-from milepost.web.stats.finished_jobs import FinishedJobs
 
 
 class WebContext:

@@ -10,8 +10,8 @@ from milepost.web import schemas
 from milepost.web.context import WebContext
 from milepost.web.http.problems import RETRY_LATER, response
 from milepost.web.http.serialization import encoded
+from milepost.web.metrics import Metrics
 from milepost.web.security.principals import ADMIN
-from milepost.web.stats.metrics import Metrics
 
 NUMBERS = {"schema": {"type": "string"}, "example": 'milepost_jobs{job_type="ingestion",status="running"} 3.0\n'}
 

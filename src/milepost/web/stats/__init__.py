@@ -1,1 +1,0 @@
-"""Statistics of finished jobs, failure groups and Prometheus metrics."""
