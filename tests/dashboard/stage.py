@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from milepost.web import auth, create_app
-from milepost.web.demo.application import Demo, create_demo
+from milepost.web.demo import Demo, create_demo
 
 HOSTILE = "<img src=x onerror=window.hacked=1>"
 

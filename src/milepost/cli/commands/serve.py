@@ -41,7 +41,7 @@ def serve(host: str, port: int, auth: str | None, demo: bool) -> int:
     try:
         if demo:
             from milepost.web.auth import auth_from_name
-            from milepost.web.demo.application import create_demo
+            from milepost.web.demo import create_demo
 
             who = auth_from_name(auth or "none")
             options["auth"] = "none" if auth == "none" else None  # the application has its own

@@ -1,4 +1,7 @@
-"""API keys, sessions of the dashboard, and share links, in the job store."""
+"""API keys ``mp_<id>_<secret>``, signed-in sessions, and share links, which show one job until they expire or are revoked.
+
+The store keeps only a SHA-256 of each secret. A share link also ends with its job and with the key that created it.
+"""
 
 from __future__ import annotations
 

@@ -1,1 +1,0 @@
-"""The sample jobs of `milepost serve --demo`."""
