@@ -23,7 +23,7 @@ from milepost.web.schemas.access import (
     WebhookReplayed,
     WebhookTested,
 )
-from milepost.web.schemas.fields import Json, When
+from milepost.web.schemas.fields import Json, Problem, When, problems
 from milepost.web.schemas.jobs import (
     Attempts,
     BulkBody,
@@ -50,7 +50,6 @@ from milepost.web.schemas.overview import (
     Stats,
     Workers,
 )
-from milepost.web.schemas.problems import Problem, problems
 
 __all__ = [
     "Alive",
