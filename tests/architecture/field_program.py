@@ -20,7 +20,7 @@ from milepost import Jobs, Run
 from milepost.cli.root_command import run_program
 from milepost.client import Client
 from milepost.web import auth, create_app
-from milepost.web.http.serialization import row
+from milepost.web.http.json_body import row
 from milepost.worker.handlers import SubmitOptions
 
 

@@ -32,7 +32,7 @@ from milepost.client import AccessDeniedError, AsyncClient, Client
 from milepost.core.defaults import RETRY_BUDGET
 from milepost.core.errors import FilterError
 from milepost.web import auth, create_app
-from milepost.web.http.idempotency import IN_PROGRESS_MICROS
+from milepost.web.api.submit import IN_PROGRESS_MICROS
 from tests.web.server import Server, free_port
 
 

@@ -127,7 +127,7 @@ async def test_concurrent_requests_with_one_key_create_one_job(app: httpx.AsyncC
 async def test_repeated_submit_does_not_supersede_itself(
     app: httpx.AsyncClient, jobs: AsyncJobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("milepost.web.http.idempotency.IN_PROGRESS_MICROS", 0)
+    monkeypatch.setattr("milepost.web.api.submit.IN_PROGRESS_MICROS", 0)
     put, puts = jobs.store.kv_put, list[str]()
 
     async def once(key: str, *args: Any, **options: Any) -> Any:

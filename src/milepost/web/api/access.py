@@ -9,8 +9,8 @@ from milepost.core.job import Job
 from milepost.web import schemas
 from milepost.web.auth import ApiKeys, NoAuth, cookie_name, log_refused, refuse_forgery
 from milepost.web.context import WebContext, job_url, principal_of
+from milepost.web.http.json_body import encoded
 from milepost.web.http.problems import Problem
-from milepost.web.http.serialization import encoded
 from milepost.web.security.api_keys import MAX_LINKS_PER_JOB, SESSION_SECONDS, Link, TooManySessionsError
 from milepost.web.security.audit import audit
 from milepost.web.security.principals import ADMIN, CANCEL, READ, WRITE, limit_reached

@@ -8,7 +8,7 @@ from starlette.responses import Response
 from milepost.core.serialization import from_micros
 from milepost.web import schemas
 from milepost.web.context import WebContext, principal_of
-from milepost.web.http.serialization import encoded
+from milepost.web.http.json_body import encoded
 from milepost.web.security.audit import audit
 from milepost.web.security.principals import ADMIN
 

@@ -17,8 +17,8 @@ from milepost.stores.protocol import Write
 from milepost.stores.query import SCAN_MAX, Query
 from milepost.web import schemas
 from milepost.web.context import WebContext, principal_of
+from milepost.web.http.json_body import encoded
 from milepost.web.http.problems import Problem
-from milepost.web.http.serialization import encoded
 from milepost.web.security.principals import CANCEL, DELETE, READ, WRITE, Principal
 
 SCOPE = {"cancel": CANCEL, "retry": WRITE, "delete": DELETE}

@@ -8,8 +8,8 @@ from starlette.responses import PlainTextResponse, Response
 from milepost.core.errors import MissingExtraError, StoreError
 from milepost.web import schemas
 from milepost.web.context import WebContext
+from milepost.web.http.json_body import encoded
 from milepost.web.http.problems import RETRY_LATER, response
-from milepost.web.http.serialization import encoded
 from milepost.web.metrics import Metrics
 from milepost.web.security.principals import ADMIN
 

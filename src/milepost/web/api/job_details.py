@@ -16,8 +16,8 @@ from milepost.stores.ids import new_operation_id
 from milepost.stores.protocol import Write
 from milepost.web import schemas
 from milepost.web.context import WebContext, principal_of
+from milepost.web.http.json_body import encoded
 from milepost.web.http.problems import Problem
-from milepost.web.http.serialization import encoded
 from milepost.web.security.audit import audit
 from milepost.web.security.principals import ADMIN, READ
 

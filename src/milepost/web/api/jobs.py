@@ -16,9 +16,9 @@ from milepost.stores.query import Page
 from milepost.web import schemas
 from milepost.web.api.submit import refuse_published, seen_bytes
 from milepost.web.context import WebContext, job_url, principal_of
+from milepost.web.http.json_body import encoded, row_bytes
 from milepost.web.http.list_params import ListParams
 from milepost.web.http.problems import RETRY_SOON, Problem, not_found
-from milepost.web.http.serialization import encoded, row_bytes
 from milepost.web.live.job_stream import preferred_wait, wait_until
 from milepost.web.security.principals import CANCEL, DELETE, READ, WRITE
 

@@ -21,7 +21,7 @@ from milepost.stores.query import Query as JobQuery
 from milepost.stores.query import position
 from milepost.web import schemas
 from milepost.web.context import WebContext, principal_of
-from milepost.web.http.serialization import encoded, row
+from milepost.web.http.json_body import encoded, row
 from milepost.web.live.list_subscriptions import counts_by_type
 from milepost.web.schemas.fields import TYPE_PATTERN
 from milepost.web.security.audit import audit

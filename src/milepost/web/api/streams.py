@@ -12,9 +12,9 @@ from starlette.responses import FileResponse, Response
 from milepost.core.events import PATTERN, StreamPosition
 from milepost.web import schemas
 from milepost.web.context import WebContext, principal_of
+from milepost.web.http.json_body import encoded
 from milepost.web.http.list_params import ListParams
 from milepost.web.http.problems import Problem
-from milepost.web.http.serialization import encoded
 from milepost.web.live.job_stream import open_stream
 from milepost.web.live.list_stream import open_list_stream
 from milepost.web.security.principals import READ

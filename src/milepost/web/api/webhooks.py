@@ -11,8 +11,8 @@ from milepost.query.filters import parse_filter
 from milepost.stores.ids import new_job_id
 from milepost.web import schemas
 from milepost.web.context import WebContext, principal_of
+from milepost.web.http.json_body import encoded
 from milepost.web.http.problems import Problem
-from milepost.web.http.serialization import encoded
 from milepost.web.security.audit import audit
 from milepost.web.security.principals import ADMIN
 from milepost.web.webhooks import registry

@@ -11,8 +11,8 @@ from milepost.core.job import Job
 from milepost.core.serialization import from_micros
 from milepost.stores.protocol import Store
 from milepost.stores.query import Page, find
+from milepost.web.http.json_body import encoded, row, row_bytes
 from milepost.web.http.list_params import ListParams, one_job
-from milepost.web.http.serialization import encoded, row, row_bytes
 from milepost.web.live import sse
 from milepost.web.live.hub import Hub
 from milepost.web.live.list_subscriptions import ListClient, ListHub, Rows, Subscription, batch, counts_by_type

@@ -18,9 +18,9 @@ from milepost.core.job import Job, JobStatus, WaitingFor
 from milepost.manager.feed_follower import FeedFollower, FeedNews
 from milepost.query.filters import Filter
 from milepost.stores.protocol import Store
+from milepost.web.http.json_body import encoded, row_bytes
 from milepost.web.http.list_params import ListParams
 from milepost.web.http.problems import Problem
-from milepost.web.http.serialization import encoded, row_bytes
 from milepost.web.live import sse
 from milepost.web.live.sse import Frame, StreamClient
 from milepost.web.security.principals import Principal

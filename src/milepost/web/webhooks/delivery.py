@@ -27,7 +27,7 @@ from milepost.manager.feed_follower import FEED_LIMIT, FeedFollower, FeedQueue
 from milepost.query.filters import parse_filter
 from milepost.stores.protocol import Select, Store
 from milepost.stores.query import Query, find
-from milepost.web.http.serialization import encoded, row
+from milepost.web.http.json_body import encoded, row
 from milepost.web.webhooks import registry
 from milepost.web.webhooks.registry import Delivery, WebhookEndpoint
 
