@@ -5,10 +5,9 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from milepost.web.api.access import add_access
-from milepost.web.api.admin import add_admin
 from milepost.web.api.bulk import add_bulk
-from milepost.web.api.job_details import add_job_details
-from milepost.web.api.jobs import add_jobs
+from milepost.web.api.health import add_admin
+from milepost.web.api.jobs import add_job_details, add_jobs
 from milepost.web.api.overview import add_overview
 from milepost.web.api.streams import add_streams
 from milepost.web.api.submit import add_submit
