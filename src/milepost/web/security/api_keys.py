@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from milepost.core.errors import InvalidInputError
-from milepost.core.options import QUEUE_BYTES
 from milepost.core.job import Job
+from milepost.core.options import QUEUE_BYTES
 from milepost.core.serialization import from_micros, labels_text, single_line, validate_job_type, validate_key
 from milepost.stores.protocol import KeyValue, Store
 from milepost.stores.query import created
