@@ -31,10 +31,10 @@ from milepost.core.job import Job, JobStatus
 from milepost.core.options import json_object
 from milepost.core.record import BY_NAME, OPTIONS
 from milepost.core.serialization import Duration, from_micros, seconds, single_line, validate_job_id
-from milepost.manager.manager import AsyncJobManager, make_query
+from milepost.manager.manager import AsyncJobManager
 from milepost.manager.options import CreateOptions
 from milepost.manager.sync import JobManager
-from milepost.manager.validation import status_value
+from milepost.manager.validation import make_query, status_value
 from milepost.query.filters import Filter
 from milepost.run.track import AsyncTrack, Track
 from milepost.settings import Settings, settings

@@ -22,15 +22,14 @@ from milepost.core.serialization import (
     seconds,
     single_line,
     to_json,
-    to_micros,
     validate_job_id,
-    validate_job_type,
 )
 from milepost.core.transitions import plan_cancel, plan_create, plan_delete, plan_retry, plan_update
 from milepost.manager import watch
 from milepost.manager.options import CreateOptions
 from milepost.manager.validation import (
     job_fields,
+    make_query,
     rejection_error,
     result_of,
     status_value,
@@ -41,7 +40,7 @@ from milepost.run.runtime import Runtime
 from milepost.run.track import AsyncTrack, TrackRequest
 from milepost.settings import Settings, settings
 from milepost.stores.factory import open_store
-from milepost.stores.protocol import Select, Store, Write, WriteResult
+from milepost.stores.protocol import Store, Write, WriteResult
 from milepost.stores.query import Page, Query, find, position
 
 if TYPE_CHECKING:
@@ -356,28 +355,6 @@ def open_runtime(store: Store | str | None, ttl: float | None, options: Settings
         right = "AsyncJobManager" if blocking else "JobManager"
         raise InvalidInputError("store", f"a {'blocking' if store.blocking else 'async'} store needs {right}")
     return Runtime(store, options, options.job_ttl if ttl is None else seconds(ttl, "ttl"))
-
-
-def make_query(
-    job_type: str | None = None,
-    status: JobStatus | str | None = None,
-    labels: Mapping[str, str] | None = None,
-    stalled: bool = False,
-    created_after: datetime | None = None,
-    created_before: datetime | None = None,
-) -> Query:
-    """Return the query of simple filters; empty ones match everything. Raises InvalidInputError."""
-    chosen = status_value(status or None)
-    return Query(
-        Select(
-            (validate_job_type(job_type),) if job_type else (),
-            (chosen.value,) if chosen is not None else (),
-            tuple((str(key), str(value)) for key, value in (labels or {}).items()),
-            stalled,
-            None if created_after is None else to_micros(created_after, "created_after"),
-            None if created_before is None else to_micros(created_before, "created_before"),
-        )
-    )
 
 
 def _is_id(job_id: object) -> bool:

@@ -6,6 +6,7 @@ import logging
 import math
 import threading
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from milepost.core.defaults import CRASHES, MAX_ATTEMPTS
@@ -29,12 +30,14 @@ from milepost.core.serialization import (
     US,
     single_line,
     to_json,
+    to_micros,
     validate_job_type,
 )
 from milepost.core.transitions.create import FROM_NOW
 from milepost.core.transitions.operation_ids import CALLERS_KEPT, CALLERS_SECONDS
 from milepost.run.otel import current_trace
-from milepost.stores.protocol import WriteResult
+from milepost.stores.protocol import Select, WriteResult
+from milepost.stores.query import Query
 
 log = logging.getLogger("milepost.manager")
 log.addHandler(logging.NullHandler())
@@ -157,6 +160,28 @@ def status_value(status: JobStatus | str | None, field: str = "status") -> JobSt
     except ValueError:
         known = ", ".join(JobStatus)
         raise InvalidInputError(field, f"{status!r:.40} is not a status; one of {known}") from None
+
+
+def make_query(
+    job_type: str | None = None,
+    status: JobStatus | str | None = None,
+    labels: Mapping[str, str] | None = None,
+    stalled: bool = False,
+    created_after: datetime | None = None,
+    created_before: datetime | None = None,
+) -> Query:
+    """Return the query of simple filters; empty ones match everything. Raises InvalidInputError."""
+    chosen = status_value(status or None)
+    return Query(
+        Select(
+            (validate_job_type(job_type),) if job_type else (),
+            (chosen.value,) if chosen is not None else (),
+            tuple((str(key), str(value)) for key, value in (labels or {}).items()),
+            stalled,
+            None if created_after is None else to_micros(created_after, "created_after"),
+            None if created_before is None else to_micros(created_before, "created_before"),
+        )
+    )
 
 
 def rejection_error(outcome: WriteResult, job_id: str, verb: str, target: JobStatus | None = None) -> RejectedError:
