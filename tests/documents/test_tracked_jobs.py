@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from milepost import JobCancelled, JobManager, JobStatus, SQLiteJobManager
+from milepost.core.errors import MissingExtraError
 from milepost.documents.jobs import HANDLERS, clustering, extraction, ingestion, reindex
 from milepost.documents.store import open_store
 from milepost.worker.parameters import parameters_of
@@ -163,3 +164,16 @@ def test_bad_file_with_non_utf8_name_is_listed(
     [failed] = job.result["failed"]
     assert failed["file"].endswith("/%FF.txt")
     assert (failed["code"], failed["message"]) == ("empty_file", "%FF.txt has no content")
+
+
+@pytest.mark.parametrize("job_type", HANDLERS)
+def test_job_without_extra_names_it_before_any_work(
+    job_type: str, manager: JobManager, library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "numpy", None)
+    parameters = {"paths": [str(library)]} if job_type == "ingestion" else {}
+    with pytest.raises(MissingExtraError, match=r"pip install 'milepost\[documents\]'"), manager.track(job_type) as run:
+        HANDLERS[job_type](run, database=str(tmp_path / "documents.db"), **parameters)
+    job = manager.get_job(run.job_id)
+    assert job is not None
+    assert job.stages == ()

@@ -10,8 +10,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Final
 
+from milepost.core.errors import MissingExtraError
 from milepost.documents.errors import GenerationChangedError, VersionVanishedError
 from milepost.documents.pipeline import Index, chunk_document, drain, embed_versions, in_groups, publish
 from milepost.documents.store import DocumentStore
@@ -44,7 +46,12 @@ def report_waits(run: Run) -> Callable[[str], None]:
 
 
 def start_run(store: DocumentStore, run: Run) -> None:
-    """Connect a store to a run: show its waits, and fence its writes by the run."""
+    """Connect a store to a run: show its waits, and fence its writes by the run.
+
+    Raises MissingExtraError, which would otherwise be found out after documents were loaded.
+    """
+    if find_spec("numpy") is None:
+        raise MissingExtraError("documents", "a document job")
     store.on_wait = report_waits(run)
     store.begin_run(run.job_id, run.fence)
 
