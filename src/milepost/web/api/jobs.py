@@ -50,7 +50,7 @@ def add_jobs(router: APIRouter, context: WebContext) -> None:
             seconds, version = preferred_wait(request), job.version
             if seconds:
                 latest = await wait_until(
-                    context, job, lambda now: now.version != version, seconds, principal_of(request)
+                    context.hub, job, lambda now: now.version != version, seconds, principal_of(request)
                 )
                 if latest is None:
                     raise not_found()

@@ -153,7 +153,7 @@ def add_submit(router: APIRouter, context: WebContext) -> None:
         try:
             job = await context.store.get(answer.job_id) if seconds else None
             ended = (
-                await wait_until(context, job, lambda now: now.is_terminal, seconds, principal)
+                await wait_until(context.hub, job, lambda now: now.is_terminal, seconds, principal)
                 if seconds and job
                 else None
             )

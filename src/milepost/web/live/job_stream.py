@@ -17,7 +17,6 @@ from milepost.core.events import Event, StreamPosition, born
 from milepost.core.job import Job
 from milepost.manager.watch import catch_up, is_final, is_same, skipped_event, snapshot
 from milepost.stores.query import created
-from milepost.web.context import WebContext
 from milepost.web.http.problems import not_found
 from milepost.web.live import sse
 from milepost.web.live.hub import CATCH_UP, RECHECK, RESET, Hub, event_frame
@@ -201,7 +200,7 @@ def preferred_wait(request: Request) -> float | None:
 
 
 async def wait_until(
-    context: WebContext, job: Job, ready: Callable[[Job], bool], seconds: float, principal: Principal = ANYONE
+    hub: Hub, job: Job, ready: Callable[[Job], bool], seconds: float, principal: Principal = ANYONE
 ) -> Job | None:
     """Wait until a job is ready, and return it; after the time, or at a shutdown, return it as it is.
 
@@ -211,12 +210,12 @@ async def wait_until(
         return job
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds
-    await context.hub.enter(principal)
+    await hub.enter(principal)
     client = StreamClient(principal)
-    channel = context.hub.listen(job.job_id, client)
+    channel = hub.listen(job.job_id, client)
     try:
         while True:
-            latest = await context.store.get(job.job_id)
+            latest = await hub.store().get(job.job_id)
             if latest is None or created(latest) != created(job) or not principal.sees(latest):
                 return None
             if ready(latest):
@@ -230,5 +229,5 @@ async def wait_until(
             if any(frame.kind == "close" for frame in frames):
                 return latest
     finally:
-        context.hub.stop_listening(channel, client)
-        context.hub.leave(principal)
+        hub.stop_listening(channel, client)
+        hub.leave(principal)
