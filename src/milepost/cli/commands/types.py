@@ -69,7 +69,7 @@ def resume(names: tuple[str, ...]) -> int:
 @click.argument("most", metavar="N|none")
 @session_options
 def limit(name: str, most: str) -> int:
-    """Limit the concurrent jobs of a type; `none` removes it.
+    """Limit the concurrent jobs of a type; `none` removes the limit.
 
     The limit N counts the jobs of all workers."""
     context = current()
