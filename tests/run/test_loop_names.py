@@ -167,7 +167,7 @@ def test_position_in_changed_number_of_items_is_rejected(manager: JobManager, lo
 
     with contextlib.suppress(Away):
         go(10)
-    with pytest.raises(InvalidInputError, match=f"items: the last run had 10 items.*, now there are {now}, .* key="):
+    with pytest.raises(InvalidInputError, match=f"items: the last attempt had 10 items.*, this one has {now}; .* key="):
         go(now)
     assert done == [0, 1, 2, 3, 4]
     with contextlib.suppress(Away):

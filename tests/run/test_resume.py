@@ -317,9 +317,7 @@ def test_map_resume_rejects_duplicate_keys() -> None:
 def test_resume_with_fewer_items_is_rejected() -> None:
     """Regression: a shorter list was taken for a finished one, and the job completed."""
     again = until_item(fake_run(), range(9), 8, resume=True)
-    with pytest.raises(
-        InvalidInputError, match="the last attempt came to item 7, which is not among the items any more"
-    ):
+    with pytest.raises(InvalidInputError, match="the last attempt came to item 7, which is no longer among the items"):
         list(again.each(iter(range(5)), resume=True))
 
 

@@ -176,7 +176,7 @@ class Cursor:
         if self.key is not None:
             stood += f" ({self.kept.get('key')!r:.80})"
         return InputChangedError(
-            self._masked(f"the last attempt came to {stood}, which is not among the items any more"), REMEDIES
+            self._masked(f"the last attempt came to {stood}, which is no longer among the items"), REMEDIES
         )
 
     def check_total(self) -> None:
@@ -184,11 +184,8 @@ class Cursor:
         before = self.kept.get("of")
         if self.key is None and before is not None and self.total is not None and before != self.total:
             _, _, text = self.kept.get("item") or (None, None, None)
-            stood = f", and stood at {text}" if text else ""
-            raise InputChangedError(
-                f"the last run had {before} items{stood}, now there are {self.total}, so that a position may mean "
-                "another item", REMEDIES,
-            )  # fmt: skip
+            stood = f" (it was at {text})" if text else ""
+            raise InputChangedError(f"the last attempt had {before} items{stood}, this one has {self.total}", REMEDIES)
 
     def _check(self, index: int, item: Any) -> None:
         at, kept, text = self.kept.get("item") or (None, None, None)
