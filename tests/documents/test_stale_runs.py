@@ -24,7 +24,7 @@ def run_of(job_id: str, fence: int, wakes_in: str = "", meanwhile: Callable[[], 
     done: list[object] = []
 
     def watch(run: WatchedRun) -> None:
-        if meanwhile is not None and not done and run.stage_name == wakes_in:
+        if meanwhile is not None and not done and run._stage_name == wakes_in:
             done.append(True)
             meanwhile()
 

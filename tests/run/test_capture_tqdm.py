@@ -87,12 +87,12 @@ def test_nested_bars_become_nested_stages(track: Track) -> None:
             for epoch in trange(2, desc="Epoch", file=nowhere()):
                 for _ in trange(3, desc="Batch", file=nowhere(), leave=False):
                     assert names(run)[:3] == [("Own", None), ("Epoch", "Own"), ("Batch", "Epoch")]
-                    assert run.stage_name == "Batch"
+                    assert run._stage_name == "Batch"
                 with run.stage(f"Eval {epoch}"):
                     embed(range(2))
         assert [stage.done for stage in run.stages if stage.name in ("Epoch", "Batch")] == [2, 3]
         assert ("Embedding", "Eval 1") in names(run)
-        assert run.stage_name is None
+        assert run._stage_name is None
     assert all(stage.ended_at for stage in run.stages)
 
 

@@ -60,10 +60,10 @@ async def test_awaited_checkpoint_raises_if_store_rejects_it(amanager: AsyncJobM
     with pytest.raises(LeaseLost):  # noqa: PT012
         async with amanager.track() as run:
             await run.acheckpoint({"page": 1})
-            at = run.checkpoint_at
+            at = run._checkpoint_at
             await lose(amanager, run)
             await (asyncio.gather(work(run)) if in_a_task else work(run))
-    assert (went_on, run.checkpoint_at) == ([], at)
+    assert (went_on, run._checkpoint_at) == ([], at)
     job = await amanager.get_job(run.job_id)
     assert job is not None
     assert (job.status, job.error) == ("failed", "gone")
@@ -73,7 +73,7 @@ def test_checkpoint_after_a_lost_lease_raises(manager: JobManager) -> None:
     with pytest.raises(LeaseLost), manager.track() as run:  # noqa: PT012
         lose_lease(manager.store, run.job_id, run.token)
         run.checkpoint({"page": 1})
-    assert run.checkpoint_at is None
+    assert run._checkpoint_at is None
 
 
 @pytest.mark.parametrize("error", [StoreUnavailableError, StoreFullError])
@@ -93,7 +93,7 @@ def test_checkpoint_raises_if_store_did_not_write_it(
         monkeypatch.setattr(store, "apply", refuses)
         with pytest.raises(error, match="away"):
             run.checkpoint(1)
-        assert run.checkpoint_at is None
+        assert run._checkpoint_at is None
         monkeypatch.setattr(store, "apply", apply)
         run.checkpoint(2)
     assert get(manager, run.job_id).status == "completed"

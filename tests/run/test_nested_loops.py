@@ -28,7 +28,7 @@ def test_nested_loop_resumes_in_item_of_outer_loop() -> None:
 
     run = fake_run()
     assert work(run, (2, 3)) == [(outer, inner) for outer in range(2) for inner in range(5)] + [(2, 0), (2, 1), (2, 2)]
-    assert len(from_json(run.report()["cursors"])) == 2  # those of items that are done are not kept
+    assert len(from_json(run._report()["cursors"])) == 2  # those of items that are done are not kept
     again = resumed(run)
     assert work(again) == [(2, 3), (2, 4)] + [(3, inner) for inner in range(5)]
     assert work(resumed(again)) == []

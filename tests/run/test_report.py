@@ -18,7 +18,7 @@ PAGES = [{"id": "a"}, {"id": "b"}, {"name": "without an id"}, {"id": "d"}]
 
 def test_unreadable_key_keeps_last_cursor(caplog: pytest.LogCaptureFixture) -> None:
     run = fake_run()
-    cursors = [from_json(run.report().get("cursors", "{}")) for _ in run.each(PAGES, key="id", resume=True)]
+    cursors = [from_json(run._report().get("cursors", "{}")) for _ in run.each(PAGES, key="id", resume=True)]
     assert cursors[1:] == [
         {"items": {"n": 1, "of": 4, "key": "a"}},
         {"items": {"n": 2, "of": 4, "key": "b"}},
@@ -33,7 +33,7 @@ def test_unreadable_key_keeps_last_cursor(caplog: pytest.LogCaptureFixture) -> N
 def test_last_item_is_position_if_key_is_unreadable() -> None:
     run = fake_run()
     loop = iter(run.each(PAGES, key="id"))
-    names = [run.last_item for _ in loop]
+    names = [run._last_item for _ in loop]
     assert names == [None, "a", "b", "3"]
 
 
@@ -41,22 +41,22 @@ def test_last_item_is_position_if_key_is_unreadable() -> None:
 def test_bad_total_does_not_block_other_fields(total: Any) -> None:
     run = fake_run()
     run.progress(0.25, "loading")
-    run.report()
+    run._report()
     with run.stage("Loading", total=total):
-        log_lines = run.report()
+        log_lines = run._report()
     assert (log_lines["progress"], log_lines["message"]) == ("0.25", "loading")
-    assert run.report()["message"] == "loading"
+    assert run._report()["message"] == "loading"
 
 
 def test_too_many_stages_keep_last_report() -> None:
     run = fake_run()
     with run.stage("first"):
-        run.report()
+        run._report()
     for number in range(9000):
         with run.stage(f"the stage of document {number}"):
             pass
     run.progress(1.0, "done")
-    log_lines = run.report()
+    log_lines = run._report()
     assert [stage["name"] for stage in from_json(log_lines["stages"])] == ["first"]
     assert (log_lines["progress"], log_lines["message"]) == ("1.0", "done")
 
@@ -66,7 +66,7 @@ def test_item_counts_continue_when_failed_keys_are_full() -> None:
     for number in range(10_000):
         with run.item(f"{number}" + '"' * 190):
             raise ValueError("bad")
-    counts = from_json(run.report()["item_counts"])
+    counts = from_json(run._report()["item_counts"])
     assert counts["failed"] == 10_000
     assert 1000 < len(counts["failed_keys"]) < 10_000
 
@@ -76,7 +76,7 @@ def test_log_level_is_text() -> None:
     level: Any = 20
     run.log("a line", level)
     run.log("another", "\ud800")
-    assert [line["level"] for line in from_json(run.take_lines() or "")["lines"]] == ["20", "\ufffd"]
+    assert [line["level"] for line in from_json(run._take_lines() or "")["lines"]] == ["20", "\ufffd"]
 
 
 async def test_async_loop_reports_position_while_skipping() -> None:
@@ -84,7 +84,7 @@ async def test_async_loop_reports_position_while_skipping() -> None:
 
     async def items() -> AsyncIterator[int]:
         for number in range(4):
-            reports.append(again.report())
+            reports.append(again._report())
             yield number
 
     async def begin() -> AsyncIterator[int]:
@@ -97,12 +97,12 @@ async def test_async_loop_reports_position_while_skipping() -> None:
             break
     again = resumed(run)
     assert [number async for number in again.each(items(), key=lambda number: number + 1, resume=True)] == [3]
-    assert {log_lines["cursors"] for log_lines in reports} == {run.report()["cursors"]}
+    assert {log_lines["cursors"] for log_lines in reports} == {run._report()["cursors"]}
     ended = resumed(again)
     reports.clear()
     again = ended
     assert [number async for number in ended.each(items(), key=lambda number: number + 1, resume=True)] == []
-    assert ended.report()["cursors"] == '{"items":{"n":4,"key":4}}'
+    assert ended._report()["cursors"] == '{"items":{"n":4,"key":4}}'
 
 
 def test_unreportable_run_does_not_block_lease_renewal(manager: JobManager) -> None:

@@ -166,7 +166,7 @@ def test_first_attempt_and_nested_restarts_log_nothing() -> None:
     run = fake_run()
     work(run)
     assert log_lines(run) == []
-    assert list(from_json(run.report()["cursors"])) == ["items"]
+    assert list(from_json(run._report()["cursors"])) == ["items"]
     again = resumed(run)
     work(again)
     assert len(log_lines(again)) == 1

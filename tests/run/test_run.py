@@ -34,7 +34,7 @@ def test_single_loop_of_known_total_is_the_whole() -> None:
     with run.stage("Working", total=120) as stage:
         for _ in range(120):
             stage.advance()
-            seen.append((float(run.report()["progress"]), run.report()["progress_known"]))
+            seen.append((float(run._report()["progress"]), run._report()["progress_known"]))
     assert seen[86] == (87 / 120, "1")
     assert seen[-1] == (0.99, "1"), "1 is said of completed jobs only"
 
@@ -43,11 +43,11 @@ def test_second_stage_without_weights_makes_progress_unknown() -> None:
     run = fake_run()
     with run.stage("Load", total=4) as stage:
         stage.advance(2)
-        assert (run.report()["progress"], run.report()["progress_known"]) == ("0.5", "1")
+        assert (run._report()["progress"], run._report()["progress_known"]) == ("0.5", "1")
         stage.advance(2)
     with run.stage("Embed", total=10) as stage:
         stage.advance(4)
-        assert (run.report()["progress"], run.report()["progress_known"]) == ("0.5", "0"), "it stays where it was"
+        assert (run._report()["progress"], run._report()["progress_known"]) == ("0.5", "0"), "it stays where it was"
 
 
 def test_plan_gives_the_weighted_sum() -> None:
@@ -57,7 +57,7 @@ def test_plan_gives_the_weighted_sum() -> None:
         stage.advance()
     with run.stage("Embed", total=4) as stage:
         stage.advance(2)
-        assert (run.report()["progress"], run.report()["progress_known"]) == ("0.5", "1")
+        assert (run._report()["progress"], run._report()["progress_known"]) == ("0.5", "1")
     with pytest.raises(InvalidInputError, match="plan"):
         run.plan(("Load", -1))
 
@@ -67,14 +67,14 @@ def test_progress_that_is_no_number_is_ignored(fraction: Any, caplog: pytest.Log
     run = fake_run()
     run.progress(fraction, "still said")
     assert run.fraction == 0.0
-    assert run.report()["message"] == "still said"
+    assert run._report()["message"] == "still said"
     assert "is not a number from 0 to 1" in caplog.text
 
 
 def test_message_is_one_line() -> None:
     run = fake_run()
     run.progress(message="two\nlines\ud800")
-    assert run.report()["message"] == "two lines\ufffd"
+    assert run._report()["message"] == "two lines\ufffd"
 
 
 def test_log_lines_are_taken_once_and_newest_are_kept() -> None:
@@ -82,11 +82,11 @@ def test_log_lines_are_taken_once_and_newest_are_kept() -> None:
     for number in range(30):
         run.log(f"line {number}")
     run.log("two\nlines", "warning")
-    taken = from_json(run.take_lines() or "")["lines"]
+    taken = from_json(run._take_lines() or "")["lines"]
     assert len(taken) == 32
     assert taken[-1]["text"] == "lines"
     assert taken[-1]["level"] == "warning"
-    assert run.take_lines() is None
+    assert run._take_lines() is None
     assert len(run.log_lines) == 20
 
 
@@ -94,7 +94,7 @@ def test_excess_log_lines_are_dropped_and_counted() -> None:
     run = fake_run()
     for number in range(5003):
         run.log(str(number))
-    taken = from_json(run.take_lines() or "")["lines"]
+    taken = from_json(run._take_lines() or "")["lines"]
     assert len(taken) == 5001
     assert taken[-1]["text"] == "3 log lines dropped"
 
@@ -106,7 +106,7 @@ def test_secrets_are_masked_in_reports() -> None:
     run.progress(0.1, "hush-hush!")
     with run.stage("hush-hush"), run.item("a"):
         raise ValueError("hush-hush")
-    assert "hush" not in str(run.report()) + str(run.take_lines()) + str(run.log_lines)
+    assert "hush" not in str(run._report()) + str(run._take_lines()) + str(run.log_lines)
 
 
 # --- stops ------------------------------------------------------------------------------------------------------------
@@ -163,9 +163,9 @@ def test_fraction_is_weighted_sum_of_stages() -> None:
     with run.stage("Embedding", weight=9, total=4) as stage:
         stage.advance(2)
         assert run.fraction == pytest.approx(0.1 + 0.45)
-        assert run.stage_name == "Embedding"
+        assert run._stage_name == "Embedding"
     assert run.fraction == pytest.approx(1.0)
-    assert run.stage_name is None
+    assert run._stage_name is None
 
 
 def test_stages_nest() -> None:
@@ -174,7 +174,7 @@ def test_stages_nest() -> None:
         with run.stage("Half", weight=5):
             pass
         assert run.fraction == pytest.approx(0.5)
-    shown = from_json(run.report()["stages"])
+    shown = from_json(run._report()["stages"])
     assert [(stage["name"], stage.get("parent")) for stage in shown] == [("All", None), ("Half", "All")]
 
 
@@ -184,7 +184,7 @@ def test_error_leaves_stage_unfinished() -> None:
         stage.advance(3)
         raise ValueError
     assert run.fraction == pytest.approx(0.3)
-    assert run.stage_name is None
+    assert run._stage_name is None
 
 
 # --- checkpoints ------------------------------------------------------------------------------------------------------

@@ -99,7 +99,7 @@ def test_loop_counts_into_open_stage_or_its_own() -> None:
             pass
     for _ in run.each([1], stage="Writing", weight=1):
         pass
-    shown = from_json(run.report()["stages"])
+    shown = from_json(run._report()["stages"])
     assert [(stage["name"], stage["done"], stage["total"]) for stage in shown] == [
         ("Embedding", 2, 2),
         ("Writing", 1, 1),
@@ -127,7 +127,7 @@ def test_failed_item_is_recorded_and_loop_continues() -> None:
                 raise ValueError("bad one")
             if number == 2:
                 entry.skip()
-    counts = from_json(run.report()["item_counts"])
+    counts = from_json(run._report()["item_counts"])
     assert (counts["done"], counts["failed"], counts["skipped"]) == (3, 1, 1)
     assert counts["failed_keys"] == ["1"]
     assert counts["first_errors"] == ["1: ValueError: bad one"]
@@ -138,7 +138,7 @@ def test_stop_passes_through_item() -> None:
     run.cancel()
     with pytest.raises(JobCancelled), run.item("a"):
         run.check()
-    assert "item_counts" not in run.report()
+    assert "item_counts" not in run._report()
 
 
 @pytest.mark.parametrize("concurrency", [1, 3])
@@ -156,7 +156,7 @@ def test_map_keeps_keys_finished_out_of_order() -> None:
 
     run = fake_run()
     assert run.map(work, range(4), errors="collect", concurrency=2, resume=True) == [0, None, 2, 3]
-    counts = from_json(run.report()["item_counts"])
+    counts = from_json(run._report()["item_counts"])
     assert (counts["done"], counts["failed_keys"]) == (3, ["1"])
     calls: list[int] = []
     resumed(run).map(lambda number: calls.append(number), range(4), resume=True)
@@ -203,7 +203,7 @@ async def test_failed_items_are_yielded_again(items: list[Any], key: Any) -> Non
         with run.item(item):
             if item == items[1]:
                 raise ValueError
-    failed = from_json(run.report()["item_counts"])["failed_keys"]
+    failed = from_json(run._report()["item_counts"])["failed_keys"]
     assert list(fake_run(only=failed).each(items, key=key)) == [items[1]]
     assert [item async for item in fake_run(only=failed).each(awaited(), key=key)] == [items[1]]
 

@@ -30,7 +30,7 @@ def interrupted(run: FakeRun, items: Any, at: int, state: Any, **how: Any) -> Fa
     with contextlib.suppress(Away):
         for number, item in enumerate(run.each(items, state=state, **how)):
             run._snapshots._next_at.clear()  # these values are small, and the test has no time to wait
-            run.report()
+            run._report()
             if number == at:
                 raise Away
             state.sum += item
@@ -46,7 +46,7 @@ def test_state_survives_an_error_on_every_store(manager: JobManager) -> None:
         with contextlib.suppress(Away), manager.track("sum", unique_key="k") as run:
             state = run.state(sum=0)
             for number in run.each(range(40), state=state):
-                run.report()  # asks for a snapshot, as each heartbeat does
+                run._report()  # asks for a snapshot, as each heartbeat does
                 if number == 30 and fails:
                     raise Away
                 state.sum += number
@@ -67,7 +67,7 @@ async def test_async_state_survives_an_error_on_every_store(url: str, options: A
             async with manager.track("sum", unique_key="k") as run:
                 state = run.state(sum=0)
                 async for number in run.each(range(40), state=state):
-                    run.report()
+                    run._report()
                     if number == 30 and fails:
                         raise Away
                     state.sum += number
@@ -121,7 +121,7 @@ def test_no_snapshot_is_taken_when_a_loop_is_left(end: str) -> None:
                     run.cancel()
                     run.check()
                 raise Away
-    assert "state" not in run.report()
+    assert "state" not in run._report()
 
 
 def test_fields_that_are_stored_win_and_new_ones_take_their_initial_value() -> None:
@@ -243,9 +243,9 @@ def test_state_that_outgrows_its_bound_keeps_its_last_good_snapshot(caplog: pyte
     state = run.state(texts=[])
     for _ in run.each(range(9), state=state):
         run._snapshots._next_at.clear()
-        run.report()
+        run._report()
         state.texts.append("x" * 50_000)
-    report = run.report()
+    report = run._report()
     kept = from_json(report["state"])["items"]
     assert 4 <= kept["n"] <= 5
     assert f"the limit is {STATE_BYTES}" in report["state_error"]
@@ -289,7 +289,7 @@ def test_other_items_are_refused_with_both_and_the_remedies(
             state = run.state(sum=0)
             for item in run.each(items, state=state):
                 run._snapshots._next_at.clear()
-                run.report()
+                run._report()
                 one(item)
 
     run = fake_run()

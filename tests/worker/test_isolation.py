@@ -251,10 +251,10 @@ def test_waiting_log_lines_are_bounded() -> None:
     line = {"at": "2026-11-25T10:00:00+00:00", "level": "info", "text": "a line"}
     for _ in range(60):
         run.apply_message({"is": "report", "lines": to_json({"lines": [line] * 100}, "lines")})
-    taken = from_json(run.take_lines() or "")["lines"]
+    taken = from_json(run._take_lines() or "")["lines"]
     assert len(taken) == 5001
     assert taken[-1]["text"] == "1000 log lines dropped"
-    assert run.take_lines() is None
+    assert run._take_lines() is None
 
 
 def test_children_die_with_killed_worker(workers: Workers) -> None:

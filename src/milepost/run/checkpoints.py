@@ -63,7 +63,7 @@ class StoreCheckpointWriter(CheckpointWriter):
 
     async def _write(self, store: Store, run: Run, text: str) -> None:
         await write_checkpoint(
-            store, run, text, run.report(), until_stopped=self._until_stopped, reacquire=self._reacquire
+            store, run, text, run._report(), until_stopped=self._until_stopped, reacquire=self._reacquire
         )
 
     def read(self, run: Run, key: str) -> str | None:

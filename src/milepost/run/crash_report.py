@@ -168,10 +168,10 @@ def run_facts(run: Run) -> dict[str, Any]:
     """Return the facts about a run that its crash report contains."""
     return {
         "attempt": run.attempt,
-        "last_stage": redacted(run.stage_name, run) if run.stage_name is not None else None,
-        "last_item": redacted(run.last_item, run) if run.last_item is not None else None,
+        "last_stage": redacted(run._stage_name, run) if run._stage_name is not None else None,
+        "last_item": redacted(run._last_item, run) if run._last_item is not None else None,
         "last_log": list(run.recent_log),
-        "last_checkpoint_at": run.checkpoint_at,
+        "last_checkpoint_at": run._checkpoint_at,
     }
 
 

@@ -151,7 +151,7 @@ class Heartbeat:
         """Stop reporting a run and return what is not sent of its report; wait for a beat in progress."""
         reported = self._state.runs.pop(run.token, None)
         if reported is None:
-            return PendingReport([], run.report(), run.take_lines())
+            return PendingReport([], run._report(), run._take_lines())
         with reported.lock:
             return self._state.remove(reported, self._clock.time())
 

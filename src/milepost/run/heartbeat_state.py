@@ -68,10 +68,10 @@ class ReportedRun:
 
     def news(self, time: float) -> tuple[dict[str, str], str | None]:
         """Return the report fields and log lines that the store does not have yet. `time` is seconds since 1970."""
-        fields = self.run.report()
+        fields = self.run._report()
         if self.forecast is not None:
             fields = {**fields, **self.updated_forecast(self.forecast, fields, time)}
-        return {name: text for name, text in fields.items() if self.sent.get(name) != text}, self.run.take_lines()
+        return {name: text for name, text in fields.items() if self.sent.get(name) != text}, self.run._take_lines()
 
     def updated_forecast(self, forecast: Forecast, fields: Mapping[str, str], time: float) -> Mapping[str, str]:
         """Return the forecast of the run. After an error in it, return nothing: it must not block the report."""

@@ -218,7 +218,11 @@ def check_checkpoint(run: Run) -> None:
 
 def check_resumable(run: Run, items: object, what: str) -> None:
     """Reject a resumable loop over unordered items, or in a run that keeps a position itself."""
-    if run.has_own_checkpoint if what == "keep" else (run.checkpoint_at is not None or run.last_checkpoint is not None):
+    if (
+        run._has_own_checkpoint
+        if what == "keep"
+        else (run._checkpoint_at is not None or run.last_checkpoint is not None)
+    ):
         option = {"keep": "a map that keeps its results (resume=False keeps none)", "state": "state="}.get(
             what, "resume=True"
         )

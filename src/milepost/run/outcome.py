@@ -187,7 +187,11 @@ def abandonment(run: Run, *, delay: int | None = None, stack: str | None = None)
     reason = run._stop_reasons[0]
     if isinstance(reason, JobReleased):
         return RunOutcome(
-            [Write(run.job_id, plan_release(new_operation_id(), run.token, run.report(), stopping=True), answer=False)],
+            [
+                Write(
+                    run.job_id, plan_release(new_operation_id(), run.token, run._report(), stopping=True), answer=False
+                )
+            ],
             None,
         )
     if isinstance(reason, JobTimedOut):
@@ -197,7 +201,7 @@ def abandonment(run: Run, *, delay: int | None = None, stack: str | None = None)
             run.token,
             error=line,
             failure=failure,
-            report=run.report(),
+            report=run._report(),
             delay=delay,
             stopping=True,
             why="timeout",

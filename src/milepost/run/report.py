@@ -101,7 +101,7 @@ def log_unreportable(run: Run, what: str, error: Exception) -> None:
 
 
 def _progress(run: Run) -> str:
-    return repr(round(run.shown_fraction, 6))
+    return repr(round(run._shown_fraction, 6))
 
 
 def _progress_known(run: Run) -> str:
@@ -126,7 +126,7 @@ def _cursors(run: Run) -> str | None:
     if not run._loops and not run._maps and run._checkpoint_in_loop:
         return None
     cursors = cursors_of(run, lambda what, error: log_unreportable(run, what, error))
-    if (run.checkpoint_at is not None and run._checkpoint_in_loop) or run._was_in_loop:
+    if (run._checkpoint_at is not None and run._checkpoint_in_loop) or run._was_in_loop:
         cursors[CHECKPOINT] = {"in_loop": True}
     earlier = {name: kept for name, kept in run._resume.items() if "state" not in kept}
     return to_json({**earlier, **cursors}, "cursors", CURSORS_BYTES) if cursors else None

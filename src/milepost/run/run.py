@@ -81,7 +81,7 @@ class Run(ProgressMixin, CommandMixin, LoopMixin):
         self._job = job
         self.last_checkpoint: Any = from_json(record["checkpoint"]) if record.get("checkpoint") else None
         at = record.get("checkpoint_at")
-        self.checkpoint_at: str | None = from_micros(int(at)).isoformat() if at else None
+        self._checkpoint_at: str | None = from_micros(int(at)).isoformat() if at else None
         self.result: Any = None
         self.ledger = Ledger()
         """The counts of processed, skipped and failed items."""
@@ -109,7 +109,7 @@ class Run(ProgressMixin, CommandMixin, LoopMixin):
         self._places: dict[str, LoopScope] = {}
         self._unreportable: set[str] = set()
         self._last_report: dict[str, str] = {"progress": "0.0"}
-        """The report fields that failed to serialise, and the last report; see `run.report`."""
+        """The report fields that failed to serialise, and the last report; see `report.py`."""
         self._stages: list[LiveStage] = []
         self._open: list[LiveStage] = []
         self._fraction = self._reached = 0.0
@@ -134,7 +134,7 @@ class Run(ProgressMixin, CommandMixin, LoopMixin):
         return self.last_checkpoint is not None or self._continues
 
     @property
-    def planned(self) -> bool:
+    def _planned(self) -> bool:
         """Return whether all stages were named in advance."""
         return bool(self._plan)
 
@@ -197,7 +197,7 @@ class Run(ProgressMixin, CommandMixin, LoopMixin):
         """
         text = self._checkpoint_text(value)
         self._checkpoint_writer.checkpoint(self, text)
-        self.checkpoint_at = datetime.now(UTC).isoformat()
+        self._checkpoint_at = datetime.now(UTC).isoformat()
         self._check_cancel()
 
     def acheckpoint(self, value: Any) -> Coroutine[Any, Any, None]:
@@ -209,7 +209,7 @@ class Run(ProgressMixin, CommandMixin, LoopMixin):
         self._unawaited["acheckpoint"] -= 1
         text = self._checkpoint_text(value)
         await self._checkpoint_writer.acheckpoint(self, text)
-        self.checkpoint_at = datetime.now(UTC).isoformat()
+        self._checkpoint_at = datetime.now(UTC).isoformat()
         self._check_cancel()
 
     def _checkpoint_text(self, value: Any) -> str:
@@ -225,10 +225,10 @@ class Run(ProgressMixin, CommandMixin, LoopMixin):
         return text
 
     @property
-    def has_own_checkpoint(self) -> bool:
+    def _has_own_checkpoint(self) -> bool:
         """Whether this attempt or an earlier one recorded a checkpoint outside of a loop."""
         earlier = self.last_checkpoint is not None and not self._was_in_loop
-        return earlier or (self.checkpoint_at is not None and not self._checkpoint_in_loop)
+        return earlier or (self._checkpoint_at is not None and not self._checkpoint_in_loop)
 
     def _check_cancel(self) -> None:
         """Raise the RunStop, unless the task of the code gets a CancelledError for it."""
@@ -264,7 +264,7 @@ class Run(ProgressMixin, CommandMixin, LoopMixin):
         return tuple(Stage(**stage.to_dict()) for stage in flatten_stages(self._stages))
 
     @property
-    def stage_name(self) -> str | None:
+    def _stage_name(self) -> str | None:
         """Return the name of the innermost open stage, or None."""
         own = self._open[-1] if self._open else None
         below = own.children if own is not None else self._stages
@@ -272,18 +272,18 @@ class Run(ProgressMixin, CommandMixin, LoopMixin):
         return bars[-1].name if bars else own.name if own is not None else None
 
     @property
-    def last_item(self) -> str | None:
+    def _last_item(self) -> str | None:
         """Return the key of the last finished item, or None."""
         for loop in reversed(tuple(self._loops.values())):
             if (last := loop.last()) is not None:
                 return masked_line(loop.name_of_last(last), self._secret_values, NAME_BYTES)
         return None
 
-    def report(self) -> dict[str, str]:
+    def _report(self) -> dict[str, str]:
         """Return the report of the run as fields of the record. Never raises."""
         return build_report(self)
 
-    def take_lines(self) -> str | None:
+    def _take_lines(self) -> str | None:
         """Return the log lines since the last call, as JSON; None if there are none."""
         return self._log_buffer.take()
 
@@ -335,7 +335,7 @@ class Run(ProgressMixin, CommandMixin, LoopMixin):
             self.job_id,
             self.job_type,
             status,
-            self.fraction if status == "ended" else self.shown_fraction,
+            self.fraction if status == "ended" else self._shown_fraction,
             redacted(self._activity(), self),
             self.stages,
         )

@@ -245,7 +245,7 @@ class ProgressMixin:
         return max(self._fraction, self._reached)
 
     @property
-    def shown_fraction(self) -> float:
+    def _shown_fraction(self) -> float:
         """`fraction` for display: 1 only if the code reported it or the job has completed."""
         return max(self._fraction, min(RUNNING_MOST, self.fraction))
 

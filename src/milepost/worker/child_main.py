@@ -58,7 +58,7 @@ class ParentCheckpointWriter(CheckpointWriter):
         number, pending = next(self._numbers), _PendingCheckpoint(run)
         self._waiting[number] = pending
         message = {"is": "checkpoint", "n": number, "token": run.token, "text": text}
-        self._connection.send({**message, **_run_details(run), "report": run.report()})
+        self._connection.send({**message, **_run_details(run), "report": run._report()})
         pending.answered.wait()
         if pending.error is not None:
             raise pending.error
@@ -106,7 +106,7 @@ class ChildRun(Run):
 
     def _write_last_message(self) -> None:
         if self.last_message_file >= 0:
-            line = json.dumps({"stage": self.stage_name, "item": self.last_item, "log": list(self.recent_log)})
+            line = json.dumps({"stage": self._stage_name, "item": self._last_item, "log": list(self.recent_log)})
             os.pwrite(self.last_message_file, line.encode() + b"\n", 0)
 
 
@@ -168,8 +168,8 @@ class Child:
             if run is None:
                 return
             parts = run._take_parts()
-            report, lines = run.report(), run.take_lines()
-            summary = (report, run.stage_name, run.last_item)
+            report, lines = run._report(), run._take_lines()
+            summary = (report, run._stage_name, run._last_item)
             if summary != self._last_report or lines is not None or parts:
                 self._last_report = summary
                 self._connection.send(
@@ -253,7 +253,7 @@ class Child:
     ) -> Message:  # fmt: skip
         message: Message = {"is": "ended"}
         if run is not None:
-            message.update(_run_details(run), report=run.report(), lines=run.take_lines())
+            message.update(_run_details(run), report=run._report(), lines=run._take_lines())
         if isinstance(error, RunStop):
             how = "terminated" if self._signalled else how
             line, failure = report_exception(error, run, FailureKind.TIMEOUT)
@@ -268,10 +268,10 @@ class Child:
 
 def _run_details(run: Run) -> Message:
     return {
-        "stage": run.stage_name,
-        "item": run.last_item,
+        "stage": run._stage_name,
+        "item": run._last_item,
         "log": list(run.recent_log),
-        "checkpoint_at": run.checkpoint_at,
+        "checkpoint_at": run._checkpoint_at,
     }
 
 

@@ -52,15 +52,15 @@ PARENT_ONLY_FIELDS = frozenset(
 class RemoteRun(Run):
     """Stands for the run of a child process in its worker: what the child, which has redacted it, reported last."""
 
-    stage_name: str | None = None
-    last_item: str | None = None
+    _stage_name: str | None = None
+    _last_item: str | None = None
 
     def __init__(self, job: Job, token: str) -> None:
         super().__init__(job, token, CheckpointWriter())
         self._reported: dict[str, str] = {}
         self._parts: list[tuple[str, str]] = []
 
-    def report(self) -> dict[str, str]:
+    def _report(self) -> dict[str, str]:
         """Return the last report of the run as fields of the record."""
         return self._reported
 
@@ -75,9 +75,9 @@ class RemoteRun(Run):
         self._reported = message.get("report", self._reported)
         if message.get("lines"):
             self._log_buffer.add(from_json(message["lines"])["lines"])
-        self.stage_name = message.get("stage", self.stage_name)
-        self.last_item = message.get("item", self.last_item)
-        self.checkpoint_at = message.get("checkpoint_at") or self.checkpoint_at
+        self._stage_name = message.get("stage", self._stage_name)
+        self._last_item = message.get("item", self._last_item)
+        self._checkpoint_at = message.get("checkpoint_at") or self._checkpoint_at
         if "log" in message:
             self.recent_log = deque(message["log"], RECENT_LOG_LINES)
 

@@ -161,7 +161,7 @@ class Forecast:
 
     def _learn_progress(self) -> None:
         """Replace the run's own fraction by one learned from earlier runs, while it has the same stages as they had."""
-        planned = self._run.planned
+        planned = self._run._planned
         found = None if planned else learned_progress(self.timeline, self._history.profiles(self._run.job_type))
         if found is None:
             self._fields.pop("progress", None)
@@ -179,7 +179,7 @@ class Forecast:
     def _update_range(self, profiles: tuple[RunProfile, ...], now: float) -> None:
         found: Remaining | None = None
         if not self._fields.get("stalled"):
-            found = remaining(self.timeline, profiles, resumed=self._run.resumed, planned=self._run.planned)
+            found = remaining(self.timeline, profiles, resumed=self._run.resumed, planned=self._run._planned)
         if found is None:
             self._next_range = now + MIN_RANGE_INTERVAL
             self._last_range = None
