@@ -185,5 +185,5 @@ def test_checkpoint_of_another_type_is_warned_of_once(caplog: pytest.LogCaptureF
             run.checkpoint({"seen": {1, 2}, "pair": (1, 2), 3: "x"})
     assert run.checkpoints[-1] == {"seen": [1, 2], "pair": [1, 2], "3": "x"}
     assert [record.message.partition(" which")[0] for record in caplog.records] == [
-        "checkpoint holds a set,", "checkpoint holds a tuple,", "checkpoint holds a int (as a key),",
+        "checkpoint contains a set,", "checkpoint contains a tuple,", "checkpoint contains a int (as a key),",
     ]  # fmt: skip
