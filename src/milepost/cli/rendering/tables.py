@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,7 +11,7 @@ from milepost.cli import formatting
 from milepost.cli.job_selection import short_ids
 from milepost.cli.rendering.live import echo, echo_json
 from milepost.cli.rendering.progress import remaining_range, state_of, style_of
-from milepost.cli.rendering.terminal import MUTED, STYLES, bar, clean, glyph
+from milepost.cli.rendering.terminal import MUTED, bar, clean, glyph
 from milepost.core.activity import progress_text
 from milepost.core.job import Job
 
@@ -58,49 +58,32 @@ def table(console: Console, jobs: Sequence[Job], *, utc: bool, now: datetime | N
     from rich.text import Text
 
     now = now or datetime.now(UTC)
-    width = console.width
     ids = short_ids(jobs)
-    bar_width = max(8, min(26, width // 4 - 8))
-    wide = width >= BAR_MIN_WIDTH
-    columns = [
-        ("", "left"),
-        ("ID", "left"),
-        ("TYPE", "left"),
-        *([("PROGRESS", "left")] if wide else []),
-        ("%", "right"),
-    ]
-    if wide:
-        columns.append(("LEFT", "right"))
-    if width >= AGE_MIN_WIDTH:
-        columns.append(("CREATED", "right"))
-    if width >= TOOK_MIN_WIDTH:
-        columns.append(("TOOK", "right"))
-    if width >= TITLE_MIN_WIDTH:
-        columns.append(("TITLE", "left"))
+    bar_width = max(8, min(26, console.width // 4 - 8))
+    columns: tuple[tuple[str, Literal["left", "right"], int, Callable[[Job], Text]], ...] = (
+        ("", "left", 0, lambda job: Text(glyph(console, state_of(job)), style_of(job))),
+        ("ID", "left", 0, lambda job: Text(ids[job.job_id], MUTED)),
+        ("TYPE", "left", 0, lambda job: Text(clean(job.job_type)[:MAX_TYPE_WIDTH])),
+        ("PROGRESS", "left", BAR_MIN_WIDTH, lambda job: bar(console, job.progress, bar_width, style_of(job))),
+        ("%", "right", 0, lambda job: Text(progress_text(job))),
+        ("LEFT", "right", BAR_MIN_WIDTH, lambda job: Text(_left(job, now))),
+        (
+            "CREATED",
+            "right",
+            AGE_MIN_WIDTH,
+            lambda job: Text(formatting.clock(job.created_at, utc=utc, now=now), MUTED),
+        ),
+        ("TOOK", "right", TOOK_MIN_WIDTH, lambda job: Text(_took(job, now), MUTED)),
+        ("TITLE", "left", TITLE_MIN_WIDTH, lambda job: Text(_title(job)[:MAX_TITLE_WIDTH])),
+    )
+    shown = [column for column in columns if console.width >= column[2]]
     grid = Table.grid(padding=(0, 2), pad_edge=False, expand=True)
-    for _, justify in columns:
-        grid.add_column(no_wrap=True, justify="right" if justify == "right" else "left")
+    for _, justify, _, _ in shown:
+        grid.add_column(no_wrap=True, justify=justify)
     grid.add_column(no_wrap=True, overflow="ellipsis" if glyph(console, "dot") == "·" else "crop", ratio=1)
-    grid.add_row(*(Text(name, MUTED) for name, _ in columns), Text("ACTIVITY", MUTED))
+    grid.add_row(*(Text(name, MUTED) for name, *_ in shown), Text("ACTIVITY", MUTED))
     for job in jobs:
-        state = state_of(job)
-        left = remaining_range(job, now)
-        cells = [
-            Text(glyph(console, state), STYLES[state]),
-            Text(ids[job.job_id], MUTED),
-            Text(clean(job.job_type)[:MAX_TYPE_WIDTH]),
-            *([bar(console, job.progress, bar_width, style_of(job))] if wide else []),
-            Text(progress_text(job)),
-        ]
-        if wide:
-            cells.append(Text(formatting.short_duration((left[0] + left[1]) / 2) if left is not None else ""))
-        if width >= AGE_MIN_WIDTH:
-            cells.append(Text(formatting.clock(job.created_at, utc=utc, now=now), MUTED))
-        if width >= TOOK_MIN_WIDTH:
-            cells.append(Text(_took(job, now), MUTED))
-        if width >= TITLE_MIN_WIDTH:
-            cells.append(Text(_title(job)[:MAX_TITLE_WIDTH]))
-        grid.add_row(*cells, Text(clean(job.activity), MUTED))
+        grid.add_row(*(cell(job) for *_, cell in shown), Text(clean(job.activity), MUTED))
     return grid
 
 
@@ -133,6 +116,11 @@ def _title(job: Job) -> str:
     from milepost.query.filters import title
 
     return clean(title(job) or "")
+
+
+def _left(job: Job, now: datetime) -> str:
+    left = remaining_range(job, now)
+    return formatting.short_duration((left[0] + left[1]) / 2) if left is not None else ""
 
 
 def _took(job: Job, now: datetime) -> str:
