@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -75,7 +74,7 @@ class LeasedExecution:
         """Take a lease, let the heartbeat renew it, and return the run, which calls `follow_up` when it is stopped."""
         self.runtime = runtime
         load_redact_hook(self._redact)  # rejected before a job is created
-        self.sent_at = time.monotonic()
+        self.sent_at = runtime.clock.monotonic()
         job = await self.take_lease()
         self.heartbeat, self._pid = runtime.heartbeat, os.getpid()
         checkpoint_writer = StoreCheckpointWriter(

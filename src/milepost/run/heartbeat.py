@@ -89,7 +89,7 @@ class Heartbeat:
         self.store = store
         self.pid = os.getpid()
         self.interval = store.report_interval if settings.heartbeat == HEARTBEAT else settings.heartbeat
-        self.history = RunHistory(store)
+        self.history = RunHistory(store, clock)
         self._clock = clock
         self._parts = PartWriter(store, ttl)
         self._state = HeartbeatState(settings, self.history, self._parts, ids)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +11,8 @@ from milepost.core.errors import OutcomeUnknownError, StoreError
 from milepost.core.job import Job
 from milepost.core.transitions import plan_start
 from milepost.core.transitions.operations import Change
-from milepost.stores.ids import new_nonce, new_operation_id
+from milepost.stores.clock import SYSTEM_CLOCK, Clock
+from milepost.stores.ids import SYSTEM_IDS, Ids
 from milepost.stores.protocol import ApplyResult, Claim, Store
 from milepost.stores.query import with_large_values
 from milepost.worker.admission import START_DEADLINE, ClaimedJob
@@ -31,8 +31,17 @@ class ClaimPolicy:
     """The claims of one worker."""
 
     def __init__(
-        self, worker: str, queues: Mapping[str, int | None], lease: int, only: str | None, release: str | None = None
+        self,
+        worker: str,
+        queues: Mapping[str, int | None],
+        lease: int,
+        only: str | None,
+        release: str | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+        ids: Ids = SYSTEM_IDS,
     ) -> None:
+        self._monotonic = clock.monotonic
+        self._ids = ids
         self._worker = worker
         self._queues = queues
         self._lease = lease
@@ -46,7 +55,7 @@ class ClaimPolicy:
 
     def finished(self) -> None:
         """Note that a job has just finished."""
-        now = time.monotonic()
+        now = self._monotonic()
         if self._finished and now - self._finished[-1][0] < 0.001:
             self._finished[-1] = (self._finished[-1][0], self._finished[-1][1] + 1)
         else:
@@ -54,7 +63,7 @@ class ClaimPolicy:
 
     def recently_finished(self) -> int:
         """Return how many jobs finished in the last 50 ms."""
-        horizon = time.monotonic() - START_DEADLINE
+        horizon = self._monotonic() - START_DEADLINE
         while self._finished and self._finished[0][0] < horizon:
             self._finished.popleft()
         return sum(count for _, count in self._finished)
@@ -69,12 +78,21 @@ class ClaimPolicy:
         while len(starts) < size:
             starts.append(
                 plan_start(
-                    new_operation_id(), nonce=new_nonce(), lease=self._lease, worker=self._worker, release=self._release
+                    self._ids.new_operation_id(),
+                    nonce=self._ids.new_nonce(),
+                    lease=self._lease,
+                    worker=self._worker,
+                    release=self._release,
                 )
             )
         self._number += 1
         return Claim(
-            self._worker, self._queues, tuple(starts[:size]), new_operation_id(), self._single_job_id, self._number
+            self._worker,
+            self._queues,
+            tuple(starts[:size]),
+            self._ids.new_operation_id(),
+            self._single_job_id,
+            self._number,
         )
 
     def failed(self, claim: Claim | None, sent_at: float, error: StoreError) -> None:
@@ -109,7 +127,7 @@ class ClaimPolicy:
         repeated = self._unanswered is not None
         if self._unanswered is not None:
             sent_at, self._unanswered = self._unanswered[0], None
-        came_at = time.monotonic()
+        came_at = self._monotonic()
         self._limit = min(MAX_CLAIM, max(MIN_CLAIM, CLAIM_GROWTH_FACTOR * len(claimed)))
         self._starts = [] if repeated else list(claim.starts[len(claimed) :])
         return [

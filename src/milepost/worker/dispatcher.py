@@ -10,7 +10,6 @@ import atexit
 import logging
 import os
 import threading
-import time
 from collections.abc import Sequence
 from typing import Any, Protocol
 from weakref import WeakSet
@@ -102,6 +101,7 @@ class Dispatcher:
             problem = "a store in memory cannot be read by the workers; set MILEPOST_URL, or the URL of Jobs, to sqlite:///FILE or redis://HOST"
             raise InvalidInputError("task_queue", problem)
         self.app = app
+        self._monotonic = app.runtime.clock.monotonic
         self.task_queue = task_queue
         self._lock = threading.Lock()
         self._pid = 0
@@ -176,15 +176,15 @@ class Dispatcher:
 
     def _send(self, job: Job) -> None:
         """Send one message. After a slow failure the next ones fail at once, to save their timeouts."""
-        began = time.monotonic()
+        began = self._monotonic()
         if began < self._unavailable_until:
             raise TaskQueueUnavailableError(self._unavailable_reason)
         try:
             self.task_queue.send(job)
         except TaskQueueUnavailableError as error:
-            if time.monotonic() - began > SLOW_FAILURE_SECONDS:
+            if self._monotonic() - began > SLOW_FAILURE_SECONDS:
                 self._unavailable_reason = str(error)
-                self._unavailable_until = time.monotonic() + UNAVAILABLE_SECONDS
+                self._unavailable_until = self._monotonic() + UNAVAILABLE_SECONDS
             raise
 
     @property
@@ -252,11 +252,18 @@ class Dispatcher:
 
     def _run(self) -> None:
         store, end, sent, settings = self._blocking(), self._end, self._sent, self.app.settings
-        sweeper = Sweeper(store, settings, self.app.runtime.ttl, self.task_queue.name)
+        sweeper = Sweeper(
+            store,
+            settings,
+            self.app.runtime.ttl,
+            self.task_queue.name,
+            clock=self.app.runtime.clock,
+            ids=self.app.runtime.ids,
+        )
         next_sweep = next_beat = 0.0
         outage = Outage(log, "jobs wait for dispatch")
         while not end.is_set():
-            now = time.monotonic()
+            now = self._monotonic()
             try:
                 self.record_dispatched()
                 if self._registration is not None and now >= next_beat:
@@ -280,7 +287,7 @@ class Dispatcher:
                 # A defect here must not block all jobs of the task queue.
                 log.exception("unexpected error in the dispatch to %s; continuing", self.task_queue.name)
             due = min(next_sweep, next_beat if self._registration is not None else next_sweep)
-            if sent.wait(max(0.05, due - time.monotonic())):
+            if sent.wait(max(0.05, due - self._monotonic())):
                 sent.clear()
                 end.wait(RECORD_INTERVAL)
         try:

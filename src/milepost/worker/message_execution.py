@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -159,7 +158,7 @@ class MessageExecution(LeasedExecution):
 
     def _start_new_run(self) -> bool:
         assert self._recreate is not None, "the task queue's own code"
-        sent_at = time.monotonic()
+        sent_at = self.runtime.clock.monotonic()
         job = run_sync(self.heartbeat.store.apply([*self._recreate(), self._start_write()])).outcomes[-1].job
         if job is None or job.status is not JobStatus.RUNNING or not self._is_mine(job):
             return False
@@ -170,7 +169,7 @@ class MessageExecution(LeasedExecution):
     async def _renewed(self, job: Job) -> Job:
         """Renew the lease if its start was sent some time ago, because the reply may be old. Raises NotDelivered."""
         settings = self._app.settings
-        sent_at = time.monotonic()
+        sent_at = self.runtime.clock.monotonic()
         if sent_at - self.sent_at > settings.lease / 2:
             (state,) = await self.runtime.store.renew([(job.job_id, job.record["token"])], settings.lease_micros)
             if state == "lost":
@@ -320,16 +319,16 @@ class MessageExecution(LeasedExecution):
     async def _apply_with_retries(self, writes: Sequence[Write], patience: float) -> ApplyResult:
         """Apply writes, with retries for `patience` seconds, or longer if they may have been applied already."""
         store = self.runtime.store
-        began = time.monotonic()
+        began = self.runtime.clock.monotonic()
         is_unknown = has_warned = False
         while True:
             if not is_unknown:
-                self.sent_at = time.monotonic()
+                self.sent_at = self.runtime.clock.monotonic()
             try:
                 return await store.apply(writes)
             except StoreError as error:
                 is_unknown = is_unknown or isinstance(error, OutcomeUnknownError)
-                if time.monotonic() - began > (END_TIMEOUT if is_unknown else patience):
+                if self.runtime.clock.monotonic() - began > (END_TIMEOUT if is_unknown else patience):
                     raise
                 if not has_warned:
                     has_warned = True

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Sequence
 
 from milepost.core.defaults import RENEWALS_PER_LEASE
 from milepost.core.errors import OutcomeUnknownError, StoreError
 from milepost.run.outcome import LateReceipt, RunOutcome
+from milepost.stores.clock import SYSTEM_CLOCK, Clock
 from milepost.stores.protocol import MAX_CHARACTERS, Store, Write, WriteResult
 
 MAX_WRITES = 600
@@ -17,7 +17,8 @@ MAX_WRITES = 600
 class Outbox:
     """The outcomes of one worker. True while any is not known to be written."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._monotonic = clock.monotonic
         self._waiting: deque[RunOutcome] = deque()
         self._sent: list[RunOutcome] = []
         self._limit = MAX_CHARACTERS
@@ -72,7 +73,7 @@ class Outbox:
 
         The heartbeat renews the lease of a run only until its code has ended. Raises StoreError.
         """
-        now = time.monotonic()
+        now = self._monotonic()
         if not self._is_doubtful and (not self._is_behind or now < self._renew_at):
             return
         leases = [(end.writes[-1].job_id, end.late.token) for end in self._waiting if end.late is not None]

@@ -7,7 +7,6 @@ import contextvars
 import itertools
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -63,12 +62,13 @@ class Worker:
         self._served = app.handlers.served(queues)
         self.handlers = {handler.job_type: handler for handler in self._served.values()}
         self._app = app
+        self._monotonic = app.runtime.clock.monotonic
         self._single_job_id = only
         self._number = next(_numbers)
         self._running: dict[str, Execution] = {}
         self._ready = Admission(slots, app.settings.lease, self._needs_exclusive_run)
         self._exclusive: Execution | None = None
-        self._outbox = Outbox()
+        self._outbox = Outbox(app.runtime.clock)
         self._ready_timer: asyncio.TimerHandle | None = None
         self._should_claim = True
         self._stopping = 0
@@ -92,10 +92,9 @@ class Worker:
         self._thread = threading.get_ident()
         self.context = contextvars.copy_context()
         self.hooks = HookCalls(self.loop, self.threads, self.context, self.concurrency)
-        release = code_release(self.settings, self.handlers)
-        self._claim_policy = ClaimPolicy(
-            self.name, limits_of(self._served), self.settings.lease_micros, self._single_job_id, release
-        )
+        queues, lease, clock = limits_of(self._served), self.settings.lease_micros, self._app.runtime.clock
+        release, ids = code_release(self.settings, self.handlers), self._app.runtime.ids
+        self._claim_policy = ClaimPolicy(self.name, queues, lease, self._single_job_id, release, clock, ids)
         self.idle = Idle(self.store, self.name, tuple(self._served), self.heartbeat.wake, self._on_due)
         await self.idle.check_health(self.settings, lambda: self.is_stopping)
         registration = WorkerRegistration(
@@ -203,7 +202,7 @@ class Worker:
     async def _write_and_claim(self, claim_size: int) -> None:
         """Write outcomes and claim jobs in one round trip."""
         claim = self._claim_policy.make(claim_size)
-        sent_at = time.monotonic()
+        sent_at = self._monotonic()
         try:
             await self._outbox.renew(self.store, self.settings.lease_micros)
             applied = await self.store.apply(self._outbox.take(), claim)
@@ -239,7 +238,7 @@ class Worker:
             return
         if self._exclusive is not None and self._exclusive.run._stop_reasons:
             self._end_exclusive()
-        while step := self._ready.next(time.monotonic(), len(self._running), self._is_quiet):
+        while step := self._ready.next(self._monotonic(), len(self._running), self._is_quiet):
             action, claimed = step
             if action is Step.RELEASE:
                 self._release_unstarted(claimed)
@@ -378,12 +377,12 @@ class Worker:
             execution.stop(JobReleased("worker is shutting down"))
             if self._stopping >= 2:
                 execution.force_stop()
-        over = time.monotonic() + self.settings.grace + 1.0
-        while not self._is_drained() and time.monotonic() < over + LAST_WRITES_SECONDS:
+        over = self._monotonic() + self.settings.grace + 1.0
+        while not self._is_drained() and self._monotonic() < over + LAST_WRITES_SECONDS:
             if self._outbox:
                 await self._write_and_claim(0)
                 await asyncio.sleep(0)
-            elif time.monotonic() > over or (self._stopping >= 2 and not self._killing()):
+            elif self._monotonic() > over or (self._stopping >= 2 and not self._killing()):
                 break
             else:
                 await self.idle.wait_at_most(0.1)

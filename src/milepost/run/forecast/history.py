@@ -7,13 +7,13 @@ writers lose nothing.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
 from milepost.core.errors import StoreError
 from milepost.core.serialization import from_json, to_json
+from milepost.stores.clock import SYSTEM_CLOCK, Clock
 from milepost.stores.protocol import KeyValueStore
 
 STEPS = 10
@@ -230,7 +230,8 @@ def history_key(job_type: str) -> str:
 class RunHistory:
     """The histories that one process knows. `record_profile` is thread-safe; `sync` is for one caller at a time."""
 
-    def __init__(self, store: KeyValueStore) -> None:
+    def __init__(self, store: KeyValueStore, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._monotonic = clock.monotonic
         self._store = store
         self._known: dict[str, tuple[RunProfile, ...]] = {}
         self._read_at: dict[str, float] = {}
@@ -260,7 +261,7 @@ class RunHistory:
         That takes one and two round trips for each type. `spacing` is the least time between two writes for one type,
         in seconds.
         """
-        now = time.monotonic()
+        now = self._monotonic()
         for job_type in job_types:
             if now >= self._read_at.get(job_type, 0.0):
                 self._remember(job_type, await read_profiles(self._store, job_type))
@@ -274,7 +275,7 @@ class RunHistory:
             for kept in (self._known, self._read_at, self._written_at):
                 kept.clear()
         self._known[job_type] = profiles
-        self._read_at[job_type] = time.monotonic() + REFRESH_INTERVAL
+        self._read_at[job_type] = self._monotonic() + REFRESH_INTERVAL
 
     async def _write(self, job_type: str) -> None:
         with self._lock:
@@ -291,7 +292,7 @@ class RunHistory:
                     is not None
                 ):
                     self._remember(job_type, profiles)
-                    self._written_at[job_type] = time.monotonic()
+                    self._written_at[job_type] = self._monotonic()
                     return
         except StoreError:
             self._requeue(job_type, new)
