@@ -306,8 +306,7 @@ class MapLoop:
     def _check_total(self) -> None:
         before, now = self._kept.get("of"), len(self._work)
         if not self._is_keyed and before != now:
-            problem = f"the last run had {before} items, now there are {now}, so that a position may mean another item"
-            raise InputChangedError(problem, REMEDIES)
+            raise InputChangedError(f"the last attempt had {before} items, this one has {now}", REMEDIES)
 
     def _check_place(self) -> None:
         """Reject a position if another item is where the last finished one was."""
