@@ -85,18 +85,20 @@ def status_words(tree: Path) -> list[str]:
 
 
 def third_party_imports(tree: Path, package: str, allowed: Mapping[str, Collection[str]]) -> list[str]:
-    """Return module-level imports of packages that are not allowed in that place.
+    """Return module-level imports of packages that are not allowed in that place, and allowances that nothing uses.
 
     `allowed` maps path prefixes to packages. Imports in functions or for type checkers are free.
     """
     breaches = []
+    unused = {(prefix, third) for prefix, thirds in allowed.items() for third in thirds}
     for name, path in modules(tree):
         here = {third for prefix, thirds in allowed.items() if name.startswith(prefix) for third in thirds}
         for imported, line in _imports(_on_import(_parse(path).body)):
             top = imported.partition(".")[0]
+            unused -= {(prefix, third) for prefix, third in unused if third == top and name.startswith(prefix)}
             if top not in sys.stdlib_module_names | here | {package}:
                 breaches.append(f"{name}:{line}: {top}")
-    return breaches
+    return breaches + sorted(f"{prefix}: {third} is not imported" for prefix, third in unused)
 
 
 def inward_strings(tree: Path, package: str, layers: Sequence[Collection[str]]) -> list[str]:

@@ -72,11 +72,14 @@ def test_third_party_imports(plant: Plant) -> None:
             ),
         }
     )
-    assert rules.third_party_imports(tree, "milepost", {"web/": {"fastapi"}}) == [
+    allowed = {"web/": {"fastapi", "starlette"}, "gone": {"redis"}}
+    assert rules.third_party_imports(tree, "milepost", allowed) == [
         "b.py:2: numpy",
         "b.py:4: redis",
         "c.py:2: rich",
         "web/a.py:2: numpy",
+        "gone: redis is not imported",
+        "web/: starlette is not imported",
     ]
 
 
