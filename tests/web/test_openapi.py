@@ -10,7 +10,7 @@ import pytest
 from milepost.core.job import Job
 from milepost.web import openapi, schemas
 from milepost.web.schemas import JobRecord
-from milepost.web.schemas.examples import EXAMPLES
+from milepost.web.schemas.fields import EXAMPLES
 
 ROOT = Path(__file__).resolve().parents[2]
 

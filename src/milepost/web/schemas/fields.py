@@ -1,4 +1,4 @@
-"""Base classes and field types of the schemas. Requests reject unknown fields; responses may gain fields."""
+"""Base classes and field types of the schemas, examples, and error responses in the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -11,7 +11,111 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchem
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from milepost.web.schemas.examples import EXAMPLES
+from milepost.core.codecs import jsonable
+from milepost.core.record import PUBLIC
+
+_ID = "0199f3a2-7c1e-7d41-b2a0-5b1f0d6f9c11"
+_AT = ("2026-11-25T09:30:00.123456+00:00", "2026-11-25T09:30:00.127301+00:00", "2026-11-25T09:31:12.804417+00:00")
+_WORKER = "host-1:4711:1555552:1642e3e9:1"
+_JOB: dict[str, Any] = {one.name: jsonable(one.default) if one.example is None else one.example for one in PUBLIC} | {
+    "stage_progress": None,
+    "activity": "",
+}
+_FAILURE = {
+    "kind": "error", "type": "ValueError", "message": "page 7 cannot be read", "at": _AT[2], "attempt": 1,
+    "traceback": "Traceback (most recent call last):\n  ...\nValueError: page 7 cannot be read\n", "host": "host-1", "pid": 4711,
+}  # fmt: skip
+_RUNS = [
+    {"attempt": 1, "worker": _WORKER, "started_at": _AT[1], "ended_at": _AT[2], "release": "2.4.0"},
+    {"attempt": 2, "worker": _WORKER, "started_at": _AT[2], "ended_at": None, "release": "2.4.0"},
+]
+_SPREAD = {"p50": 61.4, "p95": 118.0, "count": 40}
+_TYPE: dict[str, Any] = {
+    "name": "ingestion", "doc": "Read, cut and embed a document.", "published": True, "paused": False, "limit": 4,
+    "schema": {"type": "object", "properties": {"path": {"type": "string"}}, "required": ["path"]},
+    "counts": {"completed": 40, "failed": 2},
+}  # fmt: skip
+_KEY = {
+    "id": "3f9a1c07be24", "name": "ana's laptop", "scopes": ["jobs:read", "jobs:write"], "labels": {"owner": "ana"},
+    "types": [], "queues": [], "created_at": _AT[0], "expires_at": None, "revoked_at": None,
+}  # fmt: skip
+_LINK = {
+    "id": "9c1d5e0f2ab47788a1b2c3d4e5f6", "by": "key:3f9a1c07be24", "may_cancel": False, "created_at": _AT[0],
+    "expires_at": "2026-12-02T09:30:00+00:00",
+}  # fmt: skip
+_HOOK = {
+    "id": "5d2c90aa1f3b", "url": "https://example.org/hooks/milepost", "events": ["completed", "failed", "cancelled"],
+    "q": "type:ingestion", "created_at": _AT[0], "disabled": None, "waiting": 0,
+}  # fmt: skip
+
+EXAMPLES: dict[str, dict[str, Any]] = {
+    "JobRecord": _JOB,
+    "JobList": {"jobs": [_JOB], "total": 1, "next_cursor": None},
+    "Done": {"message": "Job cancelled", "job_id": _ID},
+    "EventRecord": {
+        "job_id": _ID, "version": 2, "kind": "running", "at": _AT[1], "status": "running", "progress": 0.0,
+        "data": {"attempt": 1, "worker": _WORKER},
+    },
+    "Attempts": {"attempts": [_FAILURE], "runs": _RUNS, "attempt": 2, "max_attempts": 3, "crashes": 0},
+    "Logs": {
+        "lines": [{"at": _AT[1], "level": "info", "text": "opened report.pdf", "version": 3}], "cursor": 3, "more": False,
+    },
+    "BulkDone": {
+        "action": "retry", "done": 1, "next_cursor": None, "outcomes": [{"job_id": _ID, "outcome": "done"}],
+    },
+    "Session": {"id": "key:3f9a1c07be24", "scopes": ["jobs:read"], "labels": {"owner": "ana"}, "types": [], "queues": [], "auth": "keys"},
+    "ApiKey": _KEY,
+    "NewApiKey": {**_KEY, "secret": "mp_3f9a1c07be24_..."},
+    "ApiKeyList": {"keys": [_KEY]},
+    "Share": {**_LINK, "token": "msl_...", "path": f"/api/jobs/{_ID}?share=msl_..."},
+    "ShareList": {"links": [_LINK]},
+    "Webhook": _HOOK,
+    "NewWebhook": {**_HOOK, "secret": "whsec_..."},
+    "WebhookList": {"webhooks": [_HOOK]},
+    "WebhookTested": {"taken": True, "status": 204, "problem": ""},
+    "WebhookReplayed": {"queued": 12, "next_cursor": None},
+    "Failures": {
+        "groups": [
+            {
+                "group": "ValueError@reading.py:41", "type": "ValueError", "frame": "reading.py:41", "count": 2,
+                "first_at": _AT[0], "last_at": _AT[2], "message": "page 7 cannot be read", "job_id": _ID,
+                "job_types": ["ingestion"], "q": "status:failed failure:ValueError@reading.py:41",
+            }
+        ],
+        "complete": True,
+    },
+    "Stats": {
+        "at": _AT[2], "window": 3600.0, "step": 60.0, "counts": {"ingestion": {"completed": 40, "failed": 2}}, "stalled": 0,
+        "oldest_pending": {
+            "job_id": _ID, "job_type": "ingestion", "since": _AT[0], "activity": "No worker serves ingestion",
+        },
+        "steps": [{"at": _AT[0], "completed": 3, "failed": 0, "cancelled": 0}], "wait": _SPREAD, "duration": _SPREAD,
+        "types": [
+            {"job_type": "ingestion", "completed": 40, "failed": 2, "cancelled": 0, "duration": _SPREAD, "wait": _SPREAD}
+        ],
+        "complete": True,
+    },
+    "Workers": {
+        "workers": [
+            {
+                "name": _WORKER, "host": "host-1", "pid": 4711, "types": ["ingestion"], "running": [], "concurrency": 10,
+                "draining": False, "since_at": _AT[0], "seen_at": _AT[2], "jobs": [],
+            }
+        ]
+    },
+    "JobType": _TYPE,
+    "JobTypes": {"job_types": [_TYPE]},
+    "Doctor": {
+        "store": "redis", "version": "8.0.2", "layout": 1, "durability": "about a second (appendfsync everysec)",
+        "warnings": [], "details": {"maxmemory-policy": "noeviction"}, "stopping": [],
+    },
+    "Purged": {"removed": 120},
+    "Alive": {"status": "ok"},
+    "Ready": {
+        "status": "ok", "store": "sqlite", "version": "3.40.1", "layout": 1, "durability": "power loss", "warnings": [],
+    },
+}  # fmt: skip
+
 
 Status = Literal["pending", "running", "completed", "failed", "cancelled"]
 FinalStatus = Literal["completed", "failed", "cancelled"]
