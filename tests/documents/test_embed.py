@@ -18,7 +18,7 @@ import pytest
 
 from milepost.documents.embed import Embedder, get_embedder
 from milepost.documents.embed.http import HttpEmbedder
-from milepost.documents.embed.minilm import MiniLM
+from milepost.documents.embed.local_models import MiniLM
 from milepost.documents.http_endpoint import EndpointError
 from milepost.documents.tokenizer import load_tokenizer
 from tests.documents.embedding_server import Server, serving
@@ -90,8 +90,8 @@ def test_model_file_with_other_checksum_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("known", "load"),
     [
-        ("embed.minilm.SHA256", lambda: MiniLM().embed(["x"])),
-        ("embed.wordllama.SHA256", lambda: get_embedder("wordllama").embed(["x"])),
+        ("embed.local_models.MINILM_SHA256", lambda: MiniLM().embed(["x"])),
+        ("embed.local_models.WORDLLAMA_SHA256", lambda: get_embedder("wordllama").embed(["x"])),
         ("tokenizer.VOCABULARY_SHA256", load_tokenizer.__wrapped__),
     ],
 )

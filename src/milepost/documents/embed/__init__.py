@@ -146,14 +146,14 @@ def get_embedder(
 
 def open_minilm(argument: str, options: EmbedderOptions) -> Embedder:
     """Return the embedder `minilm`."""
-    from milepost.documents.embed.minilm import MiniLM
+    from milepost.documents.embed.local_models import MiniLM
 
     return MiniLM(model_path=options.model_path or current().model_path)
 
 
 def open_wordllama(argument: str, options: EmbedderOptions) -> Embedder:
     """Return the embedder `wordllama`."""
-    from milepost.documents.embed.wordllama import WordLlama
+    from milepost.documents.embed.local_models import WordLlama
 
     return WordLlama()
 
