@@ -1,0 +1,79 @@
+"""A runtime whose clock and ids belong to the test."""
+
+from __future__ import annotations
+
+import random
+import threading
+
+from milepost import JobManager, Settings
+from milepost.run.runtime import Runtime
+from milepost.stores.clock import Clock
+from milepost.stores.ids import Ids
+from milepost.stores.memory.store import MemoryStore
+from milepost.stores.sync_bridge import run_sync
+from milepost.testing import FrozenClock
+from tests.waiting import PATIENCE, until
+
+LEASE = 30.0
+
+
+class OwnClock(Clock):
+    """A clock that only moves when the test moves it; threads wait until they are woken."""
+
+    def __init__(self) -> None:
+        self.store = FrozenClock()
+        self.now = 100.0
+
+    def monotonic(self) -> float:  # type: ignore[override]
+        return self.now
+
+    def time(self) -> float:  # type: ignore[override]
+        return self.store() / 1_000_000
+
+    def wait(self, event: threading.Event, timeout: float | None = None) -> bool:  # type: ignore[override]
+        return event.wait(PATIENCE)
+
+    def advance(self, seconds: float) -> None:
+        """Move the clock of the process and that of the store."""
+        self.now += seconds
+        self.store.advance(seconds)
+
+
+def own_manager(clock: OwnClock, seed: int = 1) -> JobManager:
+    """Return a manager in memory on the clock of the test, with the ids of a seed."""
+    ids = Ids(random.Random(seed).randbytes, lambda: clock.store() * 1000)
+    store = MemoryStore(clock=clock.store)
+    return JobManager.of(Runtime(store, Settings(lease=LEASE), 60.0, clock=clock, ids=ids))
+
+
+def test_lease_is_renewed_at_the_time_of_the_test() -> None:
+    clock = OwnClock()
+    manager = own_manager(clock)
+
+    def expires() -> int:
+        job = run_sync(manager.store.get(run.job_id))
+        assert job is not None
+        return int(job.record["lease"])
+
+    with manager.track() as run:
+        first = expires()
+        clock.advance(20.0)
+        manager.runtime.heartbeat.beat()
+        assert expires() == first + 20_000_000
+        clock.advance(1.0)
+        manager.runtime.heartbeat.beat()
+        assert expires() == first + 20_000_000, "a lease is renewed four times while it lasts"
+    clock.advance(2.0)
+    manager.runtime.heartbeat.wake()
+    until(lambda: not manager.runtime.has_heartbeat)
+
+
+def test_ids_of_a_seed_are_the_same_again() -> None:
+    made = [own_manager(OwnClock(), seed).create_job().job_id for seed in (1, 1, 2)]
+    assert made[0] == made[1] != made[2]
+
+
+def test_managers_of_one_runtime_share_its_heartbeat() -> None:
+    runtime = Runtime(MemoryStore(), Settings(), 60.0)
+    other = runtime.with_store(runtime.store.with_blocking(blocking=False))
+    assert other.heartbeat is runtime.heartbeat
