@@ -63,13 +63,9 @@ def in_bulk(url: str, count: int) -> None:
 def drained(url: str, count: int) -> None:
     """Let a worker claim and finish the no-op jobs that exist."""
     from milepost import Jobs, Run
-    from milepost.worker import admission, claim_policy, registry
+    from milepost.worker import registry, worker_state
 
-    for module in (
-        admission,
-        claim_policy,
-        registry,
-    ):  # else claimed jobs are given back, more of them on a busy machine
+    for module in (worker_state, registry):  # else claimed jobs are given back, more of them on a busy machine
         vars(module).update(START_DEADLINE=HOURS, REGISTRATION_INTERVAL=HOURS)
     jobs, ended = Jobs(url), 0
 

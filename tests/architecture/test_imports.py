@@ -57,7 +57,7 @@ ENTRY_POINTS = {
     "from milepost import JobStatus": EntryPoint({"core"}, without=NEVER_AT_FIRST),
     "from milepost import InMemoryJobManager; InMemoryJobManager().create_job()": EntryPoint(TRACKING),
     "from milepost import Jobs; Jobs('memory://')": EntryPoint(WORKING | {"app", "signals"}),
-    "import milepost.worker.worker": EntryPoint(WORKING - {"plugins"}),
+    "import milepost.worker.worker": EntryPoint(WORKING - {"plugins"} | {"signals"}),
     "from milepost import RedisJobManager; RedisJobManager('redis://127.0.0.1:1')": EntryPoint(TRACKING, REDIS),
     "from milepost import SQLiteJobManager; SQLiteJobManager('/dev/null')": EntryPoint(TRACKING, without={"redis"}),
     "from milepost import Client": EntryPoint(WORKING | {"client", "query"}, HTTPX),

@@ -115,7 +115,7 @@ def without_guards(kind: type[Any], removed: str) -> None:
 def hide_lost_leases() -> None:
     """Hide lost leases from this process; it still learns which of its writes the store refuses."""
     from milepost.run.run import Run
-    from milepost.worker.outbox import Outbox
+    from milepost.worker.store_requests import Outbox
 
     original = Run.stop
 

@@ -17,7 +17,7 @@ from milepost import Run
 from milepost.core.transitions import plan_start
 from milepost.core.transitions.operations import Change, Const, TransitionType
 from milepost.stores.protocol import KeyValueStore
-from milepost.worker import claim_policy, registry, run_worker
+from milepost.worker import registry, run_worker, store_requests
 from milepost.worker.registry import JobType, WorkerEntry, publish, write_worker
 from tests.worker.application import jobs, note
 
@@ -72,7 +72,7 @@ async def publish_more(store: KeyValueStore, types: Iterable[JobType], history: 
 
 def become_newer() -> None:
     """Let this process be of the release to come."""
-    vars(claim_policy)["plan_start"] = start_in_zone
+    vars(store_requests)["plan_start"] = start_in_zone
     vars(registry).update(write_worker=write_more, publish=publish_more)
     jobs.job("brand-new")(brand_new)
 

@@ -9,7 +9,6 @@ import pydantic  # noqa: F401
 import redis  # noqa: F401
 
 import milepost.web
-import milepost.worker.runner
 import milepost.worker.worker  # noqa: F401
 from tests.truth.runner import HANDLERS
 

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from milepost import InvalidInputError, Jobs, Run
-from milepost.worker.runner import WorkerGroup
+from milepost.worker.worker import WorkerGroup
 from tests.waiting import PATIENCE
 from tests.worker.conftest import MakeJobs
 from tests.worker.job_assertions import Signals, ended

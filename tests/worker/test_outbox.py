@@ -17,7 +17,7 @@ from milepost.stores.memory.store import MemoryStore
 from milepost.stores.protocol import MAX_CHARACTERS, ApplyResult, Claim, Write
 from milepost.stores.sync_bridge import run_sync
 from milepost.testing.fakes import FrozenClock
-from milepost.worker.outbox import MAX_WRITES, Outbox
+from milepost.worker.store_requests import MAX_WRITES, Outbox
 from tests.waiting import PATIENCE
 
 LEASE = 30_000_000

@@ -321,7 +321,9 @@ def test_handler_checkpoint_waits_during_outage(jobs: Jobs, is_async: bool, monk
         return found.record["checkpoint"]
 
     with jobs.run_workers() as running:
-        store = running.workers[0].store if is_async else store
+        loop = running.workers[0]._loop
+        assert loop is not None
+        store = loop.store if is_async else store
         apply = store.apply
         monkeypatch.setattr(store, "apply", away)
         job = ended(jobs, jobs.submit(arecords if is_async else records))

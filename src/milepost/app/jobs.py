@@ -21,9 +21,8 @@ from milepost.stores.sync_bridge import delegated
 from milepost.worker.dispatcher import Dispatcher, TaskQueue
 from milepost.worker.handlers import ConfiguredHandler, Handler, HandlerOptions, Handlers, SubmitOptions
 from milepost.worker.registry import JobType, WorkerEntry, read_type, read_types, read_workers
-from milepost.worker.runner import WorkerGroup, lifespan_of
 from milepost.worker.submission import Submission, SubmissionBuilder
-from milepost.worker.worker import Worker
+from milepost.worker.worker import Worker, WorkerGroup, lifespan_of
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from milepost.worker.event_loop import RunExecutor as RunExecutor
-    from milepost.worker.runner import run_worker as run_worker
     from milepost.worker.worker import Worker as Worker
+    from milepost.worker.worker import run_worker as run_worker
 
-_HOME_OF = {"RunExecutor": "event_loop", "run_worker": "runner", "Worker": "worker"}
+_HOME_OF = {"RunExecutor": "event_loop", "run_worker": "worker", "Worker": "worker"}
 __all__ = ["RunExecutor", "Worker", "run_worker"]
 
 

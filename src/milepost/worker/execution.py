@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import logging
 import random
 import sys
 import threading
 import traceback
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from milepost.core.errors import JobReleased, RunStop, StoreError
 from milepost.core.job import FailureKind, Job
 from milepost.core.serialization import from_json
 from milepost.run.checkpoints import StoreCheckpointWriter
 from milepost.run.execution import LeasedExecution
-from milepost.run.heartbeat import Heartbeat
 from milepost.run.heartbeat_state import PendingReport
 from milepost.run.outcome import RunOutcome, postponed
 from milepost.run.run import Run
-from milepost.settings import Settings
-from milepost.stores.protocol import Store
-from milepost.worker.end_hooks import HookCalls
-from milepost.worker.event_loop import ThreadPool
 from milepost.worker.handlers import Handler
-from milepost.worker.process_pool import ProcessPool
 from milepost.worker.registry import is_newer_accepting
+
+if TYPE_CHECKING:
+    from milepost.worker.worker_loop import WorkerLoop
 
 log = logging.getLogger("milepost.worker")
 
@@ -35,32 +31,12 @@ LEFT_TO_NEWER_SECONDS = 10.0
 """About how long a job whose parameters only a newer release accepts waits before a worker may claim it again."""
 
 
-class Host(Protocol):
-    """The part of a worker that an execution uses."""
-
-    loop: asyncio.AbstractEventLoop
-    store: Store
-    heartbeat: Heartbeat
-    settings: Settings
-    threads: ThreadPool
-    process_pool: ProcessPool
-    hooks: HookCalls
-    context: contextvars.Context
-    """The context of every handler; each gets a copy."""
-
-    def ended(self, execution: Execution, end: RunOutcome) -> None:
-        """Take the outcome of a run whose code has stopped. Thread-safe."""
-
-    def abandoned(self, execution: Execution, end: RunOutcome) -> None:
-        """Take the outcome of a run whose code ignores its stop."""
-
-
 class Execution(LeasedExecution):
     """The execution of one claimed job. `begin` it once; `stop` tells its code to stop."""
 
     interrupt_cancels = False
 
-    def __init__(self, host: Host, job: Job, handler: Handler[Any, Any], claimed_at: float) -> None:
+    def __init__(self, host: WorkerLoop, job: Job, handler: Handler[Any, Any], claimed_at: float) -> None:
         super().__init__(host.settings.captures, host.settings.redact)
         self.host = host
         self.heartbeat = host.heartbeat

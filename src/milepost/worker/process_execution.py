@@ -22,12 +22,12 @@ from milepost.run.job_result import JobResult
 from milepost.run.outcome import RunOutcome, completed, crashed, failed, stopped
 from milepost.run.process_identity import versions
 from milepost.run.run import RECENT_LOG_LINES, Run
-from milepost.worker.admission import is_crash_suspect
 from milepost.worker.child_protocol import Message, encode_stop
 from milepost.worker.execution import Execution, log
 from milepost.worker.handlers import package_of
 from milepost.worker.process_pool import ChildExit, ChildProcess
 from milepost.worker.registry import host_and_pid
+from milepost.worker.worker_state import is_crash_suspect
 
 SIGTERM_DELAY = 0.5
 """Seconds between a stop message and SIGTERM: enough for a tick of a tracked loop."""

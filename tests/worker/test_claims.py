@@ -5,7 +5,7 @@ from __future__ import annotations
 from milepost import InMemoryJobManager, Job
 from milepost.core.errors import OutcomeUnknownError, StoreUnavailableError
 from milepost.stores.protocol import Claim
-from milepost.worker.claim_policy import CLAIM_GROWTH_FACTOR, MAX_CLAIM, MIN_CLAIM, ClaimPolicy
+from milepost.worker.store_requests import CLAIM_GROWTH_FACTOR, MAX_CLAIM, MIN_CLAIM, ClaimPolicy
 
 
 def claims() -> ClaimPolicy:
