@@ -29,7 +29,7 @@ class Replayed:
 
     job_type: str
     resumed: bool = False
-    planned: bool = False
+    _planned: bool = False
 
 
 @dataclass(slots=True)

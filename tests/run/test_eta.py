@@ -186,7 +186,7 @@ class Known:
 
     job_type = "demo"
     resumed = False
-    planned = False
+    _planned = False
 
 
 def test_eta_is_reported_only_when_changed() -> None:
