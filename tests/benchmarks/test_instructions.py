@@ -14,7 +14,7 @@ TRIES = 3
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)  # callgrind is fifty times slower, and each count may be repeated
 @pytest.mark.service("valgrind")
 @pytest.mark.service("redis-server")
 @pytest.mark.parametrize("name", ["progress write", "submit"])
