@@ -154,7 +154,7 @@ def test_close_leaves_no_descriptor_or_child(tmp_path: Path) -> None:
                 list(loader.load(bad))
             next(loader.load(path))
     gc.collect()
-    assert open_descriptors() == before
+    assert open_descriptors() <= before  # fewer when a thread of an earlier test has closed one
     assert set(psutil.Process().children()) == children
 
 

@@ -21,7 +21,8 @@ type Post =
   | { kind: "user" }
   | { kind: "link"; link: Link; position: string | null }
   | { kind: "batch"; batch: Batch; position: string | null }
-  | { kind: "counts"; counts: Counts | null; stalled: number | null }
+  /** `counts` is null for a user who may not see the counts of all. What is left out has not changed. */
+  | { kind: "counts"; counts?: Counts | null; stalled?: number | null }
   | { kind: "restarted"; position: string | null };
 
 export interface Listener {
@@ -47,6 +48,8 @@ const audience = share === null ? apiBase.href : `${apiBase.href} ${share}`;
 const channel = "BroadcastChannel" in window ? new BroadcastChannel(`milepost ${audience}`) : null;
 let position: string | null = null;
 let hurry: (() => void) | null = null;
+/** Another user has signed in: until this page is gone, it tells the pages of that user nothing. */
+let leaving = false;
 
 export function listen(listener: Listener): () => void {
   listeners.add(listener);
@@ -60,15 +63,19 @@ function receive(post: Post): void {
   if ("position" in post && post.position !== null) position = post.position;
   if (post.kind === "link") link.value = post.link;
   else if (post.kind === "batch") for (const one of listeners) one.batch(post.batch);
-  else if (post.kind === "user") location.reload();
+  else if (post.kind === "user") {
+    leaving = true;
+    location.reload();
+  }
   else if (post.kind === "restarted") for (const one of listeners) one.onRestart();
   else if (post.kind === "counts") {
-    if (post.counts !== null) counts.value = post.counts;
-    if (post.stalled !== null) stalledCount.value = post.stalled;
-  } else if (leading.value) postState();
+    if (post.counts !== undefined) counts.value = post.counts;
+    if (post.stalled !== undefined) stalledCount.value = post.stalled;
+  } else if (leading.value && !leaving) postState();
 }
 
 function post(message: Post): void {
+  if (leaving) return;
   channel?.postMessage(message);
   receive(message);
 }
@@ -87,14 +94,14 @@ function onMessage(message: Message): void {
     post({ kind: "batch", batch: JSON.parse(message.data) as Batch, position });
     countStalledSoon();
   } else if (message.event === "counts") {
-    post({ kind: "counts", counts: JSON.parse(message.data) as Counts, stalled: null });
+    post({ kind: "counts", counts: JSON.parse(message.data) as Counts });
   } else if (message.event === "store") {
     const { ok, store } = JSON.parse(message.data) as { ok: boolean; store: string };
     if (!ok) post({ kind: "link", link: { kind: "no-store", since: Date.now(), store }, position });
     else if (link.value.kind === "no-store") post({ kind: "link", link: { kind: "live" }, position });
   } else if (message.event === "snapshot") {
     const snapshot = JSON.parse(message.data) as ListSnapshot;
-    post({ kind: "counts", counts: snapshot.counts, stalled: null });
+    post({ kind: "counts", counts: snapshot.counts });
     post({ kind: "restarted", position });
     countStalledSoon(0);
   }
@@ -108,7 +115,7 @@ function countStalledSoon(wait = STALLED_EVERY): void {
     counting = null;
     try {
       const found = await get<JobList>("jobs", { q: "is:stalled", limit: 1 });
-      post({ kind: "counts", counts: null, stalled: found.total ?? found.total_at_least ?? found.jobs.length });
+      post({ kind: "counts", stalled: found.total ?? found.total_at_least ?? found.jobs.length });
     } catch {
       // The next change requests them again.
     }
