@@ -36,8 +36,9 @@ class AsyncJobs:
     """The jobs of an application in an event loop: an AsyncJobManager with handlers, `submit` and workers.
 
     `url` is the store (default: MILEPOST_URL, else REDIS_URL, else in memory), or a manager. In memory, a worker thread
-    starts at the first submit. `manager` has the methods of the manager, which are also methods of this object. `handlers` shares those of another object. With `task_queue`, a task queue of `milepost.integrations`, the
-    workers of that task queue run the submitted jobs; pass the `dispatcher` of another object to share it.
+    starts at the first submit. The manager is in `manager`, and its methods are also methods of this object. `handlers`
+    shares those of another object. With `task_queue`, a task queue of `milepost.integrations`, the workers of that task
+    queue run the submitted jobs; pass the `dispatcher` of another object to share it.
     """
 
     def __init__(

@@ -7,13 +7,12 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, Unpack, overload
 
 from milepost.app.jobs import AsyncJobs, Target
 from milepost.core.job import Job
-from milepost.manager.manager import AsyncJobManager, open_runtime
-from milepost.manager.sync import JobManager
+from milepost.manager.manager import open_runtime
+from milepost.manager.sync import BlockingMethods, JobManager
 from milepost.run.run import Run
-from milepost.run.runtime import Runtime
 from milepost.settings import Settings
 from milepost.stores.protocol import Store
-from milepost.stores.sync_bridge import blocking, blocking_iterator, delegated, run_sync
+from milepost.stores.sync_bridge import blocking, delegated, run_sync
 from milepost.worker.dispatcher import Dispatcher, TaskQueue
 from milepost.worker.handlers import ConfiguredHandler, Handler, HandlerOptions, Handlers, SubmitOptions
 
@@ -21,13 +20,15 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Jobs:
+class Jobs(BlockingMethods):
     """The jobs of an application in blocking code: a JobManager with handlers, `submit` and workers.
 
     `url` is the store (default: MILEPOST_URL, else REDIS_URL, else in memory), or a manager. In memory, a worker thread
-    starts at the first submit. `manager` has the methods of the manager, which are also methods of this object. With `task_queue`, a task queue of `milepost.integrations`, the workers of that task queue run the
-    submitted jobs.
+    starts at the first submit. The manager is in `manager`, and its methods are also methods of this object. With
+    `task_queue`, a task queue of `milepost.integrations`, the workers of that task queue run the submitted jobs.
     """
+
+    _async: AsyncJobs
 
     def __init__(
         self,
@@ -43,26 +44,6 @@ class Jobs:
         self._async = AsyncJobs(self.manager._async, task_queue=task_queue)
 
     @property
-    def store(self) -> Store:
-        """Return the store of the jobs."""
-        return self._async.store
-
-    @property
-    def settings(self) -> Settings:
-        """Return the settings of this manager."""
-        return self._async.settings
-
-    @property
-    def ttl(self) -> float:
-        """Return how many seconds an ended job is kept."""
-        return self._async.ttl
-
-    @property
-    def runtime(self) -> Runtime:
-        """Return the heartbeat and the sweeper of this manager."""
-        return self._async.runtime
-
-    @property
     def dispatcher(self) -> Dispatcher | None:
         """Return the dispatcher to the task queue, or None."""
         return self._async.dispatcher
@@ -72,23 +53,7 @@ class Jobs:
         """Return the handlers by job type."""
         return self._async.handlers
 
-    create_job = blocking(AsyncJobManager.create_job, "manager._async")
-    get_job = blocking(AsyncJobManager.get_job, "manager._async")
-    update_job = blocking(AsyncJobManager.update_job, "manager._async")
-    list_jobs = blocking(AsyncJobManager.list_jobs, "manager._async")
-    delete_job = blocking(AsyncJobManager.delete_job, "manager._async")
-    find = blocking(AsyncJobManager.find, "manager._async")
-    count_jobs = blocking(AsyncJobManager.count_jobs, "manager._async")
-    history = blocking(AsyncJobManager.history, "manager._async")
-    cancel_job = blocking(AsyncJobManager.cancel_job, "manager._async")
-    events = blocking(AsyncJobManager.events, "manager._async")
-    wait = blocking(AsyncJobManager.wait, "manager._async")
-    result = blocking(AsyncJobManager.result, "manager._async")
-    enqueue = blocking(AsyncJobManager.enqueue, "manager._async")
-    watch = blocking_iterator(AsyncJobManager.watch, "manager._async")
     track = delegated(JobManager.track, "manager")
-    retry_job = blocking(AsyncJobs.retry_job)
-    close = blocking(AsyncJobs.close)
     submit_many = blocking(AsyncJobs.submit_many)
     job_types = blocking(AsyncJobs.job_types)
     job_type = blocking(AsyncJobs.job_type)

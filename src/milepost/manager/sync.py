@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from milepost.core.job import Job
 from milepost.manager.manager import AsyncJobManager, open_runtime
@@ -18,24 +18,19 @@ from milepost.stores.query import created
 from milepost.stores.sync_bridge import blocking, blocking_iterator, run_sync
 
 
-class JobManager:
-    """Manages the jobs of one store from blocking code. The base class of all blocking managers.
+class _AsyncMethods(Protocol):
+    """An AsyncJobManager, or an AsyncJobs with its methods."""
 
-    It also works inside an event loop. `store` is a URL or an open blocking store; `ttl` is how many seconds an ended
-    job is kept (default: JOB_TTL). Raises InvalidInputError for an invalid URL or an async store.
-    """
+    store: Store
+    settings: Settings
+    ttl: float
+    runtime: Runtime
 
-    _async: AsyncJobManager
 
-    def __init__(self, store: Store | str, *, ttl: float | None = None, options: Settings | None = None) -> None:
-        self._async = AsyncJobManager.of(open_runtime(store, ttl, options, blocking=True))
+class BlockingMethods:
+    """The blocking methods that JobManager and Jobs have in common: those of the object in `_async`."""
 
-    @classmethod
-    def of(cls, runtime: Runtime) -> JobManager:
-        """Return a manager with a runtime that exists."""
-        manager = JobManager.__new__(cls)
-        manager._async = AsyncJobManager.of(runtime)
-        return manager
+    _async: _AsyncMethods
 
     @property
     def store(self) -> Store:
@@ -73,6 +68,26 @@ class JobManager:
     result = blocking(AsyncJobManager.result)
     enqueue = blocking(AsyncJobManager.enqueue)
     close = blocking(AsyncJobManager.close)
+
+
+class JobManager(BlockingMethods):
+    """Manages the jobs of one store from blocking code. The base class of all blocking managers.
+
+    It also works inside an event loop. `store` is a URL or an open blocking store; `ttl` is how many seconds an ended
+    job is kept (default: JOB_TTL). Raises InvalidInputError for an invalid URL or an async store.
+    """
+
+    _async: AsyncJobManager
+
+    def __init__(self, store: Store | str, *, ttl: float | None = None, options: Settings | None = None) -> None:
+        self._async = AsyncJobManager.of(open_runtime(store, ttl, options, blocking=True))
+
+    @classmethod
+    def of(cls, runtime: Runtime) -> JobManager:
+        """Return a manager with a runtime that exists."""
+        manager = JobManager.__new__(cls)
+        manager._async = AsyncJobManager.of(runtime)
+        return manager
 
     def track(
         self,
