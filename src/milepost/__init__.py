@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from milepost.manager.sync import RedisJobManager as RedisJobManager
     from milepost.manager.sync import SQLiteJobManager as SQLiteJobManager
     from milepost.manager.sync import get_job_manager as get_job_manager
-    from milepost.run.outcome import Backoff as Backoff
+    from milepost.run.retry_rules import Backoff as Backoff
     from milepost.run.run import Run as Run
     from milepost.settings import Settings as Settings
     from milepost.worker.scalar_types import Secret as Secret
@@ -86,7 +86,7 @@ _HOMES = {
         "get_job_manager",
     ),
     "settings": ("Settings",),
-    "run.outcome": ("Backoff",),
+    "run.retry_rules": ("Backoff",),
     "run.run": ("Run",),
     "worker.scalar_types": ("Secret",),
 }

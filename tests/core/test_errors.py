@@ -12,7 +12,7 @@ import pytest
 from milepost.core import errors
 from milepost.core.events import LIFECYCLE_KINDS, Event
 from milepost.core.job import JobStatus
-from milepost.run.outcome import BACKOFF_MAX, backoff
+from milepost.run.retry_rules import BACKOFF_MAX, backoff
 
 
 def tree() -> list[tuple[int, str, str]]:

@@ -25,7 +25,7 @@ from milepost.run.checkpoints import CheckpointWriter
 from milepost.run.crash_report import report_exception
 from milepost.run.execution import LeasedExecution
 from milepost.run.job_result import NO_RESULT, JobResult
-from milepost.run.outcome import RetryRules
+from milepost.run.retry_rules import RetryRules
 from milepost.run.run import Run
 from milepost.run.stages import LiveStage
 from milepost.worker.child_protocol import Message, ParentConnection, decode_stop

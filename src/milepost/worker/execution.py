@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from milepost.core.errors import JobReleased, RunStop, StoreError
+from milepost.core.errors import JobCancelled, JobReleased, RunStop, StoreError
 from milepost.core.job import FailureKind, Job
 from milepost.core.serialization import from_json
 from milepost.run.checkpoints import StoreCheckpointWriter
@@ -108,10 +108,17 @@ class Execution(LeasedExecution):
     def retry_delay(self, error: BaseException) -> int | None:
         return self.handler.type_options.retry.delay(error, self.job.attempt)
 
+    @property
+    def _is_cancelled(self) -> bool:
+        reasons = self.run._stop_reasons
+        return bool(reasons) and isinstance(reasons[0], JobCancelled)
+
     def finish(self, error: BaseException | None, value: Any = None, kind: FailureKind = FailureKind.ERROR) -> None:
         """Remove the run from the heartbeat and pass its outcome to the worker. Never blocks the event loop."""
         result = self.result(error, value)
-        delay = self.retry_delay(error) if error is not None and kind is FailureKind.ERROR else None
+        delay = None
+        if error is not None and kind is FailureKind.ERROR and not self._is_cancelled:
+            delay = self.retry_delay(error)
         self.leave(lambda pending: self.outcome(pending, error, result, kind=kind, delay=delay))
 
     def leave(self, end_of: Callable[[PendingReport], RunOutcome]) -> None:

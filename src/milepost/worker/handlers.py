@@ -16,7 +16,7 @@ from milepost.core.options import QUEUE_BYTES, ready_name
 from milepost.core.serialization import Duration, labels_text, seconds, validate_job_type, validate_key
 from milepost.manager.options import SubmitFields
 from milepost.manager.validation import submit_fields
-from milepost.run.outcome import Errors, RetryRules
+from milepost.run.retry_rules import Errors, RetryRules
 from milepost.run.run import Run
 from milepost.run.runtime import Runtime
 from milepost.settings import Settings
