@@ -56,7 +56,7 @@ class TestRedisStore(Conformance):
 
         run_sync(history())
         with redis_server.client() as client:
-            left = {str(key) for key in client.scan_iter(count=1000)}
+            left = {str(key) for key in client.scan_iter(f"{{{store.namespace}}}:*", count=1000)}
             lasting = {key for key in left if client.ttl(key) == -1}
             kept = [client.ttl(key) for key in left if ":x:" in key]
         run_sync(store.close())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -108,7 +108,9 @@ def test_sixteen_byte_id_is_not_taken_for_uuid(store: RedisStore) -> None:
     assert {job.job_id for job in run_sync(store.select(Select(), 10))} == set(names)
 
 
-def test_all_keys_share_namespace_hash_tag(redis_server: RedisServer, store: RedisStore) -> None:
+def test_all_keys_share_namespace_hash_tag(start_redis: Callable[..., RedisServer]) -> None:
+    server = start_redis()  # its own: on the shared one a heartbeat of an earlier test may still sweep
+    store = RedisStore(server.url, namespace="t")
     failed(store, "a", unique_key="k", labels="owner=ana", not_after=str(1 << 52))
     do(store, "b", plans.plan_create(worker_job(not_before=str(1 << 52)), new_operation_id()))
     job = do(
@@ -123,10 +125,11 @@ def test_all_keys_share_namespace_hash_tag(redis_server: RedisServer, store: Red
     run_sync(store.set_limit("q", 1, False))
     run_sync(store.wake("w"))
     run_sync(store.sweep(lease=30, interval=5))
-    with redis_server.client(decode_responses=False) as client:
+    with server.client(decode_responses=False) as client:
         keys = client.keys("*")
         assert keys
         assert [key for key in keys if not key.startswith(f"{{{store.namespace}}}:".encode())] == []
+    run_sync(store.close())
 
 
 def test_damaged_record_does_not_fail_lists(redis_server: RedisServer, store: RedisStore) -> None:
