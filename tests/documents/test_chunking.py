@@ -6,7 +6,7 @@ import random
 from itertools import pairwise
 
 from milepost.documents.chunking import Segment, chunk_segments, chunk_text, split_segments
-from milepost.documents.tokenizer import count_tokens, load_tokenizer
+from milepost.documents.embed.models import count_tokens, load_tokenizer
 
 WORDS = [
     "the",

@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 
 from milepost.core.errors import JobCancelled
-from milepost.documents.clustering import clustering, neighbour_graph
+from milepost.documents.clustering import clustering, coarsen, community_graph, leiden_rounds, neighbour_graph
 from milepost.documents.errors import EmptyStoreError
 from milepost.documents.extraction import extraction
 from milepost.documents.ingestion import ingestion
-from milepost.documents.leiden import coarsen, community_graph, leiden_rounds
 from milepost.documents.retrieval import communities
 from tests.documents.watched_run import WatchedRun
 

@@ -17,10 +17,8 @@ import numpy as np
 import pytest
 
 from milepost.documents.embed import Embedder, get_embedder
-from milepost.documents.embed.http import HttpEmbedder
-from milepost.documents.embed.local_models import MiniLM
+from milepost.documents.embed.models import HttpEmbedder, MiniLM, load_tokenizer
 from milepost.documents.http_endpoint import EndpointError
-from milepost.documents.tokenizer import load_tokenizer
 from tests.documents.embedding_server import Server, serving
 
 TEXTS = [
@@ -90,9 +88,9 @@ def test_model_file_with_other_checksum_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("known", "load"),
     [
-        ("embed.local_models.MINILM_SHA256", lambda: MiniLM().embed(["x"])),
-        ("embed.local_models.WORDLLAMA_SHA256", lambda: get_embedder("wordllama").embed(["x"])),
-        ("tokenizer.VOCABULARY_SHA256", load_tokenizer.__wrapped__),
+        ("embed.models.MINILM_SHA256", lambda: MiniLM().embed(["x"])),
+        ("embed.models.WORDLLAMA_SHA256", lambda: get_embedder("wordllama").embed(["x"])),
+        ("embed.models.VOCABULARY_SHA256", load_tokenizer.__wrapped__),
     ],
 )
 def test_packaged_model_checksum_is_verified_on_load(

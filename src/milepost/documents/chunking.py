@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, NamedTuple
 
+from milepost.documents.embed.models import count_tokens, load_tokenizer
 from milepost.documents.file_types import Format
-from milepost.documents.tokenizer import count_tokens, load_tokenizer
 
 CHUNK_TOKENS: Final = 240
 SEGMENT_CHARACTERS: Final = 64 * 1024

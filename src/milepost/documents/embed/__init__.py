@@ -146,14 +146,14 @@ def get_embedder(
 
 def open_minilm(argument: str, options: EmbedderOptions) -> Embedder:
     """Return the embedder `minilm`."""
-    from milepost.documents.embed.local_models import MiniLM
+    from milepost.documents.embed.models import MiniLM
 
     return MiniLM(model_path=options.model_path or current().model_path)
 
 
 def open_wordllama(argument: str, options: EmbedderOptions) -> Embedder:
     """Return the embedder `wordllama`."""
-    from milepost.documents.embed.local_models import WordLlama
+    from milepost.documents.embed.models import WordLlama
 
     return WordLlama()
 
@@ -166,7 +166,7 @@ def open_hashing(argument: str, options: EmbedderOptions) -> Embedder:
 
 def open_http(argument: str, options: EmbedderOptions) -> Embedder:
     """Return the embedder `http:MODEL`. Raises ValueError without a URL."""
-    from milepost.documents.embed.http import HttpEmbedder
+    from milepost.documents.embed.models import HttpEmbedder
 
     url, key = current().embedding(options.endpoint)
     if not url:

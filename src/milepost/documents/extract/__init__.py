@@ -184,7 +184,7 @@ def get_extractor(
         raise ValueError(f"endpoint and llm_model require extractor=llm, not extractor={name}")
 
     if name in ("auto", "spacy"):
-        from milepost.documents.extract.nlp import SpacyExtractor, find_model
+        from milepost.documents.extract.models import SpacyExtractor, find_model
 
         model = find_model()
         if model is not None:
@@ -194,7 +194,7 @@ def get_extractor(
         return RulesExtractor(warnings=("no_spacy_model",))
     if name == "rules":
         return RulesExtractor()
-    from milepost.documents.extract.llm import LlmExtractor
+    from milepost.documents.extract.models import LlmExtractor
 
     configuration = current()
     url, key = configuration.llm(endpoint)
