@@ -20,7 +20,7 @@ REMOVED = {
     ("fail", "token"): {"I4"},
     ("release", "token"): {"I4"},
     ("start", "free"): {"I17 stopping"},
-    ("start", "due"): {"I18"},
+    ("start", "startable"): {"I18"},
     ("start", "ahead"): {"I18"},
     ("create", "unique"): {"I17"},
     ("retry", "unique"): {"I17"},

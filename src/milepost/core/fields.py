@@ -11,9 +11,9 @@ from typing import Any, Literal
 from milepost.core.codecs import UNREADABLE, Codec, Derived, jsonable, pair_values
 from milepost.core.options import Option
 
-Clearing = Literal["start", "end", "complete", "requeue", "reopen", "from_start"]
-"""The transition that clears a field: the start of a run, any end, a success (for fields that only a later attempt needs),
-the return to pending, the continuation of a job that had ended, and a retry from the start."""
+Clearing = Literal["start", "end", "wait", "complete", "requeue", "reopen", "from_start"]
+"""The transition that clears a field: the start of a run, any end, the end of a pending job, a success (for fields that only
+a later attempt needs), the return to pending, the continuation of a job that had ended, and a retry from the start."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +124,9 @@ PRIVATE: tuple[Field, ...] = (
     _private("ready_name", "", "The name for `ready` where it is not the type.", cleared=("complete",)),
     _private("budget", "B", "The attempts that an explicit retry grants.", cleared=("complete",)),
     _private("max_crashes", "X", "The crashes after which the job fails.", cleared=("complete",)),
+    _private("held", "", "The group with an open member that keeps the job from starting.", cleared=("start", "wait")),
+    _private("wait_groups", "", "The groups that a suspended job waits for.", cleared=("start", "wait")),
+    _private("wake_at", "", "When a suspended job starts at the latest.", cleared=("start", "wait")),
     _private("secrets", "", "The names of secret parameters.", copied=True),
     _private("checkpoint", "C", "The saved state of the run.", large=True, cleared=("complete", "from_start")),
     _private("cursors", "K", "The cursors of loops.", large=True, reported="record", cleared=("complete", "from_start")),

@@ -6,6 +6,7 @@ The memory store maintains its indexes with it, and the conformance suite checks
 from __future__ import annotations
 
 from milepost.core.job import Job
+from milepost.core.placement import starts_at
 from milepost.core.serialization import US
 from milepost.core.transitions.operations import Record
 
@@ -38,10 +39,10 @@ def index_entries(job_id: str, record: Record, *, now: int, parked: bool) -> set
         entries.add((("deadline",), (int(record["not_after"]), job_id)))
     queue = record.get("ready")
     if queue:
-        due = int(record.get("not_before", 0))
-        if not parked and due > now:
+        due = None if parked else starts_at(record)
+        if due is not None and due > now:
             entries.add((("scheduled", queue), (due, job_id)))
-        elif not parked:
+        elif due is not None:
             entries.add((("claimable", queue), (-int(record.get("priority", 0)), created, job_id)))
     return entries
 

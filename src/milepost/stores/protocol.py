@@ -26,9 +26,10 @@ index          contains the record if
 type x status  always; ordered by (`created`, id); counted exactly
 label          for each pair in `labels`, indexed fields included; ordered by (`created`, id); counted exactly
 stalled        `stalled` is not empty; counted exactly
-claimable      `ready` is not empty, `not_before` is due, and no draining lease has this id or its unique key;
-               by that name (a type, or ``type@queue``), then `priority` (higher first), then (`created`, id)
-scheduled      as claimable, but `not_before` is in the future
+claimable      `ready` is not empty, `core.placement.starts_at` is a time that has come, and no draining lease has this
+               id or its unique key; by that name (a type, or ``type@queue``), then `priority` (higher first), then
+               (`created`, id)
+scheduled      as claimable, but that time is in the future
 lease          `lease` exists; ordered by it; counted by `slot` (with the draining leases of that slot) and by `worker`
 deadline       `not_after` exists, and neither `started` nor `completed`; ordered by `not_after`
 stale          `stale` exists; ordered by it

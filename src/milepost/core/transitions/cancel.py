@@ -12,6 +12,7 @@ from milepost.core.transitions.table import (
     DRAIN_LEASE,
     END_JOB,
     END_LEASE,
+    END_WAIT,
     HOLDS_TOKEN,
     NONE,
     PENDING,
@@ -54,9 +55,9 @@ _CANCEL = template(
             (
                 PENDING,
                 (("stopping", Field("stop_token")),),
-                tuple(operation for operation in REQUEST_STOP if operation[1] != "stop_token"),
+                (*(operation for operation in REQUEST_STOP if operation[1] != "stop_token"), *END_WAIT),
             ),
-            (PENDING, (), (*DRAIN_LEASE, *_stopped("never_started", "1"))),
+            (PENDING, (), (*DRAIN_LEASE, *_stopped("never_started", "1"), *END_WAIT)),
         )
     ),
     retention="callers",

@@ -14,7 +14,7 @@ RUN_BY_TASK_QUEUE: Guard = ("eq", "run_by", Const("external"))
 _DISPATCH = template(
     "dispatch",
     ("again",),
-    branch((PENDING,), guards=(RUN_BY_TASK_QUEUE, ("past", "stale"), ("due", "not_before"), ("free",)), ops=(("stamp", "stale", Param("again")),)),
+    branch((PENDING,), guards=(RUN_BY_TASK_QUEUE, ("past", "stale"), ("startable",), ("free",)), ops=(("stamp", "stale", Param("again")),)),
     branch((PENDING,), guards=(RUN_BY_TASK_QUEUE, ("past", "stale"), ("ahead", "not_before")), ops=(("set", "stale", Field("not_before")),)),
 )  # fmt: skip
 _DISPATCHED = template(

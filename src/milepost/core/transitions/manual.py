@@ -13,6 +13,7 @@ from milepost.core.transitions.table import (
     CLEAR_END,
     COMPLETED,
     END_JOB,
+    END_WAIT,
     FAILED,
     IS_NEWEST_OF_KEY,
     PENDING,
@@ -70,6 +71,7 @@ def _updates(target: str) -> TransitionTemplate:
             ("once", "started"),
             ("add", "attempt", Const("1")),
             ("clear", "not_after"),
+            *END_WAIT,
             *sets,
             *alive,
         )
@@ -81,6 +83,7 @@ def _updates(target: str) -> TransitionTemplate:
             *sets,
             *full,
             *END_JOB,
+            *END_WAIT,
             ("clear", "stale_after"),
             ("clear", "on_stale"),
         )

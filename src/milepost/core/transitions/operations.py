@@ -16,6 +16,7 @@ Guards (all guards of a branch must hold):
     ("past", f)             the field exists and is not after the store's clock
     ("ahead", f)            the field is missing, or after the store's clock
     ("due", f)              the field is missing, or not after the store's clock
+    ("startable",)          the record is not held, and its earliest start has come: see `core.placement.starts_at`
     ("free",)               no draining lease blocks this id or its unique key (without a record: the change's `key`)
     ("unique", statuses)    no other record in these statuses (separated by spaces) has the unique key (the change's
                             `key`, else that of the record)
@@ -54,6 +55,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
+from milepost.core.placement import starts_at
 from milepost.core.serialization import RS, US
 from milepost.core.transitions import operation_ids
 from milepost.core.transitions.operation_ids import IdRetention
@@ -234,6 +236,9 @@ def _holds(guard: Guard, change: Change, job_id: str, record: Record, facts: Sto
             return str(rest[0]) not in record or int(record[str(rest[0])]) > facts.now
         case "due":
             return str(rest[0]) not in record or int(record[str(rest[0])]) <= facts.now
+        case "startable":
+            start = starts_at(record)
+            return start is not None and start <= facts.now
         case "free":
             key = record.get("unique_key") or change.key
             return facts.stopping(job_id) is None and not (key and facts.key_is_draining(key))

@@ -48,10 +48,8 @@ def _starts(name: str, *guards: Guard, ops: tuple[Operation, ...] = ()) -> Trans
     )
 
 
-_START = _starts("start", ("has", "ready"), ("free",), ("due", "not_before"), ("ahead", "not_after"))
-_DELIVER = _starts(
-    "deliver", ("eq", "run_by", Const("external")), ("free",), ("due", "not_before"), ("ahead", "not_after")
-)
+_START = _starts("start", ("has", "ready"), ("free",), ("startable",), ("ahead", "not_after"))
+_DELIVER = _starts("deliver", ("eq", "run_by", Const("external")), ("free",), ("startable",), ("ahead", "not_after"))
 _ADOPT = _starts("adopt", ("eq", "run_by", Const("manual")), ("free",), ops=(("set", "run_by", Const("track")),))
 
 _RESUME = template(

@@ -65,6 +65,8 @@ END_JOB: tuple[Operation, ...] = (
     ("stamp", "completed"),
     *(("clear", name) for name in cleared("end")),
 )
+END_WAIT: tuple[Operation, ...] = tuple(("clear", name) for name in cleared("wait"))
+"""Clear what keeps a pending job from starting: it ends, or its caller starts it."""
 ARCHIVE_RUN: tuple[Operation, ...] = (
     ("entry", "runs", Field("started"), Field("ended"), Field("attempt"), Field("worker"), Field("release")),
     *(("clear", name) for name in ("ended", "release")),

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from milepost.core.defaults import EVENTS_KEPT
 from milepost.core.job import Job
+from milepost.core.placement import starts_at
 from milepost.core.record_codec import SHORT, large_fields, pack, results_prefix, set_apart, unpack
 from milepost.core.rollups import counted_end
 from milepost.core.serialization import US
@@ -23,6 +24,8 @@ from milepost.stores.sqlite.database_file import DatabaseFile
 Columns = tuple[str | int | None, ...]
 
 LARGEST = (1 << 63) - 1
+NEVER = LARGEST
+"""Where a held record is in the column `scheduled`: it becomes claimable when it is released."""
 _CREATED, _TOKEN, _LEASE = (f"\n{SHORT[name]}=" for name in ("created", "token", "lease"))
 
 
@@ -89,9 +92,9 @@ def columns(record: Record, now: int) -> Columns:
     rank = 0
     if queue is not None:
         rank = -int(get("priority") or 0)
-        before = _number(get("not_before"))
-        if before is not None and before > now:
-            scheduled = before
+        start = starts_at(record)
+        if start is None or start > now:
+            scheduled = NEVER if start is None else min(start, NEVER - 1)
     if "not_after" in record and "started" not in record and "completed" not in record:
         deadline = _number(record["not_after"])
     if "lease" in record:

@@ -41,12 +41,13 @@ local function open_indexes()
     return (#created == 16 and created or string.format('%016.0f', created)) .. ':' .. id
   end
 
-  -- Make a record with a queue claimable, scheduled or neither.
+  -- Make a record with a queue claimable, scheduled or neither; see `starts_at` of `milepost.core.placement`.
   function X.offer(id, fields)
-    if parked(id, fields.k) then return end
-    local queue, due = fields.q, tonumber(fields.n)
-    if due and due > this.clock then
-      redis.call('ZADD', root .. 'd:' .. queue, fields.n, id)
+    if parked(id, fields.k) or fields.held and not fields.wake_at then return end
+    local queue, due = fields.q, fields.wake_at or fields.n
+    if fields.wait_groups and not fields.held then due = nil end
+    if due and tonumber(due) > this.clock then
+      redis.call('ZADD', root .. 'd:' .. queue, due, id)
       redis.call('SADD', root .. 'scheduled', queue)
       -- A waiting worker learns from its next claim when the job is due.
       if redis.call('ZRANK', root .. 'd:' .. queue, id) ~= 0 then return end
@@ -58,9 +59,11 @@ local function open_indexes()
 
   -- Offer a record by its id if it has a queue: it is due, or no longer waits.
   function X.offer_again(id)
-    local got = redis.pcall('HMGET', root .. 'j:' .. id, 'q', 'c', 'n', 'k', 'y')
+    local got = redis.pcall('HMGET', root .. 'j:' .. id, 'q', 'c', 'n', 'k', 'y', 'held', 'wait_groups', 'wake_at')
     if got.err or not some(got[1] or nil) or not got[2] then return end
-    X.offer(id, {q = got[1], c = got[2], n = got[3] or nil, k = got[4] or nil, y = got[5] or nil})
+    local fields = {q = got[1], c = got[2], n = got[3] or nil, k = got[4] or nil, y = got[5] or nil}
+    fields.held, fields.wait_groups, fields.wake_at = got[6] or nil, got[7] or nil, got[8] or nil
+    X.offer(id, fields)
   end
 
   -- Make scheduled records of a queue that are due claimable.

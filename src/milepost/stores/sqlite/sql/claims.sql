@@ -18,10 +18,10 @@ WHERE queue = :queue AND scheduled IS NULL AND (rank, created, id) > (:rank, :cr
 ORDER BY rank, created, id LIMIT :most
 
 -- name: claim_next_due
--- Find when the next scheduled record of a queue is due.
+-- Find when the next scheduled record of a queue is due. The largest number stands for a held record.
 -- Values: queue
 SELECT scheduled FROM [jobs] INDEXED BY [jobs_scheduled]
-WHERE queue = ? AND scheduled IS NOT NULL
+WHERE queue = ? AND scheduled < 9223372036854775807
     AND NOT EXISTS (SELECT 1 FROM [draining] WHERE [draining].id = [jobs].id)
     AND NOT EXISTS (SELECT 1 FROM [draining] WHERE [draining].key = [jobs].unique_key AND [draining].key <> '')
 ORDER BY scheduled LIMIT 1
