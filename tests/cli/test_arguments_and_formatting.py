@@ -23,7 +23,7 @@ from milepost.cli.rendering.tables import plain_lines
 from milepost.cli.rendering.terminal import make_console
 from milepost.core.job import Eta, Job, JobStatus, Stage
 from milepost.query.filters import parse_filter
-from milepost.query.overview import failure_groups
+from milepost.query.statistics import failure_groups
 
 SCHEMA: dict[str, Any] = {
     "type": "object",

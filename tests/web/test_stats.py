@@ -12,7 +12,7 @@ from milepost import AsyncJobManager, InvalidInputError, JobManager
 from milepost.core.job import Job
 from milepost.core.rollups import HOUR, MINUTE, Rollup, bucket_of
 from milepost.core.serialization import from_micros
-from milepost.query.history import History, summarise
+from milepost.query.statistics import History, summarise
 from milepost.stores.protocol import Select
 from tests.web.conftest import client_of, store_address
 

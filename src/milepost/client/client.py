@@ -45,7 +45,7 @@ from milepost.stores.sync_bridge import blocking
 from milepost.worker.registry import JobType, WorkerEntry
 
 if TYPE_CHECKING:
-    from milepost.query.history import History
+    from milepost.query.statistics import History
 
 
 POLL_INTERVAL = 25.0
@@ -181,7 +181,7 @@ class AsyncClient(AsyncJobManager):
         job_type: str | None = None,
         queue: str | None = None,
     ) -> History:
-        from milepost.query.history import History  # here, because most programs do without it
+        from milepost.query.statistics import History  # here, because most programs do without it
 
         asked = {
             "window": seconds(window, "window"),

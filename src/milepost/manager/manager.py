@@ -44,7 +44,7 @@ from milepost.stores.protocol import Store, Write, WriteResult
 from milepost.stores.query import Page, Query, find, position
 
 if TYPE_CHECKING:
-    from milepost.query.history import History
+    from milepost.query.statistics import History
 
 
 class AsyncJobManager:
@@ -199,7 +199,7 @@ class AsyncJobManager:
 
         Kept by the store for 60 days (two days by the minute), also for jobs that were deleted since.
         """
-        from milepost.query.history import read_history  # here, because most programs do without it
+        from milepost.query.statistics import read_history  # here, because most programs do without it
 
         return await read_history(
             self.store, seconds(window, "window"), seconds(step, "step"), job_type=job_type, queue=queue

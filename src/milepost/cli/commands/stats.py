@@ -140,7 +140,7 @@ def failures(terms: tuple[str, ...]) -> int:
 
     Use the filter of a group in other commands: milepost retry status:failed failure:ValueError@embed.py:41
     """
-    from milepost.query.overview import failure_groups
+    from milepost.query.statistics import failure_groups
 
     context = current()
     groups = failure_groups(all_jobs(context, filter_text(("status:failed", *terms))))

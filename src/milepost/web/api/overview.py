@@ -14,8 +14,7 @@ from starlette.responses import Response
 from milepost.core.job import Job, JobStatus
 from milepost.core.serialization import from_micros, seconds, validate_job_type
 from milepost.query.filters import parse_filter
-from milepost.query.history import check_window, history_of, read_history
-from milepost.query.overview import MAX_READ, failure_groups, longest_wait
+from milepost.query.statistics import MAX_READ, check_window, failure_groups, history_of, longest_wait, read_history
 from milepost.stores.protocol import Select
 from milepost.stores.query import Query as JobQuery
 from milepost.stores.query import position
