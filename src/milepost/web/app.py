@@ -22,8 +22,8 @@ from milepost.web.api.health import add_health
 from milepost.web.context import WebContext
 from milepost.web.dashboard import add_dashboard, add_root_redirect
 from milepost.web.http import problems
-from milepost.web.http.compression import Compressed
 from milepost.web.http.json_body import read_body
+from milepost.web.http.middleware import Compressed
 from milepost.web.schemas import problems as documented_errors
 
 _NO_BODY = frozenset({"GET", "HEAD", "OPTIONS"})

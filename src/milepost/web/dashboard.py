@@ -12,7 +12,7 @@ from starlette.routing import Route as PlainRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from milepost.web.context import WebContext
-from milepost.web.http.compression import Compressed
+from milepost.web.http.middleware import Compressed
 from milepost.web.http.problems import response
 
 STATIC = Path(__file__).parent / "static"

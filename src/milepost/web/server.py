@@ -19,7 +19,7 @@ from milepost.stores.sync_bridge import run_sync
 from milepost.web import auth as auths
 from milepost.web.app import create_app
 from milepost.web.context import WebContext
-from milepost.web.http.header_timeout import HeaderTimeoutMiddleware, header_timeout_protocol
+from milepost.web.http.middleware import HeaderTimeoutMiddleware, header_timeout_protocol
 from milepost.web.security.api_keys import ApiKeyStore
 from milepost.web.security.local_access import LocalAccess, is_loopback
 

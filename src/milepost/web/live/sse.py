@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from milepost.core.errors import StoreError
-from milepost.web.http.header_timeout import TRANSPORT
+from milepost.web.http.middleware import TRANSPORT
 from milepost.web.security.principals import ANYONE, Principal
 
 log = logging.getLogger("milepost.web.live.sse")

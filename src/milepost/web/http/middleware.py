@@ -1,6 +1,6 @@
-"""Close connections whose request headers do not arrive in time, which uvicorn keeps open for ever.
+"""ASGI middleware: compression, and a limit on the time in which request headers arrive, which uvicorn does not have.
 
-The transport of the connection is also passed to the application, which aborts streams whose client does not read.
+The latter also passes the transport of a connection to the application, which aborts streams whose client does not read.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from contextvars import ContextVar
 from importlib import import_module
 from typing import Any
 
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 TRANSPORT = "milepost.transport"
@@ -88,3 +89,25 @@ def header_timeout_protocol(seconds: float) -> type[asyncio.Protocol]:
 
     found: type[asyncio.Protocol] = Bounded
     return found
+
+
+GZIP_LEVEL = 5
+GZIP_MINIMUM_BYTES = 1000
+
+
+class Compressed:
+    """ASGI middleware that compresses responses, except event streams."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._plain = app
+        self._compressed = GZipMiddleware(app, GZIP_MINIMUM_BYTES, GZIP_LEVEL)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # Earlier releases of starlette would buffer a stream to compress it. Without gzip the middleware is only a cost;
+        # a cache may give the uncompressed response, which has no Vary, to every client.
+        is_plain = scope["type"] != "http" or scope["path"].endswith("/events") or not _accepts_gzip(scope)
+        await (self._plain if is_plain else self._compressed)(scope, receive, send)
+
+
+def _accepts_gzip(scope: Scope) -> bool:
+    return any(name == b"accept-encoding" and b"gzip" in value for name, value in scope["headers"])
