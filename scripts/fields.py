@@ -5,13 +5,17 @@ Run it after every change of the table: ``python scripts/fields.py``.
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from milepost.core.fields import Field
 from milepost.core.record import FIELDS, LISTED, PUBLIC, JobFields
-from milepost.web import openapi
+from milepost.web import auth
+from milepost.web.app import create_app
+from milepost.web.server import add_plugin_routes
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- fields: written by scripts/fields.py -->", "<!-- fields: end -->"
@@ -37,9 +41,21 @@ def generated() -> dict[Path, str]:
     return {
         ROOT / "src" / "milepost" / "manager" / "options.py": options(),
         ROOT / "dashboard" / "src" / "wire" / "fields.ts": typescript(),
-        ROOT / "docs" / "openapi.json": openapi.text(),
+        ROOT / "docs" / "openapi.json": openapi_text(),
         reference: between(reference.read_text("utf-8"), "\n".join(table())),
     }
+
+
+def openapi_document() -> dict[str, Any]:
+    """Return the OpenAPI document of the whole web interface, as `milepost serve` has it."""
+    app = create_app("memory://", auth=auth.api_keys())
+    add_plugin_routes(app)
+    return app.openapi()
+
+
+def openapi_text() -> str:
+    """Return the document as stable text, one value a line."""
+    return json.dumps(openapi_document(), indent=1, ensure_ascii=False, sort_keys=True) + "\n"
 
 
 def options() -> str:

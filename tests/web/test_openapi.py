@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scripts.fields import openapi_document, openapi_text
 
 from milepost.core.job import Job
-from milepost.web import openapi, schemas
+from milepost.web import schemas
 from milepost.web.schemas import JobRecord
 from milepost.web.schemas.fields import EXAMPLES
 
@@ -17,8 +18,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_stored_document_equals_generated_one() -> None:
     kept = (ROOT / "docs" / "openapi.json").read_text("utf-8")
-    if openapi.text() != kept:
-        pytest.fail("docs/openapi.json is out of date: python -m milepost.web.openapi docs/openapi.json")
+    if openapi_text() != kept:
+        pytest.fail("docs/openapi.json is out of date: python scripts/fields.py")
 
 
 def test_record_schema_has_the_job_fields_in_order() -> None:
@@ -28,7 +29,7 @@ def test_record_schema_has_the_job_fields_in_order() -> None:
 def json_answers() -> list[tuple[str, Any]]:
     """Yield each response with a JSON body, and its documentation."""
     found = []
-    for path, calls in openapi.document()["paths"].items():
+    for path, calls in openapi_document()["paths"].items():
         for method, call in calls.items():
             for status, answer in call["responses"].items():
                 for media, shown in answer.get("content", {}).items():
@@ -37,7 +38,7 @@ def json_answers() -> list[tuple[str, Any]]:
 
 
 def test_every_response_has_an_example() -> None:
-    document = openapi.document()
+    document = openapi_document()
     without = []
     for name, shown in json_answers():
         schema = shown.get("schema", {})
@@ -61,4 +62,4 @@ def test_example_matches_its_schema(name: str) -> None:
 
 
 def test_document_routes_are_included() -> None:
-    assert {"/api/documents/search", "/api/documents/neighbours"} <= set(openapi.document()["paths"])
+    assert {"/api/documents/search", "/api/documents/neighbours"} <= set(openapi_document()["paths"])
