@@ -47,7 +47,7 @@ BUILT_IN: Final[dict[str, dict[str, str]]] = {
         "stats": "milepost.cli.commands.stats:stats",
         "types": "milepost.cli.commands.types:types",
         "workers": "milepost.cli.commands.types:workers",
-        "top": "milepost.cli.commands.top:top",
+        "top": "milepost.cli.commands.ls:top",
         "cancel": "milepost.cli.commands.manage:cancel",
         "retry": "milepost.cli.commands.manage:retry",
         "rm": "milepost.cli.commands.manage:rm",

@@ -1,4 +1,4 @@
-"""`milepost ls [FILTER...]`: list the newest matching jobs, once or live."""
+"""`milepost ls [FILTER...]`, `top`: list the newest matching jobs, once, live, or full screen."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from milepost.cli.rendering.live import OutageNotice, echo, echo_json, outage_te
 from milepost.cli.rendering.tables import list_summary, plain_lines, table
 from milepost.cli.rendering.terminal import STYLES, is_live
 from milepost.core.defaults import LIST_LIMIT_MAX
-from milepost.core.errors import StoreUnavailableError
+from milepost.core.errors import MissingExtraError, StoreUnavailableError
 from milepost.core.job import Job
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
 
 REFRESH_INTERVAL = 0.5
 PIPED_LIMIT = 100
@@ -152,3 +153,21 @@ def _changes(context: CommandContext, text: str, limit: int) -> Iterator[None]:
         except StoreUnavailableError as away:
             problem = str(away)
         outages.report(problem)
+
+
+@click.command("top")
+@click.argument("terms", metavar="[FILTER...]", nargs=-1)
+@session_options
+def top(terms: tuple[str, ...]) -> int:
+    """Show a full-screen live view of jobs. Keys: arrows select, / filter, c cancel, r retry, space pause, q quit."""
+    context = current()
+    if not (sys.stdout.isatty() and sys.stdin.isatty()):
+        raise click.UsageError("top requires a terminal; in a pipe use: milepost ls -w")
+    try:
+        from milepost.cli.tui import make_screen
+    except ModuleNotFoundError as missing:
+        if (missing.name or "").partition(".")[0] != "textual":
+            raise
+        raise MissingExtraError("tui", "milepost top") from missing
+    make_screen(context, filter_text(terms)).run()
+    return exit_codes.OK
