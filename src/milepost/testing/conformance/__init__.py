@@ -17,7 +17,7 @@ If a scenario cannot hold for a store, override the method in its test class and
 from milepost.testing.conformance.cancellation import Leases, Stopping
 from milepost.testing.conformance.claims import ClaimPolicy, Dispatching, Waking
 from milepost.testing.conformance.clocks import Outages, SetClocks
-from milepost.testing.conformance.concurrency import Concurrency
+from milepost.testing.conformance.concurrency import Concurrency, Promises
 from milepost.testing.conformance.differential_test import Differential
 from milepost.testing.conformance.events import Events, Feed
 from milepost.testing.conformance.groups import Waits
@@ -26,7 +26,6 @@ from milepost.testing.conformance.indexes import Indexes, Placement
 from milepost.testing.conformance.kv import KeyValues, StoreItself
 from milepost.testing.conformance.lists import Lists
 from milepost.testing.conformance.operations import Operations
-from milepost.testing.conformance.promises import Promises
 from milepost.testing.conformance.recovery import Retention, Sweeping
 from milepost.testing.conformance.rollups import EndedJobs
 from milepost.testing.conformance.round_trip import Batches, Large, RoundTrip
