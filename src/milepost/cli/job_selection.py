@@ -93,9 +93,9 @@ def _created_term(prefix: str) -> str:
     return f" created:{(begin - DAY).isoformat()}..{(begin + 2 * DAY).isoformat()}"
 
 
-def no_jobs_text(context: CommandContext) -> str:
-    """Return that the store has no jobs, and what to do."""
-    text = f"no jobs in {context.display_url} yet; start one with milepost run ingestion PATH..."
+def no_jobs_text(context: CommandContext, no: str = "no") -> str:
+    """Return that the store has no jobs, and what to do; with `no` "No" as a sentence."""
+    text = f"{no} jobs in {context.display_url} yet; start one with milepost run ingestion PATH..."
     if context.is_default_store:
         text += (
             ", or name the store of your program with --url or MILEPOST_URL "

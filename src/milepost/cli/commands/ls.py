@@ -98,7 +98,7 @@ def _render(context: CommandContext, text: str, limit: int | None) -> Renderable
         return Group(head, table(context.console, context.with_start_forecast(jobs), utc=context.utc))
     if text:
         return Group(head, Text(f"No jobs match {text}. Remove a term, or list all jobs: milepost ls"))
-    return Group(head, Text(f"N{no_jobs_text(context)[1:]}"))
+    return Group(head, Text(no_jobs_text(context, "No")))
 
 
 def _follow(context: CommandContext, text: str, limit: int | None) -> int:
