@@ -23,6 +23,8 @@ from milepost.core.events import Event
 from milepost.core.job import Job
 from milepost.run.otel import trace_id
 from milepost.run.process_identity import process_name
+from milepost.stores.protocol import Select
+from milepost.stores.query import created
 from milepost.stores.sync_bridge import run_sync
 
 if TYPE_CHECKING:
@@ -38,15 +40,21 @@ TERMINAL_EVENTS = frozenset({"completed", "failed", "cancelled"})
 RECENT_WINDOW = 60.0
 POLL_INTERVAL = 0.5
 RETRY_DELAY = 2.0
+READ_FACTOR = 4
+"""How many jobs the request for the running jobs of this worker may return, for each of them."""
 
 
 class WorkerMonitor:
-    """The running jobs and outcome counts of this process's worker. `on_event` is called at each start and end."""
+    """The running jobs and outcome counts of this process's worker.
 
-    def __init__(self, manager: JobManager, on_event: Callable[[Event, Job], None] | None = None) -> None:
+    `on_event` is called at each start and end with the event, the job, and the attempt that started.
+    """
+
+    def __init__(self, manager: JobManager, on_event: Callable[[Event, Job, int], None] | None = None) -> None:
         self.running: dict[str, Job] = {}
         self.ended: Counter[str] = Counter()
         self.recently_ended: deque[float] = deque(maxlen=10_000)
+        self._seen: dict[str, Job] = {}
         self._error: StoreError | None = None
         from milepost.manager.feed_follower import FeedFollower  # here, because `worker --help` does without it
 
@@ -85,14 +93,31 @@ class WorkerMonitor:
         now = time.monotonic()
         return sum(1 for at in tuple(self.recently_ended) if now - at <= RECENT_WINDOW)
 
-    def refresh(self) -> list[Job]:
-        """Return the running jobs with their current state."""
-        shown = []
-        for job_id in tuple(self.running):
-            job = self._manager.get_job(job_id)
-            if job is not None and job_id in self.running:
-                shown.append(job)
-        return shown
+    def refresh(self, limit: int) -> list[Job]:
+        """Return the first `limit` running jobs with their current state, or as last seen during an outage."""
+        known = tuple(self.running.values())[:limit]
+        try:
+            self._seen = self._current(known) if known else {}
+        except StoreError as error:
+            self._error = error
+        return [self._seen.get(job.job_id, job) for job in known if job.job_id in self.running]
+
+    def _current(self, known: tuple[Job, ...]) -> dict[str, Job]:
+        """Read running jobs, with one request unless many others run such jobs too."""
+        times = [created(job) for job in known]
+        select = Select(
+            tuple({job.job_type for job in known}),
+            ("running",),
+            created_after=min(times),
+            created_before=max(times) + 1,
+        )
+        wanted = {job.job_id for job in known}
+        found = run_sync(self._manager.store.select(select, READ_FACTOR * len(known)))
+        latest = {job.job_id: job for job in found if job.job_id in wanted}
+        for job_id in wanted - latest.keys():  # ended, or behind many jobs of other workers
+            if (job := self._manager.get_job(job_id)) is not None:
+                latest[job_id] = job
+        return latest
 
     def _listen(self) -> None:
         over = False
@@ -111,14 +136,14 @@ class WorkerMonitor:
             job = self._read(event.job_id)
             if job is not None:
                 self.running[event.job_id] = job
-                self._notify(event, job)
+                self._notify(event, job, job.attempt)
         elif event.kind in RUN_END_EVENTS and event.job_id in self.running:
-            job = self._read(event.job_id) or self.running[event.job_id]
-            del self.running[event.job_id]
+            started = self.running.pop(event.job_id)
+            job = self._read(event.job_id) or started
             self.ended[event.kind] += 1
             if event.kind in TERMINAL_EVENTS:
                 self.recently_ended.append(time.monotonic())
-            self._notify(event, job)
+            self._notify(event, job, started.attempt)
 
     def _read(self, job_id: str) -> Job | None:
         try:
@@ -127,9 +152,9 @@ class WorkerMonitor:
             self._error = error
             return None
 
-    def _notify(self, event: Event, job: Job) -> None:
+    def _notify(self, event: Event, job: Job, attempt: int) -> None:
         if self._on_event is not None:
-            self._on_event(event, job)
+            self._on_event(event, job, attempt)
 
 
 FRAMES = 4
@@ -203,14 +228,14 @@ def worker(
 def _with_log(worker: Worker, manager: Any) -> int:
     """Run the worker; write each start and end of a job as a JSON line."""
 
-    def log_event(event: Event, job: Job) -> None:
+    def log_event(event: Event, job: Job, attempt: int) -> None:
         line: dict[str, Any] = {
             "at": event.at.isoformat(timespec="milliseconds") if event.at is not None else None,
             "level": "error" if event.kind == "failed" else "info",
             "event": event.kind,
             "job_id": job.job_id,
             "job_type": job.job_type,
-            "attempt": job.attempt,
+            "attempt": attempt,
         }
         if (trace := trace_id(job.trace)) is not None:
             line["trace_id"] = trace
@@ -269,7 +294,7 @@ class WorkerSummary:
         from rich.text import Text
 
         console, monitor = self._session.console, self.monitor
-        running = monitor.refresh()
+        running = monitor.refresh(MAX_BARS)
         self._lines = {job.job_id: self._lines.get(job.job_id) or JobProgress() for job in running}
         dot = f" {glyph(console, 'dot')} "
         head = Text("milepost worker  ", "bold")
@@ -293,11 +318,10 @@ class WorkerSummary:
         if monitor.problem is not None:
             lines.append(Text(clean(monitor.problem), STYLES["stalled"]))
         ids = short_ids(running)
-        shown = running[:MAX_BARS]
-        for job in shown:
+        for job in running:
             self._lines[job.job_id].sample(job)
-        rows = [(f"  {ids[job.job_id]}  {clean(job.job_type)}", job, self._lines[job.job_id]) for job in shown]
+        rows = [(f"  {ids[job.job_id]}  {clean(job.job_type)}", job, self._lines[job.job_id]) for job in running]
         lines += progress_bars(console, rows, console.width)
-        if len(running) > MAX_BARS:
-            lines.append(Text(f"  and {len(running) - MAX_BARS} more", MUTED))
+        if len(monitor.running) > MAX_BARS:
+            lines.append(Text(f"  and {len(monitor.running) - MAX_BARS} more", MUTED))
         return Group(*lines)
