@@ -99,3 +99,15 @@ def test_show_says_that_result_was_not_stored() -> None:
     start = lines.index("Text of the result that was not stored")
     assert lines[start + 1 : start + 3] == ["{'lock':", "<lock>}"]
     assert "Result" not in lines
+
+
+def test_stages_of_unnamed_loops_are_shown_without_a_name() -> None:
+    """They were listed as "items  5 items"."""
+    begun = {"started_at": "1970-01-01T00:00:01+00:00"}
+    done = {"name": "items", "done": 5, "total": 5, "unit": "item", "ended_at": "1970-01-01T00:00:03+00:00", **begun}
+    stages = [done, {**done, "name": "Upload", "unit": "file"}, {**begun, "name": "items", "done": 2, "unit": "row"}]
+    record = {"type": "load", "status": "running", "created": "0", "attempt": "1", "stages": json.dumps(stages)}
+    out = io.StringIO()
+    print_job(Console(file=out, width=120), Job.stored("one", record), utc=True, short="one")
+    shown = out.getvalue().partition("Stages\n")[2].splitlines()[:3]
+    assert [line.split(maxsplit=1)[1] for line in shown] == ["5 items · 2.0 s", "Upload  5 files · 2.0 s", "2 rows"]

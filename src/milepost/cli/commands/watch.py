@@ -24,7 +24,7 @@ from milepost.cli.rendering.live import (
     outage_text,
     raise_if_output_closed,
 )
-from milepost.cli.rendering.progress import JobProgress, progress_bars
+from milepost.cli.rendering.progress import JobProgress, progress_bars, stage_label
 from milepost.cli.rendering.terminal import MUTED, STYLES, clean, is_live
 from milepost.core.errors import JobNotFoundError, MilepostError, StoreUnavailableError
 from milepost.core.events import Event
@@ -244,7 +244,8 @@ def _stage_text(event: Event) -> str:
     stage = _open_stage(event)
     if stage is None:
         return ""
-    return f"{clean(stage['name'])} {formatting.units(stage.get('done', 0), stage.get('total'), stage.get('unit', 'item'))}"
+    counted = formatting.units(stage.get("done", 0), stage.get("total"), stage.get("unit", "item"))
+    return f"{stage_label(stage['name'])} {counted}".lstrip()
 
 
 def _open_stage(event: Event) -> dict[str, Any] | None:

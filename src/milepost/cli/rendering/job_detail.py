@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from milepost.cli import formatting
 from milepost.cli.rendering.live import receipt_text, run_duration
-from milepost.cli.rendering.progress import remaining_range, stage_line, start_range, state_of, style_of
+from milepost.cli.rendering.progress import remaining_range, stage_label, stage_line, start_range, state_of, style_of
 from milepost.cli.rendering.tables import print_table, print_value
 from milepost.cli.rendering.terminal import MUTED, STYLES, bar, cells, clean, glyph, pad
-from milepost.core.activity import LOOP_STAGE, open_stage, progress_text
+from milepost.core.activity import open_stage, progress_text
 from milepost.core.job import Failure, Job, JobStatus
 from milepost.core.record import PUBLIC
 
@@ -36,13 +36,15 @@ def print_job(console: Console, job: Job, *, utc: bool, short: str) -> None:
     print_facts(console, _facts(job, utc))
     if job.stages:
         _heading(console, "Stages")
-        label = max(cells(stage.name) for stage in job.stages)
+        label = max(cells(stage_label(stage.name)) for stage in job.stages)
         for stage in job.stages:
             if stage.ended_at is not None:
                 console.print(Text("  ").append_text(stage_line(console, stage, label)))
             else:
-                line = Text("  " + glyph(console, state) + " ", STYLES[state]).append(pad(clean(stage.name), label))
-                console.print(line.append("  " + formatting.units(stage.done, stage.total, stage.unit), MUTED))
+                line = Text("  " + glyph(console, state) + " ", STYLES[state])
+                if name := stage_label(stage.name):
+                    line.append(pad(name, label) + "  ")
+                console.print(line.append(formatting.units(stage.done, stage.total, stage.unit), MUTED))
     if job.item_counts is not None and job.item_counts.failed:
         _heading(console, f"Failed items ({formatting.number(job.item_counts.failed)})")
         for error in job.item_counts.first_errors[:MAX_FAILED_ITEMS]:
@@ -69,8 +71,8 @@ def _print_progress(console: Console, job: Job) -> None:
     line = Text("  ").append_text(bar(console, job.progress, min(BAR, max(10, console.width - 40)), style_of(job)))
     line.append(f"  {progress_text(job)}")
     if stage is not None and not job.is_terminal:
-        name = "" if stage.name == LOOP_STAGE else f"  {clean(stage.name)}"
-        line.append(f"{name}  {formatting.units(stage.done, stage.total, stage.unit)}")
+        shown = (stage_label(stage.name), formatting.units(stage.done, stage.total, stage.unit))
+        line.append("".join(f"  {part}" for part in shown if part))
     left = remaining_range(job)
     if left is not None:
         line.append(f"  {formatting.time_left(*left)}")

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from milepost.cli import formatting
-from milepost.cli.rendering.progress import JobProgress, stage_facts
+from milepost.cli.rendering.progress import JobProgress, stage_facts, stage_label
 from milepost.cli.rendering.terminal import MUTED, STYLES, clean, glyph
 from milepost.core.activity import open_stage, progress_text
 from milepost.core.errors import MilepostError
@@ -137,7 +137,7 @@ class PlainView:
             mark = f"{over.name} {over.started_at}"
             if over.ended_at is not None and mark not in self._over:
                 self._over.add(mark)
-                echo("  ".join(part for part in (clean(over.name), "done", *stage_facts(over)) if part))
+                echo("  ".join(part for part in (stage_label(over.name), "done", *stage_facts(over)) if part))
         if self.ended is not None:
             return
         self._lines.sample(job)

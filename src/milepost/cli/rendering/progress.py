@@ -53,8 +53,9 @@ class JobProgress:
         stage = open_stage(job.stages)
         rate, left = self.pace.rate(), self.left(job)
         counted = stage is not None and (stage.total or stage.done)
+        name = stage_label(stage.name) if stage is not None else ""
         return (
-            clean(_stage_name(stage) if stage is not None or job.stages else job.message, 200),
+            name or "Working" if job.stages else clean(job.message, 200),
             progress_text(job),
             formatting.units(stage.done, stage.total, stage.unit) if stage is not None and counted else "",
             formatting.rate(rate, stage.unit) if stage is not None and rate is not None and counted else "",
@@ -137,7 +138,8 @@ def stage_line(console: Console, stage: Stage, label: int) -> Text:
     from rich.text import Text
 
     line = Text(no_wrap=True).append(glyph(console, "completed") + " ", STYLES["completed"])
-    line.append(pad(truncate(console, clean(stage.name, 200), max(label, 24)), label) + "  ")
+    if name := stage_label(stage.name):
+        line.append(pad(truncate(console, name, max(label, 24)), label) + "  ")
     return line.append(f" {glyph(console, 'dot')} ".join(stage_facts(stage)), MUTED)
 
 
@@ -152,9 +154,9 @@ def stage_facts(stage: Stage) -> list[str]:
     return facts
 
 
-def _stage_name(stage: Stage | None) -> str:
-    """Return the name of a stage; the one of an unnamed loop only repeats the unit."""
-    return "Working" if stage is None or stage.name == LOOP_STAGE else stage.name
+def stage_label(name: str) -> str:
+    """Return the name of a stage for people; empty for an unnamed loop, whose name would only repeat the unit."""
+    return "" if name == LOOP_STAGE else clean(name, 200)
 
 
 def _stage_position(job: Job) -> object:
