@@ -6,7 +6,6 @@ Durations, waits and cancel latencies are observed from the feed, by the server 
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -74,9 +73,6 @@ class FinishedJobs:
                 self.on_error()
                 await asyncio.sleep(RETRY_DELAY)
 
-
-log = logging.getLogger("milepost.metrics")
-log.addHandler(logging.NullHandler())
 
 SECONDS = (0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 900, 3600, 4 * 3600, 24 * 3600)
 
