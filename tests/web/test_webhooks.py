@@ -17,8 +17,8 @@ from milepost.core.errors import InvalidInputError, StoreUnavailableError
 from milepost.core.transitions import plan_fail, plan_start
 from milepost.manager.feed_follower import FeedFollower
 from milepost.stores.ids import new_operation_id
-from milepost.stores.protocol import Claim, Write
-from milepost.web.webhooks import registry
+from milepost.stores.protocol import Claim, Store, Write
+from milepost.web.webhooks import delivery, registry
 from milepost.web.webhooks.delivery import CURSOR, WebhookSender, is_public, public_address
 from tests.web.conftest import client_of
 
@@ -83,6 +83,37 @@ async def test_store_error_during_collection_loses_no_delivery(
             await sender.read_feed([hook])
     await sender.read_feed([hook])
     assert len(await registry.deliveries(memory.store)) == 1
+
+
+async def test_sender_without_webhooks_waits_until_this_server_creates_one(
+    manager: AsyncJobManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It read the list of webhooks every two seconds, on every server, for ever."""
+    reads, sent, all_hooks = list[int](), asyncio.Event(), registry.all_hooks
+
+    async def counted(store: Store) -> list[registry.WebhookEndpoint]:
+        found = await all_hooks(store)
+        reads.append(len(found))
+        return found
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        sent.set()
+        return httpx.Response(200)
+
+    monkeypatch.setattr(registry, "all_hooks", counted)
+    monkeypatch.setattr(delivery, "POLL_INTERVAL", 0.0)
+    monkeypatch.setattr(delivery, "IDLE_INTERVAL", 1000.0)
+    async with asyncio.timeout(30), sender_to(manager, answer) as sender:
+        while not reads:
+            await asyncio.sleep(0)
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert reads == [0]
+        await delivery.begin(manager.store)
+        await registry.create(manager.store, "https://hooks.example.org/in")
+        sender.wake()
+        await manager.cancel_job((await manager.create_job()).job_id)
+        await sent.wait()
 
 
 async def test_410_disables_the_webhook(memory: AsyncJobManager) -> None:

@@ -52,6 +52,7 @@ def add_webhooks(router: APIRouter, context: WebContext) -> None:
         await public_address(body.url)
         await begin(context.store)
         hook = await registry.create(context.store, body.url, tuple(body.events), body.q)
+        sender.wake()
         await audit(context.store, principal_of(request), "webhook.create", hook.id, url=hook.url)
         return Response(encoded({**hook.to_dict(), "secret": hook.secret}), 201, media_type=JSON)
 

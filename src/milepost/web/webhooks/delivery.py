@@ -15,6 +15,7 @@ import secrets
 import socket
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -77,6 +78,8 @@ log.addHandler(logging.NullHandler())
 CURSOR, LEADER = "webhooks/cursor", "webhooks/leader"
 LEADER_LEASE_SECONDS = 30.0
 POLL_INTERVAL = 2.0
+IDLE_INTERVAL = 30.0
+"""Seconds between looks for a first webhook. The server that creates one looks at once (`wake`), and sends."""
 RETRY_DELAYS = (5.0, 60.0, 300.0, 1800.0, 7200.0, 18_000.0, 36_000.0)
 """Seconds before each retry. After the last one the delivery is dropped."""
 RESPONSE_TIMEOUT = 10.0
@@ -164,12 +167,13 @@ class WebhookSender:
         self._resolve = resolve
         self._client = client
         self._task: asyncio.Task[None] | None = None
+        self._wake = asyncio.Event()
         self._leader_until = 0.0
         self._seen = SeenEvents()
         self.sent = self.failed = 0
 
     async def __aenter__(self) -> WebhookSender:
-        self._queue, self._is_behind = FeedQueue(), True
+        self._queue, self._is_behind, self._wake = FeedQueue(), True, asyncio.Event()
         self._task = asyncio.get_running_loop().create_task(self._run())
         return self
 
@@ -184,9 +188,13 @@ class WebhookSender:
 
     async def _run(self) -> None:
         while True:
+            interval = POLL_INTERVAL
             try:
+                self._wake.clear()
                 known = await registry.all_hooks(self._store())
-                if known and await self._lead():
+                if not known:
+                    interval = IDLE_INTERVAL
+                elif await self._lead():
                     await self._follower.subscribe(self._queue)
                     await self._collect(known)
                     await self.send_due(known)
@@ -198,7 +206,12 @@ class WebhookSender:
                 log.exception("unexpected error in webhook delivery; continuing")
             self._follower.unsubscribe(self._queue)
             self._is_behind = True
-            await asyncio.sleep(POLL_INTERVAL)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), interval)
+
+    def wake(self) -> None:
+        """Look for webhooks now, because this server has created one."""
+        self._wake.set()
 
     async def _lead(self) -> bool:
         """Return whether this server is the leader. Take the lead if no server has it."""
