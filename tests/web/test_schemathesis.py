@@ -13,8 +13,8 @@ from typing import Any
 import httpx
 import pytest
 from hypothesis import HealthCheck, settings
+from scripts.fields import openapi_document
 
-from milepost.web import openapi
 from tests.web.server import Server
 
 schemathesis: Any = pytest.importorskip("schemathesis", reason="a tool of its own: pip install schemathesis")
@@ -24,7 +24,7 @@ EVENTS = "/api/jobs/{job_id}/events"
 CONFIG = schemathesis.config.SchemathesisConfig.from_dict(
     {"checks": {"positive_data_acceptance": {"expected-statuses": ["2xx", "3xx", "400", "4xx", "501"]}}}
 )
-document = openapi.document()
+document = openapi_document()
 schema = (
     schemathesis.openapi.from_dict(document, config=CONFIG).exclude(path=ENDLESS).exclude(path_regex="^/api/documents/")
 )
