@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 import httpx
@@ -79,6 +80,9 @@ async def test_location_includes_the_mount_prefix(memory: AsyncJobManager) -> No
         ({**BODY, "job_id": "a b"}, "job_id: must be 1 to 128 of the characters A-Z a-z 0-9 . _ : -"),
         ({**BODY, "not_before": 5}, "not_before: must be an ISO 8601 string, e.g. "),
         ({**BODY, "delay": -1}, "delay: must be greater than or equal to 0"),
+        ({**BODY, "delay": "soon"}, "delay: 'soon' is not a duration; use 90, '90s', '2h' or '1h30m'"),
+        ({**BODY, "delay": True}, "delay: "),
+        ({**BODY, "timeout": "99w"}, "timeout: must be less than or equal to 31536000"),
         ({**BODY, "delay": 1, "not_before": "2026-01-01T00:00:00Z"}, "delay: cannot be combined with not_before"),
         ({**BODY, "not_after": "2026-01-01T00:00:00"}, "not_after: "),
         ({**BODY, "stale_after": 5}, "stale_after: not supported with run_by 'worker'; remove it"),
@@ -92,6 +96,13 @@ async def test_invalid_submit_is_422_with_field(
     assert answer.status_code == 422
     assert answer.json()["detail"].startswith(says)
     assert await jobs.count_jobs() == 0
+
+
+@pytest.mark.parametrize("delay", ["1h30m", "5400", 5400, 5400.0])
+async def test_delay_is_seconds_or_text_as_in_python(app: httpx.AsyncClient, delay: object) -> None:
+    made = (await app.post("/api/jobs", json={**BODY, "delay": delay, "timeout": "2h"})).json()
+    wait = datetime.fromisoformat(made["not_before"]) - datetime.fromisoformat(made["created_at"])
+    assert round(wait.total_seconds()) == 5400
 
 
 async def test_existing_id_and_duplicate_are_409(app: httpx.AsyncClient) -> None:

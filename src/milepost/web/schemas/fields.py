@@ -7,12 +7,15 @@ from datetime import datetime
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler, WithJsonSchema
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from milepost.core.codecs import jsonable
+from milepost.core.errors import InvalidInputError
+from milepost.core.options import YEAR
 from milepost.core.record import PUBLIC
+from milepost.core.serialization import seconds
 
 _ID = "0199f3a2-7c1e-7d41-b2a0-5b1f0d6f9c11"
 _AT = ("2026-11-25T09:30:00.123456+00:00", "2026-11-25T09:30:00.127301+00:00", "2026-11-25T09:31:12.804417+00:00")
@@ -137,7 +140,29 @@ def whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value
 
 
+def _seconds(value: Any) -> Any:
+    """Return the text of a duration as seconds. Numbers are seconds."""
+    try:
+        return seconds(value, "") if isinstance(value, str) else value
+    except InvalidInputError as error:
+        raise ValueError(error.problem) from None
+
+
 Whole = Annotated[int, BeforeValidator(whole)]
+Length = Annotated[
+    float,
+    Field(ge=0, le=YEAR),
+    BeforeValidator(_seconds),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "number", "minimum": 0, "maximum": YEAR},
+                {"type": "string", "description": "Such as `90s`, `2h` or `1h30m`."},
+            ]
+        }
+    ),
+]
+"""A duration of at most a year, in seconds or as text, as `milepost.Jobs.submit` takes it."""
 When = Annotated[datetime, Field(strict=False), BeforeValidator(_text_only)]
 
 

@@ -11,12 +11,13 @@ from pydantic import BeforeValidator, ConfigDict, Field, create_model
 
 from milepost.core.fields import Field as Row
 from milepost.core.job import JobStatus
-from milepost.core.options import YEAR, Option
+from milepost.core.options import Option
 from milepost.core.record import FIELDS, PUBLIC, JobFields
 from milepost.web.schemas.fields import (
     ID_PATTERN,
     TYPE_PATTERN,
     Json,
+    Length,
     RequestModel,
     ResponseModel,
     Status,
@@ -119,7 +120,7 @@ def _asked(option: Option) -> Any:
         case "time":
             return When
         case "duration":
-            return Annotated[float, Field(ge=0, le=YEAR)]
+            return Length
         case "choice":
             return Literal[option.choices]
         case "labels":
