@@ -202,8 +202,21 @@ async def test_submit_in_progress_is_retried() -> None:
 async def test_wrong_key_raises_access_denied(memory: AsyncJobManager) -> None:
     app = create_app(memory, auth=auth.api_keys())
     async with AsyncClient("http://t", key="mp_a_b", transport=httpx.ASGITransport(app)) as client:
-        with pytest.raises(AccessDeniedError):
+        with pytest.raises(AccessDeniedError, match="The API key is not valid"):
             await client.list_jobs()
+
+
+async def test_error_for_missing_key_names_the_settings_of_the_client(
+    memory: AsyncJobManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error told a Python program to send a header."""
+    monkeypatch.delenv("MILEPOST_KEY", raising=False)
+    app = create_app(memory, auth=auth.api_keys())
+    async with AsyncClient("http://t", transport=httpx.ASGITransport(app)) as client:
+        with pytest.raises(AccessDeniedError, match="set MILEPOST_KEY, or in Python key="):
+            await client.list_jobs()
+        with pytest.raises(AccessDeniedError, match="set MILEPOST_KEY, or in Python key="):
+            _ = [event async for event in client.watch("one")]
 
 
 async def test_result_over_http_is_returned_or_raises(memory: AsyncJobManager) -> None:

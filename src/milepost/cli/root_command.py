@@ -183,5 +183,6 @@ def _describe_error(error: Exception, context: CommandContext) -> str | None:
         where = f"{context.display_url}: " if context.is_server else ""
         return f"{where}{text.rstrip('.')}; {remedy} another store with --url or MILEPOST_URL"
     if isinstance(error, PermissionError) and isinstance(error, MilepostError) and "keys create" not in text:
-        return f"{text}; set MILEPOST_KEY to an API key, created next to the store with: milepost keys create NAME"
+        problem = text.partition(": set MILEPOST_KEY")[0]  # the command line has no other way
+        return f"{problem}; set MILEPOST_KEY to an API key, created next to the store with: milepost keys create NAME"
     return text if isinstance(error, MilepostError) else None

@@ -76,6 +76,8 @@ def decode_error(status: int, body: bytes, job_id: str | None = None) -> Milepos
     detail, name = str(problem.get("detail", "")), str(problem.get("error", ""))
     if status == 404 and job_id is not None:
         return JobNotFoundError(job_id)
+    if problem.get("missing") == "api_key":
+        return AccessDeniedError("An API key is required: set MILEPOST_KEY, or in Python key=")
     if status in (401, 403):
         return AccessDeniedError(detail)
     if name == "TooManyRequestsError":

@@ -92,10 +92,12 @@ class ApiKeys:
             if found is not None and request.method not in _SAFE:
                 refuse_forgery(request, ambient=True)
         if found is None:
-            if token:
-                log_refused(request, token)
-            text = "The API key is not valid" if token else "An API key is required: send Authorization: Bearer mp_..."
-            raise Problem(401, text, headers={"WWW-Authenticate": "Bearer"})
+            headers = {"WWW-Authenticate": "Bearer"}
+            if not token:
+                text = "An API key is required: send Authorization: Bearer mp_..."
+                raise Problem(401, text, headers=headers, missing="api_key")
+            log_refused(request, token)
+            raise Problem(401, "The API key is not valid", headers=headers)
         return found
 
 
