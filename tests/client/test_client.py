@@ -209,7 +209,7 @@ async def test_wrong_key_raises_access_denied(memory: AsyncJobManager) -> None:
 async def test_error_for_missing_key_names_the_settings_of_the_client(
     memory: AsyncJobManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The error told a Python program to send a header."""
+    """The error named a header, which programs do not write themselves."""
     monkeypatch.delenv("MILEPOST_KEY", raising=False)
     app = create_app(memory, auth=auth.api_keys())
     async with AsyncClient("http://t", transport=httpx.ASGITransport(app)) as client:
