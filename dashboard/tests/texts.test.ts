@@ -6,6 +6,7 @@ import { countOf } from "../src/job/timeline";
 import { shortId } from "../src/jobs/row";
 import { quoted } from "../src/text/commands";
 import { plural } from "../src/text/plural";
+import { attemptText } from "../src/text/progress";
 import { isOlder, titleOf } from "../src/wire/row";
 import { Cutter } from "../src/wire/sse";
 
@@ -21,6 +22,13 @@ describe("server-sent events", () => {
         { id: "7", event: "end", data: "{}" },
       ]);
     }
+  });
+});
+
+describe("attempts", () => {
+  it("have a limit only where milepost sets it", () => {
+    expect(attemptText(2, 3)).toBe("2 of 3");
+    expect(attemptText(2, 1000)).toBe("2");
   });
 });
 

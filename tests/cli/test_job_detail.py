@@ -27,8 +27,12 @@ def test_receipt_without_requester_begins_with_method() -> None:
 
 
 @pytest.mark.parametrize(
-    ("attempt", "limit", "shown"), [(0, 1, None), (0, 3, "none yet (at most 3)"), (1, 1, "1 of 1"), (2, 3, "2 of 3")]
-)
+    ("attempt", "limit", "shown"),
+    [
+        (0, 1, None), (0, 3, "none yet (at most 3)"), (1, 1, "1 of 1"), (2, 3, "2 of 3"),
+        (0, 1000, None), (2, 1000, "2"),  # a tracked Celery task, whose retries Celery limits
+    ],
+)  # fmt: skip
 def test_attempts_of_a_job_that_has_not_started(attempt: int, limit: int, shown: str | None) -> None:
     """A job that had not started was shown with "attempt 0 of 1"."""
     out = io.StringIO()

@@ -5,6 +5,7 @@ import { now } from "../live/clock";
 import { forgetStop } from "../jobs/actions";
 import { isAdmin } from "../shell/session";
 import { plain, workerName } from "../text/plain";
+import { attemptText } from "../text/progress";
 import { clockTime, localTime, percent, preciseDuration, utcTime } from "../text/time";
 import { get, jobPath, errorText } from "../wire/api";
 import type { Attempts, EventRecord, Failure, JobRecord, Receipt } from "../wire/types";
@@ -132,7 +133,7 @@ export function AttemptsPart({ job }: { job: JobRecord }) {
   return (
     <div class="job">
       <p>
-        Attempt {found.value.attempt} of {found.value.max_attempts}
+        Attempt {attemptText(found.value.attempt, found.value.max_attempts)}
         {found.value.crashes > 0 ? `, ${found.value.crashes} ${found.value.crashes === 1 ? "crash" : "crashes"}` : ""}.
         {job.checkpoint_at === null ? "" : ` The next attempt resumes from the checkpoint at ${localTime(job.checkpoint_at)}.`}
       </p>

@@ -10,7 +10,7 @@ import { JsonView } from "../parts/json";
 import { Link } from "../parts/link";
 import { shownState } from "../parts/icons";
 import { Bar, Chip } from "../parts/progress";
-import { progressText } from "../text/progress";
+import { attemptText, progressText } from "../text/progress";
 import { go, place } from "../shell/address";
 import { mayCancel, mayDelete, mayWrite, onlyJob, session } from "../shell/session";
 import { asCli, asCurl, asPython, asSubmit } from "../text/commands";
@@ -134,9 +134,7 @@ function Head({ shown }: { shown: JobRecord }) {
         </button>
         {row.title !== null && <bdi>{plain(row.title)}</bdi>}
         {(shown.attempt ?? 0) > 0 && (
-          <span>
-            attempt {shown.attempt} of {shown.max_attempts}
-          </span>
+          <span>attempt {attemptText(shown.attempt ?? 0, shown.max_attempts ?? 1)}</span>
         )}
         {Object.entries(shown.labels).map(([name, value]) => (
           <span key={name}>

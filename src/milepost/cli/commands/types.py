@@ -10,7 +10,7 @@ import click
 from milepost.cli import admin, exit_codes, formatting
 from milepost.cli.arguments import usage
 from milepost.cli.context import CommandContext, current, session_options
-from milepost.cli.rendering.job_detail import shown_worker
+from milepost.cli.rendering.job_detail import is_attempt_limit, shown_worker
 from milepost.cli.rendering.live import echo, echo_json
 from milepost.cli.rendering.tables import print_records
 
@@ -36,7 +36,7 @@ def types(ctx: click.Context) -> int | None:
                 one.name,
                 "paused" if one.paused else "open",
                 "any" if (one.limit or one.concurrency) is None else str(one.limit or one.concurrency),
-                str(one.max_attempts),
+                str(one.max_attempts) if is_attempt_limit(one.max_attempts) else "any",
                 formatting.duration(one.timeout) if one.timeout is not None else "-",
                 usage(one.name, one.schema, "submit").partition(f"submit {one.name}")[2].strip(),
             )

@@ -13,7 +13,7 @@ from milepost.cli.rendering.tables import print_table, print_value
 from milepost.cli.rendering.terminal import MUTED, STYLES, bar, cells, clean, glyph, pad
 from milepost.core.activity import open_stage, progress_text
 from milepost.core.job import Failure, Job, JobStatus
-from milepost.core.record import PUBLIC
+from milepost.core.record import OPTIONS, PUBLIC
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -128,10 +128,16 @@ def _created(job: Job, utc: bool) -> str:
 
 
 def _attempt(job: Job) -> str:
+    is_limited = is_attempt_limit(job.max_attempts)
     if job.attempt:
-        return f"{job.attempt} of {job.max_attempts}"
+        return f"{job.attempt} of {job.max_attempts}" if is_limited else str(job.attempt)
     counted = "none charged" if job.started_at is not None else "none yet"
-    return f"{counted} (at most {job.max_attempts})" if job.max_attempts > 1 else ""
+    return f"{counted} (at most {job.max_attempts})" if is_limited and job.max_attempts > 1 else ""
+
+
+def is_attempt_limit(attempts: int) -> bool:
+    """Return whether a `max_attempts` limits a job; the greatest is that of tasks whose own task queue does."""
+    return attempts < OPTIONS["max_attempts"].high
 
 
 def _attempts(job: Job, utc: bool) -> str:

@@ -20,6 +20,7 @@ from celery.utils.time import maybe_make_aware
 from milepost.app import AsyncJobs, Jobs
 from milepost.core.errors import InvalidInputError, JobReleased, RejectedError, StoreError
 from milepost.core.job import Job, JobStatus
+from milepost.core.record import OPTIONS
 from milepost.core.serialization import validate_job_type
 from milepost.core.transitions import plan_create
 from milepost.integrations.celery.message import (
@@ -47,8 +48,8 @@ from milepost.worker.registry import JobType, doc_of
 
 log = logging.getLogger("milepost.task_queue")
 
-ATTEMPTS = 1000
-"""`max_attempts` of a tracked task; Celery decides when it fails permanently."""
+ATTEMPTS = OPTIONS["max_attempts"].high
+"""`max_attempts` of a tracked task, shown as no limit; Celery decides when it fails permanently."""
 RETRY_MESSAGE = "milepost_retry"
 """The request attribute with the message of its retry, until the run has ended."""
 RETRY_SECONDS = 1.0
