@@ -205,7 +205,8 @@ def test_async_job_runs_and_is_cancelled(milepost: CommandRunner) -> None:
     until(lambda: running(milepost))
     started.signal(signal.SIGINT)
     assert started.finish()[0] == 130
-    assert milepost.rows("ls", "status:cancelled")[0]["receipt"]["confirmed"] is True
+    receipt = milepost.rows("ls", "status:cancelled")[0]["receipt"]
+    assert (receipt["confirmed"], receipt["how"]) == (True, "task_cancelled")
 
 
 def test_json_output_ends_with_ended_job(milepost: CommandRunner) -> None:

@@ -7,13 +7,12 @@ end of the grace period, raises KeyboardInterrupt in the code.
 from __future__ import annotations
 
 import _thread
-import asyncio
 import getpass
 import json
 import os
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from hashlib import blake2b
@@ -23,7 +22,6 @@ from typing import TYPE_CHECKING, Any
 from milepost.cli import formatting
 from milepost.core.errors import JobCancelled, RejectedError, StoreError
 from milepost.core.job import Job, JobStatus
-from milepost.run.execution import cancel_task_on_stop
 from milepost.run.run import Run
 from milepost.stores.protocol import Select
 from milepost.stores.query import Query
@@ -98,32 +96,30 @@ class LocalRun:
             self._notify_waiting(earlier)
         with self._handle_signals():
             try:
-                with self._session.manager.track(
+                self._session.manager.track(
                     self.local.job_type, unique_key=self._key, metadata=self._metadata, labels=self._labels
-                ) as run:
-                    if earlier is not None and earlier.job_id == run.job_id:
-                        self.notices.append(_resume_notice(earlier))
-                    self.began = datetime.now(UTC)
-                    self.run = run
-                    if self.local.is_async:
-                        asyncio.run(self._await_async(run))
-                    else:
-                        run.result = self.local.function(run, **self._values)
+                ).execute(self._code(earlier))
             finally:
                 self._ended.set()
 
-    async def _await_async(self, run: Run) -> None:
-        task = asyncio.current_task()
-        assert task is not None, "asyncio.run makes one"
-        cancel_task_on_stop(run, task)
-        try:
-            run.result = await self.local.function(run, **self._values)
-        except asyncio.CancelledError:
-            if run._stop_reasons:
-                raise run._stop_reasons[0] from None
-            raise
-        finally:
-            run._on_stop = None
+    def _code(self, earlier: Job | None) -> Callable[[Run], Any]:
+        """Return the function of the job, of its run alone, which notes that the job has started."""
+
+        def start(run: Run) -> None:
+            if earlier is not None and earlier.job_id == run.job_id:
+                self.notices.append(_resume_notice(earlier))
+            self.began = datetime.now(UTC)
+            self.run = run
+
+        def call(run: Run) -> Any:
+            start(run)
+            return self.local.function(run, **self._values)
+
+        async def acall(run: Run) -> Any:
+            start(run)
+            return await self.local.function(run, **self._values)
+
+        return acall if self.local.is_async else call
 
     def _previous_job(self) -> Job | None:
         """Return the job that this command would resume, or None."""

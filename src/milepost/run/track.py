@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+import inspect
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, TypeVar
@@ -99,6 +100,20 @@ class Track(_TrackedBlock):
         instead = run_sync(self._finish(self.end_code(error)))
         if instead is not None:
             raise instead
+
+    def execute(self, code: Callable[[Run], Any]) -> None:
+        """Run a function, or a coroutine function in an event loop of its own, as the block; what it returns is the result."""
+        run = run_sync(self._enter())
+        error: BaseException | None
+        try:
+            if inspect.iscoroutinefunction(code):
+                error, run.result = asyncio.run(self.acall(lambda: code(run)))
+            else:
+                error, run.result = self.call(lambda: code(run))
+        except KeyboardInterrupt as interrupt:  # between two steps of the event loop
+            error = interrupt
+        if not self.is_forked and (error := run_sync(self._finish(error)) or error) is not None:
+            raise error
 
 
 class AsyncTrack(_TrackedBlock):
