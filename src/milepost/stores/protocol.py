@@ -42,7 +42,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from milepost.core.errors import StoreError
 from milepost.core.events import Event
@@ -298,10 +298,11 @@ class Store(KeyValueStore, Protocol):
         and version, see `events.SeenEvents`.
         """
 
-    async def wait_for_work(self, worker: str, queues: Sequence[str], timeout: float) -> bool:
+    async def wait_for_work(self, worker: str, queues: Sequence[str], timeout: float) -> bool | Literal["worker"]:
         """Wait until one of the queues may have a claimable job, a run of the worker is to stop, or it is woken.
 
-        Return True if woken, False after `timeout` seconds. May wake without a reason.
+        Return False after `timeout` seconds, ``"worker"`` if the worker itself was woken or a run of it is to stop, and
+        True for a claimable job or for no known reason.
         """
 
     async def wake(self, worker: str) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable
+from typing import Literal
 
 from milepost.core.errors import OutcomeUnknownError, StoreError
 from milepost.run.heartbeat import Outage
@@ -23,7 +24,7 @@ MIN_BACKOFF, MAX_BACKOFF = 0.05, 5.0
 class Idle:
     """The waiting of one worker. `wake` it when a run of its own has ended.
 
-    `on_wake` is called when another process wakes the worker, `due` when a scheduled job becomes due.
+    `on_wake` is called when a run of the worker may be to stop, `due` when a scheduled job becomes due.
     """
 
     def __init__(
@@ -36,8 +37,10 @@ class Idle:
         self._name = name
         self._queues = queues
         self._on_wake = on_wake
-        self._store_wait: asyncio.Task[bool] | None = None
+        self._store_wait: asyncio.Task[bool | Literal["worker"]] | None = None
         self._only_wakeups = False
+        self._has_ended_wait = False
+        """Whether this worker has woken itself, to wait for jobs too."""
         self._failures = 0
         self._outage = Outage(log, "running jobs continue", f"worker {name}")
 
@@ -77,14 +80,14 @@ class Idle:
         if self._store_wait is None:
             if not free and await self.wait_at_most(BUSY_WAIT_SECONDS):
                 return False
-            self._only_wakeups = not free
+            self._only_wakeups, self._has_ended_wait = not free, False
             queues = self._queues if free else ()
             self._store_wait = asyncio.get_running_loop().create_task(
                 self._store.wait_for_work(self._name, queues, IDLE_WAIT_SECONDS)
             )
             self._store_wait.add_done_callback(lambda _: self.woken.set())
         elif free and self._only_wakeups:
-            self._only_wakeups = False
+            self._only_wakeups, self._has_ended_wait = False, True
             await self._end_wakeup_wait()
         await self.woken.wait()
         self.woken.clear()
@@ -94,14 +97,17 @@ class Idle:
         self._store_wait = None
         return await self._after(store_wait)
 
-    async def _after(self, store_wait: asyncio.Task[bool]) -> bool:
+    async def _after(self, store_wait: asyncio.Task[bool | Literal["worker"]]) -> bool:
         error = store_wait.exception() if not store_wait.cancelled() else None
         if isinstance(error, StoreError):
             await self.back_off(error)
         elif error is not None:
             raise error
-        elif not store_wait.cancelled() and store_wait.result() and self._only_wakeups:
-            self._on_wake()
+        elif not store_wait.cancelled() and not self._has_ended_wait:
+            reason = store_wait.result()
+            if reason == "worker" or (reason and self._only_wakeups):
+                self._on_wake()
+            return reason != "worker"
         return True
 
     async def _end_wakeup_wait(self) -> None:

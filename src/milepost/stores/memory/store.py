@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
+from typing import Literal
 
 from milepost.core import rollups
 from milepost.core.defaults import HEARTBEAT
@@ -229,12 +230,14 @@ class MemoryStore:
             events = list(islice(memory.feed, max(0, start - begin), max(0, start - begin) + limit))
             return FeedEvents(events, str(max(start, begin) + len(events)), lost=0 < start < begin)
 
-    async def wait_for_work(self, worker: str, queues: Sequence[str], timeout: float) -> bool:
-        memory = self._memory
+    async def wait_for_work(self, worker: str, queues: Sequence[str], timeout: float) -> bool | Literal["worker"]:
+        memory, is_woken = self._memory, False
 
         def ready() -> bool:
+            nonlocal is_woken
             if worker in memory.woken:
                 memory.woken.discard(worker)
+                is_woken = True
                 return True
             memory.tick()
             memory.promote()
@@ -244,7 +247,8 @@ class MemoryStore:
                     return True
             return False
 
-        return await memory.notifier.wait(ready, timeout, blocking=self.blocking)
+        is_ready = await memory.notifier.wait(ready, timeout, blocking=self.blocking)
+        return "worker" if is_woken else is_ready
 
     async def wake(self, worker: str) -> None:
         with self._memory.lock:

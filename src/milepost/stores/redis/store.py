@@ -10,7 +10,7 @@ import asyncio
 import re
 from collections.abc import Sequence
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from milepost.core.defaults import CLOCK_LEAD, HEARTBEAT, RETRY_BUDGET
 from milepost.core.errors import InvalidInputError, MissingExtraError, StoreUnavailableError
@@ -288,7 +288,7 @@ class RedisStore(NamespaceMethods):
             events.append(decode_event(decode_id(fields[b"i"]), int(fields[b"v"]), fields[b"e"]))
         return FeedEvents(events, decode_text(entries[-1][0]) if entries else position, lost)
 
-    async def wait_for_work(self, worker: str, queues: Sequence[str], timeout: float) -> bool:
+    async def wait_for_work(self, worker: str, queues: Sequence[str], timeout: float) -> bool | Literal["worker"]:
         """Wait until a job may be claimable, a run of the worker is to stop, or it is woken; see `protocol.Store`."""
         lists = [self._root + f"wake:{worker}".encode(), *(self._root + f"ready:{queue}".encode() for queue in queues)]
         seconds = max(timeout, 0.001)
@@ -298,7 +298,7 @@ class RedisStore(NamespaceMethods):
             if self.blocking is False:
                 await asyncio.sleep(0)
             return True  # something may have happened during the outage, so the worker has to check
-        return token is not None
+        return "worker" if token is not None and token[0] == lists[0] else token is not None
 
     # --- requests ---
 

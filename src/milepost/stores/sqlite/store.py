@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from milepost.core.defaults import FEED_KEPT, HEARTBEAT
 from milepost.core.errors import InvalidInputError
@@ -172,7 +172,7 @@ class SQLiteStore:
 
     # --- waiting ---
 
-    async def wait_for_work(self, worker: str, queues: Sequence[str], timeout: float) -> bool:
+    async def wait_for_work(self, worker: str, queues: Sequence[str], timeout: float) -> bool | Literal["worker"]:
         served = self._served.get(worker, {})
         wanted = {queue: served.get(queue) for queue in queues}
         deadline = time.monotonic() + timeout
@@ -181,17 +181,19 @@ class SQLiteStore:
                 waiter.clear()
                 woken, due = await self._database.read(lambda db: queries.claimable(db, worker, wanted))
                 if woken:
-                    await self._take_wake(worker)
-                    return True
+                    return "worker" if await self._take_wake(worker) else True
                 left = deadline - time.monotonic()
                 if left <= 0:
                     return False
                 wait = left if due is None else min(left, (due - self._file.read_clock()) / 1_000_000 + 0.0005)
                 await waiter.wait(max(wait, 0.0))
 
-    async def _take_wake(self, worker: str) -> None:
-        if await self._database.read(lambda db: db.one("wake_check", (worker,))) is not None:
-            await self._database.write(lambda tx: tx.run("wake_take", (worker,)))
+    async def _take_wake(self, worker: str) -> bool:
+        """Delete the wake-up of a worker; return whether there was one."""
+        if await self._database.read(lambda db: db.one("wake_check", (worker,))) is None:
+            return False
+        await self._database.write(lambda tx: tx.run("wake_take", (worker,)))
+        return True
 
     async def wake(self, worker: str) -> None:
         await self._database.write(lambda tx: tx.wake(worker))

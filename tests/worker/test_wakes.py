@@ -1,0 +1,61 @@
+"""What a worker with free slots asks its store when it is woken."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from milepost import AsyncJobs, Run
+from milepost.settings import Settings
+from milepost.stores.protocol import ApplyResult, Claim, Write
+
+
+@pytest.mark.timing
+async def test_cancel_wakes_the_heartbeat_and_not_a_claim(
+    url: str, redis_namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker learned of a cancel by a claim that found no job, one request before that of the heartbeat."""
+    jobs = AsyncJobs(url, options=Settings(namespace=redis_namespace, heartbeat=30.0, lease=600.0))
+    started, waits, claims, is_cancelled = asyncio.Event(), asyncio.Event(), list[Claim](), False
+
+    @jobs.job
+    async def endless(run: Run) -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    kind = type(jobs.store)
+    apply, wait_for_work = kind.apply, kind.wait_for_work
+
+    async def noted(store: Any, writes: Sequence[Write], claim: Claim | None = None) -> ApplyResult:
+        if is_cancelled and claim is not None and not writes:
+            claims.append(claim)
+        return await apply(store, writes, claim)
+
+    async def waited(store: Any, *args: Any) -> Any:
+        waits.set()
+        return await wait_for_work(store, *args)
+
+    monkeypatch.setattr(kind, "apply", noted)
+    monkeypatch.setattr(kind, "wait_for_work", waited)
+    async with asyncio.timeout(60), jobs.run_workers():
+        job = await jobs.submit("endless")
+        await started.wait()
+        waits.clear()
+        await waits.wait()  # a wait lasts for a second at most
+        is_cancelled = True
+        await jobs.cancel_job(job.job_id)
+        while True:
+            latest = await jobs.get_job(job.job_id)
+            assert latest is not None
+            if latest.receipt is not None and latest.receipt.confirmed:
+                break
+            await asyncio.sleep(0.01)
+        assert claims == []
+        assert latest.receipt.how == "task_cancelled"
+        again = await jobs.submit("endless")  # it still claims
+        while (found := await jobs.get_job(again.job_id)) is not None and found.status != "running":
+            await asyncio.sleep(0.01)
+    await jobs.close()
