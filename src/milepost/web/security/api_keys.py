@@ -11,7 +11,7 @@ import json
 import secrets
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from milepost.core.errors import InvalidInputError
@@ -212,36 +212,18 @@ def digest_of(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
-def _written(key: ApiKey, digest: str) -> str:
-    return json.dumps(
-        {
-            "digest": digest,
-            "name": key.name,
-            "scopes": key.scopes,
-            "labels": dict(key.labels),
-            "created": key.created,
-            "expires": key.expires,
-            "revoked": key.revoked,
-            "types": key.types,
-            "queues": key.queues,
-        }
-    )
+def _written(entry: ApiKey | Link, digest: str) -> str:
+    """Return the stored text of a key or a link, whose id is the key of the entry."""
+    fields = asdict(entry)
+    del fields["id"]
+    return json.dumps({"digest": digest, **fields})
 
 
 def _read(key_id: str, text: str) -> tuple[ApiKey, str]:
     held = json.loads(text)
-    key = ApiKey(
-        key_id,
-        held["name"],
-        tuple(held["scopes"]),
-        held["labels"],
-        held["created"],
-        held["expires"],
-        held["revoked"],
-        tuple(held.get("types", ())),
-        tuple(held.get("queues", ())),
-    )
-    return key, held["digest"]
+    digest = held.pop("digest")
+    held |= {name: tuple(held.get(name, ())) for name in ("scopes", "types", "queues")}
+    return ApiKey(id=key_id, **held), digest
 
 
 LINKS = "share/"
@@ -289,7 +271,7 @@ class ShareLinkStore:
         expires = now + int(min(seconds, MAX_SECONDS) * 1_000_000)
         link = Link(link_id, job.job_id, created(job), by, may_cancel, now, expires)
         secret = secrets.token_urlsafe(32)
-        await self._store.kv_put(LINKS + link_id, _link_text(link, digest_of(secret)), ttl=(expires - now) / 1_000_000)
+        await self._store.kv_put(LINKS + link_id, _written(link, digest_of(secret)), ttl=(expires - now) / 1_000_000)
         return link, f"msl_{link_id}_{secret}"
 
     async def links_to(self, job: Job) -> list[Link]:
@@ -327,20 +309,6 @@ class ShareLinkStore:
 def _prefix(job_id: str) -> str:
     """Return the common prefix of the ids of all links to a job."""
     return digest_of(job_id)[:16]
-
-
-def _link_text(link: Link, digest: str) -> str:
-    return json.dumps(
-        {
-            "digest": digest,
-            "job_id": link.job_id,
-            "job_created": link.job_created,
-            "by": link.by,
-            "may_cancel": link.may_cancel,
-            "created": link.created,
-            "expires": link.expires,
-        }
-    )
 
 
 def _read_link(item: KeyValue) -> tuple[Link, str]:
