@@ -7,6 +7,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from milepost.core.errors import MissingExtraError, StoreError
 from milepost.core.serialization import from_micros
+from milepost.stores.protocol import HealthReport
 from milepost.web import schemas
 from milepost.web.context import WebContext, principal_of
 from milepost.web.http.json_body import encoded
@@ -53,15 +54,13 @@ def add_health(router: APIRouter, context: WebContext) -> None:
             return response(503, "The server is shutting down", RETRY_LATER)
         if not await context.authenticator.permits(request, ADMIN):
             return Response(b'{"status":"ok"}', media_type="application/json")
-        body = {
-            "status": "ok",
-            "store": fitness.kind,
-            "version": fitness.version,
-            "layout": fitness.layout,
-            "durability": fitness.durability,
-            "warnings": list(fitness.warnings),
-        }
-        return Response(encoded(body), media_type="application/json")
+        return Response(encoded({"status": "ok", **_shown(fitness)}), media_type="application/json")
+
+
+def _shown(fitness: HealthReport) -> dict[str, object]:
+    """Return the health of a store as JSON types, without its details."""
+    shown = {name: value for name, value in fitness._asdict().items() if name not in ("kind", "details")}
+    return {"store": fitness.kind, **shown}
 
 
 def add_admin(router: APIRouter, context: WebContext) -> None:
@@ -77,11 +76,7 @@ def add_admin(router: APIRouter, context: WebContext) -> None:
             for job_id, _, expires in await context.store.draining_leases()
         ]
         body = {
-            "store": fitness.kind,
-            "version": fitness.version,
-            "layout": fitness.layout,
-            "durability": fitness.durability,
-            "warnings": list(fitness.warnings),
+            **_shown(fitness),
             "details": dict(fitness.details),
             "stopping": stopping,
             "streams": context.hub.clients,
