@@ -23,7 +23,7 @@ from milepost.web import schemas
 from milepost.web.api.submit import refuse_published, seen_bytes
 from milepost.web.context import WebContext, job_url, principal_of
 from milepost.web.http.json_body import encoded, row_bytes
-from milepost.web.http.list_params import ListParams
+from milepost.web.http.list_params import AskedList
 from milepost.web.http.problems import RETRY_SOON, Problem, not_found
 from milepost.web.live.job_stream import preferred_wait, wait_until
 from milepost.web.security.audit import audit
@@ -31,7 +31,6 @@ from milepost.web.security.principals import ADMIN, CANCEL, DELETE, READ, WRITE
 
 T = TypeVar("T")
 JSON = "application/json"
-TEXTS = Annotated[list[str], Query(max_length=50)]
 
 
 def add_jobs(router: APIRouter, context: WebContext) -> None:
@@ -83,19 +82,13 @@ def add_jobs(router: APIRouter, context: WebContext) -> None:
     )
     async def list_jobs(
         request: Request,
-        job_type: TEXTS = [],  # noqa: B006 - FastAPI copies it
-        status: TEXTS = [],  # noqa: B006
+        wanted: AskedList,
         limit: Annotated[int, Query(ge=1)] = LIST_LIMIT,
-        q: Annotated[str, Query(max_length=2000, description="A filter, such as `status:failed created:1d`")] = "",
-        label: TEXTS = [],  # noqa: B006
-        created_after: schemas.When | None = None,
-        created_before: schemas.When | None = None,
         cursor: Annotated[str | None, Query(max_length=400)] = None,
         fields: Annotated[
             Literal["all", "row"], Query(description="`row`: only what a list shows of a job, and its title and stage")
         ] = "all",
     ) -> Response:
-        wanted = ListParams(q, tuple(job_type), tuple(status), tuple(label), created_after, created_before)
         found = wanted.filter()
         page = await context.find(principal_of(request), found.query, min(limit, LIST_LIMIT_MAX), cursor or None)
         headers = {"Cache-Control": "no-store"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +14,7 @@ from milepost.core.events import PATTERN, StreamPosition
 from milepost.web import schemas
 from milepost.web.context import WebContext, principal_of
 from milepost.web.http.json_body import encoded
-from milepost.web.http.list_params import ListParams
+from milepost.web.http.list_params import AskedList
 from milepost.web.http.problems import Problem
 from milepost.web.live.job_stream import open_stream
 from milepost.web.live.list_stream import open_list_stream
@@ -28,7 +29,6 @@ AFTER = (
     "recreated job begins with a snapshot. A version alone (`2`) refers to the job that has the id now."
 )
 JOBS = "`false` leaves the jobs out of the snapshot, for a client that reads the list with another request"
-TEXTS = Annotated[list[str], Query(max_length=50)]
 
 
 def add_streams(router: APIRouter, context: WebContext) -> None:
@@ -83,18 +83,12 @@ def add_streams(router: APIRouter, context: WebContext) -> None:
     )
     async def list_events(
         request: Request,
-        job_type: TEXTS = [],  # noqa: B006 - FastAPI copies it
-        status: TEXTS = [],  # noqa: B006
-        q: Annotated[str, Query(max_length=2000)] = "",
-        label: TEXTS = [],  # noqa: B006
-        created_after: schemas.When | None = None,
-        created_before: schemas.When | None = None,
+        wanted: AskedList,
         after: Annotated[str | None, Query(max_length=64)] = None,
         ids: Annotated[list[str], Query(max_length=500, description="Only these jobs, all on one connection")] = [],  # noqa: B006
         jobs: Annotated[bool, Query(description=JOBS)] = True,
     ) -> Response:
-        chosen = tuple(dict.fromkeys(ids))
-        wanted = ListParams(q, tuple(job_type), tuple(status), tuple(label), created_after, created_before, chosen)
+        wanted = replace(wanted, ids=tuple(dict.fromkeys(ids)))
         last = request.headers.get("last-event-id") or after
         return await open_list_stream(
             context.hub,

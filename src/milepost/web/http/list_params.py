@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Annotated
+
+from fastapi import Depends, Query
 
 from milepost.core.errors import InvalidInputError
 from milepost.core.job import Job
@@ -12,7 +15,9 @@ from milepost.core.serialization import to_micros, validate_job_type
 from milepost.manager.validation import status_value
 from milepost.query.filters import Filter, parse_filter
 from milepost.stores.protocol import Select, Store
-from milepost.stores.query import Page, Query
+from milepost.stores.query import Page
+from milepost.stores.query import Query as JobQuery
+from milepost.web.schemas.fields import When
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +52,7 @@ class ListParams:
         before = None if self.created_before is None else to_micros(self.created_before, "created_before")
         return Filter(
             self.q,
-            Query(
+            JobQuery(
                 Select(
                     types or select.types,
                     statuses or select.statuses,
@@ -62,7 +67,25 @@ class ListParams:
         )
 
 
-async def one_job(store: Store, job_id: str, query: Query) -> Page:
+TEXTS = Annotated[list[str], Query(max_length=50)]
+
+
+async def list_params(
+    job_type: TEXTS = [],  # noqa: B006 - FastAPI copies it
+    status: TEXTS = [],  # noqa: B006
+    q: Annotated[str, Query(max_length=2000, description="A filter, such as `status:failed created:1d`")] = "",
+    label: TEXTS = [],  # noqa: B006
+    created_after: When | None = None,
+    created_before: When | None = None,
+) -> ListParams:
+    """Return the parameters of a request for a list, as a FastAPI dependency."""
+    return ListParams(q, tuple(job_type), tuple(status), tuple(label), created_after, created_before)
+
+
+AskedList = Annotated[ListParams, Depends(list_params)]
+
+
+async def one_job(store: Store, job_id: str, query: JobQuery) -> Page:
     """Return the page of a query over the single job that a share link shows."""
     job = await store.get(job_id)
     jobs = [job] if job is not None and query.matches(job) else []
