@@ -8,6 +8,7 @@ import sqlite3
 import time
 from collections.abc import Callable
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 from milepost.core.errors import StoreError
@@ -55,12 +56,19 @@ def freeze(pid: int, url: str) -> None:
 
     def is_frozen() -> bool:
         os.kill(pid, signal.SIGSTOP)
+        until(lambda: is_stopped(pid))
         if is_writable(url):
             return True
         os.kill(pid, signal.SIGCONT)
         return False
 
     until(is_frozen)
+
+
+def is_stopped(pid: int) -> bool:
+    """Return whether every thread of a process has stopped: one inside a system call may take a lock before it does."""
+    states = [path.read_text().rpartition(")")[2].split()[0] for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return all(state in "TZ" for state in states)  # without /proc there is none to ask
 
 
 def is_writable(url: str) -> bool:

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from tests.chaos.calibration import slowness
 from tests.integrations.conftest import PATIENCE, Deployment
 from tests.redis_server import RedisServer
 
@@ -116,7 +115,9 @@ def test_task_failed_by_celery_is_not_rerun(deployment: Deployment) -> None:
     """Celery failed a task for its hard time limit or its dead process, and the record ran it two more times."""
     from celery.exceptions import TimeLimitExceeded, WorkerLostError
 
-    deployment.environment["MILEPOST_LEASE"] = f"{slowness():g}"  # Celery takes longer to say that a process is gone
+    deployment.environment["MILEPOST_LEASE"] = (
+        f"{PATIENCE:g}"  # Celery says that a process is gone before its lease ends
+    )
     deployment.start(2)
     for name, error, kind in (("too_long", TimeLimitExceeded, "timeout"), ("dies", WorkerLostError, "killed")):
         sent = {kind: getattr(deployment.app.tasks[kind], name).delay() for kind in KINDS}

@@ -20,6 +20,7 @@ from milepost.stores.sqlite import SQLiteStore
 from milepost.stores.sqlite.transaction import WriteTransaction
 from milepost.stores.sync_bridge import run_sync
 from tests.stores.sqlite.sqlite_fixture import check_file, create
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.timing
 
@@ -76,12 +77,12 @@ async def test_cancel_in_transaction_is_all_or_nothing(store: SQLiteStore, path:
 
     def slow(self: WriteTransaction) -> None:
         inside.set()
-        go.wait(20)
+        go.wait(PATIENCE)
         finish(self)
 
     monkeypatch.setattr(WriteTransaction, "finish", slow)
     task = asyncio.ensure_future(store.apply([create("a"), create("b")]))
-    await asyncio.to_thread(inside.wait, 20)
+    assert await asyncio.to_thread(inside.wait, PATIENCE)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
