@@ -106,7 +106,7 @@ def test_wait_for_work_moves_to_new_master(servers: list[RedisServer], sentinel:
     until(lambda: sentinel.asked >= asked + 2)
     other = RedisStore(servers[1].url)
     run_sync(other.wake("worker"))
-    assert run_sync(store.wait_for_work("worker", ("t",), 10.0)) is True
+    assert run_sync(store.wait_for_work("worker", ("t",), 10.0)) == "worker"
     run_sync(store.close())
     run_sync(other.close())
 
