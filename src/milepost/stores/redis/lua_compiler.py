@@ -26,8 +26,8 @@ from milepost.stores.redis.scripts import Script, transition_script
 MISSING_VALUE = b"\0"
 """Stands for a missing value; text of records never contains NUL."""
 
-_START = {"held", "wait_groups", "wake_at", "not_before"}
-"""The fields of `starts_at`."""
+_START = ("held", "wait_groups", "wake_at", "not_before")
+"""The arguments of `starts_at`."""
 _INDEXES = {
     "l": {"status", "type"},
     "q": {"ready", "priority", *_START},
@@ -217,11 +217,7 @@ class _Writer:
             statuses = "|" + "".join(f"{status}|" for status in str(rest[0]).split())
             return f"not is_taken(id, key or {self._field('unique_key')}, {_quoted(statuses)})"
         if word == "startable":
-            held, groups, wake_at, not_before = (
-                self._field(name) for name in ("held", "wait_groups", "wake_at", "not_before")
-            )
-            due = f"(tonumber({wake_at} or {held} == nil and {not_before}) or 0) <= this.clock"
-            return f"({held} == nil and ({groups} ~= nil or {due}) or {held} ~= nil and {wake_at} ~= nil and {due})"
+            return f"(starts_at({', '.join(map(self._field, _START))}) or math.huge) <= this.clock"
         field = self._field(str(rest[0]))
         if word in ("eq", "ne", "lt", "ge"):
             source = self._source(rest[1])

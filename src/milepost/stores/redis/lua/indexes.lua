@@ -41,13 +41,12 @@ local function open_indexes()
     return (#created == 16 and created or string.format('%016.0f', created)) .. ':' .. id
   end
 
-  -- Make a record with a queue claimable, scheduled or neither; see `starts_at` of `milepost.core.placement`.
+  -- Make a record with a queue claimable, scheduled or neither.
   function X.offer(id, fields)
-    if parked(id, fields.k) or fields.held and not fields.wake_at then return end
-    local queue, due = fields.q, fields.wake_at or fields.n
-    if fields.wait_groups and not fields.held then due = nil end
-    if due and tonumber(due) > this.clock then
-      redis.call('ZADD', root .. 'd:' .. queue, due, id)
+    local queue, start = fields.q, starts_at(fields.held, fields.wait_groups, fields.wake_at, fields.n)
+    if not start or parked(id, fields.k) then return end
+    if start > this.clock then
+      redis.call('ZADD', root .. 'd:' .. queue, fields.wake_at or fields.n, id)
       redis.call('SADD', root .. 'scheduled', queue)
       -- A waiting worker learns from its next claim when the job is due.
       if redis.call('ZRANK', root .. 'd:' .. queue, id) ~= 0 then return end

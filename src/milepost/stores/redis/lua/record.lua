@@ -111,6 +111,14 @@ local function parked(id, key)
   return key and key ~= '' and redis.call('HEXISTS', root .. 'sk', key) == 1
 end
 
+-- The earliest start of a record in microseconds, 0 if it has none; false while it is held. The same as `starts_at` of
+-- `milepost.core.placement`.
+local function starts_at(held, wait_groups, wake_at, not_before)
+  if held then return tonumber(wake_at) or false end
+  if wait_groups then return 0 end
+  return tonumber(wake_at or not_before) or 0
+end
+
 -- The text of a record for the caller, with `waiting_for`.
 local function shown(id, fields)
   local text = pack(fields)
