@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from milepost.core.defaults import ATTEMPTS_MAX
 from milepost.core.fields import Field
 from milepost.core.record import FIELDS, LISTED, PUBLIC, JobFields
 from milepost.web import auth
@@ -90,11 +91,13 @@ def typed_dict(name: str, doc: str, rows: list[Field]) -> Iterator[str]:
 
 
 def typescript() -> str:
-    """Return the module with the names of the fields that a row of a list has."""
+    """Return the module with the names of the fields that a row of a list has, and the greatest `max_attempts`."""
     names = "\n".join(f'  "{one.name}",' for one in LISTED)
     return (
         "/** The fields of a job that a row of a list has. Written by scripts/fields.py; do not edit. */\n"
-        f"export const ROW_FIELDS = [\n{names}\n] as const;\n"
+        f"export const ROW_FIELDS = [\n{names}\n] as const;\n\n"
+        "/** The greatest `max_attempts`, of tasks whose own task queue limits their attempts. */\n"
+        f"export const ATTEMPTS_MAX = {ATTEMPTS_MAX};\n"
     )
 
 

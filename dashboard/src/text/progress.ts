@@ -1,13 +1,11 @@
 /** The progress of a job as text. */
+import { ATTEMPTS_MAX } from "../wire/fields";
 import type { Row } from "../wire/types";
 import { percent } from "./time";
 
-/** The greatest `max_attempts`: that of tasks whose task queue limits the attempts itself. */
-const UNLIMITED = 1000;
-
 /** The attempt of a job: "2 of 3", or "2" if milepost does not limit them. */
 export const attemptText = (attempt: number, most: number): string =>
-  most >= UNLIMITED ? `${attempt}` : `${attempt} of ${most}`;
+  most >= ATTEMPTS_MAX ? `${attempt}` : `${attempt} of ${most}`;
 
 export type Known = Pick<Row, "status" | "progress" | "progress_known" | "stage_progress" | "stage_number">;
 /** Whether the progress of the job is unknown: then only its stage has a percentage. */

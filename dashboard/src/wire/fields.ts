@@ -24,3 +24,6 @@ export const ROW_FIELDS = [
   "stalled",
   "progress_known",
 ] as const;
+
+/** The greatest `max_attempts`, of tasks whose own task queue limits their attempts. */
+export const ATTEMPTS_MAX = 1000;

@@ -10,6 +10,8 @@ STALE_AFTER = 600.0
 STALLED = 60.0
 CRASHES = 3
 MAX_ATTEMPTS = 1
+ATTEMPTS_MAX = 1000
+"""The greatest `max_attempts`. Tasks whose own task queue limits their attempts have it; it is shown as no limit."""
 PRIORITY_MAX = 100
 LIST_LIMIT = 100
 LIST_LIMIT_MAX = 1000

@@ -34,7 +34,7 @@ from milepost.core.codecs import (
     TIME,
     WAITING_FOR,
 )
-from milepost.core.defaults import PRIORITY_MAX
+from milepost.core.defaults import ATTEMPTS_MAX, PRIORITY_MAX
 from milepost.core.fields import PRIVATE, Clearing, Field, Stored, column
 from milepost.core.options import Option
 from milepost.core.values import Attempt, Eta, Failure, ItemCounts, JobStatus, Receipt, Stage, WaitingFor
@@ -151,7 +151,7 @@ class JobFields(Stored):
         metadata=column(
             "A", INTEGER, "How many attempts the job may have.", listed=True, copied=True,
             option=Option(
-                kind="whole", low=1, high=1000, flag="--max-attempts", help="Maximum number of attempts."
+                kind="whole", low=1, high=ATTEMPTS_MAX, flag="--max-attempts", help="Maximum number of attempts."
             ),
             example=3,
         ),

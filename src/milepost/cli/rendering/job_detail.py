@@ -12,8 +12,9 @@ from milepost.cli.rendering.progress import remaining_range, stage_label, stage_
 from milepost.cli.rendering.tables import print_table, print_value
 from milepost.cli.rendering.terminal import MUTED, STYLES, bar, cells, clean, glyph, pad
 from milepost.core.activity import open_stage, progress_text
+from milepost.core.defaults import ATTEMPTS_MAX
 from milepost.core.job import Failure, Job, JobStatus
-from milepost.core.record import OPTIONS, PUBLIC
+from milepost.core.record import PUBLIC
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -137,7 +138,7 @@ def _attempt(job: Job) -> str:
 
 def is_attempt_limit(attempts: int) -> bool:
     """Return whether a `max_attempts` limits a job; the greatest is that of tasks whose own task queue does."""
-    return attempts < OPTIONS["max_attempts"].high
+    return attempts < ATTEMPTS_MAX
 
 
 def _attempts(job: Job, utc: bool) -> str:

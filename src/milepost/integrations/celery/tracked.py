@@ -18,9 +18,9 @@ from celery.exceptions import Retry as CeleryRetry
 from celery.utils.time import maybe_make_aware
 
 from milepost.app import AsyncJobs, Jobs
+from milepost.core.defaults import ATTEMPTS_MAX
 from milepost.core.errors import InvalidInputError, JobReleased, RejectedError, StoreError
 from milepost.core.job import Job, JobStatus
-from milepost.core.record import OPTIONS
 from milepost.core.serialization import validate_job_type
 from milepost.core.transitions import plan_create
 from milepost.integrations.celery.message import (
@@ -48,8 +48,6 @@ from milepost.worker.registry import JobType, doc_of
 
 log = logging.getLogger("milepost.task_queue")
 
-ATTEMPTS = OPTIONS["max_attempts"].high
-"""`max_attempts` of a tracked task, shown as no limit; Celery decides when it fails permanently."""
 RETRY_MESSAGE = "milepost_retry"
 """The request attribute with the message of its retry, until the run has ended."""
 RETRY_SECONDS = 1.0
@@ -131,7 +129,7 @@ class Tracked:
             self.job_type,
             self._doc,
             self._schema,
-            max_attempts=ATTEMPTS,
+            max_attempts=ATTEMPTS_MAX,
             on_lost=self._on_lost,
             task_queue=self._task_queue.name,
         )
@@ -207,7 +205,7 @@ class Tracked:
         known: dict[str, Any] = {
             "task_queue": self._task_queue.name,
             "metadata": {"celery_id": task_id},
-            "max_attempts": ATTEMPTS,
+            "max_attempts": ATTEMPTS_MAX,
             "on_lost": on_lost,
             **message.relations,
         }
