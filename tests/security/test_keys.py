@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -29,6 +30,17 @@ def published(live: LiveServer) -> None:
 def made(live: LiveServer, **options: Any) -> str:
     """Create a job that is run by its caller, and return its id."""
     return live.manager.create_job(**options).job_id
+
+
+def test_key_stored_by_a_newer_release_is_valid(live: LiveServer) -> None:
+    """A field that this release does not know made every request with the key an internal error, and the list of keys too."""
+    key = live.key("jobs:read", "admin")
+    store = live.manager.store
+    item = run_sync(store.kv_get(f"key/{key.split('_')[1]}"))
+    assert item is not None
+    run_sync(store.kv_put(item.key, json.dumps({**json.loads(item.value), "from_the_future": 1})))
+    assert live.call("GET", "/api/jobs", key).status_code == 200
+    assert live.call("GET", "/api/keys", key).status_code == 200
 
 
 def test_key_starts_only_its_types(live: LiveServer) -> None:

@@ -11,7 +11,7 @@ import json
 import secrets
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from milepost.core.errors import InvalidInputError
@@ -214,16 +214,21 @@ def digest_of(secret: str) -> str:
 
 def _written(entry: ApiKey | Link, digest: str) -> str:
     """Return the stored text of a key or a link, whose id is the key of the entry."""
-    fields = asdict(entry)
-    del fields["id"]
-    return json.dumps({"digest": digest, **fields})
+    values = asdict(entry)
+    del values["id"]
+    return json.dumps({"digest": digest, **values})
+
+
+def _stored(kind: type[ApiKey | Link], text: str) -> tuple[dict[str, Any], str]:
+    """Return the values of the fields in such a text, and the digest. Fields of newer releases are left out."""
+    held = json.loads(text)
+    return {one.name: held[one.name] for one in fields(kind) if one.name in held}, held["digest"]
 
 
 def _read(key_id: str, text: str) -> tuple[ApiKey, str]:
-    held = json.loads(text)
-    digest = held.pop("digest")
-    held |= {name: tuple(held.get(name, ())) for name in ("scopes", "types", "queues")}
-    return ApiKey(id=key_id, **held), digest
+    values, digest = _stored(ApiKey, text)
+    values |= {name: tuple(values.get(name, ())) for name in ("scopes", "types", "queues")}
+    return ApiKey(id=key_id, **values), digest
 
 
 LINKS = "share/"
@@ -312,6 +317,5 @@ def _prefix(job_id: str) -> str:
 
 
 def _read_link(item: KeyValue) -> tuple[Link, str]:
-    held = json.loads(item.value)
-    digest = held.pop("digest")
-    return Link(id=item.key[len(LINKS) :], **held), digest
+    values, digest = _stored(Link, item.value)
+    return Link(id=item.key[len(LINKS) :], **values), digest
