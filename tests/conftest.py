@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from milepost.settings import settings
 from tests.redis_server import RedisServer
 from tests.services import need
 
@@ -46,7 +47,11 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Obey `@pytest.mark.service("...")`: skip, or in CI fail, without the program."""
+    """Read the settings again for each test, so that none has the environment of another.
+
+    Obey `@pytest.mark.service("...")`: skip, or in CI fail, without the program.
+    """
+    settings.reload()
     for mark in item.iter_markers("service"):
         for name in mark.args:
             need(name)

@@ -16,6 +16,7 @@ import pytest
 from milepost.documents.errors import BadDocumentError
 from milepost.documents.loader_process import LoaderProcess, LoadLimits
 from tests.documents.sample_files import write_docx, write_pdf
+from tests.waiting import until
 
 pytestmark = pytest.mark.timing
 
@@ -154,7 +155,7 @@ def test_close_leaves_no_descriptor_or_child(tmp_path: Path) -> None:
                 list(loader.load(bad))
             next(loader.load(path))
     gc.collect()
-    assert open_descriptors() <= before  # fewer when a thread of an earlier test has closed one
+    until(lambda: open_descriptors() <= before)  # threads of earlier tests open and close some
     assert set(psutil.Process().children()) == children
 
 
