@@ -95,8 +95,8 @@ def test_time_left_is_range(low: float, high: float, said: str) -> None:
 
 
 def test_numbers_sizes_and_plurals() -> None:
-    assert formatting.percent(0.9999) == "99 %"
-    assert formatting.percent(0.29) == "29 %"
+    assert formatting.percent(0.9999) == "99%"
+    assert formatting.percent(0.29) == "29%"
     assert formatting.units(254, 412, "chunk") == "254/412 chunks"
     assert formatting.units(1, 1, "entity") == "1/1 entity"
     assert formatting.units(812, 3_400_000, "byte") == "812 B of 3.4 MB"
@@ -185,8 +185,8 @@ def test_glob_in_working_directory_is_escaped(tmp_path: Path, monkeypatch: pytes
     [
         (120, "254/412 chunks"),
         (84, "254/412 chunks  about 4 to 5 h left"),
-        (60, "61 %  about 4 to 5 h left"),
-        (30, "61 %"),
+        (60, "61%  about 4 to 5 h left"),
+        (30, "61%"),
     ],
 )
 def test_multiple_bars_align_and_fit(width: int, shown: str) -> None:
@@ -199,7 +199,7 @@ def test_multiple_bars_align_and_fit(width: int, shown: str) -> None:
     first, second = (line.plain for line in progress_bars(make_console(), jobs, width))
     assert len(first) <= width
     assert shown in first
-    assert first.index(" 61 %") == second.index("  5 %")
+    assert first.index(" 61%") == second.index("  5%")
 
 
 def test_wide_characters_keep_bar_aligned() -> None:
@@ -214,10 +214,10 @@ def test_wide_characters_keep_bar_aligned() -> None:
     for width in (40, 80, 160):
         line = lines.bar(console, job, width)
         assert line.cell_len <= width
-        assert line.plain.endswith("left" if width > 60 else "61 %")
+        assert line.plain.endswith("left" if width > 60 else "61%")
         [several] = progress_bars(console, [("id", job, lines)], width)
         assert several.cell_len <= width
-        assert "61 %" in several.plain
+        assert "61%" in several.plain
         with console.capture() as drawn:
             console.print(lines.block(console, job, width))
         said = drawn.get().splitlines()[-1].rstrip()

@@ -74,7 +74,7 @@ def test_unnamed_loop_is_shown_without_its_name() -> None:
     }  # fmt: skip
     out = io.StringIO()
     print_job(Console(file=out, width=160), Job.stored("one", record), utc=True, short="one")
-    assert "  30 %  3/10 items\n" in out.getvalue()
+    assert "  30%  3/10 items\n" in out.getvalue()
 
 
 def test_attempt_of_job_with_crashes_only_is_not_called_unstarted() -> None:

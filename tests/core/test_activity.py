@@ -73,8 +73,8 @@ def test_waiting_text_of_unknown_reason_is_neutral() -> None:
 
 
 def test_progress_text_shows_the_stage_when_the_whole_is_unknown() -> None:
-    assert progress_text(job(JobStatus.RUNNING)) == "40 %"
+    assert progress_text(job(JobStatus.RUNNING)) == "40%"
     unknown = job(JobStatus.RUNNING, stages=(LOAD, EMBED), progress_known=False)
-    assert progress_text(unknown) == "stage 2: 29 %"
+    assert progress_text(unknown) == "stage 2: 29%"
     assert progress_text(job(JobStatus.RUNNING, progress_known=False)) == ""
-    assert progress_text(job(JobStatus.COMPLETED, progress_known=False)) == "40 %"
+    assert progress_text(job(JobStatus.COMPLETED, progress_known=False)) == "40%"

@@ -56,7 +56,7 @@ def test_job_html_shows_bar_and_stages(manager: JobManager) -> None:
     for part in (
         "ingestion",
         "completed",
-        "100 %",
+        "100%",
         "✓ Loading",
         "▸ Embedding",
         "1,000 of 4,000 chunks",
@@ -68,7 +68,7 @@ def test_job_html_shows_bar_and_stages(manager: JobManager) -> None:
 def test_html_rounds_progress_and_counts_units_as_the_command_line_does() -> None:
     record = {"type": "t", "status": "running", "progress": "0.29", "created": "0", "stages": STAGES_JSON}
     text = Tags(Job.stored("j", record)._repr_html_()).text
-    for part in ("29 %", "Unpack1 file", "Copy3.4 MB of 80.1 MB"):
+    for part in ("29%", "Unpack1 file", "Copy3.4 MB of 80.1 MB"):
         assert part in text
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from datetime import UTC, datetime
 
-from milepost.core.activity import number, plural, pluralize, size, whole_percent
+from milepost.core.activity import number, percent, plural, pluralize, size
 
 __all__ = [
     "about",
@@ -75,11 +75,6 @@ def start_text(range_: tuple[float, float] | None) -> str:
     if range_ is None:
         return ""
     return "now" if range_[1] < 1 else f"in {about(*range_)}"
-
-
-def percent(fraction: float) -> str:
-    """Return a fraction in whole percent, rounded down, so that only a finished job shows 100 %."""
-    return f"{whole_percent(fraction)} %"
 
 
 def units(done: float, total: float | None, unit: str) -> str:

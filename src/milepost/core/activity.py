@@ -25,6 +25,11 @@ def whole_percent(fraction: float) -> int:
     return math.floor(min(1.0, max(0.0, fraction)) * 100 + 1e-9)
 
 
+def percent(fraction: float) -> str:
+    """Return a fraction in whole percent, as `whole_percent`: ``40%``."""
+    return f"{whole_percent(fraction)}%"
+
+
 def plural(count: float, noun: str) -> str:
     """Return a count and its noun: ``1 job``, ``412 jobs``."""
     return f"{number(count)} {pluralize(noun, count)}"
@@ -109,12 +114,12 @@ def outer_stage(stages: Iterable[Stage]) -> Stage | None:
 
 
 def progress_text(job: Job) -> str:
-    """Return how far a job is: ``40 %``, or ``stage 2: 40 %`` where the share of the stages is unknown; else empty."""
+    """Return how far a job is: ``40%``, or ``stage 2: 40%`` where the share of the stages is unknown; else empty."""
     if job.progress_known or job.status.value != "running":
-        return f"{whole_percent(job.progress)} %"
+        return percent(job.progress)
     done = job.stage_progress
     count = sum(stage.parent is None for stage in job.stages)
-    return "" if done is None else f"stage {count}: {whole_percent(done)} %"
+    return "" if done is None else f"stage {count}: {percent(done)}"
 
 
 def own_message(job: Job) -> str:

@@ -29,7 +29,7 @@ def bar(job_id: str, job_type: str, status: str, fraction: float, message: str, 
         '<div style="font:13px/20px system-ui,sans-serif;max-width:640px;padding:4px 0">'
         f'<div><b>{escape(job_type)}</b> <span style="background:{ground};color:{colour};border-radius:8px;'
         f'padding:1px 8px">{escape(status)}</span> <code style="opacity:.7">{escape(job_id)}</code>'
-        f'<span style="float:right;font-variant-numeric:tabular-nums">{percent} %</span></div>'
+        f'<span style="float:right;font-variant-numeric:tabular-nums">{percent}%</span></div>'
         f'<div role="progressbar" aria-valuenow="{percent}" aria-valuemin="0" aria-valuemax="100" '
         'style="background:#8883;border-radius:3px;height:6px;margin:4px 0">'
         f'<div style="background:{colour};border-radius:3px;height:6px;width:{percent}%"></div></div>'

@@ -74,7 +74,8 @@ def _print(context: CommandContext, text: str, limit: int | None) -> int:
                 echo_json(job.to_dict())
         jobs += page.jobs
     if not context.json:
-        sys.stdout.write("".join(line + "\n" for line in plain_lines(jobs, utc=context.utc)))
+        shown = context.with_start_forecast(jobs)
+        sys.stdout.write("".join(line + "\n" for line in plain_lines(shown, utc=context.utc)))
         sys.stdout.flush()
     if not jobs and not text:
         click.echo(f"milepost: {no_jobs_text(context)}", err=True)
@@ -138,11 +139,9 @@ def _changes(context: CommandContext, text: str, limit: int) -> Iterator[None]:
     outages, problem = OutageNotice(), None
     jobs = find_jobs(context, text, min(limit, LIST_LIMIT_MAX)).jobs
     while True:
-        for job in reversed(jobs):
-            mark = (job.version, job.stalled)
-            if seen.get(job.job_id) == mark:
-                continue
-            seen[job.job_id] = mark
+        changed = [job for job in reversed(jobs) if seen.get(job.job_id) != (job.version, job.stalled)]
+        seen.update((job.job_id, (job.version, job.stalled)) for job in changed)
+        for job in changed if context.json else context.with_start_forecast(changed):
             if context.json:
                 echo_json(job.to_dict())
             else:

@@ -91,7 +91,7 @@ class JobProgress:
         stage = open_stage(job.stages)
         total = stage.total if stage is not None else None
         widest = cells(formatting.units(total, total, stage.unit)) if stage is not None and total else cells(count)
-        begin, end = (percent, 5, ">"), (left, TIME_LEFT_WIDTH, "<")
+        begin, end = (percent, 4, ">"), (left, TIME_LEFT_WIDTH, "<")
         if not job.stages:
             fields = [begin, end]
             return fields, width - sum(size + 2 for _, size, _ in fields)
