@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -215,6 +216,32 @@ def test_pending_job_is_adopted_by_id(manager: JobManager) -> None:
         pass
     with manager.track(job_id="named") as named:
         assert named.job_id == "named"
+
+
+def test_execute_runs_function_as_block(manager: JobManager) -> None:
+    async def on_loop(run: Run) -> str:
+        await asyncio.sleep(0)
+        return f"{run.job_id} in a loop"
+
+    def broken(run: Run) -> None:
+        raise ValueError("no pages")
+
+    def cancelled(run: Run) -> None:
+        manager.cancel_job(run.job_id, "not needed")
+        ticking(run)
+
+    manager.track("pages", job_id="plain").execute(lambda run: {"job": run.job_id})
+    manager.track("pages", job_id="coroutine").execute(on_loop)
+    with pytest.raises(ValueError, match="no pages"):
+        manager.track("pages", job_id="broken").execute(broken)
+    with pytest.raises(JobCancelled):
+        manager.track("pages", job_id="cancelled").execute(cancelled)
+    assert get(manager, "plain").result == {"job": "plain"}
+    assert get(manager, "coroutine").result == "coroutine in a loop"
+    assert get(manager, "broken").error == "no pages"
+    receipt = get(manager, "cancelled").receipt
+    assert receipt is not None
+    assert (receipt.confirmed, receipt.reason) == (True, "not needed")
 
 
 def test_track_block_is_entered_once(manager: JobManager) -> None:
