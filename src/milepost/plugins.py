@@ -56,6 +56,7 @@ BUILT_IN: Final[dict[str, dict[str, str]]] = {
         "neighbours": "milepost.documents.commands:neighbours",
         "communities": "milepost.documents.commands:communities",
         "draw": "milepost.documents.commands:draw",
+        "documents": "milepost.documents.document_commands:documents",
         "doctor": "milepost.cli.commands.maintenance:doctor",
         "migrate": "milepost.cli.commands.maintenance:migrate",
         "purge": "milepost.cli.commands.maintenance:purge",
@@ -136,6 +137,7 @@ COMMAND_SUMMARIES: Final[dict[str, dict[str, str]]] = {
         "neighbours": "List entities related to an entity.",
         "communities": "List communities.",
         "draw": "Draw the entity graph as SVG.",
+        "documents": "Manage the documents, and measure their search.",
     },
     "Maintenance": {
         "doctor": "Check the health of the store.",

@@ -24,6 +24,7 @@ IMPORTED_AT_START: dict[str, set[str]] = {
     "cli/tui": {"textual"},
     "client/": {"httpx"},
     "documents/commands": {"click"},
+    "documents/document_commands": {"click"},
     "documents/routes": {"fastapi"},
     "integrations/": {"billiard", "celery", "dramatiq", "kombu", "redis", "rq", "taskiq"},
     "stores/redis": {"hiredis", "redis"},

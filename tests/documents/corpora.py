@@ -28,6 +28,27 @@ def debian_history(folder: Path) -> Path:
     return _copied(_history(), folder / "debian-history")
 
 
+QUESTIONS = Path(__file__).parent / "questions"
+"""Questions over the manuals: half of them names, commands and codes."""
+_DOC = "usr/share/doc"
+_MANUALS = {
+    "english": (
+        ("debian-reference-en", f"{_DOC}/debian-reference-common/docs", "*.en.html"),
+        ("developers-reference", "usr/share/developers-reference", "*.html"),
+        ("debian-faq", f"{_DOC}/debian/FAQ", "*.en.html"),
+    ),
+    "french_german": (
+        ("debian-faq-fr", f"{_DOC}/debian/FAQ/fr", "*.html"),
+        ("debian-faq-de", f"{_DOC}/debian/FAQ/de", "*.html"),
+    ),
+}
+
+
+def debian_manuals(language: str, folder: Path) -> Path:
+    """Fetch the manuals that the questions `QUESTIONS / f"{language}.csv"` are about: `english` or `french_german`."""
+    return _copied(_manuals(language), folder / language)
+
+
 def debian_policy(folder: Path) -> Path:
     """Fetch the Debian Policy Manual as HTML and text: about 50 documents."""
     return _copied(_policy(), folder / "debian-policy")
@@ -56,6 +77,22 @@ def _policy() -> Path:
                 put_in_place(unpack("debian-policy", cache) / "usr/share/doc/debian-policy", "**/*.html", corpus)
             except (OSError, subprocess.SubprocessError) as error:
                 _absent(f"debian-policy could not be fetched: {error}")
+    return corpus
+
+
+@functools.cache
+def _manuals(language: str) -> Path:
+    corpus = FETCHED / language
+    for package, folder, pattern in _MANUALS[language]:
+        if not (corpus / package).is_dir():
+            corpus.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix="milepost-manual-") as cache:
+                try:
+                    pages = unpack(package, cache) / folder
+                    (pages / "developers-reference.html").unlink(missing_ok=True)  # all its chapters once more
+                    put_in_place(pages, pattern, corpus / package)
+                except (OSError, subprocess.SubprocessError) as error:
+                    _absent(f"{package} could not be fetched: {error}")
     return corpus
 
 

@@ -30,7 +30,7 @@ MAX_QUERY_CHARACTERS: Final = 2000
 MAX_LINES, MAX_WIDTH = 3, 100
 MIN_WORD_LENGTH = 3  # shorter words do not identify a passage
 
-_DATABASE = click.option(
+DATABASE = click.option(
     "--database", metavar="PATH|URL", help="Document store (default: MILEPOST_DOCUMENTS, else the user's own)."
 )
 
@@ -38,7 +38,7 @@ _DATABASE = click.option(
 def _options(function: F) -> F:
     return click.option(
         "-n", "--limit", type=click.IntRange(1, 10_000), default=30, show_default=True, help="Maximum number of rows."
-    )(_DATABASE(function))
+    )(DATABASE(function))
 
 
 @click.command("search")
@@ -46,7 +46,7 @@ def _options(function: F) -> F:
 @click.option(
     "-k", "--hits", type=click.IntRange(1, 1000), default=5, show_default=True, help="Maximum number of hits."
 )
-@_DATABASE
+@DATABASE
 @session_options
 def search(words: tuple[str, ...], hits: int, database: str | None) -> int:
     """Search the ingested documents by meaning, best match first."""
@@ -171,7 +171,7 @@ def communities(of: str, level: int | None, limit: int, database: str | None) ->
 @click.option(
     "-n", "--limit", type=click.IntRange(2, 200), default=40, show_default=True, help="Maximum number of entities."
 )
-@_DATABASE
+@DATABASE
 @session_options
 def draw(file: Path, limit: int, database: str | None) -> int:
     """Draw the most mentioned entities and their relations as an SVG picture."""
