@@ -24,6 +24,7 @@ class Server:
     failures: list[Failure] = field(default_factory=list)
     requests: list[tuple[str, dict[str, Any], dict[str, str]]] = field(default_factory=list)
     chat: Callable[[dict[str, Any]], str] = lambda body: "{}"
+    refuses: Callable[[str], bool] = lambda text: False  # a text that is too long for the model: status 400
     delay: float = 0.0
     most_at_once: int = 0
 
@@ -51,6 +52,8 @@ def serving() -> Iterator[Server]:
                 run_in_threads -= 1
             if failure is not None:
                 self.answer(*failure)
+            elif self.path.endswith("/embeddings") and any(map(server.refuses, body["input"])):
+                self.answer(400, {}, b"the input is longer than the context of 512 tokens")
             elif self.path.endswith("/embeddings"):
                 vectors = embedder.embed(body["input"])
                 data = [{"index": row, "embedding": [float(x) * 3 for x in v]} for row, v in enumerate(vectors)]

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from milepost.documents.embed import Embedder, get_embedder
+from milepost.documents.embed import Embedder, EmbeddingRefusedError, get_embedder
 from milepost.documents.embed.models import HttpEmbedder, MiniLM, load_tokenizer
 from milepost.documents.http_endpoint import EndpointError
 from tests.documents.embedding_server import Server, serving
@@ -189,11 +189,12 @@ def test_busy_endpoint_is_retried(server: Server) -> None:
         ((200, {"Content-Encoding": "gzip"}, b"not packed"), "cannot be decompressed"),
     ],
 )
-def test_malformed_endpoint_response_is_an_error(server: Server, failure: tuple, text: str) -> None:
-    server.failures = [failure]
-    embedder = HttpEmbedder(server.url, model="m")
-    with pytest.raises(EndpointError, match=text):
+def test_endpoint_that_keeps_failing_is_an_error(server: Server, failure: tuple, text: str) -> None:
+    server.failures = [failure] * 100
+    embedder = HttpEmbedder(server.url, model="m", max_wait=0.1)
+    with pytest.raises(EndpointError, match=text) as failed:
         embedder.embed(["x"])
+    assert not isinstance(failed.value, EmbeddingRefusedError), "the endpoint is wrong, not the text"
     embedder.close()
 
 
@@ -242,7 +243,7 @@ def test_endpoint_response_size_is_limited(server: Server, monkeypatch: pytest.M
     """An endpoint could fill the worker's memory with one response, even a compressed one."""
     monkeypatch.setattr("milepost.documents.http_endpoint.MAX_RESPONSE_BYTES", 100_000)
     for headers, content in (({}, b" " * 100_001), ({"Content-Encoding": "gzip"}, gzip.compress(b" " * 10_000_000))):
-        server.failures = [(200, headers, content)]
+        server.failures = [(200, headers, content)] * 2
         embedder = HttpEmbedder(server.url, model="m")
         with pytest.raises(EndpointError, match="sent more than 100,000 bytes"):
             embedder.embed(["x"])

@@ -123,7 +123,7 @@ def test_get_extractor_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
         get_extractor("magic")
     with pytest.raises(ValueError, match="endpoint"):
         get_extractor("llm")
-    monkeypatch.setattr("milepost.documents.extract.models.find_model", lambda: None)
+    monkeypatch.setattr("milepost.documents.extract.spacy_models.find_model", lambda: None)
     assert get_extractor("auto").warnings == ("no_spacy_model",)
     with pytest.raises(ImportError, match="milepost"):
         get_extractor("spacy")

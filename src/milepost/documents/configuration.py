@@ -16,11 +16,15 @@ from milepost.core.serialization import seconds
 from milepost.documents.file_types import MAX_BYTES
 
 SECONDS_PER_FILE: Final = 600.0
+CONCURRENCY: Final = 4
+"""Requests to a server at a time."""
+_MAX_CONCURRENCY: Final = 64
+RESPONSE_FORMATS: Final = ("json_object", "json_schema")
 
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """The operator's settings. A key is sent only to its own URL."""
+    """The operator's settings. A key is sent only to its own URL. Raises InvalidInputError for a value out of range."""
 
     root: str | None = None
     database: str | None = None
@@ -31,8 +35,26 @@ class Configuration:
     llm_url: str | None = None
     llm_model: str | None = None
     llm_key: str | None = None
+    llm_response_format: str | None = None
+    llm_max_tokens: int | None = None
+    llm_concurrency: int = CONCURRENCY
+    embedding_concurrency: int = CONCURRENCY
     max_bytes: int = MAX_BYTES
     seconds_per_file: float = SECONDS_PER_FILE
+
+    def __post_init__(self) -> None:
+        if self.llm_response_format not in (None, *RESPONSE_FORMATS):
+            raise InvalidInputError(
+                "MILEPOST_LLM_RESPONSE_FORMAT",
+                f"must be {' or '.join(RESPONSE_FORMATS)}, not {self.llm_response_format!r:.40}",
+            )
+        if self.llm_max_tokens is not None and self.llm_max_tokens < 1:
+            raise InvalidInputError("MILEPOST_LLM_MAX_TOKENS", f"must be at least 1, not {self.llm_max_tokens}")
+        for name in ("llm_concurrency", "embedding_concurrency"):
+            if not 1 <= (concurrency := getattr(self, name)) <= _MAX_CONCURRENCY:
+                raise InvalidInputError(
+                    f"MILEPOST_{name.upper()}", f"must be from 1 to {_MAX_CONCURRENCY}, not {concurrency}"
+                )
 
     def embedding(self, endpoint: str | None = None) -> tuple[str | None, str | None]:
         """Return the URL of the embedding server, and its key if the URL is the configured one."""
@@ -50,6 +72,12 @@ def from_environment(environment: Mapping[str, str] | None = None) -> Configurat
     def text(name: str) -> str | None:
         return environment.get(name, "").strip() or None
 
+    def number(name: str) -> int | None:
+        value = text(name)
+        if value is not None and not value.isdecimal():
+            raise InvalidInputError(name, f"{value!r:.40} is not a number")
+        return None if value is None else int(value)
+
     most, longest = text("MILEPOST_DOCUMENTS_MAX_BYTES"), text("MILEPOST_DOCUMENTS_SECONDS_PER_FILE")
     if most is not None and (not most.isdecimal() or int(most) < 1):
         raise InvalidInputError("MILEPOST_DOCUMENTS_MAX_BYTES", f"{most!r:.40} is not a number of bytes")
@@ -66,6 +94,10 @@ def from_environment(environment: Mapping[str, str] | None = None) -> Configurat
         llm_url=text("MILEPOST_LLM_URL"),
         llm_model=text("MILEPOST_LLM_MODEL"),
         llm_key=text("MILEPOST_LLM_KEY"),
+        llm_response_format=text("MILEPOST_LLM_RESPONSE_FORMAT"),
+        llm_max_tokens=number("MILEPOST_LLM_MAX_TOKENS"),
+        llm_concurrency=CONCURRENCY if (at_once := number("MILEPOST_LLM_CONCURRENCY")) is None else at_once,
+        embedding_concurrency=CONCURRENCY if (at_once := number("MILEPOST_EMBEDDING_CONCURRENCY")) is None else at_once,
         max_bytes=MAX_BYTES if most is None else int(most),
         seconds_per_file=duration,
     )

@@ -10,6 +10,7 @@ CODES: Final[dict[str, str]] = {
     "binary_content": "neither text nor a known document format",
     "corrupt_document": "the DOCX, EPUB, ODT or CSV file is damaged",
     "corrupt_pdf": "the PDF, or more than half of its pages, is damaged",
+    "embedding_refused": "the embedding server refuses a part of the text",
     "empty_file": "the file is empty",
     "encrypted": "the file is protected by a password",
     "load_crashed": "the loader process died",

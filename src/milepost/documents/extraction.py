@@ -22,6 +22,8 @@ from milepost.run.run import Run
 COMMIT_CHUNKS: Final = 64
 _ENTITY_BATCH: Final = 64
 _MAX_LISTED: Final = 1000
+_HOPELESS: Final = 20
+"""Failures before the first success that end the job."""
 _SECONDS_PER_ENTITY: Final = 0.0034
 _ENTITIES_PER_ROOT: Final = 37
 """Measured: 105 chunks have 378 entities, 2,518 have 1,114, because chunks share entities."""
@@ -43,17 +45,27 @@ def extraction(
     extractor: Literal["auto", "spacy", "rules", "llm"] = "auto",
     endpoint: LlmUrl = None,
     llm_model: LlmModel = None,
+    entity_types: list[str] | None = None,
+    relation_types: list[str] | None = None,
     embed: bool = True,
     model_path: ModelPath = None,
 ) -> dict[str, Any]:
     """Find entities and relations in every chunk that was not extracted with this configuration yet.
 
-    `endpoint` and `llm_model` belong to the extractor `llm`. With `embed` the names of entities are embedded as well.
+    `endpoint`, `llm_model`, and the only types that the model may use, `entity_types` and `relation_types`, belong to
+    the extractor `llm`. With `embed` the names of entities are embedded as well.
     The result has `chunks` (of these `extracted` now, and `failed_chunks` with messages), `entities`, `mentions`,
     `relations` and `seconds`. Raises `EmptyStoreError` if nothing was ingested, and `NothingExtractedError` if every
-    chunk failed.
+    chunk failed, or each of the first 20.
     """
-    finder = get_extractor(extractor, endpoint=endpoint, llm_model=llm_model, on_wait=report_waits(run))
+    finder = get_extractor(
+        extractor,
+        endpoint=endpoint,
+        llm_model=llm_model,
+        entity_types=entity_types or (),
+        relation_types=relation_types or (),
+        on_wait=report_waits(run),
+    )
     store = open_store(database or current().database)
     try:
         start_run(store, run)
@@ -71,7 +83,7 @@ class _Extraction:
         self._run = run
         self._store = store
         self._extractor = extractor
-        self._extracted = self._embedded = 0
+        self._extracted = self._empty = self._embedded = 0
         self._failed: dict[str, str] = {}
         self._stages = TimedStages(run)
 
@@ -110,7 +122,7 @@ class _Extraction:
             "relations": counts["relations"],
             "entities_embedded": self._embedded,
             "extractor": configuration,
-            "warnings": list(self._extractor.warnings),
+            "warnings": self._warnings(),
             "seconds": self._stages.seconds,
             "database": str(self._store),
         } | ({"failed_unlisted": more} if (more := len(self._failed) - _MAX_LISTED) > 0 else {})
@@ -124,14 +136,26 @@ class _Extraction:
                 for outcome in self._extractor.extract(batch, tick=self._run.check):
                     if isinstance(outcome, FailedChunk):
                         self._fail(outcome)
+                        if total == chunks and not found and not self._extracted and len(self._failed) == _HOPELESS:
+                            raise NothingExtractedError(
+                                f"each of the first {_HOPELESS} chunks failed: {outcome.message}"
+                            )
                     else:
                         found.append(outcome)
                     stage.advance(1)
                 self._store.save_extractions(configuration, found)
                 self._extracted += len(found)
+                self._empty += sum(not extraction.mentions for extraction in found)
         if self._failed and not self._extracted and len(self._failed) == self._store.counts()["chunks"]:
             first = next(iter(self._failed.values()))
             raise NothingExtractedError(f"all {len(self._failed)} chunks failed: {first}")
+
+    def _warnings(self) -> list[str]:
+        """Return the warnings of the extractor, and one if more than half of the chunks gave nothing."""
+        if self._empty * 2 <= self._extracted:
+            return list(self._extractor.warnings)
+        self._run.log(f"no entity was found in {self._empty:,} of {self._extracted:,} chunks", "warning")
+        return [*self._extractor.warnings, "mostly_without_entities"]
 
     def _next_batch(self, configuration: str) -> list[ChunkText]:
         chunks = self._store.unextracted(configuration, COMMIT_CHUNKS + len(self._failed))

@@ -29,11 +29,19 @@ MAX_RESPONSE_BYTES: Final = 32 * 1024 * 1024
 
 
 class EndpointError(RuntimeError):
-    """Raised if an endpoint refuses a request, or keeps failing. `status` is 0 for the latter."""
+    """Raised if an endpoint refuses a request, or keeps failing. `status` is that of the last response, 0 without one."""
 
     def __init__(self, message: str, status: int = 0) -> None:
         super().__init__(message)
         self.status = status
+
+
+class EndpointUnusableError(EndpointError):
+    """Raised if transient failures outlast the maximum wait, the caller gave up, or the endpoint serves another model."""
+
+
+class MalformedResponseError(EndpointError):
+    """Raised if an endpoint reports success without the requested data."""
 
 
 class HttpEndpoint:
@@ -70,13 +78,19 @@ class HttpEndpoint:
         self.host = f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)
 
     def post(
-        self, path: str, body: dict[str, Any], *, stop: threading.Event | None = None, tries: int | None = None
-    ) -> dict[str, Any]:
-        """Send JSON and return the JSON object of the response.
+        self,
+        path: str,
+        body: dict[str, Any],
+        read: Callable[[dict[str, Any]], T],
+        *,
+        stop: threading.Event | None = None,
+        tries: int | None = None,
+    ) -> T:
+        """Send JSON, and return what `read` makes of the JSON object of the response.
 
-        `tries` limits how often a 5xx other than 503 is retried, because the request may be its cause. Raises
-        `EndpointError` for a refusal, for a response that is not a JSON object, after the maximum wait, and soon after
-        `stop` is set.
+        `read` may raise `MalformedResponseError`. Such a response, one that is not a JSON object and a 5xx other than
+        503 are sent at most `tries` times, because the request may be their cause. Raises `EndpointError` then and for
+        a refusal, and `EndpointUnusableError` after the maximum wait and soon after `stop` is set.
         """
         import httpx
 
@@ -88,35 +102,33 @@ class HttpEndpoint:
             asked = None
             try:
                 status, headers, content = self._ask(path, body)
+                asked = _retry_after(headers.get("retry-after"))
+                answer = self._read(status, content, read)
             except httpx.InvalidURL:
-                raise EndpointError(f"the URL of {self.host} is not valid") from None
-            except httpx.DecodingError as error:
-                raise EndpointError(f"{self.host} sent a response that cannot be decompressed: {error}") from error
+                raise EndpointUnusableError(f"the URL of {self.host} is not valid") from None
             except httpx.TransportError as error:
                 failure = EndpointError(
                     f"could not connect to {self.host}: {type(error).__name__} {self.hide(str(error))}"
                 )
+            except EndpointError as error:
+                failure = error
+                is_malformed = isinstance(error, MalformedResponseError)
+                errors += is_malformed or error.status in _SERVER_ERRORS
+                if not (is_malformed or error.status in _TRANSIENT) or (tries is not None and errors >= tries):
+                    raise
             else:
-                if status < 300:
-                    if attempt > 1:
-                        self._waiting("")
-                    return self._object(content, status)
-                failure = EndpointError(
-                    f"{self.host} responded with status {status}: {self._shown(content, 300)}", status
-                )
-                errors += status in _SERVER_ERRORS
-                if status not in _TRANSIENT or (tries is not None and errors >= tries):
-                    raise failure
-                asked = _retry_after(headers.get("retry-after"))
+                if attempt > 1:
+                    self._waiting("")
+                return answer
             backoff = min(_MAX_DELAY, 0.5 * 2.0 ** min(attempt, 10)) * random.uniform(0.5, 1.0)
             seconds = backoff if asked is None else min(asked, _MAX_DELAY)
             resume = time.monotonic() + seconds
             if resume > deadline:
-                raise failure
+                raise EndpointUnusableError(str(failure), failure.status)
             while (left := resume - time.monotonic()) > 0:
                 self._waiting(str(failure))
                 if stop.wait(min(left, _TICK_SECONDS)):
-                    raise failure
+                    raise EndpointUnusableError(str(failure), failure.status)
 
     def hide(self, text: str) -> str:
         """Return a text of the server with the key, user and password redacted."""
@@ -133,25 +145,35 @@ class HttpEndpoint:
 
     def _ask(self, path: str, body: dict[str, Any]) -> tuple[int, httpx.Headers, bytes]:
         """Return status, headers and content of one response. Raises `EndpointError` if the content is too large."""
+        import httpx
+
         content = bytearray()
         with self._connected().stream("POST", f"{self._url}{path}", json=body) as response:
-            for part in response.iter_bytes():
-                content += part
-                if len(content) > MAX_RESPONSE_BYTES:
-                    raise EndpointError(
-                        f"{self.host} sent more than {MAX_RESPONSE_BYTES:,} bytes", response.status_code
-                    )
+            try:
+                for part in response.iter_bytes():
+                    content += part
+                    if len(content) > MAX_RESPONSE_BYTES:
+                        raise EndpointError(
+                            f"{self.host} sent more than {MAX_RESPONSE_BYTES:,} bytes", response.status_code
+                        )
+            except httpx.DecodingError as error:
+                raise MalformedResponseError(
+                    f"{self.host} sent a response that cannot be decompressed: {error}"
+                ) from error
             return response.status_code, response.headers, bytes(content)
 
-    def _object(self, content: bytes, status: int) -> dict[str, Any]:
+    def _read(self, status: int, content: bytes, read: Callable[[dict[str, Any]], T]) -> T:
+        """Return what `read` makes of a response. Raises `EndpointError` for another status than success."""
+        if status >= 300:
+            raise EndpointError(f"{self.host} responded with status {status}: {self._shown(content, 300)}", status)
         try:
             answer = json.loads(content)
         except (ValueError, RecursionError):
             shown = self._shown(content, 100)
-            raise EndpointError(f"{self.host} sent a response that is not JSON: {shown!r}", status) from None
+            raise MalformedResponseError(f"{self.host} sent a response that is not JSON: {shown!r}", status) from None
         if not isinstance(answer, dict):
-            raise EndpointError(f"{self.host} sent a response that is not a JSON object", status)
-        return answer
+            raise MalformedResponseError(f"{self.host} sent a response that is not a JSON object", status)
+        return read(answer)
 
     def _shown(self, content: bytes, length: int) -> str:
         """Return the beginning of a response for people, redacted before it is cut."""

@@ -93,7 +93,9 @@ class _Ingestion:
     ) -> None:
         self._run = run
         self._stages = TimedStages(run)
-        self._indexing = Indexing(self._stages, index, lambda version: self._again.append(self._source(version)))
+        self._indexing = Indexing(
+            self._stages, index, lambda version: self._again.append(self._source(version)), self._refuse
+        )
         self._loader = loader
         self._encoding = encoding
         self._reopen = reopen
@@ -112,11 +114,11 @@ class _Ingestion:
         loaded = self._load(found.sources, loading)
         total = len(found.sources) + len(found.missing)
         log_passed_over(self._run, self._unchanged, total, "documents are in the index already")
-        if self._failed and (strict or len(self._failed) == total):
-            raise NothingIngestedError(self._complaint(total))
+        self._check_failures(total, strict=strict)
         made = self._indexing
         made.embed(made.chunk(loaded, total=len(loaded), weight=chunking), weight=embedding, published=self._record)
         self._finish()
+        self._check_failures(total, strict=strict)
         self._run.progress(
             message=stages.ingested(
                 documents=made.documents, chunks=made.chunks, unchanged=self._unchanged, failed=len(self._failed)
@@ -195,6 +197,15 @@ class _Ingestion:
                     raise
                 continue
             return
+
+    def _refuse(self, version: Version, bad: BadDocumentError) -> None:
+        self._indexing.index.store.abandon_version(version.version_id)
+        self._fail(self._source(version).uri, bad)
+
+    def _check_failures(self, total: int, *, strict: bool) -> None:
+        """Raise `NothingIngestedError` if all documents failed, or any in a strict job."""
+        if self._failed and (strict or len(self._failed) == total):
+            raise NothingIngestedError(self._complaint(total))
 
     def _source(self, version: Version) -> Source:
         return self._sources[version.document_id]

@@ -34,6 +34,10 @@ def document_jobs(
     llm_url: str | None = None,
     llm_model: str | None = None,
     llm_key: str | None = None,
+    llm_response_format: str | None = None,
+    llm_max_tokens: int | None = None,
+    llm_concurrency: int | None = None,
+    embedding_concurrency: int | None = None,
     max_bytes: int | None = None,
     seconds_per_file: float | None = None,
 ) -> dict[str, Callable[..., dict[str, Any]]]:
@@ -54,11 +58,15 @@ def document_jobs(
             values[f"{kind}_url"] = url
         if url is not None or key is not None:
             values[f"{kind}_key"] = key
-    values.update(
-        (name, value)
-        for name, value in (("max_bytes", max_bytes), ("seconds_per_file", seconds_per_file))
-        if value is not None
-    )
+    limits = {
+        "max_bytes": max_bytes,
+        "seconds_per_file": seconds_per_file,
+        "llm_response_format": llm_response_format,
+        "llm_max_tokens": llm_max_tokens,
+        "llm_concurrency": llm_concurrency,
+        "embedding_concurrency": embedding_concurrency,
+    }
+    values.update((name, value) for name, value in limits.items() if value is not None)
     configuration = replace(from_environment(), **values)
     return {name: _configured(function, configuration) for name, function in HANDLERS.items()}
 

@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 from milepost.documents import document_ids
 from milepost.documents.chunking import CHUNK_TOKENS, Chunk, Segment, chunk_segments, split_segments
 from milepost.documents.configuration import current
-from milepost.documents.embed import Embedder, check_model, get_embedder
+from milepost.documents.embed import Embedder, EmbeddingRefusedError, check_model, get_embedder
 from milepost.documents.errors import BadDocumentError, EmptyStoreError, VersionVanishedError
 from milepost.documents.file_selection import Source
 from milepost.documents.file_types import open_regular
@@ -200,42 +200,63 @@ def in_groups(versions: Iterable[Version], chunks: int = COMMIT_CHUNKS) -> Itera
         yield group
 
 
-def embed_versions(index: Index, versions: Sequence[Version], *, tick: Tick | None = None) -> Iterator[tuple[int, int]]:
-    """Compute the missing vectors and commit them, 64 at a time.
+def embed_versions(
+    index: Index, versions: Sequence[Version], *, tick: Tick | None = None
+) -> Generator[tuple[int, int], None, dict[str, BadDocumentError]]:
+    """Compute the missing vectors and commit them, 64 at a time. Return the refused versions: id -> error.
 
-    Yields (chunks processed, of these computed); the sum is the number of chunks of all versions.
+    Yields (chunks processed, of these computed); the sum of the former is the number of chunks of all versions.
     """
     store, embedder = index.store, index.embedder
-    ids = [version.version_id for version in versions]
+    waiting = {version.version_id: version for version in versions}
+    refused: dict[str, BadDocumentError] = {}
     left = sum(version.chunk_count for version in versions)
-    cached = left - store.count_missing(ids)
+    cached = left - store.count_missing(list(waiting))
     yield cached, 0
     left -= cached
-    while batch := store.missing_vectors(ids, COMMIT_CHUNKS):
+    while waiting and (batch := store.missing_vectors(list(waiting), COMMIT_CHUNKS)):
         ready = []
+        bad: dict[bytes, str] = {}
         for start in range(0, len(batch), embedder.batch):
             part = batch[start : start + embedder.batch]
-            vectors = embedder.embed([missing.text for missing in part], tick=tick)
-            ready += [(missing.key, vector) for missing, vector in zip(part, vectors, strict=True)]
-            done = min(left, sum(missing.chunks for missing in part))
+            try:
+                vectors = embedder.embed([missing.text for missing in part], tick=tick)
+            except EmbeddingRefusedError as error:
+                vectors = error.vectors
+                bad |= {part[row].key: reason for row, reason in error.refused.items()}
+            embedded = [
+                (missing, vector) for missing, vector in zip(part, vectors, strict=True) if missing.key not in bad
+            ]
+            ready += [(missing.key, vector) for missing, vector in embedded]
+            done = min(left, sum(missing.chunks for missing, _ in embedded))
             left -= done
-            yield done, len(part)
+            yield done, len(embedded)
         store.put_vectors(ready)
-    yield left, 0  # computed by another job in the meantime
+        for version in list(waiting.values()) if bad else ():
+            missing_keys = (one.key for one in store.missing_vectors([version.version_id], version.chunk_count))
+            if reason := next((bad[key] for key in missing_keys if key in bad), None):
+                refused[version.version_id] = BadDocumentError("embedding_refused", reason)
+                del waiting[version.version_id]
+    yield left, 0  # computed by another job in the meantime, or not needed any more
+    return refused
 
 
 def publish(index: Index, version: Version, *, tick: Tick | None = None) -> None:
-    """Make a version the document that searches find. Raises `VersionVanishedError`, `GenerationChangedError`."""
-    while not index.store.publish(version.version_id):
-        for _ in embed_versions(index, [version], tick=tick):  # vectors were pruned in the meantime
-            pass
+    """Make a version the document that searches find.
+
+    Raises `VersionVanishedError`, `GenerationChangedError`, and `BadDocumentError` if a part of it cannot be embedded.
+    """
+    while not index.store.publish(version.version_id):  # vectors were pruned in the meantime
+        if bad := drain(embed_versions(index, [version], tick=tick)):
+            raise bad[version.version_id]
 
 
 def index_text(index: Index, version: Version, *, tick: Tick | None = None) -> Version:
-    """Chunk, embed and publish a version whose text is loaded."""
+    """Chunk, embed and publish a version whose text is loaded. Raises `BadDocumentError` if that is refused."""
     version = drain(chunk_document(index, index.store.begin_version(version)))
-    for _ in embed_versions(index, [version], tick=tick):
-        pass
+    if bad := drain(embed_versions(index, [version], tick=tick)):
+        index.store.abandon_version(version.version_id)
+        raise bad[version.version_id]
     publish(index, version, tick=tick)
     return version
 

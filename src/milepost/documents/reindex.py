@@ -10,7 +10,7 @@ from typing import Any, Final
 from milepost.documents import document_ids, stages
 from milepost.documents.configuration import current
 from milepost.documents.embed import get_embedder
-from milepost.documents.errors import GenerationChangedError
+from milepost.documents.errors import BadDocumentError, GenerationChangedError
 from milepost.documents.job_params import Database, EmbeddingUrl, Model, ModelPath
 from milepost.documents.pipeline import Index, existing_generation, index_text, settings_for
 from milepost.documents.stages import Indexing, TimedStages, log_passed_over, shares, start_run
@@ -80,7 +80,9 @@ class _Reindex:
         self._index = index
         self._store = index.store
         # Documents deleted or replaced in the meantime are checked again by the switch.
-        self._indexing = Indexing(self._stages, index, lambda version: index.store.abandon_version(version.version_id))
+        self._indexing = Indexing(
+            self._stages, index, lambda version: index.store.abandon_version(version.version_id), _refuse
+        )
 
     def make(self) -> dict[str, Any]:
         """Run all stages and return the job's result."""
@@ -125,6 +127,11 @@ class _Reindex:
                 print_of,
             )
         )
+
+
+def _refuse(version: Version, bad: BadDocumentError) -> None:
+    """Fail the job, because an index without one of the documents must not replace the active one."""
+    raise BadDocumentError(bad.code, f"{version.uri} cannot be part of the new index: {bad.message}") from bad
 
 
 def _discard(run: Run, store: DocumentStore, active: Generation) -> dict[str, Any]:

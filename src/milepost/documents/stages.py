@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from typing import Final
 
 from milepost.core.errors import MissingExtraError
-from milepost.documents.errors import GenerationChangedError, VersionVanishedError
+from milepost.documents.errors import BadDocumentError, GenerationChangedError, VersionVanishedError
 from milepost.documents.pipeline import Index, chunk_document, drain, embed_versions, in_groups, publish
 from milepost.documents.store import DocumentStore
 from milepost.documents.store.records import Version
@@ -90,15 +90,23 @@ class TimedStages:
 class Indexing:
     """Turns loaded texts into documents of one index, and counts the work.
 
-    `on_superseded` is called with each version that another job replaced, or whose index was switched.
+    `on_superseded` is called with each version that another job replaced, or whose index was switched, and `on_refused`
+    with each version that cannot be embedded.
     """
 
-    def __init__(self, stages: TimedStages, index: Index, on_superseded: Callable[[Version], object]) -> None:
+    def __init__(
+        self,
+        stages: TimedStages,
+        index: Index,
+        on_superseded: Callable[[Version], object],
+        on_refused: Callable[[Version, BadDocumentError], object],
+    ) -> None:
         self.index = index
         self.documents = self.chunks = self.computed = self.truncated = 0
         self._stages = stages
         self._run = stages.run
         self._on_superseded = on_superseded
+        self._on_refused = on_refused
 
     @property
     def counts(self) -> dict[str, int]:
@@ -121,15 +129,22 @@ class Indexing:
         """Compute missing vectors and publish the documents, a group at a time."""
         total = sum(version.chunk_count for version in versions)
         with self._stages.stage("embed", "Embedding", weight=weight, total=total, unit="chunk") as stage:
+
+            def advance(step: tuple[int, int]) -> None:
+                self.computed += step[1]
+                stage.advance(step[0])
+
             for group in in_groups(versions):
-                for done, computed in embed_versions(self.index, group, tick=self._run.check):
-                    self.computed += computed
-                    stage.advance(done)
+                refused = drain(embed_versions(self.index, group, tick=self._run.check), advance)
                 for version in group:
                     try:
+                        if version.version_id in refused:
+                            raise refused[version.version_id]
                         publish(self.index, version, tick=self._run.check)
                     except (GenerationChangedError, VersionVanishedError):
                         self._on_superseded(version)
+                    except BadDocumentError as bad:
+                        self._on_refused(version, bad)
                     else:
                         self.count(version)
                         published(version)

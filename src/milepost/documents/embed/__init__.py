@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from milepost import plugins
 from milepost.documents.configuration import current
+from milepost.documents.http_endpoint import EndpointError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,6 +50,18 @@ class HashingEmbedder:
         """Do nothing."""
 
 
+class EmbeddingRefusedError(EndpointError):
+    """Raised if an embedder works, but refuses some of the texts, such as one that is too long for its model.
+
+    `refused` maps positions of texts to the reasons. `vectors` has a row for each text; those of refused texts are zeros.
+    """
+
+    def __init__(self, refused: dict[int, str], vectors: NDArray[np.float32]) -> None:
+        super().__init__(next(iter(refused.values())))
+        self.refused = refused
+        self.vectors = vectors
+
+
 EMBEDDERS: Final = "milepost.embedders"
 Tick = Callable[[], object]
 
@@ -78,7 +91,7 @@ class Embedder(Protocol):
         """Return an array of shape (len(texts), dimension) with rows of length 1, in the order of the texts.
 
         A text gives the same vector whatever the other texts are. `tick` is called between batches and while waiting,
-        and may raise to give up.
+        and may raise to give up. Raises `EmbeddingRefusedError` with the other vectors if some texts are refused.
         """
         ...
 
@@ -176,6 +189,7 @@ def open_http(argument: str, options: EmbedderOptions) -> Embedder:
         url,
         model=argument or "default",
         key=key,
+        concurrency=current().embedding_concurrency,
         max_wait=options.max_wait,
         dimension=options.dimension,
         on_wait=options.on_wait,

