@@ -105,7 +105,9 @@ def test_impure_core(plant: Plant) -> None:
             "a.py": "def f():\n    import redis\n    import time\n    return open('x')\n",
             "b.py": "from datetime import UTC, datetime\nx = datetime.now(UTC)\n",
             "c.py": "import milepost.stores\nfrom milepost.core import a\nimport milepost.core_of_others\n",
-            "d.py": "import json, re\nfrom datetime import datetime\nx = datetime(2026, 1, 1)\n",
+            "d.py": "if TYPE_CHECKING:\n    import redis\n    from typing_extensions import TypeVar\n",
+            "e.py": "from typing_extensions import TypeVar\n",
+            "f.py": "import json, re\nfrom datetime import datetime\nx = datetime(2026, 1, 1)\n",
         }
     )
     assert rules.impure_core(tree, "milepost.core") == [
@@ -115,6 +117,8 @@ def test_impure_core(plant: Plant) -> None:
         "b.py:2: reads a clock with .now()",
         "c.py:1: imports milepost.stores",
         "c.py:3: imports milepost.core_of_others",
+        "d.py:2: imports redis",
+        "e.py:1: imports typing_extensions",
     ]
 
 

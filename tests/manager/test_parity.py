@@ -81,5 +81,5 @@ async def asynchronous(jobs: AsyncJobs) -> None:
     assert done.stdout.count("error:") == 2, done.stdout
     assert 'Revealed type is "def (job_id: str | None =' in done.stdout
     assert "labels: typing.Mapping[str, str] | None" in done.stdout
-    assert 'Revealed type is "milepost.core.job.Job | None"' in done.stdout
+    assert 'Revealed type is "milepost.core.job.Job[Any] | None"' in done.stdout
     assert 'Revealed type is "typing.AsyncIterator[milepost.core.events.Event]"' in done.stdout

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
-from typing import Any, Concatenate, ParamSpec, TypeVar, Unpack, overload
+from typing import Any, Concatenate, ParamSpec, Unpack, overload
 
 from milepost.core.errors import DuplicateJobError, InvalidInputError
 from milepost.core.job import Job
+from milepost.core.result_types import JsonR, R
+from milepost.core.serialization import Duration
 from milepost.core.transitions import plan_cancel, plan_create
 from milepost.manager.manager import AsyncJobManager
 from milepost.run.otel import submit_span
@@ -19,14 +21,13 @@ from milepost.settings import Settings
 from milepost.stores.protocol import Store, Write
 from milepost.stores.sync_bridge import delegated
 from milepost.worker.dispatcher import Dispatcher, TaskQueue
-from milepost.worker.handlers import ConfiguredHandler, Handler, HandlerOptions, Handlers, SubmitOptions
+from milepost.worker.handlers import Handler, HandlerOptions, Handlers, SubmitOptions, Submittable
 from milepost.worker.registry import JobType, WorkerEntry, read_type, read_types, read_workers
 from milepost.worker.submission import Submission, SubmissionBuilder
 from milepost.worker.worker import Worker, WorkerGroup, lifespan_of
 
 P = ParamSpec("P")
-R = TypeVar("R")
-Target = Handler[Any, Any] | ConfiguredHandler[Any, Any] | str
+Target = Submittable[..., Any] | str
 
 MAX_SUPERSEDE_ATTEMPTS = 20
 BULK_SIZE = 500
@@ -76,10 +77,23 @@ class AsyncJobs:
     cancel_job = delegated(AsyncJobManager.cancel_job, "manager")
     events = delegated(AsyncJobManager.events, "manager")
     watch = delegated(AsyncJobManager.watch, "manager")
-    wait = delegated(AsyncJobManager.wait, "manager")
-    result = delegated(AsyncJobManager.result, "manager")
     enqueue = delegated(AsyncJobManager.enqueue, "manager")
     track = delegated(AsyncJobManager.track, "manager")
+
+    async def wait(self, job: Job[R] | str, timeout: Duration | None = None) -> Job[R]:
+        """Wait until the job, given as a Job or by its id, has ended, and return it.
+
+        Raises WaitTimeoutError after `timeout`, and JobNotFoundError.
+        """
+        return await self.manager.wait(job, timeout)
+
+    async def result(self, job: Job[R] | str) -> R:
+        """Return the result of a completed job, given as a Job or by its id.
+
+        Raises ResultNotSerialisableError, with the text, if the result is not JSON, RejectedError, with the record as
+        `.job`, if the job has not completed, and JobNotFoundError.
+        """
+        return await self.manager.result(job)
 
     @overload
     def job(self, function: Callable[Concatenate[Run, P], R], /) -> Handler[P, R]: ...
@@ -106,8 +120,14 @@ class AsyncJobs:
 
     @overload
     async def submit(
-        self, target: Handler[P, Any] | ConfiguredHandler[P, Any], /, *args: P.args, **kwargs: P.kwargs
-    ) -> Job: ...
+        self, target: Submittable[P, Coroutine[Any, Any, JsonR]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Job[JsonR]: ...
+
+    @overload
+    async def submit(self, target: Submittable[P, JsonR], /, *args: P.args, **kwargs: P.kwargs) -> Job[JsonR]: ...
+
+    @overload
+    async def submit(self, target: Submittable[P, object], /, *args: P.args, **kwargs: P.kwargs) -> Job: ...
 
     @overload
     async def submit(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Concatenate, ParamSpec, TypeVar, Unpack, overload
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Concatenate, ParamSpec, Unpack, overload
 
 from milepost.app.jobs import AsyncJobs, Target
 from milepost.core.job import Job
+from milepost.core.result_types import JsonR, R
 from milepost.manager.manager import open_runtime
 from milepost.manager.sync import BlockingMethods, JobManager
 from milepost.run.run import Run
@@ -14,10 +15,9 @@ from milepost.settings import Settings
 from milepost.stores.protocol import Store
 from milepost.stores.sync_bridge import blocking, delegated, run_sync
 from milepost.worker.dispatcher import Dispatcher, TaskQueue
-from milepost.worker.handlers import ConfiguredHandler, Handler, HandlerOptions, Handlers, SubmitOptions
+from milepost.worker.handlers import Handler, HandlerOptions, Handlers, SubmitOptions, Submittable
 
 P = ParamSpec("P")
-R = TypeVar("R")
 
 
 class Jobs(BlockingMethods):
@@ -83,8 +83,14 @@ class Jobs(BlockingMethods):
 
     @overload
     def submit(
-        self, target: Handler[P, Any] | ConfiguredHandler[P, Any], /, *args: P.args, **kwargs: P.kwargs
-    ) -> Job: ...
+        self, target: Submittable[P, Coroutine[Any, Any, JsonR]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Job[JsonR]: ...
+
+    @overload
+    def submit(self, target: Submittable[P, JsonR], /, *args: P.args, **kwargs: P.kwargs) -> Job[JsonR]: ...
+
+    @overload
+    def submit(self, target: Submittable[P, object], /, *args: P.args, **kwargs: P.kwargs) -> Job: ...
 
     @overload
     def submit(

@@ -30,8 +30,9 @@ from milepost.core.events import Event, StreamPosition
 from milepost.core.job import Job, JobStatus
 from milepost.core.options import json_object
 from milepost.core.record import BY_NAME, OPTIONS
+from milepost.core.result_types import R
 from milepost.core.serialization import Duration, from_micros, seconds, single_line, validate_job_id
-from milepost.manager.manager import AsyncJobManager
+from milepost.manager.manager import AsyncJobManager, id_of
 from milepost.manager.options import CreateOptions
 from milepost.manager.sync import JobManager
 from milepost.manager.validation import make_query, status_value
@@ -222,23 +223,24 @@ class AsyncClient(AsyncJobManager):
         seen = None if after is None else str(StreamPosition.read(after))
         return follow_job(self._transport, job_id, _path(job_id, "/events"), seen)
 
-    async def wait(self, job_id: str, timeout: Duration | None = None) -> Job:
+    async def wait(self, job: Job[R] | str, timeout: Duration | None = None) -> Job[R]:
         """See AsyncJobManager.wait."""
+        job_id = id_of(job)
         limit = None if timeout is None else seconds(timeout, "timeout")
         deadline = None if limit is None else time.monotonic() + limit
         tag = ""
-        job: Job | None = None
+        found: Job[R] | None = None
         while True:
             left = POLL_INTERVAL if deadline is None else min(POLL_INTERVAL, max(0.0, deadline - time.monotonic()))
             headers = {"If-None-Match": tag, "Prefer": f"wait={int(left)}"} if tag else {}
             call = Call("GET", _path(job_id), headers=headers, job_id=job_id, accepts=(304,), timeout=left + 30.0)
             answer = await send(self._transport, call)
             if answer.status_code != 304:
-                job, tag = decode_job(answer.json()), answer.headers.get("etag", "")
-            if job is not None and job.is_terminal:
-                return job
+                found, tag = decode_job(answer.json()), answer.headers.get("etag", "")
+            if found is not None and found.is_terminal:
+                return found
             if deadline is not None and time.monotonic() >= deadline:
-                status = job.status if job is not None else "unknown"
+                status = found.status if found is not None else "unknown"
                 raise WaitTimeoutError(f"Job {job_id} is {status} after {limit} s")
             if deadline is not None and left < 1.0:
                 await self._transport.pause(min(left, 0.1))

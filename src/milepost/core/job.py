@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from json.encoder import encode_basestring
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic
 
 from milepost.core.activity import activity, outer_stage
 from milepost.core.codecs import UNREADABLE, jsonable
 from milepost.core.html import bar
 from milepost.core.record import BY_NAME, PUBLIC, JobFields
 from milepost.core.record_codec import unpack_record
+from milepost.core.result_types import R_co
 from milepost.core.serialization import compact_json
 from milepost.core.values import Eta, Failure, FailureKind, ItemCounts, JobStatus, Receipt, Stage, WaitingFor
 
@@ -21,11 +22,15 @@ _set = object.__setattr__
 
 
 @dataclass(frozen=True, slots=True, init=False, repr=False, eq=False)  # those of JobFields
-class Job(JobFields):
+class Job(JobFields, Generic[R_co]):
     """An immutable snapshot of one job; read it again for the current state. `milepost.core.record` has the fields.
 
-    Times are timezone-aware UTC, stamped by the store's clock.
+    Times are timezone-aware UTC, stamped by the store's clock. `Job[int]` is a job whose `result`, null until the job has
+    completed, is an int; `Job` alone says nothing about it.
     """
+
+    if TYPE_CHECKING:
+        result: R_co = None  # type: ignore[assignment]
 
     def __getattr__(self, name: str) -> Any:
         """Decode a field on first access."""

@@ -16,6 +16,7 @@ from milepost.core.errors import (
 from milepost.core.events import Event, StreamPosition
 from milepost.core.job import Job, JobStatus
 from milepost.core.record import FIELDS
+from milepost.core.result_types import R
 from milepost.core.serialization import (
     RESULT_BYTES,
     Duration,
@@ -273,19 +274,23 @@ class AsyncJobManager:
         seen = None if after is None else StreamPosition.read(after)
         return watch.watch(self.store, _known_id(job_id), seen)
 
-    async def wait(self, job_id: str, timeout: Duration | None = None) -> Job:
-        """Wait until the job has ended and return it. Raises WaitTimeoutError after `timeout`, and JobNotFoundError."""
-        limit = None if timeout is None else seconds(timeout, "timeout")
-        return await watch.wait(self.store, _known_id(job_id), limit)
+    async def wait(self, job: Job[R] | str, timeout: Duration | None = None) -> Job[R]:
+        """Wait until the job, given as a Job or by its id, has ended, and return it.
 
-    async def result(self, job: Job | str) -> Any:
+        Raises WaitTimeoutError after `timeout`, and JobNotFoundError.
+        """
+        limit = None if timeout is None else seconds(timeout, "timeout")
+        return await watch.wait(self.store, _known_id(id_of(job)), limit)
+
+    async def result(self, job: Job[R] | str) -> R:
         """Return the result of a completed job, given as a Job or by its id.
 
         Raises ResultNotSerialisableError, with the text, if the result is not JSON, RejectedError, with the record as
         `.job`, if the job has not completed, and JobNotFoundError.
         """
-        job_id = job if isinstance(job, str) else job.job_id
-        return result_of(_found(await self.get_job(_known_id(job_id)), job_id))
+        job_id = id_of(job)
+        result: R = result_of(_found(await self.get_job(_known_id(job_id)), job_id))
+        return result
 
     async def enqueue(self, /, job_type: str, params: Mapping[str, Any] | None = None, *, job_id: str | None = None, **options: Any) -> Job:  # fmt: skip
         """Create a job for workers without validation against its type, and return it. `Jobs.submit` validates."""
@@ -355,6 +360,11 @@ def open_runtime(store: Store | str | None, ttl: float | None, options: Settings
         right = "AsyncJobManager" if blocking else "JobManager"
         raise InvalidInputError("store", f"a {'blocking' if store.blocking else 'async'} store needs {right}")
     return Runtime(store, options, options.job_ttl if ttl is None else seconds(ttl, "ttl"))
+
+
+def id_of(job: Job | str) -> str:
+    """Return the id of a job that a caller gave as a Job or by its id."""
+    return job if isinstance(job, str) else job.job_id
 
 
 def _is_id(job_id: object) -> bool:

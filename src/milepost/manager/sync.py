@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 from milepost.core.job import Job
+from milepost.core.result_types import R
+from milepost.core.serialization import Duration
 from milepost.manager.manager import AsyncJobManager, open_runtime
 from milepost.run.runtime import Runtime
 from milepost.run.track import Track
@@ -25,6 +27,10 @@ class _AsyncMethods(Protocol):
     settings: Settings
     ttl: float
     runtime: Runtime
+
+    async def wait(self, job: Job[R] | str, timeout: Duration | None = None) -> Job[R]: ...
+
+    async def result(self, job: Job[R] | str) -> R: ...
 
 
 class BlockingMethods:
@@ -64,10 +70,23 @@ class BlockingMethods:
     retry_job = blocking(AsyncJobManager.retry_job)
     events = blocking(AsyncJobManager.events)
     watch = blocking_iterator(AsyncJobManager.watch)
-    wait = blocking(AsyncJobManager.wait)
-    result = blocking(AsyncJobManager.result)
     enqueue = blocking(AsyncJobManager.enqueue)
     close = blocking(AsyncJobManager.close)
+
+    def wait(self, job: Job[R] | str, timeout: Duration | None = None) -> Job[R]:
+        """Wait until the job, given as a Job or by its id, has ended, and return it.
+
+        Raises WaitTimeoutError after `timeout`, and JobNotFoundError.
+        """
+        return run_sync(self._async.wait(job, timeout))
+
+    def result(self, job: Job[R] | str) -> R:
+        """Return the result of a completed job, given as a Job or by its id.
+
+        Raises ResultNotSerialisableError, with the text, if the result is not JSON, RejectedError, with the record as
+        `.job`, if the job has not completed, and JobNotFoundError.
+        """
+        return run_sync(self._async.result(job))
 
 
 class JobManager(BlockingMethods):

@@ -25,7 +25,7 @@ from milepost.worker.end_hooks import EndHooks, Hook
 from milepost.worker.parameters import Parameters, check_return_type, parameters_of
 
 P = ParamSpec("P")
-R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 Isolation = Literal["process", "thread"]
 OnDuplicate = Literal["return", "refuse", "supersede"]
 
@@ -129,10 +129,10 @@ class TypeOptions:
             raise InvalidInputError("concurrency", f"{limit!r:.40} must be a whole number of at least 1, or None")
 
 
-class Handler(Generic[P, R]):
+class Handler(Generic[P, R_co]):
     """The handler of a job type. Calling it calls its function, so that it can be tested as one."""
 
-    def __init__(self, job_type: str, function: Callable[Concatenate[Run, P], R], options: TypeOptions) -> None:
+    def __init__(self, job_type: str, function: Callable[Concatenate[Run, P], R_co], options: TypeOptions) -> None:
         self.job_type = validate_job_type(job_type)
         is_function: bool = inspect.isroutine(function)
         if not is_function:
@@ -156,10 +156,10 @@ class Handler(Generic[P, R]):
             raise InvalidInputError("isolation", f"{function.__qualname__} is async and runs in the worker's event loop; "
                                             "omit isolation or use 'process'")  # fmt: skip
 
-    def __call__(self, run: Run, /, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, run: Run, /, *args: P.args, **kwargs: P.kwargs) -> R_co:
         return self.function(run, *args, **kwargs)
 
-    def options(self, **options: Unpack[SubmitOptions]) -> ConfiguredHandler[P, R]:
+    def options(self, **options: Unpack[SubmitOptions]) -> ConfiguredHandler[P, R_co]:
         """Return the handler with options for one submit: ``reindex.options(priority=5)``."""
         return ConfiguredHandler(self, validate_options(options))
 
@@ -192,15 +192,18 @@ class Handler(Generic[P, R]):
 
 
 @dataclass(frozen=True, slots=True)
-class ConfiguredHandler(Generic[P, R]):
+class ConfiguredHandler(Generic[P, R_co]):
     """A handler with the options of one submit, made by `Handler.options`."""
 
-    handler: Handler[P, R]
+    handler: Handler[P, R_co]
     given: dict[str, Any]
 
-    def options(self, **options: Unpack[SubmitOptions]) -> ConfiguredHandler[P, R]:
+    def options(self, **options: Unpack[SubmitOptions]) -> ConfiguredHandler[P, R_co]:
         """Return the handler with further options."""
         return ConfiguredHandler(self.handler, {**self.given, **validate_options(options)})
+
+
+Submittable = Handler[P, R_co] | ConfiguredHandler[P, R_co]
 
 
 class Handlers(Mapping[str, Handler[Any, Any]]):
@@ -243,7 +246,7 @@ class Handlers(Mapping[str, Handler[Any, Any]]):
 
         return register
 
-    def add(self, handler: Handler[P, R]) -> Handler[P, R]:
+    def add(self, handler: Handler[P, R_co]) -> Handler[P, R_co]:
         """Add a handler and return it. Raises InvalidInputError if the type has another one.
 
         A reload of the same function replaces it.
