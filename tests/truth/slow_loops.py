@@ -1,7 +1,8 @@
-"""Makes tracked loops slow enough to be interrupted, and lets them fail when the model is unavailable."""
+"""Makes tracked loops and steps slow enough to be interrupted, and lets them fail when the model is unavailable."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import AsyncIterator, Iterator, Sized
 from typing import Any
 
@@ -10,11 +11,12 @@ from tests.truth.work import SECONDS, aslow, slow
 
 LOOP_SECONDS = 0.15
 """How much longer a loop takes."""
+STEP_SECONDS = 0.03
 
 
 def apply() -> None:
-    """Put a pause before each item of a tracked loop, and behind each checkpoint."""
-    each, checkpoint = Run.each, Run.checkpoint
+    """Put a pause before each item of a tracked loop, and behind each checkpoint and step."""
+    each, checkpoint, step = Run.each, Run.checkpoint, Run.step
 
     def slow_each(self: Run, items: Any, **how: Any) -> Any:
         pause = LOOP_SECONDS / max(len(items), 1) if isinstance(items, Sized) else SECONDS
@@ -24,8 +26,13 @@ def apply() -> None:
         checkpoint(self, value)
         slow(None)
 
+    def slow_step(self: Run, key: str, function: Any, *arguments: Any, **how: Any) -> Any:
+        value = step(self, key, function, *arguments, **how)
+        return value if inspect.iscoroutine(value) else slow(value, STEP_SECONDS)
+
     Run.each = slow_each  # type: ignore[method-assign] # that is what it is for
     Run.checkpoint = slow_checkpoint  # type: ignore[method-assign] # likewise
+    Run.step = slow_step  # type: ignore[method-assign,assignment] # likewise
 
 
 class _SlowLoop:

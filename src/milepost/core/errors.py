@@ -5,7 +5,7 @@
     MilepostError
     +-- RejectedError (ValueError)             a request that cannot be met; .job is the current record, or None
     |   +-- InvalidInputError                  a value is malformed: .field names it
-    |   |   +-- InputChangedError              the items of a loop differ from those of the last attempt
+    |   |   +-- InputChangedError              the items of a loop, or the arguments of a step, have changed
     |   +-- JobNotFoundError                   no job has this id
     |   +-- DuplicateJobError                  the id, or the unique key, is taken
     |   +-- IllegalTransitionError             the lifecycle has no such move
@@ -73,10 +73,11 @@ class InvalidInputError(RejectedError):
 
 
 class InputChangedError(InvalidInputError):
-    """A loop cannot continue, because its items are not those of the last attempt; the text names both and the remedies."""
+    """A loop or a step cannot continue, because its items or arguments are not those of an earlier attempt; the text names
+    both and the remedies."""
 
-    def __init__(self, problem: str, remedies: str) -> None:
-        super().__init__("items", f"{problem}; {remedies}")
+    def __init__(self, problem: str, remedies: str, field: str = "items") -> None:
+        super().__init__(field, f"{problem}; {remedies}")
 
 
 class JobNotFoundError(RejectedError):

@@ -131,6 +131,8 @@ PRIVATE: tuple[Field, ...] = (
     _private("checkpoint", "C", "The saved state of the run.", large=True, cleared=("complete", "from_start")),
     _private("cursors", "K", "The cursors of loops.", large=True, reported="record", cleared=("complete", "from_start")),
     _private("state", "", "Cursors with state.", large=True, reported="record", cleared=("complete", "from_start")),
+    _private("steps", "", "The kept values of steps.", large=True, cleared=("complete", "from_start")),
+    _private("restarts", "", "How often the job was retried from its start."),
     _private("failures", "F", "The crash reports of failed attempts, the newest part."),
     _private("failures_before", "G", "The crash reports before those."),
     _private("ended", "", "The end of the last run, until the run moves to `runs`."),

@@ -1,15 +1,16 @@
-"""Writes checkpoints: the call returns only when the store has the value. It warns of types that JSON changes."""
+"""Writes checkpoints and kept steps: the call returns only when the store has the value. It warns of types that JSON changes."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from milepost.core.errors import OutcomeUnknownError, StoreUnavailableError
-from milepost.core.transitions import plan_checkpoint
+from milepost.core.transitions import plan_checkpoint, plan_keep_step
+from milepost.core.transitions.operations import Change
 from milepost.run.heartbeat_state import stop_reason
 from milepost.stores.ids import new_operation_id
 from milepost.stores.protocol import Store, Write
@@ -24,9 +25,12 @@ log = logging.getLogger("milepost.run")
 
 RETRY_INTERVAL = 0.5
 
+Parts = Sequence[tuple[str, str]]
+"""Values to write beside the record, each with its key."""
+
 
 class CheckpointWriter:
-    """Writes the checkpoints of a run, and reads the results that earlier attempts kept. This one does neither."""
+    """Writes the checkpoints and the kept steps of a run, and reads what earlier attempts kept. This one does neither."""
 
     def checkpoint(self, run: Run, text: str) -> None:
         """Write a checkpoint and return when the store has it. Raises a RunStop if the run may not write any more."""
@@ -34,6 +38,12 @@ class CheckpointWriter:
     async def acheckpoint(self, run: Run, text: str) -> None:
         """Write a checkpoint without blocking the event loop."""
         self.checkpoint(run, text)
+
+    def keep_step(self, run: Run, steps: str, key: str, parts: Parts) -> None:
+        """Write the parts, then the steps that name them, and return when the store has both. Raises as `checkpoint`.
+
+        `key` names the new step, as in `plan_keep_step`.
+        """
 
     def read(self, run: Run, key: str) -> str | None:
         """Return the part of kept results that has a key, or None if it does not exist."""
@@ -66,6 +76,19 @@ class StoreCheckpointWriter(CheckpointWriter):
             store, run, text, run._report(), until_stopped=self._until_stopped, reacquire=self._reacquire
         )
 
+    def keep_step(self, run: Run, steps: str, key: str, parts: Parts) -> None:
+        run_sync(
+            write_step(
+                self._heartbeat.store,
+                run,
+                steps,
+                key,
+                parts,
+                until_stopped=self._until_stopped,
+                reacquire=self._reacquire,
+            )
+        )
+
     def read(self, run: Run, key: str) -> str | None:
         item = run_sync(self._heartbeat.store.kv_get(key))
         return item.value if item is not None else None
@@ -89,16 +112,48 @@ async def write_checkpoint(
     With `until_stopped` an outage is retried until the run is stopped, so that it does not fail the run. `reacquire` as
     in `Heartbeat.add`. Raises the RunStop of a run that may not write, else StoreError.
     """
+    await _write(
+        store, run, "checkpoint", lambda operation_id: plan_checkpoint(operation_id, run.token, text, report), (),
+        until_stopped, reacquire,
+    )  # fmt: skip
+
+
+async def write_step(
+    store: Store,
+    run: Run,
+    steps: str,
+    key: str,
+    parts: Parts,
+    *,
+    until_stopped: bool,
+    reacquire: ReacquireLease | None = None,
+) -> None:
+    """Write the parts, then the steps that name them. The other parameters, and what is raised, are as in `write_checkpoint`."""
+    await _write(
+        store, run, "step", lambda operation_id: plan_keep_step(operation_id, run.token, steps, key), parts,
+        until_stopped, reacquire,
+    )  # fmt: skip
+    run._kept_steps = steps
+
+
+async def _write(
+    store: Store, run: Run, what: str, plan: Callable[[str], Change], parts: Parts, until_stopped: bool,
+    reacquire: ReacquireLease | None,
+) -> None:  # fmt: skip
     token = run.token
-    write = Write(run.job_id, plan_checkpoint(new_operation_id(), token, text, report), answer=False)
+    write = Write(run.job_id, plan(new_operation_id()), answer=False)
+    unwritten = list(parts)
     warned = False
     while True:
         try:
+            while unwritten:
+                await store.kv_put(*unwritten[-1])
+                unwritten.pop()
             outcome = (await store.apply([write])).outcomes[0]
             if outcome.accepted or reacquire is None or not await _has_reacquired(store, run, token, reacquire):
                 break
             token = run.token
-            write = Write(run.job_id, plan_checkpoint(new_operation_id(), token, text, report), answer=False)
+            write = Write(run.job_id, plan(new_operation_id()), answer=False)
             continue
         except (StoreUnavailableError, OutcomeUnknownError) as error:
             if run._stop_reasons:
@@ -107,12 +162,15 @@ async def write_checkpoint(
                 raise
             if not warned:
                 warned = True
-                log.warning("job %s: checkpoint not written, trying again: %s", run.job_id, error)
+                log.warning("job %s: %s not written, trying again: %s", run.job_id, what, error)
         if store.blocking:
             time.sleep(RETRY_INTERVAL)  # noqa: ASYNC251 - a blocking store never suspends
         else:
             await asyncio.sleep(RETRY_INTERVAL)
     if not outcome.accepted:
+        if outcome.job is None:  # the job was deleted, with its parts, before these were written
+            for key, _ in parts:
+                await store.kv_delete(key)
         run.stop(stop_reason(outcome.job, run.token, "stopping" if outcome.job is None else "lost"))
         raise run._stop_reasons[0]
 

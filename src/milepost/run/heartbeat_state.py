@@ -216,7 +216,9 @@ class HeartbeatState:
 
     def _completed(self, one: ReportedRun, time: float) -> None:
         """Keep the profile of a completed run for later forecasts, and discard its kept results."""
-        self._parts.discard(one.run.job_id, one.sent.get("cursors", "{}"))
+        cursors = from_json(one.sent.get("cursors", "{}")).values()
+        steps = one.run._kept_steps
+        self._parts.discard(one.run.job_id, cursors if steps is None else (*cursors, from_json(steps)))
         if one.forecast is None:
             self._history.record_short_run(one.run.job_type, time - one.began)
         elif not one.forecast_failed:

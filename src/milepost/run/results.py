@@ -52,8 +52,15 @@ class KeptResult(NamedTuple):
 class ResultCodec:
     """Encodes and decodes the results of a function, by its return annotation, else as plain JSON."""
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        what: str = "result of item",
+        limit: int = RESULT_BYTES,
+        remedy: str = REMEDY,
+    ) -> None:
         self.name = name_of(function)
+        self._what, self._limit, self._remedy = what, limit, remedy
         self._typed: Codec | None = None
         try:
             self._typed = codec_of(typing.get_type_hints(function)["return"], "result")
@@ -62,19 +69,19 @@ class ResultCodec:
 
     def dump(self, result: Any, key: str) -> tuple[str, bool]:
         """Return a result as text, and whether it has the declared type. Raises InvalidInputError."""
-        field = f"result of item {key:.80}"
+        field, remedy = f"{self._what} {key:.80}", self._remedy
         typed = self._typed
         if typed is not None and typed.accepts(result):
-            text = typed_values.encode(typed.dump(result), field, REMEDY)
+            text = typed_values.encode(typed.dump(result), field, remedy)
             if not typed_values.equal(typed.load(typed_values.decode(text)), result):
-                raise InvalidInputError(field, f"{type(result).__name__} would not come back equal; {REMEDY}")
+                raise InvalidInputError(field, f"{type(result).__name__} would not come back equal; {remedy}")
         else:
             typed = None
             text = typed_values.encode(
-                result, field, f"return plain JSON or a declared type (-> set[str]), or {REMEDY}"
+                result, field, f"return plain JSON or a declared type (-> set[str]), or {remedy}"
             )
-        if (size := typed_values.size_of(text)) > RESULT_BYTES:
-            raise InvalidInputError(field, f"{size} bytes, the limit is {RESULT_BYTES}; {REMEDY}")
+        if (size := typed_values.size_of(text)) > self._limit:
+            raise InvalidInputError(field, f"{size} bytes, the limit is {self._limit}; {remedy}")
         return text, typed is not None
 
     def load(self, kept: KeptResult) -> Any:
@@ -234,11 +241,11 @@ class PartWriter:
             self._has_parts.add(run.job_id)
             self._waiting += parts
 
-    def discard(self, job_id: str, cursors: str) -> None:
-        """Delete the parts in the cursors of a completed job at the next `delete_outdated`."""
+    def discard(self, job_id: str, cursors: Iterable[Mapping[str, Any]]) -> None:
+        """Delete the parts in the cursors and steps of a completed job at the next `delete_outdated`."""
         self._ended.discard(job_id)
         self._has_parts.discard(job_id)
-        for cursor in from_json(cursors).values():
+        for cursor in cursors:
             self._outdated += [part_key(job_id, name) for name in part_names(cursor)]
 
     def delete_outdated(self) -> None:

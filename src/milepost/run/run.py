@@ -12,7 +12,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from milepost.core.errors import InvalidInputError, RunStop
 from milepost.core.html import bar
@@ -41,6 +41,10 @@ from milepost.run.report import CHECKPOINT, LogBuffer, build_report, kept_cursor
 from milepost.run.results import Budget, part_key
 from milepost.run.stages import LiveStage, ProgressMixin, flatten_stages
 from milepost.run.state import Snapshots, StateBinding
+from milepost.run.step_mixin import StepMixin
+
+if TYPE_CHECKING:
+    from milepost.run.steps import Steps
 
 RECENT_LOG_LINES = 20
 LOG_LINE_BYTES = 4096
@@ -49,7 +53,7 @@ log = logging.getLogger("milepost.run")
 log.addHandler(logging.NullHandler())
 
 
-class Run(ProgressMixin, CommandMixin, LoopMixin):
+class Run(ProgressMixin, CommandMixin, LoopMixin, StepMixin):
     """One attempt at a job, as its code sees it.
 
     `last_checkpoint` is the value that an earlier attempt recorded last, or None. Set `result` to the result of the job
@@ -105,6 +109,9 @@ class Run(ProgressMixin, CommandMixin, LoopMixin):
         self._states: list[StateBinding] = []
         self._snapshots = Snapshots()
         self._budget = Budget()
+        self._steps: Steps | None = None
+        self._kept_steps: str | None = record.get("steps")
+        """The kept steps as the record has them."""
         self._numbers = itertools.count(1)
         self._places: dict[str, LoopScope] = {}
         self._unreportable: set[str] = set()
@@ -131,7 +138,7 @@ class Run(ProgressMixin, CommandMixin, LoopMixin):
     @property
     def resumed(self) -> bool:
         """Return whether the run continues where an earlier attempt ended."""
-        return self.last_checkpoint is not None or self._continues
+        return self.last_checkpoint is not None or self._continues or self._kept_steps is not None
 
     @property
     def _planned(self) -> bool:
@@ -213,16 +220,20 @@ class Run(ProgressMixin, CommandMixin, LoopMixin):
         self._check_cancel()
 
     def _checkpoint_text(self, value: Any) -> str:
-        if os.getpid() != self._pid:
-            raise InvalidInputError(
-                "checkpoint", f"process {os.getpid()} was forked from process {self._pid}, which executes the run; "
-                "call checkpoint() there"
-            )  # fmt: skip
+        self._refuse_fork("checkpoint")
         check_checkpoint(self)
         text = to_json(value, "checkpoint", CHECKPOINT_BYTES)
         warn_of_changed_types(value)
         self._checkpoint_in_loop = self._checkpoint_in_loop and current_loop(self._places) is not None
         return text
+
+    def _refuse_fork(self, name: str) -> None:
+        """Raise InvalidInputError in a forked process, which cannot write for the run."""
+        if os.getpid() != self._pid:
+            raise InvalidInputError(
+                name, f"process {os.getpid()} was forked from process {self._pid}, which executes the run; "
+                f"call {name}() there"
+            )  # fmt: skip
 
     @property
     def _has_own_checkpoint(self) -> bool:

@@ -9,8 +9,10 @@ from typing import Any
 from milepost.core.errors import JobCancelled
 from milepost.core.job import Job
 from milepost.core.serialization import from_json, labels_text, to_json
-from milepost.run.checkpoints import CheckpointWriter
+from milepost.run.checkpoints import CheckpointWriter, Parts
+from milepost.run.results import KeptResult
 from milepost.run.run import Run
+from milepost.run.typed_values import encode
 
 
 class FrozenClock:
@@ -36,10 +38,13 @@ class FrozenClock:
 
 
 class FakeRun(Run):
-    """A Run that keeps its checkpoints in `checkpoints` and its reported progress in `progress_seen`."""
+    """A Run that keeps its checkpoints in `checkpoints`, the keys of its kept steps in `steps` and its reported progress in
+    `progress_seen`.
+    """
 
     def __init__(self, job: Job) -> None:
         self.checkpoints: list[Any] = []
+        self.steps: list[str] = []
         self._seen: list[float] = []
         super().__init__(job, "1:fake", _RecordingCheckpointWriter())
 
@@ -65,12 +70,17 @@ class FakeRun(Run):
 
 
 class _RecordingCheckpointWriter(CheckpointWriter):
-    """Keeps the checkpoints in the run."""
+    """Keeps the checkpoints and the keys of steps in the run."""
 
     def checkpoint(self, run: Run, text: str) -> None:
         assert isinstance(run, FakeRun), "made by fake_run"
         run.checkpoints.append(from_json(text))
         run._seen.append(run.fraction)
+
+    def keep_step(self, run: Run, steps: str, key: str, parts: Parts) -> None:
+        assert isinstance(run, FakeRun), "made by fake_run"
+        run.steps.append(from_json(key)["key"])
+        run._kept_steps = steps
 
 
 def fake_run(
@@ -79,13 +89,14 @@ def fake_run(
     job_id: str = "fake",
     attempt: int = 1,
     last_checkpoint: Any = None,
+    steps: Mapping[str, Any] | None = None,
     metadata: Mapping[str, Any] | None = None,
     labels: Mapping[str, str] | None = None,
     only: Iterable[str] | None = None,
 ) -> FakeRun:
     """Return a Run to pass to job code in a test: ``reindex(fake_run(last_checkpoint=40), index="docs")``.
 
-    `only` are the keys of the items to process, as after ``retry_job(only_failed=True)``.
+    `steps` are the values (plain JSON) that an earlier attempt kept, by their keys, whatever the arguments are. `only` are the keys of the items to process, as after ``retry_job(only_failed=True)``.
     """
     record = {
         "type": job_type,
@@ -98,6 +109,9 @@ def fake_run(
     }
     if last_checkpoint is not None:
         record["checkpoint"] = to_json(last_checkpoint, "last_checkpoint")
+    if steps is not None:
+        kept = [KeptResult(key, None, None, encode(value, f"steps.{key}")) for key, value in steps.items()]
+        record["steps"] = to_json({"values": kept}, "steps")
     if only is not None:
         record["only_keys"] = to_json(list(only), "only")
     return FakeRun(Job.stored(job_id, record))

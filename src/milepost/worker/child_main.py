@@ -21,7 +21,7 @@ from typing import Any
 
 from milepost.core.errors import RunStop, StoreError
 from milepost.core.job import FailureKind, Job
-from milepost.run.checkpoints import CheckpointWriter
+from milepost.run.checkpoints import CheckpointWriter, Parts
 from milepost.run.crash_report import report_exception
 from milepost.run.execution import LeasedExecution
 from milepost.run.job_result import NO_RESULT, JobResult
@@ -36,8 +36,8 @@ PR_SET_PDEATHSIG = 1
 REPORT_SECONDS = 0.1
 
 
-class _PendingCheckpoint:
-    """A checkpoint that the worker was asked to write, or an entry that it was asked to read."""
+class _PendingRequest:
+    """What the worker was asked to write or to read for a run."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -47,39 +47,40 @@ class _PendingCheckpoint:
 
 
 class ParentCheckpointWriter(CheckpointWriter):
-    """Sends the checkpoints of a run to the worker, which writes them and replies when the store has them."""
+    """Sends the checkpoints and steps of a run to the worker, which writes them and replies when the store has them."""
 
     def __init__(self, connection: ParentConnection) -> None:
         self._connection = connection
         self._numbers = itertools.count(1)
-        self._waiting: dict[int, _PendingCheckpoint] = {}
+        self._waiting: dict[int, _PendingRequest] = {}
 
     def checkpoint(self, run: Run, text: str) -> None:
-        number, pending = next(self._numbers), _PendingCheckpoint(run)
-        self._waiting[number] = pending
-        message = {"is": "checkpoint", "n": number, "token": run.token, "text": text}
-        self._connection.send({**message, **_run_details(run), "report": run._report()})
-        pending.answered.wait()
-        if pending.error is not None:
-            raise pending.error
+        self._ask(run, {"is": "checkpoint", "text": text, **_run_details(run), "report": run._report()})
 
     async def acheckpoint(self, run: Run, text: str) -> None:
         await asyncio.to_thread(self.checkpoint, run, text)
 
     def read(self, run: Run, key: str) -> str | None:
-        number, pending = next(self._numbers), _PendingCheckpoint(run)
+        return self._ask(run, {"is": "read", "key": key})
+
+    async def aread(self, run: Run, key: str) -> str | None:
+        return await asyncio.to_thread(self.read, run, key)
+
+    def keep_step(self, run: Run, steps: str, key: str, parts: Parts) -> None:
+        self._ask(run, {"is": "step", "steps": steps, "key": key, "step_parts": list(parts)})
+
+    def _ask(self, run: Run, request: Message) -> str | None:
+        """Send a request to the worker; return the text of its reply, or raise its error."""
+        number, pending = next(self._numbers), _PendingRequest(run)
         self._waiting[number] = pending
-        self._connection.send({"is": "read", "n": number, "token": run.token, "key": key})
+        self._connection.send({**request, "n": number, "token": run.token})
         pending.answered.wait()
         if pending.error is not None:
             raise pending.error
         return pending.text
 
-    async def aread(self, run: Run, key: str) -> str | None:
-        return await asyncio.to_thread(self.read, run, key)
-
     def answer(self, message: Message) -> None:
-        """Take the reply to a checkpoint: it is written, the run is stopped, or the store has rejected it."""
+        """Take the reply to a request: it is written, the run is stopped, or the store has rejected it."""
         pending = self._waiting.pop(message["n"])
         if message.get("stop") is not None:
             pending.run.stop(decode_stop(message["stop"]))

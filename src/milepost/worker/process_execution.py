@@ -15,7 +15,7 @@ from milepost.core.defaults import CRASHES
 from milepost.core.errors import JobCancelled, JobReleased, JobTimedOut, LeaseLost, RunStop, StoreError
 from milepost.core.job import FailureKind, Job
 from milepost.core.serialization import from_json, single_line
-from milepost.run.checkpoints import CheckpointWriter, write_checkpoint
+from milepost.run.checkpoints import CheckpointWriter, write_checkpoint, write_step
 from milepost.run.crash_report import crash_report, masked, run_facts
 from milepost.run.heartbeat_state import PendingReport
 from milepost.run.job_result import JobResult
@@ -141,8 +141,8 @@ class ProcessExecution(Execution):
                 child.send({"do": "answer", "n": message["n"], "stop": encode_stop(LeaseLost("the run has ended"))})
                 continue
             self.run.apply_message(message)
-            if message["is"] == "checkpoint":
-                child.send({"do": "answer", "n": message["n"], **await self._checkpoint(message)})
+            if message["is"] in ("checkpoint", "step"):
+                child.send({"do": "answer", "n": message["n"], **await self._write(message)})
             elif message["is"] == "read":
                 child.send({"do": "answer", "n": message["n"], **await self._read(message)})
             elif message["is"] == "ended":
@@ -173,11 +173,15 @@ class ProcessExecution(Execution):
             "sys_path": [path for path in sys.path if isinstance(path, str)],  # imports ignore other entries too
         }
 
-    async def _checkpoint(self, message: Message) -> Message:
-        """Write a checkpoint of the child; return the reply: why the run is stopped, or why the store rejected it."""
+    async def _write(self, message: Message) -> Message:
+        """Write a checkpoint or step of the child; return the reply: why the run is stopped, or why the store rejected it."""
         store = self.host.store
         try:
-            await write_checkpoint(store, self.run, message["text"], message["report"], until_stopped=True)
+            if message["is"] == "checkpoint":
+                await write_checkpoint(store, self.run, message["text"], message["report"], until_stopped=True)
+            else:
+                steps, key, parts = message["steps"], message["key"], message["step_parts"]
+                await write_step(store, self.run, steps, key, parts, until_stopped=True)
         except RunStop as reason:
             return {"stop": encode_stop(reason)}
         except StoreError as error:

@@ -97,7 +97,9 @@ RETRYABLE_STATUSES = (JobStatus.FAILED, JobStatus.CANCELLED)
 @click.option(
     "--only-failed", is_flag=True, help="Submit a new job for the failed items only (also works on completed jobs)."
 )
-@click.option("--from-start", is_flag=True, help="Discard the checkpoint and state; loops start at their first item.")
+@click.option(
+    "--from-start", is_flag=True, help="Discard the checkpoint, state and kept steps; loops start at their first item."
+)
 @click.option("--yes", is_flag=True, help="Skip the confirmation prompt.")
 @session_options
 def retry(words: tuple[str, ...], only_failed: bool, from_start: bool, yes: bool) -> int:

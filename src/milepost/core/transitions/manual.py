@@ -43,6 +43,7 @@ def _retries(from_start: bool) -> TransitionTemplate:
                 ("sum", "max_attempts", Field("attempt"), Field("budget")),
                 ("sum", "max_crashes", Field("crashes"), Const("3")),
                 *(("clear", name) for name in cleared("from_start") if from_start),
+                *((("add", "restarts", Const("1")),) if from_start else ()),
             ),
             event="retrying",
         ),
@@ -94,7 +95,7 @@ def _updates(target: str) -> TransitionTemplate:
 def plan_retry(operation_id: str, *, from_start: bool = False) -> Change:
     """Return an ended job to pending with one new retry budget; past attempts stay.
 
-    The checkpoint, the cursors and the state stay too, unless `from_start` is set.
+    The checkpoint, cursors, state and kept steps stay too, unless `from_start` is set.
     """
     return bind(_RETRY_FROM_START if from_start else _RETRY, operation_id)
 

@@ -8,7 +8,8 @@ retention      what is kept
 "last"         the last start, end or recovery, with its branch, at the beginning of field `recent_ops`
 "reports"      the newest report or log lines of a run, next in field `recent_ops`, until the next start. They are applied in
                the order of their ids, so an id that is not greater than the kept one was applied before
-"checkpoints"  the newest checkpoint of a run, likewise, last in field `recent_ops`
+"checkpoints"  the newest checkpoint of a run, likewise, next in field `recent_ops`
+"steps"        the newest kept step of a run, likewise, last in field `recent_ops`
 "updates"      the last UPDATES_KEPT of a manual job: field `update_ops`
 "callers"      the newest CALLERS_KEPT: field `caller_ops`, and in a tombstone once the record is removed. One more
                within 60 s is refused, with the time after which it is accepted
@@ -26,7 +27,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 Record = Mapping[str, str]
-IdRetention = Literal["last", "reports", "checkpoints", "updates", "callers"]
+IdRetention = Literal["last", "reports", "checkpoints", "steps", "updates", "callers"]
 
 OP_WIDTH = 8
 SOURCE_WIDTH = 4
@@ -46,6 +47,7 @@ CREATION_OF_REMOVED = "-"
 _PLACES = {
     "reports": slice(LAST_WIDTH, LAST_WIDTH + OP_WIDTH),
     "checkpoints": slice(LAST_WIDTH + OP_WIDTH, LAST_WIDTH + 2 * OP_WIDTH),
+    "steps": slice(LAST_WIDTH + 2 * OP_WIDTH, LAST_WIDTH + 3 * OP_WIDTH),
 }
 
 

@@ -66,6 +66,21 @@ _CHECKPOINT = template(
 )
 
 
+_KEEP_STEP = template(
+    "keep_step",
+    ("token", "steps", "key"),
+    branch(
+        (RUNNING,),
+        guards=(HOLDS_TOKEN,),
+        ops=(("set", "steps", Param("steps")),),
+        event="step",
+        keep="list",
+        data=Param("key"),
+    ),
+    retention="steps",
+)
+
+
 def plan_report(operation_id: str, token: str, report: Mapping[str, str], kind: str = "progress") -> Change:
     """Report the state of a run; `kind` is progress, stage or stalled."""
     return bind(_REPORTS[kind], operation_id, token=token, **report)
@@ -79,6 +94,11 @@ def plan_log(operation_id: str, token: str, lines: str) -> Change:
 def plan_checkpoint(operation_id: str, token: str, value: str, report: Mapping[str, str]) -> Change:
     """Record a checkpoint from which the next attempt can resume."""
     return bind(_CHECKPOINT, operation_id, token=token, checkpoint=value, **report)
+
+
+def plan_keep_step(operation_id: str, token: str, steps: str, key: str) -> Change:
+    """Keep the value of a step: `steps` are all kept values of the job, `key` (a JSON object with `key`) names the new one."""
+    return bind(_KEEP_STEP, operation_id, token=token, steps=steps, key=key)
 
 
 CLEAR_RETRY_FIELDS: tuple[Operation, ...] = tuple(("clear", name) for name in cleared("complete"))

@@ -98,6 +98,7 @@ _OURS = frozenset(
         "stalled",
         "log",
         "checkpoint",
+        "keep_step",
         "complete",
         "fail",
         "release",

@@ -31,7 +31,7 @@ class Idempotency(Scenarios):
     """A repetition with the same operation id gets the same answer and has no second effect."""
 
     @pytest.mark.parametrize(
-        "kind", ["create", "track", "start", "deliver", "report", "log", "checkpoint", "complete", "fail", "again",
+        "kind", ["create", "track", "start", "deliver", "report", "log", "checkpoint", "step", "complete", "fail", "again",
                  "release", "cancel", "retry", "update", "receipt", "lost", "expire"],
     )  # fmt: skip
     async def test_repeated_change_is_answered_again(self, fixture: StoreFixture, kind: str) -> None:
@@ -49,9 +49,9 @@ class Idempotency(Scenarios):
         assert await fixture.store.events("a") == events
         assert (await fixture.store.feed("0")).position == feed
 
-    @pytest.mark.parametrize("kind", ["report", "log", "checkpoint"])
+    @pytest.mark.parametrize("kind", ["report", "log", "checkpoint", "step"])
     async def test_repeated_report_never_goes_back(self, fixture: StoreFixture, kind: str) -> None:
-        """An old message, log line or checkpoint was restored when more than four writes came in between."""
+        """An old message, log line, checkpoint or step was restored when more than four writes came in between."""
         await fixture.create("a", worker_job())
         token = token_of(await fixture.start("a"))
 
@@ -61,6 +61,8 @@ class Idempotency(Scenarios):
                     return plans.plan_report(fixture.operation_id(), token, {"message": str(number)})
                 case "log":
                     return plans.plan_log(fixture.operation_id(), token, f'{{"lines":[{number}]}}')
+                case "step":
+                    return plans.plan_keep_step(fixture.operation_id(), token, str(number), f'{{"key":"{number}"}}')
             return plans.plan_checkpoint(fixture.operation_id(), token, str(number), {"message": str(number)})
 
         first = write(0)
@@ -73,17 +75,23 @@ class Idempotency(Scenarios):
         record = (await fixture.job("a")).record
         assert record.get("message", "12") == "12"
         assert record.get("checkpoint", "12") == "12"
+        assert record.get("steps", "12") == "12"
         assert await fixture.store.events("a") == before
 
-    async def test_reports_and_checkpoints_are_independent(self, fixture: StoreFixture) -> None:
+    async def test_reports_checkpoints_and_steps_are_independent(self, fixture: StoreFixture) -> None:
         await fixture.create("a", worker_job())
         token = token_of(await fixture.start("a"))
         report = plans.plan_report(fixture.operation_id(), token, {"stages": "[]"})
-        await fixture.do("a", plans.plan_checkpoint(fixture.operation_id(), token, "1", {}))
-        outcome = await fixture.attempt("a", report)
-        assert (outcome.accepted, outcome.repeated) == (True, False)
+        step = plans.plan_keep_step(fixture.operation_id(), token, "[1]", '{"key":"k"}')
+        checkpoint = plans.plan_checkpoint(fixture.operation_id(), token, "1", {})
+        for change in (checkpoint, step, report):
+            outcome = await fixture.attempt("a", change)
+            assert (outcome.accepted, outcome.repeated) == (True, False)
+        for change in (report, checkpoint, step):
+            outcome = await fixture.attempt("a", change)
+            assert (outcome.accepted, outcome.repeated) == (True, True)
 
-    @pytest.mark.parametrize("kind", ["report", "log", "checkpoint"])
+    @pytest.mark.parametrize("kind", ["report", "log", "checkpoint", "step"])
     async def test_repeated_write_of_lost_run_is_refused(self, fixture: StoreFixture, kind: str) -> None:
         await fixture.create("a", worker_job())
         token = token_of(await fixture.start("a", lease=0))
@@ -91,6 +99,7 @@ class Idempotency(Scenarios):
             "report": plans.plan_report(fixture.operation_id(), token, {"message": "old"}),
             "log": plans.plan_log(fixture.operation_id(), token, '{"lines":[]}'),
             "checkpoint": plans.plan_checkpoint(fixture.operation_id(), token, "1", {}),
+            "step": plans.plan_keep_step(fixture.operation_id(), token, "[1]", '{"key":"k"}'),
         }[kind]
         await fixture.do("a", stale)
         await fixture.do("a", plans.plan_lease_expired(fixture.operation_id(), crashes_left=2, **CRASH))
@@ -99,6 +108,7 @@ class Idempotency(Scenarios):
         await fixture.refused("a", stale)
         await fixture.do("a", plans.plan_report(fixture.operation_id(), token, {"message": "new"}))
         await fixture.do("a", plans.plan_checkpoint(fixture.operation_id(), token, "2", {}))
+        await fixture.do("a", plans.plan_keep_step(fixture.operation_id(), token, "[2]", '{"key":"k"}'))
         await fixture.refused("a", stale)
 
     @pytest.mark.parametrize("ended", [False, True])
@@ -292,6 +302,7 @@ async def _ready(fixture: StoreFixture, kind: str) -> Change:
         "report": lambda: plans.plan_report(operation_id, token, REPORT),
         "log": lambda: plans.plan_log(operation_id, token, '{"lines":[]}'),
         "checkpoint": lambda: plans.plan_checkpoint(operation_id, token, "1", {}),
+        "step": lambda: plans.plan_keep_step(operation_id, token, "[1]", '{"key":"k"}'),
         "complete": lambda: ENDS["completed"](operation_id, token),
         "fail": lambda: ENDS["failed"](operation_id, token),
         "again": lambda: fail(operation_id, token, 0),

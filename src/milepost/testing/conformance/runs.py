@@ -72,9 +72,11 @@ class Runs(Scenarios):
         await fixture.create("a", worker_job(not_before="1", not_after=str(1 << 52)))
         token = token_of(await fixture.start("a"))
         await fixture.do("a", plans.plan_checkpoint(fixture.operation_id(), token, '{"at":5}', REPORT))
+        await fixture.do("a", plans.plan_keep_step(fixture.operation_id(), token, '{"values":[]}', '{"key":"k"}'))
         job = await fixture.made("a", plans.plan_complete(fixture.operation_id(), token, None, {}))
         left = {
             "checkpoint",
+            "steps",
             "cursors",
             "state",
             "slot",
@@ -147,16 +149,20 @@ class Runs(Scenarios):
         assert [j.job_id for j in await fixture.claim()] == ["a"]
 
     async def test_explicit_retry_keeps_places_of_loops_unless_from_start(self, fixture: StoreFixture) -> None:
-        names = {"checkpoint", "checkpoint_at", "cursors", "state"}
+        names = {"checkpoint", "checkpoint_at", "cursors", "state", "steps"}
         for job_id, from_start in (("a", False), ("b", True)):
             await fixture.create(job_id, worker_job(attempts=1))
             token = token_of(await fixture.start(job_id))
             await fixture.do(job_id, plans.plan_checkpoint(fixture.operation_id(), token, '{"at":9}', REPORT))
+            await fixture.do(
+                job_id, plans.plan_keep_step(fixture.operation_id(), token, '{"values":[]}', '{"key":"k"}')
+            )
             await fixture.made(job_id, _fail(fixture, token))
             job = await fixture.made(job_id, plans.plan_retry(fixture.operation_id(), from_start=from_start))
             assert job.status == "pending"
             assert names & set(job.record) == (set() if from_start else names)
             assert "state_error" in job.record or from_start
+            assert job.record.get("restarts") == ("1" if from_start else None)
 
     async def test_release_and_uncharged_crash_cost_nothing(self, fixture: StoreFixture) -> None:
         await fixture.create("a", worker_job(attempts=1))

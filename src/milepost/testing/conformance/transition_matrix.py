@@ -186,6 +186,7 @@ PLANS: dict[str, Plan] = {
     "stage": lambda operation_id, token: plans.plan_report(operation_id, token, {"progress": "0.5"}, "stage"),
     "stalled": lambda operation_id, token: plans.plan_report(operation_id, token, {"stalled": "slow"}, "stalled"),
     "checkpoint": lambda operation_id, token: plans.plan_checkpoint(operation_id, token, "7", {}),
+    "step": lambda operation_id, token: plans.plan_keep_step(operation_id, token, '{"values":[]}', '{"key":"a"}'),
     "log": lambda operation_id, token: plans.plan_log(operation_id, token, '{"lines":[]}'),
     "complete": lambda operation_id, token: plans.plan_complete(operation_id, token, "1", {}),
     "complete without result": lambda operation_id, token: plans.plan_complete_without_result(
@@ -249,6 +250,7 @@ ALLOWED: dict[str, dict[str, str]] = {
     "stage": {"running": _RUNS},
     "stalled": {"running": _RUNS},
     "checkpoint": {"running": _RUNS},
+    "step": {"running": _RUNS},
     "log": {
         "running": _RUNS,
         "pending": "manual: blocked; worker: blocked; external: blocked",

@@ -109,7 +109,9 @@ class RetryBody(RequestModel):
     """Whether to submit a new job for the failed items only."""
 
     only_failed: bool = Field(False, description="Submit a new job for the items that failed")
-    from_start: bool = Field(False, description="Discard the checkpoint, the state and the places of loops")
+    from_start: bool = Field(
+        False, description="Discard the checkpoint, the state, the places of loops and the kept steps"
+    )
 
 
 def _asked(option: Option) -> Any:

@@ -78,6 +78,8 @@ end
 --@claim
 local writes, outcomes = tonumber(shift()), {}
 local transition, width, all, retention, mortal, names
+-- Where the newest id of a run's reports, checkpoints ("p") and steps begins in field `o`.
+local places = {r = 10, p = 18, s = 26}
 
 while true do
   local id, wanted, op, first, key, answer
@@ -149,10 +151,11 @@ while true do
     local stop_token, stop_expires, drop, remove, apart
     --BRANCHES
     if branch >= 0 and status ~= '' then
-      if retention == 'r' or retention == 'p' then
+      local place = places[retention]
+      if place then
         -- A run's writes arrive in the order of their ids: one not greater than the kept one of its source was applied.
         local ops = fields.o or ''
-        local kept = retention == 'r' and string.sub(ops, 10, 17) or string.sub(ops, 18)
+        local kept = string.sub(ops, place, place + 7)
         if string.sub(kept, 1, 4) == string.sub(op, 1, 4) then
           local a, b, c, d = string.byte(op, 5, 8)
           local e, f, g, h = string.byte(kept, 5, 8)
@@ -162,11 +165,7 @@ while true do
           end
         end
         old.o = fields.o or false
-        if retention == 'r' then
-          fields.o = string.format('%-9s', string.sub(ops, 1, 9)) .. op .. string.sub(ops, 18)
-        else
-          fields.o = string.format('%-17s', string.sub(ops, 1, 17)) .. op
-        end
+        fields.o = string.format('%-' .. place - 1 .. 's', string.sub(ops, 1, place - 1)) .. op .. string.sub(ops, place + 8)
       elseif retention == 'l' then
         old.o = fields.o or false
         fields.o = op .. branch
