@@ -85,7 +85,7 @@ BUILT_IN: Final[dict[str, dict[str, str]]] = {
     },
     "milepost.loaders": {
         "text": "milepost.documents.loaders.text:load_text",
-        "markdown": "milepost.documents.loaders.text:load_text",
+        "markdown": "milepost.documents.loaders.text:load_markdown",
         "csv": "milepost.documents.loaders.text:load_csv",
         "html": "milepost.documents.loaders.html:load_html",
         "pdf": "milepost.documents.loaders.pdf:load_pdf",

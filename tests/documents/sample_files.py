@@ -22,8 +22,12 @@ def write_pdf(
     user_password: str = "",
     owner_password: str = "",
     broken: Sequence[int] = (),
+    outline: Sequence[tuple[str, int]] = (),
 ) -> Path:
-    """Write a PDF with a line of Helvetica for each line of each page. Pages in `broken` are damaged."""
+    """Write a PDF with a line of Helvetica for each line of each page, and an outline of (title, page from 0).
+
+    Pages in `broken` are damaged.
+    """
     objects: list[bytes] = [
         b"<< /Type /Catalog /Pages 2 0 R >>",
         b"",
@@ -47,6 +51,15 @@ def write_pdf(
         objects.append(b"42" if number in broken else page % content_id)
         kids.append(content_id + 1)
     objects[1] = b"<< /Type /Pages /Count %d /Kids [%s] >>" % (len(kids), b" ".join(b"%d 0 R" % kid for kid in kids))
+    if outline:
+        parent = len(objects) + 1
+        last = parent + len(outline)
+        objects[0] = b"<< /Type /Catalog /Pages 2 0 R /Outlines %d 0 R >>" % parent
+        objects.append(b"<< /Count %d /First %d 0 R /Last %d 0 R >>" % (len(outline), parent + 1, last))
+        for number, (title, page_number) in enumerate(outline, parent + 1):
+            following = b" /Next %d 0 R" % (number + 1) if number < last else b""
+            target = b"/Parent %d 0 R /Dest [%d 0 R /Fit]" % (parent, kids[page_number])
+            objects.append(b"<< /Title (%s) %s%s >>" % (title.encode("latin-1"), target, following))
     if encryption:
         objects.append(encryption)
     out = bytearray(b"%PDF-1.4\n%\xe2\xe3\xcf\xd3\n")

@@ -36,8 +36,8 @@ def test_bad_file_gets_its_error_code(row: str, tmp_path: Path, strict_loader: L
 
 def test_bad_files_cover_every_error_code() -> None:
     by_process = {"load_crashed", "load_failed", "load_timeout", "out_of_memory"}
-    by_size = {"text_too_large"}  # shown by test_amplification.py
-    assert {code for _, _, code in BAD.values()} | {"unreadable"} | by_process | by_size == set(CODES)
+    elsewhere = {"text_too_large", "embedding_refused"}  # shown by test_amplification.py and test_endpoint_faults.py
+    assert {code for _, _, code in BAD.values()} | {"unreadable"} | by_process | elsewhere == set(CODES)
 
 
 def test_file_without_permission_is_unreadable(tmp_path: Path) -> None:

@@ -26,7 +26,10 @@ def test_pdf_comes_page_by_page(tmp_path: Path) -> None:
     path = write_pdf(tmp_path / "a.pdf", ["first line\nsecond line", "page two", "page three"])
     text, pieces, report = read(path)
     assert text == "first line\nsecond line\n\npage two\n\npage three\n\n"
-    assert [(piece.done, piece.total, piece.page) for piece in pieces] == [(1, 3, 1), (2, 3, 2), (3, 3, 3)]
+    assert [(piece.done, piece.total, piece.page) for piece in pieces] == [
+        *((page, 3, None) for page in (1, 2, 3)),  # read, and waiting for the pages after it
+        *((3, 3, page) for page in (1, 2, 3)),
+    ]
     assert (report.format, report.pages, report.failed_pages, report.warnings) == ("pdf", 3, 0, ())
     assert report.size == path.stat().st_size
 
@@ -80,7 +83,9 @@ def test_html_keeps_structure_and_drops_non_text(tmp_path: Path) -> None:
         "<pre>a\n   b</pre><table><tr><th>k</th><th>v</th></tr><tr><td>1</td><td>2</td></tr></table>end"
     )
     text, _, report = read(path)
-    assert text.strip() == "# Head & heart\n\nOne bold word.\n\n- x\n- y\n\na\n   b\n\nk | v\n\n1 | 2\n\nend"
+    assert (
+        text.strip() == "# Head & heart\n\nOne bold word.\n\n- x\n- y\n\n    a\n       b\n\nk | v\n\nk: 1 | v: 2\n\nend"
+    )
     assert report.title == "The title"
 
 

@@ -17,12 +17,13 @@ from milepost.documents.file_types import Format
 CHUNK_TOKENS: Final = 240
 SEGMENT_CHARACTERS: Final = 64 * 1024
 CHARACTERS_PER_TOKEN: Final = 10
-CHUNKER_VERSION: Final = 2
+CHUNKER_VERSION: Final = 3
 _MIN_TOKENS: Final = 24
 _MIN_CHARACTERS: Final = 200
 _HEADING: Final = re.compile(r"^(#{1,6}) +(\S.*)$", re.M)
 _AT_HEAD: Final = re.compile(r"(?:#{1,6} +\S.*(?:\n\s*|\Z))*")
-_WITH_HEADINGS: Final = frozenset({"markdown", "html", "docx", "epub", "odt"})
+_INDENTED_MARK: Final = re.compile(r"^([ \t]+)#", re.M)
+_WITHOUT_HEADINGS: Final = frozenset({"text", "csv"})
 _HEADING_CHARACTERS: Final = 200
 
 
@@ -97,7 +98,7 @@ def chunk_segments(
     The last chunk of a segment is cut again together with the next segment, so cuts depend little on where segments
     end. `advance` is called with the number of characters of each finished segment.
     """
-    cut = _splitter(format in _WITH_HEADINGS, tokens)
+    cut = _splitter(format not in _WITHOUT_HEADINGS, tokens)
     naming = _ChunkNamer(document_id, format)
     rest = ""
     for segment in segments:
@@ -106,6 +107,8 @@ def chunk_segments(
         offset = segment.start - len(rest)
         parts = cut(text)
         kept = parts.pop().start if parts else len(text)
+        while kept and text[kept - 1] in " \t":  # code stays indented
+            kept -= 1
         yield from naming.name(text, offset, parts, upto=kept)
         rest = text[kept:]
         offset += kept
@@ -126,7 +129,7 @@ class _ChunkNamer:
     def __init__(self, document_id: str, format: Format) -> None:
         self.pages: list[tuple[int, int]] = []
         self._document_id = document_id
-        self._with_headings = format in _WITH_HEADINGS
+        self._with_headings = format not in _WITHOUT_HEADINGS
         self._path: list[tuple[int, str]] = []
         self._occurrences: Counter[bytes] = Counter()
         self._ordinal = 0
@@ -135,7 +138,7 @@ class _ChunkNamer:
         headings = list(_HEADING.finditer(text, 0, upto)) if self._with_headings else []
         counts = count_tokens([part.text for part in parts])
         for (start, part, place), tokens in zip(parts, counts, strict=True):
-            if at_head := _AT_HEAD.match(text, place):
+            if text[place - 1 : place] in ("", "\n") and (at_head := _AT_HEAD.match(text, place)):
                 place = at_head.end()
             while headings and headings[0].start() <= place:
                 self._enter(headings.pop(0))
@@ -187,7 +190,9 @@ def _splitter(with_headings: bool, tokens: int) -> Callable[[str], list[_Part]]:
 
     def cut(text: str) -> list[_Part]:
         parts: list[_Part] = []
-        for offset, part in splitter.chunk_indices(text):
+        # The splitter takes an indented # in a list for a heading.
+        for offset, masked in splitter.chunk_indices(_INDENTED_MARK.sub(r"\1%", text) if with_headings else text):
+            part = text[offset : offset + len(masked)]
             if len(part) <= longest:
                 parts.append(_Part(offset, part, offset))
             else:

@@ -18,6 +18,9 @@ from milepost.documents.errors import BadDocumentError
 from milepost.documents.file_types import MAX_BYTES, Format, detect_type, failed_read
 
 # Control characters such as NUL, and lone surrogates, which UTF-8 cannot encode.
+_MARK_AT_LINE_START: Final = re.compile(r"^(?=#)", re.M)
+CODE: Final = "    "
+"""What a line of code begins with."""
 _UNPRINTABLE: Final = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f\ue000-\uf8ff\ufffe\uffff\ud800-\udfff]")
 
 
@@ -39,7 +42,8 @@ class Piece:
 class LoadReport:
     """What a loader found out about a document.
 
-    `size` is in bytes; `warnings` are among `extension_mismatch`, `encoding_guessed`, `failed_pages`.
+    `size` is in bytes; `warnings` are among `extension_mismatch`, `encoding_guessed`, `undecodable_bytes`,
+    `failed_pages`.
     """
 
     format: Format
@@ -58,14 +62,24 @@ def printable(text: str) -> str:
     return _UNPRINTABLE.sub("", text)
 
 
+def without_headings(text: str) -> str:
+    """Return text in which no line is a heading: a line that begins with `#`, such as a shell prompt, becomes code."""
+    return _MARK_AT_LINE_START.sub(CODE, text)
+
+
+def as_code(text: str) -> str:
+    """Return text as lines of code."""
+    return CODE + text.replace("\n", "\n" + CODE)
+
+
 __all__ = ["LoadReport", "Piece", "Pieces", "load"]
 
 
 def load(path: Path | str, *, encoding: str | None = None, max_bytes: int = MAX_BYTES) -> Pieces:
     """Yield the text of a document piece by piece, and return a `LoadReport`.
 
-    The document's text is the pieces joined without a separator. Headings are lines that begin with `#`, table cells
-    are joined with ` | `. `encoding` is for texts that are not UTF-8 and do not declare their encoding.
+    The document's text is the pieces joined without a separator. Headings are lines that begin with `#`, lines of code
+    are indented by four spaces, table cells are joined with ` | `. `encoding` is for texts that are not UTF-8 and do not declare their encoding.
 
     Raises `BadDocumentError`. Parsers may raise other exceptions for damaged files.
     """

@@ -14,7 +14,8 @@ from xml.etree import ElementTree
 
 from milepost.documents.errors import BadDocumentError
 from milepost.documents.file_types import check_archive
-from milepost.documents.loaders import LoadReport, Piece, Pieces, printable
+from milepost.documents.loaders import CODE, LoadReport, Piece, Pieces, printable, without_headings
+from milepost.documents.loaders.table_header import TableHeader
 from milepost.documents.loaders.text import encoding_warnings, find_encoding, read_blocks
 
 _DROPPED: Final = frozenset({"script", "style", "template", "noscript", "svg", "math", "iframe", "object", "select"})
@@ -67,7 +68,8 @@ class MarkupReader(HTMLParser):
         self._preformatted = 0
         self._in_title = False
         self._cells = 0
-        self._ends_with_space = True
+        self._tables: list[TableHeader] = []
+        self._end = "\n"  # the last character
 
     def feed_block(self, text: str) -> None:
         """Parse one more block.
@@ -98,9 +100,9 @@ class MarkupReader(HTMLParser):
     def take(self) -> str:
         """Return the text collected so far."""
         text = "".join(self._out)
-        self._out = ["\n" * (len(text) - len(text.rstrip("\n")))] if text else []
-        tail = len(self._out[0]) if self._out else 0
-        lines = text[: len(text) - tail].split("\n")
+        finished = text.rstrip(" \t\n")
+        self._out = [text[len(finished) :]]
+        lines = finished.split("\n")
         return _BLANK_LINES.sub("\n\n", "\n".join(line.rstrip(" \t") for line in lines))
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -113,6 +115,8 @@ class MarkupReader(HTMLParser):
         elif tag in ("td", "th"):
             self._write(" | " if self._cells else "")
             self._cells += 1
+            if self._tables:
+                self._write(self._tables[-1].begin_cell(is_name=tag == "th", spans=_spans(attrs)))
         elif tag in _PARAGRAPHS:
             self._write("\n\n")
         elif tag in _LINES:
@@ -120,6 +124,11 @@ class MarkupReader(HTMLParser):
             self._cells = 0
         if tag == "pre":
             self._preformatted += 1
+            self._write(CODE if self._preformatted == 1 else "")
+        elif tag == "table":
+            self._tables.append(TableHeader())
+        elif tag == "tr" and self._tables:
+            self._tables[-1].begin_row()
         elif tag == "title":
             self._in_title = True
         elif tag == "body":
@@ -132,13 +141,17 @@ class MarkupReader(HTMLParser):
     def handle_endtag(self, tag: str) -> None:
         if tag in _DROPPED:
             self._dropped = max(0, self._dropped - 1)
-        elif tag in _HEADINGS or tag in _PARAGRAPHS:
+        elif tag in ("td", "th") and self._tables:
+            self._tables[-1].end_cell()
+        if tag == "pre":
+            self._preformatted = max(0, self._preformatted - 1)
+        if tag in _HEADINGS or tag in _PARAGRAPHS:
             self._write("\n\n")
         elif tag in ("tr", "dt", "caption"):
             self._write("\n")
             self._cells = 0
-        if tag == "pre":
-            self._preformatted = max(0, self._preformatted - 1)
+        if tag == "table" and self._tables:
+            self._tables.pop()
         elif tag == "title":
             self._in_title = False
 
@@ -151,12 +164,20 @@ class MarkupReader(HTMLParser):
             self._write(data)
         else:
             text = _SPACE.sub(" ", data)
-            self._write(text[1:] if self._ends_with_space and text.startswith(" ") else text)
+            text = text[1:] if self._end.isspace() and text.startswith(" ") else text
+            self._write(without_headings(text) if self._end == "\n" else text)
+        if self._tables:
+            self._tables[-1].add(data)
 
     def _write(self, text: str) -> None:
         if text and not self._dropped:
-            self._out.append(printable(text))
-            self._ends_with_space = text[-1].isspace()
+            self._out.append(printable(text.replace("\n", "\n" + CODE) if self._preformatted else text))
+            self._end = text[-1]
+
+
+def _spans(attrs: list[tuple[str, str | None]]) -> bool:
+    """Return whether a cell covers several rows or columns."""
+    return any(name in ("rowspan", "colspan") and value not in (None, "", "1") for name, value in attrs)
 
 
 _CONTAINER: Final = "{urn:oasis:names:tc:opendocument:xmlns:container}"
@@ -180,7 +201,7 @@ def load_epub(path: Path, *, encoding: str | None = None) -> Pieces:
                 raise BadDocumentError("encrypted", f"{path.name} is protected (DRM)")
             for number, name in enumerate(chapters, 1):
                 text, _ = markup_to_text(_decode(archive.read(name)))
-                yield Piece(f"{text.strip()}\n\n" if text.strip() else "", number, len(chapters))
+                yield Piece(text.strip("\n") + "\n\n" if text.strip() else "", number, len(chapters))
     except BadDocumentError:
         raise
     except DAMAGED as error:

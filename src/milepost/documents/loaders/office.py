@@ -7,13 +7,14 @@ import zlib
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from xml.etree import ElementTree
 
 from milepost.documents.errors import BadDocumentError
 from milepost.documents.file_types import check_archive
-from milepost.documents.loaders import LoadReport, Piece, Pieces, printable
+from milepost.documents.loaders import LoadReport, Piece, Pieces, as_code, printable, without_headings
 from milepost.documents.loaders.html import DAMAGED
+from milepost.documents.loaders.table_header import NAME_CHARACTERS, labelled
 
 if TYPE_CHECKING:
     from docx.table import Table
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
 
 _BLOCKS_PER_PIECE: Final = 50
 _SPAN_DIGITS: Final = 3
+_CODE_STYLES: Final = frozenset({"Source Code", "HTML Preformatted", "Code", "Plain Text"})
+_HEADER_ROWS: Final = 3
+"""Tables with fewer rows need no names of columns."""
+_NAME_LENGTH: Final = 60
+_FIRST_ROW_LOOK: Final = 0x20
 
 
 def load_docx(path: Path, *, encoding: str | None = None) -> Pieces:
@@ -38,6 +44,7 @@ def load_docx(path: Path, *, encoding: str | None = None) -> Pieces:
                 raise BadDocumentError(
                     "corrupt_document", f"{path.name} is a damaged DOCX: a cell spans too many columns"
                 )
+        _restore_entities(document.element.body)
         total = len(document.element.body)
         title = printable(document.core_properties.title or "").strip()[:300]
         blocks = document.iter_inner_content()
@@ -61,11 +68,30 @@ def _block_text(block: Paragraph | Table) -> str:
     if isinstance(block, Table):
         return "\n".join(_rows(block)) + "\n\n"
     text = printable(block.text).strip()
-    return f"{_heading(block)}{text}\n\n" if text else ""
+    style = (block.style.name or "") if block.style is not None else ""
+    mark = _mark(style)
+    if not mark:
+        text = as_code(text) if style in _CODE_STYLES else without_headings(text)
+    return f"{mark}{text}\n\n" if text.strip() else ""
 
 
-def _heading(paragraph: Paragraph) -> str:
-    name = (paragraph.style.name or "") if paragraph.style is not None else ""
+def _restore_entities(body: Any) -> None:
+    """Replace references to entities, which are not resolved, by their names. The text after one would be lost."""
+    from lxml import etree
+
+    for entity in list(body.iter(etree.Entity)):
+        text = f"{entity.text}{entity.tail or ''}"
+        parent, before = entity.getparent(), entity.getprevious()
+        if before is not None:
+            before.tail = (before.tail or "") + text
+        else:
+            parent.text = (parent.text or "") + text
+        entity.tail = None
+        parent.remove(entity)
+
+
+def _mark(name: str) -> str:
+    """Return what a paragraph of a style begins with."""
     if name == "Title":
         return "# "
     kind, _, level = name.partition(" ")
@@ -75,6 +101,29 @@ def _heading(paragraph: Paragraph) -> str:
 
 
 def _rows(table: Table) -> Iterator[str]:
+    rows = list(_cells(table))
+    names = _names(table, rows)
+    for number, cells in enumerate(rows):
+        yield labelled(names, cells) if names and number else " | ".join(cells)
+
+
+def _names(table: Table, rows: list[list[str]]) -> list[str]:
+    """Return the names of columns: a first row that is marked as header, or looks like one."""
+    from docx.oxml.ns import qn
+
+    header = rows[0] if len(rows) >= _HEADER_ROWS else []
+    if table._tbl.find(f".//{qn('w:tblHeader')}") is not None:
+        return header if all(len(name) <= NAME_CHARACTERS for name in header) else []
+    look = table._tbl.tblPr.find(qn("w:tblLook"))
+    is_first_row = look is not None and (
+        look.get(qn("w:firstRow")) == "1" or int(look.get(qn("w:val")) or "0", 16) & _FIRST_ROW_LOOK != 0
+    )
+    is_plausible = len(set(header)) == len(header) > 1 and all(0 < len(name) <= _NAME_LENGTH for name in header)
+    return header if is_first_row and is_plausible else []
+
+
+def _cells(table: Table) -> Iterator[list[str]]:
+    """Yield the texts of the cells of each row that has text."""
     for row in table.rows:
         cells = []
         before = None
@@ -83,7 +132,7 @@ def _rows(table: Table) -> Iterator[str]:
                 cells.append(" ".join(printable(cell.text).split()))
             before = cell._tc
         if any(cells):
-            yield " | ".join(cells)
+            yield cells
 
 
 _TEXT: Final = "{urn:oasis:names:tc:opendocument:xmlns:text:1.0}"
@@ -124,16 +173,21 @@ def load_odt(path: Path, *, encoding: str | None = None) -> Pieces:
 def _blocks(events: Iterator[tuple[str, ElementTree.Element]]) -> Iterator[str]:
     """Yield headings, paragraphs and table rows, freeing each part of the tree after use."""
     open_blocks = unread = rows = 0
-    in_list = 0
+    in_list = in_header = 0
+    names: list[str] = []
     for event, element in events:
         tag = element.tag
         if event == "start":
             unread += tag in _UNREAD
             rows += tag == f"{_TABLE}table-row"
+            in_header += tag == f"{_TABLE}table-header-rows"
+            if tag == f"{_TABLE}table" and not rows:
+                names = []
             open_blocks += tag in (f"{_TEXT}p", f"{_TEXT}h")
             in_list += tag == f"{_TEXT}list-item"
             continue
         in_list -= tag == f"{_TEXT}list-item"
+        in_header -= tag == f"{_TABLE}table-header-rows"
         if tag in _UNREAD:
             unread -= 1
             tail = element.tail
@@ -142,7 +196,10 @@ def _blocks(events: Iterator[tuple[str, ElementTree.Element]]) -> Iterator[str]:
         elif tag == f"{_TABLE}table-row":
             rows -= 1
             if not rows and not unread:
-                yield " | ".join(_cell_text(cell) for cell in element.iter(f"{_TABLE}table-cell")) + "\n"
+                cells = [_cell_text(cell) for cell in element.iter(f"{_TABLE}table-cell")]
+                yield labelled([] if in_header else names, cells) + "\n"
+                if in_header:
+                    names = [name[:NAME_CHARACTERS] for name in cells]
                 element.clear()
         elif tag == f"{_TABLE}table" and not rows and not unread:
             yield "\n"
@@ -151,7 +208,11 @@ def _blocks(events: Iterator[tuple[str, ElementTree.Element]]) -> Iterator[str]:
             if not open_blocks and not rows and not unread:
                 text = printable(_inline(element)).strip()
                 if text:
-                    yield f"{_prefix(element, in_list)}{text}\n\n"
+                    prefix = _prefix(element, in_list)
+                    style = element.attrib.get(f"{_TEXT}style-name", "")
+                    if not prefix:
+                        text = as_code(text) if style.startswith("Preformatted") else without_headings(text)
+                    yield f"{prefix}{text}\n\n"
                 element.clear()
 
 

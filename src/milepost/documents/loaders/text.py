@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Final, cast
 
 from milepost.documents.errors import BadDocumentError
-from milepost.documents.loaders import LoadReport, Piece, Pieces, printable
+from milepost.documents.loaders import LoadReport, Piece, Pieces, printable, without_headings
+from milepost.documents.loaders.table_header import NAME_CHARACTERS
 
 BLOCK_CHARACTERS: Final = 128 * 1024
 _BLOCK_BYTES: Final = 256 * 1024
@@ -29,13 +30,24 @@ _BOMS: Final = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 
+_FENCE: Final = re.compile(r" {0,3}(`{3,}|~{3,})")
+_FEW_REPLACED: Final = 3
+_SAMPLE_BYTES: Final = 32 * 1024
+_TELLING_BYTES: Final = 8
+"""With fewer bytes beyond ASCII, a guess is no better than the most common encoding."""
+_GUESSED: Final = (
+    "cp1252", "cp1250", "cp1251", "koi8_r", "cp1253", "cp1254", "cp1255", "cp1256",
+    "gb18030", "big5", "shift_jis", "euc_jp", "euc_kr",
+)  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """The encoding of a file, and whether it is a guess."""
+    """The encoding of a file, whether it is a guess, and whether some bytes are replaced."""
 
     name: str
     guessed: bool = False
+    is_damaged: bool = False
 
 
 def load_text(path: Path, *, encoding: str | None = None) -> Pieces:
@@ -46,14 +58,39 @@ def load_text(path: Path, *, encoding: str | None = None) -> Pieces:
     return LoadReport("text", warnings=encoding_warnings(found))
 
 
+def load_markdown(path: Path, *, encoding: str | None = None) -> Pieces:
+    """Yield a Markdown file in blocks, with fenced code as indented code. The unit is bytes."""
+    found = find_encoding(path, encoding=encoding)
+    fence = ""
+    place = _RowPosition()
+    ready: list[str] = []
+    size = 0
+    for line in _lines(path, found, place):
+        mark = _FENCE.match(line)
+        if fence:
+            is_end = mark is not None and mark[1].startswith(fence) and not line.strip("`~ \n")
+            fence = "" if is_end else fence
+            line = without_headings(line)
+        elif mark is not None:
+            fence = mark[1]
+        ready.append(line)
+        size += len(line)
+        if size >= BLOCK_CHARACTERS:
+            yield Piece("".join(ready), place.done, place.total)
+            ready, size = [], 0
+    yield Piece("".join(ready), place.total, place.total)
+    return LoadReport("markdown", warnings=encoding_warnings(found))
+
+
 def find_encoding(path: Path, *, encoding: str | None = None) -> Encoding:
-    """Return the encoding of a text file: byte order mark, UTF-8, declaration, `encoding`, else cp1252.
+    """Return the encoding of a text file: byte order mark, UTF-8, declaration, `encoding`, UTF-8 with at most 1 % of
+    damaged characters, else a guess from the content.
 
     Reads the whole file once, in blocks. Raises `BadDocumentError("binary_content")` for a NUL byte without a byte
     order mark.
     """
-    utf8 = codecs.getincrementaldecoder("utf-8")()
-    is_utf8 = True
+    utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    characters = replaced = beyond_ascii = 0
     head = b""
     with path.open("rb") as file:
         while block := file.read(_BLOCK_BYTES):
@@ -64,22 +101,34 @@ def find_encoding(path: Path, *, encoding: str | None = None) -> Encoding:
                         return Encoding(name)
             if b"\x00" in block:
                 raise BadDocumentError("binary_content", f"{path.name} is not text: it contains NUL bytes")
-            if is_utf8:
-                try:
-                    utf8.decode(block)
-                except UnicodeDecodeError:
-                    is_utf8 = False
-        try:
-            utf8.decode(b"", final=True)
-        except UnicodeDecodeError:
-            is_utf8 = False
-    if is_utf8:
+            text = utf8.decode(block)
+            characters += len(text)
+            if not text.isascii():
+                marks = text.count("\ufffd")
+                replaced += marks - block.count(b"\xef\xbf\xbd")
+                beyond_ascii += len(text) - len(text.encode("ascii", "ignore")) - marks
+        replaced += len(utf8.decode(b"", final=True))
+    if replaced <= 0:
         return Encoding("utf-8")
     declared = _DECLARED.search(head)
     name = (declared[1] or declared[2]).decode("ascii") if declared else encoding or ""
     if name and is_text_encoding(name) and not name.lower().startswith(("utf-8", "utf8", "utf-16", "utf16")):
         return Encoding(name)
-    return Encoding("cp1252", guessed=True)
+    if replaced <= min(beyond_ascii, max(_FEW_REPLACED, characters // 100)):
+        return Encoding("utf-8", is_damaged=True)
+    return Encoding(_guess(path), guessed=True)
+
+
+def _guess(path: Path) -> str:
+    """Return the most plausible encoding of a text that is not UTF-8."""
+    from charset_normalizer import from_bytes
+
+    with path.open("rb") as file:
+        sample = file.read(_SAMPLE_BYTES)
+    if len(sample) - len(sample.decode("ascii", "ignore")) < _TELLING_BYTES:
+        return "cp1252"
+    best = from_bytes(sample, cp_isolation=list(_GUESSED)).best()
+    return best.encoding if best is not None else "cp1252"
 
 
 def read_blocks(path: Path, encoding: Encoding) -> Iterator[tuple[str, int, int]]:
@@ -98,6 +147,8 @@ def read_blocks(path: Path, encoding: Encoding) -> Iterator[tuple[str, int, int]
 
 def encoding_warnings(encoding: Encoding) -> tuple[str, ...]:
     """Return the warnings about an encoding."""
+    if encoding.is_damaged:
+        return ("undecodable_bytes",)
     return ("encoding_guessed",) if encoding.guessed else ()
 
 
@@ -112,8 +163,6 @@ def is_text_encoding(name: str) -> bool:
 _DELIMITERS: Final = ",;\t|"
 _ROWS_PER_PIECE: Final = 500
 _MAX_FIELD: Final = 16 * 1024 * 1024
-_NAME_CHARACTERS: Final = 200
-"""Maximum characters of a column name, because every row repeats it."""
 
 
 def load_csv(path: Path, *, encoding: str | None = None) -> Pieces:
@@ -129,7 +178,7 @@ def load_csv(path: Path, *, encoding: str | None = None) -> Pieces:
     rows = (row for row in reader if any(map(str.strip, row)))
     try:
         header = next(rows, [])
-        names = [name.strip()[:_NAME_CHARACTERS] for name in header]
+        names = [name.strip()[:NAME_CHARACTERS] for name in header]
         seen = False
         while block := list(islice(rows, _ROWS_PER_PIECE)):
             seen = True
@@ -149,14 +198,18 @@ class _RowPosition:
 
 
 def _lines(path: Path, encoding: Encoding, place: _RowPosition) -> Iterator[str]:
-    rest = ""
+    rest: list[str] = []  # joined at the end of the line, which may be far away
     for text, place.done, place.total in read_blocks(path, encoding):
-        lines = (rest + text).split("\n")
-        rest = lines.pop()
-        for line in lines:
-            yield line + "\n"
-    if rest:
-        yield rest
+        first, newline, others = text.partition("\n")
+        rest.append(first)
+        if newline:
+            yield "".join(rest) + newline
+            *lines, last = others.split("\n")
+            rest = [last]
+            for line in lines:
+                yield line + "\n"
+    if any(rest):
+        yield "".join(rest)
 
 
 def _find_delimiter(lines: Iterator[str]) -> str:
