@@ -81,6 +81,46 @@ def test_fake_run_rejects_what_run_rejects() -> None:
     assert run.log_lines == ["one", "two"]
 
 
+def test_next_attempt_continues_where_fake_run_stopped() -> None:
+    def handler(run: Any, seen: list[Any], stop_at: int) -> dict[str, int]:
+        for page in run.each(range(5), resume=True, stage="pages"):
+            seen.append(page)
+            if page == stop_at:
+                run.cancel()
+        lengths = run.map(lambda text: len(text), ["a", "bb"], stage="lengths")
+        state = run.state(words=0)
+        for word in run.each(["x", "y", "z"], state=state, stage="words"):
+            state.words += 1
+            run.heartbeat()
+            if word == "y" and stop_at == 7:
+                raise OSError
+        return {"words": state.words, "lengths": sum(lengths)}
+
+    first, pages = fake_run(job_id="one"), list[Any]()
+    with pytest.raises(JobCancelled):
+        handler(first, pages, stop_at=2)
+    second = first.next_attempt()
+    assert (second.job_id, second.attempt) == ("one", 2)
+    with pytest.raises(OSError):
+        handler(second, pages, stop_at=7)
+    third = second.next_attempt()
+    assert handler(third, pages, stop_at=9) == {"words": 3, "lengths": 3}
+    assert pages == [0, 1, 2, 3, 4], "the cancel came after item 2 was done"
+
+
+def test_next_attempt_has_kept_steps() -> None:
+    run = fake_run()
+    assert run.step("invoice", lambda: 5) == 5
+    assert run.next_attempt().next_attempt().step("invoice", lambda: 6) == 5
+
+
+def test_next_attempt_has_last_checkpoint() -> None:
+    run = fake_run(last_checkpoint=40)
+    assert run.next_attempt().last_checkpoint == 40
+    run.checkpoint(60)
+    assert run.next_attempt().next_attempt().last_checkpoint == 60
+
+
 def test_fake_run_works_in_async_code() -> None:
     async def handler(run: Any) -> None:
         async for item in run.each([1, 2]):
@@ -103,6 +143,8 @@ def test_frozen_clock_moves_only_when_advanced() -> None:
 USERS_TESTS = """
 import pytest
 
+from milepost import Jobs
+
 pytest_plugins = ["milepost.testing.plugin"]
 
 
@@ -118,12 +160,34 @@ def test_each_test_has_its_own(job_manager):
     assert job_manager.list_jobs()[0].progress == 1.0
 
 
-def test_jobs(jobs):
+application = Jobs("sqlite:///not-made.db")
+
+
+@application.job
+def shout(run, text: str) -> str:
+    return text.upper()
+
+
+def test_jobs(jobs, frozen_clock):
     @jobs.job("double")
     def double(run, number: int) -> int:
         return 2 * number
 
-    assert jobs.wait(jobs.submit(double, number=4).job_id, timeout=30).result == 8
+    job = jobs.submit(double.options(delay="2h"), number=4)
+    assert jobs.drain() == []
+    frozen_clock.advance("2h")
+    assert [ran.result for ran in jobs.drain()] == [8]
+    assert jobs.assert_submitted(double, number=4).job_id == job.job_id
+
+
+@pytest.fixture
+def milepost_app():
+    return application
+
+
+def test_own_application(jobs):
+    application.submit(shout, text="a")
+    assert [ran.result for ran in jobs.drain()] == ["A"]
 
 
 def test_a_run(fake_run):
@@ -148,7 +212,7 @@ def test_plugin_fixtures_work_in_another_project(tmp_path: Path) -> None:
     ]
     done = subprocess.run([*options, str(tmp_path)], capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "4 passed" in done.stdout
+    assert "5 passed" in done.stdout
 
 
 def test_testing_package_imports_without_pytest() -> None:

@@ -51,12 +51,17 @@ class AsyncJobs:
         handlers: Handlers | None = None,
         task_queue: TaskQueue | Dispatcher | None = None,
     ) -> None:
-        self.manager = url if isinstance(url, AsyncJobManager) else AsyncJobManager(url, ttl=ttl, options=options)
-        self.store = self.manager.store
-        self.settings = self.manager.settings
-        self.ttl = self.manager.ttl
-        self.runtime = self.manager.runtime
         self.handlers = Handlers() if handlers is None else handlers
+        self._use(
+            url if isinstance(url, AsyncJobManager) else AsyncJobManager(url, ttl=ttl, options=options), task_queue
+        )
+
+    def _use(self, manager: AsyncJobManager, task_queue: TaskQueue | Dispatcher | None = None) -> None:
+        self.manager = manager
+        self.store = manager.store
+        self.settings = manager.settings
+        self.ttl = manager.ttl
+        self.runtime = manager.runtime
         self.dispatcher = task_queue if isinstance(task_queue, Dispatcher | None) else Dispatcher(self, task_queue)
         named = self.dispatcher.task_queue.name if self.dispatcher is not None else None
         self.submissions = SubmissionBuilder(self.handlers, self.store, named, self.manager.origin)

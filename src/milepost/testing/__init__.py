@@ -3,8 +3,22 @@
 import sys
 
 from milepost.testing.fakes import FakeRun, FrozenClock, fake_run
+from milepost.testing.jobs_under_test import (
+    AsyncJobsUnderTest,
+    JobsUnderTest,
+    async_jobs_under_test,
+    jobs_under_test,
+)
 
 if "pytest" in sys.modules:  # assertion rewriting must be registered before the import
     sys.modules["pytest"].register_assert_rewrite("milepost.testing.conformance")
 
-__all__ = ["FakeRun", "FrozenClock", "fake_run"]
+__all__ = [
+    "AsyncJobsUnderTest",
+    "FakeRun",
+    "FrozenClock",
+    "JobsUnderTest",
+    "async_jobs_under_test",
+    "fake_run",
+    "jobs_under_test",
+]

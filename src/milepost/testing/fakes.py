@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from typing import Any
 
 from milepost.core.errors import JobCancelled
 from milepost.core.job import Job
-from milepost.core.serialization import from_json, labels_text, to_json
+from milepost.core.serialization import Duration, from_json, from_micros, labels_text, seconds, to_json, to_micros
 from milepost.run.checkpoints import CheckpointWriter, Parts
 from milepost.run.results import KeptResult
 from milepost.run.run import Run
@@ -19,22 +20,37 @@ class FrozenClock:
     """Returns microseconds since 1970 that do not advance by themselves, as in ``MemoryStore(clock=FrozenClock())``."""
 
     def __init__(self, micros: int = 1_750_000_000_000_000) -> None:
+        self.on_move: list[Callable[[], None]] = []
+        """Functions to call after each move."""
         self._micros = micros
         self._lock = threading.Lock()
 
     def __call__(self) -> int:
         return self._micros
 
-    def advance(self, seconds: float) -> int:
-        """Move the clock by some seconds, or back if negative; return the new time in microseconds."""
-        with self._lock:
-            self._micros += round(seconds * 1_000_000)
-            return self._micros
+    @property
+    def now(self) -> datetime:
+        """Return the time of the clock, in UTC."""
+        return from_micros(self._micros)
 
-    def move_to(self, micros: int) -> None:
-        """Set the clock to a time in microseconds since 1970."""
+    def advance(self, by: Duration) -> int:
+        """Move the clock by a duration (90, "2h", a timedelta), or back if negative; return the new microseconds."""
+        step = by if isinstance(by, int | float) else seconds(by, "by")
+        with self._lock:
+            self._micros += round(step * 1_000_000)
+        self._moved()
+        return self._micros
+
+    def move_to(self, time: int | datetime) -> None:
+        """Set the clock to a time, as a datetime or in microseconds since 1970."""
+        micros = time if isinstance(time, int) else to_micros(time, "time")
         with self._lock:
             self._micros = micros
+        self._moved()
+
+    def _moved(self) -> None:
+        for notify in self.on_move:
+            notify()
 
 
 class FakeRun(Run):
@@ -68,6 +84,22 @@ class FakeRun(Run):
         """Stop the code, as a cancel of the job does."""
         self.stop(JobCancelled(reason))
 
+    def heartbeat(self) -> None:
+        """Report as the heartbeat does every second: a loop with `state` takes its position before its next item."""
+        self._report()
+
+    def next_attempt(self) -> FakeRun:
+        """Return the run of the next attempt, which with its loops, maps, steps, state and checkpoint.
+
+        A loop with ``resume=True`` continues at the item that was not finished, one with `state` at the last heartbeat.
+        """
+        record = {**self._job.record, **self._report(), "attempt": str(self.attempt + 1)}
+        if self._kept_steps is not None:
+            record["steps"] = self._kept_steps
+        if self.checkpoints:
+            record["checkpoint"] = to_json(self.checkpoints[-1], "last_checkpoint")
+        return FakeRun(Job.stored(self.job_id, record))
+
 
 class _RecordingCheckpointWriter(CheckpointWriter):
     """Keeps the checkpoints and the keys of steps in the run."""
@@ -96,7 +128,8 @@ def fake_run(
 ) -> FakeRun:
     """Return a Run to pass to job code in a test: ``reindex(fake_run(last_checkpoint=40), index="docs")``.
 
-    `steps` are the values (plain JSON) that an earlier attempt kept, by their keys, whatever the arguments are. `only` are the keys of the items to process, as after ``retry_job(only_failed=True)``.
+    `steps` are the values (plain JSON) that an earlier attempt kept, by their keys, whatever the arguments are. `only` are
+    the keys of the items to process, as after ``retry_job(only_failed=True)``.
     """
     record = {
         "type": job_type,

@@ -54,7 +54,7 @@ class MemoryStore:
         if blocking == self.blocking:
             return self
         if self._other is None:
-            other = self._other = object.__new__(MemoryStore)
+            other = self._other = object.__new__(type(self))
             other.blocking, other.url, other._memory, other._other = blocking, self.url, self._memory, self
         return self._other
 
