@@ -370,8 +370,9 @@ def hold_of(now: int, last: int | None, until: int | None, lease: int) -> Hold:
     """Return the hold for a sweep at `now`, given the time of the last sweep and its hold; all in microseconds.
 
     There was an outage if the last sweep is more than half a lease ago, or ahead of the clock because that was set back.
-    The first sweep after a hold recovers leases that were not renewed since the hold began, however late it runs. If it
-    follows another outage, leases that were renewed since then are held again.
+    The first sweep after a hold recovers leases that were not renewed since the outage, however late it runs. If it
+    follows another outage, leases that were renewed since then are held again. The sweep that began the hold may have
+    come one sweep interval after the outage, which is at most a quarter of a lease, and after renewals.
     """
     went_back = last is not None and last > now
     late = went_back or (last is not None and now - last > lease // 2)
@@ -379,4 +380,4 @@ def hold_of(now: int, last: int | None, until: int | None, lease: int) -> Hold:
         return Hold(None, now + lease) if late else Hold(now, None)
     if now < until:
         return Hold(None, until)
-    return Hold(until - 1, now + lease) if late else Hold(now, None)
+    return Hold(until - lease // 4, now + lease) if late else Hold(now, None)

@@ -76,6 +76,19 @@ class Outages(Scenarios):
         )
         assert await fixture.store.renew([living, dead], MICROS) == ["live", "live"], "nothing was changed yet"
 
+    async def test_renewal_between_outage_and_sweep_counts(self, fixture: StoreFixture) -> None:
+        """A run that renewed before the first sweep after an outage was lost in a second one."""
+        clock = needs_moving_clock(fixture)
+        (living, _) = await running(fixture, "living", "dead")
+        await sweep(fixture)
+        clock.advance(60)
+        await fixture.store.renew([living], MICROS)
+        clock.advance(5)
+        assert (await sweep(fixture)).held
+        clock.advance(60)
+        found = await sweep(fixture)
+        assert (found.held, lost(found)) == (True, {"dead"})
+
     async def test_repeated_outages_recover_no_live_run(self, fixture: StoreFixture) -> None:
         """Each outage gives the owners of live runs another lease duration."""
         clock = needs_moving_clock(fixture)

@@ -20,13 +20,13 @@ local went_back = last and last > this.clock
 if last and not went_back and this.clock - last < interval / 2 then return {this.now, 1, 0, {}, 0} end
 redis.call('HSET', state, 'last', this.now)
 
--- The time until which leases are due, and the hold to keep, as in recovery_hold.py.
+-- The time until which leases are due, and the hold to keep, as in `hold_of` of stores/protocol.py.
 local due_until
 local late = went_back or (last and this.clock - last > math.floor(lease / 2))
 if not hold or went_back then
   if late then hold = this.clock + lease else due_until, hold = this.clock, nil end
 elseif this.clock >= hold then
-  if late then due_until, hold = hold - 1, this.clock + lease else due_until, hold = this.clock, nil end
+  if late then due_until, hold = hold - math.floor(lease / 4), this.clock + lease else due_until, hold = this.clock, nil end
 end
 if hold then
   redis.call('HSET', state, 'hold', string.format('%.0f', hold))
