@@ -1,0 +1,101 @@
+"""The job types of the simulated application. Each tells the rules when its code begins and ends."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from milepost import Jobs
+from milepost.run.run import Run
+from tests.simulation.rules import Rules
+from tests.simulation.world import Process
+
+if TYPE_CHECKING:
+    from tests.simulation.simulation import Simulation
+
+JOB_TYPES = ("quick", "long", "flaky", "threaded", "deaf", "limited", "poison")
+SUBMITTED = (*JOB_TYPES[:-1], *JOB_TYPES)
+"""The types by frequency: few jobs kill their worker."""
+MAX_ATTEMPTS = {"long": 2, "flaky": 3}
+LIMITS = {"limited": 1}
+"""The most concurrent runs of a type."""
+
+
+def register(jobs: Jobs, simulation: Simulation, process: Process) -> None:
+    """Register the handlers in the application of a process."""
+    world, rules = simulation.world, simulation.rules
+
+    async def quick(run: Run, n: int = 0) -> int:
+        await asyncio.sleep((0.0, 0.02, 0.3)[n % 3])
+        return n
+
+    async def long(run: Run, n: int = 0) -> None:
+        """Continue from the last checkpoint."""
+        start = run.last_checkpoint if run.last_checkpoint is not None else -1
+        for step in range(start + 1, 5):
+            await asyncio.sleep(2.2)
+            run.progress(step / 5)
+            await run.acheckpoint(step)
+            rules.on_checkpoint(run, step)
+
+    async def flaky(run: Run, n: int = 0) -> None:
+        """Fail at the first two attempts."""
+        await asyncio.sleep(0.05)
+        if run.attempt < 3:
+            raise ValueError("not yet")
+
+    def threaded(run: Run, n: int = 0) -> None:
+        for step in range(8):
+            world.sleep(0.4)
+            run.progress(step / 8)
+
+    def deaf(run: Run, n: int = 0) -> None:
+        """Look for no stop."""
+        world.sleep((3.0, 9.0)[n % 2])
+
+    async def limited(run: Run, n: int = 0) -> None:
+        await asyncio.sleep(0.7)
+
+    async def poison(run: Run, n: int = 0) -> None:
+        """Kill the process."""
+        await asyncio.sleep(0.05)
+        simulation.kill(process)
+
+    for handler in (quick, long, flaky, threaded, deaf, limited, poison):
+        name = handler.__name__
+        watched = _watched(handler, rules, process)
+        jobs.job(name, max_attempts=MAX_ATTEMPTS.get(name, 1), concurrency=LIMITS.get(name))(watched)
+
+
+def _watched(handler: Callable[..., Any], rules: Rules, process: Process) -> Callable[..., Any]:
+    """Return a handler that tells the rules when its code begins and ends."""
+
+    @contextmanager
+    def watch(run: Run) -> Iterator[None]:
+        returned = False
+        reported = process.memory["worker"]._loop.heartbeat._state.runs.get(run.token)
+        rules.on_begin(run, process, None if reported is None else reported.renewed_at)
+        try:
+            yield
+            returned = True
+        finally:
+            rules.on_end(run, process, returned=returned)
+
+    if asyncio.iscoroutinefunction(handler):
+
+        @functools.wraps(handler)
+        async def run_async(run: Run, n: int = 0) -> Any:
+            with watch(run):
+                return await handler(run, n)
+
+        return run_async
+
+    @functools.wraps(handler)
+    def run_sync(run: Run, n: int = 0) -> Any:
+        with watch(run):
+            return handler(run, n)
+
+    return run_sync

@@ -1,0 +1,260 @@
+"""The store as a server of the simulated world, and the clients that reach it over a network that delays and loses messages."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from milepost.core.errors import OutcomeUnknownError, StoreUnavailableError
+from milepost.stores.memory.store import MemoryStore
+from milepost.stores.sync_bridge import run_sync
+from tests.simulation.world import Process, World
+
+READS = frozenset(
+    [
+        "get",
+        "select",
+        "oldest",
+        "count",
+        "counts",
+        "events",
+        "feed",
+        "limits",
+        "draining_leases",
+        "rollups",
+        "kv_get",
+        "kv_scan",
+        "check_health",
+        "now",
+        "wait_for_work",
+    ]
+)
+DELAYS = (0.0005, 0.005, 0.05, 0.3, 1.2, 3.0)
+"""Seconds that a message may take. The longest arrive after their sender has given up, as TCP does it after a path loss."""
+
+Observer = Callable[[str, Any, Any, Any, Any], None]
+
+
+class Server:
+    """The real memory store behind a network. It may be unavailable; its clock may jump; it may forget.
+
+    `on_write` is called with each write: the id, the change, the records before and after it, and the result.
+    `on_sweep` with the result of each sweep that was not skipped.
+    """
+
+    def __init__(self, world: World, *, sweep_limit: int = 200) -> None:
+        self.world = world
+        self.clock_offset = 0
+        self.down_until = 0
+        self.connections = 0
+        """Changes when all connections are cut."""
+        self.requester = ""
+        """The thread whose request is executed."""
+        self.on_write: Observer = lambda *args: None
+        self.on_sweep: Callable[[Any], None] = lambda result: None
+        self._sweep_limit = sweep_limit
+        self._waiters: list[tuple[str, Any, int, Callable[[Any], None]]] = []
+        self.start_empty()
+
+    def start_empty(self) -> None:
+        """Start with no records, as a server without persistence does."""
+        self.store = MemoryStore(blocking=True, clock=lambda: self.world.wall_clock + self.clock_offset)
+        self.memory = self.store._memory
+        write = self.store._write
+
+        def observed(job_id: str, change: Any, answer: bool, *, whole: bool = False) -> Any:
+            before = self.memory.records.get(job_id)
+            result = write(job_id, change, answer, whole=whole)
+            self.on_write(job_id, change, before, self.memory.records.get(job_id), result)
+            return result
+
+        self.store._write = observed  # type: ignore[method-assign]
+
+    @property
+    def is_up(self) -> bool:
+        return self.world.now >= self.down_until
+
+    def execute(self, method: str, args: Any, kwargs: Any) -> Any:
+        """Return the reply to a request."""
+        if method == "sweep":
+            kwargs = {**kwargs, "limit": min(self._sweep_limit, kwargs.get("limit", 200))}
+        answer = run_sync(getattr(self.store, method)(*args, **kwargs))
+        if method == "sweep" and not answer.skipped:
+            self.on_sweep(answer)
+        if method not in READS:
+            self._wake_waiters()
+        return answer
+
+    def wait_for_work(self, worker: str, queues: Any, timeout: float, reply: Callable[[Any], None]) -> None:
+        """Reply when there is work for a worker, or when time is over."""
+        self._waiters.append((worker, queues, self.world.now + int(timeout * 1e6), reply))
+        self.world.post(timeout * 1e6, self._wake_waiters)
+        self._wake_waiters()
+
+    def _wake_waiters(self) -> None:
+        waiting = []
+        for waiter in self._waiters:
+            worker, queues, until, reply = waiter
+            answer = run_sync(self.store.wait_for_work(worker, queues, 0.0))
+            if answer or self.world.now >= until:
+                reply(answer)
+            else:
+                waiting.append(waiter)
+        self._waiters = waiting
+
+    # --- faults ---
+
+    def stop(self, seconds: float) -> None:
+        """Be unavailable for a while, and cut all connections."""
+        self.world.note(f"server is down for {seconds:g} s")
+        self.down_until = self.world.now + int(seconds * 1e6)
+        self.connections += 1
+        self._waiters = []
+
+    def step_clock(self, seconds: float) -> None:
+        """Set the clock ahead or back."""
+        self.world.note(f"server's clock steps by {seconds:+g} s")
+        self.clock_offset += int(seconds * 1e6)
+
+    def fail_over(self, seconds: float) -> None:
+        """Be replaced by a replica with the same records, which does not know what the clock was."""
+        self.stop(seconds)
+        self.memory.now = 0
+
+
+class Conditions:
+    """What the network does: it is asked at each message. This one is perfect."""
+
+    is_active = False
+
+    def stop(self) -> None:
+        """Be perfect from now on."""
+
+    def delay(self, direction: str, thread: str) -> float:
+        """Return the seconds that a message takes."""
+        return DELAYS[0]
+
+    def loss(self, process: Process, thread: str) -> str:
+        """Return what is lost: "" or "request" or "reply"."""
+        return ""
+
+    def request_point(self, process: Process) -> None:
+        """Called in a process before and after each of its requests: it may crash or pause there."""
+
+
+class NetworkStore:
+    """A store over the network. As the Redis store, it repeats a request unchanged until it has a reply or no time left."""
+
+    url = "sim://server"
+    shared = True
+    report_interval = 0.5
+
+    def __init__(
+        self,
+        server: Server,
+        conditions: Conditions,
+        *,
+        blocking: bool,
+        reply_timeout: float = 1.0,
+        unsent_budget: float = 1.0,
+        sent_budget: float = 6.0,
+    ) -> None:
+        self.blocking = blocking
+        self._server = server
+        self._conditions = conditions
+        self._world = server.world
+        self._times = {"reply_timeout": reply_timeout, "unsent_budget": unsent_budget, "sent_budget": sent_budget}
+
+    def with_blocking(self, *, blocking: bool) -> NetworkStore:
+        return NetworkStore(self._server, self._conditions, blocking=blocking, **self._times)
+
+    async def close(self) -> None:
+        pass
+
+    def __getattr__(self, method: str) -> Any:
+        if method.startswith("_") or not hasattr(MemoryStore, method):
+            raise AttributeError(method)
+
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            return await self._request(method, args, kwargs)
+
+        return call
+
+    async def _request(self, method: str, args: Any, kwargs: Any) -> Any:
+        world, process = self._world, self._world.process()
+        began, pause, is_sent = world.now, 0.02, False
+        while True:
+            self._conditions.request_point(process)
+            if self._server.is_up and not process.is_cut:
+                is_sent = True
+                has_reply, reply = await self._exchange(process, method, args, kwargs)
+                if has_reply:
+                    if isinstance(reply, Exception):
+                        raise reply
+                    self._conditions.request_point(process)
+                    return reply
+            is_unknown = is_sent and method not in READS
+            wait = pause * (0.5 + world.entropy.random() / 2)
+            pause = min(0.5, pause * 2)
+            budget = self._times["sent_budget" if is_unknown else "unsent_budget"]
+            if (world.now - began) / 1e6 + wait > budget:
+                error = OutcomeUnknownError if is_unknown else StoreUnavailableError
+                raise error(f"{method}: no reply from the server")
+            if self.blocking:
+                world.sleep(wait)
+            else:
+                await asyncio.sleep(wait)
+
+    async def _exchange(self, process: Process, method: str, args: Any, kwargs: Any) -> tuple[bool, Any]:
+        """Send a request once; return whether the reply came in time, and the reply."""
+        world, server = self._world, self._server
+        thread = world.current
+        assert thread is not None, "sent by a thread"
+        connection = server.connections
+        there = self._conditions.delay("there", thread.name)
+        back = self._conditions.delay("back", thread.name)
+        lost = self._conditions.loss(process, thread.name)
+        loop = None if self.blocking else asyncio.get_running_loop()
+        future = loop.create_future() if loop is not None else None
+        received: list[Any] = []
+
+        def receive(answer: Any) -> None:
+            received.append(answer)
+            if loop is None:
+                world.wake(thread)
+            elif not loop.is_closed() and future is not None:
+                loop.call_soon_threadsafe(lambda: future.done() or future.set_result(None))
+
+        def reply(answer: Any) -> None:
+            if lost != "reply" and not process.is_cut and server.connections == connection:
+                world.post(back * 1e6, lambda: receive(answer), process)
+
+        def arrive() -> None:
+            if lost == "request" or process.is_cut or not server.is_up or server.connections != connection:
+                return
+            if method != "wait_for_work":
+                world.note(f"{thread.name} -> {method}" + (" (reply lost)" if lost else ""))
+            server.requester = thread.name
+            if method == "wait_for_work":
+                server.wait_for_work(*args, reply)
+                return
+            try:
+                answer = server.execute(method, args, kwargs)
+            except Exception as error:
+                answer = error
+            reply(answer)
+
+        world.post(there * 1e6, arrive)  # it arrives whether or not its sender lives by then
+        limit = self._times["reply_timeout"] + (args[2] if method == "wait_for_work" else 0.0)
+        if loop is None:
+            end = world.now + int(limit * 1e6)
+            while not received and world.now < end:
+                world.wait((end - world.now) / 1e6)
+        else:
+            try:
+                async with asyncio.timeout(limit):
+                    await future  # type: ignore[misc]
+            except TimeoutError:
+                pass
+        return bool(received), received[0] if received else None

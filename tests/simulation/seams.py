@@ -1,0 +1,231 @@
+"""Replaces time, threads, randomness and process ids in the modules of milepost while a world runs.
+
+Most code gets its clock and ids from `milepost.run.runtime`. What remains uses these standard modules by their names.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import queue
+import random
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
+
+import milepost.run.heartbeat
+import milepost.run.process_identity
+import milepost.stores.ids
+import milepost.worker.event_loop
+import milepost.worker.worker
+from milepost.run.heartbeat_state import ReportedRun
+from milepost.stores.clock import Clock
+from tests.simulation.world import Process, VirtualThread, World, WorldOver
+
+
+class VirtualClock(Clock):
+    """The clock of a world, to be given to a `Runtime`."""
+
+    def __init__(self, world: World) -> None:
+        self.monotonic = lambda: world.now / 1e6 + 1000.0
+        self.time = lambda: world.wall_clock / 1e6
+        self.wait = lambda event, timeout=None: event.wait(timeout)
+
+
+class _Module:
+    """Another module under the same name: some names replaced, the others as they are."""
+
+    def __init__(self, real: Any, **replaced: Any) -> None:
+        self._real = real
+        self.__dict__.update(replaced)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+
+class _Waits:
+    """The waiting threads of something."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.waiters: deque[VirtualThread] = deque()
+
+    def wait_until(self, is_ready: Callable[[], bool], timeout: float | None) -> bool:
+        world = self.world
+        end = None if timeout is None else world.now + max(1, math.ceil(timeout * 1e6))  # each wait takes time
+        while not is_ready():
+            if end is not None and world.now >= end:
+                return False
+            if world.current is not None:
+                self.waiters.append(world.current)
+            world.wait(None if end is None else (end - world.now) / 1e6)
+        return True
+
+    def wake_one(self) -> None:
+        if self.waiters:
+            self.world.wake(self.waiters.popleft())
+
+    def wake_all(self) -> None:
+        while self.waiters:
+            self.wake_one()
+
+
+class _Event:
+    world: World
+
+    def __init__(self) -> None:
+        self._is_set, self._waits = False, _Waits(self.world)
+
+    def is_set(self) -> bool:
+        return self._is_set
+
+    def set(self) -> None:
+        self._is_set = True
+        self._waits.wake_all()
+
+    def clear(self) -> None:
+        self._is_set = False
+
+    def wait(self, timeout: float | None = None) -> bool:
+        return self._waits.wait_until(lambda: self._is_set, timeout)
+
+
+class _Lock:
+    world: World
+
+    def __init__(self) -> None:
+        self._is_locked, self._waits = False, _Waits(self.world)
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        if self.world.is_over:
+            raise WorldOver
+        if self._is_locked and not blocking:
+            return False
+        if not self._waits.wait_until(lambda: not self._is_locked, None if timeout < 0 else timeout):
+            return False
+        self._is_locked = True
+        return True
+
+    def release(self) -> None:
+        self._is_locked = False
+        self._waits.wake_one()
+
+    def locked(self) -> bool:
+        return self._is_locked
+
+    __enter__ = acquire
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+class _Thread:
+    world: World
+
+    def __init__(
+        self, target: Any = None, args: Any = (), kwargs: Any = None, name: str = "thread", daemon: bool = False
+    ) -> None:
+        self.name = name
+        self._call = lambda: target(*args, **(kwargs or {}))
+        self._thread: VirtualThread | None = None
+
+    def start(self) -> None:
+        if self.world.is_over:
+            raise WorldOver
+        self._thread = self.world.process().start(self._call, self.name)
+
+    def is_alive(self) -> bool:
+        return self._thread is not None and not self._thread.is_done
+
+    def join(self, timeout: float | None = None) -> None:
+        thread = self._thread
+        if thread is not None and not thread.is_done and self.world.current is not None:
+            thread.joiners.append(self.world.current)
+            self.world.wait(timeout)
+
+
+class _Queue:
+    world: World
+
+    def __init__(self) -> None:
+        self._items: deque[Any] = deque()
+        self._waits = _Waits(self.world)
+
+    def put(self, item: Any) -> None:
+        self._items.append(item)
+        self._waits.wake_one()
+
+    def get(self, timeout: float | None = None) -> Any:
+        if not self._waits.wait_until(lambda: bool(self._items), timeout):
+            raise queue.Empty
+        return self._items.popleft()
+
+
+def _modules(world: World) -> dict[str, tuple[Any, Any]]:
+    """Return what stands for each standard module, by name."""
+    clock = VirtualClock(world)
+    event, lock, thread, simple_queue = (
+        type(kind.__name__, (kind,), {"world": world}) for kind in (_Event, _Lock, _Thread, _Queue)
+    )
+
+    def ident() -> int:
+        return world.current.ident if world.current is not None else 0
+
+    def pid() -> int:
+        return world.current.process.pid if world.current is not None else os.getpid()
+
+    times = {"monotonic": clock.monotonic, "perf_counter": clock.monotonic, "time": clock.time, "sleep": world.sleep}
+    times["time_ns"] = lambda: world.wall_clock * 1000
+    return {
+        "time": (time, _Module(time, **times)),
+        "threading": (threading, _Module(threading, Event=event, Lock=lock, Thread=thread, get_ident=ident)),
+        "queue": (queue, _Module(queue, SimpleQueue=simple_queue)),
+        "random": (random, _Module(world.entropy)),
+        "os": (os, _Module(os, getpid=pid, urandom=world.entropy.randbytes)),
+    }
+
+
+def _is_known_dead(world: World, name: str) -> bool:
+    pid = name.split(":")[1]
+    return any(str(process.pid) == pid and not process.is_alive for process in world.processes)
+
+
+@contextmanager
+def installed(world: World) -> Iterator[None]:
+    """Let the code of milepost run in a world."""
+    modules = _modules(world)
+    patches: list[Any] = []
+    for name, module in sorted(sys.modules.items()):
+        if name.startswith("milepost."):
+            for attribute, (real, virtual) in modules.items():
+                if getattr(module, attribute, None) is real:
+                    patches.append(mock.patch.object(module, attribute, virtual))
+    new_lock = modules["threading"][1].Lock
+    patches += [
+        mock.patch.object(milepost.run.heartbeat, "ReportedRun", lambda *args: ReportedRun(*args, lock=new_lock())),
+        mock.patch.object(milepost.worker.event_loop.LoopWatchdog, "start"),
+        mock.patch.object(milepost.stores.ids.SYSTEM_IDS, "_random", world.entropy.randbytes),
+        mock.patch.object(milepost.stores.ids.SYSTEM_IDS, "_time_ns", modules["time"][1].time_ns),
+        mock.patch.object(milepost.worker.worker, "_numbers", iter(range(1, 1 << 30))),
+    ]
+    for patch in patches:
+        patch.start()
+    milepost.run.process_identity._name.cache_clear()
+    milepost.run.process_identity._fallback_id.cache_clear()
+    milepost.stores.ids.SYSTEM_IDS.restart()
+    try:
+        yield
+    finally:
+        for patch in reversed(patches):
+            patch.stop()
+        milepost.stores.ids.SYSTEM_IDS.restart()
+        milepost.run.process_identity._name.cache_clear()
+        milepost.run.process_identity._fallback_id.cache_clear()
+
+
+__all__ = ["Process", "VirtualClock", "installed"]

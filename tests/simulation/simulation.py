@@ -1,0 +1,181 @@
+"""One run of a seed: workers, a server process and callers on one store, their faults, and the rules that watch them."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from milepost import Jobs
+from milepost.core.transitions import plan_create
+from milepost.manager.sync import JobManager
+from milepost.run.runtime import Runtime
+from milepost.settings import Settings
+from milepost.stores.ids import Ids, new_job_id, new_operation_id
+from milepost.stores.protocol import Write
+from milepost.worker.worker import Worker
+from tests.simulation import job_types
+from tests.simulation.callers import call, inspect
+from tests.simulation.faults import RETURN_SECONDS, Faults
+from tests.simulation.network import Conditions, NetworkStore, Server
+from tests.simulation.rules import Rules
+from tests.simulation.seams import VirtualClock, installed
+from tests.simulation.world import Choices, Process, VirtualLoop, World
+
+SETTINGS = Settings(lease=6.0, heartbeat=0.5, sweep=1.5, grace=2.0, capture="none", job_ttl=3600.0)
+"""A fifth of the default times, so that a run takes a fifth of the steps."""
+SHORT_LEASE = replace(SETTINGS, lease=1.5, sweep=0.4, heartbeat=0.2, grace=0.5)
+WORK_SECONDS = 40
+REST_SECONDS = 240
+"""The most time for the jobs to end when the faults are over. A job that kills its worker needs a few leases."""
+SETTLE_SECONDS = 20
+"""How long the run continues when all jobs have ended: longer than two leases and some sweeps."""
+CONCURRENCY = 3
+DRAINED_WITHIN = 9.0
+
+
+@dataclass
+class Outcome:
+    """What a run was like. `deviations` describe it: with them as `replay` it happens again."""
+
+    seed: int
+    violation: tuple[str, str] | None
+    digest: str
+    steps: int
+    writes: int
+    simulated: float
+    deviations: dict[str, int]
+    trace: list[str] | None
+
+
+class Simulation:
+    """Two workers, a server process that sweeps, and two callers. `policy` is "pct" or "random", or "" for no faults."""
+
+    def __init__(self, world: World, policy: str = "pct") -> None:
+        self.world = world
+        choose = world.choose
+        self.settings = SETTINGS if choose("lease", 3, 0.25) < 2 else SHORT_LEASE
+        self.server = Server(world, sweep_limit=(200, 4, 20)[choose("sweep limit", 3, 0.3)])
+        self.rules = Rules(world, self.server, self.settings, job_types.LIMITS)
+        self.rules.watch_types(frozenset(job_types.JOB_TYPES))
+        self.conditions: Conditions = Faults(self, policy) if policy else Conditions()
+        self.work_until = WORK_SECONDS * 1_000_000
+        self.processes: dict[str, Process] = {}
+        """The newest process of each name."""
+        for name in ("worker-0", "worker-1", "server", "caller-0", "caller-1"):
+            self.start(name)
+
+    # --- processes ---
+
+    def start(self, name: str) -> None:
+        """Start a process; what it does is in its name."""
+        process = self.processes[name] = Process(self.world, name)
+        process.disturbed_at = self.world.now
+        kind = name.partition("-")[0]
+        run = {"worker": self._work, "server": self._serve, "caller": lambda one: call(self, one)}[kind]
+        process.start(lambda: run(process))
+
+    def jobs(self, process: Process) -> Jobs:
+        """Return the application of a process."""
+        world = self.world
+        ids = Ids(world.entropy.randbytes, lambda: world.wall_clock * 1000)
+        store = NetworkStore(self.server, self.conditions, blocking=True)
+        runtime = Runtime(store, self.settings, self.settings.job_ttl, clock=VirtualClock(world), ids=ids)
+        jobs = Jobs(JobManager.of(runtime))
+        job_types.register(jobs, self, process)
+        return jobs
+
+    def _work(self, process: Process) -> None:
+        worker = process.memory["worker"] = Worker(self.jobs(process)._async, concurrency=CONCURRENCY)
+        VirtualLoop(self.world).run(worker.serve())
+
+    def _serve(self, process: Process) -> None:
+        """Do what the HTTP server does beside its requests: sweep."""
+        self.jobs(process)._async.runtime.heartbeat.retain()
+
+    # --- faults ---
+
+    def kill(self, process: Process) -> None:
+        """Kill a process, which starts again after a while."""
+        if not process.is_alive:
+            return
+        self.rules.on_crash(process)
+        away = RETURN_SECONDS[self.world.choose(f"away:{process.name}", 3) if self.conditions.is_active else 0]
+        self.world.post(away * 1e6, lambda: self.start(process.name))
+        self.world.crash(process)
+
+    def cut(self, process: Process, seconds: float) -> None:
+        """Cut a process off from the server for a while."""
+        self.world.note(f"{process.name} is cut off for {seconds:g} s")
+        process.is_cut = True
+
+        def mend() -> None:
+            process.is_cut, process.disturbed_at = False, max(process.disturbed_at, self.world.now)
+
+        self.world.post(seconds * 1e6, mend)
+
+    def drain(self, process: Process) -> None:
+        """Stop a worker as SIGTERM does, and start another one later."""
+        worker = process.memory.get("worker")
+        if worker is None or worker.is_stopping or not process.is_alive:
+            return
+        self.world.note(f"{process.name} drains")
+        worker.stop()
+
+        def replace_process() -> None:
+            if process.is_alive and self.processes[process.name] is process:
+                self.kill(process)
+
+        self.world.post(DRAINED_WITHIN * 1e6, replace_process)
+
+    def add_undispatched(self, number: int) -> None:
+        """Add jobs that wait for a task queue which no process has."""
+        fields = {"type": "external", "run_by": "external", "task_queue": "celery", "dispatch_after": "1"}
+        fields |= {"metadata": "{}", "message": ""}
+        writes = [Write(new_job_id(), plan_create(fields, new_operation_id())) for _ in range(number)]
+        self.server.requester = "task queue"
+        self.server.execute("apply", (writes,), {})
+
+    # --- the run ---
+
+    def run(self) -> None:
+        """Run to the end, or to the first violation."""
+        world, rules = self.world, self.rules
+        is_done = lambda: rules.violation is not None or bool(world.errors)  # noqa: E731
+        world.run(self.work_until, is_done)
+        self.conditions.stop()
+        world.run(self.work_until + REST_SECONDS * 1_000_000, lambda: is_done() or not rules.unfinished())
+        world.run(world.now + SETTLE_SECONDS * 1_000_000, is_done)
+        if not is_done():
+            rules.at_rest()
+            reader = Process(world, "reader")
+            reader.start(lambda: inspect(self, reader))
+            world.run(world.now + 5_000_000, is_done)
+        if world.errors:
+            raise world.errors[0]
+
+
+def run_seed(
+    seed: int, *, policy: str = "pct", replay: Mapping[str, int] | None = None, keeps_trace: bool = False
+) -> Outcome:
+    """Run a seed, or the deviations of an earlier run of it."""
+    choices = Choices(seed, replay)
+    world = World(choices, keeps_trace=keeps_trace)
+    gc.disable()  # what it would finalise, and when, differs from run to run
+    gc.freeze()  # collect only what the run has made
+    try:
+        with installed(world):
+            simulation = Simulation(world, policy)
+            try:
+                simulation.run()
+            finally:
+                end = world.now
+                world.close()
+                gc.collect()
+    finally:
+        gc.unfreeze()
+        gc.enable()
+    rules = simulation.rules
+    return Outcome(
+        seed, rules.violation, world.digest, world.steps, rules.writes, end / 1e6, choices.taken, world.trace
+    )

@@ -1,0 +1,335 @@
+"""The simulated world: virtual time, processes and threads, and one stream of recorded choices. It knows nothing of jobs.
+
+A virtual thread is a greenlet that runs real, unmodified code until it waits; then the world takes the next event. All run in
+one real thread, so nothing happens between two waits that was not chosen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import heapq
+import math
+import random
+from asyncio import events as asyncio_events
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
+from typing import Any
+
+from greenlet import getcurrent, greenlet
+
+START = 1_750_000_000_000_000
+"""The wall clock at the start of each world, in microseconds since 1970."""
+FIRST_PID = 5_000_000
+"""Greater than every pid of Linux, so that no virtual process is mistaken for one of this machine."""
+
+
+class WorldOver(BaseException):
+    """Raised in code that still waits when its world ends, so that it unwinds."""
+
+
+class Choices:
+    """Every choice has a name, and 0 is its harmless value: a run is described by its deviations from 0.
+
+    With `replay`, the deviations of an earlier run, nothing is left to chance.
+    """
+
+    def __init__(self, seed: int, replay: Mapping[str, int] | None = None) -> None:
+        self.taken: dict[str, int] = {}
+        self._random = random.Random(seed)
+        self._replay = replay
+        self._counts: dict[str, int] = {}
+
+    def choose(self, label: str, options: int, chance: float | None = None) -> int:
+        """Return a number below `options`: one other than 0 with this chance, or (None) each as likely as the others."""
+        number = self._counts[label] = self._counts.get(label, 0) + 1
+        name = f"{label}#{number}"
+        if self._replay is not None:
+            value = min(self._replay.get(name, 0), options - 1)
+        elif chance is None:
+            value = self._random.randrange(options)
+        else:
+            value = self._random.randrange(1, options) if self._random.random() < chance else 0
+        if value:
+            self.taken[name] = value
+        return value
+
+
+class Process:
+    """A virtual process: it can be crashed, paused, and cut off from the network."""
+
+    def __init__(self, world: World, name: str) -> None:
+        self.world, self.name = world, name
+        self.pid = FIRST_PID + len(world.processes)
+        self.is_alive = True
+        self.is_cut = False
+        self.paused_until = 0
+        self.disturbed_at = 0
+        """When it was last paused or cut off: the end of that time."""
+        self.threads: list[VirtualThread] = []
+        self.memory: dict[str, Any] = {}
+        """What the simulation keeps with the process."""
+        world.processes.append(self)
+
+    def start(self, function: Callable[[], object], name: str = "main") -> VirtualThread:
+        """Start a thread."""
+        thread = VirtualThread(self, function, f"{self.name}/{name}")
+        self.threads.append(thread)
+        self.world.post(0, lambda: thread.resume(0, woken=True), self, thread.name)
+        return thread
+
+    @property
+    def is_paused(self) -> bool:
+        """Return whether its threads stand still, as after SIGSTOP."""
+        return self.paused_until > self.world.now
+
+
+class VirtualThread:
+    """A thread of a virtual process."""
+
+    def __init__(self, process: Process, function: Callable[[], object], name: str) -> None:
+        self.process, self.name = process, name
+        self.ident = process.world.next_ident()
+        self.is_done = False
+        self.joiners: list[VirtualThread] = []
+        self.waits = 0
+        self.waiting: int | None = 0
+        """The number of the wait that is in progress."""
+        self.woken = False
+        self._function = function
+        self.greenlet = greenlet(self._run, process.world.hub)
+
+    def _run(self) -> None:
+        try:
+            self._function()
+        except WorldOver:
+            pass
+        except Exception as error:
+            self.process.world.errors.append(error)
+        finally:
+            self.is_done = True
+            asyncio_events._set_running_loop(None)
+            for thread in self.joiners:
+                self.process.world.wake(thread)
+
+    def resume(self, wait: int, *, woken: bool) -> None:
+        """Continue the thread, unless this wait of it is over."""
+        if self.is_done or self.waiting != wait or not self.process.is_alive:
+            return
+        world = self.process.world
+        self.waiting, self.woken = None, woken
+        world.current = self
+        self.greenlet.switch()
+        world.current = None
+
+
+class World:
+    """One run of a simulation. `now` is the true time in microseconds since its start."""
+
+    def __init__(self, choices: Choices, *, keeps_trace: bool = False) -> None:
+        self.choices = choices
+        self.choose = choices.choose
+        self.entropy = random.Random(1)
+        """What stands for random ids and jitter: the same in all runs."""
+        self.now = 0
+        self.steps = 0
+        self.is_over = False
+        self.processes: list[Process] = []
+        self.current: VirtualThread | None = None
+        self.hub = getcurrent()
+        self.errors: list[Exception] = []
+        """What threads have raised: a defect of milepost, or of the simulation."""
+        self.trace: list[str] | None = [] if keeps_trace else None
+        self.loops: list[VirtualLoop] = []
+        self._events: list[tuple[int, int, Callable[[], None], Process | None]] = []
+        self._sequence = 0
+        self._idents = 0
+        self._digest = hashlib.blake2b(digest_size=8)
+
+    @property
+    def digest(self) -> str:
+        """Return a digest of all that was noted: two equal runs have the same."""
+        return self._digest.hexdigest()
+
+    @property
+    def wall_clock(self) -> int:
+        """Return microseconds since 1970."""
+        return START + self.now
+
+    def next_ident(self) -> int:
+        """Return a number for a new thread."""
+        self._idents += 1
+        return self._idents
+
+    def process(self) -> Process:
+        """Return the process whose code runs now."""
+        assert self.current is not None, "called by code of the world"
+        return self.current.process
+
+    def note(self, text: str) -> None:
+        """Add a line to the trace."""
+        line = f"{self.now / 1e6:10.4f} {text}"
+        self._digest.update(line.encode())
+        if self.trace is not None:
+            self.trace.append(line)
+
+    # --- events ---
+
+    def post(self, micros: float, event: Callable[[], None], process: Process | None = None, thread: str = "") -> None:
+        """Let an event happen later; never, if its process is dead by then, and later still, if it is paused."""
+        self._sequence += 1
+        heapq.heappush(self._events, (self.now + max(0, int(micros)), self._sequence, event, process))
+
+    def run(self, until: int, is_done: Callable[[], bool]) -> None:
+        """Let everything happen until a time, or until `is_done()`."""
+        events = self._events
+        while events and events[0][0] <= until and not is_done():
+            at, sequence, event, process = heapq.heappop(events)
+            self.now = max(self.now, at)
+            if process is not None:
+                if not process.is_alive:
+                    continue
+                if process.paused_until > self.now:
+                    heapq.heappush(events, (process.paused_until, sequence, event, process))
+                    continue
+            self.steps += 1
+            event()
+        if not is_done():
+            self.now = max(self.now, until)
+
+    # --- waiting, called in a virtual thread ---
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Let others run until this thread is woken or time is over; return whether it was woken."""
+        thread = self.current
+        if self.is_over or thread is None:
+            raise WorldOver
+        thread.waits += 1
+        number = thread.waiting = thread.waits
+        if seconds is not None:
+            resume = lambda: thread.resume(number, woken=False)  # noqa: E731
+            self.post(math.ceil(max(0.0, seconds) * 1e6), resume, thread.process, thread.name)
+        loop = asyncio_events._get_running_loop()
+        asyncio_events._set_running_loop(None)
+        self.hub.switch()
+        if self.is_over:
+            raise WorldOver
+        asyncio_events._set_running_loop(loop)
+        return thread.woken
+
+    def sleep(self, seconds: float) -> None:
+        """Wait for some seconds."""
+        end = self.now + math.ceil(seconds * 1e6)
+        while self.now < end:
+            self.wait((end - self.now) / 1e6)
+
+    def wake(self, thread: VirtualThread) -> None:
+        """Wake a thread that waits."""
+        number = thread.waiting
+        if number is not None and not self.is_over:
+            self.post(0, lambda: thread.resume(number, woken=True), thread.process, thread.name)
+
+    # --- faults ---
+
+    def crash(self, process: Process) -> None:
+        """End a process as SIGKILL does; if it is the current one, this does not return."""
+        if not process.is_alive:
+            return
+        process.is_alive = False
+        self.note(f"{process.name} crashes")
+        if self.current is not None and self.current.process is process:
+            self.current.waiting = -1
+            self.hub.switch()
+            raise WorldOver
+
+    def pause(self, process: Process, seconds: float) -> None:
+        """Stop all threads of a process for a while, as SIGSTOP and SIGCONT do."""
+        self.note(f"{process.name} is paused for {seconds:g} s")
+        process.paused_until = max(process.paused_until, self.now + int(seconds * 1e6))
+        process.disturbed_at = max(process.disturbed_at, process.paused_until)
+
+    def close(self) -> None:
+        """Unwind everything that still waits."""
+        self.is_over = True
+        for process in self.processes:
+            for thread in process.threads:
+                if not thread.is_done and thread.greenlet:
+                    self.current = thread
+                    with suppress(BaseException):
+                        thread.greenlet.throw(WorldOver)
+        self.current = None
+        asyncio_events._set_running_loop(None)
+        for loop in self.loops:
+            loop.discard()
+
+
+class VirtualLoop(asyncio.BaseEventLoop):
+    """The event loop of a virtual thread: the loop of asyncio, which waits in virtual time."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self._world = world
+        self._virtual_thread: VirtualThread | None = None
+        self._selector = self
+        self._clock_resolution = 2e-6  # virtual time has steps of 1 us
+        world.loops.append(self)
+
+    def time(self) -> float:
+        return self._world.now / 1e6
+
+    def select(self, timeout: float | None) -> list[Any]:
+        """Wait, as a selector does."""
+        if timeout is None or timeout > 0:
+            self._world.wait(timeout)
+        return []
+
+    def _process_events(self, event_list: list[Any]) -> None:
+        pass
+
+    def _write_to_self(self) -> None:
+        thread = self._virtual_thread
+        if thread is not None and thread is not self._world.current:
+            self._world.wake(thread)
+
+    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:  # type: ignore[override]
+        """Call a function in a virtual thread."""
+        future = self.create_future()
+
+        def call() -> None:
+            try:
+                value, error = func(*args), None
+            except Exception as raised:
+                value, error = None, raised
+            settle = lambda: future.done() or (future.set_exception(error) if error else future.set_result(value))  # noqa: E731
+            self.call_soon_threadsafe(settle)
+
+        self._world.process().start(call, "executor")
+        return future
+
+    def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """Run a coroutine in the current virtual thread and return its result."""
+        self._virtual_thread = self._world.current
+        asyncio_events._set_running_loop(self)
+        task = self.create_task(coroutine)
+        try:
+            while not task.done():
+                self._run_once()
+        finally:
+            asyncio_events._set_running_loop(None)
+            self._closed = True
+        return task.result()
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        if not self._world.is_over:
+            error = context.get("exception")
+            self._world.errors.append(error if isinstance(error, Exception) else RuntimeError(context.get("message")))
+
+    def discard(self) -> None:
+        """Forget the tasks of a world that is over."""
+        self._closed = True
+        for task in asyncio.all_tasks(self):
+            task._log_destroy_pending = False
+            with suppress(BaseException):
+                task.get_coro().close()
+        self._ready.clear()
+        self._scheduled.clear()
