@@ -5,7 +5,8 @@ from __future__ import annotations
 from tests.documents.document_conformance import DocumentConformance
 from tests.documents.entity_conformance import EntityConformance
 from tests.documents.fencing_conformance import FencingConformance
+from tests.documents.search_conformance import SearchConformance
 
 
-class StoreConformance(DocumentConformance, EntityConformance, FencingConformance):
+class StoreConformance(DocumentConformance, SearchConformance, EntityConformance, FencingConformance):
     """The whole suite."""

@@ -61,7 +61,9 @@ def test_jobs_store_the_same_in_both_databases(database: str, folder: Path, tmp_
             result = HANDLERS[job_type](WatchedRun(), database=name, **parameters)
             made.append({key: result[key] for key in result if key not in ("database", "seconds", "largest")})
         store = open_store(name)
-        hits = [round(hit.score, 5) for hit in search("the keepers of the lighthouse", 5, database=name)]
+        hits = [
+            round(hit.score, 5) for hit in search("the keepers of the lighthouse", 5, mode="meaning", database=name)
+        ]
         results[name] = (made, store.counts(), store.edges(), store.communities("chunks", limit=1000), hits)
         store.close()
     mine, theirs = results.values()

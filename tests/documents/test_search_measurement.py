@@ -66,10 +66,18 @@ def test_command_measures_a_store(
     (tmp_path / "q.csv").write_text(
         "question,answer,kind\nwhat burns paraffin,lamp burns,lamps\nis the tower of granite,granite,towers\nlamp,oil,lamps\n"
     )
-    assert run_program(["documents", "measure", str(tmp_path / "q.csv"), "--database", database, "--json"]) == 0
+    assert (
+        run_program(
+            ["documents", "measure", str(tmp_path / "q.csv"), "--mode", "meaning", "--database", database, "--json"]
+        )
+        == 0
+    )
     lamps, towers = map(json.loads, capsys.readouterr().out.splitlines())
     assert (lamps["questions"], lamps["hit_at_1"], lamps["missed"]) == (2, 0.5, ["lamp"])
     assert towers["mrr"] == 1.0
+    assert run_program(["documents", "measure", str(tmp_path / "q.csv"), "--database", database]) == 0
+    table = capsys.readouterr().out
+    assert [table.count(mode) for mode in ("hybrid", "meaning", "words")] == [2, 2, 2]
     (tmp_path / "q.csv").write_text("question,answer\na,[\n")
     assert run_program(["documents", "measure", str(tmp_path / "q.csv"), "--database", database]) == 1
     assert capsys.readouterr().err.count("\n") == 1

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 from milepost.documents.errors import StoreBusyError
+from milepost.documents.retrieval import Searcher
+from milepost.documents.store import check_health, default_database, open_store
 from milepost.documents.store import database as port_module
-from milepost.documents.store import default_database, open_store
+from milepost.documents.store import sqlite as sqlite_module
 from milepost.documents.store.sqlite import SqliteDatabase
 from tests.documents.store_conformance import StoreConformance
 from tests.documents.store_fixture import EMBEDDER, bring_in, first
@@ -145,3 +147,25 @@ def test_file_that_is_not_a_database_is_named(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=f"{path} cannot be used as a document store"):
             store.active_generation()
         store.close()
+
+
+def test_without_fts5_searches_are_by_meaning_until_a_python_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(tmp_path / "a.db")
+    monkeypatch.setenv("MILEPOST_DOCUMENTS", path)
+    with monkeypatch.context() as lacking:
+        lacking.setattr(sqlite_module, "has_fts5", lambda connection: False)
+        store = open_store(path)
+        bring_in(store, "a.txt", "The lamp burns paraffin.")
+        bring_in(store, "a.txt", "The lamp burns oil.")
+        assert [hit.uri for hit in Searcher(store).search("lamp")] == ["a.txt"]
+        with pytest.raises(ValueError, match="mode=meaning"):
+            Searcher(store).search("lamp", mode="words")
+        store.close()
+        assert [warning for warning in check_health() if "FTS5" in warning]
+    assert not [warning for warning in check_health() if "FTS5" in warning]
+    store = open_store(path)
+    assert [hit.text for hit in Searcher(store).search("oil", mode="words")] == ["The lamp burns oil."]
+    assert Searcher(store).search("paraffin", mode="words") == []
+    store.close()

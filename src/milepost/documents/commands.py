@@ -46,21 +46,31 @@ def _options(function: F) -> F:
 @click.option(
     "-k", "--hits", type=click.IntRange(1, 1000), default=5, show_default=True, help="Maximum number of hits."
 )
+@click.option(
+    "--mode",
+    type=click.Choice(["hybrid", "meaning", "words"]),
+    default="hybrid",
+    show_default=True,
+    help="Rank by meaning, by the words of the query, or by both.",
+)
 @DATABASE
 @session_options
-def search(words: tuple[str, ...], hits: int, database: str | None) -> int:
-    """Search the ingested documents by meaning, best match first."""
+def search(words: tuple[str, ...], hits: int, mode: str, database: str | None) -> int:
+    """Search the ingested documents by meaning and by words, best match first."""
     context = current()
     query = " ".join(words)
     if not query.strip():
         raise click.UsageError("QUERY is empty")
-    found = query_documents("search", database, query=query, k=hits)
+    found = query_documents("search", database, query=query, k=hits, mode=mode)
     if context.json:
         for hit in found:
             echo_json(hit)
         return exit_codes.OK
     if not found:
-        context.console.print("No documents yet. Ingest some: milepost run ingestion PATH...")
+        nothing = "No documents yet. Ingest some: milepost run ingestion PATH..."
+        if mode == "words":
+            nothing = "No document contains these words. Search by meaning: milepost search --mode meaning QUERY..."
+        context.console.print(nothing)
         return exit_codes.FAILED
     for at, hit in enumerate(found):
         if at:

@@ -1,4 +1,4 @@
-"""Search the active index for chunks by meaning, and look up entities, neighbours and communities."""
+"""Search the active index for chunks, and look up entities, neighbours and communities."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal, TypeAlias, get_args
 
 from milepost.documents.embed import Embedder
 from milepost.documents.errors import GenerationChangedError, StoreBusyError
 from milepost.documents.pipeline import embedder_of
 from milepost.documents.store import DocumentStore, open_store
 from milepost.documents.store.records import Community, Entity, Generation, Hit, Neighbour
+from milepost.documents.words import query_terms
 
+Mode: TypeAlias = Literal["hybrid", "meaning", "words"]
+MODES: Final[tuple[Mode, ...]] = get_args(Mode)
+"""How a search ranks: by meaning and words, or by one of them."""
 MAX_WAIT_SECONDS: Final = 5.0
 """Seconds that a search waits for a busy store or endpoint. A job waits longer, because no user waits for it."""
 
@@ -29,8 +33,11 @@ class Searcher:
         self._endpoint = endpoint
         self._made: tuple[int, Embedder] | None = None
 
-    def search(self, query: str, k: int = 10) -> list[Hit]:
-        """Return the `k` (1 to 1000) chunks nearest to the query, best first; none if nothing is indexed.
+    def search(self, query: str, k: int = 10, *, mode: Mode = "hybrid") -> list[Hit]:
+        """Return the `k` (1 to 1000) chunks that match the query best, best first; none if nothing is indexed.
+
+        `meaning` scores by the cosine of the vectors, `words` by the share of the query's words that a chunk has, rare
+        words counting more. `hybrid` scores by both. Without FTS5, SQLite stores search by meaning only.
 
         Raises `ValueError` for an empty query or a `k` out of range, and `EndpointError` if the index uses an endpoint
         that fails.
@@ -39,10 +46,19 @@ class Searcher:
             raise ValueError("the query must not be empty")
         if not 1 <= k <= _MAX_HITS:
             raise ValueError(f"k must be from 1 to {_MAX_HITS}, not {k}")
+        if mode not in MODES:
+            raise ValueError(f"mode must be one of {', '.join(MODES)}, not {mode!r}")
+        terms = None if mode == "meaning" else query_terms(query)
+        if mode == "words":
+            if not self._store.has_words():
+                raise ValueError(
+                    "mode=words requires SQLite with FTS5, which this Python does not have; use mode=meaning"
+                )
+            return self._store.search(k, terms=terms)
         while (active := self._store.active_generation()) is not None:
             vector = self._embedder(active).embed([query])[0]
             try:
-                return self._store.nearest(vector, k, generation=active.number)
+                return self._store.search(k, vector=vector, terms=terms, generation=active.number)
             except GenerationChangedError:
                 continue  # a reindex switched models after the query was embedded
         return []
@@ -74,10 +90,10 @@ def open_for_search(database: str | Path | None = None) -> Iterator[DocumentStor
         store.close()
 
 
-def search(query: str, k: int = 10, *, database: str | Path | None = None) -> list[Hit]:
+def search(query: str, k: int = 10, *, mode: Mode = "hybrid", database: str | Path | None = None) -> list[Hit]:
     """Search a document store once; see `Searcher` for many searches."""
     with open_for_search(database) as store:
-        return Searcher(store).search(query, k)
+        return Searcher(store).search(query, k, mode=mode)
 
 
 def entities(text: str = "", *, limit: int = 50, database: str | Path | None = None) -> list[Entity]:

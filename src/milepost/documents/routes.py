@@ -16,7 +16,7 @@ from fastapi import APIRouter, Depends, FastAPI, Query, Request
 
 from milepost.documents.errors import StoreBusyError
 from milepost.documents.http_endpoint import EndpointError
-from milepost.documents.retrieval import Searcher
+from milepost.documents.retrieval import Mode, Searcher
 from milepost.documents.store import DocumentStore, open_store
 from milepost.documents.store.records import Community, Entity, Hit, Neighbour
 from milepost.web.app import Route
@@ -53,11 +53,13 @@ def create_documents_router(context: WebContext, *, database: str | Path | None 
     router = APIRouter(route_class=Route, tags=["documents"], dependencies=access, responses=problems(501))
     library = _Library(database)
 
-    @router.get("/api/documents/search", responses=_HITS, summary="Chunks by what they mean, best first")
+    @router.get("/api/documents/search", responses=_HITS, summary="Chunks by meaning and words, best first")
     def search(
-        q: Annotated[str, Query(min_length=1, max_length=_TEXT_MAX)], k: Annotated[int, Query(ge=1, le=1000)] = 10
+        q: Annotated[str, Query(min_length=1, max_length=_TEXT_MAX)],
+        k: Annotated[int, Query(ge=1, le=1000)] = 10,
+        mode: Mode = "hybrid",
     ) -> dict[str, Any]:
-        return {"hits": [asdict(hit) for hit in library.ask(lambda: library.searcher.search(q, k))]}
+        return {"hits": [asdict(hit) for hit in library.ask(lambda: library.searcher.search(q, k, mode=mode))]}
 
     @router.get("/api/documents/entities", responses=_ENTITIES,
                 summary="Entities by the number of chunks that mention them")  # fmt: skip

@@ -23,8 +23,24 @@ def check_health() -> list[str]:
     """Return the warnings of `milepost doctor` about the default database."""
     from milepost.stores.private_files import open_to_others
 
-    exposed = open_to_others(default_database(), "the texts of the documents")
-    return [] if exposed is None else [exposed]
+    database = default_database()
+    exposed = open_to_others(database, "the texts of the documents")
+    warnings = [] if exposed is None else [exposed]
+    if "://" not in database and os.path.exists(database) and not _has_fts5():
+        warnings.append(
+            "documents are searched by meaning only: SQLite of this Python lacks FTS5; use a Python with FTS5"
+        )
+    return warnings
+
+
+def _has_fts5() -> bool:
+    import contextlib
+    import sqlite3
+
+    from milepost.documents.store.sqlite import has_fts5
+
+    with contextlib.closing(sqlite3.connect(":memory:")) as connection:
+        return has_fts5(connection)
 
 
 def open_store(database: str | Path | None = None) -> DocumentStore:

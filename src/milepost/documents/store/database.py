@@ -8,12 +8,14 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from milepost.core.errors import LeaseLost
 from milepost.documents.errors import StoreBusyError
 from milepost.documents.store.records import Generation
+from milepost.documents.words import Term, words_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,6 +26,7 @@ Row = tuple[Any, ...]
 MAX_WAIT_SECONDS: Final = 600.0
 _MAX_DELAY: Final = 5.0
 _TICK_SECONDS: Final = 0.1
+_BATCH_SIZE: Final = 500
 
 
 class Transaction(Protocol):
@@ -46,6 +49,21 @@ class Transaction(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Entries:
+    """The entries of a generation that a search may find: all, or those whose number an SQL query returns."""
+
+    generation: int
+    query: str | None = None
+    values: tuple[Any, ...] = ()
+
+    def condition(self, number: str) -> tuple[str, tuple[Any, ...]]:
+        """Return an SQL condition on the column `number`, and its values."""
+        if self.query is None:
+            return "", ()
+        return f"AND {number} IN ({self.query})", self.values
+
+
 class Database(Protocol):
     """A database that can store documents."""
 
@@ -61,10 +79,29 @@ class Database(Protocol):
         """Return stored vectors as an array of shape (len(values), dimension)."""
         ...
 
+    def to_words(self, words: Sequence[str]) -> str:
+        """Return the words of a chunk as this database stores them."""
+        ...
+
     def nearest(
-        self, transaction: Transaction, generation: int, dimension: int, vector: NDArray[np.float32], k: int
-    ) -> list[tuple[float, str, int]]:
-        """Return (cosine, version id, ordinal) of the `k` nearest chunks of a generation, best first."""
+        self, transaction: Transaction, among: Entries, dimension: int, vector: NDArray[np.float32], k: int
+    ) -> list[tuple[float, int]]:
+        """Return (cosine, entry number) of the `k` nearest entries, best first."""
+        ...
+
+    def similarities(
+        self, transaction: Transaction, among: Entries, dimension: int, vector: NDArray[np.float32], numbers: list[int]
+    ) -> dict[int, float]:
+        """Return the cosine of each of these entries, by number."""
+        ...
+
+    def matching(
+        self, transaction: Transaction, among: Entries, terms: Sequence[Term], k: int
+    ) -> list[tuple[float, int]] | None:
+        """Return (score, entry number) of the `k` entries that match the terms best, best first.
+
+        The score is at most 1, and 1 if all terms occur very often. None if this database has no index of words.
+        """
         ...
 
     def close(self) -> None:
@@ -163,6 +200,35 @@ def placeholders(count: int) -> str:
     return ", ".join("?" * count)
 
 
+def add_entries(tx: Transaction, database: Database, generation: int, version_id: str) -> None:
+    """Add the chunks of a published version to what searches find."""
+    tx.run(
+        """INSERT INTO index_entries (generation, version_id, ordinal)
+        SELECT ?, version_id, ordinal FROM chunks WHERE version_id = ? ORDER BY ordinal""",
+        (generation, version_id),
+    )
+    after = -1
+    while rows := tx.all(
+        f"""SELECT c.ordinal, e.number, c.heading, c.text FROM chunks c
+        JOIN index_entries e ON e.version_id = c.version_id AND e.ordinal = c.ordinal
+        WHERE c.version_id = ? AND c.ordinal > ? ORDER BY c.ordinal LIMIT {_BATCH_SIZE}""",
+        (version_id, after),
+    ):
+        tx.many(
+            "INSERT INTO words (rowid, body) VALUES (?, ?)",
+            [(number, database.to_words(words_of(f"{heading} {text}"))) for _, number, heading, text in rows],
+        )
+        after = rows[-1][0]
+
+
+def remove_entries(tx: Transaction, version_id: str) -> None:
+    """Remove the chunks of a version from what searches find."""
+    numbers = "SELECT number FROM index_entries WHERE version_id = ?"
+    tx.run(f"DELETE FROM words WHERE rowid IN ({numbers})", (version_id,))
+    if tx.run("DELETE FROM index_entries WHERE version_id = ?", (version_id,)):
+        tx.run("UPDATE meta SET value = CAST(CAST(value AS INTEGER) + 1 AS TEXT) WHERE name = 'removals'")
+
+
 def bump_revision(tx: Transaction) -> None:
     """Invalidate cached vectors, because searches may now find something else."""
     tx.run("UPDATE meta SET value = CAST(CAST(value AS INTEGER) + 1 AS TEXT) WHERE name = 'revision'")
@@ -205,6 +271,7 @@ def delete_versions(tx: Transaction, version_ids: Sequence[str]) -> None:
                         SELECT 1 FROM chunks o WHERE o.chunk_id = c.chunk_id AND o.version_id <> c.version_id))""",
                 (version_id,),
             )
+        remove_entries(tx, version_id)
         tx.run("DELETE FROM chunks WHERE version_id = ?", (version_id,))
         tx.run("DELETE FROM versions WHERE version_id = ?", (version_id,))
         if text is not None:
@@ -225,7 +292,6 @@ ACTIVE_CHUNKS: Final = """
     SELECT ac.chunk_id FROM documents ad JOIN chunks ac ON ac.version_id = ad.version_id
     WHERE ad.generation = (SELECT generation FROM active_generation)
 """
-_BATCH_SIZE: Final = 500
 _RECOUNT: Final = """
     WITH live AS (
         SELECT m.entity_id, m.chunk_id, m.name, m.label, m.occurrences FROM mentions m

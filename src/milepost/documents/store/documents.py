@@ -14,11 +14,12 @@ from milepost.documents.store.database import (
     Row,
     SqlStoreBase,
     Transaction,
+    add_entries,
     bump_revision,
     delete_versions,
     placeholders,
 )
-from milepost.documents.store.records import ChunkText, Hit, MissingVector, StoredDocument, Text, Version
+from milepost.documents.store.records import ChunkText, MissingVector, StoredDocument, Text, Version
 
 if TYPE_CHECKING:
     import numpy as np
@@ -227,8 +228,10 @@ class DocumentQueries(SqlStoreBase):
                 DO UPDATE SET version_id = excluded.version_id, ingested_at = excluded.ingested_at""",
                 (generation, document_id, version_id, datetime.now(UTC).isoformat()),
             )
-            if before is not None and before[0] != version_id:
-                delete_versions(tx, [before[0]])
+            if before is None or before[0] != version_id:
+                if before is not None:
+                    delete_versions(tx, [before[0]])
+                add_entries(tx, self._db, generation, version_id)
             bump_revision(tx)
             return True
 
@@ -273,34 +276,6 @@ class DocumentQueries(SqlStoreBase):
             return bool(rows)
 
         return self._write(work)
-
-    def nearest(self, vector: NDArray[np.float32], k: int, *, generation: int | None = None) -> list[Hit]:
-        """Return the `k` chunks of the active generation nearest to a unit vector, best first.
-
-        Raises `GenerationChangedError` if a given generation is not the active one.
-        """
-
-        def work(tx: Transaction) -> list[Hit]:
-            active = tx.one(
-                "SELECT g.generation, g.dimension FROM active_generation a JOIN generations g USING (generation)"
-            )
-            if active is None:
-                return []
-            if generation not in (None, active[0]):
-                raise GenerationChangedError(f"generation {generation} is no longer active")
-            hits = []
-            for score, version_id, ordinal in self._db.nearest(tx, active[0], active[1], vector, k):
-                row = tx.one(
-                    """SELECT c.chunk_id, v.document_id, v.uri, t.title, c.heading, c.page, c.start, c.stop, c.text
-                    FROM chunks c JOIN versions v USING (version_id) JOIN texts t USING (text_id)
-                    WHERE c.version_id = ? AND c.ordinal = ?""",
-                    (version_id, ordinal),
-                )
-                if row is not None:
-                    hits.append(Hit(score, *row))
-            return hits
-
-        return self._read(work)
 
     def chunk_texts(self, chunk_ids: Sequence[str]) -> list[ChunkText]:
         """Return the texts of chunks of the active generation, in the order of their ids."""

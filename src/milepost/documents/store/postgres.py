@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from milepost.documents.errors import StoreBusyError
-from milepost.documents.store.database import Row, Transaction
+from milepost.documents.store.database import Entries, Row, Transaction
 from milepost.documents.store.schema import schema, set_up
+from milepost.documents.store.word_scores import term_weight
+from milepost.documents.words import Term
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,14 +24,16 @@ T = TypeVar("T")
 _WRITER: Final = 0x6D696C65_706F7374  # "milepost"
 _LOCK_MILLISECONDS: Final = 5000
 _TRANSIENT_ERRORS: Final = ("starting up", "shutting down", "recovery", "too many", "reserved", "terminating")
-_NEAREST: Final = """
-    SELECT 1 - (v.vector <=> ?) AS score, c.version_id, c.ordinal
-    FROM documents d
-    JOIN chunks c ON c.version_id = d.version_id
+_COSINE: Final = """
+    SELECT 1 - (v.vector <=> ?) AS score, e.number FROM index_entries e
+    JOIN chunks c ON c.version_id = e.version_id AND c.ordinal = e.ordinal
     JOIN vectors v ON v.vector_key = c.vector_key
-    WHERE d.generation = ?
-    ORDER BY score DESC, c.version_id, c.ordinal LIMIT ?
+    WHERE e.generation = ?
 """
+_WORDS: Final = """CREATE TABLE IF NOT EXISTS words (rowid BIGINT PRIMARY KEY, body TSVECTOR NOT NULL);
+CREATE INDEX IF NOT EXISTS words_body ON words USING gin (body)"""
+_MAX_RANK: Final = 0.1
+"""What `ts_rank` gives at most for one term; 0.06 if it occurs once."""
 
 
 class PostgresDatabase:
@@ -90,12 +94,54 @@ class PostgresDatabase:
         rows = [value.to_numpy() if hasattr(value, "to_numpy") else value for value in values]
         return np.asarray(rows, dtype=np.float32).reshape(len(values), dimension)
 
+    def to_words(self, words: Sequence[str]) -> str:
+        """Return words with their places, as the type TSVECTOR reads them."""
+        return " ".join(f"{word}:{place}" for place, word in enumerate(words, 1))
+
     def nearest(
-        self, transaction: Transaction, generation: int, dimension: int, vector: NDArray[np.float32], k: int
-    ) -> list[tuple[float, str, int]]:
-        """Return (cosine, version id, ordinal) of the `k` nearest chunks, compared by the database."""
-        rows = transaction.all(_NEAREST, (self.to_vector(vector), generation, k))
-        return [(float(score), version_id, ordinal) for score, version_id, ordinal in rows]
+        self, transaction: Transaction, among: Entries, dimension: int, vector: NDArray[np.float32], k: int
+    ) -> list[tuple[float, int]]:
+        """Return (cosine, entry number) of the `k` nearest entries, compared by the database."""
+        condition, values = among.condition("e.number")
+        rows = transaction.all(
+            f"{_COSINE} {condition} ORDER BY score DESC, e.number LIMIT ?",
+            (self.to_vector(vector), among.generation, *values, k),
+        )
+        return [(float(score), number) for score, number in rows]
+
+    def similarities(
+        self, transaction: Transaction, among: Entries, dimension: int, vector: NDArray[np.float32], numbers: list[int]
+    ) -> dict[int, float]:
+        """Return the cosine of each of these entries, by number."""
+        rows = transaction.all(
+            f"{_COSINE} AND e.number = ANY(?)", (self.to_vector(vector), among.generation, list(numbers))
+        )
+        return {number: float(score) for score, number in rows}
+
+    def matching(
+        self, transaction: Transaction, among: Entries, terms: Sequence[Term], k: int
+    ) -> list[tuple[float, int]] | None:
+        """Return (score, entry number) of the `k` entries that match the terms best.
+
+        `ts_rank` does not know how rare a word is, so each term is ranked by itself and weighted as in BM25.
+        """
+        queries = [" <-> ".join(term) for term in terms]
+        if not queries:
+            return []
+        total = (transaction.one("SELECT count(*) FROM index_entries") or (0,))[0]
+        counts = transaction.one(
+            "SELECT " + ", ".join(["(SELECT count(*) FROM words WHERE body @@ ?::tsquery)"] * len(queries)), queries
+        )
+        weights = [term_weight(count, total) for count in counts or ()]
+        ranks = " + ".join(["? * ts_rank(w.body, ?::tsquery)"] * len(queries))
+        weighted = [value for pair in zip(weights, queries, strict=True) for value in pair]
+        condition, values = among.condition("w.rowid")
+        rows = transaction.all(
+            f"""SELECT {ranks} AS score, e.number FROM words w JOIN index_entries e ON e.number = w.rowid
+            WHERE w.body @@ ?::tsquery AND e.generation = ? {condition} ORDER BY score DESC, e.number LIMIT ?""",
+            (*weighted, " | ".join(f"({query})" for query in queries), among.generation, *values, k),
+        )
+        return [(float(score) / (_MAX_RANK * sum(weights)), number) for score, number in rows]
 
     def close(self) -> None:
         """Close the connection."""
@@ -120,7 +166,11 @@ class PostgresDatabase:
                     transaction = _PostgresTransaction(connection)
                     transaction.one("SELECT pg_advisory_xact_lock(?)", (_WRITER,))
                     transaction.run("CREATE EXTENSION IF NOT EXISTS vector")
-                    set_up(transaction, schema(blob="BYTEA", vector="VECTOR"))
+                    set_up(
+                        transaction,
+                        schema(blob="BYTEA", vector="VECTOR", serial="BIGSERIAL PRIMARY KEY", words=_WORDS),
+                        self,
+                    )
                 register_vector(connection)
             except (psycopg.errors.FeatureNotSupported, psycopg.errors.UndefinedFile) as error:
                 connection.close()

@@ -86,7 +86,11 @@ class MissingVector:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A search result. `score` is the cosine similarity to the query, at most 1."""
+    """A search result.
+
+    `score` is at most 1: the cosine similarity to the query, the share of the query's words, or their weighted mean,
+    depending on the mode of the search.
+    """
 
     score: float
     chunk_id: str

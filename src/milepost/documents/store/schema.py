@@ -4,6 +4,10 @@
                                     versions *--1 texts 1--* segments
     chunks 1--* mentions *--1 entities,  chunks 1--* relations,  chunks 1--* extractions
     clusterings 1--* communities 1--* members
+    documents 1--* index_entries *--1 chunks,  index_entries 1--1 words
+
+`index_entries` are the chunks of published documents, numbered in the order of their publication, so that a search reads
+only what is new.
 
 A document becomes visible, or is replaced, by one row of `documents`; a generation by the one row of
 `active_generation`.
@@ -13,9 +17,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from milepost.documents.store.database import Transaction
+from milepost.documents.store.database import Database, Transaction, add_entries
 
-LAYOUT: Final = 1
+LAYOUT: Final = 2
 
 _TABLES: Final = """
 CREATE TABLE IF NOT EXISTS generations (
@@ -92,6 +96,15 @@ CREATE TABLE IF NOT EXISTS vectors (
     vector {vector} NOT NULL,
     made_at DOUBLE PRECISION NOT NULL
 );
+CREATE TABLE IF NOT EXISTS index_entries (
+    number {serial},
+    generation INTEGER NOT NULL,
+    version_id TEXT NOT NULL,
+    ordinal INTEGER NOT NULL,
+    UNIQUE (version_id, ordinal)
+);
+CREATE INDEX IF NOT EXISTS index_entries_generation ON index_entries (generation, number);
+{words};
 CREATE TABLE IF NOT EXISTS extractions (
     chunk_id TEXT PRIMARY KEY,
     configuration TEXT NOT NULL
@@ -158,22 +171,36 @@ CREATE TABLE IF NOT EXISTS fences (
 """Also created in older stores. Older versions ignore the table."""
 
 
-def schema(*, blob: str, vector: str) -> list[str]:
-    """Return the statements that create the tables, with a database's types for bytes and vectors."""
-    return [part.strip() for part in _TABLES.format(blob=blob, vector=vector).split(";") if part.strip()]
+def schema(*, blob: str, vector: str, serial: str, words: str) -> list[str]:
+    """Return the statements that create the tables.
+
+    Databases differ in the types of bytes, vectors and ascending numbers, and in the statements for the table of words.
+    """
+    tables = _TABLES.format(blob=blob, vector=vector, serial=serial, words=words)
+    return [part.strip() for part in tables.split(";") if part.strip()]
 
 
-def set_up(transaction: Transaction, statements: list[str]) -> None:
-    """Create missing tables. Raises `ValueError` for a store with a newer layout."""
+def set_up(transaction: Transaction, statements: list[str], database: Database) -> None:
+    """Create missing tables, and migrate a store of layout 1. Raises `ValueError` for a store with a newer layout."""
     transaction.run("CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL)")
     transaction.run(_FENCES)
     row = transaction.one("SELECT value FROM meta WHERE name = 'layout'")
-    if row is not None:
-        if int(row[0]) != LAYOUT:
-            raise ValueError(
-                f"the document store has layout {row[0]}, but this version of milepost supports {LAYOUT}; upgrade milepost"
-            )
+    layout = 0 if row is None else int(row[0])
+    if layout == LAYOUT:
         return
+    if layout > LAYOUT:
+        raise ValueError(
+            f"the document store has layout {layout}, but this version of milepost supports {LAYOUT}; upgrade milepost"
+        )
     for statement in statements:
         transaction.run(statement)
-    transaction.run("INSERT INTO meta (name, value) VALUES ('layout', ?), ('revision', '0')", (str(LAYOUT),))
+    if layout == 1:
+        for generation, version_id in transaction.all(
+            "SELECT generation, version_id FROM documents ORDER BY generation, document_id"
+        ):
+            add_entries(transaction, database, generation, version_id)
+    transaction.many(
+        """INSERT INTO meta (name, value) VALUES (?, ?)
+        ON CONFLICT (name) DO UPDATE SET value = excluded.value""",
+        [("layout", str(LAYOUT)), ("removals", "0"), *([("revision", "0")] if layout == 0 else [])],
+    )

@@ -20,6 +20,7 @@ from milepost.documents.store.database import (
 from milepost.documents.store.documents import DocumentQueries
 from milepost.documents.store.entities import EntityQueries
 from milepost.documents.store.records import Generation, StoredDocument
+from milepost.documents.store.searches import SearchQueries
 
 _UNINDEXED = """
     SELECT d.document_id FROM documents d
@@ -36,7 +37,7 @@ _SURPLUS = """
 """
 
 
-class DocumentStore(DocumentQueries, EntityQueries):
+class DocumentStore(DocumentQueries, SearchQueries, EntityQueries):
     """Documents, chunks, vectors and generations; entities, relations and communities.
 
     Each method is one atomic step, and every write can be repeated with the same result. Readers see a document as a

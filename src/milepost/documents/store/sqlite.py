@@ -1,6 +1,6 @@
 """SQLite as a document store: one file for the processes of one machine.
 
-numpy finds the nearest chunks in a matrix that is cached until the next change.
+numpy finds the nearest chunks in a matrix that is kept in memory, and FTS5 those with the words of a query.
 """
 
 from __future__ import annotations
@@ -8,14 +8,16 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from milepost.documents.errors import StoreBusyError
-from milepost.documents.store.database import Row, Transaction
+from milepost.documents.store.database import Entries, Row, Transaction
 from milepost.documents.store.schema import schema, set_up
+from milepost.documents.store.vector_cache import State, VectorCache
+from milepost.documents.store.word_scores import MAX_FREQUENCY_FACTOR, term_weight
+from milepost.documents.words import Term
 from milepost.stores.private_files import create_private_file, create_private_folder
 
 if TYPE_CHECKING:
@@ -26,24 +28,18 @@ T = TypeVar("T")
 _TRANSIENT_ERRORS: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL})
 _PERMANENT_ERRORS: Final = frozenset({sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_READONLY})
 _BLOCK: Final = 4096
-_KEPT_ROWS: Final = 200_000
+_MAX_BYTES: Final = 4 * 2**30
+"""Vectors that are kept in memory: 2.8 million of 384 components. More are read anew by each search."""
 _LOCK_SECONDS: Final = 0.25
 _VECTORS: Final = """
-    SELECT c.version_id, c.ordinal, v.vector
-    FROM documents d
-    JOIN chunks c ON c.version_id = d.version_id
+    SELECT e.number, v.vector FROM index_entries e
+    JOIN chunks c ON c.version_id = e.version_id AND c.ordinal = e.ordinal
     JOIN vectors v ON v.vector_key = c.vector_key
-    WHERE d.generation = ?
+    WHERE e.generation = ? AND e.number > ? ORDER BY e.number
 """
-
-
-@dataclass(frozen=True, slots=True)
-class _Matrix:
-    """The vectors of a generation at a revision, with the positions of their chunks."""
-
-    of: tuple[int, str]
-    places: list[tuple[str, int]]
-    vectors: NDArray[np.float32]
+_WORDS: Final = "CREATE VIRTUAL TABLE IF NOT EXISTS words USING fts5(body, tokenize = 'unicode61 remove_diacritics 0')"
+_PLAIN_WORDS: Final = "CREATE TABLE IF NOT EXISTS words (rowid INTEGER PRIMARY KEY, body TEXT NOT NULL)"
+"""The same table without FTS5. It becomes an index when the store is opened by a Python that has FTS5."""
 
 
 class SqliteDatabase:
@@ -54,7 +50,8 @@ class SqliteDatabase:
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._pid = 0
-        self._matrix: _Matrix | None = None
+        self._cache: VectorCache | None = None
+        self._has_words = False
 
     def __str__(self) -> str:
         return str(self._path)
@@ -90,57 +87,85 @@ class SqliteDatabase:
 
         return np.frombuffer(b"".join(values), dtype="<f4").reshape(len(values), dimension)
 
+    def to_words(self, words: Sequence[str]) -> str:
+        """Return words separated by spaces."""
+        return " ".join(words)
+
     def nearest(
-        self, transaction: Transaction, generation: int, dimension: int, vector: NDArray[np.float32], k: int
-    ) -> list[tuple[float, str, int]]:
-        """Return (cosine, version id, ordinal) of the `k` nearest chunks, by comparing with all of them."""
+        self, transaction: Transaction, among: Entries, dimension: int, vector: NDArray[np.float32], k: int
+    ) -> list[tuple[float, int]]:
+        """Return (cosine, entry number) of the `k` nearest entries, by comparing with all of them."""
         import numpy as np
 
-        revision = transaction.one("SELECT value FROM meta WHERE name = 'revision'")
-        of = (generation, str(revision and revision[0]))
-        kept = self._matrix
-        best: list[tuple[float, str, int]] = []
-        blocks: Iterable[tuple[list[tuple[str, int]], NDArray[np.float32]]]
-        if kept is not None and kept.of == of:
-            blocks = [(kept.places, kept.vectors)]
-        else:
-            blocks = self._read_blocks(generation, dimension, of)
-        for places, vectors in blocks:
-            scores = vectors @ vector
-            top = np.argpartition(-scores, k)[:k] if len(scores) > k else np.arange(len(scores))
-            best += [(float(scores[row]), *places[row]) for row in top]
-            best = sorted(best, key=lambda hit: (-hit[0], hit[1], hit[2]))[:k]
-        return best
+        cache = self._vectors(transaction, among.generation, dimension)
+        numbers, scores = cache.numbers, cache.vectors @ vector
+        if among.query is not None:
+            places = cache.places(row[0] for row in transaction.all(among.query, among.values))
+            numbers, scores = numbers[places], scores[places]
+        top = np.argpartition(-scores, k)[:k] if len(scores) > k else np.arange(len(scores))
+        return sorted(((float(scores[row]), int(numbers[row])) for row in top), key=lambda hit: (-hit[0], hit[1]))
+
+    def similarities(
+        self, transaction: Transaction, among: Entries, dimension: int, vector: NDArray[np.float32], numbers: list[int]
+    ) -> dict[int, float]:
+        """Return the cosine of each of these entries, by number."""
+        cache = self._vectors(transaction, among.generation, dimension)
+        places = cache.places(numbers)
+        found = zip(cache.numbers[places].tolist(), (cache.vectors[places] @ vector).tolist(), strict=True)
+        return dict(found)
+
+    def matching(
+        self, transaction: Transaction, among: Entries, terms: Sequence[Term], k: int
+    ) -> list[tuple[float, int]] | None:
+        """Return (score, entry number) of the `k` entries that match the terms best, ranked by FTS5's BM25."""
+        if not self._has_words:
+            return None
+        quoted = ['"' + " ".join(term) + '"' for term in terms]
+        total = (transaction.one("SELECT count(*) FROM index_entries") or (0,))[0]
+        best = 0.0
+        for phrase in quoted:
+            row = transaction.one("SELECT count(*) FROM words WHERE words MATCH ?", (phrase,))
+            best += term_weight(row[0] if row else 0, total) * MAX_FREQUENCY_FACTOR
+        if not best:
+            return []
+        condition, values = among.condition("w.rowid")
+        rows = transaction.all(
+            f"""SELECT -bm25(words), e.number FROM words w JOIN index_entries e ON e.number = w.rowid
+            WHERE words MATCH ? AND e.generation = ? {condition} ORDER BY bm25(words), e.number LIMIT ?""",
+            (" OR ".join(quoted), among.generation, *values, k),
+        )
+        return [(min(1.0, score / best), number) for score, number in rows]
 
     def close(self) -> None:
         """Close the connection."""
         with self._lock:
             connection, self._connection = self._connection, None
-            self._matrix = None
+            self._cache = None
             if connection is not None and self._pid == os.getpid():
                 connection.close()
 
-    def _read_blocks(
-        self, generation: int, dimension: int, of: tuple[int, str]
-    ) -> Iterable[tuple[list[tuple[str, int]], NDArray[np.float32]]]:
-        """Yield all vectors in blocks, and cache them for the next search unless there are too many."""
-        import numpy as np
+    def _vectors(self, transaction: Transaction, generation: int, dimension: int) -> VectorCache:
+        """Return the vectors of a generation as they are in this transaction."""
+        cache = self._cache
+        if cache is None or cache.generation != generation:
+            cache = self._cache = VectorCache(generation, dimension)
+        counts: dict[str, str] = dict(
+            transaction.all("SELECT name, value FROM meta WHERE name IN ('revision', 'removals')")
+        )
 
-        all_places: list[tuple[str, int]] = []
-        all_vectors: list[NDArray[np.float32]] = []
-        self._matrix = None
-        keep = True
-        cursor = self._connected().execute(_VECTORS, (generation,))
-        while rows := cursor.fetchmany(_BLOCK):
-            places = [(row[0], row[1]) for row in rows]
-            vectors = self.from_vectors([row[2] for row in rows], dimension)
-            yield places, vectors
-            keep = keep and len(all_places) + len(places) <= _KEPT_ROWS
-            if keep:
-                all_places += places
-                all_vectors.append(vectors)
-        if keep and all_places:
-            self._matrix = _Matrix(of, all_places, np.concatenate(all_vectors))
+        def added(after: int) -> Iterator[tuple[list[int], NDArray[np.float32]]]:
+            cursor = self._connected().execute(_VECTORS, (generation, after))
+            while rows := cursor.fetchmany(_BLOCK):
+                yield [row[0] for row in rows], self.from_vectors([row[1] for row in rows], dimension)
+
+        def present() -> list[int]:
+            return [
+                row[0]
+                for row in transaction.all("SELECT number FROM index_entries WHERE generation = ?", (generation,))
+            ]
+
+        cache.refresh(State(counts["revision"], counts["removals"]), added, present)
+        return cache
 
     def _connected(self) -> sqlite3.Connection:
         if self._connection is None or self._pid != os.getpid():
@@ -152,14 +177,39 @@ class SqliteDatabase:
             try:
                 connection.execute("PRAGMA journal_mode = WAL")
                 connection.execute("PRAGMA synchronous = NORMAL")
+                has_words = has_fts5(connection)
+                statements = schema(
+                    blob="BLOB",
+                    vector="BLOB",
+                    serial="INTEGER PRIMARY KEY AUTOINCREMENT",
+                    words=_WORDS if has_words else _PLAIN_WORDS,
+                )
                 connection.execute("BEGIN IMMEDIATE")
-                set_up(_SqliteTransaction(connection), schema(blob="BLOB", vector="BLOB"))
+                set_up(_SqliteTransaction(connection), statements, self)
+                if has_words:
+                    _index_plain_words(connection)
                 connection.execute("COMMIT")
             except BaseException:
                 connection.close()
                 raise
-            self._connection, self._pid, self._matrix = connection, os.getpid(), None
+            self._has_words = has_words
+            self._connection, self._pid, self._cache = connection, os.getpid(), None
         return self._connection
+
+
+def has_fts5(connection: sqlite3.Connection) -> bool:
+    """Return whether this Python's SQLite can index words."""
+    return connection.execute("SELECT 1 FROM pragma_module_list WHERE name = 'fts5'").fetchone() is not None
+
+
+def _index_plain_words(connection: sqlite3.Connection) -> None:
+    """Index words that were stored by a Python without FTS5."""
+    (made,) = connection.execute("SELECT sql FROM sqlite_master WHERE name = 'words'").fetchone()
+    if "fts5" not in made:
+        connection.execute("ALTER TABLE words RENAME TO plain_words")
+        connection.execute(_WORDS)
+        connection.execute("INSERT INTO words (rowid, body) SELECT rowid, body FROM plain_words")
+        connection.execute("DROP TABLE plain_words")
 
 
 class _SqliteTransaction:

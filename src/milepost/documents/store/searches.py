@@ -1,0 +1,110 @@
+"""Searches by meaning, by words, and by both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from milepost.documents.errors import GenerationChangedError
+from milepost.documents.store.database import (
+    Entries,
+    Row,
+    SqlStoreBase,
+    Transaction,
+    active_generation,
+    placeholders,
+)
+from milepost.documents.store.records import Generation, Hit
+from milepost.documents.words import Term
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+MEANING_WEIGHT: Final = 0.3
+"""The share of the cosine in the score of a hybrid search; the rest is the score of the words. Chosen by measurement:
+more loses exact names, less loses questions in other words."""
+_CANDIDATES: Final = 100
+_BATCH: Final = 500
+_HIT: Final = """
+    SELECT e.number, c.chunk_id, v.document_id, v.uri, t.title, c.heading, c.page, c.start, c.stop, c.text
+    FROM index_entries e JOIN chunks c ON c.version_id = e.version_id AND c.ordinal = e.ordinal
+    JOIN versions v ON v.version_id = e.version_id JOIN texts t ON t.text_id = v.text_id
+    WHERE e.number IN ({places})
+"""
+
+
+class SearchQueries(SqlStoreBase):
+    """Find chunks of the active generation."""
+
+    def nearest(self, vector: NDArray[np.float32], k: int, *, generation: int | None = None) -> list[Hit]:
+        """Return the `k` chunks nearest to a unit vector, best first, scored by cosine.
+
+        Raises `GenerationChangedError` if a given generation is not the active one.
+        """
+        return self.search(k, vector=vector, generation=generation)
+
+    def has_words(self) -> bool:
+        """Return whether searches by words are possible: SQLite needs FTS5."""
+        return self._read(lambda tx: self._db.matching(tx, Entries(0), [("a",)], 1)) is not None
+
+    def search(
+        self,
+        k: int,
+        *,
+        vector: NDArray[np.float32] | None = None,
+        terms: Sequence[Term] | None = None,
+        generation: int | None = None,
+    ) -> list[Hit]:
+        """Return the `k` chunks that match best: a unit vector, terms, or both.
+
+        The score is the cosine, or the share of the terms' weight that the chunk has, or with both their weighted mean.
+        Without an index of words the terms are ignored if there is a vector. Raises `GenerationChangedError` if a given
+        generation is not the active one.
+        """
+
+        def work(tx: Transaction) -> list[Hit]:
+            active = active_generation(tx)
+            if active is None:
+                return []
+            if generation not in (None, active.number):
+                raise GenerationChangedError(f"generation {generation} is no longer active")
+            return _hits(tx, self._ranked(tx, active, k, vector, terms))
+
+        return self._read(work)
+
+    def _ranked(
+        self,
+        tx: Transaction,
+        active: Generation,
+        k: int,
+        vector: NDArray[np.float32] | None,
+        terms: Sequence[Term] | None,
+    ) -> list[tuple[float, int]]:
+        """Return (score, entry number) of the best entries."""
+        among = Entries(active.number)
+        candidates = k if vector is None or terms is None else max(2 * k, _CANDIDATES)
+        by_words = None if terms is None else self._db.matching(tx, among, terms, candidates)
+        if vector is None:
+            return by_words or []
+        if not by_words:
+            return self._db.nearest(tx, among, active.dimension, vector, k)
+        cosines = {
+            number: cosine for cosine, number in self._db.nearest(tx, among, active.dimension, vector, candidates)
+        }
+        words = {number: score for score, number in by_words}
+        others = [number for number in words if number not in cosines]
+        cosines |= self._db.similarities(tx, among, active.dimension, vector, others)
+        scored = [
+            (MEANING_WEIGHT * cosine + (1 - MEANING_WEIGHT) * words.get(number, 0.0), number)
+            for number, cosine in cosines.items()
+        ]
+        return sorted(scored, key=lambda hit: (-hit[0], hit[1]))[:k]
+
+
+def _hits(tx: Transaction, ranked: Sequence[tuple[float, int]]) -> list[Hit]:
+    rows: dict[int, Row] = {}
+    for start in range(0, len(ranked), _BATCH):
+        numbers = [number for _, number in ranked[start : start + _BATCH]]
+        rows |= {row[0]: row[1:] for row in tx.all(_HIT.format(places=placeholders(len(numbers))), numbers)}
+    return [Hit(score, *rows[number]) for score, number in ranked]

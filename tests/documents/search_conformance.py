@@ -1,0 +1,111 @@
+"""Conformance of document stores: searches by words, and by meaning and words."""
+
+from __future__ import annotations
+
+import pytest
+
+from milepost.documents.retrieval import Mode, Searcher
+from milepost.documents.store import DocumentStore, open_store
+from milepost.documents.words import query_terms
+from tests.documents.store_fixture import EMBEDDER, StoreTests, bring_in
+
+NAMES = {
+    "a.txt": "Run dpkg-divert --list to see the diversions of the system.",
+    "b.txt": "The list of files to divert is long, says the manual of dpkg.",
+    "c.txt": "Ein grüner Wurm, der Bücher liest; le répertoire des paquets.",
+    "d.txt": "灯台は海岸に立っています。 The error code is E_4711.",
+}
+
+
+def uris(store: DocumentStore, query: str, mode: Mode = "words") -> list[str]:
+    return [hit.uri for hit in Searcher(store).search(query, mode=mode)]
+
+
+class SearchConformance(StoreTests):
+    @pytest.fixture
+    def named(self, store: DocumentStore) -> DocumentStore:
+        for name, content in NAMES.items():
+            bring_in(store, name, content)
+        return store
+
+    def test_words_find_names_codes_and_other_scripts(self, named: DocumentStore) -> None:
+        assert uris(named, "dpkg-divert") == ["a.txt", "b.txt"]
+        assert uris(named, "E_4711")[0] == "d.txt"
+        assert uris(named, "BUCHER REPERTOIRE") == ["c.txt"]
+        assert uris(named, "海岸の灯台") == ["d.txt"]
+        assert uris(named, "paraffin") == []
+        assert uris(named, "--- ?!") == []
+        assert uris(named, "' & | ! <-> ( \" : * NEAR") == []
+
+    def test_word_scores_are_shares_of_the_query(self, named: DocumentStore) -> None:
+        [whole] = Searcher(named).search("wurm", mode="words")
+        [half] = Searcher(named).search("wurm paraffin", mode="words")
+        assert 0 < half.score < whole.score <= 1
+
+    def test_hybrid_ranks_exact_names_first(self, named: DocumentStore) -> None:
+        assert uris(named, "dpkg-divert --list", "hybrid")[0] == "a.txt"
+        hits = Searcher(named).search("dpkg-divert --list", mode="hybrid")
+        assert len(hits) == len(NAMES)
+        assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+        meaning = {hit.uri: hit.score for hit in Searcher(named).search("dpkg-divert --list", mode="meaning")}
+        words = {hit.uri: hit.score for hit in Searcher(named).search("dpkg-divert --list", mode="words")}
+        for hit in hits:
+            assert hit.score == pytest.approx(0.3 * meaning[hit.uri] + 0.7 * words.get(hit.uri, 0), abs=1e-5)
+
+    def test_words_of_replaced_and_deleted_documents_are_not_found(self, store: DocumentStore) -> None:
+        bring_in(store, "a.txt", "An old sentence about paraffin.")
+        new = bring_in(store, "a.txt", "A new sentence about electricity.")
+        assert uris(store, "paraffin") == []
+        assert uris(store, "electricity") == ["a.txt"]
+        store.delete_document(new.document_id)
+        assert uris(store, "electricity") == []
+        assert uris(store, "electricity", "hybrid") == []
+
+    def test_words_of_an_inactive_generation_are_not_found(self, store: DocumentStore) -> None:
+        bring_in(store, "a.txt", "paraffin")
+        other = store.begin_generation(
+            EMBEDDER.model, EMBEDDER.dimension, {"chunk_tokens": 32, "embedder": "hashing:64"}
+        )
+        bring_in(store, "a.txt", "paraffin", other)
+        assert len(store.search(10, terms=query_terms("paraffin"))) == 1
+        assert store.activate(other.number)
+        assert uris(store, "paraffin") == ["a.txt"]
+
+    def test_search_sees_changes_of_another_process(self, store: DocumentStore, database: str) -> None:
+        reader = open_store(database)
+        vector = EMBEDDER.embed(["document 7"])[0]
+        for number in range(30):
+            bring_in(store, f"{number}.txt", f"document {number}")
+            assert len(reader.nearest(vector, 100)) == number + 1
+        bring_in(store, "3.txt", "another text")
+        document = next(document for document in store.documents() if document.uri == "5.txt")
+        store.delete_document(document.document_id)
+        found = {hit.uri: hit.text for hit in reader.nearest(vector, 100)}
+        assert found == {hit.uri: hit.text for hit in open_store(database).nearest(vector, 100)}
+        assert (len(found), found["3.txt"]) == (29, "another text")
+        reader.close()
+
+    def test_store_of_the_first_layout_is_migrated(self, named: DocumentStore, database: str) -> None:
+        before = uris(named, "dpkg-divert --list", "hybrid")
+        as_first_layout(named)
+        named.close()
+        opened = open_store(database)
+        assert opened.counts()["vectors"] == len(NAMES)
+        assert uris(opened, "dpkg-divert --list", "hybrid") == before
+        assert uris(opened, "E_4711")[0] == "d.txt"
+        bring_in(opened, "e.txt", "paraffin")
+        assert uris(opened, "paraffin") == ["e.txt"]
+        opened.close()
+
+
+def as_first_layout(store: DocumentStore) -> None:
+    """Make a store as the first layout had it, which had the same tables without those of the word index."""
+
+    def work(tx: object) -> None:
+        run = tx.run  # type: ignore[attr-defined]
+        run("DROP TABLE words")
+        run("DROP TABLE index_entries")
+        run("DELETE FROM meta WHERE name = 'removals'")
+        run("UPDATE meta SET value = '1' WHERE name = 'layout'")
+
+    store._db.transact(work)
