@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from milepost.manager.sync import RedisJobManager as RedisJobManager
     from milepost.manager.sync import SQLiteJobManager as SQLiteJobManager
     from milepost.manager.sync import get_job_manager as get_job_manager
+    from milepost.run.async_run import AsyncRun as AsyncRun
     from milepost.run.retry_rules import Backoff as Backoff
     from milepost.run.run import Run as Run
     from milepost.settings import Settings as Settings
@@ -87,6 +88,7 @@ _HOMES = {
     ),
     "settings": ("Settings",),
     "run.retry_rules": ("Backoff",),
+    "run.async_run": ("AsyncRun",),
     "run.run": ("Run",),
     "worker.scalar_types": ("Secret",),
 }

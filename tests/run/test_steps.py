@@ -295,3 +295,11 @@ def test_fake_run_takes_kept_steps() -> None:
     run = fake_run(steps={"quote": {"usd": 3}})
     assert run.step("quote", Service().quote, "docs") == {"usd": 3}
     assert run.resumed
+
+
+def test_next_attempt_of_a_fake_run_gets_many_steps() -> None:
+    run = fake_run()
+    for number in range(20):
+        run.step(str(number), lambda: "x" * 9000)
+    again = run.next_attempt()
+    assert [len(again.step(str(number), int)) for number in range(20)] == [9000] * 20

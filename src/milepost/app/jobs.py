@@ -14,8 +14,8 @@ from milepost.core.result_types import JsonR, R
 from milepost.core.serialization import Duration
 from milepost.core.transitions import plan_cancel, plan_create
 from milepost.manager.manager import AsyncJobManager
+from milepost.run.async_run import AsyncRun
 from milepost.run.otel import submit_span
-from milepost.run.run import Run
 from milepost.run.sweeper import REDISPATCH_DELAY
 from milepost.settings import Settings
 from milepost.stores.protocol import Store, Write
@@ -101,12 +101,12 @@ class AsyncJobs:
         return await self.manager.result(job)
 
     @overload
-    def job(self, function: Callable[Concatenate[Run, P], R], /) -> Handler[P, R]: ...
+    def job(self, function: Callable[Concatenate[AsyncRun, P], R], /) -> Handler[P, R]: ...
 
     @overload
     def job(
         self, job_type: str | None = None, **options: Unpack[HandlerOptions]
-    ) -> Callable[[Callable[Concatenate[Run, P], R]], Handler[P, R]]: ...
+    ) -> Callable[[Callable[Concatenate[AsyncRun, P], R]], Handler[P, R]]: ...
 
     def job(self, job_type: Any = None, **options: Unpack[HandlerOptions]) -> Any:
         """Register a function as the handler of a job type: ``@jobs.job("reindex", max_attempts=3, timeout="2h")``.

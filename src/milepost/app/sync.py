@@ -10,7 +10,7 @@ from milepost.core.job import Job
 from milepost.core.result_types import JsonR, R
 from milepost.manager.manager import open_runtime
 from milepost.manager.sync import BlockingMethods, JobManager
-from milepost.run.run import Run
+from milepost.run.async_run import AsyncRun
 from milepost.settings import Settings
 from milepost.stores.protocol import Store
 from milepost.stores.sync_bridge import blocking, delegated, run_sync
@@ -66,12 +66,12 @@ class Jobs(BlockingMethods):
     lifespan = delegated(AsyncJobs.lifespan, "_async")
 
     @overload
-    def job(self, function: Callable[Concatenate[Run, P], R], /) -> Handler[P, R]: ...
+    def job(self, function: Callable[Concatenate[AsyncRun, P], R], /) -> Handler[P, R]: ...
 
     @overload
     def job(
         self, job_type: str | None = None, **options: Unpack[HandlerOptions]
-    ) -> Callable[[Callable[Concatenate[Run, P], R]], Handler[P, R]]: ...
+    ) -> Callable[[Callable[Concatenate[AsyncRun, P], R]], Handler[P, R]]: ...
 
     def job(self, job_type: Any = None, **options: Unpack[HandlerOptions]) -> Any:
         """Register a function as the handler of a job type: ``@jobs.job("reindex", max_attempts=3, timeout="2h")``.

@@ -25,6 +25,7 @@ from milepost.core.job import Job, JobStatus
 from milepost.run.run import Run
 from milepost.stores.protocol import Select
 from milepost.stores.query import Query
+from milepost.worker.parameters import run_type_of
 
 if TYPE_CHECKING:
     from milepost.cli.context import CommandContext
@@ -98,7 +99,7 @@ class LocalRun:
             try:
                 self._session.manager.track(
                     self.local.job_type, unique_key=self._key, metadata=self._metadata, labels=self._labels
-                ).execute(self._code(earlier))
+                ).execute(self._code(earlier), run_type_of(self.local.function))
             finally:
                 self._ended.set()
 

@@ -35,6 +35,7 @@ class LeasedExecution:
     """The execution of one run: `call` or `acall` runs its code, `outcome` returns the writes that end it."""
 
     run: Run
+    run_type: type[Run] = Run
     heartbeat: Heartbeat
     runtime: Runtime
     how = "cooperative"
@@ -80,7 +81,7 @@ class LeasedExecution:
         checkpoint_writer = StoreCheckpointWriter(
             runtime.store, self.heartbeat, until_stopped=self.waits_for_store, reacquire=self.reacquire
         )
-        self.run = Run(job, job.record["token"], checkpoint_writer, plan=plan)
+        self.run = self.run_type(job, job.record["token"], checkpoint_writer, plan=plan)
         self.run._follow_up = follow_up
         self.has_started = True
         sent_at = self.sent_at if self.on_outage == "stop" else None
@@ -144,6 +145,8 @@ class LeasedExecution:
     def end_code(self, error: BaseException | None) -> BaseException | None:
         """End the capture; return the error of the code, or the stop that cancelled its task instead."""
         self.run._on_stop = None
+        if error is None:
+            error = self.run._unawaited_call()
         if self._captured is not None:
             capture.end(self.run, self._captured)
             self._captured = None

@@ -255,7 +255,6 @@ class MapLoop:
 
     async def arun(self) -> list[Any]:
         """Await the function for the remaining items."""
-        self._run._unawaited["map"] -= 1
         into = self.begin([await self._run._checkpoint_writer.aread(self._run, key) for key in self.parts])
         return await map_async(
             self._run, into, self._place, self._function, self._work, self._settle, self._concurrency,
@@ -349,5 +348,4 @@ def begin_map(
     )
     if not inspect.iscoroutinefunction(function):
         return loop.run()
-    run._unawaited["map"] += 1
-    return loop.arun()
+    return run._awaited("map", loop.arun())

@@ -12,7 +12,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from milepost.core.errors import InvalidInputError, RunStop
 from milepost.core.html import bar
@@ -45,6 +45,8 @@ from milepost.run.step_mixin import StepMixin
 
 if TYPE_CHECKING:
     from milepost.run.steps import Steps
+
+T = TypeVar("T")
 
 RECENT_LOG_LINES = 20
 LOG_LINE_BYTES = 4096
@@ -209,11 +211,9 @@ class Run(ProgressMixin, CommandMixin, LoopMixin, StepMixin):
 
     def acheckpoint(self, value: Any) -> Coroutine[Any, Any, None]:
         """Record a checkpoint from code in an event loop. See `checkpoint`."""
-        self._unawaited["acheckpoint"] += 1
-        return self._acheckpoint(value)
+        return self._awaited("acheckpoint", self._acheckpoint(value))
 
     async def _acheckpoint(self, value: Any) -> None:
-        self._unawaited["acheckpoint"] -= 1
         text = self._checkpoint_text(value)
         await self._checkpoint_writer.acheckpoint(self, text)
         self._checkpoint_at = datetime.now(UTC).isoformat()
@@ -254,13 +254,24 @@ class Run(ProgressMixin, CommandMixin, LoopMixin, StepMixin):
             self.recent_log.append(line)
             self._log_buffer.add([{**head, "text": line}])
 
-    def _log_unawaited(self) -> None:
-        """Log the calls whose `await` was forgotten. Python's own warning is not in the log of the job."""
+    def _awaited(self, name: str, call: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
+        """Return a coroutine for a call, and count it as forgotten until it is awaited."""
+        self._unawaited[name] += 1
+
+        async def awaited() -> T:
+            self._unawaited[name] -= 1
+            return await call
+
+        return awaited()
+
+    def _unawaited_call(self) -> InvalidInputError | None:
+        """Return the error of a call whose `await` was forgotten, or None. Python only warns, and not in the log of the job."""
         for name, calls in self._unawaited.items():
             if calls > 0 and not self._stop_reasons:
-                self.log(
-                    f"run.{name}() was called without await and had no effect; write await run.{name}(...)", "warning"
+                return InvalidInputError(
+                    f"run.{name}()", f"was called without await and had no effect; write await run.{name}(...)"
                 )
+        return None
 
     # --- current state ---
 

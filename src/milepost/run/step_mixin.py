@@ -51,12 +51,7 @@ class StepMixin:
         step = Step(run, key, function, args, on_change)
         if not inspect.iscoroutinefunction(function):
             return step.call()
-        run._unawaited["step"] += 1
-        return self._await_step(step)
-
-    async def _await_step(self, step: Step) -> Any:
-        cast("Run", self)._unawaited["step"] -= 1
-        return await step.acall()
+        return run._awaited("step", step.acall())
 
     @property
     def step_key(self) -> str:

@@ -18,6 +18,7 @@ from milepost.core.errors import (
 from milepost.core.job import FailureKind, Job
 from milepost.core.transitions import plan_adopt, plan_resume, plan_track
 from milepost.core.transitions.operations import Change
+from milepost.run.async_run import AsyncRun
 from milepost.run.crash_report import report_lost_run
 from milepost.run.execution import LeasedExecution
 from milepost.run.heartbeat_state import OnOutage, stop_reason
@@ -97,12 +98,16 @@ class Track(_TrackedBlock):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if self.is_forked:
             return
-        instead = run_sync(self._finish(self.end_code(error)))
+        cause = self.end_code(error)
+        instead = run_sync(self._finish(cause))
+        if instead is None and cause is not error:
+            instead = cause
         if instead is not None:
             raise instead
 
-    def execute(self, code: Callable[[Run], Any]) -> None:
+    def execute(self, code: Callable[[Any], Any], run_type: type[Run] = Run) -> None:
         """Run a function, or a coroutine function in an event loop of its own, as the block; what it returns is the result."""
+        self.run_type = run_type
         run = run_sync(self._enter())
         error: BaseException | None
         try:
@@ -122,11 +127,14 @@ class AsyncTrack(_TrackedBlock):
     Use it as ``async with manager.track("ingestion") as run``.
     """
 
-    async def __aenter__(self) -> Run:
-        run = await self._enter()
+    run: AsyncRun
+    run_type = AsyncRun
+
+    async def __aenter__(self) -> AsyncRun:
+        await self._enter()
         self.cancel_on_stop()
         self.begin_code()
-        return run
+        return self.run
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None

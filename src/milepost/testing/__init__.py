@@ -2,7 +2,7 @@
 
 import sys
 
-from milepost.testing.fakes import FakeRun, FrozenClock, fake_run
+from milepost.testing.fakes import FakeAsyncRun, FakeRun, FrozenClock, fake_async_run, fake_run
 from milepost.testing.jobs_under_test import (
     AsyncJobsUnderTest,
     JobsUnderTest,
@@ -15,10 +15,12 @@ if "pytest" in sys.modules:  # assertion rewriting must be registered before the
 
 __all__ = [
     "AsyncJobsUnderTest",
+    "FakeAsyncRun",
     "FakeRun",
     "FrozenClock",
     "JobsUnderTest",
     "async_jobs_under_test",
+    "fake_async_run",
     "fake_run",
     "jobs_under_test",
 ]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Self, TypedDict, Unpack
 
 from milepost.core.errors import JobCancelled
 from milepost.core.job import Job
 from milepost.core.serialization import Duration, from_json, from_micros, labels_text, seconds, to_json, to_micros
+from milepost.run.async_run import AsyncRun
 from milepost.run.checkpoints import CheckpointWriter, Parts
 from milepost.run.results import KeptResult
 from milepost.run.run import Run
@@ -88,7 +89,7 @@ class FakeRun(Run):
         """Report as the heartbeat does every second: a loop with `state` takes its position before its next item."""
         self._report()
 
-    def next_attempt(self) -> FakeRun:
+    def next_attempt(self) -> Self:
         """Return the run of the next attempt, which with its loops, maps, steps, state and checkpoint.
 
         A loop with ``resume=True`` continues at the item that was not finished, one with `state` at the last heartbeat.
@@ -98,11 +99,16 @@ class FakeRun(Run):
             record["steps"] = self._kept_steps
         if self.checkpoints:
             record["checkpoint"] = to_json(self.checkpoints[-1], "last_checkpoint")
-        return FakeRun(Job.stored(self.job_id, record))
+        again = type(self)(Job.stored(self.job_id, record))
+        again._checkpoint_writer = self._checkpoint_writer
+        return again
 
 
 class _RecordingCheckpointWriter(CheckpointWriter):
-    """Keeps the checkpoints and the keys of steps in the run."""
+    """Keeps the checkpoints and the keys of steps in the run, and the parts of steps for the next attempt."""
+
+    def __init__(self) -> None:
+        self._parts: dict[str, str] = {}
 
     def checkpoint(self, run: Run, text: str) -> None:
         assert isinstance(run, FakeRun), "made by fake_run"
@@ -113,9 +119,46 @@ class _RecordingCheckpointWriter(CheckpointWriter):
         assert isinstance(run, FakeRun), "made by fake_run"
         run.steps.append(from_json(key)["key"])
         run._kept_steps = steps
+        self._parts.update(parts)
+
+    def read(self, run: Run, key: str) -> str | None:
+        return self._parts.get(key)
 
 
-def fake_run(
+class FakeAsyncRun(AsyncRun, FakeRun):
+    """The same for async job code."""
+
+
+class FakeOptions(TypedDict, total=False):
+    """What `fake_run` and `fake_async_run` take.
+
+    - `job_type`, `job_id`, `attempt`, `metadata`, `labels`: of the job.
+    - `last_checkpoint`: the checkpoint of an earlier attempt.
+    - `steps`: the values (plain JSON) that an earlier attempt kept, by their keys, whatever the arguments are.
+    - `only`: the keys of the items to process, as after ``retry_job(only_failed=True)``.
+    """
+
+    job_type: str
+    job_id: str
+    attempt: int
+    last_checkpoint: Any
+    steps: Mapping[str, Any] | None
+    metadata: Mapping[str, Any] | None
+    labels: Mapping[str, str] | None
+    only: Iterable[str] | None
+
+
+def fake_run(**options: Unpack[FakeOptions]) -> FakeRun:
+    """Return a Run to pass to job code in a test: ``reindex(fake_run(last_checkpoint=40), index="docs")``."""
+    return FakeRun(_fake_job(**options))
+
+
+def fake_async_run(**options: Unpack[FakeOptions]) -> FakeAsyncRun:
+    """Return the run to pass to async job code: ``await import_all(fake_async_run(), folder="in")``."""
+    return FakeAsyncRun(_fake_job(**options))
+
+
+def _fake_job(
     *,
     job_type: str = "test",
     job_id: str = "fake",
@@ -125,12 +168,7 @@ def fake_run(
     metadata: Mapping[str, Any] | None = None,
     labels: Mapping[str, str] | None = None,
     only: Iterable[str] | None = None,
-) -> FakeRun:
-    """Return a Run to pass to job code in a test: ``reindex(fake_run(last_checkpoint=40), index="docs")``.
-
-    `steps` are the values (plain JSON) that an earlier attempt kept, by their keys, whatever the arguments are. `only` are
-    the keys of the items to process, as after ``retry_job(only_failed=True)``.
-    """
+) -> Job:
     record = {
         "type": job_type,
         "status": "running",
@@ -147,4 +185,4 @@ def fake_run(
         record["steps"] = to_json({"values": kept}, "steps")
     if only is not None:
         record["only_keys"] = to_json(list(only), "only")
-    return FakeRun(Job.stored(job_id, record))
+    return Job.stored(job_id, record)

@@ -21,6 +21,7 @@ from typing import Any
 
 from milepost.core.errors import RunStop, StoreError
 from milepost.core.job import FailureKind, Job
+from milepost.run.async_run import AsyncRun
 from milepost.run.checkpoints import CheckpointWriter, Parts
 from milepost.run.crash_report import report_exception
 from milepost.run.execution import LeasedExecution
@@ -109,6 +110,10 @@ class ChildRun(Run):
         if self.last_message_file >= 0:
             line = json.dumps({"stage": self._stage_name, "item": self._last_item, "log": list(self.recent_log)})
             os.pwrite(self.last_message_file, line.encode() + b"\n", 0)
+
+
+class AsyncChildRun(AsyncRun, ChildRun):
+    """The run of an async handler in a child process."""
 
 
 class Child:
@@ -214,7 +219,8 @@ class Child:
             handler = find_handler(job_message["handler"])
             rules = handler.type_options.retry
             job = Job.stored(job_message["job_id"], job_message["record"])
-            run = ChildRun(job, job_message["token"], self._checkpoint_writer)
+            run_type = AsyncChildRun if issubclass(handler.run_type, AsyncRun) else ChildRun
+            run = run_type(job, job_message["token"], self._checkpoint_writer)
             run.last_message_file = self._last_message_file
             kind = FailureKind.BAD_PARAMETERS
             params = handler.parameters.of(job.record)

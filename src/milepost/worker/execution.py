@@ -53,7 +53,7 @@ class Execution(LeasedExecution):
             self.on_reply = lambda reply: host.hooks.start(hooks, reply, job.attempt)
 
     def _make_run(self) -> Run:
-        return Run(
+        return self.handler.run_type(
             self.job, self.token, StoreCheckpointWriter(self.host.store, self.host.heartbeat, until_stopped=True)
         )
 

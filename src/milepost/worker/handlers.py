@@ -16,13 +16,14 @@ from milepost.core.options import QUEUE_BYTES, ready_name
 from milepost.core.serialization import Duration, labels_text, seconds, validate_job_type, validate_key
 from milepost.manager.options import SubmitFields
 from milepost.manager.validation import submit_fields
+from milepost.run.async_run import AsyncRun
 from milepost.run.retry_rules import Errors, RetryRules
 from milepost.run.run import Run
 from milepost.run.runtime import Runtime
 from milepost.settings import Settings
 from milepost.stores.protocol import Store
 from milepost.worker.end_hooks import EndHooks, Hook
-from milepost.worker.parameters import Parameters, check_return_type, parameters_of
+from milepost.worker.parameters import Parameters, check_return_type, parameters_of, run_type_of
 
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
@@ -132,12 +133,12 @@ class TypeOptions:
 class Handler(Generic[P, R_co]):
     """The handler of a job type. Calling it calls its function, so that it can be tested as one."""
 
-    def __init__(self, job_type: str, function: Callable[Concatenate[Run, P], R_co], options: TypeOptions) -> None:
+    def __init__(self, job_type: str, function: Callable[Concatenate[AsyncRun, P], R_co], options: TypeOptions) -> None:
         self.job_type = validate_job_type(job_type)
         is_function: bool = inspect.isroutine(function)
         if not is_function:
             raise InvalidInputError("handler", f"{function!r:.80} is not a function; define one that calls it")
-        self.function = function
+        self.function: Callable[Concatenate[Any, P], R_co] = function
         self.type_options = options
         self.parameters: Parameters = parameters_of(function)
         if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
@@ -146,6 +147,8 @@ class Handler(Generic[P, R_co]):
             )
         check_return_type(function)
         self.is_async = inspect.iscoroutinefunction(function)
+        self.run_type = run_type_of(function)
+        """What the function gets as its first parameter."""
         self.reference = f"{function.__module__}:{function.__qualname__}"
         functools.update_wrapper(self, function)
         if self.is_async and hasattr(inspect, "markcoroutinefunction"):

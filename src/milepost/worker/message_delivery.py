@@ -59,6 +59,7 @@ async def adeliver(
     hooks = handler.type_options.hooks
     while True:
         delivery = MessageExecution(app, task_queue, job_id, message=message, store=store)
+        delivery.run_type = handler.run_type
         try:
             try:
                 return await delivery.aexecute(code)
@@ -86,6 +87,7 @@ def _run(app: Application, delivery: MessageExecution, job_id: str, job_type: st
         return handler.function(run, **_checked_params(handler, run))
 
     hooks = handler.type_options.hooks
+    delivery.run_type = handler.run_type
     try:
         return delivery.execute(code, is_async=handler.is_async)
     finally:

@@ -20,6 +20,8 @@ from typing import Any
 from milepost.core.errors import InvalidInputError
 from milepost.core.result_json import is_model
 from milepost.core.serialization import PARAMS_BYTES, from_json, to_json
+from milepost.run.async_run import AsyncRun
+from milepost.run.run import Run
 from milepost.worker.param_types import object_schema, param_type_of, plain, read_object
 from milepost.worker.scalar_types import ParamType
 
@@ -172,10 +174,10 @@ def parameters_of(function: Callable[..., Any]) -> Parameters:
         raise InvalidInputError(
             "handler", f"{name} is a method; register it on an object, as in jobs.job('name')(object.method)"
         )
-    if not found or not _is_run(found[0]):
-        raise InvalidInputError(
-            "handler", f"{name}: the first parameter is the Run; write def {function.__name__}(run: Run, ...)"
-        )
+    if not found or not _is_run(found[0], run_type_of(function)):
+        is_async = inspect.iscoroutinefunction(function)
+        written = f"async def {function.__name__}(run: AsyncRun" if is_async else f"def {function.__name__}(run: Run"
+        raise InvalidInputError("handler", f"{name}: the first parameter is the Run; write {written}, ...)")
     hints = _hints(function, found[1:])
     param_types: dict[str, ParamType] = {}
     defaults: dict[str, Any] = {}
@@ -199,15 +201,20 @@ def parameters_of(function: Callable[..., Any]) -> Parameters:
     return Parameters(param_types, defaults, positional)
 
 
-def _is_run(parameter: inspect.Parameter) -> bool:
-    from milepost.run.run import Run
+def run_type_of(function: Callable[..., Any]) -> type[Run]:
+    """Return the class of the run that a handler gets: AsyncRun if it is async, unless it is annotated as Run."""
+    kind = next(iter(inspect.signature(function).parameters.values())).annotation
+    is_plain = kind.rpartition(".")[2] == "Run" if isinstance(kind, str) else kind is Run
+    return AsyncRun if inspect.iscoroutinefunction(function) and not is_plain else Run
 
+
+def _is_run(parameter: inspect.Parameter, run_type: type[Run]) -> bool:
     kind = parameter.annotation
     if parameter.kind not in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
         return False
     if isinstance(kind, str):
-        return kind.rpartition(".")[2] == "Run"
-    return kind is parameter.empty or (isinstance(kind, type) and issubclass(Run, kind))
+        return kind.rpartition(".")[2] == run_type.__name__
+    return kind is parameter.empty or (isinstance(kind, type) and issubclass(run_type, kind))
 
 
 def _hints(function: Callable[..., Any], parameters: list[inspect.Parameter]) -> dict[str, Any]:

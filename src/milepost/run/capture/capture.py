@@ -59,7 +59,6 @@ def begin(run: Run, kinds: frozenset[str], redact: str | None, *, whole_process:
 
 def end(run: Run, handle: CaptureHandle) -> None:
     """End the capture and the span of a run. The last bars and lines are in the run when this returns."""
-    run._log_unawaited()
     end_run_span(run, handle.span)
     context.leave(handle.token)
     context.set_process_run(None)
