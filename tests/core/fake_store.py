@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Collection
 
 from milepost.core.job import Job
 from milepost.core.transitions.operations import BranchResult, Change, DrainingLease, Record, apply_branch, decide
@@ -37,6 +38,17 @@ class FakeStore:
     def key_owner_status(self, key: str, job_id: str) -> str:
         holders = [i for i, r in self.records.items() if r.get("unique_key") == key and i != job_id]
         return self.records[holders[-1]]["status"] if holders else ""
+
+    def exists(self, job_id: str) -> bool:
+        return job_id in self.records
+
+    def is_open(self, group: str) -> bool:
+        return "completed" not in self.records.get(group.removeprefix("job:"), {"completed": ""})
+
+    def ended_in(self, group: str, statuses: Collection[str]) -> str | None:
+        job_id = group.removeprefix("job:")
+        ended = job_id in self.records and not self.is_open(group) and self.records[job_id]["status"] in statuses
+        return job_id if ended else None
 
     def next_fence(self) -> int:
         self._fence = max(self._fence + 1, self.now)

@@ -46,6 +46,7 @@ def test_fields_are_stored_and_filtered(jobs: Jobs) -> None:
         "group": "import 42", "parent_id": "p", "partition": "acme", "after": ["job:x", "group:g"], "limit_key": "cpu",
         "labels": {"owner": "ana"},
     }  # fmt: skip
+    jobs.create_job("x")
     job = jobs.submit("render", job_id="a", **fields)
     jobs.create_job("b", "generic", group="import 42", parent_id="a")
     jobs.submit("render", job_id="c", labels={"owner": "ana"})
@@ -56,9 +57,9 @@ def test_fields_are_stored_and_filtered(jobs: Jobs) -> None:
     }.items():  # fmt: skip
         assert found(jobs, text) == (ids, len(ids), ())
     assert found(jobs, 'group:"import 42" label.owner:ana')[0] == {"a"}
-    assert found(jobs, "not.partition:acme") == ({"b", "c"}, None, ("not.partition",))
+    assert found(jobs, "not.partition:acme") == ({"b", "c", "x"}, None, ("not.partition",))
     assert found(jobs, "limit_key:cpu,generic")[0] == {"a"}
-    assert found(jobs, "run_by:manual")[0] == {"b"}
+    assert found(jobs, "run_by:manual")[0] == {"b", "x"}
     assert job.to_dict()["after"] == ["job:x", "group:g"]
 
 

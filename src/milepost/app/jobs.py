@@ -165,8 +165,9 @@ class AsyncJobs:
         ours = [
             job for job in jobs if dispatcher is not None and job.record.get("task_queue") == dispatcher.task_queue.name
         ]
-        if dispatcher is not None and ours:
-            await dispatcher.dispatch(self.store, ours)
+        ready = [job for job in ours if "held" not in job.record]
+        if dispatcher is not None and ready:
+            await dispatcher.dispatch(self.store, ready)
         if len(ours) < len(jobs):
             self.ensure_worker()
 
@@ -222,7 +223,7 @@ class AsyncJobs:
             if outcome.accepted and outcome.job is not None:
                 return outcome.job
             if outcome.key_owner_id is None:
-                raise DuplicateJobError(f"Job {job_id} already exists", job=outcome.job)
+                raise await self.manager._creation_error(job_id, submission.fields, outcome)
         raise DuplicateJobError(
             f"unique_key: gave up after {MAX_SUPERSEDE_ATTEMPTS} attempts; the key kept changing owner",
             job=owner,
@@ -249,7 +250,11 @@ class AsyncJobs:
             for one in submission
         ]
         for start in range(0, len(writes), BULK_SIZE):
-            outcomes = (await self.store.apply(writes[start : start + BULK_SIZE])).outcomes
+            batch = writes[start : start + BULK_SIZE]
+            outcomes = (await self.store.apply(batch)).outcomes
+            for write, one, outcome in zip(batch, submission[start:], outcomes, strict=False):
+                if not outcome.accepted:
+                    raise await self.manager._creation_error(write.job_id, one.fields, outcome)
             await self.dispatch([outcome.job for outcome in outcomes if outcome.job is not None])
         self.ensure_worker()
         return [write.job_id for write in writes]

@@ -69,6 +69,7 @@ _WAITS: Mapping[str, str] = {
     "retries_at": "Next attempt {at}",
     "jobs_ahead": "{count} ahead",
     "many_jobs_ahead": "Over {count} ahead",
+    "after": "Waiting for {group}",
     "previous_run_stopping": "Waiting for the previous run to stop",
 }
 
@@ -168,6 +169,8 @@ def _failed(job: Job) -> str:
 
 def _cancelled(job: Job) -> str:
     receipt = job.receipt
+    if receipt is not None and receipt.reason == "dependency_failed" and job.error:
+        return f"Cancelled: job {job.error.partition(' ')[2]} did not complete"
     who = "" if receipt is None or not receipt.requested_by else f" by {receipt.requested_by}"
     when = "" if job.completed_at is None else f" {_moment(job.completed_at)}"
     how = "" if receipt is None or job.started_at is None else f"; {_stop(receipt)}"
@@ -212,6 +215,8 @@ def _line(text: str) -> str:
 def _shown(name: str, value: Any) -> str:
     if name == "at" and isinstance(value, str):
         return _moment(datetime.fromisoformat(value))
+    if name == "group" and isinstance(value, str) and value.startswith("job:"):
+        return f"job {value.removeprefix('job:')}"
     if name == "count" and isinstance(value, int):
         return plural(value, "job")
     return str(value)

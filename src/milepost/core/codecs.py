@@ -256,6 +256,12 @@ def _receipt(record: Record) -> Receipt | None:
     )
 
 
+def _held_by(record: Record) -> WaitingFor:
+    """Return the reason that a store gives, else the group that holds the job."""
+    found: WaitingFor = _read_or(WAITING_FOR, record.get("waiting_for"), WaitingFor("after", {"group": record["held"]}))
+    return found
+
+
 def _load_receipt(data: Any) -> Any:
     if not isinstance(data, dict):
         return None
@@ -271,6 +277,7 @@ def _load_receipt(data: Any) -> Any:
 
 PARAMS = Derived(_masked_params, ("secrets",))
 """The parameters with the secret ones as ``***``; without secrets they are plain JSON."""
+HELD_BY = Derived(_held_by, ("held",), WAITING_FOR.load)
 RECEIPT = Derived(_receipt, ("stop_at",), _load_receipt)
 QUEUE, LIMIT_KEY = _or_type("queue"), _or_type("limit_key")
 ATTEMPTS = Derived(attempts_of, ("started", "runs"), _load_attempts, _attempts_json)

@@ -169,6 +169,10 @@ PRIVATE: tuple[Field, ...] = (
         option=Option(kind="choice", choices=("retry", "fail"), default="retry"),
     ),
     Field(
+        doc="What happens to the job when one that it follows has failed, was cancelled or was deleted.", name="on_failure",
+        option=Option(kind="choice", choices=("cancel", "run"), default="cancel", manual=True),
+    ),
+    Field(
         doc="The time without an update after which a manual job counts as stalled.", name="stale_after",
         option=Option(kind="duration", worker=False, manual=True),
     ),

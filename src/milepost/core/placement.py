@@ -1,10 +1,26 @@
-"""When a record may start, as a pure function of its fields; every store places pending records by it."""
+"""When a record may start, as a pure function of its fields and of the groups that it waits for."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from typing import Protocol
+
+from milepost.core.serialization import US
 
 Record = Mapping[str, str]
+
+AFTER = ":after="
+"""What the pairs of `after` among the labels begin with."""
+
+
+class Members(Protocol):
+    """What a store knows of the members of groups, at one instant. The group ``job:ID`` has that job as its only member."""
+
+    def is_open(self, group: str) -> bool:
+        """Return whether a member has not ended, or its code is still stopping."""
+
+    def ended_in(self, group: str, statuses: Collection[str]) -> str | None:
+        """Return the id of a member that ended, or was removed, in one of these statuses; None if there is none."""
 
 
 def starts_at(record: Record) -> int | None:
@@ -19,3 +35,33 @@ def starts_at(record: Record) -> int | None:
     if "wait_groups" in record:
         return 0
     return int(record.get("not_before", 0) if wake_at is None else wake_at)
+
+
+def after_groups(labels: str) -> list[str]:
+    """Return the groups of `after` in the stored text of labels."""
+    return [pair[len(AFTER) :] for pair in labels.split(US) if pair.startswith(AFTER)]
+
+
+def awaited_groups(record: Record) -> list[str]:
+    """Return the groups that a record waits for: those of its suspension, else those of `after`."""
+    groups = record.get("wait_groups")
+    return after_groups(record.get("labels", "")) if groups is None else groups.split(US)
+
+
+def open_group(record: Record, members: Members) -> str | None:
+    """Return the first awaited group that has an open member, or None."""
+    return next((group for group in awaited_groups(record) if members.is_open(group)), None)
+
+
+def failed_member(record: Record, statuses: Collection[str], members: Members) -> tuple[str, str] | None:
+    """Return the first group of `after` with a member that ended in one of these statuses, and the id of that member.
+
+    None if there is none, with `on_failure="run"`, and for a suspended run, which looks at its members itself.
+    """
+    if "wait_groups" in record or record.get("on_failure") == "run":
+        return None
+    for group in awaited_groups(record):
+        job_id = members.ended_in(group, statuses)
+        if job_id is not None:
+            return group, job_id
+    return None

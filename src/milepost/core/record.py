@@ -18,6 +18,7 @@ from milepost.core.codecs import (
     FAILURE,
     FILLED_TEXT,
     FRACTION,
+    HELD_BY,
     INTEGER,
     ITEM_COUNTS,
     JSON,
@@ -223,7 +224,7 @@ class JobFields(Stored):
             "L", TIME, "When the run counts as lost unless it renews its lease.", stored="lease", label="lease until"
         ),
     )
-    waiting_for: WaitingFor | None = field(default=None, metadata=column("", WAITING_FOR, "Why a pending job has not started.", listed=True))  # fmt: skip
+    waiting_for: WaitingFor | None = field(default=None, metadata=column("", WAITING_FOR, "Why a pending job has not started.", derived=HELD_BY, listed=True))  # fmt: skip
     parent_id: str | None = field(
         default=None,
         metadata=column(
@@ -241,8 +242,8 @@ class JobFields(Stored):
     after: tuple[str, ...] = field(
         default=(),
         metadata=column(
-            "", TEXTS, "What the job follows, each as `job:ID`, `children:ID` or `group:NAME`. Recorded; it does not "
-            "delay the start yet.", label="after", indexed=True, filter="after",
+            "", TEXTS, "What the job follows, each as `job:ID`, `children:ID` or `group:NAME`. It starts when no job "
+            "`job:ID` is open; the other kinds are recorded and do not delay the start yet.", label="after", indexed=True, filter="after",
             option=Option(kind="texts", manual=True, limit=160, high=100, choices=("job:", "children:", "group:")),
         ),
     )  # fmt: skip

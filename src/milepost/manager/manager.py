@@ -12,9 +12,11 @@ from milepost.core.errors import (
     IllegalTransitionError,
     InvalidInputError,
     JobNotFoundError,
+    RejectedError,
 )
 from milepost.core.events import Event, StreamPosition
 from milepost.core.job import Job, JobStatus
+from milepost.core.placement import after_groups
 from milepost.core.record import FIELDS
 from milepost.core.result_types import R
 from milepost.core.serialization import (
@@ -100,12 +102,21 @@ class AsyncJobManager:
         outcome = await self._apply(Write(job_id, plan_create(fields, self._new_operation_id(), again)))
         if outcome.accepted:
             return _found(outcome.job, job_id)
+        raise await self._creation_error(job_id, fields, outcome)
+
+    async def _creation_error(self, job_id: str, fields: Mapping[str, str], outcome: WriteResult) -> RejectedError:
+        """Return the error for a record that was not created."""
         if outcome.key_owner_id is not None:
             owner = await self.store.get(outcome.key_owner_id)
-            raise DuplicateJobError(f"unique_key: taken by job {outcome.key_owner_id}", job=owner)
-        if outcome.job is None:
-            raise DuplicateJobError(f"Job {job_id} was created by this request and then deleted")
-        raise DuplicateJobError(f"Job {job_id} already exists", job=outcome.job)
+            return DuplicateJobError(f"unique_key: taken by job {outcome.key_owner_id}", job=owner)
+        if outcome.job is not None:
+            return DuplicateJobError(f"Job {job_id} already exists", job=outcome.job)
+        for group in after_groups(fields.get("labels", "")):
+            kind, _, name = group.partition(":")
+            if kind == "job" and await self.store.get(name) is None:
+                remedy = "a job cannot wait for itself" if name == job_id else "submit it first"
+                return InvalidInputError("after", f"there is no job {name!r:.140}; {remedy}")
+        return DuplicateJobError(f"Job {job_id} was created by this request and then deleted")
 
     async def get_job(self, job_id: str) -> Job | None:
         """Return the job, or None if it does not exist."""

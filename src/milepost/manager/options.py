@@ -27,7 +27,7 @@ class SubmitFields(TypedDict, total=False):
     group: str | None
     """The group that the job is a member of."""
     after: Sequence[str] | None
-    """What the job follows, each as `job:ID`, `children:ID` or `group:NAME`. Recorded; it does not delay the start yet."""
+    """What the job follows, each as `job:ID`, `children:ID` or `group:NAME`. It starts when no job `job:ID` is open; the other kinds are recorded and do not delay the start yet."""
     queue: str | None
     """Which workers serve the job; by default those that serve its type."""
     limit_key: str | None
@@ -46,6 +46,8 @@ class SubmitFields(TypedDict, total=False):
     """The time limit of one attempt."""
     on_lost: Literal["retry", "fail"] | None
     """What happens when the process of a run dies."""
+    on_failure: Literal["cancel", "run"] | None
+    """What happens to the job when one that it follows has failed, was cancelled or was deleted."""
 
 
 class CreateOptions(TypedDict, total=False):
@@ -58,11 +60,13 @@ class CreateOptions(TypedDict, total=False):
     group: str | None
     """The group that the job is a member of."""
     after: Sequence[str] | None
-    """What the job follows, each as `job:ID`, `children:ID` or `group:NAME`. Recorded; it does not delay the start yet."""
+    """What the job follows, each as `job:ID`, `children:ID` or `group:NAME`. It starts when no job `job:ID` is open; the other kinds are recorded and do not delay the start yet."""
     unique_key: str | None
     """At most one pending or running job has this key."""
     trace: str | None
     """The W3C trace context of the submit."""
+    on_failure: Literal["cancel", "run"] | None
+    """What happens to the job when one that it follows has failed, was cancelled or was deleted."""
     stale_after: float | timedelta | str | None
     """The time without an update after which a manual job counts as stalled."""
     on_stale: Literal["flag", "fail"] | None

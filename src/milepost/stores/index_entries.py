@@ -37,6 +37,8 @@ def index_entries(job_id: str, record: Record, *, now: int, parked: bool) -> set
         entries.add((("ended",), (int(record["completed"]), job_id)))
     if "not_after" in record and "started" not in record and "completed" not in record:
         entries.add((("deadline",), (int(record["not_after"]), job_id)))
+    if record.get("held"):
+        entries.add((("held", record["held"]), order))
     queue = record.get("ready")
     if queue:
         due = None if parked else starts_at(record)

@@ -35,7 +35,13 @@ deadline       `not_after` exists, and neither `started` nor `completed`; ordere
 stale          `stale` exists; ordered by it
 unique key     `unique_key` is not empty: the record with it that was created last, regardless of the clock
 ended          `completed` exists; ordered by it
+held           `held` is not empty; by that group, ordered by (`created`, id)
 =============  ===============================================================================================
+
+A group closes when its last open member ends, is removed, or stops. If jobs wait for it, that step adds it to the groups
+that `sweep` looks at, and `WriteResult.closed` names it: the store then calls `release_held` of `stores.held_jobs`. If a
+member is removed while the `after` of any record names its group, its status and id are kept for
+`core.placement.Members`.
 """
 
 from __future__ import annotations
@@ -83,7 +89,7 @@ class WriteResult(NamedTuple):
 
     `job` is None if there is no record, or if an accepted change did not ask for it. `key_owner_id` is the id of the
     other job with the unique key, if that is why the change was refused. `wait` is the number of microseconds until the
-    change is accepted, if there were too many requests within a minute.
+    change is accepted, if there were too many requests within a minute. `closed` are the groups that the change closed.
     """
 
     branch: int
@@ -91,6 +97,7 @@ class WriteResult(NamedTuple):
     repeated: bool = False
     key_owner_id: str | None = None
     wait: int = 0
+    closed: tuple[str, ...] = ()
 
     @property
     def accepted(self) -> bool:
@@ -177,6 +184,7 @@ class DueItem(NamedTuple):
 class SweepResult(NamedTuple):
     """What a sweep found.
 
+    `closing` are the closed groups that jobs wait for; the store has released these jobs.
     `skipped`: another sweep ran within the interval. `held`: no lease is due, because no sweep ran for half a lease and
     owners must be able to renew first. `more`: the limit of some kind was reached.
     """
@@ -185,6 +193,7 @@ class SweepResult(NamedTuple):
     skipped: bool = False
     held: bool = False
     more: bool = False
+    closing: tuple[str, ...] = ()
 
 
 class HealthReport(NamedTuple):
@@ -257,7 +266,7 @@ class Store(KeyValueStore, Protocol):
     """The pace of progress reports in seconds. The heartbeat uses it unless MILEPOST_HEARTBEAT is set to another value."""
 
     async def apply(self, writes: Sequence[Write], claim: Claim | None = None) -> ApplyResult:
-        """Apply the writes in order, then claim, in one round trip."""
+        """Apply the writes in order, then claim, in one round trip. Then release the jobs that waited for closed groups."""
 
     async def heartbeat(
         self, writes: Sequence[Write], leases: Sequence[tuple[str, str]], micros: int | None
@@ -298,6 +307,9 @@ class Store(KeyValueStore, Protocol):
         and version, see `events.SeenEvents`.
         """
 
+    async def held_by(self, group: str, limit: int) -> list[str]:
+        """Return the ids of the first `limit` jobs that this group holds, by `created` and id."""
+
     async def wait_for_work(self, worker: str, queues: Sequence[str], timeout: float) -> bool | Literal["worker"]:
         """Wait until one of the queues may have a claimable job, a run of the worker is to stop, or it is woken.
 
@@ -319,6 +331,7 @@ class Store(KeyValueStore, Protocol):
         the future move back with it, but not below `lease` from now.
 
         Jobs for a task queue other than `task_queue` are due `unreached` seconds later, so that its own processes are first.
+        Jobs are released that wait for a closed group because the process that closed it died.
         """
 
     async def purge(self, *, ttl: float, limit: int = 500) -> int:

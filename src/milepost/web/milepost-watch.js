@@ -63,7 +63,7 @@ export function watchJob(api, jobId, options = {}) {
       timer = setTimeout(open, PAUSE * (0.5 + Math.random()));
     }
   };
-  const kinds = ["snapshot", "created", "running", "progress", "stage", "log", "checkpoint", "stalled", "retrying",
+  const kinds = ["snapshot", "created", "running", "progress", "stage", "log", "checkpoint", "stalled", "retrying", "ready",
     "released", "completed", "failed", "cancelled", "receipt", "deleted", "skipped"];
   const open = () => {
     const after = position ? `${query ? "&" : "?"}after=${position}` : "";

@@ -14,6 +14,7 @@ from milepost.core.transitions.cancel import (
 )
 from milepost.core.transitions.create import plan_create, plan_track
 from milepost.core.transitions.dispatch import plan_dispatch, plan_dispatched, plan_rejected, plan_undispatchable
+from milepost.core.transitions.groups import STILL_HELD, plan_release_held
 from milepost.core.transitions.manual import plan_retry, plan_update
 from milepost.core.transitions.recovery import plan_crash, plan_expire, plan_lease_expired, plan_mark_stale
 from milepost.core.transitions.run import (
@@ -34,6 +35,7 @@ __all__ = [
     "ANY",
     "MOVES",
     "REPORT",
+    "STILL_HELD",
     "TERMINAL",
     "plan_adopt",
     "plan_cancel",
@@ -57,6 +59,7 @@ __all__ = [
     "plan_receipt",
     "plan_rejected",
     "plan_release",
+    "plan_release_held",
     "plan_report",
     "plan_resume",
     "plan_retry",

@@ -36,6 +36,7 @@ def _stopped(how: str, confirmed: str) -> tuple[Operation, ...]:
     return (*seen, ("set", "stop_how", Const(how)), ("set", "stop_confirmed", Const(confirmed)))
 
 
+NEVER_STARTED: tuple[Operation, ...] = (*DRAIN_LEASE, *_stopped("never_started", "1"), *END_WAIT)
 _CANCEL = template(
     "cancel",
     _CANCEL_NAMES,
@@ -57,7 +58,7 @@ _CANCEL = template(
                 (("stopping", Field("stop_token")),),
                 (*(operation for operation in REQUEST_STOP if operation[1] != "stop_token"), *END_WAIT),
             ),
-            (PENDING, (), (*DRAIN_LEASE, *_stopped("never_started", "1"), *END_WAIT)),
+            (PENDING, (), NEVER_STARTED),
         )
     ),
     retention="callers",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 
+from milepost.core.placement import AFTER
 from milepost.core.transitions.operations import Change, Const, Field, Guard, Operation, Param
 from milepost.core.transitions.table import (
     ACTIVE,
@@ -13,6 +14,7 @@ from milepost.core.transitions.table import (
     NONE,
     PENDING,
     RUNNING,
+    UNSUCCESSFUL,
     TransitionTemplate,
     branch,
     template,
@@ -23,18 +25,20 @@ FROM_NOW = {"delay": "not_before", "expires_in": "not_after"}
 
 
 @cache
-def _creates(names: tuple[str, ...], target: str, is_handed: bool = False) -> TransitionTemplate:
+def _creates(names: tuple[str, ...], target: str, is_handed: bool = False, waits: bool = False) -> TransitionTemplate:
     sets: tuple[Operation, ...] = tuple(
         ("stamp", FROM_NOW[name], Param(name)) if name in FROM_NOW else ("set", name, Param(name)) for name in names
     )
     running = target == RUNNING
     start: tuple[Operation, ...] = (("take", Param("nonce"), Param("lease")), ("once", "started")) if running else ()
-    free: tuple[Guard, ...] = (("free",),) if running else ()
+    guards: tuple[Guard, ...] = (("free",),) if running else ()
     if "dispatch_after" in names:
         sets += (
             ("stamp", "stale", Param("again") if is_handed else Field("dispatch_after")),
             ("set", "stale", Field("not_before")),
         )
+    if waits:
+        guards, sets = (("known", Param("labels")),), (*sets, ("hold", UNSUCCESSFUL))
     # track() resumes an ended job by its key, unless it has completed; see plan_resume.
     holds = (*ACTIVE, FAILED, CANCELLED) if running else ACTIVE
     return template(
@@ -43,7 +47,7 @@ def _creates(names: tuple[str, ...], target: str, is_handed: bool = False) -> Tr
         branch(
             (NONE,),
             target,
-            guards=(("unique", " ".join(holds)), *free),
+            guards=(("unique", " ".join(holds)), *guards),
             ops=(*sets, ("set", "progress", Const("0")), ("stamp", "created"), *start),
             event="created" if target == PENDING else "running",
             emit=("worker", "attempt"),
@@ -53,11 +57,13 @@ def _creates(names: tuple[str, ...], target: str, is_handed: bool = False) -> Tr
 
 
 def plan_create(fields: Mapping[str, str], operation_id: str, again: int | None = None) -> Change:
-    """Create a pending record with `fields`; refused unless the id and the unique key are free.
+    """Create a pending record with `fields`; refused unless the id and the unique key are free and the jobs of `after` exist.
 
+    It is held if one of these is open. It is also held, until `plan_release_held` cancels it, if one of them failed.
     `again`: the submitter is about to dispatch it to its task queue; another process may after this many microseconds.
     """
-    transition = _creates(tuple(fields), PENDING, again is not None).transition
+    waits = AFTER in fields.get("labels", "")
+    transition = _creates(tuple(fields), PENDING, again is not None, waits).transition
     values = (*fields.values(), None, None)
     return Change(
         transition, values if again is None else (*values, str(again)), operation_id, fields.get("unique_key")

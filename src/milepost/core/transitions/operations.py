@@ -17,6 +17,10 @@ Guards (all guards of a branch must hold):
     ("ahead", f)            the field is missing, or after the store's clock
     ("due", f)              the field is missing, or not after the store's clock
     ("startable",)          the record is not held, and its earliest start has come: see `core.placement.starts_at`
+    ("known", src)          every job that the pairs of `after` in this text name has a record
+    ("open",)               a group that the record waits for has an open member: see `core.placement`
+    ("failed", statuses)    a member of such a group ended, or was removed, in one of these statuses, and the record asks
+                            to be cancelled then
     ("free",)               no draining lease blocks this id or its unique key (without a record: the change's `key`)
     ("unique", statuses)    no other record in these statuses (separated by spaces) has the unique key (the change's
                             `key`, else that of the record)
@@ -37,6 +41,9 @@ Operations, in order:
                             max(last + 1, clock) of the namespace is one.
     ("stop",)               turn the live lease, if any, into the draining lease of this id, with its token and expiry;
                             `token` and `lease` are cleared, the slot stays taken
+    ("hold", statuses)      set `held` to the first awaited group that has an open member, else to the one for which
+                            "failed" holds, and clear `stale`; without such a group clear `held`
+    ("blame", f, statuses)  set the field to ``dependency_failed: ID``, the id of the member for which "failed" holds
     ("drop",)               end the draining lease of this id; jobs that waited for it become claimable
     ("remove",)             remove the record with its indexes and events; the operation ids of callers stay known,
                             see `operation_ids`
@@ -55,7 +62,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from milepost.core.placement import starts_at
+from milepost.core.placement import Members, after_groups, failed_member, open_group, starts_at
 from milepost.core.serialization import RS, US
 from milepost.core.transitions import operation_ids
 from milepost.core.transitions.operation_ids import IdRetention
@@ -141,12 +148,15 @@ class DrainingLease:
     worker: str = ""
 
 
-class StoreFacts(Protocol):
+class StoreFacts(Members, Protocol):
     """What a change may read of the store, at one instant."""
 
     @property
     def now(self) -> int:
         """Return the store's clock, in microseconds since 1970."""
+
+    def exists(self, job_id: str) -> bool:
+        """Return whether an id has a record."""
 
     def stopping(self, job_id: str) -> DrainingLease | None:
         """Return the draining lease of an id, or None."""
@@ -174,6 +184,17 @@ class BranchResult:
     event: str = ""
     keep: str = ""
     text: dict[str, str] = field(default_factory=dict)
+
+    def groups_to_check(self, job_id: str, before: Record) -> list[str]:
+        """Return the groups that may now be closed while jobs wait for them: those of a job that ended, was removed, or
+        whose code stopped; and the one that holds the job since this change. `before` is the old record, or empty.
+        """
+        after, found = self.record, []
+        if self.dropped or after is None or ("completed" in after and "completed" not in before):
+            found.append(f"job:{job_id}")
+        if after is not None and after.get("held") and after["held"] != before.get("held"):
+            found.append(after["held"])
+        return found
 
 
 class Decision(NamedTuple):
@@ -239,6 +260,12 @@ def _holds(guard: Guard, change: Change, job_id: str, record: Record, facts: Sto
         case "startable":
             start = starts_at(record)
             return start is not None and start <= facts.now
+        case "known":
+            return all(map(facts.exists, _jobs_of(after_groups(_text(rest[0], change, record) or ""))))
+        case "open":
+            return open_group(record, facts) is not None
+        case "failed":
+            return failed_member(record, str(rest[0]).split(), facts) is not None
         case "free":
             key = record.get("unique_key") or change.key
             return facts.stopping(job_id) is None and not (key and facts.key_is_draining(key))
@@ -326,12 +353,28 @@ def _perform(
                 effect.stopping = DrainingLease(
                     token, int(expires), new.get("unique_key", ""), new.get("slot", ""), new.get("worker", "")
                 )
+        case "hold":
+            failed = failed_member(new, name.split(), facts)
+            group = open_group(new, facts) or (failed[0] if failed is not None else None)
+            new.pop("held", None)
+            if group is not None:
+                new["held"] = group
+                new.pop("stale", None)
+        case "blame":
+            failed = failed_member(new, str(rest[1]).split(), facts)
+            if failed is not None:
+                new[name] = f"dependency_failed: {failed[1]}"
         case "drop":
             effect.dropped = True
         case "remove":
             pass
         case _:
             raise AssertionError(f"unknown operation {word!r}")
+
+
+def _jobs_of(groups: list[str]) -> list[str]:
+    """Return the ids that groups of one job name."""
+    return [group.removeprefix("job:") for group in groups if group.startswith("job:")]
 
 
 def _bounded(lines: str) -> str:

@@ -25,6 +25,8 @@ COMPLETED, FAILED, CANCELLED = "completed", "failed", "cancelled"
 ACTIVE = (PENDING, RUNNING)
 TERMINAL = (COMPLETED, FAILED, CANCELLED)
 ANY = ACTIVE + TERMINAL
+UNSUCCESSFUL = " ".join(status for status in ANY if status != COMPLETED)
+"""The statuses in which a job has not done what another job waits for, once it has ended or was removed."""
 
 MOVES: dict[tuple[str, str], str] = {
     (NONE, PENDING): "submit",

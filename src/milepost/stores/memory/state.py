@@ -10,7 +10,7 @@ import threading
 import time
 from bisect import bisect_left, insort
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Set
+from collections.abc import Callable, Collection, Set
 from dataclasses import replace
 from itertools import islice
 from typing import Any, NamedTuple
@@ -19,6 +19,7 @@ from milepost.core import rollups
 from milepost.core.defaults import CLOCK_LEAD, EVENTS_KEPT, FEED_KEPT, FEED_SECONDS
 from milepost.core.events import Event
 from milepost.core.job import Job
+from milepost.core.placement import AFTER
 from milepost.core.record_codec import RESULTS, set_apart
 from milepost.core.serialization import from_micros
 from milepost.core.transitions import operation_ids
@@ -74,6 +75,8 @@ class Notifier:
 
 
 READY_KEPT = 64
+_ENDED: Record = {"completed": ""}
+"""Stands for the record of an id that has none: nothing of it is open."""
 
 
 class _Kept(NamedTuple):
@@ -113,6 +116,10 @@ class MemoryState:
         self.rollups: dict[bool, dict[int, str]] = {False: {}, True: {}}
         """The texts of closed minutes (False) and hours (True), by number."""
         self.rollups_dropped: dict[bool, int | None] = {False: None, True: None}
+        self.closing: set[str] = set()
+        """Groups that closed while jobs waited for them, until a sweep finds that none waits any more."""
+        self.removed_members: dict[str, dict[str, str]] = {}
+        """Removed members of groups that the `after` of a record names: group -> status -> id."""
         self.last_sweep: int | None = None
         self.hold: int | None = None
         self.fence = 0
@@ -143,6 +150,22 @@ class MemoryState:
         key_owner_id = self.key_owner_id(key)
         return self.records[key_owner_id]["status"] if key_owner_id is not None and key_owner_id != job_id else ""
 
+    def exists(self, job_id: str) -> bool:
+        return job_id in self.records
+
+    def is_open(self, group: str) -> bool:
+        kind, _, job_id = group.partition(":")
+        if kind != "job":
+            return False
+        return job_id in self.stops or "completed" not in self.records.get(job_id, _ENDED)
+
+    def ended_in(self, group: str, statuses: Collection[str]) -> str | None:
+        record = self.records.get(group.removeprefix("job:"), _ENDED) if group.startswith("job:") else _ENDED
+        if record.get("status") in statuses and "completed" in record:
+            return group.removeprefix("job:")
+        removed = self.removed_members.get(group, {})
+        return next((removed[status] for status in statuses if status in removed), None)
+
     def next_fence(self) -> int:
         self.fence = max(self.fence + 1, self.now)
         return self.fence
@@ -170,6 +193,8 @@ class MemoryState:
             del entries[bisect_left(entries, order)]
             if not entries:
                 del self.indexes[index]
+                if index[0] == "label" and index[1].startswith(AFTER):
+                    self.removed_members.pop(index[1].removeprefix(AFTER), None)
             if index[0] == "slot" and ("claimable", index[1]) in self.indexes:
                 self.announce(index[1])
         for index, order in new - old:
@@ -208,8 +233,8 @@ class MemoryState:
         kept, until = self.tombstones.get(job_id, ("", 0))
         return kept if until > self.now else ""
 
-    def keep(self, job_id: str, change: Change, branch: int, effect: BranchResult, now: int) -> None:
-        """Store the result of an applied branch."""
+    def keep(self, job_id: str, change: Change, branch: int, effect: BranchResult, now: int) -> tuple[str, ...]:
+        """Store the result of an applied branch, and return the groups with waiting jobs that it closed."""
         before = self.records.get(job_id, {})
         large, outdated = set_apart(change, effect.record, before) if effect.record is not None else ({}, [])
         stop = self.stops.pop(job_id, None) if effect.dropped else None
@@ -220,6 +245,7 @@ class MemoryState:
             self.remove_values({job_id})
             gone = self.records.pop(job_id, None)
             if gone is not None:
+                self.keep_end(job_id, gone)
                 kept = operation_ids.tombstone(change.operation_id, branch, gone, self.gone(job_id), now)
                 self.tombstones[job_id] = (kept, now + operation_ids.KEPT_MICROS)
         else:
@@ -243,6 +269,16 @@ class MemoryState:
             self.append_event(job_id, effect, now)
         if effect.record is None:
             self.kept.pop(job_id, None)
+        checked = effect.groups_to_check(job_id, before)
+        closed = tuple(group for group in checked if ("held", group) in self.indexes and not self.is_open(group))
+        self.closing.update(closed)
+        return closed
+
+    def keep_end(self, job_id: str, record: Record) -> None:
+        """Keep the status of a removed record, if the `after` of another one names it."""
+        group = f"job:{job_id}"
+        if ("label", AFTER + group) in self.indexes:
+            self.removed_members.setdefault(group, {})[record["status"]] = job_id
 
     def remove_values(self, job_ids: Set[str]) -> None:
         """Remove what is stored beside removed records: their large values and their kept results."""

@@ -18,6 +18,7 @@ from milepost.core.rollups import Rollups
 from milepost.core.transitions import operation_ids
 from milepost.core.transitions import operations as changes
 from milepost.core.transitions.operations import DrainingLease
+from milepost.stores.held_jobs import release_held
 from milepost.stores.index_entries import is_elsewhere
 from milepost.stores.memory.state import READY_KEPT, MemoryState, system_micros
 from milepost.stores.protocol import (
@@ -61,12 +62,24 @@ class MemoryStore:
     async def apply(self, writes: Sequence[Write], claim: Claim | None = None) -> ApplyResult:
         with self._memory.lock:
             self._memory.tick()
-            outcomes = [self._write(*write, whole=True) for write in writes]
+            outcomes = self._writes(writes)
             claimed = self._claim(claim) if claim is not None else []
             queues = claim.queues if claim is not None else ()
             due = [order[0][0] for queue in queues if (order := self._memory.indexes.get(("scheduled", queue)))]
+            if closed := [group for one in outcomes for group in one.closed]:
+                await release_held(self, closed)
             self._memory.notifier.notify()
             return ApplyResult(outcomes, claimed, int(min(due)) if due else None, self._memory.now)
+
+    def _writes(self, writes: Sequence[Write]) -> list[WriteResult]:
+        return [self._write(*write, whole=True) for write in writes]
+
+    async def _apply_held(self, writes: Sequence[Write]) -> list[WriteResult]:
+        return self._writes(writes)
+
+    async def held_by(self, group: str, limit: int) -> list[str]:
+        with self._memory.lock:
+            return [str(job_id) for _, job_id in self._memory.indexes.get(("held", group), ())[:limit]]
 
     def _write(self, job_id: str, change: changes.Change, answer: bool, *, whole: bool = False) -> WriteResult:
         memory = self._memory
@@ -78,8 +91,9 @@ class MemoryStore:
         if index < 0:
             key_owner_id = memory.key_owner_id(change.key) if change.key is not None and record is None else None
             return WriteResult(-1, memory.job(job_id, whole=whole), key_owner_id=key_owner_id, wait=decision.wait)
-        memory.keep(job_id, change, index, changes.apply_branch(change, index, job_id, record, memory), memory.now)
-        return WriteResult(index, memory.job(job_id, whole=whole) if answer else None)
+        effect = changes.apply_branch(change, index, job_id, record, memory)
+        closed = memory.keep(job_id, change, index, effect, memory.now)
+        return WriteResult(index, memory.job(job_id, whole=whole) if answer else None, closed=closed)
 
     def _claim(self, claim: Claim) -> list[Job]:
         memory = self._memory
@@ -270,6 +284,10 @@ class MemoryStore:
             memory.promote()
             memory.trim()
             memory.close_minutes()
+            memory.closing = {
+                one for one in memory.closing if ("held", one) in memory.indexes and not memory.is_open(one)
+            }
+            await release_held(self, memory.closing.copy())
             others_from = now - int(unreached * 1_000_000)
             due: list[DueItem] = []
             more = False
@@ -310,7 +328,7 @@ class MemoryStore:
                 str(job_id) for ended, job_id in islice(memory.indexes.get(("ended",), ()), limit) if int(ended) < bound
             ]
             for job_id in gone:
-                del memory.records[job_id]
+                memory.keep_end(job_id, memory.records.pop(job_id))
                 memory.kept.pop(job_id, None)
                 memory.place(job_id)
             memory.remove_values(set(gone))

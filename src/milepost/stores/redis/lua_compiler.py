@@ -28,9 +28,12 @@ MISSING_VALUE = b"\0"
 
 _START = ("held", "wait_groups", "wake_at", "not_before")
 """The arguments of `starts_at`."""
+_AWAITED = {"wait_groups", "labels", "on_failure"}
+"""What `groups().open_group` and `groups().failed_member` read."""
 _INDEXES = {
     "l": {"status", "type"},
     "q": {"ready", "priority", *_START},
+    "h": {"held"},
     "d": {"not_after", "started", "completed"},
     "L": {"token", "lease", "slot", "worker"},
     "a": {"labels"},
@@ -42,6 +45,7 @@ _INDEXES = {
 _READS = {
     "l": {"status", "type", "created"},
     "q": {"ready", "priority", "created", "unique_key", *_START},
+    "h": {"held", "created"},
     "d": {"not_after", "started", "completed"},
     "L": {"lease", "slot", "worker"},
     "a": {"labels", "created"},
@@ -214,8 +218,12 @@ class _Writer:
             key = self._field("unique_key")
             return f"not parked(id, {key} ~= '' and {key} or key)"
         if word == "unique":
-            statuses = "|" + "".join(f"{status}|" for status in str(rest[0]).split())
-            return f"not is_taken(id, key or {self._field('unique_key')}, {_quoted(statuses)})"
+            return f"not is_taken(id, key or {self._field('unique_key')}, {_statuses(rest[0])})"
+        if word == "known":
+            return f"groups().known({self._source(rest[0])})"
+        if word in ("open", "failed"):
+            self.reads |= _AWAITED
+            return "groups().open_group(fields)" if word == "open" else _failed(rest[0])
         if word == "startable":
             return f"(starts_at({', '.join(map(self._field, _START))}) or math.huge) <= this.clock"
         field = self._field(str(rest[0]))
@@ -262,6 +270,17 @@ class _Writer:
                 if name in LARGE:
                     yield f"if {field} then apart = apart or {{}} {_place('apart', name)} = false end"
                 yield self._put(name, "nil")
+            case "hold":
+                self.reads |= _AWAITED
+                yield f"local group = groups().open_group(fields) or {_failed(name)}"
+                yield self._put("held", "group")
+                self._field("stale")
+                yield f"if group then {self._put('stale', 'nil')} end"
+            case "blame":
+                self.reads |= _AWAITED
+                self._field(name)
+                yield f"local _, failed = {_failed(rest[1])}"
+                yield f"if failed then {self._put(name, _quoted('dependency_failed: ') + ' .. failed')} end"
             case "entry":
                 parts = [f"({self._source(part)} or '')" for part in rest[1:]]
                 yield f"if {parts[0]} ~= '' and {parts[0]} ~= '\\000' then"
@@ -351,6 +370,15 @@ class _Writer:
 
 def _place(table: str, name: str) -> str:
     return f"{table}[{_quoted(short_name(name))}]"
+
+
+def _failed(statuses: Part) -> str:
+    return f"groups().failed_member(fields, {_statuses(statuses)})"
+
+
+def _statuses(words: Part) -> str:
+    """Return statuses, separated by spaces, as Lua text between bars."""
+    return _quoted("|" + "".join(f"{status}|" for status in str(words).split()))
 
 
 def _bool(value: bool) -> str:

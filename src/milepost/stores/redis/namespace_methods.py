@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from milepost.core import rollups
 from milepost.core.defaults import FEED_SECONDS
 from milepost.core.errors import LayoutMismatchError
 from milepost.core.serialization import US
+from milepost.stores.held_jobs import release_held
 from milepost.stores.ids import new_operation_id
-from milepost.stores.protocol import LAYOUT, DueItem, HealthReport, KeyValue, SweepResult
+from milepost.stores.protocol import LAYOUT, DueItem, HealthReport, KeyValue, SweepResult, Write, WriteResult
 from milepost.stores.redis.codec import decode_fields, decode_id, decode_job, decode_text
 from milepost.stores.redis.connection import Arg
 from milepost.stores.redis.scripts import script
@@ -32,6 +34,10 @@ class _Caller(Protocol):
     async def _command(self, *words: Arg) -> Any: ...
 
     async def _ask(self, *words: Arg) -> Any: ...
+
+    async def _apply_held(self, writes: Sequence[Write]) -> list[WriteResult]: ...
+
+    async def held_by(self, group: str, limit: int) -> list[str]: ...
 
 
 class NamespaceMethods:
@@ -91,6 +97,10 @@ class NamespaceMethods:
         """Wake a worker that waits for work, from any process."""
         await self._run("wake", worker)
 
+    async def held_by(self: _Caller, group: str, limit: int) -> list[str]:
+        """Return the ids of the first `limit` jobs that this group holds, by `created` and id."""
+        return [decode_id(name) for name in await self._ask("ZRANGE", f"{{{self.namespace}}}:h:{group}", 0, limit - 1)]
+
     async def sweep(
         self: _Caller,
         *,
@@ -104,7 +114,7 @@ class NamespaceMethods:
         times = (lease, interval, FEED_SECONDS, unreached)
         micros = [round(seconds * 1_000_000) for seconds in times]
         reply = await self._run("sweep", micros[0], micros[1], limit, micros[2], task_queue or b"", micros[3])
-        _, skipped, held, found, more = reply
+        _, skipped, held, found, more, closed = reply
         due = [
             DueItem(
                 decode_text(kind),
@@ -115,7 +125,9 @@ class NamespaceMethods:
             )
             for kind, job_id, text, token, sibling_leases in found
         ]
-        return SweepResult(due, skipped == 1, held == 1, more == 1)
+        closing = tuple(map(decode_text, closed))
+        await release_held(self, closing)
+        return SweepResult(due, skipped == 1, held == 1, more == 1, closing)
 
     async def purge(self: _Caller, *, ttl: float, limit: int = 500) -> int:
         """Remove up to `limit` jobs that ended more than `ttl` seconds ago, in short steps, and return how many."""

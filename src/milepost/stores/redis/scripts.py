@@ -30,8 +30,8 @@ class Script(NamedTuple):
 
 PRELUDES = {
     "renew": ("leases",),
-    "sweep": ("indexes", "close_minutes"),
-    **dict.fromkeys(("purge", "set_limit", "wake"), ("indexes",)),
+    "sweep": ("groups", "indexes", "close_minutes"),
+    **dict.fromkeys(("purge", "set_limit", "wake"), ("groups", "indexes")),
 }
 """script -> its preludes besides `record`."""
 READING = frozenset(
@@ -55,6 +55,7 @@ def transition_script(head: str, branches: str, *, grows: bool, is_asked: bool) 
         "" if grows else ALLOWED,
         _text("record")
         + _text("leases")
+        + _text("groups")
         + _text("indexes")
         + (_text("operation_ids") if is_asked else "")
         + head

@@ -17,6 +17,7 @@ from milepost.core.errors import InvalidInputError, MissingExtraError, StoreUnav
 from milepost.core.events import Event
 from milepost.core.job import Job
 from milepost.core.transitions.operations import TransitionType
+from milepost.stores.held_jobs import release_held
 from milepost.stores.protocol import (
     LAYOUT,
     ApplyResult,
@@ -118,6 +119,12 @@ class RedisStore(NamespaceMethods):
 
         If one write creates a record, a full server refuses all writes of its script (up to WRITES_AT_ONCE).
         """
+        applied = await self._apply_batch(writes, claim)
+        if closed := [group for one in applied.outcomes for group in one.closed]:
+            await release_held(self, closed)
+        return applied
+
+    async def _apply_batch(self, writes: Sequence[Write], claim: Claim | None = None) -> ApplyResult:
         if not self._checked:
             await self._check()
         if not writes and claim is None:
@@ -129,6 +136,9 @@ class RedisStore(NamespaceMethods):
         replies = await self._client.call_all(*(self._apply_call(*part) for part in parts))
         applied = [self._applied(part[0], reply) for part, reply in zip(parts, replies, strict=True)]
         return applied[-1]._replace(outcomes=[outcome for part in applied for outcome in part.outcomes])
+
+    async def _apply_held(self, writes: Sequence[Write]) -> list[WriteResult]:
+        return (await self._apply_batch(writes)).outcomes
 
     def _apply_call(self, writes: Sequence[Write], claim: Claim | None, leases: Sequence[Arg] = ()) -> Call:
         starts = claim.starts if claim is not None else ()
@@ -162,11 +172,11 @@ class RedisStore(NamespaceMethods):
             if isinstance(outcome, int):
                 outcomes.append(_DONE[outcome])
             else:
-                branch, text, repeated, key_owner_id, *wait = outcome
+                branch, text, repeated, key_owner_id, *rest = outcome
                 job = decode_job(write.job_id, text)
-                outcomes.append(
-                    WriteResult(branch, job, repeated == 1, decode_id(key_owner_id) if key_owner_id else None, *wait)
-                )
+                owner = decode_id(key_owner_id) if key_owner_id else None
+                closed = tuple(map(decode_text, rest[1])) if len(rest) > 1 else ()
+                outcomes.append(WriteResult(branch, job, repeated == 1, owner, rest[0] if rest else 0, closed))
         if len(reply) == 2:
             return ApplyResult(outcomes, [], None)
         due = reply[3]
@@ -180,12 +190,15 @@ class RedisStore(NamespaceMethods):
             await self._check()
         if not writes:
             return [], await self.renew(leases, micros)
-        outcomes = (await self.apply(writes[:-WRITES_AT_ONCE])).outcomes if len(writes) > WRITES_AT_ONCE else []
+        outcomes = (await self._apply_batch(writes[:-WRITES_AT_ONCE])).outcomes if len(writes) > WRITES_AT_ONCE else []
         last = writes[-WRITES_AT_ONCE:]
         called, args = self._apply_call(last, None, _leases(leases, micros) if leases else ())
         reply = await self._client.call(called, *args)
         answers = reply.pop() if leases else []
-        return outcomes + self._applied(last, reply).outcomes, _answers(answers)
+        outcomes += self._applied(last, reply).outcomes
+        if closed := [group for one in outcomes for group in one.closed]:
+            await release_held(self, closed)
+        return outcomes, _answers(answers)
 
     async def renew(self, leases: Sequence[tuple[str, str]], micros: int | None) -> list[str]:
         """Renew leases given as (job id, token); return ``"live"``, ``"stopping"`` or ``"lost"`` for each."""

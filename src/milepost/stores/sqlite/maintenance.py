@@ -15,7 +15,8 @@ from milepost.core.record_codec import short_name
 from milepost.stores.private_files import open_to_others
 from milepost.stores.protocol import LAYOUT, DueItem, HealthReport, KeyValue, SweepResult, hold_of
 from milepost.stores.sqlite.database_file import SHARED_FOLDERS, file_system
-from milepost.stores.sqlite.transaction import LARGEST, ReadTransaction, Row, WriteTransaction
+from milepost.stores.sqlite.records import LARGEST, Row
+from milepost.stores.sqlite.transaction import ReadTransaction, WriteTransaction
 
 PURGE_BATCH = 100
 """Records removed per transaction, which holds the lock for about 10 ms."""
@@ -60,7 +61,16 @@ def sweep(tx: WriteTransaction, wanted: Sweep) -> SweepResult:
         part = list(islice(found, wanted.limit + 1))
         due += part[: wanted.limit]
         more = more or len(part) > wanted.limit
-    return SweepResult(due, held=due_until is None or due_until < now, more=more)
+    return SweepResult(due, held=due_until is None or due_until < now, more=more, closing=_closing(tx))
+
+
+def _closing(tx: WriteTransaction) -> tuple[str, ...]:
+    """Return the closed groups that jobs wait for."""
+    found = tuple(group for (group,) in tx.all("closing"))
+    done = [one for one in found if tx.is_open(one) or tx.one("held_by", (one, 1)) is None]
+    for group in done:
+        tx.run("closing_delete", (group,))
+    return tuple(group for group in found if group not in done)
 
 
 def _hold(tx: WriteTransaction, last: int | None, lease: int) -> int | None:
@@ -137,8 +147,8 @@ def _records(tx: WriteTransaction, kind: str, values: dict[str, int | str | None
 def purge(tx: WriteTransaction, bound: int, most: int) -> int:
     """Remove up to `most` records that ended before `bound`, and return how many."""
     rows = tx.all("purge_ended", (bound, most))
-    for n, job_id, created, text in rows:
-        row = Row(n, job_id, created, "", "", None, None, None, None, text)
+    for n, job_id, created, status, text in rows:
+        row = Row(n, job_id, created, "", status, None, None, None, None, text)
         tx.remove(row, row.record() if "\nl=" in f"\n{text}" else {})
         tx.remove_values(job_id)
     return len(rows)

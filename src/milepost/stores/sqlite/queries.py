@@ -12,7 +12,8 @@ from milepost.core.job import Job
 from milepost.core.options import limit_name
 from milepost.core.transitions import operation_ids
 from milepost.stores.protocol import Claim, Position, Select, Write
-from milepost.stores.sqlite.transaction import LARGEST, ReadTransaction, Row, WriteTransaction
+from milepost.stores.sqlite.records import LARGEST, Row
+from milepost.stores.sqlite.transaction import ReadTransaction, WriteTransaction
 
 
 def select(db: ReadTransaction, wanted: Select, limit: int, after: Position | None) -> list[Job]:

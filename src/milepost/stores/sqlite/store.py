@@ -13,6 +13,7 @@ from milepost.core.events import Event
 from milepost.core.job import Job
 from milepost.core.record_codec import unpack
 from milepost.core.rollups import Rollups
+from milepost.stores.held_jobs import release_held
 from milepost.stores.protocol import (
     ApplyResult,
     Claim,
@@ -99,9 +100,17 @@ class SQLiteStore:
             return ApplyResult([], [], None)
         bad: list[Exception] = []
         applied = await self._database.write(lambda tx: _apply(tx, writes, claim, bad))
+        if closed := [group for one in applied.outcomes for group in one.closed]:
+            await release_held(self, closed)
         if bad:
             raise bad[0]
         return applied
+
+    async def _apply_held(self, writes: Sequence[Write]) -> list[WriteResult]:
+        return await self._database.write(lambda tx: [tx.write(write) for write in writes])
+
+    async def held_by(self, group: str, limit: int) -> list[str]:
+        return [job_id for (job_id,) in await self._database.read(lambda db: db.all("held_by", (group, limit)))]
 
     async def heartbeat(
         self, writes: Sequence[Write], leases: Sequence[tuple[str, str]], micros: int | None
@@ -112,6 +121,8 @@ class SQLiteStore:
         answer = await self._database.write(
             lambda tx: (_apply(tx, writes, None, bad).outcomes, _renew(tx, leases, micros))
         )
+        if closed := [group for one in answer[0] for group in one.closed]:
+            await release_held(self, closed)
         if bad:
             raise bad[0]
         return answer
@@ -210,6 +221,7 @@ class SQLiteStore:
             return SweepResult([], skipped=True)
         found = await self._database.write(lambda tx: maintenance.sweep(tx, wanted))
         if not found.skipped:
+            await release_held(self, found.closing)
             await self._trim()
         return found
 

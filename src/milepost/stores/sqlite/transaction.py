@@ -1,119 +1,25 @@
-"""Read and write transactions: run named statements, apply changes, and convert between records and rows."""
+"""Read and write transactions: run named statements and apply changes."""
 
 from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from milepost.core.defaults import EVENTS_KEPT
 from milepost.core.job import Job
-from milepost.core.placement import starts_at
-from milepost.core.record_codec import SHORT, large_fields, pack, results_prefix, set_apart, unpack
+from milepost.core.placement import AFTER
+from milepost.core.record_codec import large_fields, pack, results_prefix, set_apart
 from milepost.core.rollups import counted_end
-from milepost.core.serialization import US
 from milepost.core.transitions import operation_ids
 from milepost.core.transitions import operations as changes
-from milepost.core.transitions.operations import BranchResult, Change, DrainingLease, Record
+from milepost.core.transitions.operations import BranchResult, Change, DrainingLease
 from milepost.core.values import LARGE_MARK
 from milepost.stores.index_entries import WAITING_FOR_STOP
 from milepost.stores.protocol import Write, WriteResult
 from milepost.stores.sqlite.database_file import DatabaseFile
-
-Columns = tuple[str | int | None, ...]
-
-LARGEST = (1 << 63) - 1
-NEVER = LARGEST
-"""Where a held record is in the column `scheduled`: it becomes claimable when it is released."""
-_CREATED, _TOKEN, _LEASE = (f"\n{SHORT[name]}=" for name in ("created", "token", "lease"))
-
-
-class Row(NamedTuple):
-    """A stored record. Lease and token are only in columns, so that a renewal updates one number."""
-
-    n: int
-    id: str
-    created: int
-    type: str
-    status: str
-    lease: int | None
-    token: str | None
-    queue: str | None
-    unique_key: str | None
-    body: str
-    rank: int = 0
-
-    def text(self) -> str:
-        """Return the packed fields."""
-        text = self.body
-        created = f"{_CREATED}{self.created}"
-        if created not in text:  # a damaged record; a list needs the creation time to continue after it
-            text += created
-        if self.token is not None:
-            text += _TOKEN + self.token
-        if self.lease is not None:
-            text += f"{_LEASE}{self.lease}"
-        return text
-
-    def record(self) -> dict[str, str]:
-        """Return the fields; those that every change needs come from the columns if the text is damaged."""
-        record = unpack(self.body)
-        if "status" not in record or "created" not in record or "type" not in record:
-            record = {**record, "status": self.status, "created": str(self.created), "type": self.type}
-        if self.token is not None:
-            record["token"] = self.token
-        if self.lease is not None:
-            record["lease"] = str(self.lease)
-        return record
-
-    def job(self, waiting_for: str | None = None) -> Job:
-        """Return the job, with `waiting_for`."""
-        text = self.text()
-        return Job.stored(self.id, text if waiting_for is None else f"{text}\nwaiting_for={waiting_for}")
-
-
-def body(record: Record) -> str:
-    """Return the stored text of a record: all fields except lease and token."""
-    if "token" in record or "lease" in record:
-        return pack({name: value for name, value in record.items() if name not in ("token", "lease")})
-    return pack(record)
-
-
-def columns(record: Record, now: int) -> Columns:
-    """Return the index columns of a record, in the order of `record_insert` and `record_update`.
-
-    `rank` is the negated priority, so that claims are in ascending order. `scheduled` is when a record becomes claimable,
-    NULL once it is. `slot` and `worker` are those of its lease. Raises ValueError for an invalid number.
-    """
-    get = record.get
-    queue = get("ready") or None
-    scheduled = deadline = lease = slot = worker = None
-    rank = 0
-    if queue is not None:
-        rank = -int(get("priority") or 0)
-        start = starts_at(record)
-        if start is None or start > now:
-            scheduled = NEVER if start is None else min(start, NEVER - 1)
-    if "not_after" in record and "started" not in record and "completed" not in record:
-        deadline = _number(record["not_after"])
-    if "lease" in record:
-        lease, slot, worker = _number(record["lease"]), get("slot", ""), get("worker", "")
-    return (
-        record["type"], record["status"], 1 if get("stalled") else 0, queue, rank, scheduled, deadline, lease, get("token"),
-        slot, worker, _number(get("stale")), _number(get("completed")), get("unique_key") or None,
-    )  # fmt: skip
-
-
-def pairs(record: Record) -> set[str]:
-    """Return the labels of a record, each as ``key=value``."""
-    text = record.get("labels")
-    return set(filter(None, text.split(US))) if text else set()
-
-
-def _number(text: str | None) -> int | None:
-    return None if text is None else max(-LARGEST, min(int(text), LARGEST))
-
+from milepost.stores.sqlite.records import Row, body, columns, pairs
 
 KEEP = {"feed": 0, "list": 1, "life": 2}
 
@@ -240,6 +146,23 @@ class WriteTransaction(ReadTransaction):
         row = self.one("key_owner", (key,))
         return str(row[1]) if row is not None and row[0] != job_id else ""
 
+    def exists(self, job_id: str) -> bool:
+        return self.one("record_end", (job_id,)) is not None
+
+    def is_open(self, group: str) -> bool:
+        kind, _, job_id = group.partition(":")
+        if kind != "job":
+            return False
+        row = self.one("record_end", (job_id,))
+        return (row is not None and row[1] is None) or self.stopping(job_id) is not None
+
+    def ended_in(self, group: str, statuses: Collection[str]) -> str | None:
+        kind, _, job_id = group.partition(":")
+        row = self.one("record_end", (job_id,)) if kind == "job" else None
+        if row is not None and row[0] in statuses and row[1] is not None:
+            return job_id
+        return next((str(i) for status, i in self.all("removed_members", (group,)) if status in statuses), None)
+
     def next_fence(self) -> int:
         if self._fence < 0:
             self._fence = self._fence_kept = self.number("fence") or 0
@@ -272,6 +195,7 @@ class WriteTransaction(ReadTransaction):
         effect = changes.apply_branch(change, index, job_id, record, self)
         large, outdated = set_apart(change, effect.record, record or {}) if effect.record is not None else ({}, [])
         self.keep(job_id, effect, row, record)
+        closed = self._closed(effect.groups_to_check(job_id, record or {}))
         if ends := counted_end(effect.record, record or {}):
             self._ends += ends
         for name in outdated:
@@ -281,9 +205,15 @@ class WriteTransaction(ReadTransaction):
         if effect.record is None and record is not None:
             kept = operation_ids.tombstone(change.operation_id, index, record, self.gone(job_id), self.now)
             self.run("tombstone_put", (job_id, kept, self.now + operation_ids.KEPT_MICROS))
-        if not answer or effect.record is None:
-            return WriteResult(index, None)
-        return WriteResult(index, self._answer(job_id, effect.record))
+        job = self._answer(job_id, effect.record) if answer and effect.record is not None else None
+        return WriteResult(index, job, closed=closed)
+
+    def _closed(self, groups: Sequence[str]) -> tuple[str, ...]:
+        """Return the groups that are closed while jobs wait for them, and let the sweep look at these."""
+        closed = tuple(one for one in groups if self.one("held_by", (one, 1)) is not None and not self.is_open(one))
+        for group in closed:
+            self.run("closing_put", (group,))
+        return closed
 
     def gone(self, job_id: str) -> str:
         """Return the tombstone of removed records of an id, or empty."""
@@ -338,6 +268,8 @@ class WriteTransaction(ReadTransaction):
         n = self._execute(self._sql["record_insert"], (job_id, created, text, *derived)).lastrowid
         for pair in pairs(new):
             self.run("label_put", (pair, created, job_id, n))
+        if new.get("held"):
+            self.run("held_put", (new["held"], created, job_id))
         if derived[3] is not None:
             self.wakes_workers = True
 
@@ -351,6 +283,10 @@ class WriteTransaction(ReadTransaction):
             self.run("record_update", (text, *derived, row.n))
             if derived[3] is not None or before[7] is not None:
                 self.wakes_workers = True  # it is in a queue now, or its lease freed a slot
+        if new.get("held") != old.get("held"):
+            self.run("held_delete", (old.get("held"), row.created, job_id))
+            if new.get("held"):
+                self.run("held_put", (new["held"], row.created, job_id))
         if new.get("labels") != old.get("labels"):
             had, has = pairs(old), pairs(new)
             for pair in had - has:
@@ -362,6 +298,12 @@ class WriteTransaction(ReadTransaction):
         """Remove a record with its labels and kept events; the feed keeps those events for a while."""
         for pair in pairs(record):
             self.run("label_delete", (pair, row.created, row.id))
+            if pair.startswith(AFTER) and self.one("label_check", (pair,)) is None:
+                self.run("removed_member_delete", (pair.removeprefix(AFTER),))
+        if record.get("held"):
+            self.run("held_delete", (record["held"], row.created, row.id))
+        if self.one("label_check", (f"{AFTER}job:{row.id}",)) is not None:
+            self.run("removed_member_put", (f"job:{row.id}", row.status, row.id))
         self.run("record_delete", (row.n,))
         self.run("event_delete_all", (row.id, self.number("trimmed") or 0))
         self.run("event_unlist_all", (row.id,))

@@ -20,7 +20,7 @@ from milepost.testing.conformance.clocks import Outages, SetClocks
 from milepost.testing.conformance.concurrency import Concurrency, Promises
 from milepost.testing.conformance.differential_test import Differential
 from milepost.testing.conformance.events import Events, Feed
-from milepost.testing.conformance.groups import Waits
+from milepost.testing.conformance.groups import After, Waits
 from milepost.testing.conformance.idempotency import Idempotency
 from milepost.testing.conformance.indexes import Indexes, Placement
 from milepost.testing.conformance.kv import KeyValues, StoreItself
@@ -36,7 +36,7 @@ __all__ = ["Conformance"]
 
 
 class Conformance(
-    Operations, TransitionMatrix, Runs, Stopping, Leases, ClaimPolicy, Waking, Lists, Large, EndedJobs, Promises, Indexes, Placement, Waits, Events, Feed, Sweeping, Retention,
+    Operations, TransitionMatrix, Runs, Stopping, Leases, ClaimPolicy, Waking, Lists, Large, EndedJobs, Promises, Indexes, Placement, Waits, After, Events, Feed, Sweeping, Retention,
     Outages, SetClocks, Dispatching, Idempotency, Batches, RoundTrip, Concurrency, KeyValues, StoreItself, Differential,
 ):  # fmt: skip
     """All scenarios."""

@@ -2,8 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from milepost.core.errors import StoreUnavailableError
+from milepost.core.job import JobStatus
+from milepost.core.transitions import (
+    plan_cancel,
+    plan_complete,
+    plan_create,
+    plan_delete,
+    plan_expire,
+    plan_fail,
+    plan_receipt,
+    plan_release_held,
+    plan_retry,
+)
 from milepost.core.transitions.operations import Change, Const
-from milepost.testing.conformance.harness import Scenarios, StoreFixture, change_with, worker_job
+from milepost.core.values import WaitingFor
+from milepost.stores import held_jobs
+from milepost.stores.protocol import Select, Store, Write
+from milepost.testing.conformance.harness import Scenarios, StoreFixture, caller_job, change_with, token_of, worker_job
 
 SHORT = 60_000
 """Microseconds until a suspended job wakes."""
@@ -33,6 +54,7 @@ class Waits(Scenarios):
         assert not job.record.keys() & {"held", "wait_groups", "wake_at"}
 
     async def test_held_job_is_neither_claimed_nor_due(self, fixture: StoreFixture) -> None:
+        await fixture.create("x", caller_job())
         for name, at in (("a", "0"), ("b", "1"), ("c", str(1 << 52))):
             await fixture.create(name, worker_job(not_before=at))
             await fixture.do(name, _wait(fixture, held="job:x"))
@@ -44,6 +66,7 @@ class Waits(Scenarios):
 
     async def test_held_job_with_wake_time_starts_then(self, fixture: StoreFixture) -> None:
         later = str(await fixture.store.now() + HOUR)
+        await fixture.create("x", caller_job())
         await fixture.create("a", worker_job())
         await fixture.do("a", _wait(fixture, held="job:x", wait_groups="job:x", wake_at=later))
         assert (await fixture.claiming()).next_due == int(later)
@@ -55,3 +78,223 @@ class Waits(Scenarios):
         await fixture.create("a", worker_job())
         await fixture.do("a", _wait(fixture, wait_groups="job:x", wake_at=later))
         assert [job.job_id for job in await fixture.claim()] == ["a"]
+
+
+def after(*job_ids: str, **fields: str) -> dict[str, str]:
+    """Return the fields of a worker job that follows jobs."""
+    return {**worker_job(labels="\x1f".join(f":after=job:{job_id}" for job_id in job_ids)), **fields}
+
+
+async def _complete(fixture: StoreFixture, job_id: str) -> None:
+    job = await fixture.start(job_id)
+    await fixture.do(job_id, plan_complete(fixture.operation_id(), token_of(job), None, {}))
+
+
+async def _fail(fixture: StoreFixture, job_id: str) -> None:
+    job = await fixture.start(job_id)
+    plan = plan_fail(fixture.operation_id(), token_of(job), error="no", failure='{"kind":"error"}', report={})
+    await fixture.do(job_id, plan)
+
+
+async def _is_held(fixture: StoreFixture, job_id: str, by: str) -> None:
+    job = await fixture.job(job_id)
+    assert job.waiting_for == WaitingFor("after", {"group": f"job:{by}"})
+    assert await fixture.claim(job_id=job_id) == []
+    await fixture.refused(job_id, fixture.starts(1)[0])
+
+
+async def _is_ready(fixture: StoreFixture, job_id: str) -> None:
+    assert (await fixture.job(job_id)).waiting_for is None
+    assert [job.job_id for job in await fixture.claim(job_id=job_id)] == [job_id]
+
+
+async def _is_cancelled(fixture: StoreFixture, job_id: str, by: str) -> None:
+    job = await fixture.job(job_id)
+    assert (job.status, job.error) == (JobStatus.CANCELLED, f"dependency_failed: {by}")
+    assert job.receipt is not None
+    assert (job.receipt.reason, job.receipt.how, job.receipt.confirmed) == ("dependency_failed", "never_started", True)
+    assert await fixture.claim(job_id=job_id) == []
+
+
+class After(Scenarios):
+    """Jobs that follow other jobs: held while one is open, and released or cancelled at the instant when none is."""
+
+    async def test_job_starts_when_the_one_it_follows_has_completed(self, fixture: StoreFixture) -> None:
+        uuid = "0199f3a2-7c1e-7d41-b2a0-5b1f0d6f9c11"  # Redis stores it as 16 bytes
+        for number, first in enumerate(("a", "sixteen letters!", "=b", uuid)):
+            await fixture.create(first, worker_job())
+            job = await fixture.create(f"then{number}", after(first, priority="9"))
+            assert job.waiting_for == WaitingFor("after", {"group": f"job:{first}"})
+            await _is_held(fixture, job.job_id, first)
+            assert [job.job_id for job in await fixture.claim(most=2)] == [first], "a higher priority does not help"
+            token = token_of(await fixture.job(first))
+            await _is_held(fixture, job.job_id, first)
+            await fixture.do(first, plan_complete(fixture.operation_id(), token, None, {}))
+            assert [event.kind for event in await fixture.store.events(job.job_id)] == ["created", "ready"]
+            await _is_ready(fixture, job.job_id)
+
+    async def test_release_waits_until_the_code_has_stopped(self, fixture: StoreFixture) -> None:
+        await fixture.create("a", worker_job())
+        await fixture.create("b", after("a", on_failure="run"))
+        token = token_of(await fixture.start("a"))
+        await fixture.do("a", plan_cancel(fixture.operation_id()))
+        await _is_held(fixture, "b", "a")
+        await fixture.create("c", after("a", on_failure="run"))
+        await _is_held(fixture, "c", "a")
+        await fixture.do("a", plan_receipt(fixture.operation_id(), token, "cooperative", confirmed=True))
+        await _is_ready(fixture, "b")
+        await _is_ready(fixture, "c")
+
+    async def test_release_waits_until_the_code_of_a_deleted_job_has_stopped(self, fixture: StoreFixture) -> None:
+        await fixture.create("a", worker_job())
+        await fixture.create("b", after("a"))
+        token = token_of(await fixture.start("a"))
+        await fixture.store.apply([Write("a", plan_delete(fixture.operation_id()))])
+        await _is_held(fixture, "b", "a")
+        await fixture.store.apply(
+            [Write("a", plan_receipt(fixture.operation_id(), token, "cooperative", confirmed=True))]
+        )
+        await _is_cancelled(fixture, "b", "a")
+
+    @pytest.mark.parametrize("end", ["failed", "cancelled", "deleted"])
+    async def test_failure_cancels_what_follows(self, fixture: StoreFixture, end: str) -> None:
+        await fixture.create("a", worker_job())
+        await fixture.create("b", after("a"))
+        await fixture.create("c", after("b"))
+        await fixture.create("d", after("a", on_failure="run"))
+        await fixture.create("e", after("c", on_failure="run"))
+        if end == "failed":
+            await _fail(fixture, "a")
+        else:
+            change = plan_cancel if end == "cancelled" else plan_delete
+            await fixture.store.apply([Write("a", change(fixture.operation_id()))])
+        await _is_cancelled(fixture, "b", "a")
+        await _is_cancelled(fixture, "c", "b")
+        await _is_ready(fixture, "d")
+        await _is_ready(fixture, "e")
+
+    async def test_failure_is_decided_when_no_job_is_open(self, fixture: StoreFixture) -> None:
+        for name in ("a", "b", "gone", "kept"):
+            await fixture.create(name, worker_job())
+        await fixture.create("then", after("a", "b", "gone", "kept"))
+        await _complete(fixture, "gone")
+        await fixture.store.apply([Write("gone", plan_delete(fixture.operation_id()))])
+        await _fail(fixture, "a")
+        await _is_held(fixture, "then", "b")
+        await _complete(fixture, "b")
+        await _is_held(fixture, "then", "kept")
+        await fixture.do("a", plan_retry(fixture.operation_id()))
+        await _complete(fixture, "kept")
+        await _is_held(fixture, "then", "a")
+        await _complete(fixture, "a")
+        await _is_ready(fixture, "then")
+
+    async def test_failure_outlives_a_delete(self, fixture: StoreFixture) -> None:
+        for name in ("a", "b", "c"):
+            await fixture.create(name, worker_job())
+        await fixture.create("by hand", after("a", "b"))
+        await fixture.create("by purge", after("c", "b"))
+        for name in ("a", "c"):
+            await _fail(fixture, name)
+        await fixture.store.apply([Write("a", plan_delete(fixture.operation_id()))])
+        await fixture.tick()
+        assert await fixture.store.purge(ttl=0) == 1
+        await _is_held(fixture, "by hand", "b")
+        await _complete(fixture, "b")
+        await _is_cancelled(fixture, "by hand", "a")
+        await _is_cancelled(fixture, "by purge", "c")
+        await fixture.store.apply([Write("by hand", plan_delete(fixture.operation_id()))])
+        await fixture.create("a", worker_job())
+        await _complete(fixture, "a")
+        await fixture.create("again", after("a"))
+        await _is_ready(fixture, "again")
+
+    async def test_release_is_final(self, fixture: StoreFixture) -> None:
+        await fixture.create("a", worker_job())
+        await fixture.create("b", after("a", on_failure="run"))
+        await fixture.create("c", after("a"))
+        await _fail(fixture, "a")
+        await fixture.do("c", plan_retry(fixture.operation_id()))
+        await fixture.refused("c", plan_release_held(fixture.operation_id()))
+        await fixture.do("a", plan_retry(fixture.operation_id()))
+        await fixture.refused("b", plan_release_held(fixture.operation_id()))
+        await _is_ready(fixture, "b")
+        await _is_ready(fixture, "c")
+
+    async def test_ended_job_decides_at_submit(self, fixture: StoreFixture) -> None:
+        for name in ("good", "bad"):
+            await fixture.create(name, worker_job())
+        await _complete(fixture, "good")
+        await _fail(fixture, "bad")
+        await fixture.create("b", after("good"))
+        await _is_ready(fixture, "b")
+        await fixture.create("c", after("good", "bad", on_failure="run"))
+        await _is_ready(fixture, "c")
+        await fixture.store.apply([Write("d", plan_create(after("good", "bad"), fixture.operation_id()))])
+        await _is_cancelled(fixture, "d", "bad")
+
+    async def test_unknown_job_is_refused(self, fixture: StoreFixture) -> None:
+        await fixture.create("a", worker_job())
+        for unknown in ("missing", "me", "0199f3a2-7c1e-7d41-b2a0-5b1f0d6f9c11"):
+            await fixture.refused("me", plan_create(after("a", unknown), fixture.operation_id()))
+        assert await fixture.store.count(Select()) == 1
+
+    async def test_held_job_can_be_cancelled_deleted_and_expire(self, fixture: StoreFixture) -> None:
+        await fixture.create("a", worker_job())
+        for name in ("b", "c", "d"):
+            await fixture.create(name, after("a", not_after="1"))
+        await fixture.do("b", plan_cancel(fixture.operation_id()))
+        await fixture.store.apply([Write("c", plan_delete(fixture.operation_id()))])
+        await fixture.do("d", plan_expire(fixture.operation_id(), error="late", failure='{"kind":"expired"}'))
+        assert await fixture.store.held_by("job:a", 9) == []
+        await _complete(fixture, "a")
+        assert [(await fixture.job(name)).status.value for name in ("b", "d")] == ["cancelled", "failed"]
+
+    async def test_sweep_releases_what_a_dead_process_left(self, fixture: StoreFixture) -> None:
+        await fixture.create("a", worker_job())
+        for number in range(3):
+            await fixture.create(f"b{number}", after("a"))
+        with _dying(fixture.store):
+            await _complete(fixture, "a")
+        await _is_held(fixture, "b1", "a")
+        await fixture.store.sweep(lease=30, interval=0)
+        for number in range(3):
+            await _is_ready(fixture, f"b{number}")
+        assert (await fixture.store.sweep(lease=30, interval=0)).closing == ()
+
+    async def test_sweep_keeps_what_waits_for_a_retried_job(self, fixture: StoreFixture) -> None:
+        await fixture.create("a", worker_job())
+        await fixture.create("b", after("a"))
+        with _dying(fixture.store):
+            await _fail(fixture, "a")
+        await fixture.do("a", plan_retry(fixture.operation_id()))
+        assert (await fixture.store.sweep(lease=30, interval=0)).closing == ()
+        await _is_held(fixture, "b", "a")
+        await _complete(fixture, "a")
+        await _is_ready(fixture, "b")
+
+    async def test_many_jobs_are_released_in_slices(
+        self, fixture: StoreFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(held_jobs, "SLICE", 2)
+        await fixture.create("a", worker_job())
+        for number in range(5):
+            await fixture.create(f"b{number}", after("a"))
+            await fixture.tick()
+        assert await fixture.store.held_by("job:a", 3) == ["b0", "b1", "b2"]
+        await _complete(fixture, "a")
+        assert sorted(job.job_id for job in await fixture.claim(most=9)) == [f"b{number}" for number in range(5)]
+
+
+@contextmanager
+def _dying(store: Store) -> Iterator[None]:
+    """Let the process of a store die between the end of a job and the release of what follows."""
+
+    async def dies(group: str, limit: int) -> list[str]:
+        raise StoreUnavailableError("killed")
+
+    store.held_by = dies  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del store.held_by

@@ -112,6 +112,7 @@ _OURS = frozenset(
         "crash",
         "expire",
         "mark_stale",
+        "release_held",
     ]
 )
 """The transitions of the lifecycle; those that tests define are not checked against it."""

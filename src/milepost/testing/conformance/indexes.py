@@ -170,6 +170,7 @@ class Placement(Scenarios):
     """Indexed fields and queues."""
 
     async def test_indexed_field_finds_and_counts_its_jobs(self, fixture: StoreFixture) -> None:
+        await fixture.create("x", caller_job())
         await fixture.create("a", worker_job(labels=":group=g\x1f:after=job:x\x1f:after=group:h\x1fowner=ana"))
         await fixture.tick()
         await fixture.create("b", caller_job(labels=":group=g\x1f:parent_id=a"))

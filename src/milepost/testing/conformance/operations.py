@@ -209,6 +209,7 @@ class Operations(Scenarios):
 
     @pytest.mark.parametrize("word", list(GUARDS))
     async def test_guard_truth_table(self, fixture: StoreFixture, word: str) -> None:
+        await fixture.do("x", create_record(fixture.operation_id()))  # holds what waits for it
         for number, (guard, fields, values, holds) in enumerate(GUARDS[word]):
             job_id = f"{word}{number}"
             await fixture.do(job_id, create_record(fixture.operation_id(), **fields))

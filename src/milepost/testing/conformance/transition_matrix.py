@@ -203,6 +203,7 @@ PLANS: dict[str, Plan] = {
     "lease expired, uncharged": lambda operation_id, token: plans.plan_lease_expired(
         operation_id, crashes_left=None, **CRASH
     ),
+    "release held": lambda operation_id, token: plans.plan_release_held(operation_id),
     "expire": lambda operation_id, token: plans.plan_expire(operation_id, **FAILURE),
     "mark stale": lambda operation_id, token: plans.plan_mark_stale(operation_id, reason="no update", **FAILURE),
     "update": lambda operation_id, token: plans.plan_update(operation_id, None, message="m"),
@@ -294,6 +295,7 @@ ALLOWED: dict[str, dict[str, str]] = {
         "; worker: pending late early blocked; external: pending due backoff late early blocked"
     },
     "self-cancel": {"cancelled": _RUNS},
+    "release held": {},
     "delete": {"": "manual: *; track: *; worker: *; external: *"},
     "retry": {"pending": _ENDED},
     "retry from start": {"pending": _ENDED},

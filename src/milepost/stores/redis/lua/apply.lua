@@ -42,8 +42,8 @@ end
 --           the number of queues and for each its name and limit (empty: none); the number of the transition of its
 --           starts, how many, and for each: operation id, values
 -- Reply     the time; for each write the number of its branch (-1: refused), or an array of that number, the record,
---           1 if repeated, the owner of the key, the microseconds to wait after too many requests; then the answers
---           about the leases, or the ids and records of the claimed jobs and the next due time
+--           1 if repeated, the owner of the key, the microseconds to wait after too many requests, the groups that it
+--           closed; then the answers about the leases, or the ids and records of the claimed jobs and the next due time
 -- Refusal   the script of a transition that creates records has no flags: a full server refuses it before it writes
 --
 -- `about(transition)` precedes it and returns: the number of values; whether the whole record is needed; the retention of
@@ -123,7 +123,7 @@ while true do
   if whole then fields, form = read(id) end
   local status = fields.s or ''
 
-  local branch, text, repeated, holder, wait = -1, false, 0, false, nil
+  local branch, text, repeated, holder, wait, closed = -1, false, 0, false, nil, nil
   repeat
     -- Was the operation applied before?
     local known, gone
@@ -274,6 +274,11 @@ while true do
       local waiting = redis.call('ZRANGE', root .. 'k:' .. freed, -1, -1)[1]
       if waiting and waiting ~= id then indexes.offer_again(waiting) end
     end
+    if (drop or remove or old.z ~= nil or old.held ~= nil) and holds() then
+      local held = not remove and old.held ~= nil and fields.held ~= old.held and fields.held or nil
+      local ends = (drop or remove or old.z ~= nil) and 'job:' .. groups().plain(id) or held
+      closed = groups().closed({ends, ends ~= held and held or nil})
+    end
     if event then
       redis.call('XADD', root .. 'f', 'MAXLEN', '~', 100000, '*', 'i', id, 'v', version, 'e', event)
       if kept == 'list' and not remove then
@@ -290,7 +295,9 @@ while true do
   else
     done = done + 1
     text = text and filled(id, text)
-    if text or holder or branch < 0 or repeated == 1 then
+    if closed then
+      outcomes[done] = {branch, text, repeated, holder, 0, closed}
+    elseif text or holder or branch < 0 or repeated == 1 then
       outcomes[done] = {branch, text, repeated, holder, wait}
     else
       outcomes[done] = branch

@@ -96,6 +96,20 @@ local function open_indexes()
       end
       if some(fields.q) then X.offer(id, fields) end
     end
+    if string.find(touched, 'h', 1, true) then
+      local held0, held1 = was(old, fields, 'held'), some(fields.held)
+      if held0 ~= held1 then
+        if held0 then
+          redis.call('ZREM', root .. 'h:' .. held0, id)
+          if redis.call('HINCRBY', root .. 'held', held0, -1) <= 0 then redis.call('HDEL', root .. 'held', held0) end
+        end
+        if held1 then
+          redis.call('ZADD', root .. 'h:' .. held1, fields.c, id)
+          redis.call('HINCRBY', root .. 'held', held1, 1)
+          this.held = true
+        end
+      end
+    end
     if string.find(touched, 'd', 1, true) then
       if fields.N and not some(fields.b) and not some(fields.z) then
         move('deadline', id, fields.N)
@@ -161,12 +175,7 @@ local function open_indexes()
       has_results = #redis.call('ZRANGE', root .. 'h', '[results/', '(results0', 'BYLEX', 'LIMIT', 0, 1) > 0
     end
     if not has_results then return end
-    if #id == 16 then
-      local hex = string.gsub(id, '.', function(byte) return string.format('%02x', string.byte(byte)) end)
-      id = string.gsub(hex, '^(%w%w%w%w%w%w%w%w)(%w%w%w%w)(%w%w%w%w)(%w%w%w%w)', '%1-%2-%3-%4-')
-    else
-      id = string.gsub(id, '^=', '')
-    end
+    id = groups().plain(id)
     for _, key in ipairs(redis.call('ZRANGE', root .. 'h', '[results/' .. id .. '/', '(results/' .. id .. '0', 'BYLEX')) do
       redis.call('DEL', root .. 'h:' .. key)
       redis.call('ZREM', root .. 'h', key)
@@ -175,7 +184,8 @@ local function open_indexes()
   end
 
   function X.forget(id, fields)
-    X.place(id, fields, {}, 'lqdLake')
+    X.place(id, fields, {}, 'lqhdLake')
+    groups().keep_end(id, fields)
     if some(fields.stalled) then redis.call('ZREM', root .. 'stalled', id) end
     if fields.stale then redis.call('ZREM', root .. 'stale', id) end
     redis.call('DEL', root .. 'j:' .. id, root .. 'e:' .. id, root .. 'v:' .. id)
@@ -238,6 +248,9 @@ local function open_indexes()
       end
       if n > 0 then redis.call('ZREM', root .. index, unpack(out)) end
       if m > 0 then redis.call('ZADD', root .. index, unpack(into)) end
+      if string.sub(index, 1, 9) == 'l::after=' and redis.call('EXISTS', root .. index) == 0 then
+        redis.call('DEL', root .. 'g:' .. string.sub(index, 10))
+      end
     end
     for name in pairs(X.listed) do redis.call('SADD', root .. 't', name) end
     for hash, names in pairs(X.counts) do

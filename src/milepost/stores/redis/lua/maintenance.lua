@@ -6,7 +6,8 @@
 --           microseconds; the task queue of this process (empty: none); how many microseconds later jobs of other task
 --           queues are due
 -- Reply     the time; 1 if another sweep ran within half the interval; 1 if leases are held; the due items as kind, id,
---           record or nothing, token, number of live leases of its worker; 1 if there are more items of some kind
+--           record or nothing, token, number of live leases of its worker; 1 if there are more items of some kind; the
+--           closed groups that jobs wait for
 local indexes = open_indexes()
 local state = root .. 'sweep'
 local lease, interval, limit = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
@@ -17,7 +18,7 @@ if last and last > this.clock and last - this.clock <= 30000000 then
   this.now, this.clock = string.format('%.0f', last), last
 end
 local went_back = last and last > this.clock
-if last and not went_back and this.clock - last < interval / 2 then return {this.now, 1, 0, {}, 0} end
+if last and not went_back and this.clock - last < interval / 2 then return {this.now, 1, 0, {}, 0, {}} end
 redis.call('HSET', state, 'last', this.now)
 
 -- The time until which leases are due, and the hold to keep, as in `hold_of` of stores/protocol.py.
@@ -120,8 +121,16 @@ for _, name in ipairs(names) do
   if redis.call('EXISTS', root .. 'h:' .. name) == 0 then redis.call('ZREM', root .. 'h', name) end
   redis.call('ZREM', root .. 'hx', name)
 end
+
+-- The closed groups that jobs wait for.
+local closing = redis.call('SMEMBERS', root .. 'closing')
+local closed = closing[1] and groups().closed(closing) or {}
+if closing[1] then
+  redis.call('DEL', root .. 'closing')
+  for _, group in ipairs(closed) do redis.call('SADD', root .. 'closing', group) end
+end
 indexes.flush()
-return {this.now, 0, due_until == this.clock and 0 or 1, due, more and 1 or 0}
+return {this.now, 0, due_until == this.clock and 0 or 1, due, more and 1 or 0, closed}
 
 -- name: purge
 -- Remove records that ended before a time, with everything that belongs to them.

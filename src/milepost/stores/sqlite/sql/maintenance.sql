@@ -33,7 +33,7 @@ SELECT id, token FROM [draining] WHERE expires <= ? LIMIT ?
 -- name: purge_ended
 -- Read the records that ended before a time.
 -- Values: before, limit
-SELECT n, id, created, body FROM [jobs] INDEXED BY [jobs_ended] WHERE ended < ? ORDER BY ended, id LIMIT ?
+SELECT n, id, created, status, body FROM [jobs] INDEXED BY [jobs_ended] WHERE ended < ? ORDER BY ended, id LIMIT ?
 
 -- name: purge_tombstones
 -- Delete expired tombstones.

@@ -75,3 +75,13 @@ SELECT kept FROM [tombstones] WHERE id = ? AND until > ?
 -- Store the tombstone of a removed record.
 -- Values: id, kept, until
 INSERT OR REPLACE INTO [tombstones] VALUES (?, ?, ?)
+
+-- name: record_end
+-- Read the status of a record and when it ended.
+-- Values: id
+SELECT status, ended FROM [jobs] WHERE id = ?
+
+-- name: label_check
+-- Check whether any record has a label.
+-- Values: pair
+SELECT 1 FROM [labels] WHERE pair = ? LIMIT 1

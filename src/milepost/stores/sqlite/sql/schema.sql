@@ -52,6 +52,16 @@ CREATE TABLE IF NOT EXISTS [labels] (
     PRIMARY KEY (pair, created, id)
 ) WITHOUT ROWID;
 
+-- What jobs wait for: the jobs that each group holds; groups that closed while jobs waited, until a sweep finds that none
+-- waits; and the last status of removed members, one of each, as long as the `after` of a record names their group.
+CREATE TABLE IF NOT EXISTS [held] (
+    grp TEXT NOT NULL, created INTEGER NOT NULL, id TEXT NOT NULL, PRIMARY KEY (grp, created, id)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS [closing] (grp TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS [removed_members] (
+    grp TEXT NOT NULL, status TEXT NOT NULL, id TEXT NOT NULL, PRIMARY KEY (grp, status)
+) WITHOUT ROWID;
+
 -- Values that are too large for each read of their record, which has a marker in their place; see `core/record_codec.py`.
 CREATE TABLE IF NOT EXISTS [large] (
     id TEXT NOT NULL, name TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (id, name)

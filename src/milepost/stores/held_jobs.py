@@ -1,0 +1,50 @@
+"""Releases jobs that waited for groups that have closed.
+
+The step that closes a group records that, so this may fail or die at any point: a sweep continues.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from milepost.core.errors import StoreError
+from milepost.core.transitions import STILL_HELD, plan_release_held
+from milepost.stores.ids import new_operation_id
+from milepost.stores.protocol import Write, WriteResult
+
+SLICE = 500
+"""Jobs released in one step: about 20 ms."""
+
+log = logging.getLogger("milepost.store")
+log.addHandler(logging.NullHandler())
+
+
+class _Store(Protocol):
+    async def held_by(self, group: str, limit: int) -> list[str]: ...
+
+    async def _apply_held(self, writes: Sequence[Write]) -> list[WriteResult]:
+        """Apply writes without releasing anything."""
+
+
+async def release_held(store: _Store, closed: Iterable[str]) -> None:
+    """Release the jobs that wait for these groups, and those that wait for jobs which are cancelled thereby.
+
+    If the store fails, the sweep continues later.
+    """
+    groups = list(closed)
+    try:
+        while groups:
+            group = groups.pop()
+            held = await store.held_by(group, SLICE)
+            if not held:
+                continue
+            outcomes = await store._apply_held(
+                [Write(job_id, plan_release_held(new_operation_id()), answer=False) for job_id in held]
+            )
+            groups += (name for outcome in outcomes for name in outcome.closed)
+            if len(held) == SLICE and any(outcome.branch > STILL_HELD for outcome in outcomes):
+                groups.append(group)
+    except StoreError as error:
+        log.warning("group %s: jobs not released, a sweep continues: %s", group, error)

@@ -1,0 +1,124 @@
+-- The groups that jobs wait for.
+
+-- name: groups
+-- Prelude of scripts that write records: what holds a job, as in `milepost.core.placement`. `groups()` creates the
+-- functions where they are needed.
+--
+-- held        the number of jobs that each group holds      h:<group>   their ids by creation
+-- closing     groups that closed while jobs waited for them, until a sweep finds that none waits
+-- g:<group>   the last status of removed members -> id, one of each, while the `after` of a record names the group
+--
+-- Whether any job is held; checked once.
+local function holds()
+  if this.held == nil then this.held = redis.call('EXISTS', root .. 'held') == 1 end
+  return this.held
+end
+
+local function groups()
+  if this.groups then return this.groups end
+  local G = {}
+  this.groups = G
+
+  -- The stored form of an id, as `encode_id` of codec.py.
+  local function stored(id)
+    local hex = string.match(id, '^[0-9a-f-]+$') and #id == 36
+      and string.match(id, '^%x%x%x%x%x%x%x%x%-%x%x%x%x%-%x%x%x%x%-%x%x%x%x%-%x%x%x%x%x%x%x%x%x%x%x%x$')
+    if hex then
+      return (string.gsub(string.gsub(hex, '%-', ''), '%x%x', function(byte) return string.char(tonumber(byte, 16)) end))
+    end
+    return (#id == 16 or string.byte(id) == 61) and '=' .. id or id
+  end
+
+  -- The id of a stored form.
+  function G.plain(id)
+    if #id ~= 16 then return (string.gsub(id, '^=', '')) end
+    local hex = string.gsub(id, '.', function(byte) return string.format('%02x', string.byte(byte)) end)
+    return (string.gsub(hex, '^(%w%w%w%w%w%w%w%w)(%w%w%w%w)(%w%w%w%w)(%w%w%w%w)', '%1-%2-%3-%4-'))
+  end
+
+  -- The status of a record, nil if there is none, and whether it has ended.
+  local function status_of(id)
+    local got = redis.pcall('HMGET', root .. 'j:' .. id, 's', 'z')
+    if not got.err then return got[1] or nil, got[2] and got[2] ~= '' end
+    local text = redis.pcall('GET', root .. 'j:' .. id)
+    return type(text) == 'string' and string.match(text, '\ns=([^\n]*)') or nil, true
+  end
+
+  local function awaited(fields)
+    local found = {}
+    for name in string.gmatch(fields.wait_groups or fields.l or '', '[^\31]+') do
+      if not fields.wait_groups then name = string.match(name, '^:after=(.*)$') end
+      if name then found[#found + 1] = name end
+    end
+    return found
+  end
+
+  local function is_open(group)
+    local id = string.match(group, '^job:(.*)$')
+    if not id then return false end
+    id = stored(id)
+    if stops() and redis.call('HEXISTS', root .. 's', id) == 1 then return true end
+    local status, ended = status_of(id)
+    return status ~= nil and not ended
+  end
+
+  -- The id of a member that ended, or was removed, in one of these statuses (between bars).
+  local function ended_in(group, statuses)
+    local id = string.match(group, '^job:(.*)$')
+    if id then
+      local status, ended = status_of(stored(id))
+      if ended and string.find(statuses, '|' .. (status or '') .. '|', 1, true) then return id end
+    end
+    local removed = redis.call('HGETALL', root .. 'g:' .. group)
+    for i = 1, #removed, 2 do
+      if string.find(statuses, '|' .. removed[i] .. '|', 1, true) then return removed[i + 1] end
+    end
+  end
+
+  -- The first awaited group with an open member.
+  function G.open_group(fields)
+    for _, group in ipairs(awaited(fields)) do
+      if is_open(group) then return group end
+    end
+  end
+
+  -- The first awaited group with a member for which `ended_in` holds, and the id of that.
+  function G.failed_member(fields, statuses)
+    if fields.wait_groups or fields.on_failure == 'run' then return end
+    for _, group in ipairs(awaited(fields)) do
+      local id = ended_in(group, statuses)
+      if id then return group, id end
+    end
+  end
+
+  -- Whether every job that a text of labels names in pairs of `after` has a record.
+  function G.known(labels)
+    for pair in string.gmatch(labels, '[^\31]+') do
+      local id = string.match(pair, '^:after=job:(.*)$')
+      if id and redis.call('EXISTS', root .. 'j:' .. stored(id)) == 0 then return false end
+    end
+    return true
+  end
+
+  -- The groups among these that are closed while jobs wait for them; the sweep looks at them.
+  function G.closed(names)
+    local found = {}
+    for _, group in ipairs(names) do
+      if redis.call('HEXISTS', root .. 'held', group) == 1 and not is_open(group) then
+        redis.call('SADD', root .. 'closing', group)
+        found[#found + 1] = group
+      end
+    end
+    return found[1] and found
+  end
+
+  -- Keep the status of a removed record, if the `after` of another one names it.
+  function G.keep_end(id, fields)
+    local group = 'job:' .. G.plain(id)
+    if redis.call('EXISTS', root .. 'l::after=' .. group) == 1 then
+      redis.call('HSET', root .. 'g:' .. group, fields.s or '', G.plain(id))
+    end
+  end
+
+  return G
+end

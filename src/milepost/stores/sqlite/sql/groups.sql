@@ -1,0 +1,45 @@
+-- The groups that jobs wait for.
+
+-- name: held_by
+-- Read the first jobs that a group holds.
+-- Values: group, limit
+SELECT id FROM [held] WHERE grp = ? ORDER BY created, id LIMIT ?
+
+-- name: held_put
+-- Add a job to those that a group holds.
+-- Values: group, created, id
+INSERT OR REPLACE INTO [held] VALUES (?, ?, ?)
+
+-- name: held_delete
+-- Remove a job from those that a group holds.
+-- Values: group, created, id
+DELETE FROM [held] WHERE grp = ? AND created = ? AND id = ?
+
+-- name: closing
+-- Read the groups that have closed while jobs waited for them.
+SELECT grp FROM [closing]
+
+-- name: closing_put
+-- Add a group to these.
+-- Values: group
+INSERT OR IGNORE INTO [closing] VALUES (?)
+
+-- name: closing_delete
+-- Remove a group from these.
+-- Values: group
+DELETE FROM [closing] WHERE grp = ?
+
+-- name: removed_members
+-- Read the status and the id of removed members of a group, one of each status.
+-- Values: group
+SELECT status, id FROM [removed_members] WHERE grp = ?
+
+-- name: removed_member_put
+-- Keep the status of a removed member of a group.
+-- Values: group, status, id
+INSERT OR REPLACE INTO [removed_members] VALUES (?, ?, ?)
+
+-- name: removed_member_delete
+-- Delete what is kept of the removed members of a group.
+-- Values: group
+DELETE FROM [removed_members] WHERE grp = ?
