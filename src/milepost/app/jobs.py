@@ -262,17 +262,26 @@ class AsyncJobs:
     # --- workers ---
 
     def worker(
-        self, *, concurrency: int | None = None, queues: Iterable[str] | None = None, only: str | None = None
+        self,
+        *,
+        concurrency: int | None = None,
+        queues: Iterable[str] | None = None,
+        only: str | None = None,
+        max_jobs: int | None = None,
+        exit_when_idle: Duration | None = None,
     ) -> Worker:
         """Return a worker for these handlers.
 
         Run it with ``jobs.worker().run()`` until a signal, or with ``await jobs.worker().serve()``. `concurrency` is
         the maximum number of concurrent jobs (default 10), `queues` are the queues to serve, `only` is the id of a
-        single job.
+        single job. The worker ends by itself when `max_jobs` attempts have ended, or when it has had no job for
+        `exit_when_idle` (seconds, or text such as "2m").
         """
         with self._lock:
             self._workers_made += 1
-        return Worker(self, concurrency=concurrency, queues=queues, only=only)
+        return Worker(
+            self, concurrency=concurrency, queues=queues, only=only, max_jobs=max_jobs, exit_when_idle=exit_when_idle
+        )
 
     def run_workers(
         self, workers: int = 1, *, concurrency: int | None = None, queues: Sequence[str] | None = None

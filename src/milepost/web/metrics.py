@@ -14,6 +14,7 @@ from milepost.core.errors import MissingExtraError, StoreError
 from milepost.core.events import Event
 from milepost.core.job import FailureKind, Job
 from milepost.manager.feed_follower import RETRY_DELAY, FeedFollower, FeedQueue
+from milepost.query.depth import DepthGauges, read_depths
 from milepost.query.filters import duration
 from milepost.worker.registry import read_workers
 
@@ -90,6 +91,7 @@ class Metrics:
         own = self._registry = prometheus.CollectorRegistry()
         gauge, counter, histogram = prometheus.Gauge, prometheus.Counter, prometheus.Histogram
         self._jobs = gauge("milepost_jobs", "Jobs in the store", ["job_type", "status"], registry=own)
+        self._depths = DepthGauges(prometheus, own)
         self._stalled = gauge("milepost_jobs_stalled", "Jobs flagged as stalled", registry=own)
         self._stopping = gauge(
             "milepost_draining_leases", "Runs that were asked to stop and have not stopped", registry=own
@@ -127,12 +129,14 @@ class Metrics:
             self._jobs.clear()
             for (job_type, status), count in counts.items():
                 self._jobs.labels(job_type, status).set(count)
+            self._depths.set(await read_depths(store))
             self._stalled.set(await self._context.manager.count_jobs(stalled=True))
             self._stopping.set(len(await store.draining_leases()))
             self._workers.set(len(await read_workers(store)))
             self._up.set(1)
         except StoreError:
             self._errors.inc()
+            self._depths.set({})  # old numbers would scale by a queue that may be gone
             self._up.set(0)
         self._streams.set(self._context.hub.clients)
         return self._prometheus.generate_latest(self._registry), self._prometheus.CONTENT_TYPE_LATEST

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from milepost.core.errors import InvalidInputError
+from milepost.core.serialization import Duration, seconds
 from milepost.core.values import JobStatus
 from milepost.run.process_identity import process_name
 from milepost.signals import shutdown
@@ -34,16 +35,28 @@ class Worker:
     """Runs the jobs of an application until it is stopped: `serve` in an event loop, or `run` in the main thread.
 
     `concurrency` is the maximum number of concurrent jobs (default 10). `queues` are the queues to serve (default: for each
-    type the queue with its name, and its default queue). `only` is the id of a single job, after which the worker ends.
+    type the queue with its name, and its default queue). `only` is the id of a single job, after which the worker ends. It
+    also ends when `max_jobs` attempts have ended, or when it has had no job for `exit_when_idle`.
     """
 
     def __init__(
-        self, app: Application, *, concurrency: int | None = None, queues: Iterable[str] | None = None, only: str | None = None
-    ) -> None:  # fmt: skip
+        self,
+        app: Application,
+        *,
+        concurrency: int | None = None,
+        queues: Iterable[str] | None = None,
+        only: str | None = None,
+        max_jobs: int | None = None,
+        exit_when_idle: Duration | None = None,
+    ) -> None:
         slots = DEFAULT_CONCURRENCY if concurrency is None else concurrency
         if isinstance(slots, bool) or not isinstance(slots, int) or not 1 <= slots <= 10_000:
             raise InvalidInputError("concurrency", f"{concurrency!r:.40} must be a whole number from 1 to 10000")
+        if max_jobs is not None and (isinstance(max_jobs, bool) or not isinstance(max_jobs, int) or max_jobs < 1):
+            raise InvalidInputError("max_jobs", f"{max_jobs!r:.40} must be a whole number of at least 1, or None")
         self.concurrency = slots
+        self._max_jobs = max_jobs
+        self._exit_when_idle = None if exit_when_idle is None else seconds(exit_when_idle, "exit_when_idle")
         self.settings = app.settings
         self.started = threading.Event()
         self.name = ""
@@ -62,7 +75,15 @@ class Worker:
                 handler.require_importable()
                 find_handler(handler.reference)
         self.name = f"{process_name()}:{self._number}"
-        self._loop = loop = WorkerLoop(self._app, self.name, self.concurrency, self._served, self._single_job_id)
+        self._loop = loop = WorkerLoop(
+            self._app,
+            self.name,
+            self.concurrency,
+            self._served,
+            self._single_job_id,
+            self._max_jobs,
+            self._exit_when_idle,
+        )
         if self._stops:
             loop.stop(self._stops)
         await loop.serve(self.started.set)
@@ -76,6 +97,11 @@ class Worker:
     def is_stopping(self) -> bool:
         """Return whether the worker was stopped."""
         return self._stops > 0 or (self._loop is not None and self._loop.stops > 0)
+
+    @property
+    def running(self) -> int:
+        """Return how many jobs the worker runs now."""
+        return 0 if self._loop is None else len(self._loop._state.running)
 
     def run(self) -> int:
         """Run in the main thread until SIGTERM or SIGINT, at once on the second; return the exit code."""

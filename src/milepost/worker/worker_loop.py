@@ -39,7 +39,14 @@ class WorkerLoop:
     """The loop of one worker, made in its event loop. `WorkerState` decides; this drives it and does the I/O."""
 
     def __init__(
-        self, app: Application, name: str, concurrency: int, served: Mapping[str, Handler[Any, Any]], only: str | None
+        self,
+        app: Application,
+        name: str,
+        concurrency: int,
+        served: Mapping[str, Handler[Any, Any]],
+        only: str | None,
+        max_jobs: int | None = None,
+        exit_when_idle: float | None = None,
     ) -> None:
         self.name = name
         self.settings = app.settings
@@ -66,7 +73,10 @@ class WorkerLoop:
             needs_exclusive_run=self._needs_exclusive_run,
             is_stopped=lambda execution: bool(execution.run._stop_reasons),
             single=only is not None,
+            max_jobs=max_jobs,
         )
+        self._exit_when_idle = exit_when_idle
+        self._idle_since: float | None = None
         queues, lease, clock = limits_of(served), self.settings.lease_micros, app.runtime.clock
         release, ids = code_release(self.settings, self._handlers), app.runtime.ids
         self._claim_policy = ClaimPolicy(name, queues, lease, only, release, clock, ids)
@@ -154,8 +164,25 @@ class WorkerLoop:
             await self._write_and_claim(claim_size)
             await asyncio.sleep(0)  # a memory store never suspends; let the started tasks run
             return
-        if await self.idle.wait_for_wake(free=self._state.is_free):
+        if self._is_over():
+            self.stop(1)
+        elif await self.idle.wait_for_wake(free=self._state.is_free):
             self._on_due()
+
+    def _is_over(self) -> bool:
+        """Return whether the worker has run all jobs that it may run, or has had none for the time after which it ends."""
+        now = self._monotonic()
+        if not self._state.is_idle or self._idle_since is None:
+            self._idle_since = now
+        if not self._state.is_idle:
+            return False
+        if self._state.is_spent:
+            log.info("worker %s has run its jobs", self.name)
+            return True
+        if self._exit_when_idle is None or now - self._idle_since < self._exit_when_idle:
+            return False
+        log.info("worker %s had no job for %g s", self.name, self._exit_when_idle)
+        return True
 
     def _on_due(self) -> None:
         self._state.should_claim = True

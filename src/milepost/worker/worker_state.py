@@ -59,6 +59,7 @@ class WorkerState(Generic[Execution]):
         needs_exclusive_run: Callable[[Job], bool],
         is_stopped: Callable[[Execution], bool],
         single: bool = False,
+        max_jobs: int | None = None,
     ) -> None:
         self.running: dict[str, Execution] = {}
         """The executions by token, until their outcome is known."""
@@ -70,6 +71,8 @@ class WorkerState(Generic[Execution]):
         self._slots = slots
         self._lease = lease
         self._single = single
+        self._left = max_jobs
+        """How many more jobs may be claimed; None: any number."""
         self._needs_exclusive_run = needs_exclusive_run
         self._is_stopped = is_stopped
         self._ready: deque[ClaimedJob] = deque()
@@ -81,7 +84,10 @@ class WorkerState(Generic[Execution]):
 
     def claimed(self, jobs: Iterable[ClaimedJob], *, more: bool) -> None:
         """Take the jobs of a claim; `more` tells whether there may be more of them."""
+        before = len(self._ready)
         self._ready.extend(jobs)
+        if self._left is not None:
+            self._left -= len(self._ready) - before
         self.should_claim = more
 
     def started(self, token: str, execution: Execution) -> None:
@@ -125,6 +131,16 @@ class WorkerState(Generic[Execution]):
         return bool(self._ready)
 
     @property
+    def is_idle(self) -> bool:
+        """Return whether no job is claimed or running."""
+        return not (self.running or self._ready or self.held)
+
+    @property
+    def is_spent(self) -> bool:
+        """Return whether all jobs that the worker may claim were claimed."""
+        return self._left is not None and self._left <= 0
+
+    @property
     def is_exclusive(self) -> bool:
         """Return whether a suspect runs exclusively or waits to do so: nothing else starts and nothing is claimed."""
         return self._exclusive_token is not None
@@ -133,7 +149,7 @@ class WorkerState(Generic[Execution]):
     def is_free(self) -> bool:
         """Return whether a slot is free for another job."""
         taken = len(self.running) + len(self._ready)
-        return not (self.is_exclusive or self._single) and taken < self._slots
+        return not (self.is_exclusive or self._single or self.is_spent) and taken < self._slots
 
     def next(self, now: float, is_written: Callable[[], bool]) -> tuple[Step, ClaimedJob] | None:
         """Return the next step, or None if the remaining jobs have to wait.
@@ -177,4 +193,5 @@ class WorkerState(Generic[Execution]):
         while self._finished and self._finished[0][0] < now - START_DEADLINE:
             self._finished.popleft()
         recent = sum(count for _, count in self._finished)
-        return max(0, self._slots - len(self.running) + recent - len(self._ready))
+        free = max(0, self._slots - len(self.running) + recent - len(self._ready))
+        return free if self._left is None else min(free, max(0, self._left))

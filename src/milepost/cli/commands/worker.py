@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,6 +23,7 @@ from milepost.cli.rendering.terminal import MUTED, STYLES, clean, glyph, is_live
 from milepost.core.errors import InvalidInputError, OutcomeUnknownError, StoreError
 from milepost.core.events import Event
 from milepost.core.job import Job
+from milepost.core.serialization import seconds
 from milepost.run.otel import trace_id
 from milepost.run.process_identity import process_name
 from milepost.stores.protocol import Select
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
     from milepost.manager.sync import JobManager
     from milepost.worker.worker import Worker
 
+
+log = logging.getLogger("milepost.cli")
 
 RUN_END_EVENTS = frozenset({"completed", "failed", "cancelled", "released", "retrying"})
 TERMINAL_EVENTS = frozenset({"completed", "failed", "cancelled"})
@@ -187,6 +192,15 @@ def _checked_capture(_: click.Context, __: click.Parameter, value: str | None) -
     multiple=True,
     help="Serve only this queue (default: the queues of all types); may be repeated.",
 )
+@click.option("--max-jobs", metavar="N", type=click.IntRange(1), help="End when N attempts have ended.")
+@click.option("--exit-when-idle", metavar="TIME", help="End after TIME without a job (for example 30, 5m).")
+@click.option(
+    "--metrics-port",
+    metavar="PORT",
+    type=click.IntRange(0, 65535),
+    help="Serve /metrics, /healthz and /readyz on PORT (default: no port; 0 chooses one).",
+)
+@click.option("--metrics-host", default="127.0.0.1", show_default=True, help="Address of --metrics-port.")
 @click.option(
     "--log-level",
     type=click.Choice(LEVELS),
@@ -200,7 +214,15 @@ def _checked_capture(_: click.Context, __: click.Parameter, value: str | None) -
 )
 @session_options
 def worker(
-    app: str | None, concurrency: int | None, queues: tuple[str, ...], log_level: str | None, capture: str | None
+    app: str | None,
+    concurrency: int | None,
+    queues: tuple[str, ...],
+    max_jobs: int | None,
+    exit_when_idle: str | None,
+    metrics_port: int | None,
+    metrics_host: str,
+    log_level: str | None,
+    capture: str | None,
 ) -> int:
     """Run submitted jobs until SIGTERM or Ctrl-C.
 
@@ -217,12 +239,22 @@ def worker(
     jobs = create_jobs(context, app)
     if not jobs.handlers:
         raise click.UsageError(f"{app} has no job types; decorate a function with @jobs.job")
-    worker: Worker = jobs.worker(concurrency=concurrency, queues=queues or None)
+    idle = None if exit_when_idle is None else seconds(exit_when_idle, "--exit-when-idle")
+    worker: Worker = jobs.worker(concurrency=concurrency, queues=queues or None, max_jobs=max_jobs, exit_when_idle=idle)
     manager = context.open()
     has_summary = is_live(context.console) and not context.json
     output = terminal_output(log_level) if has_summary else JsonOutput()
     configure_logging([handler.function for handler in worker.handlers.values()], output, log_level)
-    return _with_summary(context, worker, manager) if has_summary else _with_log(worker, manager)
+    with ExitStack() as stack:
+        if metrics_port is not None:
+            from milepost.cli.worker_endpoint import WorkerEndpoint
+
+            try:
+                endpoint = stack.enter_context(WorkerEndpoint(worker, jobs.store, metrics_host, metrics_port))
+            except OSError as error:
+                raise click.UsageError(f"cannot listen on {metrics_host}:{metrics_port}: {error.strerror}") from None
+            log.info("metrics on http://%s:%d/metrics", metrics_host, endpoint.port)
+        return _with_summary(context, worker, manager) if has_summary else _with_log(worker, manager)
 
 
 def _with_log(worker: Worker, manager: Any) -> int:
