@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from milepost.documents.retrieval import Mode, Searcher
+from milepost.documents.retrieval import MODES, Mode, Searcher
 from milepost.documents.store import DocumentStore, open_store
+from milepost.documents.store.filters import DocumentFilter
 from milepost.documents.words import query_terms
 from tests.documents.store_fixture import EMBEDDER, StoreTests, bring_in
 
@@ -84,6 +85,59 @@ class SearchConformance(StoreTests):
         assert found == {hit.uri: hit.text for hit in open_store(database).nearest(vector, 100)}
         assert (len(found), found["3.txt"]) == (29, "another text")
         reader.close()
+
+    # Filters
+
+    @pytest.fixture
+    def folders(self, store: DocumentStore) -> DocumentStore:
+        for name in ("a", "ab", "b"):
+            for number in range(4):
+                bring_in(
+                    store, f"{name}/{number}.txt", "\n\n".join(f"lamp {name} {number} {n} " * 12 for n in range(3))
+                )
+        return store
+
+    @pytest.mark.parametrize("mode", MODES)
+    def test_filters_are_exact(self, folders: DocumentStore, mode: Mode) -> None:
+        search = Searcher(folders).search
+        hits = search("lamp b 2", 1000, mode=mode, under="a/")
+        assert {hit.uri for hit in hits} == {f"a/{number}.txt" for number in range(4)}
+        assert len(hits) == sum(document.chunk_count for document in folders.list_documents(only=DocumentFilter("a")))
+        assert {hit.uri for hit in search("lamp", mode=mode, under="ab/3.txt")} == {"ab/3.txt"}
+        assert search("lamp", mode=mode, under="c") == []
+        assert search("lamp", mode=mode, format="pdf") == []
+        assert search("lamp", mode=mode, since="2999-01-01") == []
+        assert len(search("lamp", 1000, mode=mode, format="text", since="2020-01-01")) == folders.counts()["chunks"]
+
+    def test_one_hit_per_document_is_its_best(self, folders: DocumentStore) -> None:
+        hits = Searcher(folders).search("lamp ab 1", 12, per_document=True)
+        assert len({hit.document_id for hit in hits}) == len(hits) == 12
+        best: dict[str, float] = {}
+        for hit in Searcher(folders).search("lamp ab 1", 1000):
+            best.setdefault(hit.document_id, hit.score)
+        assert {hit.document_id: hit.score for hit in hits} == best
+
+    def test_hits_below_a_score_are_left_out(self, folders: DocumentStore) -> None:
+        scores = [hit.score for hit in Searcher(folders).search("lamp ab 1", 1000)]
+        least = scores[5]
+        assert [hit.score for hit in Searcher(folders).search("lamp ab 1", 1000, min_score=least)] == [
+            score for score in scores if score >= least
+        ]
+        assert Searcher(folders).search("lamp", min_score=1) == []
+
+    def test_documents_are_listed_by_uri_in_pages(self, folders: DocumentStore) -> None:
+        every = sorted(document.uri for document in folders.documents())
+        first = folders.list_documents(limit=5)
+        rest = folders.list_documents(limit=100, after=first[-1].uri)
+        assert [document.uri for document in (*first, *rest)] == every
+        assert [document.uri for document in folders.list_documents("B/3")] == ["ab/3.txt", "b/3.txt"]
+        assert folders.list_documents("%") == []
+        found = folders.find_document("ab/3.txt")
+        assert found is not None
+        assert folders.find_document(found.document_id) == found == folders.document(found.document_id)
+        assert folders.find_document("ab") is None
+        folders.set_roots({found.document_id: "file:///folders"})
+        assert [document.root for document in folders.list_documents("ab/")] == ["", "", "", "file:///folders"]
 
     def test_store_of_the_first_layout_is_migrated(self, named: DocumentStore, database: str) -> None:
         before = uris(named, "dpkg-divert --list", "hybrid")

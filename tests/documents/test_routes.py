@@ -14,6 +14,7 @@ from milepost import InMemoryJobManager
 from milepost.documents.jobs import HANDLERS
 from milepost.documents.routes import attach_documents, create_documents_router
 from milepost.web import Principal, attach, auth, create_app
+from milepost.web.security.principals import USER_SCOPES
 from milepost.web.server import add_plugin_routes
 from tests.documents.embedding_server import serving
 from tests.documents.sample_files import PARAGRAPHS
@@ -39,7 +40,7 @@ def client(database: str) -> Iterator[TestClient]:
 
 
 def ask(client: TestClient, what: str, **parameters: Any) -> Any:
-    answer = client.get(f"/api/documents/{what}", params=parameters)
+    answer = client.get(f"/api/documents/{what}".rstrip("/"), params=parameters)
     assert answer.status_code == 200, answer.text
     return answer.json()
 
@@ -57,11 +58,24 @@ def test_routes_return_results(client: TestClient) -> None:
     assert any("ada lovelace" in community["members"] for community in communities)
 
 
+def test_documents_are_listed_shown_and_deleted(client: TestClient) -> None:
+    [listed] = ask(client, "", text="a.txt")["documents"]
+    assert ask(client, "", after=listed["uri"])["documents"] == []
+    assert ask(client, "search", q="Analytical Engine", under=listed["uri"], per_document=True, mode="words")["hits"]
+    assert ask(client, "search", q="towers", min_score=1)["hits"] == []
+    assert client.get(f"/api/documents/{listed['document_id']}").json() == listed
+    assert client.delete(f"/api/documents/{listed['document_id']}").status_code == 204
+    for method in ("GET", "DELETE"):
+        answer = client.request(method, f"/api/documents/{listed['document_id']}")
+        assert (answer.status_code, answer.json()["detail"]) == (404, "Document not found")
+    assert ask(client, "search", q="towers")["hits"] == []
+
+
 @pytest.mark.parametrize(
-    "query", ["search", "search?q=%20", "search?q=a&k=0", "neighbours?entity=a&hops=9", "communities?of=x"]
+    "query", ["?since=x", "search", "search?q=%20", "search?q=a&k=0", "neighbours?entity=a&hops=9", "communities?of=x"]
 )
 def test_invalid_query_returns_a_problem(client: TestClient, query: str) -> None:
-    answer = client.get(f"/api/documents/{query}")
+    answer = client.get(f"/api/documents{'' if query[0] == '?' else '/'}{query}")
     assert answer.status_code == 422
     assert answer.headers["content-type"].startswith("application/problem+json")
 
@@ -77,7 +91,8 @@ def test_empty_store_returns_empty_lists(tmp_path: Path) -> None:
 def test_label_bound_keys_cannot_read_documents(database: str) -> None:
     def known(request: Request) -> Principal:
         labels = {"tenant": "a"} if request.headers.get("x-tenant") else {}
-        return Principal("user", labels=labels)
+        scopes = {"jobs:read"} if request.headers.get("x-reader") else USER_SCOPES
+        return Principal("user", labels=labels, scopes=frozenset(scopes))
 
     app = FastAPI()
     context = attach(app, InMemoryJobManager(), auth=known)
@@ -85,6 +100,8 @@ def test_label_bound_keys_cannot_read_documents(database: str) -> None:
     with TestClient(app) as client:
         assert ask(client, "entities")["entities"]
         assert client.get("/api/documents/entities", headers={"x-tenant": "a"}).status_code == 403
+        assert client.delete("/api/documents/a", headers={"x-tenant": "a"}).status_code == 403
+        assert client.delete("/api/documents/a", headers={"x-reader": "a"}).status_code == 403
 
 
 def test_serve_includes_document_routes(database: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,16 @@ from __future__ import annotations
 
 from milepost.documents.errors import BadDocumentError, EmptyStoreError
 from milepost.documents.loaders import load
-from milepost.documents.retrieval import Searcher, communities, entities, neighbours, search
+from milepost.documents.retrieval import (
+    Searcher,
+    communities,
+    delete_document,
+    entities,
+    get_document,
+    list_documents,
+    neighbours,
+    search,
+)
 from milepost.documents.store import DocumentStore, open_store
 
 __all__ = [
@@ -16,7 +25,10 @@ __all__ = [
     "EmptyStoreError",
     "Searcher",
     "communities",
+    "delete_document",
     "entities",
+    "get_document",
+    "list_documents",
     "load",
     "neighbours",
     "open_store",

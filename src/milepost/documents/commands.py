@@ -25,6 +25,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 DocumentRow = dict[str, Any]
 URL_PARAMETERS: Final = {"query": "q"}
 """Parameters whose URL name differs from the Python name."""
+URL_PATHS: Final = {"list_documents": "/api/documents"}
+"""Queries whose URL is not `/api/documents/` and the Python name."""
 MAX_ROWS: Final = 1000
 MAX_QUERY_CHARACTERS: Final = 2000
 MAX_LINES, MAX_WIDTH = 3, 100
@@ -41,6 +43,24 @@ def _options(function: F) -> F:
     )(DATABASE(function))
 
 
+def document_filter(function: F) -> F:
+    """Add the options that restrict a command to some documents."""
+    for option in (
+        click.option("--since", metavar="TIME", help="Only documents ingested at or after TIME (e.g. 2026-05-31)."),
+        click.option("--format", metavar="FORMAT", help="Only documents of this format (e.g. pdf)."),
+        click.option("--under", metavar="FOLDER|URI", help="Only documents below this folder, URI or key."),
+    ):
+        function = option(function)
+    return function
+
+
+def document_uri(name: str | None) -> str | None:
+    """Return the URI of a local path, and any other name as it is."""
+    if name is None or "://" in name or not (os.path.lexists(name) or os.path.isabs(name)):
+        return name
+    return Path(os.path.realpath(name)).as_uri()
+
+
 @click.command("search")
 @click.argument("words", metavar="QUERY...", nargs=-1, required=True)
 @click.option(
@@ -53,23 +73,37 @@ def _options(function: F) -> F:
     show_default=True,
     help="Rank by meaning, by the words of the query, or by both.",
 )
+@document_filter
+@click.option("--per-document", is_flag=True, help="Show only the best hit of each document.")
+@click.option("--min-score", type=click.FloatRange(-1, 1), help="Leave out hits with a lower score.")
 @DATABASE
 @session_options
-def search(words: tuple[str, ...], hits: int, mode: str, database: str | None) -> int:
+def search(
+    words: tuple[str, ...],
+    hits: int,
+    mode: str,
+    under: str | None,
+    format: str | None,
+    since: str | None,
+    per_document: bool,
+    min_score: float | None,
+    database: str | None,
+) -> int:
     """Search the ingested documents by meaning and by words, best match first."""
     context = current()
     query = " ".join(words)
     if not query.strip():
         raise click.UsageError("QUERY is empty")
-    found = query_documents("search", database, query=query, k=hits, mode=mode)
+    restricted = {"under": document_uri(under), "format": format, "since": since, "min_score": min_score}
+    found = query_documents("search", database, query=query, k=hits, mode=mode, per_document=per_document, **restricted)
     if context.json:
         for hit in found:
             echo_json(hit)
         return exit_codes.OK
     if not found:
         nothing = "No documents yet. Ingest some: milepost run ingestion PATH..."
-        if mode == "words":
-            nothing = "No document contains these words. Search by meaning: milepost search --mode meaning QUERY..."
+        if mode == "words" or any(value is not None for value in restricted.values()):
+            nothing = "Nothing found. List the documents: milepost documents ls"
         context.console.print(nothing)
         return exit_codes.FAILED
     for at, hit in enumerate(found):
@@ -83,8 +117,8 @@ def _print_hit(context: CommandContext, hit: DocumentRow, query: str) -> None:
     from rich.text import Text
 
     console = context.console
-    place = [part for part in (_file(hit["uri"]), f"page {hit['page']}" if hit["page"] else "") if part]
-    head = Text(f"{hit['score']:.2f}  ", MUTED).append(clean(hit["title"] or _file(hit["uri"])), "bold")
+    place = [part for part in (short_uri(hit["uri"]), f"page {hit['page']}" if hit["page"] else "") if part]
+    head = Text(f"{hit['score']:.2f}  ", MUTED).append(clean(hit["title"] or short_uri(hit["uri"])), "bold")
     inside = clean(hit["heading"] or "").removeprefix(clean(hit["title"] or "")).removeprefix(" > ")
     if inside:
         head.append(f" > {inside}")
@@ -111,7 +145,7 @@ def best_excerpt_start(text: str, query: str, size: int) -> int:
     return best if matches(best) > matches(0) else 0
 
 
-def _file(uri: str) -> str:
+def short_uri(uri: str) -> str:
     """Return a file URI as the shortest path from the working directory."""
     if not uri.startswith("file:"):
         return clean(uri)
@@ -216,7 +250,9 @@ def _print(
 
 
 def query_documents(
-    what: Literal["search", "entities", "neighbours", "communities"], database: str | None, **question: Any
+    what: Literal["search", "entities", "neighbours", "communities", "list_documents"],
+    database: str | None,
+    **question: Any,
 ) -> list[DocumentRow]:
     """Return the rows of a query as dicts: from the session's server, or from the document store with `database` or
     without a server."""
@@ -229,7 +265,9 @@ def query_documents(
             return [asdict(row) for row in getattr(documents, what)(**question, database=database)]
         _check_bounds(question)
         given = {URL_PARAMETERS.get(name, name): value for name, value in question.items() if value is not None}
-        answer: dict[str, list[DocumentRow]] = context.client.request("GET", f"/api/documents/{what}", params=given)
+        answer: dict[str, list[DocumentRow]] = context.client.request(
+            "GET", URL_PATHS.get(what, f"/api/documents/{what}"), params=given
+        )
         (rows,) = answer.values()
         return rows
 

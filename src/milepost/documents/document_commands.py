@@ -2,27 +2,145 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 from dataclasses import asdict
+from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from milepost.cli import exit_codes, formatting
 from milepost.cli.context import current, session_options
+from milepost.cli.rendering.live import echo, echo_json
 from milepost.cli.rendering.tables import print_records
+from milepost.cli.rendering.terminal import clean
 from milepost.core.errors import InvalidInputError
-from milepost.documents.commands import DATABASE, require_documents, translate_errors
+from milepost.documents.commands import (
+    DATABASE,
+    DocumentRow,
+    document_filter,
+    document_uri,
+    query_documents,
+    require_documents,
+    short_uri,
+    translate_errors,
+)
 
 if TYPE_CHECKING:
     from milepost.documents.retrieval import Mode
+
+
+_ID: Final = re.compile("[0-9a-f]{32}")
 
 
 @click.group("documents")
 @session_options
 def documents() -> None:
     """Manage ingested documents."""
+
+
+@documents.command("ls")
+@click.argument("text", default="")
+@document_filter
+@click.option(
+    "-n", "--limit", type=click.IntRange(1, 10_000), default=30, show_default=True, help="Maximum number of rows."
+)
+@DATABASE
+@session_options
+def ls(text: str, under: str | None, format: str | None, since: str | None, limit: int, database: str | None) -> int:
+    """List documents by URI; TEXT selects those whose URI or title contains it."""
+    context = current()
+    found = query_documents(
+        "list_documents", database, text=text, under=document_uri(under), format=format, since=since, limit=limit
+    )
+    rows = [
+        (
+            short_uri(one["uri"]), clean(one["title"]), one["format"],
+            formatting.number(one["chunk_count"]), _when(one["ingested_at"], utc=context.utc),
+        )
+        for one in found
+    ]  # fmt: skip
+    nothing = "No documents match." if text or under or format or since else "No documents yet."
+    heading = ("DOCUMENT", "TITLE", "FORMAT", "CHUNKS", "INGESTED")
+    print_records(context, found, heading, rows, nothing=nothing, right=("CHUNKS",), optional=("INGESTED", "TITLE"))
+    return exit_codes.OK
+
+
+@documents.command("show")
+@click.argument("name", metavar="ID|PATH|URI")
+@DATABASE
+@session_options
+def show(name: str, database: str | None) -> int:
+    """Show a document: its origin, size, pages, warnings and number of chunks."""
+    context = current()
+    found = _find(name, database)
+    if context.json:
+        echo_json(found)
+        return exit_codes.OK
+    for title, value in (
+        ("id", found["document_id"]), ("uri", found["uri"]), ("root", found["root"]), ("title", found["title"]),
+        ("format", found["format"]), ("size", formatting.units(found["size"], None, "byte")), ("pages", found["pages"]),
+        ("failed pages", found["failed_pages"]), ("warnings", ", ".join(found["warnings"])),
+        ("chunks", found["chunk_count"]), ("truncated", found["truncated"]),
+        ("ingested", _when(found["ingested_at"], utc=context.utc)), ("content", f"sha256:{found['content_hash']}"),
+    ):  # fmt: skip
+        if value not in (None, "", 0):
+            echo(f"{title:14}{clean(str(value))}")
+    return exit_codes.OK
+
+
+@documents.command("rm")
+@click.argument("names", metavar="ID|PATH|URI...", nargs=-1, required=True)
+@click.option("--yes", is_flag=True, help="Skip the confirmation prompt.")
+@DATABASE
+@session_options
+def rm(names: tuple[str, ...], yes: bool, database: str | None) -> int:
+    """Delete documents from the index, with their chunks and entities. The files are not touched."""
+    context = current()
+    found = [_find(name, database) for name in names]
+    count = formatting.plural(len(found), "document")
+    if not yes and not context.json and not click.confirm(f"Delete {count}?", default=False):
+        return exit_codes.OK
+    with translate_errors():
+        for one in found:
+            if database is not None or not context.is_server:
+                from milepost.documents import delete_document
+
+                delete_document(one["document_id"], database=database)
+            else:
+                context.client.request("DELETE", f"/api/documents/{one['document_id']}")
+            if context.json:
+                echo_json({"document_id": one["document_id"], "deleted": True})
+    if not context.json:
+        echo(f"Deleted {count}.")
+    return exit_codes.OK
+
+
+def _find(name: str, database: str | None) -> DocumentRow:
+    """Return the document with this id, path, URI or key. Raises ClickException if it does not exist."""
+    uri = document_uri(name)
+    found = query_documents("list_documents", database, under=uri, limit=1)
+    if found and found[0]["uri"] == uri:
+        return found[0]
+    with translate_errors():
+        if database is not None or not current().is_server:
+            from milepost.documents import get_document
+
+            known = get_document(name, database=database)
+            if known is not None:
+                return asdict(known)
+        elif _ID.fullmatch(name):
+            with contextlib.suppress(InvalidInputError):  # it does not exist
+                answer: DocumentRow = current().client.request("GET", f"/api/documents/{name}")
+                return answer
+    raise click.ClickException(f"no document {name!r}; list them: milepost documents ls")
+
+
+def _when(text: str, *, utc: bool) -> str:
+    return formatting.clock(datetime.fromisoformat(text), utc=utc)
 
 
 @documents.command("measure")

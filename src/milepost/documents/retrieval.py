@@ -6,13 +6,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, Literal, TypeAlias, get_args
+from typing import Final, Literal, TypeAlias, TypedDict, get_args
 
 from milepost.documents.embed import Embedder
 from milepost.documents.errors import GenerationChangedError, StoreBusyError
 from milepost.documents.pipeline import embedder_of
 from milepost.documents.store import DocumentStore, open_store
-from milepost.documents.store.records import Community, Entity, Generation, Hit, Neighbour
+from milepost.documents.store.filters import DocumentFilter
+from milepost.documents.store.records import Community, Entity, Generation, Hit, Neighbour, StoredDocument
 from milepost.documents.words import query_terms
 
 Mode: TypeAlias = Literal["hybrid", "meaning", "words"]
@@ -24,6 +25,12 @@ MAX_WAIT_SECONDS: Final = 5.0
 _MAX_HITS = 1000
 
 
+class _Chosen(TypedDict):
+    only: DocumentFilter
+    per_document: bool
+    min_score: float | None
+
+
 class Searcher:
     """Runs many searches over one store, with the model kept in memory."""
 
@@ -33,11 +40,26 @@ class Searcher:
         self._endpoint = endpoint
         self._made: tuple[int, Embedder] | None = None
 
-    def search(self, query: str, k: int = 10, *, mode: Mode = "hybrid") -> list[Hit]:
+    def search(
+        self,
+        query: str,
+        k: int = 10,
+        *,
+        mode: Mode = "hybrid",
+        under: str | None = None,
+        format: str | None = None,
+        since: str | None = None,
+        per_document: bool = False,
+        min_score: float | None = None,
+    ) -> list[Hit]:
         """Return the `k` (1 to 1000) chunks that match the query best, best first; none if nothing is indexed.
 
         `meaning` scores by the cosine of the vectors, `words` by the share of the query's words that a chunk has, rare
         words counting more. `hybrid` scores by both. Without FTS5, SQLite stores search by meaning only.
+
+        `under` restricts the search to a folder's or document's URI, or to keys that begin with it and a slash; `format` to
+        a format such as `pdf`; `since` (ISO 8601) to documents ingested at or after a time. `per_document` returns one hit
+        per document. Hits that score less than `min_score` are left out.
 
         Raises `ValueError` for an empty query or a `k` out of range, and `EndpointError` if the index uses an endpoint
         that fails.
@@ -48,17 +70,20 @@ class Searcher:
             raise ValueError(f"k must be from 1 to {_MAX_HITS}, not {k}")
         if mode not in MODES:
             raise ValueError(f"mode must be one of {', '.join(MODES)}, not {mode!r}")
+        chosen: _Chosen = {
+            "only": DocumentFilter(under, format, since), "per_document": per_document, "min_score": min_score
+        }  # fmt: skip
         terms = None if mode == "meaning" else query_terms(query)
         if mode == "words":
             if not self._store.has_words():
                 raise ValueError(
                     "mode=words requires SQLite with FTS5, which this Python does not have; use mode=meaning"
                 )
-            return self._store.search(k, terms=terms)
+            return self._store.search(k, terms=terms, **chosen)
         while (active := self._store.active_generation()) is not None:
             vector = self._embedder(active).embed([query])[0]
             try:
-                return self._store.search(k, vector=vector, terms=terms, generation=active.number)
+                return self._store.search(k, vector=vector, terms=terms, generation=active.number, **chosen)
             except GenerationChangedError:
                 continue  # a reindex switched models after the query was embedded
         return []
@@ -90,10 +115,54 @@ def open_for_search(database: str | Path | None = None) -> Iterator[DocumentStor
         store.close()
 
 
-def search(query: str, k: int = 10, *, mode: Mode = "hybrid", database: str | Path | None = None) -> list[Hit]:
-    """Search a document store once; see `Searcher` for many searches."""
+def search(
+    query: str,
+    k: int = 10,
+    *,
+    mode: Mode = "hybrid",
+    under: str | None = None,
+    format: str | None = None,
+    since: str | None = None,
+    per_document: bool = False,
+    min_score: float | None = None,
+    database: str | Path | None = None,
+) -> list[Hit]:
+    """Search a document store once, as `Searcher.search` does for many searches."""
     with open_for_search(database) as store:
-        return Searcher(store).search(query, k, mode=mode)
+        return Searcher(store).search(
+            query, k, mode=mode, under=under, format=format, since=since, per_document=per_document, min_score=min_score
+        )
+
+
+def list_documents(
+    text: str = "",
+    *,
+    under: str | None = None,
+    format: str | None = None,
+    since: str | None = None,
+    after: str = "",
+    limit: int = 50,
+    database: str | Path | None = None,
+) -> list[StoredDocument]:
+    """Return documents in the order of their URIs, from the one after the URI `after`.
+
+    `text` is a part of the URI or title; `under`, `format` and `since` restrict the documents as in a search.
+    """
+    with open_for_search(database) as store:
+        return store.list_documents(text, only=DocumentFilter(under, format, since), after=after, limit=limit)
+
+
+def get_document(name: str, *, database: str | Path | None = None) -> StoredDocument | None:
+    """Return the document with this id, URI or key, or None."""
+    with open_for_search(database) as store:
+        return store.find_document(name)
+
+
+def delete_document(name: str, *, database: str | Path | None = None) -> bool:
+    """Delete a document by its id, URI or key, with its chunks and entities. Return False if it does not exist."""
+    with open_for_search(database) as store:
+        found = store.find_document(name)
+        return found is not None and store.delete_document(found.document_id)
 
 
 def entities(text: str = "", *, limit: int = 50, database: str | Path | None = None) -> list[Entity]:

@@ -1,4 +1,5 @@
-"""HTTP routes over the document store: ``GET /api/documents/search``, ``/neighbours``, ``/entities``, ``/communities``.
+"""HTTP routes over the document store: ``/api/documents``, and below it ``/search``, ``/neighbours``, ``/entities``,
+``/communities`` and the documents by id.
 
 The server's configuration (`MILEPOST_DOCUMENTS`) chooses the database, never the caller. API keys that are restricted
 to labels cannot read documents, because documents have no per-user access control.
@@ -13,17 +14,19 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import APIRouter, Depends, FastAPI, Query, Request
+from fastapi import Path as PathParameter
 
 from milepost.documents.errors import StoreBusyError
 from milepost.documents.http_endpoint import EndpointError
 from milepost.documents.retrieval import Mode, Searcher
 from milepost.documents.store import DocumentStore, open_store
-from milepost.documents.store.records import Community, Entity, Hit, Neighbour
+from milepost.documents.store.filters import DocumentFilter
+from milepost.documents.store.records import Community, Entity, Hit, Neighbour, StoredDocument
 from milepost.web.app import Route
 from milepost.web.context import WebContext, principal_of
 from milepost.web.http.problems import RETRY_LATER, Problem
 from milepost.web.schemas import problems
-from milepost.web.security.principals import READ
+from milepost.web.security.principals import DELETE, READ
 
 T = TypeVar("T")
 _MISSING = "asking the documents needs more packages: pip install 'milepost[documents]'"
@@ -42,6 +45,20 @@ _NEIGHBOURS = _answers("neighbours", Neighbour(_ENTITY, ("wrote",), 5))
 _COMMUNITIES = _answers("communities", Community("k-3", 0, "engines, tables, notes", 3, None, ("e-9", "e-12", "e-40")))
 
 
+_DOCUMENT = StoredDocument(
+    "d-2", "report.pdf", "Report", "pdf", 48_211, "9f86d081...", "60303ae2...", "t-2", "v-2", 1890, 9, 0, (), 4, 0,
+    "2026-05-31T12:00:00+00:00", "file:///srv/papers",
+)  # fmt: skip
+_DOCUMENTS = _answers("documents", _DOCUMENT)
+_ONE_DOCUMENT: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/json": {"example": asdict(_DOCUMENT)}}}
+}
+Under = Annotated[str | None, Query(max_length=_TEXT_MAX, description="URI of a folder or document, or prefix of keys")]
+Format = Annotated[str | None, Query(max_length=40, description="Format, for example pdf")]
+Since = Annotated[str | None, Query(max_length=40, description="Earliest time of ingestion, in ISO 8601")]
+DocumentId = Annotated[str, PathParameter(max_length=100)]
+
+
 def attach_documents(app: FastAPI, *, database: str | Path | None = None) -> None:
     """Add the document routes to an application of `milepost.web.create_app`, as `milepost serve` does."""
     app.include_router(create_documents_router(app.state.milepost, database=database))
@@ -58,8 +75,18 @@ def create_documents_router(context: WebContext, *, database: str | Path | None 
         q: Annotated[str, Query(min_length=1, max_length=_TEXT_MAX)],
         k: Annotated[int, Query(ge=1, le=1000)] = 10,
         mode: Mode = "hybrid",
+        under: Under = None,
+        format: Format = None,
+        since: Since = None,
+        per_document: bool = False,
+        min_score: Annotated[float | None, Query(ge=-1, le=1)] = None,
     ) -> dict[str, Any]:
-        return {"hits": [asdict(hit) for hit in library.ask(lambda: library.searcher.search(q, k, mode=mode))]}
+        found = library.ask(
+            lambda: library.searcher.search(
+                q, k, mode=mode, under=under, format=format, since=since, per_document=per_document, min_score=min_score
+            )
+        )
+        return {"hits": [asdict(hit) for hit in found]}
 
     @router.get("/api/documents/entities", responses=_ENTITIES,
                 summary="Entities by the number of chunks that mention them")  # fmt: skip
@@ -89,7 +116,38 @@ def create_documents_router(context: WebContext, *, database: str | Path | None 
         found = library.ask(lambda: library.store.communities(of, level=level, limit=limit))
         return {"communities": [asdict(community) for community in found]}
 
+    @router.get("/api/documents", responses=_DOCUMENTS, summary="Documents in the order of their URIs")
+    def documents(
+        text: Annotated[str, Query(max_length=_TEXT_MAX)] = "",
+        under: Under = None,
+        format: Format = None,
+        since: Since = None,
+        after: Annotated[str, Query(max_length=_TEXT_MAX)] = "",
+        limit: Annotated[int, Query(ge=1, le=1000)] = 50,
+    ) -> dict[str, Any]:
+        only = DocumentFilter(under, format, since)
+        found = library.ask(lambda: library.store.list_documents(text, only=only, after=after, limit=limit))
+        return {"documents": [asdict(document) for document in found]}
+
+    @router.get("/api/documents/{document_id}", responses={**_ONE_DOCUMENT, **problems(404)}, summary="A document")
+    def document(document_id: DocumentId) -> dict[str, Any]:
+        found = library.ask(lambda: library.store.document(document_id))
+        if found is None:
+            raise _no_document()
+        return asdict(found)
+
+    @router.delete("/api/documents/{document_id}", status_code=204, responses=problems(404),
+                   summary="Delete a document with its chunks and entities",
+                   dependencies=[context.authenticator.require(DELETE)])  # fmt: skip
+    def delete_document(document_id: DocumentId) -> None:
+        if not library.ask(lambda: library.store.delete_document(document_id)):
+            raise _no_document()
+
     return router
+
+
+def _no_document() -> Problem:
+    return Problem(404, "Document not found")
 
 
 class _Library:

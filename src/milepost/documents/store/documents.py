@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Final
 from milepost.documents.chunking import Chunk, Segment
 from milepost.documents.errors import GenerationChangedError, SupersededError, VersionVanishedError
 from milepost.documents.store.database import (
-    Row,
     SqlStoreBase,
     Transaction,
     add_entries,
@@ -19,19 +18,12 @@ from milepost.documents.store.database import (
     delete_versions,
     placeholders,
 )
-from milepost.documents.store.records import ChunkText, MissingVector, StoredDocument, Text, Version
+from milepost.documents.store.records import ChunkText, MissingVector, Text, Version
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_DOCUMENT: Final = """
-    SELECT d.document_id, v.uri, t.title, t.format, v.size, v.content_hash, v.fingerprint, v.text_id,
-           v.version_id, t.characters, t.pages, t.failed_pages, t.warnings, v.chunk_count, v.truncated, d.ingested_at
-    FROM documents d
-    JOIN versions v ON v.version_id = d.version_id
-    JOIN texts t ON t.text_id = v.text_id
-"""
 _VERSION: Final = """version_id, generation, document_id, uri, text_id, size, content_hash, fingerprint,
     chunked, chunk_count, truncated"""
 _PAGE: Final = 200
@@ -237,31 +229,6 @@ class DocumentQueries(SqlStoreBase):
 
         return self._write(work)
 
-    def document(self, document_id: str, *, generation: int | None = None) -> StoredDocument | None:
-        """Return a published document of the active or the given generation, or None."""
-        row = self._read(
-            lambda tx: tx.one(
-                f"{_DOCUMENT} WHERE d.generation = {_generation(generation)} AND d.document_id = ?", (document_id,)
-            )
-        )
-        return _stored(row) if row is not None else None
-
-    def documents(self, *, generation: int | None = None) -> Iterator[StoredDocument]:
-        """Return all published documents in the order of their ids."""
-        after = ""
-        while True:
-            rows = self._read(
-                lambda tx, after=after: tx.all(  # type: ignore[misc]
-                    f"""{_DOCUMENT} WHERE d.generation = {_generation(generation)} AND d.document_id > ?
-                    ORDER BY d.document_id LIMIT {_PAGE}""",
-                    (after,),
-                )
-            )
-            yield from map(_stored, rows)
-            if len(rows) < _PAGE:
-                return
-            after = rows[-1][0]
-
     def delete_document(self, document_id: str) -> bool:
         """Delete a document from every generation. Return False if it was in none."""
 
@@ -271,6 +238,7 @@ class DocumentQueries(SqlStoreBase):
                 if not self._claim_scope(tx, f"document/{row[0]}/{document_id}"):
                     raise SupersededError(document_id)
             tx.run("DELETE FROM documents WHERE document_id = ?", (document_id,))
+            tx.run("DELETE FROM document_roots WHERE document_id = ?", (document_id,))
             delete_versions(tx, [row[0] for row in rows])
             bump_revision(tx)
             return bool(rows)
@@ -318,9 +286,3 @@ def _missing(version_ids: Sequence[str]) -> str:
 
 def _generation(number: int | None) -> str:
     return "(SELECT generation FROM active_generation)" if number is None else str(int(number))
-
-
-def _stored(row: Row) -> StoredDocument:
-    values: list[Any] = list(row)
-    values[12] = tuple(json.loads(values[12]))
-    return StoredDocument(*values)

@@ -55,7 +55,7 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class StoredDocument:
-    """A published document."""
+    """A published document. `root` is the URI of the folder that was ingested, empty if it is unknown."""
 
     document_id: str
     uri: str
@@ -73,6 +73,7 @@ class StoredDocument:
     chunk_count: int
     truncated: int
     ingested_at: str
+    root: str = ""
 
 
 @dataclass(frozen=True, slots=True)

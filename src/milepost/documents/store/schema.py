@@ -168,7 +168,8 @@ CREATE TABLE IF NOT EXISTS fences (
     detail TEXT NOT NULL
 )
 """
-"""Also created in older stores. Older versions ignore the table."""
+_ROOTS: Final = "CREATE TABLE IF NOT EXISTS document_roots (document_id TEXT PRIMARY KEY, root TEXT NOT NULL)"
+"""Also created in older stores. Older versions ignore both tables."""
 
 
 def schema(*, blob: str, vector: str, serial: str, words: str) -> list[str]:
@@ -184,6 +185,7 @@ def set_up(transaction: Transaction, statements: list[str], database: Database) 
     """Create missing tables, and migrate a store of layout 1. Raises `ValueError` for a store with a newer layout."""
     transaction.run("CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL)")
     transaction.run(_FENCES)
+    transaction.run(_ROOTS)
     row = transaction.one("SELECT value FROM meta WHERE name = 'layout'")
     layout = 0 if row is None else int(row[0])
     if layout == LAYOUT:

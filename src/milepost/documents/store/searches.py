@@ -14,7 +14,8 @@ from milepost.documents.store.database import (
     active_generation,
     placeholders,
 )
-from milepost.documents.store.records import Generation, Hit
+from milepost.documents.store.filters import DocumentFilter
+from milepost.documents.store.records import Hit
 from milepost.documents.words import Term
 
 if TYPE_CHECKING:
@@ -55,11 +56,15 @@ class SearchQueries(SqlStoreBase):
         vector: NDArray[np.float32] | None = None,
         terms: Sequence[Term] | None = None,
         generation: int | None = None,
+        only: DocumentFilter | None = None,
+        per_document: bool = False,
+        min_score: float | None = None,
     ) -> list[Hit]:
         """Return the `k` chunks that match best: a unit vector, terms, or both.
 
         The score is the cosine, or the share of the terms' weight that the chunk has, or with both their weighted mean.
-        Without an index of words the terms are ignored if there is a vector. Raises `GenerationChangedError` if a given
+        Without an index of words the terms are ignored if there is a vector. `only` restricts the documents, `per_document`
+        returns the best chunk of each, and chunks with less than `min_score` are left out. Raises `GenerationChangedError` if a given
         generation is not the active one.
         """
 
@@ -69,37 +74,57 @@ class SearchQueries(SqlStoreBase):
                 return []
             if generation not in (None, active.number):
                 raise GenerationChangedError(f"generation {generation} is no longer active")
-            return _hits(tx, self._ranked(tx, active, k, vector, terms))
+            among = (only or DocumentFilter()).entries(active.number)
+            wanted = k
+            while True:
+                ranked = self._ranked(tx, among, active.dimension, wanted, vector, terms)
+                kept = [hit for hit in ranked if min_score is None or hit[0] >= min_score]
+                if per_document:
+                    kept = _best_of_each(tx, kept)
+                if len(kept) >= k or len(ranked) < wanted or not per_document:
+                    return _hits(tx, kept[:k])
+                wanted *= 4
 
         return self._read(work)
 
     def _ranked(
         self,
         tx: Transaction,
-        active: Generation,
+        among: Entries,
+        dimension: int,
         k: int,
         vector: NDArray[np.float32] | None,
         terms: Sequence[Term] | None,
     ) -> list[tuple[float, int]]:
         """Return (score, entry number) of the best entries."""
-        among = Entries(active.number)
         candidates = k if vector is None or terms is None else max(2 * k, _CANDIDATES)
         by_words = None if terms is None else self._db.matching(tx, among, terms, candidates)
         if vector is None:
             return by_words or []
         if not by_words:
-            return self._db.nearest(tx, among, active.dimension, vector, k)
-        cosines = {
-            number: cosine for cosine, number in self._db.nearest(tx, among, active.dimension, vector, candidates)
-        }
+            return self._db.nearest(tx, among, dimension, vector, k)
+        cosines = {number: cosine for cosine, number in self._db.nearest(tx, among, dimension, vector, candidates)}
         words = {number: score for score, number in by_words}
         others = [number for number in words if number not in cosines]
-        cosines |= self._db.similarities(tx, among, active.dimension, vector, others)
+        cosines |= self._db.similarities(tx, among, dimension, vector, others)
         scored = [
             (MEANING_WEIGHT * cosine + (1 - MEANING_WEIGHT) * words.get(number, 0.0), number)
             for number, cosine in cosines.items()
         ]
         return sorted(scored, key=lambda hit: (-hit[0], hit[1]))[:k]
+
+
+def _best_of_each(tx: Transaction, ranked: Sequence[tuple[float, int]]) -> list[tuple[float, int]]:
+    """Return the first entry of each document."""
+    versions: dict[int, str] = {}
+    for start in range(0, len(ranked), _BATCH):
+        numbers = [number for _, number in ranked[start : start + _BATCH]]
+        found = f"SELECT number, version_id FROM index_entries WHERE number IN ({placeholders(len(numbers))})"
+        versions |= dict(tx.all(found, numbers))
+    best: dict[str, tuple[float, int]] = {}
+    for hit in ranked:
+        best.setdefault(versions[hit[1]], hit)
+    return list(best.values())
 
 
 def _hits(tx: Transaction, ranked: Sequence[tuple[float, int]]) -> list[Hit]:

@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from milepost.documents.errors import GenerationChangedError
+from milepost.documents.store.catalog import CatalogQueries
 from milepost.documents.store.database import (
     Transaction,
     active_generation,
@@ -37,7 +38,7 @@ _SURPLUS = """
 """
 
 
-class DocumentStore(DocumentQueries, SearchQueries, EntityQueries):
+class DocumentStore(CatalogQueries, DocumentQueries, SearchQueries, EntityQueries):
     """Documents, chunks, vectors and generations; entities, relations and communities.
 
     Each method is one atomic step, and every write can be repeated with the same result. Readers see a document as a
