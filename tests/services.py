@@ -75,6 +75,7 @@ SERVICES: Mapping[str, Service] = {
     "redis-server": Service(("redis-server",), ("redis-server",), lacks=at_least(7, 0)),
     "chromium": Service(("chromium",), ("chromium", "chromium-browser", "google-chrome")),
     "faketime": Service(("faketime",), ("faketime",)),
+    "kustomize": Service(("kustomize",), ("kustomize",), slow=True),
     "valgrind": Service(("valgrind",), ("valgrind",), slow=True),
     "valkey-server": Service(("valkey-server",), ("valkey-server",), slow=True, lacks=at_least(7, 2)),
     "rabbitmq-server": Service(
