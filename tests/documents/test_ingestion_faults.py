@@ -28,23 +28,28 @@ from tests.documents.watched_run import WatchedRun
 pytestmark = pytest.mark.timing
 
 
-def when(stage: str, done: float) -> Callable[[WatchedRun], None]:
+def when(phase: str, looks: int) -> Callable[[WatchedRun], None]:
+    """Cancel at a cancellation point of a phase, as the message names it."""
+    seen = 0
+
     def watch(run: WatchedRun) -> None:
-        if run.stages and run.stages[-1].name == stage and run.stages[-1].done >= done:
+        nonlocal seen
+        seen += run.messages[-1:] != [] and run.messages[-1].startswith(phase)
+        if seen >= looks:
             run.cancel()
 
     return watch
 
 
 @pytest.mark.parametrize(
-    ("stage", "done"), [("Loading", 1), ("Loading", 20000), ("Chunking", 3), ("Embedding", 1), ("Embedding", 60)]
+    ("phase", "looks"), [("Loading", 1), ("Loading", 20), ("Chunking", 3), ("Embedding", 1), ("Embedding", 60)]
 )
 def test_cancelled_job_keeps_whole_documents_and_resumes(
-    library: Path, database: str, tmp_path: Path, stage: str, done: float
+    library: Path, database: str, tmp_path: Path, phase: str, looks: int
 ) -> None:
     (library / "e2.txt").write_text("\n\n".join(f"Other {n}. {PARAGRAPHS[n % 3]}" for n in range(300)))
     with pytest.raises(JobCancelled):
-        run_job(database, library, watch=when(stage, done), chunk_tokens=32)
+        run_job(database, library, watch=when(phase, looks), chunk_tokens=32)
     stored = counts(database)
     assert stored["documents"] < 9
     store = open_store(database)
@@ -80,14 +85,14 @@ def switch_index(database: str) -> None:
 def test_redo_after_index_switch_can_be_cancelled(library: Path, database: str) -> None:
     run_job(database, library / "f.md")
     (library / "e.txt").write_text("\n\n".join(f"Paragraph {n}. {PARAGRAPHS[n % 3]}" for n in range(300)))
-    looks = {"Embedding": 0, "Persisting": 0}
+    looks = {"Embedding": 0, "Indexing": 0}
 
     def watch(run: WatchedRun) -> None:
-        name = run.stages[-1].name if run.stages else ""
+        name = run.messages[-1].split(" ")[0] if run.messages else ""
         looks[name] = looks.get(name, 0) + 1
         if (name, looks[name]) == ("Embedding", 1):
             switch_index(database)
-        if (name, looks[name]) == ("Persisting", 3):
+        if (name, looks[name]) == ("Indexing", 3):
             run.cancel()
 
     with pytest.raises(JobCancelled):
@@ -101,7 +106,7 @@ def test_index_switch_during_ingestion_is_followed(library: Path, database: str)
 
     def watch(run: WatchedRun) -> None:
         nonlocal switched
-        if not switched and run.stages and run.stages[-1].name == "Embedding":
+        if not switched and run.messages and run.messages[-1].startswith("Embedding"):
             switched = True
             switch_index(database)
 
@@ -116,8 +121,8 @@ import sys
 from tests.documents.watched_run import WatchedRun
 from milepost.documents.ingestion import ingestion
 def watch(run):
-    if run.stages and run.stages[-1].name == "Embedding":
-        print(int(run.stages[-1].done), flush=True)
+    if run.messages and run.messages[-1].startswith("Embedding"):
+        print(int(run.stages[0].children[0].done), flush=True)
 ingestion(WatchedRun(watch), [sys.argv[1]], database=sys.argv[2], model="minilm", chunk_tokens=32)
 """
 

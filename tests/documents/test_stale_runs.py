@@ -20,11 +20,12 @@ LATER = 3 * 10**15
 
 
 def run_of(job_id: str, fence: int, wakes_in: str = "", meanwhile: Callable[[], object] | None = None) -> WatchedRun:
-    """Return a run that is suspended in the stage `wakes_in` while `meanwhile` happens."""
+    """Return a run that is suspended in the phase `wakes_in` of its message while `meanwhile` happens."""
     done: list[object] = []
 
     def watch(run: WatchedRun) -> None:
-        if meanwhile is not None and not done and run._stage_name == wakes_in:
+        is_there = run._stage_name == wakes_in or (run.messages[-1:] and run.messages[-1].startswith(wakes_in))
+        if meanwhile is not None and not done and is_there:
             done.append(True)
             meanwhile()
 

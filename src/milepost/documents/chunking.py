@@ -18,6 +18,8 @@ CHUNK_TOKENS: Final = 240
 SEGMENT_CHARACTERS: Final = 64 * 1024
 CHARACTERS_PER_TOKEN: Final = 10
 CHUNKER_VERSION: Final = 3
+_UNBROKEN: Final = 8 * 1024
+_RUN: Final = re.compile(r"\S+")
 _MIN_TOKENS: Final = 24
 _MIN_CHARACTERS: Final = 200
 _HEADING: Final = re.compile(r"^(#{1,6}) +(\S.*)$", re.M)
@@ -173,6 +175,39 @@ class _ChunkNamer:
         return self.pages[index - 1][1] if index else None
 
 
+def _stretches(text: str) -> Iterator[tuple[int, int, bool]]:
+    """Yield (start, stop, whether it is unbroken) of the stretches of a text.
+
+    An unbroken stretch has no space for thousands of characters. The splitter would take seconds to find no place in it.
+    """
+    start = 0
+    for run in _RUN.finditer(text):
+        if run.end() - run.start() >= _UNBROKEN:
+            if run.start() > start:
+                yield start, run.start(), False
+            yield run.start(), run.end(), True
+            start = run.end()
+    if start < len(text):
+        yield start, len(text), False
+
+
+def _halves(stretch: str, tokens: int, longest: int) -> list[tuple[int, str]]:
+    """Cut an unbroken stretch into pieces of equal length, halved until each has at most `tokens` word pieces."""
+    pieces = [(start, stretch[start : start + longest]) for start in range(0, len(stretch), longest)]
+    found: list[tuple[int, str]] = []
+    while pieces:
+        counts = count_tokens([piece for _, piece in pieces])
+        halved: list[tuple[int, str]] = []
+        for (start, piece), count in zip(pieces, counts, strict=True):
+            if count <= tokens or len(piece) == 1:
+                found.append((start, piece))
+            else:
+                half = (len(piece) + 1) // 2
+                halved += [(start, piece[:half]), (start + half, piece[half:])]
+        pieces = halved
+    return sorted(found)
+
+
 @lru_cache(maxsize=8)
 def _splitter(with_headings: bool, tokens: int) -> Callable[[str], list[_Part]]:
     """Return a function that splits a text.
@@ -191,13 +226,23 @@ def _splitter(with_headings: bool, tokens: int) -> Callable[[str], list[_Part]]:
     def cut(text: str) -> list[_Part]:
         parts: list[_Part] = []
         # The splitter takes an indented # in a list for a heading.
-        for offset, masked in splitter.chunk_indices(_INDENTED_MARK.sub(r"\1%", text) if with_headings else text):
-            part = text[offset : offset + len(masked)]
-            if len(part) <= longest:
-                parts.append(_Part(offset, part, offset))
-            else:
-                inner = by_characters.chunk_indices(part)
-                parts += [_Part(offset + start, piece, offset + start) for start, piece in inner]
+        for first, last, is_unbroken in _stretches(text):
+            stretch = text[first:last]
+            if is_unbroken:
+                parts += [
+                    _Part(first + start, piece, first + start) for start, piece in _halves(stretch, tokens, longest)
+                ]
+                continue
+            for start, masked in splitter.chunk_indices(
+                _INDENTED_MARK.sub(r"\1%", stretch) if with_headings else stretch
+            ):
+                offset = first + start
+                part = text[offset : offset + len(masked)]
+                if len(part) <= longest:
+                    parts.append(_Part(offset, part, offset))
+                else:
+                    inner = by_characters.chunk_indices(part)
+                    parts += [_Part(offset + start, piece, offset + start) for start, piece in inner]
         return list(joined(text, parts))
 
     def joined(text: str, parts: list[_Part]) -> Iterator[_Part]:

@@ -8,6 +8,7 @@ from typing import Final
 CODES: Final[dict[str, str]] = {
     "archive_too_large": "the archive unpacks to more than the limit",
     "binary_content": "neither text nor a known document format",
+    "chunk_timeout": "splitting the text into chunks took longer than the limit",
     "corrupt_document": "the DOCX, EPUB, ODT or CSV file is damaged",
     "corrupt_pdf": "the PDF, or more than half of its pages, is damaged",
     "embedding_refused": "the embedding server refuses a part of the text",

@@ -13,16 +13,24 @@ from milepost.documents import stages
 from milepost.documents.configuration import current
 from milepost.documents.errors import BadDocumentError, GenerationChangedError, SupersededError, VersionVanishedError
 from milepost.documents.file_selection import FileSelection, Source, select_files
+from milepost.documents.indexing_progress import IndexingProgress
 from milepost.documents.job_params import Database, EmbeddingUrl, Model, ModelPath, document_root_of, limits_of
 from milepost.documents.loader_process import LoaderProcess, LoadLimits
 from milepost.documents.loaders.text import is_text_encoding
-from milepost.documents.pipeline import Index, drain, index_text, load_document, open_index
-from milepost.documents.stages import Indexing, TimedStages, log_passed_over, shares, start_run
+from milepost.documents.pipeline import (
+    COMMIT_CHUNKS,
+    Index,
+    drain,
+    in_groups,
+    index_text,
+    load_document,
+    open_index,
+)
+from milepost.documents.stages import Indexing, TimedStages, log_passed_over, start_run
 from milepost.documents.store import open_store
 from milepost.documents.store.records import Version
 from milepost.plugins import command_line_hints
 from milepost.run.run import Run
-from milepost.run.stages import LiveStage
 
 _MAX_LISTED: Final = 1000
 _MAX_SHOWN: Final = 5
@@ -110,13 +118,11 @@ class _Ingestion:
         self._sources = {source.document_id: source for source in found.sources}
         for name, bad in found.missing:
             self._fail(name, bad)
-        loading, chunking, embedding = shares(self._indexing.index, 0.99, loading=True)
-        loaded = self._load(found.sources, loading)
         total = len(found.sources) + len(found.missing)
-        log_passed_over(self._run, self._unchanged, total, "documents are in the index already")
-        self._check_failures(total, strict=strict)
+        self._index(found.sources, total, strict=strict)
         made = self._indexing
-        made.embed(made.chunk(loaded, total=len(loaded), weight=chunking), weight=embedding, published=self._record)
+        log_passed_over(self._run, self._unchanged, total, "documents are in the index already")
+        log_passed_over(self._run, made.chunks - made.computed, made.chunks, "chunks have their vectors already")
         self._finish()
         self._check_failures(total, strict=strict)
         self._run.progress(
@@ -141,23 +147,51 @@ class _Ingestion:
             "database": str(made.index.store),
         } | ({"failed_unlisted": more} if (more := len(self._failed) - _MAX_LISTED) > 0 else {})
 
-    def _load(self, sources: list[Source], weight: float) -> list[Version]:
-        total = sum(source.size for source in sources)
-        loaded: list[Version] = []
-        with self._stages.stage("load", "Loading", weight=weight, total=total, unit="byte") as stage:
-            for source in sources:
-                self._run.progress(message=f"Loading {source.path.name}")
-                before = stage.done
-                version = self._load_one(source, stage)
-                stage.advance(max(0, before + source.size - stage.done))  # what was not read of it
-                if version is not None:
-                    loaded.append(version)
-        return loaded
+    def _index(self, sources: list[Source], total: int, *, strict: bool) -> None:
+        """Load, chunk, embed and publish documents, a group at a time. The unit of progress is bytes.
 
-    def _load_one(self, source: Source, stage: LiveStage) -> Version | None:
+        A strict job publishes nothing before all documents are loaded.
+        """
+        with (
+            self._stages.run.stage("Indexing", weight=0.99, total=sum(map(_size, sources)), unit="byte") as stage,
+            self._stages.run.stage("Embedding", unit="chunk") as embedding,
+        ):
+            progress = IndexingProgress(self._indexing.index, stage, embedding)
+            group: list[Version] = []
+            for source in sources:
+                if (version := self._prepare(source, progress)) is not None:
+                    group.append(version)
+                if not strict and sum(max(1, version.chunk_count) for version in group) >= COMMIT_CHUNKS:
+                    self._embed(group, progress)
+                    group = []
+            if strict:
+                self._check_failures(total, strict=True)
+            for some in in_groups(group):
+                self._embed(some, progress)
+
+    def _prepare(self, source: Source, progress: IndexingProgress) -> Version | None:
+        """Load and chunk a document. Return None if there is nothing to embed."""
+        self._run.progress(message=f"Loading {source.path.name}")
+        progress.begin(_size(source))
+        with self._stages.timed("load"):
+            version = self._load_one(source, progress.loaded)
+        if version is not None:
+            self._run.progress(message=f"Chunking {source.path.name}")
+            with self._stages.timed("chunk"):
+                version = self._indexing.chunk_one(version, seconds=self._loader.limits.seconds)
+        progress.chunked(version)
+        return version
+
+    def _embed(self, group: list[Version], progress: IndexingProgress) -> None:
+        more = f" and {stages.counted(len(group) - 1, 'other document')}" if len(group) > 1 else ""
+        self._run.progress(message=f"Embedding {self._source(group[0]).path.name}{more}")
+        with self._stages.timed("embed"):
+            self._indexing.embed_group(group, advance=progress.embedded, published=self._record)
+
+    def _load_one(self, source: Source, advance: Callable[[int], object]) -> Version | None:
         steps = load_document(self._indexing.index, source, self._loader, encoding=self._encoding, tick=self._run.check)
         try:
-            version = drain(steps, stage.advance)
+            version = drain(steps, advance)
         except BadDocumentError as bad:
             self._fail(source.uri, bad)
             return None
@@ -171,6 +205,8 @@ class _Ingestion:
     def _finish(self) -> None:
         """Do again what another job has overtaken, and clear away what was never finished."""
         with self._stages.stage("persist", "Persisting", weight=0.01, unit="document") as stage:
+            if self._again:
+                self._run.progress(message=f"Indexing {stages.counted(len(self._again), 'document')} again")
             for source in self._again:
                 self._redo(source)
                 stage.advance(1)
@@ -236,3 +272,8 @@ class _Ingestion:
         if (more := len(self._failed) - _MAX_SHOWN) > 0:
             shown.append(f"and {more:,} more")
         return f"{len(self._failed):,} of {stages.counted(total, 'document')} cannot be used: {'; '.join(shown)}"
+
+
+def _size(source: Source) -> int:
+    """Return the share of a file in the progress: its bytes, at least 1."""
+    return max(1, source.size)

@@ -6,6 +6,7 @@ load_document -> chunk_document -> embed_versions -> publish
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -150,10 +151,11 @@ def load_document(
     raise BadDocumentError("unreadable", f"{source.path.name} changed while it was being read")
 
 
-def chunk_document(index: Index, version: Version) -> Generator[int, None, Version]:
+def chunk_document(index: Index, version: Version, *, seconds: float | None = None) -> Generator[int, None, Version]:
     """Split a loaded text into chunks, and return the version with their number. Yields the characters processed.
 
-    Raises `VersionVanishedError` if the text is gone.
+    `seconds` limits the processor time. Raises `VersionVanishedError` if the text is gone, and `BadDocumentError` with
+    `chunk_timeout`.
     """
     if version.chunked:
         return version
@@ -170,6 +172,7 @@ def chunk_document(index: Index, version: Version) -> Generator[int, None, Versi
         advance=done.append,
     )
     count = truncated = 0
+    started = time.thread_time()
     ready: list[tuple[Chunk, bytes]] = []
     for chunk in chunks:
         ready.append((chunk, document_ids.vector_key(embedder.model, chunk.text)))
@@ -178,6 +181,8 @@ def chunk_document(index: Index, version: Version) -> Generator[int, None, Versi
         if len(ready) >= _CHUNK_BATCH:
             store.add_chunks(version.version_id, ready)
             ready = []
+        if seconds is not None and time.thread_time() - started > seconds:
+            raise BadDocumentError("chunk_timeout", f"splitting the text took more than {seconds:g} s")
         if done:
             yield done.pop()
     store.add_chunks(version.version_id, ready)

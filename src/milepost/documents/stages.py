@@ -79,12 +79,17 @@ class TimedStages:
         self, short: str, name: str, *, weight: float, unit: str, total: float | None = None
     ) -> Iterator[LiveStage]:
         """Open a stage as `Run.stage` does, and time it as `short`."""
+        with self.timed(short), self.run.stage(name, weight=weight, total=total, unit=unit) as stage:
+            yield stage
+
+    @contextmanager
+    def timed(self, short: str) -> Iterator[None]:
+        """Add the time of a step to that of `short`."""
         before = time.monotonic()
         try:
-            with self.run.stage(name, weight=weight, total=total, unit=unit) as stage:
-                yield stage
+            yield
         finally:
-            self._seconds[short] = time.monotonic() - before
+            self._seconds[short] = self._seconds.get(short, 0.0) + time.monotonic() - before
 
 
 class Indexing:
@@ -118,37 +123,54 @@ class Indexing:
         chunked: list[Version] = []
         with self._stages.stage("chunk", "Chunking", weight=weight, total=total, unit="document") as stage:
             for version in versions:
-                try:
-                    chunked.append(drain(chunk_document(self.index, version), lambda _: self._run.check()))
-                except (GenerationChangedError, VersionVanishedError):
-                    self._on_superseded(version)
+                if (done := self.chunk_one(version)) is not None:
+                    chunked.append(done)
                 stage.advance(1)
         return chunked
+
+    def chunk_one(self, version: Version, *, seconds: float | None = None) -> Version | None:
+        """Split a text into chunks, and return its version with their number, or None if it has none.
+
+        `seconds` limits the processor time.
+        """
+        try:
+            return drain(chunk_document(self.index, version, seconds=seconds), lambda _: self._run.check())
+        except (GenerationChangedError, VersionVanishedError):
+            self._on_superseded(version)
+        except BadDocumentError as bad:
+            self._on_refused(version, bad)
+        return None
 
     def embed(self, versions: list[Version], *, weight: float, published: Callable[[Version], object]) -> None:
         """Compute missing vectors and publish the documents, a group at a time."""
         total = sum(version.chunk_count for version in versions)
         with self._stages.stage("embed", "Embedding", weight=weight, total=total, unit="chunk") as stage:
-
-            def advance(step: tuple[int, int]) -> None:
-                self.computed += step[1]
-                stage.advance(step[0])
-
             for group in in_groups(versions):
-                refused = drain(embed_versions(self.index, group, tick=self._run.check), advance)
-                for version in group:
-                    try:
-                        if version.version_id in refused:
-                            raise refused[version.version_id]
-                        publish(self.index, version, tick=self._run.check)
-                    except (GenerationChangedError, VersionVanishedError):
-                        self._on_superseded(version)
-                    except BadDocumentError as bad:
-                        self._on_refused(version, bad)
-                    else:
-                        self.count(version)
-                        published(version)
+                self.embed_group(group, advance=stage.advance, published=published)
         log_passed_over(self._run, total - self.computed, total, "chunks have their vectors already")
+
+    def embed_group(
+        self, group: list[Version], *, advance: Callable[[int], object], published: Callable[[Version], object]
+    ) -> None:
+        """Compute the missing vectors of some documents and publish them. `advance` is called with numbers of chunks."""
+
+        def count(step: tuple[int, int]) -> None:
+            self.computed += step[1]
+            advance(step[0])
+
+        refused = drain(embed_versions(self.index, group, tick=self._run.check), count)
+        for version in group:
+            try:
+                if version.version_id in refused:
+                    raise refused[version.version_id]
+                publish(self.index, version, tick=self._run.check)
+            except (GenerationChangedError, VersionVanishedError):
+                self._on_superseded(version)
+            except BadDocumentError as bad:
+                self._on_refused(version, bad)
+            else:
+                self.count(version)
+                published(version)
 
     def count(self, version: Version) -> None:
         """Count a published document."""
