@@ -18,6 +18,14 @@ fi
 echo "Installing with apt-get: $*"
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
+# A new server package of PostgreSQL would create a cluster and start it, if the machine has none.
+clusters=/etc/postgresql-common/createcluster.d
+case " $*" in
+*" postgresql-"*)
+  [ -e "$clusters/milepost.conf" ] || { $sudo mkdir -p "$clusters" &&
+    echo "create_main_cluster = false" | $sudo tee "$clusters/milepost.conf" >/dev/null; }
+  ;;
+esac
 apt() { $sudo env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 "$@" </dev/null >>"$log" 2>&1; }
 # The package lists may be absent (a fresh image) or old, and are only then worth the time.
 apt install -y --no-install-recommends "$@" ||

@@ -10,8 +10,8 @@ import pytest
 from milepost.documents.errors import CODES
 from tests.docs.page_runner import ROOT, blocks, run
 from tests.documents.embedding_server import serving
-from tests.documents.postgres_server import PostgresServer
 from tests.documents.sample_files import PARAGRAPHS, write_docx
+from tests.postgres_server import PostgresServer
 
 PAGE = (ROOT / "docs" / "documents.md").read_text(encoding="utf-8")
 POSTGRES = "postgresql://user:password@db.example.org/papers"

@@ -16,11 +16,11 @@ from milepost.documents.retrieval import search
 from milepost.documents.store import database as port_module
 from milepost.documents.store import open_store
 from milepost.documents.store.postgres import PostgresDatabase
-from tests.documents.postgres_server import PostgresServer
 from tests.documents.sample_files import PARAGRAPHS
 from tests.documents.store_conformance import StoreConformance
 from tests.documents.store_fixture import bring_in, first
 from tests.documents.watched_run import WatchedRun
+from tests.postgres_server import PostgresServer
 
 pytestmark = [pytest.mark.slow, pytest.mark.service("postgresql")]
 NUMBERS = itertools.count()

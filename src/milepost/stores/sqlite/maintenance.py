@@ -14,8 +14,8 @@ from milepost.core.defaults import CLOCK_LEAD, FEED_KEPT, FEED_SECONDS
 from milepost.core.record_codec import short_name
 from milepost.stores.private_files import open_to_others
 from milepost.stores.protocol import LAYOUT, DueItem, HealthReport, KeyValue, SweepResult, hold_of
+from milepost.stores.rows import LARGEST, Row
 from milepost.stores.sqlite.database_file import SHARED_FOLDERS, file_system
-from milepost.stores.sqlite.records import LARGEST, Row
 from milepost.stores.sqlite.transaction import ReadTransaction, WriteTransaction
 
 PURGE_BATCH = 100

@@ -12,7 +12,7 @@ from milepost.core.job import Job
 from milepost.core.options import limit_name
 from milepost.core.transitions import operation_ids
 from milepost.stores.protocol import Claim, Position, Select, Write
-from milepost.stores.sqlite.records import LARGEST, Row
+from milepost.stores.rows import LARGEST, Row
 from milepost.stores.sqlite.transaction import ReadTransaction, WriteTransaction
 
 

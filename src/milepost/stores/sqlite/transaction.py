@@ -18,10 +18,8 @@ from milepost.core.transitions.operations import BranchResult, Change, DrainingL
 from milepost.core.values import LARGE_MARK
 from milepost.stores.index_entries import WAITING_FOR_STOP
 from milepost.stores.protocol import Write, WriteResult
+from milepost.stores.rows import KEEP, Row, body, columns, pairs
 from milepost.stores.sqlite.database_file import DatabaseFile
-from milepost.stores.sqlite.records import Row, body, columns, pairs
-
-KEEP = {"feed": 0, "list": 1, "life": 2}
 
 
 class ReadTransaction:

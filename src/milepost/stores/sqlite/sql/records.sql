@@ -12,7 +12,7 @@ SELECT id, status FROM [jobs] WHERE unique_key = ? ORDER BY n DESC LIMIT 1
 
 -- name: record_insert
 -- Insert a record.
--- Values: id, created, body, then the columns in the order of `records.columns`
+-- Values: id, created, body, then the columns in the order of `rows.columns`
 INSERT INTO [jobs] (
     id, created, body,
     type, status, stalled, queue, rank, scheduled, deadline, lease, token, slot, worker, stale, ended, unique_key
@@ -20,7 +20,7 @@ INSERT INTO [jobs] (
 
 -- name: record_update
 -- Update a record and its index columns.
--- Values: body, the columns in the order of `records.columns`, n
+-- Values: body, the columns in the order of `rows.columns`, n
 UPDATE [jobs] SET
     body = ?, type = ?, status = ?, stalled = ?, queue = ?, rank = ?, scheduled = ?, deadline = ?, lease = ?, token = ?,
     slot = ?, worker = ?, stale = ?, ended = ?, unique_key = ?

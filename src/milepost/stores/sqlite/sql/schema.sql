@@ -3,7 +3,7 @@
 
 -- name: schema
 -- Create the tables, in one transaction.
--- What is derived from a record has a column, see `sqlite/records.py`; everything else is in `body`.
+-- What is derived from a record has a column, see `stores/rows.py`; everything else is in `body`.
 -- Triggers keep the counters, so they cannot differ from the rows.
 BEGIN IMMEDIATE;
 

@@ -1,4 +1,4 @@
-"""Records and their rows: what is derived from a record has a column, everything else is in the body."""
+"""The rows of stores in SQL: what they keep in columns, derived from the fields of a record, and the text of the rest."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from milepost.core.placement import starts_at
 from milepost.core.record_codec import SHORT, pack, unpack
 from milepost.core.serialization import US
 from milepost.core.transitions.operations import Record
-
-Columns = tuple[str | int | None, ...]
 
 LARGEST = (1 << 63) - 1
 NEVER = LARGEST
@@ -62,6 +60,29 @@ class Row(NamedTuple):
         return Job.stored(self.id, text if waiting_for is None else f"{text}\nwaiting_for={waiting_for}")
 
 
+class Columns(NamedTuple):
+    """What indexes need of a record, in columns.
+
+    `rank` is the negated priority, so that claims are in ascending order. `scheduled` is when a record becomes claimable,
+    None once it is. `slot` and `worker` are those of its lease.
+    """
+
+    type: str
+    status: str
+    stalled: int
+    queue: str | None
+    rank: int
+    scheduled: int | None
+    deadline: int | None
+    lease: int | None
+    token: str | None
+    slot: str | None
+    worker: str | None
+    stale: int | None
+    ended: int | None
+    unique_key: str | None
+
+
 def body(record: Record) -> str:
     """Return the stored text of a record: all fields except lease and token."""
     if "token" in record or "lease" in record:
@@ -70,11 +91,7 @@ def body(record: Record) -> str:
 
 
 def columns(record: Record, now: int) -> Columns:
-    """Return the index columns of a record, in the order of `record_insert` and `record_update`.
-
-    `rank` is the negated priority, so that claims are in ascending order. `scheduled` is when a record becomes claimable,
-    NULL once it is. `slot` and `worker` are those of its lease. Raises ValueError for an invalid number.
-    """
+    """Return the index columns of a record. Raises ValueError for an invalid number."""
     get = record.get
     queue = get("ready") or None
     scheduled = deadline = lease = slot = worker = None
@@ -88,7 +105,7 @@ def columns(record: Record, now: int) -> Columns:
         deadline = _number(record["not_after"])
     if "lease" in record:
         lease, slot, worker = _number(record["lease"]), get("slot", ""), get("worker", "")
-    return (
+    return Columns(
         record["type"], record["status"], 1 if get("stalled") else 0, queue, rank, scheduled, deadline, lease, get("token"),
         slot, worker, _number(get("stale")), _number(get("completed")), get("unique_key") or None,
     )  # fmt: skip
@@ -102,3 +119,7 @@ def pairs(record: Record) -> set[str]:
 
 def _number(text: str | None) -> int | None:
     return None if text is None else max(-LARGEST, min(int(text), LARGEST))
+
+
+KEEP = {"feed": 0, "list": 1, "life": 2}
+"""The numbers that stand for where an event is kept, see `core.transitions.operations`."""

@@ -1,0 +1,81 @@
+"""Callers of this process that wait for a change of their store, in threads or on event loops."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Waiter:
+    """One waiter, in a thread or on an event loop. `feed`: it waits for any event, else only for claimable jobs."""
+
+    def __init__(self, feed: bool, loop: asyncio.AbstractEventLoop | None) -> None:
+        self.feed = feed
+        self._loop = loop
+        self._thread_event = threading.Event() if loop is None else None
+        self._loop_event = asyncio.Event() if loop is not None else None
+
+    def notify(self) -> None:
+        """Wake the waiter, from any thread."""
+        if self._thread_event is not None:
+            self._thread_event.set()
+        elif self._loop is not None and self._loop_event is not None:
+            try:
+                self._loop.call_soon_threadsafe(self._loop_event.set)
+            except RuntimeError:
+                pass  # its event loop was closed during the wait
+
+    def clear(self) -> None:
+        """Reset the waiter; call before checking the store, so that no change is missed in between."""
+        for event in (self._thread_event, self._loop_event):
+            if event is not None:
+                event.clear()
+
+    async def wait(self, seconds: float) -> None:
+        """Wait until notified, or for this many seconds."""
+        if self._thread_event is not None:
+            self._thread_event.wait(seconds)
+        elif self._loop_event is not None:
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._loop_event.wait()
+            except TimeoutError:
+                pass
+
+
+class Waiters:
+    """The waiters of this process for one store."""
+
+    def __init__(self) -> None:
+        self._waiting: set[Waiter] = set()
+
+    def __bool__(self) -> bool:
+        """Return whether there is a waiter."""
+        return bool(self._waiting)
+
+    @contextmanager
+    def waiter(self, *, feed: bool, blocking: bool) -> Iterator[Waiter]:
+        """Register a waiter within the block."""
+        waiter = Waiter(feed, None if blocking else asyncio.get_running_loop())
+        self._waiting.add(waiter)
+        try:
+            yield waiter
+        finally:
+            self._waiting.discard(waiter)
+
+    def notify(self, *, has_events: bool, wakes_workers: bool) -> None:
+        """Wake the waiters that a commit concerns: those for events, those for work, or both."""
+        for waiter in tuple(self._waiting):
+            if (has_events and waiter.feed) or (wakes_workers and not waiter.feed):
+                waiter.notify()
+
+    def notify_all(self) -> None:
+        """Wake all waiters."""
+        for waiter in tuple(self._waiting):
+            waiter.notify()
+
+    def forget(self) -> None:
+        """Forget all waiters, in a forked child, which has none."""
+        self._waiting = set()
