@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 from milepost.settings import settings
+from tests.postgres_server import PostgresServer
 from tests.redis_server import RedisServer
 from tests.services import need
 
@@ -94,6 +95,19 @@ def start_redis() -> Iterator[Callable[..., RedisServer]]:
             return servers.enter_context(RedisServer(**options))
 
         yield start
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """Yield the session's PostgreSQL, without fsync. Do not kill it."""
+    with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_url(postgres_server: PostgresServer) -> str:
+    """Return the URL of the session's PostgreSQL; a test takes a schema of its own, see `namespace`."""
+    return postgres_server.url()
 
 
 @pytest.fixture

@@ -86,7 +86,6 @@ SERVICES: Mapping[str, Service] = {
     "postgresql": Service(
         ("postgresql-17", "postgresql-17-pgvector"),
         (*(f"/usr/lib/postgresql/{major}/bin/postgres" for major in (18, 17, 16, 15)), "postgres"),
-        slow=True,
         lacks=postgresql_lacks,
     ),
 }

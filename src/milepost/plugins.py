@@ -33,6 +33,7 @@ KINDS: Final = {
 """The groups of entry points, and what an entry of each is called in messages."""
 
 _REDIS: Final = "milepost.stores.redis:RedisStore"
+_POSTGRES: Final = "milepost.stores.postgres:PostgresStore"
 BUILT_IN: Final[dict[str, dict[str, str]]] = {
     "milepost.commands": {
         "run": "milepost.cli.commands.run:run",
@@ -103,6 +104,8 @@ BUILT_IN: Final[dict[str, dict[str, str]]] = {
         "rediss+sentinel": _REDIS,
         "redis+cluster": _REDIS,
         "rediss+cluster": _REDIS,
+        "postgresql": _POSTGRES,
+        "postgres": _POSTGRES,
         "memory": "milepost.stores.factory:open_memory_store",
     },
 }

@@ -29,7 +29,9 @@ class Settings:
     """All settings. Durations are in seconds; environment variables also accept text such as ``2h``."""
 
     url: str | None = _setting(
-        "MILEPOST_URL", None, "URL of the store: sqlite:///jobs.db, redis://host, memory://, or http://server"
+        "MILEPOST_URL",
+        None,
+        "URL of the store: sqlite:///jobs.db, redis://host, postgresql://host/db, memory://, or http://server",
     )
     redis_url: str | None = _setting("REDIS_URL", None, "URL of Redis, used if MILEPOST_URL is not set")
     namespace: str = _setting("MILEPOST_NAMESPACE", "milepost", "Namespace of this application in a shared store")

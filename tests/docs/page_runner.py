@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tomllib
 from dataclasses import dataclass, field
+from functools import reduce
 from pathlib import Path
 
 from tests.architecture.rules import unknown_commands
@@ -110,12 +111,17 @@ def session_of(page: list[tuple[str, str, str | None]], folder: Path) -> Session
     return session
 
 
-def run(page: list[tuple[str, str, str | None]], folder: Path, redis_url: str, namespace: str) -> str:
-    """Run a page; what it wrote. Ports and the address of Redis are those of this test."""
+def run(
+    page: list[tuple[str, str, str | None]], folder: Path, redis_url: str, namespace: str, postgres_url: str = ""
+) -> str:
+    """Run a page; what it wrote. Ports and the addresses of Redis and PostgreSQL are those of this test."""
     port = str(free_port())
+    addresses = {"8321": port, "redis://localhost": redis_url}
+    if postgres_url:
+        addresses["postgresql://localhost/app"] = postgres_url
     session = session_of(
         [
-            (language, code.replace("8321", port).replace("redis://localhost", redis_url), t)
+            (language, reduce(lambda text, pair: text.replace(*pair), addresses.items(), code), t)
             for language, code, t in page
         ],
         folder,

@@ -21,7 +21,7 @@ RUN = [
     if page not in ELSEWHERE
     and {language for language, *_ in blocks((ROOT / page).read_text())} & {"python", "console"}
 ]
-RUN_ALWAYS, NEVER_RUN = {"python", "console"}, {"ini", "toml", "yaml", "text", "html"}
+RUN_ALWAYS, NEVER_RUN = {"python", "console"}, {"ini", "sql", "toml", "yaml", "text", "html"}
 WHOLE_README = blocks((ROOT / "README.md").read_text())
 README = [block for block in WHOLE_README if block[0] == "python"]
 IN_A_SESSION = {
@@ -42,8 +42,12 @@ def reindex(run: Run, index: str) -> None:
 
 
 @pytest.mark.parametrize("page", RUN)
-def test_page_runs_unmodified(page: str, tmp_path: Path, redis_url: str, redis_namespace: str) -> None:
-    run(blocks((ROOT / page).read_text()), tmp_path, redis_url, redis_namespace)
+def test_page_runs_unmodified(
+    page: str, tmp_path: Path, redis_url: str, redis_namespace: str, request: pytest.FixtureRequest
+) -> None:
+    text = (ROOT / page).read_text()
+    postgres_url = request.getfixturevalue("postgres_url") if "postgresql://localhost/app" in text else ""
+    run(blocks(text), tmp_path, redis_url, redis_namespace, postgres_url)
 
 
 @pytest.mark.parametrize("block", range(len(README)))

@@ -124,7 +124,8 @@ class CommandContext:
         manager = JobManager(target_url, ttl=self._ttl, options=self._options())
         if not manager.store.shared:
             raise InvalidInputError(
-                "--url", "memory:// cannot be shared between commands; use sqlite:///jobs.db or redis://host"
+                "--url",
+                "memory:// cannot be shared between commands; use sqlite:///jobs.db, redis://host or postgresql://host/db",
             )
         return manager
 
@@ -211,7 +212,7 @@ def session_options(function: F) -> F:
             metavar="URL",
             callback=_store_option,
             expose_value=False,
-            help="Store (sqlite:///jobs.db, redis://host) or server (http://host).",
+            help="Store (sqlite:///jobs.db, redis://host, postgresql://host/db) or server (http://host).",
         ),
     ):
         function = option(function)

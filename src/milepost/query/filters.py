@@ -133,7 +133,11 @@ def _read(terms: _Terms, found: re.Match[str], at: int) -> None:
 
 def _looks_like_key(key: str) -> bool:
     """Return whether `key:` is meant as a key, and not text with a colon such as an id or a URL."""
-    return key.islower() and key.isalpha() and key not in ("http", "https", "file", "sqlite", "redis")
+    return (
+        key.islower()
+        and key.isalpha()
+        and key not in ("http", "https", "file", "sqlite", "redis", "postgresql", "postgres")
+    )
 
 
 def _unquoted(value: str) -> str:

@@ -9,7 +9,7 @@ from milepost.core.errors import InvalidInputError
 from milepost.stores.memory.store import MemoryStore
 from milepost.stores.protocol import Store
 
-SCHEMES = "sqlite:///path, redis://host, rediss://, unix://, redis+sentinel://, redis+cluster:// or memory://"
+SCHEMES = "sqlite:///path, redis://host, rediss://, unix://, redis+sentinel://, redis+cluster://, postgresql://host/database or memory://"
 
 
 def open_store(url: str, *, namespace: str = "milepost", blocking: bool = True) -> Store:

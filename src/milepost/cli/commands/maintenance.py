@@ -58,12 +58,21 @@ def _detail(name: str, value: str) -> tuple[str, str]:
 
 
 @click.command("migrate")
+@click.option(
+    "--sql", is_flag=True, help="Print the SQL that creates the schema of a PostgreSQL store, and run nothing."
+)
 @session_options
-def migrate() -> int:
-    """Migrate the store in place to the layout of this release."""
+def migrate(sql: bool) -> int:
+    """Migrate the store in place to the layout of this release. A missing schema of PostgreSQL is created."""
     context = current()
     if context.is_server:
         raise click.UsageError("cannot migrate through a server; pass the store URL with --url")
+    if sql:
+        schema_sql = getattr(context.manager.store, "schema_sql", None)
+        if schema_sql is None:
+            raise click.UsageError("--sql needs a PostgreSQL store; pass its URL with --url")
+        click.echo(schema_sql())
+        return exit_codes.OK
     try:
         layout = admin.check_health(context).layout
     except LayoutMismatchError as mismatch:

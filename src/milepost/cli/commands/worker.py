@@ -233,7 +233,7 @@ def worker(
     context = current()
     if context.is_server:
         raise click.UsageError(
-            "a worker cannot run through a server; pass the store URL with --url (sqlite:///..., redis://...)"
+            "a worker cannot run through a server; pass the store URL with --url (sqlite:///..., redis://..., postgresql://...)"
         )
     context.capture = capture
     jobs = create_jobs(context, app)

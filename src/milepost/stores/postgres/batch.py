@@ -1,0 +1,388 @@
+"""Decide the changes of a batch in memory, from what was read and locked before, and collect what they write.
+
+It is the `StoreFacts` of its changes: each sees the effects of those before it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
+
+from milepost.core.defaults import EVENTS_KEPT
+from milepost.core.job import Job
+from milepost.core.placement import AFTER
+from milepost.core.record_codec import large_fields, pack, results_prefix, set_apart
+from milepost.core.rollups import counted_end
+from milepost.core.transitions import operation_ids
+from milepost.core.transitions import operations as changes
+from milepost.core.transitions.operations import BranchResult, Change, DrainingLease
+from milepost.stores.index_entries import WAITING_FOR_STOP
+from milepost.stores.postgres.connection import Rows
+from milepost.stores.postgres.members import OutsideMembers, group_of, member_of
+from milepost.stores.protocol import Write, WriteResult
+from milepost.stores.rows import KEEP, LARGEST, Columns, Row, body, columns, pairs
+
+Fields = dict[str, str]
+Part = tuple[str, dict[str, Any]]
+"""The name of a statement and its values."""
+
+
+class Batch:
+    """Changes at one time. `fences` are those that its leases may take."""
+
+    def __init__(self, now: int, fences: Sequence[int] = ()) -> None:
+        self.now = now
+        self.has_events = self.wakes_workers = False
+        self._fences = iter(fences)
+        self._rows: dict[str, Row | None] = {}
+        self._records: dict[str, Fields | None] = {}
+        self._arrivals: dict[str, int] = {}
+        self._arrived = LARGEST // 2
+        self._draining: dict[str, DrainingLease | None] = {}
+        self._draining_before: dict[str, DrainingLease | None] = {}
+        self._gone: dict[str, str] = {}
+        self._owners: dict[str, tuple[str, str, int]] = {}
+        self._draining_keys: set[str] = set()
+        self._holders: dict[str, set[str]] = defaultdict(set)
+        self.members = OutsideMembers()
+        self._awaited: set[str] = set()
+        self._closing: set[str] = set()
+        self._last_status: dict[str, str] = {}
+        self._changed: dict[str, None] = {}
+        self._removed: set[str] = set()
+        self._buried: set[str] = set()
+        self._events: list[tuple[str, int, str, int, int, str]] = []
+        self._overlong: set[str] = set()
+        self._large: dict[tuple[str, str], str | None] = {}
+        self._ends: Counter[tuple[int, str, str]] = Counter()
+        self._wakes: set[str] = set()
+
+    # --- what was read ---
+
+    def know_records(self, found: Rows) -> None:
+        """Take the rows of the statement `batch`."""
+        for job_id, token, expires, key, slot, worker, gone, is_awaited, *stored in found:
+            if is_awaited:
+                self._awaited.add(group_of(job_id))
+            lease = DrainingLease(token, expires, key, slot, worker) if token is not None else None
+            self._draining[job_id] = self._draining_before[job_id] = lease
+            self._gone[job_id] = gone or ""
+            self.know(job_id, Row(*stored[:-1]) if stored[0] is not None else None)
+
+    def know(self, job_id: str, row: Row | None) -> None:
+        """Take the row of a record."""
+        record = row.record() if row is not None else None
+        self._rows[job_id], self._records[job_id] = row, record
+        if row is not None and record is not None:
+            self._arrivals[job_id] = row.n
+            if record.get("unique_key"):
+                self._holders[record["unique_key"]].add(job_id)
+
+    def know_keys(self, found: Rows) -> None:
+        """Take the rows of the statement `keys`: the owners of unique keys outside the batch."""
+        for key, job_id, status, number, draining in found:
+            if job_id is not None:
+                self._owners[key] = (job_id, status, number)
+            if draining:
+                self._draining_keys.add(key)
+
+    # --- facts ---
+
+    def stopping(self, job_id: str) -> DrainingLease | None:
+        return self._draining.get(job_id)
+
+    def key_is_draining(self, key: str) -> bool:
+        return key in self._draining_keys or any(stop and stop.key == key for stop in self._draining.values())
+
+    def key_owner(self, key: str) -> tuple[str, str] | None:
+        """Return the id and the status of the newest record with a unique key."""
+        held = [(self._arrivals[i], i, record["status"]) for i in self._holders[key] if (record := self._records[i])]
+        if key in self._owners:
+            job_id, status, number = self._owners[key]
+            held.append((number, job_id, status))
+        return max(held)[1:] if held else None
+
+    def key_owner_status(self, key: str, job_id: str) -> str:
+        owner = self.key_owner(key)
+        return owner[1] if owner is not None and owner[0] != job_id else ""
+
+    def record(self, job_id: str) -> Fields | None:
+        """Return the current record of an id."""
+        return self._records[job_id]
+
+    def exists(self, job_id: str) -> bool:
+        return self._records[job_id] is not None if job_id in self._records else self.members.exists(job_id)
+
+    def is_open(self, group: str) -> bool:
+        job_id = member_of(group)
+        if job_id is None:
+            return False
+        if job_id not in self._records:
+            return self.members.is_open(job_id)
+        record = self._records[job_id]
+        return (record is not None and "completed" not in record) or self.stopping(job_id) is not None
+
+    def ended_in(self, group: str, statuses: Collection[str]) -> str | None:
+        job_id = member_of(group)
+        if job_id is not None:
+            record = self._records.get(job_id)
+            if record is not None and "completed" in record and record["status"] in statuses:
+                return job_id
+            if job_id not in self._records and self.members.ended_in(job_id, statuses):
+                return job_id
+            if self._last_status.get(job_id) in statuses:
+                return job_id
+        return self.members.removed_in(group, statuses)
+
+    def next_fence(self) -> int:
+        return next(self._fences)
+
+    def take_fences(self, fences: Sequence[int]) -> None:
+        """Replace the fences that leases may take."""
+        self._fences = iter(fences)
+
+    # --- changes ---
+
+    def write(self, write: Write) -> WriteResult:
+        """Apply one change; the answer has markers for large values that were stored before the batch.
+
+        A value that cannot be stored raises ValueError, and nothing of the change is kept.
+        """
+        job_id, change, answer = write
+        record = self._records[job_id]
+        gone = self._gone.get(job_id, "") if change.transition.retention == "callers" or record is None else ""
+        decision = changes.decide(change, job_id, record, gone, self)
+        index = decision.branch
+        if decision.repeated:
+            return WriteResult(index, self.job(job_id), repeated=True)
+        if index < 0:
+            owner = self.key_owner(change.key) if change.key is not None and record is None else None
+            return WriteResult(
+                -1, self.job(job_id), key_owner_id=owner[0] if owner is not None else None, wait=decision.wait
+            )
+        effect = changes.apply_branch(change, index, job_id, record, self)
+        large, outdated = set_apart(change, effect.record, record or {}) if effect.record is not None else ({}, [])
+        self._check(effect, large)
+        for name in outdated:
+            self._large[job_id, name] = None
+        for name, value in large.items():
+            self._large[job_id, name] = value
+        for end in counted_end(effect.record, record or {}) or ():
+            self._ends[end] += 1
+        self._keep(job_id, change, index, effect, record)
+        closed = self._closed(effect.groups_to_check(job_id, record or {}))
+        return WriteResult(index, self.job(job_id) if answer and effect.record is not None else None, closed=closed)
+
+    def _closed(self, groups: Sequence[str]) -> tuple[str, ...]:
+        """Return the groups that are closed while jobs wait for them, and let the sweep look at these."""
+        closed = tuple(group for group in groups if self._is_awaited(group) and not self.is_open(group))
+        self._closing.update(closed)
+        return closed
+
+    def _is_awaited(self, group: str) -> bool:
+        return group in self._awaited or any(
+            record and record.get("held") == group for record in self._records.values()
+        )
+
+    def job(self, job_id: str) -> Job | None:
+        """Return the current job of an id, with `waiting_for`."""
+        record = self._records[job_id]
+        if record is None:
+            return None
+        if record.get("ready"):
+            key = record.get("unique_key")
+            if self.stopping(job_id) is not None or (key and self.key_is_draining(key)):
+                record = {**record, "waiting_for": WAITING_FOR_STOP}
+        if self._large:
+            large = {name: self._large.get((job_id, name)) for name in large_fields(record)}
+            record = {**record, **{name: value for name, value in large.items() if value is not None}}
+        return Job.stored(job_id, record)
+
+    def remove(self, job_id: str) -> None:
+        """Remove a record without an event, as a purge does."""
+        self._forget(job_id, self._records[job_id])
+
+    def _check(self, effect: BranchResult, large: dict[str, str]) -> None:
+        """Raise ValueError for what cannot be stored: an invalid number, a lone surrogate, NUL."""
+        texts = [*large.values(), *effect.text.values()]
+        if effect.record is not None:
+            columns(effect.record, self.now)
+            int(effect.record["created"])
+            texts += effect.record.values()
+        for text in texts:
+            if "\0" in text:
+                raise ValueError("a value contains NUL, which PostgreSQL cannot store")
+            text.encode()
+
+    def _keep(self, job_id: str, change: Change, index: int, effect: BranchResult, before: Fields | None) -> None:
+        if effect.dropped:
+            self._draining[job_id] = None
+            self.wakes_workers = True
+        if effect.stopping is not None:
+            self._draining[job_id] = effect.stopping
+            self._wakes.update(filter(None, (effect.stopping.worker,)))
+            self.wakes_workers = True
+        record = effect.record
+        if record is None:
+            self._forget(job_id, before)
+            if before is not None:
+                gone = self._gone.get(job_id, "")
+                self._gone[job_id] = operation_ids.tombstone(change.operation_id, index, before, gone, self.now)
+                self._buried.add(job_id)
+        else:
+            self._changed[job_id] = None
+            self._records[job_id] = record
+            self._hold(job_id, record, before)
+        if effect.event:
+            keep = KEEP[effect.keep] if record is not None else 0
+            self._events.append((job_id, effect.version, effect.event, self.now, keep, pack(effect.text)))
+            self.has_events = True
+            if keep == 1 and effect.version > EVENTS_KEPT:
+                self._overlong.add(job_id)
+
+    def _hold(self, job_id: str, record: Fields, before: Fields | None) -> None:
+        if before is None:
+            self._arrived += 1
+            self._arrivals[job_id] = self._arrived
+        old, new = (before or {}).get("unique_key"), record.get("unique_key")
+        if old and old != new:
+            self._holders[old].discard(job_id)
+        if new:
+            self._holders[new].add(job_id)
+
+    def _forget(self, job_id: str, before: Fields | None) -> None:
+        self._changed[job_id] = None
+        self._records[job_id] = None
+        if before is not None:
+            self._last_status[job_id] = before["status"]
+        if before and before.get("unique_key"):
+            self._holders[before["unique_key"]].discard(job_id)
+        self._removed.add(job_id)
+        self._events = [e if e[0] != job_id else (*e[:4], 0, e[5]) for e in self._events]
+        for key in [key for key in self._large if key[0] == job_id]:
+            del self._large[key]
+
+    # --- what is to be written ---
+
+    def statements(self) -> list[Part]:
+        """Return the statements that store the changes, in order; none if nothing changed."""
+        return [*self._jobs(), *self._leases(), *self._beside()]
+
+    def _jobs(self) -> Iterable[Part]:
+        inserts: list[tuple[Any, ...]] = []
+        updates: list[tuple[Any, ...]] = []
+        placed, unplaced = [], []
+        had: set[tuple[str, int, str]] = set()
+        has: set[tuple[str, int, str]] = set()
+        was_held: set[tuple[str, int, str]] = set()
+        is_held: set[tuple[str, int, str]] = set()
+        counts: Counter[tuple[str, str, str]] = Counter()
+        for job_id in sorted(self._changed):
+            row, record = self._rows[job_id], self._records[job_id]
+            before = columns(old, self.now) if row is not None and (old := row.record()) else None
+            if row is not None and before is not None:
+                had |= {(pair, row.created, job_id) for pair in pairs(old)}
+                was_held |= {(old["held"], row.created, job_id)} if old.get("held") else set()
+                _count(counts, before, pairs(old), -1)
+            place = None
+            if record is not None:
+                after, created = columns(record, self.now), int(record["created"])
+                has |= {(pair, created, job_id) for pair in pairs(record)}
+                is_held |= {(record["held"], created, job_id)} if record.get("held") else set()
+                _count(counts, after, pairs(record), 1)
+                stored = (
+                    job_id, created, after.type, after.status, bool(after.stalled), after.queue, after.unique_key,
+                    after.deadline, after.stale, after.ended, body(record),
+                )  # fmt: skip
+                (inserts if row is None or job_id in self._removed else updates).append(stored)
+                place = _place(after, created)
+            old_place = _place(before, row.created) if row is not None and before is not None else None
+            if place is not None and place != old_place:
+                placed.append((job_id, *place))
+                self.wakes_workers = True
+            elif place is None and old_place is not None:
+                unplaced.append(job_id)
+        if gone := sorted(job_id for job_id in self._removed if self._rows[job_id] is not None):
+            first = [results_prefix(job_id) for job_id in gone]
+            yield "jobs_delete", {"ids": gone, "first": first, "last": [f"{prefix[:-1]}0" for prefix in first]}
+        names = "id created type status stalled queue unique_key deadline stale ended body"
+        yield from _many("jobs_insert", names, inserts)
+        yield from _many("jobs_update", names, updates)
+        yield from _some("ready_delete", unplaced)
+        yield from _many("ready_put", "id queue rank created due deadline unique_key", placed)
+        yield from _many("labels_delete", "pair created id", sorted(had - has))
+        yield from _many("labels_put", "pair created id", sorted(has - had))
+        yield from _many("held_delete", "group created id", sorted(was_held - is_held))
+        yield from _many("held_put", "group created id", sorted(is_held - was_held))
+        yield from _many("removed_members_put", "id status", sorted(self._last_status.items()))
+        if unnamed := sorted({pair[len(AFTER) :] for pair, *_ in had - has if pair.startswith(AFTER)}):
+            yield "removed_members_delete", {"groups": unnamed}
+        if self._closing:
+            yield "closing_put", {"groups": sorted(self._closing)}
+        yield from _many("deltas_put", "kind name status n", [(*key, n) for key, n in sorted(counts.items()) if n])
+
+    def _leases(self) -> Iterable[Part]:
+        taken, ended = [], []
+        for job_id in sorted(self._changed):
+            row, record = self._rows[job_id], self._records[job_id] or {}
+            before = (row.token, row.lease) if row is not None else (None, None)
+            after = columns(record, self.now) if "lease" in record else None
+            if after is None:
+                if before != (None, None):
+                    ended.append(job_id)
+                    self.wakes_workers = True
+            elif before != (after.token, after.lease):
+                taken.append((job_id, after.token or "", after.lease, after.slot, after.worker))
+        yield from _some("leases_delete", ended)
+        yield from _many("leases_put", "id token expires slot worker", taken)
+        stops = {i: stop for i, stop in sorted(self._draining.items()) if stop != self._draining_before.get(i)}
+        yield from _some("draining_delete", [i for i, stop in stops.items() if stop is None])
+        rows = [(i, s.token, s.expires, s.key, s.slot, s.worker) for i, s in stops.items() if s is not None]
+        yield from _many("draining_put", "id token expires key slot worker", rows)
+        if self._wakes:
+            yield "wakes_put", {"workers": sorted(self._wakes), "at": self.now}
+
+    def _beside(self) -> Iterable[Part]:
+        yield from _many("large_delete", "id name", sorted(key for key, value in self._large.items() if value is None))
+        large = sorted((*key, value) for key, value in self._large.items() if value is not None)
+        yield from _many("large_put", "id name value", large)
+        until = self.now + operation_ids.KEPT_MICROS
+        buried = [(job_id, self._gone[job_id], until) for job_id in sorted(self._buried)]
+        yield from _many("tombstones_put", "id kept until", buried)
+        yield from _many("events_put", "id version kind at keep body", self._events)
+        if self._overlong:
+            yield "events_bound", {"ids": sorted(self._overlong), "kept": EVENTS_KEPT}
+        ends = [(*key, count) for key, count in sorted(self._ends.items())]
+        yield from _many("open_ends_add", "minute series metric count", ends)
+
+
+def with_markers(results: Iterable[WriteResult | Job]) -> list[str]:
+    """Return the ids of jobs that have markers in place of large values."""
+    jobs = (found.job if isinstance(found, WriteResult) else found for found in results)
+    return sorted({job.job_id for job in jobs if job is not None and large_fields(job.record)})
+
+
+def _count(counts: Counter[tuple[str, str, str]], row: Columns, labels: set[str], sign: int) -> None:
+    counts["list", row.type, row.status] += sign
+    if row.stalled:
+        counts["stalled", "", ""] += sign
+    for pair in labels:
+        counts["label", pair, ""] += sign
+
+
+def _place(row: Columns, created: int) -> tuple[str, int, int, int | None, int | None, str | None] | None:
+    """Return where a record is in `ready`, or None if it is in no queue."""
+    if row.queue is None:
+        return None
+    return (row.queue, row.rank, created, row.scheduled, row.deadline, row.unique_key)
+
+
+def _many(name: str, fields: str, rows: Sequence[tuple[Any, ...]]) -> Iterable[Part]:
+    if rows:
+        yield name, dict(zip(fields.split(), map(list, zip(*rows, strict=True)), strict=True))
+
+
+def _some(name: str, ids: list[str]) -> Iterable[Part]:
+    if ids:
+        yield name, {"ids": ids}

@@ -1,0 +1,170 @@
+"""One connection for a blocking or an async caller, and the pool of them. A call sends its statements in one round trip."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+import weakref
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
+from typing import Any, Protocol
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+Rows = list[tuple[Any, ...]]
+Call = tuple[str, Mapping[str, Any] | None]
+"""A statement and its values."""
+
+CONNECT_SECONDS = 5
+MOST_CONNECTIONS = 10
+"""The most connections of a store object at one time; further callers wait."""
+
+
+class Connection(Protocol):
+    """A connection in autocommit mode. A coroutine of a blocking one never suspends."""
+
+    @property
+    def broken(self) -> bool:
+        """Return whether it cannot be used any more."""
+
+    async def run(self, *calls: Call) -> list[Rows]:
+        """Run statements in one round trip and return the rows of each. After an error the rest is not run."""
+
+    async def close(self) -> None:
+        """Close it."""
+
+
+class BlockingConnection:
+    """A connection for one thread at a time."""
+
+    def __init__(self, connection: psycopg.Connection[tuple[Any, ...]]) -> None:
+        self._connection = connection
+
+    @property
+    def broken(self) -> bool:
+        return self._connection.closed
+
+    async def run(self, *calls: Call) -> list[Rows]:
+        if len(calls) == 1:
+            return [_rows(self._connection.execute(*calls[0]))]
+        with self._connection.pipeline():
+            cursors = [self._connection.execute(*call) for call in calls]
+        return [_rows(cursor) for cursor in cursors]
+
+    async def close(self) -> None:
+        self._connection.close()
+
+
+class AsyncConnection:
+    """A connection for one task at a time."""
+
+    def __init__(self, connection: psycopg.AsyncConnection[tuple[Any, ...]]) -> None:
+        self._connection = connection
+
+    @property
+    def broken(self) -> bool:
+        return self._connection.closed
+
+    async def run(self, *calls: Call) -> list[Rows]:
+        if len(calls) == 1:
+            return [await _rows_of(await self._connection.execute(*calls[0]))]
+        async with self._connection.pipeline():
+            cursors = [await self._connection.execute(*call) for call in calls]
+        return [await _rows_of(cursor) for cursor in cursors]
+
+    async def close(self) -> None:
+        await self._connection.close()
+
+
+def _rows(cursor: psycopg.Cursor[tuple[Any, ...]]) -> Rows:
+    return cursor.fetchall() if cursor.description is not None else []
+
+
+async def _rows_of(cursor: psycopg.AsyncCursor[tuple[Any, ...]]) -> Rows:
+    return await cursor.fetchall() if cursor.description is not None else []
+
+
+def parameters(url: str) -> dict[str, Any]:
+    """Return the parameters of a connection. Raises psycopg.ProgrammingError for an invalid URL.
+
+    A URL with several hosts finds the one that accepts writes, so that a failover is followed.
+    """
+    given = conninfo_to_dict(url.partition("#")[0])
+    defaults: dict[str, Any] = {"connect_timeout": CONNECT_SECONDS, "application_name": "milepost"}
+    if "," in str(given.get("host", "")):
+        defaults["target_session_attrs"] = "read-write"
+    return defaults | given
+
+
+class Pool:
+    """The idle connections of one store object. Safe for threads, event loops and across a fork."""
+
+    def __init__(self, given: Mapping[str, Any], *, blocking: bool) -> None:
+        self._given = given
+        self._blocking = blocking
+        self._reset()
+
+    def _reset(self) -> None:
+        self._pid = os.getpid()
+        self._idle: list[Connection] = []
+        self._turns = threading.BoundedSemaphore(MOST_CONNECTIONS)
+        self._loop_turns: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore]
+        self._loop_turns = weakref.WeakKeyDictionary()
+
+    def turn(self) -> AbstractAsyncContextManager[Any]:
+        """Return a context in which one connection may be used."""
+        if self._pid != os.getpid():  # the sessions belong to the parent: keep them untouched
+            _inherited.extend(self._idle)
+            self._reset()
+        if self._blocking:
+            return _BlockingTurn(self._turns)
+        loop = asyncio.get_running_loop()
+        return self._loop_turns.setdefault(loop, asyncio.Semaphore(MOST_CONNECTIONS))
+
+    def idle(self) -> Connection | None:
+        """Take an idle connection, the one that was used last."""
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return None
+
+    async def connect(self) -> Connection:
+        """Open a connection. Raises psycopg.Error."""
+        if self._blocking:
+            return BlockingConnection(psycopg.connect(**self._given, autocommit=True))
+        return AsyncConnection(await psycopg.AsyncConnection.connect(**self._given, autocommit=True))
+
+    def put_back(self, connection: Connection) -> None:
+        """Keep a connection for the next use."""
+        self._idle.append(connection)
+
+    async def pause(self, seconds: float) -> None:
+        """Sleep."""
+        if self._blocking:
+            time.sleep(seconds)  # noqa: ASYNC251 - a blocking store never suspends
+        else:
+            await asyncio.sleep(seconds)
+
+    async def close(self) -> None:
+        """Close the idle connections."""
+        if self._pid != os.getpid():
+            return
+        while (connection := self.idle()) is not None:
+            await connection.close()
+
+
+class _BlockingTurn(nullcontext[None]):
+    def __init__(self, turns: threading.BoundedSemaphore) -> None:
+        self._turns = turns
+
+    async def __aenter__(self) -> None:
+        self._turns.acquire()
+
+    async def __aexit__(self, *_: object) -> None:
+        self._turns.release()
+
+
+_inherited: list[Connection] = []

@@ -1,0 +1,63 @@
+"""The meaning of PostgreSQL's errors: what can be retried, and what to do about the rest."""
+
+from __future__ import annotations
+
+import psycopg
+from psycopg import errors as pg
+
+from milepost.core.errors import (
+    LeaseHeldError,
+    MilepostError,
+    StoreFullError,
+    StoreUnavailableError,
+)
+
+REPEATABLE = (pg.DeadlockDetected, pg.SerializationFailure, pg.UniqueViolation)
+"""Two transactions met, and this one was rolled back: it can be repeated at once."""
+
+_TRANSIENT_TEXTS = ("starting up", "shutting down", "recovery", "too many", "reserved", "terminating")
+_MISSING = (pg.UndefinedTable, pg.InvalidSchemaName, pg.UndefinedFunction)
+
+
+def is_permanent(error: psycopg.Error) -> bool:
+    """Return whether a failed connection is permanent: a wrong password, user or database, not a server that is starting."""
+    text = str(error)
+    return "FATAL" in text and not any(words in text for words in _TRANSIENT_TEXTS)
+
+
+def one_line(error: BaseException) -> str:
+    """Return the text of an error as one line."""
+    return " ".join(str(error).split())
+
+
+def is_missing(error: psycopg.Error) -> bool:
+    """Return whether the schema, or a part of it, does not exist."""
+    return isinstance(error, _MISSING)
+
+
+def meaning(error: psycopg.Error, where: str, patience: float) -> MilepostError | None:
+    """Return the exception for an error of the server, or None if it is an error of this program.
+
+    `where` is the URL for display. `patience` is how many seconds a lock was waited for.
+    """
+    text = one_line(error)
+    if isinstance(error, pg.LockNotAvailable):
+        return LeaseHeldError(
+            f"locked by another transaction for more than {patience:g} s, probably by a run that is committing its "
+            "result; nothing was written, try again"
+        )
+    if isinstance(error, (pg.DiskFull, pg.OutOfMemory)):
+        return StoreFullError(f"{where}: {text}; free space on the server")
+    if isinstance(error, pg.InsufficientPrivilege):
+        return StoreUnavailableError(
+            f"{where}: {text}; grant the role these rights, or connect as another role", temporary=False
+        )
+    if isinstance(
+        error, (pg.ReadOnlySqlTransaction, pg.TooManyConnections, pg.QueryCanceled, pg.IdleInTransactionSessionTimeout)
+    ):
+        return StoreUnavailableError(f"{where}: {text}")
+    if is_missing(error):
+        return StoreUnavailableError(f"{where}: {text}; run: milepost migrate", temporary=False)
+    if isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)):
+        return StoreUnavailableError(f"{where}: {text}")
+    return None

@@ -1,0 +1,64 @@
+"""Positions in the feed. Transactions commit in another order than that in which they wrote, and may stay open for minutes.
+
+So a position is not the last event that was read, but the set of transactions whose events were: all before `first`,
+except those of `unfinished`, which were open. No event is skipped, none waits for an open transaction, and the events of one
+job come in the order of its versions, because each change of a job follows the commit of the one before.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from milepost.stores.postgres.connection import Rows
+
+
+class FeedPosition(NamedTuple):
+    """With `until`, a snapshot, a reader is within the events that it sees: it has read those up to number `after`."""
+
+    first: int
+    unfinished: tuple[int, ...] = ()
+    until: str | None = None
+    after: int = 0
+
+    @classmethod
+    def read(cls, text: str) -> FeedPosition:
+        """Return the position of a text."""
+        seen, _, page = text.partition("/")
+        first, *unfinished = map(int, seen.split("-"))
+        if not page:
+            return cls(first, tuple(unfinished))
+        until, _, after = page.rpartition("/")
+        return cls(first, tuple(unfinished), until, int(after))
+
+    @classmethod
+    def of_snapshot(cls, snapshot: str) -> FeedPosition:
+        """Return the position after all that a snapshot sees. Its text is "xmin:xmax:open,open,..."."""
+        _, last, unfinished = snapshot.split(":")
+        return cls(int(last), tuple(map(int, unfinished.split(","))) if unfinished else ())
+
+    def __str__(self) -> str:
+        seen = "-".join(map(str, (self.first, *self.unfinished)))
+        return seen if self.until is None else f"{seen}/{self.until}/{self.after}"
+
+    def values(self, limit: int) -> dict[str, Any]:
+        """Return the values of the statement `feed`."""
+        return {
+            "first": str(self.first), "unfinished": [str(xid) for xid in self.unfinished], "until": self.until,
+            "after": self.after, "limit": limit,
+        }  # fmt: skip
+
+    def has_lost(self, trimmed: int) -> bool:
+        """Return whether an event of this transaction, which left the feed, was not read."""
+        return self.first > 0 and (trimmed >= self.first or trimmed in self.unfinished)
+
+    def behind(self, found: Rows, limit: int) -> FeedPosition:
+        """Return the position after the rows of the statement `feed`."""
+        until, *_ = found[0]
+        events = [row for row in found if row[3] is not None]
+        if len(events) >= limit:
+            return self._replace(until=until, after=events[-1][3])
+        end = FeedPosition.of_snapshot(until)
+        if self.until is None:  # name no transaction without events, so that a quiet feed keeps its position
+            first = max([self.first, *(row[4] + 1 for row in events)])
+            end = FeedPosition(first, end.unfinished) if first < end.first else end
+        return FeedPosition(end.first, tuple(sorted(xid for xid in end.unfinished if xid < end.first)))

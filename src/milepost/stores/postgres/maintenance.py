@@ -1,0 +1,198 @@
+"""Everything that does not concern single jobs: sweep, purge, trimming of the feed, rollups, health check."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from milepost.core import rollups
+from milepost.core.defaults import CLOCK_LEAD, FEED_KEPT, FEED_SECONDS
+from milepost.core.record_codec import short_name
+from milepost.stores.postgres.batch import Batch
+from milepost.stores.postgres.connection import Rows
+from milepost.stores.postgres.database import Database, Part, Transaction
+from milepost.stores.postgres.namespace import Namespace
+from milepost.stores.postgres.writes import job_of
+from milepost.stores.protocol import LAYOUT, DueItem, HealthReport, SweepResult, hold_of
+
+PURGE_BATCH = 100
+"""Records removed per transaction."""
+TRIM_BATCH = 2_000
+"""Events read per transaction."""
+
+DROPPED = ("minutes_dropped", "hours_dropped")
+_WAITS_FOR_TASK_QUEUE = f"\n{short_name('run_by')}=external\n"
+
+
+class Sweep(NamedTuple):
+    """The arguments of a sweep, see `protocol.Store.sweep`. Times are in microseconds."""
+
+    lease: int
+    interval: int
+    limit: int
+    task_queue: str | None
+    unreached: int
+
+    def skips(self, now: int, last: int | None) -> bool:
+        """Return whether another sweep ran within half the interval."""
+        return last is not None and 0 <= now - last < self.interval / 2
+
+
+async def sweep(tx: Transaction, namespace: Namespace, wanted: Sweep) -> SweepResult:
+    """Return what is due, unless another sweep ran within half the interval."""
+    (locked,) = await tx.run(("state_locked", None))
+    state: dict[str, int | None] = {name: value for name, value, _ in locked}
+    now, last = namespace.saw(locked[0][2]), state["swept"]
+    if wanted.skips(now, last):
+        await tx.commit()
+        return SweepResult([], skipped=True)
+    due_until, until = hold_of(now, last, state["hold"], wanted.lease)
+    parts: list[Part] = [("state_put", {"names": ["swept", "hold"], "values": [now, until]}), ("fold_counts", None)]
+    if last is not None and last > now:
+        bound = now + max(wanted.lease, CLOCK_LEAD)
+        parts.append(("turn_back", {"bound": bound, "least": now + wanted.lease, "ahead": last - now}))
+    (over,) = (await tx.run(*parts, ("open_ends_take", {"current": now // rollups.MINUTE})))[-1:]
+    await _close_minutes(tx, {(minute, name, metric): n for minute, name, metric, n in over}, now, state)
+    *found, closing = await tx.commit(*_due(wanted, now, due_until), ("closing_tidy", None), ("closing", None))
+    found.pop()
+    due: list[DueItem] = []
+    more = False
+    for rows, item in zip(found, (_lease, _deadline, _stale, _stopping), strict=True):
+        due += [item(row) for row in rows[: wanted.limit]]
+        more = more or len(rows) > wanted.limit
+    closed = tuple(group for (group,) in closing)
+    return SweepResult(due, held=due_until is None or due_until < now, more=more, closing=closed)
+
+
+def _due(wanted: Sweep, now: int, due_until: int | None) -> list[Part]:
+    most = wanted.limit + 1
+    leases = {"until": due_until if due_until is not None else 0, "limit": most if due_until is not None else 0}
+    own = None if wanted.task_queue is None else f"\n{short_name('task_queue')}={wanted.task_queue}\n"
+    others = {"others_from": now - wanted.unreached, "waits": _WAITS_FOR_TASK_QUEUE, "own": own}
+    return [
+        ("sweep_leases", leases),
+        ("sweep_deadline", {"now": now, "limit": most}),
+        ("sweep_stale", {"now": now, "limit": most, **others}),
+        ("sweep_draining", leases),
+    ]
+
+
+def _lease(row: tuple[Any, ...]) -> DueItem:
+    job = job_of(row[1:])
+    return DueItem("lease", job.job_id, job, sibling_leases=row[0])
+
+
+def _deadline(row: tuple[Any, ...]) -> DueItem:
+    return DueItem("deadline", row[1], job_of(row))
+
+
+def _stale(row: tuple[Any, ...]) -> DueItem:
+    return DueItem("stale", row[1], job_of(row))
+
+
+def _stopping(row: tuple[Any, ...]) -> DueItem:
+    return DueItem("stopping", row[0], job_of(row[2:]) if row[2] is not None else None, row[1])
+
+
+async def _close_minutes(
+    tx: Transaction, over: dict[tuple[int, str, str], int], now: int, state: dict[str, int | None]
+) -> None:
+    """Add the ends of the minutes that are over to the rollups."""
+    if not over:
+        return
+    for hourly in (False, True):
+        added = rollups.by_number(over, hourly=hourly)
+        numbers = sorted(added)
+        (rows,) = await tx.run(("rollups_some", {"hourly": hourly, "numbers": numbers}))
+        texts: dict[int, str] = dict(rows)
+        bodies = [rollups.merge(texts.get(number, ""), added[number]) for number in numbers]
+        put = {"hourly": hourly, "numbers": numbers, "bodies": bodies}
+        _, sizes = await tx.run(("rollups_put", put), ("rollups_sizes", {"hourly": hourly}))
+        if gone := rollups.outdated(dict(sizes), now, hourly=hourly):
+            dropped = max(*gone, state[DROPPED[hourly]] or 0)
+            await tx.run(
+                ("rollups_delete", {"hourly": hourly, "numbers": gone}),
+                ("state_put", {"names": [DROPPED[hourly]], "values": [dropped]}),
+            )
+
+
+async def read_rollups(db: Database, since: int, *, hourly: bool) -> rollups.Rollups:
+    """Return the rollups since a time."""
+    closed, still_open, state, ((now,),) = await db.run(
+        ("rollups_get", {"hourly": hourly, "since": since // rollups.RESOLUTIONS[hourly].width}),
+        ("open_ends_get", {"since": since // rollups.MINUTE}),
+        ("state", None),
+        ("now", None),
+    )
+    dropped: dict[str, int | None] = dict(state)
+    complete = rollups.complete_since(db.namespace.saw(now), dropped[DROPPED[hourly]], hourly=hourly)
+    ends = [(minute, name, metric, n) for minute, name, metric, n in still_open]
+    return rollups.Rollups(rollups.assembled([(n, text) for n, text in closed], ends, hourly=hourly), complete)
+
+
+async def purge(tx: Transaction, bound: int, most: int) -> int:
+    """Remove up to `most` records that ended before `bound`, and return how many."""
+    (found,) = await tx.run(("purge_ended", {"bound": bound, "limit": most}))
+    ids = [job_id for (job_id,) in found]
+    if not ids:
+        return 0
+    records, ((now, _),) = await tx.run(("batch", {"ids": ids}), ("now_and_fences", {"fences": 0}))
+    batch = Batch(now)
+    batch.know_records(records)
+    for job_id in ids:
+        batch.remove(job_id)
+    await tx.commit(*batch.statements())
+    return len(ids)
+
+
+async def trim(tx: Transaction, now: int) -> bool:
+    """Delete the next events that left the feed and are in no job's list; return whether there may be more."""
+    (state,) = await tx.run(("state_locked", None))
+    bound = now - int(FEED_SECONDS * 1_000_000)
+    (((until, xid),),) = await tx.run(("trim_bound", {"kept": FEED_KEPT, "bound": bound, "batch": TRIM_BATCH}))
+    if until is None:
+        return False
+    before = {name: value or 0 for name, value, _ in state}
+    kept = {"names": ["trimmed", "trimmed_xid"], "values": [until, max(xid, before["trimmed_xid"])]}
+    await tx.commit(("trim", {"until": until}), ("state_put", kept))
+    return bool(until - before["trimmed"] >= TRIM_BATCH)
+
+
+async def check_health(db: Database) -> HealthReport:
+    """Return the health of the server and of the schema."""
+    (rows,) = await db.run(("health", {"schema": db.namespace.schema}))
+    return health_of(rows, db.namespace)
+
+
+LONG_TRANSACTION = 300
+"""Seconds after which an open transaction is reported: dead rows cannot be removed while it lasts."""
+
+
+def health_of(rows: Rows, namespace: Namespace) -> HealthReport:
+    """Return the health report for the row of the statement `health`."""
+    (
+        (
+            version, _, fsync, commit, full_page_writes, is_standby, encoding, layout, size, oldest, dead,
+            vacuumed,
+        ),
+    ) = rows  # fmt: skip
+    warnings = []
+    if fsync != "on" or full_page_writes != "on":
+        warnings.append("fsync or full_page_writes is off: a power loss may damage the database; set both to on")
+    if commit == "off":
+        warnings.append("synchronous_commit is off: a crash of the server loses the last writes; set it to on")
+    if is_standby:
+        warnings.append("the server is a standby, which accepts no writes; connect to the primary")
+    if oldest is not None and oldest > LONG_TRANSACTION:
+        warnings.append(
+            f"a transaction is open for {oldest} s: dead rows cannot be removed while it lasts; see pg_stat_activity"
+        )
+    details = {
+        "schema": namespace.schema, "encoding": encoding, "synchronous_commit": commit, "size_bytes": str(size),
+        "oldest_transaction_seconds": "" if oldest is None else str(max(0, oldest)),
+        "dead_rows": "" if dead is None else str(dead),
+        "last_autovacuum_seconds_ago": "" if vacuumed is None else str(vacuumed),
+    }  # fmt: skip
+    durability = f"WAL, fsync={fsync}, synchronous_commit={commit}" + (
+        ": acknowledged writes survive power loss" if fsync == "on" and commit != "off" else ""
+    )
+    return HealthReport("postgresql", version.split()[1], layout or LAYOUT, durability, tuple(warnings), details)

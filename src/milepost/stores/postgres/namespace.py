@@ -1,0 +1,120 @@
+"""One namespace of a database: its schema and statements, what this process knows of it, and how it is opened."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import psycopg
+from psycopg import errors as pg
+
+from milepost.core.defaults import CLOCK_LEAD
+from milepost.core.errors import InvalidInputError, LayoutMismatchError, StoreUnavailableError
+from milepost.stores.factory import redact_url
+from milepost.stores.postgres.connection import Call, Connection, parameters
+from milepost.stores.postgres.errors import is_missing, one_line
+from milepost.stores.postgres.statements import Statements
+from milepost.stores.protocol import LAYOUT
+from milepost.stores.waiters import Waiters
+
+MIN_SERVER = 150000
+MAX_SCHEMA_BYTES = 63
+
+
+class Namespace:
+    """Shared by the blocking and the async store of the same jobs. `patience` is how many seconds to wait for a lock."""
+
+    def __init__(self, url: str, schema: str, patience: float) -> None:
+        if not schema or "\0" in schema or '"' in schema or "'" in schema or len(schema.encode()) > MAX_SCHEMA_BYTES:
+            raise InvalidInputError(
+                "namespace",
+                f"{schema!r:.80} must be the name of a schema: 1 to {MAX_SCHEMA_BYTES} bytes without quotes",
+            )
+        if schema.lower().startswith("pg_") or schema == "information_schema":
+            raise InvalidInputError("namespace", f"{schema!r} is reserved by PostgreSQL; use another name")
+        try:
+            self.given: Mapping[str, Any] = parameters(url)
+        except psycopg.Error as error:
+            raise InvalidInputError(
+                "url", f"{redact_url(url)!r} is no PostgreSQL URL: {one_line(error)}; use postgresql://host/database"
+            ) from None
+        self.schema = schema
+        self.patience = patience
+        self.sql = Statements(schema)
+        self.waiters = Waiters()
+        self.claim_numbers: dict[str, int] = {}
+        """worker of this process -> the number of its last claim."""
+        self._seen = 0
+        self._is_open = False
+        self._opening = threading.Lock()
+
+    @property
+    def where(self) -> str:
+        """Return the address for display, without user and password."""
+        hosts = str(self.given.get("host") or "localhost").split(",")
+        ports = str(self.given.get("port") or "5432").split(",")
+        places = ",".join(f"{host}:{ports[min(n, len(ports) - 1)]}" for n, host in enumerate(hosts))
+        return f"postgresql://{places}/{self.given.get('dbname') or ''}"
+
+    @property
+    def url(self) -> str:
+        """Return the URL with the namespace, without user and password."""
+        return f"{self.where}#{self.schema}"
+
+    def call(self, name: str, values: Mapping[str, Any] | None = None) -> Call:
+        """Return a statement with its values and those of the clock."""
+        return self.sql[name], {**(values or {}), "seen": self._seen, "lead": CLOCK_LEAD}
+
+    def saw(self, now: int) -> int:
+        """Take a time of the server's clock, behind which that of this process does not fall."""
+        if not self._seen - CLOCK_LEAD <= now < self._seen:
+            self._seen = now
+        return now
+
+    async def open(self, connection: Connection) -> None:
+        """Check the server and the layout, create what is missing, and lift the fence. Raises psycopg.Error, StoreError."""
+        if self._is_open:
+            return
+        ((version, encoding),) = (await connection.run(self.call("server")))[0]
+        if version < MIN_SERVER:
+            raise StoreUnavailableError(
+                f"{self.where}: PostgreSQL {version // 10000} is older than {MIN_SERVER // 10000}; upgrade the server",
+                temporary=False,
+            )
+        if encoding != "UTF8":
+            raise StoreUnavailableError(
+                f"{self.where}: the database has the encoding {encoding}; create one with ENCODING 'UTF8'",
+                temporary=False,
+            )
+        found = await self.layout(connection)
+        if found is None:
+            await self.create(connection)
+            found = await self.layout(connection)
+        if found != LAYOUT:
+            raise LayoutMismatchError(self.url, str(found), LAYOUT)
+        await connection.run(self.call("lift_fence"))
+        self._is_open = True
+
+    async def layout(self, connection: Connection) -> int | None:
+        """Return the layout of the schema, or None if it has no tables."""
+        try:
+            (rows,) = await connection.run(self.call("layout"))
+        except psycopg.Error as error:
+            if is_missing(error):
+                return None
+            raise
+        return int(rows[0][0]) if rows else None
+
+    async def create(self, connection: Connection) -> None:
+        """Create the schema. Raises StoreUnavailableError if the role may not."""
+        try:
+            await connection.run((self.sql["schema"], None))
+        except pg.InsufficientPrivilege as error:
+            await connection.run(("ROLLBACK", None))
+            raise StoreUnavailableError(
+                f"{self.where}: the schema {self.schema!r} does not exist or is incomplete, and this role may not create "
+                f"it ({one_line(error)}); run `milepost migrate` as a role that may, or give the output of "
+                "`milepost migrate --sql` to your database administrator",
+                temporary=False,
+            ) from error

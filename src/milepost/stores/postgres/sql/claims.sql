@@ -1,0 +1,168 @@
+-- What workers claim: queues, their limits, and how a waiting worker is woken.
+
+-- name: unparked
+-- Part of every read of `ready`: no draining lease has this id or its unique key.
+    AND NOT EXISTS (SELECT FROM [draining] AS d WHERE d.id = r.id)
+    AND NOT EXISTS (SELECT FROM [draining] AS d WHERE d.key = r.unique_key AND d.key <> '')
+
+-- name: open_queues
+-- Part of every claim: the queues that may start jobs now, each with its slot and how many.
+    SELECT q.queue, q.slot, least(%(most)s, coalesce(s.most, q.own) - h.held) AS capacity
+    FROM unnest(%(queues)s::text[], %(slots)s::text[], %(own)s::bigint[]) AS q (queue, slot, own)
+    LEFT JOIN [limits] AS s ON s.queue = q.slot
+    CROSS JOIN LATERAL (
+        SELECT CASE WHEN coalesce(s.most, q.own) IS NULL THEN 0 ELSE
+            (SELECT count(*) FROM [leases] AS l WHERE l.slot = q.slot)
+            + (SELECT count(*) FROM [draining] AS d WHERE d.slot = q.slot)
+        END AS held
+    ) AS h
+    WHERE NOT coalesce(s.paused, false)
+
+-- name: lock_slots
+-- Let one transaction at a time claim jobs of a slot that has a limit.
+SELECT pg_advisory_xact_lock(hashtextextended('[leases]' || slot, 2)) FROM (
+    SELECT DISTINCT q.slot FROM unnest(%(slots)s::text[], %(own)s::bigint[]) AS q (slot, own)
+    LEFT JOIN [limits] AS s ON s.queue = q.slot
+    WHERE coalesce(s.most, q.own) IS NOT NULL ORDER BY q.slot
+) AS limited
+
+-- name: claim_repeated
+-- Read the answer to an earlier claim.
+SELECT ids FROM [claims] WHERE worker = %(worker)s AND op = %(op)s AND until > [now](%(seen)s, %(lead)s)
+
+-- name: claim_promote
+-- Make due records claimable, the longest waiting first.
+UPDATE [ready] SET due = NULL WHERE id IN (
+    SELECT p.id FROM unnest(%(queues)s::text[]) AS q (queue) CROSS JOIN LATERAL (
+        SELECT r.id FROM [ready] AS r WHERE r.queue = q.queue AND r.due <= [now](%(seen)s, %(lead)s)
+        ORDER BY r.due LIMIT %(promoted)s FOR UPDATE SKIP LOCKED
+    ) AS p
+)
+
+-- name: claim_heads
+-- Part of claims: the first claimable records of the open queues, locked. What another transaction has locked is left to it.
+WITH open AS (
+    --@open_queues
+), heads AS (
+    SELECT o.slot, o.capacity, r.id, r.rank FROM open AS o CROSS JOIN LATERAL (
+        SELECT r.id, r.rank FROM [ready] AS r JOIN [jobs] AS j ON j.id = r.id
+        WHERE r.queue = o.queue
+            AND (r.deadline IS NULL OR r.deadline > [now](%(seen)s, %(lead)s))
+            AND r.id <> ALL(%(refused)s::text[])
+            --@unparked
+
+-- name: claim_rows
+-- Part of claims: their records, with fences for their leases.
+        ORDER BY r.rank, r.created, r.id LIMIT greatest(o.capacity, 0) FOR UPDATE OF r, j SKIP LOCKED
+    ) AS r
+)
+SELECT h.rank, h.slot, h.capacity, nextval('[fence]'),
+    --@columns
+FROM heads AS h JOIN [jobs] AS j ON j.id = h.id LEFT JOIN [leases] AS l ON l.id = h.id
+
+-- name: claim_next
+-- Read and lock the first claimable records.
+    --@claim_heads
+            AND r.due IS NULL
+    --@claim_rows
+
+-- name: claim_named
+-- Read and lock one record, if its queue is open.
+    --@claim_heads
+            AND r.id = %(job)s
+    --@claim_rows
+
+-- name: claim_next_due
+-- Find when the next scheduled record of the queues is due. The largest number stands for a held record.
+SELECT min(p.due) FROM unnest(%(queues)s::text[]) AS q (queue) CROSS JOIN LATERAL (
+    SELECT r.due FROM [ready] AS r WHERE r.queue = q.queue AND r.due < 9223372036854775807
+        --@unparked
+    ORDER BY r.due LIMIT 1
+) AS p
+
+-- name: claim_put
+-- Store the answer to a claim.
+INSERT INTO [claims] VALUES (%(worker)s, %(op)s, %(ids)s, %(until)s)
+ON CONFLICT (worker) DO UPDATE SET op = excluded.op, ids = excluded.ids, until = excluded.until
+
+-- name: work
+-- Find whether a worker is woken, whether it could claim a job, the clock, and when the next record of its queues is due.
+WITH open AS (
+    --@open_queues
+)
+SELECT
+    EXISTS (SELECT FROM [wakes] WHERE worker = %(worker)s),
+    EXISTS (
+        SELECT FROM open AS o CROSS JOIN LATERAL (
+            SELECT FROM [ready] AS r
+            WHERE r.queue = o.queue AND o.capacity > 0 AND r.due IS NULL
+                AND (r.deadline IS NULL OR r.deadline > [now](%(seen)s, %(lead)s))
+                --@unparked
+            LIMIT 1
+        ) AS p
+    ),
+    [now](%(seen)s, %(lead)s),
+    (
+        SELECT min(p.due) FROM open AS o CROSS JOIN LATERAL (
+            SELECT r.due FROM [ready] AS r WHERE r.queue = o.queue AND o.capacity > 0 AND r.due < 9223372036854775807
+                --@unparked
+            ORDER BY r.due LIMIT 1
+        ) AS p
+    )
+
+-- name: wake_take
+-- Delete the wake-up of a worker.
+DELETE FROM [wakes] WHERE worker = %(worker)s
+
+-- name: limits
+-- Read the limits and pauses of queues.
+SELECT queue, most, paused FROM [limits]
+
+-- name: limit_put
+-- Limit or pause a queue.
+INSERT INTO [limits] VALUES (%(queue)s, %(most)s, %(paused)s)
+ON CONFLICT (queue) DO UPDATE SET most = excluded.most, paused = excluded.paused
+
+-- name: limit_delete
+-- Delete the limit and the pause of a queue.
+DELETE FROM [limits] WHERE queue = %(queue)s
+
+-- name: renew
+-- Renew leases, live or draining, and say which they are. A lease that another transaction has locked is left for the next
+-- renewal; it cannot be taken in the meantime.
+WITH w AS (
+    SELECT * FROM unnest(%(ids)s::text[], %(tokens)s::text[]) WITH ORDINALITY AS u (id, token, place)
+), live AS (
+    UPDATE [leases] AS l SET expires = [now](%(seen)s, %(lead)s) + %(micros)s FROM (
+        SELECT o.id FROM [leases] AS o JOIN w ON w.id = o.id AND w.token = o.token FOR NO KEY UPDATE OF o SKIP LOCKED
+    ) AS free WHERE l.id = free.id
+), stopping AS (
+    UPDATE [draining] AS d SET expires = [now](%(seen)s, %(lead)s) + %(micros)s FROM (
+        SELECT o.id FROM [draining] AS o JOIN w ON w.id = o.id AND w.token = o.token FOR NO KEY UPDATE OF o SKIP LOCKED
+    ) AS free WHERE d.id = free.id
+)
+SELECT
+    CASE WHEN l.id IS NOT NULL THEN 'live' WHEN d.id IS NOT NULL THEN 'stopping' ELSE 'lost' END
+FROM w
+LEFT JOIN [leases] AS l ON l.id = w.id AND l.token = w.token
+LEFT JOIN [draining] AS d ON d.id = w.id AND d.token = w.token
+ORDER BY w.place
+
+-- name: renew_check
+-- Say which leases are live or draining.
+SELECT CASE WHEN l.id IS NOT NULL THEN 'live' WHEN d.id IS NOT NULL THEN 'stopping' ELSE 'lost' END
+FROM unnest(%(ids)s::text[], %(tokens)s::text[]) WITH ORDINALITY AS w (id, token, place)
+LEFT JOIN [leases] AS l ON l.id = w.id AND l.token = w.token
+LEFT JOIN [draining] AS d ON d.id = w.id AND d.token = w.token
+ORDER BY w.place
+
+-- name: draining_all
+-- Read all draining leases.
+SELECT id, token, expires FROM [draining]
+
+-- name: turn_back
+-- Move leases later than a bound back with the clock, but not below the least: they were taken by a clock that was ahead.
+WITH live AS (
+    UPDATE [leases] SET expires = greatest(%(least)s, expires - %(ahead)s) WHERE expires > %(bound)s
+)
+UPDATE [draining] SET expires = greatest(%(least)s, expires - %(ahead)s) WHERE expires > %(bound)s

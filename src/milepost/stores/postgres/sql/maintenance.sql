@@ -1,0 +1,141 @@
+-- The sweep, which finds what is due, the purge, the rollups, and the key-value store.
+
+-- name: sweep_leases
+-- Read records whose lease has expired. A lease under an open transaction is left, however old.
+WITH due AS (SELECT * FROM [leases] WHERE expires <= %(until)s ORDER BY expires, id LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
+SELECT (SELECT count(*) FROM [leases] AS o WHERE o.worker = l.worker),
+    --@columns
+FROM due AS l JOIN [jobs] AS j ON j.id = l.id ORDER BY l.expires, l.id
+
+-- name: sweep_deadline
+-- Read records whose start deadline has passed.
+SELECT
+    --@columns
+FROM [jobs] AS j LEFT JOIN [leases] AS l ON l.id = j.id
+WHERE j.deadline <= %(now)s ORDER BY j.deadline, j.id LIMIT %(limit)s
+
+-- name: sweep_stale
+-- Read records that were not updated for too long. Those of another task queue follow only at `others_from`.
+-- `waits` is the text in the body of a job of any task queue, `own` that in the body of a job of this one.
+SELECT
+    --@columns
+FROM [jobs] AS j LEFT JOIN [leases] AS l ON l.id = j.id
+WHERE j.stale <= %(now)s AND (
+    j.stale <= %(others_from)s
+    OR strpos(E'\n' || j.body || E'\n', %(waits)s) = 0
+    OR strpos(E'\n' || j.body || E'\n', %(own)s::text) > 0
+) ORDER BY j.stale, j.id LIMIT %(limit)s
+
+-- name: sweep_draining
+-- Read expired draining leases, each with its job if there is one.
+SELECT s.id, s.token,
+    --@columns
+FROM (
+    SELECT * FROM [draining] WHERE expires <= %(until)s LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+) AS s
+LEFT JOIN [jobs] AS j ON j.id = s.id LEFT JOIN [leases] AS l ON l.id = s.id
+
+-- name: fold_counts
+-- Add the changes of counts to their sums.
+WITH d AS (DELETE FROM [deltas] RETURNING *),
+    s AS (SELECT kind, name, status, sum(n) AS n FROM d GROUP BY kind, name, status HAVING sum(n) <> 0)
+INSERT INTO [tallies] AS t SELECT * FROM s ORDER BY kind, name, status
+ON CONFLICT (kind, name, status) DO UPDATE SET n = t.n + excluded.n
+
+-- name: purge_ended
+-- Find and lock the records that ended before a time.
+SELECT id FROM [jobs] WHERE ended < %(bound)s ORDER BY ended, id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+
+-- name: forget
+-- Delete expired values, and what only repeated requests would need.
+WITH t AS (DELETE FROM [tombstones] WHERE until <= %(now)s),
+    c AS (DELETE FROM [claims] WHERE until <= %(now)s),
+    w AS (DELETE FROM [wakes] WHERE at < %(now)s - 60000000),
+    n AS (DELETE FROM [tallies] WHERE n = 0)
+DELETE FROM [kv] WHERE until <= %(now)s
+
+-- name: trim_bound
+-- Find the last of the next events to leave the feed, and the latest transaction of these. An event leaves when it is too
+-- old, or when more than `kept` came after it; the newest never leaves.
+SELECT max(e.seq), max(e.xid::text::bigint)
+FROM (
+    SELECT seq, xid, at FROM [events]
+    WHERE seq > (SELECT value FROM [state] WHERE name = 'trimmed') ORDER BY seq LIMIT %(batch)s
+) AS e, (SELECT max(seq) AS seq FROM [events]) AS newest
+WHERE e.seq < newest.seq AND (e.seq <= newest.seq - %(kept)s OR e.at < %(bound)s)
+
+-- name: trim
+-- Delete events that left the feed and are in no job's list.
+DELETE FROM [events] WHERE keep = 0 AND seq <= %(until)s
+
+-- name: open_ends_take
+-- Take the counts of minutes that are over.
+WITH gone AS (DELETE FROM [open_ends] WHERE minute < %(current)s RETURNING *)
+SELECT minute, series, metric, sum(count)::bigint FROM gone GROUP BY minute, series, metric
+
+-- name: open_ends_get
+-- Read the counts of minutes that are not closed.
+SELECT minute, series, metric, sum(count)::bigint FROM [open_ends] WHERE minute >= %(since)s GROUP BY minute, series, metric
+
+-- name: rollups_get
+-- Read the texts of minutes or hours.
+SELECT number, body FROM [rollups] WHERE hourly = %(hourly)s AND number >= %(since)s
+
+-- name: rollups_some
+-- Read the texts of some minutes or hours.
+SELECT number, body FROM [rollups] WHERE hourly = %(hourly)s AND number = ANY(%(numbers)s)
+
+-- name: rollups_put
+-- Store the texts of minutes or hours.
+INSERT INTO [rollups] SELECT %(hourly)s, * FROM unnest(%(numbers)s::bigint[], %(bodies)s::text[])
+ON CONFLICT (hourly, number) DO UPDATE SET body = excluded.body
+
+-- name: rollups_sizes
+-- Read the sizes of the texts, in bytes.
+SELECT number, octet_length(body) FROM [rollups] WHERE hourly = %(hourly)s
+
+-- name: rollups_delete
+-- Delete minutes or hours.
+DELETE FROM [rollups] WHERE hourly = %(hourly)s AND number = ANY(%(numbers)s)
+
+-- name: kv_get
+-- Read a value that has not expired.
+SELECT key, value, version FROM [kv] WHERE key = %(key)s AND (until IS NULL OR until > [now](%(seen)s, %(lead)s))
+
+-- name: kv_scan
+-- Read values that have not expired, ordered by key.
+SELECT key, value, version FROM [kv]
+WHERE key >= %(prefix)s AND key > %(after)s AND starts_with(key, %(prefix)s)
+    AND (until IS NULL OR until > [now](%(seen)s, %(lead)s))
+ORDER BY key LIMIT %(limit)s
+
+-- name: kv_lock
+-- Let one transaction at a time set a value.
+SELECT pg_advisory_xact_lock(hashtextextended('[kv]' || %(key)s, 3))
+
+-- name: kv_put
+-- Set a value, if its version is the expected one: 0 if it does not exist, NULL for any. Versions are never used again.
+INSERT INTO [kv] AS k
+SELECT %(key)s, %(value)s, nextval('[kv_version]'), [now](%(seen)s, %(lead)s) + %(ttl)s::bigint
+WHERE %(version)s::bigint IS NULL OR %(version)s = coalesce((
+    SELECT o.version FROM [kv] AS o WHERE o.key = %(key)s AND (o.until IS NULL OR o.until > [now](%(seen)s, %(lead)s))
+), 0)
+ON CONFLICT (key) DO UPDATE SET value = excluded.value, version = excluded.version, until = excluded.until
+RETURNING version
+
+-- name: kv_delete
+-- Delete a value, and say whether it had not expired.
+DELETE FROM [kv] WHERE key = %(key)s RETURNING until IS NULL OR until > [now](%(seen)s, %(lead)s)
+
+-- name: health
+-- Read what the health check reports.
+SELECT version(), current_setting('server_version_num')::int, current_setting('fsync'),
+    current_setting('synchronous_commit'), current_setting('full_page_writes'), pg_is_in_recovery(),
+    current_setting('server_encoding'),
+    (SELECT value FROM [state] WHERE name = 'layout'),
+    pg_total_relation_size('[jobs]') + pg_total_relation_size('[events]'),
+    (SELECT extract(epoch FROM clock_timestamp() - min(xact_start))::bigint FROM pg_stat_activity
+     WHERE xact_start IS NOT NULL AND pid <> pg_backend_pid() AND backend_type = 'client backend'),
+    (SELECT sum(n_dead_tup)::bigint FROM pg_stat_user_tables WHERE schemaname = %(schema)s),
+    (SELECT extract(epoch FROM clock_timestamp() - max(last_autovacuum))::bigint FROM pg_stat_user_tables
+     WHERE schemaname = %(schema)s)

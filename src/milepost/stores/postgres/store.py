@@ -1,0 +1,338 @@
+"""The PostgreSQL store: each method of `protocol.Store` is one transaction of one or two round trips."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from milepost.core.defaults import HEARTBEAT
+from milepost.core.errors import InvalidInputError, LeaseHeldError, MissingExtraError
+from milepost.core.events import Event
+from milepost.core.job import Job
+from milepost.core.options import limit_name
+from milepost.core.record_codec import large_fields, unpack
+from milepost.core.rollups import Rollups
+from milepost.stores.held_jobs import release_held
+from milepost.stores.protocol import (
+    ApplyResult,
+    Claim,
+    FeedEvents,
+    HealthReport,
+    KeyValue,
+    Position,
+    Select,
+    SweepResult,
+    Write,
+    WriteResult,
+)
+
+try:
+    from milepost.stores.postgres import maintenance, queries
+    from milepost.stores.postgres.connection import Rows
+    from milepost.stores.postgres.database import Database, Part, Transaction
+    from milepost.stores.postgres.feed import FeedPosition
+    from milepost.stores.postgres.namespace import Namespace
+    from milepost.stores.postgres.writes import Writer, job_of
+except ModuleNotFoundError as error:
+    if error.name is None or error.name.partition(".")[0] != "psycopg":
+        raise
+    raise MissingExtraError("postgres", "the PostgreSQL store") from error
+
+CONNECT_BUDGET = 5.0
+POLL_INTERVAL = 0.5
+"""Seconds after which a waiting caller looks for changes of other processes."""
+PATIENCE = 2.0
+"""Seconds to wait for a lock, which a transaction of a caller may hold for minutes."""
+TRIMMING_SECONDS = 0.05
+"""How long one sweep or purge continues to trim the feed."""
+
+
+class PostgresStore:
+    """Jobs in a schema of a PostgreSQL database, 15 or later. Safe for threads and across a fork.
+
+    `url` is a connection URI of libpq. `namespace` is the schema, created at the first use. `patience` is how many seconds
+    to wait for a lock, `connect_budget` for how many a request is retried that could not be sent. Methods raise StoreUnavailableError, StoreFullError, OutcomeUnknownError, LayoutMismatchError, and
+    LeaseHeldError if a job is locked by another transaction for longer than `patience`.
+    """
+
+    shared = True
+    report_interval = HEARTBEAT
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        namespace: str = "milepost",
+        blocking: bool = True,
+        patience: float = PATIENCE,
+        connect_budget: float = CONNECT_BUDGET,
+    ) -> None:
+        self.blocking = blocking
+        self._namespace = Namespace(url, namespace, patience)
+        self.url = self._namespace.url
+        self._connect_budget = connect_budget
+        self._db = Database(self._namespace, blocking=blocking, connect_budget=connect_budget)
+        self._other: PostgresStore | None = None
+        self._served: dict[str, Mapping[str, int | None]] = {}
+
+    def with_blocking(self, *, blocking: bool) -> PostgresStore:
+        """Return a blocking or an async store on the same jobs, the same object at each call."""
+        if blocking == self.blocking:
+            return self
+        if self._other is None:
+            other = object.__new__(PostgresStore)
+            other.blocking, other.url, other._namespace = blocking, self.url, self._namespace
+            other._connect_budget, other._served, other._other = self._connect_budget, self._served, self
+            other._db = Database(self._namespace, blocking=blocking, connect_budget=self._connect_budget)
+            self._other = other
+        return self._other
+
+    def schema_sql(self) -> str:
+        """Return the SQL that creates the schema. It changes nothing of a schema that exists."""
+        return self._namespace.sql["schema"]
+
+    # --- writing ---
+
+    async def apply(self, writes: Sequence[Write], claim: Claim | None = None) -> ApplyResult:
+        if claim is not None:
+            self._served[claim.worker] = claim.queues
+        if not writes and claim is None:
+            return ApplyResult([], [], None)
+        applied, _ = await self._apply(writes, claim)
+        await self._release(applied.outcomes)
+        return applied
+
+    async def _release(self, outcomes: Sequence[WriteResult]) -> None:
+        """Release the jobs that waited for groups which have closed."""
+        if closed := [group for one in outcomes for group in one.closed]:
+            await release_held(self, closed)
+
+    async def _apply_held(self, writes: Sequence[Write]) -> list[WriteResult]:
+        return (await self._apply(writes, None))[0].outcomes
+
+    async def held_by(self, group: str, limit: int) -> list[str]:
+        (rows,) = await self._db.run(("held_by", {"group": group, "limit": limit}))
+        return [job_id for (job_id,) in rows]
+
+    async def _apply(
+        self, writes: Sequence[Write], claim: Claim | None, after: Part | None = None
+    ) -> tuple[ApplyResult, Rows]:
+        """Apply, run a statement after the commit, and return its rows, too."""
+        bad: list[Exception] = []
+        writers: list[Writer] = []
+
+        async def work(tx: Transaction) -> ApplyResult:
+            bad.clear()
+            writers.append(Writer(tx, self._namespace, after))
+            return await writers[-1].apply(writes, claim, bad)
+
+        applied = await self._db.transact(work)
+        writer = writers[-1]
+        self._namespace.waiters.notify(has_events=writer.has_events, wakes_workers=writer.wakes_workers)
+        if bad:
+            raise bad[0]
+        return applied, writer.afterwards
+
+    async def heartbeat(
+        self, writes: Sequence[Write], leases: Sequence[tuple[str, str]], micros: int | None
+    ) -> tuple[list[WriteResult], list[str]]:
+        if not writes or not leases:
+            return (await self.apply(writes)).outcomes, await self.renew(leases, micros)
+        # Renewals are a transaction of their own, so that no write of one job keeps them from the others.
+        try:
+            applied, rows = await self._apply(writes, None, _renewal(leases, micros))
+        except LeaseHeldError:
+            await self.renew(leases, micros)
+            raise
+        await self._release(applied.outcomes)
+        return applied.outcomes, [state for (state,) in rows]
+
+    async def renew(self, leases: Sequence[tuple[str, str]], micros: int | None) -> list[str]:
+        if not leases:
+            return []
+        (rows,) = await self._db.run(_renewal(leases, micros))
+        return [state for (state,) in rows]
+
+    # --- reading ---
+
+    async def get(self, job_id: str) -> Job | None:
+        (rows,) = await self._db.run(("get", {"id": job_id}))
+        if not rows:
+            return None
+        job = job_of(rows[0])
+        if not large_fields(job.record):
+            return job
+        (large,) = await self._db.run(("large_get", {"ids": [job_id]}))
+        return Job.stored(job_id, {**job.record, **{name: value for _, name, value in large}})
+
+    async def select(self, select: Select, limit: int, after: Position | None = None) -> list[Job]:
+        return await queries.select(self._db, select, limit, after)
+
+    async def oldest(self, status: str, limit: int) -> list[Job]:
+        return await queries.oldest(self._db, status, limit)
+
+    async def count(self, select: Select) -> int | None:
+        return await queries.count(self._db, select)
+
+    async def counts(self) -> dict[tuple[str, str], int]:
+        return await queries.counts(self._db)
+
+    async def events(self, job_id: str, after: int = 0, limit: int = 1000) -> list[Event]:
+        (rows,) = await self._db.run(("events", {"id": job_id, "after": after, "limit": limit}))
+        return [Event.stored(job_id, version, kind, at, unpack(text)) for version, kind, at, text in rows]
+
+    async def feed(self, position: str | None, *, limit: int = 1000, timeout: float = 0.0) -> FeedEvents:
+        if position is None:
+            (((snapshot,),),) = await self._db.run(("feed_end", None))
+            return FeedEvents([], str(FeedPosition.of_snapshot(snapshot)))
+        start = FeedPosition.read(position)
+        deadline = time.monotonic() + timeout
+        with self._namespace.waiters.waiter(feed=True, blocking=self.blocking) as waiter:
+            while True:
+                waiter.clear()
+                found = await self._feed(start, limit)
+                left = deadline - time.monotonic()
+                if found.events or found.lost or left <= 0:
+                    return found
+                start = FeedPosition.read(found.position)
+                await waiter.wait(min(left, POLL_INTERVAL))
+
+    async def _feed(self, start: FeedPosition, limit: int) -> FeedEvents:
+        (rows,) = await self._db.run(("feed", start.values(limit)))
+        snapshot, end, trimmed, *_ = rows[0]
+        if start.first > end:  # the position is from an earlier database with this URL
+            return FeedEvents([], str(FeedPosition.of_snapshot(snapshot)), lost=True)
+        events = [
+            Event.stored(job_id, version, kind, at, unpack(text))
+            for *_, seq, _, job_id, version, kind, at, text in rows
+            if seq is not None
+        ]
+        return FeedEvents(events, str(start.behind(rows, limit)), lost=start.has_lost(trimmed))
+
+    # --- waiting ---
+
+    async def wait_for_work(self, worker: str, queues: Sequence[str], timeout: float) -> bool | Literal["worker"]:
+        served = self._served.get(worker, {})
+        values: dict[str, Any] = {
+            "queues": list(queues), "slots": [limit_name(queue) for queue in queues],
+            "own": [served.get(queue) for queue in queues], "most": 1, "worker": worker,
+        }  # fmt: skip
+        deadline = time.monotonic() + timeout
+        with self._namespace.waiters.waiter(feed=False, blocking=self.blocking) as waiter:
+            while True:
+                waiter.clear()
+                (((woken, claimable, now, due),),) = await self._db.run(("work", values))
+                if woken:
+                    await self._db.run(("wake_take", {"worker": worker}))
+                    return "worker"
+                if claimable or (due is not None and due <= now):
+                    return True
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return False
+                wait = min(left, POLL_INTERVAL)
+                await waiter.wait(wait if due is None else min(wait, (due - now) / 1_000_000 + 0.0005))
+
+    async def wake(self, worker: str) -> None:
+        await self._db.run(("wakes_put", {"workers": [worker], "at": await self.now()}))
+        self._namespace.waiters.notify(has_events=False, wakes_workers=True)
+
+    # --- maintenance ---
+
+    async def sweep(
+        self, *, lease: float, interval: float, limit: int = 200, task_queue: str | None = None, unreached: float = 0.0
+    ) -> SweepResult:
+        wanted = maintenance.Sweep(
+            round(lease * 1_000_000), round(interval * 1_000_000), limit, task_queue, round(unreached * 1_000_000)
+        )
+        rows, ((now,),) = await self._db.run(("state", None), ("now", None))
+        state: dict[str, int | None] = dict(rows)
+        if wanted.skips(self._namespace.saw(now), state["swept"]):
+            return SweepResult([], skipped=True)
+        found = await self._db.transact(lambda tx: maintenance.sweep(tx, self._namespace, wanted), repeatable=False)
+        if not found.skipped:
+            await release_held(self, found.closing)
+            await self._trim(now)
+        return found
+
+    async def purge(self, *, ttl: float, limit: int = 500) -> int:
+        now = await self.now()
+        bound = now - int(ttl * 1_000_000)
+        gone = 0
+        while gone < limit:
+            size = min(maintenance.PURGE_BATCH, limit - gone)
+            found = await self._db.transact(lambda tx, size=size: maintenance.purge(tx, bound, size))  # type: ignore[misc]
+            gone += found
+            if found < size:
+                break
+        await self._db.run(("forget", {"now": now}))
+        await self._trim(now)
+        return gone
+
+    async def _trim(self, now: int) -> None:
+        until = time.monotonic() + TRIMMING_SECONDS
+        while await self._db.transact(lambda tx: maintenance.trim(tx, now)) and time.monotonic() < until:
+            pass
+
+    async def rollups(self, since: int, *, hourly: bool = False) -> Rollups:
+        return await maintenance.read_rollups(self._db, since, hourly=hourly)
+
+    # --- limits ---
+
+    async def limits(self) -> dict[str, tuple[int | None, bool]]:
+        (rows,) = await self._db.run(("limits", None))
+        return {queue: (most, paused) for queue, most, paused in rows}
+
+    async def set_limit(self, queue: str, limit: int | None, paused: bool) -> None:
+        name = "limit_delete" if limit is None and not paused else "limit_put"
+        await self._db.run((name, {"queue": queue, "most": limit, "paused": paused}))
+        self._namespace.waiters.notify(has_events=False, wakes_workers=True)
+
+    async def draining_leases(self) -> list[tuple[str, str, int]]:
+        (rows,) = await self._db.run(("draining_all", None))
+        return [(job_id, token, expires) for job_id, token, expires in rows]
+
+    # --- key-value ---
+
+    async def kv_get(self, key: str) -> KeyValue | None:
+        (rows,) = await self._db.run(("kv_get", {"key": key}))
+        return KeyValue(*rows[0]) if rows else None
+
+    async def kv_put(self, key: str, value: str, *, version: int | None = None, ttl: float | None = None) -> int | None:
+        if "\0" in key or "\0" in value:
+            raise InvalidInputError("value", "contains NUL, which PostgreSQL cannot store")
+        micros = None if ttl is None else int(ttl * 1_000_000)
+        values = {"key": key, "value": value, "version": version, "ttl": micros}
+
+        async def work(tx: Transaction) -> int | None:
+            _, rows = await tx.commit(("kv_lock", values), ("kv_put", values))
+            return rows[0][0] if rows else None
+
+        return await self._db.transact(work, repeatable=version is None)
+
+    async def kv_delete(self, key: str) -> bool:
+        (rows,) = await self._db.run(("kv_delete", {"key": key}))
+        return bool(rows and rows[0][0])
+
+    async def kv_scan(self, prefix: str, after: str = "", limit: int = 1000) -> list[KeyValue]:
+        (rows,) = await self._db.run(("kv_scan", {"prefix": prefix, "after": after, "limit": limit}))
+        return [KeyValue(*row) for row in rows]
+
+    # --- health ---
+
+    async def check_health(self) -> HealthReport:
+        return await maintenance.check_health(self._db)
+
+    async def now(self) -> int:
+        (((now,),),) = await self._db.run(("now", None))
+        return self._namespace.saw(now)
+
+    async def close(self) -> None:
+        await self._db.pool.close()
+
+
+def _renewal(leases: Sequence[tuple[str, str]], micros: int | None) -> Part:
+    """Return the statement that renews leases, or only checks them."""
+    ids, tokens = [job_id for job_id, _ in leases], [token for _, token in leases]
+    return "renew_check" if micros is None else "renew", {"ids": ids, "tokens": tokens, "micros": micros}

@@ -1,0 +1,214 @@
+"""Apply changes and claims, each in one transaction: lock and read, decide in memory, write and commit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from milepost.core.job import Job
+from milepost.core.options import limit_name
+from milepost.core.record_codec import large_fields
+from milepost.core.transitions import operation_ids
+from milepost.core.transitions.operations import TransitionType
+from milepost.stores.index_entries import WAITING_FOR_STOP
+from milepost.stores.postgres.batch import Batch, with_markers
+from milepost.stores.postgres.connection import Rows
+from milepost.stores.postgres.database import Part, Transaction
+from milepost.stores.postgres.members import OutsideMembers, groups_for, groups_in
+from milepost.stores.postgres.namespace import Namespace
+from milepost.stores.protocol import ApplyResult, Claim, Write, WriteResult
+from milepost.stores.rows import Row
+
+PROMOTED = 500
+"""The most scheduled records of a queue that one claim makes claimable, so that many retries due at once are spread."""
+
+_RUN_WRITES = ("reports", "checkpoints", "steps")
+_ASK_MEMBERS = ("known", "open", "failed", "hold", "blame")
+
+
+class Needs(NamedTuple):
+    """What a transition needs to know besides its record."""
+
+    fences: int
+    keys: bool
+    locks_lease: bool
+    members: bool
+
+
+@lru_cache(maxsize=1024)
+def needs(transition: TransitionType) -> Needs:
+    """Return what a transition needs: fences to take, the owners of unique keys, the expiry of its lease, its groups."""
+    guards = [guard for branch in transition.branches for guard in branch.guards]
+    return Needs(
+        max((sum(op[0] == "take" for op in branch.ops) for branch in transition.branches), default=0),
+        transition.retention not in _RUN_WRITES,
+        any(guard[:2] in (("past", "lease"), ("ahead", "lease")) for guard in guards),
+        any(guard[0] in _ASK_MEMBERS for guard in guards)
+        or any(op[0] in _ASK_MEMBERS for branch in transition.branches for op in branch.ops),
+    )
+
+
+class Writer:
+    """The writes and the claim of one `apply`. The statement `after` runs after the commit; `afterwards` has its rows."""
+
+    def __init__(self, tx: Transaction, namespace: Namespace, after: Part | None = None) -> None:
+        self._tx = tx
+        self._namespace = namespace
+        self._after = [after] if after is not None else []
+        self.afterwards: Rows = []
+        self.has_events = self.wakes_workers = False
+
+    async def apply(self, writes: Sequence[Write], claim: Claim | None, bad: list[Exception]) -> ApplyResult:
+        """Apply writes independently, then claim; an invalid write goes into `bad`, and the others are kept."""
+        outcomes: list[WriteResult] = []
+        parts: list[Part] = []
+        if writes:
+            batch = await self._read(writes)
+            for write in writes:
+                try:
+                    outcomes.append(batch.write(write))
+                except (ValueError, TypeError, LookupError, AssertionError, OverflowError) as error:
+                    bad.append(error)
+            parts = self._statements(batch)
+        marked = with_markers(outcomes)
+        if claim is None or bad:
+            await self._finish(parts, outcomes, marked)
+            return ApplyResult(outcomes, [], None)
+        return await self._claim(claim, parts, outcomes, marked)
+
+    async def _read(self, writes: Sequence[Write]) -> Batch:
+        ids = sorted({write.job_id for write in writes})
+        keys = sorted({write.change.key for write in writes if write.change.key is not None})
+        wanted = [needs(write.change.transition) for write in writes]
+        parts: list[Part] = [("lock_keys", {"keys": keys})] if keys else []
+        parts.append(("lock_jobs", {"ids": ids}))
+        if any(one.locks_lease for one in wanted):
+            parts.append(("lock_leases", {"ids": ids}))
+        parts.append(("batch", {"ids": ids}))
+        parts.append(("now_and_fences", {"fences": sum(one.fences for one in wanted)}))
+        with_keys = any(one.keys for one in wanted)
+        if with_keys:
+            parts.append(("keys", {"ids": ids, "keys": keys}))
+        members = OutsideMembers()
+        asking = [write for write, one in zip(writes, wanted, strict=True) if one.members]
+        asked = members.ask(group for write in writes for group in groups_in(write.change))
+        found = await self._tx.run(*asked, *parts)
+        if asked:
+            members.know(*found[:3])
+        owners = found.pop() if with_keys else []
+        ((now, fences),) = found.pop()
+        batch = Batch(self._namespace.saw(now), fences)
+        batch.members = members
+        batch.know_records(found.pop())
+        batch.know_keys(owners)
+        if more := members.ask(group for write in asking for group in groups_for(batch.record(write.job_id))):
+            members.know(*await self._tx.run(*more))
+        return batch
+
+    def _statements(self, batch: Batch) -> list[Part]:
+        parts: list[Part] = list(batch.statements())
+        self.has_events = self.has_events or batch.has_events
+        self.wakes_workers = self.wakes_workers or batch.wakes_workers
+        return parts
+
+    async def _finish(self, parts: list[Part], outcomes: list[WriteResult], marked: list[str]) -> None:
+        """Write and commit, and put large values in place of their markers."""
+        parts = [*parts, ("large_get", {"ids": marked})] if marked else parts
+        found = await self._tx.commit(*parts, after=self._after)
+        if marked:
+            _fill(outcomes, found[len(parts) - 1])
+        if self._after:
+            self.afterwards = found[-1]
+
+    # --- claims ---
+
+    async def _claim(
+        self, claim: Claim, parts: list[Part], outcomes: list[WriteResult], marked: list[str]
+    ) -> ApplyResult:
+        numbers = self._namespace.claim_numbers
+        late = claim.number < numbers.get(claim.worker, 0)
+        if not late:
+            numbers[claim.worker] = claim.number
+        asked = asked_queues(claim)
+        parts = [*parts, ("large_get", {"ids": marked})] if marked else parts
+        name = "claim_next" if claim.job_id is None else "claim_named"
+        most = 0 if late else len(claim.starts)
+        request = {**asked, "most": most, "job": claim.job_id, "refused": [], "promoted": PROMOTED}
+        who = {"worker": claim.worker, "op": claim.operation_id}
+        found = await self._tx.run(
+            *parts, ("lock_slots", asked), ("claim_repeated", who), ("claim_promote", request),
+            (name, request), ("claim_next_due", asked), ("now", None),
+        )  # fmt: skip
+        repeated, _, heads, due, ((now,),) = found[-5:]
+        if marked:
+            _fill(outcomes, found[len(parts) - 1])
+        now, next_due = self._namespace.saw(now), due[0][0]
+        if repeated and not late:
+            rows = (await self._tx.commit(("get_all", {"ids": repeated[0][0]})))[0]
+            return ApplyResult(outcomes, [job_of(row) for row in rows], next_due, now)
+        batch = Batch(now)
+        jobs: list[Job] = []
+        refused: list[str] = []
+        while heads and len(jobs) < most:
+            jobs += _start(batch, claim, heads, len(jobs), refused)
+            if len(jobs) >= most or len(heads) < most or not refused:
+                break
+            again = {**request, "most": most - len(jobs), "refused": [*refused, *(job.job_id for job in jobs)]}
+            (heads,) = await self._tx.run((name, again))
+        last = self._statements(batch)
+        if jobs:
+            ids, until = [job.job_id for job in jobs], now + operation_ids.KEPT_MICROS
+            last.append(("claim_put", {**who, "ids": ids, "until": until}))
+        await self._tx.commit(*last)
+        return ApplyResult(outcomes, jobs, next_due, now)
+
+
+def _start(batch: Batch, claim: Claim, heads: Rows, begun: int, refused: list[str]) -> list[Job]:
+    """Start the first of the records within the capacities of their slots; collect what is refused."""
+    capacities: dict[str, int] = {}
+    for _, slot, capacity, *_ in heads:
+        capacities.setdefault(slot, capacity)
+    jobs: list[Job] = []
+    for _, slot, _, fence, *stored in sorted(heads, key=lambda row: (row[0], row[6], row[5])):
+        if begun + len(jobs) >= len(claim.starts):
+            break
+        if capacities[slot] <= 0:
+            continue
+        row = Row(*stored[:-1])
+        batch.know(row.id, row)
+        batch.take_fences([fence])
+        outcome = batch.write(Write(row.id, claim.starts[begun + len(jobs)]))
+        if outcome.accepted and outcome.job is not None:
+            jobs.append(outcome.job)
+            if (held := outcome.job.record.get("slot", "")) in capacities:
+                capacities[held] -= 1
+        else:
+            refused.append(row.id)
+    return jobs
+
+
+def asked_queues(claim: Claim) -> dict[str, Any]:
+    """Return the values of the queues of a claim."""
+    queues = list(claim.queues)
+    return {"queues": queues, "slots": [limit_name(queue) for queue in queues], "own": list(claim.queues.values())}
+
+
+def job_of(found: tuple[Any, ...]) -> Job:
+    """Return the job of a row with the section `columns`."""
+    return Row(*found[:-1]).job(WAITING_FOR_STOP if found[-1] else None)
+
+
+def _fill(outcomes: list[WriteResult], large: Rows) -> None:
+    """Put large values in place of their markers."""
+    values: dict[str, dict[str, str]] = {}
+    for job_id, name, value in large:
+        values.setdefault(job_id, {})[name] = value
+    for index, outcome in enumerate(outcomes):
+        if outcome.job is not None and outcome.job.job_id in values:
+            job = Job.stored(outcome.job.job_id, {**outcome.job.record, **_markers_of(outcome.job, values)})
+            outcomes[index] = outcome._replace(job=job)
+
+
+def _markers_of(job: Job, values: dict[str, dict[str, str]]) -> dict[str, str]:
+    return {name: values[job.job_id][name] for name in large_fields(job.record) if name in values[job.job_id]}

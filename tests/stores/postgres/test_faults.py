@@ -1,0 +1,144 @@
+"""A PostgreSQL store while the server restarts, while others hold locks and long transactions, and across a fork."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from milepost.core import transitions as plans
+from milepost.core.errors import LeaseHeldError, StoreUnavailableError
+from milepost.stores.ids import new_nonce, new_operation_id
+from milepost.stores.postgres import PostgresStore
+from milepost.stores.protocol import Claim, Write
+from milepost.stores.sync_bridge import run_sync
+from tests.postgres_server import PostgresServer
+from tests.waiting import until
+
+pytestmark = pytest.mark.service("postgresql")
+FIELDS = {"type": "t", "run_by": "worker", "ready": "q", "slot": "q", "max_attempts": "1", "budget": "1"}
+LEASE = 30_000_000
+
+
+@pytest.fixture
+def store(postgres_server: PostgresServer) -> Iterator[PostgresStore]:
+    """Yield an empty store that waits 0.2 s for a lock."""
+    with_locks = PostgresStore(postgres_server.url(), namespace=postgres_server.emptied("faults"), patience=0.2)
+    yield with_locks
+    run_sync(with_locks.close())
+
+
+def create(store: PostgresStore, *names: str) -> None:
+    """Create jobs."""
+    for name in names:
+        write = Write(name, plans.plan_create(FIELDS, new_operation_id()))
+        assert run_sync(store.apply([write])).outcomes[0].accepted
+
+
+def claim(store: PostgresStore, most: int = 1) -> dict[str, str]:
+    """Claim jobs and return their ids with their tokens."""
+    starts = tuple(
+        plans.plan_start(new_operation_id(), nonce=new_nonce(), lease=LEASE, worker="w") for _ in range(most)
+    )
+    jobs = run_sync(store.apply([], Claim("w", {"q": None}, starts, new_operation_id()))).claimed
+    return {job.job_id: job.record["token"] for job in jobs}
+
+
+def test_locked_job_is_a_conflict_and_others_are_not(store: PostgresStore, postgres_url: str) -> None:
+    create(store, "a", "b")
+    tokens = claim(store, 2)
+    with psycopg.connect(postgres_url) as other:
+        other.execute("SELECT 1 FROM faults.jobs WHERE id = 'a' FOR UPDATE")
+        with pytest.raises(LeaseHeldError, match=r"locked by another transaction for more than 0\.2 s"):
+            run_sync(store.apply([Write("a", plans.plan_cancel(new_operation_id()))]))
+        assert run_sync(store.apply([Write("b", plans.plan_cancel(new_operation_id()))])).outcomes[0].accepted
+        assert run_sync(store.renew(list(tokens.items()), LEASE)) == ["live", "stopping"]
+    assert run_sync(store.apply([Write("a", plans.plan_cancel(new_operation_id()))])).outcomes[0].accepted
+
+
+def test_lease_under_open_transaction_is_neither_due_nor_lost(store: PostgresStore, postgres_url: str) -> None:
+    create(store, "a", "b")
+    tokens = list(claim(store, 2).items())
+    run_sync(store.renew(tokens, -1))
+    with psycopg.connect(postgres_url) as other:
+        other.execute("SELECT 1 FROM faults.leases WHERE id = 'a' FOR KEY SHARE")
+        due = run_sync(store.sweep(lease=30, interval=0)).due
+        assert [(item.kind, item.job_id) for item in due] == [("lease", "b")]
+        assert run_sync(store.renew(tokens, LEASE)) == ["live", "live"]
+    assert run_sync(store.sweep(lease=30, interval=0)).due == []
+
+
+def test_job_that_another_transaction_has_locked_is_left_to_it(store: PostgresStore, postgres_url: str) -> None:
+    create(store, "a", "b")
+    with psycopg.connect(postgres_url) as other:
+        other.execute("SELECT 1 FROM faults.jobs WHERE id = 'a' FOR UPDATE")
+        assert list(claim(store, 2)) == ["b"]
+    assert list(claim(store, 2)) == ["a"]
+
+
+def test_feed_neither_waits_for_an_open_transaction_nor_loses_its_events(
+    store: PostgresStore, postgres_url: str
+) -> None:
+    start = run_sync(store.feed(None)).position
+    with psycopg.connect(postgres_url) as other:
+        other.execute("INSERT INTO faults.events (id, version, kind, at, keep, body) VALUES ('slow', 1, 'x', 1, 0, '')")
+        create(store, "a", "b", "c")
+        first = run_sync(store.feed(start, limit=2))
+        rest = run_sync(store.feed(first.position, limit=2))
+        assert [event.job_id for event in (*first.events, *rest.events)] == ["a", "b", "c"]
+        assert run_sync(store.feed(rest.position)).events == [], "no event comes twice"
+    late = run_sync(store.feed(rest.position))
+    assert [event.job_id for event in late.events] == ["slow"]
+    assert run_sync(store.feed(late.position)).events == []
+
+
+def test_deadlock_is_repeated(store: PostgresStore, postgres_url: str) -> None:
+    create(store, "a", "b")
+    patient = PostgresStore(postgres_url, namespace="faults", patience=20)
+    with psycopg.connect(postgres_url) as other:
+        other.execute("SET deadlock_timeout = '60s'")
+        other.execute("SELECT 1 FROM faults.jobs WHERE id = 'b' FOR UPDATE")
+        writes = [Write(name, plans.plan_cancel(new_operation_id())) for name in "ab"]
+        outcomes = []
+        thread = threading.Thread(target=lambda: outcomes.extend(run_sync(patient.apply(writes)).outcomes))
+        thread.start()
+        other.execute("SET lock_timeout = '20s'")
+        until(lambda: other.execute("SELECT 1 FROM pg_locks WHERE NOT granted").fetchone())
+        other.execute("SELECT 1 FROM faults.jobs WHERE id = 'a' FOR UPDATE")
+    thread.join()
+    assert [outcome.accepted for outcome in outcomes] == [True, True]
+    run_sync(patient.close())
+
+
+def test_restart_of_the_server_is_survived() -> None:
+    with PostgresServer(fsync=True) as server:
+        store = PostgresStore(server.url(), connect_budget=60)
+        create(store, "a")
+        server.stop("immediate")
+        restart = threading.Timer(0.5, server.start)
+        restart.start()
+        create(store, "b")
+        restart.join()
+        assert sorted(claim(store, 5)) == ["a", "b"]
+        server.stop("fast")
+        with pytest.raises(StoreUnavailableError) as e:
+            run_sync(PostgresStore(server.url(), connect_budget=0).now())
+        assert e.value.temporary
+        run_sync(store.close())
+        server.start()
+
+
+def test_forked_child_uses_connections_of_its_own(store: PostgresStore) -> None:
+    create(store, "a")
+    child = os.fork()
+    if child == 0:
+        try:
+            create(store, "b")
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    create(store, "c")
+    assert sorted(claim(store, 5)) == ["a", "b", "c"]
