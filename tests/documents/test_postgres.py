@@ -19,6 +19,7 @@ from milepost.documents.store.postgres import PostgresDatabase
 from tests.documents.sample_files import PARAGRAPHS
 from tests.documents.store_conformance import StoreConformance
 from tests.documents.store_fixture import bring_in, first
+from tests.documents.sync_conformance import SyncConformance
 from tests.documents.watched_run import WatchedRun
 from tests.postgres_server import PostgresServer
 
@@ -43,6 +44,10 @@ class TestPostgresStore(StoreConformance):
     @pytest.fixture
     def database(self, server: PostgresServer) -> str:
         return server.database(f"conformance{next(NUMBERS)}")
+
+
+class TestPostgresFolderSync(SyncConformance):
+    """Ingestion with `sync`."""
 
 
 def test_jobs_store_the_same_in_both_databases(database: str, folder: Path, tmp_path: Path) -> None:

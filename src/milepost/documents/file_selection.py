@@ -26,13 +26,14 @@ _BLOCK: Final = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A file to ingest. `size` is in bytes, 0 if unknown."""
+    """A file to ingest. `size` is in bytes, 0 if unknown. `folder` is the URI of the ingested folder, or of the file."""
 
     path: Path
     uri: str
     document_id: str
     size: int
     root: DocumentRoot | None = None
+    folder: str = ""
 
     @contextmanager
     def local_path(self, max_bytes: int) -> Iterator[Path]:
@@ -70,7 +71,7 @@ def _state(descriptor: int) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class FileSelection:
-    """The files in order, the paths that were not found, and the number of skipped files.
+    """The files in order, the paths that were not found, the number of skipped files, and the URIs of the folders.
 
     Skipped are hidden files and folders inside a folder, and files named twice.
     """
@@ -78,6 +79,7 @@ class FileSelection:
     sources: list[Source]
     missing: list[tuple[str, BadDocumentError]]
     skipped: int
+    folders: list[str]
 
 
 class FileTree(Protocol):
@@ -119,8 +121,12 @@ def select_files(
     missing: list[tuple[str, BadDocumentError]] = []
     tops = [top for given in paths for top in _tops(tree, str(given), missing)]
     found: dict[str, Source] = {}
+    folders: list[str] = []
     skipped = 0
     for top in tops:
+        folder = tree.uri(top)
+        if tree.is_folder(top):
+            folders.append(folder)
         prefix = key if key is None or len(tops) == 1 else f"{key.rstrip('/')}/{printable_name(top.name)}"
         for path in tree.files(top, missing):
             if path is None:
@@ -128,12 +134,12 @@ def select_files(
                 continue
             uri = tree.uri(path) if prefix is None else _uri(path, top, prefix)
             if uri not in found:
-                found[uri] = Source(path, uri, document_id(uri), tree.size(path), root)
+                found[uri] = Source(path, uri, document_id(uri), tree.size(path), root, folder)
             elif os.path.realpath(found[uri].path) == os.path.realpath(path):
                 skipped += 1
             else:
                 raise ValueError(f"{path} and {found[uri].path} would both be identified as {uri}; use different keys")
-    return FileSelection([found[uri] for uri in sorted(found)], missing, skipped)
+    return FileSelection([found[uri] for uri in sorted(found)], missing, skipped, folders)
 
 
 def _tops(tree: FileTree, given: str, missing: list[tuple[str, BadDocumentError]]) -> Iterator[Path]:

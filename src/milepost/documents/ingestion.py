@@ -13,6 +13,7 @@ from milepost.documents import stages
 from milepost.documents.configuration import current
 from milepost.documents.errors import BadDocumentError, GenerationChangedError, SupersededError, VersionVanishedError
 from milepost.documents.file_selection import FileSelection, Source, select_files
+from milepost.documents.folder_sync import FolderSync
 from milepost.documents.indexing_progress import IndexingProgress
 from milepost.documents.job_params import Database, EmbeddingUrl, Model, ModelPath, document_root_of, limits_of
 from milepost.documents.loader_process import LoaderProcess, LoadLimits
@@ -61,6 +62,8 @@ def ingestion(
     max_bytes: int | None = None,
     seconds_per_file: float | None = None,
     strict: bool = False,
+    sync: bool = False,
+    force: bool = False,
 ) -> dict[str, Any]:
     """Load, chunk, embed and store documents.
 
@@ -68,6 +71,10 @@ def ingestion(
     content replaces it in one step. `model` is `minilm`, `wordllama`, `hashing` or `http:NAME`, and applies only to a
     new index. A job submitted over HTTP reads only files below `MILEPOST_DOCUMENTS_ROOT`. It may lower, but not raise,
     `max_bytes` and `seconds_per_file`.
+
+    With `sync`, documents below the given folders whose files are gone are removed, and those whose files have another
+    name are moved. A path that is missing or unreadable removes nothing, and more than half of the documents of a folder
+    are removed only with `force`. The result counts `removed` and `moved`.
 
     The result counts documents (`ingested`, `unchanged`, `failed` with file, code and message, `skipped`), `chunks`
     (`embedded`, `from_cache`, `truncated`) and `seconds` per stage. Raises `NothingIngestedError` if all documents
@@ -85,10 +92,10 @@ def ingestion(
         start_run(store, run)
         reopen = partial(open_index, store, model_path=model_path, endpoint=endpoint, on_wait=store.on_wait)
         index = reopen(model=model, chunk_tokens=chunk_tokens)
+        found = select_files(paths, key=key, root=root)
+        gone = FolderSync(store, found, key=key, force=force, max_bytes=most) if sync else None
         with LoaderProcess(LoadLimits(seconds=longest, max_bytes=most)) as loader:
-            return _Ingestion(run, index, loader, encoding, reopen).ingest(
-                select_files(paths, key=key, root=root), strict=strict
-            )
+            return _Ingestion(run, index, loader, encoding, reopen, gone).ingest(found, strict=strict)
     finally:
         store.close()
 
@@ -97,7 +104,13 @@ class _Ingestion:
     """The stages of one job and their counts. `reopen` returns the index that is then active."""
 
     def __init__(
-        self, run: Run, index: Index, loader: LoaderProcess, encoding: str | None, reopen: Callable[[], Index]
+        self,
+        run: Run,
+        index: Index,
+        loader: LoaderProcess,
+        encoding: str | None,
+        reopen: Callable[[], Index],
+        sync: FolderSync | None = None,
     ) -> None:
         self._run = run
         self._stages = TimedStages(run)
@@ -111,11 +124,19 @@ class _Ingestion:
         self._again: list[Source] = []
         self._sources: dict[str, Source] = {}
         self._warnings: list[dict[str, str]] = []
-        self._unchanged = 0
+        self._unchanged = self._removed = self._moved = 0
+        self._sync = sync
 
     def ingest(self, found: FileSelection, *, strict: bool) -> dict[str, Any]:
         """Run all stages and return the job's result."""
         self._sources = {source.document_id: source for source in found.sources}
+        store = self._indexing.index.store
+        store.set_roots({source.document_id: source.folder for source in found.sources})
+        if self._sync is not None:
+            store.moves = self._sync.moves
+            if self._sync.skipped:
+                self._run.log(f"sync removes nothing: {self._sync.skipped} is missing or unreadable")
+                self._warnings.append({"file": self._sync.skipped, "code": "sync_skipped"})
         for name, bad in found.missing:
             self._fail(name, bad)
         total = len(found.sources) + len(found.missing)
@@ -127,25 +148,34 @@ class _Ingestion:
         self._check_failures(total, strict=strict)
         self._run.progress(
             message=stages.ingested(
-                documents=made.documents, chunks=made.chunks, unchanged=self._unchanged, failed=len(self._failed)
+                documents=made.documents,
+                chunks=made.chunks,
+                unchanged=self._unchanged,
+                failed=len(self._failed),
+                removed=self._removed,
+                moved=self._moved,
             )
         )
-        return {
-            "documents": total,
-            "ingested": made.documents,
-            "unchanged": self._unchanged,
-            "failed": [
-                {"file": name, "code": bad.code, "message": bad.message} for name, bad in self._failed[:_MAX_LISTED]
-            ],
-            "skipped": found.skipped,
-            "chunks": made.chunks,
-            **made.counts,
-            "warnings": self._warnings[:_MAX_LISTED],
-            "seconds": self._stages.seconds,
-            "model": made.index.generation.model,
-            "generation": made.index.generation.number,
-            "database": str(made.index.store),
-        } | ({"failed_unlisted": more} if (more := len(self._failed) - _MAX_LISTED) > 0 else {})
+        return (
+            {
+                "documents": total,
+                "ingested": made.documents,
+                "unchanged": self._unchanged,
+                "failed": [
+                    {"file": name, "code": bad.code, "message": bad.message} for name, bad in self._failed[:_MAX_LISTED]
+                ],
+                "skipped": found.skipped,
+                "chunks": made.chunks,
+                **made.counts,
+                "warnings": self._warnings[:_MAX_LISTED],
+                "seconds": self._stages.seconds,
+                "model": made.index.generation.model,
+                "generation": made.index.generation.number,
+                "database": str(made.index.store),
+            }
+            | ({} if self._sync is None else {"removed": self._removed, "moved": self._moved})
+            | ({"failed_unlisted": more} if (more := len(self._failed) - _MAX_LISTED) > 0 else {})
+        )
 
     def _index(self, sources: list[Source], total: int, *, strict: bool) -> None:
         """Load, chunk, embed and publish documents, a group at a time. The unit of progress is bytes.
@@ -210,6 +240,8 @@ class _Ingestion:
             for source in self._again:
                 self._redo(source)
                 stage.advance(1)
+            if self._sync is not None:
+                self._removed = self._sync.remove()
             self._indexing.index.store.prune(older_than=_ABANDONED_SECONDS)
 
     def _redo(self, source: Source) -> None:
@@ -249,6 +281,7 @@ class _Ingestion:
     def _record(self, version: Version) -> None:
         """Put a published document into the ledger, with its warnings."""
         source = self._source(version)
+        self._moved += self._sync is not None and version.document_id in self._sync.moves
         text = self._indexing.index.store.get_text(version.text_id)
         for warning in text.warnings if text is not None else ():
             self._warnings.append({"file": source.uri, "code": warning})

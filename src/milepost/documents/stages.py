@@ -189,12 +189,13 @@ def listed(parts: Iterable[str]) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def ingested(*, documents: int, chunks: int, unchanged: int, failed: int) -> str:
+def ingested(*, documents: int, chunks: int, unchanged: int, failed: int, removed: int = 0, moved: int = 0) -> str:
     """Return ``Ingested 9 documents, 105 chunks (2 unchanged, 1 failed)``."""
-    if not (documents or unchanged or failed):
+    if not (documents or unchanged or failed or removed):
         return "Nothing to do: no files found"
-    beside = listed((f"{unchanged:,} unchanged" if unchanged else "", f"{failed:,} failed" if failed else ""))
-    if not documents and unchanged and not failed:
+    counts = (unchanged, "unchanged"), (failed, "failed"), (moved, "moved"), (removed, "removed")
+    beside = listed(f"{count:,} {what}" for count, what in counts if count)
+    if not documents and unchanged and not failed and not removed:
         return f"Nothing to do: {counted(unchanged, 'document')} unchanged"
     done = f"Ingested {counted(documents, 'document')}, {counted(chunks, 'chunk')}"
     return f"{done} ({beside})" if beside else done

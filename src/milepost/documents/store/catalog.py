@@ -87,7 +87,7 @@ class CatalogQueries(SqlStoreBase):
         def work(tx: Transaction) -> None:
             tx.many(
                 """INSERT INTO document_roots (document_id, root) VALUES (?, ?)
-                ON CONFLICT (document_id) DO UPDATE SET root = excluded.root""",
+                ON CONFLICT (document_id) DO UPDATE SET root = excluded.root WHERE document_roots.root <> excluded.root""",
                 sorted(roots.items()),
             )
 

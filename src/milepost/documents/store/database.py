@@ -136,11 +136,15 @@ def retry_while_busy(
 
 
 class SqlStoreBase:
-    """Runs transactions, retries them while the database is busy, and fences writes."""
+    """Runs transactions, retries them while the database is busy, and fences writes.
+
+    `moves` are ids of documents, each with the id of the document that is deleted in the transaction that publishes it.
+    """
 
     def __init__(self, database: Database) -> None:
         self._db = database
         self.on_wait: Callable[[str], object] | None = None
+        self.moves: dict[str, str] = {}
         self._run: tuple[str, int] | None = None
 
     def __str__(self) -> str:
@@ -278,6 +282,26 @@ def delete_versions(tx: Transaction, version_ids: Sequence[str]) -> None:
             delete_unused_texts(tx, [text[0]])
         if affected:
             recount(tx, [row[0] for row in affected])
+
+
+def delete_published(tx: Transaction, document_id: str) -> bool:
+    """Delete a document from every generation. Return False if it was in none."""
+    rows = tx.all("SELECT version_id FROM documents WHERE document_id = ?", (document_id,))
+    tx.run("DELETE FROM documents WHERE document_id = ?", (document_id,))
+    tx.run("DELETE FROM document_roots WHERE document_id = ?", (document_id,))
+    delete_versions(tx, [row[0] for row in rows])
+    return bool(rows)
+
+
+def move_extractions(tx: Transaction, old: str, new: str) -> None:
+    """Give what was extracted from the chunks of a version to those of another one with the same texts."""
+    pairs = tx.all(
+        """SELECT n.chunk_id, o.chunk_id FROM chunks o JOIN chunks n ON n.ordinal = o.ordinal AND n.text = o.text
+        WHERE o.version_id = ? AND n.version_id = ?""",
+        (old, new),
+    )
+    for table in ("mentions", "relations", "extractions"):
+        tx.many(f"UPDATE {table} SET chunk_id = ? WHERE chunk_id = ?", pairs)
 
 
 def delete_unused_texts(tx: Transaction, text_ids: Sequence[str]) -> None:

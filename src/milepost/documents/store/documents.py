@@ -15,7 +15,9 @@ from milepost.documents.store.database import (
     Transaction,
     add_entries,
     bump_revision,
+    delete_published,
     delete_versions,
+    move_extractions,
     placeholders,
 )
 from milepost.documents.store.records import ChunkText, MissingVector, Text, Version
@@ -224,24 +226,30 @@ class DocumentQueries(SqlStoreBase):
                 if before is not None:
                     delete_versions(tx, [before[0]])
                 add_entries(tx, self._db, generation, version_id)
+            if document_id in self.moves:
+                self._replace(tx, generation, self.moves[document_id], version_id)
             bump_revision(tx)
             return True
 
         return self._write(work)
 
+    def _replace(self, tx: Transaction, generation: int, old_id: str, version_id: str) -> None:
+        """Delete the document that a version has been moved from, unless a later run has written it."""
+        old = tx.one("SELECT version_id FROM documents WHERE generation = ? AND document_id = ?", (generation, old_id))
+        if old is not None and self._claim_scope(tx, f"document/{generation}/{old_id}"):
+            move_extractions(tx, old[0], version_id)
+            delete_published(tx, old_id)
+
     def delete_document(self, document_id: str) -> bool:
         """Delete a document from every generation. Return False if it was in none."""
 
         def work(tx: Transaction) -> bool:
-            rows = tx.all("SELECT version_id FROM documents WHERE document_id = ?", (document_id,))
             for row in tx.all("SELECT generation FROM generations"):
                 if not self._claim_scope(tx, f"document/{row[0]}/{document_id}"):
                     raise SupersededError(document_id)
-            tx.run("DELETE FROM documents WHERE document_id = ?", (document_id,))
-            tx.run("DELETE FROM document_roots WHERE document_id = ?", (document_id,))
-            delete_versions(tx, [row[0] for row in rows])
+            deleted = delete_published(tx, document_id)
             bump_revision(tx)
-            return bool(rows)
+            return deleted
 
         return self._write(work)
 

@@ -98,10 +98,11 @@ class SqliteDatabase:
         import numpy as np
 
         cache = self._vectors(transaction, among.generation, dimension)
-        numbers, scores = cache.numbers, cache.vectors @ vector
+        numbers, vectors = cache.numbers, cache.vectors
         if among.query is not None:
             places = cache.places(row[0] for row in transaction.all(among.query, among.values))
-            numbers, scores = numbers[places], scores[places]
+            numbers, vectors = numbers[places], vectors[places]
+        scores = vectors @ vector
         top = np.argpartition(-scores, k)[:k] if len(scores) > k else np.arange(len(scores))
         return sorted(((float(scores[row]), int(numbers[row])) for row in top), key=lambda hit: (-hit[0], hit[1]))
 
