@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from milepost.core.errors import JobCancelled
-from milepost.documents.clustering import clustering, coarsen, community_graph, leiden_rounds, neighbour_graph
+from milepost.documents.clustering import clustering, coarsen, community_graph, leiden_rounds, neighbour_graph, stem
 from milepost.documents.errors import EmptyStoreError
 from milepost.documents.extraction import extraction
 from milepost.documents.ingestion import ingestion
@@ -129,6 +129,36 @@ def test_knn_graph_equals_exhaustive_search() -> None:
     assert {(int(one), int(two)) for one, two, _ in edges} == expected
     assert edges == sorted(edges)
     assert neighbour_graph([], 3, done.append) == neighbour_graph([(["a"], vectors[:1])], 3, done.append) == []
+
+
+@pytest.mark.parametrize(
+    "forms",
+    ["package packages packaging packaged", "install installs installer installation", "library libraries", "process"],
+)
+def test_forms_of_a_word_have_one_stem(forms: str) -> None:
+    assert len({stem(form) for form in forms.split()}) == 1
+
+
+def test_label_has_one_form_of_a_word(folder: Path, tmp_path: Path) -> None:
+    """Labels had doubles, such as "apt, packages, package"."""
+    forms = ("package", "packages", "packages", "packaging")
+    for number in range(40):
+        subject = f"zebra {forms[number % 4]} repository" if number % 2 else "ocean liner harbour"
+        (folder / f"{number}.txt").write_text(f"{subject} {subject} number{number}")
+    database = str(tmp_path / "words.db")
+    ingestion(WatchedRun(), [str(folder)], database=database, model="hashing:256")
+    run_job(database, of="chunks")
+    labels = [community.label for community in communities("chunks", level=0, database=database)]
+    assert any("packages" in label for label in labels)
+    assert not any("package," in label or "packaging" in label for label in labels)
+
+
+def test_there_is_no_level_of_one_community(database: str) -> None:
+    """The second level of a manual was one community of everything."""
+    for of in ("entities", "chunks"):
+        for resolution in (0.2, 1.0, 3.0):
+            sizes = run_job(database, of=of, resolution=resolution)[0]["communities_per_level"]
+            assert all(size > 1 for size in sizes[1:]), (of, resolution, sizes)
 
 
 def test_levels_of_a_graph() -> None:

@@ -36,6 +36,8 @@ _RANDOMNESS: Final = 0.001
 _NAMES_IN_LABEL: Final = 3
 _TEXT_BATCH: Final = 200
 TEXTS_FOR_LABEL: Final = 200
+_SUFFIXES: Final = ("ations", "ation", "ings", "ing", "ers", "er", "ed", "es", "s", "e")
+_MIN_STEM: Final = 4
 _WORD: Final = re.compile(r"[^\W\d_]{3,}")
 
 
@@ -109,20 +111,27 @@ def name_by_words(
     texts read.
     """
     everywhere: Counter[str] = Counter()
+    forms: dict[str, Counter[str]] = defaultdict(Counter)
     for start in range(0, len(chunk_ids), _TEXT_BATCH):
         texts = store.chunk_texts(chunk_ids[start : start + _TEXT_BATCH])
         for chunk in texts:
-            everywhere.update(_words(chunk.text))
+            words = _words(chunk.text)
+            everywhere.update(set(map(stem, words)))
+            for word in words:
+                forms[stem(word)][word] += 1
         advance(len(texts))
 
     def name(members: list[str]) -> str:
         here: Counter[str] = Counter()
         texts = store.chunk_texts(members[:TEXTS_FOR_LABEL])
         for chunk in texts:
-            here.update(_words(chunk.text))
+            here.update(set(map(stem, _words(chunk.text))))
         advance(len(texts))
-        telling = sorted(here, key=lambda word: (-here[word] * here[word] / everywhere[word], word))
-        return ", ".join(telling[:_NAMES_IN_LABEL])
+        telling = sorted(here, key=lambda root: (-here[root] * here[root] / everywhere[root], root))
+        return ", ".join(
+            min(forms[root], key=lambda word: (-forms[root][word], len(word), word))
+            for root in telling[:_NAMES_IN_LABEL]
+        )
 
     return name
 
@@ -143,6 +152,16 @@ def _leiden(
         trials=1,
     )
     return float(score), dict(found)
+
+
+def stem(word: str) -> str:
+    """Return the part that the forms of an English word share: ``packag`` of package, packages and packaging."""
+    if word.endswith("ies") and len(word) > _MIN_STEM + 2:
+        return word[:-3] + "y"
+    for suffix in _SUFFIXES:
+        if word.endswith(suffix) and len(word) - len(suffix) >= _MIN_STEM and not word.endswith("ss"):
+            return word[: -len(suffix)]
+    return word
 
 
 def _words(text: str) -> set[str]:
@@ -312,7 +331,8 @@ class _Clustering:
                     stage.advance(not levels)  # coarser graphs are small and take negligible time
                 if levels:
                     above = coarsen(levels[-1], found)
-                    if len(set(above.values())) >= len(set(levels[-1].values())):
+                    # A level that tells nothing: as many communities as before, or one of everything.
+                    if not 1 < len(set(above.values())) < len(set(levels[-1].values())):
                         break
                     levels.append(above)
                 else:
