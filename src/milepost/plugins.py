@@ -93,6 +93,11 @@ BUILT_IN: Final[dict[str, dict[str, str]]] = {
         "docx": "milepost.documents.loaders.office:load_docx",
         "epub": "milepost.documents.loaders.html:load_epub",
         "odt": "milepost.documents.loaders.office:load_odt",
+        "xlsx": "milepost.documents.loaders.tables_and_slides:load_xlsx",
+        "pptx": "milepost.documents.loaders.tables_and_slides:load_pptx",
+        "json": "milepost.documents.loaders.structured:load_json",
+        "ipynb": "milepost.documents.loaders.structured:load_ipynb",
+        "eml": "milepost.documents.loaders.structured:load_eml",
     },
     "milepost.stores": {
         "sqlite": "milepost.stores.sqlite:SQLiteStore",

@@ -25,7 +25,7 @@ _MIN_CHARACTERS: Final = 200
 _HEADING: Final = re.compile(r"^(#{1,6}) +(\S.*)$", re.M)
 _AT_HEAD: Final = re.compile(r"(?:#{1,6} +\S.*(?:\n\s*|\Z))*")
 _INDENTED_MARK: Final = re.compile(r"^([ \t]+)#", re.M)
-_WITHOUT_HEADINGS: Final = frozenset({"text", "csv"})
+_WITHOUT_HEADINGS: Final = frozenset({"text", "csv", "json"})
 _HEADING_CHARACTERS: Final = 200
 
 

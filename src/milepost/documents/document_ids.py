@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from milepost.documents.chunking import CHUNKER_VERSION
 
-LOADER_VERSION: Final = 3
+LOADER_VERSION: Final = 4
 _BLOCK: Final = 1024 * 1024
 
 

@@ -9,7 +9,7 @@ CODES: Final[dict[str, str]] = {
     "archive_too_large": "the archive unpacks to more than the limit",
     "binary_content": "neither text nor a known document format",
     "chunk_timeout": "splitting the text into chunks took longer than the limit",
-    "corrupt_document": "the DOCX, EPUB, ODT or CSV file is damaged",
+    "corrupt_document": "the file is a damaged document of its format",
     "corrupt_pdf": "the PDF, or more than half of its pages, is damaged",
     "embedding_refused": "the embedding server refuses a part of the text",
     "empty_file": "the file is empty",
@@ -24,7 +24,7 @@ CODES: Final[dict[str, str]] = {
     "text_too_large": "the text is far larger than the file, or a page repeats",
     "too_large": "the file is larger than the limit",
     "unreadable": "no permission, or a disk error",
-    "unsupported_archive": "a zip file that is not a document",
+    "unsupported_archive": "a zip file that is not a document, or a gzip file without text",
 }
 """Every value of `BadDocumentError.code`, with its meaning."""
 _UNDECODED: Final = re.compile("[\x00-\x1f\x7f\udc80-\udcff]")

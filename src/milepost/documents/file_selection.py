@@ -8,10 +8,11 @@ from __future__ import annotations
 import glob
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePath
 from typing import BinaryIO, Final, Protocol
 
 from milepost.core.errors import InvalidInputError
@@ -71,15 +72,17 @@ def _state(descriptor: int) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class FileSelection:
-    """The files in order, the paths that were not found, the number of skipped files, and the URIs of the folders.
+    """The files in order, the paths that were not found, the number of skipped files, the URIs of the folders, and the
+    ids of the files that globs leave out.
 
-    Skipped are hidden files and folders inside a folder, and files named twice.
+    Skipped are hidden files and folders inside a folder, files that globs leave out, and files named twice.
     """
 
     sources: list[Source]
     missing: list[tuple[str, BadDocumentError]]
     skipped: int
     folders: list[str]
+    left_out: set[str]
 
 
 class FileTree(Protocol):
@@ -102,14 +105,22 @@ class FileTree(Protocol):
 
 
 def select_files(
-    paths: Iterable[str | Path], *, key: str | None = None, root: DocumentRoot | None = None
+    paths: Iterable[str | Path],
+    *,
+    key: str | None = None,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    root: DocumentRoot | None = None,
 ) -> FileSelection:
     """Return the files that `paths` name.
 
     A document is identified by its file's URI (links resolved). With `key` it is identified by ``key`` if it is the
     only one, by ``key/relative/path`` in one folder, and by ``key/name/relative/path`` among several, so that documents
     keep their identity when they move. With `root` only files below it are found, and a key must not look like a file
-    URI. Raises `ValueError` if two files would get the same name, or a path is outside the root.
+    URI. Of the files in folders, only those that match one of the globs in `include`, if there are any, and none in
+    `exclude` are taken: a glob with ``/`` matches the path below the folder, another one the name.
+
+    Raises `ValueError` if two files would get the same name, or a path is outside the root.
     """
     if key is not None:
         key = single_line(key)
@@ -122,6 +133,7 @@ def select_files(
     tops = [top for given in paths for top in _tops(tree, str(given), missing)]
     found: dict[str, Source] = {}
     folders: list[str] = []
+    left_out: set[str] = set()
     skipped = 0
     for top in tops:
         folder = tree.uri(top)
@@ -133,13 +145,17 @@ def select_files(
                 skipped += 1
                 continue
             uri = tree.uri(path) if prefix is None else _uri(path, top, prefix)
+            if path != top and not _is_wanted(path.relative_to(top), include, exclude):
+                left_out.add(document_id(uri))
+                skipped += 1
+                continue
             if uri not in found:
                 found[uri] = Source(path, uri, document_id(uri), tree.size(path), root, folder)
             elif os.path.realpath(found[uri].path) == os.path.realpath(path):
                 skipped += 1
             else:
                 raise ValueError(f"{path} and {found[uri].path} would both be identified as {uri}; use different keys")
-    return FileSelection([found[uri] for uri in sorted(found)], missing, skipped, folders)
+    return FileSelection([found[uri] for uri in sorted(found)], missing, skipped, folders, left_out)
 
 
 def _tops(tree: FileTree, given: str, missing: list[tuple[str, BadDocumentError]]) -> Iterator[Path]:
@@ -205,6 +221,15 @@ class LocalFiles:
             return path.stat().st_size
         except OSError:
             return 0
+
+
+def _is_wanted(path: PurePath, include: Sequence[str], exclude: Sequence[str]) -> bool:
+    """Return whether a path below a folder matches one of the globs in `include`, and none in `exclude`."""
+
+    def matches(pattern: str) -> bool:
+        return fnmatchcase(path.as_posix() if "/" in pattern else path.name, pattern)
+
+    return (not include or any(map(matches, include))) and not any(map(matches, exclude))
 
 
 def _uri(path: Path, top: Path, key: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import os
 import re
 import stat
@@ -16,7 +17,7 @@ from milepost import plugins
 from milepost.documents.errors import BadDocumentError
 
 Format = str
-"""text, markdown, csv, html, pdf, docx, epub, odt, or the extension that a plugin reads, without the dot."""
+"""The name of a loader: text, csv, html, pdf and so on, or the extension that a plugin reads, without the dot."""
 
 MAX_BYTES: Final = 50 * 1024 * 1024
 MAX_UNPACKED_BYTES: Final = 256 * 1024 * 1024
@@ -29,8 +30,15 @@ _BY_EXTENSION: Final[dict[str, Format]] = {
     ".md": "markdown", ".markdown": "markdown",
     ".csv": "csv", ".tsv": "csv",
     ".html": "html", ".htm": "html", ".xhtml": "html",
-    ".pdf": "pdf", ".docx": "docx", ".epub": "epub", ".odt": "odt",
+    ".pdf": "pdf", ".docx": "docx", ".epub": "epub", ".odt": "odt", ".xlsx": "xlsx", ".pptx": "pptx",
+    ".json": "json", ".jsonl": "json", ".ndjson": "json", ".ipynb": "ipynb", ".eml": "eml",
 }  # fmt: skip
+_ARCHIVES: Final = frozenset({"docx", "epub", "odt", "xlsx", "pptx"})
+_OFFICE_PARTS: Final = {
+    "word/document.xml": "docx", "META-INF/container.xml": "epub", "xl/workbook.xml": "xlsx",
+    "ppt/presentation.xml": "pptx",
+}  # fmt: skip
+_BY_TEXT_EXTENSION: Final = frozenset({"markdown", "csv", "json", "ipynb", "eml"})
 
 _ODT: Final = b"application/vnd.oasis.opendocument.text"
 _EPUB: Final = b"application/epub+zip"
@@ -43,11 +51,12 @@ _CONTROL: Final = bytes(set(range(32)) - {8, 9, 10, 12, 13, 27})
 
 @dataclass(frozen=True, slots=True)
 class DetectedType:
-    """The type of a regular file, its size in bytes, and warnings."""
+    """The type of a regular file, its size in bytes, warnings, and whether it is packed with gzip."""
 
     format: Format
     size: int
     warnings: tuple[str, ...] = ()
+    is_packed: bool = False
 
 
 def open_regular(path: Path, max_bytes: int = MAX_BYTES) -> BinaryIO:
@@ -89,6 +98,8 @@ def detect_type(path: Path, *, max_bytes: int = MAX_BYTES) -> DetectedType:
     `encrypted`, `unsupported_archive`, `archive_too_large`.
     """
     extension = path.suffix.lower()
+    if extension == ".gz":
+        return _packed_type(path, max_bytes)
     expected = _BY_EXTENSION.get(extension)
     if expected is None and plugins.find("milepost.loaders", extension[1:]) is not None:
         expected = extension[1:]
@@ -102,6 +113,22 @@ def detect_type(path: Path, *, max_bytes: int = MAX_BYTES) -> DetectedType:
         size = os.fstat(file.fileno()).st_size
     odd = expected not in (None, found) and not {expected, found} <= {"text", "markdown"}
     return DetectedType(found, size, ("extension_mismatch",) if odd else ())
+
+
+def _packed_type(path: Path, max_bytes: int) -> DetectedType:
+    """Return the type of the text in a gzip file."""
+    with open_regular(path, max_bytes) as file:
+        size = os.fstat(file.fileno()).st_size
+        try:
+            with gzip.open(file) as unpacked:
+                head = unpacked.read(HEAD_BYTES)
+        except (OSError, EOFError, zlib.error) as error:
+            raise BadDocumentError("corrupt_document", f"{path.name} is a damaged gzip file: {error}") from error
+    if not head:
+        raise BadDocumentError("empty_file", f"{path.name} has no content")
+    if _is_binary(head) or b"%PDF-" in head[:1024]:
+        raise BadDocumentError("unsupported_archive", f"{path.name} contains no text; unpack it with gunzip")
+    return DetectedType(_from_text(head, _BY_EXTENSION.get(Path(path.stem).suffix.lower())), size, (), is_packed=True)
 
 
 def check_archive(archive: zipfile.ZipFile, name: str) -> None:
@@ -158,7 +185,7 @@ def _from_head(head: bytes, file: BinaryIO, path: Path, expected: Format | None)
     if _is_binary(head):
         if expected == "pdf":
             raise BadDocumentError("corrupt_pdf", f"{path.name} does not begin as a PDF")
-        if expected in ("docx", "epub", "odt"):
+        if expected in _ARCHIVES:
             raise BadDocumentError("corrupt_document", f"{path.name} does not begin as {expected.upper()}")
         raise BadDocumentError("binary_content", f"{path.name} is neither text nor a known document format")
     return _from_text(head, expected)
@@ -179,7 +206,7 @@ def _from_text(head: bytes, expected: Format | None) -> Format:
         return "html"
     if expected == "html":
         return "html" if _TAG.search(plain) else "text"
-    return expected if expected in ("markdown", "csv") else "text"
+    return expected if expected in _BY_TEXT_EXTENSION else "text"
 
 
 def _after_comments(markup: bytes) -> bytes:
@@ -206,16 +233,15 @@ def _from_archive(file: BinaryIO, path: Path, expected: Format | None) -> Format
                     return "epub"
                 if kind in (_ODT, _ODT + b"-template"):
                     return "odt"
-            if "word/document.xml" in names:
-                return "docx"
-            if "META-INF/container.xml" in names:
-                return "epub"
+            for part, format in _OFFICE_PARTS.items():
+                if part in names:
+                    return format
     except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError, zlib.error) as error:
         if isinstance(error, BadDocumentError):
             raise
-        if expected in ("docx", "epub", "odt"):
+        if expected in _ARCHIVES:
             raise BadDocumentError(
                 "corrupt_document", f"{path.name} is a damaged {expected.upper()}: {error}"
             ) from error
         raise BadDocumentError("unsupported_archive", f"{path.name} is a damaged archive: {error}") from error
-    raise BadDocumentError("unsupported_archive", f"{path.name} is a zip file, but no DOCX, EPUB or ODT")
+    raise BadDocumentError("unsupported_archive", f"{path.name} is a zip file, but no document; unpack it")

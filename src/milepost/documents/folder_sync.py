@@ -35,7 +35,7 @@ class FolderSync:
             return
         if not found.folders:
             raise InvalidInputError("sync", "requires a folder among the paths; files and globs cannot be synchronised")
-        present = {source.document_id for source in found.sources}
+        present = {source.document_id for source in found.sources} | found.left_out
         known: set[str] = set()
         below: dict[str, list[StoredDocument]] = defaultdict(list)
         for document in store.documents():

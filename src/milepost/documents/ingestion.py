@@ -58,6 +58,8 @@ def ingestion(
     endpoint: EmbeddingUrl = None,
     chunk_tokens: int | None = None,
     key: str | None = None,
+    include: list[str] | None = None,
+    exclude: list[str] | None = None,
     encoding: str | None = None,
     max_bytes: int | None = None,
     seconds_per_file: float | None = None,
@@ -67,7 +69,8 @@ def ingestion(
 ) -> dict[str, Any]:
     """Load, chunk, embed and store documents.
 
-    `paths` are files, folders or globs. A document with the same content and settings is left unchanged; changed
+    `paths` are files, folders or globs. Of the files in folders, `include` and `exclude` are globs of names, or with
+    ``/`` of paths below the folder. A document with the same content and settings is left unchanged; changed
     content replaces it in one step. `model` is `minilm`, `wordllama`, `hashing` or `http:NAME`, and applies only to a
     new index. A job submitted over HTTP reads only files below `MILEPOST_DOCUMENTS_ROOT`. It may lower, but not raise,
     `max_bytes` and `seconds_per_file`.
@@ -92,7 +95,7 @@ def ingestion(
         start_run(store, run)
         reopen = partial(open_index, store, model_path=model_path, endpoint=endpoint, on_wait=store.on_wait)
         index = reopen(model=model, chunk_tokens=chunk_tokens)
-        found = select_files(paths, key=key, root=root)
+        found = select_files(paths, key=key, include=include or (), exclude=exclude or (), root=root)
         gone = FolderSync(store, found, key=key, force=force, max_bytes=most) if sync else None
         with LoaderProcess(LoadLimits(seconds=longest, max_bytes=most)) as loader:
             return _Ingestion(run, index, loader, encoding, reopen, gone).ingest(found, strict=strict)

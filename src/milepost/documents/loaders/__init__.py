@@ -11,7 +11,7 @@ import re
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from milepost import plugins
 from milepost.documents.errors import BadDocumentError
@@ -87,7 +87,12 @@ def load(path: Path | str, *, encoding: str | None = None, max_bytes: int = MAX_
     recognised = detect_type(path, max_bytes=max_bytes)
     loader = plugins.find("milepost.loaders", recognised.format)
     assert loader is not None, "only formats with a loader are detected"
-    pieces: Pieces = loader.load()(path, encoding=encoding)
+    source: Any = path
+    if recognised.is_packed:
+        from milepost.documents.loaders.unpacked import UnpackedFile
+
+        source = UnpackedFile(path)
+    pieces: Pieces = loader.load()(source, encoding=encoding)
     report = yield from _with_text(pieces, path)
     return LoadReport(
         format=recognised.format,
