@@ -10,11 +10,11 @@ from milepost.core.errors import InvalidInputError
 from milepost.documents.store.database import Entries
 
 _ENTRIES: Final = """
-    SELECT fe.number FROM index_entries fe
-    JOIN documents d ON d.generation = fe.generation AND d.version_id = fe.version_id
-    JOIN versions v ON v.version_id = d.version_id
-    JOIN texts t ON t.text_id = v.text_id
-    WHERE fe.generation = ?
+    SELECT number FROM index_entries WHERE version_id IN (
+        SELECT d.version_id FROM documents d
+        JOIN versions v ON v.version_id = d.version_id
+        JOIN texts t ON t.text_id = v.text_id
+        WHERE d.generation = ? {condition})
 """
 
 
@@ -51,7 +51,7 @@ class DocumentFilter:
     def entries(self, generation: int) -> Entries:
         """Return the entries of a generation whose documents match."""
         sql, values = self.condition()
-        return Entries(generation, _ENTRIES + sql, (generation, *values)) if sql else Entries(generation)
+        return Entries(generation, _ENTRIES.format(condition=sql), (generation, *values)) if sql else Entries(generation)
 
 
 def _time(text: str) -> str:

@@ -129,7 +129,8 @@ class SqliteDatabase:
             best += term_weight(row[0] if row else 0, total) * MAX_FREQUENCY_FACTOR
         if not best:
             return []
-        condition, values = among.condition("w.rowid")
+        # With the plus SQLite reads the matches and then the condition; FTS5 would be asked again for each number.
+        condition, values = among.condition("+e.number")
         rows = transaction.all(
             f"""SELECT -bm25(words), e.number FROM words w JOIN index_entries e ON e.number = w.rowid
             WHERE words MATCH ? AND e.generation = ? {condition} ORDER BY bm25(words), e.number LIMIT ?""",
