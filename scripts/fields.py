@@ -69,7 +69,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
+
+if TYPE_CHECKING:
+    from milepost.core.job import Job
 '''
     submit, create = (
         "What a submit sets in the record of a job for workers.",

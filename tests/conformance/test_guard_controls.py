@@ -6,7 +6,7 @@ The store is the memory store; only its transitions are changed, one guard of on
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -16,7 +16,7 @@ import pytest
 from milepost.core import transitions
 from milepost.core.transitions.operations import Change, TransitionType
 from milepost.stores.memory.store import MemoryStore
-from milepost.stores.protocol import ApplyResult, Claim, Write
+from milepost.stores.protocol import WriteResult
 from milepost.stores.sync_bridge import run_sync
 from milepost.testing import FrozenClock
 from milepost.testing.conformance import Conformance, transition_matrix
@@ -61,11 +61,8 @@ class Careless(MemoryStore):
         self._shapes: dict[TransitionType, TransitionType] = {}
         self.was_careless = False
 
-    async def apply(self, writes: Sequence[Write], claim: Claim | None = None) -> ApplyResult:
-        writes = [write._replace(change=self._without(write.change)) for write in writes]
-        if claim is not None:
-            claim = replace(claim, starts=tuple(map(self._without, claim.starts)))
-        return await super().apply(writes, claim)
+    def _write(self, job_id: str, change: Change, answer: bool, *, whole: bool = False) -> WriteResult:
+        return super()._write(job_id, self._without(change), answer, whole=whole)
 
     def _without(self, change: Change) -> Change:
         known = identity(change.transition)

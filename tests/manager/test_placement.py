@@ -47,6 +47,7 @@ def test_fields_are_stored_and_filtered(jobs: Jobs) -> None:
         "labels": {"owner": "ana"},
     }  # fmt: skip
     jobs.create_job("x")
+    jobs.create_job("y", group="g")
     job = jobs.submit("render", job_id="a", **fields)
     jobs.create_job("b", "generic", group="import 42", parent_id="a")
     jobs.submit("render", job_id="c", labels={"owner": "ana"})
@@ -57,9 +58,9 @@ def test_fields_are_stored_and_filtered(jobs: Jobs) -> None:
     }.items():  # fmt: skip
         assert found(jobs, text) == (ids, len(ids), ())
     assert found(jobs, 'group:"import 42" label.owner:ana')[0] == {"a"}
-    assert found(jobs, "not.partition:acme") == ({"b", "c", "x"}, None, ("not.partition",))
+    assert found(jobs, "not.partition:acme") == ({"b", "c", "x", "y"}, None, ("not.partition",))
     assert found(jobs, "limit_key:cpu,generic")[0] == {"a"}
-    assert found(jobs, "run_by:manual")[0] == {"b", "x"}
+    assert found(jobs, "run_by:manual")[0] == {"b", "x", "y"}
     assert job.to_dict()["after"] == ["job:x", "group:g"]
 
 

@@ -13,6 +13,7 @@ from milepost.core.job import Job
 from milepost.core.result_types import JsonR, R
 from milepost.core.serialization import Duration
 from milepost.core.transitions import plan_cancel, plan_create
+from milepost.manager.creation import creation_error, refuse_cycle
 from milepost.manager.manager import AsyncJobManager
 from milepost.run.async_run import AsyncRun
 from milepost.run.otel import submit_span
@@ -223,7 +224,7 @@ class AsyncJobs:
             if outcome.accepted and outcome.job is not None:
                 return outcome.job
             if outcome.key_owner_id is None:
-                raise await self.manager._creation_error(job_id, submission.fields, outcome)
+                raise await creation_error(self.store, job_id, submission.fields, outcome)
         raise DuplicateJobError(
             f"unique_key: gave up after {MAX_SUPERSEDE_ATTEMPTS} attempts; the key kept changing owner",
             job=owner,
@@ -241,6 +242,8 @@ class AsyncJobs:
                 raise InvalidInputError(name, "belongs to a single job; use submit")
         submission = await self.submissions.build_many(target, params, options)
         answer = self.dispatcher is not None
+        if submission:
+            await refuse_cycle(self.store, submission[0].fields)
         writes = [
             Write(
                 self.runtime.ids.new_job_id(),
@@ -254,7 +257,7 @@ class AsyncJobs:
             outcomes = (await self.store.apply(batch)).outcomes
             for write, one, outcome in zip(batch, submission[start:], outcomes, strict=False):
                 if not outcome.accepted:
-                    raise await self.manager._creation_error(write.job_id, one.fields, outcome)
+                    raise await creation_error(self.store, write.job_id, one.fields, outcome)
             await self.dispatch([outcome.job for outcome in outcomes if outcome.job is not None])
         self.ensure_worker()
         return [write.job_id for write in writes]

@@ -215,8 +215,9 @@ def _line(text: str) -> str:
 def _shown(name: str, value: Any) -> str:
     if name == "at" and isinstance(value, str):
         return _moment(datetime.fromisoformat(value))
-    if name == "group" and isinstance(value, str) and value.startswith("job:"):
-        return f"job {value.removeprefix('job:')}"
+    if name == "group" and isinstance(value, str):
+        kind, _, rest = value.partition(":")
+        return f"{'the children of' if kind == 'children' else kind} {rest}"
     if name == "count" and isinstance(value, int):
         return plural(value, "job")
     return str(value)

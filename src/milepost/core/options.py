@@ -10,7 +10,7 @@ from typing import Any, Literal
 from milepost.core.errors import InvalidInputError
 from milepost.core.serialization import US, labels_text, seconds, to_json, to_micros, validate_key
 
-Kind = Literal["whole", "time", "duration", "choice", "text", "texts", "labels", "object"]
+Kind = Literal["whole", "time", "duration", "choice", "text", "groups", "labels", "object"]
 
 YEAR = 365 * 86400
 _TYPES: dict[Kind, str] = {
@@ -18,7 +18,7 @@ _TYPES: dict[Kind, str] = {
     "time": "datetime",
     "duration": "float | timedelta | str",
     "text": "str",
-    "texts": "Sequence[str]",
+    "groups": "Sequence[str | Job]",
     "labels": "Mapping[str, str]",
     "object": "Mapping[str, Any]",
 }
@@ -74,8 +74,8 @@ class Option:
                 text = value
             case "labels":
                 return labels_text(value) or None
-            case "texts":
-                return US.join(self._texts(name, value)) or None
+            case "groups":
+                return US.join(self._groups(name, value)) or None
             case _:
                 text = validate_key(value, name, self.limit)
         return None if value == self.default else text
@@ -85,14 +85,15 @@ class Option:
             raise InvalidInputError(name, f"{value!r:.40} must be a whole number from {self.low} to {self.high}")
         return value
 
-    def _texts(self, name: str, value: Any) -> list[str]:
+    def _groups(self, name: str, value: Any) -> list[str]:
         if isinstance(value, str) or not isinstance(value, Sequence) or len(value) > self.high:
-            raise InvalidInputError(name, f"{value!r:.40} must be a list of at most {self.high} texts")
-        for one in value:
+            raise InvalidInputError(name, f"{value!r:.40} must be a list of at most {self.high} jobs or groups")
+        found = dict.fromkeys(map(_group, value))
+        for one in found:
             validate_key(one, name, self.limit)
-            if self.choices and not str(one).startswith(self.choices):
-                raise InvalidInputError(name, f"{one!r:.40} must begin with {' or '.join(self.choices)}")
-        return list(dict.fromkeys(value))
+            if not str(one).startswith(self.choices):
+                raise InvalidInputError(name, f"{one!r:.40} must be a Job or begin with {' or '.join(self.choices)}")
+        return list(found)
 
     def sent(self, name: str, value: Any) -> Any:
         """Return a value as a client sends it in JSON. Raises InvalidInputError."""
@@ -105,9 +106,15 @@ class Option:
                 return json_object(value, name)
             case "labels" if value is not None:
                 return dict(value)
-            case "texts" if value is not None:
-                return list(value)
+            case "groups" if value is not None:
+                return list(map(_group, value))
         return value
+
+
+def _group(value: Any) -> Any:
+    """Return the group ``job:ID`` of a Job, any other value as it is."""
+    job_id = getattr(value, "job_id", None)
+    return value if job_id is None else f"job:{job_id}"
 
 
 def json_object(value: Mapping[str, Any] | None, name: str) -> dict[str, Any]:

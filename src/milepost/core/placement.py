@@ -13,8 +13,16 @@ AFTER = ":after="
 """What the pairs of `after` among the labels begin with."""
 
 
+_MEMBERSHIPS = {":group": "group:", ":parent_id": "children:"}
+"""The indexed field that makes a job a member of a group, as among the labels -> the kind of that group."""
+
+
 class Members(Protocol):
-    """What a store knows of the members of groups, at one instant. The group ``job:ID`` has that job as its only member."""
+    """What a store knows of the members of groups, at one instant.
+
+    ``job:ID`` has that job as its only member, ``children:ID`` the jobs with that `parent_id`, and ``group:NAME`` those
+    with that `group`.
+    """
 
     def is_open(self, group: str) -> bool:
         """Return whether a member has not ended, or its code is still stopping."""
@@ -35,6 +43,24 @@ def starts_at(record: Record) -> int | None:
     if "wait_groups" in record:
         return 0
     return int(record.get("not_before", 0) if wake_at is None else wake_at)
+
+
+def member_groups(labels: str) -> list[str]:
+    """Return the groups of several members that a record belongs to, from the stored text of its labels."""
+    if ":" not in labels:
+        return []
+    found = []
+    for pair in labels.split(US):
+        name, _, value = pair.partition("=")
+        if name in _MEMBERSHIPS:
+            found.append(_MEMBERSHIPS[name] + value)
+    return found
+
+
+def members_pair(group: str) -> str:
+    """Return the pair among the labels that the members of a group have; empty for ``job:ID``."""
+    kind, _, name = group.partition(":")
+    return next((f"{pair}={name}" for pair, start in _MEMBERSHIPS.items() if start == f"{kind}:"), "")
 
 
 def after_groups(labels: str) -> list[str]:

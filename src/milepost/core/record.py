@@ -242,9 +242,9 @@ class JobFields(Stored):
     after: tuple[str, ...] = field(
         default=(),
         metadata=column(
-            "", TEXTS, "What the job follows, each as `job:ID`, `children:ID` or `group:NAME`. It starts when no job "
-            "`job:ID` is open; the other kinds are recorded and do not delay the start yet.", label="after", indexed=True, filter="after",
-            option=Option(kind="texts", manual=True, limit=160, high=100, choices=("job:", "children:", "group:")),
+            "", TEXTS, "What the job follows, each as `job:ID`, `children:ID` or `group:NAME`. It starts when none "
+            "of these has an open member.", label="after", indexed=True, filter="after",
+            option=Option(kind="groups", manual=True, limit=160, high=100, choices=("job:", "children:", "group:")),
         ),
     )  # fmt: skip
     queue: str | None = field(

@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from milepost.core.defaults import LIST_LIMIT, LIST_LIMIT_MAX
 from milepost.core.errors import (
-    DuplicateJobError,
     IllegalTransitionError,
     InvalidInputError,
     JobNotFoundError,
-    RejectedError,
 )
 from milepost.core.events import Event, StreamPosition
 from milepost.core.job import Job, JobStatus
-from milepost.core.placement import after_groups
+from milepost.core.placement import AFTER
 from milepost.core.record import FIELDS
 from milepost.core.result_types import R
 from milepost.core.serialization import (
@@ -29,6 +27,7 @@ from milepost.core.serialization import (
 )
 from milepost.core.transitions import plan_cancel, plan_create, plan_delete, plan_retry, plan_update
 from milepost.manager import watch
+from milepost.manager.creation import creation_error, refuse_cycle
 from milepost.manager.options import CreateOptions
 from milepost.manager.validation import (
     job_fields,
@@ -99,24 +98,12 @@ class AsyncJobManager:
     async def _create(self, job_id: str | None, fields: dict[str, str], again: int | None = None) -> Job:
         """Write a new record; `again` as in `plan_create`. Raises DuplicateJobError with the job that is in the way."""
         job_id = self.runtime.ids.new_job_id() if job_id is None else validate_job_id(job_id)
+        if AFTER in fields.get("labels", ""):
+            await refuse_cycle(self.store, fields)
         outcome = await self._apply(Write(job_id, plan_create(fields, self._new_operation_id(), again)))
         if outcome.accepted:
             return _found(outcome.job, job_id)
-        raise await self._creation_error(job_id, fields, outcome)
-
-    async def _creation_error(self, job_id: str, fields: Mapping[str, str], outcome: WriteResult) -> RejectedError:
-        """Return the error for a record that was not created."""
-        if outcome.key_owner_id is not None:
-            owner = await self.store.get(outcome.key_owner_id)
-            return DuplicateJobError(f"unique_key: taken by job {outcome.key_owner_id}", job=owner)
-        if outcome.job is not None:
-            return DuplicateJobError(f"Job {job_id} already exists", job=outcome.job)
-        for group in after_groups(fields.get("labels", "")):
-            kind, _, name = group.partition(":")
-            if kind == "job" and await self.store.get(name) is None:
-                remedy = "a job cannot wait for itself" if name == job_id else "submit it first"
-                return InvalidInputError("after", f"there is no job {name!r:.140}; {remedy}")
-        return DuplicateJobError(f"Job {job_id} was created by this request and then deleted")
+        raise await creation_error(self.store, job_id, fields, outcome)
 
     async def get_job(self, job_id: str) -> Job | None:
         """Return the job, or None if it does not exist."""

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
+
+if TYPE_CHECKING:
+    from milepost.core.job import Job
 
 
 class SubmitFields(TypedDict, total=False):
@@ -26,8 +29,8 @@ class SubmitFields(TypedDict, total=False):
     """The id of the job that this one belongs to."""
     group: str | None
     """The group that the job is a member of."""
-    after: Sequence[str] | None
-    """What the job follows, each as `job:ID`, `children:ID` or `group:NAME`. It starts when no job `job:ID` is open; the other kinds are recorded and do not delay the start yet."""
+    after: Sequence[str | Job] | None
+    """What the job follows, each as `job:ID`, `children:ID` or `group:NAME`. It starts when none of these has an open member."""
     queue: str | None
     """Which workers serve the job; by default those that serve its type."""
     limit_key: str | None
@@ -59,8 +62,8 @@ class CreateOptions(TypedDict, total=False):
     """The id of the job that this one belongs to."""
     group: str | None
     """The group that the job is a member of."""
-    after: Sequence[str] | None
-    """What the job follows, each as `job:ID`, `children:ID` or `group:NAME`. It starts when no job `job:ID` is open; the other kinds are recorded and do not delay the start yet."""
+    after: Sequence[str | Job] | None
+    """What the job follows, each as `job:ID`, `children:ID` or `group:NAME`. It starts when none of these has an open member."""
     unique_key: str | None
     """At most one pending or running job has this key."""
     trace: str | None

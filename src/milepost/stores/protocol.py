@@ -35,6 +35,7 @@ deadline       `not_after` exists, and neither `started` nor `completed`; ordere
 stale          `stale` exists; ordered by it
 unique key     `unique_key` is not empty: the record with it that was created last, regardless of the clock
 ended          `completed` exists; ordered by it
+member         for each of `core.placement.member_groups`; by that group and, once `completed` exists, the status
 held           `held` is not empty; by that group, ordered by (`created`, id)
 =============  ===============================================================================================
 

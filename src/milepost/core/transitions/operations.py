@@ -17,7 +17,7 @@ Guards (all guards of a branch must hold):
     ("ahead", f)            the field is missing, or after the store's clock
     ("due", f)              the field is missing, or not after the store's clock
     ("startable",)          the record is not held, and its earliest start has come: see `core.placement.starts_at`
-    ("known", src)          every job that the pairs of `after` in this text name has a record
+    ("known", src)          every group that the pairs of `after` in this text name is known to the store
     ("open",)               a group that the record waits for has an open member: see `core.placement`
     ("failed", statuses)    a member of such a group ended, or was removed, in one of these statuses, and the record asks
                             to be cancelled then
@@ -62,7 +62,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from milepost.core.placement import Members, after_groups, failed_member, open_group, starts_at
+from milepost.core.placement import Members, after_groups, failed_member, member_groups, open_group, starts_at
 from milepost.core.serialization import RS, US
 from milepost.core.transitions import operation_ids
 from milepost.core.transitions.operation_ids import IdRetention
@@ -146,6 +146,8 @@ class DrainingLease:
     key: str = ""
     slot: str = ""
     worker: str = ""
+    groups: str = ""
+    """The groups that its job is a member of, separated by US; they stay open until the code has stopped."""
 
 
 class StoreFacts(Members, Protocol):
@@ -155,8 +157,8 @@ class StoreFacts(Members, Protocol):
     def now(self) -> int:
         """Return the store's clock, in microseconds since 1970."""
 
-    def exists(self, job_id: str) -> bool:
-        """Return whether an id has a record."""
+    def knows(self, group: str) -> bool:
+        """Return whether the job of ``job:ID`` or ``children:ID`` has a record, or a record is in ``group:NAME``."""
 
     def stopping(self, job_id: str) -> DrainingLease | None:
         """Return the draining lease of an id, or None."""
@@ -180,7 +182,7 @@ class BranchResult:
     version: int = 0
     """The version of the event."""
     stopping: DrainingLease | None = None
-    dropped: bool = False
+    dropped: DrainingLease | None = None
     event: str = ""
     keep: str = ""
     text: dict[str, str] = field(default_factory=dict)
@@ -190,8 +192,10 @@ class BranchResult:
         whose code stopped; and the one that holds the job since this change. `before` is the old record, or empty.
         """
         after, found = self.record, []
-        if self.dropped or after is None or ("completed" in after and "completed" not in before):
-            found.append(f"job:{job_id}")
+        if after is None or ("completed" in after and "completed" not in before):
+            found += [f"job:{job_id}", *member_groups(before.get("labels", ""))]
+        if self.dropped is not None:
+            found += [f"job:{job_id}", *filter(None, self.dropped.groups.split(US))]
         if after is not None and after.get("held") and after["held"] != before.get("held"):
             found.append(after["held"])
         return found
@@ -261,7 +265,7 @@ def _holds(guard: Guard, change: Change, job_id: str, record: Record, facts: Sto
             start = starts_at(record)
             return start is not None and start <= facts.now
         case "known":
-            return all(map(facts.exists, _jobs_of(after_groups(_text(rest[0], change, record) or ""))))
+            return all(map(facts.knows, after_groups(_text(rest[0], change, record) or "")))
         case "open":
             return open_group(record, facts) is not None
         case "failed":
@@ -351,7 +355,12 @@ def _perform(
             expires = new.pop("lease", "0")
             if token:
                 effect.stopping = DrainingLease(
-                    token, int(expires), new.get("unique_key", ""), new.get("slot", ""), new.get("worker", "")
+                    token,
+                    int(expires),
+                    new.get("unique_key", ""),
+                    new.get("slot", ""),
+                    new.get("worker", ""),
+                    US.join(member_groups(new.get("labels", ""))),
                 )
         case "hold":
             failed = failed_member(new, name.split(), facts)
@@ -365,16 +374,11 @@ def _perform(
             if failed is not None:
                 new[name] = f"dependency_failed: {failed[1]}"
         case "drop":
-            effect.dropped = True
+            effect.dropped = facts.stopping(job_id)
         case "remove":
             pass
         case _:
             raise AssertionError(f"unknown operation {word!r}")
-
-
-def _jobs_of(groups: list[str]) -> list[str]:
-    """Return the ids that groups of one job name."""
-    return [group.removeprefix("job:") for group in groups if group.startswith("job:")]
 
 
 def _bounded(lines: str) -> str:

@@ -19,9 +19,9 @@ from milepost.core import rollups
 from milepost.core.defaults import CLOCK_LEAD, EVENTS_KEPT, FEED_KEPT, FEED_SECONDS
 from milepost.core.events import Event
 from milepost.core.job import Job
-from milepost.core.placement import AFTER
+from milepost.core.placement import AFTER, member_groups, members_pair
 from milepost.core.record_codec import RESULTS, set_apart
-from milepost.core.serialization import from_micros
+from milepost.core.serialization import US, from_micros
 from milepost.core.transitions import operation_ids
 from milepost.core.transitions.operations import BranchResult, Change, DrainingLease, Record
 from milepost.stores.index_entries import WAITING_FOR_STOP, Entry, index_entries
@@ -150,19 +150,29 @@ class MemoryState:
         key_owner_id = self.key_owner_id(key)
         return self.records[key_owner_id]["status"] if key_owner_id is not None and key_owner_id != job_id else ""
 
-    def exists(self, job_id: str) -> bool:
-        return job_id in self.records
+    def knows(self, group: str) -> bool:
+        kind, _, name = group.partition(":")
+        return ("label", members_pair(group)) in self.indexes if kind == "group" else name in self.records
 
     def is_open(self, group: str) -> bool:
         kind, _, job_id = group.partition(":")
         if kind != "job":
-            return False
+            return ("member", group, "") in self.indexes or any(
+                group in stop.groups.split(US) for stop in self.stops.values()
+            )
         return job_id in self.stops or "completed" not in self.records.get(job_id, _ENDED)
 
     def ended_in(self, group: str, statuses: Collection[str]) -> str | None:
-        record = self.records.get(group.removeprefix("job:"), _ENDED) if group.startswith("job:") else _ENDED
-        if record.get("status") in statuses and "completed" in record:
-            return group.removeprefix("job:")
+        kind, _, job_id = group.partition(":")
+        if (
+            kind == "job"
+            and (record := self.records.get(job_id, {})).get("status") in statuses
+            and "completed" in record
+        ):
+            return job_id
+        for status in statuses:
+            if found := self.indexes.get(("member", group, status)):
+                return str(found[0][-1])
         removed = self.removed_members.get(group, {})
         return next((removed[status] for status in statuses if status in removed), None)
 
@@ -237,7 +247,7 @@ class MemoryState:
         """Store the result of an applied branch, and return the groups with waiting jobs that it closed."""
         before = self.records.get(job_id, {})
         large, outdated = set_apart(change, effect.record, before) if effect.record is not None else ({}, [])
-        stop = self.stops.pop(job_id, None) if effect.dropped else None
+        stop = self.stops.pop(job_id, None) if effect.dropped is not None else None
         if effect.stopping is not None:
             self.stops[job_id] = effect.stopping
             self.woken.add(effect.stopping.worker)
@@ -276,9 +286,9 @@ class MemoryState:
 
     def keep_end(self, job_id: str, record: Record) -> None:
         """Keep the status of a removed record, if the `after` of another one names it."""
-        group = f"job:{job_id}"
-        if ("label", AFTER + group) in self.indexes:
-            self.removed_members.setdefault(group, {})[record["status"]] = job_id
+        for group in (f"job:{job_id}", *member_groups(record.get("labels", ""))):
+            if ("label", AFTER + group) in self.indexes:
+                self.removed_members.setdefault(group, {})[record["status"]] = job_id
 
     def remove_values(self, job_ids: Set[str]) -> None:
         """Remove what is stored beside removed records: their large values and their kept results."""

@@ -6,6 +6,7 @@ The blocking and the async store share one `MemoryState`, so both see the same j
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Literal
 
@@ -17,7 +18,6 @@ from milepost.core.options import limit_name
 from milepost.core.rollups import Rollups
 from milepost.core.transitions import operation_ids
 from milepost.core.transitions import operations as changes
-from milepost.core.transitions.operations import DrainingLease
 from milepost.stores.held_jobs import release_held
 from milepost.stores.index_entries import is_elsewhere
 from milepost.stores.memory.state import READY_KEPT, MemoryState, system_micros
@@ -164,7 +164,7 @@ class MemoryStore:
         if stop is None or stop.token != token:
             return "lost"
         if until:
-            memory.stops[job_id] = DrainingLease(stop.token, until, stop.key, stop.slot, stop.worker)
+            memory.stops[job_id] = replace(stop, expires=until)
         return "stopping"
 
     async def get(self, job_id: str) -> Job | None:

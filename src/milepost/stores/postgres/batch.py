@@ -111,7 +111,10 @@ class Batch:
         """Return the current record of an id."""
         return self._records[job_id]
 
-    def exists(self, job_id: str) -> bool:
+    def knows(self, group: str) -> bool:
+        job_id = member_of(group)
+        if job_id is None:
+            return False  # two members that end at once would not see each other's end
         return self._records[job_id] is not None if job_id in self._records else self.members.exists(job_id)
 
     def is_open(self, group: str) -> bool:

@@ -33,6 +33,7 @@ _AWAITED = {"wait_groups", "labels", "on_failure"}
 _INDEXES = {
     "l": {"status", "type"},
     "q": {"ready", "priority", *_START},
+    "g": {"labels", "completed"},
     "h": {"held"},
     "d": {"not_after", "started", "completed"},
     "L": {"token", "lease", "slot", "worker"},
@@ -45,6 +46,7 @@ _INDEXES = {
 _READS = {
     "l": {"status", "type", "created"},
     "q": {"ready", "priority", "created", "unique_key", *_START},
+    "g": {"labels", "completed", "status", "created"},
     "h": {"held", "created"},
     "d": {"not_after", "started", "completed"},
     "L": {"lease", "slot", "worker"},
@@ -252,7 +254,7 @@ class _Writer:
         match word:
             case "stop":
                 token, lease = self._field("token"), self._field("lease")
-                self.reads |= {"slot", "worker", "unique_key"}
+                self.reads |= {"slot", "worker", "unique_key", "labels"}
                 self._touched.add("")
                 yield f"if ({token} or '') ~= '' then stop_token, stop_expires = {token}, {lease} or '0' end"
                 yield from (self._put("token", "nil"), self._put("lease", "nil"))

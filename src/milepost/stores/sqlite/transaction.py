@@ -9,7 +9,7 @@ from typing import Any
 
 from milepost.core.defaults import EVENTS_KEPT
 from milepost.core.job import Job
-from milepost.core.placement import AFTER
+from milepost.core.placement import AFTER, member_groups, members_pair
 from milepost.core.record_codec import large_fields, pack, results_prefix, set_apart
 from milepost.core.rollups import counted_end
 from milepost.core.transitions import operation_ids
@@ -20,6 +20,12 @@ from milepost.stores.index_entries import WAITING_FOR_STOP
 from milepost.stores.protocol import Write, WriteResult
 from milepost.stores.rows import KEEP, Row, body, columns, pairs
 from milepost.stores.sqlite.database_file import DatabaseFile
+
+
+def _memberships(record: Mapping[str, str]) -> set[tuple[str, str]]:
+    """Return the groups of a record, each with its status once it has ended, else empty."""
+    ended = record["status"] if "completed" in record else ""
+    return {(group, ended) for group in member_groups(record.get("labels", ""))}
 
 
 class ReadTransaction:
@@ -144,13 +150,15 @@ class WriteTransaction(ReadTransaction):
         row = self.one("key_owner", (key,))
         return str(row[1]) if row is not None and row[0] != job_id else ""
 
-    def exists(self, job_id: str) -> bool:
-        return self.one("record_end", (job_id,)) is not None
+    def knows(self, group: str) -> bool:
+        kind, _, name = group.partition(":")
+        known = ("label_check", members_pair(group)) if kind == "group" else ("record_end", name)
+        return self.one(known[0], (known[1],)) is not None
 
     def is_open(self, group: str) -> bool:
         kind, _, job_id = group.partition(":")
         if kind != "job":
-            return False
+            return self.one("member", (group, "")) is not None or self.one("draining_group", (group,)) is not None
         row = self.one("record_end", (job_id,))
         return (row is not None and row[1] is None) or self.stopping(job_id) is not None
 
@@ -159,6 +167,9 @@ class WriteTransaction(ReadTransaction):
         row = self.one("record_end", (job_id,)) if kind == "job" else None
         if row is not None and row[0] in statuses and row[1] is not None:
             return job_id
+        for status in statuses:
+            if (found := self.one("member", (group, status))) is not None:
+                return str(found[0])
         return next((str(i) for status, i in self.all("removed_members", (group,)) if status in statuses), None)
 
     def next_fence(self) -> int:
@@ -237,12 +248,12 @@ class WriteTransaction(ReadTransaction):
         created = int(new["created"]) if new is not None else 0
         text.encode(), event_text.encode()  # a lone surrogate raises here, before the first write
         self.changed = True
-        if effect.dropped:
+        if effect.dropped is not None:
             self.run("draining_delete", (job_id,))
             self.wakes_workers = True
         if effect.stopping is not None:
             stop = effect.stopping
-            self.run("draining_put", (job_id, stop.token, stop.expires, stop.key, stop.slot, stop.worker))
+            self.run("draining_put", (job_id, stop.token, stop.expires, stop.key, stop.slot, stop.worker, stop.groups))
             self.wake(stop.worker)
         if new is None:
             if row is not None:
@@ -268,6 +279,8 @@ class WriteTransaction(ReadTransaction):
             self.run("label_put", (pair, created, job_id, n))
         if new.get("held"):
             self.run("held_put", (new["held"], created, job_id))
+        for member in _memberships(new):
+            self.run("member_put", (*member, job_id))
         if derived[3] is not None:
             self.wakes_workers = True
 
@@ -285,6 +298,8 @@ class WriteTransaction(ReadTransaction):
             self.run("held_delete", (old.get("held"), row.created, job_id))
             if new.get("held"):
                 self.run("held_put", (new["held"], row.created, job_id))
+        if ":" in new.get("labels", "") and ("completed" in new) != ("completed" in old):
+            self._move_member(job_id, _memberships(old), _memberships(new))
         if new.get("labels") != old.get("labels"):
             had, has = pairs(old), pairs(new)
             for pair in had - has:
@@ -298,15 +313,23 @@ class WriteTransaction(ReadTransaction):
             self.run("label_delete", (pair, row.created, row.id))
             if pair.startswith(AFTER) and self.one("label_check", (pair,)) is None:
                 self.run("removed_member_delete", (pair.removeprefix(AFTER),))
+        self._move_member(row.id, _memberships(record), set())
         if record.get("held"):
             self.run("held_delete", (record["held"], row.created, row.id))
-        if self.one("label_check", (f"{AFTER}job:{row.id}",)) is not None:
-            self.run("removed_member_put", (f"job:{row.id}", row.status, row.id))
+        for group in (f"job:{row.id}", *member_groups(record.get("labels", ""))):
+            if self.one("label_check", (AFTER + group,)) is not None:
+                self.run("removed_member_put", (group, row.status, row.id))
         self.run("record_delete", (row.n,))
         self.run("event_delete_all", (row.id, self.number("trimmed") or 0))
         self.run("event_unlist_all", (row.id,))
         if row.lease is not None:
             self.wakes_workers = True
+
+    def _move_member(self, job_id: str, had: set[tuple[str, str]], has: set[tuple[str, str]]) -> None:
+        for member in had - has:
+            self.run("member_delete", (*member, job_id))
+        for member in has - had:
+            self.run("member_put", (*member, job_id))
 
     def remove_values(self, job_id: str) -> None:
         """Remove what is stored beside a removed record: its large values and its kept results."""

@@ -20,6 +20,7 @@ from milepost.testing.conformance.clocks import Outages, SetClocks
 from milepost.testing.conformance.concurrency import Concurrency, Promises
 from milepost.testing.conformance.differential_test import Differential
 from milepost.testing.conformance.events import Events, Feed
+from milepost.testing.conformance.group_members import GroupMembers
 from milepost.testing.conformance.groups import After, Waits
 from milepost.testing.conformance.idempotency import Idempotency
 from milepost.testing.conformance.indexes import Indexes, Placement
@@ -36,7 +37,7 @@ __all__ = ["Conformance"]
 
 
 class Conformance(
-    Operations, TransitionMatrix, Runs, Stopping, Leases, ClaimPolicy, Waking, Lists, Large, EndedJobs, Promises, Indexes, Placement, Waits, After, Events, Feed, Sweeping, Retention,
+    Operations, TransitionMatrix, Runs, Stopping, Leases, ClaimPolicy, Waking, Lists, Large, EndedJobs, Promises, Indexes, Placement, Waits, After, GroupMembers, Events, Feed, Sweeping, Retention,
     Outages, SetClocks, Dispatching, Idempotency, Batches, RoundTrip, Concurrency, KeyValues, StoreItself, Differential,
 ):  # fmt: skip
     """All scenarios."""

@@ -85,30 +85,30 @@ def after(*job_ids: str, **fields: str) -> dict[str, str]:
     return {**worker_job(labels="\x1f".join(f":after=job:{job_id}" for job_id in job_ids)), **fields}
 
 
-async def _complete(fixture: StoreFixture, job_id: str) -> None:
+async def complete(fixture: StoreFixture, job_id: str) -> None:
     job = await fixture.start(job_id)
     await fixture.do(job_id, plan_complete(fixture.operation_id(), token_of(job), None, {}))
 
 
-async def _fail(fixture: StoreFixture, job_id: str) -> None:
+async def fail(fixture: StoreFixture, job_id: str) -> None:
     job = await fixture.start(job_id)
     plan = plan_fail(fixture.operation_id(), token_of(job), error="no", failure='{"kind":"error"}', report={})
     await fixture.do(job_id, plan)
 
 
-async def _is_held(fixture: StoreFixture, job_id: str, by: str) -> None:
+async def is_held(fixture: StoreFixture, job_id: str, by: str) -> None:
     job = await fixture.job(job_id)
-    assert job.waiting_for == WaitingFor("after", {"group": f"job:{by}"})
+    assert job.waiting_for == WaitingFor("after", {"group": by if ":" in by else f"job:{by}"})
     assert await fixture.claim(job_id=job_id) == []
     await fixture.refused(job_id, fixture.starts(1)[0])
 
 
-async def _is_ready(fixture: StoreFixture, job_id: str) -> None:
+async def is_ready(fixture: StoreFixture, job_id: str) -> None:
     assert (await fixture.job(job_id)).waiting_for is None
     assert [job.job_id for job in await fixture.claim(job_id=job_id)] == [job_id]
 
 
-async def _is_cancelled(fixture: StoreFixture, job_id: str, by: str) -> None:
+async def is_cancelled(fixture: StoreFixture, job_id: str, by: str) -> None:
     job = await fixture.job(job_id)
     assert (job.status, job.error) == (JobStatus.CANCELLED, f"dependency_failed: {by}")
     assert job.receipt is not None
@@ -125,36 +125,36 @@ class After(Scenarios):
             await fixture.create(first, worker_job())
             job = await fixture.create(f"then{number}", after(first, priority="9"))
             assert job.waiting_for == WaitingFor("after", {"group": f"job:{first}"})
-            await _is_held(fixture, job.job_id, first)
+            await is_held(fixture, job.job_id, first)
             assert [job.job_id for job in await fixture.claim(most=2)] == [first], "a higher priority does not help"
             token = token_of(await fixture.job(first))
-            await _is_held(fixture, job.job_id, first)
+            await is_held(fixture, job.job_id, first)
             await fixture.do(first, plan_complete(fixture.operation_id(), token, None, {}))
             assert [event.kind for event in await fixture.store.events(job.job_id)] == ["created", "ready"]
-            await _is_ready(fixture, job.job_id)
+            await is_ready(fixture, job.job_id)
 
     async def test_release_waits_until_the_code_has_stopped(self, fixture: StoreFixture) -> None:
         await fixture.create("a", worker_job())
         await fixture.create("b", after("a", on_failure="run"))
         token = token_of(await fixture.start("a"))
         await fixture.do("a", plan_cancel(fixture.operation_id()))
-        await _is_held(fixture, "b", "a")
+        await is_held(fixture, "b", "a")
         await fixture.create("c", after("a", on_failure="run"))
-        await _is_held(fixture, "c", "a")
+        await is_held(fixture, "c", "a")
         await fixture.do("a", plan_receipt(fixture.operation_id(), token, "cooperative", confirmed=True))
-        await _is_ready(fixture, "b")
-        await _is_ready(fixture, "c")
+        await is_ready(fixture, "b")
+        await is_ready(fixture, "c")
 
     async def test_release_waits_until_the_code_of_a_deleted_job_has_stopped(self, fixture: StoreFixture) -> None:
         await fixture.create("a", worker_job())
         await fixture.create("b", after("a"))
         token = token_of(await fixture.start("a"))
         await fixture.store.apply([Write("a", plan_delete(fixture.operation_id()))])
-        await _is_held(fixture, "b", "a")
+        await is_held(fixture, "b", "a")
         await fixture.store.apply(
             [Write("a", plan_receipt(fixture.operation_id(), token, "cooperative", confirmed=True))]
         )
-        await _is_cancelled(fixture, "b", "a")
+        await is_cancelled(fixture, "b", "a")
 
     @pytest.mark.parametrize("end", ["failed", "cancelled", "deleted"])
     async def test_failure_cancels_what_follows(self, fixture: StoreFixture, end: str) -> None:
@@ -164,30 +164,30 @@ class After(Scenarios):
         await fixture.create("d", after("a", on_failure="run"))
         await fixture.create("e", after("c", on_failure="run"))
         if end == "failed":
-            await _fail(fixture, "a")
+            await fail(fixture, "a")
         else:
             change = plan_cancel if end == "cancelled" else plan_delete
             await fixture.store.apply([Write("a", change(fixture.operation_id()))])
-        await _is_cancelled(fixture, "b", "a")
-        await _is_cancelled(fixture, "c", "b")
-        await _is_ready(fixture, "d")
-        await _is_ready(fixture, "e")
+        await is_cancelled(fixture, "b", "a")
+        await is_cancelled(fixture, "c", "b")
+        await is_ready(fixture, "d")
+        await is_ready(fixture, "e")
 
     async def test_failure_is_decided_when_no_job_is_open(self, fixture: StoreFixture) -> None:
         for name in ("a", "b", "gone", "kept"):
             await fixture.create(name, worker_job())
         await fixture.create("then", after("a", "b", "gone", "kept"))
-        await _complete(fixture, "gone")
+        await complete(fixture, "gone")
         await fixture.store.apply([Write("gone", plan_delete(fixture.operation_id()))])
-        await _fail(fixture, "a")
-        await _is_held(fixture, "then", "b")
-        await _complete(fixture, "b")
-        await _is_held(fixture, "then", "kept")
+        await fail(fixture, "a")
+        await is_held(fixture, "then", "b")
+        await complete(fixture, "b")
+        await is_held(fixture, "then", "kept")
         await fixture.do("a", plan_retry(fixture.operation_id()))
-        await _complete(fixture, "kept")
-        await _is_held(fixture, "then", "a")
-        await _complete(fixture, "a")
-        await _is_ready(fixture, "then")
+        await complete(fixture, "kept")
+        await is_held(fixture, "then", "a")
+        await complete(fixture, "a")
+        await is_ready(fixture, "then")
 
     async def test_failure_outlives_a_delete(self, fixture: StoreFixture) -> None:
         for name in ("a", "b", "c"):
@@ -195,43 +195,43 @@ class After(Scenarios):
         await fixture.create("by hand", after("a", "b"))
         await fixture.create("by purge", after("c", "b"))
         for name in ("a", "c"):
-            await _fail(fixture, name)
+            await fail(fixture, name)
         await fixture.store.apply([Write("a", plan_delete(fixture.operation_id()))])
         await fixture.tick()
         assert await fixture.store.purge(ttl=0) == 1
-        await _is_held(fixture, "by hand", "b")
-        await _complete(fixture, "b")
-        await _is_cancelled(fixture, "by hand", "a")
-        await _is_cancelled(fixture, "by purge", "c")
+        await is_held(fixture, "by hand", "b")
+        await complete(fixture, "b")
+        await is_cancelled(fixture, "by hand", "a")
+        await is_cancelled(fixture, "by purge", "c")
         await fixture.store.apply([Write("by hand", plan_delete(fixture.operation_id()))])
         await fixture.create("a", worker_job())
-        await _complete(fixture, "a")
+        await complete(fixture, "a")
         await fixture.create("again", after("a"))
-        await _is_ready(fixture, "again")
+        await is_ready(fixture, "again")
 
     async def test_release_is_final(self, fixture: StoreFixture) -> None:
         await fixture.create("a", worker_job())
         await fixture.create("b", after("a", on_failure="run"))
         await fixture.create("c", after("a"))
-        await _fail(fixture, "a")
+        await fail(fixture, "a")
         await fixture.do("c", plan_retry(fixture.operation_id()))
         await fixture.refused("c", plan_release_held(fixture.operation_id()))
         await fixture.do("a", plan_retry(fixture.operation_id()))
         await fixture.refused("b", plan_release_held(fixture.operation_id()))
-        await _is_ready(fixture, "b")
-        await _is_ready(fixture, "c")
+        await is_ready(fixture, "b")
+        await is_ready(fixture, "c")
 
     async def test_ended_job_decides_at_submit(self, fixture: StoreFixture) -> None:
         for name in ("good", "bad"):
             await fixture.create(name, worker_job())
-        await _complete(fixture, "good")
-        await _fail(fixture, "bad")
+        await complete(fixture, "good")
+        await fail(fixture, "bad")
         await fixture.create("b", after("good"))
-        await _is_ready(fixture, "b")
+        await is_ready(fixture, "b")
         await fixture.create("c", after("good", "bad", on_failure="run"))
-        await _is_ready(fixture, "c")
+        await is_ready(fixture, "c")
         await fixture.store.apply([Write("d", plan_create(after("good", "bad"), fixture.operation_id()))])
-        await _is_cancelled(fixture, "d", "bad")
+        await is_cancelled(fixture, "d", "bad")
 
     async def test_unknown_job_is_refused(self, fixture: StoreFixture) -> None:
         await fixture.create("a", worker_job())
@@ -247,7 +247,7 @@ class After(Scenarios):
         await fixture.store.apply([Write("c", plan_delete(fixture.operation_id()))])
         await fixture.do("d", plan_expire(fixture.operation_id(), error="late", failure='{"kind":"expired"}'))
         assert await fixture.store.held_by("job:a", 9) == []
-        await _complete(fixture, "a")
+        await complete(fixture, "a")
         assert [(await fixture.job(name)).status.value for name in ("b", "d")] == ["cancelled", "failed"]
 
     async def test_sweep_releases_what_a_dead_process_left(self, fixture: StoreFixture) -> None:
@@ -255,34 +255,33 @@ class After(Scenarios):
         for number in range(3):
             await fixture.create(f"b{number}", after("a"))
         with _dying(fixture.store):
-            await _complete(fixture, "a")
-        await _is_held(fixture, "b1", "a")
+            await complete(fixture, "a")
+        await is_held(fixture, "b1", "a")
         await fixture.store.sweep(lease=30, interval=0)
         for number in range(3):
-            await _is_ready(fixture, f"b{number}")
+            await is_ready(fixture, f"b{number}")
         assert (await fixture.store.sweep(lease=30, interval=0)).closing == ()
 
     async def test_sweep_keeps_what_waits_for_a_retried_job(self, fixture: StoreFixture) -> None:
         await fixture.create("a", worker_job())
         await fixture.create("b", after("a"))
         with _dying(fixture.store):
-            await _fail(fixture, "a")
+            await fail(fixture, "a")
         await fixture.do("a", plan_retry(fixture.operation_id()))
         assert (await fixture.store.sweep(lease=30, interval=0)).closing == ()
-        await _is_held(fixture, "b", "a")
-        await _complete(fixture, "a")
-        await _is_ready(fixture, "b")
+        await is_held(fixture, "b", "a")
+        await complete(fixture, "a")
+        await is_ready(fixture, "b")
 
-    async def test_many_jobs_are_released_in_slices(
-        self, fixture: StoreFixture, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(held_jobs, "SLICE", 2)
+    async def test_many_jobs_are_released_in_slices(self, fixture: StoreFixture) -> None:
         await fixture.create("a", worker_job())
         for number in range(5):
             await fixture.create(f"b{number}", after("a"))
             await fixture.tick()
         assert await fixture.store.held_by("job:a", 3) == ["b0", "b1", "b2"]
-        await _complete(fixture, "a")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(held_jobs, "SLICE", 2)
+            await complete(fixture, "a")
         assert sorted(job.job_id for job in await fixture.claim(most=9)) == [f"b{number}" for number in range(5)]
 
 

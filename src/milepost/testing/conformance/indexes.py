@@ -170,17 +170,18 @@ class Placement(Scenarios):
     """Indexed fields and queues."""
 
     async def test_indexed_field_finds_and_counts_its_jobs(self, fixture: StoreFixture) -> None:
-        await fixture.create("x", caller_job())
-        await fixture.create("a", worker_job(labels=":group=g\x1f:after=job:x\x1f:after=group:h\x1fowner=ana"))
+        for name in "xy":
+            await fixture.create(name, caller_job())
+        await fixture.create("a", worker_job(labels=":group=g\x1f:after=job:x\x1f:after=job:y\x1fowner=ana"))
         await fixture.tick()
         await fixture.create("b", caller_job(labels=":group=g\x1f:parent_id=a"))
         await fixture.create("c", worker_job(labels="owner=ana"))
         job = await fixture.job("a")
-        assert (job.group, job.after, job.labels, job.parent_id) == ("g", ("job:x", "group:h"), {"owner": "ana"}, None)
+        assert (job.group, job.after, job.labels, job.parent_id) == ("g", ("job:x", "job:y"), {"owner": "ana"}, None)
         found = {
             (":group", "g"): ["b", "a"],
             (":parent_id", "a"): ["b"],
-            (":after", "group:h"): ["a"],
+            (":after", "job:y"): ["a"],
             (":group", "other"): [],
         }
         for pair, ids in found.items():

@@ -127,7 +127,7 @@ def _asked(option: Option) -> Any:
             return Literal[option.choices]
         case "labels":
             return dict[str, str]
-        case "texts":
+        case "groups":
             return Annotated[
                 list[Annotated[str, Field(min_length=1, max_length=option.limit)]], Field(max_length=option.high)
             ]

@@ -199,15 +199,16 @@ while true do
 
     -- The decision is made; from here on it is written.
     if not indexes and (touched ~= '' or drop or remove) then indexes = open_indexes() end
-    local freed = drop and indexes.drop_stop(id)
+    local freed, dropped
+    if drop then freed, dropped = indexes.drop_stop(id) end
     if stop_token then
-      indexes.add_stop(id, stop_token, stop_expires, fields.k or '', fields.S or '', fields.w or '')
+      indexes.add_stop(id, stop_token, stop_expires, fields.k or '', fields.S or '', fields.w or '', fields.l or '')
     end
     local name = root .. 'j:' .. id
     if remove then
       if status ~= '' then
         for field, before in pairs(old) do fields[field] = before or nil end
-        indexes.forget(id, fields)
+        indexes.forget(id, fields, 'lqghdLake')
         asked = asked or open_operations()
         local born = fields.O and #fields.O == 8 and asked.entry(fields.O, '-') or ''
         local left = asked.fresh(gone) .. asked.fresh(fields.Q) .. born .. asked.entry(op, branch)
@@ -275,9 +276,11 @@ while true do
       if waiting and waiting ~= id then indexes.offer_again(waiting) end
     end
     if (drop or remove or old.z ~= nil or old.held ~= nil) and holds() then
-      local held = not remove and old.held ~= nil and fields.held ~= old.held and fields.held or nil
-      local ends = (drop or remove or old.z ~= nil) and 'job:' .. groups().plain(id) or held
-      closed = groups().closed({ends, ends ~= held and held or nil})
+      local names = (remove or old.z ~= nil) and groups().of(fields.l) or {}
+      names[#names + 1] = 'job:' .. groups().plain(id)
+      for group in string.gmatch(dropped or '', '[^\31]+') do names[#names + 1] = group end
+      if not remove and old.held ~= nil and fields.held ~= old.held then names[#names + 1] = fields.held end
+      closed = groups().closed(names)
     end
     if event then
       redis.call('XADD', root .. 'f', 'MAXLEN', '~', 100000, '*', 'i', id, 'v', version, 'e', event)

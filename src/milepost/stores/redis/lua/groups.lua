@@ -4,6 +4,8 @@
 -- Prelude of scripts that write records: what holds a job, as in `milepost.core.placement`. `groups()` creates the
 -- functions where they are needed.
 --
+-- m:<group>:<status>   the ids of members, by the status in which they ended, empty while they are open
+-- sg          how many draining leases each group has
 -- held        the number of jobs that each group holds      h:<group>   their ids by creation
 -- closing     groups that closed while jobs waited for them, until a sweep finds that none waits
 -- g:<group>   the last status of removed members -> id, one of each, while the `after` of a record names the group
@@ -55,7 +57,10 @@ local function groups()
 
   local function is_open(group)
     local id = string.match(group, '^job:(.*)$')
-    if not id then return false end
+    if not id then
+      return redis.call('EXISTS', root .. 'm:' .. group .. ':') == 1
+        or stops() and redis.call('HEXISTS', root .. 'sg', group) == 1
+    end
     id = stored(id)
     if stops() and redis.call('HEXISTS', root .. 's', id) == 1 then return true end
     local status, ended = status_of(id)
@@ -68,6 +73,11 @@ local function groups()
     if id then
       local status, ended = status_of(stored(id))
       if ended and string.find(statuses, '|' .. (status or '') .. '|', 1, true) then return id end
+    else
+      for status in string.gmatch(statuses, '[^|]+') do
+        local member = redis.call('SRANDMEMBER', root .. 'm:' .. group .. ':' .. status)
+        if member then return G.plain(member) end
+      end
     end
     local removed = redis.call('HGETALL', root .. 'g:' .. group)
     for i = 1, #removed, 2 do
@@ -91,22 +101,52 @@ local function groups()
     end
   end
 
-  -- Whether every job that a text of labels names in pairs of `after` has a record.
+  -- Whether every group that a text of labels names in pairs of `after` is known.
   function G.known(labels)
-    for pair in string.gmatch(labels, '[^\31]+') do
-      local id = string.match(pair, '^:after=job:(.*)$')
-      if id and redis.call('EXISTS', root .. 'j:' .. stored(id)) == 0 then return false end
+    for group in string.gmatch('\31' .. labels, '\31:after=([^\31]+)') do
+      local kind, name = string.match(group, '^(%l+):(.*)$')
+      local key = kind == 'group' and 'l::group=' .. name or 'j:' .. stored(name)
+      if redis.call('EXISTS', root .. key) == 0 then return false end
     end
     return true
+  end
+
+  -- The groups of several members that a record with these labels belongs to.
+  function G.of(labels)
+    local found = {}
+    for pair in string.gmatch(labels or '', '[^\31]+') do
+      local name, value = string.match(pair, '^:([^=]*)=(.*)$')
+      if name == 'group' then
+        found[#found + 1] = 'group:' .. value
+      elseif name == 'parent_id' then
+        found[#found + 1] = 'children:' .. value
+      end
+    end
+    return found
+  end
+
+  -- Move a record among the members of its groups; the arguments are those of its old and of its new state.
+  function G.move(id, labels0, ended0, labels1, ended1)
+    if ended0 == ended1 and labels0 == labels1 then return end
+    for _, group in ipairs(G.of(labels0)) do redis.call('SREM', root .. 'm:' .. group .. ':' .. ended0, id) end
+    for _, group in ipairs(G.of(labels1)) do redis.call('SADD', root .. 'm:' .. group .. ':' .. ended1, id) end
+  end
+
+  -- Count the groups of a draining lease.
+  function G.drain(names, by)
+    for group in string.gmatch(names, '[^\31]+') do
+      if redis.call('HINCRBY', root .. 'sg', group, by) <= 0 then redis.call('HDEL', root .. 'sg', group) end
+    end
   end
 
   -- The groups among these that are closed while jobs wait for them; the sweep looks at them.
   function G.closed(names)
     local found = {}
     for _, group in ipairs(names) do
-      if redis.call('HEXISTS', root .. 'held', group) == 1 and not is_open(group) then
+      if not found[group] and redis.call('HEXISTS', root .. 'held', group) == 1 and not is_open(group) then
         redis.call('SADD', root .. 'closing', group)
         found[#found + 1] = group
+        found[group] = true
       end
     end
     return found[1] and found
@@ -114,9 +154,12 @@ local function groups()
 
   -- Keep the status of a removed record, if the `after` of another one names it.
   function G.keep_end(id, fields)
-    local group = 'job:' .. G.plain(id)
-    if redis.call('EXISTS', root .. 'l::after=' .. group) == 1 then
-      redis.call('HSET', root .. 'g:' .. group, fields.s or '', G.plain(id))
+    local names = G.of(fields.l)
+    names[#names + 1] = 'job:' .. G.plain(id)
+    for _, group in ipairs(names) do
+      if redis.call('EXISTS', root .. 'l::after=' .. group) == 1 then
+        redis.call('HSET', root .. 'g:' .. group, fields.s or '', G.plain(id))
+      end
     end
   end
 

@@ -96,6 +96,14 @@ local function open_indexes()
       end
       if some(fields.q) then X.offer(id, fields) end
     end
+    if string.find(touched, 'g', 1, true) then
+      local labels0, labels1 = was(old, fields, 'l') or '', fields.l or ''
+      if string.find(labels0 .. labels1, ':', 1, true) then
+        local ended0, ended1 = was(old, fields, 'z'), some(fields.z)
+        ended0, ended1 = ended0 and was(old, fields, 's') or '', ended1 and fields.s or ''
+        groups().move(id, was(old, fields, 'c') and labels0 or '', ended0, labels1, ended1)
+      end
+    end
     if string.find(touched, 'h', 1, true) then
       local held0, held1 = was(old, fields, 'held'), some(fields.held)
       if held0 ~= held1 then
@@ -183,8 +191,8 @@ local function open_indexes()
     end
   end
 
-  function X.forget(id, fields)
-    X.place(id, fields, {}, 'lqhdLake')
+  function X.forget(id, fields, touched)
+    X.place(id, fields, {}, touched)
     groups().keep_end(id, fields)
     if some(fields.stalled) then redis.call('ZREM', root .. 'stalled', id) end
     if fields.stale then redis.call('ZREM', root .. 'stale', id) end
@@ -196,18 +204,21 @@ local function open_indexes()
   function X.drop_stop(id)
     local text = stops() and redis.call('HGET', root .. 's', id)
     if not text then return end
-    local key, slot = string.match(text, '^%Z*%z(%Z*)%z(%Z*)%z')
+    local key, slot, names = string.match(text, '^%Z*%z(%Z*)%z(%Z*)%z%Z*%z(%Z*)')
     redis.call('HDEL', root .. 's', id)
     redis.call('ZREM', root .. 'sx', id)
     if key ~= '' and redis.call('HINCRBY', root .. 'sk', key, -1) <= 0 then redis.call('HDEL', root .. 'sk', key) end
     count('n', slot, -1)
+    if names ~= '' then groups().drain(names, -1) end
     this.stops = nil
-    return key
+    return key, names
   end
 
-  function X.add_stop(id, token, expires, key, slot, worker)
+  function X.add_stop(id, token, expires, key, slot, worker, labels)
     X.drop_stop(id)
-    redis.call('HSET', root .. 's', id, token .. '\0' .. key .. '\0' .. slot .. '\0' .. worker)
+    local names = string.find(labels, ':', 1, true) and table.concat(groups().of(labels), '\31') or ''
+    redis.call('HSET', root .. 's', id, token .. '\0' .. key .. '\0' .. slot .. '\0' .. worker .. '\0' .. names)
+    if names ~= '' then groups().drain(names, 1) end
     redis.call('ZADD', root .. 'sx', expires, id)
     if key ~= '' then redis.call('HINCRBY', root .. 'sk', key, 1) end
     count('n', slot, 1)

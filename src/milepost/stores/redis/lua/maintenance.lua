@@ -151,8 +151,7 @@ for _, id in ipairs(ids) do
     if ended and ended >= bound then break end
     if ended then
       emptied[(fields.t or '') .. ':' .. (fields.s or '')] = true
-      fields.z = nil
-      indexes.forget(id, fields)
+      indexes.forget(id, fields, 'lqghdLak') -- it has left the list of ended records
       removed = removed + 1
     end
   end

@@ -43,3 +43,18 @@ INSERT OR REPLACE INTO [removed_members] VALUES (?, ?, ?)
 -- Delete what is kept of the removed members of a group.
 -- Values: group
 DELETE FROM [removed_members] WHERE grp = ?
+
+-- name: member
+-- Read a member of a group that ended in a status, or with an empty one a member that is open.
+-- Values: group, ended
+SELECT id FROM [members] WHERE grp = ? AND ended = ? LIMIT 1
+
+-- name: member_put
+-- Add a member to a group.
+-- Values: group, ended, id
+INSERT OR REPLACE INTO [members] VALUES (?, ?, ?)
+
+-- name: member_delete
+-- Remove a member of a group.
+-- Values: group, ended, id
+DELETE FROM [members] WHERE grp = ? AND ended = ? AND id = ?

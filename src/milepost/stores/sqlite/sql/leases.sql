@@ -31,7 +31,7 @@ UPDATE [draining] SET expires = max(:least, expires - :ahead) WHERE expires > :b
 -- name: draining_get
 -- Read the draining lease of an id.
 -- Values: id
-SELECT token, expires, key, slot, worker FROM [draining] WHERE id = ?
+SELECT token, expires, key, slot, worker, groups FROM [draining] WHERE id = ?
 
 -- name: draining_key
 -- Check whether a draining lease has a unique key.
@@ -40,8 +40,14 @@ SELECT 1 FROM [draining] WHERE key = ? AND key <> '' LIMIT 1
 
 -- name: draining_put
 -- Store a draining lease.
--- Values: id, token, expires, key, slot, worker
-INSERT OR REPLACE INTO [draining] VALUES (?, ?, ?, ?, ?, ?)
+-- Values: id, token, expires, key, slot, worker, groups
+INSERT OR REPLACE INTO [draining] VALUES (?, ?, ?, ?, ?, ?, ?)
+
+-- name: draining_group
+-- Check whether a draining lease has a group among its groups, which are separated by the byte 31.
+-- Values: group
+SELECT 1 FROM [draining]
+WHERE groups <> '' AND instr(char(31) || groups || char(31), char(31) || ? || char(31)) > 0 LIMIT 1
 
 -- name: draining_delete
 -- Delete a draining lease.

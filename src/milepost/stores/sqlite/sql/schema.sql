@@ -52,8 +52,11 @@ CREATE TABLE IF NOT EXISTS [labels] (
     PRIMARY KEY (pair, created, id)
 ) WITHOUT ROWID;
 
--- What jobs wait for: the jobs that each group holds; groups that closed while jobs waited, until a sweep finds that none
+-- What jobs wait for: the members of each group, with their status once they have ended; the jobs that each group holds; groups that closed while jobs waited, until a sweep finds that none
 -- waits; and the last status of removed members, one of each, as long as the `after` of a record names their group.
+CREATE TABLE IF NOT EXISTS [members] (
+    grp TEXT NOT NULL, ended TEXT NOT NULL, id TEXT NOT NULL, PRIMARY KEY (grp, ended, id)
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS [held] (
     grp TEXT NOT NULL, created INTEGER NOT NULL, id TEXT NOT NULL, PRIMARY KEY (grp, created, id)
 ) WITHOUT ROWID;
@@ -95,7 +98,8 @@ CREATE TABLE IF NOT EXISTS [draining] (
     expires INTEGER NOT NULL,
     key TEXT NOT NULL,
     slot TEXT NOT NULL,
-    worker TEXT NOT NULL
+    worker TEXT NOT NULL,
+    groups TEXT NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS [draining_key] ON [draining] (key) WHERE key <> '';
 

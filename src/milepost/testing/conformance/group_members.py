@@ -1,0 +1,137 @@
+"""Jobs that wait for groups of several members."""
+
+from __future__ import annotations
+
+import pytest
+
+from milepost.core.transitions import plan_cancel, plan_complete, plan_create, plan_delete, plan_receipt, plan_retry
+from milepost.stores.protocol import Write
+from milepost.testing.conformance.groups import complete, fail, is_cancelled, is_held, is_ready
+from milepost.testing.conformance.harness import Scenarios, StoreFixture, caller_job, token_of, worker_job
+
+
+def member(group: str, *awaited: str, **fields: str) -> dict[str, str]:
+    """Return the fields of a worker job that is a member of a group, and follows others."""
+    kind, _, name = group.partition(":")
+    pairs = [f"{':group' if kind == 'group' else ':parent_id'}={name}", *(f":after={one}" for one in awaited)]
+    return {**worker_job(labels="\x1f".join(pairs)), **fields}
+
+
+KINDS = pytest.mark.parametrize("group", ["group:g", "children:p", "children:0199f3a2-7c1e-7d41-b2a0-5b1f0d6f9c11"])
+
+
+class GroupMembers(Scenarios):
+    """Jobs that follow all members of a group, or all children of a job."""
+
+    @staticmethod
+    async def _prepare(fixture: StoreFixture, group: str, *members: str) -> None:
+        if group.startswith("children:"):
+            await fixture.create(group.removeprefix("children:"), caller_job())
+        for name in members:
+            await fixture.create(name, member(group))
+
+    @KINDS
+    async def test_job_starts_when_no_member_is_open(self, fixture: StoreFixture, group: str) -> None:
+        await GroupMembers._prepare(fixture, group, "a", "b")
+        await fixture.create("then", worker_job(labels=f":after={group}"))
+        await is_held(fixture, "then", group)
+        await complete(fixture, "a")
+        await is_held(fixture, "then", group)
+        await fixture.create("c", member(group))  # a member that joins later counts, too
+        await complete(fixture, "b")
+        await is_held(fixture, "then", group)
+        await complete(fixture, "c")
+        await is_ready(fixture, "then")
+        await fixture.create("d", member(group))
+        await fixture.create("next", worker_job(labels=f":after={group}"))
+        await is_held(fixture, "next", group)
+
+    @KINDS
+    async def test_failed_member_cancels_what_follows(self, fixture: StoreFixture, group: str) -> None:
+        await GroupMembers._prepare(fixture, group, "a", "b", "c")
+        await fixture.create("then", worker_job(labels=f":after={group}"))
+        await fixture.create("anyway", worker_job(labels=f":after={group}", on_failure="run"))
+        await fixture.create("hopeful", worker_job(labels=f":after={group}\x1f:after=job:c"))
+        for name in ("a", "b"):
+            await fail(fixture, name)
+        await fixture.do("b", plan_retry(fixture.operation_id()))
+        await complete(fixture, "b")
+        await is_held(fixture, "then", group)
+        await complete(fixture, "c")
+        await is_cancelled(fixture, "then", "a")
+        await is_cancelled(fixture, "hopeful", "a")
+        await is_ready(fixture, "anyway")
+
+    @KINDS
+    @pytest.mark.parametrize("removal", ["delete", "purge"])
+    async def test_failure_of_a_removed_member_is_kept(self, fixture: StoreFixture, group: str, removal: str) -> None:
+        await GroupMembers._prepare(fixture, group, "a", "b", "c")
+        await fixture.create("then", worker_job(labels=f":after={group}"))
+        await fail(fixture, "a")
+        await complete(fixture, "b")
+        await fixture.tick()
+        if removal == "purge":
+            assert await fixture.store.purge(ttl=0) == 2
+        else:
+            for name in ("a", "b"):
+                await fixture.store.apply([Write(name, plan_delete(fixture.operation_id()))])
+        await is_held(fixture, "then", group)
+        await complete(fixture, "c")
+        await is_cancelled(fixture, "then", "a")
+
+    @KINDS
+    async def test_stopping_member_keeps_its_group_open(self, fixture: StoreFixture, group: str) -> None:
+        await GroupMembers._prepare(fixture, group, "a", "b")
+        for name in ("then", "other"):
+            await fixture.create(name, worker_job(labels=f":after={group}", on_failure="run"))
+        tokens = [token_of(await fixture.start(name)) for name in ("a", "b")]
+        await fixture.store.apply([Write("a", plan_delete(fixture.operation_id()))])
+        await fixture.do("b", plan_cancel(fixture.operation_id()))
+        await is_held(fixture, "then", group)
+        await fixture.create("a", worker_job())  # another job with this id, in no group
+        for name, token in zip(("b", "a"), tokens[::-1], strict=True):
+            await is_held(fixture, "then", group)
+            receipt = plan_receipt(fixture.operation_id(), token, "cooperative", confirmed=True)
+            await fixture.store.apply([Write(name, receipt)])
+        await is_ready(fixture, "then")
+        await is_ready(fixture, "other")
+
+    @KINDS
+    async def test_deleted_pending_member_closes_its_group(self, fixture: StoreFixture, group: str) -> None:
+        await GroupMembers._prepare(fixture, group, "a")
+        await fixture.create("then", worker_job(labels=f":after={group}"))
+        await fixture.store.apply([Write("a", plan_delete(fixture.operation_id()))])
+        await is_cancelled(fixture, "then", "a")
+
+    async def test_group_without_members_is_refused(self, fixture: StoreFixture) -> None:
+        await fixture.create("a", member("group:g"))
+        await fixture.refused("b", plan_create(worker_job(labels=":after=group:G"), fixture.operation_id()))
+        await fixture.refused("b", plan_create(worker_job(labels=":after=children:g"), fixture.operation_id()))
+        await fixture.create("b", worker_job(labels=":after=children:a"))  # which has no children
+        await is_ready(fixture, "b")
+
+    async def test_group_names_are_apart(self, fixture: StoreFixture) -> None:
+        await fixture.create("g", worker_job())
+        await fixture.create("a", member("group:g"))
+        await fixture.create("c", member("children:g"))
+        for kind in ("group", "children", "job"):
+            await fixture.create(f"after {kind}", worker_job(labels=f":after={kind}:g"))
+        await complete(fixture, "a")
+        await is_ready(fixture, "after group")
+        await is_held(fixture, "after children", "children:g")
+        await is_held(fixture, "after job", "job:g")
+        await complete(fixture, "c")
+        await is_ready(fixture, "after children")
+        await is_held(fixture, "after job", "job:g")
+
+    async def test_chain_of_groups_is_released_in_order(self, fixture: StoreFixture) -> None:
+        await fixture.create("a", member("group:0"))
+        for level in range(1, 4):
+            for name in "xy":
+                await fixture.create(f"{level}{name}", member(f"group:{level}", f"group:{level - 1}"))
+        await complete(fixture, "a")
+        for level in range(1, 4):
+            claimed = await fixture.claim(most=9)
+            assert sorted(job.job_id for job in claimed) == [f"{level}x", f"{level}y"]
+            for job in claimed:
+                await fixture.do(job.job_id, plan_complete(fixture.operation_id(), token_of(job), None, {}))

@@ -1,0 +1,96 @@
+"""Jobs that follow others, through the public API, on every store: what is refused, and what is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from milepost import AsyncJobs, Jobs, Run
+from milepost.core.errors import InvalidInputError
+from milepost.query.filters import parse_filter
+from milepost.stores.factory import open_store
+
+
+@pytest.fixture(params=["memory", "sqlite", pytest.param("redis", marks=pytest.mark.service("redis-server"))])
+def jobs(request: pytest.FixtureRequest) -> Iterator[Jobs]:
+    if request.param == "redis":
+        namespace = request.getfixturevalue("redis_namespace")
+        store = open_store(request.getfixturevalue("redis_url"), namespace=namespace)
+    else:
+        store = open_store("memory://" if request.param == "memory" else request.getfixturevalue("sqlite_url"))
+    jobs = Jobs(store)
+
+    @jobs.job("load")
+    def load(run: Run, fails: bool = False) -> None:
+        if fails:
+            raise ValueError("no such file")
+
+    jobs.worker()  # so that a store in memory starts no worker by itself
+    yield jobs
+    jobs.close()
+
+
+def refused(jobs: Jobs, text: str, *after: object, **options: str) -> None:
+    """Submit a job that must be refused, and leave nothing behind."""
+    before = jobs.count_jobs()
+    with pytest.raises(InvalidInputError, match=text) as error:
+        jobs.submit("load", {}, after=after, **options)  # type: ignore[call-overload]
+    assert str(error.value).startswith("after: ")
+    assert jobs.count_jobs() == before
+
+
+def test_unknown_jobs_and_groups_are_refused(jobs: Jobs) -> None:
+    jobs.create_job("a", group="import")
+    refused(jobs, "no job 'b'; submit it first", "job:a", "job:b")
+    refused(jobs, "no job 'b'", "children:b")
+    refused(jobs, "no job is in the group 'Import'; submit its members first", "group:Import")
+    refused(jobs, "'me'; a job cannot wait for itself", "job:me", job_id="me")
+    refused(jobs, "must be a Job or begin with", "a")
+    with pytest.raises(InvalidInputError, match="no job 'b'"):
+        jobs.submit_many("load", [{}, {}], after=["job:b"])
+    with pytest.raises(InvalidInputError, match="no job 'b'"):
+        jobs.submit("load", {}, unique_key="k", on_duplicate="supersede", after=["job:b"])
+
+
+def test_job_that_would_wait_for_itself_is_refused(jobs: Jobs) -> None:
+    jobs.create_job("top", group="all")
+    jobs.create_job("middle", parent_id="top")
+    never = "would never close"
+    refused(jobs, never, "group:all", group="all")
+    refused(jobs, never, "children:middle", parent_id="middle")
+    for group in ("job:middle", "job:top", "children:top", "group:all"):
+        refused(jobs, never, group, parent_id="middle")
+    jobs.submit("load", {}, job_id="first", group="one", after=["job:top"])
+    jobs.submit("load", {}, job_id="second", group="two", after=["group:one"])
+    jobs.submit("load", {}, job_id="third", after=["group:two"])
+    refused(jobs, "job second in group:two waits for it", "job:third", group="one")
+    assert jobs.submit("load", {}, group="one", after=["job:top"]).status == "pending"
+
+
+def test_reason_of_waiting_is_shown(jobs: Jobs) -> None:
+    first = jobs.submit("load", {}, group="g", parent_id="p")
+    jobs.create_job("p")
+    texts = [(first, f"job {first.job_id}"), ("group:g", "group g"), ("children:p", "the children of p")]
+    for entry, text in texts:
+        job = jobs.submit("load", {}, after=[entry])
+        assert job.activity == f"Waiting for {text}"
+        (listed, *_) = jobs.list_jobs(limit=1)
+        assert listed.to_dict()["activity"] == job.activity
+        assert listed.to_dict()["waiting_for"] == {"code": "after", "params": {"group": job.after[0]}}
+    assert jobs.find(parse_filter("after:group:g").query).total == 1
+
+
+async def test_failure_and_success_release_what_follows(jobs: Jobs) -> None:
+    apart = AsyncJobs(jobs.store.with_blocking(blocking=False), handlers=jobs.handlers)
+    first = await apart.submit("load", {"fails": True}, group="g")
+    second = await apart.submit("load", {}, group="g")
+    skipped = await apart.submit("load", {}, after=[second, "group:g"])
+    anyway = await apart.submit("load", {}, after=["group:g"], on_failure="run")
+    last = await apart.submit("load", {}, after=[anyway, second])
+    async with apart.run_workers():
+        job = await apart.wait(skipped.job_id, 30)
+        assert (job.status, job.error) == ("cancelled", f"dependency_failed: {first.job_id}")
+        assert job.activity == f"Cancelled: job {first.job_id} did not complete"
+        assert (await apart.wait(last.job_id, 30)).status == "completed"
+    await apart.close()
