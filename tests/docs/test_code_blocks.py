@@ -21,6 +21,8 @@ RUN = [
     if page not in ELSEWHERE
     and {language for language, *_ in blocks((ROOT / page).read_text())} & {"python", "console"}
 ]
+WITH_OTHER_WORKERS = "docs/coming-from/"
+"""Pages that start workers of other task queues, which takes longer."""
 RUN_ALWAYS, NEVER_RUN = {"python", "console"}, {"ini", "sql", "toml", "yaml", "text", "html"}
 WHOLE_README = blocks((ROOT / "README.md").read_text())
 README = [block for block in WHOLE_README if block[0] == "python"]
@@ -41,7 +43,10 @@ def reindex(run: Run, index: str) -> None:
 """
 
 
-@pytest.mark.parametrize("page", RUN)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=[pytest.mark.slow] * page.startswith(WITH_OTHER_WORKERS)) for page in RUN],
+)
 def test_page_runs_unmodified(
     page: str, tmp_path: Path, redis_url: str, redis_namespace: str, request: pytest.FixtureRequest
 ) -> None:

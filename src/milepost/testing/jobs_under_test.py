@@ -109,9 +109,11 @@ def jobs_under_test(app: Jobs | AsyncJobs | None = None, clock: FrozenClock | No
     store = _Store(clock)
     jobs = JobsUnderTest(JobManager(store))
     jobs.clock, jobs._blocking = clock, jobs._async
-    with _redirected(app, store, [jobs._async]):
-        yield jobs
-    jobs.close()
+    try:
+        with _redirected(app, store, [jobs._async]):
+            yield jobs
+    finally:
+        jobs.close()
 
 
 @contextmanager
