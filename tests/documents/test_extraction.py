@@ -101,7 +101,7 @@ def test_cancelled_job_keeps_whole_batches_and_resumes(database: str) -> None:
     with pytest.raises(JobCancelled):
         extract(database, watch)
     store = open_store(database)
-    assert store.count_unextracted("rules-1") == 151 - 64
+    assert store.count_unextracted("rules-2") == 151 - 64
     store.close()
     result, run = extract(database)
     assert result["extracted"] == 151 - 64

@@ -35,6 +35,7 @@ class Configuration:
     llm_url: str | None = None
     llm_model: str | None = None
     llm_key: str | None = None
+    entity_rules: str | None = None
     llm_response_format: str | None = None
     llm_max_tokens: int | None = None
     llm_concurrency: int = CONCURRENCY
@@ -94,6 +95,7 @@ def from_environment(environment: Mapping[str, str] | None = None) -> Configurat
         llm_url=text("MILEPOST_LLM_URL"),
         llm_model=text("MILEPOST_LLM_MODEL"),
         llm_key=text("MILEPOST_LLM_KEY"),
+        entity_rules=text("MILEPOST_ENTITY_RULES"),
         llm_response_format=text("MILEPOST_LLM_RESPONSE_FORMAT"),
         llm_max_tokens=number("MILEPOST_LLM_MAX_TOKENS"),
         llm_concurrency=CONCURRENCY if (at_once := number("MILEPOST_LLM_CONCURRENCY")) is None else at_once,

