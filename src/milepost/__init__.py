@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from milepost.core.errors import JobCancelled as JobCancelled
     from milepost.core.errors import JobNotFoundError as JobNotFoundError
     from milepost.core.errors import JobReleased as JobReleased
+    from milepost.core.errors import JobSuspended as JobSuspended
     from milepost.core.errors import JobTimedOut as JobTimedOut
     from milepost.core.errors import LeaseHeldError as LeaseHeldError
     from milepost.core.errors import LeaseLost as LeaseLost
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from milepost.core.errors import RejectedError as RejectedError
     from milepost.core.errors import ResultNotSerialisableError as ResultNotSerialisableError
     from milepost.core.errors import Retry as Retry
+    from milepost.core.errors import Snooze as Snooze
     from milepost.core.errors import StoreUnavailableError as StoreUnavailableError
     from milepost.core.errors import TooManyRequestsError as TooManyRequestsError
     from milepost.core.errors import UnknownJobTypeError as UnknownJobTypeError
@@ -62,6 +64,7 @@ _HOMES = {
         "LeaseHeldError",
         "JobNotFoundError",
         "JobReleased",
+        "JobSuspended",
         "JobTimedOut",
         "LeaseLost",
         "MilepostError",
@@ -70,6 +73,7 @@ _HOMES = {
         "RejectedError",
         "ResultNotSerialisableError",
         "Retry",
+        "Snooze",
         "StoreUnavailableError",
         "TooManyRequestsError",
         "UnknownJobTypeError",

@@ -66,6 +66,7 @@ _WAITS: Mapping[str, str] = {
     "paused": "Type {job_type} is paused",
     "limit_reached": "Concurrency limit of {limit} reached for {job_type}",
     "starts_at": "Starts {at}",
+    "wakes_at": "Suspended until {at}",
     "retries_at": "Next attempt {at}",
     "jobs_ahead": "{count} ahead",
     "many_jobs_ahead": "Over {count} ahead",

@@ -24,12 +24,14 @@
     +-- PluginError                            a plugin is broken, or two packages register it under one name
     +-- WaitTimeoutError (TimeoutError)        wait() timed out before the job ended
     +-- Retry                                  raised by a handler: retry after .delay
+    +-- Snooze                                 raised by a handler: give the job back for .delay, at no attempt
     +-- Fail                                   raised by a handler: fail the job, with no further attempt
     RunStop (BaseException)                    ends the code of a run; `except Exception` does not catch it
     +-- JobCancelled                           the job was cancelled
     +-- JobReleased                            the worker shuts down; the job is released without charging an attempt
     +-- LeaseLost                              another run owns the job; writes of this one are refused
     +-- JobTimedOut                            the run exceeded its time limit
+    +-- JobSuspended                           the run waits without its worker: its code returns, and starts again later
 """
 
 from __future__ import annotations
@@ -201,6 +203,17 @@ class Retry(MilepostError):
         self.delay = delay
 
 
+class Snooze(MilepostError):
+    """Raised by a handler to give its job back for `delay` (seconds, a timedelta or text such as "30s"), at no attempt.
+
+    For a service that asks to come back later: ``raise Snooze(response.headers["Retry-After"])``.
+    """
+
+    def __init__(self, delay: Duration, *, reason: str = "") -> None:
+        super().__init__(reason or f"snoozed for {delay}")
+        self.delay = delay
+
+
 class Fail(MilepostError):
     """Raised by a handler to fail its job without further attempts: ``raise Fail("the document is encrypted")``."""
 
@@ -223,3 +236,14 @@ class LeaseLost(RunStop):
 
 class JobTimedOut(RunStop):
     """The run exceeded its time limit."""
+
+
+class JobSuspended(RunStop):
+    """The job waits without its worker until `wake_at` (microseconds of the store's clock): the code returns, and starts again then.
+
+    Raised by `run.sleep`; every later call of the run raises it again. Let it pass.
+    """
+
+    def __init__(self, wake_at: int) -> None:
+        super().__init__("suspended")
+        self.wake_at = wake_at

@@ -13,7 +13,9 @@ from milepost.core.errors import InvalidInputError
 from milepost.core.job import Job, JobStatus
 from milepost.core.serialization import from_json, from_micros, to_micros
 
-STATUS_KINDS = frozenset({"created", "running", "retrying", "released", "completed", "failed", "cancelled"})
+STATUS_KINDS = frozenset(
+    {"created", "running", "retrying", "released", "suspended", "completed", "failed", "cancelled"}
+)
 """The kinds that report a change of status; a stream never skips one of them."""
 
 LIFECYCLE_KINDS = STATUS_KINDS | {"receipt", "deleted"}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar, TypeVarTuple, overload
 
+from milepost.core.serialization import Duration
 from milepost.run.run import Run
 from milepost.run.steps import OnChange, Step
+from milepost.run.suspension import Sleep
 
 R = TypeVar("R")
 Args = TypeVarTuple("Args")
@@ -39,3 +42,13 @@ class AsyncRun(Run):
         """Call a function and keep its value, as `Run.step` does. A function that is not async is called in a thread."""
         self._refuse_fork("step")
         return self._awaited("step", Step(self, key, function, args, on_change).acall())
+
+    def sleep(self, key: str, duration: Duration) -> Coroutine[Any, Any, None]:  # type: ignore[override] # likewise
+        """Wait without a worker, as `Run.sleep` does."""
+        self._refuse_fork("sleep")
+        return self._awaited("sleep", self._sleep(key, duration))
+
+    async def _sleep(self, key: str, duration: Duration) -> None:
+        left = await asyncio.to_thread(Sleep(self, key, duration).left)
+        if left > 0:
+            await self._await_in_place(left)

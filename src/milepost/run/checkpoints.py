@@ -45,6 +45,10 @@ class CheckpointWriter:
         `key` names the new step, as in `plan_keep_step`.
         """
 
+    def now(self, run: Run) -> int:
+        """Return the store's clock, in microseconds since 1970. Raises as `checkpoint`."""
+        return time.time_ns() // 1000
+
     def read(self, run: Run, key: str) -> str | None:
         """Return the part of kept results that has a key, or None if it does not exist."""
         return None
@@ -88,6 +92,9 @@ class StoreCheckpointWriter(CheckpointWriter):
                 reacquire=self._reacquire,
             )
         )
+
+    def now(self, run: Run) -> int:
+        return run_sync(read_clock(self._heartbeat.store, run, until_stopped=self._until_stopped))
 
     def read(self, run: Run, key: str) -> str | None:
         item = run_sync(self._heartbeat.store.kv_get(key))
@@ -156,23 +163,39 @@ async def _write(
             write = Write(run.job_id, plan(new_operation_id()), answer=False)
             continue
         except (StoreUnavailableError, OutcomeUnknownError) as error:
-            if run._stop_reasons:
-                raise run._stop_reasons[0] from error
             if not until_stopped:
                 raise
             if not warned:
                 warned = True
                 log.warning("job %s: %s not written, trying again: %s", run.job_id, what, error)
-        if store.blocking:
-            time.sleep(RETRY_INTERVAL)  # noqa: ASYNC251 - a blocking store never suspends
-        else:
-            await asyncio.sleep(RETRY_INTERVAL)
+            await _pause(store, run, error)
     if not outcome.accepted:
         if outcome.job is None:  # the job was deleted, with its parts, before these were written
             for key, _ in parts:
                 await store.kv_delete(key)
         run.stop(stop_reason(outcome.job, run.token, "stopping" if outcome.job is None else "lost"))
         raise run._stop_reasons[0]
+
+
+async def read_clock(store: Store, run: Run, *, until_stopped: bool) -> int:
+    """Return the store's clock. `until_stopped` as in `write_checkpoint`."""
+    while True:
+        try:
+            return await store.now()
+        except (StoreUnavailableError, OutcomeUnknownError) as error:
+            if not until_stopped:
+                raise
+            await _pause(store, run, error)
+
+
+async def _pause(store: Store, run: Run, error: Exception) -> None:
+    """Wait until the next try. Raises the RunStop of a run that is to stop."""
+    if run._stop_reasons:
+        raise run._stop_reasons[0] from error
+    if store.blocking:
+        time.sleep(RETRY_INTERVAL)  # noqa: ASYNC251 - a blocking store never suspends
+    else:
+        await asyncio.sleep(RETRY_INTERVAL)
 
 
 async def _has_reacquired(store: Store, run: Run, token: str, reacquire: ReacquireLease) -> bool:

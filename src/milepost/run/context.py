@@ -15,6 +15,8 @@ from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import asyncio
+
     from milepost.run.run import Run
 
 
@@ -28,6 +30,21 @@ _current: ContextVar[Run | _NoRun | None] = ContextVar("milepost_run", default=N
 _process_run: Run | None = None
 _threads_patched = False
 _MARK = "_milepost_run"
+
+
+Home = tuple[int, "asyncio.Task[object] | None"]
+"""The thread and the task in which the code of a run was started."""
+
+
+def home() -> Home:
+    """Return the thread and the task of the caller."""
+    import asyncio  # here, since the command line imports this module and needs no event loop
+
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        task = None
+    return threading.get_ident(), task
 
 
 def enter(run: Run) -> Token[Any]:

@@ -9,20 +9,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from milepost.core.errors import JobTimedOut, RunStop
+from milepost.core.errors import JobSuspended, JobTimedOut, RunStop, Snooze
 from milepost.core.job import FailureKind, Job
+from milepost.core.serialization import seconds
 from milepost.run.capture import capture
 from milepost.run.checkpoints import StoreCheckpointWriter
+from milepost.run.context import home
 from milepost.run.crash_report import load_redact_hook, report_exception
 from milepost.run.heartbeat import Heartbeat
 from milepost.run.heartbeat_state import OnOutage, PendingReport, ReacquireLease
 from milepost.run.job_result import NO_RESULT, JobResult, job_result
-from milepost.run.outcome import RunOutcome, abandonment, completed, failed, interrupted, stopped
+from milepost.run.outcome import RunOutcome, abandonment, completed, failed, interrupted, postponed, stopped
 from milepost.run.run import Run
 from milepost.run.runtime import Runtime
+from milepost.run.suspension import of_group
 from milepost.stores.protocol import WriteResult
 
 log = logging.getLogger("milepost.run")
@@ -42,6 +46,8 @@ class LeasedExecution:
     """How a stop was brought about, for the receipt."""
     has_stopped = True
     """Whether all threads of the code have ended too. If not, another run may start only when the lease has expired."""
+    can_suspend = False
+    """Whether a worker can start the code again, so that `run.sleep` need not wait in place."""
     interrupt_cancels = True
     """Whether a KeyboardInterrupt or CancelledError of the code cancels the job. In a worker it fails the job."""
     on_reply: Callable[[WriteResult], None] | None = None
@@ -82,6 +88,7 @@ class LeasedExecution:
             runtime.store, self.heartbeat, until_stopped=self.waits_for_store, reacquire=self.reacquire
         )
         self.run = self.run_type(job, job.record["token"], checkpoint_writer, plan=plan)
+        self.run._can_suspend = self.can_suspend
         self.run._follow_up = follow_up
         self.has_started = True
         sent_at = self.sent_at if self.on_outage == "stop" else None
@@ -140,11 +147,19 @@ class LeasedExecution:
 
     def begin_code(self) -> None:
         """Begin the capture, where the code runs."""
+        self.run._home, self.run._began = home(), time.monotonic()
         self._captured = capture.begin(self.run, self._captures, self._redact, whole_process=self._whole_process)
 
     def end_code(self, error: BaseException | None) -> BaseException | None:
         """End the capture; return the error of the code, or the stop that cancelled its task instead."""
         self.run._on_stop = None
+        if isinstance(error, BaseExceptionGroup):
+            error = of_group(error)
+        if error is None and self.run._stop_reasons and isinstance(self.run._stop_reasons[0], JobSuspended):
+            self.run.log(
+                "the code caught JobSuspended and returned; suspended all the same, its result is dropped", "warning"
+            )
+            error = self.run._stop_reasons[0]
         if error is None:
             error = self.run._unawaited_call()
         if self._captured is not None:
@@ -189,8 +204,9 @@ class LeasedExecution:
         """Stop the run when the time limit of its job is over."""
         timeout = self.run._job.record.get("timeout")
         if timeout is not None:
-            seconds = int(timeout) / 1_000_000
-            self.call_later(seconds, lambda: self.stop(JobTimedOut(f"timeout of {seconds:g} s exceeded")))
+            limit = int(timeout) / 1_000_000
+            left = max(0.0, limit - int(self.run._job.record.get("ran", "0")) / 1_000_000)
+            self.call_later(left, lambda: self.stop(JobTimedOut(f"timeout of {limit:g} s exceeded")))
 
     def call_later(self, seconds: float, function: Callable[[], None]) -> None:
         """Call a function in some seconds, unless the run has ended by then."""
@@ -233,6 +249,8 @@ class LeasedExecution:
             return completed(run, pending, result, queue_result)
         if isinstance(error, RunStop):
             return stopped(run, pending, error, how=self.how, delay=delay)
+        if isinstance(error, Snooze) and run._job.run_by != "track":
+            return postponed(run, pending, int(seconds(error.delay, "delay") * 1_000_000), self.how)
         if self.interrupt_cancels and isinstance(error, KeyboardInterrupt | asyncio.CancelledError):
             by = "Ctrl-C" if isinstance(error, KeyboardInterrupt) else "its task"
             return interrupted(run, pending, by, self.how)

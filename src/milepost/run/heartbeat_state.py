@@ -219,6 +219,8 @@ class HeartbeatState:
         cursors = from_json(one.sent.get("cursors", "{}")).values()
         steps = one.run._kept_steps
         self._parts.discard(one.run.job_id, cursors if steps is None else (*cursors, from_json(steps)))
+        if "segments" in one.run._job.record:
+            return  # only its last segment was seen
         if one.forecast is None:
             self._history.record_short_run(one.run.job_type, time - one.began)
         elif not one.forecast_failed:

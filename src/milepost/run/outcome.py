@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from milepost.core.errors import (
     JobCancelled,
     JobReleased,
+    JobSuspended,
     JobTimedOut,
     LeaseLost,
     RunStop,
@@ -24,6 +26,7 @@ from milepost.core.transitions import (
     plan_receipt,
     plan_release,
     plan_self_cancel,
+    plan_suspend,
 )
 from milepost.core.transitions.operations import Change
 from milepost.run.crash_report import masked_json, masked_line, report_exception
@@ -128,11 +131,9 @@ def crashed(
     return _ending(run, pending, plan, single_line(f"already failed: {name}", 200))
 
 
-def postponed(run: Run, pending: PendingReport, delay: int) -> RunOutcome:
-    """Return the outcome of a run that cannot start here: it is released for `delay` microseconds, uncharged."""
-    return _ending(
-        run, pending, plan_release(new_operation_id(), run.token, pending.report, delay=delay), "never_started"
-    )
+def postponed(run: Run, pending: PendingReport, delay: int, how: str = "never_started") -> RunOutcome:
+    """Return the outcome of a run that cannot start here, or was snoozed: it is released for `delay` microseconds, uncharged."""
+    return _ending(run, pending, plan_release(new_operation_id(), run.token, pending.report, delay=delay), how)
 
 
 def stopped(
@@ -156,6 +157,9 @@ def stopped(
         plan = plan_receipt(new_operation_id(), run.token, how, confirmed=True)
     elif isinstance(reason, JobReleased):
         plan = plan_release(new_operation_id(), run.token, pending.report)
+    elif isinstance(reason, JobSuspended):
+        ran = int((time.monotonic() - run._began) * 1_000_000)
+        plan = plan_suspend(new_operation_id(), run.token, pending.report, wake_at=reason.wake_at, ran=ran)
     elif isinstance(reason, JobTimedOut):
         if known is None:
             known = report_exception(error if isinstance(error, JobTimedOut) else reason, run, FailureKind.TIMEOUT)

@@ -8,13 +8,14 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from milepost.core.errors import InvalidInputError, RunStop
+from milepost.core.errors import InvalidInputError, JobReleased, JobSuspended, RunStop
 from milepost.core.html import bar
 from milepost.core.job import Job, JobStatus, Stage
 from milepost.core.serialization import (
@@ -67,6 +68,9 @@ class Run(ProgressMixin, CommandMixin, LoopMixin, StepMixin):
     """What is captured while the code runs, as in `Settings.capture`; None before it starts and after it has ended."""
     _redact: Callable[[str], str] | None = None
     """The redaction hook for log lines, names of captured bars and errors."""
+
+    _can_suspend = False
+    """Whether a worker can start the code again."""
 
     _follow_up: Callable[[RunStop], None] | None = None
     """Called after `stop`, so that a task queue can end code that ignores it."""
@@ -134,6 +138,9 @@ class Run(ProgressMixin, CommandMixin, LoopMixin, StepMixin):
         """The calls in threads that the code has started from an event loop."""
         self._unawaited: Counter[str] = Counter()
         """The calls that returned a coroutine which has not started."""
+        self._home: context.Home | None = None
+        """Where the code was started; only there it can be suspended."""
+        self._began = time.monotonic()
         self._stop_reasons: list[RunStop] = []
         self._on_stop: Callable[[RunStop], None] | None = None
 
@@ -243,7 +250,7 @@ class Run(ProgressMixin, CommandMixin, LoopMixin, StepMixin):
 
     def _check_cancel(self) -> None:
         """Raise the RunStop, unless the task of the code gets a CancelledError for it."""
-        if self._stop_reasons and self._on_stop is None:
+        if self._stop_reasons and (self._on_stop is None or isinstance(self._stop_reasons[0], JobSuspended)):
             raise self._stop_reasons[0]
 
     def log(self, text: str, level: str = "info") -> None:
@@ -321,8 +328,9 @@ class Run(ProgressMixin, CommandMixin, LoopMixin, StepMixin):
 
     def stop(self, reason: RunStop) -> None:
         """Tell the code to stop. The first reason wins. Called by the heartbeat and by workers."""
-        if not self._stop_reasons:
-            self._stop_reasons.append(reason)
+        suspended = bool(self._stop_reasons) and isinstance(self._stop_reasons[0], JobSuspended)
+        if not self._stop_reasons or (suspended and not isinstance(reason, JobReleased)):
+            self._stop_reasons.insert(0, reason)
             for loop in tuple(self._loops.values()):
                 loop.notify_stop()
             if self._on_stop is not None:

@@ -1,12 +1,17 @@
-"""`run.step`: call a function once, and keep its value for the next attempts."""
+"""`run.step`: call a function once, and keep its value for the next attempts; `run.sleep`: wait without a worker."""
 
 from __future__ import annotations
 
+import asyncio
 import inspect
+import time
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, cast, overload
 
+from milepost.core.errors import JobSuspended
+from milepost.core.serialization import Duration
 from milepost.run.steps import OnChange, Step, current_step_key
+from milepost.run.suspension import Sleep
 
 if TYPE_CHECKING:
     from milepost.run.run import Run
@@ -14,9 +19,12 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 Args = TypeVarTuple("Args")
 
+WAIT_INTERVAL = 0.2
+"""Seconds between two looks for a stop while a run waits in place."""
+
 
 class StepMixin:
-    """Adds `step` and `step_key` to a Run."""
+    """Adds `step`, `step_key` and `sleep` to a Run."""
 
     @overload
     def step(
@@ -60,3 +68,39 @@ class StepMixin:
         It is the same in each attempt, and another one for other arguments and after a retry from the start.
         """
         return current_step_key()
+
+    def sleep(self, key: str, duration: Duration) -> None:
+        """Wait for a time (seconds, a timedelta or text such as "6h") without a worker: ``run.sleep("cool-down", "6h")``.
+
+        The job is suspended: the code ends here with JobSuspended (``with`` and ``finally`` run), and starts again from its
+        beginning when the time has come, in the same attempt; this call then returns. The deadline is stamped by the
+        store's clock at the first call, and kept under the key, which is used once in an attempt, as those of `step` are.
+        Work before the call runs again, unless it is in a step, or in a loop with ``resume=True`` or `state`. The time does
+        not count for the timeout.
+
+        A tracked block and the job of a task queue wait in place instead. Raises InvalidInputError in another thread or
+        task than the handler's own, and in functions given to `map` and `step`. A cancellation point.
+        """
+        run = cast("Run", self)
+        run._refuse_fork("sleep")
+        left = Sleep(run, key, duration).left()
+        if left > 0:
+            run._wait_in_place(left)
+
+    def _suspend(self, reason: JobSuspended) -> None:
+        """Raise a suspension, and let every later call of the run raise it again, until the code has returned."""
+        run = cast("Run", self)
+        run.check()
+        run._stop_reasons.append(reason)
+        for loop in tuple(run._loops.values()):
+            loop.notify_stop()
+        raise reason
+
+    def _wait_in_place(self, left: float) -> None:
+        end = time.monotonic() + left
+        while (left := end - time.monotonic()) > 0:
+            cast("Run", self).check()
+            time.sleep(min(left, WAIT_INTERVAL))
+
+    async def _await_in_place(self, left: float) -> None:
+        await asyncio.sleep(left)

@@ -221,6 +221,11 @@ class Step:
         return masked(shown(self._args), self._run._secret_values)
 
 
+def is_in_step() -> bool:
+    """Return whether the calling code belongs to a step."""
+    return _current.get() is not None
+
+
 def current_step_key() -> str:
     """Return the idempotency key of the step that the calling code belongs to. Raises InvalidInputError outside of one."""
     step = _current.get()

@@ -62,12 +62,14 @@ class _DrainedExecution(LeasedExecution):
     """The execution of one claimed job."""
 
     interrupt_cancels = False
+    can_suspend = True
 
     def __init__(self, app: Application, job: Job) -> None:
         super().__init__(app.settings.captures, app.settings.redact)
         self._app = app
         self._job = job
         self._handler: Handler[Any, Any] = app.handlers[job.job_type]
+        self.run_type = self._handler.run_type
         self._timers: list[threading.Timer] = []
         self._replies: list[WriteResult] = []
         self.on_reply = self._replies.append

@@ -62,6 +62,8 @@ class FakeRun(Run):
     def __init__(self, job: Job) -> None:
         self.checkpoints: list[Any] = []
         self.steps: list[str] = []
+        self.slept: list[float] = []
+        """The seconds of each `sleep`, which returns at once."""
         self._seen: list[float] = []
         super().__init__(job, "1:fake", _RecordingCheckpointWriter())
 
@@ -80,6 +82,12 @@ class FakeRun(Run):
         super().progress(fraction, message)
         if fraction is not None:
             self._seen.append(self.fraction)
+
+    def _wait_in_place(self, left: float) -> None:
+        self.slept.append(round(left))
+
+    async def _await_in_place(self, left: float) -> None:
+        self._wait_in_place(left)
 
     def cancel(self, reason: str = "cancelled by the test") -> None:
         """Stop the code, as a cancel of the job does."""

@@ -19,8 +19,9 @@ import sys
 import threading
 from typing import Any
 
-from milepost.core.errors import RunStop, StoreError
+from milepost.core.errors import JobSuspended, RunStop, Snooze, StoreError
 from milepost.core.job import FailureKind, Job
+from milepost.core.serialization import seconds
 from milepost.run.async_run import AsyncRun
 from milepost.run.checkpoints import CheckpointWriter, Parts
 from milepost.run.crash_report import report_exception
@@ -61,6 +62,9 @@ class ParentCheckpointWriter(CheckpointWriter):
     async def acheckpoint(self, run: Run, text: str) -> None:
         await asyncio.to_thread(self.checkpoint, run, text)
 
+    def now(self, run: Run) -> int:
+        return int(self._ask(run, {"is": "now"}) or 0)
+
     def read(self, run: Run, key: str) -> str | None:
         return self._ask(run, {"is": "read", "key": key})
 
@@ -93,7 +97,9 @@ class ParentCheckpointWriter(CheckpointWriter):
 
 
 class ChildRun(Run):
-    """The run of a handler in a child process. Its stages and log lines survive a crash of the process."""
+    """The run of a handler in a child process of a worker. Its stages and log lines survive a crash of the process."""
+
+    _can_suspend = True
 
     last_message_file: int = -1
     """The descriptor of a file that the worker reads after a crash; -1 when the run has ended."""
@@ -261,7 +267,11 @@ class Child:
         message: Message = {"is": "ended"}
         if run is not None:
             message.update(_run_details(run), report=run._report(), lines=run._take_lines())
-        if isinstance(error, RunStop):
+        if isinstance(error, JobSuspended) and error is (run and run._stop_reasons[0]):
+            message.update(end="suspended", wake_at=error.wake_at)
+        elif isinstance(error, Snooze):
+            message.update(end="snoozed", delay=int(seconds(error.delay, "delay") * 1_000_000))
+        elif isinstance(error, RunStop):
             how = "terminated" if self._signalled else how
             line, failure = report_exception(error, run, FailureKind.TIMEOUT)
             message.update(end="stopped", how=how, kind=type(error).__name__, line=line, failure=failure)

@@ -48,6 +48,7 @@ class Execution(LeasedExecution):
         self.is_abandoned = False
         self._timers: list[asyncio.TimerHandle] = []
         self.run = self._make_run()
+        self.run._can_suspend = self.record.get("run_by") == "worker"
         hooks = handler.type_options.hooks
         if hooks is not None:
             self.on_reply = lambda reply: host.hooks.start(hooks, reply, job.attempt)

@@ -12,14 +12,14 @@ from collections.abc import Callable
 from typing import Any
 
 from milepost.core.defaults import CRASHES
-from milepost.core.errors import JobCancelled, JobReleased, JobTimedOut, LeaseLost, RunStop, StoreError
+from milepost.core.errors import JobCancelled, JobReleased, JobSuspended, JobTimedOut, LeaseLost, RunStop, StoreError
 from milepost.core.job import FailureKind, Job
 from milepost.core.serialization import from_json, single_line
-from milepost.run.checkpoints import CheckpointWriter, write_checkpoint, write_step
+from milepost.run.checkpoints import CheckpointWriter, read_clock, write_checkpoint, write_step
 from milepost.run.crash_report import crash_report, masked, run_facts
 from milepost.run.heartbeat_state import PendingReport
 from milepost.run.job_result import JobResult
-from milepost.run.outcome import RunOutcome, completed, crashed, failed, stopped
+from milepost.run.outcome import RunOutcome, completed, crashed, failed, postponed, stopped
 from milepost.run.process_identity import versions
 from milepost.run.run import RECENT_LOG_LINES, Run
 from milepost.worker.child_protocol import Message, encode_stop
@@ -143,6 +143,8 @@ class ProcessExecution(Execution):
             self.run.apply_message(message)
             if message["is"] in ("checkpoint", "step"):
                 child.send({"do": "answer", "n": message["n"], **await self._write(message)})
+            elif message["is"] == "now":
+                child.send({"do": "answer", "n": message["n"], **await self._read_clock()})
             elif message["is"] == "read":
                 child.send({"do": "answer", "n": message["n"], **await self._read(message)})
             elif message["is"] == "ended":
@@ -188,6 +190,15 @@ class ProcessExecution(Execution):
             return {"refused": str(error)}
         return {}
 
+    async def _read_clock(self) -> Message:
+        """Read the store's clock for the child."""
+        try:
+            return {"text": str(await read_clock(self.host.store, self.run, until_stopped=True))}
+        except RunStop as reason:
+            return {"stop": encode_stop(reason)}
+        except StoreError as error:
+            return {"refused": str(error)}
+
     async def _read(self, message: Message) -> Message:
         """Read for the child what is kept beside the record."""
         try:
@@ -200,6 +211,10 @@ class ProcessExecution(Execution):
         """Return the outcome that the child reported."""
         if end["end"] == "returned":
             return completed(self.run, pending, JobResult(*end["result"]))
+        if end["end"] == "suspended":
+            return stopped(self.run, pending, JobSuspended(end["wake_at"]), how="cooperative")
+        if end["end"] == "snoozed":
+            return postponed(self.run, pending, end["delay"], "cooperative")
         if end["end"] == "stopped" and (self.run._stop_reasons or end["kind"] == "JobCancelled"):
             return self._stopped(pending, end["how"], end["line"], end["failure"])
         return failed(self.run, pending, end["line"], end["failure"], delay=end["delay"], name=end.get("name", ""))

@@ -16,6 +16,7 @@ from datetime import datetime
 from math import inf
 
 from milepost.core.job import Eta, Job, JobStatus
+from milepost.core.placement import starts_at
 from milepost.core.serialization import from_micros, to_json
 from milepost.run.forecast.history import read_profiles
 from milepost.stores.protocol import Position, Select, Store
@@ -79,6 +80,9 @@ class Forecast:
             return "paused", {"job_type": name}
         if name not in self.served:
             return "no_worker", {"job_type": name}
+        wake_at = int(job.record.get("wake_at") or 0)
+        if wake_at > self.now:
+            return "wakes_at", {"at": from_micros(wake_at).isoformat()}
         if int(job.record.get("not_before") or 0) > self.now:
             code = "retries_at" if job.attempt else "starts_at"
             return code, {"at": job.not_before.isoformat() if job.not_before is not None else ""}
@@ -218,7 +222,7 @@ def _simulate_once(queue: Queue, due: Sequence[Job], chance: random.Random) -> I
 
 def _begins(queue: Queue, job: Job) -> float:
     """Return the seconds until a job may start at all."""
-    return max(0.0, (int(job.record.get("not_before") or 0) - queue.now) / 1_000_000)
+    return max(0.0, ((starts_at(job.record) or 0) - queue.now) / 1_000_000)
 
 
 def _rest(queue: Queue, job: Job, chance: random.Random) -> float:

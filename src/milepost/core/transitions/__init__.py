@@ -26,6 +26,7 @@ from milepost.core.transitions.run import (
     plan_log,
     plan_release,
     plan_report,
+    plan_suspend,
 )
 from milepost.core.transitions.start import plan_adopt, plan_deliver, plan_resume, plan_start
 from milepost.core.transitions.table import ACTIVE, ANY, MOVES, REPORT, TERMINAL
@@ -65,6 +66,7 @@ __all__ = [
     "plan_retry",
     "plan_self_cancel",
     "plan_start",
+    "plan_suspend",
     "plan_track",
     "plan_undispatchable",
     "plan_update",

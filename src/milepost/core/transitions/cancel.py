@@ -58,6 +58,8 @@ _CANCEL = template(
                 (("stopping", Field("stop_token")),),
                 (*(operation for operation in REQUEST_STOP if operation[1] != "stop_token"), *END_WAIT),
             ),
+            # The code of its last segment had returned when it was suspended.
+            (PENDING, (("has", "suspended"),), (*DRAIN_LEASE, *_stopped("cooperative", "1"), *END_WAIT)),
             (PENDING, (), NEVER_STARTED),
         )
     ),

@@ -22,6 +22,7 @@ from milepost.core.transitions.table import (
     RETURN_TO_PENDING,
     RUNNING,
     SET_FAILURE,
+    SUSPEND,
     TransitionTemplate,
     bind,
     branch,
@@ -183,6 +184,21 @@ def _releases(stopping: bool) -> TransitionTemplate:
     )
 
 
+_SUSPEND = template(
+    "suspend",
+    ("token", "wake_at", "ran", *REPORT),
+    branch(
+        (RUNNING,),
+        PENDING,
+        guards=(HOLDS_TOKEN, ("eq", "run_by", Const("worker"))),
+        ops=(*REPORT_OPS, *END_LEASE, *SUSPEND),
+        event="suspended",
+        keep="list",
+        emit=("message", "wake_at"),
+    ),
+)
+
+
 def plan_complete(
     operation_id: str, token: str, result: str | None, report: Mapping[str, str], queue_result: str | None = None
 ) -> Change:
@@ -238,3 +254,12 @@ def plan_release(
     """
     wait = None if delay is None else str(delay)
     return bind(_releases(stopping), operation_id, token=token, by="milepost", why="shutdown", delay=wait, **report)
+
+
+def plan_suspend(operation_id: str, token: str, report: Mapping[str, str], *, wake_at: int, ran: int) -> Change:
+    """Return a job of a worker to pending within its attempt, until a time of the store's clock.
+
+    `ran` is how long this segment ran, in microseconds. Accepted under the live token only, so the code of this segment
+    must have returned.
+    """
+    return bind(_SUSPEND, operation_id, token=token, wake_at=str(wake_at), ran=str(ran), **report)

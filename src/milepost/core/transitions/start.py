@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from milepost.core.record import cleared
-from milepost.core.transitions.operations import Change, Const, Guard, Operation, Param
+from milepost.core.transitions.operations import Branch, Change, Const, Guard, Operation, Param
 from milepost.core.transitions.table import (
     ARCHIVE_FAILURE,
     CANCELLED,
@@ -32,11 +32,21 @@ START_EMIT = ("progress", "attempt", "worker")
 _CHARGE_ATTEMPT: Operation = ("add", "attempt", Const("1"))
 
 
-def _starts(name: str, *guards: Guard, ops: tuple[Operation, ...] = ()) -> TransitionTemplate:
-    """Return the start of a pending job under these guards."""
+_START_SEGMENT: tuple[Operation, ...] = (
+    *(operation for operation in START_RUN if operation[0] != "clear" and operation[1] != "progress"),
+    *(("clear", name) for name in ("ready", "stale", *cleared("wait"))),
+)
+"""Continue the attempt of a suspended job: its number, start, progress, stages and counts stay."""
+
+
+def _starts(
+    name: str, *guards: Guard, ops: tuple[Operation, ...] = (), segments: tuple[Branch, ...] = ()
+) -> TransitionTemplate:
+    """Return the start of a pending job under these guards; `segments` are the branches for suspended ones."""
     return template(
         name,
         ("nonce", "lease", "worker", "release"),
+        *segments,
         branch(
             (PENDING,),
             RUNNING,
@@ -48,7 +58,24 @@ def _starts(name: str, *guards: Guard, ops: tuple[Operation, ...] = ()) -> Trans
     )
 
 
-_START = _starts("start", ("has", "ready"), ("free",), ("startable",), ("ahead", "not_after"))
+_START = _starts(
+    "start",
+    ("has", "ready"),
+    ("free",),
+    ("startable",),
+    ("ahead", "not_after"),
+    segments=(
+        branch(
+            (PENDING,),
+            RUNNING,
+            guards=(("has", "suspended"), ("startable",)),
+            ops=_START_SEGMENT,
+            event="running",
+            keep="list",
+            emit=START_EMIT,
+        ),
+    ),
+)
 _DELIVER = _starts("deliver", ("eq", "run_by", Const("external")), ("free",), ("startable",), ("ahead", "not_after"))
 _ADOPT = _starts("adopt", ("eq", "run_by", Const("manual")), ("free",), ops=(("set", "run_by", Const("track")),))
 

@@ -35,7 +35,7 @@ MOVES: dict[tuple[str, str], str] = {
     (PENDING, COMPLETED): "complete (caller)",
     (PENDING, FAILED): "expire, fail (caller), refused by the task queue",
     (PENDING, CANCELLED): "cancel",
-    (RUNNING, PENDING): "retry, release, lost lease",
+    (RUNNING, PENDING): "retry, release, suspend, lost lease",
     (RUNNING, COMPLETED): "complete",
     (RUNNING, FAILED): "fail",
     (RUNNING, CANCELLED): "cancel",
@@ -81,6 +81,16 @@ RESET_TO_PENDING: tuple[Operation, ...] = (
     ("stamp", "stale", Field("dispatch_after")),
     *(("clear", name) for name in cleared("requeue")),
 )
+SUSPEND: tuple[Operation, ...] = (
+    ("stamp", "suspended"),
+    ("add", "segments", Const("1")),
+    ("add", "ran", Param("ran")),
+    ("set", "wake_at", Param("wake_at")),
+    ("set", "ready", Field("slot")),
+    ("set", "ready", Field("ready_name")),
+    *(("clear", name) for name in cleared("requeue") if name != "started"),
+)
+"""Return to pending within the same attempt: its start, progress and history stay."""
 END_RUN: tuple[Operation, ...] = (("stamp", "ended"), *ARCHIVE_RUN)
 RETURN_TO_PENDING: tuple[Operation, ...] = (*END_RUN, *RESET_TO_PENDING)
 CLEAR_END: tuple[Operation, ...] = (

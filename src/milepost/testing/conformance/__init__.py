@@ -31,13 +31,14 @@ from milepost.testing.conformance.recovery import Retention, Sweeping
 from milepost.testing.conformance.rollups import EndedJobs
 from milepost.testing.conformance.round_trip import Batches, Large, RoundTrip
 from milepost.testing.conformance.runs import Runs
+from milepost.testing.conformance.suspensions import Suspensions
 from milepost.testing.conformance.transition_matrix import TransitionMatrix
 
 __all__ = ["Conformance"]
 
 
 class Conformance(
-    Operations, TransitionMatrix, Runs, Stopping, Leases, ClaimPolicy, Waking, Lists, Large, EndedJobs, Promises, Indexes, Placement, Waits, After, GroupMembers, Events, Feed, Sweeping, Retention,
+    Operations, TransitionMatrix, Runs, Stopping, Leases, ClaimPolicy, Waking, Lists, Large, EndedJobs, Promises, Indexes, Placement, Waits, Suspensions, After, GroupMembers, Events, Feed, Sweeping, Retention,
     Outages, SetClocks, Dispatching, Idempotency, Batches, RoundTrip, Concurrency, KeyValues, StoreItself, Differential,
 ):  # fmt: skip
     """All scenarios."""

@@ -19,7 +19,7 @@ IDS = [f"j{n}" for n in range(5)]
 QUEUES = ("q", "r")
 AHEAD = str(1 << 52)
 HOUR = 3600.0
-MOMENTS = frozenset(("created", "started", "completed", "updated", "checkpoint_at", "stop_at", "stopped"))
+MOMENTS = frozenset(("created", "started", "completed", "updated", "checkpoint_at", "stop_at", "stopped", "suspended"))
 DEADLINES = frozenset(("lease", "stale", "not_before", "not_after"))
 TOKENS = frozenset(("token", "stop_token"))
 

@@ -38,7 +38,8 @@ def check_record(record: Record) -> None:
     assert 0.0 <= float(record["progress"]) <= 1.0, f"I9: {record['progress']}"
     ended = status in ("completed", "failed", "cancelled")
     assert ("completed" in record) is ended, f"I10, completed: {dict(record)}"
-    assert not (status == "pending" and "started" in record), f"I10, started while pending: {dict(record)}"
+    waits_within_attempt = status == "pending" and "started" in record
+    assert waits_within_attempt is ("suspended" in record), f"I10, started while pending: {dict(record)}"
     assert status not in ("running", "completed") or "started" in record, f"I10, never started: {dict(record)}"
     times = [int(record[name]) for name in ("created", "started", "completed") if name in record]
     assert times == sorted(times), f"I10, order of times: {dict(record)}"
@@ -102,6 +103,7 @@ _OURS = frozenset(
         "complete",
         "fail",
         "release",
+        "suspend",
         "retry",
         "update",
         "cancel",

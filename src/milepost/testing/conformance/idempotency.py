@@ -32,7 +32,7 @@ class Idempotency(Scenarios):
 
     @pytest.mark.parametrize(
         "kind", ["create", "track", "start", "deliver", "report", "log", "checkpoint", "step", "complete", "fail", "again",
-                 "release", "cancel", "retry", "update", "receipt", "lost", "expire"],
+                 "release", "suspend", "cancel", "retry", "update", "receipt", "lost", "expire"],
     )  # fmt: skip
     async def test_repeated_change_is_answered_again(self, fixture: StoreFixture, kind: str) -> None:
         change = await _ready(fixture, kind)
@@ -307,6 +307,7 @@ async def _ready(fixture: StoreFixture, kind: str) -> Change:
         "fail": lambda: ENDS["failed"](operation_id, token),
         "again": lambda: fail(operation_id, token, 0),
         "release": lambda: plans.plan_release(operation_id, token, {}),
+        "suspend": lambda: plans.plan_suspend(operation_id, token, {}, wake_at=1, ran=1),
         "receipt": lambda: plans.plan_receipt(operation_id, token, "cooperative", confirmed=True),
         "retry": lambda: plans.plan_retry(operation_id),
         "lost": lambda: plans.plan_lease_expired(operation_id, crashes_left=2, **CRASH),

@@ -29,7 +29,7 @@ JOB_STATES: dict[str, tuple[str, ...]] = {
     "track": ("running", "expired", "completed", "failed", "cancelled", "stopping", "overdue"),
     "worker": (
         "pending", "late", "early", "blocked", "running", "spent", "fragile", "expired", "brittle", "dying", "crumbling",
-        "completed", "failed", "cancelled", "stopping", "overdue",
+        "completed", "failed", "cancelled", "stopping", "overdue", "suspended",
     ),
     "external": (
         "pending", "due", "backoff", "late", "early", "blocked", "running", "expired", "completed", "failed", "cancelled",
@@ -48,6 +48,7 @@ fragile      running, with on_lost="fail"       watched      running, created wi
 dying        running, the crash budget is spent crumbling    the same, and the lease has expired
 quiet        no update for too long             quiet_fails  the same, created with on_stale="fail"
 stopping     cancelled, its code still runs     overdue      the same, and the draining lease has expired
+suspended    pending within its attempt, and its time to wake has come
 """
 
 ALL_JOB_STATES = tuple((run_by, state) for run_by, names in JOB_STATES.items() for state in names)
@@ -137,6 +138,8 @@ def _onwards(applier: Applier, run_by: str, state: str, token: str) -> list[Chan
             return [plans.plan_self_cancel(applier.operation_id(), token, {}, by="ana", why="Ctrl-C")]
         case "stopping" | "overdue":
             return [plans.plan_cancel(applier.operation_id(), by="ana", why="enough")]
+        case "suspended":
+            return [plans.plan_suspend(applier.operation_id(), token, {}, wake_at=1, ran=7)]
         case "blocked":
             return [plans.plan_cancel(applier.operation_id()), plans.plan_retry(applier.operation_id())]
     return []
@@ -198,6 +201,7 @@ PLANS: dict[str, Plan] = {
     "fail, again, still running": lambda operation_id, token: fail(operation_id, token, 0, stopping=True),
     "release": lambda operation_id, token: plans.plan_release(operation_id, token, {}),
     "release, still running": lambda operation_id, token: plans.plan_release(operation_id, token, {}, stopping=True),
+    "suspend": lambda operation_id, token: plans.plan_suspend(operation_id, token, {}, wake_at=1, ran=7),
     "crash": lambda operation_id, token: plans.plan_crash(operation_id, token, report={}, last=2, **CRASH),
     "lease expired": lambda operation_id, token: plans.plan_lease_expired(operation_id, crashes_left=2, **CRASH),
     "lease expired, uncharged": lambda operation_id, token: plans.plan_lease_expired(
@@ -238,7 +242,7 @@ ALLOWED: dict[str, dict[str, str]] = {
     "create": {"pending": "missing: nothing ghost"},
     "create (caller)": {"pending": "missing: nothing ghost"},
     "track": {"running": "missing: nothing"},
-    "start": {"running": "worker: pending"},
+    "start": {"running": "worker: pending suspended"},
     "deliver": {"running": "external: pending due"},
     "dispatch": {"pending": "external: due backoff"},
     "dispatched": {"pending": "external: pending due backoff late early blocked"},
@@ -271,6 +275,7 @@ ALLOWED: dict[str, dict[str, str]] = {
     },
     "release": {"pending": _LEASED_RUNS},
     "release, still running": {"pending": _LEASED_RUNS},
+    "suspend": {"pending": "worker: running spent fragile expired brittle dying crumbling"},
     "crash": {
         "pending": "worker: running spent expired; external: running expired",
         "failed": "worker: fragile brittle dying crumbling; track: running expired",
@@ -292,7 +297,7 @@ ALLOWED: dict[str, dict[str, str]] = {
     "update to failed": {"failed": "manual: pending blocked running watched quiet quiet_fails"},
     "cancel": {
         "cancelled": f"manual: pending blocked running watched quiet quiet_fails; {_RUNS}"
-        "; worker: pending late early blocked; external: pending due backoff late early blocked"
+        "; worker: pending late early blocked suspended; external: pending due backoff late early blocked"
     },
     "self-cancel": {"cancelled": _RUNS},
     "release held": {},

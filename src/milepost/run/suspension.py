@@ -1,0 +1,66 @@
+"""Suspend a run: its code returns, its worker is free, and the job starts again when its time has come.
+
+Only the code of the run itself can be suspended, in the thread or task in which it was started: other threads and tasks
+would continue. Where no worker can start the code again (a tracked block, the message of a task queue), the run waits in
+place.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from milepost.core.errors import InvalidInputError, JobSuspended
+from milepost.core.serialization import Duration, seconds
+from milepost.run.context import home
+from milepost.run.cursor import current_loop
+from milepost.run.steps import Step, is_in_step
+
+if TYPE_CHECKING:
+    from milepost.run.run import Run
+
+
+class Sleep:
+    """One call of `run.sleep`. Its deadline is kept as a step: stamped by the store's clock at the first call."""
+
+    def __init__(self, run: Run, key: str, duration: Duration) -> None:
+        refuse_elsewhere(run, "sleep")
+        self._run = run
+        self._step = Step(run, key, self._deadline, (seconds(duration, "duration"),), "raise")
+
+    def _deadline(self, duration: float) -> int:
+        return self._run._checkpoint_writer.now(self._run) + int(duration * 1_000_000)
+
+    def left(self) -> float:
+        """Return the seconds until the deadline. Raises JobSuspended instead, if the run can be suspended and any are left."""
+        wake_at: int = self._step.call()
+        left = wake_at - self._run._checkpoint_writer.now(self._run)
+        if left > 0 and self._run._can_suspend:
+            self._run._suspend(JobSuspended(wake_at))
+        return left / 1_000_000
+
+
+def refuse_elsewhere(run: Run, name: str) -> None:
+    """Raise InvalidInputError in code that a suspension of the run would not end."""
+    place = current_loop(run._places)
+    where = None
+    if is_in_step():
+        where = "in a function given to run.step"
+    elif place is not None and place.name in run._maps:
+        where = "in a function given to run.map"
+    elif run._home is not None and run._home != home():
+        where = "in another task or thread than that of the handler"
+    if where is not None:
+        raise InvalidInputError(f"run.{name}()", f"cannot suspend the job {where}; call it in the handler itself")
+
+
+def of_group(error: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the suspension in an exception group that holds nothing else, as `asyncio.TaskGroup` raises it."""
+    found = {type(inner) for inner in _leaves(error)}
+    return next(iter(_leaves(error))) if found == {JobSuspended} else error
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    found: list[BaseException] = []
+    for inner in group.exceptions:
+        found += _leaves(inner) if isinstance(inner, BaseExceptionGroup) else [inner]
+    return found

@@ -1,0 +1,66 @@
+"""Suspended jobs: an attempt in segments."""
+
+from __future__ import annotations
+
+from milepost.core import transitions as plans
+from milepost.testing.conformance.harness import LONG, Scenarios, StoreFixture, token_of, worker_job
+from milepost.testing.conformance.runs import REPORT
+from milepost.testing.conformance.transition_matrix import CRASH, fail
+
+SHORT = 60_000
+"""Microseconds until a suspended job wakes."""
+
+
+class Suspensions(Scenarios):
+    """The segments of an attempt."""
+
+    async def test_segments_share_one_attempt(self, fixture: StoreFixture) -> None:
+        """I34: attempts, crashes, progress and start are the same after any number of suspensions."""
+        await fixture.create("a", worker_job(attempts=1, not_after=str(1 << 52)))
+        job = await fixture.start("a")
+        kept = ("attempt", "max_attempts", "crashes", "progress", "started_at", "stages", "message", "item_counts")
+        report = {name: text for name, text in REPORT.items() if name != "eta"}
+        for segment in range(1, 4):
+            wakes = await fixture.store.now() + SHORT
+            plan = plans.plan_suspend(fixture.operation_id(), token_of(job), report, wake_at=wakes, ran=10)
+            suspended = await fixture.made("a", plan)
+            assert (suspended.status.value, suspended.lease_expires_at, suspended.worker) == ("pending", None, None)
+            assert (suspended.record["ran"], suspended.record["segments"]) == (str(10 * segment), str(segment))
+            await fixture.refused("a", plan._replace(operation_id=fixture.operation_id()))
+            assert await fixture.store.renew([("a", token_of(job))], LONG) == ["lost"]
+            await fixture.until(wakes)
+            (job,) = await fixture.claim()
+            assert [getattr(job, name) for name in kept] == [getattr(suspended, name) for name in kept]
+            assert (job.attempt, job.progress, len(job.attempts)) == (1, 0.5, 1)
+        job = await fixture.made("a", fail(fixture.operation_id(), token_of(job), 0))
+        assert (job.status.value, job.attempt) == ("failed", 1)
+
+    async def test_attempt_after_a_suspended_one_starts_anew(self, fixture: StoreFixture) -> None:
+        await fixture.create("a", worker_job(attempts=2))
+        token = token_of(await fixture.start("a"))
+        await fixture.do("a", plans.plan_suspend(fixture.operation_id(), token, REPORT, wake_at=1, ran=10))
+        (job,) = await fixture.claim()
+        await fixture.do("a", fail(fixture.operation_id(), token_of(job), 0))
+        job = await fixture.start("a")
+        assert (job.attempt, job.progress, job.stages, len(job.attempts)) == (2, 0.0, (), 2)
+        assert not {"ran", "segments"} & set(job.record)
+
+    async def test_suspend_of_lost_run_is_refused(self, fixture: StoreFixture) -> None:
+        """I28: a suspend is accepted only under the live token."""
+        await fixture.create("a", worker_job())
+        first = token_of(await fixture.start("a", lease=0))
+        await fixture.do("a", plans.plan_lease_expired(fixture.operation_id(), crashes_left=2, **CRASH))
+        await fixture.start("a")
+        await fixture.refused("a", plans.plan_suspend(fixture.operation_id(), first, {}, wake_at=1, ran=1))
+
+    async def test_cancelled_suspended_job_never_wakes(self, fixture: StoreFixture) -> None:
+        await fixture.create("a", worker_job())
+        token = token_of(await fixture.start("a"))
+        later = await fixture.store.now() + 3_600_000_000
+        await fixture.do("a", plans.plan_suspend(fixture.operation_id(), token, {}, wake_at=later, ran=1))
+        await fixture.refused("a", fixture.starts(1)[0])
+        job = await fixture.made("a", plans.plan_cancel(fixture.operation_id(), by="ana"))
+        assert job.receipt is not None
+        assert (job.status.value, job.receipt.how, job.receipt.confirmed) == ("cancelled", "cooperative", True)
+        assert await fixture.claim() == []
+        assert not {"wake_at", "suspended"} & set(job.record)

@@ -1,0 +1,321 @@
+"""A suspended job frees its worker: its code has returned, and starts again, in the same attempt, when its time has come."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from milepost import AsyncRun, InMemoryJobManager, InvalidInputError, Job, Jobs, JobSuspended, Run, Snooze
+from milepost.core.transitions.operations import Const
+from milepost.stores.protocol import Write
+from milepost.stores.sync_bridge import run_sync
+from milepost.testing import fake_async_run, fake_run, jobs_under_test
+from milepost.testing.conformance.harness import change_with
+from tests.waiting import until
+from tests.worker import sleeping
+
+pytestmark = pytest.mark.timing
+
+
+def get(jobs: Jobs, job_id: str) -> Job:
+    """Return a job."""
+    job = jobs.get_job(job_id)
+    assert job is not None
+    return job
+
+
+def kinds(jobs: Jobs, job: Job) -> list[str]:
+    """Return the kinds of the events of a job, without log lines and progress."""
+    return [event.kind for event in jobs.events(job.job_id) if event.kind not in ("log", "progress", "stage")]
+
+
+def lines(jobs: Jobs, job: Job) -> list[str]:
+    """Return the log of a job."""
+    events = [event for event in jobs.events(job.job_id) if event.kind == "log"]
+    return [line["text"] for event in events for line in event.data["lines"]]
+
+
+SEGMENTS: list[str] = []
+
+
+def sleepy(run: Run) -> Any:
+    SEGMENTS.append(run.token)
+    with run.stage("Work"):
+        run.progress(0.4, "before")
+    drawn = run.step("draw", time.time_ns)
+    run.sleep("nap", 0.3)
+    return [drawn, run.step("draw again", time.time_ns) > drawn, run.attempt]
+
+
+async def asleep(run: AsyncRun) -> Any:
+    SEGMENTS.append(run.token)
+    drawn = await run.step("draw", time.time_ns)
+    async with asyncio.TaskGroup():
+        await run.sleep("nap", 0.3)
+    return [drawn, await run.step("draw again", time.time_ns) > drawn, run.attempt]
+
+
+@pytest.mark.parametrize("handler", [sleepy, asleep])
+def test_sleep_frees_the_worker_and_continues_the_attempt(jobs: Jobs, handler: Any) -> None:
+    SEGMENTS.clear()
+    jobs.job("sleeps")(handler)
+    with jobs.run_workers(concurrency=1):
+        job_id = jobs.submit("sleeps").job_id
+        until(lambda: get(jobs, job_id).record.get("wake_at"))
+        suspended = get(jobs, job_id)
+        job = jobs.wait(job_id, 20)
+    assert (suspended.status, suspended.attempt, suspended.worker) == ("pending", 1, None)
+    assert job.status == "completed", job.error
+    assert job.result[1:] == [True, 1]
+    assert (job.attempt, job.crashes, len(job.attempts), job.started_at) == (1, 0, 1, suspended.started_at)
+    assert kinds(jobs, job) == ["created", "running", "step", "step", "suspended", "running", "step", "completed"]
+    assert len(set(SEGMENTS)) == 2
+    assert job.completed_at is not None
+    assert job.started_at is not None
+    assert (job.completed_at - job.started_at).total_seconds() >= 0.3
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_suspension_is_written_when_the_code_has_returned(jobs: Jobs, is_async: bool) -> None:
+    """I28: the code of two segments never overlaps."""
+    inside, leave = threading.Event(), threading.Event()
+    active: list[int] = []
+    most: list[int] = []
+
+    def enter() -> None:
+        active.append(1)
+        most.append(len(active))
+
+    def unwind(run: Run) -> None:
+        inside.set()
+        assert leave.wait(20)
+        with pytest.raises(JobSuspended):
+            run.checkpoint(1)
+        active.pop()
+
+    def handler(run: Run) -> str:
+        enter()
+        try:
+            run.sleep("nap", 0.5)
+        finally:
+            if not leave.is_set():
+                unwind(run)
+            else:
+                active.pop()
+        return "slept"
+
+    async def ahandler(run: AsyncRun) -> str:
+        enter()
+        try:
+            await run.sleep("nap", 0.5)
+        finally:
+            if not leave.is_set():
+                await asyncio.to_thread(unwind, run)
+            else:
+                active.pop()
+        return "slept"
+
+    jobs.job("unwinds")(ahandler if is_async else handler)
+    with jobs.run_workers(concurrency=2):
+        job_id = jobs.submit("unwinds").job_id
+        assert inside.wait(20)
+        deadline = time.monotonic() + 0.2
+        until(lambda: time.monotonic() > deadline)
+        assert get(jobs, job_id).status == "running", "its lease lives until its code has returned"
+        leave.set()
+        assert jobs.wait(job_id, 20).result == "slept"
+    assert most == [1, 1]
+
+
+def test_swallowed_suspension_suspends_all_the_same(jobs: Jobs) -> None:
+    @jobs.job
+    def swallows(run: Run) -> str:
+        try:
+            run.sleep("nap", 0.2)
+        except JobSuspended:
+            return "swallowed"
+        return "slept"
+
+    with jobs.run_workers():
+        job = jobs.wait(jobs.submit(swallows).job_id, 20)
+    assert job.result == "slept"
+    assert any("caught JobSuspended" in line for line in lines(jobs, job))
+
+
+def test_error_while_unwinding_ends_the_attempt(jobs: Jobs) -> None:
+    @jobs.job
+    def breaks(run: Run) -> None:
+        try:
+            run.sleep("nap", 60)
+        finally:
+            raise LookupError("while unwinding")
+
+    with jobs.run_workers():
+        job = jobs.wait(jobs.submit(breaks).job_id, 20)
+    assert (job.status, job.error) == ("failed", "while unwinding")
+
+
+def test_cancel_while_unwinding_wins(jobs: Jobs) -> None:
+    inside, leave = threading.Event(), threading.Event()
+
+    @jobs.job
+    def unwinds(run: Run) -> None:
+        try:
+            run.sleep("nap", 60)
+        finally:
+            inside.set()
+            assert leave.wait(20)
+
+    with jobs.run_workers():
+        job_id = jobs.submit(unwinds).job_id
+        assert inside.wait(20)
+        jobs.cancel_job(job_id)
+        leave.set()
+        until(lambda: (receipt := get(jobs, job_id).receipt) is not None and receipt.confirmed)
+    assert get(jobs, job_id).status == "cancelled"
+
+
+def test_cancelled_sleeper_never_wakes_and_a_retry_keeps_its_deadline(jobs: Jobs) -> None:
+    starts: list[int] = []
+
+    @jobs.job
+    def sleeps(run: Run) -> str:
+        starts.append(run.attempt)
+        run.sleep("nap", 0.4)
+        return "slept"
+
+    with jobs.run_workers():
+        job_id = jobs.submit(sleeps).job_id
+        until(lambda: get(jobs, job_id).record.get("wake_at"))
+        jobs.cancel_job(job_id)
+        job = get(jobs, job_id)
+        assert (job.status, job.receipt and job.receipt.confirmed) == ("cancelled", True)
+        jobs.retry_job(job_id)
+        assert jobs.wait(job_id, 20).result == "slept"
+    assert starts[:2] == [1, 2]
+
+
+def test_time_asleep_does_not_count_for_the_timeout(jobs: Jobs) -> None:
+    @jobs.job(timeout=2.0)
+    def sleeps(run: Run) -> str:
+        for night in range(3):
+            run.sleep(f"night:{night}", 1.0)
+        return "rested"
+
+    with jobs.run_workers():
+        assert jobs.wait(jobs.submit(sleeps).job_id, 30).result == "rested"
+
+
+def test_time_of_all_segments_counts_for_the_timeout(jobs: Jobs) -> None:
+    @jobs.job(timeout="1h")
+    def works(run: Run) -> None:
+        run.sleep("nap", 0.5)
+        while True:
+            run.check()
+            time.sleep(0.01)
+
+    with jobs.run_workers():
+        job_id = jobs.submit(works).job_id
+        until(lambda: get(jobs, job_id).record.get("wake_at"))
+        nearly_all = change_with("op000001", ("set", "ran", Const("3599900000")))
+        run_sync(jobs.store.with_blocking(blocking=True).apply([Write(job_id, nearly_all)]))
+        job = jobs.wait(job_id, 20)
+    assert job.failure is not None
+    assert (job.status, job.failure.kind, job.record["segments"]) == ("failed", "timeout", "1")
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_sleeper_in_a_child_process(jobs: Jobs, is_async: bool) -> None:
+    jobs.handlers.add(sleeping.sleeps)
+    jobs.handlers.add(sleeping.asleep)
+    with jobs.run_workers():
+        job = jobs.wait(jobs.submit("asleep.child" if is_async else "sleeps.child").job_id, 30)
+    assert (job.result, job.attempt, job.crashes) == ("slept", 1, 0)
+    assert kinds(jobs, job) == ["created", "running", "step", "suspended", "running", "completed"]
+
+
+def test_sleeper_of_drained_jobs_wakes_on_a_moved_clock() -> None:
+    app = Jobs("memory://")
+    app.job("sleeps")(sleepy)
+    app.job("asleep")(asleep)
+    with jobs_under_test(app) as jobs:
+        made = [jobs.submit(name).job_id for name in ("sleeps", "asleep")]
+        jobs.drain()
+        assert [get(jobs, job_id).status for job_id in made] == ["pending", "pending"]
+        jobs.clock.advance(1)
+        jobs.drain()
+        assert [get(jobs, job_id).status for job_id in made] == ["completed", "completed"]
+
+
+def test_sleep_elsewhere_than_in_the_handler_is_refused(jobs: Jobs) -> None:
+    def refusal(call: Any) -> str:
+        try:
+            call()
+        except InvalidInputError as error:
+            return str(error)
+        return "not refused"
+
+    @jobs.job
+    def sync(run: Run) -> list[str]:
+        found: list[str] = []
+        thread = threading.Thread(target=lambda: found.append(refusal(lambda: run.sleep("a", 9))))
+        thread.start()
+        thread.join()
+        run.map(lambda _: found.append(refusal(lambda: run.sleep("b", 9))), [1])
+        run.step("s", lambda: found.append(refusal(lambda: run.sleep("c", 9))))
+        return found
+
+    @jobs.job
+    async def in_task(run: AsyncRun) -> str:
+        try:
+            await asyncio.gather(run.sleep("a", 9))
+        except InvalidInputError as error:
+            return str(error)
+        return "not refused"
+
+    with jobs.run_workers():
+        found = jobs.wait(jobs.submit(sync).job_id, 20).result
+        task = jobs.wait(jobs.submit(in_task).job_id, 20).result
+    wheres = ["another task or thread", "given to run.map", "given to run.step", "another task or thread"]
+    for where, text in zip(wheres, [*found, task], strict=True):
+        assert text.startswith("run.sleep(): cannot suspend the job in ")
+        assert where in text
+
+
+def test_snooze_gives_the_job_back_at_no_attempt(jobs: Jobs) -> None:
+    starts: list[int] = []
+
+    @jobs.job
+    def asks(run: Run) -> str:
+        starts.append(run.attempt)
+        if len(starts) < 3:
+            raise Snooze("100ms" if len(starts) == 1 else 0.1)
+        return "answered"
+
+    with jobs.run_workers():
+        job = jobs.wait(jobs.submit(asks).job_id, 20)
+    assert (job.result, starts, job.attempt) == ("answered", [1, 1, 1], 1)
+
+
+def test_tracked_block_waits_in_place() -> None:
+    manager = InMemoryJobManager()
+    with manager.track("naps") as run:
+        began = time.monotonic()
+        run.sleep("nap", 0.05)
+        assert time.monotonic() - began >= 0.05
+    manager.close()
+
+
+async def test_fake_runs_sleep_at_once() -> None:
+    run, arun = fake_run(), fake_async_run()
+    run.sleep("a", "6h")
+    await arun.sleep("a", "6h")
+    assert run.slept == arun.slept == [21600]
+    with pytest.raises(InvalidInputError, match="was used twice"):
+        run.sleep("a", "6h")
+    with pytest.raises(InvalidInputError, match="duration"):
+        run.sleep("b", "soon")
