@@ -21,6 +21,7 @@ const LATER: Partial<Record<PageName, () => Promise<ComponentType>>> = {
   failures: async () => (await import("./pages/failures")).FailuresPage,
   overview: async () => (await import("./pages/overview")).OverviewPage,
   types: async () => (await import("./pages/types")).TypesPage,
+  documents: async () => (await import("./pages/documents")).DocumentsPage,
   workers: async () => (await import("./pages/workers")).WorkersPage,
 };
 

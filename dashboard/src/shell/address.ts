@@ -1,8 +1,8 @@
 /** The state of the page in the query of the URL, so that any mount prefix works and any view can be shared. */
 import { computed, signal } from "@preact/signals";
 
-export type PageName = "jobs" | "job" | "failures" | "overview" | "types" | "workers";
-const PAGES: readonly PageName[] = ["jobs", "job", "failures", "overview", "types", "workers"];
+export type PageName = "jobs" | "job" | "failures" | "overview" | "types" | "workers" | "documents";
+const PAGES: readonly PageName[] = ["jobs", "job", "failures", "overview", "types", "workers", "documents"];
 
 export const TABS = ["all", "pending", "running", "completed", "failed", "cancelled", "stalled"] as const;
 export type Tab = (typeof TABS)[number];
@@ -17,6 +17,9 @@ export interface Place {
   part: string | null;
   type: string | null;
   window: string;
+  /** The query of the search in documents, and the URI to which it is restricted. */
+  ask: string | null;
+  under: string | null;
 }
 
 function read(search: string): Place {
@@ -31,6 +34,8 @@ function read(search: string): Place {
     part: query.get("part"),
     type: query.get("type"),
     window: query.get("window") ?? "1h",
+    ask: query.get("ask"),
+    under: query.get("under"),
   };
 }
 
@@ -48,6 +53,8 @@ export function href(change: Partial<Place>): string {
   if (next.part !== null) query.set("part", next.part);
   if (next.type !== null) query.set("type", next.type);
   if (next.window !== "1h") query.set("window", next.window);
+  if (next.page === "documents" && next.ask !== null) query.set("ask", next.ask);
+  if (next.page === "documents" && next.under !== null) query.set("under", next.under);
   const share = new URLSearchParams(location.search).get("share");
   if (share !== null) query.set("share", share);
   const text = query.toString().replaceAll("%3A", ":").replaceAll("%2C", ",");

@@ -19,6 +19,7 @@ interface Command {
 
 const COMMANDS: readonly Command[] = [
   { name: "Go to Jobs", act: () => go(pageAt("jobs")) },
+  { name: "Go to Documents", act: () => go(pageAt("documents")) },
   { name: "Go to Failures", act: () => go(pageAt("failures")) },
   { name: "Go to Overview", act: () => go(pageAt("overview")) },
   { name: "Go to Types", act: () => go(pageAt("types")) },

@@ -1,5 +1,6 @@
 /** The header of every page: brand, filter, pages, live indicator, theme, help. */
 import { computed } from "@preact/signals";
+import { counts } from "../live/feed";
 import { HalfMoon, Lines, Mark } from "../parts/icons";
 import { Link } from "../parts/link";
 import { page, pageAt, type PageName } from "./address";
@@ -15,14 +16,21 @@ const PAGES: readonly (readonly [PageName, string])[] = [
   ["overview", "Overview"],
   ["types", "Types"],
   ["workers", "Workers"],
+  ["documents", "Documents"],
 ];
 
 const canSignOut = computed(() => session.value?.auth === "keys" && session.value.id !== "share");
 
+/** Whether a page is of use: workers to administrators, documents where some were ingested. */
+function shown(name: PageName): boolean {
+  if (name === "documents") return page.value === name || counts.value?.["ingestion"] !== undefined;
+  return name !== "workers" || isAdmin.value || session.value === null;
+}
+
 function Pages() {
   return (
     <>
-      {PAGES.filter(([name]) => name !== "workers" || isAdmin.value || session.value === null).map(([name, title]) => (
+      {PAGES.filter(([name]) => shown(name)).map(([name, title]) => (
         <Link key={name} to={pageAt(name)} aria-current={page.value === name ? "page" : undefined}>
           {title}
         </Link>

@@ -51,9 +51,9 @@ class DocumentFilter:
     def entries(self, generation: int) -> Entries:
         """Return the entries of a generation whose documents match."""
         sql, values = self.condition()
-        return (
-            Entries(generation, _ENTRIES.format(condition=sql), (generation, *values)) if sql else Entries(generation)
-        )
+        if not sql:
+            return Entries(generation)
+        return Entries(generation, _ENTRIES.format(condition=sql), (generation, *values))
 
 
 def _time(text: str) -> str:
