@@ -19,7 +19,8 @@ from milepost.core.record import OPTIONS
 from milepost.core.serialization import validate_key
 from milepost.run.otel import current_trace
 from milepost.stores.ids import new_job_id
-from milepost.stores.protocol import KeyValue, Store
+from milepost.stores.protocol import KeyValue, Select, Store
+from milepost.stores.query import Query
 from milepost.web import schemas
 from milepost.web.context import WebContext, job_url, principal_of
 from milepost.web.http.json_body import redacted_job_bytes
@@ -134,6 +135,7 @@ def add_submit(router: APIRouter, context: WebContext) -> None:
             await refuse_published(context, body.job_type)
             await context.quotas.before_create(principal, body.job_type)
         await context.quotas.before_submit(principal)
+        await refuse_hidden(context, principal, body)
         options = options_of(body, principal, request)
         key = request.headers.get("idempotency-key")
 
@@ -187,6 +189,32 @@ async def refuse_published(context: WebContext, job_type: str) -> None:
             403,
             f"Workers run jobs of type {job_type!r:.100}; only an admin may create or update one with run_by 'manual'",
         )
+
+
+async def refuse_hidden(context: WebContext, principal: Principal, body: schemas.SubmitBody) -> None:
+    """Refuse jobs and groups that the caller may not see, in the words for unknown ones. Raises InvalidInputError."""
+    if not principal.bound:
+        return
+    named = [("after", *entry.partition(":")[::2]) for entry in body.after or ()]
+    named += [("parent_id", "job", body.parent_id)] if body.parent_id is not None else []
+    for field, kind, name in named:
+        if kind == "group":
+            if not await _has_members(context, principal, name):
+                raise InvalidInputError(field, f"no job is in the group {name!r:.140}; submit its members first")
+        elif (job := await context.manager.get_job(name)) is None or not principal.sees(job):
+            raise InvalidInputError(field, f"there is no job {name!r:.140}; submit it first")
+    if body.group is not None and not await _has_members(context, principal, body.group):
+        in_group = Select(labels=((":group", body.group),))
+        if await context.store.count(in_group):
+            raise InvalidInputError(
+                "group", f"{body.group!r:.140} is in use by jobs that this key may not see; rename it"
+            )
+
+
+async def _has_members(context: WebContext, principal: Principal, group: str) -> bool:
+    """Return whether a group has a job that the caller may see."""
+    query = Query(Select(labels=((":group", group),)))
+    return bool((await context.find(principal, query, 1)).jobs)
 
 
 def options_of(body: schemas.SubmitBody, principal: Principal, request: Request) -> dict[str, Any]:

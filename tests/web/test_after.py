@@ -1,0 +1,62 @@
+"""Jobs that follow others over HTTP: what a caller may name, what is refused, and what is shown."""
+
+from __future__ import annotations
+
+import pytest
+
+from milepost import AsyncJobManager, AsyncJobs, Run
+from milepost.web import auth
+from tests.web.conftest import client_of
+from tests.web.test_access import key
+
+
+def jobs_of(memory: AsyncJobManager) -> AsyncJobs:
+    """Return jobs of one type, without a worker."""
+    jobs = AsyncJobs(memory.store)
+
+    @jobs.job("load")
+    def load(run: Run) -> None: ...
+
+    jobs.worker()
+    return jobs
+
+
+async def test_job_follows_others_over_http(memory: AsyncJobManager) -> None:
+    jobs = jobs_of(memory)
+    async with client_of(jobs) as web:
+        first = (await web.post("/api/jobs", json={"job_type": "load", "group": "g"})).json()
+        body = {"job_type": "load", "after": [f"job:{first['job_id']}", "group:g"], "on_failure": "run"}
+        job = (await web.post("/api/jobs", json=body)).json()
+        assert job["waiting_for"] == {"code": "after", "params": {"group": f"job:{first['job_id']}"}}
+        assert job["activity"] == f"Waiting for job {first['job_id']}"
+        refused = await web.post("/api/jobs", json={"job_type": "load", "after": ["job:missing"]})
+        assert refused.status_code == 422
+        assert "after: there is no job 'missing'; submit it first" in refused.text
+    async with jobs.run_workers():
+        assert (await jobs.wait(job["job_id"], 30)).status == "completed"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "text"),
+    [
+        ("after", ["job:theirs"], "there is no job 'theirs'"),
+        ("after", ["children:theirs"], "there is no job 'theirs'"),
+        ("after", ["job:nowhere"], "there is no job 'nowhere'"),
+        ("after", ["group:import"], "no job is in the group 'import'"),
+        ("parent_id", "theirs", "there is no job 'theirs'"),
+        ("group", "import", "'import' is in use"),
+    ],
+)
+async def test_bound_caller_cannot_name_hidden_jobs(
+    memory: AsyncJobManager, field: str, value: object, text: str
+) -> None:
+    jobs = jobs_of(memory)
+    await jobs.submit("load", {}, job_id="theirs", group="import", labels={"owner": "bob"})
+    await jobs.submit("load", {}, job_id="mine", group="export", labels={"owner": "ana"})
+    headers = await key(memory, "jobs:read", "jobs:write", labels={"owner": "ana"})
+    async with client_of(jobs, auth.api_keys()) as web:
+        refused = await web.post("/api/jobs", json={"job_type": "load", field: value}, headers=headers)
+        assert refused.status_code == 422
+        assert text in refused.text
+        for own in ({"after": ["job:mine", "children:mine", "group:export"]}, {"parent_id": "mine", "group": "export"}):
+            assert (await web.post("/api/jobs", json={"job_type": "load", **own}, headers=headers)).status_code == 201
