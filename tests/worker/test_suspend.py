@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from milepost import AsyncRun, InMemoryJobManager, InvalidInputError, Job, Jobs, JobSuspended, Run, Snooze
+from milepost.core.transitions import plan_suspend
 from milepost.core.transitions.operations import Const
+from milepost.stores.ids import new_operation_id
 from milepost.stores.protocol import Write
 from milepost.stores.sync_bridge import run_sync
 from milepost.testing import fake_async_run, fake_run, jobs_under_test
@@ -129,6 +131,38 @@ def test_suspension_is_written_when_the_code_has_returned(jobs: Jobs, is_async: 
         leave.set()
         assert jobs.wait(job_id, 20).result == "slept"
     assert most == [1, 1]
+
+
+def test_segments_overlap_if_the_suspension_is_written_before_the_code_has_returned(
+    jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The negative control of the test above."""
+    leave = threading.Event()
+    active: list[int] = []
+    most: list[int] = []
+    suspend = Run._suspend
+
+    def too_early(run: Run, reason: JobSuspended) -> None:
+        plan = plan_suspend(new_operation_id(), run.token, {}, wake_at=reason.wake_at, ran=0)
+        run_sync(jobs.store.with_blocking(blocking=True).apply([Write(run.job_id, plan)]))
+        suspend(run, reason)
+
+    @jobs.job
+    def unwinds(run: Run) -> None:
+        active.append(1)
+        most.append(len(active))
+        try:
+            run.sleep("nap", 0.5)
+            leave.wait(20)
+        finally:
+            leave.wait(20)
+            active.pop()
+
+    monkeypatch.setattr(Run, "_suspend", too_early)
+    with jobs.run_workers(concurrency=2):
+        jobs.submit(unwinds)
+        until(lambda: most == [1, 2])
+        leave.set()
 
 
 def test_swallowed_suspension_suspends_all_the_same(jobs: Jobs) -> None:

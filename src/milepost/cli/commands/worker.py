@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("milepost.cli")
 
-RUN_END_EVENTS = frozenset({"completed", "failed", "cancelled", "released", "retrying"})
+RUN_END_EVENTS = ("completed", "failed", "cancelled", "released", "suspended", "retrying")
 TERMINAL_EVENTS = frozenset({"completed", "failed", "cancelled"})
 RECENT_WINDOW = 60.0
 POLL_INTERVAL = 0.5
@@ -337,11 +337,7 @@ class WorkerSummary:
         )
         facts = [state] if state else []
         facts += [f"{len(monitor.running)}/{self._worker.concurrency} running", f"{monitor.per_minute()} per minute"]
-        facts += [
-            f"{formatting.number(monitor.ended[kind])} {kind}"
-            for kind in ("completed", "failed", "cancelled", "released", "retrying")
-            if monitor.ended[kind]
-        ]
+        facts += [f"{formatting.number(monitor.ended[kind])} {kind}" for kind in RUN_END_EVENTS if monitor.ended[kind]]
         head.append(dot.join(facts), "bold")
         lines: list[RenderableType] = [
             head,
