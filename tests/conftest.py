@@ -27,6 +27,7 @@ from tests.services import need
 
 _namespaces = itertools.count(1)
 _homes: list[str] = []
+_ON_POSTGRES = (pytest.mark.slow, pytest.mark.service("postgresql"))
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -116,13 +117,15 @@ def sqlite_url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'jobs.db'}"
 
 
-@pytest.fixture(params=["memory", "sqlite", "redis"])
+@pytest.fixture(params=["memory", "sqlite", "redis", pytest.param("postgres", marks=_ON_POSTGRES)])
 def url(request: pytest.FixtureRequest) -> str:
     """Return the URL of an empty store of each kind."""
     kind: str = request.param
     if kind == "memory":
         return "memory://"
     address: str = request.getfixturevalue(f"{kind}_url")
+    if kind == "postgres":
+        request.getfixturevalue("postgres_server").emptied("milepost")
     return address
 
 

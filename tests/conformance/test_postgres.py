@@ -11,7 +11,7 @@ from milepost.stores.postgres import PostgresStore
 from milepost.testing.conformance import Conformance
 from milepost.testing.conformance.clocks import Outages, SetClocks
 from milepost.testing.conformance.group_members import GroupMembers
-from milepost.testing.conformance.harness import Factory, StoreFixture, scenarios_of, worker_job
+from milepost.testing.conformance.harness import API_KINDS, Factory, StoreFixture, scenarios_of, worker_job
 from tests.conformance.moved_postgres_clock import ServerClock, clocked_store
 from tests.postgres_server import PostgresServer
 
@@ -32,6 +32,11 @@ class TestPostgresStore(Conformance):
         await fixture.create("p", worker_job())
         for group in ("group:g", "children:p"):
             await fixture.refused("b", plan_create(worker_job(labels=f":after={group}"), fixture.operation_id()))
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("api", API_KINDS)
+    def test_store_agrees_with_memory_store(self, api: str, request: pytest.FixtureRequest) -> None:
+        super().test_store_agrees_with_memory_store(api, request)
 
 
 for _name, *_ in scenarios_of(GroupMembers):

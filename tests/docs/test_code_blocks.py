@@ -51,7 +51,8 @@ def test_page_runs_unmodified(
     page: str, tmp_path: Path, redis_url: str, redis_namespace: str, request: pytest.FixtureRequest
 ) -> None:
     text = (ROOT / page).read_text()
-    postgres_url = request.getfixturevalue("postgres_url") if "postgresql://localhost/app" in text else ""
+    uses_postgres = "postgresql://localhost/app" in text
+    postgres_url = request.getfixturevalue("postgres_server").database("app") if uses_postgres else ""
     run(blocks(text), tmp_path, redis_url, redis_namespace, postgres_url)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Concatenate, ParamSpec, Unpack, overload
 
 from milepost.app.jobs import AsyncJobs, Target
+from milepost.app.transactional import TransactionalJobs
 from milepost.core.job import Job
 from milepost.core.result_types import JsonR, R
 from milepost.manager.manager import open_runtime
@@ -109,6 +110,14 @@ class Jobs(BlockingMethods):
         parameter, UnknownJobTypeError and DuplicateJobError.
         """
         return run_sync(self._async.submit(target, *args, **kwargs))
+
+    def using(self, connection: object) -> TransactionalJobs:
+        """Return an object whose `submit` creates jobs in an open transaction of yours: they exist if it commits.
+
+        `connection` is a connection of psycopg 3, a Session or Connection of SQLAlchemy with that driver, or Django's
+        connection, to the database of a PostgreSQL store. Raises InvalidInputError.
+        """
+        return TransactionalJobs(self._async, connection)
 
     def __repr__(self) -> str:
         return f"Jobs({self.store.url!r})"

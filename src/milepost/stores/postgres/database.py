@@ -60,8 +60,12 @@ class Transaction:
         if self._begun:
             return []
         self._begun = self.is_open = True
-        patience = str(round(self._namespace.patience * 1000))
-        return [(self._namespace.sql["begin"], None), self._namespace.call("patience", {"patience": patience})]
+        return [(self._namespace.sql["begin"], None), self._namespace.call("patience", {"patience": self.patience})]
+
+    @property
+    def patience(self) -> str:
+        """Return the longest wait for a lock, in milliseconds, as the server takes it."""
+        return str(round(self._namespace.patience * 1000))
 
     @property
     def is_broken(self) -> bool:

@@ -46,7 +46,7 @@ class Namespace:
         self.claim_numbers: dict[str, int] = {}
         """worker of this process -> the number of its last claim."""
         self._seen = 0
-        self._is_open = False
+        self.is_open = False
         self._opening = threading.Lock()
 
     @property
@@ -74,7 +74,7 @@ class Namespace:
 
     async def open(self, connection: Connection) -> None:
         """Check the server and the layout, create what is missing, and lift the fence. Raises psycopg.Error, StoreError."""
-        if self._is_open:
+        if self.is_open:
             return
         ((version, encoding),) = (await connection.run(self.call("server")))[0]
         if version < MIN_SERVER:
@@ -94,7 +94,7 @@ class Namespace:
         if found != LAYOUT:
             raise LayoutMismatchError(self.url, str(found), LAYOUT)
         await connection.run(self.call("lift_fence"))
-        self._is_open = True
+        self.is_open = True
 
     async def layout(self, connection: Connection) -> int | None:
         """Return the layout of the schema, or None if it has no tables."""

@@ -21,8 +21,15 @@ class Statements:
     def __getitem__(self, name: str) -> str:
         text = self._texts.get(name)
         if text is None:
-            text = self._texts[name] = re.sub(r"\[([a-z_]+)\]", self._named, _statement(name))
+            text = self._texts[name] = self._in_schema(_statement(name))
         return text
+
+    def with_comments(self, name: str) -> str:
+        """Return a statement as it is in its file, for people."""
+        return self._in_schema(section(FOLDER, name))
+
+    def _in_schema(self, text: str) -> str:
+        return re.sub(r"\[([a-z_]+)\]", self._named, text)
 
     def _named(self, match: re.Match[str]) -> str:
         return self._schema if match[1] == "schema" else f'{self._schema}."{match[1]}"'

@@ -26,9 +26,11 @@ from milepost.stores.protocol import (
     Write,
     WriteResult,
 )
+from milepost.stores.sync_bridge import run_sync
 
 try:
     from milepost.stores.postgres import maintenance, queries
+    from milepost.stores.postgres.caller_transaction import CallerDatabase, connection_of
     from milepost.stores.postgres.connection import Rows
     from milepost.stores.postgres.database import Database, Part, Transaction
     from milepost.stores.postgres.feed import FeedPosition
@@ -88,9 +90,24 @@ class PostgresStore:
             self._other = other
         return self._other
 
+    def within(self, connection: object) -> PostgresStore:
+        """Return a blocking store that writes in the open transaction of a caller's connection, see `connection_of`.
+
+        Use it only before that transaction ends. Raises InvalidInputError.
+        """
+        if not self._namespace.is_open:
+            run_sync(
+                self.with_blocking(blocking=True).now()
+            )  # an error about the schema must not abort the transaction
+        db = CallerDatabase(self._namespace, connection_of(connection))
+        other = object.__new__(PostgresStore)
+        other.blocking, other.url, other._namespace, other._served = True, self.url, self._namespace, {}
+        other._connect_budget, other._db, other._other = self._connect_budget, db, None
+        return other
+
     def schema_sql(self) -> str:
         """Return the SQL that creates the schema. It changes nothing of a schema that exists."""
-        return self._namespace.sql["schema"]
+        return self._namespace.sql.with_comments("schema")
 
     # --- writing ---
 

@@ -32,6 +32,7 @@ class Needs(NamedTuple):
 
     fences: int
     keys: bool
+    takes_key: bool
     locks_lease: bool
     members: bool
 
@@ -43,6 +44,7 @@ def needs(transition: TransitionType) -> Needs:
     return Needs(
         max((sum(op[0] == "take" for op in branch.ops) for branch in transition.branches), default=0),
         transition.retention not in _RUN_WRITES,
+        any(guard[0] == "unique" for guard in guards),
         any(guard[:2] in (("past", "lease"), ("ahead", "lease")) for guard in guards),
         any(guard[0] in _ASK_MEMBERS for guard in guards)
         or any(op[0] in _ASK_MEMBERS for branch in transition.branches for op in branch.ops),
@@ -81,7 +83,8 @@ class Writer:
         ids = sorted({write.job_id for write in writes})
         keys = sorted({write.change.key for write in writes if write.change.key is not None})
         wanted = [needs(write.change.transition) for write in writes]
-        parts: list[Part] = [("lock_keys", {"keys": keys})] if keys else []
+        takers = [write.job_id for write, one in zip(writes, wanted, strict=True) if one.takes_key]
+        parts: list[Part] = [("lock_keys", {"keys": keys, "ids": takers})] if keys or takers else []
         parts.append(("lock_jobs", {"ids": ids}))
         if any(one.locks_lease for one in wanted):
             parts.append(("lock_leases", {"ids": ids}))

@@ -12,6 +12,14 @@ BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY
 -- Bound the wait for a lock, in milliseconds, until the transaction ends.
 SELECT set_config('lock_timeout', %(patience)s, true)
 
+-- name: caller_settings
+-- Read the settings of a caller's transaction that a submit depends on.
+SELECT current_setting('transaction_isolation'), current_setting('lock_timeout')
+
+-- name: restore_patience
+-- Give a caller's transaction its own bound of waits for a lock again.
+SELECT set_config('lock_timeout', %(lock_timeout)s, true)
+
 -- name: columns
 -- Part of every read of jobs: the columns of `rows.Row`, and whether a draining lease keeps the job from being claimed.
     j.n, j.id, j.created, j.type, j.status, l.expires, l.token, j.queue, j.unique_key, j.body, 0,
@@ -38,8 +46,12 @@ JOIN [jobs] AS j ON j.id = w.id LEFT JOIN [leases] AS l ON l.id = j.id ORDER BY 
 SELECT id, name, value FROM [large] WHERE id = ANY(%(ids)s)
 
 -- name: lock_keys
--- Let one transaction at a time create jobs with a unique key. The keys are sorted.
-SELECT pg_advisory_xact_lock(hashtextextended('[jobs]' || key, 1)) FROM unnest(%(keys)s::text[]) AS w (key)
+-- Let one transaction at a time make a job with a unique key active. `ids` are the records that may be.
+SELECT pg_advisory_xact_lock(hashtextextended('[jobs]' || key, 1)) FROM (
+    SELECT unnest(%(keys)s::text[]) AS key
+    UNION SELECT unique_key FROM [jobs] WHERE id = ANY(%(ids)s::text[]) AND unique_key IS NOT NULL
+    ORDER BY key
+) AS k
 
 -- name: lock_jobs
 -- Lock the records of a batch, in the order of their ids, so that two batches cannot wait for each other.
@@ -65,8 +77,8 @@ LEFT JOIN [tombstones] AS t ON t.id = w.id AND t.until > [now](%(seen)s, %(lead)
 SELECT [now](%(seen)s, %(lead)s), ARRAY(SELECT nextval('[fence]') FROM generate_series(1, %(fences)s))
 
 -- name: keys
--- Read the newest other record of each unique key of a batch, which cannot change until the end, and the keys of draining
--- leases.
+-- Read the newest other record of each unique key of a batch, and the keys of draining leases. No other transaction makes
+-- a record of these keys active, so none is locked.
 SELECT k.key, o.id, o.status, o.n, EXISTS (SELECT FROM [draining] AS d WHERE d.key = k.key AND d.id <> ALL(%(ids)s))
 FROM (
     SELECT unnest(%(keys)s::text[]) AS key
@@ -74,7 +86,7 @@ FROM (
 ) AS k
 LEFT JOIN LATERAL (
     SELECT j.id, j.status, j.n FROM [jobs] AS j
-    WHERE j.unique_key = k.key AND j.id <> ALL(%(ids)s) ORDER BY j.n DESC LIMIT 1 FOR SHARE
+    WHERE j.unique_key = k.key AND j.id <> ALL(%(ids)s) ORDER BY j.n DESC LIMIT 1
 ) AS o ON true
 
 -- name: jobs_delete

@@ -1,0 +1,46 @@
+"""Submits inside a transaction of the caller: the job exists if and only if that transaction commits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from milepost.app.jobs import AsyncJobs, Target
+from milepost.core.errors import InvalidInputError
+from milepost.core.job import Job
+from milepost.core.placement import after_groups
+from milepost.manager.manager import AsyncJobManager
+from milepost.run.otel import submit_span
+from milepost.run.runtime import Runtime
+from milepost.stores.sync_bridge import run_sync
+
+
+class TransactionalJobs:
+    """What `Jobs.using` returns. Use it only before the transaction ends."""
+
+    def __init__(self, jobs: AsyncJobs, connection: object) -> None:
+        within = getattr(jobs.store, "within", None)
+        if within is None:
+            raise InvalidInputError("using", f"needs a PostgreSQL store, and jobs are in {jobs.store.url}")
+        if jobs.dispatcher is not None:
+            raise InvalidInputError("using", "cannot be used with a task queue, which sees the job before the commit")
+        self._jobs = jobs
+        runtime = jobs.runtime
+        manager = AsyncJobManager.of(Runtime(within(connection), runtime.settings, runtime.ttl), jobs.manager.origin)
+        self._within = jobs.with_manager(manager)
+
+    def submit(self, target: Target, /, *args: Any, **kwargs: Any) -> Job:
+        """Create a job in the transaction and return it. Workers see it when the transaction has committed.
+
+        The arguments are those of `Jobs.submit`, without ``after`` and ``on_duplicate="supersede"``. With a `unique_key`
+        another submit of that key waits until the transaction ends; after 2 s it raises LeaseHeldError.
+        """
+        return run_sync(self._submit(target, *args, **kwargs))
+
+    async def _submit(self, target: Target, /, *args: Any, **kwargs: Any) -> Job:
+        submission = await self._jobs.submissions.build(target, args, kwargs)
+        if after_groups(submission.fields.get("labels", "")):
+            raise InvalidInputError("after", "cannot be used in a transaction of yours; submit after its commit")
+        if submission.on_duplicate == "supersede":
+            raise InvalidInputError("on_duplicate", 'cannot be "supersede" in a transaction of yours')
+        with submit_span(submission.fields):
+            return await self._within._record(submission)
