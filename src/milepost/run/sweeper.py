@@ -197,6 +197,7 @@ class Sweeper:
             failure=report_lost_run(job, FailureKind.LOST, text),
             crash_loop=report_lost_run(job, FailureKind.CRASH_LOOP, loop),
             crashes_left=limit - 1 if charged else None,
+            token=job.record.get("token"),
         )
 
     def _may_not_have_started(self, job: Job) -> bool:

@@ -31,13 +31,13 @@ _REQUEUE: tuple[Operation, ...] = (*END_LEASE, *RETURN_TO_PENDING, ("add", "atte
 _CHARGE_CRASH: Operation = ("add", "crashes", Const("1"))
 
 
-def _lost(owner_is_gone: Guard, *, charged: bool = True, report: tuple[Operation, ...] = ()) -> tuple[Branch, ...]:
+def _lost(*owner_is_gone: Guard, charged: bool = True, report: tuple[Operation, ...] = ()) -> tuple[Branch, ...]:
     """Return the branches for a run without its owner: fail it if it may not be retried or is in a crash loop, else retry."""
     fails = [
         branch(
             (RUNNING,),
             FAILED,
-            guards=(owner_is_gone, no_retry),
+            guards=(*owner_is_gone, no_retry),
             ops=(*report, *SET_FAILURE, *_END_LOST),
             event="failed",
             emit=("error",),
@@ -47,7 +47,7 @@ def _lost(owner_is_gone: Guard, *, charged: bool = True, report: tuple[Operation
     if not charged:
         suspect: Operation = ("add", "suspect", Const("1"))
         retry = branch(
-            (RUNNING,), PENDING, guards=(owner_is_gone,), ops=(*_REQUEUE, suspect), event="retrying", emit=("suspect",)
+            (RUNNING,), PENDING, guards=owner_is_gone, ops=(*_REQUEUE, suspect), event="retrying", emit=("suspect",)
         )
         return (*fails, retry)
     crash_loop: tuple[Operation, ...] = (
@@ -63,7 +63,7 @@ def _lost(owner_is_gone: Guard, *, charged: bool = True, report: tuple[Operation
         branch(
             (RUNNING,),
             FAILED,
-            guards=(owner_is_gone, ("ge", "crashes", Param("last"))),
+            guards=(*owner_is_gone, ("ge", "crashes", Param("last"))),
             ops=(*report, *crash_loop),
             event="failed",
             emit=("error",),
@@ -71,7 +71,7 @@ def _lost(owner_is_gone: Guard, *, charged: bool = True, report: tuple[Operation
         branch(
             (RUNNING,),
             PENDING,
-            guards=(owner_is_gone,),
+            guards=owner_is_gone,
             ops=(*report, *SET_FAILURE, _CHARGE_CRASH, *_REQUEUE),
             event="retrying",
             emit=("error",),
@@ -82,7 +82,9 @@ def _lost(owner_is_gone: Guard, *, charged: bool = True, report: tuple[Operation
 @cache
 def _lease_expired(charged: bool) -> TransitionTemplate:
     return template(
-        "lease_expired", ("error", "failure", "crash_loop", "last"), *_lost(("past", "lease"), charged=charged)
+        "lease_expired",
+        ("token", "error", "failure", "crash_loop", "last"),
+        *_lost(("past", "lease"), ("eq", "token", Param("token")), charged=charged),
     )
 
 
@@ -114,16 +116,23 @@ _MARK_STALE = template(
 
 
 def plan_lease_expired(
-    operation_id: str, *, error: str, failure: str, crash_loop: str, crashes_left: int | None
+    operation_id: str, *, error: str, failure: str, crash_loop: str, crashes_left: int | None, token: str | None = None
 ) -> Change:
-    """Recover a job whose lease expired: retry it, or fail it.
+    """Recover a job whose lease, with this token, expired: retry it, or fail it.
 
+    Without `token` it is any lease. A request that arrives late may otherwise find the expired lease of a later run.
     `crashes_left` is the number of earlier crashes at which the budget is spent. None: several runs of one process
     crashed together, so the crash is not charged but counted in `suspect`.
     """
     last = None if crashes_left is None else str(crashes_left)
     return bind(
-        _lease_expired(last is not None), operation_id, error=error, failure=failure, crash_loop=crash_loop, last=last
+        _lease_expired(last is not None),
+        operation_id,
+        token=token,
+        error=error,
+        failure=failure,
+        crash_loop=crash_loop,
+        last=last,
     )
 
 

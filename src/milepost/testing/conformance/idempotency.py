@@ -111,6 +111,32 @@ class Idempotency(Scenarios):
         await fixture.do("a", plans.plan_keep_step(fixture.operation_id(), token, "[2]", '{"key":"k"}'))
         await fixture.refused("a", stale)
 
+    @pytest.mark.parametrize("crashes_left", [None, 0, 2])
+    @pytest.mark.parametrize("kind", ["retried", "failed", "tracked"])
+    async def test_late_recovery_of_lost_run_spares_the_next(
+        self, fixture: StoreFixture, kind: str, crashes_left: int | None
+    ) -> None:
+        """A duplicate of the sweeper's request arrived when the lease of the next run had expired too."""
+        if kind == "tracked":
+            token = token_of(await fixture.track("a", track_job(), lease=0))
+        else:
+            await fixture.create("a", worker_job(**({"on_lost": "fail"} if kind == "failed" else {})))
+            token = token_of(await fixture.start("a", lease=0))
+        operation_id = fixture.operation_id()
+        recovery = plans.plan_lease_expired(operation_id, token=token, crashes_left=crashes_left, **CRASH)
+        job = await fixture.made("a", recovery)
+        if kind == "tracked":
+            resume = plans.plan_resume(
+                fixture.operation_id(), nonce=fixture.nonce(), lease=0, worker="w1", failure="{}"
+            )
+            await fixture.do("a", resume)
+        else:
+            if job.is_terminal:
+                await fixture.do("a", plans.plan_retry(fixture.operation_id()))
+            await fixture.start("a", lease=0)
+        await fixture.tick()
+        await fixture.refused("a", recovery)
+
     @pytest.mark.parametrize("ended", [False, True])
     async def test_repeated_retry_is_recognised_after_attempt(self, fixture: StoreFixture, ended: bool) -> None:
         """A retry with a lost reply ran the job twice, because progress reports had displaced its operation id."""
