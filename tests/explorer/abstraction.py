@@ -14,8 +14,9 @@ from milepost.core.record import FIELDS
 from milepost.core.transitions.operation_ids import applied_branch, is_superseded
 from milepost.core.transitions.operations import Const, Field, Record, TransitionType
 from milepost.stores.memory.state import MemoryState
+from milepost.stores.protocol import hold_of
 from milepost.testing.conformance.transition_matrix import PLANS
-from tests.explorer.world import JOB, LEASE, TICK, Actors, Repeat
+from tests.explorer.world import JOB, SETTINGS, TICK, Actors, Repeat
 
 READ_ELSEWHERE = {"status", "token", "lease", "suspect", "max_crashes", "stop_confirmed"}
 """Fields that stores, the sweeper and the rules read, though no guard does."""
@@ -77,12 +78,10 @@ def key_of(memory: MemoryState, actors: Actors) -> Hashable:
     numbers, now = _Numbers(), memory.now
     record, stop = memory.records.get(JOB), memory.stops.get(JOB)
     last, hold = memory.last_sweep, memory.hold
-    in_doubt = hold is not None and hold <= now  # leases may have expired before it ended, or be renewed since
+    recovered = None if hold is None else hold_of(hold, hold - SETTINGS.lease_micros, hold, SETTINGS.lease_micros).due
     parts = (
-        None if record is None else _record(record, now, hold if in_doubt else None, numbers),
-        None
-        if stop is None
-        else (numbers.of(stop.token), _ticks(stop.expires, now), in_doubt and stop.expires < (hold or 0)),
+        None if record is None else _record(record, now, recovered, numbers),
+        None if stop is None else (numbers.of(stop.token), _ticks(stop.expires, now), stop.expires <= (recovered or 0)),
         None if last is None else min(OUTAGE, (now - last) // (TICK * 1_000_000)),
         None if hold is None else _ticks(hold, now),
         tuple((write.change.transition.name, _values(write.change.values, numbers)) for write in actors.found),
@@ -98,7 +97,8 @@ def _ticks(time: int, now: int) -> int:
     return max(0, -((now - time) // (TICK * 1_000_000)))
 
 
-def _record(record: Record, now: int, hold: int | None, numbers: _Numbers) -> Hashable:
+def _record(record: Record, now: int, recovered: int | None, numbers: _Numbers) -> Hashable:
+    """Return what matters of a record. `recovered`: leases that end by then are lost if the hold ends late."""
     found: list[Hashable] = []
     for name, constants in RELEVANT.items():
         text = record.get(name)
@@ -112,8 +112,8 @@ def _record(record: Record, now: int, hold: int | None, numbers: _Numbers) -> Ha
             found.append(text if constants is None or text in constants else "*")
     start = starts_at(record)
     lease = int(record.get("lease", 0))
-    is_unrenewed = bool(lease) and lease - int(record.get("started", 0)) <= LEASE
-    return (*found, None if start is None else _ticks(start, now), is_unrenewed, hold is not None and 0 < lease < hold)
+    is_unrenewed = bool(lease) and lease - int(record.get("started", 0)) <= SETTINGS.lease_micros
+    return (*found, None if start is None else _ticks(start, now), is_unrenewed, 0 < lease <= (recovered or 0))
 
 
 def _values(values: Iterable[str | None], numbers: _Numbers) -> tuple[Hashable, ...]:

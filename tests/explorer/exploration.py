@@ -26,10 +26,10 @@ Path = tuple[Action, ...]
 class MemoryWorld(World):
     """The actors on a memory store, whose state can be taken out and put back."""
 
-    def __init__(self, *, attempts: int = 2, alter: Callable[[Change], Change] | None = None) -> None:
+    def __init__(self, *, attempts: int = 2, alter: Callable[[Change], Change] | None = None, timed: bool = True) -> None:  # fmt: skip
         clock = FrozenClock()
         store = MemoryStore(clock=clock)
-        super().__init__(store, clock, attempts=attempts, alter=alter)
+        super().__init__(store, clock, attempts=attempts, alter=alter, timed=timed)
         self.memory: MemoryState = store._memory
         self.memory.tick()
         self._containers = [name for name, value in vars(self.memory).items() if isinstance(value, dict | set | deque)]
@@ -108,9 +108,9 @@ class Explorer:
 
     def __init__(
         self, budgets: Budgets, *, attempts: int = 2, alter: Callable[[Change], Change] | None = None,
-        rules: Sequence[Rule] = RULES, compare: int = 0,
+        rules: Sequence[Rule] = RULES, compare: int = 0, timed: bool = True,
     ) -> None:  # fmt: skip
-        self._world = MemoryWorld(attempts=attempts, alter=alter)
+        self._world = MemoryWorld(attempts=attempts, alter=alter, timed=timed)
         self._rules = list(rules)
         self._compare = compare
         self._found = Exploration()

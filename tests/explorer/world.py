@@ -36,8 +36,10 @@ from milepost.testing import FrozenClock
 JOB = "job"
 TICK = 15
 """Seconds by which the clock moves at a time: half a lease."""
-SETTINGS = Settings(lease=2.0 * TICK)
-LEASE = SETTINGS.lease_micros
+SETTINGS = Settings(lease=2.0 * TICK + 0.002)
+DELAY, LEASE = (TICK * 1000 - 1) * 1000, (2 * TICK * 1000 - 1) * 1000
+"""Microseconds of one tick and of a lease. They end between two ticks, as does half a lease of the sweeper: Redis lets no two changes
+of a store have the same time, so nothing may depend on microseconds."""
 REPEATED_FOR = 2
 """Ticks within which a request is delivered again."""
 
@@ -148,13 +150,17 @@ class _PathIds(Ids):
 
 
 class World:
-    """The actors on a store whose clock is `clock`. `alter` changes what they send."""
+    """The actors on a store whose clock is `clock`. `alter` changes what they send.
 
-    def __init__(self, store: Store, clock: FrozenClock, *, attempts: int = 2, alter: Callable[[Change], Change] | None = None) -> None:  # fmt: skip
+    A `timed` job has an earliest and a latest start.
+    """
+
+    def __init__(self, store: Store, clock: FrozenClock, *, attempts: int = 2, alter: Callable[[Change], Change] | None = None, timed: bool = True) -> None:  # fmt: skip
         self.store = store
         self.clock = clock
         self.ids = _PathIds()
         self._attempts = attempts
+        self._timed = timed
         self._alter = alter or (lambda change: change)
         self._sweep_only: Any = _SweepOnly(store)
         self._sweeper = Sweeper(self._sweep_only, SETTINGS, 1e9, ids=self.ids)
@@ -252,9 +258,9 @@ class World:
         return self._send(actors._replace(budgets=budgets), action, self._write(plan(new_id())))[0]
 
     def _fields(self) -> Mapping[str, str]:
-        times = {"delay": str(TICK * 1_000_000), "expires_in": str(4 * TICK * 1_000_000)}
+        times = {"delay": str(DELAY), "expires_in": str(DELAY + 3 * TICK * 1_000_000)}
         budget = {"max_attempts": str(self._attempts), "budget": str(self._attempts), "max_crashes": "2"}
-        return {"type": "t", "run_by": "worker", "ready": "t", "slot": "t", **budget, **times}
+        return {"type": "t", "run_by": "worker", "ready": "t", "slot": "t", **budget, **(times if self._timed else {})}
 
     def _claim(self, actors: Actors, action: Action) -> Actors:
         change = plan_start(
@@ -377,7 +383,7 @@ _WRITES: dict[str, Callable[[str, str], Change]] = {
     "checkpoint": _plain(plan_checkpoint, "1", {}),
     "log": _plain(plan_log, '{"lines":[]}'),
     "complete": _plain(plan_complete, "1", {}),
-    "fail": _plain(plan_fail, delay=TICK * 1_000_000, **_FAILURE),
+    "fail": _plain(plan_fail, delay=DELAY, **_FAILURE),
     "release": _plain(plan_release, {}),
     "interrupt": _plain(plan_self_cancel, {}, by="b", why="w"),
     "child crash": _plain(plan_crash, crash_loop='{"kind":"crash_loop"}', last=1, **_FAILURE),
