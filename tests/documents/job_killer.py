@@ -117,7 +117,7 @@ class JobKiller:
         them.
         """
         stages = {stage["name"]: stage for stage in self._jobs(job_type)[0]["stages"]}
-        name = "Extracting" if job_type == "extraction" else "Embedding"
+        name = {"extraction": "Extracting", "ingestion": "Vectors"}.get(job_type, "Embedding")
         return int(stages[name]["done"]) - self.committed(job_type)
 
     def rows(self) -> dict[str, list[tuple[Any, ...]]]:

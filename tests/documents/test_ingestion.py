@@ -28,7 +28,7 @@ def test_folder_with_every_format_is_ingested(library: Path, database: str) -> N
     assert run.fraction == 1.0
     assert [(stage.name, stage.done) for stage in (run.stages[0], *run.stages[0].children)] == [
         ("Indexing", sum(path.stat().st_size for path in library.iterdir())),
-        ("Embedding", result["chunks"]),
+        ("Vectors", result["chunks"]),
     ]
     assert all(stage.total is None or stage.done == stage.total for stage in run.stages)
     assert run.progress_seen == sorted(run.progress_seen)

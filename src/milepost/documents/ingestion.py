@@ -187,7 +187,7 @@ class _Ingestion:
         """
         with (
             self._stages.run.stage("Indexing", weight=0.99, total=sum(map(_size, sources)), unit="byte") as stage,
-            self._stages.run.stage("Embedding", unit="chunk") as embedding,
+            self._stages.run.stage("Vectors", unit="chunk") as embedding,
         ):
             progress = IndexingProgress(self._indexing.index, stage, embedding)
             group: list[Version] = []
