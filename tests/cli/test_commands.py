@@ -68,6 +68,11 @@ def test_submit(working: StoreFixture) -> None:
     assert re.search(r"queue +gpu", shown)
     assert re.search(r"group +g 1", shown)
     assert re.search(rf"parent +{job_id}", shown)
+    last = working.call(
+        "submit", "count", "1", "--after", f"job:{later}", "--after", "group:g 1", "--on-failure", "run"
+    )
+    [held] = working.rows("ls", f"after:job:{later}")
+    assert (held["job_id"], held["activity"]) == (last.strip(), f"Waiting for job {later}")
 
 
 @covers("worker")

@@ -173,7 +173,8 @@ PRIVATE: tuple[Field, ...] = (
     ),
     Field(
         doc="What happens to the job when one that it follows has failed, was cancelled or was deleted.", name="on_failure",
-        option=Option(kind="choice", choices=("cancel", "run"), default="cancel", manual=True),
+        option=Option(kind="choice", choices=("cancel", "run"), default="cancel", manual=True, flag="--on-failure",
+            help="Cancel (default) or run the job if one that it starts after has failed."),
     ),
     Field(
         doc="The time without an update after which a manual job counts as stalled.", name="stale_after",

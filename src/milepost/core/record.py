@@ -244,7 +244,9 @@ class JobFields(Stored):
         metadata=column(
             "", TEXTS, "What the job follows, each as `job:ID`, `children:ID` or `group:NAME`. It starts when none "
             "of these has an open member.", label="after", indexed=True, filter="after",
-            option=Option(kind="groups", manual=True, limit=160, high=100, choices=("job:", "children:", "group:")),
+            option=Option(kind="groups", manual=True, limit=160, high=100, choices=("job:", "children:", "group:"),
+                flag="--after", help="Start after job:ID, group:NAME or children:ID has ended; may be repeated.",
+            ),
         ),
     )  # fmt: skip
     queue: str | None = field(

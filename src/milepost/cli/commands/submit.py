@@ -38,6 +38,7 @@ _PARAMETERS: dict[str, Callable[[Option], tuple[Any, dict[str, Any]]]] = {
     "choice": lambda option: (click.Choice(option.choices), {}),
     "duration": lambda option: (str, {"metavar": "TIME"}),
     "labels": lambda option: (str, {"metavar": "NAME=VALUE", "multiple": True}),
+    "groups": lambda option: (str, {"metavar": "GROUP", "multiple": True}),
 }
 
 
@@ -45,6 +46,8 @@ def _value(option: Option, given: Any) -> Any:
     """Return what was given for an option as a submit takes it."""
     if option.kind == "labels":
         return labels_of(given) or None
+    if option.kind == "groups":
+        return list(given) or None
     return seconds(given, option.flag) if given is not None and option.kind == "duration" else given
 
 

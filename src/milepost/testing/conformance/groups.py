@@ -14,6 +14,7 @@ from milepost.core.transitions import (
     plan_complete,
     plan_create,
     plan_delete,
+    plan_dispatch,
     plan_expire,
     plan_fail,
     plan_receipt,
@@ -24,7 +25,15 @@ from milepost.core.transitions.operations import Change, Const
 from milepost.core.values import WaitingFor
 from milepost.stores import held_jobs
 from milepost.stores.protocol import Select, Store, Write
-from milepost.testing.conformance.harness import Scenarios, StoreFixture, caller_job, change_with, token_of, worker_job
+from milepost.testing.conformance.harness import (
+    Scenarios,
+    StoreFixture,
+    caller_job,
+    change_with,
+    queue_job,
+    token_of,
+    worker_job,
+)
 
 SHORT = 60_000
 """Microseconds until a suspended job wakes."""
@@ -249,6 +258,25 @@ class After(Scenarios):
         assert await fixture.store.held_by("job:a", 9) == []
         await complete(fixture, "a")
         assert [(await fixture.job(name)).status.value for name in ("b", "d")] == ["cancelled", "failed"]
+
+    async def test_job_of_a_task_queue_is_dispatched_after_its_release(self, fixture: StoreFixture) -> None:
+        async def due() -> list[str]:
+            return [one.job_id for one in (await fixture.store.sweep(lease=30, interval=0, task_queue="x")).due]
+
+        await fixture.create("a", worker_job())
+        fields = queue_job(task_queue="x", dispatch_after="0", labels=":after=job:a")
+        for name, again in (("b", None), ("c", 1_000)):
+            await fixture.do(name, plan_create(fields, fixture.operation_id(), again))
+            await fixture.refused(name, plan_dispatch(fixture.operation_id(), 1_000))
+            assert "stale" not in (await fixture.job(name)).record
+        await fixture.rest(0.002)
+        assert await due() == []
+        await complete(fixture, "a")
+        await fixture.tick()
+        assert sorted(await due()) == ["b", "c"]
+        for name in ("b", "c"):
+            outcome = await fixture.attempt(name, plan_dispatch(fixture.operation_id(), 1_000))
+            assert outcome.branch == 0
 
     async def test_sweep_releases_what_a_dead_process_left(self, fixture: StoreFixture) -> None:
         await fixture.create("a", worker_job())
