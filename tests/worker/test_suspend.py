@@ -335,6 +335,19 @@ def test_snooze_gives_the_job_back_at_no_attempt(jobs: Jobs) -> None:
     assert (job.result, starts, job.attempt) == ("answered", [1, 1, 1], 1)
 
 
+@pytest.mark.parametrize("delay", ["soon", None, float("nan"), -1])
+def test_snooze_with_an_invalid_delay_fails_the_attempt(jobs: Jobs, delay: Any) -> None:
+    @jobs.job
+    def asks(run: Run) -> None:
+        raise Snooze(delay)
+
+    with jobs.run_workers():
+        job = jobs.wait(jobs.submit(asks).job_id, 20)
+    assert job.status == "failed"
+    assert job.error is not None
+    assert job.error.startswith("delay: ")
+
+
 def test_tracked_block_waits_in_place() -> None:
     manager = InMemoryJobManager()
     with manager.track("naps") as run:

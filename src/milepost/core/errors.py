@@ -206,12 +206,15 @@ class Retry(MilepostError):
 class Snooze(MilepostError):
     """Raised by a handler to give its job back for `delay` (seconds, a timedelta or text such as "30s"), at no attempt.
 
-    For a service that asks to come back later: ``raise Snooze(response.headers["Retry-After"])``.
+    For a service that asks to come back later: ``raise Snooze(float(response.headers["Retry-After"]))``. Raises
+    InvalidInputError for an invalid delay. In a tracked block it is an error as any other.
     """
 
     def __init__(self, delay: Duration, *, reason: str = "") -> None:
+        from milepost.core.serialization import seconds  # which imports this module
+
         super().__init__(reason or f"snoozed for {delay}")
-        self.delay = delay
+        self.delay = seconds(delay, "delay")
 
 
 class Fail(MilepostError):

@@ -15,7 +15,6 @@ from typing import Any
 
 from milepost.core.errors import JobSuspended, JobTimedOut, RunStop, Snooze
 from milepost.core.job import FailureKind, Job
-from milepost.core.serialization import seconds
 from milepost.run.capture import capture
 from milepost.run.checkpoints import StoreCheckpointWriter
 from milepost.run.context import home
@@ -250,7 +249,7 @@ class LeasedExecution:
         if isinstance(error, RunStop):
             return stopped(run, pending, error, how=self.how, delay=delay)
         if isinstance(error, Snooze) and run._job.run_by != "track":
-            return postponed(run, pending, int(seconds(error.delay, "delay") * 1_000_000), self.how)
+            return postponed(run, pending, int(error.delay * 1_000_000), self.how)
         if self.interrupt_cancels and isinstance(error, KeyboardInterrupt | asyncio.CancelledError):
             by = "Ctrl-C" if isinstance(error, KeyboardInterrupt) else "its task"
             return interrupted(run, pending, by, self.how)

@@ -21,7 +21,6 @@ from typing import Any
 
 from milepost.core.errors import JobSuspended, RunStop, Snooze, StoreError
 from milepost.core.job import FailureKind, Job
-from milepost.core.serialization import seconds
 from milepost.run.async_run import AsyncRun
 from milepost.run.checkpoints import CheckpointWriter, Parts
 from milepost.run.crash_report import report_exception
@@ -270,7 +269,7 @@ class Child:
         if isinstance(error, JobSuspended) and error is (run and run._stop_reasons[0]):
             message.update(end="suspended", wake_at=error.wake_at)
         elif isinstance(error, Snooze):
-            message.update(end="snoozed", delay=int(seconds(error.delay, "delay") * 1_000_000))
+            message.update(end="snoozed", delay=int(error.delay * 1_000_000))
         elif isinstance(error, RunStop):
             how = "terminated" if self._signalled else how
             line, failure = report_exception(error, run, FailureKind.TIMEOUT)
