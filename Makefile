@@ -9,7 +9,7 @@ ARGS ?=
 WORKERS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-nightly lint format types bench docs soak dashboard static locks clean
+.PHONY: help demo test test-slow test-nightly lint format types bench docs soak simulate dashboard static locks clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*  ## /  make \1\t/p' Makefile | expand -t 20
@@ -57,6 +57,10 @@ docs: $(VENV)/.docs  ## build the documentation into build/site, any warning bei
 soak: scripts/soak.py $(VENV)/.dev
 	@$(PY) scripts/install_services.py --slow
 	$(PY) scripts/soak.py $(ARGS)
+
+SEEDS ?= 1000
+simulate: $(VENV)/.dev  ## run SEEDS more seeds of the simulation; ARGS="--policy random" and others go to tests.simulation
+	$(PY) -m tests.simulation $(SEEDS) $(ARGS)
 
 dashboard: $(VENV)/.dev  ## the dashboard with hot reload, against the server of MILEPOST_SERVER (else 127.0.0.1:8321)
 	$(PY) dashboard/build.py --serve

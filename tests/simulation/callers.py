@@ -19,12 +19,14 @@ SUBMITS = 4
 def call(simulation: Simulation, process: Process) -> None:
     """Do something by choice, four times per second."""
     world, rules, choose = simulation.world, simulation.rules, simulation.world.choose
-    jobs, name, mine = simulation.jobs(process), process.name, list[str]()
+    jobs, mine, turn = simulation.jobs(process), list[str](), 0
 
     def one_of_mine(most: int) -> str:
         return mine[-1 - choose(f"which:{name}", min(most, len(mine)))]
 
     while world.now < simulation.work_until:
+        turn += 1
+        name = f"{process.name}@{turn}"  # so that each turn can be left out without changing the others
         world.sleep(0.25)
         action = choose(f"action:{name}", 9, 0.5)
         try:
@@ -49,7 +51,7 @@ def call(simulation: Simulation, process: Process) -> None:
                 rules.deleted.add(job_id)
                 jobs.delete_job(job_id)
         except MilepostError as error:
-            world.note(f"{name}: {type(error).__name__}: {str(error)[:80]}")
+            world.note(f"{process.name}: {type(error).__name__}: {str(error)[:80]}")
 
 
 def inspect(simulation: Simulation, process: Process) -> None:

@@ -36,6 +36,7 @@ class Faults(Conditions):
         self._choose = simulation.world.choose
         self._is_pct = policy == "pct"
         self._slow: set[str] = set()
+        self._turn = 0
         self.is_active = True
         self._chance = 0.2
         kinds: tuple[str, ...] = FAULTS
@@ -56,7 +57,7 @@ class Faults(Conditions):
             return DELAYS[0]
         chance = (SLOW_DELAY if thread in self._slow else 0.0) if self._is_pct else RANDOM_DELAY
         choice = self._choose(f"{direction}:{thread}", len(DELAYS), chance)
-        if choice > 3:
+        if choice > 2:
             self._disturb(thread)
         return DELAYS[choice]
 
@@ -72,8 +73,9 @@ class Faults(Conditions):
 
     def _disturb(self, thread: str) -> None:
         """Expect no renewals in time of a process whose heartbeat has a bad network."""
+        process = self._world.process()
+        process.fault_at = max(process.fault_at, self._world.now)
         if "heartbeat" in thread:
-            process = self._world.process()
             process.disturbed_at = max(process.disturbed_at, self._world.now + 4_000_000)
 
     # --- processes ---
@@ -92,16 +94,19 @@ class Faults(Conditions):
         if not self.is_active:
             return
         world, simulation, choose = self._world, self._simulation, self._choose
-        world.post(1_000_000 + 37 * choose("tick", 1000, 0.5), self._tick)
-        if self._is_pct and choose("slow", 2, CHANGE_OF_SPEED):
-            process = world.processes[choose("slow:process", len(world.processes))]
+        self._turn += 1
+        turn = f"faults@{self._turn}"
+        world.post(1_000_000, self._tick)
+        if self._is_pct and choose(f"slow:{turn}", 2, CHANGE_OF_SPEED):
+            process = world.processes[choose(f"slow process:{turn}", len(world.processes))]
             self._slow ^= {f"{process.name}/{thread}" for thread in ("main", "milepost-heartbeat")}
-        kind = choose("fault", len(self._kinds) + 1, self._chance)
+        kind = choose(f"fault:{turn}", len(self._kinds) + 1, self._chance)
         if not kind:
             return
-        victim = simulation.processes[VICTIMS[choose("fault:victim", len(VICTIMS))]]
-        seconds = SECONDS[choose("fault:seconds", len(SECONDS))]
-        self._happen(self._kinds[kind - 1], victim, seconds)
+        victim = VICTIMS[choose(f"victim:{turn}", len(VICTIMS))]
+        seconds = SECONDS[choose(f"seconds:{turn}", len(SECONDS))]
+        happen = lambda: self._happen(self._kinds[kind - 1], simulation.processes[victim], seconds)  # noqa: E731
+        world.post(choose(f"moment:{turn}", 1000) * 1000, happen)
 
     def _happen(self, fault: str, victim: Process, seconds: float) -> None:
         server = self._simulation.server

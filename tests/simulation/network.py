@@ -51,6 +51,8 @@ class Server:
         """Changes when all connections are cut."""
         self.requester = ""
         """The thread whose request is executed."""
+        self.requesting: Any = None
+        """Its process."""
         self.on_write: Observer = lambda *args: None
         self.on_sweep: Callable[[Any], None] = lambda result: None
         self._sweep_limit = sweep_limit
@@ -235,7 +237,7 @@ class NetworkStore:
                 return
             if method != "wait_for_work":
                 world.note(f"{thread.name} -> {method}" + (" (reply lost)" if lost else ""))
-            server.requester = thread.name
+            server.requester, server.requesting = thread.name, process
             if method == "wait_for_work":
                 server.wait_for_work(*args, reply)
                 return

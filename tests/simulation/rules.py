@@ -50,6 +50,8 @@ REOPENING = frozenset(("retry", "retry from start", "resume"))
 NOTIFIED_WITHIN = 0.8
 """Seconds within which an old run is notified after its successor has begun."""
 CANCEL_NOTIFIED_WITHIN = 1.6
+REPLY_WITHIN = 8_000_000
+"""Microseconds after which a request that was disturbed has its reply, or is given up."""
 POISON_BEGINS = 12
 """How often a job that kills its worker may begin: 3 charged crashes, uncharged ones, and explicit retries."""
 
@@ -77,6 +79,10 @@ class Rules:
         self._live: dict[str, tuple[Process, Run, int]] = {}
         """Running code by token: its process, its run, and since when."""
         self._returned: set[str] = set()
+        self._started: dict[str, tuple[Process, int]] = {}
+        """The process that each lease was given to, and when."""
+        self._begun: set[str] = set()
+        """The leases whose code has begun."""
         self._begins: dict[str, int] = {}
         self._checkpoints: dict[str, int] = {}
         self._overdue: dict[tuple[str, str], int] = {}
@@ -106,7 +112,7 @@ class Rules:
         )
         write = (job_id, change.operation_id)
         times = self._applied[write] = self._applied.get(write, 0) + 1
-        if times > 1:
+        if times > 1 and name != "start":  # a worker may use the start ids of a claim again; each start has a new fence
             self.fail("applied-once", f"{name} was applied {times} times with one operation id")
         if was in TERMINAL and status not in ("", was) and name not in REOPENING:
             self.fail("terminal-is-final", f"{was} -> {status} by {name}")
@@ -121,13 +127,17 @@ class Rules:
             self._check_progress(change, result, old, new)
         self._check_state(name, job_id, old, new)
         if was != "running" and status == "running":
+            self._started[new["token"]] = (self.server.requesting, self.world.now)
             self._check_start(name, job_id, old, new)
         if name == "complete" and old["token"] not in self._returned and new["type"] in self._watched_types:
             self.fail("completed-code-returned", "a job completed whose code has not returned")
         if name == "lease_expired":
             self._check_lost(old, status)
-        if name == "cancel" and old.get("token") in self._live:
-            self._expect_stop("cancel-reaches-code", old["token"], CANCEL_NOTIFIED_WITHIN, "the cancel of its job")
+        if name == "cancel" and "token" in old:
+            if old["token"] in self._live:
+                self._expect_stop("cancel-reaches-code", old["token"], CANCEL_NOTIFIED_WITHIN, "the cancel of its job")
+            elif old["token"] in self._started:
+                self._expect_confirmation(job_id, old["token"])
 
     _watched_types: frozenset[str] = frozenset()
 
@@ -178,9 +188,14 @@ class Rules:
                 self.fail("limit-holds", f"{taken} runs of {new['type']}, limit {limit}")
 
     def _check_lost(self, old: Any, status: str) -> None:
-        if old.get("token") not in self._live:
+        token = old.get("token")
+        if token in self._started and token not in self._begun:
+            process, since = self._started[token]
+            if self._is_well(process) and process.fault_at < since and self.server.down_until < since:
+                self.fail("healthy-run-is-kept", f"a claimed job was not begun by a healthy worker, and is {status}")
+        if token not in self._live:
             return
-        process, run, since = self._live[old["token"]]
+        process, run, since = self._live[token]
         quiet = self.world.now - max(process.disturbed_at, since)
         if self._is_well(process) and not run.cancelled and quiet > (self.settings.lease + 1) * 1e6:
             self.fail("healthy-run-is-kept", f"a healthy run was taken as lost, and the job is {status}")
@@ -200,6 +215,23 @@ class Rules:
 
         if process.disturbed_at <= self.world.now and self._is_well(process):
             self.world.post(seconds * 1e6, check)
+
+    def _expect_confirmation(self, job_id: str, token: str) -> None:
+        """Expect that a cancelled run whose code has not begun gives up its lease, unless there are faults meanwhile."""
+        process, since = self._started[token]
+        seconds = CANCEL_NOTIFIED_WITHIN + self.settings.grace
+
+        def check() -> None:
+            stop = self.server.memory.stops.get(job_id)
+            is_undisturbed = (
+                self._is_well(process) and process.fault_at < since - REPLY_WITHIN and self.server_was_up(20)
+            )
+            if stop is not None and stop.token == token and token not in self._begun and is_undisturbed:
+                self.fail(
+                    "cancel-reaches-code", f"a cancelled job that had not begun holds its lease {seconds:g} s later"
+                )
+
+        self.world.post(seconds * 1e6, check)
 
     def server_was_up(self, seconds: float) -> bool:
         """Return whether the server was available in the last seconds."""
@@ -244,6 +276,7 @@ class Rules:
         for token, (_, old, _) in tuple(self._live.items()):
             if old.job_id == run.job_id and not old.cancelled and old.fence < run.fence:
                 self._expect_stop("old-run-is-notified", token, NOTIFIED_WITHIN, "its successor had begun")
+        self._begun.add(run.token)
         self._live[run.token] = (process, run, self.world.now)
 
     def on_end(self, run: Run, process: Process, *, returned: bool) -> None:

@@ -17,6 +17,7 @@ from milepost.worker.worker import Worker
 from tests.simulation import job_types
 from tests.simulation.callers import call, inspect
 from tests.simulation.faults import RETURN_SECONDS, Faults
+from tests.simulation.known_bugs import put_back
 from tests.simulation.network import Conditions, NetworkStore, Server
 from tests.simulation.rules import Rules
 from tests.simulation.seams import VirtualClock, installed
@@ -110,7 +111,8 @@ class Simulation:
         process.is_cut = True
 
         def mend() -> None:
-            process.is_cut, process.disturbed_at = False, max(process.disturbed_at, self.world.now)
+            process.is_cut, process.fault_at = False, max(process.fault_at, self.world.now)
+            process.disturbed_at = max(process.disturbed_at, self.world.now)
 
         self.world.post(seconds * 1e6, mend)
 
@@ -156,15 +158,20 @@ class Simulation:
 
 
 def run_seed(
-    seed: int, *, policy: str = "pct", replay: Mapping[str, int] | None = None, keeps_trace: bool = False
+    seed: int,
+    *,
+    policy: str = "pct",
+    replay: Mapping[str, int] | None = None,
+    bug: str | None = None,
+    keeps_trace: bool = False,
 ) -> Outcome:
-    """Run a seed, or the deviations of an earlier run of it."""
+    """Run a seed, or the deviations of an earlier run of it; `bug` is one of `known_bugs`, to be put back."""
     choices = Choices(seed, replay)
     world = World(choices, keeps_trace=keeps_trace)
     gc.disable()  # what it would finalise, and when, differs from run to run
     gc.freeze()  # collect only what the run has made
     try:
-        with installed(world):
+        with put_back(bug), installed(world):
             simulation = Simulation(world, policy)
             try:
                 simulation.run()

@@ -66,6 +66,8 @@ class Process:
         self.paused_until = 0
         self.disturbed_at = 0
         """When it was last paused or cut off: the end of that time."""
+        self.fault_at = 0
+        """When the last fault happened to it or to a message of it."""
         self.threads: list[VirtualThread] = []
         self.memory: dict[str, Any] = {}
         """What the simulation keeps with the process."""
@@ -247,6 +249,7 @@ class World:
         self.note(f"{process.name} is paused for {seconds:g} s")
         process.paused_until = max(process.paused_until, self.now + int(seconds * 1e6))
         process.disturbed_at = max(process.disturbed_at, process.paused_until)
+        process.fault_at = process.paused_until
 
     def close(self) -> None:
         """Unwind everything that still waits."""

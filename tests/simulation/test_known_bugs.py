@@ -1,0 +1,69 @@
+"""Each rule fails when it has to: known bugs are found, and so are faults of the store that break the other rules."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.simulation import controls
+from tests.simulation.known_bugs import BUGS
+from tests.simulation.rules import RULES
+from tests.simulation.shrinking import Shrinker
+from tests.simulation.simulation import run_seed
+
+FOUND = {
+    "waiting suspect": 8,
+    "shared suspect": 1,
+    "late start": 4,
+    "frozen sweep": 12,
+    "key by time": 6,
+    "starved sweep": 8,
+    "late claim": 65,
+    "lost record": 1,
+    "crashes without end": 1,
+    "lost checkpoint": 3,
+    "first checkpoint": 1,
+    "early completion": 1,
+    "wrong counts": 1,
+    "short list": 1,
+    "no draining": 2,
+    "equal fences": 1,
+    "kept lease": 1,
+    "no limits": 1,
+    "early start": 1,
+    "no maximum": 1,
+    "no tokens": 3,
+    "cancel of ended job": 1,
+    "skipped versions": 1,
+}
+"""The first seed (pct) that finds each. When a seed no longer does, because its run has changed, look for the next one with
+``python -m tests.simulation 500 --first 1 --bug NAME``."""
+NOT_FOUND: frozenset[str] = frozenset()
+"""Bugs that no seed tried so far has found; docs/simulation.md lists them."""
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_bug_is_found(name: str) -> None:
+    violation = run_seed(FOUND[name], bug=name).violation
+    assert violation is not None
+    assert violation[0] in BUGS[name].rules
+
+
+def test_each_bug_has_its_seed() -> None:
+    assert set(FOUND) | NOT_FOUND == set(BUGS)
+    assert controls.__name__  # importing it adds its faults to BUGS
+
+
+def test_each_rule_is_broken_by_a_bug() -> None:
+    broken = {rule for name in FOUND for rule in BUGS[name].rules}
+    assert set(RULES) - broken == set()
+
+
+def test_violation_shrinks_to_few_deviations() -> None:
+    failed = run_seed(FOUND["early start"], bug="early start")
+    deviations = Shrinker(failed, policy="pct", bug="early start").shrink()
+    assert len(deviations) < 10
+    again = run_seed(failed.seed, replay=deviations, bug="early start", keeps_trace=True)
+    assert again.violation is not None
+    assert again.violation[0] == "not-before-holds"
+    assert again.trace
+    assert "VIOLATION not-before-holds" in again.trace[-1]
