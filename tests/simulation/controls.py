@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 from unittest import mock
 
-from milepost.core.transitions import operations
+from milepost.core.transitions import operation_ids, operations
 from milepost.run.execution import LeasedExecution
+from milepost.run.heartbeat import LeaseWatch
+from milepost.run.heartbeat_state import HeartbeatState
 from milepost.stores.memory import state as memory_state
 from milepost.stores.memory.state import MemoryState
 from milepost.stores.memory.store import MemoryStore
@@ -162,3 +164,26 @@ def _skipped_versions() -> Patches:
             new["version"] = str(int(new["version"]) + 1)
 
     return _with_effect(skip)
+
+
+@bug("no operation ids", "no request is recognised when it is repeated", "applied-once")
+def _no_operation_ids() -> Patches:
+    return [
+        mock.patch.object(operation_ids, "applied_branch", return_value=None),
+        mock.patch.object(operation_ids, "is_superseded", return_value=False),
+    ]
+
+
+@bug("no tombstones", "the store forgets which jobs were deleted", "deleted-stays-deleted")
+def _no_tombstones() -> Patches:
+    return [mock.patch.object(MemoryState, "gone", return_value="")]
+
+
+@bug("no stops", "a run is not notified when its lease is lost", "old-run-is-notified")
+def _no_stops() -> Patches:
+    answered = HeartbeatState.answered
+
+    def without_lost(self: Any, *args: Any) -> Any:
+        return [lost for lost in answered(self, *args) if lost[2] != "lost"]
+
+    return [mock.patch.object(HeartbeatState, "answered", without_lost), mock.patch.object(LeaseWatch, "include")]

@@ -135,7 +135,8 @@ class Rules:
             self._check_lost(old, status)
         if name == "cancel" and "token" in old:
             if old["token"] in self._live:
-                self._expect_stop("cancel-reaches-code", old["token"], CANCEL_NOTIFIED_WITHIN, "the cancel of its job")
+                cause = "the cancel of its job"
+                self._expect_stop("cancel-reaches-code", old["token"], CANCEL_NOTIFIED_WITHIN, cause, by_network=True)
             elif old["token"] in self._started:
                 self._expect_confirmation(job_id, old["token"])
 
@@ -203,17 +204,25 @@ class Rules:
     def _is_well(self, process: Process) -> bool:
         return process.is_alive and not process.is_paused and not process.is_cut
 
-    def _expect_stop(self, rule: str, token: str, seconds: float, cause: str) -> None:
-        """Expect that running code is notified of a stop in time, unless its process is disturbed meanwhile."""
+    def _expect_stop(self, rule: str, token: str, seconds: float, cause: str, *, by_network: bool) -> None:
+        """Expect that running code is notified of a stop in time, unless its process is paused meanwhile.
+
+        `by_network`: the server has to tell, so nothing is expected of a process with a bad network.
+        """
         process, run, _ = self._live[token]
-        disturbed_at = process.disturbed_at
+        paused_until, disturbed_at = process.paused_until, process.disturbed_at
+
+        def is_able() -> bool:
+            return process.is_alive and not process.is_paused and not (by_network and process.is_cut)
 
         def check() -> None:
-            is_undisturbed = process.disturbed_at == disturbed_at and self._is_well(process)
-            if token in self._live and is_undisturbed and not run.cancelled and self.server_was_up(seconds):
+            is_undisturbed = process.paused_until == paused_until and is_able()
+            if by_network:
+                is_undisturbed &= process.disturbed_at == disturbed_at and self.server_was_up(seconds)
+            if token in self._live and is_undisturbed and not run.cancelled:
                 self.fail(rule, f"a run was not notified of its stop {seconds:g} s after {cause}")
 
-        if process.disturbed_at <= self.world.now and self._is_well(process):
+        if is_able() and not (by_network and disturbed_at > self.world.now):
             self.world.post(seconds * 1e6, check)
 
     def _expect_confirmation(self, job_id: str, token: str) -> None:
@@ -275,7 +284,9 @@ class Rules:
             self.fail("checkpoint-is-passed-on", f"acknowledged: {kept}; the next attempt got {got}")
         for token, (_, old, _) in tuple(self._live.items()):
             if old.job_id == run.job_id and not old.cancelled and old.fence < run.fence:
-                self._expect_stop("old-run-is-notified", token, NOTIFIED_WITHIN, "its successor had begun")
+                self._expect_stop(
+                    "old-run-is-notified", token, NOTIFIED_WITHIN, "its successor had begun", by_network=False
+                )
         self._begun.add(run.token)
         self._live[run.token] = (process, run, self.world.now)
 

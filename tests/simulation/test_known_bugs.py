@@ -18,6 +18,9 @@ FOUND = {
     "key by time": 6,
     "starved sweep": 8,
     "late claim": 65,
+    "cancelled suspect": 89,
+    "second outage": 23,
+    "no operation ids": 1,
     "lost record": 1,
     "crashes without end": 1,
     "lost checkpoint": 3,
@@ -37,8 +40,22 @@ FOUND = {
 }
 """The first seed (pct) that finds each. When a seed no longer does, because its run has changed, look for the next one with
 ``python -m tests.simulation 500 --first 1 --bug NAME``."""
-NOT_FOUND: frozenset[str] = frozenset()
+NOT_FOUND = frozenset(
+    (
+        "unwritten release",
+        "late stop",
+        "four operation ids",
+        "renewal before hold",
+        "short tombstones",
+        "no tombstones",
+        "no stops",
+    )
+)
 """Bugs that no seed tried so far has found; docs/simulation.md lists them."""
+
+
+RULES_WITHOUT_RUN = frozenset(("deleted-stays-deleted", "old-run-is-notified"))
+"""Rules that only bugs of NOT_FOUND break."""
 
 
 @pytest.mark.parametrize("name", FOUND)
@@ -55,7 +72,7 @@ def test_each_bug_has_its_seed() -> None:
 
 def test_each_rule_is_broken_by_a_bug() -> None:
     broken = {rule for name in FOUND for rule in BUGS[name].rules}
-    assert set(RULES) - broken == set()
+    assert set(RULES) - broken == RULES_WITHOUT_RUN
 
 
 def test_violation_shrinks_to_few_deviations() -> None:
