@@ -120,7 +120,7 @@ class Idempotency(Scenarios):
         if kind == "tracked":
             token = token_of(await fixture.track("a", track_job(), lease=0))
         else:
-            await fixture.create("a", worker_job(**({"on_lost": "fail"} if kind == "failed" else {})))
+            await fixture.create("a", worker_job(on_lost="fail") if kind == "failed" else worker_job())
             token = token_of(await fixture.start("a", lease=0))
         operation_id = fixture.operation_id()
         recovery = plans.plan_lease_expired(operation_id, token=token, crashes_left=crashes_left, **CRASH)
