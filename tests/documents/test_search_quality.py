@@ -71,7 +71,7 @@ def qualities(language: str, folder: Path) -> dict[tuple[str, str], Quality]:
 
 @pytest.mark.nightly
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("language", ["english"])
+@pytest.mark.parametrize("language", ["english", "french_german"])
 def test_hybrid_finds_names_like_words_and_the_rest_like_the_better(language: str, tmp_path: Path) -> None:
     found = qualities(language, tmp_path)
     assert found["hybrid", "names"].hit_at_1 >= found["words", "names"].hit_at_1 - 0.05
