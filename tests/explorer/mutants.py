@@ -71,4 +71,4 @@ def mutants() -> Iterator[Mutant]:
         for place, branch in enumerate(transition.branches):
             for guard, words in enumerate(branch.guards):
                 text = " ".join(str(getattr(word, "text", getattr(word, "name", word))) for word in words)
-                yield Mutant(transition, place, guard, f"{shown}, branch {place}, without {text}")
+                yield Mutant(transition, place, guard, f"{shown} ({branch.event or 'no event'}), without {text}")

@@ -9,18 +9,18 @@ from tests.explorer.mutants import mutants
 pytestmark = pytest.mark.slow
 
 FOUND = (
-    "progress, branch 0, without token 0",
-    "log, branch 0, without token 0",
-    "log, branch 1, without stopping 0",
-    "checkpoint, branch 0, without token 0",
-    "complete, branch 0, without token 0",
-    "fail, branch 0, without token 0",
-    "fail, branch 0, without lt attempt max_attempts",
-    "fail, branch 1, without token 0",
-    "release, branch 0, without token 0",
-    "self_cancel, branch 0, without token 0",
-    "start, branch 0, without ahead not_after",
-    "receipt, branch 1, without stopping 0",
+    "progress (progress), without token 0",
+    "log (log), without token 0",
+    "log (log), without stopping 0",
+    "checkpoint (checkpoint), without token 0",
+    "complete (completed), without token 0",
+    "fail (retrying), without token 0",
+    "fail (retrying), without lt attempt max_attempts",
+    "fail (failed), without token 0",
+    "release (released), without token 0",
+    "self_cancel (cancelled), without token 0",
+    "start (running), without ahead not_after",
+    "receipt (no event), without stopping 0",
 )
 """Guards of which an exploration of a few thousand states sees that they are missing."""
 
