@@ -11,6 +11,7 @@ import pytest
 from tests.simulation.simulation import Outcome, run_seed
 
 FIRST_SEEDS = range(1, 9)
+MORE_SEEDS = range(9, 131)
 
 
 def test_seed_repeats_its_run() -> None:
@@ -49,6 +50,11 @@ def test_rules_hold_in_first_seeds(policy: str) -> None:
     outcomes = [run_seed(seed, policy=policy) for seed in FIRST_SEEDS]
     assert [describe(outcome) for outcome in outcomes if outcome.violation] == []
     assert sum(outcome.writes for outcome in outcomes) > 100 * len(outcomes), "much happens in a run"
+
+
+@pytest.mark.slow
+def test_rules_hold_in_more_seeds() -> None:
+    assert [describe(outcome) for seed in MORE_SEEDS if (outcome := run_seed(seed)).violation] == []
 
 
 def describe(outcome: Outcome) -> str:
