@@ -154,6 +154,7 @@ _OVERRUN = template(
         keep="list",
         data=Param("lines"),
     ),
+    retention="reports",
 )
 
 

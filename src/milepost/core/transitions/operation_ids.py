@@ -6,8 +6,8 @@ Each kind of request is kept separately, so that the many writes of a run cannot
 retention      what is kept
 =============  =======================================================================================================
 "last"         the last start, end or recovery, with its branch, at the beginning of field `recent_ops`
-"reports"      the newest report or log lines of a run, next in field `recent_ops`, until the next start. They are applied in
-               the order of their ids, so an id that is not greater than the kept one was applied before
+"reports"      the newest report or log lines of a run, next in field `recent_ops`, until its code has stopped. They are
+               applied in the order of their ids, so an id that is not greater than the kept one was applied before
 "checkpoints"  the newest checkpoint of a run, likewise, next in field `recent_ops`
 "steps"        the newest kept step of a run, likewise, last in field `recent_ops`
 "updates"      the last UPDATES_KEPT of a manual job: field `update_ops`
@@ -23,7 +23,7 @@ a clock that is set ahead by up to 59 minutes. In a record an id is displaced on
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 Record = Mapping[str, str]
@@ -79,12 +79,18 @@ def is_superseded(operation_id: str, retention: IdRetention, record: Record) -> 
     return kept[:SOURCE_WIDTH] == operation_id[:SOURCE_WIDTH] and operation_id <= kept
 
 
-def id_fields(operation_id: str, branch: int, retention: IdRetention, record: Record, now: int) -> dict[str, str]:
-    """Return the fields that record an operation which is being applied."""
+def id_fields(
+    operation_id: str, branch: int, retention: IdRetention, record: Record, now: int, is_draining: Callable[[], bool]
+) -> dict[str, str]:
+    """Return the fields that record an operation which is being applied.
+
+    `is_draining` returns whether the code of a run may continue after the operation, and so write log lines.
+    """
     ops = record.get("recent_ops", "")
     match retention:
         case "last":
-            return {"recent_ops": f"{operation_id}{branch}"}
+            rest = ops[LAST_WIDTH:]
+            return {"recent_ops": f"{operation_id}{branch}{rest if rest and is_draining() else ''}"}
         case "updates":
             return {"update_ops": f"{record.get('update_ops', '')}{operation_id}{branch}"[-LAST_WIDTH * UPDATES_KEPT :]}
         case "callers":

@@ -303,7 +303,12 @@ def apply_branch(change: Change, index: int, job_id: str, record: Record | None,
     if record is None and branch.event:
         new["created_by_op"] = change.operation_id
     elif record is not None:
-        new.update(operation_ids.id_fields(change.operation_id, index, change.transition.retention, new, facts.now))
+
+        def is_draining() -> bool:
+            return effect.stopping is not None or (effect.dropped is None and facts.stopping(job_id) is not None)
+
+        retention = change.transition.retention
+        new.update(operation_ids.id_fields(change.operation_id, index, retention, new, facts.now, is_draining))
     else:
         effect.record = None
     if ("remove",) in branch.ops:

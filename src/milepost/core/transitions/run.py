@@ -49,7 +49,13 @@ _LOG = template(
     "log",
     ("token", "lines"),
     branch((RUNNING,), guards=(HOLDS_TOKEN,), event="log", keep="list", data=Param("lines")),
-    branch(ANY, guards=(("stopping", Param("token")),), event="log", keep="list", data=Param("lines")),
+    branch(
+        ANY,
+        guards=(("stopping", Param("token")), ("eq", "stop_token", Param("token"))),
+        event="log",
+        keep="list",
+        data=Param("lines"),
+    ),
     retention="reports",
 )
 _CHECKPOINT = template(
@@ -88,7 +94,7 @@ def plan_report(operation_id: str, token: str, report: Mapping[str, str], kind: 
 
 
 def plan_log(operation_id: str, token: str, lines: str) -> Change:
-    """Append log lines of a run (a JSON object with `lines`); accepted under a draining lease too."""
+    """Append log lines of a run (a JSON object with `lines`); accepted under a draining lease of this record too."""
     return bind(_LOG, operation_id, token=token, lines=lines)
 
 

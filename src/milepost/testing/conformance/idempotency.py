@@ -78,6 +78,29 @@ class Idempotency(Scenarios):
         assert record.get("steps", "12") == "12"
         assert await fixture.store.events("a") == before
 
+    async def test_repeated_log_of_released_run_is_recognised(self, fixture: StoreFixture) -> None:
+        """Lines were recorded twice if they were sent again after a release of the run, whose code had not stopped yet."""
+        await fixture.create("a", worker_job())
+        token = token_of(await fixture.start("a"))
+        log = plans.plan_log(fixture.operation_id(), token, '{"lines":["one"]}')
+        await fixture.do("a", log)
+        await fixture.do("a", plans.plan_release(fixture.operation_id(), token, {}, stopping=True))
+        outcome = await fixture.attempt("a", log)
+        assert (outcome.accepted, outcome.repeated) == (True, True)
+        late = plans.plan_log(fixture.operation_id(), token, '{"lines":["two"]}')
+        await fixture.do("a", late)
+        assert (await fixture.attempt("a", late)).repeated
+        assert [event.kind for event in await fixture.store.events("a")].count("log") == 2
+
+    async def test_log_of_deleted_job_does_not_reach_the_next(self, fixture: StoreFixture) -> None:
+        """A job that was created under the id of a deleted one got the last lines of its code, which had not stopped yet."""
+        await fixture.create("a", worker_job())
+        log = plans.plan_log(fixture.operation_id(), token_of(await fixture.start("a")), '{"lines":["one"]}')
+        await fixture.do("a", log)
+        await fixture.do("a", plans.plan_delete(fixture.operation_id()))
+        await fixture.create("a", worker_job())
+        await fixture.refused("a", log)
+
     async def test_reports_checkpoints_and_steps_are_independent(self, fixture: StoreFixture) -> None:
         await fixture.create("a", worker_job())
         token = token_of(await fixture.start("a"))

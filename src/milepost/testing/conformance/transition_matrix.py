@@ -258,7 +258,7 @@ ALLOWED: dict[str, dict[str, str]] = {
     "step": {"running": _RUNS},
     "log": {
         "running": _RUNS,
-        "pending": "manual: blocked; worker: blocked; external: blocked",
+        "pending": "worker: blocked; external: blocked",
         "cancelled": "track: stopping overdue; worker: stopping overdue; external: stopping overdue",
     },
     "complete": {"completed": _RUNS},

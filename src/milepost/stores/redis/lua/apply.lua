@@ -167,8 +167,13 @@ while true do
         old.o = fields.o or false
         fields.o = string.format('%-' .. place - 1 .. 's', string.sub(ops, 1, place - 1)) .. op .. string.sub(ops, place + 8)
       elseif retention == 'l' then
+        local rest = string.sub(fields.o or '', 10)
+        -- Log lines are accepted until the code of a draining lease has stopped.
+        if rest ~= '' and not stop_token and (drop or not stops() or redis.call('HEXISTS', root .. 's', id) == 0) then
+          rest = ''
+        end
         old.o = fields.o or false
-        fields.o = op .. branch
+        fields.o = op .. branch .. rest
       elseif retention == 'u' then
         old.U = fields.U or false
         fields.U = string.sub((fields.U or '') .. op .. branch, -63)
