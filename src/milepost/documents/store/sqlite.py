@@ -28,8 +28,6 @@ T = TypeVar("T")
 _TRANSIENT_ERRORS: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL})
 _PERMANENT_ERRORS: Final = frozenset({sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_READONLY})
 _BLOCK: Final = 4096
-_MAX_BYTES: Final = 4 * 2**30
-"""Vectors that are kept in memory: 2.8 million of 384 components. More are read anew by each search."""
 _LOCK_SECONDS: Final = 0.25
 _VECTORS: Final = """
     SELECT e.number, v.vector FROM index_entries e
