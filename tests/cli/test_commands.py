@@ -345,6 +345,22 @@ def test_document_commands_use_selected_store(where: StoreFixture, library: Path
     assert (where.folder / "graph.svg").read_text().startswith("<svg ")
 
 
+@covers("documents", "documents ls", "documents show", "documents measure", "documents rm")
+def test_documents_are_listed_measured_and_deleted(where: StoreFixture, library: Path) -> None:
+    shutil.copy(library, where.documents)
+    (where.folder / "questions.csv").write_text("question,answer\nTo whom did Ada write?,Ada Lovelace\n")
+    assert "Manage ingested documents" in where.call("documents", "--help")
+    [row] = where.rows("documents", "ls")
+    assert row["uri"].endswith("a.txt")
+    assert "sha256:" in where.call("documents", "show", row["document_id"])
+    named = ("--database", str(where.documents)) if where.is_server else ()
+    measured = where.rows("documents", "measure", "questions.csv", "--mode", "words", *named)
+    assert [(one["mode"], one["hit_at_1"]) for one in measured] == [("words", 1.0)]
+    assert "Deleted 1 document" in where.call("documents", "rm", row["document_id"], "--yes")
+    assert where.rows("documents", "ls") == []
+    assert "milepost documents ls" in where.error_line("documents", "show", row["document_id"], code=1)
+
+
 # --- look after
 
 

@@ -18,6 +18,7 @@ from tests.docs.page_runner import ROOT, blocks
 
 NOT_RUN = {
     "docs/how-to/cancel.md#0": "it takes a quarter of an hour, to be cancelled",
+    "docs/how-to/testing.md#1": "it is a file of tests, which pytest runs",
     "examples/background_tasks.py": "its loop runs in a server, and ends with it: no other process continues a request",
     "examples/dask_embed.py": "it starts a cluster, whose processes outlive the kill of the program",
     "examples/ray_embed.py": "it starts a cluster, whose processes outlive the kill of the program",
@@ -121,7 +122,7 @@ def load_handler(name: str) -> Handler[Any, Any]:
 
 
 def parameters_for(handler: Handler[Any, Any], folder: Path) -> dict[str, Any]:
-    """Return parameters for the handler: a text, a number, and a file in the folder for what is called a path."""
+    """Return parameters for the handler: a text, a number, texts, and a file in the folder for what is called a path."""
     kinds = typing.get_type_hints(handler.function)
     given: dict[str, Any] = {}
     for name, parameter in list(inspect.signature(handler.function).parameters.items())[1:]:
@@ -131,5 +132,5 @@ def parameters_for(handler: Handler[Any, Any], folder: Path) -> dict[str, Any]:
             (folder / "input.txt").write_text(TEXT.replace(" ", "\n"))
             given[name] = str(folder / "input.txt")
         else:
-            given[name] = {str: TEXT, int: 14}[kinds[name]]
+            given[name] = {str: TEXT, int: 14, list[str]: TEXT.split()}[kinds[name]]
     return given

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import AsyncIterator, Iterator, Sized
 from typing import Any
 
+from milepost.run.async_run import AsyncRun
 from milepost.run.run import Run
 from tests.truth.work import SECONDS, aslow, slow
 
@@ -16,7 +17,7 @@ STEP_SECONDS = 0.03
 
 def apply() -> None:
     """Put a pause before each item of a tracked loop, and behind each checkpoint and step."""
-    each, checkpoint, step = Run.each, Run.checkpoint, Run.step
+    each, checkpoint, step, async_step = Run.each, Run.checkpoint, Run.step, AsyncRun.step
 
     def slow_each(self: Run, items: Any, **how: Any) -> Any:
         pause = LOOP_SECONDS / max(len(items), 1) if isinstance(items, Sized) else SECONDS
@@ -30,9 +31,13 @@ def apply() -> None:
         value = step(self, key, function, *arguments, **how)
         return value if inspect.iscoroutine(value) else slow(value, STEP_SECONDS)
 
+    async def slow_async_step(self: AsyncRun, key: str, function: Any, *arguments: Any, **how: Any) -> Any:
+        return await aslow(await async_step(self, key, function, *arguments, **how), STEP_SECONDS)
+
     Run.each = slow_each  # type: ignore[method-assign] # that is what it is for
     Run.checkpoint = slow_checkpoint  # type: ignore[method-assign] # likewise
     Run.step = slow_step  # type: ignore[method-assign,assignment] # likewise
+    AsyncRun.step = slow_async_step  # type: ignore[method-assign,assignment] # likewise
 
 
 class _SlowLoop:
