@@ -46,7 +46,7 @@ def test_unknown_jobs_and_groups_are_refused(jobs: Jobs) -> None:
     refused(jobs, "no job 'b'", "children:b")
     refused(jobs, "no job is in the group 'Import'; submit its members first", "group:Import")
     refused(jobs, "'me'; a job cannot wait for itself", "job:me", job_id="me")
-    refused(jobs, "must be a Job or begin with", "a")
+    refused(jobs, "for example job:a", "a")
     with pytest.raises(InvalidInputError, match="no job 'b'"):
         jobs.submit_many("load", [{}, {}], after=["job:b"])
     with pytest.raises(InvalidInputError, match="no job 'b'"):

@@ -92,7 +92,10 @@ class Option:
         for one in found:
             validate_key(one, name, self.limit)
             if not str(one).startswith(self.choices):
-                raise InvalidInputError(name, f"{one!r:.40} must be a Job or begin with {' or '.join(self.choices)}")
+                kinds = " or ".join(self.choices)
+                raise InvalidInputError(
+                    name, f"{one!r:.60} must begin with {kinds}, for example {self.choices[0]}{one!s:.60}"
+                )
         return list(found)
 
     def sent(self, name: str, value: Any) -> Any:
