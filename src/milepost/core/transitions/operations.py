@@ -251,10 +251,8 @@ def _holds(guard: Guard, change: Change, job_id: str, record: Record, facts: Sto
             bound = _text(rest[1], change, record)
             missing = isinstance(rest[1], int) and bound is None
             return missing or (float(record.get(str(rest[0])) or 0) < float(bound or 0)) is (word == "lt")
-        case "has":
-            return str(rest[0]) in record
-        case "lacks":
-            return str(rest[0]) not in record
+        case "has" | "lacks":
+            return (str(rest[0]) in record) is (word == "has")
         case "past":
             return str(rest[0]) in record and int(record[str(rest[0])]) <= facts.now
         case "ahead":

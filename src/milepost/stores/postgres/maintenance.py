@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from milepost.core import rollups
 from milepost.core.defaults import CLOCK_LEAD, FEED_KEPT, FEED_SECONDS
-from milepost.core.record_codec import short_name
 from milepost.stores.postgres.batch import Batch
 from milepost.stores.postgres.connection import Rows
 from milepost.stores.postgres.database import Database, Part, Transaction
 from milepost.stores.postgres.namespace import Namespace
 from milepost.stores.postgres.writes import job_of
 from milepost.stores.protocol import LAYOUT, DueItem, HealthReport, SweepResult, hold_of
+from milepost.stores.sweep import Sweep
 
 PURGE_BATCH = 100
 """Records removed per transaction."""
@@ -20,21 +20,6 @@ TRIM_BATCH = 2_000
 """Events read per transaction."""
 
 DROPPED = ("minutes_dropped", "hours_dropped")
-_WAITS_FOR_TASK_QUEUE = f"\n{short_name('run_by')}=external\n"
-
-
-class Sweep(NamedTuple):
-    """The arguments of a sweep, see `protocol.Store.sweep`. Times are in microseconds."""
-
-    lease: int
-    interval: int
-    limit: int
-    task_queue: str | None
-    unreached: int
-
-    def skips(self, now: int, last: int | None) -> bool:
-        """Return whether another sweep ran within half the interval."""
-        return last is not None and 0 <= now - last < self.interval / 2
 
 
 async def sweep(tx: Transaction, namespace: Namespace, wanted: Sweep) -> SweepResult:
@@ -66,12 +51,10 @@ async def sweep(tx: Transaction, namespace: Namespace, wanted: Sweep) -> SweepRe
 def _due(wanted: Sweep, now: int, due_until: int | None) -> list[Part]:
     most = wanted.limit + 1
     leases = {"until": due_until if due_until is not None else 0, "limit": most if due_until is not None else 0}
-    own = None if wanted.task_queue is None else f"\n{short_name('task_queue')}={wanted.task_queue}\n"
-    others = {"others_from": now - wanted.unreached, "waits": _WAITS_FOR_TASK_QUEUE, "own": own}
     return [
         ("sweep_leases", leases),
         ("sweep_deadline", {"now": now, "limit": most}),
-        ("sweep_stale", {"now": now, "limit": most, **others}),
+        ("sweep_stale", {"now": now, "limit": most, **wanted.others(now)}),
         ("sweep_draining", leases),
     ]
 

@@ -26,6 +26,7 @@ from milepost.stores.protocol import (
     Write,
     WriteResult,
 )
+from milepost.stores.sweep import Sweep
 from milepost.stores.sync_bridge import run_sync
 
 try:
@@ -260,9 +261,7 @@ class PostgresStore:
     async def sweep(
         self, *, lease: float, interval: float, limit: int = 200, task_queue: str | None = None, unreached: float = 0.0
     ) -> SweepResult:
-        wanted = maintenance.Sweep(
-            round(lease * 1_000_000), round(interval * 1_000_000), limit, task_queue, round(unreached * 1_000_000)
-        )
+        wanted = Sweep.of_seconds(lease, interval, limit, task_queue, unreached)
         rows, ((now,),) = await self._db.run(("state", None), ("now", None))
         state: dict[str, int | None] = dict(rows)
         if wanted.skips(self._namespace.saw(now), state["swept"]):

@@ -7,16 +7,15 @@ import shutil
 import sqlite3
 from collections.abc import Iterator
 from itertools import islice
-from typing import NamedTuple
 
 from milepost.core import rollups
 from milepost.core.defaults import CLOCK_LEAD, FEED_KEPT, FEED_SECONDS
-from milepost.core.record_codec import short_name
 from milepost.stores.private_files import open_to_others
 from milepost.stores.protocol import LAYOUT, DueItem, HealthReport, KeyValue, SweepResult, hold_of
 from milepost.stores.rows import LARGEST, Row
 from milepost.stores.sqlite.database_file import SHARED_FOLDERS, file_system
 from milepost.stores.sqlite.transaction import ReadTransaction, WriteTransaction
+from milepost.stores.sweep import Sweep
 
 PURGE_BATCH = 100
 """Records removed per transaction, which holds the lock for about 10 ms."""
@@ -27,30 +26,18 @@ TRIM_BATCH = 2_000
 
 DROPPED = ("minutes_dropped", "hours_dropped")
 
-_WAITS_FOR_TASK_QUEUE = f"\n{short_name('run_by')}=external\n"
-
-
-class Sweep(NamedTuple):
-    """The arguments of a sweep, see `protocol.Store.sweep`. Times are in microseconds."""
-
-    lease: int
-    interval: int
-    limit: int
-    task_queue: str | None
-    unreached: int
-
 
 def too_soon(db: ReadTransaction, wanted: Sweep) -> bool:
     """Return whether another sweep ran within half the interval."""
     last = db.number("swept")
-    return last is not None and 0 <= db.file.read_clock(last) - last < wanted.interval / 2
+    return last is not None and wanted.skips(db.file.read_clock(last), last)
 
 
 def sweep(tx: WriteTransaction, wanted: Sweep) -> SweepResult:
     """Return what is due, unless another sweep ran within half the interval."""
     last = tx.number("swept")
     now = tx.now = tx.file.read_clock(last or 0)
-    if last is not None and 0 <= now - last < wanted.interval / 2:
+    if wanted.skips(now, last):
         return SweepResult([], skipped=True)
     tx.keep_number("swept", now)
     due_until = _hold(tx, last, wanted.lease)
@@ -117,13 +104,7 @@ def _due(tx: WriteTransaction, wanted: Sweep, due_until: int | None) -> Iterator
     if due_until is not None:
         yield _leases(tx, due_until, most)
     yield _records(tx, "deadline", {"now": tx.now, "limit": most})
-    own = None if wanted.task_queue is None else f"\n{short_name('task_queue')}={wanted.task_queue}\n"
-    others: dict[str, int | str | None] = {
-        "others_from": tx.now - wanted.unreached,
-        "waits": _WAITS_FOR_TASK_QUEUE,
-        "own": own,
-    }
-    yield _records(tx, "stale", {"now": tx.now, "limit": most, **others})
+    yield _records(tx, "stale", {"now": tx.now, "limit": most, **wanted.others(tx.now)})
     if due_until is not None:
         stops = tx.all("sweep_draining", (due_until, most))
         yield (DueItem("stopping", i, tx.job(row) if (row := tx.row(i)) is not None else None, t) for i, t in stops)

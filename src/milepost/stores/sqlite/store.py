@@ -31,6 +31,7 @@ from milepost.stores.sqlite.database_file import DatabaseFile, path_of, system_m
 from milepost.stores.sqlite.executor import Database
 from milepost.stores.sqlite.maintenance import check_health
 from milepost.stores.sqlite.transaction import ReadTransaction, WriteTransaction
+from milepost.stores.sweep import Sweep
 
 T = TypeVar("T")
 
@@ -214,9 +215,7 @@ class SQLiteStore:
     async def sweep(
         self, *, lease: float, interval: float, limit: int = 200, task_queue: str | None = None, unreached: float = 0.0
     ) -> SweepResult:
-        wanted = maintenance.Sweep(
-            round(lease * 1_000_000), round(interval * 1_000_000), limit, task_queue, round(unreached * 1_000_000)
-        )
+        wanted = Sweep.of_seconds(lease, interval, limit, task_queue, unreached)
         if await self._database.read(lambda db: maintenance.too_soon(db, wanted)):
             return SweepResult([], skipped=True)
         found = await self._database.write(lambda tx: maintenance.sweep(tx, wanted))
