@@ -80,7 +80,12 @@ def is_superseded(operation_id: str, retention: IdRetention, record: Record) -> 
 
 
 def id_fields(
-    operation_id: str, branch: int, retention: IdRetention, record: Record, now: int, is_draining: Callable[[], bool]
+    operation_id: str,
+    branch: int,
+    retention: IdRetention,
+    record: Record,
+    now: int,
+    is_draining: Callable[[], bool] = bool,
 ) -> dict[str, str]:
     """Return the fields that record an operation which is being applied.
 
