@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import subprocess
 import sys
 
 import pytest
 
+from milepost.plugins import BUILT_IN
 from tests.dashboard.conftest import ROOT, STATIC
 from tests.services import in_ci
 
@@ -45,6 +47,13 @@ def test_the_lock_file_names_no_address() -> None:
     assert packages
     assert not [name for name, package in packages.items() if "resolved" in package]
     assert all("integrity" in package for name, package in packages.items() if name)
+
+
+def test_page_of_documents_offers_every_format() -> None:
+    page = (DASHBOARD / "src/pages/documents.tsx").read_text(encoding="utf-8")
+    offered = re.search(r"const FORMATS = (\[[^]]*\]);", page)
+    assert offered is not None
+    assert json.loads(offered[1]) == list(BUILT_IN["milepost.loaders"])
 
 
 def test_files_are_short() -> None:

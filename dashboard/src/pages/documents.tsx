@@ -17,7 +17,7 @@ interface Hit {
 }
 
 const MODES = { hybrid: "Meaning and words", meaning: "Meaning", words: "Words" } as const;
-const FORMATS = ["text", "markdown", "csv", "html", "pdf", "docx", "epub", "odt"];
+const FORMATS = ["text", "markdown", "csv", "html", "pdf", "docx", "epub", "odt", "xlsx", "pptx", "json", "ipynb", "eml"];
 const HITS = 10;
 const WORD = /[\p{L}\p{N}]+/gu;
 
