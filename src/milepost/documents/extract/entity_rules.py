@@ -14,6 +14,7 @@ from milepost.core.errors import InvalidInputError
 from milepost.documents.extract import clean, fold
 
 _FIELDS: Final = {"entity": {"name", "label", "aliases"}, "pattern": {"regex", "label"}}
+_EXAMPLES: Final = {"aliases": 'aliases = ["GCC", "gcc"]', "ignore": "ignore = ['Section [0-9.]+']"}
 _MAX_FILE_BYTES: Final = 1024 * 1024
 
 
@@ -63,22 +64,14 @@ class EntityRules:
         return any(pattern.fullmatch(name) for pattern in self._ignored)
 
     def _read(self, path: Path) -> None:
-        try:
-            content = path.read_bytes()
-            if len(content) > _MAX_FILE_BYTES:
-                raise InvalidInputError("rules", f"{path} has {len(content):,} bytes; {_MAX_FILE_BYTES:,} are allowed")
-            rules = tomllib.loads(content.decode())
-        except (OSError, ValueError) as error:
-            if isinstance(error, InvalidInputError):
-                raise
-            raise InvalidInputError("rules", f"{path} cannot be read as TOML: {error}") from error
+        content, rules = _loaded(path)
         self.version = hashlib.sha256(content).hexdigest()[:12]
         for key in rules:
             if key not in (*_FIELDS, "ignore"):
                 raise InvalidInputError("rules", f"{path}: unknown key {key!r}; use entity, pattern or ignore")
         spellings: dict[str, None] = {}
         for entry in _tables(path, rules, "entity"):
-            for spelling in (entry["name"], *entry.get("aliases", ())):
+            for spelling in (entry["name"], *_texts(path, entry, "aliases")):
                 self._known[fold(spelling)] = (entry["name"], entry["label"])
                 spellings[spelling] = None
         if spellings:
@@ -86,12 +79,35 @@ class EntityRules:
             self._names = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, longest_first))})(?!\w)")
         for entry in _tables(path, rules, "pattern"):
             self._patterns.append((_compiled(path, entry["regex"]), entry["label"]))
-        self._ignored = [_compiled(path, expression) for expression in rules.get("ignore", ())]
+        self._ignored = [_compiled(path, expression) for expression in _texts(path, rules, "ignore")]
+
+
+def _loaded(path: Path) -> tuple[bytes, dict[str, Any]]:
+    """Return the content of a TOML file as bytes and as a table."""
+    try:
+        content = path.read_bytes()
+        rules = tomllib.loads(content.decode()) if len(content) <= _MAX_FILE_BYTES else {}
+    except (OSError, ValueError) as error:
+        raise InvalidInputError("rules", f"{path} cannot be read as TOML: {error}") from error
+    if len(content) > _MAX_FILE_BYTES:
+        raise InvalidInputError("rules", f"{path} has {len(content):,} bytes; {_MAX_FILE_BYTES:,} are allowed")
+    return content, rules
+
+
+def _texts(path: Path, table: dict[str, Any], field: str) -> list[str]:
+    """Return the texts of a field, none if it is missing. Raises InvalidInputError for anything but a list of them."""
+    texts: list[str] = table.get(field, [])
+    if not isinstance(texts, list) or not all(isinstance(text, str) and text for text in texts):
+        of = f" of {table['name']!r}" if "name" in table else ""
+        raise InvalidInputError("rules", f"{path}: {field}{of} must be a list of texts, e.g. {_EXAMPLES[field]}")
+    return texts
 
 
 def _tables(path: Path, rules: dict[str, Any], kind: str) -> list[dict[str, Any]]:
     """Return the tables of a kind. Raises InvalidInputError for one with other fields."""
     tables: list[dict[str, Any]] = rules.get(kind, [])
+    if not isinstance(tables, list):
+        raise InvalidInputError("rules", f"{path}: {kind} must be tables that begin with [[{kind}]]")
     for number, entry in enumerate(tables, 1):
         required = _FIELDS[kind] - {"aliases"}
         is_text = isinstance(entry, dict) and all(isinstance(entry.get(name), str) and entry[name] for name in required)
@@ -101,8 +117,8 @@ def _tables(path: Path, rules: dict[str, Any], kind: str) -> list[dict[str, Any]
     return tables
 
 
-def _compiled(path: Path, expression: Any) -> re.Pattern[str]:
+def _compiled(path: Path, expression: str) -> re.Pattern[str]:
     try:
         return re.compile(expression)
-    except (re.error, TypeError) as error:
+    except re.error as error:
         raise InvalidInputError("rules", f"{path}: {expression!r:.80} is not a regular expression: {error}") from error
