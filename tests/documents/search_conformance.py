@@ -132,6 +132,9 @@ class SearchConformance(StoreTests):
         assert [document.uri for document in (*first, *rest)] == every
         assert [document.uri for document in folders.list_documents("B/3")] == ["ab/3.txt", "b/3.txt"]
         assert folders.list_documents("%") == []
+        bring_in(folders, "Übersicht.txt", "lamp")
+        for part in ("Übersicht", "übersicht", "ÜBER"):
+            assert [document.uri for document in folders.list_documents(part)] == ["Übersicht.txt"]
         found = folders.find_document("ab/3.txt")
         assert found is not None
         assert folders.find_document(found.document_id) == found == folders.document(found.document_id)

@@ -174,6 +174,8 @@ class SqliteDatabase:
             connection = sqlite3.connect(
                 self._path, timeout=_LOCK_SECONDS, isolation_level=None, check_same_thread=False
             )
+            # SQLite's own knows only the capitals of ASCII.
+            connection.create_function("lower", 1, lambda text: text and text.lower(), deterministic=True)
             try:
                 connection.execute("PRAGMA journal_mode = WAL")
                 connection.execute("PRAGMA synchronous = NORMAL")
