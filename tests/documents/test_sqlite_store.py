@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import threading
 import time
@@ -168,4 +169,27 @@ def test_without_fts5_searches_are_by_meaning_until_a_python_has_it(
     store = open_store(path)
     assert [hit.text for hit in Searcher(store).search("oil", mode="words")] == ["The lamp burns oil."]
     assert Searcher(store).search("paraffin", mode="words") == []
+    store.close()
+
+
+def test_without_fts5_a_store_with_its_index_of_words_is_read_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite cannot change the index without FTS5. The module is renamed, so that SQLite itself reports it missing."""
+    path = tmp_path / "a.db"
+    store = open_store(path)
+    version = bring_in(store, "a.txt", "The lamp burns oil.")
+    store.close()
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.execute("UPDATE sqlite_master SET sql = replace(sql, 'fts5', 'fts5_gone') WHERE name = 'words'")
+        connection.commit()
+    monkeypatch.setattr(sqlite_module, "has_fts5", lambda connection: False)
+    store = open_store(path)
+    assert [hit.uri for hit in Searcher(store).search("lamp")] == ["a.txt"]
+    with pytest.raises(ValueError, match=r"a\.db has an index of words.*use a Python with FTS5"):
+        bring_in(store, "b.txt", "text")
+    with pytest.raises(ValueError, match="use a Python with FTS5"):
+        store.delete_document(version.document_id)
+    assert store.counts()["documents"] == 1
     store.close()

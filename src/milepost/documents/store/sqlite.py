@@ -72,6 +72,11 @@ class SqliteDatabase:
                     raise StoreBusyError(f"the document store {self._path.name} is busy: {error}") from error
                 if code in _PERMANENT_ERRORS:
                     raise ValueError(f"{self._path} cannot be used as a document store: {error}") from error
+                if not self._has_words and str(error).startswith("no such module: fts5"):
+                    raise ValueError(
+                        f"{self._path} has an index of words, which SQLite of this Python cannot change; "
+                        "use a Python with FTS5"
+                    ) from error
                 raise
             return result
 
