@@ -178,6 +178,14 @@ class DocumentConformance(StoreTests):
         assert store.document(kept.document_id) is not None
         assert store.counts()["vectors"] == 1
 
+    def test_prune_keeps_folders_of_a_running_ingestion(self, store: DocumentStore) -> None:
+        waits = begin(store, "a.txt", "text", first(store))
+        store.abandon_version(waits.version_id)
+        store.set_roots({waits.document_id: "file:///folder"})
+        store.prune(older_than=3600)
+        bring_in(store, "a.txt", "text")
+        assert [document.root for document in store.documents()] == ["file:///folder"]
+
     # Reading
 
     def test_nearest_equals_exhaustive_search(self, store: DocumentStore) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from milepost.core.errors import LeaseLost
 from milepost.documents.errors import GenerationChangedError, SupersededError
+from milepost.documents.file_selection import select_files
+from milepost.documents.folder_sync import FolderSync
 from milepost.documents.store import DocumentStore, open_store
 from milepost.documents.store.records import Community, Extraction
 from tests.documents.store_fixture import EMBEDDER, SETTINGS, StoreTests, begin, bring_in, embed, first, mention
@@ -65,6 +68,17 @@ class FencingConformance(StoreTests):
                 stale.delete_document(waits.document_id)
             bring_in(stale, "b.txt", "another document")
             assert sorted(document.size for document in later.documents()) == [5, 16]
+
+    def test_sync_leaves_a_document_that_a_later_run_has_written(self, database: str, tmp_path: Path) -> None:
+        (tmp_path / "folder").mkdir()
+        with run(database, "one", 2 * 10**15) as stale, run(database, "two", 3 * 10**15) as later:
+            gone = [bring_in(stale, f"papers/{name}.txt", name) for name in ("first", "second")]
+            stale.set_roots({version.document_id: (tmp_path / "folder").as_uri() for version in gone})
+            found = select_files([tmp_path / "folder"], key="papers")
+            sync = FolderSync(stale, found, key="papers", force=True, max_bytes=1000)
+            bring_in(later, "papers/first.txt", "newer")
+            assert sync.remove() == 1
+            assert [document.uri for document in later.documents()] == ["papers/first.txt"]
 
     def test_deleted_document_is_not_published_by_an_earlier_run(self, database: str) -> None:
         with run(database, "one", 2 * 10**15) as stale, run(database, "two", 3 * 10**15) as later:

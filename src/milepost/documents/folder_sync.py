@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
 from typing import Final
 
 from milepost.core.errors import InvalidInputError
 from milepost.documents.document_ids import content_hash
-from milepost.documents.errors import BadDocumentError
+from milepost.documents.errors import BadDocumentError, SupersededError
 from milepost.documents.file_selection import FileSelection, Source
 from milepost.documents.store import DocumentStore
 from milepost.documents.store.records import StoredDocument
@@ -57,8 +58,15 @@ class FolderSync:
             self._gone += removed
 
     def remove(self) -> int:
-        """Delete the documents whose files are gone, each in a transaction. Return their number."""
-        return sum(self._store.delete_document(document.document_id) for document in self._gone)
+        """Delete the documents whose files are gone, each in a transaction. Return their number.
+
+        A document that a later run has written is kept.
+        """
+        removed = 0
+        for document in self._gone:
+            with contextlib.suppress(SupersededError):
+                removed += self._store.delete_document(document.document_id)
+        return removed
 
     def _find_moves(self, new: list[Source], gone: list[StoredDocument], max_bytes: int) -> None:
         """Pair new files with documents of the same content. Only files of the size of such a document are read."""

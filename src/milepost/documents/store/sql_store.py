@@ -177,10 +177,6 @@ class DocumentStore(CatalogQueries, DocumentQueries, SearchQueries, EntityQuerie
                 AND NOT EXISTS (SELECT 1 FROM entities e WHERE e.vector_key = vectors.vector_key)""",
                 (before,),
             )
-            tx.run(
-                """DELETE FROM document_roots WHERE document_id NOT IN (SELECT document_id FROM documents)
-                AND document_id NOT IN (SELECT document_id FROM versions)"""
-            )
             tx.run("DELETE FROM fences WHERE fence < ?", (int(before * 1_000_000),))  # fences are times
             return len(versions) + len(texts) + vectors
 
