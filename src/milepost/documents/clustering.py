@@ -115,10 +115,10 @@ def name_by_words(
     for start in range(0, len(chunk_ids), _TEXT_BATCH):
         texts = store.chunk_texts(chunk_ids[start : start + _TEXT_BATCH])
         for chunk in texts:
-            words = _words(chunk.text)
-            everywhere.update(set(map(stem, words)))
-            for word in words:
-                forms[stem(word)][word] += 1
+            roots = {word: stem(word) for word in _words(chunk.text)}
+            everywhere.update(set(roots.values()))
+            for word, root in roots.items():
+                forms[root][word] += 1
         advance(len(texts))
 
     def name(members: list[str]) -> str:

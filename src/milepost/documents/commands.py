@@ -35,12 +35,10 @@ MIN_WORD_LENGTH = 3  # shorter words do not identify a passage
 DATABASE = click.option(
     "--database", metavar="PATH|URL", help="Document store (default: MILEPOST_DOCUMENTS, else the user's own)."
 )
-
-
-def _options(function: F) -> F:
-    return click.option(
-        "-n", "--limit", type=click.IntRange(1, 10_000), default=30, show_default=True, help="Maximum number of rows."
-    )(DATABASE(function))
+LIMIT = click.option(
+    "-n", "--limit", type=click.IntRange(1, 10_000), default=30, show_default=True, help="Maximum number of rows."
+)
+MODE_NAMES = click.Choice(["hybrid", "meaning", "words"])
 
 
 def document_filter(function: F) -> F:
@@ -68,7 +66,7 @@ def document_uri(name: str | None) -> str | None:
 )
 @click.option(
     "--mode",
-    type=click.Choice(["hybrid", "meaning", "words"]),
+    type=MODE_NAMES,
     default="hybrid",
     show_default=True,
     help="Rank by meaning, by the words of the query, or by both.",
@@ -156,7 +154,8 @@ def short_uri(uri: str) -> str:
 
 @click.command("entities")
 @click.argument("text", metavar="[NAME]", default="")
-@_options
+@LIMIT
+@DATABASE
 @session_options
 def entities(text: str, limit: int, database: str | None) -> int:
     """List entities by the number of chunks that mention them; NAME selects names that contain it."""
@@ -171,7 +170,8 @@ def entities(text: str, limit: int, database: str | None) -> int:
 @click.command("neighbours")
 @click.argument("words", metavar="NAME...", nargs=-1, required=True)
 @click.option("--hops", type=click.IntRange(1, 4), default=1, show_default=True, help="Maximum distance in relations.")
-@_options
+@LIMIT
+@DATABASE
 @session_options
 def neighbours(words: tuple[str, ...], hops: int, limit: int, database: str | None) -> int:
     """List the entities related to an entity, by distance, then by the number of chunks."""
@@ -198,7 +198,8 @@ def neighbours(words: tuple[str, ...], hops: int, limit: int, database: str | No
     "--of", type=click.Choice(["entities", "chunks"]), default="entities", show_default=True, help="Kind of members."
 )
 @click.option("--level", type=click.IntRange(0, 100), help="Show only this level; 0 is the finest.")
-@_options
+@LIMIT
+@DATABASE
 @session_options
 def communities(of: str, level: int | None, limit: int, database: str | None) -> int:
     """List communities by level and size."""
@@ -220,7 +221,7 @@ def communities(of: str, level: int | None, limit: int, database: str | None) ->
 def draw(file: Path, limit: int, database: str | None) -> int:
     """Draw the most mentioned entities and their relations as an SVG picture."""
     context = current()
-    if context.is_server and database is None:
+    if not reads_store(database):
         raise InvalidInputError(
             "--database", "required with a server URL, because a server cannot draw; pass the document store"
         )
@@ -249,6 +250,11 @@ def _print(
     return exit_codes.OK
 
 
+def reads_store(database: str | None) -> bool:
+    """Return whether a command reads the document store itself instead of asking the session's server."""
+    return database is not None or not current().is_server
+
+
 def query_documents(
     what: Literal["search", "entities", "neighbours", "communities", "list_documents"],
     database: str | None,
@@ -258,7 +264,7 @@ def query_documents(
     without a server."""
     context = current()
     with translate_errors():
-        if database is not None or not context.is_server:
+        if reads_store(database):
             from milepost import documents
 
             require_documents(database)

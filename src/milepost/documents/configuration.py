@@ -9,12 +9,13 @@ import os
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from milepost.core.errors import InvalidInputError
 from milepost.core.serialization import seconds
 from milepost.documents.file_types import MAX_BYTES
 
+D = TypeVar("D")
 SECONDS_PER_FILE: Final = 600.0
 CONCURRENCY: Final = 4
 """Requests to a server at a time."""
@@ -73,11 +74,11 @@ def from_environment(environment: Mapping[str, str] | None = None) -> Configurat
     def text(name: str) -> str | None:
         return environment.get(name, "").strip() or None
 
-    def number(name: str) -> int | None:
+    def number(name: str, default: D) -> int | D:
         value = text(name)
         if value is not None and not value.isdecimal():
             raise InvalidInputError(name, f"{value!r:.40} is not a number")
-        return None if value is None else int(value)
+        return default if value is None else int(value)
 
     most, longest = text("MILEPOST_DOCUMENTS_MAX_BYTES"), text("MILEPOST_DOCUMENTS_SECONDS_PER_FILE")
     if most is not None and (not most.isdecimal() or int(most) < 1):
@@ -97,9 +98,9 @@ def from_environment(environment: Mapping[str, str] | None = None) -> Configurat
         llm_key=text("MILEPOST_LLM_KEY"),
         entity_rules=text("MILEPOST_ENTITY_RULES"),
         llm_response_format=text("MILEPOST_LLM_RESPONSE_FORMAT"),
-        llm_max_tokens=number("MILEPOST_LLM_MAX_TOKENS"),
-        llm_concurrency=CONCURRENCY if (at_once := number("MILEPOST_LLM_CONCURRENCY")) is None else at_once,
-        embedding_concurrency=CONCURRENCY if (at_once := number("MILEPOST_EMBEDDING_CONCURRENCY")) is None else at_once,
+        llm_max_tokens=number("MILEPOST_LLM_MAX_TOKENS", None),
+        llm_concurrency=number("MILEPOST_LLM_CONCURRENCY", CONCURRENCY),
+        embedding_concurrency=number("MILEPOST_EMBEDDING_CONCURRENCY", CONCURRENCY),
         max_bytes=MAX_BYTES if most is None else int(most),
         seconds_per_file=duration,
     )

@@ -20,10 +20,13 @@ from milepost.cli.rendering.terminal import clean
 from milepost.core.errors import InvalidInputError
 from milepost.documents.commands import (
     DATABASE,
+    LIMIT,
+    MODE_NAMES,
     DocumentRow,
     document_filter,
     document_uri,
     query_documents,
+    reads_store,
     require_documents,
     short_uri,
     translate_errors,
@@ -45,9 +48,7 @@ def documents() -> None:
 @documents.command("ls")
 @click.argument("text", default="")
 @document_filter
-@click.option(
-    "-n", "--limit", type=click.IntRange(1, 10_000), default=30, show_default=True, help="Maximum number of rows."
-)
+@LIMIT
 @DATABASE
 @session_options
 def ls(text: str, under: str | None, format: str | None, since: str | None, limit: int, database: str | None) -> int:
@@ -106,7 +107,7 @@ def rm(names: tuple[str, ...], yes: bool, database: str | None) -> int:
         return exit_codes.OK
     with translate_errors():
         for one in found:
-            if database is not None or not context.is_server:
+            if reads_store(database):
                 from milepost.documents import delete_document
 
                 delete_document(one["document_id"], database=database)
@@ -126,7 +127,7 @@ def _find(name: str, database: str | None) -> DocumentRow:
     if found and found[0]["uri"] == uri:
         return found[0]
     with translate_errors():
-        if database is not None or not current().is_server:
+        if reads_store(database):
             from milepost.documents import get_document
 
             known = get_document(name, database=database)
@@ -148,7 +149,7 @@ def _when(text: str, *, utc: bool) -> str:
 @click.option(
     "--mode",
     "modes",
-    type=click.Choice(["hybrid", "meaning", "words"]),
+    type=MODE_NAMES,
     multiple=True,
     help="Measure this mode; may be repeated (default: all).",
 )
@@ -161,7 +162,7 @@ def measure(questions: Path, modes: tuple[Mode, ...], database: str | None) -> i
     optionally file (a glob of the file name) and kind (a group with figures of its own).
     """
     context = current()
-    if context.is_server and database is None:
+    if not reads_store(database):
         raise InvalidInputError("--database", "required with a server URL, because a server cannot measure its search")
     with translate_errors():
         from milepost.documents.retrieval import MODES, Searcher, open_for_search

@@ -23,6 +23,9 @@ MAX_BYTES: Final = 50 * 1024 * 1024
 MAX_UNPACKED_BYTES: Final = 256 * 1024 * 1024
 MAX_ARCHIVE_ENTRIES: Final = 10_000
 MAX_COMPRESSION: Final = 200
+"""How many times larger than its archive content may be, beyond `SMALL_BYTES`."""
+SMALL_BYTES: Final = 16 * 1024 * 1024
+"""Content up to this size may be compressed to any degree."""
 HEAD_BYTES: Final = 64 * 1024
 
 _BY_EXTENSION: Final[dict[str, Format]] = {
@@ -138,7 +141,7 @@ def check_archive(archive: zipfile.ZipFile, name: str) -> None:
     packed = sum(entry.compress_size for entry in entries)
     if len(entries) > MAX_ARCHIVE_ENTRIES or unpacked > MAX_UNPACKED_BYTES:
         raise BadDocumentError("archive_too_large", f"{name} unpacks to {unpacked:,} bytes in {len(entries):,} entries")
-    if unpacked > 16 * 1024 * 1024 and unpacked > MAX_COMPRESSION * max(packed, 1):
+    if unpacked > SMALL_BYTES and unpacked > MAX_COMPRESSION * max(packed, 1):
         raise BadDocumentError("archive_too_large", f"{name} unpacks to {unpacked // max(packed, 1):,} times its size")
     if any(entry.flag_bits & 0x1 for entry in entries):
         raise BadDocumentError("encrypted", f"{name} is protected by a password")

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _TRANSIENT: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+WRONG_SETTINGS: Final = frozenset({401, 402, 403, 404, 405})
+"""Statuses that every request would get: a wrong key, URL or model."""
 _SERVER_ERRORS: Final = frozenset({500, 502, 504})
 _MAX_DELAY: Final = 60.0
 _TICK_SECONDS: Final = 0.1

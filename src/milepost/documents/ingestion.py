@@ -5,7 +5,7 @@ The document store is the source of truth for resuming: an interrupted job asks 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Final
 
@@ -19,7 +19,6 @@ from milepost.documents.job_params import Database, EmbeddingUrl, Model, ModelPa
 from milepost.documents.loader_process import LoaderProcess, LoadLimits
 from milepost.documents.loaders.text import is_text_encoding
 from milepost.documents.pipeline import (
-    COMMIT_CHUNKS,
     Index,
     drain,
     in_groups,
@@ -190,17 +189,13 @@ class _Ingestion:
             self._stages.run.stage("Vectors", unit="chunk") as embedding,
         ):
             progress = IndexingProgress(self._indexing.index, stage, embedding)
-            group: list[Version] = []
-            for source in sources:
-                if (version := self._prepare(source, progress)) is not None:
-                    group.append(version)
-                if not strict and sum(max(1, version.chunk_count) for version in group) >= COMMIT_CHUNKS:
-                    self._embed(group, progress)
-                    group = []
+            prepared = (self._prepare(source, progress) for source in sources)
+            versions: Iterable[Version] = (version for version in prepared if version is not None)
             if strict:
+                versions = list(versions)
                 self._check_failures(total, strict=True)
-            for some in in_groups(group):
-                self._embed(some, progress)
+            for group in in_groups(versions):
+                self._embed(group, progress)
 
     def _prepare(self, source: Source, progress: IndexingProgress) -> Version | None:
         """Load and chunk a document. Return None if there is nothing to embed."""

@@ -15,8 +15,10 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from milepost.documents.configuration import CONCURRENCY
 from milepost.documents.embed import EmbeddingRefusedError, Tick, unit_rows
 from milepost.documents.http_endpoint import (
+    WRONG_SETTINGS,
     EndpointError,
     EndpointUnusableError,
     HttpEndpoint,
@@ -189,10 +191,7 @@ class WordLlama:
 
 
 _HTTP_BATCH: Final = 16
-_CONCURRENCY: Final = 4
 _TRIES: Final = 4
-_WRONG_SETTINGS: Final = frozenset({401, 402, 403, 404, 405})
-"""Statuses that every request would get: a wrong key, URL or model."""
 _PROBE: Final = "dimension"
 
 
@@ -213,7 +212,7 @@ class HttpEmbedder:
         model: str = "default",
         key: str | None = None,
         batch: int = _HTTP_BATCH,
-        concurrency: int = _CONCURRENCY,
+        concurrency: int = CONCURRENCY,
         timeout: float = 60.0,
         max_wait: float = 600.0,
         dimension: int = 0,
@@ -267,7 +266,7 @@ class HttpEmbedder:
         try:
             return list(self._request(texts, stop, tries=_TRIES))
         except EndpointError as error:
-            if isinstance(error, EndpointUnusableError) or error.status in _WRONG_SETTINGS:
+            if isinstance(error, EndpointUnusableError) or error.status in WRONG_SETTINGS:
                 raise
         if len(texts) > 1:
             return [answer for text in texts for answer in self._ask([text], stop)]

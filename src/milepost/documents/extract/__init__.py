@@ -131,10 +131,10 @@ class RulesExtractor:
     load_seconds: float = 0.0
     chunk_seconds: float = 0.0005
 
-    def __init__(self, *, rules: EntityRules | None = None, warnings: tuple[str, ...] = ()) -> None:
+    def __init__(self, *, rules: EntityRules, warnings: tuple[str, ...] = ()) -> None:
         self._rules = rules
         self.warnings = warnings
-        self.configuration = f"rules-2 {rules.version}" if rules is not None and rules.version else "rules-2"
+        self.configuration = f"rules-2 {rules.version}".rstrip()
 
     def extract(self, chunks: Sequence[ChunkText], *, tick: Tick | None = None) -> Iterator[Extraction]:
         """Yield the result for each chunk, in order."""
@@ -148,10 +148,8 @@ class RulesExtractor:
         """Do nothing."""
 
 
-def _names_by_rules(sentence: str, rules: EntityRules | None) -> list[tuple[str, str]]:
+def _names_by_rules(sentence: str, rules: EntityRules) -> list[tuple[str, str]]:
     """Return the names that rules find, and the capitalised phrases in the rest."""
-    if rules is None:
-        return _names(sentence)
     found = []
     for span in rules.find(sentence):
         found.append((span.name, span.label))
@@ -176,7 +174,8 @@ def _names(sentence: str) -> list[tuple[str, str]]:
 
 
 EXTRACTORS: Final = ("auto", "spacy", "rules", "llm")
-_MAX_TYPES, _MAX_TYPE_CHARACTERS = 100, 40
+_MAX_TYPES: Final = 100
+MAX_TYPE_CHARACTERS: Final = 40
 Tick = Callable[[], object]
 
 
@@ -241,8 +240,8 @@ def get_extractor(
             f"endpoint, llm_model, entity_types and relation_types require extractor=llm, not extractor={name}"
         )
     for field, types in (("entity_types", entity_types), ("relation_types", relation_types)):
-        if len(types) > _MAX_TYPES or not all(0 < len(type_.strip()) <= _MAX_TYPE_CHARACTERS for type_ in types):
-            raise ValueError(f"{field} must be at most {_MAX_TYPES} names of 1 to {_MAX_TYPE_CHARACTERS} characters")
+        if len(types) > _MAX_TYPES or not all(0 < len(type_.strip()) <= MAX_TYPE_CHARACTERS for type_ in types):
+            raise ValueError(f"{field} must be at most {_MAX_TYPES} names of 1 to {MAX_TYPE_CHARACTERS} characters")
 
     from milepost.documents.extract.entity_rules import EntityRules
 

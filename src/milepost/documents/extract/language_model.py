@@ -12,20 +12,17 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
-from milepost.documents.extract import FailedChunk, Tick, clean, gather
+from milepost.documents.configuration import CONCURRENCY
+from milepost.documents.extract import MAX_TYPE_CHARACTERS, FailedChunk, Tick, clean, gather
 from milepost.documents.extract.entity_rules import EntityRules
-from milepost.documents.http_endpoint import EndpointError, HttpEndpoint, in_parallel
+from milepost.documents.http_endpoint import WRONG_SETTINGS, EndpointError, HttpEndpoint, in_parallel
 from milepost.documents.loaders import printable
 from milepost.documents.store.records import ChunkText, Extraction
 
 MAX_ATTEMPTS: Final = 5
 LLM_VERSION: Final = 2
-_CONCURRENCY: Final = 4
-_MAX_TYPE_CHARACTERS: Final = 40
 _MAX_BRACES: Final = 4096
 _MAX_CHARACTERS: Final = 1024 * 1024
-_WRONG_SETTINGS: Final = frozenset({401, 402, 403, 404, 405})
-"""Statuses that every request would get: a wrong key, URL or model."""
 _TOO_LARGE: Final = frozenset({400, 413, 422})
 """Statuses that the same chunk would get again."""
 _PROMPT: Final = """\
@@ -61,7 +58,7 @@ class LlmExtractor:
         rules: EntityRules | None = None,
         response_format: str | None = None,
         max_tokens: int | None = None,
-        concurrency: int = _CONCURRENCY,
+        concurrency: int = CONCURRENCY,
         timeout: float = 120.0,
         max_wait: float = 600.0,
         on_wait: Callable[[str], object] | None = None,
@@ -109,7 +106,7 @@ class LlmExtractor:
                     "/chat/completions", body, lambda answer: answer["choices"][0], stop=stop, tries=1
                 )
             except EndpointError as error:
-                if error.status in _WRONG_SETTINGS:
+                if error.status in WRONG_SETTINGS:
                     raise
                 message = str(error)
                 if error.status in _TOO_LARGE:
@@ -172,11 +169,11 @@ def find_answer(content: Any) -> dict[str, Any]:
 
 
 def _entity_type(name: Any) -> str:
-    return printable(str(name or "NAME")).strip().upper()[:_MAX_TYPE_CHARACTERS]
+    return printable(str(name or "NAME")).strip().upper()[:MAX_TYPE_CHARACTERS]
 
 
 def _relation_type(name: Any) -> str:
-    return " ".join(printable(str(name or "relate")).casefold().split())[:_MAX_TYPE_CHARACTERS]
+    return " ".join(printable(str(name or "relate")).casefold().split())[:MAX_TYPE_CHARACTERS]
 
 
 def _prompt(entity_types: Sequence[str], relation_types: Sequence[str]) -> str:

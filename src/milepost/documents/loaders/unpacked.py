@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import IO, Any
 
 from milepost.documents.errors import BadDocumentError
-from milepost.documents.file_types import MAX_COMPRESSION, MAX_UNPACKED_BYTES
+from milepost.documents.file_types import MAX_COMPRESSION, MAX_UNPACKED_BYTES, SMALL_BYTES
 
 
 class UnpackedFile:
@@ -18,7 +18,7 @@ class UnpackedFile:
 
     def __init__(self, path: Path) -> None:
         self.name = path.name
-        limit = min(MAX_UNPACKED_BYTES, max(16 * 1024 * 1024, MAX_COMPRESSION * path.stat().st_size))
+        limit = min(MAX_UNPACKED_BYTES, max(SMALL_BYTES, MAX_COMPRESSION * path.stat().st_size))
         try:
             with gzip.open(path) as file:
                 self._content = file.read(limit + 1)

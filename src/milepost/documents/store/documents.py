@@ -261,7 +261,8 @@ class DocumentQueries(SqlStoreBase):
             rows = self._read(
                 lambda tx, some=some: tx.all(  # type: ignore[misc]
                     f"""SELECT c.chunk_id, d.document_id, c.text FROM documents d JOIN chunks c USING (version_id)
-                    WHERE d.generation = {_generation(None)} AND c.chunk_id IN ({placeholders(len(some))})""",
+                    WHERE d.generation = (SELECT generation FROM active_generation)
+                    AND c.chunk_id IN ({placeholders(len(some))})""",
                     some,
                 )
             )
@@ -290,7 +291,3 @@ class DocumentQueries(SqlStoreBase):
 def _missing(version_ids: Sequence[str]) -> str:
     return f"""FROM chunks c LEFT JOIN vectors v ON v.vector_key = c.vector_key
         WHERE c.version_id IN ({placeholders(len(version_ids))}) AND v.vector_key IS NULL"""
-
-
-def _generation(number: int | None) -> str:
-    return "(SELECT generation FROM active_generation)" if number is None else str(int(number))

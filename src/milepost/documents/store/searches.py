@@ -47,7 +47,7 @@ class SearchQueries(SqlStoreBase):
 
     def has_words(self) -> bool:
         """Return whether searches by words are possible: SQLite needs FTS5."""
-        return self._read(lambda tx: self._db.matching(tx, Entries(0), [("a",)], 1)) is not None
+        return self._read(lambda tx: self._db.matching(tx, Entries(0), (), 1)) is not None
 
     def search(
         self,

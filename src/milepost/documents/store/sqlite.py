@@ -124,6 +124,8 @@ class SqliteDatabase:
         """Return (score, entry number) of the `k` entries that match the terms best, ranked by FTS5's BM25."""
         if not self._has_words:
             return None
+        if not terms:
+            return []
         quoted = ['"' + " ".join(term) + '"' for term in terms]
         total = (transaction.one("SELECT count(*) FROM index_entries") or (0,))[0]
         best = 0.0
