@@ -18,8 +18,8 @@ CHUNK_TOKENS: Final = 240
 SEGMENT_CHARACTERS: Final = 64 * 1024
 CHARACTERS_PER_TOKEN: Final = 10
 CHUNKER_VERSION: Final = 3
-_UNBROKEN: Final = 8 * 1024
-_RUN: Final = re.compile(r"\S+")
+_MIN_UNBROKEN: Final = 8 * 1024
+_WITHOUT_SPACES: Final = re.compile(r"\S+")
 _MIN_TOKENS: Final = 24
 _MIN_CHARACTERS: Final = 200
 _HEADING: Final = re.compile(r"^(#{1,6}) +(\S.*)$", re.M)
@@ -181,8 +181,8 @@ def _stretches(text: str) -> Iterator[tuple[int, int, bool]]:
     An unbroken stretch has no space for thousands of characters. The splitter would take seconds to find no place in it.
     """
     start = 0
-    for run in _RUN.finditer(text):
-        if run.end() - run.start() >= _UNBROKEN:
+    for run in _WITHOUT_SPACES.finditer(text):
+        if run.end() - run.start() >= _MIN_UNBROKEN:
             if run.start() > start:
                 yield start, run.start(), False
             yield run.start(), run.end(), True
@@ -225,7 +225,6 @@ def _splitter(with_headings: bool, tokens: int) -> Callable[[str], list[_Part]]:
 
     def cut(text: str) -> list[_Part]:
         parts: list[_Part] = []
-        # The splitter takes an indented # in a list for a heading.
         for first, last, is_unbroken in _stretches(text):
             stretch = text[first:last]
             if is_unbroken:
@@ -233,11 +232,11 @@ def _splitter(with_headings: bool, tokens: int) -> Callable[[str], list[_Part]]:
                     _Part(first + start, piece, first + start) for start, piece in _halves(stretch, tokens, longest)
                 ]
                 continue
-            for start, masked in splitter.chunk_indices(
-                _INDENTED_MARK.sub(r"\1%", stretch) if with_headings else stretch
-            ):
+            # The splitter takes an indented # in a list for a heading.
+            masked = _INDENTED_MARK.sub(r"\1%", stretch) if with_headings else stretch
+            for start, piece in splitter.chunk_indices(masked):
                 offset = first + start
-                part = text[offset : offset + len(masked)]
+                part = text[offset : offset + len(piece)]
                 if len(part) <= longest:
                     parts.append(_Part(offset, part, offset))
                 else:

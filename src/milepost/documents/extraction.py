@@ -54,7 +54,9 @@ def extraction(
     """Find entities and relations in every chunk that was not extracted with this configuration yet.
 
     `endpoint`, `llm_model`, and the only types that the model may use, `entity_types` and `relation_types`, belong to
-    the extractor `llm`. `rules` is a TOML file with names, patterns and names to ignore. With `embed` the names of entities are embedded as well.
+    the extractor `llm`. `rules` is a TOML file with names, patterns and names to ignore. With `embed` the names of
+    entities are embedded as well.
+
     The result has `chunks` (of these `extracted` now, and `failed_chunks` with messages), `entities`, `mentions`,
     `relations` and `seconds`. Raises `EmptyStoreError` if nothing was ingested, and `NothingExtractedError` if every
     chunk failed, or each of the first 20.

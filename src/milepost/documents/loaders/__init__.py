@@ -17,10 +17,10 @@ from milepost import plugins
 from milepost.documents.errors import BadDocumentError
 from milepost.documents.file_types import MAX_BYTES, Format, detect_type, failed_read
 
-# Control characters such as NUL, and lone surrogates, which UTF-8 cannot encode.
 _MARK_AT_LINE_START: Final = re.compile(r"^(?=#)", re.M)
 CODE: Final = "    "
 """What a line of code begins with."""
+# Control characters such as NUL, private-use characters, and lone surrogates, which UTF-8 cannot encode.
 _UNPRINTABLE: Final = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f\ue000-\uf8ff\ufffe\uffff\ud800-\udfff]")
 
 
@@ -79,7 +79,8 @@ def load(path: Path | str, *, encoding: str | None = None, max_bytes: int = MAX_
     """Yield the text of a document piece by piece, and return a `LoadReport`.
 
     The document's text is the pieces joined without a separator. Headings are lines that begin with `#`, lines of code
-    are indented by four spaces, table cells are joined with ` | `. `encoding` is for texts that are not UTF-8 and do not declare their encoding.
+    are indented by four spaces, table cells are joined with ` | `. `encoding` is for texts that are not UTF-8 and do
+    not declare their encoding.
 
     Raises `BadDocumentError`. Parsers may raise other exceptions for damaged files.
     """

@@ -94,10 +94,11 @@ def _find(lines: list[list[str]], title: list[str], at: int) -> tuple[int, int]:
     for position in range(at, len(lines)):
         for count in (1, 2):
             line = [word for some in lines[position : position + count] for word in some]
-            if title and line[-len(title) :] == title and all(map(_is_number, line[: -len(title)])):
+            if title and line[-len(title) :] == title and all(map(_is_numbering, line[: -len(title)])):
                 return position, count
     return 0, 0
 
 
-def _is_number(word: str) -> bool:
+def _is_numbering(word: str) -> bool:
+    """Return whether a word can be part of the number of a heading, such as `Chapter 3` or `A`."""
     return word.isdecimal() or len(word) == 1 or word in ("chapter", "appendix", "part", "section")

@@ -63,9 +63,9 @@ class SearchQueries(SqlStoreBase):
         """Return the `k` chunks that match best: a unit vector, terms, or both.
 
         The score is the cosine, or the share of the terms' weight that the chunk has, or with both their weighted mean.
-        Without an index of words the terms are ignored if there is a vector. `only` restricts the documents, `per_document`
-        returns the best chunk of each, and chunks with less than `min_score` are left out. Raises `GenerationChangedError` if a given
-        generation is not the active one.
+        Without an index of words the terms are ignored if there is a vector. `only` restricts the documents,
+        `per_document` returns the best chunk of each, and chunks with less than `min_score` are left out. Raises
+        `GenerationChangedError` if a given generation is not the active one.
         """
 
         def work(tx: Transaction) -> list[Hit]:
