@@ -74,6 +74,7 @@ def test_next_attempt_gets_kept_value_without_a_call(manager: JobManager, is_asy
         with contextlib.suppress(Away), manager.track("steps", unique_key="k") as run:
             assert run.resumed is (attempt == 2)
             found.append(step(run))
+            assert run.resumed is (attempt == 2), "a step of this attempt is none of an earlier one"
             if attempt == 1:
                 record = job_of(manager, run).record
                 assert '"quote"' in record["steps"], "the store has the value when the call returns"

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, Route, sync_playwright
 
+import milepost.web
 from milepost import JobManager
+from milepost.testing.conformance.transition_matrix import PLANS
 from tests.services import need
 from tests.web.server import PATIENCE, Server
 
@@ -29,6 +33,16 @@ def page() -> Iterator[Page]:
         page.set_default_timeout(PATIENCE * 1000)
         yield page
         browser.close()
+
+
+def test_module_listens_to_each_kind_of_event() -> None:
+    """A page showed a suspended job as running: an EventSource gives only events whose kind it was told."""
+    changes = [plan("operation", "1:token") for plan in PLANS.values()]
+    kinds = {branch.event for change in changes for branch in change.transition.branches if branch.event}
+    text = (Path(milepost.web.__file__).parent / "milepost-watch.js").read_text()
+    named = re.search(r"const kinds = \[(.*?)\]", text, re.DOTALL)
+    assert named is not None
+    assert set(re.findall(r'"(\w+)"', named[1])) == kinds | {"snapshot", "skipped"}
 
 
 def test_server_outage_is_not_the_end_of_a_job(page: Page) -> None:

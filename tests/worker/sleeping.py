@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from milepost import AsyncRun, Jobs, Run
+import time
+
+from milepost import AsyncRun, Jobs, JobTimedOut, Run
 
 jobs = Jobs("memory://")
 
@@ -17,3 +19,25 @@ def sleeps(run: Run) -> str:
 async def asleep(run: AsyncRun) -> str:
     await run.sleep("nap", 0.2)
     return "slept"
+
+
+def _slow_to_end(run: Run) -> str:
+    try:
+        run.sleep("nap", 0.2)
+    finally:
+        end = time.monotonic() + 10
+        while not any(isinstance(reason, JobTimedOut) for reason in run._stop_reasons) and time.monotonic() < end:
+            time.sleep(0.01)
+    return "slept"
+
+
+@jobs.job("slow.thread", isolation="thread", timeout=0.4, max_attempts=2, no_retry_on=JobTimedOut)
+def slow_in_thread(run: Run) -> str:
+    """End only when the time limit has come."""
+    return _slow_to_end(run)
+
+
+@jobs.job("slow.child", isolation="process", timeout=0.4, max_attempts=2, no_retry_on=JobTimedOut)
+def slow_in_child(run: Run) -> str:
+    """Do the same in a child process."""
+    return _slow_to_end(run)

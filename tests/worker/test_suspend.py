@@ -233,6 +233,17 @@ def test_cancelled_sleeper_never_wakes_and_a_retry_keeps_its_deadline(jobs: Jobs
     assert starts[:2] == [1, 2]
 
 
+@pytest.mark.parametrize("handler", [sleeping.slow_in_thread, sleeping.slow_in_child])
+def test_timeout_while_unwinding_decides_about_another_attempt(jobs: Jobs, handler: Any) -> None:
+    """The retry rules saw the suspension instead of the timeout, which came while the code of the attempt ended."""
+    jobs.handlers.add(handler)
+    with jobs.run_workers():
+        job = jobs.wait(jobs.submit(handler.job_type).job_id, 30)
+    assert (job.status, job.attempt) == ("failed", 1), job.error
+    assert job.failure is not None
+    assert job.failure.kind == "timeout"
+
+
 def test_time_asleep_does_not_count_for_the_timeout(jobs: Jobs) -> None:
     @jobs.job(timeout=2.0)
     def sleeps(run: Run) -> str:
@@ -362,6 +373,8 @@ async def test_fake_runs_sleep_at_once() -> None:
     run.sleep("a", "6h")
     await arun.sleep("a", "6h")
     assert run.slept == arun.slept == [21600]
+    run.sleep("short", 0.4)
+    assert run.slept[1:] == [0.4]
     with pytest.raises(InvalidInputError, match="was used twice"):
         run.sleep("a", "6h")
     with pytest.raises(InvalidInputError, match="duration"):

@@ -255,7 +255,7 @@ class AsyncJobs:
         for start in range(0, len(writes), BULK_SIZE):
             batch = writes[start : start + BULK_SIZE]
             outcomes = (await self.store.apply(batch)).outcomes
-            for write, one, outcome in zip(batch, submission[start:], outcomes, strict=False):
+            for write, one, outcome in zip(batch, submission[start : start + BULK_SIZE], outcomes, strict=True):
                 if not outcome.accepted:
                     raise await creation_error(self.store, write.job_id, one.fields, outcome)
             await self.dispatch([outcome.job for outcome in outcomes if outcome.job is not None])
@@ -277,7 +277,7 @@ class AsyncJobs:
 
         Run it with ``jobs.worker().run()`` until a signal, or with ``await jobs.worker().serve()``. `concurrency` is
         the maximum number of concurrent jobs (default 10), `queues` are the queues to serve, `only` is the id of a
-        single job. The worker ends by itself when `max_jobs` attempts have ended, or when it has had no job for
+        single job. The worker ends by itself after `max_jobs` starts of jobs, or when it has had no job for
         `exit_when_idle` (seconds, or text such as "2m").
         """
         with self._lock:

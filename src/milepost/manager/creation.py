@@ -15,6 +15,14 @@ LOOKED_AT = 1000
 """The most waiting members that are looked at."""
 
 
+def unknown_error(field: str, group: str, remedy: str = "submit it first") -> InvalidInputError:
+    """Return the error for a job, as ``job:ID``, or a group, as ``group:NAME``, that does not exist."""
+    kind, _, name = group.partition(":")
+    if kind == "group":
+        return InvalidInputError(field, f"no job is in the group {name!r:.140}; submit its members first")
+    return InvalidInputError(field, f"there is no job {name!r:.140}; {remedy}")
+
+
 async def creation_error(store: Store, job_id: str, fields: Mapping[str, str], outcome: WriteResult) -> RejectedError:
     """Return the error for a record with these fields that was not created."""
     if outcome.key_owner_id is not None:
@@ -26,10 +34,11 @@ async def creation_error(store: Store, job_id: str, fields: Mapping[str, str], o
     for group in groups:
         kind, _, name = group.partition(":")
         if kind == "group" and not await store.count(Select(labels=((":group", name),))):
-            return InvalidInputError("after", f"no job is in the group {name!r:.140}; submit its members first")
+            return unknown_error("after", group)
         if kind != "group" and await store.get(name) is None:
-            remedy = "a job cannot wait for itself" if name == job_id else "submit it first"
-            return InvalidInputError("after", f"there is no job {name!r:.140}; {remedy}")
+            return unknown_error(
+                "after", group, "a job cannot wait for itself" if name == job_id else "submit it first"
+            )
     unsupported = next((group for group in groups if not group.startswith("job:")), None)
     if unsupported is not None and await store.get(job_id) is None:
         return InvalidInputError(

@@ -32,11 +32,11 @@ _threads_patched = False
 _MARK = "_milepost_run"
 
 
-Home = tuple[int, "asyncio.Task[object] | None"]
+ThreadAndTask = tuple[int, "asyncio.Task[object] | None"]
 """The thread and the task in which the code of a run was started."""
 
 
-def home() -> Home:
+def thread_and_task() -> ThreadAndTask:
     """Return the thread and the task of the caller."""
     import asyncio  # here, since the command line imports this module and needs no event loop
 

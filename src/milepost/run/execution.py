@@ -17,7 +17,7 @@ from milepost.core.errors import JobSuspended, JobTimedOut, RunStop, Snooze
 from milepost.core.job import FailureKind, Job
 from milepost.run.capture import capture
 from milepost.run.checkpoints import StoreCheckpointWriter
-from milepost.run.context import home
+from milepost.run.context import thread_and_task
 from milepost.run.crash_report import load_redact_hook, report_exception
 from milepost.run.heartbeat import Heartbeat
 from milepost.run.heartbeat_state import OnOutage, PendingReport, ReacquireLease
@@ -146,7 +146,7 @@ class LeasedExecution:
 
     def begin_code(self) -> None:
         """Begin the capture, where the code runs."""
-        self.run._home, self.run._began = home(), time.monotonic()
+        self.run._started_in, self.run._began = thread_and_task(), time.monotonic()
         self._captured = capture.begin(self.run, self._captures, self._redact, whole_process=self._whole_process)
 
     def end_code(self, error: BaseException | None) -> BaseException | None:
@@ -154,11 +154,14 @@ class LeasedExecution:
         self.run._on_stop = None
         if isinstance(error, BaseExceptionGroup):
             error = of_group(error)
-        if error is None and self.run._stop_reasons and isinstance(self.run._stop_reasons[0], JobSuspended):
+        stop = self.run._stop_reasons[0] if self.run._stop_reasons else None
+        if error is None and isinstance(stop, JobSuspended):
             self.run.log(
                 "the code caught JobSuspended and returned; suspended all the same, its result is dropped", "warning"
             )
-            error = self.run._stop_reasons[0]
+            error = stop
+        elif isinstance(error, JobSuspended) and stop is not None:
+            error = stop  # a cancel or timeout that came while the code was ending
         if error is None:
             error = self.run._unawaited_call()
         if self._captured is not None:

@@ -138,7 +138,7 @@ class Run(ProgressMixin, CommandMixin, LoopMixin, StepMixin):
         """The calls in threads that the code has started from an event loop."""
         self._unawaited: Counter[str] = Counter()
         """The calls that returned a coroutine which has not started."""
-        self._home: context.Home | None = None
+        self._started_in: context.ThreadAndTask | None = None
         """Where the code was started; only there it can be suspended."""
         self._began = time.monotonic()
         self._stop_reasons: list[RunStop] = []
@@ -147,7 +147,7 @@ class Run(ProgressMixin, CommandMixin, LoopMixin, StepMixin):
     @property
     def resumed(self) -> bool:
         """Return whether the run continues where an earlier attempt ended."""
-        return self.last_checkpoint is not None or self._continues or self._kept_steps is not None
+        return self.last_checkpoint is not None or self._continues or "steps" in self._job.record
 
     @property
     def _planned(self) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from milepost.core.errors import InvalidInputError, JobSuspended
 from milepost.core.serialization import Duration, seconds
-from milepost.run.context import home
+from milepost.run.context import thread_and_task
 from milepost.run.cursor import current_loop
 from milepost.run.steps import Step, is_in_step
 
@@ -47,7 +47,7 @@ def refuse_elsewhere(run: Run, name: str) -> None:
         where = "in a function given to run.step"
     elif place is not None and place.name in run._maps:
         where = "in a function given to run.map"
-    elif run._home is not None and run._home != home():
+    elif run._started_in is not None and run._started_in != thread_and_task():
         where = "in another task or thread than that of the handler"
     if where is not None:
         raise InvalidInputError(f"run.{name}()", f"cannot suspend the job {where}; call it in the handler itself")
@@ -55,8 +55,8 @@ def refuse_elsewhere(run: Run, name: str) -> None:
 
 def of_group(error: BaseExceptionGroup[BaseException]) -> BaseException:
     """Return the suspension in an exception group that holds nothing else, as `asyncio.TaskGroup` raises it."""
-    found = {type(inner) for inner in _leaves(error)}
-    return next(iter(_leaves(error))) if found == {JobSuspended} else error
+    leaves = _leaves(error)
+    return leaves[0] if all(isinstance(leaf, JobSuspended) for leaf in leaves) else error
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:

@@ -84,7 +84,7 @@ class FakeRun(Run):
             self._seen.append(self.fraction)
 
     def _wait_in_place(self, left: float) -> None:
-        self.slept.append(round(left))
+        self.slept.append(round(left, 2))
 
     async def _await_in_place(self, left: float) -> None:
         self._wait_in_place(left)
@@ -98,7 +98,7 @@ class FakeRun(Run):
         self._report()
 
     def next_attempt(self) -> Self:
-        """Return the run of the next attempt, which with its loops, maps, steps, state and checkpoint.
+        """Return the run of the next attempt, which continues with the loops, maps, steps, state and checkpoint of this one.
 
         A loop with ``resume=True`` continues at the item that was not finished, one with `state` at the last heartbeat.
         """

@@ -63,8 +63,8 @@ export function watchJob(api, jobId, options = {}) {
       timer = setTimeout(open, PAUSE * (0.5 + Math.random()));
     }
   };
-  const kinds = ["snapshot", "created", "running", "progress", "stage", "log", "checkpoint", "stalled", "retrying", "ready",
-    "released", "completed", "failed", "cancelled", "receipt", "deleted", "skipped"];
+  const kinds = ["snapshot", "created", "running", "progress", "stage", "log", "checkpoint", "step", "stalled",
+    "retrying", "ready", "released", "suspended", "completed", "failed", "cancelled", "receipt", "deleted", "skipped"];
   const open = () => {
     const after = position ? `${query ? "&" : "?"}after=${position}` : "";
     source = new EventSource(`${base}/events${query}${after}`);

@@ -266,7 +266,7 @@ class Child:
         message: Message = {"is": "ended"}
         if run is not None:
             message.update(_run_details(run), report=run._report(), lines=run._take_lines())
-        if isinstance(error, JobSuspended) and error is (run and run._stop_reasons[0]):
+        if isinstance(error, JobSuspended):
             message.update(end="suspended", wake_at=error.wake_at)
         elif isinstance(error, Snooze):
             message.update(end="snoozed", delay=int(error.delay * 1_000_000))

@@ -141,14 +141,10 @@ class ProcessExecution(Execution):
                 child.send({"do": "answer", "n": message["n"], "stop": encode_stop(LeaseLost("the run has ended"))})
                 continue
             self.run.apply_message(message)
-            if message["is"] in ("checkpoint", "step"):
-                child.send({"do": "answer", "n": message["n"], **await self._write(message)})
-            elif message["is"] == "now":
-                child.send({"do": "answer", "n": message["n"], **await self._read_clock()})
-            elif message["is"] == "read":
-                child.send({"do": "answer", "n": message["n"], **await self._read(message)})
-            elif message["is"] == "ended":
+            if message["is"] == "ended":
                 end = message
+            elif "n" in message:
+                child.send({"do": "answer", "n": message["n"], **await self._answer(message)})
         if end is not None:
             self.child = None
             self.host.process_pool.release(child, reuse=not child.was_signalled and not crash_suspect)
@@ -175,37 +171,26 @@ class ProcessExecution(Execution):
             "sys_path": [path for path in sys.path if isinstance(path, str)],  # imports ignore other entries too
         }
 
-    async def _write(self, message: Message) -> Message:
-        """Write a checkpoint or step of the child; return the reply: why the run is stopped, or why the store rejected it."""
+    async def _answer(self, message: Message) -> Message:
+        """Do what the child requests of the store; return the reply: a text, why the run is stopped, or the store's error."""
         store = self.host.store
         try:
-            if message["is"] == "checkpoint":
-                await write_checkpoint(store, self.run, message["text"], message["report"], until_stopped=True)
-            else:
-                steps, key, parts = message["steps"], message["key"], message["step_parts"]
-                await write_step(store, self.run, steps, key, parts, until_stopped=True)
+            match message["is"]:
+                case "checkpoint":
+                    await write_checkpoint(store, self.run, message["text"], message["report"], until_stopped=True)
+                case "step":
+                    steps, key, parts = message["steps"], message["key"], message["step_parts"]
+                    await write_step(store, self.run, steps, key, parts, until_stopped=True)
+                case "now":
+                    return {"text": str(await read_clock(store, self.run, until_stopped=True))}
+                case "read":
+                    item = await store.kv_get(message["key"])
+                    return {"text": item.value if item is not None else None}
         except RunStop as reason:
             return {"stop": encode_stop(reason)}
         except StoreError as error:
             return {"refused": str(error)}
         return {}
-
-    async def _read_clock(self) -> Message:
-        """Read the store's clock for the child."""
-        try:
-            return {"text": str(await read_clock(self.host.store, self.run, until_stopped=True))}
-        except RunStop as reason:
-            return {"stop": encode_stop(reason)}
-        except StoreError as error:
-            return {"refused": str(error)}
-
-    async def _read(self, message: Message) -> Message:
-        """Read for the child what is kept beside the record."""
-        try:
-            item = await self.host.store.kv_get(message["key"])
-        except StoreError as error:
-            return {"refused": str(error)}
-        return {"text": item.value if item is not None else None}
 
     def _end(self, end: Message, pending: PendingReport) -> RunOutcome:
         """Return the outcome that the child reported."""

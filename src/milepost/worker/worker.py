@@ -36,7 +36,8 @@ class Worker:
 
     `concurrency` is the maximum number of concurrent jobs (default 10). `queues` are the queues to serve (default: for each
     type the queue with its name, and its default queue). `only` is the id of a single job, after which the worker ends. It
-    also ends when `max_jobs` attempts have ended, or when it has had no job for `exit_when_idle`.
+    also ends after `max_jobs` starts of jobs (one that wakes from a sleep counts again), or when it has had no job for
+    `exit_when_idle`.
     """
 
     def __init__(

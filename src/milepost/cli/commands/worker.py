@@ -192,7 +192,12 @@ def _checked_capture(_: click.Context, __: click.Parameter, value: str | None) -
     multiple=True,
     help="Serve only this queue (default: the queues of all types); may be repeated.",
 )
-@click.option("--max-jobs", metavar="N", type=click.IntRange(1), help="End when N attempts have ended.")
+@click.option(
+    "--max-jobs",
+    metavar="N",
+    type=click.IntRange(1),
+    help="End after N starts of jobs; one that wakes from a sleep counts again.",
+)
 @click.option("--exit-when-idle", metavar="TIME", help="End after TIME without a job (for example 30, 5m).")
 @click.option(
     "--metrics-port",

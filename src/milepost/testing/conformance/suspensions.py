@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from milepost.core import transitions as plans
+from milepost.testing.conformance.groups import SHORT
 from milepost.testing.conformance.harness import LONG, Scenarios, StoreFixture, token_of, worker_job
 from milepost.testing.conformance.runs import REPORT
 from milepost.testing.conformance.transition_matrix import CRASH, fail
-
-SHORT = 60_000
-"""Microseconds until a suspended job wakes."""
 
 
 class Suspensions(Scenarios):

@@ -17,6 +17,7 @@ from milepost.core.errors import DuplicateJobError, InvalidInputError, StoreErro
 from milepost.core.job import Job
 from milepost.core.record import OPTIONS
 from milepost.core.serialization import validate_key
+from milepost.manager.creation import unknown_error
 from milepost.run.otel import current_trace
 from milepost.stores.ids import new_job_id
 from milepost.stores.protocol import KeyValue, Select, Store
@@ -195,14 +196,19 @@ async def refuse_hidden(context: WebContext, principal: Principal, body: schemas
     """Refuse jobs and groups that the caller may not see, in the words for unknown ones. Raises InvalidInputError."""
     if not principal.bound:
         return
-    named = [("after", *entry.partition(":")[::2]) for entry in body.after or ()]
-    named += [("parent_id", "job", body.parent_id)] if body.parent_id is not None else []
-    for field, kind, name in named:
+    OPTIONS["after"].write("after", body.after)  # a malformed entry is refused as such
+    named = [("after", group) for group in body.after or ()]
+    if body.parent_id is not None:
+        named.append(("parent_id", f"job:{body.parent_id}"))
+    for field, group in named:
+        kind, _, name = group.partition(":")
         if kind == "group":
-            if not await _has_members(context, principal, name):
-                raise InvalidInputError(field, f"no job is in the group {name!r:.140}; submit its members first")
-        elif (job := await context.manager.get_job(name)) is None or not principal.sees(job):
-            raise InvalidInputError(field, f"there is no job {name!r:.140}; submit it first")
+            is_seen = await _has_members(context, principal, name)
+        else:
+            job = await context.manager.get_job(name)
+            is_seen = job is not None and principal.sees(job)
+        if not is_seen:
+            raise unknown_error(field, group)
     if body.group is not None and not await _has_members(context, principal, body.group):
         in_group = Select(labels=((":group", body.group),))
         if await context.store.count(in_group):
