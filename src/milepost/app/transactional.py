@@ -15,7 +15,7 @@ from milepost.stores.sync_bridge import run_sync
 
 
 class TransactionalJobs:
-    """What `Jobs.using` returns. Use it only before the transaction ends."""
+    """Submits jobs inside an open transaction of the caller. Use it only before that ends."""
 
     def __init__(self, jobs: AsyncJobs, connection: object) -> None:
         within = getattr(jobs.store, "within", None)

@@ -10,7 +10,7 @@ from milepost.core.serialization import US
 Record = Mapping[str, str]
 
 AFTER = ":after="
-"""What the pairs of `after` among the labels begin with."""
+"""The prefix of the labels that store `after`."""
 
 
 _MEMBERSHIPS = {":group": "group:", ":parent_id": "children:"}

@@ -12,7 +12,7 @@ from typing import Protocol
 from milepost.core.errors import StoreError
 from milepost.core.transitions import STILL_HELD, plan_release_held
 from milepost.stores.ids import new_operation_id
-from milepost.stores.protocol import Write, WriteResult
+from milepost.stores.protocol import INVALID_VALUE_ERRORS, Write, WriteResult
 
 SLICE = 500
 """Jobs released in one step: about 20 ms."""
@@ -28,10 +28,16 @@ class _Store(Protocol):
         """Apply writes without releasing anything."""
 
 
+async def release_closed(store: _Store, outcomes: Iterable[WriteResult]) -> None:
+    """Release the jobs that waited for the groups which these writes closed."""
+    if closed := [group for one in outcomes for group in one.closed]:
+        await release_held(store, closed)
+
+
 async def release_held(store: _Store, closed: Iterable[str]) -> None:
     """Release the jobs that wait for these groups, and those that wait for jobs which are cancelled thereby.
 
-    If the store fails, the sweep continues later.
+    If the store fails, the sweep continues later. The error of a damaged job is logged: it concerns no caller.
     """
     groups = list(closed)
     try:
@@ -48,3 +54,5 @@ async def release_held(store: _Store, closed: Iterable[str]) -> None:
                 groups.append(group)
     except StoreError as error:
         log.warning("group %s: jobs not released, a sweep continues: %s", group, error)
+    except INVALID_VALUE_ERRORS as error:
+        log.error("group %s: jobs not released, one of them is damaged: %s", group, error)

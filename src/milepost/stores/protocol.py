@@ -62,6 +62,8 @@ LAYOUT = 1
 """The version of the stored layout; a release reads its own and the one before."""
 
 
+INVALID_VALUE_ERRORS = (ValueError, TypeError, LookupError, AssertionError, OverflowError)
+"""What a write raises whose values cannot be stored."""
 LIVE_FIELDS = frozenset(REPORTED) - {"stalled"} | {"version", "updated", "recent_ops"}
 """The live part of a record: the fields that progress reports change, several times per second. A store may keep it apart
 from the other fields. Every change takes the next `version` from there, so that no number is used twice."""

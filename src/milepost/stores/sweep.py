@@ -1,4 +1,4 @@
-"""What the stores in databases share of a sweep: its arguments, when it is skipped, and which jobs of task queues it leaves out."""
+"""The arguments of a sweep, shared by the SQL stores."""
 
 from __future__ import annotations
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -50,6 +52,7 @@ class Waiters:
 
     def __init__(self) -> None:
         self._waiting: set[Waiter] = set()
+        _all.add(self)
 
     def __bool__(self) -> bool:
         """Return whether there is a waiter."""
@@ -79,3 +82,15 @@ class Waiters:
     def forget(self) -> None:
         """Forget all waiters, in a forked child, which has none."""
         self._waiting = set()
+
+
+_all: weakref.WeakSet[Waiters] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for one in list(_all):
+        one.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -85,7 +85,7 @@ def id_fields(
     retention: IdRetention,
     record: Record,
     now: int,
-    is_draining: Callable[[], bool] = bool,
+    is_draining: Callable[[], bool] = lambda: False,
 ) -> dict[str, str]:
     """Return the fields that record an operation which is being applied.
 

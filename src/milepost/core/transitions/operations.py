@@ -357,17 +357,13 @@ def _perform(
             token = new.pop("token", "")
             expires = new.pop("lease", "0")
             if token:
-                effect.stopping = DrainingLease(
-                    token,
-                    int(expires),
-                    new.get("unique_key", ""),
-                    new.get("slot", ""),
-                    new.get("worker", ""),
-                    US.join(member_groups(new.get("labels", ""))),
-                )
+                key, slot, worker = (new.get(kept, "") for kept in ("unique_key", "slot", "worker"))
+                groups = US.join(member_groups(new.get("labels", "")))
+                effect.stopping = DrainingLease(token, int(expires), key, slot, worker, groups)
         case "hold":
-            failed = failed_member(new, name.split(), facts)
-            group = open_group(new, facts) or (failed[0] if failed is not None else None)
+            group = open_group(new, facts)
+            if group is None and (failed := failed_member(new, name.split(), facts)) is not None:
+                group = failed[0]
             new.pop("held", None)
             if group is not None:
                 new["held"] = group

@@ -18,7 +18,7 @@ from milepost.core.options import limit_name
 from milepost.core.rollups import Rollups
 from milepost.core.transitions import operation_ids
 from milepost.core.transitions import operations as changes
-from milepost.stores.held_jobs import release_held
+from milepost.stores.held_jobs import release_closed, release_held
 from milepost.stores.index_entries import is_elsewhere
 from milepost.stores.memory.state import READY_KEPT, MemoryState, system_micros
 from milepost.stores.protocol import (
@@ -66,8 +66,7 @@ class MemoryStore:
             claimed = self._claim(claim) if claim is not None else []
             queues = claim.queues if claim is not None else ()
             due = [order[0][0] for queue in queues if (order := self._memory.indexes.get(("scheduled", queue)))]
-            if closed := [group for one in outcomes for group in one.closed]:
-                await release_held(self, closed)
+            await release_closed(self, outcomes)
             self._memory.notifier.notify()
             return ApplyResult(outcomes, claimed, int(min(due)) if due else None, self._memory.now)
 

@@ -47,6 +47,8 @@ class Batch:
         self._holders: dict[str, set[str]] = defaultdict(set)
         self.members = OutsideMembers()
         self._awaited: set[str] = set()
+        self._holding: set[str] = set()
+        """Groups that held a record of the batch at some point."""
         self._closing: set[str] = set()
         self._last_status: dict[str, str] = {}
         self._changed: dict[str, None] = {}
@@ -76,6 +78,8 @@ class Batch:
         self._rows[job_id], self._records[job_id] = row, record
         if row is not None and record is not None:
             self._arrivals[job_id] = row.n
+            if record.get("held"):
+                self._holding.add(record["held"])
             if record.get("unique_key"):
                 self._holders[record["unique_key"]].add(job_id)
 
@@ -184,8 +188,8 @@ class Batch:
         return closed
 
     def _is_awaited(self, group: str) -> bool:
-        return group in self._awaited or any(
-            record and record.get("held") == group for record in self._records.values()
+        return group in self._awaited or (
+            group in self._holding and any(record and record.get("held") == group for record in self._records.values())
         )
 
     def job(self, job_id: str) -> Job | None:
@@ -237,6 +241,8 @@ class Batch:
             self._changed[job_id] = None
             self._records[job_id] = record
             self._hold(job_id, record, before)
+            if record.get("held"):
+                self._holding.add(record["held"])
         if effect.event:
             keep = KEEP[effect.keep] if record is not None else 0
             self._events.append((job_id, effect.version, effect.event, self.now, keep, pack(effect.text)))

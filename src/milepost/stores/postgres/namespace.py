@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -47,7 +46,6 @@ class Namespace:
         """worker of this process -> the number of its last claim."""
         self._seen = 0
         self.is_open = False
-        self._opening = threading.Lock()
 
     @property
     def where(self) -> str:

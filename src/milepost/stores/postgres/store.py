@@ -11,9 +11,9 @@ from milepost.core.errors import InvalidInputError, LeaseHeldError, MissingExtra
 from milepost.core.events import Event
 from milepost.core.job import Job
 from milepost.core.options import limit_name
-from milepost.core.record_codec import large_fields, unpack
+from milepost.core.record_codec import unpack
 from milepost.core.rollups import Rollups
-from milepost.stores.held_jobs import release_held
+from milepost.stores.held_jobs import release_closed, release_held
 from milepost.stores.protocol import (
     ApplyResult,
     Claim,
@@ -55,8 +55,9 @@ class PostgresStore:
     """Jobs in a schema of a PostgreSQL database, 15 or later. Safe for threads and across a fork.
 
     `url` is a connection URI of libpq. `namespace` is the schema, created at the first use. `patience` is how many seconds
-    to wait for a lock, `connect_budget` for how many a request is retried that could not be sent. Methods raise StoreUnavailableError, StoreFullError, OutcomeUnknownError, LayoutMismatchError, and
-    LeaseHeldError if a job is locked by another transaction for longer than `patience`.
+    to wait for a lock, `connect_budget` how many seconds a request that could not be sent is retried. Methods raise
+    StoreUnavailableError, StoreFullError, OutcomeUnknownError, LayoutMismatchError, and LeaseHeldError if a job is locked by
+    another transaction for longer than `patience`.
     """
 
     shared = True
@@ -97,9 +98,8 @@ class PostgresStore:
         Use it only before that transaction ends. Raises InvalidInputError.
         """
         if not self._namespace.is_open:
-            run_sync(
-                self.with_blocking(blocking=True).now()
-            )  # an error about the schema must not abort the transaction
+            # An error about the schema must not abort the transaction of the caller.
+            run_sync(self.with_blocking(blocking=True).now())
         db = CallerDatabase(self._namespace, connection_of(connection))
         other = object.__new__(PostgresStore)
         other.blocking, other.url, other._namespace, other._served = True, self.url, self._namespace, {}
@@ -117,26 +117,19 @@ class PostgresStore:
             self._served[claim.worker] = claim.queues
         if not writes and claim is None:
             return ApplyResult([], [], None)
-        applied, _ = await self._apply(writes, claim)
-        await self._release(applied.outcomes)
-        return applied
-
-    async def _release(self, outcomes: Sequence[WriteResult]) -> None:
-        """Release the jobs that waited for groups which have closed."""
-        if closed := [group for one in outcomes for group in one.closed]:
-            await release_held(self, closed)
+        return (await self._apply(writes, claim))[0]
 
     async def _apply_held(self, writes: Sequence[Write]) -> list[WriteResult]:
-        return (await self._apply(writes, None))[0].outcomes
+        return (await self._apply(writes, None, releases=False))[0].outcomes
 
     async def held_by(self, group: str, limit: int) -> list[str]:
         (rows,) = await self._db.run(("held_by", {"group": group, "limit": limit}))
         return [job_id for (job_id,) in rows]
 
     async def _apply(
-        self, writes: Sequence[Write], claim: Claim | None, after: Part | None = None
+        self, writes: Sequence[Write], claim: Claim | None, after: Part | None = None, *, releases: bool = True
     ) -> tuple[ApplyResult, Rows]:
-        """Apply, run a statement after the commit, and return its rows, too."""
+        """Apply, run a statement after the commit, and return its rows, too. `releases`: release the jobs that waited for it."""
         bad: list[Exception] = []
         writers: list[Writer] = []
 
@@ -148,6 +141,8 @@ class PostgresStore:
         applied = await self._db.transact(work)
         writer = writers[-1]
         self._namespace.waiters.notify(has_events=writer.has_events, wakes_workers=writer.wakes_workers)
+        if releases:
+            await release_closed(self, applied.outcomes)
         if bad:
             raise bad[0]
         return applied, writer.afterwards
@@ -163,7 +158,6 @@ class PostgresStore:
         except LeaseHeldError:
             await self.renew(leases, micros)
             raise
-        await self._release(applied.outcomes)
         return applied.outcomes, [state for (state,) in rows]
 
     async def renew(self, leases: Sequence[tuple[str, str]], micros: int | None) -> list[str]:
@@ -178,11 +172,9 @@ class PostgresStore:
         (rows,) = await self._db.run(("get", {"id": job_id}))
         if not rows:
             return None
-        job = job_of(rows[0])
-        if not large_fields(job.record):
-            return job
-        (large,) = await self._db.run(("large_get", {"ids": [job_id]}))
-        return Job.stored(job_id, {**job.record, **{name: value for _, name, value in large}})
+        large, *found = rows[0]
+        job = job_of(tuple(found))
+        return job if large is None else Job.stored(job_id, {**job.record, **large})
 
     async def select(self, select: Select, limit: int, after: Position | None = None) -> list[Job]:
         return await queries.select(self._db, select, limit, after)

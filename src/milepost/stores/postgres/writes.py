@@ -17,7 +17,7 @@ from milepost.stores.postgres.connection import Rows
 from milepost.stores.postgres.database import Part, Transaction
 from milepost.stores.postgres.members import OutsideMembers, groups_for, groups_in
 from milepost.stores.postgres.namespace import Namespace
-from milepost.stores.protocol import ApplyResult, Claim, Write, WriteResult
+from milepost.stores.protocol import INVALID_VALUE_ERRORS, ApplyResult, Claim, Write, WriteResult
 from milepost.stores.rows import Row
 
 PROMOTED = 500
@@ -70,7 +70,7 @@ class Writer:
             for write in writes:
                 try:
                     outcomes.append(batch.write(write))
-                except (ValueError, TypeError, LookupError, AssertionError, OverflowError) as error:
+                except INVALID_VALUE_ERRORS as error:
                     bad.append(error)
             parts = self._statements(batch)
         marked = with_markers(outcomes)
@@ -153,11 +153,14 @@ class Writer:
         batch = Batch(now)
         jobs: list[Job] = []
         refused: list[str] = []
+        capacities: dict[str, int] = {}
+        wanted = most
         while heads and len(jobs) < most:
-            jobs += _start(batch, claim, heads, len(jobs), refused)
-            if len(jobs) >= most or len(heads) < most or not refused:
+            jobs += _start(batch, claim, heads, len(jobs), refused, capacities)
+            if len(jobs) >= most or len(heads) < wanted or not refused:
                 break
-            again = {**request, "most": most - len(jobs), "refused": [*refused, *(job.job_id for job in jobs)]}
+            wanted = most - len(jobs)
+            again = {**request, "most": wanted, "refused": [*refused, *(job.job_id for job in jobs)]}
             (heads,) = await self._tx.run((name, again))
         last = self._statements(batch)
         if jobs:
@@ -167,9 +170,13 @@ class Writer:
         return ApplyResult(outcomes, jobs, next_due, now)
 
 
-def _start(batch: Batch, claim: Claim, heads: Rows, begun: int, refused: list[str]) -> list[Job]:
-    """Start the first of the records within the capacities of their slots; collect what is refused."""
-    capacities: dict[str, int] = {}
+def _start(
+    batch: Batch, claim: Claim, heads: Rows, begun: int, refused: list[str], capacities: dict[str, int]
+) -> list[Job]:
+    """Start the first of the records within the capacities of their slots; collect what is refused.
+
+    `capacities` are those that are left of the slots seen before: the rows do not count what this claim has started.
+    """
     for _, slot, capacity, *_ in heads:
         capacities.setdefault(slot, capacity)
     jobs: list[Job] = []
@@ -209,9 +216,9 @@ def _fill(outcomes: list[WriteResult], large: Rows) -> None:
         values.setdefault(job_id, {})[name] = value
     for index, outcome in enumerate(outcomes):
         if outcome.job is not None and outcome.job.job_id in values:
-            job = Job.stored(outcome.job.job_id, {**outcome.job.record, **_markers_of(outcome.job, values)})
+            job = Job.stored(outcome.job.job_id, {**outcome.job.record, **_large_values_of(outcome.job, values)})
             outcomes[index] = outcome._replace(job=job)
 
 
-def _markers_of(job: Job, values: dict[str, dict[str, str]]) -> dict[str, str]:
+def _large_values_of(job: Job, values: dict[str, dict[str, str]]) -> dict[str, str]:
     return {name: values[job.job_id][name] for name in large_fields(job.record) if name in values[job.job_id]}

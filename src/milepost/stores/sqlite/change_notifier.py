@@ -105,8 +105,6 @@ def watch(file: DatabaseFile) -> ChangeNotifier:
 def _after_fork_in_child() -> None:
     global _lock
     _lock = threading.Lock()
-    for one in list(_watches.values()):
-        one.forget()
 
 
 if hasattr(os, "register_at_fork"):

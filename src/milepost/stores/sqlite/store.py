@@ -13,8 +13,9 @@ from milepost.core.events import Event
 from milepost.core.job import Job
 from milepost.core.record_codec import unpack
 from milepost.core.rollups import Rollups
-from milepost.stores.held_jobs import release_held
+from milepost.stores.held_jobs import release_closed, release_held
 from milepost.stores.protocol import (
+    INVALID_VALUE_ERRORS,
     ApplyResult,
     Claim,
     FeedEvents,
@@ -101,8 +102,7 @@ class SQLiteStore:
             return ApplyResult([], [], None)
         bad: list[Exception] = []
         applied = await self._database.write(lambda tx: _apply(tx, writes, claim, bad))
-        if closed := [group for one in applied.outcomes for group in one.closed]:
-            await release_held(self, closed)
+        await release_closed(self, applied.outcomes)
         if bad:
             raise bad[0]
         return applied
@@ -122,8 +122,7 @@ class SQLiteStore:
         answer = await self._database.write(
             lambda tx: (_apply(tx, writes, None, bad).outcomes, _renew(tx, leases, micros))
         )
-        if closed := [group for one in answer[0] for group in one.closed]:
-            await release_held(self, closed)
+        await release_closed(self, answer[0])
         if bad:
             raise bad[0]
         return answer
@@ -298,7 +297,7 @@ def _apply(tx: WriteTransaction, writes: Sequence[Write], claim: Claim | None, b
     for write in writes:
         try:
             outcomes.append(tx.write(write))
-        except (ValueError, TypeError, LookupError, AssertionError, OverflowError) as error:
+        except INVALID_VALUE_ERRORS as error:
             bad.append(error)
     if claim is None or bad:
         return ApplyResult(outcomes, [], None)

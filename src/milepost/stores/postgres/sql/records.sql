@@ -4,10 +4,6 @@
 -- Begin a write.
 BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE
 
--- name: snapshot
--- Begin a read of one instant.
-BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY
-
 -- name: patience
 -- Bound the wait for a lock, in milliseconds, until the transaction ends.
 SELECT set_config('lock_timeout', %(patience)s, true)
@@ -29,8 +25,8 @@ SELECT set_config('lock_timeout', %(lock_timeout)s, true)
     )
 
 -- name: get
--- Read one job.
-SELECT
+-- Read one job, with its large values.
+SELECT (SELECT json_object_agg(v.name, v.value) FROM [large] AS v WHERE v.id = j.id),
     --@columns
 FROM [jobs] AS j LEFT JOIN [leases] AS l ON l.id = j.id WHERE j.id = %(id)s
 
