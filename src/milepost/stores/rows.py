@@ -97,7 +97,7 @@ def columns(record: Record, now: int) -> Columns:
     scheduled = deadline = lease = slot = worker = None
     rank = 0
     if queue is not None:
-        rank = -int(get("priority") or 0)
+        rank = -(_number(get("priority") or "0") or 0)
         start = starts_at(record)
         if start is None or start > now:
             scheduled = NEVER if start is None else min(start, NEVER - 1)
