@@ -36,7 +36,7 @@ def page() -> Iterator[Page]:
 
 
 def test_module_listens_to_each_kind_of_event() -> None:
-    """A page showed a suspended job as running: an EventSource gives only events whose kind it was told."""
+    """A page showed a suspended job as running: an EventSource gives only the kinds of events that it listens to."""
     changes = [plan("operation", "1:token") for plan in PLANS.values()]
     kinds = {branch.event for change in changes for branch in change.transition.branches if branch.event}
     text = (Path(milepost.web.__file__).parent / "milepost-watch.js").read_text()
