@@ -1,0 +1,110 @@
+"""The one mapping from a job to a task of the Model Context Protocol: its status, times, result or error."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from mcp_types import INTERNAL_ERROR, INVALID_PARAMS, CallToolResult, TextContent
+from pydantic import ValidationError
+
+from milepost.core.codecs import jsonable
+from milepost.core.job import Job, JobStatus
+from milepost.core.values import FailureKind
+
+POLL_MS, MIN_POLL_MS, MAX_POLL_MS = 500, 250, 10_000
+"""Milliseconds between two reads of a task for clients: while its end is unknown, and the limits else."""
+ETA_SHARE = 10
+"""Part of the remaining time after which a client reads again: a tenth."""
+
+RECEIPT_META = "milepost/receipt"
+"""The key in `_meta` for the receipt of a cancelled job."""
+
+TOOL_ERRORS = frozenset({FailureKind.ERROR, FailureKind.TIMEOUT})
+"""Failures of the tool itself, which a model reads as its result. All others are errors of the protocol."""
+
+Convert = Callable[[Any], CallToolResult]
+
+
+def task_fields(job: Job, retention: float, now: datetime | None = None) -> dict[str, Any]:
+    """Return the fields of a task without result and error, as JSON. `retention` is in seconds after the end."""
+    status, completed = status_of(job), job.completed_at
+    fields: dict[str, Any] = {
+        "taskId": job.job_id,
+        "status": status,
+        "createdAt": job.created_at.isoformat(),
+        "lastUpdatedAt": (job.updated_at or job.created_at).isoformat(),
+        "ttlMs": None if completed is None else int(((completed - job.created_at).total_seconds() + retention) * 1000),
+        "pollIntervalMs": poll_interval_ms(job, now or datetime.now(UTC)),
+    }
+    if job.activity:
+        fields["statusMessage"] = job.activity
+    if job.status is JobStatus.CANCELLED and job.receipt is not None:
+        fields["_meta"] = {RECEIPT_META: jsonable(job.receipt)}
+    return fields
+
+
+def detailed_task(job: Job, retention: float, convert: Convert) -> dict[str, Any]:
+    """Return the task of a job with its result or error. `convert` makes the result of the tool."""
+    fields = task_fields(job, retention)
+    match fields["status"]:
+        case "completed":
+            fields["result"] = tool_result(job, convert).model_dump(mode="json", by_alias=True, exclude_none=True)
+        case "failed":
+            is_input = job.failure is not None and job.failure.kind == FailureKind.BAD_PARAMETERS
+            fields["error"] = {"code": INVALID_PARAMS if is_input else INTERNAL_ERROR, "message": error_text(job)}
+    return fields
+
+
+def status_of(job: Job) -> str:
+    """Return the status of the task of a job. A job that failed by its own error is `completed`, with an error result."""
+    match job.status:
+        case JobStatus.COMPLETED:
+            return "completed"
+        case JobStatus.CANCELLED:
+            return "cancelled"
+        case JobStatus.FAILED:
+            return "completed" if job.failure is not None and job.failure.kind in TOOL_ERRORS else "failed"
+        case _:
+            return "working"
+
+
+def tool_result(job: Job, convert: Convert) -> CallToolResult:
+    """Return the result of the tool call of a job that has ended with the status `completed` of its task."""
+    if job.status is JobStatus.FAILED:
+        return error_result(error_text(job))
+    if job.result_error is not None:
+        return error_result(job.result_error)
+    try:
+        return convert(job.result)
+    except ValidationError as error:
+        return error_result(f"the result does not match the output schema: {error}")
+
+
+def plain_result(value: Any) -> CallToolResult:
+    """Return the result of a tool without a known output schema: text, and structured content."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return CallToolResult(
+        content=[TextContent(type="text", text=text)],
+        structured_content=value if isinstance(value, dict) else {"result": value},
+    )
+
+
+def error_result(text: str) -> CallToolResult:
+    """Return a result that tells the model what went wrong."""
+    return CallToolResult(content=[TextContent(type="text", text=text)], is_error=True)
+
+
+def error_text(job: Job) -> str:
+    """Return why a job failed, in one line."""
+    return job.error or job.activity or "the job failed"
+
+
+def poll_interval_ms(job: Job, now: datetime) -> int:
+    """Return after how many milliseconds a client reads the task again."""
+    if job.eta is None:
+        return POLL_MS
+    left = (datetime.fromisoformat(job.eta.latest) - now).total_seconds()
+    return int(min(max(left * 1000 / ETA_SHARE, MIN_POLL_MS), MAX_POLL_MS))

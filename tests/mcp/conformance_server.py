@@ -1,0 +1,60 @@
+"""The tools that the task scenarios of MCP's conformance suite call, over the store of MILEPOST_URL."""
+
+import asyncio
+import os
+from typing import Annotated
+
+from mcp.server import MCPServer
+from mcp.server.mcpserver import AcceptedElicitation, Elicit, ElicitationResult, Resolve
+from pydantic import BaseModel
+
+from milepost import AsyncJobs, AsyncRun
+from milepost.mcp import Tasks
+
+jobs = AsyncJobs()
+tasks = Tasks(jobs)
+
+
+@tasks.tool()
+async def slow_compute(run: AsyncRun, seconds: float, label: str = "") -> str:
+    await asyncio.sleep(seconds)
+    return f"{label} took {seconds:g} s"
+
+
+@tasks.tool(required=True)
+async def failing_job(run: AsyncRun) -> str:
+    raise ValueError("this job always fails")
+
+
+@tasks.tool()
+@jobs.job(isolation="process", max_attempts=1, on_lost="fail")
+def protocol_error_job(run) -> str:  # type: ignore[no-untyped-def]
+    os._exit(3)
+
+
+@jobs.job
+async def greeting(run: AsyncRun, name: str) -> str:
+    return f"Hello, {name}!"
+
+
+class Name(BaseModel):
+    name: str
+
+
+def user_name() -> Elicit[Name]:
+    return Elicit("What is your name?", Name)
+
+
+server = MCPServer("conformance", extensions=[tasks], lifespan=jobs.lifespan())
+
+
+@server.tool()
+def greet(name: str) -> str:
+    return f"Hello, {name}!"
+
+
+@server.tool()
+async def test_tool_with_task(name: Annotated[ElicitationResult[Name], Resolve(user_name)]) -> str:
+    answer = name.data.name if isinstance(name, AcceptedElicitation) else "anonymous"
+    result: str = await tasks.run(greeting, name=answer)
+    return result
