@@ -7,6 +7,7 @@ that has them is left alone. What cannot be installed is said in one line: its t
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tests.services import SERVICES, find, in_ci  # noqa: E402 - the path comes first
+from dashboard.build import BuildError, npm  # noqa: E402 - the path comes first
+from tests.services import POSTGRES_VERSIONS, SERVICES, find, in_ci, postgres_versions_folder  # noqa: E402
 
 ALWAYS = "redis-server"  # the fixtures of conftest.py start it
 
@@ -30,16 +32,29 @@ def named() -> set[str]:
 def main() -> int:
     """Install missing services. Return a failure only in CI, where missing services fail the tests."""
     slow = "--slow" in sys.argv[1:]
-    packages = [
-        package
-        for name in sorted(named())
-        if (slow or not SERVICES[name].slow) and find(name) is None
-        for package in SERVICES[name].packages
-    ]
-    if not packages:
-        return 0
-    done = subprocess.run(["sh", str(ROOT / "scripts" / "apt.sh"), *packages], check=False)
-    return done.returncode if in_ci() else 0
+    missing = [SERVICES[name] for name in sorted(named()) if (slow or not SERVICES[name].slow) and find(name) is None]
+    code = 0
+    if packages := [package for service in missing for package in service.packages]:
+        code = subprocess.run(["sh", str(ROOT / "scripts" / "apt.sh"), *packages], check=False).returncode
+    if not all(service.packages for service in missing):
+        code = install_postgres_versions() or code
+    return code if in_ci() else 0
+
+
+def install_postgres_versions() -> int:
+    """Install other versions of PostgreSQL with npm into a cache. Return 1, after one line, if that failed."""
+    folder = postgres_versions_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in POSTGRES_VERSIONS.iterdir():
+        shutil.copy(path, folder)
+    try:
+        command, environment = npm()
+        sys.stdout.write("Installing with npm: PostgreSQL 15 and 18\n")
+        subprocess.run([*command, "ci", "--silent"], cwd=folder, env=environment, check=True)
+    except (BuildError, OSError, subprocess.CalledProcessError) as error:
+        sys.stderr.write(f"milepost: tests of PostgreSQL 15 and 18 are skipped, npm could not install them: {error}\n")
+        return 1
+    return 0
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """A private PostgreSQL with pgvector for tests, on a unix socket and a port of 127.0.0.1.
 
-PostgreSQL refuses to run as root, so as root it runs as the user postgres of Debian's package.
+PostgreSQL refuses to run as root, so as root it runs as the user postgres of Debian's package. It ends with the process
+that started it, however that ends.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import pwd
 import shutil
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,9 @@ from tests.services import free_port, need
 
 USER = "postgres"
 SECONDS = 60
+
+# The shell ends the server at once when its input ends, as it does when the process that started it has died.
+_SUPERVISED = 'log=$1; shift; "$@" >>"$log" 2>&1 & read -r _; kill -QUIT $! 2>/dev/null; wait'
 
 _EMPTY = """
 DO $$ DECLARE name text; BEGIN
@@ -36,13 +41,14 @@ class PostgresServer:
     Without `fsync` it is faster, and its data survives the end of the server, but not of the machine.
     """
 
-    def __init__(self, *, fsync: bool = False, **options: object) -> None:
+    def __init__(self, *, service: str = "postgresql", fsync: bool = False, **options: object) -> None:
         self._options = {"fsync": "on" if fsync else "off", "max_connections": 100, **options}
-        self._programs = Path(need("postgresql")).resolve().parent
+        self._programs = Path(need(service)).resolve().parent
         self.folder = Path(tempfile.mkdtemp(prefix="postgres-"))
         self.port = free_port()
         self._as: dict[str, Any] = {}
         self._connection: Any = None
+        self._process: subprocess.Popen[bytes] | None = None
         if os.geteuid() == 0:
             account = pwd.getpwnam(USER)
             os.chown(self.folder, account.pw_uid, account.pw_gid)
@@ -54,8 +60,6 @@ class PostgresServer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._connection is not None:
-            self._connection.close()
         self.stop("immediate")
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -63,20 +67,49 @@ class PostgresServer:
     def _data(self) -> str:
         return str(self.folder / "data")
 
+    @property
+    def log(self) -> str:
+        """Return what the server has logged."""
+        path = self.folder / "log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
     def start(self) -> None:
         """Start the server, and wait until it accepts connections."""
-        options = f"-h 127.0.0.1 -p {self.port} -k {self.folder}"
-        options += "".join(f" -c {name}={value}" for name, value in self._options.items())
-        log = str(self.folder / "log")
-        self._run("pg_ctl", "start", "--wait", "--silent", "--pgdata", self._data, "--log", log, "--options", options)
+        words = ["-D", self._data, "-h", "127.0.0.1", "-p", str(self.port), "-k", str(self.folder)]
+        words += [word for name, value in self._options.items() for word in ("-c", f"{name}={value}")]
+        command = ["sh", "-c", _SUPERVISED, "sh", str(self.folder / "log"), str(self._programs / "postgres"), *words]
+        self._process = subprocess.Popen(
+            command, cwd=self.folder, stdin=subprocess.PIPE, env=_environment(), start_new_session=True, **self._as
+        )
+        deadline = time.monotonic() + SECONDS
+        while not self._is_ready():
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"PostgreSQL is not ready after {SECONDS} s:\n{self.log[-2000:]}")
+            time.sleep(0.02)
+
+    def _is_ready(self) -> bool:
+        """Return whether the server's own file of its state says so."""
+        try:
+            lines = Path(self._data, "postmaster.pid").read_text().splitlines()
+        except FileNotFoundError:
+            return False
+        return len(lines) > 7 and lines[7].strip() in {"ready", "standby"}
 
     def stop(self, mode: str = "fast") -> None:
-        """Stop the server: `fast` gracefully, `immediate` as in a crash."""
-        self._run("pg_ctl", "stop", "--wait", "--silent", "--pgdata", self._data, "--mode", mode)
+        """Stop the server, if it runs: `fast` gracefully, `immediate` as in a crash."""
+        if self._process is None:
+            return
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        if mode == "fast":
+            self._run("pg_ctl", "stop", "--wait", "--silent", "--pgdata", self._data, "--mode", mode)
+        self._process.communicate()
+        self._process = None
 
     def database(self, name: str) -> str:
         """Create an empty database, and return its URL."""
-        self._run("createdb", "--host", "127.0.0.1", "--port", str(self.port), "--username", USER, name)
+        self._execute(f'CREATE DATABASE "{name}"')
         return self.url(name)
 
     def url(self, name: str = USER) -> str:
@@ -88,19 +121,24 @@ class PostgresServer:
 
         This takes a few milliseconds, and creating a schema fifty times as long.
         """
+        self._execute(_EMPTY.replace("SCHEMA", schema))
+        return schema
+
+    def _execute(self, sql: str) -> None:
         import psycopg
 
         if self._connection is None:
             self._connection = psycopg.connect(self.url(), autocommit=True)
-        self._connection.execute(_EMPTY.replace("SCHEMA", schema))
-        return schema
+        self._connection.execute(sql)
 
     def _run(self, program: str, *words: str) -> None:
         done = subprocess.run(
             [str(self._programs / program), *words], cwd=self.folder, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE, text=True, check=False, timeout=SECONDS, env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}, **self._as,
+            stderr=subprocess.PIPE, text=True, check=False, timeout=SECONDS, env=_environment(), **self._as,
         )  # fmt: skip
         if done.returncode:
-            log = self.folder / "log"
-            said = log.read_text(errors="replace")[-2000:] if log.exists() else ""
-            raise RuntimeError(f"{program} ended with {done.returncode}: {done.stderr}\n{said}")
+            raise RuntimeError(f"{program} ended with {done.returncode}: {done.stderr}\n{self.log[-2000:]}")
+
+
+def _environment() -> dict[str, str]:
+    return {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
 import re
 import shutil
@@ -11,12 +12,9 @@ import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 import pytest
-
-if TYPE_CHECKING:
-    pass
 
 START_SECONDS = 30.0  # hang guards, not aims
 STOP_SECONDS = 20.0
@@ -25,6 +23,8 @@ STOP_SECONDS = 20.0
 @dataclass(frozen=True, slots=True)
 class Service:
     """A program that tests start: the Debian packages that bring it, where it is found, and what it must be to serve.
+
+    Without Debian packages it is one of the npm packages in `POSTGRES_VERSIONS`.
 
     `lacks` returns what a program of that path lacks ("is 6.2, older than 7.0"), or None when tests can use it.
     """
@@ -70,6 +70,21 @@ def _dotted(numbers: tuple[int, ...]) -> str:
     return ".".join(map(str, numbers))
 
 
+POSTGRES_VERSIONS = Path(__file__).parent / "postgres_versions"
+
+
+def postgres_versions_folder() -> Path:
+    """Return where the packages of `POSTGRES_VERSIONS` are installed, a folder that the account of the server can read."""
+    cache = Path("/var/cache") if os.geteuid() == 0 else Path.home() / ".cache"
+    lock = hashlib.sha256((POSTGRES_VERSIONS / "package-lock.json").read_bytes()).hexdigest()
+    return cache / "milepost-tests" / f"postgres-{lock[:12]}"
+
+
+def _other_postgresql(major: int) -> Service:
+    program = postgres_versions_folder() / "node_modules" / f"postgres-{major}" / "native" / "bin" / "postgres"
+    return Service((), (str(program),), slow=True, lacks=at_least(major))
+
+
 # Test files name these as service("..."), service="..." or need("..."); scripts/install_services.py reads that.
 SERVICES: Mapping[str, Service] = {
     "redis-server": Service(("redis-server",), ("redis-server",), lacks=at_least(7, 0)),
@@ -88,6 +103,8 @@ SERVICES: Mapping[str, Service] = {
         (*(f"/usr/lib/postgresql/{major}/bin/postgres" for major in (18, 17, 16, 15)), "postgres"),
         lacks=postgresql_lacks,
     ),
+    "postgresql-15": _other_postgresql(15),
+    "postgresql-18": _other_postgresql(18),
 }
 
 
@@ -111,7 +128,10 @@ def need(name: str) -> str:
         return path
     unfit = dict.fromkeys(f"{Path(path).resolve()} {lack}" for path, lack in _candidates(name))
     why = "; ".join(unfit) or f"{name} is not installed"
-    return _absent(f"{why}: apt-get install {_packages(name)}")
+    packages = " ".join(SERVICES[name].packages)
+    return _absent(
+        f"{why}: {f'apt-get install {packages}' if packages else 'python scripts/install_services.py --slow'}"
+    )
 
 
 def in_ci() -> bool:
@@ -131,10 +151,6 @@ def _absent(reason: str) -> NoReturn:
     if in_ci():
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)
-
-
-def _packages(name: str) -> str:
-    return " ".join(SERVICES[name].packages)
 
 
 class FakeClock:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import ssl
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +18,7 @@ import redis
 from tests import services
 from tests.redis_server import RedisServer, ServerError
 from tests.services import free_port
+from tests.waiting import until
 
 StartRedis = Callable[..., RedisServer]
 
@@ -178,6 +182,26 @@ def test_postgresql_without_pgvector_is_not_used(tmp_path: Path) -> None:
 def test_postgresql_of_an_older_version_is_not_used(tmp_path: Path) -> None:
     path = fake_program(tmp_path, "postgres", "postgres (PostgreSQL) 14.9")
     assert services.postgresql_lacks(str(path)) == "is 14.9, older than 15"
+
+
+@pytest.mark.service("postgresql")
+def test_postgresql_ends_with_the_process_that_started_it() -> None:
+    program = """
+import time
+from tests.postgres_server import PostgresServer
+with PostgresServer() as server:
+    print(server.port, server.folder, flush=True)
+    time.sleep(300)
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as starter:
+        assert starter.stdout is not None
+        port, folder = starter.stdout.readline().split()
+        with socket.create_connection(("127.0.0.1", int(port))):
+            starter.kill()
+    until(lambda: not Path(folder, "data", "postmaster.pid").exists())
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", int(port)))
+    shutil.rmtree(folder)
 
 
 def test_tests_never_use_default_stores() -> None:
