@@ -6,12 +6,10 @@ import itertools
 
 import pytest
 
-from milepost.core.transitions import plan_create
 from milepost.stores.postgres import PostgresStore
 from milepost.testing.conformance import Conformance
 from milepost.testing.conformance.clocks import Outages, SetClocks
-from milepost.testing.conformance.group_members import GroupMembers
-from milepost.testing.conformance.harness import API_KINDS, Factory, StoreFixture, scenarios_of, worker_job
+from milepost.testing.conformance.harness import API_KINDS, Factory
 from tests.conformance.moved_postgres_clock import ServerClock, clocked_store
 from tests.postgres_server import PostgresServer
 
@@ -27,21 +25,10 @@ class TestPostgresStore(Conformance):
     def asynchronous(self, postgres_server: PostgresServer) -> Factory:
         return _factory(postgres_server, blocking=False)
 
-    async def test_groups_of_several_members_are_refused(self, fixture: StoreFixture) -> None:
-        await fixture.create("a", worker_job(labels=":group=g\x1f:parent_id=p"))
-        await fixture.create("p", worker_job())
-        for group in ("group:g", "children:p"):
-            await fixture.refused("b", plan_create(worker_job(labels=f":after={group}"), fixture.operation_id()))
-
     @pytest.mark.slow
     @pytest.mark.parametrize("api", API_KINDS)
     def test_store_agrees_with_memory_store(self, api: str, request: pytest.FixtureRequest) -> None:
         super().test_store_agrees_with_memory_store(api, request)
-
-
-for _name, *_ in scenarios_of(GroupMembers):
-    # Two members that end at once do not see each other's end, so nothing would release what follows.
-    setattr(TestPostgresStore, _name, None)
 
 
 class TestPostgresStoreOnMovedClock(Outages, SetClocks):

@@ -12,11 +12,21 @@ from milepost.query.filters import parse_filter
 from milepost.stores.factory import open_store
 
 
-@pytest.fixture(params=["memory", "sqlite", pytest.param("redis", marks=pytest.mark.service("redis-server"))])
+@pytest.fixture(
+    params=[
+        "memory",
+        "sqlite",
+        pytest.param("redis", marks=pytest.mark.service("redis-server")),
+        pytest.param("postgresql", marks=pytest.mark.service("postgresql")),
+    ]
+)
 def jobs(request: pytest.FixtureRequest) -> Iterator[Jobs]:
     if request.param == "redis":
         namespace = request.getfixturevalue("redis_namespace")
         store = open_store(request.getfixturevalue("redis_url"), namespace=namespace)
+    elif request.param == "postgresql":
+        server = request.getfixturevalue("postgres_server")
+        store = open_store(server.url(), namespace=server.emptied("after"))
     else:
         store = open_store("memory://" if request.param == "memory" else request.getfixturevalue("sqlite_url"))
     jobs = Jobs(store)

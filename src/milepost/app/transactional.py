@@ -7,7 +7,6 @@ from typing import Any
 from milepost.app.jobs import AsyncJobs, Target
 from milepost.core.errors import InvalidInputError
 from milepost.core.job import Job
-from milepost.core.placement import after_groups
 from milepost.manager.manager import AsyncJobManager
 from milepost.run.otel import submit_span
 from milepost.run.runtime import Runtime
@@ -31,15 +30,14 @@ class TransactionalJobs:
     def submit(self, target: Target, /, *args: Any, **kwargs: Any) -> Job:
         """Create a job in the transaction and return it. Workers see it when the transaction has committed.
 
-        The arguments are those of `Jobs.submit`, without ``after`` and ``on_duplicate="supersede"``. With a `unique_key`
-        another submit of that key waits until the transaction ends; after 2 s it raises LeaseHeldError.
+        The arguments are those of `Jobs.submit`, without ``on_duplicate="supersede"``. With a `unique_key`
+        another submit of that key waits until the transaction ends; after 2 s it raises LeaseHeldError. A job in `after` cannot
+        be deleted until then.
         """
         return run_sync(self._submit(target, *args, **kwargs))
 
     async def _submit(self, target: Target, /, *args: Any, **kwargs: Any) -> Job:
         submission = await self._jobs.submissions.build(target, args, kwargs)
-        if after_groups(submission.fields.get("labels", "")):
-            raise InvalidInputError("after", "cannot be used in a transaction of yours; submit after its commit")
         if submission.on_duplicate == "supersede":
             raise InvalidInputError("on_duplicate", 'cannot be "supersede" in a transaction of yours')
         with submit_span(submission.fields):

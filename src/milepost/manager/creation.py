@@ -30,8 +30,7 @@ async def creation_error(store: Store, job_id: str, fields: Mapping[str, str], o
         return DuplicateJobError(f"unique_key: taken by job {outcome.key_owner_id}", job=owner)
     if outcome.job is not None:
         return DuplicateJobError(f"Job {job_id} already exists", job=outcome.job)
-    groups = after_groups(fields.get("labels", ""))
-    for group in groups:
+    for group in after_groups(fields.get("labels", "")):
         kind, _, name = group.partition(":")
         if kind == "group" and not await store.count(Select(labels=((":group", name),))):
             return unknown_error("after", group)
@@ -39,11 +38,6 @@ async def creation_error(store: Store, job_id: str, fields: Mapping[str, str], o
             return unknown_error(
                 "after", group, "a job cannot wait for itself" if name == job_id else "submit it first"
             )
-    unsupported = next((group for group in groups if not group.startswith("job:")), None)
-    if unsupported is not None and await store.get(job_id) is None:
-        return InvalidInputError(
-            "after", f"this store cannot wait for {unsupported!r:.170}; name jobs (job:ID) instead"
-        )
     return DuplicateJobError(f"Job {job_id} was created by this request and then deleted")
 
 

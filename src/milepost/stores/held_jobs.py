@@ -9,7 +9,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from milepost.core.errors import StoreError
+from milepost.core.errors import LeaseHeldError, StoreError
 from milepost.core.transitions import STILL_HELD, plan_release_held
 from milepost.stores.ids import new_operation_id
 from milepost.stores.protocol import INVALID_VALUE_ERRORS, Write, WriteResult
@@ -37,7 +37,7 @@ async def release_closed(store: _Store, outcomes: Iterable[WriteResult]) -> None
 async def release_held(store: _Store, closed: Iterable[str]) -> None:
     """Release the jobs that wait for these groups, and those that wait for jobs which are cancelled thereby.
 
-    If the store fails, the sweep continues later. The error of a damaged job is logged: it concerns no caller.
+    If the store fails, or one of these jobs is locked, the sweep continues later. The error of a damaged job is logged: it concerns no caller.
     """
     groups = list(closed)
     try:
@@ -52,7 +52,7 @@ async def release_held(store: _Store, closed: Iterable[str]) -> None:
             groups += (name for outcome in outcomes for name in outcome.closed)
             if len(held) == SLICE and any(outcome.branch > STILL_HELD for outcome in outcomes):
                 groups.append(group)
-    except StoreError as error:
+    except (StoreError, LeaseHeldError) as error:
         log.warning("group %s: jobs not released, a sweep continues: %s", group, error)
     except INVALID_VALUE_ERRORS as error:
         log.error("group %s: jobs not released, one of them is damaged: %s", group, error)

@@ -111,8 +111,8 @@ def test_what_cannot_hold_is_refused_and_leaves_the_transaction_usable(
             jobs.using(automatic).submit("ship", {"order": 1})
     assert jobs.count_jobs() == 1
     using = jobs.using(db)
-    with pytest.raises(InvalidInputError, match=r"^after: "):
-        using.submit("ship", {"order": 1}, after=[jobs.list_jobs()[0]])
+    with pytest.raises(InvalidInputError, match=r"^after: there is no job 'missing'"):
+        using.submit("ship", {"order": 1}, after=["job:missing"])
     with pytest.raises(InvalidInputError, match=r"^order: |^params"):
         using.submit("ship", {"order": "x"})
     db.execute("SELECT 1")

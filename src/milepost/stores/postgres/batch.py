@@ -6,51 +6,60 @@ It is the `StoreFacts` of its changes: each sees the effects of those before it.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 from milepost.core.defaults import EVENTS_KEPT
 from milepost.core.job import Job
-from milepost.core.placement import AFTER
 from milepost.core.record_codec import large_fields, pack, results_prefix, set_apart
 from milepost.core.rollups import counted_end
+from milepost.core.serialization import US
 from milepost.core.transitions import operation_ids
 from milepost.core.transitions import operations as changes
 from milepost.core.transitions.operations import BranchResult, Change, DrainingLease
 from milepost.stores.index_entries import WAITING_FOR_STOP
 from milepost.stores.postgres.connection import Rows
-from milepost.stores.postgres.members import OutsideMembers, group_of, member_of
+from milepost.stores.postgres.database import Part
+from milepost.stores.postgres.members import GroupFacts, OutsideMembers
 from milepost.stores.protocol import Write, WriteResult
-from milepost.stores.rows import KEEP, LARGEST, Columns, Row, body, columns, pairs
+from milepost.stores.rows import KEEP, LARGEST, Columns, Row, body, columns, memberships, pairs
 
 Fields = dict[str, str]
-Part = tuple[str, dict[str, Any]]
-"""The name of a statement and its values."""
+_ENTRIES = {"labels": "pair created id", "held": "group created id", "members": "group ended id"}
 
 
-class Batch:
+class _Entries(NamedTuple):
+    """The rows of records in other tables."""
+
+    labels: set[tuple[str, int, str]]
+    held: set[tuple[str, int, str]]
+    members: set[tuple[str, str, str]]
+
+    def add(self, job_id: str, created: int, record: Fields) -> None:
+        """Add those of a record."""
+        self.labels.update((pair, created, job_id) for pair in pairs(record))
+        if record.get("held"):
+            self.held.add((record["held"], created, job_id))
+        self.members.update((*member, job_id) for member in memberships(record))
+
+
+class Batch(GroupFacts):
     """Changes at one time. `fences` are those that its leases may take."""
 
-    def __init__(self, now: int, fences: Sequence[int] = ()) -> None:
+    def __init__(self, now: int, fences: Sequence[int] = (), members: OutsideMembers | None = None) -> None:
+        super().__init__(members or OutsideMembers())
         self.now = now
         self.has_events = self.wakes_workers = False
         self._fences = iter(fences)
         self._rows: dict[str, Row | None] = {}
-        self._records: dict[str, Fields | None] = {}
         self._arrivals: dict[str, int] = {}
         self._arrived = LARGEST // 2
-        self._draining: dict[str, DrainingLease | None] = {}
         self._draining_before: dict[str, DrainingLease | None] = {}
         self._gone: dict[str, str] = {}
         self._owners: dict[str, tuple[str, str, int]] = {}
         self._draining_keys: set[str] = set()
         self._holders: dict[str, set[str]] = defaultdict(set)
-        self.members = OutsideMembers()
-        self._awaited: set[str] = set()
-        self._holding: set[str] = set()
-        """Groups that held a record of the batch at some point."""
-        self._closing: set[str] = set()
-        self._last_status: dict[str, str] = {}
+        self._is_awaited = False
         self._changed: dict[str, None] = {}
         self._removed: set[str] = set()
         self._buried: set[str] = set()
@@ -64,10 +73,9 @@ class Batch:
 
     def know_records(self, found: Rows) -> None:
         """Take the rows of the statement `batch`."""
-        for job_id, token, expires, key, slot, worker, gone, is_awaited, *stored in found:
-            if is_awaited:
-                self._awaited.add(group_of(job_id))
-            lease = DrainingLease(token, expires, key, slot, worker) if token is not None else None
+        for job_id, token, expires, key, slot, worker, groups, gone, is_awaited, *stored in found:
+            self._is_awaited = is_awaited
+            lease = DrainingLease(token, expires, key, slot, worker, US.join(groups)) if token is not None else None
             self._draining[job_id] = self._draining_before[job_id] = lease
             self._gone[job_id] = gone or ""
             self.know(job_id, Row(*stored[:-1]) if stored[0] is not None else None)
@@ -78,8 +86,7 @@ class Batch:
         self._rows[job_id], self._records[job_id] = row, record
         if row is not None and record is not None:
             self._arrivals[job_id] = row.n
-            if record.get("held"):
-                self._holding.add(record["held"])
+            self._move(job_id, None, record)
             if record.get("unique_key"):
                 self._holders[record["unique_key"]].add(job_id)
 
@@ -114,33 +121,6 @@ class Batch:
     def record(self, job_id: str) -> Fields | None:
         """Return the current record of an id."""
         return self._records[job_id]
-
-    def knows(self, group: str) -> bool:
-        job_id = member_of(group)
-        if job_id is None:
-            return False  # two members that end at once would not see each other's end
-        return self._records[job_id] is not None if job_id in self._records else self.members.exists(job_id)
-
-    def is_open(self, group: str) -> bool:
-        job_id = member_of(group)
-        if job_id is None:
-            return False
-        if job_id not in self._records:
-            return self.members.is_open(job_id)
-        record = self._records[job_id]
-        return (record is not None and "completed" not in record) or self.stopping(job_id) is not None
-
-    def ended_in(self, group: str, statuses: Collection[str]) -> str | None:
-        job_id = member_of(group)
-        if job_id is not None:
-            record = self._records.get(job_id)
-            if record is not None and "completed" in record and record["status"] in statuses:
-                return job_id
-            if job_id not in self._records and self.members.ended_in(job_id, statuses):
-                return job_id
-            if self._last_status.get(job_id) in statuses:
-                return job_id
-        return self.members.removed_in(group, statuses)
 
     def next_fence(self) -> int:
         return next(self._fences)
@@ -178,19 +158,9 @@ class Batch:
         for end in counted_end(effect.record, record or {}) or ():
             self._ends[end] += 1
         self._keep(job_id, change, index, effect, record)
-        closed = self._closed(effect.groups_to_check(job_id, record or {}))
-        return WriteResult(index, self.job(job_id) if answer and effect.record is not None else None, closed=closed)
-
-    def _closed(self, groups: Sequence[str]) -> tuple[str, ...]:
-        """Return the groups that are closed while jobs wait for them, and let the sweep look at these."""
-        closed = tuple(group for group in groups if self._is_awaited(group) and not self.is_open(group))
-        self._closing.update(closed)
-        return closed
-
-    def _is_awaited(self, group: str) -> bool:
-        return group in self._awaited or (
-            group in self._holding and any(record and record.get("held") == group for record in self._records.values())
-        )
+        if self._is_awaited or "held" in (effect.record or ()):
+            self.groups_to_check.update(effect.groups_to_check(job_id, record or {}))
+        return WriteResult(index, self.job(job_id) if answer and effect.record is not None else None)
 
     def job(self, job_id: str) -> Job | None:
         """Return the current job of an id, with `waiting_for`."""
@@ -240,9 +210,8 @@ class Batch:
         else:
             self._changed[job_id] = None
             self._records[job_id] = record
+            self._move(job_id, before, record)
             self._hold(job_id, record, before)
-            if record.get("held"):
-                self._holding.add(record["held"])
         if effect.event:
             keep = KEEP[effect.keep] if record is not None else 0
             self._events.append((job_id, effect.version, effect.event, self.now, keep, pack(effect.text)))
@@ -263,8 +232,7 @@ class Batch:
     def _forget(self, job_id: str, before: Fields | None) -> None:
         self._changed[job_id] = None
         self._records[job_id] = None
-        if before is not None:
-            self._last_status[job_id] = before["status"]
+        self._move(job_id, before, None)
         if before and before.get("unique_key"):
             self._holders[before["unique_key"]].discard(job_id)
         self._removed.add(job_id)
@@ -282,23 +250,19 @@ class Batch:
         inserts: list[tuple[Any, ...]] = []
         updates: list[tuple[Any, ...]] = []
         placed, unplaced = [], []
-        had: set[tuple[str, int, str]] = set()
-        has: set[tuple[str, int, str]] = set()
-        was_held: set[tuple[str, int, str]] = set()
-        is_held: set[tuple[str, int, str]] = set()
+        had = _Entries(set(), set(), set())
+        has = _Entries(set(), set(), set())
         counts: Counter[tuple[str, str, str]] = Counter()
         for job_id in sorted(self._changed):
             row, record = self._rows[job_id], self._records[job_id]
             before = columns(old, self.now) if row is not None and (old := row.record()) else None
             if row is not None and before is not None:
-                had |= {(pair, row.created, job_id) for pair in pairs(old)}
-                was_held |= {(old["held"], row.created, job_id)} if old.get("held") else set()
+                had.add(job_id, row.created, old)
                 _count(counts, before, pairs(old), -1)
             place = None
             if record is not None:
                 after, created = columns(record, self.now), int(record["created"])
-                has |= {(pair, created, job_id) for pair in pairs(record)}
-                is_held |= {(record["held"], created, job_id)} if record.get("held") else set()
+                has.add(job_id, created, record)
                 _count(counts, after, pairs(record), 1)
                 stored = (
                     job_id, created, after.type, after.status, bool(after.stalled), after.queue, after.unique_key,
@@ -320,15 +284,11 @@ class Batch:
         yield from _many("jobs_update", names, updates)
         yield from _some("ready_delete", unplaced)
         yield from _many("ready_put", "id queue rank created due deadline unique_key", placed)
-        yield from _many("labels_delete", "pair created id", sorted(had - has))
-        yield from _many("labels_put", "pair created id", sorted(has - had))
-        yield from _many("held_delete", "group created id", sorted(was_held - is_held))
-        yield from _many("held_put", "group created id", sorted(is_held - was_held))
-        yield from _many("removed_members_put", "id status", sorted(self._last_status.items()))
-        if unnamed := sorted({pair[len(AFTER) :] for pair, *_ in had - has if pair.startswith(AFTER)}):
-            yield "removed_members_delete", {"groups": unnamed}
-        if self._closing:
-            yield "closing_put", {"groups": sorted(self._closing)}
+        for name, fields in _ENTRIES.items():
+            before, after = getattr(had, name), getattr(has, name)
+            yield from _many(f"{name}_delete", fields, sorted(before - after))
+            yield from _many(f"{name}_put", fields, sorted(after - before))
+        yield from self._removals({pair for pair, *_ in had.labels - has.labels})
         yield from _many("deltas_put", "kind name status n", [(*key, n) for key, n in sorted(counts.items()) if n])
 
     def _leases(self) -> Iterable[Part]:
@@ -347,8 +307,8 @@ class Batch:
         yield from _many("leases_put", "id token expires slot worker", taken)
         stops = {i: stop for i, stop in sorted(self._draining.items()) if stop != self._draining_before.get(i)}
         yield from _some("draining_delete", [i for i, stop in stops.items() if stop is None])
-        rows = [(i, s.token, s.expires, s.key, s.slot, s.worker) for i, s in stops.items() if s is not None]
-        yield from _many("draining_put", "id token expires key slot worker", rows)
+        rows = [(i, s.token, s.expires, s.key, s.slot, s.worker, s.groups) for i, s in stops.items() if s is not None]
+        yield from _many("draining_put", "id token expires key slot worker groups", rows)
         if self._wakes:
             yield "wakes_put", {"workers": sorted(self._wakes), "at": self.now}
 

@@ -59,7 +59,17 @@ class CallerTransaction(Transaction):
         return (await super().run(("patience", {"patience": self.patience}), *parts))[1:]
 
     async def commit(self, *parts: Part, after: Sequence[Part] = ()) -> list[Rows]:
-        return (await super().run(*parts, *after, *self._restore))[: len(parts) + len(after)]
+        """Run statements. Those of `after` have to wait: later commits of this process look at their groups."""
+        groups = {
+            group for name, values in after if name == "closed_groups" and values is not None
+            for group, xid in zip(values["groups"], values["xids"], strict=True) if xid is None
+        }  # fmt: skip
+        asked: list[Part] = [("transaction_id", None)] if groups else []
+        found = await super().run(*parts, *self._restore, *asked)
+        if groups:
+            ((xid,),) = found[-1]
+            self._namespace.unsettled.setdefault(xid, set()).update(groups)
+        return found[: len(parts)]
 
 
 class CallerDatabase(Database):

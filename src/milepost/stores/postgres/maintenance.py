@@ -37,8 +37,7 @@ async def sweep(tx: Transaction, namespace: Namespace, wanted: Sweep) -> SweepRe
         parts.append(("turn_back", {"bound": bound, "least": now + wanted.lease, "ahead": last - now}))
     (over,) = (await tx.run(*parts, ("open_ends_take", {"current": now // rollups.MINUTE})))[-1:]
     await _close_minutes(tx, {(minute, name, metric): n for minute, name, metric, n in over}, now, state)
-    *found, closing = await tx.commit(*_due(wanted, now, due_until), ("closing_tidy", None), ("closing", None))
-    found.pop()
+    *found, closing = await tx.commit(*_due(wanted, now, due_until), ("closing", {"ids": []}))
     due: list[DueItem] = []
     more = False
     for rows, item in zip(found, (_lease, _deadline, _stale, _stopping), strict=True):

@@ -1,4 +1,8 @@
-"""The members of groups outside a batch: which are open, and how the others ended."""
+"""The groups of the jobs of a batch: who is a member, which members are open, and how the others ended.
+
+Nothing of this is locked except that a member that a job waits for is not removed meanwhile. Two transactions may therefore
+each miss what the other does, so the groups of both are looked at again after their commits, see `Batch.groups_to_check`.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,13 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
 
-from milepost.core.placement import after_groups, awaited_groups
+from milepost.core.placement import AFTER, after_groups, awaited_groups, member_groups
 from milepost.core.serialization import US
-from milepost.core.transitions.operations import Change, Part, TransitionType
+from milepost.core.transitions.operations import Change, DrainingLease, Part, TransitionType
+from milepost.core.transitions.table import TERMINAL
 from milepost.stores.postgres.connection import Rows
 from milepost.stores.postgres.database import Part as Statement
+from milepost.stores.rows import memberships
 
 _JOB = "job:"
 
@@ -18,11 +24,6 @@ _JOB = "job:"
 def group_of(job_id: str) -> str:
     """Return the group whose only member is this job."""
     return _JOB + job_id
-
-
-def member_of(group: str) -> str | None:
-    """Return the id of the only member of a group, or None if it is of another kind."""
-    return group[len(_JOB) :] if group.startswith(_JOB) else None
 
 
 def groups_in(change: Change) -> set[str]:
@@ -48,13 +49,16 @@ def groups_for(record: Mapping[str, str] | None) -> set[str]:
 
 
 class OutsideMembers:
-    """What was read of members of groups."""
+    """What was read of members that are not in the batch, whose ids are `ids`."""
 
-    def __init__(self) -> None:
+    def __init__(self, ids: Collection[str] = ()) -> None:
+        self._ids = list(ids)
         self._groups: set[str] = set()
-        self._ended: dict[str, tuple[str, bool]] = {}
+        self._jobs: dict[str, tuple[str, bool]] = {}
         self._stopping: set[str] = set()
-        self._removed: dict[str, dict[str, str]] = defaultdict(dict)
+        self._known: set[str] = set()
+        self._open: set[str] = set()
+        self._ended: dict[str, dict[str, str]] = defaultdict(dict)
 
     def ask(self, groups: Iterable[str]) -> list[Statement]:
         """Return the statements that read these groups, none if all are known."""
@@ -62,33 +66,108 @@ class OutsideMembers:
         if not wanted:
             return []
         self._groups.update(wanted)
-        members = [member for group in wanted if (member := member_of(group)) is not None]
+        several = [group for group in wanted if not group.startswith(_JOB)]
+        jobs = [group.partition(":")[2] for group in wanted if not group.startswith("group:")]
+        ended = {"groups": several, "ids": self._ids, "statuses": list(TERMINAL)}
         return [
-            ("members", {"members": members}),
-            ("stopping_members", {"members": members}),
+            ("members", {"members": jobs}),
+            ("stopping_members", {"members": jobs}),
+            ("group_members", ended),
             ("removed_members", {"groups": wanted}),
         ]
 
-    def know(self, members: Rows, stopping: Rows, removed: Rows) -> None:
+    def know(self, jobs: Rows, stopping: Rows, several: Rows, removed: Rows) -> None:
         """Take the rows of these statements."""
-        self._ended |= {job_id: (status, ended) for job_id, status, ended in members}
+        self._jobs |= {job_id: (status, ended) for job_id, status, ended in jobs}
         self._stopping |= {job_id for (job_id,) in stopping}
+        for group, is_known, is_open, ended in several:
+            if is_known:
+                self._known.add(group)
+            if is_open:
+                self._open.add(group)
+            self._ended[group] |= {status: i for status, i in zip(TERMINAL, ended, strict=True) if i is not None}
         for group, status, job_id in removed:
-            self._removed[group][status] = job_id
+            self._ended[group].setdefault(status, job_id)
 
-    def exists(self, job_id: str) -> bool:
-        """Return whether an id has a record."""
-        return job_id in self._ended
+    def knows(self, group: str) -> bool:
+        """Return whether the job of a group has a record, or a record is in it."""
+        kind, _, name = group.partition(":")
+        return group in self._known if kind == "group" else name in self._jobs
 
-    def is_open(self, job_id: str) -> bool:
-        """Return whether a job has not ended, or its code is still stopping."""
-        return job_id in self._stopping or not self._ended.get(job_id, ("", True))[1]
+    def is_open(self, group: str) -> bool:
+        """Return whether a member has not ended, or its code is still stopping."""
+        job_id = group.removeprefix(_JOB)
+        if job_id == group:
+            return group in self._open
+        return job_id in self._stopping or not self._jobs.get(job_id, ("", True))[1]
 
-    def ended_in(self, job_id: str, statuses: Collection[str]) -> bool:
-        """Return whether a job ended in one of these statuses."""
-        status, ended = self._ended.get(job_id, ("", False))
-        return ended and status in statuses
+    def ended_in(self, group: str, statuses: Collection[str]) -> str | None:
+        """Return the id of a member that ended, or was removed, in one of these statuses; None if there is none."""
+        job_id = group.removeprefix(_JOB)
+        status, ended = self._jobs.get(job_id, ("", False)) if job_id != group else ("", False)
+        if ended and status in statuses:
+            return job_id
+        return next((self._ended[group][one] for one in statuses if one in self._ended[group]), None)
 
-    def removed_in(self, group: str, statuses: Collection[str]) -> str | None:
-        """Return the id of a member that was removed in one of these statuses, or None."""
-        return next((self._removed[group][status] for status in statuses if status in self._removed[group]), None)
+
+class GroupFacts:
+    """The groups as the records of a batch change them."""
+
+    def __init__(self, members: OutsideMembers) -> None:
+        self.members = members
+        self.groups_to_check: set[str] = set()
+        """Groups that may be closed while jobs wait for them: to be looked at after the commit."""
+        self._draining: dict[str, DrainingLease | None] = {}
+        self._records: dict[str, dict[str, str] | None] = {}
+        self._own: dict[str, dict[str, str]] = defaultdict(dict)
+        self._removed_ends: dict[tuple[str, str], str] = {}
+
+    def knows(self, group: str) -> bool:
+        kind, _, name = group.partition(":")
+        if kind == "group":
+            return bool(self._own[group]) or self.members.knows(group)
+        return self._records[name] is not None if name in self._records else self.members.knows(group)
+
+    def is_open(self, group: str) -> bool:
+        job_id = group.removeprefix(_JOB)
+        if job_id == group:
+            return (
+                self.members.is_open(group)
+                or "" in self._own[group].values()
+                or any(stop and group in stop.groups.split(US) for stop in self._draining.values())
+            )
+        if job_id not in self._records:
+            return self.members.is_open(group)
+        record = self._records[job_id]
+        return (record is not None and "completed" not in record) or self._draining.get(job_id) is not None
+
+    def ended_in(self, group: str, statuses: Collection[str]) -> str | None:
+        job_id = group.removeprefix(_JOB)
+        record = self._records.get(job_id) if job_id != group else None
+        if record is not None and "completed" in record and record["status"] in statuses:
+            return job_id
+        if (own := min((i for i, ended in self._own[group].items() if ended in statuses), default=None)) is not None:
+            return own
+        gone = next((self._removed_ends[group, one] for one in statuses if (group, one) in self._removed_ends), None)
+        return gone or self.members.ended_in(group, statuses)
+
+    def _move(self, job_id: str, before: Mapping[str, str] | None, after: Mapping[str, str] | None) -> None:
+        """Take the new record of a job."""
+        for group, _ in memberships(before or {}):
+            self._own[group].pop(job_id, None)
+        for group, ended in memberships(after or {}):
+            self._own[group][job_id] = ended
+        if before is not None and after is None:
+            for group in (group_of(job_id), *member_groups(before.get("labels", ""))):
+                self._removed_ends[group, before["status"]] = job_id
+
+    def _removals(self, unnamed: set[str]) -> Iterable[Statement]:
+        """Return the statements that keep the ends of removed members, and forget those that no record names any more."""
+        if self._removed_ends:
+            rows = sorted((group, status, job_id) for (group, status), job_id in self._removed_ends.items())
+            yield (
+                "removed_members_put",
+                dict(zip(("groups", "statuses", "ids"), map(list, zip(*rows, strict=True)), strict=True)),
+            )
+        if groups := sorted(pair.removeprefix(AFTER) for pair in unnamed if pair.startswith(AFTER)):
+            yield "removed_members_delete", {"groups": groups}

@@ -44,6 +44,8 @@ class Namespace:
         self.waiters = Waiters()
         self.claim_numbers: dict[str, int] = {}
         """worker of this process -> the number of its last claim."""
+        self.unsettled: dict[str, set[str]] = {}
+        """transaction of a caller -> groups that may be closed once it has ended; the next commits here look at them."""
         self._seen = 0
         self.is_open = False
 

@@ -13,7 +13,7 @@ from milepost.core.job import Job
 from milepost.core.options import limit_name
 from milepost.core.record_codec import unpack
 from milepost.core.rollups import Rollups
-from milepost.stores.held_jobs import release_closed, release_held
+from milepost.stores.held_jobs import release_held
 from milepost.stores.protocol import (
     ApplyResult,
     Claim,
@@ -32,7 +32,6 @@ from milepost.stores.sync_bridge import run_sync
 try:
     from milepost.stores.postgres import maintenance, queries
     from milepost.stores.postgres.caller_transaction import CallerDatabase, connection_of
-    from milepost.stores.postgres.connection import Rows
     from milepost.stores.postgres.database import Database, Part, Transaction
     from milepost.stores.postgres.feed import FeedPosition
     from milepost.stores.postgres.namespace import Namespace
@@ -117,19 +116,24 @@ class PostgresStore:
             self._served[claim.worker] = claim.queues
         if not writes and claim is None:
             return ApplyResult([], [], None)
-        return (await self._apply(writes, claim))[0]
+        applied, writer = await self._write(writes, claim)
+        await release_held(self, writer.closed)
+        return applied
 
     async def _apply_held(self, writes: Sequence[Write]) -> list[WriteResult]:
-        return (await self._apply(writes, None, releases=False))[0].outcomes
+        applied, writer = await self._write(writes, None)
+        if applied.outcomes:
+            applied.outcomes[-1] = applied.outcomes[-1]._replace(closed=writer.closed)
+        return applied.outcomes
 
     async def held_by(self, group: str, limit: int) -> list[str]:
         (rows,) = await self._db.run(("held_by", {"group": group, "limit": limit}))
         return [job_id for (job_id,) in rows]
 
-    async def _apply(
-        self, writes: Sequence[Write], claim: Claim | None, after: Part | None = None, *, releases: bool = True
-    ) -> tuple[ApplyResult, Rows]:
-        """Apply, run a statement after the commit, and return its rows, too. `releases`: release the jobs that waited for it."""
+    async def _write(
+        self, writes: Sequence[Write], claim: Claim | None, after: Part | None = None
+    ) -> tuple[ApplyResult, Writer]:
+        """Apply in one transaction, and run a statement after the commit. The writer knows its rows."""
         bad: list[Exception] = []
         writers: list[Writer] = []
 
@@ -141,11 +145,10 @@ class PostgresStore:
         applied = await self._db.transact(work)
         writer = writers[-1]
         self._namespace.waiters.notify(has_events=writer.has_events, wakes_workers=writer.wakes_workers)
-        if releases:
-            await release_closed(self, applied.outcomes)
         if bad:
+            await release_held(self, writer.closed)
             raise bad[0]
-        return applied, writer.afterwards
+        return applied, writer
 
     async def heartbeat(
         self, writes: Sequence[Write], leases: Sequence[tuple[str, str]], micros: int | None
@@ -154,11 +157,12 @@ class PostgresStore:
             return (await self.apply(writes)).outcomes, await self.renew(leases, micros)
         # Renewals are a transaction of their own, so that no write of one job keeps them from the others.
         try:
-            applied, rows = await self._apply(writes, None, _renewal(leases, micros))
+            applied, writer = await self._write(writes, None, _renewal(leases, micros))
         except LeaseHeldError:
             await self.renew(leases, micros)
             raise
-        return applied.outcomes, [state for (state,) in rows]
+        await release_held(self, writer.closed)
+        return applied.outcomes, [state for (state,) in writer.afterwards]
 
     async def renew(self, leases: Sequence[tuple[str, str]], micros: int | None) -> list[str]:
         if not leases:

@@ -35,6 +35,7 @@ class Needs(NamedTuple):
     takes_key: bool
     locks_lease: bool
     members: bool
+    removes: bool
 
 
 @lru_cache(maxsize=1024)
@@ -48,6 +49,7 @@ def needs(transition: TransitionType) -> Needs:
         any(guard[:2] in (("past", "lease"), ("ahead", "lease")) for guard in guards),
         any(guard[0] in _ASK_MEMBERS for guard in guards)
         or any(op[0] in _ASK_MEMBERS for branch in transition.branches for op in branch.ops),
+        any(("remove",) in branch.ops for branch in transition.branches),
     )
 
 
@@ -59,12 +61,15 @@ class Writer:
         self._namespace = namespace
         self._after = [after] if after is not None else []
         self.afterwards: Rows = []
+        self.closed: tuple[str, ...] = ()
+        """The groups that have closed while jobs wait for them, as of an instant after the commit."""
         self.has_events = self.wakes_workers = False
 
     async def apply(self, writes: Sequence[Write], claim: Claim | None, bad: list[Exception]) -> ApplyResult:
         """Apply writes independently, then claim; an invalid write goes into `bad`, and the others are kept."""
         outcomes: list[WriteResult] = []
         parts: list[Part] = []
+        groups: set[str] = set()
         if writes:
             batch = await self._read(writes)
             for write in writes:
@@ -72,12 +77,15 @@ class Writer:
                     outcomes.append(batch.write(write))
                 except INVALID_VALUE_ERRORS as error:
                     bad.append(error)
-            parts = self._statements(batch)
+            parts, groups = self._statements(batch), batch.groups_to_check
         marked = with_markers(outcomes)
         if claim is None or bad:
-            await self._finish(parts, outcomes, marked)
+            parts = [*parts, ("large_get", {"ids": marked})] if marked else parts
+            found = await self._commit(parts, groups)
+            if marked:
+                _fill(outcomes, found[-1])
             return ApplyResult(outcomes, [], None)
-        return await self._claim(claim, parts, outcomes, marked)
+        return await self._claim(claim, parts, groups, outcomes, marked)
 
     async def _read(self, writes: Sequence[Write]) -> Batch:
         ids = sorted({write.job_id for write in writes})
@@ -85,7 +93,7 @@ class Writer:
         wanted = [needs(write.change.transition) for write in writes]
         takers = [write.job_id for write, one in zip(writes, wanted, strict=True) if one.takes_key]
         parts: list[Part] = [("lock_keys", {"keys": keys, "ids": takers})] if keys or takers else []
-        parts.append(("lock_jobs", {"ids": ids}))
+        parts.append(("lock_jobs_to_remove" if any(one.removes for one in wanted) else "lock_jobs", {"ids": ids}))
         if any(one.locks_lease for one in wanted):
             parts.append(("lock_leases", {"ids": ids}))
         parts.append(("batch", {"ids": ids}))
@@ -93,16 +101,15 @@ class Writer:
         with_keys = any(one.keys for one in wanted)
         if with_keys:
             parts.append(("keys", {"ids": ids, "keys": keys}))
-        members = OutsideMembers()
+        members = OutsideMembers(ids)
         asking = [write for write, one in zip(writes, wanted, strict=True) if one.members]
         asked = members.ask(group for write in writes for group in groups_in(write.change))
         found = await self._tx.run(*asked, *parts)
         if asked:
-            members.know(*found[:3])
+            members.know(*found[: len(asked)])
         owners = found.pop() if with_keys else []
         ((now, fences),) = found.pop()
-        batch = Batch(self._namespace.saw(now), fences)
-        batch.members = members
+        batch = Batch(self._namespace.saw(now), fences, members)
         batch.know_records(found.pop())
         batch.know_keys(owners)
         if more := members.ask(group for write in asking for group in groups_for(batch.record(write.job_id))):
@@ -115,19 +122,30 @@ class Writer:
         self.wakes_workers = self.wakes_workers or batch.wakes_workers
         return parts
 
-    async def _finish(self, parts: list[Part], outcomes: list[WriteResult], marked: list[str]) -> None:
-        """Write and commit, and put large values in place of their markers."""
-        parts = [*parts, ("large_get", {"ids": marked})] if marked else parts
-        found = await self._tx.commit(*parts, after=self._after)
-        if marked:
-            _fill(outcomes, found[len(parts) - 1])
+    async def _commit(self, parts: Sequence[Part], groups: set[str]) -> list[Rows]:
+        """Write, commit, then look at these groups, and at those of transactions of callers. Return the rows of `parts`."""
+        unsettled = self._namespace.unsettled
+        asked: list[tuple[str, str | None]] = [(group, None) for group in sorted(groups)]
+        asked += [(group, xid) for xid, some in tuple(unsettled.items()) for group in tuple(some)]
+        after = list(self._after)
+        if asked:
+            names, xids = map(list, zip(*asked, strict=True))
+            after.append(("closed_groups", {"groups": names, "xids": xids, "ids": []}))
+        found = await self._tx.commit(*parts, after=after)
+        if len(found) == len(parts):
+            return found
         if self._after:
-            self.afterwards = found[-1]
+            self.afterwards = found[len(parts)]
+        if asked:
+            self.closed = tuple(dict.fromkeys(group for group, _, is_closed in found[-1] if is_closed))
+            for _, xid, _ in found[-1]:
+                unsettled.pop(xid, None)
+        return found[: len(parts)]
 
     # --- claims ---
 
     async def _claim(
-        self, claim: Claim, parts: list[Part], outcomes: list[WriteResult], marked: list[str]
+        self, claim: Claim, parts: list[Part], groups: set[str], outcomes: list[WriteResult], marked: list[str]
     ) -> ApplyResult:
         numbers = self._namespace.claim_numbers
         late = claim.number < numbers.get(claim.worker, 0)
@@ -148,7 +166,7 @@ class Writer:
             _fill(outcomes, found[len(parts) - 1])
         now, next_due = self._namespace.saw(now), due[0][0]
         if repeated and not late:
-            rows = (await self._tx.commit(("get_all", {"ids": repeated[0][0]})))[0]
+            (rows,) = await self._commit([("get_all", {"ids": repeated[0][0]})], groups)
             return ApplyResult(outcomes, [job_of(row) for row in rows], next_due, now)
         batch = Batch(now)
         jobs: list[Job] = []
@@ -166,7 +184,7 @@ class Writer:
         if jobs:
             ids, until = [job.job_id for job in jobs], now + operation_ids.KEPT_MICROS
             last.append(("claim_put", {**who, "ids": ids, "until": until}))
-        await self._tx.commit(*last)
+        await self._commit(last, groups | batch.groups_to_check)
         return ApplyResult(outcomes, jobs, next_due, now)
 
 

@@ -18,14 +18,8 @@ from milepost.core.transitions.operations import BranchResult, Change, DrainingL
 from milepost.core.values import LARGE_MARK
 from milepost.stores.index_entries import WAITING_FOR_STOP
 from milepost.stores.protocol import Write, WriteResult
-from milepost.stores.rows import KEEP, Row, body, columns, pairs
+from milepost.stores.rows import KEEP, Row, body, columns, memberships, pairs
 from milepost.stores.sqlite.database_file import DatabaseFile
-
-
-def _memberships(record: Mapping[str, str]) -> set[tuple[str, str]]:
-    """Return the groups of a record, each with its status once it has ended, else empty."""
-    ended = record["status"] if "completed" in record else ""
-    return {(group, ended) for group in member_groups(record.get("labels", ""))}
 
 
 class ReadTransaction:
@@ -279,7 +273,7 @@ class WriteTransaction(ReadTransaction):
             self.run("label_put", (pair, created, job_id, n))
         if new.get("held"):
             self.run("held_put", (new["held"], created, job_id))
-        for member in _memberships(new):
+        for member in memberships(new):
             self.run("member_put", (*member, job_id))
         if derived[3] is not None:
             self.wakes_workers = True
@@ -299,7 +293,7 @@ class WriteTransaction(ReadTransaction):
             if new.get("held"):
                 self.run("held_put", (new["held"], row.created, job_id))
         if ":" in new.get("labels", "") and ("completed" in new) != ("completed" in old):
-            self._move_member(job_id, _memberships(old), _memberships(new))
+            self._move_member(job_id, memberships(old), memberships(new))
         if new.get("labels") != old.get("labels"):
             had, has = pairs(old), pairs(new)
             for pair in had - has:
@@ -313,7 +307,7 @@ class WriteTransaction(ReadTransaction):
             self.run("label_delete", (pair, row.created, row.id))
             if pair.startswith(AFTER) and self.one("label_check", (pair,)) is None:
                 self.run("removed_member_delete", (pair.removeprefix(AFTER),))
-        self._move_member(row.id, _memberships(record), set())
+        self._move_member(row.id, memberships(record), set())
         if record.get("held"):
             self.run("held_delete", (record["held"], row.created, row.id))
         for group in (f"job:{row.id}", *member_groups(record.get("labels", ""))):

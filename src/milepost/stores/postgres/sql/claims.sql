@@ -53,7 +53,8 @@ WITH open AS (
 
 -- name: claim_rows
 -- Part of claims: their records, with fences for their leases.
-        ORDER BY r.rank, r.created, r.id LIMIT greatest(o.capacity, 0) FOR UPDATE OF r, j SKIP LOCKED
+        ORDER BY r.rank, r.created, r.id LIMIT greatest(o.capacity, 0)
+        FOR UPDATE OF r SKIP LOCKED FOR NO KEY UPDATE OF j SKIP LOCKED
     ) AS r
 )
 SELECT h.rank, h.slot, h.capacity, nextval('[fence]'),

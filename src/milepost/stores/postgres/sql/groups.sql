@@ -1,28 +1,61 @@
--- The groups that jobs wait for. The group job:ID has that job as its only member.
+-- The groups that jobs wait for: job:ID has that job as its only member, those of the other kinds have rows in `members`.
 
 -- name: members
--- Read members of groups, which cannot change until the end.
-SELECT id, status, ended IS NOT NULL FROM [jobs] WHERE id = ANY(%(members)s) ORDER BY id FOR SHARE
+-- Read jobs, which cannot be removed until the end; everything else may happen to them.
+SELECT id, status, ended IS NOT NULL FROM [jobs] WHERE id = ANY(%(members)s) ORDER BY id FOR KEY SHARE
 
 -- name: stopping_members
 -- Read which members have a draining lease.
 SELECT id FROM [draining] WHERE id = ANY(%(members)s)
+
+-- name: open_members
+-- Part of what asks for groups: whether one, `g.grp`, has an open member.
+    EXISTS (SELECT FROM [members] AS m WHERE m.grp = g.grp AND m.ended = '' AND m.id <> ALL(%(ids)s::text[]))
+    OR EXISTS (
+        SELECT FROM [draining] AS d
+        WHERE d.groups <> '{}' AND d.groups @> ARRAY[g.grp] AND d.id <> ALL(%(ids)s::text[])
+    )
+
+-- name: group_members
+-- Read whether groups have members, and open ones, and one ended member of each status; all outside the batch. A member
+-- that makes its group known cannot be removed until the end.
+SELECT g.grp, known.id IS NOT NULL,
+    --@open_members
+    , ARRAY(
+        SELECT (
+            SELECT m.id FROM [members] AS m
+            WHERE m.grp = g.grp AND m.ended = s.status AND m.id <> ALL(%(ids)s::text[]) ORDER BY m.id LIMIT 1
+        ) FROM unnest(%(statuses)s::text[]) WITH ORDINALITY AS s (status, place) ORDER BY s.place
+    )
+FROM unnest(%(groups)s::text[]) AS g (grp) LEFT JOIN LATERAL (
+    SELECT j.id FROM [members] AS m JOIN [jobs] AS j ON j.id = m.id
+    WHERE m.grp = g.grp AND m.id <> ALL(%(ids)s::text[]) LIMIT 1 FOR KEY SHARE OF j SKIP LOCKED
+) AS known ON true
 
 -- name: removed_members
 -- Read the status and the id of removed members of groups, one of each status.
 SELECT grp, status, id FROM [removed_members] WHERE grp = ANY(%(groups)s)
 
 -- name: removed_members_put
--- Keep the status of removed members whose group the `after` of a record names.
-INSERT INTO [removed_members] SELECT 'job:' || r.id, r.status, r.id
-FROM unnest(%(id)s::text[], %(status)s::text[]) AS r (id, status)
-WHERE EXISTS (SELECT FROM [labels] AS o WHERE o.pair = ':after=job:' || r.id)
+-- Keep the ends of removed members of groups that the `after` of a record names.
+INSERT INTO [removed_members] SELECT r.grp, r.status, r.id
+FROM unnest(%(groups)s::text[], %(statuses)s::text[], %(ids)s::text[]) AS r (grp, status, id)
+WHERE EXISTS (SELECT FROM [labels] AS o WHERE o.pair = ':after=' || r.grp)
 ON CONFLICT (grp, status) DO UPDATE SET id = excluded.id
 
 -- name: removed_members_delete
 -- Delete what is kept of groups that no record names any more.
 DELETE FROM [removed_members] AS r
 WHERE r.grp = ANY(%(groups)s) AND NOT EXISTS (SELECT FROM [labels] AS o WHERE o.pair = ':after=' || r.grp)
+
+-- name: members_put
+-- Add members to groups, each with its status once it has ended.
+INSERT INTO [members] SELECT * FROM unnest(%(group)s::text[], %(ended)s::text[], %(id)s::text[])
+
+-- name: members_delete
+-- Remove members from groups.
+DELETE FROM [members] AS m USING unnest(%(group)s::text[], %(ended)s::text[], %(id)s::text[]) AS u (grp, ended, id)
+WHERE m.grp = u.grp AND m.ended = u.ended AND m.id = u.id
 
 -- name: held_by
 -- Read the first jobs that a group holds.
@@ -37,16 +70,28 @@ INSERT INTO [held] SELECT * FROM unnest(%(group)s::text[], %(created)s::bigint[]
 DELETE FROM [held] AS h USING unnest(%(group)s::text[], %(created)s::bigint[], %(id)s::text[]) AS u (grp, created, id)
 WHERE h.grp = u.grp AND h.created = u.created AND h.id = u.id
 
--- name: closing_put
--- Let the sweep look at groups that closed while jobs waited for them.
-INSERT INTO [closing] SELECT * FROM unnest(%(groups)s::text[]) ON CONFLICT DO NOTHING
+-- name: is_open
+-- Part of what looks for closed groups: whether `g.grp` is open.
+    CASE WHEN starts_with(g.grp, 'job:') THEN
+        EXISTS (SELECT FROM [jobs] AS j WHERE j.id = substr(g.grp, 5) AND j.ended IS NULL)
+        OR EXISTS (SELECT FROM [draining] AS d WHERE d.id = substr(g.grp, 5))
+    ELSE
+        --@open_members
+    END
 
--- name: closing_tidy
--- Forget the groups that have opened again, or that no job waits for any more.
-DELETE FROM [closing] AS c WHERE NOT EXISTS (SELECT FROM [held] AS h WHERE h.grp = c.grp)
-    OR EXISTS (SELECT FROM [jobs] AS j WHERE c.grp = 'job:' || j.id AND j.id = substr(c.grp, 5) AND j.ended IS NULL)
-    OR EXISTS (SELECT FROM [draining] AS d WHERE c.grp = 'job:' || d.id AND d.id = substr(c.grp, 5))
+-- name: closed_groups
+-- Find which groups have closed while jobs wait for them. Those of a transaction `xid` are looked at once it has ended.
+SELECT g.grp, g.xid, EXISTS (SELECT FROM [held] AS h WHERE h.grp = g.grp) AND NOT
+    --@is_open
+FROM unnest(%(groups)s::text[], %(xids)s::text[]) AS g (grp, xid)
+WHERE g.xid IS NULL OR pg_visible_in_snapshot(g.xid::xid8, pg_current_snapshot())
 
 -- name: closing
--- Read the groups that have closed while jobs waited for them.
-SELECT grp FROM [closing] ORDER BY grp
+-- Find all groups that have closed while jobs wait for them.
+SELECT g.grp FROM (SELECT DISTINCT grp FROM [held]) AS g WHERE NOT
+    --@is_open
+ORDER BY g.grp
+
+-- name: transaction_id
+-- Read the number of the transaction.
+SELECT pg_current_xact_id()::text

@@ -50,7 +50,12 @@ SELECT pg_advisory_xact_lock(hashtextextended('[jobs]' || key, 1)) FROM (
 ) AS k
 
 -- name: lock_jobs
--- Lock the records of a batch, in the order of their ids, so that two batches cannot wait for each other.
+-- Lock the records of a batch, in the order of their ids, so that two batches cannot wait for each other. A job that is to
+-- wait for one of them may be created in the meantime.
+SELECT id FROM [jobs] WHERE id = ANY(%(ids)s) ORDER BY id FOR NO KEY UPDATE
+
+-- name: lock_jobs_to_remove
+-- The same for a batch that removes records, which waits until those jobs are created.
 SELECT id FROM [jobs] WHERE id = ANY(%(ids)s) ORDER BY id FOR UPDATE
 
 -- name: lock_leases
@@ -58,9 +63,8 @@ SELECT id FROM [jobs] WHERE id = ANY(%(ids)s) ORDER BY id FOR UPDATE
 SELECT id FROM [leases] WHERE id = ANY(%(ids)s) ORDER BY id FOR UPDATE
 
 -- name: batch
--- Read what a batch needs to know of its ids: records, draining leases, tombstones; the clock, and fences to take.
-SELECT w.id, s.token, s.expires, s.key, s.slot, s.worker, t.kept,
-    EXISTS (SELECT FROM [held] AS h WHERE h.grp = 'job:' || w.id AND h.id <> ALL(%(ids)s)),
+-- Read what a batch needs to know of its ids: records, draining leases, tombstones; and whether any job waits for others.
+SELECT w.id, s.token, s.expires, s.key, s.slot, s.worker, s.groups, t.kept, EXISTS (SELECT FROM [held]),
     --@columns
 FROM unnest(%(ids)s::text[]) AS w (id)
 LEFT JOIN [jobs] AS j ON j.id = w.id
@@ -143,11 +147,13 @@ DELETE FROM [leases] WHERE id = ANY(%(ids)s)
 
 -- name: draining_put
 -- Store draining leases.
-INSERT INTO [draining] SELECT * FROM unnest(
-    %(id)s::text[], %(token)s::text[], %(expires)s::bigint[], %(key)s::text[], %(slot)s::text[], %(worker)s::text[]
-)
+INSERT INTO [draining] SELECT u.id, u.token, u.expires, u.key, u.slot, u.worker, string_to_array(u.groups, E'\x1f')
+FROM unnest(
+    %(id)s::text[], %(token)s::text[], %(expires)s::bigint[], %(key)s::text[], %(slot)s::text[], %(worker)s::text[],
+    %(groups)s::text[]
+) AS u (id, token, expires, key, slot, worker, groups)
 ON CONFLICT (id) DO UPDATE SET token = excluded.token, expires = excluded.expires, key = excluded.key,
-    slot = excluded.slot, worker = excluded.worker
+    slot = excluded.slot, worker = excluded.worker, groups = excluded.groups
 
 -- name: draining_delete
 -- End draining leases.

@@ -80,20 +80,24 @@ CREATE TABLE IF NOT EXISTS [draining] (
     expires bigint NOT NULL,
     key text COLLATE "C" NOT NULL,
     slot text COLLATE "C" NOT NULL,
-    worker text COLLATE "C" NOT NULL
+    worker text COLLATE "C" NOT NULL,
+    groups text[] NOT NULL
 ) WITH (fillfactor = 50);
 CREATE INDEX IF NOT EXISTS draining_key ON [draining] (key) WHERE key <> '';
+CREATE INDEX IF NOT EXISTS draining_groups ON [draining] USING gin (groups) WHERE groups <> '{}';
 
 CREATE TABLE IF NOT EXISTS [labels] (
     pair text COLLATE "C" NOT NULL, created bigint NOT NULL, id text COLLATE "C" NOT NULL, PRIMARY KEY (pair, created, id)
 );
 
--- What jobs wait for: the jobs that each group holds; groups that closed while jobs waited, until a sweep finds that none
--- waits; and the last status of removed members, one of each, as long as the `after` of a record names their group.
+-- What jobs wait for: the jobs that each group holds; the members of groups, each with its status once it has ended; and the
+-- last status of removed members, one of each, as long as the `after` of a record names their group.
 CREATE TABLE IF NOT EXISTS [held] (
     grp text COLLATE "C" NOT NULL, created bigint NOT NULL, id text COLLATE "C" NOT NULL, PRIMARY KEY (grp, created, id)
+) WITH (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 500);
+CREATE TABLE IF NOT EXISTS [members] (
+    grp text COLLATE "C" NOT NULL, ended text COLLATE "C" NOT NULL, id text COLLATE "C" NOT NULL, PRIMARY KEY (grp, ended, id)
 );
-CREATE TABLE IF NOT EXISTS [closing] (grp text COLLATE "C" PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS [removed_members] (
     grp text COLLATE "C" NOT NULL, status text COLLATE "C" NOT NULL, id text COLLATE "C" NOT NULL,
     PRIMARY KEY (grp, status)
