@@ -40,6 +40,7 @@ BUILT_IN: Final[dict[str, dict[str, str]]] = {
         "submit": "milepost.cli.commands.submit:submit",
         "worker": "milepost.cli.commands.worker:worker",
         "serve": "milepost.cli.commands.serve:serve",
+        "mcp": "milepost.cli.commands.mcp:mcp",
         "ls": "milepost.cli.commands.ls:ls",
         "show": "milepost.cli.commands.logs:show",
         "watch": "milepost.cli.commands.watch:watch",
@@ -122,6 +123,7 @@ COMMAND_SUMMARIES: Final[dict[str, dict[str, str]]] = {
         "submit": "Submit a job to the workers.",
         "worker": "Run submitted jobs: worker MODULE:APP.",
         "serve": "Serve the jobs over HTTP, with the dashboard.",
+        "mcp": "Serve the jobs to agents, as MCP tools.",
     },
     "Inspect": {
         "ls": "List jobs; -w follows changes.",

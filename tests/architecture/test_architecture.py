@@ -27,7 +27,7 @@ IMPORTED_AT_START: dict[str, set[str]] = {
     "documents/document_commands": {"click"},
     "documents/routes": {"fastapi"},
     "integrations/": {"billiard", "celery", "dramatiq", "kombu", "redis", "rq", "taskiq"},
-    "mcp/": {"anyio", "mcp", "mcp_types", "pydantic"},
+    "mcp/": {"anyio", "httpx", "mcp", "mcp_types", "pydantic", "starlette"},
     "stores/postgres": {"psycopg"},
     "stores/redis": {"hiredis", "redis"},
     "testing/": {"hypothesis", "pytest"},

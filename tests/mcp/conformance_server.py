@@ -1,7 +1,6 @@
 """The tools that the task scenarios of MCP's conformance suite call, over the store of MILEPOST_URL."""
 
 import asyncio
-import os
 from typing import Annotated
 
 from mcp.server import MCPServer
@@ -26,10 +25,9 @@ async def failing_job(run: AsyncRun) -> str:
     raise ValueError("this job always fails")
 
 
-@tasks.tool()
-@jobs.job(isolation="process", max_attempts=1, on_lost="fail")
-def protocol_error_job(run) -> str:  # type: ignore[no-untyped-def]
-    os._exit(3)
+@jobs.job
+async def not_started(run: AsyncRun) -> str:
+    return "this job is in a queue without workers"
 
 
 @jobs.job
@@ -51,6 +49,13 @@ server = MCPServer("conformance", extensions=[tasks], lifespan=jobs.lifespan())
 @server.tool()
 def greet(name: str) -> str:
     return f"Hello, {name}!"
+
+
+@server.tool()
+async def protocol_error_job() -> str:
+    late = not_started.options(queue="without-workers", expires_in=0.1)
+    result: str = await tasks.run(late)
+    return result
 
 
 @server.tool()

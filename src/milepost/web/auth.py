@@ -78,7 +78,7 @@ class ApiKeys:
     async def principal(self, request: Request, authenticator: Authenticator) -> Principal:
         """Return the principal of a request. Raises Problem 401, 403."""
         found: Principal | None = None
-        token = _token(request)
+        token = key_in(request)
         if token:
             found = await authenticator.keys.find(token) or (
                 authenticator.local.find(token) if authenticator.local is not None else None
@@ -101,7 +101,7 @@ class ApiKeys:
         return found
 
 
-def _token(request: Request) -> str:
+def key_in(request: Request) -> str:
     """Return the key in the headers of a request. Browsers add neither of these headers on their own."""
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else request.headers.get("x-api-key", "")
@@ -357,7 +357,7 @@ def refuse_forgery(request: Request, *, ambient: bool) -> None:
     can, because browsers send them on their own.
     """
     headers = request.headers
-    if not ambient and _token(request):
+    if not ambient and key_in(request):
         return
     fetch_site = headers.get("sec-fetch-site")
     if fetch_site is not None:
