@@ -241,6 +241,7 @@ class _Ingestion:
             if self._sync is not None:
                 self._removed = self._sync.remove()
             self._indexing.index.store.prune(older_than=_ABANDONED_SECONDS)
+            stages.build_approximate_index(self._run, self._indexing.index)
 
     def _redo(self, source: Source) -> None:
         for attempt in range(_MAX_ATTEMPTS):

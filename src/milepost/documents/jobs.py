@@ -41,6 +41,7 @@ def document_jobs(
     embedding_concurrency: int | None = None,
     max_bytes: int | None = None,
     seconds_per_file: float | None = None,
+    approximate_from: int | None = None,
 ) -> dict[str, Callable[..., dict[str, Any]]]:
     """Return the handlers with a configuration of their own, for an application to register.
 
@@ -67,6 +68,7 @@ def document_jobs(
         "llm_max_tokens": llm_max_tokens,
         "llm_concurrency": llm_concurrency,
         "embedding_concurrency": embedding_concurrency,
+        "approximate_from": approximate_from,
     }
     values.update((name, value) for name, value in limits.items() if value is not None)
     configuration = replace(from_environment(), **values)

@@ -94,6 +94,7 @@ class _Reindex:
         _, chunking, embedding = shares(self._index, 0.97)
         versions = made.chunk(map(self._version, documents), total=len(documents), weight=chunking)
         made.embed(versions, weight=embedding, published=lambda version: None)
+        stages.build_approximate_index(self._run, self._index)
         with self._stages.stage("switch", "Switching", weight=0.02, unit="document") as stage:
             for _ in range(_ROUNDS):
                 if self._store.activate(self._index.generation.number):

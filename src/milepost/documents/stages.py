@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from typing import Final
 
 from milepost.core.errors import MissingExtraError
+from milepost.documents.configuration import current
 from milepost.documents.errors import BadDocumentError, GenerationChangedError, VersionVanishedError
 from milepost.documents.pipeline import Index, chunk_document, drain, embed_versions, in_groups, publish
 from milepost.documents.store import DocumentStore
@@ -23,13 +24,13 @@ from milepost.run.stages import LiveStage
 
 _LOADING, _CHUNKING = 0.36, 2.1
 _EMBEDDING: Final = {"minilm": 26.0, "wordllama": 0.33, "hashing": 0.1, "http": 5.0}
-"""Milliseconds per chunk on two cores; for an endpoint a guess."""
+"""Milliseconds per chunk on two cores; for an endpoint, and an embedder of a plugin, a guess."""
 
 
 def shares(index: Index, of_all: float, *, loading: bool = False) -> tuple[float, float, float]:
     """Return the weights of loading, chunking and embedding, which add up to `of_all`."""
     kind = index.generation.settings["embedder"].partition(":")[0]
-    spent = (_LOADING if loading else 0.0, _CHUNKING, _EMBEDDING[kind])
+    spent = (_LOADING if loading else 0.0, _CHUNKING, _EMBEDDING.get(kind, _EMBEDDING["http"]))
     load, chunk, embed = (of_all * each / sum(spent) for each in spent)
     return load, chunk, embed
 
@@ -60,6 +61,17 @@ def log_passed_over(run: Run, count: int, total: int, what: str) -> None:
     """Log how many of the items an earlier attempt or job has finished: the counts of the result are without them."""
     if count:
         run.log(f"{count:,} of {total:,} {what} and are passed over")
+
+
+def build_approximate_index(run: Run, index: Index) -> None:
+    """Make or extend the index that approximate searches use, if there are enough chunks."""
+
+    def tick() -> None:
+        run.progress(message="Building the approximate index")
+        run.check()
+
+    if index.store.build_approximate_index(index.generation, current().approximate_from, tick):
+        run.log("the approximate index is up to date")
 
 
 class TimedStages:

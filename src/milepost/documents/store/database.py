@@ -104,6 +104,13 @@ class Database(Protocol):
         """
         ...
 
+    def build_approximate_index(self, generation: Generation, least: int, tick: Callable[[], object]) -> bool:
+        """Make or extend the approximate index of a generation of at least `least` chunks. Return whether it changed.
+
+        `tick` is called between steps, and may raise to give up.
+        """
+        ...
+
     def close(self) -> None:
         """Close connections. They are opened again when needed."""
         ...

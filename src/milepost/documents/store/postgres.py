@@ -1,17 +1,26 @@
 """PostgreSQL with pgvector as a document store, for several machines.
 
-Writers take turns with an advisory lock, as in SQLite. The nearest chunks are found exactly, by the database.
+Writers take turns with an advisory lock, as in SQLite. The database finds the nearest chunks.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from milepost.documents.errors import StoreBusyError
 from milepost.documents.store.database import Entries, Row, Transaction
+from milepost.documents.store.postgres_vectors import (
+    MAX_APPROXIMATE_HITS,
+    create_index,
+    has_index,
+    is_wanted,
+    nearest_by_index,
+)
+from milepost.documents.store.records import Generation
 from milepost.documents.store.schema import schema, set_up
 from milepost.documents.store.word_scores import term_weight
 from milepost.documents.words import Term
@@ -58,28 +67,33 @@ class PostgresDatabase:
 
     def transact(self, work: Callable[[Transaction], T], *, write: bool = True) -> T:
         """Run `work` in a transaction: readers on a snapshot, writers one at a time."""
+        with self._lock, self._busy_errors():
+            connection = self._connected()
+            with connection.transaction():
+                transaction = _PostgresTransaction(connection)
+                if write:
+                    transaction.run(f"SET LOCAL lock_timeout = {_LOCK_MILLISECONDS}")
+                    transaction.one("SELECT pg_advisory_xact_lock(?)", (_WRITER,))
+                else:
+                    transaction.run("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                return work(transaction)
+
+    @contextmanager
+    def _busy_errors(self) -> Iterator[None]:
+        """Raise StoreBusyError for errors that may pass, and drop a broken connection."""
         import psycopg
 
-        with self._lock:
-            try:
-                connection = self._connected()
-                with connection.transaction():
-                    transaction = _PostgresTransaction(connection)
-                    if write:
-                        transaction.run(f"SET LOCAL lock_timeout = {_LOCK_MILLISECONDS}")
-                        transaction.one("SELECT pg_advisory_xact_lock(?)", (_WRITER,))
-                    else:
-                        transaction.run("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-                    return work(transaction)
-            except (
-                psycopg.OperationalError,
-                psycopg.InterfaceError,
-                psycopg.errors.DeadlockDetected,
-                psycopg.errors.SerializationFailure,
-            ) as error:
-                if self._connection is not None and self._connection.broken:
-                    self.close()
-                raise StoreBusyError(f"the document store {self} is busy: {_line(error)}") from error
+        try:
+            yield
+        except (
+            psycopg.OperationalError,
+            psycopg.InterfaceError,
+            psycopg.errors.DeadlockDetected,
+            psycopg.errors.SerializationFailure,
+        ) as error:
+            if self._connection is not None and self._connection.broken:
+                self.close()
+            raise StoreBusyError(f"the document store {self} is busy: {_line(error)}") from error
 
     def to_vector(self, vector: NDArray[np.float32]) -> Any:
         """Return a vector for pgvector."""
@@ -101,7 +115,14 @@ class PostgresDatabase:
     def nearest(
         self, transaction: Transaction, among: Entries, dimension: int, vector: NDArray[np.float32], k: int
     ) -> list[tuple[float, int]]:
-        """Return (cosine, entry number) of the `k` nearest entries, compared by the database."""
+        """Return (cosine, entry number) of the `k` nearest entries, by the vector index if there is one.
+
+        With a filter all entries that match it are compared.
+        """
+        if among.query is None and k <= MAX_APPROXIMATE_HITS and has_index(transaction, dimension):
+            found = nearest_by_index(transaction, among.generation, dimension, self.to_vector(vector), k)
+            if len(found) == k:
+                return found
         condition, values = among.condition("e.number")
         rows = transaction.all(
             f"{_COSINE} {condition} ORDER BY score DESC, e.number LIMIT ?",
@@ -142,6 +163,13 @@ class PostgresDatabase:
             (*weighted, " | ".join(f"({query})" for query in queries), among.generation, *values, k),
         )
         return [(float(score) / (_MAX_RANK * sum(weights)), number) for score, number in rows]
+
+    def build_approximate_index(self, generation: Generation, least: int, tick: Callable[[], object]) -> bool:
+        """Create the vector index for the dimension of a generation of at least `least` chunks, if it does not exist."""
+        if not self.transact(lambda tx: is_wanted(tx, generation, least), write=False):
+            return False
+        with self._lock, self._busy_errors():
+            return create_index(self._connected(), generation.dimension, tick)
 
     def close(self) -> None:
         """Close the connection."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 
 from milepost.documents.errors import GenerationChangedError
@@ -16,6 +17,7 @@ from milepost.documents.store.database import (
     delete_versions,
     now,
     recount,
+    retry_while_busy,
     to_generation,
 )
 from milepost.documents.store.documents import DocumentQueries
@@ -135,6 +137,14 @@ class DocumentStore(CatalogQueries, DocumentQueries, SearchQueries, EntityQuerie
 
         self._write(work)
 
+    def build_approximate_index(self, generation: Generation, least: int, tick: Callable[[], object]) -> bool:
+        """Make or extend the index with which searches find the nearest of at least `least` chunks without comparing all.
+
+        Return whether it changed. `tick` is called between steps, and may raise to give up. Searches work without the
+        index, and find chunks that it lacks.
+        """
+        return retry_while_busy(lambda: self._db.build_approximate_index(generation, least, tick), self.on_wait)
+
     def counts(self) -> dict[str, int]:
         """Return the visible numbers of documents, chunks, vectors, entities, mentions, relations and communities."""
         active = "(SELECT generation FROM active_generation)"
@@ -211,3 +221,4 @@ def _drop(tx: Transaction, generation: int) -> None:
     versions = tx.all("SELECT version_id FROM versions WHERE generation = ?", (generation,))
     delete_versions(tx, [row[0] for row in versions])
     tx.run("DELETE FROM generations WHERE generation = ?", (generation,))
+    tx.run("DELETE FROM meta WHERE name LIKE ?", (f"vectors/%/{generation}",))

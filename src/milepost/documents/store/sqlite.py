@@ -8,14 +8,15 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from milepost.documents.errors import StoreBusyError
 from milepost.documents.store.database import Entries, Row, Transaction
+from milepost.documents.store.records import Generation
 from milepost.documents.store.schema import schema, set_up
-from milepost.documents.store.vector_cache import State, VectorCache
+from milepost.documents.store.sqlite_vectors import SqliteVectors, vectors_from_bytes
 from milepost.documents.store.word_scores import MAX_FREQUENCY_FACTOR, term_weight
 from milepost.documents.words import Term
 from milepost.stores.private_files import create_private_file, create_private_folder
@@ -27,14 +28,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _TRANSIENT_ERRORS: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL})
 _PERMANENT_ERRORS: Final = frozenset({sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_READONLY})
-_BLOCK: Final = 4096
 _LOCK_SECONDS: Final = 0.25
-_VECTORS: Final = """
-    SELECT e.number, v.vector FROM index_entries e
-    JOIN chunks c ON c.version_id = e.version_id AND c.ordinal = e.ordinal
-    JOIN vectors v ON v.vector_key = c.vector_key
-    WHERE e.generation = ? AND e.number > ? ORDER BY e.number
-"""
 _WORDS: Final = "CREATE VIRTUAL TABLE IF NOT EXISTS words USING fts5(body, tokenize = 'unicode61 remove_diacritics 0')"
 _PLAIN_WORDS: Final = "CREATE TABLE IF NOT EXISTS words (rowid INTEGER PRIMARY KEY, body TEXT NOT NULL)"
 """The same table without FTS5. It becomes an index when the store is opened by a Python that has FTS5."""
@@ -48,7 +42,7 @@ class SqliteDatabase:
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._pid = 0
-        self._cache: VectorCache | None = None
+        self._vectors = SqliteVectors(path)
         self._has_words = False
 
     def __str__(self) -> str:
@@ -78,6 +72,8 @@ class SqliteDatabase:
                         "use a Python with FTS5"
                     ) from error
                 raise
+            if not write and self._vectors.is_unsaved:
+                self._vectors.save(self.transact)
             return result
 
     def to_vector(self, vector: NDArray[np.float32]) -> bytes:
@@ -86,9 +82,7 @@ class SqliteDatabase:
 
     def from_vectors(self, values: Sequence[Any], dimension: int) -> NDArray[np.float32]:
         """Return stored vectors as an array of shape (len(values), dimension)."""
-        import numpy as np
-
-        return np.frombuffer(b"".join(values), dtype="<f4").reshape(len(values), dimension)
+        return vectors_from_bytes(values, dimension)
 
     def to_words(self, words: Sequence[str]) -> str:
         """Return words separated by spaces."""
@@ -97,23 +91,14 @@ class SqliteDatabase:
     def nearest(
         self, transaction: Transaction, among: Entries, dimension: int, vector: NDArray[np.float32], k: int
     ) -> list[tuple[float, int]]:
-        """Return (cosine, entry number) of the `k` nearest entries, by comparing with all of them."""
-        import numpy as np
-
-        cache = self._vectors(transaction, among.generation, dimension)
-        numbers, vectors = cache.numbers, cache.vectors
-        if among.query is not None:
-            places = cache.places(row[0] for row in transaction.all(among.query, among.values))
-            numbers, vectors = numbers[places], vectors[places]
-        scores = vectors @ vector
-        top = np.argpartition(-scores, k)[:k] if len(scores) > k else np.arange(len(scores))
-        return sorted(((float(scores[row]), int(numbers[row])) for row in top), key=lambda hit: (-hit[0], hit[1]))
+        """Return (cosine, entry number) of the `k` nearest entries."""
+        return self._vectors.nearest(transaction, among, vector, k)
 
     def similarities(
         self, transaction: Transaction, among: Entries, dimension: int, vector: NDArray[np.float32], numbers: list[int]
     ) -> dict[int, float]:
         """Return the cosine of each of these entries, by number."""
-        cache = self._vectors(transaction, among.generation, dimension)
+        cache = self._vectors.refreshed(transaction, among.generation, dimension)
         places = cache.places(numbers)
         found = zip(cache.numbers[places].tolist(), (cache.vectors[places] @ vector).tolist(), strict=True)
         return dict(found)
@@ -143,36 +128,24 @@ class SqliteDatabase:
         )
         return [(min(1.0, score / best), number) for score, number in rows]
 
+    def build_approximate_index(self, generation: Generation, least: int, tick: Callable[[], object]) -> bool:
+        """Make or extend the graph of a generation of at least `least` chunks, and save its vectors for other processes."""
+        with self._lock:
+
+            def read(transaction: Transaction) -> dict[str, Any] | None:
+                self._vectors.refreshed(transaction, generation.number, generation.dimension)
+                return self._vectors.saved_graph(transaction, generation.number)
+
+            saved = self.transact(read, write=False)
+            return self._vectors.build_graph(least, saved, self.transact, tick)
+
     def close(self) -> None:
         """Close the connection."""
         with self._lock:
             connection, self._connection = self._connection, None
-            self._cache = None
+            self._vectors.close()
             if connection is not None and self._pid == os.getpid():
                 connection.close()
-
-    def _vectors(self, transaction: Transaction, generation: int, dimension: int) -> VectorCache:
-        """Return the vectors of a generation as they are in this transaction."""
-        cache = self._cache
-        if cache is None or cache.generation != generation:
-            cache = self._cache = VectorCache(generation, dimension)
-        counts: dict[str, str] = dict(
-            transaction.all("SELECT name, value FROM meta WHERE name IN ('revision', 'removals')")
-        )
-
-        def added(after: int) -> Iterator[tuple[list[int], NDArray[np.float32]]]:
-            cursor = self._connected().execute(_VECTORS, (generation, after))
-            while rows := cursor.fetchmany(_BLOCK):
-                yield [row[0] for row in rows], self.from_vectors([row[1] for row in rows], dimension)
-
-        def present() -> list[int]:
-            return [
-                row[0]
-                for row in transaction.all("SELECT number FROM index_entries WHERE generation = ?", (generation,))
-            ]
-
-        cache.refresh(State(counts["revision"], counts["removals"]), added, present)
-        return cache
 
     def _connected(self) -> sqlite3.Connection:
         if self._connection is None or self._pid != os.getpid():
@@ -202,7 +175,8 @@ class SqliteDatabase:
                 connection.close()
                 raise
             self._has_words = has_words
-            self._connection, self._pid, self._cache = connection, os.getpid(), None
+            self._connection, self._pid = connection, os.getpid()
+            self._vectors.close()
         return self._connection
 
 

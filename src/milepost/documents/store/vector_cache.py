@@ -23,16 +23,30 @@ class State:
 
 
 class VectorCache:
-    """The vectors of one generation, by ascending entry number. It grows in place."""
+    """The vectors of one generation, by ascending entry number. It grows in place.
 
-    def __init__(self, generation: int, dimension: int) -> None:
+    It starts empty, or with the first `count` rows of a saved matrix, which are those of `state`. `unsaved` counts the
+    entries that were added and removed since.
+    """
+
+    def __init__(
+        self,
+        generation: int,
+        dimension: int,
+        saved: tuple[NDArray[np.int64], NDArray[np.float32]] | None = None,
+        count: int = 0,
+        state: State | None = None,
+    ) -> None:
         import numpy as np
 
         self.generation = generation
-        self._state = State("", "")
-        self._count = 0
+        self.state = state or State("", "")
+        self.unsaved = 0
+        self._count = count
         self._numbers: NDArray[np.int64] = np.empty(0, dtype=np.int64)
         self._vectors: NDArray[np.float32] = np.empty((0, dimension), dtype=np.float32)
+        if saved is not None:
+            self._numbers, self._vectors = saved
 
     @property
     def numbers(self) -> NDArray[np.int64]:
@@ -66,18 +80,19 @@ class VectorCache:
         `added` returns the entries after a number, in blocks. `present` returns the numbers of all entries, and is called
         only after a removal.
         """
-        if state == self._state:
+        if state == self.state:
             return
-        if self._count and state.removals != self._state.removals:
+        if self._count and state.removals != self.state.removals:
             self._keep(present())
         for numbers, vectors in added(int(self.numbers[-1]) if self._count else 0):
             self._append(numbers, vectors)
-        self._state = state
+        self.state = state
 
     def _keep(self, present: list[int]) -> None:
         import numpy as np
 
         kept = np.flatnonzero(np.isin(self.numbers, np.asarray(present, dtype=np.int64)))
+        self.unsaved += self._count - len(kept)
         moved = np.flatnonzero(kept != np.arange(len(kept)))
         if len(moved):  # what stands before the first removed row stays in place
             first = int(moved[0])
@@ -98,3 +113,4 @@ class VectorCache:
         self._numbers[self._count : end] = numbers
         self._vectors[self._count : end] = vectors
         self._count = end
+        self.unsaved += len(numbers)
