@@ -21,7 +21,7 @@ USER = "postgres"
 SECONDS = 60
 
 # The shell ends the server at once when its input ends, as it does when the process that started it has died.
-_SUPERVISED = 'log=$1; shift; "$@" >>"$log" 2>&1 & read -r _; kill -QUIT $! 2>/dev/null; wait'
+SUPERVISED = 'log=$1; shift; "$@" >>"$log" 2>&1 & read -r _; kill -QUIT $! 2>/dev/null; wait'
 
 _EMPTY = """
 DO $$ DECLARE name text; BEGIN
@@ -46,13 +46,9 @@ class PostgresServer:
         self._programs = Path(need(service)).resolve().parent
         self.folder = Path(tempfile.mkdtemp(prefix="postgres-"))
         self.port = free_port()
-        self._as: dict[str, Any] = {}
+        self._as = owner_of(self.folder)
         self._connection: Any = None
         self._process: subprocess.Popen[bytes] | None = None
-        if os.geteuid() == 0:
-            account = pwd.getpwnam(USER)
-            os.chown(self.folder, account.pw_uid, account.pw_gid)
-            self._as = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
 
     def __enter__(self) -> PostgresServer:
         self._run("initdb", "--pgdata", self._data, "--username", USER, "--auth", "trust", "--no-sync")
@@ -77,7 +73,7 @@ class PostgresServer:
         """Start the server, and wait until it accepts connections."""
         words = ["-D", self._data, "-h", "127.0.0.1", "-p", str(self.port), "-k", str(self.folder)]
         words += [word for name, value in self._options.items() for word in ("-c", f"{name}={value}")]
-        command = ["sh", "-c", _SUPERVISED, "sh", str(self.folder / "log"), str(self._programs / "postgres"), *words]
+        command = ["sh", "-c", SUPERVISED, "sh", str(self.folder / "log"), str(self._programs / "postgres"), *words]
         self._process = subprocess.Popen(
             command, cwd=self.folder, stdin=subprocess.PIPE, env=_environment(), start_new_session=True, **self._as
         )
@@ -138,6 +134,15 @@ class PostgresServer:
         )  # fmt: skip
         if done.returncode:
             raise RuntimeError(f"{program} ended with {done.returncode}: {done.stderr}\n{self.log[-2000:]}")
+
+
+def owner_of(folder: Path) -> dict[str, Any]:
+    """Return how subprocess starts a program that refuses to run as root, and give it this folder."""
+    if os.geteuid() != 0:
+        return {}
+    account = pwd.getpwnam(USER)
+    os.chown(folder, account.pw_uid, account.pw_gid)
+    return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
 
 
 def _environment() -> dict[str, str]:

@@ -103,6 +103,7 @@ SERVICES: Mapping[str, Service] = {
         (*(f"/usr/lib/postgresql/{major}/bin/postgres" for major in (18, 17, 16, 15)), "postgres"),
         lacks=postgresql_lacks,
     ),
+    "pgbouncer": Service(("pgbouncer",), ("/usr/sbin/pgbouncer", "pgbouncer"), slow=True, lacks=at_least(1, 21)),
     "postgresql-15": _other_postgresql(15),
     "postgresql-18": _other_postgresql(18),
 }

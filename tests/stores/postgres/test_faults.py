@@ -113,6 +113,19 @@ def test_deadlock_is_repeated(store: PostgresStore, postgres_url: str) -> None:
     run_sync(patient.close())
 
 
+def test_lost_connections_are_replaced_without_noise(
+    store: PostgresStore, postgres_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """psycopg logged "error ignored terminating Pipeline" when a connection was lost between two statements."""
+    create(store, "a")
+    with psycopg.connect(postgres_url, autocommit=True) as other:
+        end = "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE application_name = 'milepost'"
+        assert (True,) in other.execute(end).fetchall()
+    create(store, "b")
+    assert sorted(claim(store, 5)) == ["a", "b"]
+    assert caplog.records == []
+
+
 def test_restart_of_the_server_is_survived() -> None:
     with PostgresServer(fsync=True) as server:
         store = PostgresStore(server.url(), connect_budget=60)

@@ -10,7 +10,7 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
 from milepost.core.errors import InvalidInputError, StoreUnavailableError
-from milepost.stores.postgres.connection import Call, Rows
+from milepost.stores.postgres.connection import Call, Rows, collected
 from milepost.stores.postgres.database import Database, Part, Transaction
 from milepost.stores.postgres.errors import REPEATABLE, meaning
 from milepost.stores.postgres.namespace import Namespace
@@ -27,8 +27,11 @@ class CallerConnection:
         self._connection = connection
 
     async def run(self, *calls: Call) -> list[Rows]:
-        with self._connection.pipeline():
+        errors: list[psycopg.Error] = []
+        with collected(errors), self._connection.pipeline(), collected(errors):
             cursors = [self._connection.cursor(row_factory=tuple_row).execute(*call) for call in calls]
+        if errors:
+            raise errors[0]
         return [cursor.fetchall() if cursor.description is not None else [] for cursor in cursors]
 
     async def close(self) -> None:

@@ -7,8 +7,8 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
 
 import psycopg
@@ -19,6 +19,8 @@ Call = tuple[str, Mapping[str, Any] | None]
 """A statement and its values."""
 
 CONNECT_SECONDS = 5
+PREPARE_THRESHOLD = 5
+"""How often a connection runs a statement before the server prepares it."""
 MOST_CONNECTIONS = 10
 """The most connections of a store object at one time; further callers wait."""
 
@@ -50,8 +52,11 @@ class BlockingConnection:
     async def run(self, *calls: Call) -> list[Rows]:
         if len(calls) == 1:
             return [_rows(self._connection.execute(*calls[0]))]
-        with self._connection.pipeline():
+        errors: list[psycopg.Error] = []
+        with collected(errors), self._connection.pipeline(), collected(errors):
             cursors = [self._connection.execute(*call) for call in calls]
+        if errors:
+            raise errors[0]
         return [_rows(cursor) for cursor in cursors]
 
     async def close(self) -> None:
@@ -71,12 +76,26 @@ class AsyncConnection:
     async def run(self, *calls: Call) -> list[Rows]:
         if len(calls) == 1:
             return [await _rows_of(await self._connection.execute(*calls[0]))]
-        async with self._connection.pipeline():
-            cursors = [await self._connection.execute(*call) for call in calls]
+        errors: list[psycopg.Error] = []
+        with collected(errors):
+            async with self._connection.pipeline():
+                with collected(errors):
+                    cursors = [await self._connection.execute(*call) for call in calls]
+        if errors:
+            raise errors[0]
         return [await _rows_of(cursor) for cursor in cursors]
 
     async def close(self) -> None:
         await self._connection.close()
+
+
+@contextmanager
+def collected(errors: list[psycopg.Error]) -> Iterator[None]:
+    """Collect errors inside and at the end of a pipeline; psycopg logs a warning if both raise one."""
+    try:
+        yield
+    except psycopg.Error as error:
+        errors.append(error)
 
 
 def _rows(cursor: psycopg.Cursor[tuple[Any, ...]]) -> Rows:
@@ -105,6 +124,8 @@ class Pool:
     def __init__(self, given: Mapping[str, Any], *, blocking: bool) -> None:
         self._given = given
         self._blocking = blocking
+        self.prepares = True
+        """False once a pooler was met that does not follow prepared statements."""
         self._reset()
 
     def _reset(self) -> None:
@@ -133,9 +154,12 @@ class Pool:
 
     async def connect(self) -> Connection:
         """Open a connection. Raises psycopg.Error."""
+        threshold = PREPARE_THRESHOLD if self.prepares else None
         if self._blocking:
-            return BlockingConnection(psycopg.connect(**self._given, autocommit=True))
-        return AsyncConnection(await psycopg.AsyncConnection.connect(**self._given, autocommit=True))
+            return BlockingConnection(psycopg.connect(**self._given, autocommit=True, prepare_threshold=threshold))
+        return AsyncConnection(
+            await psycopg.AsyncConnection.connect(**self._given, autocommit=True, prepare_threshold=threshold)
+        )
 
     def put_back(self, connection: Connection) -> None:
         """Keep a connection for the next use."""

@@ -13,7 +13,7 @@ from psycopg import errors as pg
 from milepost.core.defaults import RETRY_BUDGET
 from milepost.core.errors import MilepostError, OutcomeUnknownError, StoreUnavailableError
 from milepost.stores.postgres.connection import Call, Connection, Pool, Rows
-from milepost.stores.postgres.errors import REPEATABLE, is_permanent, meaning, one_line
+from milepost.stores.postgres.errors import REPEATABLE, UNPREPARED, is_permanent, meaning, one_line
 from milepost.stores.postgres.namespace import Namespace
 
 T = TypeVar("T")
@@ -106,7 +106,9 @@ class Database:
                     connection = await self._connected()
                     connected, tx = True, Transaction(connection, self.namespace)
                     return await self._once(connection, tx, work)
-            except REPEATABLE as error:
+            except (*REPEATABLE, *UNPREPARED) as error:
+                if isinstance(error, UNPREPARED):
+                    self.pool.prepares = False
                 tries += 1
                 if tries > REPEATS:
                     raise StoreUnavailableError(f"{self.namespace.where}: {one_line(error)}; try again") from error
@@ -132,7 +134,7 @@ class Database:
             answer = await work(tx)
             await tx.end()
         except Exception as error:
-            if connection.broken or isinstance(error, _RECONNECT):
+            if connection.broken or isinstance(error, (*_RECONNECT, *UNPREPARED)):
                 await connection.close()
             else:
                 await self._rolled_back(connection, tx)

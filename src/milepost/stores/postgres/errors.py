@@ -15,6 +15,9 @@ from milepost.core.errors import (
 REPEATABLE = (pg.DeadlockDetected, pg.SerializationFailure, pg.UniqueViolation)
 """Two transactions met, and this one was rolled back: it can be repeated at once."""
 
+UNPREPARED = (pg.InvalidSqlStatementName, pg.DuplicatePreparedStatement)
+"""A pooler gave a transaction a connection to the server that has other prepared statements."""
+
 _TRANSIENT_TEXTS = ("starting up", "shutting down", "recovery", "too many", "reserved", "terminating")
 _MISSING = (pg.UndefinedTable, pg.InvalidSchemaName, pg.UndefinedFunction)
 
@@ -56,6 +59,11 @@ def meaning(error: psycopg.Error, where: str, patience: float) -> MilepostError 
         error, (pg.ReadOnlySqlTransaction, pg.TooManyConnections, pg.QueryCanceled, pg.IdleInTransactionSessionTimeout)
     ):
         return StoreUnavailableError(f"{where}: {text}")
+    if isinstance(error, UNPREPARED):
+        return StoreUnavailableError(
+            f"{where}: {text}; set max_prepared_statements of PgBouncer above 0, or connect with prepare_threshold=None",
+            temporary=False,
+        )
     if is_missing(error):
         return StoreUnavailableError(f"{where}: {text}; run: milepost migrate", temporary=False)
     if isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)):
