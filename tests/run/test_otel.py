@@ -8,18 +8,20 @@ import logging
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
 import pytest
-from opentelemetry import trace
+from opentelemetry import metrics, trace
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from milepost import AsyncJobManager, AsyncJobs, JobCancelled, JobManager, Run, Secret, Settings
+from milepost import AsyncJobManager, AsyncJobs, DuplicateJobError, Job, JobCancelled, JobManager, Run, Secret, Settings
 from milepost.logging import JobContext, JsonFormatter
 from milepost.web import auth, create_app
 
@@ -221,3 +223,112 @@ def test_job_context_filter_works_with_any_format() -> None:
     logger.warning("outside")
     logger.removeHandler(handler)
     assert out.getvalue() == f"{run.job_id} 1 inside\nNone None outside\n"
+
+
+@pytest.fixture
+def points(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], dict[tuple[str, str], Any]]]:
+    """Yield a function that returns the data points of the metrics, by metric and destination."""
+    reader = InMemoryMetricReader()
+    provider = MeterProvider([reader])
+    monkeypatch.setattr(metrics, "get_meter_provider", lambda: provider)
+
+    def read() -> dict[tuple[str, str], Any]:
+        data = reader.get_metrics_data()
+        return {
+            (metric.name, str((point.attributes or {})["messaging.destination.name"])): (metric.unit, point)
+            for resource in (data.resource_metrics if data is not None else ())
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+            for point in metric.data.data_points
+        }
+
+    yield read
+    provider.shutdown()
+
+
+async def submit_and_fail(jobs: AsyncJobs) -> tuple[Job, Job]:
+    """Run one job that completes in its queue, and one that fails in the queue of its type."""
+
+    @jobs.job(queue="nightly")
+    async def good(run: Run) -> None: ...
+
+    @jobs.job
+    def bad(run: Run) -> None:
+        raise KeyError("absent")
+
+    async with jobs.run_workers():
+        made = await jobs.submit(good), await jobs.submit(bad)
+        for job in made:
+            await jobs.wait(job.job_id, timeout=60)
+    await jobs.close()
+    return made
+
+
+@pytest.mark.parametrize("wanted", ["messaging", "http, messaging/dup"])
+async def test_spans_follow_messaging_conventions_on_request(
+    spans: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch, wanted: str
+) -> None:
+    monkeypatch.setenv("OTEL_SEMCONV_STABILITY_OPT_IN", wanted)
+    job, _ = await submit_and_fail(AsyncJobs("memory://"))
+    found = {name: dict(span.attributes or {}) for name, span in named(spans).items()}
+    common = {
+        "messaging.system": "milepost",
+        "messaging.destination.name": "nightly",
+        "messaging.message.id": job.job_id,
+    }
+    sent = {"messaging.operation.name": "submit", "messaging.operation.type": "send"}
+    processed = {"messaging.operation.name": "run", "messaging.operation.type": "process"}
+    assert found["submit good"].items() >= (common | sent).items()
+    assert found["run good"].items() >= (common | processed | {"milepost.job.id": job.job_id}).items()
+    assert "error.type" not in found["run good"]
+    assert found["run bad"]["messaging.destination.name"] == "bad"
+    assert found["run bad"]["error.type"] == "KeyError"
+
+
+async def test_metrics_follow_messaging_conventions_on_request(
+    points: Callable[[], dict[tuple[str, str], Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_SEMCONV_STABILITY_OPT_IN", "messaging")
+    jobs = AsyncJobs("memory://")
+    await submit_and_fail(jobs)
+    found = points()
+    counters = ["messaging.client.sent.messages", "messaging.client.consumed.messages"]
+    histograms = ["messaging.client.operation.duration", "messaging.process.duration"]
+    assert {name for name, _ in found} == {*counters, *histograms}
+    for destination in ("nightly", "bad"):
+        for name in counters:
+            unit, point = found[name, destination]
+            assert (unit, point.value) == ("{message}", 1)
+        for name in histograms:
+            unit, point = found[name, destination]
+            assert (unit, point.count) == ("s", 1)
+    assert found["messaging.process.duration", "bad"][1].attributes["error.type"] == "KeyError"
+    assert "error.type" not in found["messaging.client.operation.duration", "bad"][1].attributes
+
+
+async def test_refused_submit_is_counted_with_error(
+    points: Callable[[], dict[tuple[str, str], Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_SEMCONV_STABILITY_OPT_IN", "messaging")
+    jobs = AsyncJobs("memory://")
+
+    @jobs.job
+    async def nightly(run: Run) -> None: ...
+
+    first = nightly.options(unique_key="one", on_duplicate="refuse", delay=60)
+    await jobs.submit(first)
+    with pytest.raises(DuplicateJobError):
+        await jobs.submit(first)
+    await jobs.close()
+    _, point = points()["messaging.client.sent.messages", "nightly"]
+    assert point.attributes["error.type"] == "DuplicateJobError"
+
+
+async def test_conventions_are_off_by_default(
+    spans: InMemorySpanExporter, points: Callable[[], dict[tuple[str, str], Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OTEL_SEMCONV_STABILITY_OPT_IN", raising=False)
+    await submit_and_fail(AsyncJobs("memory://"))
+    assert points() == {}
+    names = {name for span in spans.get_finished_spans() for name in span.attributes or {}}
+    assert not [name for name in names if name.startswith("messaging.")]

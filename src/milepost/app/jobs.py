@@ -152,8 +152,9 @@ class AsyncJobs:
         parameter, UnknownJobTypeError and DuplicateJobError.
         """
         submission = await self.submissions.build(target, args, kwargs)
-        with submit_span(submission.fields):
+        with submit_span(submission.fields) as created:
             job = await self._record(submission)
+            created(job.job_id)
             await self.dispatch([job])
         return job
 

@@ -40,5 +40,7 @@ class TransactionalJobs:
         submission = await self._jobs.submissions.build(target, args, kwargs)
         if submission.on_duplicate == "supersede":
             raise InvalidInputError("on_duplicate", 'cannot be "supersede" in a transaction of yours')
-        with submit_span(submission.fields):
-            return await self._within._record(submission)
+        with submit_span(submission.fields) as created:
+            job = await self._within._record(submission)
+            created(job.job_id)
+        return job

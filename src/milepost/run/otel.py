@@ -1,4 +1,4 @@
-"""OpenTelemetry spans for each submit and each run, in one trace that the job carries as a `traceparent`.
+"""OpenTelemetry spans and metrics of each submit and each run, in one trace that the job carries as a `traceparent`.
 
 Nothing is imported that the application has not imported: without OpenTelemetry this costs one dict lookup.
 """
@@ -6,12 +6,15 @@ Nothing is imported that the application has not imported: without OpenTelemetry
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from milepost.core.errors import RunStop
+from milepost.core.job import Job
 from milepost.core.serialization import from_json
+from milepost.run import otel_messaging
 from milepost.run.crash_report import report_exception
 
 if TYPE_CHECKING:
@@ -21,11 +24,14 @@ NAME = "milepost"
 
 
 class RunSpan(NamedTuple):
-    """The span of a run, its context token, and the exception that was being handled at its start."""
+    """The span of a run and its context token (None without tracing), the exception that was being handled at its start,
+    and when that was.
+    """
 
     span: Any
     token: Any
     before: BaseException | None
+    started: float
 
 
 def _api() -> Any:
@@ -48,62 +54,102 @@ def trace_id(trace: str | None) -> str | None:
     return parts[1] if len(parts) == 4 and len(parts[1]) == 32 else None
 
 
-def submit_span(fields: dict[str, str]) -> AbstractContextManager[None]:
-    """Return a context manager that records the creation of a job as a span; its fields carry the span to the run."""
+def submit_span(fields: dict[str, str]) -> AbstractContextManager[Callable[[str], None]]:
+    """Return a context manager that records the creation of a job as a span; its fields carry the span to the run.
+
+    Its value is called with the id of the job.
+    """
     api = _api()
-    return nullcontext() if api is None else _open_submit_span(api, fields)
+    return nullcontext(_ignore) if api is None and not otel_messaging.is_metered() else _open_submit_span(api, fields)
+
+
+def _ignore(job_id: str) -> None:
+    pass
 
 
 @contextmanager
-def _open_submit_span(api: Any, fields: dict[str, str]) -> Iterator[None]:
-    tracer, parent = api.get_tracer(NAME), _context(fields.get("trace"))
-    name, attributes = f"submit {fields['type']}", {"milepost.job.type": fields["type"]}
-    with tracer.start_as_current_span(name, parent, kind=api.SpanKind.PRODUCER, attributes=attributes) as span:
-        if span.get_span_context().is_valid:
-            fields["trace"] = _traceparent(span)
-        yield
+def _open_submit_span(api: Any, fields: dict[str, str]) -> Iterator[Callable[[str], None]]:
+    destination, started, error = Job.stored("", fields).queue or fields["type"], time.perf_counter(), None
+    try:
+        if api is None:
+            yield _ignore
+            return
+        tracer, parent = api.get_tracer(NAME), _context(fields.get("trace"))
+        attributes = {"milepost.job.type": fields["type"]}
+        if otel_messaging.is_opted_in():
+            attributes |= otel_messaging.attributes("submit", "send", destination)
+        name = f"submit {fields['type']}"
+        with tracer.start_as_current_span(name, parent, kind=api.SpanKind.PRODUCER, attributes=attributes) as span:
+            if span.get_span_context().is_valid:
+                fields["trace"] = _traceparent(span)
+            yield lambda job_id: _add_message_id(span, job_id)
+    except BaseException as caught:
+        error = caught
+        raise
+    finally:
+        if otel_messaging.is_metered():
+            otel_messaging.record("submit", "send", destination, time.perf_counter() - started, error)
+
+
+def _add_message_id(span: Any, job_id: str) -> None:
+    if otel_messaging.is_opted_in():
+        span.set_attribute("messaging.message.id", job_id)
 
 
 def start_run_span(run: Run) -> RunSpan | None:
     """Start the span of a run and make it current until `end_run_span`."""
-    api = _api()
+    api, before, started = _api(), sys.exc_info()[1], time.perf_counter()
     if api is None:
-        return None
+        return RunSpan(None, None, before, started) if otel_messaging.is_metered() else None
     from opentelemetry import context
 
+    attributes = {
+        "milepost.job.id": run.job_id,
+        "milepost.job.type": run.job_type,
+        "milepost.job.attempt": run.attempt,
+    }
+    if otel_messaging.is_opted_in():
+        attributes |= otel_messaging.attributes("run", "process", _destination(run))
+        attributes["messaging.message.id"] = run.job_id
     span = api.get_tracer(NAME).start_span(
-        f"run {run.job_type}",
-        _context(run.trace),
-        kind=api.SpanKind.CONSUMER,
-        attributes={
-            "milepost.job.id": run.job_id,
-            "milepost.job.type": run.job_type,
-            "milepost.job.attempt": run.attempt,
-        },
+        f"run {run.job_type}", _context(run.trace), kind=api.SpanKind.CONSUMER, attributes=attributes
     )
-    return RunSpan(span, context.attach(api.set_span_in_context(span)), sys.exc_info()[1])
+    return RunSpan(span, context.attach(api.set_span_in_context(span)), before, started)
 
 
 def end_run_span(run: Run, handle: RunSpan | None) -> None:
     """End the span of a run, with the exception that is being handled, if any."""
     if handle is None:
         return
+    error = sys.exc_info()[1]
+    is_stopped = isinstance(error, RunStop) or bool(run._stop_reasons)
+    failed = None if is_stopped or error is handle.before else error
+    if otel_messaging.is_metered():
+        seconds = time.perf_counter() - handle.started
+        otel_messaging.record("run", "process", _destination(run), seconds, failed)
+    if handle.span is None:
+        return
     from opentelemetry import context
     from opentelemetry.trace import Status, StatusCode
 
-    error = sys.exc_info()[1]
-    if isinstance(error, RunStop) or run._stop_reasons:
+    if is_stopped:
         handle.span.set_attribute("milepost.run.stopped", type(error or run._stop_reasons[0]).__name__)
-    elif error is not None and error is not handle.before:
+    elif failed is not None:
         # The crash report has its secrets masked.
-        line, crash_report = report_exception(error, run)
-        details = {"exception.type": type(error).__name__, "exception.message": line}
+        line, crash_report = report_exception(failed, run)
+        details = {"exception.type": type(failed).__name__, "exception.message": line}
         handle.span.add_event(
             "exception", {**details, "exception.stacktrace": from_json(crash_report).get("traceback", "")}
         )
         handle.span.set_status(Status(StatusCode.ERROR, line))
+        if otel_messaging.is_opted_in():
+            handle.span.set_attribute("error.type", type(failed).__qualname__)
     handle.span.end()
     context.detach(handle.token)
+
+
+def _destination(run: Run) -> str:
+    return run._job.queue or run.job_type
 
 
 def _context(trace: str | None) -> Any:
