@@ -69,7 +69,7 @@ static: $(VENV)/.dev  ## build the dashboard's files, when its sources have chan
 	@$(PY) dashboard/build.py $(ARGS)
 
 clean:  ## remove what these targets made
-	rm -rf $(VENV) .demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .demo .django6 build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find src tests scripts benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
 # ---- the environment: a stamp for each set of packages, older than the files that it was made from

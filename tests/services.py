@@ -98,6 +98,7 @@ SERVICES: Mapping[str, Service] = {
         ("/usr/lib/rabbitmq/bin/rabbitmq-server",),
         slow=True,  # the one on the PATH changes its user
     ),
+    "python3.13": Service(("python3.13-venv",), ("python3.13",), slow=True),
     "postgresql": Service(
         ("postgresql-17", "postgresql-17-pgvector"),
         (*(f"/usr/lib/postgresql/{major}/bin/postgres" for major in (18, 17, 16, 15)), "postgres"),

@@ -23,6 +23,7 @@ IMPORTED_AT_START: dict[str, set[str]] = {
     "cli/": {"click"},
     "cli/tui": {"textual"},
     "client/": {"httpx"},
+    "django/": {"asgiref", "django", "django_tasks"},
     "documents/commands": {"click"},
     "documents/document_commands": {"click"},
     "documents/routes": {"fastapi"},

@@ -25,8 +25,9 @@ class Jobs(BlockingMethods):
     """The jobs of an application in blocking code: a JobManager with handlers, `submit` and workers.
 
     `url` is the store (default: MILEPOST_URL, else REDIS_URL, else in memory), or a manager. In memory, a worker thread
-    starts at the first submit. The manager is in `manager`, and its methods are also methods of this object. With
-    `task_queue`, a task queue of `milepost.integrations`, the workers of that task queue run the submitted jobs.
+    starts at the first submit. The manager is in `manager`, and its methods are also methods of this object. `handlers`
+    shares those of another object. With `task_queue`, a task queue of `milepost.integrations`, the workers of that task
+    queue run the submitted jobs.
     """
 
     _async: AsyncJobs
@@ -37,12 +38,13 @@ class Jobs(BlockingMethods):
         *,
         ttl: float | None = None,
         options: Settings | None = None,
+        handlers: Handlers | None = None,
         task_queue: TaskQueue | Dispatcher | None = None,
     ) -> None:
         if not isinstance(url, JobManager):
             url = JobManager.of(open_runtime(url, ttl, options, blocking=True))
         self.manager = url
-        self._async = AsyncJobs(self.manager._async, task_queue=task_queue)
+        self._async = AsyncJobs(self.manager._async, handlers=handlers, task_queue=task_queue)
 
     @property
     def dispatcher(self) -> Dispatcher | None:

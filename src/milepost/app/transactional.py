@@ -36,6 +36,10 @@ class TransactionalJobs:
         """
         return run_sync(self._submit(target, *args, **kwargs))
 
+    def get_job(self, job_id: str) -> Job | None:
+        """Return a job as the transaction sees it, or None if it does not exist."""
+        return run_sync(self._within.get_job(job_id))
+
     async def _submit(self, target: Target, /, *args: Any, **kwargs: Any) -> Job:
         submission = await self._jobs.submissions.build(target, args, kwargs)
         if submission.on_duplicate == "supersede":

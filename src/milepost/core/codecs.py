@@ -241,6 +241,16 @@ def _load_attempts(data: Any) -> tuple[Attempt, ...]:
     return tuple(decode_dataclass(Attempt, row) for row in rows)
 
 
+def failure_rows(record: Record) -> list[dict[str, Any]]:
+    """Return the crash reports that a record keeps as JSON types, oldest first; of very many the newest."""
+    texts = ",".join(filter(None, (record.get(name) for name in ("failures_before", "failures"))))
+    try:
+        rows: list[dict[str, Any]] = from_json(f"[{texts}]")
+    except ValueError:
+        return []
+    return rows
+
+
 def _receipt(record: Record) -> Receipt | None:
     if "stop_at" not in record:
         return None

@@ -24,13 +24,18 @@ Hook = Callable[[Job], Any]
 
 
 class EndHooks:
-    """The hooks of one job type."""
+    """The hooks of one job type. `on_cancelled` is called when the code of a cancelled job has stopped."""
 
-    def __init__(self, on_completed: Hook | None = None, on_failed: Hook | None = None) -> None:
-        for name, hook in (("on_completed", on_completed), ("on_failed", on_failed)):
+    def __init__(
+        self, on_completed: Hook | None = None, on_failed: Hook | None = None, on_cancelled: Hook | None = None
+    ) -> None:
+        hooks = {"on_completed": on_completed, "on_failed": on_failed, "on_cancelled": on_cancelled}
+        for name, hook in hooks.items():
             if hook is not None:
                 _check(name, hook)
-        self._hooks = {JobStatus.COMPLETED: on_completed, JobStatus.FAILED: on_failed}
+        self._hooks = dict(
+            zip((JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED), hooks.values(), strict=True)
+        )
 
     def of(self, reply: WriteResult, attempt: int) -> tuple[Hook, Job] | None:
         """Return the hook for the reply to the end of an attempt, and its job.

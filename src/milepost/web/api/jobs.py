@@ -9,12 +9,11 @@ from typing import Annotated, Literal, TypeVar
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from milepost.core.codecs import jsonable
+from milepost.core.codecs import failure_rows, jsonable
 from milepost.core.defaults import LIST_LIMIT, LIST_LIMIT_MAX
 from milepost.core.errors import IllegalTransitionError
 from milepost.core.events import Event
 from milepost.core.job import Job, JobStatus
-from milepost.core.serialization import from_json
 from milepost.core.transitions import plan_receipt
 from milepost.stores.ids import new_operation_id
 from milepost.stores.protocol import Write
@@ -239,14 +238,8 @@ def add_job_details(router: APIRouter, context: WebContext) -> None:
                 responses=schemas.problems(404), tags=["jobs"], summary="List the failed attempts, oldest first")  # fmt: skip
     async def get_attempts(request: Request, job_id: str) -> Response:
         job = await context.visible_job(request, job_id)
-        try:
-            # The record has the failures as JSON objects joined by commas, only the newest if there are many.
-            texts = (job.record.get(name) for name in ("failures_before", "failures"))
-            failures = from_json(f"[{','.join(text for text in texts if text)}]")
-        except ValueError:
-            failures = []
         body = {
-            "attempts": failures,
+            "attempts": failure_rows(job.record),
             "runs": jsonable(job.attempts),
             "attempt": job.attempt,
             "max_attempts": job.max_attempts,

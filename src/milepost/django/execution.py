@@ -1,0 +1,93 @@
+"""Runs a task in a worker, with Django's signals and fresh database connections."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from asgiref.sync import sync_to_async
+from django.db import close_old_connections, reset_queries
+
+from milepost.core.job import Job
+from milepost.django import tasks_api
+from milepost.django.results import result_of
+from milepost.django.task import TaskContext, options_of
+from milepost.run.async_run import AsyncRun
+from milepost.run.run import Run
+from milepost.worker.end_hooks import EndHooks
+from milepost.worker.handlers import Handler, TypeOptions
+
+if TYPE_CHECKING:
+    from milepost.django.backend import Backend
+
+log = logging.getLogger("milepost.django")
+
+TYPE_OPTIONS = ("max_attempts", "timeout", "on_lost", "labels")
+
+
+def handler_of(task: Any, backend: Backend) -> Handler[Any, Any]:
+    """Return the handler that runs a task; its job type is the path of the function. Raises InvalidInputError."""
+    alias, sender = backend.alias, type(backend)
+
+    def started(run: Run) -> tuple[Any, ...]:
+        result = result_of(run._job, task, alias)
+        context = (TaskContext(task_result=result, run=run),) if task.takes_context else ()
+        return result, context
+
+    @fresh_connections()
+    def ended(job: Job) -> None:
+        tasks_api.task_finished.send(sender=sender, task_result=result_of(job, task, alias))
+
+    def failed(run: Run) -> None:
+        log.warning("task %s (%s): attempt %d failed", run.job_id, run.job_type, run.attempt, exc_info=True)
+
+    def run_task(run: Run, args: list[Any] = [], kwargs: dict[str, Any] = {}) -> Any:  # noqa: B006 - copied for each run
+        with fresh_connections():
+            result, context = started(run)
+            tasks_api.task_started.send(sender=sender, task_result=result)
+            try:
+                return tasks_api.normalize_json(task.func(*context, *args, **kwargs))
+            except Exception:
+                failed(run)
+                raise
+
+    async def run_async_task(run: AsyncRun, args: list[Any] = [], kwargs: dict[str, Any] = {}) -> Any:  # noqa: B006
+        await _arefresh_connections()
+        try:
+            result, context = started(run)
+            await tasks_api.task_started.asend(sender=sender, task_result=result)
+            return tasks_api.normalize_json(await task.func(*context, *args, **kwargs))
+        except Exception:
+            failed(run)
+            raise
+        finally:
+            await sync_to_async(close_old_connections)()
+
+    code: Callable[..., Any] = run_async_task if inspect.iscoroutinefunction(task.func) else run_task
+    for name in ("__module__", "__name__", "__qualname__", "__doc__"):
+        setattr(code, name, getattr(task.func, name))
+    options = {name: value for name, value in options_of(task).items() if name in TYPE_OPTIONS}
+    defaults = TypeOptions.of(queue=task.queue_name, priority=task.priority, **options)
+    return Handler(task.module_path, code, replace(defaults, hooks=EndHooks(ended, ended, ended)))
+
+
+@contextmanager
+def fresh_connections() -> Iterator[None]:
+    """Close the database connections of this thread that are broken or too old, before and after a task."""
+    reset_queries()
+    close_old_connections()
+    try:
+        yield
+    finally:
+        close_old_connections()
+
+
+@sync_to_async
+def _arefresh_connections() -> None:
+    """Do the same for the thread that the database calls of async tasks share."""
+    reset_queries()
+    close_old_connections()

@@ -1,0 +1,58 @@
+"""Tasks of the test project."""
+
+import asyncio
+import threading
+import time
+from typing import Any
+
+from blog.decorator import task
+
+stop_waiting = threading.Event()
+
+
+@task()
+def add(left: int, right: int = 1) -> int:
+    """Return the sum."""
+    return left + right
+
+
+@task()
+async def add_later(left: int, right: int) -> tuple[int, ...]:
+    """Return the sum in a tuple."""
+    await asyncio.sleep(0)
+    return (left + right,)
+
+
+@task(takes_context=True)
+def count(context: Any, to: int) -> dict[str, Any]:
+    """Count with progress, and say what the context knows."""
+    for _ in context.run.each(range(to)):
+        pass
+    return {"attempt": context.attempt, "worker": context.task_result.worker_ids[-1], "job": context.run.job_id}
+
+
+@task(takes_context=True)
+def fail_until(context: Any, attempt: int) -> str:
+    """Fail before an attempt."""
+    if context.attempt < attempt:
+        raise LookupError(f"attempt {context.attempt}")
+    return "done"
+
+
+@task(takes_context=True)
+def wait_for_cancel(context: Any) -> None:
+    """Report progress until the task is cancelled."""
+    while not stop_waiting.is_set():
+        context.run.progress(0.5, message="waiting")
+        time.sleep(0.01)
+
+
+@task(queue_name="slow", priority=5)
+def slow() -> None:
+    """Do nothing, in another queue."""
+
+
+@task()
+def return_object() -> object:
+    """Return what is not JSON."""
+    return object()

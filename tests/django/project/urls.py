@@ -1,0 +1,3 @@
+"""The pages of the test project: none."""
+
+urlpatterns: list[object] = []
