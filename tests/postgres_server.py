@@ -59,6 +59,14 @@ class PostgresServer:
         self.stop("immediate")
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def standby(self) -> PostgresServer:
+        """Return a server that follows this one until it is promoted. Commits wait for it once it has started."""
+        return _Standby(self, self._options)
+
+    def promote(self) -> None:
+        """Let a standby accept writes."""
+        self._run("pg_ctl", "promote", "--wait", "--silent", "--pgdata", self._data)
+
     @property
     def _data(self) -> str:
         return str(self.folder / "data")
@@ -105,7 +113,7 @@ class PostgresServer:
 
     def database(self, name: str) -> str:
         """Create an empty database, and return its URL."""
-        self._execute(f'CREATE DATABASE "{name}"')
+        self.execute(f'CREATE DATABASE "{name}"')
         return self.url(name)
 
     def url(self, name: str = USER) -> str:
@@ -117,15 +125,24 @@ class PostgresServer:
 
         This takes a few milliseconds, and creating a schema fifty times as long.
         """
-        self._execute(_EMPTY.replace("SCHEMA", schema))
+        self.execute(_EMPTY.replace("SCHEMA", schema))
         return schema
 
-    def _execute(self, sql: str) -> None:
+    def execute(self, sql: str) -> None:
+        """Run a statement as the superuser."""
+        self._connected().execute(sql)
+
+    def fetch(self, sql: str) -> list[tuple[Any, ...]]:
+        """Run a query as the superuser, and return its rows."""
+        rows: list[tuple[Any, ...]] = self._connected().execute(sql).fetchall()
+        return rows
+
+    def _connected(self) -> Any:
         import psycopg
 
         if self._connection is None:
             self._connection = psycopg.connect(self.url(), autocommit=True)
-        self._connection.execute(sql)
+        return self._connection
 
     def _run(self, program: str, *words: str) -> None:
         done = subprocess.run(
@@ -134,6 +151,28 @@ class PostgresServer:
         )  # fmt: skip
         if done.returncode:
             raise RuntimeError(f"{program} ended with {done.returncode}: {done.stderr}\n{self.log[-2000:]}")
+
+
+class _Standby(PostgresServer):
+    def __init__(self, primary: PostgresServer, options: dict[str, object]) -> None:
+        super().__init__(**options)
+        self._primary = primary
+
+    def __enter__(self) -> PostgresServer:
+        words = (
+            "--pgdata",
+            self._data,
+            "--dbname",
+            self._primary.url(),
+            "--write-recovery-conf",
+            "--checkpoint",
+            "fast",
+        )
+        self._run("pg_basebackup", *words, "--no-sync")
+        self.start()
+        for sql in ("ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()"):
+            self._primary.execute(sql)
+        return self
 
 
 def owner_of(folder: Path) -> dict[str, Any]:

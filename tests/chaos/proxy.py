@@ -1,6 +1,7 @@
 """A TCP proxy that drops replies after the server has executed the requests.
 
-It runs in its own thread. It only drops replies to requests with a script call, which may have changed something.
+It runs in its own thread. It only drops replies to requests that may have changed something: a script call of Redis, a
+COMMIT of PostgreSQL.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import threading
 from typing import Self
 
 CALL = b"EVALSHA"
+COMMITTED = b"COMMIT\0"  # the reply to a COMMIT, whose request may name a prepared statement instead
 CHUNK = 65536
 
 
@@ -97,7 +99,7 @@ class Proxy:
 
         async def replies() -> None:
             while data := await server_reader.read(CHUNK):
-                called, asked[0] = asked[0], False
+                called, asked[0] = asked[0] or COMMITTED in data, False
                 if me in self._hung:
                     continue
                 if called and self._to_lose > 0:

@@ -120,12 +120,10 @@ class Database:
                 if tx is not None and tx.committing:
                     sent = True
                     if not repeatable:
-                        raise OutcomeUnknownError(
-                            f"{self.namespace.where}: {one_line(error)} while committing"
-                        ) from error
+                        raise self._unknown(error) from error
                 if time.monotonic() - began >= (RETRY_BUDGET if sent else self._connect_budget):
                     if sent:
-                        raise OutcomeUnknownError(f"{self.namespace.where}: {one_line(error)}") from error
+                        raise self._unknown(error) from error
                     raise self._raised(error, temporary=True) from error
                 await self.pool.pause(random.uniform(0.05, 0.3))
 
@@ -164,6 +162,12 @@ class Database:
             await connection.close()
             raise
         return connection
+
+    def _unknown(self, error: psycopg.Error) -> OutcomeUnknownError:
+        return OutcomeUnknownError(
+            f"{self.namespace.where}: connection lost while committing: {one_line(error)}; the change may have been made, "
+            "read it before you repeat it"
+        )
 
     def _raised(self, error: psycopg.Error, *, temporary: bool) -> MilepostError | psycopg.Error:
         if not temporary:

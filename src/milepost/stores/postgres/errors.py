@@ -19,6 +19,8 @@ UNPREPARED = (pg.InvalidSqlStatementName, pg.DuplicatePreparedStatement)
 """A pooler gave a transaction a connection to the server that has other prepared statements."""
 
 _TRANSIENT_TEXTS = ("starting up", "shutting down", "recovery", "too many", "reserved", "terminating")
+_NO_CONNECTIONS = ("too many connections", "too many clients", "connection slots are reserved")
+"""What the server says to a new connection, whose errors have no code."""
 _MISSING = (pg.UndefinedTable, pg.InvalidSchemaName, pg.UndefinedFunction)
 
 
@@ -55,10 +57,12 @@ def meaning(error: psycopg.Error, where: str, patience: float) -> MilepostError 
         return StoreUnavailableError(
             f"{where}: {text}; grant the role these rights, or connect as another role", temporary=False
         )
-    if isinstance(
-        error, (pg.ReadOnlySqlTransaction, pg.TooManyConnections, pg.QueryCanceled, pg.IdleInTransactionSessionTimeout)
-    ):
+    if isinstance(error, (pg.ReadOnlySqlTransaction, pg.QueryCanceled, pg.IdleInTransactionSessionTimeout)):
         return StoreUnavailableError(f"{where}: {text}")
+    if isinstance(error, pg.TooManyConnections) or any(words in text for words in _NO_CONNECTIONS):
+        return StoreUnavailableError(
+            f"{where}: {text}; raise max_connections or the limit of the role, or connect through PgBouncer"
+        )
     if isinstance(error, UNPREPARED):
         return StoreUnavailableError(
             f"{where}: {text}; set max_prepared_statements of PgBouncer above 0, or connect with prepare_threshold=None",
