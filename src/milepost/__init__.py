@@ -47,8 +47,8 @@ if TYPE_CHECKING:
     from milepost.run.async_run import AsyncRun as AsyncRun
     from milepost.run.retry_rules import Backoff as Backoff
     from milepost.run.run import Run as Run
+    from milepost.run.scalar_types import Secret as Secret
     from milepost.settings import Settings as Settings
-    from milepost.worker.scalar_types import Secret as Secret
 
 __version__ = "0.1.0"
 
@@ -94,7 +94,7 @@ _HOMES = {
     "run.retry_rules": ("Backoff",),
     "run.async_run": ("AsyncRun",),
     "run.run": ("Run",),
-    "worker.scalar_types": ("Secret",),
+    "run.scalar_types": ("Secret",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = ["__version__", *sorted(_HOME_OF)]  # noqa: PLE0604 - the names of the table above are all text

@@ -10,9 +10,9 @@ import httpx
 import pytest
 
 from milepost import AsyncJobManager, AsyncJobs, Run
+from milepost.run.param_types import OperatorOnly
 from milepost.web import auth
 from milepost.web.security.api_keys import ApiKeyStore
-from milepost.worker.param_types import OperatorOnly
 from tests.web.conftest import client_of
 
 BODY = {"job_type": "load", "params": {"name": "a"}}

@@ -16,7 +16,7 @@ from annotated_types import Ge, Interval, Le, MaxLen, MinLen, MultipleOf
 from pydantic import Field
 
 from milepost import InvalidInputError, Jobs, Run
-from milepost.worker.param_types import check_schema
+from milepost.run.param_types import check_schema
 from milepost.worker.parameters import parameters_of
 
 ID = UUID("01a2181c-1e2c-7000-8000-000000000000")

@@ -14,7 +14,7 @@ import pytest
 from annotated_types import Predicate
 
 from milepost import InvalidInputError, Run, Secret
-from milepost.worker.param_types import check_schema
+from milepost.run.param_types import check_schema
 from milepost.worker.parameters import parameters_of
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import Annotated, Final, TypeVar
 from milepost.core.errors import InvalidInputError
 from milepost.documents.configuration import Configuration
 from milepost.documents.document_root import DocumentRoot
+from milepost.run.param_types import OperatorOnly
 from milepost.run.run import Run
-from milepost.worker.param_types import OperatorOnly
 
 Number = TypeVar("Number", int, float)
 MAX_PATHS: Final = 1000

@@ -13,6 +13,7 @@ from milepost.core.job import Job
 from milepost.core.serialization import from_json, seconds
 from milepost.manager.manager import AsyncJobManager
 from milepost.manager.sync import JobManager
+from milepost.run.param_types import plain
 from milepost.stores.memory.state import system_micros
 from milepost.stores.memory.store import MemoryStore
 from milepost.stores.protocol import Select
@@ -20,7 +21,6 @@ from milepost.stores.sync_bridge import run_sync
 from milepost.testing.drain import Errors, drain
 from milepost.testing.fakes import FrozenClock
 from milepost.worker.handlers import ConfiguredHandler, Handler, Submittable
-from milepost.worker.param_types import plain
 
 MAX_ATTEMPTS = 1000
 

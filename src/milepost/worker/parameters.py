@@ -21,9 +21,9 @@ from milepost.core.errors import InvalidInputError
 from milepost.core.result_json import is_model
 from milepost.core.serialization import PARAMS_BYTES, from_json, to_json
 from milepost.run.async_run import AsyncRun
+from milepost.run.param_types import object_schema, param_type_of, plain, read_object
 from milepost.run.run import Run
-from milepost.worker.param_types import object_schema, param_type_of, plain, read_object
-from milepost.worker.scalar_types import ParamType
+from milepost.run.scalar_types import ParamType
 
 _CONVERTIBLE = (
     str, int, float, list, tuple, set, frozenset, deque, range, collections.abc.Mapping, type(None), date, time,

@@ -15,9 +15,9 @@ from typing import Any
 
 from milepost.core.errors import InvalidInputError, StoreError, UnknownJobTypeError
 from milepost.core.serialization import from_json, to_json
+from milepost.run.param_types import check_schema
 from milepost.stores.protocol import KeyValue, KeyValueStore, Store
 from milepost.worker.handlers import Handler
-from milepost.worker.param_types import check_schema
 
 REPUBLISH_AFTER = 3600.0
 """Seconds after which an unchanged type is published again, so that it does not expire."""

@@ -12,9 +12,9 @@ from milepost.core.errors import InvalidInputError
 from milepost.core.options import json_object
 from milepost.core.serialization import PARAMS_BYTES, to_json
 from milepost.manager.validation import submit_fields
+from milepost.run.param_types import check_schema, plain
 from milepost.stores.protocol import KeyValueStore
 from milepost.worker.handlers import OPTIONS, ConfiguredHandler, Handler, Handlers, TypeOptions, validate_options
-from milepost.worker.param_types import check_schema, plain
 from milepost.worker.parameters import operator_only, refuse_operator_only
 from milepost.worker.registry import JobType, read_type
 

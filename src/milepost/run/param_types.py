@@ -12,7 +12,7 @@ from typing import Any, Literal, Union
 
 from milepost.core.errors import InvalidInputError
 from milepost.core.result_json import is_model
-from milepost.worker.scalar_types import (
+from milepost.run.scalar_types import (
     SCALARS,
     ParamType,
     any_dict,
