@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from milepost.app import Jobs as Jobs
     from milepost.client import AsyncClient as AsyncClient
     from milepost.client import Client as Client
+    from milepost.core.errors import AlreadyAnsweredError as AlreadyAnsweredError
     from milepost.core.errors import DuplicateJobError as DuplicateJobError
     from milepost.core.errors import Fail as Fail
     from milepost.core.errors import IllegalTransitionError as IllegalTransitionError
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from milepost.core.errors import LeaseLost as LeaseLost
     from milepost.core.errors import MilepostError as MilepostError
     from milepost.core.errors import OutcomeUnknownError as OutcomeUnknownError
+    from milepost.core.errors import QuestionExpiredError as QuestionExpiredError
     from milepost.core.errors import RejectedError as RejectedError
     from milepost.core.errors import ResultNotSerialisableError as ResultNotSerialisableError
     from milepost.core.errors import Retry as Retry
@@ -56,6 +58,7 @@ _HOMES = {
     "client": ("AsyncClient", "Client"),
     "app": ("AsyncJobs", "Jobs"),
     "core.errors": (
+        "AlreadyAnsweredError",
         "DuplicateJobError",
         "IllegalTransitionError",
         "InputChangedError",
@@ -69,6 +72,7 @@ _HOMES = {
         "LeaseLost",
         "MilepostError",
         "OutcomeUnknownError",
+        "QuestionExpiredError",
         "Fail",
         "RejectedError",
         "ResultNotSerialisableError",

@@ -81,6 +81,7 @@ class AsyncJobs:
     count_jobs = delegated(AsyncJobManager.count_jobs, "manager")
     history = delegated(AsyncJobManager.history, "manager")
     cancel_job = delegated(AsyncJobManager.cancel_job, "manager")
+    answer = delegated(AsyncJobManager.answer, "manager")
     events = delegated(AsyncJobManager.events, "manager")
     watch = delegated(AsyncJobManager.watch, "manager")
     enqueue = delegated(AsyncJobManager.enqueue, "manager")

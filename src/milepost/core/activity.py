@@ -71,6 +71,7 @@ _WAITS: Mapping[str, str] = {
     "jobs_ahead": "{count} ahead",
     "many_jobs_ahead": "Over {count} ahead",
     "after": "Waiting for {group}",
+    "answer": "Waiting for an answer to {key}",
     "previous_run_stopping": "Waiting for the previous run to stop",
 }
 

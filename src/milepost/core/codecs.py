@@ -11,6 +11,7 @@ from json.encoder import encode_basestring
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
+from milepost.core.placement import ANSWER
 from milepost.core.serialization import US, compact_json, from_json, from_micros, labels_dict
 from milepost.core.values import (
     LARGE_MARK,
@@ -20,6 +21,7 @@ from milepost.core.values import (
     ItemCounts,
     JobStatus,
     LargeValue,
+    Question,
     Receipt,
     Stage,
     WaitingFor,
@@ -71,7 +73,7 @@ def jsonable(value: Any) -> Any:
         return [jsonable(inner) for inner in value]
     if isinstance(value, LargeValue):
         return value.to_dict()
-    if isinstance(value, Attempt | Stage | ItemCounts | Eta | Failure | Receipt | WaitingFor):
+    if isinstance(value, Attempt | Stage | ItemCounts | Eta | Failure | Receipt | WaitingFor | Question):
         return {name: jsonable(inner) for name, inner in asdict(value).items()}
     return value
 
@@ -99,7 +101,7 @@ def _json_types(cls: Any) -> dict[str, tuple[type, ...]]:
     return found
 
 
-_IN_JSON: dict[Any, Any] = {float: int | float, tuple: list, Mapping: dict}
+_IN_JSON: dict[Any, Any] = {float: int | float, tuple: list, Mapping: dict, Any: object}
 
 
 def _read_dataclass(cls: Any, data: Any) -> Any:
@@ -183,6 +185,11 @@ JSON = Codec(from_json, _raw_json)
 LARGE_JSON = Codec(_large, _large_json, LargeValue.load)
 """JSON that a store keeps beside the record if it is large, with a marker in its place."""
 LABELS = Codec(labels_dict, _labels_json)
+QUESTIONS = Codec(
+    lambda text: LargeValue.read(text) or parts(Question).read(text),
+    lambda text: _large_json(text) if text[:1] == LARGE_MARK else parts(Question).json(text),
+    lambda data: parts(Question).load(data) if isinstance(data, list) else LargeValue.load(data),
+)
 STATUS = Codec(JobStatus, {status.value: f'"{status.value}"' for status in JobStatus}.__getitem__, JobStatus)
 STAGES, ITEM_COUNTS, ETA, FAILURE = parts(Stage), part(ItemCounts), part(Eta), part(Failure)
 WAITING_FOR = part(WaitingFor)
@@ -267,8 +274,11 @@ def _receipt(record: Record) -> Receipt | None:
 
 
 def _held_by(record: Record) -> WaitingFor:
-    """Return the reason that a store gives, else the group that holds the job."""
-    found: WaitingFor = _read_or(WAITING_FOR, record.get("waiting_for"), WaitingFor("after", {"group": record["held"]}))
+    """Return the reason that a store gives, else the question or group that holds the job."""
+    held = record["held"]
+    _, is_answer, key = held.partition(ANSWER)
+    reason = WaitingFor("answer", {"key": key}) if is_answer else WaitingFor("after", {"group": held})
+    found: WaitingFor = _read_or(WAITING_FOR, record.get("waiting_for"), reason)
     return found
 
 

@@ -14,6 +14,8 @@
     |   +-- TooManyRequestsError               too many requests for one job within a minute: .retry_after seconds
     |   +-- UnknownJobTypeError                no worker has published this type
     |   +-- IdempotencyConflictError           the key was used with another body, or is still in progress
+    |   +-- AlreadyAnsweredError               the question was answered before; the text says by whom and when
+    |   +-- QuestionExpiredError               the question has expired without an answer
     |   +-- FilterError                        a filter has a syntax error: .position is its index
     +-- StoreError                             the store cannot answer
     |   +-- StoreUnavailableError              not reachable, or locked for too long: nothing was written
@@ -221,6 +223,14 @@ class Fail(MilepostError):
     """Raised by a handler to fail its job without further attempts: ``raise Fail("the document is encrypted")``."""
 
 
+class AlreadyAnsweredError(RejectedError):
+    """The question was answered before; the message says by whom and when."""
+
+
+class QuestionExpiredError(RejectedError):
+    """The question has expired without an answer. Raised by `run.ask` without a default, and by a late `answer`."""
+
+
 class RunStop(BaseException):
     """Ends the code of a run. A BaseException, so that `except Exception` does not catch it."""
 
@@ -242,11 +252,13 @@ class JobTimedOut(RunStop):
 
 
 class JobSuspended(RunStop):
-    """The job waits without its worker until `wake_at` (microseconds of the store's clock): the code returns, and starts again then.
+    """The job waits without its worker: the code returns, and starts again when the time has come or the answer is there.
 
-    Raised by `run.sleep`; every later call of the run raises it again. Let it pass.
+    Raised by `run.sleep` and `run.ask`; every later call of the run raises it again. Let it pass. `wake_at` is in
+    microseconds of the store's clock, None for no limit; `asking` is the key of the question that the job waits for.
     """
 
-    def __init__(self, wake_at: int) -> None:
+    def __init__(self, wake_at: int | None, asking: str | None = None) -> None:
         super().__init__("suspended")
         self.wake_at = wake_at
+        self.asking = asking

@@ -13,6 +13,11 @@ AFTER = ":after="
 """The prefix of the labels that store `after`."""
 
 
+USER = "user:"
+"""What `held` begins with while a job waits for a user and not for the members of a group."""
+ANSWER = "user:answer:"
+"""What it begins with while a suspended run waits for an answer; the key of its question follows."""
+
 _MEMBERSHIPS = {":group": "group:", ":parent_id": "children:"}
 """The indexed field that makes a job a member of a group, as among the labels -> the kind of that group."""
 
@@ -34,7 +39,7 @@ class Members(Protocol):
 def starts_at(record: Record) -> int | None:
     """Return the earliest start of a pending record in microseconds, 0 if it has none; None while it is held.
 
-    A held record waits for a group of `after` or `wait_groups` that has an open member. A suspended one (`wait_groups`,
+    A held record waits for a group of `after` or `wait_groups` that has an open member, or for an answer. A suspended one (`wait_groups`,
     `wake_at`) may start as soon as it is not held, or at `wake_at`, whichever comes first.
     """
     wake_at = record.get("wake_at")

@@ -26,6 +26,7 @@ from milepost.core.codecs import (
     LARGE_JSON,
     LIMIT_KEY,
     PARAMS,
+    QUESTIONS,
     QUEUE,
     RECEIPT,
     STAGES,
@@ -38,7 +39,7 @@ from milepost.core.codecs import (
 from milepost.core.defaults import ATTEMPTS_MAX, PRIORITY_MAX
 from milepost.core.fields import PRIVATE, Clearing, Field, Stored, column
 from milepost.core.options import Option
-from milepost.core.values import Attempt, Eta, Failure, ItemCounts, JobStatus, Receipt, Stage, WaitingFor
+from milepost.core.values import Attempt, Eta, Failure, ItemCounts, JobStatus, Question, Receipt, Stage, WaitingFor
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,6 +346,7 @@ class JobFields(Stored):
     )  # fmt: skip
     result_error: str | None = field(default=None, metadata=column("", TEXT, "Why a completed job has no result: what is not JSON, where, and the remedy.", cleared=("reopen",)))  # fmt: skip
     result_text: str | None = field(default=None, metadata=column("", TEXT, "The text of such a result: its `repr()`, redacted and cut to 8 KiB.", cleared=("reopen",)))  # fmt: skip
+    questions: tuple[Question, ...] = field(default=(), metadata=column("", QUESTIONS, "The questions of `run.ask` with their answers, and answers given before the question.", large=True, cleared=("from_start",)))  # fmt: skip
     retry_of: str | None = field(
         default=None,
         metadata=column("", TEXT, "The id of the job whose failed items this one repeats.", label="retry of"),

@@ -121,6 +121,25 @@ class Receipt:
     late_result: Any = None
 
 
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question of a run, or an answer given before it was asked. Times are ISO 8601 texts.
+
+    `state` is ``early`` (answered, but not asked yet), ``open``, ``answered``, ``default`` (it expired, and the code continued
+    with its default) or ``expired``.
+    """
+
+    key: str
+    prompt: str = ""
+    json_schema: Mapping[str, Any] | None = None
+    state: str = "open"
+    asked_at: str | None = None
+    expires_at: str | None = None
+    answer: Any = None
+    answered_at: str | None = None
+    answered_by: str | None = None
+
+
 LARGE_MARK = "\x1a"
 """The first character of the marker of a large value; its size follows. JSON never begins with it."""
 

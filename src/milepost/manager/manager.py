@@ -26,7 +26,7 @@ from milepost.core.serialization import (
     validate_job_id,
 )
 from milepost.core.transitions import plan_cancel, plan_create, plan_delete, plan_retry, plan_update
-from milepost.manager import watch
+from milepost.manager import answers, watch
 from milepost.manager.creation import creation_error, refuse_cycle
 from milepost.manager.options import CreateOptions
 from milepost.manager.validation import (
@@ -237,6 +237,17 @@ class AsyncJobManager:
         if not outcome.accepted:
             raise rejection_error(outcome, job_id, "retry")
         return _found(outcome.job, job_id)
+
+    async def answer(self, job_id: str, key: str, value: Any, *, by: str | None = None) -> Job:
+        """Answer the question that a job asked under this key (`run.ask`) and return the job, which continues.
+
+        `value` is JSON that fits the question, of at most 64 KiB; `by` is who answers. A job keeps up to 16 answers to
+        questions that it has not asked yet. Raises JobNotFoundError, AlreadyAnsweredError with who and when,
+        QuestionExpiredError, IllegalTransitionError if the job has ended, and InvalidInputError with the field that does
+        not fit.
+        """
+        who = None if by is None else single_line(by)
+        return await answers.answer(self.store, self._new_operation_id, _known_id(job_id), key, value, who)
 
     async def _retry_failed_items(self, job_id: str) -> Job:
         job = _found(await self.get_job(_known_id(job_id)), job_id)

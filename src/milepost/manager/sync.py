@@ -68,6 +68,7 @@ class BlockingMethods:
     history = blocking(AsyncJobManager.history)
     cancel_job = blocking(AsyncJobManager.cancel_job)
     retry_job = blocking(AsyncJobManager.retry_job)
+    answer = blocking(AsyncJobManager.answer)
     events = blocking(AsyncJobManager.events)
     watch = blocking_iterator(AsyncJobManager.watch)
     enqueue = blocking(AsyncJobManager.enqueue)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar, TypeVarTuple, overload
 
 from milepost.core.serialization import Duration
+from milepost.run.questions import NO_DEFAULT, Ask
 from milepost.run.run import Run
 from milepost.run.steps import OnChange, Step
 from milepost.run.suspension import Sleep
@@ -52,3 +53,26 @@ class AsyncRun(Run):
         left = await asyncio.to_thread(Sleep(self, key, duration).left)
         if left > 0:
             await self._await_in_place(left)
+
+    @overload  # type: ignore[override] # likewise
+    def ask(
+        self, key: str, prompt: str, schema: type[R], *, expires: Duration | None = None, default: R = NO_DEFAULT
+    ) -> Coroutine[Any, Any, R]: ...
+
+    @overload
+    def ask(
+        self, key: str, prompt: str, schema: Any = None, *, expires: Duration | None = None, default: Any = NO_DEFAULT
+    ) -> Coroutine[Any, Any, Any]: ...
+
+    def ask(
+        self, key: str, prompt: str, schema: Any = None, *, expires: Duration | None = None, default: Any = NO_DEFAULT
+    ) -> Coroutine[Any, Any, Any]:
+        """Ask a person, as `Run.ask` does."""
+        self._refuse_fork("ask")
+        return self._awaited("ask", self._ask(key, prompt, schema, expires, default))
+
+    async def _ask(self, key: str, prompt: str, schema: Any, expires: Duration | None, default: Any) -> Any:
+        ask = Ask(self, key, prompt, schema, expires, default)
+        while (answer := await asyncio.to_thread(ask.answer)) is None:
+            await self._await_answer(ask)
+        return answer[0]

@@ -1,4 +1,4 @@
-"""Writes checkpoints and kept steps: the call returns only when the store has the value. It warns of types that JSON changes."""
+"""Writes checkpoints, kept steps and questions: the call returns only when the store has the value. It warns of types that JSON changes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from milepost.core.errors import OutcomeUnknownError, StoreUnavailableError
-from milepost.core.transitions import plan_checkpoint, plan_keep_step
+from milepost.core.transitions import plan_ask, plan_checkpoint, plan_keep_step, plan_settle_question
 from milepost.core.transitions.operations import Change
 from milepost.run.heartbeat_state import stop_reason
 from milepost.stores.ids import new_operation_id
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("milepost.run")
 
 RETRY_INTERVAL = 0.5
+
+QUESTION_FIELDS = ("questions", "questions_version", "asking")
 
 Parts = Sequence[tuple[str, str]]
 """Values to write beside the record, each with its key."""
@@ -44,6 +46,17 @@ class CheckpointWriter:
 
         `key` names the new step, as in `plan_keep_step`.
         """
+
+    def write_question(self, run: Run, values: Mapping[str, Any]) -> bool:
+        """Write the values of `plan_ask`, or without `expires` those of `plan_settle_question`.
+
+        Return False if the questions of the job have changed meanwhile. Raises as `checkpoint`.
+        """
+        return True
+
+    def read_questions(self, run: Run) -> Mapping[str, Any]:
+        """Return the fields of QUESTION_FIELDS in the current record. Raises as `checkpoint`."""
+        return {}
 
     def now(self, run: Run) -> int:
         """Return the store's clock, in microseconds since 1970. Raises as `checkpoint`."""
@@ -92,6 +105,12 @@ class StoreCheckpointWriter(CheckpointWriter):
                 reacquire=self._reacquire,
             )
         )
+
+    def write_question(self, run: Run, values: Mapping[str, Any]) -> bool:
+        return run_sync(write_question(self._heartbeat.store, run, values, until_stopped=self._until_stopped))
+
+    def read_questions(self, run: Run) -> Mapping[str, Any]:
+        return run_sync(read_questions(self._heartbeat.store, run, until_stopped=self._until_stopped))
 
     def now(self, run: Run) -> int:
         return run_sync(read_clock(self._heartbeat.store, run, until_stopped=self._until_stopped))
@@ -143,10 +162,35 @@ async def write_step(
     run._kept_steps = steps
 
 
+async def write_question(store: Store, run: Run, values: Mapping[str, Any], *, until_stopped: bool) -> bool:
+    """Write a question. The parameters, the result and what is raised are as in `CheckpointWriter.write_question`."""
+    plan = plan_ask if "expires" in values else plan_settle_question
+    return await _write(
+        store, run, "question", lambda operation_id: plan(operation_id, run.token, **values), (), until_stopped, None
+    )
+
+
+async def read_questions(store: Store, run: Run, *, until_stopped: bool) -> dict[str, str | None]:
+    """Return the fields of QUESTION_FIELDS in the current record. `until_stopped` as in `write_checkpoint`."""
+    while True:
+        try:
+            job = await store.get(run.job_id)
+            break
+        except (StoreUnavailableError, OutcomeUnknownError) as error:
+            if not until_stopped:
+                raise
+            await _pause(store, run, error)
+    if job is None:
+        run.stop(stop_reason(None, run.token, "stopping"))
+        raise run._stop_reasons[0]
+    return {name: job.record.get(name) for name in QUESTION_FIELDS}
+
+
 async def _write(
     store: Store, run: Run, what: str, plan: Callable[[str], Change], parts: Parts, until_stopped: bool,
     reacquire: ReacquireLease | None,
-) -> None:  # fmt: skip
+) -> bool:  # fmt: skip
+    """Write a change of a run. Return False if it was refused though the run has its lease. Raises its RunStop."""
     token = run.token
     write = Write(run.job_id, plan(new_operation_id()), answer=False)
     unwritten = list(parts)
@@ -170,11 +214,14 @@ async def _write(
                 log.warning("job %s: %s not written, trying again: %s", run.job_id, what, error)
             await _pause(store, run, error)
     if not outcome.accepted:
+        if outcome.job is not None and outcome.job.record.get("token") == run.token:
+            return False
         if outcome.job is None:  # the job was deleted, with its parts, before these were written
             for key, _ in parts:
                 await store.kv_delete(key)
         run.stop(stop_reason(outcome.job, run.token, "stopping" if outcome.job is None else "lost"))
         raise run._stop_reasons[0]
+    return True
 
 
 async def read_clock(store: Store, run: Run, *, until_stopped: bool) -> int:

@@ -159,7 +159,9 @@ def stopped(
         plan = plan_release(new_operation_id(), run.token, pending.report)
     elif isinstance(reason, JobSuspended):
         ran = int((time.monotonic() - run._began) * 1_000_000)
-        plan = plan_suspend(new_operation_id(), run.token, pending.report, wake_at=reason.wake_at, ran=ran)
+        plan = plan_suspend(
+            new_operation_id(), run.token, pending.report, wake_at=reason.wake_at, ran=ran, asking=reason.asking
+        )
     elif isinstance(reason, JobTimedOut):
         if known is None:
             known = report_exception(error if isinstance(error, JobTimedOut) else reason, run, FailureKind.TIMEOUT)

@@ -45,6 +45,7 @@ from milepost.run.state import Snapshots, StateBinding
 from milepost.run.step_mixin import StepMixin
 
 if TYPE_CHECKING:
+    from milepost.run.questions import Questions
     from milepost.run.steps import Steps
 
 T = TypeVar("T")
@@ -116,6 +117,7 @@ class Run(ProgressMixin, CommandMixin, LoopMixin, StepMixin):
         self._snapshots = Snapshots()
         self._budget = Budget()
         self._steps: Steps | None = None
+        self._questions: Questions | None = None
         self._kept_steps: str | None = record.get("steps")
         """The kept steps as the record has them."""
         self._numbers = itertools.count(1)

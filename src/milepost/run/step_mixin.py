@@ -1,4 +1,4 @@
-"""`run.step`: call a function once, and keep its value for the next attempts; `run.sleep`: wait without a worker."""
+"""`run.step`: call a function once, and keep its value; `run.sleep` and `run.ask`: wait without a worker."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, cast, overload
 
 from milepost.core.errors import JobSuspended
 from milepost.core.serialization import Duration
+from milepost.run.questions import NO_DEFAULT, Ask
 from milepost.run.steps import OnChange, Step, current_step_key
 from milepost.run.suspension import Sleep
 
@@ -20,11 +21,11 @@ R = TypeVar("R")
 Args = TypeVarTuple("Args")
 
 WAIT_INTERVAL = 0.2
-"""Seconds between two looks for a stop while a run waits in place."""
+"""Seconds between two looks for a stop, or for an answer, while a run waits in place."""
 
 
 class StepMixin:
-    """Adds `step`, `step_key` and `sleep` to a Run."""
+    """Adds `step`, `step_key`, `sleep` and `ask` to a Run."""
 
     @overload
     def step(
@@ -86,6 +87,48 @@ class StepMixin:
         left = Sleep(run, key, duration).left()
         if left > 0:
             run._wait_in_place(left)
+
+    @overload
+    def ask(
+        self, key: str, prompt: str, schema: type[R], *, expires: Duration | None = None, default: R = NO_DEFAULT
+    ) -> R: ...
+
+    @overload
+    def ask(
+        self, key: str, prompt: str, schema: Any = None, *, expires: Duration | None = None, default: Any = NO_DEFAULT
+    ) -> Any: ...
+
+    def ask(
+        self, key: str, prompt: str, schema: Any = None, *, expires: Duration | None = None, default: Any = NO_DEFAULT
+    ) -> Any:
+        """Ask a person and return the answer: ``ok = run.ask("publish", "Publish the report?", bool, expires="2d")``.
+
+        The job is suspended until ``answer(job_id, key, value)`` of a manager, the API, the command line or the dashboard
+        gives an answer: as in `sleep`, the code ends here with JobSuspended and starts again from its beginning. The
+        answer is kept under the key, which is used once in an attempt, as those of `step` are.
+
+        `schema` is the type of the answer (a dataclass, a model, ``bool``, ``Literal["a", "b"]``, ...) or a JSON schema;
+        the answer is returned as this type. An answer that does not fit is refused where it is given. After `expires`
+        (seconds, a timedelta or text such as "2d", from the first call) the call returns `default`, or raises
+        QuestionExpiredError. Another prompt or schema under the same key raises InputChangedError.
+
+        A tracked block and the job of a task queue wait in place instead. Raises InvalidInputError in another thread or
+        task than the handler's own, and in functions given to `map` and `step`. A cancellation point.
+        """
+        run = cast("Run", self)
+        run._refuse_fork("ask")
+        ask = Ask(run, key, prompt, schema, expires, default)
+        while (answer := ask.answer()) is None:
+            run._wait_for_answer(ask)
+        return answer[0]
+
+    def _wait_for_answer(self, ask: Ask) -> None:
+        self._wait_in_place(WAIT_INTERVAL)
+        ask.refresh()
+
+    async def _await_answer(self, ask: Ask) -> None:
+        await self._await_in_place(WAIT_INTERVAL)
+        await asyncio.to_thread(ask.refresh)
 
     def _suspend(self, reason: JobSuspended) -> None:
         """Raise a suspension, and let every later call of the run raise it again, until the code has returned."""

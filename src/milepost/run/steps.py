@@ -54,7 +54,8 @@ class Steps:
         self._kept: dict[str, KeptResult] | None = None
         self._newest: list[KeptResult] = []
         self._parts: dict[str, int] = {}
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
+        """Held during a write, since the store applies the writes of steps and questions in the order of their ids."""
 
     @classmethod
     def of(cls, run: Run) -> Steps:
@@ -66,7 +67,7 @@ class Steps:
 
     def begin(self, key: str) -> None:
         """Note that a key is in use. Raises InvalidInputError if this attempt has used it before."""
-        with self._lock:
+        with self.lock:
             if key in self._used:
                 raise InvalidInputError(
                     "key",
@@ -80,12 +81,12 @@ class Steps:
 
     def find(self, key: str) -> KeptResult | None:
         """Return the kept value of a key, or None."""
-        with self._lock:
+        with self.lock:
             return self._all().get(key)
 
     def keep(self, entry: KeptResult) -> None:
         """Keep a value, and return when the store has it. Raises what a checkpoint raises, and InvalidInputError."""
-        with self._lock:
+        with self.lock:
             kept = {**self._all(), entry.key: entry}
             if len(kept) > MAX_STEPS:
                 raise InvalidInputError(

@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any, Self, TypedDict, Unpack
 
-from milepost.core.errors import JobCancelled
+from milepost.core.errors import InvalidInputError, JobCancelled
 from milepost.core.job import Job
 from milepost.core.serialization import Duration, from_json, from_micros, labels_text, seconds, to_json, to_micros
+from milepost.core.values import Question
 from milepost.run.async_run import AsyncRun
 from milepost.run.checkpoints import CheckpointWriter, Parts
+from milepost.run.questions import Ask, questions_text
 from milepost.run.results import KeptResult
 from milepost.run.run import Run
 from milepost.run.typed_values import encode
@@ -64,6 +66,8 @@ class FakeRun(Run):
         self.steps: list[str] = []
         self.slept: list[float] = []
         """The seconds of each `sleep`, which returns at once."""
+        self.asked: list[str] = []
+        """The keys of the questions that had no answer yet."""
         self._seen: list[float] = []
         super().__init__(job, "1:fake", _RecordingCheckpointWriter())
 
@@ -89,6 +93,17 @@ class FakeRun(Run):
     async def _await_in_place(self, left: float) -> None:
         self._wait_in_place(left)
 
+    def _wait_for_answer(self, ask: Ask) -> None:
+        """Let a question without an answer expire."""
+        assert isinstance(self._checkpoint_writer, _RecordingCheckpointWriter), "made by fake_run"
+        if not self._checkpoint_writer.expire():
+            raise InvalidInputError(
+                "answers", f"no answer to {ask.key!r:.80}; give fake_run(answers={{{ask.key!r:.80}: ...}})"
+            )
+
+    async def _await_answer(self, ask: Ask) -> None:
+        self._wait_for_answer(ask)
+
     def cancel(self, reason: str = "cancelled by the test") -> None:
         """Stop the code, as a cancel of the job does."""
         self.stop(JobCancelled(reason))
@@ -105,6 +120,8 @@ class FakeRun(Run):
         record = {**self._job.record, **self._report(), "attempt": str(self.attempt + 1)}
         if self._kept_steps is not None:
             record["steps"] = self._kept_steps
+        if self._questions is not None:
+            record["questions"] = questions_text(self._questions.kept)
         if self.checkpoints:
             record["checkpoint"] = to_json(self.checkpoints[-1], "last_checkpoint")
         again = type(self)(Job.stored(self.job_id, record))
@@ -117,6 +134,8 @@ class _RecordingCheckpointWriter(CheckpointWriter):
 
     def __init__(self) -> None:
         self._parts: dict[str, str] = {}
+        self._questions: dict[str, Any] = {}
+        self._now: int | None = None
 
     def checkpoint(self, run: Run, text: str) -> None:
         assert isinstance(run, FakeRun), "made by fake_run"
@@ -132,6 +151,21 @@ class _RecordingCheckpointWriter(CheckpointWriter):
     def read(self, run: Run, key: str) -> str | None:
         return self._parts.get(key)
 
+    def write_question(self, run: Run, values: Mapping[str, Any]) -> bool:
+        assert isinstance(run, FakeRun), "made by fake_run"
+        if "expires" in values:
+            run.asked.append(values["key"])
+        self._questions = dict(values)
+        return True
+
+    def now(self, run: Run) -> int:
+        return super().now(run) if self._now is None else self._now
+
+    def expire(self) -> bool:
+        """Move the clock to the time at which the question expires; return False if it never does."""
+        self._now = self._questions.get("expires")
+        return self._now is not None
+
 
 class FakeAsyncRun(AsyncRun, FakeRun):
     """The same for async job code."""
@@ -143,6 +177,7 @@ class FakeOptions(TypedDict, total=False):
     - `job_type`, `job_id`, `attempt`, `metadata`, `labels`: of the job.
     - `last_checkpoint`: the checkpoint of an earlier attempt.
     - `steps`: the values (plain JSON) that an earlier attempt kept, by their keys, whatever the arguments are.
+    - `answers`: the answers (plain JSON) to the questions of `ask`, by their keys. A question without one expires at once.
     - `only`: the keys of the items to process, as after ``retry_job(only_failed=True)``.
     """
 
@@ -151,6 +186,7 @@ class FakeOptions(TypedDict, total=False):
     attempt: int
     last_checkpoint: Any
     steps: Mapping[str, Any] | None
+    answers: Mapping[str, Any] | None
     metadata: Mapping[str, Any] | None
     labels: Mapping[str, str] | None
     only: Iterable[str] | None
@@ -173,6 +209,7 @@ def _fake_job(
     attempt: int = 1,
     last_checkpoint: Any = None,
     steps: Mapping[str, Any] | None = None,
+    answers: Mapping[str, Any] | None = None,
     metadata: Mapping[str, Any] | None = None,
     labels: Mapping[str, str] | None = None,
     only: Iterable[str] | None = None,
@@ -191,6 +228,10 @@ def _fake_job(
     if steps is not None:
         kept = [KeptResult(key, None, None, encode(value, f"steps.{key}")) for key, value in steps.items()]
         record["steps"] = to_json({"values": kept}, "steps")
+    if answers is not None:
+        record["questions"] = questions_text(
+            {key: Question(key, state="early", answer=answers[key]) for key in answers}
+        )
     if only is not None:
         record["only_keys"] = to_json(list(only), "only")
     return Job.stored(job_id, record)

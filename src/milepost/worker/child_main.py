@@ -17,6 +17,7 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Mapping
 from typing import Any
 
 from milepost.core.errors import JobSuspended, RunStop, Snooze, StoreError
@@ -48,7 +49,7 @@ class _PendingRequest:
 
 
 class ParentCheckpointWriter(CheckpointWriter):
-    """Sends the checkpoints and steps of a run to the worker, which writes them and replies when the store has them."""
+    """Sends the checkpoints, steps and questions of a run to the worker, which writes them and replies when the store has them."""
 
     def __init__(self, connection: ParentConnection) -> None:
         self._connection = connection
@@ -72,6 +73,13 @@ class ParentCheckpointWriter(CheckpointWriter):
 
     def keep_step(self, run: Run, steps: str, key: str, parts: Parts) -> None:
         self._ask(run, {"is": "step", "steps": steps, "key": key, "step_parts": list(parts)})
+
+    def write_question(self, run: Run, values: Mapping[str, Any]) -> bool:
+        return self._ask(run, {"is": "question", "values": dict(values)}) == "1"
+
+    def read_questions(self, run: Run) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = json.loads(self._ask(run, {"is": "questions"}) or "{}")
+        return found
 
     def _ask(self, run: Run, request: Message) -> str | None:
         """Send a request to the worker; return the text of its reply, or raise its error."""
@@ -267,7 +275,7 @@ class Child:
         if run is not None:
             message.update(_run_details(run), report=run._report(), lines=run._take_lines())
         if isinstance(error, JobSuspended):
-            message.update(end="suspended", wake_at=error.wake_at)
+            message.update(end="suspended", wake_at=error.wake_at, asking=error.asking)
         elif isinstance(error, Snooze):
             message.update(end="snoozed", delay=int(error.delay * 1_000_000))
         elif isinstance(error, RunStop):

@@ -5,6 +5,7 @@ A stop escalates from a message to SIGTERM and then SIGKILL. `process_pool` has 
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from collections import deque
@@ -15,7 +16,14 @@ from milepost.core.defaults import CRASHES
 from milepost.core.errors import JobCancelled, JobReleased, JobSuspended, JobTimedOut, LeaseLost, RunStop, StoreError
 from milepost.core.job import FailureKind, Job
 from milepost.core.serialization import from_json, single_line
-from milepost.run.checkpoints import CheckpointWriter, read_clock, write_checkpoint, write_step
+from milepost.run.checkpoints import (
+    CheckpointWriter,
+    read_clock,
+    read_questions,
+    write_checkpoint,
+    write_question,
+    write_step,
+)
 from milepost.run.crash_report import crash_report, masked, run_facts
 from milepost.run.heartbeat_state import PendingReport
 from milepost.run.job_result import JobResult
@@ -181,6 +189,14 @@ class ProcessExecution(Execution):
                 case "step":
                     steps, key, parts = message["steps"], message["key"], message["step_parts"]
                     await write_step(store, self.run, steps, key, parts, until_stopped=True)
+                case "question":
+                    return {
+                        "text": "1"
+                        if await write_question(store, self.run, message["values"], until_stopped=True)
+                        else ""
+                    }
+                case "questions":
+                    return {"text": json.dumps(await read_questions(store, self.run, until_stopped=True))}
                 case "now":
                     return {"text": str(await read_clock(store, self.run, until_stopped=True))}
                 case "read":
@@ -197,7 +213,7 @@ class ProcessExecution(Execution):
         if end["end"] == "returned":
             return completed(self.run, pending, JobResult(*end["result"]))
         if end["end"] == "suspended":
-            return stopped(self.run, pending, JobSuspended(end["wake_at"]), how="cooperative")
+            return stopped(self.run, pending, JobSuspended(end["wake_at"], end["asking"]), how="cooperative")
         if end["end"] == "snoozed":
             return postponed(self.run, pending, end["delay"], "cooperative")
         if end["end"] == "stopped" and (self.run._stop_reasons or end["kind"] == "JobCancelled"):

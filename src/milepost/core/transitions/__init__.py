@@ -16,6 +16,7 @@ from milepost.core.transitions.create import plan_create, plan_track
 from milepost.core.transitions.dispatch import plan_dispatch, plan_dispatched, plan_rejected, plan_undispatchable
 from milepost.core.transitions.groups import STILL_HELD, plan_release_held
 from milepost.core.transitions.manual import plan_retry, plan_update
+from milepost.core.transitions.questions import plan_answer, plan_ask, plan_settle_question
 from milepost.core.transitions.recovery import plan_crash, plan_expire, plan_lease_expired, plan_mark_stale
 from milepost.core.transitions.run import (
     plan_checkpoint,
@@ -39,6 +40,8 @@ __all__ = [
     "STILL_HELD",
     "TERMINAL",
     "plan_adopt",
+    "plan_answer",
+    "plan_ask",
     "plan_cancel",
     "plan_checkpoint",
     "plan_complete",
@@ -65,6 +68,7 @@ __all__ = [
     "plan_resume",
     "plan_retry",
     "plan_self_cancel",
+    "plan_settle_question",
     "plan_start",
     "plan_suspend",
     "plan_track",

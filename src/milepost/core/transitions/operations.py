@@ -62,7 +62,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from milepost.core.placement import Members, after_groups, failed_member, member_groups, open_group, starts_at
+from milepost.core.placement import USER, Members, after_groups, failed_member, member_groups, open_group, starts_at
 from milepost.core.serialization import RS, US
 from milepost.core.transitions import operation_ids
 from milepost.core.transitions.operation_ids import IdRetention
@@ -196,8 +196,8 @@ class BranchResult:
             found += [f"job:{job_id}", *member_groups(before.get("labels", ""))]
         if self.dropped is not None:
             found += [f"job:{job_id}", *filter(None, self.dropped.groups.split(US))]
-        if after is not None and after.get("held") and after["held"] != before.get("held"):
-            found.append(after["held"])
+        if (held := (after or {}).get("held")) and held != before.get("held") and not held.startswith(USER):
+            found.append(held)
         return found
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 
+from milepost.core.placement import ANSWER
 from milepost.core.record import cleared
-from milepost.core.transitions.operations import Change, Const, Field, Operation, Param
+from milepost.core.transitions.operations import Branch, Change, Const, Field, Guard, Operation, Param
 from milepost.core.transitions.table import (
     ANY,
     COMPLETED,
@@ -190,18 +191,25 @@ def _releases(stopping: bool) -> TransitionTemplate:
     )
 
 
-_SUSPEND = template(
-    "suspend",
-    ("token", "wake_at", "ran", *REPORT),
-    branch(
+def _suspends(*guards: Guard, ops: tuple[Operation, ...] = ()) -> Branch:
+    return branch(
         (RUNNING,),
         PENDING,
-        guards=(HOLDS_TOKEN, ("eq", "run_by", Const("worker"))),
-        ops=(*REPORT_OPS, *END_LEASE, *SUSPEND),
+        guards=(HOLDS_TOKEN, ("eq", "run_by", Const("worker")), *guards),
+        ops=(*REPORT_OPS, *END_LEASE, *SUSPEND, *ops),
         event="suspended",
         keep="list",
-        emit=("message", "wake_at"),
-    ),
+        emit=("message", "wake_at", "held"),
+    )
+
+
+_SUSPEND = template("suspend", ("token", "wake_at", "ran", *REPORT), _suspends())
+_SUSPEND_ASKING = template(
+    "suspend_asking",
+    ("token", "wake_at", "ran", "asking", "held", *REPORT),
+    _suspends(("eq", "asking", Param("asking")), ops=(("set", "held", Param("held")),)),
+    # The answer came while the code returned.
+    _suspends(ops=(("stamp", "wake_at"),)),
 )
 
 
@@ -262,10 +270,25 @@ def plan_release(
     return bind(_releases(stopping), operation_id, token=token, by="milepost", why="shutdown", delay=wait, **report)
 
 
-def plan_suspend(operation_id: str, token: str, report: Mapping[str, str], *, wake_at: int, ran: int) -> Change:
-    """Return a job of a worker to pending within its attempt, until a time of the store's clock.
+def plan_suspend(
+    operation_id: str,
+    token: str,
+    report: Mapping[str, str],
+    *,
+    wake_at: int | None,
+    ran: int,
+    asking: str | None = None,
+) -> Change:
+    """Return a job of a worker to pending within its attempt, until a time of the store's clock or an answer.
 
-    `ran` is how long this segment ran, in microseconds. Accepted under the live token only, so the code of this segment
-    must have returned.
+    `ran` is how long this segment ran, in microseconds. `asking` is the key of the question that it waits for: one that
+    was answered by now wakes the job at once. Accepted under the live token only, so the code of this segment must have
+    returned.
     """
-    return bind(_SUSPEND, operation_id, token=token, wake_at=str(wake_at), ran=str(ran), **report)
+    until = None if wake_at is None else str(wake_at)
+    if asking is None:
+        return bind(_SUSPEND, operation_id, token=token, wake_at=until, ran=str(ran), **report)
+    held = ANSWER + asking
+    return bind(
+        _SUSPEND_ASKING, operation_id, token=token, wake_at=until, ran=str(ran), asking=asking, held=held, **report
+    )

@@ -14,6 +14,7 @@ To test a store, subclass `Conformance` with two fixtures that return a factory 
 If a scenario cannot hold for a store, override the method in its test class and give the reason.
 """
 
+from milepost.testing.conformance.answers import Answers
 from milepost.testing.conformance.cancellation import Leases, Stopping
 from milepost.testing.conformance.claims import ClaimPolicy, Dispatching, Waking
 from milepost.testing.conformance.clocks import Outages, SetClocks
@@ -38,7 +39,7 @@ __all__ = ["Conformance"]
 
 
 class Conformance(
-    Operations, TransitionMatrix, Runs, Stopping, Leases, ClaimPolicy, Waking, Lists, Large, EndedJobs, Promises, Indexes, Placement, Waits, Suspensions, After, GroupMembers, Events, Feed, Sweeping, Retention,
+    Operations, TransitionMatrix, Runs, Stopping, Leases, ClaimPolicy, Waking, Lists, Large, EndedJobs, Promises, Indexes, Placement, Waits, Suspensions, Answers, After, GroupMembers, Events, Feed, Sweeping, Retention,
     Outages, SetClocks, Dispatching, Idempotency, Batches, RoundTrip, Concurrency, KeyValues, StoreItself, Differential,
 ):  # fmt: skip
     """All scenarios."""

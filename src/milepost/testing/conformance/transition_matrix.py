@@ -202,6 +202,18 @@ PLANS: dict[str, Plan] = {
     "release": lambda operation_id, token: plans.plan_release(operation_id, token, {}),
     "release, still running": lambda operation_id, token: plans.plan_release(operation_id, token, {}, stopping=True),
     "suspend": lambda operation_id, token: plans.plan_suspend(operation_id, token, {}, wake_at=1, ran=7),
+    "suspend, asking": lambda operation_id, token: plans.plan_suspend(
+        operation_id, token, {}, wake_at=None, ran=7, asking="k"
+    ),
+    "ask": lambda operation_id, token: plans.plan_ask(
+        operation_id, token, version="", questions="[]", key="k", expires=None, data="{}"
+    ),
+    "settle question": lambda operation_id, token: plans.plan_settle_question(
+        operation_id, token, version="", questions="[]", key="k", data="{}"
+    ),
+    "answer": lambda operation_id, token: plans.plan_answer(
+        operation_id, version="", questions="[]", key="k", data="{}"
+    ),
     "crash": lambda operation_id, token: plans.plan_crash(operation_id, token, report={}, last=2, **CRASH),
     "lease expired": lambda operation_id, token: plans.plan_lease_expired(operation_id, crashes_left=2, **CRASH),
     "lease expired, uncharged": lambda operation_id, token: plans.plan_lease_expired(
@@ -276,6 +288,14 @@ ALLOWED: dict[str, dict[str, str]] = {
     "release": {"pending": _LEASED_RUNS},
     "release, still running": {"pending": _LEASED_RUNS},
     "suspend": {"pending": "worker: running spent fragile expired brittle dying crumbling"},
+    "suspend, asking": {"pending": "worker: running spent fragile expired brittle dying crumbling"},
+    "ask": {"running": _RUNS},
+    "settle question": {"running": _RUNS},
+    "answer": {
+        "pending": "manual: pending blocked; worker: pending late early blocked suspended"
+        "; external: pending due backoff late early blocked",
+        "running": f"manual: running watched quiet quiet_fails; {_RUNS}",
+    },
     "crash": {
         "pending": "worker: running spent expired; external: running expired",
         "failed": "worker: fragile brittle dying crumbling; track: running expired",

@@ -87,8 +87,8 @@ FROM unnest(%(groups)s::text[], %(xids)s::text[]) AS g (grp, xid)
 WHERE g.xid IS NULL OR pg_visible_in_snapshot(g.xid::xid8, pg_current_snapshot())
 
 -- name: closing
--- Find all groups that have closed while jobs wait for them.
-SELECT g.grp FROM (SELECT DISTINCT grp FROM [held]) AS g WHERE NOT
+-- Find all groups that have closed while jobs wait for them. What begins with ``user:`` is no group, see `core.placement`.
+SELECT g.grp FROM (SELECT DISTINCT grp FROM [held] WHERE NOT starts_with(grp, 'user:')) AS g WHERE NOT
     --@is_open
 ORDER BY g.grp
 

@@ -284,7 +284,7 @@ while true do
       local names = (remove or old.z ~= nil) and groups().of(fields.l) or {}
       names[#names + 1] = 'job:' .. groups().plain(id)
       for group in string.gmatch(dropped or '', '[^\31]+') do names[#names + 1] = group end
-      if not remove and old.held ~= nil and fields.held ~= old.held then names[#names + 1] = fields.held end
+      if not remove and old.held ~= nil and fields.held ~= old.held and string.sub(fields.held or '', 1, 5) ~= 'user:' then names[#names + 1] = fields.held end
       closed = groups().closed(names)
     end
     if event then

@@ -1,0 +1,103 @@
+"""Questions of a run and the answers of people.
+
+All questions of a job are one value of its record, `questions`. Who changes it names the version that it has read, so that
+of two changes at once one is refused, and looks again.
+"""
+
+from __future__ import annotations
+
+from milepost.core.placement import ANSWER
+from milepost.core.transitions.operations import Change, Const, Guard, Operation, Param
+from milepost.core.transitions.table import ACTIVE, HOLDS_TOKEN, PENDING, RUNNING, bind, branch, template
+
+_AS_READ: Guard = ("eq", "questions_version", Param("version"))
+_SET: tuple[Operation, ...] = (
+    ("set", "questions", Param("questions")),
+    ("add", "questions_version", Const("1")),
+)
+_CLOSE: tuple[Operation, ...] = (*_SET, ("clear", "asking"), ("clear", "ask_expires"))
+_IS_ASKED: Guard = ("eq", "asking", Param("key"))
+_IN_TIME: Guard = ("ahead", "ask_expires")
+
+_ASK = template(
+    "ask",
+    ("token", "version", "questions", "key", "expires", "data"),
+    branch(
+        (RUNNING,),
+        guards=(HOLDS_TOKEN, _AS_READ),
+        ops=(
+            *_SET,
+            ("set", "asking", Param("key")),
+            ("clear", "ask_expires"),
+            ("set", "ask_expires", Param("expires")),
+        ),
+        event="asked",
+        keep="list",
+        data=Param("data"),
+    ),
+    retention="steps",
+)
+_SETTLE = template(
+    "settle_question",
+    ("token", "version", "questions", "key", "data"),
+    # The question of this key has expired.
+    branch(
+        (RUNNING,),
+        guards=(HOLDS_TOKEN, _AS_READ, _IS_ASKED, ("past", "ask_expires")),
+        ops=_CLOSE,
+        event="step",
+        keep="list",
+        data=Param("data"),
+    ),
+    # It was answered before it was asked.
+    branch(
+        (RUNNING,),
+        guards=(HOLDS_TOKEN, _AS_READ, ("ne", "asking", Param("key"))),
+        ops=_SET,
+        event="step",
+        keep="list",
+        data=Param("data"),
+    ),
+    retention="steps",
+)
+_ANSWER = template(
+    "answer",
+    ("version", "questions", "key", "held", "data"),
+    branch(
+        (PENDING,),
+        guards=(_AS_READ, _IN_TIME, ("eq", "held", Param("held"))),
+        ops=(*_CLOSE, ("clear", "held"), ("stamp", "wake_at")),
+        event="answered",
+        keep="list",
+        data=Param("data"),
+    ),
+    branch(ACTIVE, guards=(_AS_READ, _IS_ASKED, _IN_TIME), ops=_CLOSE, event="answered", keep="list", data=Param("data")),
+    branch(ACTIVE, guards=(_AS_READ, ("ne", "asking", Param("key"))), ops=_SET, event="answered", keep="list", data=Param("data")),
+    retention="callers",
+)  # fmt: skip
+
+
+def plan_ask(
+    operation_id: str, token: str, *, version: str, questions: str, key: str, expires: int | None, data: str
+) -> Change:
+    """Ask a question: `key` waits for an answer until `expires`. `questions` are all of the job, `version` is as read.
+
+    `data` is what the event says, a JSON object.
+    """
+    until = None if expires is None else str(expires)
+    return bind(
+        _ASK, operation_id, token=token, version=version, questions=questions, key=key, expires=until, data=data
+    )
+
+
+def plan_settle_question(operation_id: str, token: str, *, version: str, questions: str, key: str, data: str) -> Change:
+    """Keep what a run makes of a question that it need not wait for: it expired, or was answered before it was asked."""
+    return bind(_SETTLE, operation_id, token=token, version=version, questions=questions, key=key, data=data)
+
+
+def plan_answer(operation_id: str, *, version: str, questions: str, key: str, data: str) -> Change:
+    """Answer a question of a job that has not ended, and wake the job if it waits for it; refused once it has expired.
+
+    Also keeps an answer to a question that was not asked yet.
+    """
+    return bind(_ANSWER, operation_id, version=version, questions=questions, key=key, held=ANSWER + key, data=data)

@@ -1,0 +1,158 @@
+"""Questions of a run, and the answers that wake it."""
+
+from __future__ import annotations
+
+from milepost.core import transitions as plans
+from milepost.core.job import Job
+from milepost.core.transitions.operations import Change
+from milepost.testing.conformance.harness import LONG, Scenarios, StoreFixture, token_of, track_job, worker_job
+from milepost.testing.conformance.transition_matrix import CRASH
+
+SHORT = 60_000
+"""Microseconds until a question expires."""
+
+
+def ask(fixture: StoreFixture, job: Job, key: str = "k", *, version: str = "", expires: int | None = None) -> Change:
+    """Return the change that asks a question."""
+    return plans.plan_ask(
+        fixture.operation_id(), token_of(job), version=version, questions="[1]", key=key, expires=expires, data="{}"
+    )
+
+
+def answer(fixture: StoreFixture, *, version: str = "1", key: str = "k", questions: str = "[2]") -> Change:
+    """Return the change that answers it."""
+    return plans.plan_answer(fixture.operation_id(), version=version, questions=questions, key=key, data="{}")
+
+
+def settle(fixture: StoreFixture, job: Job, *, version: str = "1", key: str = "k") -> Change:
+    """Return the change with which a run keeps what it made of a question itself."""
+    return plans.plan_settle_question(
+        fixture.operation_id(), token_of(job), version=version, questions="[3]", key=key, data="{}"
+    )
+
+
+def suspend(fixture: StoreFixture, job: Job, *, wake_at: int | None = None, key: str | None = "k") -> Change:
+    """Return the change that suspends a run until its question is answered."""
+    return plans.plan_suspend(fixture.operation_id(), token_of(job), {}, wake_at=wake_at, ran=1, asking=key)
+
+
+class Answers(Scenarios):
+    """Answers before, while and after a job waits for them."""
+
+    async def test_answer_wakes_the_job_that_waits_for_it(self, fixture: StoreFixture) -> None:
+        await fixture.create("a", worker_job(attempts=1))
+        job = await fixture.start("a")
+        await fixture.do("a", ask(fixture, job))
+        suspended = await fixture.made("a", suspend(fixture, job))
+        assert suspended.waiting_for is not None
+        assert (suspended.waiting_for.code, suspended.waiting_for.params) == ("answer", {"key": "k"})
+        assert await fixture.claim() == []
+        await fixture.store.sweep(lease=60.0, interval=0.0)
+        assert await fixture.claim() == []
+        await fixture.refused("a", answer(fixture, version="0"))
+        await fixture.do("a", answer(fixture))
+        (job,) = await fixture.claim()
+        assert (job.attempt, job.record["questions"], job.record["questions_version"]) == (1, "[2]", "2")
+        assert not {"asking", "held", "wake_at"} & set(job.record)
+
+    async def test_answer_during_the_unwind_wakes_the_job_at_once(self, fixture: StoreFixture) -> None:
+        await fixture.create("a", worker_job())
+        job = await fixture.start("a")
+        await fixture.do("a", ask(fixture, job))
+        await fixture.do("a", answer(fixture))
+        await fixture.do("a", suspend(fixture, job))
+        assert [one.job_id for one in await fixture.claim()] == ["a"]
+
+    async def test_second_answer_is_refused(self, fixture: StoreFixture) -> None:
+        """I29: of two answers to one question, and of two changes that have read the same version, one is kept."""
+        await fixture.create("a", worker_job())
+        job = await fixture.start("a")
+        await fixture.do("a", ask(fixture, job))
+        await fixture.refused("a", answer(fixture, version=""))
+        await fixture.do("a", answer(fixture))
+        await fixture.refused("a", answer(fixture, questions="[4]"))
+        await fixture.refused("a", ask(fixture, job, version="1"))
+        await fixture.refused("a", settle(fixture, job, version="1", key="other"))
+        assert (await fixture.job("a")).record["questions"] == "[2]"
+
+    async def test_repeated_answer_is_applied_once(self, fixture: StoreFixture) -> None:
+        await fixture.create("a", worker_job())
+        await fixture.do("a", ask(fixture, await fixture.start("a")))
+        change = answer(fixture)
+        await fixture.do("a", change)
+        outcome = await fixture.attempt("a", change)
+        assert outcome.accepted
+        assert outcome.repeated
+
+    async def test_expired_question_takes_no_answer(self, fixture: StoreFixture) -> None:
+        """I29: an answer is accepted before the deadline only, and the default of the run after it only."""
+        await fixture.create("a", worker_job())
+        job = await fixture.start("a")
+        until = await fixture.store.now() + SHORT
+        await fixture.do("a", ask(fixture, job, expires=until))
+        await fixture.refused("a", settle(fixture, job))
+        await fixture.do("a", suspend(fixture, job, wake_at=until))
+        await fixture.until(until)
+        await fixture.refused("a", answer(fixture))
+        (again,) = await fixture.claim()
+        await fixture.refused("a", answer(fixture))
+        await fixture.refused("a", settle(fixture, job))
+        await fixture.refused("a", settle(fixture, again, version="0"))
+        other = await fixture.made("a", settle(fixture, again, key="other"))
+        assert other.record["asking"] == "k"
+        await fixture.do("a", settle(fixture, again, version="2"))
+        job = await fixture.job("a")
+        assert job.record["questions"] == "[3]"
+        assert not {"asking", "ask_expires"} & set(job.record)
+
+    async def test_answer_before_the_question_is_kept(self, fixture: StoreFixture) -> None:
+        await fixture.create("a", worker_job())
+        await fixture.do("a", answer(fixture, version=""))
+        job = await fixture.start("a")
+        await fixture.refused("a", ask(fixture, job))
+        await fixture.do("a", settle(fixture, job))
+        assert (await fixture.job("a")).record["questions"] == "[3]"
+
+    async def test_answer_to_another_question_does_not_wake_the_job(self, fixture: StoreFixture) -> None:
+        await fixture.create("a", worker_job())
+        job = await fixture.start("a")
+        await fixture.do("a", ask(fixture, job))
+        await fixture.do("a", suspend(fixture, job))
+        await fixture.do("a", answer(fixture, key="other"))
+        assert await fixture.claim() == []
+        assert (await fixture.job("a")).record["asking"] == "k"
+
+    async def test_lost_run_asks_nothing(self, fixture: StoreFixture) -> None:
+        """I28 for questions: only the live run asks, settles and waits."""
+        await fixture.create("a", worker_job())
+        lost = await fixture.start("a", lease=0)
+        await fixture.do("a", ask(fixture, lost))
+        await fixture.do("a", plans.plan_lease_expired(fixture.operation_id(), crashes_left=2, **CRASH))
+        await fixture.start("a")
+        for change in (ask(fixture, lost, version="1"), settle(fixture, lost, key="other"), suspend(fixture, lost)):
+            await fixture.refused("a", change)
+        await fixture.do("a", plans.plan_cancel(fixture.operation_id()))
+        await fixture.refused("a", answer(fixture))
+
+    async def test_tracked_run_is_not_suspended(self, fixture: StoreFixture) -> None:
+        job = await fixture.track("a", track_job())
+        await fixture.do("a", ask(fixture, job))
+        await fixture.refused("a", suspend(fixture, job))
+
+    async def test_question_outlives_the_attempt(self, fixture: StoreFixture) -> None:
+        await fixture.create("a", worker_job(attempts=1))
+        job = await fixture.start("a")
+        await fixture.do("a", ask(fixture, job))
+        await fixture.do("a", suspend(fixture, job))
+        await fixture.do("a", plans.plan_cancel(fixture.operation_id()))
+        retried = await fixture.made("a", plans.plan_retry(fixture.operation_id()))
+        assert retried.record["asking"] == "k"
+        answered = await fixture.made("a", answer(fixture))
+        assert "wake_at" not in answered.record
+        (job,) = await fixture.claim()
+        assert job.record["questions"] == "[2]"
+        await fixture.do("a", plans.plan_cancel(fixture.operation_id()))
+        await fixture.do("a", plans.plan_receipt(fixture.operation_id(), token_of(job), "cooperative", confirmed=True))
+        fresh = await fixture.made("a", plans.plan_retry(fixture.operation_id(), from_start=True))
+        assert not {"questions", "questions_version", "asking"} & set(fresh.record)
+        assert await fixture.store.renew([("a", token_of(job))], LONG) == ["lost"]

@@ -1,0 +1,308 @@
+"""A job that asks is suspended until a person answers, and gets the answer in every later start."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Literal
+
+import pytest
+
+from milepost import (
+    AlreadyAnsweredError,
+    AsyncJobManager,
+    AsyncRun,
+    IllegalTransitionError,
+    InvalidInputError,
+    Job,
+    JobNotFoundError,
+    Jobs,
+    QuestionExpiredError,
+    RejectedError,
+    Run,
+    Secret,
+)
+from milepost.stores.sync_bridge import run_sync
+from milepost.testing import fake_async_run, fake_run
+from tests.waiting import until
+from tests.worker import asking
+
+pytestmark = pytest.mark.timing
+
+
+@dataclasses.dataclass
+class Approval:
+    """What a person answers."""
+
+    approved: bool
+    note: str = ""
+
+
+SEGMENTS: list[int] = []
+
+
+def publish(run: Run) -> Any:
+    SEGMENTS.append(run.attempt)
+    ok = run.ask("publish", "Publish the report?", Approval)
+    return [type(ok).__name__, ok.approved, ok.note]
+
+
+async def apublish(run: AsyncRun) -> Any:
+    SEGMENTS.append(run.attempt)
+    ok = await run.ask("publish", "Publish the report?", Approval)
+    return [type(ok).__name__, ok.approved, ok.note]
+
+
+def get(jobs: Jobs, job_id: str) -> Job:
+    """Return a job."""
+    job = jobs.get_job(job_id)
+    assert job is not None
+    return job
+
+
+def waiting(jobs: Jobs, job_id: str) -> Job:
+    """Return a job as soon as it waits for an answer."""
+    until(lambda: "held" in get(jobs, job_id).record)
+    return get(jobs, job_id)
+
+
+@pytest.mark.parametrize("handler", [publish, apublish])
+def test_answer_continues_the_attempt(jobs: Jobs, handler: Any) -> None:
+    SEGMENTS.clear()
+    jobs.job("asks")(handler)
+    with jobs.run_workers(concurrency=1):
+        job_id = jobs.submit("asks").job_id
+        suspended = waiting(jobs, job_id)
+        jobs.answer(job_id, "publish", {"approved": True, "note": "go"}, by="ana")
+        job = jobs.wait(job_id, 20)
+    assert (suspended.status, suspended.worker, suspended.activity) == (
+        "pending",
+        None,
+        "Waiting for an answer to publish",
+    )
+    assert (job.result, job.attempt, SEGMENTS) == (["Approval", True, "go"], 1, [1, 1])
+    (question,) = job.questions
+    assert (question.state, question.prompt, question.answered_by) == ("answered", "Publish the report?", "ana")
+    events = {event.kind: event.data for event in jobs.events(job_id)}
+    assert events["asked"] == {"key": "publish", "prompt": "Publish the report?", "expires_at": None}
+    assert events["answered"] == {"key": "publish", "by": "ana"}
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        ({"approved": "yes"}, "approved: 'yes' is not true or false"),
+        ({}, "approved: is missing"),
+        (True, "value: True is not an object"),
+        ("x" * 70_000, "value: "),
+    ],
+)
+def test_answer_that_does_not_fit_is_refused_with_its_field(jobs: Jobs, value: Any, problem: str) -> None:
+    jobs.job("asks")(publish)
+    with jobs.run_workers(concurrency=1):
+        job_id = jobs.submit("asks").job_id
+        version = waiting(jobs, job_id).version
+    with pytest.raises(InvalidInputError) as refused:
+        jobs.answer(job_id, "publish", value)
+    assert str(refused.value).startswith(problem)
+    assert get(jobs, job_id).version == version
+
+
+def test_second_answer_is_refused_with_who_and_when(jobs: Jobs) -> None:
+    jobs.job("asks")(publish)
+    job_id = jobs.submit("asks").job_id
+    with ThreadPoolExecutor(8) as threads, jobs.run_workers(concurrency=1):
+        waiting(jobs, job_id)
+        calls = [
+            threads.submit(jobs.answer, job_id, "publish", {"approved": True, "note": str(n)}, by=f"user{n}")
+            for n in range(8)
+        ]
+        errors = [call.exception() for call in calls]
+        job = jobs.wait(job_id, 20)
+    assert errors.count(None) == 1
+    winner = errors.index(None)
+    assert job.result == ["Approval", True, str(winner)]
+    for error in errors:
+        assert error is None or isinstance(error, AlreadyAnsweredError | IllegalTransitionError)
+    texts = [str(error) for error in errors if isinstance(error, AlreadyAnsweredError)]
+    assert all(
+        text == f"question 'publish' was answered by user{winner} at {job.questions[0].answered_at}" for text in texts
+    )
+
+
+def test_answer_before_the_question_is_checked_when_it_is_asked(jobs: Jobs) -> None:
+    SEGMENTS.clear()
+    jobs.job("asks")(publish)
+    good, bad = jobs.submit("asks").job_id, jobs.submit("asks").job_id
+    jobs.answer(good, "publish", {"approved": False}, by="ana")
+    jobs.answer(bad, "publish", "of course", by="bob")
+    with pytest.raises(AlreadyAnsweredError, match="answered by ana at"):
+        jobs.answer(good, "publish", {"approved": True})
+    with jobs.run_workers(concurrency=1):
+        assert jobs.wait(good, 20).result == ["Approval", False, ""]
+        assert waiting(jobs, bad).questions[0].state == "open"
+        jobs.answer(bad, "publish", {"approved": True})
+        assert jobs.wait(bad, 20).result == ["Approval", True, ""]
+    assert "asked" not in [event.kind for event in jobs.events(good)]
+    lines = [line["text"] for event in jobs.events(bad) if event.kind == "log" for line in event.data["lines"]]
+    assert "question 'publish': the answer of bob does not fit: value: 'of course' is not an object" in lines
+
+
+def test_answers_to_questions_not_asked_are_limited(jobs: Jobs) -> None:
+    job_id = jobs.enqueue("later").job_id
+    for number in range(16):
+        jobs.answer(job_id, f"key{number}", number)
+    with pytest.raises(RejectedError, match="keeps at most 16 such answers"):
+        jobs.answer(job_id, "one more", 1)
+
+
+def test_expired_question_has_its_default_or_fails(jobs: Jobs) -> None:
+    @jobs.job
+    def defaults(run: Run) -> Any:
+        ok = run.ask("publish", "Publish?", Approval, expires=0.2, default=Approval(approved=False))
+        run.sleep("nap", 0.05)
+        return dataclasses.asdict(ok)
+
+    @jobs.job
+    def insists(run: Run) -> Any:
+        return run.ask("publish", "Publish?", Approval, expires=0.2)
+
+    with jobs.run_workers(concurrency=2):
+        first, second = jobs.submit("defaults").job_id, jobs.submit("insists").job_id
+        default, failed = jobs.wait(first, 20), jobs.wait(second, 20)
+    assert default.result == {"approved": False, "note": ""}
+    assert [one.state for one in default.questions] == ["default"]
+    assert failed.error is not None
+    assert failed.error.startswith("question 'publish' expired at ")
+
+
+def test_answer_after_the_deadline_is_refused(jobs: Jobs) -> None:
+    @jobs.job
+    def insists(run: Run) -> Any:
+        return run.ask("publish", "Publish?", expires=0.3)
+
+    with jobs.run_workers(concurrency=1):
+        job_id = jobs.submit("insists").job_id
+        wake_at = int(waiting(jobs, job_id).record["wake_at"])
+        until(lambda: run_sync(jobs.store.now()) >= wake_at)
+        with pytest.raises((QuestionExpiredError, IllegalTransitionError)):
+            jobs.answer(job_id, "publish", {"late": True})
+        assert jobs.wait(job_id, 20).status == "failed"
+
+
+def test_answers_while_no_process_runs(jobs: Jobs) -> None:
+    """The job is answered, or expires, when its workers are gone; the next worker continues it."""
+    SEGMENTS.clear()
+    jobs.job("asks")(publish)
+
+    @jobs.job
+    def expires(run: Run) -> Any:
+        return run.ask("publish", "Publish?", bool, expires=0.3, default=False)
+
+    answered, silent = jobs.submit("asks").job_id, jobs.submit("expires").job_id
+    with jobs.run_workers(concurrency=2):
+        waiting(jobs, answered)
+        wake_at = int(waiting(jobs, silent).record["wake_at"])
+    jobs.answer(answered, "publish", {"approved": True})
+    until(lambda: run_sync(jobs.store.now()) >= wake_at)
+    with pytest.raises(QuestionExpiredError, match="question 'publish' expired at"):
+        jobs.answer(silent, "publish", True)
+    with jobs.run_workers(concurrency=2):
+        assert jobs.wait(answered, 20).result == ["Approval", True, ""]
+        assert jobs.wait(silent, 20).result is False
+    assert SEGMENTS == [1, 1]
+
+
+def test_changed_question_is_refused(jobs: Jobs) -> None:
+    prompts = ["Publish?", "Publish it?"]
+
+    @jobs.job
+    def asks(run: Run) -> Any:
+        return run.ask("publish", prompts.pop(0), bool)
+
+    with jobs.run_workers(concurrency=1):
+        job_id = jobs.submit("asks").job_id
+        waiting(jobs, job_id)
+        jobs.answer(job_id, "publish", True)
+        job = jobs.wait(job_id, 20)
+    assert job.error is not None
+    assert "question 'publish': was asked with the prompt 'Publish?', now with 'Publish it?'" in job.error
+
+
+def test_retry_from_start_asks_again(jobs: Jobs) -> None:
+    jobs.job("asks")(publish)
+    with jobs.run_workers(concurrency=1):
+        job_id = jobs.submit("asks").job_id
+        waiting(jobs, job_id)
+        jobs.cancel_job(job_id)
+        with pytest.raises(IllegalTransitionError, match="Cannot answer job with status cancelled"):
+            jobs.answer(job_id, "publish", {"approved": True})
+        jobs.retry_job(job_id)
+        jobs.answer(job_id, "publish", {"approved": True})
+        assert jobs.wait(job_id, 20).status == "completed"
+    with pytest.raises(JobNotFoundError):
+        jobs.answer("unknown", "publish", 1)
+
+
+@pytest.mark.parametrize("job_type", ["asks.child", "aasks.child"])
+def test_child_process_asks(jobs: Jobs, job_type: str) -> None:
+    for handler in (asking.asks, asking.aasks):
+        jobs.handlers.add(handler)
+    with jobs.run_workers(concurrency=1):
+        job_id = jobs.submit(job_type).job_id
+        waiting(jobs, job_id)
+        jobs.answer(job_id, "color", "green")
+        assert jobs.wait(job_id, 30).result == ["green", False]
+
+
+def test_tracked_block_waits_in_place(jobs: Jobs) -> None:
+    with jobs.track("asks") as run:
+        timer = threading.Timer(0.1, lambda: jobs.answer(run.job_id, "publish", True))
+        timer.start()
+        assert run.ask("publish", "Publish?", bool) is True
+        timer.join()
+        assert run.ask("late", "Publish?", bool, expires=0.1, default=False) is False
+
+
+async def test_tracked_async_block_waits_in_place() -> None:
+    manager = AsyncJobManager("memory://")
+    async with manager.track("asks") as run:
+        asyncio.get_running_loop().call_later(
+            0.1, lambda: answers.append(asyncio.ensure_future(manager.answer(run.job_id, "publish", True)))
+        )
+        answers: list[Any] = []
+        assert await run.ask("publish", "Publish?", bool) is True
+        await answers[0]
+
+
+def test_ask_refuses_what_it_cannot_keep() -> None:
+    run = fake_run()
+    assert run.ask("a", "A?", expires=1, default=None) is None
+    with pytest.raises(InvalidInputError, match="key: 'a' was used twice"):
+        run.ask("a", "A?")
+    for given, problem in (
+        ({"prompt": " "}, "prompt: ' ' must be a text"),
+        ({"prompt": "x" * 9000}, "prompt: 9000 bytes, the limit is 8192"),
+        ({"schema": Secret}, "schema: an answer cannot be secret"),
+        ({"schema": threading.Thread}, "schema: Thread is not supported"),
+        ({"schema": bool, "default": "no", "expires": 1}, "default: 'no' is not true or false"),
+        ({"default": 1}, "default: is used when the question expires"),
+        ({"expires": "soon"}, "expires: "),
+    ):
+        with pytest.raises(InvalidInputError) as refused:
+            run.ask(**{"key": "b", "prompt": "B?", **given})
+        assert str(refused.value).startswith(problem)
+
+
+async def test_fake_run_answers() -> None:
+    run = fake_async_run(answers={"publish": {"approved": True}, "size": "L"})
+    assert await run.ask("publish", "Publish?", Approval) == Approval(True)
+    assert await run.ask("size", "Size?", Literal["S", "L"]) == "L"
+    assert await run.ask("silent", "Anyone?", bool, expires="2d", default=False) is False
+    again = run.next_attempt()
+    assert await again.ask("silent", "Anyone?", bool, expires="2d", default=True) is False
+    with pytest.raises(InvalidInputError, match="answers: no answer to 'other'"):
+        await again.ask("other", "Other?")
+    assert (run.asked, again.asked) == (["silent"], ["other"])
