@@ -181,7 +181,7 @@ class DocumentConformance(StoreTests):
     def test_prune_keeps_folders_of_a_running_ingestion(self, store: DocumentStore) -> None:
         waits = begin(store, "a.txt", "text", first(store))
         store.abandon_version(waits.version_id)
-        store.set_roots({waits.document_id: "file:///folder"})
+        store.set_origins({waits.document_id: "file:///folder"})
         store.prune(older_than=3600)
         bring_in(store, "a.txt", "text")
         assert [document.root for document in store.documents()] == ["file:///folder"]

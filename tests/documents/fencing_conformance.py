@@ -73,7 +73,7 @@ class FencingConformance(StoreTests):
         (tmp_path / "folder").mkdir()
         with run(database, "one", 2 * 10**15) as stale, run(database, "two", 3 * 10**15) as later:
             gone = [bring_in(stale, f"papers/{name}.txt", name) for name in ("first", "second")]
-            stale.set_roots({version.document_id: (tmp_path / "folder").as_uri() for version in gone})
+            stale.set_origins({version.document_id: (tmp_path / "folder").as_uri() for version in gone})
             found = select_files([tmp_path / "folder"], key="papers")
             sync = FolderSync(stale, found, key="papers", force=True, max_bytes=1000)
             bring_in(later, "papers/first.txt", "newer")

@@ -109,6 +109,24 @@ class SearchConformance(StoreTests):
         assert search("lamp", mode=mode, since="2999-01-01") == []
         assert len(search("lamp", 1000, mode=mode, format="text", since="2020-01-01")) == folders.counts()["chunks"]
 
+    @pytest.mark.parametrize("mode", MODES)
+    def test_owner_and_metadata_restrict_searches(self, folders: DocumentStore, mode: Mode) -> None:
+        search = Searcher(folders).search
+        ids = {document.uri: document.document_id for document in folders.documents()}
+        folders.set_origins({ids["a/1.txt"]: "", ids["b/1.txt"]: ""}, owner="engines", metadata={"year": "1843"})
+        assert {hit.uri for hit in search("lamp", 1000, mode=mode, owner="engines")} == {"a/1.txt", "b/1.txt"}
+        assert {hit.uri for hit in search("lamp", 1000, mode=mode, owner="engines", under="a")} == {"a/1.txt"}
+        assert {hit.uri for hit in search("lamp", 1000, mode=mode, where={"year": [1842, 1843]})} == {
+            "a/1.txt",
+            "b/1.txt",
+        }
+        assert search("lamp", mode=mode, owner="") == search("lamp", mode=mode, where={"year": 1}) == []
+        folders.delete_document(ids["a/1.txt"])
+        bring_in(folders, "a/1.txt", "lamp")
+        found = folders.find_document("a/1.txt")
+        assert found is not None
+        assert (found.owner, found.metadata) == ("", {}), "a new document of this name is not the deleted one"
+
     def test_one_hit_per_document_is_its_best(self, folders: DocumentStore) -> None:
         hits = Searcher(folders).search("lamp ab 1", 12, per_document=True)
         assert len({hit.document_id for hit in hits}) == len(hits) == 12
@@ -139,7 +157,7 @@ class SearchConformance(StoreTests):
         assert found is not None
         assert folders.find_document(found.document_id) == found == folders.document(found.document_id)
         assert folders.find_document("ab") is None
-        folders.set_roots({found.document_id: "file:///folders"})
+        folders.set_origins({found.document_id: "file:///folders"})
         assert [document.root for document in folders.list_documents("ab/")] == ["", "", "", "file:///folders"]
 
     def test_store_of_the_first_layout_is_migrated(self, named: DocumentStore, database: str) -> None:

@@ -11,7 +11,9 @@ from fastapi import FastAPI, Request
 from fastapi.testclient import TestClient
 
 from milepost import InMemoryJobManager
-from milepost.documents.jobs import HANDLERS
+from milepost.core.errors import InvalidInputError
+from milepost.documents.jobs import HANDLERS, document_jobs
+from milepost.documents.retrieval import MODES
 from milepost.documents.routes import attach_documents, create_documents_router
 from milepost.web import Principal, attach, auth, create_app
 from milepost.web.security.principals import USER_SCOPES
@@ -72,7 +74,16 @@ def test_documents_are_listed_shown_and_deleted(client: TestClient) -> None:
 
 
 @pytest.mark.parametrize(
-    "query", ["?since=x", "search", "search?q=%20", "search?q=a&k=0", "neighbours?entity=a&hops=9", "communities?of=x"]
+    "query",
+    [
+        "?since=x",
+        "search",
+        "search?q=%20",
+        "search?q=a&k=0",
+        "neighbours?entity=a&hops=9",
+        "communities?of=x",
+        "?where=x",
+    ],
 )
 def test_invalid_query_returns_a_problem(client: TestClient, query: str) -> None:
     answer = client.get(f"/api/documents{'' if query[0] == '?' else '/'}{query}")
@@ -126,3 +137,68 @@ def test_endpoint_refusal_is_reported(folder: Path, tmp_path: Path, monkeypatch:
             "responded with status 401: bad key",
         )
         assert ask(client, "search", q="towers")["hits"]
+
+
+def test_owner_key_reads_and_deletes_only_its_documents(folder: Path, tmp_path: Path) -> None:
+    """Keys bound to the owner label list, search, show and delete their documents, and find no others."""
+    (folder / "a.txt").write_text("\n\n".join(PARAGRAPHS))
+    database = str(tmp_path / "owned.db")
+    handler = document_jobs(owner_label="tenant", database=database, model="hashing:64")["ingestion"]
+    for tenant in ("a", "b", ""):
+        handler(WatchedRun(labels={"tenant": tenant} if tenant else {}), [str(folder)], key="papers")
+
+    def known(request: Request) -> Principal:
+        labels = dict(part.split("=") for part in request.headers.get("x-labels", "").split(",") if part)
+        return Principal("user", labels=labels)
+
+    app = FastAPI()
+    context = attach(app, InMemoryJobManager(), auth=known)
+    app.include_router(create_documents_router(context, database=database, owner_label="tenant"))
+    with TestClient(app) as client:
+        every = ask(client, "")["documents"]
+        assert {one["owner"] for one in every} == {"", "a", "b"}
+        assert len({one["uri"] for one in every}) == 1, "owners have documents of their own under the same key"
+        page = [one["document_id"] for one in ask(client, "", limit=2)["documents"]]
+        page += [one["document_id"] for one in ask(client, "", after=page[-1])["documents"]]
+        assert page == [one["document_id"] for one in every]
+        theirs = {one["owner"]: one["document_id"] for one in every}
+
+        mine = {"x-labels": "tenant=a"}
+        assert [one["owner"] for one in client.get("/api/documents", headers=mine).json()["documents"]] == ["a"]
+        for mode in MODES:
+            found = client.get(
+                "/api/documents/search", params={"q": "Analytical Engine", "k": 100, "mode": mode}, headers=mine
+            ).json()["hits"]
+            assert {hit["document_id"] for hit in found} == {theirs["a"]}
+        for owner in ("b", ""):
+            for method in ("GET", "DELETE"):
+                assert client.request(method, f"/api/documents/{theirs[owner]}", headers=mine).status_code == 404
+        for what in ("entities", "neighbours?entity=a", "communities"):
+            assert client.get(f"/api/documents/{what}", headers=mine).status_code == 403
+        for labels in ("tenant=a,user=u", "user=u"):
+            for what in ("", "/search?q=a", f"/{theirs['a']}"):
+                answer = client.get(f"/api/documents{what}", headers={"x-labels": labels})
+                assert answer.status_code == 403, "the owner does not tell them apart"
+        assert client.get("/api/documents/search", params={"q": "a"}, headers={"x-labels": "tenant=c"}).json() == {
+            "hits": []
+        }
+        assert client.delete(f"/api/documents/{theirs['a']}", headers=mine).status_code == 204
+        assert {one["owner"] for one in ask(client, "")["documents"]} == {"", "b"}
+
+
+def test_metadata_restricts_lists_and_searches(client: TestClient, folder: Path, database: str) -> None:
+    (folder / "b.txt").write_text(PARAGRAPHS[0])
+    run = WatchedRun(labels={"batch": "7"})
+    given = {"team": "engines", "year": 1843, "draft": True}
+    HANDLERS["ingestion"](run, [str(folder / "b.txt")], database=database, metadata=given)
+    [found] = ask(client, "", where=["team=engines", "team=towers", "year=1843", "batch=7"])["documents"]
+    assert found["metadata"] == {"team": "engines", "year": "1843", "draft": "true", "batch": "7"}
+    hits = ask(client, "search", q="Analytical Engine", k=100, where="draft=true")["hits"]
+    assert {hit["document_id"] for hit in hits} == {found["document_id"]}
+    assert ask(client, "search", q="Analytical Engine", where="team=other")["hits"] == []
+    HANDLERS["ingestion"](WatchedRun(), [str(folder)], database=database, metadata={"team": "all"})
+    assert len(ask(client, "", where="team=all")["documents"]) == 2, "unchanged documents get it as well"
+    assert len(ask(client, "", where="year=1843")["documents"]) == 1, "other names keep their values"
+    for bad in ({"a": [1]}, {"a=b": 1}, {str(n): n for n in range(40)}):
+        with pytest.raises(InvalidInputError, match="metadata"):
+            HANDLERS["ingestion"](WatchedRun(), [str(folder)], database=database, metadata=bad)

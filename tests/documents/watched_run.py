@@ -14,8 +14,10 @@ from milepost.run.stages import LiveStage
 class WatchedRun(Run):
     """Calls `watch(run)` at every cancellation point, and records what the job reported."""
 
-    def __init__(self, watch: Callable[[WatchedRun], object] | None = None) -> None:
-        job: Job = InMemoryJobManager().create_job(job_type="documents")
+    def __init__(
+        self, watch: Callable[[WatchedRun], object] | None = None, *, labels: dict[str, str] | None = None
+    ) -> None:
+        job: Job = InMemoryJobManager().create_job(job_type="documents", labels=labels)
         super().__init__(job, "1:00", _NoStore())
         self.watch = watch
         self._stop_reasons = _Watched(self)

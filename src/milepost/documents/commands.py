@@ -41,9 +41,27 @@ LIMIT = click.option(
 MODE_NAMES = click.Choice(["hybrid", "meaning", "words"])
 
 
+def _conditions(context: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> DocumentRow | None:
+    """Return NAME=VALUE options as a dict of lists, or None without any."""
+    from milepost.documents.store.filters import parsed_where
+
+    try:
+        return parsed_where(given) or None
+    except InvalidInputError as error:
+        raise click.BadParameter(str(error).partition(": ")[2]) from None
+
+
 def document_filter(function: F) -> F:
     """Add the options that restrict a command to some documents."""
     for option in (
+        click.option("--owner", metavar="VALUE", help="Only documents with this value of the owner label."),
+        click.option(
+            "--where",
+            metavar="NAME=VALUE",
+            multiple=True,
+            callback=_conditions,
+            help="Only documents with this metadata; may be repeated.",
+        ),
         click.option("--since", metavar="TIME", help="Only documents ingested at or after TIME (e.g. 2026-05-31)."),
         click.option("--format", metavar="FORMAT", help="Only documents of this format (e.g. pdf)."),
         click.option("--under", metavar="FOLDER|URI", help="Only documents below this folder, URI or key."),
@@ -83,6 +101,8 @@ def search(
     under: str | None,
     format: str | None,
     since: str | None,
+    where: DocumentRow | None,
+    owner: str | None,
     per_document: bool,
     min_score: float | None,
     database: str | None,
@@ -92,7 +112,10 @@ def search(
     query = " ".join(words)
     if not query.strip():
         raise click.UsageError("QUERY is empty")
-    restricted = {"under": document_uri(under), "format": format, "since": since, "min_score": min_score}
+    restricted = {
+        "under": document_uri(under), "format": format, "since": since, "where": where, "owner": owner,
+        "min_score": min_score,
+    }  # fmt: skip
     found = query_documents("search", database, query=query, k=hits, mode=mode, per_document=per_document, **restricted)
     if context.json:
         for hit in found:
@@ -270,6 +293,10 @@ def query_documents(
             require_documents(database)
             return [asdict(row) for row in getattr(documents, what)(**question, database=database)]
         _check_bounds(question)
+        if question.pop("owner", None) is not None:
+            raise InvalidInputError("--owner", "cannot be used with a server, which knows the owner from the API key")
+        if (where := question.pop("where", None)) is not None:
+            question["where"] = [f"{name}={value}" for name, values in where.items() for value in values]
         given = {URL_PARAMETERS.get(name, name): value for name, value in question.items() if value is not None}
         answer: dict[str, list[DocumentRow]] = context.client.request(
             "GET", URL_PATHS.get(what, f"/api/documents/{what}"), params=given

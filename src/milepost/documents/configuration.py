@@ -46,6 +46,7 @@ class Configuration:
     max_bytes: int = MAX_BYTES
     seconds_per_file: float = SECONDS_PER_FILE
     approximate_from: int = APPROXIMATE_FROM
+    owner_label: str | None = None
 
     def __post_init__(self) -> None:
         if self.llm_response_format not in (None, *RESPONSE_FORMATS):
@@ -107,6 +108,7 @@ def from_environment(environment: Mapping[str, str] | None = None) -> Configurat
         max_bytes=MAX_BYTES if most is None else int(most),
         seconds_per_file=duration,
         approximate_from=number("MILEPOST_DOCUMENTS_APPROXIMATE_FROM", APPROXIMATE_FROM),
+        owner_label=text("MILEPOST_DOCUMENTS_OWNER_LABEL"),
     )
 
 

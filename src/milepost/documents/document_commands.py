@@ -51,11 +51,28 @@ def documents() -> None:
 @LIMIT
 @DATABASE
 @session_options
-def ls(text: str, under: str | None, format: str | None, since: str | None, limit: int, database: str | None) -> int:
+def ls(
+    text: str,
+    under: str | None,
+    format: str | None,
+    since: str | None,
+    where: DocumentRow | None,
+    owner: str | None,
+    limit: int,
+    database: str | None,
+) -> int:
     """List documents by URI; TEXT selects those whose URI or title contains it."""
     context = current()
     found = query_documents(
-        "list_documents", database, text=text, under=document_uri(under), format=format, since=since, limit=limit
+        "list_documents",
+        database,
+        text=text,
+        under=document_uri(under),
+        format=format,
+        since=since,
+        where=where,
+        owner=owner,
+        limit=limit,
     )
     rows = [
         (
@@ -64,7 +81,7 @@ def ls(text: str, under: str | None, format: str | None, since: str | None, limi
         )
         for one in found
     ]  # fmt: skip
-    nothing = "No documents match." if text or under or format or since else "No documents yet."
+    nothing = "No documents match." if text or under or format or since or where or owner else "No documents yet."
     heading = ("DOCUMENT", "TITLE", "FORMAT", "CHUNKS", "INGESTED")
     print_records(context, found, heading, rows, nothing=nothing, right=("CHUNKS",), optional=("INGESTED", "TITLE"))
     return exit_codes.OK
@@ -82,7 +99,8 @@ def show(name: str, database: str | None) -> int:
         echo_json(found)
         return exit_codes.OK
     for title, value in (
-        ("id", found["document_id"]), ("uri", found["uri"]), ("root", found["root"]), ("title", found["title"]),
+        ("id", found["document_id"]), ("uri", found["uri"]), ("root", found["root"]), ("owner", found["owner"]),
+        ("metadata", ", ".join(f"{name}={value}" for name, value in found["metadata"].items())), ("title", found["title"]),
         ("format", found["format"]), ("size", formatting.units(found["size"], None, "byte")), ("pages", found["pages"]),
         ("failed pages", found["failed_pages"]), ("warnings", ", ".join(found["warnings"])),
         ("chunks", found["chunk_count"]), ("truncated", found["truncated"]),

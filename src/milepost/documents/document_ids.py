@@ -15,9 +15,9 @@ LOADER_VERSION: Final = 4
 _BLOCK: Final = 1024 * 1024
 
 
-def document_id(uri: str) -> str:
-    """Return the id of a document with this URI or key."""
-    return _hash("document", uri)
+def document_id(uri: str, owner: str = "") -> str:
+    """Return the id of a document with this URI or key. Owners have documents of their own under the same URI."""
+    return _hash("owned document", owner, uri) if owner else _hash("document", uri)
 
 
 def content_hash(path: Path) -> str:

@@ -111,6 +111,7 @@ def select_files(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     root: DocumentRoot | None = None,
+    owner: str = "",
 ) -> FileSelection:
     """Return the files that `paths` name.
 
@@ -118,7 +119,8 @@ def select_files(
     only one, by ``key/relative/path`` in one folder, and by ``key/name/relative/path`` among several, so that documents
     keep their identity when they move. With `root` only files below it are found, and a key must not look like a file
     URI. Of the files in folders, only those that match one of the globs in `include`, if there are any, and none in
-    `exclude` are taken: a glob with ``/`` matches the path below the folder, another one the name.
+    `exclude` are taken: a glob with ``/`` matches the path below the folder, another one the name. The documents belong to
+    `owner`, unless it is empty.
 
     Raises `ValueError` if two files would get the same name, or a path is outside the root.
     """
@@ -146,11 +148,11 @@ def select_files(
                 continue
             uri = tree.uri(path) if prefix is None else _uri(path, top, prefix)
             if path != top and not _is_wanted(path.relative_to(top), include, exclude):
-                left_out.add(document_id(uri))
+                left_out.add(document_id(uri, owner))
                 skipped += 1
                 continue
             if uri not in found:
-                found[uri] = Source(path, uri, document_id(uri), tree.size(path), root, folder)
+                found[uri] = Source(path, uri, document_id(uri, owner), tree.size(path), root, folder)
             elif os.path.realpath(found[uri].path) == os.path.realpath(path):
                 skipped += 1
             else:

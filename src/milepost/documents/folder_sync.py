@@ -25,7 +25,14 @@ class FolderSync:
     """
 
     def __init__(
-        self, store: DocumentStore, found: FileSelection, *, key: str | None, force: bool, max_bytes: int
+        self,
+        store: DocumentStore,
+        found: FileSelection,
+        *,
+        key: str | None,
+        owner: str = "",
+        force: bool,
+        max_bytes: int,
     ) -> None:
         self.moves: dict[str, str] = {}
         self.skipped = ""
@@ -41,7 +48,7 @@ class FolderSync:
         below: dict[str, list[StoredDocument]] = defaultdict(list)
         for document in store.documents():
             known.add(document.document_id)
-            if (folder := _folder_of(document, found.folders, key)) is not None:
+            if document.owner == owner and (folder := _folder_of(document, found.folders, key)) is not None:
                 below[folder].append(document)
         gone = {folder: [one for one in stored if one.document_id not in present] for folder, stored in below.items()}
         new = [source for source in found.sources if source.document_id not in known]

@@ -28,6 +28,7 @@ from milepost.documents.pipeline import (
 )
 from milepost.documents.stages import Indexing, TimedStages, log_passed_over, start_run
 from milepost.documents.store import open_store
+from milepost.documents.store.filters import checked_metadata
 from milepost.documents.store.records import Version
 from milepost.plugins import command_line_hints
 from milepost.run.run import Run
@@ -59,6 +60,7 @@ def ingestion(
     key: str | None = None,
     include: list[str] | None = None,
     exclude: list[str] | None = None,
+    metadata: dict[str, Any] | None = None,
     encoding: str | None = None,
     max_bytes: int | None = None,
     seconds_per_file: float | None = None,
@@ -73,6 +75,10 @@ def ingestion(
     content replaces it in one step. `model` is `minilm`, `wordllama`, `hashing` or `http:NAME`, and applies only to a
     new index. A job submitted over HTTP reads only files below `MILEPOST_DOCUMENTS_ROOT`. It may lower, but not raise,
     `max_bytes` and `seconds_per_file`.
+
+    `metadata` (names with text, numbers or booleans) and the labels of the job are recorded with each document, also with
+    unchanged ones, and can be searched by. The documents belong to the value of the job's owner label, if the operator has
+    set `MILEPOST_DOCUMENTS_OWNER_LABEL`.
 
     With `sync`, documents below the given folders whose files are gone are removed, and those whose files have another
     name are moved. A path that is missing or unreadable removes nothing, and more than half of the documents of a folder
@@ -89,13 +95,16 @@ def ingestion(
     root = document_root_of(run, paths, configuration)
     if encoding is not None and not is_text_encoding(encoding):
         raise ValueError(f"encoding {encoding!r} is unknown; use a Python encoding such as latin-1 or cp1252")
+    described = checked_metadata({**run.labels, **(metadata or {})})
+    owner = run.labels.get(configuration.owner_label or "", "")
     store = open_store(database or configuration.database)
     try:
         start_run(store, run)
         reopen = partial(open_index, store, model_path=model_path, endpoint=endpoint, on_wait=store.on_wait)
         index = reopen(model=model, chunk_tokens=chunk_tokens)
-        found = select_files(paths, key=key, include=include or (), exclude=exclude or (), root=root)
-        gone = FolderSync(store, found, key=key, force=force, max_bytes=most) if sync else None
+        found = select_files(paths, key=key, include=include or (), exclude=exclude or (), root=root, owner=owner)
+        gone = FolderSync(store, found, key=key, owner=owner, force=force, max_bytes=most) if sync else None
+        store.set_origins({one.document_id: one.folder for one in found.sources}, owner=owner, metadata=described)
         with LoaderProcess(LoadLimits(seconds=longest, max_bytes=most)) as loader:
             return _Ingestion(run, index, loader, encoding, reopen, gone).ingest(found, strict=strict)
     finally:
@@ -133,7 +142,6 @@ class _Ingestion:
         """Run all stages and return the job's result."""
         self._sources = {source.document_id: source for source in found.sources}
         store = self._indexing.index.store
-        store.set_roots({source.document_id: source.folder for source in found.sources})
         if self._sync is not None:
             store.moves = self._sync.moves
             if self._sync.skipped:

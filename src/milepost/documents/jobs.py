@@ -42,6 +42,7 @@ def document_jobs(
     max_bytes: int | None = None,
     seconds_per_file: float | None = None,
     approximate_from: int | None = None,
+    owner_label: str | None = None,
 ) -> dict[str, Callable[..., dict[str, Any]]]:
     """Return the handlers with a configuration of their own, for an application to register.
 
@@ -54,6 +55,7 @@ def document_jobs(
         "model_path": model_path,
         "llm_model": llm_model,
         "entity_rules": entity_rules,
+        "owner_label": owner_label,
     }
     values: dict[str, Any] = {name: str(value) for name, value in given.items() if value is not None}
     for kind, url, key in (("embedding", embedding_url, embedding_key), ("llm", llm_url, llm_key)):

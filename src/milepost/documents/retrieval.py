@@ -12,7 +12,7 @@ from milepost.documents.embed import Embedder
 from milepost.documents.errors import GenerationChangedError, StoreBusyError
 from milepost.documents.pipeline import embedder_of
 from milepost.documents.store import DocumentStore, open_store
-from milepost.documents.store.filters import DocumentFilter
+from milepost.documents.store.filters import DocumentFilter, Where
 from milepost.documents.store.records import Community, Entity, Generation, Hit, Neighbour, StoredDocument
 from milepost.documents.words import query_terms
 
@@ -49,6 +49,8 @@ class Searcher:
         under: str | None = None,
         format: str | None = None,
         since: str | None = None,
+        where: Where | None = None,
+        owner: str | None = None,
         per_document: bool = False,
         min_score: float | None = None,
     ) -> list[Hit]:
@@ -58,8 +60,9 @@ class Searcher:
         words counting more. `hybrid` scores by both. Without FTS5, SQLite stores search by meaning only.
 
         `under` restricts the search to a folder's or document's URI, or to keys that begin with it and a slash; `format` to
-        a format such as `pdf`; `since` (ISO 8601) to documents ingested at or after a time. `per_document` returns one hit
-        per document. Hits that score less than `min_score` are left out.
+        a format such as `pdf`; `since` (ISO 8601) to documents ingested at or after a time; `where` to documents with these
+        values of metadata, such as ``{"team": "engines", "year": [1842, 1843]}``; `owner` to those of a value of the owner
+        label. `per_document` returns one hit per document. Hits that score less than `min_score` are left out.
 
         Raises `ValueError` for an empty query or a `k` out of range, and `EndpointError` if the index uses an endpoint
         that fails.
@@ -71,7 +74,7 @@ class Searcher:
         if mode not in MODES:
             raise ValueError(f"mode must be one of {', '.join(MODES)}, not {mode!r}")
         chosen: _Chosen = {
-            "only": DocumentFilter(under, format, since), "per_document": per_document, "min_score": min_score
+            "only": DocumentFilter(under, format, since, where, owner), "per_document": per_document, "min_score": min_score
         }  # fmt: skip
         terms = None if mode == "meaning" else query_terms(query)
         if mode == "words":
@@ -123,6 +126,8 @@ def search(
     under: str | None = None,
     format: str | None = None,
     since: str | None = None,
+    where: Where | None = None,
+    owner: str | None = None,
     per_document: bool = False,
     min_score: float | None = None,
     database: str | Path | None = None,
@@ -130,7 +135,16 @@ def search(
     """Search a document store once, as `Searcher.search` does for many searches."""
     with open_for_search(database) as store:
         return Searcher(store).search(
-            query, k, mode=mode, under=under, format=format, since=since, per_document=per_document, min_score=min_score
+            query,
+            k,
+            mode=mode,
+            under=under,
+            format=format,
+            since=since,
+            where=where,
+            owner=owner,
+            per_document=per_document,
+            min_score=min_score,
         )
 
 
@@ -140,16 +154,19 @@ def list_documents(
     under: str | None = None,
     format: str | None = None,
     since: str | None = None,
+    where: Where | None = None,
+    owner: str | None = None,
     after: str = "",
     limit: int = 50,
     database: str | Path | None = None,
 ) -> list[StoredDocument]:
-    """Return documents in the order of their URIs, from the one after the URI `after`.
+    """Return documents in the order of their URIs, from the one after the URI or id `after`.
 
-    `text` is a part of the URI or title; `under`, `format` and `since` restrict the documents as in a search.
+    `text` is a part of the URI or title; the other filters restrict the documents as in a search.
     """
     with open_for_search(database) as store:
-        return store.list_documents(text, only=DocumentFilter(under, format, since), after=after, limit=limit)
+        only = DocumentFilter(under, format, since, where, owner)
+        return store.list_documents(text, only=only, after=after, limit=limit)
 
 
 def get_document(name: str, *, database: str | Path | None = None) -> StoredDocument | None:

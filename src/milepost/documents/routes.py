@@ -2,13 +2,14 @@
 ``/communities`` and the documents by id.
 
 The server's configuration (`MILEPOST_DOCUMENTS`) chooses the database, never the caller. API keys that are restricted
-to labels cannot read documents, because documents have no per-user access control.
+to a value of the owner label (`MILEPOST_DOCUMENTS_OWNER_LABEL`) list, search and delete the documents of this owner.
+Other restricted keys cannot read documents, and no restricted key can read what is computed from the documents of all.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -16,11 +17,12 @@ from typing import Annotated, Any, Literal, TypeVar
 from fastapi import APIRouter, Depends, FastAPI, Query, Request
 from fastapi import Path as PathParameter
 
+from milepost.documents.configuration import from_environment
 from milepost.documents.errors import StoreBusyError
 from milepost.documents.http_endpoint import EndpointError
 from milepost.documents.retrieval import Mode, Searcher
 from milepost.documents.store import DocumentStore, open_store
-from milepost.documents.store.filters import DocumentFilter
+from milepost.documents.store.filters import DocumentFilter, parsed_where
 from milepost.documents.store.records import Community, Entity, Hit, Neighbour, StoredDocument
 from milepost.web.app import Route
 from milepost.web.context import WebContext, principal_of
@@ -30,6 +32,10 @@ from milepost.web.security.principals import DELETE, READ
 
 T = TypeVar("T")
 _MISSING = "asking the documents needs more packages: pip install 'milepost[documents]'"
+_BOUND = "API keys that are restricted to labels, and share links, cannot read this"
+_OTHER_LABELS = (
+    "API keys must be restricted to one value of the label {label!r}, and to no other label, to read documents"
+)
 _TEXT_MAX = 2000
 
 
@@ -55,41 +61,73 @@ _ONE_DOCUMENT: dict[int | str, dict[str, Any]] = {
 }
 Under = Annotated[str | None, Query(max_length=_TEXT_MAX, description="URI of a folder or document, or prefix of keys")]
 Format = Annotated[str | None, Query(max_length=40, description="Format, for example pdf")]
+Where = Annotated[
+    Sequence[str],
+    Query(max_length=100, description="Metadata as NAME=VALUE; of several values of a name any matches"),
+]
 Since = Annotated[str | None, Query(max_length=40, description="Earliest time of ingestion, in ISO 8601")]
 DocumentId = Annotated[str, PathParameter(max_length=100)]
 
 
-def attach_documents(app: FastAPI, *, database: str | Path | None = None) -> None:
+def attach_documents(app: FastAPI, *, database: str | Path | None = None, owner_label: str | None = None) -> None:
     """Add the document routes to an application of `milepost.web.create_app`, as `milepost serve` does."""
-    app.include_router(create_documents_router(app.state.milepost, database=database))
+    app.include_router(create_documents_router(app.state.milepost, database=database, owner_label=owner_label))
 
 
-def create_documents_router(context: WebContext, *, database: str | Path | None = None) -> APIRouter:
-    """Return the document routes as a router with the access rules of `context`, which `milepost.web.attach` returns."""
-    access = [context.authenticator.require(READ), Depends(_unbound)]
+def create_documents_router(
+    context: WebContext, *, database: str | Path | None = None, owner_label: str | None = None
+) -> APIRouter:
+    """Return the document routes as a router with the access rules of `context`, which `milepost.web.attach` returns.
+
+    API keys that are restricted to one value of `owner_label` (default: `MILEPOST_DOCUMENTS_OWNER_LABEL`), and to no other
+    label, see the documents of that owner. Without it restricted keys see none.
+    """
+    access = [context.authenticator.require(READ)]
     router = APIRouter(route_class=Route, tags=["documents"], dependencies=access, responses=problems(501))
     library = _Library(database)
+    label = owner_label or from_environment().owner_label
+
+    def owner_of(request: Request) -> str | None:
+        """Return the owner to whose documents the caller is restricted, or None. Raises Problem 403."""
+        principal = principal_of(request)
+        if not principal.bound:
+            return None
+        if principal.job_id is None and label is not None and set(principal.labels) == {label}:
+            return principal.labels[label]
+        raise Problem(403, _BOUND if label is None else _OTHER_LABELS.format(label=label))
+
+    def chosen(
+        request: Request,
+        under: Under = None,
+        format: Format = None,
+        since: Since = None,
+        where: Where = (),
+    ) -> DocumentFilter:
+        """Return which documents the caller asks for, and may see."""
+        return DocumentFilter(under, format, since, library.ask(lambda: parsed_where(where)), owner_of(request))
+
+    def unbound(request: Request) -> None:
+        if principal_of(request).bound:
+            raise Problem(403, _BOUND)
 
     @router.get("/api/documents/search", responses=_HITS, summary="Chunks by meaning and words, best first")
     def search(
         q: Annotated[str, Query(min_length=1, max_length=_TEXT_MAX)],
         k: Annotated[int, Query(ge=1, le=1000)] = 10,
         mode: Mode = "hybrid",
-        under: Under = None,
-        format: Format = None,
-        since: Since = None,
+        only: DocumentFilter = Depends(chosen),  # noqa: B008 - a closure cannot be in an annotation
         per_document: bool = False,
         min_score: Annotated[float | None, Query(ge=-1, le=1)] = None,
     ) -> dict[str, Any]:
         found = library.ask(
             lambda: library.searcher.search(
-                q, k, mode=mode, under=under, format=format, since=since, per_document=per_document, min_score=min_score
+                q, k, mode=mode, **asdict(only), per_document=per_document, min_score=min_score
             )
         )
         return {"hits": [asdict(hit) for hit in found]}
 
     @router.get("/api/documents/entities", responses=_ENTITIES,
-                summary="Entities by the number of chunks that mention them")  # fmt: skip
+                dependencies=[Depends(unbound)], summary="Entities by the number of chunks that mention them")  # fmt: skip
     def entities(
         text: Annotated[str, Query(max_length=_TEXT_MAX)] = "", limit: Annotated[int, Query(ge=1, le=1000)] = 50
     ) -> dict[str, Any]:
@@ -97,7 +135,7 @@ def create_documents_router(context: WebContext, *, database: str | Path | None 
         return {"entities": [asdict(entity) for entity in found]}
 
     @router.get("/api/documents/neighbours", responses=_NEIGHBOURS,
-                summary="What an entity is related to, nearest and heaviest first")  # fmt: skip
+                dependencies=[Depends(unbound)], summary="What an entity is related to, nearest and heaviest first")  # fmt: skip
     def neighbours(
         entity: Annotated[str, Query(min_length=1, max_length=_TEXT_MAX)],
         hops: Annotated[int, Query(ge=1, le=4)] = 1,
@@ -107,7 +145,7 @@ def create_documents_router(context: WebContext, *, database: str | Path | None 
         return {"neighbours": [asdict(neighbour) for neighbour in found]}
 
     @router.get("/api/documents/communities", responses=_COMMUNITIES,
-                summary="Communities of entities or chunks, by level and size")  # fmt: skip
+                dependencies=[Depends(unbound)], summary="Communities of entities or chunks, by level and size")  # fmt: skip
     def communities(
         of: Literal["entities", "chunks"] = "entities",
         level: Annotated[int | None, Query(ge=0, le=100)] = None,
@@ -119,19 +157,16 @@ def create_documents_router(context: WebContext, *, database: str | Path | None 
     @router.get("/api/documents", responses=_DOCUMENTS, summary="Documents in the order of their URIs")
     def documents(
         text: Annotated[str, Query(max_length=_TEXT_MAX)] = "",
-        under: Under = None,
-        format: Format = None,
-        since: Since = None,
+        only: DocumentFilter = Depends(chosen),  # noqa: B008 - a closure cannot be in an annotation
         after: Annotated[str, Query(max_length=_TEXT_MAX)] = "",
         limit: Annotated[int, Query(ge=1, le=1000)] = 50,
     ) -> dict[str, Any]:
-        only = DocumentFilter(under, format, since)
         found = library.ask(lambda: library.store.list_documents(text, only=only, after=after, limit=limit))
         return {"documents": [asdict(document) for document in found]}
 
     @router.get("/api/documents/{document_id}", responses={**_ONE_DOCUMENT, **problems(404)}, summary="A document")
-    def document(document_id: DocumentId) -> dict[str, Any]:
-        found = library.ask(lambda: library.store.document(document_id))
+    def document(document_id: DocumentId, owner: str | None = Depends(owner_of)) -> dict[str, Any]:
+        found = library.ask(lambda: library.store.document(document_id, owner=owner))
         if found is None:
             raise _no_document()
         return asdict(found)
@@ -139,8 +174,12 @@ def create_documents_router(context: WebContext, *, database: str | Path | None 
     @router.delete("/api/documents/{document_id}", status_code=204, responses=problems(404),
                    summary="Delete a document with its chunks and entities",
                    dependencies=[context.authenticator.require(DELETE)])  # fmt: skip
-    def delete_document(document_id: DocumentId) -> None:
-        if not library.ask(lambda: library.store.delete_document(document_id)):
+    def delete_document(document_id: DocumentId, owner: str | None = Depends(owner_of)) -> None:
+        def delete() -> bool:
+            store = library.store
+            return store.document(document_id, owner=owner) is not None and store.delete_document(document_id)
+
+        if not library.ask(delete):
             raise _no_document()
 
     return router
@@ -190,8 +229,3 @@ class _Library:
 def _refuse(reason: str) -> None:
     """Refuse a request at once if the store is busy."""
     raise Problem(503, reason, headers=RETRY_LATER)
-
-
-def _unbound(request: Request) -> None:
-    if principal_of(request).bound:
-        raise Problem(403, "API keys that are restricted to labels, and share links, cannot read documents")

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from milepost.documents.store.database import Row, SqlStoreBase, Transaction
+from milepost.documents.store.database import Row, SqlStoreBase, Transaction, placeholders
 from milepost.documents.store.filters import DocumentFilter
 from milepost.documents.store.records import StoredDocument
 
 _DOCUMENT: Final = """
     SELECT d.document_id, v.uri, t.title, t.format, v.size, v.content_hash, v.fingerprint, v.text_id,
            v.version_id, t.characters, t.pages, t.failed_pages, t.warnings, v.chunk_count, v.truncated, d.ingested_at,
-           coalesce(r.root, '')
+           coalesce(r.root, ''), coalesce(o.owner, '')
     FROM documents d
     JOIN versions v ON v.version_id = d.version_id
     JOIN texts t ON t.text_id = v.text_id
     LEFT JOIN document_roots r ON r.document_id = d.document_id
+    LEFT JOIN document_owners o ON o.document_id = d.document_id
 """
 _PAGE: Final = 200
 
@@ -25,64 +26,65 @@ _PAGE: Final = 200
 class CatalogQueries(SqlStoreBase):
     """List and look up documents."""
 
-    def document(self, document_id: str, *, generation: int | None = None) -> StoredDocument | None:
-        """Return a published document of the active or the given generation, or None."""
-        row = self._read(
-            lambda tx: tx.one(
-                f"{_DOCUMENT} WHERE d.generation = {_generation(generation)} AND d.document_id = ?", (document_id,)
-            )
+    def document(
+        self, document_id: str, *, generation: int | None = None, owner: str | None = None
+    ) -> StoredDocument | None:
+        """Return a published document of the active or the given generation, or None. With `owner` only a document of it."""
+        condition, values = DocumentFilter(owner=owner).condition()
+        found = self._stored(
+            f"d.generation = {_generation(generation)} AND d.document_id = ? {condition}", (document_id, *values)
         )
-        return _stored(row) if row is not None else None
+        return found[0] if found else None
 
     def find_document(self, name: str) -> StoredDocument | None:
-        """Return the active document with this id, URI or key, or None."""
-        row = self._read(
-            lambda tx: tx.one(
-                f"{_DOCUMENT} WHERE d.generation = {_generation(None)} AND (d.document_id = ? OR v.uri = ?)",
-                (name, name),
-            )
+        """Return the active document with this id, URI or key, or None. Of several owners' documents it is the first."""
+        found = self._stored(
+            f"d.generation = {_generation(None)} AND (d.document_id = ? OR v.uri = ?) ORDER BY d.document_id LIMIT 1",
+            (name, name),
         )
-        return _stored(row) if row is not None else None
+        return found[0] if found else None
 
     def documents(self, *, generation: int | None = None) -> Iterator[StoredDocument]:
         """Return all published documents in the order of their ids."""
         after = ""
         while True:
-            rows = self._read(
-                lambda tx, after=after: tx.all(  # type: ignore[misc]
-                    f"""{_DOCUMENT} WHERE d.generation = {_generation(generation)} AND d.document_id > ?
-                    ORDER BY d.document_id LIMIT {_PAGE}""",
-                    (after,),
-                )
+            page = self._stored(
+                f"d.generation = {_generation(generation)} AND d.document_id > ? ORDER BY d.document_id LIMIT {_PAGE}",
+                (after,),
             )
-            yield from map(_stored, rows)
-            if len(rows) < _PAGE:
+            yield from page
+            if len(page) < _PAGE:
                 return
-            after = rows[-1][0]
+            after = page[-1].document_id
 
     def list_documents(
         self, text: str = "", *, only: DocumentFilter | None = None, after: str = "", limit: int = 50
     ) -> list[StoredDocument]:
-        """Return active documents in the order of their URIs, from the one after the URI `after`.
+        """Return active documents in the order of their URIs, from the one after the URI or document id `after`.
 
-        `text` is a part of the URI or title, in any case.
+        `text` is a part of the URI or title, in any case. Give an id if several owners have documents of the same URI.
         """
         condition, values = (only or DocumentFilter()).condition()
         if text:
             condition += " AND (lower(v.uri) LIKE ? ESCAPE '!' OR lower(t.title) LIKE ? ESCAPE '!')"
             escaped = text.lower().replace("!", "!!").replace("%", "!%").replace("_", "!_")
             values += [f"%{escaped}%"] * 2
-        rows = self._read(
-            lambda tx: tx.all(
-                f"""{_DOCUMENT} WHERE d.generation = {_generation(None)} AND v.uri > ? {condition}
-                ORDER BY v.uri LIMIT ?""",
-                (after, *values, limit),
-            )
+        last = self.document(after) if after else None
+        position: tuple[str, ...] = (after,) if last is None else (last.uri, last.document_id)
+        columns = ("v.uri", "d.document_id")[: len(position)]
+        return self._stored(
+            f"""d.generation = {_generation(None)} AND ({", ".join(columns)}) > ({placeholders(len(columns))}) {condition}
+            ORDER BY v.uri, d.document_id LIMIT ?""",
+            (*position, *values, limit),
         )
-        return [_stored(row) for row in rows]
 
-    def set_roots(self, roots: Mapping[str, str]) -> None:
-        """Record the folder that each document comes from: document id to URI."""
+    def set_origins(
+        self, roots: Mapping[str, str], *, owner: str = "", metadata: Mapping[str, str] | None = None
+    ) -> None:
+        """Record where documents come from: the folder of each (document id to URI), their owner, and metadata by name.
+
+        Metadata of other names is kept. It may be set before a document is published.
+        """
 
         def work(tx: Transaction) -> None:
             tx.many(
@@ -90,15 +92,41 @@ class CatalogQueries(SqlStoreBase):
                 ON CONFLICT (document_id) DO UPDATE SET root = excluded.root WHERE document_roots.root <> excluded.root""",
                 sorted(roots.items()),
             )
+            if owner:
+                tx.many(
+                    "INSERT INTO document_owners (document_id, owner) VALUES (?, ?) ON CONFLICT DO NOTHING",
+                    [(one, owner) for one in sorted(roots)],
+                )
+            tx.many(
+                """INSERT INTO document_metadata (document_id, name, value) VALUES (?, ?, ?)
+                ON CONFLICT (document_id, name) DO UPDATE SET value = excluded.value""",
+                [(one, name, value) for one in sorted(roots) for name, value in (metadata or {}).items()],
+            )
 
         self._write(work)
+
+    def _stored(self, condition: str, values: Sequence[Any]) -> list[StoredDocument]:
+        """Return the documents that match a condition, with their metadata."""
+
+        def work(tx: Transaction) -> tuple[list[Row], dict[str, dict[str, str]]]:
+            rows = tx.all(f"{_DOCUMENT} WHERE {condition}", values)
+            metadata: dict[str, dict[str, str]] = {}
+            for start in range(0, len(rows), _PAGE):
+                ids = [row[0] for row in rows[start : start + _PAGE]]
+                for document_id, name, value in tx.all(
+                    f"""SELECT document_id, name, value FROM document_metadata
+                    WHERE document_id IN ({placeholders(len(ids))}) ORDER BY name""",
+                    ids,
+                ):
+                    metadata.setdefault(document_id, {})[name] = value
+            return rows, metadata
+
+        rows, metadata = self._read(work)
+        found: list[list[Any]] = [
+            [*row[:12], tuple(json.loads(row[12])), *row[13:], metadata.get(row[0], {})] for row in rows
+        ]
+        return [StoredDocument(*fields) for fields in found]
 
 
 def _generation(number: int | None) -> str:
     return "(SELECT generation FROM active_generation)" if number is None else str(int(number))
-
-
-def _stored(row: Row) -> StoredDocument:
-    values: list[Any] = list(row)
-    values[12] = tuple(json.loads(values[12]))
-    return StoredDocument(*values)

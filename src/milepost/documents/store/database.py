@@ -295,7 +295,8 @@ def delete_published(tx: Transaction, document_id: str) -> bool:
     """Delete a document from every generation. Return False if it was in none."""
     rows = tx.all("SELECT version_id FROM documents WHERE document_id = ?", (document_id,))
     tx.run("DELETE FROM documents WHERE document_id = ?", (document_id,))
-    tx.run("DELETE FROM document_roots WHERE document_id = ?", (document_id,))
+    for table in ("document_roots", "document_owners", "document_metadata"):
+        tx.run(f"DELETE FROM {table} WHERE document_id = ?", (document_id,))
     delete_versions(tx, [row[0] for row in rows])
     return bool(rows)
 

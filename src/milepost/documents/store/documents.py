@@ -227,17 +227,22 @@ class DocumentQueries(SqlStoreBase):
                     delete_versions(tx, [before[0]])
                 add_entries(tx, self._db, generation, version_id)
             if document_id in self.moves:
-                self._replace(tx, generation, self.moves[document_id], version_id)
+                self._replace(tx, generation, self.moves[document_id], document_id, version_id)
             bump_revision(tx)
             return True
 
         return self._write(work)
 
-    def _replace(self, tx: Transaction, generation: int, old_id: str, version_id: str) -> None:
+    def _replace(self, tx: Transaction, generation: int, old_id: str, new_id: str, version_id: str) -> None:
         """Delete the document that a version has been moved from, unless a later run has written it."""
         old = tx.one("SELECT version_id FROM documents WHERE generation = ? AND document_id = ?", (generation, old_id))
         if old is not None and self._claim_scope(tx, f"document/{generation}/{old_id}"):
             move_extractions(tx, old[0], version_id)
+            tx.run(
+                """INSERT INTO document_metadata (document_id, name, value)
+                SELECT ?, name, value FROM document_metadata WHERE document_id = ? ON CONFLICT DO NOTHING""",
+                (new_id, old_id),
+            )
             delete_published(tx, old_id)
 
     def delete_document(self, document_id: str) -> bool:

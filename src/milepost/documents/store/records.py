@@ -55,7 +55,9 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class StoredDocument:
-    """A published document. `root` is the URI of the folder that was ingested, empty if it is unknown."""
+    """A published document. `root` is the URI of the folder that was ingested, and `owner` the value of the owner label;
+    both may be empty.
+    """
 
     document_id: str
     uri: str
@@ -74,6 +76,8 @@ class StoredDocument:
     truncated: int
     ingested_at: str
     root: str = ""
+    owner: str = ""
+    metadata: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

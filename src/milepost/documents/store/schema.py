@@ -169,7 +169,16 @@ CREATE TABLE IF NOT EXISTS fences (
 )
 """
 _ROOTS: Final = "CREATE TABLE IF NOT EXISTS document_roots (document_id TEXT PRIMARY KEY, root TEXT NOT NULL)"
-"""Also created in older stores. Older versions ignore both tables."""
+_OWNERS: Final = "CREATE TABLE IF NOT EXISTS document_owners (document_id TEXT PRIMARY KEY, owner TEXT NOT NULL)"
+_METADATA: Final = """
+CREATE TABLE IF NOT EXISTS document_metadata (
+    document_id TEXT NOT NULL,
+    name TEXT NOT NULL,
+    value TEXT NOT NULL,
+    PRIMARY KEY (document_id, name)
+)
+"""
+"""These tables are also created in older stores. Older versions ignore them."""
 
 
 def schema(*, blob: str, vector: str, serial: str, words: str) -> list[str]:
@@ -185,7 +194,8 @@ def set_up(transaction: Transaction, statements: list[str], database: Database) 
     """Create missing tables, and migrate a store of layout 1. Raises `ValueError` for a store with a newer layout."""
     transaction.run("CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL)")
     transaction.run(_FENCES)
-    transaction.run(_ROOTS)
+    for statement in (_ROOTS, _OWNERS, _METADATA):
+        transaction.run(statement)
     row = transaction.one("SELECT value FROM meta WHERE name = 'layout'")
     layout = 0 if row is None else int(row[0])
     if layout == LAYOUT:
