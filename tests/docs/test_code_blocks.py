@@ -23,7 +23,7 @@ RUN = [
 ]
 WITH_OTHER_WORKERS = "docs/coming-from/"
 """Pages that start workers of other task queues, which takes longer."""
-RUN_ALWAYS, NEVER_RUN = {"python", "console"}, {"ini", "sql", "toml", "yaml", "text", "html"}
+RUN_ALWAYS, NEVER_RUN = {"python", "console"}, {"ini", "json", "sql", "toml", "yaml", "text", "html", "ts", "tsx"}
 WHOLE_README = blocks((ROOT / "README.md").read_text())
 README = [block for block in WHOLE_README if block[0] == "python"]
 IN_A_SESSION = {

@@ -1,0 +1,95 @@
+/**
+ * Show and change the jobs of a milepost server from a page. All jobs that a page watches share one connection, which
+ * resumes after an outage. Types come from the server's OpenAPI document.
+ */
+import { listen } from "../../../dashboard/src/element/shared";
+import type { Done, JobRecord, Row, Status, Submission } from "../../../dashboard/src/wire/types";
+
+export type { JobRecord, Status, Submission };
+/** A job as a list shows it: everything but its parameters, result and crash report, which `getJob` returns. */
+export type Job = Row;
+
+export interface Options {
+  /** The address of the API; by default `/api` of the page's origin. */
+  api?: string;
+  /** The token of a share link, which shows one job without signing in. */
+  share?: string | null;
+}
+
+/** What a watched job tells. */
+export interface Listener {
+  /** Called with the job at once, and after each change. */
+  onChange(job: Job): void;
+  /** Called if the job does not exist, was deleted, or may not be seen. */
+  onMissing?(): void;
+}
+
+/** A request that the server refused. `problem` is its answer, an RFC 9457 document. */
+export class ApiError extends Error {
+  override readonly name = "ApiError";
+
+  constructor(
+    readonly status: number,
+    readonly problem: { detail?: string; [name: string]: unknown },
+  ) {
+    super(problem.detail ?? `The server answered with status ${status}`);
+  }
+}
+
+const isEnded = (job: Job): boolean => job.status !== "pending" && job.status !== "running";
+
+/** Watches a job until the returned function is called. */
+export function watchJob(id: string, listener: Listener, { api = "/api", share = null }: Options = {}): () => void {
+  return listen({
+    api: new URL(api, document.baseURI).href.replace(/\/$/, ""),
+    id,
+    share,
+    update: (job) => listener.onChange(job),
+    missing: () => listener.onMissing?.(),
+  });
+}
+
+/** Waits until a job has ended, and returns its whole record. Rejects with an ApiError if it does not exist. */
+export function waitForJob(id: string, options: Options = {}): Promise<JobRecord> {
+  return new Promise((resolve) => {
+    const end = (): void => {
+      stop();
+      resolve(getJob(id, options));
+    };
+    const stop = watchJob(id, { onChange: (job) => isEnded(job) && end(), onMissing: end }, options);
+  });
+}
+
+/** Returns the whole record of a job. */
+export function getJob(id: string, options: Options = {}): Promise<JobRecord> {
+  return request("GET", `jobs/${encodeURIComponent(id)}`, options);
+}
+
+/** Submits a job to the workers, and returns its record. */
+export function submitJob(
+  type: string,
+  params: Record<string, unknown> = {},
+  options: Options & Partial<Omit<Submission, "job_type" | "params">> = {},
+): Promise<JobRecord> {
+  const { api, share, ...rest } = options;
+  return request("POST", "jobs", { api, share }, { ...rest, job_type: type, params });
+}
+
+/** Cancels a job. Its status is final at once. */
+export function cancelJob(id: string, reason?: string, options: Options = {}): Promise<Done> {
+  return request("POST", `jobs/${encodeURIComponent(id)}/cancel`, options, reason === undefined ? {} : { reason });
+}
+
+interface Address {
+  api?: string | undefined;
+  share?: string | null | undefined;
+}
+
+async function request<T>(method: string, path: string, { api = "/api", share }: Address, body?: object): Promise<T> {
+  const query = share == null ? "" : `?share=${encodeURIComponent(share)}`;
+  const sent = body && { headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
+  const answer = await fetch(`${api.replace(/\/$/, "")}/${path}${query}`, { method, ...sent });
+  const data: unknown = await answer.json().catch(() => ({}));
+  if (!answer.ok) throw new ApiError(answer.status, data as { detail?: string });
+  return data as T;
+}
