@@ -15,8 +15,6 @@ from milepost import AsyncJobManager, AsyncJobs, JobManager, Jobs
 PAIRS = [(AsyncJobManager, JobManager), (AsyncJobs, Jobs)]
 INTERNAL = {"of", "dispatch"}
 """Members of the async API that only milepost's own code needs."""
-BLOCKING_ONLY = {Jobs: {"using"}}
-"""Members that take a blocking connection of the caller."""
 
 
 def public(cls: type) -> dict[str, Any]:
@@ -32,7 +30,7 @@ def public(cls: type) -> dict[str, Any]:
 def test_blocking_api_has_every_member_of_the_async_api(asynchronous: type, blocking: type) -> None:
     missing = set(public(asynchronous)) - set(public(blocking))
     extra = set(public(blocking)) - set(public(asynchronous))
-    assert (missing, extra) == (set(), BLOCKING_ONLY.get(blocking, set()))
+    assert (missing, extra) == (set(), set())
 
 
 @pytest.mark.parametrize(("asynchronous", "blocking"), PAIRS)

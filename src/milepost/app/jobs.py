@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Any, Concatenate, ParamSpec, Unpack, overload
 
+from milepost.app.transactional import AsyncTransactionalJobs
 from milepost.core.errors import DuplicateJobError, InvalidInputError
 from milepost.core.job import Job
 from milepost.core.result_types import JsonR, R
@@ -239,30 +240,48 @@ class AsyncJobs:
 
         Raises as `submit`. ``unique_key`` and ``job_id`` belong to a single job and are not accepted.
         """
+        ids = await self._create_many(await self._build_many(target, params, options))
+        self.ensure_worker()
+        return ids
+
+    async def _build_many(
+        self, target: Target, params: Iterable[Mapping[str, Any]], options: Mapping[str, Any]
+    ) -> list[Submission]:
         for name in ("unique_key", "job_id"):
             if options.get(name) is not None:
                 raise InvalidInputError(name, "belongs to a single job; use submit")
-        submission = await self.submissions.build_many(target, params, options)
+        return await self.submissions.build_many(target, params, options)
+
+    async def _create_many(self, submissions: Sequence[Submission]) -> list[str]:
+        """Create jobs and return their ids in order."""
         answer = self.dispatcher is not None
-        if submission:
-            await refuse_cycle(self.store, submission[0].fields)
+        if submissions:
+            await refuse_cycle(self.store, submissions[0].fields)
         writes = [
             Write(
                 self.runtime.ids.new_job_id(),
                 plan_create(one.fields, self.runtime.ids.new_operation_id(), self._dispatch_delay(one)),
                 answer=answer,
             )
-            for one in submission
+            for one in submissions
         ]
         for start in range(0, len(writes), BULK_SIZE):
             batch = writes[start : start + BULK_SIZE]
             outcomes = (await self.store.apply(batch)).outcomes
-            for write, one, outcome in zip(batch, submission[start : start + BULK_SIZE], outcomes, strict=True):
+            for write, one, outcome in zip(batch, submissions[start : start + BULK_SIZE], outcomes, strict=True):
                 if not outcome.accepted:
                     raise await creation_error(self.store, write.job_id, one.fields, outcome)
             await self.dispatch([outcome.job for outcome in outcomes if outcome.job is not None])
-        self.ensure_worker()
         return [write.job_id for write in writes]
+
+    def using(self, connection: object) -> AsyncTransactionalJobs:
+        """Return an object whose `submit` and `submit_many` create jobs in an open transaction: they exist if it commits.
+
+        `connection` is to the database of a PostgreSQL store: of psycopg 3, a Session or Connection of SQLAlchemy with that
+        driver, or Django's connection. `Jobs` takes blocking ones and `AsyncJobs` async ones, such as an AsyncSession.
+        Raises InvalidInputError.
+        """
+        return AsyncTransactionalJobs(self, connection)
 
     # --- workers ---
 

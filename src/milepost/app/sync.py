@@ -114,10 +114,11 @@ class Jobs(BlockingMethods):
         return run_sync(self._async.submit(target, *args, **kwargs))
 
     def using(self, connection: object) -> TransactionalJobs:
-        """Return an object whose `submit` creates jobs in an open transaction of yours: they exist if it commits.
+        """Return an object whose `submit` and `submit_many` create jobs in an open transaction: they exist if it commits.
 
-        `connection` is a connection of psycopg 3, a Session or Connection of SQLAlchemy with that driver, or Django's
-        connection, to the database of a PostgreSQL store. Raises InvalidInputError.
+        `connection` is to the database of a PostgreSQL store: of psycopg 3, a Session or Connection of SQLAlchemy with that
+        driver, or Django's connection. `Jobs` takes blocking ones and `AsyncJobs` async ones, such as an AsyncSession.
+        Raises InvalidInputError.
         """
         return TransactionalJobs(self._async, connection)
 

@@ -44,6 +44,15 @@ class AsyncRun(Run):
         self._refuse_fork("step")
         return self._awaited("step", Step(self, key, function, args, on_change).acall())
 
+    def finish(self, result: R, *, using: object) -> Coroutine[Any, Any, R]:  # type: ignore[override] # likewise
+        """Complete the job in an open async transaction of the code, as `Run.finish` does."""
+        return self._awaited("finish", self._finish(result, using))
+
+    async def _finish(self, result: R, using: object) -> R:
+        self._refuse_using("finish")
+        await self._checkpoint_writer.afinish_within(self, result, using)
+        return result
+
     def sleep(self, key: str, duration: Duration) -> Coroutine[Any, Any, None]:  # type: ignore[override] # likewise
         """Wait without a worker, as `Run.sleep` does."""
         self._refuse_fork("sleep")

@@ -8,9 +8,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from milepost.core.errors import OutcomeUnknownError, StoreUnavailableError
+from milepost.core.errors import InvalidInputError, OutcomeUnknownError, StoreUnavailableError
 from milepost.core.transitions import plan_ask, plan_checkpoint, plan_keep_step, plan_settle_question
 from milepost.core.transitions.operations import Change
+from milepost.run import transaction
 from milepost.run.heartbeat_state import stop_reason
 from milepost.stores.ids import new_operation_id
 from milepost.stores.protocol import Store, Write
@@ -58,6 +59,22 @@ class CheckpointWriter:
         """Return the fields of QUESTION_FIELDS in the current record. Raises as `checkpoint`."""
         return {}
 
+    def checkpoint_within(self, run: Run, text: str, using: object) -> None:
+        """Write a checkpoint in a transaction of the caller. Raises as `checkpoint`."""
+        raise InvalidInputError("using", "cannot be used here: this process has no connection to the store")
+
+    async def acheckpoint_within(self, run: Run, text: str, using: object) -> None:
+        """Write a checkpoint in an async transaction of the caller."""
+        self.checkpoint_within(run, text, using)
+
+    def finish_within(self, run: Run, result: Any, using: object) -> None:
+        """Complete the run in a transaction of the caller. Raises as `checkpoint`."""
+        self.checkpoint_within(run, "", using)
+
+    async def afinish_within(self, run: Run, result: Any, using: object) -> None:
+        """Complete the run in an async transaction of the caller."""
+        self.checkpoint_within(run, "", using)
+
     def now(self, run: Run) -> int:
         """Return the store's clock, in microseconds since 1970. Raises as `checkpoint`."""
         return time.time_ns() // 1000
@@ -92,6 +109,21 @@ class StoreCheckpointWriter(CheckpointWriter):
         await write_checkpoint(
             store, run, text, run._report(), until_stopped=self._until_stopped, reacquire=self._reacquire
         )
+
+    def checkpoint_within(self, run: Run, text: str, using: object) -> None:
+        store = transaction.within(self._heartbeat.store, using, locks=True)
+        run_sync(transaction.write_checkpoint_within(store, run, text))
+
+    async def acheckpoint_within(self, run: Run, text: str, using: object) -> None:
+        store = await transaction.awithin(self._store, using, locks=True)
+        await transaction.write_checkpoint_within(store, run, text)
+
+    def finish_within(self, run: Run, result: Any, using: object) -> None:
+        run_sync(transaction.finish_within(transaction.within(self._heartbeat.store, using, locks=True), run, result))
+
+    async def afinish_within(self, run: Run, result: Any, using: object) -> None:
+        store = await transaction.awithin(self._store, using, locks=True)
+        await transaction.finish_within(store, run, result)
 
     def keep_step(self, run: Run, steps: str, key: str, parts: Parts) -> None:
         run_sync(
@@ -191,6 +223,7 @@ async def _write(
     reacquire: ReacquireLease | None,
 ) -> bool:  # fmt: skip
     """Write a change of a run. Return False if it was refused though the run has its lease. Raises its RunStop."""
+    await transaction.refuse_open_transaction(store, run, what)
     token = run.token
     write = Write(run.job_id, plan(new_operation_id()), answer=False)
     unwritten = list(parts)

@@ -22,10 +22,11 @@ from milepost.run.crash_report import load_redact_hook, report_exception
 from milepost.run.heartbeat import Heartbeat
 from milepost.run.heartbeat_state import OnOutage, PendingReport, ReacquireLease
 from milepost.run.job_result import NO_RESULT, JobResult, job_result
-from milepost.run.outcome import RunOutcome, abandonment, completed, failed, interrupted, postponed, stopped
+from milepost.run.outcome import RunOutcome, abandonment, committed, completed, failed, interrupted, postponed, stopped
 from milepost.run.run import Run
 from milepost.run.runtime import Runtime
 from milepost.run.suspension import of_group
+from milepost.run.transaction import settle
 from milepost.stores.protocol import WriteResult
 
 log = logging.getLogger("milepost.run")
@@ -121,8 +122,12 @@ class LeasedExecution:
             self.begin_code()
             value = code()
         except BaseException as raised:  # noqa: BLE001 - any exception ends the job
-            return self.end_code(raised), None
-        return self.end_code(None), value
+            return self.settled(self.end_code(raised)), None
+        return self.settled(self.end_code(None)), value
+
+    def settled(self, error: BaseException | None) -> BaseException | None:
+        """Wait for the end of a transaction with a checkpoint or the result of the run; return the error of the run."""
+        return error if self.run._transaction is None else settle(self.heartbeat.store, self.run, error)
 
     async def acall(self, code: Callable[[], Awaitable[Any]]) -> Ended:
         """Run the code in this task, which a stop cancels at its next await, and wait for the threads of the code."""
@@ -184,6 +189,8 @@ class LeasedExecution:
             self.has_stopped = await self.wait_for_threads()
         finally:
             error = self.end_code(error)
+        if self.run._transaction is not None:
+            error = await asyncio.to_thread(self.settled, error)
         return error
 
     async def wait_for_threads(self) -> bool:
@@ -226,7 +233,9 @@ class LeasedExecution:
 
     def result(self, error: BaseException | None, value: Any) -> JobResult:
         """Return the result of code that has returned a value. Call it while the heartbeat reports the run."""
-        return NO_RESULT if error is not None or value is None else job_result(value, self.run)
+        if error is not None or value is None or self.run._transaction is not None:
+            return NO_RESULT
+        return job_result(value, self.run)
 
     def retry_delay(self, error: BaseException) -> int | None:
         """Return the microseconds until the next attempt after an error, or None if there is none."""
@@ -247,6 +256,8 @@ class LeasedExecution:
         `delay` is the delay of a retry in microseconds, None for no retry; `queue_result` is as in `plan_complete`.
         """
         run = self.run
+        if error is None and run._transaction is not None and run._transaction.result is not None:
+            return committed(run, pending, run._transaction.result)
         if error is None:
             return completed(run, pending, result, queue_result)
         if isinstance(error, RunStop):

@@ -126,11 +126,13 @@ class HeartbeatState:
         for one in (*runs[first:], *runs[:first]):
             if left <= 0:
                 break
+            if one.run._is_finishing:
+                continue
             collected = [write for write, _ in self._collect(one, now, time)]
             left -= sum([write.size for write in collected])
             writes += collected
             reporting.append(one)
-        self._first = first + len(reporting) if len(reporting) < len(runs) else 0
+        self._first = first + len(reporting) if left <= 0 else 0
         micros = self._settings.lease_micros if now >= self._renew_at else None
         return Beat(now, runs, reporting, writes, [(one.run.job_id, one.run.token) for one in runs], micros)
 
@@ -172,7 +174,7 @@ class HeartbeatState:
         return [
             (one, token, state)
             for one, (_, token), state in zip(beat.runs, beat.leases, states, strict=True)
-            if state != "live" and not one.notified
+            if state != "live" and not one.notified and not one.run._is_finishing
         ]
 
     def notified(self, one: ReportedRun, now: float) -> None:
@@ -187,7 +189,7 @@ class HeartbeatState:
         """
         expired, ends = [], []
         for one in tuple(self.runs.values()):
-            if one.on_outage == "stop" and not one.has_expired:
+            if one.on_outage == "stop" and not one.has_expired and not one.run._is_finishing:
                 end = one.renewed_at + self._settings.lease
                 one.has_expired = end <= now
                 if one.has_expired:

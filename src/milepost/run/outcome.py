@@ -99,6 +99,12 @@ def completed(run: Run, pending: PendingReport, result: JobResult, queue_result:
     return _ending(run, pending, plan, "already_finished", text)
 
 
+def committed(run: Run, pending: PendingReport, result: Write) -> RunOutcome:
+    """Return the outcome of a run that has committed its result, which is the same write: it has no second effect."""
+    pending.record_profile()
+    return RunOutcome([result], LateReceipt(run.token, "already_finished"))
+
+
 def failed(
     run: Run, pending: PendingReport, line: str, failure: str, *, delay: int | None = None, name: str = "", why: str | None = None
 ) -> RunOutcome:  # fmt: skip

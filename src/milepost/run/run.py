@@ -19,24 +19,22 @@ from milepost.core.errors import InvalidInputError, JobReleased, JobSuspended, R
 from milepost.core.html import bar
 from milepost.core.job import Job, JobStatus, Stage
 from milepost.core.serialization import (
-    CHECKPOINT_BYTES,
     from_json,
     from_micros,
     printable,
     safe_str,
     single_line,
-    to_json,
     truncate,
 )
 from milepost.run import context
-from milepost.run.checkpoints import CheckpointWriter, warn_of_changed_types
+from milepost.run.checkpoint_mixin import CheckpointMixin
+from milepost.run.checkpoints import CheckpointWriter
 from milepost.run.command import CommandMixin
 from milepost.run.crash_report import masked, masked_line, redacted, secret_values_of
-from milepost.run.cursor import LoopScope, current_loop
+from milepost.run.cursor import LoopScope
 from milepost.run.each import NAME_BYTES, Each, continues
 from milepost.run.items import Ledger
 from milepost.run.loop_mixin import LoopMixin
-from milepost.run.loops import check_checkpoint
 from milepost.run.map import MapProgress
 from milepost.run.report import CHECKPOINT, LogBuffer, build_report, kept_cursors, log_unreportable
 from milepost.run.results import Budget, part_key
@@ -47,6 +45,7 @@ from milepost.run.step_mixin import StepMixin
 if TYPE_CHECKING:
     from milepost.run.questions import Questions
     from milepost.run.steps import Steps
+    from milepost.run.transaction import RunTransaction
 
 T = TypeVar("T")
 
@@ -57,7 +56,7 @@ log = logging.getLogger("milepost.run")
 log.addHandler(logging.NullHandler())
 
 
-class Run(ProgressMixin, CommandMixin, LoopMixin, StepMixin):
+class Run(ProgressMixin, CommandMixin, LoopMixin, StepMixin, CheckpointMixin):
     """One attempt at a job, as its code sees it.
 
     `last_checkpoint` is the value that an earlier attempt recorded last, or None. Set `result` to the result of the job
@@ -99,6 +98,9 @@ class Run(ProgressMixin, CommandMixin, LoopMixin, StepMixin):
         self.recent_log: deque[str] = deque(maxlen=RECENT_LOG_LINES)
         """The newest log lines."""
         self._checkpoint_writer = checkpoint_writer
+        self._transaction: RunTransaction | None = None
+        self._is_finishing = False
+        """Whether the result was written in a transaction that may be open, which reports would wait for."""
         self._pid = os.getpid()
         self._plan = dict(plan or {})
         self._only: frozenset[str] | None = (
@@ -205,36 +207,6 @@ class Run(ProgressMixin, CommandMixin, LoopMixin, StepMixin):
         parent = self._open[-1] if self._open else None
         masked_name = masked(name, self._secret_values) if isinstance(name, str) else name
         return self._enter(LiveStage(masked_name, weight, total, unit, parent, self._stop_reasons, self._leave))
-
-    def checkpoint(self, value: Any) -> None:
-        """Record where the next attempt can continue (JSON, up to 256 KiB). A cancellation point.
-
-        It returns when the store has the value. Raises InvalidInputError for a value that is not JSON, and a RunStop if
-        the run may not write any more. During an outage of the store, a handler waits for as long as its lease holds; a
-        tracked block gets StoreUnavailableError.
-        """
-        text = self._checkpoint_text(value)
-        self._checkpoint_writer.checkpoint(self, text)
-        self._checkpoint_at = datetime.now(UTC).isoformat()
-        self._check_cancel()
-
-    def acheckpoint(self, value: Any) -> Coroutine[Any, Any, None]:
-        """Record a checkpoint from code in an event loop. See `checkpoint`."""
-        return self._awaited("acheckpoint", self._acheckpoint(value))
-
-    async def _acheckpoint(self, value: Any) -> None:
-        text = self._checkpoint_text(value)
-        await self._checkpoint_writer.acheckpoint(self, text)
-        self._checkpoint_at = datetime.now(UTC).isoformat()
-        self._check_cancel()
-
-    def _checkpoint_text(self, value: Any) -> str:
-        self._refuse_fork("checkpoint")
-        check_checkpoint(self)
-        text = to_json(value, "checkpoint", CHECKPOINT_BYTES)
-        warn_of_changed_types(value)
-        self._checkpoint_in_loop = self._checkpoint_in_loop and current_loop(self._places) is not None
-        return text
 
     def _refuse_fork(self, name: str) -> None:
         """Raise InvalidInputError in a forked process, which cannot write for the run."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import sys
@@ -19,6 +20,7 @@ from milepost.run.execution import LeasedExecution
 from milepost.run.heartbeat_state import PendingReport
 from milepost.run.outcome import RunOutcome, postponed
 from milepost.run.run import Run
+from milepost.run.transaction import wait_until_over
 from milepost.worker.handlers import Handler
 from milepost.worker.registry import is_newer_accepting
 
@@ -100,11 +102,20 @@ class Execution(LeasedExecution):
         """End the run in the record without waiting for its code any longer."""
         if self.is_abandoned or not self.run._stop_reasons:
             return
+        if self.run._transaction is not None:  # the write would wait for it
+            self.host.threads.submit(self._force_stop_after_transaction)
+            return
         end = self.abandonment()
         if end is not None:
             self.is_abandoned = True
             log.warning("job %s (%s): did not stop within the grace period", self.job.job_id, self.job.job_type)
             self.host.abandoned(self, end)
+
+    def _force_stop_after_transaction(self) -> None:
+        wait_until_over(self.heartbeat.store, self.run, "not ended after the grace period: its transaction is open")
+        if not self.run._is_finishing:
+            with contextlib.suppress(RuntimeError):  # the event loop has ended
+                self.host.loop.call_soon_threadsafe(self.force_stop)
 
     def retry_delay(self, error: BaseException) -> int | None:
         return self.handler.type_options.retry.delay(error, self.job.attempt)

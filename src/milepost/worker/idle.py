@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable
 from typing import Literal
 
-from milepost.core.errors import OutcomeUnknownError, StoreError
+from milepost.core.errors import LeaseHeldError, OutcomeUnknownError, StoreError
 from milepost.run.heartbeat import Outage
 from milepost.settings import Settings
 from milepost.stores.protocol import Store
@@ -138,10 +138,13 @@ class Idle:
                 await self.back_off(error)
         return None
 
-    async def back_off(self, error: StoreError) -> None:
+    async def back_off(self, error: StoreError | LeaseHeldError) -> None:
         """Wait after a failed request, longer each time, with jitter."""
         self._failures += 1
-        self._outage.failed(error)
+        if isinstance(error, LeaseHeldError):
+            log.warning("outcomes not written, trying again: %s", error)
+        else:
+            self._outage.failed(error)
         longest = min(MAX_BACKOFF, MIN_BACKOFF * 2.0 ** min(self._failures, 10))
         self.woken.clear()
         await self.wait_at_most(longest * (0.5 + random.random() / 2))

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from milepost.core.defaults import RENEWALS_PER_LEASE
-from milepost.core.errors import OutcomeUnknownError, StoreError
+from milepost.core.errors import LeaseHeldError, MilepostError, OutcomeUnknownError, StoreError
 from milepost.core.job import Job
 from milepost.core.transitions import plan_start
 from milepost.core.transitions.operations import Change
@@ -81,7 +81,7 @@ class ClaimPolicy:
             self._number,
         )
 
-    def failed(self, claim: Claim | None, sent_at: float, error: StoreError) -> None:
+    def failed(self, claim: Claim | None, sent_at: float, error: MilepostError) -> None:
         """Note that a claim got no reply. It is repeated unless it is certain that nothing was written."""
         if claim is not None and isinstance(error, OutcomeUnknownError):
             self.repeat(claim, sent_at)
@@ -139,7 +139,7 @@ class Outbox:
         self._waiting: deque[RunOutcome] = deque()
         self._sent: list[RunOutcome] = []
         self._limit = MAX_CHARACTERS
-        self._is_doubtful = False
+        self._is_doubtful = self._is_locked = False
         self._is_behind = False
         self._renew_at = 0.0
 
@@ -153,6 +153,9 @@ class Outbox:
     def take(self) -> list[Write]:
         """Return the writes of the next request: at least one outcome, then as many as the limits allow."""
         writes: list[Write] = []
+        if self._is_locked:
+            self._is_locked = False
+            return writes
         left = self._limit
         while self._waiting and len(writes) < MAX_WRITES:
             end = self._waiting[0]
@@ -177,8 +180,16 @@ class Outbox:
         self._is_behind = bool(self._waiting)
         self._limit = min(MAX_CHARACTERS, self._limit * 2)
 
-    def failed(self, error: StoreError) -> None:
-        """Keep what was sent for another request, a smaller one if there was no reply in time."""
+    def failed(self, error: MilepostError) -> None:
+        """Keep what was sent for another request, a smaller one if there was no reply in time or a job was locked.
+
+        A locked job keeps neither claims nor other outcomes waiting: the next request is without outcomes, and those of
+        other jobs come first then.
+        """
+        if self._sent and isinstance(error, LeaseHeldError):
+            self._limit, self._is_locked = 1, True
+            if len(self._sent) == 1:
+                self._waiting.append(self._sent.pop())
         if self._sent and isinstance(error, OutcomeUnknownError):
             self._limit = max(1, min(self._limit, sum(map(_size, self._sent))) // 2)
             self._is_doubtful = True

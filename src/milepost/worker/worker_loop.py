@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from milepost.core.errors import JobReleased, LeaseLost, RunStop, StoreError
+from milepost.core.errors import JobReleased, LeaseHeldError, LeaseLost, RunStop, StoreError
 from milepost.core.job import FailureKind, Job
 from milepost.core.transitions import plan_fail, plan_release
 from milepost.run.crash_report import report_exception
@@ -194,7 +194,7 @@ class WorkerLoop:
         try:
             await self._outbox.renew(self.store, self.settings.lease_micros)
             applied = await self.store.apply(self._outbox.take(), claim)
-        except StoreError as error:
+        except (StoreError, LeaseHeldError) as error:
             self._outbox.failed(error)
             self._claim_policy.failed(claim, sent_at, error)
             await self.idle.back_off(error)

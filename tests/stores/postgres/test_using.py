@@ -125,7 +125,7 @@ def test_what_cannot_hold_is_refused_and_leaves_the_transaction_usable(
     with pytest.raises(InvalidInputError, match="has failed; roll it back"):
         jobs.using(db)
     db.rollback()
-    with pytest.raises(InvalidInputError, match="int is no connection"):
+    with pytest.raises(InvalidInputError, match="int is not a connection"):
         jobs.using(7)
     with pytest.raises(InvalidInputError, match="needs a PostgreSQL store"):
         Jobs("memory://").using(db)

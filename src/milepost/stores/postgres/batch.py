@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 
 from milepost.core.defaults import EVENTS_KEPT
 from milepost.core.job import Job
-from milepost.core.record_codec import large_fields, pack, results_prefix, set_apart
+from milepost.core.record_codec import LARGE_BYTES, large_fields, pack, results_prefix, set_apart
 from milepost.core.rollups import counted_end
 from milepost.core.serialization import US
 from milepost.core.transitions import operation_ids
 from milepost.core.transitions import operations as changes
 from milepost.core.transitions.operations import BranchResult, Change, DrainingLease
+from milepost.core.values import LARGE_MARK
 from milepost.stores.index_entries import WAITING_FOR_STOP
 from milepost.stores.postgres.connection import Rows
 from milepost.stores.postgres.database import Part
@@ -66,6 +67,8 @@ class Batch(GroupFacts):
         self._events: list[tuple[str, int, str, int, int, str]] = []
         self._overlong: set[str] = set()
         self._large: dict[tuple[str, str], str | None] = {}
+        self._checkpoints: dict[str, tuple[str, int]] = {}
+        """Those that were committed with a transaction of the user."""
         self._ends: Counter[tuple[int, str, str]] = Counter()
         self._wakes: set[str] = set()
 
@@ -73,12 +76,14 @@ class Batch(GroupFacts):
 
     def know_records(self, found: Rows) -> None:
         """Take the rows of the statement `batch`."""
-        for job_id, token, expires, key, slot, worker, groups, gone, is_awaited, *stored in found:
+        for job_id, token, expires, key, slot, worker, groups, gone, is_awaited, value, at, *stored in found:
             self._is_awaited = is_awaited
             lease = DrainingLease(token, expires, key, slot, worker, US.join(groups)) if token is not None else None
             self._draining[job_id] = self._draining_before[job_id] = lease
             self._gone[job_id] = gone or ""
             self.know(job_id, Row(*stored[:-1]) if stored[0] is not None else None)
+            if value is not None:
+                self._checkpoints[job_id] = (value, at)
 
     def know(self, job_id: str, row: Row | None) -> None:
         """Take the row of a record."""
@@ -148,6 +153,8 @@ class Batch(GroupFacts):
             return WriteResult(
                 -1, self.job(job_id), key_owner_id=owner[0] if owner is not None else None, wait=decision.wait
             )
+        if record is not None and job_id in self._checkpoints:
+            record = self._with_checkpoint(job_id, record, *self._checkpoints.pop(job_id))
         effect = changes.apply_branch(change, index, job_id, record, self)
         large, outdated = set_apart(change, effect.record, record or {}) if effect.record is not None else ({}, [])
         self._check(effect, large)
@@ -161,6 +168,17 @@ class Batch(GroupFacts):
         if self._is_awaited or "held" in (effect.record or ()):
             self.groups_to_check.update(effect.groups_to_check(job_id, record or {}))
         return WriteResult(index, self.job(job_id) if answer and effect.record is not None else None)
+
+    def _with_checkpoint(self, job_id: str, record: Fields, value: str, at: int) -> Fields:
+        """Return a record with a checkpoint, unless it has a later one."""
+        if at <= int(record.get("checkpoint_at", 0)):
+            return record
+        size = len(value.encode())
+        if size > LARGE_BYTES:
+            self._large[job_id, "checkpoint"], value = value, f"{LARGE_MARK}{size}"
+        elif record.get("checkpoint", "")[:1] == LARGE_MARK:
+            self._large[job_id, "checkpoint"] = None
+        return {**record, "checkpoint": value, "checkpoint_at": str(at)}
 
     def job(self, job_id: str) -> Job | None:
         """Return the current job of an id, with `waiting_for`."""

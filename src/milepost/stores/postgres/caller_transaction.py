@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import psycopg
+from psycopg import errors as pg
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
 from milepost.core.errors import InvalidInputError, StoreUnavailableError
-from milepost.stores.postgres.connection import Call, Rows, collected
+from milepost.stores.postgres.connection import Call, Connection, Rows, collected
 from milepost.stores.postgres.database import Database, Part, Transaction
 from milepost.stores.postgres.errors import REPEATABLE, meaning
 from milepost.stores.postgres.namespace import Namespace
 
 T = TypeVar("T")
+
+_SUPPORTED = (
+    "a connection of psycopg 3, a Session or Connection of SQLAlchemy with the driver psycopg, or Django's connection"
+)
 
 
 class CallerConnection:
@@ -38,28 +44,54 @@ class CallerConnection:
         """Do nothing; the connection belongs to the caller."""
 
 
+class AsyncCallerConnection:
+    """The same for an async connection."""
+
+    broken = False
+
+    def __init__(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        self._connection = connection
+
+    async def run(self, *calls: Call) -> list[Rows]:
+        errors: list[psycopg.Error] = []
+        with collected(errors):
+            async with self._connection.pipeline():
+                with collected(errors):
+                    cursors = [await self._connection.cursor(row_factory=tuple_row).execute(*call) for call in calls]
+        if errors:
+            raise errors[0]
+        return [await cursor.fetchall() if cursor.description is not None else [] for cursor in cursors]
+
+    async def close(self) -> None:
+        """Do nothing; the connection belongs to the caller."""
+
+
 class CallerTransaction(Transaction):
     """Runs statements in the transaction of a caller, and neither begins nor commits it.
 
-    Its waits for a lock are bounded only while a unique key is taken, the one lock for which a submit may wait.
+    Its waits for a lock are bounded, and it can be undone, if it takes locks that another transaction may hold for long: that
+    of a unique key, and with `locks` those of a run. A new job waits for no lock.
     """
 
-    def __init__(self, connection: CallerConnection, namespace: Namespace) -> None:
+    def __init__(self, connection: Connection, namespace: Namespace, *, locks: bool) -> None:
         super().__init__(connection, namespace)
         self._begun = True
+        self._locks = locks
         self._restore: list[Part] = []
 
     async def run(self, *parts: Part) -> list[Rows]:
-        keys = next((values["keys"] for name, values in parts if name == "lock_keys" and values is not None), None)
-        if not keys:
+        names = {name: values or {} for name, values in parts}
+        field = "unique_key" if names.get("lock_keys", {}).get("keys") else "after" if "members" in names else "using"
+        if self._restore or not (self._locks or field != "using"):
             return await super().run(*parts)
         (((isolation, timeout),),) = await super().run(("caller_settings", None))
         if isolation != "read committed":
             raise InvalidInputError(
-                "unique_key", f"needs a transaction with the isolation READ COMMITTED, this one is {isolation.upper()}"
+                field, f"needs a transaction with the isolation READ COMMITTED, this one is {isolation.upper()}"
             )
-        self._restore = [("restore_patience", {"lock_timeout": timeout})]
-        return (await super().run(("patience", {"patience": self.patience}), *parts))[1:]
+        self._restore = [("restore_patience", {"lock_timeout": timeout}), ("savepoint_release", None)]
+        first: list[Part] = [("savepoint", None), ("patience", {"patience": self.patience})]
+        return (await super().run(*first, *parts))[len(first) :]
 
     async def commit(self, *parts: Part, after: Sequence[Part] = ()) -> list[Rows]:
         """Run statements. Those of `after` have to wait: later commits of this process look at their groups."""
@@ -68,32 +100,59 @@ class CallerTransaction(Transaction):
             for group, xid in zip(values["groups"], values["xids"], strict=True) if xid is None
         }  # fmt: skip
         asked: list[Part] = [("transaction_id", None)] if groups else []
-        found = await super().run(*parts, *self._restore, *asked)
+        found = await self.run(*parts, *asked)
+        if self._restore:
+            await super().run(*self._restore)
+            self._restore = []
         if groups:
             ((xid,),) = found[-1]
             self._namespace.unsettled.setdefault(xid, set()).update(groups)
         return found[: len(parts)]
 
+    async def undo(self) -> None:
+        """Undo what was written, unless nothing can have failed because of another transaction."""
+        if self._restore:
+            self._restore = []
+            await super().run(("savepoint_undo", None), ("savepoint_release", None))
+
 
 class CallerDatabase(Database):
     """Runs each piece of work once, in the transaction of a caller. Nothing is retried: that transaction is the unit."""
 
-    def __init__(self, namespace: Namespace, connection: psycopg.Connection[Any]) -> None:
+    def __init__(self, namespace: Namespace, connection: Connection, *, locks: bool = False) -> None:
         self.namespace = namespace
-        self._connection = CallerConnection(connection)
+        self._connection = connection
+        self._locks = locks
 
     async def transact(self, work: Callable[[Transaction], Awaitable[T]], *, repeatable: bool = True) -> T:
+        transaction = CallerTransaction(self._connection, self.namespace, locks=self._locks)
         try:
-            return await work(CallerTransaction(self._connection, self.namespace))
+            return await self._undone(transaction, work)
+        except pg.DeadlockDetected as error:
+            raise StoreUnavailableError(
+                f"{self.namespace.where}: deadlock with another transaction; roll yours back and repeat it, and lock rows "
+                "and submit unique keys in the same order everywhere"
+            ) from error
         except REPEATABLE as error:
             raise StoreUnavailableError(
                 f"{self.namespace.where}: another transaction was first; roll yours back and repeat it"
             ) from error
+        except pg.InFailedSqlTransaction as error:
+            raise _failed() from error
         except psycopg.Error as error:
             raise meaning(error, self.namespace.where, self.namespace.patience) or error from error
 
+    async def _undone(self, transaction: CallerTransaction, work: Callable[[Transaction], Awaitable[T]]) -> T:
+        """Do the work, or none of it, so that the caller can continue after a wait for a lock has failed."""
+        try:
+            return await work(transaction)
+        except Exception:
+            with suppress(psycopg.Error):  # the connection is lost; what is raised says so
+                await transaction.undo()
+            raise
 
-def connection_of(given: object) -> psycopg.Connection[Any]:
+
+def connection_of(given: object) -> CallerConnection:
     """Return the psycopg connection of a connection, of a Session or Connection of SQLAlchemy, or of Django's connection.
 
     Raises InvalidInputError for anything else, and for a connection without an open transaction in autocommit mode.
@@ -102,22 +161,58 @@ def connection_of(given: object) -> psycopg.Connection[Any]:
     if callable(getattr(found, "ensure_connection", None)):  # Django
         found.ensure_connection()
         found = found.connection
+    elif _is_async(found):
+        raise InvalidInputError(
+            "using", f"{type(given).__name__} is asynchronous; use AsyncJobs, or await in an AsyncRun"
+        )
     elif not isinstance(found, psycopg.Connection):
         if callable(getattr(found, "connection", None)):  # a Session of SQLAlchemy
             found = found.connection()
         found = getattr(getattr(found, "connection", None), "driver_connection", None)
     if not isinstance(found, psycopg.Connection):
+        raise InvalidInputError("using", f"{type(given).__name__} is not {_SUPPORTED}")
+    _check(found)
+    return CallerConnection(found)
+
+
+async def async_connection_of(given: object) -> AsyncCallerConnection:
+    """Return the psycopg connection of an async connection, or of an AsyncSession or AsyncConnection of SQLAlchemy.
+
+    Raises as `connection_of`.
+    """
+    found: Any = given
+    if hasattr(found, "sync_session"):
+        found = await found.connection()
+    if hasattr(found, "get_raw_connection"):
+        found = (await found.get_raw_connection()).driver_connection
+    if not isinstance(found, psycopg.AsyncConnection):
         raise InvalidInputError(
-            "connection",
-            f"{type(given).__name__} is no connection of psycopg 3, no Session or Connection of SQLAlchemy with the driver "
-            "psycopg, and not Django's connection",
+            "using",
+            f"{type(given).__name__} is not an AsyncConnection of psycopg 3, and not an AsyncSession or AsyncConnection of "
+            "SQLAlchemy with the driver psycopg",
         )
-    status = found.info.transaction_status
+    _check(found)
+    return AsyncCallerConnection(found)
+
+
+def _is_async(given: object) -> bool:
+    return (
+        isinstance(given, psycopg.AsyncConnection)
+        or hasattr(given, "sync_session")
+        or hasattr(given, "get_raw_connection")
+    )
+
+
+def _check(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> None:
+    status = connection.info.transaction_status
     if status == TransactionStatus.INERROR:
-        raise InvalidInputError("connection", "its transaction has failed; roll it back first")
-    if status == TransactionStatus.IDLE and found.autocommit:
+        raise _failed()
+    if status == TransactionStatus.IDLE and connection.autocommit:
         raise InvalidInputError(
-            "connection",
-            "is in autocommit mode and has no open transaction; open one, e.g. `with connection.transaction():`",
-        )
-    return found
+            "using", "the connection is in autocommit mode and has no open transaction; open one, "
+            "e.g. `with connection.transaction():`",
+        )  # fmt: skip
+
+
+def _failed() -> InvalidInputError:
+    return InvalidInputError("using", "the transaction of the connection has failed; roll it back first")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any, Literal
 
 from milepost.core.defaults import HEARTBEAT
@@ -31,7 +32,7 @@ from milepost.stores.sync_bridge import run_sync
 
 try:
     from milepost.stores.postgres import maintenance, queries
-    from milepost.stores.postgres.caller_transaction import CallerDatabase, connection_of
+    from milepost.stores.postgres.caller_transaction import CallerDatabase, async_connection_of, connection_of
     from milepost.stores.postgres.database import Database, Part, Transaction
     from milepost.stores.postgres.feed import FeedPosition
     from milepost.stores.postgres.namespace import Namespace
@@ -91,17 +92,27 @@ class PostgresStore:
             self._other = other
         return self._other
 
-    def within(self, connection: object) -> PostgresStore:
+    def within(self, connection: object, *, locks: bool = False) -> PostgresStore:
         """Return a blocking store that writes in the open transaction of a caller's connection, see `connection_of`.
 
-        Use it only before that transaction ends. Raises InvalidInputError.
+        Use it only before that transaction ends. `locks`: it is to lock what others may have locked. Raises
+        InvalidInputError.
         """
         if not self._namespace.is_open:
             # An error about the schema must not abort the transaction of the caller.
             run_sync(self.with_blocking(blocking=True).now())
-        db = CallerDatabase(self._namespace, connection_of(connection))
+        return self._over(CallerDatabase(self._namespace, connection_of(connection), locks=locks), blocking=True)
+
+    async def awithin(self, connection: object, *, locks: bool = False) -> PostgresStore:
+        """Return an async store that does the same, see `async_connection_of`."""
+        if not self._namespace.is_open:
+            await self.with_blocking(blocking=False).now()
+        db = CallerDatabase(self._namespace, await async_connection_of(connection), locks=locks)
+        return self._over(db, blocking=False)
+
+    def _over(self, db: Database, *, blocking: bool) -> PostgresStore:
         other = object.__new__(PostgresStore)
-        other.blocking, other.url, other._namespace, other._served = True, self.url, self._namespace, {}
+        other.blocking, other.url, other._namespace, other._served = blocking, self.url, self._namespace, {}
         other._connect_budget, other._db, other._other = self._connect_budget, db, None
         return other
 
@@ -159,16 +170,52 @@ class PostgresStore:
         try:
             applied, writer = await self._write(writes, None, _renewal(leases, micros))
         except LeaseHeldError:
-            await self.renew(leases, micros)
-            raise
+            states = await self.renew(leases, micros)
+            return await self._apply_each(writes), states
         await release_held(self, writer.closed)
         return applied.outcomes, [state for (state,) in writer.afterwards]
+
+    async def _apply_each(self, writes: Sequence[Write]) -> list[WriteResult]:
+        """Apply the writes of each job by themselves. Those of a job that is locked are refused."""
+        outcomes: list[WriteResult] = []
+        for _, own in groupby(writes, lambda write: write.job_id):
+            some = list(own)
+            try:
+                outcomes += (await self.apply(some)).outcomes
+            except LeaseHeldError:
+                outcomes += [WriteResult(-1, None)] * len(some)
+        return outcomes
 
     async def renew(self, leases: Sequence[tuple[str, str]], micros: int | None) -> list[str]:
         if not leases:
             return []
         (rows,) = await self._db.run(_renewal(leases, micros))
         return [state for (state,) in rows]
+
+    # --- transactions of callers ---
+
+    async def put_checkpoint(self, job_id: str, token: str, value: str) -> str | None:
+        """Store a checkpoint until the lease ends; return the transaction, or None if the token has no lease any more.
+
+        In a transaction of a caller the lease is not taken by others until that has ended. Nothing else is locked.
+        """
+        values = {"id": job_id, "token": token, "value": value}
+
+        async def work(tx: Transaction) -> str | None:
+            (rows,) = await tx.commit(("checkpoint_put", values))
+            return rows[0][0] if rows else None
+
+        return await self._db.transact(work)
+
+    async def transaction_id(self) -> str:
+        """Return the number of the open transaction of a caller."""
+        (((xid,),),) = await self._db.run(("transaction_id", None))
+        return str(xid)
+
+    async def is_over(self, transaction: str) -> bool:
+        """Return whether a transaction has ended."""
+        (((is_over,),),) = await self._db.run(("is_over", {"transaction": transaction}))
+        return bool(is_over)
 
     # --- reading ---
 

@@ -91,7 +91,3 @@ WHERE g.xid IS NULL OR pg_visible_in_snapshot(g.xid::xid8, pg_current_snapshot()
 SELECT g.grp FROM (SELECT DISTINCT grp FROM [held] WHERE NOT starts_with(grp, 'user:')) AS g WHERE NOT
     --@is_open
 ORDER BY g.grp
-
--- name: transaction_id
--- Read the number of the transaction.
-SELECT pg_current_xact_id()::text

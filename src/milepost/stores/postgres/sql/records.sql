@@ -64,11 +64,12 @@ SELECT id FROM [leases] WHERE id = ANY(%(ids)s) ORDER BY id FOR UPDATE
 
 -- name: batch
 -- Read what a batch needs to know of its ids: records, draining leases, tombstones; and whether any job waits for others.
-SELECT w.id, s.token, s.expires, s.key, s.slot, s.worker, s.groups, t.kept, EXISTS (SELECT FROM [held]),
+SELECT w.id, s.token, s.expires, s.key, s.slot, s.worker, s.groups, t.kept, EXISTS (SELECT FROM [held]), c.value, c.at,
     --@columns
 FROM unnest(%(ids)s::text[]) AS w (id)
 LEFT JOIN [jobs] AS j ON j.id = w.id
 LEFT JOIN [leases] AS l ON l.id = w.id
+LEFT JOIN [checkpoints] AS c ON c.id = w.id AND c.token = l.token
 LEFT JOIN [draining] AS s ON s.id = w.id
 LEFT JOIN [tombstones] AS t ON t.id = w.id AND t.until > [now](%(seen)s, %(lead)s)
 
@@ -142,7 +143,8 @@ ON CONFLICT (id) DO UPDATE SET token = excluded.token, expires = excluded.expire
     worker = excluded.worker
 
 -- name: leases_delete
--- End live leases.
+-- End live leases. The record has their checkpoints now.
+WITH c AS (DELETE FROM [checkpoints] WHERE id = ANY(%(ids)s))
 DELETE FROM [leases] WHERE id = ANY(%(ids)s)
 
 -- name: draining_put

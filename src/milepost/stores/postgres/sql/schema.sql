@@ -73,6 +73,11 @@ CREATE TABLE IF NOT EXISTS [leases] (
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 500);
 CREATE INDEX IF NOT EXISTS leases_slot ON [leases] (slot);
 
+-- Checkpoints that were committed with a transaction of the user. They are in the record once the lease has ended.
+CREATE TABLE IF NOT EXISTS [checkpoints] (
+    id text COLLATE "C" PRIMARY KEY, token text COLLATE "C" NOT NULL, value text NOT NULL, at bigint NOT NULL
+) WITH (fillfactor = 50);
+
 -- The leases of runs that are to stop.
 CREATE TABLE IF NOT EXISTS [draining] (
     id text COLLATE "C" PRIMARY KEY,

@@ -1,0 +1,250 @@
+"""Checkpoints and results that commit with a transaction of the handler, under the lease of its run."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+import pytest
+
+from milepost import AsyncRun, Jobs, Run, Settings
+from milepost.core.errors import InvalidInputError, LeaseHeldError, LeaseLost
+from milepost.stores.postgres import PostgresStore
+from milepost.stores.sync_bridge import run_sync
+from tests.postgres_server import PostgresServer
+from tests.waiting import lose_lease, until
+
+pytestmark = pytest.mark.service("postgresql")
+
+
+@pytest.fixture
+def jobs(postgres_server: PostgresServer, postgres_url: str) -> Iterator[Jobs]:
+    """Yield jobs whose store waits 0.5 s for a lock, and an empty table of orders."""
+    with psycopg.connect(postgres_url) as db:
+        db.execute("CREATE TABLE IF NOT EXISTS orders (number int)")
+        db.execute("TRUNCATE orders")
+    store = PostgresStore(postgres_server.url(), namespace=postgres_server.emptied("finish"), patience=0.5)
+    jobs = Jobs(store, options=Settings(lease=2, heartbeat=0.2))
+    yield jobs
+    jobs.close()
+
+
+def orders(url: str) -> list[int]:
+    """Return the committed orders."""
+    with psycopg.connect(url) as db:
+        return [number for (number,) in db.execute("SELECT number FROM orders ORDER BY number")]
+
+
+Insert = Callable[[Any, int], Any]
+
+
+@contextmanager
+def psycopg_transaction(url: str) -> Iterator[tuple[Any, Insert]]:
+    with psycopg.connect(url) as db:
+        yield db, lambda _, number: db.execute("INSERT INTO orders VALUES (%s)", (number,))
+
+
+@contextmanager
+def sqlalchemy_transaction(url: str) -> Iterator[tuple[Any, Insert]]:
+    from sqlalchemy import create_engine, text
+    from sqlalchemy.orm import Session
+
+    engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
+    try:
+        with Session(engine) as session, session.begin():
+            yield session, lambda _, number: session.execute(text("INSERT INTO orders VALUES (:n)"), {"n": number})
+    finally:
+        engine.dispose()
+
+
+BLOCKING = pytest.mark.parametrize("transaction", [psycopg_transaction, sqlalchemy_transaction])
+
+
+@BLOCKING
+def test_result_exists_if_the_transaction_of_the_handler_commits(
+    jobs: Jobs, postgres_url: str, transaction: Any
+) -> None:
+    @jobs.job("ship", max_attempts=1)
+    def ship(run: Run, order: int, fails: bool) -> dict[str, int]:
+        with transaction(postgres_url) as (db, insert):
+            insert(db, order)
+            run.log("shipping")
+            done = run.finish({"shipped": order}, using=db)
+            if fails:
+                raise ValueError("no lamp")
+        return done
+
+    with jobs.run_workers():
+        good = jobs.wait(jobs.submit(ship, order=1, fails=False), timeout=60)
+        bad = jobs.wait(jobs.submit(ship, order=2, fails=True), timeout=60)
+    assert (good.status, good.result) == ("completed", {"shipped": 1})
+    assert (bad.status, bad.error) == ("failed", "no lamp")
+    assert orders(postgres_url) == [1]
+    assert "shipping" in str([event.data for event in jobs.events(good.job_id)])
+
+
+def test_async_handlers_finish_in_async_transactions(jobs: Jobs, postgres_url: str) -> None:
+    from sqlalchemy import text
+    from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+
+    @jobs.job("native", max_attempts=1)
+    async def native(run: AsyncRun, order: int) -> int:
+        async with await psycopg.AsyncConnection.connect(postgres_url) as db:
+            await db.execute("INSERT INTO orders VALUES (%s)", (order,))
+            await run.acheckpoint("half", using=db)
+            return await run.finish(order, using=db)
+
+    @jobs.job("session", max_attempts=1)
+    async def session(run: AsyncRun, order: int) -> int:
+        engine = create_async_engine(postgres_url.replace("postgresql://", "postgresql+psycopg://"))
+        try:
+            async with AsyncSession(engine) as db, db.begin():
+                await db.execute(text("INSERT INTO orders VALUES (:n)"), {"n": order})
+                await run.finish(order, using=db)
+                if order == 3:
+                    raise ValueError("no lamp")
+            return order
+        finally:
+            await engine.dispose()
+
+    with jobs.run_workers():
+        ends = [
+            jobs.wait(jobs.submit(target, order=n), timeout=60)
+            for target, n in ((native, 1), (session, 2), (session, 3))
+        ]
+    assert [(end.status.value, end.result) for end in ends] == [("completed", 1), ("completed", 2), ("failed", None)]
+    assert orders(postgres_url) == [1, 2]
+
+
+def test_run_without_lease_cannot_commit(jobs: Jobs, postgres_url: str) -> None:
+    seen = []
+
+    @jobs.job("ship", max_attempts=1)
+    def ship(run: Run, order: int) -> None:
+        with psycopg.connect(postgres_url) as db:
+            db.execute("INSERT INTO orders VALUES (%s)", (order,))
+            lose_lease(jobs.store, run.job_id, run.token)
+            for write in (lambda: run.checkpoint(1, using=db), lambda: run.finish(1, using=db)):
+                try:
+                    write()
+                except LeaseLost as stop:
+                    seen.append(str(stop))
+            run.check()
+
+    with jobs.run_workers():
+        jobs.submit(ship, order=1)
+        until(lambda: len(seen) == 2)
+    assert orders(postgres_url) == []
+
+
+def test_checkpoint_commits_with_the_transaction(jobs: Jobs, postgres_url: str) -> None:
+    seen: list[Any] = []
+
+    @jobs.job("ship", max_attempts=3, backoff=lambda attempt: 0)
+    def ship(run: Run) -> str:
+        seen.append(run.last_checkpoint)
+        with psycopg.connect(postgres_url) as db:
+            db.execute("INSERT INTO orders VALUES (%s)", (run.attempt,))
+            run.checkpoint({"attempt": run.attempt, "text": "x" * 70_000}, using=db)
+            with pytest.raises(InvalidInputError, match="a transaction with an earlier checkpoint"):
+                run.checkpoint("plain")
+            with pytest.raises(InvalidInputError, match="a transaction with an earlier checkpoint"):
+                run.step("key", lambda: 1)
+            if run.attempt == 2:
+                db.rollback()
+        run.step("other", lambda: 1)
+        if run.attempt < 3:
+            raise ValueError("again")
+        return "done"
+
+    with jobs.run_workers():
+        job = jobs.wait(jobs.submit(ship), timeout=60)
+    assert (job.status, job.error) == ("completed", None)
+    first = {"attempt": 1, "text": "x" * 70_000}
+    assert seen == [None, first, first]
+    assert orders(postgres_url) == [1, 3]
+
+
+def test_rollback_after_finish_fails_the_run(jobs: Jobs, postgres_url: str) -> None:
+    @jobs.job("ship", max_attempts=1)
+    def ship(run: Run, again: bool) -> int:
+        with psycopg.connect(postgres_url) as db:
+            with db.transaction():
+                try:
+                    with db.transaction():
+                        run.finish(1, using=db)
+                        raise ValueError
+                except ValueError:
+                    pass
+            if again:
+                run.checkpoint("plain")
+                return run.finish(2, using=db)
+            return 1
+
+    with jobs.run_workers():
+        failed = jobs.wait(jobs.submit(ship, again=False), timeout=60)
+        good = jobs.wait(jobs.submit(ship, again=True), timeout=60)
+    assert failed.status == "failed"
+    assert "its transaction was rolled back" in (failed.error or "")
+    assert (good.status, good.result) == ("completed", 2)
+
+
+def test_open_transaction_hinders_no_other_run(jobs: Jobs, postgres_url: str) -> None:
+    entered, leave = threading.Event(), threading.Event()
+
+    @jobs.job("ship", max_attempts=1)
+    def ship(run: Run, finishes: bool) -> int:
+        with psycopg.connect(postgres_url) as db:
+            db.execute("INSERT INTO orders VALUES (1)")
+            (run.finish if finishes else run.checkpoint)(7, using=db)
+            entered.set()
+            assert leave.wait(60)
+        return 7
+
+    @jobs.job("other")
+    def other(run: Run) -> None:
+        while not leave.is_set():
+            run.log("still here")
+            run.check()
+            leave.wait(0.05)
+
+    with jobs.run_workers():
+        for finishes in (True, False):
+            leave.clear()
+            entered.clear()
+            waiting = jobs.submit(ship, finishes=finishes)
+            beside = jobs.submit(other)
+            assert entered.wait(60)
+            with pytest.raises(LeaseHeldError, match="committing its"):
+                jobs.cancel_job(waiting.job_id)
+            with pytest.raises(LeaseHeldError, match="committing its"):
+                jobs.delete_job(waiting.job_id)
+            leased = run_sync(jobs.store.now())
+            until(lambda leased=leased: run_sync(jobs.store.now()) > leased + 4_000_000)  # two leases
+            jobs.submit("other", {}, priority=-1, delay="1h")
+            for job_id in (waiting.job_id, beside.job_id):
+                job = jobs.get_job(job_id)
+                assert job is not None
+                assert (job.status, job.attempt, job.crashes) == ("running", 1, 0)
+            leave.set()
+            assert jobs.wait(waiting, timeout=60).result == 7
+            assert jobs.wait(beside, timeout=60).status == "completed"
+    assert orders(postgres_url) == [1, 1]
+
+
+def test_using_is_refused_where_it_cannot_hold(jobs: Jobs, postgres_url: str) -> None:
+    with psycopg.connect(postgres_url) as db:
+        with jobs.track("block") as run, pytest.raises(InvalidInputError, match="for handlers of workers"):
+            run.checkpoint(1, using=db)
+        db.isolation_level = psycopg.IsolationLevel.SERIALIZABLE
+
+        @jobs.job("ship", max_attempts=1)
+        def ship(run: Run) -> None:
+            run.finish(None, using=db)
+
+        with jobs.run_workers():
+            job = jobs.wait(jobs.submit(ship), timeout=60)
+        assert "needs a transaction with the isolation READ COMMITTED" in (job.error or "")
