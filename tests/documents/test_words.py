@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from milepost.documents.words import MAX_TERMS, query_terms, words_of
+from milepost.documents.words import MAX_TERMS, is_name, query_terms, words_of
 
 
 @pytest.mark.parametrize(
@@ -26,3 +26,14 @@ def test_terms_are_words_and_what_is_written_together() -> None:
     assert query_terms("apt-get -y Apt get") == [("apt",), ("get",), ("apt", "get"), ("y",)]
     assert query_terms("10.0.0.1")[-1] == ("10", "0", "0", "1")
     assert len(query_terms(" ".join(map(str, range(1000))))) == MAX_TERMS
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("dpkg-divert --list", True), ("update-alternatives --remove x-window-manager", True), ("灯台", True),
+        ("How do I divert?", False), ("海岸の灯台はどこにありますか", False),
+    ],
+)  # fmt: skip
+def test_few_written_words_are_a_name(query: str, expected: bool) -> None:
+    assert is_name(query) is expected

@@ -14,7 +14,8 @@ from milepost.documents.pipeline import embedder_of
 from milepost.documents.store import DocumentStore, open_store
 from milepost.documents.store.filters import DocumentFilter, Where
 from milepost.documents.store.records import Community, Entity, Generation, Hit, Neighbour, StoredDocument
-from milepost.documents.words import query_terms
+from milepost.documents.store.searches import MEANING_WEIGHT, NAME_MEANING_WEIGHT
+from milepost.documents.words import is_name, query_terms
 
 Mode: TypeAlias = Literal["hybrid", "meaning", "words"]
 MODES: Final[tuple[Mode, ...]] = get_args(Mode)
@@ -57,7 +58,7 @@ class Searcher:
         """Return the `k` (1 to 1000) chunks that match the query best, best first; none if nothing is indexed.
 
         `meaning` scores by the cosine of the vectors, `words` by the share of the query's words that a chunk has, rare
-        words counting more. `hybrid` scores by both. Without FTS5, SQLite stores search by meaning only.
+        words counting more. `hybrid` scores by both, names (up to three words) mostly by words. Without FTS5, SQLite stores search by meaning only.
 
         `under` restricts the search to a folder's or document's URI, or to keys that begin with it and a slash; `format` to
         a format such as `pdf`; `since` (ISO 8601) to documents ingested at or after a time; `where` to documents with these
@@ -86,7 +87,10 @@ class Searcher:
         while (active := self._store.active_generation()) is not None:
             vector = self._embedder(active).embed([query])[0]
             try:
-                return self._store.search(k, vector=vector, terms=terms, generation=active.number, **chosen)
+                weight = NAME_MEANING_WEIGHT if is_name(query) else MEANING_WEIGHT
+                return self._store.search(
+                    k, vector=vector, terms=terms, generation=active.number, meaning_weight=weight, **chosen
+                )
             except GenerationChangedError:
                 continue  # a reindex switched models after the query was embedded
         return []

@@ -14,6 +14,8 @@ from typing import Final, TypeAlias
 Term: TypeAlias = tuple[str, ...]
 """Words that stand side by side; mostly one."""
 MAX_TERMS: Final = 64
+_NAME_WORDS: Final = 3
+_NAME_CHARACTERS: Final = 6
 _MAX_WORD: Final = 100
 _WORD: Final = re.compile(r"[^\W_]+")
 _UNSPACED: Final = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+")
@@ -44,6 +46,16 @@ def query_terms(query: str) -> list[Term]:
         if len(words) > 1:
             found[tuple(words)] = None
     return list(found)[:MAX_TERMS]
+
+
+def is_name(query: str) -> bool:
+    """Return whether a query is a name, command or code rather than a question: up to three written words.
+
+    Without spaces between words it is up to six characters.
+    """
+    return len(query.split()) <= _NAME_WORDS and not any(
+        len(part) > _NAME_CHARACTERS for part in _UNSPACED.findall(query)
+    )
 
 
 def _parts(word: str) -> Iterator[str]:

@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-MEANING_WEIGHT: Final = 0.3
-"""The share of the cosine in the score of a hybrid search; the rest is the score of the words. Chosen by measurement:
-more loses exact names, less loses questions in other words."""
+MEANING_WEIGHT: Final = 0.35
+NAME_MEANING_WEIGHT: Final = 0.1
+"""The share of the cosine in the score of a hybrid search for a question and for a name; the rest is that of the words.
+
+Chosen by measurement: more loses exact names, less loses questions in other words."""
 _CANDIDATES: Final = 100
 _BATCH: Final = 500
 _HIT: Final = """
@@ -57,12 +59,14 @@ class SearchQueries(SqlStoreBase):
         terms: Sequence[Term] | None = None,
         generation: int | None = None,
         only: DocumentFilter | None = None,
+        meaning_weight: float = MEANING_WEIGHT,
         per_document: bool = False,
         min_score: float | None = None,
     ) -> list[Hit]:
         """Return the `k` chunks that match best: a unit vector, terms, or both.
 
-        The score is the cosine, or the share of the terms' weight that the chunk has, or with both their weighted mean.
+        The score is the cosine, or the share of the terms' weight that the chunk has, or with both their mean, with
+        `meaning_weight` for the cosine.
         Without an index of words the terms are ignored if there is a vector. `only` restricts the documents,
         `per_document` returns the best chunk of each, and chunks with less than `min_score` are left out. Raises
         `GenerationChangedError` if a given generation is not the active one.
@@ -77,7 +81,7 @@ class SearchQueries(SqlStoreBase):
             among = (only or DocumentFilter()).entries(active.number)
             wanted = k
             while True:
-                ranked = self._ranked(tx, among, active.dimension, wanted, vector, terms)
+                ranked = self._ranked(tx, among, active.dimension, wanted, vector, terms, meaning_weight)
                 kept = [hit for hit in ranked if min_score is None or hit[0] >= min_score]
                 if per_document:
                     kept = _best_of_each(tx, kept)
@@ -95,6 +99,7 @@ class SearchQueries(SqlStoreBase):
         k: int,
         vector: NDArray[np.float32] | None,
         terms: Sequence[Term] | None,
+        meaning_weight: float,
     ) -> list[tuple[float, int]]:
         """Return (score, entry number) of the best entries."""
         candidates = k if vector is None or terms is None else max(2 * k, _CANDIDATES)
@@ -108,7 +113,7 @@ class SearchQueries(SqlStoreBase):
         others = [number for number in words if number not in cosines]
         cosines |= self._db.similarities(tx, among, dimension, vector, others)
         scored = [
-            (MEANING_WEIGHT * cosine + (1 - MEANING_WEIGHT) * words.get(number, 0.0), number)
+            (meaning_weight * cosine + (1 - meaning_weight) * words.get(number, 0.0), number)
             for number, cosine in cosines.items()
         ]
         return sorted(scored, key=lambda hit: (-hit[0], hit[1]))[:k]
