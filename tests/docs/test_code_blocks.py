@@ -13,8 +13,10 @@ import pytest
 from tests.docs.page_runner import ROOT, blocks, run, session_of
 
 PAGES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md"))
-ELSEWHERE = {"docs/documents.md"}
-"""Run by tests/documents/test_documentation.py, with documents to read and servers of models."""
+IN_A_PROJECT = {"docs/how-to/django.md"}
+"""Run by tests/django/test_page.py: its blocks are added to the files of a project."""
+ELSEWHERE = {"docs/documents.md", *IN_A_PROJECT}
+"""The other one is run by tests/documents/test_documentation.py, with documents to read and servers of models."""
 RUN = [
     page
     for page in PAGES
@@ -96,7 +98,9 @@ MYPY = (
 )  # fmt: skip
 """Decorators of Celery and Django are untyped without their stubs, and so is the `display` of IPython."""
 TYPED = [
-    page for page in ["README.md", *PAGES] if any(block[0] == "python" for block in blocks((ROOT / page).read_text()))
+    page
+    for page in ["README.md", *PAGES]
+    if page not in IN_A_PROJECT and any(block[0] == "python" for block in blocks((ROOT / page).read_text()))
 ]
 
 

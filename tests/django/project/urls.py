@@ -1,3 +1,6 @@
-"""The pages of the test project: none."""
+"""The pages of the test project: the admin."""
 
-urlpatterns: list[object] = []
+from django.contrib import admin
+from django.urls import path
+
+urlpatterns = [path("admin/", admin.site.urls)]

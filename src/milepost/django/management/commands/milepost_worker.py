@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import atexit
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from django.conf import settings
@@ -42,7 +42,7 @@ class Command(BaseCommand):
         """See BaseCommand."""
         ends_itself = options["max_jobs"] is not None or options["exit_when_idle"] is not None
         if settings.DEBUG and not options["noreload"] and not ends_itself:
-            autoreload.run_with_reloader(lambda: _run_beside_reloader(self._worker(**options)))
+            _run_with_reloader(lambda: self._worker(**options))
         else:
             self._worker(**options).run()
 
@@ -75,13 +75,18 @@ class Command(BaseCommand):
         return worker
 
 
-def _run_beside_reloader(worker: Worker) -> None:
-    """Run a worker in this thread, which is not the main one, and let a restart or Ctrl-C release its running tasks."""
-    thread = threading.current_thread()
+def _run_with_reloader(make_worker: Callable[[], Worker]) -> None:
+    """Run a worker beside Django's reloader, which has the main thread. A restart or Ctrl-C releases its running tasks."""
+    running: list[tuple[Worker, threading.Thread]] = []
 
-    def stop() -> None:
-        worker.stop()
-        thread.join(worker.settings.grace + 1)
+    def run() -> None:
+        worker = make_worker()
+        running.append((worker, threading.current_thread()))
+        run_loop(worker)
 
-    atexit.register(stop)
-    run_loop(worker)
+    try:
+        autoreload.run_with_reloader(run)
+    finally:  # the reloader raises SystemExit for a restart
+        for worker, thread in running:
+            worker.stop()
+            thread.join(worker.settings.grace + 1)
