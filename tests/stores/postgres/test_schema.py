@@ -115,3 +115,14 @@ def test_url_is_shown_without_user_and_password() -> None:
     assert store.url == "postgresql://db.example:5433/app#n"
     with pytest.raises(InvalidInputError, match="is no PostgreSQL URL"):
         open_store("postgresql://db.example:port/app?unknown=1")
+
+
+def test_health_shows_what_hinders_vacuum(postgres_url: str, namespace: str) -> None:
+    store = PostgresStore(postgres_url, namespace=namespace)
+    assert run_sync(store.check_health()).details["last_autovacuum"] == "never"
+    with psycopg.connect(postgres_url) as other:
+        other.execute("SELECT pg_sleep(1.1)")
+        found = run_sync(store.check_health()).details
+    assert int(found["oldest_transaction"].removesuffix(" s")) >= 1
+    assert int(found["dead_rows"]) >= 0
+    run_sync(store.close())

@@ -170,9 +170,9 @@ def health_of(rows: Rows, namespace: Namespace) -> HealthReport:
         )
     details = {
         "schema": namespace.schema, "encoding": encoding, "synchronous_commit": commit, "size_bytes": str(size),
-        "oldest_transaction_seconds": "" if oldest is None else str(max(0, oldest)),
+        "oldest_transaction": "none" if oldest is None else f"{max(0, oldest)} s",
         "dead_rows": "" if dead is None else str(dead),
-        "last_autovacuum_seconds_ago": "" if vacuumed is None else str(vacuumed),
+        "last_autovacuum": "never" if vacuumed is None else f"{vacuumed} s ago",
     }  # fmt: skip
     durability = f"WAL, fsync={fsync}, synchronous_commit={commit}" + (
         ": acknowledged writes survive power loss" if fsync == "on" and commit != "off" else ""
