@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from milepost.core.errors import RejectedError as RejectedError
     from milepost.core.errors import ResultNotSerialisableError as ResultNotSerialisableError
     from milepost.core.errors import Retry as Retry
+    from milepost.core.errors import ScheduleNotFoundError as ScheduleNotFoundError
     from milepost.core.errors import Snooze as Snooze
     from milepost.core.errors import StoreUnavailableError as StoreUnavailableError
     from milepost.core.errors import TooManyRequestsError as TooManyRequestsError
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from milepost.core.job import JobStatus as JobStatus
     from milepost.core.job import Receipt as Receipt
     from milepost.core.job import Stage as Stage
+    from milepost.core.schedule import Schedule as Schedule
     from milepost.core.values import LargeValue as LargeValue
     from milepost.manager.manager import AsyncJobManager as AsyncJobManager
     from milepost.manager.sync import InMemoryJobManager as InMemoryJobManager
@@ -77,6 +79,7 @@ _HOMES = {
         "RejectedError",
         "ResultNotSerialisableError",
         "Retry",
+        "ScheduleNotFoundError",
         "Snooze",
         "StoreUnavailableError",
         "TooManyRequestsError",
@@ -85,6 +88,7 @@ _HOMES = {
     ),
     "core.events": ("Event",),
     "core.job": ("Failure", "ItemCounts", "Job", "JobStatus", "Receipt", "Stage"),
+    "core.schedule": ("Schedule",),
     "core.values": ("LargeValue",),
     "manager.manager": ("AsyncJobManager",),
     "manager.sync": (

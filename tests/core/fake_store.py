@@ -6,7 +6,8 @@ import itertools
 from collections.abc import Collection
 
 from milepost.core.job import Job
-from milepost.core.transitions.operations import BranchResult, Change, DrainingLease, Record, apply_branch, decide
+from milepost.core.transitions.facts import DrainingLease
+from milepost.core.transitions.operations import BranchResult, Change, Record, apply_branch, decide
 from milepost.stores.protocol import WriteResult
 
 START = 1_750_000_000_000_000
@@ -18,6 +19,7 @@ class FakeStore:
     def __init__(self) -> None:
         self.records: dict[str, Record] = {}
         self.stops: dict[str, DrainingLease] = {}
+        self.values: dict[str, str] = {}
         self.effects: list[BranchResult] = []
         self.now = START
         self._fence = 0
@@ -50,6 +52,9 @@ class FakeStore:
         ended = job_id in self.records and not self.is_open(group) and self.records[job_id]["status"] in statuses
         return job_id if ended else None
 
+    def value_of(self, key: str) -> str | None:
+        return self.values.get(key)
+
     def next_fence(self) -> int:
         self._fence = max(self._fence + 1, self.now)
         return self._fence
@@ -63,6 +68,7 @@ class FakeStore:
             return WriteResult(index, self.job(job_id), repeated=repeated, wait=wait)
         effect = apply_branch(change, index, job_id, record, self)
         self.effects.append(effect)
+        self.values.update(effect.values)
         if effect.dropped:
             del self.stops[job_id]
         if effect.stopping is not None:

@@ -19,6 +19,7 @@ export const ROW_FIELDS = [
   "waiting_for",
   "group",
   "queue",
+  "schedule",
   "item_counts",
   "eta",
   "stalled",

@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Any, Concatenate, ParamSpec, Unpack, overload
 
+from milepost.app.schedules import ScheduleDeclarations
 from milepost.app.transactional import AsyncTransactionalJobs
 from milepost.core.errors import DuplicateJobError, InvalidInputError
 from milepost.core.job import Job
@@ -35,7 +36,7 @@ MAX_SUPERSEDE_ATTEMPTS = 20
 BULK_SIZE = 500
 
 
-class AsyncJobs:
+class AsyncJobs(ScheduleDeclarations):
     """The jobs of an application in an event loop: an AsyncJobManager with handlers, `submit` and workers.
 
     `url` is the store (default: MILEPOST_URL, else REDIS_URL, else in memory), or a manager. In memory, a worker thread

@@ -62,6 +62,8 @@ class Jobs(BlockingMethods):
     job_type = blocking(AsyncJobs.job_type)
     set_limit = blocking(AsyncJobs.set_limit)
     workers = blocking(AsyncJobs.workers)
+    add_schedule = blocking(AsyncJobs.add_schedule)
+    schedule = delegated(AsyncJobs.schedule, "_async")
     worker = delegated(AsyncJobs.worker, "_async")
     ensure_worker = delegated(AsyncJobs.ensure_worker, "_async")
     run_workers = delegated(AsyncJobs.run_workers, "_async")

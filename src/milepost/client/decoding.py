@@ -15,6 +15,7 @@ from milepost.core.errors import (
     JobNotFoundError,
     MilepostError,
     OutcomeUnknownError,
+    ScheduleNotFoundError,
     StoreFullError,
     StoreUnavailableError,
     TooManyRequestsError,
@@ -102,6 +103,8 @@ def _invalid_input(detail: str, name: str, problem: dict[str, Any]) -> MilepostE
         return FilterError(str(problem.get("filter", "")), int(problem.get("position", 0)), detail)
     if name == "UnknownJobTypeError":
         return UnknownJobTypeError(str(problem.get("job_type", "")), tuple(problem.get("known", ())))
+    if name == "ScheduleNotFoundError":
+        return ScheduleNotFoundError(str(problem.get("schedule", "")))
     field, _, rest = detail.partition(": ")
     return InvalidInputError(field, rest) if rest else InvalidInputError("request", detail)
 

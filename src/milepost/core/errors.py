@@ -7,6 +7,7 @@
     |   +-- InvalidInputError                  a value is malformed: .field names it
     |   |   +-- InputChangedError              the items of a loop, or the arguments of a step, have changed
     |   +-- JobNotFoundError                   no job has this id
+    |   +-- ScheduleNotFoundError              no schedule has this name
     |   +-- DuplicateJobError                  the id, or the unique key, is taken
     |   +-- IllegalTransitionError             the lifecycle has no such move
     |   +-- LeaseHeldError                     a run owns the record; only a cancel is accepted
@@ -90,6 +91,14 @@ class JobNotFoundError(RejectedError):
     def __init__(self, job_id: str) -> None:
         super().__init__(f"Job {job_id} not found")
         self.job_id = job_id
+
+
+class ScheduleNotFoundError(RejectedError):
+    """No schedule has this name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"Schedule {name} not found")
+        self.name = name
 
 
 class DuplicateJobError(RejectedError):

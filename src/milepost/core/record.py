@@ -187,13 +187,9 @@ class JobFields(Stored):
     version: int = field(
         default=0,
         metadata=column(
-            "v",
-            INTEGER,
-            "The number of accepted changes; the newest event has the same number.",
-            listed=True,
-            example=9,
+            "v", INTEGER, "The number of accepted changes; the newest event has the same number.", listed=True, example=9,
         ),
-    )
+    )  # fmt: skip
     worker: str | None = field(
         default=None,
         metadata=column(
@@ -274,6 +270,8 @@ class JobFields(Stored):
             option=Option(kind="text", limit=128, flag="--partition", help="Set the partition, for example a tenant."),
         ),
     )  # fmt: skip
+    schedule: str | None = field(default=None, metadata=column("", TEXT, "The schedule that made the job.", label="schedule", listed=True, indexed=True, filter="schedule", example="nightly"))  # fmt: skip
+    scheduled_at: datetime | None = field(default=None, metadata=column("", TIME, "The tick of the schedule that the job was made for.", stored="scheduled", label="scheduled for", example="2026-11-25T09:30:00+00:00"))  # fmt: skip
     unique_key: str | None = field(
         default=None,
         metadata=column(

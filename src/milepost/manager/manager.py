@@ -29,6 +29,7 @@ from milepost.core.transitions import plan_cancel, plan_create, plan_delete, pla
 from milepost.manager import answers, watch
 from milepost.manager.creation import creation_error, refuse_cycle
 from milepost.manager.options import CreateOptions
+from milepost.manager.schedules import ScheduleMethods
 from milepost.manager.validation import (
     job_fields,
     make_query,
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
     from milepost.query.statistics import History
 
 
-class AsyncJobManager:
+class AsyncJobManager(ScheduleMethods):
     """Manages the jobs of one store from code in an event loop. `JobManager` is the same for blocking code.
 
     `store` is a URL or an open async store. `ttl` is how many seconds an ended job is kept (default: JOB_TTL). Raises

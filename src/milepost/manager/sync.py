@@ -72,6 +72,12 @@ class BlockingMethods:
     events = blocking(AsyncJobManager.events)
     watch = blocking_iterator(AsyncJobManager.watch)
     enqueue = blocking(AsyncJobManager.enqueue)
+    list_schedules = blocking(AsyncJobManager.list_schedules)
+    get_schedule = blocking(AsyncJobManager.get_schedule)
+    pause_schedule = blocking(AsyncJobManager.pause_schedule)
+    resume_schedule = blocking(AsyncJobManager.resume_schedule)
+    fire_schedule = blocking(AsyncJobManager.fire_schedule)
+    remove_schedule = blocking(AsyncJobManager.remove_schedule)
     close = blocking(AsyncJobManager.close)
 
     def wait(self, job: Job[R] | str, timeout: Duration | None = None) -> Job[R]:

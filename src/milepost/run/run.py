@@ -174,6 +174,11 @@ class Run(ProgressMixin, CommandMixin, LoopMixin, StepMixin, CheckpointMixin):
         return self._job.origin
 
     @property
+    def scheduled_at(self) -> datetime | None:
+        """Return the tick of the schedule that the job was made for, or None."""
+        return self._job.scheduled_at
+
+    @property
     def trace(self) -> str | None:
         """Return the `traceparent` that the job was submitted with, or None."""
         return self._job.trace

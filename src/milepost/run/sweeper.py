@@ -1,4 +1,4 @@
-"""Recovers jobs whose run, worker or caller is gone, and removes records after their retention time.
+"""Recovers jobs whose run, worker or caller is gone, fires schedules, and removes records after their retention time.
 
 Any process may sweep, and several at once are harmless: every change is guarded.
 """
@@ -22,6 +22,7 @@ from milepost.core.transitions import (
 from milepost.core.transitions.operations import Change
 from milepost.run.crash_report import report_lost_run
 from milepost.run.process_identity import process_of_worker
+from milepost.run.schedules import fire_due
 from milepost.settings import Settings
 from milepost.stores.clock import SYSTEM_CLOCK, Clock
 from milepost.stores.ids import SYSTEM_IDS, Ids
@@ -96,7 +97,7 @@ class Sweeper:
         return touched
 
     async def sweep(self) -> int:
-        """Change all jobs that are due; return how many were changed."""
+        """Change all jobs that are due and create those of schedules; return how many were changed or created."""
         return await self._sweep_until(math.inf)
 
     async def _sweep_until(self, until: float) -> int:
@@ -121,6 +122,8 @@ class Sweeper:
                               if outcome.branch == 0 and one.job is not None and self._is_ours(one)]  # fmt: skip
             touched += changed
             self._more_due = found.more and changed > 0
+            if not found.skipped and not self._more_due:
+                touched += await fire_due(self._store, self._new_operation_id)
             if not self._more_due or self._monotonic() >= until:
                 return touched
             interval = 0.0

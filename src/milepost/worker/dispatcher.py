@@ -25,7 +25,7 @@ from milepost.run.sweeper import REDISPATCH_DELAY, Sweeper
 from milepost.stores.ids import new_operation_id
 from milepost.stores.protocol import Store, Write
 from milepost.stores.sync_bridge import run_sync
-from milepost.worker.handlers import Application
+from milepost.worker.handlers import Application, code_release
 from milepost.worker.registry import REGISTRATION_INTERVAL, JobType, WorkerRegistration, published_type, remove_worker
 
 log = logging.getLogger("milepost.task_queue")
@@ -223,8 +223,9 @@ class Dispatcher:
         types = [*(published_type(handler, self.task_queue.name) for handler in self.app.handlers.values()), *more]
         self._worker = process_name()
         self._registration = WorkerRegistration(
-            self._blocking(), self._worker, types, concurrency, _no_running_jobs, _do_nothing
-        )
+            self._blocking(), self._worker, types, concurrency, _no_running_jobs, _do_nothing,
+            self.app.handlers.schedules.values(), code_release(self.app.settings, self.app.handlers),
+        )  # fmt: skip
 
     def disable_thread(self) -> None:
         """Leave dispatch to other processes, because this one runs the code of a job."""

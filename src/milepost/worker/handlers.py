@@ -13,6 +13,7 @@ from typing import Any, Concatenate, Generic, Literal, ParamSpec, Protocol, Type
 
 from milepost.core.errors import InvalidInputError
 from milepost.core.options import QUEUE_BYTES, ready_name
+from milepost.core.schedule import Schedule
 from milepost.core.serialization import Duration, labels_text, seconds, validate_job_type, validate_key
 from milepost.manager.options import SubmitFields
 from milepost.manager.validation import submit_fields
@@ -214,6 +215,8 @@ class Handlers(Mapping[str, Handler[Any, Any]]):
 
     def __init__(self) -> None:
         self._by_type: dict[str, Handler[Any, Any]] = {}
+        self.schedules: dict[str, Schedule] = {}
+        """The declared schedules, by name."""
 
     def __getitem__(self, job_type: str) -> Handler[Any, Any]:
         return self._by_type[job_type]
@@ -259,6 +262,13 @@ class Handlers(Mapping[str, Handler[Any, Any]]):
             raise InvalidInputError("job_type", f"{handler.job_type!r} already has the handler {known.reference}")
         self._by_type[handler.job_type] = handler
         return handler
+
+    def add_schedule(self, schedule: Schedule) -> Schedule:
+        """Add a declared schedule and return it. Raises InvalidInputError if its name has another one."""
+        known = self.schedules.setdefault(schedule.name, schedule)
+        if known.digest != schedule.digest:
+            raise InvalidInputError("name", f"{schedule.name!r} is declared twice; use another name")
+        return known
 
 
 def package_of(function: Callable[..., Any]) -> str:

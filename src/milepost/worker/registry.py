@@ -14,10 +14,12 @@ from hashlib import sha256
 from typing import Any
 
 from milepost.core.errors import InvalidInputError, StoreError, UnknownJobTypeError
+from milepost.core.schedule import Schedule
 from milepost.core.serialization import from_json, to_json
 from milepost.run.param_types import check_schema
 from milepost.stores.protocol import KeyValue, KeyValueStore, Store
 from milepost.worker.handlers import Handler
+from milepost.worker.schedule_declarations import declare
 
 REPUBLISH_AFTER = 3600.0
 """Seconds after which an unchanged type is published again, so that it does not expire."""
@@ -148,7 +150,7 @@ async def publish(store: KeyValueStore, types: Iterable[JobType], history: dict[
 
 
 async def _living(store: KeyValueStore) -> frozenset[str]:
-    """Return the digests of the types that live workers have."""
+    """Return the digests of the types and schedules that live workers have."""
     workers = await store.kv_scan("worker/")
     return frozenset(digest for item in workers for digest in from_json(item.value).get("digests", ()))
 
@@ -232,7 +234,7 @@ UNREGISTER_TIMEOUT = 5.0
 
 
 class WorkerRegistration:
-    """Registers a worker in the store every few seconds, with its types and running jobs."""
+    """Registers a worker in the store every few seconds, with its types and running jobs, and declares its schedules."""
 
     def __init__(
         self,
@@ -242,6 +244,8 @@ class WorkerRegistration:
         concurrency: int,
         running: Callable[[], tuple[tuple[str, ...], bool]],
         on_registered: Callable[[], None],
+        schedules: Collection[Schedule] = (),
+        release: str | None = None,
     ) -> None:
         self._store = store
         self._name = name
@@ -251,7 +255,9 @@ class WorkerRegistration:
         self._on_registered = on_registered
         self._since = time.time()
         self._publish_at = 0.0
-        self._digests = [known.digest for known in types]
+        self._schedules = schedules
+        self._release = release
+        self._digests = [*(known.digest for known in types), *(one.digest for one in schedules)]
         self._history: dict[str, list[str]] = {}
         self._version: int | None = None
 
@@ -266,7 +272,7 @@ class WorkerRegistration:
             await asyncio.sleep(REGISTRATION_INTERVAL)
 
     async def renew(self) -> None:
-        """Renew the registration, and from time to time publish the types. Raises StoreError."""
+        """Renew the registration, and from time to time publish the types and schedules. Raises StoreError."""
         running, draining = self._running()
         host, pid = host_and_pid()
         names = tuple(known.name for known in self._types)
@@ -281,6 +287,7 @@ class WorkerRegistration:
         if time.monotonic() >= self._publish_at:
             # After the entry: an older worker keeps the types of a newer one while that is registered.
             await publish(self._store, self._types, self._history)
+            await declare(self._store, self._schedules, self._release, _living)
             self._publish_at = time.monotonic() + PUBLISH_INTERVAL
 
     async def unregister(self) -> None:

@@ -92,9 +92,11 @@ class WorkerLoop:
     async def serve(self, started: Callable[[], None]) -> None:
         """Run jobs until `stop` is called, then drain. `started` is called when the worker is registered."""
         await self.idle.check_health(self.settings, lambda: self._state.stops > 0)
+        schedules = [one for one in self._app.handlers.schedules.values() if one.job_type in self._handlers]
         registration = WorkerRegistration(
-            self.store, self.name, self._registered_types(), self._concurrency, self._running_jobs, started
-        )
+            self.store, self.name, self._registered_types(), self._concurrency, self._running_jobs, started,
+            schedules, code_release(self.settings, self._handlers),
+        )  # fmt: skip
         watchdog = LoopWatchdog(self.loop, self._run_of)
         self.heartbeat.retain()
         watchdog.start()

@@ -12,7 +12,7 @@ from milepost.core.transitions.cancel import (
     plan_receipt,
     plan_self_cancel,
 )
-from milepost.core.transitions.create import plan_create, plan_track
+from milepost.core.transitions.create import plan_create, plan_fire, plan_track
 from milepost.core.transitions.dispatch import plan_dispatch, plan_dispatched, plan_rejected, plan_undispatchable
 from milepost.core.transitions.groups import STILL_HELD, plan_release_held
 from milepost.core.transitions.manual import plan_retry, plan_update
@@ -55,6 +55,7 @@ __all__ = [
     "plan_drain_timeout",
     "plan_expire",
     "plan_fail",
+    "plan_fire",
     "plan_keep_step",
     "plan_lease_expired",
     "plan_log",

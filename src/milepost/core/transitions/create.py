@@ -24,8 +24,13 @@ FROM_NOW = {"delay": "not_before", "expires_in": "not_after"}
 """The options that are a time after the creation by the store's clock, and the fields that they set."""
 
 
+_OF_SCHEDULE = ("schedule_key", "schedule_before", "schedule_after")
+
+
 @cache
-def _creates(names: tuple[str, ...], target: str, is_handed: bool = False, waits: bool = False) -> TransitionTemplate:
+def _creates(
+    names: tuple[str, ...], target: str, is_handed: bool = False, waits: bool = False, is_fired: bool = False
+) -> TransitionTemplate:
     sets: tuple[Operation, ...] = tuple(
         ("stamp", FROM_NOW[name], Param(name)) if name in FROM_NOW else ("set", name, Param(name)) for name in names
     )
@@ -39,11 +44,14 @@ def _creates(names: tuple[str, ...], target: str, is_handed: bool = False, waits
         )
     if waits:
         guards, sets = (("known", Param("labels")),), (*sets, ("hold", UNSUCCESSFUL))
+    if is_fired:
+        guards = (("value", Param("schedule_key"), Param("schedule_before")), *guards)
+        sets = (*sets, ("put", Param("schedule_key"), Param("schedule_after")))
     # track() resumes an ended job by its key, unless it has completed; see plan_resume.
     holds = (*ACTIVE, FAILED, CANCELLED) if running else ACTIVE
     return template(
         "create",
-        (*names, "nonce", "lease", *(("again",) if is_handed else ())),
+        (*names, "nonce", "lease", *(("again",) if is_handed else ()), *(_OF_SCHEDULE if is_fired else ())),
         branch(
             (NONE,),
             target,
@@ -74,3 +82,16 @@ def plan_track(fields: Mapping[str, str], operation_id: str, *, nonce: str, leas
     """Create a running record with a lease of `lease` microseconds; refused while the id or key is draining."""
     transition = _creates(tuple(fields), RUNNING).transition
     return Change(transition, (*fields.values(), nonce, str(lease)), operation_id, fields.get("unique_key"))
+
+
+def plan_fire(fields: Mapping[str, str], operation_id: str, *, key: str, before: str, after: str) -> Change:
+    """Create the pending job of one tick of a schedule, whose value in the key-value store becomes `after` in the same step.
+
+    Refused as `plan_create` is, and unless the value of `key` is `before`: another process has fired this tick, or the
+    schedule was changed, paused or removed.
+    """
+    waits = AFTER in fields.get("labels", "")
+    transition = _creates(tuple(fields), PENDING, waits=waits, is_fired=True).transition
+    return Change(
+        transition, (*fields.values(), None, None, key, before, after), operation_id, fields.get("unique_key")
+    )

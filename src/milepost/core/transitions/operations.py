@@ -24,6 +24,7 @@ Guards (all guards of a branch must hold):
     ("free",)               no draining lease blocks this id or its unique key (without a record: the change's `key`)
     ("unique", statuses)    no other record in these statuses (separated by spaces) has the unique key (the change's
                             `key`, else that of the record)
+    ("value", key, src)     the key-value store has this text under the key, which is a source as well
     ("stopping", src)       the draining lease of this id has this token
     ("overdue", src)        the same, and the lease has expired by the store's clock
 
@@ -44,6 +45,7 @@ Operations, in order:
     ("hold", statuses)      set `held` to the first awaited group that has an open member, else to the one for which
                             "failed" holds, and clear `stale`; without such a group clear `held`
     ("blame", f, statuses)  set the field to ``dependency_failed: ID``, the id of the member for which "failed" holds
+    ("put", key, src)       set the value of an existing key of the key-value store, without an expiry
     ("drop",)               end the draining lease of this id; jobs that waited for it become claimable
     ("remove",)             remove the record with its indexes and events; the operation ids of callers stay known,
                             see `operation_ids`
@@ -60,11 +62,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
-from milepost.core.placement import USER, Members, after_groups, failed_member, member_groups, open_group, starts_at
+from milepost.core.placement import USER, after_groups, failed_member, member_groups, open_group, starts_at
 from milepost.core.serialization import RS, US
 from milepost.core.transitions import operation_ids
+from milepost.core.transitions.facts import DrainingLease, StoreFacts
 from milepost.core.transitions.operation_ids import IdRetention
 
 Record = Mapping[str, str]
@@ -137,42 +140,6 @@ class Change(NamedTuple):
     """The unique key that the guards "unique" and "free" check while there is no record."""
 
 
-@dataclass(frozen=True, slots=True)
-class DrainingLease:
-    """A lease whose code was asked to stop. It outlives the record and keeps the id, the unique key and the slot taken."""
-
-    token: str
-    expires: int
-    key: str = ""
-    slot: str = ""
-    worker: str = ""
-    groups: str = ""
-    """The groups that its job is a member of, separated by US; they stay open until the code has stopped."""
-
-
-class StoreFacts(Members, Protocol):
-    """What a change may read of the store, at one instant."""
-
-    @property
-    def now(self) -> int:
-        """Return the store's clock, in microseconds since 1970."""
-
-    def knows(self, group: str) -> bool:
-        """Return whether the job of ``job:ID`` or ``children:ID`` has a record, or a record is in ``group:NAME``."""
-
-    def stopping(self, job_id: str) -> DrainingLease | None:
-        """Return the draining lease of an id, or None."""
-
-    def key_is_draining(self, key: str) -> bool:
-        """Return whether a draining lease has this unique key."""
-
-    def key_owner_status(self, key: str, job_id: str) -> str:
-        """Return the status of the other record that owns this unique key, or empty if there is none."""
-
-    def next_fence(self) -> int:
-        """Take a fence that is greater than every earlier one of the job."""
-
-
 @dataclass(slots=True)
 class BranchResult:
     """What the store has to write for an applied branch."""
@@ -186,6 +153,8 @@ class BranchResult:
     event: str = ""
     keep: str = ""
     text: dict[str, str] = field(default_factory=dict)
+    values: dict[str, str] = field(default_factory=dict)
+    """What it sets in the key-value store."""
 
     def groups_to_check(self, job_id: str, before: Record) -> list[str]:
         """Return the groups that may now be closed while jobs wait for them: those of a job that ended, was removed, or
@@ -274,6 +243,8 @@ def _holds(guard: Guard, change: Change, job_id: str, record: Record, facts: Sto
         case "unique":
             key = change.key or record.get("unique_key")
             return not key or facts.key_owner_status(key, job_id) not in str(rest[0]).split()
+        case "value":
+            return facts.value_of(_text(rest[0], change, record) or "") == _text(rest[1], change, record)
         case "stopping" | "overdue":
             lease = facts.stopping(job_id)
             if lease is None or lease.token != _text(rest[0], change, record):
@@ -374,6 +345,8 @@ def _perform(
                 new[name] = f"dependency_failed: {failed[1]}"
         case "drop":
             effect.dropped = facts.stopping(job_id)
+        case "put":
+            effect.values[_text(rest[0], change, new) or ""] = _text(rest[1], change, new) or ""
         case "remove":
             pass
         case _:

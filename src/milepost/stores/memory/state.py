@@ -23,7 +23,8 @@ from milepost.core.placement import AFTER, member_groups, members_pair
 from milepost.core.record_codec import RESULTS, set_apart
 from milepost.core.serialization import US, from_micros
 from milepost.core.transitions import operation_ids
-from milepost.core.transitions.operations import BranchResult, Change, DrainingLease, Record
+from milepost.core.transitions.facts import DrainingLease
+from milepost.core.transitions.operations import BranchResult, Change, Record
 from milepost.stores.index_entries import WAITING_FOR_STOP, Entry, index_entries
 
 
@@ -176,6 +177,16 @@ class MemoryState:
         removed = self.removed_members.get(group, {})
         return next((removed[status] for status in statuses if status in removed), None)
 
+    def value_of(self, key: str) -> str | None:
+        value, version, until = self.values.get(key, ("", 0, None))
+        return value if version and (until is None or until > self.now) else None
+
+    def put_value(self, key: str, value: str, until: int | None) -> int:
+        """Set a value of the key-value store and return its version."""
+        self.kv_version += 1
+        self.values[key] = (value, self.kv_version, until)
+        return self.kv_version
+
     def next_fence(self) -> int:
         self.fence = max(self.fence + 1, self.now)
         return self.fence
@@ -251,6 +262,8 @@ class MemoryState:
         if effect.stopping is not None:
             self.stops[job_id] = effect.stopping
             self.woken.add(effect.stopping.worker)
+        for key, value in effect.values.items():
+            self.put_value(key, value, None)
         if effect.record is None:
             self.remove_values({job_id})
             gone = self.records.pop(job_id, None)

@@ -371,10 +371,7 @@ class MemoryStore:
             item = await self.kv_get(key)
             if version is not None and version != (item.version if item is not None else 0):
                 return None
-            memory.kv_version += 1
-            until = None if ttl is None else memory.tick() + int(ttl * 1_000_000)
-            memory.values[key] = (value, memory.kv_version, until)
-            return memory.kv_version
+            return memory.put_value(key, value, None if ttl is None else memory.tick() + int(ttl * 1_000_000))
 
     async def kv_delete(self, key: str) -> bool:
         with self._memory.lock:

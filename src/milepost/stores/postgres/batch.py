@@ -16,7 +16,8 @@ from milepost.core.rollups import counted_end
 from milepost.core.serialization import US
 from milepost.core.transitions import operation_ids
 from milepost.core.transitions import operations as changes
-from milepost.core.transitions.operations import BranchResult, Change, DrainingLease
+from milepost.core.transitions.facts import DrainingLease
+from milepost.core.transitions.operations import BranchResult, Change
 from milepost.core.values import LARGE_MARK
 from milepost.stores.index_entries import WAITING_FOR_STOP
 from milepost.stores.postgres.connection import Rows
@@ -61,6 +62,8 @@ class Batch(GroupFacts):
         self._draining_keys: set[str] = set()
         self._holders: dict[str, set[str]] = defaultdict(set)
         self._is_awaited = False
+        self.values: dict[str, str] = {}
+        self._set_values: dict[str, str] = {}
         self._changed: dict[str, None] = {}
         self._removed: set[str] = set()
         self._buried: set[str] = set()
@@ -127,6 +130,9 @@ class Batch(GroupFacts):
         """Return the current record of an id."""
         return self._records[job_id]
 
+    def value_of(self, key: str) -> str | None:
+        return self.values.get(key)
+
     def next_fence(self) -> int:
         return next(self._fences)
 
@@ -158,6 +164,8 @@ class Batch(GroupFacts):
         effect = changes.apply_branch(change, index, job_id, record, self)
         large, outdated = set_apart(change, effect.record, record or {}) if effect.record is not None else ({}, [])
         self._check(effect, large)
+        self.values.update(effect.values)
+        self._set_values.update(effect.values)
         for name in outdated:
             self._large[job_id, name] = None
         for name, value in large.items():
@@ -200,7 +208,7 @@ class Batch(GroupFacts):
 
     def _check(self, effect: BranchResult, large: dict[str, str]) -> None:
         """Raise ValueError for what cannot be stored: an invalid number, a lone surrogate, NUL."""
-        texts = [*large.values(), *effect.text.values()]
+        texts = [*large.values(), *effect.text.values(), *effect.values.values()]
         if effect.record is not None:
             columns(effect.record, self.now)
             int(effect.record["created"])
@@ -336,6 +344,7 @@ class Batch(GroupFacts):
         yield from _many("large_put", "id name value", large)
         until = self.now + operation_ids.KEPT_MICROS
         buried = [(job_id, self._gone[job_id], until) for job_id in sorted(self._buried)]
+        yield from _many("kv_set_all", "key value", sorted(self._set_values.items()))
         yield from _many("tombstones_put", "id kept until", buried)
         yield from _many("events_put", "id version kind at keep body", self._events)
         if self._overlong:

@@ -36,20 +36,23 @@ class Needs(NamedTuple):
     locks_lease: bool
     members: bool
     removes: bool
+    values: tuple[int, ...]
+    """The positions of the keys of the key-value store among the values of a change."""
 
 
 @lru_cache(maxsize=1024)
 def needs(transition: TransitionType) -> Needs:
-    """Return what a transition needs: fences to take, the owners of unique keys, the expiry of its lease, its groups."""
+    """Return what a transition needs: fences to take, the owners of unique keys, the expiry of its lease, its groups, values."""
     guards = [guard for branch in transition.branches for guard in branch.guards]
+    words = [*guards, *(op for branch in transition.branches for op in branch.ops)]
     return Needs(
         max((sum(op[0] == "take" for op in branch.ops) for branch in transition.branches), default=0),
         transition.retention not in _RUN_WRITES,
         any(guard[0] == "unique" for guard in guards),
         any(guard[:2] in (("past", "lease"), ("ahead", "lease")) for guard in guards),
-        any(guard[0] in _ASK_MEMBERS for guard in guards)
-        or any(op[0] in _ASK_MEMBERS for branch in transition.branches for op in branch.ops),
+        any(word[0] in _ASK_MEMBERS for word in words),
         any(("remove",) in branch.ops for branch in transition.branches),
+        tuple({word[1] for word in words if word[0] in ("value", "put") and isinstance(word[1], int)}),
     )
 
 
@@ -104,12 +107,21 @@ class Writer:
         members = OutsideMembers(ids)
         asking = [write for write, one in zip(writes, wanted, strict=True) if one.members]
         asked = members.ask(group for write in writes for group in groups_in(write.change))
+        of_values = {
+            write.change.values[at] or "" for write, one in zip(writes, wanted, strict=True) for at in one.values
+        }
+        if of_values:
+            parts += [(name, {"keys": sorted(of_values)}) for name in ("kv_lock_all", "kv_read_all")]
         found = await self._tx.run(*asked, *parts)
         if asked:
             members.know(*found[: len(asked)])
+        values: dict[str, str] = dict(found.pop()) if of_values else {}
+        if of_values:
+            found.pop()
         owners = found.pop() if with_keys else []
         ((now, fences),) = found.pop()
         batch = Batch(self._namespace.saw(now), fences, members)
+        batch.values = values
         batch.know_records(found.pop())
         batch.know_keys(owners)
         if more := members.ask(group for write in asking for group in groups_for(batch.record(write.job_id))):

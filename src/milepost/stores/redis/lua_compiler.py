@@ -56,7 +56,6 @@ _READS = {
 }
 """Index -> the fields that determine the position of a record in it."""
 
-
 _KEPT_IN = {"callers": "caller_ops", "updates": "update_ops"}
 """How operation ids are kept -> the field that has them, if it is not `recent_ops`."""
 
@@ -221,6 +220,8 @@ class _Writer:
             return f"not parked(id, {key} ~= '' and {key} or key)"
         if word == "unique":
             return f"not is_taken(id, key or {self._field('unique_key')}, {_statuses(rest[0])})"
+        if word == "value":
+            return "redis.call('HGET', root .. 'h:' .. {}, 'v') == {}".format(*map(self._source, rest))
         if word == "known":
             return f"groups().known({self._source(rest[0])})"
         if word in ("open", "failed"):
@@ -258,6 +259,10 @@ class _Writer:
                 self._touched.add("")
                 yield f"if ({token} or '') ~= '' then stop_token, stop_expires = {token}, {lease} or '0' end"
                 yield from (self._put("token", "nil"), self._put("lease", "nil"))
+            case "put":
+                key, text = map(self._source, rest)
+                yield f"redis.call('HSET', root .. 'h:' .. {key}, 'v', {text}, 'n', redis.call('INCR', root .. 'hv'))"
+                yield f"redis.call('PERSIST', root .. 'h:' .. {key}) redis.call('ZREM', root .. 'hx', {key})"
             case "drop" | "remove":
                 self.reads |= {"slot", "worker", "unique_key"}
                 self._touched.add("")

@@ -202,14 +202,11 @@ def get(db: ReadTransaction, key: str) -> KeyValue | None:
 
 
 def put(tx: WriteTransaction, key: str, value: str, version: int | None, ttl: float | None) -> int | None:
-    """Set a value if the key has this version; versions are unique across all keys."""
+    """Set a value if the key has this version."""
     item = get(tx, key)
     if version is not None and version != (item.version if item is not None else 0):
         return None
-    new = (tx.number("kv_version") or 0) + 1
-    tx.keep_number("kv_version", new)
-    tx.run("kv_put", (key, value, new, None if ttl is None else tx.now + int(ttl * 1_000_000)))
-    return new
+    return tx.put_value(key, value, None if ttl is None else tx.now + int(ttl * 1_000_000))
 
 
 def delete(tx: WriteTransaction, key: str) -> bool:

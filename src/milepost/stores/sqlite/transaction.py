@@ -14,7 +14,8 @@ from milepost.core.record_codec import large_fields, pack, results_prefix, set_a
 from milepost.core.rollups import counted_end
 from milepost.core.transitions import operation_ids
 from milepost.core.transitions import operations as changes
-from milepost.core.transitions.operations import BranchResult, Change, DrainingLease
+from milepost.core.transitions.facts import DrainingLease
+from milepost.core.transitions.operations import BranchResult, Change
 from milepost.core.values import LARGE_MARK
 from milepost.stores.index_entries import WAITING_FOR_STOP
 from milepost.stores.protocol import Write, WriteResult
@@ -166,6 +167,10 @@ class WriteTransaction(ReadTransaction):
                 return str(found[0])
         return next((str(i) for status, i in self.all("removed_members", (group,)) if status in statuses), None)
 
+    def value_of(self, key: str) -> str | None:
+        found = self.one("kv_get", (key, self.now))
+        return str(found[1]) if found is not None else None
+
     def next_fence(self) -> int:
         if self._fence < 0:
             self._fence = self._fence_kept = self.number("fence") or 0
@@ -242,6 +247,8 @@ class WriteTransaction(ReadTransaction):
         created = int(new["created"]) if new is not None else 0
         text.encode(), event_text.encode()  # a lone surrogate raises here, before the first write
         self.changed = True
+        for key, value in effect.values.items():
+            self.put_value(key, value, None)
         if effect.dropped is not None:
             self.run("draining_delete", (job_id,))
             self.wakes_workers = True
@@ -330,6 +337,13 @@ class WriteTransaction(ReadTransaction):
         self.run("large_delete_all", (job_id,))
         first = results_prefix(job_id)
         self.run("kv_delete_between", (first, f"{first[:-1]}0"))  # 0 follows the slash
+
+    def put_value(self, key: str, value: str, until: int | None) -> int:
+        """Set a value of the key-value store and return its version, which is unique across all keys."""
+        version = (self.number("kv_version") or 0) + 1
+        self.keep_number("kv_version", version)
+        self.run("kv_put", (key, value, version, until))
+        return version
 
     def _bound(self, job_id: str) -> None:
         """Remove events beyond the bound of a job's event list."""

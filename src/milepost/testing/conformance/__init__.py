@@ -32,6 +32,7 @@ from milepost.testing.conformance.recovery import Retention, Sweeping
 from milepost.testing.conformance.rollups import EndedJobs
 from milepost.testing.conformance.round_trip import Batches, Large, RoundTrip
 from milepost.testing.conformance.runs import Runs
+from milepost.testing.conformance.schedules import Schedules
 from milepost.testing.conformance.suspensions import Suspensions
 from milepost.testing.conformance.transition_matrix import TransitionMatrix
 
@@ -39,7 +40,7 @@ __all__ = ["Conformance"]
 
 
 class Conformance(
-    Operations, TransitionMatrix, Runs, Stopping, Leases, ClaimPolicy, Waking, Lists, Large, EndedJobs, Promises, Indexes, Placement, Waits, Suspensions, Answers, After, GroupMembers, Events, Feed, Sweeping, Retention,
+    Operations, TransitionMatrix, Runs, Stopping, Leases, ClaimPolicy, Waking, Lists, Large, EndedJobs, Promises, Indexes, Placement, Waits, Suspensions, Answers, Schedules, After, GroupMembers, Events, Feed, Sweeping, Retention,
     Outages, SetClocks, Dispatching, Idempotency, Batches, RoundTrip, Concurrency, KeyValues, StoreItself, Differential,
 ):  # fmt: skip
     """All scenarios."""

@@ -169,6 +169,9 @@ def fail(operation_id: str, token: str, delay: int | None = None, *, stopping: b
 PLANS: dict[str, Plan] = {
     "create": lambda operation_id, token: plans.plan_create(worker_job(), operation_id),
     "create (caller)": lambda operation_id, token: plans.plan_create(caller_job(), operation_id),
+    "fire": lambda operation_id, token: plans.plan_fire(
+        worker_job(), operation_id, key="schedule/missing", before="0", after="1"
+    ),
     "track": lambda operation_id, token: plans.plan_track(track_job(), operation_id, nonce="nonce-fresh", lease=LONG),
     "start": lambda operation_id, token: plans.plan_start(operation_id, nonce="nonce-fresh", lease=LONG, worker="w2"),
     "deliver": lambda operation_id, token: plans.plan_deliver(
@@ -253,6 +256,7 @@ _RECEIPT = {
 ALLOWED: dict[str, dict[str, str]] = {
     "create": {"pending": "missing: nothing ghost"},
     "create (caller)": {"pending": "missing: nothing ghost"},
+    "fire": {},
     "track": {"running": "missing: nothing"},
     "start": {"running": "worker: pending suspended"},
     "deliver": {"running": "external: pending due"},

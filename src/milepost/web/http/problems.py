@@ -25,6 +25,7 @@ from milepost.core.errors import (
     MilepostError,
     OutcomeUnknownError,
     RejectedError,
+    ScheduleNotFoundError,
     StoreError,
     StoreFullError,
     TooManyRequestsError,
@@ -82,6 +83,8 @@ def _milepost_error(error: MilepostError) -> Response:
     match error:
         case JobNotFoundError():
             return response_for(not_found()) or response(404, "Job not found")
+        case ScheduleNotFoundError():
+            return response(404, str(error), schedule=error.name, error=name)
         case FilterError():
             return response(422, error.problem, filter=error.text, position=error.position, error=name)
         case InvalidInputError():

@@ -113,6 +113,22 @@ ORDER BY key LIMIT %(limit)s
 -- Let one transaction at a time set a value.
 SELECT pg_advisory_xact_lock(hashtextextended('[kv]' || %(key)s, 3))
 
+-- name: kv_lock_all
+-- Let no other transaction set these values.
+SELECT pg_advisory_xact_lock(hashtextextended('[kv]' || key, 3)) FROM (
+    SELECT key FROM unnest(%(keys)s::text[]) AS k (key) ORDER BY key
+) AS k
+
+-- name: kv_read_all
+-- Read values, and let no other transaction delete them.
+SELECT key, value FROM [kv]
+WHERE key = ANY(%(keys)s) AND (until IS NULL OR until > [now](%(seen)s, %(lead)s)) ORDER BY key FOR UPDATE
+
+-- name: kv_set_all
+-- Set existing values, without an expiry.
+UPDATE [kv] AS k SET value = new.value, version = nextval('[kv_version]'), until = NULL
+FROM unnest(%(key)s::text[], %(value)s::text[]) AS new (key, value) WHERE k.key = new.key
+
 -- name: kv_put
 -- Set a value, if its version is the expected one: 0 if it does not exist, NULL for any. Versions are never used again.
 INSERT INTO [kv] AS k

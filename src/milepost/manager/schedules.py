@@ -1,0 +1,142 @@
+"""The methods of managers for schedules: list, pause, resume, fire and remove."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from milepost.core.errors import InvalidInputError, MissingExtraError, ScheduleNotFoundError
+from milepost.core.job import Job
+from milepost.core.schedule import SCHEDULES, Schedule, validate_schedule_name
+from milepost.core.serialization import from_micros
+from milepost.run.schedule_times import ticks_of, upcoming
+from milepost.run.schedules import read_schedules
+from milepost.stores.protocol import Store
+
+MAX_SCHEDULES = 1000
+"""The most schedules in one namespace: every sweep reads them all."""
+SHOWN_TICKS = 5
+MAX_CONFLICTS = 20
+
+
+class ScheduleMethods:
+    """Read and change schedules. A change is guarded by the version that was read, and repeated if that has changed."""
+
+    store: Store
+
+    if TYPE_CHECKING:
+
+        async def _create(self, job_id: str | None, fields: dict[str, str], again: int | None = None) -> Job: ...
+
+    async def list_schedules(self) -> list[Schedule]:
+        """Return all schedules, by name, each with its next five ticks in `upcoming`."""
+        return [with_upcoming(schedule) for _, schedule in await read_schedules(self.store)]
+
+    async def get_schedule(self, name: str) -> Schedule:
+        """Return a schedule with its next five ticks in `upcoming`. Raises ScheduleNotFoundError."""
+        item = await self.store.kv_get(SCHEDULES + name)
+        if item is None:
+            raise ScheduleNotFoundError(name)
+        return with_upcoming(Schedule.from_text(item.value))
+
+    async def pause_schedule(self, name: str) -> Schedule:
+        """Pause a schedule, so that its ticks make no jobs, and return it. Raises ScheduleNotFoundError."""
+        return await change_schedule(self.store, name, lambda found, now: replace(found, paused="user"))
+
+    async def resume_schedule(self, name: str) -> Schedule:
+        """Resume a paused schedule with its next tick, and return it. Ticks during the pause make no jobs.
+
+        Raises ScheduleNotFoundError.
+        """
+
+        def resumed(found: Schedule, now: datetime) -> Schedule:
+            if found.paused is None:
+                return found
+            declared_at = None if found.declared_at is None else now
+            return moved_on(replace(found, paused=None, declared_at=declared_at), now)
+
+        return await change_schedule(self.store, name, resumed)
+
+    async def fire_schedule(self, name: str) -> Job:
+        """Create a job of a schedule now, and return it. Its ticks stay as they are. Raises ScheduleNotFoundError."""
+        item = await self.store.kv_get(SCHEDULES + name)
+        if item is None:
+            raise ScheduleNotFoundError(name)
+        now = from_micros(await self.store.now())
+        return await self._create(None, Schedule.from_text(item.value).job_fields(now))
+
+    async def remove_schedule(self, name: str) -> None:
+        """Remove a schedule; its jobs stay. One that code declares comes back when a worker with it starts.
+
+        Raises ScheduleNotFoundError.
+        """
+        if not await self.store.kv_delete(SCHEDULES + name):
+            raise ScheduleNotFoundError(name)
+
+
+async def put_schedule(store: Store, wanted: Schedule) -> Schedule:
+    """Store a new schedule, or change one that exists, whose ticks so far stay, and return it. Raises InvalidInputError.
+
+    Ticks before now make no jobs.
+    """
+    validate_schedule_name(wanted.name)
+    ticks_of(wanted)
+    for _ in range(MAX_CONFLICTS):
+        item = await store.kv_get(wanted.key)
+        now = from_micros(await store.now())
+        if item is None:
+            if len(await store.kv_scan(SCHEDULES, limit=MAX_SCHEDULES)) >= MAX_SCHEDULES:
+                raise InvalidInputError(
+                    "name", f"there are {MAX_SCHEDULES:,} schedules already; remove one, or submit jobs with not_before"
+                )
+            stored = moved_on(replace(wanted, created_at=now), now)
+        else:
+            found = Schedule.from_text(item.value)
+            stored = moved_on(changed(found, wanted), now)
+        if (
+            await store.kv_put(stored.key, stored.to_text(), version=item.version if item is not None else 0)
+            is not None
+        ):
+            return with_upcoming(stored)
+    raise InvalidInputError("name", f"{wanted.name!r} kept changing; try again")
+
+
+def changed(found: Schedule, wanted: Schedule) -> Schedule:
+    """Return a schedule with the definition of another one; what it has done so far stays."""
+    kept = ("next_at", "last_at", "last_job_id", "fired", "skipped", "paused", "created_at")
+    defined = replace(wanted, **{name: getattr(found, name) for name in kept})
+    if wanted.declared is not None:
+        return defined
+    of_declaration = ("declared", "declared_at", "replaced", "release")
+    overridden = found.declared is not None and found.declared != wanted.digest
+    return replace(defined, overridden=overridden, **{name: getattr(found, name) for name in of_declaration})
+
+
+async def change_schedule(store: Store, name: str, change: Callable[[Schedule, datetime], Schedule]) -> Schedule:
+    """Apply a change to a schedule and return it. Raises ScheduleNotFoundError."""
+    for _ in range(MAX_CONFLICTS):
+        item = await store.kv_get(SCHEDULES + name)
+        if item is None:
+            raise ScheduleNotFoundError(name)
+        new = change(Schedule.from_text(item.value), from_micros(await store.now()))
+        if await store.kv_put(item.key, new.to_text(), version=item.version) is not None:
+            return with_upcoming(new)
+    raise InvalidInputError("name", f"schedule {name!r} kept changing; try again")
+
+
+def moved_on(schedule: Schedule, now: datetime) -> Schedule:
+    """Return a schedule whose next tick is the first one after now and after its last one."""
+    since = max(now, schedule.last_at or now)
+    return replace(schedule, next_at=ticks_of(schedule).after(since))
+
+
+def with_upcoming(schedule: Schedule) -> Schedule:
+    """Return a schedule with its next ticks; none where the package for cron expressions is missing, or while paused."""
+    if schedule.paused is not None:
+        return schedule
+    try:
+        return replace(schedule, upcoming=upcoming(schedule, SHOWN_TICKS))
+    except (MissingExtraError, InvalidInputError):
+        return schedule

@@ -1,0 +1,181 @@
+"""Fire schedules: create the jobs of the ticks that have come, each in one guarded step.
+
+Any process may fire any schedule, and several at once are harmless: the step that creates a job also moves the schedule to
+its next tick, and is refused if the schedule is not as it was read.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import datetime, timedelta
+from itertools import islice, takewhile
+from typing import NamedTuple
+
+from milepost.core.errors import InvalidInputError, MissingExtraError
+from milepost.core.job import Job, JobStatus
+from milepost.core.schedule import SCHEDULES, Schedule
+from milepost.core.serialization import from_micros
+from milepost.core.transitions import plan_fire
+from milepost.run.schedule_times import ticks_of
+from milepost.stores.protocol import MAX_CHARACTERS, KeyValue, Store, Write, WriteResult
+
+log = logging.getLogger("milepost.schedules")
+log.addHandler(logging.NullHandler())
+
+MAX_CAUGHT_UP = 100
+"""The most missed ticks that `catch_up="all"` makes jobs for: the newest ones."""
+ON_TIME = timedelta(seconds=60)
+"""How late a tick may be to count as not missed, for `catch_up="none"`."""
+UNDECLARED_AFTER = timedelta(hours=24)
+_BY_KEY = "key:"
+
+
+class _Firing(NamedTuple):
+    """The writes for the due ticks of one schedule; `moved` is the schedule after them."""
+
+    item: KeyValue
+    writes: list[Write]
+    steps: dict[str, datetime]
+    """The stored value before each tick -> the tick."""
+    moved: Schedule
+
+
+async def read_schedules(store: Store) -> list[tuple[KeyValue, Schedule]]:
+    """Return all schedules that can be read, with their stored values, by name."""
+    found: list[tuple[KeyValue, Schedule]] = []
+    after = ""
+    while items := await store.kv_scan(SCHEDULES, after):
+        for item in items:
+            try:
+                found.append((item, Schedule.from_text(item.value)))
+            except (ValueError, TypeError, KeyError):
+                log.error("schedule %s: its record cannot be read", item.key.removeprefix(SCHEDULES))
+        after = items[-1].key
+    return found
+
+
+async def fire_due(store: Store, new_operation_id: Callable[[], str]) -> int:
+    """Create the jobs of all ticks that have come; return how many this call created. Raises StoreError."""
+    found = await read_schedules(store)
+    if not found:
+        return 0
+    now = from_micros(await store.now())
+    firings: list[_Firing] = []
+    for item, schedule in found:
+        if schedule.paused is not None or schedule.next_at is None:
+            continue
+        if (why := await _why_paused(store, schedule, now)) is not None:
+            log.warning("schedule %s: paused: %s", schedule.name, why)
+            await store.kv_put(item.key, replace(schedule, paused=why).to_text(), version=item.version)
+        elif schedule.next_at <= now:
+            try:
+                firings.append(await _plan(store, item, schedule, now, new_operation_id))
+            except (MissingExtraError, InvalidInputError) as error:
+                log.error("schedule %s: not fired by this process: %s", schedule.name, error)
+    outcomes: list[WriteResult] = []
+    for writes in _requests([write for firing in firings for write in firing.writes]):
+        outcomes += (await store.apply(writes)).outcomes
+    remaining = iter(outcomes)
+    for firing in firings:
+        refused = [one for one in islice(remaining, len(firing.writes)) if not one.accepted]
+        if not firing.writes:
+            await store.kv_put(firing.item.key, firing.moved.to_text(), version=firing.item.version)
+        elif refused and (refused[0].job is not None or refused[0].key_owner_id is not None):
+            await _skip_taken(store, firing)
+    return sum(outcome.accepted and not outcome.repeated for outcome in outcomes)
+
+
+def _requests(writes: list[Write]) -> Iterator[list[Write]]:
+    """Yield the writes, in order, in lists that fit into one request."""
+    part: list[Write] = []
+    size = 0
+    for write in writes:
+        if part and size + write.size > MAX_CHARACTERS:
+            yield part
+            part, size = [], 0
+        part.append(write)
+        size += write.size
+    if part:
+        yield part
+
+
+async def _plan(
+    store: Store, item: KeyValue, schedule: Schedule, now: datetime, new_operation_id: Callable[[], str]
+) -> _Firing:
+    """Return what the due ticks of a schedule create."""
+    next_at = ticks_of(schedule).after(now)
+    due = due_ticks(schedule, now)
+    last = await store.get(schedule.last_job_id) if schedule.overlap != "allow" and schedule.last_job_id else None
+    open_job = last if last is not None and not last.is_terminal else None
+    if open_job is not None and _is_skipped(schedule, open_job, len(due)):
+        moved = replace(schedule, next_at=next_at, skipped=schedule.skipped + len(due))
+        return _Firing(item, [], {}, moved)
+    after = open_job.job_id if open_job is not None else None
+    writes: list[Write] = []
+    steps: dict[str, datetime] = {}
+    current, text = schedule, item.value
+    for number, tick in enumerate(due, 1):
+        job_id = schedule.job_id(tick)
+        following = due[number] if number < len(due) else next_at
+        current = replace(current, next_at=following, last_at=tick, last_job_id=job_id, fired=current.fired + 1)
+        steps[text] = tick
+        before, text = text, current.to_text()
+        fields = schedule.job_fields(tick, after)
+        change = plan_fire(fields, new_operation_id(), key=item.key, before=before, after=text)
+        writes.append(Write(job_id, change))
+        after = job_id if schedule.overlap != "allow" else None
+    return _Firing(item, writes, steps, replace(current, next_at=next_at))
+
+
+def due_ticks(schedule: Schedule, now: datetime) -> list[datetime]:
+    """Return the ticks that have come and that `catch_up` makes jobs for, the oldest first."""
+    first = schedule.next_at
+    if first is None:
+        return []
+    most = MAX_CAUGHT_UP if schedule.catch_up == "all" else 1
+    due = list(islice(takewhile(lambda tick: tick >= first, ticks_of(schedule).until(now)), most))
+    if schedule.catch_up == "none":
+        due = [tick for tick in due if now - tick <= ON_TIME]
+    return due[::-1]
+
+
+def _is_skipped(schedule: Schedule, open_job: Job, due: int) -> bool:
+    """Return whether due ticks make no job because of one that has not ended. Missed ticks wait for it in any case."""
+    if schedule.catch_up == "all" and due > 1:
+        return False
+    return schedule.overlap == "skip" or open_job.status is JobStatus.PENDING
+
+
+async def _skip_taken(store: Store, firing: _Firing) -> None:
+    """Move past the first tick that has no job yet and whose id or unique key another job has."""
+    item = await store.kv_get(firing.item.key)
+    tick = firing.steps.get(item.value) if item is not None else None
+    if item is None or tick is None:
+        return  # another process has fired it, or the schedule was changed
+    schedule = Schedule.from_text(item.value)
+    log.warning("schedule %s: no job for %s: its id or unique key is taken", schedule.name, tick.isoformat())
+    moved = replace(schedule, next_at=ticks_of(schedule).after(tick), skipped=schedule.skipped + 1)
+    await store.kv_put(item.key, moved.to_text(), version=item.version)
+
+
+async def _why_paused(store: Store, schedule: Schedule, now: datetime) -> str | None:
+    """Return why a schedule is to be paused, or None."""
+    if schedule.declared_at is not None and now - schedule.declared_at > UNDECLARED_AFTER:
+        return "undeclared"
+    by, is_due = schedule.created_by or "", schedule.next_at is not None and schedule.next_at <= now
+    if is_due and by.startswith(_BY_KEY) and not await _is_key_usable(store, by.removeprefix(_BY_KEY), now):
+        return "key_ended"
+    return None
+
+
+async def _is_key_usable(store: Store, key_id: str, now: datetime) -> bool:
+    """Return whether the API key with this id exists and is neither revoked nor expired."""
+    item = await store.kv_get(f"key/{key_id}")
+    if item is None:
+        return False
+    key = json.loads(item.value)
+    expires = key.get("expires")
+    return key.get("revoked") is None and (expires is None or from_micros(expires) > now)
