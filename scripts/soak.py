@@ -1,4 +1,4 @@
-"""Run the soak test: python scripts/soak.py [--jobs N] [--kills N] [--store redis|sqlite] [--seed N]
+"""Run the soak test: python scripts/soak.py [--jobs N] [--kills N] [--store redis|sqlite|postgres] [--seed N]
        [--slowness F] [--record FILE].
 
 Without options it is the large one, 50,000 jobs and 1,000 SIGKILLs on each store; the other faults grow with the jobs.
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=50_000)
     parser.add_argument("--kills", type=int, default=None, help="number of kills (default: one per 50 jobs)")
-    parser.add_argument("--store", choices=["redis", "sqlite"], action="append")
+    parser.add_argument("--store", choices=["redis", "sqlite", "postgres"], action="append")
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--slowness", type=float, help="factor for deadlines and leases (default: measured)")
     parser.add_argument("--record", type=Path, metavar="FILE", help="a Markdown file with a table of large runs")
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     targets = FULL.times(given.jobs / FULL.jobs)
     targets = replace(targets, jobs=given.jobs, kills=given.kills or max(1, given.jobs // 50))
     found = False
-    for kind in given.store or ["sqlite", "redis"]:
+    for kind in given.store or ["sqlite", "redis", "postgres"]:
         seed = given.seed if given.seed is not None else random.SystemRandom().randrange(1_000_000)
         print(f"{kind}: seed {seed}, {targets}", flush=True)
         outcome = Soak(kind, targets, seed, slowness=given.slowness).run()
@@ -58,7 +58,7 @@ def cells(outcome: Outcome, violations: int) -> list[object]:
     """Return the cells of a row: commit, machine and outcome."""
     counts = outcome.counts
     commits = f", and {counts['kills in a commit']:,} in a commit" if counts["kills in a commit"] else ""
-    store = f"{counts['Redis SIGKILLs']} SIGKILLs" if counts["Redis SIGKILLs"] else f"lock held {counts['locks held for 3 s']} times"  # fmt: skip
+    store = f"{counts['crashes of the server']} crashes" if counts["crashes of the server"] else f"lock held {counts['locks held for 3 s']} times"  # fmt: skip
     asked = {
         do: sum(counts[f"{do} {phase}"] for phase in ("done", "refused", "unknown")) for do in ("cancel", "delete")
     }

@@ -11,6 +11,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import psycopg
+
 from milepost.core.errors import StoreError
 from milepost.core.transitions import plan_lease_expired
 from milepost.stores.ids import new_operation_id
@@ -18,6 +20,10 @@ from milepost.stores.protocol import Store, Write
 from milepost.stores.sync_bridge import run_sync
 
 PATIENCE = 120.0
+SILENT = """
+SELECT 1 FROM pg_stat_activity
+WHERE state LIKE 'idle in transaction%' AND state_change < clock_timestamp() - interval '0.2 s'
+"""
 
 
 def until(what: Callable[[], Any], within: float = PATIENCE) -> Any:
@@ -49,7 +55,7 @@ def lose_lease(store: Store, job_id: str, token: str) -> None:
 
 
 def freeze(pid: int, url: str) -> None:
-    """SIGSTOP a process that uses the store of that URL, at a moment when it holds no lock of a SQLite file.
+    """SIGSTOP a process that uses the store of that URL, at a moment when it holds no lock of SQLite or PostgreSQL.
 
     Frozen inside a transaction it would keep every other process from writing, and from taking over what it runs.
     """
@@ -72,7 +78,11 @@ def is_stopped(pid: int) -> bool:
 
 
 def is_writable(url: str) -> bool:
-    """Return whether a SQLite file is not locked for long; other stores have no such lock."""
+    """Return whether no process keeps locks of SQLite or PostgreSQL for long; Redis has no such locks."""
+    if url.startswith("postgresql"):
+        time.sleep(0.2)
+        with psycopg.connect(url, autocommit=True) as sessions:
+            return sessions.execute(SILENT).fetchone() is None
     if not url.startswith("sqlite"):
         return True
     with closing(sqlite3.connect(url.removeprefix("sqlite:///"), timeout=0.2, isolation_level=None)) as probe:

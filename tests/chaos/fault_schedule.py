@@ -105,10 +105,10 @@ class Faults:
     def _outage(self) -> None:
         began = now()
         if self._place.server is not None:
-            self._place.server.kill()
+            self._place.crash()
             time.sleep(self._rng.choice([0.0, 0.5, 2.0]) * self._lease)
             self._place.server.start()
-            self.counts["Redis SIGKILLs"] += 1
+            self.counts["crashes of the server"] += 1
         else:
             holder = self._place.hold_lock()
             time.sleep(LOCK_SECONDS)

@@ -37,7 +37,7 @@ ROOT = str(Path(__file__).resolve().parents[2])
 
 @dataclass(frozen=True)
 class Targets:
-    """How much of everything. `lost`: replies. `restarts`: of Redis; on SQLite locks held for 3 s, and `commits`: kills in one."""
+    """How much of everything. `lost`: replies. `restarts`: of the server; on SQLite locks held for 3 s, and `commits`: kills in one."""
 
     jobs: int = 400
     workers: int = 4

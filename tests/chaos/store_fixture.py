@@ -1,4 +1,4 @@
-"""The store of a soak, with its faults: an SQLite file, or its own Redis behind the proxy."""
+"""The store of a soak, with its faults: an SQLite file, or its own Redis or PostgreSQL behind the proxy."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Self
 
 from tests.chaos.proxy import Proxy
+from tests.postgres_server import PostgresServer
 from tests.redis_server import RedisServer
 
 HOLD = """
@@ -29,17 +30,23 @@ class SoakStore:
         self.failpoints = folder / "failpoints"
         self.failpoints.mkdir()
         self.file = folder / "jobs.db"
-        self.server: RedisServer | None = None
+        self.server: RedisServer | PostgresServer | None = None
         self.proxy: Proxy | None = None
 
     def __enter__(self) -> Self:
         if self.kind == "redis":
-            self.server = RedisServer(appendonly="always").start()
-            self.proxy = Proxy(self.server.port).__enter__()
+            server = self.server = RedisServer(appendonly="always").start()
+            self.proxy = Proxy(server.port).__enter__()
             self.url = f"redis://127.0.0.1:{self.proxy.port}/0"
-            self.direct_url = self.server.url
-            with self.server.client() as client:
+            self.direct_url = server.url
+            with server.client() as client:
                 self.version = f"Redis {client.info('server')['redis_version']}"
+        elif self.kind == "postgres":
+            database = self.server = PostgresServer(fsync=True).__enter__()
+            self.proxy = Proxy(database.port).__enter__()
+            self.direct_url = database.url()
+            self.url = self.direct_url.replace(f":{database.port}", f":{self.proxy.port}")
+            self.version = f"PostgreSQL {database.fetch('SHOW server_version')[0][0].split()[0]}"
         else:
             self.url = self.direct_url = f"sqlite:///{self.file}"
             self.version = f"SQLite {sqlite3.sqlite_version}"
@@ -49,7 +56,14 @@ class SoakStore:
         if self.proxy is not None:
             self.proxy.__exit__()
         if self.server is not None:
-            self.server.close()
+            self.server.__exit__()
+
+    def crash(self) -> None:
+        """End the server as in a crash."""
+        if isinstance(self.server, PostgresServer):
+            self.server.stop("immediate")
+        elif self.server is not None:
+            self.server.kill()
 
     def lose(self, number: int) -> None:
         """Lose one reply."""

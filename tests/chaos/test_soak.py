@@ -24,6 +24,18 @@ def seed() -> int:
 @pytest.mark.parametrize("targets", [SMALL, pytest.param(FULL, marks=[pytest.mark.slow, pytest.mark.timeout(1200)])],
                          ids=["small", "full"])  # fmt: skip
 def test_invariants_hold_in_soak(kind: str, targets: Targets) -> None:
+    check_soak(kind, targets)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.service("postgresql")
+def test_invariants_hold_in_soak_on_postgresql() -> None:
+    check_soak("postgres", SMALL)
+
+
+def check_soak(kind: str, targets: Targets) -> None:
+    """Run a soak, and check that its faults happened and that no invariant was violated."""
     outcome = Soak(kind, targets, seed()).run()
     violations = check(outcome.history)
     print(summary(outcome, violations))

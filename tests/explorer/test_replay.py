@@ -1,4 +1,4 @@
-"""Paths of the explorer give the same records on memory, SQLite and Redis."""
+"""Paths of the explorer give the same records on memory, SQLite, Redis and PostgreSQL."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from milepost.stores.protocol import Store
 from milepost.stores.sqlite import SQLiteStore
 from milepost.stores.sync_bridge import run_sync
 from milepost.testing import FrozenClock
+from tests.conformance import moved_postgres_clock
 from tests.conformance.moved_clocks import ServerClock, clocked_store
 from tests.explorer.exploration import Explorer, Path
 from tests.explorer.world import Actors, Budgets, World
+from tests.postgres_server import PostgresServer
 from tests.redis_server import RedisServer
 
 SEARCHES = (
@@ -111,6 +113,15 @@ def test_redis_follows_the_paths(trips: Sequence[Trip], redis_server: RedisServe
     def opened() -> tuple[Store, FrozenClock]:
         clock.move_to(FrozenClock()())
         return clocked_store(redis_server.url, next(names), clock, blocking=True), clock
+
+    follow(trips, opened)
+
+
+@pytest.mark.service("postgresql")
+def test_postgres_follows_the_paths(trips: Sequence[Trip], postgres_server: PostgresServer) -> None:
+    def opened() -> tuple[Store, FrozenClock]:
+        clock = moved_postgres_clock.ServerClock(postgres_server, "explored")
+        return moved_postgres_clock.clocked_store(clock, blocking=True), clock
 
     follow(trips, opened)
 

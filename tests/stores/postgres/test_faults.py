@@ -71,6 +71,17 @@ def test_lease_under_open_transaction_is_neither_due_nor_lost(store: PostgresSto
     assert run_sync(store.sweep(lease=30, interval=0)).due == []
 
 
+def test_sweep_does_not_wait_for_another_one(store: PostgresStore, postgres_url: str) -> None:
+    """A sweep that waited for a frozen or slow one failed, with a traceback in the log of the worker."""
+    create(store, "a")
+    run_sync(store.renew(list(claim(store).items()), -1))
+    with psycopg.connect(postgres_url) as other:
+        other.execute(store._namespace.sql["sweep_alone"])
+        assert run_sync(store.sweep(lease=30, interval=0)).skipped
+        assert run_sync(store.purge(ttl=0)) == 0
+    assert [item.job_id for item in run_sync(store.sweep(lease=30, interval=0)).due] == ["a"]
+
+
 def test_job_that_another_transaction_has_locked_is_left_to_it(store: PostgresStore, postgres_url: str) -> None:
     create(store, "a", "b")
     with psycopg.connect(postgres_url) as other:

@@ -23,11 +23,11 @@ DROPPED = ("minutes_dropped", "hours_dropped")
 
 
 async def sweep(tx: Transaction, namespace: Namespace, wanted: Sweep) -> SweepResult:
-    """Return what is due, unless another sweep ran within half the interval."""
-    (locked,) = await tx.run(("state_locked", None))
-    state: dict[str, int | None] = {name: value for name, value, _ in locked}
-    now, last = namespace.saw(locked[0][2]), state["swept"]
-    if wanted.skips(now, last):
+    """Return what is due, unless another sweep is running or ran within half the interval."""
+    (((alone,),), found_state) = await tx.run(("sweep_alone", None), ("state_now", None))
+    state: dict[str, int | None] = {name: value for name, value, _ in found_state}
+    now, last = namespace.saw(found_state[0][2]), state["swept"]
+    if not alone or wanted.skips(now, last):
         await tx.commit()
         return SweepResult([], skipped=True)
     due_until, until = hold_of(now, last, state["hold"], wanted.lease)
@@ -128,10 +128,12 @@ async def purge(tx: Transaction, bound: int, most: int) -> int:
 
 async def trim(tx: Transaction, now: int) -> bool:
     """Delete the next events that left the feed and are in no job's list; return whether there may be more."""
-    (state,) = await tx.run(("state_locked", None))
     bound = now - int(FEED_SECONDS * 1_000_000)
-    (((until, xid),),) = await tx.run(("trim_bound", {"kept": FEED_KEPT, "bound": bound, "batch": TRIM_BATCH}))
-    if until is None:
+    limits = {"kept": FEED_KEPT, "bound": bound, "batch": TRIM_BATCH}
+    ((alone,),), state, ((until, xid),) = await tx.run(
+        ("sweep_alone", None), ("state_now", None), ("trim_bound", limits)
+    )
+    if not alone or until is None:
         return False
     before = {name: value or 0 for name, value, _ in state}
     kept = {"names": ["trimmed", "trimmed_xid"], "values": [until, max(xid, before["trimmed_xid"])]}

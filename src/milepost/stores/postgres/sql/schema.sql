@@ -181,9 +181,13 @@ SELECT [now](%(seen)s, %(lead)s)
 -- Read the numbers of the namespace.
 SELECT name, value FROM [state]
 
--- name: state_locked
--- Read the numbers of the namespace, and keep others from sweeping.
-SELECT name, value, [now](%(seen)s, %(lead)s) FROM [state] ORDER BY name FOR UPDATE
+-- name: sweep_alone
+-- Take the right to sweep, unless another transaction has it.
+SELECT pg_try_advisory_xact_lock(hashtextextended('[state]', 4))
+
+-- name: state_now
+-- Read the numbers of the namespace, and the clock.
+SELECT name, value, [now](%(seen)s, %(lead)s) FROM [state]
 
 -- name: state_put
 -- Store numbers of the namespace.
