@@ -25,6 +25,7 @@ class Server:
     requests: list[tuple[str, dict[str, Any], dict[str, str]]] = field(default_factory=list)
     chat: Callable[[dict[str, Any]], str] = lambda body: "{}"
     refuses: Callable[[str], bool] = lambda text: False  # a text that is too long for the model: status 400
+    relevance: Callable[[str], float] = lambda text: 0.0
     delay: float = 0.0
     most_at_once: int = 0
 
@@ -58,6 +59,10 @@ def serving() -> Iterator[Server]:
                 vectors = embedder.embed(body["input"])
                 data = [{"index": row, "embedding": [float(x) * 3 for x in v]} for row, v in enumerate(vectors)]
                 self.answer(200, {}, json.dumps({"data": data[::-1]}).encode())
+            elif self.path.endswith("/rerank"):
+                scores = [server.relevance(text) for text in body["documents"]]
+                results = [{"index": row, "relevance_score": score} for row, score in enumerate(scores)]
+                self.answer(200, {}, json.dumps({"results": results[::-1]}).encode())
             else:
                 message = {"role": "assistant", "content": server.chat(body)}
                 self.answer(200, {}, json.dumps({"choices": [{"message": message}]}).encode())

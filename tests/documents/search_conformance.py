@@ -137,6 +137,15 @@ class SearchConformance(StoreTests):
             best.setdefault(hit.document_id, hit.score)
         assert {hit.document_id: hit.score for hit in hits} == best
 
+    def test_hits_have_the_chunks_around_them(self, folders: DocumentStore) -> None:
+        for hit in Searcher(folders).search("lamp ab 1", 1000, context=1):
+            place = int(hit.text.split()[3])
+            assert [text.split()[3] for text in hit.before] == [str(place - 1)][: place > 0]
+            assert [text.split()[3] for text in hit.after] == [str(place + 1)][: place < 2]
+            assert {text.split()[1] for text in hit.before + hit.after} == {hit.uri.partition("/")[0]}
+        [hit] = Searcher(folders).search("lamp ab 1", 1, under="ab/1.txt", context=5)
+        assert len(hit.before) + len(hit.after) == 2
+
     def test_hits_below_a_score_are_left_out(self, folders: DocumentStore) -> None:
         scores = [hit.score for hit in Searcher(folders).search("lamp ab 1", 1000)]
         least = scores[5]

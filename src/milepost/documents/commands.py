@@ -91,7 +91,9 @@ def document_uri(name: str | None) -> str | None:
 )
 @document_filter
 @click.option("--per-document", is_flag=True, help="Show only the best hit of each document.")
-@click.option("--min-score", type=click.FloatRange(-1, 1), help="Leave out hits with a lower score.")
+@click.option("--min-score", type=float, help="Leave out hits with a lower score.")
+@click.option("--context", type=click.IntRange(0, 5), default=0, help="Show the texts of N chunks around each hit.")
+@click.option("--rerank", is_flag=True, help="Rank by the reranking server (MILEPOST_RERANK_URL).")
 @DATABASE
 @session_options
 def search(
@@ -105,10 +107,12 @@ def search(
     owner: str | None,
     per_document: bool,
     min_score: float | None,
+    context: int,
+    rerank: bool,
     database: str | None,
 ) -> int:
     """Search the ingested documents by meaning and by words, best match first."""
-    context = current()
+    session = current()
     query = " ".join(words)
     if not query.strip():
         raise click.UsageError("QUERY is empty")
@@ -116,8 +120,18 @@ def search(
         "under": document_uri(under), "format": format, "since": since, "where": where, "owner": owner,
         "min_score": min_score,
     }  # fmt: skip
-    found = query_documents("search", database, query=query, k=hits, mode=mode, per_document=per_document, **restricted)
-    if context.json:
+    found = query_documents(
+        "search",
+        database,
+        query=query,
+        k=hits,
+        mode=mode,
+        per_document=per_document,
+        context=context,
+        rerank=rerank,
+        **restricted,
+    )
+    if session.json:
         for hit in found:
             echo_json(hit)
         return exit_codes.OK
@@ -125,12 +139,12 @@ def search(
         nothing = "No documents yet. Ingest some: milepost run ingestion PATH..."
         if mode == "words" or any(value is not None for value in restricted.values()):
             nothing = "Nothing found. List the documents: milepost documents ls"
-        context.console.print(nothing)
+        session.console.print(nothing)
         return exit_codes.FAILED
     for at, hit in enumerate(found):
         if at:
-            context.console.print()
-        _print_hit(context, hit, query)
+            session.console.print()
+        _print_hit(session, hit, query)
     return exit_codes.OK
 
 
@@ -147,11 +161,14 @@ def _print_hit(context: CommandContext, hit: DocumentRow, query: str) -> None:
     console.print(Text("      " + ", ".join(place), MUTED))
     width = min(console.width, MAX_WIDTH) - 6
     whole = " ".join(clean(hit["text"]).split())
-    start = best_excerpt_start(whole, query, MAX_LINES * width)
-    text = Text(f"{glyph(console, 'ellipsis')} {whole[start:]}" if start else whole)
-    for line in list(text.wrap(console, width))[:MAX_LINES]:
-        line.rstrip()
-        console.print(Text("      ").append_text(line))
+    start = 0 if hit["before"] or hit["after"] else best_excerpt_start(whole, query, MAX_LINES * width)
+    shown = f"{glyph(console, 'ellipsis')} {whole[start:]}" if start else whole
+    around = {name: [" ".join(clean(text).split()) for text in hit[name]] for name in ("before", "after")}
+    lines = len(whole) if hit["before"] or hit["after"] else MAX_LINES
+    for text, style in (*((t, MUTED) for t in around["before"]), (shown, ""), *((t, MUTED) for t in around["after"])):
+        for line in list(Text(text, style).wrap(console, width))[:lines]:
+            line.rstrip()
+            console.print(Text("      ").append_text(line))
 
 
 def best_excerpt_start(text: str, query: str, size: int) -> int:

@@ -11,6 +11,7 @@ from typing import Final, Literal, TypeAlias, TypedDict, get_args
 from milepost.documents.embed import Embedder
 from milepost.documents.errors import GenerationChangedError, StoreBusyError
 from milepost.documents.pipeline import embedder_of
+from milepost.documents.reranking import Reranker, candidates
 from milepost.documents.store import DocumentStore, open_store
 from milepost.documents.store.filters import DocumentFilter, Where
 from milepost.documents.store.records import Community, Entity, Generation, Hit, Neighbour, StoredDocument
@@ -24,12 +25,14 @@ MAX_WAIT_SECONDS: Final = 5.0
 """Seconds that a search waits for a busy store or endpoint. A job waits longer, because no user waits for it."""
 
 _MAX_HITS = 1000
+_MAX_CONTEXT = 5
 
 
 class _Chosen(TypedDict):
     only: DocumentFilter
     per_document: bool
     min_score: float | None
+    context: int
 
 
 class Searcher:
@@ -40,6 +43,7 @@ class Searcher:
         self._model_path = model_path
         self._endpoint = endpoint
         self._made: tuple[int, Embedder] | None = None
+        self._reranker: Reranker | None = None
 
     def search(
         self,
@@ -54,6 +58,8 @@ class Searcher:
         owner: str | None = None,
         per_document: bool = False,
         min_score: float | None = None,
+        context: int = 0,
+        rerank: bool = False,
     ) -> list[Hit]:
         """Return the `k` (1 to 1000) chunks that match the query best, best first; none if nothing is indexed.
 
@@ -63,7 +69,9 @@ class Searcher:
         `under` restricts the search to a folder's or document's URI, or to keys that begin with it and a slash; `format` to
         a format such as `pdf`; `since` (ISO 8601) to documents ingested at or after a time; `where` to documents with these
         values of metadata, such as ``{"team": "engines", "year": [1842, 1843]}``; `owner` to those of a value of the owner
-        label. `per_document` returns one hit per document. Hits that score less than `min_score` are left out.
+        label. `per_document` returns one hit per document. Hits that score less than `min_score` are left out. Hits have
+        the texts of `context` (0 to 5) chunks before and after them. With `rerank` the best 50 hits or more are ranked by the
+        operator's reranking server, whose relevance is then the score.
 
         Raises `ValueError` for an empty query or a `k` out of range, and `EndpointError` if the index uses an endpoint
         that fails.
@@ -74,8 +82,27 @@ class Searcher:
             raise ValueError(f"k must be from 1 to {_MAX_HITS}, not {k}")
         if mode not in MODES:
             raise ValueError(f"mode must be one of {', '.join(MODES)}, not {mode!r}")
+        if not 0 <= context <= _MAX_CONTEXT:
+            raise ValueError(f"context must be from 0 to {_MAX_CONTEXT}, not {context}")
+        if rerank:
+            reranker = self._reranker = self._reranker or Reranker(max_wait=MAX_WAIT_SECONDS)
+            found = self.search(
+                query,
+                candidates(k, _MAX_HITS),
+                mode=mode,
+                under=under,
+                format=format,
+                since=since,
+                where=where,
+                owner=owner,
+                per_document=per_document,
+                context=context,
+            )
+            ranked = reranker.rank(query, found)
+            return [hit for hit in ranked if min_score is None or hit.score >= min_score][:k]
         chosen: _Chosen = {
-            "only": DocumentFilter(under, format, since, where, owner), "per_document": per_document, "min_score": min_score
+            "only": DocumentFilter(under, format, since, where, owner), "per_document": per_document,
+            "min_score": min_score, "context": context,
         }  # fmt: skip
         terms = None if mode == "meaning" else query_terms(query)
         if mode == "words":
@@ -134,6 +161,8 @@ def search(
     owner: str | None = None,
     per_document: bool = False,
     min_score: float | None = None,
+    context: int = 0,
+    rerank: bool = False,
     database: str | Path | None = None,
 ) -> list[Hit]:
     """Search a document store once, as `Searcher.search` does for many searches."""
@@ -149,6 +178,8 @@ def search(
             owner=owner,
             per_document=per_document,
             min_score=min_score,
+            context=context,
+            rerank=rerank,
         )
 
 

@@ -117,11 +117,20 @@ def create_documents_router(
         mode: Mode = "hybrid",
         only: DocumentFilter = Depends(chosen),  # noqa: B008 - a closure cannot be in an annotation
         per_document: bool = False,
-        min_score: Annotated[float | None, Query(ge=-1, le=1)] = None,
+        min_score: float | None = None,
+        context: Annotated[int, Query(ge=0, le=5)] = 0,
+        rerank: bool = False,
     ) -> dict[str, Any]:
         found = library.ask(
             lambda: library.searcher.search(
-                q, k, mode=mode, **asdict(only), per_document=per_document, min_score=min_score
+                q,
+                k,
+                mode=mode,
+                **asdict(only),
+                per_document=per_document,
+                min_score=min_score,
+                context=context,
+                rerank=rerank,
             )
         )
         return {"hits": [asdict(hit) for hit in found]}

@@ -94,7 +94,8 @@ class Hit:
     """A search result.
 
     `score` is at most 1: the cosine similarity to the query, the share of the query's words, or their weighted mean,
-    depending on the mode of the search.
+    depending on the mode of the search; or the relevance that a reranking server has given. `before` and `after` are the
+    texts of the chunks around it, as many as the search was asked for.
     """
 
     score: float
@@ -107,6 +108,8 @@ class Hit:
     start: int
     stop: int
     text: str
+    before: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from milepost.documents.errors import GenerationChangedError
 from milepost.documents.store.database import (
@@ -35,6 +36,11 @@ _HIT: Final = """
     JOIN versions v ON v.version_id = e.version_id JOIN texts t ON t.text_id = v.text_id
     WHERE e.number IN ({places})
 """
+_AROUND: Final = """
+    SELECT e.number, c.ordinal - e.ordinal, c.text FROM index_entries e
+    JOIN chunks c ON c.version_id = e.version_id AND c.ordinal BETWEEN e.ordinal - {context} AND e.ordinal + {context}
+    WHERE e.number IN ({places}) AND c.ordinal <> e.ordinal ORDER BY e.number, c.ordinal
+"""
 
 
 class SearchQueries(SqlStoreBase):
@@ -62,14 +68,16 @@ class SearchQueries(SqlStoreBase):
         meaning_weight: float = MEANING_WEIGHT,
         per_document: bool = False,
         min_score: float | None = None,
+        context: int = 0,
     ) -> list[Hit]:
         """Return the `k` chunks that match best: a unit vector, terms, or both.
 
         The score is the cosine, or the share of the terms' weight that the chunk has, or with both their mean, with
         `meaning_weight` for the cosine.
         Without an index of words the terms are ignored if there is a vector. `only` restricts the documents,
-        `per_document` returns the best chunk of each, and chunks with less than `min_score` are left out. Raises
-        `GenerationChangedError` if a given generation is not the active one.
+        `per_document` returns the best chunk of each, and chunks with less than `min_score` are left out. Hits
+        have the texts of `context` chunks before and after them. Raises `GenerationChangedError` if a given generation is
+        not the active one.
         """
 
         def work(tx: Transaction) -> list[Hit]:
@@ -86,7 +94,7 @@ class SearchQueries(SqlStoreBase):
                 if per_document:
                     kept = _best_of_each(tx, kept)
                 if len(kept) >= k or len(ranked) < wanted or not per_document:
-                    return _hits(tx, kept[:k])
+                    return _hits(tx, kept[:k], context)
                 wanted *= 4
 
         return self._read(work)
@@ -132,9 +140,18 @@ def _best_of_each(tx: Transaction, ranked: Sequence[tuple[float, int]]) -> list[
     return list(best.values())
 
 
-def _hits(tx: Transaction, ranked: Sequence[tuple[float, int]]) -> list[Hit]:
+def _hits(tx: Transaction, ranked: Sequence[tuple[float, int]], context: int) -> list[Hit]:
     rows: dict[int, Row] = {}
+    before: dict[int, list[str]] = defaultdict(list)
+    after: dict[int, list[str]] = defaultdict(list)
     for start in range(0, len(ranked), _BATCH):
         numbers = [number for _, number in ranked[start : start + _BATCH]]
         rows |= {row[0]: row[1:] for row in tx.all(_HIT.format(places=placeholders(len(numbers))), numbers)}
-    return [Hit(score, *rows[number]) for score, number in ranked]
+        if context:
+            around = _AROUND.format(context=int(context), places=placeholders(len(numbers)))
+            for number, distance, text in tx.all(around, numbers):
+                (before if distance < 0 else after)[number].append(text)
+    found: list[list[Any]] = [
+        [score, *rows[number], tuple(before[number]), tuple(after[number])] for score, number in ranked
+    ]
+    return [Hit(*fields) for fields in found]
