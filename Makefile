@@ -9,7 +9,7 @@ ARGS ?=
 WORKERS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-nightly lint format types bench docs soak simulate dashboard static locks clean
+.PHONY: help demo test test-slow test-nightly lint format types bench docs soak simulate dashboard static fullstack locks clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*  ## /  make \1\t/p' Makefile | expand -t 20
@@ -67,6 +67,10 @@ dashboard: $(VENV)/.dev  ## the dashboard with hot reload, against the server of
 
 static: $(VENV)/.dev  ## build the dashboard's files, when its sources have changed
 	@$(PY) dashboard/build.py $(ARGS)
+
+fullstack: $(VENV)/.dev  ## the full-stack example at http://127.0.0.1:8000, with a PostgreSQL of its own; ARGS="--port 8001"
+	@command -v pg_virtualenv >/dev/null || sh scripts/apt.sh postgresql-17
+	pg_virtualenv $(PY) examples/fullstack/start.py $(ARGS)
 
 clean:  ## remove what these targets made
 	rm -rf $(VENV) .demo .django6 build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

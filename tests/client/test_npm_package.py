@@ -68,6 +68,8 @@ void getJob("absent").catch((error: unknown) => {
 def test_version_is_that_of_python_package() -> None:
     for name in ("package.json", "package-lock.json"):
         assert json.loads((ROOT / "clients/npm" / name).read_text())["version"] == milepost.__version__
+    page = json.loads((ROOT / "examples/fullstack/page/package.json").read_text())
+    assert page["dependencies"]["@milepost/client"] == milepost.__version__
     assert f"milepost-client-{milepost.__version__}.tgz" in (ROOT / "docs/how-to/npm.md").read_text()
 
 
