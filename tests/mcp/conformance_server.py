@@ -1,6 +1,7 @@
 """The tools that the task scenarios of MCP's conformance suite call, over the store of MILEPOST_URL."""
 
 import asyncio
+from dataclasses import dataclass
 from typing import Annotated
 
 from mcp.server import MCPServer
@@ -28,6 +29,24 @@ async def failing_job(run: AsyncRun) -> str:
 @jobs.job
 async def not_started(run: AsyncRun) -> str:
     return "this job is in a queue without workers"
+
+
+@dataclass
+class Confirmation:
+    confirm: bool
+
+
+@tasks.tool()
+async def confirm_delete(run: AsyncRun, filename: str) -> str:
+    answer = await run.ask("confirm", f"Delete {filename}?", Confirmation)
+    return f"{filename} deleted" if answer.confirm else f"{filename} kept"
+
+
+@tasks.tool()
+async def multi_input(run: AsyncRun) -> str:
+    first = await run.ask("first", "Is the first right?", Confirmation)
+    second = await run.ask("second", "Is the second right?", Confirmation)
+    return f"{first.confirm} {second.confirm}"
 
 
 @jobs.job

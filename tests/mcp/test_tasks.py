@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from mcp.client import Client
@@ -14,7 +14,7 @@ from mcp.server.auth.middleware.auth_context import auth_context_var
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
 from mcp.shared.exceptions import MCPError
-from mcp_types import INVALID_PARAMS, METHOD_NOT_FOUND, MISSING_REQUIRED_CLIENT_CAPABILITY
+from mcp_types import INVALID_PARAMS, METHOD_NOT_FOUND, MISSING_REQUIRED_CLIENT_CAPABILITY, ElicitResult
 
 from milepost import AsyncJobManager, AsyncJobs, AsyncRun, Jobs, Run
 from milepost.mcp import Tasks
@@ -27,6 +27,12 @@ from tests.mcp.task_client import TERMINAL, call, start, task_client
 class Point:
     x: int
     y: int
+
+
+@dataclass
+class Approval:
+    approved: bool
+    note: str = ""
 
 
 class Service:
@@ -64,6 +70,12 @@ class Service:
         @self.tasks.tool(required=True)
         async def long(run: AsyncRun) -> None:
             await self.may_end.wait()
+
+        @self.tasks.tool()
+        async def approve(run: AsyncRun) -> str:
+            size = await run.ask("size", "Which size?", Literal["S", "L"])
+            approval = await run.ask("publish", f"Publish size {size}?", Approval)
+            return f"{size} {approval.note}"
 
         self.add, self.count = add, count
 
@@ -134,6 +146,68 @@ async def test_update_ignores_unknown_questions(stored: Service) -> None:
         assert (await call(client, "tasks/get", made.task_id))["status"] == "working"
         stored.may_end.set()
         await ended(client, made.task_id)
+
+
+async def show_no_form(context: Any, params: Any) -> ElicitResult:
+    raise AssertionError("a task asks by its inputRequests")
+
+
+async def question_of(client: Client, task_id: str, key: str) -> dict[str, Any]:
+    while key not in (task := await call(client, "tasks/get", task_id)).get("inputRequests", {}):
+        assert task["status"] != "completed"
+        await asyncio.sleep(0.02)
+    assert task["status"] == "input_required"
+    request: dict[str, Any] = task["inputRequests"][key]
+    return request
+
+
+async def test_question_is_input_request_and_update_answers_it(stored: Service) -> None:
+    async with task_client(stored.server, elicitation_callback=show_no_form) as client:
+        made = await start(client, "approve")
+
+        async def update(key: str, action: str, **content: Any) -> None:
+            responses = {key: {"action": action, "content": content}}
+            assert (await call(client, "tasks/update", made.task_id, inputResponses=responses))[
+                "resultType"
+            ] == "complete"
+
+        asked = await question_of(client, made.task_id, "size")
+        assert (asked["method"], asked["params"]["message"]) == ("elicitation/create", "Which size?")
+        assert asked["params"]["requestedSchema"]["properties"]["value"]["enum"] == ["S", "L"]
+        with pytest.raises(MCPError) as misfit:
+            await update("size", "accept", value="XL")
+        assert misfit.value.code == INVALID_PARAMS
+        assert "inputResponses.size" in str(misfit.value)
+        await update("size", "decline")
+        await update("unknown", "accept", value="L")
+        await question_of(client, made.task_id, "size")
+        await update("size", "accept", value="L")
+        await update("size", "accept", value="S")  # the first answer counts
+        asked = await question_of(client, made.task_id, "publish")
+        assert asked["params"]["message"] == "Publish size L?"
+        assert set(asked["params"]["requestedSchema"]["properties"]) == {"approved", "note"}
+        await update("publish", "accept", approved=True, note="fine")
+        task = await ended(client, made.task_id)
+        assert task["result"]["structuredContent"] == {"result": "L fine"}
+        job = await stored.jobs.get_job(made.task_id)
+        assert job is not None
+        assert [(one.key, one.state, one.answered_by) for one in job.questions] == [
+            ("size", "answered", "mcp"),
+            ("publish", "answered", "mcp"),
+        ]
+
+
+async def test_client_without_forms_sees_working_task(service: Service) -> None:
+    async with task_client(service.server) as client:
+        made = await start(client, "approve")
+        while (task := await call(client, "tasks/get", made.task_id))[
+            "statusMessage"
+        ] != "Waiting for an answer to size":
+            await asyncio.sleep(0.02)
+        assert task["status"] == "working"
+        await service.jobs.answer(made.task_id, "size", "S")
+        await service.jobs.answer(made.task_id, "publish", {"approved": True, "note": "by hand"})
+        assert (await ended(client, made.task_id))["result"]["structuredContent"] == {"result": "S by hand"}
 
 
 async def test_error_of_tool_is_completed_task_with_error(service: Service) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,12 +12,15 @@ from pydantic import ValidationError
 
 from milepost.core.codecs import jsonable
 from milepost.core.job import Job, JobStatus
-from milepost.core.values import FailureKind
+from milepost.core.values import FailureKind, Question
 
 POLL_MS, MIN_POLL_MS, MAX_POLL_MS = 500, 250, 10_000
 """Milliseconds between two reads of a task for clients: while its end is unknown, and the limits else."""
 ETA_SHARE = 10
 """Part of the remaining time after which a client reads again: a tenth."""
+
+VALUE = "value"
+"""The field of a form for an answer that is not an object."""
 
 RECEIPT_META = "milepost/receipt"
 """The key in `_meta` for the receipt of a cancelled job."""
@@ -28,9 +31,14 @@ TOOL_ERRORS = frozenset({FailureKind.ERROR, FailureKind.TIMEOUT})
 Convert = Callable[[Any], CallToolResult]
 
 
-def task_fields(job: Job, retention: float, now: datetime | None = None) -> dict[str, Any]:
-    """Return the fields of a task without result and error, as JSON. `retention` is in seconds after the end."""
+def task_fields(job: Job, retention: float, now: datetime | None = None, *, may_ask: bool = False) -> dict[str, Any]:
+    """Return the fields of a task without result and error, as JSON. `retention` is in seconds after the end.
+
+    With `may_ask` a job with an open question is `input_required`, else it is `working`.
+    """
     status, completed = status_of(job), job.completed_at
+    if may_ask and open_questions(job):
+        status = "input_required"
     fields: dict[str, Any] = {
         "taskId": job.job_id,
         "status": status,
@@ -46,10 +54,12 @@ def task_fields(job: Job, retention: float, now: datetime | None = None) -> dict
     return fields
 
 
-def detailed_task(job: Job, retention: float, convert: Convert) -> dict[str, Any]:
-    """Return the task of a job with its result or error. `convert` makes the result of the tool."""
-    fields = task_fields(job, retention)
+def detailed_task(job: Job, retention: float, convert: Convert, *, may_ask: bool = False) -> dict[str, Any]:
+    """Return the task of a job with its questions, result or error. `convert` makes the result of the tool."""
+    fields = task_fields(job, retention, may_ask=may_ask)
     match fields["status"]:
+        case "input_required":
+            fields["inputRequests"] = {key: input_request(one) for key, one in open_questions(job).items()}
         case "completed":
             fields["result"] = tool_result(job, convert).model_dump(mode="json", by_alias=True, exclude_none=True)
         case "failed":
@@ -69,6 +79,31 @@ def status_of(job: Job) -> str:
             return "completed" if job.failure is not None and job.failure.kind in TOOL_ERRORS else "failed"
         case _:
             return "working"
+
+
+def open_questions(job: Job) -> dict[str, Question]:
+    """Return the questions that a job waits for, by key."""
+    return {} if job.is_terminal else {one.key: one for one in job.questions if one.state == "open"}
+
+
+def input_request(question: Question) -> dict[str, Any]:
+    """Return the request that asks a user a question: a form with the fields of its schema, or with one field VALUE."""
+    schema = dict(question.json_schema or {})
+    if not _is_form(schema):
+        schema = {"type": "object", "properties": {VALUE: schema or {"type": "string"}}, "required": [VALUE]}
+    return {
+        "method": "elicitation/create",
+        "params": {"mode": "form", "message": question.prompt, "requestedSchema": schema},
+    }
+
+
+def answer_of(question: Question, content: dict[str, Any]) -> Any:
+    """Return the answer in the content of a form that `input_request` made."""
+    return content if _is_form(question.json_schema or {}) else content.get(VALUE)
+
+
+def _is_form(schema: Mapping[str, Any]) -> bool:
+    return schema.get("type") == "object"
 
 
 def tool_result(job: Job, convert: Convert) -> CallToolResult:

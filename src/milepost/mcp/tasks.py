@@ -27,17 +27,20 @@ from mcp_types import (
     INVALID_PARAMS,
     CallToolRequestParams,
     CallToolResult,
+    ElicitResult,
     RequestParams,
 )
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from milepost.app import AsyncJobs, Jobs
-from milepost.core.errors import IllegalTransitionError, InvalidInputError, JobNotFoundError, StoreError
+from milepost.core.errors import IllegalTransitionError, InvalidInputError, JobNotFoundError, RejectedError, StoreError
 from milepost.core.job import Job, JobStatus
 from milepost.mcp.task_fields import (
     Convert,
+    answer_of,
     detailed_task,
     error_text,
+    open_questions,
     plain_result,
     status_of,
     task_fields,
@@ -63,7 +66,7 @@ class TaskParams(RequestParams):
 class UpdateParams(TaskParams):
     """The parameters of tasks/update."""
 
-    input_responses: dict[str, Any]
+    input_responses: dict[str, ElicitResult]
 
 
 class ToolCall:
@@ -211,11 +214,12 @@ class Tasks(Extension):
             _tool_call.reset(before)
         if call.job is None:
             return result
-        return {"resultType": "task", **task_fields(call.job, self.jobs.ttl)}
+        return {"resultType": "task", **task_fields(call.job, self.jobs.ttl, may_ask=may_ask(ctx))}
 
     async def _get_task(self, ctx: Context, params: TaskParams) -> HandlerResult:
         job = await self._task_job(ctx, params)
-        return detailed_task(job, self.jobs.ttl, self._converters.get(job.job_type, plain_result))
+        convert = self._converters.get(job.job_type, plain_result)
+        return detailed_task(job, self.jobs.ttl, convert, may_ask=may_ask(ctx))
 
     async def _cancel_task(self, ctx: Context, params: TaskParams) -> HandlerResult:
         job = await self._task_job(ctx, params)
@@ -223,7 +227,18 @@ class Tasks(Extension):
         return {}
 
     async def _update_task(self, ctx: Context, params: UpdateParams) -> HandlerResult:
-        await self._task_job(ctx, params)  # no job asks questions: answers to unknown ones are ignored
+        job = await self._task_job(ctx, params)
+        questions = open_questions(job)
+        for key, response in params.input_responses.items():
+            if key not in questions or response.action != "accept":
+                continue  # unknown keys are ignored; a question that is declined stays open
+            value = answer_of(questions[key], response.content or {})
+            try:
+                await self.jobs.answer(job.job_id, key, value, by="mcp")
+            except InvalidInputError as error:
+                raise MCPError(INVALID_PARAMS, f"inputResponses.{key}: {error}") from error
+            except RejectedError:
+                pass  # the first answer counts, and an expired question has none
         return {}
 
     async def _task_job(self, ctx: Context, params: TaskParams) -> Job:
@@ -250,6 +265,12 @@ def supports_tasks(ctx: Context) -> bool:
     capabilities = ctx.session.client_capabilities
     declared = capabilities.extensions if capabilities is not None else None
     return ctx.protocol_version in MODERN_PROTOCOL_VERSIONS and EXTENSION in (declared or {})
+
+
+def may_ask(ctx: Context) -> bool:
+    """Return whether the client of a request can show its user a form."""
+    capabilities = ctx.session.client_capabilities
+    return capabilities is not None and capabilities.elicitation is not None
 
 
 def token_principal(_: Context) -> str | None:
