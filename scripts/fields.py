@@ -73,6 +73,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 if TYPE_CHECKING:
     from milepost.core.job import Job
+    from milepost.core.options import Awaited
 '''
     submit, create = (
         "What a submit sets in the record of a job for workers.",

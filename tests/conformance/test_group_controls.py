@@ -7,12 +7,13 @@ from collections.abc import Sequence
 
 import pytest
 
-from milepost.core.transitions.operations import Change
+from milepost.core.transitions.operations import Change, Record
 from milepost.stores.memory.state import MemoryState
 from milepost.stores.memory.store import MemoryStore
 from milepost.stores.protocol import SweepResult, WriteResult
 from milepost.stores.sync_bridge import run_sync
 from milepost.testing import FrozenClock
+from milepost.testing.conformance.children import BatchRecords, Children
 from milepost.testing.conformance.group_members import GroupMembers
 from milepost.testing.conformance.groups import After
 from milepost.testing.conformance.harness import StoreFixture, scenarios_of
@@ -38,6 +39,48 @@ class KeepsRemovedMembers(MemoryState):
         kept = dict(self.removed_members)
         super().place(job_id)
         self.removed_members = kept | self.removed_members
+
+
+class MakesChildrenOfLostRuns(MemoryState):
+    """Makes a child for a run that has lost its lease."""
+
+    def other(self, job_id: str) -> Record | None:
+        record = super().other(job_id)
+        return None if record is None else {**record, "token": AnyToken()}  # type: ignore[dict-item]
+
+
+class AnyToken(str):
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    def __hash__(self) -> int:
+        return 1
+
+    def __bool__(self) -> bool:
+        return True
+
+
+class CancelsAllChildren(MemoryState):
+    """Cancels the children of a parent whatever it is by then."""
+
+    def other(self, job_id: str) -> Record | None:
+        record = super().other(job_id)
+        return None if record is None else {**record, "status": "cancelled"}
+
+
+class LeavesOrphans(MemoryState):
+    """Lets only the process that ended the parent cancel its children."""
+
+    def is_to_release(self, group: str) -> bool:
+        return not group.startswith("orphans:") and super().is_to_release(group)
+
+
+class ForgetsWhoCloses(MemoryState):
+    """Lets a batch end while its block is open."""
+
+    def is_open(self, group: str) -> bool:
+        members = self.indexes.get(("member", group, ""), [])
+        return [one for one in members if one[0] != "g"] != [] if group == "group:g" else super().is_open(group)
 
 
 class Counting(MemoryStore):
@@ -80,7 +123,12 @@ def _over(state: type[MemoryState]) -> type[MemoryStore]:
 def failures(kind: type[MemoryStore]) -> set[str]:
     """Return the scenarios of waiting jobs that fail on a store."""
     found = set()
-    for name, scenario, values in (*scenarios_of(After), *scenarios_of(GroupMembers)):
+    for name, scenario, values in (
+        *scenarios_of(After),
+        *scenarios_of(GroupMembers),
+        *scenarios_of(Children),
+        *scenarios_of(BatchRecords),
+    ):
         clock = FrozenClock()
         try:
             run_sync(scenario(None, StoreFixture(kind(clock=clock), clock), **values))
@@ -101,6 +149,12 @@ def test_right_store_passes() -> None:
         (_over(ForgetsRemovedMembers), "test_failure_outlives_a_delete"),
         (_over(ForgetsRemovedMembers), "test_failure_of_a_removed_member_is_kept"),
         (_over(KeepsRemovedMembers), "test_failure_outlives_a_delete"),
+        (_over(MakesChildrenOfLostRuns), "test_child_is_made_under_the_token_of_its_parent_only"),
+        (_over(CancelsAllChildren), "test_children_are_cancelled_in_each_state"),
+        (_over(CancelsAllChildren), "test_retried_parent_keeps_its_children"),
+        (_over(LeavesOrphans), "test_end_of_parent_cancels_open_children"),
+        (_over(LeavesOrphans), "test_orphan_is_not_claimable_before_it_is_cancelled"),
+        (_over(ForgetsWhoCloses), "test_batch_ends_when_it_is_closed_and_no_member_is_open"),
         (Counting, "test_failure_is_decided_when_no_job_is_open"),
         (NeverSweepsGroups, "test_sweep_releases_what_a_dead_process_left"),
         (ReleasesOneSlice, "test_many_jobs_are_released_in_slices"),

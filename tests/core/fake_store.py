@@ -44,6 +44,9 @@ class FakeStore:
     def exists(self, job_id: str) -> bool:
         return job_id in self.records
 
+    def other(self, job_id: str) -> dict[str, str] | None:
+        return None
+
     def is_open(self, group: str) -> bool:
         return "completed" not in self.records.get(group.removeprefix("job:"), {"completed": ""})
 

@@ -17,8 +17,8 @@ from tests.simulation.known_bugs import Patches, bug
 
 def _without_guard(*names: str) -> Patches:
     """Let guards of these kinds always hold."""
-    holds = operations._holds
-    return [mock.patch.object(operations, "_holds", lambda guard, *rest: guard[0] in names or holds(guard, *rest))]
+    holds = operations.holds
+    return [mock.patch.object(operations, "holds", lambda guard, *rest: guard[0] in names or holds(guard, *rest))]
 
 
 def _with_effect(change_effect: Any) -> Patches:
@@ -42,8 +42,8 @@ def _lost_record() -> Patches:
 
 @bug("crashes without end", "a job is tried again however often it crashed", "budgets-hold")
 def _crashes_without_end() -> Patches:
-    holds = operations._holds
-    return [mock.patch.object(operations, "_holds", lambda guard, *rest: guard[0] != "ge" and holds(guard, *rest))]
+    holds = operations.holds
+    return [mock.patch.object(operations, "holds", lambda guard, *rest: guard[0] != "ge" and holds(guard, *rest))]
 
 
 @bug("lost checkpoint", "a job that is pending again has no checkpoint", "checkpoint-is-passed-on")

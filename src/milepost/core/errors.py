@@ -26,6 +26,7 @@
     +-- MissingExtraError (ImportError)        an optional dependency is not installed; the text has the pip command
     +-- PluginError                            a plugin is broken, or two packages register it under one name
     +-- WaitTimeoutError (TimeoutError)        wait() timed out before the job ended
+    +-- ChildFailedError                       run.join() found children that did not complete: .counts
     +-- Retry                                  raised by a handler: retry after .delay
     +-- Snooze                                 raised by a handler: give the job back for .delay, at no attempt
     +-- Fail                                   raised by a handler: fail the job, with no further attempt
@@ -44,6 +45,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from milepost.core.job import Job
     from milepost.core.serialization import Duration
+    from milepost.core.values import MemberCounts
 
 
 class MilepostError(Exception):
@@ -228,6 +230,14 @@ class Snooze(MilepostError):
         self.delay = seconds(delay, "delay")
 
 
+class ChildFailedError(MilepostError):
+    """`run.join` found children that failed or were cancelled; `.counts` are the numbers of children."""
+
+    def __init__(self, text: str, counts: MemberCounts) -> None:
+        super().__init__(text)
+        self.counts = counts
+
+
 class Fail(MilepostError):
     """Raised by a handler to fail its job without further attempts: ``raise Fail("the document is encrypted")``."""
 
@@ -261,13 +271,16 @@ class JobTimedOut(RunStop):
 
 
 class JobSuspended(RunStop):
-    """The job waits without its worker: the code returns, and starts again when the time has come or the answer is there.
+    """The job waits without its worker: the code returns, and starts again when the time has come, the answer is there, or no
+    member of the groups is open.
 
-    Raised by `run.sleep` and `run.ask`; every later call of the run raises it again. Let it pass. `wake_at` is in
-    microseconds of the store's clock, None for no limit; `asking` is the key of the question that the job waits for.
+    Raised by `run.sleep`, `run.ask` and `run.join`; every later call of the run raises it again. Let it pass. `wake_at` is in
+    microseconds of the store's clock, None for no limit; `asking` is the key of the question that the job waits for;
+    `groups` are those that it waits for.
     """
 
-    def __init__(self, wake_at: int | None, asking: str | None = None) -> None:
+    def __init__(self, wake_at: int | None = None, asking: str | None = None, groups: tuple[str, ...] = ()) -> None:
         super().__init__("suspended")
         self.wake_at = wake_at
         self.asking = asking
+        self.groups = groups

@@ -126,6 +126,9 @@ PRIVATE: tuple[Field, ...] = (
     _private("max_crashes", "X", "The crashes after which the job fails.", cleared=("complete",)),
     _private("held", "", "The group with an open member that keeps the job from starting.", cleared=("start", "wait")),
     _private("wait_groups", "", "The groups that a suspended job waits for.", cleared=("start", "wait")),
+    _private("closed", "", "When a batch was closed: from then on it is no open member of its own group."),
+    _private("parent_attempt", "", "How often the parent was restarted, and its attempt that made the job or retried it, as `N.ATTEMPT`."),
+    _private("detached", "", "Whether a child continues when its parent has failed or was cancelled or deleted."),
     _private("wake_at", "", "When a suspended job starts at the latest.", cleared=("start", "wait")),
     _private("suspended", "", "When the job was suspended.", cleared=("start", "wait")),
     _private("segments", "", "How often the attempt was suspended.", cleared=("start", "complete")),
@@ -178,6 +181,11 @@ PRIVATE: tuple[Field, ...] = (
         doc="What happens to the job when one that it follows has failed, was cancelled or was deleted.", name="on_failure",
         option=Option(kind="choice", choices=("cancel", "run"), default="cancel", manual=True, flag="--on-failure",
             help="Cancel (default) or run the job if one that it starts after has failed."),
+    ),
+    Field(
+        doc="What happens to the open children of the job, made by its run, when it has failed, was cancelled or was deleted.",
+        name="children", copied=True,
+        option=Option(kind="choice", choices=("cancel", "keep"), default="cancel"),
     ),
     Field(
         doc="The time without an update after which a manual job counts as stalled.", name="stale_after",

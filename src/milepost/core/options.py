@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from milepost.core.errors import InvalidInputError
 from milepost.core.serialization import US, labels_text, seconds, to_json, to_micros, validate_key
@@ -18,10 +18,18 @@ _TYPES: dict[Kind, str] = {
     "time": "datetime",
     "duration": "float | timedelta | str",
     "text": "str",
-    "groups": "Sequence[str | Job]",
+    "groups": "Sequence[str | Job | Awaited]",
     "labels": "Mapping[str, str]",
     "object": "Mapping[str, Any]",
 }
+
+
+class Awaited(Protocol):
+    """What a job can follow: a batch. `awaited` is its group."""
+
+    @property
+    def awaited(self) -> str:
+        """Return the group, as in ``group:NAME``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +123,9 @@ class Option:
 
 
 def _group(value: Any) -> Any:
-    """Return the group ``job:ID`` of a Job, any other value as it is."""
+    """Return the group ``job:ID`` of a Job, and that of a batch; any other value as it is."""
+    if (group := getattr(value, "awaited", None)) is not None:
+        return group
     job_id = getattr(value, "job_id", None)
     return value if job_id is None else f"job:{job_id}"
 

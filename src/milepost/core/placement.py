@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Protocol
 
 from milepost.core.serialization import US
@@ -62,6 +62,48 @@ def member_groups(labels: str) -> list[str]:
     return found
 
 
+def groups_joined(labels: str) -> list[str]:
+    """Return the names of the groups in the pairs of `group` in the stored text of labels."""
+    return [group[6:] for group in member_groups(labels) if group.startswith("group:")]
+
+
+def membership(record: Record) -> list[tuple[str, str]]:
+    """Return the groups of a record, each with the status in which it ended; empty while it is an open member.
+
+    A closed batch is no open member of its own group any more, and does not fail it.
+    """
+    labels = record.get("labels", "")
+    if ":" not in labels:
+        return []
+    ended = "closed" if "closed" in record else record["status"] if "completed" in record else ""
+    return [(group, ended) for group in member_groups(labels)]
+
+
+BATCH = "batch"
+"""The type of the record of a batch."""
+
+
+def parent_of(record: Record) -> str:
+    """Return the id of the parent of a record, empty if it has none."""
+    groups = member_groups(record.get("labels", ""))
+    return next((group[9:] for group in groups if group.startswith("children:")), "")
+
+
+def is_orphan(record: Record, statuses: Collection[str], other: Callable[[str], Record | None]) -> bool:
+    """Return whether a record was made by a run of a parent that has one of these statuses, or no record.
+
+    A `detached` one continues without its parent.
+    """
+    if "child_key" not in record or "detached" in record:
+        return False
+    parent = other(parent_of(record))
+    return parent is None or parent["status"] in statuses
+
+
+ORPHANS = "orphans:"
+"""What the name of a job begins with whose open children are to be cancelled, among the groups that closed."""
+
+
 def members_pair(group: str) -> str:
     """Return the pair among the labels that the members of a group have; empty for ``job:ID``."""
     kind, _, name = group.partition(":")
@@ -89,7 +131,7 @@ def failed_member(record: Record, statuses: Collection[str], members: Members) -
 
     None if there is none, with `on_failure="run"`, and for a suspended run, which looks at its members itself.
     """
-    if "wait_groups" in record or record.get("on_failure") == "run":
+    if "suspended" in record or record.get("on_failure") == "run":
         return None
     for group in awaited_groups(record):
         job_id = members.ended_in(group, statuses)

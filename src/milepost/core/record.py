@@ -246,6 +246,7 @@ class JobFields(Stored):
             ),
         ),
     )  # fmt: skip
+    child_key: str | None = field(default=None, metadata=column("", TEXT, "The key under which a run of its parent made the job.", label="child key"))  # fmt: skip
     queue: str | None = field(
         default=None,
         metadata=column(

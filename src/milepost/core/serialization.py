@@ -193,6 +193,20 @@ def validate_job_id(job_id: object) -> str:
     return job_id
 
 
+CHILD_ID = re.compile(r"[A-Za-z0-9._:-]{1,40}\.[A-Za-z0-9_-]{22}\Z")
+"""The ids of jobs that runs make, see `milepost.run.children`."""
+
+
+def validate_new_id(job_id: object) -> str:
+    """Return an id for a new job of a caller. Raises InvalidInputError, also for one that has the form of a child's."""
+    valid = validate_job_id(job_id)
+    if CHILD_ID.match(valid):
+        raise InvalidInputError(
+            "job_id", f"{valid!r:.80} has the form of the id of a child; omit the dot, or use another length"
+        )
+    return valid
+
+
 def validate_job_type(job_type: object) -> str:
     """Return a job type if it matches ``[A-Za-z0-9._:/-]{1,128}``. Raises InvalidInputError."""
     if not isinstance(job_type, str) or not JOB_TYPE.match(job_type):

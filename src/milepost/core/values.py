@@ -199,3 +199,35 @@ def attempt_rows(record: Mapping[str, str]) -> list[list[str]]:
 
 def _moment(text: str) -> datetime | None:
     return from_micros(int(text)) if text.isdigit() else None
+
+
+@dataclass(frozen=True, slots=True)
+class MemberCounts:
+    """The exact numbers of jobs of a batch, or of children of a job. `open` ones have not ended."""
+
+    total: int = 0
+    open: int = 0
+    completed: int = 0
+    failed: int = 0
+    cancelled: int = 0
+
+    @classmethod
+    def of(cls, counts: Mapping[str, int]) -> MemberCounts:
+        """Return the counts of the states of members as a store has them."""
+        done, failed, cancelled = (counts.get(state, 0) for state in ("completed", "failed", "cancelled"))
+        is_open = counts.get("", 0)
+        return cls(is_open + done + failed + cancelled, is_open, done, failed, cancelled)
+
+    @property
+    def ended(self) -> int:
+        """Return how many have ended."""
+        return self.total - self.open
+
+    @property
+    def progress(self) -> float:
+        """Return the part that has ended, from 0.0 to 1.0; 1.0 if there are none."""
+        return self.ended / self.total if self.total else 1.0
+
+    def to_dict(self) -> dict[str, int]:
+        """Return the fields as JSON types."""
+        return {name: getattr(self, name) for name in MemberCounts.__dataclass_fields__}

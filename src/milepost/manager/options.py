@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 if TYPE_CHECKING:
     from milepost.core.job import Job
+    from milepost.core.options import Awaited
 
 
 class SubmitFields(TypedDict, total=False):
@@ -29,7 +30,7 @@ class SubmitFields(TypedDict, total=False):
     """The id of the job that this one belongs to."""
     group: str | None
     """The group that the job is a member of."""
-    after: Sequence[str | Job] | None
+    after: Sequence[str | Job | Awaited] | None
     """What the job follows, each as `job:ID`, `children:ID` or `group:NAME`. It starts when none of these has an open member."""
     queue: str | None
     """Which workers serve the job; by default those that serve its type."""
@@ -51,6 +52,8 @@ class SubmitFields(TypedDict, total=False):
     """What happens when the process of a run dies."""
     on_failure: Literal["cancel", "run"] | None
     """What happens to the job when one that it follows has failed, was cancelled or was deleted."""
+    children: Literal["cancel", "keep"] | None
+    """What happens to the open children of the job, made by its run, when it has failed, was cancelled or was deleted."""
 
 
 class CreateOptions(TypedDict, total=False):
@@ -62,7 +65,7 @@ class CreateOptions(TypedDict, total=False):
     """The id of the job that this one belongs to."""
     group: str | None
     """The group that the job is a member of."""
-    after: Sequence[str | Job] | None
+    after: Sequence[str | Job | Awaited] | None
     """What the job follows, each as `job:ID`, `children:ID` or `group:NAME`. It starts when none of these has an open member."""
     unique_key: str | None
     """At most one pending or running job has this key."""

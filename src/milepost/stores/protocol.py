@@ -35,7 +35,7 @@ deadline       `not_after` exists, and neither `started` nor `completed`; ordere
 stale          `stale` exists; ordered by it
 unique key     `unique_key` is not empty: the record with it that was created last, regardless of the clock
 ended          `completed` exists; ordered by it
-member         for each of `core.placement.member_groups`; by that group and, once `completed` exists, the status
+member         for each of `core.placement.membership`; by group and state; counted exactly
 held           `held` is not empty; by that group, ordered by (`created`, id)
 =============  ===============================================================================================
 
@@ -57,6 +57,8 @@ from milepost.core.job import Job
 from milepost.core.record import REPORTED
 from milepost.core.rollups import Rollups
 from milepost.core.transitions.operations import Change
+from milepost.stores.key_values import KeyValue as KeyValue
+from milepost.stores.key_values import KeyValueStore as KeyValueStore
 
 LAYOUT = 1
 """The version of the stored layout; a release reads its own and the one before."""
@@ -64,6 +66,8 @@ LAYOUT = 1
 
 INVALID_VALUE_ERRORS = (ValueError, TypeError, LookupError, AssertionError, OverflowError)
 """What a write raises whose values cannot be stored."""
+MEMBER_STATES = ("", "completed", "failed", "cancelled", "closed")
+"""The second values of `core.placement.membership`: of an open member, of ended ones, and of a closed batch."""
 LIVE_FIELDS = frozenset(REPORTED) - {"stalled"} | {"version", "updated", "recent_ops"}
 """The live part of a record: the fields that progress reports change, several times per second. A store may keep it apart
 from the other fields. Every change takes the next `version` from there, so that no number is used twice."""
@@ -215,14 +219,6 @@ class HealthReport(NamedTuple):
             raise StoreError(f"MILEPOST_STRICT: the store fails its health check: {', '.join(self.warnings)}")
 
 
-class KeyValue(NamedTuple):
-    """A stored value with its version, which the next `kv_put` must name."""
-
-    key: str
-    value: str
-    version: int
-
-
 class FeedEvents(NamedTuple):
     """Events of the namespace after a position, oldest first, and the position after them.
 
@@ -232,25 +228,6 @@ class FeedEvents(NamedTuple):
     events: list[Event]
     position: str
     lost: bool = False
-
-
-class KeyValueStore(Protocol):
-    """Small named values: API keys, workers, type schemas, run history, webhooks, idempotency keys."""
-
-    async def kv_get(self, key: str) -> KeyValue | None:
-        """Return the value of a key, or None if it does not exist or has expired."""
-
-    async def kv_put(self, key: str, value: str, *, version: int | None = None, ttl: float | None = None) -> int | None:
-        """Set a value if the key has this version (0: it does not exist; None: any).
-
-        Return the new version, or None if the key has another one. `ttl` is in seconds from now.
-        """
-
-    async def kv_delete(self, key: str) -> bool:
-        """Delete a key and return whether it existed."""
-
-    async def kv_scan(self, prefix: str, after: str = "", limit: int = 1000) -> list[KeyValue]:
-        """Return the values whose keys start with `prefix` and follow `after`, ordered by key (code points)."""
 
 
 class Store(KeyValueStore, Protocol):
@@ -312,6 +289,12 @@ class Store(KeyValueStore, Protocol):
 
     async def held_by(self, group: str, limit: int) -> list[str]:
         """Return the ids of the first `limit` jobs that this group holds, by `created` and id."""
+
+    async def open_members(self, group: str, limit: int) -> list[str]:
+        """Return the ids of up to `limit` open members of a group of several members."""
+
+    async def member_counts(self, group: str) -> dict[str, int]:
+        """Return the exact numbers of its members by MEMBER_STATES, without zeros."""
 
     async def wait_for_work(self, worker: str, queues: Sequence[str], timeout: float) -> bool | Literal["worker"]:
         """Wait until one of the queues may have a claimable job, a run of the worker is to stop, or it is woken.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from milepost.core.job import Job
-from milepost.core.placement import member_groups, starts_at
+from milepost.core.placement import membership, starts_at
 from milepost.core.record_codec import SHORT, pack, unpack
 from milepost.core.serialization import US
 from milepost.core.transitions.operations import Record
@@ -118,12 +118,8 @@ def pairs(record: Record) -> set[str]:
 
 
 def memberships(record: Record) -> set[tuple[str, str]]:
-    """Return the groups of a record, each with its status once it has ended, else empty."""
-    labels = record.get("labels", "")
-    if ":" not in labels:
-        return set()
-    ended = record["status"] if "completed" in record else ""
-    return {(group, ended) for group in member_groups(labels)}
+    """Return the groups of a record, each with its state, as `core.placement.membership`."""
+    return set(membership(record))
 
 
 def _number(text: str | None) -> int | None:

@@ -14,8 +14,8 @@ from milepost.core.transitions.cancel import (
 )
 from milepost.core.transitions.create import plan_create, plan_fire, plan_track
 from milepost.core.transitions.dispatch import plan_dispatch, plan_dispatched, plan_rejected, plan_undispatchable
-from milepost.core.transitions.groups import STILL_HELD, plan_release_held
-from milepost.core.transitions.manual import plan_retry, plan_update
+from milepost.core.transitions.groups import STILL_HELD, plan_cancel_orphan, plan_close_batch, plan_release_held
+from milepost.core.transitions.manual import plan_retry, plan_retry_child, plan_update
 from milepost.core.transitions.questions import plan_answer, plan_ask, plan_settle_question
 from milepost.core.transitions.recovery import plan_crash, plan_expire, plan_lease_expired, plan_mark_stale
 from milepost.core.transitions.run import (
@@ -43,7 +43,9 @@ __all__ = [
     "plan_answer",
     "plan_ask",
     "plan_cancel",
+    "plan_cancel_orphan",
     "plan_checkpoint",
+    "plan_close_batch",
     "plan_complete",
     "plan_complete_without_result",
     "plan_crash",
@@ -68,6 +70,7 @@ __all__ = [
     "plan_report",
     "plan_resume",
     "plan_retry",
+    "plan_retry_child",
     "plan_self_cancel",
     "plan_settle_question",
     "plan_start",

@@ -37,6 +37,19 @@ def _stopped(how: str, confirmed: str) -> tuple[Operation, ...]:
 
 
 NEVER_STARTED: tuple[Operation, ...] = (*DRAIN_LEASE, *_stopped("never_started", "1"), *END_WAIT)
+CANCELS_OF_WORKER_JOBS: tuple[tuple[str, tuple[Guard, ...], tuple[Operation, ...]], ...] = (
+    (RUNNING, (), DRAIN_LEASE),
+    # The job waits for its last run to stop, so the receipt of that run answers this cancel too.
+    (
+        PENDING,
+        (("stopping", Field("stop_token")),),
+        (*(operation for operation in REQUEST_STOP if operation[1] != "stop_token"), *END_WAIT),
+    ),
+    # The code of its last segment had returned when it was suspended.
+    (PENDING, (("has", "suspended"),), (*DRAIN_LEASE, *_stopped("cooperative", "1"), *END_WAIT)),
+    (PENDING, (), NEVER_STARTED),
+)
+"""How a job is cancelled that workers run: its status, guards and operations."""
 _CANCEL = template(
     "cancel",
     _CANCEL_NAMES,
@@ -51,16 +64,8 @@ _CANCEL = template(
         )
         for source, guards, ops in (
             (RUNNING, (("has", "token"),), DRAIN_LEASE),
-            (RUNNING, (), (*DRAIN_LEASE, *_stopped("not_supervised", "0"))),
-            # The job waits for its last run to stop, so the receipt of that run answers this cancel too.
-            (
-                PENDING,
-                (("stopping", Field("stop_token")),),
-                (*(operation for operation in REQUEST_STOP if operation[1] != "stop_token"), *END_WAIT),
-            ),
-            # The code of its last segment had returned when it was suspended.
-            (PENDING, (("has", "suspended"),), (*DRAIN_LEASE, *_stopped("cooperative", "1"), *END_WAIT)),
-            (PENDING, (), NEVER_STARTED),
+            (RUNNING, (), (*DRAIN_LEASE, *_stopped("not_supervised", "0"), *END_WAIT)),
+            *CANCELS_OF_WORKER_JOBS[1:],
         )
     ),
     retention="callers",

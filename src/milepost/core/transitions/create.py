@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 
-from milepost.core.placement import AFTER
+from milepost.core.placement import AFTER, groups_joined
 from milepost.core.transitions.operations import Change, Const, Field, Guard, Operation, Param
 from milepost.core.transitions.table import (
     ACTIVE,
@@ -25,11 +25,21 @@ FROM_NOW = {"delay": "not_before", "expires_in": "not_after"}
 
 
 _OF_SCHEDULE = ("schedule_key", "schedule_before", "schedule_after")
+_TRAILING = ("nonce", "lease", "again", "run", "run_token", "member")
+"""The values of a creation after those of the fields."""
+_UNUSED = (None,) * len(_TRAILING)
+LEASED: Guard = ("leased", Param("run"), Param("run_token"))
+"""The run that makes the change has its lease."""
 
 
 @cache
 def _creates(
-    names: tuple[str, ...], target: str, is_handed: bool = False, waits: bool = False, is_fired: bool = False
+    names: tuple[str, ...],
+    target: str,
+    is_handed: bool = False,
+    waits: bool = False,
+    joins: bool = False,
+    is_fired: bool = False,
 ) -> TransitionTemplate:
     sets: tuple[Operation, ...] = tuple(
         ("stamp", FROM_NOW[name], Param(name)) if name in FROM_NOW else ("set", name, Param(name)) for name in names
@@ -44,6 +54,10 @@ def _creates(
         )
     if waits:
         guards, sets = (("known", Param("labels")),), (*sets, ("hold", UNSUCCESSFUL))
+    if "child_key" in names:
+        guards = (LEASED, *guards)
+    if joins:
+        guards = (("joinable", Param("labels"), Param("member"), Param("run_token")), *guards)
     if is_fired:
         guards = (("value", Param("schedule_key"), Param("schedule_before")), *guards)
         sets = (*sets, ("put", Param("schedule_key"), Param("schedule_after")))
@@ -51,7 +65,7 @@ def _creates(
     holds = (*ACTIVE, FAILED, CANCELLED) if running else ACTIVE
     return template(
         "create",
-        (*names, "nonce", "lease", *(("again",) if is_handed else ()), *(_OF_SCHEDULE if is_fired else ())),
+        (*names, *_TRAILING, *(_OF_SCHEDULE if is_fired else ())),
         branch(
             (NONE,),
             target,
@@ -64,24 +78,36 @@ def _creates(
     )
 
 
-def plan_create(fields: Mapping[str, str], operation_id: str, again: int | None = None) -> Change:
+def plan_create(
+    fields: Mapping[str, str],
+    operation_id: str,
+    again: int | None = None,
+    *,
+    run: tuple[str, str] | None = None,
+    member: bool = False,
+) -> Change:
     """Create a pending record with `fields`; refused unless the id and the unique key are free and the jobs of `after` exist.
 
     It is held if one of these is open. It is also held, until `plan_release_held` cancels it, if one of them failed.
-    `again`: the submitter is about to dispatch it to its task queue; another process may after this many microseconds.
+    A closed batch refuses members. `again`: the submitter is about to dispatch it to its task queue; another process may
+    after this many microseconds. `run`: the id and the token of the run that makes it. A child (with `child_key`) is refused
+    unless that has its lease. `member`: the run belongs to the groups of the record, and may join a closed batch.
     """
-    waits = AFTER in fields.get("labels", "")
-    transition = _creates(tuple(fields), PENDING, again is not None, waits).transition
-    values = (*fields.values(), None, None)
-    return Change(
-        transition, values if again is None else (*values, str(again)), operation_id, fields.get("unique_key")
-    )
+    labels = fields.get("labels", "")
+    joins = ":group=" in labels and bool(groups_joined(labels))
+    transition = _creates(tuple(fields), PENDING, again is not None, AFTER in labels, joins).transition
+    run_id, run_token = run or (None, None)
+    values: tuple[str | None, ...] = (*fields.values(), None, None, None if again is None else str(again))
+    values += (run_id, run_token, run_id if member else None)
+    return Change(transition, values, operation_id, fields.get("unique_key"))
 
 
 def plan_track(fields: Mapping[str, str], operation_id: str, *, nonce: str, lease: int) -> Change:
     """Create a running record with a lease of `lease` microseconds; refused while the id or key is draining."""
     transition = _creates(tuple(fields), RUNNING).transition
-    return Change(transition, (*fields.values(), nonce, str(lease)), operation_id, fields.get("unique_key"))
+    return Change(
+        transition, (*fields.values(), nonce, str(lease), *_UNUSED[2:]), operation_id, fields.get("unique_key")
+    )
 
 
 def plan_fire(fields: Mapping[str, str], operation_id: str, *, key: str, before: str, after: str) -> Change:
@@ -90,8 +116,8 @@ def plan_fire(fields: Mapping[str, str], operation_id: str, *, key: str, before:
     Refused as `plan_create` is, and unless the value of `key` is `before`: another process has fired this tick, or the
     schedule was changed, paused or removed.
     """
-    waits = AFTER in fields.get("labels", "")
-    transition = _creates(tuple(fields), PENDING, waits=waits, is_fired=True).transition
-    return Change(
-        transition, (*fields.values(), None, None, key, before, after), operation_id, fields.get("unique_key")
-    )
+    labels = fields.get("labels", "")
+    transition = _creates(
+        tuple(fields), PENDING, waits=AFTER in labels, joins=bool(groups_joined(labels)), is_fired=True
+    ).transition
+    return Change(transition, (*fields.values(), *_UNUSED, key, before, after), operation_id, fields.get("unique_key"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from milepost.core.placement import Members
+from milepost.core.placement import Members, Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,9 @@ class StoreFacts(Members, Protocol):
     @property
     def now(self) -> int:
         """Return the store's clock, in microseconds since 1970."""
+
+    def other(self, job_id: str) -> Record | None:
+        """Return the status, the type and the token of the record of another id, at least, or None."""
 
     def knows(self, group: str) -> bool:
         """Return whether the job of ``job:ID`` or ``children:ID`` has a record, or a record is in ``group:NAME``."""

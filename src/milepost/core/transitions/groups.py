@@ -1,15 +1,29 @@
-"""Let a job that waits for other jobs start, or cancel it because one of them failed."""
+"""Let a job that waits for other jobs start, or cancel it because one of them failed; close batches, cancel orphans."""
 
 from __future__ import annotations
 
-from milepost.core.transitions.cancel import NEVER_STARTED
-from milepost.core.transitions.operations import Change, Field
-from milepost.core.transitions.table import CANCELLED, END_JOB, PENDING, UNSUCCESSFUL, bind, branch, template
+from milepost.core.placement import BATCH
+from milepost.core.transitions.cancel import CANCELS_OF_WORKER_JOBS, NEVER_STARTED
+from milepost.core.transitions.operations import Change, Const, Field, Param
+from milepost.core.transitions.table import (
+    CANCELLED,
+    COMPLETED,
+    END_JOB,
+    END_WAIT,
+    FAILED,
+    LOST_PARENT,
+    PENDING,
+    RUNNING,
+    UNSUCCESSFUL,
+    bind,
+    branch,
+    template,
+)
 
 _RELEASE_HELD = template(
     "release_held",
     ("by", "why"),
-    branch((PENDING,), guards=(("has", "held"), ("open",)), ops=(("hold", UNSUCCESSFUL),)),
+    branch((PENDING, RUNNING), guards=(("has", "held"), ("open",)), ops=(("hold", UNSUCCESSFUL),)),
     branch(
         (PENDING,),
         CANCELLED,
@@ -29,13 +43,71 @@ _RELEASE_HELD = template(
         event="ready",
         emit=("message",),
     ),
+    *(
+        branch(
+            (RUNNING,),
+            target,
+            guards=(("has", "held"), *guards),
+            ops=(*ops, *END_JOB, *END_WAIT),
+            event=target,
+            emit=("progress", "error"),
+        )
+        for target, guards, ops in (
+            (FAILED, (("failed", UNSUCCESSFUL),), (("blame", "error", UNSUCCESSFUL),)),
+            (COMPLETED, (), (("set", "progress", Const("1")),)),
+        )
+    ),
+)
+_CLOSE_BATCH = template(
+    "close_batch",
+    ("group", "message"),
+    branch(
+        (RUNNING,),
+        guards=(("eq", "run_by", Const("manual")), ("eq", "type", Const(BATCH)), ("lacks", "closed")),
+        ops=(
+            ("stamp", "closed"),
+            ("set", "message", Param("message")),
+            ("set", "wait_groups", Param("group")),
+            ("hold", UNSUCCESSFUL),
+            *(("clear", name) for name in ("stalled", "stale_after", "on_stale")),
+        ),
+        event="closed",
+        keep="life",
+        emit=("message",),
+    ),
+    retention="callers",
+)
+_CANCEL_ORPHAN = template(
+    "cancel_orphan",
+    ("by", "why"),
+    *(
+        branch(
+            (source,),
+            CANCELLED,
+            guards=(*guards, ("orphan", LOST_PARENT)),
+            ops=(*ops, *END_JOB),
+            event="cancelled",
+            emit=("stop_by", "stop_reason", "stop_how", "stop_confirmed"),
+        )
+        for source, guards, ops in CANCELS_OF_WORKER_JOBS
+    ),
 )
 STILL_HELD = 0
 """The branch of a job that continues to wait."""
 
 
+def plan_close_batch(operation_id: str, group: str, message: str) -> Change:
+    """Close an open batch: it admits no members any more, and ends as soon as its group has no open one."""
+    return bind(_CLOSE_BATCH, operation_id, group=group, message=message)
+
+
+def plan_cancel_orphan(operation_id: str) -> Change:
+    """Cancel a job that was made by a run, if its parent has failed, was cancelled or has no record."""
+    return bind(_CANCEL_ORPHAN, operation_id, by="milepost", why="parent_ended")
+
+
 def plan_release_held(operation_id: str) -> Change:
-    """Let a held job start if no group that it waits for has an open member; cancel it if a member failed.
+    """Let a held job start, or a closed batch end, if no group that it waits for has an open member; cancel it if a member failed.
 
     Branch STILL_HELD: a group has an open member, and the job waits for that one. Refused unless the job is held.
     """

@@ -26,6 +26,20 @@ from milepost.core.transitions.table import (
     template,
 )
 
+_IS_FOR_WORKERS: tuple[Guard, ...] = (
+    ("ne", "run_by", Const("manual")),
+    ("ne", "run_by", Const("track")),
+    IS_NEWEST_OF_KEY,
+)
+_RETRY_OPS: tuple[Operation, ...] = (
+    *CLEAR_END,
+    *RESET_TO_PENDING,
+    ("clear", "not_after"),
+    ("clear", "not_before"),
+    ("sum", "max_attempts", Field("attempt"), Field("budget")),
+    ("sum", "max_crashes", Field("crashes"), Const("3")),
+)
+
 
 def _retries(from_start: bool) -> TransitionTemplate:
     return template(
@@ -34,14 +48,9 @@ def _retries(from_start: bool) -> TransitionTemplate:
         branch(
             (FAILED, CANCELLED),
             PENDING,
-            guards=(("ne", "run_by", Const("manual")), ("ne", "run_by", Const("track")), IS_NEWEST_OF_KEY),
+            guards=_IS_FOR_WORKERS,
             ops=(
-                *CLEAR_END,
-                *RESET_TO_PENDING,
-                ("clear", "not_after"),
-                ("clear", "not_before"),
-                ("sum", "max_attempts", Field("attempt"), Field("budget")),
-                ("sum", "max_crashes", Field("crashes"), Const("3")),
+                *_RETRY_OPS,
                 *(("clear", name) for name in cleared("from_start") if from_start),
                 *((("add", "restarts", Const("1")),) if from_start else ()),
             ),
@@ -51,6 +60,20 @@ def _retries(from_start: bool) -> TransitionTemplate:
     )
 
 
+_RETRY_CHILD = template(
+    "retry_child",
+    ("run", "run_token", "parent_attempt"),
+    branch(
+        (FAILED, CANCELLED),
+        PENDING,
+        guards=(
+            ("leased", Param("run"), Param("run_token")),
+            ("ne", "parent_attempt", Param("parent_attempt")),
+        ),
+        ops=(*_RETRY_OPS, ("set", "parent_attempt", Param("parent_attempt"))),
+        event="retrying",
+    ),
+)
 _RETRY, _RETRY_FROM_START = _retries(False), _retries(True)
 
 _QUIET = str(int(STALE_AFTER * 1_000_000))
@@ -98,6 +121,12 @@ def plan_retry(operation_id: str, *, from_start: bool = False) -> Change:
     The checkpoint, cursors, state and kept steps stay too, unless `from_start` is set.
     """
     return bind(_RETRY_FROM_START if from_start else _RETRY, operation_id)
+
+
+def plan_retry_child(operation_id: str, *, run: tuple[str, str], generation: str) -> Change:
+    """Return a child that ended without success to pending, for a later attempt of its parent, under the token of that."""
+    run_id, token = run
+    return bind(_RETRY_CHILD, operation_id, run=run_id, run_token=token, parent_attempt=generation)
 
 
 def plan_update(

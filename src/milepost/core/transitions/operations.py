@@ -8,25 +8,7 @@ A source is a parameter of the change (`Param`, in a transition type its positio
 If a parameter is None, an operation that uses it does nothing and a guard that uses it holds. If a field is missing, an
 operation that uses it does nothing (in "sum" it counts as 0); a guard reads it as empty, or as 0.
 
-Guards (all guards of a branch must hold):
-    ("token", src)          the record has a live lease with this token
-    ("eq" | "ne", f, src)   the field (missing: empty) equals, or does not equal, this text
-    ("lt" | "ge", f, src)   the field as a number (missing: 0) is less than, or at least, this number
-    ("has" | "lacks", f)    the field exists, or does not
-    ("past", f)             the field exists and is not after the store's clock
-    ("ahead", f)            the field is missing, or after the store's clock
-    ("due", f)              the field is missing, or not after the store's clock
-    ("startable",)          the record is not held, and its earliest start has come: see `core.placement.starts_at`
-    ("known", src)          every group that the pairs of `after` in this text name is known to the store
-    ("open",)               a group that the record waits for has an open member: see `core.placement`
-    ("failed", statuses)    a member of such a group ended, or was removed, in one of these statuses, and the record asks
-                            to be cancelled then
-    ("free",)               no draining lease blocks this id or its unique key (without a record: the change's `key`)
-    ("unique", statuses)    no other record in these statuses (separated by spaces) has the unique key (the change's
-                            `key`, else that of the record)
-    ("value", key, src)     the key-value store has this text under the key, which is a source as well
-    ("stopping", src)       the draining lease of this id has this token
-    ("overdue", src)        the same, and the lease has expired by the store's clock
+All guards of a branch must hold; they are listed in `guards`.
 
 Operations, in order:
     ("set", f, src)         ("clear", f)          ("append", f, src)   joined by a comma
@@ -64,10 +46,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from milepost.core.placement import USER, after_groups, failed_member, member_groups, open_group, starts_at
+from milepost.core.placement import ORPHANS, USER, failed_member, member_groups, open_group
 from milepost.core.serialization import RS, US
 from milepost.core.transitions import operation_ids
 from milepost.core.transitions.facts import DrainingLease, StoreFacts
+from milepost.core.transitions.guards import holds
 from milepost.core.transitions.operation_ids import IdRetention
 
 Record = Mapping[str, str]
@@ -158,7 +141,8 @@ class BranchResult:
 
     def groups_to_check(self, job_id: str, before: Record) -> list[str]:
         """Return the groups that may now be closed while jobs wait for them: those of a job that ended, was removed, or
-        whose code stopped; and the one that holds the job since this change. `before` is the old record, or empty.
+        whose code stopped; and the one that holds the job since this change; and the orphans of a job that did not
+        complete. `before` is the old record, or empty.
         """
         after, found = self.record, []
         if after is None or ("completed" in after and "completed" not in before):
@@ -167,6 +151,8 @@ class BranchResult:
             found += [f"job:{job_id}", *filter(None, self.dropped.groups.split(US))]
         if (held := (after or {}).get("held")) and held != before.get("held") and not held.startswith(USER):
             found.append(held)
+        if found and (after is None or after["status"] in ("failed", "cancelled")) and before.get("children") != "keep":
+            found.append(ORPHANS + job_id)
         return found
 
 
@@ -201,56 +187,16 @@ def match_branch(change: Change, job_id: str, record: Record | None, facts: Stor
     """Return the index of the first branch that matches, or -1."""
     status = record["status"] if record is not None else ""
     held: Record = record if record is not None else {}
+
+    def text(part: Part) -> str | None:
+        return _text(part, change, held)
+
     for index, branch in enumerate(change.transition.branches):
-        if status in branch.statuses and all(_holds(g, change, job_id, held, facts) for g in branch.guards):
+        if status in branch.statuses and all(
+            holds(guard, text, job_id, held, change.key, facts) for guard in branch.guards
+        ):
             return index
     return -1
-
-
-def _holds(guard: Guard, change: Change, job_id: str, record: Record, facts: StoreFacts) -> bool:
-    word, *rest = guard
-    match word:
-        case "token":
-            return bool(record.get("token")) and record["token"] == _text(rest[0], change, record)
-        case "eq" | "ne":
-            wanted = _text(rest[1], change, record)
-            missing = isinstance(rest[1], int) and wanted is None
-            return missing or (record.get(str(rest[0]), "") == (wanted or "")) is (word == "eq")
-        case "lt" | "ge":
-            bound = _text(rest[1], change, record)
-            missing = isinstance(rest[1], int) and bound is None
-            return missing or (float(record.get(str(rest[0])) or 0) < float(bound or 0)) is (word == "lt")
-        case "has" | "lacks":
-            return (str(rest[0]) in record) is (word == "has")
-        case "past":
-            return str(rest[0]) in record and int(record[str(rest[0])]) <= facts.now
-        case "ahead":
-            return str(rest[0]) not in record or int(record[str(rest[0])]) > facts.now
-        case "due":
-            return str(rest[0]) not in record or int(record[str(rest[0])]) <= facts.now
-        case "startable":
-            start = starts_at(record)
-            return start is not None and start <= facts.now
-        case "known":
-            return all(map(facts.knows, after_groups(_text(rest[0], change, record) or "")))
-        case "open":
-            return open_group(record, facts) is not None
-        case "failed":
-            return failed_member(record, str(rest[0]).split(), facts) is not None
-        case "free":
-            key = record.get("unique_key") or change.key
-            return facts.stopping(job_id) is None and not (key and facts.key_is_draining(key))
-        case "unique":
-            key = change.key or record.get("unique_key")
-            return not key or facts.key_owner_status(key, job_id) not in str(rest[0]).split()
-        case "value":
-            return facts.value_of(_text(rest[0], change, record) or "") == _text(rest[1], change, record)
-        case "stopping" | "overdue":
-            lease = facts.stopping(job_id)
-            if lease is None or lease.token != _text(rest[0], change, record):
-                return False
-            return word == "stopping" or lease.expires <= facts.now
-    raise AssertionError(f"unknown guard {word!r}")
 
 
 def apply_branch(change: Change, index: int, job_id: str, record: Record | None, facts: StoreFacts) -> BranchResult:

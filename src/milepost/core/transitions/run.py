@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 
 from milepost.core.placement import ANSWER
 from milepost.core.record import cleared
+from milepost.core.serialization import US
 from milepost.core.transitions.operations import Branch, Change, Const, Field, Guard, Operation, Param
 from milepost.core.transitions.table import (
     ANY,
@@ -24,6 +25,7 @@ from milepost.core.transitions.table import (
     RUNNING,
     SET_FAILURE,
     SUSPEND,
+    UNSUCCESSFUL,
     TransitionTemplate,
     bind,
     branch,
@@ -203,10 +205,13 @@ def _suspends(*guards: Guard, ops: tuple[Operation, ...] = ()) -> Branch:
     )
 
 
-_SUSPEND = template("suspend", ("token", "wake_at", "ran", *REPORT), _suspends())
+_SUSPEND = template("suspend", ("token", "wake_at", "ran", "wait_groups", *REPORT), _suspends())
+_SUSPEND_FOR_GROUPS = template(
+    "suspend", ("token", "wake_at", "ran", "wait_groups", *REPORT), _suspends(ops=(("hold", UNSUCCESSFUL),))
+)
 _SUSPEND_ASKING = template(
     "suspend_asking",
-    ("token", "wake_at", "ran", "asking", "held", *REPORT),
+    ("token", "wake_at", "ran", "wait_groups", "asking", "held", *REPORT),
     _suspends(("eq", "asking", Param("asking")), ops=(("set", "held", Param("held")),)),
     # The answer came while the code returned.
     _suspends(ops=(("stamp", "wake_at"),)),
@@ -275,20 +280,26 @@ def plan_suspend(
     token: str,
     report: Mapping[str, str],
     *,
-    wake_at: int | None,
     ran: int,
+    wake_at: int | None = None,
     asking: str | None = None,
+    groups: Sequence[str] = (),
 ) -> Change:
-    """Return a job of a worker to pending within its attempt, until a time of the store's clock or an answer.
+    """Return a job of a worker to pending within its attempt, until a time of the store's clock, an answer, or until none of
+    the groups has an open member, whichever comes first.
 
     `ran` is how long this segment ran, in microseconds. `asking` is the key of the question that it waits for: one that
     was answered by now wakes the job at once. Accepted under the live token only, so the code of this segment must have
-    returned.
+    returned. ValueError if nothing would wake the job.
     """
     until = None if wake_at is None else str(wake_at)
-    if asking is None:
-        return bind(_SUSPEND, operation_id, token=token, wake_at=until, ran=str(ran), **report)
-    held = ANSWER + asking
-    return bind(
-        _SUSPEND_ASKING, operation_id, token=token, wake_at=until, ran=str(ran), asking=asking, held=held, **report
-    )
+    if asking is not None:
+        held = ANSWER + asking
+        return bind(
+            _SUSPEND_ASKING, operation_id, token=token, wake_at=until, ran=str(ran), asking=asking, held=held, **report
+        )
+    if until is None and not groups:
+        raise ValueError("a suspension needs a time, a question or a group to wake")
+    form = _SUSPEND_FOR_GROUPS if groups else _SUSPEND
+    waits = US.join(groups) or None
+    return bind(form, operation_id, token=token, wake_at=until, ran=str(ran), wait_groups=waits, **report)

@@ -11,6 +11,7 @@ from milepost.core.transitions.table import (
     END_RUN,
     FAILED,
     IS_NEWEST_OF_KEY,
+    LOST_PARENT,
     PENDING,
     RUNNING,
     TransitionTemplate,
@@ -64,11 +65,12 @@ _START = _starts(
     ("free",),
     ("startable",),
     ("ahead", "not_after"),
+    ("parented", LOST_PARENT),
     segments=(
         branch(
             (PENDING,),
             RUNNING,
-            guards=(("has", "suspended"), ("startable",)),
+            guards=(("has", "suspended"), ("startable",), ("parented", LOST_PARENT)),
             ops=_START_SEGMENT,
             event="running",
             keep="list",

@@ -28,6 +28,9 @@ ANY = ACTIVE + TERMINAL
 UNSUCCESSFUL = " ".join(status for status in ANY if status != COMPLETED)
 """The statuses in which a job has not done what another job waits for, once it has ended or was removed."""
 
+LOST_PARENT = f"{FAILED} {CANCELLED}"
+"""The statuses of a parent whose children, made by its runs, do not start and are cancelled."""
+
 MOVES: dict[tuple[str, str], str] = {
     (NONE, PENDING): "submit",
     (NONE, RUNNING): "track",
@@ -86,6 +89,7 @@ SUSPEND: tuple[Operation, ...] = (
     ("add", "segments", Const("1")),
     ("add", "ran", Param("ran")),
     ("set", "wake_at", Param("wake_at")),
+    ("set", "wait_groups", Param("wait_groups")),
     ("set", "ready", Field("slot")),
     ("set", "ready", Field("ready_name")),
     *(("clear", name) for name in cleared("requeue") if name != "started"),

@@ -19,7 +19,7 @@ from milepost.core import rollups
 from milepost.core.defaults import CLOCK_LEAD, EVENTS_KEPT, FEED_KEPT, FEED_SECONDS
 from milepost.core.events import Event
 from milepost.core.job import Job
-from milepost.core.placement import AFTER, member_groups, members_pair
+from milepost.core.placement import AFTER, ORPHANS, member_groups, members_pair
 from milepost.core.record_codec import RESULTS, set_apart
 from milepost.core.serialization import US, from_micros
 from milepost.core.transitions import operation_ids
@@ -154,6 +154,9 @@ class MemoryState:
     def knows(self, group: str) -> bool:
         kind, _, name = group.partition(":")
         return ("label", members_pair(group)) in self.indexes if kind == "group" else name in self.records
+
+    def other(self, job_id: str) -> Record | None:
+        return self.records.get(job_id)
 
     def is_open(self, group: str) -> bool:
         kind, _, job_id = group.partition(":")
@@ -293,9 +296,15 @@ class MemoryState:
         if effect.record is None:
             self.kept.pop(job_id, None)
         checked = effect.groups_to_check(job_id, before)
-        closed = tuple(group for group in checked if ("held", group) in self.indexes and not self.is_open(group))
+        closed = tuple(group for group in checked if self.is_to_release(group))
         self.closing.update(closed)
         return closed
+
+    def is_to_release(self, group: str) -> bool:
+        """Return whether a group is closed while jobs wait for it, or whether orphans are open."""
+        if group.startswith(ORPHANS):
+            return ("member", "children:" + group.removeprefix(ORPHANS), "") in self.indexes
+        return ("held", group) in self.indexes and not self.is_open(group)
 
     def keep_end(self, job_id: str, record: Record) -> None:
         """Keep the status of a removed record, if the `after` of another one names it."""

@@ -20,15 +20,16 @@ from milepost.core.transitions import operation_ids
 from milepost.core.transitions import operations as changes
 from milepost.stores.held_jobs import release_closed, release_held
 from milepost.stores.index_entries import is_elsewhere
+from milepost.stores.memory.key_values import MemoryKeyValues
 from milepost.stores.memory.state import READY_KEPT, MemoryState, system_micros
 from milepost.stores.protocol import (
     LAYOUT,
+    MEMBER_STATES,
     ApplyResult,
     Claim,
     DueItem,
     FeedEvents,
     HealthReport,
-    KeyValue,
     Position,
     Select,
     SweepResult,
@@ -38,7 +39,7 @@ from milepost.stores.protocol import (
 )
 
 
-class MemoryStore:
+class MemoryStore(MemoryKeyValues):
     """Jobs in this process, lost when it ends. `clock` returns microseconds since 1970."""
 
     shared = False
@@ -79,6 +80,15 @@ class MemoryStore:
     async def held_by(self, group: str, limit: int) -> list[str]:
         with self._memory.lock:
             return [str(job_id) for _, job_id in self._memory.indexes.get(("held", group), ())[:limit]]
+
+    async def open_members(self, group: str, limit: int) -> list[str]:
+        with self._memory.lock:
+            return [str(job_id) for (job_id,) in self._memory.indexes.get(("member", group, ""), ())[:limit]]
+
+    async def member_counts(self, group: str) -> dict[str, int]:
+        with self._memory.lock:
+            found = ((ended, self._memory.indexes.get(("member", group, ended), ())) for ended in MEMBER_STATES)
+            return {ended: len(entries) for ended, entries in found if entries}
 
     def _write(self, job_id: str, change: changes.Change, answer: bool, *, whole: bool = False) -> WriteResult:
         memory = self._memory
@@ -283,9 +293,7 @@ class MemoryStore:
             memory.promote()
             memory.trim()
             memory.close_minutes()
-            memory.closing = {
-                one for one in memory.closing if ("held", one) in memory.indexes and not memory.is_open(one)
-            }
+            memory.closing = {one for one in memory.closing if memory.is_to_release(one)}
             await release_held(self, memory.closing.copy())
             others_from = now - int(unreached * 1_000_000)
             due: list[DueItem] = []
@@ -358,32 +366,6 @@ class MemoryStore:
     async def draining_leases(self) -> list[tuple[str, str, int]]:
         with self._memory.lock:
             return [(job_id, stop.token, stop.expires) for job_id, stop in self._memory.stops.items()]
-
-    async def kv_get(self, key: str) -> KeyValue | None:
-        with self._memory.lock:
-            value, version, until = self._memory.values.get(key, ("", 0, 0))
-            exists = version and (until is None or until > self._memory.tick())
-            return KeyValue(key, value, version) if exists else None
-
-    async def kv_put(self, key: str, value: str, *, version: int | None = None, ttl: float | None = None) -> int | None:
-        with self._memory.lock:
-            memory = self._memory
-            item = await self.kv_get(key)
-            if version is not None and version != (item.version if item is not None else 0):
-                return None
-            return memory.put_value(key, value, None if ttl is None else memory.tick() + int(ttl * 1_000_000))
-
-    async def kv_delete(self, key: str) -> bool:
-        with self._memory.lock:
-            there = await self.kv_get(key) is not None
-            self._memory.values.pop(key, None)
-            return there
-
-    async def kv_scan(self, prefix: str, after: str = "", limit: int = 1000) -> list[KeyValue]:
-        with self._memory.lock:
-            keys = sorted(key for key in self._memory.values if key.startswith(prefix) and key > after)
-            items = [item for key in keys if (item := await self.kv_get(key)) is not None]
-            return items[:limit]
 
     async def check_health(self) -> HealthReport:
         return HealthReport("memory", "", LAYOUT, "until this process ends", ())

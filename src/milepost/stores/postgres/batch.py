@@ -6,11 +6,12 @@ It is the `StoreFacts` of its changes: each sees the effects of those before it.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from milepost.core.defaults import EVENTS_KEPT
 from milepost.core.job import Job
+from milepost.core.placement import ORPHANS
 from milepost.core.record_codec import LARGE_BYTES, large_fields, pack, results_prefix, set_apart
 from milepost.core.rollups import counted_end
 from milepost.core.serialization import US
@@ -23,6 +24,7 @@ from milepost.stores.index_entries import WAITING_FOR_STOP
 from milepost.stores.postgres.connection import Rows
 from milepost.stores.postgres.database import Part
 from milepost.stores.postgres.members import GroupFacts, OutsideMembers
+from milepost.stores.postgres.other_records import OtherRecords
 from milepost.stores.protocol import Write, WriteResult
 from milepost.stores.rows import KEEP, LARGEST, Columns, Row, body, columns, memberships, pairs
 
@@ -61,6 +63,7 @@ class Batch(GroupFacts):
         self._owners: dict[str, tuple[str, str, int]] = {}
         self._draining_keys: set[str] = set()
         self._holders: dict[str, set[str]] = defaultdict(set)
+        self.others = OtherRecords()
         self._is_awaited = False
         self.values: dict[str, str] = {}
         self._set_values: dict[str, str] = {}
@@ -74,8 +77,6 @@ class Batch(GroupFacts):
         """Those that were committed with a transaction of the user."""
         self._ends: Counter[tuple[int, str, str]] = Counter()
         self._wakes: set[str] = set()
-
-    # --- what was read ---
 
     def know_records(self, found: Rows) -> None:
         """Take the rows of the statement `batch`."""
@@ -133,6 +134,9 @@ class Batch(GroupFacts):
     def value_of(self, key: str) -> str | None:
         return self.values.get(key)
 
+    def other(self, job_id: str) -> Mapping[str, str] | None:
+        return self._records[job_id] if job_id in self._records else self.others.get(job_id)
+
     def next_fence(self) -> int:
         return next(self._fences)
 
@@ -173,8 +177,10 @@ class Batch(GroupFacts):
         for end in counted_end(effect.record, record or {}) or ():
             self._ends[end] += 1
         self._keep(job_id, change, index, effect, record)
-        if self._is_awaited or "held" in (effect.record or ()):
-            self.groups_to_check.update(effect.groups_to_check(job_id, record or {}))
+        groups = effect.groups_to_check(job_id, record or {})
+        if not self._is_awaited and "held" not in (effect.record or ()):
+            groups = [group for group in groups if group.startswith(ORPHANS)]
+        self.groups_to_check.update(groups)
         return WriteResult(index, self.job(job_id) if answer and effect.record is not None else None)
 
     def _with_checkpoint(self, job_id: str, record: Fields, value: str, at: int) -> Fields:

@@ -6,6 +6,7 @@ from typing import Any
 
 from milepost.core import rollups
 from milepost.core.defaults import CLOCK_LEAD, FEED_KEPT, FEED_SECONDS
+from milepost.core.transitions.table import LOST_PARENT
 from milepost.stores.postgres.batch import Batch
 from milepost.stores.postgres.connection import Rows
 from milepost.stores.postgres.database import Database, Part, Transaction
@@ -37,7 +38,9 @@ async def sweep(tx: Transaction, namespace: Namespace, wanted: Sweep) -> SweepRe
         parts.append(("turn_back", {"bound": bound, "least": now + wanted.lease, "ahead": last - now}))
     (over,) = (await tx.run(*parts, ("open_ends_take", {"current": now // rollups.MINUTE})))[-1:]
     await _close_minutes(tx, {(minute, name, metric): n for minute, name, metric, n in over}, now, state)
-    *found, closing = await tx.commit(*_due(wanted, now, due_until), ("closing", {"ids": []}))
+    *found, closing = await tx.commit(
+        *_due(wanted, now, due_until), ("closing", {"ids": [], "lost": LOST_PARENT.split()})
+    )
     due: list[DueItem] = []
     more = False
     for rows, item in zip(found, (_lease, _deadline, _stale, _stopping), strict=True):

@@ -76,3 +76,9 @@ async def label_counts(db: Database, pairs: list[str]) -> dict[str, int]:
     """Return how many records have each label, without those that none has."""
     (rows,) = await db.run(("count_labels", {"pairs": pairs}))
     return dict(rows)
+
+
+async def first_ids(db: Database, name: str, group: str, limit: int) -> list[str]:
+    """Return the ids that a statement reads for a group."""
+    (rows,) = await db.run((name, {"group": group, "limit": limit}))
+    return [job_id for (job_id,) in rows]

@@ -138,8 +138,13 @@ class PostgresStore:
         return applied.outcomes
 
     async def held_by(self, group: str, limit: int) -> list[str]:
-        (rows,) = await self._db.run(("held_by", {"group": group, "limit": limit}))
-        return [job_id for (job_id,) in rows]
+        return await queries.first_ids(self._db, "held_by", group, limit)
+
+    async def open_members(self, group: str, limit: int) -> list[str]:
+        return await queries.first_ids(self._db, "open_members_of", group, limit)
+
+    async def member_counts(self, group: str) -> dict[str, int]:
+        return dict((await self._db.run(("member_counts", {"group": group})))[0])
 
     async def _write(
         self, writes: Sequence[Write], claim: Claim | None, after: Part | None = None
@@ -336,8 +341,6 @@ class PostgresStore:
 
     async def rollups(self, since: int, *, hourly: bool = False) -> Rollups:
         return await maintenance.read_rollups(self._db, since, hourly=hourly)
-
-    # --- limits ---
 
     async def limits(self) -> dict[str, tuple[int | None, bool]]:
         (rows,) = await self._db.run(("limits", None))

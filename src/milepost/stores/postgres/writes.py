@@ -17,6 +17,7 @@ from milepost.stores.postgres.connection import Rows
 from milepost.stores.postgres.database import Part, Transaction
 from milepost.stores.postgres.members import OutsideMembers, groups_for, groups_in
 from milepost.stores.postgres.namespace import Namespace
+from milepost.stores.postgres.other_records import asks_for_parent, others_in, parents_of
 from milepost.stores.protocol import INVALID_VALUE_ERRORS, ApplyResult, Claim, Write, WriteResult
 from milepost.stores.rows import Row
 
@@ -124,6 +125,10 @@ class Writer:
         batch.values = values
         batch.know_records(found.pop())
         batch.know_keys(owners)
+        others = {job_id for write in writes for job_id in others_in(write.change)}
+        parents = parents_of(batch.record(write.job_id) for write in writes if asks_for_parent(write.change))
+        if more := batch.others.ask(others.union(parents).difference(ids)):
+            batch.others.know(*await self._tx.run(*more))
         if more := members.ask(group for write in asking for group in groups_for(batch.record(write.job_id))):
             members.know(*await self._tx.run(*more))
         return batch
@@ -186,6 +191,10 @@ class Writer:
         capacities: dict[str, int] = {}
         wanted = most
         while heads and len(jobs) < most:
+            if more := batch.others.ask(
+                parents_of(Row(*head[4:-1]).record() for head in heads if "child_key" in head[13])
+            ):
+                batch.others.know(*await self._tx.run(*more))
             jobs += _start(batch, claim, heads, len(jobs), refused, capacities)
             if len(jobs) >= most or len(heads) < wanted or not refused:
                 break

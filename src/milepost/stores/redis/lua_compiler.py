@@ -21,6 +21,8 @@ from milepost.core.transitions.operations import (
     Part,
     TransitionType,
 )
+from milepost.core.transitions.table import LOST_PARENT
+from milepost.stores.redis.lua_text import boolean, failed_member, place, quoted, statuses
 from milepost.stores.redis.scripts import Script, transition_script
 
 MISSING_VALUE = b"\0"
@@ -28,12 +30,12 @@ MISSING_VALUE = b"\0"
 
 _START = ("held", "wait_groups", "wake_at", "not_before")
 """The arguments of `starts_at`."""
-_AWAITED = {"wait_groups", "labels", "on_failure"}
+_AWAITED = {"wait_groups", "suspended", "labels", "on_failure"}
 """What `groups().open_group` and `groups().failed_member` read."""
 _INDEXES = {
     "l": {"status", "type"},
     "q": {"ready", "priority", *_START},
-    "g": {"labels", "completed"},
+    "g": {"labels", "completed", "closed"},
     "h": {"held"},
     "d": {"not_after", "started", "completed"},
     "L": {"token", "lease", "slot", "worker"},
@@ -46,7 +48,7 @@ _INDEXES = {
 _READS = {
     "l": {"status", "type", "created"},
     "q": {"ready", "priority", "created", "unique_key", *_START},
-    "g": {"labels", "completed", "status", "created"},
+    "g": {"labels", "completed", "closed", "status", "created"},
     "h": {"held", "created"},
     "d": {"not_after", "started", "completed"},
     "L": {"lease", "slot", "worker"},
@@ -56,6 +58,8 @@ _READS = {
 }
 """Index -> the fields that determine the position of a record in it."""
 
+
+_LOST = tuple(map(Const, LOST_PARENT.split()))
 _KEPT_IN = {"callers": "caller_ops", "updates": "update_ops"}
 """How operation ids are kept -> the field that has them, if it is not `recent_ops`."""
 
@@ -136,9 +140,11 @@ def compile_transition(transition: TransitionType) -> CompiledTransition:
     )
     if mortal:
         reads.add("created_by_op")
-    fields = ", ".join(_quoted(short_name(name)) for name in sorted(reads))
-    retention = _quoted("p" if transition.retention == "checkpoints" else transition.retention[0])
-    about = f"{width}, {_bool(any(map(_needs_all, transition.branches)))}, {retention}, {_bool(mortal)}, {{{fields}}}"
+    fields = ", ".join(quoted(short_name(name)) for name in sorted(reads))
+    retention = quoted("p" if transition.retention == "checkpoints" else transition.retention[0])
+    about = (
+        f"{width}, {boolean(any(map(_needs_all, transition.branches)))}, {retention}, {boolean(mortal)}, {{{fields}}}"
+    )
     branches = "".join(f"{'if' if not n else 'elseif'} {w.condition} then\n{w.body}" for n, w in enumerate(writers))
     grows = any("" in branch.statuses and branch.event for branch in transition.branches)
     return CompiledTransition(
@@ -187,8 +193,8 @@ class _Writer:
     def __init__(self, branch: Branch, number: int) -> None:
         self.reads: set[str] = set()
         self._touched: set[str] = set()
-        statuses = " or ".join(f"status == {_quoted(status)}" for status in branch.statuses) or "false"
-        self.condition = " and ".join([f"({statuses})", *map(self._guard, branch.guards)])
+        is_of_status = " or ".join(f"status == {quoted(status)}" for status in branch.statuses) or "false"
+        self.condition = " and ".join([f"({is_of_status})", *map(self._guard, branch.guards)])
         lines = [
             f"branch = {number}",
             *(line for operation in branch.ops for line in self._operation(operation)),
@@ -202,6 +208,8 @@ class _Writer:
         self.reads |= self._touched & {"stale", "stalled"}
         if any(operation[0] != "clear" and operation[1:2] == ("stalled",) for operation in branch.ops):
             self.reads.add("created")
+        if any(op[:2] == ("set", "status") and op[2] in _LOST for op in branch.ops):
+            lines.append("fails = true")
         lines.append(f"touched = '{''.join(touched)}'")
         self.body = "\n".join(lines) + "\n"
 
@@ -214,19 +222,27 @@ class _Writer:
             wanted = self._source(rest[0])
             if word == "token":
                 return f"({self._field('token')} or '') ~= '' and {self._field('token')} == {wanted}"
-            return f"is_stopping(id, {wanted}, {_bool(word == 'overdue')})"
+            return f"is_stopping(id, {wanted}, {boolean(word == 'overdue')})"
         if word == "free":
             key = self._field("unique_key")
             return f"not parked(id, {key} ~= '' and {key} or key)"
         if word == "unique":
-            return f"not is_taken(id, key or {self._field('unique_key')}, {_statuses(rest[0])})"
+            return f"not is_taken(id, key or {self._field('unique_key')}, {statuses(rest[0])})"
         if word == "value":
             return "redis.call('HGET', root .. 'h:' .. {}, 'v') == {}".format(*map(self._source, rest))
         if word == "known":
             return f"groups().known({self._source(rest[0])})"
+        if word == "leased":
+            return f"groups().leased({self._source(rest[0])}, {self._source(rest[1])})"
+        if word == "joinable":
+            return f"groups().joinable({', '.join(map(self._source, rest))})"
+        if word in ("orphan", "parented"):
+            self.reads |= {"child_key", "detached", "labels"}
+            orphan = f"(fields.child_key ~= nil and groups().is_orphan(fields, {statuses(rest[0])}))"
+            return orphan if word == "orphan" else f"not {orphan}"
         if word in ("open", "failed"):
             self.reads |= _AWAITED
-            return "groups().open_group(fields)" if word == "open" else _failed(rest[0])
+            return "groups().open_group(fields)" if word == "open" else failed_member(rest[0])
         if word == "startable":
             return f"(starts_at({', '.join(map(self._field, _START))}) or math.huge) <= this.clock"
         field = self._field(str(rest[0]))
@@ -275,19 +291,19 @@ class _Writer:
             case "clear":
                 field = self._field(name)  # read, so that only an existing field is deleted
                 if name in LARGE:
-                    yield f"if {field} then apart = apart or {{}} {_place('apart', name)} = false end"
+                    yield f"if {field} then apart = apart or {{}} {place('apart', name)} = false end"
                 yield self._put(name, "nil")
             case "hold":
                 self.reads |= _AWAITED
-                yield f"local group = groups().open_group(fields) or {_failed(name)}"
+                yield f"local group = groups().open_group(fields) or {failed_member(name)}"
                 yield self._put("held", "group")
                 self._field("stale")
                 yield f"if group then {self._put('stale', 'nil')} end"
             case "blame":
                 self.reads |= _AWAITED
                 self._field(name)
-                yield f"local _, failed = {_failed(rest[1])}"
-                yield f"if failed then {self._put(name, _quoted('dependency_failed: ') + ' .. failed')} end"
+                yield f"local _, failed = {failed_member(rest[1])}"
+                yield f"if failed then {self._put(name, quoted('dependency_failed: ') + ' .. failed')} end"
             case "entry":
                 parts = [f"({self._source(part)} or '')" for part in rest[1:]]
                 yield f"if {parts[0]} ~= '' and {parts[0]} ~= '\\000' then"
@@ -327,7 +343,7 @@ class _Writer:
         )
         if name in LARGE:
             marker = self._put(name, f"'\\26' .. #{source}")
-            large = _place("apart", name)
+            large = place("apart", name)
             put = f"apart = apart or {{}} if #{source} > {LARGE_BYTES} then {large} = {source} {marker} else {large} = false {put} end"
         needs = [f"{source} ~= '\\000'"] if isinstance(src, int) else [source] if isinstance(src, Field) else []
         if word == "max":
@@ -336,7 +352,7 @@ class _Writer:
 
     def _put(self, name: str, value: str) -> str:
         self._touched.add(name)
-        field, old = _place("fields", name), _place("old", name)
+        field, old = place("fields", name), place("old", name)
         return f"if {old} == nil then {old} = {field} or false end {field} = {value}"
 
     # --- the event ---
@@ -347,14 +363,14 @@ class _Writer:
         self.reads.update(branch.emit)
         yield f"version = string.format('%d', (tonumber({self._field('version')}) or 0) + 1)"
         yield from (self._put("version", "version"), self._put("updated", "this.now"))
-        parts = [f"(fields.s == {_quoted(branch.event)} and '' or {_quoted(branch.event)})", "'\\000'", "this.now"]
+        parts = [f"(fields.s == {quoted(branch.event)} and '' or {quoted(branch.event)})", "'\\000'", "this.now"]
         for name in branch.emit:
-            field = _place("fields", name)
-            parts.append(f"(({field} or '') ~= '' and {_quoted(chr(0) + short_name(name) + '=')} .. {field} or '')")
+            field = place("fields", name)
+            parts.append(f"(({field} or '') ~= '' and {quoted(chr(0) + short_name(name) + '=')} .. {field} or '')")
         if branch.data is not None:
             value = self._source(branch.data)
             parts.append(f"({value} ~= '\\000' and '\\000data=' .. {value} or '')")
-        yield f"event, kept = {' .. '.join(parts)}, {_quoted(branch.keep)}"
+        yield f"event, kept = {' .. '.join(parts)}, {quoted(branch.keep)}"
         if branch.keep == "life":
             yield "old['!' .. version] = false fields['!' .. version] = event"
 
@@ -362,7 +378,7 @@ class _Writer:
 
     def _field(self, name: str) -> str:
         self.reads.add(name)
-        return _place("fields", name)
+        return place("fields", name)
 
     def _source(self, source: Part) -> str:
         """Return a source in Lua."""
@@ -371,30 +387,5 @@ class _Writer:
         if isinstance(source, Field):
             return self._field(source.name)
         if isinstance(source, Const):
-            return _quoted(source.text)
+            return quoted(source.text)
         raise AssertionError(f"{source!r} is not a source")
-
-
-def _place(table: str, name: str) -> str:
-    return f"{table}[{_quoted(short_name(name))}]"
-
-
-def _failed(statuses: Part) -> str:
-    return f"groups().failed_member(fields, {_statuses(statuses)})"
-
-
-def _statuses(words: Part) -> str:
-    """Return statuses, separated by spaces, as Lua text between bars."""
-    return _quoted("|" + "".join(f"{status}|" for status in str(words).split()))
-
-
-def _bool(value: bool) -> str:
-    return "true" if value else "false"
-
-
-def _quoted(text: str) -> str:
-    """Return a text as a Lua string literal."""
-    escaped = (
-        text.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n").replace("\r", "\\r").replace("\0", "\\000")
-    )
-    return f"'{escaped}'"

@@ -11,7 +11,16 @@ from milepost.core.errors import LayoutMismatchError
 from milepost.core.serialization import US
 from milepost.stores.held_jobs import release_held
 from milepost.stores.ids import new_operation_id
-from milepost.stores.protocol import LAYOUT, DueItem, HealthReport, KeyValue, SweepResult, Write, WriteResult
+from milepost.stores.protocol import (
+    LAYOUT,
+    MEMBER_STATES,
+    DueItem,
+    HealthReport,
+    KeyValue,
+    SweepResult,
+    Write,
+    WriteResult,
+)
 from milepost.stores.redis.codec import decode_fields, decode_id, decode_job, decode_text
 from milepost.stores.redis.connection import Arg
 from milepost.stores.redis.scripts import script
@@ -38,6 +47,8 @@ class _Caller(Protocol):
     async def _apply_held(self, writes: Sequence[Write]) -> list[WriteResult]: ...
 
     async def held_by(self, group: str, limit: int) -> list[str]: ...
+
+    async def open_members(self, group: str, limit: int) -> list[str]: ...
 
 
 class NamespaceMethods:
@@ -100,6 +111,16 @@ class NamespaceMethods:
     async def held_by(self: _Caller, group: str, limit: int) -> list[str]:
         """Return the ids of the first `limit` jobs that this group holds, by `created` and id."""
         return [decode_id(name) for name in await self._ask("ZRANGE", f"{{{self.namespace}}}:h:{group}", 0, limit - 1)]
+
+    async def open_members(self: _Caller, group: str, limit: int) -> list[str]:
+        """Return the ids of up to `limit` open members of a group of several members."""
+        found = await self._ask("SRANDMEMBER", f"{{{self.namespace}}}:m:{group}:", limit)
+        return sorted(map(decode_id, found))
+
+    async def member_counts(self: _Caller, group: str) -> dict[str, int]:
+        """Return the exact numbers of its members by MEMBER_STATES, without zeros."""
+        counts = await self._run("member_counts", group, *MEMBER_STATES)
+        return {state: count for state, count in zip(MEMBER_STATES, counts, strict=True) if count}
 
     async def sweep(
         self: _Caller,
@@ -225,7 +246,7 @@ def check_layout(found: bytes | None, url: str) -> None:
 SCRIPTS = {
     verb: script(verb)
     for verb in (
-        "get", "select", "oldest", "count", "events", "renew", "sweep", "purge", "set_limit", "draining_leases", "wake", "now", "layout", "rollups",
+        "get", "select", "oldest", "count", "member_counts", "events", "renew", "sweep", "purge", "set_limit", "draining_leases", "wake", "now", "layout", "rollups",
         "kv_get", "kv_delete", "kv_scan",
     )
 } | {"kv_put": script("kv_put", grows=True)}  # fmt: skip

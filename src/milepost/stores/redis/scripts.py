@@ -35,7 +35,19 @@ PRELUDES = {
 }
 """script -> its preludes besides `record`."""
 READING = frozenset(
-    {"get", "events", "select", "oldest", "count", "draining_leases", "now", "rollups", "kv_get", "kv_scan"}
+    {
+        "get",
+        "events",
+        "select",
+        "oldest",
+        "count",
+        "member_counts",
+        "draining_leases",
+        "now",
+        "rollups",
+        "kv_get",
+        "kv_scan",
+    }
 )
 
 

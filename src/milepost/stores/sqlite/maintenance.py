@@ -54,7 +54,7 @@ def sweep(tx: WriteTransaction, wanted: Sweep) -> SweepResult:
 def _closing(tx: WriteTransaction) -> tuple[str, ...]:
     """Return the closed groups that jobs wait for."""
     found = tuple(group for (group,) in tx.all("closing"))
-    done = [one for one in found if tx.is_open(one) or tx.one("held_by", (one, 1)) is None]
+    done = [one for one in found if not tx.is_to_release(one)]
     for group in done:
         tx.run("closing_delete", (group,))
     return tuple(group for group in found if group not in done)

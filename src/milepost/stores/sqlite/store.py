@@ -113,6 +113,12 @@ class SQLiteStore:
     async def held_by(self, group: str, limit: int) -> list[str]:
         return [job_id for (job_id,) in await self._database.read(lambda db: db.all("held_by", (group, limit)))]
 
+    async def open_members(self, group: str, limit: int) -> list[str]:
+        return [job_id for (job_id,) in await self._database.read(lambda db: db.all("open_members", (group, limit)))]
+
+    async def member_counts(self, group: str) -> dict[str, int]:
+        return dict(await self._database.read(lambda db: db.all("member_counts", (group,))))
+
     async def heartbeat(
         self, writes: Sequence[Write], leases: Sequence[tuple[str, str]], micros: int | None
     ) -> tuple[list[WriteResult], list[str]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from milepost.core.defaults import EVENTS_KEPT
 from milepost.core.job import Job
-from milepost.core.placement import AFTER, member_groups, members_pair
+from milepost.core.placement import AFTER, ORPHANS, member_groups, members_pair
 from milepost.core.record_codec import large_fields, pack, results_prefix, set_apart
 from milepost.core.rollups import counted_end
 from milepost.core.transitions import operation_ids
@@ -150,6 +150,10 @@ class WriteTransaction(ReadTransaction):
         known = ("label_check", members_pair(group)) if kind == "group" else ("record_end", name)
         return self.one(known[0], (known[1],)) is not None
 
+    def other(self, job_id: str) -> Mapping[str, str] | None:
+        row = self.row(job_id)
+        return row.record() if row is not None else None
+
     def is_open(self, group: str) -> bool:
         kind, _, job_id = group.partition(":")
         if kind != "job":
@@ -218,10 +222,16 @@ class WriteTransaction(ReadTransaction):
 
     def _closed(self, groups: Sequence[str]) -> tuple[str, ...]:
         """Return the groups that are closed while jobs wait for them, and let the sweep look at these."""
-        closed = tuple(one for one in groups if self.one("held_by", (one, 1)) is not None and not self.is_open(one))
+        closed = tuple(filter(self.is_to_release, groups))
         for group in closed:
             self.run("closing_put", (group,))
         return closed
+
+    def is_to_release(self, group: str) -> bool:
+        """Return whether a group is closed while jobs wait for it, or whether orphans are open."""
+        if group.startswith(ORPHANS):
+            return self.one("member", ("children:" + group.removeprefix(ORPHANS), "")) is not None
+        return self.one("held_by", (group, 1)) is not None and not self.is_open(group)
 
     def gone(self, job_id: str) -> str:
         """Return the tombstone of removed records of an id, or empty."""
@@ -299,7 +309,7 @@ class WriteTransaction(ReadTransaction):
             self.run("held_delete", (old.get("held"), row.created, job_id))
             if new.get("held"):
                 self.run("held_put", (new["held"], row.created, job_id))
-        if ":" in new.get("labels", "") and ("completed" in new) != ("completed" in old):
+        if ":" in new.get("labels", "") and any((name in new) != (name in old) for name in ("completed", "closed")):
             self._move_member(job_id, memberships(old), memberships(new))
         if new.get("labels") != old.get("labels"):
             had, has = pairs(old), pairs(new)

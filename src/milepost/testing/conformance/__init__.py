@@ -16,6 +16,7 @@ If a scenario cannot hold for a store, override the method in its test class and
 
 from milepost.testing.conformance.answers import Answers
 from milepost.testing.conformance.cancellation import Leases, Stopping
+from milepost.testing.conformance.children import BatchRecords, Children
 from milepost.testing.conformance.claims import ClaimPolicy, Dispatching, Waking
 from milepost.testing.conformance.clocks import Outages, SetClocks
 from milepost.testing.conformance.concurrency import Concurrency, Promises
@@ -40,7 +41,7 @@ __all__ = ["Conformance"]
 
 
 class Conformance(
-    Operations, TransitionMatrix, Runs, Stopping, Leases, ClaimPolicy, Waking, Lists, Large, EndedJobs, Promises, Indexes, Placement, Waits, Suspensions, Answers, Schedules, After, GroupMembers, Events, Feed, Sweeping, Retention,
+    Operations, TransitionMatrix, Runs, Stopping, Leases, ClaimPolicy, Waking, Lists, Large, EndedJobs, Promises, Indexes, Placement, Waits, Suspensions, Answers, Schedules, After, GroupMembers, Children, BatchRecords, Events, Feed, Sweeping, Retention,
     Outages, SetClocks, Dispatching, Idempotency, Batches, RoundTrip, Concurrency, KeyValues, StoreItself, Differential,
 ):  # fmt: skip
     """All scenarios."""

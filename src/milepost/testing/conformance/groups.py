@@ -229,6 +229,10 @@ class After(Scenarios):
         await fixture.refused("b", plan_release_held(fixture.operation_id()))
         await is_ready(fixture, "b")
         await is_ready(fixture, "c")
+        await fixture.start("a")
+        await fixture.do("a", plan_cancel(fixture.operation_id()))
+        for name in ("b", "c"):
+            await fixture.refused(name, plan_release_held(fixture.operation_id()))
 
     async def test_ended_job_decides_at_submit(self, fixture: StoreFixture) -> None:
         for name in ("good", "bad"):
@@ -282,7 +286,7 @@ class After(Scenarios):
         await fixture.create("a", worker_job())
         for number in range(3):
             await fixture.create(f"b{number}", after("a"))
-        with _dying(fixture.store):
+        with dying(fixture.store):
             await complete(fixture, "a")
         await is_held(fixture, "b1", "a")
         await fixture.store.sweep(lease=30, interval=0)
@@ -293,7 +297,7 @@ class After(Scenarios):
     async def test_sweep_keeps_what_waits_for_a_retried_job(self, fixture: StoreFixture) -> None:
         await fixture.create("a", worker_job())
         await fixture.create("b", after("a"))
-        with _dying(fixture.store):
+        with dying(fixture.store):
             await fail(fixture, "a")
         await fixture.do("a", plan_retry(fixture.operation_id()))
         assert (await fixture.store.sweep(lease=30, interval=0)).closing == ()
@@ -314,14 +318,14 @@ class After(Scenarios):
 
 
 @contextmanager
-def _dying(store: Store) -> Iterator[None]:
-    """Let the process of a store die between the end of a job and the release of what follows."""
+def dying(store: Store) -> Iterator[None]:
+    """Let the process of a store die between the end of a job and what follows from it for other jobs."""
 
     async def dies(group: str, limit: int) -> list[str]:
         raise StoreUnavailableError("killed")
 
-    store.held_by = dies  # type: ignore[method-assign]
+    store.held_by = store.open_members = dies  # type: ignore[method-assign]
     try:
         yield
     finally:
-        del store.held_by
+        del store.held_by, store.open_members

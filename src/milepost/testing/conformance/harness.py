@@ -119,6 +119,7 @@ _OURS = frozenset(
         "expire",
         "mark_stale",
         "release_held",
+        *("close_batch", "cancel_orphan", "retry_child"),
     ]
 )
 """The transitions of the lifecycle; those that tests define are not checked against it."""

@@ -61,6 +61,14 @@ WHERE m.grp = u.grp AND m.ended = u.ended AND m.id = u.id
 -- Read the first jobs that a group holds.
 SELECT id FROM [held] WHERE grp = %(group)s ORDER BY created, id LIMIT %(limit)s
 
+-- name: open_members_of
+-- Read the first open members of a group.
+SELECT id FROM [members] WHERE grp = %(group)s AND ended = '' ORDER BY id LIMIT %(limit)s
+
+-- name: member_counts
+-- Read how many members of a group are in each state.
+SELECT ended, count(*) FROM [members] WHERE grp = %(group)s GROUP BY ended
+
 -- name: held_put
 -- Add jobs to those that groups hold.
 INSERT INTO [held] SELECT * FROM unnest(%(group)s::text[], %(created)s::bigint[], %(id)s::text[])
@@ -80,14 +88,23 @@ WHERE h.grp = u.grp AND h.created = u.created AND h.id = u.id
     END
 
 -- name: closed_groups
--- Find which groups have closed while jobs wait for them. Those of a transaction `xid` are looked at once it has ended.
-SELECT g.grp, g.xid, EXISTS (SELECT FROM [held] AS h WHERE h.grp = g.grp) AND NOT
+-- Find which groups have closed while jobs wait for them, and which orphans are open. Those of a transaction `xid` are
+-- looked at once it has ended.
+SELECT g.grp, g.xid, CASE WHEN starts_with(g.grp, 'orphans:') THEN
+    EXISTS (SELECT FROM [members] AS m WHERE m.grp = 'children:' || substr(g.grp, 9) AND m.ended = '')
+ELSE EXISTS (SELECT FROM [held] AS h WHERE h.grp = g.grp) AND NOT
     --@is_open
+END
 FROM unnest(%(groups)s::text[], %(xids)s::text[]) AS g (grp, xid)
 WHERE g.xid IS NULL OR pg_visible_in_snapshot(g.xid::xid8, pg_current_snapshot())
 
 -- name: closing
--- Find all groups that have closed while jobs wait for them. What begins with ``user:`` is no group, see `core.placement`.
+-- Find all groups that have closed while jobs wait for them, and all parents with orphans. What begins with ``user:`` is no
+-- group, see `core.placement`.
 SELECT g.grp FROM (SELECT DISTINCT grp FROM [held] WHERE NOT starts_with(grp, 'user:')) AS g WHERE NOT
     --@is_open
-ORDER BY g.grp
+UNION SELECT 'orphans:' || substr(m.grp, 10) FROM [members] AS m JOIN [jobs] AS c ON c.id = m.id
+    LEFT JOIN [jobs] AS p ON p.id = substr(m.grp, 10)
+WHERE m.grp >= 'children:' AND m.grp < 'children;' AND m.ended = '' AND strpos(c.body, E'\nchild_key=') > 0
+    AND strpos(c.body, E'\ndetached=') = 0 AND (p.id IS NULL OR p.status = ANY(%(lost)s))
+ORDER BY 1

@@ -37,6 +37,12 @@ SELECT
 FROM unnest(%(ids)s::text[]) WITH ORDINALITY AS w (id, place)
 JOIN [jobs] AS j ON j.id = w.id LEFT JOIN [leases] AS l ON l.id = j.id ORDER BY w.place
 
+-- name: others
+-- Read records that guards ask about, which cannot change until the end.
+SELECT
+    --@columns
+FROM [jobs] AS j LEFT JOIN [leases] AS l ON l.id = j.id WHERE j.id = ANY(%(ids)s) ORDER BY j.id FOR SHARE OF j
+
 -- name: large_get
 -- Read the large values of jobs.
 SELECT id, name, value FROM [large] WHERE id = ANY(%(ids)s)

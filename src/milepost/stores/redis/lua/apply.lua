@@ -148,7 +148,7 @@ while true do
 
     -- Apply the first branch that matches; `old` keeps overwritten values, false where there was none.
     local old, kind, kept, event, version, touched = {}, nil, nil, nil, nil, ''
-    local stop_token, stop_expires, drop, remove, apart
+    local stop_token, stop_expires, drop, remove, apart, fails
     --BRANCHES
     if branch >= 0 and status ~= '' then
       local place = places[retention]
@@ -280,12 +280,15 @@ while true do
       local waiting = redis.call('ZRANGE', root .. 'k:' .. freed, -1, -1)[1]
       if waiting and waiting ~= id then indexes.offer_again(waiting) end
     end
+    if (fails or remove) and fields.children ~= 'keep' then closed = groups().closed({'orphans:' .. groups().plain(id)}) end
     if (drop or remove or old.z ~= nil or old.held ~= nil) and holds() then
       local names = (remove or old.z ~= nil) and groups().of(fields.l) or {}
       names[#names + 1] = 'job:' .. groups().plain(id)
       for group in string.gmatch(dropped or '', '[^\31]+') do names[#names + 1] = group end
       if not remove and old.held ~= nil and fields.held ~= old.held and string.sub(fields.held or '', 1, 5) ~= 'user:' then names[#names + 1] = fields.held end
-      closed = groups().closed(names)
+      local more = groups().closed(names)
+      if closed and more then more[#more + 1] = closed[1] end
+      closed = more or closed
     end
     if event then
       redis.call('XADD', root .. 'f', 'MAXLEN', '~', 100000, '*', 'i', id, 'v', version, 'e', event)

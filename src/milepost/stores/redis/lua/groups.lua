@@ -38,6 +38,37 @@ local function groups()
     return (string.gsub(hex, '^(%w%w%w%w%w%w%w%w)(%w%w%w%w)(%w%w%w%w)(%w%w%w%w)', '%1-%2-%3-%4-'))
   end
 
+  -- Some fields of another record, nil if there is none. Ended records have no token.
+  local function other(id)
+    local got = redis.pcall('HMGET', root .. 'j:' .. stored(id), 's', 't', 'T', 'closed')
+    if not got.err then return got[1] and {s = got[1], t = got[2], T = got[3] or nil, closed = got[4] or nil} end
+    local text = redis.pcall('GET', root .. 'j:' .. stored(id))
+    if type(text) ~= 'string' then return end
+    return {s = string.match(text, '\ns=([^\n]*)') or '', t = string.match(text, '\nt=([^\n]*)'), closed = '1'}
+  end
+
+  -- Whether another record has a live lease with a token.
+  function G.leased(id, token)
+    local found = other(id)
+    return found and (found.T or '') ~= '' and found.T == token
+  end
+
+  -- Whether no group that the pairs of `group` in a text of labels name belongs to a closed batch, or `leased` holds.
+  function G.joinable(labels, run, token)
+    for name in string.gmatch('\31' .. labels, '\31:group=([^\31]+)') do
+      local found = other(name)
+      if found and found.t == 'batch' and found.closed then return G.leased(run, token) end
+    end
+    return true
+  end
+
+  -- Whether a record was made by a run of a parent that has one of these statuses (between bars), or no record.
+  function G.is_orphan(fields, statuses)
+    if fields.detached then return false end
+    local parent = other(string.match('\31' .. (fields.l or ''), '\31:parent_id=([^\31]+)') or '')
+    return not parent or string.find(statuses, '|' .. parent.s .. '|', 1, true) ~= nil
+  end
+
   -- The status of a record, nil if there is none, and whether it has ended.
   local function status_of(id)
     local got = redis.pcall('HMGET', root .. 'j:' .. id, 's', 'z')
@@ -94,7 +125,7 @@ local function groups()
 
   -- The first awaited group with a member for which `ended_in` holds, and the id of that.
   function G.failed_member(fields, statuses)
-    if fields.wait_groups or fields.on_failure == 'run' then return end
+    if fields.suspended or fields.on_failure == 'run' then return end
     for _, group in ipairs(awaited(fields)) do
       local id = ended_in(group, statuses)
       if id then return group, id end
@@ -139,11 +170,18 @@ local function groups()
     end
   end
 
-  -- The groups among these that are closed while jobs wait for them; the sweep looks at them.
+  -- Whether a group is closed while jobs wait for it, or whether orphans are open.
+  local function is_to_release(group)
+    local id = string.match(group, '^orphans:(.*)$')
+    if id then return redis.call('EXISTS', root .. 'm:children:' .. id .. ':') == 1 end
+    return redis.call('HEXISTS', root .. 'held', group) == 1 and not is_open(group)
+  end
+
+  -- The groups among these to release; the sweep looks at them.
   function G.closed(names)
     local found = {}
     for _, group in ipairs(names) do
-      if not found[group] and redis.call('HEXISTS', root .. 'held', group) == 1 and not is_open(group) then
+      if not found[group] and is_to_release(group) then
         redis.call('SADD', root .. 'closing', group)
         found[#found + 1] = group
         found[group] = true
@@ -165,3 +203,12 @@ local function groups()
 
   return G
 end
+
+-- name: member_counts
+-- Count the members of a group.
+-- ARGV[2]   the group
+-- ARGV[3..] states of members
+-- Reply     the number of members in each
+local counts = {}
+for i = 3, #ARGV do counts[i - 2] = redis.call('SCARD', root .. 'm:' .. ARGV[2] .. ':' .. ARGV[i]) end
+return counts

@@ -99,8 +99,11 @@ local function open_indexes()
     if string.find(touched, 'g', 1, true) then
       local labels0, labels1 = was(old, fields, 'l') or '', fields.l or ''
       if string.find(labels0 .. labels1, ':', 1, true) then
-        local ended0, ended1 = was(old, fields, 'z'), some(fields.z)
-        ended0, ended1 = ended0 and was(old, fields, 's') or '', ended1 and fields.s or ''
+        -- As `membership` of `milepost.core.placement`.
+        local ended0 = was(old, fields, 'z') and was(old, fields, 's') or ''
+        local ended1 = some(fields.z) and fields.s or ''
+        if was(old, fields, 'closed') then ended0 = 'closed' end
+        if fields.closed then ended1 = 'closed' end
         groups().move(id, was(old, fields, 'c') and labels0 or '', ended0, labels1, ended1)
       end
     end

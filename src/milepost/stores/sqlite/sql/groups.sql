@@ -58,3 +58,13 @@ INSERT OR REPLACE INTO [members] VALUES (?, ?, ?)
 -- Remove a member of a group.
 -- Values: group, ended, id
 DELETE FROM [members] WHERE grp = ? AND ended = ? AND id = ?
+
+-- name: open_members
+-- Read the first open members of a group.
+-- Values: group, limit
+SELECT id FROM [members] WHERE grp = ? AND ended = '' ORDER BY id LIMIT ?
+
+-- name: member_counts
+-- Read how many members of a group are in each state.
+-- Values: group
+SELECT status, count FROM [counters] WHERE kind = 'member' AND name = ? AND count > 0

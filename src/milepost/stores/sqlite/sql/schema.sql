@@ -115,7 +115,7 @@ CREATE TABLE IF NOT EXISTS [kv] (
     key TEXT PRIMARY KEY, value TEXT NOT NULL, version INTEGER NOT NULL, until INTEGER
 ) WITHOUT ROWID;
 
--- kind: list (name is the type), label (name is the pair), stalled
+-- kind: list (name is the type), label (name is the pair), member (name is the group, status the state), stalled
 CREATE TABLE IF NOT EXISTS [counters] (
     kind TEXT NOT NULL,
     name TEXT NOT NULL,
@@ -152,6 +152,14 @@ END;
 CREATE TRIGGER IF NOT EXISTS [labels_go] AFTER DELETE ON [labels] BEGIN
     UPDATE [counters] SET count = count - 1 WHERE kind = 'label' AND name = old.pair AND status = '';
     DELETE FROM [counters] WHERE kind = 'label' AND name = old.pair AND status = '' AND count <= 0;
+END;
+
+CREATE TRIGGER IF NOT EXISTS [members_come] AFTER INSERT ON [members] BEGIN
+    INSERT INTO [counters] VALUES ('member', new.grp, new.ended, 1) ON CONFLICT DO UPDATE SET count = count + 1;
+END;
+CREATE TRIGGER IF NOT EXISTS [members_go] AFTER DELETE ON [members] BEGIN
+    UPDATE [counters] SET count = count - 1 WHERE kind = 'member' AND name = old.grp AND status = old.ended;
+    DELETE FROM [counters] WHERE kind = 'member' AND name = old.grp AND status = old.ended AND count <= 0;
 END;
 
 COMMIT;

@@ -1,0 +1,317 @@
+"""Jobs that a run makes, and batches of jobs."""
+
+from __future__ import annotations
+
+import pytest
+
+from milepost.core import transitions as plans
+from milepost.core.job import JobStatus
+from milepost.core.transitions.operations import Change
+from milepost.stores.protocol import Write
+from milepost.testing.conformance.groups import complete, dying, fail, is_cancelled, is_held, is_ready
+from milepost.testing.conformance.harness import Scenarios, StoreFixture, caller_job, token_of, worker_job
+from milepost.testing.conformance.transition_matrix import CRASH
+
+
+def child(parent: str = "p", key: str = "k", **fields: str) -> dict[str, str]:
+    """Return the fields of a job that a run of a parent makes."""
+    return {**worker_job(labels=f":parent_id={parent}"), "child_key": key, **fields}
+
+
+async def make(fixture: StoreFixture, name: str, token: str, parent: str = "p", **fields: str) -> None:
+    """Make a child under the token of its parent."""
+    await fixture.do(
+        name, plans.plan_create(child(parent, name, **fields), fixture.operation_id(), run=(parent, token))
+    )
+
+
+async def running_parent(fixture: StoreFixture, *children: str, **fields: str) -> str:
+    """Create and start a parent with children, and return its token."""
+    await fixture.create("p", worker_job(attempts=2, **fields))
+    token = token_of(await fixture.start("p"))
+    for name in children:
+        await make(fixture, name, token)
+    return token
+
+
+class Children(Scenarios):
+    """Jobs that a run makes."""
+
+    async def test_child_is_made_under_the_token_of_its_parent_only(self, fixture: StoreFixture) -> None:
+        """I30: none is made while the parent does not run under the token that makes it, and one for each key."""
+        await fixture.create("p", worker_job(attempts=2))
+        for token in ("", "1:none"):
+            await fixture.refused("a", plans.plan_create(child(), fixture.operation_id(), run=("p", token)))
+        first = token_of(await fixture.start("p", lease=0))
+        await make(fixture, "a", first)
+        await fixture.refused("a", plans.plan_create(child(), fixture.operation_id(), run=("p", first)))
+        await fixture.do("p", plans.plan_lease_expired(fixture.operation_id(), crashes_left=2, **CRASH))
+        await fixture.refused("b", plans.plan_create(child(), fixture.operation_id(), run=("p", first)))
+        second = token_of(await fixture.start("p"))
+        await fixture.refused("b", plans.plan_create(child(), fixture.operation_id(), run=("p", first)))
+        await make(fixture, "b", second)
+        await complete(fixture, "a")
+        await fixture.do("p", plans.plan_cancel(fixture.operation_id()))
+        await fixture.refused("c", plans.plan_create(child(), fixture.operation_id(), run=("p", second)))
+        await fixture.refused("c", plans.plan_create(child("none"), fixture.operation_id(), run=("none", second)))
+
+    async def test_suspended_parent_wakes_when_no_child_is_open(self, fixture: StoreFixture) -> None:
+        token = await running_parent(fixture, "a", "b", "c")
+        plan = plans.plan_suspend(fixture.operation_id(), token, {}, groups=("children:p",), ran=1)
+        await fixture.do("p", plan)
+        await is_held(fixture, "p", "children:p")
+        await complete(fixture, "a")
+        await fail(fixture, "b")
+        await is_held(fixture, "p", "children:p")
+        await fixture.do("c", plans.plan_cancel(fixture.operation_id()))
+        assert await fixture.store.member_counts("children:p") == {"completed": 1, "failed": 1, "cancelled": 1}
+        (job,) = await fixture.claim(job_id="p")
+        assert (job.attempt, job.waiting_for, "wait_groups" in job.record) == (1, None, False)
+        plan = plans.plan_suspend(fixture.operation_id(), token_of(job), {}, groups=("children:p",), ran=1)
+        await fixture.do("p", plan)
+        await is_ready(fixture, "p")  # no member was open when it was suspended
+
+    async def test_suspended_parent_wakes_at_its_time_before_its_children_end(self, fixture: StoreFixture) -> None:
+        token = await running_parent(fixture, "a")
+        groups = ("children:p",)
+        plan = plans.plan_suspend(fixture.operation_id(), token, {}, groups=groups, wake_at=1, ran=1)
+        await fixture.do("p", plan)
+        assert [job.job_id for job in await fixture.claim(job_id="p")] == ["p"]
+
+    @pytest.mark.parametrize("end", ["cancelled", "failed", "deleted"])
+    async def test_end_of_parent_cancels_open_children(self, fixture: StoreFixture, end: str) -> None:
+        """I31: no child starts after the parent was cancelled."""
+        token = await running_parent(fixture, "a", "b", "c")
+        await complete(fixture, "c")
+        run = token_of(await fixture.start("b"))
+        await make(fixture, "b1", run, "b")
+        if end == "failed":
+            plan = plans.plan_fail(fixture.operation_id(), token, error="no", failure='{"kind":"error"}', report={})
+        else:
+            plan = (plans.plan_cancel if end == "cancelled" else plans.plan_delete)(fixture.operation_id())
+        await fixture.store.apply([Write("p", plan)])
+        for name in ("a", "b", "b1"):
+            job = await fixture.job(name)
+            assert (name, job.status, job.receipt and job.receipt.reason) == (name, "cancelled", "parent_ended")
+        assert (await fixture.job("c")).status is JobStatus.COMPLETED
+        assert await fixture.claim(most=9) == []
+        assert await fixture.store.open_members("children:p", 9) == []
+
+    async def test_orphan_is_not_claimable_before_it_is_cancelled(self, fixture: StoreFixture) -> None:
+        await running_parent(fixture, "a", "b")
+        with dying(fixture.store):
+            await fixture.do("p", plans.plan_cancel(fixture.operation_id()))
+        assert [(await fixture.job(name)).status.value for name in "ab"] == ["pending", "pending"]
+        assert await fixture.claim(most=9) == []
+        await fixture.refused("a", fixture.starts(1)[0])
+        await fixture.store.sweep(lease=30, interval=0)
+        assert [(await fixture.job(name)).status.value for name in "ab"] == ["cancelled", "cancelled"]
+        assert (await fixture.store.sweep(lease=30, interval=0)).closing == ()
+
+    @staticmethod
+    async def _in_each_state(fixture: StoreFixture) -> None:
+        """Make children of a running parent that are pending, running, suspended, and pending while a run stops."""
+        await running_parent(fixture, "pending", "running", "suspended", "blocked")
+        for name in ("running", "suspended", "blocked"):
+            token = token_of(await fixture.start(name))
+            if name == "suspended":
+                plan = plans.plan_suspend(fixture.operation_id(), token, {}, wake_at=1, ran=1)
+                await fixture.do(name, plan)
+            elif name == "blocked":
+                await fixture.do(name, plans.plan_cancel(fixture.operation_id()))
+                await fixture.do(name, plans.plan_retry(fixture.operation_id()))
+
+    async def test_children_are_cancelled_in_each_state(self, fixture: StoreFixture) -> None:
+        """I31: the cascade cancels no child of an open parent."""
+        await Children._in_each_state(fixture)
+        states = ("pending", "running", "suspended", "blocked")
+        for name in states:
+            await fixture.refused(name, plans.plan_cancel_orphan(fixture.operation_id()))
+        with dying(fixture.store):
+            await fixture.do("p", plans.plan_cancel(fixture.operation_id()))
+        await fixture.refused("suspended", fixture.starts(1)[0])
+        for name in states:
+            job = await fixture.made(name, plans.plan_cancel_orphan(fixture.operation_id()))
+            assert job.receipt is not None
+            how = {"pending": "never_started", "suspended": "cooperative"}.get(name)
+            assert (name, job.status.value, job.receipt.how) == (name, "cancelled", how)
+        assert len(await fixture.store.draining_leases()) == 3
+
+    async def test_child_is_retried_by_a_later_attempt_of_its_parent(self, fixture: StoreFixture) -> None:
+        token = await running_parent(fixture)
+        await make(fixture, "a", token, parent_attempt=".1")
+        await fail(fixture, "a")
+
+        def retry(token: str, generation: str) -> Change:
+            return plans.plan_retry_child(fixture.operation_id(), run=("p", token), generation=generation)
+
+        await fixture.refused("a", retry(token, ".1"))
+        await fixture.refused("a", retry("1:none", ".2"))
+        job = await fixture.made("a", retry(token, ".2"))
+        assert (job.status.value, job.record["parent_attempt"]) == ("pending", ".2")
+        await is_ready(fixture, "a")
+
+    async def test_retried_parent_keeps_its_children(self, fixture: StoreFixture) -> None:
+        """I31: the cascade cancels no child of an open parent."""
+        await running_parent(fixture, "a", "b")
+        with dying(fixture.store):
+            await fixture.do("p", plans.plan_cancel(fixture.operation_id()))
+        await fixture.do("p", plans.plan_retry(fixture.operation_id()))
+        await fixture.refused("a", plans.plan_cancel_orphan(fixture.operation_id()))
+        await fixture.store.sweep(lease=30, interval=0)
+        assert sorted(job.job_id for job in await fixture.claim(most=9) if job.job_id != "p") == ["a", "b"]
+
+    async def test_children_continue_while_their_parent_is_open_or_completed(self, fixture: StoreFixture) -> None:
+        token = await running_parent(fixture, "a", "b")
+        await fixture.do("p", plans.plan_release(fixture.operation_id(), token, {}))
+        await is_ready(fixture, "a")
+        token = token_of(await fixture.start("p"))
+        await fixture.do("p", plans.plan_complete(fixture.operation_id(), token, None, {}))
+        await is_ready(fixture, "b")
+
+    @pytest.mark.parametrize("end", [plans.plan_cancel, plans.plan_delete])
+    async def test_detached_children_continue(self, fixture: StoreFixture, end: object) -> None:
+        token = await running_parent(fixture, children="keep")
+        await make(fixture, "a", token, detached="1")
+        await fixture.store.apply([Write("p", end(fixture.operation_id()))])  # type: ignore[operator]
+        await is_ready(fixture, "a")
+
+    async def test_jobs_of_callers_continue_without_the_job_that_they_name(self, fixture: StoreFixture) -> None:
+        await running_parent(fixture, "a")
+        await fixture.create("mine", worker_job(labels=":parent_id=p"))
+        await fixture.create("other", worker_job(labels=":parent_id=none"))
+        await fixture.do("p", plans.plan_cancel(fixture.operation_id()))
+        assert (await fixture.job("a")).status is JobStatus.CANCELLED
+        await is_ready(fixture, "mine")
+        await is_ready(fixture, "other")
+
+    async def test_suspension_needs_a_way_to_wake(self, fixture: StoreFixture) -> None:
+        with pytest.raises(ValueError, match="to wake"):
+            plans.plan_suspend(fixture.operation_id(), "1:a", {}, ran=1)
+
+
+def batch(name: str = "g") -> dict[str, str]:
+    """Return the fields of the record of a batch."""
+    return {**caller_job(labels=f":group={name}"), "type": "batch"}
+
+
+class BatchRecords(Scenarios):
+    """The records of batches, which are open members of their own groups until they are closed."""
+
+    @staticmethod
+    async def _open(fixture: StoreFixture) -> None:
+        await fixture.create("g", batch())
+        await fixture.do("g", plans.plan_update(fixture.operation_id(), "running"))
+
+    @staticmethod
+    async def _close(fixture: StoreFixture) -> None:
+        close = plans.plan_close_batch(fixture.operation_id(), "group:g", "closed")
+        assert (await fixture.store.apply([Write("g", close)])).outcomes[0].accepted
+
+    async def test_batch_ends_when_it_is_closed_and_no_member_is_open(self, fixture: StoreFixture) -> None:
+        await BatchRecords._open(fixture)
+        await fixture.create("a", worker_job(labels=":group=g"))
+        await fixture.create("then", worker_job(labels=":after=group:g"))
+        await complete(fixture, "a")
+        await is_held(fixture, "then", "group:g")
+        await fixture.create("b", worker_job(labels=":group=g"))
+        await BatchRecords._close(fixture)
+        await is_held(fixture, "then", "group:g")
+        assert (await fixture.job("g")).status is JobStatus.RUNNING
+        assert await fixture.store.member_counts("group:g") == {"": 1, "completed": 1, "closed": 1}
+        await complete(fixture, "b")
+        job = await fixture.job("g")
+        assert (job.status.value, job.progress, "held" in job.record) == ("completed", 1.0, False)
+        assert await fixture.store.member_counts("group:g") == {"completed": 2, "closed": 1}
+        await is_ready(fixture, "then")
+
+    async def test_empty_batch_ends_at_once(self, fixture: StoreFixture) -> None:
+        await BatchRecords._open(fixture)
+        await fixture.create("then", worker_job(labels=":after=group:g"))
+        await is_held(fixture, "then", "group:g")
+        await BatchRecords._close(fixture)
+        assert (await fixture.job("g")).status is JobStatus.COMPLETED
+        await is_ready(fixture, "then")
+        await fixture.create("later", worker_job(labels=":after=group:g"))
+        await is_ready(fixture, "later")
+
+    async def test_batch_with_a_failed_member_fails(self, fixture: StoreFixture) -> None:
+        await BatchRecords._open(fixture)
+        await fixture.create("a", worker_job(labels=":group=g"))
+        await fixture.create("then", worker_job(labels=":after=group:g"))
+        await BatchRecords._close(fixture)
+        await fail(fixture, "a")
+        job = await fixture.job("g")
+        assert (job.status.value, job.error) == ("failed", "dependency_failed: a")
+        await is_cancelled(fixture, "then", "a")
+
+    async def test_failed_batch_cancels_what_follows_it(self, fixture: StoreFixture) -> None:
+        await BatchRecords._open(fixture)
+        await fixture.create("then", worker_job(labels=":after=group:g"))
+        await fixture.do("g", plans.plan_update(fixture.operation_id(), "failed", error="no"))
+        await is_cancelled(fixture, "then", "g")
+
+    async def test_closed_batch_refuses_members_except_from_a_running_member(self, fixture: StoreFixture) -> None:
+        await BatchRecords._open(fixture)
+        await fixture.create("a", worker_job(labels=":group=g"))
+        await BatchRecords._close(fixture)
+        more = worker_job(labels=":group=g")
+        await fixture.refused("b", plans.plan_create(more, fixture.operation_id()))
+        token = token_of(await fixture.start("a"))
+        join = plans.plan_create(more, fixture.operation_id(), run=("a", token), member=True)
+        await fixture.do("b", join)
+        assert (await fixture.store.apply([Write("b", join)])).outcomes[0].repeated
+        await complete_run(fixture, "a", token)
+        await fixture.refused("c", plans.plan_create(more, fixture.operation_id(), run=("a", token), member=True))
+        await complete(fixture, "b")
+        assert (await fixture.job("g")).status is JobStatus.COMPLETED
+        await fixture.refused("c", plans.plan_create(more, fixture.operation_id()))
+
+    async def test_close_is_refused_for_other_records_and_for_a_closed_batch(self, fixture: StoreFixture) -> None:
+        await fixture.create("m", caller_job(labels=":group=g"))
+        await fixture.do("m", plans.plan_update(fixture.operation_id(), "running"))
+        await fixture.create("w", {**worker_job(), "type": "batch"})
+        await fixture.start("w")
+        for name in ("m", "w"):
+            await fixture.refused(name, plans.plan_close_batch(fixture.operation_id(), "group:g", "closed"))
+        await BatchRecords._open(fixture)
+        await BatchRecords._close(fixture)
+        await fixture.refused("g", plans.plan_close_batch(fixture.operation_id(), "group:g", "closed"))
+
+    async def test_cancelled_batch_holds_nothing(self, fixture: StoreFixture) -> None:
+        await BatchRecords._open(fixture)
+        await fixture.create("a", worker_job(labels=":group=g"))
+        await BatchRecords._close(fixture)
+        await fixture.do("g", plans.plan_cancel(fixture.operation_id()))
+        assert await fixture.store.held_by("group:g", 9) == []
+        await complete(fixture, "a")
+        assert (await fixture.job("g")).status is JobStatus.CANCELLED
+
+    async def test_sweep_ends_the_batch_of_a_dead_process(self, fixture: StoreFixture) -> None:
+        await BatchRecords._open(fixture)
+        await fixture.create("a", worker_job(labels=":group=g"))
+        await BatchRecords._close(fixture)
+        with dying(fixture.store):
+            await complete(fixture, "a")
+        assert (await fixture.job("g")).status is JobStatus.RUNNING
+        await fixture.store.sweep(lease=30, interval=0)
+        assert (await fixture.job("g")).status is JobStatus.COMPLETED
+
+    async def test_members_are_counted_exactly(self, fixture: StoreFixture) -> None:
+        assert await fixture.store.member_counts("group:g") == {}
+        assert await fixture.store.open_members("group:g", 9) == []
+        for name in "abcd":
+            await fixture.create(name, worker_job(labels=":group=g"))
+        await complete(fixture, "a")
+        await fail(fixture, "b")
+        await fixture.store.apply([Write("c", plans.plan_delete(fixture.operation_id()))])
+        assert await fixture.store.member_counts("group:g") == {"": 1, "completed": 1, "failed": 1}
+        assert await fixture.store.open_members("group:g", 9) == ["d"]
+        await fixture.do("b", plans.plan_retry(fixture.operation_id()))
+        assert sorted(await fixture.store.open_members("group:g", 9)) == ["b", "d"]
+        assert await fixture.store.member_counts("group:g") == {"": 2, "completed": 1}
+
+
+async def complete_run(fixture: StoreFixture, name: str, token: str) -> None:
+    """Complete a run that has started."""
+    await fixture.do(name, plans.plan_complete(fixture.operation_id(), token, None, {}))
