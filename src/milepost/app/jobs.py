@@ -8,14 +8,15 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Any, Concatenate, ParamSpec, Unpack, overload
 
+from milepost.app.batches import AsyncBatch, OnError
 from milepost.app.schedules import ScheduleDeclarations
 from milepost.app.transactional import AsyncTransactionalJobs
 from milepost.core.errors import DuplicateJobError, InvalidInputError
 from milepost.core.job import Job
 from milepost.core.result_types import JsonR, R
 from milepost.core.serialization import Duration
-from milepost.core.transitions import plan_cancel, plan_create
-from milepost.manager.creation import creation_error, refuse_cycle
+from milepost.core.transitions import plan_cancel
+from milepost.manager.creation import creation_error, plan_new, refuse_cycle
 from milepost.manager.manager import AsyncJobManager
 from milepost.run.async_run import AsyncRun
 from milepost.run.otel import submit_span
@@ -32,8 +33,7 @@ from milepost.worker.worker import Worker, WorkerGroup, lifespan_of
 P = ParamSpec("P")
 Target = Submittable[..., Any] | str
 
-MAX_SUPERSEDE_ATTEMPTS = 20
-BULK_SIZE = 500
+MAX_SUPERSEDE_ATTEMPTS, BULK_SIZE = 20, 500
 
 
 class AsyncJobs(ScheduleDeclarations):
@@ -161,6 +161,14 @@ class AsyncJobs(ScheduleDeclarations):
             await self.dispatch([job])
         return job
 
+    def batch(self, name: str, *, labels: Mapping[str, str] | None = None, on_error: OnError = "cancel") -> AsyncBatch:
+        """Return a batch of jobs with exact counts and one progress bar: ``async with jobs.batch("import-42") as batch``.
+
+        One that is open is continued. Its jobs get its `labels`. An exception in the block fails it and cancels its jobs;
+        with ``on_error="keep"`` they continue. Raises InvalidInputError.
+        """
+        return AsyncBatch(self, name, labels, on_error)
+
     async def dispatch(self, jobs: Sequence[Job]) -> None:
         """Dispatch new jobs to the task queue, or in memory to a worker thread of this object.
 
@@ -220,9 +228,7 @@ class AsyncJobs(ScheduleDeclarations):
                 why=f"superseded by {job_id}",
                 message="Job superseded",
             )
-            create = plan_create(
-                submission.fields, self.runtime.ids.new_operation_id(), self._dispatch_delay(submission)
-            )
+            create = plan_new(submission.fields, self.runtime.ids.new_operation_id(), self._dispatch_delay(submission))
             writes = [Write(owner.job_id, cancel, answer=False), Write(job_id, create)]
             outcome = (await self.store.apply(writes)).outcomes[1]
             if outcome.accepted and outcome.job is not None:
@@ -261,7 +267,7 @@ class AsyncJobs(ScheduleDeclarations):
         writes = [
             Write(
                 self.runtime.ids.new_job_id(),
-                plan_create(one.fields, self.runtime.ids.new_operation_id(), self._dispatch_delay(one)),
+                plan_new(one.fields, self.runtime.ids.new_operation_id(), self._dispatch_delay(one)),
                 answer=answer,
             )
             for one in submissions
@@ -378,10 +384,7 @@ class AsyncJobs(ScheduleDeclarations):
         return _limited(await read_type(self.store, name), limit, paused)
 
     async def set_limit(self, job_type: str, limit: int | None = None, *, paused: bool = False) -> None:
-        """Set the maximum number of concurrent runs of a type over all workers, or pause it.
-
-        (None, False) removes both.
-        """
+        """Set the maximum number of concurrent runs of a type over all workers, or pause it; (None, False) removes both."""
         await self.store.set_limit(job_type, limit, paused)
 
     async def workers(self) -> list[WorkerEntry]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Concatenate, ParamSpec, Unpack, overload
 
+from milepost.app.batches import Batch, OnError
 from milepost.app.jobs import AsyncJobs, Target
 from milepost.app.transactional import TransactionalJobs
 from milepost.core.job import Job
@@ -114,6 +115,14 @@ class Jobs(BlockingMethods):
         parameter, UnknownJobTypeError and DuplicateJobError.
         """
         return run_sync(self._async.submit(target, *args, **kwargs))
+
+    def batch(self, name: str, *, labels: Mapping[str, str] | None = None, on_error: OnError = "cancel") -> Batch:
+        """Return a batch of jobs with exact counts and one progress bar: ``with jobs.batch("import-42") as batch``.
+
+        One that is open is continued. Its jobs get its `labels`. An exception in the block fails it and cancels its jobs;
+        with ``on_error="keep"`` they continue. Raises InvalidInputError.
+        """
+        return Batch(self._async.batch(name, labels=labels, on_error=on_error))
 
     def using(self, connection: object) -> TransactionalJobs:
         """Return an object whose `submit` and `submit_many` create jobs in an open transaction: they exist if it commits.

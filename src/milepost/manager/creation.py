@@ -6,7 +6,10 @@ from collections.abc import Iterable, Mapping
 
 from milepost.core.codecs import pair_values
 from milepost.core.errors import DuplicateJobError, InvalidInputError, RejectedError
-from milepost.core.placement import after_groups, member_groups, members_pair
+from milepost.core.placement import BATCH, after_groups, groups_joined, member_groups, members_pair
+from milepost.core.transitions import plan_create
+from milepost.core.transitions.operations import Change
+from milepost.run import context
 from milepost.stores.protocol import Select, Store, WriteResult
 
 DEPTH = 16
@@ -30,6 +33,10 @@ async def creation_error(store: Store, job_id: str, fields: Mapping[str, str], o
         return DuplicateJobError(f"unique_key: taken by job {outcome.key_owner_id}", job=owner)
     if outcome.job is not None:
         return DuplicateJobError(f"Job {job_id} already exists", job=outcome.job)
+    for name in groups_joined(fields.get("labels", "")):
+        batch = await store.get(name)
+        if batch is not None and batch.job_type == BATCH and (batch.is_terminal or "closed" in batch.record):
+            return InvalidInputError("group", f"batch {name!r:.140} is closed; only its running members can add jobs")
     for group in after_groups(fields.get("labels", "")):
         kind, _, name = group.partition(":")
         if kind == "group" and not await store.count(Select(labels=((":group", name),))):
@@ -39,6 +46,15 @@ async def creation_error(store: Store, job_id: str, fields: Mapping[str, str], o
                 "after", group, "a job cannot wait for itself" if name == job_id else "submit it first"
             )
     return DuplicateJobError(f"Job {job_id} was created by this request and then deleted")
+
+
+def plan_new(fields: Mapping[str, str], operation_id: str, again: int | None = None) -> Change:
+    """Return the change that creates a record. A run that is a member of its groups may join a closed batch."""
+    joined = groups_joined(fields["labels"]) if ":group=" in fields.get("labels", "") else []
+    run = context.current() if joined else None
+    if run is None or not set(joined) <= set(groups_joined(run._job.record.get("labels", ""))):
+        return plan_create(fields, operation_id, again)
+    return plan_create(fields, operation_id, again, run=(run.job_id, run.token), member=True)
 
 
 async def refuse_cycle(store: Store, fields: Mapping[str, str]) -> None:

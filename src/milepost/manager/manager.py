@@ -24,10 +24,11 @@ from milepost.core.serialization import (
     single_line,
     to_json,
     validate_job_id,
+    validate_new_id,
 )
-from milepost.core.transitions import plan_cancel, plan_create, plan_delete, plan_retry, plan_update
+from milepost.core.transitions import plan_cancel, plan_delete, plan_retry, plan_update
 from milepost.manager import answers, watch
-from milepost.manager.creation import creation_error, refuse_cycle
+from milepost.manager.creation import creation_error, plan_new, refuse_cycle
 from milepost.manager.options import CreateOptions
 from milepost.manager.schedules import ScheduleMethods
 from milepost.manager.validation import (
@@ -98,10 +99,10 @@ class AsyncJobManager(ScheduleMethods):
 
     async def _create(self, job_id: str | None, fields: dict[str, str], again: int | None = None) -> Job:
         """Write a new record; `again` as in `plan_create`. Raises DuplicateJobError with the job that is in the way."""
-        job_id = self.runtime.ids.new_job_id() if job_id is None else validate_job_id(job_id)
+        job_id = self.runtime.ids.new_job_id() if job_id is None else validate_new_id(job_id)
         if AFTER in fields.get("labels", ""):
             await refuse_cycle(self.store, fields)
-        outcome = await self._apply(Write(job_id, plan_create(fields, self._new_operation_id(), again)))
+        outcome = await self._apply(Write(job_id, plan_new(fields, self._new_operation_id(), again)))
         if outcome.accepted:
             return _found(outcome.job, job_id)
         raise await creation_error(self.store, job_id, fields, outcome)

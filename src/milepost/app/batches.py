@@ -1,0 +1,245 @@
+"""Batches: jobs that are submitted together, with exact counts, one progress bar, and what runs when all have ended.
+
+A batch is a record of type `batch` and a member of its own group. It is open until its `with` block ends, so nothing that
+waits for the group starts before. A closed batch ends when no member is open.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Iterable, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from milepost.core.errors import (
+    DuplicateJobError,
+    IllegalTransitionError,
+    InvalidInputError,
+    JobNotFoundError,
+    MilepostError,
+)
+from milepost.core.job import Job, JobStatus
+from milepost.core.placement import BATCH
+from milepost.core.serialization import Duration, single_line, validate_job_id
+from milepost.core.transitions import plan_cancel, plan_close_batch, plan_create, plan_update
+from milepost.core.values import MemberCounts
+from milepost.manager.validation import job_fields
+from milepost.stores.protocol import Write
+from milepost.stores.sync_bridge import run_sync
+
+if TYPE_CHECKING:
+    from milepost.app.jobs import AsyncJobs, Target
+
+OnError = Literal["cancel", "keep"]
+
+STALE_AFTER = 60.0
+"""Seconds without a sign of life of the process that has a batch open, after which it is flagged as stalled."""
+ALIVE_INTERVAL = 15.0
+SLICE = 500
+
+
+class AsyncBatch:
+    """A batch of jobs in an event loop, made by `AsyncJobs.batch`: ``async with jobs.batch("import-42") as batch``.
+
+    Without `async with` it is a handle of a batch that exists: `counts`, `wait` and `then` work at any time.
+    """
+
+    def __init__(self, jobs: AsyncJobs, name: str, labels: Mapping[str, str] | None, on_error: OnError) -> None:
+        try:
+            self.name = validate_job_id(name)
+        except InvalidInputError as error:
+            raise InvalidInputError("name", error.problem) from None
+        if on_error not in ("cancel", "keep"):
+            raise InvalidInputError("on_error", f"{on_error!r:.40} must be 'cancel' or 'keep'")
+        self.job_id = self.name
+        """The id of its record."""
+        self.awaited: str = f"group:{self.name}"
+        """What stands for the batch in `after`."""
+        self._jobs = jobs
+        self._labels = dict(labels or {})
+        self._on_error = on_error
+        self._is_open = False
+        self._alive: asyncio.Task[None] | None = None
+
+    async def submit(self, target: Target, /, *args: Any, **kwargs: Any) -> Job:
+        """Create a job in the batch and return it. The arguments are those of `submit`."""
+        if isinstance(target, str):
+            labels = {**self._labels, **(kwargs.pop("labels", None) or {})}
+            return await self._jobs.submit(target, *args, **kwargs, group=self.name, labels=labels)
+        labels = {**self._labels, **(target.options().given.get("labels") or {})}
+        return await self._jobs.submit(target.options(group=self.name, labels=labels), *args, **kwargs)
+
+    async def submit_many(self, target: Target, params: Iterable[Mapping[str, Any]], **options: Any) -> list[str]:
+        """Create many jobs of one type in the batch, and return their ids. The arguments are those of `submit_many`."""
+        labels = {**self._labels, **(options.pop("labels", None) or {})}
+        return await self._jobs.submit_many(target, params, **options, group=self.name, labels=labels)
+
+    async def then(self, target: Target, /, *args: Any, **kwargs: Any) -> Job:
+        """Create a job that starts when the batch has ended, and return it: ``submit(target.options(after=[batch]), ...)``.
+
+        It is cancelled if a member has failed, unless it has ``on_failure="run"``.
+        """
+        if isinstance(target, str):
+            return await self._jobs.submit(target, *args, **{**kwargs, "after": [self, *(kwargs.get("after") or ())]})
+        configured = target.options()
+        return await self._jobs.submit(
+            target.options(after=[self, *(configured.given.get("after") or ())]), *args, **kwargs
+        )
+
+    async def counts(self) -> MemberCounts:
+        """Return the exact numbers of members by what became of them. Raises JobNotFoundError."""
+        state = await self._state()
+        while True:
+            counts = dict(await self._jobs.store.member_counts(self.awaited))
+            before, state = state, await self._state()
+            if before == state:
+                counts[state] = counts.get(state, 0) - 1  # the record of the batch itself
+                return MemberCounts.of(counts)
+
+    async def _state(self) -> str:
+        record = (await self._record()).record
+        return "closed" if "closed" in record else record["status"] if "completed" in record else ""
+
+    async def wait(self, timeout: Duration | None = None) -> Job:
+        """Wait until the batch is closed and no member is open, and return its record: failed if a member failed.
+
+        Raises WaitTimeoutError after `timeout`, and JobNotFoundError.
+        """
+        return await self._jobs.wait(self.name, timeout)
+
+    async def _record(self) -> Job:
+        job = await self._jobs.store.get(self.name)
+        if job is None:
+            raise JobNotFoundError(self.name)
+        return job
+
+    # --- open and close ---
+
+    async def open(self) -> None:
+        """Open the batch, or continue one that is open. Raises IllegalTransitionError for a closed one.
+
+        `async with` does this, and closes it. A batch that nothing reports for 60 s is flagged as stalled.
+        """
+        jobs, new_id = self._jobs, self._jobs.runtime.ids.new_operation_id
+        fields = job_fields(
+            "manual", BATCH, message="Open", labels=self._labels, group=self.name, stale_after=STALE_AFTER,
+            stored={"origin": jobs.manager.origin},
+        )  # fmt: skip
+        start = Write(self.name, plan_update(new_id(), JobStatus.RUNNING))
+        created, started = (
+            await jobs.store.apply([Write(self.name, plan_create(fields, new_id()), answer=False), start])
+        ).outcomes
+        job = started.job
+        if not created.accepted and job is not None and job.job_type != BATCH:
+            raise DuplicateJobError(f"Job {self.name} already exists, and is not a batch", job=job)
+        if not started.accepted or job is None or "closed" in job.record:
+            raise IllegalTransitionError(f"Batch {self.name} is closed; open one with another name", job=job)
+        self._is_open = True
+
+    async def close(self, error: BaseException | None = None) -> None:
+        """Close the batch: it accepts no more jobs, except from its running members, and ends when none is open.
+
+        With an error it fails, and its open members are cancelled, unless it has ``on_error="keep"``. A batch that was
+        closed or cancelled meanwhile stays as it is.
+        """
+        self._is_open = False
+        new_id = self._jobs.runtime.ids.new_operation_id
+        if error is not None and self._on_error == "cancel":
+            text = single_line(f"{type(error).__name__}: {error}")
+            await self._apply([Write(self.name, plan_update(new_id(), JobStatus.FAILED, error=text), answer=False)])
+            await self._cancel_members()
+            return
+        message = f"{(await self.counts()).total:,} jobs"
+        await self._apply([Write(self.name, plan_close_batch(new_id(), self.awaited, message), answer=False)])
+
+    async def _cancel_members(self) -> None:
+        new_id = self._jobs.runtime.ids.new_operation_id
+        while ids := await self._jobs.store.open_members(self.awaited, SLICE):
+            cancels = [Write(one, plan_cancel(new_id(), by="batch", why="batch_failed"), answer=False) for one in ids]
+            if not any(one.accepted for one in await self._apply(cancels)):
+                return
+
+    async def _apply(self, writes: list[Write]) -> list[Any]:
+        return (await self._jobs.store.apply(writes)).outcomes
+
+    async def report(self) -> None:
+        """Say that the process which has the batch open is alive. `async with` does this every 15 s."""
+        total = (await self.counts()).total
+        plan = plan_update(self._jobs.runtime.ids.new_operation_id(), None, message=f"Open, {total:,} jobs so far")
+        await self._apply([Write(self.name, plan, answer=False)])
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        self._alive = asyncio.get_running_loop().create_task(self._stay_alive())
+        return self
+
+    async def _stay_alive(self) -> None:
+        while True:
+            await asyncio.sleep(ALIVE_INTERVAL)
+            with contextlib.suppress(MilepostError):  # tried again; a batch that was deleted is found at the end
+                await self.report()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        if self._alive is not None:
+            self._alive.cancel()
+        await self.close(error)
+
+
+class Batch:
+    """A batch of jobs, made by `Jobs.batch`: ``with jobs.batch("import-42") as batch``. The blocking form of AsyncBatch.
+
+    Without `with` it is a handle of a batch that exists: `counts`, `wait` and `then` work at any time.
+    """
+
+    def __init__(self, batch: AsyncBatch) -> None:
+        self._async = batch
+        self.name = self.job_id = batch.name
+        """Its name, and the id of its record."""
+        self.awaited = batch.awaited
+        """What stands for the batch in `after`."""
+        self._ended = threading.Event()
+
+    def submit(self, target: Target, /, *args: Any, **kwargs: Any) -> Job:
+        """Create a job in the batch and return it. The arguments are those of `submit`."""
+        return run_sync(self._async.submit(target, *args, **kwargs))
+
+    def submit_many(self, target: Target, params: Iterable[Mapping[str, Any]], **options: Any) -> list[str]:
+        """Create many jobs of one type in the batch, and return their ids. The arguments are those of `submit_many`."""
+        return run_sync(self._async.submit_many(target, params, **options))
+
+    def then(self, target: Target, /, *args: Any, **kwargs: Any) -> Job:
+        """Create a job that starts when the batch has ended, and return it: ``submit(target.options(after=[batch]), ...)``.
+
+        It is cancelled if a member has failed, unless it has ``on_failure="run"``.
+        """
+        return run_sync(self._async.then(target, *args, **kwargs))
+
+    def counts(self) -> MemberCounts:
+        """Return the exact numbers of members by what became of them. Raises JobNotFoundError."""
+        return run_sync(self._async.counts())
+
+    def wait(self, timeout: Duration | None = None) -> Job:
+        """Wait until the batch is closed and no member is open, and return its record: failed if a member failed.
+
+        Raises WaitTimeoutError after `timeout`, and JobNotFoundError.
+        """
+        return run_sync(self._async.wait(timeout))
+
+    def __enter__(self) -> Self:
+        run_sync(self._async.open())
+        self._ended.clear()
+        threading.Thread(target=self._stay_alive, name=f"milepost-batch-{self.name}", daemon=True).start()
+        return self
+
+    def _stay_alive(self) -> None:
+        while not self._ended.wait(ALIVE_INTERVAL):
+            with contextlib.suppress(MilepostError):  # tried again; a batch that was deleted is found at the end
+                run_sync(self._async.report())
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._ended.set()
+        run_sync(self._async.close(error))

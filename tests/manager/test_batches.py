@@ -1,0 +1,241 @@
+"""Batches on every store: counts, what follows them, how they are closed, and the death of their process."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from milepost import AsyncJobs, Jobs, Run
+from milepost.app import batches
+from milepost.app.batches import Batch
+from milepost.core.errors import DuplicateJobError, IllegalTransitionError, InvalidInputError, JobNotFoundError
+from milepost.core.values import MemberCounts
+from milepost.stores.factory import open_store
+from tests.waiting import until
+
+
+@pytest.fixture
+def jobs(url: str, namespace: str) -> Iterator[Jobs]:
+    jobs = Jobs(open_store(url, namespace=namespace if "redis" in url else "milepost"))
+
+    @jobs.job("load")
+    def load(run: Run, fails: bool = False) -> str:
+        if fails:
+            raise ValueError("no such file")
+        return "loaded"
+
+    @jobs.job("spread")
+    def spread(run: Run) -> str:
+        return jobs.submit("load", {}, group="b").job_id
+
+    @jobs.job("report")
+    def report(run: Run, who: str) -> str:
+        return who
+
+    jobs.worker()  # so that a store in memory starts no worker by itself
+    yield jobs
+    jobs.close()
+
+
+def test_batch_counts_its_jobs_and_runs_what_follows(jobs: Jobs) -> None:
+    load, report = jobs.handlers["load"], jobs.handlers["report"]
+    with jobs.batch("b", labels={"tenant": "acme"}) as batch:
+        first = batch.submit(load)
+        named = batch.submit("load", {}, labels={"n": "2"})
+        many = batch.submit_many(load, [{}, {}])
+        last = batch.then(report, who="ana")
+        assert batch.counts() == MemberCounts(total=4, open=4)
+        assert (last.waiting_for and last.waiting_for.params) == {"group": "group:b"}
+    assert (first.group, first.labels, named.labels) == ("b", {"tenant": "acme"}, {"tenant": "acme", "n": "2"})
+    also = jobs.submit(report.options(after=[batch]), "bob")  # type: ignore[call-overload]
+    record = jobs.get_job("b")
+    assert record is not None
+    assert (record.job_type, record.status.value, record.message) == ("batch", "running", "4 jobs")
+    assert record.labels == {"tenant": "acme"}
+    with jobs.run_workers():
+        assert jobs.wait(last, 20).result == "ana"
+        assert jobs.wait(also, 20).result == "bob"
+        ended = batch.wait(20)
+    assert (ended.status.value, ended.progress) == ("completed", 1.0)
+    assert jobs.batch("b").counts() == MemberCounts(total=4, completed=4)
+    assert [jobs.result(job_id) for job_id in many] == ["loaded", "loaded"]
+    jobs.delete_job(first.job_id)
+    assert batch.counts().progress == 1.0
+
+
+def test_batch_with_a_failed_job_fails(jobs: Jobs) -> None:
+    load, report = jobs.handlers["load"], jobs.handlers["report"]
+    with jobs.batch("b") as batch:
+        batch.submit(load)
+        bad = batch.submit(load, fails=True)
+        last = batch.then(report, who="ana")
+        anyway = batch.then(report.options(on_failure="run"), who="bob")
+        named = batch.then("report", {"who": "eve"})
+    with jobs.run_workers():
+        assert jobs.wait(anyway, 20).result == "bob"
+        job = batch.wait(20)
+    assert (job.status.value, job.error) == ("failed", f"dependency_failed: {bad.job_id}")
+    assert [jobs.wait(one, 20).status.value for one in (last, named)] == ["cancelled", "cancelled"]
+    counts = batch.counts()
+    assert (counts.total, counts.completed, counts.failed, counts.ended) == (2, 1, 1, 2)
+
+
+def test_empty_batch_ends_at_once(jobs: Jobs) -> None:
+    with jobs.batch("b") as batch:
+        last = batch.then("report", {"who": "ana"})
+        assert batch.counts() == MemberCounts()
+    assert batch.wait(5).status == "completed"
+    assert batch.counts() == MemberCounts()
+    with jobs.run_workers():
+        assert jobs.wait(last, 20).result == "ana"
+
+
+def fill_a_disk(batch: Batch) -> None:
+    with batch:
+        batch.submit("load", {}, job_id="one")
+        batch.then("report", {"who": "ana"}, job_id="last")
+        raise OSError("the disk is full")
+
+
+def test_exception_fails_the_batch_and_cancels_its_jobs(jobs: Jobs) -> None:
+    with pytest.raises(OSError, match="full"):
+        fill_a_disk(jobs.batch("b"))
+    job = jobs.batch("b").wait(5)
+    assert (job.status.value, job.error) == ("failed", "OSError: the disk is full")
+    assert jobs.batch("b").counts() == MemberCounts(total=1, cancelled=1)
+    assert [jobs.wait(x, 5).status.value for x in ("one", "last")] == ["cancelled", "cancelled"]
+    receipt = jobs.wait("one").receipt
+    assert receipt is not None
+    assert (receipt.requested_by, receipt.reason) == ("batch", "batch_failed")
+
+
+def test_exception_keeps_the_jobs_if_asked_for(jobs: Jobs) -> None:
+    batch = jobs.batch("b", on_error="keep")
+    with pytest.raises(OSError, match="full"):
+        fill_a_disk(batch)
+    with jobs.run_workers():
+        assert batch.wait(20).status == "completed"
+        assert jobs.wait("last", 20).result == "ana"
+    assert jobs.result("one") == "loaded"
+
+
+def test_open_batch_is_continued_and_a_closed_one_refuses_jobs(jobs: Jobs) -> None:
+    with jobs.batch("b") as batch, jobs.batch("b") as same:
+        batch.submit("load", {})
+        same.submit("load", {})
+        assert batch.counts().total == 2
+    for submit in (
+        lambda: batch.submit("load", {}),
+        lambda: batch.submit_many("load", [{}]),
+        lambda: jobs.submit("load", {}, group="b"),
+        lambda: jobs.submit("load", {}, group="b", unique_key="k", on_duplicate="supersede"),
+    ):
+        with pytest.raises(InvalidInputError, match="group: batch 'b' is closed"):
+            submit()
+    with pytest.raises(IllegalTransitionError, match="Batch b is closed; open one with another name"):
+        batch.__enter__()
+    assert batch.counts() == MemberCounts(total=2, open=2)
+
+
+def test_running_job_adds_jobs_to_its_closed_batch(jobs: Jobs) -> None:
+    with jobs.batch("b") as batch:
+        parent = batch.submit("spread", {})
+        last = batch.then("report", {"who": "ana"})
+    outside = jobs.submit("spread", {})
+    with jobs.run_workers():
+        assert jobs.wait(last, 20).result == "ana"
+        assert "batch 'b' is closed" in (jobs.wait(outside, 20).error or "")
+    assert batch.counts() == MemberCounts(total=2, completed=2)
+    assert jobs.wait(jobs.result(parent)).status == "completed"
+
+
+def test_invalid_batches_are_refused(jobs: Jobs) -> None:
+    with pytest.raises(InvalidInputError, match="name: 'a b' must be 1 to 128"):
+        jobs.batch("a b")
+    with pytest.raises(InvalidInputError, match="on_error: 'x' must be"):
+        jobs.batch("b", on_error="x")  # type: ignore[arg-type]
+    jobs.create_job("taken")
+    with pytest.raises(DuplicateJobError, match="Job taken already exists, and is not a batch"):
+        jobs.batch("taken").__enter__()
+    for call in (jobs.batch("none").counts, jobs.batch("none").wait):
+        with pytest.raises(JobNotFoundError):
+            call()
+    with pytest.raises(InvalidInputError, match="no job is in the group 'none'"):
+        jobs.batch("none").then("report", {"who": "ana"})
+    assert jobs.count_jobs() == 1
+
+
+def test_batch_in_an_event_loop(url: str, namespace: str) -> None:
+    async def main() -> None:
+        store = open_store(url, namespace=namespace if "redis" in url else "milepost", blocking=False)
+        jobs = AsyncJobs(store)
+
+        @jobs.job("load")
+        async def load(run: Run) -> int:
+            return 1
+
+        async with jobs.run_workers():
+            async with jobs.batch("b") as batch:
+                await batch.submit(load)
+                await batch.submit_many("load", [{}, {}])
+                last = await batch.then(load)
+                await batch.report()
+                record = await jobs.get_job("b")
+                assert record is not None
+                assert record.message == "Open, 3 jobs so far"
+            assert (await jobs.wait(last, 20)).result == 1
+            assert (await batch.wait(20)).status == "completed"
+            assert await batch.counts() == MemberCounts(total=3, completed=3)
+            with pytest.raises(OSError, match="no"):
+                async with jobs.batch("c"):
+                    raise OSError("no")
+            assert (await jobs.batch("c").wait(5)).status == "failed"
+        await jobs.close()
+
+    asyncio.run(main())
+
+
+PROCESS = """
+import sys, time
+from milepost import Jobs
+from milepost.app import batches
+from milepost.app.batches import Batch
+batches.STALE_AFTER = 0.5
+jobs = Jobs(sys.argv[1])
+with jobs.batch("b") as batch:
+    batch.submit("load", {})
+    print("open", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_batch_of_a_killed_process_is_stalled_and_can_be_continued(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = Jobs(sqlite_url)
+
+    @jobs.job("load")
+    def load(run: Run) -> None: ...
+
+    with jobs.run_workers():
+        until(lambda: jobs.job_types())
+        with subprocess.Popen([sys.executable, "-c", PROCESS, sqlite_url], stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"open\n"
+            last = jobs.batch("b").then(load)
+            process.send_signal(signal.SIGKILL)
+        until(lambda: (job := jobs.get_job("b")) and job.stalled)
+        waiting = jobs.get_job(last.job_id)
+        assert waiting is not None
+        assert waiting.status == "pending"
+        monkeypatch.setattr(batches, "ALIVE_INTERVAL", 0.01)
+        with jobs.batch("b") as batch:
+            until(lambda: (job := jobs.get_job("b")) and not job.stalled)
+        assert jobs.wait(last, 20).status == "completed"
+    assert batch.counts() == MemberCounts(total=1, completed=1)
+    jobs.close()
