@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar, TypeVarTuple, overload
 
 from milepost.core.serialization import Duration
+from milepost.run.child_mixin import POLL_INTERVAL
+from milepost.run.child_results import AsyncChildren
+from milepost.run.children import ChildJobs, OnChildError, refuse_join
 from milepost.run.questions import NO_DEFAULT, Ask
 from milepost.run.run import Run
 from milepost.run.steps import OnChange, Step
@@ -52,6 +56,24 @@ class AsyncRun(Run):
         self._refuse_using("finish")
         await self._checkpoint_writer.afinish_within(self, result, using)
         return result
+
+    def _flush_full(self, jobs: ChildJobs) -> None:
+        jobs.flush_in_thread()
+
+    def join(self, *, errors: OnChildError = "raise") -> Coroutine[Any, Any, AsyncChildren]:  # type: ignore[override] # likewise
+        """Wait until no child is open, and return the children, as `Run.join` does."""
+        refuse_join(self)
+        return self._awaited("join", self._join(errors))
+
+    async def _join(self, errors: OnChildError) -> AsyncChildren:
+        jobs, since = ChildJobs.of(self), time.monotonic()
+        await asyncio.to_thread(jobs.flush)
+        while await asyncio.to_thread(jobs.must_wait, since, time.monotonic()):
+            await self._await_in_place(POLL_INTERVAL)
+        counts = await asyncio.to_thread(jobs.counts)
+        if errors == "raise":
+            await asyncio.to_thread(jobs.check, counts)
+        return AsyncChildren(jobs, counts)
 
     def sleep(self, key: str, duration: Duration) -> Coroutine[Any, Any, None]:  # type: ignore[override] # likewise
         """Wait without a worker, as `Run.sleep` does."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +11,9 @@ from milepost.core.errors import InvalidInputError, OutcomeUnknownError, StoreUn
 from milepost.core.transitions import plan_ask, plan_checkpoint, plan_keep_step, plan_settle_question
 from milepost.core.transitions.operations import Change
 from milepost.run import transaction
+from milepost.run.child_store import answer_children
 from milepost.run.heartbeat_state import stop_reason
+from milepost.run.outages import pause
 from milepost.stores.ids import new_operation_id
 from milepost.stores.protocol import Store, Write
 from milepost.stores.sync_bridge import run_sync
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from milepost.run.run import Run
 
 log = logging.getLogger("milepost.run")
-
-RETRY_INTERVAL = 0.5
 
 QUESTION_FIELDS = ("questions", "questions_version", "asking")
 
@@ -78,6 +77,10 @@ class CheckpointWriter:
     def now(self, run: Run) -> int:
         """Return the store's clock, in microseconds since 1970. Raises as `checkpoint`."""
         return time.time_ns() // 1000
+
+    def children(self, run: Run, request: str) -> str:
+        """Do what a run asks for its children, as `child_store.answer_children`. Raises as `checkpoint`."""
+        raise InvalidInputError("run.submit_child()", "needs a store; test handlers with children with jobs_under_test")
 
     def read(self, run: Run, key: str) -> str | None:
         """Return the part of kept results that has a key, or None if it does not exist."""
@@ -147,6 +150,9 @@ class StoreCheckpointWriter(CheckpointWriter):
     def now(self, run: Run) -> int:
         return run_sync(read_clock(self._heartbeat.store, run, until_stopped=self._until_stopped))
 
+    def children(self, run: Run, request: str) -> str:
+        return run_sync(answer_children(self._heartbeat.store, run, request, until_stopped=self._until_stopped))
+
     def read(self, run: Run, key: str) -> str | None:
         item = run_sync(self._heartbeat.store.kv_get(key))
         return item.value if item is not None else None
@@ -211,7 +217,7 @@ async def read_questions(store: Store, run: Run, *, until_stopped: bool) -> dict
         except (StoreUnavailableError, OutcomeUnknownError) as error:
             if not until_stopped:
                 raise
-            await _pause(store, run, error)
+            await pause(store, run, error)
     if job is None:
         run.stop(stop_reason(None, run.token, "stopping"))
         raise run._stop_reasons[0]
@@ -245,7 +251,7 @@ async def _write(
             if not warned:
                 warned = True
                 log.warning("job %s: %s not written, trying again: %s", run.job_id, what, error)
-            await _pause(store, run, error)
+            await pause(store, run, error)
     if not outcome.accepted:
         if outcome.job is not None and outcome.job.record.get("token") == run.token:
             return False
@@ -265,17 +271,7 @@ async def read_clock(store: Store, run: Run, *, until_stopped: bool) -> int:
         except (StoreUnavailableError, OutcomeUnknownError) as error:
             if not until_stopped:
                 raise
-            await _pause(store, run, error)
-
-
-async def _pause(store: Store, run: Run, error: Exception) -> None:
-    """Wait until the next try. Raises the RunStop of a run that is to stop."""
-    if run._stop_reasons:
-        raise run._stop_reasons[0] from error
-    if store.blocking:
-        time.sleep(RETRY_INTERVAL)  # noqa: ASYNC251 - a blocking store never suspends
-    else:
-        await asyncio.sleep(RETRY_INTERVAL)
+            await pause(store, run, error)
 
 
 async def _has_reacquired(store: Store, run: Run, token: str, reacquire: ReacquireLease) -> bool:

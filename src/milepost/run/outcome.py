@@ -166,7 +166,13 @@ def stopped(
     elif isinstance(reason, JobSuspended):
         ran = int((time.monotonic() - run._began) * 1_000_000)
         plan = plan_suspend(
-            new_operation_id(), run.token, pending.report, wake_at=reason.wake_at, ran=ran, asking=reason.asking
+            new_operation_id(),
+            run.token,
+            pending.report,
+            wake_at=reason.wake_at,
+            ran=ran,
+            asking=reason.asking,
+            groups=reason.groups,
         )
     elif isinstance(reason, JobTimedOut):
         if known is None:

@@ -29,6 +29,7 @@ from milepost.core.serialization import (
 from milepost.run import context
 from milepost.run.checkpoint_mixin import CheckpointMixin
 from milepost.run.checkpoints import CheckpointWriter
+from milepost.run.child_mixin import ChildMixin
 from milepost.run.command import CommandMixin
 from milepost.run.crash_report import masked, masked_line, redacted, secret_values_of
 from milepost.run.cursor import LoopScope
@@ -43,6 +44,7 @@ from milepost.run.state import Snapshots, StateBinding
 from milepost.run.step_mixin import StepMixin
 
 if TYPE_CHECKING:
+    from milepost.run.children import ChildJobs
     from milepost.run.questions import Questions
     from milepost.run.steps import Steps
     from milepost.run.transaction import RunTransaction
@@ -56,7 +58,7 @@ log = logging.getLogger("milepost.run")
 log.addHandler(logging.NullHandler())
 
 
-class Run(ProgressMixin, CommandMixin, LoopMixin, StepMixin, CheckpointMixin):
+class Run(ProgressMixin, CommandMixin, LoopMixin, StepMixin, CheckpointMixin, ChildMixin):
     """One attempt at a job, as its code sees it.
 
     `last_checkpoint` is the value that an earlier attempt recorded last, or None. Set `result` to the result of the job
@@ -119,6 +121,7 @@ class Run(ProgressMixin, CommandMixin, LoopMixin, StepMixin, CheckpointMixin):
         self._snapshots = Snapshots()
         self._budget = Budget()
         self._steps: Steps | None = None
+        self._children: ChildJobs | None = None
         self._questions: Questions | None = None
         self._kept_steps: str | None = record.get("steps")
         """The kept steps as the record has them."""

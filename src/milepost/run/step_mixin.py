@@ -134,6 +134,8 @@ class StepMixin:
         """Raise a suspension, and let every later call of the run raise it again, until the code has returned."""
         run = cast("Run", self)
         run.check()
+        if run._children is not None:
+            run._children.flush()
         run._stop_reasons.append(reason)
         for loop in tuple(run._loops.values()):
             loop.notify_stop()

@@ -65,6 +65,9 @@ class ParentCheckpointWriter(CheckpointWriter):
     def now(self, run: Run) -> int:
         return int(self._ask(run, {"is": "now"}) or 0)
 
+    def children(self, run: Run, request: str) -> str:
+        return self._ask(run, {"is": "children", "request": request}) or ""
+
     def read(self, run: Run, key: str) -> str | None:
         return self._ask(run, {"is": "read", "key": key})
 
@@ -275,7 +278,7 @@ class Child:
         if run is not None:
             message.update(_run_details(run), report=run._report(), lines=run._take_lines())
         if isinstance(error, JobSuspended):
-            message.update(end="suspended", wake_at=error.wake_at, asking=error.asking)
+            message.update(end="suspended", wake_at=error.wake_at, asking=error.asking, groups=error.groups)
         elif isinstance(error, Snooze):
             message.update(end="snoozed", delay=int(error.delay * 1_000_000))
         elif isinstance(error, RunStop):

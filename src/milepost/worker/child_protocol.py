@@ -1,7 +1,8 @@
 """The protocol between a worker and its child process: JSON in frames with a 4-byte length, over one socket.
 
 To the child: ``run`` (a job), ``stop`` (why), ``answer`` (to a request). From it: ``ready``, ``report``,
-``ended``, and the requests ``checkpoint``, ``step``, ``question``, ``questions``, ``read``, ``now``. The end of the socket tells each side that the other one is gone.
+``ended``, and the requests ``checkpoint``, ``step``, ``question``, ``questions``, ``children``, ``read``, ``now``. The end of
+the socket tells each side that the other one is gone.
 """
 
 from __future__ import annotations

@@ -167,6 +167,10 @@ class Handler(Generic[P, R_co]):
         """Return the handler with options for one submit: ``reindex.options(priority=5)``."""
         return ConfiguredHandler(self, validate_options(options))
 
+    def child_fields(self, origin: str, /, *args: P.args, **kwargs: P.kwargs) -> dict[str, str]:
+        """Return the fields of a child job of this handler, with validated parameters. Raises InvalidInputError."""
+        return self.options().child_fields(origin, *args, **kwargs)
+
     @property
     def ready_name(self) -> str:
         """Return the name under which workers claim the jobs of its default queue."""
@@ -205,6 +209,12 @@ class ConfiguredHandler(Generic[P, R_co]):
     def options(self, **options: Unpack[SubmitOptions]) -> ConfiguredHandler[P, R_co]:
         """Return the handler with further options."""
         return ConfiguredHandler(self.handler, {**self.given, **validate_options(options)})
+
+    def child_fields(self, origin: str, /, *args: P.args, **kwargs: P.kwargs) -> dict[str, str]:
+        """Return the fields of a child job of this handler, with these options. Raises InvalidInputError."""
+        from milepost.worker.submission import child_fields  # which imports this module
+
+        return child_fields(self.handler, self.given, origin, args, kwargs)
 
 
 Submittable = Handler[P, R_co] | ConfiguredHandler[P, R_co]

@@ -24,6 +24,7 @@ from milepost.run.checkpoints import (
     write_question,
     write_step,
 )
+from milepost.run.child_store import answer_children
 from milepost.run.crash_report import crash_report, masked, run_facts
 from milepost.run.heartbeat_state import PendingReport
 from milepost.run.job_result import JobResult
@@ -199,6 +200,8 @@ class ProcessExecution(Execution):
                     return {"text": json.dumps(await read_questions(store, self.run, until_stopped=True))}
                 case "now":
                     return {"text": str(await read_clock(store, self.run, until_stopped=True))}
+                case "children":
+                    return {"text": await answer_children(store, self.run, message["request"], until_stopped=True)}
                 case "read":
                     item = await store.kv_get(message["key"])
                     return {"text": item.value if item is not None else None}
@@ -213,7 +216,8 @@ class ProcessExecution(Execution):
         if end["end"] == "returned":
             return completed(self.run, pending, JobResult(*end["result"]))
         if end["end"] == "suspended":
-            return stopped(self.run, pending, JobSuspended(end["wake_at"], end["asking"]), how="cooperative")
+            reason = JobSuspended(end["wake_at"], end["asking"], tuple(end["groups"]))
+            return stopped(self.run, pending, reason, how="cooperative")
         if end["end"] == "snoozed":
             return postponed(self.run, pending, end["delay"], "cooperative")
         if end["end"] == "stopped" and (self.run._stop_reasons or end["kind"] == "JobCancelled"):

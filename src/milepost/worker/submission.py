@@ -80,6 +80,25 @@ class _TypeSpec:
         return Submission(fields, template.job_id, template.on_duplicate)
 
 
+def _spec_of(handler: Handler[Any, Any], task_queue: str | None, origin: str | None) -> _TypeSpec:
+    params = handler.parameters
+    return _TypeSpec(
+        handler.job_type, params.check, params.secrets, handler.type_options, task_queue, params.schema, origin
+    )
+
+
+def child_fields(
+    handler: Handler[Any, Any], given: Mapping[str, Any], origin: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> dict[str, str]:
+    """Return the fields of a child of a run whose job has this origin. Raises InvalidInputError."""
+    for name in ("job_id", "unique_key", "parent_id", "on_duplicate"):
+        if given.get(name) is not None:
+            raise InvalidInputError(name, "a child is found by its key; omit it")
+    known = _spec_of(handler, None, None)
+    fields = known.with_params(known.template(dict(given)), handler.parameters.bind(args, kwargs)).fields
+    return {**fields, "origin": origin} if origin != "local" else fields
+
+
 class SubmissionBuilder:
     """Validates submits for one application, against its own handlers first and then against published types.
 
@@ -144,16 +163,7 @@ class SubmissionBuilder:
     def _of_handler(self, handler: Handler[Any, Any]) -> _TypeSpec:
         known = self._own.get(handler)
         if known is None:
-            params = handler.parameters
-            known = _TypeSpec(
-                handler.job_type,
-                params.check,
-                params.secrets,
-                handler.type_options,
-                self._task_queue,
-                params.schema,
-                self._origin,
-            )
+            known = _spec_of(handler, self._task_queue, self._origin)
             self._own[handler] = known
         return known
 

@@ -1,0 +1,66 @@
+"""`run.submit_child`: make a child job under a key; `run.join`: wait for all children without a worker."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, ParamSpec, cast
+
+from milepost.run.child_results import Children
+from milepost.run.children import ChildJobs, ChildTarget, OnChildError, refuse_join
+
+if TYPE_CHECKING:
+    from milepost.run.run import Run
+
+P = ParamSpec("P")
+
+POLL_INTERVAL = 0.2
+"""Seconds between two looks at the children while a run waits in place."""
+
+
+class ChildMixin:
+    """Adds `submit_child` and `join` to a Run."""
+
+    def submit_child(self, key: str, handler: ChildTarget[P], /, *args: P.args, **kwargs: P.kwargs) -> str:
+        """Make a child job, and return its id: ``run.submit_child(path.name, ingest, path=path)``.
+
+        The key (text up to 200 bytes) is used once in an attempt. A later attempt, and the code that starts again after
+        `join`, finds the child of the key: an open or completed one stays as it is, and one that failed or was cancelled in
+        an earlier attempt is retried. With other parameters it raises InputChangedError.
+
+        Children are made in groups, within a second. A child has the labels of its parent. It is cancelled when its parent
+        has failed for good, or is cancelled or deleted, unless the parent was submitted with ``children="keep"``. Raises
+        InvalidInputError. A cancellation point.
+        """
+        run = cast("Run", self)
+        run._refuse_fork("submit_child")
+        run.check()
+        jobs = ChildJobs.of(run)
+        child_id = jobs.add(key, handler, args, kwargs)
+        if jobs.is_full:
+            self._flush_full(jobs)
+        return child_id
+
+    def _flush_full(self, jobs: ChildJobs) -> None:
+        jobs.flush()
+
+    def join(self, *, errors: OnChildError = "raise") -> Children:
+        """Wait until no child is open, and return the children: ``children.result(key)``, ``children.counts``.
+
+        The job is suspended, so that its worker is free: the code ends here with JobSuspended (``with`` and ``finally``
+        run), and starts again from its beginning, in the same attempt. While all open children run, it waits in place for
+        up to 5 s first. A tracked block waits in place.
+
+        Raises ChildFailedError if a child has failed or was cancelled, unless ``errors="collect"``; and InvalidInputError
+        in another thread or task than the handler's own. A cancellation point.
+        """
+        run = cast("Run", self)
+        refuse_join(run)
+        jobs = ChildJobs.of(run)
+        jobs.flush()
+        since = time.monotonic()
+        while jobs.must_wait(since, time.monotonic()):
+            run._wait_in_place(POLL_INTERVAL)
+        counts = jobs.counts()
+        if errors == "raise":
+            jobs.check(counts)
+        return Children(jobs, counts)

@@ -1,0 +1,103 @@
+"""Reads and writes of the store for the children of a run, in the process that has the store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from milepost.core.errors import OutcomeUnknownError, StoreUnavailableError
+from milepost.core.serialization import US, from_json, to_json
+from milepost.core.transitions import plan_create, plan_retry_child
+from milepost.run.crash_report import masked
+from milepost.run.heartbeat_state import stop_reason
+from milepost.run.outages import pause
+from milepost.stores.ids import new_operation_id
+from milepost.stores.protocol import Position, Select, Store, Write, WriteResult
+from milepost.stores.query import position
+
+if TYPE_CHECKING:
+    from milepost.run.run import Run
+
+PAGE = 500
+_LIMIT = 64 * 1024 * 1024
+_COMPARED = ("type", "params")
+
+
+async def answer_children(store: Store, run: Run, request: str, *, until_stopped: bool) -> str:
+    """Do what a run asks for its children, and return the answer; both are JSON.
+
+    With `until_stopped` an outage is retried until the run is stopped. Raises the RunStop of a run that has lost its lease.
+    """
+    asked: dict[str, Any] = from_json(request)
+    while True:
+        try:
+            return to_json(await _answer(store, run, asked), "children", _LIMIT)
+        except (StoreUnavailableError, OutcomeUnknownError) as error:
+            if not until_stopped:
+                raise
+            await pause(store, run, error)
+
+
+async def _answer(store: Store, run: Run, asked: Mapping[str, Any]) -> Any:
+    own = (":parent_id", run.job_id)
+    if "make" in asked:
+        return await _make(store, run, asked["make"])
+    if "counts" in asked:
+        return await store.member_counts(f"children:{run.job_id}")
+    if "pending" in asked:
+        return bool(await store.select(Select(labels=(own,), statuses=("pending",)), 1))
+    if "get" in asked:
+        job = await store.get(asked["get"])
+        return dict(job.record) if job is not None else None
+    after = Position(*asked["page"]) if asked["page"] is not None else None
+    jobs = await store.select(Select(labels=(own,), statuses=tuple(asked["statuses"])), PAGE, after)
+    return [[job.job_id, dict(job.record)] for job in jobs], position(jobs[-1]) if len(jobs) == PAGE else None
+
+
+async def _make(store: Store, run: Run, children: Sequence[tuple[str, dict[str, str]]]) -> list[str | None]:
+    """Make children that do not exist, and retry those that failed in an earlier attempt of the parent.
+
+    Return for each what is wrong, or None. Repeating it makes nothing twice, since the ids are given.
+    """
+    lease = (run.job_id, run.token)
+    writes = [
+        Write(job_id, plan_create(fields, new_operation_id(), run=lease), answer=False) for job_id, fields in children
+    ]
+    outcomes = (await store.apply(writes)).outcomes
+    problems: list[str | None] = []
+    again: list[Write] = []
+    for (job_id, fields), outcome in zip(children, outcomes, strict=True):
+        problem = None if outcome.accepted else await _problem(store, run, fields, outcome)
+        problems.append(problem)
+        if problem is None and outcome.job is not None and _is_to_retry(outcome, fields):
+            plan = plan_retry_child(new_operation_id(), run=lease, generation=fields["parent_attempt"])
+            again.append(Write(job_id, plan, answer=False))
+    if again:
+        await store.apply(again)
+    return problems
+
+
+def _is_to_retry(outcome: WriteResult, fields: Mapping[str, str]) -> bool:
+    job = outcome.job
+    return (
+        job is not None
+        and job.status.value in ("failed", "cancelled")
+        and job.record.get("parent_attempt") != fields["parent_attempt"]
+    )
+
+
+async def _problem(store: Store, run: Run, fields: Mapping[str, str], outcome: WriteResult) -> str | None:
+    """Return how an existing child differs from the one that was to be made. Raises the RunStop of a lost run."""
+    job = outcome.job
+    if job is None:
+        (state,) = await store.renew([(run.job_id, run.token)], None)
+        if state != "live":
+            run.stop(stop_reason(await store.get(run.job_id), run.token, state))
+            raise run._stop_reasons[0]
+        groups = fields["labels"].replace(US, " ")
+        return f"cannot be made; a group that it joins or follows is closed or unknown ({groups:.200})"
+    for name in _COMPARED:
+        if (before := job.record.get(name, "")) != fields[name]:
+            hidden = run._secret_values
+            return f"was made with {masked(before, hidden):.200}, now with {masked(fields[name], hidden):.200}"
+    return None

@@ -1,0 +1,312 @@
+"""Children of a run on every store: made once under their keys, waited for without a worker, retried, and cancelled."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from milepost import AsyncRun, Fail, InvalidInputError, Job, Jobs, Run
+from milepost.core.values import MemberCounts
+from milepost.run import children as run_children
+from milepost.run.children import child_id
+from milepost.stores.factory import open_store
+from tests.waiting import until
+from tests.worker import with_children
+
+pytestmark = pytest.mark.timing
+
+
+@pytest.fixture
+def jobs(url: str, namespace: str) -> Iterator[Jobs]:
+    jobs = Jobs(open_store(url, namespace=namespace if "redis" in url else "milepost"))
+    jobs.worker()  # so that a store in memory starts no worker by itself
+    yield jobs
+    jobs.close()
+
+
+def get(jobs: Jobs, job_id: str) -> Job:
+    job = jobs.get_job(job_id)
+    assert job is not None
+    return job
+
+
+def children_of(jobs: Jobs, parent: str) -> dict[str, Job]:
+    found = jobs.list_jobs(limit=1000)
+    return {job.child_key: job for job in found if job.parent_id == parent and job.child_key}
+
+
+class Square:
+    """A parent that squares numbers in its children, and the handlers that it needs."""
+
+    def __init__(self, jobs: Jobs, *, is_async: bool = False) -> None:
+        self.segments = 0
+
+        @jobs.job("square", max_attempts=1)
+        def square(run: Run, n: int) -> int:
+            return n * n
+
+        def parent(run: Run, numbers: list[int]) -> Any:
+            self.segments += 1
+            for n in numbers:
+                run.submit_child(f"n:{n}", square, n=n)
+            children = run.join()
+            keys = sorted(child.child_key or "" for child in children)
+            return [len(children), sum(children.result(f"n:{n}") for n in numbers), keys]
+
+        async def aparent(run: AsyncRun, numbers: list[int]) -> Any:
+            self.segments += 1
+            for n in numbers:
+                run.submit_child(f"n:{n}", square, n=n)
+            children = await run.join()
+            keys = sorted([child.child_key or "" async for child in children])
+            return [len(children), sum([await children.result(f"n:{n}") for n in numbers]), keys]
+
+        self.parent = jobs.job("parent", max_attempts=2)(aparent if is_async else parent)
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_parent_waits_for_its_children_without_a_worker(jobs: Jobs, is_async: bool) -> None:
+    square = Square(jobs, is_async=is_async)
+    job = jobs.submit(square.parent.options(labels={"tenant": "acme"}), numbers=[1, 2, 3])  # type: ignore[call-overload]
+    with jobs.run_workers(concurrency=1):
+        ended = jobs.wait(job.job_id, 30)
+    assert ended.result == [3, 14, ["n:1", "n:2", "n:3"]], ended.error
+    assert (ended.attempt, square.segments) == (1, 2)
+    assert jobs.count_jobs("square") == 3
+    child = children_of(jobs, job.job_id)["n:2"]
+    assert (child.job_id, child.labels) == (child_id(job.job_id, "child", "n:2"), {"tenant": "acme"})
+
+
+def test_parent_without_children_goes_on(jobs: Jobs) -> None:
+    square = Square(jobs)
+    with jobs.run_workers():
+        assert jobs.wait(jobs.submit(square.parent, numbers=[]).job_id, 30).result == [0, 0, []]
+    assert square.segments == 1
+
+
+def test_levels_of_children_end_with_one_slot(jobs: Jobs) -> None:
+    @jobs.job("level")
+    def level(run: Run, depth: int) -> int:
+        if not depth:
+            return 1
+        for name in "ab":
+            run.submit_child(name, level, depth=depth - 1)
+        children = run.join()
+        return sum(children.result(name) for name in "ab")
+
+    with jobs.run_workers(concurrency=1):
+        assert jobs.wait(jobs.submit(level, depth=3).job_id, 60).result == 8
+
+
+def test_failed_child_fails_the_parent_and_is_retried_by_its_next_attempt(jobs: Jobs) -> None:
+    fails = threading.Event()
+    fails.set()
+    ran: list[str] = []
+
+    @jobs.job("part")
+    def part(run: Run, name: str) -> str:
+        ran.append(name)
+        if name == "bad" and fails.is_set():
+            raise Fail("no such part")
+        return name
+
+    @jobs.job("whole", max_attempts=2, backoff=lambda attempt: 0.05)
+    def whole(run: Run) -> list[str]:
+        if run.attempt == 2:
+            fails.clear()
+        for name in ("good", "bad"):
+            run.submit_child(name, part, name=name)
+        children = run.join()
+        return [children.result("good"), children.result("bad")]
+
+    with jobs.run_workers():
+        job = jobs.wait(jobs.submit(whole).job_id, 30)
+    assert job.result == ["good", "bad"]
+    assert job.attempt == 2
+    assert any("1 of 2 children did not complete: bad (no such part)" in str(e.data) for e in jobs.events(job.job_id))
+    assert sorted(ran) == ["bad", "bad", "good"]
+
+
+def test_failed_children_are_collected_if_asked_for(jobs: Jobs) -> None:
+    @jobs.job("part")
+    def part(run: Run, name: str) -> str:
+        if name == "bad":
+            raise Fail("no such part")
+        return name
+
+    @jobs.job("whole")
+    def whole(run: Run) -> Any:
+        for name in ("good", "bad"):
+            run.submit_child(name, part, name=name)
+        children = run.join(errors="collect")
+        with pytest.raises(ValueError, match="has no result: no such part"):
+            children.result("bad")
+        with pytest.raises(ValueError, match="not found"):
+            children.job("none")
+        return children.counts.to_dict()
+
+    with jobs.run_workers():
+        job = jobs.wait(jobs.submit(whole).job_id, 30)
+    assert job.result == MemberCounts(total=2, completed=1, failed=1).to_dict(), job.error
+
+
+def test_cancel_of_a_parent_cancels_its_children(jobs: Jobs) -> None:
+    @jobs.job("slow")
+    def slow(run: Run) -> None:
+        while True:
+            run.check()
+            run._wait_in_place(0.01)
+
+    @jobs.job("whole")
+    def whole(run: Run) -> None:
+        for name in "abc":
+            run.submit_child(name, slow)
+        run.join()
+
+    with jobs.run_workers(concurrency=2):
+        parent = jobs.submit(whole).job_id
+        kept = jobs.submit(whole.options(children="keep")).job_id
+        until(lambda: len(children_of(jobs, parent)) == len(children_of(jobs, kept)) == 3)
+        until(lambda: get(jobs, parent).status == get(jobs, kept).status == "pending")
+        jobs.cancel_job(parent)
+        jobs.cancel_job(kept)
+        assert {child.status.value for child in children_of(jobs, parent).values()} == {"cancelled"}
+        assert "cancelled" not in {child.status.value for child in children_of(jobs, kept).values()}
+        for child in children_of(jobs, kept).values():
+            jobs.cancel_job(child.job_id)
+
+
+def test_parent_that_completes_without_join_leaves_its_children_to_run(jobs: Jobs) -> None:
+    square = Square(jobs)
+    handler = jobs.handlers["square"]
+
+    @jobs.job("hasty")
+    def hasty(run: Run) -> str:
+        return run.submit_child("one", handler, n=4)
+
+    assert square.segments == 0
+    with jobs.run_workers():
+        job = jobs.wait(jobs.submit(hasty).job_id, 30)
+        assert jobs.wait(jobs.result(job), 30).result == 16
+
+
+def test_wrong_uses_are_refused(jobs: Jobs) -> None:
+    square = Square(jobs)
+    handler = jobs.handlers["square"]
+    seen: list[str] = []
+
+    @jobs.job("wrong")
+    def wrong(run: Run) -> None:
+        run.submit_child("a", handler, n=1)
+        calls: list[Any] = [
+            lambda: run.submit_child("a", handler, n=2),
+            lambda: run.submit_child("", handler, n=2),
+            lambda: run.submit_child("b", handler, n="x"),
+            lambda: run.submit_child("b", "square", n=1),  # type: ignore[arg-type]
+            lambda: run.submit_child("b", handler.options(job_id="mine"), n=1),
+            lambda: run.submit_child("b", handler.options(after=[f"children:{run.job_id}"]), n=1),
+        ]
+        for call in calls:
+            with pytest.raises(InvalidInputError) as error:
+                call()
+            seen.append(str(error.value))
+        thread = threading.Thread(target=lambda: seen.append(_error_of(run.join)))
+        thread.start()
+        thread.join()
+
+    assert square.segments == 0
+    with jobs.run_workers():
+        job = jobs.wait(jobs.submit(wrong).job_id, 30)
+    assert job.status == "completed", job.error
+    assert len(seen) == 7
+    for text, start in zip(
+        seen, ("key: 'a' was used twice", "key: ''", "n: ", "handler: 'square' is not a handler", "job_id: a child is found",
+               "after: ", "run.join(): cannot suspend the job"), strict=True
+    ):  # fmt: skip
+        assert text.startswith(start)
+
+
+def _error_of(call: Any) -> str:
+    try:
+        call()
+    except InvalidInputError as error:
+        return str(error)
+    return "no error"
+
+
+def test_child_with_other_parameters_is_refused(jobs: Jobs) -> None:
+    square = Square(jobs)
+    handler = jobs.handlers["square"]
+
+    @jobs.job("fickle")
+    def fickle(run: Run) -> None:
+        square.segments += 1
+        run.submit_child("a", handler, n=square.segments)
+        run.join()
+
+    with jobs.run_workers(concurrency=1):
+        job = jobs.wait(jobs.submit(fickle).job_id, 30)
+    assert job.status == "failed"
+    assert "child 'a': was made with" in (job.error or "")
+    assert '"n":1' in (job.error or "")
+
+
+def test_retry_from_start_makes_new_children(jobs: Jobs) -> None:
+    fails = threading.Event()
+    fails.set()
+
+    @jobs.job("part")
+    def part(run: Run) -> str:
+        if fails.is_set():
+            raise Fail("no")
+        return "done"
+
+    @jobs.job("whole")
+    def whole(run: Run) -> str:
+        run.submit_child("a", part)
+        result: str = run.join().result("a")
+        return result
+
+    with jobs.run_workers():
+        job = jobs.wait(jobs.submit(whole).job_id, 30)
+        assert job.status == "failed"
+        fails.clear()
+        jobs.retry_job(job.job_id, from_start=True)
+        job = jobs.wait(job.job_id, 30)
+    assert job.result == "done", job.error
+    assert jobs.count_jobs("part") == 2
+    assert get(jobs, child_id(job.job_id, "child", "a", "1")).result == "done"
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_many_children_are_made_in_groups(jobs: Jobs, monkeypatch: pytest.MonkeyPatch, is_async: bool) -> None:
+    monkeypatch.setattr(run_children, "BUFFERED", 7)
+    square = Square(jobs, is_async=is_async)
+    with jobs.run_workers():
+        job = jobs.wait(jobs.submit(square.parent, numbers=list(range(40))).job_id, 60)
+    assert job.result[:2] == [40, sum(n * n for n in range(40))], job.error
+
+
+@pytest.mark.parametrize("name", ["parent.child", "aparent.child"])
+def test_children_of_a_handler_in_a_child_process(sqlite_url: str, name: str) -> None:
+    jobs = Jobs(sqlite_url)
+    for handler in with_children.jobs.handlers.values():
+        jobs.handlers.add(handler)
+    with jobs.run_workers(concurrency=2):
+        job = jobs.wait(jobs.submit(name, {}).job_id, 60)
+    assert job.result == [2, "a"], job.error
+    jobs.close()
+
+
+def test_ids_of_children_are_refused_from_callers(jobs: Jobs) -> None:
+    Square(jobs)
+    for make in (
+        lambda: jobs.create_job(child_id("parent", "child", "a")),
+        lambda: jobs.submit("square", {"n": 1}, job_id=child_id("p" * 50, "child", "a")),
+    ):
+        with pytest.raises(InvalidInputError, match=r"job_id: .* has the form of the id of a child"):
+            make()
+    assert jobs.count_jobs() == 0
