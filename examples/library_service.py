@@ -22,7 +22,7 @@ library = Path(os.environ.get("LIBRARY", "library")).absolute()
 papers = library / "papers"
 papers.mkdir(parents=True, exist_ok=True)
 database = library / "documents.db"
-jobs = Jobs(f"sqlite:///{library / 'jobs.db'}")
+jobs = Jobs(os.environ.get("MILEPOST_URL", f"sqlite:///{library / 'jobs.db'}"))
 documents = document_jobs(root=papers, database=database)  # whatever name is posted to /api/jobs, only papers are read
 
 

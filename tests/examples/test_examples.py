@@ -60,9 +60,8 @@ def ended(client: httpx.Client, job_id: str, prefix: str = "") -> dict[str, obje
 
 def test_plain_script() -> None:
     command = [sys.executable, str(EXAMPLES / "plain_script.py"), "0.001"]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, env=os.environ | {"MILEPOST_URL": "memory://"}
-    )
+    environment = {"MILEPOST_URL": "memory://", **os.environ}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
     assert "completed, {'pages': 40}" in done.stdout
 
