@@ -176,6 +176,8 @@ async def test_question_is_input_request_and_update_answers_it(stored: Service) 
         assert asked["params"]["requestedSchema"]["properties"]["value"]["enum"] == ["S", "L"]
         with pytest.raises(MCPError) as misfit:
             await update("size", "accept", value="XL")
+        with pytest.raises(MCPError, match=r"inputResponses\.size"):
+            await update("size", "agree", value="L")
         assert misfit.value.code == INVALID_PARAMS
         assert "inputResponses.size" in str(misfit.value)
         await update("size", "decline")

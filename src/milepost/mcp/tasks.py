@@ -31,6 +31,7 @@ from mcp_types import (
     RequestParams,
 )
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+from pydantic import ValidationError
 
 from milepost.app import AsyncJobs, Jobs
 from milepost.core.errors import IllegalTransitionError, InvalidInputError, JobNotFoundError, RejectedError, StoreError
@@ -66,7 +67,7 @@ class TaskParams(RequestParams):
 class UpdateParams(TaskParams):
     """The parameters of tasks/update."""
 
-    input_responses: dict[str, ElicitResult]
+    input_responses: dict[str, Any]
 
 
 class ToolCall:
@@ -229,13 +230,13 @@ class Tasks(Extension):
     async def _update_task(self, ctx: Context, params: UpdateParams) -> HandlerResult:
         job = await self._task_job(ctx, params)
         questions = open_questions(job)
-        for key, response in params.input_responses.items():
-            if key not in questions or response.action != "accept":
-                continue  # unknown keys are ignored; a question that is declined stays open
-            value = answer_of(questions[key], response.content or {})
+        for key in questions.keys() & params.input_responses.keys():  # unknown keys are ignored
             try:
-                await self.jobs.answer(job.job_id, key, value, by="mcp")
-            except InvalidInputError as error:
+                response = ElicitResult.model_validate(params.input_responses[key])
+                if response.action == "accept":  # a question that is declined stays open
+                    value = answer_of(questions[key], response.content or {})
+                    await self.jobs.answer(job.job_id, key, value, by="mcp")
+            except (InvalidInputError, ValidationError) as error:
                 raise MCPError(INVALID_PARAMS, f"inputResponses.{key}: {error}") from error
             except RejectedError:
                 pass  # the first answer counts, and an expired question has none
