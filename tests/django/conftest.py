@@ -16,6 +16,7 @@ from tests.django.environments import ROOT, django6_python
 from tests.postgres_server import PostgresServer
 
 PROJECT = Path(__file__).parent / "project"
+SOURCE_PROJECT = Path(__file__).parent / "source_project"
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import tarfile
 import tomllib
 from pathlib import Path
 
@@ -30,6 +31,20 @@ def django6_python() -> str:
     _run(str(python), "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "-c", str(locked), *wanted)
     made.write_text("\n".join(wanted))
     return str(python)
+
+
+def django_task_tests() -> Path:
+    """Return the folder `tests/tasks` of the source archive of Django 6; download that first unless it is there."""
+    python, source = django6_python(), FOLDER / "source"
+    archive = source / f"{DJANGO.replace('==', '-')}.tar.gz"
+    if not archive.is_file():
+        _run(python, "-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--no-deps", "--no-binary",
+             "django", "--dest", str(source), DJANGO)  # fmt: skip
+    folder = source / archive.name.removesuffix(".tar.gz") / "tests" / "tasks"
+    with tarfile.open(archive) as tar:
+        inside = folder.relative_to(source).as_posix()
+        tar.extractall(source, [one for one in tar if one.name.startswith(f"{inside}/")], filter="data")
+    return folder
 
 
 def _requirements() -> list[str]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import sys
 from typing import Any
 
 import pytest
 
 from milepost import Jobs, Run
-from tests.django.conftest import Project
+from tests.django.conftest import SOURCE_PROJECT, Project
+from tests.django.environments import ROOT, django_task_tests
 
 pytestmark = pytest.mark.service("postgresql")
 
@@ -26,6 +29,15 @@ def test_suite_with_django_tasks(project: Project) -> None:
 @pytest.mark.service("python3.13")
 def test_suite_with_django6(project6: Project) -> None:
     assert "OK" in project6.run(*TEST)
+
+
+@pytest.mark.slow
+@pytest.mark.service("python3.13")
+def test_tests_of_django(project6: Project, sqlite_url: str) -> None:
+    folders = (ROOT / "src", SOURCE_PROJECT, django_task_tests().parent)
+    project6.environment.update({"MILEPOST_URL": sqlite_url, "PYTHONPATH": os.pathsep.join(map(str, folders))})
+    out = project6.run("-m", "django", "test", "--pattern", "suite.py", folder=SOURCE_PROJECT)
+    assert re.search(r"Ran 63 tests in .*\n\nOK", out), out
 
 
 ENQUEUE = """

@@ -130,6 +130,8 @@ class Backend(tasks_api.BaseTaskBackend):
         """
         self.validate_task(task)
         jobs = self.jobs
+        if not jobs.store.shared and not jobs.handlers:
+            self.register_all()  # the worker thread of a store in memory serves the queues of the handlers that there are
         result = tasks_api.TaskResult(
             task=task, id=jobs.runtime.ids.new_job_id(), status=tasks_api.TaskResultStatus.READY, enqueued_at=None,
             started_at=None, last_attempted_at=None, finished_at=None, args=args, kwargs=kwargs, backend=self.alias,

@@ -233,10 +233,14 @@ class StoreTests:
         assert len(opened) == 1
 
 
-class Memory(StoreTests, TransactionTestCase):
-    """In memory."""
+class Memory(TransactionTestCase):
+    """In memory, for development: a thread of the process runs the tasks."""
 
-    alias = "memory"
+    def test_task_runs_without_a_worker(self) -> None:
+        result = tasks.add.using(backend="memory", queue_name="slow").enqueue(1)
+        task_backends["memory"].jobs.wait(result.id, timeout=PATIENCE)
+        result.refresh()
+        assert result.return_value == 2
 
 
 class SQLite(StoreTests, TransactionTestCase):
