@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -19,6 +20,7 @@ from milepost.stores.postgres.namespace import Namespace
 
 T = TypeVar("T")
 
+CommitHook = Callable[[Callable[[], None]], None]
 _SUPPORTED = (
     "a connection of psycopg 3, a Session or Connection of SQLAlchemy with the driver psycopg, or Django's connection"
 )
@@ -119,10 +121,18 @@ class CallerTransaction(Transaction):
 class CallerDatabase(Database):
     """Runs each piece of work once, in the transaction of a caller. Nothing is retried: that transaction is the unit."""
 
-    def __init__(self, namespace: Namespace, connection: Connection, *, locks: bool = False) -> None:
+    def __init__(
+        self, namespace: Namespace, connection: Connection, hook: CommitHook | None, *, locks: bool = False
+    ) -> None:
         self.namespace = namespace
         self._connection = connection
+        self._hook = hook
         self._locks = locks
+
+    def after_commit(self, call: Callable[[], None]) -> None:
+        """Call a function after the commit, if there is a hook for that; polls find what was written in any case."""
+        if self._hook is not None:
+            self._hook(call)
 
     async def transact(self, work: Callable[[Transaction], Awaitable[T]], *, repeatable: bool = True) -> T:
         transaction = CallerTransaction(self._connection, self.namespace, locks=self._locks)
@@ -150,6 +160,18 @@ class CallerDatabase(Database):
             with suppress(psycopg.Error):  # the connection is lost; what is raised says so
                 await transaction.undo()
             raise
+
+
+def commit_hook(given: object) -> CommitHook | None:
+    """Return what calls a function after the commit of a Session of SQLAlchemy, or of Django's connection."""
+    found: Any = getattr(given, "sync_session", given)
+    if callable(getattr(found, "on_commit", None)):  # Django
+        return lambda call: found.on_commit(call) if found.in_atomic_block else None
+    orm = sys.modules.get("sqlalchemy.orm")
+    if orm is None or not isinstance(found, orm.Session):
+        return None
+    listen = sys.modules["sqlalchemy"].event.listen
+    return lambda call: listen(found, "after_commit", lambda _: call(), once=True)
 
 
 def connection_of(given: object) -> CallerConnection:

@@ -91,6 +91,10 @@ class Database:
         """Run statements that may be repeated, in one round trip, and commit."""
         return await self.transact(lambda tx: tx.run_alone(*parts))
 
+    def after_commit(self, call: Callable[[], None]) -> None:
+        """Call a function when what was written is committed: now."""
+        call()
+
     async def transact(self, work: Callable[[Transaction], Awaitable[T]], *, repeatable: bool = True) -> T:
         """Run `work`, which commits or is rolled back, and retry it.
 

@@ -9,7 +9,11 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from milepost.core.events import Event
+from milepost.core.record_codec import unpack
 from milepost.stores.postgres.connection import Rows
+from milepost.stores.postgres.database import Database
+from milepost.stores.protocol import FeedEvents
 
 
 class FeedPosition(NamedTuple):
@@ -62,3 +66,17 @@ class FeedPosition(NamedTuple):
             first = max([self.first, *(row[4] + 1 for row in events)])
             end = FeedPosition(first, end.unfinished) if first < end.first else end
         return FeedPosition(end.first, tuple(sorted(xid for xid in end.unfinished if xid < end.first)))
+
+
+async def read_feed(db: Database, start: FeedPosition, limit: int) -> FeedEvents:
+    """Return the events after a position."""
+    (rows,) = await db.run(("feed", start.values(limit)))
+    snapshot, end, trimmed, *_ = rows[0]
+    if start.first > end:  # the position is from an earlier database with this URL
+        return FeedEvents([], str(FeedPosition.of_snapshot(snapshot)), lost=True)
+    events = [
+        Event.stored(job_id, version, kind, at, unpack(text))
+        for *_, seq, _, job_id, version, kind, at, text in rows
+        if seq is not None
+    ]
+    return FeedEvents(events, str(start.behind(rows, limit)), lost=start.has_lost(trimmed))

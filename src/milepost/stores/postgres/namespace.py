@@ -13,6 +13,7 @@ from milepost.core.errors import InvalidInputError, LayoutMismatchError, StoreUn
 from milepost.stores.factory import redact_url
 from milepost.stores.postgres.connection import Call, Connection, parameters
 from milepost.stores.postgres.errors import is_missing, one_line
+from milepost.stores.postgres.notifications import Notifications
 from milepost.stores.postgres.statements import Statements
 from milepost.stores.protocol import LAYOUT
 from milepost.stores.waiters import Waiters
@@ -42,6 +43,7 @@ class Namespace:
         self.patience = patience
         self.sql = Statements(schema)
         self.waiters = Waiters()
+        self.notifications = Notifications(self.given, schema, self.waiters)
         self.claim_numbers: dict[str, int] = {}
         """worker of this process -> the number of its last claim."""
         self.unsettled: dict[str, set[str]] = {}

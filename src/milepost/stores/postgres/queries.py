@@ -1,11 +1,12 @@
-"""Lists and counts: which index answers a selection, and the values of its statement."""
+"""Lists, counts and renewals: which statement answers them, and its values."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from milepost.core.job import Job
-from milepost.stores.postgres.database import Database
+from milepost.stores.postgres.database import Database, Part
 from milepost.stores.postgres.writes import job_of
 from milepost.stores.protocol import Position, Select
 from milepost.stores.rows import LARGEST
@@ -82,3 +83,9 @@ async def first_ids(db: Database, name: str, group: str, limit: int) -> list[str
     """Return the ids that a statement reads for a group."""
     (rows,) = await db.run((name, {"group": group, "limit": limit}))
     return [job_id for (job_id,) in rows]
+
+
+def renewal(leases: Sequence[tuple[str, str]], micros: int | None) -> Part:
+    """Return the statement that renews leases, or only checks them."""
+    ids, tokens = [job_id for job_id, _ in leases], [token for _, token in leases]
+    return "renew_check" if micros is None else "renew", {"ids": ids, "tokens": tokens, "micros": micros}

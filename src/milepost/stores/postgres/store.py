@@ -32,9 +32,14 @@ from milepost.stores.sync_bridge import run_sync
 
 try:
     from milepost.stores.postgres import maintenance, queries
-    from milepost.stores.postgres.caller_transaction import CallerDatabase, async_connection_of, connection_of
+    from milepost.stores.postgres.caller_transaction import (
+        CallerDatabase,
+        async_connection_of,
+        commit_hook,
+        connection_of,
+    )
     from milepost.stores.postgres.database import Database, Part, Transaction
-    from milepost.stores.postgres.feed import FeedPosition
+    from milepost.stores.postgres.feed import FeedPosition, read_feed
     from milepost.stores.postgres.namespace import Namespace
     from milepost.stores.postgres.writes import Writer, job_of
 except ModuleNotFoundError as error:
@@ -44,7 +49,7 @@ except ModuleNotFoundError as error:
 
 CONNECT_BUDGET = 5.0
 POLL_INTERVAL = 0.5
-"""Seconds after which a waiting caller looks for changes of other processes."""
+"""Seconds after which a waiting caller looks for changes of which no notification came."""
 PATIENCE = 2.0
 """Seconds to wait for a lock, which a transaction of a caller may hold for minutes."""
 TRIMMING_SECONDS = 0.05
@@ -101,13 +106,15 @@ class PostgresStore:
         if not self._namespace.is_open:
             # An error about the schema must not abort the transaction of the caller.
             run_sync(self.with_blocking(blocking=True).now())
-        return self._over(CallerDatabase(self._namespace, connection_of(connection), locks=locks), blocking=True)
+        db = CallerDatabase(self._namespace, connection_of(connection), commit_hook(connection), locks=locks)
+        return self._over(db, blocking=True)
 
     async def awithin(self, connection: object, *, locks: bool = False) -> PostgresStore:
         """Return an async store that does the same, see `async_connection_of`."""
         if not self._namespace.is_open:
             await self.with_blocking(blocking=False).now()
-        db = CallerDatabase(self._namespace, await async_connection_of(connection), locks=locks)
+        found = await async_connection_of(connection)
+        db = CallerDatabase(self._namespace, found, commit_hook(connection), locks=locks)
         return self._over(db, blocking=False)
 
     def _over(self, db: Database, *, blocking: bool) -> PostgresStore:
@@ -160,7 +167,10 @@ class PostgresStore:
 
         applied = await self._db.transact(work)
         writer = writers[-1]
-        self._namespace.waiters.notify(has_events=writer.has_events, wakes_workers=writer.wakes_workers)
+        has_events, wakes_workers = writer.has_events, writer.wakes_workers
+        if has_events or wakes_workers:
+            notify = self._namespace.notifications.notify
+            self._db.after_commit(lambda: notify(has_events=has_events, wakes_workers=wakes_workers))
         if bad:
             await release_held(self, writer.closed)
             raise bad[0]
@@ -173,7 +183,7 @@ class PostgresStore:
             return (await self.apply(writes)).outcomes, await self.renew(leases, micros)
         # Renewals are a transaction of their own, so that no write of one job keeps them from the others.
         try:
-            applied, writer = await self._write(writes, None, _renewal(leases, micros))
+            applied, writer = await self._write(writes, None, queries.renewal(leases, micros))
         except LeaseHeldError:
             states = await self.renew(leases, micros)
             return await self._apply_each(writes), states
@@ -194,7 +204,7 @@ class PostgresStore:
     async def renew(self, leases: Sequence[tuple[str, str]], micros: int | None) -> list[str]:
         if not leases:
             return []
-        (rows,) = await self._db.run(_renewal(leases, micros))
+        (rows,) = await self._db.run(queries.renewal(leases, micros))
         return [state for (state,) in rows]
 
     # --- transactions of callers ---
@@ -254,27 +264,16 @@ class PostgresStore:
             return FeedEvents([], str(FeedPosition.of_snapshot(snapshot)))
         start = FeedPosition.read(position)
         deadline = time.monotonic() + timeout
+        self._namespace.notifications.listen()
         with self._namespace.waiters.waiter(feed=True, blocking=self.blocking) as waiter:
             while True:
                 waiter.clear()
-                found = await self._feed(start, limit)
+                found = await read_feed(self._db, start, limit)
                 left = deadline - time.monotonic()
                 if found.events or found.lost or left <= 0:
                     return found
                 start = FeedPosition.read(found.position)
                 await waiter.wait(min(left, POLL_INTERVAL))
-
-    async def _feed(self, start: FeedPosition, limit: int) -> FeedEvents:
-        (rows,) = await self._db.run(("feed", start.values(limit)))
-        snapshot, end, trimmed, *_ = rows[0]
-        if start.first > end:  # the position is from an earlier database with this URL
-            return FeedEvents([], str(FeedPosition.of_snapshot(snapshot)), lost=True)
-        events = [
-            Event.stored(job_id, version, kind, at, unpack(text))
-            for *_, seq, _, job_id, version, kind, at, text in rows
-            if seq is not None
-        ]
-        return FeedEvents(events, str(start.behind(rows, limit)), lost=start.has_lost(trimmed))
 
     # --- waiting ---
 
@@ -285,6 +284,7 @@ class PostgresStore:
             "own": [served.get(queue) for queue in queues], "most": 1, "worker": worker,
         }  # fmt: skip
         deadline = time.monotonic() + timeout
+        self._namespace.notifications.listen()
         with self._namespace.waiters.waiter(feed=False, blocking=self.blocking) as waiter:
             while True:
                 waiter.clear()
@@ -302,7 +302,7 @@ class PostgresStore:
 
     async def wake(self, worker: str) -> None:
         await self._db.run(("wakes_put", {"workers": [worker], "at": await self.now()}))
-        self._namespace.waiters.notify(has_events=False, wakes_workers=True)
+        self._namespace.notifications.notify(has_events=False, wakes_workers=True)
 
     # --- maintenance ---
 
@@ -349,7 +349,7 @@ class PostgresStore:
     async def set_limit(self, queue: str, limit: int | None, paused: bool) -> None:
         name = "limit_delete" if limit is None and not paused else "limit_put"
         await self._db.run((name, {"queue": queue, "most": limit, "paused": paused}))
-        self._namespace.waiters.notify(has_events=False, wakes_workers=True)
+        self._namespace.notifications.notify(has_events=False, wakes_workers=True)
 
     async def draining_leases(self) -> list[tuple[str, str, int]]:
         (rows,) = await self._db.run(("draining_all", None))
@@ -391,10 +391,5 @@ class PostgresStore:
         return self._namespace.saw(now)
 
     async def close(self) -> None:
+        self._namespace.notifications.close()
         await self._db.pool.close()
-
-
-def _renewal(leases: Sequence[tuple[str, str]], micros: int | None) -> Part:
-    """Return the statement that renews leases, or only checks them."""
-    ids, tokens = [job_id for job_id, _ in leases], [token for _, token in leases]
-    return "renew_check" if micros is None else "renew", {"ids": ids, "tokens": tokens, "micros": micros}
