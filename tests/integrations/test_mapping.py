@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from typing import Any
 
 import pytest
 
@@ -10,20 +11,21 @@ from milepost import Fail, Jobs, Run
 from milepost.core.job import Job, JobStatus
 from milepost.core.values import FailureKind
 from milepost.integrations import mapping
-from milepost.integrations.mapping import CANCELLED, DJANGO, Interface
+from milepost.integrations.mapping import CANCELLED, DJANGO, MCP, Interface
 
 INTERFACES = [name for name, value in vars(mapping).items() if isinstance(value, Interface)]
 
 
 @pytest.fixture(params=INTERFACES)
-def interface(request: pytest.FixtureRequest) -> Interface:
-    found: Interface = getattr(mapping, request.param)
+def interface(request: pytest.FixtureRequest) -> Interface[Any]:
+    found: Interface[Any] = getattr(mapping, request.param)
     return found
 
 
-def test_every_status_and_failure_has_a_word(interface: Interface) -> None:
+def test_every_status_and_failure_has_a_word(interface: Interface[Any]) -> None:
     assert set(interface.statuses) == set(JobStatus)
-    assert not interface.errors or {*FailureKind, CANCELLED} >= set(interface.errors) >= set(FailureKind)
+    assert {*FailureKind, CANCELLED} >= set(interface.errors) >= set(FailureKind)
+    assert set(interface.failed) <= set(FailureKind)
 
 
 def test_unknown_kind_reads_as_error() -> None:
@@ -34,6 +36,12 @@ def test_errors_of_django_are_exception_classes() -> None:
     for path in DJANGO.errors.values():
         module, _, name = path.rpartition(".")
         assert issubclass(getattr(importlib.import_module(module), name), BaseException)
+
+
+def test_kinds_of_failure_decide_what_mcp_sees() -> None:
+    for kind in FailureKind:
+        job = Job.stored("x", {"status": "failed", "failure": f'{{"kind":"{kind}"}}'})
+        assert MCP.status_of(job) == ("completed" if kind in ("error", "timeout") else "failed")
 
 
 def ended(jobs: Jobs, how: str) -> Job:
@@ -52,15 +60,22 @@ def ended(jobs: Jobs, how: str) -> Job:
 
 
 @pytest.mark.parametrize(
-    ("how", "status", "attempts"), [("completed", "SUCCESSFUL", 1), ("failed", "FAILED", 2), ("cancelled", "FAILED", 0)]
+    ("how", "django", "mcp", "attempts"),
+    [
+        ("completed", "SUCCESSFUL", "completed", 1),
+        ("failed", "FAILED", "completed", 2),
+        ("cancelled", "FAILED", "cancelled", 0),
+    ],
 )
-def test_django_sees_a_job(url: str, how: str, status: str, attempts: int) -> None:
+def test_interfaces_see_a_job(url: str, how: str, django: str, mcp: str, attempts: int) -> None:
     jobs = Jobs(url)
     pending = jobs.create_job()
+    assert MCP.status_of(pending) == "working"
     assert (DJANGO.status_of(pending), DJANGO.times_of(pending)["finished_at"]) == ("READY", None)
     job = ended(jobs, how)
     times = DJANGO.times_of(job)
-    assert DJANGO.status_of(job) == status
+    assert (DJANGO.status_of(job), MCP.status_of(job)) == (django, mcp)
+    assert MCP.times_of(job) == {"createdAt": job.created_at, "lastUpdatedAt": job.updated_at}
     assert (times["enqueued_at"], times["finished_at"]) == (job.created_at, job.completed_at)
     assert len(job.attempts) == attempts
     if attempts:

@@ -1,4 +1,4 @@
-"""The one mapping from a job to a task of the Model Context Protocol: its status, times, result or error."""
+"""A job as a task of the Model Context Protocol, with its result or error."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from mcp_types import INTERNAL_ERROR, INVALID_PARAMS, CallToolResult, TextContent
+from mcp_types import CallToolResult, TextContent
 from pydantic import ValidationError
 
 from milepost.core.codecs import jsonable
 from milepost.core.job import Job, JobStatus
 from milepost.core.values import FailureKind, Question
+from milepost.integrations.mapping import MCP
 
 POLL_MS, MIN_POLL_MS, MAX_POLL_MS = 500, 250, 10_000
 """Milliseconds between two reads of a task for clients: while its end is unknown, and the limits else."""
@@ -25,9 +26,6 @@ VALUE = "value"
 RECEIPT_META = "milepost/receipt"
 """The key in `_meta` for the receipt of a cancelled job."""
 
-TOOL_ERRORS = frozenset({FailureKind.ERROR, FailureKind.TIMEOUT})
-"""Failures of the tool itself, which a model reads as its result. All others are errors of the protocol."""
-
 Convert = Callable[[Any], CallToolResult]
 
 
@@ -36,14 +34,13 @@ def task_fields(job: Job, retention: float, now: datetime | None = None, *, may_
 
     With `may_ask` a job with an open question is `input_required`, else it is `working`.
     """
-    status, completed = status_of(job), job.completed_at
+    status, completed = MCP.status_of(job), job.completed_at
     if may_ask and open_questions(job):
         status = "input_required"
     fields: dict[str, Any] = {
         "taskId": job.job_id,
         "status": status,
-        "createdAt": job.created_at.isoformat(),
-        "lastUpdatedAt": (job.updated_at or job.created_at).isoformat(),
+        **{name: None if at is None else at.isoformat() for name, at in MCP.times_of(job).items()},
         "ttlMs": None if completed is None else int(((completed - job.created_at).total_seconds() + retention) * 1000),
         "pollIntervalMs": poll_interval_ms(job, now or datetime.now(UTC)),
     }
@@ -63,22 +60,9 @@ def detailed_task(job: Job, retention: float, convert: Convert, *, may_ask: bool
         case "completed":
             fields["result"] = tool_result(job, convert).model_dump(mode="json", by_alias=True, exclude_none=True)
         case "failed":
-            is_input = job.failure is not None and job.failure.kind == FailureKind.BAD_PARAMETERS
-            fields["error"] = {"code": INVALID_PARAMS if is_input else INTERNAL_ERROR, "message": error_text(job)}
+            kind = FailureKind.ERROR if job.failure is None else job.failure.kind
+            fields["error"] = {"code": MCP.error_of(kind), "message": error_text(job)}
     return fields
-
-
-def status_of(job: Job) -> str:
-    """Return the status of the task of a job. A job that failed by its own error is `completed`, with an error result."""
-    match job.status:
-        case JobStatus.COMPLETED:
-            return "completed"
-        case JobStatus.CANCELLED:
-            return "cancelled"
-        case JobStatus.FAILED:
-            return "completed" if job.failure is not None and job.failure.kind in TOOL_ERRORS else "failed"
-        case _:
-            return "working"
 
 
 def open_questions(job: Job) -> dict[str, Question]:

@@ -36,6 +36,7 @@ from pydantic import ValidationError
 from milepost.app import AsyncJobs, Jobs
 from milepost.core.errors import IllegalTransitionError, InvalidInputError, JobNotFoundError, RejectedError, StoreError
 from milepost.core.job import Job, JobStatus
+from milepost.integrations.mapping import MCP
 from milepost.mcp.task_fields import (
     Convert,
     answer_of,
@@ -43,7 +44,6 @@ from milepost.mcp.task_fields import (
     error_text,
     open_questions,
     plain_result,
-    status_of,
     task_fields,
     tool_result,
 )
@@ -176,7 +176,7 @@ class Tasks(Extension):
         ended = await self.jobs.wait(job.job_id)
         if ended.status is JobStatus.CANCELLED:
             raise ToolError(ended.activity or "the job was cancelled")
-        if status_of(ended) == "failed":
+        if MCP.status_of(ended) == "failed":
             raise ToolError(error_text(ended))
         return tool_result(ended, self._converters.get(ended.job_type, plain_result))
 
