@@ -327,14 +327,17 @@ async def test_unique_key_of_other_caller_is_refused(service: Service) -> None:
     key = service.count.options(unique_key="nightly")
 
     @service.server.tool()
-    async def nightly() -> int:
-        result: int = await service.tasks.run(key)
+    async def nightly(strict: bool = False) -> int:
+        result: int = await service.tasks.run(key.options(on_duplicate="refuse") if strict else key)
         return result
 
     async with task_client(service.server) as client:
         service.caller = "ana"
         made = await start(client, "nightly")
         assert (await start(client, "nightly")).task_id == made.task_id
+        refused = await client.session.call_tool("nightly", {"strict": True}, allow_claimed=True)
+        assert refused.is_error
+        assert made.task_id in refused.content[0].text
         service.caller = "ben"
         refused = await client.session.call_tool("nightly", allow_claimed=True)
         assert refused.is_error

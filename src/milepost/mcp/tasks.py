@@ -152,7 +152,7 @@ class Tasks(Extension):
         labels = {**(given.get("labels") or {}), OWNER_LABEL: owner}
         try:
             job = await self.jobs.submit(target.options(labels=labels), *args, **kwargs)
-        except InvalidInputError as error:
+        except RejectedError as error:
             raise ToolError(str(error)) from error
         except StoreError as error:
             raise MCPError(INTERNAL_ERROR, "The job store is unavailable; repeat the call later") from error
@@ -165,10 +165,13 @@ class Tasks(Extension):
 
     async def _wait(self, job: Job, call: ToolCall | None) -> Any:
         """Return the result of a job for a client without tasks. A cancelled call cancels the job."""
+        reported = -1.0
         try:
             async for event in self.jobs.watch(job.job_id):
-                if call is not None and event.progress is not None:
-                    await call.context.session.report_progress(event.progress, 1.0, event.message)
+                # The protocol requires that progress increases; it begins anew in a new attempt.
+                if call is not None and event.progress is not None and event.progress > reported:
+                    reported = event.progress
+                    await call.context.session.report_progress(reported, 1.0, event.message)
         except anyio.get_cancelled_exc_class():
             with anyio.CancelScope(shield=True):
                 await self._cancel(job.job_id, "the client cancelled the call")
