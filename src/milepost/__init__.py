@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from milepost.core.errors import InvalidInputError as InvalidInputError
     from milepost.core.errors import JobCancelled as JobCancelled
     from milepost.core.errors import JobNotFoundError as JobNotFoundError
+    from milepost.core.errors import JobPaused as JobPaused
     from milepost.core.errors import JobReleased as JobReleased
     from milepost.core.errors import JobSuspended as JobSuspended
     from milepost.core.errors import JobTimedOut as JobTimedOut
@@ -68,6 +69,7 @@ _HOMES = {
         "JobCancelled",
         "LeaseHeldError",
         "JobNotFoundError",
+        "JobPaused",
         "JobReleased",
         "JobSuspended",
         "JobTimedOut",

@@ -417,3 +417,18 @@ def test_completion_suggests_job_ids(filled: StoreFixture) -> None:
     shell = {"_MILEPOST_COMPLETE": "bash_complete", "COMP_WORDS": "milepost show a-", "COMP_CWORD": "2"}
     completed = filled.run(**shell).stdout
     assert {line.partition(",")[2] for line in completed.splitlines()} == {"a-done", "a-bad"}
+
+
+@covers("pause", "resume", "answer")
+def test_pause_resume_and_answer(working: StoreFixture) -> None:
+    job_id = working.call("submit", "count", "1", "--delay", "1h").strip()
+    assert working.call("pause", job_id) == f"{job_id}  Paused; it has not started yet\n"
+    assert "it is paused" in working.error_line("pause", job_id, code=1)
+    assert "Paused" not in working.call("resume", job_id)
+    assert "it is not paused" in working.error_line("resume", job_id, code=1)
+    working.call("answer", job_id, "publish", '{"approved": true}')
+    working.call("answer", job_id, "note", "plain text")
+    assert "question 'publish' was answered" in working.error_line("answer", job_id, "publish", "false", code=1)
+    [job] = working.rows("show", job_id)
+    given = {one["key"]: (one["state"], one["answer"]) for one in job["questions"]}
+    assert given == {"publish": ("early", {"approved": True}), "note": ("early", "plain text")}

@@ -12,6 +12,9 @@ NEEDS: dict[tuple[str, str], str | None] = {
     ("PATCH", "/api/jobs/{job_id}"): "jobs:write",
     ("DELETE", "/api/jobs/{job_id}"): "jobs:delete",
     ("POST", "/api/jobs/{job_id}/cancel"): "jobs:cancel",
+    ("POST", "/api/jobs/{job_id}/answers"): "jobs:answer",
+    ("POST", "/api/jobs/{job_id}/pause"): "jobs:write",
+    ("POST", "/api/jobs/{job_id}/resume"): "jobs:write",
     ("POST", "/api/jobs/{job_id}/retry"): "jobs:write",
     ("GET", "/api/jobs/{job_id}/share"): "jobs:read",
     ("POST", "/api/jobs/{job_id}/share"): "jobs:read",
@@ -46,6 +49,7 @@ OPEN = {
     ("GET", "/api/milepost-watch.js"),
 }  # fmt: skip
 BODIES: dict[tuple[str, str], Any] = {
+    ("POST", "/api/jobs/{job_id}/answers"): {"key": "publish", "value": True},
     ("POST", "/api/jobs"): {"run_by": "manual"} | {"job_type": "x"},
     ("POST", "/api/jobs/bulk"): {"action": "cancel", "ids": []},
     ("PATCH", "/api/jobs/{job_id}"): {"progress": 0.1},

@@ -65,6 +65,22 @@ async def test_delivery_is_signed_and_retried_with_the_same_id(manager: AsyncJob
     assert got[0][1]["data"]["job_type"] == "ingestion"
 
 
+async def test_question_is_sent_to_the_webhooks_that_want_it(manager: AsyncJobManager) -> None:
+    hook = await registry.create(manager.store, "https://hooks.example.org/in", ("asked",))
+    ends = await registry.create(manager.store, "https://hooks.example.org/ends")
+    sender = sender_to(manager, lambda request: httpx.Response(200))
+    await sender.read_feed([hook, ends])
+    async with manager.track("report") as run:
+        await manager.answer(run.job_id, "early", True)
+        assert await run.ask("early", "Answered already?", bool) is True
+        assert await run.ask("publish", "Publish?", bool, expires=0.01, default=False) is False
+        await sender.read_feed([hook, ends])
+        (waiting,) = await registry.deliveries(manager.store)
+    body = json.loads(waiting.body)
+    assert (waiting.hook_id, body["type"], body["data"]["job_id"]) == (hook.id, "job.asked", run.job_id)
+    assert (body["data"]["question"]["key"], body["data"]["question"]["prompt"]) == ("publish", "Publish?")
+
+
 async def test_store_error_during_collection_loses_no_delivery(
     memory: AsyncJobManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:

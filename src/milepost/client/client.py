@@ -23,6 +23,7 @@ from milepost.client.transport import (
     send,
     server_address,
 )
+from milepost.client.waiting import WaitingMethods, job_path
 from milepost.core.codecs import decode_dataclass
 from milepost.core.defaults import LIST_LIMIT
 from milepost.core.errors import InvalidInputError, JobNotFoundError, OutcomeUnknownError, WaitTimeoutError
@@ -31,7 +32,7 @@ from milepost.core.job import Job, JobStatus
 from milepost.core.options import json_object
 from milepost.core.record import BY_NAME, OPTIONS
 from milepost.core.result_types import R
-from milepost.core.serialization import Duration, from_micros, seconds, single_line, validate_job_id
+from milepost.core.serialization import Duration, from_micros, seconds
 from milepost.manager.manager import AsyncJobManager, id_of
 from milepost.manager.options import CreateOptions
 from milepost.manager.sync import JobManager
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
 POLL_INTERVAL = 25.0
 
 
-class AsyncClient(AsyncJobManager):
+class AsyncClient(WaitingMethods, AsyncJobManager):
     """The jobs of a server, with the methods of AsyncJobManager.
 
     `key` is an API key (default: MILEPOST_KEY); `options` are passed to httpx.AsyncClient. Safe requests to an unavailable
@@ -103,7 +104,7 @@ class AsyncClient(AsyncJobManager):
     async def get_job(self, job_id: str) -> Job | None:
         """See AsyncJobManager.get_job."""
         try:
-            path = _path(job_id)
+            path = job_path(job_id)
         except JobNotFoundError:
             return None
         answer = await send(self._transport, Call("GET", path, job_id=job_id, accepts=(404,)))
@@ -128,13 +129,13 @@ class AsyncClient(AsyncJobManager):
             "result": result,
         }
         # Safe to repeat: progress never decreases and an outcome is final.
-        call = Call("PATCH", _path(job_id), body=_without_none(body), job_id=job_id, safe=target is None)
+        call = Call("PATCH", job_path(job_id), body=_without_none(body), job_id=job_id, safe=target is None)
         await self._with_job(call)
 
     async def delete_job(self, job_id: str) -> None:
         """See AsyncJobManager.delete_job."""
         try:
-            path = _path(job_id)
+            path = job_path(job_id)
         except JobNotFoundError:
             return
         await send(self._transport, Call("DELETE", path, accepts=(404,)))
@@ -195,7 +196,7 @@ class AsyncClient(AsyncJobManager):
     async def cancel_job(self, job_id: str, reason: str | None = None, *, by: str | None = None) -> Job:
         """See AsyncJobManager.cancel_job; the server sets `by`."""
         body = {} if reason is None else {"reason": reason}
-        call = Call("POST", _path(job_id, "/cancel"), body=body, job_id=job_id, safe=False)
+        call = Call("POST", job_path(job_id, "/cancel"), body=body, job_id=job_id, safe=False)
         try:
             await self._with_job(call)
         except OutcomeUnknownError:
@@ -209,19 +210,19 @@ class AsyncClient(AsyncJobManager):
     async def retry_job(self, job_id: str, *, only_failed: bool = False, from_start: bool = False) -> Job:
         """See AsyncJobManager.retry_job."""
         body = {"only_failed": only_failed, **({"from_start": True} if from_start else {})}
-        answer = await self._with_job(Call("POST", _path(job_id, "/retry"), body=body, job_id=job_id, safe=False))
+        answer = await self._with_job(Call("POST", job_path(job_id, "/retry"), body=body, job_id=job_id, safe=False))
         return decode_job(answer.json())
 
     async def events(self, job_id: str, after: int = 0, limit: int = 1000) -> list[Event]:
         """See AsyncJobManager.events."""
         params, headers = {"after": after, "limit": min(limit, 1000)}, {"Accept": "application/json"}
-        call = Call("GET", _path(job_id, "/events"), params, headers=headers, job_id=job_id)
+        call = Call("GET", job_path(job_id, "/events"), params, headers=headers, job_id=job_id)
         return [decode_event(event) for event in (await send(self._transport, call)).json()]
 
     def watch(self, job_id: str, after: str | int | None = None) -> AsyncIterator[Event]:
         """See AsyncJobManager.watch; a broken connection is resumed where it ended."""
         seen = None if after is None else str(StreamPosition.read(after))
-        return follow_job(self._transport, job_id, _path(job_id, "/events"), seen)
+        return follow_job(self._transport, job_id, job_path(job_id, "/events"), seen)
 
     async def wait(self, job: Job[R] | str, timeout: Duration | None = None) -> Job[R]:
         """See AsyncJobManager.wait."""
@@ -233,7 +234,7 @@ class AsyncClient(AsyncJobManager):
         while True:
             left = POLL_INTERVAL if deadline is None else min(POLL_INTERVAL, max(0.0, deadline - time.monotonic()))
             headers = {"If-None-Match": tag, "Prefer": f"wait={int(left)}"} if tag else {}
-            call = Call("GET", _path(job_id), headers=headers, job_id=job_id, accepts=(304,), timeout=left + 30.0)
+            call = Call("GET", job_path(job_id), headers=headers, job_id=job_id, accepts=(304,), timeout=left + 30.0)
             answer = await send(self._transport, call)
             if answer.status_code != 304:
                 found, tag = decode_job(answer.json()), answer.headers.get("etag", "")
@@ -311,15 +312,6 @@ class AsyncClient(AsyncJobManager):
         if job is None:
             raise JobNotFoundError(job_id)
         return job
-
-
-def _path(job_id: str, rest: str = "") -> str:
-    """Return the path of a job. Raises JobNotFoundError for an invalid id, which would lead to another path."""
-    try:
-        validate_job_id(job_id)
-    except InvalidInputError:
-        raise JobNotFoundError(single_line(job_id, 200)) from None
-    return f"/api/jobs/{quote(str(job_id), safe='')}{rest}"
 
 
 def _without_none(body: dict[str, Any]) -> dict[str, Any]:

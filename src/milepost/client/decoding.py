@@ -62,9 +62,11 @@ def decode_page(data: dict[str, Any]) -> Page:
 _ERRORS_BY_NAME: dict[str, type[MilepostError]] = {
     name: getattr(errors, name)
     for name in (
+        "AlreadyAnsweredError",
         "DuplicateJobError",
         "IllegalTransitionError",
         "LeaseHeldError",
+        "QuestionExpiredError",
         "RejectedError",
         "IdempotencyConflictError",
     )

@@ -72,7 +72,17 @@ _WAITS: Mapping[str, str] = {
     "many_jobs_ahead": "Over {count} ahead",
     "after": "Waiting for {group}",
     "answer": "Waiting for an answer to {key}",
+    "paused_job": "Paused; {resume}",
     "previous_run_stopping": "Waiting for the previous run to stop",
+}
+
+
+_RESUMES = {
+    "nothing": "it has not started yet",
+    "rest": "a resume continues its loops where they stopped",
+    "checkpoint": "a resume starts its code again, with its last checkpoint",
+    "steps": "a resume starts its code again, with its kept steps",
+    "all": "a resume starts its code again from the beginning",
 }
 
 
@@ -217,6 +227,8 @@ def _line(text: str) -> str:
 def _shown(name: str, value: Any) -> str:
     if name == "at" and isinstance(value, str):
         return _moment(datetime.fromisoformat(value))
+    if name == "resume":
+        return _RESUMES.get(str(value), _RESUMES["all"])
     if name == "group" and isinstance(value, str):
         kind, _, rest = value.partition(":")
         return f"{'the children of' if kind == 'children' else kind} {rest}"

@@ -11,7 +11,7 @@ from json.encoder import encode_basestring
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from milepost.core.placement import ANSWER
+from milepost.core.placement import ANSWER, PAUSED
 from milepost.core.serialization import US, compact_json, from_json, from_micros, labels_dict
 from milepost.core.values import (
     LARGE_MARK,
@@ -277,9 +277,21 @@ def _held_by(record: Record) -> WaitingFor:
     """Return the reason that a store gives, else the question or group that holds the job."""
     held = record["held"]
     _, is_answer, key = held.partition(ANSWER)
-    reason = WaitingFor("answer", {"key": key}) if is_answer else WaitingFor("after", {"group": held})
+    if held == PAUSED:
+        reason = WaitingFor("paused_job", {"resume": _repeated(record)})
+    else:
+        reason = WaitingFor("answer", {"key": key}) if is_answer else WaitingFor("after", {"group": held})
     found: WaitingFor = _read_or(WAITING_FOR, record.get("waiting_for"), reason)
     return found
+
+
+def _repeated(record: Record) -> str:
+    """Return what the code of a paused job repeats when it is resumed: ``nothing``, ``rest``, ``checkpoint``, ``steps`` or ``all``."""
+    if "started" not in record:
+        return "nothing"
+    if record.get("cursors") or record.get("state"):
+        return "rest"
+    return "checkpoint" if record.get("checkpoint") else "steps" if record.get("steps") else "all"
 
 
 def _load_receipt(data: Any) -> Any:

@@ -35,6 +35,7 @@
     +-- JobReleased                            the worker shuts down; the job is released without charging an attempt
     +-- LeaseLost                              another run owns the job; writes of this one are refused
     +-- JobTimedOut                            the run exceeded its time limit
+    +-- JobPaused                              a user has paused the job; its code starts again after a resume
     +-- JobSuspended                           the run waits without its worker: its code returns, and starts again later
 """
 
@@ -268,6 +269,10 @@ class LeaseLost(RunStop):
 
 class JobTimedOut(RunStop):
     """The run exceeded its time limit."""
+
+
+class JobPaused(RunStop):
+    """A user has paused the job; the code starts again when the job is resumed."""
 
 
 class JobSuspended(RunStop):

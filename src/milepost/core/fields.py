@@ -125,6 +125,8 @@ PRIVATE: tuple[Field, ...] = (
     _private("budget", "B", "The attempts that an explicit retry grants.", cleared=("complete",)),
     _private("max_crashes", "X", "The crashes after which the job fails.", cleared=("complete",)),
     _private("held", "", "The group with an open member that keeps the job from starting.", cleared=("start", "wait")),
+    _private("held_before", "", "What held a paused job before it was paused.", cleared=("start", "wait")),
+    _private("wake_before", "", "When a paused job that was suspended would have started.", cleared=("start", "wait")),
     _private("wait_groups", "", "The groups that a suspended job waits for.", cleared=("start", "wait")),
     _private("closed", "", "When a batch was closed: from then on it is no open member of its own group."),
     _private("parent_attempt", "", "How often the parent was restarted, and its attempt that made the job or retried it, as `N.ATTEMPT`."),

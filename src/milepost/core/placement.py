@@ -15,6 +15,8 @@ AFTER = ":after="
 
 USER = "user:"
 """What `held` begins with while a job waits for a user and not for the members of a group."""
+PAUSED = "user:resume"
+"""What `held` is while a job is paused."""
 ANSWER = "user:answer:"
 """What it begins with while a suspended run waits for an answer; the key of its question follows."""
 

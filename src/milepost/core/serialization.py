@@ -19,7 +19,7 @@ from enum import Enum
 from pathlib import PurePath
 from typing import Any
 
-from milepost.core.errors import InvalidInputError
+from milepost.core.errors import InvalidInputError, JobNotFoundError
 
 US, RS = "\x1f", "\x1e"
 """The separators between the parts of a line, and between the lines, of a field that is a table."""
@@ -205,6 +205,22 @@ def validate_new_id(job_id: object) -> str:
             "job_id", f"{valid!r:.80} has the form of the id of a child; omit the dot, or use another length"
         )
     return valid
+
+
+def is_id(job_id: object) -> bool:
+    """Return whether a job can have this id."""
+    try:
+        validate_job_id(job_id)
+    except InvalidInputError:
+        return False
+    return True
+
+
+def known_id(job_id: str) -> str:
+    """Return a valid id. Raises JobNotFoundError for one that no job can have."""
+    if not is_id(job_id):
+        raise JobNotFoundError(single_line(job_id, 200))
+    return job_id
 
 
 def validate_job_type(job_type: object) -> str:

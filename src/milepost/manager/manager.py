@@ -20,6 +20,8 @@ from milepost.core.result_types import R
 from milepost.core.serialization import (
     RESULT_BYTES,
     Duration,
+    is_id,
+    known_id,
     seconds,
     single_line,
     to_json,
@@ -27,7 +29,7 @@ from milepost.core.serialization import (
     validate_new_id,
 )
 from milepost.core.transitions import plan_cancel, plan_delete, plan_retry, plan_update
-from milepost.manager import answers, watch
+from milepost.manager import watch
 from milepost.manager.creation import creation_error, plan_new, refuse_cycle
 from milepost.manager.options import CreateOptions
 from milepost.manager.schedules import ScheduleMethods
@@ -40,6 +42,7 @@ from milepost.manager.validation import (
     submit_fields,
     update_values,
 )
+from milepost.manager.waiting import WaitingMethods
 from milepost.run.runtime import Runtime
 from milepost.run.track import AsyncTrack, TrackRequest
 from milepost.settings import Settings, settings
@@ -51,7 +54,7 @@ if TYPE_CHECKING:
     from milepost.query.statistics import History
 
 
-class AsyncJobManager(ScheduleMethods):
+class AsyncJobManager(ScheduleMethods, WaitingMethods):
     """Manages the jobs of one store from code in an event loop. `JobManager` is the same for blocking code.
 
     `store` is a URL or an open async store. `ttl` is how many seconds an ended job is kept (default: JOB_TTL). Raises
@@ -109,7 +112,7 @@ class AsyncJobManager(ScheduleMethods):
 
     async def get_job(self, job_id: str) -> Job | None:
         """Return the job, or None if it does not exist."""
-        return await self.store.get(job_id) if _is_id(job_id) else None
+        return await self.store.get(job_id) if is_id(job_id) else None
 
     async def update_job(
         self,
@@ -132,7 +135,7 @@ class AsyncJobManager(ScheduleMethods):
             plan = plan_cancel(self._new_operation_id(), by="caller", **values)
         else:
             plan = plan_update(self._new_operation_id(), target, **values)
-        outcome = await self._apply(Write(_known_id(job_id), plan, answer=False))
+        outcome = await self._apply(Write(known_id(job_id), plan, answer=False))
         if not outcome.accepted:
             raise rejection_error(outcome, job_id, "cancel" if target is JobStatus.CANCELLED else "update", target)
 
@@ -157,7 +160,7 @@ class AsyncJobManager(ScheduleMethods):
 
     async def delete_job(self, job_id: str) -> None:
         """Delete a job with all its data, if it exists. A running job is cancelled in the same step."""
-        if _is_id(job_id):
+        if is_id(job_id):
             outcome = await self._apply(Write(job_id, plan_delete(self._new_operation_id()), answer=False))
             if outcome.wait:
                 raise rejection_error(outcome, job_id, "delete")
@@ -215,7 +218,7 @@ class AsyncJobManager(ScheduleMethods):
         why = None if reason is None else single_line(reason)
         who = None if by is None else single_line(by)
         plan = plan_cancel(self._new_operation_id(), by=who, why=why, message="Job cancelled by user")
-        outcome = await self._apply(Write(_known_id(job_id), plan))
+        outcome = await self._apply(Write(known_id(job_id), plan))
         if not outcome.accepted:
             raise rejection_error(outcome, job_id, "cancel")
         return _found(outcome.job, job_id)
@@ -234,25 +237,14 @@ class AsyncJobManager(ScheduleMethods):
         if only_failed:
             return await self._retry_failed_items(job_id)
         outcome = await self._apply(
-            Write(_known_id(job_id), plan_retry(self._new_operation_id(), from_start=from_start))
+            Write(known_id(job_id), plan_retry(self._new_operation_id(), from_start=from_start))
         )
         if not outcome.accepted:
             raise rejection_error(outcome, job_id, "retry")
         return _found(outcome.job, job_id)
 
-    async def answer(self, job_id: str, key: str, value: Any, *, by: str | None = None) -> Job:
-        """Answer the question that a job asked under this key (`run.ask`) and return the job, which continues.
-
-        `value` is JSON that fits the question, of at most 64 KiB; `by` is who answers. A job keeps up to 16 answers to
-        questions that it has not asked yet. Raises JobNotFoundError, AlreadyAnsweredError with who and when,
-        QuestionExpiredError, IllegalTransitionError if the job has ended, and InvalidInputError with the field that does
-        not fit.
-        """
-        who = None if by is None else single_line(by)
-        return await answers.answer(self.store, self._new_operation_id, _known_id(job_id), key, value, who)
-
     async def _retry_failed_items(self, job_id: str) -> Job:
-        job = _found(await self.get_job(_known_id(job_id)), job_id)
+        job = _found(await self.get_job(known_id(job_id)), job_id)
         counts = job.item_counts
         if job.run_by != "worker" or not job.is_terminal or counts is None or not counts.failed_keys:
             why = "no failed items are recorded" if job.is_terminal else f"it is {job.status}"
@@ -269,7 +261,7 @@ class AsyncJobManager(ScheduleMethods):
 
     async def events(self, job_id: str, after: int = 0, limit: int = 1000) -> list[Event]:
         """Return the stored events of a job with a version above `after`, oldest first. Raises JobNotFoundError."""
-        events = await self.store.events(_known_id(job_id), after, limit)
+        events = await self.store.events(known_id(job_id), after, limit)
         if not events and await self.store.get(job_id) is None:
             raise JobNotFoundError(job_id)
         return events
@@ -283,7 +275,7 @@ class AsyncJobManager(ScheduleMethods):
         as one event of kind ``skipped``. Raises JobNotFoundError.
         """
         seen = None if after is None else StreamPosition.read(after)
-        return watch.watch(self.store, _known_id(job_id), seen)
+        return watch.watch(self.store, known_id(job_id), seen)
 
     async def wait(self, job: Job[R] | str, timeout: Duration | None = None) -> Job[R]:
         """Wait until the job, given as a Job or by its id, has ended, and return it.
@@ -291,7 +283,7 @@ class AsyncJobManager(ScheduleMethods):
         Raises WaitTimeoutError after `timeout`, and JobNotFoundError.
         """
         limit = None if timeout is None else seconds(timeout, "timeout")
-        return await watch.wait(self.store, _known_id(id_of(job)), limit)
+        return await watch.wait(self.store, known_id(id_of(job)), limit)
 
     async def result(self, job: Job[R] | str) -> R:
         """Return the result of a completed job, given as a Job or by its id.
@@ -300,7 +292,7 @@ class AsyncJobManager(ScheduleMethods):
         `.job`, if the job has not completed, and JobNotFoundError.
         """
         job_id = id_of(job)
-        result: R = result_of(_found(await self.get_job(_known_id(job_id)), job_id))
+        result: R = result_of(_found(await self.get_job(known_id(job_id)), job_id))
         return result
 
     async def enqueue(self, /, job_type: str, params: Mapping[str, Any] | None = None, *, job_id: str | None = None, **options: Any) -> Job:  # fmt: skip
@@ -376,21 +368,6 @@ def open_runtime(store: Store | str | None, ttl: float | None, options: Settings
 def id_of(job: Job | str) -> str:
     """Return the id of a job that a caller gave as a Job or by its id."""
     return job if isinstance(job, str) else job.job_id
-
-
-def _is_id(job_id: object) -> bool:
-    try:
-        validate_job_id(job_id)
-    except InvalidInputError:
-        return False
-    return True
-
-
-def _known_id(job_id: str) -> str:
-    """Return a valid id. Raises JobNotFoundError for one that no job can have."""
-    if not _is_id(job_id):
-        raise JobNotFoundError(single_line(job_id, 200))
-    return job_id
 
 
 def _found(job: Job | None, job_id: str) -> Job:

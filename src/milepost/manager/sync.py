@@ -69,6 +69,8 @@ class BlockingMethods:
     cancel_job = blocking(AsyncJobManager.cancel_job)
     retry_job = blocking(AsyncJobManager.retry_job)
     answer = blocking(AsyncJobManager.answer)
+    pause = blocking(AsyncJobManager.pause)
+    resume = blocking(AsyncJobManager.resume)
     events = blocking(AsyncJobManager.events)
     watch = blocking_iterator(AsyncJobManager.watch)
     enqueue = blocking(AsyncJobManager.enqueue)

@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from milepost.core.defaults import RENEWALS_PER_LEASE
-from milepost.core.errors import JobCancelled, JobReleased, JobTimedOut, LeaseLost, RunStop
+from milepost.core.errors import JobCancelled, JobPaused, JobReleased, JobTimedOut, LeaseLost, RunStop
 from milepost.core.job import Job, JobStatus
 from milepost.core.serialization import from_json
 from milepost.core.transitions import plan_log, plan_overrun, plan_report
@@ -243,6 +243,8 @@ def stop_reason(job: Job | None, token: str, state: str) -> RunStop:
     if job.status is JobStatus.CANCELLED:
         why = record.get("stop_reason")
         return JobCancelled(f"cancelled: {why}" if why else "cancelled")
+    if record.get("stop_reason") == "paused":
+        return JobPaused("paused")
     if record.get("stop_reason") == "timeout":
         return JobTimedOut("timeout exceeded")
     return JobReleased("worker is shutting down")

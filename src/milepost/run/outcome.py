@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from milepost.core.errors import (
     JobCancelled,
+    JobPaused,
     JobReleased,
     JobSuspended,
     JobTimedOut,
@@ -26,6 +27,7 @@ from milepost.core.transitions import (
     plan_receipt,
     plan_release,
     plan_self_cancel,
+    plan_stopped_for_pause,
     plan_suspend,
 )
 from milepost.core.transitions.operations import Change
@@ -174,6 +176,9 @@ def stopped(
             asking=reason.asking,
             groups=reason.groups,
         )
+    elif isinstance(reason, JobPaused):
+        ran = int((time.monotonic() - run._began) * 1_000_000)
+        plan = plan_stopped_for_pause(new_operation_id(), run.token, pending.report, ran=ran, how=how)
     elif isinstance(reason, JobTimedOut):
         if known is None:
             known = report_exception(error if isinstance(error, JobTimedOut) else reason, run, FailureKind.TIMEOUT)

@@ -15,12 +15,14 @@ import struct
 import threading
 from typing import Any
 
-from milepost.core.errors import JobCancelled, JobReleased, JobTimedOut, LeaseLost, RunStop
+from milepost.core.errors import JobCancelled, JobPaused, JobReleased, JobTimedOut, LeaseLost, RunStop
 
 Message = dict[str, Any]
 
 _LENGTH = struct.Struct("!I")
-_STOPS: dict[str, type[RunStop]] = {cls.__name__: cls for cls in (JobCancelled, JobReleased, JobTimedOut, LeaseLost)}
+_STOPS: dict[str, type[RunStop]] = {
+    cls.__name__: cls for cls in (JobCancelled, JobPaused, JobReleased, JobTimedOut, LeaseLost)
+}
 
 
 def encode_frame(message: Message) -> bytes:

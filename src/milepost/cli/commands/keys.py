@@ -17,7 +17,7 @@ from milepost.cli.rendering.live import echo, echo_json
 from milepost.cli.rendering.tables import print_records
 from milepost.core.serialization import seconds
 
-SCOPES = ("jobs:read", "jobs:write", "jobs:delete", "jobs:cancel", "admin")
+SCOPES = ("jobs:read", "jobs:write", "jobs:delete", "jobs:cancel", "jobs:answer", "admin")
 DEFAULT = SCOPES[:3]
 
 

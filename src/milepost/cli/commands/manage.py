@@ -1,10 +1,12 @@
-"""`milepost cancel`, `retry`, `rm`: change jobs that are chosen by id or by filter."""
+"""`milepost cancel`, `pause`, `resume`, `answer`, `retry`, `rm`: change jobs that are chosen by id or by filter."""
 
 from __future__ import annotations
 
 import json
 import sys
 import time
+from collections.abc import Callable
+from typing import Any
 
 import click
 
@@ -87,6 +89,59 @@ def _print(context: CommandContext, job: Job) -> None:
 
     line = Text(glyph(context.console, job.status.value) + " ", STYLES[job.status.value])
     context.console.print(line.append(f"{job.job_id}  ").append(ended_text(job)))
+
+
+@click.command("pause")
+@jobs_argument
+@session_options
+def pause(words: tuple[str, ...]) -> int:
+    """Suspend jobs of workers until they are resumed. Running code stops at its next cancellation point."""
+    return _each(words, lambda manager, job_id: manager.pause(job_id, by=_user()))
+
+
+@click.command("resume")
+@jobs_argument
+@session_options
+def resume(words: tuple[str, ...]) -> int:
+    """Let paused jobs continue, in the same attempt."""
+    return _each(words, lambda manager, job_id: manager.resume(job_id, by=_user()))
+
+
+@click.command("answer")
+@click.argument("job_id", metavar="JOB")
+@click.argument("key")
+@click.argument("value")
+@session_options
+def answer(job_id: str, key: str, value: str) -> int:
+    """Answer the question that a job asks under KEY. VALUE is JSON; anything else is taken as text.
+
+    Example: milepost answer @last publish '{"approved": true}'
+    """
+    try:
+        given = json.loads(value)
+    except ValueError:
+        given = value
+    return _each((job_id,), lambda manager, found: manager.answer(found, key, given, by=_user()))
+
+
+def _each(words: tuple[str, ...], change: Callable[[Any, str], Job]) -> int:
+    """Change the chosen jobs and print what each does then. Return the exit code."""
+    context = current()
+    jobs, _ = select_jobs(context, words)
+    code = exit_codes.OK
+    for job in jobs:
+        try:
+            changed = change(context.manager, job.job_id)
+        except RejectedError as refused:
+            which = "" if job.job_id in str(refused) else f"{job.job_id}: "
+            sys.stderr.write(f"milepost: {which}{refused}\n")
+            code = exit_codes.FAILED
+            continue
+        if context.json:
+            echo_json(changed.to_dict())
+        else:
+            echo(f"{changed.job_id}  {changed.activity or changed.status.value}")
+    return code
 
 
 RETRYABLE_STATUSES = (JobStatus.FAILED, JobStatus.CANCELLED)

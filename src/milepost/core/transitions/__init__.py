@@ -16,6 +16,7 @@ from milepost.core.transitions.create import plan_create, plan_fire, plan_track
 from milepost.core.transitions.dispatch import plan_dispatch, plan_dispatched, plan_rejected, plan_undispatchable
 from milepost.core.transitions.groups import STILL_HELD, plan_cancel_orphan, plan_close_batch, plan_release_held
 from milepost.core.transitions.manual import plan_retry, plan_retry_child, plan_update
+from milepost.core.transitions.pause import plan_pause, plan_resume_paused, plan_stopped_for_pause
 from milepost.core.transitions.questions import plan_answer, plan_ask, plan_settle_question
 from milepost.core.transitions.recovery import plan_crash, plan_expire, plan_lease_expired, plan_mark_stale
 from milepost.core.transitions.run import (
@@ -63,17 +64,20 @@ __all__ = [
     "plan_log",
     "plan_mark_stale",
     "plan_overrun",
+    "plan_pause",
     "plan_receipt",
     "plan_rejected",
     "plan_release",
     "plan_release_held",
     "plan_report",
     "plan_resume",
+    "plan_resume_paused",
     "plan_retry",
     "plan_retry_child",
     "plan_self_cancel",
     "plan_settle_question",
     "plan_start",
+    "plan_stopped_for_pause",
     "plan_suspend",
     "plan_track",
     "plan_undispatchable",

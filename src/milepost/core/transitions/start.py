@@ -70,7 +70,7 @@ _START = _starts(
         branch(
             (PENDING,),
             RUNNING,
-            guards=(("has", "suspended"), ("startable",), ("parented", LOST_PARENT)),
+            guards=(("has", "suspended"), ("free",), ("startable",), ("parented", LOST_PARENT)),
             ops=_START_SEGMENT,
             event="running",
             keep="list",

@@ -217,6 +217,11 @@ PLANS: dict[str, Plan] = {
     "answer": lambda operation_id, token: plans.plan_answer(
         operation_id, version="", questions="[]", key="k", data="{}"
     ),
+    "pause": lambda operation_id, token: plans.plan_pause(operation_id, by="bob", data="{}"),
+    "resume paused": lambda operation_id, token: plans.plan_resume_paused(operation_id, data="{}"),
+    "stopped for pause": lambda operation_id, token: plans.plan_stopped_for_pause(
+        operation_id, token, {}, ran=7, how="cooperative"
+    ),
     "crash": lambda operation_id, token: plans.plan_crash(operation_id, token, report={}, last=2, **CRASH),
     "lease expired": lambda operation_id, token: plans.plan_lease_expired(operation_id, crashes_left=2, **CRASH),
     "lease expired, uncharged": lambda operation_id, token: plans.plan_lease_expired(
@@ -303,6 +308,12 @@ ALLOWED: dict[str, dict[str, str]] = {
         "; external: pending due backoff late early blocked",
         "running": f"manual: running watched quiet quiet_fails; {_RUNS}",
     },
+    "pause": {
+        "pending": "worker: pending late early blocked suspended running spent fragile expired brittle dying crumbling"
+        "; external: pending due backoff late early blocked"
+    },
+    "resume paused": {},
+    "stopped for pause": {},
     "crash": {
         "pending": "worker: running spent expired; external: running expired",
         "failed": "worker: fragile brittle dying crumbling; track: running expired",

@@ -26,7 +26,7 @@ from milepost.web.http.list_params import AskedList
 from milepost.web.http.problems import RETRY_SOON, Problem, not_found
 from milepost.web.live.job_stream import preferred_wait, wait_until
 from milepost.web.security.audit import audit
-from milepost.web.security.principals import ADMIN, CANCEL, DELETE, READ, WRITE
+from milepost.web.security.principals import ADMIN, ANSWER, CANCEL, DELETE, READ, WRITE
 
 T = TypeVar("T")
 JSON = "application/json"
@@ -118,6 +118,48 @@ def add_jobs(router: APIRouter, context: WebContext) -> None:
             status = refused.job.status.value if refused.job is not None else None
             raise Problem(400, str(refused), job_status=status, error="IllegalTransitionError") from None
         return Response(encoded({"message": "Job cancelled", "job_id": job_id}), media_type=JSON)
+
+    @router.post(
+        "/api/jobs/{job_id}/answers",
+        dependencies=[context.authenticator.require(ANSWER)],
+        response_model=schemas.JobRecord,
+        responses=schemas.problems(404, 409),
+        tags=["jobs"],
+        summary="Answer a question of a job, or keep the answer until it is asked",
+    )
+    async def answer_question(request: Request, job_id: str, body: schemas.AnswerBody) -> Response:
+        await context.visible_job(request, job_id)
+        principal = principal_of(request)
+        job = await context.manager.answer(job_id, body.key, body.value, by=principal.id)
+        return Response(seen_bytes(principal, job), media_type=JSON)
+
+    @router.post(
+        "/api/jobs/{job_id}/pause",
+        dependencies=write,
+        response_model=schemas.JobRecord,
+        responses=schemas.problems(404, 409),
+        tags=["jobs"],
+        summary="Suspend a job until it is resumed",
+    )
+    async def pause_job(request: Request, job_id: str) -> Response:
+        await context.visible_job(request, job_id)
+        principal = principal_of(request)
+        job = await context.manager.pause(job_id, by=principal.id)
+        return Response(seen_bytes(principal, job), media_type=JSON)
+
+    @router.post(
+        "/api/jobs/{job_id}/resume",
+        dependencies=write,
+        response_model=schemas.JobRecord,
+        responses=schemas.problems(404, 409),
+        tags=["jobs"],
+        summary="Let a paused job continue",
+    )
+    async def resume_job(request: Request, job_id: str) -> Response:
+        await context.visible_job(request, job_id)
+        principal = principal_of(request)
+        job = await context.manager.resume(job_id, by=principal.id)
+        return Response(seen_bytes(principal, job), media_type=JSON)
 
     @router.patch(
         "/api/jobs/{job_id}",

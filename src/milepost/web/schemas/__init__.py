@@ -25,6 +25,7 @@ from milepost.web.schemas.access import (
 )
 from milepost.web.schemas.fields import Json, Problem, When, problems
 from milepost.web.schemas.jobs import (
+    AnswerBody,
     Attempts,
     BulkBody,
     BulkDone,
@@ -53,6 +54,7 @@ from milepost.web.schemas.overview import (
 
 __all__ = [
     "Alive",
+    "AnswerBody",
     "ApiKey",
     "ApiKeyBody",
     "ApiKeyList",

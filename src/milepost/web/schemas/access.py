@@ -32,8 +32,8 @@ class ApiKeyBody(RequestModel):
     """
 
     name: str = Field(min_length=1, max_length=200)
-    scopes: list[Literal["jobs:read", "jobs:write", "jobs:delete", "jobs:cancel", "admin"]] = Field(
-        min_length=1, max_length=5, examples=[["jobs:read", "jobs:write"]]
+    scopes: list[Literal["jobs:read", "jobs:write", "jobs:delete", "jobs:cancel", "jobs:answer", "admin"]] = Field(
+        min_length=1, max_length=6, examples=[["jobs:read", "jobs:write"]]
     )
     labels: dict[str, str] | None = None
     types: list[str] | None = Field(None, max_length=100, examples=[["summary"]])
@@ -98,10 +98,12 @@ class ShareList(ResponseModel):
 
 
 class WebhookBody(RequestModel):
-    """A new webhook for the ends of jobs that match a filter."""
+    """A new webhook for the ends of jobs that match a filter, by default, or for their questions (`asked`)."""
 
     url: str = Field(min_length=1, max_length=2000, examples=["https://example.org/hooks/milepost"])
-    events: list[FinalStatus] = Field(default_factory=lambda: list(get_args(FinalStatus)), min_length=1, max_length=3)
+    events: list[FinalStatus | Literal["asked"]] = Field(
+        default_factory=lambda: list(get_args(FinalStatus)), min_length=1, max_length=4
+    )
     q: str = Field("", max_length=2000)
 
 

@@ -105,6 +105,13 @@ class CancelBody(RequestModel):
     reason: str | None = Field(None, max_length=1000)
 
 
+class AnswerBody(RequestModel):
+    """The answer to the question that a job asks under this key. `value` is JSON that fits the question."""
+
+    key: str = Field(min_length=1, max_length=200, examples=["publish"])
+    value: Json
+
+
 class RetryBody(RequestModel):
     """Whether to submit a new job for the failed items only."""
 

@@ -20,7 +20,9 @@ from milepost.web.http.problems import Problem
 READ, WRITE, DELETE, ADMIN = "jobs:read", "jobs:write", "jobs:delete", "admin"
 CANCEL = "jobs:cancel"
 """Cancel jobs, nothing else. Implied by `jobs:write`."""
-SCOPES = (READ, WRITE, DELETE, CANCEL, ADMIN)
+ANSWER = "jobs:answer"
+"""Answer the questions of jobs, nothing else. Implied by `jobs:write`."""
+SCOPES = (READ, WRITE, DELETE, CANCEL, ANSWER, ADMIN)
 ALL_SCOPES = frozenset(SCOPES)
 USER_SCOPES = frozenset({READ, WRITE, DELETE})
 """The scopes of a user unless others are given. `admin` must be given explicitly."""
@@ -61,7 +63,7 @@ class Principal:
 
     def may(self, scope: str) -> bool:
         """Return whether the caller has a scope."""
-        return scope in self.scopes or ADMIN in self.scopes or (scope == CANCEL and WRITE in self.scopes)
+        return scope in self.scopes or ADMIN in self.scopes or (scope in (CANCEL, ANSWER) and WRITE in self.scopes)
 
     def may_start(self, job_type: str, queue: str | None = None) -> bool:
         """Return whether the caller may submit and retry jobs of a type in a queue; manual jobs are in none."""

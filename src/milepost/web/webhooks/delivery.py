@@ -28,8 +28,8 @@ from milepost.manager.feed_follower import FEED_LIMIT, FeedFollower, FeedQueue
 from milepost.query.filters import parse_filter
 from milepost.stores.protocol import Select, Store
 from milepost.stores.query import Query, find
-from milepost.web.http.json_body import encoded, row
 from milepost.web.webhooks import registry
+from milepost.web.webhooks.messages import job_at_end, message_for, question_message
 from milepost.web.webhooks.registry import Delivery, WebhookEndpoint
 
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
@@ -93,59 +93,6 @@ leader's lease.
 Resolve = Callable[[str], Awaitable[str]]
 
 
-def message_for(job: Job) -> tuple[str, str]:
-    """Return the id and the body of the message about a job's end. The id is the same whichever server creates it."""
-    ended = to_micros(job.completed_at, "completed_at") if job.completed_at is not None else job.version
-    data = {**row(job), "metadata": job.metadata, "retry_of": job.retry_of}
-    body = {"type": f"job.{job.status.value}", "timestamp": datetime.now(UTC).isoformat(), "data": data}
-    return f"msg_{job.job_id}_{ended}", encoded(body).decode()
-
-
-def job_at_end(job: Job, event: Event) -> Job | None:
-    """Return the job as it was at the end that an event reports, even if it was retried since.
-
-    Return None if the id now belongs to a job that was created after that end.
-    """
-    at = event.at
-    if at is None or at == job.completed_at:
-        return job if job.is_terminal else None
-    if at < job.created_at:
-        return None
-    run = next((one for one in job.attempts if one.ended_at == at), None)
-    error = event.data.get("error")
-    then = {
-        "status": event.kind,
-        "completed": str(to_micros(at, "at")),
-        "version": str(event.version),
-        "progress": str(event.progress if event.progress is not None else 0.0),
-        "message": event.message or "",
-        "error": error if isinstance(error, str) else None,
-        "attempt": str(run.attempt) if run is not None else None,
-        "worker": run.worker if run is not None else None,
-        "started": str(to_micros(run.started_at, "started_at"))
-        if run is not None and run.started_at is not None
-        else None,
-    }
-    kept = {name: text for name, text in job.record.items() if name not in _LATER_RUN_FIELDS}
-    return Job.stored(job.job_id, {**kept, **{name: text for name, text in then.items() if text is not None}})
-
-
-_LATER_RUN_FIELDS = frozenset(
-    [
-        "error",
-        "worker",
-        "started",
-        "result",
-        "failure",
-        "eta",
-        "stages",
-        "item_counts",
-        "ready",
-        "lease",
-        "token",
-        "stalled",
-    ]
-)
 """Record fields that may belong to a later run than the one the event reports."""
 
 
@@ -263,10 +210,12 @@ class WebhookSender:
     async def _store_deliveries(self, known: list[WebhookEndpoint], events: list[Event]) -> None:
         try:
             for event in filter(self._seen.is_new, events):
-                if event.kind in registry.KINDS:
-                    job = await self._store().get(event.job_id)
-                    if job is not None and (ended := job_at_end(job, event)) is not None:
-                        await self._enqueue(known, ended)
+                if event.kind not in registry.KINDS or (job := await self._store().get(event.job_id)) is None:
+                    continue
+                if event.kind == "asked":
+                    await self._enqueue_question(known, job, event)
+                elif (ended := job_at_end(job, event)) is not None:
+                    await self._enqueue(known, ended)
         except BaseException:
             self._seen = SeenEvents()  # the same events are read again
             raise
@@ -278,7 +227,7 @@ class WebhookSender:
     async def _catch_up(self, known: list[WebhookEndpoint], since: int) -> None:
         """Find jobs that ended since the cursor by their records, because the feed no longer has those events."""
         cursor: str | None = None
-        ended = Query(Select(statuses=registry.KINDS), (lambda job: _ended_at(job) >= since,))
+        ended = Query(Select(statuses=registry.ENDS), (lambda job: _ended_at(job) >= since,))
         while True:
             page = await find(self._store(), ended, 500, cursor)
             for job in page.jobs:
@@ -286,6 +235,15 @@ class WebhookSender:
             cursor = page.next_cursor
             if cursor is None:
                 return
+
+    async def _enqueue_question(self, known: list[WebhookEndpoint], job: Job, event: Event) -> None:
+        """Send a question to the webhooks that want it. One that the feed no longer has is not sent."""
+        message_id, body = question_message(job, event)
+        now = await self._store().now()
+        for hook in known:
+            if hook.disabled is None and "asked" in hook.events and parse_filter(hook.q, now=now).query.matches(job):
+                delivery = Delivery(hook.id, message_id, body, now)
+                await registry.save_delivery(self._store(), delivery, only_if_absent=True)
 
     async def _enqueue(self, known: list[WebhookEndpoint], job: Job) -> None:
         message_id, body = message_for(job)

@@ -16,7 +16,8 @@ from milepost.query.filters import parse_filter
 from milepost.stores.protocol import Store
 
 WEBHOOKS, DELIVERIES = "webhook/", "delivery/"
-KINDS = ("completed", "failed", "cancelled")
+ENDS = ("completed", "failed", "cancelled")
+KINDS = (*ENDS, "asked")
 DELIVERY_RETENTION_SECONDS = 7 * 86_400.0
 
 
@@ -73,7 +74,7 @@ def validate_url(url: str) -> str:
     return url
 
 
-async def create(store: Store, url: str, events: tuple[str, ...] = KINDS, q: str = "") -> WebhookEndpoint:
+async def create(store: Store, url: str, events: tuple[str, ...] = ENDS, q: str = "") -> WebhookEndpoint:
     """Create a webhook. Raises InvalidInputError, FilterError."""
     unknown = set(events) - set(KINDS)
     if unknown or not events:

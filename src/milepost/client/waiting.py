@@ -1,0 +1,46 @@
+"""The methods of a client for jobs that wait for a user: answer a question, pause, resume."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+
+from milepost.client.decoding import decode_job
+from milepost.client.transport import Call
+from milepost.core.errors import InvalidInputError, JobNotFoundError
+from milepost.core.job import Job
+from milepost.core.serialization import single_line, validate_job_id
+
+
+class WaitingMethods:
+    """Adds `answer`, `pause` and `resume` to a client."""
+
+    async def _with_job(self, call: Call) -> httpx.Response:
+        raise NotImplementedError
+
+    async def answer(self, job_id: str, key: str, value: Any, *, by: str | None = None) -> Job:
+        """See AsyncJobManager.answer; the server sets `by`."""
+        return await self._change(job_id, "/answers", {"key": key, "value": value})
+
+    async def pause(self, job_id: str, *, by: str | None = None) -> Job:
+        """See AsyncJobManager.pause; the server sets `by`."""
+        return await self._change(job_id, "/pause", {})
+
+    async def resume(self, job_id: str, *, by: str | None = None) -> Job:
+        """See AsyncJobManager.resume; the server sets `by`."""
+        return await self._change(job_id, "/resume", {})
+
+    async def _change(self, job_id: str, path: str, body: dict[str, Any]) -> Job:
+        call = Call("POST", job_path(job_id, path), body=body, job_id=job_id, safe=False)
+        return decode_job((await self._with_job(call)).json())
+
+
+def job_path(job_id: str, rest: str = "") -> str:
+    """Return the path of a job. Raises JobNotFoundError for an invalid id, which would lead to another path."""
+    try:
+        validate_job_id(job_id)
+    except InvalidInputError:
+        raise JobNotFoundError(single_line(job_id, 200)) from None
+    return f"/api/jobs/{quote(str(job_id), safe='')}{rest}"

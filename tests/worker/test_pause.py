@@ -1,0 +1,102 @@
+"""A paused job continues its attempt after a resume, without repeating what its loops have finished."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+from milepost import AsyncRun, IllegalTransitionError, Job, JobNotFoundError, JobPaused, Jobs, Run
+from tests.waiting import until
+
+pytestmark = pytest.mark.timing
+
+
+def get(jobs: Jobs, job_id: str) -> Job:
+    """Return a job."""
+    job = jobs.get_job(job_id)
+    assert job is not None
+    return job
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_paused_job_continues_at_the_item_where_it_stopped(jobs: Jobs, is_async: bool) -> None:
+    items: list[int] = []
+    reached = threading.Event()
+
+    def take(run: Run, item: int) -> None:
+        items.append(item)
+        if item == 3 and not reached.is_set():
+            reached.set()
+            until(lambda: run.cancelled)
+
+    def loop(run: Run) -> int:
+        for item in run.each(range(8), resume=True):
+            take(run, item)
+        return run.attempt
+
+    async def aloop(run: AsyncRun) -> int:
+        for item in run.each(range(8), resume=True):
+            take(run, item)
+        return run.attempt
+
+    jobs.job("loops")(aloop if is_async else loop)
+    with jobs.run_workers(concurrency=1):
+        job_id = jobs.submit("loops").job_id
+        assert reached.wait(20)
+        paused = jobs.pause(job_id, by="ana")
+        until(lambda: get(jobs, job_id).activity.startswith("Paused; a resume "))
+        done = list(items)
+        resumed = jobs.resume(job_id, by="ana")
+        job = jobs.wait(job_id, 20)
+    assert (paused.status, paused.attempt, resumed.status) == ("pending", 1, "pending")
+    assert (job.result, job.crashes, len(job.attempts)) == (1, 0, 1)
+    assert sorted(set(items)) == list(range(8))
+    assert len(items) <= 9, f"{items}: of {done} at most the open item is repeated"
+    events = [event.kind for event in jobs.events(job_id)]
+    assert [kind for kind in events if kind in ("paused", "resumed", "running", "completed")] == [
+        "running", "paused", "resumed", "running", "completed",
+    ]  # fmt: skip
+
+
+def test_pause_is_refused_for_what_it_cannot_stop(jobs: Jobs) -> None:
+    job_id = jobs.enqueue("waits").job_id
+    assert jobs.pause(job_id).activity == "Paused; it has not started yet"
+    with pytest.raises(IllegalTransitionError, match="it is paused"):
+        jobs.pause(job_id)
+    jobs.resume(job_id)
+    with pytest.raises(IllegalTransitionError, match="it is not paused"):
+        jobs.resume(job_id)
+    jobs.pause(job_id)
+    assert jobs.cancel_job(job_id).status == "cancelled"
+    with pytest.raises(IllegalTransitionError, match="Cannot resume job with status cancelled"):
+        jobs.resume(job_id)
+    manual = jobs.create_job(job_type="manual").job_id
+    with pytest.raises(IllegalTransitionError, match="it was not submitted to a worker"):
+        jobs.pause(manual)
+    with pytest.raises(JobNotFoundError):
+        jobs.pause("unknown")
+
+
+def test_code_sees_the_pause_as_a_stop(jobs: Jobs) -> None:
+    seen: list[Any] = []
+    inside = threading.Event()
+
+    @jobs.job
+    def watches(run: Run) -> None:
+        inside.set()
+        try:
+            while not seen:
+                run.check()
+        except JobPaused as reason:
+            seen.append(str(reason))
+            raise
+
+    with jobs.run_workers(concurrency=1):
+        job_id = jobs.submit(watches).job_id
+        assert inside.wait(20)
+        jobs.pause(job_id)
+        until(lambda: get(jobs, job_id).receipt and get(jobs, job_id).receipt.confirmed)  # type: ignore[union-attr]
+        assert jobs.cancel_job(job_id).status == "cancelled"
+    assert seen == ["paused"]
