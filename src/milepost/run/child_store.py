@@ -11,6 +11,7 @@ from milepost.core.transitions import plan_create, plan_retry_child
 from milepost.run.crash_report import masked
 from milepost.run.heartbeat_state import stop_reason
 from milepost.run.outages import pause
+from milepost.run.transaction import refuse_open_transaction
 from milepost.stores.ids import new_operation_id
 from milepost.stores.protocol import Position, Select, Store, Write, WriteResult
 from milepost.stores.query import position
@@ -40,6 +41,8 @@ async def answer_children(store: Store, run: Run, request: str, *, until_stopped
 
 async def _answer(store: Store, run: Run, asked: Mapping[str, Any]) -> Any:
     own = (":parent_id", run.job_id)
+    if run._is_finishing or "counts" in asked:
+        await refuse_open_transaction(store, run, "join" if "counts" in asked else "submit_child")
     if "make" in asked:
         return await _make(store, run, asked["make"])
     if "counts" in asked:

@@ -248,3 +248,34 @@ def test_using_is_refused_where_it_cannot_hold(jobs: Jobs, postgres_url: str) ->
         with jobs.run_workers():
             job = jobs.wait(jobs.submit(ship), timeout=60)
         assert "needs a transaction with the isolation READ COMMITTED" in (job.error or "")
+
+
+def test_children_are_made_before_the_result_and_awaited_after_the_transaction(jobs: Jobs, postgres_url: str) -> None:
+    @jobs.job("child")
+    def child(run: Run) -> str:
+        return "done"
+
+    @jobs.job("parent", max_attempts=1)
+    def parent(run: Run, joins: bool) -> str:
+        run.submit_child("only", child)
+        with psycopg.connect(postgres_url) as db:
+            run.checkpoint("started", using=db)
+            if joins:
+                with pytest.raises(InvalidInputError, match=r"^join: a transaction with"):
+                    run.join()
+        if joins:
+            return str(run.join().result("only"))
+        with psycopg.connect(postgres_url) as db:
+            run.submit_child("last", child)
+            run.finish("finished", using=db)
+            with pytest.raises(InvalidInputError, match=r"^step: a transaction with"):
+                run.step("key", lambda: 1)
+        return "finished"
+
+    with jobs.run_workers():
+        for joins, result in ((True, "done"), (False, "finished")):
+            job = jobs.wait(jobs.submit(parent, joins=joins), timeout=60)
+            assert (job.error, job.result) == (None, result)
+            children = [one for one in jobs.list_jobs(job_type="child") if one.parent_id == job.job_id]
+            assert len(children) == (1 if joins else 2)
+            assert [jobs.wait(one.job_id, timeout=60).result for one in children] == ["done"] * len(children)
