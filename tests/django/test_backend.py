@@ -21,7 +21,7 @@ TEST = ("manage.py", "test", "--pattern", "suite*.py")
 
 @pytest.mark.timing
 def test_suite_with_django_tasks(project: Project) -> None:
-    out = project.run(*TEST, "blog.suite_admin", "blog.suite.Validation", "blog.suite.PostgreSQL")
+    out = project.run(*TEST, "blog.suite_admin", "blog.suite_checks", "blog.suite.Validation", "blog.suite.PostgreSQL")
     assert "OK" in out
 
 

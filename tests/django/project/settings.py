@@ -52,3 +52,9 @@ TASKS = {
     "redis": backend(url=os.environ["TEST_REDIS"], namespace=os.environ["TEST_NAMESPACE"]),
     "memory": backend(url="memory://"),
 }
+
+try:
+    import django.tasks as tasks_package
+except ImportError:
+    import django_tasks as tasks_package
+IMMEDIATE_BACKEND = f"{tasks_package.__name__}.backends.immediate.ImmediateBackend"
