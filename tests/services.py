@@ -89,6 +89,8 @@ def _other_postgresql(major: int) -> Service:
 SERVICES: Mapping[str, Service] = {
     "redis-server": Service(("redis-server",), ("redis-server",), lacks=at_least(7, 0)),
     "chromium": Service(("chromium",), ("chromium", "chromium-browser", "google-chrome")),
+    "pandoc": Service(("pandoc",), ("pandoc",), slow=True),
+    "pdftotext": Service(("poppler-utils",), ("pdftotext",), slow=True),
     "faketime": Service(("faketime",), ("faketime",)),
     "kustomize": Service(("kustomize",), ("kustomize",), slow=True),
     "valgrind": Service(("valgrind",), ("valgrind",), slow=True),
