@@ -16,7 +16,12 @@ from benchmarks.sampler import NotInstalledError, PeerFailedError, Sample
 from benchmarks.surveys import SURVEYS, Survey
 from benchmarks.workloads import WORKLOADS, Result, Workload
 
-PROGRAMS = {"documents": "documents", "dashboard": "dashboard", "eta": "eta.__main__"}
+PROGRAMS = {
+    "documents": "documents",
+    "document_search": "document_search",
+    "dashboard": "dashboard",
+    "eta": "eta.__main__",
+}
 """Benchmarks that are separate programs with their own options."""
 
 
