@@ -50,6 +50,7 @@ BUILT_IN: Final[dict[str, dict[str, str]]] = {
         "types": "milepost.cli.commands.types:types",
         "workers": "milepost.cli.commands.types:workers",
         "top": "milepost.cli.commands.ls:top",
+        "tree": "milepost.cli.commands.tree:tree",
         "cancel": "milepost.cli.commands.manage:cancel",
         "pause": "milepost.cli.commands.manage:pause",
         "resume": "milepost.cli.commands.manage:resume",
@@ -138,6 +139,7 @@ COMMAND_SUMMARIES: Final[dict[str, dict[str, str]]] = {
         "types": "List, pause, resume and limit job types.",
         "workers": "List workers and the number of jobs they run.",
         "top": "Show a full-screen live view of jobs.",
+        "tree": "Print a job with its children.",
     },
     "Manage": {
         "cancel": "Cancel jobs.",

@@ -120,6 +120,20 @@ def filled(where: StoreFixture) -> StoreFixture:
     return where
 
 
+@covers("tree")
+def test_tree(where: StoreFixture) -> None:
+    with where.manager() as manager:
+        manager.create_job("root")
+        for name in ("left", "right"):
+            manager.create_job(name, parent_id="root")
+        manager.create_job("leaf", parent_id="left")
+        manager.update_job("leaf", "running", 0.5)
+    lines = where.call("tree", "root").splitlines()
+    assert [line.split("  ")[-2].strip() for line in lines] == ["root", "left", "leaf", "right"]
+    assert lines[2].startswith("    running     50%  generic  leaf")
+    assert [job["depth"] for job in where.rows("tree", "root")] == [0, 1, 2, 1]
+
+
 @covers("ls")
 def test_ls_in_pipe_is_aligned_and_uncut(filled: StoreFixture) -> None:
     lines = filled.call("ls").splitlines()

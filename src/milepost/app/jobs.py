@@ -184,14 +184,16 @@ class AsyncJobs(ScheduleDeclarations):
         if len(ours) < len(jobs):
             self.ensure_worker()
 
-    async def retry_job(self, job_id: str, *, only_failed: bool = False, from_start: bool = False) -> Job:
+    async def retry_job(self, job_id: str, *, only_failed: bool = False, from_start: bool = False, dependents: bool = False) -> Job:  # fmt: skip
         """Return a failed or cancelled job to pending with a new retry budget; it continues where it stopped.
 
-        `from_start` discards its checkpoint, state and kept results, so that its loops start at their first item.
-        `only_failed` submits a new job for the failed items only, with `retry_of`; this also works on completed jobs.
-        Raises JobNotFoundError and IllegalTransitionError.
+        `from_start` discards its checkpoint, state and kept results. `only_failed` submits a new job for the failed items only,
+        with `retry_of`; this also works on completed jobs. `dependents` puts back the jobs that were cancelled because of it,
+        too. Raises JobNotFoundError and IllegalTransitionError.
         """
-        job = await self.manager.retry_job(job_id, only_failed=only_failed, from_start=from_start)
+        job = await self.manager.retry_job(
+            job_id, only_failed=only_failed, from_start=from_start, dependents=dependents
+        )
         await self.dispatch([job])
         return job
 
@@ -375,13 +377,13 @@ class AsyncJobs(ScheduleDeclarations):
         types = []
         for known in await read_types(self.store):
             limit, paused = limits.get(known.name, (None, False))
-            types.append(_limited(known, limit, paused))
+            types.append(replace(known, limit=limit, paused=paused))
         return types
 
     async def job_type(self, name: str) -> JobType:
         """Return one published job type. Raises UnknownJobTypeError."""
         limit, paused = (await self.store.limits()).get(name, (None, False))
-        return _limited(await read_type(self.store, name), limit, paused)
+        return replace(await read_type(self.store, name), limit=limit, paused=paused)
 
     async def set_limit(self, job_type: str, limit: int | None = None, *, paused: bool = False) -> None:
         """Set the maximum number of concurrent runs of a type over all workers, or pause it; (None, False) removes both."""
@@ -394,7 +396,3 @@ class AsyncJobs(ScheduleDeclarations):
 
 def _has_key(job: Job, submission: Submission) -> bool:
     return job.unique_key is not None and job.unique_key == submission.fields.get("unique_key")
-
-
-def _limited(known: JobType, limit: int | None, paused: bool) -> JobType:
-    return replace(known, limit=limit, paused=paused)

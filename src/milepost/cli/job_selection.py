@@ -30,7 +30,9 @@ HEADING = "ID "
 """The beginning of the heading of a list in a pipe."""
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z")
 _PREFIX_LENGTHS = (8, 13, 18, 23, 36)
-_FILTER = re.compile(r"(not\.)?(status|type|id|label\.[\w.-]+|worker|error|created|duration|is|failure):")
+_FILTER = re.compile(
+    r"(not\.)?(status|type|id|label\.[\w.-]+|worker|error|created|duration|is|failure|parent|group|after):"
+)
 
 
 def short_ids(jobs: Sequence[Job]) -> dict[str, str]:

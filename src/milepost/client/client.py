@@ -207,9 +207,10 @@ class AsyncClient(WaitingMethods, AsyncJobManager):
             return job
         return await self._require_job(job_id)
 
-    async def retry_job(self, job_id: str, *, only_failed: bool = False, from_start: bool = False) -> Job:
+    async def retry_job(self, job_id: str, *, only_failed: bool = False, from_start: bool = False, dependents: bool = False) -> Job:  # fmt: skip
         """See AsyncJobManager.retry_job."""
-        body = {"only_failed": only_failed, **({"from_start": True} if from_start else {})}
+        more = {"from_start": from_start, "dependents": dependents}
+        body = {"only_failed": only_failed, **{name: True for name, asked in more.items() if asked}}
         answer = await self._with_job(Call("POST", job_path(job_id, "/retry"), body=body, job_id=job_id, safe=False))
         return decode_job(answer.json())
 

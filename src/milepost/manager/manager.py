@@ -28,8 +28,8 @@ from milepost.core.serialization import (
     validate_job_id,
     validate_new_id,
 )
-from milepost.core.transitions import plan_cancel, plan_delete, plan_retry, plan_update
-from milepost.manager import watch
+from milepost.core.transitions import plan_cancel, plan_retry, plan_update
+from milepost.manager import descendants, watch
 from milepost.manager.creation import creation_error, plan_new, refuse_cycle
 from milepost.manager.options import CreateOptions
 from milepost.manager.schedules import ScheduleMethods
@@ -159,11 +159,12 @@ class AsyncJobManager(ScheduleMethods, WaitingMethods):
         return (await self._page(query, limit, cursor, counted=False)).jobs
 
     async def delete_job(self, job_id: str) -> None:
-        """Delete a job with all its data, if it exists. A running job is cancelled in the same step."""
+        """Delete a job with all its data and its children, if it exists. A running job is cancelled in the same step.
+
+        Raises IllegalTransitionError for a single child of an open parent.
+        """
         if is_id(job_id):
-            outcome = await self._apply(Write(job_id, plan_delete(self._new_operation_id()), answer=False))
-            if outcome.wait:
-                raise rejection_error(outcome, job_id, "delete")
+            await descendants.delete(self.store, job_id, self._new_operation_id)
 
     # --- find, cancel, retry, watch, track ---
 
@@ -223,17 +224,15 @@ class AsyncJobManager(ScheduleMethods, WaitingMethods):
             raise rejection_error(outcome, job_id, "cancel")
         return _found(outcome.job, job_id)
 
-    async def retry_job(self, job_id: str, *, only_failed: bool = False, from_start: bool = False) -> Job:
+    async def retry_job(self, job_id: str, *, only_failed: bool = False, from_start: bool = False, dependents: bool = False) -> Job:  # fmt: skip
         """Return a failed or cancelled job to pending with a new retry budget; it continues where it stopped.
 
-        `from_start` discards its checkpoint, state and kept results, so that its loops start at their first item.
-        `only_failed` submits a new job for the failed items only, with `retry_of`; this also works on completed jobs.
-        Raises JobNotFoundError and IllegalTransitionError.
+        `from_start` discards its checkpoint, state and kept results. `only_failed` submits a new job for the failed items only,
+        with `retry_of`; this also works on completed jobs. `dependents` puts back the jobs that were cancelled because of it,
+        too. Raises JobNotFoundError and IllegalTransitionError.
         """
-        if only_failed and from_start:
-            raise InvalidInputError(
-                "from_start", "only_failed submits a new job, which starts at its first item anyway"
-            )
+        if only_failed and (from_start or dependents):
+            raise InvalidInputError("only_failed", "submits a new job; omit from_start and dependents")
         if only_failed:
             return await self._retry_failed_items(job_id)
         outcome = await self._apply(
@@ -241,6 +240,8 @@ class AsyncJobManager(ScheduleMethods, WaitingMethods):
         )
         if not outcome.accepted:
             raise rejection_error(outcome, job_id, "retry")
+        if dependents and outcome.job is not None:
+            await descendants.retry_dependents(self.store, outcome.job, self._new_operation_id)
         return _found(outcome.job, job_id)
 
     async def _retry_failed_items(self, job_id: str) -> Job:

@@ -128,7 +128,7 @@ class ChildJobs:
         return {**fields, "labels": US.join(pairs), "child_key": key, "parent_attempt": self.generation, **kept}
 
     def flush_in_thread(self) -> None:
-        """Begin to make the children that are buffered, without waiting: an event loop goes on."""
+        """Begin to make the children that are buffered, without waiting: the event loop continues."""
         threading.Thread(target=self._flush_late, name="milepost-children", daemon=True).start()
 
     def _flush_late(self) -> None:

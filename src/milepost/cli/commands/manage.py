@@ -155,9 +155,10 @@ RETRYABLE_STATUSES = (JobStatus.FAILED, JobStatus.CANCELLED)
 @click.option(
     "--from-start", is_flag=True, help="Discard the checkpoint, state and kept steps; loops start at their first item."
 )
+@click.option("--dependents", is_flag=True, help="Put back the jobs that were cancelled because of these, too.")
 @click.option("--yes", is_flag=True, help="Skip the confirmation prompt.")
 @session_options
-def retry(words: tuple[str, ...], only_failed: bool, from_start: bool, yes: bool) -> int:
+def retry(words: tuple[str, ...], only_failed: bool, from_start: bool, dependents: bool, yes: bool) -> int:
     """Return failed or cancelled jobs to pending, with a new attempt budget and their last checkpoint."""
     if only_failed and from_start:
         raise click.UsageError(
@@ -180,7 +181,9 @@ def retry(words: tuple[str, ...], only_failed: bool, from_start: bool, yes: bool
     code = exit_codes.OK
     for job in jobs:
         try:
-            again = context.manager.retry_job(job.job_id, only_failed=only_failed, from_start=from_start)
+            again = context.manager.retry_job(
+                job.job_id, only_failed=only_failed, from_start=from_start, dependents=dependents
+            )
         except RejectedError as refused:
             which = "" if job.job_id in str(refused) else f"{job.job_id}: "
             sys.stderr.write(f"milepost: {which}{refused}\n")

@@ -20,6 +20,7 @@ from milepost.core.transitions.table import (
     RESET_TO_PENDING,
     RUNNING,
     SET_CALLER_FIELDS,
+    UNSUCCESSFUL,
     TransitionTemplate,
     bind,
     branch,
@@ -41,9 +42,9 @@ _RETRY_OPS: tuple[Operation, ...] = (
 )
 
 
-def _retries(from_start: bool) -> TransitionTemplate:
+def _retries(from_start: bool, waits: bool = False) -> TransitionTemplate:
     return template(
-        "retry from start" if from_start else "retry",
+        "retry from start" if from_start else "retry, wait" if waits else "retry",
         (),
         branch(
             (FAILED, CANCELLED),
@@ -53,6 +54,7 @@ def _retries(from_start: bool) -> TransitionTemplate:
                 *_RETRY_OPS,
                 *(("clear", name) for name in cleared("from_start") if from_start),
                 *((("add", "restarts", Const("1")),) if from_start else ()),
+                *((("hold", UNSUCCESSFUL),) if waits else ()),
             ),
             event="retrying",
         ),
@@ -74,7 +76,7 @@ _RETRY_CHILD = template(
         event="retrying",
     ),
 )
-_RETRY, _RETRY_FROM_START = _retries(False), _retries(True)
+_RETRY, _RETRY_FROM_START, _RETRY_WAITING = _retries(False), _retries(True), _retries(False, waits=True)
 
 _QUIET = str(int(STALE_AFTER * 1_000_000))
 _UPDATE_NAMES = ("message", "progress", "error", "result", "quiet")
@@ -115,12 +117,13 @@ def _updates(target: str) -> TransitionTemplate:
     return template("update", _UPDATE_NAMES, *branches, retention="updates")
 
 
-def plan_retry(operation_id: str, *, from_start: bool = False) -> Change:
+def plan_retry(operation_id: str, *, from_start: bool = False, waits: bool = False) -> Change:
     """Return an ended job to pending with one new retry budget; past attempts stay.
 
-    The checkpoint, cursors, state and kept steps stay too, unless `from_start` is set.
+    The checkpoint, cursors, state and kept steps stay too, unless `from_start` is set. `waits`: it is held again while a
+    group of its `after` has an open member.
     """
-    return bind(_RETRY_FROM_START if from_start else _RETRY, operation_id)
+    return bind(_RETRY_FROM_START if from_start else _RETRY_WAITING if waits else _RETRY, operation_id)
 
 
 def plan_retry_child(operation_id: str, *, run: tuple[str, str], generation: str) -> Change:

@@ -103,6 +103,20 @@ class GroupMembers(Scenarios):
         await fixture.store.apply([Write("a", plan_delete(fixture.operation_id()))])
         await is_cancelled(fixture, "then", "a")
 
+    async def test_job_that_is_retried_to_wait_is_held_again(self, fixture: StoreFixture) -> None:
+        await fixture.create("a", member("group:g"))
+        await fixture.create("then", worker_job(labels=":after=group:g", unique_key="k"))
+        await fail(fixture, "a")
+        await is_cancelled(fixture, "then", "a")
+        await fixture.do("a", plan_retry(fixture.operation_id()))
+        await fixture.do("then", plan_retry(fixture.operation_id(), waits=True))
+        await is_held(fixture, "then", "group:g")
+        await complete(fixture, "a")
+        await is_ready(fixture, "then")
+        await fixture.do("then", plan_cancel(fixture.operation_id()))
+        await fixture.create("newer", worker_job(unique_key="k"))
+        await fixture.refused("then", plan_retry(fixture.operation_id(), waits=True))
+
     async def test_group_without_members_is_refused(self, fixture: StoreFixture) -> None:
         await fixture.create("a", member("group:g"))
         await fixture.refused("b", plan_create(worker_job(labels=":after=group:G"), fixture.operation_id()))

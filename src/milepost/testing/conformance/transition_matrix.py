@@ -242,6 +242,7 @@ PLANS: dict[str, Plan] = {
     "self-cancel": lambda operation_id, token: plans.plan_self_cancel(operation_id, token, {}, by="bob", why="Ctrl-C"),
     "delete": lambda operation_id, token: plans.plan_delete(operation_id),
     "retry": lambda operation_id, token: plans.plan_retry(operation_id),
+    "retry, wait": lambda operation_id, token: plans.plan_retry(operation_id, waits=True),
     "retry from start": lambda operation_id, token: plans.plan_retry(operation_id, from_start=True),
     "receipt": lambda operation_id, token: plans.plan_receipt(operation_id, token, "cooperative", confirmed=True),
     "receipt, forgotten": lambda operation_id, token: plans.plan_receipt(
@@ -344,6 +345,7 @@ ALLOWED: dict[str, dict[str, str]] = {
     "retry child": {},
     "delete": {"": "manual: *; track: *; worker: *; external: *"},
     "retry": {"pending": _ENDED},
+    "retry, wait": {"pending": _ENDED},
     "retry from start": {"pending": _ENDED},
     "receipt": _RECEIPT,
     "receipt, forgotten": _RECEIPT,

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from milepost.core.codecs import failure_rows, jsonable
 from milepost.core.defaults import LIST_LIMIT, LIST_LIMIT_MAX
-from milepost.core.errors import IllegalTransitionError
+from milepost.core.errors import IllegalTransitionError, InvalidInputError
 from milepost.core.events import Event
 from milepost.core.job import Job, JobStatus
 from milepost.core.transitions import plan_receipt
@@ -208,8 +208,13 @@ def add_jobs(router: APIRouter, context: WebContext) -> None:
         principal, old = principal_of(request), await context.visible_job(request, job_id)
         await context.may_start(principal, old.job_type, old.run_by, old.queue)
         await context.quotas.before_submit(principal)
-        only_failed, from_start = (body.only_failed, body.from_start) if body is not None else (False, False)
-        job = await context.manager.retry_job(job_id, only_failed=only_failed, from_start=from_start)
+        asked = body if body is not None else schemas.RetryBody(only_failed=False, from_start=False, dependents=False)
+        only_failed = asked.only_failed
+        if asked.dependents and principal.bound:
+            raise InvalidInputError("dependents", "needs a key that is not limited to some jobs; retry each of them")
+        job = await context.manager.retry_job(
+            job_id, only_failed=only_failed, from_start=asked.from_start, dependents=asked.dependents
+        )
         context.quotas.submitted(principal, job.job_id)
         seen = seen_bytes(principal, job)
         return created(request, job, seen) if only_failed else Response(seen, media_type=JSON)

@@ -119,6 +119,7 @@ class RetryBody(RequestModel):
     from_start: bool = Field(
         False, description="Discard the checkpoint, the state, the places of loops and the kept steps"
     )
+    dependents: bool = Field(False, description="Put back the jobs that were cancelled because of this one, too")
 
 
 def _asked(option: Option) -> Any:

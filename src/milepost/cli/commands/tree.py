@@ -1,0 +1,55 @@
+"""`milepost tree ID`: print a job with its children, their children, and so on."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+import click
+
+from milepost.cli import exit_codes
+from milepost.cli.context import CommandContext, current, session_options
+from milepost.cli.job_selection import find_jobs, jobs_argument, select_jobs
+from milepost.cli.rendering.live import echo_json
+from milepost.core.activity import percent
+from milepost.core.job import Job
+
+PAGE = 1000
+DEPTH = 16
+
+
+@click.command("tree")
+@jobs_argument
+@click.option(
+    "-n",
+    "--limit",
+    type=click.IntRange(1),
+    default=100,
+    show_default=True,
+    help="Maximum number of children of each job.",
+)
+@session_options
+def tree(words: tuple[str, ...], limit: int) -> int:
+    """Print jobs with their children, oldest first, one line each."""
+    context = current()
+    jobs, _ = select_jobs(context, words)
+    for job in jobs:
+        for depth, one in _walk(context, job, limit, 0):
+            if context.json:
+                echo_json({"depth": depth, **one.to_dict()})
+            else:
+                sys.stdout.write(_line(depth, one))
+    sys.stdout.flush()
+    return exit_codes.OK
+
+
+def _walk(context: CommandContext, job: Job, limit: int, depth: int) -> Iterator[tuple[int, Job]]:
+    yield depth, job
+    if depth < DEPTH:
+        for child in reversed(find_jobs(context, f"parent:{job.job_id}", min(limit, PAGE)).jobs):
+            yield from _walk(context, child, limit, depth + 1)
+
+
+def _line(depth: int, job: Job) -> str:
+    name = f"{job.child_key}  " if job.child_key else ""
+    return f"{'  ' * depth}{job.status.value:<9}  {percent(job.progress):>4}  {job.job_type}  {name}{job.job_id}  {job.activity}\n"

@@ -1,0 +1,69 @@
+"""Deletes and retries that concern other jobs too: the children of a job, and the jobs that were cancelled because of it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+
+from milepost.core.errors import IllegalTransitionError
+from milepost.core.job import Job, JobStatus
+from milepost.core.placement import member_groups
+from milepost.core.serialization import CHILD_ID
+from milepost.core.transitions import plan_delete, plan_retry
+from milepost.manager.validation import rejection_error
+from milepost.stores.protocol import Select, Store, Write
+from milepost.stores.query import position
+
+PAGE = 500
+
+
+async def delete(store: Store, job_id: str, new_operation_id: Callable[[], str]) -> None:
+    """Delete a job, and all that its runs have made. Raises IllegalTransitionError for a single child of an open parent."""
+    if CHILD_ID.match(job_id):
+        await _refuse_child(store, await store.get(job_id))
+    outcome = (await store.apply([Write(job_id, plan_delete(new_operation_id()), answer=False)])).outcomes[0]
+    if outcome.wait:
+        raise rejection_error(outcome, job_id, "delete")
+    left = [job_id]
+    while left:
+        parent = left.pop()
+        async for page in _pages(store, (":parent_id", parent)):
+            made = [job.job_id for job in page if job.child_key is not None and "detached" not in job.record]
+            if made:
+                await store.apply([Write(one, plan_delete(new_operation_id()), answer=False) for one in made])
+            left += made
+
+
+async def _refuse_child(store: Store, job: Job | None) -> None:
+    if job is None or job.child_key is None or job.parent_id is None:
+        return
+    parent = await store.get(job.parent_id)
+    if parent is not None and not parent.is_terminal:
+        text = f"Cannot delete job {job.job_id}: it is a child of job {parent.job_id}, which is {parent.status}"
+        raise IllegalTransitionError(f"{text}; cancel the child, or delete its parent", job=job)
+
+
+async def retry_dependents(store: Store, job: Job, new_operation_id: Callable[[], str]) -> None:
+    """Put back the jobs that were cancelled because of this one, and those cancelled because of them.
+
+    They wait again for what they follow.
+    """
+    left = [job]
+    while left:
+        member = left.pop()
+        error = f"dependency_failed: {member.job_id}"
+        for group in (f"job:{member.job_id}", *member_groups(member.record.get("labels", ""))):
+            async for page in _pages(store, (":after", group), JobStatus.CANCELLED):
+                waiters = [one for one in page if one.error == error]
+                writes = [Write(one.job_id, plan_retry(new_operation_id(), waits=True)) for one in waiters]
+                outcomes = (await store.apply(writes)).outcomes if writes else []
+                left += [outcome.job for outcome in outcomes if outcome.accepted and outcome.job is not None]
+
+
+async def _pages(store: Store, label: tuple[str, str], status: JobStatus | None = None) -> AsyncIterator[list[Job]]:
+    select = Select(labels=(label,), statuses=(status.value,) if status is not None else ())
+    after = None
+    while page := await store.select(select, PAGE, after):
+        yield page
+        if len(page) < PAGE:
+            return
+        after = position(page[-1])
