@@ -67,6 +67,7 @@ BUILT_IN: Final[dict[str, dict[str, str]]] = {
         "migrate": "milepost.cli.commands.maintenance:migrate",
         "purge": "milepost.cli.commands.maintenance:purge",
         "keys": "milepost.cli.commands.keys:keys",
+        "schedule": "milepost.cli.commands.schedule:schedule",
         "completion": "milepost.cli.commands.maintenance:completion",
     },
     "milepost.job_types": {
@@ -148,6 +149,7 @@ COMMAND_SUMMARIES: Final[dict[str, dict[str, str]]] = {
         "answer": "Answer a question of a job.",
         "retry": "Return failed or cancelled jobs to pending.",
         "rm": "Delete jobs.",
+        "schedule": "Make jobs on a schedule.",
     },
     "Documents": {
         "search": "Search the ingested documents.",

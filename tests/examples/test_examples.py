@@ -12,6 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from milepost import Jobs
+from tests.cli.subprocesses import COMMAND
 from tests.waiting import until
 from tests.web.server import Server, free_port
 
@@ -161,3 +163,32 @@ def test_gunicorn_with_preload(request: pytest.FixtureRequest, kind: str) -> Non
                 result = record["result"]
                 assert isinstance(result, dict)
                 seen |= {made["pid"], result["pid"]}
+
+
+def test_scheduled_reports_are_written_while_workers_are_killed(tmp_path: Path) -> None:
+    """Two workers, killed one after the other: each tick makes one job and its report."""
+    url, folder = f"sqlite:///{tmp_path}/jobs.db", tmp_path / "reports"
+    environment = {**os.environ, "MILEPOST_URL": url, "REPORTS": str(folder), "EVERY": "1s", "MILEPOST_SWEEP": "0.3"}
+    command = [*COMMAND, "worker", "nightly_schedule:jobs"]
+
+    def start() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(command, cwd=EXAMPLES, env=environment, stdout=subprocess.DEVNULL)
+
+    jobs, workers = Jobs(url), [start(), start()]
+    try:
+        for kills in range(3):
+            until(lambda kills=kills: len(list(folder.glob("*.txt"))) > 2 * kills, 60)
+            workers[kills % 2].kill()
+            workers[kills % 2].wait()
+            workers[kills % 2] = start()
+        jobs.pause_schedule("frequent-report")
+        until(lambda: not jobs.list_jobs(status="pending") and not jobs.list_jobs(status="running"), 60)
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.wait()
+    made = jobs.get_schedule("frequent-report")
+    found = [job for job in jobs.list_jobs(limit=1000) if job.schedule == "frequent-report"]
+    assert len(found) == made.fired >= 5
+    assert {Path(str(job.result)) for job in found} == set(folder.glob("*.txt"))
+    assert jobs.get_schedule("nightly-report").tz == "Europe/Berlin"

@@ -31,6 +31,13 @@ NEEDS: dict[tuple[str, str], str | None] = {
     ("GET", "/api/workers"): "admin",
     ("GET", "/api/job-types"): "jobs:read",
     ("PATCH", "/api/job-types/{job_type}"): "admin",
+    ("GET", "/api/schedules"): "jobs:read",
+    ("GET", "/api/schedules/{name}"): "jobs:read",
+    ("PUT", "/api/schedules/{name}"): "jobs:write",
+    ("DELETE", "/api/schedules/{name}"): "jobs:delete",
+    ("POST", "/api/schedules/{name}/pause"): "jobs:write",
+    ("POST", "/api/schedules/{name}/resume"): "jobs:write",
+    ("POST", "/api/schedules/{name}/fire"): "jobs:write",
     ("GET", "/api/session"): None,
     ("GET", "/api/keys"): "admin",
     ("POST", "/api/keys"): "admin",
@@ -54,6 +61,7 @@ BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/api/jobs/bulk"): {"action": "cancel", "ids": []},
     ("PATCH", "/api/jobs/{job_id}"): {"progress": 0.1},
     ("PATCH", "/api/job-types/{job_type}"): {"paused": False},
+    ("PUT", "/api/schedules/{name}"): {"job_type": "x", "every": 60},
     ("POST", "/api/keys"): {"name": "n", "scopes": ["jobs:read"]},
     ("POST", "/api/webhooks"): {"url": "https://127.0.0.1/"},
     ("POST", "/api/webhooks/{hook_id}/replay"): {},
@@ -62,6 +70,6 @@ BODIES: dict[tuple[str, str], Any] = {
 
 def path_of(template: str) -> str:
     """Return a path of a route with ids that do not exist."""
-    for name in ("job_id", "job_type", "key_id", "hook_id", "link_id"):
+    for name in ("job_id", "job_type", "key_id", "hook_id", "link_id", "name"):
         template = template.replace("{" + name + "}", "nothing")
     return template

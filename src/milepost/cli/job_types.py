@@ -94,6 +94,8 @@ def create_jobs(context: CommandContext, app: str | None) -> Jobs:
     jobs = Jobs(manager.store, ttl=manager.ttl, options=manager.settings, task_queue=task_queue)
     for handler in found.handlers.values():
         jobs.handlers.add(handler)
+    for schedule in found.handlers.schedules.values():
+        jobs.handlers.add_schedule(schedule)
     return jobs
 
 

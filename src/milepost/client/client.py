@@ -13,6 +13,7 @@ from urllib.parse import quote
 import httpx
 
 from milepost.client.decoding import decode_event, decode_job, decode_page
+from milepost.client.schedules import ScheduleCalls
 from milepost.client.transport import (
     AsyncTransport,
     BlockingTransport,
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
 POLL_INTERVAL = 25.0
 
 
-class AsyncClient(WaitingMethods, AsyncJobManager):
+class AsyncClient(WaitingMethods, ScheduleCalls, AsyncJobManager):
     """The jobs of a server, with the methods of AsyncJobManager.
 
     `key` is an API key (default: MILEPOST_KEY); `options` are passed to httpx.AsyncClient. Safe requests to an unavailable
@@ -368,6 +369,7 @@ class Client(JobManager):
     job_types = blocking(AsyncClient.job_types)
     set_limit = blocking(AsyncClient.set_limit)
     workers = blocking(AsyncClient.workers)
+    add_schedule = blocking(AsyncClient.add_schedule)
 
     def track(self, *args: Any, **kwargs: Any) -> Track:
         """See AsyncClient.track; raises InvalidInputError."""

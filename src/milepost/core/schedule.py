@@ -81,6 +81,12 @@ class Schedule:
         return SCHEDULES + self.name
 
     @property
+    def queue(self) -> str | None:
+        """The queue of its jobs; None for the default one."""
+        found: str | None = BY_NAME["queue"].decode(self.fields)
+        return found
+
+    @property
     def digest(self) -> str:
         """Return a digest of what it makes and when."""
         rule = {name: getattr(self, name) for name in _RULE}

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 from milepost.core.errors import MissingExtraError, StoreError
 from milepost.core.events import Event
 from milepost.core.job import FailureKind, Job
+from milepost.core.serialization import from_micros
 from milepost.manager.feed_follower import RETRY_DELAY, FeedFollower, FeedQueue
 from milepost.query.depth import DepthGauges, read_depths
 from milepost.query.filters import duration
+from milepost.run.schedules import read_schedules
 from milepost.worker.registry import read_workers
 
 if TYPE_CHECKING:
@@ -96,6 +98,10 @@ class Metrics:
         self._stopping = gauge(
             "milepost_draining_leases", "Runs that were asked to stop and have not stopped", registry=own
         )
+        self._late = gauge(
+            "milepost_schedule_late_seconds", "Time since a tick of a schedule came that no process has fired; 0 if none",
+            ["schedule"], registry=own,
+        )  # fmt: skip
         self._workers = gauge("milepost_workers", "Live workers", registry=own)
         self._streams = gauge("milepost_stream_clients", "Connected stream clients of this process", registry=own)
         self._up = gauge("milepost_store_up", "1 if the store responded to this scrape, else 0", registry=own)
@@ -133,6 +139,11 @@ class Metrics:
             self._stalled.set(await self._context.manager.count_jobs(stalled=True))
             self._stopping.set(len(await store.draining_leases()))
             self._workers.set(len(await read_workers(store)))
+            self._late.clear()
+            now = from_micros(await store.now())
+            for _, schedule in await read_schedules(store):
+                if schedule.paused is None and schedule.next_at is not None:
+                    self._late.labels(schedule.name).set(max(0.0, (now - schedule.next_at).total_seconds()))
             self._up.set(1)
         except StoreError:
             self._errors.inc()

@@ -9,6 +9,7 @@ from milepost.web.api.bulk import add_bulk
 from milepost.web.api.health import add_admin
 from milepost.web.api.jobs import add_job_details, add_jobs
 from milepost.web.api.overview import add_overview
+from milepost.web.api.schedules import add_schedules
 from milepost.web.api.streams import add_streams
 from milepost.web.api.submit import add_submit
 from milepost.web.api.webhooks import add_webhooks
@@ -24,6 +25,7 @@ def add_routes(router: APIRouter, context: WebContext) -> None:
         add_job_details,
         add_streams,
         add_overview,
+        add_schedules,
         add_access,
         add_admin,
         add_webhooks,

@@ -51,6 +51,7 @@ from milepost.web.schemas.overview import (
     Stats,
     Workers,
 )
+from milepost.web.schemas.schedules import ScheduleBody, ScheduleList, ScheduleRecord
 
 __all__ = [
     "Alive",
@@ -80,6 +81,9 @@ __all__ = [
     "Ready",
     "ReplayBody",
     "RetryBody",
+    "ScheduleBody",
+    "ScheduleList",
+    "ScheduleRecord",
     "Session",
     "SessionBody",
     "Share",

@@ -50,9 +50,18 @@ _HOOK = {
     "id": "5d2c90aa1f3b", "url": "https://example.org/hooks/milepost", "events": ["completed", "failed", "cancelled"],
     "q": "type:ingestion", "created_at": _AT[0], "disabled": None, "waiting": 0,
 }  # fmt: skip
+_SCHEDULE: dict[str, Any] = {
+    "name": "nightly", "job_type": "reindex", "cron": "0 3 * * *", "every": None, "tz": "Europe/Berlin", "catch_up": "last",
+    "overlap": "skip", "next_at": "2026-11-26T02:00:00+00:00", "last_at": "2026-11-25T02:00:00+00:00",
+    "last_job_id": "nightly:20261125T020000Z", "fired": 12, "skipped": 0, "paused": None, "release": "2.4.0",
+    "declared_at": _AT[0], "overridden": False, "created_at": _AT[0], "created_by": None, "labels": {"team": "search"},
+    "params": {"index": "docs"}, "upcoming": ["2026-11-26T02:00:00+00:00", "2026-11-27T02:00:00+00:00"],
+}  # fmt: skip
 
 EXAMPLES: dict[str, dict[str, Any]] = {
     "JobRecord": _JOB,
+    "ScheduleRecord": _SCHEDULE,
+    "ScheduleList": {"schedules": [_SCHEDULE]},
     "JobList": {"jobs": [_JOB], "total": 1, "next_cursor": None},
     "Done": {"message": "Job cancelled", "job_id": _ID},
     "EventRecord": {

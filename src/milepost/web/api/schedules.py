@@ -1,0 +1,136 @@
+"""List, make, pause, resume, fire and remove schedules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from milepost.core.errors import InvalidInputError, ScheduleNotFoundError
+from milepost.core.schedule import Schedule
+from milepost.web import schemas
+from milepost.web.api.submit import seen_bytes
+from milepost.web.context import WebContext, principal_of
+from milepost.web.http.json_body import encoded
+from milepost.web.http.problems import Problem
+from milepost.web.security.audit import audit
+from milepost.web.security.principals import DELETE, READ, WRITE, Principal
+
+JSON = "application/json"
+OPTIONS = frozenset(
+    ["metadata", "priority", "max_attempts", "timeout", "on_lost", "queue", "limit_key", "partition", "unique_key", "delay", "expires_in"]
+)  # fmt: skip
+"""The options of its jobs that a request may set."""
+
+
+def add_schedules(router: APIRouter, context: WebContext) -> None:
+    """Add the routes for schedules."""
+    read, write = [context.authenticator.require(READ)], [context.authenticator.require(WRITE)]
+    delete = [context.authenticator.require(DELETE)]
+
+    async def visible(request: Request, name: str) -> Schedule:
+        """Return a schedule. Raises the same error if it does not exist or the caller may not see it."""
+        schedule = await context.manager.get_schedule(name)
+        if not _sees(principal_of(request), schedule):
+            raise ScheduleNotFoundError(name)
+        return schedule
+
+    async def startable(request: Request, name: str) -> None:
+        schedule = await visible(request, name)
+        await context.may_start(principal_of(request), schedule.job_type, "worker", schedule.queue or schedule.job_type)
+
+    def answer(schedule: Schedule, status: int = 200) -> Response:
+        return Response(encoded(schedule.to_dict()), status, media_type=JSON)
+
+    @router.get("/api/schedules", dependencies=read, response_model=schemas.ScheduleList, responses=schemas.problems(),
+                tags=["schedules"], summary="List schedules with their next five ticks")  # fmt: skip
+    async def list_schedules(request: Request) -> Response:
+        found = [one for one in await context.manager.list_schedules() if _sees(principal_of(request), one)]
+        return Response(encoded({"schedules": [one.to_dict() for one in found]}), media_type=JSON)
+
+    @router.get("/api/schedules/{name}", dependencies=read, response_model=schemas.ScheduleRecord,
+                responses=schemas.problems(404), tags=["schedules"], summary="Read a schedule")  # fmt: skip
+    async def get_schedule(request: Request, name: str) -> Response:
+        return answer(await visible(request, name))
+
+    @router.put("/api/schedules/{name}", dependencies=write, response_model=schemas.ScheduleRecord,
+                responses=schemas.problems(409), tags=["schedules"],
+                summary="Make a schedule, or change the one of this name")  # fmt: skip
+    async def put_schedule(request: Request, name: str, body: schemas.ScheduleBody) -> Response:
+        principal = principal_of(request)
+        options = _options(body, principal)
+        queue = options.get("queue")
+        if principal.queues and queue is None:
+            queue = await context.manager.submissions.default_queue(body.job_type)
+        await context.may_start(principal, body.job_type, "worker", queue)
+        try:
+            await visible(request, name)
+        except ScheduleNotFoundError:
+            if await context.store.kv_get(f"schedule/{name}") is not None:
+                raise Problem(
+                    409, f"The name {name!r:.100} is in use by a schedule that this key may not see"
+                ) from None
+        made = await context.manager.add_schedule(
+            name, body.job_type, cron=body.cron, every=body.every, tz=body.tz, catch_up=body.catch_up,
+            overlap=body.overlap, params=body.params, created_by=principal.id, options=options,
+        )  # fmt: skip
+        await audit(context.store, principal, "schedule.put", name, job_type=body.job_type)
+        return answer(made)
+
+    @router.delete("/api/schedules/{name}", dependencies=delete, status_code=204, response_class=Response,
+                   responses=schemas.problems(404), tags=["schedules"], summary="Remove a schedule; its jobs stay")  # fmt: skip
+    async def remove_schedule(request: Request, name: str) -> Response:
+        await visible(request, name)
+        await context.manager.remove_schedule(name)
+        await audit(context.store, principal_of(request), "schedule.remove", name)
+        return Response(status_code=204)
+
+    @router.post("/api/schedules/{name}/pause", dependencies=write, response_model=schemas.ScheduleRecord,
+                 responses=schemas.problems(404), tags=["schedules"], summary="Pause a schedule")  # fmt: skip
+    async def pause_schedule(request: Request, name: str) -> Response:
+        await visible(request, name)
+        return answer(await context.manager.pause_schedule(name))
+
+    @router.post("/api/schedules/{name}/resume", dependencies=write, response_model=schemas.ScheduleRecord,
+                 responses=schemas.problems(404), tags=["schedules"],
+                 summary="Resume a paused schedule; ticks during the pause make no jobs")  # fmt: skip
+    async def resume_schedule(request: Request, name: str) -> Response:
+        await startable(request, name)
+        return answer(await context.manager.resume_schedule(name))
+
+    @router.post("/api/schedules/{name}/fire", dependencies=write, status_code=201, response_model=schemas.JobRecord,
+                 responses=schemas.problems(404, 409), tags=["schedules"],
+                 summary="Make a job of a schedule now; its ticks stay as they are")  # fmt: skip
+    async def fire_schedule(request: Request, name: str) -> Response:
+        principal = principal_of(request)
+        await startable(request, name)
+        await context.quotas.before_submit(principal)
+        job = await context.manager.fire_schedule(name)
+        context.quotas.submitted(principal, job.job_id)
+        return Response(seen_bytes(principal, job), 201, media_type=JSON)
+
+
+def _sees(principal: Principal, schedule: Schedule) -> bool:
+    """Return whether the caller may see a schedule: one whose jobs it may see."""
+    labels = principal.labels.items()
+    return principal.job_id is None and all(schedule.labels.get(name) == value for name, value in labels)
+
+
+def _options(body: schemas.ScheduleBody, principal: Principal) -> dict[str, Any]:
+    """Return the options of the jobs, restricted by the principal. Raises InvalidInputError."""
+    for name in body.options:
+        if name not in OPTIONS:
+            raise InvalidInputError(
+                f"options.{name}", f"is not an option of a schedule; use {', '.join(sorted(OPTIONS))}"
+            )
+    labels = dict(body.labels or {})
+    for name, value in principal.labels.items():
+        if labels.setdefault(name, value) != value:
+            raise InvalidInputError(
+                f"labels.{name}", f"must be {value!r:.100} with this key; omit it or use this value"
+            )
+    options: dict[str, Any] = {**body.options, "labels": labels or None}
+    if principal.bound and options.get("unique_key") is not None:
+        options["unique_key"] = f"{principal.binding}/{options['unique_key']}"
+    return {name: value for name, value in options.items() if value is not None}
