@@ -43,6 +43,11 @@ async def jobs(url: str, namespace: str) -> AsyncIterator[AsyncJobs]:
     async def wait(run: AsyncRun) -> None:
         await asyncio.Event().wait()
 
+    @jobs.job
+    async def approve(run: AsyncRun) -> bool:
+        answer: bool = await run.ask("publish", "Publish it?", bool)
+        return answer
+
     async with jobs.run_workers():
         yield jobs
     await jobs.close()
@@ -81,6 +86,19 @@ async def test_tools_cover_life_of_job(jobs: AsyncJobs) -> None:
         assert [one["job_id"] for one in found] == [waiting["job_id"]]
 
 
+async def test_answer_continues_job(jobs: AsyncJobs) -> None:
+    server, _ = over_store(jobs, none(), None)
+    async with Client(server) as client:
+        job_id = (await call(client, "submit_job", job_type="approve"))["job_id"]
+        while not (await call(client, "get_job", job_id=job_id)).get("questions"):
+            await asyncio.sleep(0.02)
+        assert "value" in await call(client, "answer_question", job_id=job_id, key="publish", value="yes")
+        await call(client, "answer_question", job_id=job_id, key="publish", value=True)
+        assert (await call(client, "wait_for_job", job_id=job_id))["result"] is True
+        late = await call(client, "answer_question", job_id=job_id, key="publish", value=False)
+        assert "Cannot answer job with status completed" in late
+
+
 async def test_errors_name_field_and_remedy(jobs: AsyncJobs) -> None:
     server, _ = over_store(jobs, none(), None)
     async with Client(server) as client:
@@ -107,6 +125,8 @@ async def test_key_limits_tools() -> None:
         assert (await call(client, "get_job", job_id=foreign.job_id))["job_id"] == foreign.job_id
         assert "jobs:write" in await call(client, "submit_job", job_type="greet")
         assert "jobs:cancel" in await call(client, "cancel_job", job_id=foreign.job_id)
+        refused = await call(client, "answer_question", job_id=foreign.job_id, key="a", value=1)
+        assert "jobs:answer" in refused
     server, _ = over_store(jobs, api_keys(), tenant)
     async with Client(server) as client:
         assert foreign.job_id in await call(client, "get_job", job_id=foreign.job_id)

@@ -31,7 +31,8 @@ MAX_WAIT_SECONDS = 60.0
 IN_PROCESS_URL = "http://127.0.0.1"
 INSTRUCTIONS = (
     "Jobs are long work that workers run. Submit a job with submit_job, follow it with wait_for_job until its status is "
-    "completed, failed or cancelled, and read why it failed with read_log."
+    "completed, failed or cancelled, and read why it failed with read_log. A job with an open question in `questions` waits for "
+    "answer_question."
 )
 
 JobId = Annotated[str, Field(description="The id of the job.")]
@@ -120,6 +121,17 @@ def make_server(
         """Cancel a job. Its status is final at once; the receipt in the record tells when its code has stopped."""
         async with client_of(context) as client:
             return shown(await client.cancel_job(job_id, reason))
+
+    @server.tool(annotations=changes)
+    async def answer_question(
+        context: Context[Any],
+        job_id: JobId,
+        key: Annotated[str, Field(description="The key of the question, from `questions` of the job.")],
+        value: Annotated[Any, Field(description="The answer: JSON that fits the question's json_schema.")],
+    ) -> dict[str, Any]:
+        """Answer a question that a job waits for, in the name of a person who decided it. The job continues."""
+        async with client_of(context) as client:
+            return shown(await client.answer(job_id, key, value))
 
     @server.tool(annotations=reads)
     async def read_log(
