@@ -32,7 +32,8 @@ async def sweep(tx: Transaction, namespace: Namespace, wanted: Sweep) -> SweepRe
         await tx.commit()
         return SweepResult([], skipped=True)
     due_until, until = hold_of(now, last, state["hold"], wanted.lease)
-    parts: list[Part] = [("state_put", {"names": ["swept", "hold"], "values": [now, until]}), ("fold_counts", None)]
+    swept = {"names": ["swept", "hold"], "values": [now, until]}
+    parts: list[Part] = [("short_plans", None), ("state_put", swept), ("fold_counts", None)]
     if last is not None and last > now:
         bound = now + max(wanted.lease, CLOCK_LEAD)
         parts.append(("turn_back", {"bound": bound, "least": now + wanted.lease, "ahead": last - now}))

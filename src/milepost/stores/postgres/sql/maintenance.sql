@@ -1,5 +1,9 @@
 -- The sweep, which finds what is due, the purge, the rollups, and the key-value store.
 
+-- name: short_plans
+-- Start no compiler and no processes for the statements of a sweep, which would take longer than these statements do.
+SELECT set_config('jit', 'off', true), set_config('max_parallel_workers_per_gather', '0', true)
+
 -- name: sweep_leases
 -- Read records whose lease has expired. A lease under an open transaction is left, however old.
 WITH due AS (SELECT * FROM [leases] WHERE expires <= %(until)s ORDER BY expires, id LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
