@@ -5,13 +5,14 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 
 import psycopg
 import pytest
 
-from milepost import Jobs, Run, Settings
-from milepost.core.errors import DuplicateJobError, InvalidInputError, LeaseHeldError
+from milepost import AsyncJobs, Jobs, Run, Settings
+from milepost.core.errors import DuplicateJobError, InvalidInputError, LeaseHeldError, StoreUnavailableError
 from tests.postgres_server import PostgresServer
 
 pytestmark = pytest.mark.service("postgresql")
@@ -91,6 +92,7 @@ def test_other_submits_do_not_wait_except_of_the_same_key(
         jobs.using(other).submit("ship", {"order": 2}, unique_key="another")
         with pytest.raises(LeaseHeldError, match="locked by another transaction"):
             jobs.using(other).submit("ship", {"order": 3}, unique_key="k")
+        assert other.execute("SHOW lock_timeout").fetchone() == ("0",), "the transaction can continue"
         other.rollback()
     jobs.submit("ship", {"order": 4})
     db.commit()
@@ -129,6 +131,67 @@ def test_what_cannot_hold_is_refused_and_leaves_the_transaction_usable(
         jobs.using(7)
     with pytest.raises(InvalidInputError, match="needs a PostgreSQL store"):
         Jobs("memory://").using(db)
+
+
+def test_deadlock_of_keys_is_told_to_one_and_the_other_continues(
+    jobs: Jobs, db: psycopg.Connection, postgres_url: str
+) -> None:
+    with psycopg.connect(postgres_url) as other:
+        jobs.using(db).submit("ship", {"order": 1}, unique_key="a")
+        jobs.using(other).submit("ship", {"order": 2}, unique_key="b")
+        errors: list[Exception] = []
+
+        def cross(connection: psycopg.Connection, key: str) -> None:
+            try:
+                jobs.using(connection).submit("ship", {"order": 3}, unique_key=key)
+                connection.commit()
+            except (StoreUnavailableError, LeaseHeldError) as error:
+                errors.append(error)
+                connection.rollback()
+
+        threads = [threading.Thread(target=cross, args=pair) for pair in ((db, "b"), (other, "a"))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(errors) == 1
+    assert "\n" not in str(errors[0])
+    assert jobs.count_jobs() == 2
+
+
+def test_submit_many_creates_all_or_none(jobs: Jobs, db: psycopg.Connection) -> None:
+    orders = [{"order": number} for number in range(3)]
+    jobs.using(db).submit_many("ship", orders)
+    db.rollback()
+    with pytest.raises(InvalidInputError, match="order"):
+        jobs.using(db).submit_many("ship", [*orders, {"order": "x"}])
+    db.commit()
+    assert jobs.count_jobs() == 0
+    ids = jobs.using(db).submit_many("ship", orders)
+    db.commit()
+    assert [job.params for job_id in ids if (job := jobs.get_job(job_id))] == orders
+
+
+async def test_async_connections_and_sessions(jobs: Jobs, db: psycopg.Connection, postgres_url: str) -> None:
+    from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+
+    engine = create_async_engine(postgres_url.replace("postgresql://", "postgresql+psycopg://"))
+    asynchronous = AsyncJobs(postgres_url, options=Settings(namespace="using"))
+    async with AsyncSession(engine) as session:
+        await asynchronous.using(session).submit("ship", {"order": 1})
+        await session.rollback()
+    async with AsyncSession(engine) as session, session.begin():
+        await asynchronous.using(session).submit("ship", {"order": 2})
+        await asynchronous.using(await session.connection()).submit_many("ship", [{"order": 3}])
+        with pytest.raises(InvalidInputError, match="AsyncSession is asynchronous; use AsyncJobs"):
+            jobs.using(session)
+    async with await psycopg.AsyncConnection.connect(postgres_url) as connection:
+        await asynchronous.using(connection).submit("ship", {"order": 4}, unique_key="k")
+    with pytest.raises(InvalidInputError, match="Connection is not an AsyncConnection"):
+        await asynchronous.using(db).submit("ship", {"order": 5})
+    assert sorted(job.params["order"] for job in await asynchronous.list_jobs()) == [2, 3, 4]
+    await asynchronous.close()
+    await engine.dispose()
 
 
 def test_sqlalchemy_session_and_connection(jobs: Jobs, postgres_url: str) -> None:
