@@ -1,7 +1,7 @@
 /** One job, in the pane next to the list or on a page of its own. */
 import { Fragment } from "preact";
 import { useEffect } from "preact/hooks";
-import { confirmCancel, confirmRetry, canCancel, canRetry, remove, retryFailed } from "../jobs/actions";
+import { confirmCancel, confirmRetry, canCancel, canPause, canRetry, isPaused, remove, retryFailed, setPaused } from "../jobs/actions";
 import { shortId } from "../jobs/row";
 import { hidden } from "../jobs/list";
 import { now } from "../live/clock";
@@ -21,6 +21,7 @@ import type { JobRecord } from "../wire/types";
 import { ErrorPart } from "./error";
 import { AttemptsPart, Events, ReceiptView } from "./events";
 import { Messages } from "./messages";
+import { Questions } from "./question";
 import { share } from "./sharing";
 import { Timeline } from "./timeline";
 import { job, problem, reload, wantsEvents } from "./record";
@@ -81,6 +82,7 @@ export function JobView() {
     <div class={`job of-${shownState(shown)}`}>
       <Head shown={shown} />
       <Far shown={shown} />
+      <Questions shown={shown} />
       <Actions shown={shown} />
       {shown.receipt !== null && part !== "events" && <ReceiptView job={shown} />}
       <Timeline job={shown} />
@@ -182,6 +184,11 @@ function Actions({ shown }: { shown: JobRecord }) {
       {mayCancel.value && canCancel(shown) && (
         <button type="button" class="button danger" onClick={() => confirmCancel(shown)}>
           Cancel job
+        </button>
+      )}
+      {mayWrite.value && canPause(shown) && (
+        <button type="button" class="button" onClick={() => void setPaused(shown, !isPaused(shown))}>
+          {isPaused(shown) ? "Resume" : "Pause"}
         </button>
       )}
       {mayWrite.value && canRetry(shown) && (

@@ -16,6 +16,16 @@ export const canCancel = (job: Pick<Row, "status">): boolean => !isEnded(job.sta
 export const canRetry = (job: Pick<Row, "status" | "run_by">): boolean =>
   (job.status === "failed" || job.status === "cancelled") && (job.run_by === "worker" || job.run_by === "external");
 
+export const isPaused = (job: JobRecord): boolean => job.waiting_for?.code === "paused_job";
+export const canPause = (job: JobRecord): boolean =>
+  (job.status === "pending" && job.run_by !== "manual") || (job.status === "running" && job.run_by === "worker");
+
+/** Pauses or resumes a job; neither loses work, so neither asks first. */
+export async function setPaused(job: JobRecord, paused: boolean): Promise<void> {
+  const done = paused ? "Paused" : "Resumed";
+  if (await attempt(() => send("POST", `${jobPath(job.job_id)}/${paused ? "pause" : "resume"}`), done)) await refresh(job.job_id);
+}
+
 /** Reads a job again, so that the effect of an action shows at once. */
 async function refresh(id: string): Promise<void> {
   try {

@@ -71,7 +71,7 @@ const INPUTS: Partial<Record<Field["kind"], object>> = {
   number: { type: "number", step: "any" },
 };
 
-function FieldView({ field, value, set }: { field: Field; value: string; set: (value: string) => void }) {
+export function FieldView({ field, value, set }: { field: Field; value: string; set: (value: string) => void }) {
   const name = (
     <span>
       {field.name}

@@ -23,6 +23,7 @@ const may = (scope: string): boolean => {
 
 export const mayWrite = computed(() => may("jobs:write"));
 export const mayCancel = computed(() => may("jobs:cancel") || may("jobs:write"));
+export const mayAnswer = computed(() => may("jobs:answer") || may("jobs:write"));
 export const mayDelete = computed(() => may("jobs:delete"));
 export const isAdmin = computed(() => may("admin"));
 /** The job of this visitor's share link. */
