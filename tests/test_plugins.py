@@ -154,7 +154,7 @@ def test_embedder_of_plugin_is_opened_with_its_argument(install: Install) -> Non
 def test_unknown_embedder_and_task_queue_name_the_known_ones(install: Install) -> None:
     with pytest.raises(ValueError, match=r"unknown model 'gpt'; choose from minilm, wordllama, hashing, http"):
         get_embedder("gpt")
-    with pytest.raises(InvalidInputError, match="available: celery, rq, dramatiq, taskiq"):
+    with pytest.raises(InvalidInputError, match="available: celery, rq, dramatiq, taskiq, dask, ray"):
         task_queue("arq")
 
 

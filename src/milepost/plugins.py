@@ -83,6 +83,8 @@ BUILT_IN: Final[dict[str, dict[str, str]]] = {
         "rq": "milepost.integrations.rq:RQTaskQueue",
         "dramatiq": "milepost.integrations.dramatiq:DramatiqTaskQueue",
         "taskiq": "milepost.integrations.taskiq:TaskiqTaskQueue",
+        "dask": "milepost.integrations.dask:DaskTaskQueue",
+        "ray": "milepost.integrations.ray:RayTaskQueue",
     },
     "milepost.embedders": {
         "minilm": "milepost.documents.embed:open_minilm",

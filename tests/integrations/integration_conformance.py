@@ -19,12 +19,14 @@ from tests.integrations.conftest import ROOT, Broker, Deployment
 from tests.redis_server import RedisServer
 
 
-class IntegrationConformance:
-    """The scenarios. `stops_unresponsive_code` is the receipt's method for killed code, or None if it cannot be killed."""
+class CoreConformance:
+    """An ordinary life, a stop, and the death of a worker and of the broker. `stops_unresponsive_code` is the receipt's method for killed code, or None if it cannot be killed.
+
+    `workers_end_with_broker`: the workers of a cluster end when its head does.
+    """
 
     stops_unresponsive_code: str | None = None
-
-    # --- an ordinary life ---
+    workers_end_with_broker = False
 
     def test_submitted_job_runs_with_progress_and_result(self, deployment: Deployment) -> None:
         deployment.start()
@@ -39,50 +41,6 @@ class IntegrationConformance:
         assert str(os.getpid()) not in job.worker.split(":")
         assert deployment.lines().count("step 3") == 1
         _ended_once(deployment, job)
-
-    def test_async_handler_runs(self, deployment: Deployment, tmp_path: Path) -> None:
-        deployment.start()
-        job = deployment.jobs.submit("waits", {"gate": str(tmp_path / "gate")})
-        deployment.wait_for_lines("waits")
-        (tmp_path / "gate").touch()
-        assert deployment.ended(job.job_id).result == "opened"
-
-    def test_many_jobs_run_once_each(self, deployment: Deployment) -> None:
-        deployment.start()
-        ids = deployment.jobs.submit_many("noted", [{"text": str(number)} for number in range(60)])
-        for job_id in ids:
-            _ended_once(deployment, deployment.ended(job_id))
-        assert sorted(deployment.lines()) == sorted(f"noted {number}" for number in range(60))
-
-    def test_failure_has_traceback(self, deployment: Deployment) -> None:
-        deployment.start()
-        job = deployment.ended(deployment.jobs.submit("fails").job_id)
-        assert (job.status, job.error) == ("failed", "this cannot be done")
-        assert job.failure is not None
-        assert job.failure.type == "ValueError"
-        assert 'raise ValueError("this cannot be done")' in (job.failure.traceback or "")
-        assert deployment.lines() == ["fails"]
-        _ended_once(deployment, job)
-
-    def test_retries_are_milepost_only(self, deployment: Deployment) -> None:
-        deployment.start()
-        job = deployment.ended(deployment.jobs.submit("third_time").job_id)
-        assert (job.status, job.attempt, job.result) == ("completed", 3, 3)
-        assert deployment.lines() == ["attempt 1", "attempt 2", "attempt 3"]
-        _ended_once(deployment, job)
-
-    # --- cancel ---
-
-    def test_job_cancelled_while_pending_never_starts(self, deployment: Deployment) -> None:
-        job = deployment.jobs.submit("noted", {"text": "never"})
-        job = deployment.jobs.cancel_job(job.job_id)
-        assert job.receipt is not None
-        assert (job.receipt.how, job.receipt.confirmed) == ("never_started", True)
-        deployment.start()
-        last = deployment.jobs.submit("noted", {"text": "after it"})
-        deployment.ended(last.job_id)
-        assert deployment.lines() == ["noted after it"]
-        assert deployment.ended(job.job_id).status == "cancelled"
 
     def test_cancel_stops_running_code_with_receipt(self, deployment: Deployment, tmp_path: Path) -> None:
         deployment.start()
@@ -118,8 +76,6 @@ class IntegrationConformance:
         assert alive.stat().st_mtime_ns == touched, "confirmed means that the code has stopped"
         assert deployment.ended(deployment.jobs.submit("noted").job_id).status == "completed", "the worker continues"
 
-    # --- faults ---
-
     def test_job_and_progress_survive_worker_kill(self, deployment: Deployment) -> None:
         worker = deployment.start()
         job = deployment.jobs.submit("steps", {"count": 40})
@@ -149,6 +105,67 @@ class IntegrationConformance:
         assert [line for line in deployment.lines() if line.startswith("gated")] == [f"gated {_pid(job)}"]
         assert job.attempt == 1
         _ended_once(deployment, job)
+
+    def test_broker_restart_keeps_running_jobs(self, deployment: Deployment, broker: Broker, tmp_path: Path) -> None:
+        deployment.start()
+        job = deployment.jobs.submit("gated", {"gate": str(tmp_path / "gate")})
+        deployment.wait_for_lines("gated")
+        broker.restart()
+        if self.workers_end_with_broker:
+            deployment.start()
+            deployment.wait_for_lines("gated", 2)
+        (tmp_path / "gate").touch()
+        job = deployment.ended(job.job_id)
+        assert (job.status, job.attempt, job.crashes) == ("completed", 1, int(self.workers_end_with_broker))
+        after = deployment.ended(deployment.jobs.submit("noted", {"text": "after"}).job_id)
+        assert after.status == "completed"
+        _ended_once(deployment, job)
+
+
+class IntegrationConformance(CoreConformance):
+    """All scenarios."""
+
+    def test_async_handler_runs(self, deployment: Deployment, tmp_path: Path) -> None:
+        deployment.start()
+        job = deployment.jobs.submit("waits", {"gate": str(tmp_path / "gate")})
+        deployment.wait_for_lines("waits")
+        (tmp_path / "gate").touch()
+        assert deployment.ended(job.job_id).result == "opened"
+
+    def test_many_jobs_run_once_each(self, deployment: Deployment) -> None:
+        deployment.start()
+        ids = deployment.jobs.submit_many("noted", [{"text": str(number)} for number in range(60)])
+        for job_id in ids:
+            _ended_once(deployment, deployment.ended(job_id))
+        assert sorted(deployment.lines()) == sorted(f"noted {number}" for number in range(60))
+
+    def test_failure_has_traceback(self, deployment: Deployment) -> None:
+        deployment.start()
+        job = deployment.ended(deployment.jobs.submit("fails").job_id)
+        assert (job.status, job.error) == ("failed", "this cannot be done")
+        assert job.failure is not None
+        assert job.failure.type == "ValueError"
+        assert 'raise ValueError("this cannot be done")' in (job.failure.traceback or "")
+        assert deployment.lines() == ["fails"]
+        _ended_once(deployment, job)
+
+    def test_retries_are_milepost_only(self, deployment: Deployment) -> None:
+        deployment.start()
+        job = deployment.ended(deployment.jobs.submit("third_time").job_id)
+        assert (job.status, job.attempt, job.result) == ("completed", 3, 3)
+        assert deployment.lines() == ["attempt 1", "attempt 2", "attempt 3"]
+        _ended_once(deployment, job)
+
+    def test_job_cancelled_while_pending_never_starts(self, deployment: Deployment) -> None:
+        job = deployment.jobs.submit("noted", {"text": "never"})
+        job = deployment.jobs.cancel_job(job.job_id)
+        assert job.receipt is not None
+        assert (job.receipt.how, job.receipt.confirmed) == ("never_started", True)
+        deployment.start()
+        last = deployment.jobs.submit("noted", {"text": "after it"})
+        deployment.ended(last.job_id)
+        assert deployment.lines() == ["noted after it"]
+        assert deployment.ended(job.job_id).status == "cancelled"
 
     def test_undispatched_job_is_dispatched_later(self, deployment: Deployment) -> None:
         """Its submitter is killed between the two."""
@@ -187,18 +204,6 @@ class IntegrationConformance:
         for job_id in ids:
             _ended_once(deployment, deployment.ended(job_id))
         assert sorted(deployment.lines()) == ["noted 0", "noted 1", "noted 2"]
-
-    def test_broker_restart_keeps_running_jobs(self, deployment: Deployment, broker: Broker, tmp_path: Path) -> None:
-        deployment.start()
-        job = deployment.jobs.submit("gated", {"gate": str(tmp_path / "gate")})
-        deployment.wait_for_lines("gated")
-        broker.restart()
-        (tmp_path / "gate").touch()
-        job = deployment.ended(job.job_id)
-        assert (job.status, job.attempt) == ("completed", 1)
-        after = deployment.ended(deployment.jobs.submit("noted", {"text": "after"}).job_id)
-        assert after.status == "completed"
-        _ended_once(deployment, job)
 
     @pytest.mark.slow
     def test_messages_during_store_outage_run_after_it(

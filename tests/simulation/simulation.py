@@ -146,7 +146,7 @@ class Simulation:
         is_done = lambda: rules.violation is not None or bool(world.errors)  # noqa: E731
         world.run(self.work_until, is_done)
         self.conditions.stop()
-        world.run(self.work_until + REST_SECONDS * 1_000_000, lambda: is_done() or not rules.unfinished())
+        world.run(self.work_until + REST_SECONDS * 1_000_000, lambda: is_done() or not any(rules.unfinished()))
         world.run(world.now + SETTLE_SECONDS * 1_000_000, is_done)
         if not is_done():
             rules.at_rest()

@@ -1,4 +1,4 @@
-"""Run jobs on an existing task queue: `celery`, `rq`, `dramatiq`, `taskiq`, one module each.
+"""Run jobs on an existing task queue: `celery`, `rq`, `dramatiq`, `taskiq`, `dask`, `ray`, one module each.
 
 A module maps messages, workers and stops of its task queue; dispatch and execution are in `milepost.worker`.
 `task_queue("celery")` returns its class by the name under which it is registered. `current_run()` returns the run of the

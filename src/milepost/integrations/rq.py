@@ -9,10 +9,10 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any, ClassVar
 
-from milepost.app import AsyncJobs, Jobs
-from milepost.core.errors import InvalidInputError, JobTimedOut, MissingExtraError, RunStop
+from milepost.core.errors import JobTimedOut, MissingExtraError, RunStop
 from milepost.core.job import Job
 from milepost.core.serialization import seconds
+from milepost.integrations.application_reference import checked_reference, dispatcher_of
 from milepost.integrations.dead_process_watch import record_drop
 from milepost.worker.dispatcher import LOST_AFTER, Dispatcher, TaskQueueUnavailableError
 from milepost.worker.handlers import Application
@@ -45,16 +45,13 @@ class RQTaskQueue:
     def __init__(
         self, queue: rq.Queue, app: str, *, name: str = "rq", lost_after: float | timedelta | str = LOST_AFTER
     ) -> None:
-        if not app.partition(":")[2]:
-            raise InvalidInputError("app", f"{app!r:.60} must be MODULE:NAME, e.g. 'myapp:jobs'")
         self.name = name
         self.lost_after = seconds(lost_after, "lost_after")
         self.queue = queue
-        self._reference = app
+        self._reference = checked_reference(app)
 
     def serve(self, app: Application, dispatcher: Dispatcher) -> None:
-        """Keep the dispatcher; workers import the application by its name."""
-        self.dispatcher = dispatcher
+        """Do nothing: workers import the application by its name."""
 
     def send(self, job: Job) -> None:
         """Send the message. Raises TaskQueueUnavailableError."""
@@ -98,13 +95,14 @@ class RQTaskQueue:
 
 def run(reference: str, job_id: str, job_type: str) -> None:
     """Run a job in a work horse; messages call this function."""
-    task_queue = task_queue_of(reference)
-    task_queue.dispatcher.disable_thread()
+    dispatcher = dispatcher_of(reference, RQTaskQueue)
+    dispatcher.disable_thread()
     message = rq.get_current_job()
     if message is not None:
         message.retries_left = 0  # milepost decides about retries after an exception
     try:
-        deliver(task_queue.dispatcher.app, task_queue, job_id, job_type, message.id if message is not None else None)
+        name = message.id if message is not None else None
+        deliver(dispatcher.app, dispatcher.task_queue, job_id, job_type, name)
     except JobTimedOut as error:
         raise TimeoutError(str(error)) from None
     except (NotDelivered, RunStop):
@@ -114,22 +112,9 @@ def run(reference: str, job_id: str, job_type: str) -> None:
 def stopped(message: rq.job.Job, connection: Any, *_: Any) -> None:
     """Record a killed work horse; RQ calls this in the worker after a stop-job command."""
     reference, job_id, _ = message.args
-    task_queue = task_queue_of(reference)
-    record_drop(
-        task_queue.dispatcher.app.store.with_blocking(blocking=True), job_id, task_queue.name, "stopped in RQ", STOPPED
-    )
-
-
-def task_queue_of(reference: str) -> RQTaskQueue:
-    """Return the task queue of the application that a message names. Raises InvalidInputError."""
-    import importlib
-
-    module, _, name = reference.partition(":")
-    found = getattr(importlib.import_module(module), name, None)
-    dispatcher = found.dispatcher if isinstance(found, Jobs | AsyncJobs) else None
-    if dispatcher is None or not isinstance(dispatcher.task_queue, RQTaskQueue):
-        raise InvalidInputError("app", f"{reference} is not a Jobs with an RQTaskQueue")
-    return dispatcher.task_queue
+    dispatcher = dispatcher_of(reference, RQTaskQueue)
+    store = dispatcher.app.store.with_blocking(blocking=True)
+    record_drop(store, job_id, dispatcher.task_queue.name, "stopped in RQ", STOPPED)
 
 
 class Worker(rq.Worker):
@@ -146,9 +131,9 @@ class Worker(rq.Worker):
     def register_birth(self) -> None:
         """Register the worker."""
         super().register_birth()  # type: ignore[no-untyped-call]
-        task_queue_of(self.app).dispatcher.register_worker(1)
+        dispatcher_of(self.app, RQTaskQueue).register_worker(1)
 
     def register_death(self) -> None:
         """Unregister the worker."""
-        task_queue_of(self.app).dispatcher.end()
+        dispatcher_of(self.app, RQTaskQueue).end()
         super().register_death()  # type: ignore[no-untyped-call]
