@@ -47,6 +47,8 @@ class Server:
         self.world = world
         self.clock_offset = 0
         self.down_until = 0
+        self.clock_steps: list[int] = []
+        """When its clock stepped."""
         self.connections = 0
         """Changes when all connections are cut."""
         self.requester = ""
@@ -118,6 +120,7 @@ class Server:
         """Set the clock ahead or back."""
         self.world.note(f"server's clock steps by {seconds:+g} s")
         self.clock_offset += int(seconds * 1e6)
+        self.clock_steps.append(self.world.now)
 
     def fail_over(self, seconds: float) -> None:
         """Be replaced by a replica with the same records, which does not know what the clock was."""

@@ -6,6 +6,7 @@ The server's records are looked at directly, in the instant of each change, so n
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from typing import Any
 
 from milepost.core.transitions.table import ACTIVE, TERMINAL
@@ -192,6 +193,8 @@ class Rules:
                 self.fail("limit-holds", f"{taken} runs of {new['type']}, limit {limit}")
 
     def _check_lost(self, old: Any, status: str) -> None:
+        if self._clock_stepped_twice():
+            return  # no run renews its lease between such steps
         token = old.get("token")
         if token in self._started and token not in self._begun:
             process, since = self._started[token]
@@ -203,6 +206,12 @@ class Rules:
         quiet = self.world.now - max(process.disturbed_at, since)
         if self._is_well(process) and not run.cancelled and quiet > (self.settings.lease + 1) * 1e6:
             self.fail("healthy-run-is-kept", f"a healthy run was taken as lost, and the job is {status}")
+
+    def _clock_stepped_twice(self) -> bool:
+        """Return whether the server's clock stepped twice within a third of a lease, at most a lease ago."""
+        lease = self.settings.lease * 1e6
+        recent = [at for at in self.server.clock_steps if self.world.now - at < lease]
+        return any(then - at < lease / 3 for at, then in pairwise(recent))
 
     def _is_well(self, process: Process) -> bool:
         return process.is_alive and not process.is_paused and not process.is_cut
@@ -287,9 +296,11 @@ class Rules:
             self.fail("checkpoint-is-passed-on", f"acknowledged: {kept}; the next attempt got {got}")
         for token, (_, old, _) in tuple(self._live.items()):
             if old.job_id == run.job_id and not old.cancelled and old.fence < run.fence:
-                self._expect_stop(
-                    "old-run-is-notified", token, NOTIFIED_WITHIN, "its successor had begun", by_network=False
-                )
+                # A run knows when its lease ends, unless the server's clock has stepped: then the server has to tell.
+                steps = self.server.clock_steps
+                stepped = bool(steps) and self.world.now - steps[-1] < self.settings.lease * 1e6
+                seconds = CANCEL_NOTIFIED_WITHIN if stepped else NOTIFIED_WITHIN
+                self._expect_stop("old-run-is-notified", token, seconds, "its successor had begun", by_network=stepped)
         self._begun.add(run.token)
         self._live[run.token] = (process, run, self.world.now)
 
@@ -331,9 +342,14 @@ class Rules:
         for job_id, job_type in self.acknowledged.items():
             if job_id not in records and job_id not in self.deleted:
                 self.fail("acknowledged-is-kept", f"a {job_type} job is gone")
+        # A lease that was taken while the clock was ahead ends at that time, if no sweep saw the clock step back.
+        ahead = memory.tick() + SCHEDULED_WITHIN
+        waiting = {record["type"] for record in records.values() if int(record.get("lease", 0)) > ahead}
+        waiting |= {stop.slot for stop in memory.stops.values() if stop.expires > ahead}
         left = [
             f"{r['type']} {r['status']} attempt {r.get('attempt', 0)} suspect {r.get('suspect', 0)}"
             for r in self.unfinished()
+            if r["type"] not in waiting
         ]
         if left:
             self.fail("every-job-ends", f"{len(left)} jobs have not ended: {', '.join(left[:3])}")
