@@ -1,6 +1,6 @@
 """Dask: `DaskTaskQueue(address, "myapp:jobs")` runs submitted jobs in the threads of a Dask cluster's workers.
 
-A message is a task of the cluster that nobody waits for. It names the application, which the worker imports. The
+A message is a task of the cluster whose result is not read. It names the application, which the worker imports. The
 scheduler keeps messages in memory only: those lost by its restart are sent again after `lost_after`.
 
     dask worker tcp://scheduler:8786 --preload milepost.integrations.dask myapp:jobs

@@ -1,7 +1,7 @@
 """Ray: `RayTaskQueue("ray://head:10001", "myapp:jobs")` runs submitted jobs as tasks of a Ray cluster.
 
 Ray ends the tasks of a program that ends. So a message goes to a named actor of the cluster, the sender, which starts the
-tasks and lives until somebody ends it. It is listed under Workers and dispatches leftover jobs. The first message starts it, or
+tasks and lives until it is ended. It is listed under Workers and dispatches leftover jobs. The first message starts it, or
 
     python -m milepost.integrations.ray myapp:jobs
 
