@@ -6,11 +6,13 @@ import asyncio
 import json
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from milepost import SQLiteJobManager
+from milepost import JobManager
+from milepost.settings import settings
 from tests.mcp.served import ServedTools
 from tests.mcp.task_client import call, start, task_client
 from tests.node import npm_install, run_node
@@ -61,15 +63,19 @@ def test_task_scenarios_pass(
 
 
 @pytest.mark.timing
-async def test_task_survives_sigkill_of_its_server(sqlite_url: str) -> None:
-    jobs = SQLiteJobManager(sqlite_url.removeprefix("sqlite:///"))
-    options = {"MILEPOST_LEASE": "1", "MILEPOST_SWEEP": "0.1"}
-    with ServedTools(sqlite_url, **options) as server:
+@pytest.mark.parametrize("kind", ["sqlite", pytest.param("redis", marks=pytest.mark.slow)])
+async def test_task_survives_sigkill_of_its_server(
+    kind: str, request: pytest.FixtureRequest, redis_namespace: str
+) -> None:
+    store: str = request.getfixturevalue(f"{kind}_url")
+    jobs = JobManager(store, options=replace(settings.current(), namespace=redis_namespace))
+    options = {"MILEPOST_LEASE": "1", "MILEPOST_SWEEP": "0.1", "MILEPOST_NAMESPACE": redis_namespace}
+    with ServedTools(store, **options) as server:
         async with task_client(server.url) as client:
             made = await start(client, "slow_compute", seconds=1.0, label="a talk")
             await asyncio.to_thread(until, lambda: jobs.get_job(made.task_id).started_at)
             await asyncio.to_thread(server.kill)
-    with ServedTools(sqlite_url, **options) as server:
+    with ServedTools(store, **options) as server:
         async with task_client(server.url) as client:
             task = await call(client, "tasks/get", made.task_id)
             assert task["status"] == "working"
