@@ -133,7 +133,7 @@ def test_what_cannot_hold_is_refused_and_leaves_the_transaction_usable(
         Jobs("memory://").using(db)
 
 
-def test_deadlock_of_keys_is_told_to_one_and_the_other_continues(
+def test_deadlock_of_keys_fails_one_and_the_other_continues(
     jobs: Jobs, db: psycopg.Connection, postgres_url: str
 ) -> None:
     with psycopg.connect(postgres_url) as other:
