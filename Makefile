@@ -73,7 +73,7 @@ fullstack: $(VENV)/.dev  ## the full-stack example at http://127.0.0.1:8000, wit
 	pg_virtualenv $(PY) examples/fullstack/start.py $(ARGS)
 
 clean:  ## remove what these targets made
-	rm -rf $(VENV) .demo .django6 build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .demo .django6 .arq build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find src tests scripts benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
 # ---- the environment: a stamp for each set of packages, older than the files that it was made from

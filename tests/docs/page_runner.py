@@ -75,7 +75,7 @@ class Session:
 
 def is_there(command: str) -> str:
     """Shell that succeeds when what a command started is there."""
-    if command.startswith(("celery ", "rq ", "dramatiq ")):
+    if command.startswith(("celery ", "rq ", "dramatiq ", ".arq/")):
         return "true"  # their messages wait for them
     if "worker" in command:
         return "milepost workers --json | grep -q ."

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.docs.arq_environment import arq_environment
 from tests.docs.page_runner import ROOT, blocks, run, session_of
 
 PAGES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md"))
@@ -54,6 +55,8 @@ def test_page_runs_unmodified(
 ) -> None:
     text = (ROOT / page).read_text()
     uses_postgres = "postgresql://localhost/app" in text
+    if ".arq/bin/" in text:
+        (tmp_path / ".arq").symlink_to(arq_environment())
     postgres_url = request.getfixturevalue("postgres_server").database("app") if uses_postgres else ""
     run(blocks(text), tmp_path, redis_url, redis_namespace, postgres_url)
 
