@@ -80,7 +80,7 @@ def test_parent_waits_for_its_children_without_a_worker(jobs: Jobs, is_async: bo
     assert (child.job_id, child.labels) == (child_id(job.job_id, "child", "n:2"), {"tenant": "acme"})
 
 
-def test_parent_without_children_goes_on(jobs: Jobs) -> None:
+def test_parent_without_children_continues(jobs: Jobs) -> None:
     square = Square(jobs)
     with jobs.run_workers():
         assert jobs.wait(jobs.submit(square.parent, numbers=[]).job_id, 30).result == [0, 0, []]

@@ -1,4 +1,4 @@
-"""Batches: jobs that are submitted together, with exact counts, one progress bar, and what runs when all have ended.
+"""Batches: jobs that are submitted together, with exact counts and progress, and what runs when all have ended.
 
 A batch is a record of type `batch` and a member of its own group. It is open until its `with` block ends, so nothing that
 waits for the group starts before. A closed batch ends when no member is open.

@@ -162,7 +162,7 @@ class AsyncJobs(ScheduleDeclarations):
         return job
 
     def batch(self, name: str, *, labels: Mapping[str, str] | None = None, on_error: OnError = "cancel") -> AsyncBatch:
-        """Return a batch of jobs with exact counts and one progress bar: ``async with jobs.batch("import-42") as batch``.
+        """Return a batch of jobs with exact counts and progress: ``async with jobs.batch("import-42") as batch``.
 
         One that is open is continued. Its jobs get its `labels`. An exception in the block fails it and cancels its jobs;
         with ``on_error="keep"`` they continue. Raises InvalidInputError.

@@ -117,7 +117,7 @@ class Jobs(BlockingMethods):
         return run_sync(self._async.submit(target, *args, **kwargs))
 
     def batch(self, name: str, *, labels: Mapping[str, str] | None = None, on_error: OnError = "cancel") -> Batch:
-        """Return a batch of jobs with exact counts and one progress bar: ``with jobs.batch("import-42") as batch``.
+        """Return a batch of jobs with exact counts and progress: ``with jobs.batch("import-42") as batch``.
 
         One that is open is continued. Its jobs get its `labels`. An exception in the block fails it and cancels its jobs;
         with ``on_error="keep"`` they continue. Raises InvalidInputError.
