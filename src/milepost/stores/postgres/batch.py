@@ -67,7 +67,8 @@ class Batch(GroupFacts):
         self._is_awaited = False
         self.values: dict[str, str] = {}
         self._set_values: dict[str, str] = {}
-        self._changed: dict[str, None] = {}
+        self._changed: dict[str, Columns | None] = {}
+        """Each changed id with the columns of its record, None if it is removed."""
         self._removed: set[str] = set()
         self._buried: set[str] = set()
         self._events: list[tuple[str, int, str, int, int, str]] = []
@@ -167,7 +168,7 @@ class Batch(GroupFacts):
             record = self._with_checkpoint(job_id, record, *self._checkpoints.pop(job_id))
         effect = changes.apply_branch(change, index, job_id, record, self)
         large, outdated = set_apart(change, effect.record, record or {}) if effect.record is not None else ({}, [])
-        self._check(effect, large)
+        stored = self._check(effect, large)
         self.values.update(effect.values)
         self._set_values.update(effect.values)
         for name in outdated:
@@ -177,6 +178,7 @@ class Batch(GroupFacts):
         for end in counted_end(effect.record, record or {}) or ():
             self._ends[end] += 1
         self._keep(job_id, change, index, effect, record)
+        self._changed[job_id] = stored
         groups = effect.groups_to_check(job_id, record or {})
         if not self._is_awaited and "held" not in (effect.record or ()):
             groups = [group for group in groups if group.startswith(ORPHANS)]
@@ -212,17 +214,19 @@ class Batch(GroupFacts):
         """Remove a record without an event, as a purge does."""
         self._forget(job_id, self._records[job_id])
 
-    def _check(self, effect: BranchResult, large: dict[str, str]) -> None:
-        """Raise ValueError for what cannot be stored: an invalid number, a lone surrogate, NUL."""
+    def _check(self, effect: BranchResult, large: dict[str, str]) -> Columns | None:
+        """Return the columns of a record. Raise ValueError for what cannot be stored: an invalid number, a lone surrogate, NUL."""
+        found = None
         texts = [*large.values(), *effect.text.values(), *effect.values.values()]
         if effect.record is not None:
-            columns(effect.record, self.now)
+            found = columns(effect.record, self.now)
             int(effect.record["created"])
             texts += effect.record.values()
         for text in texts:
             if "\0" in text:
                 raise ValueError("a value contains NUL, which PostgreSQL cannot store")
             text.encode()
+        return found
 
     def _keep(self, job_id: str, change: Change, index: int, effect: BranchResult, before: Fields | None) -> None:
         if effect.dropped:
@@ -240,7 +244,6 @@ class Batch(GroupFacts):
                 self._gone[job_id] = operation_ids.tombstone(change.operation_id, index, before, gone, self.now)
                 self._buried.add(job_id)
         else:
-            self._changed[job_id] = None
             self._records[job_id] = record
             self._move(job_id, before, record)
             self._hold(job_id, record, before)
@@ -286,14 +289,14 @@ class Batch(GroupFacts):
         has = _Entries(set(), set(), set())
         counts: Counter[tuple[str, str, str]] = Counter()
         for job_id in sorted(self._changed):
-            row, record = self._rows[job_id], self._records[job_id]
+            row, record, after = self._rows[job_id], self._records[job_id], self._changed[job_id]
             before = columns(old, self.now) if row is not None and (old := row.record()) else None
             if row is not None and before is not None:
                 had.add(job_id, row.created, old)
                 _count(counts, before, pairs(old), -1)
             place = None
-            if record is not None:
-                after, created = columns(record, self.now), int(record["created"])
+            if record is not None and after is not None:
+                created = int(record["created"])
                 has.add(job_id, created, record)
                 _count(counts, after, pairs(record), 1)
                 stored = (
@@ -326,10 +329,9 @@ class Batch(GroupFacts):
     def _leases(self) -> Iterable[Part]:
         taken, ended = [], []
         for job_id in sorted(self._changed):
-            row, record = self._rows[job_id], self._records[job_id] or {}
+            row, after = self._rows[job_id], self._changed[job_id]
             before = (row.token, row.lease) if row is not None else (None, None)
-            after = columns(record, self.now) if "lease" in record else None
-            if after is None:
+            if after is None or after.lease is None:
                 if before != (None, None):
                     ended.append(job_id)
                     self.wakes_workers = True
