@@ -87,5 +87,13 @@ SURVEYS = {
             30_000,
             600,
         ),
+        Survey(
+            "postgres",
+            "the PostgreSQL store beside its own statements in a bare psycopg loop",
+            "benchmarks.md",
+            "PostgreSQL",
+            2_000,
+            100,
+        ),
     )
 }
