@@ -20,7 +20,7 @@ WINDOW = 30_000
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("kills", [10, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [5, pytest.param(100, marks=pytest.mark.slow)])
 def test_rows_are_those_of_completed_jobs(postgres_server: PostgresServer, postgres_url: str, kills: int) -> None:
     with psycopg.connect(postgres_url, autocommit=True) as db:
         db.execute("CREATE TABLE IF NOT EXISTS orders (number int)")
