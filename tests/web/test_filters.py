@@ -74,6 +74,16 @@ def test_filter_selects_jobs(manager: InMemoryJobManager, text: str, ids: list[s
     assert [job.job_id for job in manager.find(parse_filter(text).query).jobs] == ids
 
 
+def test_waiting_jobs_are_selected() -> None:
+    manager = InMemoryJobManager()
+    manager.create_job("first")
+    manager.create_job("then", after=["job:first"])
+    assert [job.job_id for job in manager.find(parse_filter("is:waiting").query).jobs] == ["then"]
+    assert [job.job_id for job in manager.find(parse_filter("not.is:waiting").query).jobs] == ["first"]
+    manager.update_job("first", "completed")
+    assert manager.find(parse_filter("is:waiting").query).jobs == []
+
+
 @pytest.mark.parametrize("text", ["Nightly-2026", "nightly", "NIGHTLY-", '"Nightly-2026:Ana"'])
 def test_free_text_finds_an_id_however_it_is_written(text: str) -> None:
     manager = InMemoryJobManager()

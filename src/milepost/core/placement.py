@@ -24,6 +24,14 @@ _MEMBERSHIPS = {":group": "group:", ":parent_id": "children:"}
 """The indexed field that makes a job a member of a group, as among the labels -> the kind of that group."""
 
 
+class HasRecord(Protocol):
+    """A job."""
+
+    @property
+    def record(self) -> Record:
+        """Return the stored fields."""
+
+
 class Members(Protocol):
     """What a store knows of the members of groups, at one instant.
 
@@ -50,6 +58,12 @@ def starts_at(record: Record) -> int | None:
     if "wait_groups" in record:
         return 0
     return int(record.get("not_before", 0) if wake_at is None else wake_at)
+
+
+def is_waiting(job: HasRecord) -> bool:
+    """Return whether a pending job waits for others, for an answer or, suspended, for a time, and so for no worker."""
+    record = job.record
+    return record.get("status") == "pending" and ("held" in record or "suspended" in record)
 
 
 def member_groups(labels: str) -> list[str]:

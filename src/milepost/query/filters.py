@@ -27,6 +27,7 @@ from typing import Any
 from milepost.core.errors import FilterError, InvalidInputError
 from milepost.core.fields import Field
 from milepost.core.job import Job, JobStatus
+from milepost.core.placement import is_waiting
 from milepost.core.record import PUBLIC
 from milepost.core.serialization import fold, seconds, to_micros
 from milepost.stores.protocol import Select
@@ -38,7 +39,7 @@ KEYS = (
     "status", "type", "id", "label.NAME", "worker", "error", "created", "ended", "duration", "is", "failure",
     *(row.filter for row in PUBLIC if row.filter),
 )  # fmt: skip
-STATES = ("stalled", "active", "ended", "stopping")
+STATES = ("stalled", "active", "ended", "stopping", "waiting")
 
 Test = Callable[[Job], bool]
 _TERM = re.compile(r'(?P<negative>not\.)?(?:(?P<key>[A-Za-z][\w.-]*):)?(?P<value>(?:"(?:[^"\\]|\\.)*"|[^\s"])*)')
@@ -221,9 +222,10 @@ def _read_is(terms: _Terms, value: str, negative: bool, where: int) -> None:
         case "active" | "ended":
             ends = (value == "ended") is not negative
             terms.allowed &= {status.value for status in JobStatus if status.is_terminal is ends}
-        case "stopping":
-            terms.reads.append("is:stopping")
-            terms.tests.append(lambda job: is_stopping(job) is not negative)
+        case "stopping" | "waiting":
+            is_so = is_stopping if value == "stopping" else is_waiting
+            terms.reads.append(f"is:{value}")
+            terms.tests.append(lambda job: is_so(job) is not negative)
         case _:
             raise FilterError(terms.text, where, f"unknown state {value!r:.40}; use one of {', '.join(STATES)}")
 
@@ -344,9 +346,6 @@ _READERS: dict[str, Callable[[_Terms, str, bool, int], None]] = {
     "duration": _read_duration,
     **{row.filter: _read_field(row) for row in PUBLIC if row.filter},
 }
-
-
-# --- properties of one job ---------------------------------------------------------------------------------------
 
 
 def duration(job: Job, now: int) -> float | None:
