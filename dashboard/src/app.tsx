@@ -22,6 +22,7 @@ const LATER: Partial<Record<PageName, () => Promise<ComponentType>>> = {
   overview: async () => (await import("./pages/overview")).OverviewPage,
   types: async () => (await import("./pages/types")).TypesPage,
   documents: async () => (await import("./pages/documents")).DocumentsPage,
+  schedules: async () => (await import("./pages/schedules")).SchedulesPage,
   workers: async () => (await import("./pages/workers")).WorkersPage,
 };
 

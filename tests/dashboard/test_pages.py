@@ -21,6 +21,7 @@ PAGES = {
     "overview": ("?page=overview", ".mini"),
     "types": ("?page=types", ".numbers"),
     "submit": ("?page=types&type=ingestion", "dialog form"),
+    "schedules": ("?page=schedules", "h1"),
     "workers": ("?page=workers", ".mini"),
     "gone": ("?page=job&job=nosuch", ".empty h1"),
 }

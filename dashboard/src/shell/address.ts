@@ -1,8 +1,8 @@
 /** The state of the page in the query of the URL, so that any mount prefix works and any view can be shared. */
 import { computed, signal } from "@preact/signals";
 
-export type PageName = "jobs" | "job" | "failures" | "overview" | "types" | "workers" | "documents";
-const PAGES: readonly PageName[] = ["jobs", "job", "failures", "overview", "types", "workers", "documents"];
+export type PageName = "jobs" | "job" | "failures" | "overview" | "types" | "schedules" | "workers" | "documents";
+const PAGES: readonly PageName[] = ["jobs", "job", "failures", "overview", "types", "schedules", "workers", "documents"];
 
 export const TABS = ["all", "pending", "running", "completed", "failed", "cancelled", "stalled"] as const;
 export type Tab = (typeof TABS)[number];

@@ -15,6 +15,7 @@ const PAGES: readonly (readonly [PageName, string])[] = [
   ["failures", "Failures"],
   ["overview", "Overview"],
   ["types", "Types"],
+  ["schedules", "Schedules"],
   ["workers", "Workers"],
   ["documents", "Documents"],
 ];

@@ -64,4 +64,6 @@ export type Stats = Shapes["Stats"];
 export type Failures = Shapes["Failures"];
 export type JobTypes = Shapes["JobTypes"];
 export type Workers = Shapes["Workers"];
+export type Schedule = Shapes["ScheduleRecord"];
+export type ScheduleList = Shapes["ScheduleList"];
 export type Share = Shapes["Share"];
