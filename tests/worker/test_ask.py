@@ -135,7 +135,7 @@ def test_second_answer_is_refused_with_who_and_when(jobs: Jobs) -> None:
 def test_answer_before_the_question_is_checked_when_it_is_asked(jobs: Jobs) -> None:
     SEGMENTS.clear()
     jobs.job("asks")(publish)
-    good, bad = jobs.submit("asks").job_id, jobs.submit("asks").job_id
+    good, bad = jobs.enqueue("asks").job_id, jobs.enqueue("asks").job_id
     jobs.answer(good, "publish", {"approved": False}, by="ana")
     jobs.answer(bad, "publish", "of course", by="bob")
     with pytest.raises(AlreadyAnsweredError, match="answered by ana at"):
@@ -201,8 +201,8 @@ def test_answers_while_no_process_runs(jobs: Jobs) -> None:
     def expires(run: Run) -> Any:
         return run.ask("publish", "Publish?", bool, expires=0.3, default=False)
 
-    answered, silent = jobs.submit("asks").job_id, jobs.submit("expires").job_id
-    with jobs.run_workers(concurrency=2):
+    with jobs.run_workers(concurrency=2):  # a submit outside would start a worker of the memory store
+        answered, silent = jobs.submit("asks").job_id, jobs.submit("expires").job_id
         waiting(jobs, answered)
         wake_at = int(waiting(jobs, silent).record["wake_at"])
     jobs.answer(answered, "publish", {"approved": True})
