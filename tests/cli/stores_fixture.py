@@ -46,7 +46,7 @@ def covers(*commands: str) -> Callable[[Test], Test]:
     def echo(test: Test) -> Test:
         for command in commands:
             COVERED.setdefault(command, set()).add(test.__name__)
-        test.__dict__["drives"] = commands
+        test.__dict__["covers"] = commands
         return test
 
     return echo
