@@ -6,11 +6,12 @@ import asyncio
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 
 import pytest
 
-from milepost import AsyncJobs, Jobs, Run
+from milepost import AsyncJobs, AsyncRun, Jobs, Run, Snooze
 from milepost.app import batches
 from milepost.app.batches import Batch
 from milepost.core.errors import DuplicateJobError, IllegalTransitionError, InvalidInputError, JobNotFoundError
@@ -140,6 +141,78 @@ def test_open_batch_is_continued_and_a_closed_one_refuses_jobs(jobs: Jobs) -> No
     with pytest.raises(IllegalTransitionError, match="Batch b is closed; open one with another name"):
         batch.__enter__()
     assert batch.counts() == MemberCounts(total=2, open=2)
+
+
+@pytest.mark.parametrize("how", ["suspended", "snoozed", "paused", "released", "paused in async", "released in async"])
+def test_batch_in_a_handler_stays_open_while_the_run_is_interrupted(jobs: Jobs, how: str) -> None:
+    began, starts = threading.Event(), list[int]()
+
+    def wait_to_be_stopped(run: Run) -> bool:
+        starts.append(1)
+        if len(starts) == 1:
+            began.set()
+            if how == "snoozed":
+                raise Snooze(0.01)
+        return len(starts) == 1 and how != "suspended"
+
+    def fill(run: Run) -> None:
+        with jobs.batch("b") as batch:
+            batch.submit("load", {}, job_id=f"load-{len(starts)}")
+            is_waiting = wait_to_be_stopped(run)
+            if how == "suspended":
+                run.sleep("nap", 0.5)
+            while is_waiting:
+                run.check()
+                run._wait_in_place(0.01)
+
+    async def afill(run: AsyncRun) -> None:
+        with jobs.batch("b") as batch:
+            batch.submit("load", {}, job_id=f"load-{len(starts)}")
+            is_waiting = wait_to_be_stopped(run)
+            while is_waiting:
+                await asyncio.sleep(0.01)
+
+    job = jobs.submit(jobs.job("fill", max_attempts=1)(afill if "async" in how else fill))  # type: ignore[call-overload]
+    with jobs.run_workers():
+        assert began.wait(30)
+        if "paused" in how:
+            jobs.pause(job.job_id)
+            until(lambda: (now := jobs.get_job(job.job_id)) and now.status == "pending")
+            assert jobs.wait("load-0", 30).status == "completed"
+            assert [one.status.value for one in jobs.list_jobs("batch")] == ["running"]
+            jobs.resume(job.job_id)
+        elif "released" not in how:
+            assert jobs.wait(job.job_id, 30).error is None
+    with jobs.run_workers():
+        assert jobs.wait(job.job_id, 30).error is None
+        assert jobs.batch("b").wait(30).status == "completed"
+    assert len(starts) == 2
+    assert jobs.batch("b").counts() == MemberCounts(total=2, completed=2)
+
+
+@pytest.mark.parametrize("how", ["cancelled", "timed out"])
+def test_batch_fails_with_the_run_that_has_it_open(jobs: Jobs, how: str) -> None:
+    began = threading.Event()
+
+    @jobs.job("fill", max_attempts=1, timeout=0.1 if how == "timed out" else None)
+    def fill(run: Run) -> None:
+        with jobs.batch("b") as batch:
+            batch.submit("load", {}, job_id="load", delay="1h")
+            began.set()
+            while True:
+                run.check()
+                run._wait_in_place(0.01)
+
+    job = jobs.submit(fill)
+    with jobs.run_workers():
+        assert began.wait(30)
+        if how == "cancelled":
+            jobs.cancel_job(job.job_id)
+        batch = jobs.batch("b").wait(30)
+    assert (batch.status.value, (batch.error or "").partition(":")[0]) == (
+        "failed", "JobCancelled" if how == "cancelled" else "JobTimedOut"
+    )  # fmt: skip
+    assert jobs.wait("load", 30).status == "cancelled"
 
 
 def test_running_job_adds_jobs_to_its_closed_batch(jobs: Jobs) -> None:

@@ -17,8 +17,12 @@ from milepost.core.errors import (
     DuplicateJobError,
     IllegalTransitionError,
     InvalidInputError,
+    JobCancelled,
     JobNotFoundError,
+    JobTimedOut,
     MilepostError,
+    RunStop,
+    Snooze,
 )
 from milepost.core.job import Job, JobStatus
 from milepost.core.placement import BATCH
@@ -26,6 +30,8 @@ from milepost.core.serialization import Duration, single_line, validate_job_id
 from milepost.core.transitions import plan_cancel, plan_close_batch, plan_create, plan_update
 from milepost.core.values import MemberCounts
 from milepost.manager.validation import job_fields
+from milepost.run import context
+from milepost.run.suspension import of_group
 from milepost.stores.protocol import Write
 from milepost.stores.sync_bridge import run_sync
 
@@ -141,10 +147,13 @@ class AsyncBatch:
     async def close(self, error: BaseException | None = None) -> None:
         """Close the batch: it accepts no more jobs, except from its running members, and ends when none is open.
 
-        With an error it fails, and its open members are cancelled, unless it has ``on_error="keep"``. A batch that was
-        closed or cancelled meanwhile stays as it is.
+        With an error it fails, and its open members are cancelled, unless it has ``on_error="keep"``. It stays open if the
+        error interrupts a run that continues later or elsewhere: suspended, paused, released or snoozed, or its lease is
+        lost. A batch that was closed or cancelled meanwhile stays as it is.
         """
         self._is_open = False
+        if error is not None and _is_interruption(error):
+            return
         new_id = self._jobs.runtime.ids.new_operation_id
         if error is not None and self._on_error == "cancel":
             text = single_line(f"{type(error).__name__}: {error}")
@@ -187,6 +196,18 @@ class AsyncBatch:
         if self._alive is not None:
             self._alive.cancel()
         await self.close(error)
+
+
+def _is_interruption(error: BaseException) -> bool:
+    """Return whether an error ends the code of a run but not its attempt, so that the code starts again."""
+    run = context.current()
+    if isinstance(error, BaseExceptionGroup):
+        error = of_group(error)
+    if isinstance(error, asyncio.CancelledError) and run is not None and run._stop_reasons:
+        error = run._stop_reasons[0]  # what has cancelled the task of the code
+    if isinstance(error, Snooze):
+        return run is not None and run._job.run_by != "track"
+    return isinstance(error, RunStop) and not isinstance(error, JobCancelled | JobTimedOut)
 
 
 class Batch:
