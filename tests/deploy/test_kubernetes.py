@@ -181,7 +181,7 @@ def test_steps_of_containerfile_make_a_working_image(tmp_path: Path) -> None:
     context, root = tmp_path / "context", tmp_path / "root"
     context.mkdir()
     (context / "app.py").write_text(APP)
-    extras = "milepost[redis,web,cli,metrics]"
+    extras = "milepost[redis,web,cli,metrics,schedule]"
     assert extras in (DEPLOY / "Containerfile").read_text()
     (context / "requirements.txt").write_text(f"{extras} @ file://{DEPLOY.parent}\n")
     lines = (DEPLOY / "Containerfile").read_text().splitlines()

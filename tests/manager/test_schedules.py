@@ -92,6 +92,16 @@ def test_sweep_of_any_process_fires(jobs: Jobs) -> None:
     assert [job.schedule for job in jobs.list_jobs()] == ["often"]
 
 
+def test_process_fires_although_another_has_swept(jobs: Jobs) -> None:
+    """The other process may be of an older release, or without the package for cron expressions."""
+    jobs.add_schedule("often", "reindex", every=60)
+    first, second = (Sweeper(jobs.store, SETTINGS, jobs.ttl) for _ in range(2))
+    run_sync(first.tick())
+    move(jobs, "often", next_at=AGO)
+    run_sync(second.tick())
+    assert [job.schedule for job in jobs.list_jobs()] == ["often"]
+
+
 def test_missed_ticks_follow_catch_up(jobs: Jobs) -> None:
     handler = jobs.handlers["reindex"]
     for catch_up, overlap in (("last", "skip"), ("none", "skip"), ("all", "allow")):

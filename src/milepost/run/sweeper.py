@@ -122,7 +122,7 @@ class Sweeper:
                               if outcome.branch == 0 and one.job is not None and self._is_ours(one)]  # fmt: skip
             touched += changed
             self._more_due = found.more and changed > 0
-            if not found.skipped and not self._more_due:
+            if not self._more_due:  # even if another process has swept: it may be unable to fire a schedule of this one
                 touched += await fire_due(self._store, self._new_operation_id)
             if not self._more_due or self._monotonic() >= until:
                 return touched
