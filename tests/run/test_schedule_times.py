@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from croniter import croniter
+from cronsim import CronSim
 
 from milepost import InvalidInputError, Jobs, Run, Schedule
 from milepost.run.schedule_times import ticks_of, upcoming
@@ -61,6 +62,20 @@ def test_ticks_at_clock_changes_equal_reference(zone: str, cron: str) -> None:
         assert all(before < after for before, after in pairwise(found))
         backwards = list(islice(ticks_of(one).until(found[-1]), COUNT))
         assert backwards == found[::-1], "searched from the end, the ticks are the same"
+        for before, after in pairwise(found):
+            between = after - timedelta(seconds=1)
+            assert (next(ticks_of(one).until(between)), ticks_of(one).after(between)) == (before, after)
+
+
+def test_search_of_frequent_ticks_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lists of schedules compute the next ticks of each."""
+    looked_at = []
+    step = CronSim.__next__
+    monkeypatch.setattr(CronSim, "__next__", lambda self: looked_at.append(1) or step(self))
+    start = datetime(2026, 11, 27, 3, tzinfo=UTC)
+    ticks = ticks_of(schedule("* * * * *", "Europe/Berlin"))
+    assert (ticks.after(start), next(ticks.until(start))) == (start + timedelta(minutes=1), start)
+    assert len(looked_at) < 20
 
 
 def test_time_in_gap_is_one_tick_at_its_end() -> None:

@@ -69,8 +69,8 @@ class CronTicks:
             raise InvalidInputError("cron", f"{cron!r:.80} names no date that exists; {_CRON_HELP}")
 
     def after(self, moment: datetime) -> datetime:
-        # The local times are searched from a day before, since those of a day may come in another order than their ticks.
-        local = (moment - CLOCK_CHANGE).astimezone(self._zone).replace(tzinfo=None)
+        # At a change of the clocks, local times may come in another order than their ticks.
+        local = (moment - self._margin(moment)).astimezone(self._zone).replace(tzinfo=None)
         found: list[Iterator[datetime]] = [map(self._first, self._simulate(self._cron, local))]
         if self._repeats:
             found.append(tick.astimezone(UTC) for tick in self._simulate(self._cron, moment.astimezone(self._zone)))
@@ -80,7 +80,7 @@ class CronTicks:
         return min(ticks)
 
     def until(self, moment: datetime) -> Iterator[datetime]:
-        local = (moment + CLOCK_CHANGE).astimezone(self._zone).replace(tzinfo=None)
+        local = (moment + self._margin(moment) + timedelta(seconds=1)).astimezone(self._zone).replace(tzinfo=None)
         found: list[Iterator[datetime]] = [map(self._first, self._simulate(self._cron, local, reverse=True))]
         if self._repeats:
             start = (moment + timedelta(seconds=1)).astimezone(self._zone)
@@ -90,6 +90,12 @@ class CronTicks:
             if tick <= moment and tick != last:
                 yield tick
                 last = tick
+
+    def _margin(self, moment: datetime) -> timedelta:
+        """Return how far around a time local times may be in another order than their ticks: 0 without a clock change."""
+        offsets = [(moment + by).astimezone(self._zone).utcoffset() or timedelta(0)
+                   for by in (-CLOCK_CHANGE, timedelta(0), CLOCK_CHANGE)]  # fmt: skip
+        return max(offsets) - min(offsets)
 
     def _first(self, local: datetime) -> datetime:
         """Return the first moment with a local time; the end of the gap if there is none."""
