@@ -323,7 +323,8 @@ class Store(KeyValueStore, Protocol):
     async def purge(self, *, ttl: float, limit: int = 500) -> int:
         """Remove up to `limit` jobs that ended more than `ttl` seconds ago, and return how many.
 
-        As with a delete, their events, large values and kept results are removed in the same step.
+        As with a delete, their events, large values and kept results are removed in the same step. A job stays while
+        one of its children is open.
         """
 
     async def rollups(self, since: int, *, hourly: bool = False) -> Rollups:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Literal
 
 from milepost.core import rollups
@@ -331,9 +331,9 @@ class MemoryStore(MemoryKeyValues):
         memory = self._memory
         with memory.lock:
             bound = memory.tick() - int(ttl * 1_000_000)
-            gone = [
-                str(job_id) for ended, job_id in islice(memory.indexes.get(("ended",), ()), limit) if int(ended) < bound
-            ]
+            old = takewhile(lambda order: int(order[0]) < bound, memory.indexes.get(("ended",), ()))
+            removable = (str(job_id) for _, job_id in old if ("member", f"children:{job_id}", "") not in memory.indexes)
+            gone = list(islice(removable, limit))
             for job_id in gone:
                 memory.keep_end(job_id, memory.records.pop(job_id))
                 memory.kept.pop(job_id, None)

@@ -121,13 +121,17 @@ async def purge(tx: Transaction, bound: int, most: int) -> int:
     ids = [job_id for (job_id,) in found]
     if not ids:
         return 0
-    records, ((now, _),) = await tx.run(("batch", {"ids": ids}), ("now_and_fences", {"fences": 0}))
+    # Asked again under the locks, because a child may have been retried before they were taken.
+    records, ((now, _),), parents = await tx.run(
+        ("batch", {"ids": ids}), ("now_and_fences", {"fences": 0}), ("parents_of_open", {"ids": ids})
+    )
     batch = Batch(now)
     batch.know_records(records)
-    for job_id in ids:
+    removable = sorted(set(ids).difference(job_id for (job_id,) in parents))
+    for job_id in removable:
         batch.remove(job_id)
     await tx.commit(*batch.statements())
-    return len(ids)
+    return len(removable)
 
 
 async def trim(tx: Transaction, now: int) -> bool:

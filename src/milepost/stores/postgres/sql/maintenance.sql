@@ -47,8 +47,15 @@ INSERT INTO [tallies] AS t SELECT * FROM s ORDER BY kind, name, status
 ON CONFLICT (kind, name, status) DO UPDATE SET n = t.n + excluded.n
 
 -- name: purge_ended
--- Find and lock the records that ended before a time.
-SELECT id FROM [jobs] WHERE ended < %(bound)s ORDER BY ended, id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+-- Find and lock the records that ended before a time and have no open children.
+SELECT j.id FROM [jobs] AS j WHERE j.ended < %(bound)s AND NOT EXISTS (
+    SELECT FROM [members] AS m WHERE m.grp = 'children:' || j.id AND m.ended = ''
+) ORDER BY j.ended, j.id LIMIT %(limit)s FOR UPDATE OF j SKIP LOCKED
+
+-- name: parents_of_open
+-- Find which records have open children.
+SELECT id FROM unnest(%(ids)s::text[]) AS w (id)
+WHERE EXISTS (SELECT FROM [members] AS m WHERE m.grp = 'children:' || w.id AND m.ended = '')
 
 -- name: forget
 -- Delete expired values, and what only repeated requests would need.

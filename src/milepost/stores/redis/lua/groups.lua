@@ -156,11 +156,23 @@ local function groups()
     return found
   end
 
+  -- Whether a record has open children.
+  function G.has_open_children(id)
+    return redis.call('EXISTS', root .. 'm:children:' .. G.plain(id) .. ':') == 1
+  end
+
   -- Move a record among the members of its groups; the arguments are those of its old and of its new state.
   function G.move(id, labels0, ended0, labels1, ended1)
     if ended0 == ended1 and labels0 == labels1 then return end
     for _, group in ipairs(G.of(labels0)) do redis.call('SREM', root .. 'm:' .. group .. ':' .. ended0, id) end
     for _, group in ipairs(G.of(labels1)) do redis.call('SADD', root .. 'm:' .. group .. ':' .. ended1, id) end
+    local parent = ended0 == '' and string.match('\31' .. labels0, '\31:parent_id=([^\31]+)')
+    if parent then
+      parent = stored(parent)
+      if not G.has_open_children(parent) and redis.call('SREM', root .. 'zp', parent) == 1 then
+        redis.call('RPUSH', root .. 'z', parent)
+      end
+    end
   end
 
   -- Count the groups of a draining lease.

@@ -133,7 +133,7 @@ indexes.flush()
 return {this.now, 0, due_until == this.clock and 0 or 1, due, more and 1 or 0, closed}
 
 -- name: purge
--- Remove records that ended before a time, with everything that belongs to them.
+-- Remove records that ended before a time, with everything that belongs to them. Those with open children wait in `zp`.
 -- ARGV[2]   how long records are kept, in microseconds
 -- ARGV[3]   the most to remove
 -- Reply     how many were removed; 1 if there may be more
@@ -149,7 +149,9 @@ for _, id in ipairs(ids) do
     local fields, form = read(id)
     local ended = tonumber(fields.z)
     if ended and ended >= bound then break end
-    if ended then
+    if ended and groups().has_open_children(id) then
+      redis.call('SADD', root .. 'zp', id)
+    elseif ended then
       emptied[(fields.t or '') .. ':' .. (fields.s or '')] = true
       indexes.forget(id, fields, 'lqghdLak') -- it has left the list of ended records
       removed = removed + 1

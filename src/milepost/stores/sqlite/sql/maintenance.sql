@@ -31,9 +31,12 @@ WHERE stale <= :now AND (
 SELECT id, token FROM [draining] WHERE expires <= ? LIMIT ?
 
 -- name: purge_ended
--- Read the records that ended before a time.
+-- Read the records that ended before a time and have no open children.
 -- Values: before, limit
-SELECT n, id, created, status, body FROM [jobs] INDEXED BY [jobs_ended] WHERE ended < ? ORDER BY ended, id LIMIT ?
+SELECT n, id, created, status, body FROM [jobs] INDEXED BY [jobs_ended]
+WHERE ended < ? AND NOT EXISTS (
+    SELECT 1 FROM [members] AS m WHERE m.grp = 'children:' || [jobs].id AND m.ended = ''
+) ORDER BY ended, id LIMIT ?
 
 -- name: purge_tombstones
 -- Delete expired tombstones.
