@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from milepost import AsyncJobManager, AsyncJobs, Run
@@ -60,3 +62,23 @@ async def test_bound_caller_cannot_name_hidden_jobs(
         assert text in refused.text
         for own in ({"after": ["job:mine", "children:mine", "group:export"]}, {"parent_id": "mine", "group": "export"}):
             assert (await web.post("/api/jobs", json={"job_type": "load", **own}, headers=headers)).status_code == 201
+
+
+@pytest.mark.parametrize("limits", [{"types": ("load",)}, {"queues": ("load",)}, {"labels": {"owner": "ana"}}])
+async def test_limited_key_cannot_put_back_the_jobs_that_follow(
+    memory: AsyncJobManager, limits: dict[str, Any]
+) -> None:
+    jobs = jobs_of(memory)
+    bad = await jobs.submit("load", {}, labels={"owner": "ana"})
+    secret = await memory.enqueue("secret", {}, after=[bad])
+    await jobs.cancel_job(bad.job_id)
+    assert (await jobs.wait(secret.job_id, 10)).status == "cancelled"
+    limited, free = [await key(memory, "jobs:read", "jobs:write", **given) for given in (limits, {})]
+    url, body = f"/api/jobs/{bad.job_id}/retry", {"dependents": True}
+    async with client_of(jobs, auth.api_keys()) as web:
+        refused = await web.post(url, json=body, headers=limited)
+        assert refused.status_code == 422
+        assert "dependents: needs a key without labels, types and queues" in refused.text
+        assert [job.status.value for job in await jobs.list_jobs()] == ["cancelled", "cancelled"]
+        assert (await web.post(url, json=body, headers=free)).status_code == 200
+        assert [job.status.value for job in await jobs.list_jobs()] == ["pending", "pending"]

@@ -210,8 +210,8 @@ def add_jobs(router: APIRouter, context: WebContext) -> None:
         await context.quotas.before_submit(principal)
         asked = body if body is not None else schemas.RetryBody(only_failed=False, from_start=False, dependents=False)
         only_failed = asked.only_failed
-        if asked.dependents and principal.bound:
-            raise InvalidInputError("dependents", "needs a key that is not limited to some jobs; retry each of them")
+        if asked.dependents and (principal.bound or principal.types or principal.queues):
+            raise InvalidInputError("dependents", "needs a key without labels, types and queues; retry each of them")
         job = await context.manager.retry_job(
             job_id, only_failed=only_failed, from_start=asked.from_start, dependents=asked.dependents
         )
