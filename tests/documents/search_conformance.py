@@ -168,6 +168,7 @@ class SearchConformance(StoreTests):
         assert found is not None
         assert folders.find_document(found.document_id) == found == folders.document(found.document_id)
         assert folders.find_document("ab") is None
+        assert folders.find_document("ab/3.txt", owner="engines") is None
         folders.set_origins({found.document_id: "file:///folders"})
         assert [document.root for document in folders.list_documents("ab/")] == ["", "", "", "file:///folders"]
 

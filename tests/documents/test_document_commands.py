@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from milepost.cli.root_command import run_program
+from milepost.core.errors import InvalidInputError
 from milepost.documents import delete_document, get_document, list_documents
 from milepost.documents.jobs import HANDLERS
 from tests.documents.sample_files import PARAGRAPHS
@@ -61,6 +62,53 @@ def test_server_deletes_its_documents(
         assert rows(capsys, *url) == ["b.md", "c.txt"]
         assert run_program(["documents", "show", "0" * 32, *url]) == 1
         assert "milepost documents ls" in capsys.readouterr().err
+
+
+@pytest.fixture
+def shared(papers: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a file that two owners and a job without an owner have ingested."""
+    monkeypatch.setenv("MILEPOST_DOCUMENTS_OWNER_LABEL", "tenant")
+    for tenant in ("a", "b"):
+        HANDLERS["ingestion"](WatchedRun(labels={"tenant": tenant}), [str(papers / "a.txt")], model="hashing:64")
+    return papers / "a.txt"
+
+
+def owners_of(file: Path) -> list[str]:
+    return sorted(document.owner for document in list_documents(under=file.as_uri()))
+
+
+@pytest.mark.parametrize("command", [("show",), ("rm", "--yes")])
+def test_command_refuses_a_path_of_several_owners(
+    shared: Path, command: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_program(["documents", *command, str(shared)]) == 1
+    assert "several owners have" in (error := capsys.readouterr().err)
+    assert "milepost documents ls --json" in error
+    assert owners_of(shared) == ["", "a", "b"]
+    assert run_program(["documents", *command, str(shared), "--owner", "c"]) == 1
+    assert owners_of(shared) == ["", "a", "b"]
+
+
+def test_rm_deletes_the_document_of_an_owner_or_id(shared: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_program(["documents", "show", str(shared), "--owner", "b", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["owner"] == "b"
+    assert run_program(["documents", "rm", str(shared), "--owner", "b", "--yes"]) == 0
+    assert owners_of(shared) == ["", "a"]
+    [mine] = [document for document in list_documents(under=shared.as_uri()) if document.owner == "a"]
+    assert run_program(["documents", "rm", mine.document_id, "--yes"]) == 0
+    assert owners_of(shared) == [""]
+
+
+def test_python_refuses_a_uri_of_several_owners(shared: Path) -> None:
+    for function in (get_document, delete_document):
+        with pytest.raises(InvalidInputError, match="several owners"):
+            function(shared.as_uri())
+    found = get_document(shared.as_uri(), owner="b")
+    assert found is not None
+    assert get_document(found.document_id, owner="a") is None
+    assert not delete_document(found.document_id, owner="a")
+    assert delete_document(shared.as_uri(), owner="b")
+    assert owners_of(shared) == ["", "a"]
 
 
 def test_python_lists_and_deletes(papers: Path) -> None:

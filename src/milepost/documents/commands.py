@@ -38,6 +38,7 @@ DATABASE = click.option(
 LIMIT = click.option(
     "-n", "--limit", type=click.IntRange(1, 10_000), default=30, show_default=True, help="Maximum number of rows."
 )
+OWNER = click.option("--owner", metavar="VALUE", help="Only documents with this value of the owner label.")
 MODE_NAMES = click.Choice(["hybrid", "meaning", "words"])
 
 
@@ -54,7 +55,7 @@ def _conditions(context: click.Context, parameter: click.Parameter, given: tuple
 def document_filter(function: F) -> F:
     """Add the options that restrict a command to some documents."""
     for option in (
-        click.option("--owner", metavar="VALUE", help="Only documents with this value of the owner label."),
+        OWNER,
         click.option(
             "--where",
             metavar="NAME=VALUE",

@@ -22,6 +22,7 @@ from milepost.documents.commands import (
     DATABASE,
     LIMIT,
     MODE_NAMES,
+    OWNER,
     DocumentRow,
     document_filter,
     document_uri,
@@ -89,12 +90,13 @@ def ls(
 
 @documents.command("show")
 @click.argument("name", metavar="ID|PATH|URI")
+@OWNER
 @DATABASE
 @session_options
-def show(name: str, database: str | None) -> int:
+def show(name: str, owner: str | None, database: str | None) -> int:
     """Show a document: its origin, size, pages, warnings and number of chunks."""
     context = current()
-    found = _find(name, database)
+    found = _find(name, owner, database)
     if context.json:
         echo_json(found)
         return exit_codes.OK
@@ -114,12 +116,13 @@ def show(name: str, database: str | None) -> int:
 @documents.command("rm")
 @click.argument("names", metavar="ID|PATH|URI...", nargs=-1, required=True)
 @click.option("--yes", is_flag=True, help="Skip the confirmation prompt.")
+@OWNER
 @DATABASE
 @session_options
-def rm(names: tuple[str, ...], yes: bool, database: str | None) -> int:
+def rm(names: tuple[str, ...], yes: bool, owner: str | None, database: str | None) -> int:
     """Delete documents from the index, with their chunks and entities. The files are not touched."""
     context = current()
-    found = [_find(name, database) for name in names]
+    found = [_find(name, owner, database) for name in names]
     count = formatting.plural(len(found), "document")
     if not yes and not context.json and not click.confirm(f"Delete {count}?", default=False):
         return exit_codes.OK
@@ -138,17 +141,20 @@ def rm(names: tuple[str, ...], yes: bool, database: str | None) -> int:
     return exit_codes.OK
 
 
-def _find(name: str, database: str | None) -> DocumentRow:
-    """Return the document with this id, path, URI or key. Raises ClickException if it does not exist."""
+def _find(name: str, owner: str | None, database: str | None) -> DocumentRow:
+    """Return the document with this id, path, URI or key. Raises ClickException if it does not exist, or several do."""
     uri = document_uri(name)
-    found = query_documents("list_documents", database, under=uri, limit=1)
-    if found and found[0]["uri"] == uri:
+    listed = query_documents("list_documents", database, under=uri, owner=owner, limit=2)
+    found = [one for one in listed if one["uri"] == uri]
+    if len(found) > 1:
+        raise click.ClickException(f"several owners have {name!r}; give the id (milepost documents ls --json)")
+    if found:
         return found[0]
     with translate_errors():
         if reads_store(database):
             from milepost.documents import get_document
 
-            known = get_document(name, database=database)
+            known = get_document(name, owner=owner, database=database)
             if known is not None:
                 return asdict(known)
         elif _ID.fullmatch(name):

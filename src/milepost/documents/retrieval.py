@@ -204,16 +204,23 @@ def list_documents(
         return store.list_documents(text, only=only, after=after, limit=limit)
 
 
-def get_document(name: str, *, database: str | Path | None = None) -> StoredDocument | None:
-    """Return the document with this id, URI or key, or None."""
+def get_document(name: str, *, owner: str | None = None, database: str | Path | None = None) -> StoredDocument | None:
+    """Return the document with this id, URI or key, or None. With `owner` only a document of it.
+
+    Raises `InvalidInputError` if several owners have documents of this URI or key.
+    """
     with open_for_search(database) as store:
-        return store.find_document(name)
+        return store.find_document(name, owner=owner)
 
 
-def delete_document(name: str, *, database: str | Path | None = None) -> bool:
-    """Delete a document by its id, URI or key, with its chunks and entities. Return False if it does not exist."""
+def delete_document(name: str, *, owner: str | None = None, database: str | Path | None = None) -> bool:
+    """Delete a document by its id, URI or key, with its chunks and entities. Return False if it does not exist.
+
+    With `owner` only a document of it is deleted. Raises `InvalidInputError` if several owners have documents of this URI
+    or key.
+    """
     with open_for_search(database) as store:
-        found = store.find_document(name)
+        found = store.find_document(name, owner=owner)
         return found is not None and store.delete_document(found.document_id)
 
 

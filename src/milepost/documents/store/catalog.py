@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from milepost.core.errors import InvalidInputError
 from milepost.documents.store.database import Row, SqlStoreBase, Transaction, placeholders
 from milepost.documents.store.filters import DocumentFilter
 from milepost.documents.store.records import StoredDocument
@@ -36,12 +37,17 @@ class CatalogQueries(SqlStoreBase):
         )
         return found[0] if found else None
 
-    def find_document(self, name: str) -> StoredDocument | None:
-        """Return the active document with this id, URI or key, or None. Of several owners' documents it is the first."""
-        found = self._stored(
-            f"d.generation = {_generation(None)} AND (d.document_id = ? OR v.uri = ?) ORDER BY d.document_id LIMIT 1",
-            (name, name),
-        )
+    def find_document(self, name: str, *, owner: str | None = None) -> StoredDocument | None:
+        """Return the active document with this id, URI or key, or None. With `owner` only a document of it.
+
+        Raises `InvalidInputError` if several owners have documents of this URI or key.
+        """
+        if (named := self.document(name, owner=owner)) is not None:
+            return named
+        condition, values = DocumentFilter(owner=owner).condition()
+        found = self._stored(f"d.generation = {_generation(None)} AND v.uri = ? {condition} LIMIT 2", (name, *values))
+        if len(found) > 1:
+            raise InvalidInputError("name", f"several owners have {name!r}; give the id of the document, or its owner")
         return found[0] if found else None
 
     def documents(self, *, generation: int | None = None) -> Iterator[StoredDocument]:
