@@ -140,18 +140,20 @@ class Backend(tasks_api.BaseTaskBackend):
         target = self._target(task, result.id)
         connection = connections[self.database or DEFAULT_DB_ALIAS]
         if not connection.in_atomic_block:
-            self._enqueued(result, jobs.submit(target, args=result.args, kwargs=result.kwargs))
+            self._submit(result)
         elif self.database is not None and "after" not in target.given:
             self._enqueued(result, jobs.using(connection).submit(target, args=result.args, kwargs=result.kwargs))
         else:
             run_sync(
                 jobs._async.submissions.build(target, (result.args, result.kwargs), {})
             )  # refuse it before the commit
-            transaction.on_commit(
-                lambda: self._enqueued(result, jobs.submit(target, args=result.args, kwargs=result.kwargs)),
-                using=connection.alias,
-            )
+            transaction.on_commit(lambda: self._submit(result), using=connection.alias)
         return result
+
+    def _submit(self, result: Any) -> None:
+        """Submit the task of a result, after the ids of the results in its `after`, which are final only now."""
+        target = self._target(result.task, result.id)
+        self._enqueued(result, self.jobs.submit(target, args=result.args, kwargs=result.kwargs))
 
     def _target(self, task: Any, job_id: str) -> ConfiguredHandler[Any, Any]:
         """Return what to submit for a task."""
@@ -165,9 +167,12 @@ class Backend(tasks_api.BaseTaskBackend):
         return target
 
     def _enqueued(self, result: Any, job: Job) -> None:
-        """Give a result the state of its job, which may be another one with the same unique key, and send the signal."""
-        update(result, job, result.task, self.alias)
-        tasks_api.task_enqueued.send(type(self), task_result=result)
+        """Make a result that of its job. Send the signal unless the job is an earlier one with the same unique key."""
+        if job.job_id == result.id:
+            update(result, job, result.task, self.alias)
+            tasks_api.task_enqueued.send(type(self), task_result=result)
+        else:
+            update(result, job, find_task(job.job_type) or result.task, self.alias)
 
     def get_result(self, result_id: str) -> Any:
         """Return the result of a task. Raises TaskResultDoesNotExist, also for a job that is no task of this project."""

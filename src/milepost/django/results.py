@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import copy
 from typing import Any
 
 from milepost.core.codecs import decode_dataclass, failure_rows
@@ -16,13 +16,7 @@ def result_of(job: Job, task: Any, alias: str) -> Any:
     """Return a job as the result of a task, with the queue, priority and earliest start that the job has."""
     params = job.params or {}
     result = tasks_api.TaskResult(
-        task=replace(
-            task,
-            backend=alias,
-            queue_name=job.queue or task.queue_name,
-            priority=job.priority,
-            run_after=job.not_before or task.run_after,
-        ),
+        task=_task_of(job, task, alias),
         id=job.job_id,
         status=tasks_api.TaskResultStatus[DJANGO.status_of(job)],
         args=params.get("args", []),
@@ -37,15 +31,26 @@ def result_of(job: Job, task: Any, alias: str) -> Any:
     return result
 
 
+def _task_of(job: Job, task: Any, alias: str) -> Any:
+    """Return a copy of a task, not validated: TASKS may no longer have the queue of the job."""
+    copied = copy.copy(task)
+    set_field(copied, "backend", alias)
+    set_field(copied, "queue_name", job.queue or task.queue_name)
+    set_field(copied, "priority", job.priority)
+    set_field(copied, "run_after", job.not_before or task.run_after)
+    return copied
+
+
 def update(result: Any, job: Job, task: Any, alias: str) -> None:
-    """Give a result, which is frozen for others, the id and the state of a job."""
+    """Give a result, which is frozen for others, the state of a job, and all its fields if it is that of another job."""
     current = result_of(job, task, alias)
-    for name in ("id", *tasks_api.TASK_REFRESH_ATTRS):
+    others = () if result.id == job.job_id else ("id", "task", "args", "kwargs")
+    for name in (*others, *tasks_api.TASK_REFRESH_ATTRS):
         set_field(result, name, getattr(current, name))
 
 
 set_field = object.__setattr__
-"""Sets a field of a result, as Django's own backends do."""
+"""Sets a field of a result or task, as Django's own backends do."""
 
 
 def errors_of(job: Job) -> list[Any]:

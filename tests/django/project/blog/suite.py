@@ -7,8 +7,9 @@ from datetime import timedelta
 from typing import Any
 
 from asgiref.sync import async_to_sync
+from django.conf import settings
 from django.db import connection, transaction
-from django.test import SimpleTestCase, TransactionTestCase
+from django.test import SimpleTestCase, TransactionTestCase, override_settings
 from django.utils import timezone
 
 from blog import tasks
@@ -186,9 +187,29 @@ class StoreTests:
 
     def test_unique_key_returns_the_known_task(self) -> None:
         first = self.task(tasks.add, unique_key="one").enqueue(1)
-        second = self.task(tasks.add, unique_key="one").enqueue(2)
+        second = self.task(tasks.count, unique_key="one").enqueue(2)
         assert second.id == first.id
+        assert (second.task, second.args) == (self.task(tasks.add), [1])
         assert self.backend.jobs.count_jobs() == 1
+        assert self.signals == [("task_enqueued", first.id, "READY")]
+
+    def test_unique_key_in_a_transaction_keeps_the_later_tasks(self) -> None:
+        known = self.task(tasks.add, unique_key="one").enqueue(1)
+        with transaction.atomic():
+            first = self.task(tasks.add, unique_key="one").enqueue(1)
+            second = self.task(tasks.add, after=[first]).enqueue(2)
+            third = self.task(tasks.add).enqueue(3)
+        assert first.id == known.id
+        assert self.backend.jobs.count_jobs() == 3
+        self.finished(first, second, third)
+        assert first.finished_at <= second.started_at
+
+    def test_task_of_a_removed_queue(self) -> None:
+        result = self.task(tasks.add, queue_name="slow").enqueue(1)
+        with override_settings(TASKS={self.alias: {**settings.TASKS[self.alias], "QUEUES": ["default"]}}):
+            assert task_backends[self.alias].get_result(result.id).task.queue_name == "slow"
+            self.finished(result, queues=("slow",))
+        assert result.return_value == 2
 
     def test_after_and_labels(self) -> None:
         first = self.task(tasks.add, labels={"user": "ana"}).enqueue(1)
