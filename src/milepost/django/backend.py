@@ -25,25 +25,6 @@ from milepost.settings import settings
 from milepost.stores.sync_bridge import run_sync
 from milepost.worker.handlers import ConfiguredHandler, Handlers
 
-LIBPQ = frozenset(
-    [
-        "host",
-        "port",
-        "dbname",
-        "user",
-        "password",
-        "passfile",
-        "service",
-        "sslmode",
-        "sslrootcert",
-        "sslcert",
-        "sslkey",
-        "connect_timeout",
-        "options",
-    ]
-)
-"""The connection parameters of Django that libpq knows; the others are Django's and psycopg's own."""
-
 _lock = threading.Lock()
 _handlers: dict[str, Handlers] = {}
 _jobs: dict[tuple[str, ...], Jobs] = {}
@@ -89,8 +70,13 @@ class Backend(tasks_api.BaseTaskBackend):
 
     def _database_url(self) -> str:
         """Return the URL of the database of DATABASES, as it is now: a test run replaces its name."""
+        from psycopg import pq
+
+        # The other parameters are Django's and psycopg's own.
+        names = {option.keyword.decode() for option in pq.Conninfo.get_defaults()}
+        names -= {"application_name", "client_encoding"}  # the store sets them
         params = connections[self.database].get_connection_params()
-        given = {name: str(value) for name, value in params.items() if isinstance(value, str | int) and name in LIBPQ}
+        given = {name: str(value) for name, value in params.items() if value is not None and name in names}
         return "postgresql://?" + urlencode(given, quote_via=quote)
 
     def register_all(self) -> list[str]:

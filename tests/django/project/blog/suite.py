@@ -4,7 +4,9 @@ import time
 from collections.abc import Callable
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from asgiref.sync import async_to_sync
 from django.conf import settings
@@ -285,6 +287,16 @@ class PostgreSQL(StoreTests, TransactionTestCase):
         """Close the connections, also those with which the heartbeat writes the last run to the history."""
         super().tearDown()
         self.until(lambda: self.backend.jobs.close() or other_connections() == 0)
+
+    def test_all_parameters_of_libpq_are_used(self) -> None:
+        params = connection.get_connection_params()
+        params |= {"host": "unknown.invalid", "hostaddr": params["host"], "passfile": Path("missing")}
+        with mock.patch.object(connection, "get_connection_params", return_value=params):
+            jobs = self.backend.jobs
+        try:
+            assert jobs.count_jobs() == 0
+        finally:
+            jobs.close()
 
     def test_job_is_written_in_the_transaction(self) -> None:
         with transaction.atomic():
