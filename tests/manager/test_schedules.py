@@ -21,11 +21,21 @@ from milepost.worker.registry import WorkerRegistration, remove_worker
 SETTINGS = Settings()
 
 
-@pytest.fixture(params=["memory", "sqlite", pytest.param("redis", marks=pytest.mark.service("redis-server"))])
+@pytest.fixture(
+    params=[
+        "memory",
+        "sqlite",
+        pytest.param("redis", marks=pytest.mark.service("redis-server")),
+        pytest.param("postgresql", marks=pytest.mark.service("postgresql")),
+    ]
+)
 def jobs(request: pytest.FixtureRequest) -> Iterator[Jobs]:
     if request.param == "redis":
         namespace = request.getfixturevalue("redis_namespace")
         store = open_store(request.getfixturevalue("redis_url"), namespace=namespace)
+    elif request.param == "postgresql":
+        server = request.getfixturevalue("postgres_server")
+        store = open_store(server.url(), namespace=server.emptied("schedules"))
     else:
         store = open_store("memory://" if request.param == "memory" else request.getfixturevalue("sqlite_url"))
     jobs = application(Jobs(store))
@@ -104,8 +114,11 @@ def test_process_fires_although_another_has_swept(jobs: Jobs) -> None:
 
 def test_missed_ticks_follow_catch_up(jobs: Jobs) -> None:
     handler = jobs.handlers["reindex"]
+    cron = (
+        f"0 {(datetime.now(UTC).hour + 12) % 24} * * *"  # 11 to 13 hours ago, so that the last tick was missed as well
+    )
     for catch_up, overlap in (("last", "skip"), ("none", "skip"), ("all", "allow")):
-        jobs.add_schedule(catch_up, handler, cron="0 3 * * *", catch_up=catch_up, overlap=overlap)  # type: ignore[arg-type]
+        jobs.add_schedule(catch_up, handler, cron=cron, catch_up=catch_up, overlap=overlap)  # type: ignore[arg-type]
         move(jobs, catch_up, next_at=AGO - timedelta(days=300))
     assert fire(jobs) == 101
     ticks = {
@@ -166,6 +179,16 @@ def test_changed_schedule_fires_nothing_of_the_past(jobs: Jobs) -> None:
     assert (found.cron, found.every) == (None, 3600.0)
 
 
+def test_due_tick_survives_a_change_that_keeps_the_times(jobs: Jobs) -> None:
+    handler = jobs.handlers["reindex"]
+    for params in ({"index": "a"}, {"index": "a"}, {"index": "b"}):
+        jobs.add_schedule("nightly", handler, cron="0 3 * * *", params=params)
+        move(jobs, "nightly", next_at=AGO)
+    jobs.add_schedule("nightly", handler, cron="0 3 * * *", params={"index": "b"})
+    assert fire(jobs) == 1
+    assert [job.params for job in jobs.list_jobs()] == [{"index": "b"}]
+
+
 def test_taken_id_and_unique_key_skip_tick(jobs: Jobs) -> None:
     handler = jobs.handlers["reindex"]
     jobs.add_schedule("nightly", handler, cron="0 3 * * *")
@@ -194,10 +217,10 @@ def test_options_of_one_job_are_refused(jobs: Jobs) -> None:
 # --- declarations in code ---
 
 
-def release(jobs: Jobs, name: str, cron: str, version: str = "1") -> WorkerRegistration:
+def release(jobs: Jobs, name: str, cron: str, version: str = "1", **params: str) -> WorkerRegistration:
     """Return the registration of a worker whose code declares the schedule `nightly`."""
     other = application(Jobs(jobs.manager))
-    declared = other.schedule("nightly", other.handlers["reindex"], cron=cron)
+    declared = other.schedule("nightly", other.handlers["reindex"], cron=cron, params=params)
     return WorkerRegistration(jobs.store, name, [], 1, lambda: ((), False), lambda: None, [declared], version)
 
 
@@ -249,7 +272,17 @@ def test_undeclared_schedule_is_paused_after_a_day(jobs: Jobs) -> None:
     worker._publish_at = 0.0
     run_sync(worker.renew())
     assert jobs.get_schedule("nightly").paused is None
-    assert fire(jobs) == 0, "nothing of the past"
+    assert fire(jobs) == 1, "as if the worker had declared it before another process could pause it"
+
+
+def test_declaration_with_other_parameters_keeps_due_tick(jobs: Jobs) -> None:
+    run_sync(release(jobs, "w1", "0 3 * * *").renew())
+    move(jobs, "nightly", next_at=AGO)
+    run_sync(release(jobs, "w2", "0 3 * * *", "2", index="b").renew())
+    assert (fire(jobs), jobs.list_jobs()[0].params) == (1, {"index": "b"})
+    move(jobs, "nightly", next_at=AGO)
+    run_sync(release(jobs, "w3", "0 4 * * *", "3").renew())
+    assert fire(jobs) == 0, "other times: nothing of the past"
 
 
 def test_schedule_ends_with_the_key_that_made_it(jobs: Jobs) -> None:
@@ -261,6 +294,12 @@ def test_schedule_ends_with_the_key_that_made_it(jobs: Jobs) -> None:
     run_sync(keys.revoke(key.id))
     move(jobs, "nightly", next_at=AGO)
     assert (fire(jobs), jobs.get_schedule("nightly").paused) == (0, "key_ended")
+    resumed = jobs.resume_schedule("nightly")
+    assert (resumed.paused, resumed.created_by) == (None, None)
+    move(jobs, "nightly", paused="key_ended", created_by=f"key:{key.id}", next_at=AGO)
+    changed = jobs.add_schedule("nightly", jobs.handlers["reindex"], cron="0 3 * * *")
+    assert (changed.paused, changed.created_by) == (None, None)
+    assert fire(jobs) == 0, "ticks during the pause make no jobs"
 
 
 async def test_async_jobs_have_schedules_as_well() -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
 
-from milepost import AsyncClient, AsyncJobs, AsyncRun, InvalidInputError, ScheduleNotFoundError
+from milepost import AsyncClient, AsyncJobs, AsyncRun, InvalidInputError, Schedule, ScheduleNotFoundError
 from milepost.web import auth
 from milepost.web.app import create_app
 from milepost.web.security.api_keys import ApiKeyStore
@@ -85,3 +86,16 @@ async def test_key_for_other_types_starts_no_jobs(jobs: AsyncJobs) -> None:
             await call
     assert await jobs.count_jobs() == 0
     assert [one.name for one in await jobs.list_schedules()] == ["mail"]
+
+
+async def test_key_that_resumes_takes_over_from_ended_key(jobs: AsyncJobs) -> None:
+    first, second = await caller(jobs), await caller(jobs)
+    made = await first.add_schedule("mail", "reindex", every=3600)
+    item = await jobs.store.kv_get(made.key)
+    assert item is not None
+    await jobs.store.kv_put(made.key, replace(Schedule.from_text(item.value), paused="key_ended").to_text())
+    resumed = await second.resume_schedule("mail")
+    assert (resumed.paused, resumed.created_by) == (
+        None,
+        (await second.add_schedule("x", "reindex", every=60)).created_by,
+    )

@@ -98,7 +98,8 @@ class ScheduleDeclarations:
         """Make a schedule now, or change the one of this name, and return it. The parameters are those of `schedule`.
 
         `target` is a handler or the name of a published type; `options` are those of the submits, for a type by name.
-        A change of a schedule that code declares stays until the declaration changes. Ticks before now make no jobs.
+        A change of a schedule that code declares stays until the declaration changes. With other times, ticks before now make
+        no jobs.
         Raises InvalidInputError, UnknownJobTypeError and MissingExtraError.
         """
         schedule = await self._definition(name, target, cron, every, tz, catch_up, overlap, params, options)

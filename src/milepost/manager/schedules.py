@@ -50,14 +50,7 @@ class ScheduleMethods:
 
         Raises ScheduleNotFoundError.
         """
-
-        def resumed(found: Schedule, now: datetime) -> Schedule:
-            if found.paused is None:
-                return found
-            declared_at = None if found.declared_at is None else now
-            return moved_on(replace(found, paused=None, declared_at=declared_at), now)
-
-        return await change_schedule(self.store, name, resumed)
+        return await resume_schedule(self.store, name)
 
     async def fire_schedule(self, name: str) -> Job:
         """Create a job of a schedule now, and return it. Its ticks stay as they are. Raises ScheduleNotFoundError."""
@@ -77,10 +70,7 @@ class ScheduleMethods:
 
 
 async def put_schedule(store: Store, wanted: Schedule) -> Schedule:
-    """Store a new schedule, or change one that exists, whose ticks so far stay, and return it. Raises InvalidInputError.
-
-    Ticks before now make no jobs.
-    """
+    """Store a new schedule, or change one that exists, whose ticks so far stay, and return it. Raises InvalidInputError."""
     validate_schedule_name(wanted.name)
     ticks_of(wanted)
     for _ in range(MAX_CONFLICTS):
@@ -94,7 +84,7 @@ async def put_schedule(store: Store, wanted: Schedule) -> Schedule:
             stored = moved_on(replace(wanted, created_at=now), now)
         else:
             found = Schedule.from_text(item.value)
-            stored = moved_on(changed(found, wanted), now)
+            stored = changed(found, wanted, now)
         if (
             await store.kv_put(stored.key, stored.to_text(), version=item.version if item is not None else 0)
             is not None
@@ -103,15 +93,23 @@ async def put_schedule(store: Store, wanted: Schedule) -> Schedule:
     raise InvalidInputError("name", f"{wanted.name!r} kept changing; try again")
 
 
-def changed(found: Schedule, wanted: Schedule) -> Schedule:
-    """Return a schedule with the definition of another one; what it has done so far stays."""
+def changed(found: Schedule, wanted: Schedule, now: datetime) -> Schedule:
+    """Return a schedule with the definition of another one; what it has done so far stays.
+
+    A tick that is due stays due unless the times have changed. A pause because of the API key ends with another maker.
+    """
     kept = ("next_at", "last_at", "last_job_id", "fired", "skipped", "paused", "created_at")
     defined = replace(wanted, **{name: getattr(found, name) for name in kept})
-    if wanted.declared is not None:
-        return defined
-    of_declaration = ("declared", "declared_at", "replaced", "release")
-    overridden = found.declared is not None and found.declared != wanted.digest
-    return replace(defined, overridden=overridden, **{name: getattr(found, name) for name in of_declaration})
+    if wanted.declared is None:
+        of_declaration = ("declared", "declared_at", "replaced", "release")
+        overridden = found.declared is not None and found.declared != wanted.digest
+        defined = replace(defined, overridden=overridden, **{name: getattr(found, name) for name in of_declaration})
+    is_resumed = found.paused == "key_ended" and found.created_by != wanted.created_by
+    if is_resumed:
+        defined = replace(defined, paused=None)
+    if is_resumed or (found.cron, found.every, found.tz) != (wanted.cron, wanted.every, wanted.tz):
+        return moved_on(defined, now)
+    return defined
 
 
 async def change_schedule(store: Store, name: str, change: Callable[[Schedule, datetime], Schedule]) -> Schedule:
@@ -124,6 +122,19 @@ async def change_schedule(store: Store, name: str, change: Callable[[Schedule, d
         if await store.kv_put(item.key, new.to_text(), version=item.version) is not None:
             return with_upcoming(new)
     raise InvalidInputError("name", f"schedule {name!r} kept changing; try again")
+
+
+async def resume_schedule(store: Store, name: str, by: str | None = None) -> Schedule:
+    """Resume a paused schedule. If it was paused because its API key had ended, it belongs to `by` from then on."""
+
+    def resumed(found: Schedule, now: datetime) -> Schedule:
+        if found.paused is None:
+            return found
+        declared_at = None if found.declared_at is None else now
+        maker = by if found.paused == "key_ended" else found.created_by
+        return moved_on(replace(found, paused=None, declared_at=declared_at, created_by=maker), now)
+
+    return await change_schedule(store, name, resumed)
 
 
 def moved_on(schedule: Schedule, now: datetime) -> Schedule:

@@ -46,18 +46,13 @@ def _declared(found: Schedule | None, wanted: Schedule, release: str | None, now
     """Return the schedule after a declaration, or None if nothing is to be written."""
     if found is None:
         return moved_on(replace(wanted, created_at=now, declared_at=now, release=release), now)
+    if found.paused == "undeclared":  # missed ticks follow `catch_up`, as if no process had run that could pause it
+        found = replace(found, paused=None, declared_at=None)
     if found.declared == wanted.digest:
         is_new = found.declared_at is not None and now - found.declared_at < REDECLARE_AFTER
-        if is_new and found.paused != "undeclared":
-            return None
-        kept = replace(found, declared_at=now)
-        return kept if found.paused != "undeclared" else moved_on(replace(kept, paused=None), now)
-    paused = None if found.paused == "undeclared" else found.paused
+        return None if is_new else replace(found, declared_at=now)
     if found.declared is None:  # made by a call, which the declaration does not change
         overridden = found.digest != wanted.digest
-        return replace(
-            found, declared=wanted.digest, declared_at=now, release=release, overridden=overridden, paused=paused
-        )
+        return replace(found, declared=wanted.digest, declared_at=now, release=release, overridden=overridden)
     replaced = tuple(dict.fromkeys([found.declared, *found.replaced]))[:MAX_REPLACED]
-    definition = replace(wanted, replaced=replaced, declared_at=now, release=release)
-    return moved_on(replace(changed(found, definition), paused=paused), now)
+    return changed(found, replace(wanted, replaced=replaced, declared_at=now, release=release), now)

@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from milepost.core.errors import InvalidInputError, ScheduleNotFoundError
 from milepost.core.schedule import Schedule
+from milepost.manager.schedules import resume_schedule as resume
 from milepost.web import schemas
 from milepost.web.api.submit import seen_bytes
 from milepost.web.context import WebContext, principal_of
@@ -97,7 +98,7 @@ def add_schedules(router: APIRouter, context: WebContext) -> None:
                  summary="Resume a paused schedule; ticks during the pause make no jobs")  # fmt: skip
     async def resume_schedule(request: Request, name: str) -> Response:
         await startable(request, name)
-        return answer(await context.manager.resume_schedule(name))
+        return answer(await resume(context.store, name, by=principal_of(request).id))
 
     @router.post("/api/schedules/{name}/fire", dependencies=write, status_code=201, response_model=schemas.JobRecord,
                  responses=schemas.problems(404, 409), tags=["schedules"],
