@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import httpx
 import pytest
 
-from milepost import AsyncJobManager, AsyncJobs, Job, Run, StoreUnavailableError
+from milepost import AsyncJobManager, AsyncJobs, AsyncRun, Job, Run, StoreUnavailableError
 from tests.integrations.test_dispatcher import DirectTaskQueue
 from tests.web.conftest import client_of
 
@@ -65,3 +66,47 @@ async def test_bulk_retry_dispatches_to_the_task_queue(sqlite_url: str) -> None:
         await client.post("/api/jobs/bulk", json={"action": "retry", "ids": [job.job_id]})
     assert task_queue.sent == [job.job_id] * 2
     await jobs.close()
+
+
+async def test_bulk_delete_keeps_the_rules_of_children(manager: AsyncJobManager) -> None:
+    jobs = AsyncJobs(manager.store)
+    jobs.worker()
+
+    @jobs.job("leaf")
+    async def leaf(run: Run) -> None: ...
+
+    @jobs.job("branch")
+    async def branch(run: AsyncRun) -> None:
+        run.submit_child("leaf", leaf)
+        await run.join()
+
+    @jobs.job("root")
+    async def root(run: AsyncRun) -> None:
+        run.submit_child("branch", branch)
+        run.submit_child("later", leaf.options(queue="held"))
+        await run.join()
+
+    waiting, other = (await jobs.submit(root)).job_id, (await jobs.submit(root)).job_id
+    async with jobs.run_workers(queues=["root", "branch", "leaf"]):
+        while await jobs.count_jobs(status="completed") < 4:
+            await asyncio.sleep(0.02)
+        while await jobs.count_jobs("root", "pending") < 2:
+            await asyncio.sleep(0.02)
+    below = {job.job_id for job in await jobs.list_jobs("branch") if job.parent_id == waiting}
+    async with client_of(jobs) as client:
+
+        async def delete(**chosen: Any) -> dict[str, str]:
+            done = (await client.post("/api/jobs/bulk", json={"action": "delete", **chosen})).json()
+            return {one["job_id"]: one.get("detail") or one["outcome"] for one in done["outcomes"]}
+
+        (child,) = below
+        text = f"Cannot delete job {child}: it is a child of job {waiting}, which is pending; cancel the child, or delete its parent"
+        assert await delete(ids=[child]) == {child: text}
+        assert await jobs.count_jobs() == 8
+        assert await delete(ids=[waiting]) == {waiting: "done"}
+        left = await jobs.list_jobs()
+        assert len(left) == 4
+        found = await delete(q="")  # children are newer than their parents
+        assert set(found) == {job.job_id for job in left}
+        assert found[other] == "done"
+    assert await jobs.count_jobs() == 0

@@ -186,7 +186,8 @@ export async function applyToMany(action: BulkAction, many: Many, report: (done:
 
 export function removeMany(many: Many, count: number, shownIds: readonly string[]): void {
   later(`Deleting ${formatCount(count)} jobs`, shownIds, async () => {
-    await applyToMany("delete", many, () => undefined);
+    const [, refused] = await applyToMany("delete", many, () => undefined);
     await load(true);
+    if (refused > 0) throw new Problem(409, `${formatCount(refused)} not deleted: their parents have not ended; delete those`);
   });
 }

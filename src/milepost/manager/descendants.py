@@ -19,10 +19,17 @@ PAGE = 500
 async def delete(store: Store, job_id: str, new_operation_id: Callable[[], str]) -> None:
     """Delete a job, and all that its runs have made. Raises IllegalTransitionError for a single child of an open parent."""
     if CHILD_ID.match(job_id):
-        await _refuse_child(store, await store.get(job_id))
+        job = await store.get(job_id)
+        if job is not None:
+            await refuse_child(store, job)
     outcome = (await store.apply([Write(job_id, plan_delete(new_operation_id()), answer=False)])).outcomes[0]
     if outcome.wait:
         raise rejection_error(outcome, job_id, "delete")
+    await delete_below(store, job_id, new_operation_id)
+
+
+async def delete_below(store: Store, job_id: str, new_operation_id: Callable[[], str]) -> None:
+    """Delete all that the runs of a job have made, and what they have made in turn."""
     left = [job_id]
     while left:
         parent = left.pop()
@@ -33,8 +40,9 @@ async def delete(store: Store, job_id: str, new_operation_id: Callable[[], str])
             left += made
 
 
-async def _refuse_child(store: Store, job: Job | None) -> None:
-    if job is None or job.child_key is None or job.parent_id is None:
+async def refuse_child(store: Store, job: Job) -> None:
+    """Raise IllegalTransitionError for the delete of a single child of an open parent."""
+    if job.child_key is None or job.parent_id is None:
         return
     parent = await store.get(job.parent_id)
     if parent is not None and not parent.is_terminal:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from milepost.core.errors import OutcomeUnknownError, StoreError, UnknownJobTypeError
+from milepost.core.errors import IllegalTransitionError, OutcomeUnknownError, StoreError, UnknownJobTypeError
 from milepost.core.job import Job, JobStatus
 from milepost.core.serialization import single_line
 from milepost.core.transitions import plan_cancel, plan_delete, plan_retry
 from milepost.core.transitions.operations import Change
+from milepost.manager import descendants
 from milepost.manager.validation import rejection_error
 from milepost.query.filters import parse_filter
 from milepost.stores.ids import new_operation_id
@@ -127,12 +128,35 @@ async def _startable(
     return allowed, [{"job_id": job.job_id, "outcome": "refused", "detail": detail} for job, detail in refused]
 
 
+async def _deletable(context: WebContext, jobs: list[Job]) -> tuple[list[Job], list[dict[str, str]]]:
+    """Return the jobs that may be deleted, and the outcomes of the others: children of open parents that are to stay.
+
+    Children of a job that is deleted as well come last, since they are deleted with it.
+    """
+    chosen = {job.job_id: job for job in jobs}
+    alone, below = list[Job](), list[Job]()
+    refused: list[dict[str, str]] = []
+    for job in jobs:
+        top = job
+        while top.child_key is not None and top.parent_id in chosen:
+            top = chosen[top.parent_id]
+        try:
+            await descendants.refuse_child(context.store, top)
+        except IllegalTransitionError as no:
+            refused.append({"job_id": job.job_id, "outcome": "refused", "detail": str(no)})
+        else:
+            (alone if top is job else below).append(job)
+    return [*alone, *below], refused
+
+
 async def _act(
     context: WebContext, body: schemas.BulkBody, jobs: list[Job], principal: Principal
 ) -> list[dict[str, str]]:
     outcomes: list[dict[str, str]] = []
     if body.action == "retry":
         jobs, outcomes = await _startable(context, jobs, principal)
+    elif body.action == "delete":
+        jobs, outcomes = await _deletable(context, jobs)
     for start in range(0, len(jobs), BATCH_SIZE):
         some = jobs[start : start + BATCH_SIZE]
         retry = body.action == "retry"
@@ -141,6 +165,10 @@ async def _act(
             answers = (await context.store.apply(writes)).outcomes
             if retry:
                 await context.manager.dispatch([one.job for one in answers if one.accepted and one.job is not None])
+            if body.action == "delete":
+                for job, answer in zip(some, answers, strict=True):
+                    if answer.accepted and job.attempt:  # only a run makes children
+                        await descendants.delete_below(context.store, job.job_id, new_operation_id)
         except StoreError as error:
             if not start:
                 raise
