@@ -64,6 +64,26 @@ def test_child_of_an_ended_parent_can_be_deleted(jobs: Jobs) -> None:
     assert jobs.get_job(child) is None
 
 
+def test_retry_of_a_child_without_its_parent_is_refused(jobs: Jobs) -> None:
+    @jobs.job("leaf", max_attempts=1)
+    def leaf(run: Run) -> None:
+        raise Fail("no such file")
+
+    @jobs.job("root", max_attempts=1)
+    def root(run: Run) -> None:
+        run.submit_child("a", leaf)
+        run.join()
+
+    with jobs.run_workers():
+        job = jobs.wait(jobs.submit(root))
+    (child,) = jobs.list_jobs("leaf")
+    lost = f"its parent {job.job_id} has failed, was cancelled or was removed; retry its parent"
+    with pytest.raises(IllegalTransitionError, match=lost):
+        jobs.retry_job(child.job_id)
+    jobs.retry_job(job.job_id)
+    jobs.retry_job(child.job_id)
+
+
 def test_retry_puts_back_what_was_cancelled_because_of_it(jobs: Jobs) -> None:
     fails = threading.Event()
     fails.set()

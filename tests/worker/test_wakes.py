@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from milepost import AsyncJobs, Run
+from milepost import AsyncJobs, Jobs, Run
 from milepost.settings import Settings
+from milepost.stores.memory.store import MemoryStore
 from milepost.stores.protocol import ApplyResult, Claim, Write
 
 
@@ -59,3 +60,26 @@ async def test_cancel_wakes_the_heartbeat_and_not_a_claim(
         while (found := await jobs.get_job(again.job_id)) is not None and found.status != "running":
             await asyncio.sleep(0.01)
     await jobs.close()
+
+
+def test_worker_pauses_when_it_may_start_none_of_the_ready_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job that the store reported and refused to start made a worker claim a thousand times per second."""
+    jobs, claims = Jobs(MemoryStore()), 0
+    worker = jobs.worker(exit_when_idle=0.5)
+    apply = MemoryStore.apply
+
+    @jobs.job
+    def never(run: Run) -> None: ...
+
+    async def counted(store: MemoryStore, writes: Sequence[Write], claim: Claim | None = None) -> ApplyResult:
+        nonlocal claims
+        claims += claim is not None
+        return await apply(store, writes, claim)
+
+    async def ready(store: MemoryStore, *args: Any) -> bool:
+        return True
+
+    monkeypatch.setattr(MemoryStore, "apply", counted)
+    monkeypatch.setattr(MemoryStore, "wait_for_work", ready)
+    worker.run()
+    assert 3 < claims < 20

@@ -201,6 +201,9 @@ def rejection_error(outcome: WriteResult, job_id: str, verb: str, target: JobSta
         and job.status in (JobStatus.FAILED, JobStatus.CANCELLED)
         and job.run_by in ("worker", "external")
     ):
+        if job.child_key is not None:  # a child has no unique key
+            lost = f"its parent {job.parent_id} has failed, was cancelled or was removed"
+            return IllegalTransitionError(f"Cannot retry job {job_id}: {lost}; retry its parent", job=job)
         return DuplicateJobError(f"Cannot retry job {job_id}: a newer job has its unique key", job=job)
     if verb == "retry" and job.run_by in ("manual", "track") and job.is_terminal:
         remedy = "create a new job" if job.run_by == "manual" else "start it again with its unique_key"

@@ -17,6 +17,7 @@ log = logging.getLogger("milepost.worker")
 
 IDLE_WAIT_SECONDS = 1.0
 BUSY_WAIT_SECONDS = 0.02
+NORMAL_EMPTY_CLAIMS = 2
 MIN_DUE_SECONDS, MAX_DUE_SECONDS = 0.002, 60.0
 MIN_BACKOFF, MAX_BACKOFF = 0.05, 5.0
 
@@ -41,6 +42,9 @@ class Idle:
         self._only_wakeups = False
         self._has_ended_wait = False
         """Whether this worker has woken itself, to wait for jobs too."""
+        self._was_ready = False
+        self._empty_claims = 0
+        """Claims in a row that found nothing although the store had reported a job."""
         self._failures = 0
         self._outage = Outage(log, "running jobs continue", f"worker {name}")
 
@@ -78,7 +82,7 @@ class Idle:
         Without free slots the store is asked for stops only, and not at all if a slot becomes free at once.
         """
         if self._store_wait is None:
-            if not free and await self.wait_at_most(BUSY_WAIT_SECONDS):
+            if (pause := self._pause(free=free)) and await self.wait_at_most(pause):
                 return False
             self._only_wakeups, self._has_ended_wait = not free, False
             queues = self._queues if free else ()
@@ -97,6 +101,21 @@ class Idle:
         self._store_wait = None
         return await self._after(store_wait)
 
+    def _pause(self, *, free: bool) -> float:
+        """Return the seconds before the next wait in the store: more with each empty claim.
+
+        The first ones are normal: another worker took the job. Later ones are caused by jobs that no worker may start.
+        """
+        beyond = self._empty_claims - NORMAL_EMPTY_CLAIMS
+        if beyond > 0:
+            return min(IDLE_WAIT_SECONDS, BUSY_WAIT_SECONDS * 2.0 ** min(beyond, 10))
+        return 0.0 if free else BUSY_WAIT_SECONDS
+
+    def on_claim(self, *, is_empty: bool) -> None:
+        """Note the answer to a claim."""
+        self._empty_claims = self._empty_claims + 1 if is_empty and self._was_ready else 0
+        self._was_ready = False
+
     async def _after(self, store_wait: asyncio.Task[bool | Literal["worker"]]) -> bool:
         error = store_wait.exception() if not store_wait.cancelled() else None
         if isinstance(error, StoreError):
@@ -105,6 +124,7 @@ class Idle:
             raise error
         elif not store_wait.cancelled() and not self._has_ended_wait:
             reason = store_wait.result()
+            self._was_ready = reason is True
             if reason == "worker" or (reason and self._only_wakeups):
                 self._on_wake()
             return reason != "worker"

@@ -207,6 +207,7 @@ class WorkerLoop:
         if claim is None or claimed is None:
             return
         self._state.claimed(claimed, more=len(applied.claimed) >= len(claim.starts))
+        self.idle.on_claim(is_empty=not applied.claimed)
         if not applied.claimed and self._state.running:
             self.heartbeat.wake()  # a stop may have woken this worker
         self.idle.due(None if applied.next_due is None else (applied.next_due - applied.now) / 1e6)

@@ -16,6 +16,7 @@ from milepost.core.transitions.table import (
     END_WAIT,
     FAILED,
     IS_NEWEST_OF_KEY,
+    LOST_PARENT,
     PENDING,
     RESET_TO_PENDING,
     RUNNING,
@@ -49,7 +50,7 @@ def _retries(from_start: bool, waits: bool = False) -> TransitionTemplate:
         branch(
             (FAILED, CANCELLED),
             PENDING,
-            guards=_IS_FOR_WORKERS,
+            guards=(*_IS_FOR_WORKERS, ("parented", LOST_PARENT)),
             ops=(
                 *_RETRY_OPS,
                 *(("clear", name) for name in cleared("from_start") if from_start),
@@ -121,7 +122,8 @@ def plan_retry(operation_id: str, *, from_start: bool = False, waits: bool = Fal
     """Return an ended job to pending with one new retry budget; past attempts stay.
 
     The checkpoint, cursors, state and kept steps stay too, unless `from_start` is set. `waits`: it is held again while a
-    group of its `after` has an open member.
+    group of its `after` has an open member. Refused for a child that could not start: its parent failed, was cancelled or
+    has no record.
     """
     return bind(_RETRY_FROM_START if from_start else _RETRY_WAITING if waits else _RETRY, operation_id)
 

@@ -151,6 +151,24 @@ class Children(Scenarios):
         assert (job.status.value, job.record["parent_attempt"]) == ("pending", ".2")
         await is_ready(fixture, "a")
 
+    async def test_child_is_not_retried_without_its_parent(self, fixture: StoreFixture) -> None:
+        """It could not start, and would stay pending."""
+        token = await running_parent(fixture, "a", "b")
+        await make(fixture, "free", token, detached="1")
+        await fail(fixture, "b")
+        await fixture.do("b", plans.plan_retry(fixture.operation_id()))
+        for name in ("b", "free"):
+            await fail(fixture, name)
+        await fixture.do("p", plans.plan_cancel(fixture.operation_id()))
+        for name in "ab":
+            for how in ({}, {"from_start": True}, {"waits": True}):
+                await fixture.refused(name, plans.plan_retry(fixture.operation_id(), **how))
+        await fixture.do("free", plans.plan_retry(fixture.operation_id()))
+        await fixture.do("p", plans.plan_retry(fixture.operation_id()))
+        await fixture.do("a", plans.plan_retry(fixture.operation_id()))
+        await fixture.store.apply([Write("p", plans.plan_delete(fixture.operation_id()))])
+        await fixture.refused("b", plans.plan_retry(fixture.operation_id()))
+
     async def test_retried_parent_keeps_its_children(self, fixture: StoreFixture) -> None:
         """I31: the cascade cancels no child of an open parent."""
         await running_parent(fixture, "a", "b")

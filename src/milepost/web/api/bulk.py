@@ -179,10 +179,7 @@ async def _act(
             elif answer.job is None:
                 gone = "done" if body.action == "delete" else "missing"
                 outcomes.append({"job_id": job.job_id, "outcome": gone, "detail": "Job not found"})
-            elif answer.wait:
-                detail = str(rejection_error(answer, job.job_id, body.action))
-                outcomes.append({"job_id": job.job_id, "outcome": "refused", "detail": detail})
             else:
-                detail = f"Cannot {body.action} job with status {answer.job.status}"
+                detail = str(rejection_error(answer, job.job_id, body.action))
                 outcomes.append({"job_id": job.job_id, "outcome": "refused", "detail": detail})
     return outcomes
