@@ -8,7 +8,7 @@ from threading import Barrier
 import pytest
 
 from milepost import Jobs, Run
-from milepost.core.errors import OutcomeUnknownError, StoreUnavailableError
+from milepost.core.errors import LeaseHeldError, OutcomeUnknownError, StoreUnavailableError
 from milepost.core.transitions import plan_cancel, plan_complete, plan_create, plan_drain_timeout, plan_start
 from milepost.manager.validation import submit_fields
 from milepost.run.outcome import LateReceipt, RunOutcome
@@ -158,3 +158,19 @@ def test_large_results_are_written_over_slow_connection(monkeypatch: pytest.Monk
     jobs.close()
     assert refused > 0
     assert begun == 12
+
+
+def test_outcomes_behind_a_locked_job_keep_their_leases() -> None:
+    """Regression: a finished job ran again while a long transaction had locked another job of its request."""
+    clock = FrozenClock()
+    store = MemoryStore(clock=clock)
+    box = outbox_of(*[end_of(name, token=running(store, name)) for name in ("locked", "behind")])
+    for _ in range(3):
+        box.take()
+        box.failed(LeaseHeldError("locked"))
+        clock.advance(20)
+        run_sync(box.renew(store, LEASE))
+    for name in ("locked", "behind"):
+        job = run_sync(store.get(name))
+        assert job is not None
+        assert int(job.record["lease"]) == clock() + LEASE

@@ -186,8 +186,10 @@ class Outbox:
         A locked job keeps neither claims nor other outcomes waiting: the next request is without outcomes, and those of
         other jobs come first then.
         """
-        if self._sent and isinstance(error, LeaseHeldError):
-            self._limit, self._is_locked = 1, True
+        if isinstance(error, LeaseHeldError):
+            self._is_doubtful = True  # the lock may be held for longer than the leases
+            if self._sent:
+                self._limit, self._is_locked = 1, True
             if len(self._sent) == 1:
                 self._waiting.append(self._sent.pop())
         if self._sent and isinstance(error, OutcomeUnknownError):
