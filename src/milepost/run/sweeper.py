@@ -9,6 +9,7 @@ import logging
 import math
 from collections import Counter
 
+from milepost.core.errors import LeaseHeldError
 from milepost.core.job import FailureKind, Job
 from milepost.core.serialization import to_json
 from milepost.core.transitions import (
@@ -26,7 +27,7 @@ from milepost.run.schedules import fire_due
 from milepost.settings import Settings
 from milepost.stores.clock import SYSTEM_CLOCK, Clock
 from milepost.stores.ids import SYSTEM_IDS, Ids
-from milepost.stores.protocol import DueItem, Store, Write
+from milepost.stores.protocol import DueItem, Store, Write, WriteResult
 
 log = logging.getLogger("milepost.sweeper")
 log.addHandler(logging.NullHandler())
@@ -40,6 +41,8 @@ PURGE_INTERVAL = 60.0
 MAX_UNCHARGED_CRASHES = 10
 """A job that was lost this many times in a row together with others is charged anyway: no crash loop is endless."""
 PURGE_BATCH = 200
+MAX_LOCKED = 2
+"""How many locked jobs a sweep waits for, one after another."""
 MAX_TICK_SECONDS = 0.05
 """Seconds after which a tick starts no further batch: its thread also renews leases and receives cancels."""
 
@@ -66,6 +69,7 @@ class Sweeper:
         self._store = store
         self._task_queue = task_queue
         self._due: list[Job] = []
+        self._locked: set[str] = set()
         self._settings = settings
         self._ttl = ttl
         self._next = 0.0
@@ -116,7 +120,7 @@ class Sweeper:
             if due:
                 siblings = Counter(_process(one.job) for one in due if one.kind == "lease")
                 writes = [await self._plan(one, siblings[_process(one.job)]) for one in due]
-                outcomes = (await self._store.apply(writes)).outcomes
+                outcomes = await self._apply(writes)
                 changed = sum(outcome.accepted for outcome in outcomes)
                 self._due += [one.job for one, outcome in zip(due, outcomes, strict=True)
                               if outcome.branch == 0 and one.job is not None and self._is_ours(one)]  # fmt: skip
@@ -127,6 +131,30 @@ class Sweeper:
             if not self._more_due or self._monotonic() >= until:
                 return touched
             interval = 0.0
+
+    async def _apply(self, writes: list[Write]) -> list[WriteResult]:
+        """Apply writes, each by itself if one of their records is locked, those that were locked before last.
+
+        What is locked is left to a later sweep. Each lock is waited for, so a sweep tries only some of them.
+        """
+        try:
+            outcomes = (await self._store.apply(writes)).outcomes
+            self._locked.clear()
+            return outcomes
+        except LeaseHeldError:
+            outcomes = [WriteResult(-1, None)] * len(writes)
+        left = MAX_LOCKED
+        for place in sorted(range(len(writes)), key=lambda at: writes[at].job_id in self._locked):
+            try:
+                outcomes[place] = (await self._store.apply([writes[place]])).outcomes[0]
+                self._locked.discard(writes[place].job_id)
+            except LeaseHeldError as error:
+                log.warning("job %s: not swept, a later sweep tries again: %s", writes[place].job_id, error)
+                self._locked.add(writes[place].job_id)
+                left -= 1
+                if left == 0:
+                    break
+        return outcomes
 
     def take_due(self) -> list[Job]:
         """Return the jobs that this process has reserved for dispatch to its task queue."""

@@ -9,12 +9,19 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
+from milepost import Settings
 from milepost.core import transitions as plans
+from milepost.core.defaults import JOB_TTL
 from milepost.core.errors import LeaseHeldError, StoreUnavailableError
+from milepost.run.sweeper import Sweeper
 from milepost.stores.ids import new_nonce, new_operation_id
 from milepost.stores.postgres import PostgresStore
+from milepost.stores.postgres.connection import Rows
+from milepost.stores.postgres.database import Part, Transaction
+from milepost.stores.postgres.writes import CLAIM_ROUNDS
 from milepost.stores.protocol import Claim, Write
 from milepost.stores.sync_bridge import run_sync
+from milepost.testing.conformance.groups import dying
 from tests.postgres_server import PostgresServer
 from tests.waiting import until
 
@@ -82,12 +89,55 @@ def test_sweep_does_not_wait_for_another_one(store: PostgresStore, postgres_url:
     assert [item.job_id for item in run_sync(store.sweep(lease=30, interval=0)).due] == ["a"]
 
 
+def test_sweep_changes_the_jobs_beside_a_locked_one(store: PostgresStore, postgres_url: str) -> None:
+    """Regression: while a transaction had locked one due record, every sweep failed and no lost run was recovered."""
+    create(store, "a", "b")
+    run_sync(store.renew(list(claim(store, 2).items()), -1))
+    sweeper = Sweeper(store, Settings(sweep=0.1), JOB_TTL)
+    with psycopg.connect(postgres_url) as other:
+        other.execute("SELECT 1 FROM faults.jobs WHERE id = 'a' FOR SHARE")
+        assert run_sync(sweeper.sweep()) == 1
+        assert statuses(store) == ["running", "pending"]
+    assert run_sync(sweeper.sweep()) == 1
+    assert statuses(store) == ["pending", "pending"]
+
+
+def statuses(store: PostgresStore) -> list[str]:
+    """Return the statuses of the jobs a and b."""
+    return [job.status.value for name in "ab" if (job := run_sync(store.get(name)))]
+
+
 def test_job_that_another_transaction_has_locked_is_left_to_it(store: PostgresStore, postgres_url: str) -> None:
     create(store, "a", "b")
     with psycopg.connect(postgres_url) as other:
         other.execute("SELECT 1 FROM faults.jobs WHERE id = 'a' FOR UPDATE")
         assert list(claim(store, 2)) == ["b"]
     assert list(claim(store, 2)) == ["a"]
+
+
+def test_claim_locks_few_children_of_an_ended_parent(store: PostgresStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Regression: one claim locked all of thousands of children of a cancelled parent, which were cancelled only after it."""
+    create(store, "parent")
+    run = ("parent", claim(store)["parent"])
+    for name in map(str, range(CLAIM_ROUNDS + 4)):
+        child = {**FIELDS, "child_key": name, "labels": ":parent_id=parent"}
+        run_sync(store.apply([Write(name, plans.plan_create(child, new_operation_id(), run=run))]))
+    with dying(store):
+        run_sync(store.apply([Write("parent", plans.plan_cancel(new_operation_id()))]))
+    asked: list[str] = []
+    ask = Transaction.run
+
+    async def counted(tx: Transaction, *parts: Part) -> list[Rows]:
+        asked.extend(name for name, _ in parts)
+        return await ask(tx, *parts)
+
+    monkeypatch.setattr(Transaction, "run", counted)
+    assert claim(store) == {}
+    assert asked.count("claim_next") == 1 + CLAIM_ROUNDS
+    run_sync(store.sweep(lease=30, interval=0))
+    asked.clear()
+    assert claim(store) == {}
+    assert asked.count("claim_next") == 1
 
 
 def test_feed_neither_waits_for_an_open_transaction_nor_loses_its_events(

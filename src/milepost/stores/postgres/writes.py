@@ -24,6 +24,10 @@ from milepost.stores.rows import Row
 PROMOTED = 500
 """The most scheduled records of a queue that one claim makes claimable, so that many retries due at once are spread."""
 
+CLAIM_ROUNDS = 8
+"""How often a claim looks for further records when it may start none of those that it found. It keeps all of them locked, and
+the process that cancels the children of a run that has ended waits for them."""
+
 _RUN_WRITES = ("reports", "checkpoints", "steps")
 _ASK_MEMBERS = ("known", "open", "failed", "hold", "blame")
 
@@ -190,7 +194,9 @@ class Writer:
         refused: list[str] = []
         capacities: dict[str, int] = {}
         wanted = most
-        while heads and len(jobs) < most:
+        for _ in range(CLAIM_ROUNDS):
+            if not heads:
+                break
             if more := batch.others.ask(
                 parents_of(Row(*head[4:-1]).record() for head in heads if "child_key" in head[13])
             ):
