@@ -103,6 +103,33 @@ def test_other_submits_do_not_wait_except_of_the_same_key(
     assert jobs.count_jobs() == 2
 
 
+def test_submit_of_an_id_in_an_open_transaction_waits_no_longer_than_for_a_key(
+    jobs: Jobs, db: psycopg.Connection, postgres_url: str
+) -> None:
+    """Regression: it waited until that transaction ended, and then its own had failed."""
+    jobs.using(db).submit("ship", {"order": 1}, job_id="order-1")
+    with psycopg.connect(postgres_url) as other:
+        other.execute("INSERT INTO orders VALUES (1)")
+        with pytest.raises(LeaseHeldError, match="locked by another transaction"):
+            jobs.using(other).submit("ship", {"order": 1}, job_id="order-1")
+        db.commit()
+        assert jobs.using(other).get_job("order-1") is not None
+        assert other.execute("SELECT number FROM orders").fetchall() == [(1,)]
+
+
+def test_connection_to_another_database_is_refused_and_stays_usable(
+    jobs: Jobs, postgres_server: PostgresServer
+) -> None:
+    """Regression: the error advised to migrate, and the transaction had failed."""
+    postgres_server.execute("DROP DATABASE IF EXISTS other")
+    postgres_server.execute("CREATE DATABASE other")
+    with psycopg.connect(postgres_server.url("other")) as other:
+        for ask in (lambda: jobs.using(other).submit("ship", {"order": 1}), lambda: jobs.using(other).get_job("a")):
+            with pytest.raises(InvalidInputError, match=r"^using: the connection is to a database without the schema"):
+                ask()
+            assert other.execute("SELECT 1").fetchone() == (1,)
+
+
 def test_what_cannot_hold_is_refused_and_leaves_the_transaction_usable(
     jobs: Jobs, db: psycopg.Connection, postgres_url: str
 ) -> None:

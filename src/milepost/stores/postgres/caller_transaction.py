@@ -15,7 +15,7 @@ from psycopg.rows import tuple_row
 from milepost.core.errors import InvalidInputError, StoreUnavailableError
 from milepost.stores.postgres.connection import Call, Connection, Rows, collected
 from milepost.stores.postgres.database import Database, Part, Transaction
-from milepost.stores.postgres.errors import REPEATABLE, meaning
+from milepost.stores.postgres.errors import MISSING, REPEATABLE, meaning
 from milepost.stores.postgres.namespace import Namespace
 
 T = TypeVar("T")
@@ -71,29 +71,30 @@ class AsyncCallerConnection:
 class CallerTransaction(Transaction):
     """Runs statements in the transaction of a caller, and neither begins nor commits it.
 
-    Its waits for a lock are bounded, and it can be undone, if it takes locks that another transaction may hold for long: that
-    of a unique key, and with `locks` those of a run. A new job waits for no lock.
+    Its waits for a lock are bounded, and it can be undone: another transaction may hold an id or a unique key for long, and
+    with `locks` the record of a run.
     """
 
     def __init__(self, connection: Connection, namespace: Namespace, *, locks: bool) -> None:
         super().__init__(connection, namespace)
         self._begun = True
         self._locks = locks
-        self._restore: list[Part] = []
+        self._is_bounded = False
 
     async def run(self, *parts: Part) -> list[Rows]:
+        if self._is_bounded:
+            return await super().run(*parts)
+        self._is_bounded = True
+        first: list[Part] = [("savepoint", None), ("caller_patience", {"patience": self.patience})]
+        found = await super().run(*first, *parts)
         names = {name: values or {} for name, values in parts}
         field = "unique_key" if names.get("lock_keys", {}).get("keys") else "after" if "members" in names else "using"
-        if self._restore or not (self._locks or field != "using"):
-            return await super().run(*parts)
-        (((isolation, timeout),),) = await super().run(("caller_settings", None))
-        if isolation != "read committed":
+        isolation = found[1][0][0]
+        if (self._locks or field != "using") and isolation != "read committed":
             raise InvalidInputError(
                 field, f"needs a transaction with the isolation READ COMMITTED, this one is {isolation.upper()}"
             )
-        self._restore = [("restore_patience", {"lock_timeout": timeout}), ("savepoint_release", None)]
-        first: list[Part] = [("savepoint", None), ("patience", {"patience": self.patience})]
-        return (await super().run(*first, *parts))[len(first) :]
+        return found[len(first) :]
 
     async def commit(self, *parts: Part, after: Sequence[Part] = ()) -> list[Rows]:
         """Run statements. Those of `after` have to wait: later commits of this process look at their groups."""
@@ -102,19 +103,20 @@ class CallerTransaction(Transaction):
             for group, xid in zip(values["groups"], values["xids"], strict=True) if xid is None
         }  # fmt: skip
         asked: list[Part] = [("transaction_id", None)] if groups else []
-        found = await self.run(*parts, *asked)
-        if self._restore:
-            await super().run(*self._restore)
-            self._restore = []
+        found = await self.run(*parts, *asked, ("restore_patience", None), ("savepoint_release", None))
+        self._is_bounded = False
         if groups:
-            ((xid,),) = found[-1]
+            ((xid,),) = found[len(parts)]
             self._namespace.unsettled.setdefault(xid, set()).update(groups)
         return found[: len(parts)]
 
+    async def run_alone(self, *parts: Part) -> list[Rows]:
+        """Run statements; what fails does not abort the transaction of the caller."""
+        return await self.commit(*parts)
+
     async def undo(self) -> None:
-        """Undo what was written, unless nothing can have failed because of another transaction."""
-        if self._restore:
-            self._restore = []
+        if self._is_bounded:
+            self._is_bounded = False
             await super().run(("savepoint_undo", None), ("savepoint_release", None))
 
 
@@ -149,6 +151,11 @@ class CallerDatabase(Database):
             ) from error
         except pg.InFailedSqlTransaction as error:
             raise _failed() from error
+        except MISSING as error:
+            raise InvalidInputError(
+                "using", f"the connection is to a database without the schema {self.namespace.schema!r}; use one to that of "
+                f"the store, {self.namespace.where}",
+            ) from error  # fmt: skip
         except psycopg.Error as error:
             raise meaning(error, self.namespace.where, self.namespace.patience) or error from error
 

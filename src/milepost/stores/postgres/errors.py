@@ -21,7 +21,8 @@ UNPREPARED = (pg.InvalidSqlStatementName, pg.DuplicatePreparedStatement)
 _TRANSIENT_TEXTS = ("starting up", "shutting down", "recovery", "too many", "reserved", "terminating")
 _NO_CONNECTIONS = ("too many connections", "too many clients", "connection slots are reserved")
 """What the server says to a new connection, whose errors have no code."""
-_MISSING = (pg.UndefinedTable, pg.InvalidSchemaName, pg.UndefinedFunction)
+MISSING = (pg.UndefinedTable, pg.InvalidSchemaName, pg.UndefinedFunction)
+"""The schema, or a part of it, does not exist."""
 
 
 def is_permanent(error: psycopg.Error) -> bool:
@@ -37,7 +38,7 @@ def one_line(error: BaseException) -> str:
 
 def is_missing(error: psycopg.Error) -> bool:
     """Return whether the schema, or a part of it, does not exist."""
-    return isinstance(error, _MISSING)
+    return isinstance(error, MISSING)
 
 
 def meaning(error: psycopg.Error, where: str, patience: float) -> MilepostError | None:

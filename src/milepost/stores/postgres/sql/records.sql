@@ -8,13 +8,15 @@ BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE
 -- Bound the wait for a lock, in milliseconds, until the transaction ends.
 SELECT set_config('lock_timeout', %(patience)s, true)
 
--- name: caller_settings
--- Read the settings of a caller's transaction that a submit depends on.
-SELECT current_setting('transaction_isolation'), current_setting('lock_timeout')
+-- name: caller_patience
+-- Bound the wait for a lock, and read the isolation of a caller's transaction. Its own bound is kept for `restore_patience`.
+SELECT current_setting('transaction_isolation'),
+    set_config('milepost.lock_timeout', current_setting('lock_timeout'), true),
+    set_config('lock_timeout', %(patience)s, true)
 
 -- name: restore_patience
 -- Give a caller's transaction its own bound of waits for a lock again.
-SELECT set_config('lock_timeout', %(lock_timeout)s, true)
+SELECT set_config('lock_timeout', current_setting('milepost.lock_timeout'), true)
 
 -- name: columns
 -- Part of every read of jobs: the columns of `rows.Row`, and whether a draining lease keeps the job from being claimed.
