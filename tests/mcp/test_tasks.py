@@ -290,6 +290,32 @@ async def test_cancelled_call_cancels_its_job(service: Service) -> None:
         assert ended.status == "cancelled"
 
 
+async def test_cancelled_call_keeps_the_job_of_another_call(service: Service) -> None:
+    shared = service.count.options(unique_key="nightly")
+
+    @service.server.tool()
+    async def nightly() -> int:
+        result: int = await service.tasks.run(shared)
+        return result
+
+    reported = asyncio.Event()
+
+    async def report(progress: float, total: float | None, message: str | None) -> None:
+        reported.set()
+
+    async with Client(service.server) as first, Client(service.server) as second:
+        waiting = asyncio.create_task(first.call_tool("nightly"))
+        while not await service.jobs.list_jobs(status="running"):
+            await asyncio.sleep(0.01)
+        cancelled = asyncio.create_task(second.call_tool("nightly", progress_callback=report))
+        await asyncio.wait_for(reported.wait(), 60)
+        cancelled.cancel()
+        await asyncio.gather(cancelled, return_exceptions=True)
+        await second.call_tool("where")  # the server has received the cancel
+        service.may_end.set()
+        assert (await waiting).structured_content == {"result": 4}
+
+
 async def test_invalid_arguments_create_no_job(service: Service) -> None:
     async with task_client(service.server) as client:
         result = await client.session.call_tool("add", {"a": "one"}, allow_claimed=True)

@@ -150,8 +150,10 @@ class Tasks(Extension):
         owner = self._owner(call.context) if call is not None else LOCAL
         given = target.given if isinstance(target, ConfiguredHandler) else {}
         labels = {**(given.get("labels") or {}), OWNER_LABEL: owner}
+        new_id = self.jobs.runtime.ids.new_job_id()
+        configured = target.options(labels=labels, job_id=given.get("job_id") or new_id)
         try:
-            job = await self.jobs.submit(target.options(labels=labels), *args, **kwargs)
+            job = await self.jobs.submit(configured, *args, **kwargs)
         except RejectedError as error:
             raise ToolError(str(error)) from error
         except StoreError as error:
@@ -161,10 +163,13 @@ class Tasks(Extension):
         if call is not None and call.supports_tasks:
             call.job = job
             return CallToolResult(content=[], is_error=True)  # replaced by the task; an error is not validated
-        return await self._wait(job, call)
+        return await self._wait(job, call, is_own=job.job_id == new_id)
 
-    async def _wait(self, job: Job, call: ToolCall | None) -> Any:
-        """Return the result of a job for a client without tasks. A cancelled call cancels the job."""
+    async def _wait(self, job: Job, call: ToolCall | None, *, is_own: bool) -> Any:
+        """Return the result of a job for a client without tasks. A cancelled call cancels the job that it created.
+
+        Other calls may wait for a job that has its `unique_key` or `job_id` from the tool.
+        """
         reported = -1.0
         try:
             async for event in self.jobs.watch(job.job_id):
@@ -173,8 +178,9 @@ class Tasks(Extension):
                     reported = event.progress
                     await call.context.session.report_progress(reported, 1.0, event.message)
         except anyio.get_cancelled_exc_class():
-            with anyio.CancelScope(shield=True):
-                await self._cancel(job.job_id, "the client cancelled the call")
+            if is_own:
+                with anyio.CancelScope(shield=True):
+                    await self._cancel(job.job_id, "the client cancelled the call")
             raise
         ended = await self.jobs.wait(job.job_id)
         if ended.status is JobStatus.CANCELLED:
