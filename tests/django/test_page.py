@@ -128,7 +128,7 @@ def test_page_leads_to_a_moving_bar_in_the_admin(reader: Reader, page: Page) -> 
     expect(frame.get_by_text("mysite.tasks.report")).to_be_visible()
     until(lambda: percent(frame) > 0)
     first = percent(frame)
-    (reader.folder / "mysite" / "tasks.py").touch()  # the worker restarts, and continues the loop
+    (reader.folder / "mysite" / "tasks.py").touch()  # the worker restarts, and runs the task from its start
     until(lambda: reader.log("milepost_worker").count("milepost worker: 1 tasks") == 2)
     until(lambda: percent(frame) > first + 1)
     page.screenshot(path=str(reader.folder / "admin.png"))

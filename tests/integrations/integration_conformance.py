@@ -34,7 +34,7 @@ class CoreConformance:
         assert (job.status, job.run_by) == ("pending", "external")
         job = deployment.ended(job.job_id)
         assert (job.status, job.result, job.progress, job.attempt) == ("completed", 6, 1.0, 1)
-        assert [deployment.name for deployment in job.stages] == ["Counting"]
+        assert [stage.name for stage in job.stages] == ["Counting"]
         kinds = {event.kind for event in deployment.jobs.events(job.job_id)}
         assert {"created", "running", "stage", "checkpoint", "log", "completed"} <= kinds
         assert job.worker is not None

@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Annotated
 
+import anyio
 from mcp.server import MCPServer
 from mcp.server.mcpserver import AcceptedElicitation, Elicit, ElicitationResult, Resolve
 from pydantic import BaseModel
@@ -19,6 +20,13 @@ tasks = Tasks(jobs)
 async def slow_compute(run: AsyncRun, seconds: float, label: str = "") -> str:
     await asyncio.sleep(seconds)
     return f"{label} took {seconds:g} s"
+
+
+@tasks.tool()
+async def wait_for_file(run: AsyncRun, path: str) -> str:
+    while not await anyio.Path(path).exists():
+        await asyncio.sleep(0.05)
+    return f"{anyio.Path(path).name} exists"
 
 
 @tasks.tool(required=True)

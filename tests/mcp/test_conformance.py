@@ -65,24 +65,26 @@ def test_task_scenarios_pass(
 @pytest.mark.timing
 @pytest.mark.parametrize("kind", ["sqlite", pytest.param("redis", marks=pytest.mark.slow)])
 async def test_task_survives_sigkill_of_its_server(
-    kind: str, request: pytest.FixtureRequest, redis_namespace: str
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path, redis_namespace: str
 ) -> None:
+    gate = tmp_path / "gate"
     store: str = request.getfixturevalue(f"{kind}_url")
     jobs = JobManager(store, options=replace(settings.current(), namespace=redis_namespace))
     options = {"MILEPOST_LEASE": "1", "MILEPOST_SWEEP": "0.1", "MILEPOST_NAMESPACE": redis_namespace}
     with ServedTools(store, **options) as server:
         async with task_client(server.url) as client:
-            made = await start(client, "slow_compute", seconds=1.0, label="a talk")
+            made = await start(client, "wait_for_file", path=str(gate))
             await asyncio.to_thread(until, lambda: jobs.get_job(made.task_id).started_at)
             await asyncio.to_thread(server.kill)
     with ServedTools(store, **options) as server:
         async with task_client(server.url) as client:
             task = await call(client, "tasks/get", made.task_id)
             assert task["status"] == "working"
+            gate.touch()
             while task["status"] == "working":
                 await asyncio.sleep(0.05)
                 task = await call(client, "tasks/get", made.task_id)
             assert task["status"] == "completed"
-            assert task["result"]["structuredContent"] == {"result": "a talk took 1 s"}
+            assert task["result"]["structuredContent"] == {"result": "gate exists"}
     assert len(jobs.get_job(made.task_id).attempts) == 2
     jobs.close()
