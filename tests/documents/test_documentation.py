@@ -34,7 +34,7 @@ def test_commands_on_the_page_run(folder: Path, redis_url: str, redis_namespace:
         page = [(kind, code.replace(MODELS, models.url), title) for kind, code, title in blocks(PAGE)]
         out = run([block for block in page if POSTGRES not in block[1]], folder, redis_url, redis_namespace)
     assert "Analytical Engine" in out
-    assert {path for path, *_ in models.requests} == {"/v1/embeddings", "/v1/chat/completions"}
+    assert {path for path, *_ in models.requests} == {"/v1/embeddings", "/v1/chat/completions", "/v1/rerank"}
 
 
 @pytest.mark.slow
