@@ -11,7 +11,7 @@ from milepost.documents import document_ids
 from milepost.documents.chunking import Chunk, Segment
 from milepost.documents.errors import GenerationChangedError, VersionVanishedError
 from milepost.documents.store import DocumentStore, open_store
-from milepost.documents.store.records import Text
+from milepost.documents.store.records import Origins, Text
 from tests.documents.run_in_threads import run_in_threads
 from tests.documents.store_fixture import (
     EMBEDDER,
@@ -178,13 +178,30 @@ class DocumentConformance(StoreTests):
         assert store.document(kept.document_id) is not None
         assert store.counts()["vectors"] == 1
 
-    def test_prune_keeps_folders_of_a_running_ingestion(self, store: DocumentStore) -> None:
+    def test_published_document_has_the_origins_of_its_run(self, store: DocumentStore) -> None:
         waits = begin(store, "a.txt", "text", first(store))
-        store.abandon_version(waits.version_id)
-        store.set_origins({waits.document_id: "file:///folder"})
-        store.prune(older_than=3600)
+        store.origins = Origins({waits.document_id: "file:///folder"}, "acme", {"year": "1843"})
+        assert store.record_origins(store.origins) == {waits.document_id}
+        for _ in range(2):
+            bring_in(store, "a.txt", "text")
+            bring_in(store, "b.txt", "text of another run")
+            assert {(one.uri, one.root, one.owner, *one.metadata) for one in store.documents()} == {
+                ("a.txt", "file:///folder", "acme", "year"), ("b.txt", "", ""),
+            }  # fmt: skip
+            store.delete_document(waits.document_id)
+
+    def test_origins_of_unpublished_documents_are_not_recorded(self, store: DocumentStore) -> None:
+        waits = begin(store, "a.txt", "text", first(store))
+        known = bring_in(store, "b.txt", "text")
+        origins = Origins(
+            {waits.document_id: "file:///folder", known.document_id: "file:///folder"}, "acme", {"year": "1"}
+        )
+        assert store.record_origins(origins) == {waits.document_id}
+        assert store.record_origins(origins.of(known.document_id)) == set()
         bring_in(store, "a.txt", "text")
-        assert [document.root for document in store.documents()] == ["file:///folder"]
+        assert {(one.uri, one.root, one.owner, *one.metadata) for one in store.documents()} == {
+            ("a.txt", "", ""), ("b.txt", "file:///folder", "acme", "year"),
+        }  # fmt: skip
 
     # Reading
 

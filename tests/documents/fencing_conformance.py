@@ -13,7 +13,7 @@ from milepost.documents.errors import GenerationChangedError, SupersededError
 from milepost.documents.file_selection import select_files
 from milepost.documents.folder_sync import FolderSync
 from milepost.documents.store import DocumentStore, open_store
-from milepost.documents.store.records import Community, Extraction
+from milepost.documents.store.records import Community, Extraction, Origins
 from tests.documents.store_fixture import EMBEDDER, SETTINGS, StoreTests, begin, bring_in, embed, first, mention
 
 OTHER = {**SETTINGS, "chunk_tokens": 32}
@@ -73,7 +73,7 @@ class FencingConformance(StoreTests):
         (tmp_path / "folder").mkdir()
         with run(database, "one", 2 * 10**15) as stale, run(database, "two", 3 * 10**15) as later:
             gone = [bring_in(stale, f"papers/{name}.txt", name) for name in ("first", "second")]
-            stale.set_origins({version.document_id: (tmp_path / "folder").as_uri() for version in gone})
+            stale.record_origins(Origins({version.document_id: (tmp_path / "folder").as_uri() for version in gone}))
             found = select_files([tmp_path / "folder"], key="papers")
             sync = FolderSync(stale, found, key="papers", force=True, max_bytes=1000)
             bring_in(later, "papers/first.txt", "newer")

@@ -7,6 +7,7 @@ import pytest
 from milepost.documents.retrieval import MODES, Mode, Searcher
 from milepost.documents.store import DocumentStore, open_store
 from milepost.documents.store.filters import DocumentFilter
+from milepost.documents.store.records import Origins
 from milepost.documents.words import query_terms
 from tests.documents.store_fixture import EMBEDDER, StoreTests, bring_in
 
@@ -115,7 +116,8 @@ class SearchConformance(StoreTests):
     def test_owner_and_metadata_restrict_searches(self, folders: DocumentStore, mode: Mode) -> None:
         search = Searcher(folders).search
         ids = {document.uri: document.document_id for document in folders.documents()}
-        folders.set_origins({ids["a/1.txt"]: "", ids["b/1.txt"]: ""}, owner="engines", metadata={"year": "1843"})
+        some = {ids["a/1.txt"]: "", ids["b/1.txt"]: ""}
+        folders.record_origins(Origins(some, owner="engines", metadata={"year": "1843"}))
         assert {hit.uri for hit in search("lamp", 1000, mode=mode, owner="engines")} == {"a/1.txt", "b/1.txt"}
         assert {hit.uri for hit in search("lamp", 1000, mode=mode, owner="engines", under="a")} == {"a/1.txt"}
         assert {hit.uri for hit in search("lamp", 1000, mode=mode, where={"year": [1842, 1843]})} == {
@@ -169,7 +171,7 @@ class SearchConformance(StoreTests):
         assert folders.find_document(found.document_id) == found == folders.document(found.document_id)
         assert folders.find_document("ab") is None
         assert folders.find_document("ab/3.txt", owner="engines") is None
-        folders.set_origins({found.document_id: "file:///folders"})
+        folders.record_origins(Origins({found.document_id: "file:///folders"}))
         assert [document.root for document in folders.list_documents("ab/")] == ["", "", "", "file:///folders"]
 
     def test_store_of_the_first_layout_is_migrated(self, named: DocumentStore, database: str) -> None:

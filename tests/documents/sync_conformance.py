@@ -9,10 +9,10 @@ import pytest
 
 from milepost.core.errors import InvalidInputError
 from milepost.documents.extraction import extraction
-from milepost.documents.ingestion import NothingIngestedError
-from milepost.documents.retrieval import search
+from milepost.documents.ingestion import NothingIngestedError, ingestion
+from milepost.documents.retrieval import delete_document, list_documents, search
 from milepost.documents.store import open_store
-from tests.documents.ingestion_fixture import counts, rows, run_job
+from tests.documents.ingestion_fixture import FAST, counts, rows, run_job
 from tests.documents.sample_files import PARAGRAPHS
 from tests.documents.watched_run import WatchedRun
 
@@ -64,6 +64,51 @@ class SyncConformance:
         extracted = extraction(WatchedRun(), database=database, extractor="rules")
         assert extracted["extracted"] == 2  # the moved ones keep what was extracted
         assert counts(database)["documents"] == before["documents"]
+
+    def test_document_deleted_while_it_is_loaded_keeps_its_origins(
+        self, papers: Path, database: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It came back without owner, folder and metadata, and a sync never removed it."""
+        monkeypatch.setenv("MILEPOST_DOCUMENTS_OWNER_LABEL", "tenant")
+        settings = {"database": database, **FAST}
+        ingestion(WatchedRun(labels={"tenant": "a"}), [str(papers)], **settings)
+
+        def delete(run: WatchedRun) -> None:
+            if run.messages[-1:] == ["Loading 0.txt"]:
+                for uri in ((papers / "0.txt").as_uri(), (papers / "1.txt").as_uri()):
+                    delete_document(uri, owner="a", database=database)
+
+        write(papers, "0.txt", "Changed0")
+        again = WatchedRun(delete, labels={"tenant": "a"})
+        assert ingestion(again, [str(papers)], metadata={"year": 1843}, **settings)["ingested"] == 2
+        mine = list_documents(owner="a", database=database)
+        assert [(Path(one.uri).name, one.root, one.metadata["year"]) for one in mine] == [
+            (f"{number}.txt", papers.as_uri(), "1843") for number in range(10)
+        ]
+        (papers / "0.txt").unlink()
+        assert ingestion(WatchedRun(labels={"tenant": "a"}), [str(papers)], sync=True, **settings)["removed"] == 1
+
+    def test_file_that_never_loaded_leaves_no_metadata(self, papers: Path, database: str) -> None:
+        (papers / "bad.pdf").write_bytes(b"%PDF-1.4 damaged")
+        result, _ = run_job(database, papers, metadata={"team": "engines"})
+        assert len(result["failed"]) == 1
+        write(papers, "bad.pdf", "Repaired")
+        run_job(database, papers, metadata={"year": 1843})
+        [repaired] = list_documents("bad.pdf", database=database)
+        assert repaired.metadata == {"year": "1843"}
+
+    def test_document_of_a_concurrent_job_has_the_metadata_of_both(self, papers: Path, database: str) -> None:
+        write(papers, "new.txt", "Added")
+
+        def overtake(run: WatchedRun) -> None:
+            if run.messages[-1:] == ["Loading 0.txt"]:
+                run.watch = None
+                run_job(database, papers, metadata={"team": "engines"})
+
+        result, _ = run_job(database, papers, watch=overtake, metadata={"year": 1843})
+        assert result["ingested"] == 0
+        [new] = list_documents("new.txt", database=database)
+        assert new.metadata == {"team": "engines", "year": "1843"}
 
     def test_without_sync_nothing_is_removed(self, papers: Path, database: str) -> None:
         (papers / "0.txt").unlink()

@@ -29,7 +29,7 @@ from milepost.documents.pipeline import (
 from milepost.documents.stages import Indexing, TimedStages, log_passed_over, start_run
 from milepost.documents.store import open_store
 from milepost.documents.store.filters import checked_metadata
-from milepost.documents.store.records import Version
+from milepost.documents.store.records import Origins, Version
 from milepost.plugins import command_line_hints
 from milepost.run.run import Run
 
@@ -104,7 +104,7 @@ def ingestion(
         index = reopen(model=model, chunk_tokens=chunk_tokens)
         found = select_files(paths, key=key, include=include or (), exclude=exclude or (), root=root, owner=owner)
         gone = FolderSync(store, found, key=key, owner=owner, force=force, max_bytes=most) if sync else None
-        store.set_origins({one.document_id: one.folder for one in found.sources}, owner=owner, metadata=described)
+        store.origins = Origins({one.document_id: one.folder for one in found.sources}, owner, described)
         with LoaderProcess(LoadLimits(seconds=longest, max_bytes=most)) as loader:
             return _Ingestion(run, index, loader, encoding, reopen, gone).ingest(found, strict=strict)
     finally:
@@ -136,12 +136,14 @@ class _Ingestion:
         self._sources: dict[str, Source] = {}
         self._warnings: list[dict[str, str]] = []
         self._unchanged = self._removed = self._moved = 0
+        self._unrecorded: set[str] = set()
         self._sync = sync
 
     def ingest(self, found: FileSelection, *, strict: bool) -> dict[str, Any]:
         """Run all stages and return the job's result."""
         self._sources = {source.document_id: source for source in found.sources}
         store = self._indexing.index.store
+        self._unrecorded = store.record_origins(store.origins)
         if self._sync is not None:
             store.moves = self._sync.moves
             if self._sync.skipped:
@@ -296,8 +298,11 @@ class _Ingestion:
             pass
 
     def _count_unchanged(self, source: Source) -> None:
-        """Count an unchanged document."""
+        """Count an unchanged document. One that another job has published since the start gets this job's metadata too."""
         self._unchanged += 1
+        if source.document_id in self._unrecorded:
+            store = self._indexing.index.store
+            store.record_origins(store.origins.of(source.document_id))
         with self._run.item(source.uri) as entry:
             entry.skip()
 

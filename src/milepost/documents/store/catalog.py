@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from milepost.core.errors import InvalidInputError
 from milepost.documents.store.database import Row, SqlStoreBase, Transaction, placeholders
 from milepost.documents.store.filters import DocumentFilter
-from milepost.documents.store.records import StoredDocument
+from milepost.documents.store.origins import write_origins
+from milepost.documents.store.records import Origins, StoredDocument
 
 _DOCUMENT: Final = """
     SELECT d.document_id, v.uri, t.title, t.format, v.size, v.content_hash, v.fingerprint, v.text_id,
@@ -84,32 +85,22 @@ class CatalogQueries(SqlStoreBase):
             (*position, *values, limit),
         )
 
-    def set_origins(
-        self, roots: Mapping[str, str], *, owner: str = "", metadata: Mapping[str, str] | None = None
-    ) -> None:
-        """Record where documents come from: the folder of each (document id to URI), their owner, and metadata by name.
+    def record_origins(self, origins: Origins) -> set[str]:
+        """Record where published documents come from. Return the ids of those of `origins` that are not published."""
 
-        Metadata of other names is kept. It may be set before a document is published.
-        """
-
-        def work(tx: Transaction) -> None:
-            tx.many(
-                """INSERT INTO document_roots (document_id, root) VALUES (?, ?)
-                ON CONFLICT (document_id) DO UPDATE SET root = excluded.root WHERE document_roots.root <> excluded.root""",
-                sorted(roots.items()),
-            )
-            if owner:
-                tx.many(
-                    "INSERT INTO document_owners (document_id, owner) VALUES (?, ?) ON CONFLICT DO NOTHING",
-                    [(one, owner) for one in sorted(roots)],
+        def work(tx: Transaction) -> set[str]:
+            ids = sorted(origins.roots)
+            published: set[str] = set()
+            for start in range(0, len(ids), _PAGE):
+                some = ids[start : start + _PAGE]
+                rows = tx.all(
+                    f"SELECT document_id FROM documents WHERE document_id IN ({placeholders(len(some))})", some
                 )
-            tx.many(
-                """INSERT INTO document_metadata (document_id, name, value) VALUES (?, ?, ?)
-                ON CONFLICT (document_id, name) DO UPDATE SET value = excluded.value""",
-                [(one, name, value) for one in sorted(roots) for name, value in (metadata or {}).items()],
-            )
+                published.update(row[0] for row in rows)
+            write_origins(tx, origins, published)
+            return set(ids) - published
 
-        self._write(work)
+        return self._write(work)
 
     def _stored(self, condition: str, values: Sequence[Any]) -> list[StoredDocument]:
         """Return the documents that match a condition, with their metadata."""

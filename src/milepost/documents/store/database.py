@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from milepost.core.errors import LeaseLost
 from milepost.documents.errors import StoreBusyError
-from milepost.documents.store.records import Generation
+from milepost.documents.store.records import Generation, Origins
 from milepost.documents.words import Term, words_of
 
 if TYPE_CHECKING:
@@ -146,12 +146,14 @@ class SqlStoreBase:
     """Runs transactions, retries them while the database is busy, and fences writes.
 
     `moves` are ids of documents, each with the id of the document that is deleted in the transaction that publishes it.
+    `origins` are written in the transaction that publishes a document, because a document deleted before has none left.
     """
 
     def __init__(self, database: Database) -> None:
         self._db = database
         self.on_wait: Callable[[str], object] | None = None
         self.moves: dict[str, str] = {}
+        self.origins = Origins()
         self._run: tuple[str, int] | None = None
 
     def __str__(self) -> str:

@@ -20,6 +20,7 @@ from milepost.documents.store.database import (
     move_extractions,
     placeholders,
 )
+from milepost.documents.store.origins import write_origins
 from milepost.documents.store.records import ChunkText, MissingVector, Text, Version
 
 if TYPE_CHECKING:
@@ -226,6 +227,8 @@ class DocumentQueries(SqlStoreBase):
                 if before is not None:
                     delete_versions(tx, [before[0]])
                 add_entries(tx, self._db, generation, version_id)
+            if document_id in self.origins.roots:
+                write_origins(tx, self.origins, [document_id])
             if document_id in self.moves:
                 self._replace(tx, generation, self.moves[document_id], document_id, version_id)
             bump_revision(tx)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from milepost.documents.file_types import Format
@@ -148,6 +149,19 @@ class Extraction:
     chunk_id: str
     mentions: tuple[Mention, ...] = ()
     relations: tuple[Relation, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Origins:
+    """Where documents come from: the URI of the folder of each, by document id, and what they have in common."""
+
+    roots: Mapping[str, str] = field(default_factory=dict)
+    owner: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    def of(self, document_id: str) -> Origins:
+        """Return the origins of one of the documents."""
+        return replace(self, roots={document_id: self.roots[document_id]})
 
 
 @dataclass(frozen=True, slots=True)
