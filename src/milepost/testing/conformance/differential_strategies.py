@@ -20,7 +20,7 @@ QUEUES = ("q", "r")
 AHEAD = str(1 << 52)
 HOUR = 3600.0
 MOMENTS = frozenset(("created", "started", "completed", "updated", "checkpoint_at", "stop_at", "stopped", "suspended"))
-DEADLINES = frozenset(("lease", "stale", "not_before", "not_after"))
+DEADLINES = frozenset(("lease", "stale", "not_before", "not_after", "wake_at"))
 TOKENS = frozenset(("token", "stop_token"))
 
 WRITES = [name for name in PLANS if name not in ("create", "create (caller)", "track")]
