@@ -36,7 +36,7 @@ export class ApiError extends Error {
   }
 }
 
-const isEnded = (job: Job): boolean => job.status !== "pending" && job.status !== "running";
+const isEnded = (job: Pick<Job, "status">): boolean => job.status !== "pending" && job.status !== "running";
 
 /** Watches a job until the returned function is called. */
 export function watchJob(id: string, listener: Listener, { api = "/api", share = null }: Options = {}): () => void {
@@ -51,12 +51,18 @@ export function watchJob(id: string, listener: Listener, { api = "/api", share =
 
 /** Waits until a job has ended, and returns its whole record. Rejects with an ApiError if it does not exist. */
 export function waitForJob(id: string, options: Options = {}): Promise<JobRecord> {
-  return new Promise((resolve) => {
-    const end = (): void => {
+  return new Promise((resolve, reject) => {
+    const end = async (): Promise<void> => {
+      try {
+        const record = await getJob(id, options);
+        if (!isEnded(record)) return; // it was retried
+        resolve(record);
+      } catch (error) {
+        reject(error);
+      }
       stop();
-      resolve(getJob(id, options));
     };
-    const stop = watchJob(id, { onChange: (job) => isEnded(job) && end(), onMissing: end }, options);
+    const stop = watchJob(id, { onChange: (job) => void (isEnded(job) && end()), onMissing: () => void end() }, options);
   });
 }
 

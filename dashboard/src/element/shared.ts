@@ -16,12 +16,16 @@ export interface Listener {
 
 const POLL_EVERY = 2000;
 const REOPEN_AFTER = 50;
+/** Sign-in required, not allowed, does not exist. Other errors pass. */
+const REFUSED = [401, 403, 404];
 
 class Group {
   readonly listeners = new Set<Listener>();
   #source: EventSource | null = null;
   #opened = "";
   #soon: ReturnType<typeof setTimeout> | undefined;
+  /** The listeners that were asked about one by one since the stream was refused. */
+  #asked = new WeakSet<Listener>();
 
   constructor(
     readonly api: string,
@@ -40,21 +44,28 @@ class Group {
     this.#soon = setTimeout(() => this.#open(), REOPEN_AFTER);
   }
 
+  /** Lets the next `change` open the stream for the same jobs again, so that all listeners get a snapshot. */
+  close(): void {
+    this.#source?.close();
+    this.#source = null;
+    this.#opened = "";
+  }
+
   #open(): void {
     const ids = [...new Set([...this.listeners].map((one) => one.id))].sort();
     const wanted = ids.length === 0 || isPolled(this) ? "" : this.url("events", ids);
     if (wanted === this.#opened && this.#source?.readyState !== EventSource.CLOSED) return;
-    this.#source?.close();
-    this.#source = null;
+    this.close();
     this.#opened = wanted;
     if (wanted === "") return;
     const source = (this.#source = new EventSource(wanted));
     source.addEventListener("snapshot", (message) => {
       const { jobs, at } = JSON.parse(message.data as string) as ListSnapshot;
+      this.#asked = new WeakSet();
       noteServerTime(at);
       this.tell(jobs);
       const found = new Set(jobs.map((row) => row.job_id));
-      for (const one of this.listeners) if (!found.has(one.id)) one.missing();
+      for (const one of this.listeners) if (ids.includes(one.id) && !found.has(one.id)) one.missing();
     });
     source.addEventListener("jobs", (message) => {
       const { jobs, gone } = JSON.parse(message.data as string) as { jobs: Row[]; gone: string[] };
@@ -63,7 +74,12 @@ class Group {
     });
     source.onerror = () => {
       // An error response closes the stream for good, but the server, or the key, may be valid again later.
-      if (source.readyState === EventSource.CLOSED) setTimeout(() => this.change(), POLL_EVERY);
+      if (source.readyState !== EventSource.CLOSED) return;
+      setTimeout(() => this.change(), POLL_EVERY);
+      // The stream does not tell its status, requests do.
+      const unasked = [...this.listeners].filter((one) => !this.#asked.has(one));
+      for (const one of unasked) this.#asked.add(one);
+      void this.poll(unasked);
     };
   }
 
@@ -71,13 +87,13 @@ class Group {
     for (const row of rows) for (const one of this.listeners) if (one.id === row.job_id) one.update(row);
   }
 
-  async poll(): Promise<void> {
-    for (const one of [...this.listeners]) {
+  async poll(listeners = [...this.listeners]): Promise<void> {
+    for (const one of listeners) {
       const query = new URLSearchParams({ fields: "row", q: `id:${one.id}`, limit: "1" });
       if (this.share !== null) query.set("share", this.share);
       const answer = await fetch(`${this.api}/jobs?${query}`).catch(() => null);
       if (answer === null || !answer.ok) {
-        if (answer !== null && answer.status < 500) one.missing();
+        if (answer !== null && REFUSED.includes(answer.status)) one.missing();
         continue;
       }
       noteServerTime(answer.headers.get("Date"));
@@ -109,6 +125,7 @@ export function listen(listener: Listener): () => void {
   let group = groups.get(key);
   if (group === undefined) groups.set(key, (group = new Group(listener.api, listener.share)));
   const mine = group;
+  if ([...mine.listeners].some((one) => one.id === listener.id)) mine.close();
   mine.listeners.add(listener);
   mine.change();
   if (isPolled(mine)) polling ??= setTimeout(() => void pollAll(), 0);
