@@ -79,7 +79,7 @@ describe("waitForJob", () => {
     expect(ended).toHaveBeenCalledWith({ job_id: "b", status: "completed" });
   });
 
-  it("is told of a job whose stream is open already", async () => {
+  it("resolves for a job whose stream is open already", async () => {
     watch("a");
     await opening();
     last().snapshot(records["a"]!);
@@ -90,7 +90,7 @@ describe("waitForJob", () => {
     expect(Stream.opened.length).toBe(2);
   });
 
-  it("goes on when the record has not ended", async () => {
+  it("continues to wait when the record has not ended", async () => {
     const ended = vi.fn();
     void waitForJob("b", { api }).then(ended);
     await opening();
