@@ -129,11 +129,11 @@ class Pool:
         self._reset()
 
     def _reset(self) -> None:
-        self._pid = os.getpid()
         self._idle: list[Connection] = []
         self._turns = threading.BoundedSemaphore(MOST_CONNECTIONS)
         self._loop_turns: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore]
         self._loop_turns = weakref.WeakKeyDictionary()
+        self._pid = os.getpid()  # last: until then other threads of a forked process do not use what is the parent's
 
     def turn(self) -> AbstractAsyncContextManager[Any]:
         """Return a context in which one connection may be used."""

@@ -38,12 +38,13 @@ class Notifications:
         self._reset()
 
     def _reset(self) -> None:
-        self._pid, self._lock = os.getpid(), threading.Lock()
+        self._lock = threading.Lock()
         self._sender = secrets.token_hex(8)
         self._thread: threading.Thread | None = None
         self._wake = (-1, -1)
         self._pending = ""
         self._listens = self._is_closing = False
+        self._pid = os.getpid()  # last: until then other threads of a forked process do not use what is the parent's
 
     def notify(self, *, has_events: bool, wakes_workers: bool) -> None:
         """Wake the waiters of this process now, and those of other processes soon."""
