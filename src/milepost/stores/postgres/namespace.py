@@ -20,16 +20,18 @@ from milepost.stores.waiters import Waiters
 
 MIN_SERVER = 150000
 MAX_SCHEMA_BYTES = 63
+REFUSED_CHARACTERS = "\0\"'%$"
+"""Characters that have a meaning in the text of a statement around the name."""
 
 
 class Namespace:
     """Shared by the blocking and the async store of the same jobs. `patience` is how many seconds to wait for a lock."""
 
     def __init__(self, url: str, schema: str, patience: float) -> None:
-        if not schema or "\0" in schema or '"' in schema or "'" in schema or len(schema.encode()) > MAX_SCHEMA_BYTES:
+        if not schema or set(schema) & set(REFUSED_CHARACTERS) or len(schema.encode()) > MAX_SCHEMA_BYTES:
             raise InvalidInputError(
                 "namespace",
-                f"{schema!r:.80} must be the name of a schema: 1 to {MAX_SCHEMA_BYTES} bytes without quotes",
+                f"{schema!r:.80} must be the name of a schema: 1 to {MAX_SCHEMA_BYTES} bytes without quotes, % and $",
             )
         if schema.lower().startswith("pg_") or schema == "information_schema":
             raise InvalidInputError("namespace", f"{schema!r} is reserved by PostgreSQL; use another name")
