@@ -7,12 +7,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import psycopg
 import pytest
 
 from milepost import AsyncJobs, Jobs, Run, Settings
 from milepost.core.errors import DuplicateJobError, InvalidInputError, LeaseHeldError, StoreUnavailableError
+from milepost.stores.postgres.notifications import Notifications
 from tests.postgres_server import PostgresServer
 
 pytestmark = pytest.mark.service("postgresql")
@@ -236,6 +238,36 @@ def test_sqlalchemy_session_and_connection(jobs: Jobs, postgres_url: str) -> Non
     with engine.begin() as connection:
         jobs.using(connection).submit("ship", {"order": 2})
     assert jobs.count_jobs() == 2
+    engine.dispose()
+
+
+def test_sqlalchemy_session_wakes_workers_once_and_only_after_its_commit(
+    jobs: Jobs, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: a long-lived session kept a listener for each submit, and the end of a savepoint woke workers."""
+    from sqlalchemy import create_engine
+    from sqlalchemy.orm import Session, scoped_session, sessionmaker
+
+    woken: list[Any] = []
+    monkeypatch.setattr(Notifications, "notify", lambda self, **what: woken.append(what))
+    engine = create_engine(postgres_url.replace("postgresql://", "postgresql+psycopg://"))
+    with Session(engine) as session:
+        for number in range(3):
+            with session.begin_nested():
+                jobs.using(session).submit("ship", {"order": number})
+            assert len(woken) == number, "not at the end of a savepoint"
+            session.commit()
+            assert len(woken) == number + 1
+        jobs.using(session).submit("ship", {"order": 4})
+        session.rollback()
+        session.commit()
+        assert len(woken) == 3
+        assert len(list(session.dispatch.after_commit)) == 1
+    scoped = scoped_session(sessionmaker(engine))
+    jobs.using(scoped).submit("ship", {"order": 5})
+    scoped.commit()
+    scoped.remove()
+    assert len(woken) == 4
     engine.dispose()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 
 import psycopg
@@ -19,6 +20,9 @@ from milepost.stores.postgres.errors import MISSING, REPEATABLE, meaning
 from milepost.stores.postgres.namespace import Namespace
 
 T = TypeVar("T")
+
+_PENDING = "milepost.after_commit"
+"""Where a Session of SQLAlchemy keeps the functions to be called after its commit."""
 
 CommitHook = Callable[[Callable[[], None]], None]
 _SUPPORTED = (
@@ -175,10 +179,32 @@ def commit_hook(given: object) -> CommitHook | None:
     if callable(getattr(found, "on_commit", None)):  # Django
         return lambda call: found.on_commit(call) if found.in_atomic_block else None
     orm = sys.modules.get("sqlalchemy.orm")
-    if orm is None or not isinstance(found, orm.Session):
+    if orm is None:
         return None
-    listen = sys.modules["sqlalchemy"].event.listen
-    return lambda call: listen(found, "after_commit", lambda _: call(), once=True)
+    if isinstance(found, orm.scoped_session):
+        found = found()
+    return partial(_after_commit_of, found) if isinstance(found, orm.Session) else None
+
+
+def _after_commit_of(session: Any, call: Callable[[], None]) -> None:
+    """Call a function after the next commit of a Session, unless it is rolled back first."""
+    if _PENDING not in session.info:
+        listen = sys.modules["sqlalchemy"].event.listen
+        listen(session, "after_commit", _on_commit)
+        listen(session, "after_rollback", _on_rollback)
+    session.info.setdefault(_PENDING, []).append(call)
+
+
+def _on_commit(session: Any) -> None:
+    if not session.in_nested_transaction():  # else a savepoint has ended
+        pending, session.info[_PENDING] = session.info[_PENDING], []
+        for call in pending:
+            call()
+
+
+def _on_rollback(session: Any) -> None:
+    if not session.in_nested_transaction():
+        session.info[_PENDING] = []
 
 
 def connection_of(given: object) -> CallerConnection:
