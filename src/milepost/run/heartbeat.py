@@ -24,6 +24,7 @@ from milepost.run.heartbeat_state import (
 )
 from milepost.run.results import PartWriter
 from milepost.run.sweeper import Sweeper
+from milepost.run.transaction import is_over
 from milepost.settings import Settings
 from milepost.stores.clock import SYSTEM_CLOCK, Clock
 from milepost.stores.ids import SYSTEM_IDS, Ids
@@ -216,6 +217,9 @@ class Heartbeat:
 
     def _report(self, runs: list[ReportedRun]) -> None:
         """Send reports, log lines and renewals in one round trip, and stop the runs that were stopped in the store."""
+        for one in runs:
+            if one.run._is_finishing and one.run._transaction is not None:
+                run_sync(is_over(self.store, one.run))  # a run whose result was rolled back continues
         for one in runs:
             one.lock.acquire()
         try:

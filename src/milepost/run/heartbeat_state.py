@@ -20,7 +20,7 @@ from milepost.run.report import log_event
 from milepost.run.results import PartWriter
 from milepost.settings import Settings
 from milepost.stores.ids import Ids
-from milepost.stores.protocol import MAX_CHARACTERS, Write, WriteResult
+from milepost.stores.protocol import MAX_CHARACTERS, NOT_WRITTEN, Write, WriteResult
 
 if TYPE_CHECKING:
     from milepost.run.run import Run
@@ -163,10 +163,14 @@ class HeartbeatState:
         """
         answers = iter(outcomes)
         for one in beat.reporting:
-            for _, fields in one.unanswered:
-                if next(answers).accepted:
-                    one.sent.update(fields)
-            one.unanswered = []
+            unwritten = []
+            for sent in one.unanswered:
+                outcome = next(answers)
+                if outcome is NOT_WRITTEN:
+                    unwritten.append(sent)
+                elif outcome.accepted:
+                    one.sent.update(sent[1])
+            one.unanswered = unwritten
         if beat.lease_micros is not None:
             self._renew_at = beat.sent_at + self._settings.lease / RENEWALS_PER_LEASE
             for one in beat.runs:

@@ -27,7 +27,7 @@ from milepost.run.schedules import fire_due
 from milepost.settings import Settings
 from milepost.stores.clock import SYSTEM_CLOCK, Clock
 from milepost.stores.ids import SYSTEM_IDS, Ids
-from milepost.stores.protocol import DueItem, Store, Write, WriteResult
+from milepost.stores.protocol import NOT_WRITTEN, DueItem, Store, Write, WriteResult
 
 log = logging.getLogger("milepost.sweeper")
 log.addHandler(logging.NullHandler())
@@ -142,7 +142,7 @@ class Sweeper:
             self._locked.clear()
             return outcomes
         except LeaseHeldError:
-            outcomes = [WriteResult(-1, None)] * len(writes)
+            outcomes = [NOT_WRITTEN] * len(writes)
         left = MAX_LOCKED
         for place in sorted(range(len(writes)), key=lambda at: writes[at].job_id in self._locked):
             try:

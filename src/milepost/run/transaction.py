@@ -71,6 +71,7 @@ async def finish_within(store: Any, run: Run, value: Any) -> None:
         if not answers[-1].accepted:
             await _raise_stop(store, run)
         run._transaction = RunTransaction(await store.transaction_id(), outcome.writes[-1])
+        run._is_finishing = True  # the heartbeat may have found that an earlier transaction was rolled back
     except BaseException:
         run._is_finishing = False
         raise
@@ -83,26 +84,27 @@ async def _raise_stop(store: Any, run: Run) -> None:
 
 async def refuse_open_transaction(store: Any, run: Run, what: str) -> None:
     """Raise InvalidInputError while a transaction with a checkpoint or the result of the run is open."""
-    if run._transaction is not None and not await _is_over(store, run):
+    if run._transaction is not None and not await is_over(store, run):
         raise InvalidInputError(
             what,
             "a transaction with an earlier checkpoint or finish of this run is open; commit it or roll it back first",
         )
 
 
-async def _is_over(store: Any, run: Run) -> bool:
+async def is_over(store: Any, run: Run) -> bool:
     """Return whether the transaction has ended. If it was rolled back with the result, the run continues as before."""
     transaction = run._transaction
     if transaction is None:
         return True
-    if not await store.is_over(transaction.number):
+    status = await store.transaction_status(transaction.number)
+    if status == "in progress":
         return False
-    if transaction.result is None:
-        run._transaction = None
-    else:
+    is_undone = transaction.result is None or status == "aborted"
+    if not is_undone:  # unless the code went back to a savepoint of it
         job = await store.get(run.job_id)
-        if job is not None and job.record.get("token") == run.token:
-            run._transaction, run._is_finishing = None, False
+        is_undone = job is not None and job.record.get("token") == run.token
+    if is_undone and run._transaction is transaction:
+        run._transaction, run._is_finishing = None, False
     return True
 
 
@@ -111,7 +113,7 @@ def wait_until_over(store: Any, run: Run, warning: str) -> None:
     warn_at = time.monotonic() + POLL_INTERVAL
     while True:
         try:
-            if run_sync(_is_over(store, run)):
+            if run_sync(is_over(store, run)):
                 return
         except StoreError as failure:
             log.debug("job %s: its transaction cannot be looked at, trying again: %s", run.job_id, failure)

@@ -92,7 +92,7 @@ class Write(NamedTuple):
 
 
 class WriteResult(NamedTuple):
-    """The result of a `Write`: the index of the applied branch, or -1, and the current job.
+    """The result of a `Write`: the index of the applied branch, or -1, and the current job. See also `NOT_WRITTEN`.
 
     `job` is None if there is no record, or if an accepted change did not ask for it. `key_owner_id` is the id of the
     other job with the unique key, if that is why the change was refused. `wait` is the number of microseconds until the
@@ -110,6 +110,10 @@ class WriteResult(NamedTuple):
     def accepted(self) -> bool:
         """Return whether a branch was applied, now or earlier by the same operation."""
         return self.branch >= 0
+
+
+NOT_WRITTEN = WriteResult(-2, None)
+"""The result of a write of a heartbeat that was not tried to the end, since another transaction has locked the record."""
 
 
 @dataclass(frozen=True, slots=True)

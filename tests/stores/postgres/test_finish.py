@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from milepost import AsyncRun, Jobs, Run, Settings
-from milepost.core.errors import InvalidInputError, LeaseHeldError, LeaseLost
+from milepost.core.errors import InvalidInputError, JobCancelled, LeaseHeldError, LeaseLost
 from milepost.stores.postgres import PostgresStore
 from milepost.stores.sync_bridge import run_sync
 from tests.postgres_server import PostgresServer
@@ -190,6 +190,74 @@ def test_rollback_after_finish_fails_the_run(jobs: Jobs, postgres_url: str) -> N
     assert failed.status == "failed"
     assert "its transaction was rolled back" in (failed.error or "")
     assert (good.status, good.result) == ("completed", 2)
+
+
+def test_run_notices_a_cancel_after_its_finish_was_rolled_back(jobs: Jobs, postgres_url: str) -> None:
+    """Regression: a run that continued reported nothing, and never noticed a cancel or the loss of its lease."""
+    seen: list[str] = []
+    started = threading.Event()
+
+    @jobs.job("ship", max_attempts=1)
+    def ship(run: Run) -> None:
+        with psycopg.connect(postgres_url) as db:
+            run.finish(1, using=db)
+            db.rollback()
+        started.set()
+        try:
+            until(run.check)  # until it raises
+        except JobCancelled:
+            seen.append("cancelled")
+            raise
+
+    with jobs.run_workers():
+        job = jobs.submit(ship)
+        assert started.wait(60)
+        jobs.cancel_job(job.job_id)
+        until(lambda: seen)
+    assert seen == ["cancelled"]
+
+
+def test_result_that_was_rolled_back_and_then_cancelled_does_not_count_as_committed(
+    jobs: Jobs, postgres_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    @jobs.job("ship", max_attempts=1)
+    def ship(run: Run) -> None:
+        with psycopg.connect(postgres_url) as db:
+            run.finish(1, using=db)
+            db.rollback()
+            jobs.cancel_job(run.job_id)
+        raise ValueError("no lamp")
+
+    with jobs.run_workers():
+        job = jobs.submit(ship)
+        until(lambda: (found := jobs.get_job(job.job_id)) and found.receipt and found.receipt.confirmed)
+    assert "after its result was committed" not in caplog.text
+
+
+def test_log_lines_are_kept_while_the_record_is_locked(jobs: Jobs, postgres_url: str) -> None:
+    """Regression: the lines of the time in which a transaction had locked the record were lost."""
+    started, locked, leave = threading.Event(), threading.Event(), threading.Event()
+
+    @jobs.job("ship", max_attempts=1)
+    def ship(run: Run) -> None:
+        started.set()
+        assert locked.wait(60)
+        run.log("while locked")
+        assert leave.wait(60)
+        run.log("after it")
+
+    with jobs.run_workers():
+        job = jobs.submit(ship)
+        assert started.wait(60)
+        with psycopg.connect(postgres_url) as db:
+            db.execute("SELECT 1 FROM finish.jobs WHERE id = %s FOR UPDATE", (job.job_id,))
+            locked.set()
+            began = run_sync(jobs.store.now())
+            until(lambda: run_sync(jobs.store.now()) > began + 3_000_000)  # some beats that wait 0.5 s, twice
+        leave.set()
+        assert jobs.wait(job, timeout=60).status == "completed"
+    text = str([event.data for event in jobs.events(job.job_id)])
+    assert ("while locked" in text, "after it" in text) == (True, True)
 
 
 def test_open_transaction_hinders_no_other_run(jobs: Jobs, postgres_url: str) -> None:

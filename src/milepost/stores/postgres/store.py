@@ -16,6 +16,7 @@ from milepost.core.record_codec import unpack
 from milepost.core.rollups import Rollups
 from milepost.stores.held_jobs import release_held
 from milepost.stores.protocol import (
+    NOT_WRITTEN,
     ApplyResult,
     Claim,
     FeedEvents,
@@ -191,14 +192,14 @@ class PostgresStore:
         return applied.outcomes, [state for (state,) in writer.afterwards]
 
     async def _apply_each(self, writes: Sequence[Write]) -> list[WriteResult]:
-        """Apply the writes of each job by themselves. Those of a job that is locked are refused."""
+        """Apply the writes of each job by themselves; NOT_WRITTEN for those of a job that is locked."""
         outcomes: list[WriteResult] = []
         for _, own in groupby(writes, lambda write: write.job_id):
             some = list(own)
             try:
                 outcomes += (await self.apply(some)).outcomes
             except LeaseHeldError:
-                outcomes += [WriteResult(-1, None)] * len(some)
+                outcomes += [NOT_WRITTEN] * len(some)
         return outcomes
 
     async def renew(self, leases: Sequence[tuple[str, str]], micros: int | None) -> list[str]:
@@ -227,10 +228,10 @@ class PostgresStore:
         (((xid,),),) = await self._db.run(("transaction_id", None))
         return str(xid)
 
-    async def is_over(self, transaction: str) -> bool:
-        """Return whether a transaction has ended."""
-        (((is_over,),),) = await self._db.run(("is_over", {"transaction": transaction}))
-        return bool(is_over)
+    async def transaction_status(self, transaction: str) -> str:
+        """Return "in progress", "committed" or "aborted"."""
+        (((status,),),) = await self._db.run(("transaction_status", {"transaction": transaction}))
+        return str(status)
 
     # --- reading ---
 

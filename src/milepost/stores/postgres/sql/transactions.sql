@@ -11,9 +11,11 @@ RETURNING pg_current_xact_id()::text
 -- Read the number of the transaction.
 SELECT pg_current_xact_id()::text
 
--- name: is_over
--- Say whether a transaction has ended.
-SELECT pg_visible_in_snapshot(%(transaction)s::text::xid8, pg_current_snapshot())
+-- name: transaction_status
+-- Say whether a transaction is in progress, committed or aborted. Of one from long ago the server does not know it any more.
+SELECT CASE WHEN pg_visible_in_snapshot(%(transaction)s::text::xid8, pg_current_snapshot())
+    THEN coalesce(pg_xact_status(%(transaction)s::text::xid8), 'committed') ELSE 'in progress'
+END
 
 -- name: savepoint
 -- Begin what can be undone without the rest of a caller's transaction.
