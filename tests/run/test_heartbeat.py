@@ -167,3 +167,15 @@ def test_stop_reason_of_lost_store_names_no_other_run(manager: JobManager) -> No
         job = run_sync(manager.store.get(run.job_id))
         assert str(stop_reason(job, run.token, "lost")) == f"the store no longer has job {run.job_id}"
         assert str(stop_reason(job, "1:other", "lost")) == f"job {run.job_id} is running in another run"
+
+
+def test_close_ends_the_thread_of_an_idle_manager(manager: JobManager) -> None:
+    """Regression: the thread swept once more after the close, and left a connection open."""
+    with manager.track("first"):
+        manager.close()
+        assert manager.runtime.has_heartbeat, "a run continues"
+    manager.close()
+    assert not manager.runtime.has_heartbeat
+    with manager.track("again") as run:
+        assert manager.runtime.has_heartbeat
+        assert expires(manager, run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Unpack
@@ -344,6 +345,10 @@ class AsyncJobManager(ScheduleMethods, WaitingMethods):
 
     async def close(self) -> None:
         """Close the connections. The manager can be used again."""
+        if self.store.blocking:
+            self.runtime.end_heartbeat()
+        else:
+            await asyncio.to_thread(self.runtime.end_heartbeat)
         await self.store.close()
 
     async def _apply(self, write: Write) -> WriteResult:

@@ -39,6 +39,8 @@ log.addHandler(logging.NullHandler())
 
 BACKLOG_PAUSE = 0.05
 """Seconds between two beats while there is a backlog to sweep or purge."""
+END_SECONDS = 5.0
+"""The longest wait for a beat in progress when a manager is closed."""
 
 
 class Outage:
@@ -101,6 +103,7 @@ class Heartbeat:
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._keep_count = 0
+        self._is_ending = False
 
     def add(
         self,
@@ -133,6 +136,16 @@ class Heartbeat:
         """Undo one `retain`."""
         with self._lock:
             self._keep_count -= 1
+
+    def end(self) -> None:
+        """End the thread, unless it has runs or is retained, and wait for a beat in progress for a few seconds."""
+        with self._lock:
+            thread = self._thread
+            if thread is None or self._state.runs or self._keep_count:
+                return
+            self._is_ending = True
+        self._wake.set()
+        thread.join(END_SECONDS)
 
     @property
     def is_running(self) -> bool:
@@ -182,13 +195,14 @@ class Heartbeat:
         while True:
             self._clock.wait(self._wake, self._pause)
             self._wake.clear()
-            if self.beat():
+            if not self._is_ending and self.beat():
                 idle_since = self._clock.monotonic()
             with self._lock:
                 is_idle = not self._state.runs and not self._keep_count
-                if is_idle and self._clock.monotonic() - idle_since > 1.0:
-                    self._thread = None
+                if is_idle and (self._is_ending or self._clock.monotonic() - idle_since > 1.0):
+                    self._thread, self._is_ending = None, False
                     return
+                self._is_ending = False  # a run was added meanwhile
 
     @property
     def _pause(self) -> float:

@@ -45,6 +45,11 @@ class Runtime:
             _heartbeats.add(heartbeat)
         return heartbeat
 
+    def end_heartbeat(self) -> None:
+        """End the idle heartbeat of this process, so that it opens no connection after a close."""
+        if (heartbeat := self._heartbeats.get(os.getpid())) is not None:
+            heartbeat.end()
+
     @property
     def has_heartbeat(self) -> bool:
         """Return whether the thread of the heartbeat is running in this process. It also sweeps."""

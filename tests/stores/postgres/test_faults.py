@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 from collections.abc import Iterator
@@ -9,10 +10,10 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from milepost import Settings
+from milepost import AsyncJobs, Jobs, Run, Settings
 from milepost.core import transitions as plans
 from milepost.core.defaults import JOB_TTL
-from milepost.core.errors import LeaseHeldError, StoreUnavailableError
+from milepost.core.errors import InvalidInputError, LeaseHeldError, StoreUnavailableError
 from milepost.run.sweeper import Sweeper
 from milepost.stores.ids import new_nonce, new_operation_id
 from milepost.stores.postgres import PostgresStore
@@ -216,3 +217,35 @@ def test_forked_child_uses_connections_of_its_own(store: PostgresStore) -> None:
     os.waitpid(child, 0)
     create(store, "c")
     assert sorted(claim(store, 5)) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("name", ["a%b", "a$b", 'a"b', "a'b", "", "pg_a"])
+def test_namespace_that_statements_cannot_contain_is_refused(postgres_url: str, name: str) -> None:
+    """Regression: names with % and $ passed, and each call failed with an error of the driver."""
+    with pytest.raises(InvalidInputError, match=r"^namespace: "):
+        PostgresStore(postgres_url, namespace=name)
+
+
+async def test_close_leaves_no_session(postgres_server: PostgresServer, postgres_url: str) -> None:
+    """Regression: the heartbeat opened a connection after the close, one for each Jobs."""
+    options = Settings(namespace=postgres_server.emptied("faults"))
+    url = postgres_url + "?application_name=closing"
+
+    def use() -> None:
+        jobs = Jobs(url, options=options)
+
+        @jobs.job("count")
+        def count(run: Run) -> None: ...
+
+        with jobs.run_workers():
+            pass
+        jobs.close()
+
+    await asyncio.to_thread(use)
+    asynchronous = AsyncJobs(url, options=options)
+    async with asynchronous.track("block"):
+        pass
+    await asynchronous.close()
+    with psycopg.connect(postgres_url, autocommit=True) as other:
+        open_sessions = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'closing'"
+        until(lambda: other.execute(open_sessions).fetchone() == (0,))

@@ -394,3 +394,5 @@ class PostgresStore:
     async def close(self) -> None:
         self._namespace.notifications.close()
         await self._db.pool.close()
+        if self._other is not None and self._other.blocking:
+            await self._other._db.pool.close()  # that of the heartbeat
