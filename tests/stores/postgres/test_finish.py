@@ -347,3 +347,30 @@ def test_children_are_made_before_the_result_and_awaited_after_the_transaction(j
             children = [one for one in jobs.list_jobs(job_type="child") if one.parent_id == job.job_id]
             assert len(children) == (1 if joins else 2)
             assert [jobs.wait(one.job_id, timeout=60).result for one in children] == ["done"] * len(children)
+
+
+def test_open_transaction_of_a_parent_hinders_no_other_job(jobs: Jobs, postgres_url: str) -> None:
+    """A claim waited for the record of the parent, and the outcomes of the worker with it."""
+    entered, leave = threading.Event(), threading.Event()
+
+    @jobs.job("child", concurrency=2)
+    def child(run: Run) -> None: ...
+
+    @jobs.job("parent", max_attempts=1)
+    def parent(run: Run) -> None:
+        for number in range(20):
+            run.submit_child(str(number), child.options(priority=9))
+        with psycopg.connect(postgres_url) as db:
+            run.finish(None, using=db)
+            entered.set()
+            assert leave.wait(60)
+
+    with jobs.run_workers(concurrency=4):
+        job = jobs.submit(parent)
+        assert entered.wait(60)
+        try:
+            assert jobs.wait(jobs.submit(child), timeout=30).status == "completed"
+        finally:
+            leave.set()
+        assert jobs.wait(job, timeout=60).status == "completed"
+        until(lambda: jobs.count_jobs("child", "completed") == 21)

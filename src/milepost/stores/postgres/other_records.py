@@ -48,11 +48,14 @@ class OtherRecords:
     def __init__(self) -> None:
         self._records: dict[str, Mapping[str, str] | None] = {}
 
-    def ask(self, job_ids: Iterable[str]) -> list[Statement]:
-        """Return the statement that reads and locks these records against changes, none if all are known."""
+    def ask(self, job_ids: Iterable[str], *, waits: bool = True) -> list[Statement]:
+        """Return the statement that reads and locks these records against changes, none if all are known.
+
+        Without `waits`, those that another transaction has locked are read as missing.
+        """
         wanted = sorted(set(job_ids) - self._records.keys())
         self._records |= dict.fromkeys(wanted)
-        return [("others", {"ids": wanted})] if wanted else []
+        return [("others" if waits else "others_not_locked", {"ids": wanted})] if wanted else []
 
     def know(self, found: Rows) -> None:
         """Take the rows of this statement."""

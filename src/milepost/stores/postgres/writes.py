@@ -27,6 +27,8 @@ PROMOTED = 500
 CLAIM_ROUNDS = 8
 """How often a claim looks for further records when it may start none of those that it found. It keeps all of them locked, and
 the process that cancels the children of a run that has ended waits for them."""
+MORE_HEADS = 100
+"""The most records that it reads then beyond those that it could start."""
 
 _RUN_WRITES = ("reports", "checkpoints", "steps")
 _ASK_MEMBERS = ("known", "open", "failed", "hold", "blame")
@@ -176,7 +178,7 @@ class Writer:
         parts = [*parts, ("large_get", {"ids": marked})] if marked else parts
         name = "claim_next" if claim.job_id is None else "claim_named"
         most = 0 if late else len(claim.starts)
-        request = {**asked, "most": most, "job": claim.job_id, "refused": [], "promoted": PROMOTED}
+        request = {**asked, "most": most, "more": 0, "job": claim.job_id, "refused": [], "promoted": PROMOTED}
         who = {"worker": claim.worker, "op": claim.operation_id}
         found = await self._tx.run(
             *parts, ("lock_slots", asked), ("claim_repeated", who), ("claim_promote", request),
@@ -193,20 +195,19 @@ class Writer:
         jobs: list[Job] = []
         refused: list[str] = []
         capacities: dict[str, int] = {}
-        wanted = most
-        for _ in range(CLAIM_ROUNDS):
-            if not heads:
-                break
-            if more := batch.others.ask(
-                parents_of(Row(*head[4:-1]).record() for head in heads if "child_key" in head[13])
-            ):
+        for again in range(CLAIM_ROUNDS):
+            # A parent in an open transaction of its handler is not waited for: its children are refused in this claim.
+            parents = parents_of(Row(*head[4:-1]).record() for head in heads if "child_key" in head[13])
+            if more := batch.others.ask(parents, waits=False):
                 batch.others.know(*await self._tx.run(*more))
+            before = len(refused)
             jobs += _start(batch, claim, heads, len(jobs), refused, capacities)
-            if len(jobs) >= most or len(heads) < wanted or not refused:
+            if len(jobs) >= most or len(refused) == before:
                 break
             wanted = most - len(jobs)
-            again = {**request, "most": wanted, "refused": [*refused, *(job.job_id for job in jobs)]}
-            (heads,) = await self._tx.run((name, again))
+            seen = [*refused, *(job.job_id for job in jobs)]
+            more_heads = min(wanted << again, MORE_HEADS)
+            (heads,) = await self._tx.run((name, {**request, "most": wanted, "more": more_heads, "refused": seen}))
         last = self._statements(batch)
         if jobs:
             ids, until = [job.job_id for job in jobs], now + operation_ids.KEPT_MICROS

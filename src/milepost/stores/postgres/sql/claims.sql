@@ -53,7 +53,7 @@ WITH open AS (
 
 -- name: claim_rows
 -- Part of claims: their records, with fences for their leases.
-        ORDER BY r.rank, r.created, r.id LIMIT greatest(o.capacity, 0)
+        ORDER BY r.rank, r.created, r.id LIMIT CASE WHEN o.capacity > 0 THEN o.capacity + %(more)s::bigint ELSE 0 END
         FOR UPDATE OF r SKIP LOCKED FOR NO KEY UPDATE OF j SKIP LOCKED
     ) AS r
 )

@@ -45,6 +45,12 @@ SELECT
     --@columns
 FROM [jobs] AS j LEFT JOIN [leases] AS l ON l.id = j.id WHERE j.id = ANY(%(ids)s) ORDER BY j.id FOR SHARE OF j
 
+-- name: others_not_locked
+-- The same, without those that another transaction has locked.
+SELECT
+    --@columns
+FROM [jobs] AS j LEFT JOIN [leases] AS l ON l.id = j.id WHERE j.id = ANY(%(ids)s) ORDER BY j.id FOR SHARE OF j SKIP LOCKED
+
 -- name: large_get
 -- Read the large values of jobs.
 SELECT id, name, value FROM [large] WHERE id = ANY(%(ids)s)
