@@ -13,7 +13,8 @@ from milepost.stores.memory.store import MemoryStore
 from milepost.stores.protocol import SweepResult, WriteResult
 from milepost.stores.sync_bridge import run_sync
 from milepost.testing import FrozenClock
-from milepost.testing.conformance.children import BatchRecords, Children
+from milepost.testing.conformance.batches import BatchRecords
+from milepost.testing.conformance.children import Children
 from milepost.testing.conformance.group_members import GroupMembers
 from milepost.testing.conformance.groups import After
 from milepost.testing.conformance.harness import StoreFixture, scenarios_of

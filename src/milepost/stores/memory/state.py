@@ -19,7 +19,7 @@ from milepost.core import rollups
 from milepost.core.defaults import CLOCK_LEAD, EVENTS_KEPT, FEED_KEPT, FEED_SECONDS
 from milepost.core.events import Event
 from milepost.core.job import Job
-from milepost.core.placement import AFTER, ORPHANS, member_groups, members_pair
+from milepost.core.placement import AFTER, BATCH, ORPHANS, member_groups, members_pair
 from milepost.core.record_codec import RESULTS, set_apart
 from milepost.core.serialization import US, from_micros
 from milepost.core.transitions import operation_ids
@@ -218,7 +218,7 @@ class MemoryState:
             if not entries:
                 del self.indexes[index]
                 if index[0] == "label" and index[1].startswith(AFTER):
-                    self.removed_members.pop(index[1].removeprefix(AFTER), None)
+                    self.forget_ends(index[1].removeprefix(AFTER))
             if index[0] == "slot" and ("claimable", index[1]) in self.indexes:
                 self.announce(index[1])
         for index, order in new - old:
@@ -307,10 +307,22 @@ class MemoryState:
         return ("held", group) in self.indexes and not self.is_open(group)
 
     def keep_end(self, job_id: str, record: Record) -> None:
-        """Keep the status of a removed record, if the `after` of another one names it."""
+        """Keep the status of a removed record, if the `after` of another one names it, or a batch that has not ended."""
         for group in (f"job:{job_id}", *member_groups(record.get("labels", ""))):
-            if ("label", AFTER + group) in self.indexes:
+            if self.needs_ends(group):
                 self.removed_members.setdefault(group, {})[record["status"]] = job_id
+        self.forget_ends(f"group:{job_id}")
+
+    def needs_ends(self, group: str) -> bool:
+        """Return whether a record names a group in its `after`, or a batch that has not ended is named so."""
+        batch = self.records.get(group.removeprefix("group:"), _ENDED)
+        is_open = group.startswith("group:") and batch.get("type") == BATCH and "completed" not in batch
+        return is_open or ("label", AFTER + group) in self.indexes
+
+    def forget_ends(self, group: str) -> None:
+        """Delete what is kept of the removed members of a group, unless it is needed."""
+        if group in self.removed_members and not self.needs_ends(group):
+            del self.removed_members[group]
 
     def remove_values(self, job_ids: Set[str]) -> None:
         """Remove what is stored beside removed records: their large values and their kept results."""

@@ -163,12 +163,17 @@ class GroupFacts:
                 self._removed_ends[group, before["status"]] = job_id
 
     def _removals(self, unnamed: set[str]) -> Iterable[Statement]:
-        """Return the statements that keep the ends of removed members, and forget those that no record names any more."""
+        """Return the statements that keep the ends of removed members, and forget those that are not needed any more.
+
+        The group of a removed batch has the id of that as its name.
+        """
         if self._removed_ends:
             rows = sorted((group, status, job_id) for (group, status), job_id in self._removed_ends.items())
             yield (
                 "removed_members_put",
                 dict(zip(("groups", "statuses", "ids"), map(list, zip(*rows, strict=True)), strict=True)),
             )
-        if groups := sorted(pair.removeprefix(AFTER) for pair in unnamed if pair.startswith(AFTER)):
-            yield "removed_members_delete", {"groups": groups}
+        groups = {pair.removeprefix(AFTER) for pair in unnamed if pair.startswith(AFTER)}
+        groups |= {group for (group, _), job_id in self._removed_ends.items() if group == f"group:{job_id}"}
+        if groups:
+            yield "removed_members_delete", {"groups": sorted(groups)}

@@ -9,7 +9,7 @@ from typing import Any
 
 from milepost.core.defaults import EVENTS_KEPT
 from milepost.core.job import Job
-from milepost.core.placement import AFTER, ORPHANS, member_groups, members_pair
+from milepost.core.placement import AFTER, BATCH, ORPHANS, member_groups, members_pair
 from milepost.core.record_codec import large_fields, pack, results_prefix, set_apart
 from milepost.core.rollups import counted_end
 from milepost.core.transitions import operation_ids
@@ -322,15 +322,16 @@ class WriteTransaction(ReadTransaction):
         """Remove a record with its labels and kept events; the feed keeps those events for a while."""
         for pair in pairs(record):
             self.run("label_delete", (pair, row.created, row.id))
-            if pair.startswith(AFTER) and self.one("label_check", (pair,)) is None:
-                self.run("removed_member_delete", (pair.removeprefix(AFTER),))
+            if pair.startswith(AFTER):
+                self.run("removed_member_delete", {"group": pair.removeprefix(AFTER)})
         self._move_member(row.id, memberships(record), set())
         if record.get("held"):
             self.run("held_delete", (record["held"], row.created, row.id))
-        for group in (f"job:{row.id}", *member_groups(record.get("labels", ""))):
-            if self.one("label_check", (AFTER + group,)) is not None:
-                self.run("removed_member_put", (group, row.status, row.id))
         self.run("record_delete", (row.n,))
+        for group in (f"job:{row.id}", *member_groups(record.get("labels", ""))):
+            self.run("removed_member_put", {"group": group, "status": row.status, "id": row.id})
+        if record.get("type") == BATCH:
+            self.run("removed_member_delete", {"group": f"group:{row.id}"})
         self.run("event_delete_all", (row.id, self.number("trimmed") or 0))
         self.run("event_unlist_all", (row.id,))
         if row.lease is not None:

@@ -15,8 +15,9 @@ If a scenario cannot hold for a store, override the method in its test class and
 """
 
 from milepost.testing.conformance.answers import Answers
+from milepost.testing.conformance.batches import BatchRecords
 from milepost.testing.conformance.cancellation import Leases, Stopping
-from milepost.testing.conformance.children import BatchRecords, Children
+from milepost.testing.conformance.children import Children
 from milepost.testing.conformance.claims import ClaimPolicy, Dispatching, Waking
 from milepost.testing.conformance.clocks import Outages, SetClocks
 from milepost.testing.conformance.concurrency import Concurrency, Promises

@@ -36,17 +36,26 @@ FROM unnest(%(groups)s::text[]) AS g (grp) LEFT JOIN LATERAL (
 -- Read the status and the id of removed members of groups, one of each status.
 SELECT grp, status, id FROM [removed_members] WHERE grp = ANY(%(groups)s)
 
+-- name: needs_ends
+-- Part of both: whether the `after` of a record names a group, `r.grp`, or a batch that has not ended is named so.
+    EXISTS (SELECT FROM [labels] AS o WHERE o.pair = ':after=' || r.grp)
+    OR starts_with(r.grp, 'group:') AND EXISTS (
+        SELECT FROM [jobs] AS b WHERE b.id = substr(r.grp, 7) AND b.type = 'batch' AND b.ended IS NULL
+    )
+
 -- name: removed_members_put
--- Keep the ends of removed members of groups that the `after` of a record names.
+-- Keep the ends of removed members of groups, where they are needed.
 INSERT INTO [removed_members] SELECT r.grp, r.status, r.id
 FROM unnest(%(groups)s::text[], %(statuses)s::text[], %(ids)s::text[]) AS r (grp, status, id)
-WHERE EXISTS (SELECT FROM [labels] AS o WHERE o.pair = ':after=' || r.grp)
+WHERE
+    --@needs_ends
 ON CONFLICT (grp, status) DO UPDATE SET id = excluded.id
 
 -- name: removed_members_delete
--- Delete what is kept of groups that no record names any more.
-DELETE FROM [removed_members] AS r
-WHERE r.grp = ANY(%(groups)s) AND NOT EXISTS (SELECT FROM [labels] AS o WHERE o.pair = ':after=' || r.grp)
+-- Delete what is kept of groups, where it is not needed.
+DELETE FROM [removed_members] AS r WHERE r.grp = ANY(%(groups)s) AND NOT (
+    --@needs_ends
+)
 
 -- name: members_put
 -- Add members to groups, each with its status once it has ended.

@@ -44,7 +44,7 @@ local function groups()
     if not got.err then return got[1] and {s = got[1], t = got[2], T = got[3] or nil, closed = got[4] or nil} end
     local text = redis.pcall('GET', root .. 'j:' .. stored(id))
     if type(text) ~= 'string' then return end
-    return {s = string.match(text, '\ns=([^\n]*)') or '', t = string.match(text, '\nt=([^\n]*)'), closed = '1'}
+    return {s = string.match(text, '\ns=([^\n]*)') or '', t = string.match(text, '\nt=([^\n]*)'), closed = '1', ended = true}
   end
 
   -- Whether another record has a live lease with a token.
@@ -202,15 +202,27 @@ local function groups()
     return found[1] and found
   end
 
-  -- Keep the status of a removed record, if the `after` of another one names it.
+  -- Whether a record names a group in its `after`, or a batch that has not ended is named so.
+  local function needs_ends(group)
+    if redis.call('EXISTS', root .. 'l::after=' .. group) == 1 then return true end
+    local name = string.match(group, '^group:(.*)$')
+    local found = name and other(name)
+    return found and found.t == 'batch' and not found.ended
+  end
+
+  -- Delete what is kept of the removed members of a group, unless it is needed.
+  function G.forget_ends(group)
+    if not needs_ends(group) then redis.call('DEL', root .. 'g:' .. group) end
+  end
+
+  -- Keep the status of a removed record, if `needs_ends`.
   function G.keep_end(id, fields)
     local names = G.of(fields.l)
     names[#names + 1] = 'job:' .. G.plain(id)
     for _, group in ipairs(names) do
-      if redis.call('EXISTS', root .. 'l::after=' .. group) == 1 then
-        redis.call('HSET', root .. 'g:' .. group, fields.s or '', G.plain(id))
-      end
+      if needs_ends(group) then redis.call('HSET', root .. 'g:' .. group, fields.s or '', G.plain(id)) end
     end
+    if fields.t == 'batch' then G.forget_ends('group:' .. G.plain(id)) end
   end
 
   return G

@@ -198,10 +198,10 @@ local function open_indexes()
 
   function X.forget(id, fields, touched)
     X.place(id, fields, {}, touched)
-    groups().keep_end(id, fields)
     if some(fields.stalled) then redis.call('ZREM', root .. 'stalled', id) end
     if fields.stale then redis.call('ZREM', root .. 'stale', id) end
     redis.call('DEL', root .. 'j:' .. id, root .. 'e:' .. id, root .. 'v:' .. id)
+    groups().keep_end(id, fields)
     forget_results(id)
   end
 
@@ -265,7 +265,7 @@ local function open_indexes()
       if n > 0 then redis.call('ZREM', root .. index, unpack(out)) end
       if m > 0 then redis.call('ZADD', root .. index, unpack(into)) end
       if string.sub(index, 1, 9) == 'l::after=' and redis.call('EXISTS', root .. index) == 0 then
-        redis.call('DEL', root .. 'g:' .. string.sub(index, 10))
+        groups().forget_ends(string.sub(index, 10))
       end
     end
     for name in pairs(X.listed) do redis.call('SADD', root .. 't', name) end

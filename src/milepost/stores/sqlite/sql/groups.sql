@@ -35,14 +35,22 @@ DELETE FROM [closing] WHERE grp = ?
 SELECT status, id FROM [removed_members] WHERE grp = ?
 
 -- name: removed_member_put
--- Keep the status of a removed member of a group.
--- Values: group, status, id
-INSERT OR REPLACE INTO [removed_members] VALUES (?, ?, ?)
+-- Keep the status of a removed member of a group, if the `after` of a record names it, or a batch that has not ended.
+INSERT OR REPLACE INTO [removed_members] SELECT :group, :status, :id
+WHERE EXISTS (SELECT 1 FROM [labels] WHERE pair = ':after=' || :group)
+    OR EXISTS (
+        SELECT 1 FROM [jobs]
+        WHERE id = substr(:group, 7) AND :group LIKE 'group:%' AND type = 'batch' AND ended IS NULL
+    )
 
 -- name: removed_member_delete
--- Delete what is kept of the removed members of a group.
--- Values: group
-DELETE FROM [removed_members] WHERE grp = ?
+-- Delete what is kept of the removed members of a group, unless that is needed.
+DELETE FROM [removed_members] WHERE grp = :group
+    AND NOT EXISTS (SELECT 1 FROM [labels] WHERE pair = ':after=' || :group)
+    AND NOT EXISTS (
+        SELECT 1 FROM [jobs]
+        WHERE id = substr(:group, 7) AND :group LIKE 'group:%' AND type = 'batch' AND ended IS NULL
+    )
 
 -- name: member
 -- Read a member of a group that ended in a status, or with an empty one a member that is open.
