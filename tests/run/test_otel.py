@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import logging
@@ -21,7 +22,18 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from milepost import AsyncJobManager, AsyncJobs, DuplicateJobError, Job, JobCancelled, JobManager, Run, Secret, Settings
+from milepost import (
+    AsyncJobManager,
+    AsyncJobs,
+    AsyncRun,
+    DuplicateJobError,
+    Job,
+    JobCancelled,
+    JobManager,
+    Run,
+    Secret,
+    Settings,
+)
 from milepost.logging import JobContext, JsonFormatter
 from milepost.web import auth, create_app
 
@@ -124,6 +136,37 @@ def test_track_makes_span_and_stop_is_no_error(spans: InMemorySpanExporter) -> N
     assert found["run fine"].status.status_code is StatusCode.UNSET
     assert found["run stopped"].status.status_code is StatusCode.UNSET
     assert (found["run stopped"].attributes or {})["milepost.run.stopped"] == "JobCancelled"
+
+
+@pytest.mark.parametrize("kind", ["async", "thread"])
+async def test_timeout_is_error_and_cancel_is_named(spans: InMemorySpanExporter, kind: str) -> None:
+    jobs = AsyncJobs("memory://")
+
+    @jobs.job("async")
+    async def sleep(run: AsyncRun) -> None:
+        await asyncio.sleep(60)
+
+    @jobs.job("thread")
+    def check(run: Run) -> None:
+        while True:
+            run.check()
+
+    async with jobs.run_workers():
+        late = await jobs.wait(await jobs.submit(kind, timeout=0.2))
+        cancelled = await jobs.submit(kind)
+        while not await jobs.list_jobs(status="running"):
+            await asyncio.sleep(0.01)
+        await jobs.cancel_job(cancelled.job_id)
+        while len(runs := [one for one in spans.get_finished_spans() if one.name == f"run {kind}"]) < 2:
+            await asyncio.sleep(0.01)
+    await jobs.close()
+    assert late.status == "failed"
+    timed_out, stopped = runs
+    assert timed_out.status.status_code is StatusCode.ERROR
+    assert dict(timed_out.events[0].attributes or {})["exception.type"] == "JobTimedOut"
+    assert dict(timed_out.attributes or {})["milepost.run.stopped"] == "JobTimedOut"
+    assert stopped.status.status_code is StatusCode.UNSET
+    assert dict(stopped.attributes or {})["milepost.run.stopped"] == "JobCancelled"
 
 
 async def test_trace_of_request_is_continued(spans: InMemorySpanExporter) -> None:

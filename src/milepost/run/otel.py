@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from milepost.core.errors import RunStop
+from milepost.core.errors import JobTimedOut, RunStop
 from milepost.core.job import Job
 from milepost.core.serialization import from_json
 from milepost.run import otel_messaging
@@ -122,8 +122,11 @@ def end_run_span(run: Run, handle: RunSpan | None) -> None:
     if handle is None:
         return
     error = sys.exc_info()[1]
-    is_stopped = isinstance(error, RunStop) or bool(run._stop_reasons)
-    failed = None if is_stopped or error is handle.before else error
+    if error is handle.before:
+        error = None
+    end = run._stop_reasons[0] if run._stop_reasons else error  # a stop arrives in async code as a CancelledError
+    is_stopped = isinstance(end, RunStop)
+    failed = None if error is None or (is_stopped and not isinstance(end, JobTimedOut)) else end
     if otel_messaging.is_metered():
         seconds = time.perf_counter() - handle.started
         otel_messaging.record("run", "process", _destination(run), seconds, failed)
@@ -133,8 +136,8 @@ def end_run_span(run: Run, handle: RunSpan | None) -> None:
     from opentelemetry.trace import Status, StatusCode
 
     if is_stopped:
-        handle.span.set_attribute("milepost.run.stopped", type(error or run._stop_reasons[0]).__name__)
-    elif failed is not None:
+        handle.span.set_attribute("milepost.run.stopped", type(end).__name__)
+    if failed is not None:
         # The crash report has its secrets masked.
         line, crash_report = report_exception(failed, run)
         details = {"exception.type": type(failed).__name__, "exception.message": line}
