@@ -73,7 +73,7 @@ _RETRY_CHILD = template(
             ("leased", Param("run"), Param("run_token")),
             ("ne", "parent_attempt", Param("parent_attempt")),
         ),
-        ops=(*_RETRY_OPS, ("set", "parent_attempt", Param("parent_attempt"))),
+        ops=(*_RETRY_OPS, ("set", "parent_attempt", Param("parent_attempt")), ("hold", UNSUCCESSFUL)),
         event="retrying",
     ),
 )
@@ -129,7 +129,10 @@ def plan_retry(operation_id: str, *, from_start: bool = False, waits: bool = Fal
 
 
 def plan_retry_child(operation_id: str, *, run: tuple[str, str], generation: str) -> Change:
-    """Return a child that ended without success to pending, for a later attempt of its parent, under the token of that."""
+    """Return a child that ended without success to pending, for a later attempt of its parent, under the token of that.
+
+    It is held again while a group of its `after` has an open member.
+    """
     run_id, token = run
     return bind(_RETRY_CHILD, operation_id, run=run_id, run_token=token, parent_attempt=generation)
 

@@ -8,7 +8,7 @@ from milepost.core import transitions as plans
 from milepost.core.job import JobStatus
 from milepost.core.transitions.operations import Change
 from milepost.stores.protocol import Write
-from milepost.testing.conformance.groups import complete, dying, fail, is_held, is_ready
+from milepost.testing.conformance.groups import complete, dying, fail, is_cancelled, is_held, is_ready
 from milepost.testing.conformance.harness import Scenarios, StoreFixture, token_of, worker_job
 from milepost.testing.conformance.transition_matrix import CRASH
 
@@ -150,6 +150,19 @@ class Children(Scenarios):
         job = await fixture.made("a", retry(token, ".2"))
         assert (job.status.value, job.record["parent_attempt"]) == ("pending", ".2")
         await is_ready(fixture, "a")
+
+    async def test_child_that_is_retried_waits_again_for_what_it_follows(self, fixture: StoreFixture) -> None:
+        token = await running_parent(fixture, "a")
+        fields = {**child("p", "b"), "labels": ":parent_id=p\x1f:after=job:a", "parent_attempt": ".1"}
+        await fixture.do("b", plans.plan_create(fields, fixture.operation_id(), run=("p", token)))
+        await fail(fixture, "a")
+        await is_cancelled(fixture, "b", "a")
+        for name in "ab":
+            again = plans.plan_retry_child(fixture.operation_id(), run=("p", token), generation=".2")
+            await fixture.do(name, again)
+        await is_held(fixture, "b", "job:a")
+        await complete(fixture, "a")
+        await is_ready(fixture, "b")
 
     async def test_child_is_not_retried_without_its_parent(self, fixture: StoreFixture) -> None:
         """It could not start, and would stay pending."""
