@@ -207,9 +207,21 @@ def test_taken_id_and_unique_key_skip_tick(jobs: Jobs) -> None:
     assert jobs.count_jobs() == 2
 
 
+def test_refused_tick_is_logged(jobs: Jobs, caplog: pytest.LogCaptureFixture) -> None:
+    jobs.add_schedule("nightly", jobs.handlers["reindex"], every=60)
+    found = jobs.get_schedule("nightly")
+    move(jobs, "nightly", next_at=AGO, fields={**found.fields, "labels": ":after=job:removed"})
+    assert fire(jobs) == 0
+    assert "schedule nightly: no job for 2" in caplog.text
+
+
 def test_options_of_one_job_are_refused(jobs: Jobs) -> None:
     handler = jobs.handlers["reindex"]
-    for options in ({"job_id": "x"}, {"not_before": datetime.now(UTC)}, {"on_duplicate": "refuse"}):
+    jobs.create_job("p", group="g")
+    for options in (
+        {"job_id": "x"}, {"not_before": datetime.now(UTC)}, {"on_duplicate": "refuse"}, {"after": ["job:p"]},
+        {"group": "g"}, {"parent_id": "p"},
+    ):  # fmt: skip
         with pytest.raises(InvalidInputError, match=next(iter(options))):
             jobs.add_schedule("nightly", handler.options(**options), every=60)  # type: ignore[arg-type]
 

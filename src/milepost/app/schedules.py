@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 _OF_ONE_JOB = {
     "job_id": "is made from the name and the tick; omit it",
     "on_duplicate": "a tick whose unique key is taken makes no job; omit it",
+    "after": "names jobs that end once, not for each tick; omit it",
+    "group": "names a batch that is closed at a later tick; omit it",
+    "parent_id": "names one job, which ends before a later tick; omit it",
     "not_before": "is a fixed time; use delay, which counts from the tick",
     "not_after": "is a fixed time; use expires_in, which counts from the tick",
 }

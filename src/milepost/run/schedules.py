@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import islice, takewhile
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from milepost.core.errors import InvalidInputError, MissingExtraError
-from milepost.core.job import Job, JobStatus
+from milepost.core.job import JobStatus
 from milepost.core.schedule import SCHEDULES, Schedule
 from milepost.core.serialization import from_micros
 from milepost.core.transitions import plan_fire
@@ -31,6 +31,7 @@ ON_TIME = timedelta(seconds=60)
 """How late a tick may be to count as not missed, for `catch_up="none"`."""
 UNDECLARED_AFTER = timedelta(hours=24)
 _BY_KEY = "key:"
+_Unfinished = Literal["queued", "started", "removed"]
 
 
 class _Firing(NamedTuple):
@@ -83,8 +84,9 @@ async def fire_due(store: Store, new_operation_id: Callable[[], str]) -> int:
         refused = [one for one in islice(remaining, len(firing.writes)) if not one.accepted]
         if not firing.writes:
             await store.kv_put(firing.item.key, firing.moved.to_text(), version=firing.item.version)
-        elif refused and (refused[0].job is not None or refused[0].key_owner_id is not None):
-            await _skip_taken(store, firing)
+        elif refused:
+            is_taken = refused[0].job is not None or refused[0].key_owner_id is not None
+            await _explain_refusal(store, firing, is_taken)
     return sum(outcome.accepted and not outcome.repeated for outcome in outcomes)
 
 
@@ -108,12 +110,13 @@ async def _plan(
     """Return what the due ticks of a schedule create."""
     next_at = ticks_of(schedule).after(now)
     due = due_ticks(schedule, now)
-    last = await store.get(schedule.last_job_id) if schedule.overlap != "allow" and schedule.last_job_id else None
-    open_job = last if last is not None and not last.is_terminal else None
-    if open_job is not None and _is_skipped(schedule, open_job, len(due)):
+    last = await _unfinished(store, schedule) if schedule.overlap != "allow" else None
+    if last is not None and _is_skipped(schedule, last, len(due)):
         moved = replace(schedule, next_at=next_at, skipped=schedule.skipped + len(due))
         return _Firing(item, [], {}, moved)
-    after = open_job.job_id if open_job is not None else None
+    if last == "removed":
+        return _Firing(item, [], {}, schedule)  # a job cannot wait for it, so the ticks stay due
+    previous = schedule.last_job_id if last is not None else None
     writes: list[Write] = []
     steps: dict[str, datetime] = {}
     current, text = schedule, item.value
@@ -123,10 +126,10 @@ async def _plan(
         current = replace(current, next_at=following, last_at=tick, last_job_id=job_id, fired=current.fired + 1)
         steps[text] = tick
         before, text = text, current.to_text()
-        fields = schedule.job_fields(tick, after)
+        fields = schedule.job_fields(tick, previous)
         change = plan_fire(fields, new_operation_id(), key=item.key, before=before, after=text)
         writes.append(Write(job_id, change))
-        after = job_id if schedule.overlap != "allow" else None
+        previous = job_id if schedule.overlap != "allow" else None
     return _Firing(item, writes, steps, replace(current, next_at=next_at))
 
 
@@ -142,19 +145,36 @@ def due_ticks(schedule: Schedule, now: datetime) -> list[datetime]:
     return due[::-1]
 
 
-def _is_skipped(schedule: Schedule, open_job: Job, due: int) -> bool:
-    """Return whether due ticks make no job because of one that has not ended. Missed ticks wait for it in any case."""
+async def _unfinished(store: Store, schedule: Schedule) -> _Unfinished | None:
+    """Return how far the last job is, or None if it has ended and its code has stopped; "removed" is still stopping."""
+    if schedule.last_job_id is None:
+        return None
+    last = await store.get(schedule.last_job_id)
+    if last is not None and not last.is_terminal:
+        # A job that waits for a retry or is suspended has started: the next one may queue behind it.
+        return "queued" if last.status is JobStatus.PENDING and last.attempt == 0 else "started"
+    is_stopping = any(job_id == schedule.last_job_id for job_id, _, _ in await store.draining_leases())
+    if not is_stopping:
+        return None
+    return "started" if last is not None else "removed"
+
+
+def _is_skipped(schedule: Schedule, last: _Unfinished, due: int) -> bool:
+    """Return whether due ticks make no job because of the last one. Missed ticks wait for it in any case."""
     if schedule.catch_up == "all" and due > 1:
         return False
-    return schedule.overlap == "skip" or open_job.status is JobStatus.PENDING
+    return schedule.overlap == "skip" or last == "queued"
 
 
-async def _skip_taken(store: Store, firing: _Firing) -> None:
-    """Move past the first tick that has no job yet and whose id or unique key another job has."""
+async def _explain_refusal(store: Store, firing: _Firing, is_taken: bool) -> None:
+    """Log why the first tick that has no job yet has none. Move past it if another job has its id or unique key."""
     item = await store.kv_get(firing.item.key)
     tick = firing.steps.get(item.value) if item is not None else None
     if item is None or tick is None:
         return  # another process has fired it, or the schedule was changed
+    if not is_taken:
+        log.warning("schedule %s: no job for %s: the store refused it", firing.moved.name, tick.isoformat())
+        return
     schedule = Schedule.from_text(item.value)
     log.warning("schedule %s: no job for %s: its id or unique key is taken", schedule.name, tick.isoformat())
     moved = replace(schedule, next_at=ticks_of(schedule).after(tick), skipped=schedule.skipped + 1)
