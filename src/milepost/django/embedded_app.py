@@ -33,7 +33,11 @@ class EmbeddedApp:
         exchange = _Exchange(self._loop, request.body)
         scope = {**_scope(request, mount), **extra}
         exchange.begin(self._app, scope)
-        start, body = await exchange.next(), await exchange.next()
+        try:
+            start, body = await exchange.next(), await exchange.next()
+        except asyncio.CancelledError:  # the client has gone before the first bytes
+            exchange.cancel()
+            raise
         assert start is not None, "an application sends a response or raises"
         response: HttpResponseBase
         if body is None or not body.get("more_body"):
@@ -76,6 +80,10 @@ class _Exchange:
     def begin(self, app: Any, scope: dict[str, Any]) -> None:
         """Start the application."""
         self._task = asyncio.run_coroutine_threadsafe(self._run(app, scope), self._loop)
+
+    def cancel(self) -> None:
+        """Stop the application."""
+        self._task.cancel()
 
     async def _run(self, app: Any, scope: dict[str, Any]) -> None:
         end: Any = None

@@ -1,14 +1,19 @@
 """Jobs in the admin, through Django's test clients, as under a WSGI and an ASGI server."""
 
+import asyncio
 import json
+import threading
 from typing import Any
 
 from asgiref.sync import async_to_sync
 from django.conf import settings
 from django.contrib.auth.models import Permission, User
-from django.test import AsyncClient, Client, TransactionTestCase, override_settings
+from django.test import AsyncClient, AsyncRequestFactory, Client, TransactionTestCase, override_settings
+from starlette.applications import Starlette
+from starlette.routing import Route
 
 from blog import tasks
+from milepost.django.embedded_app import EmbeddedApp
 from milepost.django.tasks_api import task_backends
 
 JOBS = "/admin/milepost/job/"
@@ -103,6 +108,28 @@ class Admin(TransactionTestCase):
             return read
 
         assert json.loads(follow().split(b"data: ")[1].split(b"\n")[0])["job_id"] == self.job_id
+
+    def test_stream_ends_when_its_client_leaves_before_the_first_bytes(self) -> None:
+        begun, ended = threading.Event(), threading.Event()
+
+        async def silent(request: Any) -> None:
+            begun.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.set()
+
+        dashboard = EmbeddedApp(lambda: Starlette(routes=[Route("/", silent)]))
+
+        @async_to_sync
+        async def leave() -> None:
+            response = asyncio.create_task(dashboard.respond(AsyncRequestFactory().get("/"), "/", {}))
+            await asyncio.to_thread(begun.wait, 60)
+            response.cancel()
+            await asyncio.wait([response])
+
+        leave()
+        assert ended.wait(60)
 
     def test_stream_of_a_single_threaded_server_ends_soon(self) -> None:
         client = self.signed_in("view_job")
