@@ -16,12 +16,13 @@ from milepost.core.job import Job
 from milepost.core.result_types import JsonR, R
 from milepost.core.serialization import Duration
 from milepost.core.transitions import plan_cancel
-from milepost.manager.creation import creation_error, plan_new, refuse_cycle
+from milepost.manager.creation import creation_error, plan_new
 from milepost.manager.manager import AsyncJobManager
 from milepost.run.async_run import AsyncRun
 from milepost.run.otel import submit_span
 from milepost.run.sweeper import REDISPATCH_DELAY
 from milepost.settings import Settings
+from milepost.stores.cycles import refuse_cycle
 from milepost.stores.protocol import Store, Write
 from milepost.stores.sync_bridge import delegated
 from milepost.worker.dispatcher import Dispatcher, TaskQueue

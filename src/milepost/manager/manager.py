@@ -31,7 +31,7 @@ from milepost.core.serialization import (
 )
 from milepost.core.transitions import plan_cancel, plan_retry, plan_update
 from milepost.manager import descendants, watch
-from milepost.manager.creation import creation_error, plan_new, refuse_cycle
+from milepost.manager.creation import creation_error, plan_new
 from milepost.manager.options import CreateOptions
 from milepost.manager.schedules import ScheduleMethods
 from milepost.manager.validation import (
@@ -47,6 +47,7 @@ from milepost.manager.waiting import WaitingMethods
 from milepost.run.runtime import Runtime
 from milepost.run.track import AsyncTrack, TrackRequest
 from milepost.settings import Settings, settings
+from milepost.stores.cycles import refuse_cycle
 from milepost.stores.factory import open_store
 from milepost.stores.protocol import Store, Write, WriteResult
 from milepost.stores.query import Page, Query, find, position

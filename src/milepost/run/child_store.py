@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from milepost.core.errors import OutcomeUnknownError, StoreUnavailableError
+from milepost.core.errors import InvalidInputError, OutcomeUnknownError, StoreUnavailableError
+from milepost.core.placement import after_groups
 from milepost.core.serialization import US, from_json, to_json
 from milepost.core.transitions import plan_create, plan_retry_child
 from milepost.run.crash_report import masked
 from milepost.run.heartbeat_state import stop_reason
 from milepost.run.outages import pause
 from milepost.run.transaction import refuse_open_transaction
+from milepost.stores.cycles import refuse_cycle
 from milepost.stores.ids import new_operation_id
 from milepost.stores.protocol import Position, Select, Store, Write, WriteResult
 from milepost.stores.query import position
@@ -57,11 +59,21 @@ async def _answer(store: Store, run: Run, asked: Mapping[str, Any]) -> Any:
     return [[job.job_id, dict(job.record)] for job in jobs], position(jobs[-1]) if len(jobs) == PAGE else None
 
 
-async def _make(store: Store, run: Run, children: Sequence[tuple[str, dict[str, str]]]) -> list[str | None]:
+async def _make(
+    store: Store, run: Run, children: Sequence[tuple[str, dict[str, str]]]
+) -> list[str | None] | dict[str, str]:
     """Make children that do not exist, and retry those that failed in an earlier attempt of the parent.
 
-    Return for each what is wrong, or None. Repeating it makes nothing twice, since the ids are given.
+    Return for each what is wrong, or None. Repeating it makes nothing twice, since the ids are given. If one of them would
+    wait for itself, make none, and return the problem by field.
     """
+    siblings = {f"job:{job_id}" for job_id, _ in children}
+    for _, fields in children:
+        if not siblings.issuperset(after_groups(fields["labels"])):
+            try:
+                await refuse_cycle(store, fields)
+            except InvalidInputError as error:
+                return {error.field: error.problem}
     lease = (run.job_id, run.token)
     writes = [
         Write(job_id, plan_create(fields, new_operation_id(), run=lease), answer=False) for job_id, fields in children

@@ -143,8 +143,8 @@ class ChildJobs:
             raise error
 
     def flush(self) -> None:
-        """Make the children that are buffered, and return when the store has them. Raises as a checkpoint does, and
-        InputChangedError for a child that exists with other parameters.
+        """Make the children that are buffered, and return when the store has them. Raises as a checkpoint does,
+        InputChangedError for a child that exists with other parameters, and InvalidInputError for one that would wait for itself.
         """
         with self._flushing:
             timer, self._timer = self._timer, None
@@ -152,6 +152,8 @@ class ChildJobs:
                 timer.cancel()
             while batch := self._buffer[:BUFFERED]:
                 reply = self._ask({"make": batch})
+                if isinstance(reply, dict):
+                    raise InvalidInputError(*next(iter(reply.items())))
                 del self._buffer[: len(batch)]
                 for (_, fields), changed in zip(batch, reply, strict=True):
                     if changed is not None:
