@@ -179,6 +179,16 @@ def _no_tombstones() -> Patches:
     return [mock.patch.object(MemoryState, "gone", return_value="")]
 
 
+@bug("no cancels", "a run is not notified when it is cancelled", "cancel-reaches-code")
+def _no_cancels() -> Patches:
+    answered = HeartbeatState.answered
+
+    def without_cancelled(self: Any, *args: Any) -> Any:
+        return [lost for lost in answered(self, *args) if lost[2] == "lost"]
+
+    return [mock.patch.object(HeartbeatState, "answered", without_cancelled)]
+
+
 @bug("no stops", "a run is not notified when its lease is lost", "old-run-is-notified")
 def _no_stops() -> Patches:
     answered = HeartbeatState.answered
