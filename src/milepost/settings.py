@@ -57,7 +57,9 @@ class Settings:
         "Authentication of the server: keys or none. Default: `milepost serve` requires keys if any exist",
     )
     max_pending: int = _setting(
-        "MILEPOST_MAX_PENDING", 10_000, "Maximum number of pending jobs of one key or user over HTTP"
+        "MILEPOST_MAX_PENDING",
+        10_000,
+        "Maximum number of pending jobs of one key or user over HTTP, not counting jobs of its schedules (at most 100 schedules)",
     )
     max_types: int = _setting(
         "MILEPOST_MAX_TYPES", 100, "Maximum number of types of manual jobs (create_job) of one key or user over HTTP"

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from milepost import AsyncClient, AsyncJobs, AsyncRun, InvalidInputError, Schedule, ScheduleNotFoundError
+from milepost import AsyncClient, AsyncJobs, AsyncRun, InvalidInputError, MilepostError, Schedule, ScheduleNotFoundError
 from milepost.web import auth
 from milepost.web.app import create_app
 from milepost.web.security.api_keys import ApiKeyStore
@@ -99,3 +99,33 @@ async def test_key_that_resumes_takes_over_from_ended_key(jobs: AsyncJobs) -> No
         None,
         (await second.add_schedule("x", "reindex", every=60)).created_by,
     )
+
+
+async def test_schedules_of_one_key_are_limited(jobs: AsyncJobs) -> None:
+    ana, other = await caller(jobs), await caller(jobs)
+    made = await ana.add_schedule("s0", "reindex", every=3600)
+    for number in range(1, 100):
+        await jobs.store.kv_put(f"schedule/s{number}", replace(made, name=f"s{number}").to_text())
+    with pytest.raises(MilepostError, match=r"Too many schedules of this key or user \(limit 100\)"):
+        await ana.add_schedule("s100", "reindex", every=3600)
+    assert (await ana.add_schedule("s0", "reindex", every=60)).every == 60
+    assert (await other.add_schedule("s100", "reindex", every=3600)).every == 3600
+
+
+async def test_schedule_that_appears_during_a_put_is_not_changed(
+    jobs: AsyncJobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another tenant takes the name between the check and the write."""
+    ana, bob = await caller(jobs, labels={"team": "a"}), await caller(jobs, labels={"team": "b"})
+    write = jobs.store.kv_put
+
+    async def late(key: str, *args: Any, **kwargs: Any) -> int | None:
+        if key == "schedule/mail":
+            monkeypatch.setattr(jobs.store, "kv_put", write)
+            await ana.add_schedule("mail", "reindex", every=3600)
+        return await write(key, *args, **kwargs)
+
+    monkeypatch.setattr(jobs.store, "kv_put", late)
+    with pytest.raises(ValueError, match="in use by a schedule that this key may not see"):
+        await bob.add_schedule("mail", "reindex", every=60)
+    assert (await jobs.get_schedule("mail")).labels == {"team": "a"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -97,16 +97,18 @@ class ScheduleDeclarations:
         params: Mapping[str, Any] | None = None,
         created_by: str | None = None,
         options: Mapping[str, Any] | None = None,
+        may_change: Callable[[Schedule], None] | None = None,
     ) -> Schedule:
         """Make a schedule now, or change the one of this name, and return it. The parameters are those of `schedule`.
 
         `target` is a handler or the name of a published type; `options` are those of the submits, for a type by name.
+        `may_change` raises for an existing schedule that the caller may not change.
         A change of a schedule that code declares stays until the declaration changes. With other times, ticks before now make
         no jobs.
         Raises InvalidInputError, UnknownJobTypeError and MissingExtraError.
         """
         schedule = await self._definition(name, target, cron, every, tz, catch_up, overlap, params, options)
-        return await put_schedule(self.store, replace(schedule, created_by=created_by))
+        return await put_schedule(self.store, replace(schedule, created_by=created_by), may_change)
 
     async def _definition(
         self,

@@ -61,7 +61,8 @@ class ScheduleMethods:
         return await self._create(None, Schedule.from_text(item.value).job_fields(now))
 
     async def remove_schedule(self, name: str) -> None:
-        """Remove a schedule; its jobs stay. One that code declares comes back when a worker with it starts.
+        """Remove a schedule; its jobs stay. One that code declares comes back within a minute while a worker with it runs:
+        pause it, or remove its declaration.
 
         Raises ScheduleNotFoundError.
         """
@@ -69,8 +70,13 @@ class ScheduleMethods:
             raise ScheduleNotFoundError(name)
 
 
-async def put_schedule(store: Store, wanted: Schedule) -> Schedule:
-    """Store a new schedule, or change one that exists, whose ticks so far stay, and return it. Raises InvalidInputError."""
+async def put_schedule(
+    store: Store, wanted: Schedule, may_change: Callable[[Schedule], None] | None = None
+) -> Schedule:
+    """Store a new schedule, or change one that exists, whose ticks so far stay, and return it. Raises InvalidInputError.
+
+    `may_change` raises for one that the caller may not change; it gets the version that is replaced.
+    """
     validate_schedule_name(wanted.name)
     ticks_of(wanted)
     for _ in range(MAX_CONFLICTS):
@@ -84,6 +90,8 @@ async def put_schedule(store: Store, wanted: Schedule) -> Schedule:
             stored = moved_on(replace(wanted, created_at=now), now)
         else:
             found = Schedule.from_text(item.value)
+            if may_change is not None:
+                may_change(found)
             stored = changed(found, wanted, now)
         if (
             await store.kv_put(stored.key, stored.to_text(), version=item.version if item is not None else 0)

@@ -129,7 +129,10 @@ def fire(name: str) -> int:
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
 @session_options
 def rm(names: tuple[str, ...]) -> int:
-    """Remove schedules; their jobs stay."""
+    """Remove schedules; their jobs stay.
+
+    One that code declares comes back within a minute while its worker runs. Pause it instead, or remove its declaration.
+    """
     context = current()
     for name in names:
         context.jobs.remove_schedule(name)

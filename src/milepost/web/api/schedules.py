@@ -10,19 +10,23 @@ from starlette.responses import Response
 from milepost.core.errors import InvalidInputError, ScheduleNotFoundError
 from milepost.core.schedule import Schedule
 from milepost.manager.schedules import resume_schedule as resume
+from milepost.run.schedules import read_schedules
 from milepost.web import schemas
 from milepost.web.api.submit import seen_bytes
 from milepost.web.context import WebContext, principal_of
 from milepost.web.http.json_body import encoded
 from milepost.web.http.problems import Problem
 from milepost.web.security.audit import audit
-from milepost.web.security.principals import DELETE, READ, WRITE, Principal
+from milepost.web.security.principals import DELETE, READ, WRITE, Principal, limit_reached
 
 JSON = "application/json"
 OPTIONS = frozenset(
     ["metadata", "priority", "max_attempts", "timeout", "on_lost", "queue", "limit_key", "partition", "unique_key", "delay", "expires_in"]
 )  # fmt: skip
 """The options of its jobs that a request may set."""
+
+MAX_OWN = 100
+"""The most schedules of one key or user: the jobs that they make do not count as its pending jobs."""
 
 
 def add_schedules(router: APIRouter, context: WebContext) -> None:
@@ -65,16 +69,19 @@ def add_schedules(router: APIRouter, context: WebContext) -> None:
         if principal.queues and queue is None:
             queue = await context.manager.submissions.default_queue(body.job_type)
         await context.may_start(principal, body.job_type, "worker", queue)
-        try:
-            await visible(request, name)
-        except ScheduleNotFoundError:
-            if await context.store.kv_get(f"schedule/{name}") is not None:
-                raise Problem(
-                    409, f"The name {name!r:.100} is in use by a schedule that this key may not see"
-                ) from None
+        if not principal.unlimited:
+            found = await read_schedules(context.store)
+            if sum(one.created_by == principal.id and one.name != name for _, one in found) >= MAX_OWN:
+                raise limit_reached("Too many schedules of this key or user", MAX_OWN, 60)
+
+        def may_change(found: Schedule) -> None:
+            if not _sees(principal, found):
+                raise Problem(409, f"The name {name!r:.100} is in use by a schedule that this key may not see")
+
         made = await context.manager.add_schedule(
             name, body.job_type, cron=body.cron, every=body.every, tz=body.tz, catch_up=body.catch_up,
             overlap=body.overlap, params=body.params, created_by=principal.id, options=options,
+            may_change=may_change,
         )  # fmt: skip
         await audit(context.store, principal, "schedule.put", name, job_type=body.job_type)
         return answer(made)
