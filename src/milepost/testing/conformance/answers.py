@@ -86,11 +86,14 @@ class Answers(Scenarios):
 
     async def test_expired_question_takes_no_answer(self, fixture: StoreFixture) -> None:
         """I29: an answer is accepted before the deadline only, and the default of the run after it only."""
+        await fixture.create("early", worker_job())
+        early = await fixture.start("early")
+        await fixture.do("early", ask(fixture, early, expires=await fixture.store.now() + LONG))
+        await fixture.refused("early", settle(fixture, early))
         await fixture.create("a", worker_job())
         job = await fixture.start("a")
         until = await fixture.store.now() + SHORT
         await fixture.do("a", ask(fixture, job, expires=until))
-        await fixture.refused("a", settle(fixture, job))
         await fixture.do("a", suspend(fixture, job, wake_at=until))
         await fixture.until(until)
         await fixture.refused("a", answer(fixture))
