@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from milepost import InMemoryJobManager
 from milepost.core.errors import FilterError
+from milepost.core.job import Job
+from milepost.core.placement import is_waiting
 from milepost.query.filters import parse_filter
 from milepost.stores.protocol import Select
 
@@ -82,6 +84,13 @@ def test_waiting_jobs_are_selected() -> None:
     assert [job.job_id for job in manager.find(parse_filter("not.is:waiting").query).jobs] == ["first"]
     manager.update_job("first", "completed")
     assert manager.find(parse_filter("is:waiting").query).jobs == []
+
+
+def test_suspended_job_waits_until_its_time_has_come() -> None:
+    for fields, waits in (({"wake_at": "9"}, True), ({"wake_at": "5"}, False), ({"wait_groups": "job:a"}, False)):
+        job = Job.stored("a", {"status": "pending", "suspended": "1", **fields})
+        assert is_waiting(job, 7) is waits
+    assert is_waiting(Job.stored("a", {"status": "pending", "held": "job:b"}), 7)
 
 
 @pytest.mark.parametrize("text", ["Nightly-2026", "nightly", "NIGHTLY-", '"Nightly-2026:Ana"'])

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 OnError = Literal["cancel", "keep"]
 
 STALE_AFTER = 60.0
-"""Seconds without a sign of life of the process that has a batch open, after which it is flagged as stalled."""
+"""Seconds without a heartbeat of the process that has a batch open, after which it is flagged as stalled."""
 ALIVE_INTERVAL = 15.0
 SLICE = 500
 

@@ -60,10 +60,13 @@ def starts_at(record: Record) -> int | None:
     return int(record.get("not_before", 0) if wake_at is None else wake_at)
 
 
-def is_waiting(job: HasRecord) -> bool:
+def is_waiting(job: HasRecord, now: int) -> bool:
     """Return whether a pending job waits for others, for an answer or, suspended, for a time, and so for no worker."""
     record = job.record
-    return record.get("status") == "pending" and ("held" in record or "suspended" in record)
+    if record.get("status") != "pending" or not ("held" in record or "suspended" in record):
+        return False
+    start = starts_at(record)
+    return start is None or start > now
 
 
 def member_groups(labels: str) -> list[str]:

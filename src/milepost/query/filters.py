@@ -223,9 +223,10 @@ def _read_is(terms: _Terms, value: str, negative: bool, where: int) -> None:
             ends = (value == "ended") is not negative
             terms.allowed &= {status.value for status in JobStatus if status.is_terminal is ends}
         case "stopping" | "waiting":
-            is_so = is_stopping if value == "stopping" else is_waiting
             terms.reads.append(f"is:{value}")
-            terms.tests.append(lambda job: is_so(job) is not negative)
+            terms.tests.append(
+                lambda job: (is_stopping(job) if value == "stopping" else is_waiting(job, terms.now)) is not negative
+            )
         case _:
             raise FilterError(terms.text, where, f"unknown state {value!r:.40}; use one of {', '.join(STATES)}")
 

@@ -1,7 +1,7 @@
 """Questions of a run and the answers of people.
 
-All questions of a job are one value of its record, `questions`. Who changes it names the version that it has read, so that
-of two changes at once one is refused, and looks again.
+All questions of a job are one value of its record, `questions`. A change names the version that it was made from, so
+that of two changes at once one is refused and made again from the new version.
 """
 
 from __future__ import annotations
