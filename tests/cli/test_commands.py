@@ -122,6 +122,7 @@ def test_tree(where: StoreFixture) -> None:
     assert [line.split("  ")[-2].strip() for line in lines] == ["root", "left", "leaf", "right"]
     assert lines[2].startswith("    running     50%  generic  leaf")
     assert [job["depth"] for job in where.rows("tree", "root")] == [0, 1, 2, 1]
+    assert where.call("tree", "-n", "1", "root").splitlines()[1] == "  ... 1 more"
 
 
 @covers("ls")

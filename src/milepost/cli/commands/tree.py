@@ -35,7 +35,10 @@ def tree(words: tuple[str, ...], limit: int) -> int:
     jobs, _ = select_jobs(context, words)
     for job in jobs:
         for depth, one in _walk(context, job, limit, 0):
-            if context.json:
+            if isinstance(one, int):
+                if not context.json:
+                    sys.stdout.write(f"{'  ' * depth}... {one} more\n")
+            elif context.json:
                 echo_json({"depth": depth, **one.to_dict()})
             else:
                 sys.stdout.write(_line(depth, one))
@@ -43,10 +46,15 @@ def tree(words: tuple[str, ...], limit: int) -> int:
     return exit_codes.OK
 
 
-def _walk(context: CommandContext, job: Job, limit: int, depth: int) -> Iterator[tuple[int, Job]]:
+def _walk(context: CommandContext, job: Job, limit: int, depth: int) -> Iterator[tuple[int, Job | int]]:
+    """Yield a job and its descendants with their depths; a number stands for the older children that are left out."""
     yield depth, job
     if depth < DEPTH:
-        for child in reversed(find_jobs(context, f"parent:{job.job_id}", min(limit, PAGE)).jobs):
+        page = find_jobs(context, f"parent:{job.job_id}", min(limit, PAGE))
+        older = (page.total or page.total_at_least) - len(page.jobs)
+        if older > 0:
+            yield depth + 1, older
+        for child in reversed(page.jobs):
             yield from _walk(context, child, limit, depth + 1)
 
 
