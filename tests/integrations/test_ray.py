@@ -16,7 +16,7 @@ from tests.integrations.conftest import ROOT, Deployment
 from tests.integrations.integration_conformance import CoreConformance, IntegrationConformance
 from tests.services import free_port
 
-pytest.importorskip("ray")
+ray = pytest.importorskip("ray")
 pytestmark = [pytest.mark.slow, pytest.mark.timing]
 
 PORT, CLIENT_PORT = free_port(), free_port()
@@ -83,3 +83,14 @@ def test_code_in_c_is_killed(deployment: Deployment) -> None:
     deployment.until(lambda: not psutil.pid_exists(process), "the process is killed")
     assert deployment.ended(job.job_id).status == "cancelled"
     assert deployment.ended(deployment.jobs.submit("noted").job_id).status == "completed", "the cluster continues"
+
+
+def test_killed_sender_is_replaced_at_the_next_submit(deployment: Deployment) -> None:
+    deployment.start(1)
+    assert deployment.ended(deployment.jobs.submit("noted").job_id).status == "completed"
+    name = f"{deployment.jobs.settings.namespace} tests.integrations.ray_app:jobs"
+    ray.kill(ray.get_actor(name, namespace="milepost"))
+    job = deployment.jobs.submit("noted")
+    assert deployment.jobs.get_job(job.job_id).stalled is None
+    assert deployment.ended(job.job_id).status == "completed"
+    assert ray.is_initialized(), "other work over the connection continues"

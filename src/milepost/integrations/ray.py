@@ -32,7 +32,7 @@ from milepost.worker.message_execution import NotDelivered
 
 try:
     import ray
-    from ray.exceptions import RayError
+    from ray.exceptions import ActorDiedError, GetTimeoutError, RayActorError, RayError
 except ImportError as missing:
     raise MissingExtraError("ray", "milepost.integrations.ray") from missing
 
@@ -88,12 +88,21 @@ class RayTaskQueue:
     def _send(self, job_id: str, job_type: str) -> None:
         with self._lock:
             try:
-                if self._sender is None:
-                    self._connect()
-                ray.get(self._sender.send.remote(job_id, job_type), timeout=SEND_SECONDS)
+                try:
+                    self._send_once(job_id, job_type)
+                except ActorDiedError:  # replaced, or ended by an operator
+                    self._sender = None
+                    self._send_once(job_id, job_type)
             except (RayError, OSError, RuntimeError, ValueError, TimeoutError) as error:
-                self._disconnect()
+                self._sender = None
+                if not isinstance(error, RayActorError | GetTimeoutError):  # the connection may be lost
+                    self._disconnect()
                 raise TaskQueueUnavailableError(str(error) or type(error).__name__) from error
+
+    def _send_once(self, job_id: str, job_type: str) -> None:
+        if self._sender is None:
+            self._connect()
+        ray.get(self._sender.send.remote(job_id, job_type), timeout=SEND_SECONDS)
 
     def _connect(self) -> None:
         if not ray.is_initialized():
