@@ -31,9 +31,9 @@ class AsyncTransactionalJobs:
     async def submit(self, target: Target, /, *args: Any, **kwargs: Any) -> Job:
         """Create a job in the transaction and return it. Workers see it when the transaction has committed.
 
-        The arguments are those of `Jobs.submit`, without ``on_duplicate="supersede"``. With a `unique_key` another submit of
-        that key waits until the transaction ends; after 2 s it raises LeaseHeldError. A job in `after` cannot be deleted
-        until then.
+        The arguments are those of `Jobs.submit`, without ``on_duplicate="supersede"``. Another submit with
+        the same `job_id` or `unique_key` waits until the transaction ends; after 2 s it raises LeaseHeldError. A job in
+        `after` cannot be deleted until then.
         """
         return await self._submit(await transaction.awithin(self._jobs.store, self._connection), target, args, kwargs)
 

@@ -133,18 +133,22 @@ class Sweeper:
             interval = 0.0
 
     async def _apply(self, writes: list[Write]) -> list[WriteResult]:
-        """Apply writes, each by itself if one of their records is locked, those that were locked before last.
+        """Apply writes together, but each by itself if a record is locked, those last that were locked before.
 
         What is locked is left to a later sweep. Each lock is waited for, so a sweep tries only some of them.
         """
+        outcomes = [NOT_WRITTEN] * len(writes)
+        self._locked &= {write.job_id for write in writes}
+        fresh = [place for place, write in enumerate(writes) if write.job_id not in self._locked]
+        rest = [place for place, write in enumerate(writes) if write.job_id in self._locked]
         try:
-            outcomes = (await self._store.apply(writes)).outcomes
-            self._locked.clear()
-            return outcomes
+            together = (await self._store.apply([writes[place] for place in fresh])).outcomes if fresh else []
+            for place, outcome in zip(fresh, together, strict=True):
+                outcomes[place] = outcome
         except LeaseHeldError:
-            outcomes = [NOT_WRITTEN] * len(writes)
+            rest = [*fresh, *rest]
         left = MAX_LOCKED
-        for place in sorted(range(len(writes)), key=lambda at: writes[at].job_id in self._locked):
+        for place in rest:
             try:
                 outcomes[place] = (await self._store.apply([writes[place]])).outcomes[0]
                 self._locked.discard(writes[place].job_id)
