@@ -17,6 +17,7 @@ from milepost.app.batches import Batch
 from milepost.core.errors import DuplicateJobError, IllegalTransitionError, InvalidInputError, JobNotFoundError
 from milepost.core.values import MemberCounts
 from milepost.stores.factory import open_store
+from milepost.stores.sync_bridge import run_sync
 from tests.waiting import until
 
 
@@ -140,7 +141,19 @@ def test_open_batch_is_continued_and_a_closed_one_refuses_jobs(jobs: Jobs) -> No
             submit()
     with pytest.raises(IllegalTransitionError, match="Batch b is closed; open one with another name"):
         batch.__enter__()
-    assert batch.counts() == MemberCounts(total=2, open=2)
+    with pytest.raises(IllegalTransitionError, match="Batch b is closed, and ends with its jobs; callers may only"):
+        jobs.update_job("b", message="Open")
+    with jobs.batch("b2") as outer:
+        outer.submit("load", {})
+        run_sync(outer._async.close())
+        run_sync(outer._async.close(OSError("after the end")))
+        run_sync(outer._async.report())
+    for name, total in (("b", 2), ("b2", 1)):
+        record = jobs.get_job(name)
+        assert record is not None
+        assert (record.status.value, "stale" in record.record) == ("running", False)
+        assert record.message == f"{total} jobs"
+        assert jobs.batch(name).counts() == MemberCounts(total=total, open=total)
 
 
 @pytest.mark.parametrize("how", ["suspended", "snoozed", "paused", "released", "paused in async", "released in async"])
@@ -235,6 +248,9 @@ def test_invalid_batches_are_refused(jobs: Jobs) -> None:
     jobs.create_job("taken")
     with pytest.raises(DuplicateJobError, match="Job taken already exists, and is not a batch"):
         jobs.batch("taken").__enter__()
+    taken = jobs.get_job("taken")
+    assert taken is not None
+    assert (taken.status.value, taken.attempt, taken.version) == ("pending", 0, 1)
     for call in (jobs.batch("none").counts, jobs.batch("none").wait):
         with pytest.raises(JobNotFoundError):
             call()

@@ -27,7 +27,7 @@ from milepost.core.errors import (
 from milepost.core.job import Job, JobStatus
 from milepost.core.placement import BATCH
 from milepost.core.serialization import Duration, single_line, validate_job_id
-from milepost.core.transitions import plan_cancel, plan_close_batch, plan_create, plan_update
+from milepost.core.transitions import plan_cancel, plan_close_batch, plan_create, plan_open_batch, plan_update
 from milepost.core.values import MemberCounts
 from milepost.manager.validation import job_fields
 from milepost.run import context
@@ -133,14 +133,12 @@ class AsyncBatch:
             "manual", BATCH, message="Open", labels=self._labels, group=self.name, stale_after=STALE_AFTER,
             stored={"origin": jobs.manager.origin},
         )  # fmt: skip
-        start = Write(self.name, plan_update(new_id(), JobStatus.RUNNING))
-        created, started = (
-            await jobs.store.apply([Write(self.name, plan_create(fields, new_id()), answer=False), start])
-        ).outcomes
-        job = started.job
-        if not created.accepted and job is not None and job.job_type != BATCH:
+        create = Write(self.name, plan_create(fields, new_id()), answer=False)
+        opened = (await self._apply([create, Write(self.name, plan_open_batch(new_id()))]))[1]
+        job = opened.job
+        if not opened.accepted and job is not None and (job.job_type != BATCH or job.run_by != "manual"):
             raise DuplicateJobError(f"Job {self.name} already exists, and is not a batch", job=job)
-        if not started.accepted or job is None or "closed" in job.record:
+        if not opened.accepted:
             raise IllegalTransitionError(f"Batch {self.name} is closed; open one with another name", job=job)
         self._is_open = True
 
@@ -157,8 +155,9 @@ class AsyncBatch:
         new_id = self._jobs.runtime.ids.new_operation_id
         if error is not None and self._on_error == "cancel":
             text = single_line(f"{type(error).__name__}: {error}")
-            await self._apply([Write(self.name, plan_update(new_id(), JobStatus.FAILED, error=text), answer=False)])
-            await self._cancel_members()
+            fail = Write(self.name, plan_update(new_id(), JobStatus.FAILED, error=text), answer=False)
+            if (await self._apply([fail]))[0].accepted:
+                await self._cancel_members()
             return
         message = f"{(await self.counts()).total:,} jobs"
         await self._apply([Write(self.name, plan_close_batch(new_id(), self.awaited, message), answer=False)])

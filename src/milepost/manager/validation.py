@@ -196,6 +196,10 @@ def rejection_error(outcome: WriteResult, job_id: str, verb: str, target: JobSta
     if verb == "update" and job.run_by != "manual" and not job.is_terminal:
         who = f"worker {job.worker}" if job.worker else "a worker" if job.run_by != "track" else "its track() block"
         return LeaseHeldError(f"Job {job_id} is run by {who}; callers may only cancel it", job=job)
+    if verb == "update" and "closed" in job.record and not job.is_terminal:
+        return IllegalTransitionError(
+            f"Batch {job_id} is closed, and ends with its jobs; callers may only cancel it", job=job
+        )
     if (
         verb == "retry"
         and job.status in (JobStatus.FAILED, JobStatus.CANCELLED)

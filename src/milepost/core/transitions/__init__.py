@@ -14,7 +14,13 @@ from milepost.core.transitions.cancel import (
 )
 from milepost.core.transitions.create import plan_create, plan_fire, plan_track
 from milepost.core.transitions.dispatch import plan_dispatch, plan_dispatched, plan_rejected, plan_undispatchable
-from milepost.core.transitions.groups import STILL_HELD, plan_cancel_orphan, plan_close_batch, plan_release_held
+from milepost.core.transitions.groups import (
+    STILL_HELD,
+    plan_cancel_orphan,
+    plan_close_batch,
+    plan_open_batch,
+    plan_release_held,
+)
 from milepost.core.transitions.manual import plan_retry, plan_retry_child, plan_update
 from milepost.core.transitions.pause import plan_pause, plan_resume_paused, plan_stopped_for_pause
 from milepost.core.transitions.questions import plan_answer, plan_ask, plan_settle_question
@@ -63,6 +69,7 @@ __all__ = [
     "plan_lease_expired",
     "plan_log",
     "plan_mark_stale",
+    "plan_open_batch",
     "plan_overrun",
     "plan_pause",
     "plan_receipt",

@@ -1,10 +1,10 @@
-"""Let a job that waits for other jobs start, or cancel it because one of them failed; close batches, cancel orphans."""
+"""Let a job that waits for other jobs start, or cancel it because one of them failed; open and close batches, cancel orphans."""
 
 from __future__ import annotations
 
 from milepost.core.placement import BATCH
 from milepost.core.transitions.cancel import CANCELS_OF_WORKER_JOBS, NEVER_STARTED
-from milepost.core.transitions.operations import Change, Const, Field, Param
+from milepost.core.transitions.operations import Change, Const, Field, Guard, Operation, Param
 from milepost.core.transitions.table import (
     CANCELLED,
     COMPLETED,
@@ -58,12 +58,31 @@ _RELEASE_HELD = template(
         )
     ),
 )
+_IS_OPEN_BATCH: tuple[Guard, ...] = (
+    ("eq", "run_by", Const("manual")),
+    ("eq", "type", Const(BATCH)),
+    ("lacks", "closed"),
+)
+_BATCH_IS_ALIVE: tuple[Operation, ...] = (("clear", "stalled"), ("stamp", "stale", Field("stale_after")))
+_OPEN_BATCH = template(
+    "open_batch",
+    (),
+    branch(
+        (PENDING,),
+        RUNNING,
+        guards=_IS_OPEN_BATCH,
+        ops=(("once", "started"), ("add", "attempt", Const("1")), *END_WAIT, *_BATCH_IS_ALIVE),
+        event="running",
+        emit=("message",),
+    ),
+    branch((RUNNING,), guards=_IS_OPEN_BATCH, ops=_BATCH_IS_ALIVE, event="progress", keep="feed", emit=("message",)),
+)
 _CLOSE_BATCH = template(
     "close_batch",
     ("group", "message"),
     branch(
         (RUNNING,),
-        guards=(("eq", "run_by", Const("manual")), ("eq", "type", Const(BATCH)), ("lacks", "closed")),
+        guards=_IS_OPEN_BATCH,
         ops=(
             ("stamp", "closed"),
             ("set", "message", Param("message")),
@@ -94,6 +113,11 @@ _CANCEL_ORPHAN = template(
 )
 STILL_HELD = 0
 """The branch of a job that continues to wait."""
+
+
+def plan_open_batch(operation_id: str) -> Change:
+    """Start the record of a batch, or continue an open one. Refused for a closed batch and for other records."""
+    return bind(_OPEN_BATCH, operation_id)
 
 
 def plan_close_batch(operation_id: str, group: str, message: str) -> Change:

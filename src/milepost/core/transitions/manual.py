@@ -85,13 +85,13 @@ _UPDATE_NAMES = ("message", "progress", "error", "result", "quiet")
 
 @cache
 def _updates(target: str) -> TransitionTemplate:
-    mine: Guard = ("eq", "run_by", Const("manual"))
+    mine: tuple[Guard, ...] = (("eq", "run_by", Const("manual")), ("lacks", "closed"))
     sets: tuple[Operation, ...] = (*SET_CALLER_FIELDS, ("clear", "stalled"))
     alive: tuple[Operation, ...] = (("stamp", "stale", Param("quiet")), ("stamp", "stale", Field("stale_after")))
     emit = ("progress", "message", "error")
-    stays = branch((RUNNING,), guards=(mine,), ops=(*sets, *alive), event="progress", keep="feed", emit=emit)
+    stays = branch((RUNNING,), guards=mine, ops=(*sets, *alive), event="progress", keep="feed", emit=emit)
     if not target or target == PENDING:
-        waits = branch((PENDING,), guards=(mine,), ops=sets, event="progress", keep="feed", emit=emit)
+        waits = branch((PENDING,), guards=mine, ops=sets, event="progress", keep="feed", emit=emit)
         branches = (waits,) if target else (stays, waits)
     elif target == RUNNING:
         start: tuple[Operation, ...] = (
@@ -102,7 +102,7 @@ def _updates(target: str) -> TransitionTemplate:
             *sets,
             *alive,
         )
-        branches = (branch((PENDING,), RUNNING, guards=(mine,), ops=start, event="running", emit=emit), stays)
+        branches = (branch((PENDING,), RUNNING, guards=mine, ops=start, event="running", emit=emit), stays)
     else:
         full: tuple[Operation, ...] = (("set", "progress", Const("1")),) if target == COMPLETED else ()
         ends: tuple[Operation, ...] = (
@@ -114,7 +114,7 @@ def _updates(target: str) -> TransitionTemplate:
             ("clear", "stale_after"),
             ("clear", "on_stale"),
         )
-        branches = (branch(ACTIVE, target, guards=(mine,), ops=ends, event=target, emit=emit),)
+        branches = (branch(ACTIVE, target, guards=mine, ops=ends, event=target, emit=emit),)
     return template("update", _UPDATE_NAMES, *branches, retention="updates")
 
 

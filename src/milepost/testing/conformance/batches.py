@@ -22,7 +22,7 @@ class BatchRecords(Scenarios):
     @staticmethod
     async def _open(fixture: StoreFixture) -> None:
         await fixture.create("g", batch())
-        await fixture.do("g", plans.plan_update(fixture.operation_id(), "running"))
+        await fixture.do("g", plans.plan_open_batch(fixture.operation_id()))
 
     @staticmethod
     async def _close(fixture: StoreFixture) -> None:
@@ -121,6 +121,25 @@ class BatchRecords(Scenarios):
         await BatchRecords._open(fixture)
         await BatchRecords._close(fixture)
         await fixture.refused("g", plans.plan_close_batch(fixture.operation_id(), "group:g", "closed"))
+
+    async def test_open_is_refused_for_other_records_and_for_a_closed_batch(self, fixture: StoreFixture) -> None:
+        await fixture.create("m", caller_job(labels=":group=g"))
+        await fixture.create("w", {**worker_job(), "type": "batch"})
+        for name in ("m", "w", "nothing"):
+            await fixture.refused(name, plans.plan_open_batch(fixture.operation_id()))
+        await fixture.create("g", {**batch(), "stale_after": "5000000"})
+        for _ in range(2):
+            await fixture.do("g", plans.plan_open_batch(fixture.operation_id()))
+            job = await fixture.job("g")
+            assert (job.status.value, job.attempt, "stale" in job.record) == ("running", 1, True)
+        await fixture.create("a", worker_job(labels=":group=g"))
+        await BatchRecords._close(fixture)
+        await fixture.refused("g", plans.plan_open_batch(fixture.operation_id()))
+        for to in (None, "running", "completed", "failed"):
+            await fixture.refused("g", plans.plan_update(fixture.operation_id(), to, message="m"))
+        assert "stale" not in (await fixture.job("g")).record
+        await complete(fixture, "a")
+        await fixture.refused("g", plans.plan_open_batch(fixture.operation_id()))
 
     async def test_cancelled_batch_holds_nothing(self, fixture: StoreFixture) -> None:
         await BatchRecords._open(fixture)
