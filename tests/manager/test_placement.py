@@ -169,10 +169,17 @@ def test_failed_items_are_retried_in_the_same_place(jobs: Jobs) -> None:
         with run.item("one"):
             raise ValueError("no text in it")
 
-    jobs.submit(pages.options(queue="gpu", group="g", job_id="a"))
+    jobs.create_job("before", parent_id="root")
+    jobs.update_job("before", "completed")
+    labels = {"tenant": "acme"}
+    jobs.submit(
+        pages.options(queue="gpu", group="g", labels=labels, after=["job:before"], parent_id="root", job_id="a")
+    )
     with jobs.run_workers(queues=["gpu"]):
         jobs.wait("a", 30)
+    jobs.delete_job("before")
     again = jobs.retry_job("a", only_failed=True)
+    assert (again.labels, again.parent_id, again.after) == (labels, None, ())
     assert (again.queue, again.group, again.record["ready"]) == ("gpu", "g", "pages@gpu")
 
 

@@ -20,6 +20,7 @@ from milepost.core.record import FIELDS
 from milepost.core.result_types import R
 from milepost.core.serialization import (
     RESULT_BYTES,
+    US,
     Duration,
     is_id,
     known_id,
@@ -257,6 +258,8 @@ class AsyncJobManager(ScheduleMethods, WaitingMethods):
         raw = job.record
         fields = submit_fields(job.job_type, params=None, retry_of=job_id, queue=job.queue)
         fields.update((one.key, raw[one.key]) for one in FIELDS if one.copied and one.key in raw)
+        pairs = [one for one in raw.get("labels", "").split(US) if not one.startswith((AFTER, ":parent_id="))]
+        fields["labels"] = US.join(pairs)  # the new job follows no other, and no run has made it
         fields.update(
             budget=fields["max_attempts"], only_keys=to_json(list(counts.failed_keys), "item_counts", RESULT_BYTES)
         )
