@@ -58,11 +58,8 @@ _RELEASE_HELD = template(
         )
     ),
 )
-_IS_OPEN_BATCH: tuple[Guard, ...] = (
-    ("eq", "run_by", Const("manual")),
-    ("eq", "type", Const(BATCH)),
-    ("lacks", "closed"),
-)
+_IS_BATCH: tuple[Guard, ...] = (("eq", "run_by", Const("manual")), ("eq", "type", Const(BATCH)))
+_IS_OPEN_BATCH: tuple[Guard, ...] = (*_IS_BATCH, ("lacks", "closed"))
 _BATCH_IS_ALIVE: tuple[Operation, ...] = (("clear", "stalled"), ("stamp", "stale", Field("stale_after")))
 _OPEN_BATCH = template(
     "open_batch",
@@ -70,7 +67,7 @@ _OPEN_BATCH = template(
     branch(
         (PENDING,),
         RUNNING,
-        guards=_IS_OPEN_BATCH,
+        guards=_IS_BATCH,
         ops=(("once", "started"), ("add", "attempt", Const("1")), *END_WAIT, *_BATCH_IS_ALIVE),
         event="running",
         emit=("message",),

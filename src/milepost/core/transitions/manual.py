@@ -85,11 +85,12 @@ _UPDATE_NAMES = ("message", "progress", "error", "result", "quiet")
 
 @cache
 def _updates(target: str) -> TransitionTemplate:
-    mine: tuple[Guard, ...] = (("eq", "run_by", Const("manual")), ("lacks", "closed"))
+    mine: tuple[Guard, ...] = (("eq", "run_by", Const("manual")),)
+    still_mine: tuple[Guard, ...] = (*mine, ("lacks", "closed"))  # only a running batch can be closed
     sets: tuple[Operation, ...] = (*SET_CALLER_FIELDS, ("clear", "stalled"))
     alive: tuple[Operation, ...] = (("stamp", "stale", Param("quiet")), ("stamp", "stale", Field("stale_after")))
     emit = ("progress", "message", "error")
-    stays = branch((RUNNING,), guards=mine, ops=(*sets, *alive), event="progress", keep="feed", emit=emit)
+    stays = branch((RUNNING,), guards=still_mine, ops=(*sets, *alive), event="progress", keep="feed", emit=emit)
     if not target or target == PENDING:
         waits = branch((PENDING,), guards=mine, ops=sets, event="progress", keep="feed", emit=emit)
         branches = (waits,) if target else (stays, waits)
@@ -114,7 +115,7 @@ def _updates(target: str) -> TransitionTemplate:
             ("clear", "stale_after"),
             ("clear", "on_stale"),
         )
-        branches = (branch(ACTIVE, target, guards=mine, ops=ends, event=target, emit=emit),)
+        branches = (branch(ACTIVE, target, guards=still_mine, ops=ends, event=target, emit=emit),)
     return template("update", _UPDATE_NAMES, *branches, retention="updates")
 
 

@@ -127,6 +127,8 @@ class BatchRecords(Scenarios):
         await fixture.create("w", {**worker_job(), "type": "batch"})
         for name in ("m", "w", "nothing"):
             await fixture.refused(name, plans.plan_open_batch(fixture.operation_id()))
+        await fixture.start("w")
+        await fixture.refused("w", plans.plan_open_batch(fixture.operation_id()))
         await fixture.create("g", {**batch(), "stale_after": "5000000"})
         for _ in range(2):
             await fixture.do("g", plans.plan_open_batch(fixture.operation_id()))

@@ -20,7 +20,8 @@ QUEUES = ("q", "r")
 AHEAD = str(1 << 52)
 HOUR = 3600.0
 MOMENTS = frozenset(("created", "started", "completed", "updated", "checkpoint_at", "stop_at", "stopped", "suspended"))
-DEADLINES = frozenset(("lease", "stale", "not_before", "not_after", "wake_at"))
+DEADLINES = frozenset(("lease", "stale", "not_before", "not_after"))
+WAKES = frozenset(("wake_at", "wake_before"))
 TOKENS = frozenset(("token", "stop_token"))
 
 WRITES = [name for name in PLANS if name not in ("create", "create (caller)", "track")]
@@ -79,6 +80,8 @@ class StoreUnderTest:
             record[name] = "some moment"
         for name in DEADLINES & set(record):
             record[name] = "past" if int(record[name]) <= now else "ahead"
+        for name in WAKES & set(record):  # also the moment of the change itself
+            record[name] = "some moment"
         if "runs" in record:  # the times of each run
             record["runs"] = re.sub(r"\d{13,}", "some moment", record["runs"])
         if "caller_ops" in record:  # the second of each request

@@ -151,38 +151,37 @@ class Schedules(Scenarios):
             await fixture.create(how, worker_job(how))
             (run,) = await fixture.claim([how], 1)
             await fixture.do(how, end(fixture.operation_id()))
-            skipped = await self.fire_after(fixture, how, "skip")
+            skipped = await fire_after(fixture, how, "skip")
             assert (skipped.fired, skipped.skipped) == (0, 1), how
-            queued = await self.fire_after(fixture, how, "queue")
+            queued = await fire_after(fixture, how, "queue")
             assert queued.fired == (0 if how == "removed" else 1), how
             assert queued.skipped == 0
             assert await fixture.claim([how], 1) == [], "held until the code has stopped"
             stopped = plans.plan_receipt(fixture.operation_id(), token_of(run), how="cooperative", confirmed=True)
             await fixture.do(how, stopped)
             if how == "removed":
-                queued = await self.fire_after(fixture, how, "queue")
+                queued = await fire_after(fixture, how, "queue")
             assert [job.job_id for job in await fixture.claim([how], 1)] == [queued.last_job_id]
 
     async def test_tick_queues_behind_job_that_waits_for_a_retry(self, fixture: StoreFixture) -> None:
         await fixture.create("a", worker_job("retry", attempts=2))
         (run,) = await fixture.claim(["retry"], 1)
         await fixture.do("a", fail(fixture.operation_id(), token_of(run), delay=3_600_000_000))
-        assert (await self.fire_after(fixture, "retry", "queue", last="a")).fired == 1
+        assert (await fire_after(fixture, "retry", "queue", last="a")).fired == 1
 
-    async def fire_after(
-        self, fixture: StoreFixture, queue: str, overlap: Overlap, last: str | None = None
-    ) -> Schedule:
-        """Fire a schedule whose last job is this one, and return it."""
-        schedule = Schedule(
-            name=f"{overlap}-{queue}", job_type="t", every=60.0, overlap=overlap, next_at=EPOCH,
-            last_job_id=last or queue, fields=worker_job(queue),
-        )  # fmt: skip
-        await fixture.store.kv_put(schedule.key, schedule.to_text())
-        await fire_due(fixture.store, fixture.operation_id)
-        item = await fixture.store.kv_get(schedule.key)
-        assert item is not None
-        await fixture.store.kv_delete(schedule.key)
-        return Schedule.from_text(item.value)
+
+async def fire_after(fixture: StoreFixture, queue: str, overlap: Overlap, last: str | None = None) -> Schedule:
+    """Fire a schedule whose last job is this one, and return it."""
+    schedule = Schedule(
+        name=f"{overlap}-{queue}", job_type="t", every=60.0, overlap=overlap, next_at=EPOCH,
+        last_job_id=last or queue, fields=worker_job(queue),
+    )  # fmt: skip
+    await fixture.store.kv_put(schedule.key, schedule.to_text())
+    await fire_due(fixture.store, fixture.operation_id)
+    item = await fixture.store.kv_get(schedule.key)
+    assert item is not None
+    await fixture.store.kv_delete(schedule.key)
+    return Schedule.from_text(item.value)
 
 
 async def fire_concurrently(fixture: StoreFixture, count: int) -> list[int]:

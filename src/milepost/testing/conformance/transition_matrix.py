@@ -228,6 +228,7 @@ PLANS: dict[str, Plan] = {
         operation_id, crashes_left=None, **CRASH
     ),
     "release held": lambda operation_id, token: plans.plan_release_held(operation_id),
+    "open batch": lambda operation_id, token: plans.plan_open_batch(operation_id),
     "close batch": lambda operation_id, token: plans.plan_close_batch(operation_id, "group:g", "closed"),
     "cancel orphan": lambda operation_id, token: plans.plan_cancel_orphan(operation_id),
     "retry child": lambda operation_id, token: plans.plan_retry_child(operation_id, run=("p", token), generation="1"),
@@ -340,6 +341,7 @@ ALLOWED: dict[str, dict[str, str]] = {
     },
     "self-cancel": {"cancelled": _RUNS},
     "release held": {},
+    "open batch": {},
     "close batch": {},
     "cancel orphan": {},
     "retry child": {},
