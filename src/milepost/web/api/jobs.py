@@ -84,9 +84,7 @@ def add_jobs(router: APIRouter, context: WebContext) -> None:
         wanted: AskedList,
         limit: Annotated[int, Query(ge=1)] = LIST_LIMIT,
         cursor: Annotated[str | None, Query(max_length=400)] = None,
-        fields: Annotated[
-            Literal["all", "row"], Query(description="`row`: only what a list shows of a job, and its title and stage")
-        ] = "all",
+        fields: Annotated[Literal["all", "row"], Query(include_in_schema=False)] = "all",  # rows are the dashboard's
     ) -> Response:
         found = wanted.filter()
         page = await context.find(principal_of(request), found.query, min(limit, LIST_LIMIT_MAX), cursor or None)
