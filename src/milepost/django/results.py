@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+from dataclasses import fields
 from typing import Any
 
 from milepost.core.codecs import decode_dataclass, failure_rows
@@ -33,7 +33,9 @@ def result_of(job: Job, task: Any, alias: str) -> Any:
 
 def _task_of(job: Job, task: Any, alias: str) -> Any:
     """Return a copy of a task, not validated: TASKS may no longer have the queue of the job."""
-    copied = copy.copy(task)
+    copied = object.__new__(type(task))  # a task pickles, and so copies, as its name
+    for one in fields(task):
+        set_field(copied, one.name, getattr(task, one.name))
     set_field(copied, "backend", alias)
     set_field(copied, "queue_name", job.queue or task.queue_name)
     set_field(copied, "priority", job.priority)
