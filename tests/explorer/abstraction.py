@@ -16,7 +16,8 @@ from milepost.core.transitions.operations import Const, Field, Record, Transitio
 from milepost.stores.memory.state import MemoryState
 from milepost.stores.protocol import hold_of
 from milepost.testing.conformance.transition_matrix import PLANS
-from tests.explorer.world import JOB, SETTINGS, TICK, Actors, Repeat
+from tests.explorer.actors import Actors, Repeat
+from tests.explorer.world import JOB, SETTINGS, TICK
 
 READ_ELSEWHERE = {"status", "token", "lease", "suspect", "max_crashes", "stop_confirmed"}
 """Fields that stores, the sweeper and the rules read, though no guard does."""

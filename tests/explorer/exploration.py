@@ -15,8 +15,9 @@ from milepost.stores.memory.state import MemoryState
 from milepost.stores.memory.store import MemoryStore
 from milepost.testing import FrozenClock
 from tests.explorer.abstraction import key_of
+from tests.explorer.actors import Action, Actors, Budgets, Step
 from tests.explorer.rules import RULES, Rule
-from tests.explorer.world import JOB, Action, Actors, Budgets, Step, World
+from tests.explorer.world import JOB, World
 
 BY_THEMSELVES = ("tick", "sweep", "write sweep", "claim", "renew", "complete", "receipt")
 """The actions that happen without a fault and without a caller."""

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from milepost.core.transitions.operations import Change, TransitionType
+from tests.explorer.actors import Budgets
 from tests.explorer.exploration import Explorer, Violation
-from tests.explorer.world import Budgets
 
 EVERYTHING = Budgets(crashes=1, cancels=1, retries=1, deletes=1)
 SEARCHES = (

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from milepost.core.transitions.operations import Record
 from milepost.testing.conformance.harness import check_record
-from tests.explorer.world import Step
+from tests.explorer.actors import Step
 
 Rule = Callable[[Step], str | None]
 

@@ -8,8 +8,8 @@ import pytest
 
 from milepost.core.transitions.operations import Change
 from tests.explorer import abstraction
+from tests.explorer.actors import Budgets
 from tests.explorer.exploration import Exploration, Explorer, Path
-from tests.explorer.world import Budgets
 
 
 def shown(path: Path) -> str:

@@ -16,8 +16,9 @@ from milepost.stores.sync_bridge import run_sync
 from milepost.testing import FrozenClock
 from tests.conformance import moved_postgres_clock
 from tests.conformance.moved_clocks import ServerClock, clocked_store
+from tests.explorer.actors import Actors, Budgets
 from tests.explorer.exploration import Explorer, Path
-from tests.explorer.world import Actors, Budgets, World
+from tests.explorer.world import World
 from tests.postgres_server import PostgresServer
 from tests.redis_server import RedisServer
 

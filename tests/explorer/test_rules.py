@@ -9,8 +9,8 @@ import pytest
 from milepost.core.transitions import plan_delete
 from milepost.core.transitions.facts import DrainingLease
 from tests.explorer import rules
+from tests.explorer.actors import Run, Step
 from tests.explorer.rules import RULES, Rule
-from tests.explorer.world import Run, Step
 
 NOW = 1_000_000
 OLD, LIVE = "1:n1", "2:n2"
