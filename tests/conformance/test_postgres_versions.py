@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import ClassVar
 
 import pytest
 
@@ -16,26 +17,23 @@ class Versions(test_postgres.TestPostgresStore):
     """All scenarios but the longest, a comparison with memory that is the same for all versions."""
 
     __test__ = False
+    version: ClassVar[str]
     test_store_agrees_with_memory_store = None  # type: ignore[assignment]
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def postgres_server(cls) -> Iterator[PostgresServer]:
+        with PostgresServer(service=cls.version) as server:
+            yield server
 
 
 @pytest.mark.service("postgresql-15")
 class TestPostgres15(Versions):
     __test__ = True
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def postgres_server(cls) -> Iterator[PostgresServer]:
-        with PostgresServer(service="postgresql-15") as server:
-            yield server
+    version = "postgresql-15"
 
 
 @pytest.mark.service("postgresql-18")
 class TestPostgres18(Versions):
     __test__ = True
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def postgres_server(cls) -> Iterator[PostgresServer]:
-        with PostgresServer(service="postgresql-18") as server:
-            yield server
+    version = "postgresql-18"
