@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from milepost import Jobs, Run
 from milepost.stores.sync_bridge import run_sync
 from milepost.web import auth
 from milepost.web.security.api_keys import ApiKeyStore
@@ -309,6 +310,32 @@ def test_rm_counts_first(filled: StoreFixture) -> None:
     assert "confirm with --yes" in filled.error_line("rm", "a-done", code=2)
     assert "Deleted 2 jobs" in filled.call("rm", "id:a-", "--yes")
     assert len(filled.rows("ls")) == 3
+
+
+@covers("rm")
+def test_rm_continues_after_a_refusal(filled: StoreFixture) -> None:
+    with filled.manager() as manager:
+        jobs = Jobs(manager.store, options=manager.settings)
+
+        @jobs.job("leaf")
+        def leaf(run: Run) -> None:
+            run.sleep("long", "1h")
+
+        @jobs.job("root")
+        def root(run: Run) -> None:
+            for key in "ab":
+                run.submit_child(key, leaf)
+            run.join()
+
+        with jobs.run_workers():
+            parent = jobs.submit(root).job_id
+            until(lambda: jobs.count_jobs("leaf") == 2)
+    leaves = [job["job_id"] for job in filled.rows("ls", f"parent:{parent}")]
+    refused = filled.run("rm", leaves[0], "a-done", "--yes")
+    assert (refused.returncode, refused.stdout) == (1, "Deleted 1 job.\n")
+    assert refused.stderr.startswith(f"milepost: Cannot delete job {leaves[0]}: it is a child of job {parent}, ")
+    assert filled.call("rm", *leaves, parent, "--yes") == "Deleted 3 jobs.\n"
+    assert len(filled.rows("ls")) == 4
 
 
 # --- documents

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import click
@@ -40,21 +40,34 @@ def cancel(words: tuple[str, ...], reason: str | None, wait: bool, yes: bool) ->
         jobs = active
         if not confirm_change(context, "cancel", jobs, "pending or running", yes=yes):
             return exit_codes.OK
-    code = exit_codes.OK
     cancelled: list[Job] = []
-    for job in jobs:
+
+    def cancel_one(job: Job) -> None:
         try:
             cancelled.append(context.manager.cancel_job(job.job_id, reason, by=_user()))
-        except (IllegalTransitionError, JobNotFoundError) as refused:
-            if by_filter:
-                continue  # it ended after it was listed
-            sys.stderr.write(f"milepost: {job.job_id}: {refused}\n")
-            code = exit_codes.FAILED
+        except (IllegalTransitionError, JobNotFoundError):
+            if not by_filter:  # otherwise it ended after it was listed
+                raise
+
+    code = _change_each(jobs, cancel_one)
     if wait:
         late = _wait_for_receipts(context, cancelled)
         code = exit_codes.TIMED_OUT if late else code
     for job in cancelled:
         _print(context, context.manager.get_job(job.job_id) or job)
+    return code
+
+
+def _change_each(jobs: Iterable[Job], change: Callable[[Job], None]) -> int:
+    """Change each job; a refusal is printed, and the next job follows. Return the exit code."""
+    code = exit_codes.OK
+    for job in jobs:
+        try:
+            change(job)
+        except RejectedError as refused:
+            which = "" if job.job_id in str(refused) else f"{job.job_id}: "
+            sys.stderr.write(f"milepost: {which}{refused}\n")
+            code = exit_codes.FAILED
     return code
 
 
@@ -128,20 +141,15 @@ def _each(words: tuple[str, ...], change: Callable[[Any, str], Job]) -> int:
     """Change the chosen jobs and print what each does then. Return the exit code."""
     context = current()
     jobs, _ = select_jobs(context, words)
-    code = exit_codes.OK
-    for job in jobs:
-        try:
-            changed = change(context.manager, job.job_id)
-        except RejectedError as refused:
-            which = "" if job.job_id in str(refused) else f"{job.job_id}: "
-            sys.stderr.write(f"milepost: {which}{refused}\n")
-            code = exit_codes.FAILED
-            continue
+
+    def change_one(job: Job) -> None:
+        changed = change(context.manager, job.job_id)
         if context.json:
             echo_json(changed.to_dict())
         else:
             echo(f"{changed.job_id}  {changed.activity or changed.status.value}")
-    return code
+
+    return _change_each(jobs, change_one)
 
 
 RETRYABLE_STATUSES = (JobStatus.FAILED, JobStatus.CANCELLED)
@@ -178,26 +186,21 @@ def retry(words: tuple[str, ...], only_failed: bool, from_start: bool, dependent
             context, "retry", jobs, "failed items in any" if only_failed else "failed or cancelled worker", yes=yes
         ):
             return exit_codes.OK
-    code = exit_codes.OK
-    for job in jobs:
-        try:
-            again = context.manager.retry_job(
-                job.job_id, only_failed=only_failed, from_start=from_start, dependents=dependents
-            )
-        except RejectedError as refused:
-            which = "" if job.job_id in str(refused) else f"{job.job_id}: "
-            sys.stderr.write(f"milepost: {which}{refused}\n")
-            code = exit_codes.FAILED
-            continue
+
+    def retry_one(job: Job) -> None:
+        again = context.manager.retry_job(
+            job.job_id, only_failed=only_failed, from_start=from_start, dependents=dependents
+        )
         if context.json:
             echo_json(again.to_dict())
-            continue
+            return
         from rich.text import Text
 
         line = Text(glyph(context.console, again.status.value) + " ", STYLES[again.status.value])
         made = f"  (the failed items of {job.job_id})" if only_failed else ""
         context.console.print(line.append(f"{again.job_id}  {again.status.value}{made}"))
-    return code
+
+    return _change_each(jobs, retry_one)
 
 
 @click.command("rm")
@@ -214,10 +217,15 @@ def rm(words: tuple[str, ...], dry_run: bool, yes: bool) -> int:
         return exit_codes.OK
     if not confirm_change(context, "delete", jobs, "", yes=yes):
         return exit_codes.OK
-    for job in jobs:
+    deleted: list[Job] = []
+
+    def delete_one(job: Job) -> None:
         context.manager.delete_job(job.job_id)
+        deleted.append(job)
         if context.json:
             echo_json({"job_id": job.job_id, "deleted": True})
+
+    code = _change_each(sorted(jobs, key=lambda job: job.created_at), delete_one)  # a parent before its children
     if not context.json:
-        echo(f"Deleted {formatting.plural(len(jobs), 'job')}.")
-    return exit_codes.OK
+        echo(f"Deleted {formatting.plural(len(deleted), 'job')}.")
+    return code
