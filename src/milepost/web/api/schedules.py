@@ -132,13 +132,5 @@ def _options(body: schemas.ScheduleBody, principal: Principal) -> dict[str, Any]
             raise InvalidInputError(
                 f"options.{name}", f"is not an option of a schedule; use {', '.join(sorted(OPTIONS))}"
             )
-    labels = dict(body.labels or {})
-    for name, value in principal.labels.items():
-        if labels.setdefault(name, value) != value:
-            raise InvalidInputError(
-                f"labels.{name}", f"must be {value!r:.100} with this key; omit it or use this value"
-            )
-    options: dict[str, Any] = {**body.options, "labels": labels or None}
-    if principal.bound and options.get("unique_key") is not None:
-        options["unique_key"] = f"{principal.binding}/{options['unique_key']}"
+    options = {**body.options, **principal.bound_options(body.labels, body.options.get("unique_key"))}
     return {name: value for name, value in options.items() if value is not None}

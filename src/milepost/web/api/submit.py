@@ -225,19 +225,12 @@ async def _has_members(context: WebContext, principal: Principal, group: str) ->
 
 def options_of(body: schemas.SubmitBody, principal: Principal, request: Request) -> dict[str, Any]:
     """Return the options of a submit, restricted by its principal. Raises InvalidInputError."""
-    labels, unique_key = dict(body.labels or {}), body.unique_key
-    if principal.bound:
-        if body.job_id is not None:
-            raise InvalidInputError("job_id", "cannot be set with a key that is restricted to labels; omit it")
-        for name, value in principal.labels.items():
-            if labels.setdefault(name, value) != value:
-                raise InvalidInputError(
-                    f"labels.{name}", f"must be {value!r:.100} with this key; omit it or use this value"
-                )
-        unique_key = f"{principal.binding}/{unique_key}" if unique_key is not None else None
+    if principal.bound and body.job_id is not None:
+        raise InvalidInputError("job_id", "cannot be set with a key that is restricted to labels; omit it")
     trace = current_trace() or request.headers.get("traceparent", "")
     chosen = {name: getattr(body, name) for name, option in OPTIONS.items() if option.http}
-    chosen |= {"labels": labels or None, "unique_key": unique_key, "trace": trace if _TRACE.match(trace) else None}
+    chosen |= principal.bound_options(body.labels, body.unique_key)
+    chosen["trace"] = trace if _TRACE.match(trace) else None
     return {name: value for name, value in chosen.items() if value is not None} | {"on_duplicate": body.on_duplicate}
 
 

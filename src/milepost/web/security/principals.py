@@ -106,6 +106,18 @@ class Principal:
             tests,
         )
 
+    def bound_options(self, labels: Mapping[str, str] | None, unique_key: Any) -> dict[str, Any]:
+        """Return the labels and the unique key of new jobs, restricted to the caller's labels. Raises InvalidInputError."""
+        chosen = dict(labels or {})
+        for name, value in self.labels.items():
+            if chosen.setdefault(name, value) != value:
+                raise InvalidInputError(
+                    f"labels.{name}", f"must be {value!r:.100} with this key; omit it or use this value"
+                )
+        if self.bound and unique_key is not None:
+            unique_key = f"{self.binding}/{unique_key}"
+        return {"labels": chosen or None, "unique_key": unique_key}
+
     @property
     def binding(self) -> str:
         """The namespace of the caller's unique keys and idempotency keys; empty without a restriction to labels.
