@@ -93,9 +93,6 @@ leader's lease.
 Resolve = Callable[[str], Awaitable[str]]
 
 
-"""Record fields that may belong to a later run than the one the event reports."""
-
-
 async def begin(store: Store) -> None:
     """Start following the feed now, unless it is already followed."""
     start = (await store.feed(None)).position

@@ -70,3 +70,4 @@ _LATER_RUN_FIELDS = frozenset(
         "stalled",
     ]
 )
+"""Record fields that may belong to a later run than the one the event reports."""
