@@ -91,15 +91,12 @@ def create_jobs(context: CommandContext, app: str | None) -> Jobs:
     context.set_store(found)
     manager = context.manager
     task_queue = found.dispatcher if found.store.url == manager.store.url else None
-    jobs = Jobs(manager.store, ttl=manager.ttl, options=manager.settings, task_queue=task_queue)
-    for handler in found.handlers.values():
-        jobs.handlers.add(handler)
-    for schedule in found.handlers.schedules.values():
-        jobs.handlers.add_schedule(schedule)
-    return jobs
+    return Jobs(
+        manager.store, ttl=manager.ttl, options=manager.settings, handlers=found.handlers, task_queue=task_queue
+    )
 
 
-def submit_span(context: CommandContext, app: str, job_type: str) -> Jobs:
+def jobs_for_submit(context: CommandContext, app: str, job_type: str) -> Jobs:
     """Return the Jobs to submit to. Raises UsageError if the task queue of the type uses another store."""
     jobs, found = create_jobs(context, app), load_app(app)
     if found.dispatcher is not None and jobs.dispatcher is None and job_type in found.handlers:

@@ -11,7 +11,7 @@ from milepost.cli import admin, exit_codes
 from milepost.cli.arguments import JobCommand, labels_of, parse_arguments
 from milepost.cli.commands.watch import follow
 from milepost.cli.context import current, session_options
-from milepost.cli.job_types import TypeName, absolute_paths, find_type, submit_span
+from milepost.cli.job_types import TypeName, absolute_paths, find_type, jobs_for_submit
 from milepost.cli.rendering.live import echo, echo_json
 from milepost.cli.rendering.terminal import STYLES, glyph
 from milepost.core.errors import UnknownJobTypeError
@@ -78,7 +78,7 @@ def submit(job_type: str, words: tuple[str, ...], app: str | None, wait: bool, *
     options |= {name: _value(option, given[name]) for name, option in OPTIONS.items() if option.flag}
     options = {name: value for name, value in options.items() if value is not None}
     if app is not None and not context.is_server:
-        job = submit_span(context, app, job_type).submit(job_type, params, **options)
+        job = jobs_for_submit(context, app, job_type).submit(job_type, params, **options)
     else:
         job = context.jobs.submit(job_type, params, **options)
     if wait:
