@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from milepost.core.errors import InvalidInputError, OutcomeUnknownError, StoreUnavailableError
+from milepost.core.job import Job
 from milepost.core.placement import after_groups
 from milepost.core.serialization import US, from_json, to_json
 from milepost.core.transitions import plan_create, plan_retry_child
@@ -84,7 +85,7 @@ async def _make(
     for (job_id, fields), outcome in zip(children, outcomes, strict=True):
         problem = None if outcome.accepted else await _problem(store, run, fields, outcome)
         problems.append(problem)
-        if problem is None and outcome.job is not None and _is_to_retry(outcome, fields):
+        if problem is None and _is_to_retry(outcome.job, fields):
             plan = plan_retry_child(new_operation_id(), run=lease, generation=fields["parent_attempt"])
             again.append(Write(job_id, plan, answer=False))
     if again:
@@ -92,8 +93,7 @@ async def _make(
     return problems
 
 
-def _is_to_retry(outcome: WriteResult, fields: Mapping[str, str]) -> bool:
-    job = outcome.job
+def _is_to_retry(job: Job | None, fields: Mapping[str, str]) -> bool:
     return (
         job is not None
         and job.status.value in ("failed", "cancelled")

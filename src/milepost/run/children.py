@@ -33,7 +33,6 @@ RESIDENT_SECONDS = 5.0
 """Seconds for which a run waits in place while all of its open children run."""
 PARENT_ID_CHARACTERS = 40
 DIGEST_BYTES = 16
-PAGE = 500
 _SHOWN = 5
 _LIMIT = 64 * 1024 * 1024
 
@@ -190,7 +189,7 @@ class ChildJobs:
         return MemberCounts.of(states)
 
     def pages(self, statuses: Sequence[str] = ()) -> Iterator[Job]:
-        """Yield the children, newest first, with one read for each PAGE of them."""
+        """Yield the children, newest first, read in pages."""
         after: Any = None
         while True:
             found, after = self._ask({"page": after, "statuses": list(statuses)})

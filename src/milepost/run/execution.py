@@ -129,7 +129,7 @@ class LeasedExecution:
 
     def settled(self, error: BaseException | None) -> BaseException | None:
         """Wait for the end of a transaction with a checkpoint or the result of the run; return the error of the run."""
-        return error if self.run._transaction is None else settle(self.heartbeat.store, self.run, error)
+        return settle(self.heartbeat.store, self.run, error)
 
     async def acall(self, code: Callable[[], Awaitable[Any]]) -> Ended:
         """Run the code in this task, which a stop cancels at its next await, and wait for the threads of the code."""
