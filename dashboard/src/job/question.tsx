@@ -1,12 +1,11 @@
 /** The question that a job asks, as a form made from its JSON schema. */
-import { useSignal } from "@preact/signals";
-import { FieldView } from "../pages/submit";
-import { fieldsOf, valueOf } from "../pages/schema";
+import { FieldsForm } from "../pages/form";
+import { fieldsOf } from "../pages/schema";
 import { mayAnswer } from "../shell/session";
 import { showToast } from "../shell/toasts";
 import { plain } from "../text/plain";
 import { localTime, utcTime } from "../text/time";
-import { call, jobPath, Problem } from "../wire/api";
+import { call, jobPath } from "../wire/api";
 import { isEnded, type JobRecord } from "../wire/types";
 import { reload } from "./record";
 
@@ -65,57 +64,28 @@ function QuestionForm({ id, question }: { id: string; question: Question }) {
     isObject ? schema : { $defs: schema["$defs"], properties: { [WHOLE]: schema }, required: [WHOLE] },
     [],
   );
-  const values = useSignal<Record<string, string>>({});
-  const wrong = useSignal<string | null>(null);
-  const busy = useSignal(false);
-  const answer = async (event: Event): Promise<void> => {
-    event.preventDefault();
-    wrong.value = null;
-    busy.value = true;
-    try {
-      const given: Record<string, unknown> = {};
-      for (const field of fields) {
-        const value = valueOf(field, values.value[field.name]);
-        if (value !== undefined) given[field.name] = value;
-      }
-      await call<JobRecord>("POST", `${jobPath(id)}/answers`, {
-        body: { key: question.key, value: isObject ? given : given[WHOLE] },
-      });
-      showToast("Answered", { seconds: 3 });
-      await reload();
-    } catch (error) {
-      if (!(error instanceof Problem) && !(error instanceof Error)) throw error;
-      wrong.value = error instanceof Problem ? error.detail : error.message;
-    } finally {
-      busy.value = false;
-    }
+  const send = async (values: Record<string, unknown>): Promise<void> => {
+    await call<JobRecord>("POST", `${jobPath(id)}/answers`, {
+      body: { key: question.key, value: isObject ? values : values[WHOLE] },
+    });
+    showToast("Answered", { seconds: 3 });
+    await reload();
   };
   return (
-    <form class="form question" onSubmit={(event) => void answer(event)} aria-label={`Question ${question.key}`}>
+    <FieldsForm
+      class="form question"
+      label={`Question ${question.key}`}
+      fields={fields}
+      send={send}
+      button="Answer"
+      disabled={!mayAnswer.value}
+    >
       <h2>{plain(question.prompt)}</h2>
       {question.expires_at !== null && (
         <p class="muted small">
           Expires <span title={utcTime(question.expires_at)}>{localTime(question.expires_at)}</span>
         </p>
       )}
-      {fields.map((field) => (
-        <FieldView
-          key={field.name}
-          field={field}
-          value={values.value[field.name] ?? field.initial}
-          set={(value) => (values.value = { ...values.value, [field.name]: value })}
-        />
-      ))}
-      {wrong.value !== null && (
-        <p class="problem" role="alert">
-          {wrong.value}
-        </p>
-      )}
-      <footer>
-        <button type="submit" class="button strong" disabled={busy.value || !mayAnswer.value}>
-          Answer
-        </button>
-      </footer>
-    </form>
+    </FieldsForm>
   );
 }
