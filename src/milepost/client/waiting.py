@@ -9,9 +9,8 @@ import httpx
 
 from milepost.client.decoding import decode_job
 from milepost.client.transport import Call
-from milepost.core.errors import InvalidInputError, JobNotFoundError
 from milepost.core.job import Job
-from milepost.core.serialization import single_line, validate_job_id
+from milepost.core.serialization import known_id
 
 
 class WaitingMethods:
@@ -39,8 +38,4 @@ class WaitingMethods:
 
 def job_path(job_id: str, rest: str = "") -> str:
     """Return the path of a job. Raises JobNotFoundError for an invalid id, which would lead to another path."""
-    try:
-        validate_job_id(job_id)
-    except InvalidInputError:
-        raise JobNotFoundError(single_line(job_id, 200)) from None
-    return f"/api/jobs/{quote(str(job_id), safe='')}{rest}"
+    return f"/api/jobs/{quote(known_id(job_id), safe='')}{rest}"
