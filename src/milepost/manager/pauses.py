@@ -12,21 +12,13 @@ from milepost.stores.protocol import Store, Write
 
 
 async def pause(store: Store, operation_id: str, job_id: str, by: str | None) -> Job:
-    """Suspend a job of a worker until `resume`, at no attempt, and return it. `by` is who pauses it.
-
-    The job is pending when this returns. Running code is stopped as by a cancel, at its next cancellation point; what
-    `waiting_for` says under ``resume`` tells what a resume repeats. A cancel and a delete work on a paused job. Raises
-    JobNotFoundError, and IllegalTransitionError if the job has ended, is paused, or is not run by a worker.
-    """
+    """Suspend a job until `resume`, and return it. Raises as `AsyncJobManager.pause`."""
     who = None if by is None else single_line(by)
     return await _apply(store, job_id, plan_pause(operation_id, by=who, data=to_json({"by": who}, "by")), "pause")
 
 
 async def resume(store: Store, operation_id: str, job_id: str, by: str | None) -> Job:
-    """Let a paused job continue in the same attempt, and return it. It waits again for what it waited for before.
-
-    Raises JobNotFoundError, and IllegalTransitionError if the job is not paused.
-    """
+    """Let a paused job continue, and return it. Raises as `AsyncJobManager.resume`."""
     who = None if by is None else single_line(by)
     return await _apply(store, job_id, plan_resume_paused(operation_id, data=to_json({"by": who}, "by")), "resume")
 

@@ -29,9 +29,17 @@ class WaitingMethods:
         return await answers.answer(self.store, self._new_operation_id, known_id(job_id), key, value, who)
 
     async def pause(self, job_id: str, *, by: str | None = None) -> Job:
-        """Suspend a job of a worker until `resume`, and return it. See `manager.pauses.pause`."""
+        """Suspend a job of a worker until `resume`, in the same attempt, and return it. `by` is who pauses it.
+
+        The job is pending when this returns. Running code is stopped as by a cancel, at its next cancellation point; what
+        `waiting_for` says under ``resume`` tells what a resume repeats. A cancel and a delete work on a paused job. Raises
+        JobNotFoundError, and IllegalTransitionError if the job has ended, is paused, or is not run by a worker.
+        """
         return await pauses.pause(self.store, self._new_operation_id(), known_id(job_id), by)
 
     async def resume(self, job_id: str, *, by: str | None = None) -> Job:
-        """Let a paused job continue in the same attempt, and return it. See `manager.pauses.resume`."""
+        """Let a paused job continue in the same attempt, and return it. It waits again for what it waited for before.
+
+        Raises JobNotFoundError, and IllegalTransitionError if the job is not paused.
+        """
         return await pauses.resume(self.store, self._new_operation_id(), known_id(job_id), by)
