@@ -9,27 +9,12 @@ import pytest
 from milepost import AsyncJobs, Jobs, Run
 from milepost.core.errors import InvalidInputError
 from milepost.query.filters import parse_filter
-from milepost.stores.factory import open_store
+from milepost.stores.protocol import Store
 
 
-@pytest.fixture(
-    params=[
-        "memory",
-        "sqlite",
-        pytest.param("redis", marks=pytest.mark.service("redis-server")),
-        pytest.param("postgresql", marks=pytest.mark.service("postgresql")),
-    ]
-)
-def jobs(request: pytest.FixtureRequest) -> Iterator[Jobs]:
-    if request.param == "redis":
-        namespace = request.getfixturevalue("redis_namespace")
-        store = open_store(request.getfixturevalue("redis_url"), namespace=namespace)
-    elif request.param == "postgresql":
-        server = request.getfixturevalue("postgres_server")
-        store = open_store(server.url(), namespace=server.emptied("after"))
-    else:
-        store = open_store("memory://" if request.param == "memory" else request.getfixturevalue("sqlite_url"))
-    jobs = Jobs(store)
+@pytest.fixture
+def jobs(every_store: Store) -> Iterator[Jobs]:
+    jobs = Jobs(every_store)
 
     @jobs.job("load")
     def load(run: Run, fails: bool = False) -> None:

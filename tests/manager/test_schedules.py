@@ -12,8 +12,8 @@ from milepost import AsyncJobs, AsyncRun, InvalidInputError, Jobs, Run, Schedule
 from milepost.run.schedules import due_ticks, fire_due
 from milepost.run.sweeper import Sweeper
 from milepost.settings import Settings
-from milepost.stores.factory import open_store
 from milepost.stores.ids import new_operation_id
+from milepost.stores.protocol import Store
 from milepost.stores.sync_bridge import run_sync
 from milepost.web.security.api_keys import ApiKeyStore
 from milepost.worker.registry import WorkerRegistration, remove_worker
@@ -21,24 +21,9 @@ from milepost.worker.registry import WorkerRegistration, remove_worker
 SETTINGS = Settings()
 
 
-@pytest.fixture(
-    params=[
-        "memory",
-        "sqlite",
-        pytest.param("redis", marks=pytest.mark.service("redis-server")),
-        pytest.param("postgresql", marks=pytest.mark.service("postgresql")),
-    ]
-)
-def jobs(request: pytest.FixtureRequest) -> Iterator[Jobs]:
-    if request.param == "redis":
-        namespace = request.getfixturevalue("redis_namespace")
-        store = open_store(request.getfixturevalue("redis_url"), namespace=namespace)
-    elif request.param == "postgresql":
-        server = request.getfixturevalue("postgres_server")
-        store = open_store(server.url(), namespace=server.emptied("schedules"))
-    else:
-        store = open_store("memory://" if request.param == "memory" else request.getfixturevalue("sqlite_url"))
-    jobs = application(Jobs(store))
+@pytest.fixture
+def jobs(every_store: Store) -> Iterator[Jobs]:
+    jobs = application(Jobs(every_store))
     yield jobs
     jobs.close()
 
