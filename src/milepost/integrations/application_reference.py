@@ -1,12 +1,16 @@
-"""The dispatcher of an application that a message names as MODULE:NAME, for task queues that find functions by name."""
+"""The application that a message names as MODULE:NAME, and the run of its job, for task queues that find functions by name."""
 
 from __future__ import annotations
 
 from importlib import import_module
+from typing import Any
 
 from milepost.app import AsyncJobs, Jobs
-from milepost.core.errors import InvalidInputError
+from milepost.core.errors import InvalidInputError, JobTimedOut, RunStop
+from milepost.integrations.thread_interrupt import HardStop
 from milepost.worker.dispatcher import Dispatcher, TaskQueue
+from milepost.worker.message_delivery import deliver
+from milepost.worker.message_execution import NotDelivered
 
 
 def checked_reference(app: str) -> str:
@@ -28,3 +32,17 @@ def dispatcher_of(reference: str, task_queue: type[TaskQueue]) -> Dispatcher:
     if dispatcher is None or not isinstance(dispatcher.task_queue, task_queue):
         raise InvalidInputError("app", f"{reference} is not a Jobs whose task queue is a {task_queue.__name__}")
     return dispatcher
+
+
+def run_message(dispatcher: Dispatcher, job_id: str, job_type: str, message: Any) -> None:
+    """Run the job of a message in this thread. `message` is what `TaskQueue.stop` gets.
+
+    Raises TimeoutError if the job exceeds its time limit, and the errors of its code. A run that was stopped or not
+    delivered returns: the record has the outcome, and the task queue needs none.
+    """
+    try:
+        deliver(dispatcher.app, dispatcher.task_queue, job_id, job_type, message)
+    except JobTimedOut as error:
+        raise TimeoutError(str(error)) from None
+    except (NotDelivered, RunStop, HardStop):
+        return

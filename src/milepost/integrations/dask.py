@@ -15,16 +15,14 @@ import os
 import threading
 from datetime import timedelta
 
-from milepost.core.errors import JobTimedOut, MissingExtraError, RunStop
+from milepost.core.errors import MissingExtraError
 from milepost.core.job import Job
 from milepost.core.serialization import seconds
-from milepost.integrations.application_reference import checked_reference, dispatcher_of
+from milepost.integrations.application_reference import checked_reference, dispatcher_of, run_message
 from milepost.integrations.thread_interrupt import HardStop, interrupt
 from milepost.stores.ids import new_nonce
 from milepost.worker.dispatcher import LOST_AFTER, Dispatcher, TaskQueueUnavailableError
 from milepost.worker.handlers import Application
-from milepost.worker.message_delivery import deliver
-from milepost.worker.message_execution import NotDelivered
 
 try:
     import click
@@ -111,13 +109,7 @@ class DaskTaskQueue:
 
 def run(reference: str, job_id: str, job_type: str) -> None:
     """Run a job in a thread of a worker; messages call this function."""
-    dispatcher = dispatcher_of(reference, DaskTaskQueue)
-    try:
-        deliver(dispatcher.app, dispatcher.task_queue, job_id, job_type, threading.get_ident())
-    except JobTimedOut as error:
-        raise TimeoutError(str(error)) from None
-    except (NotDelivered, RunStop, HardStop):
-        return  # the record has the outcome; Dask needs none
+    run_message(dispatcher_of(reference, DaskTaskQueue), job_id, job_type, threading.get_ident())
 
 
 class _Registration(WorkerPlugin):

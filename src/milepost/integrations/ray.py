@@ -20,15 +20,13 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
-from milepost.core.errors import JobTimedOut, MissingExtraError, RunStop
+from milepost.core.errors import MissingExtraError
 from milepost.core.job import Job
 from milepost.core.serialization import seconds
-from milepost.integrations.application_reference import checked_reference, dispatcher_of
+from milepost.integrations.application_reference import checked_reference, dispatcher_of, run_message
 from milepost.integrations.thread_interrupt import HardStop, interrupt
 from milepost.worker.dispatcher import LOST_AFTER, Dispatcher, TaskQueueUnavailableError
 from milepost.worker.handlers import Application
-from milepost.worker.message_delivery import deliver
-from milepost.worker.message_execution import NotDelivered
 
 try:
     import ray
@@ -152,12 +150,7 @@ def run(reference: str, job_id: str, job_type: str) -> None:
     """Run a job in a process of the cluster; messages call this function."""
     dispatcher = dispatcher_of(reference, RayTaskQueue)
     dispatcher.disable_thread()
-    try:
-        deliver(dispatcher.app, dispatcher.task_queue, job_id, job_type, threading.get_ident())
-    except JobTimedOut as error:
-        raise TimeoutError(str(error)) from None
-    except (NotDelivered, RunStop, HardStop):
-        return  # the record has the outcome; Ray needs none
+    run_message(dispatcher, job_id, job_type, threading.get_ident())
 
 
 class _Sender:

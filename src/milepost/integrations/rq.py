@@ -9,15 +9,13 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any, ClassVar
 
-from milepost.core.errors import JobTimedOut, MissingExtraError, RunStop
+from milepost.core.errors import MissingExtraError
 from milepost.core.job import Job
 from milepost.core.serialization import seconds
-from milepost.integrations.application_reference import checked_reference, dispatcher_of
+from milepost.integrations.application_reference import checked_reference, dispatcher_of, run_message
 from milepost.integrations.dead_process_watch import record_drop
 from milepost.worker.dispatcher import LOST_AFTER, Dispatcher, TaskQueueUnavailableError
 from milepost.worker.handlers import Application
-from milepost.worker.message_delivery import deliver
-from milepost.worker.message_execution import NotDelivered
 
 try:
     import rq
@@ -100,13 +98,7 @@ def run(reference: str, job_id: str, job_type: str) -> None:
     message = rq.get_current_job()
     if message is not None:
         message.retries_left = 0  # milepost decides about retries after an exception
-    try:
-        name = message.id if message is not None else None
-        deliver(dispatcher.app, dispatcher.task_queue, job_id, job_type, name)
-    except JobTimedOut as error:
-        raise TimeoutError(str(error)) from None
-    except (NotDelivered, RunStop):
-        return
+    run_message(dispatcher, job_id, job_type, message.id if message is not None else None)
 
 
 def stopped(message: rq.job.Job, connection: Any, *_: Any) -> None:
