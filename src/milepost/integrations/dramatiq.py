@@ -9,6 +9,7 @@ from typing import Any
 from milepost.core.errors import JobTimedOut, MissingExtraError, RunStop
 from milepost.core.job import Job
 from milepost.core.serialization import seconds
+from milepost.integrations.thread_interrupt import INTERRUPTED
 from milepost.worker.dispatcher import LOST_AFTER, Dispatcher, TaskQueueUnavailableError
 from milepost.worker.handlers import Application
 from milepost.worker.message_delivery import deliver
@@ -96,7 +97,7 @@ class DramatiqTaskQueue:
     def stop(self, message: int, *, hard: bool) -> str | None:
         """Raise an exception in the thread; it arrives at the next Python instruction, not inside C calls."""
         raise_thread_exception(message, HardStop)  # type: ignore[no-untyped-call]
-        return "interrupted (exception in its thread)"
+        return INTERRUPTED
 
     def is_exit(self, error: BaseException) -> bool:
         """Return whether milepost or a worker's shutdown raised the error in the thread."""
