@@ -58,13 +58,18 @@ def options_of(task: Any) -> dict[str, Any]:
     """Return milepost's options of a task that are set. A task of another backend has none."""
     options = {name: getattr(task, name, None) for name in OPTIONS}
     if options["after"] is not None:
-        options["after"] = [one.id if hasattr(one, "id") else _reference(one) for one in options["after"]]
-        options["after"] = [one if ":" in one else f"job:{one}" for one in options["after"]]
+        options["after"] = [_awaited(one) for one in options["after"]]
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _reference(one: Any) -> str:
-    return one.job_id if isinstance(one, Job) else str(one)
+def _awaited(one: Any) -> str:
+    """Return an entry of `after` as text: a task result, a job, or a text, which may be an id alone."""
+    if hasattr(one, "id"):
+        return f"job:{one.id}"
+    if isinstance(one, Job):
+        return f"job:{one.job_id}"
+    text = str(one)
+    return text if ":" in text else f"job:{text}"
 
 
 def find_task(path: str) -> Any | None:

@@ -15,7 +15,9 @@ from django.test import SimpleTestCase, TransactionTestCase, override_settings
 from django.utils import timezone
 
 from blog import tasks
+from milepost import Jobs
 from milepost.django import Backend, MilepostTask, tasks_api
+from milepost.django.task import options_of
 from milepost.django.tasks_api import InvalidTask, TaskResultDoesNotExist, task_backends
 
 PATIENCE = 60
@@ -330,3 +332,8 @@ class Validation(SimpleTestCase):
         assert isinstance(task, MilepostTask)
         assert (task.max_attempts, task.priority) == (3, 2)
         assert hash(task.using(labels={"a": "b"})) == hash(task)
+
+    def test_after_takes_jobs_and_text(self) -> None:
+        job = Jobs("memory://").create_job("nightly:20261126T020000Z")
+        task = tasks.add.using(after=[job, "018f", "group:x"])
+        assert options_of(task)["after"] == ["job:nightly:20261126T020000Z", "job:018f", "group:x"]
