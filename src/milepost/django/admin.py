@@ -14,10 +14,9 @@ from django.urls import path, reverse
 from django.views.decorators.csrf import csrf_exempt
 
 from milepost.core.errors import MissingExtraError
-from milepost.django.backend import Backend
+from milepost.django.backend import milepost_backends
 from milepost.django.embedded_app import EmbeddedApp
 from milepost.django.models import Job
-from milepost.django.tasks_api import task_backends
 
 PERMISSIONS = {"view_job": "jobs:read", "change_job": "jobs:write", "delete_job": "jobs:delete"}
 """The scope that each permission gives. Superusers also have the scope `admin`."""
@@ -42,8 +41,7 @@ def _make_app() -> Any:
         return request.scope[USER]
 
     user.__annotations__["request"] = Request
-    found = [backend for backend in task_backends.all() if isinstance(backend, Backend)]
-    return create_app(found[0].jobs, auth=user)
+    return create_app(milepost_backends()[0].jobs, auth=user)
 
 
 dashboard = EmbeddedApp(_make_app)
@@ -55,8 +53,7 @@ class JobAdmin(admin.ModelAdmin):
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Return whether the user may see jobs, and TASKS has a milepost backend."""
-        configured = any(isinstance(backend, Backend) for backend in task_backends.all())
-        return configured and bool(request.user.has_perm("milepost.view_job"))
+        return bool(milepost_backends()) and bool(request.user.has_perm("milepost.view_job"))
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         """Return False: the dashboard submits jobs."""

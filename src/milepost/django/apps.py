@@ -10,7 +10,7 @@ from django.core.checks import register
 from django.db.models.signals import post_migrate
 
 from milepost.django import tasks_api
-from milepost.django.backend import Backend
+from milepost.django.backend import milepost_backends
 from milepost.django.checks import check_stores
 from milepost.stores.sync_bridge import run_sync
 
@@ -34,7 +34,7 @@ class MilepostConfig(AppConfig):
 
 def create_schemas(using: str, **kwargs: Any) -> None:
     """Create the tables of jobs in a migrated database that has some, because enqueue finds them in its transaction."""
-    for backend in tasks_api.task_backends.all():
-        if isinstance(backend, Backend) and backend.database == using:
+    for backend in milepost_backends():
+        if backend.database == using:
             run_sync(backend.jobs.store.now())
             backend.jobs.close()  # a test run could not remove the database otherwise

@@ -176,6 +176,11 @@ class Backend(tasks_api.BaseTaskBackend):
         return checks.configuration_messages(self)
 
 
+def milepost_backends() -> list[Backend]:
+    """Return the backends of TASKS that run tasks as jobs of milepost."""
+    return [backend for backend in tasks_api.task_backends.all() if isinstance(backend, Backend)]
+
+
 def _aware(moment: datetime | None) -> datetime | None:
     """Return a `run_after` with its time zone, which is left out where USE_TZ is off."""
     return timezone.make_aware(moment) if moment is not None and timezone.is_naive(moment) else moment

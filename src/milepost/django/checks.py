@@ -11,7 +11,6 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 
 from milepost.core.errors import MilepostError
-from milepost.django import tasks_api
 from milepost.stores.sync_bridge import run_sync
 
 if TYPE_CHECKING:
@@ -65,11 +64,11 @@ def configuration_messages(backend: Backend) -> list[CheckMessage]:
 
 def check_stores(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
     """Connect to the store of each backend, and return what its health check finds."""
-    from milepost.django.backend import Backend
+    from milepost.django.backend import milepost_backends
 
     found: list[CheckMessage] = []
-    for backend in tasks_api.task_backends.all():
-        if not isinstance(backend, Backend) or any(message.is_serious() for message in backend.check()):
+    for backend in milepost_backends():
+        if any(message.is_serious() for message in backend.check()):
             continue
         where = f"TASKS[{backend.alias!r}]"
         try:
