@@ -49,7 +49,7 @@ def _conditions(context: click.Context, parameter: click.Parameter, given: tuple
     try:
         return parsed_where(given) or None
     except InvalidInputError as error:
-        raise click.BadParameter(str(error).partition(": ")[2]) from None
+        raise click.BadParameter(error.problem) from None
 
 
 def document_filter(function: F) -> F:
