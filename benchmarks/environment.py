@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -17,8 +16,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 
 @dataclass(frozen=True)
@@ -92,41 +89,13 @@ def private_redis(*options: str, under: Sequence[str] = ()) -> Iterator[Server]:
 @contextmanager
 def private_postgres() -> Iterator[str]:
     """Run a private PostgreSQL with its default settings, and yield the URL of its database, as the superuser."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[4]))
-    binary = str(found[-1]) if found else shutil.which("postgres")
-    if binary is None:
+    from tests.postgres_server import PostgresServer
+    from tests.services import find
+
+    if find("postgresql") is None:
         sys.exit("benchmarks: PostgreSQL is not installed; `make test` installs it")
-    port, folder, initdb = (
-        free_port(),
-        tempfile.mkdtemp(prefix="milepost-bench-"),
-        str(Path(binary).with_name("initdb")),
-    )
-    user: dict[str, Any] = {}
-    if os.geteuid() == 0:  # it refuses to run as root
-        shutil.chown(folder, "postgres", "postgres")
-        user = {"user": "postgres", "group": "postgres", "extra_groups": []}
-    data = os.path.join(folder, "data")
-    words = [initdb, "--pgdata", data, "--username", "postgres", "--auth", "trust", "--encoding", "UTF8"]
-    subprocess.run(words, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder, **user)
-    command = [binary, "-D", data, "-h", "127.0.0.1", "-p", str(port), "-k", folder]
-    with open(os.path.join(folder, "log"), "wb") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, **user)
-    try:
-        while "ready" not in _last_word(os.path.join(data, "postmaster.pid")):
-            if server.poll() is not None:
-                sys.exit(f"benchmarks: PostgreSQL ended with code {server.returncode}")
-            time.sleep(0.02)
-        yield f"postgresql://postgres@127.0.0.1:{port}/postgres"
-    finally:
-        server.send_signal(signal.SIGINT)
-        server.wait(30)
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _last_word(file: str) -> str:
-    with suppress(OSError):
-        return Path(file).read_text().strip().rpartition("\n")[2]
-    return ""
+    with PostgresServer(fsync=True) as server:
+        yield server.url()
 
 
 def _wait(port: int, server: subprocess.Popen[bytes]) -> None:
