@@ -3,7 +3,7 @@
  * resumes after an outage. Types come from the server's OpenAPI document.
  */
 import { listen } from "../../../dashboard/src/element/shared";
-import type { Done, JobRecord, Row, Status, Submission } from "../../../dashboard/src/wire/types";
+import { isEnded, type Done, type JobRecord, type Row, type Status, type Submission } from "../../../dashboard/src/wire/types";
 
 export type { JobRecord, Status, Submission };
 /** A job as a list shows it: everything but its parameters, result and crash report, which `getJob` returns. */
@@ -36,8 +36,6 @@ export class ApiError extends Error {
   }
 }
 
-const isEnded = (job: Pick<Job, "status">): boolean => job.status !== "pending" && job.status !== "running";
-
 /** Watches a job until the returned function is called. */
 export function watchJob(id: string, listener: Listener, { api = "/api", share = null }: Options = {}): () => void {
   return listen({
@@ -55,14 +53,14 @@ export function waitForJob(id: string, options: Options = {}): Promise<JobRecord
     const end = async (): Promise<void> => {
       try {
         const record = await getJob(id, options);
-        if (!isEnded(record)) return; // it was retried
+        if (!isEnded(record.status)) return; // it was retried
         resolve(record);
       } catch (error) {
         reject(error);
       }
       stop();
     };
-    const stop = watchJob(id, { onChange: (job) => void (isEnded(job) && end()), onMissing: () => void end() }, options);
+    const stop = watchJob(id, { onChange: (job) => void (isEnded(job.status) && end()), onMissing: () => void end() }, options);
   });
 }
 
