@@ -32,7 +32,7 @@ class Command(BaseCommand):
             help="Serve only this queue (default: those of TASKS); may be repeated.",
         )  # fmt: skip
         parser.add_argument("-c", "--concurrency", type=int, help="Maximum number of concurrent tasks (default 10).")
-        parser.add_argument("--max-jobs", type=int, metavar="N", help="End when N attempts have ended.")
+        parser.add_argument("--max-jobs", type=int, metavar="N", help="End after N starts of tasks.")
         parser.add_argument(
             "--exit-when-idle", metavar="TIME", help="End after TIME without a task (for example 30, 5m)."
         )
