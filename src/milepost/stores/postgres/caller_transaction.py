@@ -11,10 +11,9 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg import errors as pg
 from psycopg.pq import TransactionStatus
-from psycopg.rows import tuple_row
 
 from milepost.core.errors import InvalidInputError, StoreUnavailableError
-from milepost.stores.postgres.connection import Call, Connection, Rows, collected
+from milepost.stores.postgres.connection import Call, Connection, Rows, run_async_pipeline, run_pipeline
 from milepost.stores.postgres.database import Database, Part, Transaction
 from milepost.stores.postgres.errors import MISSING, REPEATABLE, meaning
 from milepost.stores.postgres.namespace import Namespace
@@ -39,12 +38,7 @@ class CallerConnection:
         self._connection = connection
 
     async def run(self, *calls: Call) -> list[Rows]:
-        errors: list[psycopg.Error] = []
-        with collected(errors), self._connection.pipeline(), collected(errors):
-            cursors = [self._connection.cursor(row_factory=tuple_row).execute(*call) for call in calls]
-        if errors:
-            raise errors[0]
-        return [cursor.fetchall() if cursor.description is not None else [] for cursor in cursors]
+        return run_pipeline(self._connection, calls)
 
     async def close(self) -> None:
         """Do nothing; the connection belongs to the caller."""
@@ -59,14 +53,7 @@ class AsyncCallerConnection:
         self._connection = connection
 
     async def run(self, *calls: Call) -> list[Rows]:
-        errors: list[psycopg.Error] = []
-        with collected(errors):
-            async with self._connection.pipeline():
-                with collected(errors):
-                    cursors = [await self._connection.cursor(row_factory=tuple_row).execute(*call) for call in calls]
-        if errors:
-            raise errors[0]
-        return [await cursor.fetchall() if cursor.description is not None else [] for cursor in cursors]
+        return await run_async_pipeline(self._connection, calls)
 
     async def close(self) -> None:
         """Do nothing; the connection belongs to the caller."""

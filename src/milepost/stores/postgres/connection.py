@@ -7,12 +7,13 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.rows import tuple_row
 
 Rows = list[tuple[Any, ...]]
 Call = tuple[str, Mapping[str, Any] | None]
@@ -52,12 +53,7 @@ class BlockingConnection:
     async def run(self, *calls: Call) -> list[Rows]:
         if len(calls) == 1:
             return [_rows(self._connection.execute(*calls[0]))]
-        errors: list[psycopg.Error] = []
-        with collected(errors), self._connection.pipeline(), collected(errors):
-            cursors = [self._connection.execute(*call) for call in calls]
-        if errors:
-            raise errors[0]
-        return [_rows(cursor) for cursor in cursors]
+        return run_pipeline(self._connection, calls)
 
     async def close(self) -> None:
         self._connection.close()
@@ -76,21 +72,36 @@ class AsyncConnection:
     async def run(self, *calls: Call) -> list[Rows]:
         if len(calls) == 1:
             return [await _rows_of(await self._connection.execute(*calls[0]))]
-        errors: list[psycopg.Error] = []
-        with collected(errors):
-            async with self._connection.pipeline():
-                with collected(errors):
-                    cursors = [await self._connection.execute(*call) for call in calls]
-        if errors:
-            raise errors[0]
-        return [await _rows_of(cursor) for cursor in cursors]
+        return await run_async_pipeline(self._connection, calls)
 
     async def close(self) -> None:
         await self._connection.close()
 
 
+def run_pipeline(connection: psycopg.Connection[Any], calls: Sequence[Call]) -> list[Rows]:
+    """Send statements together, and return the rows of each as tuples. Raises the first error."""
+    errors: list[psycopg.Error] = []
+    with _collected(errors), connection.pipeline(), _collected(errors):
+        cursors = [connection.cursor(row_factory=tuple_row).execute(*call) for call in calls]
+    if errors:
+        raise errors[0]
+    return [_rows(cursor) for cursor in cursors]
+
+
+async def run_async_pipeline(connection: psycopg.AsyncConnection[Any], calls: Sequence[Call]) -> list[Rows]:
+    """Do the same with an async connection."""
+    errors: list[psycopg.Error] = []
+    with _collected(errors):
+        async with connection.pipeline():
+            with _collected(errors):
+                cursors = [await connection.cursor(row_factory=tuple_row).execute(*call) for call in calls]
+    if errors:
+        raise errors[0]
+    return [await _rows_of(cursor) for cursor in cursors]
+
+
 @contextmanager
-def collected(errors: list[psycopg.Error]) -> Iterator[None]:
+def _collected(errors: list[psycopg.Error]) -> Iterator[None]:
     """Collect errors inside and at the end of a pipeline; psycopg logs a warning if both raise one."""
     try:
         yield
