@@ -36,11 +36,6 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
-def is_missing(error: psycopg.Error) -> bool:
-    """Return whether the schema, or a part of it, does not exist."""
-    return isinstance(error, MISSING)
-
-
 def meaning(error: psycopg.Error, where: str, patience: float) -> MilepostError | None:
     """Return the exception for an error of the server, or None if it is an error of this program.
 
@@ -69,7 +64,7 @@ def meaning(error: psycopg.Error, where: str, patience: float) -> MilepostError 
             f"{where}: {text}; set max_prepared_statements of PgBouncer above 0, or connect with prepare_threshold=None",
             temporary=False,
         )
-    if is_missing(error):
+    if isinstance(error, MISSING):
         return StoreUnavailableError(f"{where}: {text}; run: milepost migrate", temporary=False)
     if isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)):
         return StoreUnavailableError(f"{where}: {text}")

@@ -12,7 +12,7 @@ from milepost.core.defaults import CLOCK_LEAD
 from milepost.core.errors import InvalidInputError, LayoutMismatchError, StoreUnavailableError
 from milepost.stores.factory import redact_url
 from milepost.stores.postgres.connection import Call, Connection, parameters
-from milepost.stores.postgres.errors import is_missing, one_line
+from milepost.stores.postgres.errors import MISSING, one_line
 from milepost.stores.postgres.notifications import Notifications
 from milepost.stores.postgres.statements import Statements
 from milepost.stores.protocol import LAYOUT
@@ -104,10 +104,8 @@ class Namespace:
         """Return the layout of the schema, or None if it has no tables."""
         try:
             (rows,) = await connection.run(self.call("layout"))
-        except psycopg.Error as error:
-            if is_missing(error):
-                return None
-            raise
+        except MISSING:
+            return None
         return int(rows[0][0]) if rows else None
 
     async def create(self, connection: Connection) -> None:
