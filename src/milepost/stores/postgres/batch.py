@@ -22,7 +22,7 @@ from milepost.core.transitions.operations import BranchResult, Change
 from milepost.core.values import LARGE_MARK
 from milepost.stores.index_entries import WAITING_FOR_STOP
 from milepost.stores.postgres.connection import Rows
-from milepost.stores.postgres.database import Part
+from milepost.stores.postgres.database import Part, for_rows
 from milepost.stores.postgres.members import GroupFacts, OutsideMembers
 from milepost.stores.postgres.other_records import OtherRecords
 from milepost.stores.protocol import Write, WriteResult
@@ -315,16 +315,16 @@ class Batch(GroupFacts):
             first = [results_prefix(job_id) for job_id in gone]
             yield "jobs_delete", {"ids": gone, "first": first, "last": [f"{prefix[:-1]}0" for prefix in first]}
         names = "id created type status stalled queue unique_key deadline stale ended body"
-        yield from _many("jobs_insert", names, inserts)
-        yield from _many("jobs_update", names, updates)
+        yield from for_rows("jobs_insert", names, inserts)
+        yield from for_rows("jobs_update", names, updates)
         yield from _some("ready_delete", unplaced)
-        yield from _many("ready_put", "id queue rank created due deadline unique_key", placed)
+        yield from for_rows("ready_put", "id queue rank created due deadline unique_key", placed)
         for name, fields in _ENTRIES.items():
             before, after = getattr(had, name), getattr(has, name)
-            yield from _many(f"{name}_delete", fields, sorted(before - after))
-            yield from _many(f"{name}_put", fields, sorted(after - before))
+            yield from for_rows(f"{name}_delete", fields, sorted(before - after))
+            yield from for_rows(f"{name}_put", fields, sorted(after - before))
         yield from self._removals({pair for pair, *_ in had.labels - has.labels})
-        yield from _many("deltas_put", "kind name status n", [(*key, n) for key, n in sorted(counts.items()) if n])
+        yield from for_rows("deltas_put", "kind name status n", [(*key, n) for key, n in sorted(counts.items()) if n])
 
     def _leases(self) -> Iterable[Part]:
         taken, ended = [], []
@@ -338,27 +338,28 @@ class Batch(GroupFacts):
             elif before != (after.token, after.lease):
                 taken.append((job_id, after.token or "", after.lease, after.slot, after.worker))
         yield from _some("leases_delete", ended)
-        yield from _many("leases_put", "id token expires slot worker", taken)
+        yield from for_rows("leases_put", "id token expires slot worker", taken)
         stops = {i: stop for i, stop in sorted(self._draining.items()) if stop != self._draining_before.get(i)}
         yield from _some("draining_delete", [i for i, stop in stops.items() if stop is None])
         rows = [(i, s.token, s.expires, s.key, s.slot, s.worker, s.groups) for i, s in stops.items() if s is not None]
-        yield from _many("draining_put", "id token expires key slot worker groups", rows)
+        yield from for_rows("draining_put", "id token expires key slot worker groups", rows)
         if self._wakes:
             yield "wakes_put", {"workers": sorted(self._wakes), "at": self.now}
 
     def _beside(self) -> Iterable[Part]:
-        yield from _many("large_delete", "id name", sorted(key for key, value in self._large.items() if value is None))
+        outdated = sorted(key for key, value in self._large.items() if value is None)
+        yield from for_rows("large_delete", "id name", outdated)
         large = sorted((*key, value) for key, value in self._large.items() if value is not None)
-        yield from _many("large_put", "id name value", large)
+        yield from for_rows("large_put", "id name value", large)
         until = self.now + operation_ids.KEPT_MICROS
         buried = [(job_id, self._gone[job_id], until) for job_id in sorted(self._buried)]
-        yield from _many("kv_set_all", "key value", sorted(self._set_values.items()))
-        yield from _many("tombstones_put", "id kept until", buried)
-        yield from _many("events_put", "id version kind at keep body", self._events)
+        yield from for_rows("kv_set_all", "key value", sorted(self._set_values.items()))
+        yield from for_rows("tombstones_put", "id kept until", buried)
+        yield from for_rows("events_put", "id version kind at keep body", self._events)
         if self._overlong:
             yield "events_bound", {"ids": sorted(self._overlong), "kept": EVENTS_KEPT}
         ends = [(*key, count) for key, count in sorted(self._ends.items())]
-        yield from _many("open_ends_add", "minute series metric count", ends)
+        yield from for_rows("open_ends_add", "minute series metric count", ends)
 
 
 def with_markers(results: Iterable[WriteResult | Job]) -> list[str]:
@@ -380,11 +381,6 @@ def _place(row: Columns, created: int) -> tuple[str, int, int, int | None, int |
     if row.queue is None:
         return None
     return (row.queue, row.rank, created, row.scheduled, row.deadline, row.unique_key)
-
-
-def _many(name: str, fields: str, rows: Sequence[tuple[Any, ...]]) -> Iterable[Part]:
-    if rows:
-        yield name, dict(zip(fields.split(), map(list, zip(*rows, strict=True)), strict=True))
 
 
 def _some(name: str, ids: list[str]) -> Iterable[Part]:

@@ -26,6 +26,11 @@ _RECONNECT = (pg.AdminShutdown, pg.CrashShutdown, pg.CannotConnectNow, pg.ReadOn
 """Errors after which a new connection may succeed, for example to the server that has taken over."""
 
 
+def for_rows(name: str, fields: str, rows: Sequence[tuple[Any, ...]]) -> list[Part]:
+    """Return the statement that takes rows as one list for each of their fields; none if there are no rows."""
+    return [(name, dict(zip(fields.split(), map(list, zip(*rows, strict=True)), strict=True)))] if rows else []
+
+
 class Transaction:
     """A transaction on one connection. Each call is one round trip."""
 

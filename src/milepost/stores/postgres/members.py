@@ -17,14 +17,10 @@ from milepost.core.transitions.operations import Change, Part, TransitionType
 from milepost.core.transitions.table import TERMINAL
 from milepost.stores.postgres.connection import Rows
 from milepost.stores.postgres.database import Part as Statement
+from milepost.stores.postgres.database import for_rows
 from milepost.stores.rows import memberships
 
 _JOB = "job:"
-
-
-def group_of(job_id: str) -> str:
-    """Return the group whose only member is this job."""
-    return _JOB + job_id
 
 
 def groups_in(change: Change) -> set[str]:
@@ -159,7 +155,7 @@ class GroupFacts:
         for group, ended in memberships(after or {}):
             self._own[group][job_id] = ended
         if before is not None and after is None:
-            for group in (group_of(job_id), *member_groups(before.get("labels", ""))):
+            for group in (_JOB + job_id, *member_groups(before.get("labels", ""))):
                 self._removed_ends[group, before["status"]] = job_id
 
     def _removals(self, unnamed: set[str]) -> Iterable[Statement]:
@@ -167,12 +163,8 @@ class GroupFacts:
 
         The group of a removed batch has the id of that as its name.
         """
-        if self._removed_ends:
-            rows = sorted((group, status, job_id) for (group, status), job_id in self._removed_ends.items())
-            yield (
-                "removed_members_put",
-                dict(zip(("groups", "statuses", "ids"), map(list, zip(*rows, strict=True)), strict=True)),
-            )
+        rows = sorted((*end, job_id) for end, job_id in self._removed_ends.items())
+        yield from for_rows("removed_members_put", "groups statuses ids", rows)
         groups = {pair.removeprefix(AFTER) for pair in unnamed if pair.startswith(AFTER)}
         groups |= {group for (group, _), job_id in self._removed_ends.items() if group == f"group:{job_id}"}
         if groups:
