@@ -86,16 +86,16 @@ def groups_joined(labels: str) -> list[str]:
     return [group[6:] for group in member_groups(labels) if group.startswith("group:")]
 
 
-def membership(record: Record) -> list[tuple[str, str]]:
+def memberships(record: Record) -> set[tuple[str, str]]:
     """Return the groups of a record, each with the status in which it ended; empty while it is an open member.
 
     A closed batch is no open member of its own group any more, and does not fail it.
     """
     labels = record.get("labels", "")
     if ":" not in labels:
-        return []
+        return set()
     ended = "closed" if "closed" in record else record["status"] if "completed" in record else ""
-    return [(group, ended) for group in member_groups(labels)]
+    return {(group, ended) for group in member_groups(labels)}
 
 
 BATCH = "batch"

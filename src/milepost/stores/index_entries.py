@@ -6,7 +6,7 @@ The memory store maintains its indexes with it, and the conformance suite checks
 from __future__ import annotations
 
 from milepost.core.job import Job
-from milepost.core.placement import membership, starts_at
+from milepost.core.placement import memberships, starts_at
 from milepost.core.serialization import US
 from milepost.core.transitions.operations import Record
 
@@ -39,7 +39,7 @@ def index_entries(job_id: str, record: Record, *, now: int, parked: bool) -> set
         entries.add((("deadline",), (int(record["not_after"]), job_id)))
     if record.get("held"):
         entries.add((("held", record["held"]), order))
-    for group, ended in membership(record) if ":" in record.get("labels", "") else ():
+    for group, ended in memberships(record):
         entries.add((("member", group, ended), (job_id,)))
     queue = record.get("ready")
     if queue:

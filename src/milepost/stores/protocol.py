@@ -35,7 +35,7 @@ deadline       `not_after` exists, and neither `started` nor `completed`; ordere
 stale          `stale` exists; ordered by it
 unique key     `unique_key` is not empty: the record with it that was created last, regardless of the clock
 ended          `completed` exists; ordered by it
-member         for each of `core.placement.membership`; by group and state; counted exactly
+member         for each of `core.placement.memberships`; by group and state; counted exactly
 held           `held` is not empty; by that group, ordered by (`created`, id)
 =============  ===============================================================================================
 
@@ -67,7 +67,7 @@ LAYOUT = 1
 INVALID_VALUE_ERRORS = (ValueError, TypeError, LookupError, AssertionError, OverflowError)
 """What a write raises whose values cannot be stored."""
 MEMBER_STATES = ("", "completed", "failed", "cancelled", "closed")
-"""The second values of `core.placement.membership`: of an open member, of ended ones, and of a closed batch."""
+"""The second values of `core.placement.memberships`: of an open member, of ended ones, and of a closed batch."""
 LIVE_FIELDS = frozenset(REPORTED) - {"stalled"} | {"version", "updated", "recent_ops"}
 """The live part of a record: the fields that progress reports change, several times per second. A store may keep it apart
 from the other fields. Every change takes the next `version` from there, so that no number is used twice."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from milepost.core.job import Job
-from milepost.core.placement import membership, starts_at
+from milepost.core.placement import starts_at
 from milepost.core.record_codec import SHORT, pack, unpack
 from milepost.core.serialization import US
 from milepost.core.transitions.operations import Record
@@ -115,11 +115,6 @@ def pairs(record: Record) -> set[str]:
     """Return the labels of a record, each as ``key=value``."""
     text = record.get("labels")
     return set(filter(None, text.split(US))) if text else set()
-
-
-def memberships(record: Record) -> set[tuple[str, str]]:
-    """Return the groups of a record, each with its state, as `core.placement.membership`."""
-    return set(membership(record))
 
 
 def _number(text: str | None) -> int | None:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from milepost.core.defaults import EVENTS_KEPT
 from milepost.core.job import Job
-from milepost.core.placement import ORPHANS
+from milepost.core.placement import ORPHANS, memberships
 from milepost.core.record_codec import LARGE_BYTES, large_fields, pack, results_prefix, set_apart
 from milepost.core.rollups import counted_end
 from milepost.core.serialization import US
@@ -26,7 +26,7 @@ from milepost.stores.postgres.database import Part, for_rows
 from milepost.stores.postgres.members import GroupFacts, OutsideMembers
 from milepost.stores.postgres.other_records import OtherRecords
 from milepost.stores.protocol import Write, WriteResult
-from milepost.stores.rows import KEEP, LARGEST, Columns, Row, body, columns, memberships, pairs
+from milepost.stores.rows import KEEP, LARGEST, Columns, Row, body, columns, pairs
 
 Fields = dict[str, str]
 _ENTRIES = {"labels": "pair created id", "held": "group created id", "members": "group ended id"}

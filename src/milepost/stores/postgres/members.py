@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
 
-from milepost.core.placement import AFTER, after_groups, awaited_groups, member_groups
+from milepost.core.placement import AFTER, after_groups, awaited_groups, member_groups, memberships
 from milepost.core.serialization import US
 from milepost.core.transitions.facts import DrainingLease
 from milepost.core.transitions.operations import Change, Part, TransitionType
@@ -18,7 +18,6 @@ from milepost.core.transitions.table import TERMINAL
 from milepost.stores.postgres.connection import Rows
 from milepost.stores.postgres.database import Part as Statement
 from milepost.stores.postgres.database import for_rows
-from milepost.stores.rows import memberships
 
 _JOB = "job:"
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from milepost.core.defaults import EVENTS_KEPT
 from milepost.core.job import Job
-from milepost.core.placement import AFTER, BATCH, ORPHANS, member_groups, members_pair
+from milepost.core.placement import AFTER, BATCH, ORPHANS, member_groups, members_pair, memberships
 from milepost.core.record_codec import large_fields, pack, results_prefix, set_apart
 from milepost.core.rollups import counted_end
 from milepost.core.transitions import operation_ids
@@ -19,7 +19,7 @@ from milepost.core.transitions.operations import BranchResult, Change
 from milepost.core.values import LARGE_MARK
 from milepost.stores.index_entries import WAITING_FOR_STOP
 from milepost.stores.protocol import Write, WriteResult
-from milepost.stores.rows import KEEP, Row, body, columns, memberships, pairs
+from milepost.stores.rows import KEEP, Row, body, columns, pairs
 from milepost.stores.sqlite.database_file import DatabaseFile
 
 

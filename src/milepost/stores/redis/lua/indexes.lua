@@ -99,7 +99,7 @@ local function open_indexes()
     if string.find(touched, 'g', 1, true) then
       local labels0, labels1 = was(old, fields, 'l') or '', fields.l or ''
       if string.find(labels0 .. labels1, ':', 1, true) then
-        -- As `membership` of `milepost.core.placement`.
+        -- As `memberships` of `milepost.core.placement`.
         local ended0 = was(old, fields, 'z') and was(old, fields, 's') or ''
         local ended1 = some(fields.z) and fields.s or ''
         if was(old, fields, 'closed') then ended0 = 'closed' end
