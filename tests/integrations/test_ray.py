@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import psutil
 import pytest
@@ -27,13 +30,19 @@ NODE = (*RAY, "--address", f"127.0.0.1:{PORT}", "--node-ip-address", "127.0.0.1"
 
 
 @pytest.fixture(scope="module")
-def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterHead]:
-    """A Ray head of the module's own."""
-    folder = tmp_path_factory.mktemp("ray")
+def head() -> Iterator[ClusterHead]:
+    """A Ray head of the module's own.
+
+    Its folder has a short path: Ray adds 75 characters to it for a socket, whose path may have 107.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="ray-"))
     head = ClusterHead((*HEAD, str(folder)), CLIENT_PORT, folder / "head.out")
-    head.start()
-    yield head
-    head.kill()
+    try:
+        head.start()
+        yield head
+    finally:
+        head.kill()
+        shutil.rmtree(folder)
 
 
 @pytest.fixture
