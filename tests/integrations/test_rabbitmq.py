@@ -45,6 +45,7 @@ class TestConformance:
     """Part of the suite."""
 
     stops_unresponsive_code = "terminated (Celery revoke, SIGTERM)"
+    workers_end_with_broker = False
     test_life = IntegrationConformance.test_submitted_job_runs_with_progress_and_result
     test_retries = IntegrationConformance.test_retries_are_milepost_only
     test_cancel_waiting = IntegrationConformance.test_job_cancelled_while_pending_never_starts
