@@ -1,10 +1,13 @@
-"""Django's ASGI application with the API and the dashboard in one process: a view submits jobs, the page shows them live.
+"""Django's ASGI application with the API, the dashboard and a worker in one process: a view submits jobs, the page shows them live.
 
 uvicorn django_app:app --app-dir examples        the dashboard is at /background/jobs/
 curl -X POST http://127.0.0.1:8000/reports/2026
 """
 
 from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import django
 from django.conf import settings
@@ -43,8 +46,17 @@ settings.configure(ROOT_URLCONF=__name__, ALLOWED_HOSTS=["*"], DATABASES={})
 django.setup()
 
 interface = create_app(jobs, auth=auth.none())  # in production: auth.api_keys(), or a dependency that asks Django
+
+
+@asynccontextmanager
+async def lifespan(_: Starlette) -> AsyncIterator[None]:
+    """Run a worker beside the views. A mounted application's lifespan is not run by the one around it, and Django has none."""
+    async with interface.state.milepost.lifespan():
+        with jobs.run_workers(workers=1):
+            yield
+
+
 app = Starlette(
     routes=[Mount("/background", interface), Mount("/", get_asgi_application())],
-    # Django's ASGI has no lifespan, and that of a mounted application is not run by the one around it.
-    lifespan=interface.state.milepost.lifespan,
+    lifespan=lifespan,
 )
