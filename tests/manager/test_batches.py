@@ -328,3 +328,23 @@ def test_batch_of_a_killed_process_is_stalled_and_can_be_continued(
         assert jobs.wait(last, 20).status == "completed"
     assert batch.counts() == MemberCounts(total=1, completed=1)
     jobs.close()
+
+
+def test_failed_items_of_a_closed_batch_are_retried_outside_of_it(jobs: Jobs) -> None:
+    """It was refused, and nothing could be done about it."""
+
+    @jobs.job("pages")
+    def pages(run: Run) -> None:
+        with run.item("one"):
+            raise ValueError("no text in it")
+
+    with jobs.batch("b", labels={"tenant": "acme"}) as batch:
+        first = batch.submit(pages)
+        inside = batch.submit("load", {})
+        with jobs.run_workers():
+            jobs.wait(first, 30)
+            jobs.wait(inside, 30)
+        assert jobs.retry_job(first.job_id, only_failed=True).group == "b"
+    again = jobs.retry_job(first.job_id, only_failed=True)
+    assert (again.group, again.labels, again.retry_of) == (None, {"tenant": "acme"}, first.job_id)
+    assert batch.counts().total == 3

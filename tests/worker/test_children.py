@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from milepost import AsyncRun, Fail, InvalidInputError, Job, Jobs, Run
+from milepost import AsyncJobs, AsyncRun, Fail, InvalidInputError, Job, Jobs, Run
 from milepost.core.values import MemberCounts
 from milepost.run import children as run_children
 from milepost.run.children import child_id
@@ -130,6 +131,38 @@ def test_failed_child_fails_the_parent_and_is_retried_by_its_next_attempt(jobs: 
     assert sorted(ran) == ["bad", "bad", "good"]
 
 
+@pytest.mark.parametrize("is_async", [False, True])
+def test_jobs_of_callers_are_no_children(jobs: Jobs, is_async: bool) -> None:
+    """Such a job kept a parent waiting for ever, or failed it."""
+    square = Square(jobs, is_async=is_async)
+    job = jobs.submit(square.parent, numbers=[1, 2, 3])
+    jobs.create_job("waits", "elsewhere", parent_id=job.job_id)
+    jobs.create_job("bad", "elsewhere", parent_id=job.job_id)
+    jobs.cancel_job("bad")
+    with jobs.run_workers(concurrency=1):
+        ended = jobs.wait(job.job_id, 30)
+    assert ended.result == [3, 14, ["n:1", "n:2", "n:3"]], ended.error
+
+
+def test_child_of_a_key_that_is_no_longer_used_is_ignored(jobs: Jobs) -> None:
+    @jobs.job("part")
+    def part(run: Run, name: str) -> str:
+        if name == "old":
+            raise Fail("no such part")
+        return name
+
+    @jobs.job("whole", max_attempts=2, backoff=lambda attempt: 0.05)
+    def whole(run: Run) -> Any:
+        name = "old" if run.attempt == 1 else "new"
+        run.submit_child(name, part, name=name)
+        children = run.join()
+        return [children.counts.to_dict(), [child.child_key for child in children]]
+
+    with jobs.run_workers():
+        job = jobs.wait(jobs.submit(whole).job_id, 30)
+    assert job.result == [MemberCounts(total=1, completed=1).to_dict(), ["new"]], job.error
+
+
 def test_failed_children_are_collected_if_asked_for(jobs: Jobs) -> None:
     @jobs.job("part")
     def part(run: Run, name: str) -> str:
@@ -191,6 +224,27 @@ def test_parent_that_completes_without_join_leaves_its_children_to_run(jobs: Job
     with jobs.run_workers():
         job = jobs.wait(jobs.submit(hasty).job_id, 30)
         assert jobs.wait(jobs.result(job), 30).result == 16
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_tracked_block_makes_its_children_before_it_ends(jobs: Jobs, is_async: bool) -> None:
+    """Those of the last second were lost."""
+    Square(jobs)
+    handler = jobs.handlers["square"]
+    if is_async:
+
+        async def main() -> None:
+            own = AsyncJobs(jobs.manager.store.with_blocking(blocking=False))
+            async with own.track("block", job_id="p") as run:
+                run.submit_child("a", handler, n=3)
+            await own.close()
+
+        asyncio.run(main())
+    else:
+        with jobs.track("block", job_id="p") as run:
+            run.submit_child("a", handler, n=3)
+    assert get(jobs, "p").status == "completed"
+    assert list(children_of(jobs, "p")) == ["a"]
 
 
 def test_wrong_uses_are_refused(jobs: Jobs) -> None:
@@ -288,6 +342,47 @@ def test_many_children_are_made_in_groups(jobs: Jobs, monkeypatch: pytest.Monkey
     with jobs.run_workers():
         job = jobs.wait(jobs.submit(square.parent, numbers=list(range(40))).job_id, 60)
     assert job.result[:2] == [40, sum(n * n for n in range(40))], job.error
+
+
+def test_size_of_children_that_are_not_made_is_bounded(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_children, "BUFFERED_BYTES", 3000)
+    monkeypatch.setattr(run_children, "MAX_WAITING_BYTES", 20_000)
+    requests: list[int] = []
+    taken = run_children.ChildJobs._next_request
+
+    def next_request(self: run_children.ChildJobs) -> list[tuple[str, dict[str, str]]]:
+        found = taken(self)
+        requests.append(sum(run_children._size(fields) for _, fields in found))
+        return found
+
+    monkeypatch.setattr(run_children.ChildJobs, "_next_request", next_request)
+
+    @jobs.job("part")
+    def part(run: Run, text: str) -> int:
+        return len(text)
+
+    @jobs.job("many")
+    def many(run: Run) -> int:
+        for n in range(40):
+            run.submit_child(str(n), part, text="x" * 1000)
+        return len(run.join())
+
+    @jobs.job("amany")
+    async def amany(run: AsyncRun) -> str:
+        error = _error_of(
+            lambda: [run.submit_child(str(n), part, text="x" * 1000) for n in range(40)]
+        )  # without an await
+        assert 10 < len(await run.join()) < 20
+        return error
+
+    with jobs.run_workers():
+        assert jobs.wait(jobs.submit(many).job_id, 30).result == 40
+        monkeypatch.setattr(run_children.ChildJobs, "flush_in_thread", lambda self: None)  # a store that is slow
+        monkeypatch.setattr(run_children, "FLUSH_INTERVAL", 60)
+        error = jobs.wait(jobs.submit(amany).job_id, 30).result
+    assert error.startswith("run.submit_child(): ")
+    assert "of children are not yet made, the limit is 20000; await asyncio.sleep(0.1)" in error
+    assert 3000 < max(requests) < 5000
 
 
 @pytest.mark.parametrize("name", ["parent.child", "aparent.child"])

@@ -21,7 +21,8 @@ ANSWER = "user:answer:"
 """What it begins with while a suspended run waits for an answer; the key of its question follows."""
 
 _MEMBERSHIPS = {":group": "group:", ":parent_id": "children:"}
-"""The indexed field that makes a job a member of a group, as among the labels -> the kind of that group."""
+"""The indexed field that makes a job a member of a group, as among the labels -> the kind of that group. Only a job that its
+parent made (with `child_key`) is a member of ``children:ID``."""
 
 
 class HasRecord(Protocol):
@@ -35,8 +36,8 @@ class HasRecord(Protocol):
 class Members(Protocol):
     """What a store knows of the members of groups, at one instant.
 
-    ``job:ID`` has that job as its only member, ``children:ID`` the jobs with that `parent_id`, and ``group:NAME`` those
-    with that `group`.
+    ``job:ID`` has that job as its only member, ``children:ID`` the jobs that its run made, and ``group:NAME`` those with
+    that `group`.
     """
 
     def is_open(self, group: str) -> bool:
@@ -69,8 +70,8 @@ def is_waiting(job: HasRecord, now: int) -> bool:
     return start is None or start > now
 
 
-def member_groups(labels: str) -> list[str]:
-    """Return the groups of several members that a record belongs to, from the stored text of its labels."""
+def _named(labels: str) -> list[str]:
+    """Return the groups that the pairs of `group` and `parent_id` in the stored text of labels name."""
     if ":" not in labels:
         return []
     found = []
@@ -81,9 +82,17 @@ def member_groups(labels: str) -> list[str]:
     return found
 
 
+def member_groups(record: Record) -> list[str]:
+    """Return the groups of several members that a record belongs to."""
+    groups = _named(record.get("labels", ""))
+    if not groups or "child_key" in record:
+        return groups
+    return [group for group in groups if not group.startswith("children:")]
+
+
 def groups_joined(labels: str) -> list[str]:
     """Return the names of the groups in the pairs of `group` in the stored text of labels."""
-    return [group[6:] for group in member_groups(labels) if group.startswith("group:")]
+    return [group[6:] for group in _named(labels) if group.startswith("group:")]
 
 
 def memberships(record: Record) -> set[tuple[str, str]]:
@@ -91,11 +100,11 @@ def memberships(record: Record) -> set[tuple[str, str]]:
 
     A closed batch is no open member of its own group any more, and does not fail it.
     """
-    labels = record.get("labels", "")
-    if ":" not in labels:
+    groups = member_groups(record)
+    if not groups:
         return set()
     ended = "closed" if "closed" in record else record["status"] if "completed" in record else ""
-    return {(group, ended) for group in member_groups(labels)}
+    return {(group, ended) for group in groups}
 
 
 BATCH = "batch"
@@ -104,7 +113,7 @@ BATCH = "batch"
 
 def parent_of(record: Record) -> str:
     """Return the id of the parent of a record, empty if it has none."""
-    groups = member_groups(record.get("labels", ""))
+    groups = _named(record.get("labels", ""))
     return next((group[9:] for group in groups if group.startswith("children:")), "")
 
 
@@ -124,7 +133,7 @@ ORPHANS = "orphans:"
 
 
 def members_pair(group: str) -> str:
-    """Return the pair among the labels that the members of a group have; empty for ``job:ID``."""
+    """Return the pair among the labels that the members of a group have, and perhaps others; empty for ``job:ID``."""
     kind, _, name = group.partition(":")
     return next((f"{pair}={name}" for pair, start in _MEMBERSHIPS.items() if start == f"{kind}:"), "")
 

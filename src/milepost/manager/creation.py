@@ -27,10 +27,8 @@ async def creation_error(store: Store, job_id: str, fields: Mapping[str, str], o
         return DuplicateJobError(f"unique_key: taken by job {outcome.key_owner_id}", job=owner)
     if outcome.job is not None:
         return DuplicateJobError(f"Job {job_id} already exists", job=outcome.job)
-    for name in groups_joined(fields.get("labels", "")):
-        batch = await store.get(name)
-        if batch is not None and batch.job_type == BATCH and (batch.is_terminal or "closed" in batch.record):
-            return InvalidInputError("group", f"batch {name!r:.140} is closed; only its running members can add jobs")
+    if (name := await closed_batch(store, fields.get("labels", ""))) is not None:
+        return InvalidInputError("group", f"batch {name!r:.140} is closed; only its running members can add jobs")
     for group in after_groups(fields.get("labels", "")):
         kind, _, name = group.partition(":")
         if kind == "group" and not await store.count(Select(labels=((":group", name),))):
@@ -40,6 +38,15 @@ async def creation_error(store: Store, job_id: str, fields: Mapping[str, str], o
                 "after", group, "a job cannot wait for itself" if name == job_id else "submit it first"
             )
     return DuplicateJobError(f"Job {job_id} was created by this request and then deleted")
+
+
+async def closed_batch(store: Store, labels: str) -> str | None:
+    """Return the name of a closed batch among the groups in the stored text of labels, or None."""
+    for name in groups_joined(labels):
+        batch = await store.get(name)
+        if batch is not None and batch.job_type == BATCH and (batch.is_terminal or "closed" in batch.record):
+            return name
+    return None
 
 
 def plan_new(fields: Mapping[str, str], operation_id: str, again: int | None = None) -> Change:

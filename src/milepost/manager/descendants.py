@@ -59,7 +59,7 @@ async def retry_dependents(store: Store, job: Job, new_operation_id: Callable[[]
     while left:
         member = left.pop()
         error = f"dependency_failed: {member.job_id}"
-        for group in (f"job:{member.job_id}", *member_groups(member.record.get("labels", ""))):
+        for group in (f"job:{member.job_id}", *member_groups(member.record)):
             async for page in _pages(store, (":after", group), JobStatus.CANCELLED):
                 waiters = [one for one in page if one.error == error]
                 writes = [Write(one.job_id, plan_retry(new_operation_id(), waits=True)) for one in waiters]

@@ -32,7 +32,7 @@ from milepost.core.serialization import (
 )
 from milepost.core.transitions import plan_cancel, plan_retry, plan_update
 from milepost.manager import descendants, watch
-from milepost.manager.creation import creation_error, plan_new
+from milepost.manager.creation import closed_batch, creation_error, plan_new
 from milepost.manager.options import CreateOptions
 from milepost.manager.schedules import ScheduleMethods
 from milepost.manager.validation import (
@@ -258,8 +258,12 @@ class AsyncJobManager(ScheduleMethods, WaitingMethods):
         raw = job.record
         fields = submit_fields(job.job_type, params=None, retry_of=job_id, queue=job.queue)
         fields.update((one.key, raw[one.key]) for one in FIELDS if one.copied and one.key in raw)
-        pairs = [one for one in raw.get("labels", "").split(US) if not one.startswith((AFTER, ":parent_id="))]
-        fields["labels"] = US.join(pairs)  # the new job follows no other, and no run has made it
+        left_out = [AFTER, ":parent_id="]  # the new job follows no other, and no run has made it
+        if await closed_batch(self.store, raw.get("labels", "")) is not None:
+            left_out.append(":group=")
+        fields["labels"] = US.join(
+            one for one in raw.get("labels", "").split(US) if not one.startswith(tuple(left_out))
+        )
         fields.update(
             budget=fields["max_attempts"], only_keys=to_json(list(counts.failed_keys), "item_counts", RESULT_BYTES)
         )

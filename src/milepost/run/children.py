@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol
 from milepost.core.errors import ChildFailedError, InputChangedError, InvalidInputError, JobNotFoundError, JobSuspended
 from milepost.core.job import Job
 from milepost.core.placement import after_groups
-from milepost.core.serialization import US, from_json, to_json, validate_key
+from milepost.core.serialization import KIB, US, from_json, to_json, validate_key
 from milepost.core.values import MemberCounts
 from milepost.run.steps import KEY_BYTES
 from milepost.run.suspension import refuse_elsewhere
@@ -27,6 +27,10 @@ P = ParamSpec("P")
 OnChildError = Literal["raise", "collect"]
 
 BUFFERED = 500
+BUFFERED_BYTES = 4 * 1024 * KIB
+"""Children are made at this number or size, in requests that exceed neither by more than one child."""
+MAX_WAITING_BYTES = 64 * 1024 * KIB
+"""The size limit of children that async code has added and that are not yet made, since it cannot wait for the store."""
 FLUSH_INTERVAL = 1.0
 """Seconds after which a buffered child is made at the latest."""
 RESIDENT_SECONDS = 5.0
@@ -64,6 +68,8 @@ class ChildJobs:
         self.group = f"children:{run.job_id}"
         self._used: set[str] = set()
         self._buffer: list[tuple[str, dict[str, str]]] = []
+        self._bytes = 0
+        self._counting = threading.Lock()
         self._flushing = threading.Lock()
         self._timer: threading.Timer | None = None
         self._error: BaseException | None = None
@@ -95,9 +101,18 @@ class ChildJobs:
                 "key", f"{key!r:.80} was used twice; add the item to it, for example f{key + ':{doc.id}'!r:.80}"
             )
         self._raise_late_error()
-        fields = target.child_fields(run.origin, *args, **kwargs)
+        fields = self._completed(key, target.child_fields(run.origin, *args, **kwargs))
+        size = _size(fields)
+        if self._bytes + size > MAX_WAITING_BYTES:
+            raise InvalidInputError(
+                "run.submit_child()",
+                f"{self._bytes + size} bytes of children are not yet made, the limit is {MAX_WAITING_BYTES}; "
+                "await asyncio.sleep(0.1) every few hundred children, or pass smaller parameters",
+            )
         self._used.add(key)
-        self._buffer.append((self.id_of(key), self._completed(key, fields)))
+        with self._counting:
+            self._buffer.append((self.id_of(key), fields))
+            self._bytes += size
         if self._timer is None:
             self._timer = threading.Timer(FLUSH_INTERVAL, self._flush_late)
             self._timer.daemon = True
@@ -107,7 +122,21 @@ class ChildJobs:
     @property
     def is_full(self) -> bool:
         """Return whether the buffer should be flushed."""
-        return len(self._buffer) >= BUFFERED
+        return len(self._buffer) >= BUFFERED or self._bytes >= BUFFERED_BYTES
+
+    def _next_request(self) -> list[tuple[str, dict[str, str]]]:
+        """Return the children to make next, which stay in the buffer until they are made."""
+        found, size = self._buffer[:BUFFERED], 0
+        for number, (_, fields) in enumerate(found, 1):
+            size += _size(fields)
+            if size >= BUFFERED_BYTES:
+                return found[:number]
+        return found
+
+    def _remove(self, made: Sequence[tuple[str, dict[str, str]]]) -> None:
+        with self._counting:
+            del self._buffer[: len(made)]
+            self._bytes -= sum(_size(fields) for _, fields in made)
 
     def _completed(self, key: str, fields: dict[str, str]) -> dict[str, str]:
         """Return the fields of a child with those that follow from its parent."""
@@ -128,6 +157,8 @@ class ChildJobs:
 
     def flush_in_thread(self) -> None:
         """Begin to make the children that are buffered, without waiting: the event loop continues."""
+        if self._flushing.locked():
+            return  # that thread also makes those that were added meanwhile; the timer is for what it misses
         threading.Thread(target=self._flush_late, name="milepost-children", daemon=True).start()
 
     def _flush_late(self) -> None:
@@ -149,11 +180,11 @@ class ChildJobs:
             timer, self._timer = self._timer, None
             if timer is not None:
                 timer.cancel()
-            while batch := self._buffer[:BUFFERED]:
+            while batch := self._next_request():
                 reply = self._ask({"make": batch})
                 if isinstance(reply, dict):
                     raise InvalidInputError(*next(iter(reply.items())))
-                del self._buffer[: len(batch)]
+                self._remove(batch)
                 for (_, fields), changed in zip(batch, reply, strict=True):
                     if changed is not None:
                         self._refuse(fields["child_key"], changed)
@@ -179,9 +210,10 @@ class ChildJobs:
         return found
 
     def counts(self) -> MemberCounts:
-        """Return the exact numbers of children."""
-        if not self._restarts:
-            return MemberCounts.of(self._open_counts())
+        """Return the exact numbers of the children whose keys the code has used in this segment."""
+        counts = MemberCounts.of(self._open_counts())
+        if counts.total == len(self._used) and not self._restarts:
+            return counts
         states: dict[str, int] = {}
         for job in self.pages():
             state = job.status.value if job.is_terminal else ""
@@ -189,14 +221,15 @@ class ChildJobs:
         return MemberCounts.of(states)
 
     def pages(self, statuses: Sequence[str] = ()) -> Iterator[Job]:
-        """Yield the children, newest first, read in pages."""
+        """Yield the children, newest first, read in pages: those that this code made, no others with this `parent_id`.
+
+        A child of an earlier segment whose key the code no longer uses is left out.
+        """
         after: Any = None
         while True:
             found, after = self._ask({"page": after, "statuses": list(statuses)})
             jobs = [Job.stored(job_id, record) for job_id, record in found]
-            yield from (
-                one for one in jobs if one.record.get("parent_attempt", ".").partition(".")[0] == self._restarts
-            )
+            yield from (one for one in jobs if one.child_key in self._used and one.job_id == self.id_of(one.child_key))
             if after is None:
                 return
 
@@ -223,6 +256,10 @@ class ChildJobs:
                 break
         more = f" and {bad - len(keys)} more" if bad > len(keys) else ""
         raise ChildFailedError(f"{bad} of {counts.total} children did not complete: {', '.join(keys)}{more}", counts)
+
+
+def _size(fields: dict[str, str]) -> int:
+    return sum(map(len, fields.values()))
 
 
 def refuse_join(run: Run) -> None:

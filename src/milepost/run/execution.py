@@ -129,6 +129,8 @@ class LeasedExecution:
 
     def settled(self, error: BaseException | None) -> BaseException | None:
         """Wait for the end of a transaction with a checkpoint or the result of the run; return the error of the run."""
+        if self.run._transaction is None:  # as always in a child process, which has no store
+            return error
         return settle(self.heartbeat.store, self.run, error)
 
     async def acall(self, code: Callable[[], Awaitable[Any]]) -> Ended:

@@ -69,6 +69,8 @@ class _TrackedBlock(LeasedExecution):
         run, store = self.run, self._request.runtime.store
         if not store.blocking:
             await self.wait_for_threads()
+        lost = await self._make_children() if cause is None else None
+        cause = cause or lost
         result = self.result(cause, run.result)
         end = self.outcome(await self.detach(), cause, result)
         try:
@@ -77,11 +79,21 @@ class _TrackedBlock(LeasedExecution):
             if cause is None:
                 raise
             log.error("job %s: outcome not written: %s", run.job_id, failure)
-            return None
+            return lost
         if cause is not None or reply is None or receipt is None:
-            return None
+            return lost
         job = receipt.job if receipt.accepted else reply.job
         return stop_reason(job, run.token, "stopping" if receipt.accepted else "lost")
+
+    async def _make_children(self) -> BaseException | None:
+        """Make the children that are buffered; return what that raised."""
+        children = self.run._children
+        try:
+            if children is not None:
+                await asyncio.to_thread(children.flush) if not self.runtime.store.blocking else children.flush()
+        except BaseException as raised:  # noqa: BLE001 - it ends the job as an exception of the block
+            return raised
+        return None
 
 
 class Track(_TrackedBlock):

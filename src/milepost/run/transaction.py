@@ -128,8 +128,7 @@ def settle(store: Any, run: Run, error: BaseException | None) -> BaseException |
 
     It blocks, and is called where the code ran.
     """
-    if run._transaction is None:
-        return error
+    assert run._transaction is not None
     has_result = run._transaction.result is not None
     wait_until_over(store, run, "the code has ended and left its transaction open; waiting for the end of it")
     if not has_result:

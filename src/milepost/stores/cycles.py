@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from milepost.core.codecs import pair_values
 from milepost.core.errors import InvalidInputError
-from milepost.core.placement import after_groups, member_groups, members_pair
+from milepost.core.placement import after_groups, member_groups, members_pair, parent_of
 from milepost.stores.protocol import Select, Store
 
 DEPTH = 16
@@ -18,23 +17,21 @@ LOOKED_AT = 1000
 async def refuse_cycle(store: Store, fields: Mapping[str, str]) -> None:
     """Raise InvalidInputError if a new record with these fields would wait for itself.
 
-    Costs nothing unless the record has both `after` and a group or parent. These never change, so that a later change of
+    Costs nothing unless the record has `after` and is a member of a group, or a child. These never change, so that a later change of
     other jobs makes no cycle. What is beyond DEPTH and LOOKED_AT is not seen.
     """
     labels = fields.get("labels", "")
-    awaited, own = after_groups(labels), member_groups(labels)
+    awaited, own = after_groups(labels), member_groups(fields)
     if not awaited or not own:
         return
     _refuse(awaited, own, "the job itself is a member of it")
-    parent = next(iter(pair_values(labels, "parent_id")), None)
+    parent = parent_of(fields) if "child_key" in fields else None
     for _ in range(DEPTH):
         job = await store.get(parent) if parent is not None else None
         if job is None:
             break
-        _refuse(
-            awaited, [f"job:{job.job_id}", *member_groups(job.record.get("labels", ""))], "a parent of the job is in it"
-        )
-        parent = job.parent_id
+        _refuse(awaited, [f"job:{job.job_id}", *member_groups(job.record)], "a parent of the job is in it")
+        parent = job.parent_id if job.child_key is not None else None
     await _refuse_waiting(store, awaited, own)
 
 
@@ -53,7 +50,7 @@ async def _refuse_waiting(store: Store, awaited: Iterable[str], own: Iterable[st
             key, _, value = members_pair(group).partition("=")
             if key:
                 select = Select(labels=((key, value),), statuses=("pending",))
-                members = await store.select(select, left)
+                members = [job for job in await store.select(select, left) if group in member_groups(job.record)]
             else:
                 members = [job for job in [await store.get(group.partition(":")[2])] if job is not None]
             left -= len(members)

@@ -146,7 +146,7 @@ class BranchResult:
         """
         after, found = self.record, []
         if after is None or ("completed" in after and "completed" not in before):
-            found += [f"job:{job_id}", *member_groups(before.get("labels", ""))]
+            found += [f"job:{job_id}", *member_groups(before)]
         if self.dropped is not None:
             found += [f"job:{job_id}", *filter(None, self.dropped.groups.split(US))]
         if (held := (after or {}).get("held")) and held != before.get("held") and not held.startswith(USER):
@@ -275,7 +275,7 @@ def _perform(
             expires = new.pop("lease", "0")
             if token:
                 key, slot, worker = (new.get(kept, "") for kept in ("unique_key", "slot", "worker"))
-                groups = US.join(member_groups(new.get("labels", "")))
+                groups = US.join(member_groups(new))
                 effect.stopping = DrainingLease(token, int(expires), key, slot, worker, groups)
         case "hold":
             group = open_group(new, facts)

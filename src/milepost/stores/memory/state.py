@@ -308,7 +308,7 @@ class MemoryState:
 
     def keep_end(self, job_id: str, record: Record) -> None:
         """Keep the status of a removed record, if the `after` of another one names it, or a batch that has not ended."""
-        for group in (f"job:{job_id}", *member_groups(record.get("labels", ""))):
+        for group in (f"job:{job_id}", *member_groups(record)):
             if self.needs_ends(group):
                 self.removed_members.setdefault(group, {})[record["status"]] = job_id
         self.forget_ends(f"group:{job_id}")

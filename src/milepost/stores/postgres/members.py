@@ -154,7 +154,7 @@ class GroupFacts:
         for group, ended in memberships(after or {}):
             self._own[group][job_id] = ended
         if before is not None and after is None:
-            for group in (_JOB + job_id, *member_groups(before.get("labels", ""))):
+            for group in (_JOB + job_id, *member_groups(before)):
                 self._removed_ends[group, before["status"]] = job_id
 
     def _removals(self, unnamed: set[str]) -> Iterable[Statement]:

@@ -48,7 +48,7 @@ _INDEXES = {
 _READS = {
     "l": {"status", "type", "created"},
     "q": {"ready", "priority", "created", "unique_key", *_START},
-    "g": {"labels", "completed", "closed", "status", "created"},
+    "g": {"labels", "completed", "closed", "status", "created", "child_key"},
     "h": {"held", "created"},
     "d": {"not_after", "started", "completed"},
     "L": {"lease", "slot", "worker"},
@@ -271,7 +271,7 @@ class _Writer:
         match word:
             case "stop":
                 token, lease = self._field("token"), self._field("lease")
-                self.reads |= {"slot", "worker", "unique_key", "labels"}
+                self.reads |= {"slot", "worker", "unique_key", "labels", "child_key"}
                 self._touched.add("")
                 yield f"if ({token} or '') ~= '' then stop_token, stop_expires = {token}, {lease} or '0' end"
                 yield from (self._put("token", "nil"), self._put("lease", "nil"))

@@ -328,7 +328,7 @@ class WriteTransaction(ReadTransaction):
         if record.get("held"):
             self.run("held_delete", (record["held"], row.created, row.id))
         self.run("record_delete", (row.n,))
-        for group in (f"job:{row.id}", *member_groups(record.get("labels", ""))):
+        for group in (f"job:{row.id}", *member_groups(record)):
             self.run("removed_member_put", {"group": group, "status": row.status, "id": row.id})
         if record.get("type") == BATCH:
             self.run("removed_member_delete", {"group": f"group:{row.id}"})

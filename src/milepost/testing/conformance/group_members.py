@@ -7,7 +7,7 @@ import pytest
 from milepost.core.transitions import plan_cancel, plan_complete, plan_create, plan_delete, plan_receipt, plan_retry
 from milepost.stores.protocol import Write
 from milepost.testing.conformance.groups import complete, fail, is_cancelled, is_held, is_ready
-from milepost.testing.conformance.harness import Scenarios, StoreFixture, caller_job, token_of, worker_job
+from milepost.testing.conformance.harness import Scenarios, StoreFixture, token_of, worker_job
 
 
 def member(group: str, *awaited: str, **fields: str) -> dict[str, str]:
@@ -25,10 +25,23 @@ class GroupMembers(Scenarios):
 
     @staticmethod
     async def _prepare(fixture: StoreFixture, group: str, *members: str) -> None:
-        if group.startswith("children:"):
-            await fixture.create(group.removeprefix("children:"), caller_job())
+        kind, _, parent = group.partition(":")
+        if kind == "children":
+            await fixture.create(parent, worker_job())
+            await fixture.start(parent)
+        await GroupMembers._add(fixture, group, *members)
+
+    @staticmethod
+    async def _add(fixture: StoreFixture, group: str, *members: str) -> None:
+        """Create members of a group, those of ``children:`` as their running parent does."""
+        kind, _, parent = group.partition(":")
         for name in members:
-            await fixture.create(name, member(group))
+            if kind == "group":
+                await fixture.create(name, member(group))
+            else:
+                run = (parent, token_of(await fixture.job(parent)))
+                fields = member(group, child_key=name)
+                await fixture.do(name, plan_create(fields, fixture.operation_id(), run=run))
 
     @KINDS
     async def test_job_starts_when_no_member_is_open(self, fixture: StoreFixture, group: str) -> None:
@@ -37,12 +50,12 @@ class GroupMembers(Scenarios):
         await is_held(fixture, "then", group)
         await complete(fixture, "a")
         await is_held(fixture, "then", group)
-        await fixture.create("c", member(group))  # a member that joins later counts, too
+        await GroupMembers._add(fixture, group, "c")  # a member that joins later counts, too
         await complete(fixture, "b")
         await is_held(fixture, "then", group)
         await complete(fixture, "c")
         await is_ready(fixture, "then")
-        await fixture.create("d", member(group))
+        await GroupMembers._add(fixture, group, "d")
         await fixture.create("next", worker_job(labels=f":after={group}"))
         await is_held(fixture, "next", group)
 
@@ -125,9 +138,8 @@ class GroupMembers(Scenarios):
         await is_ready(fixture, "b")
 
     async def test_group_names_are_apart(self, fixture: StoreFixture) -> None:
-        await fixture.create("g", worker_job())
+        await GroupMembers._prepare(fixture, "children:g", "c")
         await fixture.create("a", member("group:g"))
-        await fixture.create("c", member("children:g"))
         for kind in ("group", "children", "job"):
             await fixture.create(f"after {kind}", worker_job(labels=f":after={kind}:g"))
         await complete(fixture, "a")
@@ -137,6 +149,23 @@ class GroupMembers(Scenarios):
         await complete(fixture, "c")
         await is_ready(fixture, "after children")
         await is_held(fixture, "after job", "job:g")
+
+    async def test_job_that_only_names_a_parent_is_no_child_of_it(self, fixture: StoreFixture) -> None:
+        """Else a caller could keep a run waiting, or fail it."""
+        await GroupMembers._prepare(fixture, "children:p", "a")
+        await fixture.create("then", worker_job(labels=":after=children:p"))
+        for name in ("mine", "bad", "stopping"):
+            await fixture.create(name, member("children:p"))
+        await fixture.start("stopping")
+        await fixture.do("stopping", plan_cancel(fixture.operation_id()))
+        await fail(fixture, "bad")
+        assert await fixture.store.member_counts("children:p") == {"": 1}
+        assert await fixture.store.open_members("children:p", 9) == ["a"]
+        await is_held(fixture, "then", "children:p")
+        await complete(fixture, "a")
+        await is_ready(fixture, "then")
+        await fixture.store.apply([Write("mine", plan_delete(fixture.operation_id()))])
+        assert await fixture.store.member_counts("children:p") == {"completed": 1}
 
     async def test_chain_of_groups_is_released_in_order(self, fixture: StoreFixture) -> None:
         await fixture.create("a", member("group:0"))

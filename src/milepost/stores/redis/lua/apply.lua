@@ -207,7 +207,7 @@ while true do
     local freed, dropped
     if drop then freed, dropped = indexes.drop_stop(id) end
     if stop_token then
-      indexes.add_stop(id, stop_token, stop_expires, fields.k or '', fields.S or '', fields.w or '', fields.l or '')
+      indexes.add_stop(id, stop_token, stop_expires, fields.k or '', fields.S or '', fields.w or '', fields.l or '', fields.child_key)
     end
     local name = root .. 'j:' .. id
     if remove then
@@ -282,7 +282,7 @@ while true do
     end
     if (fails or remove) and fields.children ~= 'keep' then closed = groups().closed({'orphans:' .. groups().plain(id)}) end
     if (drop or remove or old.z ~= nil or old.held ~= nil) and holds() then
-      local names = (remove or old.z ~= nil) and groups().of(fields.l) or {}
+      local names = (remove or old.z ~= nil) and groups().of(fields.l, fields.child_key) or {}
       names[#names + 1] = 'job:' .. groups().plain(id)
       for group in string.gmatch(dropped or '', '[^\31]+') do names[#names + 1] = group end
       if not remove and old.held ~= nil and fields.held ~= old.held and string.sub(fields.held or '', 1, 5) ~= 'user:' then names[#names + 1] = fields.held end

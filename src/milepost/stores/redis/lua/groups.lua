@@ -142,14 +142,14 @@ local function groups()
     return true
   end
 
-  -- The groups of several members that a record with these labels belongs to.
-  function G.of(labels)
+  -- The groups of several members that a record with these labels belongs to: as a child (with `child_key`), or as another.
+  function G.of(labels, child_key)
     local found = {}
     for pair in string.gmatch(labels or '', '[^\31]+') do
       local name, value = string.match(pair, '^:([^=]*)=(.*)$')
       if name == 'group' then
         found[#found + 1] = 'group:' .. value
-      elseif name == 'parent_id' then
+      elseif name == 'parent_id' and child_key then
         found[#found + 1] = 'children:' .. value
       end
     end
@@ -162,11 +162,11 @@ local function groups()
   end
 
   -- Move a record among the members of its groups; the arguments are those of its old and of its new state.
-  function G.move(id, labels0, ended0, labels1, ended1)
+  function G.move(id, child_key, labels0, ended0, labels1, ended1)
     if ended0 == ended1 and labels0 == labels1 then return end
-    for _, group in ipairs(G.of(labels0)) do redis.call('SREM', root .. 'm:' .. group .. ':' .. ended0, id) end
-    for _, group in ipairs(G.of(labels1)) do redis.call('SADD', root .. 'm:' .. group .. ':' .. ended1, id) end
-    local parent = ended0 == '' and string.match('\31' .. labels0, '\31:parent_id=([^\31]+)')
+    for _, group in ipairs(G.of(labels0, child_key)) do redis.call('SREM', root .. 'm:' .. group .. ':' .. ended0, id) end
+    for _, group in ipairs(G.of(labels1, child_key)) do redis.call('SADD', root .. 'm:' .. group .. ':' .. ended1, id) end
+    local parent = child_key and ended0 == '' and string.match('\31' .. labels0, '\31:parent_id=([^\31]+)')
     if parent then
       parent = stored(parent)
       if not G.has_open_children(parent) and redis.call('SREM', root .. 'zp', parent) == 1 then
@@ -217,7 +217,7 @@ local function groups()
 
   -- Keep the status of a removed record, if `needs_ends`.
   function G.keep_end(id, fields)
-    local names = G.of(fields.l)
+    local names = G.of(fields.l, fields.child_key)
     names[#names + 1] = 'job:' .. G.plain(id)
     for _, group in ipairs(names) do
       if needs_ends(group) then redis.call('HSET', root .. 'g:' .. group, fields.s or '', G.plain(id)) end

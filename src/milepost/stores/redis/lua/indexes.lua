@@ -104,7 +104,7 @@ local function open_indexes()
         local ended1 = some(fields.z) and fields.s or ''
         if was(old, fields, 'closed') then ended0 = 'closed' end
         if fields.closed then ended1 = 'closed' end
-        groups().move(id, was(old, fields, 'c') and labels0 or '', ended0, labels1, ended1)
+        groups().move(id, some(fields.child_key) or was(old, fields, 'child_key'), was(old, fields, 'c') and labels0 or '', ended0, labels1, ended1)
       end
     end
     if string.find(touched, 'h', 1, true) then
@@ -219,9 +219,9 @@ local function open_indexes()
     return key, names
   end
 
-  function X.add_stop(id, token, expires, key, slot, worker, labels)
+  function X.add_stop(id, token, expires, key, slot, worker, labels, child_key)
     X.drop_stop(id)
-    local names = string.find(labels, ':', 1, true) and table.concat(groups().of(labels), '\31') or ''
+    local names = string.find(labels, ':', 1, true) and table.concat(groups().of(labels, child_key), '\31') or ''
     redis.call('HSET', root .. 's', id, token .. '\0' .. key .. '\0' .. slot .. '\0' .. worker .. '\0' .. names)
     if names ~= '' then groups().drain(names, 1) end
     redis.call('ZADD', root .. 'sx', expires, id)
