@@ -13,10 +13,11 @@ from milepost.run.execution import Ended, LeasedExecution
 from milepost.run.process_identity import process_name
 from milepost.run.run import Run
 from milepost.run.sweeper import Sweeper
-from milepost.stores.protocol import Select, Store, WriteResult
+from milepost.stores.protocol import KeyValueStore, Select, Store, WriteResult
 from milepost.stores.query import with_large_values
 from milepost.worker.event_loop import run_in_new_loop
 from milepost.worker.handlers import Application, Handler, code_release
+from milepost.worker.schedule_declarations import declare
 from milepost.worker.store_requests import ClaimPolicy, limits_of
 
 PENDING_READ = 1000
@@ -35,6 +36,7 @@ async def drain(app: Application, errors: Errors, limit: int) -> list[Job]:
     runtime, settings = app.runtime, app.settings
     release = code_release(settings, app.handlers)
     worker = f"{process_name()}:drain"
+    await declare_schedules(app, app.store)
     while True:
         await Sweeper(app.store, settings, runtime.ttl, clock=runtime.clock, ids=runtime.ids).sweep()
         served = app.handlers.served([*app.handlers, *await _queues_of(app.store)])
@@ -50,6 +52,15 @@ async def drain(app: Application, errors: Errors, limit: int) -> list[Job]:
         is_exit = error is not None and not isinstance(error, Exception | RunStop)  # Ctrl-C, or pytest.fail()
         if error is not None and (is_exit or (errors == "raise" and ended.status is JobStatus.FAILED)):
             raise error
+
+
+async def declare_schedules(app: Application, store: Store) -> None:
+    """Write the schedules that the code of an application declares, as its worker does."""
+    await declare(store, app.handlers.schedules.values(), code_release(app.settings, app.handlers), _no_workers)
+
+
+async def _no_workers(_: KeyValueStore) -> frozenset[str]:
+    return frozenset()
 
 
 async def _queues_of(store: Store) -> set[str]:

@@ -18,7 +18,7 @@ from milepost.stores.memory.state import system_micros
 from milepost.stores.memory.store import MemoryStore
 from milepost.stores.protocol import Select
 from milepost.stores.sync_bridge import run_sync
-from milepost.testing.drain import Errors, drain
+from milepost.testing.drain import Errors, declare_schedules, drain
 from milepost.testing.fakes import FrozenClock
 from milepost.worker.handlers import ConfiguredHandler, Handler, Submittable
 
@@ -84,7 +84,8 @@ class JobsUnderTest(_Inspection, Jobs):
     def drain(self, *, errors: Errors = "raise", limit: int = MAX_ATTEMPTS) -> list[Job]:
         """Run all claimable jobs here, in the order of a worker, until none is left; return the record after each attempt.
 
-        Also runs jobs that these submit. A retry or a delayed job runs once `clock` has reached its time. The error of a
+        Also runs jobs that these submit. A retry, a delayed job, the tick of a schedule or a job that sleeps runs once `clock`
+        has reached its time. The error of a
         job that has failed for good is raised; with ``errors="collect"`` the failed job is returned with the others.
         Raises AssertionError if jobs are still claimable after `limit` attempts.
         """
@@ -103,7 +104,8 @@ class AsyncJobsUnderTest(_Inspection, AsyncJobs):
 def jobs_under_test(app: Jobs | AsyncJobs | None = None, clock: FrozenClock | None = None) -> Iterator[JobsUnderTest]:
     """Redirect an application to memory: ``with jobs_under_test(app.jobs) as jobs``, then ``jobs.drain()``.
 
-    Inside the block `app` submits into the same memory, in which no worker runs. `clock` starts at the current time.
+    Inside the block `app` submits into the same memory, in which no worker runs. `clock` starts at the current time. The
+    declared schedules of `app` exist from the start of the block: `drain` makes and runs the jobs of ticks that `clock` has reached.
     """
     clock = clock if clock is not None else FrozenClock(system_micros())
     store = _Store(clock)
@@ -146,6 +148,7 @@ def _redirected(app: Jobs | AsyncJobs | None, store: MemoryStore, own: list[Asyn
     else:
         inner._use(AsyncJobManager(store.with_blocking(blocking=False)))
     try:
+        run_sync(declare_schedules(inner, store))
         yield
     finally:
         vars(inner).clear()
