@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -96,6 +97,28 @@ def test_outage_and_its_end_are_logged_once(
     heartbeat.release()
     assert re.fullmatch(r"store available again after \d+ s", log_lines()[1])
     assert len(log_lines()) == 2
+
+
+def test_leases_do_not_wait_for_all_of_a_slow_sweep(manager: JobManager, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Regression: a run was released because the requests of one beat together took longer than its lease."""
+    store, requests = manager.store, list[str]()
+
+    def noted(name: str, seconds: float) -> None:
+        real = getattr(store, name)
+
+        async def request(*args: Any, **what: Any) -> Any:
+            requests.append(name)
+            threading.Event().wait(seconds)
+            return await real(*args, **what)
+
+        monkeypatch.setattr(store, name, request)
+
+    for name, seconds in [("heartbeat", 0.0), ("sweep", manager.runtime.heartbeat.interval), ("kv_scan", 0.0)]:
+        noted(name, seconds)
+    with manager.track("long"):
+        until(lambda: requests.count("kv_scan") > 2)
+    after = [following for request, following in itertools.pairwise(requests) if request == "sweep"]
+    assert set(after) == {"heartbeat"}, "the schedules were read before the next renewal"
 
 
 class TestBacklog:

@@ -104,6 +104,7 @@ class Heartbeat:
         self._lock = threading.Lock()
         self._keep_count = 0
         self._is_ending = False
+        self._reported_at = 0.0
 
     def add(
         self,
@@ -216,9 +217,10 @@ class Heartbeat:
         is_busy = bool(runs or self._keep_count)
         asks = bool(runs) or self._sweeper.is_due
         try:
-            if runs:
-                self._report(runs)
-            run_sync(self._sweeper.tick())
+            self._report(runs)
+            for step in self._sweeper.steps:
+                run_sync(step())
+                self._report_if_due()
             self._update_history(runs, BUSY_WRITE_INTERVAL if is_busy else IDLE_WRITE_INTERVAL)
             if asks:
                 self._outage.answered()
@@ -229,8 +231,16 @@ class Heartbeat:
             log.exception("unexpected error in the heartbeat; continuing")
         return is_busy
 
+    def _report_if_due(self) -> None:
+        """Report the runs again if the store was so slow that the next report is due: leases do not wait for a sweep."""
+        if self._clock.monotonic() - self._reported_at >= self.interval:
+            self._report(list(self._state.runs.values()))
+
     def _report(self, runs: list[ReportedRun]) -> None:
         """Send reports, log lines and renewals in one round trip, and stop the runs that were stopped in the store."""
+        if not runs:
+            return
+        self._reported_at = self._clock.monotonic()
         for one in runs:
             if one.run._is_finishing and one.run._transaction is not None:
                 run_sync(is_over(self.store, one.run))  # a run whose result was rolled back continues

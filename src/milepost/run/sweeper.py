@@ -44,14 +44,15 @@ PURGE_BATCH = 200
 MAX_LOCKED = 2
 """How many locked jobs a sweep waits for, one after another."""
 MAX_TICK_SECONDS = 0.05
-"""Seconds after which a tick starts no further batch: its thread also renews leases and receives cancels."""
+"""Seconds after which a step of a tick starts no further batch: its thread also renews leases and receives cancels."""
 
 
 class Sweeper:
     """Sweeps one store. Call `tick` as often as you like: it sweeps at most once per interval.
 
-    A tick is short; `is_behind` tells whether work is left for the next ticks. `task_queue` names the task queue that this
-    process can dispatch to; `take_due` returns the jobs to dispatch.
+    A tick is short; `is_behind` tells whether work is left for the next ticks. `steps` are its parts in order, for a thread
+    that has more urgent requests to send between them. `task_queue` names the task queue that this process can dispatch to;
+    `take_due` returns the jobs to dispatch.
     """
 
     def __init__(
@@ -76,6 +77,8 @@ class Sweeper:
         self._next_purge = 0.0
         self._more_due = False
         self._more_old = False
+        self._fires = False
+        self.steps = (self._sweep_if_due, self._fire_if_swept, self._purge_if_due)
 
     @property
     def is_behind(self) -> bool:
@@ -89,20 +92,35 @@ class Sweeper:
 
     async def tick(self) -> int:
         """Sweep and purge if it is time, for about MAX_TICK_SECONDS; return how many jobs were changed or removed."""
+        return sum([await step() for step in self.steps])
+
+    async def _sweep_if_due(self) -> int:
         now = self._monotonic()
-        until = now + MAX_TICK_SECONDS
-        touched = 0
-        if self._more_due or now >= self._next:
-            self._next = max(self._next, now + self._settings.sweep_interval)
-            touched += await self._sweep_until(until)
-        if not self._more_due and (self._more_old or now >= self._next_purge):
-            self._next_purge = max(self._next_purge, now + min(PURGE_INTERVAL, max(self._ttl, 1.0)))
-            touched += await self._purge_until(until)
+        if not self._more_due and now < self._next:
+            return 0
+        self._next = max(self._next, now + self._settings.sweep_interval)
+        touched = await self._sweep_until(now + MAX_TICK_SECONDS)
+        self._fires = not self._more_due
         return touched
+
+    async def _fire_if_swept(self) -> int:
+        """Fire schedules, even if another process has swept: it may be unable to fire a schedule of this one."""
+        if not self._fires:
+            return 0
+        self._fires = False
+        return await fire_due(self._store, self._new_operation_id)
+
+    async def _purge_if_due(self) -> int:
+        now = self._monotonic()
+        if self._more_due or not (self._more_old or now >= self._next_purge):
+            return 0
+        self._next_purge = max(self._next_purge, now + min(PURGE_INTERVAL, max(self._ttl, 1.0)))
+        return await self._purge_until(now + MAX_TICK_SECONDS)
 
     async def sweep(self) -> int:
         """Change all jobs that are due and create those of schedules; return how many were changed or created."""
-        return await self._sweep_until(math.inf)
+        touched = await self._sweep_until(math.inf)
+        return touched + await fire_due(self._store, self._new_operation_id)
 
     async def _sweep_until(self, until: float) -> int:
         # Another process may always sweep first without having this task queue, so this process sweeps as well.
@@ -126,8 +144,6 @@ class Sweeper:
                               if outcome.branch == 0 and one.job is not None and self._is_ours(one)]  # fmt: skip
             touched += changed
             self._more_due = found.more and changed > 0
-            if not self._more_due:  # even if another process has swept: it may be unable to fire a schedule of this one
-                touched += await fire_due(self._store, self._new_operation_id)
             if not self._more_due or self._monotonic() >= until:
                 return touched
             interval = 0.0
