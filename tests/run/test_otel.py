@@ -35,9 +35,18 @@ from milepost import (
     Settings,
 )
 from milepost.logging import JobContext, JsonFormatter
+from milepost.run.otel_messaging import is_opted_in
 from milepost.web import auth, create_app
 
 INCOMING = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+@pytest.fixture(autouse=True)
+def opt_in_read_again() -> Iterator[None]:
+    """Let each test set the variable that a process reads once."""
+    is_opted_in.cache_clear()
+    yield
+    is_opted_in.cache_clear()
 
 
 @pytest.fixture

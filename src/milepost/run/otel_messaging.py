@@ -27,8 +27,9 @@ _HISTOGRAMS: Final = {
 }
 
 
+@cache
 def is_opted_in() -> bool:
-    """Return whether the environment asks for the conventions of messaging."""
+    """Return whether the environment asks for the conventions of messaging. It is read once, since each submit asks."""
     wanted = {word.strip() for word in os.environ.get(OPT_IN, "").split(",")}
     return not wanted.isdisjoint({"messaging", "messaging/dup"})
 
@@ -44,9 +45,11 @@ def attributes(operation: str, kind: str, destination: str) -> dict[str, Any]:
 
 
 def is_metered() -> bool:
-    """Return whether the application has set a meter provider and asks for the conventions."""
+    """Return whether the application asks for the conventions and has set a meter provider."""
+    if not is_opted_in():
+        return False
     api = sys.modules.get("opentelemetry.metrics")
-    return api is not None and not hasattr(api.get_meter_provider(), "_real_meter_provider") and is_opted_in()
+    return api is not None and not hasattr(api.get_meter_provider(), "_real_meter_provider")
 
 
 def record(operation: str, kind: str, destination: str, seconds: float, error: BaseException | None) -> None:
