@@ -64,7 +64,8 @@ export function watchJob(api, jobId, options = {}) {
     }
   };
   const kinds = ["snapshot", "created", "running", "progress", "stage", "log", "checkpoint", "step", "stalled",
-    "retrying", "ready", "released", "suspended", "completed", "failed", "cancelled", "receipt", "deleted", "skipped"];
+    "retrying", "ready", "released", "suspended", "asked", "answered", "paused", "resumed", "closed", "completed", "failed",
+    "cancelled", "receipt", "deleted", "skipped"];
   const open = () => {
     const after = position ? `${query ? "&" : "?"}after=${position}` : "";
     source = new EventSource(`${base}/events${query}${after}`);
