@@ -39,7 +39,7 @@ def index_entries(job_id: str, record: Record, *, now: int, parked: bool) -> set
         entries.add((("deadline",), (int(record["not_after"]), job_id)))
     if record.get("held"):
         entries.add((("held", record["held"]), order))
-    for group, ended in memberships(record):
+    for group, ended in memberships(record) if "labels" in record else ():
         entries.add((("member", group, ended), (job_id,)))
     queue = record.get("ready")
     if queue:
