@@ -41,6 +41,7 @@ class CoreConformance:
         assert str(os.getpid()) not in job.worker.split(":")
         assert deployment.lines().count("step 3") == 1
         _ended_once(deployment, job)
+        assert _read_without_adapter(deployment, job.job_id) == job.to_json().decode()
 
     def test_cancel_stops_running_code_with_receipt(self, deployment: Deployment, tmp_path: Path) -> None:
         deployment.start()
@@ -236,6 +237,25 @@ def _ended_once(deployment: Deployment, job: Job) -> None:
     kinds = [event.kind for event in deployment.jobs.events(job.job_id)]
     ends = [kind for kind in kinds if kind in ("completed", "failed", "cancelled")]
     assert ends == [job.status.value], kinds
+
+
+def _read_without_adapter(deployment: Deployment, job_id: str) -> str:
+    """Return a record as a program reads it that knows the store only: neither the application nor its task queue."""
+    program = (
+        "import sys; from milepost import Jobs; job = Jobs().get_job(sys.argv[1]); "
+        "loaded = [name for name in sys.modules if name.startswith('milepost.integrations.')]; "
+        "print(job.to_json().decode() if loaded in ([], ['milepost.integrations.mapping']) else loaded)"
+    )
+    environment = {name: text for name, text in deployment.environment.items() if name.startswith("MILEPOST_")}
+    done = subprocess.run(
+        [sys.executable, "-c", program, job_id],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
 
 
 def _pid(job: Job) -> str:
