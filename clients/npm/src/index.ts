@@ -3,9 +3,9 @@
  * resumes after an outage. Types come from the server's OpenAPI document.
  */
 import { listen } from "../../../dashboard/src/element/shared";
-import { isEnded, type Done, type JobRecord, type Row, type Status, type Submission } from "../../../dashboard/src/wire/types";
+import { isEnded, type BatchCounts, type Done, type JobRecord, type Row, type Status, type Submission } from "../../../dashboard/src/wire/types";
 
-export type { JobRecord, Status, Submission };
+export type { BatchCounts, JobRecord, Status, Submission };
 /** A job as a list shows it: everything but its parameters, result and crash report, which `getJob` returns. */
 export type Job = Row;
 
@@ -82,6 +82,25 @@ export function submitJob(
 /** Cancels a job. Its status is final at once. */
 export function cancelJob(id: string, reason?: string, options: Options = {}): Promise<Done> {
   return request("POST", `jobs/${encodeURIComponent(id)}/cancel`, options, reason === undefined ? {} : { reason });
+}
+
+/**
+ * Opens a batch, or continues an open one, and returns its record. Its `job_id` is the name of the batch, which is new unless
+ * `name` is given. Jobs join it with `submitJob(type, params, { group: name })`.
+ */
+export function openBatch(name?: string, options: Options & { labels?: Record<string, string> } = {}): Promise<JobRecord> {
+  const { api, share, labels } = options;
+  return request("POST", "batches", { api, share }, { ...(name !== undefined && { name }), ...(labels && { labels }) });
+}
+
+/** Counts the jobs of a batch. */
+export function countBatch(name: string, options: Options = {}): Promise<BatchCounts> {
+  return request("GET", `batches/${encodeURIComponent(name)}`, options);
+}
+
+/** Closes a batch: it accepts no more jobs, and ends when none is open. With `error` it fails, and its open jobs are cancelled. */
+export function closeBatch(name: string, error?: string, options: Options = {}): Promise<BatchCounts> {
+  return request("POST", `batches/${encodeURIComponent(name)}/close`, options, error === undefined ? {} : { error });
 }
 
 interface Address {

@@ -8,6 +8,7 @@ export type StageShape = Shapes["Stage"];
 export type EventRecord = Shapes["EventRecord"];
 export type JobList = Shapes["JobList"];
 export type Done = Shapes["Done"];
+export type BatchCounts = Shapes["BatchCounts"];
 export type Submission = Shapes["SubmitBody"];
 export type Status = JobRecord["status"];
 

@@ -152,18 +152,22 @@ class AsyncBatch:
         self._is_open = False
         if error is not None and _is_interruption(error):
             return
-        new_id = self._jobs.runtime.ids.new_operation_id
         if error is not None and self._on_error == "cancel":
-            text = single_line(f"{type(error).__name__}: {error}")
-            fail = Write(self.name, plan_update(new_id(), JobStatus.FAILED, error=text), answer=False)
-            if (await self._apply([fail]))[0].accepted:
-                await self._cancel_members()
-            return
-        message = f"{(await self.counts()).total:,} jobs"
-        await self._apply([Write(self.name, plan_close_batch(new_id(), self.awaited, message), answer=False)])
+            await self.fail(single_line(f"{type(error).__name__}: {error}"))
+        else:
+            await self._close()
 
-    async def _cancel_members(self) -> None:
+    async def _close(self) -> None:
+        message = f"{(await self.counts()).total:,} jobs"
+        plan = plan_close_batch(self._jobs.runtime.ids.new_operation_id(), self.awaited, message)
+        await self._apply([Write(self.name, plan, answer=False)])
+
+    async def fail(self, text: str) -> None:
+        """Fail the batch, if it is open, and cancel its open members."""
         new_id = self._jobs.runtime.ids.new_operation_id
+        fail = Write(self.name, plan_update(new_id(), JobStatus.FAILED, error=text), answer=False)
+        if not (await self._apply([fail]))[0].accepted:
+            return
         while ids := await self._jobs.store.open_members(self.awaited, SLICE):
             cancels = [Write(one, plan_cancel(new_id(), by="batch", why="batch_failed"), answer=False) for one in ids]
             if not any(one.accepted for one in await self._apply(cancels)):

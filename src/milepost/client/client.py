@@ -48,6 +48,8 @@ from milepost.stores.sync_bridge import blocking
 from milepost.worker.registry import JobType, WorkerEntry
 
 if TYPE_CHECKING:
+    from milepost.app.batches import Batch, OnError
+    from milepost.client.batches import AsyncClientBatch
     from milepost.query.statistics import History
 
 
@@ -263,6 +265,12 @@ class AsyncClient(WaitingMethods, ScheduleCalls, AsyncJobManager):
         headers = {"Idempotency-Key": str(uuid.uuid4())} | ({"traceparent": trace} if trace else {})
         return await self._job(Call("POST", "/api/jobs", body=_without_none(body), headers=headers))
 
+    def batch(self, name: str, *, labels: Mapping[str, str] | None = None, on_error: OnError = "cancel") -> AsyncClientBatch:  # fmt: skip
+        """Return a batch of jobs on the server: ``async with client.batch("import-42") as batch``. See AsyncJobs.batch."""
+        from milepost.client.batches import AsyncClientBatch  # here, because most programs do without it
+
+        return AsyncClientBatch(self, name, labels, on_error)
+
     async def job_types(self) -> list[JobType]:
         """See AsyncJobs.job_types."""
         found = (await self.request("GET", "/api/job-types"))["job_types"]
@@ -370,6 +378,12 @@ class Client(JobManager):
     set_limit = blocking(AsyncClient.set_limit)
     workers = blocking(AsyncClient.workers)
     add_schedule = blocking(AsyncClient.add_schedule)
+
+    def batch(self, name: str, *, labels: Mapping[str, str] | None = None, on_error: OnError = "cancel") -> Batch:
+        """Return a batch of jobs on the server: ``with client.batch("import-42") as batch``. See Jobs.batch."""
+        from milepost.app.batches import Batch  # here, because most programs do without it
+
+        return Batch(self._async.batch(name, labels=labels, on_error=on_error))
 
     def track(self, *args: Any, **kwargs: Any) -> Track:
         """See AsyncClient.track; raises InvalidInputError."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from milepost.web.api.access import add_access
+from milepost.web.api.batches import add_batches
 from milepost.web.api.bulk import add_bulk
 from milepost.web.api.health import add_admin
 from milepost.web.api.jobs import add_job_details, add_jobs
@@ -26,6 +27,7 @@ def add_routes(router: APIRouter, context: WebContext) -> None:
         add_streams,
         add_overview,
         add_schedules,
+        add_batches,
         add_access,
         add_admin,
         add_webhooks,

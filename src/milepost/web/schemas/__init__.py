@@ -23,6 +23,7 @@ from milepost.web.schemas.access import (
     WebhookReplayed,
     WebhookTested,
 )
+from milepost.web.schemas.batches import BatchBody, BatchCounts, CloseBody
 from milepost.web.schemas.fields import Json, Problem, When, problems
 from milepost.web.schemas.jobs import (
     AnswerBody,
@@ -60,9 +61,12 @@ __all__ = [
     "ApiKeyBody",
     "ApiKeyList",
     "Attempts",
+    "BatchBody",
+    "BatchCounts",
     "BulkBody",
     "BulkDone",
     "CancelBody",
+    "CloseBody",
     "Doctor",
     "Done",
     "EventRecord",

@@ -62,6 +62,10 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "JobRecord": _JOB,
     "ScheduleRecord": _SCHEDULE,
     "ScheduleList": {"schedules": [_SCHEDULE]},
+    "BatchCounts": {
+        "name": "import-42", "status": "running", "closed": False, "total": 40, "open": 10, "completed": 29, "failed": 1,
+        "cancelled": 0, "progress": 0.75,
+    },
     "JobList": {"jobs": [_JOB], "total": 1, "next_cursor": None},
     "Done": {"message": "Job cancelled", "job_id": _ID},
     "EventRecord": {

@@ -1,0 +1,83 @@
+"""Open, count and close batches. Their jobs are submitted with `group`."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from milepost.app.batches import AsyncBatch
+from milepost.core.errors import InvalidInputError
+from milepost.core.placement import BATCH
+from milepost.core.serialization import single_line
+from milepost.stores.ids import new_job_id
+from milepost.web import schemas
+from milepost.web.api.submit import seen_bytes
+from milepost.web.context import WebContext, job_url, principal_of
+from milepost.web.http.json_body import encoded
+from milepost.web.http.problems import Problem
+from milepost.web.security.principals import READ, WRITE, Principal
+
+JSON = "application/json"
+
+
+def add_batches(router: APIRouter, context: WebContext) -> None:
+    """Add the routes for batches."""
+    read, write = [context.authenticator.require(READ)], [context.authenticator.require(WRITE)]
+
+    async def visible(request: Request, name: str) -> AsyncBatch:
+        job = await context.visible_job(request, name)
+        if job.job_type != BATCH or job.run_by != "manual":
+            raise Problem(404, f"Job {name!r:.140} is not a batch")
+        return context.manager.batch(name)
+
+    async def counted(batch: AsyncBatch) -> Response:
+        counts = await batch.counts()
+        job = await context.store.get(batch.name)
+        status = "completed" if job is None else job.status.value
+        closed = job is None or job.is_terminal or "closed" in job.record
+        body = {"name": batch.name, "status": status, "closed": closed, **counts.to_dict(), "progress": counts.progress}
+        return Response(encoded(body), media_type=JSON)
+
+    @router.post("/api/batches", dependencies=write, response_model=schemas.JobRecord, status_code=201,
+                 responses={**schemas.problems(409), 200: {"model": schemas.JobRecord, "description": "It was open; it is continued"}},
+                 tags=["batches"], summary="Open a batch, or continue an open one")  # fmt: skip
+    async def open_batch(request: Request, body: schemas.BatchBody) -> Response:
+        principal = principal_of(request)
+        await context.may_start(principal, BATCH, "manual")
+        is_new = body.name is None or await context.manager.get_job(body.name) is None
+        if is_new:
+            await context.quotas.before_create(principal, BATCH)
+        name = await _name(context, principal, body.name)
+        await context.quotas.before_submit(principal)
+        batch = context.manager.batch(name, labels=principal.bound_options(body.labels, None)["labels"])
+        await batch.open()
+        job = await context.visible_job(request, name)
+        if is_new:
+            context.quotas.submitted(principal, name)
+        headers = {"Location": job_url(request, name), "Cache-Control": "no-store"}
+        return Response(seen_bytes(principal, job), 201 if is_new else 200, headers, JSON)
+
+    @router.get("/api/batches/{name}", dependencies=read, response_model=schemas.BatchCounts,
+                responses=schemas.problems(404), tags=["batches"], summary="Count the jobs of a batch")  # fmt: skip
+    async def count_batch(request: Request, name: str) -> Response:
+        return await counted(await visible(request, name))
+
+    @router.post("/api/batches/{name}/close", dependencies=write, response_model=schemas.BatchCounts,
+                 responses=schemas.problems(404), tags=["batches"],
+                 summary="Close a batch: it ends when none of its jobs is open")  # fmt: skip
+    async def close_batch(request: Request, name: str, body: schemas.CloseBody | None = None) -> Response:
+        batch = await visible(request, name)
+        error = body.error if body is not None else None
+        await (batch.close() if error is None else batch.fail(single_line(error)))
+        return await counted(batch)
+
+
+async def _name(context: WebContext, principal: Principal, name: str | None) -> str:
+    """Return the name of the batch to open. With a key that is restricted to labels it is a new one, or a batch that it sees."""
+    if name is None:
+        return new_job_id()
+    if principal.bound:
+        job = await context.manager.get_job(name)
+        if job is None or not principal.sees(job):
+            raise InvalidInputError("name", "cannot be set with a key that is restricted to labels; omit it")
+    return name
