@@ -17,6 +17,11 @@ NAMES = {
     "c.txt": "Ein grüner Wurm, der Bücher liest; le répertoire des paquets.",
     "d.txt": "灯台は海岸に立っています。 The error code is E_4711.",
 }
+REPEATED = {
+    "often.txt": "paraffin-lamp dpkg-divert " * 12,
+    "long.txt": "The lamp beside the engine burns paraffin. " + " ".join(f"word{number}" for number in range(60)),
+    "short.txt": "The lamp burns paraffin.",
+}
 
 
 def uris(store: DocumentStore, query: str, mode: Mode = "words") -> list[str]:
@@ -43,6 +48,13 @@ class SearchConformance(StoreTests):
         [whole] = Searcher(named).search("wurm", mode="words")
         [half] = Searcher(named).search("wurm paraffin", mode="words")
         assert 0 < half.score < whole.score <= 1
+
+    def test_repeated_words_and_phrases_score_at_most_one(self, store: DocumentStore) -> None:
+        for name, content in {**REPEATED, **NAMES}.items():
+            bring_in(store, name, content)
+        for query in ("dpkg-divert", "dpkg-divert --list", "paraffin", "paraffin-lamp wurm"):
+            scores = [hit.score for hit in Searcher(store).search(query, mode="words")]
+            assert 0 < scores[-1] <= scores[0] <= 1
 
     def test_hybrid_ranks_exact_names_first(self, named: DocumentStore) -> None:
         assert uris(named, "dpkg-divert --list", "hybrid")[0] == "a.txt"

@@ -12,11 +12,12 @@ import pytest
 
 from milepost.documents.errors import StoreBusyError
 from milepost.documents.jobs import HANDLERS
-from milepost.documents.retrieval import search
+from milepost.documents.retrieval import Searcher, search
 from milepost.documents.store import database as port_module
 from milepost.documents.store import open_store
 from milepost.documents.store.postgres import PostgresDatabase
 from tests.documents.sample_files import PARAGRAPHS
+from tests.documents.search_conformance import NAMES, REPEATED
 from tests.documents.store_conformance import StoreConformance
 from tests.documents.store_fixture import bring_in, first
 from tests.documents.sync_conformance import SyncConformance
@@ -48,6 +49,27 @@ class TestPostgresStore(StoreConformance):
 
 class TestPostgresFolderSync(SyncConformance):
     """Ingestion with `sync`."""
+
+
+def test_words_score_alike_in_both_databases(database: str, tmp_path: Path) -> None:
+    hits: list[dict[str, list[tuple[str, float]]]] = []
+    for name in (database, str(tmp_path / "a.db")):
+        store = open_store(name)
+        for uri, content in {**REPEATED, **NAMES}.items():
+            bring_in(store, uri, content)
+        hits.append(
+            {
+                query: [(hit.uri, hit.score) for hit in Searcher(store).search(query, mode="words")]
+                for query in ("paraffin", "dpkg-divert", "paraffin-lamp", "dpkg-divert --list of paraffin", "E_4711")
+            }
+        )
+        store.close()
+    of_postgres, of_sqlite = hits
+    for query, found in of_sqlite.items():
+        assert [uri for uri, _ in of_postgres[query]] == [uri for uri, _ in found], query
+        assert [score for _, score in of_postgres[query]] == pytest.approx(
+            [score for _, score in found], abs=0.15
+        )  # lengths count different words here
 
 
 def test_jobs_store_the_same_in_both_databases(database: str, folder: Path, tmp_path: Path) -> None:

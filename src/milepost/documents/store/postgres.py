@@ -20,9 +20,9 @@ from milepost.documents.store.postgres_vectors import (
     is_wanted,
     nearest_by_index,
 )
+from milepost.documents.store.postgres_words import matching_chunks
 from milepost.documents.store.records import Generation
 from milepost.documents.store.schema import schema, set_up
-from milepost.documents.store.word_scores import term_weight
 from milepost.documents.words import Term
 
 if TYPE_CHECKING:
@@ -41,8 +41,6 @@ _COSINE: Final = """
 """
 _WORDS: Final = """CREATE TABLE IF NOT EXISTS words (rowid BIGINT PRIMARY KEY, body TSVECTOR NOT NULL);
 CREATE INDEX IF NOT EXISTS words_body ON words USING gin (body)"""
-_MAX_RANK: Final = 0.1
-"""What `ts_rank` gives at most for one term; 0.06 if it occurs once."""
 
 
 class PostgresDatabase:
@@ -142,27 +140,8 @@ class PostgresDatabase:
     def matching(
         self, transaction: Transaction, among: Entries, terms: Sequence[Term], k: int
     ) -> list[tuple[float, int]] | None:
-        """Return (score, entry number) of the `k` entries that match the terms best.
-
-        `ts_rank` does not know how rare a word is, so each term is ranked by itself and weighted as in BM25.
-        """
-        queries = [" <-> ".join(term) for term in terms]
-        if not queries:
-            return []
-        total = (transaction.one("SELECT count(*) FROM index_entries") or (0,))[0]
-        counts = transaction.one(
-            "SELECT " + ", ".join(["(SELECT count(*) FROM words WHERE body @@ ?::tsquery)"] * len(queries)), queries
-        )
-        weights = [term_weight(count, total) for count in counts or ()]
-        ranks = " + ".join(["? * ts_rank(w.body, ?::tsquery)"] * len(queries))
-        weighted = [value for pair in zip(weights, queries, strict=True) for value in pair]
-        condition, values = among.condition("w.rowid")
-        rows = transaction.all(
-            f"""SELECT {ranks} AS score, e.number FROM words w JOIN index_entries e ON e.number = w.rowid
-            WHERE w.body @@ ?::tsquery AND e.generation = ? {condition} ORDER BY score DESC, e.number LIMIT ?""",
-            (*weighted, " | ".join(f"({query})" for query in queries), among.generation, *values, k),
-        )
-        return [(float(score) / (_MAX_RANK * sum(weights)), number) for score, number in rows]
+        """Return (score, entry number) of the `k` entries that match the terms best, ranked by BM25."""
+        return matching_chunks(transaction, among, terms, k)
 
     def build_approximate_index(self, generation: Generation, least: int, tick: Callable[[], object]) -> bool:
         """Create the vector index for the dimension of a generation of at least `least` chunks, if it does not exist."""

@@ -17,7 +17,7 @@ from milepost.documents.store.database import Entries, Row, Transaction
 from milepost.documents.store.records import Generation
 from milepost.documents.store.schema import schema, set_up
 from milepost.documents.store.sqlite_vectors import SqliteVectors, vectors_from_bytes
-from milepost.documents.store.word_scores import MAX_FREQUENCY_FACTOR, term_weight
+from milepost.documents.store.word_scores import K1, term_weight
 from milepost.documents.words import Term
 from milepost.stores.private_files import create_private_file, create_private_folder
 
@@ -116,7 +116,7 @@ class SqliteDatabase:
         best = 0.0
         for phrase in quoted:
             row = transaction.one("SELECT count(*) FROM words WHERE words MATCH ?", (phrase,))
-            best += term_weight(row[0] if row else 0, total) * MAX_FREQUENCY_FACTOR
+            best += term_weight(row[0] if row else 0, total) * (K1 + 1)
         if not best:
             return []
         # With the plus SQLite reads the matches and then the condition; FTS5 would be asked again for each number.

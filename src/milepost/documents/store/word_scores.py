@@ -1,12 +1,14 @@
-"""The weights of a query's words, as BM25 computes them."""
+"""The constants of BM25 and the weights of a query's words, the same in both stores."""
 
 from __future__ import annotations
 
 import math
 from typing import Final
 
-MAX_FREQUENCY_FACTOR: Final = 2.2
-"""How much more a term counts that fills a chunk than its weight: k1 + 1 of BM25."""
+K1: Final = 1.2
+"""How slowly a term counts more as it occurs more often. FTS5 has these two values built in."""
+B: Final = 0.75
+"""How much the length of a chunk matters."""
 _MIN_WEIGHT: Final = 1e-6
 
 
