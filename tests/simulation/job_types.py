@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from milepost import Jobs
 from milepost.run.run import Run
+from milepost.worker.handlers import Handlers
 from tests.simulation.rules import Rules
-from tests.simulation.world import Process
+from tests.simulation.world import World
 
 if TYPE_CHECKING:
     from tests.simulation.simulation import Simulation
@@ -24,8 +24,8 @@ LIMITS = {"limited": 1}
 """The most concurrent runs of a type."""
 
 
-def register(jobs: Jobs, simulation: Simulation, process: Process) -> None:
-    """Register the handlers in the application of a process."""
+def register(handlers: Handlers, simulation: Simulation) -> None:
+    """Register the handlers. They serve all processes of the simulation."""
     world, rules = simulation.world, simulation.rules
 
     async def quick(run: Run, n: int = 0) -> int:
@@ -62,20 +62,20 @@ def register(jobs: Jobs, simulation: Simulation, process: Process) -> None:
     async def poison(run: Run, n: int = 0) -> None:
         """Kill the process."""
         await asyncio.sleep(0.05)
-        simulation.kill(process)
+        simulation.kill(world.process())
 
     for handler in (quick, long, flaky, threaded, deaf, limited, poison):
         name = handler.__name__
-        watched = _watched(handler, rules, process)
-        jobs.job(name, max_attempts=MAX_ATTEMPTS.get(name, 1), concurrency=LIMITS.get(name))(watched)
+        watched = _watched(handler, rules, world)
+        handlers.job(name, max_attempts=MAX_ATTEMPTS.get(name, 1), concurrency=LIMITS.get(name))(watched)
 
 
-def _watched(handler: Callable[..., Any], rules: Rules, process: Process) -> Callable[..., Any]:
+def _watched(handler: Callable[..., Any], rules: Rules, world: World) -> Callable[..., Any]:
     """Return a handler that tells the rules when its code begins and ends."""
 
     @contextmanager
     def watch(run: Run) -> Iterator[None]:
-        returned = False
+        process, returned = world.process(), False
         reported = process.memory["worker"]._loop.heartbeat._state.runs.get(run.token)
         rules.on_begin(run, process, None if reported is None else reported.renewed_at)
         try:

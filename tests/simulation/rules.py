@@ -97,6 +97,7 @@ class Rules:
         self.world.note(f"VIOLATION {rule}: {text}")
         if self.violation is None:
             self.violation = (rule, text)
+            self.world.is_halted = True
 
     # --- each write ---
 

@@ -195,6 +195,10 @@ def _is_known_dead(world: World, name: str) -> bool:
     return any(str(process.pid) == pid and not process.is_alive for process in world.processes)
 
 
+def _do_nothing(self: object) -> None:
+    pass
+
+
 @contextmanager
 def installed(world: World) -> Iterator[None]:
     """Let the code of milepost run in a world."""
@@ -208,7 +212,7 @@ def installed(world: World) -> Iterator[None]:
     new_lock = modules["threading"][1].Lock
     patches += [
         mock.patch.object(milepost.run.heartbeat, "ReportedRun", lambda *args: ReportedRun(*args, lock=new_lock())),
-        mock.patch.object(milepost.worker.event_loop.LoopWatchdog, "start"),
+        mock.patch.object(milepost.worker.event_loop.LoopWatchdog, "start", new=_do_nothing),
         mock.patch.object(milepost.stores.ids.SYSTEM_IDS, "_random", world.entropy.randbytes),
         mock.patch.object(milepost.stores.ids.SYSTEM_IDS, "_time_ns", modules["time"][1].time_ns),
         mock.patch.object(milepost.worker.worker, "_numbers", iter(range(1, 1 << 30))),

@@ -13,6 +13,7 @@ from milepost.run.runtime import Runtime
 from milepost.settings import Settings
 from milepost.stores.ids import Ids, new_job_id, new_operation_id
 from milepost.stores.protocol import Write
+from milepost.worker.handlers import Handlers
 from milepost.worker.worker import Worker
 from tests.simulation import job_types
 from tests.simulation.callers import call, inspect
@@ -26,11 +27,11 @@ from tests.simulation.world import Choices, Process, VirtualLoop, World
 SETTINGS = Settings(lease=6.0, heartbeat=0.5, sweep=1.5, grace=2.0, capture="none", job_ttl=3600.0)
 """A fifth of the default times, so that a run takes a fifth of the steps."""
 SHORT_LEASE = replace(SETTINGS, lease=1.5, sweep=0.4, heartbeat=0.2, grace=0.5)
-WORK_SECONDS = 40
+WORK_SECONDS = 32
 REST_SECONDS = 240
 """The most time for the jobs to end when the faults are over. A job that kills its worker needs a few leases."""
-SETTLE_SECONDS = 20
-"""How long the run continues when all jobs have ended: longer than two leases and some sweeps."""
+LOOK_INTERVAL = 250_000
+"""Microseconds between two looks whether all jobs have ended."""
 CONCURRENCY = 3
 DRAINED_WITHIN = 9.0
 
@@ -63,6 +64,8 @@ class Simulation:
         self.work_until = WORK_SECONDS * 1_000_000
         self.processes: dict[str, Process] = {}
         """The newest process of each name."""
+        self._handlers = Handlers()
+        job_types.register(self._handlers, self)
         for name in ("worker-0", "worker-1", "server", "caller-0", "caller-1"):
             self.start(name)
 
@@ -82,9 +85,7 @@ class Simulation:
         ids = Ids(world.entropy.randbytes, lambda: world.wall_clock * 1000)
         store = NetworkStore(self.server, self.conditions, blocking=True)
         runtime = Runtime(store, self.settings, self.settings.job_ttl, clock=VirtualClock(world), ids=ids)
-        jobs = Jobs(JobManager.of(runtime))
-        job_types.register(jobs, self, process)
-        return jobs
+        return Jobs(JobManager.of(runtime), handlers=self._handlers)
 
     def _work(self, process: Process) -> None:
         worker = process.memory["worker"] = Worker(self.jobs(process)._async, concurrency=CONCURRENCY)
@@ -143,16 +144,24 @@ class Simulation:
     def run(self) -> None:
         """Run to the end, or to the first violation."""
         world, rules = self.world, self.rules
-        is_done = lambda: rules.violation is not None or bool(world.errors)  # noqa: E731
-        world.run(self.work_until, is_done)
+        world.run(self.work_until)
         self.conditions.stop()
-        world.run(self.work_until + REST_SECONDS * 1_000_000, lambda: is_done() or not any(rules.unfinished()))
-        world.run(world.now + SETTLE_SECONDS * 1_000_000, is_done)
-        if not is_done():
+        settings = self.settings
+        # What is overdue after this time, no sweep has found.
+        settle_seconds = 2 * settings.lease + 4 * settings.sweep_interval + 2
+        rest_until = self.work_until + REST_SECONDS * 1_000_000
+        while not world.is_halted and world.now < rest_until:
+            if any(rules.unfinished()):
+                world.run(world.now + LOOK_INTERVAL)
+                continue
+            world.run(world.now + int(settle_seconds * 1e6))
+            if not any(rules.unfinished()):  # else a late request has made a job pending
+                break
+        if not world.is_halted:
             rules.at_rest()
             reader = Process(world, "reader")
             reader.start(lambda: inspect(self, reader))
-            world.run(world.now + 5_000_000, is_done)
+            world.run(world.now + 5_000_000)
         if world.errors:
             raise world.errors[0]
 
@@ -166,22 +175,26 @@ def run_seed(
     keeps_trace: bool = False,
 ) -> Outcome:
     """Run a seed, or the deviations of an earlier run of it; `bug` is one of `known_bugs`, to be put back."""
-    choices = Choices(seed, replay)
-    world = World(choices, keeps_trace=keeps_trace)
     gc.disable()  # what it would finalise, and when, differs from run to run
     gc.freeze()  # collect only what the run has made
     try:
-        with put_back(bug), installed(world):
-            simulation = Simulation(world, policy)
-            try:
-                simulation.run()
-            finally:
-                end = world.now
-                world.close()
-                gc.collect()
+        return _run_seed(seed, policy, replay, bug, keeps_trace)
     finally:
+        gc.collect()
         gc.unfreeze()
         gc.enable()
+
+
+def _run_seed(seed: int, policy: str, replay: Mapping[str, int] | None, bug: str | None, keeps_trace: bool) -> Outcome:
+    choices = Choices(seed, replay)
+    world = World(choices, keeps_trace=keeps_trace)
+    with put_back(bug), installed(world):
+        simulation = Simulation(world, policy)
+        try:
+            simulation.run()
+        finally:
+            end = world.now
+            world.close()
     rules = simulation.rules
     return Outcome(
         seed, rules.violation, world.digest, world.steps, rules.writes, end / 1e6, choices.taken, world.trace

@@ -11,13 +11,13 @@ from tests.simulation.shrinking import Shrinker
 from tests.simulation.simulation import Outcome, run_seed
 
 FOUND = {
-    "waiting suspect": 8,
+    "waiting suspect": 28,
     "shared suspect": 1,
-    "late start": 4,
-    "frozen sweep": 12,
-    "key by time": 6,
-    "starved sweep": 8,
-    "late claim": 65,
+    "late start": 20,
+    "frozen sweep": 2,
+    "key by time": 10,
+    "starved sweep": 31,
+    "late claim": 8,
     "second outage": 23,
     "no operation ids": 1,
     "no cancels": 2,

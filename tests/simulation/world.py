@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import heapq
 import math
 import random
 from asyncio import events as asyncio_events
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
+from heapq import heappop, heappush
 from typing import Any
 
 from greenlet import getcurrent, greenlet
@@ -43,15 +43,14 @@ class Choices:
     def choose(self, label: str, options: int, chance: float | None = None) -> int:
         """Return a number below `options`: one other than 0 with this chance, or (None) each as likely as the others."""
         number = self._counts[label] = self._counts.get(label, 0) + 1
-        name = f"{label}#{number}"
         if self._replay is not None:
-            value = min(self._replay.get(name, 0), options - 1)
+            value = min(self._replay.get(f"{label}#{number}", 0), options - 1)
         elif chance is None:
             value = self._random.randrange(options)
         else:
             value = self._random.randrange(1, options) if self._random.random() < chance else 0
         if value:
-            self.taken[name] = value
+            self.taken[f"{label}#{number}"] = value
         return value
 
 
@@ -77,7 +76,7 @@ class Process:
         """Start a thread."""
         thread = VirtualThread(self, function, f"{self.name}/{name}")
         self.threads.append(thread)
-        self.world.post(0, lambda: thread.resume(0, woken=True), self, thread.name)
+        self.world.post(0, lambda: thread.resume(0, woken=True), self)
         return thread
 
     @property
@@ -107,7 +106,7 @@ class VirtualThread:
         except WorldOver:
             pass
         except Exception as error:
-            self.process.world.errors.append(error)
+            self.process.world.report(error)
         finally:
             self.is_done = True
             asyncio_events._set_running_loop(None)
@@ -136,6 +135,8 @@ class World:
         self.now = 0
         self.steps = 0
         self.is_over = False
+        self.is_halted = False
+        """Whether something was found, so that nothing more needs to happen."""
         self.processes: list[Process] = []
         self.current: VirtualThread | None = None
         self.hub = getcurrent()
@@ -175,29 +176,33 @@ class World:
         if self.trace is not None:
             self.trace.append(line)
 
+    def report(self, error: Exception) -> None:
+        """Halt because a thread has raised."""
+        self.errors.append(error)
+        self.is_halted = True
+
     # --- events ---
 
-    def post(self, micros: float, event: Callable[[], None], process: Process | None = None, thread: str = "") -> None:
+    def post(self, micros: float, event: Callable[[], None], process: Process | None = None) -> None:
         """Let an event happen later; never, if its process is dead by then, and later still, if it is paused."""
         self._sequence += 1
-        heapq.heappush(self._events, (self.now + max(0, int(micros)), self._sequence, event, process))
+        heappush(self._events, (self.now + int(micros), self._sequence, event, process))
 
-    def run(self, until: int, is_done: Callable[[], bool]) -> None:
-        """Let everything happen until a time, or until `is_done()`."""
+    def run(self, until: int) -> None:
+        """Let everything happen until a time, or until the world is halted."""
         events = self._events
-        while events and events[0][0] <= until and not is_done():
-            at, sequence, event, process = heapq.heappop(events)
-            self.now = max(self.now, at)
+        while events and events[0][0] <= until and not self.is_halted:
+            self.now, sequence, event, process = heappop(events)
             if process is not None:
                 if not process.is_alive:
                     continue
                 if process.paused_until > self.now:
-                    heapq.heappush(events, (process.paused_until, sequence, event, process))
+                    heappush(events, (process.paused_until, sequence, event, process))
                     continue
             self.steps += 1
             event()
-        if not is_done():
-            self.now = max(self.now, until)
+        if not self.is_halted:
+            self.now = until
 
     # --- waiting, called in a virtual thread ---
 
@@ -210,14 +215,19 @@ class World:
         number = thread.waiting = thread.waits
         if seconds is not None:
             resume = lambda: thread.resume(number, woken=False)  # noqa: E731
-            self.post(math.ceil(max(0.0, seconds) * 1e6), resume, thread.process, thread.name)
+            self.post(math.ceil(max(0.0, seconds) * 1e6), resume, thread.process)
+        self._let_others_run()
+        return thread.woken
+
+    def _let_others_run(self) -> None:
         loop = asyncio_events._get_running_loop()
         asyncio_events._set_running_loop(None)
-        self.hub.switch()
+        try:
+            self.hub.switch()
+        finally:
+            asyncio_events._set_running_loop(loop)  # also for code that unwinds, which would make a real one
         if self.is_over:
             raise WorldOver
-        asyncio_events._set_running_loop(loop)
-        return thread.woken
 
     def sleep(self, seconds: float) -> None:
         """Wait for some seconds."""
@@ -229,7 +239,7 @@ class World:
         """Wake a thread that waits."""
         number = thread.waiting
         if number is not None and not self.is_over:
-            self.post(0, lambda: thread.resume(number, woken=True), thread.process, thread.name)
+            self.post(0, lambda: thread.resume(number, woken=True), thread.process)
 
     # --- faults ---
 
@@ -241,8 +251,7 @@ class World:
         self.note(f"{process.name} crashes")
         if self.current is not None and self.current.process is process:
             self.current.waiting = -1
-            self.hub.switch()
-            raise WorldOver
+            self._let_others_run()
 
     def pause(self, process: Process, seconds: float) -> None:
         """Stop all threads of a process for a while, as SIGSTOP and SIGCONT do."""
@@ -261,9 +270,9 @@ class World:
                     with suppress(BaseException):
                         thread.greenlet.throw(WorldOver)
         self.current = None
-        asyncio_events._set_running_loop(None)
         for loop in self.loops:
             loop.discard()
+        asyncio_events._set_running_loop(None)
 
 
 class VirtualLoop(asyncio.BaseEventLoop):
@@ -325,11 +334,12 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         if not self._world.is_over:
             error = context.get("exception")
-            self._world.errors.append(error if isinstance(error, Exception) else RuntimeError(context.get("message")))
+            self._world.report(error if isinstance(error, Exception) else RuntimeError(context.get("message")))
 
     def discard(self) -> None:
         """Forget the tasks of a world that is over."""
         self._closed = True
+        asyncio_events._set_running_loop(self)
         for task in asyncio.all_tasks(self):
             task._log_destroy_pending = False
             with suppress(BaseException):
