@@ -26,6 +26,16 @@ def loaded_by(*words: str) -> set[str]:
     return set(done.stderr.splitlines()[-1].split())
 
 
+def test_package_runs_as_the_command() -> None:
+    done = [
+        subprocess.run([*program, "--help"], capture_output=True, text=True, check=True)
+        for program in ([*COMMAND], [sys.executable, "-m", "milepost"])
+    ]
+    assert done[0].stdout == done[1].stdout
+    refused = subprocess.run([sys.executable, "-m", "milepost", "absent"], capture_output=True, text=True)
+    assert refused.returncode == 2
+
+
 def test_help_imports_neither_rich_nor_stores() -> None:
     heavy = {
         "rich",
