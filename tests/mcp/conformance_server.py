@@ -44,6 +44,12 @@ class Confirmation:
     confirm: bool
 
 
+@dataclass
+class Signature:
+    name: str
+    confirm: bool
+
+
 @tasks.tool()
 async def confirm_delete(run: AsyncRun, filename: str) -> str:
     answer = await run.ask("confirm", f"Delete {filename}?", Confirmation)
@@ -52,9 +58,8 @@ async def confirm_delete(run: AsyncRun, filename: str) -> str:
 
 @tasks.tool()
 async def multi_input(run: AsyncRun) -> str:
-    first = await run.ask("first", "Is the first right?", Confirmation)
-    second = await run.ask("second", "Is the second right?", Confirmation)
-    return f"{first.confirm} {second.confirm}"
+    answers = await run.ask_all({key: (f"Who confirms the {key}?", Signature) for key in ("first", "second")})
+    return " and ".join(answer.name for answer in answers.values() if answer.confirm)
 
 
 @jobs.job

@@ -257,6 +257,62 @@ def test_child_process_asks(jobs: Jobs, job_type: str) -> None:
         assert jobs.wait(job_id, 30).result == ["green", False]
 
 
+def ask_both(run: Run) -> Any:
+    SEGMENTS.append(run.attempt)
+    return run.ask_all({"size": ("Which size?", Literal["S", "L"]), "publish": ("Publish it?", bool)})
+
+
+async def aask_both(run: AsyncRun) -> Any:
+    SEGMENTS.append(run.attempt)
+    return await run.ask_all({"size": ("Which size?", Literal["S", "L"]), "publish": ("Publish it?", bool)})
+
+
+@pytest.mark.parametrize("handler", [ask_both, aask_both])
+@pytest.mark.parametrize("order", [("size", "publish"), ("publish", "size")])
+def test_questions_asked_together_are_answered_in_any_order(jobs: Jobs, handler: Any, order: tuple[str, str]) -> None:
+    SEGMENTS.clear()
+    jobs.job("asks")(handler)
+    answers = {"size": "L", "publish": True}
+    with jobs.run_workers(concurrency=1):
+        job_id = jobs.submit("asks").job_id
+        assert [(one.key, one.state) for one in waiting(jobs, job_id).questions] == [
+            ("size", "open"),
+            ("publish", "open"),
+        ]
+        jobs.answer(job_id, order[0], answers[order[0]])
+        until(lambda: "held" in get(jobs, job_id).record)
+        assert [one.key for one in get(jobs, job_id).questions if one.state == "open"] == [order[1]]
+        jobs.answer(job_id, order[1], answers[order[1]])
+        job = jobs.wait(job_id, 20)
+    assert job.result == answers
+    assert list(job.result) == ["size", "publish"], "in the order of the questions"
+    assert (job.attempt, len(SEGMENTS)) == (1, 2 if order == ("size", "publish") else 3)
+
+
+def test_unanswered_one_of_several_questions_expires(jobs: Jobs) -> None:
+    @jobs.job
+    def asks(run: Run) -> Any:
+        return run.ask_all({"size": ("Which size?", str), "publish": ("Publish it?", bool)}, expires=0.2)
+
+    job_id = jobs.enqueue("asks").job_id
+    jobs.answer(job_id, "publish", True)
+    with jobs.run_workers(concurrency=1):
+        job = jobs.wait(job_id, 20)
+    assert {one.key: one.state for one in job.questions} == {"size": "expired", "publish": "answered"}
+    assert job.error is not None
+    assert job.error.startswith("question 'size' expired at ")
+
+
+def test_child_process_asks_several_questions(jobs: Jobs) -> None:
+    jobs.handlers.add(asking.asks_all)
+    with jobs.run_workers(concurrency=1):
+        job_id = jobs.submit("asks_all.child").job_id
+        waiting(jobs, job_id)
+        jobs.answer(job_id, "color", "green")
+        jobs.answer(job_id, "size", 3)
+        assert jobs.wait(job_id, 30).result == ["green", 3]
+
+
 def test_tracked_block_waits_in_place(jobs: Jobs) -> None:
     with jobs.track("asks") as run:
         timer = threading.Timer(0.1, lambda: jobs.answer(run.job_id, "publish", True))
@@ -306,3 +362,16 @@ async def test_fake_run_answers() -> None:
     with pytest.raises(InvalidInputError, match="answers: no answer to 'other'"):
         await again.ask("other", "Other?")
     assert (run.asked, again.asked) == (["silent"], ["other"])
+
+
+def test_fake_run_answers_several_questions() -> None:
+    questions = {"publish": ("Publish?", Approval), "size": ("Size?", str)}
+    run = fake_run(answers={"publish": {"approved": True}, "size": "L"})
+    assert run.ask_all(questions) == {"publish": Approval(True), "size": "L"}
+    assert fake_run().ask_all({}) == {}
+    silent = fake_run()
+    with pytest.raises(InvalidInputError, match="answers: no answer to 'size'"):
+        silent.ask_all(questions)
+    assert silent.asked == ["publish", "size"]
+    with pytest.raises(InvalidInputError, match="questions: 'size': must be a tuple of the prompt and the type"):
+        fake_run().ask_all({"size": "Size?"})  # type: ignore[dict-item]

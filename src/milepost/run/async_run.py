@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar, TypeVarTuple, overload
 
 from milepost.core.serialization import Duration
 from milepost.run.child_mixin import POLL_INTERVAL
 from milepost.run.child_results import AsyncChildren
 from milepost.run.children import ChildJobs, OnChildError, refuse_join
-from milepost.run.questions import NO_DEFAULT, Ask
+from milepost.run.questions import NO_DEFAULT, Ask, asks_of, open_all
 from milepost.run.run import Run
 from milepost.run.steps import OnChange, Step
 from milepost.run.suspension import Sleep
@@ -105,7 +105,22 @@ class AsyncRun(Run):
         return self._awaited("ask", self._ask(key, prompt, schema, expires, default))
 
     async def _ask(self, key: str, prompt: str, schema: Any, expires: Duration | None, default: Any) -> Any:
-        ask = Ask(self, key, prompt, schema, expires, default)
+        return await self._await_answer_of(Ask(self, key, prompt, schema, expires, default))
+
+    def ask_all(  # type: ignore[override] # likewise
+        self, questions: Mapping[str, tuple[str, Any]], *, expires: Duration | None = None
+    ) -> Coroutine[Any, Any, dict[str, Any]]:
+        """Ask several questions at once, as `Run.ask_all` does."""
+        self._refuse_fork("ask_all")
+        return self._awaited("ask_all", self._ask_all(questions, expires))
+
+    async def _ask_all(self, questions: Mapping[str, tuple[str, Any]], expires: Duration | None) -> dict[str, Any]:
+        asks = asks_of(self, questions, expires)
+        await asyncio.to_thread(open_all, asks)
+        answers = {ask.key: await self._await_answer_of(ask) for ask in reversed(asks)}
+        return {key: answers[key] for key in questions}
+
+    async def _await_answer_of(self, ask: Ask) -> Any:
         while (answer := await asyncio.to_thread(ask.answer)) is None:
             await self._await_answer(ask)
         return answer[0]

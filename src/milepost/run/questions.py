@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -114,15 +114,19 @@ class Ask:
         run.check()
         Steps.of(run).begin(key)
 
+    def open(self) -> None:
+        """Ask the question if it was not asked before, without waiting for the answer."""
+        while (found := self._questions.kept.get(self.key)) is None or found.state == "early":
+            self._ask(found)
+
     def answer(self) -> tuple[Any] | None:
         """Return the answer in a tuple, or None if the run has to wait in place for it.
 
         Raises JobSuspended instead, if the run can be suspended, and QuestionExpiredError.
         """
-        while (found := self._questions.kept.get(self.key)) is None or found.state in ("early", "open"):
-            if found is None or found.state == "early":
-                self._ask(found)
-            elif self._questions.asking != self.key:
+        self.open()
+        while (found := self._questions.kept[self.key]).state == "open":
+            if self._questions.asking != self.key:
                 self._questions.write(found, asked=True, data=self._shown(found))
             else:
                 expires = micros_of(found.expires_at)
@@ -189,6 +193,27 @@ class Ask:
     @staticmethod
     def _shown(question: Question) -> dict[str, Any]:
         return {"prompt": question.prompt, "expires_at": question.expires_at}
+
+
+def asks_of(run: Run, questions: Mapping[str, tuple[str, Any]], expires: Any) -> list[Ask]:
+    """Return a call of `run.ask` for each question of `run.ask_all`."""
+    asks: list[Ask] = []
+    for key, question in questions.items():
+        if not isinstance(question, tuple) or len(question) != 2:
+            raise InvalidInputError(
+                "questions", f"{key!r:.80}: must be a tuple of the prompt and the type of the answer"
+            )
+        asks.append(Ask(run, key, *question, expires, NO_DEFAULT))
+    return asks
+
+
+def open_all(asks: Iterable[Ask]) -> None:
+    """Ask all questions before one is waited for.
+
+    The job then waits for the last one, so that is the first to get the answer of: another would be asked again.
+    """
+    for ask in asks:
+        ask.open()
 
 
 def questions_of(text: str | None) -> dict[str, Question]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, cast, overload
 
 from milepost.core.errors import JobSuspended
 from milepost.core.serialization import Duration
-from milepost.run.questions import NO_DEFAULT, Ask
+from milepost.run.questions import NO_DEFAULT, Ask, asks_of, open_all
 from milepost.run.steps import OnChange, Step, current_step_key
 from milepost.run.suspension import Sleep
 
@@ -25,7 +25,7 @@ WAIT_INTERVAL = 0.2
 
 
 class StepMixin:
-    """Adds `step`, `step_key`, `sleep` and `ask` to a Run."""
+    """Adds `step`, `step_key`, `sleep`, `ask` and `ask_all` to a Run."""
 
     @overload
     def step(
@@ -117,9 +117,25 @@ class StepMixin:
         """
         run = cast("Run", self)
         run._refuse_fork("ask")
-        ask = Ask(run, key, prompt, schema, expires, default)
+        return self._answer_of(Ask(run, key, prompt, schema, expires, default))
+
+    def ask_all(self, questions: Mapping[str, tuple[str, Any]], *, expires: Duration | None = None) -> dict[str, Any]:
+        """Ask several questions at once and return the answers by key.
+
+        ``run.ask_all({"legal": ("Publish it?", bool), "price": ("Which price?", float)})``: each key has the prompt and
+        the type of the answer, as `ask` takes them. All are open together and may be answered in any order. The job
+        continues when each has an answer. Raises QuestionExpiredError after `expires` if one has none.
+        """
+        run = cast("Run", self)
+        run._refuse_fork("ask_all")
+        asks = asks_of(run, questions, expires)
+        open_all(asks)
+        answers = {ask.key: self._answer_of(ask) for ask in reversed(asks)}
+        return {key: answers[key] for key in questions}
+
+    def _answer_of(self, ask: Ask) -> Any:
         while (answer := ask.answer()) is None:
-            run._wait_for_answer(ask)
+            self._wait_for_answer(ask)
         return answer[0]
 
     def _wait_for_answer(self, ask: Ask) -> None:

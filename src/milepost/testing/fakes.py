@@ -153,7 +153,7 @@ class _RecordingCheckpointWriter(CheckpointWriter):
 
     def write_question(self, run: Run, values: Mapping[str, Any]) -> bool:
         assert isinstance(run, FakeRun), "made by fake_run"
-        if "expires" in values:
+        if "expires" in values and values["key"] not in run.asked:
             run.asked.append(values["key"])
         self._questions = dict(values)
         return True
