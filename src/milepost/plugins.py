@@ -194,6 +194,20 @@ def command_line_hints(*next_steps: tuple[str, str], paths: tuple[str, ...] = ()
     return add
 
 
+def owned_by(label: Callable[[], str | None]) -> Callable[[F], F]:
+    """Return a decorator for the function of a job type whose results belong to the value of a label.
+
+    `label` returns its name, or None if the operator has set none. API keys that are bound to this label, and to no other, may
+    then submit jobs of the type although it has parameters that only the operator sets.
+    """
+
+    def add(function: F) -> F:
+        function.owner_label = label  # type: ignore[attr-defined]
+        return function
+
+    return add
+
+
 class Plugin:
     """A registered name. `distributions` are the installed packages that register it, none for a built-in one."""
 

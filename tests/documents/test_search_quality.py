@@ -6,6 +6,7 @@ They were written from reading the pages, before any search was run.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from milepost.documents.store import open_store
 from tests.documents.corpora import QUESTIONS as QUESTION_FILES
 from tests.documents.corpora import debian_history, debian_manuals
 from tests.documents.watched_run import WatchedRun
+from tests.postgres_server import PostgresServer
 
 QUESTIONS = {
     "Who founded the Debian project?": "officially founded by Ian Murdock",
@@ -49,9 +51,8 @@ def test_nine_of_ten_questions_answered_in_top_three(tmp_path: Path) -> None:
     assert len(answered) >= AT_LEAST, places
 
 
-def qualities(language: str, folder: Path) -> dict[tuple[str, str], Quality]:
+def qualities(language: str, folder: Path, database: str) -> dict[tuple[str, str], Quality]:
     """Return the quality of each mode and kind of question."""
-    database = str(folder / "documents.db")
     ingestion(WatchedRun(), [str(debian_manuals(language, folder))], database=database)
     questions = read_questions(QUESTION_FILES / f"{language}.csv")
     store = open_store(database)
@@ -65,11 +66,23 @@ def qualities(language: str, folder: Path) -> dict[tuple[str, str], Quality]:
     return found
 
 
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.service("postgresql"))])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Return an empty document store of each kind."""
+    if request.param == "sqlite":
+        yield str(tmp_path / "documents.db")
+    else:
+        with PostgresServer() as server:
+            yield server.database("quality")
+
+
 @pytest.mark.nightly
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("language", ["english", "french_german"])
-def test_hybrid_finds_names_like_words_and_the_rest_like_the_better(language: str, tmp_path: Path) -> None:
-    found = qualities(language, tmp_path)
+def test_hybrid_finds_names_like_words_and_the_rest_like_the_better(
+    language: str, database: str, tmp_path: Path
+) -> None:
+    found = qualities(language, tmp_path, database)
     assert found["hybrid", "names"].hit_at_1 >= found["words", "names"].hit_at_1 - 0.05
     for kind in ("names", "questions"):
         better = max(found["meaning", kind].mrr, found["words", kind].mrr)

@@ -91,6 +91,26 @@ def test_submitted_path_outside_the_root_is_refused(submit: Any, root: Path, tmp
     assert refused.value.field == "paths"
 
 
+@pytest.mark.parametrize(
+    ("owner", "path"),
+    [("deep", "../a.txt"), ("deep", "{root}/a.txt"), ("deep", "{root}/deep/../a.txt"), ("deep", "/a.txt"),
+     ("linked", "b.txt"), ("none", "."), ("a.txt", "."), ("..", "outside"), (".", "a.txt"), (".hidden", "."), ("deep/er", "c.md")],
+)  # fmt: skip
+def test_owner_reads_only_the_folder_of_its_name(root: Path, database: str, owner: str, path: str) -> None:
+    jobs = document_jobs(root=root, database=database, model="hashing:64", owner_label="tenant")
+    with pytest.raises(InvalidInputError) as refused:
+        jobs["ingestion"](SubmittedRun({"tenant": owner}), [path.format(root=root)])
+    assert refused.value.field == "paths"
+
+
+@pytest.mark.parametrize("path", [".", "er", "er/c.md", "{root}/deep", "**/*.md"])
+def test_paths_of_an_owner_are_relative_to_its_folder(root: Path, database: str, path: str) -> None:
+    jobs = document_jobs(root=root, database=database, model="hashing:64", owner_label="tenant")
+    assert jobs["ingestion"](SubmittedRun({"tenant": "deep"}), [path.format(root=root)])["ingested"] == 1
+    assert "lamps" in texts(database)
+    assert "towers" not in texts(database)
+
+
 def test_refusal_does_not_reveal_whether_a_file_exists(submit: Any, root: Path, tmp_path: Path) -> None:
     """The error for a path revealed whether the file exists, and its kind."""
     answers = set()

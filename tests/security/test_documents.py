@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -125,22 +126,27 @@ def attack(place: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> 
             "MILEPOST_DOCUMENTS": str(database), "MILEPOST_DOCUMENTS_ROOT": str(root), "MILEPOST_DOCUMENTS_MODEL": "hashing:64",
             "MILEPOST_LLM_URL": own.url, "MILEPOST_LLM_KEY": "sk-operator-llm", "MILEPOST_EMBEDDING_KEY": "sk-operator-embedding",
         }  # fmt: skip
-        with LiveServer(*place, MILEPOST_AUTH="keys", **operator) as live:
-            with (live.folder / "worker").open("wb") as log:
-                worker = subprocess.Popen(
-                    [*MILEPOST, "worker", "-c", "4"], env=live.environment, stdout=log, stderr=log
-                )
-            try:
-                key = live.key("jobs:read", "jobs:write")
-                deadline = time.monotonic() + 60
-                while live.call("GET", "/api/job-types", key).text.count('"published":true') < len(TYPES):
-                    assert time.monotonic() < deadline
-                    assert worker.poll() is None
-                    time.sleep(0.05)
-                yield Attack(live, root, database, evil, key)
-            finally:
-                worker.terminate()
-                worker.wait(60)
+        with LiveServer(*place, MILEPOST_AUTH="keys", **operator) as live, working(live) as key:
+            yield Attack(live, root, database, evil, key)
+
+
+@contextmanager
+def working(live: LiveServer, **environment: str) -> Iterator[str]:
+    """Run a worker until the end, and return a key that may read and write."""
+    with (live.folder / "worker").open("wb") as log:
+        command = [*MILEPOST, "worker", "-c", "4"]
+        worker = subprocess.Popen(command, env=live.environment | environment, stdout=log, stderr=log)
+    try:
+        key = live.key("jobs:read", "jobs:write")
+        deadline = time.monotonic() + 60
+        while live.call("GET", "/api/job-types", key).text.count('"published":true') < len(TYPES):
+            assert time.monotonic() < deadline
+            assert worker.poll() is None
+            time.sleep(0.05)
+        yield key
+    finally:
+        worker.terminate()
+        worker.wait(60)
 
 
 def test_parameters_of_the_operator_are_refused_at_once(attack: Attack) -> None:
@@ -211,6 +217,49 @@ def test_tenant_keys_cannot_submit_document_jobs(attack: Attack) -> None:
     for what in ("search?q=a", "entities", "neighbours?entity=a", "communities"):
         assert attack.live.call("GET", f"/api/documents/{what}", tenant).status_code == 403
         assert attack.live.call("GET", f"/api/documents/{what}").status_code == 401
+
+
+def test_owner_key_ingests_its_folder_for_itself(tmp_path: Path) -> None:
+    """Keys bound to the owner label submit ingestions of their own folder. Without the label at the worker they cannot."""
+    root = tmp_path / "root"
+    for tenant in ("a", "b"):
+        (root / tenant).mkdir(parents=True)
+        (root / tenant / "notes.txt").write_text(f"A text of tenant{tenant} about lighthouses.")
+    operator = {
+        "MILEPOST_DOCUMENTS": str(tmp_path / "documents.db"), "MILEPOST_DOCUMENTS_ROOT": str(root),
+        "MILEPOST_DOCUMENTS_MODEL": "hashing:64", "MILEPOST_DOCUMENTS_OWNER_LABEL": "tenant",
+    }  # fmt: skip
+    with LiveServer(f"sqlite:///{tmp_path}/jobs.db", "milepost", MILEPOST_AUTH="keys", **operator) as live:
+        scopes = ("jobs:read", "jobs:write")
+        own = {tenant: live.key(*scopes, labels={"tenant": tenant}) for tenant in ("a", "b", "c")}
+
+        def submit(key: str, *paths: str, job_type: str = "ingestion", **more: Any) -> httpx.Response:
+            body = {"job_type": job_type, "params": {"paths": paths, **more} if paths else {}}
+            return live.call("POST", "/api/jobs", key, json=body)
+
+        with working(live):
+            for tenant in ("a", "b"):
+                answer = submit(own[tenant], ".", sync=True)
+                assert answer.status_code == 201, answer.text
+                job = live.manager.wait(answer.json()["job_id"], 60)
+                assert (job.result or {}).get("ingested") == 1, job.error
+                found = live.call("GET", "/api/documents/search", own[tenant], params={"q": "lighthouses"}).json()[
+                    "hits"
+                ]
+                assert [hit["text"] for hit in found] == [f"A text of tenant{tenant} about lighthouses."]
+            assert live.call("POST", f"/api/jobs/{job.job_id}/retry", own["a"]).status_code == 404
+            for key, path in ((own["a"], "../b"), (own["a"], str(root / "b")), (own["c"], ".")):
+                ended = live.manager.wait(submit(key, path).json()["job_id"], 60)
+                assert (ended.status.value, (ended.error or "").partition(":")[0]) == ("failed", "paths")
+            assert {submit(own["a"], job_type=job_type).status_code for job_type in TYPES[1:]} == {403}
+            assert submit(live.key(*scopes, labels={"tenant": "a", "user": "u"}), ".").status_code == 403
+            assert submit(live.key(*scopes, labels={"user": "u"}), ".").status_code == 403
+    without = operator | {"MILEPOST_DOCUMENTS_OWNER_LABEL": ""}
+    with (
+        LiveServer(f"sqlite:///{tmp_path}/other.db", "milepost", MILEPOST_AUTH="keys", **operator) as live,
+        working(live, **without),
+    ):
+        assert submit(live.key(*scopes, labels={"tenant": "a"}), ".").status_code == 403
 
 
 def test_retried_local_job_keeps_its_origin_and_parameters(attack: Attack) -> None:

@@ -32,9 +32,9 @@ _LINK: Final = frozenset({errno.ELOOP, errno.ENOTDIR, errno.EMLINK})
 
 
 class DocumentRoot:
-    """A folder for untrusted paths. Raises InvalidInputError if it does not exist."""
+    """A folder for untrusted paths, or the folder of an owner in it. Raises InvalidInputError if it does not exist."""
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, owner: str = "") -> None:
         if os.open not in os.supports_dir_fd or not hasattr(os, "O_NOFOLLOW"):
             raise InvalidInputError(
                 "paths", "not supported for submitted jobs on this system; submit them to a worker on Linux"
@@ -44,6 +44,14 @@ class DocumentRoot:
         self._files_checked = 0
         if not self.path.is_dir():
             raise InvalidInputError("MILEPOST_DOCUMENTS_ROOT", "is not a folder on this worker")
+        if owner:
+            if "/" in owner or owner[0] == "." or (mode := self._mode((owner,))) is None or not stat.S_ISDIR(mode):
+                raise InvalidInputError(
+                    "paths",
+                    f"the owner {owner!r:.100} has no folder of this name on this worker; its operator must create it "
+                    "in MILEPOST_DOCUMENTS_ROOT",
+                )
+            self._given, self.path = self._given / owner, self.path / owner
 
     def find(self, given: str, missing: MissingPaths) -> Iterator[Path]:
         """Yield the files and folders that match a path or glob. Raises InvalidInputError for a path outside the root."""

@@ -30,7 +30,7 @@ from milepost.documents.stages import Indexing, TimedStages, log_passed_over, st
 from milepost.documents.store import open_store
 from milepost.documents.store.filters import checked_metadata
 from milepost.documents.store.records import Origins, Version
-from milepost.plugins import command_line_hints
+from milepost.plugins import command_line_hints, owned_by
 from milepost.run.run import Run
 
 _MAX_LISTED: Final = 1000
@@ -43,6 +43,7 @@ class NothingIngestedError(ValueError):
     """Raised if no document could be used, or if one could not and the job is strict."""
 
 
+@owned_by(lambda: current().owner_label)
 @command_line_hints(
     ('milepost search "..."', "search the documents"),
     ("milepost run extraction", "extract entities"),
@@ -73,8 +74,8 @@ def ingestion(
     `paths` are files, folders or globs. Of the files in folders, `include` and `exclude` are globs of names, or with
     ``/`` of paths below the folder. A document with the same content and settings is left unchanged; changed
     content replaces it in one step. `model` is `minilm`, `wordllama`, `hashing` or `http:NAME`, and applies only to a
-    new index. A job submitted over HTTP reads only files below `MILEPOST_DOCUMENTS_ROOT`. It may lower, but not raise,
-    `max_bytes` and `seconds_per_file`.
+    new index. A job submitted over HTTP reads only files below `MILEPOST_DOCUMENTS_ROOT`, and one with an owner only those
+    below the owner's folder there. It may lower, but not raise, `max_bytes` and `seconds_per_file`.
 
     `metadata` (names with text, numbers or booleans) and the labels of the job are recorded with each document, also with
     unchanged ones, and can be searched by. The documents belong to the value of the job's owner label, if the operator has
@@ -92,11 +93,11 @@ def ingestion(
         raise ValueError("paths must not be empty; name files, folders or globs")
     configuration = current()
     most, longest = limits_of(run, max_bytes, seconds_per_file, configuration)
-    root = document_root_of(run, paths, configuration)
+    owner = run.labels.get(configuration.owner_label or "", "")
+    root = document_root_of(run, paths, configuration, owner)
     if encoding is not None and not is_text_encoding(encoding):
         raise ValueError(f"encoding {encoding!r} is unknown; use a Python encoding such as latin-1 or cp1252")
     described = checked_metadata({**run.labels, **(metadata or {})})
-    owner = run.labels.get(configuration.owner_label or "", "")
     store = open_store(database or configuration.database)
     try:
         start_run(store, run)

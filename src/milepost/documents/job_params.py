@@ -22,8 +22,10 @@ EntityRulesFile = Annotated[str | None, OperatorOnly("MILEPOST_ENTITY_RULES, or 
 """Parameters that an HTTP request may not set."""
 
 
-def document_root_of(run: Run, paths: list[str], configuration: Configuration) -> DocumentRoot | None:
+def document_root_of(run: Run, paths: list[str], configuration: Configuration, owner: str = "") -> DocumentRoot | None:
     """Return the root to which the paths of a job are confined, or None for a job that may read all files.
+
+    A submitted job whose documents have an owner reads the owner's folder only.
 
     Raises InvalidInputError for submitted paths if the operator has set no root.
     """
@@ -37,7 +39,7 @@ def document_root_of(run: Run, paths: list[str], configuration: Configuration) -
         raise InvalidInputError(
             "paths", f"{len(paths):,} paths exceed the limit of {MAX_PATHS:,}; use folders or globs"
         )
-    return DocumentRoot(configuration.root)
+    return DocumentRoot(configuration.root, owner)
 
 
 def limits_of(

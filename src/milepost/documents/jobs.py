@@ -13,6 +13,7 @@ from milepost.documents.configuration import Configuration, from_environment, jo
 from milepost.documents.extraction import extraction
 from milepost.documents.ingestion import ingestion
 from milepost.documents.reindex import reindex
+from milepost.plugins import owned_by
 
 HANDLERS: Final[dict[str, Callable[..., dict[str, Any]]]] = {
     "ingestion": ingestion,
@@ -78,6 +79,7 @@ def document_jobs(
 
 
 def _configured(function: Callable[..., dict[str, Any]], configuration: Configuration) -> Callable[..., dict[str, Any]]:
+    @owned_by(lambda: configuration.owner_label if function is ingestion else None)
     @functools.wraps(function)
     def handler(*args: Any, **params: Any) -> dict[str, Any]:
         token = job_configuration.set(configuration)

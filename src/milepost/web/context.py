@@ -120,10 +120,12 @@ class WebContext:
             where = f" in queue {queue!r:.100}" if principal.may_start(job_type) else ""
             text = f"This API key may not submit or retry jobs of type {job_type!r:.100}{where}"
             raise Problem(403, text, job_type=job_type)
-        if principal.bound and run_by == "worker" and await self.manager.submissions.is_operator_only(job_type):
+        submissions = self.manager.submissions
+        if principal.bound and run_by == "worker" and not await submissions.serves(job_type, principal.labels):
             raise Problem(
                 403,
-                f"API keys that are restricted to labels may not start {job_type} jobs: documents have no per-user access control",
+                f"API keys that are restricted to labels may not start {job_type} jobs, "
+                "except with the owner label of their results only",
             )
 
     async def find(self, principal: Principal, query: Query, limit: int, cursor: str | None = None) -> Page:

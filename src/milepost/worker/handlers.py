@@ -24,7 +24,7 @@ from milepost.run.runtime import Runtime
 from milepost.settings import Settings
 from milepost.stores.protocol import Store
 from milepost.worker.end_hooks import EndHooks, Hook
-from milepost.worker.parameters import Parameters, check_return_type, parameters_of, run_type_of
+from milepost.worker.parameters import OWNER_LABEL, Parameters, check_return_type, parameters_of, run_type_of
 
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
@@ -175,6 +175,13 @@ class Handler(Generic[P, R_co]):
     def ready_name(self) -> str:
         """Return the name under which workers claim the jobs of its default queue."""
         return ready_name(self.job_type, self.type_options.queue)
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """Return the JSON schema of the parameters; `x-owner-label` is the label whose value owns the results."""
+        label = getattr(self.function, "owner_label", None)
+        owner = None if label is None else label()
+        return self.parameters.schema if owner is None else {**self.parameters.schema, OWNER_LABEL: owner}
 
     @property
     def is_importable(self) -> bool:

@@ -15,7 +15,7 @@ from datetime import date, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from pathlib import PurePath
-from typing import Any
+from typing import Any, Final
 
 from milepost.core.errors import InvalidInputError
 from milepost.core.result_json import is_model
@@ -151,6 +151,10 @@ class Parameters:
     def names(self) -> tuple[str, ...]:
         """Return the names in order."""
         return tuple(self._param_types)
+
+
+OWNER_LABEL: Final = "x-owner-label"
+"""The name in the schema of a type for the label whose value owns the results of a job."""
 
 
 def operator_only(schema: Mapping[str, Any]) -> dict[str, str]:

@@ -99,7 +99,7 @@ def published_type(handler: Handler[Any, Any], task_queue: str | None = None) ->
     return JobType(
         handler.job_type,
         doc=doc_of(handler.function),
-        schema=handler.parameters.schema,
+        schema=handler.schema,
         secrets=tuple(handler.parameters.secrets),
         max_attempts=options.max_attempts,
         timeout=options.timeout,

@@ -15,7 +15,7 @@ from milepost.manager.validation import submit_fields
 from milepost.run.param_types import check_schema, plain
 from milepost.stores.protocol import KeyValueStore
 from milepost.worker.handlers import OPTIONS, ConfiguredHandler, Handler, Handlers, TypeOptions, validate_options
-from milepost.worker.parameters import operator_only, refuse_operator_only
+from milepost.worker.parameters import OWNER_LABEL, operator_only, refuse_operator_only
 from milepost.worker.registry import JobType, read_type
 
 CACHE_SECONDS = 5.0
@@ -83,7 +83,7 @@ class _TypeSpec:
 def _spec_of(handler: Handler[Any, Any], task_queue: str | None, origin: str | None) -> _TypeSpec:
     params = handler.parameters
     return _TypeSpec(
-        handler.job_type, params.check, params.secrets, handler.type_options, task_queue, params.schema, origin
+        handler.job_type, params.check, params.secrets, handler.type_options, task_queue, handler.schema, origin
     )
 
 
@@ -156,9 +156,13 @@ class SubmissionBuilder:
         """Return the default queue of a type. Raises UnknownJobTypeError."""
         return (await self._named(job_type)).own.queue or job_type
 
-    async def is_operator_only(self, job_type: str) -> bool:
-        """Return whether a type works on data of the operator. Raises UnknownJobTypeError."""
-        return bool(operator_only((await self._named(job_type)).schema))
+    async def serves(self, job_type: str, labels: Mapping[str, str]) -> bool:
+        """Return whether a caller bound to labels may submit jobs of a type. Raises UnknownJobTypeError.
+
+        A type that works on data of the operator serves only owners: callers bound to its owner label and to no other.
+        """
+        schema = (await self._named(job_type)).schema
+        return not operator_only(schema) or set(labels) == {schema.get(OWNER_LABEL)}
 
     def _of_handler(self, handler: Handler[Any, Any]) -> _TypeSpec:
         known = self._own.get(handler)
