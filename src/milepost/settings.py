@@ -71,6 +71,11 @@ class Settings:
     request_timeout: float = _setting(
         "MILEPOST_REQUEST_TIMEOUT", 30.0, "Timeout for a client to send the headers or the body of a request"
     )
+    output_bytes: int = _setting(
+        "MILEPOST_OUTPUT_BYTES",
+        defaults.OUTPUT_BYTES,
+        "Size of the newest output (`run.output`) that a job keeps, in bytes",
+    )
     strict: bool = _setting("MILEPOST_STRICT", False, "Refuse to start if the store fails its health check")
     capture: str | None = _setting(
         "MILEPOST_CAPTURE",

@@ -71,7 +71,8 @@ class FakeStore:
             return WriteResult(index, self.job(job_id), repeated=repeated, wait=wait)
         effect = apply_branch(change, index, job_id, record, self)
         self.effects.append(effect)
-        self.values.update(effect.values)
+        for key, value in effect.values.items():
+            self.values.pop(key, None) if value is None else self.values.update({key: value})
         if effect.dropped:
             del self.stops[job_id]
         if effect.stopping is not None:

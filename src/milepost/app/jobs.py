@@ -87,6 +87,7 @@ class AsyncJobs(ScheduleDeclarations):
     pause, resume = delegated(AsyncJobManager.pause, "manager"), delegated(AsyncJobManager.resume, "manager")
     events = delegated(AsyncJobManager.events, "manager")
     watch = delegated(AsyncJobManager.watch, "manager")
+    output, follow_output = delegated(AsyncJobManager.output, "manager"), delegated(AsyncJobManager.follow_output, "manager")  # fmt: skip
     enqueue = delegated(AsyncJobManager.enqueue, "manager")
     track = delegated(AsyncJobManager.track, "manager")
 

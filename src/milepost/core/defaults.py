@@ -16,6 +16,8 @@ PRIORITY_MAX = 100
 LIST_LIMIT = 100
 LIST_LIMIT_MAX = 1000
 EVENTS_KEPT = 1000
+OUTPUT_BYTES = 1024 * 1024
+"""The size of the newest output that a job keeps."""
 ATTEMPTS_BYTES = 128 * 1024
 """Bytes of crash reports that a record keeps at least, the newest ones."""
 FEED_KEPT = 100_000

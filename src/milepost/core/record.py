@@ -346,6 +346,7 @@ class JobFields(Stored):
     result_error: str | None = field(default=None, metadata=column("", TEXT, "Why a completed job has no result: what is not JSON, where, and the remedy.", cleared=("reopen",)))  # fmt: skip
     result_text: str | None = field(default=None, metadata=column("", TEXT, "The text of such a result: its `repr()`, redacted and cut to 8 KiB.", cleared=("reopen",)))  # fmt: skip
     questions: tuple[Question, ...] = field(default=(), metadata=column("", QUESTIONS, "The questions of `run.ask` with their answers, and answers given before the question.", large=True, cleared=("from_start",)))  # fmt: skip
+    output_bytes: int = field(default=0, metadata=column("", INTEGER, "The size of the text that runs of the job have written with `run.output`, in bytes.", label="output"))  # fmt: skip
     retry_of: str | None = field(
         default=None,
         metadata=column("", TEXT, "The id of the job whose failed items this one repeats.", label="retry of"),

@@ -34,6 +34,7 @@ from milepost.core.transitions import plan_cancel, plan_retry, plan_update
 from milepost.manager import descendants, watch
 from milepost.manager.creation import closed_batch, creation_error, plan_new
 from milepost.manager.options import CreateOptions
+from milepost.manager.output import OutputMethods
 from milepost.manager.schedules import ScheduleMethods
 from milepost.manager.validation import (
     job_fields,
@@ -57,7 +58,7 @@ if TYPE_CHECKING:
     from milepost.query.statistics import History
 
 
-class AsyncJobManager(ScheduleMethods, WaitingMethods):
+class AsyncJobManager(ScheduleMethods, WaitingMethods, OutputMethods):
     """Manages the jobs of one store from code in an event loop. `JobManager` is the same for blocking code.
 
     `store` is a URL or an open async store. `ttl` is how many seconds an ended job is kept (default: JOB_TTL). Raises

@@ -73,6 +73,8 @@ class BlockingMethods:
     resume = blocking(AsyncJobManager.resume)
     events = blocking(AsyncJobManager.events)
     watch = blocking_iterator(AsyncJobManager.watch)
+    output = blocking(AsyncJobManager.output)
+    follow_output = blocking_iterator(AsyncJobManager.follow_output)
     enqueue = blocking(AsyncJobManager.enqueue)
     list_schedules = blocking(AsyncJobManager.list_schedules)
     get_schedule = blocking(AsyncJobManager.get_schedule)

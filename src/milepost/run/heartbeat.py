@@ -94,6 +94,7 @@ class Heartbeat:
         self.interval = store.report_interval if settings.heartbeat == HEARTBEAT else settings.heartbeat
         self.history = RunHistory(store, clock)
         self._clock = clock
+        self._output_bytes = settings.output_bytes
         self._parts = PartWriter(store, ttl)
         self._state = HeartbeatState(settings, self.history, self._parts, ids)
         self._sweeper = Sweeper(store, settings, ttl, clock=clock, ids=ids)
@@ -119,6 +120,7 @@ class Heartbeat:
         `reacquire` takes a new one.
         """
         renewed_at = self._clock.monotonic() if sent_at is None else sent_at
+        run._output_bytes = self._output_bytes
         reported = ReportedRun(run, on_outage, renewed_at, self._clock.time(), reacquire)
         with self._lock:
             self._state.runs[run.token] = reported
@@ -249,6 +251,9 @@ class Heartbeat:
         try:
             live = [one for one in runs if one.run.token in self._state.runs]
             self._parts.write([one.run for one in live])
+            for one in live:
+                if one.run._output is not None and one.run._output.has_earlier:
+                    one.run._output.know_earlier(self.store)
             beat = self._state.next(live, self._clock.monotonic(), self._clock.time())
             outcomes, states = run_sync(self.store.heartbeat(beat.writes, beat.leases, beat.lease_micros))
             lost = self._state.answered(beat, outcomes, states)

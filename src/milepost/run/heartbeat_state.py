@@ -85,6 +85,13 @@ class ReportedRun:
             self.forecast_failed = True
             return {}
 
+    def output(self, new_operation_id: Callable[[], str], now: float | None = None) -> list[Write]:
+        """Return the writes of the output: what is due at `now`, on the monotonic clock, or everything."""
+        output = self.run._output
+        if output is None or (now is not None and not output.is_due(now)):
+            return []
+        return output.writes(new_operation_id)
+
     def kind(self, report: dict[str, str]) -> str:
         """Return the kind of event for a report. Events of a stall, or of the start or end of a stage, are kept."""
         if "stages" in report:
@@ -148,6 +155,7 @@ class HeartbeatState:
                 one.unanswered.append((Write(run.job_id, plan, answer=False), report))
             if lines is not None:
                 one.unanswered.append((Write(run.job_id, plan_log(new_id(), run.token, lines), answer=False), {}))
+            one.unanswered += [(write, {}) for write in one.output(new_id, now)]
             if one.overrun_at is not None and now > one.overrun_at:
                 one.overrun_at = None
                 line = log_event("still running after the grace period", "warning")
@@ -215,6 +223,7 @@ class HeartbeatState:
         unanswered = [write for write, _ in one.unanswered]
         for _, fields in one.unanswered:
             one.sent.update(fields)
+        unanswered += one.output(self._ids.new_operation_id)
         report, lines = one.news(time)
         self._parts.leave(one.run)
         one.sent.update(report)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Mapping
@@ -15,6 +16,7 @@ from concurrent.futures import Future
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from milepost.core.defaults import OUTPUT_BYTES
 from milepost.core.errors import InvalidInputError, JobReleased, JobSuspended, RunStop
 from milepost.core.html import bar
 from milepost.core.job import Job, JobStatus, Stage
@@ -37,6 +39,7 @@ from milepost.run.each import NAME_BYTES, Each, continues
 from milepost.run.items import Ledger
 from milepost.run.loop_mixin import LoopMixin
 from milepost.run.map import MapProgress
+from milepost.run.output_mixin import OutputMixin
 from milepost.run.report import CHECKPOINT, LogBuffer, build_report, kept_cursors, log_unreportable
 from milepost.run.results import Budget, part_key
 from milepost.run.stages import LiveStage, ProgressMixin, flatten_stages
@@ -45,6 +48,7 @@ from milepost.run.step_mixin import StepMixin
 
 if TYPE_CHECKING:
     from milepost.run.children import ChildJobs
+    from milepost.run.output import Output
     from milepost.run.questions import Questions
     from milepost.run.steps import Steps
     from milepost.run.transaction import RunTransaction
@@ -58,7 +62,7 @@ log = logging.getLogger("milepost.run")
 log.addHandler(logging.NullHandler())
 
 
-class Run(ProgressMixin, CommandMixin, LoopMixin, StepMixin, CheckpointMixin, ChildMixin):
+class Run(ProgressMixin, CommandMixin, LoopMixin, StepMixin, CheckpointMixin, ChildMixin, OutputMixin):
     """One attempt at a job, as its code sees it.
 
     `last_checkpoint` is the value that an earlier attempt recorded last, or None. Set `result` to the result of the job
@@ -70,6 +74,11 @@ class Run(ProgressMixin, CommandMixin, LoopMixin, StepMixin, CheckpointMixin, Ch
     """What is captured while the code runs, as in `Settings.capture`; None before it starts and after it has ended."""
     _redact: Callable[[str], str] | None = None
     """The redaction hook for log lines, names of captured bars and errors."""
+
+    _output: Output | None = None
+    _output_bytes = OUTPUT_BYTES
+    _output_lock = threading.Lock()
+    """Held while an Output is made, of any run."""
 
     _can_suspend = False
     """Whether a worker can start the code again."""

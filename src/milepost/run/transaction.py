@@ -10,6 +10,7 @@ from milepost.core.errors import InvalidInputError, StoreError
 from milepost.run.heartbeat_state import PendingReport, stop_reason
 from milepost.run.job_result import job_result
 from milepost.run.outcome import completed
+from milepost.stores.ids import new_operation_id
 from milepost.stores.protocol import Store, Write
 from milepost.stores.sync_bridge import run_sync
 
@@ -66,7 +67,8 @@ async def finish_within(store: Any, run: Run, value: Any) -> None:
         raise InvalidInputError("result", result.error.removeprefix("result: "))
     run._is_finishing = True  # from here on the heartbeat writes no report, which would wait for the transaction
     try:
-        outcome = completed(run, PendingReport([], run._report(), run._take_lines()), result)
+        output = run._output.writes(new_operation_id) if run._output is not None else []
+        outcome = completed(run, PendingReport(output, run._report(), run._take_lines()), result)
         answers = (await store.apply(outcome.writes)).outcomes
         if not answers[-1].accepted:
             await _raise_stop(store, run)

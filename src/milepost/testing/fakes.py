@@ -68,6 +68,8 @@ class FakeRun(Run):
         """The seconds of each `sleep`, which returns at once."""
         self.asked: list[str] = []
         """The keys of the questions that had no answer yet."""
+        self.outputs: list[str] = []
+        """The texts of `output`."""
         self._seen: list[float] = []
         super().__init__(job, "1:fake", _RecordingCheckpointWriter())
 
@@ -86,6 +88,9 @@ class FakeRun(Run):
         super().progress(fraction, message)
         if fraction is not None:
             self._seen.append(self.fraction)
+
+    def _add_output(self, text: str, lost: int = 0) -> None:
+        self.outputs.append(text)
 
     def _wait_in_place(self, left: float) -> None:
         self.slept.append(round(left, 2))

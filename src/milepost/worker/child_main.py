@@ -192,10 +192,18 @@ class Child:
             parts = run._take_parts()
             report, lines = run._report(), run._take_lines()
             summary = (report, run._stage_name, run._last_item)
-            if summary != self._last_report or lines is not None or parts:
+            output = _output(run)
+            if summary != self._last_report or lines is not None or parts or output:
                 self._last_report = summary
                 self._connection.send(
-                    {"is": "report", **_run_details(run), "report": report, "lines": lines, "parts": parts}
+                    {
+                        "is": "report",
+                        **_run_details(run),
+                        "report": report,
+                        "lines": lines,
+                        "parts": parts,
+                        "output": output,
+                    }
                 )
 
     def _end_with_parent(self) -> None:
@@ -276,7 +284,7 @@ class Child:
     ) -> Message:  # fmt: skip
         message: Message = {"is": "ended"}
         if run is not None:
-            message.update(_run_details(run), report=run._report(), lines=run._take_lines())
+            message.update(_run_details(run), report=run._report(), lines=run._take_lines(), output=_output(run))
         if isinstance(error, JobSuspended):
             message.update(end="suspended", wake_at=error.wake_at, asking=error.asking, groups=error.groups)
         elif isinstance(error, Snooze):
@@ -300,6 +308,12 @@ def _run_details(run: Run) -> Message:
         "log": list(run.recent_log),
         "checkpoint_at": run._checkpoint_at,
     }
+
+
+def _output(run: Run) -> tuple[str, int] | None:
+    """Return the new output of a run and the number of characters that were dropped before it; None without any."""
+    taken = run._output.take() if run._output is not None else ("", 0)
+    return taken if any(taken) else None
 
 
 def _die_with(parent: int) -> None:

@@ -82,6 +82,8 @@ class RemoteRun(Run):
         """Take in what the child reports about its run."""
         self._parts += [(key, text) for key, text in message.get("parts") or ()]
         self._reported = message.get("report", self._reported)
+        if message.get("output"):
+            self._add_output(*message["output"])
         if message.get("lines"):
             self._log_buffer.add(from_json(message["lines"])["lines"])
         self._stage_name = message.get("stage", self._stage_name)

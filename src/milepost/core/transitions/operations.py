@@ -27,7 +27,8 @@ Operations, in order:
     ("hold", statuses)      set `held` to the first awaited group that has an open member, else to the one for which
                             "failed" holds, and clear `stale`; without such a group clear `held`
     ("blame", f, statuses)  set the field to ``dependency_failed: ID``, the id of the member for which "failed" holds
-    ("put", key, src)       set the value of an existing key of the key-value store, without an expiry
+    ("put", key, src)       set the value of a key of the key-value store, without an expiry
+    ("erase", src)          delete the values of these keys, separated by US
     ("drop",)               end the draining lease of this id; jobs that waited for it become claimable
     ("remove",)             remove the record with its indexes and events; the operation ids of callers stay known,
                             see `operation_ids`
@@ -136,8 +137,8 @@ class BranchResult:
     event: str = ""
     keep: str = ""
     text: dict[str, str] = field(default_factory=dict)
-    values: dict[str, str] = field(default_factory=dict)
-    """What it sets in the key-value store."""
+    values: dict[str, str | None] = field(default_factory=dict)
+    """What it sets in the key-value store; None for what it deletes."""
 
     def groups_to_check(self, job_id: str, before: Record) -> list[str]:
         """Return the groups that may now be closed while jobs wait for them: those of a job that ended, was removed, or
@@ -293,6 +294,8 @@ def _perform(
             effect.dropped = facts.stopping(job_id)
         case "put":
             effect.values[_text(rest[0], change, new) or ""] = _text(rest[1], change, new) or ""
+        case "erase":
+            effect.values.update(dict.fromkeys(filter(None, (_text(rest[0], change, new) or "").split(US))))
         case "remove":
             pass
         case _:

@@ -266,7 +266,10 @@ class MemoryState:
             self.stops[job_id] = effect.stopping
             self.woken.add(effect.stopping.worker)
         for key, value in effect.values.items():
-            self.put_value(key, value, None)
+            if value is None:
+                self.values.pop(key, None)
+            else:
+                self.put_value(key, value, None)
         if effect.record is None:
             self.remove_values({job_id})
             gone = self.records.pop(job_id, None)

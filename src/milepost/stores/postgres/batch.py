@@ -66,7 +66,7 @@ class Batch(GroupFacts):
         self.others = OtherRecords()
         self._is_awaited = False
         self.values: dict[str, str] = {}
-        self._set_values: dict[str, str] = {}
+        self._set_values: dict[str, str | None] = {}
         self._changed: dict[str, Columns | None] = {}
         """Each changed id with the columns of its record, None if it is removed."""
         self._removed: set[str] = set()
@@ -169,8 +169,9 @@ class Batch(GroupFacts):
         effect = changes.apply_branch(change, index, job_id, record, self)
         large, outdated = set_apart(change, effect.record, record or {}) if effect.record is not None else ({}, [])
         stored = self._check(effect, large)
-        self.values.update(effect.values)
         self._set_values.update(effect.values)
+        for key, text in effect.values.items():
+            self.values.pop(key, None) if text is None else self.values.update({key: text})
         for name in outdated:
             self._large[job_id, name] = None
         for name, value in large.items():
@@ -217,7 +218,7 @@ class Batch(GroupFacts):
     def _check(self, effect: BranchResult, large: dict[str, str]) -> Columns | None:
         """Return the columns of a record. Raise ValueError for what cannot be stored: an invalid number, a lone surrogate, NUL."""
         found = None
-        texts = [*large.values(), *effect.text.values(), *effect.values.values()]
+        texts = [*large.values(), *effect.text.values(), *filter(None, effect.values.values())]
         if effect.record is not None:
             found = columns(effect.record, self.now)
             int(effect.record["created"])
@@ -353,7 +354,11 @@ class Batch(GroupFacts):
         yield from for_rows("large_put", "id name value", large)
         until = self.now + operation_ids.KEPT_MICROS
         buried = [(job_id, self._gone[job_id], until) for job_id in sorted(self._buried)]
-        yield from for_rows("kv_set_all", "key value", sorted(self._set_values.items()))
+        erased = sorted(key for key, text in self._set_values.items() if text is None)
+        if erased:
+            yield "kv_delete_all", {"keys": erased}
+        texts = sorted((key, text) for key, text in self._set_values.items() if text is not None)
+        yield from for_rows("kv_set_all", "key value", texts)
         yield from for_rows("tombstones_put", "id kept until", buried)
         yield from for_rows("events_put", "id version kind at keep body", self._events)
         if self._overlong:

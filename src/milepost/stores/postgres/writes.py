@@ -44,7 +44,7 @@ class Needs(NamedTuple):
     members: bool
     removes: bool
     values: tuple[int, ...]
-    """The positions of the keys of the key-value store among the values of a change."""
+    """The positions, among the values of a change, of the keys whose values it reads."""
 
 
 @lru_cache(maxsize=1024)
@@ -59,7 +59,7 @@ def needs(transition: TransitionType) -> Needs:
         any(guard[:2] in (("past", "lease"), ("ahead", "lease")) for guard in guards),
         any(word[0] in _ASK_MEMBERS for word in words),
         any(("remove",) in branch.ops for branch in transition.branches),
-        tuple({word[1] for word in words if word[0] in ("value", "put") and isinstance(word[1], int)}),
+        tuple({word[1] for word in words if word[0] == "value" and isinstance(word[1], int)}),
     )
 
 

@@ -276,9 +276,12 @@ class _Writer:
                 yield f"if ({token} or '') ~= '' then stop_token, stop_expires = {token}, {lease} or '0' end"
                 yield from (self._put("token", "nil"), self._put("lease", "nil"))
             case "put":
-                key, text = map(self._source, rest)
-                yield f"redis.call('HSET', root .. 'h:' .. {key}, 'v', {text}, 'n', redis.call('INCR', root .. 'hv'))"
-                yield f"redis.call('PERSIST', root .. 'h:' .. {key}) redis.call('ZREM', root .. 'hx', {key})"
+                yield "values = values or {}"
+                yield "values[#values + 1], values[#values + 2] = {}, {}".format(*map(self._source, rest))
+            case "erase":
+                yield "values = values or {}"
+                yield f"for key in string.gmatch({self._source(rest[0])}, '[^%z\\31]+') do"
+                yield "values[#values + 1], values[#values + 2] = key, false end"
             case "drop" | "remove":
                 self.reads |= {"slot", "worker", "unique_key"}
                 self._touched.add("")

@@ -255,10 +255,14 @@ class WriteTransaction(ReadTransaction):
         derived = columns(new, self.now) if new is not None else ()
         text = body(new) if new is not None else ""
         created = int(new["created"]) if new is not None else 0
-        text.encode(), event_text.encode()  # a lone surrogate raises here, before the first write
+        # A lone surrogate raises here, before the first write.
+        "".join((text, event_text, *filter(None, effect.values.values()))).encode()
         self.changed = True
         for key, value in effect.values.items():
-            self.put_value(key, value, None)
+            if value is None:
+                self.run("kv_delete", (key,))
+            else:
+                self.put_value(key, value, None)
         if effect.dropped is not None:
             self.run("draining_delete", (job_id,))
             self.wakes_workers = True

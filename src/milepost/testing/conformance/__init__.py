@@ -30,6 +30,7 @@ from milepost.testing.conformance.indexes import Indexes, Placement
 from milepost.testing.conformance.kv import KeyValues, StoreItself
 from milepost.testing.conformance.lists import Lists
 from milepost.testing.conformance.operations import Operations
+from milepost.testing.conformance.output import Output
 from milepost.testing.conformance.pauses import Pauses
 from milepost.testing.conformance.recovery import Retention, Sweeping
 from milepost.testing.conformance.rollups import EndedJobs
@@ -43,7 +44,7 @@ __all__ = ["Conformance"]
 
 
 class Conformance(
-    Operations, TransitionMatrix, Runs, Stopping, Leases, ClaimPolicy, Waking, Lists, Large, EndedJobs, Promises, Indexes, Placement, Waits, Suspensions, Answers, Pauses, Schedules, After, GroupMembers, Children, BatchRecords, Events, Feed, Sweeping, Retention,
+    Operations, TransitionMatrix, Runs, Stopping, Leases, ClaimPolicy, Waking, Lists, Large, EndedJobs, Promises, Indexes, Placement, Waits, Suspensions, Answers, Pauses, Output, Schedules, After, GroupMembers, Children, BatchRecords, Events, Feed, Sweeping, Retention,
     Outages, SetClocks, Dispatching, Idempotency, Batches, RoundTrip, Concurrency, KeyValues, StoreItself, Differential,
 ):  # fmt: skip
     """All scenarios."""

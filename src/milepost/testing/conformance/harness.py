@@ -90,7 +90,7 @@ def _record(job: Job | None) -> dict[str, str]:
 _OURS = frozenset(
     [
         "create", "start", "deliver", "adopt", "resume", "progress", "stage", "stalled", "log", "checkpoint",
-        "keep_step", "complete", "fail", "release", "suspend", "suspend_asking", "ask", "settle_question", "answer",
+        "keep_step", "output", "complete", "fail", "release", "suspend", "suspend_asking", "ask", "settle_question", "answer",
         "pause", "resume_paused", "stopped_for_pause", "retry", "update", "cancel", "self_cancel", "delete",
         "receipt", "lease_expired", "crash", "expire", "mark_stale", "release_held", "open_batch", "close_batch", "cancel_orphan",
         "retry_child",

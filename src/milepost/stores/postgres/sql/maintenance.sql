@@ -136,9 +136,14 @@ SELECT key, value FROM [kv]
 WHERE key = ANY(%(keys)s) AND (until IS NULL OR until > [now](%(seen)s, %(lead)s)) ORDER BY key FOR UPDATE
 
 -- name: kv_set_all
--- Set existing values, without an expiry.
-UPDATE [kv] AS k SET value = new.value, version = nextval('[kv_version]'), until = NULL
-FROM unnest(%(key)s::text[], %(value)s::text[]) AS new (key, value) WHERE k.key = new.key
+-- Set values, without an expiry.
+INSERT INTO [kv] AS k (key, value, version)
+SELECT key, value, nextval('[kv_version]') FROM unnest(%(key)s::text[], %(value)s::text[]) AS new (key, value)
+ON CONFLICT (key) DO UPDATE SET value = excluded.value, version = excluded.version, until = NULL
+
+-- name: kv_delete_all
+-- Delete values.
+DELETE FROM [kv] WHERE key = ANY(%(keys)s)
 
 -- name: kv_put
 -- Set a value, if its version is the expected one: 0 if it does not exist, NULL for any. Versions are never used again.

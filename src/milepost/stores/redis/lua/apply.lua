@@ -148,7 +148,7 @@ while true do
 
     -- Apply the first branch that matches; `old` keeps overwritten values, false where there was none.
     local old, kind, kept, event, version, touched = {}, nil, nil, nil, nil, ''
-    local stop_token, stop_expires, drop, remove, apart, fails
+    local stop_token, stop_expires, drop, remove, apart, fails, values
     --BRANCHES
     if branch >= 0 and status ~= '' then
       local place = places[retention]
@@ -204,6 +204,18 @@ while true do
 
     -- The decision is made; from here on it is written.
     if not indexes and (touched ~= '' or drop or remove) then indexes = open_indexes() end
+    for i = 1, values and #values or 0, 2 do
+      local key = root .. 'h:' .. values[i]
+      redis.call('ZREM', root .. 'hx', values[i])
+      if values[i + 1] then
+        redis.call('HSET', key, 'v', values[i + 1], 'n', redis.call('INCR', root .. 'hv'))
+        redis.call('PERSIST', key)
+        redis.call('ZADD', root .. 'h', 0, values[i])
+      else
+        redis.call('DEL', key)
+        redis.call('ZREM', root .. 'h', values[i])
+      end
+    end
     local freed, dropped
     if drop then freed, dropped = indexes.drop_stop(id) end
     if stop_token then

@@ -1,0 +1,78 @@
+"""Read the output of a job, and follow it while the job runs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+
+from milepost.core.defaults import LIST_LIMIT_MAX
+from milepost.core.errors import InvalidInputError, JobNotFoundError
+from milepost.core.output import OutputChunk, OutputPosition, decode_chunk, output_prefix
+from milepost.core.serialization import known_id
+from milepost.manager.watch import WAIT_STEP, is_final, is_same
+from milepost.stores.protocol import Store
+
+
+class OutputMethods:
+    """Adds `output` and `follow_output` to a manager."""
+
+    store: Store
+
+    async def output(self, job_id: str, after: str | None = None, limit: int = LIST_LIMIT_MAX) -> list[OutputChunk]:
+        """Return up to `limit` chunks (at most 1,000) of what the job wrote with `run.output`, oldest first.
+
+        `after` is the `position` of a chunk. The job keeps the newest text, 1 MiB by default, of all its attempts; the
+        first text of a run that began anew has `starts_over`. Raises JobNotFoundError and InvalidInputError.
+        """
+        position = OutputPosition.parse(after)
+        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+            raise InvalidInputError("limit", f"{limit!r:.40} must be a whole number from 1 to {LIST_LIMIT_MAX}")
+        chunks = await read_output(self.store, known_id(job_id), position, min(limit, LIST_LIMIT_MAX))
+        if not chunks and await self.store.get(job_id) is None:
+            raise JobNotFoundError(job_id)
+        return chunks
+
+    def follow_output(self, job_id: str, after: str | None = None) -> AsyncIterator[OutputChunk]:
+        """Yield the chunks of the output of a job as they are written, until the job has ended; each once and in order.
+
+        `after` is the `position` of a chunk, after which it continues. Raises JobNotFoundError and InvalidInputError.
+        """
+        return follow_output(self.store, known_id(job_id), OutputPosition.parse(after))
+
+
+async def read_output(store: Store, job_id: str, after: OutputPosition, limit: int) -> list[OutputChunk]:
+    """Return up to `limit` chunks after a position, in order."""
+    # The chunk of the position itself may have grown.
+    items = await store.kv_scan(output_prefix(job_id), after.before(job_id), limit + 1)
+    own = after.key(job_id)
+    decoded = (decode_chunk(item.key, item.value, after) for item in items if item.key >= own)
+    return [chunk for chunk in decoded if chunk is not None][:limit]
+
+
+async def follow_output(store: Store, job_id: str, after: OutputPosition) -> AsyncIterator[OutputChunk]:
+    """Yield the chunks after a position until the job has ended. Raises JobNotFoundError."""
+    async with aclosing(_follow(store, job_id, after)) as chunks:
+        async for chunk in chunks:
+            yield chunk
+
+
+async def _follow(store: Store, job_id: str, after: OutputPosition) -> AsyncGenerator[OutputChunk]:
+    position = (await store.feed(None)).position
+    first = None
+    while True:
+        job = await store.get(job_id)
+        if job is None or (first is not None and not is_same(job, first)):
+            raise JobNotFoundError(job_id)
+        first = job
+        while chunks := await read_output(store, job_id, after, LIST_LIMIT_MAX):
+            for chunk in chunks:
+                yield chunk
+            after = OutputPosition.parse(chunks[-1].position)
+        if is_final(job):
+            return
+        is_due = False
+        while not is_due:
+            news = await store.feed(position, timeout=WAIT_STEP)
+            position = news.position
+            # A silent feed may have lost events.
+            is_due = news.lost or not news.events or any(event.job_id == job_id for event in news.events)
