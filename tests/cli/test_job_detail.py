@@ -115,3 +115,22 @@ def test_stages_of_unnamed_loops_are_shown_without_a_name() -> None:
     print_job(Console(file=out, width=120), Job.stored("one", record), utc=True, short="one")
     shown = out.getvalue().partition("Stages\n")[2].splitlines()[:3]
     assert [line.split(maxsplit=1)[1] for line in shown] == ["5 items · 2.0 s", "Upload  5 files · 2.0 s", "2 rows"]
+
+
+def test_open_questions_are_shown_with_the_command_that_answers() -> None:
+    questions = [
+        {"key": "legal", "prompt": "Publish it?", "state": "open"},
+        {"key": "price", "prompt": "Which price?", "state": "answered", "answer": 9},
+    ]
+    record = {
+        "type": "load",
+        "status": "pending",
+        "created": "0",
+        "run_by": "worker",
+        "questions": json.dumps(questions),
+    }
+    out = io.StringIO()
+    print_job(Console(file=out, width=160), Job.stored("one", record), utc=True, short="one")
+    assert "\nOpen questions\n  legal  Publish it?\n" in out.getvalue()
+    assert "Which price?" not in out.getvalue()
+    assert "milepost answer one KEY VALUE" in out.getvalue()

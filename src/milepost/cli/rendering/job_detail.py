@@ -15,6 +15,7 @@ from milepost.core.activity import open_stage, progress_text
 from milepost.core.defaults import ATTEMPTS_MAX
 from milepost.core.job import Failure, Job, JobStatus
 from milepost.core.record import PUBLIC
+from milepost.core.values import Question
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,7 +26,7 @@ BAR = 40
 
 
 def print_job(console: Console, job: Job, *, utc: bool, short: str) -> None:
-    """Print a job: progress, facts, stages, failure, result, parameters. `short` is its id in the next steps."""
+    """Print a job: progress, facts, stages, failure, open questions, result, parameters. `short` is its id in the next steps."""
     from rich.text import Text
 
     state = state_of(job)
@@ -56,6 +57,11 @@ def print_job(console: Console, job: Job, *, utc: bool, short: str) -> None:
         _heading(console, "Text of the result that was not stored")
         for text in (job.result_text or "").splitlines():
             console.print(Text("  " + clean(text)))
+    if waiting := _open_questions(job):
+        _heading(console, "Open questions")
+        width = max(cells(clean(one.key)) for one in waiting)
+        for one in waiting:
+            console.print(Text(f"  {pad(clean(one.key), width)}  {clean(one.prompt or '')}"))
     for title, value in (("Result", job.result), ("Parameters", job.params), ("Metadata", job.metadata)):
         if value is not None and value != {}:
             _heading(console, title)
@@ -223,7 +229,13 @@ def _without_repeats(value: Mapping[str, Any]) -> dict[str, Any]:
     return shown
 
 
+def _open_questions(job: Job) -> list[Question]:
+    return [] if job.is_terminal else [one for one in job.questions if one.state == "open"]
+
+
 def _steps(job: Job, short: str) -> list[str]:
+    if _open_questions(job):
+        return [f"milepost answer {short} KEY VALUE", f"milepost cancel {short}"]
     if not job.is_terminal:
         return [f"milepost watch {short}", f"milepost cancel {short}"]
     steps = [f"milepost logs {short}"]
