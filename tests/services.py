@@ -93,7 +93,7 @@ SERVICES: Mapping[str, Service] = {
     "pdftotext": Service(("poppler-utils",), ("pdftotext",), slow=True),
     "faketime": Service(("faketime",), ("faketime",)),
     "kustomize": Service(("kustomize",), ("kustomize",), slow=True),
-    "mmdebstrap": Service(("mmdebstrap",), ("mmdebstrap",), slow=True),
+    "mmdebstrap": Service(("mmdebstrap", "debian-archive-keyring"), ("mmdebstrap",), slow=True),
     "valgrind": Service(("valgrind",), ("valgrind",), slow=True),
     "valkey-server": Service(("valkey-server",), ("valkey-server",), slow=True, lacks=at_least(7, 2)),
     "rabbitmq-server": Service(
