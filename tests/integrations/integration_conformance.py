@@ -81,6 +81,7 @@ class CoreConformance:
         worker = deployment.start()
         job = deployment.jobs.submit("steps", {"count": 40})
         deployment.wait_for_lines("step 5")
+        deployment.until(lambda: _progress(deployment, job.job_id) > 0, "progress is seen while the job runs")
         deployment.kill(worker)
         deployment.start()
         job = deployment.ended(job.job_id)
@@ -256,6 +257,11 @@ def _read_without_adapter(deployment: Deployment, job_id: str) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
+
+
+def _progress(deployment: Deployment, job_id: str) -> float:
+    job = deployment.jobs.get_job(job_id)
+    return 0.0 if job is None or job.is_terminal else job.progress
 
 
 def _pid(job: Job) -> str:
