@@ -39,6 +39,22 @@ def test_depths_are_by_type_and_queue(jobs: Jobs) -> None:
     assert all((one.oldest > 0) == (one.claimable > 0) for one in found.values())
 
 
+def test_jobs_that_wait_for_others_are_apart(jobs: Jobs) -> None:
+    @jobs.job("a")
+    def a(run: Run) -> None:
+        run.log("a")
+
+    jobs.worker()
+    first = jobs.submit(a)
+    jobs.submit_many(a, [{}] * 2, after=[first])
+    jobs.pause(jobs.submit(a).job_id)
+    jobs.submit(a.options(delay="1h"))
+    found = run_sync(read_depths(jobs.store))["a", "a"]
+    assert (found.claimable, found.scheduled, found.waiting) == (1, 1, 3)
+    jobs.cancel_job(first.job_id)
+    assert run_sync(read_depths(jobs.store))["a", "a"].waiting == 1
+
+
 def test_age_is_that_of_oldest_job_that_may_start() -> None:
     with jobs_under_test() as jobs:
 

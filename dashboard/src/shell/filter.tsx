@@ -25,7 +25,7 @@ const KEYS: readonly Choice[] = [
   { text: "created:1d", what: "within the last day; also 2h..1d" },
   { text: "ended:1d", what: "ended within the last day; also 2h..1d" },
   { text: "duration:5m..", what: "ran for at least 5 minutes; ..5m at most" },
-  { text: "is:stalled", what: "stalled jobs (also: active, ended, stopping)" },
+  { text: "is:stalled", what: "stalled jobs (also: active, ended, stopping, waiting)" },
   { text: "not.type:", what: "not. before a term negates it" },
   { text: "id:", what: "the beginning of the id" },
 ];
@@ -45,7 +45,7 @@ export function completions(text: string, caret: number, known: readonly string[
     : bare.startsWith("type:")
       ? value("type", known)
       : bare.startsWith("is:")
-        ? value("is", ["stalled", "active", "ended", "stopping"])
+        ? value("is", ["stalled", "active", "ended", "stopping", "waiting"])
         : KEYS.map((one) => ({ ...one, text: negative + one.text })).filter((one) => !one.text.startsWith("not.not."));
   return { from, choices: all.filter((one) => one.text.toLowerCase().startsWith(word) && one.text !== word).slice(0, 10) };
 }

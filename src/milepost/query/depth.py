@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from milepost.core.job import Job, JobStatus
-from milepost.core.placement import starts_at
+from milepost.core.placement import is_waiting, starts_at
 from milepost.core.serialization import from_micros
 from milepost.query.statistics import longest_wait
 from milepost.stores.protocol import Select, Store
@@ -26,13 +26,15 @@ class Depth:
 
     claimable: int = 0
     scheduled: int = 0
+    waiting: int = 0
     oldest: float = 0.0
 
 
 async def read_depths(store: Store) -> dict[tuple[str, str], Depth]:
     """Return the depth of each (type, queue) that has jobs for workers. Types with none left have a depth of 0.
 
-    `scheduled` are those that may not start yet: delayed, waiting for a retry, or held. Jobs of `create_job` and `track`
+    `scheduled` are those whose time has not come: delayed, or before a retry. `waiting` ones wait for other jobs, for an answer,
+    or are paused or asleep. Jobs of `create_job` and `track`
     wait for no worker and are not counted. Raises StoreError.
     """
     counts = await store.counts()
@@ -65,6 +67,8 @@ def _count(depths: dict[tuple[str, str], Depth], pending: Iterable[Job], now: in
         if _may_start(job, now):
             depth.claimable += 1
             claimable.append(job)
+        elif is_waiting(job, now):
+            depth.waiting += 1
         else:
             depth.scheduled += 1
     _note_oldest(depths, claimable, now)
@@ -90,13 +94,14 @@ def _key(job: Job) -> tuple[str, str]:
 
 GAUGES = {
     "claimable": ("milepost_claimable", "Jobs that a worker may start now"),
-    "scheduled": ("milepost_scheduled", "Pending jobs that may not start yet: delayed, waiting for a retry, or held"),
+    "scheduled": ("milepost_scheduled", "Pending jobs whose time has not come: delayed, or before a retry"),
+    "waiting": ("milepost_waiting", "Pending jobs that wait for other jobs, for an answer, or are paused or asleep"),
     "oldest": ("milepost_oldest_claimable_seconds", "How long the oldest job that a worker may start now has waited"),
 }
 
 
 class DepthGauges:
-    """Three gauges by job type and queue."""
+    """Gauges by job type and queue."""
 
     def __init__(self, prometheus: Any, registry: Any) -> None:
         labels = ["job_type", "queue"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,11 +15,13 @@ from milepost.cli.context import current, session_options
 from milepost.cli.job_selection import all_jobs, filter_text
 from milepost.cli.rendering.tables import print_records
 from milepost.core.job import Job, JobStatus
+from milepost.core.placement import is_waiting
 
 HEADING = (
     "TYPE",
     "JOBS",
     "PENDING",
+    "WAITING",
     "RUNNING",
     "COMPLETED",
     "FAILED",
@@ -54,7 +57,7 @@ def stats(terms: tuple[str, ...]) -> int:
             (
                 known.job_type, formatting.number(known.total), *(
                     formatting.number(count)
-                    for count in (known.pending, known.running, known.completed, known.failed, known.cancelled)
+                    for count in (known.pending, known.waiting, known.running, known.completed, known.failed, known.cancelled)
                 ),
                 formatting.percent(known.success) if known.success is not None else "-",
                 time_of(known.ran, 0.5), time_of(known.ran, 0.95), time_of(known.waited, 0.5), time_of(known.waited, 0.95),
@@ -63,17 +66,21 @@ def stats(terms: tuple[str, ...]) -> int:
         ],
         nothing="No jobs match." if terms else "No jobs yet.",
         right=HEADING[1:],
-        optional=("P95 ", "WAIT P50", "CANCELLED", "P95", "PENDING", "RUNNING", "RUN P50", "COMPLETED"),
+        optional=("P95 ", "WAIT P50", "CANCELLED", "P95", "PENDING", "WAITING", "RUNNING", "RUN P50", "COMPLETED"),
     )  # fmt: skip
     return exit_codes.OK
 
 
 @dataclass(slots=True)
 class TypeStats:
-    """Statistics of one type: jobs by status, and the seconds that they ran and waited."""
+    """Statistics of one type: jobs by status, and the seconds that they ran and waited.
+
+    `waiting` are the pending ones that wait for other jobs, for an answer, or are paused or asleep.
+    """
 
     job_type: str
     pending: int = 0
+    waiting: int = 0
     running: int = 0
     completed: int = 0
     failed: int = 0
@@ -81,9 +88,10 @@ class TypeStats:
     ran: list[float] = field(default_factory=list)
     waited: list[float] = field(default_factory=list)
 
-    def add(self, job: Job) -> None:
-        """Add a job."""
+    def add(self, job: Job, now: int) -> None:
+        """Add a job, at a time in microseconds since 1970."""
         setattr(self, job.status.value, getattr(self, job.status.value) + 1)
+        self.waiting += is_waiting(job, now)
         if job.started_at is None:
             return
         self.waited.append((job.started_at - job.created_at).total_seconds())
@@ -108,6 +116,7 @@ class TypeStats:
             "job_type": self.job_type,
             "total": self.total,
             **counts,
+            "waiting": self.waiting,
             "success": self.success,
             "ran_p50": percentile(self.ran, 0.5),
             "ran_p95": percentile(self.ran, 0.95),
@@ -119,8 +128,9 @@ class TypeStats:
 def type_stats(jobs: Iterable[Job]) -> list[TypeStats]:
     """Return the statistics by type, types with most jobs first."""
     types: dict[str, TypeStats] = {}
+    now = time.time_ns() // 1000
     for job in jobs:
-        types.setdefault(job.job_type, TypeStats(job.job_type)).add(job)
+        types.setdefault(job.job_type, TypeStats(job.job_type)).add(job, now)
     return sorted(types.values(), key=lambda known: (-known.total, known.job_type))
 
 
