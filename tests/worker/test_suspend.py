@@ -142,10 +142,10 @@ def test_segments_overlap_if_the_suspension_is_written_before_the_code_has_retur
     most: list[int] = []
     suspend = Run._suspend
 
-    def too_early(run: Run, reason: JobSuspended) -> None:
+    def too_early(run: Run, reason: JobSuspended, call: str) -> None:
         plan = plan_suspend(new_operation_id(), run.token, {}, wake_at=reason.wake_at, ran=0)
         run_sync(jobs.store.with_blocking(blocking=True).apply([Write(run.job_id, plan)]))
-        suspend(run, reason)
+        suspend(run, reason, call)
 
     @jobs.job
     def unwinds(run: Run) -> None:

@@ -202,7 +202,7 @@ class ChildJobs:
             return False
         is_pending = now - since >= RESIDENT_SECONDS or self._ask({"pending": True})
         if self._run._can_suspend and is_pending:
-            self._run._suspend(JobSuspended(groups=(self.group,)))
+            self._run._suspend(JobSuspended(groups=(self.group,)), "join()")
         return True
 
     def _open_counts(self) -> dict[str, int]:
@@ -241,7 +241,8 @@ class ChildJobs:
         return Job.stored(self.id_of(key), record)
 
     def _ask(self, request: dict[str, Any]) -> Any:
-        reply = self._run._checkpoint_writer.children(self._run, to_json(request, "children", _LIMIT))
+        with self._run._kept_work.spent():
+            reply = self._run._checkpoint_writer.children(self._run, to_json(request, "children", _LIMIT))
         return from_json(reply)
 
     def check(self, counts: MemberCounts) -> None:

@@ -23,6 +23,7 @@ from milepost.run.heartbeat import Heartbeat
 from milepost.run.heartbeat_state import OnOutage, PendingReport, ReacquireLease
 from milepost.run.job_result import NO_RESULT, JobResult, job_result
 from milepost.run.outcome import RunOutcome, abandonment, committed, completed, failed, interrupted, postponed, stopped
+from milepost.run.repeated_work import KeptWork
 from milepost.run.run import Run
 from milepost.run.runtime import Runtime
 from milepost.run.suspension import of_group
@@ -158,6 +159,7 @@ class LeasedExecution:
     def begin_code(self) -> None:
         """Begin the capture, where the code runs."""
         self.run._started_in, self.run._began = thread_and_task(), time.monotonic()
+        self.run._kept_work = KeptWork()
         self._captured = capture.begin(self.run, self._captures, self._redact, whole_process=self._whole_process)
 
     def end_code(self, error: BaseException | None) -> BaseException | None:

@@ -88,11 +88,14 @@ def begin_each(
             into.unit = unit
         into._counters.append(lambda: loop.count())
         place.enter()
+        if cursor is not None:
+            run._kept_work.begin()
 
     def end(loop: Each[Any], finished: bool) -> None:
         place.leave()
         if cursor is not None:
             cursor.leave()
+            run._kept_work.end()
         for made in own:
             made.end() if finished else run._leave(made)
 

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -247,19 +248,24 @@ class MapLoop:
 
     def run(self) -> list[Any]:
         """Call the function for the remaining items, in threads."""
-        into = self.begin([self._run._checkpoint_writer.read(self._run, key) for key in self.parts])
-        return map_threads(
-            self._run, into, self._place, self._function, self._work, self._settle, self._concurrency,
-            self._mapped.done, self._results,
-        )  # fmt: skip
+        with self._kept_work():
+            into = self.begin([self._run._checkpoint_writer.read(self._run, key) for key in self.parts])
+            return map_threads(
+                self._run, into, self._place, self._function, self._work, self._settle, self._concurrency,
+                self._mapped.done, self._results,
+            )  # fmt: skip
 
     async def arun(self) -> list[Any]:
         """Await the function for the remaining items."""
-        into = self.begin([await self._run._checkpoint_writer.aread(self._run, key) for key in self.parts])
-        return await map_async(
-            self._run, into, self._place, self._function, self._work, self._settle, self._concurrency,
-            self._mapped.done, self._results,
-        )  # fmt: skip
+        with self._kept_work():
+            into = self.begin([await self._run._checkpoint_writer.aread(self._run, key) for key in self.parts])
+            return await map_async(
+                self._run, into, self._place, self._function, self._work, self._settle, self._concurrency,
+                self._mapped.done, self._results,
+            )  # fmt: skip
+
+    def _kept_work(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._mode == "plain" else self._run._kept_work.spent()
 
     def _settle(self, task: MapItem, error: BaseException | None, result: Any) -> None:
         """Record the outcome of one item; raise its error unless errors are collected."""

@@ -133,7 +133,7 @@ class Ask:
                 if expires is None or expires > self._run._checkpoint_writer.now(self._run):
                     self._check_unchanged(found)
                     if self._run._can_suspend:
-                        self._run._suspend(JobSuspended(expires, self.key))
+                        self._run._suspend(JobSuspended(expires, self.key), f"ask({self.key!r:.80})")
                     return None
                 self._expire(found)
         self._check_unchanged(found)

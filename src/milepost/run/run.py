@@ -40,6 +40,7 @@ from milepost.run.items import Ledger
 from milepost.run.loop_mixin import LoopMixin
 from milepost.run.map import MapProgress
 from milepost.run.output_mixin import OutputMixin
+from milepost.run.repeated_work import KeptWork
 from milepost.run.report import CHECKPOINT, LogBuffer, build_report, kept_cursors, log_unreportable
 from milepost.run.results import Budget, part_key
 from milepost.run.stages import LiveStage, ProgressMixin, flatten_stages
@@ -157,6 +158,7 @@ class Run(ProgressMixin, CommandMixin, LoopMixin, StepMixin, CheckpointMixin, Ch
         self._started_in: context.ThreadAndTask | None = None
         """Where the code was started; only there it can be suspended."""
         self._began = time.monotonic()
+        self._kept_work = KeptWork()
         self._stop_reasons: list[RunStop] = []
         self._on_stop: Callable[[RunStop], None] | None = None
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, cast, overload
 from milepost.core.errors import JobSuspended
 from milepost.core.serialization import Duration
 from milepost.run.questions import NO_DEFAULT, Ask, asks_of, open_all
+from milepost.run.repeated_work import warn_of_repeated_work
 from milepost.run.steps import OnChange, Step, current_step_key
 from milepost.run.suspension import Sleep
 
@@ -146,10 +147,11 @@ class StepMixin:
         await self._await_in_place(WAIT_INTERVAL)
         await asyncio.to_thread(ask.refresh)
 
-    def _suspend(self, reason: JobSuspended) -> None:
-        """Raise a suspension, and let every later call of the run raise it again, until the code has returned."""
+    def _suspend(self, reason: JobSuspended, call: str) -> None:
+        """Raise a suspension by a call, and let every later call of the run raise it again, until the code has returned."""
         run = cast("Run", self)
         run.check()
+        warn_of_repeated_work(run, call)
         if run._children is not None:
             run._children.flush()
         run._stop_reasons.append(reason)
@@ -159,9 +161,11 @@ class StepMixin:
 
     def _wait_in_place(self, left: float) -> None:
         end = time.monotonic() + left
-        while (left := end - time.monotonic()) > 0:
-            cast("Run", self).check()
-            time.sleep(min(left, WAIT_INTERVAL))
+        with cast("Run", self)._kept_work.spent():
+            while (left := end - time.monotonic()) > 0:
+                cast("Run", self).check()
+                time.sleep(min(left, WAIT_INTERVAL))
 
     async def _await_in_place(self, left: float) -> None:
-        await asyncio.sleep(left)
+        with cast("Run", self)._kept_work.spent():
+            await asyncio.sleep(left)

@@ -186,7 +186,8 @@ class Step:
         self._run.check()
         self._steps.begin(self._key)
         try:
-            yield
+            with self._run._kept_work.spent():
+                yield
         except BaseException:
             self._steps.take_back(self._key)
             raise

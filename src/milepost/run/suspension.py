@@ -25,6 +25,7 @@ class Sleep:
     def __init__(self, run: Run, key: str, duration: Duration) -> None:
         refuse_elsewhere(run, "sleep")
         self._run = run
+        self._key = key
         self._step = Step(run, key, self._deadline, (seconds(duration, "duration"),), "raise")
 
     def _deadline(self, duration: float) -> int:
@@ -35,7 +36,7 @@ class Sleep:
         wake_at: int = self._step.call()
         left = wake_at - self._run._checkpoint_writer.now(self._run)
         if left > 0 and self._run._can_suspend:
-            self._run._suspend(JobSuspended(wake_at))
+            self._run._suspend(JobSuspended(wake_at), f"sleep({self._key!r:.80})")
         return left / 1_000_000
 
 
