@@ -24,7 +24,9 @@ PENDING_READ = 1000
 Errors = Literal["raise", "collect"]
 
 
-async def drain(app: Application, errors: Errors, limit: int) -> list[Job]:
+async def drain(
+    app: Application, errors: Errors, limit: int, execute: Callable[[Application, Job], DrainedExecution] | None = None
+) -> list[Job]:
     """Run the claimable jobs until none is left; return the record after each attempt. See `JobsUnderTest.drain`.
 
     Over a blocking store handlers run in this thread, async ones in a new event loop; over an async store async handlers
@@ -47,7 +49,7 @@ async def drain(app: Application, errors: Errors, limit: int) -> list[Job]:
         if len(ran) >= limit:
             raise AssertionError(f"jobs are still claimable after {limit} attempts; the last was {claimed[0].job_type}")
         job = await with_large_values(app.store, claimed[0])
-        ended, error = await _DrainedExecution(app, job).run_to_end()
+        ended, error = await (execute or DrainedExecution)(app, job).run_to_end()
         ran.append(ended)
         is_exit = error is not None and not isinstance(error, Exception | RunStop)  # Ctrl-C, or pytest.fail()
         if error is not None and (is_exit or (errors == "raise" and ended.status is JobStatus.FAILED)):
@@ -69,7 +71,7 @@ async def _queues_of(store: Store) -> set[str]:
     return {job.queue for job in pending if job.queue}
 
 
-class _DrainedExecution(LeasedExecution):
+class DrainedExecution(LeasedExecution):
     """The execution of one claimed job."""
 
     interrupt_cancels = False

@@ -20,6 +20,7 @@ from milepost.stores.protocol import Select
 from milepost.stores.sync_bridge import run_sync
 from milepost.testing.drain import Errors, declare_schedules, drain
 from milepost.testing.fakes import FrozenClock
+from milepost.testing.replay import replay
 from milepost.worker.handlers import ConfiguredHandler, Handler, Submittable
 
 MAX_ATTEMPTS = 1000
@@ -91,6 +92,25 @@ class JobsUnderTest(_Inspection, Jobs):
         """
         return run_sync(drain(self._async, errors, limit))
 
+    def replay(
+        self,
+        target: Submittable[..., Any] | str,
+        /,
+        *args: Any,
+        answers: Mapping[str, Any] | None = None,
+        **params: Any,
+    ) -> Any:
+        """Submit a job, run it with all that it makes, and return its result: ``jobs.replay(import_all, folder="in")``.
+
+        The code is ended and started again after each new step, at each `sleep`, `ask` and `join`, and once more at its end.
+        So it shows what is not safe to interrupt: a key that is used twice, or a step, a child or a question that differs when the
+        code runs again raises, and another result raises AssertionError. `answers` are those to questions, by their keys; one
+        without an answer expires. `clock` moves to the times that the job waits for. The error of a job that has failed
+        is raised.
+        """
+        job = self.submit(target, *args, **params)
+        return run_sync(replay(self._async, self.clock, job, answers or {}))
+
 
 class AsyncJobsUnderTest(_Inspection, AsyncJobs):
     """The jobs of an application in an async test: submits are recorded in memory, and `drain` runs them."""
@@ -98,6 +118,18 @@ class AsyncJobsUnderTest(_Inspection, AsyncJobs):
     async def drain(self, *, errors: Errors = "raise", limit: int = MAX_ATTEMPTS) -> list[Job]:
         """As `JobsUnderTest.drain`: async handlers run in this event loop, the others in a thread."""
         return await drain(self, errors, limit)
+
+    async def replay(
+        self,
+        target: Submittable[..., Any] | str,
+        /,
+        *args: Any,
+        answers: Mapping[str, Any] | None = None,
+        **params: Any,
+    ) -> Any:
+        """As `JobsUnderTest.replay`."""
+        job = await self.submit(target, *args, **params)
+        return await replay(self, self.clock, job, answers or {})
 
 
 @contextmanager
