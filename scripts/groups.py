@@ -1,0 +1,240 @@
+"""Measure batches, children and suspended runs: python scripts/groups.py [--scale F] [--store memory|sqlite|redis]
+       [--record FILE].
+
+Without options it takes 100,000 jobs in a batch, and 10,000 for the other figures; `--scale 0.1` takes a tenth of them. `--record
+docs/reliability.md` adds a row to its table for each store. Run it on a machine that does nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
+
+from records import add_row, commit, row  # noqa: E402
+from tests.redis_server import RedisServer  # noqa: E402
+
+from milepost import Jobs, Run  # noqa: E402 - the path comes first
+from milepost.core.transitions import plan_start  # noqa: E402
+from milepost.query.depth import read_depths  # noqa: E402
+from milepost.stores.factory import open_store  # noqa: E402
+from milepost.stores.ids import new_nonce, new_operation_id  # noqa: E402
+from milepost.stores.protocol import Claim  # noqa: E402
+from milepost.stores.sync_bridge import run_sync  # noqa: E402
+
+KILL_INTERVAL = 2.0
+ANSWERS = 200
+PAIRS = 200
+
+
+def handlers(jobs: Jobs) -> None:
+    """Add the handlers to an application; its workers are this process, or `--worker URL`."""
+
+    @jobs.job("nothing", max_attempts=10)
+    def nothing(run: Run) -> None: ...
+
+    @jobs.job("parent", max_attempts=10)
+    def parent(run: Run, children: int) -> int:
+        for number in range(children):
+            run.submit_child(str(number), jobs.handlers["nothing"])
+        return len(run.join())
+
+    @jobs.job("asks")
+    def asks(run: Run) -> int:
+        run.ask("go", "Go?", bool)
+        return time.time_ns()
+
+    @jobs.job("sleeps")
+    def sleeps(run: Run) -> None:
+        run.sleep("nap", "30d")
+
+
+@contextmanager
+def application(url: str) -> Iterator[Jobs]:
+    """Yield an application on an empty namespace."""
+    jobs = Jobs(open_store(url, namespace=f"groups-{time.time_ns()}"))
+    handlers(jobs)
+    jobs.worker()  # so that a store in memory starts no worker by itself
+    yield jobs
+    jobs.close()
+
+
+def batch_counts(url: str, count: int) -> float:
+    """Return the milliseconds that `counts()` of a batch takes, as the median of 100 calls."""
+    with application(url) as jobs, jobs.batch("b") as batch:
+        for _ in range(0, count, 1000):
+            batch.submit_many("nothing", [{}] * min(1000, count))
+        return _median_ms(100, batch.counts)
+
+
+def fan_in(url: str, count: int) -> tuple[float, float]:
+    """Return the seconds from the first end of the members of a batch to the start of the job that follows, and from the last."""
+    with application(url) as jobs:
+        with jobs.batch("b") as batch:
+            for _ in range(0, count, 1000):
+                batch.submit_many("nothing", [{}] * min(1000, count))
+            then = batch.then("asks")
+        began = time.monotonic()
+        with jobs.run_workers(concurrency=50):
+            ended = time.monotonic()
+            while (job := jobs.get_job(then.job_id)) is not None and job.started_at is None:
+                if batch.counts().open:
+                    ended = time.monotonic()
+                time.sleep(0.005)
+            return time.monotonic() - began, time.monotonic() - ended
+
+
+def wakes(url: str) -> tuple[float, float]:
+    """Return the milliseconds from an answer to the code after `run.ask`, at p50 and p99."""
+    found: list[float] = []
+    with application(url) as jobs, jobs.run_workers():
+        for _ in range(ANSWERS):
+            job_id = jobs.submit("asks").job_id
+            while (job := jobs.get_job(job_id)) is None or not job.record.get("held"):
+                time.sleep(0.002)
+            began = time.time_ns()
+            jobs.answer(job_id, "go", True)
+            found.append((jobs.wait(job_id, 60).result - began) / 1e6)
+    found.sort()
+    return statistics.median(found), found[int(len(found) * 0.99)]
+
+
+def suspended(url: str, count: int, used: object) -> tuple[float, float]:
+    """Return by how many percent suspended runs slow a claim, as the median of interleaved pairs, and the bytes of each."""
+    with application(url) as jobs, application(url) as empty:
+        before = used()  # type: ignore[operator]
+        for _ in range(0, count, 1000):
+            jobs.submit_many("sleeps", [{}] * min(1000, count))
+        with jobs.run_workers(concurrency=50):
+            while jobs.count_jobs(status="running") or _claimable(jobs):
+                time.sleep(0.2)
+        size = (used() - before) / count  # type: ignore[operator]
+        rates = []
+        for _ in range(PAIRS):
+            with_them, alone = _claim_ms(jobs), _claim_ms(empty)
+            rates.append(with_them / alone)
+        return (statistics.median(rates) - 1) * 100, size
+
+
+def _claimable(jobs: Jobs) -> bool:
+    return any(depth.claimable for depth in run_sync(read_depths(jobs.store)).values())
+
+
+def _claim_ms(jobs: Jobs) -> float:
+    jobs.submit("sleeps", {}, priority=9)
+    starts = (plan_start(new_operation_id(), nonce=new_nonce(), lease=30_000_000, worker="figures"),)
+    began = time.perf_counter()
+    (job,) = run_sync(jobs.store.apply([], Claim("figures", {"sleeps": None}, starts, new_operation_id()))).claimed
+    taken = time.perf_counter() - began
+    jobs.delete_job(job.job_id)
+    return taken * 1000
+
+
+def killed(url: str, count: int) -> tuple[int, int, float]:
+    """Return the segments of a parent, the kills of workers, one every 2 s while its children run, and the seconds in all."""
+    namespace = f"groups-{time.time_ns()}"
+    environment = {**os.environ, "MILEPOST_URL": url, "MILEPOST_NAMESPACE": namespace, "MILEPOST_LEASE": "5"}
+    jobs = Jobs(open_store(url, namespace=namespace))
+    handlers(jobs)
+    began, kills = time.monotonic(), 0
+    parent = jobs.submit("parent", {"children": count}).job_id
+    workers = [_start(environment) for _ in range(2)]
+    while (job := jobs.get_job(parent)) is not None and not job.record.get("held"):
+        time.sleep(0.1)  # more than three kills of the parent itself would be a crash loop
+    while (job := jobs.get_job(parent)) is not None and not job.is_terminal:
+        time.sleep(KILL_INTERVAL)
+        number = kills % 2
+        os.kill(workers[number].pid, signal.SIGKILL)
+        workers[number].wait()
+        workers[number] = _start(environment)
+        kills += 1
+    for worker in workers:
+        worker.kill()
+        worker.wait()
+    assert job is not None
+    assert job.result == count, job.error
+    segments = sum(event.kind == "running" for event in jobs.events(parent))
+    jobs.close()
+    return segments, kills, time.monotonic() - began
+
+
+def _start(environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, __file__, "--worker"], env=environment)
+
+
+def _median_ms(times: int, call: object) -> float:
+    taken = []
+    for _ in range(times):
+        began = time.perf_counter()
+        call()  # type: ignore[operator]
+        taken.append(time.perf_counter() - began)
+    return statistics.median(taken) * 1000
+
+
+@contextmanager
+def store(kind: str) -> Iterator[tuple[str, object]]:
+    """Yield the URL of a store, and what returns the bytes that it takes."""
+    with tempfile.TemporaryDirectory() as folder:
+        if kind == "redis":
+            with RedisServer(appendonly="always") as server, server.client() as client:
+                yield server.url, lambda: int(client.info("memory")["used_memory"])
+        elif kind == "sqlite":
+            path = Path(folder) / "jobs.db"
+            yield f"sqlite:///{path}", lambda: sum(one.stat().st_size for one in Path(folder).iterdir())
+        else:
+            yield "memory://", lambda: 0
+
+
+def measure(kind: str, scale: float) -> list[object]:
+    """Return the cells of the row of a store."""
+    many, count = int(100_000 * scale), int(10_000 * scale)
+    with store(kind) as (url, used):
+        counts = batch_counts(url, many)
+        whole, last = fan_in(url, count)
+        p50, p99 = wakes(url)
+        slower, size = suspended(url, count, used)
+        ran = killed(url, count) if kind != "memory" else None
+    when, machine = datetime.now(UTC).date().isoformat(), f"{os.cpu_count()} CPUs, Python {platform.python_version()}"
+    return [
+        when, commit(), machine, kind, f"{many:,}: {counts:.2f} ms", f"{count:,}: {whole:.1f} s, {last * 1000:.0f} ms after the last",
+        f"{p50:.1f} / {p99:.1f} ms", f"{count:,}: {slower:+.0f} %, {f'{size:,.0f} bytes each' if size else '-'}",
+        "-" if ran is None else f"{count:,} children, {ran[1]} kills: {ran[0]} segments, {ran[2]:.0f} s",
+    ]  # fmt: skip
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure each store."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scale", type=float, default=1.0)
+    parser.add_argument("--store", choices=["memory", "sqlite", "redis"], action="append")
+    parser.add_argument("--record", type=Path, metavar="FILE", help="a Markdown file with a table of these figures")
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    given = parser.parse_args(arguments)
+    if given.worker:
+        jobs = Jobs(os.environ["MILEPOST_URL"])
+        handlers(jobs)
+        with jobs.run_workers(concurrency=8):
+            signal.pause()
+    for kind in given.store or ["memory", "sqlite", "redis"]:
+        cells = measure(kind, given.scale)
+        print(row(cells), flush=True)
+        if given.record is not None:
+            add_row(given.record, "groups.py", cells)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
