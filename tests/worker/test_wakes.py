@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 
 from milepost import AsyncJobs, Jobs, Run
+from milepost.core.errors import StoreUnavailableError
 from milepost.settings import Settings
 from milepost.stores.memory.store import MemoryStore
 from milepost.stores.protocol import ApplyResult, Claim, Write
+from milepost.worker.idle import Idle
+from tests.waiting import PATIENCE
 
 
 @pytest.mark.timing
@@ -83,3 +86,22 @@ def test_worker_pauses_when_it_may_start_none_of_the_ready_jobs(monkeypatch: pyt
     monkeypatch.setattr(MemoryStore, "wait_for_work", ready)
     worker.run()
     assert 3 < claims < 20
+
+
+async def test_worker_claims_again_when_its_wait_fails_during_a_pause() -> None:
+    """Regression: a worker without running jobs never claimed again if its wait for work failed while it paused because
+    another request had failed, too.
+    """
+    has_failed = asyncio.Event()
+
+    class Unavailable(MemoryStore):
+        async def wait_for_work(self, *args: Any) -> bool:
+            await has_failed.wait()
+            raise StoreUnavailableError("unavailable")
+
+    idle = Idle(Unavailable(), "w", ("a",), lambda: None, lambda: None)
+    idle.wake()  # a job has ended
+    assert not await idle.wait_for_wake(free=True)
+    has_failed.set()
+    await idle.back_off(StoreUnavailableError("its outcome is not written"))
+    assert await asyncio.wait_for(idle.wait_for_wake(free=True), PATIENCE)

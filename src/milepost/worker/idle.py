@@ -93,9 +93,10 @@ class Idle:
         elif free and self._only_wakeups:
             self._only_wakeups, self._has_ended_wait = False, True
             await self._end_wakeup_wait()
-        await self.woken.wait()
-        self.woken.clear()
         store_wait = self._store_wait
+        if not store_wait.done():  # else its end may have ended a pause, which has cleared the event
+            await self.woken.wait()
+        self.woken.clear()
         if not store_wait.done():
             return False
         self._store_wait = None
