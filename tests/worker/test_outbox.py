@@ -17,6 +17,7 @@ from milepost.stores.memory.store import MemoryStore
 from milepost.stores.protocol import MAX_CHARACTERS, ApplyResult, Claim, Write
 from milepost.stores.sync_bridge import run_sync
 from milepost.testing.fakes import FrozenClock
+from milepost.worker import worker_loop
 from milepost.worker.store_requests import MAX_WRITES, Outbox
 from tests.waiting import PATIENCE
 
@@ -158,6 +159,37 @@ def test_large_results_are_written_over_slow_connection(monkeypatch: pytest.Monk
     jobs.close()
     assert refused > 0
     assert begun == 12
+
+
+def test_requests_are_repeated_after_unexpected_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Regression: after an unexpected error of one request a worker wrote no outcome any more, and did not run the jobs
+    that the request had claimed.
+    """
+    apply, failed = MemoryStore.apply, set[str]()
+
+    async def failing(store: MemoryStore, writes: Sequence[Write], claim: Claim | None = None) -> ApplyResult:
+        applied = await apply(store, writes, claim)
+        kind = "outcome" if writes else "claim" if applied.claimed else ""
+        if claim is not None and kind and kind not in failed:
+            failed.add(kind)
+            raise RuntimeError("a defect after the write")
+        return applied
+
+    monkeypatch.setattr(MemoryStore, "apply", failing)
+    monkeypatch.setattr(worker_loop, "IDLE_WAIT_SECONDS", 0.01)
+    jobs, begun = Jobs("memory://"), list[int]()
+
+    @jobs.job("counted")
+    def counted(run: Run, number: int) -> int:
+        begun.append(number)
+        return number
+
+    ids = [jobs.enqueue("counted", {"number": number}).job_id for number in range(4)]
+    with jobs.run_workers(concurrency=2):
+        assert [jobs.result(jobs.wait(job_id, PATIENCE)) for job_id in ids] == [0, 1, 2, 3]
+    jobs.close()
+    assert failed == {"claim", "outcome"}
+    assert sorted(begun) == [0, 1, 2, 3]
 
 
 def test_outcomes_behind_a_locked_job_keep_their_leases() -> None:

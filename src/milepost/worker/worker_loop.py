@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from milepost.core.errors import JobReleased, LeaseHeldError, LeaseLost, RunStop, StoreError
+from milepost.core.errors import JobReleased, LeaseHeldError, LeaseLost, OutcomeUnknownError, RunStop, StoreError
 from milepost.core.job import FailureKind, Job
 from milepost.core.transitions import plan_fail, plan_release
 from milepost.run.crash_report import report_exception
@@ -201,6 +201,12 @@ class WorkerLoop:
             self._claim_policy.failed(claim, sent_at, error)
             await self.idle.back_off(error)
             return
+        except Exception as error:
+            # A defect. Perhaps everything is written: send it again, with the same operation ids.
+            unknown = OutcomeUnknownError(f"apply: {error}")
+            self._outbox.failed(unknown)
+            self._claim_policy.failed(claim, sent_at, unknown)
+            raise
         self.idle.on_store_reply()
         self._outbox.written(applied.outcomes)
         claimed = await self._claim_policy.read_reply(self.store, claim, applied, sent_at)
