@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from fastapi import Depends, FastAPI, Header, Security
 from fastapi.security import HTTPBasic, HTTPBasicCredentials
 
-from milepost import AsyncJobManager
+from milepost import AsyncJobManager, Job
 from milepost.settings import Settings
 from milepost.web import Principal, attach, auth, create_app
 
@@ -58,6 +58,10 @@ def own_routes(of: FastAPI) -> None:
     @of.post("/mine")
     async def change(user: Annotated[Principal, Security(auth.principal, scopes=["jobs:write"])]) -> dict[str, Any]:
         return {"id": user.id}
+
+    @of.get("/mine/{job_id}")
+    async def one(job: Annotated[Job, Depends(auth.job_or_404)]) -> dict[str, Any]:
+        return {"status": job.status}
 
 
 def mounted(name: str, scheme: Any) -> None:

@@ -198,6 +198,28 @@ def test_own_routes_are_protected_by_any_auth(http: httpx.Client, manager: JobMa
     assert answer.status_code == 500, "no attach: closed, with the reason in the log"
 
 
+def test_job_or_404_hides_jobs_of_others(http: httpx.Client, manager: JobManager) -> None:
+    keys = ApiKeyStore(manager.store)
+    job = manager.create_job(labels={"t": "a"})
+    named = {
+        "reader": (["jobs:read"], {"t": "a"}),
+        "other": (["jobs:read"], {"t": "b"}),
+        "writer": (["jobs:write"], {}),
+    }
+    headers = {
+        name: {"X-API-Key": run_sync(keys.create(name, scopes, labels=labels))[1]}
+        for name, (scopes, labels) in named.items()
+    }
+    found = {name: http.get(f"/keys/mine/{job.job_id}", headers=given) for name, given in headers.items()}
+    assert {name: answer.status_code for name, answer in found.items()} == {"reader": 200, "other": 404, "writer": 403}
+    assert found["reader"].json() == {"status": "pending"}
+    absent = http.get("/keys/mine/absent", headers=headers["reader"])
+    assert (absent.status_code, absent.content) == (404, found["other"].content)
+    assert http.get(f"/keys/mine/{job.job_id}").status_code == 401
+    assert http.get(f"/text/mine/{job.job_id}").json() == {"status": "pending"}
+    assert http.get(f"/basic/mine/{job.job_id}").status_code == 401
+
+
 @pytest.mark.parametrize("scheme", SCHEMES, ids=lambda scheme: type(scheme).__name__)
 def test_security_scheme_as_auth_is_refused(scheme: Any) -> None:
     """`auth=OAuth2PasswordBearer(...)` accepted every caller, because the unchecked credential counted as a user name."""

@@ -10,7 +10,7 @@ import inspect
 import logging
 from collections.abc import Awaitable, Callable
 from time import monotonic
-from typing import Any, Final
+from typing import Annotated, Any, Final
 from urllib.parse import parse_qsl
 
 from fastapi import Depends, Request, Security
@@ -18,6 +18,7 @@ from fastapi.security import APIKeyCookie, APIKeyHeader, HTTPBearer, SecuritySco
 from fastapi.security.base import SecurityBase
 
 from milepost.core.errors import InvalidInputError, StoreError
+from milepost.core.job import Job
 from milepost.core.serialization import single_line
 from milepost.stores.protocol import Store
 from milepost.web.http.problems import RETRY_LATER, Problem
@@ -309,6 +310,20 @@ async def principal(request: Request, scopes: SecurityScopes) -> Principal:
         raise Problem(503, "The job store is unavailable", headers=RETRY_LATER) from None
     admitted: Principal = context.authenticator.admit_to_application(request, found, scopes)
     return admitted
+
+
+async def job_or_404(
+    request: Request, job_id: str, caller: Annotated[Principal, Security(principal, scopes=["jobs:read"])]
+) -> Job:
+    """Return the job of an application's own route ``/.../{job_id}``: ``Depends(auth.job_or_404)``.
+
+    Raises HTTPException 401, 403, 503, and the same 404 for a job that does not exist or that the caller may not see.
+    """
+    try:
+        job: Job = await request.app.state.milepost.visible_job(request, job_id)
+    except StoreError:
+        raise Problem(503, "The job store is unavailable", headers=RETRY_LATER) from None
+    return job
 
 
 def principal_by_dependency(
