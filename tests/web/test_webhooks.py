@@ -14,7 +14,7 @@ from standardwebhooks.webhooks import Webhook
 
 from milepost import AsyncJobManager
 from milepost.core.errors import InvalidInputError, StoreUnavailableError
-from milepost.core.transitions import plan_fail, plan_start
+from milepost.core.transitions import plan_fail, plan_mark_stale, plan_start
 from milepost.manager.feed_follower import FeedFollower
 from milepost.stores.ids import new_operation_id
 from milepost.stores.protocol import Claim, Store, Write
@@ -79,6 +79,24 @@ async def test_question_is_sent_to_the_webhooks_that_want_it(manager: AsyncJobMa
     body = json.loads(waiting.body)
     assert (waiting.hook_id, body["type"], body["data"]["job_id"]) == (hook.id, "job.asked", run.job_id)
     assert (body["data"]["question"]["key"], body["data"]["question"]["prompt"]) == ("publish", "Publish?")
+
+
+async def test_stalled_job_is_sent_to_the_webhooks_that_want_it(memory: AsyncJobManager) -> None:
+    hook = await registry.create(memory.store, "https://hooks.example.org/in", ("stalled",), "type:batch,upload")
+    ends = await registry.create(memory.store, "https://hooks.example.org/ends")
+    sender = sender_to(memory, lambda request: httpx.Response(200))
+    await sender.read_feed([hook, ends])
+    for job_type in ("upload", "other"):
+        job = await memory.create_job(f"a-{job_type}", job_type, stale_after=0.01)
+        await memory.update_job(job.job_id, "running")
+        plan = plan_mark_stale(new_operation_id(), error="late", failure="{}", reason="no update for 60 s")
+        while not (await memory.store.apply([Write(job.job_id, plan)])).outcomes[0].accepted:
+            await asyncio.sleep(0.01)
+    await sender.read_feed([hook, ends])
+    (waiting,) = await registry.deliveries(memory.store)
+    body = json.loads(waiting.body)
+    assert (waiting.hook_id, body["type"], body["data"]["job_id"]) == (hook.id, "job.stalled", "a-upload")
+    assert body["data"]["stalled"] == "no update for 60 s"
 
 
 async def test_store_error_during_collection_loses_no_delivery(

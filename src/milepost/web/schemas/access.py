@@ -98,11 +98,11 @@ class ShareList(ResponseModel):
 
 
 class WebhookBody(RequestModel):
-    """A new webhook for the ends of jobs that match a filter, by default, or for their questions (`asked`)."""
+    """A new webhook for the ends of jobs that match a filter, by default, for their questions (`asked`), or for those that stall (`stalled`)."""
 
     url: str = Field(min_length=1, max_length=2000, examples=["https://example.org/hooks/milepost"])
-    events: list[FinalStatus | Literal["asked"]] = Field(
-        default_factory=lambda: list(get_args(FinalStatus)), min_length=1, max_length=4
+    events: list[FinalStatus | Literal["asked", "stalled"]] = Field(
+        default_factory=lambda: list(get_args(FinalStatus)), min_length=1, max_length=5
     )
     q: str = Field("", max_length=2000)
 

@@ -29,7 +29,7 @@ from milepost.query.filters import parse_filter
 from milepost.stores.protocol import Select, Store
 from milepost.stores.query import Query, find
 from milepost.web.webhooks import registry
-from milepost.web.webhooks.messages import job_at_end, message_for, question_message
+from milepost.web.webhooks.messages import event_message, job_at_end, message_for
 from milepost.web.webhooks.registry import Delivery, WebhookEndpoint
 
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
@@ -209,8 +209,8 @@ class WebhookSender:
             for event in filter(self._seen.is_new, events):
                 if event.kind not in registry.KINDS or (job := await self._store().get(event.job_id)) is None:
                     continue
-                if event.kind == "asked":
-                    await self._enqueue_question(known, job, event)
+                if event.kind == "asked" or (event.kind == "stalled" and job.stalled is not None):
+                    await self._enqueue_event(known, job, event)
                 elif (ended := job_at_end(job, event)) is not None:
                     await self._enqueue(known, ended)
         except BaseException:
@@ -233,12 +233,12 @@ class WebhookSender:
             if cursor is None:
                 return
 
-    async def _enqueue_question(self, known: list[WebhookEndpoint], job: Job, event: Event) -> None:
-        """Send a question to the webhooks that want it. One that the feed no longer has is not sent."""
-        message_id, body = question_message(job, event)
+    async def _enqueue_event(self, known: list[WebhookEndpoint], job: Job, event: Event) -> None:
+        """Send an event to the webhooks that want its kind. One that the feed no longer has is not sent."""
+        message_id, body = event_message(job, event)
         now = await self._store().now()
         for hook in known:
-            if hook.disabled is None and "asked" in hook.events and parse_filter(hook.q, now=now).query.matches(job):
+            if hook.disabled is None and event.kind in hook.events and parse_filter(hook.q, now=now).query.matches(job):
                 delivery = Delivery(hook.id, message_id, body, now)
                 await registry.save_delivery(self._store(), delivery, only_if_absent=True)
 

@@ -1,4 +1,4 @@
-"""The messages of webhooks: the end of a job, and a question."""
+"""The messages of webhooks: the end of a job, a question, and a job that stalls."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from milepost.core.serialization import to_micros
 from milepost.web.http.json_body import encoded, row
 
 
-def question_message(job: Job, event: Event) -> tuple[str, str]:
-    """Return the id and the body of the message about a question that a job has asked."""
-    data = {**row(job), "question": dict(event.data)}
-    body = {"type": "job.asked", "timestamp": datetime.now(UTC).isoformat(), "data": data}
-    return f"msg_{job.job_id}_{event.version}_asked", encoded(body).decode()
+def event_message(job: Job, event: Event) -> tuple[str, str]:
+    """Return the id and the body of the message about a question that a job has asked, or about a job that stalls."""
+    data = {**row(job), "question": dict(event.data)} if event.kind == "asked" else row(job)
+    body = {"type": f"job.{event.kind}", "timestamp": datetime.now(UTC).isoformat(), "data": data}
+    return f"msg_{job.job_id}_{event.version}_{event.kind}", encoded(body).decode()
 
 
 def message_for(job: Job) -> tuple[str, str]:

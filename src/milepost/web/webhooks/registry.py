@@ -17,7 +17,7 @@ from milepost.stores.protocol import Store
 
 WEBHOOKS, DELIVERIES = "webhook/", "delivery/"
 ENDS = ("completed", "failed", "cancelled")
-KINDS = (*ENDS, "asked")
+KINDS = (*ENDS, "asked", "stalled")
 DELIVERY_RETENTION_SECONDS = 7 * 86_400.0
 
 
