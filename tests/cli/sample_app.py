@@ -20,6 +20,7 @@ def count(run: Run, n: int, pause: float = 0.01, note: str = "") -> dict[str, in
     with run.stage("Counting", total=n, unit="number"):
         for number in run.each(range(n), key=str, resume=True):
             seen.append(number)
+            run.output(f"{number}\n")
             time.sleep(float(os.environ.get("COUNT_PAUSE", pause)))
     return {"first": seen[0] if seen else n, "last": n - 1, "counted": len(seen)}
 

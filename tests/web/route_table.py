@@ -25,6 +25,7 @@ NEEDS: dict[tuple[str, str], str | None] = {
     ("GET", "/api/jobs/{job_id}/attempts"): "jobs:read",
     ("GET", "/api/jobs/{job_id}/logs"): "jobs:read",
     ("GET", "/api/jobs/{job_id}/events"): "jobs:read",
+    ("GET", "/api/jobs/{job_id}/output"): "jobs:read",
     ("GET", "/api/events"): "jobs:read",
     ("GET", "/api/failures"): "jobs:read",
     ("GET", "/api/stats"): "jobs:read",

@@ -20,7 +20,7 @@ from tests.web.server import Server
 schemathesis: Any = pytest.importorskip("schemathesis", reason="a tool of its own: pip install schemathesis")
 
 ENDLESS = "/api/events"  # covered by the stream tests
-EVENTS = "/api/jobs/{job_id}/events"
+STREAMS = ("/api/jobs/{job_id}/events", "/api/jobs/{job_id}/output")
 CONFIG = schemathesis.config.SchemathesisConfig.from_dict(
     {"checks": {"positive_data_acceptance": {"expected-statuses": ["2xx", "3xx", "400", "4xx", "501"]}}}
 )
@@ -70,7 +70,7 @@ def job(server: Server, owner: str) -> str:
 
 def quick(case: Any) -> Any:
     """Make a stream request return the available data as JSON."""
-    if case.operation.path == EVENTS:
+    if case.operation.path in STREAMS:
         case.headers = {**(case.headers or {}), "Accept": "application/json"}
     return case
 

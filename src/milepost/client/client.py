@@ -13,6 +13,7 @@ from urllib.parse import quote
 import httpx
 
 from milepost.client.decoding import decode_event, decode_job, decode_page
+from milepost.client.output import OutputCalls
 from milepost.client.schedules import ScheduleCalls
 from milepost.client.transport import (
     AsyncTransport,
@@ -56,7 +57,7 @@ if TYPE_CHECKING:
 POLL_INTERVAL = 25.0
 
 
-class AsyncClient(WaitingMethods, ScheduleCalls, AsyncJobManager):
+class AsyncClient(WaitingMethods, ScheduleCalls, OutputCalls, AsyncJobManager):
     """The jobs of a server, with the methods of AsyncJobManager.
 
     `key` is an API key (default: MILEPOST_KEY); `options` are passed to httpx.AsyncClient. Safe requests to an unavailable
@@ -318,8 +319,7 @@ class AsyncClient(WaitingMethods, ScheduleCalls, AsyncJobManager):
             raise
 
     async def _require_job(self, job_id: str) -> Job:
-        job = await self.get_job(job_id)
-        if job is None:
+        if (job := await self.get_job(job_id)) is None:
             raise JobNotFoundError(job_id)
         return job
 

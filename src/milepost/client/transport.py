@@ -10,8 +10,8 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -244,7 +244,19 @@ async def parse_sse(lines: AsyncIterator[str]) -> AsyncIterator[tuple[str, str, 
 
 
 async def follow_job(transport: Transport, job_id: str, path: str, after: str | None) -> AsyncIterator[Event]:
-    """Yield the events of a job until it ends. Raises JobNotFoundError, and StoreUnavailableError after an outage."""
+    """Yield the events of a job until it ends. Raises as `follow_stream`."""
+    async with aclosing(follow_stream(transport, job_id, path, after)) as messages:
+        async for data, event_id in messages:
+            yield replace(decode_event(json.loads(data)), position=event_id)
+
+
+async def follow_stream(
+    transport: Transport, job_id: str, path: str, after: str | None
+) -> AsyncGenerator[tuple[str, str | None]]:
+    """Yield the messages of a stream of a job, as (data, id), until the job ends; a broken connection is resumed.
+
+    Raises JobNotFoundError, and StoreUnavailableError after an outage.
+    """
     seen = after
     failures = 0
     while True:
@@ -267,7 +279,7 @@ async def follow_job(transport: Transport, job_id: str, path: str, after: str | 
                             continue
                         if event_id is not None:
                             seen = event_id
-                        yield replace(decode_event(json.loads(data)), position=event_id)
+                        yield data, event_id
                     problem = StoreUnavailableError("the stream ended before the job did")
                 else:
                     problem = decode_error(status, body, job_id)

@@ -10,7 +10,9 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from starlette.responses import FileResponse, Response
 
+from milepost.core import output
 from milepost.core.events import PATTERN, StreamPosition
+from milepost.manager.output import read_output
 from milepost.web import schemas
 from milepost.web.context import WebContext, principal_of
 from milepost.web.http.json_body import encoded
@@ -18,6 +20,7 @@ from milepost.web.http.list_params import AskedList
 from milepost.web.http.problems import Problem
 from milepost.web.live.job_stream import open_stream
 from milepost.web.live.list_stream import open_list_stream
+from milepost.web.live.output_stream import open_output
 from milepost.web.security.principals import READ
 
 WATCH = Path(__file__).parents[1] / "milepost-watch.js"
@@ -28,6 +31,13 @@ AFTER = (
     "Resume after this message: its `id`, as in `Last-Event-ID`. The id includes the job's creation time, so the stream of a "
     "recreated job begins with a snapshot. A version alone (`2`) refers to the job that has the id now."
 )
+AFTER_CHUNK = "Resume after this chunk: its `position`, which is its `id` in a stream, as in `Last-Event-ID`."
+OUTPUT = {
+    "text/event-stream": {
+        "schema": {"type": "string"},
+        "example": 'id: 1764000000000000.0.5\nevent: output\ndata: {"text": "Paris", ...}\n\n',
+    }
+}
 JOBS = "`false` leaves the jobs out of the snapshot, for a client that reads the list with another request"
 
 
@@ -65,6 +75,40 @@ def add_streams(router: APIRouter, context: WebContext) -> None:
         allowed = context.authenticator.revalidator(request, READ)
         return await open_stream(
             context.hub, job_id, position, reconnect=again, principal=principal_of(request), allowed=allowed
+        )
+
+    @router.get(
+        "/api/jobs/{job_id}/output",
+        dependencies=read,
+        response_model=list[schemas.OutputRecord],
+        responses={
+            **schemas.problems(404),
+            200: {"description": "An event stream, or a JSON list with `Accept: application/json`", "content": OUTPUT},
+            204: {"description": "The job has ended and the client has read all output"},
+        },
+        tags=["streams"],
+        summary="Stream the output of a job, from its beginning or from a position",
+    )
+    async def job_output(
+        request: Request,
+        job_id: str,
+        after: Annotated[str | None, Query(pattern=output.PATTERN, description=AFTER_CHUNK)] = None,
+        limit: Annotated[int, Query(ge=1, le=1000)] = 1000,
+    ) -> Response:
+        last = request.headers.get("last-event-id", "")
+        text = last if re.fullmatch(output.PATTERN, last) else after
+        position = output.OutputPosition.parse(text)
+        if wants_json(request):
+            await context.visible_job(request, job_id)
+            chunks = await read_output(context.store, job_id, position, limit)
+            return Response(encoded([chunk.to_dict() for chunk in chunks]), media_type="application/json")
+        return await open_output(
+            context.hub,
+            job_id,
+            position,
+            reconnect=text is not None,
+            principal=principal_of(request),
+            allowed=context.authenticator.revalidator(request, READ),
         )
 
     @router.get("/api/milepost-watch.js", response_class=FileResponse, tags=["streams"],

@@ -68,6 +68,9 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     },
     "JobList": {"jobs": [_JOB], "total": 1, "next_cursor": None},
     "Done": {"message": "Job cancelled", "job_id": _ID},
+    "OutputRecord": {
+        "text": "Paris", "attempt": 1, "segment": 0, "offset": 0, "starts_over": True, "position": "1764000000000000.0.5",
+    },
     "EventRecord": {
         "job_id": _ID, "version": 2, "kind": "running", "at": _AT[1], "status": "running", "progress": 0.0,
         "data": {"attempt": 1, "worker": _WORKER},

@@ -99,6 +99,17 @@ class EventRecord(ResponseModel):
     data: dict[str, Json] | None = None
 
 
+class OutputRecord(ResponseModel):
+    """A piece of the output of a job. `offset` is the number of characters that its run wrote before it."""
+
+    text: str
+    attempt: int
+    segment: int
+    offset: int
+    starts_over: bool
+    position: str
+
+
 class CancelBody(RequestModel):
     """Why the job is cancelled."""
 

@@ -1,0 +1,40 @@
+"""The methods of clients for the output of a job."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+
+from milepost.client.transport import Call, Transport, follow_stream, send
+from milepost.client.waiting import job_path
+from milepost.core.codecs import decode_dataclass
+from milepost.core.defaults import LIST_LIMIT_MAX
+from milepost.core.output import OutputChunk, OutputPosition
+
+
+class OutputCalls:
+    """The methods of AsyncJobManager for output, over HTTP."""
+
+    _transport: Transport
+
+    async def output(self, job_id: str, after: str | None = None, limit: int = LIST_LIMIT_MAX) -> list[OutputChunk]:
+        """See AsyncJobManager.output."""
+        params = {"limit": min(limit, LIST_LIMIT_MAX)} | _after(after)
+        headers = {"Accept": "application/json"}
+        call = Call("GET", job_path(job_id, "/output"), params, headers=headers, job_id=job_id)
+        return [decode_dataclass(OutputChunk, one) for one in (await send(self._transport, call)).json()]
+
+    def follow_output(self, job_id: str, after: str | None = None) -> AsyncIterator[OutputChunk]:
+        """See AsyncJobManager.follow_output; a broken connection is resumed where it ended."""
+        seen = _after(after).get("after")
+        return _chunks(follow_stream(self._transport, job_id, job_path(job_id, "/output"), seen))
+
+
+async def _chunks(messages: AsyncIterator[tuple[str, str | None]]) -> AsyncIterator[OutputChunk]:
+    async for data, _ in messages:
+        yield decode_dataclass(OutputChunk, json.loads(data))
+
+
+def _after(after: str | None) -> dict[str, str]:
+    """Return the parameter for a position. Raises InvalidInputError."""
+    return {} if after is None else {"after": str(OutputPosition.parse(after))}

@@ -1,0 +1,120 @@
+"""The output of a job over HTTP: each token once and in order, at readers that reconnect at any time."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import aclosing
+
+import httpx
+import pytest
+
+from milepost import Client, JobManager, JobNotFoundError
+from milepost.client import AsyncClient
+from tests.web.server import Server, messages
+
+TOKENS_PER_SECOND, SECONDS, READERS = 200, 6, 50
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"sqlite:///{tmp_path_factory.mktemp('output')}/jobs.db"
+
+
+@pytest.fixture(scope="module")
+def server(url: str) -> Iterator[Server]:
+    with Server(url) as server:
+        yield server
+
+
+@pytest.fixture
+def manager(url: str) -> Iterator[JobManager]:
+    made = JobManager(url)
+    yield made
+    made.close()
+
+
+@pytest.mark.timing
+def test_readers_that_reconnect_get_each_token_once_and_in_order(server: Server, manager: JobManager) -> None:
+    tokens = [f"token{number} " for number in range(TOKENS_PER_SECOND * SECONDS)]
+    seed = random.randrange(1 << 32)
+    started = threading.Event()
+
+    def stream() -> None:
+        with manager.track("chat", job_id="tokens") as run:
+            started.set()
+            begin = time.monotonic()
+            for number, token in enumerate(tokens):
+                run.output(token)
+                time.sleep(max(0.0, begin + number / TOKENS_PER_SECOND - time.monotonic()))
+
+    async def read(client: AsyncClient, number: int) -> str:
+        chance, text, after, connections = random.Random(seed + number), "", None, 0
+        while True:
+            connections += 1
+            left = chance.randrange(1, 4)
+            async with aclosing(client.follow_output("tokens", after)) as chunks:  # type: ignore[type-var]
+                async for chunk in chunks:
+                    text, after, left = text + chunk.text, chunk.position, left - 1
+                    if left == 0:
+                        break
+                else:
+                    assert connections > 1
+                    return text
+
+    async def read_all() -> list[str]:
+        async with AsyncClient(server.url) as client:
+            return await asyncio.gather(*(read(client, number) for number in range(READERS)))
+
+    writer = threading.Thread(target=stream)
+    writer.start()
+    assert started.wait(20)
+    texts = asyncio.run(read_all())
+    writer.join()
+    assert set(texts) == {"".join(tokens)}, f"seed {seed}"
+
+
+def test_stream_is_resumed_by_last_event_id_and_ends_with_job(server: Server, manager: JobManager) -> None:
+    with manager.track("chat") as run:
+        run.output("one ")
+    path = f"{server.url}/api/jobs/{run.job_id}/output"
+    with httpx.stream("GET", path, timeout=20) as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        found = list(messages(answer))
+    assert [message.kind for message in found] == ["output", "end"]
+    assert (found[0].data["text"], found[0].data["attempt"], found[0].data["starts_over"]) == ("one ", 1, True)
+    position = str(found[0].data["position"])
+    assert httpx.get(path, headers={"Last-Event-ID": position}).status_code == 204
+    listed = httpx.get(path, headers={"Accept": "application/json"}).json()
+    assert listed == [found[0].data]
+    after = httpx.get(path, params={"after": position}, headers={"Accept": "application/json"})
+    assert after.json() == []
+
+
+def test_clients_read_output(server: Server, manager: JobManager) -> None:
+    with manager.track("chat") as run:
+        run.output("text")
+    with Client(server.url) as client:
+        [chunk] = client.output(run.job_id)
+        assert list(client.follow_output(run.job_id)) == [chunk] == manager.output(run.job_id)
+        assert client.output(run.job_id, after=chunk.position) == []
+        with pytest.raises(JobNotFoundError):
+            client.output("nothing")
+        with pytest.raises(JobNotFoundError):
+            list(client.follow_output("nothing"))
+
+
+def test_deleted_job_ends_stream(server: Server, manager: JobManager) -> None:
+    manager.create_job("gone")
+    with httpx.stream("GET", f"{server.url}/api/jobs/gone/output", timeout=20) as answer:
+        manager.delete_job("gone")
+        assert [message.kind for message in messages(answer)] == ["end"]
+
+
+def test_wrong_position_is_refused(server: Server, manager: JobManager) -> None:
+    job_id = manager.create_job().job_id
+    answer = httpx.get(f"{server.url}/api/jobs/{job_id}/output", params={"after": "7"})
+    assert (answer.status_code, "after" in answer.json()["detail"]) == (422, True)
