@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from milepost import AsyncJobs, AsyncRun, Fail, InvalidInputError, Job, Jobs, Run
+from milepost import AsyncJobs, Fail, InvalidInputError, Job, Jobs, Run
 from milepost.core.values import MemberCounts
-from milepost.run import children as run_children
 from milepost.run.children import child_id
 from milepost.stores.factory import open_store
 from tests.waiting import until
 from tests.worker import with_children
+from tests.worker.squares import Square
 
 pytestmark = pytest.mark.timing
 
@@ -37,35 +37,6 @@ def get(jobs: Jobs, job_id: str) -> Job:
 def children_of(jobs: Jobs, parent: str) -> dict[str, Job]:
     found = jobs.list_jobs(limit=1000)
     return {job.child_key: job for job in found if job.parent_id == parent and job.child_key}
-
-
-class Square:
-    """A parent that squares numbers in its children, and the handlers that it needs."""
-
-    def __init__(self, jobs: Jobs, *, is_async: bool = False) -> None:
-        self.segments = 0
-
-        @jobs.job("square", max_attempts=1)
-        def square(run: Run, n: int) -> int:
-            return n * n
-
-        def parent(run: Run, numbers: list[int]) -> Any:
-            self.segments += 1
-            for n in numbers:
-                run.submit_child(f"n:{n}", square, n=n)
-            children = run.join()
-            keys = sorted(child.child_key or "" for child in children)
-            return [len(children), sum(children.result(f"n:{n}") for n in numbers), keys]
-
-        async def aparent(run: AsyncRun, numbers: list[int]) -> Any:
-            self.segments += 1
-            for n in numbers:
-                run.submit_child(f"n:{n}", square, n=n)
-            children = await run.join()
-            keys = sorted([child.child_key or "" async for child in children])
-            return [len(children), sum([await children.result(f"n:{n}") for n in numbers]), keys]
-
-        self.parent = jobs.job("parent", max_attempts=2)(aparent if is_async else parent)
 
 
 @pytest.mark.parametrize("is_async", [False, True])
@@ -333,56 +304,6 @@ def test_retry_from_start_makes_new_children(jobs: Jobs) -> None:
     assert job.result == "done", job.error
     assert jobs.count_jobs("part") == 2
     assert get(jobs, child_id(job.job_id, "child", "a", "1")).result == "done"
-
-
-@pytest.mark.parametrize("is_async", [False, True])
-def test_many_children_are_made_in_groups(jobs: Jobs, monkeypatch: pytest.MonkeyPatch, is_async: bool) -> None:
-    monkeypatch.setattr(run_children, "BUFFERED", 7)
-    square = Square(jobs, is_async=is_async)
-    with jobs.run_workers():
-        job = jobs.wait(jobs.submit(square.parent, numbers=list(range(40))).job_id, 60)
-    assert job.result[:2] == [40, sum(n * n for n in range(40))], job.error
-
-
-def test_size_of_children_that_are_not_made_is_bounded(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_children, "BUFFERED_BYTES", 3000)
-    monkeypatch.setattr(run_children, "MAX_WAITING_BYTES", 20_000)
-    requests: list[int] = []
-    taken = run_children.ChildJobs._next_request
-
-    def next_request(self: run_children.ChildJobs) -> list[tuple[str, dict[str, str]]]:
-        found = taken(self)
-        requests.append(sum(run_children._size(fields) for _, fields in found))
-        return found
-
-    monkeypatch.setattr(run_children.ChildJobs, "_next_request", next_request)
-
-    @jobs.job("part")
-    def part(run: Run, text: str) -> int:
-        return len(text)
-
-    @jobs.job("many")
-    def many(run: Run) -> int:
-        for n in range(40):
-            run.submit_child(str(n), part, text="x" * 1000)
-        return len(run.join())
-
-    @jobs.job("amany")
-    async def amany(run: AsyncRun) -> str:
-        error = _error_of(
-            lambda: [run.submit_child(str(n), part, text="x" * 1000) for n in range(40)]
-        )  # without an await
-        assert 10 < len(await run.join()) < 20
-        return error
-
-    with jobs.run_workers():
-        assert jobs.wait(jobs.submit(many).job_id, 30).result == 40
-        monkeypatch.setattr(run_children.ChildJobs, "flush_in_thread", lambda self: None)  # a store that is slow
-        monkeypatch.setattr(run_children, "FLUSH_INTERVAL", 60)
-        error = jobs.wait(jobs.submit(amany).job_id, 30).result
-    assert error.startswith("run.submit_child(): ")
-    assert "of children are not yet made, the limit is 20000; await asyncio.sleep(0.1)" in error
-    assert 3000 < max(requests) < 5000
 
 
 @pytest.mark.parametrize("name", ["parent.child", "aparent.child"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -55,9 +56,19 @@ async def _answer(store: Store, run: Run, asked: Mapping[str, Any]) -> Any:
     if "get" in asked:
         job = await store.get(asked["get"])
         return dict(job.record) if job is not None else None
-    after = Position(*asked["page"]) if asked["page"] is not None else None
-    jobs = await store.select(Select(labels=(own,), statuses=tuple(asked["statuses"])), PAGE, after)
-    return [[job.job_id, dict(job.record)] for job in jobs], position(jobs[-1]) if len(jobs) == PAGE else None
+    start = asked["existing"] if "existing" in asked else asked["page"]
+    after = Position(*start) if start is not None else None
+    jobs = await store.select(Select(labels=(own,), statuses=tuple(asked.get("statuses", ()))), PAGE, after)
+    following = position(jobs[-1]) if len(jobs) == PAGE else None
+    if "existing" in asked:
+        return {job.job_id: content(job.record) for job in jobs if not _is_to_retry(job, asked)}, following
+    return [[job.job_id, dict(job.record)] for job in jobs], following
+
+
+def content(fields: Mapping[str, str]) -> str:
+    """Return a digest of what must not change of a child."""
+    text = "\0".join(fields.get(name, "") for name in _COMPARED)
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 async def _make(

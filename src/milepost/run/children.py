@@ -17,6 +17,7 @@ from milepost.core.job import Job
 from milepost.core.placement import after_groups
 from milepost.core.serialization import KIB, US, from_json, to_json, validate_key
 from milepost.core.values import MemberCounts
+from milepost.run.child_store import content
 from milepost.run.steps import KEY_BYTES
 from milepost.run.suspension import refuse_elsewhere
 
@@ -70,6 +71,8 @@ class ChildJobs:
         self._buffer: list[tuple[str, dict[str, str]]] = []
         self._bytes = 0
         self._counting = threading.Lock()
+        self._existing: dict[str, str] | None = None
+        """The children of earlier segments that stay as they are, with a digest of their content; read at the first flush."""
         self._flushing = threading.Lock()
         self._timer: threading.Timer | None = None
         self._error: BaseException | None = None
@@ -180,15 +183,33 @@ class ChildJobs:
             timer, self._timer = self._timer, None
             if timer is not None:
                 timer.cancel()
+            if self._existing is None and self._buffer:
+                self._existing = self._read_existing()
             while batch := self._next_request():
-                reply = self._ask({"make": batch})
+                new = [child for child in batch if not self._exists(*child)]
+                reply = self._ask({"make": new}) if new else []
                 if isinstance(reply, dict):
                     raise InvalidInputError(*next(iter(reply.items())))
                 self._remove(batch)
-                for (_, fields), changed in zip(batch, reply, strict=True):
+                for (_, fields), changed in zip(new, reply, strict=True):
                     if changed is not None:
                         self._refuse(fields["child_key"], changed)
         self._raise_late_error()
+
+    def _read_existing(self) -> dict[str, str]:
+        """Return the children that need no write, in pages. Code that starts for the first time has none, and asks for none."""
+        job, found, after = self._run._job, {}, None
+        if job.attempt == 1 and not job.crashes and "ran" not in job.record:
+            return {}
+        while True:
+            page, after = self._ask({"existing": after, "parent_attempt": self.generation})
+            found.update(page)
+            if after is None:
+                return found
+
+    def _exists(self, job_id: str, fields: dict[str, str]) -> bool:
+        existing = self._existing or {}
+        return job_id in existing and existing[job_id] == content(fields)
 
     def _refuse(self, key: str, problem: str) -> None:
         remedy = "use another key, or start again: milepost retry --from-start, retry_job(job_id, from_start=True)"
