@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,20 +11,15 @@ import pytest
 
 from milepost import Jobs
 from milepost.testing import FrozenClock, JobsUnderTest, jobs_under_test
+from tests.examples.example_module import load_example
 
-EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "nightly_schedule.py"
 EVENING, TICK = datetime(2026, 11, 26, 20, tzinfo=UTC), datetime(2026, 11, 27, 2, tzinfo=UTC)
 
 
 @pytest.fixture
 def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.setenv("REPORTS", str(tmp_path / "reports"))
-    spec = importlib.util.spec_from_file_location("nightly_schedule", EXAMPLE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_example("nightly_schedule")
 
 
 @pytest.fixture

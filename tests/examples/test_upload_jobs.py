@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import ModuleType
@@ -12,18 +11,12 @@ import httpx
 import pytest
 
 from milepost.testing import AsyncJobsUnderTest, async_jobs_under_test
-
-EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "upload_service.py"
+from tests.examples.example_module import load_example
 
 
 @pytest.fixture(scope="module")
 def example() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("upload_service", EXAMPLE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_example("upload_service")
 
 
 @pytest.fixture
