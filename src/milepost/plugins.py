@@ -68,6 +68,7 @@ BUILT_IN: Final[dict[str, dict[str, str]]] = {
         "migrate": "milepost.cli.commands.maintenance:migrate",
         "purge": "milepost.cli.commands.maintenance:purge",
         "keys": "milepost.cli.commands.keys:keys",
+        "limit": "milepost.cli.commands.limit:limit",
         "schedule": "milepost.cli.commands.schedule:schedule",
         "completion": "milepost.cli.commands.maintenance:completion",
     },
@@ -154,6 +155,7 @@ COMMAND_SUMMARIES: Final[dict[str, dict[str, str]]] = {
         "retry": "Return failed or cancelled jobs to pending.",
         "rm": "Delete jobs.",
         "schedule": "Make jobs on a schedule.",
+        "limit": "Limit the jobs that run at once.",
     },
     "Documents": {
         "search": "Search the ingested documents.",

@@ -9,10 +9,12 @@ from dataclasses import replace
 from typing import Any, Concatenate, ParamSpec, Unpack, overload
 
 from milepost.app.batches import AsyncBatch, OnError
+from milepost.app.limits import LimitMethods
 from milepost.app.schedules import ScheduleDeclarations
 from milepost.app.transactional import AsyncTransactionalJobs
 from milepost.core.errors import DuplicateJobError, InvalidInputError
 from milepost.core.job import Job
+from milepost.core.limits import Limit
 from milepost.core.result_types import JsonR, R
 from milepost.core.serialization import Duration
 from milepost.core.transitions import plan_cancel
@@ -37,7 +39,7 @@ Target = Submittable[..., Any] | str
 MAX_SUPERSEDE_ATTEMPTS, BULK_SIZE = 20, 500
 
 
-class AsyncJobs(ScheduleDeclarations):
+class AsyncJobs(ScheduleDeclarations, LimitMethods):
     """The jobs of an application in an event loop: an AsyncJobManager with handlers, `submit` and workers.
 
     `url` is the store (default: MILEPOST_URL, else REDIS_URL, else in memory), or a manager. In memory, a worker thread
@@ -378,18 +380,14 @@ class AsyncJobs(ScheduleDeclarations):
         limits = await self.store.limits()
         types = []
         for known in await read_types(self.store):
-            limit, paused = limits.get(known.name, (None, False))
-            types.append(replace(known, limit=limit, paused=paused))
+            limit = limits.get(known.name, Limit())
+            types.append(replace(known, limit=limit.running, paused=limit.paused))
         return types
 
     async def job_type(self, name: str) -> JobType:
         """Return one published job type. Raises UnknownJobTypeError."""
-        limit, paused = (await self.store.limits()).get(name, (None, False))
-        return replace(await read_type(self.store, name), limit=limit, paused=paused)
-
-    async def set_limit(self, job_type: str, limit: int | None = None, *, paused: bool = False) -> None:
-        """Set the maximum number of concurrent runs of a type over all workers, or pause it; (None, False) removes both."""
-        await self.store.set_limit(job_type, limit, paused)
+        limit = (await self.store.limits()).get(name, Limit())
+        return replace(await read_type(self.store, name), limit=limit.running, paused=limit.paused)
 
     async def workers(self) -> list[WorkerEntry]:
         """Return the live workers."""

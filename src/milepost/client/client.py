@@ -8,11 +8,11 @@ import uuid
 from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Unpack
-from urllib.parse import quote
 
 import httpx
 
 from milepost.client.decoding import decode_event, decode_job, decode_page
+from milepost.client.limits import LimitCalls
 from milepost.client.output import OutputCalls
 from milepost.client.schedules import ScheduleCalls
 from milepost.client.transport import (
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 POLL_INTERVAL = 25.0
 
 
-class AsyncClient(WaitingMethods, ScheduleCalls, OutputCalls, AsyncJobManager):
+class AsyncClient(WaitingMethods, ScheduleCalls, LimitCalls, OutputCalls, AsyncJobManager):
     """The jobs of a server, with the methods of AsyncJobManager.
 
     `key` is an API key (default: MILEPOST_KEY); `options` are passed to httpx.AsyncClient. Safe requests to an unavailable
@@ -277,11 +277,6 @@ class AsyncClient(WaitingMethods, ScheduleCalls, OutputCalls, AsyncJobManager):
         found = (await self.request("GET", "/api/job-types"))["job_types"]
         return [decode_dataclass(JobType, one) for one in found]
 
-    async def set_limit(self, job_type: str, limit: int | None = None, *, paused: bool = False) -> None:
-        """See AsyncJobs.set_limit."""
-        body = {"concurrency": limit, "paused": paused}
-        await send(self._transport, Call("PATCH", f"/api/job-types/{quote(job_type)}", body=body))
-
     async def workers(self) -> list[WorkerEntry]:
         """See AsyncJobs.workers."""
         entries: list[WorkerEntry] = []
@@ -376,6 +371,9 @@ class Client(JobManager):
     submit = blocking(AsyncClient.submit)
     job_types = blocking(AsyncClient.job_types)
     set_limit = blocking(AsyncClient.set_limit)
+    limit = blocking(AsyncClient.limit)
+    limits = blocking(AsyncClient.limits)
+    remove_limit = blocking(AsyncClient.remove_limit)
     workers = blocking(AsyncClient.workers)
     add_schedule = blocking(AsyncClient.add_schedule)
 

@@ -20,6 +20,8 @@ OUTPUT_BYTES = 1024 * 1024
 """The size of the newest output that a job keeps."""
 ATTEMPTS_BYTES = 128 * 1024
 """Bytes of crash reports that a record keeps at least, the newest ones."""
+TURNS_KEPT = 10_000
+"""The subqueues of which a store remembers the last turn; others count as having had none."""
 FEED_KEPT = 100_000
 FEED_SECONDS = 3600.0
 """Events leave the feed after this time, so that no text of a deleted job is kept. The newest event is always kept."""

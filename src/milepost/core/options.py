@@ -1,4 +1,4 @@
-"""What a submit may set: the kind of each value, its bounds, and how it is written into a record; and queue names."""
+"""What a submit may set: the kind of each value, its bounds, and how it is written into a record."""
 
 from __future__ import annotations
 
@@ -140,13 +140,3 @@ def json_object(value: Mapping[str, Any] | None, name: str) -> dict[str, Any]:
 
 
 QUEUE_BYTES = 128
-
-
-def ready_name(job_type: str, queue: str | None = None) -> str:
-    """Return the name under which jobs of a type in a queue are claimed: the type, which is its default queue, or ``type@queue``."""
-    return job_type if queue is None or queue == job_type else f"{job_type}@{queue}"
-
-
-def limit_name(ready: str) -> str:
-    """Return the type of such a name: limits and pauses are set for a type, whatever its queues."""
-    return ready.partition("@")[0]

@@ -258,15 +258,15 @@ class JobFields(Stored):
     limit_key: str | None = field(
         default=None,
         metadata=column(
-            "", TEXT, "What a limit counts the job under; by default its type. Recorded; limits count by type so far.",
+            "", TEXT, "What a limit counts the job under; by default its type.",
             derived=LIMIT_KEY, indexed=True, filter="limit_key", example="ingestion",
-            option=Option(kind="text", limit=128),
+            option=Option(kind="text", limit=128, flag="--limit-key", help="Set what a limit counts the job under."),
         ),
     )  # fmt: skip
     partition: str | None = field(
         default=None,
         metadata=column(
-            "", TEXT, "A unit that shares capacity with others, for example a tenant. Recorded; the order does not depend on it yet.",
+            "", TEXT, "A unit that shares capacity with others, for example a tenant: partitions take turns, and a limit may hold for each.",
             label="partition", indexed=True, filter="partition",
             option=Option(kind="text", limit=128, flag="--partition", help="Set the partition, for example a tenant."),
         ),

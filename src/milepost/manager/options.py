@@ -35,9 +35,9 @@ class SubmitFields(TypedDict, total=False):
     queue: str | None
     """Which workers serve the job; by default those that serve its type."""
     limit_key: str | None
-    """What a limit counts the job under; by default its type. Recorded; limits count by type so far."""
+    """What a limit counts the job under; by default its type."""
     partition: str | None
-    """A unit that shares capacity with others, for example a tenant. Recorded; the order does not depend on it yet."""
+    """A unit that shares capacity with others, for example a tenant: partitions take turns, and a limit may hold for each."""
     unique_key: str | None
     """At most one pending or running job has this key."""
     trace: str | None

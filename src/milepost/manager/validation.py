@@ -21,7 +21,8 @@ from milepost.core.errors import (
     TooManyRequestsError,
 )
 from milepost.core.job import Job, JobStatus
-from milepost.core.options import json_object, ready_name
+from milepost.core.limits import ready_name, slot_name
+from milepost.core.options import json_object
 from milepost.core.record import BY_NAME, OPTIONS
 from milepost.core.serialization import (
     ERROR_BYTES,
@@ -93,9 +94,11 @@ def submit_fields(
     for name, instant in FROM_NOW.items():
         if options.get(name) is not None and options.get(instant) is not None:
             raise InvalidInputError(name, f"cannot be combined with {instant}; omit one of them")
-    if options.get("queue") == job_type:
-        del options["queue"]
-    ready = ready_name(job_type, options.get("queue"))
+    for name in ("queue", "limit_key"):
+        if options.get(name) == job_type:
+            del options[name]
+    slot = slot_name(options.get("limit_key") or job_type, options.get("partition"))
+    ready = ready_name(job_type, options.get("queue"), slot)
     attempts = options["max_attempts"] = (
         MAX_ATTEMPTS if options.get("max_attempts") is None else options["max_attempts"]
     )
@@ -104,9 +107,9 @@ def submit_fields(
         job_type,
         stored={
             "params": to_json(json_object(params, "params"), "params", PARAMS_BYTES),
-            "slot": job_type if task_queue is None else None,
+            "slot": slot if task_queue is None else None,
             "ready": ready if task_queue is None else None,
-            "ready_name": ready if task_queue is None and ready != job_type else None,
+            "ready_name": ready if task_queue is None and ready != slot else None,
             "task_queue": task_queue,
             "dispatch_after": None if task_queue is None else "0",
             "budget": str(attempts),

@@ -6,6 +6,7 @@ The memory store maintains its indexes with it, and the conformance suite checks
 from __future__ import annotations
 
 from milepost.core.job import Job
+from milepost.core.limits import queue_name
 from milepost.core.placement import memberships, starts_at
 from milepost.core.serialization import US
 from milepost.core.transitions.operations import Record
@@ -29,7 +30,8 @@ def index_entries(job_id: str, record: Record, *, now: int, parked: bool) -> set
         entries.add((("key", record["unique_key"]), order))
     if "lease" in record:
         entries.add((("lease",), (int(record["lease"]), job_id)))
-        entries.add((("slot", record.get("slot", "")), order))
+        slot = record.get("slot", "")
+        entries.update((("slot", name), order) for name in {slot, slot.partition(US)[0]})
         entries.add((("worker", record.get("worker", "")), order))
     if "stale" in record:
         entries.add((("stale",), (int(record["stale"]), job_id)))
@@ -45,7 +47,7 @@ def index_entries(job_id: str, record: Record, *, now: int, parked: bool) -> set
     if queue:
         due = None if parked else starts_at(record)
         if due is not None and due > now:
-            entries.add((("scheduled", queue), (due, job_id)))
+            entries.add((("scheduled", queue_name(queue)), (due, job_id)))
         elif due is not None:
             entries.add((("claimable", queue), (-int(record.get("priority", 0)), created, job_id)))
     return entries

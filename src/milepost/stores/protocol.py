@@ -27,10 +27,11 @@ type x status  always; ordered by (`created`, id); counted exactly
 label          for each pair in `labels`, indexed fields included; ordered by (`created`, id); counted exactly
 stalled        `stalled` is not empty; counted exactly
 claimable      `ready` is not empty, `core.placement.starts_at` is a time that has come, and no draining lease has this
-               id or its unique key; by that name (a type, or ``type@queue``), then `priority` (higher first), then
+               id or its unique key; by that name (`core.limits.ready_name`), then `priority` (higher first), then
                (`created`, id)
-scheduled      as claimable, but that time is in the future
-lease          `lease` exists; ordered by it; counted by `slot` (with the draining leases of that slot) and by `worker`
+scheduled      as claimable, but that time is in the future; by the queue alone
+lease          `lease` exists; ordered by it; counted by `slot` and by its key, each with the draining leases, and by
+               `worker`
 deadline       `not_after` exists, and neither `started` nor `completed`; ordered by `not_after`
 stale          `stale` exists; ordered by it
 unique key     `unique_key` is not empty: the record with it that was created last, regardless of the clock
@@ -54,6 +55,7 @@ from typing import Literal, NamedTuple, Protocol
 from milepost.core.errors import StoreError
 from milepost.core.events import Event
 from milepost.core.job import Job
+from milepost.core.limits import Limit
 from milepost.core.record import REPORTED
 from milepost.core.rollups import Rollups
 from milepost.core.transitions.operations import Change
@@ -120,8 +122,8 @@ NOT_WRITTEN = WriteResult(-2, None)
 class Claim:
     """A worker's request for jobs of the queues that it serves, at most as many as `starts`.
 
-    `queues` maps the name of a claimable index to the most leases that its type may have, None for no limit; a limit or a pause set
-    with `set_limit` overrides it. With `job_id` only that job is claimed.
+    `queues` maps the name of a queue to the most leases that its type may have, None for no limit; a limit or a pause set
+    with `set_limit` overrides it. With `job_id` only that job is claimed. `stores.claim_order` is the order of the jobs.
 
     The last claim of a worker is answered again if it is repeated with the same operation id within a minute. `number`
     counts the claims of a worker: a claim with a lower number than the last one is a late duplicate and gets no jobs.
@@ -338,11 +340,15 @@ class Store(KeyValueStore, Protocol):
         kept for 48 hours and hours for 60 days; 5 MB at most, so with very many types the oldest are deleted earlier.
         """
 
-    async def limits(self) -> dict[str, tuple[int | None, bool]]:
-        """Return the limits of queues: name -> (most leases or None, paused)."""
+    async def limits(self) -> dict[str, Limit]:
+        """Return the limits of limit keys, by key."""
 
-    async def set_limit(self, queue: str, limit: int | None, paused: bool) -> None:
-        """Limit or pause a queue for all workers, effective immediately. (None, False) removes the setting."""
+    async def set_limit(self, key: str, running: int | None, paused: bool, per_partition: int | None = None) -> None:
+        """Limit a key for all workers, or pause the type of that name, effective immediately; running jobs continue.
+        (None, False) removes the setting."""
+
+    async def held_slots(self) -> dict[str, int]:
+        """Return the number of leases, live and draining, by slot and by limit key, see `core.limits`."""
 
     async def draining_leases(self) -> list[tuple[str, str, int]]:
         """Return the draining leases as (job id, token, expiry in us)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from milepost.core.job import Job
+from milepost.core.limits import queue_name
 from milepost.core.placement import starts_at
 from milepost.core.record_codec import SHORT, pack, unpack
 from milepost.core.serialization import US
@@ -64,7 +65,7 @@ class Columns(NamedTuple):
     """What indexes need of a record, in columns.
 
     `rank` is the negated priority, so that claims are in ascending order. `scheduled` is when a record becomes claimable,
-    None once it is. `slot` and `worker` are those of its lease.
+    None once it is. `subqueue` is its queue from then on, if that is another one. `slot` and `worker` are those of its lease.
     """
 
     type: str
@@ -73,6 +74,7 @@ class Columns(NamedTuple):
     queue: str | None
     rank: int
     scheduled: int | None
+    subqueue: str | None
     deadline: int | None
     lease: int | None
     token: str | None
@@ -94,20 +96,22 @@ def columns(record: Record, now: int) -> Columns:
     """Return the index columns of a record. Raises ValueError for an invalid number."""
     get = record.get
     queue = get("ready") or None
-    scheduled = deadline = lease = slot = worker = None
+    scheduled = subqueue = deadline = lease = slot = worker = None
     rank = 0
     if queue is not None:
         rank = -(_number(get("priority") or "0") or 0)
         start = starts_at(record)
         if start is None or start > now:
             scheduled = NEVER if start is None else min(start, NEVER - 1)
+            if US in queue:
+                subqueue, queue = queue, queue_name(queue)
     if "not_after" in record and "started" not in record and "completed" not in record:
         deadline = _number(record["not_after"])
     if "lease" in record:
         lease, slot, worker = _number(record["lease"]), get("slot", ""), get("worker", "")
     return Columns(
-        record["type"], record["status"], 1 if get("stalled") else 0, queue, rank, scheduled, deadline, lease, get("token"),
-        slot, worker, _number(get("stale")), _number(get("completed")), get("unique_key") or None,
+        record["type"], record["status"], 1 if get("stalled") else 0, queue, rank, scheduled, subqueue, deadline, lease,
+        get("token"), slot, worker, _number(get("stale")), _number(get("completed")), get("unique_key") or None,
     )  # fmt: skip
 
 

@@ -12,7 +12,8 @@ from importlib import metadata
 from typing import Any, Concatenate, Generic, Literal, ParamSpec, Protocol, TypedDict, TypeVar, Unpack
 
 from milepost.core.errors import InvalidInputError
-from milepost.core.options import QUEUE_BYTES, ready_name
+from milepost.core.limits import ready_name
+from milepost.core.options import QUEUE_BYTES
 from milepost.core.schedule import Schedule
 from milepost.core.serialization import Duration, labels_text, seconds, validate_job_type, validate_key
 from milepost.manager.options import SubmitFields

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from math import inf
 
 from milepost.core.job import Eta, Job, JobStatus
+from milepost.core.limits import Limit, queue_name
 from milepost.core.placement import starts_at
-from milepost.core.serialization import from_micros, to_json
+from milepost.core.serialization import US, from_micros, to_json
 from milepost.run.forecast.history import read_profiles
 from milepost.stores.protocol import Position, Select, Store
 from milepost.stores.query import position
@@ -58,8 +58,10 @@ class Forecast:
     """How many due jobs are before each in the queue of its workers."""
     served: frozenset[str]
     paused: frozenset[str]
-    limits: Mapping[str, int]
-    """The concurrency limits that are reached, by type."""
+    limits: Mapping[str, Limit]
+    """The limits, by limit key."""
+    held: Mapping[str, int]
+    """The number of leases, by slot and by limit key."""
 
     def describe(self, job: Job) -> Job:
         """Return the job with its expected start and what it waits for; any other job as it is."""
@@ -86,8 +88,16 @@ class Forecast:
         if int(job.record.get("not_before") or 0) > self.now:
             code = "retries_at" if job.attempt else "starts_at"
             return code, {"at": job.not_before.isoformat() if job.not_before is not None else ""}
-        if name in self.limits:
-            return "limit_reached", {"job_type": name, "limit": self.limits[name]}
+        key, _, partition = job.record.get("slot", name).partition(US)
+        limit = self.limits.get(key, Limit())
+        if limit.running is not None and self.held.get(key, 0) >= limit.running:
+            return "limit_reached", {"job_type": key, "limit": limit.running}
+        if (
+            partition
+            and limit.per_partition is not None
+            and self.held.get(f"{key}{US}{partition}", 0) >= limit.per_partition
+        ):
+            return "partition_limit_reached", {"limit_key": key, "partition": partition, "limit": limit.per_partition}
         count = self.ahead.get(job.job_id, 0)
         if count > EXACT_AHEAD:
             return "many_jobs_ahead", {"count": count // EXACT_AHEAD * EXACT_AHEAD}
@@ -97,35 +107,31 @@ class Forecast:
 async def forecast(store: Store, jobs: Iterable[Job] | None = None) -> Forecast | None:
     """Return what is known of jobs that wait for a worker: of these, or of all. None when none of the jobs waits.
 
-    Four round trips, and for each set of types with workers of their own one for the running jobs, one for each 1,000
+    Five round trips, and for each set of types with workers of their own one for the running jobs, one for each 1,000
     pending ones, and one for each type.
     """
     asked = None if jobs is None else {_type(job) for job in jobs if waits(job)}
     if asked is not None and not asked:
         return None
     workers = [worker for worker in await read_workers(store) if not worker.draining]
-    now, set_limits = await store.now(), await store.limits()
-    limits = {one.name: one.concurrency for one in await read_types(store) if one.concurrency is not None}
-    limits.update((name, limit) for name, (limit, _) in set_limits.items() if limit is not None)
-    paused = frozenset(name for name, (_, is_paused) in set_limits.items() if is_paused)
+    now, limits, held = await store.now(), await store.limits(), await store.held_slots()
+    for one in await read_types(store):
+        limit = limits.get(one.name, Limit())
+        if limit.running is None:
+            limits[one.name] = limit._replace(running=one.concurrency)
+    at_once = {name: limit.running for name, limit in limits.items() if limit.running is not None}
+    paused = frozenset(name for name, limit in limits.items() if limit.paused)
     starts: dict[str, Eta] = {}
     ahead: dict[str, int] = {}
-    reached: dict[str, int] = {}
     for types in _groups(workers):
         if asked is None or types & asked:
             slots = sum(worker.concurrency for worker in workers if types & set(worker.types))
-            queue = Queue(now, [], [], slots, limits, paused, {})
+            queue = Queue(now, [], [], slots, at_once, paused, {})
             if await _fill(queue, store, types):
                 starts |= simulate(queue)
                 ahead |= {job.job_id: place for place, job in enumerate(_due(queue)) if _begins(queue, job) == 0}
-                reached |= _reached(queue)
-    return Forecast(now, starts, ahead, frozenset(name for worker in workers for name in worker.types), paused, reached)
-
-
-def _reached(queue: Queue) -> dict[str, int]:
-    """Return the concurrency limits that the running jobs use up, by type."""
-    running = Counter(map(_type, queue.running))
-    return {name: limit for name, limit in queue.limits.items() if running[name] >= limit}
+    served = frozenset(name for worker in workers for name in worker.types)
+    return Forecast(now, starts, ahead, served, paused, limits, held)
 
 
 def waits(job: Job) -> bool:
@@ -134,7 +140,7 @@ def waits(job: Job) -> bool:
 
 
 def _type(job: Job) -> str:
-    return job.record.get("ready") or job.job_type
+    return queue_name(job.record.get("ready") or job.job_type)
 
 
 def _groups(workers: Sequence[WorkerEntry]) -> list[set[str]]:
@@ -150,14 +156,15 @@ def _groups(workers: Sequence[WorkerEntry]) -> list[set[str]]:
 
 
 async def _fill(queue: Queue, store: Store, types: set[str]) -> bool:
-    """Read the jobs of some types, and how long earlier ones took, into their queue. Return False if it is too long."""
+    """Read the jobs of some types, and how long earlier ones took, into their queue. Return False if it is too long, or if
+    partitions take turns in it, which the simulation does not know."""
     named = tuple(sorted(types))
     waiting: list[Job] = []
     after: Position | None = None
     while True:
         page = await store.select(Select(named, (JobStatus.PENDING.value,)), PAGE, after)
         waiting += page
-        if len(waiting) > MAX_WAITING:
+        if len(waiting) > MAX_WAITING or any(US in job.record.get("ready", "") for job in page):
             return False
         if len(page) < PAGE:
             break

@@ -5,7 +5,6 @@ Call everything of `MemoryState` with the lock held.
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
 from bisect import bisect_left, insort
@@ -16,9 +15,10 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from milepost.core import rollups
-from milepost.core.defaults import CLOCK_LEAD, EVENTS_KEPT, FEED_KEPT, FEED_SECONDS
+from milepost.core.defaults import CLOCK_LEAD, EVENTS_KEPT, FEED_KEPT, FEED_SECONDS, TURNS_KEPT
 from milepost.core.events import Event
 from milepost.core.job import Job
+from milepost.core.limits import Limit, queue_name
 from milepost.core.placement import AFTER, BATCH, ORPHANS, member_groups, members_pair
 from milepost.core.record_codec import RESULTS, set_apart
 from milepost.core.serialization import US, from_micros
@@ -26,54 +26,7 @@ from milepost.core.transitions import operation_ids
 from milepost.core.transitions.facts import DrainingLease
 from milepost.core.transitions.operations import BranchResult, Change, Record
 from milepost.stores.index_entries import WAITING_FOR_STOP, Entry, index_entries
-
-
-class Notifier:
-    """Wakes every waiter whose condition became true. Shares the lock of its owner."""
-
-    def __init__(self, lock: threading.RLock) -> None:
-        self._condition = threading.Condition(lock)
-        self._waiters: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
-
-    def notify(self) -> None:
-        """Make all waiters check their condition again. Call with the lock held."""
-        self._condition.notify_all()
-        for loop, event in tuple(self._waiters):
-            try:
-                loop.call_soon_threadsafe(event.set)
-            except RuntimeError:  # the event loop was closed during the wait
-                self._waiters.discard((loop, event))
-
-    async def wait(self, ready: Callable[[], bool], timeout: float, *, blocking: bool) -> bool:
-        """Wait at most `timeout` seconds until `ready()` is true, and return its last result.
-
-        `ready` is called with the lock held. With `blocking` the calling thread waits and the coroutine never suspends.
-        """
-        if blocking:
-            with self._condition:
-                return self._condition.wait_for(ready, timeout)
-        loop = asyncio.get_running_loop()
-        event = asyncio.Event()
-        deadline = loop.time() + timeout
-        entry = (loop, event)
-        with self._condition:
-            self._waiters.add(entry)
-        try:
-            while True:
-                event.clear()
-                with self._condition:
-                    if ready():
-                        return True
-                try:
-                    async with asyncio.timeout_at(deadline):
-                        await event.wait()
-                except TimeoutError:
-                    with self._condition:
-                        return ready()
-        finally:
-            with self._condition:
-                self._waiters.discard(entry)
-
+from milepost.stores.memory.notifier import Notifier
 
 READY_KEPT = 64
 _ENDED: Record = {"completed": ""}
@@ -111,7 +64,12 @@ class MemoryState:
         """Workers that were woken and have not noticed it yet."""
         self.values: dict[str, tuple[str, int, int | None]] = {}
         self.kv_version = 0
-        self.limits: dict[str, tuple[int | None, bool]] = {}
+        self.limits: dict[str, Limit] = {}
+        self.subqueues: dict[str, set[str]] = defaultdict(set)
+        """queue -> the names under which it has claimable jobs: its own, and those of its subqueues."""
+        self.turns: dict[str, int] = {}
+        """The number of the last turn of a subqueue, the oldest first."""
+        self.last_turn = 0
         self.open_ends: Counter[tuple[int, str, str]] = Counter()
         """Ends in minutes that are not closed: (minute, series, metric) -> how many."""
         self.rollups: dict[bool, dict[int, str]] = {False: {}, True: {}}
@@ -217,20 +175,37 @@ class MemoryState:
             del entries[bisect_left(entries, order)]
             if not entries:
                 del self.indexes[index]
+                if index[0] == "claimable":
+                    self.subqueues[queue_name(index[1])].discard(index[1])
                 if index[0] == "label" and index[1].startswith(AFTER):
                     self.forget_ends(index[1].removeprefix(AFTER))
-            if index[0] == "slot" and ("claimable", index[1]) in self.indexes:
-                self.announce(index[1])
+            if index[0] == "slot":
+                self.announce_freed_slot()
         for index, order in new - old:
             insort(self.indexes[index], order)
             if index[0] == "claimable":
-                self.announce(index[1])
+                self.subqueues[queue_name(index[1])].add(index[1])
+                self.announce(queue_name(index[1]))
         if new:
             self.entries[job_id] = new
 
     def announce(self, queue: str) -> None:
         """Let one waiting worker know that a queue may have a job."""
         self.ready[queue] = min(READY_KEPT, self.ready[queue] + 1)
+
+    def announce_freed_slot(self) -> None:
+        """Let a waiting worker of each queue know that a lease has ended, so that a limit may have capacity."""
+        for queue, names in self.subqueues.items():
+            if names and not self.ready[queue]:
+                self.announce(queue)
+
+    def take_turn(self, name: str) -> None:
+        """Note that a subqueue has had its turn."""
+        self.last_turn += 1
+        self.turns.pop(name, None)
+        self.turns[name] = self.last_turn
+        if len(self.turns) > TURNS_KEPT:
+            del self.turns[next(iter(self.turns))]
 
     def turn_back(self, lease: int, ahead: int) -> None:
         """Move leases from a clock that was `ahead` to the current one, but not below `lease` from now."""
@@ -292,8 +267,7 @@ class MemoryState:
             waiting = self.key_owner_id(stop.key) if stop.key else None
             if waiting is not None:
                 self.place(waiting)
-            if stop.slot and ("claimable", stop.slot) in self.indexes:
-                self.announce(stop.slot)
+            self.announce_freed_slot()
         if effect.event:
             self.append_event(job_id, effect, now)
         if effect.record is None:

@@ -5,23 +5,26 @@ The blocking and the async store share one `MemoryState`, so both see the same j
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice, takewhile
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from milepost.core import rollups
 from milepost.core.defaults import HEARTBEAT
 from milepost.core.events import Event
 from milepost.core.job import Job
-from milepost.core.options import limit_name
+from milepost.core.limits import Capacities
 from milepost.core.rollups import Rollups
 from milepost.core.transitions import operation_ids
 from milepost.core.transitions import operations as changes
+from milepost.stores.claim_order import ClaimOrder, Subqueue
 from milepost.stores.held_jobs import release_closed, release_held
 from milepost.stores.index_entries import is_elsewhere
 from milepost.stores.memory.key_values import MemoryKeyValues
-from milepost.stores.memory.state import READY_KEPT, MemoryState, system_micros
+from milepost.stores.memory.limits import MemoryLimits
+from milepost.stores.memory.state import MemoryState, system_micros
 from milepost.stores.protocol import (
     LAYOUT,
     MEMBER_STATES,
@@ -39,7 +42,13 @@ from milepost.stores.protocol import (
 )
 
 
-class MemoryStore(MemoryKeyValues):
+class _Head(NamedTuple):
+    rank: int
+    created: int
+    id: str
+
+
+class MemoryStore(MemoryKeyValues, MemoryLimits):
     """Jobs in this process, lost when it ends. `clock` returns microseconds since 1970."""
 
     shared = False
@@ -111,12 +120,7 @@ class MemoryStore(MemoryKeyValues):
             return []
         if operation_id != claim.operation_id or until <= memory.now:
             memory.promote()
-            ids = []
-            for start in claim.starts:
-                job_id = self._next(claim, start)
-                if job_id is None:
-                    break
-                ids.append(job_id)
+            ids = self._start(claim)
             memory.claims[claim.worker] = (
                 claim.number,
                 claim.operation_id,
@@ -125,29 +129,39 @@ class MemoryStore(MemoryKeyValues):
             )
         return [job for job in map(memory.job, ids) if job is not None]
 
-    def _next(self, claim: Claim, start: changes.Change) -> str | None:
-        """Start the first job of the open queues, skipping jobs past their start deadline."""
-        memory = self._memory
-        heads = sorted(
-            order
-            for queue, limit in claim.queues.items()
-            if self._open(queue, limit)
-            for order in memory.indexes.get(("claimable", queue), ())[: None if claim.job_id else READY_KEPT]
-        )
-        for *_, job_id in heads:
-            if claim.job_id in (None, job_id) and self._write(str(job_id), start, False).accepted:
-                return str(job_id)
-        return None
+    def _start(self, claim: Claim) -> list[str]:
+        """Start the first jobs of the open queues, skipping those that are refused, and return their ids."""
+        memory, starts, started = self._memory, list(claim.starts), list[str]()
+        capacities = Capacities(memory.limits, claim.queues, self._held)
+        names = [
+            name
+            for queue in claim.queues
+            if not capacities.is_paused(queue)
+            for name in memory.subqueues.get(queue, ())
+        ]
+        heads = {name: self._heads(name, claim.job_id) for name in names}
+        found = (Subqueue(0, memory.turns.get(name, 0), name) for name in names)
+        order = ClaimOrder(found, capacities, lambda name: next(heads[name], None))
+        while starts and (head := order.next()) is not None:
+            name, job = head
+            if self._write(job.id, starts[0], False).accepted:
+                del starts[0]
+                started.append(job.id)
+                if order.has_turns(name):
+                    memory.take_turn(name)
+                order.started(name, memory.last_turn)
+        return started
 
-    def _open(self, queue: str, limit: int | None) -> bool:
-        name = limit_name(queue)
-        most, paused = self._memory.limits.get(name, (None, False))
-        most = limit if most is None else most
-        return not paused and (most is None or self._held(name) < most)
-
-    def _held(self, slot: str) -> int:
-        live = len(self._memory.indexes.get(("slot", slot), ()))
-        return live + sum(stop.slot == slot for stop in self._memory.stops.values())
+    def _heads(self, name: str, job_id: str | None) -> Iterator[_Head]:
+        """Yield the claimable jobs of a subqueue, or that of an id."""
+        last: tuple[int | str, ...] = ()
+        while entries := self._memory.indexes.get(("claimable", name)):
+            at = bisect_right(entries, last)
+            if at == len(entries):
+                return
+            rank, created, found = last = entries[at]
+            if job_id is None or job_id == found:
+                yield _Head(int(rank), int(created), str(found))
 
     async def heartbeat(
         self, writes: Sequence[Write], leases: Sequence[tuple[str, str]], micros: int | None
@@ -350,18 +364,6 @@ class MemoryStore(MemoryKeyValues):
             still_open = [(*key, n) for key, n in memory.open_ends.items() if key[0] >= since // rollups.MINUTE]
             complete = rollups.complete_since(memory.tick(), memory.rollups_dropped[hourly], hourly=hourly)
         return Rollups(rollups.assembled(closed, still_open, hourly=hourly), complete)
-
-    async def limits(self) -> dict[str, tuple[int | None, bool]]:
-        with self._memory.lock:
-            return dict(self._memory.limits)
-
-    async def set_limit(self, queue: str, limit: int | None, paused: bool) -> None:
-        with self._memory.lock:
-            self._memory.limits[queue] = (limit, paused)
-            if limit is None and not paused:
-                del self._memory.limits[queue]
-            self._memory.announce(queue)
-            self._memory.notifier.notify()
 
     async def draining_leases(self) -> list[tuple[str, str, int]]:
         with self._memory.lock:

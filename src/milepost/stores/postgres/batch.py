@@ -319,7 +319,7 @@ class Batch(GroupFacts):
         yield from for_rows("jobs_insert", names, inserts)
         yield from for_rows("jobs_update", names, updates)
         yield from _some("ready_delete", unplaced)
-        yield from for_rows("ready_put", "id queue rank created due deadline unique_key", placed)
+        yield from for_rows("ready_put", "id queue rank created due subqueue deadline unique_key", placed)
         for name, fields in _ENTRIES.items():
             before, after = getattr(had, name), getattr(has, name)
             yield from for_rows(f"{name}_delete", fields, sorted(before - after))
@@ -381,11 +381,11 @@ def _count(counts: Counter[tuple[str, str, str]], row: Columns, labels: set[str]
         counts["label", pair, ""] += sign
 
 
-def _place(row: Columns, created: int) -> tuple[str, int, int, int | None, int | None, str | None] | None:
+def _place(row: Columns, created: int) -> tuple[str, int, int, int | None, str | None, int | None, str | None] | None:
     """Return where a record is in `ready`, or None if it is in no queue."""
     if row.queue is None:
         return None
-    return (row.queue, row.rank, created, row.scheduled, row.deadline, row.unique_key)
+    return (row.queue, row.rank, created, row.scheduled, row.subqueue, row.deadline, row.unique_key)
 
 
 def _some(name: str, ids: list[str]) -> Iterable[Part]:

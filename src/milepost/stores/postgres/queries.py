@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from milepost.core.job import Job
+from milepost.core.limits import slot_of
+from milepost.stores.postgres.claims import read_subqueues
 from milepost.stores.postgres.database import Database, Part
 from milepost.stores.postgres.writes import job_of
 from milepost.stores.protocol import Position, Select
@@ -40,6 +42,14 @@ async def select(db: Database, wanted: Select, limit: int, after: Position | Non
         name = "select_listed"
     (rows,) = await db.run((name, values))
     return [job_of(row) for row in rows]
+
+
+async def has_claimable_subqueue(db: Database, queues: list[str], own: Mapping[str, int | None]) -> bool:
+    """Return whether a subqueue of these queues has a claimable job and capacity."""
+    found, capacities = await read_subqueues(db.run, queues, own)
+    names = [one.name for one in found if one.name not in queues and capacities.of(slot_of(one.name)) > 0]
+    (((has_jobs,),),) = await db.run(("claimable_in", {"names": names}))
+    return bool(has_jobs)
 
 
 async def oldest(db: Database, status: str, limit: int) -> list[Job]:

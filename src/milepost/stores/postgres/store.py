@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any, Literal
 
-from milepost.core.defaults import HEARTBEAT
+from milepost.core.defaults import HEARTBEAT, TURNS_KEPT
 from milepost.core.errors import InvalidInputError, LeaseHeldError, MissingExtraError
 from milepost.core.events import Event
 from milepost.core.job import Job
-from milepost.core.options import limit_name
+from milepost.core.limits import type_name
 from milepost.core.record_codec import unpack
 from milepost.core.rollups import Rollups
 from milepost.stores.held_jobs import release_held
@@ -41,6 +41,7 @@ try:
     )
     from milepost.stores.postgres.database import Database, Part, Transaction
     from milepost.stores.postgres.feed import FeedPosition, read_feed
+    from milepost.stores.postgres.limits import PostgresLimits
     from milepost.stores.postgres.namespace import Namespace
     from milepost.stores.postgres.writes import Writer, job_of
 except ModuleNotFoundError as error:
@@ -57,7 +58,7 @@ TRIMMING_SECONDS = 0.05
 """How long one sweep or purge continues to trim the feed."""
 
 
-class PostgresStore:
+class PostgresStore(PostgresLimits):
     """Jobs in a schema of a PostgreSQL database, 15 or later. Safe for threads and across a fork.
 
     `url` is a connection URI of libpq. `namespace` is the schema, created at the first use. `patience` is how many seconds
@@ -281,7 +282,7 @@ class PostgresStore:
     async def wait_for_work(self, worker: str, queues: Sequence[str], timeout: float) -> bool | Literal["worker"]:
         served = self._served.get(worker, {})
         values: dict[str, Any] = {
-            "queues": list(queues), "slots": [limit_name(queue) for queue in queues],
+            "queues": list(queues), "slots": [type_name(queue) for queue in queues],
             "own": [served.get(queue) for queue in queues], "most": 1, "worker": worker,
         }  # fmt: skip
         deadline = time.monotonic() + timeout
@@ -289,11 +290,13 @@ class PostgresStore:
         with self._namespace.waiters.waiter(feed=False, blocking=self.blocking) as waiter:
             while True:
                 waiter.clear()
-                (((woken, claimable, now, due),),) = await self._db.run(("work", values))
+                (((woken, claimable, now, due, split),),) = await self._db.run(("work", values))
                 if woken:
                     await self._db.run(("wake_take", {"worker": worker}))
                     return "worker"
                 if claimable or (due is not None and due <= now):
+                    return True
+                if split and await queries.has_claimable_subqueue(self._db, split, served):
                     return True
                 left = deadline - time.monotonic()
                 if left <= 0:
@@ -331,7 +334,7 @@ class PostgresStore:
             gone += found
             if found < size:
                 break
-        await self._db.run(("forget", {"now": now}))
+        await self._db.run(("forget", {"now": now, "turns": TURNS_KEPT}))
         await self._trim(now)
         return gone
 
@@ -342,15 +345,6 @@ class PostgresStore:
 
     async def rollups(self, since: int, *, hourly: bool = False) -> Rollups:
         return await maintenance.read_rollups(self._db, since, hourly=hourly)
-
-    async def limits(self) -> dict[str, tuple[int | None, bool]]:
-        (rows,) = await self._db.run(("limits", None))
-        return {queue: (most, paused) for queue, most, paused in rows}
-
-    async def set_limit(self, queue: str, limit: int | None, paused: bool) -> None:
-        name = "limit_delete" if limit is None and not paused else "limit_put"
-        await self._db.run((name, {"queue": queue, "most": limit, "paused": paused}))
-        self._namespace.notifications.notify(has_events=False, wakes_workers=True)
 
     async def draining_leases(self) -> list[tuple[str, str, int]]:
         (rows,) = await self._db.run(("draining_all", None))

@@ -7,12 +7,12 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from milepost.core.job import Job
-from milepost.core.options import limit_name
 from milepost.core.record_codec import large_fields
 from milepost.core.transitions import operation_ids
 from milepost.core.transitions.operations import TransitionType
 from milepost.stores.index_entries import WAITING_FOR_STOP
 from milepost.stores.postgres.batch import Batch, with_markers
+from milepost.stores.postgres.claims import Start, asked_queues
 from milepost.stores.postgres.connection import Rows
 from milepost.stores.postgres.database import Part, Transaction
 from milepost.stores.postgres.members import OutsideMembers, groups_for, groups_in
@@ -23,12 +23,6 @@ from milepost.stores.rows import Row
 
 PROMOTED = 500
 """The most scheduled records of a queue that one claim makes claimable, so that many retries due at once are spread."""
-
-CLAIM_ROUNDS = 8
-"""How often a claim looks for further records when it may start none of those that it found. It keeps all of them locked, and
-the process that cancels the children of a run that has ended waits for them."""
-MORE_HEADS = 100
-"""The most records that it reads then beyond those that it could start."""
 
 _RUN_WRITES = ("reports", "checkpoints", "steps")
 _ASK_MEMBERS = ("known", "open", "failed", "hold", "blame")
@@ -181,10 +175,10 @@ class Writer:
         request = {**asked, "most": most, "more": 0, "job": claim.job_id, "refused": [], "promoted": PROMOTED}
         who = {"worker": claim.worker, "op": claim.operation_id}
         found = await self._tx.run(
-            *parts, ("lock_slots", asked), ("claim_repeated", who), ("claim_promote", request),
+            *parts, ("lock_keys_of_limits", asked), ("claim_repeated", who), ("claim_promote", request),
             (name, request), ("claim_next_due", asked), ("now", None),
         )  # fmt: skip
-        repeated, _, heads, due, ((now,),) = found[-5:]
+        locked, repeated, _, heads, due, ((now,),) = found[-6:]
         if marked:
             _fill(outcomes, found[len(parts) - 1])
         now, next_due = self._namespace.saw(now), due[0][0]
@@ -192,62 +186,16 @@ class Writer:
             (rows,) = await self._commit([("get_all", {"ids": repeated[0][0]})], groups)
             return ApplyResult(outcomes, [job_of(row) for row in rows], next_due, now)
         batch = Batch(now)
-        jobs: list[Job] = []
-        refused: list[str] = []
-        capacities: dict[str, int] = {}
-        for again in range(CLAIM_ROUNDS):
-            # A parent in an open transaction of its handler is not waited for: its children are refused in this claim.
-            parents = parents_of(Row(*head[4:-1]).record() for head in heads if "child_key" in head[13])
-            if more := batch.others.ask(parents, waits=False):
-                batch.others.know(*await self._tx.run(*more))
-            before = len(refused)
-            jobs += _start(batch, claim, heads, len(jobs), refused, capacities)
-            if len(jobs) >= most or len(refused) == before:
-                break
-            wanted = most - len(jobs)
-            seen = [*refused, *(job.job_id for job in jobs)]
-            more_heads = min(wanted << again, MORE_HEADS)
-            (heads,) = await self._tx.run((name, {**request, "most": wanted, "more": more_heads, "refused": seen}))
-        last = self._statements(batch)
+        keys = {key for key, with_subqueues, _ in locked if with_subqueues}
+        start = Start(self._tx, batch, claim, most)
+        turns = await (start.in_turn(heads, keys) if keys else start.by_age(name, request, heads))
+        jobs = start.jobs
+        last = [*self._statements(batch), *turns]
         if jobs:
             ids, until = [job.job_id for job in jobs], now + operation_ids.KEPT_MICROS
             last.append(("claim_put", {**who, "ids": ids, "until": until}))
         await self._commit(last, groups | batch.groups_to_check)
         return ApplyResult(outcomes, jobs, next_due, now)
-
-
-def _start(
-    batch: Batch, claim: Claim, heads: Rows, begun: int, refused: list[str], capacities: dict[str, int]
-) -> list[Job]:
-    """Start the first of the records within the capacities of their slots; collect what is refused.
-
-    `capacities` are those that are left of the slots seen before: the rows do not count what this claim has started.
-    """
-    for _, slot, capacity, *_ in heads:
-        capacities.setdefault(slot, capacity)
-    jobs: list[Job] = []
-    for _, slot, _, fence, *stored in sorted(heads, key=lambda row: (row[0], row[6], row[5])):
-        if begun + len(jobs) >= len(claim.starts):
-            break
-        if capacities[slot] <= 0:
-            continue
-        row = Row(*stored[:-1])
-        batch.know(row.id, row)
-        batch.take_fences([fence])
-        outcome = batch.write(Write(row.id, claim.starts[begun + len(jobs)]))
-        if outcome.accepted and outcome.job is not None:
-            jobs.append(outcome.job)
-            if (held := outcome.job.record.get("slot", "")) in capacities:
-                capacities[held] -= 1
-        else:
-            refused.append(row.id)
-    return jobs
-
-
-def asked_queues(claim: Claim) -> dict[str, Any]:
-    """Return the values of the queues of a claim."""
-    queues = list(claim.queues)
-    return {"queues": queues, "slots": [limit_name(queue) for queue in queues], "own": list(claim.queues.values())}
 
 
 def job_of(found: tuple[Any, ...]) -> Job:

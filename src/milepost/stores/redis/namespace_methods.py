@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from milepost.core import rollups
 from milepost.core.defaults import FEED_SECONDS
 from milepost.core.errors import LayoutMismatchError
+from milepost.core.limits import Limit
 from milepost.core.serialization import US
 from milepost.stores.held_jobs import release_held
 from milepost.stores.ids import new_operation_id
@@ -83,18 +84,28 @@ class NamespaceMethods:
             for key, value, version in zip(flat[::3], flat[1::3], flat[2::3], strict=True)
         ]
 
-    async def limits(self: _Caller) -> dict[str, tuple[int | None, bool]]:
-        """Return the limits of queues: name -> (most leases or None, paused)."""
+    async def limits(self: _Caller) -> dict[str, Limit]:
+        """Return the limits of limit keys, by key."""
         found = {}
-        for queue, setting in decode_fields(await self._ask("HGETALL", f"{{{self.namespace}}}:limits")).items():
-            limit, _, paused = setting.partition(b":")
-            found[decode_text(queue)] = (int(limit) if limit else None, paused == b"1")
+        for key, setting in decode_fields(await self._ask("HGETALL", f"{{{self.namespace}}}:limits")).items():
+            running, paused, per_partition = (text or None for text in decode_text(setting).split(":"))
+            found[decode_text(key)] = Limit(
+                running and int(running), paused == "1", per_partition and int(per_partition)
+            )
         return found
 
-    async def set_limit(self: _Caller, queue: str, limit: int | None, paused: bool) -> None:
-        """Limit or pause a queue for all workers, effective immediately. (None, False) removes the setting."""
-        setting = f"{'' if limit is None else limit}:{int(paused)}" if limit is not None or paused else ""
-        await self._run("set_limit", queue, setting)
+    async def set_limit(
+        self: _Caller, key: str, running: int | None, paused: bool, per_partition: int | None = None
+    ) -> None:
+        """Limit a key for all workers, or pause the type of that name. (None, False) removes the setting."""
+        limit = Limit(running, paused, per_partition)
+        parts = ("" if running is None else running, int(paused), "" if per_partition is None else per_partition)
+        await self._run("set_limit", key, "" if limit == Limit() else ":".join(map(str, parts)))
+
+    async def held_slots(self: _Caller) -> dict[str, int]:
+        """Return the number of leases, live and draining, by slot and by limit key."""
+        found = decode_fields(await self._ask("HGETALL", f"{{{self.namespace}}}:n"))
+        return {decode_text(name): int(count) for name, count in found.items()}
 
     async def draining_leases(self: _Caller) -> list[tuple[str, str, int]]:
         """Return the draining leases as (job id, token, expiry in us)."""

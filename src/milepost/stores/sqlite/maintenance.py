@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from itertools import islice
 
 from milepost.core import rollups
-from milepost.core.defaults import CLOCK_LEAD, FEED_KEPT, FEED_SECONDS
+from milepost.core.defaults import CLOCK_LEAD, FEED_KEPT, FEED_SECONDS, TURNS_KEPT
 from milepost.stores.private_files import open_to_others
 from milepost.stores.protocol import LAYOUT, DueItem, HealthReport, KeyValue, SweepResult, hold_of
 from milepost.stores.rows import LARGEST, Row
@@ -142,6 +142,7 @@ def forget(tx: WriteTransaction) -> None:
     tx.run("purge_wakes", (tx.now - 60_000_000,))
     tx.run("purge_kv", (tx.now,))
     tx.run("purge_counters")
+    tx.run("purge_turns", (TURNS_KEPT,))
 
 
 def close_minutes(tx: WriteTransaction) -> None:

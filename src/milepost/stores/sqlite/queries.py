@@ -5,12 +5,14 @@ from __future__ import annotations
 import heapq
 import itertools
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from milepost.core.job import Job
-from milepost.core.options import limit_name
+from milepost.core.limits import AFTER_US, Capacities, Limit, queue_name, slot_of
+from milepost.core.serialization import US
 from milepost.core.transitions import operation_ids
+from milepost.stores.claim_order import ClaimOrder, Subqueue
 from milepost.stores.protocol import Claim, Position, Select, Write
 from milepost.stores.rows import LARGEST, Row
 from milepost.stores.sqlite.transaction import ReadTransaction, WriteTransaction
@@ -121,58 +123,71 @@ def claim(tx: WriteTransaction, request: Claim) -> list[Job]:
     if repeated is not None:
         rows = map(tx.row, str(repeated[0]).split())
         return [tx.job(row) for row in rows if row is not None]
-    capacities = open_queues(tx, request.queues, len(request.starts))
-    jobs = (
-        _named_job(tx, request, capacities) if request.job_id is not None else _first_of_queues(tx, request, capacities)
-    )
+    capacities = capacities_of(tx, request.queues)
+    queues = [queue for queue in request.queues if not capacities.is_paused(queue)]
+    if request.job_id is not None:
+        jobs = _named_job(tx, request, queues, capacities)
+    else:
+        jobs = _first_of_queues(tx, request, queues, capacities)
     if jobs:
         ids = " ".join(job.job_id for job in jobs)
         tx.run("claim_put", (request.worker, request.operation_id, ids, tx.now + operation_ids.KEPT_MICROS))
     return jobs
 
 
-def _named_job(tx: WriteTransaction, request: Claim, capacities: Mapping[str, int]) -> list[Job]:
+def _named_job(tx: WriteTransaction, request: Claim, queues: Sequence[str], capacities: Capacities) -> list[Job]:
     """Start the named job if it is in an open queue, regardless of the order."""
     row = tx.row(request.job_id or "")
-    if row is None or row.queue not in capacities or not request.starts:
+    if row is None or row.queue is None or queue_name(row.queue) not in queues or not request.starts:
+        return []
+    if capacities.of(slot_of(row.queue)) <= 0:
         return []
     outcome = tx.apply(Write(row.id, request.starts[0]), row)
     return [outcome.job] if outcome.accepted and outcome.job is not None else []
 
 
-def _first_of_queues(tx: WriteTransaction, request: Claim, capacities: dict[str, int]) -> list[Job]:
+def _first_of_queues(tx: WriteTransaction, request: Claim, queues: Sequence[str], capacities: Capacities) -> list[Job]:
     """Start the first jobs of the open queues, skipping those that are refused."""
-    for queue in capacities:
+    for queue in queues:
         tx.run("claim_promote", (queue, tx.now, PROMOTE_BATCH))
+    most = len(request.starts)
+    found = [one for queue in queues for one in subqueues(tx, queue)]
+    heads = {one.name: _heads(tx, one.name, 1 + most // len(found)) for one in found}
+    heads |= {queue: _heads(tx, queue, int(max(1, min(most, capacities.of(slot_of(queue)))))) for queue in queues}
+    turned = {queue_name(one.name) for one in found}
+    found += [Subqueue(0, _turn(tx, queue) if queue in turned else 0, queue) for queue in queues]
+    order = ClaimOrder(found, capacities, lambda name: next(heads[name], None))
     jobs: list[Job] = []
-    places = dict.fromkeys(capacities, _BEFORE_ALL)
-    while len(jobs) < len(request.starts):
-        wanted = len(request.starts) - len(jobs)
-        heads = [
-            row
-            for queue, capacity in capacities.items()
-            if capacity > 0
-            for row in waiting(tx, queue, tx.now, min(wanted, capacity), places[queue])
-        ]
-        if not heads:
-            break
-        for row in heapq.nsmallest(wanted, heads, key=_claim_order):
-            queue = row.queue or ""
-            if capacities[queue] <= 0:
-                continue
-            places[queue] = _claim_order(row)
-            start = request.starts[len(jobs)]
-            outcome = tx.apply(Write(row.id, start), row)
-            if outcome.accepted and outcome.job is not None:
-                jobs.append(outcome.job)
-                slot = outcome.job.record.get("slot", "")
-                for name in capacities:
-                    capacities[name] -= limit_name(name) == slot
+    while len(jobs) < most and (head := order.next()) is not None:
+        name, row = head
+        outcome = tx.apply(Write(row.id, request.starts[len(jobs)]), row)
+        if outcome.accepted and outcome.job is not None:
+            jobs.append(outcome.job)
+            if order.has_turns(name):
+                tx.run("turn_put", (name,))
+            order.started(name, _turn(tx, name) if order.has_turns(name) else 0)
     return jobs
 
 
-def _claim_order(row: Row) -> tuple[int, int, str]:
-    return (row.rank, row.created, row.id)
+def _turn(tx: ReadTransaction, name: str) -> int:
+    found = tx.one("turn_get", (name,))
+    return int(found[0]) if found is not None else 0
+
+
+def _heads(tx: WriteTransaction, name: str, most: int) -> Iterator[Row]:
+    """Yield the claimable records of a subqueue, which are read `most` at a time."""
+    place = _BEFORE_ALL
+    while rows := waiting(tx, name, tx.now, most, place):
+        for row in rows:
+            place = (row.rank, row.created, row.id)
+            yield row
+        if len(rows) < most:
+            return
+
+
+def subqueues(db: ReadTransaction, queue: str) -> list[Subqueue]:
+    """Return the subqueues of a queue that have claimable jobs."""
+    return [Subqueue(*row) for row in db.all("subqueues", {"first": queue + US, "end": queue + AFTER_US})]
 
 
 def waiting(
@@ -184,21 +199,20 @@ def waiting(
     return [Row(*found) for found in db.all("claim_next", values)]
 
 
-def open_queues(db: ReadTransaction, queues: Mapping[str, int | None], most: int) -> dict[str, int]:
-    """Return the queues that may start jobs now -> how many, at most `most`."""
-    settings = {str(queue): (limit, bool(paused)) for queue, limit, paused in db.all("limits")}
-    capacities = {}
-    for queue, own in queues.items():
-        name = limit_name(queue)
-        limit, paused = settings.get(name, (None, False))
-        limit = own if limit is None else limit
-        capacity = most
-        if limit is not None:
-            held = db.one("claim_held", {"slot": name})
-            capacity = min(most, limit - (held[0] if held is not None else 0))
-        if capacity > 0 and not paused:
-            capacities[queue] = capacity
-    return capacities
+def limits(db: ReadTransaction) -> dict[str, Limit]:
+    """Return the limits of limit keys."""
+    rows = db.all("limits")
+    return {key: Limit(running, bool(paused), per_partition) for key, running, paused, per_partition in rows}
+
+
+def capacities_of(db: ReadTransaction, queues: Mapping[str, int | None]) -> Capacities:
+    """Return how many more leases slots may have, for a worker that serves these queues."""
+
+    def held(slot: str) -> int:
+        found = db.one("claim_held", {"slot": slot, "end": slot + AFTER_US})
+        return int(found[0]) if found is not None else 0
+
+    return Capacities(limits(db), queues, held)
 
 
 def next_due(db: ReadTransaction, queues: Iterable[str]) -> int | None:
@@ -211,9 +225,11 @@ def claimable(db: ReadTransaction, worker: str, queues: Mapping[str, int | None]
     """Return whether a worker is woken or could claim a job, and otherwise when the next scheduled record is due."""
     if db.one("wake_check", (worker,)) is not None:
         return True, None
-    now, capacities = db.file.read_clock(), open_queues(db, queues, 1)
-    for queue in capacities:
-        if waiting(db, queue, now, 1):
-            return True, None
-    due = next_due(db, capacities)
+    now, capacities = db.file.read_clock(), capacities_of(db, queues)
+    opened = [queue for queue in queues if not capacities.is_paused(queue)]
+    for queue in opened:
+        for name in (queue, *(one.name for one in subqueues(db, queue))):
+            if capacities.of(slot_of(name)) > 0 and waiting(db, name, now, 1):
+                return True, None
+    due = next_due(db, opened)
     return due is not None and due <= now, due

@@ -11,6 +11,7 @@ from milepost.core.defaults import FEED_KEPT, HEARTBEAT
 from milepost.core.errors import InvalidInputError
 from milepost.core.events import Event
 from milepost.core.job import Job
+from milepost.core.limits import Limit, with_keys
 from milepost.core.record_codec import unpack
 from milepost.core.rollups import Rollups
 from milepost.stores.held_jobs import release_closed, release_held
@@ -253,19 +254,21 @@ class SQLiteStore:
 
     # --- limits ---
 
-    async def limits(self) -> dict[str, tuple[int | None, bool]]:
-        rows = await self._database.read(lambda db: db.all("limits"))
-        return {queue: (most, bool(paused)) for queue, most, paused in rows}
+    async def limits(self) -> dict[str, Limit]:
+        return await self._database.read(queries.limits)
 
-    async def set_limit(self, queue: str, limit: int | None, paused: bool) -> None:
+    async def set_limit(self, key: str, running: int | None, paused: bool, per_partition: int | None = None) -> None:
         def work(tx: WriteTransaction) -> None:
-            if limit is None and not paused:
-                tx.run("limit_delete", (queue,))
+            if Limit(running, paused, per_partition) == Limit():
+                tx.run("limit_delete", (key,))
             else:
-                tx.run("limit_put", (queue, limit, int(paused)))
+                tx.run("limit_put", (key, running, int(paused), per_partition))
             tx.wakes_workers = True
 
         await self._database.write(work)
+
+    async def held_slots(self) -> dict[str, int]:
+        return with_keys(await self._database.read(lambda db: db.all("held_slots")))
 
     async def draining_leases(self) -> list[tuple[str, str, int]]:
         rows = await self._database.read(lambda db: db.all("draining_all"))

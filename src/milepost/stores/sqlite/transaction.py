@@ -307,7 +307,7 @@ class WriteTransaction(ReadTransaction):
             self.run("record_update_body", (text, row.n))
         else:
             self.run("record_update", (text, *derived, row.n))
-            if derived[3] is not None or before[7] is not None:
+            if derived[3] is not None or before.lease is not None:
                 self.wakes_workers = True  # it is in a queue now, or its lease freed a slot
         if new.get("held") != old.get("held"):
             self.run("held_delete", (old.get("held"), row.created, job_id))

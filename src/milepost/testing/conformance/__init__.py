@@ -28,6 +28,7 @@ from milepost.testing.conformance.groups import After, Waits
 from milepost.testing.conformance.idempotency import Idempotency
 from milepost.testing.conformance.indexes import Indexes, Placement
 from milepost.testing.conformance.kv import KeyValues, StoreItself
+from milepost.testing.conformance.limits import Limits
 from milepost.testing.conformance.lists import Lists
 from milepost.testing.conformance.operations import Operations
 from milepost.testing.conformance.output import Output
@@ -44,7 +45,7 @@ __all__ = ["Conformance"]
 
 
 class Conformance(
-    Operations, TransitionMatrix, Runs, Stopping, Leases, ClaimPolicy, Waking, Lists, Large, EndedJobs, Promises, Indexes, Placement, Waits, Suspensions, Answers, Pauses, Output, Schedules, After, GroupMembers, Children, BatchRecords, Events, Feed, Sweeping, Retention,
+    Operations, TransitionMatrix, Runs, Stopping, Leases, ClaimPolicy, Waking, Limits, Lists, Large, EndedJobs, Promises, Indexes, Placement, Waits, Suspensions, Answers, Pauses, Output, Schedules, After, GroupMembers, Children, BatchRecords, Events, Feed, Sweeping, Retention,
     Outages, SetClocks, Dispatching, Idempotency, Batches, RoundTrip, Concurrency, KeyValues, StoreItself, Differential,
 ):  # fmt: skip
     """All scenarios."""

@@ -9,6 +9,7 @@ from milepost.web.api.batches import add_batches
 from milepost.web.api.bulk import add_bulk
 from milepost.web.api.health import add_admin
 from milepost.web.api.jobs import add_job_details, add_jobs
+from milepost.web.api.limits import add_limits
 from milepost.web.api.overview import add_overview
 from milepost.web.api.schedules import add_schedules
 from milepost.web.api.streams import add_streams
@@ -28,6 +29,7 @@ def add_routes(router: APIRouter, context: WebContext) -> None:
         add_overview,
         add_schedules,
         add_batches,
+        add_limits,
         add_access,
         add_admin,
         add_webhooks,

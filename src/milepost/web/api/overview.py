@@ -12,6 +12,7 @@ from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
 from milepost.core.job import Job, JobStatus
+from milepost.core.limits import Limit
 from milepost.core.serialization import from_micros, seconds, validate_job_type
 from milepost.query.filters import parse_filter
 from milepost.query.statistics import MAX_READ, check_window, failure_groups, history_of, longest_wait, read_history
@@ -110,22 +111,19 @@ def add_overview(router: APIRouter, context: WebContext) -> None:
         request: Request, job_type: Annotated[str, Path(pattern=TYPE_PATTERN)], body: schemas.LimitBody
     ) -> Response:
         name = validate_job_type(job_type)
-        before_limit, before_paused = (await context.store.limits()).get(name, (None, False))
-        given = body.model_fields_set
-        limit = body.concurrency if "concurrency" in given else before_limit
-        paused = bool(body.paused) if body.paused is not None else before_paused
-        await context.store.set_limit(name, limit, paused)
+        before = (await context.store.limits()).get(name, Limit())
+        limit = body.concurrency if "concurrency" in body.model_fields_set else before.running
+        paused = bool(body.paused) if body.paused is not None else before.paused
+        await context.store.set_limit(name, limit, paused, before.per_partition)
         await audit(context.store, principal_of(request), "type.limit", name, concurrency=limit, paused=paused)
         known = {one.name: one for one in await read_types(context.store)}
-        return Response(encoded(_type(name, known.get(name), (limit, paused), None)), media_type=JSON)
+        return Response(encoded(_type(name, known.get(name), Limit(limit, paused), None)), media_type=JSON)
 
 
-def _type(
-    name: str, known: JobType | None, limits: tuple[int | None, bool] | None, counts: dict[str, int] | None
-) -> dict[str, Any]:
-    limit, paused = limits if limits is not None else (None, False)
+def _type(name: str, known: JobType | None, limits: Limit | None, counts: dict[str, int] | None) -> dict[str, Any]:
+    limit = limits or Limit()
     shown = (known if known is not None else JobType(name)).to_dict()
-    return {**shown, "published": known is not None, "limit": limit, "paused": paused, "counts": counts}
+    return {**shown, "published": known is not None, "limit": limit.running, "paused": limit.paused, "counts": counts}
 
 
 async def _newest_matching(context: WebContext, query: JobQuery) -> tuple[list[Job], bool]:

@@ -41,6 +41,7 @@ from milepost.web.schemas.jobs import (
     SubmitBody,
     UpdateBody,
 )
+from milepost.web.schemas.limits import LimitList, LimitRecord, LimitSettings
 from milepost.web.schemas.overview import (
     Alive,
     Doctor,
@@ -78,6 +79,9 @@ __all__ = [
     "JobTypes",
     "Json",
     "LimitBody",
+    "LimitList",
+    "LimitRecord",
+    "LimitSettings",
     "Logs",
     "NewApiKey",
     "NewWebhook",

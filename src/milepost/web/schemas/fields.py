@@ -57,11 +57,16 @@ _SCHEDULE: dict[str, Any] = {
     "declared_at": _AT[0], "overridden": False, "created_at": _AT[0], "created_by": None, "labels": {"team": "search"},
     "params": {"index": "docs"}, "upcoming": ["2026-11-26T02:00:00+00:00", "2026-11-27T02:00:00+00:00"],
 }  # fmt: skip
+_LIMIT: dict[str, Any] = {
+    "key": "embed", "running": 8, "per_partition": 2, "leases": 3, "partitions": {"acme": 2, "globex": 1},
+}  # fmt: skip
 
 EXAMPLES: dict[str, dict[str, Any]] = {
     "JobRecord": _JOB,
     "ScheduleRecord": _SCHEDULE,
     "ScheduleList": {"schedules": [_SCHEDULE]},
+    "LimitRecord": _LIMIT,
+    "LimitList": {"limits": [_LIMIT]},
     "BatchCounts": {
         "name": "import-42", "status": "running", "closed": False, "total": 40, "open": 10, "completed": 29, "failed": 1,
         "cancelled": 0, "progress": 0.75,

@@ -9,22 +9,65 @@
 -- Part of every claim: the queues that may start jobs now, each with its slot and how many.
     SELECT q.queue, q.slot, least(%(most)s, coalesce(s.most, q.own) - h.held) AS capacity
     FROM unnest(%(queues)s::text[], %(slots)s::text[], %(own)s::bigint[]) AS q (queue, slot, own)
-    LEFT JOIN [limits] AS s ON s.queue = q.slot
+    LEFT JOIN [limits] AS s ON s.key = q.slot
     CROSS JOIN LATERAL (
         SELECT CASE WHEN coalesce(s.most, q.own) IS NULL THEN 0 ELSE
-            (SELECT count(*) FROM [leases] AS l WHERE l.slot = q.slot)
-            + (SELECT count(*) FROM [draining] AS d WHERE d.slot = q.slot)
+            (SELECT count(*) FROM [leases] AS l WHERE l.slot >= q.slot AND l.slot < q.slot || ' ')
+            + (SELECT count(*) FROM [draining] AS d WHERE d.slot >= q.slot AND d.slot < q.slot || ' ')
         END AS held
     ) AS h
     WHERE NOT coalesce(s.paused, false)
 
--- name: lock_slots
--- Let one transaction at a time claim jobs of a slot that has a limit.
-SELECT pg_advisory_xact_lock(hashtextextended('[leases]' || slot, 2)) FROM (
-    SELECT DISTINCT q.slot FROM unnest(%(slots)s::text[], %(own)s::bigint[]) AS q (slot, own)
-    LEFT JOIN [limits] AS s ON s.queue = q.slot
-    WHERE coalesce(s.most, q.own) IS NOT NULL ORDER BY q.slot
+-- name: subqueue_names
+-- Part of what asks for subqueues: those with claimable jobs, found one after another in the index, and NULL at the end. A name
+-- is that of the queue, the byte 31 and the slot, so that it is less than the name of the queue with a space.
+WITH RECURSIVE names AS (
+    SELECT q.queue, (
+        SELECT min(r.queue) FROM [ready] AS r
+        WHERE r.queue >= q.queue || E'\x1f' AND r.queue < q.queue || ' ' AND r.due IS NULL
+    ) AS name FROM unnest(%(queues)s::text[]) AS q (queue)
+    UNION ALL
+    SELECT n.queue, (
+        SELECT min(r.queue) FROM [ready] AS r WHERE r.queue > n.name AND r.queue < n.queue || ' ' AND r.due IS NULL
+    ) FROM names AS n WHERE n.name IS NOT NULL
+)
+
+-- name: lock_keys_of_limits
+-- Let one transaction at a time claim jobs of a type that has a limit, or of a limit key that has subqueues. Return these.
+    --@subqueue_names
+SELECT key, with_subqueues, pg_advisory_xact_lock(hashtextextended('[leases]' || key, 2)) FROM (
+    SELECT k.key, bool_or(k.with_subqueues) AS with_subqueues FROM (
+        SELECT q.slot AS key, false AS with_subqueues FROM unnest(%(slots)s::text[], %(own)s::bigint[]) AS q (slot, own)
+        LEFT JOIN [limits] AS s ON s.key = q.slot
+        WHERE coalesce(s.most, q.own) IS NOT NULL
+        UNION ALL SELECT split_part(n.name, E'\x1f', 2), true FROM names AS n WHERE n.name IS NOT NULL
+    ) AS k GROUP BY k.key ORDER BY k.key
 ) AS limited
+
+-- name: subqueues
+-- Read the subqueues with claimable jobs, and the queues: the first rank, the last turn, and the name of each.
+    --@subqueue_names
+SELECT h.rank, coalesce(t.turn, 0), n.name FROM names AS n CROSS JOIN LATERAL (
+    SELECT r.rank FROM [ready] AS r WHERE r.queue = n.name AND r.due IS NULL ORDER BY r.rank LIMIT 1
+) AS h LEFT JOIN [turns] AS t ON t.name = n.name
+UNION ALL
+SELECT 0, coalesce(t.turn, 0), q.queue FROM unnest(%(queues)s::text[]) AS q (queue) LEFT JOIN [turns] AS t ON t.name = q.queue
+
+-- name: held_slots
+-- Count the leases of limit keys by slot.
+SELECT s.slot, count(*) FROM unnest(%(keys)s::text[]) AS k (key) CROSS JOIN LATERAL (
+    SELECT l.slot FROM [leases] AS l WHERE l.slot >= k.key AND l.slot < k.key || ' '
+    UNION ALL SELECT d.slot FROM [draining] AS d WHERE d.slot >= k.key AND d.slot < k.key || ' '
+) AS s GROUP BY s.slot
+
+-- name: all_held_slots
+-- Count the leases of each slot, live and draining.
+SELECT slot, count(*) FROM [leases] GROUP BY slot UNION ALL SELECT slot, count(*) FROM [draining] GROUP BY slot
+
+-- name: turns_put
+-- Store when subqueues had their last turn.
+INSERT INTO [turns] SELECT * FROM unnest(%(names)s::text[], %(turns)s::bigint[])
+ON CONFLICT (name) DO UPDATE SET turn = excluded.turn
 
 -- name: claim_repeated
 -- Read the answer to an earlier claim.
@@ -32,7 +75,7 @@ SELECT ids FROM [claims] WHERE worker = %(worker)s AND op = %(op)s AND until > [
 
 -- name: claim_promote
 -- Make due records claimable, the longest waiting first.
-UPDATE [ready] SET due = NULL WHERE id IN (
+UPDATE [ready] SET due = NULL, queue = coalesce(subqueue, queue) WHERE id IN (
     SELECT p.id FROM unnest(%(queues)s::text[]) AS q (queue) CROSS JOIN LATERAL (
         SELECT r.id FROM [ready] AS r WHERE r.queue = q.queue AND r.due <= [now](%(seen)s, %(lead)s)
         ORDER BY r.due LIMIT %(promoted)s FOR UPDATE SKIP LOCKED
@@ -41,9 +84,7 @@ UPDATE [ready] SET due = NULL WHERE id IN (
 
 -- name: claim_heads
 -- Part of claims: the first claimable records of the open queues, locked. What another transaction has locked is left to it.
-WITH open AS (
-    --@open_queues
-), heads AS (
+, heads AS (
     SELECT o.slot, o.capacity, r.id, r.rank FROM open AS o CROSS JOIN LATERAL (
         SELECT r.id, r.rank FROM [ready] AS r JOIN [jobs] AS j ON j.id = r.id
         WHERE r.queue = o.queue
@@ -63,14 +104,29 @@ FROM heads AS h JOIN [jobs] AS j ON j.id = h.id LEFT JOIN [leases] AS l ON l.id 
 
 -- name: claim_next
 -- Read and lock the first claimable records.
+WITH open AS (
+    --@open_queues
+)
     --@claim_heads
             AND r.due IS NULL
     --@claim_rows
 
 -- name: claim_named
 -- Read and lock one record, if its queue is open.
+WITH open AS (
+    --@open_queues
+)
     --@claim_heads
             AND r.id = %(job)s
+    --@claim_rows
+
+-- name: claim_subqueues
+-- Read and lock the first claimable records, or one record, of subqueues.
+WITH open AS (
+    SELECT * FROM unnest(%(names)s::text[], %(names)s::text[], %(capacities)s::bigint[]) AS q (queue, slot, capacity)
+)
+    --@claim_heads
+            AND r.due IS NULL AND (%(job)s::text IS NULL OR r.id = %(job)s)
     --@claim_rows
 
 -- name: claim_next_due
@@ -87,7 +143,8 @@ INSERT INTO [claims] VALUES (%(worker)s, %(op)s, %(ids)s, %(until)s)
 ON CONFLICT (worker) DO UPDATE SET op = excluded.op, ids = excluded.ids, until = excluded.until
 
 -- name: work
--- Find whether a worker is woken, whether it could claim a job, the clock, and when the next record of its queues is due.
+-- Find whether a worker is woken, whether it could claim a job, the clock, when the next record of its queues is due, and which
+-- of these have subqueues.
 WITH open AS (
     --@open_queues
 )
@@ -105,28 +162,42 @@ SELECT
     [now](%(seen)s, %(lead)s),
     (
         SELECT min(p.due) FROM open AS o CROSS JOIN LATERAL (
-            SELECT r.due FROM [ready] AS r WHERE r.queue = o.queue AND o.capacity > 0 AND r.due < 9223372036854775807
+            SELECT r.due FROM [ready] AS r WHERE r.queue = o.queue AND r.due < 9223372036854775807
                 --@unparked
             ORDER BY r.due LIMIT 1
         ) AS p
+    ),
+    ARRAY(
+        SELECT o.queue FROM open AS o WHERE EXISTS (
+            SELECT FROM [ready] AS r
+            WHERE r.queue >= o.queue || E'\x1f' AND r.queue < o.queue || ' ' AND r.due IS NULL
+        )
     )
+
+-- name: claimable_in
+-- Check whether subqueues have a record that may be claimed.
+SELECT EXISTS (
+    SELECT FROM [ready] AS r WHERE r.queue = ANY(%(names)s::text[]) AND r.due IS NULL
+        AND (r.deadline IS NULL OR r.deadline > [now](%(seen)s, %(lead)s))
+        --@unparked
+)
 
 -- name: wake_take
 -- Delete the wake-up of a worker.
 DELETE FROM [wakes] WHERE worker = %(worker)s
 
 -- name: limits
--- Read the limits and pauses of queues.
-SELECT queue, most, paused FROM [limits]
+-- Read the limits and pauses of limit keys.
+SELECT key, most, paused, per_partition FROM [limits]
 
 -- name: limit_put
--- Limit or pause a queue.
-INSERT INTO [limits] VALUES (%(queue)s, %(most)s, %(paused)s)
-ON CONFLICT (queue) DO UPDATE SET most = excluded.most, paused = excluded.paused
+-- Limit or pause a limit key.
+INSERT INTO [limits] VALUES (%(key)s, %(most)s, %(paused)s, %(per_partition)s)
+ON CONFLICT (key) DO UPDATE SET most = excluded.most, paused = excluded.paused, per_partition = excluded.per_partition
 
 -- name: limit_delete
--- Delete the limit and the pause of a queue.
-DELETE FROM [limits] WHERE queue = %(queue)s
+-- Delete the limit and the pause of a limit key.
+DELETE FROM [limits] WHERE key = %(key)s
 
 -- name: renew
 -- Renew leases, live or draining, and say which they are. A lease that another transaction has locked is left for the next

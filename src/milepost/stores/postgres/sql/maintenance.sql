@@ -62,7 +62,8 @@ WHERE EXISTS (SELECT FROM [members] AS m WHERE m.grp = 'children:' || w.id AND m
 WITH t AS (DELETE FROM [tombstones] WHERE until <= %(now)s),
     c AS (DELETE FROM [claims] WHERE until <= %(now)s),
     w AS (DELETE FROM [wakes] WHERE at < %(now)s - 60000000),
-    n AS (DELETE FROM [tallies] WHERE n = 0)
+    n AS (DELETE FROM [tallies] WHERE n = 0),
+    u AS (DELETE FROM [turns] WHERE turn <= (SELECT turn FROM [turns] ORDER BY turn DESC LIMIT 1 OFFSET %(turns)s))
 DELETE FROM [kv] WHERE until <= %(now)s
 
 -- name: trim_bound

@@ -138,11 +138,11 @@ WHERE j.id = u.id
 -- name: ready_put
 -- Place records in queues.
 INSERT INTO [ready] SELECT * FROM unnest(
-    %(id)s::text[], %(queue)s::text[], %(rank)s::bigint[], %(created)s::bigint[], %(due)s::bigint[], %(deadline)s::bigint[],
-    %(unique_key)s::text[]
+    %(id)s::text[], %(queue)s::text[], %(rank)s::bigint[], %(created)s::bigint[], %(due)s::bigint[], %(subqueue)s::text[],
+    %(deadline)s::bigint[], %(unique_key)s::text[]
 )
 ON CONFLICT (id) DO UPDATE SET queue = excluded.queue, rank = excluded.rank, created = excluded.created,
-    due = excluded.due, deadline = excluded.deadline, unique_key = excluded.unique_key
+    due = excluded.due, subqueue = excluded.subqueue, deadline = excluded.deadline, unique_key = excluded.unique_key
 
 -- name: ready_delete
 -- Take records from their queues.

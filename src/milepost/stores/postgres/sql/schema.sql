@@ -50,13 +50,15 @@ CREATE INDEX IF NOT EXISTS jobs_deadline ON [jobs] (deadline, id) WHERE deadline
 CREATE INDEX IF NOT EXISTS jobs_stale ON [jobs] (stale, id) WHERE stale IS NOT NULL;
 CREATE INDEX IF NOT EXISTS jobs_ended ON [jobs] (ended, id) WHERE ended IS NOT NULL;
 
--- the jobs of workers that wait. `due` is NULL once a job is claimable, and the largest number for a held one.
+-- the jobs of workers that wait. `due` is NULL once a job is claimable, and the largest number for a held one. `subqueue` is
+-- the queue from then on, if that is another one.
 CREATE TABLE IF NOT EXISTS [ready] (
     id text COLLATE "C" PRIMARY KEY,
     queue text COLLATE "C" NOT NULL,
     rank bigint NOT NULL,
     created bigint NOT NULL,
     due bigint,
+    subqueue text COLLATE "C",
     deadline bigint,
     unique_key text COLLATE "C"
 ) WITH (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0);
@@ -155,7 +157,12 @@ CREATE TABLE IF NOT EXISTS [claims] (
     worker text COLLATE "C" PRIMARY KEY, op text NOT NULL, ids text[] NOT NULL, until bigint NOT NULL
 );
 CREATE TABLE IF NOT EXISTS [wakes] (worker text COLLATE "C" PRIMARY KEY, at bigint NOT NULL);
-CREATE TABLE IF NOT EXISTS [limits] (queue text COLLATE "C" PRIMARY KEY, most bigint, paused boolean NOT NULL);
+CREATE TABLE IF NOT EXISTS [limits] (
+    key text COLLATE "C" PRIMARY KEY, most bigint, paused boolean NOT NULL, per_partition bigint
+);
+-- When subqueues had their last turn, as numbers in ascending order.
+CREATE TABLE IF NOT EXISTS [turns] (name text COLLATE "C" PRIMARY KEY, turn bigint NOT NULL);
+CREATE INDEX IF NOT EXISTS turns_turn ON [turns] (turn);
 CREATE TABLE IF NOT EXISTS [kv] (
     key text COLLATE "C" PRIMARY KEY, value text NOT NULL, version bigint NOT NULL, until bigint
 );

@@ -8,29 +8,39 @@ local function open_claim()
   local queues, names = {}, {}
   for i = 1, tonumber(shift()) do
     names[i] = shift()
-    -- A limit is that of the type; a name may be `type@queue`.
+    -- A pause is that of the type; a name may be `type@queue`.
     queues[i] = {name = names[i], type = string.match(names[i], '^[^@]*'), limit = tonumber(shift())}
     queues[i].at, queues[i].passed, queues[i].heads, queues[i].last = 1, 0, {}, false
   end
   local transition, starts = tonumber(shift()), tonumber(shift())
   local stride = about(transition) + 1
   local claimed, entry, looked, chosen = {}, root .. 'c:' .. worker, 0, nil
-  local ids = {}
+  local ids, capacities, own, settings, skips, full = {}, {}, {}, {}, {}, 0
 
-  -- How many more leases the slot of a queue may have; the setting of the store overrides that of the worker.
-  local function capacity(queue, setting)
-    local limit, paused = string.match(setting or '', '^(%-?%d*):(%d)$')
-    if paused == '1' then return 0 end
-    limit = tonumber(limit) or queue.limit
+  -- A limit with the leases of a slot taken off, live and draining.
+  local function left(limit, slot)
     if not limit then return math.huge end
-    local held = tonumber(redis.call('HGET', root .. 'n', queue.type) or 0)
-    return limit - held - (indexes.counts.n[queue.type] or 0)
+    return limit - tonumber(redis.call('HGET', root .. 'n', slot) or 0) - (indexes.counts.n[slot] or 0)
+  end
+
+  -- How many more leases a slot may have: a limit key, or a partition of it. The setting of the store overrides that of the worker.
+  local function capacity(key, partition)
+    if not capacities[key] then
+      local setting = settings[key] or redis.call('HGET', root .. 'limits', key) or ''
+      settings[key] = setting
+      capacities[key] = left(tonumber(string.match(setting, '^%-?%d+')) or own[key], key)
+    end
+    if not partition then return capacities[key] end
+    if not capacities[partition] then
+      capacities[partition] = left(tonumber(string.match(settings[key], ':(%-?%d+)$')), partition)
+    end
+    return math.min(capacities[key], capacities[partition])
   end
 
   -- The first entry of a queue that was not tried yet.
   local function head(queue)
     if queue.at > #queue.heads then
-      if queue.last or queue.capacity <= 0 then return end
+      if queue.last or capacity(queue.type) <= 0 then return end
       local most = math.min(starts + 1, 200)
       queue.heads = redis.call('ZRANGE', root .. 'q:' .. queue.name, queue.passed, queue.passed + most - 1, 'WITHSCORES')
       queue.at, queue.last = 1, #queue.heads < 2 * most
@@ -39,18 +49,51 @@ local function open_claim()
     return queue.heads[queue.at], tonumber(queue.heads[queue.at + 1])
   end
 
-  local function first_of_all()
-    local best, best_member, best_score
-    for i = 1, #queues do
-      local queue = queues[i]
-      if queue.capacity > 0 then
-        local member, score = head(queue)
-        if member and (not best or score < best_score or (score == best_score and member < best_member)) then
-          best, best_member, best_score = queue, member, score
-        end
+  -- The first subqueue in a ring that has capacity, where it is in the order, its first entry that was not refused, and the rank of that.
+  local function first_in_ring(ring)
+    while capacity(ring.key) > 0 and full < 64 do
+      local found = redis.call('ZRANGE', ring.index, ring.skipped, ring.skipped, 'WITHSCORES')
+      local name = found[1]
+      if not name then return end
+      local slot = string.sub(name, ring.prefix)
+      if slot ~= ring.key and capacity(ring.key, slot) <= 0 then
+        indexes.set_full(name)
+        full = full + 1
+      else
+        local passed = skips[name] or 0
+        local entry = redis.call('ZRANGE', root .. 'q:' .. name, passed, passed, 'WITHSCORES')
+        if entry[1] then return name, tonumber(found[2]), entry[1], tonumber(entry[2]) end
+        ring.skipped = ring.skipped + 1
       end
     end
-    return best, best_member
+  end
+
+  -- The entry of a queue that is next, its rank, and its subqueue with the slot of that.
+  local function next_entry(queue)
+    if queue.paused then return end
+    local member, rank = nil, nil
+    if capacity(queue.type) > 0 then member, rank = head(queue) end
+    if not queue.rings then return member, rank end
+    local best, at, slot = queue.name, rank and rank * 1e13 + queue.turn, nil
+    for i = 1, #queue.rings do
+      local ring = queue.rings[i]
+      local name, place, entry, its_rank = first_in_ring(ring)
+      if name and (not at or place < at or (place == at and name < best)) then
+        best, at, member, rank, slot = name, place, entry, its_rank, string.sub(name, ring.prefix)
+      end
+    end
+    return member, rank, best, slot
+  end
+
+  local function first_of_all()
+    local best, best_member, best_rank, best_name, best_slot
+    for i = 1, #queues do
+      local member, rank, name, slot = next_entry(queues[i])
+      if member and (not best or rank < best_rank or (rank == best_rank and member < best_member)) then
+        best, best_member, best_rank, best_name, best_slot = queues[i], member, rank, name, slot
+      end
+    end
+    return best, best_member, best_name, best_slot
   end
 
   local function named_job()
@@ -59,9 +102,14 @@ local function open_claim()
     local got = redis.pcall('HMGET', root .. 'j:' .. wanted, 'q', 'c')
     for i = 1, #queues do
       local queue = queues[i]
-      if not got.err and got[2] and got[1] == queue.name and queue.capacity > 0 then
+      local name, slot = string.match(not got.err and got[2] and got[1] or '', '^([^\31]*)\31?(.*)$')
+      if name == queue.name and not queue.paused then
+        if slot == '' then slot = nil end
+        local key = slot and string.match(slot, '^[^\31]*') or queue.type
         local member = indexes.member(wanted, got[2])
-        if redis.call('ZSCORE', root .. 'q:' .. queue.name, member) then return queue, member end
+        if capacity(key, slot ~= key and slot or nil) > 0 and redis.call('ZSCORE', root .. 'q:' .. got[1], member) then
+          return queue, member, got[1], slot
+        end
       end
     end
   end
@@ -72,26 +120,32 @@ local function open_claim()
   -- The id to start next, with its transition, the operation id and the position of its values; nothing at the end.
   function claim.next()
     if #ids == starts or looked >= starts + 64 then return end
-    local queue, member
+    local queue, member, name, slot
     if wanted ~= '' then
-      queue, member = named_job()
+      queue, member, name, slot = named_job()
     else
-      queue, member = first_of_all()
-      if queue then queue.at = queue.at + 2 end
+      queue, member, name, slot = first_of_all()
+      if queue and not slot then queue.at = queue.at + 2 end
       looked = looked + 1
     end
     if not queue then return end
-    chosen = {queue = queue, member = member}
+    chosen = {queue = queue, member = member, name = name or queue.name, slot = slot}
     local first = arg + #ids * stride
     return string.sub(member, 18), transition, ARGV[first], first + 1
   end
 
   -- The result of the start; a job past its start deadline leaves the queue.
   function claim.started(id, branch, text)
-    local queue = chosen.queue
+    local queue, name, slot = chosen.queue, chosen.name, chosen.slot
     if branch >= 0 then
-      for i = 1, #queues do
-        if queues[i].type == queue.type then queues[i].capacity = queues[i].capacity - 1 end
+      local key = slot and string.match(slot, '^[^\31]*') or queue.type
+      capacities[key] = capacities[key] - 1
+      if slot and slot ~= key then capacities[slot] = capacities[slot] - 1 end
+      if slot or queue.rings then
+        local turn = redis.call('INCR', root .. 'turn')
+        redis.call('ZADD', root .. 'turns', turn, name)
+        redis.call('ZREMRANGEBYRANK', root .. 'turns', 0, -10001)
+        if slot then indexes.enlist(name) else queue.turn = turn end
       end
       ids[#ids + 1] = id
       claimed[#claimed + 1] = id
@@ -100,7 +154,10 @@ local function open_claim()
     end
     local after = redis.pcall('HGET', root .. 'j:' .. id, 'N')
     if not text or type(after) == 'table' or (after and tonumber(after) <= this.clock) then
-      redis.call('ZREM', root .. 'q:' .. queue.name, chosen.member)
+      redis.call('ZREM', root .. 'q:' .. name, chosen.member)
+      if slot then indexes.enlist(name) end
+    elseif slot then
+      skips[name] = (skips[name] or 0) + 1
     else
       queue.passed = queue.passed + 1
     end
@@ -113,7 +170,7 @@ local function open_claim()
         local queue = queues[i]
         -- Wake-up tokens for waiting workers: none if nothing can be claimed, one if something is left.
         indexes.ready[queue.name] = nil
-        if queue.capacity > 0 and head(queue) then
+        if next_entry(queue) or full == 64 then
           indexes.announce_one(queue.name)
         else
           redis.call('DEL', root .. 'ready:' .. queue.name)
@@ -156,14 +213,30 @@ local function open_claim()
   for i = 1, #names do indexes.promote(names[i]) end
   local types = {}
   for i = 1, #queues do types[i] = queues[i].type end
-  local settings = #types > 0 and redis.call('HMGET', root .. 'limits', unpack(types)) or {}
-  for i = 1, #queues do queues[i].capacity = capacity(queues[i], settings[i]) end
+  local found = #types > 0 and redis.call('HMGET', root .. 'limits', unpack(types)) or {}
+  for i = 1, #queues do
+    local queue = queues[i]
+    settings[queue.type], own[queue.type] = found[i] or '', queue.limit
+    queue.paused = string.match(settings[queue.type], ':(%d)') == '1'
+  end
+  -- The rings of queues that have subqueues, one for each limit key.
+  for _, name in ipairs(redis.call('SMEMBERS', root .. 'rings')) do
+    for i = 1, #queues do
+      local queue = queues[i]
+      if queue.name == name then
+        queue.rings, queue.turn = {}, tonumber(redis.call('ZSCORE', root .. 'turns', name) or 0)
+        for j, key in ipairs(redis.call('SMEMBERS', root .. 'rings:' .. name)) do
+          queue.rings[j] = {key = key, index = root .. 'ring:' .. name .. '\31' .. key, prefix = #name + 2, skipped = 0}
+        end
+      end
+    end
+  end
 end
 
 -- name: set_limit
--- Limit or pause a queue, or remove its setting; wake one waiting worker.
--- ARGV[2]   the queue
--- ARGV[3]   its setting `<limit or empty>:<1 paused, 0 not>`, or empty for none
+-- Limit a key or pause the type of that name, or remove the setting; wake waiting workers.
+-- ARGV[2]   the key
+-- ARGV[3]   its setting `<most or empty>:<1 paused, 0 not>:<per partition or empty>`, or empty for none
 -- Reply     nothing
 local indexes = open_indexes()
 if ARGV[3] == '' then
@@ -172,6 +245,8 @@ else
   redis.call('HSET', root .. 'limits', ARGV[2], ARGV[3])
 end
 indexes.announce_one(ARGV[2])
+indexes.slot_freed(ARGV[2])
+for _, slot in ipairs(redis.call('SMEMBERS', root .. 'fulls')) do indexes.slot_freed(slot) end
 indexes.flush()
 return false
 

@@ -23,6 +23,8 @@ local function open_indexes()
     if not name or name == '' then return end
     local names = X.counts[hash]
     names[name] = (names[name] or 0) + by
+    local key = hash == 'n' and string.match(name, '^([^\31]*)\31')
+    if key then names[key] = (names[key] or 0) + by end
   end
 
   -- A value that is not empty, or false.
@@ -41,9 +43,61 @@ local function open_indexes()
     return (#created == 16 and created or string.format('%016.0f', created)) .. ':' .. id
   end
 
+  -- The queue of the name under which a record is claimed, and for a subqueue its slot; see `milepost.core.limits`.
+  local function queue_of(name)
+    local at = string.find(name, '\31', 1, true)
+    if not at then return name end
+    return string.sub(name, 1, at - 1), string.sub(name, at + 1)
+  end
+
+  -- Place a subqueue in the ring of its queue and limit key, by rank and turn, unless it is empty or its partition is full.
+  function X.enlist(name)
+    local queue, slot = queue_of(name)
+    local key = string.match(slot, '^[^\31]*')
+    local ring = root .. 'ring:' .. queue .. '\31' .. key
+    local rank = redis.call('ZRANGE', root .. 'q:' .. name, 0, 0, 'WITHSCORES')[2]
+    if rank and redis.call('SISMEMBER', root .. 'full:' .. slot, name) == 0 then
+      local turn = tonumber(redis.call('ZSCORE', root .. 'turns', name) or 0)
+      redis.call('ZADD', ring, string.format('%.0f', rank * 1e13 + turn), name)
+      redis.call('SADD', root .. 'rings', queue)
+      redis.call('SADD', root .. 'rings:' .. queue, key)
+      redis.call('SADD', root .. 'queues:' .. key, queue)
+    elseif redis.call('ZREM', ring, name) == 1 and redis.call('EXISTS', ring) == 0 then
+      redis.call('SREM', root .. 'queues:' .. key, queue)
+      redis.call('SREM', root .. 'rings:' .. queue, key)
+      if redis.call('EXISTS', root .. 'rings:' .. queue) == 0 then redis.call('SREM', root .. 'rings', queue) end
+    end
+  end
+
+  -- Take a subqueue whose partition is full out of its ring, until `X.slot_freed`.
+  function X.set_full(name)
+    local _, slot = queue_of(name)
+    redis.call('SADD', root .. 'fulls', slot)
+    redis.call('SADD', root .. 'full:' .. slot, name)
+    X.enlist(name)
+  end
+
+  -- A slot may have capacity: wake a worker of each queue that has jobs for it.
+  function X.slot_freed(slot)
+    if redis.call('EXISTS', root .. 'q:' .. slot) == 1 then X.announce_one(slot) end
+    if string.find(slot, '\31', 1, true) then
+      local names = redis.call('SMEMBERS', root .. 'full:' .. slot)
+      redis.call('DEL', root .. 'full:' .. slot)
+      redis.call('SREM', root .. 'fulls', slot)
+      for i = 1, #names do
+        X.enlist(names[i])
+        X.announce_one((queue_of(names[i])))
+      end
+    else
+      local queues = redis.call('SMEMBERS', root .. 'queues:' .. slot)
+      for i = 1, #queues do X.announce_one(queues[i]) end
+    end
+  end
+
   -- Make a record with a queue claimable, scheduled or neither.
   function X.offer(id, fields)
-    local queue, start = fields.q, starts_at(fields.held, fields.wait_groups, fields.wake_at, fields.n)
+    local queue, slot = queue_of(fields.q)
+    local start = starts_at(fields.held, fields.wait_groups, fields.wake_at, fields.n)
     if not start or parked(id, fields.k) then return end
     if start > this.clock then
       redis.call('ZADD', root .. 'd:' .. queue, fields.wake_at or fields.n, id)
@@ -51,7 +105,8 @@ local function open_indexes()
       -- A waiting worker learns from its next claim when the job is due.
       if redis.call('ZRANK', root .. 'd:' .. queue, id) ~= 0 then return end
     else
-      redis.call('ZADD', root .. 'q:' .. queue, 0 - (tonumber(fields.y) or 0), X.member(id, fields.c))
+      redis.call('ZADD', root .. 'q:' .. fields.q, 0 - (tonumber(fields.y) or 0), X.member(id, fields.c))
+      if slot then X.enlist(fields.q) end
     end
     X.ready[queue] = (X.ready[queue] or 0) + 1
   end
@@ -91,8 +146,13 @@ local function open_indexes()
     end
     if string.find(touched, 'q', 1, true) then
       local queue0 = was(old, fields, 'q')
-      if queue0 and redis.call('ZREM', root .. 'q:' .. queue0, X.member(id, was(old, fields, 'c'))) == 0 then
-        redis.call('ZREM', root .. 'd:' .. queue0, id)
+      if queue0 then
+        local name, slot = queue_of(queue0)
+        if redis.call('ZREM', root .. 'q:' .. queue0, X.member(id, was(old, fields, 'c'))) == 0 then
+          redis.call('ZREM', root .. 'd:' .. name, id)
+        elseif slot then
+          X.enlist(queue0)
+        end
       end
       if some(fields.q) then X.offer(id, fields) end
     end
@@ -273,9 +333,7 @@ local function open_indexes()
       for name, by in pairs(names) do
         if by ~= 0 then
           if redis.call('HINCRBY', root .. hash, name, by) <= 0 then redis.call('HDEL', root .. hash, name) end
-          if hash == 'n' and by < 0 and redis.call('EXISTS', root .. 'q:' .. name) == 1 then
-            X.announce_one(name)
-          end
+          if hash == 'n' and by < 0 then X.slot_freed(name) end
         end
       end
     end

@@ -19,9 +19,13 @@
 -- l:<label>, stalled      ids by creation          k:<unique key>      ids in order of arrival, the newest last
 -- q:<queue>   `<created>:<id>` by falling priority       d:<queue>, lease, deadline, stale      ids by time
 --             (in `stale` it may be earlier than in the record; the sweep corrects it)
+-- q:<queue>^<slot>, ring:<queue>^<key>   a subqueue (`^` is the byte 31), and names of those of one key by rank and turn
+-- rings, rings:<queue>, queues:<key>     the queues that have rings, the keys of these, and the queues of a key
+-- full:<slot>, fulls   subqueues that left their ring because their partition is full, and these slots
+-- turn, turns          the number of the last turn, and those of subqueues and queues
 -- scheduled   the queues that have, or had, scheduled jobs
 -- s, sx, sk   draining leases: by id, ids by expiry, how many have a unique key
--- n, w        the number of leases of a slot (including draining ones) and of a worker
+-- n, w        the number of leases of a slot and of its key (including draining ones), and of a worker
 -- z, zs       ids in the order of their end, and how many outdated entries an id has there
 -- zp          ids that a purge has taken from z because they have open children, until they have none
 -- f           the feed     fence     ready:<queue>, wake:<worker>   wake-up tokens, which expire

@@ -61,3 +61,8 @@ DELETE FROM [kv] WHERE until <= ?
 -- name: purge_counters
 -- Delete counters without records.
 DELETE FROM [counters] WHERE count <= 0
+
+-- name: purge_turns
+-- Delete all but the newest turns.
+-- Values: how many to keep
+DELETE FROM [turns] WHERE turn <= (SELECT turn FROM [turns] ORDER BY turn DESC LIMIT 1 OFFSET ?)

@@ -15,14 +15,14 @@ SELECT id, status FROM [jobs] WHERE unique_key = ? ORDER BY n DESC LIMIT 1
 -- Values: id, created, body, then the columns in the order of `rows.columns`
 INSERT INTO [jobs] (
     id, created, body,
-    type, status, stalled, queue, rank, scheduled, deadline, lease, token, slot, worker, stale, ended, unique_key
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    type, status, stalled, queue, rank, scheduled, subqueue, deadline, lease, token, slot, worker, stale, ended, unique_key
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 
 -- name: record_update
 -- Update a record and its index columns.
 -- Values: body, the columns in the order of `rows.columns`, n
 UPDATE [jobs] SET
-    body = ?, type = ?, status = ?, stalled = ?, queue = ?, rank = ?, scheduled = ?, deadline = ?, lease = ?, token = ?,
+    body = ?, type = ?, status = ?, stalled = ?, queue = ?, rank = ?, scheduled = ?, subqueue = ?, deadline = ?, lease = ?, token = ?,
     slot = ?, worker = ?, stale = ?, ended = ?, unique_key = ?
 WHERE n = ?
 

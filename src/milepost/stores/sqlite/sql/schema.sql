@@ -20,6 +20,7 @@ CREATE TABLE IF NOT EXISTS [jobs] (
     queue TEXT,
     rank INTEGER NOT NULL,
     scheduled INTEGER,
+    subqueue TEXT,
     deadline INTEGER,
     lease INTEGER,
     token TEXT,
@@ -110,7 +111,12 @@ CREATE TABLE IF NOT EXISTS [claims] (
     worker TEXT PRIMARY KEY, op TEXT NOT NULL, ids TEXT NOT NULL, until INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS [wakes] (worker TEXT PRIMARY KEY, at INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS [limits] (queue TEXT PRIMARY KEY, most INTEGER, paused INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS [limits] (
+    key TEXT PRIMARY KEY, most INTEGER, paused INTEGER NOT NULL, per_partition INTEGER
+) WITHOUT ROWID;
+-- When subqueues had their last turn, as numbers in ascending order.
+CREATE TABLE IF NOT EXISTS [turns] (name TEXT PRIMARY KEY, turn INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS [turns_turn] ON [turns] (turn);
 CREATE TABLE IF NOT EXISTS [kv] (
     key TEXT PRIMARY KEY, value TEXT NOT NULL, version INTEGER NOT NULL, until INTEGER
 ) WITHOUT ROWID;

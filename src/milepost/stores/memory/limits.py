@@ -1,0 +1,35 @@
+"""The limits of the memory store."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from milepost.core.limits import Limit, is_of_slot, with_keys
+from milepost.stores.memory.state import MemoryState
+
+
+class MemoryLimits:
+    """Limits, and the leases that they count."""
+
+    _memory: MemoryState
+
+    def _held(self, slot: str) -> int:
+        live = len(self._memory.indexes.get(("slot", slot), ()))
+        return live + sum(is_of_slot(stop.slot, slot) for stop in self._memory.stops.values())
+
+    async def limits(self) -> dict[str, Limit]:
+        with self._memory.lock:
+            return dict(self._memory.limits)
+
+    async def set_limit(self, key: str, running: int | None, paused: bool, per_partition: int | None = None) -> None:
+        with self._memory.lock:
+            self._memory.limits[key] = limit = Limit(running, paused, per_partition)
+            if limit == Limit():
+                del self._memory.limits[key]
+            self._memory.announce_freed_slot()
+            self._memory.notifier.notify()
+
+    async def held_slots(self) -> dict[str, int]:
+        with self._memory.lock:
+            live = [(index[1], len(found)) for index, found in self._memory.indexes.items() if index[0] == "slot"]
+            return Counter(dict(live)) + with_keys((stop.slot, 1) for stop in self._memory.stops.values())

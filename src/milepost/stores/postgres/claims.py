@@ -1,0 +1,149 @@
+"""Start the jobs of a claim among the records that it has locked."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any
+
+from milepost.core.job import Job
+from milepost.core.limits import Capacities, Limit, queue_name, slot_of, type_name, with_keys
+from milepost.core.serialization import US
+from milepost.stores.claim_order import ClaimOrder, Subqueue
+from milepost.stores.postgres.batch import Batch
+from milepost.stores.postgres.connection import Rows
+from milepost.stores.postgres.database import Part, Transaction, for_rows
+from milepost.stores.postgres.other_records import parents_of
+from milepost.stores.protocol import Claim, Write
+from milepost.stores.rows import Row
+
+CLAIM_ROUNDS = 8
+"""How often a claim looks for further records when it may start none of those that it found. It keeps all of them locked, and
+the process that cancels the children of a run that has ended waits for them."""
+MORE_HEADS = 100
+"""The most records that it reads then beyond those that it could start."""
+
+
+def asked_queues(claim: Claim) -> dict[str, Any]:
+    """Return the values of the queues of a claim."""
+    queues = list(claim.queues)
+    return {"queues": queues, "slots": [type_name(queue) for queue in queues], "own": list(claim.queues.values())}
+
+
+class Start:
+    """The starts of one claim, at most `most`; `jobs` are those that were started."""
+
+    def __init__(self, tx: Transaction, batch: Batch, claim: Claim, most: int) -> None:
+        self._tx, self._batch, self._claim, self._most = tx, batch, claim, most
+        self._refused: list[str] = []
+        self.jobs: list[Job] = []
+
+    async def by_age(self, name: str, request: Mapping[str, Any], heads: Rows) -> list[Part]:
+        """Start records of queues without subqueues, by priority and age. `name` is the statement that reads further ones."""
+        capacities: dict[str, int] = {}
+        for again in range(CLAIM_ROUNDS):
+            await self._know_parents(heads)
+            before = len(self._refused)
+            # The rows do not count what this claim has started.
+            for _, slot, capacity, *_ in heads:
+                capacities.setdefault(slot, capacity)
+            for rank, slot, _, fence, *stored in sorted(heads, key=lambda row: (row[0], row[6], row[5])):
+                if len(self.jobs) < self._most and capacities[slot] > 0:
+                    started = self._start(Row(*stored[:-1])._replace(rank=rank), fence)
+                    if started is not None and (held := started.record.get("slot", "")) in capacities:
+                        capacities[held] -= 1
+            if len(self.jobs) >= self._most or len(self._refused) == before:
+                break
+            wanted = self._most - len(self.jobs)
+            more = min(wanted << again, MORE_HEADS)
+            (heads,) = await self._tx.run((name, {**request, "most": wanted, "more": more, "refused": self._seen()}))
+        return []
+
+    async def in_turn(self, heads: Rows, keys: set[str]) -> list[Part]:
+        """Start these records of queues, and records of the subqueues of limit keys that are locked, in turn.
+
+        Return the statements that store the turns.
+        """
+        claim = self._claim
+        read, capacities = await read_subqueues(self._tx.run, list(claim.queues), claim.queues)
+        found = {one.name: one for one in read if US not in one.name or slot_of(one.name).partition(US)[0] in keys}
+        names = self._names(found.values(), capacities)
+        turns: dict[str, int] = {}
+        for _ in range(CLAIM_ROUNDS):
+            if names:
+                more = [int(min(capacities.of(slot_of(name)), 1 + 2 * self._most // len(names))) for name in names]
+                request = {"names": names, "capacities": more, "more": 0, "job": claim.job_id, "refused": self._seen()}
+                heads += (await self._tx.run(("claim_subqueues", request)))[0]
+            await self._know_parents(heads)
+            before = len(self._refused)
+            self._start_in_turn(heads, {**found}, capacities, turns)
+            for name, turn in turns.items():
+                found[name] = found[name]._replace(turn=turn)
+            if len(self.jobs) >= self._most or len(self._refused) == before:
+                break
+            seen = set(self._seen())
+            heads = [head for head in heads if US not in head[1] and head[5] not in seen]
+        return for_rows("turns_put", "names turns", sorted(turns.items()))
+
+    def _names(self, found: Iterable[Subqueue], capacities: Capacities) -> list[str]:
+        """Return the subqueues with capacity, of each queue those whose turn is next; all if one job is wanted."""
+        counts: Counter[str] = Counter()
+        names = []
+        for one in sorted(found):
+            if US in one.name and not capacities.is_paused(one.name) and capacities.of(slot_of(one.name)) > 0:
+                counts[queue_name(one.name)] += 1
+                if self._claim.job_id is not None or counts[queue_name(one.name)] <= self._most:
+                    names.append(one.name)
+        return names
+
+    def _start_in_turn(
+        self, heads: Rows, found: dict[str, Subqueue], capacities: Capacities, turns: dict[str, int]
+    ) -> None:
+        rows: dict[str, deque[Row]] = {}
+        for rank, _, _, _, *stored in sorted(heads, key=lambda row: (row[0], row[6], row[5])):
+            row = Row(*stored[:-1])._replace(rank=rank)
+            rows.setdefault(row.queue or "", deque()).append(row)
+        fences = iter(sorted(head[3] for head in heads))
+        order = ClaimOrder(
+            (found[name] for name in rows if name in found),
+            capacities,
+            lambda name: rows[name].popleft() if rows[name] else None,
+        )
+        while len(self.jobs) < self._most and (head := order.next()) is not None:
+            name, row = head
+            turn = next(fences)
+            if self._start(row, turn) is not None:
+                turns[name] = turn
+                order.started(name, turn)
+
+    def _start(self, row: Row, fence: int) -> Job | None:
+        """Start a record with this fence, or note that it is refused."""
+        self._batch.know(row.id, row)
+        self._batch.take_fences([fence])
+        outcome = self._batch.write(Write(row.id, self._claim.starts[len(self.jobs)]))
+        if not outcome.accepted or outcome.job is None:
+            self._refused.append(row.id)
+            return None
+        self.jobs.append(outcome.job)
+        return outcome.job
+
+    def _seen(self) -> list[str]:
+        return [*self._refused, *(job.job_id for job in self.jobs)]
+
+    async def _know_parents(self, heads: Rows) -> None:
+        # A parent in an open transaction of its handler is not waited for: its children are refused in this claim.
+        parents = parents_of(Row(*head[4:-1]).record() for head in heads if "child_key" in head[13])
+        if more := self._batch.others.ask(parents, waits=False):
+            self._batch.others.know(*await self._tx.run(*more))
+
+
+async def read_subqueues(
+    run: Callable[..., Awaitable[list[Rows]]], queues: list[str], own: Mapping[str, int | None]
+) -> tuple[list[Subqueue], Capacities]:
+    """Return these queues and their subqueues with claimable jobs, and how many more leases their slots may have."""
+    rows, limits = await run(("subqueues", {"queues": queues}), ("limits", None))
+    found = [Subqueue(*row) for row in rows]
+    keys = sorted({slot_of(one.name).partition(US)[0] for one in found})
+    (counted,) = await run(("held_slots", {"keys": keys}))
+    held = with_keys((slot, count) for slot, count in counted)
+    return found, Capacities({key: Limit(*row) for key, *row in limits}, own, held.__getitem__)

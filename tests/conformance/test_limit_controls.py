@@ -1,0 +1,71 @@
+"""Negative controls: the suite detects stores that start more jobs than a limit allows, or in the wrong order."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from milepost.core.limits import Capacities
+from milepost.stores.memory.store import MemoryStore
+from milepost.stores.sync_bridge import run_sync
+from milepost.testing import FrozenClock
+from milepost.testing.conformance.harness import StoreFixture, scenarios_of
+from milepost.testing.conformance.limits import Limits, random_history
+
+
+class ForgetsDrainingLeases(MemoryStore):
+    """Counts only live leases."""
+
+    def _held(self, slot: str) -> int:
+        return len(self._memory.indexes.get(("slot", slot), ()))
+
+
+class ForgetsPartitions(MemoryStore):
+    """Counts for a key only the leases without a partition."""
+
+    def _held(self, slot: str) -> int:
+        jobs = (self._memory.records[str(order[-1])] for order in self._memory.indexes.get(("slot", slot), ()))
+        return sum(job.get("slot") == slot for job in jobs)
+
+
+class TakesNoTurns(MemoryStore):
+    async def apply(self, *args: object) -> object:  # type: ignore[override]
+        self._memory.turns.clear()
+        return await super().apply(*args)  # type: ignore[arg-type]
+
+
+def failures(kind: type[MemoryStore]) -> set[str]:
+    """Return the scenarios of limits that fail on a store."""
+    found = set()
+    for name, scenario, values in scenarios_of(Limits):
+        clock = FrozenClock()
+        try:
+            run_sync(scenario(None, StoreFixture(kind(clock=clock), clock), **values))
+        except AssertionError:
+            found.add(name)
+    return found
+
+
+def test_right_store_passes() -> None:
+    assert failures(MemoryStore) == set()
+
+
+@pytest.mark.parametrize(
+    ("kind", "scenario"),
+    [
+        (ForgetsDrainingLeases, "test_stopping_run_keeps_its_place_under_a_limit"),
+        (ForgetsPartitions, "test_running_limit_counts_all_partitions"),
+        (ForgetsPartitions, "test_limits_hold_in_random_histories"),
+        (TakesNoTurns, "test_partitions_take_turns"),
+        (TakesNoTurns, "test_partition_that_comes_back_keeps_its_turn"),
+    ],
+)
+def test_fault_is_detected(kind: type[MemoryStore], scenario: str) -> None:
+    assert scenario in failures(kind)
+
+
+def test_claim_that_forgets_its_own_starts_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Capacities, "take", lambda self, slot: None)
+    with pytest.raises(AssertionError, match="the limit is"):
+        run_sync(random_history(StoreFixture(MemoryStore()), random.Random(20)))
