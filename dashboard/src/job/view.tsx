@@ -20,6 +20,7 @@ import { rowOf } from "../wire/row";
 import type { JobRecord } from "../wire/types";
 import { ErrorPart } from "./error";
 import { AttemptsPart, Events, ReceiptView } from "./events";
+import { Members } from "./members";
 import { Messages } from "./messages";
 import { Questions } from "./question";
 import { share } from "./sharing";
@@ -82,6 +83,7 @@ export function JobView() {
     <div class={`job of-${shownState(shown)}`}>
       <Head shown={shown} />
       <Far shown={shown} />
+      <Members shown={shown} />
       <Questions shown={shown} />
       <Actions shown={shown} />
       {shown.receipt !== null && part !== "events" && <ReceiptView job={shown} />}
