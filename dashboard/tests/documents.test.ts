@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { folderOf, marked } from "../src/pages/documents";
+import { conditions, folderOf, marked } from "../src/pages/documents";
 
 describe("the words of a query in a passage", () => {
   it.each([
@@ -10,6 +10,14 @@ describe("the words of a query in a passage", () => {
     ["nothing", "? - a", ["nothing"]],
   ])("%s / %s", (text, query, parts) => expect(marked(text, query)).toEqual(parts));
 });
+
+it.each([
+  ["", []],
+  ["team=engines", ["team=engines"]],
+  [" team=engines, year=1843,", ["team=engines", "year=1843,"]],
+  ["title=Tables, notes,year=1", ["title=Tables, notes", "year=1"]],
+  ["team", ["team"]],
+])("reads the conditions of %s", (text, parts) => expect(conditions(text)).toEqual(parts));
 
 it("knows the folder of a URI or key", () => {
   expect(folderOf("file:///papers/a/b.txt")).toBe("file:///papers/a");

@@ -15,6 +15,11 @@ describe("numbers beyond what JavaScript holds", () => {
   });
 });
 
+it.runIf(supported)("every double is a number, with its leading zeros and sign", () => {
+  const read = parseExactly("[-0.003126481734058223, 0.0012345678901234567, -12.345678901234567, -1.2345678901234567e-9]") as unknown[];
+  expect(read.map((value) => typeof value)).toEqual(["number", "number", "number", "number"]);
+});
+
 it("direction marks are made visible", () => {
   expect(plain("gnp\u202Eexe")).toBe("gnp\uFFFDexe");
 });

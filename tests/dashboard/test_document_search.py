@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from milepost.documents.jobs import HANDLERS
+from milepost.documents.jobs import HANDLERS, document_jobs
 from tests.dashboard.conftest import Opened, axe
 from tests.dashboard.stage import HOSTILE
 from tests.documents.watched_run import WatchedRun
@@ -61,3 +61,26 @@ def test_passages_are_found_and_filtered(served: Server, opened: Opened, theme: 
     page.get_by_label("Rank by").select_option("words")
     ask(page, "xylophone")
     expect(page.get_by_text("Nothing found.")).to_be_visible()
+
+
+def test_passages_are_filtered_by_metadata_and_owner(served: Server, opened: Opened, tmp_path: Path) -> None:
+    papers = tmp_path / "papers"
+    ingestion = document_jobs(owner_label="tenant", database=tmp_path / "documents.db")["ingestion"]
+    ingestion(WatchedRun(), [str(papers)], metadata={"team": "towers, lamps"})
+    ingestion(WatchedRun(labels={"tenant": "acme"}), [str(papers / "towers")], metadata={"year": 1843})
+    page = opened(f"{served.url}/jobs/?page=documents", width=390, height=844)
+    page.get_by_label("Metadata").fill("year=1843")
+    ask(page, "paraffin lamp")
+    passages = page.locator(".passage")
+    expect(passages).to_have_count(1)
+    page.reload()
+    expect(page.get_by_label("Metadata")).to_have_value("year=1843")
+    expect(passages).to_have_count(1)
+    page.get_by_label("Metadata").fill("team=towers, lamps, team=none")
+    ask(page, "paraffin lamp")
+    expect(passages).to_have_count(3)
+    page.get_by_label("Owner").fill("acme")
+    page.get_by_label("Metadata").fill("")
+    ask(page, "paraffin lamp")
+    expect(passages).to_have_count(1)
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")

@@ -175,6 +175,9 @@ def test_owner_key_reads_and_deletes_only_its_documents(folder: Path, tmp_path: 
                 assert client.request(method, f"/api/documents/{theirs[owner]}", headers=mine).status_code == 404
         for what in ("entities", "neighbours?entity=a", "communities"):
             assert client.get(f"/api/documents/{what}", headers=mine).status_code == 403
+        assert {one["owner"] for one in ask(client, "", owner="b")["documents"]} == {"b"}
+        for owner, status in (("a", 200), ("b", 403)):
+            assert client.get("/api/documents", params={"owner": owner}, headers=mine).status_code == status
         for labels in ("tenant=a,user=u", "user=u"):
             for what in ("", "/search?q=a", f"/{theirs['a']}"):
                 answer = client.get(f"/api/documents{what}", headers={"x-labels": labels})

@@ -3,7 +3,7 @@ import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { Link } from "../parts/link";
 import { go, pageAt, place } from "../shell/address";
-import { mayWrite } from "../shell/session";
+import { bound, mayWrite } from "../shell/session";
 import { get, Problem } from "../wire/api";
 
 interface Hit {
@@ -31,6 +31,13 @@ export function marked(text: string, query: string): string[] {
 /** The folder of a URI or key, or null if it has none. */
 export const folderOf = (uri: string): string | null => /^(.*[^/])\/[^/]+$/.exec(uri)?.[1] ?? null;
 
+/** The conditions `name=value` of a text with commas between them; a value may contain commas. */
+export const conditions = (text: string): string[] =>
+  text
+    .split(/,(?=[^,=]+=)/)
+    .map((part) => part.trim())
+    .filter((part) => part !== "");
+
 const plainName = (uri: string): string => {
   try {
     return decodeURI(uri).replace(/^file:\/\//, "");
@@ -40,7 +47,7 @@ const plainName = (uri: string): string => {
 };
 
 export function DocumentsPage() {
-  const { ask, under } = place.value;
+  const { ask, under, where, owner } = place.value;
   const mode = useSignal("hybrid");
   const format = useSignal("");
   const single = useSignal(false);
@@ -52,7 +59,16 @@ export function DocumentsPage() {
     if (ask === null) return;
     const abort = new AbortController();
     searching.value = true;
-    const parameters = { q: ask, k: HITS, mode: mode.value, under, format: format.value, per_document: single.value };
+    const parameters = {
+      q: ask,
+      k: HITS,
+      mode: mode.value,
+      under,
+      format: format.value,
+      where: conditions(where ?? ""),
+      owner,
+      per_document: single.value,
+    };
     get<{ hits: Hit[] }>("documents/search", parameters, abort.signal)
       .then(({ hits }) => (found.value = { hits, of: ask }))
       .catch((error: unknown) => {
@@ -63,7 +79,7 @@ export function DocumentsPage() {
         if (!abort.signal.aborted) searching.value = false;
       });
     return () => abort.abort();
-  }, [ask, under, mode.value, format.value, single.value]);
+  }, [ask, under, where, owner, mode.value, format.value, single.value]);
   return (
     <main class="main">
       <div class="sheet">
@@ -72,8 +88,9 @@ export function DocumentsPage() {
           class="question"
           onSubmit={(event) => {
             event.preventDefault();
-            const text = String(new FormData(event.currentTarget).get("ask")).trim();
-            go(pageAt("documents", { ask: text === "" ? null : text, under }));
+            const form = new FormData(event.currentTarget);
+            const text = (name: string) => String(form.get(name) ?? "").trim() || null;
+            go(pageAt("documents", { ask: text("ask"), under, where: text("where"), owner: text("owner") }));
           }}
         >
           <input class="field" type="search" name="ask" aria-label="Question or words" placeholder="Question or words" maxLength={2000} defaultValue={ask ?? ""} key={ask} />
@@ -103,6 +120,15 @@ export function DocumentsPage() {
             <input type="checkbox" checked={single.value} onChange={(event) => (single.value = event.currentTarget.checked)} /> One per
             document
           </label>
+          <label>
+            Metadata{" "}
+            <input class="field" name="where" placeholder="team=engines, year=1843" maxLength={2000} defaultValue={where ?? ""} key={where} />
+          </label>
+          {!bound.value && (
+            <label>
+              Owner <input class="field" name="owner" maxLength={1000} defaultValue={owner ?? ""} key={owner} />
+            </label>
+          )}
         </form>
         {under !== null && (
           <p class="apart">

@@ -17,9 +17,11 @@ export interface Place {
   part: string | null;
   type: string | null;
   window: string;
-  /** The query of the search in documents, and the URI to which it is restricted. */
+  /** The query of the search in documents, and the URI, metadata and owner to which it is restricted. */
   ask: string | null;
   under: string | null;
+  where: string | null;
+  owner: string | null;
 }
 
 function read(search: string): Place {
@@ -36,6 +38,8 @@ function read(search: string): Place {
     window: query.get("window") ?? "1h",
     ask: query.get("ask"),
     under: query.get("under"),
+    where: query.get("where"),
+    owner: query.get("owner"),
   };
 }
 
@@ -53,8 +57,10 @@ export function href(change: Partial<Place>): string {
   if (next.part !== null) query.set("part", next.part);
   if (next.type !== null) query.set("type", next.type);
   if (next.window !== "1h") query.set("window", next.window);
-  if (next.page === "documents" && next.ask !== null) query.set("ask", next.ask);
-  if (next.page === "documents" && next.under !== null) query.set("under", next.under);
+  for (const name of ["ask", "under", "where", "owner"] as const) {
+    const value = next[name];
+    if (next.page === "documents" && value !== null) query.set(name, value);
+  }
   const share = new URLSearchParams(location.search).get("share");
   if (share !== null) query.set("share", share);
   const text = query.toString().replaceAll("%3A", ":").replaceAll("%2C", ",");

@@ -31,12 +31,13 @@ export class Problem extends Error {
   }
 }
 
-type Parameters = Record<string, string | number | boolean | null | undefined>;
+type Parameters = Record<string, string | number | boolean | readonly string[] | null | undefined>;
 
 export function apiUrl(path: string, parameters: Parameters = {}): URL {
   const url = new URL(path, apiBase);
   for (const [name, value] of Object.entries(parameters)) {
-    if (value !== null && value !== undefined && value !== "") url.searchParams.set(name, String(value));
+    if (value === null || value === undefined || value === "") continue;
+    for (const one of Array.isArray(value) ? value : [value]) url.searchParams.append(name, String(one));
   }
   if (share !== null) url.searchParams.set("share", share);
   return url;

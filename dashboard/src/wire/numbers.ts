@@ -19,7 +19,7 @@ export function parseExactly(text: string): unknown {
 
 function isChanged(value: number, source: string): boolean {
   if (/^-?\d+$/.test(source)) return !Number.isSafeInteger(value);
-  return !Number.isFinite(value) || source.replace(/e.*$/i, "").replace(/[-.]|^0\.?0*/g, "").length > 17;
+  return !Number.isFinite(value) || source.replace(/e.*$/i, "").replace(/^-?(0\.0*)?|\./g, "").length > 17;
 }
 
 /** The text of a number that was kept, or null for anything else. */

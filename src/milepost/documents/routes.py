@@ -65,6 +65,9 @@ Where = Annotated[
     Sequence[str],
     Query(max_length=100, description="Metadata as NAME=VALUE; of several values of a name any matches"),
 ]
+Owner = Annotated[
+    str | None, Query(max_length=1000, description="Owner of the documents; restricted keys have their own")
+]
 Since = Annotated[str | None, Query(max_length=40, description="Earliest time of ingestion, in ISO 8601")]
 DocumentId = Annotated[str, PathParameter(max_length=100)]
 
@@ -102,9 +105,15 @@ def create_documents_router(
         format: Format = None,
         since: Since = None,
         where: Where = (),
+        owner: Owner = None,
     ) -> DocumentFilter:
-        """Return which documents the caller asks for, and may see."""
-        return DocumentFilter(under, format, since, library.ask(lambda: parsed_where(where)), owner_of(request))
+        """Return which documents the caller asks for, and may see. Raises Problem 403."""
+        own = owner_of(request)
+        if owner is not None and own not in (None, owner):
+            raise Problem(403, f"This API key sees the documents of {own!r:.100} only")
+        return DocumentFilter(
+            under, format, since, library.ask(lambda: parsed_where(where)), owner if own is None else own
+        )
 
     def unbound(request: Request) -> None:
         if principal_of(request).bound:
