@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from milepost.core.errors import MilepostError
+from milepost.core.errors import MilepostError, OutcomeUnknownError, ScheduleNotFoundError, StoreUnavailableError
 from milepost.core.values import JobStatus
-from tests.simulation.job_types import SUBMITTED
-from tests.simulation.world import Process
+from tests.simulation.job_types import SUBMITTED, WITH_DEPENDENCIES
+from tests.simulation.world import Process, World
 
 if TYPE_CHECKING:
     from tests.simulation.simulation import Simulation
 
 SUBMITS = 4
-"""How many of the 9 choices of a caller are a submit."""
+"""How many of the 9 or 10 choices of a caller are a submit."""
+SCHEDULE = "ticks"
+TICK_SECONDS = 5
 
 
 def call(simulation: Simulation, process: Process) -> None:
     """Do something by choice, four times per second."""
     world, rules, choose = simulation.world, simulation.rules, simulation.world.choose
     jobs, mine, turn = simulation.jobs(process), list[str](), 0
+    types, actions = (WITH_DEPENDENCIES, 10) if simulation.has_dependencies else (SUBMITTED, 9)
+    has_schedule = simulation.has_dependencies and process.name == "caller-0"
+    if has_schedule:
+        catch_up = ("last", "none", "all")[choose("catch up", 3)]
+        _until_answered(world, lambda: jobs.add_schedule(SCHEDULE, "quick", every=TICK_SECONDS, catch_up=catch_up))
 
     def one_of_mine(most: int) -> str:
         return mine[-1 - choose(f"which:{name}", min(most, len(mine)))]
@@ -28,16 +36,19 @@ def call(simulation: Simulation, process: Process) -> None:
         turn += 1
         name = f"{process.name}@{turn}"  # so that each turn can be left out without changing the others
         world.sleep(0.25)
-        action = choose(f"action:{name}", 9, 0.5)
+        action = choose(f"action:{name}", actions, 0.5)
         try:
             if 0 < action <= SUBMITS:
-                job_type = SUBMITTED[choose(f"type:{name}", len(SUBMITTED))]
+                job_type = types[choose(f"type:{name}", len(types))]
                 options: dict[str, Any] = {}
                 if key := ("", "", "key-1", "key-2")[choose(f"key:{name}", 4)]:
                     options["unique_key"] = key
                     options["on_duplicate"] = ("return", "supersede")[choose(f"duplicate:{name}", 2)]
                 if choose(f"delay:{name}", 4) == 3:
                     options["delay"] = 2.0
+                if simulation.has_dependencies and mine and choose(f"after:{name}", 3) == 2:
+                    options["after"] = [one_of_mine(4)]
+                    options["on_failure"] = ("cancel", "run")[choose(f"on failure:{name}", 2)]
                 job = jobs.submit(job_type, {"n": choose(f"n:{name}", 6)}, **options)
                 rules.acknowledged[job.job_id] = job.job_type
                 mine.append(job.job_id)
@@ -50,8 +61,24 @@ def call(simulation: Simulation, process: Process) -> None:
                 mine.remove(job_id)
                 rules.deleted.add(job_id)
                 jobs.delete_job(job_id)
+            elif action == 9 and (tick := jobs.get_schedule(SCHEDULE).last_job_id):
+                jobs.delete_job(tick)
         except MilepostError as error:
             world.note(f"{process.name}: {type(error).__name__}: {str(error)[:80]}")
+    if has_schedule:
+        _until_answered(world, lambda: jobs.remove_schedule(SCHEDULE))
+
+
+def _until_answered(world: World, request: Callable[[], object]) -> None:
+    """Repeat a request until the store has answered."""
+    while True:
+        try:
+            request()
+            return
+        except (StoreUnavailableError, OutcomeUnknownError):
+            world.sleep(0.5)
+        except ScheduleNotFoundError:
+            return  # removed by a request whose answer was lost
 
 
 def inspect(simulation: Simulation, process: Process) -> None:

@@ -5,13 +5,21 @@ from __future__ import annotations
 from typing import Any
 from unittest import mock
 
-from milepost.core.transitions import operation_ids, operations
+from milepost.core.placement import ORPHANS
+from milepost.core.schedule import Schedule
+from milepost.core.transitions import operation_ids, operations, plan_suspend
+from milepost.run import sweeper
+from milepost.run.children import ChildJobs
 from milepost.run.execution import LeasedExecution
 from milepost.run.heartbeat import LeaseWatch
 from milepost.run.heartbeat_state import HeartbeatState
+from milepost.run.step_mixin import StepMixin
+from milepost.stores.ids import new_job_id, new_operation_id
 from milepost.stores.memory import state as memory_state
 from milepost.stores.memory.state import MemoryState
 from milepost.stores.memory.store import MemoryStore
+from milepost.stores.protocol import Write
+from milepost.stores.sync_bridge import run_sync
 from tests.simulation.known_bugs import Patches, bug
 
 
@@ -197,3 +205,107 @@ def _no_stops() -> Patches:
         return [lost for lost in answered(self, *args) if lost[2] != "lost"]
 
     return [mock.patch.object(HeartbeatState, "answered", without_lost), mock.patch.object(LeaseWatch, "include")]
+
+
+# --- children, jobs that wait, suspended runs, schedules ---
+
+
+@bug("early release", "a job that waits for others is released at the first sweep", "held-until-group-closes")
+def _early_release() -> Patches:
+    holds = operations.holds
+    return [
+        mock.patch.object(MemoryState, "is_to_release", lambda self, group: ("held", group) in self.indexes),
+        mock.patch.object(operations, "holds", lambda guard, *rest: guard[0] != "open" and holds(guard, *rest)),
+    ]
+
+
+@bug("counted release", "a member that is still stopping counts as ended", "held-until-group-closes")
+def _counted_release() -> Patches:
+    def is_open(self: MemoryState, group: str) -> bool:
+        kind, _, job_id = group.partition(":")
+        return (
+            ("member", group, "") in self.indexes if kind != "job" else "completed" not in self.records.get(job_id, {})
+        )
+
+    return [mock.patch.object(MemoryState, "is_open", is_open)]
+
+
+@bug("early suspension", "a suspension is written before the code has returned", "suspension-follows-return")
+def _early_suspension() -> Patches:
+    suspend = StepMixin._suspend
+
+    def write_first(self: Any, reason: Any, *where: Any) -> None:
+        plan = plan_suspend(new_operation_id(), self.token, {}, ran=0, wake_at=reason.wake_at, groups=reason.groups)
+        run_sync(self._checkpoint_writer._heartbeat.store.apply([Write(self.job_id, plan)]))
+        suspend(self, reason, *where)
+
+    return [mock.patch.object(StepMixin, "_suspend", write_first)]
+
+
+@bug("charged suspension", "the next segment of a suspended run counts as an attempt", "suspension-changes-no-count")
+def _charged_suspension() -> Patches:
+    def charge(change: Any, old: Any, new: Any) -> None:
+        if change.transition.name == "start" and "suspended" in old:
+            new["attempt"] = str(int(new["attempt"]) + 1)
+
+    return _with_effect(charge)
+
+
+@bug("lost values", "a suspension discards the kept values", "kept-value-stays")
+def _lost_values() -> Patches:
+    def forget(change: Any, old: Any, new: Any) -> None:
+        if change.transition.name == "suspend":
+            new.pop("steps", None)
+
+    return _with_effect(forget)
+
+
+@bug("no parent token", "a stale run makes children", "child-needs-its-parent")
+def _no_parent_token() -> Patches:
+    return _without_guard("leased")
+
+
+@bug("new child ids", "a run that starts again makes its children again", "one-child-per-key")
+def _new_child_ids() -> Patches:
+    return [mock.patch.object(ChildJobs, "id_of", lambda self, key: f"{self._run.token}.{key}")]
+
+
+@bug("starting orphans", "children of a cancelled job are not cancelled, and start", "orphan-does-not-start")
+def _starting_orphans() -> Patches:
+    groups_to_check = operations.BranchResult.groups_to_check
+
+    def without_orphans(self: Any, job_id: str, before: Any) -> list[str]:
+        return [group for group in groups_to_check(self, job_id, before) if not group.startswith(ORPHANS)]
+
+    patch = mock.patch.object(operations.BranchResult, "groups_to_check", without_orphans)
+    return [patch, *_without_guard("parented")]
+
+
+@bug("cancelled children", "the children of a job that was suspended are cancelled", "child-of-open-parent-stays")
+def _cancelled_children() -> Patches:
+    groups_to_check = operations.BranchResult.groups_to_check
+
+    def with_suspended(self: Any, job_id: str, before: Any) -> list[str]:
+        orphans = [ORPHANS + job_id] if self.event == "suspended" else []
+        return groups_to_check(self, job_id, before) + orphans
+
+    return [
+        mock.patch.object(operations.BranchResult, "groups_to_check", with_suspended),
+        *_without_guard("orphan"),
+    ]
+
+
+@bug("second tick", "two processes make a job for the same tick, with ids of their own", "one-job-per-tick")
+def _second_tick() -> Patches:
+    def other_id(self: Any, tick: Any) -> str:
+        return new_job_id()
+
+    return [mock.patch.object(Schedule, "job_id", other_id), *_without_guard("value")]
+
+
+@bug("no ticks", "no process fires schedules", "recovered-in-time")
+def _no_ticks() -> Patches:
+    async def fire_nothing(*args: Any) -> int:
+        return 0
+
+    return [mock.patch.object(sweeper, "fire_due", fire_nothing)]

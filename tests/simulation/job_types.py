@@ -16,10 +16,13 @@ from tests.simulation.world import World
 if TYPE_CHECKING:
     from tests.simulation.simulation import Simulation
 
-JOB_TYPES = ("quick", "long", "flaky", "threaded", "deaf", "limited", "poison")
-SUBMITTED = (*JOB_TYPES[:-1], *JOB_TYPES)
+_ALONE = ("quick", "long", "flaky", "threaded", "deaf", "limited", "poison")
+JOB_TYPES = (*_ALONE, "sleeper", "parent")
+SUBMITTED = (*_ALONE[:-1], *_ALONE)
 """The types by frequency: few jobs kill their worker."""
-MAX_ATTEMPTS = {"long": 2, "flaky": 3}
+WITH_DEPENDENCIES = (*SUBMITTED, "sleeper", "sleeper", "parent", "parent", "parent")
+"""The types in runs with children, suspensions, `after` and a schedule."""
+MAX_ATTEMPTS = {"long": 2, "flaky": 3, "parent": 2}
 LIMITS = {"limited": 1}
 """The most concurrent runs of a type."""
 
@@ -64,7 +67,25 @@ def register(handlers: Handlers, simulation: Simulation) -> None:
         await asyncio.sleep(0.05)
         simulation.kill(world.process())
 
-    for handler in (quick, long, flaky, threaded, deaf, limited, poison):
+    def sleeper(run: Run, n: int = 0) -> None:
+        """Keep a value before each suspension."""
+        for nap in range(1 + n % 2):
+            run.progress(nap / 2)
+            key = f"value {nap}"
+            value = run.step(key, lambda: world.entropy.randrange(1 << 30))
+            rules.dependencies.on_step(run, key, value)
+            run.sleep(f"nap {nap}", 1.5)
+
+    def parent(run: Run, n: int = 0) -> None:
+        """Make children, and wait for them or not."""
+        for number in range(1 + n % 3):
+            child = handlers[("quick", "flaky", "long")[(n + number) % 3]]
+            run.submit_child(f"child {number}", child, n=number)
+            world.sleep(1.2)  # longer than children are buffered
+        if n % 2:
+            run.join(errors="collect")
+
+    for handler in (quick, long, flaky, threaded, deaf, limited, poison, sleeper, parent):
         name = handler.__name__
         watched = _watched(handler, rules, world)
         handlers.job(name, max_attempts=MAX_ATTEMPTS.get(name, 1), concurrency=LIMITS.get(name))(watched)

@@ -25,6 +25,7 @@ READS = frozenset(
         "rollups",
         "kv_get",
         "kv_scan",
+        "member_counts",
         "check_health",
         "now",
         "wait_for_work",

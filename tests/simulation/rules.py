@@ -9,10 +9,12 @@ from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Any
 
+from milepost.core.placement import starts_at
 from milepost.core.transitions.table import ACTIVE, TERMINAL
 from milepost.core.values import JobStatus
 from milepost.run.run import Run
 from milepost.settings import Settings
+from tests.simulation.dependency_rules import DEPENDENCY_RULES, DependencyRules
 from tests.simulation.network import Server
 from tests.simulation.world import Process, World
 
@@ -40,14 +42,17 @@ RULES = {
     "one-active-per-key": "I17: one unique key has one active job",
     "poison-is-charged": "P2: a job that kills its worker again and again ends",
     "progress-grows": "P5, I9: progress never goes back within an attempt",
-    "recovered-in-time": "P2, I6: leases that are over are recovered while sweeps take place",
+    "recovered-in-time": "P2, I6, I27, I32: leases that are over, held jobs and due ticks are handled while sweeps take place",
     "sweeps-take-place": "P2: at rest sweeps take place",
     "stale-run-writes-nothing": "P3, I4: each accepted write of a run has the token of the current lease",
     "terminal-is-final": "I1, I3: a job that has ended changes its status only by a retry",
     "versions-count": "I11: each event has the next version",
+    **DEPENDENCY_RULES,
 }
-RUN_WRITES = frozenset(("progress", "stage", "stalled", "checkpoint", "complete", "fail", "release", "self_cancel"))
-REOPENING = frozenset(("retry", "retry from start", "resume"))
+RUN_WRITES = frozenset(
+    ("progress", "stage", "stalled", "checkpoint", "keep_step", "suspend", "complete", "fail", "release", "self_cancel")
+)
+REOPENING = frozenset(("retry", "retry from start", "retry_child", "resume"))
 NOTIFIED_WITHIN = 0.8
 """Seconds within which an old run is notified after its successor has begun."""
 CANCEL_NOTIFIED_WITHIN = 1.6
@@ -88,6 +93,7 @@ class Rules:
         self._checkpoints: dict[str, int] = {}
         self._overdue: dict[tuple[str, str], int] = {}
         self._swept_at = 0
+        self.dependencies = DependencyRules(server, self.fail)
         server.on_write = self.on_write
         server.on_sweep = self.on_sweep
 
@@ -131,6 +137,9 @@ class Rules:
         if before is not None:
             self._check_progress(change, result, old, new)
         self._check_state(name, job_id, old, new)
+        self.dependencies.on_write(job_id, change, old, new)
+        if name == "suspend" and old["token"] in self._live:
+            self.fail("suspension-follows-return", "a run was suspended whose code has not returned")
         if was != "running" and status == "running":
             self._started[new["token"]] = (self.server.requesting, self.world.now)
             self._check_start(name, job_id, old, new)
@@ -183,8 +192,11 @@ class Rules:
             self.fail("budgets-hold", f"attempt {new['attempt']} of {new.get('max_attempts')}")
         if job_id in memory.stops:
             self.fail("draining-blocks-start", f"{name} beside a draining lease")
-        if int(old.get("not_before", 0)) > memory.now:
-            self.fail("not-before-holds", f"{(int(old['not_before']) - memory.now) / 1e6:.1f} s too early")
+        start = starts_at(old) if old else 0
+        if start is None:
+            self.fail("held-until-group-closes", f"{name} of a held job")
+        elif start > memory.now:
+            self.fail("not-before-holds", f"{(start - memory.now) / 1e6:.1f} s too early")
         limit = self._limits.get(new["type"])
         if limit is not None:
             records = memory.records.values()
@@ -268,14 +280,13 @@ class Rules:
         leases = memory.indexes.get(("lease",), ())
         due = {("lease", str(order[-1])) for order in leases if int(order[0]) <= memory.now}
         due |= {("stopping", job_id) for job_id, stop in memory.stops.items() if stop.expires <= memory.now}
+        due |= self.dependencies.overdue()
         offered = due if found.held else {(item.kind, item.job_id) for item in found.due}
         self._overdue = {key: now if key in offered else self._overdue.get(key, now) for key in due}
         longest = 2 * self.settings.lease + 4 * self.settings.sweep_interval + 3
         for (kind, _), since in self._overdue.items():
             if now - since > longest * 1e6:
-                self.fail(
-                    "recovered-in-time", f"a {kind} lease that is over was not swept for {(now - since) / 1e6:.0f} s"
-                )
+                self.fail("recovered-in-time", f"a {kind} job or lease was not swept for {(now - since) / 1e6:.0f} s")
 
     # --- running code ---
 
@@ -326,14 +337,16 @@ class Rules:
     def unfinished(self) -> Iterator[Mapping[str, str]]:
         """Yield the records of the jobs that are to end by themselves and have not.
 
-        A job that was scheduled while the server's clock was ahead waits until then; it is left out.
+        A job that was scheduled while the server's clock was ahead waits until then; it is left out, and so is a job that
+        waits for another one, which is looked at by itself.
         """
         now = self.server.memory.tick()
         for record in self.server.memory.records.values():
             if (
                 record["status"] in ACTIVE
                 and record["run_by"] != "external"
-                and int(record.get("not_before", 0)) <= now + SCHEDULED_WITHIN
+                and (starts_at(record) or 0) <= now + SCHEDULED_WITHIN
+                and not self.dependencies.waits(record)
             ):
                 yield record
 

@@ -149,6 +149,16 @@ class _Thread:
             self.world.wait(timeout)
 
 
+class _Timer(_Thread):
+    def __init__(self, interval: float, function: Callable[[], object]) -> None:
+        super().__init__(lambda: self._waits.wait_until(lambda: self._is_cancelled, interval) or function())
+        self._waits, self._is_cancelled = _Waits(self.world), False
+
+    def cancel(self) -> None:
+        self._is_cancelled = True
+        self._waits.wake_all()
+
+
 class _Queue:
     world: World
 
@@ -169,8 +179,8 @@ class _Queue:
 def _modules(world: World) -> dict[str, tuple[Any, Any]]:
     """Return what stands for each standard module, by name."""
     clock = VirtualClock(world)
-    event, lock, thread, simple_queue = (
-        type(kind.__name__, (kind,), {"world": world}) for kind in (_Event, _Lock, _Thread, _Queue)
+    event, lock, thread, timer, simple_queue = (
+        type(kind.__name__, (kind,), {"world": world}) for kind in (_Event, _Lock, _Thread, _Timer, _Queue)
     )
 
     def ident() -> int:
@@ -183,7 +193,10 @@ def _modules(world: World) -> dict[str, tuple[Any, Any]]:
     times["time_ns"] = lambda: world.wall_clock * 1000
     return {
         "time": (time, _Module(time, **times)),
-        "threading": (threading, _Module(threading, Event=event, Lock=lock, Thread=thread, get_ident=ident)),
+        "threading": (
+            threading,
+            _Module(threading, Event=event, Lock=lock, Thread=thread, Timer=timer, get_ident=ident),
+        ),
         "queue": (queue, _Module(queue, SimpleQueue=simple_queue)),
         "random": (random, _Module(world.entropy)),
         "os": (os, _Module(os, getpid=pid, urandom=world.entropy.randbytes)),

@@ -57,6 +57,8 @@ class Simulation:
         self.world = world
         choose = world.choose
         self.settings = SETTINGS if choose("lease", 3, 0.25) < 2 else SHORT_LEASE
+        self.has_dependencies = choose("dependencies", 2) == 1
+        """Whether callers use children, suspensions, `after` and a schedule, too."""
         self.server = Server(world, sweep_limit=(200, 4, 20)[choose("sweep limit", 3, 0.3)])
         self.rules = Rules(world, self.server, self.settings, job_types.LIMITS)
         self.rules.watch_types(frozenset(job_types.JOB_TYPES))
