@@ -125,7 +125,7 @@ def _kept_lease() -> Patches:
 
 @bug("no limits", "the limit of a type is ignored", "limit-holds")
 def _no_limits() -> Patches:
-    return [mock.patch.object(MemoryStore, "_open", return_value=True)]
+    return [mock.patch.object(MemoryStore, "_held", return_value=0)]
 
 
 @bug("early start", "a job starts before its time", "not-before-holds")
