@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from milepost.client import AsyncClient as AsyncClient
     from milepost.client import Client as Client
     from milepost.core.errors import AlreadyAnsweredError as AlreadyAnsweredError
+    from milepost.core.errors import BudgetExceededError as BudgetExceededError
     from milepost.core.errors import DuplicateJobError as DuplicateJobError
     from milepost.core.errors import Fail as Fail
     from milepost.core.errors import IllegalTransitionError as IllegalTransitionError
@@ -76,6 +77,7 @@ _HOMES = {
         "LeaseLost",
         "MilepostError",
         "OutcomeUnknownError",
+        "BudgetExceededError",
         "QuestionExpiredError",
         "Fail",
         "RejectedError",

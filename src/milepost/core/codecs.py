@@ -13,6 +13,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from milepost.core.placement import ANSWER, PAUSED
 from milepost.core.serialization import US, compact_json, from_json, from_micros, labels_dict
+from milepost.core.usage import decode_usage
 from milepost.core.values import (
     LARGE_MARK,
     Attempt,
@@ -184,6 +185,7 @@ TIME = Codec(lambda text: from_micros(int(text)), _instant, time_of)
 JSON = Codec(from_json, _raw_json)
 LARGE_JSON = Codec(_large, _large_json, LargeValue.load)
 """JSON that a store keeps beside the record if it is large, with a marker in its place."""
+USAGE = Codec(decode_usage, lambda text: compact_json(decode_usage(text)))
 LABELS = Codec(labels_dict, _labels_json)
 QUESTIONS = Codec(
     lambda text: LargeValue.read(text) or parts(Question).read(text),

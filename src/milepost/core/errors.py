@@ -30,6 +30,7 @@
     +-- Retry                                  raised by a handler: retry after .delay
     +-- Snooze                                 raised by a handler: give the job back for .delay, at no attempt
     +-- Fail                                   raised by a handler: fail the job, with no further attempt
+    |   +-- BudgetExceededError                the job has spent more than its budget
     RunStop (BaseException)                    ends the code of a run; `except Exception` does not catch it
     +-- JobCancelled                           the job was cancelled
     +-- JobReleased                            the worker shuts down; the job is released without charging an attempt
@@ -241,6 +242,10 @@ class ChildFailedError(MilepostError):
 
 class Fail(MilepostError):
     """Raised by a handler to fail its job without further attempts: ``raise Fail("the document is encrypted")``."""
+
+
+class BudgetExceededError(Fail):
+    """The job has spent more than its budget. Raised by `run.add_usage`; the job fails without further attempts."""
 
 
 class AlreadyAnsweredError(RejectedError):

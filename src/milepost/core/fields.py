@@ -176,6 +176,10 @@ PRIVATE: tuple[Field, ...] = (
         option=Option(kind="duration", flag="--timeout", help="Stop an attempt that runs longer than TIME."),
     ),
     Field(
+        doc="The most that all runs of the job may spend (`run.add_usage`), as `{\"usd\": 5}`.", name="budget", stored="usage_budget", copied=True,
+        option=Option(kind="amounts"),
+    ),
+    Field(
         doc="What happens when the process of a run dies.", name="on_lost", copied=True,
         option=Option(kind="choice", choices=("retry", "fail"), default="retry"),
     ),

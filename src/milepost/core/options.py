@@ -9,8 +9,9 @@ from typing import Any, Literal, Protocol
 
 from milepost.core.errors import InvalidInputError
 from milepost.core.serialization import US, labels_text, seconds, to_json, to_micros, validate_key
+from milepost.core.usage import encode_usage, millionths
 
-Kind = Literal["whole", "time", "duration", "choice", "text", "groups", "labels", "object"]
+Kind = Literal["whole", "time", "duration", "choice", "text", "groups", "labels", "object", "amounts"]
 
 YEAR = 365 * 86400
 _TYPES: dict[Kind, str] = {
@@ -21,6 +22,7 @@ _TYPES: dict[Kind, str] = {
     "groups": "Sequence[str | Job | Awaited]",
     "labels": "Mapping[str, str]",
     "object": "Mapping[str, Any]",
+    "amounts": "Mapping[str, float]",
 }
 
 
@@ -80,6 +82,8 @@ class Option:
                 if value not in self.choices:
                     raise InvalidInputError(name, f"{value!r:.40} must be {' or '.join(map(repr, self.choices))}")
                 text = value
+            case "amounts":
+                return encode_usage(millionths(value, name))
             case "labels":
                 return labels_text(value) or None
             case "groups":
@@ -115,7 +119,7 @@ class Option:
                 return seconds(value, name)
             case "object":
                 return json_object(value, name)
-            case "labels" if value is not None:
+            case "labels" | "amounts" if isinstance(value, Mapping):
                 return dict(value)
             case "groups" if value is not None:
                 return list(map(_group, value))

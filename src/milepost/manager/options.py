@@ -48,6 +48,8 @@ class SubmitFields(TypedDict, total=False):
     """The time from the submit to the latest first start; sets `not_after`."""
     timeout: float | timedelta | str | None
     """The time limit of one attempt."""
+    budget: Mapping[str, float] | None
+    """The most that all runs of the job may spend (`run.add_usage`), as `{"usd": 5}`."""
     on_lost: Literal["retry", "fail"] | None
     """What happens when the process of a run dies."""
     on_failure: Literal["cancel", "run"] | None

@@ -139,6 +139,10 @@ def _state(run: Run) -> str | None:
     return to_json(snapshots, "state", STATE_TEXT_BYTES) if snapshots or "state" in run._last_report else None
 
 
+def _usage(run: Run) -> str | None:
+    return run._usage.text() if run._usage is not None else None
+
+
 def _state_error(run: Run) -> str | None:
     """Return why the newest state was not kept; empty if it was."""
     return run._snapshots.error or ("" if "state_error" in run._last_report else None)
@@ -158,6 +162,7 @@ _FIELDS: tuple[tuple[str, Callable[[Run], str | None]], ...] = (
     ("message", _message),
     ("stages", _stages),
     ("item_counts", _item_counts),
+    ("usage", _usage),
     ("cursors", _cursors),
     ("state", _state),
     ("state_error", _state_error),

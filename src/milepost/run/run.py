@@ -46,6 +46,7 @@ from milepost.run.results import Budget, part_key
 from milepost.run.stages import LiveStage, ProgressMixin, flatten_stages
 from milepost.run.state import Snapshots, StateBinding
 from milepost.run.step_mixin import StepMixin
+from milepost.run.usage_mixin import UsageMixin
 
 if TYPE_CHECKING:
     from milepost.run.children import ChildJobs
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from milepost.run.questions import Questions
     from milepost.run.steps import Steps
     from milepost.run.transaction import RunTransaction
+    from milepost.run.usage import Usage
 
 T = TypeVar("T")
 
@@ -63,7 +65,7 @@ log = logging.getLogger("milepost.run")
 log.addHandler(logging.NullHandler())
 
 
-class Run(ProgressMixin, CommandMixin, LoopMixin, StepMixin, CheckpointMixin, ChildMixin, OutputMixin):
+class Run(ProgressMixin, CommandMixin, LoopMixin, StepMixin, CheckpointMixin, ChildMixin, OutputMixin, UsageMixin):
     """One attempt at a job, as its code sees it.
 
     `last_checkpoint` is the value that an earlier attempt recorded last, or None. Set `result` to the result of the job
@@ -77,6 +79,7 @@ class Run(ProgressMixin, CommandMixin, LoopMixin, StepMixin, CheckpointMixin, Ch
     """The redaction hook for log lines, names of captured bars and errors."""
 
     _output: Output | None = None
+    _usage: Usage | None = None
     _output_bytes = OUTPUT_BYTES
     _output_lock = threading.Lock()
     """Held while an Output is made, of any run."""

@@ -62,3 +62,15 @@ class Suspensions(Scenarios):
         assert (job.status.value, job.receipt.how, job.receipt.confirmed) == ("cancelled", "cooperative", True)
         assert await fixture.claim() == []
         assert not {"wake_at", "suspended"} & set(job.record)
+
+    async def test_usage_survives_every_start(self, fixture: StoreFixture) -> None:
+        await fixture.create("a", worker_job(attempts=3))
+        for attempt in range(1, 4):
+            token = token_of(await fixture.start("a"))
+            sums = {"usage": f'{{"usd":{attempt}000000}}'}
+            await fixture.do("a", plans.plan_report(fixture.operation_id(), token, sums))
+            await fixture.refused("a", plans.plan_report(fixture.operation_id(), "1:lost", {"usage": '{"usd":9}'}))
+            job = await fixture.made("a", fail(fixture.operation_id(), token, 0))
+            assert (job.attempt, job.usage) == (attempt, {"usd": attempt})
+        job = await fixture.made("a", plans.plan_retry(fixture.operation_id(), from_start=True))
+        assert (job.status.value, job.usage) == ("pending", {"usd": 3})

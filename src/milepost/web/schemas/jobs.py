@@ -152,6 +152,8 @@ def _asked(option: Option) -> Any:
             ]
         case "object":
             return dict[str, Json]
+        case "amounts":
+            return Annotated[dict[str, float], Field(examples=[{"usd": 5}])]
     return Annotated[str, Field(min_length=1, max_length=option.limit)]
 
 

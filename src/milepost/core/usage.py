@@ -1,0 +1,63 @@
+"""What jobs spend: amounts by name, such as tokens and usd, kept as whole millionths."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from milepost.core.errors import InvalidInputError
+from milepost.core.serialization import from_json, to_json
+
+MILLION = 1_000_000
+MAX_AMOUNT = 1e12
+MAX_NAMES = 16
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,39}")
+
+
+def millionths(amounts: Any, field: str) -> dict[str, int]:
+    """Return amounts in millionths, by name. Raises InvalidInputError with the field and the name of a wrong one."""
+    if not isinstance(amounts, Mapping) or not amounts or len(amounts) > MAX_NAMES:
+        raise InvalidInputError(field, f"{amounts!r:.60} must have 1 to {MAX_NAMES} amounts by name, as {{'usd': 5}}")
+    found = {}
+    for name, amount in amounts.items():
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise InvalidInputError(field, f"{name!r:.60} is not a name of 1 to 40 letters, digits and underscores")
+        if (
+            isinstance(amount, bool)
+            or not isinstance(amount, int | float)
+            or not (math.isfinite(amount) and 0 <= amount <= MAX_AMOUNT)
+        ):
+            raise InvalidInputError(field, f"{name}: {amount!r:.40} must be a number from 0 to {MAX_AMOUNT:.0e}")
+        found[name] = round(amount * MILLION)
+    return found
+
+
+def encode_usage(usage: Mapping[str, int]) -> str:
+    """Return the stored form of amounts in millionths."""
+    return to_json(dict(usage), "usage")
+
+
+def decode_millionths(text: str | None) -> dict[str, int]:
+    """Return the stored amounts in millionths."""
+    return {name: int(amount) for name, amount in from_json(text).items()} if text else {}
+
+
+def decode_usage(text: str) -> dict[str, float]:
+    """Return the stored amounts: whole numbers as int."""
+    return shown(decode_millionths(text))
+
+
+def shown(usage: Mapping[str, int]) -> dict[str, float]:
+    """Return amounts in millionths as numbers: whole ones as int."""
+    return {name: n // MILLION if n % MILLION == 0 else n / MILLION for name, n in usage.items()}
+
+
+def exceeded(usage: Mapping[str, int], budget: Mapping[str, int], *, at_limit: bool = False) -> str | None:
+    """Return what was spent beyond a budget, as text, or None. With `at_limit`, a budget without a rest counts too."""
+    for name, limit in budget.items():
+        spent = usage.get(name, 0)
+        if spent > limit or (at_limit and spent >= limit):
+            return f"{spent / MILLION:g} of {limit / MILLION:g} {name} spent"
+    return None

@@ -1,0 +1,58 @@
+"""`run.add_usage`: count what a run spends, within the budget of its job."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, cast
+
+from milepost.core.errors import BudgetExceededError
+from milepost.core.usage import decode_millionths, exceeded, millionths
+from milepost.run.usage import Usage
+
+if TYPE_CHECKING:
+    from milepost.run.run import Run
+
+REMEDY = "submit a job with a larger budget"
+_making = threading.Lock()
+
+
+class UsageMixin:
+    """Adds `add_usage` to a Run."""
+
+    def add_usage(self, **amounts: float) -> None:
+        """Add what the run has spent to the usage of its job: ``run.add_usage(tokens=812, usd=0.004)``.
+
+        Amounts are numbers from 0, kept as whole millionths, under up to 16 names. The sum of all attempts and segments is
+        `usage` of the job. It never waits: the heartbeat writes the sum, so a killed process loses what it added since then.
+
+        If the job has a `budget` (``handler.options(budget={"usd": 5})``) and has spent more of a name, it raises
+        BudgetExceededError, which ends the job as failed, without a retry. What this call adds is counted, so the job may
+        exceed its budget by it. Raises InvalidInputError. A cancellation point.
+        """
+        run = cast("Run", self)
+        run._refuse_fork("add_usage")
+        run._check_cancel()
+        spent = self._counted().add(millionths(amounts, "add_usage"))
+        if (over := exceeded(spent, run._budget_of_usage)) is not None:
+            raise BudgetExceededError(f"budget: {over}; {REMEDY}")
+
+    def _counted(self) -> Usage:
+        run = cast("Run", self)
+        if run._usage is None:
+            with _making:
+                if run._usage is None:
+                    run._usage = Usage(run._job.record)
+        return run._usage
+
+    @property
+    def _budget_of_usage(self) -> dict[str, int]:
+        return decode_millionths(cast("Run", self)._job.record.get("usage_budget"))
+
+    def _refuse_spent_budget(self) -> None:
+        """Raise BudgetExceededError if earlier runs have spent the budget of the job."""
+        run = cast("Run", self)
+        if budget := self._budget_of_usage:
+            spent = decode_millionths(run._job.record.get("usage"))
+            over = exceeded(spent, budget, at_limit="segments" not in run._job.record)
+            if over is not None:
+                raise BudgetExceededError(f"budget: {over} by earlier runs; {REMEDY}")

@@ -1,0 +1,137 @@
+"""Usage and budgets: amounts are summed over attempts on every store, and a job that has spent its budget fails."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from milepost import BudgetExceededError, InvalidInputError, Job, JobCancelled, JobManager, Jobs, LeaseLost, Run
+from milepost.stores.sync_bridge import run_sync
+from milepost.testing import fake_run
+from tests.waiting import lose_lease, until
+
+
+def job_of(manager: JobManager, run: Run) -> Job:
+    """Return the job of a run."""
+    job = manager.get_job(run.job_id)
+    assert job is not None
+    return job
+
+
+def spend(run: Run, *, fail: bool) -> None:
+    """Spend in two steps whose sum is no exact binary fraction."""
+    run.add_usage(tokens=812, usd=0.1)
+    run.add_usage(usd=0.2)
+    if fail:
+        raise RuntimeError
+
+
+def test_usage_is_sum_of_all_attempts(manager: JobManager) -> None:
+    for fail in (True, False):
+        try:
+            with manager.track("spend", unique_key="k") as run:
+                spend(run, fail=fail)
+        except RuntimeError:
+            assert job_of(manager, run).usage == {"tokens": 812, "usd": 0.3}
+    job = job_of(manager, run)
+    assert (job.status, job.usage) == ("completed", {"tokens": 1624, "usd": 0.6})
+    assert job.record["usage"] == '{"tokens":1624000000,"usd":600000}'
+
+
+def test_heartbeat_writes_usage_and_lost_run_adds_nothing(manager: JobManager) -> None:
+    def spend_after_loss(run: Run) -> None:
+        run.add_usage(tokens=1)
+        until(lambda: job_of(manager, run).usage == {"tokens": 1})
+        lose_lease(manager.store, run.job_id, run.token)
+        until(lambda: run.cancelled)
+        run._counted().add({"tokens": 100_000_000})
+
+        run.check()
+
+    with pytest.raises(LeaseLost), manager.track("spend") as run:
+        spend_after_loss(run)
+    assert job_of(manager, run).usage == {"tokens": 1}
+
+
+def test_repeated_report_counts_nothing_twice(manager: JobManager) -> None:
+    with manager.track("spend") as run:
+        run.add_usage(tokens=5)
+        for _ in range(3):
+            run_sync(manager.store.heartbeat([], [(run.job_id, run.token)], None))
+            manager.runtime.heartbeat.beat()
+    assert job_of(manager, run).usage == {"tokens": 5}
+
+
+@pytest.fixture
+def jobs(manager: JobManager) -> Jobs:
+    return Jobs(manager)
+
+
+def test_exceeded_budget_fails_job_without_retry(jobs: Jobs) -> None:
+    @jobs.job("spend", max_attempts=3)
+    def spend_all(run: Run, calls: int) -> int:
+        for _ in range(calls):
+            run.add_usage(usd=0.4)
+        return calls
+
+    with jobs.run_workers():
+        within = jobs.wait(jobs.submit(spend_all.options(budget={"usd": 0.8}), calls=2), 20)
+        over = jobs.wait(jobs.submit(spend_all.options(budget={"usd": 1, "tokens": 5}), calls=9), 20)
+        again = jobs.wait(jobs.retry_job(over.job_id), 20)
+    assert (within.status, within.usage) == ("completed", {"usd": 0.8})
+    assert (over.status, over.attempt, over.usage) == ("failed", 1, {"usd": 1.2})
+    assert over.error is not None
+    assert "budget: 1.2 of 1 usd spent; submit a job with a larger budget" in over.error
+    assert again.error is not None
+    assert "1.2 of 1 usd spent by earlier runs" in again.error
+    assert again.usage == {"usd": 1.2}
+
+
+async def aspend(run: Run) -> None:
+    """Spend in an event loop."""
+    run.add_usage(usd=2)
+
+
+def test_exceeded_budget_fails_async_job(jobs: Jobs) -> None:
+    handler = jobs.job("aspend")(aspend)
+    with jobs.run_workers():
+        job = jobs.wait(jobs.submit(handler.options(budget={"usd": 1})), 20)
+    assert (job.status, job.usage) == ("failed", {"usd": 2})
+
+
+@pytest.mark.parametrize(
+    "amounts",
+    [{}, {"usd": -1}, {"usd": math.nan}, {"usd": True}, {"usd": "1"}, {"no name": 1}, {"u" * 41: 1}, {"usd": 1e13}],
+)
+def test_wrong_amounts_are_refused(amounts: dict[str, Any]) -> None:
+    run = fake_run()
+    with pytest.raises(InvalidInputError, match="add_usage"):
+        run.add_usage(**amounts)
+    with pytest.raises(InvalidInputError, match="budget"):
+        Jobs("memory://").enqueue("x", budget=amounts)
+
+
+def test_too_many_names_are_refused() -> None:
+    run = fake_run()
+    run.add_usage(**{f"n{number}": 1 for number in range(16)})
+    with pytest.raises(InvalidInputError, match="17 names, the limit of a job is 16"):
+        run.add_usage(another=1)
+
+
+def test_usage_is_cancellation_point() -> None:
+    run = fake_run()
+    run.cancel()
+    with pytest.raises(JobCancelled):
+        run.add_usage(usd=1)
+
+
+def test_budget_of_fake_run_is_that_of_its_record() -> None:
+    run = fake_run()
+    run._job = Job.stored(
+        "fake", {"type": "test", "status": "running", "created": "0", "usage_budget": '{"usd":500000}'}
+    )
+    run.add_usage(usd=0.5)
+    with pytest.raises(BudgetExceededError, match=r"0.6 of 0.5 usd spent"):
+        run.add_usage(usd=0.1)
