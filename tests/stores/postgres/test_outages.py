@@ -125,7 +125,7 @@ def test_serialization_failure_is_repeated(postgres_server: PostgresServer) -> N
         thread.start()
         until(lambda: other.execute("SELECT 1 FROM pg_locks WHERE NOT granted").fetchone())
     thread.join()
-    assert run_sync(store.limits()) == {"q": (3, False)}
+    assert run_sync(store.limits()) == {"q": (3, False, None)}
     run_sync(store.close())
 
 

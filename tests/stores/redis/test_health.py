@@ -84,7 +84,7 @@ def test_documented_acl_suffices(start_redis: Start) -> None:
         job.job_id for job in run_sync(store.apply([], Claim("w", {"q": 1}, (start,), new_operation_id()))).claimed
     ] == ["a"]
     run_sync(store.set_limit("q", 3, False))
-    assert run_sync(store.limits()) == {"q": (3, False)}
+    assert run_sync(store.limits()) == {"q": (3, False, None)}
     run_sync(store.apply([Write("a", plans.plan_cancel(new_operation_id()))]))
     assert run_sync(store.wait_for_work("w", ["q"], 1.0))
     assert len(run_sync(store.feed("0")).events) == 3
