@@ -46,7 +46,9 @@ def test_passages_are_found_and_filtered(served: Server, opened: Opened, theme: 
     expect(passages).to_have_count(3)
     expect(passages.first.locator("mark").first).to_have_text("Analytical")
     expect(passages.first).to_contain_text("papers/engine.md")
-    assert "the Analytical Engine" in passages.first.locator("p").inner_text(), "marks that are neighbours lost their space"
+    assert "the Analytical Engine" in passages.first.locator("p").inner_text(), (
+        "marks that are neighbours lost their space"
+    )
     assert page.evaluate("window.hacked") is None
     expect(page.locator(".passage", has_text=HOSTILE)).to_have_count(1)
     assert axe(page) == []

@@ -26,7 +26,7 @@ class VectorConformance(StoreTests):
             )
         return store
 
-    def build(self, store: DocumentStore, least: int = 100) -> bool:
+    def build(self, store: DocumentStore, least: int | None = 100) -> bool:
         generation = store.active_generation()
         assert generation is not None
         return store.build_approximate_index(generation, least, nothing)
@@ -41,6 +41,13 @@ class VectorConformance(StoreTests):
             least = many.search(10, vector=vector, only=EVERY)[-1].score - 1e-6  # different chunks may be equally near
             shares.append(sum(hit.score >= least for hit in many.search(10, vector=vector)) / 10)
         assert np.mean(shares) >= 0.95, shares
+
+    def test_store_decides_from_where_on_searches_are_approximate(
+        self, many: DocumentStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert not self.build(many, least=None)
+        monkeypatch.setattr(many._db, "approximate_from", 100)
+        assert self.build(many, least=None)
 
     def test_approximate_search_sees_new_and_deleted_documents(self, many: DocumentStore, database: str) -> None:
         self.build(many)

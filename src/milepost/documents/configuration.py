@@ -20,8 +20,6 @@ SECONDS_PER_FILE: Final = 600.0
 CONCURRENCY: Final = 4
 """Requests to a server at a time."""
 _MAX_CONCURRENCY: Final = 64
-APPROXIMATE_FROM: Final = 200_000
-"""Chunks from which on searches use an approximate index. Comparing with fewer takes less than .1 s."""
 RESPONSE_FORMATS: Final = ("json_object", "json_schema")
 
 
@@ -48,7 +46,7 @@ class Configuration:
     embedding_concurrency: int = CONCURRENCY
     max_bytes: int = MAX_BYTES
     seconds_per_file: float = SECONDS_PER_FILE
-    approximate_from: int = APPROXIMATE_FROM
+    approximate_from: int | None = None
     owner_label: str | None = None
 
     def __post_init__(self) -> None:
@@ -113,7 +111,7 @@ def from_environment(environment: Mapping[str, str] | None = None) -> Configurat
         embedding_concurrency=number("MILEPOST_EMBEDDING_CONCURRENCY", CONCURRENCY),
         max_bytes=MAX_BYTES if most is None else int(most),
         seconds_per_file=duration,
-        approximate_from=number("MILEPOST_DOCUMENTS_APPROXIMATE_FROM", APPROXIMATE_FROM),
+        approximate_from=number("MILEPOST_DOCUMENTS_APPROXIMATE_FROM", None),
         owner_label=text("MILEPOST_DOCUMENTS_OWNER_LABEL"),
     )
 

@@ -46,6 +46,8 @@ CREATE INDEX IF NOT EXISTS words_body ON words USING gin (body)"""
 class PostgresDatabase:
     """A document database at a ``postgresql://`` URL. Missing tables are created."""
 
+    approximate_from = 50_000
+
     def __init__(self, url: str) -> None:
         try:
             import pgvector.psycopg  # noqa: F401 - asked for early, to say early what is missing

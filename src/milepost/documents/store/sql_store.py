@@ -137,13 +137,14 @@ class DocumentStore(CatalogQueries, DocumentQueries, SearchQueries, EntityQuerie
 
         self._write(work)
 
-    def build_approximate_index(self, generation: Generation, least: int, tick: Callable[[], object]) -> bool:
+    def build_approximate_index(self, generation: Generation, least: int | None, tick: Callable[[], object]) -> bool:
         """Make or extend the index with which searches find the nearest of at least `least` chunks without comparing all.
 
         Return whether it changed. `tick` is called between steps, and may raise to give up. Searches work without the
         index, and find chunks that it lacks.
         """
-        return retry_while_busy(lambda: self._db.build_approximate_index(generation, least, tick), self.on_wait)
+        enough = self._db.approximate_from if least is None else least
+        return retry_while_busy(lambda: self._db.build_approximate_index(generation, enough, tick), self.on_wait)
 
     def counts(self) -> dict[str, int]:
         """Return the visible numbers of documents, chunks, vectors, entities, mentions, relations and communities."""

@@ -37,6 +37,8 @@ _PLAIN_WORDS: Final = "CREATE TABLE IF NOT EXISTS words (rowid INTEGER PRIMARY K
 class SqliteDatabase:
     """A document database in one file, created with its folder if it does not exist."""
 
+    approximate_from = 200_000
+
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.RLock()
