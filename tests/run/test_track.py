@@ -157,6 +157,30 @@ def test_lost_lease_stops_block_without_writes(manager: JobManager) -> None:
     assert "gone" in (job.error or "")
 
 
+def test_block_takes_another_lease_if_its_own_was_lost_before_the_reply(
+    manager: JobManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: the reply to a repeated request names the lease of now. A block raised KeyError if there was none, and
+    used that of another process if there was one.
+    """
+    store, lost = type(manager.store), list[str]()
+    apply = store.apply
+
+    async def reply_late(self: Any, writes: Any, claim: Any = None) -> Any:
+        applied = await apply(self, writes, claim)
+        if not lost and writes[0].change.transition.name == "create":
+            lost.append(writes[0].job_id)
+            lose_lease(manager.store, lost[0], applied.outcomes[0].job.record["token"])
+            return await apply(self, writes, claim)
+        return applied
+
+    monkeypatch.setattr(store, "apply", reply_late)
+    with manager.track(unique_key="k") as run:
+        assert [run.job_id] == lost
+        assert get(manager, run.job_id).record["token"] == run.token
+    assert get(manager, run.job_id).status == "completed"
+
+
 def test_lease_is_renewed_while_block_runs(manager: JobManager) -> None:
     with manager.track() as run:
         time.sleep(2.0)  # more than three leases, in which nothing is said

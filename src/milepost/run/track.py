@@ -192,10 +192,13 @@ async def _begin(request: TrackRequest) -> Job:
         fields = {**request.fields, "worker": process_name()}
         if request.runtime.settings.release is not None:
             fields["release"] = request.runtime.settings.release
-        plan = plan_track(fields, new_operation_id(), nonce=new_nonce(), lease=request.runtime.settings.lease_micros)
+        nonce = new_nonce()
+        plan = plan_track(fields, new_operation_id(), nonce=nonce, lease=request.runtime.settings.lease_micros)
         outcome = await _apply(request.runtime.store, job_id, plan)
-        if outcome.accepted and outcome.job is not None:
-            return outcome.job
+        if outcome.accepted:
+            if (job := _leased(outcome, nonce)) is not None:
+                return job
+            continue
         if outcome.key_owner_id is None and outcome.job is None:
             await _wait_for_stop(request)
             continue
@@ -209,16 +212,17 @@ async def _begin(request: TrackRequest) -> Job:
 async def _adopt(request: TrackRequest, job_id: str) -> Job | None:
     """Take a lease on a pending job of its caller; return None if there is no such job."""
     settings = request.runtime.settings
+    nonce = new_nonce()
     plan = plan_adopt(
         new_operation_id(),
-        nonce=new_nonce(),
+        nonce=nonce,
         lease=settings.lease_micros,
         worker=process_name(),
         release=settings.release,
     )
     outcome = await _apply(request.runtime.store, job_id, plan)
-    if outcome.accepted:
-        return outcome.job
+    if outcome.accepted and (job := _leased(outcome, nonce)) is not None:
+        return job
     if outcome.job is None:
         return None
     raise DuplicateJobError(
@@ -244,9 +248,10 @@ async def _reopen(request: TrackRequest, job_id: str) -> Job | None:
             )
         text = f"process {job.worker} died"
         dead = job.record.get("token") if job.worker is not None and is_known_dead(job.worker) else None
+        nonce = new_nonce()
         plan = plan_resume(
             new_operation_id(),
-            nonce=new_nonce(),
+            nonce=nonce,
             lease=lease,
             worker=process_name(),
             failure=report_lost_run(job, FailureKind.LOST, text),
@@ -254,8 +259,10 @@ async def _reopen(request: TrackRequest, job_id: str) -> Job | None:
             release=request.runtime.settings.release,
         )
         outcome = await _apply(store, job_id, plan)
-        if outcome.accepted and outcome.job is not None:
-            return outcome.job
+        if outcome.accepted:
+            if (leased := _leased(outcome, nonce)) is not None:
+                return leased
+            continue
         renewed = job.record.get("lease", "")
         if first is not None and renewed != first and renewed:
             raise LeaseHeldError(f"unique_key: job {job_id} with this key is still running on {job.worker}", job=job)
@@ -269,6 +276,12 @@ async def _wait_for_stop(request: TrackRequest) -> None:
     """Wait for an event while the code of a deleted job of this id or key is still stopping."""
     position = (await request.runtime.store.feed(None)).position
     await request.runtime.store.feed(position, timeout=request.runtime.settings.heartbeat)
+
+
+def _leased(outcome: WriteResult, nonce: str) -> Job | None:
+    """Return the job under the lease with this nonce; None if it was lost before the reply to a repeated request."""
+    job = outcome.job
+    return job if job is not None and job.record.get("token", "").endswith(f":{nonce}") else None
 
 
 async def _apply(store: Store, job_id: str, plan: Change) -> WriteResult:
