@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import islice, takewhile
@@ -19,8 +19,9 @@ from milepost.core.job import JobStatus
 from milepost.core.schedule import SCHEDULES, Schedule
 from milepost.core.serialization import from_micros
 from milepost.core.transitions import plan_fire
+from milepost.run.locked_jobs import LockedJobs
 from milepost.run.schedule_times import ticks_of
-from milepost.stores.protocol import MAX_CHARACTERS, KeyValue, Store, Write, WriteResult
+from milepost.stores.protocol import NOT_WRITTEN, KeyValue, Store, Write
 
 log = logging.getLogger("milepost.schedules")
 log.addHandler(logging.NullHandler())
@@ -58,8 +59,11 @@ async def read_schedules(store: Store) -> list[tuple[KeyValue, Schedule]]:
     return found
 
 
-async def fire_due(store: Store, new_operation_id: Callable[[], str]) -> int:
-    """Create the jobs of all ticks that have come; return how many this call created. Raises StoreError."""
+async def fire_due(store: Store, new_operation_id: Callable[[], str], locked: LockedJobs | None = None) -> int:
+    """Create the jobs of all ticks that have come; return how many this call created. Raises StoreError.
+
+    A tick whose job id or unique key is locked by another transaction stays due.
+    """
     found = await read_schedules(store)
     if not found:
         return 0
@@ -76,32 +80,17 @@ async def fire_due(store: Store, new_operation_id: Callable[[], str]) -> int:
                 firings.append(await _plan(store, item, schedule, now, new_operation_id))
             except (MissingExtraError, InvalidInputError) as error:
                 log.error("schedule %s: not fired by this process: %s", schedule.name, error)
-    outcomes: list[WriteResult] = []
-    for writes in _requests([write for firing in firings for write in firing.writes]):
-        outcomes += (await store.apply(writes)).outcomes
+    writes = [write for firing in firings for write in firing.writes]
+    outcomes = await (locked or LockedJobs(log)).apply(store, writes)
     remaining = iter(outcomes)
     for firing in firings:
         refused = [one for one in islice(remaining, len(firing.writes)) if not one.accepted]
         if not firing.writes:
             await store.kv_put(firing.item.key, firing.moved.to_text(), version=firing.item.version)
-        elif refused:
+        elif refused and refused[0] is not NOT_WRITTEN:
             is_taken = refused[0].job is not None or refused[0].key_owner_id is not None
             await _explain_refusal(store, firing, is_taken)
     return sum(outcome.accepted and not outcome.repeated for outcome in outcomes)
-
-
-def _requests(writes: list[Write]) -> Iterator[list[Write]]:
-    """Yield the writes, in order, in lists that fit into one request."""
-    part: list[Write] = []
-    size = 0
-    for write in writes:
-        if part and size + write.size > MAX_CHARACTERS:
-            yield part
-            part, size = [], 0
-        part.append(write)
-        size += write.size
-    if part:
-        yield part
 
 
 async def _plan(

@@ -9,7 +9,6 @@ import logging
 import math
 from collections import Counter
 
-from milepost.core.errors import LeaseHeldError
 from milepost.core.job import FailureKind, Job
 from milepost.core.serialization import to_json
 from milepost.core.transitions import (
@@ -22,12 +21,13 @@ from milepost.core.transitions import (
 )
 from milepost.core.transitions.operations import Change
 from milepost.run.crash_report import report_lost_run
+from milepost.run.locked_jobs import LockedJobs
 from milepost.run.process_identity import process_of_worker
 from milepost.run.schedules import fire_due
 from milepost.settings import Settings
 from milepost.stores.clock import SYSTEM_CLOCK, Clock
 from milepost.stores.ids import SYSTEM_IDS, Ids
-from milepost.stores.protocol import NOT_WRITTEN, DueItem, Store, Write, WriteResult
+from milepost.stores.protocol import DueItem, Store, Write
 
 log = logging.getLogger("milepost.sweeper")
 log.addHandler(logging.NullHandler())
@@ -41,8 +41,6 @@ PURGE_INTERVAL = 60.0
 MAX_UNCHARGED_CRASHES = 10
 """A job that was lost this many times in a row together with others is charged anyway: no crash loop is endless."""
 PURGE_BATCH = 200
-MAX_LOCKED = 2
-"""How many locked jobs a sweep waits for, one after another."""
 MAX_TICK_SECONDS = 0.05
 """Seconds after which a step of a tick starts no further batch: its thread also renews leases and receives cancels."""
 
@@ -70,7 +68,7 @@ class Sweeper:
         self._store = store
         self._task_queue = task_queue
         self._due: list[Job] = []
-        self._locked: set[str] = set()
+        self._locked, self._locked_schedules = LockedJobs(log), LockedJobs(log)
         self._settings = settings
         self._ttl = ttl
         self._next = 0.0
@@ -108,7 +106,7 @@ class Sweeper:
         if not self._fires:
             return 0
         self._fires = False
-        return await fire_due(self._store, self._new_operation_id)
+        return await fire_due(self._store, self._new_operation_id, self._locked_schedules)
 
     async def _purge_if_due(self) -> int:
         now = self._monotonic()
@@ -120,7 +118,7 @@ class Sweeper:
     async def sweep(self) -> int:
         """Change all jobs that are due and create those of schedules; return how many were changed or created."""
         touched = await self._sweep_until(math.inf)
-        return touched + await fire_due(self._store, self._new_operation_id)
+        return touched + await fire_due(self._store, self._new_operation_id, self._locked_schedules)
 
     async def _sweep_until(self, until: float) -> int:
         # Another process may always sweep first without having this task queue, so this process sweeps as well.
@@ -138,7 +136,7 @@ class Sweeper:
             if due:
                 siblings = Counter(_process(one.job) for one in due if one.kind == "lease")
                 writes = [await self._plan(one, siblings[_process(one.job)]) for one in due]
-                outcomes = await self._apply(writes)
+                outcomes = await self._locked.apply(self._store, writes)
                 changed = sum(outcome.accepted for outcome in outcomes)
                 self._due += [one.job for one, outcome in zip(due, outcomes, strict=True)
                               if outcome.branch == 0 and one.job is not None and self._is_ours(one)]  # fmt: skip
@@ -147,34 +145,6 @@ class Sweeper:
             if not self._more_due or self._monotonic() >= until:
                 return touched
             interval = 0.0
-
-    async def _apply(self, writes: list[Write]) -> list[WriteResult]:
-        """Apply writes together, but each by itself if a record is locked, those last that were locked before.
-
-        What is locked is left to a later sweep. Each lock is waited for, so a sweep tries only some of them.
-        """
-        outcomes = [NOT_WRITTEN] * len(writes)
-        self._locked &= {write.job_id for write in writes}
-        fresh = [place for place, write in enumerate(writes) if write.job_id not in self._locked]
-        rest = [place for place, write in enumerate(writes) if write.job_id in self._locked]
-        try:
-            together = (await self._store.apply([writes[place] for place in fresh])).outcomes if fresh else []
-            for place, outcome in zip(fresh, together, strict=True):
-                outcomes[place] = outcome
-        except LeaseHeldError:
-            rest = [*fresh, *rest]
-        left = MAX_LOCKED
-        for place in rest:
-            try:
-                outcomes[place] = (await self._store.apply([writes[place]])).outcomes[0]
-                self._locked.discard(writes[place].job_id)
-            except LeaseHeldError as error:
-                log.warning("job %s: not swept, a later sweep tries again: %s", writes[place].job_id, error)
-                self._locked.add(writes[place].job_id)
-                left -= 1
-                if left == 0:
-                    break
-        return outcomes
 
     def take_due(self) -> list[Job]:
         """Return the jobs that this process has reserved for dispatch to its task queue."""

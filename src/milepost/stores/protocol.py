@@ -115,7 +115,7 @@ class WriteResult(NamedTuple):
 
 
 NOT_WRITTEN = WriteResult(-2, None)
-"""The result of a write of a heartbeat that was not tried to the end, since another transaction has locked the record."""
+"""The result of a write of a heartbeat or a sweep that was not tried to the end, since another transaction has locked the record."""
 
 
 @dataclass(frozen=True, slots=True)

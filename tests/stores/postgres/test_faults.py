@@ -6,6 +6,8 @@ import asyncio
 import os
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
 
 import psycopg
 import pytest
@@ -16,7 +18,7 @@ from milepost.core.defaults import JOB_TTL
 from milepost.core.errors import InvalidInputError, LeaseHeldError, StoreUnavailableError
 from milepost.run.sweeper import Sweeper
 from milepost.stores.ids import new_nonce, new_operation_id
-from milepost.stores.postgres import PostgresStore, writes
+from milepost.stores.postgres import PostgresStore, claims
 from milepost.stores.postgres.connection import Rows
 from milepost.stores.postgres.database import Part, Transaction
 from milepost.stores.protocol import Claim, Write
@@ -102,6 +104,32 @@ def test_sweep_changes_the_jobs_beside_a_locked_one(store: PostgresStore, postgr
     assert statuses(store) == ["pending", "pending"]
 
 
+def test_schedules_fire_beside_a_locked_unique_key(store: PostgresStore, postgres_url: str) -> None:
+    """Regression: a transaction that held the unique key of one schedule stopped all, and made list_jobs() fail."""
+    jobs = Jobs(store, options=Settings(sweep=0.1))
+
+    @jobs.job("t")
+    def t(run: Run) -> None: ...
+
+    with psycopg.connect(postgres_url) as other:
+        for name, key in (("a", None), ("b", "held"), ("c", None)):
+            made = jobs.add_schedule(name, t.options(unique_key=key), every="1d")
+            assert made.next_at is not None
+            due = replace(made, next_at=made.next_at - timedelta(days=1))
+            run_sync(store.kv_put(f"schedule/{name}", due.to_text()))
+        jobs.using(other).submit(t.options(unique_key="held"))
+        assert schedules_of(jobs) == ["a", "c"]
+        other.rollback()
+    run_sync(Sweeper(store, Settings(), JOB_TTL).sweep())
+    assert schedules_of(jobs) == ["a", "b", "c"]
+    jobs.close()
+
+
+def schedules_of(jobs: Jobs) -> list[str]:
+    """Return the names of the schedules that have made a job."""
+    return sorted(job.job_id.partition(":")[0] for job in jobs.list_jobs())
+
+
 def statuses(store: PostgresStore) -> list[str]:
     """Return the statuses of the jobs a and b."""
     return [job.status.value for name in "ab" if (job := run_sync(store.get(name)))]
@@ -132,7 +160,7 @@ def test_claim_locks_few_children_of_an_ended_parent(store: PostgresStore, monke
         return await ask(tx, *parts)
 
     monkeypatch.setattr(Transaction, "run", counted)
-    monkeypatch.setattr(writes, "CLAIM_ROUNDS", 2)
+    monkeypatch.setattr(claims, "CLAIM_ROUNDS", 2)
     assert claim(store) == {}
     assert asked.count("claim_next") == 1 + 2
     run_sync(store.sweep(lease=30, interval=0))
