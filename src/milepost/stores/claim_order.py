@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from heapq import heappop, heapreplace
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from milepost.core.limits import Capacities, queue_name, slot_of
 
+UNKNOWN_RANK = -(1 << 63)
+"""Less than any rank: the first job of such a subqueue is read before others start."""
+
 
 class Subqueue(NamedTuple):
-    """A subqueue, or a queue itself, with claimable jobs: the rank of its first one (the negated priority), the number of
-    its last turn (0: none yet), and its name."""
+    """A subqueue, or a queue itself, with claimable jobs: the rank of its first one (the negated priority) or less, the
+    number of its last turn (0: none yet), and its name."""
 
     rank: int
     turn: int
@@ -43,10 +47,10 @@ class ClaimOrder(Generic[One]):
     """
 
     def __init__(self, found: Iterable[Subqueue], capacities: Capacities, head: Callable[[str], One | None]) -> None:
-        self._queues: dict[str, dict[str, Subqueue]] = {}
-        for one in found:
-            self._queues.setdefault(queue_name(one.name), {})[one.name] = one
-        self._turned = {queue: any(name != queue for name in names) for queue, names in self._queues.items()}
+        self._queues: dict[str, list[Subqueue]] = {}
+        for one in sorted(found):
+            self._queues.setdefault(queue_name(one.name), []).append(one)
+        self._turned = {queue: any(one.name != queue for one in some) for queue, some in self._queues.items()}
         self._capacities, self._read = capacities, head
         self._heads: dict[str, One] = {}
 
@@ -58,13 +62,13 @@ class ClaimOrder(Generic[One]):
             del self._heads[best[0]]
         return best
 
-    def _first(self, subqueues: dict[str, Subqueue]) -> tuple[str, One] | None:
+    def _first(self, subqueues: list[Subqueue]) -> tuple[str, One] | None:
         while subqueues:
-            one = min(subqueues.values())
+            one = subqueues[0]
             if self._capacities.of(slot_of(one.name)) <= 0 or (head := self._head(one.name)) is None:
-                del subqueues[one.name]
+                heappop(subqueues)
             elif head.rank != one.rank:
-                subqueues[one.name] = one._replace(rank=head.rank)
+                heapreplace(subqueues, one._replace(rank=head.rank))
             else:
                 return one.name, head
         return None
@@ -82,7 +86,7 @@ class ClaimOrder(Generic[One]):
         return self._turned[queue_name(name)]
 
     def started(self, name: str, turn: int = 0) -> None:
-        """Note that a job was started, in this turn."""
+        """Note that the job that `next` has returned was started, in this turn."""
         self._capacities.take(slot_of(name))
         subqueues = self._queues[queue_name(name)]
-        subqueues[name] = subqueues[name]._replace(turn=turn)
+        heapreplace(subqueues, subqueues[0]._replace(turn=turn))

@@ -19,7 +19,7 @@ from milepost.core.limits import Capacities
 from milepost.core.rollups import Rollups
 from milepost.core.transitions import operation_ids
 from milepost.core.transitions import operations as changes
-from milepost.stores.claim_order import ClaimOrder, Subqueue
+from milepost.stores.claim_order import UNKNOWN_RANK, ClaimOrder, Subqueue
 from milepost.stores.held_jobs import release_closed, release_held
 from milepost.stores.index_entries import is_elsewhere
 from milepost.stores.memory.key_values import MemoryKeyValues
@@ -140,7 +140,7 @@ class MemoryStore(MemoryKeyValues, MemoryLimits):
             for name in memory.subqueues.get(queue, ())
         ]
         heads = {name: self._heads(name, claim.job_id) for name in names}
-        found = (Subqueue(0, memory.turns.get(name, 0), name) for name in names)
+        found = (Subqueue(UNKNOWN_RANK, memory.turns.get(name, 0), name) for name in names)
         order = ClaimOrder(found, capacities, lambda name: next(heads[name], None))
         while starts and (head := order.next()) is not None:
             name, job = head

@@ -12,7 +12,7 @@ from milepost.core.job import Job
 from milepost.core.limits import AFTER_US, Capacities, Limit, queue_name, slot_of
 from milepost.core.serialization import US
 from milepost.core.transitions import operation_ids
-from milepost.stores.claim_order import ClaimOrder, Subqueue
+from milepost.stores.claim_order import UNKNOWN_RANK, ClaimOrder, Subqueue
 from milepost.stores.protocol import Claim, Position, Select, Write
 from milepost.stores.rows import LARGEST, Row
 from milepost.stores.sqlite.transaction import ReadTransaction, WriteTransaction
@@ -155,7 +155,7 @@ def _first_of_queues(tx: WriteTransaction, request: Claim, queues: Sequence[str]
     heads = {one.name: _heads(tx, one.name, 1 + most // len(found)) for one in found}
     heads |= {queue: _heads(tx, queue, int(max(1, min(most, capacities.of(slot_of(queue)))))) for queue in queues}
     turned = {queue_name(one.name) for one in found}
-    found += [Subqueue(0, _turn(tx, queue) if queue in turned else 0, queue) for queue in queues]
+    found += [Subqueue(UNKNOWN_RANK, _turn(tx, queue) if queue in turned else 0, queue) for queue in queues]
     order = ClaimOrder(found, capacities, lambda name: next(heads[name], None))
     jobs: list[Job] = []
     while len(jobs) < most and (head := order.next()) is not None:

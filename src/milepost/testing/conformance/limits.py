@@ -92,6 +92,12 @@ class Limits(Scenarios):
             await fixture.create(name, limited_job("b", priority="5"))
         await fixture.create("a1", limited_job("a", priority="9"))
         assert [job.job_id for job in await fixture.claim(["t"], 4)] == ["a1", "b0", "b1", "a0"]
+        await fixture.create("d", limited_job("a"))
+        await fixture.create("e", limited_job("z", priority="1"))
+        await fixture.create("f", worker_job("t", priority="2"))
+        await fixture.create("g", worker_job("t"))
+        claimed = [(await fixture.claim(["t"]))[0].job_id for _ in range(2)]
+        assert claimed == ["f", "e"]
 
     async def test_returned_and_delayed_jobs_stay_in_their_partition(self, fixture: StoreFixture) -> None:
         now = await fixture.store.now()

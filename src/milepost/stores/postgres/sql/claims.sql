@@ -51,7 +51,7 @@ SELECT h.rank, coalesce(t.turn, 0), n.name FROM names AS n CROSS JOIN LATERAL (
     SELECT r.rank FROM [ready] AS r WHERE r.queue = n.name AND r.due IS NULL ORDER BY r.rank LIMIT 1
 ) AS h LEFT JOIN [turns] AS t ON t.name = n.name
 UNION ALL
-SELECT 0, coalesce(t.turn, 0), q.queue FROM unnest(%(queues)s::text[]) AS q (queue) LEFT JOIN [turns] AS t ON t.name = q.queue
+SELECT (-9223372036854775807)::bigint, coalesce(t.turn, 0), q.queue FROM unnest(%(queues)s::text[]) AS q (queue) LEFT JOIN [turns] AS t ON t.name = q.queue
 
 -- name: held_slots
 -- Count the leases of limit keys by slot.
