@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from tests.simulation.simulation import Simulation
 
 FAULTS = ("kill", "pause", "cut", "restart", "outage", "clock_ahead", "clock_glitch", "failover", "drain", "backlog")
-VICTIMS = ("worker-0", "worker-1", "server")
+VICTIMS = ("worker-0", "worker-1", "server", "tracker")
 SECONDS = (1.0, 4.0, 10.0)
 RETURN_SECONDS = (0.5, 2.0, 8.0)
 """Seconds until a killed process starts again."""
@@ -103,7 +103,8 @@ class Faults(Conditions):
         kind = choose(f"fault:{turn}", len(self._kinds) + 1, self._chance)
         if not kind:
             return
-        victim = VICTIMS[choose(f"victim:{turn}", len(VICTIMS))]
+        victims = [name for name in VICTIMS if name in simulation.processes]
+        victim = victims[choose(f"victim:{turn}", len(victims))]
         seconds = SECONDS[choose(f"seconds:{turn}", len(SECONDS))]
         happen = lambda: self._happen(self._kinds[kind - 1], simulation.processes[victim], seconds)  # noqa: E731
         world.post(choose(f"moment:{turn}", 1000) * 1000, happen)

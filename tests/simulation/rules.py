@@ -320,7 +320,8 @@ class Rules:
         """Called by the code of a run when it ends."""
         if self.world.is_over or not process.is_alive:
             return
-        self._live.pop(run.token, None)
+        for token in [token for token, (_, live, _) in self._live.items() if live is run]:
+            del self._live[token]  # a tracked block may have taken another lease since
         if returned:
             self._returned.add(run.token)
 

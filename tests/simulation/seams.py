@@ -15,11 +15,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 from unittest import mock
 
 import milepost.run.heartbeat
 import milepost.run.process_identity
+import milepost.run.track
 import milepost.stores.ids
 import milepost.worker.event_loop
 import milepost.worker.worker
@@ -228,6 +230,7 @@ def installed(world: World) -> Iterator[None]:
         mock.patch.object(milepost.worker.event_loop.LoopWatchdog, "start", new=_do_nothing),
         mock.patch.object(milepost.stores.ids.SYSTEM_IDS, "_random", world.entropy.randbytes),
         mock.patch.object(milepost.stores.ids.SYSTEM_IDS, "_time_ns", modules["time"][1].time_ns),
+        mock.patch.object(milepost.run.track, "is_known_dead", partial(_is_known_dead, world)),
         mock.patch.object(milepost.worker.worker, "_numbers", iter(range(1, 1 << 30))),
     ]
     for patch in patches:

@@ -22,6 +22,7 @@ from tests.simulation.known_bugs import put_back
 from tests.simulation.network import Conditions, NetworkStore, Server
 from tests.simulation.rules import Rules
 from tests.simulation.seams import VirtualClock, installed
+from tests.simulation.tracker import track
 from tests.simulation.world import Choices, Process, VirtualLoop, World
 
 SETTINGS = Settings(lease=6.0, heartbeat=0.5, sweep=1.5, grace=2.0, capture="none", job_ttl=3600.0)
@@ -68,7 +69,7 @@ class Simulation:
         """The newest process of each name."""
         self._handlers = Handlers()
         job_types.register(self._handlers, self)
-        for name in ("worker-0", "worker-1", "server", "caller-0", "caller-1"):
+        for name in ("worker-0", "worker-1", "server", "caller-0", "caller-1", *(["tracker"] * self.has_dependencies)):
             self.start(name)
 
     # --- processes ---
@@ -78,7 +79,12 @@ class Simulation:
         process = self.processes[name] = Process(self.world, name)
         process.disturbed_at = self.world.now
         kind = name.partition("-")[0]
-        run = {"worker": self._work, "server": self._serve, "caller": lambda one: call(self, one)}[kind]
+        run = {
+            "worker": self._work,
+            "server": self._serve,
+            "caller": lambda one: call(self, one),
+            "tracker": lambda one: track(self, one),
+        }[kind]
         process.start(lambda: run(process))
 
     def jobs(self, process: Process) -> Jobs:
