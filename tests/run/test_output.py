@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Generator, Iterator
+
 import pytest
 
-from milepost import InvalidInputError, Job, JobCancelled, JobManager, JobNotFoundError, Run
+from milepost import AsyncRun, InvalidInputError, Job, JobCancelled, JobManager, JobNotFoundError, Jobs, Run
 from milepost.core.output import OutputPosition
 from milepost.run.output import BUFFERED_CHARACTERS, CHUNK_CHARACTERS, Output
 from milepost.stores.ids import new_operation_id
 from milepost.testing import fake_run
+from milepost.worker.handlers import Handlers
 
 TEXT = "".join(f"token {number} \u00e9\n" for number in range(2000))
 
@@ -123,3 +126,51 @@ def test_keys_are_in_order_of_output() -> None:
     assert keys == sorted(keys)
     for at, place in enumerate(places):
         assert [key for key in keys if key > place.before("a") and key >= keys[at]] == keys[at:]
+
+
+HANDLERS = Handlers()
+
+
+@HANDLERS.job("words", stream=True)
+def words(run: Run, count: int) -> Generator[str, None, int]:
+    """Yield words, and return how many there were."""
+    for number in range(count):
+        yield f"w{number} "
+    return count
+
+
+@HANDLERS.job("words_in_process", stream=True, isolation="process")
+def words_in_process(run: Run, count: int) -> Generator[str, None, int]:
+    """Do the same in a child process."""
+    for number in range(count):
+        yield f"w{number} "
+    return count
+
+
+@HANDLERS.job("words_in_loop", stream=True)
+async def words_in_loop(run: AsyncRun, count: int) -> AsyncIterator[str]:
+    """Yield words in an event loop."""
+    for number in range(count):
+        yield f"w{number} "
+
+
+def test_texts_of_generator_are_output(manager: JobManager) -> None:
+    jobs = Jobs(manager, handlers=HANDLERS)
+    with jobs.run_workers():
+        for name, result in (("words", 3), ("words_in_process", 3), ("words_in_loop", None)):
+            job = jobs.wait(jobs.submit(name, {"count": 3}), 30)
+            text = "".join(chunk.text for chunk in jobs.output(job.job_id))
+            assert (job.status, job.result, text) == ("completed", result, "w0 w1 w2 ")
+
+
+def test_generator_and_option_must_agree() -> None:
+    def plain(run: Run) -> None:
+        """Yield nothing."""
+
+    def texts(run: Run) -> Iterator[str]:
+        yield "text"
+
+    with pytest.raises(InvalidInputError, match="yields no text, but has stream=True"):
+        Handlers().job("plain", stream=True)(plain)
+    with pytest.raises(InvalidInputError, match="is a generator; give stream=True"):
+        Handlers().job("texts")(texts)

@@ -26,6 +26,7 @@ from milepost.settings import Settings
 from milepost.stores.protocol import Store
 from milepost.worker.end_hooks import EndHooks, Hook
 from milepost.worker.parameters import OWNER_LABEL, Parameters, check_return_type, parameters_of, run_type_of
+from milepost.worker.streamed import streamed
 
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
@@ -55,6 +56,8 @@ class HandlerOptions(TypedDict, total=False):
     - `backoff`: `Backoff(...)`, or a function that returns the delay after an attempt.
     - `on_completed`, `on_failed`: a function, sync or async, which is called with the ended job after the store has
       accepted its end; for a failure only if it is final. Not called if the process of the worker dies before.
+    - `stream`: True for a generator, sync or async, whose texts are the output of the job (`run.output`). What a sync one
+      returns is the result.
     """
 
     max_attempts: int
@@ -70,6 +73,7 @@ class HandlerOptions(TypedDict, total=False):
     backoff: Callable[[int], Duration]
     on_completed: Hook | None
     on_failed: Hook | None
+    stream: bool
 
 
 OPTIONS = frozenset(SubmitOptions.__annotations__)
@@ -104,6 +108,7 @@ class TypeOptions:
     labels: Mapping[str, str] = field(default_factory=dict)
     retry: RetryRules = field(default_factory=RetryRules)
     hooks: EndHooks | None = None
+    stream: bool = False
 
     @classmethod
     def of(cls, **options: Unpack[HandlerOptions]) -> TypeOptions:
@@ -140,16 +145,17 @@ class Handler(Generic[P, R_co]):
         is_function: bool = inspect.isroutine(function)
         if not is_function:
             raise InvalidInputError("handler", f"{function!r:.80} is not a function; define one that calls it")
-        self.function: Callable[Concatenate[Any, P], R_co] = function
+        is_generator = inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function)
+        self.function: Callable[Concatenate[Any, P], R_co] = streamed(function) if is_generator else function
         self.type_options = options
-        self.parameters: Parameters = parameters_of(function)
-        if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
-            raise InvalidInputError(
-                "handler", f"{function.__qualname__} is a generator; return a result instead of yielding"
-            )
-        check_return_type(function)
-        self.is_async = inspect.iscoroutinefunction(function)
-        self.run_type = run_type_of(function)
+        self.parameters: Parameters = parameters_of(self.function)
+        if is_generator is not options.stream:
+            problem = "yields no text, but has stream=True" if options.stream else "is a generator; give stream=True to stream its texts, or return a result instead of yielding"  # fmt: skip
+            raise InvalidInputError("handler", f"{function.__qualname__} {problem}")
+        if not is_generator:
+            check_return_type(function)
+        self.is_async = inspect.iscoroutinefunction(self.function)
+        self.run_type = run_type_of(self.function)
         """What the function gets as its first parameter."""
         self.reference = f"{function.__module__}:{function.__qualname__}"
         functools.update_wrapper(self, function)
