@@ -59,6 +59,39 @@ def test_record_of_failed_job_shows_no_secret(jobs: Jobs) -> None:
     assert job.item_counts.failed_keys[1] == "z" * 190 + "***"
 
 
+def test_batch_that_a_handler_fails_shows_no_secret(jobs: Jobs) -> None:
+    """Regression: the error of a batch showed a secret that was masked in the error of the job."""
+
+    @jobs.job("fill")
+    def fill(run: Run, token: Secret) -> None:
+        with jobs.batch("import"):
+            raise ValueError(f"401 for /?key={token}")
+
+    with jobs.run_workers():
+        ended(jobs, jobs.submit(fill, token=TOKEN))
+    assert jobs.wait("import", 5).error == "ValueError: 401 for /?key=***"
+
+
+def test_child_with_another_secret_shows_none(jobs: Jobs) -> None:
+    """Regression: the error of a parent, whose child had another secret in each attempt, showed both of them."""
+
+    @jobs.job("child")
+    def child(run: Run, token: Secret) -> None: ...
+
+    @jobs.job("parent", max_attempts=2, backoff=lambda attempt: 0)
+    def parent(run: Run) -> None:
+        run.submit_child("k", child, token=f"{TOKEN}{run.attempt}")
+        run.join()
+        raise ValueError("again")
+
+    with jobs.run_workers():
+        job = ended(jobs, jobs.submit(parent))
+    assert job.error is not None
+    assert "now with" in job.error
+    shown = json.dumps([job.to_dict(), [event.data for event in jobs.events(job.job_id)]], default=str)
+    assert "tok_a" not in shown
+
+
 @pytest.mark.parametrize("form", [str, repr, json.dumps, lambda text: text.replace("\n", " ")])
 def test_encodings_of_secret_are_masked(form: Any) -> None:
     secret = 'a "b"\\\nc\u00e9d'

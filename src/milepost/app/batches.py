@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import threading
 from collections.abc import Iterable, Mapping
 from types import TracebackType
@@ -26,11 +27,12 @@ from milepost.core.errors import (
 )
 from milepost.core.job import Job, JobStatus
 from milepost.core.placement import BATCH
-from milepost.core.serialization import Duration, single_line, validate_job_id
+from milepost.core.serialization import Duration, safe_str, single_line, validate_job_id
 from milepost.core.transitions import plan_cancel, plan_close_batch, plan_create, plan_open_batch, plan_update
 from milepost.core.values import MemberCounts
 from milepost.manager.validation import job_fields
 from milepost.run import context
+from milepost.run.crash_report import redacted
 from milepost.run.suspension import of_group
 from milepost.stores.protocol import Write
 from milepost.stores.sync_bridge import run_sync
@@ -66,7 +68,7 @@ class AsyncBatch:
         self._jobs = jobs
         self._labels = dict(labels or {})
         self._on_error = on_error
-        self._is_open = False
+        self._opened_by: int | None = None
         self._alive: asyncio.Task[None] | None = None
 
     async def submit(self, target: Target, /, *args: Any, **kwargs: Any) -> Job:
@@ -140,20 +142,23 @@ class AsyncBatch:
             raise DuplicateJobError(f"Job {self.name} already exists, and is not a batch", job=job)
         if not opened.accepted:
             raise IllegalTransitionError(f"Batch {self.name} is closed; open one with another name", job=job)
-        self._is_open = True
+        self._opened_by = os.getpid()
 
     async def close(self, error: BaseException | None = None) -> None:
         """Close the batch: it accepts no more jobs, except from its running members, and ends when none is open.
 
         With an error it fails, and its open members are cancelled, unless it has ``on_error="keep"``. It stays open if the
         error interrupts a run that continues later or elsewhere: suspended, paused, released or snoozed, or its lease is
-        lost. A batch that was closed or cancelled meanwhile stays as it is.
+        lost. A batch that was closed or cancelled meanwhile stays as it is. In a process that was forked after `open`, do
+        nothing: the parent closes the batch.
         """
-        self._is_open = False
+        if self._opened_by not in (None, os.getpid()):
+            return
         if error is not None and _is_interruption(error):
             return
         if error is not None and self._on_error == "cancel":
-            await self.fail(single_line(f"{type(error).__name__}: {error}"))
+            text = redacted(f"{type(error).__name__}: {safe_str(error)}", context.current())
+            await self.fail(single_line(text))
         else:
             await self._close()
 

@@ -11,7 +11,7 @@ from milepost.core.job import Job
 from milepost.core.placement import after_groups
 from milepost.core.serialization import US, from_json, to_json
 from milepost.core.transitions import plan_create, plan_retry_child
-from milepost.run.crash_report import masked
+from milepost.run.crash_report import masked, secret_values_of
 from milepost.run.heartbeat_state import stop_reason
 from milepost.run.outages import pause
 from milepost.run.transaction import refuse_open_transaction
@@ -112,6 +112,10 @@ def _is_to_retry(job: Job | None, fields: Mapping[str, str]) -> bool:
     )
 
 
+def _secrets(fields: Mapping[str, str]) -> tuple[str, ...]:
+    return secret_values_of(fields.get("params", "{}"), fields["secrets"]) if "secrets" in fields else ()
+
+
 async def _problem(store: Store, run: Run, fields: Mapping[str, str], outcome: WriteResult) -> str | None:
     """Return how an existing child differs from the one that was to be made. Raises the RunStop of a lost run."""
     job = outcome.job
@@ -124,6 +128,7 @@ async def _problem(store: Store, run: Run, fields: Mapping[str, str], outcome: W
         return f"cannot be made; a group that it joins or follows is closed or unknown ({groups:.200})"
     for name in _COMPARED:
         if (before := job.record.get(name, "")) != fields[name]:
-            hidden = run._secret_values
+            hidden = (*run._secret_values, *_secrets(job.record), *_secrets(fields))
+            hidden = tuple(sorted(hidden, key=len, reverse=True))
             return f"was made with {masked(before, hidden):.200}, now with {masked(fields[name], hidden):.200}"
     return None
