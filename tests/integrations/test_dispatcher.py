@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from milepost import Job, Jobs, Retry, Run
+from milepost import AsyncRun, Job, Jobs, Retry, Run
 from milepost.core.errors import InvalidInputError, StoreUnavailableError
 from milepost.integrations import TaskQueueUnavailableError
 from milepost.stores.protocol import ApplyResult, Claim, Write
 from milepost.stores.sync_bridge import run_sync
+from milepost.worker import registry
 from milepost.worker.dispatcher import Dispatcher
 from milepost.worker.handlers import Application
 from milepost.worker.message_delivery import deliver, requeue
@@ -38,7 +39,7 @@ class DirectTaskQueue:
 
     def serve(self, app: Application, dispatcher: Dispatcher) -> None:
         """Do nothing."""
-        self.app = app
+        self.app, self.dispatcher = app, dispatcher
 
     def send(self, job: Job) -> None:
         """Run it here and now."""
@@ -221,6 +222,36 @@ def test_result_not_json_is_text_in_record(
     assert kept is not None
     assert (kept.status, kept.result, kept.result_text) == ("completed", None, "7j")
     assert (kept.result_error or "").startswith("result: complex is not JSON-serialisable")
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_older_worker_leaves_message_to_newer_release(
+    make_jobs: Callable[[], tuple[Jobs, DirectTaskQueue]], monkeypatch: pytest.MonkeyPatch, is_async: bool
+) -> None:
+    """Regression: an old worker that got the message of a job with a new parameter failed it at its first attempt."""
+    monkeypatch.setattr(registry, "LEFT_TO_NEWER_SECONDS", 0.2)
+    (old, old_queue), (new, new_queue) = make_jobs(), make_jobs()
+    old_queue.down = new_queue.down = True
+
+    async def amail(run: AsyncRun, to: str) -> str:
+        return "old"
+
+    def mail(run: Run, to: str) -> str:
+        return "old"
+
+    @new.job("mail", max_attempts=3)
+    def newer(run: Run, to: str, token: str = "") -> str:
+        return "new"
+
+    old.job("mail", max_attempts=3)(amail if is_async else mail)
+    new_queue.dispatcher.register_worker(1)
+    until(new.job_types)
+    job_id = new.submit("mail", {"to": "a", "token": "x"}).job_id
+    with pytest.raises(NotDelivered):
+        deliver(old, old_queue, job_id, "mail")
+    new_queue.down = False
+    done = new.wait(job_id, 20)
+    assert (done.status, done.result, done.attempt) == ("completed", "new", 1)
 
 
 @pytest.mark.parametrize("is_async", [False, True])

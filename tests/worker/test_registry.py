@@ -9,7 +9,7 @@ import pytest
 
 from milepost import Jobs, Run, Secret
 from milepost.stores.sync_bridge import run_sync
-from milepost.worker import execution, registry
+from milepost.worker import registry
 from tests.waiting import PATIENCE, until
 from tests.worker.conftest import MakeJobs
 from tests.worker.job_assertions import Signals
@@ -84,7 +84,7 @@ def test_older_worker_leaves_job_of_newer_release(
     make_jobs: MakeJobs, signals: Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Regression: a job with a new parameter failed permanently when an old worker claimed it during a deploy."""
-    monkeypatch.setattr(execution, "LEFT_TO_NEWER_SECONDS", 0.2)
+    monkeypatch.setattr(registry, "LEFT_TO_NEWER_SECONDS", 0.2)
     old, new, outside = old_release(make_jobs), new_release(make_jobs), make_jobs()
 
     @new.job("blocks")

@@ -5,16 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
 import sys
 import threading
 import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from milepost.core.errors import JobCancelled, JobReleased, RunStop, StoreError
+from milepost.core.errors import JobCancelled, JobReleased, RunStop
 from milepost.core.job import FailureKind, Job
-from milepost.core.serialization import from_json
 from milepost.run.checkpoints import StoreCheckpointWriter
 from milepost.run.execution import LeasedExecution
 from milepost.run.heartbeat_state import PendingReport
@@ -22,15 +20,12 @@ from milepost.run.outcome import RunOutcome, postponed
 from milepost.run.run import Run
 from milepost.run.transaction import wait_until_over
 from milepost.worker.handlers import Handler
-from milepost.worker.registry import is_newer_accepting
+from milepost.worker.registry import delay_for_newer_release
 
 if TYPE_CHECKING:
     from milepost.worker.worker_loop import WorkerLoop
 
 log = logging.getLogger("milepost.worker")
-
-LEFT_TO_NEWER_SECONDS = 10.0
-"""About how long a job whose parameters only a newer release accepts waits before a worker may claim it again."""
 
 
 class Execution(LeasedExecution):
@@ -76,14 +71,10 @@ class Execution(LeasedExecution):
 
     async def _refuse(self, error: Exception) -> None:
         """Leave the job to the workers of a newer release that accepts its parameters, or fail it."""
-        try:
-            newer = await is_newer_accepting(self.host.store, self.handler, from_json(self.record.get("params", "{}")))
-        except (StoreError, ValueError, TypeError, KeyError):
-            newer = False
-        if newer:
+        delay = await delay_for_newer_release(self.host.store, self.handler, self.job)
+        if delay is not None:
             log.warning("job %s (%s): left to a newer release: %s", self.job.job_id, self.job.job_type, error)
-            delay = int(LEFT_TO_NEWER_SECONDS * (0.5 + random.random()) * 1_000_000)
-            self.leave(lambda pending: postponed(self.run, pending, delay))
+            self.leave(lambda pending: postponed(self.run, pending, int(delay * 1_000_000)))
         else:
             self.finish(error, kind=FailureKind.BAD_PARAMETERS)
 

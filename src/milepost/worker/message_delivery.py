@@ -10,7 +10,7 @@ import asyncio
 import logging
 from typing import Any
 
-from milepost.core.errors import InvalidInputError, StoreError
+from milepost.core.errors import InvalidInputError, Snooze, StoreError
 from milepost.core.transitions import plan_undispatchable
 from milepost.run.process_identity import process_name
 from milepost.run.run import Run
@@ -20,11 +20,16 @@ from milepost.stores.sync_bridge import run_sync
 from milepost.worker.dispatcher import TaskQueue, TaskQueueUnavailableError
 from milepost.worker.handlers import Application, Handler
 from milepost.worker.message_execution import BadParametersError, MessageExecution, NotDelivered
+from milepost.worker.registry import delay_for_newer_release
 
 log = logging.getLogger("milepost.task_queue")
 
 NO_HANDLER_RETRY_MICROS = 30_000_000
 REQUEUE_DELAY = 5.0
+
+
+class _LeftToNewerRelease(Snooze):
+    """The job waits for a worker of a newer release, which accepts its parameters."""
 
 
 def deliver(app: Application, task_queue: TaskQueue, job_id: str, job_type: str, message: Any = None) -> Any:
@@ -36,6 +41,8 @@ def deliver(app: Application, task_queue: TaskQueue, job_id: str, job_type: str,
         delivery = MessageExecution(app, task_queue, job_id, message=message)
         try:
             return _run(app, delivery, job_id, job_type)
+        except _LeftToNewerRelease:
+            raise NotDelivered(None) from None
         except BaseException as error:
             if delivery.has_started or not _drops_message(task_queue, error):
                 raise
@@ -54,7 +61,7 @@ async def adeliver(
         return await asyncio.to_thread(deliver, app, task_queue, job_id, job_type, message)
 
     async def code(run: Run) -> Any:
-        return await handler.function(run, **_checked_params(handler, run))
+        return await handler.function(run, **await _checked_params(store, handler, run))
 
     hooks = handler.type_options.hooks
     while True:
@@ -67,6 +74,8 @@ async def adeliver(
                 if hooks is not None:
                     for reply in delivery.replies:
                         await hooks.acall(reply, delivery.run.attempt)
+        except _LeftToNewerRelease:
+            raise NotDelivered(None) from None
         except BaseException as error:
             if delivery.has_started or not _drops_message(task_queue, error):
                 raise
@@ -84,7 +93,7 @@ def _run(app: Application, delivery: MessageExecution, job_id: str, job_type: st
         raise NotDelivered(None)
 
     def code(run: Run) -> Any:
-        return handler.function(run, **_checked_params(handler, run))
+        return handler.function(run, **run_sync(_checked_params(delivery.heartbeat.store, handler, run)))
 
     hooks = handler.type_options.hooks
     delivery.run_type = handler.run_type
@@ -112,13 +121,19 @@ def requeue(task_queue: TaskQueue, job_id: str, job_type: str, why: BaseExceptio
     return True
 
 
-def _checked_params(handler: Handler[Any, Any], run: Run) -> dict[str, Any]:
+async def _checked_params(store: Store, handler: Handler[Any, Any], run: Run) -> dict[str, Any]:
+    """Return the arguments of a handler. Raises BadParametersError, or a Snooze if a newer release accepts them."""
     try:
         return handler.parameters.of(run._job.record)
     except InvalidInputError as error:
-        raise BadParametersError(error.field, error.problem) from None
+        bad = BadParametersError(error.field, error.problem)
     except ValueError as error:
-        raise BadParametersError("params", str(error)) from None
+        bad = BadParametersError("params", str(error))
+    delay = await delay_for_newer_release(store, handler, run._job)
+    if delay is None:
+        raise bad
+    log.warning("job %s (%s): left to a newer release: %s", run.job_id, run.job_type, bad)
+    raise _LeftToNewerRelease(delay)
 
 
 async def _mark_undispatchable(store: Store, job_id: str, job_type: str) -> None:

@@ -6,14 +6,16 @@ import asyncio
 import inspect
 import logging
 import os
+import random
 import socket
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
 from milepost.core.errors import InvalidInputError, StoreError, UnknownJobTypeError
+from milepost.core.job import Job
 from milepost.core.schedule import Schedule
 from milepost.core.serialization import from_json, to_json
 from milepost.run.param_types import check_schema
@@ -21,6 +23,8 @@ from milepost.stores.protocol import KeyValue, KeyValueStore, Store
 from milepost.worker.handlers import Handler
 from milepost.worker.schedule_declarations import declare
 
+LEFT_TO_NEWER_SECONDS = 10.0
+"""About how long a job whose parameters only a newer release accepts waits before a worker may claim it again."""
 REPUBLISH_AFTER = 3600.0
 """Seconds after which an unchanged type is published again, so that it does not expire."""
 MAX_REPLACED = 20
@@ -155,16 +159,16 @@ async def _living(store: KeyValueStore) -> frozenset[str]:
     return frozenset(digest for item in workers for digest in from_json(item.value).get("digests", ()))
 
 
-async def is_newer_accepting(store: KeyValueStore, handler: Handler[Any, Any], params: Mapping[str, Any]) -> bool:
-    """Return whether the published type of a handler differs from it and accepts these parameters."""
-    item = await store.kv_get(f"type/{handler.job_type}")
-    if item is None or from_json(item.value).get("digest") == published_type(handler).digest:
-        return False
+async def delay_for_newer_release(store: KeyValueStore, handler: Handler[Any, Any], job: Job) -> float | None:
+    """Return the seconds to leave a job whose parameters a handler rejects to a newer release, or None if none accepts them."""
     try:
-        check_schema(params, _type(item).schema)
-    except InvalidInputError:
-        return False
-    return True
+        item = await store.kv_get(f"type/{handler.job_type}")
+        if item is None or from_json(item.value).get("digest") == published_type(handler).digest:
+            return None
+        check_schema(from_json(job.record.get("params", "{}")), _type(item).schema)
+    except (InvalidInputError, StoreError, ValueError, TypeError, KeyError):
+        return None
+    return LEFT_TO_NEWER_SECONDS * (0.5 + random.random())
 
 
 async def is_published(store: KeyValueStore, name: str) -> bool:
