@@ -7,9 +7,12 @@ how its outcome is written.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
+import sys
 import time
+import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -67,7 +70,6 @@ class LeasedExecution:
         self._captures = captures
         self._redact = redact
         self._whole_process = whole_process
-        self._pid = 0
         self._captured: capture.CaptureHandle | None = None
         self._was_cancelled: Callable[[], bool] = bool
 
@@ -84,7 +86,7 @@ class LeasedExecution:
         load_redact_hook(self._redact)  # rejected before a job is created
         self.sent_at = runtime.clock.monotonic()
         job = await self.take_lease()
-        self.heartbeat, self._pid = runtime.heartbeat, os.getpid()
+        self.heartbeat = runtime.heartbeat
         checkpoint_writer = StoreCheckpointWriter(
             runtime.store, self.heartbeat, until_stopped=self.waits_for_store, reacquire=self.reacquire
         )
@@ -103,7 +105,24 @@ class LeasedExecution:
     @property
     def is_forked(self) -> bool:
         """Return whether this is a copy in a forked process. The run belongs to the parent, which ends it."""
-        return os.getpid() != self._pid
+        return os.getpid() != self.run._pid
+
+    def exit_if_forked(self, error: BaseException | None) -> None:
+        """Exit, with the code of a script that ends so, if this is a copy in a forked process, which has no other thread."""
+        if not self.is_forked:
+            return
+        code: object = 1
+        if error is None or isinstance(error, SystemExit):
+            code = error.code if error is not None else None
+        else:
+            traceback.print_exception(error)
+        if code is not None and not isinstance(code, int):
+            sys.stderr.write(f"{code}\n")
+            code = 1
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, or None
+                stream.flush()
+        os._exit((code or 0) & 0xFF)
 
     async def detach(self) -> PendingReport:
         """Stop the reports of the run and return what is not sent of it, without blocking an event loop."""

@@ -257,6 +257,7 @@ class Child:
                 error, value = run_in_new_loop(execution.acall(lambda: handler.function(run, **params)))
             else:
                 error, value = execution.call(lambda: self._interruptibly(handler, run, params))
+            execution.exit_if_forked(error)
             how, result = execution.how, execution.result(error, value)
         except BaseException as caught:  # noqa: BLE001 - any exception is reported to the worker
             error = caught

@@ -149,6 +149,7 @@ class TaskExecution(Execution):
         if self.task is None:  # an eager task starts before it is assigned
             await asyncio.sleep(0)
         error, value = await self.acall(lambda: self.handler.function(self.run, **params))
+        self.exit_if_forked(error)
         if not self.has_stopped:
             log.warning("job %s (%s): event loop ended while its threads run", self.job.job_id, self.job.job_type)
             return  # no outcome is written: the lease expires
@@ -172,6 +173,7 @@ class ThreadExecution(Execution):
     def _main(self, params: dict[str, Any]) -> None:
         self._thread = threading.get_ident()
         error, value = self.call(lambda: self.handler.function(self.run, **params))
+        self.exit_if_forked(error)
         self._thread = None
         self.finish(error, value)
 
