@@ -147,6 +147,17 @@ def shop(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
         signal.sender_receivers_cache.clear()
 
 
+def test_task_id_of_waiting_job_is_used_again_with_a_warning(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
+    """Regression: the second call with the id of a job that had not ended was dropped, and only an info line said so."""
+    shop.add.apply_async((1, 2), task_id="nightly")
+    assert "nightly" not in caplog.text
+    shop.add.apply_async((3, 4), task_id="nightly")
+    shop.work()
+    assert shop.ended("nightly").result == 3
+    assert [text for text in caplog.messages if "nightly" in text and "use a new task id for each call" in text]
+    assert shop.ran == [(1, 2, 0)]
+
+
 def test_store_outage_fails_no_task_and_spends_no_retry(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """A store outage of two minutes failed each arriving task and used up its retries."""
     from milepost.integrations.celery import task_queue

@@ -186,14 +186,23 @@ class Tracked:
             log.warning("task %s[%s]: not recorded yet: %s", self.task.name, task_id, error)
 
     def _create(self, job_id: str, fields: dict[str, str], again: int) -> str:
-        """Create the job of a message, with a new id if the job of its task id has ended."""
+        """Create the job of a message, with a new id if the job of its task id has ended.
+
+        If that job has not ended, the message belongs to it: a sender that does not know whether its message was sent may
+        send it again.
+        """
         store = self._dispatcher.app.store.with_blocking(blocking=True)
         outcome = run_sync(
             store.apply([Write(job_id, plan_create(fields, new_operation_id(), again), answer=False)])
         ).outcomes[0]
-        if not outcome.accepted and outcome.job is not None and outcome.job.is_terminal:
-            job_id = job_id_for_reuse(job_id)
-            run_sync(store.apply([Write(job_id, plan_create(fields, new_operation_id(), again), answer=False)]))
+        if outcome.accepted or outcome.job is None:
+            return job_id
+        if not outcome.job.is_terminal:
+            text = "task %s[%s]: its job is %s, so this message starts no other run; use a new task id for each call"
+            log.warning(text, self.task.name, job_id, outcome.job.status)
+            return job_id
+        job_id = job_id_for_reuse(job_id)
+        run_sync(store.apply([Write(job_id, plan_create(fields, new_operation_id(), again), answer=False)]))
         return job_id
 
     def _fields(self, task_id: str, args: Any, kwargs: Any, message: TaskMessage) -> dict[str, str]:
