@@ -15,7 +15,7 @@ from milepost.core.errors import OutcomeUnknownError, StoreError, StoreFullError
 from milepost.core.transitions.operations import Change
 from milepost.stores.ids import new_operation_id
 from milepost.stores.protocol import Claim, Write
-from milepost.stores.redis import RedisStore
+from milepost.stores.redis import RedisStore, client
 from milepost.stores.sync_bridge import run_sync
 from milepost.testing.conformance.harness import LONG, caller_job, worker_job
 from tests.redis_server import RedisServer
@@ -326,6 +326,27 @@ def test_repeated_kv_put_keeps_later_value(redis_server: RedisServer, redis_name
         run(store, work)
         assert proxy.lost == 4
     run_sync(other.close())
+
+
+def test_large_request_has_more_time_for_its_reply(
+    redis_server: RedisServer, redis_namespace: str, blocking: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: a request that a slow connection carried for more than 5 s was sent again and again."""
+    monkeypatch.setattr(client, "REPLY_SECONDS", 0.05)
+    monkeypatch.setattr(client, "SLOWEST_LINK", 1000)
+    with Proxy(redis_server.port) as proxy:
+        store = RedisStore(f"redis://127.0.0.1:{proxy.port}/0", namespace=redis_namespace, blocking=blocking)
+
+        async def work() -> None:
+            large = "x" * 60_000  # 60 s
+            await store.kv_put("k", large)  # the server knows the script now
+            proxy.requests.clear()
+            with redis_server.client() as connection:
+                connection.client_pause(500)
+            await store.kv_put("k", large)
+
+        run(store, work)
+        assert b"".join(proxy.requests).count(b"EVALSHA") == 1
 
 
 def test_supersede_on_full_server_cancels_nothing(start_redis: Start) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from milepost import Jobs, Run, Settings
 from milepost.core import transitions as plans
 from milepost.core.errors import LayoutMismatchError
 from milepost.core.job import Job
@@ -20,6 +21,7 @@ from milepost.stores.redis.scripts import script
 from milepost.stores.sync_bridge import run_sync
 from milepost.testing.conformance.harness import LONG, StoreFixture, caller_job, token_of, worker_job
 from tests.redis_server import RedisServer
+from tests.waiting import until
 
 pytestmark = pytest.mark.service("redis-server")
 
@@ -276,3 +278,23 @@ def test_large_values_lie_beside_their_record_and_go_with_it(redis_server: Redis
         assert len(client.get(record)) < 1000
         do(store, "a", plans.plan_delete(new_operation_id()))
         assert not client.exists(values)
+
+
+def test_layout_is_written_again_after_flushall(start_redis: Callable[..., RedisServer]) -> None:
+    """A living worker writes it, so that another release still recognises the layout of the records."""
+    server = start_redis()
+    jobs = Jobs(server.url, options=Settings(heartbeat=0.05))
+
+    @jobs.job("t")
+    def t(run: Run) -> str:
+        return "done"
+
+    with jobs.run_workers(concurrency=1), server.client() as client:
+        until(jobs.job_types)
+        layout = client.get("{milepost}:layout")
+        assert layout is not None
+        client.flushall()
+        until(lambda: client.get("{milepost}:layout") == layout)
+        until(jobs.job_types)
+        assert jobs.wait(jobs.submit(t), 20).result == "done"
+    jobs.close()

@@ -187,6 +187,38 @@ class Idempotency(Scenarios):
         assert (await fixture.attempt("a", cancel)).repeated
         assert (await fixture.job("a")).status.value == "running"
 
+    async def test_repeated_pause_and_resume_are_recognised_after_others(self, fixture: StoreFixture) -> None:
+        """A repetition paused a job again that had been resumed since, or resumed one that had been paused since."""
+        await fixture.create("a", worker_job())
+        pause = plans.plan_pause(fixture.operation_id(), by="ana", data="{}")
+        resume = plans.plan_resume_paused(fixture.operation_id(), data="{}")
+        await fixture.do("a", pause)
+        await fixture.do("a", resume)
+        token = token_of(await fixture.start("a"))
+        for _ in range(5):
+            await fixture.do("a", plans.plan_report(fixture.operation_id(), token, {}))
+        assert (await fixture.attempt("a", pause)).repeated
+        assert (await fixture.job("a")).status.value == "running"
+        await fixture.do("a", plans.plan_pause(fixture.operation_id(), by="bob", data="{}"))
+        paused = dict((await fixture.job("a")).record)
+        assert (await fixture.attempt("a", resume)).repeated
+        assert dict((await fixture.job("a")).record) == paused
+
+    async def test_repeated_close_of_a_batch_is_recognised(self, fixture: StoreFixture) -> None:
+        """As after a lost reply: also when the batch has ended, and after many reports that it is open."""
+        await fixture.create("g", {**caller_job(labels=":group=g"), "type": "batch"})
+        await fixture.do("g", plans.plan_open_batch(fixture.operation_id()))
+        await fixture.create("a", worker_job(labels=":group=g"))
+        close = plans.plan_close_batch(fixture.operation_id(), "group:g", "closed")
+        await fixture.do("g", close)
+        assert (await fixture.attempt("g", close)).repeated
+        token = token_of(await fixture.start("a"))
+        await fixture.do("a", plans.plan_complete(fixture.operation_id(), token, "1", {}))
+        ended = dict((await fixture.job("g")).record)
+        assert ended["status"] == "completed"
+        assert (await fixture.attempt("g", close)).repeated
+        assert dict((await fixture.job("g")).record) == ended
+
     async def test_repeated_update_is_recognised_after_others(self, fixture: StoreFixture) -> None:
         """A manual update with a lost reply restored an old message over newer ones."""
         await fixture.create("a", caller_job())
