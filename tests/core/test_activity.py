@@ -72,6 +72,15 @@ def test_waiting_text_of_unknown_reason_is_neutral() -> None:
     assert waiting_text(WaitingFor("previous_run_stopping")) == "Waiting for the previous run to stop"
 
 
+@pytest.mark.parametrize(("group", "text"), [("children:p", "its children"), ("children:q", "the children of q")])
+def test_parent_waits_for_its_own_children(group: str, text: str) -> None:
+    waits = WaitingFor("after", {"group": group})
+    assert (
+        Job("p", "import", JobStatus.PENDING, 0.0, "", NOON, run_by="worker", waiting_for=waits).activity
+        == f"Waiting for {text}"
+    )
+
+
 def test_progress_text_shows_the_stage_when_the_whole_is_unknown() -> None:
     assert progress_text(job(JobStatus.RUNNING)) == "40%"
     unknown = job(JobStatus.RUNNING, stages=(LOAD, EMBED), progress_known=False)

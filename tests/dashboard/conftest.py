@@ -7,15 +7,20 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any, Literal
 
 import httpx
 import pytest
+import uvicorn
 from playwright.sync_api import Browser, BrowserContext, CDPSession, Page, expect, sync_playwright
 
+from milepost import Jobs
+from milepost.web import auth, create_app
 from tests.dashboard.worker_server import PATIENCE, ROOT, SAME_ORIGIN, WorkerServer, wait_until_served
 from tests.redis_server import RedisServer
 from tests.services import free_port, in_ci, need
@@ -284,3 +289,21 @@ def page(stage: Stage, opened: Opened) -> Page:
     page = opened(stage.jobs, permissions=["clipboard-read", "clipboard-write"])
     page.wait_for_selector(".body-row")
     return page
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[tuple[Jobs, str]]:
+    """Yield the jobs of a store, and where its dashboard is."""
+    store = f"sqlite:///{tmp_path}/jobs.db"
+    port = free_port()
+    server = uvicorn.Server(uvicorn.Config(create_app(store, auth=auth.none()), port=port, log_level="error"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    jobs = Jobs(store)
+    try:
+        wait_until_served(f"http://127.0.0.1:{port}", 30)
+        yield jobs, f"http://127.0.0.1:{port}/jobs/"
+    finally:
+        server.should_exit = True
+        thread.join(30)
+        jobs.close()

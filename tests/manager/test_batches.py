@@ -59,6 +59,7 @@ def test_batch_counts_its_jobs_and_runs_what_follows(jobs: Jobs) -> None:
     record = jobs.get_job("b")
     assert record is not None
     assert (record.job_type, record.status.value, record.message) == ("batch", "running", "4 jobs")
+    assert not record.progress_known, "it is that of its jobs"
     assert record.labels == {"tenant": "acme"}
     with jobs.run_workers():
         assert jobs.wait(last, 20).result == "ana"

@@ -5,12 +5,12 @@ import { Link } from "../parts/link";
 import { pageAt } from "../shell/address";
 import { formatCount } from "../text/time";
 import { get } from "../wire/api";
-import { isEnded, type BatchCounts, type JobRecord } from "../wire/types";
+import { isBatch, isEnded, type BatchCounts, type JobRecord } from "../wire/types";
 
 const REFRESH = 2000;
 
 export function Members({ shown }: { shown: JobRecord }) {
-  if (shown.job_type === "batch" && shown.run_by === "manual") return <BatchMembers key={shown.job_id} shown={shown} />;
+  if (isBatch(shown)) return <BatchMembers key={shown.job_id} shown={shown} />;
   if (shown.waiting_for?.params["group"] !== `children:${shown.job_id}`) return null;
   return (
     <p class="says">

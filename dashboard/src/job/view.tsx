@@ -15,13 +15,14 @@ import { go, place } from "../shell/address";
 import { mayCancel, mayDelete, mayWrite, onlyJob, session } from "../shell/session";
 import { asCli, asCurl, asPython, asSubmit } from "../text/commands";
 import { plain } from "../text/plain";
-import { about, timeLeftRange, localTime, startsIn, timeLeft, utcTime, formatCount } from "../text/time";
+import { about, timeLeftRange, localTime, startsIn, timeLeft, utcTime, formatAmount, formatCount } from "../text/time";
 import { rowOf } from "../wire/row";
-import type { JobRecord } from "../wire/types";
+import { isBatch, type JobRecord } from "../wire/types";
 import { ErrorPart } from "./error";
 import { AttemptsPart, Events, ReceiptView } from "./events";
 import { Members } from "./members";
 import { Messages } from "./messages";
+import { Output } from "./output";
 import { Questions } from "./question";
 import { share } from "./sharing";
 import { Timeline } from "./timeline";
@@ -87,6 +88,7 @@ export function JobView() {
       <Questions shown={shown} />
       <Actions shown={shown} />
       {shown.receipt !== null && part !== "events" && <ReceiptView job={shown} />}
+      <Output shown={shown} />
       <Timeline job={shown} />
       <div class="parts" role="tablist" aria-label="Parts of the job" onKeyDown={turnParts}>
         {PARTS.map((name) => (
@@ -140,6 +142,11 @@ function Head({ shown }: { shown: JobRecord }) {
         {(shown.attempt ?? 0) > 0 && (
           <span>attempt {attemptText(shown.attempt ?? 0, shown.max_attempts ?? 1)}</span>
         )}
+        {Object.entries(shown.usage).map(([name, amount]) => (
+          <span key={name} title="Usage">
+            {plain(`${name} ${formatAmount(amount)}`)}
+          </span>
+        ))}
         {Object.entries(shown.labels).map(([name, value]) => (
           <span key={name}>
             {plain(`${name}: ${value}`)}
@@ -159,15 +166,19 @@ function Far({ shown }: { shown: JobRecord }) {
   const start = shown.status === "pending" ? startsIn(shown.expected_start, at) : null;
   return (
     <div class="far">
-      <div class="line">
-        <span class="big">{progressText(row)}</span>
-        <span class="muted">
-          {start !== null && `starts ${start}`}
-          {left === null ? (shown.status === "running" ? "time left unknown" : "") : `${about(left)} left`}
-          {range === null ? "" : ` (${range})`}
-        </span>
-      </div>
-      <Bar job={row} thick label="Progress" />
+      {!isBatch(shown) && (
+        <>
+          <div class="line">
+            <span class="big">{progressText(row)}</span>
+            <span class="muted">
+              {start !== null && `starts ${start}`}
+              {left === null ? (shown.status === "running" ? "time left unknown" : "") : `${about(left)} left`}
+              {range === null ? "" : ` (${range})`}
+            </span>
+          </div>
+          <Bar job={row} thick label="Progress" />
+        </>
+      )}
       <p class={`says${shown.status === "failed" ? " bad" : ""}`}>{plain(shown.activity)}</p>
     </div>
   );

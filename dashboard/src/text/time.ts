@@ -80,3 +80,5 @@ export const utcTime = (text: string | null): string =>
   text === null ? "" : `${new Date(text).toISOString().replace("T", " ").slice(0, 19)} UTC`;
 
 export const formatCount = (count: number): string => count.toLocaleString("en-US");
+/** An amount of usage, which is kept in millionths. */
+export const formatAmount = (amount: number): string => amount.toLocaleString("en-US", { maximumFractionDigits: 6 });

@@ -54,6 +54,9 @@ export interface Batch {
 
 export const STATUSES = ["pending", "running", "completed", "failed", "cancelled"] as const;
 
+/** Whether the record is a batch, whose progress is that of its jobs. */
+export const isBatch = (job: Pick<JobRecord, "job_type" | "run_by">): boolean => job.job_type === "batch" && job.run_by === "manual";
+
 export const isEnded = (status: Status): boolean => status !== "pending" && status !== "running";
 
 export type Session = Shapes["Session"];

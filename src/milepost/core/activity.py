@@ -150,7 +150,10 @@ def own_message(job: Job) -> str:
 def _pending(job: Job) -> str:
     if job.run_by == "manual":
         return job.message if job.message != CREATED_MESSAGE else "Not started"
-    return waiting_text(job.waiting_for)
+    waits = job.waiting_for
+    if waits is not None and waits.params.get("group") == f"children:{job.job_id}":
+        return "Waiting for its children"
+    return waiting_text(waits)
 
 
 def _running(job: Job) -> str:

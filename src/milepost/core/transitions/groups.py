@@ -61,6 +61,7 @@ _RELEASE_HELD = template(
 _IS_BATCH: tuple[Guard, ...] = (("eq", "run_by", Const("manual")), ("eq", "type", Const(BATCH)))
 _IS_OPEN_BATCH: tuple[Guard, ...] = (*_IS_BATCH, ("lacks", "closed"))
 _BATCH_IS_ALIVE: tuple[Operation, ...] = (("clear", "stalled"), ("stamp", "stale", Field("stale_after")))
+_PROGRESS_IS_OF_MEMBERS: Operation = ("set", "progress_known", Const("0"))
 _OPEN_BATCH = template(
     "open_batch",
     (),
@@ -68,7 +69,7 @@ _OPEN_BATCH = template(
         (PENDING,),
         RUNNING,
         guards=_IS_BATCH,
-        ops=(("once", "started"), ("add", "attempt", Const("1")), *END_WAIT, *_BATCH_IS_ALIVE),
+        ops=(("once", "started"), ("add", "attempt", Const("1")), *END_WAIT, _PROGRESS_IS_OF_MEMBERS, *_BATCH_IS_ALIVE),
         event="running",
         emit=("message",),
     ),
