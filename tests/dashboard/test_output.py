@@ -15,14 +15,14 @@ pytestmark = pytest.mark.timeout(120)
 
 def test_output_grows_while_the_run_writes_it(served: tuple[Jobs, str], opened: Opened) -> None:
     jobs, address = served
-    goes_on = threading.Event()
+    may_fail = threading.Event()
 
     @jobs.job("chat", max_attempts=2, backoff=lambda attempt: 0)
     def chat(run: Run) -> None:
         run.output(f"attempt {run.attempt}: Paris")
         run.add_usage(tokens=1000, usd=0.000812)
         if run.attempt == 1:
-            goes_on.wait(60)
+            may_fail.wait(60)
             raise ValueError("the model is busy")
         run.output(" is in France.")
 
@@ -33,7 +33,7 @@ def test_output_grows_while_the_run_writes_it(served: tuple[Jobs, str], opened: 
         expect(output).to_have_text("attempt 1: Paris")
         expect(page.locator(".facts")).to_contain_text("tokens 1,000")
         expect(page.locator(".facts")).to_contain_text("usd 0.000812")
-        goes_on.set()
+        may_fail.set()
         expect(output).to_have_text("attempt 2: Paris is in France.")
         expect(page.locator(".facts")).to_contain_text("tokens 2,000")
 
