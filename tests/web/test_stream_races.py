@@ -11,6 +11,7 @@ from fastapi import HTTPException
 
 from milepost import AsyncJobManager, StoreUnavailableError
 from milepost.core.job import Job
+from milepost.core.output import OutputPosition
 from milepost.core.transitions import plan_create
 from milepost.manager.feed_follower import FeedFollower
 from milepost.manager.validation import submit_fields
@@ -21,6 +22,7 @@ from milepost.web.http.list_params import ListParams
 from milepost.web.live.hub import CATCH_UP, Hub
 from milepost.web.live.job_stream import open_stream
 from milepost.web.live.list_stream import open_list_stream
+from milepost.web.live.output_stream import open_output
 from milepost.web.live.sse import Frame
 from milepost.web.security.principals import ANYONE, Principal
 from milepost.worker.start_forecast import Forecast
@@ -112,6 +114,30 @@ async def test_event_during_record_check_does_not_regress(memory: AsyncJobManage
         await reading
     kinds = [line[7:] for line in "".join(sent).splitlines() if line.startswith("event: ")]
     assert kinds == ["snapshot", "running", "completed", "end"]
+
+
+async def test_output_of_recreated_job_is_not_sent(memory: AsyncJobManager) -> None:
+    """Its id was deleted and used again by another owner after the stream had read its job."""
+    await memory.create_job("x", labels={"owner": "ana"})
+    store: Any = PausedStore(memory.store)
+    store.go.set()
+    received = Received()
+    hub = Hub(FeedFollower(lambda: store))
+    stream = await open_output(hub, "x", OutputPosition(), principal=Principal("ana", labels={"owner": "ana"}))
+    store.read.clear()
+    store.go.clear()
+    streaming = asyncio.create_task(stream({"type": "http"}, receive, received.send))
+    async with asyncio.timeout(20):
+        await store.read.wait()
+        await memory.delete_job("x")
+        async with memory.track("chat", job_id="x", labels={"owner": "bob"}) as run:
+            run.output("text of bob")
+        assert await memory.output("x")
+        store.go.set()
+        await streaming
+    text = "".join(received.get_nowait() for _ in range(received.qsize()))
+    assert "event: end" in text
+    assert "bob" not in text
 
 
 async def test_restricted_principal_gets_deletion_of_visible_job(memory: AsyncJobManager) -> None:

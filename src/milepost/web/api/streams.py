@@ -13,11 +13,12 @@ from starlette.responses import FileResponse, Response
 from milepost.core import output
 from milepost.core.events import PATTERN, StreamPosition
 from milepost.manager.output import read_output
+from milepost.manager.watch import is_same
 from milepost.web import schemas
 from milepost.web.context import WebContext, principal_of
 from milepost.web.http.json_body import encoded
 from milepost.web.http.list_params import AskedList
-from milepost.web.http.problems import Problem
+from milepost.web.http.problems import Problem, not_found
 from milepost.web.live.job_stream import open_stream
 from milepost.web.live.list_stream import open_list_stream
 from milepost.web.live.output_stream import open_output
@@ -99,8 +100,10 @@ def add_streams(router: APIRouter, context: WebContext) -> None:
         text = last if re.fullmatch(output.PATTERN, last) else after
         position = output.OutputPosition.parse(text)
         if wants_json(request):
-            await context.visible_job(request, job_id)
+            job = await context.visible_job(request, job_id)
             chunks = await read_output(context.store, job_id, position, limit)
+            if chunks and not is_same(await context.store.get(job_id), job):
+                raise not_found()  # the chunks may be those of another job with the same id
             return Response(encoded([chunk.to_dict() for chunk in chunks]), media_type="application/json")
         return await open_output(
             context.hub,

@@ -43,6 +43,11 @@ class OutputStream(StreamClient):
         self._channel.observe(job)
         return not is_final(job) or bool(await self._read(1))
 
+    async def _read_job(self) -> Job | None:
+        """Return the job, or None if it was deleted, even if its id was used again."""
+        job = await self._hub.store().get(self._channel.job_id)
+        return job if is_same(job, self._job) else None
+
     async def _read(self, limit: int) -> list[bytes]:
         chunks = await read_output(self._hub.store(), self._channel.job_id, self._after, limit)
         if limit > 1 and chunks:
@@ -54,12 +59,14 @@ class OutputStream(StreamClient):
         body = sse.RETRY
         while True:
             # In this order: what is written after the job was read wakes this client once more.
-            job = await self._hub.store().get(self._channel.job_id)
-            is_over = job is None or not is_same(job, self._job) or is_final(job)
-            while chunks := await self._read(LIST_LIMIT_MAX):
-                await self.send(send, body + b"".join(chunks))
-                body = b""
-            if is_over:
+            job = await self._read_job()
+            while job is not None and (chunks := await self._read(LIST_LIMIT_MAX)):
+                # Chunks only have the id: these may be of another job, which was created since the job was read.
+                job = await self._read_job()
+                if job is not None:
+                    await self.send(send, body + b"".join(chunks))
+                    body = b""
+            if job is None or is_final(job):
                 await self.send(send, body + sse.END.wire, more=False)
                 return
             if body:
