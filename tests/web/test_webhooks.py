@@ -35,6 +35,19 @@ def sender_to(manager: AsyncJobManager, answer: Receiver) -> WebhookSender:
     return WebhookSender(FeedFollower(lambda: manager.store), resolve=resolve, client=client)
 
 
+async def stall(manager: AsyncJobManager, job_id: str, job_type: str = "upload") -> None:
+    await manager.create_job(job_id, job_type, stale_after=0.01)
+    await manager.update_job(job_id, "running")
+    plan = plan_mark_stale(new_operation_id(), error="late", failure="{}", reason="no update for 60 s")
+    while not (await manager.store.apply([Write(job_id, plan)])).outcomes[0].accepted:
+        await asyncio.sleep(0.01)
+
+
+async def sent_types(manager: AsyncJobManager) -> list[tuple[str, str]]:
+    bodies = [json.loads(waiting.body) for waiting in await registry.deliveries(manager.store)]
+    return sorted((body["type"], body["data"]["job_id"]) for body in bodies)
+
+
 async def test_delivery_is_signed_and_retried_with_the_same_id(manager: AsyncJobManager) -> None:
     got: list[tuple[str, Any]] = []
     statuses = [500, 200]
@@ -87,16 +100,36 @@ async def test_stalled_job_is_sent_to_the_webhooks_that_want_it(memory: AsyncJob
     sender = sender_to(memory, lambda request: httpx.Response(200))
     await sender.read_feed([hook, ends])
     for job_type in ("upload", "other"):
-        job = await memory.create_job(f"a-{job_type}", job_type, stale_after=0.01)
-        await memory.update_job(job.job_id, "running")
-        plan = plan_mark_stale(new_operation_id(), error="late", failure="{}", reason="no update for 60 s")
-        while not (await memory.store.apply([Write(job.job_id, plan)])).outcomes[0].accepted:
-            await asyncio.sleep(0.01)
+        await stall(memory, f"a-{job_type}", job_type)
     await sender.read_feed([hook, ends])
     (waiting,) = await registry.deliveries(memory.store)
     body = json.loads(waiting.body)
     assert (waiting.hook_id, body["type"], body["data"]["job_id"]) == (hook.id, "job.stalled", "a-upload")
     assert body["data"]["stalled"] == "no update for 60 s"
+
+
+async def test_job_that_stalled_and_continued_is_not_sent_as_failed(memory: AsyncJobManager) -> None:
+    """Regression: the event of a stall that had been over when it was read was sent as `job.failed`."""
+    hook = await registry.create(memory.store, "https://hooks.example.org/in", registry.KINDS)
+    sender = sender_to(memory, lambda request: httpx.Response(200))
+    await sender.read_feed([hook])
+    await stall(memory, "a")
+    await memory.update_job("a", progress=0.5)
+    await stall(memory, "b")
+    await memory.update_job("b", "completed")
+    await sender.read_feed([hook])
+    assert await sent_types(memory) == [("job.completed", "b")]
+
+
+async def test_new_webhook_gets_no_earlier_stall(memory: AsyncJobManager) -> None:
+    """Regression: the cursor stays while no webhook exists, and the next webhook got the stalls since then."""
+    sender = sender_to(memory, lambda request: httpx.Response(200))
+    await sender.read_feed([])
+    await stall(memory, "earlier")
+    hook = await registry.create(memory.store, "https://hooks.example.org/in", ("stalled",))
+    await stall(memory, "later")
+    await sender.read_feed([hook])
+    assert await sent_types(memory) == [("job.stalled", "later")]
 
 
 async def test_store_error_during_collection_loses_no_delivery(

@@ -209,8 +209,9 @@ class WebhookSender:
             for event in filter(self._seen.is_new, events):
                 if event.kind not in registry.KINDS or (job := await self._store().get(event.job_id)) is None:
                     continue
-                if event.kind == "asked" or (event.kind == "stalled" and job.stalled is not None):
-                    await self._enqueue_event(known, job, event)
+                if event.kind in ("asked", "stalled"):
+                    if event.kind == "asked" or job.stalled is not None:
+                        await self._enqueue_event(known, job, event)
                 elif (ended := job_at_end(job, event)) is not None:
                     await self._enqueue(known, ended)
         except BaseException:
@@ -238,7 +239,8 @@ class WebhookSender:
         message_id, body = event_message(job, event)
         now = await self._store().now()
         for hook in known:
-            if hook.disabled is None and event.kind in hook.events and parse_filter(hook.q, now=now).query.matches(job):
+            wanted = hook.disabled is None and event.kind in hook.events and _is_after(event, hook)
+            if wanted and parse_filter(hook.q, now=now).query.matches(job):
                 delivery = Delivery(hook.id, message_id, body, now)
                 await registry.save_delivery(self._store(), delivery, only_if_absent=True)
 
@@ -246,7 +248,6 @@ class WebhookSender:
         message_id, body = message_for(job)
         now = await self._store().now()
         for hook in known:
-            # The cursor may be older than the webhook, because it does not move while there are none.
             wanted = hook.disabled is None and job.status.value in hook.events and _ended_at(job) >= hook.created
             if wanted and parse_filter(hook.q, now=now).query.matches(job):
                 await registry.save_delivery(
@@ -345,3 +346,8 @@ class WebhookSender:
 
 def _ended_at(job: Job) -> int:
     return to_micros(job.completed_at, "completed_at") if job.completed_at is not None else 0
+
+
+def _is_after(event: Event, hook: WebhookEndpoint) -> bool:
+    """Return whether an event is newer than a webhook. The cursor does not move while there is none."""
+    return event.at is None or to_micros(event.at, "at") >= hook.created
