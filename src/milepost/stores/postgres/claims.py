@@ -100,9 +100,10 @@ class Start:
         self, heads: Rows, found: dict[str, Subqueue], capacities: Capacities, turns: dict[str, int]
     ) -> None:
         rows: dict[str, deque[Row]] = {}
-        for rank, _, _, _, *stored in sorted(heads, key=lambda row: (row[0], row[6], row[5])):
+        for rank, slot, _, _, *stored in sorted(heads, key=lambda row: (row[0], row[6], row[5])):
             row = Row(*stored[:-1])._replace(rank=rank)
-            rows.setdefault(row.queue or "", deque()).append(row)
+            # The name of a subqueue is `slot`; the record of a job that was delayed still has its queue.
+            rows.setdefault(slot if US in slot else row.queue or "", deque()).append(row)
         fences = iter(sorted(head[3] for head in heads))
         order = ClaimOrder(
             (found[name] for name in rows if name in found),

@@ -101,16 +101,29 @@ class Limits(Scenarios):
 
     async def test_returned_and_delayed_jobs_stay_in_their_partition(self, fixture: StoreFixture) -> None:
         now = await fixture.store.now()
-        await fixture.create("a", limited_job("a", not_before=str(now + 2000)))
+        await fixture.create("a", limited_job("a", not_before=str(now + 200_000)))
         await fixture.create("b", limited_job("a"))
         await fixture.store.set_limit("t", None, False, 1)
-        await fixture.until(now + 2000)
+        await fixture.until(now + 200_000)
         (job,) = await fixture.claim(["t"], 2)
         await fixture.do("a", plans.plan_release(fixture.operation_id(), token_of(job), {}))
         assert [one.job_id for one in await fixture.claim(["t"], 2)] == ["a"]
         assert await fixture.claim(["t"], job_id="b") == []
         await fixture.store.set_limit("t", None, False)
         assert [one.job_id for one in await fixture.claim(["t"], job_id="b")] == ["b"]
+
+    async def test_delayed_jobs_count_for_their_limit(self, fixture: StoreFixture) -> None:
+        now = await fixture.store.now()
+        await fixture.create("x1", limited_job("a", key="api"))
+        await fixture.create("x2", limited_job("b", key="api", not_before=str(now + 200_000)))
+        await fixture.store.set_limit("t", 0, False)
+        await fixture.store.set_limit("api", 1, False)
+        await fixture.until(now + 200_000)
+        started = [job.job_id for _ in range(3) for job in await fixture.claim(["t"], 2)]
+        assert started == ["x1"]
+        await fixture.do("x1", plans.plan_cancel(fixture.operation_id()))
+        await fixture.store.set_limit("api", 2, False)
+        assert [job.job_id for job in await fixture.claim(["t"], 2)] == ["x2"]
 
     async def test_ended_lease_wakes_for_its_partition(self, fixture: StoreFixture) -> None:
         for name in ("a", "b"):
@@ -155,8 +168,11 @@ async def random_history(fixture: StoreFixture, chance: random.Random, steps: in
                 await fixture.store.set_limit(key, limits[key][0], False, limits[key][1])
             case 1 | 2 | 3:
                 partition, key = chance.choice([None, "a", "b"]), chance.choice(["t", "api"])
-                await fixture.create(f"j{number}", limited_job(partition, key=key, queue=chance.choice(["t", "gpu"])))
+                later = {"not_before": str(await fixture.store.now() + 10_000)} if chance.random() < 0.3 else {}
+                fields = limited_job(partition, key=key, queue=chance.choice(["t", "gpu"]), **later)
+                await fixture.create(f"j{number}", fields)
             case 4 | 5 | 6:
+                await fixture.rest(0.002)
                 for job in await fixture.claim(queues, chance.randrange(1, 4)):
                     running[job.job_id] = job
                     assert_within(job.record["slot"], Counter(one.record["slot"] for one in running.values()), limits)
