@@ -140,7 +140,8 @@ def _named_job(tx: WriteTransaction, request: Claim, queues: Sequence[str], capa
     row = tx.row(request.job_id or "")
     if row is None or row.queue is None or queue_name(row.queue) not in queues or not request.starts:
         return []
-    if capacities.of(slot_of(row.queue)) <= 0:
+    # `queue` is not the name of its subqueue while the job is scheduled.
+    if capacities.of(slot_of(row.record().get("ready", row.queue))) <= 0:
         return []
     outcome = tx.apply(Write(row.id, request.starts[0]), row)
     return [outcome.job] if outcome.accepted and outcome.job is not None else []

@@ -125,6 +125,16 @@ class Limits(Scenarios):
         await fixture.store.set_limit("api", 2, False)
         assert [job.job_id for job in await fixture.claim(["t"], 2)] == ["x2"]
 
+    async def test_named_claim_of_delayed_job_keeps_its_limit(self, fixture: StoreFixture) -> None:
+        now = await fixture.store.now()
+        for name in ("x1", "x2"):
+            await fixture.create(name, limited_job("a", key="api", not_before=str(now + 200_000)))
+        await fixture.store.set_limit("t", 0, False)
+        await fixture.store.set_limit("api", 1, False)
+        await fixture.until(now + 200_000)
+        started = [job for _ in range(2) for name in ("x1", "x2") for job in await fixture.claim(["t"], job_id=name)]
+        assert len(started) == 1
+
     async def test_ended_lease_wakes_for_its_partition(self, fixture: StoreFixture) -> None:
         for name in ("a", "b"):
             await fixture.create(name, limited_job("x"))

@@ -117,7 +117,7 @@ WITH open AS (
     --@open_queues
 )
     --@claim_heads
-            AND r.id = %(job)s
+            AND r.due IS NULL AND r.id = %(job)s
     --@claim_rows
 
 -- name: claim_subqueues
