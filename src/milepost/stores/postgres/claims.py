@@ -69,31 +69,32 @@ class Start:
         found = {one.name: one for one in read if US not in one.name or slot_of(one.name).partition(US)[0] in keys}
         names = self._names(found.values(), capacities)
         turns: dict[str, int] = {}
-        for _ in range(CLAIM_ROUNDS):
-            if names:
-                more = [int(min(capacities.of(slot_of(name)), 1 + 2 * self._most // len(names))) for name in names]
-                request = {"names": names, "capacities": more, "more": 0, "job": claim.job_id, "refused": self._seen()}
+        for again in range(CLAIM_ROUNDS):
+            # Records of the first subqueues may all be refused, or parked and not read at all: look at ever more of them.
+            some = [name for place, name in names if claim.job_id is not None or place < self._most << 3 * again]
+            if some:
+                more = [int(min(capacities.of(slot_of(name)), 1 + 2 * self._most // len(some))) for name in some]
+                request = {"names": some, "capacities": more, "more": 0, "job": claim.job_id, "refused": self._seen()}
                 heads += (await self._tx.run(("claim_subqueues", request)))[0]
             await self._know_parents(heads)
             before = len(self._refused)
             self._start_in_turn(heads, {**found}, capacities, turns)
             for name, turn in turns.items():
                 found[name] = found[name]._replace(turn=turn)
-            if len(self.jobs) >= self._most or len(self._refused) == before:
+            if len(self.jobs) >= self._most or (len(self._refused) == before and len(some) == len(names)):
                 break
             seen = set(self._seen())
             heads = [head for head in heads if US not in head[1] and head[5] not in seen]
         return for_rows("turns_put", "names turns", sorted(turns.items()))
 
-    def _names(self, found: Iterable[Subqueue], capacities: Capacities) -> list[str]:
-        """Return the subqueues with capacity, of each queue those whose turn is next; all if one job is wanted."""
+    def _names(self, found: Iterable[Subqueue], capacities: Capacities) -> list[tuple[int, str]]:
+        """Return the subqueues with capacity in the order of their turns, each with its place among those of its queue."""
         counts: Counter[str] = Counter()
         names = []
         for one in sorted(found):
             if US in one.name and not capacities.is_paused(one.name) and capacities.of(slot_of(one.name)) > 0:
+                names.append((counts[queue_name(one.name)], one.name))
                 counts[queue_name(one.name)] += 1
-                if self._claim.job_id is not None or counts[queue_name(one.name)] <= self._most:
-                    names.append(one.name)
         return names
 
     def _start_in_turn(

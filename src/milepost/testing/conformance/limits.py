@@ -135,6 +135,16 @@ class Limits(Scenarios):
         started = [job for _ in range(2) for name in ("x1", "x2") for job in await fixture.claim(["t"], job_id=name)]
         assert len(started) == 1
 
+    async def test_partition_whose_jobs_cannot_start_leaves_the_turn(self, fixture: StoreFixture) -> None:
+        for number in range(20):
+            await fixture.create(f"a{number:02}", limited_job(f"a{number:02}", priority="5"))
+        for job in await fixture.claim(["t"], 20):
+            # The run still stops, so the job of that name cannot start.
+            await fixture.do(job.job_id, plans.plan_cancel(fixture.operation_id()))
+            await fixture.do(job.job_id, plans.plan_retry(fixture.operation_id()))
+        await fixture.create("b", limited_job("b"))
+        assert [job.job_id for job in await fixture.claim(["t"])] == ["b"]
+
     async def test_ended_lease_wakes_for_its_partition(self, fixture: StoreFixture) -> None:
         for name in ("a", "b"):
             await fixture.create(name, limited_job("x"))
