@@ -327,7 +327,7 @@ async def test_wait_of_pending_job_is_sent_only_when_it_changes(memory: AsyncJob
 
     async def describe(jobs: Sequence[Job]) -> list[Job]:
         described.append(len(jobs))
-        known = Forecast(0, {}, {}, frozenset(), frozenset({"generic"} if reason == "paused" else ()), {})
+        known = Forecast(0, {}, {}, frozenset(), frozenset({"generic"} if reason == "paused" else ()), {}, {})
         return [known.describe(job) for job in jobs]
 
     listed = await submitted(memory)
@@ -366,7 +366,7 @@ async def test_waits_read_during_a_snapshot_are_not_sent_twice(memory: AsyncJobM
             await other_call.wait()  # until the reasons of known jobs are read for other clients
         else:
             asyncio.get_running_loop().call_soon(other_call.set)
-        known = Forecast(0, {}, {}, frozenset(), frozenset(), {})
+        known = Forecast(0, {}, {}, frozenset(), frozenset(), {}, {})
         return [known.describe(job) for job in jobs]
 
     listed = await submitted(memory)
