@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -89,6 +91,24 @@ def test_exceeded_budget_fails_job_without_retry(jobs: Jobs) -> None:
     assert again.usage == {"usd": 1.2}
 
 
+@pytest.mark.parametrize("continues", [lambda run: 7, lambda run: run.output("x"), lambda run: 1 / 0])
+def test_caught_budget_error_still_fails_job(jobs: Jobs, continues: Callable[[Run], object]) -> None:
+    @jobs.job("spend", max_attempts=3, isolation="thread")
+    def spend_on(run: Run) -> object:
+        for _ in range(5):
+            with contextlib.suppress(Exception):
+                run.add_usage(usd=1)
+        with pytest.raises(BudgetExceededError):
+            run.check()
+        return continues(run)
+
+    with jobs.run_workers():
+        job = jobs.wait(jobs.submit(spend_on.options(budget={"usd": 1})), 20)
+    assert (job.status, job.attempt, job.usage) == ("failed", 1, {"usd": 5})
+    assert job.error is not None
+    assert "budget: 2 of 1 usd spent" in job.error
+
+
 async def aspend(run: Run) -> None:
     """Spend in an event loop."""
     run.add_usage(usd=2)
@@ -120,11 +140,12 @@ def test_too_many_names_are_refused() -> None:
         run.add_usage(another=1)
 
 
-def test_usage_is_cancellation_point() -> None:
+def test_usage_is_cancellation_point_that_counts_first() -> None:
     run = fake_run()
     run.cancel()
     with pytest.raises(JobCancelled):
         run.add_usage(usd=1)
+    assert run._report()["usage"] == '{"usd":1000000}'
 
 
 def test_budget_of_fake_run_is_that_of_its_record() -> None:

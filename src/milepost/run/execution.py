@@ -195,6 +195,8 @@ class LeasedExecution:
             error = stop
         elif isinstance(error, JobSuspended) and stop is not None:
             error = stop  # a cancel or timeout that came while the code was ending
+        if error is None or isinstance(error, Exception):
+            error = self.run._over_budget or error  # even if the code has caught it
         if error is None:
             error = self.run._unawaited_call()
         if self._captured is not None:

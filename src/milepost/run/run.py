@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from milepost.core.defaults import OUTPUT_BYTES
-from milepost.core.errors import InvalidInputError, JobReleased, JobSuspended, RunStop
+from milepost.core.errors import BudgetExceededError, InvalidInputError, JobReleased, JobSuspended, RunStop
 from milepost.core.html import bar
 from milepost.core.job import Job, JobStatus, Stage
 from milepost.core.serialization import (
@@ -80,6 +80,8 @@ class Run(ProgressMixin, CommandMixin, LoopMixin, StepMixin, CheckpointMixin, Ch
 
     _output: Output | None = None
     _usage: Usage | None = None
+    _over_budget: BudgetExceededError | None = None
+    """What `add_usage` has raised because the budget of the job is spent."""
     _output_bytes = OUTPUT_BYTES
     _output_lock = threading.Lock()
     """Held while an Output is made, of any run."""
@@ -213,9 +215,14 @@ class Run(ProgressMixin, CommandMixin, LoopMixin, StepMixin, CheckpointMixin, Ch
         return bool(self._stop_reasons)
 
     def check(self) -> None:
-        """Raise JobCancelled (or another RunStop) if the code should stop: a cancellation point for your own loops."""
+        """Raise JobCancelled (or another RunStop) if the code should stop: a cancellation point for your own loops.
+
+        Raises BudgetExceededError if the run has spent more than the budget of its job.
+        """
         if self._stop_reasons:
             raise self._stop_reasons[0]
+        if self._over_budget is not None:
+            raise self._over_budget
 
     def stage(
         self, name: str, *, weight: float | None = None, total: float | None = None, unit: str = "item"
@@ -245,9 +252,11 @@ class Run(ProgressMixin, CommandMixin, LoopMixin, StepMixin, CheckpointMixin, Ch
         return earlier or (self._checkpoint_at is not None and not self._checkpoint_in_loop)
 
     def _check_cancel(self) -> None:
-        """Raise the RunStop, unless the task of the code gets a CancelledError for it."""
+        """Raise as `check`, but no RunStop for which the task of the code gets a CancelledError."""
         if self._stop_reasons and (self._on_stop is None or isinstance(self._stop_reasons[0], JobSuspended)):
             raise self._stop_reasons[0]
+        if self._over_budget is not None:
+            raise self._over_budget
 
     def log(self, text: str, level: str = "info") -> None:
         """Add lines to the job's log, one for each line of the text. Never raises and never waits."""

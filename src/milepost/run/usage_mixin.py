@@ -26,15 +26,16 @@ class UsageMixin:
         `usage` of the job. It never waits: the heartbeat writes the sum, so a killed process loses what it added since then.
 
         If the job has a `budget` (``handler.options(budget={"usd": 5})``) and has spent more of a name, it raises
-        BudgetExceededError, which ends the job as failed, without a retry. What this call adds is counted, so the job may
-        exceed its budget by it. Raises InvalidInputError. A cancellation point.
+        BudgetExceededError, which ends the job as failed, without a retry. Code that catches it cannot continue: every later
+        cancellation point raises it again, and the job fails whatever the code returns. What this call adds is counted, so
+        the job may exceed its budget by it. Raises InvalidInputError. A cancellation point, which counts first.
         """
         run = cast("Run", self)
         run._refuse_fork("add_usage")
+        spent = self._counted().add(millionths(amounts, "add_usage"))  # even if the run was stopped: it was spent
+        if run._over_budget is None and (over := exceeded(spent, run._budget_of_usage)) is not None:
+            run._over_budget = BudgetExceededError(f"budget: {over}; {REMEDY}")
         run._check_cancel()
-        spent = self._counted().add(millionths(amounts, "add_usage"))
-        if (over := exceeded(spent, run._budget_of_usage)) is not None:
-            raise BudgetExceededError(f"budget: {over}; {REMEDY}")
 
     def _counted(self) -> Usage:
         run = cast("Run", self)
