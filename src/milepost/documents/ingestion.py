@@ -15,7 +15,15 @@ from milepost.documents.errors import BadDocumentError, GenerationChangedError, 
 from milepost.documents.file_selection import FileSelection, Source, select_files
 from milepost.documents.folder_sync import FolderSync
 from milepost.documents.indexing_progress import IndexingProgress
-from milepost.documents.job_params import Database, EmbeddingUrl, Model, ModelPath, document_root_of, limits_of
+from milepost.documents.job_params import (
+    Database,
+    EmbeddingUrl,
+    Model,
+    ModelPath,
+    document_root_of,
+    limits_of,
+    owner_of,
+)
 from milepost.documents.loader_process import LoaderProcess, LoadLimits
 from milepost.documents.loaders.text import is_text_encoding
 from milepost.documents.pipeline import (
@@ -93,7 +101,7 @@ def ingestion(
         raise ValueError("paths must not be empty; name files, folders or globs")
     configuration = current()
     most, longest = limits_of(run, max_bytes, seconds_per_file, configuration)
-    owner = run.labels.get(configuration.owner_label or "", "")
+    owner = owner_of(run, configuration)
     root = document_root_of(run, paths, configuration, owner)
     if encoding is not None and not is_text_encoding(encoding):
         raise ValueError(f"encoding {encoding!r} is unknown; use a Python encoding such as latin-1 or cp1252")

@@ -22,6 +22,18 @@ EntityRulesFile = Annotated[str | None, OperatorOnly("MILEPOST_ENTITY_RULES, or 
 """Parameters that an HTTP request may not set."""
 
 
+def owner_of(run: Run, configuration: Configuration) -> str:
+    """Return the owner of a job's documents, or an empty text for none.
+
+    Raises InvalidInputError for a submitted job with an empty owner label, which would read the documents of all.
+    """
+    label = configuration.owner_label
+    owner = None if label is None else run.labels.get(label)
+    if owner == "" and run.origin == "api":
+        raise InvalidInputError(f"labels.{label}", "is empty; submit the job with the name of an owner")
+    return owner or ""
+
+
 def document_root_of(run: Run, paths: list[str], configuration: Configuration, owner: str = "") -> DocumentRoot | None:
     """Return the root to which the paths of a job are confined, or None for a job that may read all files.
 

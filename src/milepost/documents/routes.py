@@ -95,7 +95,12 @@ def create_documents_router(
         principal = principal_of(request)
         if not principal.bound:
             return None
-        if principal.job_id is None and label is not None and set(principal.labels) == {label}:
+        if (
+            principal.job_id is None
+            and label is not None
+            and set(principal.labels) == {label}
+            and principal.labels[label]
+        ):
             return principal.labels[label]
         raise Problem(403, _BOUND if label is None else _OTHER_LABELS.format(label=label))
 

@@ -160,9 +160,10 @@ class SubmissionBuilder:
         """Return whether a caller bound to labels may submit jobs of a type. Raises UnknownJobTypeError.
 
         A type that works on data of the operator serves only owners: callers bound to its owner label and to no other.
+        An empty value of the label is no owner.
         """
         schema = (await self._named(job_type)).schema
-        return not operator_only(schema) or set(labels) == {schema.get(OWNER_LABEL)}
+        return not operator_only(schema) or (set(labels) == {schema.get(OWNER_LABEL)} and all(labels.values()))
 
     def _of_handler(self, handler: Handler[Any, Any]) -> _TypeSpec:
         known = self._own.get(handler)
