@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import threading
 from collections.abc import Iterable, Mapping
@@ -33,12 +34,15 @@ from milepost.core.values import MemberCounts
 from milepost.manager.validation import job_fields
 from milepost.run import context
 from milepost.run.crash_report import redacted
+from milepost.run.locked_jobs import LockedJobs
 from milepost.run.suspension import of_group
 from milepost.stores.protocol import Write
 from milepost.stores.sync_bridge import run_sync
 
 if TYPE_CHECKING:
     from milepost.app.jobs import AsyncJobs, Target
+
+log = logging.getLogger("milepost.batches")
 
 OnError = Literal["cancel", "keep"]
 
@@ -168,14 +172,18 @@ class AsyncBatch:
         await self._apply([Write(self.name, plan, answer=False)])
 
     async def fail(self, text: str) -> None:
-        """Fail the batch, if it is open, and cancel its open members."""
+        """Fail the batch, if it is open, and cancel its open members. A repeated call cancels those that are still open."""
         new_id = self._jobs.runtime.ids.new_operation_id
-        fail = Write(self.name, plan_update(new_id(), JobStatus.FAILED, error=text), answer=False)
-        if not (await self._apply([fail]))[0].accepted:
+        failed = (await self._apply([Write(self.name, plan_update(new_id(), JobStatus.FAILED, error=text))]))[0]
+        job = failed.job
+        if not failed.accepted and (job is None or job.status != JobStatus.FAILED or "closed" in job.record):
             return
+        locked = LockedJobs(log)
         while ids := await self._jobs.store.open_members(self.awaited, SLICE):
             cancels = [Write(one, plan_cancel(new_id(), by="batch", why="batch_failed"), answer=False) for one in ids]
-            if not any(one.accepted for one in await self._apply(cancels)):
+            before = locked.ids
+            cancelled = any(one.accepted for one in await locked.apply(self._jobs.store, cancels))
+            if not cancelled and locked.ids == before:
                 return
 
     async def _apply(self, writes: list[Write]) -> list[Any]:

@@ -19,6 +19,11 @@ class LockedJobs:
         self._log = log
         self._ids: set[str] = set()
 
+    @property
+    def ids(self) -> frozenset[str]:
+        """The ids of these jobs."""
+        return frozenset(self._ids)
+
     async def apply(self, store: Store, writes: list[Write]) -> list[WriteResult]:
         """Apply writes together, but each by itself if a job is locked, those last that were locked before.
 
@@ -43,7 +48,7 @@ class LockedJobs:
                 outcomes[place] = (await store.apply([writes[place]])).outcomes[0]
                 self._ids.discard(job_id)
             except LeaseHeldError as error:
-                self._log.warning("job %s: left to a later sweep: %s", job_id, error)
+                self._log.warning("job %s: left out: %s", job_id, error)
                 self._ids.add(job_id)
                 left -= 1
                 if left == 0:

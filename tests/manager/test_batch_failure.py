@@ -1,0 +1,85 @@
+"""The failure of a batch that is repeated, comes too late, or meets a locked job."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from milepost import Jobs, Run
+from milepost.app.batches import Batch
+from milepost.core.errors import StoreUnavailableError
+from milepost.core.values import MemberCounts
+from milepost.stores.factory import open_store
+from milepost.stores.postgres.store import PostgresStore
+from milepost.stores.sync_bridge import run_sync
+from tests.postgres_server import PostgresServer
+
+
+def load(run: Run, fails: bool = False) -> None:
+    if fails:
+        raise ValueError("no such file")
+
+
+@pytest.fixture
+def jobs(url: str, namespace: str) -> Iterator[Jobs]:
+    jobs = Jobs(open_store(url, namespace=namespace if "redis" in url else "milepost"))
+    jobs.job("load")(load)
+    jobs.worker()  # so that a store in memory starts no worker by itself
+    yield jobs
+    jobs.close()
+
+
+def test_repeated_failure_cancels_what_is_still_open(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Regression: if the store was away between the failure of a batch and the cancels, its jobs continued to run."""
+
+    async def is_away(group: str, limit: int) -> list[str]:
+        raise StoreUnavailableError("away")
+
+    batch = jobs.batch("b")._async
+    run_sync(batch.open())
+    run_sync(batch.submit("load", {}, job_id="one"))
+    with monkeypatch.context() as away:
+        away.setattr(jobs.store, "open_members", is_away)
+        with pytest.raises(StoreUnavailableError):
+            run_sync(batch.fail("no more files"))
+    assert run_sync(batch.counts()) == MemberCounts(total=1, open=1)
+    run_sync(batch.fail("again"))
+    assert run_sync(batch.counts()) == MemberCounts(total=1, cancelled=1)
+    assert jobs.wait("b", 5).error == "no more files"
+
+
+def test_failure_after_the_end_cancels_no_retried_job(jobs: Jobs) -> None:
+    with jobs.batch("b") as batch:
+        bad = batch.submit("load", {"fails": True})
+    with jobs.run_workers():
+        assert batch.wait(20).status == "failed"
+    jobs.retry_job(bad.job_id)
+    run_sync(batch._async.fail("too late"))
+    assert batch.counts() == MemberCounts(total=1, open=1)
+
+
+@pytest.mark.slow
+@pytest.mark.service("postgresql")
+def test_locked_job_hides_no_exception_of_the_block(postgres_server: PostgresServer) -> None:
+    """Regression: the block raised LeaseHeldError in place of its own exception, and no job was cancelled."""
+    url = postgres_server.url()
+    jobs = Jobs(PostgresStore(url, namespace=postgres_server.emptied("batches"), patience=0.2))
+
+    def fill(batch: Batch, db: psycopg.Connection[Any]) -> None:
+        with batch:
+            for number in range(6):
+                batch.submit("load", {}, job_id=f"j{number}")
+            db.execute("SELECT 1 FROM batches.jobs WHERE id IN ('j0', 'j1', 'j2') FOR UPDATE")
+            raise OSError("the disk is full")
+
+    jobs.job("load")(load)
+    jobs.worker()
+    with psycopg.connect(url) as db, pytest.raises(OSError, match="full"):
+        fill(jobs.batch("b"), db)
+    assert jobs.batch("b").counts() == MemberCounts(total=6, open=3, cancelled=3)
+    run_sync(jobs.batch("b")._async.fail("again"))
+    assert jobs.batch("b").counts() == MemberCounts(total=6, cancelled=6)
+    jobs.close()
