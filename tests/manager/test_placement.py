@@ -9,6 +9,7 @@ import pytest
 
 from milepost import AsyncJobs, Jobs, Run
 from milepost.core.errors import InvalidInputError
+from milepost.core.limits import ready_name, slot_name
 from milepost.query.filters import parse_filter
 from milepost.stores.factory import open_store
 
@@ -172,15 +173,20 @@ def test_failed_items_are_retried_in_the_same_place(jobs: Jobs) -> None:
     jobs.create_job("before", parent_id="root")
     jobs.update_job("before", "completed")
     labels = {"tenant": "acme"}
-    jobs.submit(
-        pages.options(queue="gpu", group="g", labels=labels, after=["job:before"], parent_id="root", job_id="a")
-    )
+    first = jobs.submit(
+        pages.options(
+            queue="gpu", limit_key="api", partition="acme", group="g", labels=labels, after=["job:before"],
+            parent_id="root", job_id="a",
+        )
+    )  # fmt: skip
     with jobs.run_workers(queues=["gpu"]):
         jobs.wait("a", 30)
     jobs.delete_job("before")
     again = jobs.retry_job("a", only_failed=True)
     assert (again.labels, again.parent_id, again.after) == (labels, None, ())
-    assert (again.queue, again.group, again.record["ready"]) == ("gpu", "g", "pages@gpu")
+    assert (again.queue, again.group) == ("gpu", "g")
+    assert (again.limit_key, again.partition) == ("api", "acme")
+    assert again.record["ready"] == first.record["ready"] == ready_name("pages", "gpu", slot_name("api", "acme"))
 
 
 def test_attempts_name_worker_and_release(jobs: Jobs) -> None:

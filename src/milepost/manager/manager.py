@@ -257,7 +257,8 @@ class AsyncJobManager(ScheduleMethods, WaitingMethods, OutputMethods):
                 why = "a task queue runs it" if job.run_by == "external" else "it was not submitted to a worker"
             raise IllegalTransitionError(f"Cannot retry the failed items of job {job_id}: {why}", job=job)
         raw = job.record
-        fields = submit_fields(job.job_type, params=None, retry_of=job_id, queue=job.queue)
+        place = {"queue": job.queue, "limit_key": job.limit_key, "partition": job.partition}
+        fields = submit_fields(job.job_type, params=None, retry_of=job_id, **place)
         fields.update((one.key, raw[one.key]) for one in FIELDS if one.copied and one.key in raw)
         left_out = [AFTER, ":parent_id="]  # the new job follows no other, and no run has made it
         if await closed_batch(self.store, raw.get("labels", "")) is not None:
