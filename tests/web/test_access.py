@@ -134,6 +134,32 @@ async def test_bound_principal_submits_only_with_its_labels(memory: AsyncJobMana
         assert (await web.post("/api/jobs", json=stolen, headers=headers[0])).status_code == 422
 
 
+async def test_bound_principal_chooses_only_its_own_partition(memory: AsyncJobManager) -> None:
+    jobs = AsyncJobs(memory.store)
+    jobs.worker()
+
+    @jobs.job("reindex")
+    def reindex(run: Run) -> None: ...
+
+    bound = await key(memory, "jobs:read", "jobs:write", labels={"tenant": "acme"})
+    free = await key(memory, "jobs:read", "jobs:write")
+    async with client_of(jobs, auth.api_keys()) as web:
+        for name, value, remedy in (("limit_key", "api", "omit it"), ("partition", "globex", "omit it")):
+            options = {name: value}
+            answers = [await web.post("/api/jobs", json={"job_type": "reindex", **options}, headers=bound)]
+            schedule = {"job_type": "reindex", "every": 3600, "options": options}
+            answers.append(await web.put("/api/schedules/hourly", json=schedule, headers=bound))
+            for answer in answers:
+                assert answer.status_code == 422, answer.text
+                assert name in answer.text
+                assert remedy in answer.text
+            assert (
+                await web.post("/api/jobs", json={"job_type": "reindex", **options}, headers=free)
+            ).status_code == 201
+        own = await web.post("/api/jobs", json={"job_type": "reindex", "partition": "acme"}, headers=bound)
+        assert (own.status_code, own.json()["partition"]) == (201, "acme")
+
+
 @pytest.mark.parametrize(
     ("labels", "keys"),
     [

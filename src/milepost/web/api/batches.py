@@ -49,7 +49,7 @@ def add_batches(router: APIRouter, context: WebContext) -> None:
             await context.quotas.before_create(principal, BATCH)
         name = await _name(context, principal, body.name)
         await context.quotas.before_submit(principal)
-        batch = context.manager.batch(name, labels=principal.bound_options(body.labels, None)["labels"])
+        batch = context.manager.batch(name, labels=principal.bound_options(body.labels)["labels"])
         await batch.open()
         job = await context.visible_job(request, name)
         if is_new:

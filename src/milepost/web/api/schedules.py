@@ -132,5 +132,6 @@ def _options(body: schemas.ScheduleBody, principal: Principal) -> dict[str, Any]
             raise InvalidInputError(
                 f"options.{name}", f"is not an option of a schedule; use {', '.join(sorted(OPTIONS))}"
             )
-    options = {**body.options, **principal.bound_options(body.labels, body.options.get("unique_key"))}
+    restricted = {name: body.options.get(name) for name in ("unique_key", "limit_key", "partition")}
+    options = {**body.options, **principal.bound_options(body.labels, **restricted)}
     return {name: value for name, value in options.items() if value is not None}

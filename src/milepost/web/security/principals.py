@@ -106,14 +106,31 @@ class Principal:
             tests,
         )
 
-    def bound_options(self, labels: Mapping[str, str] | None, unique_key: Any) -> dict[str, Any]:
-        """Return the labels and the unique key of new jobs, restricted to the caller's labels. Raises InvalidInputError."""
+    def bound_options(
+        self,
+        labels: Mapping[str, str] | None,
+        unique_key: Any = None,
+        *,
+        limit_key: Any = None,
+        partition: Any = None,
+    ) -> dict[str, Any]:
+        """Return the labels and the unique key of new jobs, restricted to the caller's labels.
+
+        Limits and turns hold for all callers, so one that is restricted to labels chooses no limit key, and only a
+        partition that is named as one of its labels. Raises InvalidInputError.
+        """
         chosen = dict(labels or {})
         for name, value in self.labels.items():
             if chosen.setdefault(name, value) != value:
                 raise InvalidInputError(
                     f"labels.{name}", f"must be {value!r:.100} with this key; omit it or use this value"
                 )
+        if self.bound and limit_key is not None:
+            raise InvalidInputError("limit_key", "cannot be set with a key that is restricted to labels; omit it")
+        if self.bound and partition is not None and partition not in self.labels.values():
+            raise InvalidInputError(
+                "partition", f"{partition!r:.100} is not the value of a label that this key is restricted to; omit it"
+            )
         if self.bound and unique_key is not None:
             unique_key = f"{self.binding}/{unique_key}"
         return {"labels": chosen or None, "unique_key": unique_key}
