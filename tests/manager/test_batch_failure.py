@@ -33,16 +33,16 @@ def jobs(url: str, namespace: str) -> Iterator[Jobs]:
 
 
 def test_repeated_failure_cancels_what_is_still_open(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Regression: if the store was away between the failure of a batch and the cancels, its jobs continued to run."""
+    """Regression: if the store failed between the failure of a batch and the cancels, its jobs continued to run."""
 
-    async def is_away(group: str, limit: int) -> list[str]:
+    async def fail_to_answer(group: str, limit: int) -> list[str]:
         raise StoreUnavailableError("away")
 
     batch = jobs.batch("b")._async
     run_sync(batch.open())
     run_sync(batch.submit("load", {}, job_id="one"))
     with monkeypatch.context() as away:
-        away.setattr(jobs.store, "open_members", is_away)
+        away.setattr(jobs.store, "open_members", fail_to_answer)
         with pytest.raises(StoreUnavailableError):
             run_sync(batch.fail("no more files"))
     assert run_sync(batch.counts()) == MemberCounts(total=1, open=1)

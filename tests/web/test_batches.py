@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from milepost.app.batches import AsyncBatch
 from milepost.client import AccessDeniedError
 from milepost.core.errors import DuplicateJobError, IllegalTransitionError
 from milepost.core.values import MemberCounts
+from milepost.settings import Settings
 from milepost.web import auth
 from milepost.web.app import create_app
 from milepost.web.security.api_keys import ApiKeyStore
@@ -119,6 +121,65 @@ async def test_other_jobs_are_no_batches(jobs: AsyncJobs) -> None:
         await client.batch("mine").counts()
     with pytest.raises(InvalidInputError, match="name"):
         await client.request("POST", "/api/batches", body={"name": "a/b\n"})
+
+
+async def test_heartbeat_at_the_limit_of_pending_jobs_is_accepted() -> None:
+    """Regression: a batch that had submitted as many jobs as its key may have pending was soon flagged as stalled."""
+    jobs = AsyncJobs("memory://", options=Settings(max_pending=1))
+    _, secret = await ApiKeyStore(jobs.store).create("k", ("jobs:write",))
+    transport = httpx.ASGITransport(create_app(jobs, auth=auth.api_keys()))
+    headers = {"Authorization": f"Bearer {secret}"}
+    async with httpx.AsyncClient(transport=transport, base_url="http://server", headers=headers) as web:
+        answers = [
+            await web.post("/api/batches", json={"name": "import"}),
+            await web.post("/api/jobs", json={"job_type": "own", "run_by": "manual", "group": "import"}),
+            await web.post("/api/batches", json={"name": "import"}),
+            await web.post("/api/batches", json={"name": "other"}),
+        ]
+    assert [answer.status_code for answer in answers] == [201, 201, 200, 429]
+    await jobs.close()
+
+
+async def test_record_outside_of_its_group_is_no_batch(jobs: AsyncJobs) -> None:
+    """Regression: the counts of a `batch` record that a caller had made were -1."""
+    client = await caller(jobs)
+    await client.create_job("mine", "batch")
+    with pytest.raises(JobNotFoundError):
+        await client.batch("mine").counts()
+    with pytest.raises(JobNotFoundError):
+        await jobs.batch("mine").counts()
+    with pytest.raises(DuplicateJobError, match="is not a batch"):
+        await client.batch("mine").open()
+
+
+async def test_key_without_read_closes_a_batch_and_sees_no_counts(jobs: AsyncJobs) -> None:
+    writer = await caller(jobs, "jobs:write")
+    async with writer.batch("import"):
+        await writer.submit("load", group="import")
+    again = await writer.request("POST", "/api/batches/import/close", body={})
+    assert again == {"name": "import", "status": "running", "closed": True, "progress": 0.0}
+    with pytest.raises(AccessDeniedError):
+        await writer.batch("import").counts()
+
+
+async def test_client_refuses_handlers(jobs: AsyncJobs) -> None:
+    client, handler = await caller(jobs), jobs.handlers["load"]
+    async with client.batch("import") as batch:
+        for refused in (batch.submit(handler), batch.then(handler), batch.submit_many(handler, [{}])):
+            with pytest.raises(InvalidInputError, match="job_type: must be the name of a type, such as 'load'"):
+                await refused
+
+
+async def test_forked_child_does_not_close_a_clients_batch(jobs: AsyncJobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = await caller(jobs)
+    batch = client.batch("import")
+    await batch.open()
+    with monkeypatch.context() as child:
+        child.setattr(os, "getpid", lambda: -1)
+        await batch.close()
+    await batch.submit("load")
+    await batch.close()
+    assert await batch.counts() == MemberCounts(total=1, open=1)
 
 
 def test_blocking_client_has_batches() -> None:

@@ -64,6 +64,8 @@ async def test_location_includes_the_mount_prefix(memory: AsyncJobManager) -> No
             made = await web.post(f"{prefix}/api/jobs", json={"job_type": "own", "run_by": "manual"})
             place = made.headers["location"]
             assert place == f"{prefix}/api/jobs/{made.json()['job_id']}"
+            batch = await web.post(f"{prefix}/api/batches", json={})
+            assert batch.headers["location"] == f"{prefix}/api/jobs/{batch.json()['job_id']}"
             shared = (await web.post(f"{place}/share")).json()
             assert shared["path"] == f"{place}?share={shared['token']}"
             assert (await web.get(shared["path"], headers={"Authorization": ""})).json()["job_id"] in place

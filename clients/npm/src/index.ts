@@ -100,7 +100,7 @@ export function countBatch(name: string, options: Options = {}): Promise<BatchCo
 
 /** Closes a batch: it accepts no more jobs, and ends when none is open. With `error` it fails, and its open jobs are cancelled. */
 export function closeBatch(name: string, error?: string, options: Options = {}): Promise<BatchCounts> {
-  return request("POST", `batches/${encodeURIComponent(name)}/close`, options, error === undefined ? {} : { error });
+  return request("POST", `batches/${encodeURIComponent(name)}/close`, options, error === undefined ? {} : { error: error || "no message" });
 }
 
 interface Address {

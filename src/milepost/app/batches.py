@@ -123,7 +123,7 @@ class AsyncBatch:
 
     async def _record(self) -> Job:
         job = await self._jobs.store.get(self.name)
-        if job is None:
+        if job is None or job.group != self.name:
             raise JobNotFoundError(self.name)
         return job
 
@@ -142,7 +142,7 @@ class AsyncBatch:
         create = Write(self.name, plan_create(fields, new_id()), answer=False)
         opened = (await self._apply([create, Write(self.name, plan_open_batch(new_id()))]))[1]
         job = opened.job
-        if not opened.accepted and job is not None and (job.job_type != BATCH or job.run_by != "manual"):
+        if job is not None and (job.job_type != BATCH or job.run_by != "manual" or job.group != self.name):
             raise DuplicateJobError(f"Job {self.name} already exists, and is not a batch", job=job)
         if not opened.accepted:
             raise IllegalTransitionError(f"Batch {self.name} is closed; open one with another name", job=job)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from milepost.app.batches import AsyncBatch, OnError
 from milepost.client.transport import Call, send
+from milepost.core.options import type_name
 from milepost.core.values import MemberCounts
 
 if TYPE_CHECKING:
@@ -20,6 +22,10 @@ class AsyncClientBatch(AsyncBatch):
     def __init__(self, client: AsyncClient, name: str, labels: Mapping[str, str] | None, on_error: OnError) -> None:
         super().__init__(client, name, labels, on_error)  # type: ignore[arg-type] # what it calls of AsyncJobs, a client has
         self._client = client
+
+    async def submit(self, target: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Create a job of a type in the batch and return it. The arguments are those of AsyncClient.submit."""
+        return await super().submit(type_name(target), *args, **kwargs)
 
     async def submit_many(self, target: Any, params: Iterable[Mapping[str, Any]], **options: Any) -> list[str]:
         """Create jobs of one type in the batch, one request after the other, and return their ids."""
@@ -38,7 +44,7 @@ class AsyncClientBatch(AsyncBatch):
     async def open(self) -> None:
         """Open the batch, or continue one that is open. Raises IllegalTransitionError for a closed one."""
         await self._send("POST", "", {"name": self.name, "labels": self._labels or None})
-        self._is_open = True
+        self._opened_by = os.getpid()
 
     async def report(self) -> None:
         """Say that the process which has the batch open is alive."""

@@ -134,6 +134,15 @@ def _group(value: Any) -> Any:
     return value if job_id is None else f"job:{job_id}"
 
 
+def type_name(job_type: object) -> str:
+    """Return a job type that a server gets by its name. Raises InvalidInputError for a handler."""
+    if not isinstance(job_type, str):
+        raise InvalidInputError(
+            "job_type", f"must be the name of a type, such as 'load', not {type(job_type).__name__}"
+        )
+    return job_type
+
+
 def json_object(value: Mapping[str, Any] | None, name: str) -> dict[str, Any]:
     """Return a mapping as a dict, None as an empty one. Raises InvalidInputError for anything else."""
     if value is None:

@@ -164,9 +164,9 @@ def principal_of(request: Request) -> Principal:
     return principal
 
 
-def job_url(request: Request, job_id: str) -> str:
-    """Return the URL path of a job under the prefix of a request."""
-    return f"{request.url.path.rpartition('/api/jobs')[0]}/api/jobs/{job_id}"
+def job_url(request: Request, job_id: str, *, route: str = "jobs") -> str:
+    """Return the URL path of a job under the prefix of a request, which is for the route `/api/ROUTE` or below it."""
+    return f"{request.url.path.rpartition(f'/api/{route}')[0]}/api/jobs/{job_id}"
 
 
 def open_jobs(jobs: Any) -> tuple[AsyncJobs, bool]:

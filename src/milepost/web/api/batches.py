@@ -26,16 +26,17 @@ def add_batches(router: APIRouter, context: WebContext) -> None:
 
     async def visible(request: Request, name: str) -> AsyncBatch:
         job = await context.visible_job(request, name)
-        if job.job_type != BATCH or job.run_by != "manual":
+        if job.job_type != BATCH or job.run_by != "manual" or job.group != name:
             raise Problem(404, f"Job {name!r:.140} is not a batch")
         return context.manager.batch(name)
 
-    async def counted(batch: AsyncBatch) -> Response:
+    async def counted(request: Request, batch: AsyncBatch) -> Response:
         counts = await batch.counts()
+        numbers = counts.to_dict() if principal_of(request).may(READ) else {}
         job = await context.store.get(batch.name)
         status = "completed" if job is None else job.status.value
         closed = job is None or job.is_terminal or "closed" in job.record
-        body = {"name": batch.name, "status": status, "closed": closed, **counts.to_dict(), "progress": counts.progress}
+        body = {"name": batch.name, "status": status, "closed": closed, **numbers, "progress": counts.progress}
         return Response(encoded(body), media_type=JSON)
 
     @router.post("/api/batches", dependencies=write, response_model=schemas.JobRecord, status_code=201,
@@ -47,20 +48,20 @@ def add_batches(router: APIRouter, context: WebContext) -> None:
         is_new = body.name is None or await context.manager.get_job(body.name) is None
         if is_new:
             await context.quotas.before_create(principal, BATCH)
+            await context.quotas.before_submit(principal)
         name = await _name(context, principal, body.name)
-        await context.quotas.before_submit(principal)
         batch = context.manager.batch(name, labels=principal.bound_options(body.labels)["labels"])
         await batch.open()
         job = await context.visible_job(request, name)
         if is_new:
             context.quotas.submitted(principal, name)
-        headers = {"Location": job_url(request, name), "Cache-Control": "no-store"}
+        headers = {"Location": job_url(request, name, route="batches"), "Cache-Control": "no-store"}
         return Response(seen_bytes(principal, job), 201 if is_new else 200, headers, JSON)
 
     @router.get("/api/batches/{name}", dependencies=read, response_model=schemas.BatchCounts,
                 responses=schemas.problems(404), tags=["batches"], summary="Count the jobs of a batch")  # fmt: skip
     async def count_batch(request: Request, name: str) -> Response:
-        return await counted(await visible(request, name))
+        return await counted(request, await visible(request, name))
 
     @router.post("/api/batches/{name}/close", dependencies=write, response_model=schemas.BatchCounts,
                  responses=schemas.problems(404), tags=["batches"],
@@ -69,7 +70,7 @@ def add_batches(router: APIRouter, context: WebContext) -> None:
         batch = await visible(request, name)
         error = body.error if body is not None else None
         await (batch.close() if error is None else batch.fail(single_line(error)))
-        return await counted(batch)
+        return await counted(request, batch)
 
 
 async def _name(context: WebContext, principal: Principal, name: str | None) -> str:
