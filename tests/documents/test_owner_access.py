@@ -60,12 +60,12 @@ def add_documents(jobs: AsyncJobs, root: Path, database: str, owner_label: str |
 
 
 @pytest.fixture
-async def site(folder: Path, database: str) -> AsyncIterator[Site]:
+async def site(folder: Path, database: str, tmp_path: Path) -> AsyncIterator[Site]:
     for tenant in ("a", "b"):
         (folder / tenant).mkdir()
         (folder / tenant / "notes.txt").write_text(f"A text of tenant{tenant} about lighthouses.")
     (folder / "top.txt").write_text("A text of the operator.")
-    jobs = add_documents(AsyncJobs("memory://"), folder, database, "tenant")
+    jobs = add_documents(AsyncJobs(f"sqlite:///{tmp_path}/jobs.db"), folder, database, "tenant")
     app = create_app(jobs, auth=known)
     attach_documents(app, database=database, owner_label="tenant")
     transport = httpx.ASGITransport(app)
@@ -87,4 +87,25 @@ async def test_worker_refuses_an_empty_owner(site: Site) -> None:
     """The operator's own request with an empty label read the folders of all tenants."""
     body = {"job_type": "ingestion", "params": {"paths": ["."]}, "labels": {"tenant": ""}}
     job = await site.ended(await site.call("POST", "jobs", json=body))
+    assert (job.status.value, (job.error or "").partition(":")[0]) == ("failed", "labels.tenant")
+
+
+@pytest.mark.parametrize("label", [None, "team"])
+async def test_worker_without_the_owner_label_refuses_owners(site: Site, label: str | None) -> None:
+    """A worker without the label ran the jobs of tenants over the folders of all of them."""
+    worker = site.handlers(label)
+    waiting = [await site.submit("tenant=a"), await site.submit("")]
+    async with worker.run_workers():
+        theirs, own = [await site.jobs.wait(answer.json()["job_id"], 60) for answer in waiting]
+    assert (theirs.status.value, (theirs.error or "").partition(":")[0]) == ("failed", "labels.tenant")
+    assert own.status == "completed", "the operator's own job has no owner"
+    again = await site.ended(await site.call("POST", f"jobs/{theirs.job_id}/retry", "tenant=a"))
+    assert (again.result or {}).get("documents") == 1, again.error
+
+
+async def test_schedule_of_an_owner_keeps_the_owner_label(site: Site) -> None:
+    body = {"job_type": "ingestion", "cron": "0 3 * * *", "params": {"paths": ["."]}}
+    assert (await site.call("PUT", "schedules/nightly", "tenant=a", json=body)).is_success
+    fired = await site.call("POST", "schedules/nightly/fire", "tenant=a")
+    job = await site.ended(fired, site.handlers(None))
     assert (job.status.value, (job.error or "").partition(":")[0]) == ("failed", "labels.tenant")

@@ -136,6 +136,7 @@ PRIVATE: tuple[Field, ...] = (
     _private("segments", "", "How often the attempt was suspended.", cleared=("start", "complete")),
     _private("ran", "", "How long the segments of the attempt ran, in microseconds.", cleared=("start", "complete")),
     _private("secrets", "", "The names of secret parameters.", copied=True),
+    _private("owner_label", "", "The label whose value owned the results when a request was accepted.", copied=True),
     _private("checkpoint", "C", "The saved state of the run.", large=True, cleared=("complete", "from_start")),
     _private("cursors", "K", "The cursors of loops.", large=True, reported="record", cleared=("complete", "from_start")),
     _private("state", "", "Cursors with state.", large=True, reported="record", cleared=("complete", "from_start")),

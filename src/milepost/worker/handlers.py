@@ -186,8 +186,7 @@ class Handler(Generic[P, R_co]):
     @property
     def schema(self) -> dict[str, Any]:
         """Return the JSON schema of the parameters; `x-owner-label` is the label whose value owns the results."""
-        label = getattr(self.function, "owner_label", None)
-        owner = None if label is None else label()
+        owner = self.parameters.owner_label()
         return self.parameters.schema if owner is None else {**self.parameters.schema, OWNER_LABEL: owner}
 
     @property

@@ -92,8 +92,14 @@ class Parameters:
     """The parameters of a handler besides its Run. Made by `parameters_of`."""
 
     def __init__(
-        self, param_types: dict[str, ParamType], defaults: dict[str, Any], positional: tuple[str, ...]
+        self,
+        param_types: dict[str, ParamType],
+        defaults: dict[str, Any],
+        positional: tuple[str, ...],
+        owner_label: Callable[[], str | None],
     ) -> None:
+        self.owner_label = owner_label
+        """Returns the label whose value owns the results of a job, or None."""
         self.required = [name for name in param_types if name not in defaults]
         self.secrets = tuple(name for name, param_type in param_types.items() if param_type.secret)
         self._param_types = param_types
@@ -141,7 +147,16 @@ class Parameters:
         return values
 
     def of(self, record: Mapping[str, str]) -> dict[str, Any]:
-        """Return the values of a record as the handler takes them. Raises InvalidInputError with the parameter's name."""
+        """Return the values of a record as the handler takes them. Raises InvalidInputError with the parameter's name.
+
+        A job that was accepted for an owner is refused where another label, or none, owns the results.
+        """
+        accepted = record.get("owner_label")
+        if accepted is not None and accepted != (own := self.owner_label()):
+            raise InvalidInputError(
+                f"labels.{accepted}",
+                f"this worker's owner label is {own!r:.100}; configure {accepted!r:.100} there, as in the server",
+            )
         stored = from_json(record.get("params", "{}"))
         if record.get("origin") == "api":
             refuse_operator_only(stored, self.schema)
@@ -202,7 +217,7 @@ def parameters_of(function: Callable[..., Any]) -> Parameters:
                     where, f"default does not match the type: {problem.problem}{remedy and '; append ' + remedy}"
                 ) from None
     positional = tuple(p.name for p in found[1:] if p.kind is p.POSITIONAL_OR_KEYWORD)
-    return Parameters(param_types, defaults, positional)
+    return Parameters(param_types, defaults, positional, getattr(function, "owner_label", lambda: None))
 
 
 def run_type_of(function: Callable[..., Any]) -> type[Run]:

@@ -59,6 +59,9 @@ class _TypeSpec:
         fields = submit_fields(
             self.job_type, params=None, task_queue=self.task_queue, origin=self.origin, **{**defaults, **chosen}
         )
+        owner_label: str = self.schema.get(OWNER_LABEL, "")
+        if self.origin == "api" and owner_label in chosen.get("labels", ()):
+            fields["owner_label"] = owner_label
         return Submission(fields, job_id, on_duplicate)
 
     @cached_property
@@ -94,9 +97,8 @@ def child_fields(
     for name in ("job_id", "unique_key", "parent_id", "on_duplicate"):
         if given.get(name) is not None:
             raise InvalidInputError(name, "a child is found by its key; omit it")
-    known = _spec_of(handler, None, None)
-    fields = known.with_params(known.template(dict(given)), handler.parameters.bind(args, kwargs)).fields
-    return {**fields, "origin": origin} if origin != "local" else fields
+    known = _spec_of(handler, None, origin if origin != "local" else None)
+    return known.with_params(known.template(dict(given)), handler.parameters.bind(args, kwargs)).fields
 
 
 class SubmissionBuilder:
