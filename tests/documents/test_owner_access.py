@@ -109,3 +109,23 @@ async def test_schedule_of_an_owner_keeps_the_owner_label(site: Site) -> None:
     fired = await site.call("POST", "schedules/nightly/fire", "tenant=a")
     job = await site.ended(fired, site.handlers(None))
     assert (job.status.value, (job.error or "").partition(":")[0]) == ("failed", "labels.tenant")
+
+
+async def test_owner_cannot_retry_or_fire_work_of_the_operator(site: Site) -> None:
+    """The operator's own ingestions have no root. An owner's key ran them again over files outside of it."""
+    secret = site.root.parent / "secret.txt"
+    params = {"paths": [str(secret)]}
+    job = await site.jobs.submit("ingestion", params, labels={"tenant": "a"})
+    async with site.jobs.run_workers():
+        assert (await site.jobs.wait(job.job_id, 60)).status == "failed"
+    secret.write_text("A text of the operator outside the root.")
+    for given in ({}, {"only_failed": True}, {"from_start": True}):
+        assert (await site.call("POST", f"jobs/{job.job_id}/retry", "tenant=a", json=given)).status_code == 403
+    bulk = {"action": "retry", "ids": [job.job_id]}
+    answer = await site.call("POST", "jobs/bulk", "tenant=a", json=bulk)
+    assert [one["outcome"] for one in answer.json()["outcomes"]] == ["refused"]
+    options = {"labels": {"tenant": "a"}}
+    await site.jobs.add_schedule("nightly", "ingestion", cron="0 3 * * *", params=params, options=options)
+    for action in ("fire", "resume"):
+        assert (await site.call("POST", f"schedules/nightly/{action}", "tenant=a")).status_code == 403
+    assert (await site.call("POST", f"jobs/{job.job_id}/retry")).status_code == 200, "the operator may"

@@ -87,6 +87,12 @@ class Schedule:
         return found
 
     @property
+    def origin(self) -> str:
+        """The origin of its jobs: `api` if a request made the schedule, else `local`."""
+        found: str = BY_NAME["origin"].decode(self.fields)
+        return found
+
+    @property
     def digest(self) -> str:
         """Return a digest of what it makes and when."""
         rule = {name: getattr(self, name) for name in _RULE}

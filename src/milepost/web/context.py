@@ -114,18 +114,23 @@ class WebContext:
             raise not_found()
         return job
 
-    async def may_start(self, principal: Principal, job_type: str, run_by: str, queue: str | None = None) -> None:
-        """Refuse a job that the caller may not submit or retry. Raises Problem 403, UnknownJobTypeError."""
+    async def may_start(
+        self, principal: Principal, job_type: str, run_by: str, queue: str | None = None, origin: str = "api"
+    ) -> None:
+        """Refuse a job that the caller may not submit or retry. Raises Problem 403, UnknownJobTypeError.
+
+        A job that was not made by a request may have parameters of the operator, so owners may not start it again.
+        """
         if not principal.may_start(job_type, queue):
             where = f" in queue {queue!r:.100}" if principal.may_start(job_type) else ""
             text = f"This API key may not submit or retry jobs of type {job_type!r:.100}{where}"
             raise Problem(403, text, job_type=job_type)
         submissions = self.manager.submissions
-        if principal.bound and run_by == "worker" and not await submissions.serves(job_type, principal.labels):
+        if principal.bound and run_by == "worker" and not await submissions.serves(job_type, principal.labels, origin):
             raise Problem(
                 403,
                 f"API keys that are restricted to labels may not start {job_type} jobs, "
-                "except with the owner label of their results only",
+                "except their own with the owner label of the results only",
             )
 
     async def find(self, principal: Principal, query: Query, limit: int, cursor: str | None = None) -> Page:

@@ -158,14 +158,15 @@ class SubmissionBuilder:
         """Return the default queue of a type. Raises UnknownJobTypeError."""
         return (await self._named(job_type)).own.queue or job_type
 
-    async def serves(self, job_type: str, labels: Mapping[str, str]) -> bool:
-        """Return whether a caller bound to labels may submit jobs of a type. Raises UnknownJobTypeError.
+    async def serves(self, job_type: str, labels: Mapping[str, str], origin: str) -> bool:
+        """Return whether a caller bound to labels may start jobs of a type and origin. Raises UnknownJobTypeError.
 
-        A type that works on data of the operator serves only owners: callers bound to its owner label and to no other.
-        An empty value of the label is no owner.
+        A type that works on data of the operator serves only owners, with jobs of requests: callers bound to its owner
+        label and to no other. An empty value of the label is no owner.
         """
         schema = (await self._named(job_type)).schema
-        return not operator_only(schema) or (set(labels) == {schema.get(OWNER_LABEL)} and all(labels.values()))
+        is_owner = set(labels) == {schema.get(OWNER_LABEL)} and all(labels.values())
+        return not operator_only(schema) or (is_owner and origin == "api")
 
     def _of_handler(self, handler: Handler[Any, Any]) -> _TypeSpec:
         known = self._own.get(handler)

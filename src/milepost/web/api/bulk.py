@@ -113,7 +113,7 @@ async def _startable(
     refused: list[tuple[Job, str]] = []
     for job in jobs:
         try:
-            await context.may_start(principal, job.job_type, job.run_by, job.queue)
+            await context.may_start(principal, job.job_type, job.run_by, job.queue, job.origin)
         except (Problem, UnknownJobTypeError) as no:
             refused.append((job, no.detail if isinstance(no, Problem) else str(no)))
         else:

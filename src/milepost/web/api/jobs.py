@@ -204,7 +204,7 @@ def add_jobs(router: APIRouter, context: WebContext) -> None:
     )
     async def retry_job(request: Request, job_id: str, body: schemas.RetryBody | None = None) -> Response:
         principal, old = principal_of(request), await context.visible_job(request, job_id)
-        await context.may_start(principal, old.job_type, old.run_by, old.queue)
+        await context.may_start(principal, old.job_type, old.run_by, old.queue, old.origin)
         await context.quotas.before_submit(principal)
         asked = body if body is not None else schemas.RetryBody(only_failed=False, from_start=False, dependents=False)
         only_failed = asked.only_failed

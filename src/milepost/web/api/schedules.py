@@ -43,7 +43,8 @@ def add_schedules(router: APIRouter, context: WebContext) -> None:
 
     async def startable(request: Request, name: str) -> None:
         schedule = await visible(request, name)
-        await context.may_start(principal_of(request), schedule.job_type, "worker", schedule.queue or schedule.job_type)
+        queue = schedule.queue or schedule.job_type
+        await context.may_start(principal_of(request), schedule.job_type, "worker", queue, schedule.origin)
 
     def answer(schedule: Schedule, status: int = 200) -> Response:
         return Response(encoded(schedule.to_dict()), status, media_type=JSON)
