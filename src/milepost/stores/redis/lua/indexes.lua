@@ -91,6 +91,14 @@ local function open_indexes()
     else
       local queues = redis.call('SMEMBERS', root .. 'queues:' .. slot)
       for i = 1, #queues do X.announce_one(queues[i]) end
+      local plain = redis.call('SMEMBERS', root .. 'plain:' .. slot)
+      for i = 1, #plain do
+        if redis.call('EXISTS', root .. 'q:' .. plain[i]) == 1 then
+          X.announce_one(plain[i])
+        else
+          redis.call('SREM', root .. 'plain:' .. slot, plain[i])
+        end
+      end
     end
   end
 
@@ -106,7 +114,13 @@ local function open_indexes()
       if redis.call('ZRANK', root .. 'd:' .. queue, id) ~= 0 then return end
     else
       redis.call('ZADD', root .. 'q:' .. fields.q, 0 - (tonumber(fields.y) or 0), X.member(id, fields.c))
-      if slot then X.enlist(fields.q) end
+      if slot then
+        X.enlist(fields.q)
+      else
+        -- For `X.slot_freed`: the queues `type@queue` of a type.
+        local job_type = string.match(queue, '^(.-)@')
+        if job_type then redis.call('SADD', root .. 'plain:' .. job_type, queue) end
+      end
     end
     X.ready[queue] = (X.ready[queue] or 0) + 1
   end
