@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -37,12 +38,20 @@ def warnings(jobs: Jobs, job_id: str) -> list[str]:
     return [line["text"] for event in events for line in event.data["lines"] if line["level"] == "warning"]
 
 
+def fail(clock: Clock) -> None:
+    clock.work()
+    raise OSError("no answer")
+
+
 def handler_of(clock: Clock, what: str, *, is_async: bool) -> Any:
     def work(run: Run) -> None:
         if what == "plain":
             clock.work()
         elif what == "step":
             run.step("work", clock.work)
+        elif what == "failed step":
+            with suppress(OSError):
+                run.step("work", fail, clock)
         elif what == "map":
             run.map(clock.work, [1, 2], key=str)
         elif what == "map without results":
@@ -67,6 +76,9 @@ def handler_of(clock: Clock, what: str, *, is_async: bool) -> Any:
     async def asuspends(run: AsyncRun) -> None:
         if what == "step":
             await run.step("work", clock.awork)
+        elif what == "failed step":
+            with suppress(OSError):
+                await run.step("work", fail, clock)
         elif what.startswith("map"):
             await run.map(clock.awork, [1, 2], key=str, resume=None if what == "map" else False)
         else:
@@ -80,7 +92,7 @@ def handler_of(clock: Clock, what: str, *, is_async: bool) -> Any:
 @pytest.mark.parametrize(
     ("what", "seconds"),
     [
-        ("plain", 184), ("step", 0), ("map", 0), ("map without results", 368), ("state", 0), ("resume", 0), ("each", 368),
+        ("plain", 184), ("step", 0), ("failed step", 184), ("map", 0), ("map without results", 368), ("state", 0), ("resume", 0), ("each", 368),
         ("checkpoint", 0), ("none", 0),
     ],
 )  # fmt: skip

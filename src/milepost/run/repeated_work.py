@@ -26,6 +26,7 @@ class KeptWork:
         self._started = self._began = time.monotonic()
         self._seconds = 0.0
         self._open = 0
+        self._is_kept = False
 
     def begin(self) -> None:
         """Enter such code; these may be nested, and overlap in threads."""
@@ -34,21 +35,25 @@ class KeptWork:
                 self._began = time.monotonic()
             self._open += 1
 
-    def end(self) -> None:
-        """Leave it."""
+    def end(self, *, is_kept: bool = True) -> None:
+        """Leave it. The time is not counted if nothing of it was kept."""
         with self._lock:
             self._open -= 1
+            self._is_kept |= is_kept
             if not self._open:
-                self._seconds += time.monotonic() - self._began
+                self._seconds += (time.monotonic() - self._began) * self._is_kept
+                self._is_kept = False
 
     @contextmanager
-    def spent(self) -> Iterator[None]:
-        """Count the time of a block."""
+    def spent(self, *, keeps_errors: bool = True) -> Iterator[None]:
+        """Count the time of a block, or none of it if the block raises and does not keep errors."""
         self.begin()
+        is_kept = keeps_errors
         try:
             yield
+            is_kept = True
         finally:
-            self.end()
+            self.end(is_kept=is_kept)
 
     def repeated(self) -> float:
         """Return the seconds so far that were spent elsewhere."""

@@ -186,7 +186,7 @@ class Step:
         self._run.check()
         self._steps.begin(self._key)
         try:
-            with self._run._kept_work.spent():
+            with self._run._kept_work.spent(keeps_errors=False):
                 yield
         except BaseException:
             self._steps.take_back(self._key)
