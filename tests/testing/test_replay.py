@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from milepost import AsyncJobs, AsyncRun, Fail, InputChangedError, InvalidInputError, Jobs, QuestionExpiredError, Run
+from milepost.core.errors import ChildFailedError
 from milepost.testing import JobsUnderTest, async_jobs_under_test, jobs_under_test
 
 jobs = Jobs("memory://")
@@ -96,6 +97,35 @@ def test_question_without_answer_expires(kit: JobsUnderTest) -> None:
     with pytest.raises(QuestionExpiredError):
         kit.replay(asks)
     assert kit.replay(asks, answers={"go": False}) is False
+
+
+@jobs.job("part", max_attempts=1)
+def part(run: Run, how: str) -> Any:
+    if how == "fails":
+        raise Fail("no such folder")
+    return run.ask("go", "Go?", bool) if how == "asks" else next(numbers)
+
+
+@jobs.job("whole", max_attempts=1)
+def whole(run: Run, how: str, collects: bool) -> Any:
+    run.submit_child("part", part, how=how)
+    children = run.join(errors="collect" if collects else "raise")
+    return children.counts.failed if how == "fails" else children.result("part")
+
+
+def test_children_fail_and_ask_as_for_a_worker(kit: JobsUnderTest) -> None:
+    """Regression: a child's error that its parent collects was raised, and the question of a child was not answered."""
+    assert kit.replay(whole, how="fails", collects=True) == 1
+    with pytest.raises(ChildFailedError, match="no such folder"):
+        kit.replay(whole, how="fails", collects=False)
+    assert kit.replay(whole, how="asks", collects=False, answers={"go": True}) is True
+    with pytest.raises(AssertionError, match="the question 'go' has no answer"):
+        kit.replay(whole, how="asks", collects=False)
+
+
+def test_unsafe_child_fails_a_parent_that_collects(kit: JobsUnderTest) -> None:
+    with pytest.raises(AssertionError, match=r"part returned \d+, and \d+ when it ran again"):
+        kit.replay(whole, how="differs", collects=True)
 
 
 async def test_async_code_is_replayed() -> None:

@@ -104,9 +104,9 @@ class JobsUnderTest(_Inspection, Jobs):
 
         The code is ended and started again after each new step, at each `sleep`, `ask` and `join`, and once more at its end.
         So it shows what is not safe to interrupt: a key that is used twice, or a step, a child or a question that differs when the
-        code runs again raises, and another result raises AssertionError. `answers` are those to questions, by their keys; one
-        without an answer expires. `clock` moves to the times that the job waits for. The error of a job that has failed
-        is raised.
+        code runs again raises, and another result raises AssertionError. `answers` are those to questions, also of its children, by their keys; one
+        without an answer expires. `clock` moves to the times that the jobs wait for. The error of the job is raised if it
+        fails; its children fail as they do for a worker.
         """
         job = self.submit(target, *args, **params)
         return run_sync(replay(self._async, self.clock, job, answers or {}))

@@ -7,8 +7,8 @@ from datetime import datetime
 from typing import Any
 
 from milepost.app import AsyncJobs
-from milepost.core.errors import JobNotFoundError, JobSuspended
-from milepost.core.job import Job
+from milepost.core.errors import InputChangedError, JobNotFoundError, JobSuspended
+from milepost.core.job import Job, JobStatus
 from milepost.core.serialization import from_micros
 from milepost.run.execution import Ended
 from milepost.run.results import KeptResult
@@ -21,12 +21,26 @@ from milepost.worker.handlers import Application
 MAX_WAITS = 1000
 
 
+class _UnsafeError(AssertionError):
+    """A job does something else when it runs again."""
+
+
 class _ReplayedExecution(DrainedExecution):
     """An execution that is suspended after each value that a step keeps, and after its end, and then starts again."""
 
-    def __init__(self, app: Application, job: Job, results: dict[str, object]) -> None:
+    def __init__(
+        self, app: Application, job: Job, results: dict[str, object], errors: dict[str, BaseException]
+    ) -> None:
         super().__init__(app, job)
         self._results = results
+        self._errors = errors
+
+    async def run_to_end(self) -> tuple[Job, BaseException | None]:
+        """As DrainedExecution, and note the error of a job that has failed."""
+        ended, error = await super().run_to_end()
+        if error is not None and ended.status is JobStatus.FAILED:
+            self._errors[ended.job_id] = error
+        return ended, error
 
     async def _call(self, run: Run, params: Mapping[str, Any]) -> Ended:
         steps = Steps.of(run)
@@ -50,15 +64,20 @@ class _ReplayedExecution(DrainedExecution):
             problem = (
                 f"{run.job_type} returned {before!s:.300}, and {shown!s:.300} when it ran again with what it has kept"
             )
-            return AssertionError(f"{problem}; put what differs into run.step"), None
+            return _UnsafeError(f"{problem}; put what differs into run.step"), None
         return None, value
 
 
 async def replay(app: AsyncJobs, clock: FrozenClock, job: Job, answers: Mapping[str, Any]) -> Any:
     """Run a submitted job to its end, with all that it makes. See `JobsUnderTest.replay`."""
     results: dict[str, object] = {}
+    errors: dict[str, BaseException] = {}
     for _ in range(MAX_WAITS):
-        await drain(app, "raise", 10 * MAX_WAITS, lambda app, job: _ReplayedExecution(app, job, results))
+        await drain(app, "collect", 10 * MAX_WAITS, lambda app, job: _ReplayedExecution(app, job, results, errors))
+        for job_id, error in errors.items():
+            # The code of a parent may collect the errors of its children, but not those that only a test finds.
+            if job_id == job.job_id or isinstance(error, _UnsafeError | InputChangedError):
+                raise error
         found = await app.get_job(job.job_id)
         if found is None:
             raise JobNotFoundError(job.job_id)
@@ -66,25 +85,26 @@ async def replay(app: AsyncJobs, clock: FrozenClock, job: Job, answers: Mapping[
             if found.error is not None:
                 raise AssertionError(f"{found.job_type} ended as {found.status}: {found.error}")
             return found.result
-        asking = found.record.get("asking")
-        if asking is not None and asking in answers:
-            await app.answer(found.job_id, asking, answers[asking])
+        pending = await app.list_jobs(status="pending", limit=1000)
+        asking = [(one.job_id, one.record["asking"]) for one in pending if one.record.get("asking")]
+        known = [(job_id, key) for job_id, key in asking if key in answers]
+        for job_id, key in known:
+            await app.answer(job_id, key, answers[key])
+        if known:
             continue
-        at = await _next_time(app)
+        at = await _next_time(app, pending)
         if at is None:
-            why = (
-                f"the question {asking!r:.80} has no answer; pass answers={{{asking!r:.80}: ...}}"
-                if asking
-                else found.activity
-            )
+            why = found.activity
+            if asking:
+                key = asking[0][1]
+                why = f"the question {key!r:.80} has no answer; pass answers={{{key!r:.80}: ...}}"
             raise AssertionError(f"{found.job_type} does not end: {why}")
         clock.move_to(at)
     raise AssertionError(f"{job.job_type} does not end: it has waited {MAX_WAITS} times")
 
 
-async def _next_time(app: AsyncJobs) -> datetime | None:
+async def _next_time(app: AsyncJobs, pending: list[Job]) -> datetime | None:
     """Return when the first of the pending jobs is due, or None if no time makes one of them start."""
-    pending = await app.list_jobs(status="pending", limit=1000)
     times = [int(at) for job in pending for name in ("wake_at", "not_before") if (at := job.record.get(name))]
     now = await app.store.now()
     return from_micros(min(at for at in times if at > now) + 1) if any(at > now for at in times) else None
