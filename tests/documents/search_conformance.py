@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import pytest
 
+from milepost.core.errors import InvalidInputError
 from milepost.documents.retrieval import MODES, Mode, Searcher
 from milepost.documents.store import DocumentStore, open_store
 from milepost.documents.store.filters import DocumentFilter
@@ -142,6 +147,30 @@ class SearchConformance(StoreTests):
         found = folders.find_document("a/1.txt")
         assert found is not None
         assert (found.owner, found.metadata) == ("", {}), "a new document of this name is not the deleted one"
+
+    @pytest.mark.parametrize(
+        ("field", "only"),
+        [("under", {"under": "a\0"}), ("format", {"format": "\0"}), ("owner", {"owner": "\0"}),
+         ("where", {"where": {"\0": "a"}}), ("where", {"where": {"a": ["b", "\0"]}})],
+    )  # fmt: skip
+    def test_nul_in_a_filter_is_refused(self, folders: DocumentStore, field: str, only: dict[str, Any]) -> None:
+        """PostgreSQL raised an error of its own, which was a 500 over HTTP."""
+        for ask in (folders.list_documents, partial(folders.search, 1, terms=[("lamp",)])):
+            with pytest.raises(InvalidInputError, match="NUL") as refused:
+                ask(only=DocumentFilter(**only))
+            assert refused.value.field == field
+
+    def test_nul_in_a_name_or_text_is_refused(self, folders: DocumentStore) -> None:
+        asked: list[tuple[str, Callable[[], object]]] = [
+            ("text", lambda: folders.list_documents("\0")), ("after", lambda: folders.list_documents(after="\0")),
+            ("document", lambda: folders.document("\0")), ("text", lambda: folders.entities(text="\0a")),
+            ("entity", lambda: folders.neighbours("\0a")),
+        ]  # fmt: skip
+        for field, ask in asked:
+            with pytest.raises(InvalidInputError, match="NUL") as refused:
+                ask()
+            assert refused.value.field == field
+        assert Searcher(folders).search("\0", mode="words") == []
 
     def test_one_hit_per_document_is_its_best(self, folders: DocumentStore) -> None:
         hits = Searcher(folders).search("lamp ab 1", 12, per_document=True)

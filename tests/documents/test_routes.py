@@ -83,6 +83,8 @@ def test_documents_are_listed_shown_and_deleted(client: TestClient) -> None:
         "neighbours?entity=a&hops=9",
         "communities?of=x",
         "?where=x",
+        "?owner=%00",
+        "search?q=a&where=a=%00",
     ],
 )
 def test_invalid_query_returns_a_problem(client: TestClient, query: str) -> None:
@@ -202,6 +204,6 @@ def test_metadata_restricts_lists_and_searches(client: TestClient, folder: Path,
     HANDLERS["ingestion"](WatchedRun(), [str(folder)], database=database, metadata={"team": "all"})
     assert len(ask(client, "", where="team=all")["documents"]) == 2, "unchanged documents get it as well"
     assert len(ask(client, "", where="year=1843")["documents"]) == 1, "other names keep their values"
-    for bad in ({"a": [1]}, {"a=b": 1}, {str(n): n for n in range(40)}):
+    for bad in ({"a": [1]}, {"a=b": 1}, {"a": "\0"}, {"\0": 1}, {str(n): n for n in range(40)}):
         with pytest.raises(InvalidInputError, match="metadata"):
             HANDLERS["ingestion"](WatchedRun(), [str(folder)], database=database, metadata=bad)

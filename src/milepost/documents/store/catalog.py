@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from milepost.core.errors import InvalidInputError
 from milepost.documents.store.database import Row, SqlStoreBase, Transaction, placeholders
-from milepost.documents.store.filters import DocumentFilter
+from milepost.documents.store.filters import DocumentFilter, refuse_nul
 from milepost.documents.store.origins import write_origins
 from milepost.documents.store.records import Origins, StoredDocument
 
@@ -32,6 +32,7 @@ class CatalogQueries(SqlStoreBase):
         self, document_id: str, *, generation: int | None = None, owner: str | None = None
     ) -> StoredDocument | None:
         """Return a published document of the active or the given generation, or None. With `owner` only a document of it."""
+        refuse_nul("document", document_id)
         condition, values = DocumentFilter(owner=owner).condition()
         found = self._stored(
             f"d.generation = {_generation(generation)} AND d.document_id = ? {condition}", (document_id, *values)
@@ -71,6 +72,8 @@ class CatalogQueries(SqlStoreBase):
 
         `text` is a part of the URI or title, in any case. Give an id if several owners have documents of the same URI.
         """
+        refuse_nul("text", text)
+        refuse_nul("after", after)
         condition, values = (only or DocumentFilter()).condition()
         if text:
             condition += " AND (lower(v.uri) LIKE ? ESCAPE '!' OR lower(t.title) LIKE ? ESCAPE '!')"

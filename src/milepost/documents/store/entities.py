@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from milepost.documents.document_ids import vector_key
 from milepost.documents.errors import SupersededError
 from milepost.documents.store.database import ACTIVE_CHUNKS, SqlStoreBase, Transaction, now, placeholders, recount
+from milepost.documents.store.filters import refuse_nul
 from milepost.documents.store.records import ChunkText, Community, Entity, Extraction, Neighbour
 
 if TYPE_CHECKING:
@@ -110,6 +111,7 @@ class EntityQueries(SqlStoreBase):
 
     def entities(self, *, text: str = "", limit: int = 50) -> list[Entity]:
         """Return entities by number of chunks: first those named `text`, then those whose name contains it."""
+        refuse_nul("text", text)
         key = text.casefold().strip()
         pattern = "%" + key.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
         rows = self._read(
@@ -126,6 +128,7 @@ class EntityQueries(SqlStoreBase):
         """Return entities within `hops` (1 to 4) relations of an entity (its id or name), nearest and strongest first."""
         if not 1 <= hops <= _MAX_HOPS:
             raise ValueError(f"hops must be from 1 to {_MAX_HOPS}, not {hops}")
+        refuse_nul("entity", entity)
         start = entity.casefold().strip()
 
         def work(tx: Transaction) -> list[Neighbour]:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias
 
 from milepost.core.errors import InvalidInputError
+from milepost.documents.errors import printable_name
 from milepost.documents.store.database import Entries, placeholders
 
 MetadataValue: TypeAlias = str | int | float | bool
@@ -43,6 +44,8 @@ class DocumentFilter:
 
         It is about the rows `d` of documents, `v` of versions and `t` of texts. Raises InvalidInputError.
         """
+        for field in ("under", "format", "owner"):
+            refuse_nul(field, getattr(self, field))
         sql, values = "", list[Any]()
         if self.under:
             folder = self.under.rstrip("/")
@@ -56,6 +59,7 @@ class DocumentFilter:
             values.append(_time(self.since))
         for name, wanted in (self.where or {}).items():
             texts = [metadata_text(one) for one in ([wanted] if isinstance(wanted, str | int | float) else wanted)]
+            refuse_nul("where", name, *texts)
             sql += f""" AND EXISTS (SELECT 1 FROM document_metadata m WHERE m.document_id = d.document_id
                 AND m.name = ? AND m.value IN ({placeholders(len(texts))}))"""
             values += [name, *texts]
@@ -70,6 +74,12 @@ class DocumentFilter:
         if not sql:
             return Entries(generation)
         return Entries(generation, _ENTRIES.format(condition=sql), (generation, *values))
+
+
+def refuse_nul(field: str, *texts: str | None) -> None:
+    """Raise InvalidInputError for a NUL character, which PostgreSQL cannot store or compare."""
+    if any(text is not None and "\0" in text for text in texts):
+        raise InvalidInputError(field, "contains a NUL character; remove it")
 
 
 def metadata_text(value: MetadataValue) -> str:
@@ -106,6 +116,7 @@ def checked_metadata(given: Mapping[str, Any]) -> dict[str, str]:
                 f"metadata.{name:.40}",
                 f"the name must have 1 to {_MAX_NAME} characters and no equals sign, the value at most {_MAX_VALUE:,}",
             )
+        refuse_nul(f"metadata.{printable_name(name):.40}", name, metadata_text(value))
         found[name] = metadata_text(value)
     return found
 
