@@ -9,7 +9,7 @@ import pytest
 
 from milepost import AsyncJobs, Jobs, Run
 from milepost.core.errors import InvalidInputError
-from milepost.core.limits import LimitState
+from milepost.core.limits import KEEP, LimitState
 from milepost.core.transitions import plan_start
 from milepost.stores.ids import new_nonce, new_operation_id
 from milepost.stores.protocol import Claim, Store
@@ -59,6 +59,21 @@ def test_limit_and_pause_of_a_type_keep_each_other(jobs: Jobs) -> None:
     jobs.set_limit("embed", 4)
     assert jobs.limits() == [LimitState("embed", 4, 1)]
     assert claimed(jobs, 1) == ["a"]
+
+
+def test_limit_and_pause_at_once_keep_each_other(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_limit = type(jobs.store).set_limit
+    others = [(KEEP, True, KEEP), (KEEP, KEEP, 2)]
+
+    async def set_after_another(store: Store, key: str, *values: Any) -> None:
+        await set_limit(store, key, *others.pop(0))  # type: ignore[arg-type]
+        await set_limit(store, key, *values)
+
+    monkeypatch.setattr(type(jobs.store), "set_limit", set_after_another)
+    jobs.limit("embed", running=3)
+    assert run_sync(jobs.store.limits()) == {"embed": (3, True, None)}
+    jobs.set_limit("embed", 4)
+    assert run_sync(jobs.store.limits()) == {"embed": (4, False, 2)}
 
 
 @pytest.mark.parametrize(

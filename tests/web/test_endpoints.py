@@ -12,6 +12,7 @@ import pytest
 from fastapi import FastAPI
 
 from milepost import AsyncJobManager, AsyncJobs, Run, StoreUnavailableError
+from milepost.core.limits import KEEP
 from milepost.core.transitions import plan_track
 from milepost.run.sweeper import Sweeper
 from milepost.stores.ids import new_operation_id
@@ -301,6 +302,28 @@ async def test_stats_count_and_measure(client: httpx.AsyncClient, manager: Async
     assert stats["duration"]["count"] == 3
     for wrong in ("window=0", "step=0", "window=1y", "window=1d&step=1s", "window=x"):
         assert (await client.get(f"/api/stats?{wrong}")).status_code == 422
+
+
+async def test_limit_and_pause_at_once_keep_each_other(
+    app: httpx.AsyncClient, jobs: AsyncJobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = jobs.store
+    set_limit = store.set_limit
+    others = [(KEEP, True, KEEP), (KEEP, KEEP, 2), (7, KEEP, KEEP)]
+
+    async def set_after_another(key: str, *values: Any) -> None:
+        await set_limit(key, *others.pop(0))  # type: ignore[arg-type]
+        await set_limit(key, *values)
+
+    monkeypatch.setattr(store, "set_limit", set_after_another)
+    assert (await app.put("/api/limits/reindex", json={"running": 3})).json()["running"] == 3
+    assert await store.limits() == {"reindex": (3, True, None)}
+    limited = await app.patch("/api/job-types/reindex", json={"concurrency": 4})
+    assert (limited.json()["limit"], limited.json()["paused"]) == (4, True)
+    assert await store.limits() == {"reindex": (4, True, 2)}
+    resumed = await app.patch("/api/job-types/reindex", json={"paused": False})
+    assert (resumed.json()["limit"], resumed.json()["paused"]) == (7, False)
+    assert await store.limits() == {"reindex": (7, False, 2)}
 
 
 async def test_types_workers_and_limits(app: httpx.AsyncClient, jobs: AsyncJobs) -> None:

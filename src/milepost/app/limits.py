@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from milepost.core.limits import Limit, LimitState, limit_states, validate_limit
+from milepost.core.limits import KEEP, LimitState, limit_states, validate_limit
 from milepost.stores.protocol import Store
 
 
@@ -21,8 +21,7 @@ class LimitMethods:
         stops no job. Raises InvalidInputError.
         """
         validate_limit(key, running, per_partition)
-        paused = (await self.store.limits()).get(key, Limit()).paused
-        await self.store.set_limit(key, running, paused, per_partition)
+        await self.store.set_limit(key, running, KEEP, per_partition)
 
     async def limits(self) -> list[LimitState]:
         """Return the limits that are set, by key, with the number of jobs that run under each."""
@@ -38,5 +37,4 @@ class LimitMethods:
         It is the limit `running` of the limit key of that name; its `per_partition` stays.
         """
         validate_limit(job_type, limit, None)
-        per_partition = (await self.store.limits()).get(job_type, Limit()).per_partition
-        await self.store.set_limit(job_type, limit, paused, per_partition)
+        await self.store.set_limit(job_type, limit, paused, KEEP)

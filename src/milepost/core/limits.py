@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from enum import Enum
 from math import inf
 from typing import Any, NamedTuple
 
@@ -20,6 +21,15 @@ AFTER_US = " "
 """The first character after those that keys cannot contain: the slots of a key are the texts in [key, key + AFTER_US)."""
 
 
+class Keep(Enum):
+    """Stands for a part of a setting that stays as it is."""
+
+    KEEP = "keep"
+
+
+KEEP = Keep.KEEP
+
+
 class Limit(NamedTuple):
     """A limit key's setting: the most leases at once in all and in each partition, None for any number; and whether the
     type of that name is paused."""
@@ -27,6 +37,14 @@ class Limit(NamedTuple):
     running: int | None = None
     paused: bool = False
     per_partition: int | None = None
+
+    def changed(self, running: int | Keep | None, paused: bool | Keep, per_partition: int | Keep | None) -> Limit:
+        """Return the setting with other values, except for those that are KEEP."""
+        return Limit(
+            self.running if running is KEEP else running,
+            self.paused if paused is KEEP else paused,
+            self.per_partition if per_partition is KEEP else per_partition,
+        )
 
 
 KEY_BYTES = 128

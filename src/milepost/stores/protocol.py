@@ -55,7 +55,7 @@ from typing import Literal, NamedTuple, Protocol
 from milepost.core.errors import StoreError
 from milepost.core.events import Event
 from milepost.core.job import Job
-from milepost.core.limits import Limit
+from milepost.core.limits import Keep, Limit
 from milepost.core.record import REPORTED
 from milepost.core.rollups import Rollups
 from milepost.core.transitions.operations import Change
@@ -343,9 +343,13 @@ class Store(KeyValueStore, Protocol):
     async def limits(self) -> dict[str, Limit]:
         """Return the limits of limit keys, by key."""
 
-    async def set_limit(self, key: str, running: int | None, paused: bool, per_partition: int | None = None) -> None:
+    async def set_limit(
+        self, key: str, running: int | Keep | None, paused: bool | Keep, per_partition: int | Keep | None = None
+    ) -> None:
         """Limit a key for all workers, or pause the type of that name, effective immediately; running jobs continue.
-        (None, False) removes the setting."""
+
+        KEEP leaves a value as it is, whatever others set meanwhile. (None, False) removes the setting.
+        """
 
     async def held_slots(self) -> dict[str, int]:
         """Return the number of leases, live and draining, by slot and by limit key, see `core.limits`."""

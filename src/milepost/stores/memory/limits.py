@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from milepost.core.limits import Limit, is_of_slot, with_keys
+from milepost.core.limits import Keep, Limit, is_of_slot, with_keys
 from milepost.stores.memory.state import MemoryState
 
 
@@ -21,9 +21,12 @@ class MemoryLimits:
         with self._memory.lock:
             return dict(self._memory.limits)
 
-    async def set_limit(self, key: str, running: int | None, paused: bool, per_partition: int | None = None) -> None:
+    async def set_limit(
+        self, key: str, running: int | Keep | None, paused: bool | Keep, per_partition: int | Keep | None = None
+    ) -> None:
         with self._memory.lock:
-            self._memory.limits[key] = limit = Limit(running, paused, per_partition)
+            limit = self._memory.limits.get(key, Limit()).changed(running, paused, per_partition)
+            self._memory.limits[key] = limit
             if limit == Limit():
                 del self._memory.limits[key]
             self._memory.announce_freed_slot()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from milepost.core.limits import Limit, with_keys
+from milepost.core.limits import KEEP, Keep, Limit, with_keys
 from milepost.stores.postgres.database import Database
 from milepost.stores.postgres.namespace import Namespace
 
@@ -17,14 +17,14 @@ class PostgresLimits:
         (rows,) = await self._db.run(("limits", None))
         return {key: Limit(*row) for key, *row in rows}
 
-    async def set_limit(self, key: str, running: int | None, paused: bool, per_partition: int | None = None) -> None:
-        limit = Limit(running, paused, per_partition)
-        await self._db.run(
-            (
-                "limit_delete" if limit == Limit() else "limit_put",
-                {"key": key, "most": running, "paused": paused, "per_partition": per_partition},
-            )
-        )
+    async def set_limit(
+        self, key: str, running: int | Keep | None, paused: bool | Keep, per_partition: int | Keep | None = None
+    ) -> None:
+        given = {"most": running, "paused": paused, "per_partition": per_partition}
+        limit = Limit().changed(running, paused, per_partition)
+        values = {"key": key, "most": limit.running, "paused": limit.paused, "per_partition": limit.per_partition}
+        keeps = {f"keep_{name}": value is KEEP for name, value in given.items()}
+        await self._db.run(("limit_put", {**values, **keeps}), ("limit_delete_empty", {"key": key}))
         self._namespace.notifications.notify(has_events=False, wakes_workers=True)
 
     async def held_slots(self) -> dict[str, int]:

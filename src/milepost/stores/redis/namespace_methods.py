@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from milepost.core import rollups
 from milepost.core.defaults import FEED_SECONDS
 from milepost.core.errors import LayoutMismatchError
-from milepost.core.limits import Limit
+from milepost.core.limits import KEEP, Keep, Limit
 from milepost.core.serialization import US
 from milepost.stores.held_jobs import release_held
 from milepost.stores.ids import new_operation_id
@@ -95,12 +95,16 @@ class NamespaceMethods:
         return found
 
     async def set_limit(
-        self: _Caller, key: str, running: int | None, paused: bool, per_partition: int | None = None
+        self: _Caller,
+        key: str,
+        running: int | Keep | None,
+        paused: bool | Keep,
+        per_partition: int | Keep | None = None,
     ) -> None:
         """Limit a key for all workers, or pause the type of that name. (None, False) removes the setting."""
-        limit = Limit(running, paused, per_partition)
-        parts = ("" if running is None else running, int(paused), "" if per_partition is None else per_partition)
-        await self._run("set_limit", key, "" if limit == Limit() else ":".join(map(str, parts)))
+        given = (running, paused, per_partition)
+        parts = ["=" if value is KEEP else "" if value is None else str(int(value)) for value in given]
+        await self._run("set_limit", key, ":".join(parts))
 
     async def held_slots(self: _Caller) -> dict[str, int]:
         """Return the number of leases, live and draining, by slot and by limit key."""

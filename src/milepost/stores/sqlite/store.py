@@ -11,7 +11,7 @@ from milepost.core.defaults import FEED_KEPT, HEARTBEAT
 from milepost.core.errors import InvalidInputError
 from milepost.core.events import Event
 from milepost.core.job import Job
-from milepost.core.limits import Limit, with_keys
+from milepost.core.limits import Keep, Limit, with_keys
 from milepost.core.record_codec import unpack
 from milepost.core.rollups import Rollups
 from milepost.stores.held_jobs import release_closed, release_held
@@ -257,12 +257,15 @@ class SQLiteStore:
     async def limits(self) -> dict[str, Limit]:
         return await self._database.read(queries.limits)
 
-    async def set_limit(self, key: str, running: int | None, paused: bool, per_partition: int | None = None) -> None:
+    async def set_limit(
+        self, key: str, running: int | Keep | None, paused: bool | Keep, per_partition: int | Keep | None = None
+    ) -> None:
         def work(tx: WriteTransaction) -> None:
-            if Limit(running, paused, per_partition) == Limit():
+            limit = queries.limits(tx).get(key, Limit()).changed(running, paused, per_partition)
+            if limit == Limit():
                 tx.run("limit_delete", (key,))
             else:
-                tx.run("limit_put", (key, running, int(paused), per_partition))
+                tx.run("limit_put", (key, limit.running, int(limit.paused), limit.per_partition))
             tx.wakes_workers = True
 
         await self._database.write(work)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from milepost.core import transitions as plans
 from milepost.core.job import Job
-from milepost.core.limits import ready_name, slot_name
+from milepost.core.limits import KEEP, ready_name, slot_name
 from milepost.core.serialization import US
 from milepost.testing.conformance.harness import Scenarios, StoreFixture, token_of, worker_job
 
@@ -45,6 +45,22 @@ class Limits(Scenarios):
         ended = next(job for job in claimed if job.job_id == "a1")
         await fixture.do("a1", plans.plan_complete(fixture.operation_id(), token_of(ended), None, {}))
         assert [job.job_id for job in await fixture.claim(["t"], 9)] == ["a3"]
+
+    async def test_parts_of_a_setting_are_set_by_themselves(self, fixture: StoreFixture) -> None:
+        store = fixture.store
+        await store.set_limit("t", KEEP, True, KEEP)
+        assert await store.limits() == {"t": (None, True, None)}
+        await store.set_limit("t", 3, KEEP, 2)
+        await store.set_limit("other", KEEP, KEEP, 5)
+        assert await store.limits() == {"t": (3, True, 2), "other": (None, False, 5)}
+        await store.set_limit("t", 0, False, KEEP)
+        assert (await store.limits())["t"] == (0, False, 2)
+        await store.set_limit("t", KEEP, KEEP, None)
+        await store.set_limit("other", KEEP, KEEP, None)
+        assert await store.limits() == {"t": (0, False, None)}
+        await store.set_limit("t", None, KEEP, KEEP)
+        await store.set_limit("t", KEEP, KEEP, KEEP)
+        assert await store.limits() == {}
 
     async def test_limit_key_is_shared_by_queues(self, fixture: StoreFixture) -> None:
         await fixture.create("a", limited_job(key="api"))

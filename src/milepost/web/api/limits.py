@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from milepost.core.limits import Limit, limit_states, validate_limit
+from milepost.core.limits import KEEP, Limit, limit_states, validate_limit
 from milepost.web import schemas
 from milepost.web.context import WebContext, principal_of
 from milepost.web.http.json_body import encoded
@@ -21,12 +21,11 @@ def add_limits(router: APIRouter, context: WebContext) -> None:
 
     async def put(request: Request, key: str, running: int | None, per_partition: int | None) -> Response:
         validate_limit(key, running, per_partition)
-        paused = (await context.store.limits()).get(key, Limit()).paused
-        await context.store.set_limit(key, running, paused, per_partition)
+        await context.store.set_limit(key, running, KEEP, per_partition)
         await audit(
             context.store, principal_of(request), "limit.set", key, running=running, per_partition=per_partition
         )
-        limit = {key: Limit(running, paused, per_partition)}
+        limit = {key: Limit(running, per_partition=per_partition)}
         shown = [one.to_dict() for one in limit_states(limit, await context.store.held_slots())]
         return Response(encoded(shown[0]), media_type=JSON) if shown else Response(status_code=204)
 

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
 from milepost.core.job import Job, JobStatus
-from milepost.core.limits import Limit
+from milepost.core.limits import KEEP, Limit
 from milepost.core.serialization import from_micros, seconds, validate_job_type
 from milepost.query.filters import parse_filter
 from milepost.query.statistics import MAX_READ, check_window, failure_groups, history_of, longest_wait, read_history
@@ -111,13 +111,14 @@ def add_overview(router: APIRouter, context: WebContext) -> None:
         request: Request, job_type: Annotated[str, Path(pattern=TYPE_PATTERN)], body: schemas.LimitBody
     ) -> Response:
         name = validate_job_type(job_type)
-        before = (await context.store.limits()).get(name, Limit())
-        limit = body.concurrency if "concurrency" in body.model_fields_set else before.running
-        paused = bool(body.paused) if body.paused is not None else before.paused
-        await context.store.set_limit(name, limit, paused, before.per_partition)
-        await audit(context.store, principal_of(request), "type.limit", name, concurrency=limit, paused=paused)
+        running = body.concurrency if "concurrency" in body.model_fields_set else KEEP
+        await context.store.set_limit(name, running, KEEP if body.paused is None else body.paused, KEEP)
+        now = (await context.store.limits()).get(name, Limit())
+        await audit(
+            context.store, principal_of(request), "type.limit", name, concurrency=now.running, paused=now.paused
+        )
         known = {one.name: one for one in await read_types(context.store)}
-        return Response(encoded(_type(name, known.get(name), Limit(limit, paused), None)), media_type=JSON)
+        return Response(encoded(_type(name, known.get(name), now, None)), media_type=JSON)
 
 
 def _type(name: str, known: JobType | None, limits: Limit | None, counts: dict[str, int] | None) -> dict[str, Any]:

@@ -191,13 +191,16 @@ DELETE FROM [wakes] WHERE worker = %(worker)s
 SELECT key, most, paused, per_partition FROM [limits]
 
 -- name: limit_put
--- Limit or pause a limit key.
-INSERT INTO [limits] VALUES (%(key)s, %(most)s, %(paused)s, %(per_partition)s)
-ON CONFLICT (key) DO UPDATE SET most = excluded.most, paused = excluded.paused, per_partition = excluded.per_partition
+-- Limit or pause a limit key. Values to keep are those of the row, if there is one.
+INSERT INTO [limits] AS l VALUES (%(key)s, %(most)s, %(paused)s, %(per_partition)s)
+ON CONFLICT (key) DO UPDATE SET
+    most = CASE WHEN %(keep_most)s THEN l.most ELSE excluded.most END,
+    paused = CASE WHEN %(keep_paused)s THEN l.paused ELSE excluded.paused END,
+    per_partition = CASE WHEN %(keep_per_partition)s THEN l.per_partition ELSE excluded.per_partition END
 
--- name: limit_delete
--- Delete the limit and the pause of a limit key.
-DELETE FROM [limits] WHERE key = %(key)s
+-- name: limit_delete_empty
+-- Delete the row of a limit key with neither a limit nor a pause.
+DELETE FROM [limits] WHERE key = %(key)s AND most IS NULL AND NOT paused AND per_partition IS NULL
 
 -- name: renew
 -- Renew leases, live or draining, and say which they are. A lease that another transaction has locked is left for the next

@@ -236,13 +236,19 @@ end
 -- name: set_limit
 -- Limit a key or pause the type of that name, or remove the setting; wake waiting workers.
 -- ARGV[2]   the key
--- ARGV[3]   its setting `<most or empty>:<1 paused, 0 not>:<per partition or empty>`, or empty for none
+-- ARGV[3]   its setting `<most or empty>:<1 paused, 0 not>:<per partition or empty>`, with `=` for a value to keep
 -- Reply     nothing
 local indexes = open_indexes()
-if ARGV[3] == '' then
+local values, place = {string.match(redis.call('HGET', root .. 'limits', ARGV[2]) or ':0:', '^(.-):(.-):(.*)$')}, 0
+for value in string.gmatch(ARGV[3] .. ':', '(.-):') do
+  place = place + 1
+  if value ~= '=' then values[place] = value end
+end
+local setting = table.concat(values, ':')
+if setting == ':0:' then
   redis.call('HDEL', root .. 'limits', ARGV[2])
 else
-  redis.call('HSET', root .. 'limits', ARGV[2], ARGV[3])
+  redis.call('HSET', root .. 'limits', ARGV[2], setting)
 end
 indexes.announce_one(ARGV[2])
 indexes.slot_freed(ARGV[2])
