@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import math
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ import pytest
 from milepost import BudgetExceededError, InvalidInputError, Job, JobCancelled, JobManager, Jobs, LeaseLost, Run
 from milepost.stores.sync_bridge import run_sync
 from milepost.testing import fake_run
+from milepost.worker.handlers import Handlers
 from tests.waiting import lose_lease, until
 
 
@@ -89,6 +92,44 @@ def test_exceeded_budget_fails_job_without_retry(jobs: Jobs) -> None:
     assert again.error is not None
     assert "1.2 of 1 usd spent by earlier runs" in again.error
     assert again.usage == {"usd": 1.2}
+
+
+HANDLERS = Handlers()
+
+
+def spend_until_stopped(run: Run, path: str) -> None:
+    """Count each call in a file too."""
+    with open(path, "ab", buffering=0) as calls:
+        while True:
+            calls.write(b"x")
+            run.add_usage(calls=1)
+            time.sleep(0.005)
+
+
+HANDLERS.job("thread", isolation="thread")(spend_until_stopped)
+
+
+@HANDLERS.job("process", isolation="process")
+def spend_in_process(run: Run, path: str) -> None:
+    """Do the same in a child process."""
+    spend_until_stopped(run, path)
+
+
+@pytest.mark.parametrize("name", ["thread", "process"])
+def test_cancelled_run_loses_no_usage(manager: JobManager, tmp_path: Path, name: str) -> None:
+    """The last call was paid for, as were those between the cancel and the end of the code."""
+    jobs, calls = Jobs(manager, handlers=HANDLERS), tmp_path / "calls"
+
+    def stopped_job() -> Job | None:
+        job = jobs.get_job(submitted.job_id)
+        return job if job is not None and job.receipt is not None and job.receipt.confirmed else None
+
+    with jobs.run_workers():
+        submitted = jobs.submit(name, {"path": str(calls)})
+        until(lambda: calls.exists() and calls.stat().st_size > 3)
+        jobs.cancel_job(submitted.job_id)
+        job = until(stopped_job)
+    assert job.usage == {"calls": calls.stat().st_size}
 
 
 @pytest.mark.parametrize("continues", [lambda run: 7, lambda run: run.output("x"), lambda run: 1 / 0])

@@ -168,7 +168,8 @@ class Heartbeat:
         """Stop reporting a run and return what is not sent of its report; wait for a beat in progress."""
         reported = self._state.runs.pop(run.token, None)
         if reported is None:
-            return PendingReport([], run._report(), run._take_lines())
+            report = run._report()
+            return PendingReport([], report, run._take_lines(), usage=report.get("usage"))
         with reported.lock:
             return self._state.remove(reported, self._clock.time())
 

@@ -41,6 +41,8 @@ class PendingReport(NamedTuple):
     lines: str | None
     record_profile: Callable[[], None] = lambda: None
     """To be called when the run has completed."""
+    usage: str | None = None
+    """What the job has spent, whether or not the store has it: a job that was cancelled accepts no more reports."""
 
 
 @dataclass(slots=True)
@@ -227,7 +229,7 @@ class HeartbeatState:
         report, lines = one.news(time)
         self._parts.leave(one.run)
         one.sent.update(report)
-        return PendingReport(unanswered, report, lines, partial(self._completed, one, time))
+        return PendingReport(unanswered, report, lines, partial(self._completed, one, time), one.sent.get("usage"))
 
     def _completed(self, one: ReportedRun, time: float) -> None:
         """Keep the profile of a completed run for later forecasts, and discard its kept results."""

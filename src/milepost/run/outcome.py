@@ -50,10 +50,13 @@ class LateReceipt(NamedTuple):
     token: str
     how: str
     result: str | None = None
+    usage: str | None = None
 
     def plan(self) -> Change:
         """Return the receipt as a transition with a new operation id."""
-        return plan_receipt(new_operation_id(), self.token, self.how, confirmed=True, late_result=self.result)
+        return plan_receipt(
+            new_operation_id(), self.token, self.how, confirmed=True, late_result=self.result, usage=self.usage
+        )
 
 
 class RunOutcome(NamedTuple):
@@ -104,7 +107,7 @@ def completed(run: Run, pending: PendingReport, result: JobResult, queue_result:
 def committed(run: Run, pending: PendingReport, result: Write) -> RunOutcome:
     """Return the outcome of a run that has committed its result, which is the same write: it has no second effect."""
     pending.record_profile()
-    return RunOutcome([result], LateReceipt(run.token, "already_finished"))
+    return RunOutcome([result], LateReceipt(run.token, "already_finished", usage=pending.usage))
 
 
 def failed(
@@ -162,7 +165,7 @@ def stopped(
             why=masked_line(error, run._secret_values, 200),
         )
     elif isinstance(reason, JobCancelled):
-        plan = plan_receipt(new_operation_id(), run.token, how, confirmed=True)
+        plan = LateReceipt(run.token, how, usage=pending.usage).plan()
     elif isinstance(reason, JobReleased):
         plan = plan_release(new_operation_id(), run.token, pending.report)
     elif isinstance(reason, JobSuspended):
@@ -194,7 +197,7 @@ def _ending(run: Run, pending: PendingReport, plan: Change, late: str, result: s
     if pending.lines is not None:
         writes.append(Write(run.job_id, plan_log(new_operation_id(), run.token, pending.lines), answer=False))
     writes.append(Write(run.job_id, plan, answer=False))
-    return RunOutcome(writes, LateReceipt(run.token, late, result))
+    return RunOutcome(writes, LateReceipt(run.token, late, result, pending.usage))
 
 
 def abandonment(run: Run, *, delay: int | None = None, stack: str | None = None) -> RunOutcome | None:

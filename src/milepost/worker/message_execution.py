@@ -306,7 +306,7 @@ class MessageExecution(LeasedExecution):
         try:
             is_known = await self._persist(plan(pending), more)
             if not is_known and self._recreate is not None and self._start_new_run():
-                await self._persist(plan(PendingReport([], run._report(), pending.lines)), more)
+                await self._persist(plan(PendingReport([], run._report(), pending.lines, usage=pending.usage)), more)
         except StoreError as failure:
             log.error("job %s: outcome not written: %s", self._job_id, failure)
 

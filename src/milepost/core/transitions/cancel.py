@@ -107,12 +107,15 @@ def _receipts(overdue: bool, seen: bool) -> TransitionTemplate:
     )
     mine: Guard = ("eq", "stop_token", Param("token"))
     emit = ("stop_how", "stop_confirmed")
-    received = branch(ANY, guards=(lease, mine), ops=(("drop",), *receipt_ops), event="receipt", emit=emit)
+    ops: tuple[Operation, ...] = (("drop",), *receipt_ops, ("set", "usage", Param("usage")))
+    received = branch(ANY, guards=(lease, mine), ops=ops, event="receipt", emit=emit)
     gone = branch((NONE, *ANY), guards=(lease,), ops=(("drop",),))
     late = branch(
         ANY, guards=(mine, ("eq", "stop_how", Const("lease_expired"))), ops=receipt_ops, event="receipt", emit=emit
     )
-    return template("receipt", ("token", "how", "confirmed", "late_result"), received, gone, *((late,) if seen else ()))
+    return template(
+        "receipt", ("token", "how", "confirmed", "late_result", "usage"), received, gone, *((late,) if seen else ())
+    )
 
 
 def plan_cancel(
@@ -139,12 +142,22 @@ def plan_delete(operation_id: str) -> Change:
     return bind(_DELETE, operation_id)
 
 
-def plan_receipt(operation_id: str, token: str, how: str, *, confirmed: bool, late_result: str | None = None) -> Change:
-    """Record how the code of a draining lease stopped; accepted once, even after the lease expired."""
+def plan_receipt(
+    operation_id: str,
+    token: str,
+    how: str,
+    *,
+    confirmed: bool,
+    late_result: str | None = None,
+    usage: str | None = None,
+) -> Change:
+    """Record how the code of a draining lease stopped; accepted once, even after the lease expired.
+
+    `usage` is what the runs of the job have spent. It is left out once the lease has expired: another run may have added to it.
+    """
     sure = "1" if confirmed else "0"
-    return bind(
-        _receipts(False, confirmed), operation_id, token=token, how=how, confirmed=sure, late_result=late_result
-    )
+    form = _receipts(False, confirmed)
+    return bind(form, operation_id, token=token, how=how, confirmed=sure, late_result=late_result, usage=usage)
 
 
 STILL_RUNNING = "still_running"

@@ -67,13 +67,15 @@ class Stopping(Scenarios):
             await fixture.refused("a", late)
         await fixture.do("a", plans.plan_log(fixture.operation_id(), token, '{"lines":[]}'))
         late_result = '{"n":[]}' if how == "already_finished" else None
-        receipt = plans.plan_receipt(fixture.operation_id(), token, how, confirmed=True, late_result=late_result)
+        receipt = plans.plan_receipt(
+            fixture.operation_id(), token, how, confirmed=True, late_result=late_result, usage='{"usd":7}'
+        )
         job = await fixture.made("a", receipt)
         assert job.receipt is not None
         assert (job.receipt.how, job.receipt.confirmed) == (how, True)
         assert job.receipt.late_result == ({"n": []} if late_result else None)
         assert job.receipt.stopped_at is not None
-        assert job.result is None
+        assert (job.result, job.record["usage"]) == (None, '{"usd":7}')
         assert await fixture.store.draining_leases() == []
         await fixture.refused("a", plans.plan_receipt(fixture.operation_id(), token, "killed", confirmed=True))
         await fixture.refused("a", plans.plan_log(fixture.operation_id(), token, '{"lines":[]}'))
