@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from milepost.core.errors import InvalidInputError
-from milepost.core.serialization import from_json, to_json
+from milepost.core.serialization import from_json, safe_str, to_json
 
 MILLION = 1_000_000
 MAX_AMOUNT = 1e12
@@ -27,9 +26,11 @@ def millionths(amounts: Any, field: str) -> dict[str, int]:
         if (
             isinstance(amount, bool)
             or not isinstance(amount, int | float)
-            or not (math.isfinite(amount) and 0 <= amount <= MAX_AMOUNT)
+            or not 0 <= amount <= MAX_AMOUNT  # false for nan, and for integers of any size
         ):
-            raise InvalidInputError(field, f"{name}: {amount!r:.40} must be a number from 0 to {MAX_AMOUNT:.0e}")
+            raise InvalidInputError(
+                field, f"{name}: {safe_str(amount):.40} must be a number from 0 to {MAX_AMOUNT:.0e}"
+            )
         found[name] = round(amount * MILLION)
     return found
 
