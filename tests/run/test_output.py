@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncIterator, Generator, Iterator
+from typing import Any
 
 import pytest
 
@@ -12,6 +15,7 @@ from milepost.run.output import BUFFERED_CHARACTERS, CHUNK_CHARACTERS, Output
 from milepost.stores.ids import new_operation_id
 from milepost.testing import fake_run
 from milepost.worker.handlers import Handlers
+from tests.waiting import until
 
 TEXT = "".join(f"token {number} \u00e9\n" for number in range(2000))
 
@@ -161,6 +165,40 @@ def test_texts_of_generator_are_output(manager: JobManager) -> None:
             job = jobs.wait(jobs.submit(name, {"count": 3}), 30)
             text = "".join(chunk.text for chunk in jobs.output(job.job_id))
             assert (job.status, job.result, text) == ("completed", result, "w0 w1 w2 ")
+
+
+def test_generator_has_cleaned_up_when_its_run_ends(manager: JobManager) -> None:
+    """What stops it, or refuses its text, is raised at its `yield`."""
+    jobs, seen = Jobs(manager), dict[str, str]()
+
+    @jobs.job("sync", stream=True)
+    def until_stopped(run: Run) -> Iterator[str]:
+        try:
+            while True:
+                time.sleep(0.005)
+                yield "text"
+        except BaseException as error:
+            time.sleep(0.1)
+            seen["sync"] = type(error).__name__
+            raise
+
+    @jobs.job("async", stream=True)
+    async def wrong(run: AsyncRun) -> AsyncIterator[Any]:
+        try:
+            yield 5
+        except Exception as error:
+            await asyncio.sleep(0.1)
+            seen["async"] = type(error).__name__
+            raise
+
+    with jobs.run_workers():
+        job = jobs.submit(until_stopped)
+        until(lambda: jobs.get_job(job.job_id).status == "running")
+        jobs.cancel_job(job.job_id)
+        until(lambda: jobs.get_job(job.job_id).receipt.confirmed)
+        assert seen == {"sync": "JobCancelled"}
+        assert jobs.wait(jobs.submit(wrong), 20).status == "failed"
+        assert seen == {"sync": "JobCancelled", "async": "InvalidInputError"}
 
 
 def test_generator_and_option_must_agree() -> None:
