@@ -41,7 +41,7 @@ PAGE = {
     ),
     "main.tsx": """
 import { createRoot } from "react-dom/client";
-import { ApiError, getJob, waitForJob, type Job } from "@milepost/client";
+import { ApiError, closeBatch, getJob, openBatch, waitForJob, type Job } from "@milepost/client";
 import { useJob } from "@milepost/client/react";
 import "@milepost/client/element";
 
@@ -58,6 +58,7 @@ const element = document.createElement("milepost-job");
 element.setAttribute("src", `/api/jobs/${ids[0]}`);
 document.body.append(element);
 void waitForJob(ids[0]!).then((record) => (document.title = JSON.stringify(record.result)));
+void openBatch("import").then(() => closeBatch("import", "")).then(({ status }) => (document.body.dataset["batch"] = status));
 void getJob("absent").catch((error: unknown) => {
   if (error instanceof ApiError) document.body.dataset["status"] = `${error.status} ${error.message}`;
 });
@@ -124,6 +125,7 @@ def test_vite_page_shows_jobs_on_one_connection(tmp_path: Path, sqlite_url: str)
         wait_for_lines(page, "missing", 1)
         assert page.locator("milepost-job b").inner_text() == "generic"
         assert page.evaluate("document.body.dataset.status").startswith("404 ")
+        page.wait_for_function("document.body.dataset.batch === 'failed'")
         assert len(streams) == 1, streams
         server.end(signal.SIGKILL)
         show(manager, ids, 0.5)

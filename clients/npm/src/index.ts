@@ -98,7 +98,10 @@ export function countBatch(name: string, options: Options = {}): Promise<BatchCo
   return request("GET", `batches/${encodeURIComponent(name)}`, options);
 }
 
-/** Closes a batch: it accepts no more jobs, and ends when none is open. With `error` it fails, and its open jobs are cancelled. */
+/**
+ * Closes a batch: it accepts no more jobs, and ends when none is open. With `error` it fails, and its open jobs are cancelled.
+ * Callers without `jobs:read` get no counts.
+ */
 export function closeBatch(name: string, error?: string, options: Options = {}): Promise<BatchCounts> {
   return request("POST", `batches/${encodeURIComponent(name)}/close`, options, error === undefined ? {} : { error: error || "no message" });
 }

@@ -24,6 +24,7 @@ class BatchCounts(ResponseModel):
     """A batch with the exact numbers of its jobs. `open` ones have not ended. `progress` is the part that has, from 0 to 1.
 
     `closed` is whether it accepts no more jobs. It ends, with its `status`, when it is closed and none is open.
+    A key without `jobs:read` that closes a batch gets no counts.
     """
 
     name: str
