@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from milepost.core.errors import InvalidInputError
 from milepost.documents.errors import StoreBusyError
 from milepost.documents.jobs import HANDLERS
 from milepost.documents.retrieval import Searcher, search
 from milepost.documents.store import database as port_module
-from milepost.documents.store import open_store
+from milepost.documents.store import open_store, postgres, postgres_words
 from milepost.documents.store.postgres import PostgresDatabase
 from tests.documents.sample_files import PARAGRAPHS
 from tests.documents.search_conformance import NAMES, REPEATED
@@ -72,6 +73,36 @@ def test_words_score_alike_in_both_databases(database: str, tmp_path: Path) -> N
         )  # lengths count different words here
 
 
+def test_places_of_a_frequent_phrase_are_not_counted(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counting them took a second for each phrase of a query in 20,000 chunks."""
+    store = open_store(database)
+    for uri, content in REPEATED.items():
+        bring_in(store, uri, content)
+    terms = [("paraffin", "lamp")]
+    [counted, *_] = store.search(10, terms=terms)
+    monkeypatch.setattr(postgres_words, "_MAX_COUNTED", 0)
+    [once, *_] = store.search(10, terms=terms)
+    store.close()
+    assert once.uri == counted.uri == "often.txt"
+    assert 0 < once.score < counted.score
+
+
+def test_long_search_by_words_ends_with_a_clear_error(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It kept all other requests of the process from the connection."""
+    import psycopg
+
+    monkeypatch.setattr(postgres, "_WORDS_MILLISECONDS", 100)
+    store = open_store(database)
+    bring_in(store, "a.txt", "A text of towers.")
+    with psycopg.connect(database) as other:
+        other.execute("LOCK TABLE words IN ACCESS EXCLUSIVE MODE")
+        with pytest.raises(InvalidInputError, match=r"longer than 0\.1 s") as refused:
+            store.search(10, terms=[("towers",)])
+        assert refused.value.field == "query"
+    assert store.search(10, terms=[("towers",)])
+    store.close()
+
+
 def test_jobs_store_the_same_in_both_databases(database: str, folder: Path, tmp_path: Path) -> None:
     for number in range(5):
         (folder / f"{number}.txt").write_text("\n\n".join(f"{number}.{n}. {PARAGRAPHS[n % 3]}" for n in range(40)))
@@ -120,8 +151,6 @@ def test_unavailable_server_is_retried(database: str, server: PostgresServer) ->
 
 def test_held_lock_is_retried(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import psycopg
-
-    from milepost.documents.store import postgres
 
     monkeypatch.setattr(postgres, "_LOCK_MILLISECONDS", 100)
     store = PostgresDatabase(database)

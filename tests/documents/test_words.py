@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from milepost.documents.words import MAX_TERMS, is_name, query_terms, words_of
+from milepost.documents.words import MAX_PHRASES, MAX_TERMS, is_name, query_terms, words_of
 
 
 @pytest.mark.parametrize(
@@ -26,6 +26,9 @@ def test_terms_are_words_and_what_is_written_together() -> None:
     assert query_terms("apt-get -y Apt get") == [("apt",), ("get",), ("apt", "get"), ("y",)]
     assert query_terms("10.0.0.1")[-1] == ("10", "0", "0", "1")
     assert len(query_terms(" ".join(map(str, range(1000))))) == MAX_TERMS
+    many = query_terms(" ".join(f"a{n}-b{n}" for n in range(20)))
+    assert [len(term) > 1 for term in many].count(True) == MAX_PHRASES
+    assert ("b19",) in many, "the words of other phrases count alone"
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,8 @@ from typing import Final, TypeAlias
 Term: TypeAlias = tuple[str, ...]
 """Words that stand side by side; mostly one."""
 MAX_TERMS: Final = 64
+MAX_PHRASES: Final = 8
+"""Terms of several words in a query. The words of the others count alone."""
 _NAME_WORDS: Final = 3
 _NAME_CHARACTERS: Final = 6
 _MAX_WORD: Final = 100
@@ -37,13 +39,15 @@ def query_terms(query: str) -> list[Term]:
     """Return the terms of a query, at most 64, each once.
 
     What is written without a space but holds several words, such as `dpkg-divert` or `10.0.0.1`, is also a term as a
-    whole.
+    whole, for the first 8 of them.
     """
     found: dict[Term, None] = {}
+    phrases: set[Term] = set()
     for written in query.split():
         words = words_of(written)
         found.update(dict.fromkeys((word,) for word in words))
-        if len(words) > 1:
+        if len(words) > 1 and len(phrases) < MAX_PHRASES:
+            phrases.add(tuple(words))
             found[tuple(words)] = None
     return list(found)[:MAX_TERMS]
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from milepost.core.errors import InvalidInputError
 from milepost.documents.errors import StoreBusyError
 from milepost.documents.store.database import Entries, Row, Transaction
 from milepost.documents.store.postgres_vectors import (
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _WRITER: Final = 0x6D696C65_706F7374  # "milepost"
 _LOCK_MILLISECONDS: Final = 5000
+_WORDS_MILLISECONDS: Final = 10_000
+"""The time limit of a search by words, because other requests of the process wait for the connection."""
 _TRANSIENT_ERRORS: Final = ("starting up", "shutting down", "recovery", "too many", "reserved", "terminating")
 _COSINE: Final = """
     SELECT 1 - (v.vector <=> ?) AS score, e.number FROM index_entries e
@@ -142,8 +145,22 @@ class PostgresDatabase:
     def matching(
         self, transaction: Transaction, among: Entries, terms: Sequence[Term], k: int
     ) -> list[tuple[float, int]] | None:
-        """Return (score, entry number) of the `k` entries that match the terms best, ranked by BM25."""
-        return matching_chunks(transaction, among, terms, k)
+        """Return (score, entry number) of the `k` entries that match the terms best, ranked by BM25.
+
+        Raises InvalidInputError if that takes too long.
+        """
+        import psycopg
+
+        transaction.run(f"SET LOCAL statement_timeout = {_WORDS_MILLISECONDS}")
+        try:
+            found = matching_chunks(transaction, among, terms, k)
+        except psycopg.errors.QueryCanceled as error:
+            limit = _WORDS_MILLISECONDS / 1000
+            raise InvalidInputError(
+                "query", f"the search by words took longer than {limit:g} s; use fewer words, or restrict the documents"
+            ) from error
+        transaction.run("SET LOCAL statement_timeout TO DEFAULT")
+        return found
 
     def build_approximate_index(self, generation: Generation, least: int, tick: Callable[[], object]) -> bool:
         """Create the vector index for the dimension of a generation of at least `least` chunks, if it does not exist."""

@@ -14,6 +14,8 @@ from milepost.documents.words import Term
 
 _SAMPLE: Final = 1000
 """Chunks of which the mean length is computed."""
+_MAX_COUNTED: Final = 1000
+"""Chunks with a phrase up to which its places are counted. In more, which makes it weigh little, it counts once."""
 _COUNT: Final = "(SELECT count(*) FROM words WHERE body @@ ?::tsquery)"
 _MEAN_LENGTH: Final = f"(SELECT avg(length(body)) FROM (SELECT body FROM words LIMIT {_SAMPLE}) sampled)"
 _WORD_FREQUENCY: Final = "round(0.6079271 / (1 - 10 * ts_rank(w.body, ?::tsquery)) - 0.5)"
@@ -23,7 +25,8 @@ _PHRASE_FREQUENCY: Final = """CASE WHEN w.body @@ ?::tsquery THEN (SELECT count(
     SELECT 1 FROM unnest(?::text[]) WITH ORDINALITY part(word, at)
     JOIN unnest(w.body) entry ON entry.lexeme = part.word, unnest(entry.positions) place
     GROUP BY place - part.at HAVING count(*) = ?) whole) ELSE 0 END"""
-"""How often the words of a phrase stand side by side. Few chunks have the phrase."""
+"""How often the words of a phrase stand side by side, which takes about 0.1 ms per chunk."""
+_PHRASE_PRESENCE: Final = "(w.body @@ ?::tsquery)::int"
 
 
 def matching_chunks(transaction: Transaction, among: Entries, terms: Sequence[Term], k: int) -> list[tuple[float, int]]:
@@ -37,10 +40,11 @@ def matching_chunks(transaction: Transaction, among: Entries, terms: Sequence[Te
     total, mean_length, *counts = found or (0, None)
     weights = [term_weight(count, total) for count in counts]
     parts, values = [], list[Any]()
-    for term, query, weight in zip(terms, queries, weights, strict=True):
-        is_phrase = len(term) > 1
-        parts.append(f"? * (1 - saturation / (saturation + {_PHRASE_FREQUENCY if is_phrase else _WORD_FREQUENCY}))")
-        values += [weight, query, *([list(term), len(term)] if is_phrase else [])]
+    for term, query, weight, count in zip(terms, queries, weights, counts, strict=True):
+        is_counted = len(term) > 1 and count <= _MAX_COUNTED
+        frequency = _WORD_FREQUENCY if len(term) == 1 else _PHRASE_FREQUENCY if is_counted else _PHRASE_PRESENCE
+        parts.append(f"? * (1 - saturation / (saturation + {frequency}))")
+        values += [weight, query, *([list(term), len(term)] if is_counted else [])]
     condition, restricted = among.condition("w.rowid")
     rows = transaction.all(
         f"""SELECT ({" + ".join(parts)}) / ? AS score, e.number
