@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from milepost import AsyncRun, InvalidInputError, Job, JobCancelled, JobManager, JobNotFoundError, Jobs, Run
+from milepost import AsyncRun, InvalidInputError, Job, JobCancelled, JobManager, JobNotFoundError, Jobs, Retry, Run
 from milepost.core.output import OutputPosition
 from milepost.run.output import BUFFERED_CHARACTERS, CHUNK_CHARACTERS, Output
 from milepost.stores.ids import new_operation_id
@@ -61,6 +61,28 @@ def test_output_of_next_attempt_starts_over(manager: JobManager) -> None:
         run.output("second")
     found = [(chunk.text, chunk.attempt, chunk.starts_over) for chunk in manager.output(run.job_id)]
     assert found == [("first", 1, True), ("second", 2, True)]
+
+
+def test_first_output_after_suspension_of_next_attempt_starts_over(manager: JobManager) -> None:
+    jobs = Jobs(manager)
+
+    @jobs.job("chat", max_attempts=3)
+    def chat(run: Run) -> None:
+        if run.attempt == 1:
+            run.output("first")
+        if run.attempt < 3:
+            raise Retry(0)
+        for segment in ("a", "b"):
+            run.sleep(segment, 0.05)
+            run.output(segment)
+
+    with jobs.run_workers():
+        job = jobs.wait(jobs.submit(chat), 20)
+    found = jobs.output(job.job_id)
+    told = [("first", 1, True), ("a", 3, True), ("ab", 3, False)]
+    assert [(chunk.text, chunk.attempt, chunk.starts_over) for chunk in found] == told
+    assert [chunk.starts_over for chunk in jobs.output(job.job_id, after=found[0].position)] == [True, False]
+    assert [chunk.starts_over for chunk in jobs.output(job.job_id, after=found[1].position)] == [False]
 
 
 def test_ring_keeps_newest_text_of_all_attempts(manager: JobManager, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -18,8 +19,8 @@ class OutputChunk:
     """A piece of the output of a job, with the attempt and the segment (from 0) that wrote it.
 
     `offset` is the number of characters that the run wrote before it; a jump means that text is no longer kept. With
-    `starts_over` it is the first text of a run that began anew: readers discard what they show. `position` is where a
-    reader continues after it.
+    `starts_over` it is the first text, after the position of the reader, of a run that began anew: readers discard what
+    they show. `position` is where a reader continues after it.
     """
 
     text: str
@@ -72,14 +73,18 @@ def encode_chunk(attempt: int, segment: int, offset: int, text: str) -> str:
     return to_json({"attempt": attempt, "segment": segment, "offset": offset, "text": text}, "output", 1 << 24)
 
 
-def decode_chunk(key: str, value: str, after: OutputPosition) -> OutputChunk | None:
-    """Return what a stored chunk adds after a position, or None if that is nothing."""
-    fence, number = map(int, key.rpartition("output.")[2].split("."))
-    found: dict[str, Any] = from_json(value)
-    read = after.read if (fence, number) == after[:2] else 0
-    text: str = found["text"][read:]
-    if not text:
-        return None
-    position = OutputPosition(fence, number, len(found["text"]))
-    starts_over = not (number or read or found["segment"])
-    return OutputChunk(text, found["attempt"], found["segment"], found["offset"] + read, starts_over, str(position))
+def decode_chunks(items: Iterable[tuple[str, str]], after: OutputPosition) -> Iterator[OutputChunk]:
+    """Yield what stored chunks, as (key, value) in order, add after a position, which may be that of the first of them."""
+    last_fence, last_attempt = after.fence, None
+    for key, value in items:
+        fence, number = map(int, key.rpartition("output.")[2].split("."))
+        found: dict[str, Any] = from_json(value)
+        attempt, segment = found["attempt"], found["segment"]
+        read = after.read if (fence, number) == after[:2] else 0
+        # A later segment continues the output only of its own attempt. The run may have written nothing before it.
+        starts_over = fence != last_fence and (segment == 0 or attempt != last_attempt)
+        if text := found["text"][read:]:
+            last_fence = fence
+            position = OutputPosition(fence, number, len(found["text"]))
+            yield OutputChunk(text, attempt, segment, found["offset"] + read, starts_over, str(position))
+        last_attempt = attempt

@@ -7,7 +7,7 @@ from contextlib import aclosing
 
 from milepost.core.defaults import LIST_LIMIT_MAX
 from milepost.core.errors import InvalidInputError, JobNotFoundError
-from milepost.core.output import OutputChunk, OutputPosition, decode_chunk, output_prefix
+from milepost.core.output import OutputChunk, OutputPosition, decode_chunks, output_prefix
 from milepost.core.serialization import known_id
 from milepost.manager.watch import WAIT_STEP, is_final, is_same
 from milepost.stores.protocol import Store
@@ -45,8 +45,7 @@ async def read_output(store: Store, job_id: str, after: OutputPosition, limit: i
     # The chunk of the position itself may have grown.
     items = await store.kv_scan(output_prefix(job_id), after.before(job_id), limit + 1)
     own = after.key(job_id)
-    decoded = (decode_chunk(item.key, item.value, after) for item in items if item.key >= own)
-    return [chunk for chunk in decoded if chunk is not None][:limit]
+    return list(decode_chunks(((item.key, item.value) for item in items if item.key >= own), after))[:limit]
 
 
 async def follow_output(store: Store, job_id: str, after: OutputPosition) -> AsyncIterator[OutputChunk]:
