@@ -60,6 +60,11 @@ def test_server_deletes_its_documents(
         assert run_program(["documents", "rm", str(papers / "a.txt"), "--yes", *url]) == 0
         capsys.readouterr()
         assert rows(capsys, *url) == ["b.md", "c.txt"]
+        assert rows(capsys, "--owner", "a", *url) == []
+        assert run_program(["documents", "ls", "--json", *url]) == 0
+        document_id = json.loads(capsys.readouterr().out.splitlines()[0])["document_id"]
+        assert run_program(["documents", "rm", document_id, "--owner", "a", "--yes", *url]) == 1
+        assert "no document" in capsys.readouterr().err
         assert run_program(["documents", "show", "0" * 32, *url]) == 1
         assert "milepost documents ls" in capsys.readouterr().err
 

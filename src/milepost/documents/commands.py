@@ -311,8 +311,6 @@ def query_documents(
             require_documents(database)
             return [asdict(row) for row in getattr(documents, what)(**question, database=database)]
         _check_bounds(question)
-        if question.pop("owner", None) is not None:
-            raise InvalidInputError("--owner", "cannot be used with a server, which knows the owner from the API key")
         if (where := question.pop("where", None)) is not None:
             question["where"] = [f"{name}={value}" for name, values in where.items() for value in values]
         given = {URL_PARAMETERS.get(name, name): value for name, value in question.items() if value is not None}

@@ -160,7 +160,8 @@ def _find(name: str, owner: str | None, database: str | None) -> DocumentRow:
         elif _ID.fullmatch(name):
             with contextlib.suppress(InvalidInputError):  # it does not exist
                 answer: DocumentRow = current().client.request("GET", f"/api/documents/{name}")
-                return answer
+                if owner in (None, answer["owner"]):
+                    return answer
     raise click.ClickException(f"no document {name!r}; list them: milepost documents ls")
 
 
