@@ -85,13 +85,17 @@ def test_first_output_after_suspension_of_next_attempt_starts_over(manager: JobM
     assert [chunk.starts_over for chunk in jobs.output(job.job_id, after=found[1].position)] == [False]
 
 
-def test_ring_keeps_newest_text_of_all_attempts(manager: JobManager, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("beats", [True, False])
+def test_ring_keeps_newest_text_of_all_attempts(
+    manager: JobManager, monkeypatch: pytest.MonkeyPatch, beats: bool
+) -> None:
     monkeypatch.setattr(manager.runtime.heartbeat, "_output_bytes", 4 * CHUNK_CHARACTERS)
     for attempt in range(3):
         try:
             with manager.track("chat", unique_key="k") as run:
                 run.output(str(attempt) * 2 * CHUNK_CHARACTERS)
-                manager.runtime.heartbeat.beat()
+                if beats:
+                    manager.runtime.heartbeat.beat()
                 if attempt < 2:
                     raise RuntimeError
         except RuntimeError:

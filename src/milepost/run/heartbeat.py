@@ -5,6 +5,7 @@ One round trip a beat, whatever the number of runs.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -171,14 +172,16 @@ class Heartbeat:
             report = run._report()
             return PendingReport([], report, run._take_lines(), usage=report.get("usage"))
         with reported.lock:
+            with contextlib.suppress(StoreError):  # the outcome waits for the store, or fails
+                self._know_earlier_output(run)
             return self._state.remove(reported, self._clock.time())
 
     def try_remove(self, run: Run) -> PendingReport | None:
-        """Remove a run without waiting; return None if a beat in progress still reports it."""
+        """Remove a run without waiting; return None if a beat in progress still reports it, or the store is to be read."""
         reported = self._state.runs.get(run.token)
         if reported is None:
             return self.remove(run)
-        if not reported.lock.acquire(blocking=False):
+        if (run._output is not None and run._output.has_earlier) or not reported.lock.acquire(blocking=False):
             return None
         try:
             return self._state.remove(reported, self._clock.time())
@@ -234,6 +237,11 @@ class Heartbeat:
             log.exception("unexpected error in the heartbeat; continuing")
         return is_busy
 
+    def _know_earlier_output(self, run: Run) -> None:
+        """Count the output of earlier runs of the job in its ring, before the first text of this run is written."""
+        if run._output is not None and run._output.has_earlier:
+            run._output.know_earlier(self.store)
+
     def _report_if_due(self) -> None:
         """Report the runs again if the store was so slow that the next report is due: leases do not wait for a sweep."""
         if self._clock.monotonic() - self._reported_at >= self.interval:
@@ -253,8 +261,7 @@ class Heartbeat:
             live = [one for one in runs if one.run.token in self._state.runs]
             self._parts.write([one.run for one in live])
             for one in live:
-                if one.run._output is not None and one.run._output.has_earlier:
-                    one.run._output.know_earlier(self.store)
+                self._know_earlier_output(one.run)
             beat = self._state.next(live, self._clock.monotonic(), self._clock.time())
             outcomes, states = run_sync(self.store.heartbeat(beat.writes, beat.leases, beat.lease_micros))
             lost = self._state.answered(beat, outcomes, states)
