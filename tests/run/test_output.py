@@ -9,7 +9,18 @@ from typing import Any
 
 import pytest
 
-from milepost import AsyncRun, InvalidInputError, Job, JobCancelled, JobManager, JobNotFoundError, Jobs, Retry, Run
+from milepost import (
+    AsyncRun,
+    InMemoryJobManager,
+    InvalidInputError,
+    Job,
+    JobCancelled,
+    JobManager,
+    JobNotFoundError,
+    Jobs,
+    Retry,
+    Run,
+)
 from milepost.core.output import OutputPosition
 from milepost.run.output import BUFFERED_CHARACTERS, CHUNK_CHARACTERS, Output
 from milepost.stores.ids import new_operation_id
@@ -79,8 +90,8 @@ def test_first_output_after_suspension_of_next_attempt_starts_over(manager: JobM
     with jobs.run_workers():
         job = jobs.wait(jobs.submit(chat), 20)
     found = jobs.output(job.job_id)
-    told = [("first", 1, True), ("a", 3, True), ("ab", 3, False)]
-    assert [(chunk.text, chunk.attempt, chunk.starts_over) for chunk in found] == told
+    expected = [("first", 1, True), ("a", 3, True), ("ab", 3, False)]
+    assert [(chunk.text, chunk.attempt, chunk.starts_over) for chunk in found] == expected
     assert [chunk.starts_over for chunk in jobs.output(job.job_id, after=found[0].position)] == [True, False]
     assert [chunk.starts_over for chunk in jobs.output(job.job_id, after=found[1].position)] == [False]
 
@@ -137,6 +148,15 @@ def test_text_beyond_buffer_is_dropped_and_counted() -> None:
     assert output.take() == ("b" * (BUFFERED_CHARACTERS - 2) + "cc", 12)
     output.add("d", lost=7)
     assert [offset for offset, _ in chunks(output)] == [len("kept before") + 7]
+
+
+def test_newest_characters_of_long_text_are_kept() -> None:
+    manager = InMemoryJobManager()
+    with manager.track("chat") as run:
+        run.output("old" + "n" * BUFFERED_CHARACTERS)
+    found = manager.output(run.job_id)
+    assert (found[0].offset, "".join(chunk.text for chunk in found)) == (3, "n" * BUFFERED_CHARACTERS)
+    manager.close()
 
 
 def test_wrong_text_is_refused() -> None:

@@ -25,7 +25,10 @@ class OutputCalls:
         return [decode_dataclass(OutputChunk, one) for one in (await send(self._transport, call)).json()]
 
     def follow_output(self, job_id: str, after: str | None = None) -> AsyncIterator[OutputChunk]:
-        """See AsyncJobManager.follow_output; a broken connection is resumed where it ended."""
+        """See AsyncJobManager.follow_output; a broken connection is resumed where it ended.
+
+        It also ends, without an error, when the job is deleted meanwhile.
+        """
         seen = _after(after).get("after")
         return _chunks(follow_stream(self._transport, job_id, job_path(job_id, "/output"), seen))
 

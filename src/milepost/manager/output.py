@@ -35,7 +35,8 @@ class OutputMethods:
     def follow_output(self, job_id: str, after: str | None = None) -> AsyncIterator[OutputChunk]:
         """Yield the chunks of the output of a job as they are written, until the job has ended; each once and in order.
 
-        `after` is the `position` of a chunk, after which it continues. Raises JobNotFoundError and InvalidInputError.
+        `after` is the `position` of a chunk, after which it continues. Raises JobNotFoundError, also if the job is deleted
+        meanwhile, and InvalidInputError.
         """
         return follow_output(self.store, known_id(job_id), OutputPosition.parse(after))
 

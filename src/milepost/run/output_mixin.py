@@ -12,8 +12,6 @@ from milepost.run.output import Output
 if TYPE_CHECKING:
     from milepost.run.run import Run
 
-MAX_TEXT_BYTES = 1024 * 1024
-
 
 class OutputMixin:
     """Adds `output` to a Run."""
@@ -31,7 +29,8 @@ class OutputMixin:
         run._check_cancel()
         if not isinstance(text, str):
             raise InvalidInputError("text", f"{text!r:.40} is not a str; write run.output(str(value))")
-        run._add_output(printable(redacted(text, run), MAX_TEXT_BYTES))
+        text = redacted(text, run)
+        run._add_output(printable(text, 4 * len(text)))  # the buffer keeps its newest characters
 
     def _add_output(self, text: str, lost: int = 0) -> None:
         """Add text to the output of the run."""
