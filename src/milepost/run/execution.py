@@ -174,7 +174,8 @@ class LeasedExecution:
         if self.run._stop_reasons:
             self.how = "never_started"
         self.run.check()
-        self.run._refuse_spent_budget()
+        if "usage_budget" in self.run._job.record:
+            self.run._refuse_spent_budget()
 
     def begin_code(self) -> None:
         """Begin the capture, where the code runs."""

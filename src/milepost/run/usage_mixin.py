@@ -52,8 +52,7 @@ class UsageMixin:
     def _refuse_spent_budget(self) -> None:
         """Raise BudgetExceededError if earlier runs have spent the budget of the job."""
         run = cast("Run", self)
-        if budget := self._budget_of_usage:
-            spent = decode_millionths(run._job.record.get("usage"))
-            over = exceeded(spent, budget, at_limit="segments" not in run._job.record)
-            if over is not None:
-                raise BudgetExceededError(f"budget: {over} by earlier runs; {REMEDY}")
+        spent = decode_millionths(run._job.record.get("usage"))
+        over = exceeded(spent, self._budget_of_usage, at_limit="segments" not in run._job.record)
+        if over is not None:
+            raise BudgetExceededError(f"budget: {over} by earlier runs; {REMEDY}")

@@ -194,6 +194,7 @@ PLANS: dict[str, Plan] = {
     "checkpoint": lambda operation_id, token: plans.plan_checkpoint(operation_id, token, "7", {}),
     "step": lambda operation_id, token: plans.plan_keep_step(operation_id, token, '{"values":[]}', '{"key":"a"}'),
     "log": lambda operation_id, token: plans.plan_log(operation_id, token, '{"lines":[]}'),
+    "output": lambda operation_id, token: plans.plan_output(operation_id, token, key="k", chunk="{}", added=1),
     "complete": lambda operation_id, token: plans.plan_complete(operation_id, token, "1", {}),
     "complete without result": lambda operation_id, token: plans.plan_complete_without_result(
         operation_id, token, "result: not JSON", "<lock>", {}
@@ -263,6 +264,11 @@ _RECEIPT = {
     "cancelled": "track: stopping overdue; worker: stopping overdue; external: stopping overdue",
 }
 
+_REPORTED_WHILE_STOPPING = {
+    "running": _RUNS,
+    "pending": "worker: blocked; external: blocked",
+    "cancelled": "track: stopping overdue; worker: stopping overdue; external: stopping overdue",
+}
 ALLOWED: dict[str, dict[str, str]] = {
     "create": {"pending": "missing: nothing ghost"},
     "create (caller)": {"pending": "missing: nothing ghost"},
@@ -282,11 +288,8 @@ ALLOWED: dict[str, dict[str, str]] = {
     "stalled": {"running": _RUNS},
     "checkpoint": {"running": _RUNS},
     "step": {"running": _RUNS},
-    "log": {
-        "running": _RUNS,
-        "pending": "worker: blocked; external: blocked",
-        "cancelled": "track: stopping overdue; worker: stopping overdue; external: stopping overdue",
-    },
+    "log": _REPORTED_WHILE_STOPPING,
+    "output": _REPORTED_WHILE_STOPPING,
     "complete": {"completed": _RUNS},
     "complete without result": {"completed": _RUNS},
     "fail": {"failed": _RUNS},
