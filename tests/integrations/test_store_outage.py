@@ -214,7 +214,7 @@ def test_start_with_lost_answer_continues(scene: OutageFixture, monkeypatch: pyt
 def test_start_delayed_beyond_lease_is_not_stopped(scene: OutageFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     """A job that had waited for the store for a lease was stopped as soon as it began."""
     monkeypatch.setattr("milepost.worker.message_execution.RETRY_INTERVAL", 0.6)
-    monkeypatch.setattr("milepost.run.sweeper.Sweeper._sweep_if_due", _swept)
+    monkeypatch.setattr("milepost.run.sweeper.Sweeper._sweep_until", _swept)
     job_id = scene.submit()
     scene.outage.loses_answers = True
     scene.outage.problem = lambda: OutcomeUnknownError("no answer") if len(scene.outage.tries) < 3 else None
@@ -254,7 +254,7 @@ def test_outcome_is_written_after_long_outage(scene: OutageFixture, monkeypatch:
     """Work that had ended during an outage of more than a lease was thrown away, and done again."""
     monkeypatch.setattr("milepost.worker.message_execution.RETRY_INTERVAL", 0.4)
     job_id = scene.submit()
-    monkeypatch.setattr("milepost.run.sweeper.Sweeper._sweep_if_due", _swept)
+    monkeypatch.setattr("milepost.run.sweeper.Sweeper._sweep_until", _swept)
 
     def away() -> Exception | None:
         ends = [name for name in scene.outage.tries if name != "deliver"]
@@ -266,7 +266,7 @@ def test_outcome_is_written_after_long_outage(scene: OutageFixture, monkeypatch:
     assert (job.status, job.result, job.attempt, job.crashes) == ("completed", 1, 1, 0)
 
 
-async def _swept(sweeper: Any) -> int:
+async def _swept(sweeper: Any, until: float) -> int:
     """Return when the sweeper has seen the outage too, and has taken no job for lost meanwhile."""
     return 0
 
