@@ -63,7 +63,7 @@ export function watchJob(api, jobId, options = {}) {
       timer = setTimeout(open, PAUSE * (0.5 + Math.random()));
     }
   };
-  const kinds = ["snapshot", "created", "running", "progress", "stage", "log", "checkpoint", "step", "stalled",
+  const kinds = ["snapshot", "created", "running", "progress", "stage", "log", "output", "checkpoint", "step", "stalled",
     "retrying", "ready", "released", "suspended", "asked", "answered", "paused", "resumed", "closed", "completed", "failed",
     "cancelled", "receipt", "deleted", "skipped"];
   const open = () => {
