@@ -276,7 +276,8 @@ class Heartbeat:
 
     def _update_history(self, runs: Sequence[ReportedRun], spacing: float) -> None:
         """Read the history of types that run for longer than a moment, and write new profiles."""
-        job_types = {one.run.job_type for one in runs if one.forecast is not None and not one.forecast.is_young}
+        reported = [one for one in runs if one.forecast is not None and not one.forecast.is_young]
+        job_types = dict.fromkeys(one.run.job_type for one in reported)  # in an order that hashes do not decide
         run_sync(self.history.sync(job_types, spacing=spacing))
         self._parts.delete_outdated()
 
