@@ -50,6 +50,14 @@ def test_every_public_name_is_in_reference() -> None:
     assert missing == set()
 
 
+def test_every_command_is_on_its_page() -> None:
+    from milepost.plugins import COMMAND_SUMMARIES
+
+    table = (ROOT / "docs" / "command-line.md").read_text().partition("## All commands")[2]
+    named = re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)))
+    assert sorted(named) == sorted(name for group in COMMAND_SUMMARIES.values() for name in group)
+
+
 def test_docs_build_without_warnings(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "scripts/docs.py", "--site-dir", str(tmp_path / "site")],
