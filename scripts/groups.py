@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -112,16 +112,16 @@ def wakes(url: str) -> tuple[float, float]:
     return statistics.median(found), found[int(len(found) * 0.99)]
 
 
-def suspended(url: str, count: int, used: object) -> tuple[float, float]:
+def suspended(url: str, count: int, used: Callable[[], int]) -> tuple[float, float]:
     """Return by how many percent suspended runs slow a claim, as the median of interleaved pairs, and the bytes of each."""
     with application(url) as jobs, application(url) as empty:
-        before = used()  # type: ignore[operator]
+        before = used()
         for _ in range(0, count, 1000):
             jobs.submit_many("sleeps", [{}] * min(1000, count))
         with jobs.run_workers(concurrency=50):
             while jobs.count_jobs(status="running") or _claimable(jobs):
                 time.sleep(0.2)
-        size = (used() - before) / count  # type: ignore[operator]
+        size = (used() - before) / count
         rates = []
         for _ in range(PAIRS):
             with_them, alone = _claim_ms(jobs), _claim_ms(empty)
@@ -175,17 +175,17 @@ def _start(environment: dict[str, str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, __file__, "--worker"], env=environment)
 
 
-def _median_ms(times: int, call: object) -> float:
+def _median_ms(times: int, call: Callable[[], object]) -> float:
     taken = []
     for _ in range(times):
         began = time.perf_counter()
-        call()  # type: ignore[operator]
+        call()
         taken.append(time.perf_counter() - began)
     return statistics.median(taken) * 1000
 
 
 @contextmanager
-def store(kind: str) -> Iterator[tuple[str, object]]:
+def store(kind: str) -> Iterator[tuple[str, Callable[[], int]]]:
     """Yield the URL of a store, and what returns the bytes that it takes."""
     with tempfile.TemporaryDirectory() as folder:
         if kind == "redis":
