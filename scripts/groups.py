@@ -152,7 +152,7 @@ def killed(url: str, count: int) -> tuple[int, int, float]:
     began, kills = time.monotonic(), 0
     parent = jobs.submit("parent", {"children": count}).job_id
     workers = [_start(environment) for _ in range(2)]
-    while (job := jobs.get_job(parent)) is not None and not job.record.get("held"):
+    while (job := jobs.get_job(parent)) is not None and not job.is_terminal and not job.record.get("held"):
         time.sleep(0.1)  # more than three kills of the parent itself would be a crash loop
     while (job := jobs.get_job(parent)) is not None and not job.is_terminal:
         time.sleep(KILL_INTERVAL)
