@@ -239,6 +239,9 @@ def test_types_list_pause_resume_limit(working: StoreFixture) -> None:
     assert working.rows("types", "resume", "count")[0]["paused"] is False
     working.call("watch", job_id, "--timeout", "60", code=0)
     assert working.rows("types", "limit", "count", "2")[0]["limit"] == 2
+    for command, paused in (("pause", True), ("resume", False)):
+        [known] = working.rows("types", command, "count")
+        assert (known["limit"], known["paused"]) == (2, paused)
     assert working.rows("types", "limit", "count", "none")[0]["limit"] is None
     assert "published 'nothing' (published: broken, count, deaf, gentle" in working.error_line(
         "types", "pause", "nothing", code=2

@@ -22,3 +22,9 @@ def test_invalid_limit_is_refused(working: StoreFixture) -> None:
     assert "per_partition" in working.error_line("limit", "set", "embed", "--per-partition", "0", code=2)
     assert "--running" in working.error_line("limit", "set", "embed", code=2)
     assert working.rows("limit") == []
+
+
+def test_type_limited_to_nothing_is_paused(working: StoreFixture) -> None:
+    working.call("limit", "set", "count", "--running", "0")
+    [known] = working.rows("types", "pause", "count")
+    assert (known["limit"], known["paused"]) == (0, True)

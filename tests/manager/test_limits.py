@@ -63,7 +63,7 @@ def test_limit_and_pause_of_a_type_keep_each_other(jobs: Jobs) -> None:
 
 def test_limit_and_pause_at_once_keep_each_other(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
     set_limit = type(jobs.store).set_limit
-    others = [(KEEP, True, KEEP), (KEEP, KEEP, 2)]
+    others = [(KEEP, True, KEEP), (KEEP, KEEP, 2), (5, KEEP, KEEP), (KEEP, False, KEEP)]
 
     async def set_after_another(store: Store, key: str, *values: Any) -> None:
         await set_limit(store, key, *others.pop(0))  # type: ignore[arg-type]
@@ -74,6 +74,10 @@ def test_limit_and_pause_at_once_keep_each_other(jobs: Jobs, monkeypatch: pytest
     assert run_sync(jobs.store.limits()) == {"embed": (3, True, None)}
     jobs.set_limit("embed", 4)
     assert run_sync(jobs.store.limits()) == {"embed": (4, False, 2)}
+    jobs.set_limit("embed", KEEP, paused=True)
+    assert run_sync(jobs.store.limits()) == {"embed": (5, True, 2)}
+    jobs.set_limit("embed", None, paused=KEEP)
+    assert run_sync(jobs.store.limits()) == {"embed": (None, False, 2)}
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from milepost.core.limits import KEEP, LimitState, limit_states, validate_limit
+from milepost.core.limits import KEEP, Keep, LimitState, limit_states, validate_limit
 from milepost.stores.protocol import Store
 
 
@@ -31,10 +31,11 @@ class LimitMethods:
         """Remove the limits of a limit key; a key without one is ignored."""
         await self.limit(key)
 
-    async def set_limit(self, job_type: str, limit: int | None = None, *, paused: bool = False) -> None:
+    async def set_limit(self, job_type: str, limit: int | Keep | None = None, *, paused: bool | Keep = False) -> None:
         """Set the maximum number of concurrent runs of a type over all workers, or pause it; (None, False) removes both.
 
-        It is the limit `running` of the limit key of that name; its `per_partition` stays.
+        It is the limit `running` of the limit key of that name; its `per_partition` stays. `milepost.core.limits.KEEP`
+        leaves a value as it is.
         """
-        validate_limit(job_type, limit, None)
+        validate_limit(job_type, None if limit is KEEP else limit, None)
         await self.store.set_limit(job_type, limit, paused, KEEP)

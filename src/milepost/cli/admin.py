@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from milepost import plugins
 from milepost.cli import formatting
 from milepost.core.errors import InvalidInputError, UnknownJobTypeError
+from milepost.core.limits import KEEP, Keep
 from milepost.stores.sync_bridge import run_sync
 
 if TYPE_CHECKING:
@@ -112,12 +113,11 @@ def get_job_type(context: CommandContext, name: str) -> JobType:
 
 
 def set_limit(
-    context: CommandContext, name: str, *, paused: bool | None = None, limit: int | None = None, lift: bool = False
+    context: CommandContext, name: str, *, limit: int | Keep | None = KEEP, paused: bool | Keep = KEEP
 ) -> JobType:
-    """Pause, resume or limit a type for all workers. None keeps a value; `lift` removes the limit."""
-    known = get_job_type(context, name)
-    new_limit = None if lift else known.limit if limit is None else limit
-    context.jobs.set_limit(name, new_limit, paused=known.paused if paused is None else paused)
+    """Pause, resume or limit a type for all workers. KEEP leaves a value as it is; a limit of None is no limit."""
+    get_job_type(context, name)  # an unknown type is refused
+    context.jobs.set_limit(name, limit, paused=paused)
     return get_job_type(context, name)
 
 

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from milepost.client.transport import Call, Transport, send
 from milepost.core.codecs import decode_dataclass
-from milepost.core.limits import LimitState, validate_limit
+from milepost.core.limits import KEEP, Keep, LimitState, validate_limit
 
 
 class LimitCalls:
@@ -38,9 +38,10 @@ class LimitCalls:
         """See AsyncJobs.remove_limit."""
         await self.request("DELETE", _path(key))
 
-    async def set_limit(self, job_type: str, limit: int | None = None, *, paused: bool = False) -> None:
+    async def set_limit(self, job_type: str, limit: int | Keep | None = None, *, paused: bool | Keep = False) -> None:
         """See AsyncJobs.set_limit."""
-        body = {"concurrency": limit, "paused": paused}
+        given = {"concurrency": limit, "paused": paused}
+        body = {name: value for name, value in given.items() if value is not KEEP}
         await send(self._transport, Call("PATCH", f"/api/job-types/{quote(job_type)}", body=body))
 
 

@@ -75,8 +75,7 @@ def limit(name: str, most: str) -> int:
     context = current()
     if most != "none" and not (most.isdecimal() and int(most) >= 1):
         raise click.UsageError(f"limit must be a whole number of at least 1, or `none`, not {most!r}")
-    number = None if most == "none" else int(most)
-    _print(context, admin.set_limit(context, name, limit=number, lift=number is None))
+    _print(context, admin.set_limit(context, name, limit=None if most == "none" else int(most)))
     return exit_codes.OK
 
 
