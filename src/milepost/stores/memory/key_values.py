@@ -28,11 +28,15 @@ class MemoryKeyValues:
     async def kv_delete(self, key: str) -> bool:
         with self._memory.lock:
             there = await self.kv_get(key) is not None
-            self._memory.values.pop(key, None)
+            self._memory.delete_value(key)
             return there
 
     async def kv_scan(self, prefix: str, after: str = "", limit: int = 1000) -> list[KeyValue]:
         with self._memory.lock:
-            keys = sorted(key for key in self._memory.values if key.startswith(prefix) and key > after)
-            items = [item for key in keys if (item := await self.kv_get(key)) is not None]
-            return items[:limit]
+            items: list[KeyValue] = []
+            for key in self._memory.keys_after(prefix, after):
+                if len(items) >= limit:
+                    break
+                if (item := await self.kv_get(key)) is not None:
+                    items.append(item)
+            return items

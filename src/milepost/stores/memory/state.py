@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import threading
 import time
-from bisect import bisect_left, insort
+from bisect import bisect_left, bisect_right, insort
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Collection, Set
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Any, NamedTuple
 
 from milepost.core import rollups
@@ -20,7 +20,7 @@ from milepost.core.events import Event
 from milepost.core.job import Job
 from milepost.core.limits import Limit, queue_name
 from milepost.core.placement import AFTER, BATCH, ORPHANS, member_groups, members_pair
-from milepost.core.record_codec import RESULTS, set_apart
+from milepost.core.record_codec import results_prefix, set_apart
 from milepost.core.serialization import US, from_micros
 from milepost.core.transitions import operation_ids
 from milepost.core.transitions.facts import DrainingLease
@@ -63,6 +63,8 @@ class MemoryState:
         self.woken: set[str] = set()
         """Workers that were woken and have not noticed it yet."""
         self.values: dict[str, tuple[str, int, int | None]] = {}
+        self.value_keys: list[str] = []
+        """The keys of `values`, in order."""
         self.kv_version = 0
         self.limits: dict[str, Limit] = {}
         self.subqueues: dict[str, set[str]] = defaultdict(set)
@@ -145,8 +147,21 @@ class MemoryState:
     def put_value(self, key: str, value: str, until: int | None) -> int:
         """Set a value of the key-value store and return its version."""
         self.kv_version += 1
+        if key not in self.values:
+            insort(self.value_keys, key)
         self.values[key] = (value, self.kv_version, until)
         return self.kv_version
+
+    def delete_value(self, key: str) -> None:
+        """Delete a value of the key-value store, if it exists."""
+        if self.values.pop(key, None) is not None:
+            del self.value_keys[bisect_left(self.value_keys, key)]
+
+    def keys_after(self, prefix: str, after: str = "") -> Iterator[str]:
+        """Yield the keys of values that begin with a prefix and follow `after`, in order. Change none meanwhile."""
+        first = max(bisect_left(self.value_keys, prefix), bisect_right(self.value_keys, after))
+        keys = (self.value_keys[at] for at in range(first, len(self.value_keys)))
+        return takewhile(lambda key: key.startswith(prefix), keys)
 
     def next_fence(self) -> int:
         self.fence = max(self.fence + 1, self.now)
@@ -242,11 +257,11 @@ class MemoryState:
             self.woken.add(effect.stopping.worker)
         for key, value in effect.values.items():
             if value is None:
-                self.values.pop(key, None)
+                self.delete_value(key)
             else:
                 self.put_value(key, value, None)
         if effect.record is None:
-            self.remove_values({job_id})
+            self.remove_values([job_id])
             gone = self.records.pop(job_id, None)
             if gone is not None:
                 self.keep_end(job_id, gone)
@@ -301,12 +316,12 @@ class MemoryState:
         if group in self.removed_members and not self.needs_ends(group):
             del self.removed_members[group]
 
-    def remove_values(self, job_ids: Set[str]) -> None:
+    def remove_values(self, job_ids: Iterable[str]) -> None:
         """Remove what is stored beside removed records: their large values and their kept results."""
         for job_id in job_ids:
             self.large.pop(job_id, None)
-        for key in [key for key in self.values if key.startswith(RESULTS) and key.split("/")[1] in job_ids]:
-            del self.values[key]
+            for key in list(self.keys_after(results_prefix(job_id))):
+                self.delete_value(key)
 
     def append_event(self, job_id: str, effect: BranchResult, now: int) -> None:
         """Append the event of an applied branch."""
@@ -344,10 +359,12 @@ class MemoryState:
 
     def forget(self) -> None:
         """Remove expired values, and what only repeated requests would need."""
-        kept_until: tuple[dict[str, Any], ...] = (self.tombstones, self.claims, self.values)
+        kept_until: tuple[dict[str, Any], ...] = (self.tombstones, self.claims)
         for found in kept_until:
-            for name in [name for name, (*_, until) in found.items() if until is not None and until <= self.now]:
+            for name in [name for name, (*_, until) in found.items() if until <= self.now]:
                 del found[name]
+        for key in [key for key, (*_, until) in self.values.items() if until is not None and until <= self.now]:
+            self.delete_value(key)
 
     def job(self, job_id: str, *, whole: bool = False) -> Job | None:
         """Return the job of an id, with `waiting_for`; `whole`: with its large values."""

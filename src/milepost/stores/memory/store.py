@@ -352,7 +352,7 @@ class MemoryStore(MemoryKeyValues, MemoryLimits):
                 memory.keep_end(job_id, memory.records.pop(job_id))
                 memory.kept.pop(job_id, None)
                 memory.place(job_id)
-            memory.remove_values(set(gone))
+            memory.remove_values(gone)
             memory.trim()
             memory.forget()
             return len(gone)
