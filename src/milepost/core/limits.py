@@ -83,7 +83,7 @@ def with_keys(slots: Iterable[tuple[str, int]]) -> Counter[str]:
     """Return the number of leases by slot and by limit key, from that by slot."""
     held: Counter[str] = Counter()
     for slot, count in slots:
-        for name in {slot, slot.partition(US)[0]}:
+        for name in counted_under(slot):
             held[name] += count
     return held
 
@@ -128,9 +128,14 @@ def slot_of(ready: str) -> str:
     return ready.partition(US)[2] or type_name(ready)
 
 
-def is_of_slot(lease: str, slot: str) -> bool:
-    """Return whether a lease of the slot `lease` counts for `slot`: that one, or the key of that partition."""
-    return slot in (lease, lease.partition(US)[0])
+def key_of(slot: str) -> str:
+    """Return the limit key of a slot."""
+    return slot.partition(US)[0]
+
+
+def counted_under(slot: str) -> set[str]:
+    """Return the names under which a lease of a slot counts: the slot and its limit key."""
+    return {slot, key_of(slot)}
 
 
 class Capacities:
@@ -165,5 +170,5 @@ class Capacities:
 
     def take(self, slot: str) -> None:
         """Count one more lease of a slot."""
-        for name in {slot, slot.partition(US)[0]} & self._held.keys():
+        for name in counted_under(slot) & self._held.keys():
             self._held[name] += 1

@@ -6,7 +6,7 @@ The memory store maintains its indexes with it, and the conformance suite checks
 from __future__ import annotations
 
 from milepost.core.job import Job
-from milepost.core.limits import queue_name
+from milepost.core.limits import counted_under, queue_name
 from milepost.core.placement import memberships, starts_at
 from milepost.core.serialization import US
 from milepost.core.transitions.operations import Record
@@ -30,8 +30,7 @@ def index_entries(job_id: str, record: Record, *, now: int, parked: bool) -> set
         entries.add((("key", record["unique_key"]), order))
     if "lease" in record:
         entries.add((("lease",), (int(record["lease"]), job_id)))
-        slot = record.get("slot", "")
-        entries.update((("slot", name), order) for name in {slot, slot.partition(US)[0]})
+        entries.update((("slot", name), order) for name in counted_under(record.get("slot", "")))
         entries.add((("worker", record.get("worker", "")), order))
     if "stale" in record:
         entries.add((("stale",), (int(record["stale"]), job_id)))

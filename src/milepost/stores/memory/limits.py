@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from milepost.core.limits import Keep, Limit, is_of_slot, with_keys
+from milepost.core.limits import Keep, Limit, counted_under, with_keys
 from milepost.stores.memory.state import MemoryState
 
 
@@ -15,7 +15,7 @@ class MemoryLimits:
 
     def _held(self, slot: str) -> int:
         live = len(self._memory.indexes.get(("slot", slot), ()))
-        return live + sum(is_of_slot(stop.slot, slot) for stop in self._memory.stops.values())
+        return live + sum(slot in counted_under(stop.slot) for stop in self._memory.stops.values())
 
     async def limits(self) -> dict[str, Limit]:
         with self._memory.lock:

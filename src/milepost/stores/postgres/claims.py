@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 from milepost.core.job import Job
-from milepost.core.limits import Capacities, Limit, queue_name, slot_of, type_name, with_keys
+from milepost.core.limits import Capacities, Limit, key_of, queue_name, slot_of, type_name, with_keys
 from milepost.core.serialization import US
 from milepost.stores.claim_order import ClaimOrder, Subqueue
 from milepost.stores.postgres.batch import Batch
@@ -66,7 +66,7 @@ class Start:
         """
         claim = self._claim
         read, capacities = await read_subqueues(self._tx.run, list(claim.queues), claim.queues)
-        found = {one.name: one for one in read if US not in one.name or slot_of(one.name).partition(US)[0] in keys}
+        found = {one.name: one for one in read if US not in one.name or key_of(slot_of(one.name)) in keys}
         names = self._names(found.values(), capacities)
         turns: dict[str, int] = {}
         for again in range(CLAIM_ROUNDS):
@@ -145,7 +145,7 @@ async def read_subqueues(
     """Return these queues and their subqueues with claimable jobs, and how many more leases their slots may have."""
     rows, limits = await run(("subqueues", {"queues": queues}), ("limits", None))
     found = [Subqueue(*row) for row in rows]
-    keys = sorted({slot_of(one.name).partition(US)[0] for one in found})
+    keys = sorted({key_of(slot_of(one.name)) for one in found})
     (counted,) = await run(("held_slots", {"keys": keys}))
     held = with_keys((slot, count) for slot, count in counted)
     return found, Capacities({key: Limit(*row) for key, *row in limits}, own, held.__getitem__)
