@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from milepost.app.batches import AsyncBatch, OnError
 from milepost.client.transport import Call, send
-from milepost.core.options import type_name
+from milepost.core.options import validate_type_name
 from milepost.core.values import MemberCounts
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class AsyncClientBatch(AsyncBatch):
 
     async def submit(self, target: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Create a job of a type in the batch and return it. The arguments are those of AsyncClient.submit."""
-        return await super().submit(type_name(target), *args, **kwargs)
+        return await super().submit(validate_type_name(target), *args, **kwargs)
 
     async def submit_many(self, target: Any, params: Iterable[Mapping[str, Any]], **options: Any) -> list[str]:
         """Create jobs of one type in the batch, one request after the other, and return their ids."""

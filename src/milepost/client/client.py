@@ -31,7 +31,7 @@ from milepost.core.defaults import LIST_LIMIT
 from milepost.core.errors import InvalidInputError, JobNotFoundError, OutcomeUnknownError, WaitTimeoutError
 from milepost.core.events import Event, StreamPosition
 from milepost.core.job import Job, JobStatus
-from milepost.core.options import json_object, type_name
+from milepost.core.options import json_object, validate_type_name
 from milepost.core.record import BY_NAME, OPTIONS
 from milepost.core.result_types import R
 from milepost.core.serialization import Duration, from_micros, seconds
@@ -257,7 +257,9 @@ class AsyncClient(WaitingMethods, ScheduleCalls, LimitCalls, OutputCalls, AsyncJ
 
     async def submit(self, job_type: str, params: Mapping[str, Any] | None = None, /, **options: Any) -> Job:
         """Submit a job by type name: see AsyncJobs.submit. A retry after a lost response creates no second job."""
-        return await self._record({"job_type": type_name(job_type), "params": json_object(params, "params")}, options)
+        return await self._record(
+            {"job_type": validate_type_name(job_type), "params": json_object(params, "params")}, options
+        )
 
     async def _record(self, body: dict[str, Any], options: Mapping[str, Any]) -> Job:
         for name, value in options.items():

@@ -134,7 +134,7 @@ def _group(value: Any) -> Any:
     return value if job_id is None else f"job:{job_id}"
 
 
-def type_name(job_type: object) -> str:
+def validate_type_name(job_type: object) -> str:
     """Return a job type that a server gets by its name. Raises InvalidInputError for a handler."""
     if not isinstance(job_type, str):
         raise InvalidInputError(
