@@ -11,13 +11,12 @@ from milepost.core.transitions.operations import Change, Record
 from milepost.stores.memory.state import MemoryState
 from milepost.stores.memory.store import MemoryStore
 from milepost.stores.protocol import SweepResult, WriteResult
-from milepost.stores.sync_bridge import run_sync
 from milepost.testing import FrozenClock
 from milepost.testing.conformance.batches import BatchRecords
 from milepost.testing.conformance.children import Children
 from milepost.testing.conformance.group_members import GroupMembers
 from milepost.testing.conformance.groups import After
-from milepost.testing.conformance.harness import StoreFixture, scenarios_of
+from tests.conformance.failing_scenarios import failing_scenarios
 
 
 class ForgetsDrainingLeases(MemoryState):
@@ -123,19 +122,7 @@ def _over(state: type[MemoryState]) -> type[MemoryStore]:
 
 def failures(kind: type[MemoryStore]) -> set[str]:
     """Return the scenarios of waiting jobs that fail on a store."""
-    found = set()
-    for name, scenario, values in (
-        *scenarios_of(After),
-        *scenarios_of(GroupMembers),
-        *scenarios_of(Children),
-        *scenarios_of(BatchRecords),
-    ):
-        clock = FrozenClock()
-        try:
-            run_sync(scenario(None, StoreFixture(kind(clock=clock), clock), **values))
-        except AssertionError:
-            found.add(name)
-    return found
+    return failing_scenarios(kind, After, GroupMembers, Children, BatchRecords)
 
 
 def test_right_store_passes() -> None:

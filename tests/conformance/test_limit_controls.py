@@ -9,9 +9,9 @@ import pytest
 from milepost.core.limits import Capacities
 from milepost.stores.memory.store import MemoryStore
 from milepost.stores.sync_bridge import run_sync
-from milepost.testing import FrozenClock
-from milepost.testing.conformance.harness import StoreFixture, scenarios_of
+from milepost.testing.conformance.harness import StoreFixture
 from milepost.testing.conformance.limits import Limits, random_history
+from tests.conformance.failing_scenarios import failing_scenarios
 
 
 class ForgetsDrainingLeases(MemoryStore):
@@ -37,14 +37,7 @@ class TakesNoTurns(MemoryStore):
 
 def failures(kind: type[MemoryStore]) -> set[str]:
     """Return the scenarios of limits that fail on a store."""
-    found = set()
-    for name, scenario, values in scenarios_of(Limits):
-        clock = FrozenClock()
-        try:
-            run_sync(scenario(None, StoreFixture(kind(clock=clock), clock), **values))
-        except AssertionError:
-            found.add(name)
-    return found
+    return failing_scenarios(kind, Limits)
 
 
 def test_right_store_passes() -> None:
