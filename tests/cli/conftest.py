@@ -45,6 +45,15 @@ def working(where: StoreFixture) -> Iterator[StoreFixture]:
         yield where
 
 
+@pytest.fixture
+def filled(where: StoreFixture) -> StoreFixture:
+    """Return a store with one job of each status."""
+    for job_id, status in (("a-done", "completed"), ("a-bad", "failed"), ("b-gone", "cancelled"), ("c-now", "running")):
+        where.fill(job_id, status)
+    where.fill("d-next", None)
+    return where
+
+
 @pytest.fixture(params=STORES)
 def program(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[CommandRunner]:
     """Yield the command on each shared store, run as a subprocess."""
