@@ -120,10 +120,11 @@ class Rules:
         )
         write = (job_id, change.operation_id)
         times = self._applied[write] = self._applied.get(write, 0) + 1
-        # A worker may use the start ids of a claim again; each start has a new fence. A late duplicate of the note that a
+        # A worker may use the start ids of a claim again; each start has a new fence, as has each resume of a tracked block,
+        # of which a late duplicate is a run that nobody has, until its lease ends. A late duplicate of the note that a
         # task queue cannot be reached postpones the next try once more, and changes nothing that is shown.
         only_postpones = name == "undispatchable" and new.get("version") == old.get("version")
-        if times > 1 and name != "start" and not only_postpones:
+        if times > 1 and name not in ("start", "resume") and not only_postpones:
             self.fail("applied-once", f"{name} was applied {times} times with one operation id")
         if was in TERMINAL and status not in ("", was) and name not in REOPENING:
             self.fail("terminal-is-final", f"{was} -> {status} by {name}")
@@ -211,7 +212,9 @@ class Rules:
         token = old.get("token")
         if token in self._started and token not in self._begun:
             process, since = self._started[token]
-            if self._is_well(process) and process.fault_at < since and self.server.down_until < since:
+            # A worker repeats a claim until it has the reply; what tracks a block has given up a request that comes late.
+            patience = REPLY_WITHIN if old.get("run_by") == "track" else 0
+            if self._is_well(process) and process.fault_at < since - patience and self.server.down_until < since:
                 self.fail("healthy-run-is-kept", f"a claimed job was not begun by a healthy worker, and is {status}")
         if token not in self._live:
             return

@@ -63,12 +63,20 @@ class MoreSeeds:
         hold_rules(self.seeds, self.policy)
 
 
+class TestSeedsTo675(MoreSeeds):
+    seeds = range(301, 676)
+
+
 class TestSeedsTo1050(MoreSeeds):
-    seeds = range(301, 1051)
+    seeds = range(676, 1051)
+
+
+class TestSeedsTo1425(MoreSeeds):
+    seeds = range(1051, 1426)
 
 
 class TestSeedsTo1800(MoreSeeds):
-    seeds = range(1051, 1801)
+    seeds = range(1426, 1801)
 
 
 class TestRandomSeeds(MoreSeeds):
