@@ -86,9 +86,8 @@ class JobsUnderTest(_Inspection, Jobs):
         """Run all claimable jobs here, in the order of a worker, until none is left; return the record after each attempt.
 
         Also runs jobs that these submit. A retry, a delayed job, the tick of a schedule or a job that sleeps runs once `clock`
-        has reached its time. The error of a
-        job that has failed for good is raised; with ``errors="collect"`` the failed job is returned with the others.
-        Raises AssertionError if jobs are still claimable after `limit` attempts.
+        has reached its time. The error of a job that has failed for good is raised; with ``errors="collect"`` the failed job
+        is returned with the others. Raises AssertionError if jobs are still claimable after `limit` attempts.
         """
         return run_sync(drain(self._async, errors, limit))
 
