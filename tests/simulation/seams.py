@@ -40,13 +40,17 @@ class VirtualClock(Clock):
 
 
 class _Module:
-    """Another module under the same name: some names replaced, the others as they are."""
+    """Another module under the same name: some names replaced, the others as they are.
+
+    A thread that an earlier test left behind gets the real ones: it is no part of the world.
+    """
 
     def __init__(self, real: Any, **replaced: Any) -> None:
-        self._real = real
-        self.__dict__.update(replaced)
+        self._real, self._replaced, self._thread = real, replaced, threading.get_ident()
 
     def __getattr__(self, name: str) -> Any:
+        if name in self._replaced and threading.get_ident() == self._thread:
+            return self._replaced[name]
         return getattr(self._real, name)
 
 
@@ -228,8 +232,8 @@ def installed(world: World) -> Iterator[None]:
     patches += [
         mock.patch.object(milepost.run.heartbeat, "ReportedRun", lambda *args: ReportedRun(*args, lock=new_lock())),
         mock.patch.object(milepost.worker.event_loop.LoopWatchdog, "start", new=_do_nothing),
-        mock.patch.object(milepost.stores.ids.SYSTEM_IDS, "_random", world.entropy.randbytes),
-        mock.patch.object(milepost.stores.ids.SYSTEM_IDS, "_time_ns", modules["time"][1].time_ns),
+        mock.patch.object(milepost.stores.ids.SYSTEM_IDS, "_random", lambda count: modules["os"][1].urandom(count)),
+        mock.patch.object(milepost.stores.ids.SYSTEM_IDS, "_time_ns", lambda: modules["time"][1].time_ns()),
         mock.patch.object(milepost.run.track, "is_known_dead", partial(_is_known_dead, world)),
         mock.patch.object(milepost.worker.worker, "_numbers", iter(range(1, 1 << 30))),
     ]

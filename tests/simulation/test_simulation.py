@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 
 import pytest
 
+from milepost import InMemoryJobManager
 from tests.simulation.simulation import Outcome, run_seed
 
 BLOCK = 50
@@ -22,6 +26,23 @@ def test_seed_repeats_its_run() -> None:
 def test_deviations_repeat_run_without_chance() -> None:
     first = run_seed(5)
     assert run_seed(5, replay=first.deviations).digest == first.digest
+
+
+def test_thread_outside_of_world_keeps_its_own_time_and_ids() -> None:
+    # A thread that an earlier test left behind once failed in a virtual process, and so did the test of the simulation.
+    jobs, done = InMemoryJobManager(), threading.Event()
+
+    def create_until_done() -> set[int]:
+        years = set()
+        while not done.is_set():
+            years.add(jobs.create_job(job_type="report").created_at.year)
+        return years
+
+    with ThreadPoolExecutor() as threads:
+        others = threads.submit(create_until_done)
+        run_seed(3)
+        done.set()
+        assert others.result() == {datetime.now(UTC).year}
 
 
 def test_run_without_deviations_is_quiet() -> None:
