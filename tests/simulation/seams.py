@@ -229,11 +229,18 @@ def installed(world: World) -> Iterator[None]:
                 if getattr(module, attribute, None) is real:
                     patches.append(mock.patch.object(module, attribute, virtual))
     new_lock = modules["threading"][1].Lock
+
+    def randbytes(count: int) -> bytes:
+        return bytes(modules["os"][1].urandom(count))
+
+    def time_ns() -> int:
+        return int(modules["time"][1].time_ns())
+
     patches += [
         mock.patch.object(milepost.run.heartbeat, "ReportedRun", lambda *args: ReportedRun(*args, lock=new_lock())),
         mock.patch.object(milepost.worker.event_loop.LoopWatchdog, "start", new=_do_nothing),
-        mock.patch.object(milepost.stores.ids.SYSTEM_IDS, "_random", lambda count: modules["os"][1].urandom(count)),
-        mock.patch.object(milepost.stores.ids.SYSTEM_IDS, "_time_ns", lambda: modules["time"][1].time_ns()),
+        mock.patch.object(milepost.stores.ids.SYSTEM_IDS, "_random", randbytes),
+        mock.patch.object(milepost.stores.ids.SYSTEM_IDS, "_time_ns", time_ns),
         mock.patch.object(milepost.run.track, "is_known_dead", partial(_is_known_dead, world)),
         mock.patch.object(milepost.worker.worker, "_numbers", iter(range(1, 1 << 30))),
     ]
