@@ -74,6 +74,12 @@ class Client:
         await asyncio.gather(self._task, return_exceptions=True)
 
 
+@pytest.fixture(autouse=True)
+def frequent_looks_for_webhooks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the server find soon the webhook that `serving` creates without the API, which would tell it."""
+    monkeypatch.setattr("milepost.web.webhooks.delivery.IDLE_INTERVAL", 0.05)
+
+
 @asynccontextmanager
 async def serving(manager: AsyncJobManager) -> AsyncIterator[tuple[WebContext, list[Client], str]]:
     """Run a server with a stream of a job and of a list, metrics and a webhook. Yield it, the clients and the job's id."""
