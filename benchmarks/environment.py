@@ -1,4 +1,4 @@
-"""The environment of a sample: a private Redis on one CPU, the client on the other.
+"""The environment of a sample: a private Redis or PostgreSQL on one CPU, the client on the other.
 
 A client that sends one request at a time runs about three times faster on the CPU of its server than beside it, and the
 scheduler flips between the two by itself; so both are pinned.
@@ -29,8 +29,9 @@ class Environment:
 
 @dataclass(frozen=True)
 class Server:
-    """A running Redis: its port of 127.0.0.1 and its process."""
+    """A running server: its URL, its port of 127.0.0.1 and its process."""
 
+    url: str
     port: int
     pid: int
 
@@ -79,7 +80,7 @@ def private_redis(*options: str, under: Sequence[str] = ()) -> Iterator[Server]:
     try:
         pin(0, server.pid)
         _wait(port, server)
-        yield Server(port, server.pid)
+        yield Server(f"redis://127.0.0.1:{port}/0", port, server.pid)
     finally:
         server.terminate()
         server.wait(10)
@@ -87,15 +88,22 @@ def private_redis(*options: str, under: Sequence[str] = ()) -> Iterator[Server]:
 
 
 @contextmanager
-def private_postgres() -> Iterator[str]:
-    """Run a private PostgreSQL with its default settings, and yield the URL of its database, as the superuser."""
+def private_postgres() -> Iterator[Server]:
+    """Run a private PostgreSQL with its default settings on CPU 0. The URL is that of its database, as the superuser."""
+    import psutil  # not in the environments of peers
     from tests.postgres_server import PostgresServer
     from tests.services import find
 
     if find("postgresql") is None:
         sys.exit("benchmarks: PostgreSQL is not installed; `make test` installs it")
     with PostgresServer(fsync=True) as server:
-        yield server.url()
+        postmaster = int((server.folder / "data" / "postmaster.pid").read_text().split()[0])
+        for process in [psutil.Process(postmaster), *psutil.Process(postmaster).children()]:
+            pin(0, process.pid)  # and so are the processes of its connections
+        yield Server(server.url(), server.port, postmaster)
+
+
+SERVERS = {"Redis": private_redis, "PostgreSQL": private_postgres}
 
 
 def _wait(port: int, server: subprocess.Popen[bytes]) -> None:

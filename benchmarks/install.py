@@ -1,6 +1,7 @@
 """Environments of the peers: one each under `.bench/`, made from `peers/PEER.txt`, and rebuilt when that file changes.
 
-A file of pins may name npm packages (`name@version`); its peer is then a program of Node, `peers/PEER.cjs`.
+A file of pins may name npm packages (`name@version`); its peer is then a program of Node, `peers/PEER.cjs`. The package
+`node` is a Node of its own.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ def is_node(peer: str) -> bool:
 def interpreter(peer: str) -> list[str]:
     """Return the command that runs a peer: from its environment, else this Python."""
     if is_node(peer):
-        return ["node", str(PEERS / f"{peer}.cjs")]
+        own = folder(peer) / "node_modules" / "node" / "bin" / "node"
+        return [str(own if own.exists() else "node"), str(PEERS / f"{peer}.cjs")]
     own = folder(peer) / "bin" / "python"
     return [str(own if own.exists() else sys.executable)]
 

@@ -5,10 +5,11 @@ submit   no-op jobs one a call, COUNT or as many as SECONDS allow; prints how ma
 bulk     the same by the peer's own bulk call, BULK at a time
 pickup   COUNT jobs, each when the worker is idle; prints the seconds from before the call to the job's first line
 work     one worker process, until it is killed
+prepare  nothing but the connection, which creates a schema that is missing
 =======  ==========================================================================================================
 
 A peer is a module of `benchmarks.peers` with `connect(url)`, which gives a `Queue`, and `work(url)`, which does not return;
-its no-op job calls `tick` and keeps the result. A program in another language takes the same commands.
+its no-op job calls `tick` and keeps the result. A program in another language takes the same commands, see `queue_peer.cjs`.
 """
 
 from __future__ import annotations
@@ -70,6 +71,8 @@ async def pickup(queue: Queue, count: int) -> dict[str, list[float]]:
 async def _command(peer: str, command: str, url: str, count: int, seconds: float) -> object:
     connected = importlib.import_module(f"benchmarks.peers.{peer}").connect(url)
     queue: Queue = await connected if asyncio.iscoroutine(connected) else connected
+    if command == "prepare":
+        return {}
     if command == "pickup":
         return await pickup(queue, count)
     return await submit(queue, count, seconds, bulk=command == "bulk")
@@ -82,7 +85,7 @@ def main() -> None:
     if command == "work":
         importlib.import_module(f"benchmarks.peers.{peer}").work(url)
         return
-    count, seconds = int(numbers[0]), float(numbers[1]) if len(numbers) > 1 else 3600.0
+    count, seconds = int(numbers[0]) if numbers else 0, float(numbers[1]) if len(numbers) > 1 else 3600.0
     print(json.dumps(asyncio.run(_command(peer, command, url, count, seconds))), flush=True)
     os._exit(0)  # some peers' clients wait for threads or connections of their own
 

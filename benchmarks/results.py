@@ -37,6 +37,12 @@ NAMES = {
     "bullmq": "BullMQ (Python)",
     "bullmq_node": "BullMQ (Node)",
     "original": "the original design",
+    "postgres_floor": "floor, one narrow table",
+    "procrastinate": "Procrastinate",
+    "pgqueuer": "PgQueuer",
+    "dbos": "DBOS",
+    "pg_boss": "pg-boss (Node)",
+    "graphile_worker": "Graphile Worker (Node), deletes finished jobs",
     "starlette": "Starlette",
     "fastapi": "FastAPI, response model",
     "fastapi_bytes": "FastAPI, `Response(bytes)`",
@@ -126,7 +132,8 @@ def _overview(results: dict[str, Result]) -> str:
     for name, result in results.items():
         verdicts = list(result.verdicts())
         texts = [f"{one.text}{'' if one.reached else ' **not reached**'}".replace("  ", " ") for one in verdicts]
-        seen = [f"{figure(result.median(peer))}" if peer in result.samples else "" for peer in ("floor", "milepost")]
+        floor = "floor" if "floor" in result.samples else "postgres_floor"
+        seen = [f"{figure(result.median(peer))}" if peer in result.samples else "" for peer in (floor, "milepost")]
         rows.append([f"[{name}](#{name.lower()})", result.work.title, result.work.unit, *seen, "<br>".join(texts)])
     return table(["work", "what", "unit", "floor", "milepost", "ratios, and what is to be reached"], rows)
 

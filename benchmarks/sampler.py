@@ -1,4 +1,4 @@
-"""Take one sample of a workload in separate processes, on a private Redis."""
+"""Take one sample of a workload in separate processes, on a private Redis or PostgreSQL."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import IO, Any
 
 import psutil
 
-from benchmarks.environment import private_redis
+from benchmarks.environment import SERVERS, private_redis
 from benchmarks.install import ROOT, interpreter, is_node, variables
 
 DRAIN_EVERY = 100
@@ -69,44 +69,47 @@ def _json(done: subprocess.CompletedProcess[str]) -> Any:
 # ---- queues: one process submits, another works
 
 
-def submit(peer: str, size: int, seconds: float, *, bulk: bool = False) -> Sample:
+def submit(peer: str, size: int, seconds: float, *, bulk: bool = False, on: str = "Redis") -> Sample:
     """Return jobs/s of no-op submits without a running worker."""
-    with private_redis() as server:
+    with SERVERS[on]() as server:
+        _queue(peer, "prepare", server.url)
         before = cpu_seconds(server.pid)
-        done = _queue(peer, "bulk" if bulk else "submit", server.port, size, seconds)
+        done = _queue(peer, "bulk" if bulk else "submit", server.url, size, seconds)
         spent = cpu_seconds(server.pid) - before
-    return Sample(done["jobs"] / done["seconds"], {"Redis us/job": spent / done["jobs"] * 1e6})
+    return Sample(done["jobs"] / done["seconds"], {f"{on} us/job": spent / done["jobs"] * 1e6})
 
 
-def drain(peer: str, size: int, seconds: float, *, bulk: bool) -> Sample:
+def drain(peer: str, size: int, seconds: float, *, bulk: bool, on: str = "Redis") -> Sample:
     """Return jobs/s of a backlog of no-op jobs drained by one worker process, from its first job to its last.
 
     The backlog is what could be submitted in the time, and the drain ends after that time too.
     """
-    with private_redis() as server, fifo() as ticks:
-        jobs = _queue(peer, "bulk" if bulk else "submit", server.port, size, seconds)["jobs"]
+    with SERVERS[on]() as server, fifo() as ticks:
+        jobs = _queue(peer, "bulk" if bulk else "submit", server.url, size, seconds)["jobs"]
         last = max(jobs - jobs % DRAIN_EVERY, 1) if jobs >= DRAIN_EVERY else 1
-        with worker_process(peer, _url(server.port), ticks, DRAIN_EVERY) as worker:
+        with worker_process(peer, server.url, ticks, DRAIN_EVERY) as worker:
             begun, at = ticks.read(worker)
-            worker_cpu, redis_cpu = worker.cpu(), cpu_seconds(server.pid)
+            worker_cpu, server_cpu = worker.cpu(), cpu_seconds(server.pid)
             n, now = begun, at
             while n < last and (now - at) / 1e9 < seconds:
                 n, now = ticks.read(worker)
-            worker_cpu, redis_cpu = worker.cpu() - worker_cpu, cpu_seconds(server.pid) - redis_cpu
+            worker_cpu, server_cpu = worker.cpu() - worker_cpu, cpu_seconds(server.pid) - server_cpu
     done = max(n - begun, 1)
     spent = (now - at) / 1e9 or 1.0
-    return Sample(done / spent, {"worker us/job": worker_cpu / done * 1e6, "Redis us/job": redis_cpu / done * 1e6})
+    return Sample(done / spent, {"worker us/job": worker_cpu / done * 1e6, f"{on} us/job": server_cpu / done * 1e6})
 
 
-def pickup(peer: str, size: int) -> Sample:
+def pickup(peer: str, size: int, *, on: str = "Redis") -> Sample:
     """Return the median us from before the submit to the job's first line in an idle worker."""
-    with private_redis() as server, fifo() as ticks, worker_process(peer, _url(server.port), ticks, 1):
-        found = sorted(_queue(peer, "pickup", server.port, size, 0, ticks)["latencies"])
+    with SERVERS[on]() as server, fifo() as ticks:
+        _queue(peer, "prepare", server.url)
+        with worker_process(peer, server.url, ticks, 1):
+            found = sorted(_queue(peer, "pickup", server.url, size, ticks=ticks)["latencies"])
     return Sample(statistics.median(found) * 1e6, {"p99 us": found[int(len(found) * 0.99)] * 1e6})
 
 
-def _queue(peer: str, command: str, port: int, size: int, seconds: float, ticks: Ticks | None = None) -> Any:
-    line = [*_program(peer), command, _url(port), str(size), str(seconds)]
+def _queue(peer: str, command: str, url: str, size: int = 0, seconds: float = 0, ticks: Ticks | None = None) -> Any:
+    line = [*_program(peer), command, url, str(size), str(seconds)]
     environment = variables(peer) | ({"BENCH_TICKS": str(ticks.path)} if ticks else {})
     done = subprocess.run(
         line, cwd=ROOT, capture_output=True, text=True, env=environment, check=False, timeout=seconds + 120
@@ -120,10 +123,6 @@ def _program(peer: str) -> list[str]:
         if is_node(peer)
         else [*interpreter(peer), "-m", "benchmarks.queue_peer", peer]
     )
-
-
-def _url(port: int) -> str:
-    return f"redis://127.0.0.1:{port}/0"
 
 
 class Ticks:
@@ -197,10 +196,10 @@ def worker_process(peer: str, url: str, ticks: Ticks, every: int, **more: str) -
 
 
 def cpu_seconds(pid: int) -> float:
-    """Return the CPU seconds of a process and its children, user and system."""
+    """Return the CPU seconds of a process and its children, also those that have ended, user and system."""
     found = 0.0
     for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
         with suppress(psutil.NoSuchProcess):
             times = process.cpu_times()
-            found += times.user + times.system
+            found += times.user + times.system + times.children_user + times.children_system
     return found

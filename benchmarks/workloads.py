@@ -58,6 +58,7 @@ class Workload:
     tiny: int
     goals: tuple[Goal | Limit, ...]
     redis: bool = True
+    server: Literal["Redis", "PostgreSQL"] = "Redis"
     higher_is_better: bool = True
     how: How = "call"
 
@@ -69,11 +70,11 @@ class Workload:
         """Take one sample of a peer."""
         size = self.tiny if tiny else self.size
         if self.how == "submit" or self.how == "bulk":
-            return sampler.submit(peer, size, SECONDS, bulk=self.how == "bulk")
+            return sampler.submit(peer, size, SECONDS, bulk=self.how == "bulk", on=self.server)
         if self.how == "drain":
-            return sampler.drain(peer, size, SECONDS, bulk=peer in BULK_PEERS)
+            return sampler.drain(peer, size, SECONDS, bulk=peer in BULK_PEERS, on=self.server)
         if self.how == "pickup":
-            return sampler.pickup(peer, size)
+            return sampler.pickup(peer, size, on=self.server)
         if self.how == "requests":
             return http_load.requests(peer, size)
         if self.how == "streams":
@@ -124,7 +125,10 @@ SECONDS = 3.0
 
 RECORD_KEEPERS = ("arq", "bullmq", "taskiq", "saq", "dramatiq", "streaq", "docket", "celery", "rq")
 QUEUE_PEERS = ("bullmq_node", "huey", *RECORD_KEEPERS)
-BULK_PEERS = ("floor", "floor_batched", "milepost", "bullmq_node", "bullmq", "streaq", "rq")
+POSTGRES_PEERS = ("procrastinate", "pgqueuer", "dbos", "pg_boss")
+POSTGRES = ("postgres_floor", "milepost", *POSTGRES_PEERS, "graphile_worker")
+REDIS_BULK_PEERS = ("floor", "milepost", "bullmq_node", "bullmq", "streaq", "rq")
+BULK_PEERS = ("floor_batched", *REDIS_BULK_PEERS, *(peer for peer in POSTGRES if peer != "dbos"))
 CELERY_PEERS = ("celery", "milepost_celery", "milepost_tracked")
 
 WORKLOADS = {
@@ -183,7 +187,7 @@ WORKLOADS = {
             "submit_bulk",
             "no-op jobs submitted in bulk",
             "jobs/s",
-            tuple(peer for peer in BULK_PEERS if peer != "floor_batched"),
+            REDIS_BULK_PEERS,
             20_000,
             100,
             (Goal("bullmq", 2.0),),
@@ -281,6 +285,51 @@ WORKLOADS = {
             5,
             (Goal("floor", 0.9),),
             how="streams",
+        ),
+        Workload(
+            "postgres_drain",
+            "no-op jobs on PostgreSQL drained by one worker process",
+            "jobs/s",
+            POSTGRES,
+            30_000,
+            100,
+            (Goal(POSTGRES_PEERS, 1.0),),
+            server="PostgreSQL",
+            how="drain",
+        ),
+        Workload(
+            "postgres_submit",
+            "no-op jobs submitted to PostgreSQL, one a call",
+            "jobs/s",
+            POSTGRES,
+            5_000,
+            100,
+            (),
+            server="PostgreSQL",
+            how="submit",
+        ),
+        Workload(
+            "postgres_submit_bulk",
+            "no-op jobs submitted to PostgreSQL in bulk",
+            "jobs/s",
+            tuple(peer for peer in POSTGRES if peer != "dbos"),
+            20_000,
+            100,
+            (Goal(POSTGRES_PEERS, 1.0),),
+            server="PostgreSQL",
+            how="bulk",
+        ),
+        Workload(
+            "postgres_pickup",
+            "pickup on PostgreSQL by an idle worker in another process: from before the call to the job's first line",
+            "us",
+            POSTGRES,
+            100,
+            2,
+            (),
+            server="PostgreSQL",
+            how="pickup",
+            higher_is_better=False,
         ),
         Workload(
             "celery_drain",

@@ -148,6 +148,7 @@ class Connected:
 
     def __init__(self, url: str) -> None:
         self._jobs, self._job = application(url)
+        self._jobs.count_jobs()  # connects, and creates the schema that PostgreSQL needs
 
     async def submit(self) -> None:
         """Submit one job."""

@@ -30,7 +30,8 @@ def survey(size: int) -> Table:
     """Measure `size` jobs of each work, in pairs of the store and the bare loop."""
     rows = []
     load = os.getloadavg()[0]
-    with private_postgres() as url:
+    with private_postgres() as server:
+        url = server.url
         for title, (fill, work, part) in WORKS.items():
             pairs = [_pair(url, fill, work, max(size // part, BATCH)) for _ in range(1 if size < BULK else PAIRS)]
             store, bare = (statistics.median(side) for side in zip(*pairs, strict=True))

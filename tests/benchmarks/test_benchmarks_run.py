@@ -1,6 +1,6 @@
 """Every work and survey at a tiny size, by milepost and by the peers that need no environment of their own: kept working,
-never timed. A queue peer in its own environment is a slow test, and so are the surveys that start many processes, and an
-task queue's workers.
+never timed. A queue peer in its own environment is a slow test, and so are the surveys that start many processes, the
+workers of a task queue, and PostgreSQL.
 """
 
 import json
@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 from benchmarks.surveys import SURVEYS
-from benchmarks.workloads import CELERY_PEERS, WORKLOADS
+from benchmarks.workloads import CELERY_PEERS, POSTGRES_PEERS, WORKLOADS, Workload
 
 ROOT = Path(__file__).resolve().parents[2]
-HERE = "floor,floor_ten,milepost,milepost_async,milepost_keys,original,tqdm,starlette,fastapi,fastapi_bytes"
+HERE = "floor,postgres_floor,milepost,milepost_async,milepost_keys,original,tqdm,starlette,fastapi,fastapi_bytes"
 
 
 def bench(*words: str, timeout: float = 280) -> subprocess.CompletedProcess[str]:
@@ -22,11 +22,14 @@ def bench(*words: str, timeout: float = 280) -> subprocess.CompletedProcess[str]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False)
 
 
-@pytest.mark.service("redis-server")
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=pytest.mark.slow if WORKLOADS[name].peers == CELERY_PEERS else ()) for name in WORKLOADS],
-)
+def marks(work: Workload) -> list[pytest.MarkDecorator]:
+    """Return the marks of the test of a workload."""
+    service = {"Redis": "redis-server", "PostgreSQL": "postgresql"}[work.server]
+    slow = [pytest.mark.slow] if work.server == "PostgreSQL" or work.peers == CELERY_PEERS else []
+    return [pytest.mark.service(service), *slow]
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=marks(work)) for name, work in WORKLOADS.items()])
 def test_workload_runs(name: str, tmp_path: Path) -> None:
     work = WORKLOADS[name]
     kept = tmp_path / "figures.json"
@@ -63,6 +66,17 @@ def test_peer_installs_and_runs_its_workloads(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert json.loads(kept.read_text()).keys() == {"drain", "submit", "pickup"}
     assert all(set(figures) == {"huey", "arq"} for figures in json.loads(kept.read_text()).values())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.service("postgresql")
+def test_peers_on_postgres_install_and_run(tmp_path: Path) -> None:
+    kept = tmp_path / "figures.json"
+    only = ",".join(peer for peer in POSTGRES_PEERS if peer != "pg_boss")  # needs npm
+    done = bench("postgres_pickup", "--tiny", "--only", only, "--json", str(kept), timeout=550)
+    assert done.returncode == 0, done.stderr
+    assert set(json.loads(kept.read_text())["postgres_pickup"]) == set(only.split(","))
 
 
 def test_unknown_workload_is_named_in_error() -> None:

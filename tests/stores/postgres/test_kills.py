@@ -6,21 +6,29 @@ import random
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import psycopg
 import pytest
 
-from milepost import Jobs, Settings
+from milepost import Job, Jobs, Settings
 from tests.postgres_server import PostgresServer
 
 pytestmark = pytest.mark.service("postgresql")
 
 WINDOW = 30_000
 """Microseconds after the row was written within which a worker is killed, or has ended."""
+BATCH = 1_000
 
 
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("kills", [5, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "kills",
+    [
+        5,
+        pytest.param(100, marks=[pytest.mark.slow, pytest.mark.timeout(600)]),
+        pytest.param(10_000, marks=[pytest.mark.nightly, pytest.mark.timeout(7200)]),
+    ],
+)
 def test_rows_are_those_of_completed_jobs(postgres_server: PostgresServer, postgres_url: str, kills: int) -> None:
     with psycopg.connect(postgres_url, autocommit=True) as db:
         db.execute("CREATE TABLE IF NOT EXISTS orders (number int)")
@@ -32,7 +40,8 @@ def test_rows_are_those_of_completed_jobs(postgres_server: PostgresServer, postg
             assert worker.stdin is not None
             assert worker.stdout is not None
             assert worker.stdout.readline() == "ready\n"
-            jobs.submit_many("ship", [{"order": number} for number in range(kills)])
+            for first in range(0, kills, BATCH):
+                jobs.submit_many("ship", [{"order": number} for number in range(first, min(first + BATCH, kills))])
             ends = []
             for _ in range(kills):
                 print(random.randrange(WINDOW), file=worker.stdin, flush=True)
@@ -42,10 +51,21 @@ def test_rows_are_those_of_completed_jobs(postgres_server: PostgresServer, postg
             assert worker.stdout.readline() == "0\n"
             worker.stdin.close()
         rows = [number for (number,) in db.execute("SELECT number FROM orders ORDER BY number")]
-    ended = jobs.list_jobs(limit=kills)
+    ended = list(every_job(jobs))
+    assert len(ended) == kills
     assert {job.status.value for job in ended} <= {"completed", "failed"}, "none is lost"
     assert rows == sorted(job.result for job in ended if job.status == "completed"), (
         "none is missing, none is there twice"
     )
+    print(f"{killed:,} of {kills:,} were killed, {len(rows):,} rows for {len(ended):,} jobs")
     assert killed > kills / 4
     jobs.close()
+
+
+def every_job(jobs: Jobs) -> Iterator[Job]:
+    """Yield all jobs, page by page."""
+    page = jobs.find(limit=BATCH)
+    yield from page.jobs
+    while page.cursor:
+        page = jobs.find(limit=BATCH, cursor=page.cursor)
+        yield from page.jobs
