@@ -19,14 +19,17 @@ pytestmark = pytest.mark.service("postgresql")
 
 @pytest.fixture
 def jobs(postgres_server: PostgresServer) -> Iterator[Jobs]:
-    """Yield jobs with a published type "load"."""
-    jobs = Jobs(postgres_server.url(), options=Settings(namespace=postgres_server.emptied("groups")))
+    """Yield jobs with a published type "load", in a process without workers: nothing is swept but by the test."""
+    url, options = postgres_server.url(), Settings(namespace=postgres_server.emptied("groups"))
+    worker = Jobs(url, options=options)
 
-    @jobs.job("load")
+    @worker.job("load")
     def load(run: Run) -> None: ...
 
-    with jobs.run_workers():  # publishes the type, for programs without the handler
+    with worker.run_workers():  # publishes the type
         pass
+    worker.close()
+    jobs = Jobs(url, options=options)
     yield jobs
     jobs.close()
 
