@@ -31,12 +31,6 @@ class _Store(Protocol):
         """Apply writes without releasing anything."""
 
 
-async def release_closed(store: _Store, outcomes: Iterable[WriteResult]) -> None:
-    """Release the jobs that waited for the groups which these writes closed."""
-    if closed := [group for one in outcomes for group in one.closed]:
-        await release_held(store, closed)
-
-
 async def release_held(store: _Store, closed: Iterable[str]) -> None:
     """Release the jobs that wait for these groups, and those that wait for jobs which are cancelled thereby. Names that
     begin with ORPHANS stand for children to be cancelled.

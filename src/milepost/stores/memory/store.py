@@ -20,7 +20,7 @@ from milepost.core.rollups import Rollups
 from milepost.core.transitions import operation_ids
 from milepost.core.transitions import operations as changes
 from milepost.stores.claim_order import UNKNOWN_RANK, ClaimOrder, Subqueue
-from milepost.stores.held_jobs import release_closed, release_held
+from milepost.stores.held_jobs import release_held
 from milepost.stores.index_entries import is_elsewhere
 from milepost.stores.memory.key_values import MemoryKeyValues
 from milepost.stores.memory.limits import MemoryLimits
@@ -76,7 +76,8 @@ class MemoryStore(MemoryKeyValues, MemoryLimits):
             claimed = self._claim(claim) if claim is not None else []
             queues = claim.queues if claim is not None else ()
             due = [order[0][0] for queue in queues if (order := self._memory.indexes.get(("scheduled", queue)))]
-            await release_closed(self, outcomes)
+            if closed := [group for one in outcomes for group in one.closed]:
+                await release_held(self, closed)
             self._memory.notifier.notify()
             return ApplyResult(outcomes, claimed, int(min(due)) if due else None, self._memory.now)
 

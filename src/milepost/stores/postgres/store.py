@@ -137,7 +137,8 @@ class PostgresStore(PostgresLimits):
         if not writes and claim is None:
             return ApplyResult([], [], None)
         applied, writer = await self._write(writes, claim)
-        await release_held(self, writer.closed)
+        if writer.closed:
+            await release_held(self, writer.closed)
         return applied
 
     async def _apply_held(self, writes: Sequence[Write]) -> list[WriteResult]:
@@ -189,7 +190,8 @@ class PostgresStore(PostgresLimits):
         except LeaseHeldError:
             states = await self.renew(leases, micros)
             return await self._apply_each(writes), states
-        await release_held(self, writer.closed)
+        if writer.closed:
+            await release_held(self, writer.closed)
         return applied.outcomes, [state for (state,) in writer.afterwards]
 
     async def _apply_each(self, writes: Sequence[Write]) -> list[WriteResult]:

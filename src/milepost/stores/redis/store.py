@@ -17,7 +17,7 @@ from milepost.core.errors import InvalidInputError, MissingExtraError, StoreUnav
 from milepost.core.events import Event
 from milepost.core.job import Job
 from milepost.core.transitions.operations import TransitionType
-from milepost.stores.held_jobs import release_closed
+from milepost.stores.held_jobs import release_held
 from milepost.stores.protocol import (
     LAYOUT,
     ApplyResult,
@@ -120,7 +120,8 @@ class RedisStore(NamespaceMethods):
         If one write creates a record, a full server refuses all writes of its script (up to WRITES_AT_ONCE).
         """
         applied = await self._apply_batch(writes, claim)
-        await release_closed(self, applied.outcomes)
+        if closed := [group for one in applied.outcomes for group in one.closed]:
+            await release_held(self, closed)
         return applied
 
     async def _apply_batch(self, writes: Sequence[Write], claim: Claim | None = None) -> ApplyResult:
@@ -195,7 +196,8 @@ class RedisStore(NamespaceMethods):
         reply = await self._client.call(called, *args)
         answers = reply.pop() if leases else []
         outcomes += self._applied(last, reply).outcomes
-        await release_closed(self, outcomes)
+        if closed := [group for one in outcomes for group in one.closed]:
+            await release_held(self, closed)
         return outcomes, _answers(answers)
 
     async def renew(self, leases: Sequence[tuple[str, str]], micros: int | None) -> list[str]:

@@ -14,7 +14,7 @@ from milepost.core.job import Job
 from milepost.core.limits import Keep, Limit, with_keys
 from milepost.core.record_codec import unpack
 from milepost.core.rollups import Rollups
-from milepost.stores.held_jobs import release_closed, release_held
+from milepost.stores.held_jobs import release_held
 from milepost.stores.protocol import (
     INVALID_VALUE_ERRORS,
     ApplyResult,
@@ -103,7 +103,8 @@ class SQLiteStore:
             return ApplyResult([], [], None)
         bad: list[Exception] = []
         applied = await self._database.write(lambda tx: _apply(tx, writes, claim, bad))
-        await release_closed(self, applied.outcomes)
+        if closed := [group for one in applied.outcomes for group in one.closed]:
+            await release_held(self, closed)
         if bad:
             raise bad[0]
         return applied
@@ -129,7 +130,8 @@ class SQLiteStore:
         answer = await self._database.write(
             lambda tx: (_apply(tx, writes, None, bad).outcomes, _renew(tx, leases, micros))
         )
-        await release_closed(self, answer[0])
+        if closed := [group for one in answer[0] for group in one.closed]:
+            await release_held(self, closed)
         if bad:
             raise bad[0]
         return answer
