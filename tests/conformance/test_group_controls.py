@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from unittest import mock
 
 import pytest
 
@@ -16,6 +17,7 @@ from milepost.testing.conformance.batches import BatchRecords
 from milepost.testing.conformance.children import Children
 from milepost.testing.conformance.group_members import GroupMembers
 from milepost.testing.conformance.groups import After
+from milepost.testing.conformance.retention import GroupRetention
 from tests.conformance.failing_scenarios import failing_scenarios
 
 
@@ -83,6 +85,20 @@ class ForgetsWhoCloses(MemoryState):
         return [one for one in members if one[0] != "g"] != [] if group == "group:g" else super().is_open(group)
 
 
+class RemovesChildrenOfOpenParents(MemoryStore):
+    """Removes each ended record on its own when its retention is over."""
+
+    async def purge(self, *, ttl: float, limit: int = 500) -> int:
+        with mock.patch("milepost.stores.memory.retention.parent_by_run", return_value=""):
+            return await super().purge(ttl=ttl, limit=limit)
+
+
+class RemovesAwaitedMembers(MemoryStore):
+    async def purge(self, *, ttl: float, limit: int = 500) -> int:
+        with mock.patch("milepost.stores.memory.retention.groups_of", return_value=[]):
+            return await super().purge(ttl=ttl, limit=limit)
+
+
 class Counting(MemoryStore):
     """Counts the ends of jobs instead of asking who is open: a job waits for as many ends as it names jobs."""
 
@@ -122,7 +138,7 @@ def _over(state: type[MemoryState]) -> type[MemoryStore]:
 
 def failures(kind: type[MemoryStore]) -> set[str]:
     """Return the scenarios of waiting jobs that fail on a store."""
-    return failing_scenarios(kind, After, GroupMembers, Children, BatchRecords)
+    return failing_scenarios(kind, After, GroupMembers, Children, BatchRecords, GroupRetention)
 
 
 def test_right_store_passes() -> None:
@@ -143,6 +159,9 @@ def test_right_store_passes() -> None:
         (_over(LeavesOrphans), "test_end_of_parent_cancels_open_children"),
         (_over(LeavesOrphans), "test_orphan_is_not_claimable_before_it_is_cancelled"),
         (_over(ForgetsWhoCloses), "test_batch_ends_when_it_is_closed_and_no_member_is_open"),
+        (RemovesChildrenOfOpenParents, "test_ended_children_stay_with_their_open_parent"),
+        (RemovesAwaitedMembers, "test_member_stays_while_an_open_job_waits_for_it"),
+        (RemovesAwaitedMembers, "test_members_of_a_batch_stay_until_it_has_ended"),
         (Counting, "test_failure_is_decided_when_no_job_is_open"),
         (NeverSweepsGroups, "test_sweep_releases_what_a_dead_process_left"),
         (ReleasesOneSlice, "test_many_jobs_are_released_in_slices"),

@@ -329,8 +329,9 @@ class Store(KeyValueStore, Protocol):
     async def purge(self, *, ttl: float, limit: int = 500) -> int:
         """Remove up to `limit` jobs that ended more than `ttl` seconds ago, and return how many.
 
-        As with a delete, their events, large values and kept results are removed in the same step. A job stays while
-        one of its children is open.
+        As with a delete, their events, large values and kept results are removed in the same step. A job that a run made
+        goes with its root, and a member of a group stays while an open job waits for it; see `stores.retention`. One call
+        passes over about `LOOKED_AT` jobs that stay, at most.
         """
 
     async def rollups(self, since: int, *, hourly: bool = False) -> Rollups:

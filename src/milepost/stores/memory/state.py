@@ -79,6 +79,8 @@ class MemoryState:
         self.rollups_dropped: dict[bool, int | None] = {False: None, True: None}
         self.closing: set[str] = set()
         """Groups that closed while jobs waited for them, until a sweep finds that none waits any more."""
+        self.kept_since: dict[str, int] = {}
+        """job id -> since when the retention of an ended record is counted, if that is not its end."""
         self.removed_members: dict[str, dict[str, str]] = {}
         """Removed members of groups that the `after` of a record names: group -> status -> id."""
         self.last_sweep: int | None = None
@@ -185,6 +187,8 @@ class MemoryState:
             if record is not None
             else set()
         )
+        if job_id in self.kept_since:
+            new = self._kept(job_id, new)
         for index, order in old - new:
             entries = self.indexes[index]
             del entries[bisect_left(entries, order)]
@@ -203,6 +207,14 @@ class MemoryState:
                 self.announce(queue_name(index[1]))
         if new:
             self.entries[job_id] = new
+
+    def _kept(self, job_id: str, entries: set[Entry]) -> set[Entry]:
+        """Return the index entries of a record with the time since when its retention is counted."""
+        ended = {entry for entry in entries if entry[0] == ("ended",)}
+        if not ended:
+            del self.kept_since[job_id]
+            return entries
+        return entries - ended | {(("ended",), (self.kept_since[job_id], job_id))}
 
     def announce(self, queue: str) -> None:
         """Let one waiting worker know that a queue may have a job."""

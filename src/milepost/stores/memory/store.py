@@ -24,6 +24,7 @@ from milepost.stores.held_jobs import release_held
 from milepost.stores.index_entries import is_elsewhere
 from milepost.stores.memory.key_values import MemoryKeyValues
 from milepost.stores.memory.limits import MemoryLimits
+from milepost.stores.memory.retention import MemoryFamily
 from milepost.stores.memory.state import MemoryState, system_micros
 from milepost.stores.protocol import (
     LAYOUT,
@@ -40,6 +41,7 @@ from milepost.stores.protocol import (
     WriteResult,
     hold_of,
 )
+from milepost.stores.retention import LOOKED_AT, purgeable
 
 
 class _Head(NamedTuple):
@@ -347,8 +349,11 @@ class MemoryStore(MemoryKeyValues, MemoryLimits):
         with memory.lock:
             bound = memory.tick() - int(ttl * 1_000_000)
             old = takewhile(lambda order: int(order[0]) < bound, memory.indexes.get(("ended",), ()))
-            removable = (str(job_id) for _, job_id in old if ("member", f"children:{job_id}", "") not in memory.indexes)
-            gone = list(islice(removable, limit))
+            due = [str(job_id) for _, job_id in islice(old, LOOKED_AT + limit)]
+            gone, later = await purgeable(MemoryFamily(memory), due, bound=bound, now=memory.now, limit=limit)
+            memory.kept_since.update(later)
+            for job_id in later:
+                memory.place(job_id)
             for job_id in gone:
                 memory.keep_end(job_id, memory.records.pop(job_id))
                 memory.kept.pop(job_id, None)

@@ -7,7 +7,6 @@ from typing import Any
 from milepost.core import rollups
 from milepost.core.defaults import CLOCK_LEAD, FEED_KEPT, FEED_SECONDS
 from milepost.core.transitions.table import LOST_PARENT
-from milepost.stores.postgres.batch import Batch
 from milepost.stores.postgres.connection import Rows
 from milepost.stores.postgres.database import Database, Part, Transaction
 from milepost.stores.postgres.namespace import Namespace
@@ -15,8 +14,6 @@ from milepost.stores.postgres.writes import job_of
 from milepost.stores.protocol import LAYOUT, DueItem, HealthReport, SweepResult, hold_of
 from milepost.stores.sweep import Sweep
 
-PURGE_BATCH = 100
-"""Records removed per transaction."""
 TRIM_BATCH = 2_000
 """Events read per transaction."""
 
@@ -113,25 +110,6 @@ async def read_rollups(db: Database, since: int, *, hourly: bool) -> rollups.Rol
     complete = rollups.complete_since(db.namespace.saw(now), dropped[DROPPED[hourly]], hourly=hourly)
     ends = [(minute, name, metric, n) for minute, name, metric, n in still_open]
     return rollups.Rollups(rollups.assembled([(n, text) for n, text in closed], ends, hourly=hourly), complete)
-
-
-async def purge(tx: Transaction, bound: int, most: int) -> int:
-    """Remove up to `most` records that ended before `bound`, and return how many."""
-    (found,) = await tx.run(("purge_ended", {"bound": bound, "limit": most}))
-    ids = [job_id for (job_id,) in found]
-    if not ids:
-        return 0
-    # Asked again under the locks, because a child may have been retried before they were taken.
-    records, ((now, _),), parents = await tx.run(
-        ("batch", {"ids": ids}), ("now_and_fences", {"fences": 0}), ("parents_of_open", {"ids": ids})
-    )
-    batch = Batch(now)
-    batch.know_records(records)
-    removable = sorted(set(ids).difference(job_id for (job_id,) in parents))
-    for job_id in removable:
-        batch.remove(job_id)
-    await tx.commit(*batch.statements())
-    return len(removable)
 
 
 async def trim(tx: Transaction, now: int) -> bool:

@@ -28,11 +28,12 @@ from milepost.stores.protocol import (
     Write,
     WriteResult,
 )
+from milepost.stores.retention import LOOKED_AT
 from milepost.stores.sweep import Sweep
 from milepost.stores.sync_bridge import run_sync
 
 try:
-    from milepost.stores.postgres import maintenance, queries
+    from milepost.stores.postgres import maintenance, queries, retention
     from milepost.stores.postgres.caller_transaction import (
         CallerDatabase,
         async_connection_of,
@@ -329,12 +330,12 @@ class PostgresStore(PostgresLimits):
     async def purge(self, *, ttl: float, limit: int = 500) -> int:
         now = await self.now()
         bound = now - int(ttl * 1_000_000)
-        gone = 0
-        while gone < limit:
-            size = min(maintenance.PURGE_BATCH, limit - gone)
-            found = await self._db.transact(lambda tx, size=size: maintenance.purge(tx, bound, size))  # type: ignore[misc]
-            gone += found
-            if found < size:
+        gone = kept = 0
+        while gone < limit and kept < LOOKED_AT:
+            size = min(retention.PURGE_BATCH, limit - gone)
+            removed, passed = await self._db.transact(lambda tx, size=size: retention.purge(tx, bound, now, size))  # type: ignore[misc]
+            gone, kept = gone + removed, kept + passed
+            if removed + passed == 0:
                 break
         await self._db.run(("forget", {"now": now, "turns": TURNS_KEPT}))
         await self._trim(now)

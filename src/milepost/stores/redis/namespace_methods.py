@@ -10,6 +10,7 @@ from milepost.core.defaults import FEED_SECONDS
 from milepost.core.errors import LayoutMismatchError
 from milepost.core.limits import KEEP, Keep, Limit
 from milepost.core.serialization import US
+from milepost.core.transitions.table import TERMINAL
 from milepost.stores.held_jobs import release_held
 from milepost.stores.ids import new_operation_id
 from milepost.stores.protocol import (
@@ -25,6 +26,7 @@ from milepost.stores.protocol import (
 from milepost.stores.redis.codec import decode_fields, decode_id, decode_job, decode_text
 from milepost.stores.redis.connection import Arg
 from milepost.stores.redis.scripts import script
+from milepost.stores.retention import LOOKED_AT
 
 OLDEST_SERVER = (7, 0)
 FAILOVER_LOSES = (
@@ -167,10 +169,11 @@ class NamespaceMethods:
 
     async def purge(self: _Caller, *, ttl: float, limit: int = 500) -> int:
         """Remove up to `limit` jobs that ended more than `ttl` seconds ago, in short steps, and return how many."""
-        removed = 0
-        while removed < limit:
-            gone, more = await self._run("purge", round(ttl * 1_000_000), min(PURGE_BATCH, limit - removed))
-            removed += gone
+        removed = kept = 0
+        while removed < limit and kept < LOOKED_AT:
+            size = min(PURGE_BATCH, limit - removed)
+            gone, passed, more = await self._run("purge", round(ttl * 1_000_000), size, *TERMINAL, "closed")
+            removed, kept = removed + gone, kept + passed
             if not more:
                 break
         return removed

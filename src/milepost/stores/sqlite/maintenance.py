@@ -17,9 +17,6 @@ from milepost.stores.sqlite.database_file import SHARED_FOLDERS, file_system
 from milepost.stores.sqlite.transaction import ReadTransaction, WriteTransaction
 from milepost.stores.sweep import Sweep
 
-PURGE_BATCH = 100
-"""Records removed per transaction, which holds the lock for about 10 ms."""
-
 TRIM_BATCH = 2_000
 """Events read per transaction, which holds the lock for about 5 ms."""
 
@@ -123,16 +120,6 @@ def _records(tx: WriteTransaction, kind: str, values: dict[str, int | str | None
     for found in tx.all(f"sweep_{kind}", values):
         job = tx.job(Row(*found))
         yield DueItem(kind, job.job_id, job)
-
-
-def purge(tx: WriteTransaction, bound: int, most: int) -> int:
-    """Remove up to `most` records that ended before `bound`, and return how many."""
-    rows = tx.all("purge_ended", (bound, most))
-    for n, job_id, created, status, text in rows:
-        row = Row(n, job_id, created, "", status, None, None, None, None, text)
-        tx.remove(row, row.record() if "\nl=" in f"\n{text}" else {})
-        tx.remove_values(job_id)
-    return len(rows)
 
 
 def forget(tx: WriteTransaction) -> None:

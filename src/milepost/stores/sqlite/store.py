@@ -28,7 +28,8 @@ from milepost.stores.protocol import (
     Write,
     WriteResult,
 )
-from milepost.stores.sqlite import maintenance, queries
+from milepost.stores.retention import LOOKED_AT
+from milepost.stores.sqlite import maintenance, queries, retention
 from milepost.stores.sqlite.database_file import DatabaseFile, path_of, system_micros
 from milepost.stores.sqlite.executor import Database
 from milepost.stores.sqlite.maintenance import check_health
@@ -234,12 +235,12 @@ class SQLiteStore:
 
     async def purge(self, *, ttl: float, limit: int = 500) -> int:
         bound = await self.now() - int(ttl * 1_000_000)
-        gone = 0
-        while gone < limit:
-            size = min(maintenance.PURGE_BATCH, limit - gone)
-            found = await self._database.write(lambda tx, size=size: maintenance.purge(tx, bound, size))  # type: ignore[misc]
-            gone += found
-            if found < size:
+        gone = kept = 0
+        while gone < limit and kept < LOOKED_AT:
+            size = min(retention.PURGE_BATCH, limit - gone)
+            removed, passed = await self._database.write(lambda tx, size=size: retention.purge(tx, bound, size))  # type: ignore[misc]
+            gone, kept = gone + removed, kept + passed
+            if removed + passed == 0:
                 break
         await self._database.write(maintenance.forget)
         await self._trim()

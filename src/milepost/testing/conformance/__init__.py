@@ -34,6 +34,7 @@ from milepost.testing.conformance.operations import Operations
 from milepost.testing.conformance.output import Output
 from milepost.testing.conformance.pauses import Pauses
 from milepost.testing.conformance.recovery import Retention, Sweeping
+from milepost.testing.conformance.retention import GroupRetention
 from milepost.testing.conformance.rollups import EndedJobs
 from milepost.testing.conformance.round_trip import Batches, Large, RoundTrip
 from milepost.testing.conformance.runs import Runs
@@ -45,7 +46,7 @@ __all__ = ["Conformance"]
 
 
 class Conformance(
-    Operations, TransitionMatrix, Runs, Stopping, Leases, ClaimPolicy, Waking, Limits, Lists, Large, EndedJobs, Promises, Indexes, Placement, Waits, Suspensions, Answers, Pauses, Output, Schedules, After, GroupMembers, Children, BatchRecords, Events, Feed, Sweeping, Retention,
+    Operations, TransitionMatrix, Runs, Stopping, Leases, ClaimPolicy, Waking, Limits, Lists, Large, EndedJobs, Promises, Indexes, Placement, Waits, Suspensions, Answers, Pauses, Output, Schedules, After, GroupMembers, Children, BatchRecords, Events, Feed, Sweeping, Retention, GroupRetention,
     Outages, SetClocks, Dispatching, Idempotency, Batches, RoundTrip, Concurrency, KeyValues, StoreItself, Differential,
 ):  # fmt: skip
     """All scenarios."""

@@ -216,49 +216,6 @@ class Children(Scenarios):
         await is_ready(fixture, "mine")
         await is_ready(fixture, "other")
 
-    async def test_purge_keeps_a_parent_while_a_child_is_open(self, fixture: StoreFixture) -> None:
-        token = await running_parent(fixture, "a", "b")
-        await fixture.do("p", plans.plan_complete(fixture.operation_id(), token, None, {}))
-        for name in ("one", "two"):
-            await fixture.create(name, worker_job())
-            await complete(fixture, name)
-        await fixture.tick()
-        assert await fixture.store.purge(ttl=0, limit=1) == 1  # the parent ended before, and takes no place
-        assert await fixture.store.purge(ttl=0) == 1
-        assert await fixture.store.purge(ttl=0) == 0
-        await complete(fixture, "a")
-        await fixture.tick()
-        assert await fixture.store.purge(ttl=0) == 1
-        await fail(fixture, "b")
-        await fixture.do("b", plans.plan_retry(fixture.operation_id()))
-        await fixture.tick()
-        assert await fixture.store.purge(ttl=0) == 0
-        await complete(fixture, "b")
-        await fixture.tick()
-        assert await fixture.store.purge(ttl=0) == 2
-        assert await fixture.store.purge(ttl=0) == 0
-
-    @pytest.mark.parametrize("change", ["retry", "delete"])
-    async def test_purge_passes_over_a_parent_that_then_changes(self, fixture: StoreFixture, change: str) -> None:
-        token = await running_parent(fixture, children="keep")
-        await make(fixture, "a", token, detached="1")
-        await fixture.do("p", plans.plan_cancel(fixture.operation_id()))
-        await fixture.do("p", plans.plan_receipt(fixture.operation_id(), token, "cooperative", confirmed=True))
-        await fixture.tick()
-        assert await fixture.store.purge(ttl=0) == 0
-        if change == "retry":
-            await fixture.do("p", plans.plan_retry(fixture.operation_id()))
-        else:
-            await fixture.store.apply([Write("p", plans.plan_delete(fixture.operation_id()))])
-            await fixture.create("p", worker_job())
-        await complete(fixture, "p")
-        await fixture.tick()
-        assert await fixture.store.purge(ttl=0) == 0
-        await complete(fixture, "a")
-        await fixture.tick()
-        assert await fixture.store.purge(ttl=0) == 2
-        assert await fixture.store.purge(ttl=0) == 0
-
     async def test_suspension_needs_a_way_to_wake(self, fixture: StoreFixture) -> None:
         with pytest.raises(ValueError, match="to wake"):
             plans.plan_suspend(fixture.operation_id(), "1:a", {}, ran=1)

@@ -84,7 +84,7 @@ class GroupMembers(Scenarios):
         await complete(fixture, "b")
         await fixture.tick()
         if removal == "purge":
-            assert await fixture.store.purge(ttl=0) == 2
+            assert await fixture.store.purge(ttl=0) == 0  # an open job waits for the group
         else:
             for name in ("a", "b"):
                 await fixture.store.apply([Write(name, plan_delete(fixture.operation_id()))])

@@ -207,7 +207,7 @@ class After(Scenarios):
             await fail(fixture, name)
         await fixture.store.apply([Write("a", plan_delete(fixture.operation_id()))])
         await fixture.tick()
-        assert await fixture.store.purge(ttl=0) == 1
+        assert await fixture.store.purge(ttl=0) == 0  # an open job waits for it
         await is_held(fixture, "by hand", "b")
         await complete(fixture, "b")
         await is_cancelled(fixture, "by hand", "a")

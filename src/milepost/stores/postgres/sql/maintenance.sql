@@ -47,10 +47,36 @@ INSERT INTO [tallies] AS t SELECT * FROM s ORDER BY kind, name, status
 ON CONFLICT (kind, name, status) DO UPDATE SET n = t.n + excluded.n
 
 -- name: purge_ended
--- Find and lock the records that ended before a time and have no open children.
-SELECT j.id FROM [jobs] AS j WHERE j.ended < %(bound)s AND NOT EXISTS (
-    SELECT FROM [members] AS m WHERE m.grp = 'children:' || j.id AND m.ended = ''
-) ORDER BY j.ended, j.id LIMIT %(limit)s FOR UPDATE OF j SKIP LOCKED
+-- Find and lock the records that have been kept since before a time, except those that another transaction has locked.
+SELECT id FROM [jobs] WHERE ended < %(bound)s ORDER BY ended, id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+
+-- name: lock_ended
+-- Lock the ended records among some, except those that another transaction has locked.
+SELECT id FROM [jobs] WHERE id = ANY(%(ids)s) AND ended IS NOT NULL ORDER BY id FOR UPDATE SKIP LOCKED
+
+-- name: kin
+-- Read what a purge asks about records, see `stores/retention.py`.
+SELECT j.id, j.ended, j.body, (
+    SELECT max(coalesce(c.ended, %(open)s::bigint))
+    FROM [members] AS m JOIN [jobs] AS c ON c.id = m.id WHERE m.grp = 'children:' || j.id
+) FROM [jobs] AS j WHERE j.id = ANY(%(ids)s)
+
+-- name: awaited_groups
+-- Find the groups that the `after` of an open record names, or that belong to an open batch.
+SELECT g.grp FROM unnest(%(groups)s::text[]) AS g (grp)
+WHERE EXISTS (SELECT FROM [labels] AS o JOIN [jobs] AS w ON w.id = o.id WHERE o.pair = ':after=' || g.grp AND w.ended IS NULL)
+    OR starts_with(g.grp, 'group:') AND EXISTS (
+        SELECT FROM [jobs] AS b WHERE b.id = substr(g.grp, 7) AND b.type = 'batch' AND b.ended IS NULL
+    )
+
+-- name: members_of
+-- Read the first members of a group.
+SELECT id FROM [members] WHERE grp = %(group)s ORDER BY id LIMIT %(limit)s
+
+-- name: count_retention
+-- Count the retention of ended records from other times on.
+UPDATE [jobs] AS j SET ended = k.since FROM unnest(%(ids)s::text[], %(since)s::bigint[]) AS k (id, since)
+WHERE j.id = k.id AND j.ended IS NOT NULL
 
 -- name: parents_of_open
 -- Find which records have open children.

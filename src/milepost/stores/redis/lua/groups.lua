@@ -77,6 +77,11 @@ local function groups()
     return type(text) == 'string' and string.match(text, '\ns=([^\n]*)') or nil, true
   end
 
+  local function is_ended(id)
+    local status, ended = status_of(id)
+    return status ~= nil and ended
+  end
+
   local function awaited(fields)
     local found = {}
     for name in string.gmatch(fields.wait_groups or fields.l or '', '[^\31]+') do
@@ -156,6 +161,42 @@ local function groups()
     return found
   end
 
+  -- The stored id of the job whose run made a record, nil if there is none.
+  function G.parent(fields)
+    local id = fields.child_key and string.match('\31' .. (fields.l or ''), '\31:parent_id=([^\31]+)')
+    return id and stored(id)
+  end
+
+  -- The first members of a group that ended in a status.
+  function G.members(group, status, limit)
+    return redis.call('SORT', root .. 'm:' .. group .. ':' .. status, 'ALPHA', 'LIMIT', 0, limit)
+  end
+
+  -- Whether an open job waits for a record, or for a group of it; as `Kin.awaited` of stores/retention.py.
+  function G.is_awaited(id, fields)
+    local names = G.of(fields.l, fields.child_key)
+    for _, group in ipairs(names) do
+      local batch = string.match(group, '^group:(.*)$')
+      local found = batch and other(batch)
+      if found and found.t == 'batch' and not found.ended then return true end
+    end
+    names[#names + 1] = 'job:' .. G.plain(id)
+    for _, group in ipairs(names) do
+      for _, waiter in ipairs(redis.call('ZRANGE', root .. 'l::after=' .. group, 0, -1)) do
+        local status, ended = status_of(waiter)
+        if status and not ended then return true end
+      end
+    end
+    return false
+  end
+
+  -- Count the retention of an ended record from another time on, so that it moves to the end of `z`, if it is not `taken` from it.
+  function G.count_retention(id, since, taken)
+    redis.call('HSET', root .. 'zk', id, string.format('%.0f', since))
+    if not taken then redis.call('HINCRBY', root .. 'zs', id, 1) end
+    redis.call('RPUSH', root .. 'z', id)
+  end
+
   -- Whether a record has open children.
   function G.has_open_children(id)
     return redis.call('EXISTS', root .. 'm:children:' .. G.plain(id) .. ':') == 1
@@ -169,8 +210,8 @@ local function groups()
     local parent = child_key and ended0 == '' and string.match('\31' .. labels0, '\31:parent_id=([^\31]+)')
     if parent then
       parent = stored(parent)
-      if not G.has_open_children(parent) and redis.call('SREM', root .. 'zp', parent) == 1 then
-        redis.call('RPUSH', root .. 'z', parent)
+      if not G.has_open_children(parent) and is_ended(parent) then
+        G.count_retention(parent, this.clock)
       end
     end
   end

@@ -231,8 +231,9 @@ local function open_indexes()
     end
     if string.find(touched, 'e', 1, true) then
       local ended0, ended1 = was(old, fields, 'z'), some(fields.z)
-      if ended0 and ended0 ~= ended1 and redis.call('SREM', root .. 'zp', id) == 0 then
+      if ended0 and ended0 ~= ended1 then
         redis.call('HINCRBY', root .. 'zs', id, 1)
+        redis.call('HDEL', root .. 'zk', id)
       end
       if ended1 and ended0 ~= ended1 then redis.call('RPUSH', root .. 'z', id) end
       if ended1 and not ended0 then -- as `counted_end` of `milepost.core.rollups`

@@ -133,35 +133,91 @@ indexes.flush()
 return {this.now, 0, due_until == this.clock and 0 or 1, due, more and 1 or 0, closed}
 
 -- name: purge
--- Remove records that ended before a time, with everything that belongs to them. Those with open children wait in `zp`.
+-- Remove records whose retention is over, with everything that belongs to them; the same as stores/retention.py.
 -- ARGV[2]   how long records are kept, in microseconds
 -- ARGV[3]   the most to remove
--- Reply     how many were removed; 1 if there may be more
-local indexes = open_indexes()
+-- ARGV[4..] the states of ended members
+-- Reply     how many were removed; of how many others the retention is counted anew; 1 if there may be more
+local indexes, family = open_indexes(), groups()
 local bound, limit = this.clock - tonumber(ARGV[2]), tonumber(ARGV[3])
+local seen, gone, later, in_gone = {}, {}, {}, {}
+
+-- What a purge asks about a record, false if there is none.
+local function kin(id)
+  if seen[id] == nil then
+    local fields, form = read(id)
+    local ended = form and tonumber(fields.z)
+    seen[id] = form and {
+      fields = fields,
+      parent = family.parent(fields),
+      since = ended and tonumber(redis.call('HGET', root .. 'zk', id) or ended),
+    } or false
+  end
+  return seen[id]
+end
+
+-- Add a record that has ended to `gone`, after its children; return since when it is counted if it has to stay.
+local function add(id)
+  local found = kin(id)
+  if not found.since or family.has_open_children(id) or family.is_awaited(id, found.fields) then return this.clock end
+  if found.since >= bound then return math.min(found.since, this.clock) end
+  for i = 4, #ARGV do
+    for _, child in ipairs(family.members('children:' .. family.plain(id), ARGV[i], limit - #gone)) do
+      local stays = not in_gone[child] and kin(child) and add(child)
+      if stays then return stays end
+    end
+  end
+  if #gone < limit then
+    gone[#gone + 1] = id
+    in_gone[id] = true
+  end
+end
+
 local ids = redis.call('LRANGE', root .. 'z', 0, limit - 1)
-local removed, passed, emptied = 0, 0, {}
+local passed, taken, kept = 0, {}, 0
 for _, id in ipairs(ids) do
   local outdated = tonumber(redis.call('HGET', root .. 'zs', id) or 0)
   if outdated > 0 then
     if redis.call('HINCRBY', root .. 'zs', id, -1) <= 0 then redis.call('HDEL', root .. 'zs', id) end
   else
-    local fields, form = read(id)
-    local ended = tonumber(fields.z)
-    if ended and ended >= bound then break end
-    if ended and groups().has_open_children(id) then
-      redis.call('SADD', root .. 'zp', id)
-    elseif ended then
-      emptied[(fields.t or '') .. ':' .. (fields.s or '')] = true
-      indexes.forget(id, fields, 'lqghdLak') -- it has left the list of ended records
-      removed = removed + 1
+    local found = not in_gone[id] and kin(id)
+    if found and found.since and found.since >= bound and not later[id] then break end
+    if found and found.since and not later[id] then
+      if #gone >= limit then break end
+      local top, size = id, #gone
+      while seen[top].since and seen[top].parent and kin(seen[top].parent) do top = seen[top].parent end
+      local stays = add(top)
+      if stays then
+        for i = #gone, size + 1, -1 do
+          in_gone[gone[i]] = nil
+          gone[i] = nil
+        end
+        later[id] = stays
+        if seen[top].since then
+          seen[top].since, later[top] = stays, stays
+        end
+      elseif not in_gone[id] then
+        break
+      end
     end
+    taken[id] = true
   end
   passed = passed + 1
 end
 if passed > 0 then redis.call('LTRIM', root .. 'z', passed, -1) end
+for id, since in pairs(later) do
+  family.count_retention(id, since, taken[id])
+  kept = kept + 1
+end
+local emptied = {}
+for _, id in ipairs(gone) do
+  local fields = seen[id].fields
+  emptied[(fields.t or '') .. ':' .. (fields.s or '')] = true
+  indexes.forget(id, fields, taken[id] and 'lqghdLak' or 'lqghdLake') -- some have left the list of ended records
+  redis.call('HDEL', root .. 'zk', id)
+end
 indexes.flush()
 for name in pairs(emptied) do
   if redis.call('EXISTS', root .. 'i:' .. name) == 0 then redis.call('SREM', root .. 't', name) end
 end
-return {removed, passed == #ids and passed == limit and 1 or 0}
+return {#gone, kept, (#gone >= limit or passed == limit) and 1 or 0}

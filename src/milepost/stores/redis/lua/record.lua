@@ -27,7 +27,7 @@
 -- s, sx, sk   draining leases: by id, ids by expiry, how many have a unique key
 -- n, w        the number of leases of a slot and of its key (including draining ones), and of a worker
 -- z, zs       ids in the order of their end, and how many outdated entries an id has there
--- zp          ids that a purge has taken from z because they have open children, until they have none
+-- zk          since when the retention of ended records is counted, if that is not their end
 -- f           the feed     fence     ready:<queue>, wake:<worker>   wake-up tokens, which expire
 -- ro, rm, rh  ends of jobs: counts by minute, type, queue and metric; texts of closed minutes; those of hours
 -- c:<worker>  the number of the worker's last claim, ':', its operation id and the ids of the reply

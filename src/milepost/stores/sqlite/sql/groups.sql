@@ -72,6 +72,11 @@ DELETE FROM [members] WHERE grp = ? AND ended = ? AND id = ?
 -- Values: group, limit
 SELECT id FROM [members] WHERE grp = ? AND ended = '' ORDER BY id LIMIT ?
 
+-- name: members_of
+-- Read the first members of a group.
+-- Values: group, limit
+SELECT id FROM [members] WHERE grp = ? ORDER BY id LIMIT ?
+
 -- name: member_counts
 -- Read how many members of a group are in each state.
 -- Values: group

@@ -31,12 +31,29 @@ WHERE stale <= :now AND (
 SELECT id, token FROM [draining] WHERE expires <= ? LIMIT ?
 
 -- name: purge_ended
--- Read the records that ended before a time and have no open children.
+-- Read which records have been kept since before a time.
 -- Values: before, limit
-SELECT n, id, created, status, body FROM [jobs] INDEXED BY [jobs_ended]
-WHERE ended < ? AND NOT EXISTS (
-    SELECT 1 FROM [members] AS m WHERE m.grp = 'children:' || [jobs].id AND m.ended = ''
-) ORDER BY ended, id LIMIT ?
+SELECT id FROM [jobs] INDEXED BY [jobs_ended] WHERE ended < ? ORDER BY ended, id LIMIT ?
+
+-- name: kin
+-- Read what a purge asks about a record, see `stores/retention.py`.
+SELECT j.ended, j.body, (
+    SELECT CASE WHEN min(m.ended) = '' THEN :open ELSE max(coalesce(c.ended, :open)) END
+    FROM [members] AS m JOIN [jobs] AS c ON c.id = m.id WHERE m.grp = 'children:' || j.id
+) FROM [jobs] AS j WHERE j.id = :id
+
+-- name: is_awaited
+-- Check whether the `after` of an open record names a group, or an open batch is named so.
+SELECT 1 FROM [labels] AS o JOIN [jobs] AS w ON w.n = o.n WHERE o.pair = ':after=' || :group AND w.ended IS NULL
+UNION ALL
+SELECT 1 FROM [jobs]
+WHERE :group LIKE 'group:%' AND id = substr(:group, 7) AND type = 'batch' AND ended IS NULL
+LIMIT 1
+
+-- name: count_retention
+-- Count the retention of an ended record from another time on.
+-- Values: since, id
+UPDATE [jobs] SET ended = ? WHERE id = ? AND ended IS NOT NULL
 
 -- name: purge_tombstones
 -- Delete expired tombstones.

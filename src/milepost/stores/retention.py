@@ -1,0 +1,113 @@
+"""Which ended records a purge may remove: a child goes with its root, and what an open job waits for stays.
+
+A record that has to stay is looked at again after another retention time: its own is counted anew from now on, or from the end
+of the record that keeps it. So a purge passes over it once in that time, however often it runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from milepost.core.placement import BATCH, member_groups, parent_of
+from milepost.core.transitions.operations import Record
+
+OPEN = (1 << 63) - 1
+"""Stands for the end of a child that has not ended."""
+LOOKED_AT = 5_000
+"""The most records that a purge looks at in addition to those that it removes."""
+
+
+class Kin(NamedTuple):
+    """What a purge asks about a record."""
+
+    parent: str
+    """The job whose run made it, or empty."""
+    since: int | None
+    """Since when its retention is counted, in microseconds; None while it is open."""
+    awaited: bool
+    """Whether an open job waits for it, or for a group of it."""
+    below: int | None
+    """The newest `since` of its children, OPEN while one of them is open; None without children."""
+
+
+class Family(Protocol):
+    """What a store knows of records and their children. Methods of blocking stores never suspend."""
+
+    async def kin(self, job_ids: Sequence[str]) -> Mapping[str, Kin]:
+        """Return what a purge asks about these records, without those that do not exist."""
+
+    async def children(self, job_id: str, limit: int) -> list[str]:
+        """Return the first children of a record, in the order of their ids."""
+
+
+class Purgeable(NamedTuple):
+    """What a purge does with the records that are due."""
+
+    gone: list[str]
+    """The records to remove, children before their parent."""
+    later: dict[str, int]
+    """Records that stay -> since when their retention is counted."""
+
+
+def parent_by_run(record: Record) -> str:
+    """Return the id of the job whose run made a record, or empty."""
+    return parent_of(record) if "child_key" in record else ""
+
+
+def groups_of(job_id: str, record: Record) -> list[str]:
+    """Return the groups through which an open job may wait for a record."""
+    return [f"job:{job_id}", *member_groups(record)]
+
+
+def is_open_batch(record: Record | None) -> bool:
+    """Return whether a record is that of a batch that has not ended, which keeps its members."""
+    return record is not None and record.get("type") == BATCH and "completed" not in record
+
+
+async def purgeable(family: Family, due: Sequence[str], *, bound: int, now: int, limit: int) -> Purgeable:
+    """Return what to do with ended records whose retention is counted since before `bound`; remove at most `limit`."""
+    seen = dict(await family.kin(due))
+    gone: dict[str, None] = {}
+    later: dict[str, int] = {}
+
+    async def look(job_id: str) -> Kin | None:
+        if job_id not in seen:
+            seen.update(await family.kin([job_id]))
+        return seen.get(job_id)
+
+    async def add(job_id: str, kin: Kin) -> int | None:
+        """Add a record that has ended to `gone`, after its children; return since when it counts if it has to stay."""
+        if kin.since is None or kin.awaited:
+            return now
+        if max(kin.since, kin.below or 0) >= bound:
+            return min(max(kin.since, kin.below or 0), now)
+        if kin.below is not None:
+            made = await family.children(job_id, limit - len(gone))
+            seen.update(await family.kin([child for child in made if child not in seen]))
+            for child in made:
+                if child in seen and (stays := await add(child, seen[child])) is not None:
+                    return stays
+        if len(gone) < limit:
+            gone[job_id] = None
+        return None
+
+    for job_id in due:
+        if len(gone) >= limit:
+            break
+        kin = seen.get(job_id)
+        if job_id in gone or kin is None:
+            continue
+        root, found = job_id, kin
+        while found.parent and found.since is not None and (above := await look(found.parent)) is not None:
+            root, found = found.parent, above
+        size = len(gone)
+        stays = await add(root, found)
+        if stays is not None:
+            for added in list(gone)[size:]:
+                del gone[added]
+            seen[root] = found._replace(since=stays if found.since is not None else None)
+            later[job_id] = stays
+            if found.since is not None:
+                later[root] = stays
+    return Purgeable(list(gone), later)
