@@ -120,11 +120,10 @@ class Rules:
         )
         write = (job_id, change.operation_id)
         times = self._applied[write] = self._applied.get(write, 0) + 1
-        # A worker may use the start ids of a claim again; each start has a new fence, as has each resume of a tracked block,
-        # of which a late duplicate is a run that nobody has, until its lease ends. A late duplicate of the note that a
+        # A worker may use the start ids of a claim again; each start has a new fence. A late duplicate of the note that a
         # task queue cannot be reached postpones the next try once more, and changes nothing that is shown.
         only_postpones = name == "undispatchable" and new.get("version") == old.get("version")
-        if times > 1 and name not in ("start", "resume") and not only_postpones:
+        if times > 1 and name != "start" and not only_postpones:
             self.fail("applied-once", f"{name} was applied {times} times with one operation id")
         if was in TERMINAL and status not in ("", was) and name not in REOPENING:
             self.fail("terminal-is-final", f"{was} -> {status} by {name}")

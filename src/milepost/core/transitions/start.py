@@ -83,11 +83,11 @@ _ADOPT = _starts("adopt", ("eq", "run_by", Const("manual")), ("free",), ops=(("s
 
 _RESUME = template(
     "resume",
-    ("nonce", "lease", "worker", "release", "failure", "dead"),
+    ("nonce", "lease", "worker", "release", "failure", "dead", "attempt", "token"),
     branch(
         (FAILED, CANCELLED),
         RUNNING,
-        guards=(("eq", "run_by", Const("track")), ("free",), IS_NEWEST_OF_KEY),
+        guards=(("eq", "run_by", Const("track")), ("eq", "attempt", Param("attempt")), ("free",), IS_NEWEST_OF_KEY),
         ops=(*CLEAR_END, *START_RUN, _CHARGE_ATTEMPT),
         event="running",
         emit=START_EMIT,
@@ -95,12 +95,12 @@ _RESUME = template(
     *(
         branch(
             (RUNNING,),
-            guards=(("eq", "run_by", Const("track")), owner_is_gone, ("free",)),
+            guards=(("eq", "run_by", Const("track")), *owner_is_gone, ("free",)),
             ops=(*END_RUN, ("clear", "started"), *ARCHIVE_FAILURE, *START_RUN, ("add", "crashes", Const("1"))),
             event="running",
             emit=START_EMIT,
         )
-        for owner_is_gone in (("past", "lease"), ("token", Param("dead")))
+        for owner_is_gone in ((("past", "lease"), ("eq", "token", Param("token"))), (("token", Param("dead")),))
     ),
 )
 
@@ -129,9 +129,14 @@ def plan_resume(
     failure: str,
     dead: str | None = None,
     release: str | None = None,
+    attempt: str | None = None,
+    token: str | None = None,
 ) -> Change:
     """Resume the job of a key in `track(unique_key=...)`: an ended one, or a running one whose lease expired or whose
-    token is `dead` because the caller knows that its process has ended."""
+    token is `dead` because the caller knows that its process has ended.
+
+    `attempt` and `token` are those that the caller has seen: a late duplicate is refused when the job has run since.
+    """
     return bind(
         _RESUME,
         operation_id,
@@ -141,4 +146,6 @@ def plan_resume(
         release=release,
         failure=failure,
         dead=dead or "-",
+        attempt=attempt,
+        token=token,
     )

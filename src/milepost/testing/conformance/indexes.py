@@ -7,6 +7,7 @@ import json
 import pytest
 
 from milepost.core import transitions as plans
+from milepost.core.job import Job
 from milepost.core.transitions.operations import Change
 from milepost.stores.protocol import Select
 from milepost.testing.conformance.harness import (
@@ -85,6 +86,19 @@ class Indexes(Scenarios):
         job = await fixture.made("b", _tracked(fixture))
         await fixture.do("b", plans.plan_complete(fixture.operation_id(), token_of(job), None, {}))
 
+    async def test_late_duplicate_of_resume_is_refused(self, fixture: StoreFixture) -> None:
+        """It resumed a job that had run and ended again, in a run that no process had."""
+        seen = await fixture.track("a", track_job(unique_key="k"), lease=0)
+        late = [_reopened(fixture, seen=seen)]
+        job = await fixture.made("a", _reopened(fixture, seen=seen))
+        await fixture.refused("a", late[0])
+        seen = await fixture.made("a", fail(fixture.operation_id(), token_of(job)))
+        late.append(_reopened(fixture, seen=seen))
+        job = await fixture.made("a", _reopened(fixture, seen=seen))
+        await fixture.do("a", fail(fixture.operation_id(), token_of(job)))
+        for change in late:
+            await fixture.refused("a", change)
+
     async def test_older_tracked_job_of_key_is_not_resumed(self, fixture: StoreFixture) -> None:
         job = await fixture.track("old", track_job(unique_key="k"))
         await fixture.do("old", fail(fixture.operation_id(), token_of(job)))
@@ -148,9 +162,10 @@ def _tracked(fixture: StoreFixture) -> Change:
     return plans.plan_track(track_job(unique_key="k"), fixture.operation_id(), nonce=fixture.nonce(), lease=LONG)
 
 
-def _reopened(fixture: StoreFixture, dead: str | None = None) -> Change:
+def _reopened(fixture: StoreFixture, dead: str | None = None, seen: Job | None = None) -> Change:
+    names = {} if seen is None else {name: seen.record.get(name, "-") for name in ("attempt", "token")}
     return plans.plan_resume(
-        fixture.operation_id(), nonce=fixture.nonce(), lease=LONG, worker="w1", failure="{}", dead=dead
+        fixture.operation_id(), nonce=fixture.nonce(), lease=LONG, worker="w1", failure="{}", dead=dead, **names
     )
 
 
