@@ -5,6 +5,7 @@ Most code gets its clock and ids from `milepost.run.runtime`. What remains uses 
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import queue
@@ -214,6 +215,17 @@ def _is_known_dead(world: World, name: str) -> bool:
     return any(str(process.pid) == pid and not process.is_alive for process in world.processes)
 
 
+def _reported(world: World) -> Callable[..., None]:
+    """Return `Logger.exception` that halts the world: an error that milepost survives is a defect, too."""
+
+    def exception(self: logging.Logger, message: str, *args: object, **options: Any) -> None:
+        error = sys.exc_info()[1]
+        if world.current is not None and not world.is_over and isinstance(error, Exception):
+            world.report(error)
+
+    return exception
+
+
 def _do_nothing(self: object) -> None:
     pass
 
@@ -238,6 +250,7 @@ def installed(world: World) -> Iterator[None]:
 
     patches += [
         mock.patch.object(milepost.run.heartbeat, "ReportedRun", lambda *args: ReportedRun(*args, lock=new_lock())),
+        mock.patch.object(logging.Logger, "exception", _reported(world)),
         mock.patch.object(milepost.worker.event_loop.LoopWatchdog, "start", new=_do_nothing),
         mock.patch.object(milepost.stores.ids.SYSTEM_IDS, "_random", randbytes),
         mock.patch.object(milepost.stores.ids.SYSTEM_IDS, "_time_ns", time_ns),
