@@ -145,7 +145,7 @@ def test_runs_survive_outage_or_are_released_uncharged(
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("leases", [16, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("leases", [6, pytest.param(60, marks=pytest.mark.slow)])
 def test_blocked_event_loop_of_60_leases_runs_once(workers: Workers, jobs: Jobs, leases: int) -> None:
     lease = slowness()  # seconds: a shorter one can run out while a busy machine runs other processes
     workers.environment |= {"MILEPOST_LEASE": str(lease), "MILEPOST_SWEEP": "0.1"}

@@ -10,7 +10,7 @@ import pytest
 from tests.chaos.checker import check
 from tests.chaos.soak import Soak, Targets, summary
 
-SMALL = Targets()
+SMALL = Targets().times(0.6)
 FULL = Targets(jobs=2000, kills=40, zombies=10, lost=50, restarts=3, commits=6, cancels=200, deletes=100, poison=10)
 
 
@@ -31,7 +31,7 @@ def test_invariants_hold_in_soak(kind: str, targets: Targets) -> None:
 @pytest.mark.timeout(1200)
 @pytest.mark.service("postgresql")
 def test_invariants_hold_in_soak_on_postgresql() -> None:
-    check_soak("postgres", SMALL)
+    check_soak("postgres", Targets())
 
 
 def check_soak(kind: str, targets: Targets) -> None:

@@ -49,6 +49,7 @@ class Stage:
         ports: list[int] | None = None,
         hostile: int = 1,
     ) -> None:
+        self.past = past
         self.ports = ports or [free_port(), free_port()]
         command = [
             sys.executable,
@@ -206,7 +207,7 @@ def axe(page: Page) -> list[str]:
 
 
 def everything_read(page: Page) -> None:
-    """Scroll to the end of ten thousand jobs until all of them are in the list, and back to its top."""
+    """Scroll to the end of thousands of jobs until all of them are in the list, and back to its top."""
     page.locator("#grid").focus()
     until(
         page,
