@@ -46,7 +46,7 @@ from milepost.run.results import Budget, part_key
 from milepost.run.stages import LiveStage, ProgressMixin, flatten_stages
 from milepost.run.state import Snapshots, StateBinding
 from milepost.run.step_mixin import StepMixin
-from milepost.run.usage_mixin import UsageMixin
+from milepost.run.usage import Usage, UsageMixin
 
 if TYPE_CHECKING:
     from milepost.run.children import ChildJobs
@@ -54,7 +54,6 @@ if TYPE_CHECKING:
     from milepost.run.questions import Questions
     from milepost.run.steps import Steps
     from milepost.run.transaction import RunTransaction
-    from milepost.run.usage import Usage
 
 T = TypeVar("T")
 
