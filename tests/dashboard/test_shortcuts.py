@@ -109,7 +109,7 @@ def y(page: Page) -> None:
 
 def numbers(page: Page) -> None:
     for key, tab in zip(
-        "1234567", ("All", "Pending", "Running", "Completed", "Failed", "Cancelled", "Stalled"), strict=True
+        "12345678", ("All", "Pending", "Running", "Completed", "Failed", "Cancelled", "Stalled", "Waiting"), strict=True
     ):
         page.keyboard.press(key)
         expect(page.locator(".tabs [aria-current]")).to_contain_text(tab)

@@ -247,18 +247,20 @@ def test_invalid_batches_are_refused(jobs: Jobs) -> None:
         jobs.batch("a b")
     with pytest.raises(InvalidInputError, match="on_error: 'x' must be"):
         jobs.batch("b", on_error="x")  # type: ignore[arg-type]
-    jobs.create_job("taken")
-    with pytest.raises(DuplicateJobError, match="Job taken already exists, and is not a batch"):
-        jobs.batch("taken").__enter__()
-    taken = jobs.get_job("taken")
-    assert taken is not None
-    assert (taken.status.value, taken.attempt, taken.version) == ("pending", 0, 1)
+    for job_type in ("generic", "batch"):
+        name = f"taken-{job_type}"
+        jobs.create_job(name, job_type)
+        with pytest.raises(DuplicateJobError, match=f"Job {name} already exists, and is not a batch"):
+            jobs.batch(name).__enter__()
+        taken = jobs.get_job(name)
+        assert taken is not None
+        assert (taken.status.value, taken.attempt, taken.version) == ("pending", 0, 1)
     for call in (jobs.batch("none").counts, jobs.batch("none").wait):
         with pytest.raises(JobNotFoundError):
             call()
     with pytest.raises(InvalidInputError, match="no job is in the group 'none'"):
         jobs.batch("none").then("report", {"who": "ana"})
-    assert jobs.count_jobs() == 1
+    assert jobs.count_jobs() == 2
 
 
 def test_batch_in_an_event_loop(url: str, namespace: str) -> None:

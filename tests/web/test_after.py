@@ -82,3 +82,18 @@ async def test_limited_key_cannot_put_back_the_jobs_that_follow(
         assert [job.status.value for job in await jobs.list_jobs()] == ["cancelled", "cancelled"]
         assert (await web.post(url, json=body, headers=free)).status_code == 200
         assert [job.status.value for job in await jobs.list_jobs()] == ["pending", "pending"]
+
+
+async def test_stats_count_waiting_jobs(memory: AsyncJobManager) -> None:
+    jobs = jobs_of(memory)
+    first = await jobs.submit("load")
+    await jobs.submit("load", after=[first])
+    await jobs.submit("load", labels={"owner": "ana"})
+    async with client_of(jobs) as web:
+        for query, waiting in (({}, 1), ({"q": "status:pending"}, 1), ({"q": "label.owner:ana"}, 0)):
+            found = (await web.get("/api/stats", params=query)).json()
+            assert (found["waiting"], found["counts"]["load"]["pending"]) == (waiting, 3 if waiting else 1)
+        async with jobs.run_workers():
+            await jobs.wait(first, 30)
+        found = (await web.get("/api/stats", params={"window": "2h"})).json()
+        assert found["waiting"] == 0

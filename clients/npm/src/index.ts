@@ -3,9 +3,9 @@
  * resumes after an outage. Types come from the server's OpenAPI document.
  */
 import { listen } from "../../../dashboard/src/element/shared";
-import { isEnded, type BatchCounts, type Done, type JobRecord, type Row, type Status, type Submission } from "../../../dashboard/src/wire/types";
+import { isEnded, type BatchCounts, type ClosedBatch, type Done, type JobRecord, type Row, type Status, type Submission } from "../../../dashboard/src/wire/types";
 
-export type { BatchCounts, JobRecord, Status, Submission };
+export type { BatchCounts, ClosedBatch, JobRecord, Status, Submission };
 /** A job as a list shows it: everything but its parameters, result and crash report, which `getJob` returns. */
 export type Job = Row;
 
@@ -102,7 +102,7 @@ export function countBatch(name: string, options: Options = {}): Promise<BatchCo
  * Closes a batch: it accepts no more jobs, and ends when none is open. With `error` it fails, and its open jobs are cancelled.
  * Callers without `jobs:read` get no counts.
  */
-export function closeBatch(name: string, error?: string, options: Options = {}): Promise<BatchCounts> {
+export function closeBatch(name: string, error?: string, options: Options = {}): Promise<ClosedBatch> {
   return request("POST", `batches/${encodeURIComponent(name)}/close`, options, error === undefined ? {} : { error: error || "no message" });
 }
 

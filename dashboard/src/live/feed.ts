@@ -7,7 +7,7 @@
 import { signal } from "@preact/signals";
 import { apiBase, apiUrl, get, Problem, share, signInNeeded } from "../wire/api";
 import { readStream, type Message } from "../wire/sse";
-import type { Batch, Counts, JobList, ListSnapshot } from "../wire/types";
+import type { Batch, Counts, ListSnapshot, Stats } from "../wire/types";
 
 export type Link =
   | { kind: "connecting" }
@@ -22,7 +22,7 @@ type Post =
   | { kind: "link"; link: Link; position: string | null }
   | { kind: "batch"; batch: Batch; position: string | null }
   /** `counts` is null for a user who may not see the counts of all. What is left out has not changed. */
-  | { kind: "counts"; counts?: Counts | null; stalled?: number | null }
+  | { kind: "counts"; counts?: Counts | null; stalled?: number | null; waiting?: number | null }
   | { kind: "restarted"; position: string | null };
 
 export interface Listener {
@@ -42,6 +42,7 @@ export const link = signal<Link>({ kind: "connecting" });
 export const leading = signal(false);
 export const counts = signal<Counts | null>(null);
 export const stalledCount = signal<number | null>(null);
+export const waitingCount = signal<number | null>(null);
 
 const listeners = new Set<Listener>();
 const audience = share === null ? apiBase.href : `${apiBase.href} ${share}`;
@@ -71,6 +72,7 @@ function receive(post: Post): void {
   else if (post.kind === "counts") {
     if (post.counts !== undefined) counts.value = post.counts;
     if (post.stalled !== undefined) stalledCount.value = post.stalled;
+    if (post.waiting !== undefined) waitingCount.value = post.waiting;
   } else if (leading.value && !leaving) postState();
 }
 
@@ -85,7 +87,7 @@ export const postUserChange = (): void => post({ kind: "user" });
 
 function postState(): void {
   channel?.postMessage({ kind: "link", link: link.value, position } satisfies Post);
-  channel?.postMessage({ kind: "counts", counts: counts.value, stalled: stalledCount.value } satisfies Post);
+  channel?.postMessage({ kind: "counts", counts: counts.value, stalled: stalledCount.value, waiting: waitingCount.value } satisfies Post);
 }
 
 function onMessage(message: Message): void {
@@ -109,13 +111,13 @@ function onMessage(message: Message): void {
 
 let counting: ReturnType<typeof setTimeout> | null = null;
 
-/** The pushed counts do not include stalled jobs, so the leading tab requests them after changes. */
+/** The pushed counts do not include stalled and waiting jobs, so the leading tab requests them after changes. */
 function countStalledSoon(wait = STALLED_EVERY): void {
   counting ??= setTimeout(async () => {
     counting = null;
     try {
-      const found = await get<JobList>("jobs", { q: "is:stalled", limit: 1 });
-      post({ kind: "counts", stalled: found.total ?? found.total_at_least ?? found.jobs.length });
+      const { stalled, waiting } = await get<Stats>("stats", { window: "1h", step: "1h" });
+      post({ kind: "counts", stalled, waiting });
     } catch {
       // The next change requests them again.
     }

@@ -4,7 +4,7 @@ import { computed, signal } from "@preact/signals";
 export type PageName = "jobs" | "job" | "failures" | "overview" | "types" | "schedules" | "workers" | "documents";
 const PAGES: readonly PageName[] = ["jobs", "job", "failures", "overview", "types", "schedules", "workers", "documents"];
 
-export const TABS = ["all", "pending", "running", "completed", "failed", "cancelled", "stalled"] as const;
+export const TABS = ["all", "pending", "running", "completed", "failed", "cancelled", "stalled", "waiting"] as const;
 export type Tab = (typeof TABS)[number];
 
 export interface Place {
@@ -92,6 +92,6 @@ window.addEventListener("popstate", () => {
 /** The filter sent to the server: the text of the field and the status of the tab. */
 export const filter = computed(() => {
   const { q, tab } = place.value;
-  const term = tab === "all" ? "" : tab === "stalled" ? "is:stalled" : `status:${tab}`;
+  const term = tab === "all" ? "" : tab === "stalled" || tab === "waiting" ? `is:${tab}` : `status:${tab}`;
   return [q.trim(), term].filter((text) => text !== "").join(" ");
 });

@@ -1,7 +1,7 @@
 /** The status tabs with their counts, and the chart of the last hour. */
 import { computed, signal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
-import { counts, stalledCount } from "../live/feed";
+import { counts, stalledCount, waitingCount } from "../live/feed";
 import { StatusIcon, type Look } from "../parts/icons";
 import { Link } from "../parts/link";
 import { formatCount } from "../text/time";
@@ -18,6 +18,7 @@ const NAMES: Record<Tab, string> = {
   failed: "Failed",
   cancelled: "Cancelled",
   stalled: "Stalled",
+  waiting: "Waiting",
 };
 
 type Sums = Partial<Record<Tab, number>>;
@@ -44,7 +45,7 @@ async function countMatching(): Promise<void> {
   if (q === "" || document.visibilityState !== "visible") return;
   try {
     const found = await get<Stats>("stats", { q, window: "1h", step: "1h" });
-    matching.value = { q, sums: { ...sumsOf(found.counts), stalled: found.stalled }, complete: found.complete };
+    matching.value = { q, sums: { ...sumsOf(found.counts), stalled: found.stalled, waiting: found.waiting }, complete: found.complete };
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
   }
@@ -57,6 +58,7 @@ export const tabCounts = computed<Sums>(() => {
   if (counts.value === null) return {};
   const sums = sumsOf(counts.value);
   if (stalledCount.value !== null) sums.stalled = stalledCount.value;
+  if (waitingCount.value !== null) sums.waiting = waitingCount.value;
   return sums;
 });
 
@@ -80,7 +82,7 @@ export function Tabs() {
             title={`${NAMES[tab]} (${at + 1})`}
             aria-current={place.value.tab === tab ? "page" : undefined}
           >
-            {tab !== "all" && <StatusIcon look={tab as Look} />}
+            {tab !== "all" && <StatusIcon look={(tab === "waiting" ? "pending" : tab) as Look} />}
             {NAMES[tab]} {count !== undefined && <b>{formatCount(count)}{more}</b>}
           </Link>
         );

@@ -9,6 +9,7 @@ export type EventRecord = Shapes["EventRecord"];
 export type JobList = Shapes["JobList"];
 export type Done = Shapes["Done"];
 export type BatchCounts = Shapes["BatchCounts"];
+export type ClosedBatch = Shapes["ClosedBatch"];
 export type Submission = Shapes["SubmitBody"];
 export type Status = JobRecord["status"];
 

@@ -139,13 +139,12 @@ class AsyncBatch:
             "manual", BATCH, message="Open", labels=self._labels, group=self.name, stale_after=STALE_AFTER,
             stored={"origin": jobs.manager.origin},
         )  # fmt: skip
-        create = Write(self.name, plan_create(fields, new_id()), answer=False)
-        opened = (await self._apply([create, Write(self.name, plan_open_batch(new_id()))]))[1]
-        job = opened.job
+        job = (await self._apply([Write(self.name, plan_create(fields, new_id()))]))[0].job
         if job is not None and (job.job_type != BATCH or job.run_by != "manual" or job.group != self.name):
             raise DuplicateJobError(f"Job {self.name} already exists, and is not a batch", job=job)
+        opened = (await self._apply([Write(self.name, plan_open_batch(new_id()))]))[0]
         if not opened.accepted:
-            raise IllegalTransitionError(f"Batch {self.name} is closed; open one with another name", job=job)
+            raise IllegalTransitionError(f"Batch {self.name} is closed; open one with another name", job=opened.job)
         self._opened_by = os.getpid()
 
     async def close(self, error: BaseException | None = None) -> None:

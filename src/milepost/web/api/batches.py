@@ -63,7 +63,7 @@ def add_batches(router: APIRouter, context: WebContext) -> None:
     async def count_batch(request: Request, name: str) -> Response:
         return await counted(request, await visible(request, name))
 
-    @router.post("/api/batches/{name}/close", dependencies=write, response_model=schemas.BatchCounts,
+    @router.post("/api/batches/{name}/close", dependencies=write, response_model=schemas.ClosedBatch,
                  responses=schemas.problems(404), tags=["batches"],
                  summary="Close a batch: it ends when none of its jobs is open")  # fmt: skip
     async def close_batch(request: Request, name: str, body: schemas.CloseBody | None = None) -> Response:

@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from milepost.core.job import Job, JobStatus
 from milepost.core.limits import KEEP, Limit
+from milepost.core.placement import is_waiting
 from milepost.core.serialization import from_micros, seconds, validate_job_type
 from milepost.query.filters import parse_filter
 from milepost.query.statistics import MAX_READ, check_window, failure_groups, history_of, longest_wait, read_history
@@ -141,6 +142,11 @@ async def _newest_matching(context: WebContext, query: JobQuery) -> tuple[list[J
     return jobs, False
 
 
+async def _waiting(context: WebContext, now: int) -> list[Job]:
+    """Return the jobs among the newest pending ones that wait for others, for an answer, or are paused or asleep."""
+    return (await _newest_matching(context, parse_filter("status:pending is:waiting", now=now).query))[0]
+
+
 async def _oldest_pending(context: WebContext, pending: list[Job], now: int) -> dict[str, Any] | None:
     """Return which of some pending jobs has waited longest, since when, and why."""
     found = longest_wait(pending, from_micros(now))
@@ -166,11 +172,13 @@ async def _stats(
         history = await read_history(context.store, window, step, job_type=job_type, queue=queue)
         counts = counts_by_type(await context.store.counts())
         pending = await context.store.oldest(JobStatus.PENDING.value, MAX_READ)
+        waits = await _waiting(context, now) if pending else []
     else:
         jobs, complete = await _newest_matching(context, query)
         jobs = [job for job in jobs if job_type in (None, job.job_type)]
         history = history_of(jobs, now, window, step, complete=complete)
         counts = counts_by_type(Counter((job.job_type, job.status.value) for job in jobs))
+        waits = [job for job in jobs if is_waiting(job, now)]
         # Of an incomplete selection the newest jobs are known, and not the oldest.
         pending = [job for job in jobs if job.status is JobStatus.PENDING] if complete else []
     select = query.select
@@ -182,6 +190,7 @@ async def _stats(
         "at": from_micros(now).isoformat(),
         "counts": counts,
         "stalled": flagged,
+        "waiting": len(waits),
         "oldest_pending": await _oldest_pending(context, pending, now),
         **history.to_dict(),
     }

@@ -23,7 +23,7 @@ from milepost.web.schemas.access import (
     WebhookReplayed,
     WebhookTested,
 )
-from milepost.web.schemas.batches import BatchBody, BatchCounts, CloseBody
+from milepost.web.schemas.batches import BatchBody, BatchCounts, CloseBody, ClosedBatch
 from milepost.web.schemas.fields import Json, Problem, When, problems
 from milepost.web.schemas.jobs import (
     AnswerBody,
@@ -69,6 +69,7 @@ __all__ = [
     "BulkDone",
     "CancelBody",
     "CloseBody",
+    "ClosedBatch",
     "Doctor",
     "Done",
     "EventRecord",

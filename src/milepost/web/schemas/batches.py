@@ -24,7 +24,6 @@ class BatchCounts(ResponseModel):
     """A batch with the exact numbers of its jobs. `open` ones have not ended. `progress` is the part that has, from 0 to 1.
 
     `closed` is whether it accepts no more jobs. It ends, with its `status`, when it is closed and none is open.
-    A key without `jobs:read` that closes a batch gets no counts.
     """
 
     name: str
@@ -35,4 +34,18 @@ class BatchCounts(ResponseModel):
     completed: int
     failed: int
     cancelled: int
+    progress: float = Field(ge=0, le=1)
+
+
+class ClosedBatch(ResponseModel):
+    """A batch that was closed, as in BatchCounts. A key without `jobs:read` gets no counts."""
+
+    name: str
+    status: Status
+    closed: bool
+    total: int | None = None
+    open: int | None = None
+    completed: int | None = None
+    failed: int | None = None
+    cancelled: int | None = None
     progress: float = Field(ge=0, le=1)

@@ -71,6 +71,10 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "name": "import-42", "status": "running", "closed": False, "total": 40, "open": 10, "completed": 29, "failed": 1,
         "cancelled": 0, "progress": 0.75,
     },
+    "ClosedBatch": {
+        "name": "import-42", "status": "completed", "closed": True, "total": 40, "open": 0, "completed": 40, "failed": 0,
+        "cancelled": 0, "progress": 1.0,
+    },
     "JobList": {"jobs": [_JOB], "total": 1, "next_cursor": None},
     "Done": {"message": "Job cancelled", "job_id": _ID},
     "OutputRecord": {
@@ -109,7 +113,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "complete": True,
     },
     "Stats": {
-        "at": _AT[2], "window": 3600.0, "step": 60.0, "counts": {"ingestion": {"completed": 40, "failed": 2}}, "stalled": 0,
+        "at": _AT[2], "window": 3600.0, "step": 60.0, "counts": {"ingestion": {"completed": 40, "failed": 2}}, "stalled": 0, "waiting": 3,
         "oldest_pending": {
             "job_id": _ID, "job_type": "ingestion", "since": _AT[0], "activity": "No worker serves ingestion",
         },

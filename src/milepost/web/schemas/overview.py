@@ -29,7 +29,8 @@ class Stats(ResponseModel):
     Counts and steps are exact; p50 and p95 are at most 9 % off. They come from rollups that the store keeps, per minute for
     48 hours and per hour for 60 days, so all servers of a store agree. A step is at least a minute, or an hour in windows
     over two days. With `q`, or for a key that may read only some jobs, the newest 5,000 jobs that match are read instead.
-    `complete` is False if not every end of the window is known. `oldest_pending` is null if no job could have started; jobs
+    `complete` is False if not every end of the window is known. `waiting` jobs are pending ones that wait for other jobs, for an
+    answer, or are paused or asleep, among the newest 5,000 pending jobs. `oldest_pending` is null if no job could have started; jobs
     whose start time has not come do not count.
     """
 
@@ -38,6 +39,7 @@ class Stats(ResponseModel):
     step: float
     counts: dict[str, dict[str, int]]
     stalled: int
+    waiting: int
     oldest_pending: OldestPending | None
     steps: list[dict[str, Json]]
     wait: dict[str, float | int | None]
