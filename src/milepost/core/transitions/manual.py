@@ -79,8 +79,8 @@ _RETRY_CHILD = template(
 )
 _RETRY, _RETRY_FROM_START, _RETRY_WAITING = _retries(False), _retries(True), _retries(False, waits=True)
 
-_QUIET = str(int(STALE_AFTER * 1_000_000))
-_UPDATE_NAMES = ("message", "progress", "error", "result", "quiet")
+_QUIET = Const(str(int(STALE_AFTER * 1_000_000)))
+_UPDATE_NAMES = ("message", "progress", "error", "result")
 
 
 @cache
@@ -88,7 +88,7 @@ def _updates(target: str) -> TransitionTemplate:
     mine: tuple[Guard, ...] = (("eq", "run_by", Const("manual")),)
     still_mine: tuple[Guard, ...] = (*mine, ("lacks", "closed"))  # only a running batch can be closed
     sets: tuple[Operation, ...] = (*SET_CALLER_FIELDS, ("clear", "stalled"))
-    alive: tuple[Operation, ...] = (("stamp", "stale", Param("quiet")), ("stamp", "stale", Field("stale_after")))
+    alive: tuple[Operation, ...] = (("stamp", "stale", _QUIET), ("stamp", "stale", Field("stale_after")))
     emit = ("progress", "message", "error")
     stays = branch((RUNNING,), guards=still_mine, ops=(*sets, *alive), event="progress", keep="feed", emit=emit)
     if not target or target == PENDING:
@@ -149,5 +149,5 @@ def plan_update(
 ) -> Change:
     """Update a manual job; to cancel it, use `plan_cancel`."""
     return Change(
-        _updates(status or "").transition, (message, progress, error, result, _QUIET), operation_id
+        _updates(status or "").transition, (message, progress, error, result), operation_id
     )  # as _UPDATE_NAMES

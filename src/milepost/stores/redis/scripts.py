@@ -6,6 +6,7 @@ are allowed to run then, so that jobs can still be finished, cancelled and renew
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from hashlib import sha1
 from pathlib import Path
@@ -55,17 +56,22 @@ READING = frozenset(
 def script(name: str, *, grows: bool = False) -> Script:
     """Return the script of a name; with `grows` a full server refuses it."""
     flags = "" if grows else READS if name in READING else ALLOWED
-    parts = ["record", *PRELUDES.get(name, ()), name]
+    parts = ["clock", "record", *PRELUDES.get(name, ()), name]
     return _script(name, flags, "".join(map(_text, parts)), writes=name not in READING)
 
 
-def transition_script(head: str, branches: str, *, grows: bool, is_asked: bool) -> Script:
-    """Return the script that applies changes; `head` and `branches` are Lua from `lua_compiler`."""
+def transition_script(single: str, head: str, branches: str, *, grows: bool, is_asked: bool) -> Script:
+    """Return the script that applies changes; `single`, `head` and `branches` are Lua from `lua_compiler`."""
     body = _text("apply").replace("    --BRANCHES\n", branches, 1)
+    run_writes = _text("run_writes")
+    # Each function costs when it is created, so the first part creates only what it calls.
+    first = (run_writes, single) if re.search(r"is_superseded|keep_event", single) else (single, run_writes)
     return _script(
         "apply",
         "" if grows else ALLOWED,
-        _text("record")
+        _text("clock")
+        + "".join(first)
+        + _text("record")
         + _text("leases")
         + _text("groups")
         + _text("indexes")

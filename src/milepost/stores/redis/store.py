@@ -149,7 +149,8 @@ class RedisStore(NamespaceMethods):
         args: list[Arg] = [self._seen, len(writes)]
         for job_id, change, answer in writes:
             number, width = numbers[change.transition]
-            args += (encode_id(job_id), number, change.operation_id, change.key or b"", b"1" if answer else b"0")
+            head = f"{number}{'!' * answer}:{change.key or ''}" if answer or change.key else number
+            args += (encode_id(job_id), head, change.operation_id)
             args += [MISSING_VALUE if value is None else value for value in change.values[:width]]
         if leases:
             args += ("renew", *leases)
@@ -165,7 +166,10 @@ class RedisStore(NamespaceMethods):
                 args += [MISSING_VALUE if value is None else value for value in start.values[:width]]
         return called, args
 
-    def _applied(self, writes: Sequence[Write], reply: list[Any]) -> ApplyResult:
+    def _applied(self, writes: Sequence[Write], reply: list[Any] | bytes) -> ApplyResult:
+        if isinstance(reply, bytes):  # of `lua_single_write`
+            now, branch = reply.split()
+            reply = [now, [int(branch)]]
         self._saw(reply[0])
         outcomes = []
         for write, outcome in zip(writes, reply[1], strict=True):

@@ -31,13 +31,36 @@ local function open_operations()
   return O
 end
 
+-- name: run_writes
+-- Prelude of `apply`: the operation ids of a run's writes, see `milepost.core.transitions.operation_ids`, and the events
+-- that are kept in a list.
+
+-- Whether a write was applied before: the writes of a run arrive in the order of their ids, and the newest id of its kind
+-- and of the same source is at a place of a text.
+local function is_superseded(ops, op, place)
+  local kept = string.sub(ops, place, place + 7)
+  if string.sub(kept, 1, 4) ~= string.sub(op, 1, 4) then return false end
+  local a, b, c, d = string.byte(op, 5, 8)
+  local e, f, g, h = string.byte(kept, 5, 8)
+  return ((a * 128 + b) * 128 + c) * 128 + d <= ((e * 128 + f) * 128 + g) * 128 + h
+end
+
+-- The text with the id at its place.
+local function with_run_id(ops, op, place)
+  return string.format('%-' .. place - 1 .. 's', string.sub(ops, 1, place - 1)) .. op .. string.sub(ops, place + 8)
+end
+
+local function keep_event(id, version, event)
+  if redis.call('RPUSH', root .. 'e:' .. id, version .. '\0' .. event) > 1000 then redis.call('LPOP', root .. 'e:' .. id) end
+end
+
 -- name: apply
 -- Apply changes in order, and then a worker's claim, in one atomic step. `match_branch` and `apply_branch` of
 -- `milepost.core.transitions.operations` define what a change means. The branches of the transitions are compiled to Lua
 -- and inserted at `BRANCHES`, see `milepost.stores.redis.lua_compiler`.
 --
--- ARGV[2..] the number of writes, and for each: id, number of its transition, operation id, unique key (empty: none),
---           whether to return the record (1 or 0), its values (NUL: missing); then `renew` with the arguments of
+-- ARGV[2..] the number of writes, and for each: id, number of its transition (then `!` to return the record, then `:` and
+--           the unique key, if any), operation id, its values (NUL: missing); then `renew` with the arguments of
 --           `renew(first)` in leases.lua, or `claim` with: worker, operation id, number of the claim, job id (empty: any),
 --           the number of queues and for each its name and limit (empty: none); the number of the transition of its
 --           starts, how many, and for each: operation id, values
@@ -82,11 +105,13 @@ local transition, width, all, retention, mortal, names
 local places = {r = 10, p = 18, s = 26}
 
 while true do
-  local id, wanted, op, first, key, answer
+  local answer, id, wanted, op, first, key = false, nil, nil, nil, nil, nil
   if done < writes then
-    id, wanted, op, key, answer = ARGV[arg], tonumber(ARGV[arg + 1]), ARGV[arg + 2], ARGV[arg + 3], ARGV[arg + 4] == '1'
-    if key == '' then key = nil end
-    first = arg + 5
+    id, wanted, op, first = ARGV[arg], tonumber(ARGV[arg + 1]), ARGV[arg + 2], arg + 3
+    if not wanted then
+      wanted, answer, key = string.match(ARGV[arg + 1], '^(%d+)(!?):?(.*)$')
+      wanted, answer, key = tonumber(wanted), answer == '!', key ~= '' and key or nil
+    end
   else
     if not claim then
       if ARGV[arg] ~= 'claim' then break end
@@ -153,19 +178,12 @@ while true do
     if branch >= 0 and status ~= '' then
       local place = places[retention]
       if place then
-        -- A run's writes arrive in the order of their ids: one not greater than the kept one of its source was applied.
-        local ops = fields.o or ''
-        local kept = string.sub(ops, place, place + 7)
-        if string.sub(kept, 1, 4) == string.sub(op, 1, 4) then
-          local a, b, c, d = string.byte(op, 5, 8)
-          local e, f, g, h = string.byte(kept, 5, 8)
-          if ((a * 128 + b) * 128 + c) * 128 + d <= ((e * 128 + f) * 128 + g) * 128 + h then
-            text, repeated = look(id), 1
-            break
-          end
+        if is_superseded(fields.o or '', op, place) then
+          text, repeated = look(id), 1
+          break
         end
         old.o = fields.o or false
-        fields.o = string.format('%-' .. place - 1 .. 's', string.sub(ops, 1, place - 1)) .. op .. string.sub(ops, place + 8)
+        fields.o = with_run_id(fields.o or '', op, place)
       elseif retention == 'l' then
         local rest = string.sub(fields.o or '', 10)
         -- Log lines are accepted until the code of a draining lease has stopped.
@@ -304,11 +322,7 @@ while true do
     end
     if event then
       redis.call('XADD', root .. 'f', 'MAXLEN', '~', 100000, '*', 'i', id, 'v', version, 'e', event)
-      if kept == 'list' and not remove then
-        if redis.call('RPUSH', root .. 'e:' .. id, version .. '\0' .. event) > 1000 then
-          redis.call('LPOP', root .. 'e:' .. id)
-        end
-      end
+      if kept == 'list' and not remove then keep_event(id, version, event) end
     end
     text = answer and not remove and shown(id, fields)
   until true

@@ -1,7 +1,7 @@
 -- The clock, the stored layout and the encodings of a record, which every script needs; and scripts for one record.
 
--- name: record
--- Prelude of every script: the clock, the encodings of a record, and draining leases. User JSON is never decoded.
+-- name: clock
+-- Begins every script.
 --
 -- KEYS[1]  the prefix of the namespace, `{name}:`; all other keys are built from it and share its hash tag.
 -- KEYS[2]  the key of the layout. KEYS[1] never exists and KEYS[2] always does, so both nodes refuse the script while a
@@ -36,14 +36,17 @@
 -- A script defines its functions anew at each run, and each captured local makes that slower. Therefore there are
 -- globals, one table of state, and functions that are created only where they are needed.
 local root = KEYS[1]
-local this = redis.call('TIME')
-this.now = this[1] .. string.format('%06d', this[2])
-this.clock = tonumber(this.now)
-if ARGV[1] >= this.now and ARGV[1] - this.clock <= 30000000 then
+local now = redis.call('TIME')
+now = now[1] .. string.sub('00000' .. now[2], -6)
+local this = {now = now, clock = tonumber(now)}
+if ARGV[1] >= now and ARGV[1] - this.clock <= 30000000 then
   this.now = string.format('%.0f', ARGV[1] + 1)
   this.clock = tonumber(this.now)
 end
 
+-- name: record
+-- Prelude of every script: the encodings of a record, and draining leases. User JSON is never decoded.
+--
 -- What an event of an ended job need not repeat, because the record has it: its time, and unchanged fields.
 local TIMES, SAME = {'c', 'b', 'z'}, {'s', 'p', 'm', 'e', 'a', 'w'}
 

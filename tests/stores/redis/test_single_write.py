@@ -1,0 +1,137 @@
+"""A single write in straight-line Lua changes and answers the same as the general code, which runs if the record is requested."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+from milepost.core import transitions as plans
+from milepost.core.transitions.operations import Change
+from milepost.stores.protocol import Write, WriteResult
+from milepost.stores.redis import RedisStore
+from milepost.stores.sync_bridge import run_sync
+from milepost.testing.conformance.harness import StoreFixture
+from milepost.testing.conformance.transition_matrix import reach
+from tests.conformance.moved_clocks import ServerClock, clocked_store
+from tests.redis_server import RedisServer
+
+JOBS = {
+    "manual": ("manual", "running"),
+    "waiting": ("manual", "pending"),
+    "watched": ("manual", "watched"),
+    "ended": ("manual", "completed"),
+    "worker": ("worker", "running"),
+    "track": ("track", "running"),
+    "stopping": ("worker", "stopping"),
+}
+LARGE = '"' + "x" * 70_000 + '"'
+
+
+class Counting:
+    """A client that counts the answers of straight-line Lua."""
+
+    def __init__(self, client: Any) -> None:
+        self._client, self.single = client, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    async def call(self, *words: Any) -> Any:
+        reply = await self._client.call(*words)
+        self.single += isinstance(reply, bytes) and b" " in reply
+        return reply
+
+
+def random_change(chance: random.Random, operation_id: str, token: str) -> Change:
+    def some(values: dict[str, list[str]]) -> dict[str, str]:
+        return {name: chance.choice(of) for name, of in values.items() if chance.random() < 0.4}
+
+    report = some(
+        {
+            "progress": ["0.1", "0.5", "0.50", "0.9"],
+            "message": ["", "a", "b"],
+            "eta": ["1", "2"],
+            "stalled": ["", "quiet"],
+            "state": ["{}", LARGE],
+        }
+    )
+    caller = some({"progress": ["0.2", "1"], "message": ["", "c"], "error": ["", "no"], "result": ["1", LARGE]})
+    match chance.choice(["update", "update", "report", "report", "log", "checkpoint", "step"]):
+        case "update":
+            status = chance.choices([None, "pending", "running", "failed"], [20, 4, 6, 1])[0]
+            return plans.plan_update(operation_id, status, **caller)
+        case "report":
+            return plans.plan_report(operation_id, token, report, chance.choice(["progress", "stage", "stalled"]))
+        case "log":
+            return plans.plan_log(operation_id, token, '{"lines":[]}')
+        case "checkpoint":
+            return plans.plan_checkpoint(operation_id, token, chance.choice(["1", LARGE]), report)
+        case _:
+            return plans.plan_keep_step(operation_id, token, chance.choice(["{}", LARGE]), '{"key":"a"}')
+
+
+def data_of(server: RedisServer, namespace: str) -> dict[str, Any]:
+    """Return all keys of a namespace with their values; of the feed without positions, which have the real time."""
+    found: dict[str, Any] = {}
+    with server.client() as client:
+        for key in client.scan_iter(f"{{{namespace}}}:*", count=1000):
+            read = {
+                "string": client.get,
+                "hash": client.hgetall,
+                "set": client.smembers,
+                "list": lambda key: client.lrange(key, 0, -1),
+                "zset": lambda key: client.zrange(key, 0, -1, withscores=True),
+                "stream": lambda key: [fields for _, fields in client.xrange(key)],
+            }[client.type(key)]
+            value = read(key)
+            if isinstance(value, str):  # the order of the fields of an ended job is arbitrary
+                value = sorted(value.split("\n"))
+            found[key.partition("}")[2]] = value
+    return found
+
+
+def outcome_of(result: WriteResult) -> tuple[Any, ...]:
+    return result.branch, result.repeated, result.key_owner_id, result.wait
+
+
+@pytest.mark.service("redis-server")
+@pytest.mark.parametrize("seed", range(3))
+def test_single_write_agrees_with_general_code(redis_server: RedisServer, redis_namespace: str, seed: int) -> None:
+    clock = ServerClock(redis_server, redis_namespace)
+    chance = random.Random(seed)
+    names = [f"{redis_namespace}.single", f"{redis_namespace}.general"]
+    single, general = (clocked_store(redis_server.url, name, clock, blocking=True) for name in names)
+    single._client = counting = Counting(single._client)  # type: ignore[assignment]
+
+    async def history() -> None:
+        tokens = {}
+        for store in (single, general):
+            fixture = StoreFixture(store, clock)
+            clock.move_to(1_800_000_000_000_000)
+            for job_id, (run_by, state) in JOBS.items():
+                tokens[job_id] = await reach(fixture, job_id, run_by, state)
+        used: list[Change] = []
+        for number in range(200):
+            clock.move_to(
+                clock() + chance.choice([1, 1_000_000, 700_000_000, -40_000_000])
+            )  # the last: it was set back
+            job_id = chance.choices(list(JOBS), [4, 1, 2, 1, 4, 1, 1])[0]
+            token = tokens[job_id] if chance.random() < 0.9 else "1:unknownnonc"
+            change = random_change(chance, f"{chance.choice('AB')}xyz{number:04}", token)
+            if used and chance.random() < 0.15:
+                change = chance.choice(used[-6:])
+            used.append(change)
+            found = await apply(single, Write(job_id, change, False))
+            assert found == await apply(general, Write(job_id, change, True)), f"{number}: {change}"
+            assert await single.get(job_id) == await general.get(job_id), f"{number}: {change}"
+
+    async def apply(store: RedisStore, write: Write) -> tuple[Any, ...]:
+        return outcome_of((await store.apply([write])).outcomes[0])
+
+    run_sync(history())
+    assert data_of(redis_server, names[0]) == data_of(redis_server, names[1])
+    assert counting.single > 40, "straight-line code was hardly used"
+    for store in (single, general):
+        run_sync(store.close())
