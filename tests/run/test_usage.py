@@ -207,3 +207,13 @@ def test_budget_of_fake_run_is_that_of_its_record() -> None:
     run.add_usage(usd=0.5)
     with pytest.raises(BudgetExceededError, match=r"0.6 of 0.5 usd spent"):
         run.add_usage(usd=0.1)
+
+
+def test_sum_of_a_job_is_limited(manager: JobManager) -> None:
+    with manager.track("spend") as run:
+        for _ in range(9):
+            run.add_usage(tokens=1e12)
+        with pytest.raises(InvalidInputError, match="the sum of a job is limited to 9e\\+12"):
+            run.add_usage(tokens=1)
+    assert job_of(manager, run).usage == {"tokens": 9 * 10**12}
+    assert manager.usage().total == {"tokens": 9 * 10**12}

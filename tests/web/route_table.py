@@ -42,6 +42,8 @@ NEEDS: dict[tuple[str, str], str | None] = {
     ("POST", "/api/batches"): "jobs:write",
     ("GET", "/api/batches/{name}"): "jobs:read",
     ("POST", "/api/batches/{name}/close"): "jobs:write",
+    ("GET", "/api/usage"): "jobs:read",
+    ("GET", "/api/jobs/{job_id}/usage"): "jobs:read",
     ("GET", "/api/limits"): "admin",
     ("PUT", "/api/limits/{key}"): "admin",
     ("DELETE", "/api/limits/{key}"): "admin",

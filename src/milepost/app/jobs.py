@@ -90,6 +90,7 @@ class AsyncJobs(ScheduleDeclarations, LimitMethods):
     events = delegated(AsyncJobManager.events, "manager")
     watch = delegated(AsyncJobManager.watch, "manager")
     output, follow_output = delegated(AsyncJobManager.output, "manager"), delegated(AsyncJobManager.follow_output, "manager")  # fmt: skip
+    usage, job_usage = delegated(AsyncJobManager.usage, "manager"), delegated(AsyncJobManager.job_usage, "manager")
     enqueue = delegated(AsyncJobManager.enqueue, "manager")
     track = delegated(AsyncJobManager.track, "manager")
 

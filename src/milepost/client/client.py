@@ -25,6 +25,7 @@ from milepost.client.transport import (
     send,
     server_address,
 )
+from milepost.client.usage import UsageCalls
 from milepost.client.waiting import WaitingMethods, job_path
 from milepost.core.codecs import decode_dataclass
 from milepost.core.defaults import LIST_LIMIT
@@ -57,7 +58,7 @@ if TYPE_CHECKING:
 POLL_INTERVAL = 25.0
 
 
-class AsyncClient(WaitingMethods, ScheduleCalls, LimitCalls, OutputCalls, AsyncJobManager):
+class AsyncClient(WaitingMethods, ScheduleCalls, LimitCalls, OutputCalls, UsageCalls, AsyncJobManager):
     """The jobs of a server, with the methods of AsyncJobManager.
 
     `key` is an API key (default: MILEPOST_KEY); `options` are passed to httpx.AsyncClient. Safe requests to an unavailable
@@ -373,8 +374,7 @@ class Client(JobManager):
     submit = blocking(AsyncClient.submit)
     job_types = blocking(AsyncClient.job_types)
     set_limit = blocking(AsyncClient.set_limit)
-    limit = blocking(AsyncClient.limit)
-    limits = blocking(AsyncClient.limits)
+    limit, limits = blocking(AsyncClient.limit), blocking(AsyncClient.limits)
     remove_limit = blocking(AsyncClient.remove_limit)
     workers = blocking(AsyncClient.workers)
     add_schedule = blocking(AsyncClient.add_schedule)

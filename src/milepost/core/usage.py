@@ -47,8 +47,12 @@ def decode_millionths(text: str | None) -> dict[str, int]:
 
 def decode_usage(text: str) -> dict[str, float]:
     """Return the stored amounts: whole numbers as int."""
-    found = decode_millionths(text)
-    return {name: n // MILLION if n % MILLION == 0 else n / MILLION for name, n in found.items()}
+    return shown(decode_millionths(text))
+
+
+def shown(usage: Mapping[str, int]) -> dict[str, float]:
+    """Return amounts in millionths as numbers: whole ones as int."""
+    return {name: n // MILLION if n % MILLION == 0 else n / MILLION for name, n in usage.items()}
 
 
 def exceeded(usage: Mapping[str, int], budget: Mapping[str, int], *, at_limit: bool = False) -> str | None:

@@ -75,6 +75,8 @@ class BlockingMethods:
     watch = blocking_iterator(AsyncJobManager.watch)
     output = blocking(AsyncJobManager.output)
     follow_output = blocking_iterator(AsyncJobManager.follow_output)
+    usage = blocking(AsyncJobManager.usage)
+    job_usage = blocking(AsyncJobManager.job_usage)
     enqueue = blocking(AsyncJobManager.enqueue)
     list_schedules = blocking(AsyncJobManager.list_schedules)
     get_schedule = blocking(AsyncJobManager.get_schedule)

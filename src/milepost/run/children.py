@@ -156,6 +156,10 @@ class ChildJobs:
         ]  # fmt: skip
         pairs = [f":parent_id={self._run.job_id}", *filter(None, own.split(US)), *inherited]
         kept = {"detached": "1"} if record.get("children") == "keep" else {}
+        above = record.get("ancestors")
+        if above is None or "usage_budget" in record:
+            above = self._run.job_id if above is None else US.join((above, self._run.job_id))
+        kept["ancestors"] = above
         return {**fields, "labels": US.join(pairs), "child_key": key, "parent_attempt": self.generation, **kept}
 
     def flush_in_thread(self) -> None:

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
 
 from milepost.core.errors import BudgetExceededError, InvalidInputError
-from milepost.core.usage import MAX_NAMES, decode_millionths, encode_usage, exceeded, millionths
+from milepost.core.ledger import MAX_SUM
+from milepost.core.usage import MAX_NAMES, MILLION, decode_millionths, encode_usage, exceeded, millionths
 
 if TYPE_CHECKING:
     from milepost.run.run import Run
@@ -28,11 +29,13 @@ class Usage:
         self._spent = decode_millionths(record.get("usage"))
 
     def add(self, amounts: Mapping[str, int]) -> dict[str, int]:
-        """Add amounts and return the sums. Raises InvalidInputError if these have too many names."""
+        """Add amounts and return the sums. Raises InvalidInputError for too many names, or too large a sum."""
         with self._lock:
             spent = {**self._spent, **{name: self._spent.get(name, 0) + n for name, n in amounts.items()}}
             if len(spent) > MAX_NAMES:
                 raise InvalidInputError("add_usage", f"{len(spent)} names, the limit of a job is {MAX_NAMES}")
+            if max(spent.values()) > MAX_SUM:
+                raise InvalidInputError("add_usage", f"the sum of a job is limited to {MAX_SUM // MILLION:.0e}")
             self._spent = spent
         return spent
 

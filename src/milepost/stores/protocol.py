@@ -61,6 +61,7 @@ from milepost.core.rollups import Rollups
 from milepost.core.transitions.operations import Change
 from milepost.stores.key_values import KeyValue as KeyValue
 from milepost.stores.key_values import KeyValueStore as KeyValueStore
+from milepost.stores.usage_ledger import UsageLedger
 
 LAYOUT = 1
 """The version of the stored layout; a release reads its own and the one before."""
@@ -236,7 +237,7 @@ class FeedEvents(NamedTuple):
     lost: bool = False
 
 
-class Store(KeyValueStore, Protocol):
+class Store(KeyValueStore, UsageLedger, Protocol):
     """A store of jobs."""
 
     blocking: bool

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from milepost.core.errors import MissingExtraError, StoreError
 from milepost.core.events import Event
 from milepost.core.job import FailureKind, Job
+from milepost.core.ledger import TOTAL, Book
 from milepost.core.serialization import from_micros
+from milepost.core.usage import MILLION
 from milepost.manager.feed_follower import RETRY_DELAY, FeedFollower, FeedQueue
 from milepost.query.depth import DepthGauges, read_depths
 from milepost.query.filters import duration
@@ -77,6 +79,24 @@ class FinishedJobs:
                 await asyncio.sleep(RETRY_DELAY)
 
 
+class SpentAmounts:
+    """The counters ``milepost_usage_total``, as the store had them at the last scrape."""
+
+    def __init__(self, registry: Any) -> None:
+        from prometheus_client.core import CounterMetricFamily
+
+        self._family = CounterMetricFamily
+        self.book: Book = {}
+        registry.register(self)
+
+    def collect(self) -> Iterator[Any]:
+        """Yield the metric."""
+        family = self._family("milepost_usage", "What jobs have spent with add_usage", labels=["job_type", "name"])
+        for (job_type, name), amount in sorted(self.book.items()):
+            family.add_metric((job_type, name), amount / MILLION)
+        yield family
+
+
 SECONDS = (0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 900, 3600, 4 * 3600, 24 * 3600)
 
 
@@ -121,6 +141,7 @@ class Metrics:
         )
         self._cancels = histogram("milepost_cancel_seconds", "Time from a cancel to the confirmed stop of its code",
                                   buckets=SECONDS, registry=own)  # fmt: skip
+        self._spent = SpentAmounts(own)
         context.ends.listeners.append(self._take)
         context.ends.on_error = self._errors.inc
 
@@ -144,6 +165,7 @@ class Metrics:
             for _, schedule in await read_schedules(store):
                 if schedule.paused is None and schedule.next_at is not None:
                     self._late.labels(schedule.name).set(max(0.0, (now - schedule.next_at).total_seconds()))
+            (self._spent.book,) = await store.usage([TOTAL])
             self._up.set(1)
         except StoreError:
             self._errors.inc()

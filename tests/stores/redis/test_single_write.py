@@ -54,6 +54,7 @@ def random_change(chance: random.Random, operation_id: str, token: str) -> Chang
             "message": ["", "a", "b"],
             "eta": ["1", "2"],
             "stalled": ["", "quiet"],
+            "usage": ['{"usd":1}', '{"usd":2,"n":5}'],
             "state": ["{}", LARGE],
         }
     )

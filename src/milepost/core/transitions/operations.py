@@ -140,6 +140,10 @@ class BranchResult:
     values: dict[str, str | None] = field(default_factory=dict)
     """What it sets in the key-value store; None for what it deletes."""
 
+    def changes_usage(self, before: Record) -> bool:
+        """Return whether the ledger of usage has to count the change; `before` is the old record, or empty."""
+        return self.record is not None and self.record.get("usage") != before.get("usage")
+
     def groups_to_check(self, job_id: str, before: Record) -> list[str]:
         """Return the groups that may now be closed while jobs wait for them: those of a job that ended, was removed, or
         whose code stopped; and the one that holds the job since this change; and the orphans of a job that did not

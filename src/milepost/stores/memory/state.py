@@ -26,6 +26,7 @@ from milepost.core.transitions import operation_ids
 from milepost.core.transitions.facts import DrainingLease
 from milepost.core.transitions.operations import BranchResult, Change, Record
 from milepost.stores.index_entries import WAITING_FOR_STOP, Entry, index_entries
+from milepost.stores.memory.ledger import Ledger
 from milepost.stores.memory.notifier import Notifier
 
 READY_KEPT = 64
@@ -73,6 +74,7 @@ class MemoryState:
         """The number of the last turn of a subqueue, the oldest first."""
         self.last_turn = 0
         self.open_ends: Counter[tuple[int, str, str]] = Counter()
+        self.ledger = Ledger()
         """Ends in minutes that are not closed: (minute, series, metric) -> how many."""
         self.rollups: dict[bool, dict[int, str]] = {False: {}, True: {}}
         """The texts of closed minutes (False) and hours (True), by number."""
@@ -282,6 +284,8 @@ class MemoryState:
         else:
             for counted in rollups.counted_end(effect.record, before) or ():
                 self.open_ends[counted] += 1
+            if effect.changes_usage(before):
+                self.ledger.count(effect.record, before, now, self.records)
             if large or outdated:
                 left = {n: v for n, v in self.large.get(job_id, {}).items() if n not in outdated}
                 self.large[job_id] = left | large
@@ -329,9 +333,10 @@ class MemoryState:
             del self.removed_members[group]
 
     def remove_values(self, job_ids: Iterable[str]) -> None:
-        """Remove what is stored beside removed records: their large values and their kept results."""
+        """Remove what is stored beside removed records: large values, kept results, what descendants spent."""
         for job_id in job_ids:
             self.large.pop(job_id, None)
+            self.ledger.remove(job_id)
             for key in list(self.keys_after(results_prefix(job_id))):
                 self.delete_value(key)
 

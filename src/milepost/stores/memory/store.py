@@ -15,6 +15,7 @@ from milepost.core import rollups
 from milepost.core.defaults import HEARTBEAT
 from milepost.core.events import Event
 from milepost.core.job import Job
+from milepost.core.ledger import Book
 from milepost.core.limits import Capacities
 from milepost.core.rollups import Rollups
 from milepost.core.transitions import operation_ids
@@ -361,6 +362,7 @@ class MemoryStore(MemoryKeyValues, MemoryLimits):
             memory.remove_values(gone)
             memory.trim()
             memory.forget()
+            memory.ledger.forget(memory.now)
             return len(gone)
 
     async def rollups(self, since: int, *, hourly: bool = False) -> Rollups:
@@ -370,6 +372,10 @@ class MemoryStore(MemoryKeyValues, MemoryLimits):
             still_open = [(*key, n) for key, n in memory.open_ends.items() if key[0] >= since // rollups.MINUTE]
             complete = rollups.complete_since(memory.tick(), memory.rollups_dropped[hourly], hourly=hourly)
         return Rollups(rollups.assembled(closed, still_open, hourly=hourly), complete)
+
+    async def usage(self, books: Sequence[str]) -> list[Book]:
+        with self._memory.lock:
+            return [self._memory.ledger.read(book) for book in books]
 
     async def draining_leases(self) -> list[tuple[str, str, int]]:
         with self._memory.lock:

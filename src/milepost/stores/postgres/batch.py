@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from milepost.core.defaults import EVENTS_KEPT
 from milepost.core.job import Job
+from milepost.core.ledger import Spent, changed_usage, summed
 from milepost.core.placement import ORPHANS, memberships
 from milepost.core.record_codec import LARGE_BYTES, large_fields, pack, results_prefix, set_apart
 from milepost.core.rollups import counted_end
@@ -77,6 +78,7 @@ class Batch(GroupFacts):
         self._checkpoints: dict[str, tuple[str, int]] = {}
         """Those that were committed with a transaction of the user."""
         self._ends: Counter[tuple[int, str, str]] = Counter()
+        self._spent: list[Spent] = []
         self._wakes: set[str] = set()
 
     def know_records(self, found: Rows) -> None:
@@ -178,6 +180,8 @@ class Batch(GroupFacts):
             self._large[job_id, name] = value
         for end in counted_end(effect.record, record or {}) or ():
             self._ends[end] += 1
+        if effect.record is not None and effect.changes_usage(record or {}):
+            self._spent += changed_usage(effect.record, record or {}, self.now)
         self._keep(job_id, change, index, effect, record)
         self._changed[job_id] = stored
         groups = effect.groups_to_check(job_id, record or {})
@@ -365,6 +369,9 @@ class Batch(GroupFacts):
             yield "events_bound", {"ids": sorted(self._overlong), "kept": EVENTS_KEPT}
         ends = [(*key, count) for key, count in sorted(self._ends.items())]
         yield from for_rows("open_ends_add", "minute series metric count", ends)
+        if self._spent:
+            spent = [(*key, n) for key, n in sorted(summed(self._spent).items())]
+            yield from for_rows("deltas_put", "kind name status n", spent)
 
 
 def with_markers(results: Iterable[WriteResult | Job]) -> list[str]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from milepost.core import rollups
 from milepost.core.defaults import CLOCK_LEAD, FEED_KEPT, FEED_SECONDS
+from milepost.core.ledger import Book
 from milepost.core.transitions.table import LOST_PARENT
 from milepost.stores.postgres.connection import Rows
 from milepost.stores.postgres.database import Database, Part, Transaction
@@ -110,6 +112,15 @@ async def read_rollups(db: Database, since: int, *, hourly: bool) -> rollups.Rol
     complete = rollups.complete_since(db.namespace.saw(now), dropped[DROPPED[hourly]], hourly=hourly)
     ends = [(minute, name, metric, n) for minute, name, metric, n in still_open]
     return rollups.Rollups(rollups.assembled([(n, text) for n, text in closed], ends, hourly=hourly), complete)
+
+
+async def read_usage(db: Database, books: Sequence[str]) -> list[Book]:
+    """Return books of the ledger of usage."""
+    (rows,) = await db.run(("usage", {"books": list(books)}))
+    found: dict[str, dict[tuple[str, str], int]] = {book: {} for book in books}
+    for book, series, name, amount in rows:
+        found[book][series, name] = amount
+    return [found[book] for book in books]
 
 
 async def trim(tx: Transaction, now: int) -> bool:

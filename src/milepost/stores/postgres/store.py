@@ -11,6 +11,7 @@ from milepost.core.defaults import HEARTBEAT, TURNS_KEPT
 from milepost.core.errors import InvalidInputError, LeaseHeldError, MissingExtraError
 from milepost.core.events import Event
 from milepost.core.job import Job
+from milepost.core.ledger import Book, first_kept
 from milepost.core.limits import type_name
 from milepost.core.record_codec import unpack
 from milepost.core.rollups import Rollups
@@ -337,7 +338,7 @@ class PostgresStore(PostgresLimits):
             gone, kept = gone + removed, kept + passed
             if removed + passed == 0:
                 break
-        await self._db.run(("forget", {"now": now, "turns": TURNS_KEPT}))
+        await self._db.run(("forget", {"now": now, "turns": TURNS_KEPT, "first_day": first_kept(now)}))
         await self._trim(now)
         return gone
 
@@ -348,6 +349,9 @@ class PostgresStore(PostgresLimits):
 
     async def rollups(self, since: int, *, hourly: bool = False) -> Rollups:
         return await maintenance.read_rollups(self._db, since, hourly=hourly)
+
+    async def usage(self, books: Sequence[str]) -> list[Book]:
+        return await maintenance.read_usage(self._db, books)
 
     async def draining_leases(self) -> list[tuple[str, str, int]]:
         (rows,) = await self._db.run(("draining_all", None))

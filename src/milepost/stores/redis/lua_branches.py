@@ -63,7 +63,7 @@ class BranchWriter:
             touched.append("q")
         for letter in touched:
             self.reads |= _READS[letter]
-        self.reads |= self._touched & {"stale", "stalled"}
+        self.reads |= self._touched & {"stale", "stalled", "usage"}
         if any(operation[0] != "clear" and operation[1:2] == ("stalled",) for operation in branch.ops):
             self.reads.add("created")
         if any(op[:2] == ("set", "status") and op[2] in _LOST for op in branch.ops):

@@ -17,8 +17,8 @@ from milepost.stores.redis.lua_text import quoted
 _GUARDS = {"token", "eq", "ne", "lt", "ge", "has", "lacks", "past", "ahead", "due"}
 """Those that depend on the record alone."""
 _OPERATIONS = {"set", "max", "add", "sum", "append", "stamp", "once", "clear"}
-_INDEXED = LARGE.union({"stalled"}, *INDEXES.values())
-"""The fields whose change is left to the general code."""
+_INDEXED = LARGE.union({"stalled", "usage"}, *INDEXES.values())
+"""The fields whose change, in an index or in the ledger, is left to the general code."""
 _FIRST = 6
 """The position of the first value of the only write in ARGV."""
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from milepost.core import rollups
 from milepost.core.defaults import FEED_SECONDS
 from milepost.core.errors import LayoutMismatchError
+from milepost.core.ledger import Book
 from milepost.core.limits import KEEP, Keep, Limit
 from milepost.core.serialization import US
 from milepost.core.transitions.table import TERMINAL
@@ -192,6 +193,13 @@ class NamespaceMethods:
         complete = rollups.complete_since(int(now), None if dropped is None else int(dropped), hourly=hourly)
         return rollups.Rollups(rollups.assembled(texts, still_open, hourly=hourly), complete)
 
+    async def usage(self: _Caller, books: Sequence[str]) -> list[Book]:
+        """Return books of the ledger of usage."""
+        return [
+            {decode_text(field).rpartition(US)[::2]: int(amount) for field, amount in decode_fields(found).items()}
+            for found in await self._run("usage", *books)
+        ]
+
     async def now(self: _Caller) -> int:
         """Return the store's clock, in microseconds since 1970."""
         return int(await self._run("now"))
@@ -264,7 +272,7 @@ def check_layout(found: bytes | None, url: str) -> None:
 SCRIPTS = {
     verb: script(verb)
     for verb in (
-        "get", "select", "oldest", "count", "member_counts", "events", "renew", "sweep", "purge", "set_limit", "draining_leases", "wake", "now", "layout", "rollups",
+        "get", "select", "oldest", "count", "member_counts", "events", "renew", "sweep", "purge", "set_limit", "draining_leases", "wake", "now", "layout", "rollups", "usage",
         "kv_get", "kv_delete", "kv_scan",
     )
 } | {"kv_put": script("kv_put", grows=True)}  # fmt: skip

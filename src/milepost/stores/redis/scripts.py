@@ -46,6 +46,7 @@ READING = frozenset(
         "draining_leases",
         "now",
         "rollups",
+        "usage",
         "kv_get",
         "kv_scan",
     }

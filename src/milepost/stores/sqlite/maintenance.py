@@ -10,6 +10,7 @@ from itertools import islice
 
 from milepost.core import rollups
 from milepost.core.defaults import CLOCK_LEAD, FEED_KEPT, FEED_SECONDS, TURNS_KEPT
+from milepost.core.ledger import first_kept
 from milepost.stores.private_files import open_to_others
 from milepost.stores.protocol import LAYOUT, DueItem, HealthReport, KeyValue, SweepResult, hold_of
 from milepost.stores.rows import LARGEST, Row
@@ -123,7 +124,8 @@ def _records(tx: WriteTransaction, kind: str, values: dict[str, int | str | None
 
 
 def forget(tx: WriteTransaction) -> None:
-    """Delete expired values, and what only repeated requests would need."""
+    """Delete expired values, old days of usage, and what only repeated requests would need."""
+    tx.run("usage_delete_days", (first_kept(tx.now),))
     tx.run("purge_tombstones", (tx.now,))
     tx.run("purge_claims", (tx.now,))
     tx.run("purge_wakes", (tx.now - 60_000_000,))

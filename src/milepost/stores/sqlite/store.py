@@ -11,6 +11,7 @@ from milepost.core.defaults import FEED_KEPT, HEARTBEAT
 from milepost.core.errors import InvalidInputError
 from milepost.core.events import Event
 from milepost.core.job import Job
+from milepost.core.ledger import Book
 from milepost.core.limits import Keep, Limit, with_keys
 from milepost.core.record_codec import unpack
 from milepost.core.rollups import Rollups
@@ -254,6 +255,12 @@ class SQLiteStore:
 
     async def rollups(self, since: int, *, hourly: bool = False) -> Rollups:
         return await self._database.read(lambda db: maintenance.read_rollups(db, since, hourly=hourly))
+
+    async def usage(self, books: Sequence[str]) -> list[Book]:
+        def read(db: ReadTransaction) -> list[Book]:
+            return [{(series, name): n for series, name, n in db.all("usage_get", (book,))} for book in books]
+
+        return await self._database.read(read)
 
     # --- limits ---
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from milepost.core.defaults import EVENTS_KEPT
 from milepost.core.job import Job
+from milepost.core.ledger import TREE, Spent, changed_usage, summed
 from milepost.core.placement import AFTER, BATCH, ORPHANS, member_groups, members_pair, memberships
 from milepost.core.record_codec import large_fields, pack, results_prefix, set_apart
 from milepost.core.rollups import counted_end
@@ -97,7 +98,8 @@ class WriteTransaction(ReadTransaction):
         self.now = file.read_clock(at)
         self._fence = self._fence_kept = -1
         self._ends: list[tuple[int, str, str]] = []
-        self._ends_kept = 0
+        self._spent: list[Spent] = []
+        self._ends_kept = self._spent_kept = 0
 
     def run(self, name: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> int:
         """Run a writing statement and return the number of rows written."""
@@ -116,16 +118,19 @@ class WriteTransaction(ReadTransaction):
             self.keep_number("fence", self._fence)
         for key, count in Counter(self._ends).items():
             self.run("open_ends_add", (*key, count))
+        for (book, series, name), amount in summed(self._spent).items() if self._spent else ():
+            if not book.startswith(TREE) or self.one("record_end", (book.removeprefix(TREE),)) is not None:
+                self.run("usage_add", (book, series, name, amount))
 
     def savepoint(self) -> None:
         """Begin a part that can be rolled back separately."""
         self._execute("SAVEPOINT part")
-        self._ends_kept = len(self._ends)
+        self._ends_kept, self._spent_kept = len(self._ends), len(self._spent)
 
     def undo(self) -> None:
         """Roll the part back."""
         self._execute("ROLLBACK TO part")
-        del self._ends[self._ends_kept :]
+        del self._ends[self._ends_kept :], self._spent[self._spent_kept :]
         self.release()
 
     def release(self) -> None:
@@ -210,6 +215,8 @@ class WriteTransaction(ReadTransaction):
         closed = self._closed(effect.groups_to_check(job_id, record or {}))
         if ends := counted_end(effect.record, record or {}):
             self._ends += ends
+        if effect.record is not None and effect.changes_usage(record or {}):
+            self._spent += changed_usage(effect.record, record or {}, self.now)
         for name in outdated:
             self.run("large_delete", (job_id, name))
         for name, value in large.items():
@@ -348,8 +355,9 @@ class WriteTransaction(ReadTransaction):
             self.run("member_put", (*member, job_id))
 
     def remove_values(self, job_id: str) -> None:
-        """Remove what is stored beside a removed record: its large values and its kept results."""
+        """Remove what is stored beside a removed record: its large values, its kept results, what descendants spent."""
         self.run("large_delete_all", (job_id,))
+        self.run("usage_delete", (TREE + job_id,))
         first = results_prefix(job_id)
         self.run("kv_delete_between", (first, f"{first[:-1]}0"))  # 0 follows the slash
 

@@ -41,12 +41,13 @@ from milepost.testing.conformance.runs import Runs
 from milepost.testing.conformance.schedules import Schedules
 from milepost.testing.conformance.suspensions import Suspensions
 from milepost.testing.conformance.transition_matrix import TransitionMatrix
+from milepost.testing.conformance.usage import LedgerOfUsage
 
 __all__ = ["Conformance"]
 
 
 class Conformance(
-    Operations, TransitionMatrix, Runs, Stopping, Leases, ClaimPolicy, Waking, Limits, Lists, Large, EndedJobs, Promises, Indexes, Placement, Waits, Suspensions, Answers, Pauses, Output, Schedules, After, GroupMembers, Children, BatchRecords, Events, Feed, Sweeping, Retention, GroupRetention,
+    Operations, TransitionMatrix, Runs, Stopping, Leases, ClaimPolicy, Waking, Limits, Lists, Large, EndedJobs, Promises, Indexes, Placement, Waits, Suspensions, Answers, Pauses, Output, LedgerOfUsage, Schedules, After, GroupMembers, Children, BatchRecords, Events, Feed, Sweeping, Retention, GroupRetention,
     Outages, SetClocks, Dispatching, Idempotency, Batches, RoundTrip, Concurrency, KeyValues, StoreItself, Differential,
 ):  # fmt: skip
     """All scenarios."""

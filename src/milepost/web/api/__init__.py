@@ -14,6 +14,7 @@ from milepost.web.api.overview import add_overview
 from milepost.web.api.schedules import add_schedules
 from milepost.web.api.streams import add_streams
 from milepost.web.api.submit import add_submit
+from milepost.web.api.usage import add_usage
 from milepost.web.api.webhooks import add_webhooks
 from milepost.web.context import WebContext
 
@@ -30,6 +31,7 @@ def add_routes(router: APIRouter, context: WebContext) -> None:
         add_schedules,
         add_batches,
         add_limits,
+        add_usage,
         add_access,
         add_admin,
         add_webhooks,

@@ -55,6 +55,7 @@ from milepost.web.schemas.overview import (
     Workers,
 )
 from milepost.web.schemas.schedules import ScheduleBody, ScheduleList, ScheduleRecord
+from milepost.web.schemas.usage import JobUsage, Usage
 
 __all__ = [
     "Alive",
@@ -78,6 +79,7 @@ __all__ = [
     "JobRecord",
     "JobType",
     "JobTypes",
+    "JobUsage",
     "Json",
     "LimitBody",
     "LimitList",
@@ -104,6 +106,7 @@ __all__ = [
     "Stats",
     "SubmitBody",
     "UpdateBody",
+    "Usage",
     "Webhook",
     "WebhookBody",
     "WebhookList",

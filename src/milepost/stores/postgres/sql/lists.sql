@@ -117,3 +117,9 @@ FROM s LEFT JOIN LATERAL (
     ORDER BY e.seq LIMIT %(limit)s
 ) AS e ON true
 ORDER BY e.seq
+
+-- name: usage
+-- Read books of the ledger of usage.
+SELECT kind, name, status, least(sum(n), 9000000000000000000)::bigint
+FROM (SELECT * FROM [tallies] UNION ALL SELECT * FROM [deltas]) AS added
+WHERE kind = ANY(%(books)s) GROUP BY kind, name, status

@@ -40,11 +40,11 @@ FROM (
 LEFT JOIN [jobs] AS j ON j.id = s.id LEFT JOIN [leases] AS l ON l.id = s.id
 
 -- name: fold_counts
--- Add the changes of counts to their sums.
+-- Add the changes of counts, and of the ledger of usage, to their sums.
 WITH d AS (DELETE FROM [deltas] RETURNING *),
-    s AS (SELECT kind, name, status, sum(n) AS n FROM d GROUP BY kind, name, status HAVING sum(n) <> 0)
+    s AS (SELECT kind, name, status, least(sum(n), 9000000000000000000) AS n FROM d GROUP BY kind, name, status HAVING sum(n) <> 0)
 INSERT INTO [tallies] AS t SELECT * FROM s ORDER BY kind, name, status
-ON CONFLICT (kind, name, status) DO UPDATE SET n = t.n + excluded.n
+ON CONFLICT (kind, name, status) DO UPDATE SET n = least(t.n::numeric + excluded.n, 9000000000000000000)
 
 -- name: purge_ended
 -- Find and lock the records that have been kept since before a time, except those that another transaction has locked.
@@ -84,11 +84,16 @@ SELECT id FROM unnest(%(ids)s::text[]) AS w (id)
 WHERE EXISTS (SELECT FROM [members] AS m WHERE m.grp = 'children:' || w.id AND m.ended = '')
 
 -- name: forget
--- Delete expired values, and what only repeated requests would need.
+-- Delete expired values, old days of usage, what descendants of removed records spent, and what only repeated requests
+-- would need.
 WITH t AS (DELETE FROM [tombstones] WHERE until <= %(now)s),
     c AS (DELETE FROM [claims] WHERE until <= %(now)s),
     w AS (DELETE FROM [wakes] WHERE at < %(now)s - 60000000),
     n AS (DELETE FROM [tallies] WHERE n = 0),
+    d AS (DELETE FROM [tallies] WHERE kind >= 'day:' AND kind < %(first_day)s),
+    r AS (DELETE FROM [tallies] AS t WHERE kind >= 'tree:' AND kind < 'tree;' AND NOT EXISTS (
+        SELECT FROM [jobs] AS j WHERE j.id = substr(t.kind, 6)
+    )),
     u AS (DELETE FROM [turns] WHERE turn <= (SELECT turn FROM [turns] ORDER BY turn DESC LIMIT 1 OFFSET %(turns)s))
 DELETE FROM [kv] WHERE until <= %(now)s
 

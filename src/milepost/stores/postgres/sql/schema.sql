@@ -133,7 +133,8 @@ CREATE INDEX IF NOT EXISTS events_kept ON [events] (id, keep, version) WHERE kee
 CREATE INDEX IF NOT EXISTS events_of_feed ON [events] (seq) WHERE keep = 0;
 
 -- Counts, without a row that two transactions would update: changes, and the sums to which the sweep adds them.
--- kind: list (name is the type), label (name is the pair), stalled
+-- kind: list (name is the type), label (name is the pair), stalled; or a book of the ledger of usage (name is the series,
+-- status the name of the amount, n millionths), see `core/ledger.py`
 CREATE TABLE IF NOT EXISTS [deltas] (
     kind text COLLATE "C" NOT NULL, name text COLLATE "C" NOT NULL, status text COLLATE "C" NOT NULL, n bigint NOT NULL
 );

@@ -98,6 +98,48 @@ local function is_stopping(id, token, overdue)
   return not overdue or tonumber(redis.call('ZSCORE', root .. 'sx', id)) <= this.clock
 end
 
+-- Add what a change of the usage of a record adds to the ledger, as `changed_usage` of `milepost.core.ledger`. Lua's
+-- numbers have 53 bits, so larger amounts are left to Redis.
+local function spend(name, before, after)
+  local got = redis.pcall('HMGET', name, 't', 'l', 'ancestors')
+  if got.err then
+    local text = '\n' .. redis.call('GET', name)
+    got = {string.match(text, '\nt=([^\n]*)'), string.match(text, '\nl=([^\n]*)'), string.match(text, '\nancestors=([^\n]*)')}
+  end
+  local series, days = got[1] or '', math.floor(this.clock / 86400000000)
+  local day, old = string.format('day:%06d', days), {}
+  for pair in string.gmatch(got[2] or '', '[^\31]+') do
+    if string.byte(pair) ~= 58 then series = series .. '\31' .. pair end
+  end
+  local books = {[day] = series, total = got[1] or ''}
+  for id in string.gmatch(got[3] or '', '[^\31]+') do
+    if groups().exists(id) then books['tree:' .. id] = '' end
+  end
+  for kind, amount in string.gmatch(before, '"([%w_]+)":(%d+)') do old[kind] = amount end
+  for kind, amount in string.gmatch(after, '"([%w_]+)":(%d+)') do
+    local less = old[kind] or '0'
+    for book, of in pairs(books) do
+      local key, field, sum = root .. 'u:' .. book, of .. '\31' .. kind, 0
+      if #amount < 16 and #less < 16 then
+        local more = tonumber(amount) - tonumber(less)
+        if more ~= 0 then sum = redis.pcall('HINCRBY', key, field, string.format('%.0f', more)) end
+      elseif amount ~= less then
+        if less ~= '0' then redis.call('HINCRBY', key, field, '-' .. less) end
+        sum = redis.pcall('HINCRBY', key, field, amount)
+      end
+      if type(sum) == 'table' or sum > 9e18 then redis.call('HSET', key, field, '9000000000000000000') end
+    end
+  end
+  if redis.call('SADD', root .. 'u', day) == 1 then
+    for _, book in ipairs(redis.call('SMEMBERS', root .. 'u')) do
+      if book <= string.format('day:%06d', days - 100) then
+        redis.call('DEL', root .. 'u:' .. book)
+        redis.call('SREM', root .. 'u', book)
+      end
+    end
+  end
+end
+
 --@claim
 local writes, outcomes = tonumber(shift()), {}
 local transition, width, all, retention, mortal, names
@@ -306,6 +348,7 @@ while true do
         end
       end
     end
+    if old.usage ~= nil and fields.usage ~= old.usage and not remove then spend(name, old.usage or '', fields.usage or '') end
     if freed and freed ~= '' then
       local waiting = redis.call('ZRANGE', root .. 'k:' .. freed, -1, -1)[1]
       if waiting and waiting ~= id then indexes.offer_again(waiting) end

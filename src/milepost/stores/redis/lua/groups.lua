@@ -47,6 +47,9 @@ local function groups()
     return {s = string.match(text, '\ns=([^\n]*)') or '', t = string.match(text, '\nt=([^\n]*)'), closed = '1', ended = true}
   end
 
+  -- Whether there is a record of an id.
+  function G.exists(id) return other(id) and true or false end
+
   -- Whether another record has a live lease with a token.
   function G.leased(id, token)
     local found = other(id)

@@ -275,7 +275,7 @@ local function open_indexes()
     X.place(id, fields, {}, touched)
     if some(fields.stalled) then redis.call('ZREM', root .. 'stalled', id) end
     if fields.stale then redis.call('ZREM', root .. 'stale', id) end
-    redis.call('DEL', root .. 'j:' .. id, root .. 'e:' .. id, root .. 'v:' .. id)
+    redis.call('DEL', root .. 'j:' .. id, root .. 'e:' .. id, root .. 'v:' .. id, root .. 'u:tree:' .. groups().plain(id))
     groups().keep_end(id, fields)
     forget_results(id)
   end

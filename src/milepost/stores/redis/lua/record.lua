@@ -30,6 +30,7 @@
 -- zk          since when the retention of ended records is counted, if that is not their end
 -- f           the feed     fence     ready:<queue>, wake:<worker>   wake-up tokens, which expire
 -- ro, rm, rh  ends of jobs: counts by minute, type, queue and metric; texts of closed minutes; those of hours
+-- u, u:<book> the ledger of usage: the books of days; amounts of a book by series, the byte 31 and name
 -- c:<worker>  the number of the worker's last claim, ':', its operation id and the ids of the reply
 -- x:<id>      for an hour: the tombstone of removed records of the id, see `operation_ids` in apply.lua
 --

@@ -81,6 +81,11 @@ CREATE TABLE IF NOT EXISTS [rollups] (
     hourly INTEGER NOT NULL, number INTEGER NOT NULL, body TEXT NOT NULL, PRIMARY KEY (hourly, number)
 ) WITHOUT ROWID;
 
+-- What jobs spend, in millionths; see `core/ledger.py`.
+CREATE TABLE IF NOT EXISTS [usage] (
+    book TEXT NOT NULL, series TEXT NOT NULL, name TEXT NOT NULL, amount INTEGER NOT NULL, PRIMARY KEY (book, series, name)
+) WITHOUT ROWID;
+
 -- keep: 0 the feed alone, 1 the bounded list of its job, 2 always with its job
 CREATE TABLE IF NOT EXISTS [events] (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,

@@ -1,0 +1,102 @@
+"""Reports of usage: what the ledger has, in the units of users."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import date, datetime, timedelta
+from typing import Any
+
+from milepost.core.errors import InvalidInputError
+from milepost.core.ledger import DailyUsage
+from milepost.core.usage import shown
+
+Amounts = dict[str, float]
+LABEL = "label:"
+DEFAULT_DAYS = 30
+
+
+@dataclass(frozen=True, slots=True)
+class UsageReport:
+    """What jobs spent from the day `since` to the day `until`, both included, in UTC.
+
+    `groups` has the amounts by type, day or value of a label, see `by`; jobs without the label are under "". `total` is
+    their sum. `complete` is False if earlier days of the period are no longer kept.
+    """
+
+    since: date
+    until: date
+    by: str
+    groups: dict[str, Amounts] = field(default_factory=dict)
+    total: Amounts = field(default_factory=dict)
+    complete: bool = True
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as JSON types."""
+        return {**asdict(self), "since": self.since.isoformat(), "until": self.until.isoformat()}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> UsageReport:
+        """Return the report of what `to_dict` wrote."""
+        days = {name: date.fromisoformat(data[name]) for name in ("since", "until")}
+        return cls(**{**data, **days})
+
+
+@dataclass(frozen=True, slots=True)
+class JobUsage:
+    """What a job has spent: its own runs, its `descendants` (children, their children, ...), and both in `total`.
+
+    Descendants that were deleted are included. `budget` is the budget of the job.
+    """
+
+    own: Amounts
+    descendants: Amounts
+    total: Amounts
+    budget: Amounts
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the usage as JSON types."""
+        return asdict(self)
+
+
+def validate_by(by: str) -> str:
+    """Return how to group. Raises InvalidInputError."""
+    if by in ("type", "day") or (isinstance(by, str) and by.startswith(LABEL) and len(by) > len(LABEL)):
+        return by
+    raise InvalidInputError("by", f"{by!r:.60} must be type, day or label:NAME")
+
+
+def validate_day(value: date | str | None, name: str) -> date | None:
+    """Return a day. Raises InvalidInputError."""
+    if value is None or (isinstance(value, date) and not isinstance(value, datetime)):
+        return value
+    try:
+        return date.fromisoformat(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise InvalidInputError(name, f"{value!r:.60} must be a day, such as 2026-11-28") from None
+
+
+def period(since: date | None, until: date | None, today: date) -> tuple[date, date]:
+    """Return the first and the last day, by default the last 30 days. Raises InvalidInputError."""
+    last = today if until is None else until
+    first = last - timedelta(days=DEFAULT_DAYS - 1) if since is None else since
+    if first > last:
+        raise InvalidInputError("since", f"{first} is after {last}, the last day")
+    return first, last
+
+
+def grouped(entries: Iterable[DailyUsage], by: str) -> tuple[dict[str, Amounts], Amounts]:
+    """Return the amounts by group, in the order of their names, and the total."""
+    groups: dict[str, Counter[str]] = {}
+    total: Counter[str] = Counter()
+    for entry in entries:
+        if by == "type":
+            name = entry.job_type
+        elif by == "day":
+            name = entry.day.isoformat()
+        else:
+            name = entry.labels.get(by.removeprefix(LABEL), "")
+        groups.setdefault(name, Counter()).update(entry.amounts)
+        total.update(entry.amounts)
+    return {name: shown(groups[name]) for name in sorted(groups)}, shown(total)

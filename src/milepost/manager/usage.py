@@ -1,0 +1,72 @@
+"""What jobs have spent: by type, day or label, and by one job with its descendants."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import date, timedelta
+
+from milepost.core.errors import JobNotFoundError
+from milepost.core.ledger import day_book, oldest_day, read_day, today, tree_books
+from milepost.core.serialization import known_id
+from milepost.core.usage import decode_millionths, shown
+from milepost.core.usage_report import JobUsage, UsageReport, grouped, period, validate_by, validate_day
+from milepost.stores.protocol import Store
+
+
+class UsageMethods:
+    """Adds `usage` and `job_usage` to a manager."""
+
+    store: Store
+
+    async def usage(
+        self,
+        *,
+        by: str = "type",
+        since: date | str | None = None,
+        until: date | str | None = None,
+        job_type: str | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> UsageReport:
+        """Return what jobs have spent (`run.add_usage`), by ``"type"``, ``"day"`` or ``"label:NAME"``.
+
+        `since` and `until` are days in UTC, both included (default: the last 30 days); the store keeps 100 days. Only jobs
+        of `job_type` and with all `labels` count. An amount counts for the day on which it was written, with the labels of
+        the job; jobs that were deleted since then are included. Raises InvalidInputError.
+        """
+        return await usage_report(self.store, by, since, until, job_type, labels or {})
+
+    async def job_usage(self, job_id: str) -> JobUsage:
+        """Return what a job and its descendants have spent. Raises JobNotFoundError."""
+        job = await self.store.get(known_id(job_id))
+        if job is None:
+            raise JobNotFoundError(job_id)
+        (book,) = await self.store.usage(tree_books([job_id]))
+        own, below = decode_millionths(job.record.get("usage")), {name: n for (_, name), n in book.items()}
+        total = {name: own.get(name, 0) + below.get(name, 0) for name in {**own, **below}}
+        budget = decode_millionths(job.record.get("usage_budget"))
+        return JobUsage(shown(own), shown(below), shown(total), shown(budget))
+
+
+async def usage_report(
+    store: Store,
+    by: str,
+    since: date | str | None,
+    until: date | str | None,
+    job_type: str | None,
+    labels: Mapping[str, str],
+) -> UsageReport:
+    """Return what jobs have spent, see `UsageMethods.usage`."""
+    validate_by(by)
+    first_day, last_day = validate_day(since, "since"), validate_day(until, "until")
+    now = await store.now()
+    first, last = period(first_day, last_day, today(now))
+    kept = max(first, oldest_day(now))
+    days = [kept + timedelta(days=n) for n in range((min(last, today(now)) - kept).days + 1)]
+    books = await store.usage([day_book(day) for day in days])
+    entries = [
+        entry
+        for day, book in zip(days, books, strict=True)
+        for entry in read_day(day, book)
+        if job_type in (None, entry.job_type) and labels.items() <= entry.labels.items()
+    ]
+    return UsageReport(first, last, by, *grouped(entries, by), complete=first >= kept)

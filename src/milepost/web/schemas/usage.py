@@ -1,0 +1,29 @@
+"""Schemas of usage."""
+
+from __future__ import annotations
+
+from milepost.web.schemas.fields import ResponseModel
+
+
+class Usage(ResponseModel):
+    """What jobs spent from the day `since` to the day `until`, both included, in UTC: amounts by name, by group and in all.
+
+    Groups are types, days, or values of a label; jobs without the label are under "". `complete` is false if earlier days
+    of the period are no longer kept.
+    """
+
+    since: str
+    until: str
+    by: str
+    groups: dict[str, dict[str, float]]
+    total: dict[str, float]
+    complete: bool
+
+
+class JobUsage(ResponseModel):
+    """What the runs of a job, its descendants, and both have spent: amounts by name. And the budget of the job."""
+
+    own: dict[str, float]
+    descendants: dict[str, float]
+    total: dict[str, float]
+    budget: dict[str, float]
