@@ -127,6 +127,61 @@ def inward_strings(tree: Path, package: str, layers: Sequence[Collection[str]]) 
     return sorted(set(breaches))
 
 
+DOCUMENTED_PRIVATE_NAMES = frozenset({"_asdict", "_current_frames", "_exit", "_fields", "_make", "_replace", "_thread"})
+"""Names of the standard library that are public in spite of their underscore."""
+
+
+def private_names(tree: Path, package: str, allowed: Mapping[str, Collection[str]]) -> list[str]:
+    """Return private names of other packages that are used, and allowances that nothing uses.
+
+    `allowed` maps files to names. A name counts as our own if the tree defines it anywhere.
+    """
+    parsed = {name: list(ast.walk(_parse(path))) for name, path in modules(tree)}
+    own = {defined for nodes in parsed.values() for node in nodes for defined in _defined(node)}
+    used = {
+        (name, private, node.lineno)
+        for name, nodes in parsed.items()
+        for node in nodes
+        if isinstance(node, ast.expr | ast.stmt)
+        for private in _private(node, package)
+        if private not in own | DOCUMENTED_PRIVATE_NAMES
+    }
+    breaches = [
+        f"{name}:{line}: {private}" for name, private, line in sorted(used) if private not in allowed.get(name, ())
+    ]
+    unused = {(name, private) for name, names in allowed.items() for private in names} - {one[:2] for one in used}
+    return breaches + [f"{name}: {private} is not used" for name, private in sorted(unused)]
+
+
+def _defined(node: ast.AST) -> Iterator[str]:
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        yield node.name
+    elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+        yield node.id
+    elif (
+        isinstance(node, ast.Attribute)
+        and isinstance(node.ctx, ast.Store)
+        and ast.unparse(node.value) in ("self", "cls")
+    ):
+        yield node.attr
+
+
+def _private(node: ast.AST, package: str) -> Iterator[str]:
+    """Yield the private names in an attribute, in `getattr` and the like, or in an import of another package."""
+    names: list[str] = []
+    if isinstance(node, ast.Attribute):
+        names = [node.attr]
+    elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("getattr", "hasattr", "setattr", "delattr"):
+        names = [
+            part.value for part in node.args[1:2] if isinstance(part, ast.Constant) and isinstance(part.value, str)
+        ]
+    elif isinstance(node, ast.Import):
+        names = [part for alias in node.names for part in alias.name.split(".")]
+    elif isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] != package:
+        names = [*(node.module or "").split("."), *(alias.name for alias in node.names)]
+    yield from (name for name in names if name.startswith("_") and not name.startswith("__"))
+
+
 def impure_core(core: Path, package: str) -> list[str]:
     """Return what must not be in the core, even in functions: other packages, I/O, a clock.
 

@@ -99,6 +99,18 @@ def test_strings_that_name_outer_modules(plant: Plant) -> None:
     ]
 
 
+def test_private_names_of_other_packages(plant: Plant) -> None:
+    tree = plant(
+        {
+            "a.py": "import os\nfrom redis._parsers import x\nfrom ours.b import _y\nos._exit(1)\nx._own + x._theirs\n",
+            "b.py": "class A:\n    def f(self):\n        self._own = self.__dict__\n_y = getattr(A, '_hidden', 1)\n",
+        }
+    )
+    assert rules.private_names(tree, "ours", {}) == ["a.py:2: _parsers", "a.py:5: _theirs", "b.py:4: _hidden"]
+    allowed = {"a.py": {"_parsers", "_theirs", "_gone"}, "b.py": {"_hidden"}}
+    assert rules.private_names(tree, "ours", allowed) == ["a.py: _gone is not used"]
+
+
 def test_impure_core(plant: Plant) -> None:
     tree = plant(
         {

@@ -88,7 +88,7 @@ class TaskiqTaskQueue:
 
     def _enqueue(self, job_id: str, job_type: str) -> None:
         loop = self._running_loop()
-        if asyncio._get_running_loop() is loop:
+        if self._is_running(loop):
             raise TaskQueueUnavailableError("cannot submit with Jobs inside the broker's event loop; use AsyncJobs")
         sending = asyncio.run_coroutine_threadsafe(self._send(job_id, job_type), loop)
         try:
@@ -96,6 +96,14 @@ class TaskiqTaskQueue:
         except (TaskiqError, OSError, TimeoutError) as error:
             sending.cancel()
             raise TaskQueueUnavailableError(str(error.__cause__ or error) or type(error).__name__) from error
+
+    @staticmethod
+    def _is_running(loop: asyncio.AbstractEventLoop) -> bool:
+        """Return whether the caller runs in this loop."""
+        try:
+            return asyncio.get_running_loop() is loop
+        except RuntimeError:
+            return False
 
     async def _send(self, job_id: str, job_type: str) -> None:
         await self._task.kiq(job_id, job_type)

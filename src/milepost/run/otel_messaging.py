@@ -49,6 +49,7 @@ def is_metered() -> bool:
     if not is_opted_in():
         return False
     api = sys.modules.get("opentelemetry.metrics")
+    # Only this private attribute tells the stand-in, which the API returns until a provider is set, from a provider.
     return api is not None and not hasattr(api.get_meter_provider(), "_real_meter_provider")
 
 

@@ -81,6 +81,7 @@ def _refusal(annotation: Any) -> str | None:
 def _may_be_json(kind: type) -> bool:
     if kind is object or kind.__module__ in ("typing", "collections.abc") or inspect.isabstract(kind):
         return True
+    # `typing.is_protocol` is public from Python 3.13 on.
     if getattr(kind, "_is_protocol", False) or typing.is_typeddict(kind) or kind.__module__.startswith("numpy"):
         return True
     if issubclass(kind, _CONVERTIBLE) or dataclasses.is_dataclass(kind) or is_model(kind):

@@ -111,6 +111,7 @@ def _names(table: Table, rows: list[list[str]]) -> list[str]:
     """Return the names of columns: a first row that is marked as header, or looks like one."""
     from docx.oxml.ns import qn
 
+    # python-docx shows the elements of a table and of a cell by no public name.
     header = rows[0] if len(rows) >= _HEADER_ROWS else []
     if table._tbl.find(f".//{qn('w:tblHeader')}") is not None:
         return header if all(len(name) <= NAME_CHARACTERS for name in header) else []

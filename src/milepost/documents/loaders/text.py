@@ -155,9 +155,10 @@ def encoding_warnings(encoding: Encoding) -> tuple[str, ...]:
 def is_text_encoding(name: str) -> bool:
     """Return whether Python has a text encoding of this name."""
     try:
-        return bool(codecs.lookup(name)._is_text_encoding)
-    except LookupError:
+        "text".encode(name)
+    except (LookupError, UnicodeError):
         return False
+    return True
 
 
 _DELIMITERS: Final = ",;\t|"
