@@ -14,6 +14,7 @@ import pytest
 
 from milepost import Client, JobManager, JobNotFoundError
 from milepost.client import AsyncClient
+from tests.waiting import until
 from tests.web.server import Server, messages
 
 TOKENS_PER_SECOND, SECONDS, READERS = 200, 6, 50
@@ -111,7 +112,34 @@ def test_deleted_job_ends_stream(server: Server, manager: JobManager) -> None:
     manager.create_job("gone")
     with httpx.stream("GET", f"{server.url}/api/jobs/gone/output", timeout=20) as answer:
         manager.delete_job("gone")
-        assert [message.kind for message in messages(answer)] == ["end"]
+        assert [message.kind for message in messages(answer)] == ["deleted", "end"]
+
+
+def deletable(manager: JobManager, job_id: str) -> str:
+    """Start a run that has written output and that no code ends, and return the id of its job."""
+    manager.track("chat", job_id=job_id).__enter__().output("text")
+    until(lambda: manager.output(job_id))
+    return job_id
+
+
+def test_clients_that_follow_a_deleted_job_get_an_error(server: Server, manager: JobManager) -> None:
+    job_id = deletable(manager, "deleted")
+    with Client(server.url) as client:
+        chunks = client.follow_output(job_id)
+        assert next(chunks).text == "text"
+        manager.delete_job(job_id)
+        with pytest.raises(JobNotFoundError, match="Job deleted not found"):
+            next(chunks)
+
+    async def follow(job_id: str) -> None:
+        async with AsyncClient(server.url) as client:
+            chunks = client.follow_output(job_id)
+            await anext(chunks)
+            manager.delete_job(job_id)
+            await anext(chunks)
+
+    with pytest.raises(JobNotFoundError):
+        asyncio.run(follow(deletable(manager, "deleted-too")))
 
 
 def test_wrong_position_is_refused(server: Server, manager: JobManager) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 
 from milepost.client.transport import Call, Transport, follow_stream, send
 from milepost.client.waiting import job_path
 from milepost.core.codecs import decode_dataclass
 from milepost.core.defaults import LIST_LIMIT_MAX
+from milepost.core.errors import JobNotFoundError
 from milepost.core.output import OutputChunk, OutputPosition
 
 
@@ -25,17 +27,17 @@ class OutputCalls:
         return [decode_dataclass(OutputChunk, one) for one in (await send(self._transport, call)).json()]
 
     def follow_output(self, job_id: str, after: str | None = None) -> AsyncIterator[OutputChunk]:
-        """See AsyncJobManager.follow_output; a broken connection is resumed where it ended.
-
-        It also ends, without an error, when the job is deleted meanwhile.
-        """
+        """See AsyncJobManager.follow_output; a broken connection is resumed where it ended."""
         seen = _after(after).get("after")
-        return _chunks(follow_stream(self._transport, job_id, job_path(job_id, "/output"), seen))
+        return _chunks(job_id, follow_stream(self._transport, job_id, job_path(job_id, "/output"), seen))
 
 
-async def _chunks(messages: AsyncIterator[tuple[str, str | None]]) -> AsyncIterator[OutputChunk]:
-    async for data, _ in messages:
-        yield decode_dataclass(OutputChunk, json.loads(data))
+async def _chunks(job_id: str, messages: AsyncGenerator[tuple[str, str, str | None]]) -> AsyncIterator[OutputChunk]:
+    async with aclosing(messages):
+        async for kind, data, _ in messages:
+            if kind == "deleted":
+                raise JobNotFoundError(job_id)
+            yield decode_dataclass(OutputChunk, json.loads(data))
 
 
 def _after(after: str | None) -> dict[str, str]:

@@ -246,14 +246,14 @@ async def parse_sse(lines: AsyncIterator[str]) -> AsyncIterator[tuple[str, str, 
 async def follow_job(transport: Transport, job_id: str, path: str, after: str | None) -> AsyncIterator[Event]:
     """Yield the events of a job until it ends. Raises as `follow_stream`."""
     async with aclosing(follow_stream(transport, job_id, path, after)) as messages:
-        async for data, event_id in messages:
+        async for _, data, event_id in messages:
             yield replace(decode_event(json.loads(data)), position=event_id)
 
 
 async def follow_stream(
     transport: Transport, job_id: str, path: str, after: str | None
-) -> AsyncGenerator[tuple[str, str | None]]:
-    """Yield the messages of a stream of a job, as (data, id), until the job ends; a broken connection is resumed.
+) -> AsyncGenerator[tuple[str, str, str | None]]:
+    """Yield the messages of a stream of a job, as (kind, data, id), until the job ends; a broken connection is resumed.
 
     Raises JobNotFoundError, and StoreUnavailableError after an outage.
     """
@@ -279,7 +279,7 @@ async def follow_stream(
                             continue
                         if event_id is not None:
                             seen = event_id
-                        yield data, event_id
+                        yield kind, data, event_id
                     problem = StoreUnavailableError("the stream ended before the job did")
                 else:
                     problem = decode_error(status, body, job_id)

@@ -67,7 +67,8 @@ class OutputStream(StreamClient):
                     await self.send(send, body + b"".join(chunks))
                     body = b""
             if job is None or is_final(job):
-                await self.send(send, body + sse.END.wire, more=False)
+                deleted = sse.frame("deleted", b"{}") if job is None else b""
+                await self.send(send, body + deleted + sse.END.wire, more=False)
                 return
             if body:
                 await self.send(send, body)
