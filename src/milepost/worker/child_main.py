@@ -20,7 +20,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from milepost.core.errors import JobSuspended, RunStop, Snooze, StoreError
+from milepost.core.errors import InvalidInputError, JobSuspended, RunStop, Snooze, StoreError
 from milepost.core.job import FailureKind, Job
 from milepost.run.async_run import AsyncRun
 from milepost.run.checkpoints import CheckpointWriter, Parts
@@ -61,6 +61,11 @@ class ParentCheckpointWriter(CheckpointWriter):
 
     async def acheckpoint(self, run: Run, text: str) -> None:
         await asyncio.to_thread(self.checkpoint, run, text)
+
+    def checkpoint_within(self, run: Run, text: str, using: object) -> None:
+        raise InvalidInputError(
+            "using", 'a handler with isolation="process" has no connection to the store; use isolation="thread"'
+        )
 
     def now(self, run: Run) -> int:
         return int(self._ask(run, {"is": "now"}) or 0)

@@ -18,7 +18,7 @@ from milepost.core.defaults import JOB_TTL
 from milepost.core.errors import InvalidInputError, LeaseHeldError, StoreUnavailableError
 from milepost.run.sweeper import Sweeper
 from milepost.stores.ids import new_nonce, new_operation_id
-from milepost.stores.postgres import PostgresStore, claims
+from milepost.stores.postgres import PostgresStore, claims, maintenance
 from milepost.stores.postgres.connection import Rows
 from milepost.stores.postgres.database import Part, Transaction
 from milepost.stores.protocol import Claim, Write
@@ -183,6 +183,29 @@ def test_feed_neither_waits_for_an_open_transaction_nor_loses_its_events(
     late = run_sync(store.feed(rest.position))
     assert [event.job_id for event in late.events] == ["slow"]
     assert run_sync(store.feed(late.position)).events == []
+
+
+def test_feed_is_trimmed_and_an_event_that_came_late_is_purged(
+    store: PostgresStore, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sweep reads no dead rows of the feed: with those of a long transaction, it fell behind the events of busy workers."""
+    monkeypatch.setattr(maintenance, "FEED_KEPT", 2)
+    monkeypatch.setattr(maintenance, "TRIM_BATCH", 2)
+    add = "INSERT INTO faults.events (id, version, kind, at, keep, body) VALUES (%s, 1, 'x', 9e15, 0, '')"
+    with psycopg.connect(postgres_url) as other, psycopg.connect(postgres_url, autocommit=True) as db:
+        kept = "SELECT id FROM faults.events ORDER BY seq"
+        other.execute(add, ("late",))
+        for name in "abcdef":
+            db.execute(add, (name,))
+        run_sync(store.sweep(lease=30, interval=0))
+        assert db.execute(kept).fetchall() == [("e",), ("f",)]
+        other.commit()
+        db.execute(add, ("g",))
+        run_sync(store.sweep(lease=30, interval=0))
+        assert db.execute(kept).fetchall() == [("late",), ("f",), ("g",)]
+        db.execute(add, ("h",))
+        run_sync(store.purge(ttl=60))
+        assert db.execute(kept).fetchall() == [("g",), ("h",)]
 
 
 def test_deadlock_is_repeated(store: PostgresStore, postgres_url: str) -> None:

@@ -123,8 +123,12 @@ async def read_usage(db: Database, books: Sequence[str]) -> list[Book]:
     return [found[book] for book in books]
 
 
-async def trim(tx: Transaction, now: int) -> bool:
-    """Delete the next events that left the feed and are in no job's list; return whether there may be more."""
+async def trim(tx: Transaction, now: int, *, late: bool) -> bool:
+    """Delete the next events that left the feed and are in no job's list; return whether there may be more.
+
+    `late`: also those of transactions that committed after their events had left. That reads all dead rows of the feed, of
+    which there are many while a transaction stays open.
+    """
     bound = now - int(FEED_SECONDS * 1_000_000)
     limits = {"kept": FEED_KEPT, "bound": bound, "batch": TRIM_BATCH}
     ((alone,),), state, ((until, xid),) = await tx.run(
@@ -134,7 +138,8 @@ async def trim(tx: Transaction, now: int) -> bool:
         return False
     before = {name: value or 0 for name, value, _ in state}
     kept = {"names": ["trimmed", "trimmed_xid"], "values": [until, max(xid, before["trimmed_xid"])]}
-    await tx.commit(("trim", {"until": until}), ("state_put", kept))
+    after = 0 if late else before["trimmed"]
+    await tx.commit(("trim", {"after": after, "until": until}), ("state_put", kept))
     return bool(until - before["trimmed"] >= TRIM_BATCH)
 
 

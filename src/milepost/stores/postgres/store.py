@@ -56,7 +56,7 @@ POLL_INTERVAL = 0.5
 """Seconds after which a waiting caller looks for changes of which no notification came."""
 PATIENCE = 2.0
 """Seconds to wait for a lock, which a transaction of a caller may hold for minutes."""
-TRIMMING_SECONDS = 0.05
+TRIMMING_SECONDS = 0.2
 """How long one sweep or purge continues to trim the feed."""
 
 
@@ -325,7 +325,7 @@ class PostgresStore(PostgresLimits):
         found = await self._db.transact(lambda tx: maintenance.sweep(tx, self._namespace, wanted), repeatable=False)
         if not found.skipped:
             await release_held(self, found.closing)
-            await self._trim(now)
+            await self._trim(now, late=False)
         return found
 
     async def purge(self, *, ttl: float, limit: int = 500) -> int:
@@ -339,12 +339,12 @@ class PostgresStore(PostgresLimits):
             if removed + passed == 0:
                 break
         await self._db.run(("forget", {"now": now, "turns": TURNS_KEPT, "first_day": first_kept(now)}))
-        await self._trim(now)
+        await self._trim(now, late=True)
         return gone
 
-    async def _trim(self, now: int) -> None:
+    async def _trim(self, now: int, *, late: bool) -> None:
         until = time.monotonic() + TRIMMING_SECONDS
-        while await self._db.transact(lambda tx: maintenance.trim(tx, now)) and time.monotonic() < until:
+        while await self._db.transact(lambda tx: maintenance.trim(tx, now, late=late)) and time.monotonic() < until:
             pass
 
     async def rollups(self, since: int, *, hourly: bool = False) -> Rollups:

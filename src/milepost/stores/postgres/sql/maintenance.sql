@@ -109,7 +109,7 @@ WHERE e.seq < newest.seq AND (e.seq <= newest.seq - %(kept)s OR e.at < %(bound)s
 
 -- name: trim
 -- Delete events that left the feed and are in no job's list.
-DELETE FROM [events] WHERE keep = 0 AND seq <= %(until)s
+DELETE FROM [events] WHERE keep = 0 AND seq > %(after)s AND seq <= %(until)s
 
 -- name: open_ends_take
 -- Take the counts of minutes that are over.

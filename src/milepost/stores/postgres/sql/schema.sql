@@ -127,7 +127,7 @@ CREATE TABLE IF NOT EXISTS [events] (
     at bigint NOT NULL,
     keep smallint NOT NULL,
     body text NOT NULL
-);
+) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000);
 CREATE INDEX IF NOT EXISTS events_xid ON [events] (xid);
 CREATE INDEX IF NOT EXISTS events_kept ON [events] (id, keep, version) WHERE keep > 0;
 CREATE INDEX IF NOT EXISTS events_of_feed ON [events] (seq) WHERE keep = 0;
