@@ -92,6 +92,27 @@ class CoreConformance:
         assert int(began[1].split()[2]) >= 5, "it went on after its checkpoint"
         _ended_once(deployment, job)
 
+    @pytest.mark.parametrize("handler", ["suspends", "suspends_async"])
+    def test_suspended_job_holds_no_worker(self, deployment: Deployment, handler: str) -> None:
+        worker = deployment.start(1)
+        job = deployment.jobs.submit(handler)
+
+        def asks() -> bool:
+            found = deployment.jobs.get_job(job.job_id)
+            return found is not None and found.status == "pending" and bool(found.questions)
+
+        deployment.until(asks, "the job is suspended by its question")
+        assert deployment.ended(deployment.jobs.submit("noted").job_id).status == "completed", "the worker is free"
+        deployment.kill(worker)
+        deployment.jobs.answer(job.job_id, "ok", True, by="ana")
+        deployment.start(1)
+        ended = deployment.ended(job.job_id)
+        assert (ended.status, ended.result, ended.crashes) == ("completed", {"answer": True, "attempt": 1}, 0)
+        assert deployment.lines().count("suspends") == 3, "at first, after the sleep, after the answer"
+        kinds = [event.kind for event in deployment.jobs.events(job.job_id)]
+        assert kinds.count("suspended") == 2
+        _ended_once(deployment, ended)
+
     def test_duplicate_message_runs_once(self, deployment: Deployment, tmp_path: Path) -> None:
         job = deployment.jobs.submit("gated", {"gate": str(tmp_path / "gate")})
         deployment.app.task_queue.send(job)

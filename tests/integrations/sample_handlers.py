@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from milepost import Jobs, Run
+from milepost import AsyncRun, Jobs, Run
 
 _never = threading.Event()
 
@@ -80,6 +80,20 @@ def register(jobs: Jobs) -> None:
         while True:
             Path(os.environ["TEST_LOG"] + ".alive").touch()
             _never.wait(0.02)
+
+    @jobs.job("suspends")
+    def suspends(run: Run) -> dict[str, Any]:
+        """Sleep, then wait for an answer."""
+        note("suspends")
+        run.sleep("nap", 0.2)
+        return {"answer": run.ask("ok", "Continue?", bool), "attempt": run.attempt}
+
+    @jobs.job("suspends_async")
+    async def suspends_async(run: AsyncRun) -> dict[str, Any]:
+        """The same in an event loop."""
+        note("suspends")
+        await run.sleep("nap", 0.2)
+        return {"answer": await run.ask("ok", "Continue?", bool), "attempt": run.attempt}
 
     @jobs.job("fails")
     def fails(run: Run) -> None:

@@ -80,7 +80,7 @@ class StepMixin:
         Work before the call runs again, unless it is in a step, or in a loop with ``resume=True`` or `state`. The time does
         not count for the timeout.
 
-        A tracked block and the job of a task queue wait in place instead. Raises InvalidInputError in another thread or
+        A tracked block and a task under `@tracked` wait in place instead. Raises InvalidInputError in another thread or
         task than the handler's own, and in functions given to `map` and `step`. A cancellation point.
         """
         run = cast("Run", self)
@@ -113,7 +113,7 @@ class StepMixin:
         (seconds, a timedelta or text such as "2d", from the first call) the call returns `default`, or raises
         QuestionExpiredError. Another prompt or schema under the same key raises InputChangedError.
 
-        A tracked block and the job of a task queue wait in place instead. Raises InvalidInputError in another thread or
+        A tracked block and a task under `@tracked` wait in place instead. Raises InvalidInputError in another thread or
         task than the handler's own, and in functions given to `map` and `step`. A cancellation point.
         """
         run = cast("Run", self)

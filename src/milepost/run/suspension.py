@@ -1,8 +1,7 @@
 """Suspend a run: its code returns, its worker is free, and the job starts again when its time has come.
 
 Only the code of the run itself can be suspended, in the thread or task in which it was started: other threads and tasks
-would continue. Where no worker can start the code again (a tracked block, the message of a task queue), the run waits in
-place.
+would continue. Where no worker can start the code again (a tracked block, a task under `@tracked`), the run waits in place.
 """
 
 from __future__ import annotations

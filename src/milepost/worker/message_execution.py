@@ -65,6 +65,8 @@ class TaskQueueRetry(NamedTuple):
 class MessageExecution(LeasedExecution):
     """The execution of a delivered message, in a thread or awaited: `begin`, run the code, `end`.
 
+    A suspended job needs its message no more: the dispatcher sends another one when it may continue.
+
     `create_writes` create the record if the message arrives first; `message` is the argument of `TaskQueue.stop`.
     `decides` returns the retry of an error, if the task queue retries. `queue_result` returns the text of a result for
     the task queue, if JSON would change it.
@@ -95,6 +97,7 @@ class MessageExecution(LeasedExecution):
         self._message = message
         self._create_writes = create_writes
         self._recreate = recreate
+        self.can_suspend = recreate is None
         if recreate is not None:
             self.on_outage = "continue"
             self.reacquire = self._reacquire

@@ -15,6 +15,9 @@ _DISPATCH = template(
     "dispatch",
     ("again",),
     branch((PENDING,), guards=(RUN_BY_TASK_QUEUE, ("past", "stale"), ("startable",), ("free",)), ops=(("stamp", "stale", Param("again")),)),
+    branch((PENDING,), guards=(RUN_BY_TASK_QUEUE, ("past", "stale"), ("has", "wake_at")), ops=(("set", "stale", Field("wake_at")),)),
+    # What releases it makes it due again.
+    branch((PENDING,), guards=(RUN_BY_TASK_QUEUE, ("past", "stale"), ("has", "held")), ops=(("clear", "stale"),)),
     branch((PENDING,), guards=(RUN_BY_TASK_QUEUE, ("past", "stale"), ("ahead", "not_before")), ops=(("set", "stale", Field("not_before")),)),
 )  # fmt: skip
 _DISPATCHED = template(
@@ -55,7 +58,7 @@ _REJECTED = template(
 def plan_dispatch(operation_id: str, again: int) -> Change:
     """Reserve a job that is due for dispatch for `again` microseconds.
 
-    Branch 0: reserved. Branch 1: it may not start yet, and is due again when it may.
+    Branch 0: reserved. Others: it may not start yet, and is due again when it may.
     """
     return bind(_DISPATCH, operation_id, again=str(again))
 

@@ -7,7 +7,7 @@ that of two changes at once one is refused and made again from the new version.
 from __future__ import annotations
 
 from milepost.core.placement import ANSWER
-from milepost.core.transitions.operations import Change, Const, Guard, Operation, Param
+from milepost.core.transitions.operations import Change, Const, Field, Guard, Operation, Param
 from milepost.core.transitions.table import ACTIVE, HOLDS_TOKEN, PENDING, RUNNING, bind, branch, template
 
 _AS_READ: Guard = ("eq", "questions_version", Param("version"))
@@ -66,7 +66,7 @@ _ANSWER = template(
     branch(
         (PENDING,),
         guards=(_AS_READ, _IN_TIME, ("eq", "held", Param("held"))),
-        ops=(*_CLOSE, ("clear", "held"), ("stamp", "wake_at")),
+        ops=(*_CLOSE, ("clear", "held"), ("stamp", "wake_at"), ("stamp", "stale", Field("dispatch_after"))),
         event="answered",
         keep="list",
         data=Param("data"),

@@ -197,8 +197,8 @@ def _suspends(*guards: Guard, ops: tuple[Operation, ...] = ()) -> Branch:
     return branch(
         (RUNNING,),
         PENDING,
-        guards=(HOLDS_TOKEN, ("eq", "run_by", Const("worker")), *guards),
-        ops=(*REPORT_OPS, *END_LEASE, *SUSPEND, *ops),
+        guards=(HOLDS_TOKEN, ("ne", "run_by", Const("track")), *guards),
+        ops=(*REPORT_OPS, *END_LEASE, *SUSPEND, ("stamp", "stale", Field("dispatch_after")), *ops),
         event="suspended",
         keep="list",
         emit=("message", "wake_at", "held"),

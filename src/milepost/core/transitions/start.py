@@ -59,6 +59,18 @@ def _starts(
     )
 
 
+def _starts_segment(*guards: Guard) -> Branch:
+    return branch(
+        (PENDING,),
+        RUNNING,
+        guards=(("has", "suspended"), *guards, ("startable",)),
+        ops=_START_SEGMENT,
+        event="running",
+        keep="list",
+        emit=START_EMIT,
+    )
+
+
 _START = _starts(
     "start",
     ("has", "ready"),
@@ -66,19 +78,17 @@ _START = _starts(
     ("startable",),
     ("ahead", "not_after"),
     ("parented", LOST_PARENT),
-    segments=(
-        branch(
-            (PENDING,),
-            RUNNING,
-            guards=(("has", "suspended"), ("free",), ("startable",), ("parented", LOST_PARENT)),
-            ops=_START_SEGMENT,
-            event="running",
-            keep="list",
-            emit=START_EMIT,
-        ),
-    ),
+    segments=(_starts_segment(("has", "ready"), ("free",), ("parented", LOST_PARENT)),),
 )
-_DELIVER = _starts("deliver", ("eq", "run_by", Const("external")), ("free",), ("startable",), ("ahead", "not_after"))
+_BY_TASK_QUEUE: Guard = ("eq", "run_by", Const("external"))
+_DELIVER = _starts(
+    "deliver",
+    _BY_TASK_QUEUE,
+    ("free",),
+    ("startable",),
+    ("ahead", "not_after"),
+    segments=(_starts_segment(_BY_TASK_QUEUE),),
+)
 _ADOPT = _starts("adopt", ("eq", "run_by", Const("manual")), ("free",), ops=(("set", "run_by", Const("track")),))
 
 _RESUME = template(

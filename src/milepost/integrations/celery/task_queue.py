@@ -26,7 +26,7 @@ from celery import signals
 from celery.exceptions import Ignore, WorkerShutdown, WorkerTerminate
 from kombu.exceptions import OperationalError
 
-from milepost.core.errors import JobCancelled, JobReleased, JobTimedOut, LeaseLost, StoreError
+from milepost.core.errors import JobCancelled, JobTimedOut, RunStop, StoreError
 from milepost.core.job import FailureKind, Job, JobStatus
 from milepost.core.serialization import seconds
 from milepost.integrations.celery.message import HEADER, job_id_of_request, job_id_of_task, postpone
@@ -238,10 +238,10 @@ class CeleryTaskQueue:
         except JobCancelled:
             show_revoked(task)
             raise Ignore from None
-        except (JobReleased, LeaseLost):
-            raise Ignore from None
         except JobTimedOut as error:
             raise TimeoutError(str(error)) from None
+        except RunStop:  # released, suspended, or another run has the job
+            raise Ignore from None
         except StoreError as error:
             # Not a retry: no code has started, and retries belong to the task.
             log.warning("task %s[%s]: store unavailable, retrying later: %s", task.name, request.id, error)

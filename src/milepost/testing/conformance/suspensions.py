@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from milepost.core import transitions as plans
+from milepost.core.transitions.operations import Change
+from milepost.testing.conformance.claims import deliver
 from milepost.testing.conformance.groups import SHORT
-from milepost.testing.conformance.harness import LONG, Scenarios, StoreFixture, token_of, worker_job
+from milepost.testing.conformance.harness import LONG, Scenarios, StoreFixture, queue_job, token_of, worker_job
 from milepost.testing.conformance.runs import REPORT
 from milepost.testing.conformance.transition_matrix import CRASH, fail
+
+
+def _ask(fixture: StoreFixture, token: str) -> Change:
+    return plans.plan_ask(fixture.operation_id(), token, version="", questions="[]", key="k", expires=None, data="{}")
 
 
 class Suspensions(Scenarios):
@@ -42,6 +48,53 @@ class Suspensions(Scenarios):
         job = await fixture.start("a")
         assert (job.attempt, job.progress, job.stages, len(job.attempts)) == (2, 0.0, (), 2)
         assert not {"ran", "segments"} & set(job.record)
+
+    async def test_suspended_job_of_a_task_queue_is_dispatched_when_it_may_continue(
+        self, fixture: StoreFixture
+    ) -> None:
+        def dispatch() -> Change:
+            return plans.plan_dispatch(fixture.operation_id(), LONG)
+
+        later = await fixture.store.now() + 3_600_000_000
+        for name, wakes in (("later", later), ("a", 1)):
+            await fixture.create(name, queue_job(dispatch_after="0"))
+            plan = plans.plan_suspend(
+                fixture.operation_id(), await deliver(fixture, name), REPORT, wake_at=wakes, ran=10
+            )
+            await fixture.do(name, plan)
+        early = plans.plan_deliver(fixture.operation_id(), nonce="early", lease=LONG, worker="w1")
+        await fixture.refused("later", early)
+        await fixture.tick()
+        assert (await fixture.made("later", dispatch())).record["stale"] == str(later)
+        await fixture.refused("later", dispatch())
+        await fixture.made("a", dispatch())
+        token = await deliver(fixture, "a")
+        await fixture.do("a", _ask(fixture, token))
+        await fixture.do("a", plans.plan_suspend(fixture.operation_id(), token, {}, wake_at=None, ran=1, asking="k"))
+        await fixture.tick()
+        assert "stale" not in (await fixture.made("a", dispatch())).record
+        await fixture.refused("a", dispatch())
+        answer = plans.plan_answer(fixture.operation_id(), version="1", questions="[]", key="k", data="{}")
+        await fixture.do("a", answer)
+        await fixture.tick()
+        await fixture.made("a", dispatch())
+        await deliver(fixture, "a")
+        job = await fixture.job("a")
+        assert (job.attempt, job.progress, job.record["segments"]) == (1, 0.5, "2")
+
+    async def test_suspended_job_of_a_worker_is_not_dispatched(self, fixture: StoreFixture) -> None:
+        for name in ("sleeps", "asks"):
+            await fixture.create(name, worker_job(dispatch_after="0"))
+            token = token_of(await fixture.start(name))
+            if name == "asks":
+                await fixture.do(name, _ask(fixture, token))
+                plan = plans.plan_suspend(fixture.operation_id(), token, {}, wake_at=None, ran=1, asking="k")
+            else:
+                later = await fixture.store.now() + 3_600_000_000
+                plan = plans.plan_suspend(fixture.operation_id(), token, {}, wake_at=later, ran=1)
+            await fixture.do(name, plan)
+            await fixture.tick()
+            await fixture.refused(name, plans.plan_dispatch(fixture.operation_id(), LONG))
 
     async def test_suspend_of_lost_run_is_refused(self, fixture: StoreFixture) -> None:
         """I28: a suspend is accepted only under the live token."""

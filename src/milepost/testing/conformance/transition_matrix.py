@@ -33,7 +33,7 @@ JOB_STATES: dict[str, tuple[str, ...]] = {
     ),
     "external": (
         "pending", "due", "backoff", "late", "early", "blocked", "running", "expired", "completed", "failed", "cancelled",
-        "stopping", "overdue",
+        "stopping", "overdue", "suspended",
     ),
 }  # fmt: skip
 """run by -> states:
@@ -275,11 +275,11 @@ ALLOWED: dict[str, dict[str, str]] = {
     "fire": {},
     "track": {"running": "missing: nothing"},
     "start": {"running": "worker: pending suspended"},
-    "deliver": {"running": "external: pending due"},
+    "deliver": {"running": "external: pending due suspended"},
     "dispatch": {"pending": "external: due backoff"},
-    "dispatched": {"pending": "external: pending due backoff late early blocked"},
-    "undispatchable": {"pending": "external: pending due backoff late early blocked"},
-    "rejected": {"failed": "external: pending due backoff late early blocked"},
+    "dispatched": {"pending": "external: pending due backoff late early blocked suspended"},
+    "undispatchable": {"pending": "external: pending due backoff late early blocked suspended"},
+    "rejected": {"failed": "external: pending due backoff late early blocked suspended"},
     "adopt": {"running": "manual: pending"},
     "resume": {"running": "track: expired failed cancelled"},
     "resume, dead": {"running": "track: running expired failed cancelled"},
@@ -304,18 +304,18 @@ ALLOWED: dict[str, dict[str, str]] = {
     },
     "release": {"pending": _LEASED_RUNS},
     "release, still running": {"pending": _LEASED_RUNS},
-    "suspend": {"pending": "worker: running spent fragile expired brittle dying crumbling"},
-    "suspend, asking": {"pending": "worker: running spent fragile expired brittle dying crumbling"},
+    "suspend": {"pending": _LEASED_RUNS},
+    "suspend, asking": {"pending": _LEASED_RUNS},
     "ask": {"running": _RUNS},
     "settle question": {"running": _RUNS},
     "answer": {
         "pending": "manual: pending blocked; worker: pending late early blocked suspended"
-        "; external: pending due backoff late early blocked",
+        "; external: pending due backoff late early blocked suspended",
         "running": f"manual: running watched quiet quiet_fails; {_RUNS}",
     },
     "pause": {
         "pending": "worker: pending late early blocked suspended running spent fragile expired brittle dying crumbling"
-        "; external: pending due backoff late early blocked"
+        "; external: pending due backoff late early blocked suspended"
     },
     "resume paused": {},
     "stopped for pause": {},
@@ -340,7 +340,7 @@ ALLOWED: dict[str, dict[str, str]] = {
     "update to failed": {"failed": "manual: pending blocked running watched quiet quiet_fails"},
     "cancel": {
         "cancelled": f"manual: pending blocked running watched quiet quiet_fails; {_RUNS}"
-        "; worker: pending late early blocked suspended; external: pending due backoff late early blocked"
+        "; worker: pending late early blocked suspended; external: pending due backoff late early blocked suspended"
     },
     "self-cancel": {"cancelled": _RUNS},
     "release held": {},
