@@ -63,11 +63,13 @@ def test_collector_finds_loops_of_a_page() -> None:
     assert "submit" not in found["docs/page.md#4"].code
 
 
-@pytest.mark.parametrize("store", ["sqlite", "redis"])
+@pytest.mark.parametrize(("store", "first"), [("sqlite", 0), ("redis", 1)])
 def test_interrupted_handlers_end_like_undisturbed_ones(
-    store: str, request: pytest.FixtureRequest, tmp_path: Path, seed: int
+    store: str, first: int, request: pytest.FixtureRequest, tmp_path: Path, seed: int
 ) -> None:
-    assert runner(store, request, tmp_path, seed).problems(None, [*HANDLERS, *published.published_handlers()]) == []
+    """Every second handler is interrupted on each store. The slow test below has each of them on each store."""
+    handlers = [*HANDLERS, *published.published_handlers()][first::2]
+    assert runner(store, request, tmp_path, seed).problems(None, handlers) == []
 
 
 def test_interrupted_programs_end_like_undisturbed_ones(
