@@ -41,7 +41,8 @@ class Server:
     """The real memory store behind a network. It may be unavailable; its clock may jump; it may forget.
 
     `on_write` is called with each write: the id, the change, the records before and after it, and the result.
-    `on_sweep` with the result of each sweep that was not skipped.
+    `on_sweep` with the result of each sweep that was not skipped. `on_request` with each request that is executed: the method,
+    its arguments and the answer.
     """
 
     def __init__(self, world: World, *, sweep_limit: int = 200) -> None:
@@ -58,6 +59,7 @@ class Server:
         """Its process."""
         self.on_write: Observer = lambda *args: None
         self.on_sweep: Callable[[Any], None] = lambda result: None
+        self.on_request: Callable[[str, Any, Any, Any], None] = lambda *args: None
         self._sweep_limit = sweep_limit
         self._waiters: list[tuple[str, Any, int, Callable[[Any], None]]] = []
         self.start_empty()
@@ -90,6 +92,7 @@ class Server:
         if method == "sweep":
             kwargs = {**kwargs, "limit": min(self._sweep_limit, kwargs.get("limit", 200))}
         answer = run_sync(getattr(self.store, method)(*args, **kwargs))
+        self.on_request(method, args, kwargs, answer)
         if method == "sweep" and not answer.skipped:
             self.on_sweep(answer)
         if method not in READS:
