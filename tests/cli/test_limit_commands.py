@@ -5,13 +5,26 @@ from __future__ import annotations
 from tests.cli.stores_fixture import StoreFixture, covers
 
 
-@covers("limit", "limit ls", "limit set", "limit rm")
+@covers("limit", "limit ls", "limit set", "limit rm", "limit close", "limit open")
 def test_limit_is_managed(working: StoreFixture) -> None:
     assert "No limits" in working.call("limit")
     said = working.call("limit", "set", "embed", "--running", "8", "--per-partition", "2")
     assert said == "embed is limited to 8 at once, 2 of each partition\n"
     (row,) = working.rows("limit", "ls")
-    assert row == {"key": "embed", "running": 8, "per_partition": 2, "leases": 0, "partitions": {}}
+    assert (row["key"], row["running"], row["per_partition"], row["rate"], row["gate_until"]) == (
+        "embed",
+        8,
+        2,
+        None,
+        None,
+    )
+    said = working.call("limit", "set", "embed", "--running", "8", "--rate", "500/minute")
+    assert said == "embed is limited to 8 at once, any of each partition, 500/min starts\n"
+    assert "500/min" in working.call("limit")
+    working.call("limit", "close", "embed", "2h")
+    assert working.rows("limit")[0]["gate_until"] is not None
+    working.call("limit", "open", "embed")
+    assert working.rows("limit")[0]["gate_until"] is None
     assert "any of each partition" in working.call("limit", "set", "embed", "--running", "0")
     working.call("limit", "rm", "embed")
     assert working.rows("limit") == []
@@ -21,6 +34,8 @@ def test_invalid_limit_is_refused(working: StoreFixture) -> None:
     assert "running" in working.error_line("limit", "set", "embed", "--running", "-1", code=2)
     assert "per_partition" in working.error_line("limit", "set", "embed", "--per-partition", "0", code=2)
     assert "--running" in working.error_line("limit", "set", "embed", code=2)
+    assert "rate" in working.error_line("limit", "set", "embed", "--rate", "often", code=2)
+    assert "delay" in working.error_line("limit", "close", "embed", "soon", code=2)
     assert working.rows("limit") == []
 
 

@@ -14,7 +14,7 @@ from milepost.core.record import FIELDS
 from milepost.core.transitions.operation_ids import applied_branch, is_superseded
 from milepost.core.transitions.operations import Const, Field, Record, TransitionType
 from milepost.stores.memory.state import MemoryState
-from milepost.stores.protocol import hold_of
+from milepost.stores.sweep import hold_of
 from milepost.testing.conformance.transition_matrix import PLANS
 from tests.explorer.actors import Actors, Repeat
 from tests.explorer.world import JOB, SETTINGS, TICK

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from milepost import AsyncJobs, Jobs, Run
+from milepost import AsyncJobs, Jobs, Run, Snooze
 from milepost.core.errors import InvalidInputError
-from milepost.core.limits import KEEP, LimitState
+from milepost.core.limits import KEEP, Limit, LimitState
+from milepost.core.rate import Rate
 from milepost.core.transitions import plan_start
 from milepost.stores.ids import new_nonce, new_operation_id
 from milepost.stores.protocol import Claim, Store
@@ -71,13 +73,13 @@ def test_limit_and_pause_at_once_keep_each_other(jobs: Jobs, monkeypatch: pytest
 
     monkeypatch.setattr(type(jobs.store), "set_limit", set_after_another)
     jobs.limit("embed", running=3)
-    assert run_sync(jobs.store.limits()) == {"embed": (3, True, None)}
+    assert run_sync(jobs.store.limits()) == {"embed": Limit(3, True, None)}
     jobs.set_limit("embed", 4)
-    assert run_sync(jobs.store.limits()) == {"embed": (4, False, 2)}
+    assert run_sync(jobs.store.limits()) == {"embed": Limit(4, False, 2)}
     jobs.set_limit("embed", KEEP, paused=True)
-    assert run_sync(jobs.store.limits()) == {"embed": (5, True, 2)}
+    assert run_sync(jobs.store.limits()) == {"embed": Limit(5, True, 2)}
     jobs.set_limit("embed", None, paused=KEEP)
-    assert run_sync(jobs.store.limits()) == {"embed": (None, False, 2)}
+    assert run_sync(jobs.store.limits()) == {"embed": Limit(None, False, 2)}
 
 
 @pytest.mark.parametrize(
@@ -87,6 +89,13 @@ def test_limit_and_pause_at_once_keep_each_other(jobs: Jobs, monkeypatch: pytest
         ("embed", {"per_partition": 0}, "per_partition: 0 must be a whole number from 1"),
         ("embed", {"running": True}, "running"),
         ("embed", {"running": 2.5}, "running"),
+        ("embed", {"rate": "500"}, "rate: '500' is not a rate; use starts per period, for example '500/min'"),
+        ("embed", {"rate": "0/s"}, "rate"),
+        ("embed", {"rate": "-1/s"}, "rate"),
+        ("embed", {"rate": "5/month"}, "rate"),
+        ("embed", {"rate": "5/" + "9" * 10_000 + "s"}, "rate"),
+        ("embed", {"rate": "1/500ms"}, "whole number of seconds"),
+        ("embed", {"rate": 500}, "rate"),
         ("", {"running": 1}, "key"),
         ("x" * 129, {"running": 1}, "key"),
     ],
@@ -108,11 +117,68 @@ def test_partition_that_is_too_long_is_refused(jobs: Jobs) -> None:
 def test_async_api_sets_limits(every_store: Store) -> None:
     async def scenario() -> list[LimitState]:
         jobs = AsyncJobs(every_store.with_blocking(blocking=False))  # type: ignore[attr-defined]
-        await jobs.limit("embed", running=0)
+        await jobs.limit("embed", running=0, rate="3/s")
+        await jobs.close_gate("embed", "1h")
+        await jobs.open_gate("embed")
         found = await jobs.limits()
         await jobs.remove_limit("embed")
         assert await jobs.limits() == []
         await jobs.close()
         return found
 
-    assert asyncio.run(scenario()) == [LimitState("embed", 0)]
+    assert asyncio.run(scenario()) == [LimitState("embed", 0, rate="3/s")]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown", "spacing", "at_once"),
+    [
+        ("500/min", "500/min", 120_000, 1),
+        ("500 / minute", "500/min", 120_000, 1),
+        ("200/s", "200/s", 5_000, 10),
+        ("7/s", "7/s", 142_858, 1),
+        ("1000/15m", "1000/900s", 900_000, 1),
+        ("1/day", "1/d", 86_400_000_000, 1),
+        ("30/1h30m", "30/5400s", 180_000_000, 1),
+    ],
+)
+def test_rate_is_read(text: str, shown: str, spacing: int, at_once: int) -> None:
+    rate = Rate.parse(text)
+    assert (str(rate), rate.spacing, rate.admitted(0, 10**15)) == (shown, spacing, at_once)
+    assert Rate.parse(shown) == rate
+
+
+def test_clock_that_was_set_back_does_not_hold_a_rate() -> None:
+    rate = Rate.parse("1/min")
+    limit = Limit(rate=rate).started(10**15)
+    assert limit.opens_at(10**15) == 10**15 + 60_000_000
+    before = 10**15 - 3_600_000_000
+    assert (limit.opens_at(before), limit.admitted(before)) == (before, 1)
+    assert limit.started(before).opens == before + 60_000_000
+
+
+def test_rate_and_gate_hold_and_are_listed(jobs: Jobs) -> None:
+    jobs.limit("embed", rate="1/h")
+    for name in ("a", "b"):
+        jobs.submit("embed", job_id=name)
+    assert claimed(jobs, 9) == ["a"]
+    assert jobs.limits() == [LimitState("embed", leases=1, rate="1/h")]
+    jobs.limit("embed", running=5)
+    jobs.close_gate("embed", "1h")
+    (state,) = jobs.limits()
+    assert state.gate_until is not None
+    assert state.gate_until > datetime.now(UTC).isoformat()
+    assert claimed(jobs, 9) == []
+    jobs.remove_limit("embed")
+    assert claimed(jobs, 9) == []
+    jobs.open_gate("embed")
+    assert (claimed(jobs, 9), jobs.limits()) == (["b"], [])
+
+
+@pytest.mark.parametrize(("key", "delay"), [("", "1s"), ("x" * 10_000, "1s"), ("a", -1), ("a", "soon"), ("a", 1e300)])
+def test_invalid_gate_is_refused(jobs: Jobs, key: str, delay: Any) -> None:
+    with pytest.raises(InvalidInputError, match=r"key|delay") as raised:
+        jobs.close_gate(key, delay)
+    assert len(str(raised.value)) < 250
+    with pytest.raises(InvalidInputError, match=r"gate|delay"):
+        Snooze(delay, gate=key)
+    assert jobs.limits() == []

@@ -16,7 +16,8 @@ import milepost.stores.memory.store as memory_store
 from milepost.core.transitions import operation_ids
 from milepost.stores.memory.state import MemoryState
 from milepost.stores.memory.store import MemoryStore
-from milepost.stores.protocol import Hold, SweepResult
+from milepost.stores.protocol import SweepResult
+from milepost.stores.sweep import Hold
 from milepost.worker.worker_loop import WorkerLoop
 from milepost.worker.worker_state import Step, WorkerState
 

@@ -12,7 +12,7 @@ import pytest
 from fastapi import FastAPI
 
 from milepost import AsyncJobManager, AsyncJobs, Run, StoreUnavailableError
-from milepost.core.limits import KEEP
+from milepost.core.limits import KEEP, Limit
 from milepost.core.transitions import plan_track
 from milepost.run.sweeper import Sweeper
 from milepost.stores.ids import new_operation_id
@@ -317,13 +317,13 @@ async def test_limit_and_pause_at_once_keep_each_other(
 
     monkeypatch.setattr(store, "set_limit", set_after_another)
     assert (await app.put("/api/limits/reindex", json={"running": 3})).json()["running"] == 3
-    assert await store.limits() == {"reindex": (3, True, None)}
+    assert await store.limits() == {"reindex": Limit(3, True, None)}
     limited = await app.patch("/api/job-types/reindex", json={"concurrency": 4})
     assert (limited.json()["limit"], limited.json()["paused"]) == (4, True)
-    assert await store.limits() == {"reindex": (4, True, 2)}
+    assert await store.limits() == {"reindex": Limit(4, True, 2)}
     resumed = await app.patch("/api/job-types/reindex", json={"paused": False})
     assert (resumed.json()["limit"], resumed.json()["paused"]) == (7, False)
-    assert await store.limits() == {"reindex": (7, False, 2)}
+    assert await store.limits() == {"reindex": Limit(7, False, 2)}
 
 
 async def test_types_workers_and_limits(app: httpx.AsyncClient, jobs: AsyncJobs) -> None:

@@ -15,7 +15,7 @@ from milepost.core.transitions import plan_create, plan_start
 from milepost.manager.validation import submit_fields
 from milepost.run.forecast.history import PartProfile, RunHistory, RunProfile
 from milepost.stores.ids import new_job_id, new_nonce, new_operation_id
-from milepost.stores.protocol import Write
+from milepost.stores.protocol import Claim, Write
 from milepost.stores.sync_bridge import run_sync
 from milepost.worker.registry import WorkerEntry, write_worker
 from milepost.worker.start_forecast import Forecast, Queue, forecast, simulate
@@ -142,10 +142,18 @@ def test_waiting_for_names_the_reason(make_jobs: MakeJobs) -> None:
     assert reason(jobs, second) == ("jobs_ahead", "1 job ahead")
     run_sync(jobs.store.set_limit("slow", None, True))
     assert reason(jobs, first) == ("paused", "Type slow is paused")
+    run_sync(jobs.store.set_limit("slow", None, False))
+    jobs.close_gate("slow", 100 * 365 * 86_400)
+    code, text = reason(jobs, first)
+    assert (code, text[:21], known(jobs).starts) == ("gate_closed", "slow is closed until ", {})
+    jobs.open_gate("slow")
     run_sync(jobs.store.set_limit("slow", 1, False))
     run = plan_start(new_operation_id(), nonce=new_nonce(), lease=60_000_000, worker="w")
     run_sync(jobs.store.apply([Write(first.job_id, run)]))
     assert reason(jobs, second) == ("limit_reached", "Concurrency limit of 1 reached for slow")
+    jobs.limit("slow", rate="1/h")
+    run_sync(jobs.store.apply([], Claim("w", {"slow": None}, (run,), new_operation_id())))
+    assert reason(jobs, submitted(jobs)) == ("rate_reached", "Rate of 1/h reached for slow")
 
 
 def test_waiting_for_names_a_later_start(make_jobs: MakeJobs) -> None:

@@ -65,6 +65,8 @@ class Jobs(BlockingMethods):
     limit = blocking(AsyncJobs.limit)
     limits = blocking(AsyncJobs.limits)
     remove_limit = blocking(AsyncJobs.remove_limit)
+    close_gate = blocking(AsyncJobs.close_gate)
+    open_gate = blocking(AsyncJobs.open_gate)
     workers = blocking(AsyncJobs.workers)
     add_schedule = blocking(AsyncJobs.add_schedule)
     schedule = delegated(AsyncJobs.schedule, "_async")

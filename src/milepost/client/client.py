@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import httpx
 
 from milepost.client.decoding import decode_event, decode_job, decode_page
-from milepost.client.limits import LimitCalls
+from milepost.client.limits import BlockingLimitCalls, LimitCalls
 from milepost.client.output import OutputCalls
 from milepost.client.schedules import ScheduleCalls
 from milepost.client.transport import (
@@ -353,7 +353,7 @@ class _SyncCore(AsyncClient):
         return BlockingTransport(httpx.Client(**connection(self.url, key, options)))
 
 
-class Client(JobManager):
+class Client(BlockingLimitCalls, JobManager):
     """The jobs of a server, with the methods of JobManager: ``milepost.Client("http://host:port")``.
 
     `key` is an API key (default: MILEPOST_KEY); `options` go to httpx.Client.
@@ -373,9 +373,6 @@ class Client(JobManager):
     find = blocking(AsyncClient.find)
     submit = blocking(AsyncClient.submit)
     job_types = blocking(AsyncClient.job_types)
-    set_limit = blocking(AsyncClient.set_limit)
-    limit, limits = blocking(AsyncClient.limit), blocking(AsyncClient.limits)
-    remove_limit = blocking(AsyncClient.remove_limit)
     workers = blocking(AsyncClient.workers)
     add_schedule = blocking(AsyncClient.add_schedule)
 

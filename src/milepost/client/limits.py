@@ -8,7 +8,10 @@ from urllib.parse import quote
 
 from milepost.client.transport import Call, Transport, send
 from milepost.core.codecs import decode_dataclass
-from milepost.core.limits import KEEP, Keep, LimitState, validate_limit
+from milepost.core.limits import KEEP, KEY_BYTES, Keep, LimitState, validate_limit
+from milepost.core.rate import Rate
+from milepost.core.serialization import Duration, seconds, validate_key
+from milepost.stores.sync_bridge import blocking
 
 
 class LimitCalls:
@@ -21,13 +24,15 @@ class LimitCalls:
             self, method: str, path: str, *, params: Mapping[str, Any] | None = None, body: Any = None
         ) -> Any: ...
 
-    async def limit(self, key: str, *, running: int | None = None, per_partition: int | None = None) -> None:
+    async def limit(
+        self, key: str, *, running: int | None = None, per_partition: int | None = None, rate: str | None = None
+    ) -> None:
         """See AsyncJobs.limit."""
         validate_limit(key, running, per_partition)
-        if running is None and per_partition is None:
+        if running is None and per_partition is None and rate is None:
             await self.remove_limit(key)
             return
-        body = {"running": running, "per_partition": per_partition}
+        body = {"running": running, "per_partition": per_partition, "rate": rate and str(Rate.parse(rate))}
         await self.request("PUT", _path(key), body=body)
 
     async def limits(self) -> list[LimitState]:
@@ -38,6 +43,15 @@ class LimitCalls:
         """See AsyncJobs.remove_limit."""
         await self.request("DELETE", _path(key))
 
+    async def close_gate(self, key: str, delay: Duration) -> None:
+        """See AsyncJobs.close_gate."""
+        validate_key(key, "key", KEY_BYTES)
+        await self.request("PUT", _path(key, "gates"), body={"seconds": seconds(delay, "delay")})
+
+    async def open_gate(self, key: str) -> None:
+        """See AsyncJobs.open_gate."""
+        await self.request("DELETE", _path(key, "gates"))
+
     async def set_limit(self, job_type: str, limit: int | Keep | None = None, *, paused: bool | Keep = False) -> None:
         """See AsyncJobs.set_limit."""
         given = {"concurrency": limit, "paused": paused}
@@ -45,5 +59,16 @@ class LimitCalls:
         await send(self._transport, Call("PATCH", f"/api/job-types/{quote(job_type)}", body=body))
 
 
-def _path(key: str) -> str:
-    return f"/api/limits/{quote(key, safe='')}"
+class BlockingLimitCalls:
+    """The same for Jobs."""
+
+    set_limit = blocking(LimitCalls.set_limit)
+    limit = blocking(LimitCalls.limit)
+    limits = blocking(LimitCalls.limits)
+    remove_limit = blocking(LimitCalls.remove_limit)
+    close_gate = blocking(LimitCalls.close_gate)
+    open_gate = blocking(LimitCalls.open_gate)
+
+
+def _path(key: str, kind: str = "limits") -> str:
+    return f"/api/{kind}/{quote(key, safe='')}"

@@ -65,6 +65,8 @@ _WAITS: Mapping[str, str] = {
     "no_worker": "No worker serves {job_type}",
     "paused": "Type {job_type} is paused",
     "partition_limit_reached": "Limit of {limit} per partition reached for {partition} of {limit_key}",
+    "gate_closed": "{limit_key} is closed until {at}",
+    "rate_reached": "Rate of {rate} reached for {limit_key}",
     "limit_reached": "Concurrency limit of {limit} reached for {job_type}",
     "starts_at": "Starts {at}",
     "wakes_at": "Suspended until {at}",

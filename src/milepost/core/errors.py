@@ -221,15 +221,20 @@ class Retry(MilepostError):
 class Snooze(MilepostError):
     """Raised by a handler to give its job back for `delay` (seconds, a timedelta or text such as "30s"), at no attempt.
 
-    For a service that asks to come back later: ``raise Snooze(float(response.headers["Retry-After"]))``. Raises
-    InvalidInputError for an invalid delay. In a tracked block it is an error as any other.
+    For a service that asks to come back later: ``raise Snooze(float(response.headers["Retry-After"]))``. With
+    ``gate="openai"`` no job with this limit key starts on any worker until then. Raises InvalidInputError for an invalid
+    delay or gate. In a tracked block it is an error as any other.
     """
 
-    def __init__(self, delay: Duration, *, reason: str = "") -> None:
-        from milepost.core.serialization import seconds  # which imports this module
+    def __init__(self, delay: Duration, *, gate: str | None = None, reason: str = "") -> None:
+        from milepost.core.limits import KEY_BYTES  # these import this module
+        from milepost.core.serialization import seconds, validate_key
 
         super().__init__(reason or f"snoozed for {delay}")
         self.delay = seconds(delay, "delay")
+        if gate is not None:
+            validate_key(gate, "gate", KEY_BYTES)
+        self.gate = gate
 
 
 class ChildFailedError(MilepostError):

@@ -15,7 +15,8 @@ from math import inf
 from typing import Any, NamedTuple
 
 from milepost.core.errors import InvalidInputError
-from milepost.core.serialization import US, validate_key
+from milepost.core.rate import Rate
+from milepost.core.serialization import US, from_micros, validate_key
 
 AFTER_US = " "
 """The first character after those that keys cannot contain: the slots of a key are the texts in [key, key + AFTER_US)."""
@@ -31,20 +32,56 @@ KEEP = Keep.KEEP
 
 
 class Limit(NamedTuple):
-    """A limit key's setting: the most leases at once in all and in each partition, None for any number; and whether the
-    type of that name is paused."""
+    """A limit key's setting: the most leases at once in all and in each partition, None for any number; whether the type of
+    that name is paused; and how often jobs may start.
+
+    No job starts before `gate` and `opens`, times of the store's clock in microseconds: a gate is closed until then, and
+    the rate is spent until then. Starts move `opens`.
+    """
 
     running: int | None = None
     paused: bool = False
     per_partition: int | None = None
+    rate: Rate | None = None
+    gate: int = 0
+    opens: int = 0
 
-    def changed(self, running: int | Keep | None, paused: bool | Keep, per_partition: int | Keep | None) -> Limit:
-        """Return the setting with other values, except for those that are KEEP."""
+    def changed(
+        self,
+        running: int | Keep | None,
+        paused: bool | Keep,
+        per_partition: int | Keep | None,
+        rate: Rate | Keep | None = KEEP,
+    ) -> Limit:
+        """Return the setting with other values, except for those that are KEEP. Another rate starts afresh."""
         return Limit(
             self.running if running is KEEP else running,
             self.paused if paused is KEEP else paused,
             self.per_partition if per_partition is KEEP else per_partition,
+            self.rate if rate is KEEP else rate,
+            self.gate,
+            self.opens if rate in (KEEP, self.rate) else 0,
         )
+
+    def is_empty(self, now: int) -> bool:
+        """Return whether it changes nothing, so that it need not be kept."""
+        return self[:4] == Limit()[:4] and self.gate <= now
+
+    def opens_at(self, now: int) -> int:
+        """Return when its gate and rate let a job start: `now` or a later time."""
+        # A start moves `opens` by one spacing beyond its time. More means that the clock was set back since.
+        spent = self.opens if self.rate is not None and self.opens - now <= self.rate.spacing else 0
+        return max(now, self.gate, spent)
+
+    def admitted(self, now: int) -> float:
+        """Return how many jobs its gate and rate let start now; infinite without either."""
+        if self.opens_at(now) > now:
+            return 0
+        return inf if self.rate is None else self.rate.admitted(self.opens, now)
+
+    def started(self, now: int) -> Limit:
+        """Return the setting after a start."""
+        return self if self.rate is None else self._replace(opens=self.rate.after_start(self.opens, now))
 
 
 KEY_BYTES = 128
@@ -62,13 +99,17 @@ class LimitState:
     """How many jobs with this key run now, stopping ones included."""
     partitions: dict[str, int] = field(default_factory=dict)
     """The same by partition, without zeros."""
+    rate: str | None = None
+    """How many jobs start per period, for example ``500/min``."""
+    gate_until: str | None = None
+    """Until when no job starts because a run has closed the gate, as ISO 8601."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON types."""
         return asdict(self)
 
 
-def validate_limit(key: object, running: object, per_partition: object) -> None:
+def validate_limit(key: object, running: object, per_partition: object = None) -> None:
     """Raise InvalidInputError unless a limit can be set."""
     validate_key(key, "key", KEY_BYTES)
     for name, value, least in (("running", running, 0), ("per_partition", per_partition, 1)):
@@ -88,7 +129,7 @@ def with_keys(slots: Iterable[tuple[str, int]]) -> Counter[str]:
     return held
 
 
-def limit_states(limits: Mapping[str, Limit], held: Mapping[str, int]) -> list[LimitState]:
+def limit_states(limits: Mapping[str, Limit], held: Mapping[str, int], now: int) -> list[LimitState]:
     """Return the limits by key with their use; `held` is the number of leases by slot and by limit key."""
     partitions: dict[str, dict[str, int]] = {}
     for slot, count in sorted(held.items()):
@@ -96,9 +137,17 @@ def limit_states(limits: Mapping[str, Limit], held: Mapping[str, int]) -> list[L
         if partition and count > 0:
             partitions.setdefault(key, {})[partition] = count
     return [
-        LimitState(key, limit.running, limit.per_partition, held.get(key, 0), partitions.get(key, {}))
+        LimitState(
+            key,
+            limit.running,
+            limit.per_partition,
+            held.get(key, 0),
+            partitions.get(key, {}),
+            None if limit.rate is None else str(limit.rate),
+            from_micros(limit.gate).isoformat(timespec="milliseconds") if limit.gate > now else None,
+        )
         for key, limit in sorted(limits.items())
-        if limit.running is not None or limit.per_partition is not None
+        if not limit._replace(paused=False).is_empty(now)
     ]
 
 
@@ -139,14 +188,20 @@ def counted_under(slot: str) -> set[str]:
 
 
 class Capacities:
-    """How many more leases slots may have. `held` counts the leases of a slot; those of a key include all its partitions.
+    """How many more leases slots may have at `now`. `held` counts the leases of a slot; those of a key include all its
+    partitions.
 
     `own` are the limits of a worker for the types that it serves; they apply where none is set in the store.
     """
 
-    def __init__(self, limits: Mapping[str, Limit], own: Mapping[str, int | None], held: Callable[[str], int]) -> None:
-        self._limits, self._count, self._held = limits, held, dict[str, int]()
+    def __init__(
+        self, limits: Mapping[str, Limit], own: Mapping[str, int | None], held: Callable[[str], int], now: int
+    ) -> None:
+        self._limits, self._count, self._held = dict(limits), held, dict[str, int]()
         self._own = {type_name(queue): limit for queue, limit in own.items()}
+        self._now, self._asked = now, set[str]()
+        self.opens: dict[str, int] = {}
+        """The new `opens` of the limit keys with a rate under which jobs were started."""
 
     def is_paused(self, queue: str) -> bool:
         """Return whether the type of a queue is paused."""
@@ -158,6 +213,9 @@ class Capacities:
         limit = self._limits.get(key, Limit())
         running = self._own.get(key) if limit.running is None else limit.running
         capacity = inf if running is None else running - self.held(key)
+        if limit.rate is not None or limit.gate:
+            self._asked.add(key)
+            capacity = min(capacity, limit.admitted(self._now))
         if partition and limit.per_partition is not None and capacity > 0:
             capacity = min(capacity, limit.per_partition - self.held(slot))
         return capacity
@@ -172,3 +230,17 @@ class Capacities:
         """Count one more lease of a slot."""
         for name in counted_under(slot) & self._held.keys():
             self._held[name] += 1
+        limit = self._limits.get(key := key_of(slot))
+        if limit is not None and limit.rate is not None:
+            self._limits[key] = limit.started(self._now)
+            self.opens[key] = self._limits[key].opens
+
+    def reopens(self) -> int | None:
+        """Return the first time at which a gate or a rate lets jobs start of those that were asked for, None for no such."""
+        times = (self._limits[key].opens_at(self._now) for key in self._asked)
+        return min((at for at in times if at > self._now), default=None)
+
+
+def earliest(*times: int | None) -> int | None:
+    """Return the first of these times, None if there is none."""
+    return min((at for at in times if at is not None), default=None)

@@ -295,7 +295,8 @@ class LeasedExecution:
         if isinstance(error, RunStop):
             return stopped(run, pending, error, how=self.how, delay=delay)
         if isinstance(error, Snooze) and run._job.run_by != "track":
-            return postponed(run, pending, int(snooze_seconds(run, error.delay) * 1_000_000), self.how)
+            delay_micros = int(snooze_seconds(run, error.delay) * 1_000_000)
+            return postponed(run, pending, delay_micros, self.how, error.gate)
         if self.interrupt_cancels and isinstance(error, KeyboardInterrupt | asyncio.CancelledError):
             by = "Ctrl-C" if isinstance(error, KeyboardInterrupt) else "its task"
             return interrupted(run, pending, by, self.how)

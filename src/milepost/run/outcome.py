@@ -142,9 +142,15 @@ def crashed(
     return _ending(run, pending, plan, single_line(f"already failed: {name}", 200))
 
 
-def postponed(run: Run, pending: PendingReport, delay: int, how: str = "never_started") -> RunOutcome:
-    """Return the outcome of a run that cannot start here, or was snoozed: it is released for `delay` microseconds, uncharged."""
-    return _ending(run, pending, plan_release(new_operation_id(), run.token, pending.report, delay=delay), how)
+def postponed(
+    run: Run, pending: PendingReport, delay: int, how: str = "never_started", gate: str | None = None
+) -> RunOutcome:
+    """Return the outcome of a run that cannot start here, or was snoozed: it is released for `delay` microseconds, uncharged.
+
+    `gate` is closed for that time.
+    """
+    plan = plan_release(new_operation_id(), run.token, pending.report, delay=delay, gate=gate)
+    return _ending(run, pending, plan, how)
 
 
 def stopped(

@@ -55,7 +55,8 @@ from typing import Literal, NamedTuple, Protocol
 from milepost.core.errors import StoreError
 from milepost.core.events import Event
 from milepost.core.job import Job
-from milepost.core.limits import Keep, Limit
+from milepost.core.limits import KEEP, Keep, Limit
+from milepost.core.rate import Rate
 from milepost.core.record import REPORTED
 from milepost.core.rollups import Rollups
 from milepost.core.transitions.operations import Change
@@ -139,7 +140,8 @@ class Claim:
 
 
 class ApplyResult(NamedTuple):
-    """The results of `apply`: one for each write, in order; the claimed jobs; when the next scheduled job is due (us).
+    """The results of `apply`: one for each write, in order; the claimed jobs; when the next claim is worthwhile (us):
+    a scheduled job is due, or a gate or a rate that kept jobs of these queues from starting lets them start.
 
     `now` is the store's clock at the claim, to which `next_due` refers.
     """
@@ -346,12 +348,20 @@ class Store(KeyValueStore, UsageLedger, Protocol):
         """Return the limits of limit keys, by key."""
 
     async def set_limit(
-        self, key: str, running: int | Keep | None, paused: bool | Keep, per_partition: int | Keep | None = None
+        self,
+        key: str,
+        running: int | Keep | None,
+        paused: bool | Keep,
+        per_partition: int | Keep | None = None,
+        rate: Rate | Keep | None = KEEP,
     ) -> None:
         """Limit a key for all workers, or pause the type of that name, effective immediately; running jobs continue.
 
-        KEEP leaves a value as it is, whatever others set meanwhile. (None, False) removes the setting.
+        KEEP leaves a value as it is, whatever others set meanwhile.
         """
+
+    async def close_gate(self, key: str, micros: int) -> None:
+        """Let no job with a limit key start for `micros` from now, or for longer if it is closed for longer; 0 opens it."""
 
     async def held_slots(self) -> dict[str, int]:
         """Return the number of leases, live and draining, by slot and by limit key, see `core.limits`."""
@@ -373,27 +383,3 @@ class Store(KeyValueStore, UsageLedger, Protocol):
 
         It has its own connections, so that a thread can use a blocking store beside an async one.
         """
-
-
-class Hold(NamedTuple):
-    """A sweep may recover leases that expired at `due` or earlier (None: none). `until` is the end of the hold, if any."""
-
-    due: int | None
-    until: int | None
-
-
-def hold_of(now: int, last: int | None, until: int | None, lease: int) -> Hold:
-    """Return the hold for a sweep at `now`, given the time of the last sweep and its hold; all in microseconds.
-
-    There was an outage if the last sweep is more than half a lease ago, or ahead of the clock because that was set back.
-    The first sweep after a hold recovers leases that were not renewed since the outage, however late it runs. If it
-    follows another outage, leases that were renewed since then are held again. The sweep that began the hold may have
-    come one sweep interval after the outage, which is at most a quarter of a lease, and after renewals.
-    """
-    went_back = last is not None and last > now
-    late = went_back or (last is not None and now - last > lease // 2)
-    if until is None or went_back:
-        return Hold(None, now + lease) if late else Hold(now, None)
-    if now < until:
-        return Hold(None, until)
-    return Hold(until - lease // 4, now + lease) if late else Hold(now, None)

@@ -221,7 +221,7 @@ class ProcessExecution(Execution):
             reason = JobSuspended(end["wake_at"], end["asking"], tuple(end["groups"]))
             return stopped(self.run, pending, reason, how="cooperative")
         if end["end"] == "snoozed":
-            return postponed(self.run, pending, end["delay"], "cooperative")
+            return postponed(self.run, pending, end["delay"], "cooperative", end["gate"])
         if end["end"] == "stopped" and (self.run._stop_reasons or end["kind"] == "JobCancelled"):
             return self._stopped(pending, end["how"], end["line"], end["failure"])
         return failed(self.run, pending, end["line"], end["failure"], delay=end["delay"], name=end.get("name", ""))

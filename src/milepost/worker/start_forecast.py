@@ -90,6 +90,10 @@ class Forecast:
             return code, {"at": job.not_before.isoformat() if job.not_before is not None else ""}
         key, _, partition = job.record.get("slot", name).partition(US)
         limit = self.limits.get(key, Limit())
+        if limit.gate > self.now:
+            return "gate_closed", {"limit_key": key, "at": from_micros(limit.gate).isoformat()}
+        if limit.rate is not None and limit.opens_at(self.now) > self.now:
+            return "rate_reached", {"limit_key": key, "rate": str(limit.rate)}
         if limit.running is not None and self.held.get(key, 0) >= limit.running:
             return "limit_reached", {"job_type": key, "limit": limit.running}
         if (
@@ -124,7 +128,9 @@ async def forecast(store: Store, jobs: Iterable[Job] | None = None) -> Forecast 
     starts: dict[str, Eta] = {}
     ahead: dict[str, int] = {}
     for types in _groups(workers):
-        if asked is None or types & asked:
+        # When the jobs of a rate or a closed gate start is not known.
+        paced = any(limits[name].rate is not None or limits[name].gate > now for name in types & limits.keys())
+        if not paced and (asked is None or types & asked):
             slots = sum(worker.concurrency for worker in workers if types & set(worker.types))
             queue = Queue(now, [], [], slots, at_once, paused, {})
             if await _fill(queue, store, types):

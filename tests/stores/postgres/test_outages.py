@@ -17,6 +17,7 @@ import pytest
 from milepost import Jobs, Run, Settings
 from milepost.core import transitions as plans
 from milepost.core.errors import OutcomeUnknownError, StoreFullError, StoreUnavailableError
+from milepost.core.limits import Limit
 from milepost.stores.ids import new_operation_id
 from milepost.stores.postgres import PostgresStore
 from milepost.stores.protocol import Write
@@ -125,7 +126,7 @@ def test_serialization_failure_is_repeated(postgres_server: PostgresServer) -> N
         thread.start()
         until(lambda: other.execute("SELECT 1 FROM pg_locks WHERE NOT granted").fetchone())
     thread.join()
-    assert run_sync(store.limits()) == {"q": (3, False, None)}
+    assert run_sync(store.limits()) == {"q": Limit(3, False, None)}
     run_sync(store.close())
 
 

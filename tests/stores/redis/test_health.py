@@ -11,6 +11,7 @@ import pytest
 from milepost import Jobs, Settings
 from milepost.core import transitions as plans
 from milepost.core.errors import StoreError, StoreUnavailableError
+from milepost.core.limits import Limit
 from milepost.stores.ids import new_operation_id
 from milepost.stores.protocol import Claim, Write
 from milepost.stores.redis import RedisStore
@@ -84,7 +85,7 @@ def test_documented_acl_suffices(start_redis: Start) -> None:
         job.job_id for job in run_sync(store.apply([], Claim("w", {"q": 1}, (start,), new_operation_id()))).claimed
     ] == ["a"]
     run_sync(store.set_limit("q", 3, False))
-    assert run_sync(store.limits()) == {"q": (3, False, None)}
+    assert run_sync(store.limits()) == {"q": Limit(3, False, None)}
     run_sync(store.apply([Write("a", plans.plan_cancel(new_operation_id()))]))
     assert run_sync(store.wait_for_work("w", ["q"], 1.0))
     assert len(run_sync(store.feed("0")).events) == 3

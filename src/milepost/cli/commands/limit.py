@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import click
 
-from milepost.cli import exit_codes
+from milepost.cli import exit_codes, formatting
 from milepost.cli.context import current, session_options
 from milepost.cli.rendering.live import echo, echo_json
 from milepost.cli.rendering.tables import print_records
@@ -32,16 +34,17 @@ def _list() -> int:
     print_records(
         context,
         (one.to_dict() for one in known),
-        ("KEY", "PARTITION", "RUNNING", "LIMIT"),
-        [row for one in known for row in _rows(one)],
+        ("KEY", "PARTITION", "RUNNING", "LIMIT", "RATE", "CLOSED UNTIL"),
+        [row for one in known for row in _rows(one, utc=context.utc)],
         nothing="No limits. Set one: milepost limit set KEY --running 8 --per-partition 2",
     )
     return exit_codes.OK
 
 
-def _rows(one: LimitState) -> list[tuple[str, ...]]:
-    rows: list[tuple[str, ...]] = [(one.key, "", str(one.leases), _shown(one.running))]
-    rows += [("", name, str(count), _shown(one.per_partition)) for name, count in one.partitions.items()]
+def _rows(one: LimitState, *, utc: bool) -> list[tuple[str, ...]]:
+    until = "" if one.gate_until is None else formatting.clock(datetime.fromisoformat(one.gate_until), utc=utc)
+    rows: list[tuple[str, ...]] = [(one.key, "", str(one.leases), _shown(one.running), one.rate or "any", until)]
+    rows += [("", name, str(count), _shown(one.per_partition), "", "") for name, count in one.partitions.items()]
     return rows
 
 
@@ -53,20 +56,24 @@ def _shown(most: int | None) -> str:
 @click.argument("key")
 @click.option("--running", type=int, metavar="N", help="The most jobs of KEY that run at once.")
 @click.option("--per-partition", type=int, metavar="N", help="The most jobs of each partition that run at once.")
+@click.option(
+    "--rate", metavar="N/PERIOD", help="How many jobs of KEY start per period (e.g. 500/min, 10/s, 1000/15m)."
+)
 @session_options
-def set_limit(key: str, running: int | None, per_partition: int | None) -> int:
+def set_limit(key: str, running: int | None, per_partition: int | None, rate: str | None) -> int:
     """Limit the jobs with the limit key KEY, by default their type, over all workers.
 
     Running jobs continue. A limit that is not given is removed."""
-    if running is None and per_partition is None:
-        raise click.UsageError("give --running, --per-partition or both; `milepost limit rm KEY` removes a limit")
+    if running is None and per_partition is None and rate is None:
+        raise click.UsageError("give --running, --per-partition or --rate; `milepost limit rm KEY` removes a limit")
     context = current()
-    context.jobs.limit(key, running=running, per_partition=per_partition)
+    context.jobs.limit(key, running=running, per_partition=per_partition, rate=rate)
     (found,) = (one for one in context.jobs.limits() if one.key == key)
     if context.json:
         echo_json(found.to_dict())
     else:
-        echo(f"{key} is limited to {_shown(running)} at once, {_shown(per_partition)} of each partition")
+        starts = "" if found.rate is None else f", {found.rate} starts"
+        echo(f"{key} is limited to {_shown(running)} at once, {_shown(per_partition)} of each partition{starts}")
     return exit_codes.OK
 
 
@@ -77,4 +84,26 @@ def rm(keys: tuple[str, ...]) -> int:
     """Remove limits."""
     for key in keys:
         current().jobs.remove_limit(key)
+    return exit_codes.OK
+
+
+@limit.command("close")
+@click.argument("key")
+@click.argument("time")
+@session_options
+def close(key: str, time: str) -> int:
+    """Let no job with the limit key KEY start for TIME (e.g. 90, 30s, 2h).
+
+    Running jobs continue. A key that is closed for longer stays so."""
+    current().jobs.close_gate(key, time)
+    return exit_codes.OK
+
+
+@limit.command("open")
+@click.argument("keys", metavar="KEY...", nargs=-1, required=True)
+@session_options
+def open_gates(keys: tuple[str, ...]) -> int:
+    """Let jobs with these limit keys start again."""
+    for key in keys:
+        current().jobs.open_gate(key)
     return exit_codes.OK

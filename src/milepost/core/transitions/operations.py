@@ -29,6 +29,7 @@ Operations, in order:
     ("blame", f, statuses)  set the field to ``dependency_failed: ID``, the id of the member for which "failed" holds
     ("put", key, src)       set the value of a key of the key-value store, without an expiry
     ("erase", src)          delete the values of these keys, separated by US
+    ("gate", key, src)      close the gate of a limit key for src microseconds, or leave it closed for longer
     ("drop",)               end the draining lease of this id; jobs that waited for it become claimable
     ("remove",)             remove the record with its indexes and events; the operation ids of callers stay known,
                             see `operation_ids`
@@ -139,6 +140,8 @@ class BranchResult:
     text: dict[str, str] = field(default_factory=dict)
     values: dict[str, str | None] = field(default_factory=dict)
     """What it sets in the key-value store; None for what it deletes."""
+    gates: dict[str, int] = field(default_factory=dict)
+    """The limit keys whose gates it closes, each with the time until then."""
 
     def changes_usage(self, before: Record) -> bool:
         """Return whether the ledger of usage has to count the change; `before` is the old record, or empty."""
@@ -300,6 +303,8 @@ def _perform(
             effect.values[_text(rest[0], change, new) or ""] = _text(rest[1], change, new) or ""
         case "erase":
             effect.values.update(dict.fromkeys(filter(None, (_text(rest[0], change, new) or "").split(US))))
+        case "gate":
+            effect.gates[_text(rest[0], change, new) or ""] = facts.now + int(_text(rest[1], change, new) or 0)
         case "remove":
             pass
         case _:

@@ -172,10 +172,10 @@ def _fails(retryable: bool, stopping: bool) -> TransitionTemplate:
 
 
 @cache
-def _releases(stopping: bool) -> TransitionTemplate:
+def _releases(stopping: bool, gated: bool) -> TransitionTemplate:
     return template(
         "release",
-        ("token", "by", "why", "delay", *REPORT),
+        ("token", "by", "why", "delay", *(("gate",) if gated else ()), *REPORT),
         branch(
             (RUNNING,),
             PENDING,
@@ -186,6 +186,7 @@ def _releases(stopping: bool) -> TransitionTemplate:
                 *RETURN_TO_PENDING,
                 ("add", "attempt", Const("-1")),
                 ("stamp", "not_before", Param("delay")),
+                *((("gate", Param("gate"), Param("delay")),) if gated else ()),
             ),
             event="released",
             emit=("message",),
@@ -264,15 +265,23 @@ def plan_fail(
 
 
 def plan_release(
-    operation_id: str, token: str, report: Mapping[str, str], *, stopping: bool = False, delay: int | None = None
+    operation_id: str,
+    token: str,
+    report: Mapping[str, str],
+    *,
+    stopping: bool = False,
+    delay: int | None = None,
+    gate: str | None = None,
 ) -> Change:
     """Return a job to pending without charging an attempt.
 
     `stopping`: its code did not stop within the grace period, so its lease drains. `delay`: microseconds until another
-    run may start.
+    run may start. `gate`: a limit key of which no job may start before that either.
     """
-    wait = None if delay is None else str(delay)
-    return bind(_releases(stopping), operation_id, token=token, by="milepost", why="shutdown", delay=wait, **report)
+    given = {"by": "milepost", "why": "shutdown", "delay": None if delay is None else str(delay)}
+    if gate is not None:
+        given["gate"] = gate
+    return bind(_releases(stopping, gate is not None), operation_id, token=token, **given, **report)
 
 
 def plan_suspend(

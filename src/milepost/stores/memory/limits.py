@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-from milepost.core.limits import Keep, Limit, counted_under, with_keys
+from milepost.core.limits import KEEP, Keep, Limit, counted_under, with_keys
+from milepost.core.rate import Rate
 from milepost.stores.memory.state import MemoryState
 
 
@@ -22,13 +23,23 @@ class MemoryLimits:
             return dict(self._memory.limits)
 
     async def set_limit(
-        self, key: str, running: int | Keep | None, paused: bool | Keep, per_partition: int | Keep | None = None
+        self,
+        key: str,
+        running: int | Keep | None,
+        paused: bool | Keep,
+        per_partition: int | Keep | None = None,
+        rate: Rate | Keep | None = KEEP,
     ) -> None:
         with self._memory.lock:
-            limit = self._memory.limits.get(key, Limit()).changed(running, paused, per_partition)
-            self._memory.limits[key] = limit
-            if limit == Limit():
-                del self._memory.limits[key]
+            now, limits = self._memory.tick(), self._memory.limits
+            limits.put(key, limits.get(key, Limit()).changed(running, paused, per_partition, rate), now)
+            self._memory.announce_freed_slot()
+            self._memory.notifier.notify()
+
+    async def close_gate(self, key: str, micros: int) -> None:
+        with self._memory.lock:
+            now = self._memory.tick()
+            self._memory.limits.close_gate(key, now + micros if micros else 0, now)
             self._memory.announce_freed_slot()
             self._memory.notifier.notify()
 

@@ -18,7 +18,7 @@ from milepost.core import rollups
 from milepost.core.defaults import CLOCK_LEAD, EVENTS_KEPT, FEED_KEPT, FEED_SECONDS, TURNS_KEPT
 from milepost.core.events import Event
 from milepost.core.job import Job
-from milepost.core.limits import Limit, queue_name
+from milepost.core.limits import queue_name
 from milepost.core.placement import AFTER, BATCH, ORPHANS, member_groups, members_pair
 from milepost.core.record_codec import results_prefix, set_apart
 from milepost.core.serialization import US, from_micros
@@ -27,6 +27,7 @@ from milepost.core.transitions.facts import DrainingLease
 from milepost.core.transitions.operations import BranchResult, Change, Record
 from milepost.stores.index_entries import WAITING_FOR_STOP, Entry, index_entries
 from milepost.stores.memory.ledger import Ledger
+from milepost.stores.memory.limit_table import LimitTable
 from milepost.stores.memory.notifier import Notifier
 
 READY_KEPT = 64
@@ -66,8 +67,7 @@ class MemoryState:
         self.values: dict[str, tuple[str, int, int | None]] = {}
         self.value_keys: list[str] = []
         """The keys of `values`, in order."""
-        self.kv_version = 0
-        self.limits: dict[str, Limit] = {}
+        self.limits = LimitTable()
         self.subqueues: dict[str, set[str]] = defaultdict(set)
         """queue -> the names under which it has claimable jobs: its own, and those of its subqueues."""
         self.turns: dict[str, int] = {}
@@ -87,9 +87,7 @@ class MemoryState:
         """Removed members of groups that the `after` of a record names: group -> status -> id."""
         self.last_sweep: int | None = None
         self.hold: int | None = None
-        self.fence = 0
-        self.now = 0
-        self._arrived = 0
+        self.fence = self.now = self.kv_version = self._arrived = 0
         self._clock = clock
 
     def tick(self) -> int:
@@ -274,6 +272,8 @@ class MemoryState:
                 self.delete_value(key)
             else:
                 self.put_value(key, value, None)
+        for key, until in effect.gates.items():
+            self.limits.close_gate(key, until, self.now)
         if effect.record is None:
             self.remove_values([job_id])
             gone = self.records.pop(job_id, None)

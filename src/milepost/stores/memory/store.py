@@ -6,7 +6,7 @@ The blocking and the async store share one `MemoryState`, so both see the same j
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice, takewhile
 from typing import Literal, NamedTuple
@@ -16,7 +16,7 @@ from milepost.core.defaults import HEARTBEAT
 from milepost.core.events import Event
 from milepost.core.job import Job
 from milepost.core.ledger import Book
-from milepost.core.limits import Capacities
+from milepost.core.limits import Capacities, earliest
 from milepost.core.rollups import Rollups
 from milepost.core.transitions import operation_ids
 from milepost.core.transitions import operations as changes
@@ -40,9 +40,9 @@ from milepost.stores.protocol import (
     SweepResult,
     Write,
     WriteResult,
-    hold_of,
 )
 from milepost.stores.retention import LOOKED_AT, purgeable
+from milepost.stores.sweep import hold_of
 
 
 class _Head(NamedTuple):
@@ -76,13 +76,18 @@ class MemoryStore(MemoryKeyValues, MemoryLimits):
         with self._memory.lock:
             self._memory.tick()
             outcomes = self._writes(writes)
-            claimed = self._claim(claim) if claim is not None else []
-            queues = claim.queues if claim is not None else ()
-            due = [order[0][0] for queue in queues if (order := self._memory.indexes.get(("scheduled", queue)))]
+            claimed, reopens = self._claim(claim) if claim is not None else ([], None)
+            next_due = earliest(reopens, *self._next_due(claim.queues)) if claim is not None else None
             if closed := [group for one in outcomes for group in one.closed]:
                 await release_held(self, closed)
             self._memory.notifier.notify()
-            return ApplyResult(outcomes, claimed, int(min(due)) if due else None, self._memory.now)
+            return ApplyResult(outcomes, claimed, next_due, self._memory.now)
+
+    def _next_due(self, queues: Iterable[str]) -> Iterator[int]:
+        """Yield when the next scheduled job of each queue is due."""
+        for queue in queues:
+            if scheduled := self._memory.indexes.get(("scheduled", queue)):
+                yield int(scheduled[0][0])
 
     def _writes(self, writes: Sequence[Write]) -> list[WriteResult]:
         return [self._write(*write, whole=True) for write in writes]
@@ -117,26 +122,27 @@ class MemoryStore(MemoryKeyValues, MemoryLimits):
         closed = memory.keep(job_id, change, index, effect, memory.now)
         return WriteResult(index, memory.job(job_id, whole=whole) if answer else None, closed=closed)
 
-    def _claim(self, claim: Claim) -> list[Job]:
-        memory = self._memory
+    def _claim(self, claim: Claim) -> tuple[list[Job], int | None]:
+        """Return the claimed jobs, and when a gate or a rate lets more of them start."""
+        memory, reopens = self._memory, None
         number, operation_id, ids, until = memory.claims.get(claim.worker, (0, "", [], 0))
         if claim.number < number:
-            return []
+            return [], None
         if operation_id != claim.operation_id or until <= memory.now:
             memory.promote()
-            ids = self._start(claim)
+            ids, reopens = self._start(claim)
             memory.claims[claim.worker] = (
                 claim.number,
                 claim.operation_id,
                 ids,
                 memory.now + operation_ids.KEPT_MICROS,
             )
-        return [job for job in map(memory.job, ids) if job is not None]
+        return [job for job in map(memory.job, ids) if job is not None], reopens
 
-    def _start(self, claim: Claim) -> list[str]:
+    def _start(self, claim: Claim) -> tuple[list[str], int | None]:
         """Start the first jobs of the open queues, skipping those that are refused, and return their ids."""
         memory, starts, started = self._memory, list(claim.starts), list[str]()
-        capacities = Capacities(memory.limits, claim.queues, self._held)
+        capacities = Capacities(memory.limits, claim.queues, self._held, memory.now)
         names = [
             name
             for queue in claim.queues
@@ -154,7 +160,9 @@ class MemoryStore(MemoryKeyValues, MemoryLimits):
                 if order.has_turns(name):
                     memory.take_turn(name)
                 order.started(name, memory.last_turn)
-        return started
+        for key, opens in capacities.opens.items():
+            memory.limits[key] = memory.limits[key]._replace(opens=opens)
+        return started, capacities.reopens()
 
     def _heads(self, name: str, job_id: str | None) -> Iterator[_Head]:
         """Yield the claimable jobs of a subqueue, or that of an id."""

@@ -68,18 +68,16 @@ class Batch(GroupFacts):
         self._is_awaited = False
         self.values: dict[str, str] = {}
         self._set_values: dict[str, str | None] = {}
+        self._gates: dict[str, int] = {}
         self._changed: dict[str, Columns | None] = {}
         """Each changed id with the columns of its record, None if it is removed."""
-        self._removed: set[str] = set()
-        self._buried: set[str] = set()
+        self._removed, self._buried, self._overlong, self._wakes = set[str](), set[str](), set[str](), set[str]()
         self._events: list[tuple[str, int, str, int, int, str]] = []
-        self._overlong: set[str] = set()
         self._large: dict[tuple[str, str], str | None] = {}
         self._checkpoints: dict[str, tuple[str, int]] = {}
         """Those that were committed with a transaction of the user."""
         self._ends: Counter[tuple[int, str, str]] = Counter()
         self._spent: list[Spent] = []
-        self._wakes: set[str] = set()
 
     def know_records(self, found: Rows) -> None:
         """Take the rows of the statement `batch`."""
@@ -172,6 +170,7 @@ class Batch(GroupFacts):
         large, outdated = set_apart(change, effect.record, record or {}) if effect.record is not None else ({}, [])
         stored = self._check(effect, large)
         self._set_values.update(effect.values)
+        self._gates.update((key, max(until, self._gates.get(key, 0))) for key, until in effect.gates.items())
         for key, text in effect.values.items():
             self.values.pop(key, None) if text is None else self.values.update({key: text})
         for name in outdated:
@@ -363,6 +362,7 @@ class Batch(GroupFacts):
             yield "kv_delete_all", {"keys": erased}
         texts = sorted((key, text) for key, text in self._set_values.items() if text is not None)
         yield from for_rows("kv_set_all", "key value", texts)
+        yield from for_rows("gates_close", "keys untils", sorted(self._gates.items()))
         yield from for_rows("tombstones_put", "id kept until", buried)
         yield from for_rows("events_put", "id version kind at keep body", self._events)
         if self._overlong:

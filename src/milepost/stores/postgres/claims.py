@@ -7,12 +7,13 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 from milepost.core.job import Job
-from milepost.core.limits import Capacities, Limit, key_of, queue_name, slot_of, type_name, with_keys
+from milepost.core.limits import Capacities, key_of, queue_name, slot_of, type_name, with_keys
 from milepost.core.serialization import US
 from milepost.stores.claim_order import ClaimOrder, Subqueue
 from milepost.stores.postgres.batch import Batch
 from milepost.stores.postgres.connection import Rows
 from milepost.stores.postgres.database import Part, Transaction, for_rows
+from milepost.stores.postgres.limits import limits_of
 from milepost.stores.postgres.other_records import parents_of
 from milepost.stores.protocol import Claim, Write
 from milepost.stores.rows import Row
@@ -37,6 +38,8 @@ class Start:
         self._tx, self._batch, self._claim, self._most = tx, batch, claim, most
         self._refused: list[str] = []
         self.jobs: list[Job] = []
+        self.reopens: int | None = None
+        """When a gate or a rate lets more of the jobs start that start in turn."""
 
     async def by_age(self, name: str, request: Mapping[str, Any], heads: Rows) -> list[Part]:
         """Start records of queues without subqueues, by priority and age. `name` is the statement that reads further ones."""
@@ -65,7 +68,7 @@ class Start:
         Return the statements that store the turns.
         """
         claim = self._claim
-        read, capacities = await read_subqueues(self._tx.run, list(claim.queues), claim.queues)
+        read, capacities = await read_subqueues(self._tx.run, list(claim.queues), claim.queues, self._batch.now)
         found = {one.name: one for one in read if US not in one.name or key_of(slot_of(one.name)) in keys}
         names = self._names(found.values(), capacities)
         turns: dict[str, int] = {}
@@ -85,7 +88,9 @@ class Start:
                 break
             seen = set(self._seen())
             heads = [head for head in heads if US not in head[1] and head[5] not in seen]
-        return for_rows("turns_put", "names turns", sorted(turns.items()))
+        self.reopens = capacities.reopens()
+        opens = for_rows("limit_opens", "keys opens", sorted(capacities.opens.items()))
+        return [*for_rows("turns_put", "names turns", sorted(turns.items())), *opens]
 
     def _names(self, found: Iterable[Subqueue], capacities: Capacities) -> list[tuple[int, str]]:
         """Return the subqueues with capacity in the order of their turns, each with its place among those of its queue."""
@@ -115,7 +120,8 @@ class Start:
             name, row = head
             turn = next(fences)
             if self._start(row, turn) is not None:
-                turns[name] = turn
+                if order.has_turns(name):
+                    turns[name] = turn
                 order.started(name, turn)
 
     def _start(self, row: Row, fence: int) -> Job | None:
@@ -140,7 +146,7 @@ class Start:
 
 
 async def read_subqueues(
-    run: Callable[..., Awaitable[list[Rows]]], queues: list[str], own: Mapping[str, int | None]
+    run: Callable[..., Awaitable[list[Rows]]], queues: list[str], own: Mapping[str, int | None], now: int
 ) -> tuple[list[Subqueue], Capacities]:
     """Return these queues and their subqueues with claimable jobs, and how many more leases their slots may have."""
     rows, limits = await run(("subqueues", {"queues": queues}), ("limits", None))
@@ -148,4 +154,4 @@ async def read_subqueues(
     keys = sorted({key_of(slot_of(one.name)) for one in found})
     (counted,) = await run(("held_slots", {"keys": keys}))
     held = with_keys((slot, count) for slot, count in counted)
-    return found, Capacities({key: Limit(*row) for key, *row in limits}, own, held.__getitem__)
+    return found, Capacities(limits_of(limits), own, held.__getitem__, now)

@@ -13,8 +13,8 @@ from milepost.stores.postgres.connection import Rows
 from milepost.stores.postgres.database import Database, Part, Transaction
 from milepost.stores.postgres.namespace import Namespace
 from milepost.stores.postgres.writes import job_of
-from milepost.stores.protocol import LAYOUT, DueItem, HealthReport, SweepResult, hold_of
-from milepost.stores.sweep import Sweep
+from milepost.stores.protocol import LAYOUT, DueItem, HealthReport, SweepResult
+from milepost.stores.sweep import Sweep, hold_of
 
 TRIM_BATCH = 2_000
 """Events read per transaction."""

@@ -44,12 +44,14 @@ async def select(db: Database, wanted: Select, limit: int, after: Position | Non
     return [job_of(row) for row in rows]
 
 
-async def has_claimable_subqueue(db: Database, queues: list[str], own: Mapping[str, int | None]) -> bool:
-    """Return whether a subqueue of these queues has a claimable job and capacity."""
-    found, capacities = await read_subqueues(db.run, queues, own)
+async def has_claimable_subqueue(
+    db: Database, queues: list[str], own: Mapping[str, int | None], now: int
+) -> tuple[bool, int | None]:
+    """Return whether a subqueue of these queues has a claimable job and capacity, and when a gate or a rate opens."""
+    found, capacities = await read_subqueues(db.run, queues, own, now)
     names = [one.name for one in found if one.name not in queues and capacities.of(slot_of(one.name)) > 0]
     (((has_jobs,),),) = await db.run(("claimable_in", {"names": names}))
-    return bool(has_jobs)
+    return bool(has_jobs), capacities.reopens()
 
 
 async def oldest(db: Database, status: str, limit: int) -> list[Job]:

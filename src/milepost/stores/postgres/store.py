@@ -12,7 +12,7 @@ from milepost.core.errors import InvalidInputError, LeaseHeldError, MissingExtra
 from milepost.core.events import Event
 from milepost.core.job import Job
 from milepost.core.ledger import Book, first_kept
-from milepost.core.limits import type_name
+from milepost.core.limits import earliest, type_name
 from milepost.core.record_codec import unpack
 from milepost.core.rollups import Rollups
 from milepost.stores.held_jobs import release_held
@@ -298,9 +298,10 @@ class PostgresStore(PostgresLimits):
                 if woken:
                     await self._db.run(("wake_take", {"worker": worker}))
                     return "worker"
+                if split and not claimable:
+                    claimable, reopens = await queries.has_claimable_subqueue(self._db, split, served, now)
+                    due = earliest(due, reopens)
                 if claimable or (due is not None and due <= now):
-                    return True
-                if split and await queries.has_claimable_subqueue(self._db, split, served):
                     return True
                 left = deadline - time.monotonic()
                 if left <= 0:

@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from milepost.core.job import Job
+from milepost.core.limits import earliest
 from milepost.core.record_codec import large_fields
 from milepost.core.transitions import operation_ids
 from milepost.core.transitions.operations import TransitionType
@@ -186,7 +187,7 @@ class Writer:
             (rows,) = await self._commit([("get_all", {"ids": repeated[0][0]})], groups)
             return ApplyResult(outcomes, [job_of(row) for row in rows], next_due, now)
         batch = Batch(now)
-        keys = {key for key, with_subqueues, _ in locked if with_subqueues}
+        keys = {key for key, in_turn, _ in locked if in_turn}
         start = Start(self._tx, batch, claim, most)
         turns = await (start.in_turn(heads, keys) if keys else start.by_age(name, request, heads))
         jobs = start.jobs
@@ -195,7 +196,7 @@ class Writer:
             ids, until = [job.job_id for job in jobs], now + operation_ids.KEPT_MICROS
             last.append(("claim_put", {**who, "ids": ids, "until": until}))
         await self._commit(last, groups | batch.groups_to_check)
-        return ApplyResult(outcomes, jobs, next_due, now)
+        return ApplyResult(outcomes, jobs, earliest(next_due, start.reopens), now)
 
 
 def job_of(found: tuple[Any, ...]) -> Job:

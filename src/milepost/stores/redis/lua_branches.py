@@ -139,6 +139,8 @@ class BranchWriter:
                 yield "values = values or {}"
                 yield f"for key in string.gmatch({self._source(rest[0])}, '[^%z\\31]+') do"
                 yield "values[#values + 1], values[#values + 2] = key, false end"
+            case "gate":
+                yield "gates = {{[{}] = this.clock + tonumber({})}}".format(*map(self._source, rest))
             case "drop" | "remove":
                 self.reads |= {"slot", "worker", "unique_key"}
                 self._touched.add("")

@@ -10,6 +10,7 @@ from milepost.core.defaults import FEED_SECONDS
 from milepost.core.errors import LayoutMismatchError
 from milepost.core.ledger import Book
 from milepost.core.limits import KEEP, Keep, Limit
+from milepost.core.rate import Rate
 from milepost.core.serialization import US
 from milepost.core.transitions.table import TERMINAL
 from milepost.stores.held_jobs import release_held
@@ -91,9 +92,14 @@ class NamespaceMethods:
         """Return the limits of limit keys, by key."""
         found = {}
         for key, setting in decode_fields(await self._ask("HGETALL", f"{{{self.namespace}}}:limits")).items():
-            running, paused, per_partition = (text or None for text in decode_text(setting).split(":"))
+            running, paused, per_partition, rate, _, _, gate, opens = decode_text(setting).split(":")
             found[decode_text(key)] = Limit(
-                running and int(running), paused == "1", per_partition and int(per_partition)
+                int(running) if running else None,
+                paused == "1",
+                int(per_partition) if per_partition else None,
+                Rate.parse(rate) if rate else None,
+                int(gate or 0),
+                int(opens or 0),
             )
         return found
 
@@ -103,11 +109,18 @@ class NamespaceMethods:
         running: int | Keep | None,
         paused: bool | Keep,
         per_partition: int | Keep | None = None,
+        rate: Rate | Keep | None = KEEP,
     ) -> None:
-        """Limit a key for all workers, or pause the type of that name. (None, False) removes the setting."""
+        """Limit a key for all workers, or pause the type of that name."""
         given = (running, paused, per_partition)
         parts = ["=" if value is KEEP else "" if value is None else str(int(value)) for value in given]
+        if rate is not KEEP:
+            parts += ["", "", ""] if rate is None else [str(rate), str(rate.spacing), str(rate.tolerance)]
         await self._run("set_limit", key, ":".join(parts))
+
+    async def close_gate(self: _Caller, key: str, micros: int) -> None:
+        """Let no job with a limit key start for `micros` from now, or for longer if it is closed for longer; 0 opens it."""
+        await self._run("close_gate", key, micros)
 
     async def held_slots(self: _Caller) -> dict[str, int]:
         """Return the number of leases, live and draining, by slot and by limit key."""
@@ -272,7 +285,7 @@ def check_layout(found: bytes | None, url: str) -> None:
 SCRIPTS = {
     verb: script(verb)
     for verb in (
-        "get", "select", "oldest", "count", "member_counts", "events", "renew", "sweep", "purge", "set_limit", "draining_leases", "wake", "now", "layout", "rollups", "usage",
+        "get", "select", "oldest", "count", "member_counts", "events", "renew", "sweep", "purge", "set_limit", "close_gate", "draining_leases", "wake", "now", "layout", "rollups", "usage",
         "kv_get", "kv_delete", "kv_scan",
     )
 } | {"kv_put": script("kv_put", grows=True)}  # fmt: skip

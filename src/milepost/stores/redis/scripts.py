@@ -32,7 +32,7 @@ class Script(NamedTuple):
 PRELUDES = {
     "renew": ("leases",),
     "sweep": ("groups", "indexes", "close_minutes"),
-    **dict.fromkeys(("purge", "set_limit", "wake"), ("groups", "indexes")),
+    **dict.fromkeys(("purge", "set_limit", "close_gate", "wake"), ("groups", "indexes")),
 }
 """script -> its preludes besides `record`."""
 READING = frozenset(

@@ -12,11 +12,11 @@ from milepost.core import rollups
 from milepost.core.defaults import CLOCK_LEAD, FEED_KEPT, FEED_SECONDS, TURNS_KEPT
 from milepost.core.ledger import first_kept
 from milepost.stores.private_files import open_to_others
-from milepost.stores.protocol import LAYOUT, DueItem, HealthReport, KeyValue, SweepResult, hold_of
+from milepost.stores.protocol import LAYOUT, DueItem, HealthReport, KeyValue, SweepResult
 from milepost.stores.rows import LARGEST, Row
 from milepost.stores.sqlite.database_file import SHARED_FOLDERS, file_system
 from milepost.stores.sqlite.transaction import ReadTransaction, WriteTransaction
-from milepost.stores.sweep import Sweep
+from milepost.stores.sweep import Sweep, hold_of
 
 TRIM_BATCH = 2_000
 """Events read per transaction, which holds the lock for about 5 ms."""

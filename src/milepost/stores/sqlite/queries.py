@@ -9,12 +9,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from milepost.core.job import Job
-from milepost.core.limits import AFTER_US, Capacities, Limit, queue_name, slot_of
+from milepost.core.limits import AFTER_US, Capacities, earliest, queue_name, slot_of
 from milepost.core.serialization import US
 from milepost.core.transitions import operation_ids
 from milepost.stores.claim_order import UNKNOWN_RANK, ClaimOrder, Subqueue
 from milepost.stores.protocol import Claim, Position, Select, Write
 from milepost.stores.rows import LARGEST, Row
+from milepost.stores.sqlite.limits import capacities_of
 from milepost.stores.sqlite.transaction import ReadTransaction, WriteTransaction
 
 
@@ -112,18 +113,21 @@ PROMOTE_BATCH = 500
 _BEFORE_ALL = (-LARGEST, -LARGEST, "")
 
 
-def claim(tx: WriteTransaction, request: Claim) -> list[Job]:
-    """Start jobs, at most as many as the claim has starts, or repeat the answer to a repeated claim."""
+def claim(tx: WriteTransaction, request: Claim) -> tuple[list[Job], int | None]:
+    """Start jobs, at most as many as the claim has starts, or repeat the answer to a repeated claim.
+
+    Return them, and when a gate or a rate lets more of them start.
+    """
     # In memory: a worker claims through the store of its own process, and an idle one should not write to the file.
     numbers = tx.file.claim_numbers
     if request.number < numbers.get(request.worker, 0):
-        return []
+        return [], None
     numbers[request.worker] = request.number
     repeated = tx.one("claim_repeated", (request.worker, request.operation_id, tx.now))
     if repeated is not None:
         rows = map(tx.row, str(repeated[0]).split())
-        return [tx.job(row) for row in rows if row is not None]
-    capacities = capacities_of(tx, request.queues)
+        return [tx.job(row) for row in rows if row is not None], None
+    capacities = capacities_of(tx, request.queues, tx.now)
     queues = [queue for queue in request.queues if not capacities.is_paused(queue)]
     if request.job_id is not None:
         jobs = _named_job(tx, request, queues, capacities)
@@ -132,7 +136,9 @@ def claim(tx: WriteTransaction, request: Claim) -> list[Job]:
     if jobs:
         ids = " ".join(job.job_id for job in jobs)
         tx.run("claim_put", (request.worker, request.operation_id, ids, tx.now + operation_ids.KEPT_MICROS))
-    return jobs
+    for key, opens in capacities.opens.items():
+        tx.run("limit_opens", (opens, key))
+    return jobs, capacities.reopens()
 
 
 def _named_job(tx: WriteTransaction, request: Claim, queues: Sequence[str], capacities: Capacities) -> list[Job]:
@@ -141,10 +147,14 @@ def _named_job(tx: WriteTransaction, request: Claim, queues: Sequence[str], capa
     if row is None or row.queue is None or queue_name(row.queue) not in queues or not request.starts:
         return []
     # `queue` is not the name of its subqueue while the job is scheduled.
-    if capacities.of(slot_of(row.record().get("ready", row.queue))) <= 0:
+    slot = slot_of(row.record().get("ready", row.queue))
+    if capacities.of(slot) <= 0:
         return []
     outcome = tx.apply(Write(row.id, request.starts[0]), row)
-    return [outcome.job] if outcome.accepted and outcome.job is not None else []
+    if not outcome.accepted or outcome.job is None:
+        return []
+    capacities.take(slot)
+    return [outcome.job]
 
 
 def _first_of_queues(tx: WriteTransaction, request: Claim, queues: Sequence[str], capacities: Capacities) -> list[Job]:
@@ -200,22 +210,6 @@ def waiting(
     return [Row(*found) for found in db.all("claim_next", values)]
 
 
-def limits(db: ReadTransaction) -> dict[str, Limit]:
-    """Return the limits of limit keys."""
-    rows = db.all("limits")
-    return {key: Limit(running, bool(paused), per_partition) for key, running, paused, per_partition in rows}
-
-
-def capacities_of(db: ReadTransaction, queues: Mapping[str, int | None]) -> Capacities:
-    """Return how many more leases slots may have, for a worker that serves these queues."""
-
-    def held(slot: str) -> int:
-        found = db.one("claim_held", {"slot": slot, "end": slot + AFTER_US})
-        return int(found[0]) if found is not None else 0
-
-    return Capacities(limits(db), queues, held)
-
-
 def next_due(db: ReadTransaction, queues: Iterable[str]) -> int | None:
     """Return when the next scheduled record of the queues is due, in microseconds, or None."""
     times = [found[0] for queue in queues if (found := db.one("claim_next_due", (queue,))) is not None]
@@ -226,11 +220,12 @@ def claimable(db: ReadTransaction, worker: str, queues: Mapping[str, int | None]
     """Return whether a worker is woken or could claim a job, and otherwise when the next scheduled record is due."""
     if db.one("wake_check", (worker,)) is not None:
         return True, None
-    now, capacities = db.file.read_clock(), capacities_of(db, queues)
+    now = db.file.read_clock()
+    capacities = capacities_of(db, queues, now)
     opened = [queue for queue in queues if not capacities.is_paused(queue)]
     for queue in opened:
         for name in (queue, *(one.name for one in subqueues(db, queue))):
             if capacities.of(slot_of(name)) > 0 and waiting(db, name, now, 1):
                 return True, None
-    due = next_due(db, opened)
+    due = earliest(next_due(db, opened), capacities.reopens())
     return due is not None and due <= now, due

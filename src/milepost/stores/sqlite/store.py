@@ -12,7 +12,8 @@ from milepost.core.errors import InvalidInputError
 from milepost.core.events import Event
 from milepost.core.job import Job
 from milepost.core.ledger import Book
-from milepost.core.limits import Keep, Limit, with_keys
+from milepost.core.limits import KEEP, Keep, Limit, earliest, with_keys
+from milepost.core.rate import Rate
 from milepost.core.record_codec import unpack
 from milepost.core.rollups import Rollups
 from milepost.stores.held_jobs import release_held
@@ -30,7 +31,7 @@ from milepost.stores.protocol import (
     WriteResult,
 )
 from milepost.stores.retention import LOOKED_AT
-from milepost.stores.sqlite import maintenance, queries, retention
+from milepost.stores.sqlite import limits, maintenance, queries, retention
 from milepost.stores.sqlite.database_file import DatabaseFile, path_of, system_micros
 from milepost.stores.sqlite.executor import Database
 from milepost.stores.sqlite.maintenance import check_health
@@ -265,20 +266,24 @@ class SQLiteStore:
     # --- limits ---
 
     async def limits(self) -> dict[str, Limit]:
-        return await self._database.read(queries.limits)
+        return await self._database.read(limits.read_limits)
 
     async def set_limit(
-        self, key: str, running: int | Keep | None, paused: bool | Keep, per_partition: int | Keep | None = None
+        self,
+        key: str,
+        running: int | Keep | None,
+        paused: bool | Keep,
+        per_partition: int | Keep | None = None,
+        rate: Rate | Keep | None = KEEP,
     ) -> None:
         def work(tx: WriteTransaction) -> None:
-            limit = queries.limits(tx).get(key, Limit()).changed(running, paused, per_partition)
-            if limit == Limit():
-                tx.run("limit_delete", (key,))
-            else:
-                tx.run("limit_put", (key, limit.running, int(limit.paused), limit.per_partition))
-            tx.wakes_workers = True
+            limit = limits.read_limits(tx).get(key, Limit())
+            limits.put_limit(tx, key, limit.changed(running, paused, per_partition, rate))
 
         await self._database.write(work)
+
+    async def close_gate(self, key: str, micros: int) -> None:
+        await self._database.write(lambda tx: limits.close_gate(tx, key, tx.now + micros if micros else 0))
 
     async def held_slots(self) -> dict[str, int]:
         return with_keys(await self._database.read(lambda db: db.all("held_slots")))
@@ -323,8 +328,8 @@ def _apply(tx: WriteTransaction, writes: Sequence[Write], claim: Claim | None, b
             bad.append(error)
     if claim is None or bad:
         return ApplyResult(outcomes, [], None)
-    jobs = queries.claim(tx, claim)
-    return ApplyResult(outcomes, jobs, queries.next_due(tx, claim.queues), tx.now)
+    jobs, reopens = queries.claim(tx, claim)
+    return ApplyResult(outcomes, jobs, earliest(queries.next_due(tx, claim.queues), reopens), tx.now)
 
 
 def _renew(tx: WriteTransaction, leases: Sequence[tuple[str, str]], micros: int | None) -> list[str]:

@@ -22,6 +22,7 @@ from milepost.stores.index_entries import WAITING_FOR_STOP
 from milepost.stores.protocol import Write, WriteResult
 from milepost.stores.rows import KEEP, Row, body, columns, pairs
 from milepost.stores.sqlite.database_file import DatabaseFile
+from milepost.stores.sqlite.limits import close_gate
 
 
 class ReadTransaction:
@@ -270,6 +271,8 @@ class WriteTransaction(ReadTransaction):
                 self.run("kv_delete", (key,))
             else:
                 self.put_value(key, value, None)
+        for key, until in effect.gates.items():
+            close_gate(self, key, until)
         if effect.dropped is not None:
             self.run("draining_delete", (job_id,))
             self.wakes_workers = True

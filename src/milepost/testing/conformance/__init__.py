@@ -33,6 +33,7 @@ from milepost.testing.conformance.lists import Lists
 from milepost.testing.conformance.operations import Operations
 from milepost.testing.conformance.output import Output
 from milepost.testing.conformance.pauses import Pauses
+from milepost.testing.conformance.rates import Rates
 from milepost.testing.conformance.recovery import Retention, Sweeping
 from milepost.testing.conformance.retention import GroupRetention
 from milepost.testing.conformance.rollups import EndedJobs
@@ -47,7 +48,7 @@ __all__ = ["Conformance"]
 
 
 class Conformance(
-    Operations, TransitionMatrix, Runs, Stopping, Leases, ClaimPolicy, Waking, Limits, Lists, Large, EndedJobs, Promises, Indexes, Placement, Waits, Suspensions, Answers, Pauses, Output, LedgerOfUsage, Schedules, After, GroupMembers, Children, BatchRecords, Events, Feed, Sweeping, Retention, GroupRetention,
+    Operations, TransitionMatrix, Runs, Stopping, Leases, ClaimPolicy, Waking, Limits, Rates, Lists, Large, EndedJobs, Promises, Indexes, Placement, Waits, Suspensions, Answers, Pauses, Output, LedgerOfUsage, Schedules, After, GroupMembers, Children, BatchRecords, Events, Feed, Sweeping, Retention, GroupRetention,
     Outages, SetClocks, Dispatching, Idempotency, Batches, RoundTrip, Concurrency, KeyValues, StoreItself, Differential,
 ):  # fmt: skip
     """All scenarios."""

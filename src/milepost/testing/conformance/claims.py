@@ -110,10 +110,10 @@ class ClaimPolicy(Scenarios):
         store = fixture.store
         assert await store.limits() == {}
         await store.set_limit("q", 1, False)
-        assert await store.limits() == {"q": (1, False, None)}
+        assert (await store.limits())["q"][:2] == (1, False)
         assert [j.job_id for j in await fixture.claim({"q": 3}, 4)] == ["a0"]
         await store.set_limit("q", 2, True)
-        assert await store.limits() == {"q": (2, True, None)}
+        assert (await store.limits())["q"][:2] == (2, True)
         assert await fixture.claim({"q": None}, 4) == []
         await store.set_limit("q", 2, False)
         assert [j.job_id for j in await fixture.claim({"q": None}, 4)] == ["a1"]

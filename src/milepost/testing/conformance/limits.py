@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from milepost.core import transitions as plans
 from milepost.core.job import Job
-from milepost.core.limits import KEEP, ready_name, slot_name
+from milepost.core.limits import KEEP, Limit, ready_name, slot_name
 from milepost.core.serialization import US
 from milepost.testing.conformance.harness import Scenarios, StoreFixture, token_of, worker_job
 
@@ -38,7 +38,7 @@ class Limits(Scenarios):
         for name in ("a1", "a2", "a3", "b1"):
             await fixture.create(name, limited_job(name[0]))
         await fixture.store.set_limit("t", None, False, 2)
-        assert (await fixture.store.limits())["t"] == (None, False, 2)
+        assert (await fixture.store.limits())["t"] == Limit(None, False, 2)
         claimed = await fixture.claim(["t"], 9)
         assert sorted(job.job_id for job in claimed) == ["a1", "a2", "b1"]
         assert await fixture.claim(["t"]) == []
@@ -49,15 +49,15 @@ class Limits(Scenarios):
     async def test_parts_of_a_setting_are_set_by_themselves(self, fixture: StoreFixture) -> None:
         store = fixture.store
         await store.set_limit("t", KEEP, True, KEEP)
-        assert await store.limits() == {"t": (None, True, None)}
+        assert await store.limits() == {"t": Limit(None, True, None)}
         await store.set_limit("t", 3, KEEP, 2)
         await store.set_limit("other", KEEP, KEEP, 5)
-        assert await store.limits() == {"t": (3, True, 2), "other": (None, False, 5)}
+        assert await store.limits() == {"t": Limit(3, True, 2), "other": Limit(None, False, 5)}
         await store.set_limit("t", 0, False, KEEP)
-        assert (await store.limits())["t"] == (0, False, 2)
+        assert (await store.limits())["t"] == Limit(0, False, 2)
         await store.set_limit("t", KEEP, KEEP, None)
         await store.set_limit("other", KEEP, KEEP, None)
-        assert await store.limits() == {"t": (0, False, None)}
+        assert await store.limits() == {"t": Limit(0, False, None)}
         await store.set_limit("t", None, KEEP, KEEP)
         await store.set_limit("t", KEEP, KEEP, KEEP)
         assert await store.limits() == {}

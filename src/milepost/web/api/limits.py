@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from milepost.core.limits import KEEP, Limit, limit_states, validate_limit
+from milepost.app.limits import gate_micros
+from milepost.core.limits import KEEP, KEY_BYTES, limit_states, validate_limit
+from milepost.core.rate import Rate
+from milepost.core.serialization import validate_key
 from milepost.web import schemas
 from milepost.web.context import WebContext, principal_of
 from milepost.web.http.json_body import encoded
@@ -19,29 +24,51 @@ def add_limits(router: APIRouter, context: WebContext) -> None:
     """Add the routes for limits."""
     admin = [context.authenticator.require(ADMIN)]
 
-    async def put(request: Request, key: str, running: int | None, per_partition: int | None) -> Response:
+    async def states() -> list[dict[str, Any]]:
+        limits, held = await context.store.limits(), await context.store.held_slots()
+        return [one.to_dict() for one in limit_states(limits, held, await context.store.now())]
+
+    async def put(request: Request, key: str, running: int | None, per_partition: int | None, rate: str | None) -> None:
         validate_limit(key, running, per_partition)
-        await context.store.set_limit(key, running, KEEP, per_partition)
+        parsed = None if rate is None else Rate.parse(rate)
+        await context.store.set_limit(key, running, KEEP, per_partition, parsed)
+        changes = {"running": running, "per_partition": per_partition, "rate": rate}
+        await audit(context.store, principal_of(request), "limit.set", key, **changes)
+
+    async def close_gate(request: Request, key: str, seconds: float) -> Response:
+        validate_key(key, "key", KEY_BYTES)
+        await context.store.close_gate(key, gate_micros(seconds) if seconds else 0)
         await audit(
-            context.store, principal_of(request), "limit.set", key, running=running, per_partition=per_partition
+            context.store, principal_of(request), "gate.close" if seconds else "gate.open", key, seconds=seconds
         )
-        limit = {key: Limit(running, per_partition=per_partition)}
-        shown = [one.to_dict() for one in limit_states(limit, await context.store.held_slots())]
-        return Response(encoded(shown[0]), media_type=JSON) if shown else Response(status_code=204)
+        return Response(status_code=204)
 
     @router.get("/api/limits", dependencies=admin, response_model=schemas.LimitList, responses=schemas.problems(),
                 tags=["limits"], summary="List limits with the jobs that run under each, also by partition")  # fmt: skip
     async def list_limits() -> Response:
-        found = limit_states(await context.store.limits(), await context.store.held_slots())
-        return Response(encoded({"limits": [one.to_dict() for one in found]}), media_type=JSON)
+        return Response(encoded({"limits": await states()}), media_type=JSON)
 
     @router.put("/api/limits/{key:path}", dependencies=admin, response_model=schemas.LimitRecord,
                 responses=schemas.problems(), tags=["limits"],
-                summary="Limit how many jobs of a limit key, and of each of its partitions, run at once")  # fmt: skip
+                summary="Limit how many jobs of a limit key, and of each of its partitions, run at once, and how often they start")  # fmt: skip
     async def set_limit(request: Request, key: str, body: schemas.LimitSettings) -> Response:
-        return await put(request, key, body.running, body.per_partition)
+        await put(request, key, body.running, body.per_partition, body.rate)
+        shown = next((one for one in await states() if one["key"] == key), None)
+        return Response(encoded(shown), media_type=JSON) if shown else Response(status_code=204)
 
     @router.delete("/api/limits/{key:path}", dependencies=admin, status_code=204, response_class=Response,
                    responses=schemas.problems(), tags=["limits"], summary="Remove the limits of a limit key")  # fmt: skip
     async def remove_limit(request: Request, key: str) -> Response:
-        return await put(request, key, None, None)
+        await put(request, key, None, None, None)
+        return Response(status_code=204)
+
+    @router.put("/api/gates/{key:path}", dependencies=admin, status_code=204, response_class=Response,
+                responses=schemas.problems(), tags=["limits"],
+                summary="Let no job of a limit key start for some time; a gate that is closed for longer stays so")  # fmt: skip
+    async def put_gate(request: Request, key: str, body: schemas.GateClosing) -> Response:
+        return await close_gate(request, key, body.seconds)
+
+    @router.delete("/api/gates/{key:path}", dependencies=admin, status_code=204, response_class=Response,
+                   responses=schemas.problems(), tags=["limits"], summary="Let jobs of a limit key start again")  # fmt: skip
+    async def delete_gate(request: Request, key: str) -> Response:
+        return await close_gate(request, key, 0)

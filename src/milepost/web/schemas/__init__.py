@@ -41,7 +41,7 @@ from milepost.web.schemas.jobs import (
     SubmitBody,
     UpdateBody,
 )
-from milepost.web.schemas.limits import LimitList, LimitRecord, LimitSettings
+from milepost.web.schemas.limits import GateClosing, LimitList, LimitRecord, LimitSettings
 from milepost.web.schemas.overview import (
     Alive,
     Doctor,
@@ -75,6 +75,7 @@ __all__ = [
     "Done",
     "EventRecord",
     "Failures",
+    "GateClosing",
     "JobList",
     "JobRecord",
     "JobType",

@@ -59,6 +59,7 @@ _SCHEDULE: dict[str, Any] = {
 }  # fmt: skip
 _LIMIT: dict[str, Any] = {
     "key": "embed", "running": 8, "per_partition": 2, "leases": 3, "partitions": {"acme": 2, "globex": 1},
+    "rate": "500/min", "gate_until": None,
 }  # fmt: skip
 
 EXAMPLES: dict[str, dict[str, Any]] = {

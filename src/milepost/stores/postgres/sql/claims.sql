@@ -9,7 +9,7 @@
 -- Part of every claim: the queues that may start jobs now, each with its slot and how many.
     SELECT q.queue, q.slot, least(%(most)s, coalesce(s.most, q.own) - h.held) AS capacity
     FROM unnest(%(queues)s::text[], %(slots)s::text[], %(own)s::bigint[]) AS q (queue, slot, own)
-    LEFT JOIN [limits] AS s ON s.key = q.slot
+    LEFT JOIN [limits] AS s ON s.key = q.slot LEFT JOIN [gates] AS g ON g.key = q.slot
     CROSS JOIN LATERAL (
         SELECT CASE WHEN coalesce(s.most, q.own) IS NULL THEN 0 ELSE
             (SELECT count(*) FROM [leases] AS l WHERE l.slot >= q.slot AND l.slot < q.slot || ' ')
@@ -17,6 +17,13 @@
         END AS held
     ) AS h
     WHERE NOT coalesce(s.paused, false)
+        AND (coalesce(s.opens, 0) = 0 AND g.until IS NULL OR greatest(s.opens, g.until) <= [now](%(seen)s, %(lead)s))
+
+-- name: next_opening
+-- Part of what waits for jobs: when the next of the gates and rates of these types opens that is closed now.
+    SELECT min(greatest(s.opens, g.until)) FROM unnest(%(slots)s::text[]) AS q (slot)
+    LEFT JOIN [limits] AS s ON s.key = q.slot LEFT JOIN [gates] AS g ON g.key = q.slot
+    WHERE greatest(s.opens, g.until) > 0 AND greatest(s.opens, g.until) > [now](%(seen)s, %(lead)s)
 
 -- name: subqueue_names
 -- Part of what asks for subqueues: those with claimable jobs, found one after another in the index, and NULL at the end. A name
@@ -33,13 +40,14 @@ WITH RECURSIVE names AS (
 )
 
 -- name: lock_keys_of_limits
--- Let one transaction at a time claim jobs of a type that has a limit, or of a limit key that has subqueues. Return these.
+-- Let one transaction at a time claim jobs of a type that has a limit, or of a limit key that has subqueues. Return these, and
+-- whether their jobs start in turn: those with subqueues or a rate.
     --@subqueue_names
-SELECT key, with_subqueues, pg_advisory_xact_lock(hashtextextended('[leases]' || key, 2)) FROM (
-    SELECT k.key, bool_or(k.with_subqueues) AS with_subqueues FROM (
-        SELECT q.slot AS key, false AS with_subqueues FROM unnest(%(slots)s::text[], %(own)s::bigint[]) AS q (slot, own)
+SELECT key, in_turn, pg_advisory_xact_lock(hashtextextended('[leases]' || key, 2)) FROM (
+    SELECT k.key, bool_or(k.in_turn) AS in_turn FROM (
+        SELECT q.slot AS key, s.rate IS NOT NULL AS in_turn FROM unnest(%(slots)s::text[], %(own)s::bigint[]) AS q (slot, own)
         LEFT JOIN [limits] AS s ON s.key = q.slot
-        WHERE coalesce(s.most, q.own) IS NOT NULL
+        WHERE coalesce(s.most, q.own) IS NOT NULL OR s.rate IS NOT NULL
         UNION ALL SELECT split_part(n.name, E'\x1f', 2), true FROM names AS n WHERE n.name IS NOT NULL
     ) AS k GROUP BY k.key ORDER BY k.key
 ) AS limited
@@ -130,8 +138,10 @@ WITH open AS (
     --@claim_rows
 
 -- name: claim_next_due
--- Find when the next scheduled record of the queues is due. The largest number stands for a held record.
-SELECT min(p.due) FROM unnest(%(queues)s::text[]) AS q (queue) CROSS JOIN LATERAL (
+-- Find when the next scheduled record of the queues is due, or a gate or rate opens. The largest number stands for a held record.
+SELECT least(min(p.due), (
+    --@next_opening
+)) FROM unnest(%(queues)s::text[]) AS q (queue) CROSS JOIN LATERAL (
     SELECT r.due FROM [ready] AS r WHERE r.queue = q.queue AND r.due < 9223372036854775807
         --@unparked
     ORDER BY r.due LIMIT 1
@@ -160,13 +170,15 @@ SELECT
         ) AS p
     ),
     [now](%(seen)s, %(lead)s),
-    (
+    least((
+        --@next_opening
+    ), (
         SELECT min(p.due) FROM open AS o CROSS JOIN LATERAL (
             SELECT r.due FROM [ready] AS r WHERE r.queue = o.queue AND r.due < 9223372036854775807
                 --@unparked
             ORDER BY r.due LIMIT 1
         ) AS p
-    ),
+    )),
     ARRAY(
         SELECT o.queue FROM open AS o WHERE EXISTS (
             SELECT FROM [ready] AS r
@@ -187,20 +199,41 @@ SELECT EXISTS (
 DELETE FROM [wakes] WHERE worker = %(worker)s
 
 -- name: limits
--- Read the limits and pauses of limit keys.
-SELECT key, most, paused, per_partition FROM [limits]
+-- Read the limits, pauses and gates of limit keys.
+SELECT key, s.most, coalesce(s.paused, false), s.per_partition, s.rate, coalesce(g.until, 0), coalesce(s.opens, 0)
+FROM [limits] AS s FULL JOIN [gates] AS g USING (key)
 
 -- name: limit_put
--- Limit or pause a limit key. Values to keep are those of the row, if there is one.
-INSERT INTO [limits] AS l VALUES (%(key)s, %(most)s, %(paused)s, %(per_partition)s)
+-- Limit or pause a limit key. Values to keep are those of the row, if there is one. Another rate starts afresh.
+INSERT INTO [limits] AS l VALUES (%(key)s, %(most)s, %(paused)s, %(per_partition)s, %(rate)s, 0)
 ON CONFLICT (key) DO UPDATE SET
+    opens = CASE WHEN %(keep_rate)s OR l.rate = excluded.rate THEN l.opens ELSE 0 END,
+    rate = CASE WHEN %(keep_rate)s THEN l.rate ELSE excluded.rate END,
     most = CASE WHEN %(keep_most)s THEN l.most ELSE excluded.most END,
     paused = CASE WHEN %(keep_paused)s THEN l.paused ELSE excluded.paused END,
     per_partition = CASE WHEN %(keep_per_partition)s THEN l.per_partition ELSE excluded.per_partition END
 
 -- name: limit_delete_empty
 -- Delete the row of a limit key with neither a limit nor a pause.
-DELETE FROM [limits] WHERE key = %(key)s AND most IS NULL AND NOT paused AND per_partition IS NULL
+DELETE FROM [limits] WHERE key = %(key)s AND most IS NULL AND NOT paused AND per_partition IS NULL AND rate IS NULL
+
+-- name: limit_opens
+-- Store when the rates of limit keys let their next job start.
+UPDATE [limits] AS l SET opens = n.opens FROM unnest(%(keys)s::text[], %(opens)s::bigint[]) AS n (key, opens) WHERE l.key = n.key
+
+-- name: gates_close
+-- Let no job of these limit keys start for a time, or for longer where one is set.
+INSERT INTO [gates] AS g SELECT * FROM unnest(%(keys)s::text[], %(untils)s::bigint[])
+ON CONFLICT (key) DO UPDATE SET until = greatest(g.until, excluded.until)
+
+-- name: gate_close
+-- The same for one limit key, from now.
+INSERT INTO [gates] AS g VALUES (%(key)s, [now](%(seen)s, %(lead)s) + %(micros)s)
+ON CONFLICT (key) DO UPDATE SET until = greatest(g.until, excluded.until)
+
+-- name: gate_delete
+-- Open the gate of a limit key.
+DELETE FROM [gates] WHERE key = %(key)s
 
 -- name: renew
 -- Renew leases, live or draining, and say which they are. A lease that another transaction has locked is left for the next
@@ -236,8 +269,11 @@ ORDER BY w.place
 SELECT id, token, expires FROM [draining]
 
 -- name: turn_back
--- Move leases later than a bound back with the clock, but not below the least: they were taken by a clock that was ahead.
+-- Move leases later than a bound back with the clock, but not below the least: they were taken by a clock that was ahead. Rates
+-- that were spent by it start afresh.
 WITH live AS (
     UPDATE [leases] SET expires = greatest(%(least)s, expires - %(ahead)s) WHERE expires > %(bound)s
+), rates AS (
+    UPDATE [limits] SET opens = 0 WHERE opens > %(bound)s
 )
 UPDATE [draining] SET expires = greatest(%(least)s, expires - %(ahead)s) WHERE expires > %(bound)s

@@ -159,8 +159,11 @@ CREATE TABLE IF NOT EXISTS [claims] (
 );
 CREATE TABLE IF NOT EXISTS [wakes] (worker text COLLATE "C" PRIMARY KEY, at bigint NOT NULL);
 CREATE TABLE IF NOT EXISTS [limits] (
-    key text COLLATE "C" PRIMARY KEY, most bigint, paused boolean NOT NULL, per_partition bigint
+    key text COLLATE "C" PRIMARY KEY, most bigint, paused boolean NOT NULL, per_partition bigint,
+    rate text, opens bigint NOT NULL
 );
+-- Until when no job of a limit key starts. Apart from the limits, whose rows claims lock.
+CREATE TABLE IF NOT EXISTS [gates] (key text COLLATE "C" PRIMARY KEY, until bigint NOT NULL);
 -- When subqueues had their last turn, as numbers in ascending order.
 CREATE TABLE IF NOT EXISTS [turns] (name text COLLATE "C" PRIMARY KEY, turn bigint NOT NULL);
 CREATE INDEX IF NOT EXISTS turns_turn ON [turns] (turn);

@@ -15,7 +15,7 @@ local function open_claim()
   local transition, starts = tonumber(shift()), tonumber(shift())
   local stride = about(transition) + 1
   local claimed, entry, looked, chosen = {}, root .. 'c:' .. worker, 0, nil
-  local ids, capacities, own, settings, skips, full = {}, {}, {}, {}, {}, 0
+  local ids, capacities, own, settings, skips, full, rates = {}, {}, {}, {}, {}, 0, {}
 
   -- A limit with the leases of a slot taken off, live and draining.
   local function left(limit, slot)
@@ -23,16 +23,28 @@ local function open_claim()
     return limit - tonumber(redis.call('HGET', root .. 'n', slot) or 0) - (indexes.counts.n[slot] or 0)
   end
 
+  -- How many jobs of a limit key its gate and its rate let start now; see `Limit` of `milepost.core.limits`.
+  local function admitted(key)
+    local spacing, tolerance, gate, opens = string.match(settings[key], ':(%d*):(%d*):(%d*):(%d*)$')
+    if not spacing or spacing .. gate == '' then return math.huge end
+    local rate = {spacing = tonumber(spacing), tolerance = tonumber(tolerance), gate = tonumber(gate) or 0, opens = tonumber(opens) or 0}
+    if not rate.spacing then rate.opens = 0 elseif rate.opens > this.clock + rate.spacing then rate.opens = this.clock end
+    rates[key] = rate
+    if math.max(rate.gate, rate.opens) > this.clock then return 0 end
+    if not rate.spacing then return math.huge end
+    return math.floor((this.clock - math.max(rate.opens, this.clock - rate.tolerance)) / rate.spacing) + 1
+  end
+
   -- How many more leases a slot may have: a limit key, or a partition of it. The setting of the store overrides that of the worker.
   local function capacity(key, partition)
     if not capacities[key] then
       local setting = settings[key] or redis.call('HGET', root .. 'limits', key) or ''
       settings[key] = setting
-      capacities[key] = left(tonumber(string.match(setting, '^%-?%d+')) or own[key], key)
+      capacities[key] = math.min(left(tonumber(string.match(setting, '^%-?%d+')) or own[key], key), admitted(key))
     end
     if not partition then return capacities[key] end
     if not capacities[partition] then
-      capacities[partition] = left(tonumber(string.match(settings[key], ':(%-?%d+)$')), partition)
+      capacities[partition] = left(tonumber(string.match(settings[key], '^[^:]*:[^:]*:(%d+)')), partition)
     end
     return math.min(capacities[key], capacities[partition])
   end
@@ -140,6 +152,10 @@ local function open_claim()
     if branch >= 0 then
       local key = slot and string.match(slot, '^[^\31]*') or queue.type
       capacities[key] = capacities[key] - 1
+      local rate = rates[key]
+      if rate and rate.spacing then
+        rate.opens, rate.moved = math.max(rate.opens, this.clock - rate.tolerance) + rate.spacing, true
+      end
       if slot and slot ~= key then capacities[slot] = capacities[slot] - 1 end
       if slot or queue.rings then
         local turn = redis.call('INCR', root .. 'turn')
@@ -165,12 +181,21 @@ local function open_claim()
 
   -- The reply. It is stored in case it is lost, and its number to recognise late duplicates of older claims.
   function claim.close()
+    local next_due = false
+    for key, rate in pairs(rates) do
+      if rate.moved then
+        redis.call('HSET', root .. 'limits', key, (string.gsub(settings[key], '%d*$', string.format('%d', rate.opens), 1)))
+      end
+      local opens = math.max(rate.gate, rate.opens)
+      if opens > this.clock and opens < (next_due or math.huge) then next_due = opens end
+    end
     if not claim.recalled then
       for i = 1, wanted == '' and #queues or 0 do
         local queue = queues[i]
-        -- Wake-up tokens for waiting workers: none if nothing can be claimed, one if something is left.
+        -- Wake-up tokens for waiting workers: none if nothing can be claimed, one if something is left. If a rate is spent,
+        -- one more worker learns when it lets jobs start, in case this one is busy then.
         indexes.ready[queue.name] = nil
-        if next_entry(queue) or full == 64 then
+        if next_entry(queue) or full == 64 or (next_due and #ids > 0) then
           indexes.announce_one(queue.name)
         else
           redis.call('DEL', root .. 'ready:' .. queue.name)
@@ -180,7 +205,7 @@ local function open_claim()
       for i = 1, #ids do parts[i + 1] = string.format('%03d', #ids[i]) .. ids[i] end
       redis.call('SET', entry, table.concat(parts), 'PX', 3600000)
     end
-    local next_due = false
+    if next_due then next_due = string.format('%d', next_due) end
     for i = 1, #names do
       local due = redis.call('ZRANGE', root .. 'd:' .. names[i], 0, 0, 'WITHSCORES')[2]
       if due and (not next_due or tonumber(due) < tonumber(next_due)) then next_due = due end
@@ -236,23 +261,26 @@ end
 -- name: set_limit
 -- Limit a key or pause the type of that name, or remove the setting; wake waiting workers.
 -- ARGV[2]   the key
--- ARGV[3]   its setting `<most or empty>:<1 paused, 0 not>:<per partition or empty>`, with `=` for a value to keep
+-- ARGV[3]   the first parts of its setting, see `change_limit` of indexes.lua, with `=` for a value to keep
 -- Reply     nothing
-local indexes = open_indexes()
-local values, place = {string.match(redis.call('HGET', root .. 'limits', ARGV[2]) or ':0:', '^(.-):(.-):(.*)$')}, 0
-for value in string.gmatch(ARGV[3] .. ':', '(.-):') do
-  place = place + 1
-  if value ~= '=' then values[place] = value end
-end
-local setting = table.concat(values, ':')
-if setting == ':0:' then
-  redis.call('HDEL', root .. 'limits', ARGV[2])
-else
-  redis.call('HSET', root .. 'limits', ARGV[2], setting)
-end
+local indexes, given = open_indexes(), {}
+for value in string.gmatch(ARGV[3] .. ':', '(.-):') do given[#given + 1] = value end
+indexes.change_limit(ARGV[2], given)
 indexes.announce_one(ARGV[2])
 indexes.slot_freed(ARGV[2])
 for _, slot in ipairs(redis.call('SMEMBERS', root .. 'fulls')) do indexes.slot_freed(slot) end
+indexes.flush()
+return false
+
+-- name: close_gate
+-- Close or open the gate of a limit key; wake waiting workers.
+-- ARGV[2]   the key
+-- ARGV[3]   for how many microseconds, 0 to open it
+-- Reply     nothing
+local indexes = open_indexes()
+indexes.close_gate(ARGV[2], ARGV[3] ~= '0' and this.clock + tonumber(ARGV[3]) or 0)
+indexes.announce_one(ARGV[2])
+indexes.slot_freed(ARGV[2])
 indexes.flush()
 return false
 

@@ -102,6 +102,29 @@ local function open_indexes()
     end
   end
 
+  -- Change the setting of a limit key, and forget those that change nothing any more. Its parts, separated by colons, empty if
+  -- unset: most leases, 1 paused or 0 not, per partition, rate, its spacing and tolerance, gate, and when the rate opens.
+  function X.change_limit(key, given)
+    local values, index = {}, root .. 'limits'
+    for value in string.gmatch((redis.call('HGET', index, key) or ':0::::::') .. ':', '(.-):') do values[#values + 1] = value end
+    for place, value in pairs(given) do
+      if place == 4 and value ~= '=' and value ~= values[4] then values[8] = '' end
+      if value ~= '=' then values[place] = value end
+    end
+    redis.call('HSET', index, key, table.concat(values, ':'))
+    local all = redis.call('HGETALL', index)
+    for i = 1, #all, 2 do
+      local gate = string.match(all[i + 1], '^:0:::::(%d*):')
+      if gate and (tonumber(gate) or 0) <= this.clock then redis.call('HDEL', index, all[i]) end
+    end
+  end
+
+  -- Let no job of a limit key start until a time, or a later one that is set; 0 opens its gate.
+  function X.close_gate(key, time)
+    local before = tonumber(string.match(redis.call('HGET', root .. 'limits', key) or '', ':(%d*):%d*$')) or 0
+    X.change_limit(key, {[7] = time > 0 and string.format('%d', math.max(before, time)) or ''})
+  end
+
   -- Make a record with a queue claimable, scheduled or neither.
   function X.offer(id, fields)
     local queue, slot = queue_of(fields.q)

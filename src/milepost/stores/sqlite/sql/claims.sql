@@ -78,17 +78,22 @@ SELECT ids FROM [claims] WHERE worker = ? AND op = ? AND until > ?
 
 -- name: limits
 -- Read the limits and pauses of limit keys.
-SELECT key, most, paused, per_partition FROM [limits]
+SELECT key, most, paused, per_partition, rate, gate, opens FROM [limits]
 
 -- name: limit_put
--- Limit or pause a limit key.
--- Values: key, most, paused, per_partition
-INSERT OR REPLACE INTO [limits] VALUES (?, ?, ?, ?)
+-- Store the setting of a limit key.
+-- Values: key, most, paused, per_partition, rate, gate, opens
+INSERT OR REPLACE INTO [limits] VALUES (?, ?, ?, ?, ?, ?, ?)
 
--- name: limit_delete
--- Delete the limit and the pause of a limit key.
--- Values: key
-DELETE FROM [limits] WHERE key = ?
+-- name: limit_delete_empty
+-- Delete the settings that change nothing any more.
+-- Values: now
+DELETE FROM [limits] WHERE most IS NULL AND NOT paused AND per_partition IS NULL AND rate IS NULL AND gate <= ?
+
+-- name: limit_opens
+-- Store when the rate of a limit key lets the next job start.
+-- Values: opens, key
+UPDATE [limits] SET opens = ? WHERE key = ?
 
 -- name: wake_check
 -- Check whether a worker is to wake.

@@ -117,7 +117,8 @@ CREATE TABLE IF NOT EXISTS [claims] (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS [wakes] (worker TEXT PRIMARY KEY, at INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS [limits] (
-    key TEXT PRIMARY KEY, most INTEGER, paused INTEGER NOT NULL, per_partition INTEGER
+    key TEXT PRIMARY KEY, most INTEGER, paused INTEGER NOT NULL, per_partition INTEGER,
+    rate TEXT, gate INTEGER NOT NULL, opens INTEGER NOT NULL
 ) WITHOUT ROWID;
 -- When subqueues had their last turn, as numbers in ascending order.
 CREATE TABLE IF NOT EXISTS [turns] (name TEXT PRIMARY KEY, turn INTEGER NOT NULL) WITHOUT ROWID;
