@@ -1,4 +1,4 @@
--- Lists and counts of records.
+-- Lists and counts of records, and the ledger of usage (`core/ledger.py`).
 
 -- name: select
 -- Read the newest matching records after a position. The smallest index leads, and the others are checked for its
@@ -221,3 +221,11 @@ for _, name in ipairs(redis.call('SMEMBERS', root .. 't')) do
   reply[#reply + 1] = redis.call('ZCARD', root .. 'i:' .. name)
 end
 return reply
+
+-- name: usage
+-- Read books of the ledger.
+-- ARGV[2..] the names of the books
+-- Reply     for each a flat hash: series, byte 31, name -> amount in millionths
+local found = {}
+for i = 2, #ARGV do found[i - 1] = redis.call('HGETALL', root .. 'u:' .. ARGV[i]) end
+return found

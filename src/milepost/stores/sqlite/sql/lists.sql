@@ -1,4 +1,5 @@
--- Lists and counts. A list starts after the position (:created, :id), newest first, and ends at :since.
+-- Lists, counts and the ledger of usage (`core/ledger.py`). A list starts after the position (:created, :id), newest first,
+-- and ends at :since.
 -- :types, :statuses and :labels are JSON arrays, or NULL for any. :stalled is 1 for only stalled records, else 0.
 
 -- name: type_filters
@@ -69,3 +70,23 @@ SELECT count FROM [counters] WHERE kind = 'label' AND name = ? AND status = ''
 -- name: count_stalled
 -- Count the stalled records.
 SELECT count FROM [counters] WHERE kind = 'stalled' AND name = '' AND status = ''
+
+-- name: usage_add
+-- Add to a sum. Sums stay below 64 bits: SQLite adds larger ones as floating-point numbers.
+-- Values: book, series, name, amount
+INSERT INTO [usage] VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET amount = min(9000000000000000000, amount + excluded.amount)
+
+-- name: usage_get
+-- Read a book.
+-- Values: book
+SELECT series, name, amount FROM [usage] WHERE book = ?
+
+-- name: usage_delete
+-- Delete a book.
+-- Values: book
+DELETE FROM [usage] WHERE book = ?
+
+-- name: usage_delete_days
+-- Delete the books of old days.
+-- Values: first that is kept
+DELETE FROM [usage] WHERE book >= 'day:' AND book < ?
