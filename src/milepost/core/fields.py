@@ -131,6 +131,7 @@ PRIVATE: tuple[Field, ...] = (
     _private("closed", "", "When a batch was closed: from then on it is no open member of its own group."),
     _private("parent_attempt", "", "How often the parent was restarted, and its attempt that made the job or retried it, as `N.ATTEMPT`."),
     _private("ancestors", "", "The ids of the jobs above a child whose ledgers count what it spends: the root, and those with a budget."),
+    _private("budgets_above", "", "The ids of the jobs above a child whose budgets cover it."),
     _private("detached", "", "Whether a child continues when its parent has failed or was cancelled or deleted."),
     _private("wake_at", "", "When a suspended job starts at the latest.", cleared=("start", "wait")),
     _private("suspended", "", "When the job was suspended.", cleared=("start", "wait")),

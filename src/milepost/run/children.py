@@ -20,6 +20,7 @@ from milepost.core.values import MemberCounts
 from milepost.run.child_store import content
 from milepost.run.steps import KEY_BYTES
 from milepost.run.suspension import refuse_elsewhere
+from milepost.run.tree_budget import budget_holders
 
 if TYPE_CHECKING:
     from milepost.run.run import Run
@@ -160,6 +161,8 @@ class ChildJobs:
         if above is None or "usage_budget" in record:
             above = self._run.job_id if above is None else US.join((above, self._run.job_id))
         kept["ancestors"] = above
+        if holders := budget_holders(self._run.job_id, record):
+            kept["budgets_above"] = US.join(holders)
         return {**fields, "labels": US.join(pairs), "child_key": key, "parent_attempt": self.generation, **kept}
 
     def flush_in_thread(self) -> None:

@@ -26,6 +26,7 @@ from milepost.run.heartbeat_state import (
 from milepost.run.results import PartWriter
 from milepost.run.sweeper import Sweeper
 from milepost.run.transaction import is_over
+from milepost.run.tree_budget import stop_runs_over_budget
 from milepost.settings import Settings
 from milepost.stores.clock import SYSTEM_CLOCK, Clock
 from milepost.stores.ids import SYSTEM_IDS, Ids
@@ -273,6 +274,7 @@ class Heartbeat:
                 continue
             one.run.stop(stop_reason(run_sync(self.store.get(one.run.job_id)), token, state))
             self._state.notified(one, self._clock.monotonic())
+        run_sync(stop_runs_over_budget(self.store, [one.run for one in live]))
 
     def _update_history(self, runs: Sequence[ReportedRun], spacing: float) -> None:
         """Read the history of types that run for longer than a moment, and write new profiles."""

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from milepost.core.errors import JobCancelled, JobReleased, RunStop
+from milepost.core.errors import JobCancelled, JobReleased, RunStop, StoreError
 from milepost.core.job import FailureKind, Job
 from milepost.run.checkpoints import StoreCheckpointWriter
 from milepost.run.execution import LeasedExecution
@@ -19,6 +19,7 @@ from milepost.run.heartbeat_state import PendingReport
 from milepost.run.outcome import RunOutcome, postponed
 from milepost.run.run import Run
 from milepost.run.transaction import wait_until_over
+from milepost.run.tree_budget import budget_holders, refusal_at_start
 from milepost.worker.handlers import Handler
 from milepost.worker.registry import delay_for_newer_release
 
@@ -67,7 +68,21 @@ class Execution(LeasedExecution):
         except Exception as error:  # noqa: BLE001 - user classes may raise anything
             self._refusal = self.host.loop.create_task(self._refuse(error))
             return
-        self._start(params)
+        if budget_holders(self.job.job_id, self.record):
+            self._refusal = self.host.loop.create_task(self._start_within_budget(params))
+        else:
+            self._start(params)
+
+    async def _start_within_budget(self, params: dict[str, Any]) -> None:
+        try:
+            error = await refusal_at_start(self.host.store, self.job.job_id, self.record)
+        except StoreError as unavailable:
+            log.warning("job %s: budget not checked at the start; continuing: %s", self.job.job_id, unavailable)
+            error = None
+        if error is None:
+            self._start(params)
+        else:
+            self.finish(error)
 
     async def _refuse(self, error: Exception) -> None:
         """Leave the job to the workers of a newer release that accepts its parameters, or fail it."""

@@ -1,0 +1,72 @@
+"""Budgets of trees: what a job and its descendants have spent together, compared with the budget of the job."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from milepost.core.errors import BudgetExceededError
+from milepost.core.ledger import tree_books
+from milepost.core.serialization import US
+from milepost.core.usage import decode_millionths, exceeded
+from milepost.run.usage import REMEDY
+from milepost.stores.protocol import Store
+
+if TYPE_CHECKING:
+    from milepost.run.run import Run
+
+
+def budget_holders(job_id: str, record: Mapping[str, str]) -> list[str]:
+    """Return the ids of the jobs whose budgets cover a job: its own, and those above it."""
+    if "usage_budget" not in record and "budgets_above" not in record:
+        return []
+    own = [job_id] if "usage_budget" in record else []
+    return [*own, *filter(None, record.get("budgets_above", "").split(US))]
+
+
+async def spent_budgets(store: Store, holders: Iterable[str], *, at_limit: bool = False) -> dict[str, str]:
+    """Return the jobs whose budget is exceeded, with what was spent as text. `at_limit`: also those without a rest."""
+    ids = list(dict.fromkeys(holders))
+    found = {}
+    for job_id, book in zip(ids, await store.usage(tree_books(ids)), strict=True):
+        job = await store.get(job_id)
+        if job is not None:
+            spent = decode_millionths(job.record.get("usage"))
+            for (_, name), amount in book.items():
+                spent[name] = spent.get(name, 0) + amount
+            over = exceeded(spent, decode_millionths(job.record.get("usage_budget")), at_limit=at_limit)
+            if over is not None:
+                found[job_id] = over
+    return found
+
+
+def budget_error(job_id: str, holder: str, over: str) -> BudgetExceededError:
+    """Return the error of a run that the budget of a job stops."""
+    whose = "" if holder == job_id else f" of job {holder}"
+    return BudgetExceededError(f"budget{whose}: {over} with its descendants; {REMEDY}")
+
+
+async def stop_runs_over_budget(store: Store, runs: Iterable[Run]) -> None:
+    """Let the next cancellation point of each run fail that a budget of its tree covers and that has spent it."""
+    covered = [(run, holders) for run in runs if (holders := budget_holders(run.job_id, run._job.record))]
+    if not covered:
+        return
+    spent = await spent_budgets(store, (holder for _, holders in covered for holder in holders))
+    for run, holders in covered:
+        for holder in holders:
+            if holder in spent and run._over_budget is None:
+                run._over_budget = budget_error(run.job_id, holder, spent[holder])
+
+
+async def refusal_at_start(store: Store, job_id: str, record: Mapping[str, str]) -> BudgetExceededError | None:
+    """Return the error of a job that may not start because a budget has no rest, or None.
+
+    What the job has spent without descendants is left to `run.usage`.
+    """
+    above = [holder for holder in budget_holders(job_id, record) if holder != job_id]
+    spent = await spent_budgets(store, above, at_limit=True) if above else {}
+    budget, is_first = decode_millionths(record.get("usage_budget")), "segments" not in record
+    is_fresh = is_first and record.get("attempt") == "1"
+    if not spent and not is_fresh and exceeded(decode_millionths(record.get("usage")), budget) is None:
+        spent = await spent_budgets(store, [job_id], at_limit=is_first) if budget else {}
+    return next((budget_error(job_id, holder, over) for holder, over in spent.items()), None)

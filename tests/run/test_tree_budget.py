@@ -1,0 +1,66 @@
+"""Budgets of trees: what descendants spend counts for the budget of the job above them, on every store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from milepost import Jobs, Run
+from milepost.stores.factory import open_store
+
+
+@pytest.fixture
+def jobs(url: str, namespace: str) -> Iterator[Jobs]:
+    jobs = Jobs(open_store(url, namespace=namespace if "redis" in url else "milepost"))
+    jobs.worker()  # so that a store in memory starts no worker by itself
+    yield jobs
+    jobs.close()
+
+
+def test_budget_of_a_tree_stops_a_running_child(jobs: Jobs) -> None:
+    @jobs.job("spend")
+    def spend(run: Run) -> None:
+        run.add_usage(usd=3)
+        while True:
+            run.check()
+            run._wait_in_place(0.01)
+
+    @jobs.job("root", max_attempts=3)
+    def root(run: Run) -> None:
+        run.submit_child("a", spend)
+        run.join()
+
+    with jobs.run_workers():
+        job = jobs.wait(jobs.submit(root.options(budget={"usd": 2})), 30)
+        (child,) = (one for one in jobs.list_jobs() if one.parent_id == job.job_id)
+    assert child.error == (
+        f"budget of job {job.job_id}: 3 of 2 usd spent with its descendants; submit a job with a larger budget"
+    )
+    assert (child.attempt, job.status, job.attempt) == (1, "failed", 1)
+    assert jobs.job_usage(job.job_id).total == {"usd": 3}
+
+
+def test_child_of_a_tree_without_rest_does_not_start(jobs: Jobs) -> None:
+    begun = []
+
+    @jobs.job("spend")
+    def spend(run: Run, number: int) -> None:
+        begun.append(number)
+        run.add_usage(usd=1)
+
+    @jobs.job("root")
+    def root(run: Run) -> None:
+        for number in range(12):
+            run.submit_child(str(number), spend, number=number)
+        run.join(errors="collect")
+
+    with jobs.run_workers(concurrency=1):
+        job = jobs.wait(jobs.submit(root.options(budget={"usd": 2})), 30)
+    children = [one for one in jobs.list_jobs() if one.parent_id == job.job_id]
+    completed = [one for one in children if one.status == "completed"]
+    assert 2 <= len(completed) == len(begun) <= 5, "a start may overlap the end of the job before"
+    failed = [one.error or "" for one in children if one.status == "failed"]
+    assert all("of 2 usd spent with its descendants" in error for error in failed)
+    assert (job.status == "failed") is (len(completed) > 2), "at its limit a budget is not exceeded"
+    assert jobs.job_usage(job.job_id).budget == {"usd": 2}
