@@ -15,6 +15,7 @@ from milepost.core.transitions import plan_fail, plan_release
 from milepost.run.crash_report import report_exception
 from milepost.run.outcome import LateReceipt, RunOutcome
 from milepost.run.run import Run
+from milepost.run.transaction import can_write_within
 from milepost.stores.ids import new_operation_id
 from milepost.stores.protocol import Write
 from milepost.stores.sync_bridge import run_sync
@@ -290,7 +291,9 @@ class WorkerLoop:
         return is_crash_suspect(job) and self._kind(job, self._handler(job)) is not ProcessExecution
 
     def _kind(self, job: Job, handler: Handler[Any, Any]) -> type[Execution]:
-        if handler.type_options.isolation == "process" or (is_crash_suspect(job) and handler.is_importable):
+        # A suspect may write in a transaction of its own, for which it needs the store; a child process has none.
+        may_isolate = handler.is_importable and not can_write_within(self._app.store)
+        if handler.type_options.isolation == "process" or (is_crash_suspect(job) and may_isolate):
             return ProcessExecution
         return TaskExecution if handler.is_async else ThreadExecution
 

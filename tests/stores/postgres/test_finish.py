@@ -318,29 +318,6 @@ def test_using_is_refused_where_it_cannot_hold(jobs: Jobs, postgres_url: str) ->
         assert "needs a transaction with the isolation READ COMMITTED" in (job.error or "")
 
 
-@Jobs("memory://").job("isolated", isolation="process", max_attempts=1)
-def finish_in_child(run: Run) -> None:
-    """Write a checkpoint, or else finish, in a transaction of a child process."""
-    with psycopg.connect(run.metadata["url"]) as db:
-        db.execute("INSERT INTO orders VALUES (1)")
-        if run.metadata["do"] == "checkpoint":
-            run.checkpoint(1, using=db)
-        run.finish(None, using=db)
-
-
-@pytest.mark.parametrize("do", ["checkpoint", "finish"])
-def test_using_is_refused_in_a_child_process(jobs: Jobs, postgres_url: str, do: str) -> None:
-    """The child has no connection to the store; its code gets the remedy, and its transaction is rolled back."""
-    jobs.handlers.add(finish_in_child)
-    with jobs.run_workers():
-        job = jobs.wait(jobs.submit("isolated", metadata={"url": postgres_url, "do": do}), timeout=60)
-    assert job.status == "failed"
-    assert 'using: a handler with isolation="process" has no connection to the store; use isolation="thread"' in (
-        job.error or ""
-    )
-    assert orders(postgres_url) == []
-
-
 def test_children_are_made_before_the_result_and_awaited_after_the_transaction(jobs: Jobs, postgres_url: str) -> None:
     @jobs.job("child")
     def child(run: Run) -> str:
