@@ -95,5 +95,13 @@ SURVEYS = {
             2_000,
             100,
         ),
+        Survey(
+            "postgres_load",
+            "PostgreSQL under a steady load beside long transactions",
+            "benchmarks.md",
+            "PostgreSQL under load",
+            1_800,
+            6,
+        ),
     )
 }
