@@ -1,11 +1,13 @@
-"""The page of a batch counts its jobs, and leads to their list."""
+"""The page of a batch counts its jobs, that of a job its children, and both lead to their list."""
 
 from __future__ import annotations
+
+import threading
 
 import pytest
 from playwright.sync_api import expect
 
-from milepost import Jobs
+from milepost import Jobs, Run
 from tests.dashboard.conftest import Opened
 
 pytestmark = pytest.mark.timeout(120)
@@ -26,3 +28,30 @@ def test_batch_shows_its_counts_and_leads_to_its_jobs(served: tuple[Jobs, str], 
     expect(members).to_contain_text("2 of 3 jobs have ended, 1 failed")
     members.get_by_role("link", name="Show the jobs").click()
     expect(page.locator(".body-row")).to_have_count(4)  # the batch itself is one of its group
+
+
+def test_job_that_waits_shows_how_many_of_its_children_have_ended(served: tuple[Jobs, str], opened: Opened) -> None:
+    jobs, address = served
+    go = threading.Semaphore(0)
+
+    @jobs.job("part")
+    def part(run: Run, number: int) -> None:
+        go.acquire()
+
+    @jobs.job("whole")
+    def whole(run: Run) -> int:
+        for number in range(3):
+            run.submit_child(f"part {number}", part, number=number)
+        return len(run.join())
+
+    job = jobs.submit(whole)
+    with jobs.run_workers(concurrency=1):
+        try:
+            page = opened(f"{address}?page=job&job={job.job_id}")
+            children = page.get_by_role("region", name="Children")
+            expect(children).to_contain_text("0 of 3 children have ended")
+            go.release()
+            expect(children).to_contain_text("1 of 3 children have ended")
+        finally:
+            go.release(3)
+        assert jobs.wait(job, 30).result == 3
