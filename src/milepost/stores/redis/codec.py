@@ -66,5 +66,11 @@ def decode_fields(flat: Any) -> dict[bytes, bytes]:
     return dict(flat) if isinstance(flat, dict) else dict(zip(flat[::2], flat[1::2], strict=False))
 
 
+def feed_order(position: str) -> tuple[int, int]:
+    """Return a position of the feed in a form that can be compared."""
+    first, _, second = position.partition("-")
+    return int(first), int(second or 0)
+
+
 def _whole(text: str) -> int:
     return int(text) if text.isdigit() else 0

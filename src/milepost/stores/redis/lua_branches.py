@@ -105,6 +105,8 @@ class BranchWriter:
         field = self._field(str(rest[0]))
         if word in ("eq", "ne", "lt", "ge"):
             source = self._source(rest[1])
+            if word == "eq" and isinstance(rest[1], Const) and rest[1].text:
+                return f"{field} == {source}"
             holds = (
                 f"({field} or '') {'==' if word == 'eq' else '~='} ({source} or '')"
                 if word in ("eq", "ne")
@@ -200,14 +202,14 @@ class BranchWriter:
                 "max": source,
                 "add": f"string.format('%d', (tonumber({field}) or 0) + {source})",
                 "append": f"({field} or '') ~= '' and {field} .. ',' .. {source} or {source}",
-                "stamp": f"string.format('%d', this.clock + {source})",
+                "stamp": f"string.format('%d', this.clock + {src.text if isinstance(src, Const) else source})",
             }[word],
         )
         if name in LARGE:
             put = self._put_large(name, source, put)
         needs = [f"{source} ~= '\\000'"] if isinstance(src, int) else [source] if isinstance(src, Field) else []
         if word == "max":
-            needs.append(f"not (({field} or '') ~= '' and tonumber({field}) >= tonumber({source}))")
+            needs.append(f"{field} ~= {source} and not (({field} or '') ~= '' and {field} + 0 >= {source} + 0)")
         yield f"if {' and '.join(needs)} then {put} end" if needs else put
 
     def _put(self, name: str, value: str) -> str:
@@ -237,7 +239,9 @@ class BranchWriter:
         parts = [self._event_kind(branch), "'\\000'", "this.now"]
         for name in branch.emit:
             field = self._field(name)
-            parts.append(f"(({field} or '') ~= '' and {quoted(chr(0) + short_name(name) + '=')} .. {field} or '')")
+            parts.append(
+                f"(({field} or '') ~= '' and {quoted(chr(0) + short_name(name) + '=')} or '') .. ({field} or '')"
+            )
         if branch.data is not None:
             value = self._source(branch.data)
             parts.append(f"({value} ~= '\\000' and '\\000data=' .. {value} or '')")

@@ -26,7 +26,7 @@ _OPERATION_IDS = {
     "updates": (
         "update_ops",
         "if {0} and string.find({0}, op, 1, true) then break end",
-        "string.sub(({0} or '') .. op .. {branch}, -63)",
+        "string.sub(({0} or '') .. op .. '{branch}', -63)",
     ),
     **{
         retention: (
@@ -109,9 +109,11 @@ class _SingleWriter(BranchWriter):
         )
         if "stale" in self.written:
             stale = _local("stale")
-            yield f"if {stale} and (not was_stale or tonumber({stale}) < tonumber(was_stale)) then"
+            yield f"if {stale} and (not was_stale or #{stale} < #was_stale or #{stale} == #was_stale and {stale} < was_stale) then"
             yield f"redis.call('ZADD', root .. 'stale', {stale}, id) end"
-        yield "redis.call('XADD', root .. 'f', 'MAXLEN', '~', '100000', '*', 'i', id, 'v', version, 'e', event)"
+        yield "redis.call('XADD', root .. 'f', '*', 'i', id, 'v', version, 'e', event)"
+        # The length is approximate anyway.
+        yield "if this.clock % 64 == 0 then redis.call('XTRIM', root .. 'f', 'MAXLEN', '~', '100000') end"
         if branch.keep == "list":
             yield "keep_event(id, version, event)"
         yield f"return this.now .. ' {number}'"
@@ -138,4 +140,4 @@ class _SingleWriter(BranchWriter):
         return _local(name)
 
     def _source(self, source: Part) -> str:
-        return f"ARGV[{_FIRST + source}]" if isinstance(source, int) else super()._source(source)
+        return f"(ARGV[{_FIRST + source}] or '\\000')" if isinstance(source, int) else super()._source(source)

@@ -36,6 +36,7 @@ from milepost.stores.redis.codec import (
     decode_kept_event,
     decode_text,
     encode_id,
+    feed_order,
 )
 from milepost.stores.redis.connection import Arg, Call, ConnectionLost, ConnectionPool
 from milepost.stores.redis.lua_compiler import MISSING_VALUE, LuaCompiler
@@ -154,6 +155,8 @@ class RedisStore(NamespaceMethods):
             args += [MISSING_VALUE if value is None else value for value in change.values[:width]]
         if leases:
             args += ("renew", *leases)
+        while claim is None and args[-1] is MISSING_VALUE:  # values that are missing at the end are not sent
+            args.pop()
         if claim is not None:
             args += ("claim", claim.worker, claim.operation_id, claim.number)
             args += (encode_id(claim.job_id) if claim.job_id else b"", len(claim.queues))
@@ -298,7 +301,9 @@ class RedisStore(NamespaceMethods):
                 if monotonic() > until + self._client.connect_budget:
                     raise StoreUnavailableError(f"reading the feed failed: {error}") from None
         entries = (read[stream] if isinstance(read, dict) else read[0][1]) if read else []
-        lost = bool(first) and position not in ("0", "0-0") and _order(decode_text(first[0][0])) > _order(position)
+        lost = (
+            bool(first) and position not in ("0", "0-0") and feed_order(decode_text(first[0][0])) > feed_order(position)
+        )
         events = []
         for _, flat in entries:
             fields = decode_fields(flat)
@@ -371,11 +376,6 @@ def _jobs(flat: list[bytes]) -> list[Job]:
         if job is not None:
             found.append(job)
     return found
-
-
-def _order(position: str) -> tuple[int, int]:
-    first, _, second = position.partition("-")
-    return int(first), int(second or 0)
 
 
 def _client(url: str, root: bytes, connect_budget: float, retry_budget: float, *, blocking: bool) -> RedisClient:

@@ -60,7 +60,7 @@ end
 -- and inserted at `BRANCHES`, see `milepost.stores.redis.lua_compiler`.
 --
 -- ARGV[2..] the number of writes, and for each: id, number of its transition (then `!` to return the record, then `:` and
---           the unique key, if any), operation id, its values (NUL: missing); then `renew` with the arguments of
+--           the unique key, if any), operation id, its values (NUL, or not sent at the end: missing); then `renew` with the arguments of
 --           `renew(first)` in leases.lua, or `claim` with: worker, operation id, number of the claim, job id (empty: any),
 --           the number of queues and for each its name and limit (empty: none); the number of the transition of its
 --           starts, how many, and for each: operation id, values
@@ -168,7 +168,10 @@ while true do
     transition = wanted
     width, all, retention, mortal, names = about(transition)
   end
-  if not claim then arg = first + width end
+  if not claim then
+    arg = first + width
+    for i = #ARGV + 1, arg - 1 do ARGV[i] = '\0' end
+  end
   if done > 0 or claim then
     this.clock = this.clock + 1
     this.now = string.format('%d', this.clock)

@@ -38,8 +38,8 @@
 -- globals, one table of state, and functions that are created only where they are needed.
 local root = KEYS[1]
 local now = redis.call('TIME')
-now = now[1] .. string.sub('00000' .. now[2], -6)
-local this = {now = now, clock = tonumber(now)}
+now = now[1] .. (#now[2] == 6 and now[2] or string.sub('00000' .. now[2], -6))
+local this = {now = now, clock = now + 0}
 if ARGV[1] >= now and ARGV[1] - this.clock <= 30000000 then
   this.now = string.format('%.0f', ARGV[1] + 1)
   this.clock = tonumber(this.now)
