@@ -12,7 +12,7 @@ from milepost.run import sweeper
 from milepost.run.children import ChildJobs
 from milepost.run.execution import LeasedExecution
 from milepost.run.heartbeat import LeaseWatch
-from milepost.run.heartbeat_state import HeartbeatState
+from milepost.run.heartbeat_state import HeartbeatState, ReportedRun
 from milepost.run.step_mixin import StepMixin
 from milepost.stores.ids import new_job_id, new_operation_id
 from milepost.stores.memory import state as memory_state
@@ -146,6 +146,11 @@ def _no_maximum() -> Patches:
             new["progress"] = "0.1"
 
     return _with_effect(set_back)
+
+
+@bug("no reports", "no progress is sent", "progress-arrives")
+def _no_reports() -> Patches:
+    return [mock.patch.object(ReportedRun, "news", return_value=({}, None))]
 
 
 @bug("no tokens", "reports of a stale run are accepted", "stale-run-writes-nothing")

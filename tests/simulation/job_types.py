@@ -54,6 +54,7 @@ def register(handlers: Handlers, simulation: Simulation) -> None:
         for step in range(8):
             world.sleep(0.4)
             run.progress(step / 8)
+            rules.on_progress(run, world.process(), max(0, step - 6) / 8)
 
     def deaf(run: Run, n: int = 0) -> None:
         """Look for no stop."""

@@ -42,6 +42,7 @@ RULES = {
     "one-active-per-key": "I17: one unique key has one active job",
     "poison-is-charged": "P2: a job that kills its worker again and again ends",
     "progress-grows": "P5, I9: progress never goes back within an attempt",
+    "progress-arrives": "P5: progress that a healthy run reports is in the record a few heartbeats later",
     "recovered-in-time": "P2, I6, I27, I32: leases that are over, held jobs and due ticks are handled while sweeps take place",
     "sweeps-take-place": "P2: at rest sweeps take place",
     "stale-run-writes-nothing": "P3, I4: each accepted write of a run has the token of the current lease",
@@ -56,12 +57,12 @@ REOPENING = frozenset(("retry", "retry from start", "retry_child", "resume"))
 NOTIFIED_WITHIN = 0.8
 """Seconds within which an old run is notified after its successor has begun."""
 CANCEL_NOTIFIED_WITHIN = 1.6
+REPORTED_WITHIN = 2.4
+"""Seconds: six steps of a thread, and several heartbeats."""
 REPLY_WITHIN = 8_000_000
 """Microseconds after which a request that was disturbed has its reply, or is given up."""
 POISON_BEGINS = 12
 """How often a job that kills its worker may begin: 3 charged crashes, uncharged ones, and explicit retries."""
-
-
 SCHEDULED_WITHIN = 60_000_000
 """Microseconds: no job is scheduled for later than this by a clock that is right."""
 
@@ -326,6 +327,17 @@ class Rules:
             del self._live[token]  # a tracked block may have taken another lease since
         if returned:
             self._returned.add(run.token)
+
+    def on_progress(self, run: Run, process: Process, reported: float) -> None:
+        """Called with the progress that a run reported REPORTED_WITHIN seconds ago, or before that."""
+        record, since = self.server.memory.records.get(run.job_id, {}), self.world.now - REPORTED_WITHIN * 1e6
+        is_undisturbed = max(process.fault_at, process.disturbed_at) < since and self.server.down_until < since
+        is_leased = record.get("token") == run.token and not run.cancelled
+        if is_leased and is_undisturbed and self._is_well(process) and float(record["progress"]) < reported:
+            self.fail(
+                "progress-arrives",
+                f"{reported} was reported {REPORTED_WITHIN} s ago, and {record['progress']} is stored",
+            )
 
     def on_checkpoint(self, run: Run, value: int) -> None:
         """Called when the store has acknowledged a checkpoint."""

@@ -35,6 +35,7 @@ FOUND = {
     "no limits": 2,
     "early start": 1,
     "no maximum": 1,
+    "no reports": 4,
     "no tokens": 8,
     "cancel of ended job": 2,
     "skipped versions": 1,
