@@ -15,6 +15,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from tests.services import find
+
 from benchmarks.install import GUESTS, ROOT, pins
 from benchmarks.markdown import put_section, table
 from benchmarks.sampler import Sample
@@ -42,7 +44,7 @@ NAMES = {
     "pgqueuer": "PgQueuer",
     "dbos": "DBOS",
     "pg_boss": "pg-boss (Node)",
-    "graphile_worker": "Graphile Worker (Node), deletes finished jobs",
+    "graphile_worker": "Graphile Worker (Node)",
     "starlette": "Starlette",
     "fastapi": "FastAPI, response model",
     "fastapi_bytes": "FastAPI, `Response(bytes)`",
@@ -94,11 +96,16 @@ def machine() -> dict[str, str]:
     )
     server = subprocess.run(["redis-server", "--version"], capture_output=True, text=True, check=False).stdout
     redis = re.search(r"v=(\S+)", server)
+    program = find("postgresql")
+    postgres = (
+        subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout if program else ""
+    )
     return {
         "CPU": f"{os.cpu_count()} x {model[1] if model else platform.machine()}",
         "system": platform.system(),
         "Python": platform.python_version(),
         "Redis": redis[1] if redis else "?",
+        "PostgreSQL": (re.search(r"\d+(\.\d+)*", postgres) or "?")[0],
         "redis-py": version("redis"),
         "hiredis": version("hiredis"),
         "milepost": version("milepost"),
