@@ -39,10 +39,26 @@ WITH RECURSIVE names AS (
     ) FROM names AS n WHERE n.name IS NOT NULL
 )
 
+-- name: keys_of_subqueues
+-- Part of claims: a subqueue of each limit key of the queues, found one after another in the index, and NULL at the end. The
+-- names of a key's partitions are less than that of the key with a space, see `AFTER_US` of `milepost.core.limits`.
+WITH RECURSIVE names AS (
+    SELECT q.queue, (
+        SELECT min(r.queue) FROM [ready] AS r
+        WHERE r.queue >= q.queue || E'\x1f' AND r.queue < q.queue || ' ' AND r.due IS NULL
+    ) AS name FROM unnest(%(queues)s::text[]) AS q (queue)
+    UNION ALL
+    SELECT n.queue, (
+        SELECT min(r.queue) FROM [ready] AS r
+        WHERE r.queue >= n.queue || E'\x1f' || split_part(n.name, E'\x1f', 2) || ' ' AND r.queue < n.queue || ' '
+            AND r.due IS NULL
+    ) FROM names AS n WHERE n.name IS NOT NULL
+)
+
 -- name: lock_keys_of_limits
 -- Let one transaction at a time claim jobs of a type that has a limit, or of a limit key that has subqueues. Return these, and
 -- whether their jobs start in turn: those with subqueues or a rate.
-    --@subqueue_names
+    --@keys_of_subqueues
 SELECT key, in_turn, pg_advisory_xact_lock(hashtextextended('[leases]' || key, 2)) FROM (
     SELECT k.key, bool_or(k.in_turn) AS in_turn FROM (
         SELECT q.slot AS key, s.rate IS NOT NULL AS in_turn FROM unnest(%(slots)s::text[], %(own)s::bigint[]) AS q (slot, own)
