@@ -41,7 +41,7 @@ PAGE = {
     ),
     "main.tsx": """
 import { createRoot } from "react-dom/client";
-import { ApiError, closeBatch, getJob, openBatch, waitForJob, type Job } from "@milepost/client";
+import { ApiError, closeBatch, followOutput, getJob, openBatch, waitForJob, type Job } from "@milepost/client";
 import { useJob } from "@milepost/client/react";
 import "@milepost/client/element";
 
@@ -58,6 +58,12 @@ const element = document.createElement("milepost-job");
 element.setAttribute("src", `/api/jobs/${ids[0]}`);
 document.body.append(element);
 void waitForJob(ids[0]!).then((record) => (document.title = JSON.stringify(record.result)));
+async function showOutput() {
+  let text = "";
+  for await (const chunk of followOutput("chat")) document.body.dataset["output"] = text = (chunk.starts_over ? "" : text) + chunk.text;
+  document.body.dataset["ended"] = text;
+}
+void showOutput();
 void openBatch("import").then(() => closeBatch("import", "")).then(({ status }) => (document.body.dataset["batch"] = status));
 void getJob("absent").catch((error: unknown) => {
   if (error instanceof ApiError) document.body.dataset["status"] = `${error.status} ${error.message}`;
@@ -113,6 +119,9 @@ def test_vite_page_shows_jobs_on_one_connection(tmp_path: Path, sqlite_url: str)
     ids = [manager.create_job().job_id for _ in range(JOBS)]
     for job_id in ids:
         manager.update_job(job_id, status="running")
+    chat = manager.track("chat", job_id="chat")
+    run = chat.__enter__()
+    run.output("Paris ")
     server = Server(sqlite_url, app="tests.client.page_app:app", TEST_PAGE=str(folder / "dist"))
     with server, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=need("chromium"), args=["--no-sandbox"])
@@ -127,10 +136,15 @@ def test_vite_page_shows_jobs_on_one_connection(tmp_path: Path, sqlite_url: str)
         assert page.evaluate("document.body.dataset.status").startswith("404 ")
         page.wait_for_function("document.body.dataset.batch === 'failed'")
         assert len(streams) == 1, streams
+        page.wait_for_function("document.body.dataset.output === 'Paris '")
         server.end(signal.SIGKILL)
+        run.output("is in ")
         show(manager, ids, 0.5)
         server.start()
         wait_for_lines(page, "running 0.5")
+        run.output("France.")
+        chat.__exit__(None, None, None)
+        page.wait_for_function("document.body.dataset.ended === 'Paris is in France.'", timeout=60_000)
         for job_id in ids:
             manager.update_job(job_id, status="completed", result={"job": job_id})
         wait_for_lines(page, "completed 1")

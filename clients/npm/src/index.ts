@@ -3,11 +3,14 @@
  * resumes after an outage. Types come from the server's OpenAPI document.
  */
 import { listen } from "../../../dashboard/src/element/shared";
+import type { components } from "../../../dashboard/src/wire/openapi.gen";
 import { isEnded, type BatchCounts, type ClosedBatch, type Done, type JobRecord, type Row, type Status, type Submission } from "../../../dashboard/src/wire/types";
 
 export type { BatchCounts, ClosedBatch, JobRecord, Status, Submission };
 /** A job as a list shows it: everything but its parameters, result and crash report, which `getJob` returns. */
 export type Job = Row;
+
+const OUTPUT_PAUSE = 1000;
 
 export interface Options {
   /** The address of the API; by default `/api` of the page's origin. */
@@ -62,6 +65,55 @@ export function waitForJob(id: string, options: Options = {}): Promise<JobRecord
     };
     const stop = watchJob(id, { onChange: (job) => void (isEnded(job.status) && end()), onMissing: () => void end() }, options);
   });
+}
+
+/** A piece of the output of a job. With `starts_over` a run began anew: discard what is shown. */
+export type OutputChunk = components["schemas"]["OutputRecord"];
+
+/**
+ * Yields the chunks of the output of a job as they are written, each once and in order, until the job has ended. A broken
+ * connection is resumed. `after` is the `position` of a chunk to continue after; `signal` ends it. Throws an ApiError if the job does
+ * not exist, was deleted, or may not be seen.
+ */
+export async function* followOutput(
+  id: string,
+  { api = "/api", share = null, after = null, signal }: Options & { after?: string | null; signal?: AbortSignal } = {},
+): AsyncGenerator<OutputChunk, void> {
+  let position = after;
+  while (!signal?.aborted) {
+    const query = new URLSearchParams({ ...(share !== null && { share }), ...(position !== null && { after: position }) });
+    const source = new EventSource(`${api.replace(/\/$/, "")}/jobs/${encodeURIComponent(id)}/output?${query}`);
+    const waiting: (OutputChunk | "end" | "deleted" | "closed")[] = [];
+    let wake = (): void => undefined;
+    const add = (news: (typeof waiting)[number]): void => void (waiting.push(news), wake());
+    source.addEventListener("output", (event) => add(JSON.parse(event.data) as OutputChunk));
+    source.addEventListener("end", () => add("end"));
+    source.addEventListener("deleted", () => add("deleted"));
+    // The browser reconnects by itself, after the last position, unless the server refused the request.
+    source.onerror = () => source.readyState === EventSource.CLOSED && add("closed");
+    const abort = (): void => add("end");
+    signal?.addEventListener("abort", abort);
+    try {
+      for (let news = waiting.shift(); news !== "closed"; news = waiting.shift()) {
+        if (news === "end") return;
+        if (news === "deleted") throw new ApiError(404, { detail: `Job ${id} was deleted` });
+        if (news === undefined) await new Promise<void>((resolve) => (wake = resolve));
+        else {
+          position = news.position;
+          yield news;
+        }
+      }
+    } finally {
+      source.close();
+      signal?.removeEventListener("abort", abort);
+    }
+    try {
+      if (isEnded((await getJob(id, { api, share })).status)) return; // all of it was read before
+    } catch (error) {
+      if (error instanceof ApiError && error.status < 500 && error.status !== 429) throw error;
+    }
+    await new Promise((resolve) => setTimeout(resolve, OUTPUT_PAUSE));
+  }
 }
 
 /** Returns the whole record of a job. */
