@@ -256,8 +256,8 @@ async def _reopen(request: TrackRequest, job_id: str) -> Job | None:
             worker=process_name(),
             failure=report_lost_run(job, FailureKind.LOST, text),
             dead=dead,
-            attempt=job.record.get("attempt", ""),
-            token=job.record.get("token", "-"),
+            version=job.record.get("version", ""),
+            token=job.record.get("token", ""),
             release=request.runtime.settings.release,
         )
         outcome = await _apply(store, job_id, plan)

@@ -93,11 +93,11 @@ _ADOPT = _starts("adopt", ("eq", "run_by", Const("manual")), ("free",), ops=(("s
 
 _RESUME = template(
     "resume",
-    ("nonce", "lease", "worker", "release", "failure", "dead", "attempt", "token"),
+    ("nonce", "lease", "worker", "release", "failure", "dead", "version", "token"),
     branch(
         (FAILED, CANCELLED),
         RUNNING,
-        guards=(("eq", "run_by", Const("track")), ("eq", "attempt", Param("attempt")), ("free",), IS_NEWEST_OF_KEY),
+        guards=(("eq", "run_by", Const("track")), ("eq", "version", Param("version")), ("free",), IS_NEWEST_OF_KEY),
         ops=(*CLEAR_END, *START_RUN, _CHARGE_ATTEMPT),
         event="running",
         emit=START_EMIT,
@@ -139,13 +139,14 @@ def plan_resume(
     failure: str,
     dead: str | None = None,
     release: str | None = None,
-    attempt: str | None = None,
+    version: str | None = None,
     token: str | None = None,
 ) -> Change:
     """Resume the job of a key in `track(unique_key=...)`: an ended one, or a running one whose lease expired or whose
     token is `dead` because the caller knows that its process has ended.
 
-    `attempt` and `token` are those that the caller has seen: a late duplicate is refused when the job has run since.
+    `version` and `token` (empty: none) are those that the caller has seen: a late duplicate is refused when the job has
+    run since.
     """
     return bind(
         _RESUME,
@@ -156,6 +157,6 @@ def plan_resume(
         release=release,
         failure=failure,
         dead=dead or "-",
-        attempt=attempt,
+        version=version,
         token=token,
     )

@@ -90,9 +90,10 @@ class Indexes(Scenarios):
         """It resumed a job that had run and ended again, in a run that no process had."""
         seen = await fixture.track("a", track_job(unique_key="k"), lease=0)
         late = [_reopened(fixture, seen=seen)]
-        job = await fixture.made("a", _reopened(fixture, seen=seen))
+        job = await fixture.made("a", _reopened(fixture, seen=seen, lease=0))
         await fixture.refused("a", late[0])
         seen = await fixture.made("a", fail(fixture.operation_id(), token_of(job)))
+        await fixture.refused("a", late[0])
         late.append(_reopened(fixture, seen=seen))
         job = await fixture.made("a", _reopened(fixture, seen=seen))
         await fixture.do("a", fail(fixture.operation_id(), token_of(job)))
@@ -162,10 +163,10 @@ def _tracked(fixture: StoreFixture) -> Change:
     return plans.plan_track(track_job(unique_key="k"), fixture.operation_id(), nonce=fixture.nonce(), lease=LONG)
 
 
-def _reopened(fixture: StoreFixture, dead: str | None = None, seen: Job | None = None) -> Change:
-    names = {} if seen is None else {name: seen.record.get(name, "-") for name in ("attempt", "token")}
+def _reopened(fixture: StoreFixture, dead: str | None = None, seen: Job | None = None, lease: int = LONG) -> Change:
+    names = {} if seen is None else {name: seen.record.get(name, "") for name in ("version", "token")}
     return plans.plan_resume(
-        fixture.operation_id(), nonce=fixture.nonce(), lease=LONG, worker="w1", failure="{}", dead=dead, **names
+        fixture.operation_id(), nonce=fixture.nonce(), lease=lease, worker="w1", failure="{}", dead=dead, **names
     )
 
 
