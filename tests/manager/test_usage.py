@@ -60,6 +60,25 @@ def test_usage_of_descendants_counts_for_the_root(jobs: Jobs) -> None:
         jobs.job_usage(root.job_id)
 
 
+def test_later_job_of_a_deleted_id_begins_without_usage(jobs: Jobs) -> None:
+    @jobs.job("spend")
+    def spend(run: Run) -> None:
+        run.add_usage(usd=3)
+
+    @jobs.job("root")
+    def root(run: Run) -> None:
+        run.submit_child("a", spend)
+        run.join()
+
+    with jobs.run_workers():
+        for number in range(3):
+            job = jobs.wait(jobs.submit(root.options(job_id="nightly", budget={"usd": 4})), 30)
+            assert (job.status, jobs.job_usage("nightly").total) == ("completed", {"usd": 3})
+            if number == 1:
+                run_sync(jobs.store.sweep(lease=60, interval=0))
+            jobs.delete_job("nightly")
+
+
 async def test_usage_is_filtered_and_grouped(every_store: Store) -> None:
     manager = AsyncJobManager(every_store.with_blocking(blocking=False))
     for job_type, tenant in (("a", "acme"), ("a", "zoo"), ("b", "acme"), ("b", None)):

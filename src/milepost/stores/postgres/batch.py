@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from milepost.core.defaults import EVENTS_KEPT
 from milepost.core.job import Job
-from milepost.core.ledger import Spent, changed_usage, summed
+from milepost.core.ledger import Spent, changed_usage, summed, tree_books
 from milepost.core.placement import ORPHANS, memberships
 from milepost.core.record_codec import LARGE_BYTES, large_fields, pack, results_prefix, set_apart
 from milepost.core.rollups import counted_end
@@ -357,9 +357,7 @@ class Batch(GroupFacts):
         yield from for_rows("large_put", "id name value", large)
         until = self.now + operation_ids.KEPT_MICROS
         buried = [(job_id, self._gone[job_id], until) for job_id in sorted(self._buried)]
-        erased = sorted(key for key, text in self._set_values.items() if text is None)
-        if erased:
-            yield "kv_delete_all", {"keys": erased}
+        yield from for_rows("kv_delete_all", "keys", sorted((key,) for key, v in self._set_values.items() if v is None))
         texts = sorted((key, text) for key, text in self._set_values.items() if text is not None)
         yield from for_rows("kv_set_all", "key value", texts)
         yield from for_rows("gates_close", "keys untils", sorted(self._gates.items()))
@@ -367,6 +365,8 @@ class Batch(GroupFacts):
         yield from for_rows("events_put", "id version kind at keep body", self._events)
         if self._overlong:
             yield "events_bound", {"ids": sorted(self._overlong), "kept": EVENTS_KEPT}
+        for name in ("deltas_delete", "tallies_delete") if self._buried else ():  # in the order of the sweep
+            yield name, {"kinds": tree_books(sorted(self._buried))}
         ends = [(*key, count) for key, count in sorted(self._ends.items())]
         yield from for_rows("open_ends_add", "minute series metric count", ends)
         if self._spent:

@@ -223,6 +223,14 @@ WHERE e.id = w.id AND e.keep = 1 AND e.version <= b.version
 -- Add to counts.
 INSERT INTO [deltas] SELECT * FROM unnest(%(kind)s::text[], %(name)s::text[], %(status)s::text[], %(n)s::bigint[])
 
+-- name: deltas_delete
+-- Delete the changes of these kinds of counts.
+DELETE FROM [deltas] WHERE kind = ANY(%(kinds)s)
+
+-- name: tallies_delete
+-- Delete the sums of these kinds of counts.
+DELETE FROM [tallies] WHERE kind = ANY(%(kinds)s)
+
 -- name: open_ends_add
 -- Count ends.
 INSERT INTO [open_ends] SELECT * FROM unnest(
