@@ -52,6 +52,12 @@ async def test_restricted_key_sees_only_its_own(memory: AsyncJobManager) -> None
         await client.job_usage(other)
 
 
+async def test_report_of_days_before_any_is_empty(memory: AsyncJobManager) -> None:
+    await spend(memory, "acme", usd=1)
+    found = await (await caller(memory)).usage(until="0001-01-02")
+    assert (found.since.isoformat(), found.groups, found.complete) == ("0001-01-01", {}, False)
+
+
 @pytest.mark.parametrize(
     ("query", "field"),
     [("by=user", "by"), ("since=2026-02-30", "since"), ("until=soon", "until"), ("label=tenant", "label")],

@@ -80,7 +80,8 @@ def validate_day(value: date | str | None, name: str) -> date | None:
 def period(since: date | None, until: date | None, today: date) -> tuple[date, date]:
     """Return the first and the last day, by default the last 30 days. Raises InvalidInputError."""
     last = today if until is None else until
-    first = last - timedelta(days=DEFAULT_DAYS - 1) if since is None else since
+    days_before = min(DEFAULT_DAYS - 1, (last - date.min).days)
+    first = last - timedelta(days=days_before) if since is None else since
     if first > last:
         raise InvalidInputError("since", f"{first} is after {last}, the last day")
     return first, last
