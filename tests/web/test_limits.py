@@ -26,6 +26,7 @@ async def test_rate_and_gate_are_set_and_listed(jobs: AsyncJobs, client: AsyncCl
     assert await client.limits() == [LimitState("tenant/a", 8, rate="500/min")]
     await client.close_gate("tenant/a", "1h")
     await client.close_gate("tenant/a", "1m")
+    await client.close_gate("tenant/a", 0)  # opens nothing that others have closed
     (found,) = await client.limits()
     assert found.gate_until is not None
     assert await jobs.limits() == [found]

@@ -35,14 +35,6 @@ def add_limits(router: APIRouter, context: WebContext) -> None:
         changes = {"running": running, "per_partition": per_partition, "rate": rate}
         await audit(context.store, principal_of(request), "limit.set", key, **changes)
 
-    async def close_gate(request: Request, key: str, seconds: float) -> Response:
-        validate_key(key, "key", KEY_BYTES)
-        await context.store.close_gate(key, gate_micros(seconds) if seconds else 0)
-        await audit(
-            context.store, principal_of(request), "gate.close" if seconds else "gate.open", key, seconds=seconds
-        )
-        return Response(status_code=204)
-
     @router.get("/api/limits", dependencies=admin, response_model=schemas.LimitList, responses=schemas.problems(),
                 tags=["limits"], summary="List limits with the jobs that run under each, also by partition")  # fmt: skip
     async def list_limits() -> Response:
@@ -66,9 +58,15 @@ def add_limits(router: APIRouter, context: WebContext) -> None:
                 responses=schemas.problems(), tags=["limits"],
                 summary="Let no job of a limit key start for some time; a gate that is closed for longer stays so")  # fmt: skip
     async def put_gate(request: Request, key: str, body: schemas.GateClosing) -> Response:
-        return await close_gate(request, key, body.seconds)
+        validate_key(key, "key", KEY_BYTES)
+        await context.store.close_gate(key, gate_micros(body.seconds))
+        await audit(context.store, principal_of(request), "gate.close", key, seconds=body.seconds)
+        return Response(status_code=204)
 
     @router.delete("/api/gates/{key:path}", dependencies=admin, status_code=204, response_class=Response,
                    responses=schemas.problems(), tags=["limits"], summary="Let jobs of a limit key start again")  # fmt: skip
     async def delete_gate(request: Request, key: str) -> Response:
-        return await close_gate(request, key, 0)
+        validate_key(key, "key", KEY_BYTES)
+        await context.store.close_gate(key, 0)
+        await audit(context.store, principal_of(request), "gate.open", key)
+        return Response(status_code=204)
