@@ -35,14 +35,9 @@ async def awithin(store: Store, connection: object, *, locks: bool = False) -> A
     return await store.awithin(connection, locks=locks)  # type: ignore[attr-defined] # as above
 
 
-def can_write_within(store: Store) -> bool:
-    """Return whether the store can write in a transaction of the caller."""
-    return hasattr(store, "within")
-
-
 def refuse_other_stores(store: Store) -> None:
     """Raise InvalidInputError for a store that cannot write in a transaction of the caller."""
-    if not can_write_within(store):
+    if not hasattr(store, "within"):
         raise InvalidInputError("using", f"needs a PostgreSQL store, and jobs are in {store.url}")
 
 

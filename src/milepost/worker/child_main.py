@@ -63,6 +63,7 @@ class ParentCheckpointWriter(CheckpointWriter):
         await asyncio.to_thread(self.checkpoint, run, text)
 
     def checkpoint_within(self, run: Run, text: str, using: object) -> None:
+        self._ask(run, {"is": "using"})  # a suspect is released, and runs in the worker next
         raise InvalidInputError(
             "using", 'a handler with isolation="process" has no connection to the store; use isolation="thread"'
         )

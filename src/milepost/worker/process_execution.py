@@ -204,6 +204,12 @@ class ProcessExecution(Execution):
                     return {"text": str(await read_clock(store, self.run, until_stopped=True))}
                 case "children":
                     return {"text": await answer_children(store, self.run, message["request"], until_stopped=True)}
+                case "using" if self.handler.type_options.isolation != "process":
+                    self.host.transaction_types.add(self.job.job_type)
+                    self.run.stop(
+                        JobReleased("using: needs a connection to the store, which a child process does not have")
+                    )
+                    return {"stop": encode_stop(self.run._stop_reasons[0])}
                 case "read":
                     item = await store.kv_get(message["key"])
                     return {"text": item.value if item is not None else None}

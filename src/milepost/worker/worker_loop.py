@@ -15,7 +15,6 @@ from milepost.core.transitions import plan_fail, plan_release
 from milepost.run.crash_report import report_exception
 from milepost.run.outcome import LateReceipt, RunOutcome
 from milepost.run.run import Run
-from milepost.run.transaction import can_write_within
 from milepost.stores.ids import new_operation_id
 from milepost.stores.protocol import Write
 from milepost.stores.sync_bridge import run_sync
@@ -59,6 +58,8 @@ class WorkerLoop:
         self.context = contextvars.copy_context()
         self.hooks = HookCalls(self.loop, self.threads, self.context, concurrency)
         self.closed = False
+        self.transaction_types: set[str] = set()
+        """The job types of suspects that wanted to write in a transaction of their own, which a child process cannot."""
         self._app = app
         self._concurrency = concurrency
         self._served = served
@@ -291,8 +292,7 @@ class WorkerLoop:
         return is_crash_suspect(job) and self._kind(job, self._handler(job)) is not ProcessExecution
 
     def _kind(self, job: Job, handler: Handler[Any, Any]) -> type[Execution]:
-        # A suspect may write in a transaction of its own, for which it needs the store; a child process has none.
-        may_isolate = handler.is_importable and not can_write_within(self._app.store)
+        may_isolate = handler.is_importable and job.job_type not in self.transaction_types
         if handler.type_options.isolation == "process" or (is_crash_suspect(job) and may_isolate):
             return ProcessExecution
         return TaskExecution if handler.is_async else ThreadExecution

@@ -1,7 +1,8 @@
 """What a worker does next with its jobs: the decisions, without a store, a clock or a thread.
 
 A crash suspect is a job whose last run was lost together with others, uncharged. If its handler cannot run in a child
-process, or the store is PostgreSQL, it runs with no other job in the worker, so that its next crash can only be its own.
+process, or writes in transactions of its own, it runs with no other job in the worker, so that its next crash can only
+be its own.
 """
 
 from __future__ import annotations

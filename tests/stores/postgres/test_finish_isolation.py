@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from typing import Any
 
 import psycopg
 import pytest
 
-from milepost import Jobs, Run, Settings
+from milepost import AsyncRun, Jobs, Run, Settings
 from tests.postgres_server import PostgresServer
 from tests.worker.test_suspects import make_suspect
 
@@ -62,14 +64,52 @@ def finish_suspected(run: Run) -> int:
         return run.finish(1, using=db)
 
 
-def test_crash_suspects_finish_in_transactions(jobs: Jobs, postgres_url: str) -> None:
+@Jobs("memory://").job("suspected-async", max_attempts=1)
+async def afinish_suspected(run: AsyncRun) -> int:
+    """Finish in an async transaction."""
+    async with await psycopg.AsyncConnection.connect(run.metadata["url"]) as db:
+        await db.execute("INSERT INTO orders VALUES (1)")
+        return await run.finish(1, using=db)
+
+
+@pytest.mark.parametrize("handler", [finish_suspected, afinish_suspected])
+def test_crash_suspects_finish_in_transactions(jobs: Jobs, postgres_url: str, handler: Any) -> None:
     """Regression: jobs that were lost together ran in a child process next, which failed those that finish with `using`."""
-    jobs.handlers.add(finish_suspected)
+    job_type = jobs.handlers.add(handler).job_type
     with jobs.run_workers():
         pass
-    lost = jobs.submit("suspected", metadata={"url": postgres_url})
+    lost = jobs.submit(job_type, metadata={"url": postgres_url})
     make_suspect(jobs, lost)
     with jobs.run_workers():
         job = jobs.wait(lost, timeout=60)
-    assert (job.error, job.result) == (None, 1)
+    assert (job.error, job.result, job.attempt) == (None, 1, 1)
     assert orders(postgres_url) == [1]
+
+
+@Jobs("memory://").job("bystander", max_attempts=1)
+def count(run: Run) -> int:
+    """Write in no transaction of its own."""
+    return 1
+
+
+def test_crash_suspects_without_transactions_run_beside_other_jobs(jobs: Jobs) -> None:
+    """Regression: a worker with a lost job started nothing until its longest job had ended, then one lost job at a time."""
+    may_end = threading.Event()
+
+    @jobs.job("long")
+    def long(run: Run) -> None:
+        assert may_end.wait(60)
+
+    jobs.handlers.add(count)
+    with jobs.run_workers():
+        pass
+    lost = jobs.submit("bystander")
+    make_suspect(jobs, lost)
+    first = jobs.submit("long", priority=9)
+    with jobs.run_workers(concurrency=2):
+        try:
+            done = jobs.wait(lost, timeout=20)
+            assert jobs.get_job(first.job_id).status == "running"
+        finally:
+            may_end.set()
+    assert (done.error, done.result) == (None, 1)
