@@ -14,6 +14,8 @@ from milepost.core.transitions.operations import Record
 
 OPEN = (1 << 63) - 1
 """Stands for the end of a child that has not ended."""
+LEVELS = 100
+"""The most levels of children that go together. A longer line, as of jobs that each make the next one, goes in such parts."""
 LOOKED_AT = 5_000
 """The most records that a purge looks at in addition to those that it removes."""
 
@@ -72,21 +74,21 @@ async def purgeable(family: Family, due: Sequence[str], *, bound: int, now: int,
     later: dict[str, int] = {}
 
     async def look(job_id: str) -> Kin | None:
-        if job_id not in seen:
+        if job_id and job_id not in seen:
             seen.update(await family.kin([job_id]))
         return seen.get(job_id)
 
-    async def add(job_id: str, kin: Kin) -> int | None:
+    async def add(job_id: str, kin: Kin, levels: int = LEVELS) -> int | None:
         """Add a record that has ended to `gone`, after its children; return since when it counts if it has to stay."""
         if kin.since is None or kin.awaited:
             return now
         if max(kin.since, kin.below or 0) >= bound:
             return min(max(kin.since, kin.below or 0), now)
-        if kin.below is not None:
+        if kin.below is not None and levels:
             made = await family.children(job_id, limit - len(gone))
             seen.update(await family.kin([child for child in made if child not in seen]))
             for child in made:
-                if child in seen and (stays := await add(child, seen[child])) is not None:
+                if child in seen and (stays := await add(child, seen[child], levels - 1)) is not None:
                     return stays
         if len(gone) < limit:
             gone[job_id] = None
@@ -99,7 +101,10 @@ async def purgeable(family: Family, due: Sequence[str], *, bound: int, now: int,
         if job_id in gone or kin is None:
             continue
         root, found = job_id, kin
-        while found.parent and found.since is not None and (above := await look(found.parent)) is not None:
+        for _ in range(LEVELS):
+            above = None if found.since is None or found.parent in gone else await look(found.parent)
+            if above is None:
+                break
             root, found = found.parent, above
         size = len(gone)
         stays = await add(root, found)

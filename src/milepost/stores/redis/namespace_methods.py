@@ -28,7 +28,7 @@ from milepost.stores.protocol import (
 from milepost.stores.redis.codec import decode_fields, decode_id, decode_job, decode_text
 from milepost.stores.redis.connection import Arg
 from milepost.stores.redis.scripts import script
-from milepost.stores.retention import LOOKED_AT
+from milepost.stores.retention import LEVELS, LOOKED_AT
 
 OLDEST_SERVER = (7, 0)
 FAILOVER_LOSES = (
@@ -186,7 +186,7 @@ class NamespaceMethods:
         removed = kept = 0
         while removed < limit and kept < LOOKED_AT:
             size = min(PURGE_BATCH, limit - removed)
-            gone, passed, more = await self._run("purge", round(ttl * 1_000_000), size, *TERMINAL, "closed")
+            gone, passed, more = await self._run("purge", round(ttl * 1_000_000), size, LEVELS, *TERMINAL, "closed")
             removed, kept = removed + gone, kept + passed
             if not more:
                 break

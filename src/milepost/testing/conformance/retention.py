@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from milepost.core import transitions as plans
 from milepost.stores.protocol import Select, Write
+from milepost.stores.retention import LEVELS
 from milepost.testing.conformance.children import make, running_parent
 from milepost.testing.conformance.groups import complete, fail
 from milepost.testing.conformance.harness import Scenarios, StoreFixture, caller_job, token_of, worker_job
@@ -19,7 +22,7 @@ async def purged(fixture: StoreFixture, limit: int = 500) -> int:
 
 async def left(fixture: StoreFixture) -> set[str]:
     """Return the ids of all jobs."""
-    return {job.job_id for job in await fixture.store.select(Select(), 100)}
+    return {job.job_id for job in await fixture.store.select(Select(), 200)}
 
 
 async def end_parent(fixture: StoreFixture, token: str) -> None:
@@ -82,6 +85,20 @@ class GroupRetention(Scenarios):
             assert await purged(fixture, limit=2) == many
             assert "p" in await left(fixture)
         assert await purged(fixture, limit=2) == 2
+        assert await left(fixture) == set()
+
+    async def test_long_line_of_children_goes_in_parts(self, fixture: StoreFixture) -> None:
+        token = await running_parent(fixture)
+        names = ["p", *(f"p{number}" for number in range(LEVELS + 10))]
+        for parent, name in pairwise(names):
+            await make(fixture, name, token, parent)
+            await fixture.do(parent, plans.plan_complete(fixture.operation_id(), token, None, {}))
+            token = token_of(await fixture.start(name))
+        await purged(fixture)
+        assert await left(fixture) == set(names[LEVELS + 1 :])
+        await fixture.do(names[-1], plans.plan_complete(fixture.operation_id(), token, None, {}))
+        while await purged(fixture):
+            pass
         assert await left(fixture) == set()
 
     async def test_children_without_a_parent_go(self, fixture: StoreFixture) -> None:

@@ -137,10 +137,11 @@ return {this.now, 0, due_until == this.clock and 0 or 1, due, more and 1 or 0, c
 -- Remove records whose retention is over, with everything that belongs to them; the same as stores/retention.py.
 -- ARGV[2]   how long records are kept, in microseconds
 -- ARGV[3]   the most to remove
--- ARGV[4..] the states of ended members
+-- ARGV[4]   the most levels of children that go together
+-- ARGV[5..] the states of ended members
 -- Reply     how many were removed; of how many others the retention is counted anew; 1 if there may be more
 local indexes, family = open_indexes(), groups()
-local bound, limit = this.clock - tonumber(ARGV[2]), tonumber(ARGV[3])
+local bound, limit, depth = this.clock - tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local seen, gone, later, in_gone = {}, {}, {}, {}
 
 -- What a purge asks about a record, false if there is none.
@@ -158,13 +159,13 @@ local function kin(id)
 end
 
 -- Add a record that has ended to `gone`, after its children; return since when it is counted if it has to stay.
-local function add(id)
+local function add(id, levels)
   local found = kin(id)
   if not found.since or family.has_open_children(id) or family.is_awaited(id, found.fields) then return this.clock end
   if found.since >= bound then return math.min(found.since, this.clock) end
-  for i = 4, #ARGV do
+  for i = 5, levels > 0 and #ARGV or 0 do
     for _, child in ipairs(family.members('children:' .. family.plain(id), ARGV[i], limit - #gone)) do
-      local stays = not in_gone[child] and kin(child) and add(child)
+      local stays = not in_gone[child] and kin(child) and add(child, levels - 1)
       if stays then return stays end
     end
   end
@@ -186,8 +187,12 @@ for _, id in ipairs(ids) do
     if found and found.since and not later[id] then
       if #gone >= limit then break end
       local top, size = id, #gone
-      while seen[top].since and seen[top].parent and kin(seen[top].parent) do top = seen[top].parent end
-      local stays = add(top)
+      for _ = 1, depth do
+        local above = seen[top].since and seen[top].parent
+        if not above or in_gone[above] or not kin(above) then break end
+        top = above
+      end
+      local stays = add(top, depth)
       if stays then
         for i = #gone, size + 1, -1 do
           in_gone[gone[i]] = nil
