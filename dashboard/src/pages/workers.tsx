@@ -1,9 +1,11 @@
-/** Workers: host, process, current jobs and last heartbeat. */
+/** Workers: host, process, current jobs and last heartbeat; and the limits on what they run. */
 import { now } from "../live/clock";
 import { StatusIcon } from "../parts/icons";
 import { Mini } from "../parts/jobline";
+import { isAdmin } from "../shell/session";
 import { ago, localTime, utcTime } from "../text/time";
 import type { Row, Workers } from "../wire/types";
+import { Limits } from "./limits";
 import { usePolled } from "./polled";
 import { Waiting } from "./placeholder";
 
@@ -39,6 +41,7 @@ export function WorkersPage() {
             <WorkerCard key={worker.name} worker={worker} />
           ))}
         </div>
+        {isAdmin.value && <Limits />}
       </div>
     </main>
   );

@@ -31,8 +31,9 @@ export function asSubmit(job: Pick<JobRecord, "job_type" | "params">): string {
   return [`milepost --url ${quoted(server())} submit`, quoted(job.job_type), ...words].join(" ");
 }
 
-/** A type as a term of the filter. */
-export const typeFilter = (name: string): string => `type:${/[\s"]/.test(name) ? JSON.stringify(name) : name}`;
+/** A term of the filter. */
+export const filterTerm = (field: string, value: string): string => `${field}:${/[\s"]/.test(value) ? JSON.stringify(value) : value}`;
+export const typeFilter = (name: string): string => filterTerm("type", name);
 
 export const filterAsCli = (filter: string): string =>
   `milepost --url ${quoted(server())} ls${filter === "" ? "" : ` ${quoted(filter)}`}`;
