@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import takewhile
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from milepost.core.serialization import from_micros
@@ -21,10 +21,25 @@ def snooze_seconds(run: Run, asked: float) -> float:
     """Return the seconds until the next run of a job whose handler asked for some, but not if this run kept a step or a checkpoint."""
     if asked >= SHORT_SNOOZE or _has_kept(run):
         return asked
-    runs = len(list(takewhile(lambda one: one.attempt == run.attempt, reversed(run._job.attempts))))
-    if runs <= UNPAUSED_RUNS:
-        return asked
-    return max(asked, min(LONGEST_PAUSE, 2.0 ** (runs - UNPAUSED_RUNS - 1)))
+    return max(asked, _pause(_runs_in_a_row(run)))
+
+
+def _pause(runs: int) -> float:
+    return 0.0 if runs <= UNPAUSED_RUNS else min(LONGEST_PAUSE, 2.0 ** (runs - UNPAUSED_RUNS - 1))
+
+
+def _runs_in_a_row(run: Run) -> int:
+    """Return how many runs of this attempt followed each other as soon as they could, this one included.
+
+    A run that came much later followed a snooze that the handler had asked for.
+    """
+    runs = 1
+    for before, after in pairwise(run._job.attempts):
+        ended, started = before.ended_at, after.started_at
+        gap = (started - ended).total_seconds() if started and ended else 0.0
+        is_next = before.attempt == after.attempt and gap < SHORT_SNOOZE + 2 * _pause(runs)
+        runs = runs + 1 if is_next else 1
+    return runs
 
 
 def _has_kept(run: Run) -> bool:
