@@ -4,7 +4,8 @@ Whenever the `usage` of a record changes, the store adds the difference to books
 ledger agrees with the records at every instant, and a repeated or refused write counts nothing. A book has amounts in
 millionths by series and name:
 
-``day:N``     what was spent on day N since 1970, in UTC: the series is a job type and the labels of its jobs
+``day:N``     what was spent on day N since 1970, in UTC: the series is a job type and the labels of its jobs. From MAX_ROWS
+              sums on, what other combinations spend is added up by type, without their labels
 ``total``     what was ever spent: the series is a job type
 ``tree:ID``   what descendants of that job have spent: one empty series. It is removed with the record of the job
 """
@@ -22,7 +23,11 @@ from milepost.core.usage import MILLION, decode_millionths
 DAY = 86_400 * MILLION
 """Microseconds."""
 DAYS_KEPT = 100
-TOTAL, TREE, _DAY = "total", "tree:", "day:"
+TOTAL, TREE, DAY_BOOK = "total", "tree:", "day:"
+MAX_ROWS = 5000
+"""The sums in the book of a day from which on new ones are added up by type. It bounds what a report has to read."""
+OTHERS = "*"
+"""Stands for the labels of these in a series. Pairs of labels have an equals sign."""
 MAX_SUM = 9 * 10**18
 """The largest sum in a book, in millionths; what is beyond it is not counted. Integers of stores have 64 bits."""
 
@@ -40,22 +45,25 @@ class Spent(NamedTuple):
 
 
 class DailyUsage(NamedTuple):
-    """What jobs of one type with the same labels have spent in one day, in millionths by name."""
+    """What jobs of one type with the same labels have spent in one day, in millionths by name.
+
+    The labels None are those of several combinations, see MAX_ROWS.
+    """
 
     day: date
     job_type: str
-    labels: Mapping[str, str]
+    labels: Mapping[str, str] | None
     amounts: dict[str, int]
 
 
 def day_book(day: date) -> str:
     """Return the name of the book of a day. Names of days are in order of the days."""
-    return f"{_DAY}{(day - date(1970, 1, 1)).days:06d}"
+    return f"{DAY_BOOK}{(day - date(1970, 1, 1)).days:06d}"
 
 
 def first_kept(now: int) -> str:
     """Return the name of the oldest book of a day that is kept at a time in microseconds."""
-    return f"{_DAY}{max(0, now // DAY - DAYS_KEPT + 1):06d}"
+    return f"{DAY_BOOK}{max(0, now // DAY - DAYS_KEPT + 1):06d}"
 
 
 def oldest_day(now: int) -> date:
@@ -73,7 +81,7 @@ def changed_usage(record: Mapping[str, str], before: Mapping[str, str], now: int
     old, new = decode_millionths(before.get("usage")), decode_millionths(record.get("usage"))
     own = (pair for pair in record.get("labels", "").split(US) if pair and not pair.startswith(":"))
     series = US.join((record["type"], *own))
-    books = [(f"{_DAY}{now // DAY:06d}", series), (TOTAL, record["type"])]
+    books = [(f"{DAY_BOOK}{now // DAY:06d}", series), (TOTAL, record["type"])]
     books += [(TREE + job_id, "") for job_id in record.get("ancestors", "").split(US) if job_id]
     return [
         Spent(book, series, name, amount)
@@ -91,6 +99,11 @@ def summed(spent: Iterable[Spent]) -> Counter[tuple[str, str, str]]:
     return sums
 
 
+def others(series: str) -> str:
+    """Return the series to which a series of a full book is added."""
+    return US.join((series.partition(US)[0], OTHERS))
+
+
 def read_day(day: date, book: Book) -> Iterator[DailyUsage]:
     """Return the entries of the book of a day."""
     found: dict[str, dict[str, int]] = {}
@@ -98,7 +111,8 @@ def read_day(day: date, book: Book) -> Iterator[DailyUsage]:
         found.setdefault(series, {})[name] = amount
     for series, amounts in found.items():
         job_type, *pairs = series.split(US)
-        yield DailyUsage(day, job_type, dict(pair.partition("=")[::2] for pair in pairs), amounts)
+        labels = None if pairs == [OTHERS] else dict(pair.partition("=")[::2] for pair in pairs)
+        yield DailyUsage(day, job_type, labels, amounts)
 
 
 def tree_books(job_ids: Sequence[str]) -> list[str]:

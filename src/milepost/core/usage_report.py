@@ -14,6 +14,8 @@ from milepost.core.usage import shown
 
 Amounts = dict[str, float]
 LABEL = "label:"
+OTHER = "(other)"
+"""The group of what was spent under more combinations of labels in a day than the ledger keeps apart."""
 DEFAULT_DAYS = 30
 
 
@@ -21,8 +23,8 @@ DEFAULT_DAYS = 30
 class UsageReport:
     """What jobs spent from the day `since` to the day `until`, both included, in UTC.
 
-    `groups` has the amounts by type, day or value of a label, see `by`; jobs without the label are under "". `total` is
-    their sum. `complete` is False if earlier days of the period are no longer kept.
+    `groups` has the amounts by type, day or value of a label, see `by`; jobs without the label are under "", and jobs
+    with combinations of labels beyond 5,000 sums in a day under "(other)". `total` is their sum. `complete` is False if earlier days of the period are no longer kept.
     """
 
     since: date
@@ -87,17 +89,23 @@ def period(since: date | None, until: date | None, today: date) -> tuple[date, d
     return first, last
 
 
-def grouped(entries: Iterable[DailyUsage], by: str) -> tuple[dict[str, Amounts], Amounts]:
-    """Return the amounts by group, in the order of their names, and the total."""
-    groups: dict[str, Counter[str]] = {}
-    total: Counter[str] = Counter()
+def add_to_groups(groups: dict[str, Counter[str]], entries: Iterable[DailyUsage], by: str) -> None:
+    """Add what entries of the ledger have spent to the sums of their groups."""
     for entry in entries:
         if by == "type":
             name = entry.job_type
         elif by == "day":
             name = entry.day.isoformat()
+        elif entry.labels is None:
+            name = OTHER
         else:
             name = entry.labels.get(by.removeprefix(LABEL), "")
         groups.setdefault(name, Counter()).update(entry.amounts)
-        total.update(entry.amounts)
+
+
+def shown_groups(groups: Mapping[str, Counter[str]]) -> tuple[dict[str, Amounts], Amounts]:
+    """Return the amounts by group, in the order of their names, and the total."""
+    total: Counter[str] = Counter()
+    for amounts in groups.values():
+        total.update(amounts)
     return {name: shown(groups[name]) for name in sorted(groups)}, shown(total)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from datetime import date, timedelta
 
@@ -9,8 +10,19 @@ from milepost.core.errors import JobNotFoundError
 from milepost.core.ledger import day_book, oldest_day, read_day, today, tree_books
 from milepost.core.serialization import known_id
 from milepost.core.usage import decode_millionths, shown
-from milepost.core.usage_report import JobUsage, UsageReport, grouped, period, validate_by, validate_day
+from milepost.core.usage_report import (
+    JobUsage,
+    UsageReport,
+    add_to_groups,
+    period,
+    shown_groups,
+    validate_by,
+    validate_day,
+)
 from milepost.stores.protocol import Store
+
+_DAYS_AT_ONCE = 5
+"""How many days are read in one request, so that a long period holds up neither the store nor this process."""
 
 
 class UsageMethods:
@@ -62,11 +74,14 @@ async def usage_report(
     first, last = period(first_day, last_day, today(now))
     kept = max(first, oldest_day(now))
     days = [kept + timedelta(days=n) for n in range((min(last, today(now)) - kept).days + 1)]
-    books = await store.usage([day_book(day) for day in days])
-    entries = [
-        entry
-        for day, book in zip(days, books, strict=True)
-        for entry in read_day(day, book)
-        if job_type in (None, entry.job_type) and labels.items() <= entry.labels.items()
-    ]
-    return UsageReport(first, last, by, *grouped(entries, by), complete=first >= kept)
+    groups: dict[str, Counter[str]] = {}
+    for at in range(0, len(days), _DAYS_AT_ONCE):
+        some = days[at : at + _DAYS_AT_ONCE]
+        for day, book in zip(some, await store.usage([day_book(day) for day in some]), strict=True):
+            entries = (entry for entry in read_day(day, book) if job_type in (None, entry.job_type))
+            add_to_groups(groups, (one for one in entries if not labels or _has(one.labels, labels)), by)
+    return UsageReport(first, last, by, *shown_groups(groups), complete=first >= kept)
+
+
+def _has(labels: Mapping[str, str] | None, wanted: Mapping[str, str]) -> bool:
+    return labels is not None and wanted.items() <= labels.items()

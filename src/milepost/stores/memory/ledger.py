@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Container, Mapping
 
-from milepost.core.ledger import MAX_SUM, TREE, Book, changed_usage, first_kept
+from milepost.core.ledger import DAY_BOOK, MAX_ROWS, MAX_SUM, TREE, Book, changed_usage, first_kept, others
 
 Record = Mapping[str, str]
 
@@ -21,6 +21,8 @@ class Ledger:
         for book, series, name, amount in changed_usage(record, before, now):
             if not book.startswith(TREE) or book.removeprefix(TREE) in known:
                 sums = self._books.setdefault(book, Counter())
+                if book.startswith(DAY_BOOK) and len(sums) >= MAX_ROWS and (series, name) not in sums:
+                    series = others(series)
                 sums[series, name] = min(MAX_SUM, sums[series, name] + amount)
 
     def read(self, book: str) -> Book:

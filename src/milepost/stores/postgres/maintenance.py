@@ -7,7 +7,7 @@ from typing import Any
 
 from milepost.core import rollups
 from milepost.core.defaults import CLOCK_LEAD, FEED_KEPT, FEED_SECONDS
-from milepost.core.ledger import Book
+from milepost.core.ledger import MAX_ROWS, Book
 from milepost.core.transitions.table import LOST_PARENT
 from milepost.stores.postgres.connection import Rows
 from milepost.stores.postgres.database import Database, Part, Transaction
@@ -32,7 +32,7 @@ async def sweep(tx: Transaction, namespace: Namespace, wanted: Sweep) -> SweepRe
         return SweepResult([], skipped=True)
     due_until, until = hold_of(now, last, state["hold"], wanted.lease)
     swept = {"names": ["swept", "hold"], "values": [now, until]}
-    parts: list[Part] = [("short_plans", None), ("state_put", swept), ("fold_counts", None)]
+    parts: list[Part] = [("short_plans", None), ("state_put", swept), ("fold_counts", {"rows": MAX_ROWS})]
     if last is not None and last > now:
         bound = now + max(wanted.lease, CLOCK_LEAD)
         parts.append(("turn_back", {"bound": bound, "least": now + wanted.lease, "ahead": last - now}))

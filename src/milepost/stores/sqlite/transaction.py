@@ -9,7 +9,7 @@ from typing import Any
 
 from milepost.core.defaults import EVENTS_KEPT
 from milepost.core.job import Job
-from milepost.core.ledger import TREE, Spent, changed_usage, summed
+from milepost.core.ledger import DAY_BOOK, MAX_ROWS, TREE, Spent, changed_usage, others, summed
 from milepost.core.placement import AFTER, BATCH, ORPHANS, member_groups, members_pair, memberships
 from milepost.core.record_codec import large_fields, pack, results_prefix, set_apart
 from milepost.core.rollups import counted_end
@@ -121,7 +121,10 @@ class WriteTransaction(ReadTransaction):
             self.run("open_ends_add", (*key, count))
         for (book, series, name), amount in summed(self._spent).items() if self._spent else ():
             if not book.startswith(TREE) or self.one("record_end", (book.removeprefix(TREE),)) is not None:
-                self.run("usage_add", (book, series, name, amount))
+                row = {"book": book, "series": series, "name": name}
+                if book.startswith(DAY_BOOK) and self.one("usage_beyond", {**row, "rows": MAX_ROWS - 1}) == (1,):
+                    row["series"] = others(series)
+                self.run("usage_add", {**row, "amount": amount})
 
     def savepoint(self) -> None:
         """Begin a part that can be rolled back separately."""

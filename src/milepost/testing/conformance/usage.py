@@ -7,11 +7,11 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from milepost.core import transitions as plans
-from milepost.core.ledger import MAX_SUM, TOTAL, day_book, read_day, today, tree_books
+from milepost.core.ledger import MAX_ROWS, MAX_SUM, TOTAL, day_book, read_day, today, tree_books
 from milepost.core.usage import encode_usage
 from milepost.stores.protocol import Store, Write
 from milepost.testing.conformance.concurrency import at_once
-from milepost.testing.conformance.harness import Scenarios, StoreFixture, token_of, worker_job
+from milepost.testing.conformance.harness import LONG, Scenarios, StoreFixture, token_of, worker_job
 
 
 async def spend(fixture: StoreFixture, job_id: str, token: str, **millionths: int) -> None:
@@ -31,7 +31,7 @@ async def by_day(fixture: StoreFixture) -> dict[tuple[str, str], int]:
     day = today(await fixture.store.now())
     (book,) = await fixture.store.usage([day_book(day)])
     for entry in read_day(day, book):
-        found[entry.job_type, entry.labels.get("tenant", "")] += sum(entry.amounts.values())
+        found[entry.job_type, (entry.labels or {}).get("tenant", "")] += sum(entry.amounts.values())
     return dict(found)
 
 
@@ -85,6 +85,34 @@ class LedgerOfUsage(Scenarios):
         await fixture.store.purge(ttl=3600)
         assert [await tree(fixture, one) for one in ("root", "gone")] == [{}, {}]
         assert await by_day(fixture) == {("t", ""): 111}
+
+    async def test_labels_beyond_the_bound_of_a_day_are_added_up_by_type(self, fixture: StoreFixture) -> None:
+        names = {f"n{number}": 1 for number in range(16)}
+        jobs = [f"a{number:03}" for number in range(MAX_ROWS // len(names) + 2)]
+
+        async def report(some: list[str]) -> None:
+            made = [plans.plan_create(worker_job(labels=f"tenant={one}"), fixture.operation_id()) for one in some]
+            await fixture.store.apply(list(map(Write, some, made)))
+            starts = [
+                plans.plan_start(fixture.operation_id(), nonce=fixture.nonce(), lease=LONG, worker="w1") for _ in some
+            ]
+            running = (await fixture.store.apply(list(map(Write, some, starts)))).outcomes
+            tokens = [token_of(one.job) for one in running if one.job is not None]
+            spent = {"usage": encode_usage(names)}
+            ends = [plans.plan_complete(fixture.operation_id(), token, "1", spent) for token in tokens]
+            await fixture.store.apply(list(map(Write, some, ends)))
+            await fixture.store.sweep(lease=60, interval=0)
+
+        for at in range(0, len(jobs), 100):
+            await report(jobs[at : at + 100])
+        await report(["z1", "z2"])
+        day = today(await fixture.store.now())
+        (book,) = await fixture.store.usage([day_book(day)])
+        entries = {None if one.labels is None else one.labels["tenant"]: one.amounts for one in read_day(day, book)}
+        assert MAX_ROWS <= len(book) <= MAX_ROWS + len(names), "a name of a type may have one more sum"
+        assert sum(book.values()) == (len(jobs) + 2) * len(names), "nothing is lost"
+        assert (entries["a000"], entries[None]["n15"] >= 3) == (names, True)
+        assert not {"z1", "z2"} & entries.keys()
 
     async def test_purge_keeps_sums_of_days(self, fixture: StoreFixture) -> None:
         await fixture.create("a", worker_job())

@@ -40,9 +40,22 @@ FROM (
 LEFT JOIN [jobs] AS j ON j.id = s.id LEFT JOIN [leases] AS l ON l.id = s.id
 
 -- name: fold_counts
--- Add the changes of counts, and of the ledger of usage, to their sums.
+-- Add the changes of counts, and of the ledger of usage, to their sums. New sums of a day beyond the first :rows are added
+-- up by type.
 WITH d AS (DELETE FROM [deltas] RETURNING *),
-    s AS (SELECT kind, name, status, least(sum(n), 9000000000000000000) AS n FROM d GROUP BY kind, name, status HAVING sum(n) <> 0)
+    c AS (SELECT kind, name, status, sum(n) AS n FROM d GROUP BY kind, name, status HAVING sum(n) <> 0),
+    f AS (
+        SELECT kind, name, status, row_number() OVER (PARTITION BY kind ORDER BY name, status)
+            + (SELECT count(*) FROM [tallies] AS t WHERE t.kind = c.kind) > %(rows)s AS beyond
+        FROM c WHERE kind >= 'day:' AND kind < 'day;' AND NOT EXISTS (
+            SELECT FROM [tallies] AS t WHERE (t.kind, t.name, t.status) = (c.kind, c.name, c.status)
+        )
+    ),
+    m AS (
+        SELECT kind, CASE WHEN f.beyond THEN split_part(name, E'\x1f', 1) || E'\x1f*' ELSE name END AS name, status, n
+        FROM c LEFT JOIN f USING (kind, name, status)
+    ),
+    s AS (SELECT kind, name, status, least(sum(n), 9000000000000000000) AS n FROM m GROUP BY kind, name, status)
 INSERT INTO [tallies] AS t SELECT * FROM s ORDER BY kind, name, status
 ON CONFLICT (kind, name, status) DO UPDATE SET n = least(t.n::numeric + excluded.n, 9000000000000000000)
 

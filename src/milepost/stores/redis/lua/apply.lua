@@ -119,7 +119,8 @@ local function spend(name, before, after)
   for kind, amount in string.gmatch(after, '"([%w_]+)":(%d+)') do
     local less = old[kind] or '0'
     for book, of in pairs(books) do
-      local key, field, sum = root .. 'u:' .. book, of .. '\31' .. kind, 0
+      local key, field, sum = root .. 'u:' .. book, of .. '\31' .. kind, 0 -- from MAX_ROWS sums on, new ones are added up by type
+      if book == day and redis.call('HLEN', key) >= 5000 and redis.call('HEXISTS', key, field) == 0 then field = books.total .. '\31*\31' .. kind end
       if #amount < 16 and #less < 16 then
         local more = tonumber(amount) - tonumber(less)
         if more ~= 0 then sum = redis.pcall('HINCRBY', key, field, string.format('%.0f', more)) end

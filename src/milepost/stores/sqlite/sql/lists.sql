@@ -73,8 +73,12 @@ SELECT count FROM [counters] WHERE kind = 'stalled' AND name = '' AND status = '
 
 -- name: usage_add
 -- Add to a sum. Sums stay below 64 bits: SQLite adds larger ones as floating-point numbers.
--- Values: book, series, name, amount
-INSERT INTO [usage] VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET amount = min(9000000000000000000, amount + excluded.amount)
+INSERT INTO [usage] VALUES (:book, :series, :name, :amount) ON CONFLICT DO UPDATE SET amount = min(9000000000000000000, amount + excluded.amount)
+
+-- name: usage_beyond
+-- Return 1 if a sum would be new in a book that has more than :rows.
+SELECT CASE WHEN EXISTS (SELECT 1 FROM [usage] WHERE book = :book AND series = :series AND name = :name) THEN 0
+    ELSE EXISTS (SELECT 1 FROM [usage] WHERE book = :book LIMIT 1 OFFSET :rows) END
 
 -- name: usage_get
 -- Read a book.
