@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -113,6 +115,32 @@ HANDLERS.job("thread", isolation="thread")(spend_until_stopped)
 def spend_in_process(run: Run, path: str) -> None:
     """Do the same in a child process."""
     spend_until_stopped(run, path)
+
+
+def pay(run: Run) -> str:
+    """Spend, and return what was paid for."""
+    run.add_usage(calls=1)
+    return "answer"
+
+
+@HANDLERS.job("killed", isolation="process")
+def pay_and_be_killed(run: Run) -> None:
+    """Be killed once the store has the answer."""
+    run.step("answer", pay, run)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_kept_step_is_written_with_its_usage(manager: JobManager) -> None:
+    with manager.track("spend") as run:
+        run.step("answer", pay, run)
+        assert job_of(manager, run).usage == {"calls": 1}
+
+
+def test_killed_process_keeps_usage_of_kept_step(manager: JobManager) -> None:
+    jobs = Jobs(manager, handlers=HANDLERS)
+    with jobs.run_workers():
+        job = jobs.wait(jobs.submit("killed"), timeout=60)
+    assert (job.status, job.usage) == ("failed", {"calls": 1})
 
 
 @pytest.mark.parametrize("name", ["thread", "process"])

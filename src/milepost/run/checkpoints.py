@@ -14,6 +14,7 @@ from milepost.run import transaction
 from milepost.run.child_store import answer_children
 from milepost.run.heartbeat_state import stop_reason
 from milepost.run.outages import pause
+from milepost.run.report import usage_text
 from milepost.stores.ids import new_operation_id
 from milepost.stores.protocol import Store, Write
 from milepost.stores.sync_bridge import run_sync
@@ -136,6 +137,7 @@ class StoreCheckpointWriter(CheckpointWriter):
                 steps,
                 key,
                 parts,
+                usage=usage_text(run),
                 until_stopped=self._until_stopped,
                 reacquire=self._reacquire,
             )
@@ -189,12 +191,16 @@ async def write_step(
     key: str,
     parts: Parts,
     *,
+    usage: str | None,
     until_stopped: bool,
     reacquire: ReacquireLease | None = None,
 ) -> None:
-    """Write the parts, then the steps that name them. The other parameters, and what is raised, are as in `write_checkpoint`."""
+    """Write the parts, then the steps that name them, with the usage, so that a kill after it does not lose what the value cost.
+
+    The other parameters, and what is raised, are as in `write_checkpoint`.
+    """
     await _write(
-        store, run, "step", lambda operation_id: plan_keep_step(operation_id, run.token, steps, key), parts,
+        store, run, "step", lambda operation_id: plan_keep_step(operation_id, run.token, steps, key, usage), parts,
         until_stopped, reacquire,
     )  # fmt: skip
     run._kept_steps = steps

@@ -139,7 +139,8 @@ def _state(run: Run) -> str | None:
     return to_json(snapshots, "state", STATE_TEXT_BYTES) if snapshots or "state" in run._last_report else None
 
 
-def _usage(run: Run) -> str | None:
+def usage_text(run: Run) -> str | None:
+    """Return the usage of the job as it is stored, or None if this run has added nothing."""
     return run._usage.text() if run._usage is not None else None
 
 
@@ -162,7 +163,7 @@ _FIELDS: tuple[tuple[str, Callable[[Run], str | None]], ...] = (
     ("message", _message),
     ("stages", _stages),
     ("item_counts", _item_counts),
-    ("usage", _usage),
+    ("usage", usage_text),
     ("cursors", _cursors),
     ("state", _state),
     ("state_error", _state_error),

@@ -27,6 +27,7 @@ from milepost.run.checkpoints import CheckpointWriter, Parts
 from milepost.run.crash_report import report_exception
 from milepost.run.execution import LeasedExecution
 from milepost.run.job_result import NO_RESULT, JobResult
+from milepost.run.report import usage_text
 from milepost.run.retry_rules import RetryRules
 from milepost.run.run import Run
 from milepost.run.stages import LiveStage
@@ -81,7 +82,7 @@ class ParentCheckpointWriter(CheckpointWriter):
         return await asyncio.to_thread(self.read, run, key)
 
     def keep_step(self, run: Run, steps: str, key: str, parts: Parts) -> None:
-        self._ask(run, {"is": "step", "steps": steps, "key": key, "step_parts": list(parts)})
+        self._ask(run, {"is": "step", "steps": steps, "key": key, "step_parts": list(parts), "usage": usage_text(run)})
 
     def write_question(self, run: Run, values: Mapping[str, Any]) -> bool:
         return self._ask(run, {"is": "question", "values": dict(values)}) == "1"

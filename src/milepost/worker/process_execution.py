@@ -191,7 +191,7 @@ class ProcessExecution(Execution):
                     await write_checkpoint(store, self.run, message["text"], message["report"], until_stopped=True)
                 case "step":
                     steps, key, parts = message["steps"], message["key"], message["step_parts"]
-                    await write_step(store, self.run, steps, key, parts, until_stopped=True)
+                    await write_step(store, self.run, steps, key, parts, usage=message["usage"], until_stopped=True)
                 case "question":
                     return {
                         "text": "1"

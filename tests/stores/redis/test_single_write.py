@@ -70,7 +70,8 @@ def random_change(chance: random.Random, operation_id: str, token: str) -> Chang
         case "checkpoint":
             return plans.plan_checkpoint(operation_id, token, chance.choice(["1", LARGE]), report)
         case _:
-            return plans.plan_keep_step(operation_id, token, chance.choice(["{}", LARGE]), '{"key":"a"}')
+            usage = chance.choice([None, '{"usd":1}', '{"usd":2}'])
+            return plans.plan_keep_step(operation_id, token, chance.choice(["{}", LARGE]), '{"key":"a"}', usage)
 
 
 def data_of(server: RedisServer, namespace: str) -> dict[str, Any]:

@@ -78,11 +78,11 @@ _CHECKPOINT = template(
 
 _KEEP_STEP = template(
     "keep_step",
-    ("token", "steps", "key"),
+    ("token", "steps", "key", "usage"),
     branch(
         (RUNNING,),
         guards=(HOLDS_TOKEN,),
-        ops=(("set", "steps", Param("steps")),),
+        ops=(("set", "steps", Param("steps")), ("set", "usage", Param("usage"))),
         event="step",
         keep="list",
         data=Param("key"),
@@ -106,9 +106,12 @@ def plan_checkpoint(operation_id: str, token: str, value: str, report: Mapping[s
     return bind(_CHECKPOINT, operation_id, token=token, checkpoint=value, **report)
 
 
-def plan_keep_step(operation_id: str, token: str, steps: str, key: str) -> Change:
-    """Keep the value of a step: `steps` are all kept values of the job, `key` (a JSON object with `key`) names the new one."""
-    return bind(_KEEP_STEP, operation_id, token=token, steps=steps, key=key)
+def plan_keep_step(operation_id: str, token: str, steps: str, key: str, usage: str | None = None) -> Change:
+    """Keep the value of a step: `steps` are all kept values of the job, `key` (a JSON object with `key`) names the new one.
+
+    `usage` is what the job has spent; None changes nothing.
+    """
+    return bind(_KEEP_STEP, operation_id, token=token, steps=steps, key=key, usage=usage)
 
 
 CLEAR_RETRY_FIELDS: tuple[Operation, ...] = tuple(("clear", name) for name in cleared("complete"))

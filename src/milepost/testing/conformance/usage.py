@@ -51,12 +51,17 @@ class LedgerOfUsage(Scenarios):
         assert ("t\x1ftenant=acme\x1fteam=a:b", "usd") in day, "placement is no label of the user"
         assert total == {("t", "usd"): 250, ("t", "tokens"): 7, ("other", "usd"): 3}
 
-    async def test_end_and_stop_of_a_run_count_what_they_add(self, fixture: StoreFixture) -> None:
+    async def test_end_and_kept_step_of_a_run_count_what_they_add(self, fixture: StoreFixture) -> None:
         await fixture.create("a", worker_job(attempts=2))
         token = token_of(await fixture.start("a"))
         fails: dict[str, Any] = {"error": "e", "failure": "{}", "report": {"usage": '{"usd":5}'}, "delay": 0}
         await fixture.do("a", plans.plan_fail(fixture.operation_id(), token, **fails))
         token = token_of(await fixture.start("a"))
+        step = plans.plan_keep_step(fixture.operation_id(), token, '{"values":[]}', '{"key":"k"}', '{"usd":8}')
+        await fixture.do("a", step)
+        await fixture.do("a", plans.plan_keep_step(fixture.operation_id(), token, '{"values":[]}', '{"key":"l"}'))
+        await fixture.store.apply([Write("a", step)])
+        assert await fixture.store.usage([TOTAL]) == [{("t", "usd"): 8}]
         await fixture.do("a", plans.plan_complete(fixture.operation_id(), token, "1", {"usage": '{"usd":9,"n":1}'}))
         assert await fixture.store.usage([TOTAL]) == [{("t", "usd"): 9, ("t", "n"): 1}]
 
