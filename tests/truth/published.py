@@ -25,6 +25,7 @@ NOT_RUN = {
     "examples/background_tasks.py": "its loop runs in a server, and ends with it: no other process continues a request",
     "examples/dask_embed.py": "it starts a cluster, whose processes outlive the kill of the program",
     "examples/llm_review.py": "it waits for the answer of a person",
+    "examples/llm_tenants.py": "it calls a provider, and waits for the answer of a person",
     "examples/ray_embed.py": "it starts a cluster, whose processes outlive the kill of the program",
 }
 """Why a block with a loop or an example is not interrupted."""
