@@ -15,7 +15,7 @@ from milepost.core.serialization import seconds
 MAX_STARTS = 1_000_000
 MAX_PERIOD = 366 * 86_400
 _BURSTS_PER_SECOND = 20
-_RATE = re.compile(r"(\d{1,7})/(\d*[a-z]\w*)")
+_RATE = re.compile(r"([0-9]{1,20})/([0-9]*[a-z]\w*)")
 _PERIODS = {"s": 1, "sec": 1, "second": 1, "min": 60, "minute": 60, "hour": 3600, "day": 86_400}
 _SHOWN = {1: "s", 60: "min", 3600: "h", 86_400: "d"}
 
@@ -30,12 +30,12 @@ class Rate(NamedTuple):
     def parse(cls, value: object, name: str = "rate") -> Rate:
         """Return the rate of a text such as ``500/min``, ``10/s`` or ``1000/15m``. Raises InvalidInputError."""
         found = _RATE.fullmatch(value.replace(" ", "").lower()) if isinstance(value, str) else None
-        if found is None:
+        period = None if found is None else _period_seconds(found[2])
+        if found is None or period is None:
             raise InvalidInputError(
                 name, f"{value!r:.40} is not a rate; use starts per period, for example '500/min', '10/s' or '1000/15m'"
             )
-        starts, text = int(found[1]), found[2]
-        period = _PERIODS.get(text) or seconds(text if text[0].isdigit() else f"1{text}", name)
+        starts = int(found[1])
         if not 1 <= starts <= MAX_STARTS or period != int(period) or not 1 <= period <= MAX_PERIOD:
             raise InvalidInputError(
                 name, f"{value!r:.40} must be 1 to {MAX_STARTS} starts in a whole number of seconds, at most a year"
@@ -65,3 +65,11 @@ class Rate(NamedTuple):
 
     def _unused_since(self, opens: int, now: int) -> int:
         return now if opens > now else max(opens, now - self.tolerance)
+
+
+def _period_seconds(text: str) -> float | None:
+    """Return the seconds of a period such as ``min`` or ``15m``, or None if it is not one."""
+    try:
+        return _PERIODS.get(text) or seconds(text if text[0].isdigit() else f"1{text}", "period")
+    except InvalidInputError:
+        return None
