@@ -169,6 +169,19 @@ def test_damaged_record_does_not_fail_lists(redis_server: RedisServer, store: Re
     run_sync(store.purge(ttl=0))
 
 
+def test_purge_looks_once_for_jobs_that_wait_for_a_group(redis_server: RedisServer, store: RedisStore) -> None:
+    for name in "abcdefghij":
+        do(store, name, plans.plan_create(worker_job(labels=":group=g"), new_operation_id()))
+        do(store, name, plans.plan_cancel(new_operation_id()))
+    for name in "klmnopqrst":  # cancelled as soon as they are made
+        do(store, name, plans.plan_create(worker_job(labels=":after=group:g"), new_operation_id()))
+    with redis_server.client() as client:
+        client.config_resetstat()
+        assert run_sync(store.purge(ttl=0, limit=10)) == 10
+        read = client.info("commandstats")["cmdstat_hmget"]["calls"]
+    assert read < 50, "each of the 10 jobs that wait was read for each of the 10 members"
+
+
 def test_purge_follows_end_order_after_retries(redis_server: RedisServer, store: RedisStore) -> None:
     for name in "abc":
         failed(store, name)

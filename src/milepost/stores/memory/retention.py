@@ -15,6 +15,7 @@ class MemoryFamily:
 
     def __init__(self, memory: MemoryState) -> None:
         self._memory = memory
+        self._awaited: dict[str, bool] = {}
 
     async def kin(self, job_ids: Sequence[str]) -> Mapping[str, Kin]:
         """Return what a purge asks about these records, without those that do not exist."""
@@ -46,6 +47,11 @@ class MemoryFamily:
         return None if ended is None else self._memory.kept_since.get(job_id, int(ended))
 
     def _is_awaited(self, group: str) -> bool:
+        if group not in self._awaited:
+            self._awaited[group] = self._has_open_waiter(group)
+        return self._awaited[group]
+
+    def _has_open_waiter(self, group: str) -> bool:
         records = self._memory.records
         if group.startswith("group:") and is_open_batch(records.get(group.removeprefix("group:"))):
             return True

@@ -37,6 +37,7 @@ class _Family:
 
     def __init__(self, tx: WriteTransaction) -> None:
         self._tx = tx
+        self._awaited: dict[str, bool] = {}
 
     async def kin(self, job_ids: Sequence[str]) -> Mapping[str, Kin]:
         found = {}
@@ -45,9 +46,14 @@ class _Family:
             if row is not None:
                 since, body, below = row
                 record = unpack(body)
-                awaited = any(self._tx.one("is_awaited", {"group": one}) for one in groups_of(job_id, record))
+                awaited = any(map(self._is_awaited, groups_of(job_id, record)))
                 found[job_id] = Kin(parent_by_run(record), since, awaited, below)
         return found
 
     async def children(self, job_id: str, limit: int) -> list[str]:
         return [child for (child,) in self._tx.all("members_of", (f"children:{job_id}", limit))]
+
+    def _is_awaited(self, group: str) -> bool:
+        if group not in self._awaited:
+            self._awaited[group] = self._tx.one("is_awaited", {"group": group}) is not None
+        return self._awaited[group]

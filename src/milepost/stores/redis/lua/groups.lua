@@ -175,20 +175,28 @@ local function groups()
     return redis.call('SORT', root .. 'm:' .. group .. ':' .. status, 'ALPHA', 'LIMIT', 0, limit)
   end
 
+  -- What `has_open_waiter` found in this script.
+  local open_waiters = {}
+
+  -- Whether an open job waits for the members of a group, or it is that of an open batch.
+  local function has_open_waiter(group)
+    local batch = string.match(group, '^group:(.*)$')
+    local found = batch and other(batch)
+    if found and found.t == 'batch' and not found.ended then return true end
+    for _, waiter in ipairs(redis.call('ZRANGE', root .. 'l::after=' .. group, 0, -1)) do
+      local status, ended = status_of(waiter)
+      if status and not ended then return true end
+    end
+    return false
+  end
+
   -- Whether an open job waits for a record, or for a group of it; as `Kin.awaited` of stores/retention.py.
   function G.is_awaited(id, fields)
     local names = G.of(fields.l, fields.child_key)
-    for _, group in ipairs(names) do
-      local batch = string.match(group, '^group:(.*)$')
-      local found = batch and other(batch)
-      if found and found.t == 'batch' and not found.ended then return true end
-    end
     names[#names + 1] = 'job:' .. G.plain(id)
     for _, group in ipairs(names) do
-      for _, waiter in ipairs(redis.call('ZRANGE', root .. 'l::after=' .. group, 0, -1)) do
-        local status, ended = status_of(waiter)
-        if status and not ended then return true end
-      end
+      if open_waiters[group] == nil then open_waiters[group] = has_open_waiter(group) end
+      if open_waiters[group] then return true end
     end
     return false
   end
