@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from milepost.core.errors import BudgetExceededError
 from milepost.core.ledger import tree_books
@@ -16,6 +16,14 @@ if TYPE_CHECKING:
     from milepost.run.run import Run
 
 
+class Overrun(NamedTuple):
+    """A budget that is spent."""
+
+    text: str
+    has_tree: bool
+    """Whether descendants have spent a part of it."""
+
+
 def budget_holders(job_id: str, record: Mapping[str, str]) -> list[str]:
     """Return the ids of the jobs whose budgets cover a job: its own, and those above it."""
     if "usage_budget" not in record and "budgets_above" not in record:
@@ -24,8 +32,8 @@ def budget_holders(job_id: str, record: Mapping[str, str]) -> list[str]:
     return [*own, *filter(None, record.get("budgets_above", "").split(US))]
 
 
-async def spent_budgets(store: Store, holders: Iterable[str], *, at_limit: bool = False) -> dict[str, str]:
-    """Return the jobs whose budget is exceeded, with what was spent as text. `at_limit`: also those without a rest."""
+async def spent_budgets(store: Store, holders: Iterable[str], *, at_limit: bool = False) -> dict[str, Overrun]:
+    """Return the jobs whose budget is exceeded. `at_limit`: also those without a rest."""
     ids = list(dict.fromkeys(holders))
     found = {}
     for job_id, book in zip(ids, await store.usage(tree_books(ids)), strict=True):
@@ -36,37 +44,39 @@ async def spent_budgets(store: Store, holders: Iterable[str], *, at_limit: bool 
                 spent[name] = spent.get(name, 0) + amount
             over = exceeded(spent, decode_millionths(job.record.get("usage_budget")), at_limit=at_limit)
             if over is not None:
-                found[job_id] = over
+                found[job_id] = Overrun(over, bool(book))
     return found
 
 
-def budget_error(job_id: str, holder: str, over: str) -> BudgetExceededError:
+def budget_error(job_id: str, holder: str, overrun: Overrun) -> BudgetExceededError:
     """Return the error of a run that the budget of a job stops."""
     whose = "" if holder == job_id else f" of job {holder}"
-    return BudgetExceededError(f"budget{whose}: {over} with its descendants; {REMEDY}")
+    tree = " with its descendants" if overrun.has_tree else ""
+    return BudgetExceededError(f"budget{whose}: {overrun.text}{tree}; {REMEDY}")
 
 
 async def stop_runs_over_budget(store: Store, runs: Iterable[Run]) -> None:
-    """Let the next cancellation point of each run fail that a budget of its tree covers and that has spent it."""
+    """Let the next cancellation point of each run fail that a budget of its tree covers and that has spent it.
+
+    What a job has spent without descendants is left to `run.usage`, here and at its start.
+    """
     covered = [(run, holders) for run in runs if (holders := budget_holders(run.job_id, run._job.record))]
     if not covered:
         return
     spent = await spent_budgets(store, (holder for _, holders in covered for holder in holders))
     for run, holders in covered:
         for holder in holders:
-            if holder in spent and run._over_budget is None:
-                run._over_budget = budget_error(run.job_id, holder, spent[holder])
+            overrun = spent.get(holder)
+            if overrun is not None and (holder != run.job_id or overrun.has_tree) and run._over_budget is None:
+                run._over_budget = budget_error(run.job_id, holder, overrun)
 
 
 async def refusal_at_start(store: Store, job_id: str, record: Mapping[str, str]) -> BudgetExceededError | None:
-    """Return the error of a job that may not start because a budget has no rest, or None.
-
-    What the job has spent without descendants is left to `run.usage`.
-    """
+    """Return the error of a job that may not start because a budget has no rest, or None."""
     above = [holder for holder in budget_holders(job_id, record) if holder != job_id]
     spent = await spent_budgets(store, above, at_limit=True) if above else {}
     budget, is_first = decode_millionths(record.get("usage_budget")), "segments" not in record
     is_fresh = is_first and record.get("attempt") == "1"
     if not spent and not is_fresh and exceeded(decode_millionths(record.get("usage")), budget) is None:
         spent = await spent_budgets(store, [job_id], at_limit=is_first) if budget else {}
-    return next((budget_error(job_id, holder, over) for holder, over in spent.items()), None)
+    return next((budget_error(job_id, holder, overrun) for holder, overrun in spent.items()), None)
