@@ -21,7 +21,7 @@ def claimed(name: str, *, sent_at: float = 0.0, came_at: float = 0.0, suspect: b
 class Driver:
     """A worker without I/O: executions are job ids, and a test says when they end, stop, or are written."""
 
-    def __init__(self, slots: int, *, single: bool = False) -> None:
+    def __init__(self, slots: int, *, single: bool = False, max_jobs: int | None = None) -> None:
         self.stopped: set[str] = set()
         self.is_written = True
         self.state: WorkerState[str] = WorkerState(
@@ -30,6 +30,7 @@ class Driver:
             needs_exclusive_run=is_crash_suspect,
             is_stopped=lambda name: name in self.stopped,
             single=single,
+            max_jobs=max_jobs,
         )
 
     def steps(self, now: float = 0.0) -> list[tuple[Step, str]]:
@@ -67,6 +68,18 @@ def test_ready_jobs_start_while_slots_are_free() -> None:
 def test_ready_jobs_waiting_too_long_are_returned() -> None:
     of = driver(*map(claimed, "ab"), slots=1, running=1)
     assert of.steps(START_DEADLINE * 2) == [(Step.RELEASE, "a"), (Step.RELEASE, "b")]
+
+
+def test_returned_job_is_none_of_those_that_the_worker_may_start() -> None:
+    """Regression: a worker with `max_jobs` ended after fewer jobs when it had returned some that waited too long."""
+    of = Driver(1, max_jobs=2)
+    of.state.claimed([claimed("a"), claimed("b")], more=True)
+    assert of.steps(now=0.0) == [(Step.BEGIN, "a")]
+    assert of.state.is_spent
+    assert of.steps(START_DEADLINE * 2) == [(Step.RELEASE, "b")]
+    assert not of.state.is_spent
+    of.state.ended("a")
+    assert of.state.claim_size(START_DEADLINE * 2, is_writing=False) == 1
 
 
 def test_job_with_expired_lease_is_returned() -> None:

@@ -73,7 +73,7 @@ class WorkerState(Generic[Execution]):
         self._lease = lease
         self._single = single
         self._left = max_jobs
-        """How many more jobs may be claimed; None: any number."""
+        """How many more jobs may start; None: any number."""
         self._needs_exclusive_run = needs_exclusive_run
         self._is_stopped = is_stopped
         self._ready: deque[ClaimedJob] = deque()
@@ -168,6 +168,8 @@ class WorkerState(Generic[Execution]):
         first = self._ready[0]
         is_late = now - first.came_at > START_DEADLINE or now - first.sent_at >= self._lease
         if self.is_exclusive or is_late:
+            if self._left is not None:
+                self._left += 1  # it does not start here
             return Step.RELEASE, self._ready.popleft()
         if len(self.running) >= self._slots:
             return None
