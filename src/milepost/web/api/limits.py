@@ -41,7 +41,7 @@ def add_limits(router: APIRouter, context: WebContext) -> None:
         return Response(encoded({"limits": await states()}), media_type=JSON)
 
     @router.put("/api/limits/{key:path}", dependencies=admin, response_model=schemas.LimitRecord,
-                responses=schemas.problems(), tags=["limits"],
+                responses=schemas.problems(404), tags=["limits"],
                 summary="Limit how many jobs of a limit key, and of each of its partitions, run at once, and how often they start")  # fmt: skip
     async def set_limit(request: Request, key: str, body: schemas.LimitSettings) -> Response:
         await put(request, key, body.running, body.per_partition, body.rate)
@@ -49,13 +49,13 @@ def add_limits(router: APIRouter, context: WebContext) -> None:
         return Response(encoded(shown), media_type=JSON) if shown else Response(status_code=204)
 
     @router.delete("/api/limits/{key:path}", dependencies=admin, status_code=204, response_class=Response,
-                   responses=schemas.problems(), tags=["limits"], summary="Remove the limits of a limit key")  # fmt: skip
+                   responses=schemas.problems(404), tags=["limits"], summary="Remove the limits of a limit key")  # fmt: skip
     async def remove_limit(request: Request, key: str) -> Response:
         await put(request, key, None, None, None)
         return Response(status_code=204)
 
     @router.put("/api/gates/{key:path}", dependencies=admin, status_code=204, response_class=Response,
-                responses=schemas.problems(), tags=["limits"],
+                responses=schemas.problems(404), tags=["limits"],
                 summary="Let no job of a limit key start for some time; a gate that is closed for longer stays so")  # fmt: skip
     async def put_gate(request: Request, key: str, body: schemas.GateClosing) -> Response:
         validate_key(key, "key", KEY_BYTES)
@@ -64,7 +64,7 @@ def add_limits(router: APIRouter, context: WebContext) -> None:
         return Response(status_code=204)
 
     @router.delete("/api/gates/{key:path}", dependencies=admin, status_code=204, response_class=Response,
-                   responses=schemas.problems(), tags=["limits"], summary="Let jobs of a limit key start again")  # fmt: skip
+                   responses=schemas.problems(404), tags=["limits"], summary="Let jobs of a limit key start again")  # fmt: skip
     async def delete_gate(request: Request, key: str) -> Response:
         validate_key(key, "key", KEY_BYTES)
         await context.store.close_gate(key, 0)
