@@ -356,6 +356,7 @@ def test_snooze_closes_the_gate_for_other_jobs(jobs: Jobs) -> None:
         if len(starts) == 1:
             raise Snooze("400ms", gate="api")
 
+    jobs.worker()  # so that in memory none starts at a submit, both at once
     made = [jobs.submit(asks.options(limit_key="api")).job_id for _ in range(2)]
     with jobs.run_workers(concurrency=1):
         for job_id in made:
