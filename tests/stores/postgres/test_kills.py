@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import signal
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from tests.postgres_server import PostgresServer
 pytestmark = pytest.mark.service("postgresql")
 
 WINDOW = 30_000
-"""Microseconds after the row was written within which a worker is killed, or has ended."""
+"""Microseconds after the row was written over which the kills are spread evenly; a worker may have ended before its kill."""
 BATCH = 1_000
 
 
@@ -43,8 +42,8 @@ def test_rows_are_those_of_completed_jobs(postgres_server: PostgresServer, postg
             for first in range(0, kills, BATCH):
                 jobs.submit_many("ship", [{"order": number} for number in range(first, min(first + BATCH, kills))])
             ends = []
-            for _ in range(kills):
-                print(random.randrange(WINDOW), file=worker.stdin, flush=True)
+            for number in range(kills):
+                print(WINDOW * number // kills, file=worker.stdin, flush=True)
                 ends.append(int(worker.stdout.readline()))
             killed = ends.count(-signal.SIGKILL)
             for _ in range(1 + kills // 100):  # each is killed after a minute
@@ -62,7 +61,7 @@ def test_rows_are_those_of_completed_jobs(postgres_server: PostgresServer, postg
         "none is missing, none is there twice"
     )
     print(f"{killed:,} of {kills:,} were killed, {len(rows):,} rows for {len(ended):,} jobs")
-    assert killed > kills / 4
+    assert killed >= kills // 4
     jobs.close()
 
 
