@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from itertools import pairwise
 from typing import Any
 
 import pytest
 
-from milepost import AsyncRun, InMemoryJobManager, InvalidInputError, Job, Jobs, JobSuspended, Run, Snooze
+from milepost import AsyncRun, InMemoryJobManager, InvalidInputError, Job, Jobs, JobSuspended, Run
 from milepost.core.transitions import plan_suspend
 from milepost.core.transitions.operations import Const
 from milepost.stores.ids import new_operation_id
@@ -330,66 +329,6 @@ def test_sleep_elsewhere_than_in_the_handler_is_refused(jobs: Jobs) -> None:
     for where, text in zip(wheres, [*found, task], strict=True):
         assert text.startswith("run.sleep(): cannot suspend the job in ")
         assert where in text
-
-
-def test_snooze_gives_the_job_back_at_no_attempt(jobs: Jobs) -> None:
-    starts: list[int] = []
-
-    @jobs.job
-    def asks(run: Run) -> str:
-        starts.append(run.attempt)
-        if len(starts) < 3:
-            raise Snooze("100ms" if len(starts) == 1 else 0.1)
-        return "answered"
-
-    with jobs.run_workers():
-        job = jobs.wait(jobs.submit(asks).job_id, 20)
-    assert (job.result, starts, job.attempt) == ("answered", [1, 1, 1], 1)
-
-
-def test_snooze_closes_the_gate_for_other_jobs(jobs: Jobs) -> None:
-    starts: list[tuple[str, float]] = []
-
-    @jobs.job
-    def asks(run: Run) -> None:
-        starts.append((run.job_id, time.time()))
-        if len(starts) == 1:
-            raise Snooze("400ms", gate="api")
-
-    jobs.worker()  # so that in memory none starts at a submit, both at once
-    made = [jobs.submit(asks.options(limit_key="api")).job_id for _ in range(2)]
-    with jobs.run_workers(concurrency=1):
-        for job_id in made:
-            assert jobs.wait(job_id, 20).attempt == 1
-    assert sorted(job_id for job_id, _ in starts) == sorted([starts[0][0], *made])
-    assert min(at for _, at in starts[1:]) - starts[0][1] >= 0.4
-    assert jobs.limits() == []
-
-
-def test_jobs_start_at_their_rate(jobs: Jobs) -> None:
-    @jobs.job
-    def asks(run: Run) -> None: ...
-
-    jobs.limit("asks", rate="10/s")
-    made = [jobs.submit(asks).job_id for _ in range(5)]
-    with jobs.run_workers():
-        ended = [jobs.wait(job_id, 20) for job_id in made]
-    starts = sorted(job.started_at for job in ended if job.started_at is not None)
-    assert all((b - a).total_seconds() >= 0.099 for a, b in pairwise(starts))
-    assert len(starts) == 5
-
-
-@pytest.mark.parametrize("delay", ["soon", None, float("nan"), -1])
-def test_snooze_with_an_invalid_delay_fails_the_attempt(jobs: Jobs, delay: Any) -> None:
-    @jobs.job
-    def asks(run: Run) -> None:
-        raise Snooze(delay)
-
-    with jobs.run_workers():
-        job = jobs.wait(jobs.submit(asks).job_id, 20)
-    assert job.status == "failed"
-    assert job.error is not None
-    assert job.error.startswith("delay: ")
 
 
 def test_tracked_block_waits_in_place() -> None:
