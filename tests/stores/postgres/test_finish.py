@@ -15,6 +15,7 @@ from milepost.core.errors import InvalidInputError, JobCancelled, LeaseHeldError
 from milepost.stores.postgres import PostgresStore
 from milepost.stores.sync_bridge import run_sync
 from tests.postgres_server import PostgresServer
+from tests.stores.postgres.orders import empty_orders, orders
 from tests.waiting import lose_lease, until
 
 pytestmark = pytest.mark.service("postgresql")
@@ -23,19 +24,11 @@ pytestmark = pytest.mark.service("postgresql")
 @pytest.fixture
 def jobs(postgres_server: PostgresServer, postgres_url: str) -> Iterator[Jobs]:
     """Yield jobs whose store waits 0.5 s for a lock, and an empty table of orders."""
-    with psycopg.connect(postgres_url) as db:
-        db.execute("CREATE TABLE IF NOT EXISTS orders (number int)")
-        db.execute("TRUNCATE orders")
+    empty_orders(postgres_url)
     store = PostgresStore(postgres_server.url(), namespace=postgres_server.emptied("finish"), patience=0.5)
     jobs = Jobs(store, options=Settings(lease=2, heartbeat=0.2))
     yield jobs
     jobs.close()
-
-
-def orders(url: str) -> list[int]:
-    """Return the committed orders."""
-    with psycopg.connect(url) as db:
-        return [number for (number,) in db.execute("SELECT number FROM orders ORDER BY number")]
 
 
 Insert = Callable[[Any, int], Any]

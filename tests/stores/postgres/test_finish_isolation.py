@@ -11,6 +11,7 @@ import pytest
 
 from milepost import AsyncRun, Jobs, Run, Settings
 from tests.postgres_server import PostgresServer
+from tests.stores.postgres.orders import empty_orders, orders
 from tests.worker.test_suspects import make_suspect
 
 pytestmark = pytest.mark.service("postgresql")
@@ -19,18 +20,10 @@ pytestmark = pytest.mark.service("postgresql")
 @pytest.fixture
 def jobs(postgres_server: PostgresServer, postgres_url: str) -> Iterator[Jobs]:
     """Yield jobs, and an empty table of orders."""
-    with psycopg.connect(postgres_url) as db:
-        db.execute("CREATE TABLE IF NOT EXISTS orders (number int)")
-        db.execute("TRUNCATE orders")
+    empty_orders(postgres_url)
     jobs = Jobs(postgres_url, options=Settings(namespace=postgres_server.emptied("finish")))
     yield jobs
     jobs.close()
-
-
-def orders(url: str) -> list[int]:
-    """Return the committed orders."""
-    with psycopg.connect(url) as db:
-        return [number for (number,) in db.execute("SELECT number FROM orders ORDER BY number")]
 
 
 @Jobs("memory://").job("isolated", isolation="process", max_attempts=1)

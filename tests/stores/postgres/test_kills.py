@@ -7,11 +7,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
-import psycopg
 import pytest
 
 from milepost import Job, Jobs, Settings
 from tests.postgres_server import PostgresServer
+from tests.stores.postgres.orders import empty_orders, orders
 
 pytestmark = pytest.mark.service("postgresql")
 
@@ -29,31 +29,29 @@ BATCH = 1_000
     ],
 )
 def test_rows_are_those_of_completed_jobs(postgres_server: PostgresServer, postgres_url: str, kills: int) -> None:
-    with psycopg.connect(postgres_url, autocommit=True) as db:
-        db.execute("CREATE TABLE IF NOT EXISTS orders (number int)")
-        db.execute("TRUNCATE orders")
-        namespace = postgres_server.emptied("kills")
-        jobs = Jobs(postgres_url, options=Settings(namespace=namespace))
-        words = [sys.executable, "-m", "tests.stores.postgres.finish_child", postgres_url, namespace]
-        with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as worker:
-            assert worker.stdin is not None
-            assert worker.stdout is not None
-            assert worker.stdout.readline() == "ready\n"
-            for first in range(0, kills, BATCH):
-                jobs.submit_many("ship", [{"order": number} for number in range(first, min(first + BATCH, kills))])
-            ends = []
-            for number in range(kills):
-                print(WINDOW * number // kills, file=worker.stdin, flush=True)
-                ends.append(int(worker.stdout.readline()))
-            killed = ends.count(-signal.SIGKILL)
-            for _ in range(1 + kills // 100):  # each is killed after a minute
-                print(60_000_000, "drain", file=worker.stdin, flush=True)
-                if worker.stdout.readline() == "0\n":
-                    break
-            else:
-                pytest.fail("the jobs did not end")
-            worker.stdin.close()
-        rows = [number for (number,) in db.execute("SELECT number FROM orders ORDER BY number")]
+    empty_orders(postgres_url)
+    namespace = postgres_server.emptied("kills")
+    jobs = Jobs(postgres_url, options=Settings(namespace=namespace))
+    words = [sys.executable, "-m", "tests.stores.postgres.finish_child", postgres_url, namespace]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as worker:
+        assert worker.stdin is not None
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == "ready\n"
+        for first in range(0, kills, BATCH):
+            jobs.submit_many("ship", [{"order": number} for number in range(first, min(first + BATCH, kills))])
+        ends = []
+        for number in range(kills):
+            print(WINDOW * number // kills, file=worker.stdin, flush=True)
+            ends.append(int(worker.stdout.readline()))
+        killed = ends.count(-signal.SIGKILL)
+        for _ in range(1 + kills // 100):  # each is killed after a minute
+            print(60_000_000, "drain", file=worker.stdin, flush=True)
+            if worker.stdout.readline() == "0\n":
+                break
+        else:
+            pytest.fail("the jobs did not end")
+        worker.stdin.close()
+    rows = orders(postgres_url)
     ended = list(every_job(jobs))
     assert len(ended) == kills
     assert {job.status.value for job in ended} <= {"completed", "failed"}, "none is lost"

@@ -16,12 +16,13 @@ from milepost import AsyncJobs, Jobs, Run, Settings
 from milepost.core.errors import DuplicateJobError, InvalidInputError, LeaseHeldError, StoreUnavailableError
 from milepost.stores.postgres.notifications import Notifications
 from tests.postgres_server import PostgresServer
+from tests.stores.postgres.orders import empty_orders
 
 pytestmark = pytest.mark.service("postgresql")
 
 
 @pytest.fixture
-def jobs(postgres_server: PostgresServer, db: psycopg.Connection) -> Iterator[Jobs]:
+def jobs(postgres_server: PostgresServer, postgres_url: str) -> Iterator[Jobs]:
     """Yield jobs with a published type "ship", and an empty table of orders."""
     jobs = Jobs(postgres_server.url(), options=Settings(namespace=postgres_server.emptied("using")))
 
@@ -29,9 +30,7 @@ def jobs(postgres_server: PostgresServer, db: psycopg.Connection) -> Iterator[Jo
     def ship(run: Run, order: int) -> int:
         return order
 
-    db.execute("CREATE TABLE IF NOT EXISTS orders (number int)")
-    db.execute("TRUNCATE orders")
-    db.commit()
+    empty_orders(postgres_url)
     with jobs.run_workers():  # publishes the type, for programs without the handler
         pass
     yield jobs
