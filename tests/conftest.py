@@ -20,7 +20,9 @@ from typing import Any
 
 import pytest
 
+from milepost import Jobs
 from milepost.settings import settings
+from milepost.stores.factory import open_store
 from tests.postgres_server import PostgresServer
 from tests.redis_server import RedisServer
 from tests.services import need
@@ -133,3 +135,12 @@ def url(request: pytest.FixtureRequest) -> str:
 def namespace() -> str:
     """Return a unique namespace."""
     return f"tests{os.getpid()}-{next(_namespaces)}"
+
+
+@pytest.fixture
+def idle_jobs(url: str, namespace: str) -> Iterator[Jobs]:
+    """Yield an application on each kind of store. No worker starts by itself, in memory neither."""
+    jobs = Jobs(open_store(url, namespace=namespace if "redis" in url else "milepost"))
+    jobs.worker()
+    yield jobs
+    jobs.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import psycopg
@@ -12,7 +11,6 @@ from milepost import Jobs, Run
 from milepost.app.batches import Batch
 from milepost.core.errors import StoreUnavailableError
 from milepost.core.values import MemberCounts
-from milepost.stores.factory import open_store
 from milepost.stores.postgres.store import PostgresStore
 from milepost.stores.sync_bridge import run_sync
 from tests.postgres_server import PostgresServer
@@ -24,12 +22,9 @@ def load(run: Run, fails: bool = False) -> None:
 
 
 @pytest.fixture
-def jobs(url: str, namespace: str) -> Iterator[Jobs]:
-    jobs = Jobs(open_store(url, namespace=namespace if "redis" in url else "milepost"))
-    jobs.job("load")(load)
-    jobs.worker()  # so that a store in memory starts no worker by itself
-    yield jobs
-    jobs.close()
+def jobs(idle_jobs: Jobs) -> Jobs:
+    idle_jobs.job("load")(load)
+    return idle_jobs
 
 
 def test_repeated_failure_cancels_what_is_still_open(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:

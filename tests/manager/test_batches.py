@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 
 import pytest
 
@@ -23,8 +22,8 @@ from tests.waiting import until
 
 
 @pytest.fixture
-def jobs(url: str, namespace: str) -> Iterator[Jobs]:
-    jobs = Jobs(open_store(url, namespace=namespace if "redis" in url else "milepost"))
+def jobs(idle_jobs: Jobs) -> Jobs:
+    jobs = idle_jobs
 
     @jobs.job("load")
     def load(run: Run, fails: bool = False) -> str:
@@ -40,9 +39,7 @@ def jobs(url: str, namespace: str) -> Iterator[Jobs]:
     def report(run: Run, who: str) -> str:
         return who
 
-    jobs.worker()  # so that a store in memory starts no worker by itself
-    yield jobs
-    jobs.close()
+    return jobs
 
 
 def test_batch_counts_its_jobs_and_runs_what_follows(jobs: Jobs) -> None:

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 
 import pytest
 
 from milepost import Fail, Jobs, Run
 from milepost.core.errors import IllegalTransitionError, InvalidInputError
-from milepost.stores.factory import open_store
 from tests.waiting import until
 
 
 @pytest.fixture
-def jobs(url: str, namespace: str) -> Iterator[Jobs]:
-    jobs = Jobs(open_store(url, namespace=namespace if "redis" in url else "milepost"))
-    jobs.worker()  # so that a store in memory starts no worker by itself
-    yield jobs
-    jobs.close()
+def jobs(idle_jobs: Jobs) -> Jobs:
+    return idle_jobs
 
 
 def test_delete_of_a_job_deletes_its_descendants(jobs: Jobs) -> None:

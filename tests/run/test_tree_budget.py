@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from milepost import Jobs, Run
-from milepost.stores.factory import open_store
 
 
 @pytest.fixture
-def jobs(url: str, namespace: str) -> Iterator[Jobs]:
-    jobs = Jobs(open_store(url, namespace=namespace if "redis" in url else "milepost"))
-    jobs.worker()  # so that a store in memory starts no worker by itself
-    yield jobs
-    jobs.close()
+def jobs(idle_jobs: Jobs) -> Jobs:
+    return idle_jobs
 
 
 def test_budget_of_a_tree_stops_a_running_child(jobs: Jobs) -> None:

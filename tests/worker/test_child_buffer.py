@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from milepost import AsyncRun, InvalidInputError, Jobs, Run
 from milepost.run import children as run_children
-from milepost.stores.factory import open_store
 from tests.worker.squares import Square
 
 pytestmark = pytest.mark.timing
 
 
 @pytest.fixture
-def jobs(url: str, namespace: str) -> Iterator[Jobs]:
-    jobs = Jobs(open_store(url, namespace=namespace if "redis" in url else "milepost"))
-    jobs.worker()  # so that a store in memory starts no worker by itself
-    yield jobs
-    jobs.close()
+def jobs(idle_jobs: Jobs) -> Jobs:
+    return idle_jobs
 
 
 @pytest.mark.parametrize("is_async", [False, True])

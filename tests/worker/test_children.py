@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,7 +11,6 @@ import pytest
 from milepost import AsyncJobs, Fail, InvalidInputError, Job, Jobs, Run
 from milepost.core.values import MemberCounts
 from milepost.run.children import child_id
-from milepost.stores.factory import open_store
 from tests.waiting import until
 from tests.worker import with_children
 from tests.worker.squares import Square
@@ -21,11 +19,8 @@ pytestmark = pytest.mark.timing
 
 
 @pytest.fixture
-def jobs(url: str, namespace: str) -> Iterator[Jobs]:
-    jobs = Jobs(open_store(url, namespace=namespace if "redis" in url else "milepost"))
-    jobs.worker()  # so that a store in memory starts no worker by itself
-    yield jobs
-    jobs.close()
+def jobs(idle_jobs: Jobs) -> Jobs:
+    return idle_jobs
 
 
 def get(jobs: Jobs, job_id: str) -> Job:
