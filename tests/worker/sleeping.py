@@ -1,10 +1,10 @@
-"""Handlers that sleep in a child process."""
+"""Handlers that sleep or snooze in a child process."""
 
 from __future__ import annotations
 
 import time
 
-from milepost import AsyncRun, Jobs, JobTimedOut, Run
+from milepost import AsyncRun, Jobs, JobTimedOut, Run, Snooze
 
 jobs = Jobs("memory://")
 
@@ -19,6 +19,11 @@ def sleeps(run: Run) -> str:
 async def asleep(run: AsyncRun) -> str:
     await run.sleep("nap", 0.2)
     return "slept"
+
+
+@jobs.job("snoozes.child", isolation="process")
+def snoozes(run: Run) -> None:
+    raise Snooze(0)
 
 
 def _slow_to_end(run: Run) -> str:

@@ -10,6 +10,7 @@ import pytest
 
 from milepost import Job, Jobs, Run, Snooze
 from milepost.testing import jobs_under_test
+from tests.worker import sleeping
 
 pytestmark = pytest.mark.timing
 
@@ -103,6 +104,16 @@ def test_job_that_snoozes_in_a_tight_loop_pauses_longer_and_longer() -> None:
             assert pause_of(get(app, job_id)) == pause
             jobs.clock.advance(pause)
         assert get(app, job_id).attempt <= 1
+
+
+def test_tight_loop_in_a_child_process_pauses(jobs: Jobs) -> None:
+    jobs.handlers.add(sleeping.snoozes)
+    with jobs.run_workers():
+        job_id = jobs.submit("snoozes.child").job_id
+        end = time.monotonic() + 60
+        while (job := get(jobs, job_id)).not_before is None or job.status != "pending" or pause_of(job) < 1:
+            assert time.monotonic() < end
+            time.sleep(0.02)
 
 
 def test_long_snoozes_before_a_short_one_cause_no_pause() -> None:

@@ -29,7 +29,7 @@ from milepost.run.outcome import RunOutcome, abandonment, committed, completed, 
 from milepost.run.repeated_work import KeptWork
 from milepost.run.run import Run
 from milepost.run.runtime import Runtime
-from milepost.run.snooze_pause import snooze_seconds
+from milepost.run.snooze_pause import snooze_micros
 from milepost.run.suspension import of_group
 from milepost.run.transaction import settle
 from milepost.stores.protocol import WriteResult
@@ -295,8 +295,7 @@ class LeasedExecution:
         if isinstance(error, RunStop):
             return stopped(run, pending, error, how=self.how, delay=delay)
         if isinstance(error, Snooze) and run._job.run_by != "track":
-            delay_micros = int(snooze_seconds(run, error.delay) * 1_000_000)
-            return postponed(run, pending, delay_micros, self.how, error.gate)
+            return postponed(run, pending, snooze_micros(run, error.delay), self.how, error.gate)
         if self.interrupt_cancels and isinstance(error, KeyboardInterrupt | asyncio.CancelledError):
             by = "Ctrl-C" if isinstance(error, KeyboardInterrupt) else "its task"
             return interrupted(run, pending, by, self.how)

@@ -17,11 +17,14 @@ UNPAUSED_RUNS = 10
 LONGEST_PAUSE = 300.0
 
 
-def snooze_seconds(run: Run, asked: float) -> float:
-    """Return the seconds until the next run of a job whose handler asked for some, but not if this run kept a step or a checkpoint."""
-    if asked >= SHORT_SNOOZE or _has_kept(run):
-        return asked
-    return max(asked, _pause(_runs_in_a_row(run)))
+def snooze_micros(run: Run, asked: float) -> int:
+    """Return the microseconds until the next run of a job whose handler asked for some seconds.
+
+    They are longer if it asks for short ones again and again, but not if this run kept a step or a checkpoint.
+    """
+    if asked < SHORT_SNOOZE and not _has_kept(run):
+        asked = max(asked, _pause(_runs_in_a_row(run)))
+    return int(asked * 1_000_000)
 
 
 def _pause(runs: int) -> float:

@@ -296,7 +296,7 @@ class Child:
         if isinstance(error, JobSuspended):
             message.update(end="suspended", wake_at=error.wake_at, asking=error.asking, groups=error.groups)
         elif isinstance(error, Snooze):
-            message.update(end="snoozed", delay=int(error.delay * 1_000_000), gate=error.gate)
+            message.update(end="snoozed", seconds=error.delay, gate=error.gate)
         elif isinstance(error, RunStop):
             how = "terminated" if self._signalled else how
             line, failure = report_exception(error, run, FailureKind.TIMEOUT)

@@ -31,6 +31,7 @@ from milepost.run.job_result import JobResult
 from milepost.run.outcome import RunOutcome, completed, crashed, failed, postponed, stopped
 from milepost.run.process_identity import versions
 from milepost.run.run import RECENT_LOG_LINES, Run
+from milepost.run.snooze_pause import snooze_micros
 from milepost.worker.child_protocol import Message, encode_stop
 from milepost.worker.execution import Execution, log
 from milepost.worker.handlers import package_of
@@ -227,7 +228,7 @@ class ProcessExecution(Execution):
             reason = JobSuspended(end["wake_at"], end["asking"], tuple(end["groups"]))
             return stopped(self.run, pending, reason, how="cooperative")
         if end["end"] == "snoozed":
-            return postponed(self.run, pending, end["delay"], "cooperative", end["gate"])
+            return postponed(self.run, pending, snooze_micros(self.run, end["seconds"]), "cooperative", end["gate"])
         if end["end"] == "stopped" and (self.run._stop_reasons or end["kind"] == "JobCancelled"):
             return self._stopped(pending, end["how"], end["line"], end["failure"])
         return failed(self.run, pending, end["line"], end["failure"], delay=end["delay"], name=end.get("name", ""))
