@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from milepost.core.errors import BudgetExceededError
@@ -26,18 +26,21 @@ class Overrun(NamedTuple):
 
 def budget_holders(job_id: str, record: Mapping[str, str]) -> list[str]:
     """Return the ids of the jobs whose budgets cover a job: its own, and those above it."""
-    if "usage_budget" not in record and "budgets_above" not in record:
-        return []
     own = [job_id] if "usage_budget" in record else []
     return [*own, *filter(None, record.get("budgets_above", "").split(US))]
 
 
-async def spent_budgets(store: Store, holders: Iterable[str], *, at_limit: bool = False) -> dict[str, Overrun]:
-    """Return the jobs whose budget is exceeded. `at_limit`: also those without a rest."""
+async def spent_budgets(
+    store: Store, holders: Iterable[str], *, at_limit: bool = False, only_trees: Container[str] = ()
+) -> dict[str, Overrun]:
+    """Return the jobs whose budget is exceeded. `at_limit`: also those without a rest.
+
+    A job of `only_trees` is left out, and its record not read, if its descendants have spent nothing.
+    """
     ids = list(dict.fromkeys(holders))
     found = {}
     for job_id, book in zip(ids, await store.usage(tree_books(ids)), strict=True):
-        job = await store.get(job_id)
+        job = await store.get(job_id) if book or job_id not in only_trees else None
         if job is not None:
             spent = decode_millionths(job.record.get("usage"))
             for (_, name), amount in book.items():
@@ -63,7 +66,9 @@ async def stop_runs_over_budget(store: Store, runs: Iterable[Run]) -> None:
     covered = [(run, holders) for run in runs if (holders := budget_holders(run.job_id, run._job.record))]
     if not covered:
         return
-    spent = await spent_budgets(store, (holder for _, holders in covered for holder in holders))
+    above = {holder for run, holders in covered for holder in holders if holder != run.job_id}
+    roots = {run.job_id for run, _ in covered} - above
+    spent = await spent_budgets(store, (holder for _, holders in covered for holder in holders), only_trees=roots)
     for run, holders in covered:
         for holder in holders:
             overrun = spent.get(holder)
