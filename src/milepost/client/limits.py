@@ -60,7 +60,7 @@ class LimitCalls:
 
 
 class BlockingLimitCalls:
-    """The same for Jobs."""
+    """The methods of Jobs for limits, over HTTP: `LimitCalls` for blocking code."""
 
     set_limit = blocking(LimitCalls.set_limit)
     limit = blocking(LimitCalls.limit)

@@ -24,7 +24,8 @@ class UsageReport:
     """What jobs spent from the day `since` to the day `until`, both included, in UTC.
 
     `groups` has the amounts by type, day or value of a label, see `by`; jobs without the label are under "", and jobs
-    with combinations of labels beyond 5,000 sums in a day under "(other)". `total` is their sum. `complete` is False if earlier days of the period are no longer kept.
+    with combinations of labels beyond 5,000 sums in a day under "(other)". `total` is their sum. `complete` is False if
+    earlier days of the period are no longer kept.
     """
 
     since: date

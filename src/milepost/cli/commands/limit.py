@@ -1,4 +1,4 @@
-"""`milepost limit`: list, set and remove limits on the jobs of all workers that run at once."""
+"""`milepost limit`: list, set and remove limits on the jobs of all workers, and close and open gates."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from milepost.core.limits import LimitState
 @session_options
 @click.pass_context
 def limit(ctx: click.Context) -> int | None:
-    """List, set and remove limits on the jobs that run at once."""
+    """List, set and remove limits on how many jobs run and how often they start; close and open gates."""
     return _list() if ctx.invoked_subcommand is None else None
 
 
@@ -92,9 +92,9 @@ def rm(keys: tuple[str, ...]) -> int:
 @click.argument("time")
 @session_options
 def close(key: str, time: str) -> int:
-    """Let no job with the limit key KEY start for TIME (e.g. 90, 30s, 2h).
+    """Close the gate of KEY: no job with this limit key starts for TIME (e.g. 90, 30s, 2h).
 
-    Running jobs continue. A key that is closed for longer stays so."""
+    Running jobs continue. A gate that is closed for longer stays closed."""
     current().jobs.close_gate(key, time)
     return exit_codes.OK
 
@@ -103,7 +103,7 @@ def close(key: str, time: str) -> int:
 @click.argument("keys", metavar="KEY...", nargs=-1, required=True)
 @session_options
 def open_gates(keys: tuple[str, ...]) -> int:
-    """Let jobs with these limit keys start again."""
+    """Open the gates of limit keys, so that their jobs start again."""
     for key in keys:
         current().jobs.open_gate(key)
     return exit_codes.OK
