@@ -31,7 +31,7 @@ export interface Listener {
 }
 
 const SILENCE = 35_000;
-const STALLED_EVERY = 5000;
+const COUNT_EVERY = 5000;
 /** A store that is back is noticed within this time, whatever the server advises others to wait. */
 const STORE_WAIT = 2000;
 const WAITS = [1, 2, 4, 8, 15, 30];
@@ -94,7 +94,7 @@ function onMessage(message: Message): void {
   if (message.id !== null) position = message.id;
   if (message.event === "jobs") {
     post({ kind: "batch", batch: JSON.parse(message.data) as Batch, position });
-    countStalledSoon();
+    countSoon();
   } else if (message.event === "counts") {
     post({ kind: "counts", counts: JSON.parse(message.data) as Counts });
   } else if (message.event === "store") {
@@ -105,14 +105,14 @@ function onMessage(message: Message): void {
     const snapshot = JSON.parse(message.data) as ListSnapshot;
     post({ kind: "counts", counts: snapshot.counts });
     post({ kind: "restarted", position });
-    countStalledSoon(0);
+    countSoon(0);
   }
 }
 
 let counting: ReturnType<typeof setTimeout> | null = null;
 
 /** The pushed counts do not include stalled and waiting jobs, so the leading tab requests them after changes. */
-function countStalledSoon(wait = STALLED_EVERY): void {
+function countSoon(wait = COUNT_EVERY): void {
   counting ??= setTimeout(async () => {
     counting = null;
     try {

@@ -1,4 +1,4 @@
-"""List, set and remove limits on the jobs of all workers that run at once."""
+"""List, set and remove limits on the jobs of all workers, and close and open gates."""
 
 from __future__ import annotations
 
