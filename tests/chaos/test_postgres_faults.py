@@ -16,7 +16,8 @@ from tests.worker.job_assertions import starts
 
 pytestmark = [pytest.mark.timing, pytest.mark.slow, pytest.mark.service("postgresql"), pytest.mark.timeout(300)]
 
-LEASE = 5.0
+LEASE = 30.0
+"""Longer than the outages of a test together: a worker stops its runs when their leases cannot be renewed in time."""
 SHORT = 60
 """Jobs that are claimed and finished at any moment of the outages."""
 
