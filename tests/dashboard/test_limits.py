@@ -69,6 +69,20 @@ def test_gate_that_a_run_closed_shows_the_time_left(served: tuple[Jobs, str], op
         expect(row).to_have_count(0)
 
 
+def test_gate_that_cannot_be_opened_says_why(served: tuple[Jobs, str], opened: Opened) -> None:
+    jobs, address = served
+    jobs.close_gate("images", "10m")
+    page = opened(f"{address}?page=workers")
+    page.context.watch.forgiven += ["status of 503"]  # type: ignore[attr-defined]
+    problem = {"detail": "The store is unavailable"}
+    page.route("**/api/gates/*", lambda route: route.fulfill(status=503, json=problem), times=1)
+    button = page.get_by_role("button", name="Open gate of images")
+    button.click()
+    expect(page.locator(".toast")).to_contain_text("The store is unavailable")
+    button.click()
+    expect(button).to_have_count(0)
+
+
 @pytest.mark.parametrize("width", [1440, 390])
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_long_keys_and_many_partitions_fit(stage: Stage, opened: Opened, theme: str, width: int) -> None:

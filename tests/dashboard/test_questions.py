@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-import uvicorn
 from playwright.sync_api import expect
 
 from milepost import Jobs, Run
-from milepost.web import auth, create_app
-from tests.dashboard.conftest import Opened, wait_until_served
-from tests.services import free_port
+from tests.dashboard.conftest import Opened
 from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(120)
@@ -31,28 +26,17 @@ class Approval:
 
 
 @pytest.fixture
-def served(tmp_path: Path) -> Iterator[tuple[Jobs, str]]:
+def served(served: tuple[Jobs, str]) -> Iterator[tuple[Jobs, str]]:
     """Yield an application with a worker, and where its dashboard is."""
-    store = f"sqlite:///{tmp_path}/jobs.db"
-    port = free_port()
-    server = uvicorn.Server(uvicorn.Config(create_app(store, auth=auth.none()), port=port, log_level="error"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    jobs = Jobs(store)
+    jobs, _ = served
 
     @jobs.job
     def report(run: Run) -> list[Any]:
         ok = run.ask("publish", "Publish it?", Approval)
         return [asdict(ok), run.ask("copies", "How many copies?", int)]
 
-    try:
-        wait_until_served(f"http://127.0.0.1:{port}", 30)
-        with jobs.run_workers():
-            yield jobs, f"http://127.0.0.1:{port}/jobs/"
-    finally:
-        server.should_exit = True
-        thread.join(30)
-        jobs.close()
+    with jobs.run_workers():
+        yield served
 
 
 def test_question_is_answered_by_its_form(served: tuple[Jobs, str], opened: Opened) -> None:

@@ -1,10 +1,11 @@
 /** The actions on jobs: cancel and retry ask first, a deletion can be undone for six seconds. */
 import { now } from "../live/clock";
 import { confirm } from "../parts/confirm";
+import { attempt } from "../shell/action";
 import { showToast } from "../shell/toasts";
 import { plain } from "../text/plain";
 import { elapsed, formatCount } from "../text/time";
-import { call, get, jobPath, Problem, send, errorText } from "../wire/api";
+import { call, get, jobPath, Problem, send } from "../wire/api";
 import { rowOf } from "../wire/row";
 import { isEnded, type BulkAction, type BulkDone, type Done, type JobRecord, type Row } from "../wire/types";
 import { removeJobs, hidden, load, applyBatch } from "./list";
@@ -32,18 +33,6 @@ async function refresh(id: string): Promise<void> {
     applyBatch({ jobs: [rowOf(await get<JobRecord>(jobPath(id)))], gone: [] });
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
-  }
-}
-
-async function attempt(work: () => Promise<unknown>, done: string): Promise<boolean> {
-  try {
-    await work();
-    if (done !== "") showToast(done, { seconds: 3 });
-    return true;
-  } catch (error) {
-    showToast(errorText(error));
-    if (!(error instanceof Problem)) throw error;
-    return false;
   }
 }
 

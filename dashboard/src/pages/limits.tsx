@@ -1,13 +1,12 @@
 /** The limits: how many jobs run under each, in all and by partition, their rates, and gates with a button to open them. */
-import { useSignal } from "@preact/signals";
 import { now } from "../live/clock";
 import { StatusIcon } from "../parts/icons";
 import { Link } from "../parts/link";
 import { pageAt } from "../shell/address";
-import { showToast } from "../shell/toasts";
+import { useAction } from "../shell/action";
 import { filterTerm } from "../text/commands";
 import { duration, formatCount, localTime, utcTime } from "../text/time";
-import { call, errorText } from "../wire/api";
+import { call } from "../wire/api";
 import type { Limit, LimitList } from "../wire/types";
 import { usePolled } from "./polled";
 import { Waiting } from "./placeholder";
@@ -98,27 +97,19 @@ function LimitRows({ limit, again }: { limit: Limit; again: () => Promise<void> 
 }
 
 function Gate({ limit, again }: { limit: Limit; again: () => Promise<void> }) {
-  const busy = useSignal(false);
+  const { busy, run } = useAction();
   const left = limit.gate_until === null ? 0 : Date.parse(limit.gate_until) - now.value;
   if (left <= 0) return null;
   const open = async (): Promise<void> => {
-    busy.value = true;
-    try {
-      await call("DELETE", `gates/${encodeURIComponent(limit.key)}`);
-      showToast(`Gate of ${limit.key} opened`, { seconds: 3 });
-      await again();
-    } catch (error) {
-      showToast(errorText(error));
-    } finally {
-      busy.value = false;
-    }
+    await call("DELETE", `gates/${encodeURIComponent(limit.key)}`);
+    await again();
   };
   return (
     <div class="actions">
       <span class="chip of-stalled" title={`No job starts before ${localTime(limit.gate_until)} · ${utcTime(limit.gate_until)}`}>
         <StatusIcon look="pending" /> gate closed for {duration(left)}
       </span>
-      <button type="button" class="button" aria-label={`Open gate of ${limit.key}`} disabled={busy.value} onClick={() => void open()}>
+      <button type="button" class="button" aria-label={`Open gate of ${limit.key}`} disabled={busy.value} onClick={() => run(open, `Gate of ${limit.key} opened`)}>
         Open gate
       </button>
     </div>

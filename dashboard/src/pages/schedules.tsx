@@ -1,13 +1,13 @@
 /** Schedules: when they are due, their next ticks, and buttons to pause, resume and fire them. */
-import { useSignal } from "@preact/signals";
 import { now } from "../live/clock";
 import { StatusIcon } from "../parts/icons";
 import { Link } from "../parts/link";
+import { useAction } from "../shell/action";
 import { pageAt } from "../shell/address";
 import { mayWrite } from "../shell/session";
 import { showToast } from "../shell/toasts";
 import { ago, duration, formatCount, localTime, utcTime } from "../text/time";
-import { call, errorText } from "../wire/api";
+import { call } from "../wire/api";
 import type { JobRecord, Schedule, ScheduleList } from "../wire/types";
 import { usePolled } from "./polled";
 import { Waiting } from "./placeholder";
@@ -92,27 +92,20 @@ function ScheduleItem({ schedule, again }: { schedule: Schedule; again: () => Pr
 }
 
 function Actions({ schedule, again }: { schedule: Schedule; again: () => Promise<void> }) {
-  const busy = useSignal(false);
+  const { busy, run } = useAction();
   if (!mayWrite.value) return null;
   const act = async (verb: "pause" | "resume" | "fire"): Promise<void> => {
-    busy.value = true;
-    try {
-      const answer = await call<JobRecord>("POST", `schedules/${encodeURIComponent(schedule.name)}/${verb}`);
-      if (verb === "fire") showToast(`Job ${answer.job_id} created`);
-      await again();
-    } catch (error) {
-      showToast(errorText(error));
-    } finally {
-      busy.value = false;
-    }
+    const answer = await call<JobRecord>("POST", `schedules/${encodeURIComponent(schedule.name)}/${verb}`);
+    if (verb === "fire") showToast(`Job ${answer.job_id} created`);
+    await again();
   };
   const pauses = schedule.paused === null ? "pause" : "resume";
   return (
     <div class="actions">
-      <button type="button" class="button" disabled={busy.value} onClick={() => void act("fire")}>
+      <button type="button" class="button" disabled={busy.value} onClick={() => run(() => act("fire"))}>
         Fire now
       </button>
-      <button type="button" class="button" disabled={busy.value} onClick={() => void act(pauses)}>
+      <button type="button" class="button" disabled={busy.value} onClick={() => run(() => act(pauses))}>
         {pauses === "pause" ? "Pause" : "Resume"}
       </button>
     </div>

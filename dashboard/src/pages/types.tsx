@@ -6,10 +6,11 @@ import { StatusIcon } from "../parts/icons";
 import type { TypeNumbers } from "../job/durations";
 import { go, pageAt, place } from "../shell/address";
 import { isAdmin, mayWrite } from "../shell/session";
+import { attempt } from "../shell/action";
 import { showToast } from "../shell/toasts";
 import { typeFilter } from "../text/commands";
 import { preciseDuration, formatCount } from "../text/time";
-import { call, Problem, errorText } from "../wire/api";
+import { call } from "../wire/api";
 import type { JobType, JobTypes, Stats } from "../wire/types";
 import { usePolled } from "./polled";
 import { Waiting } from "./placeholder";
@@ -106,14 +107,8 @@ function TypeItem({ type, counts, numbers, again }: Item) {
 function Limits({ type, again }: { type: JobType; again: () => Promise<void> }) {
   const text = useSignal<string | null>(null);
   const set = async (body: { paused?: boolean; concurrency?: number | null }, done: string): Promise<void> => {
-    try {
-      await call("PATCH", `job-types/${type.name.split("/").map(encodeURIComponent).join("/")}`, { body });
-      showToast(done, { seconds: 3 });
-      await again();
-    } catch (error) {
-      showToast(errorText(error));
-      if (!(error instanceof Problem)) throw error;
-    }
+    const path = `job-types/${type.name.split("/").map(encodeURIComponent).join("/")}`;
+    if (await attempt(() => call("PATCH", path, { body }), done)) await again();
   };
   const own = type["concurrency"] as number | null | undefined;
   return (
