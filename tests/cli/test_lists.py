@@ -53,6 +53,14 @@ def test_times_use_local_zone(filled: CommandRunner) -> None:
     assert re.search(r"created .*UTC", filled.call("show", "a-bad", "--utc", TZ="Asia/Kolkata"))
 
 
+def test_tree_says_why_children_wait(milepost: CommandRunner) -> None:
+    """Regression: it said "Waiting for a worker" of each job that waited, whatever for."""
+    fill(milepost, "root", None)
+    milepost.call("submit", *APP, "count", "1", "--parent-id", "root", "--job-id", "child")
+    assert "No worker serves count" in milepost.call("ls", "id:child")
+    assert milepost.call("tree", "root").splitlines()[1].endswith("child  No worker serves count")
+
+
 @pytest.mark.parametrize("columns", [40, 80, 160])
 def test_list_fits_terminal_width(filled: CommandRunner, columns: int) -> None:
     terminal = filled.on_terminal("ls", columns=columns)

@@ -33,7 +33,7 @@ def tree(words: tuple[str, ...], limit: int) -> int:
     """Print jobs with their children, oldest first, one line each."""
     context = current()
     jobs, _ = select_jobs(context, words)
-    for job in jobs:
+    for job in context.with_start_forecast(jobs):
         for depth, one in _walk(context, job, limit, 0):
             if isinstance(one, int):
                 if not context.json:
@@ -54,7 +54,7 @@ def _walk(context: CommandContext, job: Job, limit: int, depth: int) -> Iterator
         older = (page.total or page.total_at_least) - len(page.jobs)
         if older > 0:
             yield depth + 1, older
-        for child in reversed(page.jobs):
+        for child in reversed(context.with_start_forecast(page.jobs)):
             yield from _walk(context, child, limit, depth + 1)
 
 
