@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from milepost import Jobs, Run
 from milepost.core.errors import IllegalTransitionError, InvalidInputError
 from milepost.manager.sync import JobManager
 from milepost.settings import Settings
@@ -37,6 +38,24 @@ def test_parent_id_and_trace_must_be_one_line(manager: JobManager, field: str, v
         manager.enqueue("work", job_id="a", labels={"team": "mine"}, **options)
     assert (created.value.field, submitted.value.field) == (field, field)
     assert manager.get_job("a") is None
+
+
+def test_labels_must_be_a_mapping(manager: JobManager) -> None:
+    jobs, labels = Jobs(manager), cast("Any", "team=mine")
+
+    @jobs.job("work")
+    def work(run: Run) -> None: ...
+
+    jobs.worker()  # so that in memory none starts at a submit
+    for call in (
+        lambda: manager.create_job("a", labels=labels),
+        lambda: manager.list_jobs(labels=labels),
+        lambda: manager.usage(labels=labels),
+        lambda: jobs.submit(work.options(labels=labels)),
+    ):
+        with pytest.raises(InvalidInputError, match="labels: must be a mapping of str to str"):
+            call()
+    assert manager.count_jobs() == 0
 
 
 @pytest.mark.parametrize("option", ["tiemout", "status", "on_duplicate"])

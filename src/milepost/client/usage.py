@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from milepost.client.transport import Call, Transport, send
 from milepost.client.waiting import job_path
+from milepost.core.serialization import validate_labels
 from milepost.core.usage_report import JobUsage, UsageReport, validate_by, validate_day
 
 
@@ -38,7 +39,7 @@ class UsageCalls:
         if job_type is not None:
             params["job_type"] = job_type
         if labels:
-            params["label"] = [f"{name}={value}" for name, value in labels.items()]
+            params["label"] = [f"{name}={value}" for name, value in validate_labels(labels).items()]
         return UsageReport.from_dict(await self.request("GET", "/api/usage", params=params))
 
     async def job_usage(self, job_id: str) -> JobUsage:

@@ -239,15 +239,19 @@ def validate_key(key: object, field: str = "unique_key", limit: int = 512) -> st
     return key
 
 
+def validate_labels(labels: Mapping[str, str] | None) -> Mapping[str, str]:
+    """Return labels, or none for None. Raises InvalidInputError if they are no mapping."""
+    if labels and not isinstance(labels, Mapping):
+        raise InvalidInputError("labels", 'must be a mapping of str to str, such as {"tenant": "acme"}')
+    return labels or {}
+
+
 def labels_text(labels: Mapping[str, str] | None) -> str:
     """Return labels as sorted ``k=v`` pairs joined by the unit separator. Raises InvalidInputError.
 
     At most 16 pairs; keys of ``[A-Za-z0-9._-]``, values of any text without control characters, 128 characters each.
     """
-    if not labels:
-        return ""
-    if not isinstance(labels, Mapping):
-        raise InvalidInputError("labels", "must be a mapping of str to str")
+    labels = validate_labels(labels)
     if len(labels) > LABELS_MAX:
         raise InvalidInputError("labels", f"{len(labels)} pairs, the limit is {LABELS_MAX}; remove some")
     pairs = []

@@ -8,7 +8,7 @@ from datetime import date, timedelta
 
 from milepost.core.errors import JobNotFoundError
 from milepost.core.ledger import day_book, oldest_day, read_day, today, tree_books
-from milepost.core.serialization import known_id
+from milepost.core.serialization import known_id, validate_labels
 from milepost.core.usage import decode_millionths, shown
 from milepost.core.usage_report import (
     JobUsage,
@@ -45,7 +45,7 @@ class UsageMethods:
         of `job_type` and with all `labels` count. An amount counts for the day on which it was written, with the labels of
         the job; jobs that were deleted since then are included. Raises InvalidInputError.
         """
-        return await usage_report(self.store, by, since, until, job_type, labels or {})
+        return await usage_report(self.store, by, since, until, job_type, validate_labels(labels))
 
     async def job_usage(self, job_id: str) -> JobUsage:
         """Return what a job and its descendants have spent. Raises JobNotFoundError."""

@@ -33,6 +33,7 @@ from milepost.core.serialization import (
     to_json,
     to_micros,
     validate_job_type,
+    validate_labels,
 )
 from milepost.core.transitions.create import FROM_NOW
 from milepost.core.transitions.operation_ids import CALLERS_KEPT, CALLERS_SECONDS
@@ -179,7 +180,7 @@ def make_query(
         Select(
             (validate_job_type(job_type),) if job_type else (),
             (chosen.value,) if chosen is not None else (),
-            tuple((str(key), str(value)) for key, value in (labels or {}).items()),
+            tuple((str(key), str(value)) for key, value in validate_labels(labels).items()),
             stalled,
             None if created_after is None else to_micros(created_after, "created_after"),
             None if created_before is None else to_micros(created_before, "created_before"),

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from milepost.core.errors import InvalidInputError
 from milepost.core.options import json_object
-from milepost.core.serialization import PARAMS_BYTES, to_json
+from milepost.core.serialization import PARAMS_BYTES, to_json, validate_labels
 from milepost.manager.validation import submit_fields
 from milepost.run.param_types import check_schema, plain
 from milepost.stores.protocol import KeyValueStore
@@ -55,7 +55,7 @@ class _TypeSpec:
             "priority": own.priority,
         }
         if own.labels or "labels" in chosen:
-            chosen["labels"] = {**own.labels, **chosen.get("labels", {})}
+            chosen["labels"] = {**own.labels, **validate_labels(chosen.get("labels"))}
         fields = submit_fields(
             self.job_type, params=None, task_queue=self.task_queue, origin=self.origin, **{**defaults, **chosen}
         )
