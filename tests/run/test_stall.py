@@ -79,7 +79,7 @@ def test_stall_removes_eta_and_is_excluded_from_pace() -> None:
     assert before != "null"
     for second in range(25, 200):
         log_lines = looking.tick(report(stage("Embed", 48, 100, 0)), BEGIN + second)
-    assert log_lines["stalled"] == "No progress for 1 min in Embed (longest pause in the last 12 runs: 2 s)"
+    assert log_lines["stalled"] == "No progress for more than 1 min in Embed (longest pause in the last 12 runs: 2 s)"
     assert log_lines["eta"] == "null"
     for second in range(200, 205):
         log_lines = looking.tick(report(stage("Embed", 50 + (second - 200) * 2, 100, 0)), BEGIN + second)
@@ -131,7 +131,7 @@ def test_stalled_run_is_flagged_listed_and_continues(manager: JobManager) -> Non
     with manager.track("demo") as run, run.stage("Work", total=10) as work:
         work.advance(4)
         reason = until(lambda: seen(manager, run.job_id).stalled)
-        assert reason.startswith("No progress for ")
+        assert reason.startswith("No progress for more than ")
         assert " in Work (longest pause in the last run: " in reason
         assert (seen(manager, run.job_id).eta, found(), manager.count_jobs(stalled=True)) == (None, [run.job_id], 1)
         assert seen(manager, run.job_id).status == "running", "a stall is a flag, and nothing is stopped"

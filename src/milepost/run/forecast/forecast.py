@@ -94,7 +94,7 @@ def _begin(profile: RunProfile, name: str) -> float:
 def reason(timeline: Timeline, threshold: float, why: str) -> str:
     """Return the reason of a stall as people read it."""
     where = timeline.part.name
-    return f"No progress for {format_duration(threshold)}{f' in {where}' if where else ''} ({why})"
+    return f"No progress for more than {format_duration(threshold)}{f' in {where}' if where else ''} ({why})"
 
 
 def format_duration(seconds: float) -> str:
