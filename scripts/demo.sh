@@ -56,6 +56,7 @@ To continue with the results:
   milepost search "..."            search again
   milepost entities                list the entities
   milepost run ingestion PATH...   ingest your own files or folders
+  make static                      build the dashboard, once
   milepost serve                   show the jobs in a browser, and serve them over HTTP
   make demo                        run it again; nothing is left to do
   make test                        run the tests

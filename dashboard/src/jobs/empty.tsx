@@ -6,9 +6,9 @@ import { CodeHolder } from "../parts/copyable";
 import { load, loading, problem } from "./list";
 
 const FIRST = `from milepost import JobManager
-manager = JobManager("sqlite:///jobs.db")
+manager = JobManager("sqlite:///jobs.db")  # the store of this server
 with manager.track("ingestion") as run:
-    for doc in run.each(docs): embed(doc)`;
+    for page in run.each(["a.pdf", "b.pdf"]): run.log(page)`;
 
 const TERM = /(?:not\.)?(?:[A-Za-z][\w.-]*:)?(?:"(?:[^"\\]|\\.)*"|[^\s"])+/g;
 

@@ -31,7 +31,8 @@ PAGE_HEADERS = {
 API_PLACEHOLDER = "%API%"
 _NOT_BUILT_PAGE = (
     "<!doctype html><html lang=en><meta charset=utf-8><title>milepost</title>"
-    "<h1>milepost</h1><p>This installation does not include the dashboard. The API is at <a href=%API%>%API%</a>.</p></html>"
+    "<h1>milepost</h1><p>The dashboard is not built; in a checkout, <code>make static</code> builds it. "
+    "The API is at <a href=%API%>%API%</a>.</p></html>"
 )
 
 
