@@ -58,3 +58,24 @@ def test_child_of_a_tree_without_rest_does_not_start(jobs: Jobs) -> None:
     assert all("of 2 usd spent with its descendants" in error for error in failed)
     assert (job.status == "failed") is (len(completed) > 2), "at its limit a budget is not exceeded"
     assert jobs.job_usage(job.job_id).budget == {"usd": 2}
+
+
+def test_jobs_of_a_spent_budget_take_no_start_of_a_rate(jobs: Jobs) -> None:
+    @jobs.job("spend")
+    def spend(run: Run) -> str:
+        return "done"
+
+    @jobs.job("root")
+    def root(run: Run) -> None:
+        run.step("pay", lambda: run.add_usage(usd=1))
+        for number in range(5):
+            run.submit_child(str(number), spend)
+        run.join(errors="collect")
+
+    jobs.limit("spend", rate="1/h")
+    with jobs.run_workers():
+        job = jobs.wait(jobs.submit(root.options(budget={"usd": 1})), 30)
+        children = [one for one in jobs.list_jobs() if one.parent_id == job.job_id]
+        assert jobs.wait(jobs.submit(spend), 30).status == "completed"
+        assert job.status == "completed"
+        assert [one.status for one in children] == ["failed"] * 5

@@ -83,6 +83,10 @@ class Limit(NamedTuple):
         """Return the setting after a start."""
         return self if self.rate is None else self._replace(opens=self.rate.after_start(self.opens, now))
 
+    def returned(self, started: int, now: int) -> Limit:
+        """Return the setting after the start at `started` was given back."""
+        return self if self.rate is None else self._replace(opens=self.rate.after_return(self.opens, started, now))
+
 
 KEY_BYTES = 128
 MAX_LIMIT = 1_000_000
@@ -202,6 +206,8 @@ class Capacities:
         self._now, self._asked = now, set[str]()
         self.opens: dict[str, int] = {}
         """The new `opens` of the limit keys with a rate under which jobs were started."""
+        self.later = Counter[str]()
+        """The difference to their `opens` before."""
 
     def is_paused(self, queue: str) -> bool:
         """Return whether the type of a queue is paused."""
@@ -234,6 +240,7 @@ class Capacities:
         if limit is not None and limit.rate is not None:
             self._limits[key] = limit.started(self._now)
             self.opens[key] = self._limits[key].opens
+            self.later[key] += self.opens[key] - limit.opens
 
     def reopens(self) -> int | None:
         """Return the first time at which a gate or a rate lets jobs start of those that were asked for, None for no such."""

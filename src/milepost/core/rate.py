@@ -63,6 +63,14 @@ class Rate(NamedTuple):
         """Return when the next job may start after one has started."""
         return self._unused_since(opens, now) + self.spacing
 
+    def after_return(self, opens: int, started: int, now: int) -> int:
+        """Return when the next job may start after the start at `started` was given back.
+
+        One that is older than what may be made up for is lost, as it is if it was never taken.
+        """
+        fresh = started <= now < started + self.spacing + self.tolerance
+        return max(0, opens - self.spacing) if fresh else opens
+
     def _unused_since(self, opens: int, now: int) -> int:
         return now if opens > now else max(opens, now - self.tolerance)
 

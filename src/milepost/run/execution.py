@@ -300,7 +300,7 @@ class LeasedExecution:
             by = "Ctrl-C" if isinstance(error, KeyboardInterrupt) else "its task"
             return interrupted(run, pending, by, self.how)
         line, failure = report_exception(error, run, kind)
-        return failed(run, pending, line, failure, delay=delay, name=type(error).__name__)
+        return failed(run, pending, line, failure, delay=delay, name=type(error).__name__, how=self.how)
 
     def abandonment(self) -> RunOutcome | None:
         """Return the writes that end the run while its code ignores the stop; None if it has ended in the record."""

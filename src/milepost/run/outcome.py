@@ -111,11 +111,19 @@ def committed(run: Run, pending: PendingReport, result: Write) -> RunOutcome:
 
 
 def failed(
-    run: Run, pending: PendingReport, line: str, failure: str, *, delay: int | None = None, name: str = "", why: str | None = None
+    run: Run, pending: PendingReport, line: str, failure: str, *, delay: int | None = None, name: str = "",
+    why: str | None = None, how: str = "cooperative",
 ) -> RunOutcome:  # fmt: skip
     """Return the outcome of a run that failed, with a one-line error and its crash report."""
     plan = plan_fail(
-        new_operation_id(), run.token, error=line, failure=failure, report=pending.report, delay=delay, why=why
+        new_operation_id(),
+        run.token,
+        error=line,
+        failure=failure,
+        report=pending.report,
+        delay=delay,
+        why=why,
+        start=_unused_start(run, how),
     )
     return _ending(run, pending, plan, single_line(f"already failed: {name or line}", 200))
 
@@ -149,7 +157,8 @@ def postponed(
 
     `gate` is closed for that time.
     """
-    plan = plan_release(new_operation_id(), run.token, pending.report, delay=delay, gate=gate)
+    start = _unused_start(run, how)
+    plan = plan_release(new_operation_id(), run.token, pending.report, delay=delay, gate=gate, start=start)
     return _ending(run, pending, plan, how)
 
 
@@ -173,7 +182,7 @@ def stopped(
     elif isinstance(reason, JobCancelled):
         plan = LateReceipt(run.token, how, usage=pending.usage).plan()
     elif isinstance(reason, JobReleased):
-        plan = plan_release(new_operation_id(), run.token, pending.report)
+        plan = plan_release(new_operation_id(), run.token, pending.report, start=_unused_start(run, how))
     elif isinstance(reason, JobSuspended):
         ran = int((time.monotonic() - run._began) * 1_000_000)
         plan = plan_suspend(
@@ -196,6 +205,11 @@ def stopped(
     else:
         return RunOutcome([], None)
     return _ending(run, pending, plan, how)
+
+
+def _unused_start(run: Run, how: str) -> str | None:
+    """Return when the job was started if its code was not: the start does not count for a rate."""
+    return run._job.record.get("updated") if how == "never_started" else None
 
 
 def _ending(run: Run, pending: PendingReport, plan: Change, late: str, result: str | None = None) -> RunOutcome:

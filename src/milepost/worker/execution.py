@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from milepost.core.errors import JobCancelled, JobReleased, RunStop, StoreError
+from milepost.core.errors import BudgetExceededError, JobCancelled, JobReleased, RunStop, StoreError
 from milepost.core.job import FailureKind, Job
 from milepost.run.checkpoints import StoreCheckpointWriter
 from milepost.run.execution import LeasedExecution
@@ -75,13 +75,17 @@ class Execution(LeasedExecution):
 
     async def _start_within_budget(self, params: dict[str, Any]) -> None:
         try:
+            self.run._refuse_spent_budget()
             error = await refusal_at_start(self.host.store, self.job.job_id, self.record)
+        except BudgetExceededError as spent:
+            error = spent
         except StoreError as unavailable:
             log.warning("job %s: budget not checked at the start; continuing: %s", self.job.job_id, unavailable)
             error = None
         if error is None:
             self._start(params)
         else:
+            self.how = "never_started"
             self.finish(error)
 
     async def _refuse(self, error: Exception) -> None:
@@ -91,6 +95,7 @@ class Execution(LeasedExecution):
             log.warning("job %s (%s): left to a newer release: %s", self.job.job_id, self.job.job_type, error)
             self.leave(lambda pending: postponed(self.run, pending, int(delay * 1_000_000)))
         else:
+            self.how = "never_started"
             self.finish(error, kind=FailureKind.BAD_PARAMETERS)
 
     def _start(self, params: dict[str, Any]) -> None:

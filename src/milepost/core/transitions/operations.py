@@ -30,6 +30,7 @@ Operations, in order:
     ("put", key, src)       set the value of a key of the key-value store, without an expiry
     ("erase", src)          delete the values of these keys, separated by US
     ("gate", key, src)      close the gate of a limit key for src microseconds, or leave it closed for longer
+    ("unstart", src)        give the start at this time, by the store's clock, back to the rate of the limit key
     ("drop",)               end the draining lease of this id; jobs that waited for it become claimable
     ("remove",)             remove the record with its indexes and events; the operation ids of callers stay known,
                             see `operation_ids`
@@ -48,6 +49,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from milepost.core.limits import key_of
 from milepost.core.placement import ORPHANS, USER, failed_member, member_groups, open_group
 from milepost.core.serialization import RS, US
 from milepost.core.transitions import operation_ids
@@ -142,6 +144,8 @@ class BranchResult:
     """What it sets in the key-value store; None for what it deletes."""
     gates: dict[str, int] = field(default_factory=dict)
     """The limit keys whose gates it closes, each with the time until then."""
+    unstarted: tuple[tuple[str, int], ...] = ()
+    """The limit keys to whose rates it gives a start back, each with the time of the start."""
 
     def changes_usage(self, before: Record) -> bool:
         """Return whether the ledger of usage has to count the change; `before` is the old record, or empty."""
@@ -305,6 +309,10 @@ def _perform(
             effect.values.update(dict.fromkeys(filter(None, (_text(rest[0], change, new) or "").split(US))))
         case "gate":
             effect.gates[_text(rest[0], change, new) or ""] = facts.now + int(_text(rest[1], change, new) or 0)
+        case "unstart":
+            started = _text(rest[0], change, new)
+            if started is not None and new.get("slot"):
+                effect.unstarted = ((key_of(new["slot"]), int(started)),)
         case "remove":
             pass
         case _:

@@ -144,9 +144,12 @@ _COMPLETE = _completes("result")
 _COMPLETE_WITHOUT_RESULT = _completes("result_error", "result_text")
 
 
+UNSTART: tuple[Operation, ...] = (("unstart", Param("start")),)
+
+
 @cache
-def _fails(retryable: bool, stopping: bool) -> TransitionTemplate:
-    ends = DRAIN_LEASE if stopping else END_LEASE
+def _fails(retryable: bool, stopping: bool, unstarted: bool) -> TransitionTemplate:
+    ends = (*(UNSTART if unstarted else ()), *(DRAIN_LEASE if stopping else END_LEASE))
     again = branch(
         (RUNNING,),
         PENDING,
@@ -170,15 +173,15 @@ def _fails(retryable: bool, stopping: bool) -> TransitionTemplate:
         event="failed",
         emit=("error", "progress", "message"),
     )
-    names = ("token", "error", "failure", "delay", "by", "why", *REPORT)
+    names = ("token", "error", "failure", "delay", "by", "why", "start", *REPORT)
     return template("fail", names, *((again, last) if retryable else (last,)))
 
 
 @cache
-def _releases(stopping: bool, gated: bool) -> TransitionTemplate:
+def _releases(stopping: bool, gated: bool, unstarted: bool) -> TransitionTemplate:
     return template(
         "release",
-        ("token", "by", "why", "delay", *(("gate",) if gated else ()), *REPORT),
+        ("token", "by", "why", "delay", "start", *(("gate",) if gated else ()), *REPORT),
         branch(
             (RUNNING,),
             PENDING,
@@ -190,6 +193,7 @@ def _releases(stopping: bool, gated: bool) -> TransitionTemplate:
                 ("add", "attempt", Const("-1")),
                 ("stamp", "not_before", Param("delay")),
                 *((("gate", Param("gate"), Param("delay")),) if gated else ()),
+                *(UNSTART if unstarted else ()),
             ),
             event="released",
             emit=("message",),
@@ -247,12 +251,14 @@ def plan_fail(
     delay: int | None = None,
     stopping: bool = False,
     why: str | None = None,
+    start: str | None = None,
 ) -> Change:
     """Fail a run: the job is pending again after `delay` microseconds while attempts are left, else failed.
 
-    With `delay` None it is never retried. `stopping`: the run's code has not stopped, so its lease drains.
+    With `delay` None it is never retried. `stopping`: the run's code has not stopped, so its lease drains. `start`: when
+    the job was started, if its code was not, so that the start does not count for a rate.
     """
-    transition = _fails(delay is not None, stopping)
+    transition = _fails(delay is not None, stopping, start is not None)
     wait = None if delay is None else str(delay)
     return bind(
         transition,
@@ -263,6 +269,7 @@ def plan_fail(
         delay=wait,
         by="milepost",
         why=why,
+        start=start,
         **report,
     )
 
@@ -275,16 +282,17 @@ def plan_release(
     stopping: bool = False,
     delay: int | None = None,
     gate: str | None = None,
+    start: str | None = None,
 ) -> Change:
     """Return a job to pending without charging an attempt.
 
     `stopping`: its code did not stop within the grace period, so its lease drains. `delay`: microseconds until another
-    run may start. `gate`: a limit key of which no job may start before that either.
+    run may start. `gate`: a limit key of which no job may start before that either. `start` is as in `plan_fail`.
     """
-    given = {"by": "milepost", "why": "shutdown", "delay": None if delay is None else str(delay)}
+    given = {"by": "milepost", "why": "shutdown", "delay": None if delay is None else str(delay), "start": start}
     if gate is not None:
         given["gate"] = gate
-    return bind(_releases(stopping, gate is not None), operation_id, token=token, **given, **report)
+    return bind(_releases(stopping, gate is not None, start is not None), operation_id, token=token, **given, **report)
 
 
 def plan_suspend(

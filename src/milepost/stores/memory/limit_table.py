@@ -18,3 +18,8 @@ class LimitTable(dict[str, Limit]):
         """Let no job with a limit key start until a time, or a later one that is set; 0 opens its gate."""
         limit = self.get(key, Limit())
         self.put(key, limit._replace(gate=max(limit.gate, until) if until else 0), now)
+
+    def return_start(self, key: str, started: int, now: int) -> None:
+        """Give a start back to the rate of a limit key."""
+        if key in self:
+            self[key] = self[key].returned(started, now)

@@ -274,6 +274,8 @@ class MemoryState:
                 self.put_value(key, value, None)
         for key, until in effect.gates.items():
             self.limits.close_gate(key, until, self.now)
+        for key, started in effect.unstarted:
+            self.limits.return_start(key, started, self.now)
         if effect.record is None:
             self.remove_values([job_id])
             gone = self.records.pop(job_id, None)

@@ -69,6 +69,7 @@ class Batch(GroupFacts):
         self.values: dict[str, str] = {}
         self._set_values: dict[str, str | None] = {}
         self._gates: dict[str, int] = {}
+        self._unstarted: list[tuple[str, int]] = []
         self._changed: dict[str, Columns | None] = {}
         """Each changed id with the columns of its record, None if it is removed."""
         self._removed, self._buried, self._overlong, self._wakes = set[str](), set[str](), set[str](), set[str]()
@@ -171,6 +172,7 @@ class Batch(GroupFacts):
         stored = self._check(effect, large)
         self._set_values.update(effect.values)
         self._gates.update((key, max(until, self._gates.get(key, 0))) for key, until in effect.gates.items())
+        self._unstarted += effect.unstarted
         for key, text in effect.values.items():
             self.values.pop(key, None) if text is None else self.values.update({key: text})
         for name in outdated:
@@ -367,11 +369,10 @@ class Batch(GroupFacts):
             yield "events_bound", {"ids": sorted(self._overlong), "kept": EVENTS_KEPT}
         for name in ("deltas_delete", "tallies_delete") if self._buried else ():  # in the order of the sweep
             yield name, {"kinds": tree_books(sorted(self._buried))}
-        ends = [(*key, count) for key, count in sorted(self._ends.items())]
-        yield from for_rows("open_ends_add", "minute series metric count", ends)
-        if self._spent:
-            spent = [(*key, n) for key, n in sorted(summed(self._spent).items())]
-            yield from for_rows("deltas_put", "kind name status n", spent)
+        ends, spent = self._ends.items(), summed(self._spent).items() if self._spent else ()
+        yield from for_rows("open_ends_add", "minute series metric count", [(*key, n) for key, n in sorted(ends)])
+        yield from for_rows("deltas_put", "kind name status n", [(*key, n) for key, n in sorted(spent)])
+        yield from for_rows("starts_return", "keys starts", sorted(self._unstarted))
 
 
 def with_markers(results: Iterable[WriteResult | Job]) -> list[str]:

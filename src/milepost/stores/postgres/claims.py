@@ -89,7 +89,7 @@ class Start:
             seen = set(self._seen())
             heads = [head for head in heads if US not in head[1] and head[5] not in seen]
         self.reopens = capacities.reopens()
-        opens = for_rows("limit_opens", "keys opens", sorted(capacities.opens.items()))
+        opens = for_rows("limit_opens", "keys later", sorted(capacities.later.items()))
         return [*for_rows("turns_put", "names turns", sorted(turns.items())), *opens]
 
     def _names(self, found: Iterable[Subqueue], capacities: Capacities) -> list[tuple[int, str]]:

@@ -31,7 +31,8 @@ class PostgresLimits:
         limit = Limit().changed(running, paused, per_partition, rate)
         values = {"key": key, "most": limit.running, "paused": limit.paused, "per_partition": limit.per_partition}
         keeps = {f"keep_{name}": value is KEEP for name, value in given.items()}
-        put = {**values, **keeps, "rate": limit.rate and str(limit.rate)}
+        spaced = {name: limit.rate and getattr(limit.rate, name) for name in ("spacing", "tolerance")}
+        put = {**values, **keeps, **spaced, "rate": limit.rate and str(limit.rate)}
         await self._db.run(("limit_put", put), ("limit_delete_empty", {"key": key}))
         self._wake_workers()
 

@@ -142,7 +142,11 @@ class BranchWriter:
                 yield f"for key in string.gmatch({self._source(rest[0])}, '[^%z\\31]+') do"
                 yield "values[#values + 1], values[#values + 2] = key, false end"
             case "gate":
-                yield "gates = {{[{}] = this.clock + tonumber({})}}".format(*map(self._source, rest))
+                yield "limit_change = {{'close_gate', {}, this.clock + tonumber({})}}".format(*map(self._source, rest))
+            case "unstart":
+                slot, started = self._field("slot"), self._source(rest[0])
+                yield f"if ({slot} or '') ~= '' and {started} then"
+                yield f"limit_change = {{'return_start', string.match({slot}, '^[^\\31]*'), tonumber({started})}} end"
             case "drop" | "remove":
                 self.reads |= {"slot", "worker", "unique_key"}
                 self._touched.add("")

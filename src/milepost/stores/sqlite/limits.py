@@ -35,6 +35,13 @@ def close_gate(tx: WriteTransaction, key: str, until: int) -> None:
     put_limit(tx, key, limit._replace(gate=max(limit.gate, until) if until else 0))
 
 
+def return_start(tx: WriteTransaction, key: str, started: int) -> None:
+    """Give a start back to the rate of a limit key."""
+    limit = read_limits(tx).get(key)
+    if limit is not None:
+        tx.run("limit_opens", (limit.returned(started, tx.now).opens, key))
+
+
 def capacities_of(db: ReadTransaction, queues: Mapping[str, int | None], now: int) -> Capacities:
     """Return how many more leases slots may have, for a worker that serves these queues."""
 

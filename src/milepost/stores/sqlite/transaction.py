@@ -22,7 +22,7 @@ from milepost.stores.index_entries import WAITING_FOR_STOP
 from milepost.stores.protocol import Write, WriteResult
 from milepost.stores.rows import KEEP, Row, body, columns, pairs
 from milepost.stores.sqlite.database_file import DatabaseFile
-from milepost.stores.sqlite.limits import close_gate
+from milepost.stores.sqlite.limits import close_gate, return_start
 
 
 class ReadTransaction:
@@ -276,6 +276,8 @@ class WriteTransaction(ReadTransaction):
                 self.put_value(key, value, None)
         for key, until in effect.gates.items():
             close_gate(self, key, until)
+        for key, started in effect.unstarted:
+            return_start(self, key, started)
         if effect.dropped is not None:
             self.run("draining_delete", (job_id,))
             self.wakes_workers = True

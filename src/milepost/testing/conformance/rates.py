@@ -6,6 +6,7 @@ import random
 from collections.abc import Sequence
 
 from milepost.core import transitions as plans
+from milepost.core.job import Job
 from milepost.core.limits import KEEP, Limit
 from milepost.core.rate import Rate
 from milepost.testing.conformance.harness import Scenarios, StoreFixture, token_of, worker_job
@@ -125,8 +126,43 @@ class Rates(Scenarios):
         await fixture.store.close_gate("api", 0)
         assert [one.job_id for one in await fixture.claim(["t"], 9)] == ["b"]
 
+    async def test_start_without_code_is_given_back_to_the_rate(self, fixture: StoreFixture) -> None:
+        for name in ("a", "b", "c", "d"):
+            await fixture.create(name, limited_job("acme", key="api"))
+        await fixture.store.set_limit("api", None, False, None, Rate(1, 3600))
+        started = [(await fixture.claim(["t"], 9))[0]]
+        opens = (await fixture.store.limits())["api"].opens
+        fail = plans.plan_fail(
+            fixture.operation_id(), token_of(started[0]), error="no", failure="", report={}, start=_start_of(started[0])
+        )
+        await fixture.do("a", fail)
+        await fixture.do("a", fail)
+        assert (await fixture.store.limits())["api"].opens == opens - Rate(1, 3600).spacing
+        started += await fixture.claim(["t"], 9)
+        release = plans.plan_release(
+            fixture.operation_id(), token_of(started[1]), {}, delay=MINUTE, start=_start_of(started[1])
+        )
+        await fixture.do("b", release)
+        started += await fixture.claim(["t"], 9)
+        assert [job.job_id for job in started] == ["a", "b", "c"]
+        assert await fixture.claim(["t"], 9) == []
+
+    async def test_old_start_without_code_is_lost_to_the_rate(self, fixture: StoreFixture) -> None:
+        for name in ("a", "b"):
+            await fixture.create(name, worker_job("t"))
+        await fixture.store.set_limit("t", None, False, None, Rate(1, 3600))
+        (job,) = await fixture.claim(["t"], 9)
+        old = str(int(_start_of(job)) - 2 * 3600 * 1_000_000)
+        fail = plans.plan_fail(fixture.operation_id(), token_of(job), error="no", failure="", report={}, start=old)
+        await fixture.do("a", fail)
+        assert await fixture.claim(["t"], 9) == []
+
     async def test_rates_hold_in_random_histories(self, fixture: StoreFixture) -> None:
         await random_starts(fixture, random.Random(16))
+
+
+def _start_of(job: Job) -> str:
+    return job.record["updated"]
 
 
 async def random_starts(fixture: StoreFixture, chance: random.Random, steps: int = 60) -> None:
@@ -145,7 +181,13 @@ async def random_starts(fixture: StoreFixture, chance: random.Random, steps: int
         for job in await fixture.claim(["t"], chance.randrange(1, 20)):
             at = int(job.record["started"])
             assert not closed_from <= at < gate - SLACK, "a job was started while its gate was closed"
-            starts.append(at)
+            if chance.random() < 0.2:
+                release = plans.plan_release(
+                    fixture.operation_id(), token_of(job), {}, delay=MINUTE, start=_start_of(job)
+                )
+                await fixture.do(job.job_id, release)
+            else:
+                starts.append(at)
     assert_within_rate(sorted(starts), rate)
     assert len(starts) > 5
 

@@ -221,10 +221,12 @@ FROM [limits] AS s FULL JOIN [gates] AS g USING (key)
 
 -- name: limit_put
 -- Limit or pause a limit key. Values to keep are those of the row, if there is one. Another rate starts afresh.
-INSERT INTO [limits] AS l VALUES (%(key)s, %(most)s, %(paused)s, %(per_partition)s, %(rate)s, 0)
+INSERT INTO [limits] AS l VALUES (%(key)s, %(most)s, %(paused)s, %(per_partition)s, %(rate)s, 0, %(spacing)s, %(tolerance)s)
 ON CONFLICT (key) DO UPDATE SET
     opens = CASE WHEN %(keep_rate)s OR l.rate = excluded.rate THEN l.opens ELSE 0 END,
     rate = CASE WHEN %(keep_rate)s THEN l.rate ELSE excluded.rate END,
+    spacing = CASE WHEN %(keep_rate)s THEN l.spacing ELSE excluded.spacing END,
+    tolerance = CASE WHEN %(keep_rate)s THEN l.tolerance ELSE excluded.tolerance END,
     most = CASE WHEN %(keep_most)s THEN l.most ELSE excluded.most END,
     paused = CASE WHEN %(keep_paused)s THEN l.paused ELSE excluded.paused END,
     per_partition = CASE WHEN %(keep_per_partition)s THEN l.per_partition ELSE excluded.per_partition END
@@ -234,8 +236,15 @@ ON CONFLICT (key) DO UPDATE SET
 DELETE FROM [limits] WHERE key = %(key)s AND most IS NULL AND NOT paused AND per_partition IS NULL AND rate IS NULL
 
 -- name: limit_opens
--- Store when the rates of limit keys let their next job start.
-UPDATE [limits] AS l SET opens = n.opens FROM unnest(%(keys)s::text[], %(opens)s::bigint[]) AS n (key, opens) WHERE l.key = n.key
+-- Let the rates of limit keys open later. What others have given back since they were read stays given back.
+UPDATE [limits] AS l SET opens = l.opens + n.later FROM unnest(%(keys)s::text[], %(later)s::bigint[]) AS n (key, later) WHERE l.key = n.key
+
+-- name: starts_return
+-- Give starts at these times back to the rates of limit keys, as `after_return` of `milepost.core.rate`.
+UPDATE [limits] AS l SET opens = greatest(0, l.opens - l.spacing * (
+    SELECT count(*) FROM unnest(%(keys)s::text[], %(starts)s::bigint[]) AS n (key, start)
+    WHERE n.key = l.key AND n.start <= [now](%(seen)s, %(lead)s) AND [now](%(seen)s, %(lead)s) < n.start + l.spacing + l.tolerance
+)) WHERE l.key = ANY(%(keys)s::text[]) AND l.rate IS NOT NULL
 
 -- name: gates_close
 -- Let no job of these limit keys start for a time, or for longer where one is set.

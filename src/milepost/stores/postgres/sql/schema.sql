@@ -160,7 +160,7 @@ CREATE TABLE IF NOT EXISTS [claims] (
 CREATE TABLE IF NOT EXISTS [wakes] (worker text COLLATE "C" PRIMARY KEY, at bigint NOT NULL);
 CREATE TABLE IF NOT EXISTS [limits] (
     key text COLLATE "C" PRIMARY KEY, most bigint, paused boolean NOT NULL, per_partition bigint,
-    rate text, opens bigint NOT NULL
+    rate text, opens bigint NOT NULL, spacing bigint, tolerance bigint
 );
 -- Until when no job of a limit key starts. Apart from the limits, whose rows claims lock.
 CREATE TABLE IF NOT EXISTS [gates] (key text COLLATE "C" PRIMARY KEY, until bigint NOT NULL);

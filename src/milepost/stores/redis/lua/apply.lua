@@ -219,7 +219,7 @@ while true do
 
     -- Apply the first branch that matches; `old` keeps overwritten values, false where there was none.
     local old, kind, kept, event, version, touched = {}, nil, nil, nil, nil, ''
-    local stop_token, stop_expires, drop, remove, apart, fails, values, gates
+    local stop_token, stop_expires, drop, remove, apart, fails, values, limit_change
     --BRANCHES
     if branch >= 0 and status ~= '' then
       local place = places[retention]
@@ -267,7 +267,7 @@ while true do
     end
 
     -- The decision is made; from here on it is written.
-    if not indexes and (touched ~= '' or drop or remove or gates) then indexes = open_indexes() end
+    if not indexes and (touched ~= '' or drop or remove or limit_change) then indexes = open_indexes() end
     for i = 1, values and #values or 0, 2 do
       local key = root .. 'h:' .. values[i]
       redis.call('ZREM', root .. 'hx', values[i])
@@ -280,9 +280,7 @@ while true do
         redis.call('ZREM', root .. 'h', values[i])
       end
     end
-    if gates then
-      for key, time in pairs(gates) do indexes.close_gate(key, time) end
-    end
+    if limit_change then indexes[limit_change[1]](limit_change[2], limit_change[3]) end
     local freed, dropped
     if drop then freed, dropped = indexes.drop_stop(id) end
     if stop_token then

@@ -125,6 +125,17 @@ local function open_indexes()
     X.change_limit(key, {[7] = time > 0 and string.format('%d', math.max(before, time)) or ''})
   end
 
+  -- Give the start at a time back to the rate of a limit key, as `after_return` of `milepost.core.rate`.
+  function X.return_start(key, time)
+    local setting = redis.call('HGET', root .. 'limits', key) or ''
+    local spacing, tolerance, opens = string.match(setting, ':(%d+):(%d*):%d*:(%d+)$')
+    if spacing and time <= this.clock and this.clock < time + spacing + tolerance then
+      opens = string.format('%d', math.max(0, opens - spacing))
+      redis.call('HSET', root .. 'limits', key, (string.gsub(setting, '%d*$', opens, 1)))
+      X.slot_freed(key)
+    end
+  end
+
   -- Make a record with a queue claimable, scheduled or neither.
   function X.offer(id, fields)
     local queue, slot = queue_of(fields.q)
