@@ -32,7 +32,10 @@ export const job = computed<JobRecord | null>(() => {
   if (read === null) return null;
   const row = rows.get(read.job_id)?.value;
   if (row === undefined || isOlder(row, read)) return read;
-  if (row.version === read.version) return { ...read, activity: row.activity, waiting_for: row.waiting_for };
+  if (row.version === read.version) {
+    const { activity, waiting_for, progress, progress_known } = row; // of a job that waits for its children, these change without its version
+    return { ...read, activity, waiting_for, progress, progress_known };
+  }
   const { progress, progress_known, stage_progress, message, activity, status, stalled, started_at, completed_at, error, attempt, worker, waiting_for } = row;
   const fresh = { progress, progress_known, stage_progress, message, activity, status, stalled, started_at, completed_at, error, attempt, worker, waiting_for };
   return { ...read, ...fresh, eta: row.eta as JobRecord["eta"], stages: withStage(read.stages, row.stage) };

@@ -104,7 +104,7 @@ class AsyncBatch:
         """Return the exact numbers of members by what became of them. Raises JobNotFoundError."""
         state = await self._state()
         while True:
-            counts = dict(await self._jobs.store.member_counts(self.awaited))
+            (counts,) = await self._jobs.store.member_counts([self.awaited])
             before, state = state, await self._state()
             if before == state:
                 counts[state] = counts.get(state, 0) - 1  # the record of the batch itself

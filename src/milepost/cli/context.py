@@ -57,6 +57,15 @@ class CommandContext:
         """Return whether the jobs are on a server."""
         return self._store is None and self.target_url.startswith(("http://", "https://"))
 
+    def with_member_progress(self, jobs: Sequence[Job]) -> list[Job]:
+        """Return the jobs, those that wait for children, and batches, with their progress. A server sends it with the jobs."""
+        if self.is_server:
+            return list(jobs)
+        from milepost.query.member_progress import with_member_progress
+        from milepost.stores.sync_bridge import run_sync
+
+        return run_sync(with_member_progress(self.manager.store, jobs))
+
     def with_start_forecast(self, jobs: Sequence[Job]) -> list[Job]:
         """Return the jobs with start forecasts for pending ones. A server forecasts only single jobs."""
         if not any(job.status == "pending" for job in jobs):

@@ -6,6 +6,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -54,12 +55,13 @@ def shortest_id(context: CommandContext, job: Job) -> str:
 
 
 def find_jobs(context: CommandContext, text: str, limit: int, cursor: str | None = None) -> Page:
-    """Return one page of the jobs that match a filter."""
+    """Return one page of the jobs that match a filter, see also `with_member_progress`."""
     if context.is_server:
         return context.client.find(text, limit, cursor)
     from milepost.query.filters import parse_filter
 
-    return context.manager.find(parse_filter(text, now=context.now()).query, limit, cursor)
+    page = context.manager.find(parse_filter(text, now=context.now()).query, limit, cursor)
+    return replace(page, jobs=context.with_member_progress(page.jobs))
 
 
 def pages(context: CommandContext, text: str, limit: int | None = None) -> Iterator[Page]:

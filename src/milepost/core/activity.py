@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from milepost.core.job import Job
-    from milepost.core.values import Receipt, Stage, WaitingFor
+    from milepost.core.values import MemberCounts, Receipt, Stage, WaitingFor
 
 
 IRREGULAR = {"child": "children", "person": "people", "index": "indexes"}
@@ -129,6 +129,13 @@ def outer_stage(stages: Iterable[Stage]) -> Stage | None:
     return next((stage for stage in reversed(tuple(stages)) if stage.ended_at is None and stage.parent is None), None)
 
 
+def members_text(counts: MemberCounts, noun: str = "") -> str:
+    """Return how many jobs of a group have ended: ``4 of 12 have ended, 1 failed``; the noun follows the total."""
+    ends = {"failed": counts.failed, "cancelled": counts.cancelled}
+    bad = "".join(f", {number(count)} {name}" for name, count in ends.items() if count)
+    return f"{number(counts.ended)} of {number(counts.total)}{noun} have ended{bad}"
+
+
 def progress_text(job: Job) -> str:
     """Return how far a job is: ``40%``, or ``stage 2: 40%`` where the share of the stages is unknown; else empty."""
     if job.progress_known or job.status.value != "running":
@@ -154,13 +161,17 @@ def _pending(job: Job) -> str:
         return job.message if job.message != CREATED_MESSAGE else "Not started"
     waits = job.waiting_for
     if waits is not None and waits.params.get("group") == f"children:{job.job_id}":
-        return "Waiting for its children"
+        counts = waits.members
+        return "Waiting for its children" + ("" if counts is None else f": {members_text(counts)}")
     return waiting_text(waits)
 
 
 def _running(job: Job) -> str:
     if job.stalled:
         return job.stalled
+    counts = job.waiting_for.members if job.run_by == "manual" and job.waiting_for is not None else None
+    if counts is not None:  # a batch
+        return members_text(counts, " jobs") if job.progress_known else f"Open: {members_text(counts, ' jobs so far')}"
     stage = open_stage(job.stages)
     at = "" if stage is None else f"{'' if stage.name == LOOP_STAGE else stage.name} {counted(stage)}".strip()
     return " · ".join(part for part in (at, own_message(job), _failed_items(job)) if part) or "Running"

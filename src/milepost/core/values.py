@@ -77,6 +77,13 @@ class WaitingFor:
     code: str
     params: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def members(self) -> MemberCounts | None:
+        """Return the numbers of the children, or of the jobs of the batch, that it waits for; None where they were not read."""
+        names = MemberCounts.__dataclass_fields__
+        known = {name: self.params[name] for name in names if isinstance(self.params.get(name), int)}
+        return MemberCounts(**known) if len(known) == len(names) else None
+
 
 @dataclass(frozen=True, slots=True)
 class Eta:

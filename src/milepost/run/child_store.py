@@ -50,7 +50,7 @@ async def _answer(store: Store, run: Run, asked: Mapping[str, Any]) -> Any:
     if "make" in asked:
         return await _make(store, run, asked["make"])
     if "counts" in asked:
-        return await store.member_counts(f"children:{run.job_id}")
+        return (await store.member_counts([f"children:{run.job_id}"]))[0]
     if "pending" in asked:
         return bool(await store.select(Select(labels=(own,), statuses=("pending",)), 1))
     if "get" in asked:

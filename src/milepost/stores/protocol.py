@@ -302,8 +302,8 @@ class Store(KeyValueStore, UsageLedger, Protocol):
     async def open_members(self, group: str, limit: int) -> list[str]:
         """Return the ids of up to `limit` open members of a group of several members."""
 
-    async def member_counts(self, group: str) -> dict[str, int]:
-        """Return the exact numbers of its members by MEMBER_STATES, without zeros."""
+    async def member_counts(self, groups: Sequence[str]) -> list[dict[str, int]]:
+        """Return the exact numbers of the members of each group by MEMBER_STATES, without zeros, in one round trip."""
 
     async def wait_for_work(self, worker: str, queues: Sequence[str], timeout: float) -> bool | Literal["worker"]:
         """Wait until one of the queues may have a claimable job, a run of the worker is to stop, or it is woken.

@@ -19,6 +19,7 @@ from milepost.core.job import Job
 from milepost.manager.feed_follower import FeedFollower
 from milepost.manager.manager import AsyncJobManager
 from milepost.manager.sync import JobManager
+from milepost.query.member_progress import with_member_progress
 from milepost.signals import shutdown
 from milepost.stores.protocol import Store
 from milepost.stores.query import Page, Query
@@ -47,15 +48,16 @@ class StartEstimates:
         self._task: asyncio.Task[None] | None = None
 
     async def describe(self, jobs: Sequence[Job]) -> list[Job]:
-        """Return the jobs. Pending worker jobs get their expected start and what they wait for."""
+        """Return the jobs. Pending worker jobs get their expected start and what they wait for; see also `with_member_progress`."""
+        jobs = await with_member_progress(self._store(), jobs)
         if not any(map(waits, jobs)):
-            return list(jobs)
+            return jobs
         if time.monotonic() >= self._until:
             if self._task is None or self._task.done():
                 self._task = asyncio.get_running_loop().create_task(self._read())
             await asyncio.shield(self._task)
         known = self._forecast
-        return list(jobs) if known is None else [known.describe(job) for job in jobs]
+        return jobs if known is None else [known.describe(job) for job in jobs]
 
     async def _read(self) -> None:
         begun = time.monotonic()

@@ -82,7 +82,7 @@ def show(words: tuple[str, ...]) -> int:
     """Show the details of a job (default: the newest job)."""
     context = current()
     for at, word in enumerate(words or ("@last",)):
-        job = context.with_start_forecast([resolve_job(context, word)])[0]
+        (job,) = context.with_start_forecast(context.with_member_progress([resolve_job(context, word)]))
         if context.json:
             echo_json(job.to_dict())
             continue

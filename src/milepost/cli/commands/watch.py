@@ -6,7 +6,9 @@ import queue
 import sys
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -24,11 +26,13 @@ from milepost.cli.rendering.live import (
     outage_text,
     raise_if_output_closed,
 )
-from milepost.cli.rendering.progress import JobProgress, progress_bars, stage_label
+from milepost.cli.rendering.progress import JobProgress, member_counts, progress_bars, stage_label
 from milepost.cli.rendering.terminal import MUTED, STYLES, clean, is_live
+from milepost.core.activity import progress_text
 from milepost.core.errors import JobNotFoundError, MilepostError, StoreUnavailableError
 from milepost.core.events import Event
 from milepost.core.job import Job, JobStatus
+from milepost.core.placement import BATCH
 from milepost.core.serialization import seconds
 
 if TYPE_CHECKING:
@@ -37,6 +41,7 @@ if TYPE_CHECKING:
 
 MAX_WATCHED = 64
 POLL_INTERVAL = 0.2
+MEMBERS_INTERVAL = 1.0
 RETRY_DELAY = 1.0
 
 
@@ -86,6 +91,7 @@ class JobFollower:
                 if latest is not None:
                     self.jobs[job_id] = latest
             self.problem = None
+            return self._session.with_member_progress(list(self.jobs.values()))
         except StoreUnavailableError as away:
             self.problem = str(away)
         return list(self.jobs.values())
@@ -195,26 +201,66 @@ def _parse_json(follower: JobFollower, timeout: float | None) -> None:
 
 def _plain(context: CommandContext, follower: JobFollower, timeout: float | None) -> None:
     """Print a line for each noteworthy event, and the outcome of each job."""
-    several = len(follower.jobs) > 1
-    ids = short_ids(list(follower.jobs.values()))
-    throttles: dict[str, LineThrottle] = {}
-    outages = OutageNotice()
+    lines, outages = PlainLines(context, follower), OutageNotice()
     for event in follower.events(timeout):
         outages.report(follower.problem)
         if event is None:
             raise_if_output_closed()
-            continue
-        text = _event_text(event)
-        if not text:
-            continue
-        steps = throttles.setdefault(event.job_id, LineThrottle())
-        if event.kind in ("progress", "stage") and not steps.should_print(_open_stage(event), event.progress):
-            continue
-        when = formatting.clock(event.at, utc=context.utc) + "  " if event.at is not None else ""
-        echo(when + (ids[event.job_id] + "  " if several else "") + text)
+            lines.print_members()
+        else:
+            lines.print_event(event)
     for job in follower.refresh():
         if job.is_terminal:
-            echo((ids[job.job_id] + "  " if several else "") + ended_text(job))
+            lines.echo(job.job_id, ended_text(job))
+
+
+class PlainLines:
+    """The lines of `watch` in a pipe."""
+
+    def __init__(self, context: CommandContext, follower: JobFollower) -> None:
+        self._utc = context.utc
+        self._follower = follower
+        self._ids = short_ids(list(follower.jobs.values())) if len(follower.jobs) > 1 else {}
+        self._throttles: dict[str, LineThrottle] = defaultdict(LineThrottle)
+        self._may_wait = {job_id for job_id, job in follower.jobs.items() if _may_wait(job, job.status)}
+        """The jobs that may wait for their children, or for the jobs of a batch."""
+        self._members_at = time.monotonic()
+
+    def echo(self, job_id: str, text: str, at: datetime | None = None) -> None:
+        """Print a text, with a time, and with the id if there are several jobs."""
+        when = "" if at is None else formatting.clock(at, utc=self._utc)
+        echo("  ".join(part for part in (when, self._ids.get(job_id, ""), text) if part))
+
+    def print_event(self, event: Event) -> None:
+        """Print an event, if it is noteworthy."""
+        if event.status is not None:
+            change = (
+                self._may_wait.add
+                if _may_wait(self._follower.jobs[event.job_id], event.status)
+                else self._may_wait.discard
+            )
+            change(event.job_id)
+        text = _event_text(event)
+        if not text:
+            return
+        steps = self._throttles[event.job_id]
+        if event.kind not in ("progress", "stage") or steps.should_print(_open_stage(event), event.progress):
+            self.echo(event.job_id, text, event.at)
+
+    def print_members(self) -> None:
+        """Print how many children, or jobs of a batch, have ended: no event of the job itself says so."""
+        if not self._may_wait or time.monotonic() - self._members_at < MEMBERS_INTERVAL:
+            return
+        self._members_at = time.monotonic()
+        for job in self._follower.refresh():
+            counts = member_counts(job)
+            if counts is not None and self._throttles[job.job_id].should_print({"name": ""}, counts.progress):
+                text = "  ".join(part for part in (progress_text(job), clean(job.activity)) if part)
+                self.echo(job.job_id, text, datetime.now(UTC))
+
+
+def _may_wait(job: Job, status: JobStatus) -> bool:
+    return status is JobStatus.PENDING or (job.job_type == BATCH and not status.is_terminal)
 
 
 def _event_text(event: Event) -> str:

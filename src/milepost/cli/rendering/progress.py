@@ -15,6 +15,7 @@ from milepost.cli import formatting
 from milepost.cli.rendering.terminal import MUTED, STYLES, bar, cells, clean, glyph, pad, truncate
 from milepost.core.activity import LOOP_STAGE, open_stage, own_message, progress_text
 from milepost.core.job import Eta, Job, JobStatus, Stage
+from milepost.core.values import MemberCounts
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -50,6 +51,10 @@ class JobProgress:
 
     def parts(self, job: Job) -> tuple[str, str, str, str, str]:
         """Return stage, percentage, count, rate and remaining time as text; unknown ones are empty."""
+        counts = member_counts(job)
+        if counts is not None:
+            jobs = "child" if job.status is JobStatus.PENDING else "job"
+            return ("Waiting", progress_text(job), formatting.units(counts.ended, counts.total, jobs), "", "")
         stage = open_stage(job.stages)
         rate, left = self.pace.rate(), self.left(job)
         counted = stage is not None and (stage.total or stage.done)
@@ -71,7 +76,7 @@ class JobProgress:
         from rich.text import Text
 
         stage, percent, count, rate, left = self.parts(job)
-        if open_stage(job.stages) is None:  # a message is longer than a name: it has a line of its own
+        if open_stage(job.stages) is None and not count:  # a message is longer than a name: it has a line of its own
             stage = clean(job.job_type, 200) if job.is_terminal else "Working"
         self._label = min(max(self._label, cells(stage)), max(12, width // 4))
         name = truncate(console, stage, self._label)
@@ -92,7 +97,7 @@ class JobProgress:
         total = stage.total if stage is not None else None
         widest = cells(formatting.units(total, total, stage.unit)) if stage is not None and total else cells(count)
         begin, end = (percent, 4, ">"), (left, TIME_LEFT_WIDTH, "<")
-        if not job.stages:
+        if not job.stages and not count:
             fields = [begin, end]
             return fields, width - sum(size + 2 for _, size, _ in fields)
         bare = count.rpartition(" ")[0] if total else count
@@ -128,9 +133,16 @@ class JobProgress:
         )  # a message that an earlier stage has left is no longer true
         if job.stalled and not job.is_terminal:
             lines.append(Text(f"  {truncate(console, clean(job.stalled), width - 2)}", style_of(job), no_wrap=True))
+        elif member_counts(job) is not None:
+            lines.append(Text(f"  {truncate(console, clean(job.activity), width - 2)}", MUTED, no_wrap=True))
         elif fresh and (message := own_message(job)) and not job.is_terminal:
             lines.append(Text(f"  {truncate(console, clean(message), width - 2)}", MUTED, no_wrap=True))
         return Group(*lines)
+
+
+def member_counts(job: Job) -> MemberCounts | None:
+    """Return the numbers of the children that a job waits for, or of the jobs of a batch; None for any other job."""
+    return None if job.waiting_for is None else job.waiting_for.members
 
 
 def stage_line(console: Console, stage: Stage, label: int) -> Text:

@@ -103,10 +103,10 @@ class MemoryStore(MemoryKeyValues, MemoryLimits):
         with self._memory.lock:
             return [str(job_id) for (job_id,) in self._memory.indexes.get(("member", group, ""), ())[:limit]]
 
-    async def member_counts(self, group: str) -> dict[str, int]:
+    async def member_counts(self, groups: Sequence[str]) -> list[dict[str, int]]:
         with self._memory.lock:
-            found = ((ended, self._memory.indexes.get(("member", group, ended), ())) for ended in MEMBER_STATES)
-            return {ended: len(entries) for ended, entries in found if entries}
+            get = self._memory.indexes.get
+            return [{one: len(ids) for one in MEMBER_STATES if (ids := get(("member", name, one)))} for name in groups]
 
     def _write(self, job_id: str, change: changes.Change, answer: bool, *, whole: bool = False) -> WriteResult:
         memory = self._memory

@@ -97,6 +97,14 @@ async def first_ids(db: Database, name: str, group: str, limit: int) -> list[str
     return [job_id for (job_id,) in rows]
 
 
+async def member_counts(db: Database, groups: Sequence[str]) -> list[dict[str, int]]:
+    """Return the numbers of the members of each group, by state."""
+    found: dict[str, dict[str, int]] = {group: {} for group in groups}
+    for group, ended, count in (await db.run(("member_counts", {"groups": list(groups)})))[0]:
+        found[group][ended] = count
+    return [found[group] for group in groups]
+
+
 def renewal(leases: Sequence[tuple[str, str]], micros: int | None) -> Part:
     """Return the statement that renews leases, or only checks them."""
     ids, tokens = [job_id for job_id, _ in leases], [token for _, token in leases]

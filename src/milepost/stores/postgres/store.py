@@ -155,8 +155,8 @@ class PostgresStore(PostgresLimits):
     async def open_members(self, group: str, limit: int) -> list[str]:
         return await queries.first_ids(self._db, "open_members_of", group, limit)
 
-    async def member_counts(self, group: str) -> dict[str, int]:
-        return dict((await self._db.run(("member_counts", {"group": group})))[0])
+    async def member_counts(self, groups: Sequence[str]) -> list[dict[str, int]]:
+        return await queries.member_counts(self._db, groups)
 
     async def _write(
         self, writes: Sequence[Write], claim: Claim | None, after: Part | None = None

@@ -148,10 +148,12 @@ class NamespaceMethods:
         found = await self._ask("SRANDMEMBER", f"{{{self.namespace}}}:m:{group}:", limit)
         return sorted(map(decode_id, found))
 
-    async def member_counts(self: _Caller, group: str) -> dict[str, int]:
-        """Return the exact numbers of its members by MEMBER_STATES, without zeros."""
-        counts = await self._run("member_counts", group, *MEMBER_STATES)
-        return {state: count for state, count in zip(MEMBER_STATES, counts, strict=True) if count}
+    async def member_counts(self: _Caller, groups: Sequence[str]) -> list[dict[str, int]]:
+        """Return the exact numbers of the members of each group by MEMBER_STATES, without zeros."""
+        replies = await self._run("member_counts", len(groups), *groups, *MEMBER_STATES)
+        return [
+            {state: count for state, count in zip(MEMBER_STATES, counts, strict=True) if count} for counts in replies
+        ]
 
     async def sweep(
         self: _Caller,

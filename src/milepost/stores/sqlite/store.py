@@ -121,8 +121,8 @@ class SQLiteStore:
     async def open_members(self, group: str, limit: int) -> list[str]:
         return [job_id for (job_id,) in await self._database.read(lambda db: db.all("open_members", (group, limit)))]
 
-    async def member_counts(self, group: str) -> dict[str, int]:
-        return dict(await self._database.read(lambda db: db.all("member_counts", (group,))))
+    async def member_counts(self, groups: Sequence[str]) -> list[dict[str, int]]:
+        return await self._database.read(lambda db: [dict(db.all("member_counts", (group,))) for group in groups])
 
     async def heartbeat(
         self, writes: Sequence[Write], leases: Sequence[tuple[str, str]], micros: int | None

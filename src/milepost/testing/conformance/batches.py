@@ -39,11 +39,11 @@ class BatchRecords(Scenarios):
         await BatchRecords._close(fixture)
         await is_held(fixture, "then", "group:g")
         assert (await fixture.job("g")).status is JobStatus.RUNNING
-        assert await fixture.store.member_counts("group:g") == {"": 1, "completed": 1, "closed": 1}
+        assert await fixture.store.member_counts(["group:g"]) == [{"": 1, "completed": 1, "closed": 1}]
         await complete(fixture, "b")
         job = await fixture.job("g")
         assert (job.status.value, job.progress, "held" in job.record) == ("completed", 1.0, False)
-        assert await fixture.store.member_counts("group:g") == {"completed": 2, "closed": 1}
+        assert await fixture.store.member_counts(["group:g"]) == [{"completed": 2, "closed": 1}]
         await is_ready(fixture, "then")
 
     async def test_empty_batch_ends_at_once(self, fixture: StoreFixture) -> None:
@@ -163,18 +163,19 @@ class BatchRecords(Scenarios):
         assert (await fixture.job("g")).status is JobStatus.COMPLETED
 
     async def test_members_are_counted_exactly(self, fixture: StoreFixture) -> None:
-        assert await fixture.store.member_counts("group:g") == {}
+        assert await fixture.store.member_counts(["group:g"]) == [{}]
         assert await fixture.store.open_members("group:g", 9) == []
         for name in "abcd":
             await fixture.create(name, worker_job(labels=":group=g"))
         await complete(fixture, "a")
         await fail(fixture, "b")
         await fixture.store.apply([Write("c", plans.plan_delete(fixture.operation_id()))])
-        assert await fixture.store.member_counts("group:g") == {"": 1, "completed": 1, "failed": 1}
+        assert await fixture.store.member_counts(["group:g"]) == [{"": 1, "completed": 1, "failed": 1}]
         assert await fixture.store.open_members("group:g", 9) == ["d"]
         await fixture.do("b", plans.plan_retry(fixture.operation_id()))
         assert sorted(await fixture.store.open_members("group:g", 9)) == ["b", "d"]
-        assert await fixture.store.member_counts("group:g") == {"": 2, "completed": 1}
+        assert await fixture.store.member_counts(["group:g", "group:none"]) == [{"": 2, "completed": 1}, {}]
+        assert await fixture.store.member_counts([]) == []
 
 
 async def complete_run(fixture: StoreFixture, name: str, token: str) -> None:

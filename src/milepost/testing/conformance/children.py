@@ -64,7 +64,7 @@ class Children(Scenarios):
         await fail(fixture, "b")
         await is_held(fixture, "p", "children:p")
         await fixture.do("c", plans.plan_cancel(fixture.operation_id()))
-        assert await fixture.store.member_counts("children:p") == {"completed": 1, "failed": 1, "cancelled": 1}
+        assert await fixture.store.member_counts(["children:p"]) == [{"completed": 1, "failed": 1, "cancelled": 1}]
         (job,) = await fixture.claim(job_id="p")
         assert (job.attempt, job.waiting_for, "wait_groups" in job.record) == (1, None, False)
         plan = plans.plan_suspend(fixture.operation_id(), token_of(job), {}, groups=("children:p",), ran=1)

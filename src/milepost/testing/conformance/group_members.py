@@ -159,13 +159,13 @@ class GroupMembers(Scenarios):
         await fixture.start("stopping")
         await fixture.do("stopping", plan_cancel(fixture.operation_id()))
         await fail(fixture, "bad")
-        assert await fixture.store.member_counts("children:p") == {"": 1}
+        assert await fixture.store.member_counts(["children:p"]) == [{"": 1}]
         assert await fixture.store.open_members("children:p", 9) == ["a"]
         await is_held(fixture, "then", "children:p")
         await complete(fixture, "a")
         await is_ready(fixture, "then")
         await fixture.store.apply([Write("mine", plan_delete(fixture.operation_id()))])
-        assert await fixture.store.member_counts("children:p") == {"completed": 1}
+        assert await fixture.store.member_counts(["children:p"]) == [{"completed": 1}]
 
     async def test_chain_of_groups_is_released_in_order(self, fixture: StoreFixture) -> None:
         await fixture.create("a", member("group:0"))

@@ -42,7 +42,7 @@ class GroupRetention(Scenarios):
         assert await purged(fixture, limit=1) == 1  # those that stay take no place
         assert await purged(fixture) == 0
         assert await left(fixture) == {"p", "a", "b"}
-        assert await fixture.store.member_counts("children:p") == {"completed": 1, "failed": 1}
+        assert await fixture.store.member_counts(["children:p"]) == [{"completed": 1, "failed": 1}]
         await end_parent(fixture, token)
         assert await purged(fixture) == 3
         assert await left(fixture) == set()

@@ -17,6 +17,7 @@ from milepost.core.errors import MilepostError, StoreError, StoreUnavailableErro
 from milepost.core.job import Job, JobStatus, WaitingFor
 from milepost.manager.feed_follower import FeedFollower, FeedNews
 from milepost.query.filters import Filter
+from milepost.query.member_progress import member_group
 from milepost.stores.protocol import Store
 from milepost.web.http.json_body import encoded, row_bytes
 from milepost.web.http.list_params import ListParams
@@ -99,7 +100,7 @@ REPARSE_SECONDS = 30.0
 """How often filters are parsed again, because they may contain times relative to now."""
 
 WAITING_SECONDS = 2.0
-"""How often the reason why the newest pending jobs wait is checked, because it changes without an event."""
+"""How often the reason why the newest jobs wait is checked, because it changes without an event."""
 WAITING_MAX = 500
 
 Describe = Callable[[Sequence[Job]], Awaitable[list[Job]]]
@@ -294,10 +295,14 @@ class ListHub:
         return rows
 
     async def _publish_waiting(self) -> None:
-        """Send the pending jobs whose reason for waiting has changed."""
+        """Send the jobs whose reason for waiting has changed."""
         self._waited_at = time.monotonic()
         known_jobs = reversed(self._known.values())
-        pending = [one.job for one in known_jobs if one.is_described and one.job.status is JobStatus.PENDING]
+        pending = [
+            one.job
+            for one in known_jobs
+            if one.is_described and (one.job.status is JobStatus.PENDING or member_group(one.job))
+        ]
         pending = pending[:WAITING_MAX]
         changed: dict[str, Job | None] = {}
         for job, shown in zip(pending, await self.describe(pending), strict=True):

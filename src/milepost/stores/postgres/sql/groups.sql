@@ -75,8 +75,8 @@ SELECT id FROM [held] WHERE grp = %(group)s ORDER BY created, id LIMIT %(limit)s
 SELECT id FROM [members] WHERE grp = %(group)s AND ended = '' ORDER BY id LIMIT %(limit)s
 
 -- name: member_counts
--- Read how many members of a group are in each state.
-SELECT ended, count(*) FROM [members] WHERE grp = %(group)s GROUP BY ended
+-- Read how many members of each group are in each state.
+SELECT grp, ended, count(*) FROM [members] WHERE grp = ANY(%(groups)s::text[]) GROUP BY grp, ended
 
 -- name: held_put
 -- Add jobs to those that groups hold.

@@ -281,10 +281,14 @@ local function groups()
 end
 
 -- name: member_counts
--- Count the members of a group.
--- ARGV[2]   the group
--- ARGV[3..] states of members
--- Reply     the number of members in each
-local counts = {}
-for i = 3, #ARGV do counts[i - 2] = redis.call('SCARD', root .. 'm:' .. ARGV[2] .. ':' .. ARGV[i]) end
+-- Count the members of groups.
+-- ARGV[2]   the number of groups
+-- ARGV[3..] the groups, then states of members
+-- Reply     for each group the number of members in each state
+local last, counts = 2 + tonumber(ARGV[2]), {}
+for g = 3, last do
+    local found = {}
+    for i = last + 1, #ARGV do found[i - last] = redis.call('SCARD', root .. 'm:' .. ARGV[g] .. ':' .. ARGV[i]) end
+    counts[g - 2] = found
+end
 return counts

@@ -1,0 +1,49 @@
+"""The progress of a job that waits for its children, and of a batch: how many of these jobs have ended.
+
+It is read from the index of their group when the job is shown, because the record of the job does not change when they end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from milepost.core.job import Job, JobStatus
+from milepost.core.placement import BATCH
+from milepost.core.serialization import to_json
+from milepost.core.values import MemberCounts
+from milepost.stores.protocol import Store
+
+
+def member_group(job: Job) -> str | None:
+    """Return the group whose members are the progress of a job: its children while it waits for them, or the jobs of a batch."""
+    if job.status is JobStatus.PENDING:
+        children = f"children:{job.job_id}"
+        return children if job.record.get("held") == children else None
+    is_batch = job.status is JobStatus.RUNNING and job.job_type == BATCH and job.run_by == "manual"
+    return f"group:{job.job_id}" if is_batch and job.group == job.job_id else None
+
+
+async def with_member_progress(store: Store, jobs: Sequence[Job]) -> list[Job]:
+    """Return the jobs, those that `member_group` concerns with the numbers of members in `waiting_for`, and the progress.
+
+    One round trip for all of them; none without such jobs.
+    """
+    groups = {job.job_id: group for job in jobs if (group := member_group(job)) is not None}
+    if not groups:
+        return list(jobs)
+    found = await store.member_counts(list(groups.values()))
+    counts = dict(zip(groups, found, strict=True))
+    return [_described(job, groups[job.job_id], counts[job.job_id]) if job.job_id in groups else job for job in jobs]
+
+
+def _described(job: Job, group: str, states: dict[str, int]) -> Job:
+    is_open_batch = job.job_type == BATCH and "closed" not in job.record
+    if is_open_batch and "closed" not in states:
+        states = {**states, "": max(0, states.get("", 0) - 1)}  # the record of the batch itself
+    counts = MemberCounts.of(states)
+    fields = {"waiting_for": to_json({"code": "after", "params": {"group": group, **asdict(counts)}}, "waiting_for")}
+    # A job keeps the progress that it has reported itself. More jobs may come to an open batch.
+    if counts.total and not job.progress and not is_open_batch:
+        fields |= {"progress": repr(counts.progress), "progress_known": "1"}
+    return Job.stored(job.job_id, {**job.record, **fields})
