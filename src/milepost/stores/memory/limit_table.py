@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from milepost.core.limits import Limit
+from milepost.core.transitions.operations import BranchResult
 
 
 class LimitTable(dict[str, Limit]):
@@ -19,7 +20,10 @@ class LimitTable(dict[str, Limit]):
         limit = self.get(key, Limit())
         self.put(key, limit._replace(gate=max(limit.gate, until) if until else 0), now)
 
-    def return_start(self, key: str, started: int, now: int) -> None:
-        """Give a start back to the rate of a limit key."""
-        if key in self:
-            self[key] = self[key].returned(started, now)
+    def apply(self, effect: BranchResult, now: int) -> None:
+        """Close the gates that a branch closes, and give back the starts that it gives back."""
+        for key, until in effect.gates.items():
+            self.close_gate(key, until, now)
+        for key, started in effect.unstarted:
+            if key in self:
+                self[key] = self[key].returned(started, now)

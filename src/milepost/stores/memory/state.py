@@ -272,10 +272,8 @@ class MemoryState:
                 self.delete_value(key)
             else:
                 self.put_value(key, value, None)
-        for key, until in effect.gates.items():
-            self.limits.close_gate(key, until, self.now)
-        for key, started in effect.unstarted:
-            self.limits.return_start(key, started, self.now)
+        if effect.gates or effect.unstarted:
+            self.limits.apply(effect, self.now)
         if effect.record is None:
             self.remove_values([job_id])
             gone = self.records.pop(job_id, None)

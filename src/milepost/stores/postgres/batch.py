@@ -68,8 +68,7 @@ class Batch(GroupFacts):
         self._is_awaited = False
         self.values: dict[str, str] = {}
         self._set_values: dict[str, str | None] = {}
-        self._gates: dict[str, int] = {}
-        self._unstarted: list[tuple[str, int]] = []
+        self._gates, self._unstarted = dict[str, int](), list[tuple[str, int]]()
         self._changed: dict[str, Columns | None] = {}
         """Each changed id with the columns of its record, None if it is removed."""
         self._removed, self._buried, self._overlong, self._wakes = set[str](), set[str](), set[str](), set[str]()
