@@ -23,6 +23,7 @@ const LATER: Partial<Record<PageName, () => Promise<ComponentType>>> = {
   types: async () => (await import("./pages/types")).TypesPage,
   documents: async () => (await import("./pages/documents")).DocumentsPage,
   schedules: async () => (await import("./pages/schedules")).SchedulesPage,
+  usage: async () => (await import("./pages/usage")).UsagePage,
   workers: async () => (await import("./pages/workers")).WorkersPage,
 };
 

@@ -22,6 +22,7 @@ PAGES = {
     "types": ("?page=types", ".numbers"),
     "submit": ("?page=types&type=ingestion", "dialog form"),
     "schedules": ("?page=schedules", "h1"),
+    "usage": ("?page=usage&by=label:owner", ".spent li"),
     "workers": ("?page=workers", ".mini"),
     "gone": ("?page=job&job=nosuch", ".empty h1"),
 }

@@ -152,8 +152,8 @@ def palette(page: Page) -> None:
 SHORTCUTS = {
     "/": slash, "j k": j_k, "Enter": enter, "Esc": escape, "x": x, "a": a, "c": c, "r": r, "#": hash_, "u": u, "Space": space,
     "f": f, "y": y, "1 … 7": numbers, "g j": place("g j", "Jobs"), "g f": place("g f", "Failures"),
-    "g o": place("g o", "Overview"), "g t": place("g t", "Types"), "g w": place("g w", "Workers"), "t": t, "?": question,
-    "Ctrl K": palette,
+    "g o": place("g o", "Overview"), "g t": place("g t", "Types"), "g u": place("g u", "Usage"), "g w": place("g w", "Workers"),
+    "t": t, "?": question, "Ctrl K": palette,
 }  # fmt: skip
 
 

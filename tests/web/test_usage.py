@@ -43,9 +43,12 @@ async def test_client_has_the_methods_of_the_manager(manager: AsyncJobManager) -
 async def test_restricted_key_sees_only_its_own(memory: AsyncJobManager) -> None:
     await spend(memory, "acme", usd=1)
     other = await spend(memory, "zoo", usd=10)
+    async with memory.track("chat", labels={"secret": "plan"}) as run:
+        run.add_usage(usd=100)
     client = await caller(memory, labels={"tenant": "acme"})
     assert (await client.usage(by="label:tenant")).groups == {"acme": {"usd": 1}}
     assert (await client.usage(labels={"tenant": "acme"})).total == {"usd": 1}
+    assert (await client.usage()).label_names == ["tenant"]
     hidden = await client.usage(labels={"tenant": "zoo"})
     assert (hidden.groups, hidden.total) == ({}, {})
     with pytest.raises(JobNotFoundError):

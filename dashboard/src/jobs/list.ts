@@ -29,6 +29,8 @@ export const hidden = signal<ReadonlySet<string>>(new Set());
 export const held = signal(false);
 export const paused = signal(false);
 export const heldChanges = signal(0);
+/** Whether any listed job has usage. */
+export const withUsage = signal(false);
 /** Changes per second, over the last few seconds. */
 export const rate = signal(0);
 
@@ -66,6 +68,7 @@ export async function load(quiet = false): Promise<void> {
     const found = await get<RowList>("jobs", { q: wanted, limit, fields: "row" }, mine.signal);
     if (mine.signal.aborted) return;
     batch(() => {
+      if (!quiet) withUsage.value = false;
       const ids = found.jobs.map(put);
       answered = wanted;
       cursor = found.next_cursor ?? null;
@@ -144,6 +147,7 @@ function countOf(found: RowList): { count: number; exact: boolean } {
 }
 
 function put(row: Row): string {
+  if (Object.keys(row.usage).length > 0) withUsage.value = true;
   const known = rows.get(row.job_id);
   if (known === undefined) rows.set(row.job_id, signal(row));
   else if (!isOlder(row, known.peek())) known.value = row;

@@ -5,7 +5,7 @@ import { useWindow } from "../parts/windowed";
 import { formatCount } from "../text/time";
 import { BulkBar } from "./bulk";
 import { Empty } from "./empty";
-import { hasMore, loading, loadMore, order, problem, release, shown, total, waiting } from "./list";
+import { hasMore, loading, loadMore, order, problem, release, shown, total, waiting, withUsage } from "./list";
 import { JobRow } from "./row";
 import { cursor, pointerInside, scrolled, selecting } from "./selection";
 
@@ -44,7 +44,7 @@ export function ListView() {
   const known = total.value;
   return (
     <section
-      class={`list card${selecting.value ? " selecting" : ""}`}
+      class={`list card${selecting.value ? " selecting" : ""}${withUsage.value ? " with-usage" : ""}`}
       aria-label="Jobs"
       onPointerEnter={(event) => (pointerInside.value = event.pointerType === "mouse")}
       onPointerLeave={() => (pointerInside.value = false)}
@@ -73,7 +73,7 @@ export function ListView() {
         aria-multiselectable="true"
         aria-busy={loading.value}
         aria-rowcount={known?.exact === true && !hasMore() ? ids.length + 1 : known?.exact === true ? known.count + 1 : -1}
-        aria-colcount={6}
+        aria-colcount={withUsage.value ? 7 : 6}
         tabIndex={0}
         {...(drawn ? { "aria-activedescendant": `row-${at}` } : {})}
         onScroll={(event) => (scrolled.value = event.currentTarget.scrollTop > 4)}
@@ -85,6 +85,11 @@ export function ListView() {
           <span role="columnheader">Job</span>
           <span role="columnheader">Progress</span>
           <span role="columnheader" class="right">Time left</span>
+          {withUsage.value && (
+            <span role="columnheader" class="right times usage">
+              Usage
+            </span>
+          )}
           <span role="columnheader" class="right times wide">Duration</span>
           <span role="columnheader" class="right times wide">Created</span>
         </div>

@@ -5,9 +5,10 @@ import { progressText } from "../text/progress";
 import { shownState, StatusIcon } from "../parts/icons";
 import { now } from "../live/clock";
 import { href, place } from "../shell/address";
-import { about, ago, elapsed, localTime, timeLeft, utcTime } from "../text/time";
+import { about, ago, elapsed, formatAmount, localTime, shortAmount, timeLeft, utcTime } from "../text/time";
 import { plain } from "../text/plain";
-import { unmatched, rows } from "./list";
+import type { Row } from "../wire/types";
+import { unmatched, rows, withUsage } from "./list";
 import { allOf, selectedIds, cursor, selectRange, toggle } from "./selection";
 
 interface Props {
@@ -90,12 +91,27 @@ export function JobRow({ id, index, top, open }: Props) {
       <div role="gridcell" class="times">
         {left === null ? "" : left === "unknown" ? left : about(left)}
       </div>
+      {withUsage.value && <UsageCell usage={job.usage} />}
       <div role="gridcell" class="times wide">
         {elapsed(job.started_at, job.completed_at, ticking ? at : 0)}
       </div>
       <div role="gridcell" class="times wide" title={`${localTime(job.created_at)} · ${utcTime(job.created_at)}`}>
         {ago(job.created_at, at)}
       </div>
+    </div>
+  );
+}
+
+/** The first two amounts; the tooltip has all. */
+function UsageCell({ usage }: { usage: Row["usage"] }) {
+  const amounts = Object.entries(usage);
+  return (
+    <div role="gridcell" class="times usage" title={amounts.map(([name, amount]) => plain(`${name} ${formatAmount(amount)}`)).join("\n")}>
+      {amounts.slice(0, 2).map(([name, amount]) => (
+        <div key={name} class="cut">
+          {shortAmount(amount)} {plain(name)}
+        </div>
+      ))}
     </div>
   );
 }

@@ -1,8 +1,8 @@
 /** The state of the page in the query of the URL, so that any mount prefix works and any view can be shared. */
 import { computed, signal } from "@preact/signals";
 
-export type PageName = "jobs" | "job" | "failures" | "overview" | "types" | "schedules" | "workers" | "documents";
-const PAGES: readonly PageName[] = ["jobs", "job", "failures", "overview", "types", "schedules", "workers", "documents"];
+export type PageName = "jobs" | "job" | "failures" | "overview" | "types" | "schedules" | "usage" | "workers" | "documents";
+const PAGES: readonly PageName[] = ["jobs", "job", "failures", "overview", "types", "schedules", "usage", "workers", "documents"];
 
 export const TABS = ["all", "pending", "running", "completed", "failed", "cancelled", "stalled", "waiting"] as const;
 export type Tab = (typeof TABS)[number];
@@ -17,6 +17,8 @@ export interface Place {
   part: string | null;
   type: string | null;
   window: string;
+  /** What usage is grouped by: `type` or `label:NAME`. */
+  by: string | null;
   /** The query of the search in documents, and the URI, metadata and owner to which it is restricted. */
   ask: string | null;
   under: string | null;
@@ -36,6 +38,7 @@ function read(search: string): Place {
     part: query.get("part"),
     type: query.get("type"),
     window: query.get("window") ?? "1h",
+    by: query.get("by"),
     ask: query.get("ask"),
     under: query.get("under"),
     where: query.get("where"),
@@ -57,6 +60,7 @@ export function href(change: Partial<Place>): string {
   if (next.part !== null) query.set("part", next.part);
   if (next.type !== null) query.set("type", next.type);
   if (next.window !== "1h") query.set("window", next.window);
+  if (next.page === "usage" && next.by !== null) query.set("by", next.by);
   for (const name of ["ask", "under", "where", "owner"] as const) {
     const value = next[name];
     if (next.page === "documents" && value !== null) query.set(name, value);

@@ -23,6 +23,7 @@ export const SHORTCUTS: readonly (readonly [string, string])[] = [
   ["g f", "Failures"],
   ["g o", "Overview"],
   ["g t", "Types"],
+  ["g u", "Usage"],
   ["g w", "Workers"],
   ["t", "Switch theme"],
   ["?", "This help"],

@@ -102,6 +102,7 @@ export function startKeys(): void {
     "g f": to("failures"),
     "g o": to("overview"),
     "g t": to("types"),
+    "g u": to("usage"),
     "g w": to("workers"),
     // On other keyboards than the American, Shift is a part of some of these: of "/" on a German one, of digits on a French one.
     "/": filter,

@@ -24,6 +24,7 @@ const COMMANDS: readonly Command[] = [
   { name: "Go to Overview", act: () => go(pageAt("overview")) },
   { name: "Go to Types", act: () => go(pageAt("types")) },
   { name: "Go to Schedules", act: () => go(pageAt("schedules")) },
+  { name: "Go to Usage", act: () => go(pageAt("usage")) },
   { name: "Go to Workers", act: () => go(pageAt("workers")) },
   ...TABS.map((tab) => ({ name: `Show ${tab} jobs`, act: () => go({ ...pageAt("jobs"), tab }) })),
   {

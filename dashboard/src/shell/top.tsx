@@ -16,6 +16,7 @@ const PAGES: readonly (readonly [PageName, string])[] = [
   ["overview", "Overview"],
   ["types", "Types"],
   ["schedules", "Schedules"],
+  ["usage", "Usage"],
   ["workers", "Workers"],
   ["documents", "Documents"],
 ];

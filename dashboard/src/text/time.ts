@@ -82,3 +82,6 @@ export const utcTime = (text: string | null): string =>
 export const formatCount = (count: number): string => count.toLocaleString("en-US");
 /** An amount of usage, which is kept in millionths. */
 export const formatAmount = (amount: number): string => amount.toLocaleString("en-US", { maximumFractionDigits: 6 });
+/** An amount in few digits: "0.0041", "2,436", "1.23M". */
+export const shortAmount = (amount: number): string =>
+  amount.toLocaleString("en-US", amount >= 100_000 ? { notation: "compact", maximumSignificantDigits: 3 } : { maximumSignificantDigits: amount < 1000 ? 4 : 5 });

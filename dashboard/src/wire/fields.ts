@@ -23,6 +23,7 @@ export const ROW_FIELDS = [
   "item_counts",
   "eta",
   "stalled",
+  "usage",
   "progress_known",
 ] as const;
 

@@ -73,4 +73,5 @@ export type Limit = Shapes["LimitRecord"];
 export type LimitList = Shapes["LimitList"];
 export type Schedule = Shapes["ScheduleRecord"];
 export type ScheduleList = Shapes["ScheduleList"];
+export type Usage = Shapes["Usage"];
 export type Share = Shapes["Share"];

@@ -348,7 +348,7 @@ class JobFields(Stored):
     result_text: str | None = field(default=None, metadata=column("", TEXT, "The text of such a result: its `repr()`, redacted and cut to 8 KiB.", cleared=("reopen",)))  # fmt: skip
     questions: tuple[Question, ...] = field(default=(), metadata=column("", QUESTIONS, "The questions of `run.ask` with their answers, and answers given before the question.", large=True, cleared=("from_start",)))  # fmt: skip
     output_bytes: int = field(default=0, metadata=column("", INTEGER, "The size of the text that runs of the job have written with `run.output`, in bytes.", label="output"))  # fmt: skip
-    usage: dict[str, float] = field(default_factory=dict, metadata=column("", USAGE, "What all runs of the job have spent, added with `run.add_usage`.", reported="record", label="usage", example={"tokens": 812, "usd": 0.004}))  # fmt: skip
+    usage: dict[str, float] = field(default_factory=dict, metadata=column("", USAGE, "What all runs of the job have spent, added with `run.add_usage`.", listed=True, reported="record", label="usage", example={"tokens": 812, "usd": 0.004}))  # fmt: skip
     retry_of: str | None = field(default=None, metadata=column("", TEXT, "The id of the job whose failed items this one repeats.", label="retry of"))  # fmt: skip
     trace: str | None = field(
         default=None,

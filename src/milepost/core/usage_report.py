@@ -25,7 +25,7 @@ class UsageReport:
 
     `groups` has the amounts by type, day or value of a label, see `by`; jobs without the label are under "", and jobs
     with combinations of labels beyond 5,000 sums in a day under "(other)". `total` is their sum. `complete` is False if
-    earlier days of the period are no longer kept.
+    earlier days of the period are no longer kept. `label_names` has the names of the labels of these jobs, sorted.
     """
 
     since: date
@@ -34,6 +34,7 @@ class UsageReport:
     groups: dict[str, Amounts] = field(default_factory=dict)
     total: Amounts = field(default_factory=dict)
     complete: bool = True
+    label_names: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON types."""

@@ -75,12 +75,15 @@ async def usage_report(
     kept = max(first, oldest_day(now))
     days = [kept + timedelta(days=n) for n in range((min(last, today(now)) - kept).days + 1)]
     groups: dict[str, Counter[str]] = {}
+    names: set[str] = set()
     for at in range(0, len(days), _DAYS_AT_ONCE):
         some = days[at : at + _DAYS_AT_ONCE]
         for day, book in zip(some, await store.usage([day_book(day) for day in some]), strict=True):
-            entries = (entry for entry in read_day(day, book) if job_type in (None, entry.job_type))
-            add_to_groups(groups, (one for one in entries if not labels or _has(one.labels, labels)), by)
-    return UsageReport(first, last, by, *shown_groups(groups), complete=first >= kept)
+            entries = [entry for entry in read_day(day, book) if job_type in (None, entry.job_type)]
+            counted = [entry for entry in entries if not labels or _has(entry.labels, labels)]
+            names.update(*(entry.labels or () for entry in counted))
+            add_to_groups(groups, counted, by)
+    return UsageReport(first, last, by, *shown_groups(groups), complete=first >= kept, label_names=sorted(names))
 
 
 def _has(labels: Mapping[str, str] | None, wanted: Mapping[str, str]) -> bool:

@@ -24,6 +24,8 @@ from milepost.worker.handlers import Handlers
 
 handlers = Handlers()
 BATCH = 16
+PRICES = {"small": 2e-7, "large": 2.5e-6}
+"""The price of a token, in US dollars."""
 
 
 class PdfError(Exception):
@@ -74,6 +76,7 @@ async def extract(
             count = min(BATCH, chunks - at)
             await work(count, chunks, seconds)
             entities += 3 * count
+            run.add_usage(tokens=410 * count, usd=410 * count * PRICES[model])
             stage.advance(count)
             if at % 128 == 0 and at > begin:
                 await run.acheckpoint(at)

@@ -70,7 +70,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "LimitList": {"limits": [_LIMIT]},
     "Usage": {
         "since": "2026-11-01", "until": "2026-11-30", "by": "label:tenant", "groups": {"acme": {"tokens": 812, "usd": 0.004}},
-        "total": {"tokens": 812, "usd": 0.004}, "complete": True,
+        "total": {"tokens": 812, "usd": 0.004}, "complete": True, "label_names": ["tenant"],
     },
     "JobUsage": {"own": {"usd": 1}, "descendants": {"usd": 2.5}, "total": {"usd": 3.5}, "budget": {"usd": 5}},
     "BatchCounts": {

@@ -9,7 +9,7 @@ class Usage(ResponseModel):
     """What jobs spent from the day `since` to the day `until`, both included, in UTC: amounts by name, by group and in all.
 
     Groups are types, days, or values of a label; jobs without the label are under "". `complete` is false if earlier days
-    of the period are no longer kept.
+    of the period are no longer kept. `label_names` has the names of the labels of these jobs.
     """
 
     since: str
@@ -18,6 +18,7 @@ class Usage(ResponseModel):
     groups: dict[str, dict[str, float]]
     total: dict[str, float]
     complete: bool
+    label_names: list[str]
 
 
 class JobUsage(ResponseModel):
