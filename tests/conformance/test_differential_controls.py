@@ -9,7 +9,7 @@ import pytest
 from milepost.core.events import Event
 from milepost.core.job import Job
 from milepost.stores.memory.store import MemoryStore
-from milepost.stores.protocol import ApplyResult, Claim, Position, Select, SweepResult, Write
+from milepost.stores.protocol import ApplyResult, Claim, Position, PurgeResult, Select, SweepResult, Write
 from milepost.testing import FrozenClock
 from milepost.testing.conformance.differential_test import hold_beside_memory
 
@@ -81,8 +81,8 @@ class SeesNoCompany(MemoryStore):
 
 
 class PurgesTooMuch(MemoryStore):
-    async def purge(self, *, ttl: float, limit: int = 500) -> int:
-        return await super().purge(ttl=ttl, limit=max(2, limit))
+    async def purge(self, *, before: int, limit: int = 500) -> PurgeResult:
+        return await super().purge(before=before, limit=max(2, limit))
 
 
 class PutsAnyway(MemoryStore):

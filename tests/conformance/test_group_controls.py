@@ -11,7 +11,7 @@ import pytest
 from milepost.core.transitions.operations import Change, Record
 from milepost.stores.memory.state import MemoryState
 from milepost.stores.memory.store import MemoryStore
-from milepost.stores.protocol import SweepResult, WriteResult
+from milepost.stores.protocol import PurgeResult, SweepResult, WriteResult
 from milepost.testing import FrozenClock
 from milepost.testing.conformance.batches import BatchRecords
 from milepost.testing.conformance.children import Children
@@ -88,15 +88,15 @@ class ForgetsWhoCloses(MemoryState):
 class RemovesChildrenOfOpenParents(MemoryStore):
     """Removes each ended record on its own when its retention is over."""
 
-    async def purge(self, *, ttl: float, limit: int = 500) -> int:
+    async def purge(self, *, before: int, limit: int = 500) -> PurgeResult:
         with mock.patch("milepost.stores.memory.retention.parent_by_run", return_value=""):
-            return await super().purge(ttl=ttl, limit=limit)
+            return await super().purge(before=before, limit=limit)
 
 
 class RemovesAwaitedMembers(MemoryStore):
-    async def purge(self, *, ttl: float, limit: int = 500) -> int:
+    async def purge(self, *, before: int, limit: int = 500) -> PurgeResult:
         with mock.patch("milepost.stores.memory.retention.groups_of", return_value=[]):
-            return await super().purge(ttl=ttl, limit=limit)
+            return await super().purge(before=before, limit=limit)
 
 
 class Counting(MemoryStore):

@@ -8,6 +8,7 @@ import pytest
 
 from milepost.core.transitions import plan_delete, plan_receipt
 from milepost.stores.redis import RedisStore
+from milepost.stores.retention import purge_older
 from milepost.stores.sync_bridge import run_sync
 from milepost.testing.conformance import Conformance
 from milepost.testing.conformance.clocks import Outages, SetClocks
@@ -52,7 +53,7 @@ class TestRedisStore(Conformance):
                         stopped_id, plan_receipt(fixture.operation_id(), stop_token, "killed", confirmed=True)
                     )
             await fixture.tick()
-            await store.purge(ttl=0)
+            await purge_older(store, ttl=0)
 
         run_sync(history())
         with redis_server.client() as client:

@@ -18,6 +18,7 @@ from milepost.core.ledger import DAYS_KEPT, today
 from milepost.stores.factory import open_store
 from milepost.stores.memory.store import MemoryStore
 from milepost.stores.protocol import Store
+from milepost.stores.retention import purge_older
 from milepost.stores.sync_bridge import run_sync
 from milepost.testing import FrozenClock
 from tests.waiting import until
@@ -120,11 +121,11 @@ def test_old_days_are_forgotten_and_reported_as_incomplete() -> None:
         run.add_usage(usd=1)
     first = today(run_sync(manager.store.now()))
     clock.advance((DAYS_KEPT - 1) * 86_400)
-    run_sync(manager.store.purge(ttl=10**9))
+    run_sync(purge_older(manager.store, ttl=10**9))
     assert (report := manager.usage(since=first)).complete
     assert report.total == {"usd": 1}
     clock.advance(86_400)
-    run_sync(manager.store.purge(ttl=10**9))
+    run_sync(purge_older(manager.store, ttl=10**9))
     report = manager.usage(since=first)
     assert (report.complete, report.since, report.groups) == (False, first, {})
 

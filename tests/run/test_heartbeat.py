@@ -17,6 +17,7 @@ from milepost.run.heartbeat_state import stop_reason
 from milepost.run.runtime import Runtime
 from milepost.run.sweeper import Sweeper
 from milepost.stores.memory.store import MemoryStore
+from milepost.stores.protocol import PurgeResult
 from milepost.stores.sync_bridge import run_sync
 from tests.run.lost_jobs import lose_jobs
 from tests.waiting import until
@@ -129,12 +130,12 @@ class TestBacklog:
         """Make each purge find a full batch; yield the requested sizes."""
         real, over, asked = manager.store.purge, threading.Event(), []
 
-        async def purge(*, ttl: float, limit: int = 500) -> int:
-            await real(ttl=ttl, limit=limit)
+        async def purge(*, before: int, limit: int = 500) -> PurgeResult:
+            found = await real(before=before, limit=limit)
             if over.is_set():
-                return 0
+                return found
             asked.append(limit)
-            return limit
+            return PurgeResult(limit, more=True)
 
         monkeypatch.setattr(manager.store, "purge", purge)
         yield asked

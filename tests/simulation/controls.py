@@ -19,6 +19,7 @@ from milepost.stores.memory import state as memory_state
 from milepost.stores.memory.state import MemoryState
 from milepost.stores.memory.store import MemoryStore
 from milepost.stores.protocol import Write
+from milepost.stores.retention import OPEN
 from milepost.stores.sync_bridge import run_sync
 from tests.simulation.known_bugs import Patches, bug
 
@@ -45,7 +46,7 @@ def _with_effect(change_effect: Any) -> Patches:
 @bug("lost record", "a purge removes jobs that have just ended", "acknowledged-is-kept")
 def _lost_record() -> Patches:
     purge = MemoryStore.purge
-    return [mock.patch.object(MemoryStore, "purge", lambda self, ttl, limit: purge(self, ttl=0, limit=limit))]
+    return [mock.patch.object(MemoryStore, "purge", lambda self, before, limit: purge(self, before=OPEN, limit=limit))]
 
 
 @bug("crashes without end", "a job is tried again however often it crashed", "budgets-hold")

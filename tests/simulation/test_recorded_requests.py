@@ -73,7 +73,7 @@ def record(seed: int) -> list[Request]:
 
 
 def shown(answer: Any) -> str:
-    """Return an answer as text, with what is due and what groups close in one order."""
+    """Return an answer as text, with what is due, what groups close and draining leases in one order."""
     if isinstance(answer, Job):
         fields = sorted((name, text) for name, text in answer.record.items() if name not in OWN_FIELDS)
         return f"{answer.job_id} {fields}"
@@ -85,7 +85,8 @@ def shown(answer: Any) -> str:
             fields["due"] = sorted(map(shown, answer.due))
         return f"{type(answer).__name__} {[f'{name}={shown(value)}' for name, value in fields.items()]}"
     if isinstance(answer, list | tuple):
-        return str([shown(item) for item in answer])
+        items = [shown(item) for item in answer]
+        return str(sorted(items) if all(type(item) is tuple for item in answer) else items)
     return str(answer)
 
 

@@ -14,6 +14,7 @@ from milepost import plugins
 from milepost.cli import formatting
 from milepost.core.errors import InvalidInputError, UnknownJobTypeError
 from milepost.core.limits import KEEP, Keep
+from milepost.stores.retention import purge_older
 from milepost.stores.sync_bridge import run_sync
 
 if TYPE_CHECKING:
@@ -92,10 +93,7 @@ def purge(context: CommandContext, older_than: float | None) -> int:
         return int(context.client.request("POST", "/api/purge")["removed"])
     manager = context.manager
     ttl = manager.ttl if older_than is None else older_than
-    total = 0
-    while gone := run_sync(manager.store.purge(ttl=ttl)):
-        total += gone
-    return total
+    return run_sync(purge_older(manager.store, ttl=ttl))
 
 
 def types(context: CommandContext) -> list[JobType]:

@@ -28,6 +28,7 @@ from milepost.settings import Settings
 from milepost.stores.clock import SYSTEM_CLOCK, Clock
 from milepost.stores.ids import SYSTEM_IDS, Ids
 from milepost.stores.protocol import DueItem, Store, Write
+from milepost.stores.retention import purge_older
 
 log = logging.getLogger("milepost.sweeper")
 log.addHandler(logging.NullHandler())
@@ -74,14 +75,14 @@ class Sweeper:
         self._next = 0.0
         self._next_purge = 0.0
         self._more_due = False
-        self._more_old = False
+        self._purge_before: int | None = None  # of the purge under way
         self._fires = False
         self.steps = (self._sweep_if_due, self._fire_if_swept, self._purge_if_due)
 
     @property
     def is_behind(self) -> bool:
         """Return whether the last tick left work to do."""
-        return self._more_due or self._more_old
+        return self._more_due or self._purge_before is not None
 
     @property
     def is_due(self) -> bool:
@@ -110,7 +111,7 @@ class Sweeper:
 
     async def _purge_if_due(self) -> int:
         now = self._monotonic()
-        if self._more_due or not (self._more_old or now >= self._next_purge):
+        if self._more_due or (self._purge_before is None and now < self._next_purge):
             return 0
         self._next_purge = max(self._next_purge, now + min(PURGE_INTERVAL, max(self._ttl, 1.0)))
         return await self._purge_until(now + MAX_TICK_SECONDS)
@@ -157,15 +158,18 @@ class Sweeper:
 
     async def purge(self) -> int:
         """Remove all records whose retention time is over, in batches; return how many were removed."""
-        return await self._purge_until(math.inf)
+        return await purge_older(self._store, ttl=self._ttl, limit=PURGE_BATCH)
 
     async def _purge_until(self, until: float) -> int:
+        before = self._purge_before
+        if before is None:
+            before = await self._store.now() - int(self._ttl * 1_000_000)
         gone = 0
         while True:
-            batch = await self._store.purge(ttl=self._ttl, limit=PURGE_BATCH)
+            batch, more = await self._store.purge(before=before, limit=PURGE_BATCH)
             gone += batch
-            self._more_old = batch >= PURGE_BATCH
-            if not self._more_old or self._monotonic() >= until:
+            self._purge_before = before if more else None
+            if not more or self._monotonic() >= until:
                 return gone
 
     async def _plan(self, due: DueItem, siblings: int) -> Write:

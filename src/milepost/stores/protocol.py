@@ -212,6 +212,13 @@ class SweepResult(NamedTuple):
     closing: tuple[str, ...] = ()
 
 
+class PurgeResult(NamedTuple):
+    """How many jobs a purge removed, and whether more may be due because it reached one of its bounds."""
+
+    removed: int
+    more: bool
+
+
 class HealthReport(NamedTuple):
     """The health of a store: `kind` and `version` of the server, its `layout`, its durability, and warnings."""
 
@@ -329,12 +336,13 @@ class Store(KeyValueStore, UsageLedger, Protocol):
         Jobs are released that wait for a closed group because the process that closed it died.
         """
 
-    async def purge(self, *, ttl: float, limit: int = 500) -> int:
-        """Remove up to `limit` jobs that ended more than `ttl` seconds ago, and return how many.
+    async def purge(self, *, before: int, limit: int = 500) -> PurgeResult:
+        """Remove up to `limit` jobs that ended before a time in microseconds.
 
         As with a delete, their events, large values and kept results are removed in the same step. A job that a run made
         goes with its root, and a member of a group stays while an open job waits for it; see `stores.retention`. One call
-        passes over about `LOOKED_AT` jobs that stay, at most.
+        passes over about `KEPT_PER_REMOVED` times `limit` jobs that stay, at most. Call it again with the same `before`
+        while the result says `more`: each job that stays is passed over once.
         """
 
     async def rollups(self, since: int, *, hourly: bool = False) -> Rollups:

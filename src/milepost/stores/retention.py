@@ -11,13 +11,14 @@ from typing import NamedTuple, Protocol
 
 from milepost.core.placement import BATCH, member_groups, parent_of
 from milepost.core.transitions.operations import Record
+from milepost.stores.protocol import Store
 
 OPEN = (1 << 63) - 1
 """Stands for the end of a child that has not ended."""
 LEVELS = 100
 """The most levels of children that go together. A longer line, as of jobs that each make the next one, goes in such parts."""
-LOOKED_AT = 5_000
-"""The most records that a purge looks at in addition to those that it removes."""
+KEPT_PER_REMOVED = 25
+"""The most records that a purge passes over, for each one that it may remove."""
 
 
 class Kin(NamedTuple):
@@ -65,6 +66,15 @@ def groups_of(job_id: str, record: Record) -> list[str]:
 def is_open_batch(record: Record | None) -> bool:
     """Return whether a record is that of a batch that has not ended, which keeps its members."""
     return record is not None and record.get("type") == BATCH and "completed" not in record
+
+
+async def purge_older(store: Store, *, ttl: float, limit: int = 500) -> int:
+    """Remove all jobs that ended more than `ttl` seconds ago, in slices of `limit`; return how many were removed."""
+    before, removed, more = await store.now() - int(ttl * 1_000_000), 0, True
+    while more:
+        gone, more = await store.purge(before=before, limit=limit)
+        removed += gone
+    return removed
 
 
 async def purgeable(family: Family, due: Sequence[str], *, bound: int, now: int, limit: int) -> Purgeable:

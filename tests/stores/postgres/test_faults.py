@@ -22,6 +22,7 @@ from milepost.stores.postgres import PostgresStore, claims, maintenance
 from milepost.stores.postgres.connection import Rows
 from milepost.stores.postgres.database import Part, Transaction
 from milepost.stores.protocol import Claim, Write
+from milepost.stores.retention import purge_older
 from milepost.stores.sync_bridge import run_sync
 from milepost.testing.conformance.groups import dying
 from tests.postgres_server import PostgresServer
@@ -87,7 +88,7 @@ def test_sweep_does_not_wait_for_another_one(store: PostgresStore, postgres_url:
     with psycopg.connect(postgres_url) as other:
         other.execute(store._namespace.sql["sweep_alone"])
         assert run_sync(store.sweep(lease=30, interval=0)).skipped
-        assert run_sync(store.purge(ttl=0)) == 0
+        assert run_sync(purge_older(store, ttl=0)) == 0
     assert [item.job_id for item in run_sync(store.sweep(lease=30, interval=0)).due] == ["a"]
 
 
@@ -205,7 +206,7 @@ def test_feed_is_trimmed_and_an_event_that_came_late_is_purged(
         run_sync(store.sweep(lease=30, interval=0))
         assert db.execute(kept).fetchall() == [("late",), ("f",), ("g",)]
         db.execute(add, ("h",))
-        run_sync(store.purge(ttl=60))
+        run_sync(purge_older(store, ttl=60))
         assert db.execute(kept).fetchall() == [("g",), ("h",)]
 
 

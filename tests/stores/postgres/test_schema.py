@@ -13,6 +13,7 @@ from milepost.stores.factory import open_store
 from milepost.stores.ids import new_operation_id
 from milepost.stores.postgres import PostgresStore
 from milepost.stores.protocol import Write
+from milepost.stores.retention import purge_older
 from milepost.stores.sync_bridge import run_sync
 from tests.postgres_server import PostgresServer
 
@@ -49,7 +50,7 @@ def use(store: PostgresStore) -> None:
         for plan in (plans.plan_create(fields, new_operation_id()), plans.plan_delete(new_operation_id())):
             assert (await store.apply([Write("a", plan)])).outcomes[0].accepted
         await store.sweep(lease=30, interval=0)
-        await store.purge(ttl=0)
+        await purge_older(store, ttl=0)
         assert await store.kv_put("k", "v")
 
     run_sync(work())

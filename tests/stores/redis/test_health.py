@@ -15,6 +15,7 @@ from milepost.core.limits import Limit
 from milepost.stores.ids import new_operation_id
 from milepost.stores.protocol import Claim, Write
 from milepost.stores.redis import RedisStore
+from milepost.stores.retention import purge_older
 from milepost.stores.sync_bridge import run_sync
 from milepost.testing.conformance.harness import worker_job
 from tests.cli.subprocesses import CommandRunner
@@ -93,7 +94,7 @@ def test_documented_acl_suffices(start_redis: Start) -> None:
     assert run_sync(store.kv_put("a", "b", ttl=60)) == 1
     assert len(run_sync(store.kv_scan(""))) == 1
     assert not run_sync(store.sweep(lease=1, interval=1)).skipped
-    assert run_sync(store.purge(ttl=0)) == 1
+    assert run_sync(purge_older(store, ttl=0)) == 1
     (warning,) = run_sync(store.check_health()).warnings
     assert "NOPERM" in warning
     with server.client() as client:

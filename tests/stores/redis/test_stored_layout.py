@@ -18,6 +18,7 @@ from milepost.stores.protocol import LAYOUT, Position, Select, Write
 from milepost.stores.redis import RedisStore
 from milepost.stores.redis.codec import decode_id, encode_id
 from milepost.stores.redis.scripts import script
+from milepost.stores.retention import purge_older
 from milepost.stores.sync_bridge import run_sync
 from milepost.testing.conformance.harness import LONG, StoreFixture, caller_job, token_of, worker_job
 from tests.redis_server import RedisServer
@@ -166,7 +167,7 @@ def test_damaged_record_does_not_fail_lists(redis_server: RedisServer, store: Re
     assert run_sync(store.get("a")) is not None
     assert run_sync(store.get("d")) is None
     run_sync(store.sweep(lease=1, interval=0))
-    run_sync(store.purge(ttl=0))
+    run_sync(purge_older(store, ttl=0))
 
 
 def test_purge_looks_once_for_jobs_that_wait_for_a_group(redis_server: RedisServer, store: RedisStore) -> None:
@@ -177,7 +178,7 @@ def test_purge_looks_once_for_jobs_that_wait_for_a_group(redis_server: RedisServ
         do(store, name, plans.plan_create(worker_job(labels=":after=group:g"), new_operation_id()))
     with redis_server.client() as client:
         client.config_resetstat()
-        assert run_sync(store.purge(ttl=0, limit=10)) == 10
+        assert run_sync(store.purge(before=run_sync(store.now()), limit=10)).removed == 10
         read = client.info("commandstats")["cmdstat_hmget"]["calls"]
     assert read < 50, "each of the 10 jobs that wait was read for each of the 10 members"
 
@@ -190,10 +191,10 @@ def test_purge_follows_end_order_after_retries(redis_server: RedisServer, store:
     do(store, "b", plans.plan_cancel(new_operation_id()))
     do(store, "c", plans.plan_delete(new_operation_id()))
     failed(store, "c")
-    assert run_sync(store.purge(ttl=3600)) == 0
-    assert run_sync(store.purge(ttl=0, limit=1)) == 1
+    assert run_sync(purge_older(store, ttl=3600)) == 0
+    assert run_sync(store.purge(before=run_sync(store.now()), limit=1)).removed == 1
     assert run_sync(store.get("b")) is None
-    assert run_sync(store.purge(ttl=0)) == 1
+    assert run_sync(purge_older(store, ttl=0)) == 1
     assert run_sync(store.counts()) == {("t", "pending"): 1}
     with redis_server.client() as client:
         assert client.llen(f"{{{store.namespace}}}:z") == 0

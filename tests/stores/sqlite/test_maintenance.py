@@ -15,6 +15,7 @@ from milepost.core import transitions as plans
 from milepost.core.job import Job
 from milepost.stores.ids import new_operation_id
 from milepost.stores.protocol import Position, Select, Write
+from milepost.stores.retention import purge_older
 from milepost.stores.sqlite import SQLiteStore
 from milepost.stores.sync_bridge import run_sync
 from milepost.testing import FrozenClock
@@ -99,16 +100,16 @@ def test_purge_removes_everything_of_record(make: Make, path: Path) -> None:
     do(store, *(create(f"j{number}", labels=f"n={number % 3}\x1fowner=ana") for number in range(250)))
     for job in claim(store, 240):
         do(store, Write(job.job_id, plans.plan_complete(new_operation_id(), job.record["token"], "1", {})))
-    assert run_sync(store.purge(ttl=60)) == 0
+    assert run_sync(purge_older(store, ttl=60)) == 0
     clock.advance(61)
-    assert run_sync(store.purge(ttl=60, limit=150)) == 150
+    assert run_sync(store.purge(before=run_sync(store.now()) - 60_000_000, limit=150)) == (150, True)
     check_file(path)
-    assert run_sync(store.purge(ttl=60)) == 90
+    assert run_sync(purge_older(store, ttl=60)) == 90
     assert len(check_file(path)) == 10
     assert count(path, "keep > 0") == 10
     assert run_sync(store.count(Select(labels=(("owner", "ana"),)))) == 10
     clock.advance(3600)
-    run_sync(store.purge(ttl=7200))
+    run_sync(purge_older(store, ttl=7200))
     with sqlite3.connect(path) as connection:
         assert connection.execute("SELECT count(*) FROM claims").fetchone()[0] == 0
     connection.close()

@@ -36,12 +36,13 @@ from milepost.stores.protocol import (
     FeedEvents,
     HealthReport,
     Position,
+    PurgeResult,
     Select,
     SweepResult,
     Write,
     WriteResult,
 )
-from milepost.stores.retention import LOOKED_AT, purgeable
+from milepost.stores.retention import KEPT_PER_REMOVED, purgeable
 from milepost.stores.sweep import hold_of
 
 
@@ -353,13 +354,12 @@ class MemoryStore(MemoryKeyValues, MemoryLimits):
             stops = [(job_id, stop) for job_id, stop in memory.stops.items() if stop.expires <= due_until]
             yield (DueItem("stopping", job_id, memory.job(job_id), stop.token) for job_id, stop in stops)
 
-    async def purge(self, *, ttl: float, limit: int = 500) -> int:
-        memory = self._memory
+    async def purge(self, *, before: int, limit: int = 500) -> PurgeResult:
+        memory, size = self._memory, (KEPT_PER_REMOVED + 1) * limit
         with memory.lock:
-            bound = memory.tick() - int(ttl * 1_000_000)
-            old = takewhile(lambda order: int(order[0]) < bound, memory.indexes.get(("ended",), ()))
-            due = [str(job_id) for _, job_id in islice(old, LOOKED_AT + limit)]
-            gone, later = await purgeable(MemoryFamily(memory), due, bound=bound, now=memory.now, limit=limit)
+            old = takewhile(lambda order: int(order[0]) < before, memory.indexes.get(("ended",), ()))
+            due = [str(job_id) for _, job_id in islice(old, size)]
+            gone, later = await purgeable(MemoryFamily(memory), due, bound=before, now=memory.tick(), limit=limit)
             memory.kept_since.update(later)
             for job_id in later:
                 memory.place(job_id)
@@ -371,7 +371,7 @@ class MemoryStore(MemoryKeyValues, MemoryLimits):
             memory.trim()
             memory.forget()
             memory.ledger.forget(memory.now)
-            return len(gone)
+            return PurgeResult(len(gone), len(gone) >= limit or len(due) == size)
 
     async def rollups(self, since: int, *, hourly: bool = False) -> Rollups:
         memory, width = self._memory, rollups.RESOLUTIONS[hourly].width

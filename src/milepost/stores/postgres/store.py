@@ -24,12 +24,13 @@ from milepost.stores.protocol import (
     HealthReport,
     KeyValue,
     Position,
+    PurgeResult,
     Select,
     SweepResult,
     Write,
     WriteResult,
 )
-from milepost.stores.retention import LOOKED_AT
+from milepost.stores.retention import KEPT_PER_REMOVED
 from milepost.stores.sweep import Sweep
 from milepost.stores.sync_bridge import run_sync
 
@@ -329,19 +330,18 @@ class PostgresStore(PostgresLimits):
             await self._trim(now, late=False)
         return found
 
-    async def purge(self, *, ttl: float, limit: int = 500) -> int:
+    async def purge(self, *, before: int, limit: int = 500) -> PurgeResult:
         now = await self.now()
-        bound = now - int(ttl * 1_000_000)
         gone = kept = 0
-        while gone < limit and kept < LOOKED_AT:
+        more = True
+        while more and gone < limit and kept < KEPT_PER_REMOVED * limit:
             size = min(retention.PURGE_BATCH, limit - gone)
-            removed, passed = await self._db.transact(lambda tx, size=size: retention.purge(tx, bound, now, size))  # type: ignore[misc]
+            removed, passed = await self._db.transact(lambda tx, size=size: retention.purge(tx, before, now, size))  # type: ignore[misc]
             gone, kept = gone + removed, kept + passed
-            if removed + passed == 0:
-                break
+            more = removed + passed > 0
         await self._db.run(("forget", {"now": now, "turns": TURNS_KEPT, "first_day": first_kept(now)}))
         await self._trim(now, late=True)
-        return gone
+        return PurgeResult(gone, more)
 
     async def _trim(self, now: int, *, late: bool) -> None:
         until = time.monotonic() + TRIMMING_SECONDS

@@ -21,6 +21,7 @@ from milepost.stores.protocol import (
     DueItem,
     HealthReport,
     KeyValue,
+    PurgeResult,
     SweepResult,
     Write,
     WriteResult,
@@ -28,7 +29,7 @@ from milepost.stores.protocol import (
 from milepost.stores.redis.codec import decode_fields, decode_id, decode_job, decode_text
 from milepost.stores.redis.connection import Arg
 from milepost.stores.redis.scripts import script
-from milepost.stores.retention import LEVELS, LOOKED_AT
+from milepost.stores.retention import KEPT_PER_REMOVED, LEVELS
 
 OLDEST_SERVER = (7, 0)
 FAILOVER_LOSES = (
@@ -183,16 +184,15 @@ class NamespaceMethods:
         await release_held(self, closing)
         return SweepResult(due, skipped == 1, held == 1, more == 1, closing)
 
-    async def purge(self: _Caller, *, ttl: float, limit: int = 500) -> int:
-        """Remove up to `limit` jobs that ended more than `ttl` seconds ago, in short steps, and return how many."""
+    async def purge(self: _Caller, *, before: int, limit: int = 500) -> PurgeResult:
+        """Remove up to `limit` jobs that ended before a time, in short steps."""
         removed = kept = 0
-        while removed < limit and kept < LOOKED_AT:
+        more = 1
+        while more and removed < limit and kept < KEPT_PER_REMOVED * limit:
             size = min(PURGE_BATCH, limit - removed)
-            gone, passed, more = await self._run("purge", round(ttl * 1_000_000), size, LEVELS, *TERMINAL, "closed")
+            gone, passed, more = await self._run("purge", before, size, LEVELS, *TERMINAL, "closed")
             removed, kept = removed + gone, kept + passed
-            if not more:
-                break
-        return removed
+        return PurgeResult(removed, more == 1)
 
     async def rollups(self: _Caller, since: int, *, hourly: bool = False) -> rollups.Rollups:
         """Return the ends of jobs in the minutes (or hours) since a time."""

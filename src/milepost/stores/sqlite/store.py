@@ -25,12 +25,13 @@ from milepost.stores.protocol import (
     HealthReport,
     KeyValue,
     Position,
+    PurgeResult,
     Select,
     SweepResult,
     Write,
     WriteResult,
 )
-from milepost.stores.retention import LOOKED_AT
+from milepost.stores.retention import KEPT_PER_REMOVED
 from milepost.stores.sqlite import limits, maintenance, queries, retention
 from milepost.stores.sqlite.database_file import DatabaseFile, path_of, system_micros
 from milepost.stores.sqlite.executor import Database
@@ -235,18 +236,17 @@ class SQLiteStore:
             await self._trim()
         return found
 
-    async def purge(self, *, ttl: float, limit: int = 500) -> int:
-        bound = await self.now() - int(ttl * 1_000_000)
+    async def purge(self, *, before: int, limit: int = 500) -> PurgeResult:
         gone = kept = 0
-        while gone < limit and kept < LOOKED_AT:
+        more = True
+        while more and gone < limit and kept < KEPT_PER_REMOVED * limit:
             size = min(retention.PURGE_BATCH, limit - gone)
-            removed, passed = await self._database.write(lambda tx, size=size: retention.purge(tx, bound, size))  # type: ignore[misc]
+            removed, passed = await self._database.write(lambda tx, size=size: retention.purge(tx, before, size))  # type: ignore[misc]
             gone, kept = gone + removed, kept + passed
-            if removed + passed == 0:
-                break
+            more = removed + passed > 0
         await self._database.write(maintenance.forget)
         await self._trim()
-        return gone
+        return PurgeResult(gone, more)
 
     async def _trim(self) -> None:
         until = time.monotonic() + TRIMMING_SECONDS

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from milepost.core import transitions as plans
 from milepost.core.defaults import CLOCK_LEAD
 from milepost.stores.protocol import Claim, SweepResult
+from milepost.stores.retention import purge_older
 from milepost.testing.conformance.harness import (
     Scenarios,
     StoreFixture,
@@ -224,7 +225,7 @@ class SetClocks(Scenarios):
         await fixture.do("a", delete)
         clock.advance(FIFTY_MINUTES)
         await sweep(fixture)
-        await fixture.store.purge(ttl=TWO_HOURS)
+        await purge_older(fixture.store, ttl=TWO_HOURS)
         outcome = await fixture.attempt("a", create)
         assert (outcome.accepted, outcome.repeated) == (False, True)
         assert await fixture.store.get("a") is None
@@ -255,6 +256,6 @@ class SetClocks(Scenarios):
         claim = Claim("w1", {"q": None}, fixture.starts(1), fixture.operation_id())
         first = (await fixture.store.apply([], claim)).claimed
         clock.advance(FIFTY_MINUTES)
-        await fixture.store.purge(ttl=TWO_HOURS)
+        await purge_older(fixture.store, ttl=TWO_HOURS)
         again = (await fixture.store.apply([], claim)).claimed
         assert [job.job_id for job in first] == [job.job_id for job in again] == ["a"]

@@ -48,6 +48,7 @@ from milepost.testing.conformance.harness import (
     worker_job,
 )
 from milepost.testing.conformance.lists import check_lists, position
+from milepost.testing.conformance.retention import purge_slice
 from milepost.testing.conformance.transition_matrix import CRASH, FAILURE, PLANS
 from milepost.testing.fakes import FrozenClock
 
@@ -298,7 +299,7 @@ class DifferentialMachine(RuleBasedStateMachine):
     @rule(limit=st.sampled_from([1, 100]))
     def purge(self, limit: int) -> None:
         """Purge ended jobs."""
-        self.both(lambda side: side.store.purge(ttl=0, limit=limit), lambda side, answer, now: answer)
+        self.both(lambda side: purge_slice(side.store, limit), lambda side, answer, now: answer)
 
     @rule(
         queue=st.sampled_from(QUEUES),

@@ -6,6 +6,7 @@ from milepost.core import transitions as plans
 from milepost.core.output import OutputPosition, encode_chunk, output_prefix
 from milepost.core.transitions.operations import Change
 from milepost.manager.output import read_output
+from milepost.stores.retention import purge_older
 from milepost.testing.conformance.harness import Scenarios, StoreFixture, token_of, worker_job
 from milepost.testing.conformance.transition_matrix import CRASH
 
@@ -121,5 +122,5 @@ class Output(Scenarios):
         assert len(await fixture.store.kv_scan(output_prefix("b"))) == 1
         await fixture.do("b", plans.plan_complete(fixture.operation_id(), token, None, {}))
         await fixture.tick()
-        assert await fixture.store.purge(ttl=0) == 1
+        assert await purge_older(fixture.store, ttl=0) == 1
         assert await fixture.store.kv_scan(output_prefix("b")) == []

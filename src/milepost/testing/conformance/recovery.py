@@ -6,6 +6,7 @@ from collections import Counter
 
 from milepost.core import transitions as plans
 from milepost.stores.protocol import Select, SweepResult, Write
+from milepost.stores.retention import purge_older
 from milepost.testing.conformance.harness import (
     LONG,
     Scenarios,
@@ -215,13 +216,13 @@ class Retention(Scenarios):
             await fixture.do(name, plans.plan_cancel(fixture.operation_id()))
             await fixture.tick()
         await fixture.tick()
-        assert await fixture.store.purge(ttl=HOUR) == 0
-        assert await fixture.store.purge(ttl=0, limit=1) == 1
+        assert await purge_older(fixture.store, ttl=HOUR) == 0
+        assert await fixture.store.purge(before=await fixture.store.now(), limit=1) == (1, True)
         assert await fixture.store.get("older") is None
         assert (await fixture.job("old")).status.value == "cancelled"
-        assert await fixture.store.purge(ttl=0) == 1
+        assert await purge_older(fixture.store, ttl=0) == 1
         await fixture.do("new", plans.plan_cancel(fixture.operation_id()))
-        assert await fixture.store.purge(ttl=HOUR) == 0
+        assert await purge_older(fixture.store, ttl=HOUR) == 0
         assert {j.job_id for j in await fixture.store.select(Select(), 9)} == {"pending", "running", "new"}
 
     async def test_purge_removes_indexes_events_and_keys(self, fixture: StoreFixture) -> None:
@@ -229,8 +230,8 @@ class Retention(Scenarios):
         await fixture.create("a", fields)
         await fixture.do("a", plans.plan_cancel(fixture.operation_id()))
         await fixture.tick()
-        assert await fixture.store.purge(ttl=0) == 1
-        assert await fixture.store.purge(ttl=0) == 0
+        assert await purge_older(fixture.store, ttl=0) == 1
+        assert await purge_older(fixture.store, ttl=0) == 0
         assert await fixture.store.get("a") is None
         assert await fixture.store.events("a") == []
         assert await fixture.store.counts() == {}
@@ -245,18 +246,18 @@ class Retention(Scenarios):
         await fixture.do("a", plans.plan_cancel(fixture.operation_id()))
         await fixture.tick()
         await fixture.do("a", plans.plan_retry(fixture.operation_id()))
-        assert await fixture.store.purge(ttl=0) == 0
+        assert await purge_older(fixture.store, ttl=0) == 0
         await fixture.do("a", plans.plan_cancel(fixture.operation_id()))
-        assert await fixture.store.purge(ttl=HOUR) == 0
+        assert await purge_older(fixture.store, ttl=HOUR) == 0
         await fixture.tick()
-        assert await fixture.store.purge(ttl=0) == 1
+        assert await purge_older(fixture.store, ttl=0) == 1
 
     async def test_draining_lease_outlives_purge(self, fixture: StoreFixture) -> None:
         await fixture.create("a", worker_job())
         token = token_of(await fixture.start("a"))
         await fixture.do("a", plans.plan_cancel(fixture.operation_id()))
         await fixture.tick()
-        assert await fixture.store.purge(ttl=0) == 1
+        assert await purge_older(fixture.store, ttl=0) == 1
         assert [(i, t) for i, t, _ in await fixture.store.draining_leases()] == [("a", token)]
         await fixture.create("a", worker_job())
         assert await fixture.claim() == []
@@ -269,14 +270,13 @@ class Retention(Scenarios):
         ends = [Write(w.job_id, plans.plan_cancel(fixture.operation_id()), answer=False) for w in writes]
         await fixture.store.apply(ends)
         await fixture.tick()
-        gone = []
-        while number := await fixture.store.purge(ttl=0, limit=100):
-            gone.append(number)
-        assert gone == [100, 100, 50]
+        before = await fixture.store.now()
+        slices = [await fixture.store.purge(before=before, limit=100) for _ in range(3)]
+        assert slices == [(100, True), (100, True), (50, False)]
         assert await fixture.store.counts() == {}
 
     async def test_old_record_is_indexed_by_own_times(self, fixture: StoreFixture) -> None:
         await fixture.do("a", create_record(fixture.operation_id(), "completed", completed="1000", started="500"))
         await fixture.do("b", create_record(fixture.operation_id(), "completed", completed=str(1 << 52), started="500"))
-        assert await fixture.store.purge(ttl=HOUR) == 1
+        assert await purge_older(fixture.store, ttl=HOUR) == 1
         assert await fixture.store.get("a") is None

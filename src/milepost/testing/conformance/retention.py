@@ -7,17 +7,22 @@ from itertools import pairwise
 import pytest
 
 from milepost.core import transitions as plans
-from milepost.stores.protocol import Select, Write
-from milepost.stores.retention import LEVELS
+from milepost.stores.protocol import PurgeResult, Select, Store, Write
+from milepost.stores.retention import KEPT_PER_REMOVED, LEVELS, purge_older
 from milepost.testing.conformance.children import make, running_parent
 from milepost.testing.conformance.groups import complete, fail
 from milepost.testing.conformance.harness import Scenarios, StoreFixture, caller_job, token_of, worker_job
 
 
+async def purge_slice(store: Store, limit: int) -> int:
+    """Purge up to `limit` jobs that have ended, and return how many there were."""
+    return (await store.purge(before=await store.now(), limit=limit)).removed
+
+
 async def purged(fixture: StoreFixture, limit: int = 500) -> int:
-    """Purge all jobs that are past their retention time, and return how many there were."""
+    """Do so when the clock has moved."""
     await fixture.tick()
-    return await fixture.store.purge(ttl=0, limit=limit)
+    return await purge_slice(fixture.store, limit)
 
 
 async def left(fixture: StoreFixture) -> set[str]:
@@ -58,7 +63,7 @@ class GroupRetention(Scenarios):
         for _ in range(2):
             assert await purged(fixture) == 0
         await complete(fixture, "a1")
-        assert await fixture.store.purge(ttl=3600) == 0
+        assert await purge_older(fixture.store, ttl=3600) == 0
         assert await purged(fixture) == 4
         assert await left(fixture) == set()
 
@@ -72,7 +77,7 @@ class GroupRetention(Scenarios):
         ttl = (
             await fixture.store.now() - before - 1
         ) / 1_000_000  # the parent ended before that, and its child after it
-        assert await fixture.store.purge(ttl=ttl) == 0
+        assert await purge_older(fixture.store, ttl=ttl) == 0
         assert await purged(fixture) == 2
 
     async def test_large_tree_goes_in_slices_children_first(self, fixture: StoreFixture) -> None:
@@ -86,6 +91,29 @@ class GroupRetention(Scenarios):
             assert "p" in await left(fixture)
         assert await purged(fixture, limit=2) == 2
         assert await left(fixture) == set()
+
+    @pytest.mark.parametrize("last", ["other", "p"])
+    async def test_purge_continues_past_more_kept_jobs_than_a_slice(self, fixture: StoreFixture, last: str) -> None:
+        names = [f"c{number:02d}" for number in range(2 * KEPT_PER_REMOVED + 10)]
+        token = await running_parent(fixture, *names)
+        for name in names:
+            await complete(fixture, name)
+        if last == "other":
+            await fixture.create("other", worker_job())
+            await complete(fixture, "other")
+        else:
+            await end_parent(fixture, token)
+            await fixture.create("then", worker_job(labels=":after=job:p"))
+        await fixture.tick()
+        before = await fixture.store.now()
+        slices: list[PurgeResult] = []
+        while not slices or slices[-1].more:
+            slices.append(await fixture.store.purge(before=before, limit=1))
+            assert len(slices) < 6, "it passes over the same jobs again"
+        assert sum(found.removed for found in slices) == (last == "other")
+        assert len(slices) > 1
+        assert await purge_older(fixture.store, ttl=0, limit=1) == 0
+        assert await left(fixture) == {"p", *names, *(["then"] if last == "p" else [])}
 
     async def test_long_line_of_children_goes_in_parts(self, fixture: StoreFixture) -> None:
         token = await running_parent(fixture)

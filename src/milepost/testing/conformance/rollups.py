@@ -11,6 +11,7 @@ import pytest
 from milepost.core import transitions as plans
 from milepost.core.rollups import HOUR, MINUTE, Rollup, bucket_of, seconds_of
 from milepost.stores.protocol import Store, Write
+from milepost.stores.retention import purge_older
 from milepost.testing.conformance.concurrency import at_once
 from milepost.testing.conformance.harness import (
     Scenarios,
@@ -92,7 +93,7 @@ class EndedJobs(Scenarios):
             await fixture.do("a", plans.plan_delete(fixture.operation_id()))
         else:
             await fixture.tick()
-            assert await fixture.store.purge(ttl=0) == 1
+            assert await purge_older(fixture.store, ttl=0) == 1
         assert await ends(fixture) == {("t", "cancelled"): 1}
 
     async def test_run_and_wait_times_are_near(self, fixture: StoreFixture) -> None:

@@ -11,6 +11,7 @@ from milepost.core.job import Job
 from milepost.core.record_codec import LARGE, LARGE_BYTES, RESULTS, large_fields, results_prefix
 from milepost.core.values import LargeValue
 from milepost.stores.protocol import Claim, Select, Write
+from milepost.stores.retention import purge_older
 from milepost.testing.conformance.harness import (
     LONG,
     Scenarios,
@@ -294,7 +295,7 @@ class Large(Scenarios):
             await fixture.do("a", plans.plan_delete(fixture.operation_id()))
         else:
             await fixture.tick()
-            assert await fixture.store.purge(ttl=0) == 1
+            assert await purge_older(fixture.store, ttl=0) == 1
         await fixture.create("a", worker_job(params=f"\x1a{LARGE_BYTES + 1}"))
         assert (await fixture.job("a")).record["params"] == f"\x1a{LARGE_BYTES + 1}", "nothing is left of the first one"
 
@@ -314,7 +315,7 @@ class Large(Scenarios):
             await fixture.do(job_id, plans.plan_delete(fixture.operation_id()))
         else:
             await fixture.tick()
-            assert await fixture.store.purge(ttl=0) == 1
+            assert await purge_older(fixture.store, ttl=0) == 1
         left = [item.key for item in await fixture.store.kv_scan(RESULTS)]
         assert left == [f"results/{one}/{part}" for one in others for part in ("1.0", "1.1")]
         assert await fixture.store.kv_get(f"results/{job_id}/1.0") is None

@@ -12,6 +12,7 @@ from milepost.core.serialization import from_micros
 from milepost.core.transitions.operations import Change
 from milepost.run.schedules import fire_due
 from milepost.stores.protocol import Write
+from milepost.stores.retention import purge_older
 from milepost.testing.conformance.harness import Scenarios, StoreFixture, token_of, worker_job
 from milepost.testing.conformance.transition_matrix import fail
 
@@ -49,7 +50,7 @@ class Schedules(Scenarios):
         await fixture.do("s:1", fire(fixture, 1))
         await fixture.do("s:1", plans.plan_cancel(fixture.operation_id(), by="ana"))
         await fixture.tick()
-        assert await fixture.store.purge(ttl=0) == 1
+        assert await purge_older(fixture.store, ttl=0) == 1
         await fixture.refused("s:1", late[1])
         await fixture.refused("s:1", fire(fixture, 1))
 

@@ -10,6 +10,7 @@ from milepost.core import transitions as plans
 from milepost.core.ledger import MAX_ROWS, MAX_SUM, TOTAL, day_book, read_day, today, tree_books
 from milepost.core.usage import encode_usage
 from milepost.stores.protocol import Store, Write
+from milepost.stores.retention import purge_older
 from milepost.testing.conformance.concurrency import at_once
 from milepost.testing.conformance.harness import LONG, Scenarios, StoreFixture, token_of, worker_job
 
@@ -87,7 +88,7 @@ class LedgerOfUsage(Scenarios):
         assert await tree(fixture, "root") == {"usd": 111}, "what a deleted child has spent is not forgotten"
         await fixture.do("root", plans.plan_delete(fixture.operation_id()))
         await fixture.store.sweep(lease=60, interval=0)
-        await fixture.store.purge(ttl=3600)
+        await purge_older(fixture.store, ttl=3600)
         assert [await tree(fixture, one) for one in ("root", "gone")] == [{}, {}]
         assert await by_day(fixture) == {("t", ""): 111}
 
@@ -124,7 +125,7 @@ class LedgerOfUsage(Scenarios):
         token = token_of(await fixture.start("a"))
         await fixture.do("a", plans.plan_complete(fixture.operation_id(), token, "1", {"usage": '{"usd":9}'}))
         await fixture.tick()
-        assert await fixture.store.purge(ttl=0) == 1
+        assert await purge_older(fixture.store, ttl=0) == 1
         assert await by_day(fixture) == {("t", ""): 9}
 
     async def test_sums_have_64_bits(self, fixture: StoreFixture) -> None:

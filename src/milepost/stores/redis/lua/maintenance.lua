@@ -135,13 +135,13 @@ return {this.now, 0, due_until == this.clock and 0 or 1, due, more and 1 or 0, c
 
 -- name: purge
 -- Remove records whose retention is over, with everything that belongs to them; the same as stores/retention.py.
--- ARGV[2]   how long records are kept, in microseconds
+-- ARGV[2]   since when the retention of those to remove is counted at the latest, in microseconds
 -- ARGV[3]   the most to remove
 -- ARGV[4]   the most levels of children that go together
 -- ARGV[5..] the states of ended members
 -- Reply     how many were removed; of how many others the retention is counted anew; 1 if there may be more
 local indexes, family = open_indexes(), groups()
-local bound, limit, depth = this.clock - tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local bound, limit, depth = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local seen, gone, later, in_gone = {}, {}, {}, {}
 
 -- What a purge asks about a record, false if there is none.
