@@ -17,7 +17,7 @@ TRIES = 3
 @pytest.mark.timeout(900)  # callgrind is fifty times slower, and each count may be repeated
 @pytest.mark.service("valgrind")
 @pytest.mark.service("redis-server")
-@pytest.mark.parametrize("name", ["progress write", "submit"])
+@pytest.mark.parametrize("name", ["progress write", "submit", "submit in bulk, a job"])
 def test_instruction_count_matches_recorded(name: str) -> None:
     kept = json.loads(RESULTS.read_text())["instructions"]
     here = machine()

@@ -9,13 +9,14 @@ import pytest
 
 from milepost.core import transitions as plans
 from milepost.core.transitions.operations import Change
-from milepost.stores.protocol import Write, WriteResult
+from milepost.stores.protocol import Write
 from milepost.stores.redis import RedisStore
 from milepost.stores.sync_bridge import run_sync
 from milepost.testing.conformance.harness import StoreFixture
 from milepost.testing.conformance.transition_matrix import reach
 from tests.conformance.moved_clocks import ServerClock, clocked_store
 from tests.redis_server import RedisServer
+from tests.stores.redis.straight_line import LARGE, Counting, data_of, outcome_of
 
 JOBS = {
     "manual": ("manual", "running"),
@@ -26,22 +27,6 @@ JOBS = {
     "track": ("track", "running"),
     "stopping": ("worker", "stopping"),
 }
-LARGE = '"' + "x" * 70_000 + '"'
-
-
-class Counting:
-    """A client that counts the answers of straight-line Lua."""
-
-    def __init__(self, client: Any) -> None:
-        self._client, self.single = client, 0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._client, name)
-
-    async def call(self, *words: Any) -> Any:
-        reply = await self._client.call(*words)
-        self.single += isinstance(reply, bytes) and b" " in reply
-        return reply
 
 
 def random_change(chance: random.Random, operation_id: str, token: str) -> Change:
@@ -72,30 +57,6 @@ def random_change(chance: random.Random, operation_id: str, token: str) -> Chang
         case _:
             usage = chance.choice([None, '{"usd":1}', '{"usd":2}'])
             return plans.plan_keep_step(operation_id, token, chance.choice(["{}", LARGE]), '{"key":"a"}', usage)
-
-
-def data_of(server: RedisServer, namespace: str) -> dict[str, Any]:
-    """Return all keys of a namespace with their values; of the feed without positions, which have the real time."""
-    found: dict[str, Any] = {}
-    with server.client() as client:
-        for key in client.scan_iter(f"{{{namespace}}}:*", count=1000):
-            read = {
-                "string": client.get,
-                "hash": client.hgetall,
-                "set": client.smembers,
-                "list": lambda key: client.lrange(key, 0, -1),
-                "zset": lambda key: client.zrange(key, 0, -1, withscores=True),
-                "stream": lambda key: [fields for _, fields in client.xrange(key)],
-            }[client.type(key)]
-            value = read(key)
-            if isinstance(value, str):  # the order of the fields of an ended job is arbitrary
-                value = sorted(value.split("\n"))
-            found[key.partition("}")[2]] = value
-    return found
-
-
-def outcome_of(result: WriteResult) -> tuple[Any, ...]:
-    return result.branch, result.repeated, result.key_owner_id, result.wait
 
 
 @pytest.mark.service("redis-server")

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from milepost.core.record_codec import short_name
 from milepost.core.transitions.operations import Branch, TransitionType
 from milepost.stores.redis.lua_branches import BranchWriter
+from milepost.stores.redis.lua_new_records import new_records
 from milepost.stores.redis.lua_single_write import single_write
 from milepost.stores.redis.lua_text import boolean, quoted
 from milepost.stores.redis.scripts import Script, transition_script
@@ -36,8 +37,8 @@ class CompiledTransition(NamedTuple):
     """Whether it creates records, which a full server refuses."""
     is_asked: bool
     """Whether callers send it, so that their operation ids are looked up."""
-    single: str
-    """What is tried first for a single write, see `lua_single_write`."""
+    first: str
+    """What is tried first, see `lua_single_write` and `lua_new_records`."""
 
 
 ScriptNumbers = dict[TransitionType, tuple[int, int]]
@@ -116,7 +117,7 @@ def compile_transition(transition: TransitionType) -> CompiledTransition:
         f"{branches}end\n" if branches else "",
         grows,
         mortal or transition.retention == "updates",
-        "" if mortal else single_write(transition, width),
+        new_records(transition, width) if mortal else single_write(transition, width),
     )
 
 
@@ -127,7 +128,7 @@ def _script(transitions: list[CompiledTransition], *, grows: bool | None = None)
         + "end\n"
     )
     return transition_script(
-        transitions[0].single if len(transitions) == 1 else "",
+        transitions[0].first if len(transitions) == 1 else "",
         f"local function about(transition)\n{about}end\n",
         branches,
         grows=transitions[0].grows if grows is None else grows,

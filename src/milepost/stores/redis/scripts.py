@@ -31,8 +31,8 @@ class Script(NamedTuple):
 
 PRELUDES = {
     "renew": ("leases",),
-    "sweep": ("groups", "indexes", "close_minutes"),
-    **dict.fromkeys(("purge", "set_limit", "close_gate", "wake"), ("groups", "indexes")),
+    "sweep": ("groups", "announce", "indexes", "close_minutes"),
+    **dict.fromkeys(("purge", "set_limit", "close_gate", "wake"), ("groups", "announce", "indexes")),
 }
 """script -> its preludes besides `record`."""
 READING = frozenset(
@@ -61,17 +61,19 @@ def script(name: str, *, grows: bool = False) -> Script:
     return _script(name, flags, "".join(map(_text, parts)), writes=name not in READING)
 
 
-def transition_script(single: str, head: str, branches: str, *, grows: bool, is_asked: bool) -> Script:
-    """Return the script that applies changes; `single`, `head` and `branches` are Lua from `lua_compiler`."""
+def transition_script(first: str, head: str, branches: str, *, grows: bool, is_asked: bool) -> Script:
+    """Return the script that applies changes; `first`, `head` and `branches` are Lua from `lua_compiler`."""
     body = _text("apply").replace("    --BRANCHES\n", branches, 1)
-    run_writes = _text("run_writes")
     # Each function costs when it is created, so the first part creates only what it calls.
-    first = (run_writes, single) if re.search(r"is_superseded|keep_event", single) else (single, run_writes)
+    sections = {"run_writes": r"is_superseded|keep_event", "announce": r"announce\("}
+    before = {name for name, calls in sections.items() if re.search(calls, first)}
     return _script(
         "apply",
         "" if grows else ALLOWED,
         _text("clock")
-        + "".join(first)
+        + "".join(map(_text, sorted(before)))
+        + first
+        + "".join(map(_text, sorted(sections.keys() - before)))
         + _text("record")
         + _text("leases")
         + _text("groups")

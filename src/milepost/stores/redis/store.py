@@ -170,9 +170,9 @@ class RedisStore(NamespaceMethods):
         return called, args
 
     def _applied(self, writes: Sequence[Write], reply: list[Any] | bytes) -> ApplyResult:
-        if isinstance(reply, bytes):  # of `lua_single_write`
+        if isinstance(reply, bytes):  # one branch for all, of `lua_single_write` or `lua_new_records`
             now, branch = reply.split()
-            reply = [now, [int(branch)]]
+            reply = [now, [int(branch)] * len(writes)]
         self._saw(reply[0])
         outcomes = []
         for write, outcome in zip(writes, reply[1], strict=True):

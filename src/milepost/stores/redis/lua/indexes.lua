@@ -1,5 +1,16 @@
 -- The index entries of records.
 
+-- name: announce
+-- Prelude of `indexes`, and of the code of `lua_new_records.py`.
+-- Wake waiting workers for `many` claimable records of a queue.
+local function announce(queue, many)
+  local list, tokens = root .. 'ready:' .. queue, {}
+  for i = 1, math.min(many, 64) do tokens[i] = '1' end
+  local length = redis.call('RPUSH', list, unpack(tokens))
+  if length > 64 then redis.call('LTRIM', list, 0, 63) end
+  if length == #tokens then redis.call('EXPIRE', list, 3600) end
+end
+
 -- name: indexes
 -- Prelude of every script that writes records: their indexes, counts, draining leases, and wake-up tokens.
 -- `open_indexes()` creates the functions. Moves are collected and written by `flush`, once per index for any number of
@@ -340,17 +351,8 @@ local function open_indexes()
     this.stops = true
   end
 
-  -- Wake waiting workers for `many` claimable records of a queue.
-  function X.announce(queue, many)
-    local list, tokens = root .. 'ready:' .. queue, {}
-    for i = 1, math.min(many, 64) do tokens[i] = '1' end
-    local length = redis.call('RPUSH', list, unpack(tokens))
-    if length > 64 then redis.call('LTRIM', list, 0, 63) end
-    if length == #tokens then redis.call('EXPIRE', list, 3600) end
-  end
-
   function X.announce_one(queue)
-    if redis.call('LLEN', root .. 'ready:' .. queue) == 0 then X.announce(queue, 1) end
+    if redis.call('LLEN', root .. 'ready:' .. queue) == 0 then announce(queue, 1) end
   end
 
   -- Write the collected moves, counts and tokens.
@@ -387,7 +389,7 @@ local function open_indexes()
       end
     end
     for metric, by in pairs(X.ended) do redis.call('HINCRBY', root .. 'ro', metric, by) end
-    for queue, many in pairs(X.ready) do X.announce(queue, many) end
+    for queue, many in pairs(X.ready) do announce(queue, many) end
     for worker in pairs(X.woken) do
       local list = root .. 'wake:' .. worker
       redis.call('LPUSH', list, '1')
