@@ -70,9 +70,9 @@ class LiveServer:
 
     @property
     def answers(self) -> bool:
-        """Whether the server accepts requests and has printed how to sign in."""
+        """Whether the server accepts requests and has printed its address."""
         try:
-            return httpx.get(f"{self.url}/healthz").status_code == 200 and "key" in self.stderr_text.lower()
+            return httpx.get(f"{self.url}/healthz").status_code == 200 and "Dashboard: " in self.stderr_text
         except httpx.TransportError:
             return False
 

@@ -15,8 +15,9 @@ from starlette.routing import Mount
 from milepost import AsyncJobs
 from milepost.core.errors import InvalidInputError
 from milepost.stores.sync_bridge import run_sync
-from milepost.web import attach, auth, serve
+from milepost.web import attach, auth, create_app, serve
 from milepost.web.security.local_access import LocalAccess, token_file
+from milepost.web.server import announce
 from tests.security.live_server import LiveServer, cli
 from tests.security.test_attacks import HOSTS
 
@@ -141,7 +142,8 @@ def test_sign_in_link_expires() -> None:
 def test_server_without_keys_refuses_forwarded_requests(place: tuple[str, str]) -> None:
     """Behind a proxy, a server without keys treated every visitor as the user of this machine."""
     with LiveServer(*place, MILEPOST_AUTH="none") as server, httpx.Client(base_url=server.url) as web:
-        assert server.stderr_text.count("no authentication") == 1
+        assert f"\nDashboard: {server.url}/jobs/\n" in server.stderr_text
+        assert "no authentication" not in server.stderr_text  # only this machine can reach it
         assert server.call("GET", "/api/jobs").status_code == 200
         for headers in FORWARDED:
             for method, path in (
@@ -185,6 +187,25 @@ def test_serve_refuses_application_without_auth(monkeypatch: pytest.MonkeyPatch,
     serve(opened, "0.0.0.0", auth="none")
     serve(closed, "0.0.0.0")
     assert served == ["127.0.0.1", "0.0.0.0", "0.0.0.0"]
+
+
+def test_public_server_without_auth_warns(file_store: tuple[str, str]) -> None:
+    with LiveServer(*file_store, "--auth", "none", host="0.0.0.0") as server:
+        assert f"\nDashboard: {server.url}/jobs/\n" in server.stderr_text  # 0.0.0.0 is no address of a browser
+        assert server.stderr_text.count("no authentication") == 1
+
+
+@pytest.mark.parametrize(
+    ("host", "dashboard", "printed"),
+    [("127.0.0.1", "/jobs", "127.0.0.1:49152/jobs/"), ("localhost", "/", "localhost:49152/"), ("::", "a/b", "[::1]:49152/a/b/")],
+)  # fmt: skip
+def test_printed_address_is_that_of_the_dashboard(
+    capsys: pytest.CaptureFixture[str], host: str, dashboard: str, printed: str
+) -> None:
+    """An application may have its dashboard elsewhere than at /jobs, and port 0 is not the port."""
+    app = create_app("memory://", auth=auth.none(), dashboard=dashboard)
+    announce(app.state.milepost, "http", host, [(host, 49152)])
+    assert capsys.readouterr().err.splitlines()[0] == f"Dashboard: http://{printed}"
 
 
 def check_foreign_host_names(server: LiveServer) -> None:

@@ -35,7 +35,7 @@ def serve_http(url: str, host: str, port: int, auth: str | None) -> None:
     _require_shared(url)
     chosen = choose_auth(url, host, auth)
     server, context = over_store(url, chosen, None)
-    if isinstance(chosen, auths.NoAuth):
+    if isinstance(chosen, auths.NoAuth) and not is_loopback(host):
         sys.stderr.write(OPEN_ACCESS_WARNING + "\n")
     # The authentication of the API refuses foreign host names; an address beyond this machine has names of its own.
     security = None if is_loopback(host) else TransportSecuritySettings(enable_dns_rebinding_protection=False)

@@ -80,6 +80,8 @@ class WebContext:
         self._manager: AsyncJobs | None = None
         self.app: FastAPI | None = None
         """The application to which the routes were added without dependencies; None if it included the router itself."""
+        self.dashboard = "/"
+        """The path of the dashboard in its application."""
         self.authenticator = Authenticator(auth, lambda: self.store)
         self.expected = StartEstimates(lambda: self.store)
         self.feed = FeedFollower(lambda: self.store)

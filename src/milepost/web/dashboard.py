@@ -57,6 +57,7 @@ def add_dashboard(app: FastAPI, context: WebContext, dashboard: str) -> None:
     """Serve the dashboard at the path `dashboard` (for example ``/jobs/`` or ``/``)."""
     root = "/" + dashboard.strip("/")
     prefix = "" if root == "/" else root
+    context.dashboard = f"{prefix}/"
     up = "../" * prefix.count("/") or "./"
     index = STATIC / "index.html"
 

@@ -73,7 +73,7 @@ def serve(
     )
 
     class Server(uvicorn.Server):
-        """Prints how to sign in when the port is known, and removes the token file at the end."""
+        """Prints the address of the dashboard when the port is known, and removes the token file at the end."""
 
         async def startup(self, sockets: Any = None) -> None:
             """See uvicorn.Server."""
@@ -81,9 +81,7 @@ def serve(
             if self.started and context is not None:
                 bound = [socket.getsockname() for server in self.servers for socket in server.sockets]
                 if all(isinstance(name, tuple) for name in bound):  # a unix socket has no URL
-                    announce(
-                        context, "https" if config.is_ssl else "http", host, [name[:2] for name in bound], dashboard
-                    )
+                    announce(context, "https" if config.is_ssl else "http", host, [name[:2] for name in bound])
 
         async def shutdown(self, sockets: Any = None) -> None:
             """See uvicorn.Server, which afterwards ends the process with its signal."""
@@ -126,20 +124,23 @@ def make_application(jobs: Any, host: str, auth: Any, dashboard: str) -> Any:
     return application
 
 
-def announce(context: WebContext, scheme: str, host: str, bound: list[tuple[str, int]], dashboard: str) -> None:
-    """Print how to sign in. On a loopback address also let in the user who started the server."""
-    if isinstance(context.authenticator.auth, auths.NoAuth):
-        sys.stderr.write(OPEN_ACCESS_WARNING + "\n")
-    if not isinstance(context.authenticator.auth, auths.ApiKeys) or not is_loopback(host):
-        return
-    local = context.authenticator.local = LocalAccess()
-    shown = f"[{host.strip('[]')}]" if ":" in host else host
-    page = f"{scheme}://{shown}:{bound[0][1]}/{dashboard.strip('/')}".rstrip("/")
-    link = f"{page}/#signin={local.new_link()}"
-    sys.stderr.write(f"API keys are required. Sign in once within 10 minutes: {link}\n")
-    if scheme == "http":
-        for address, port in bound:  # localhost may have two
-            local.write_token(address, port)
+def announce(context: WebContext, scheme: str, host: str, bound: list[tuple[str, int]]) -> None:
+    """Print the address of the dashboard, and how to sign in.
+
+    On a loopback address also let in the user who started the server. A proxy before the server has an address of its own.
+    """
+    shown = "127.0.0.1" if host in ("", "0.0.0.0") else "::1" if host.strip("[]") == "::" else host.strip("[]")
+    page = f"{scheme}://{f'[{shown}]' if ':' in shown else shown}:{bound[0][1]}{context.dashboard}"
+    lines = [f"Dashboard: {page}"]
+    if isinstance(context.authenticator.auth, auths.NoAuth) and not is_loopback(host):
+        lines.append(OPEN_ACCESS_WARNING)
+    if isinstance(context.authenticator.auth, auths.ApiKeys) and is_loopback(host):
+        local = context.authenticator.local = LocalAccess()
+        lines.append(f"API keys are required. Sign in once within 10 minutes: {page}#signin={local.new_link()}")
+        if scheme == "http":
+            for address, port in bound:  # localhost may have two
+                local.write_token(address, port)
+    sys.stderr.write("\n".join(lines) + "\n")
 
 
 def choose_auth(jobs: Any, host: str, auth: Any = None) -> auths.Auth:
