@@ -90,6 +90,11 @@ def member_groups(record: Record) -> list[str]:
     return [group for group in groups if not group.startswith("children:")]
 
 
+def groups_of(job_id: str, record: Record) -> list[str]:
+    """Return the groups through which jobs may wait for a record: that of its id, and those of several members."""
+    return [f"job:{job_id}", *member_groups(record)]
+
+
 def groups_joined(labels: str) -> list[str]:
     """Return the names of the groups in the pairs of `group` in the stored text of labels."""
     return [group[6:] for group in _named(labels) if group.startswith("group:")]

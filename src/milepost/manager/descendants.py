@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 
 from milepost.core.errors import IllegalTransitionError
 from milepost.core.job import Job, JobStatus
-from milepost.core.placement import member_groups
+from milepost.core.placement import groups_of
 from milepost.core.serialization import CHILD_ID
 from milepost.core.transitions import plan_delete, plan_retry
 from milepost.manager.validation import rejection_error
@@ -59,7 +59,7 @@ async def retry_dependents(store: Store, job: Job, new_operation_id: Callable[[]
     while left:
         member = left.pop()
         error = f"dependency_failed: {member.job_id}"
-        for group in (f"job:{member.job_id}", *member_groups(member.record)):
+        for group in groups_of(member.job_id, member.record):
             async for page in _pages(store, (":after", group), JobStatus.CANCELLED):
                 waiters = [one for one in page if one.error == error]
                 writes = [Write(one.job_id, plan_retry(new_operation_id(), waits=True)) for one in waiters]

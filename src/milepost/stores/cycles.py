@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from milepost.core.errors import InvalidInputError
-from milepost.core.placement import after_groups, member_groups, members_pair, parent_of
+from milepost.core.placement import after_groups, groups_of, member_groups, members_pair, parent_of
 from milepost.stores.protocol import Select, Store
 
 DEPTH = 16
@@ -30,7 +30,7 @@ async def refuse_cycle(store: Store, fields: Mapping[str, str]) -> None:
         job = await store.get(parent) if parent is not None else None
         if job is None:
             break
-        _refuse(awaited, [f"job:{job.job_id}", *member_groups(job.record)], "a parent of the job is in it")
+        _refuse(awaited, groups_of(job.job_id, job.record), "a parent of the job is in it")
         parent = job.parent_id if job.child_key is not None else None
     await _refuse_waiting(store, awaited, own)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from milepost.core.placement import BATCH, member_groups, parent_of
+from milepost.core.placement import BATCH, parent_of
 from milepost.core.transitions.operations import Record
 from milepost.stores.protocol import Store
 
@@ -56,11 +56,6 @@ class Purgeable(NamedTuple):
 def parent_by_run(record: Record) -> str:
     """Return the id of the job whose run made a record, or empty."""
     return parent_of(record) if "child_key" in record else ""
-
-
-def groups_of(job_id: str, record: Record) -> list[str]:
-    """Return the groups through which an open job may wait for a record."""
-    return [f"job:{job_id}", *member_groups(record)]
 
 
 def is_open_batch(record: Record | None) -> bool:

@@ -50,7 +50,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from milepost.core.limits import key_of
-from milepost.core.placement import ORPHANS, USER, failed_member, member_groups, open_group
+from milepost.core.placement import ORPHANS, USER, failed_member, groups_of, member_groups, open_group
 from milepost.core.serialization import RS, US
 from milepost.core.transitions import operation_ids
 from milepost.core.transitions.facts import DrainingLease, StoreFacts
@@ -158,7 +158,7 @@ class BranchResult:
         """
         after, found = self.record, []
         if after is None or ("completed" in after and "completed" not in before):
-            found += [f"job:{job_id}", *member_groups(before)]
+            found += groups_of(job_id, before)
         if self.dropped is not None:
             found += [f"job:{job_id}", *filter(None, self.dropped.groups.split(US))]
         if (held := (after or {}).get("held")) and held != before.get("held") and not held.startswith(USER):

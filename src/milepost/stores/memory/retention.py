@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from milepost.core.placement import AFTER
+from milepost.core.placement import AFTER, groups_of
 from milepost.core.transitions.table import TERMINAL
 from milepost.stores.memory.state import MemoryState
-from milepost.stores.retention import OPEN, Kin, groups_of, is_open_batch, parent_by_run
+from milepost.stores.retention import OPEN, Kin, is_open_batch, parent_by_run
 
 
 class MemoryFamily:

@@ -19,7 +19,7 @@ from milepost.core.defaults import CLOCK_LEAD, EVENTS_KEPT, FEED_KEPT, FEED_SECO
 from milepost.core.events import Event
 from milepost.core.job import Job
 from milepost.core.limits import queue_name
-from milepost.core.placement import AFTER, BATCH, ORPHANS, member_groups, members_pair
+from milepost.core.placement import AFTER, BATCH, ORPHANS, groups_of, members_pair
 from milepost.core.record_codec import results_prefix, set_apart
 from milepost.core.serialization import US, from_micros
 from milepost.core.transitions import operation_ids
@@ -316,7 +316,7 @@ class MemoryState:
 
     def keep_end(self, job_id: str, record: Record) -> None:
         """Keep the status of a removed record, if the `after` of another one names it, or a batch that has not ended."""
-        for group in (f"job:{job_id}", *member_groups(record)):
+        for group in groups_of(job_id, record):
             if self.needs_ends(group):
                 self.removed_members.setdefault(group, {})[record["status"]] = job_id
         self.forget_ends(f"group:{job_id}")

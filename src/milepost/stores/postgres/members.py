@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
 
-from milepost.core.placement import AFTER, after_groups, awaited_groups, member_groups, memberships
+from milepost.core.placement import AFTER, after_groups, awaited_groups, groups_of, memberships
 from milepost.core.serialization import US
 from milepost.core.transitions.facts import DrainingLease
 from milepost.core.transitions.operations import Change, Part, TransitionType
@@ -154,7 +154,7 @@ class GroupFacts:
         for group, ended in memberships(after or {}):
             self._own[group][job_id] = ended
         if before is not None and after is None:
-            for group in (_JOB + job_id, *member_groups(before)):
+            for group in groups_of(job_id, before):
                 self._removed_ends[group, before["status"]] = job_id
 
     def _removals(self, unnamed: set[str]) -> Iterable[Statement]:

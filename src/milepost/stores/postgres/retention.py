@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from milepost.core.placement import groups_of
 from milepost.core.record_codec import unpack
 from milepost.stores.postgres.batch import Batch
 from milepost.stores.postgres.database import Transaction
-from milepost.stores.retention import OPEN, Kin, groups_of, parent_by_run, purgeable
+from milepost.stores.retention import OPEN, Kin, parent_by_run, purgeable
 
 PURGE_BATCH = 100
 """Records removed per transaction."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from milepost.core.placement import groups_of
 from milepost.core.record_codec import unpack
-from milepost.stores.retention import OPEN, Kin, groups_of, parent_by_run, purgeable
+from milepost.stores.retention import OPEN, Kin, parent_by_run, purgeable
 from milepost.stores.sqlite.transaction import WriteTransaction
 from milepost.stores.sync_bridge import run_sync
 

@@ -10,7 +10,7 @@ from typing import Any
 from milepost.core.defaults import EVENTS_KEPT
 from milepost.core.job import Job
 from milepost.core.ledger import DAY_BOOK, MAX_ROWS, TREE, Spent, changed_usage, others, summed
-from milepost.core.placement import AFTER, BATCH, ORPHANS, member_groups, members_pair, memberships
+from milepost.core.placement import AFTER, BATCH, ORPHANS, groups_of, members_pair, memberships
 from milepost.core.record_codec import large_fields, pack, results_prefix, set_apart
 from milepost.core.rollups import counted_end
 from milepost.core.transitions import operation_ids
@@ -347,7 +347,7 @@ class WriteTransaction(ReadTransaction):
         if record.get("held"):
             self.run("held_delete", (record["held"], row.created, row.id))
         self.run("record_delete", (row.n,))
-        for group in (f"job:{row.id}", *member_groups(record)):
+        for group in groups_of(row.id, record):
             self.run("removed_member_put", {"group": group, "status": row.status, "id": row.id})
         if record.get("type") == BATCH:
             self.run("removed_member_delete", {"group": f"group:{row.id}"})
