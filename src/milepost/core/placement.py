@@ -116,6 +116,12 @@ BATCH = "batch"
 """The type of the record of a batch."""
 
 
+def is_of_open_batch(group: str, records: Mapping[str, Record]) -> bool:
+    """Return whether a group is that of a batch which has not ended."""
+    batch = records.get(group.removeprefix("group:")) if group.startswith("group:") else None
+    return batch is not None and batch.get("type") == BATCH and "completed" not in batch
+
+
 def parent_of(record: Record) -> str:
     """Return the id of the parent of a record, empty if it has none."""
     groups = _named(record.get("labels", ""))

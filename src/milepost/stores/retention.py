@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from milepost.core.placement import BATCH, parent_of
+from milepost.core.placement import parent_of
 from milepost.core.transitions.operations import Record
 from milepost.stores.protocol import Store
 
@@ -56,11 +56,6 @@ class Purgeable(NamedTuple):
 def parent_by_run(record: Record) -> str:
     """Return the id of the job whose run made a record, or empty."""
     return parent_of(record) if "child_key" in record else ""
-
-
-def is_open_batch(record: Record | None) -> bool:
-    """Return whether a record is that of a batch that has not ended, which keeps its members."""
-    return record is not None and record.get("type") == BATCH and "completed" not in record
 
 
 async def purge_older(store: Store, *, ttl: float, limit: int = 500) -> int:

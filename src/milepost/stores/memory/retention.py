@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from milepost.core.placement import AFTER, groups_of
+from milepost.core.placement import AFTER, groups_of, is_of_open_batch
 from milepost.core.transitions.table import TERMINAL
 from milepost.stores.memory.state import MemoryState
-from milepost.stores.retention import OPEN, Kin, is_open_batch, parent_by_run
+from milepost.stores.retention import OPEN, Kin, parent_by_run
 
 
 class MemoryFamily:
@@ -53,7 +53,7 @@ class MemoryFamily:
 
     def _has_open_waiter(self, group: str) -> bool:
         records = self._memory.records
-        if group.startswith("group:") and is_open_batch(records.get(group.removeprefix("group:"))):
+        if is_of_open_batch(group, records):
             return True
         waiters = self._memory.indexes.get(("label", AFTER + group), ())
         return any("completed" not in records[str(order[-1])] for order in waiters)

@@ -19,7 +19,7 @@ from milepost.core.defaults import CLOCK_LEAD, EVENTS_KEPT, FEED_KEPT, FEED_SECO
 from milepost.core.events import Event
 from milepost.core.job import Job
 from milepost.core.limits import queue_name
-from milepost.core.placement import AFTER, BATCH, ORPHANS, groups_of, members_pair
+from milepost.core.placement import AFTER, ORPHANS, groups_of, is_of_open_batch, members_pair
 from milepost.core.record_codec import results_prefix, set_apart
 from milepost.core.serialization import US, from_micros
 from milepost.core.transitions import operation_ids
@@ -323,9 +323,7 @@ class MemoryState:
 
     def needs_ends(self, group: str) -> bool:
         """Return whether a record names a group in its `after`, or a batch that has not ended is named so."""
-        batch = self.records.get(group.removeprefix("group:"), _ENDED)
-        is_open = group.startswith("group:") and batch.get("type") == BATCH and "completed" not in batch
-        return is_open or ("label", AFTER + group) in self.indexes
+        return is_of_open_batch(group, self.records) or ("label", AFTER + group) in self.indexes
 
     def forget_ends(self, group: str) -> None:
         """Delete what is kept of the removed members of a group, unless it is needed."""

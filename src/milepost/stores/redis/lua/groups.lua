@@ -175,14 +175,19 @@ local function groups()
     return redis.call('SORT', root .. 'm:' .. group .. ':' .. status, 'ALPHA', 'LIMIT', 0, limit)
   end
 
+  -- Whether a group is that of a batch which has not ended.
+  local function is_of_open_batch(group)
+    local name = string.match(group, '^group:(.*)$')
+    local found = name and other(name)
+    return found and found.t == 'batch' and not found.ended
+  end
+
   -- What `has_open_waiter` found in this script.
   local open_waiters = {}
 
   -- Whether an open job waits for the members of a group, or it is that of an open batch.
   local function has_open_waiter(group)
-    local batch = string.match(group, '^group:(.*)$')
-    local found = batch and other(batch)
-    if found and found.t == 'batch' and not found.ended then return true end
+    if is_of_open_batch(group) then return true end
     for _, waiter in ipairs(redis.call('ZRANGE', root .. 'l::after=' .. group, 0, -1)) do
       local status, ended = status_of(waiter)
       if status and not ended then return true end
@@ -256,10 +261,7 @@ local function groups()
 
   -- Whether a record names a group in its `after`, or a batch that has not ended is named so.
   local function needs_ends(group)
-    if redis.call('EXISTS', root .. 'l::after=' .. group) == 1 then return true end
-    local name = string.match(group, '^group:(.*)$')
-    local found = name and other(name)
-    return found and found.t == 'batch' and not found.ended
+    return redis.call('EXISTS', root .. 'l::after=' .. group) == 1 or is_of_open_batch(group)
   end
 
   -- Delete what is kept of the removed members of a group, unless it is needed.
