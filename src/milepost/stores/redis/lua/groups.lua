@@ -164,6 +164,13 @@ local function groups()
     return found
   end
 
+  -- The groups through which jobs may wait for a record, as `groups_of` of `milepost.core.placement`.
+  local function groups_of(id, fields)
+    local found = G.of(fields.l, fields.child_key)
+    found[#found + 1] = 'job:' .. G.plain(id)
+    return found
+  end
+
   -- The stored id of the job whose run made a record, nil if there is none.
   function G.parent(fields)
     local id = fields.child_key and string.match('\31' .. (fields.l or ''), '\31:parent_id=([^\31]+)')
@@ -197,9 +204,7 @@ local function groups()
 
   -- Whether an open job waits for a record, or for a group of it; as `Kin.awaited` of stores/retention.py.
   function G.is_awaited(id, fields)
-    local names = G.of(fields.l, fields.child_key)
-    names[#names + 1] = 'job:' .. G.plain(id)
-    for _, group in ipairs(names) do
+    for _, group in ipairs(groups_of(id, fields)) do
       if open_waiters[group] == nil then open_waiters[group] = has_open_waiter(group) end
       if open_waiters[group] then return true end
     end
@@ -271,9 +276,7 @@ local function groups()
 
   -- Keep the status of a removed record, if `needs_ends`.
   function G.keep_end(id, fields)
-    local names = G.of(fields.l, fields.child_key)
-    names[#names + 1] = 'job:' .. G.plain(id)
-    for _, group in ipairs(names) do
+    for _, group in ipairs(groups_of(id, fields)) do
       if needs_ends(group) then redis.call('HSET', root .. 'g:' .. group, fields.s or '', G.plain(id)) end
     end
     if fields.t == 'batch' then G.forget_ends('group:' .. G.plain(id)) end
