@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from milepost.core.placement import groups_of
 from milepost.core.record_codec import unpack
 from milepost.stores.postgres.batch import Batch
-from milepost.stores.postgres.database import Transaction
+from milepost.stores.postgres.database import Transaction, for_rows
 from milepost.stores.retention import OPEN, Kin, parent_by_run, purgeable
 
 PURGE_BATCH = 100
@@ -24,9 +24,9 @@ async def purge(tx: Transaction, bound: int, now: int, most: int) -> tuple[int, 
         return 0, 0
     due = [job_id for (job_id,) in found]
     gone, later = await purgeable(_Family(tx), due, bound=bound, now=now, limit=most)
-    kept = ("count_retention", {"ids": sorted(later), "since": [later[job_id] for job_id in sorted(later)]})
+    kept = for_rows("count_retention", "ids since", sorted(later.items()))
     if not gone:
-        await tx.commit(kept)
+        await tx.commit(*kept)
         return 0, len(later)
     (locked,) = await tx.run(("lock_ended", {"ids": gone}))
     ids = [job_id for (job_id,) in locked]
@@ -39,7 +39,7 @@ async def purge(tx: Transaction, bound: int, now: int, most: int) -> tuple[int, 
     removable = sorted(set(ids).difference(job_id for (job_id,) in parents))
     for job_id in removable:
         batch.remove(job_id)
-    await tx.commit(kept, *batch.statements())
+    await tx.commit(*kept, *batch.statements())
     return len(removable), len(later)
 
 
