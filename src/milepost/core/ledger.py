@@ -58,12 +58,16 @@ class DailyUsage(NamedTuple):
 
 def day_book(day: date) -> str:
     """Return the name of the book of a day. Names of days are in order of the days."""
-    return f"{DAY_BOOK}{(day - date(1970, 1, 1)).days:06d}"
+    return _numbered_book((day - date(1970, 1, 1)).days)
 
 
 def first_kept(now: int) -> str:
     """Return the name of the oldest book of a day that is kept at a time in microseconds."""
-    return f"{DAY_BOOK}{max(0, now // DAY - DAYS_KEPT + 1):06d}"
+    return _numbered_book(max(0, now // DAY - DAYS_KEPT + 1))
+
+
+def _numbered_book(number: int) -> str:
+    return f"{DAY_BOOK}{number:06d}"
 
 
 def oldest_day(now: int) -> date:
@@ -81,7 +85,7 @@ def changed_usage(record: Mapping[str, str], before: Mapping[str, str], now: int
     old, new = decode_millionths(before.get("usage")), decode_millionths(record.get("usage"))
     own = (pair for pair in record.get("labels", "").split(US) if pair and not pair.startswith(":"))
     series = US.join((record["type"], *own))
-    books = [(f"{DAY_BOOK}{now // DAY:06d}", series), (TOTAL, record["type"])]
+    books = [(_numbered_book(now // DAY), series), (TOTAL, record["type"])]
     books += [(TREE + job_id, "") for job_id in record.get("ancestors", "").split(US) if job_id]
     return [
         Spent(book, series, name, amount)

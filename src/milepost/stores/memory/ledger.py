@@ -35,5 +35,5 @@ class Ledger:
 
     def forget(self, now: int) -> None:
         """Remove the books of days that are too old."""
-        for book in [book for book in self._books if book.startswith("day:") and book < first_kept(now)]:
+        for book in [book for book in self._books if book.startswith(DAY_BOOK) and book < first_kept(now)]:
             del self._books[book]
