@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from milepost.cli.rendering.job_detail import print_job
+from milepost.core.events import Event
 from milepost.core.job import Job, JobStatus
 
 
@@ -42,16 +43,26 @@ def test_attempts_of_a_job_that_has_not_started(attempt: int, limit: int, shown:
     assert found == ([] if shown is None else [shown])
 
 
-def test_show_lists_attempts_with_worker_and_release() -> None:
+def test_show_lists_runs_with_worker_release_and_end() -> None:
     record = {
         "type": "load", "status": "running", "created": "0", "attempt": "2", "run_by": "worker", "started": "9000000",
         "worker": "host-2:7:1:2", "release": "2.4.0", "runs": "5000000\x1f6000000\x1f1\x1fhost-1:4711:1:2\x1f2.3.0",
         "labels": ":group=g\x1f:queue=gpu\x1f:after=job:x",
     }  # fmt: skip
     out = io.StringIO()
-    print_job(Console(file=out, width=160), Job.stored("one", record), utc=True, short="one")
+    lost = {
+        "crashes": "1",
+        "error": "lease expired",
+        "stages": [{"name": "Load", "done": 5, "total": 10, "unit": "row"}],
+    }
+    events = [Event("one", 3, "retrying", datetime.fromtimestamp(6, UTC), data=lost)]
+    print_job(Console(file=out, width=160), Job.stored("one", record), utc=True, short="one", events=events)
     shown = out.getvalue()
-    assert re.search(r"attempts +1  1970-01-01 00:00:05.*host-1:4711  2\.3\.0; 2 .*host-2:7  2\.4\.0", shown)
+    first, second = shown.partition("Runs\n")[2].splitlines()[:2]
+    assert re.match(
+        r"  1  1970-01-01 00:00:05 UTC  host-1:4711  2\.3\.0  lost .* at 5 of 10 rows in Load: lease expired", first
+    )
+    assert re.match(r"  2  1970-01-01 00:00:09 UTC  host-2:7     2\.4\.0  running", second)
     for label, value in (("release", "2.4.0"), ("group", "g"), ("queue", "gpu"), ("after", "job:x")):
         assert re.search(rf"{label} +{value}", shown)
 

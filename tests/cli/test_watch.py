@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -103,3 +104,21 @@ def test_following_commands_survive_store_outage(
         if words == ("watch",):
             assert terminal.finish() == 3
             assert piped.finish()[0] == 3
+
+
+def test_show_says_where_killed_worker_was_and_who_continued(program: CommandRunner) -> None:
+    """The list of attempts did not say how one ended, so that a killed worker was hard to find."""
+    program.environment["MILEPOST_LEASE"] = "2"
+    first = working(program)
+    job_id = program.call("submit", "count", "1000", "pause=0.05").strip()
+    until(lambda: program.rows("show", job_id)[0]["stages"])
+    until(lambda: program.rows("show", job_id)[0]["stages"][0]["done"] > 2)
+    first.signal(signal.SIGKILL)
+    second = program.start("worker", APP)
+    until(lambda: "  lost " in program.call("show", job_id))
+    until(lambda: program.rows("show", job_id)[0]["status"] == "running")
+    lost, now = program.call("show", job_id).partition("Runs\n")[2].splitlines()[:2]
+    where = r"at \d+ of 1,000 numbers in Counting: lease expired \(last held by"
+    assert re.search(rf":{first.process.pid}  lost \d\d:\d\d:\d\d {where}", lost)
+    assert re.search(rf":{second.process.pid}  running", now)
+    program.call("cancel", job_id)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from milepost import Job, Jobs, Run, Settings
-from milepost.core.transitions import plan_create, plan_lease_expired, plan_start
+from milepost.core.transitions import plan_create, plan_lease_expired, plan_report, plan_start
 from milepost.manager.validation import submit_fields
 from milepost.run.sweeper import MAX_UNCHARGED_CRASHES, Sweeper
 from milepost.stores.ids import new_nonce, new_operation_id
@@ -267,9 +267,10 @@ def test_first_loss_of_unrenewed_lease_is_not_charged(renewed: bool) -> None:
     assert crashes == ([1, 2, 3] if renewed else [0, 1, 2])
 
 
-@pytest.mark.parametrize("renewed", [False, True])
-def test_lost_run_that_may_not_have_started_says_so(renewed: bool) -> None:
-    """Regression: a job with on_lost="fail" whose claim got a lost reply failed as if its code had run."""
+@pytest.mark.parametrize("known", ["", "renewed", "reported"])
+def test_lost_run_that_may_not_have_started_says_so(known: str) -> None:
+    """Regressions: a job with on_lost="fail" whose claim got a lost reply failed as if its code had run, and one whose run
+    had reported progress as if its code might not have run."""
     clock, store, sweeper = swept_store()
     fields = submit_fields("t", params=None, on_lost="fail")
     run_sync(store.apply([Write("a", plan_create(fields, new_operation_id()))]))
@@ -277,8 +278,11 @@ def test_lost_run_that_may_not_have_started_says_so(renewed: bool) -> None:
     started = run_sync(store.apply([Write("a", start)])).outcomes[0].job
     assert started is not None
     clock.advance(0.3)
-    if renewed:
+    if known == "renewed":
         assert run_sync(store.renew([("a", started.record["token"])], SHORT_LEASE.lease_micros)) == ["live"]
+    elif known == "reported":
+        report = plan_report(new_operation_id(), started.record["token"], {"message": "page 1"})
+        assert run_sync(store.apply([Write("a", report)])).outcomes[0].accepted
     for _ in range(6):
         run_sync(sweeper.sweep())
         clock.advance(0.3)
@@ -287,4 +291,4 @@ def test_lost_run_that_may_not_have_started_says_so(renewed: bool) -> None:
     assert job is not None
     assert (job.status, job.crashes) == ("failed", 0)
     assert job.error is not None
-    assert ("the code may not have started" in job.error) is not renewed
+    assert ("the code may not have started" in job.error) is (not known)

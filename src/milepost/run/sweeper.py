@@ -226,8 +226,10 @@ class Sweeper:
         )
 
     def _may_not_have_started(self, job: Job) -> bool:
-        """Return whether the lease was never renewed: the reply to the claim may have been lost."""
-        return job.run_by == "worker" and _micros(job, "lease") - _micros(job, "started") <= self._settings.lease_micros
+        """Return whether the run never renewed its lease nor reported anything: the reply to the claim may have been lost."""
+        started = _micros(job, "started")
+        is_unrenewed = _micros(job, "lease") - started <= self._settings.lease_micros
+        return job.run_by == "worker" and is_unrenewed and _micros(job, "updated") <= started
 
     async def _had_sibling_crash(self, process: str) -> bool:
         return bool(process) and await self._store.kv_get(f"crash/{process}") is not None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any
 
@@ -14,6 +14,7 @@ from milepost.cli.context import CommandContext, current, session_options
 from milepost.cli.job_selection import JobId, resolve_job, shortest_id
 from milepost.cli.rendering.job_detail import print_job
 from milepost.cli.rendering.live import OutageNotice, echo, echo_json, ended_text, raise_if_output_closed
+from milepost.cli.rendering.runs import has_earlier_runs
 from milepost.cli.rendering.terminal import MUTED, STYLES, clean
 from milepost.core.events import Event, StreamPosition
 
@@ -30,11 +31,9 @@ def logs(word: str, follow: bool) -> int:
     context = current()
     job = resolve_job(context, word)
     seen = 0
-    while events := context.manager.events(job.job_id, seen, BATCH):
-        _print(context, events)
-        seen = events[-1].version
-        if len(events) < BATCH:
-            break
+    for kept in _events(context, job.job_id):
+        _print(context, (kept,))
+        seen = kept.version
     if follow and not job.is_terminal:
         try:
             position = str(StreamPosition.of(job, seen))
@@ -51,6 +50,16 @@ def logs(word: str, follow: bool) -> int:
         if latest is not None and not context.json and context.console.is_terminal:
             context.console.print(ended_text(latest), style=STYLES[latest.status.value])
     return exit_codes.OK
+
+
+def _events(context: CommandContext, job_id: str) -> Iterator[Event]:
+    """Yield the kept events of a job, oldest first."""
+    seen = 0
+    while events := context.manager.events(job_id, seen, BATCH):
+        yield from events
+        seen = events[-1].version
+        if len(events) < BATCH:
+            return
 
 
 def _print(context: CommandContext, events: Iterable[Event]) -> None:
@@ -88,5 +97,6 @@ def show(words: tuple[str, ...]) -> int:
             continue
         if at:
             context.console.print()
-        print_job(context.console, job, utc=context.utc, short=shortest_id(context, job))
+        events = list(_events(context, job.job_id)) if has_earlier_runs(job) else []
+        print_job(context.console, job, utc=context.utc, short=shortest_id(context, job), events=events)
     return exit_codes.OK

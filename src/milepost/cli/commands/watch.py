@@ -281,6 +281,7 @@ def _event_text(event: Event) -> str:
             progress,
             _stage_text(event),
             clean(event.message or "") if event.kind != "snapshot" else "",
+            clean(event.data.get("error") or "") if event.kind == "retrying" else "",
         )
         if part
     )

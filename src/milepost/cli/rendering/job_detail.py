@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from milepost.cli import formatting
 from milepost.cli.rendering.live import receipt_text, run_duration
 from milepost.cli.rendering.progress import remaining_range, stage_label, stage_line, start_range, state_of, style_of
+from milepost.cli.rendering.runs import has_earlier_runs, runs_table, shown_worker
 from milepost.cli.rendering.tables import print_table, print_value
 from milepost.cli.rendering.terminal import MUTED, STYLES, bar, cells, clean, glyph, pad
 from milepost.core.activity import open_stage, progress_text
 from milepost.core.defaults import ATTEMPTS_MAX
+from milepost.core.events import Event
 from milepost.core.job import Failure, Job, JobStatus
 from milepost.core.record import PUBLIC
 from milepost.core.values import Question
@@ -25,8 +27,11 @@ MAX_FAILED_ITEMS = 10
 BAR = 40
 
 
-def print_job(console: Console, job: Job, *, utc: bool, short: str) -> None:
-    """Print a job: progress, facts, stages, failure, open questions, result, parameters. `short` is its id in the next steps."""
+def print_job(console: Console, job: Job, *, utc: bool, short: str, events: Sequence[Event] = ()) -> None:
+    """Print a job: progress, facts, runs, stages, failure, open questions, result, parameters.
+
+    `short` is its id in the next steps. `events` say how earlier runs ended.
+    """
     from rich.text import Text
 
     state = state_of(job)
@@ -36,6 +41,9 @@ def print_job(console: Console, job: Job, *, utc: bool, short: str) -> None:
     _print_progress(console, job)
     console.print()
     print_facts(console, _facts(job, utc))
+    if has_earlier_runs(job):
+        _heading(console, "Runs")
+        print_table(console, runs_table(job, events, utc=utc))
     if job.stages:
         _heading(console, "Stages")
         label = max(cells(stage_label(stage.name)) for stage in job.stages)
@@ -147,22 +155,12 @@ def is_attempt_limit(attempts: int) -> bool:
     return attempts < ATTEMPTS_MAX
 
 
-def _attempts(job: Job, utc: bool) -> str:
-    """Return number, start, worker and release of each attempt."""
-    lines = []
-    for one in job.attempts:
-        start = formatting.timestamp(one.started_at, utc=utc) if one.started_at is not None else ""
-        parts = (str(one.attempt), start, shown_worker(one.worker), one.release)
-        lines.append("  ".join(part for part in parts if part))
-    return "; ".join(lines)
-
-
 _SHOWN: dict[str, Callable[[Job, bool], str]] = {
     "created_at": _created,
     "attempt": lambda job, utc: _attempt(job),
     "worker": lambda job, utc: shown_worker(job.worker),
     "after": lambda job, utc: "  ".join(job.after),
-    "attempts": lambda job, utc: _attempts(job, utc) if len(job.attempts) > 1 else "",
+    "attempts": lambda job, utc: "",  # the section Runs
     "expected_start": lambda job, utc: formatting.start_text(start_range(job)),
     "receipt": lambda job, utc: receipt_text(job).lstrip(" ,") if job.receipt is not None else "",
 }
@@ -205,11 +203,6 @@ def _print_failure(console: Console, failure: Failure, utc: bool) -> None:
         for line in failure.traceback.rstrip().splitlines():
             library = "site-packages" in line or "/lib/python" in line
             console.print(Text("    " + clean(line), MUTED if library else ""))
-
-
-def shown_worker(name: str | None) -> str:
-    """Return the host and pid of a worker name, without the part that distinguishes a reused pid."""
-    return ":".join((name or "").split(":")[:2])
 
 
 def _heading(console: Console, title: str) -> None:

@@ -28,6 +28,8 @@ from milepost.core.transitions.table import (
 
 _END_LOST: tuple[Operation, ...] = (*END_LEASE, *END_JOB)
 _REQUEUE: tuple[Operation, ...] = (*END_LEASE, *RETURN_TO_PENDING, ("add", "attempt", Const("-1")))
+_LOST_RUN = ("error", "stages")
+"""What the event of a lost run says of it: its record is that of the next run soon."""
 _CHARGE_CRASH: Operation = ("add", "crashes", Const("1"))
 
 
@@ -47,7 +49,12 @@ def _lost(*owner_is_gone: Guard, charged: bool = True, report: tuple[Operation, 
     if not charged:
         suspect: Operation = ("add", "suspect", Const("1"))
         retry = branch(
-            (RUNNING,), PENDING, guards=owner_is_gone, ops=(*_REQUEUE, suspect), event="retrying", emit=("suspect",)
+            (RUNNING,),
+            PENDING,
+            guards=owner_is_gone,
+            ops=(*SET_FAILURE, *_REQUEUE, suspect),
+            event="retrying",
+            emit=("suspect", *_LOST_RUN),
         )
         return (*fails, retry)
     crash_loop: tuple[Operation, ...] = (
@@ -74,7 +81,7 @@ def _lost(*owner_is_gone: Guard, charged: bool = True, report: tuple[Operation, 
             guards=owner_is_gone,
             ops=(*report, *SET_FAILURE, _CHARGE_CRASH, *_REQUEUE),
             event="retrying",
-            emit=("error",),
+            emit=("crashes", *_LOST_RUN),
         ),
     )
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from milepost.core import transitions as plans
+from milepost.core.codecs import failure_rows
 from milepost.core.job import Job
 from milepost.core.transitions.operations import Change
 from milepost.testing.conformance.harness import (
@@ -174,6 +175,21 @@ class Runs(Scenarios):
         assert (job.status.value, job.attempt, job.crashes) == ("pending", 0, 0)
         assert job.record["suspect"] == "1"
         assert (await fixture.claim())[0].attempt == 1
+
+    @pytest.mark.parametrize("crashes_left", [2, None])
+    async def test_event_of_lost_run_says_why_and_where(self, fixture: StoreFixture, crashes_left: int | None) -> None:
+        """A loss that was not charged left no trace but the next start."""
+        await fixture.create("a", worker_job())
+        token = token_of(await fixture.start("a", lease=0))
+        done = {name: REPORT[name] for name in ("progress", "stages")}
+        await fixture.do("a", plans.plan_checkpoint(fixture.operation_id(), token, "3", done))
+        lost = plans.plan_lease_expired(fixture.operation_id(), crashes_left=crashes_left, **CRASH)
+        job = await fixture.made("a", lost)
+        event = (await fixture.store.events("a"))[-1]
+        assert (event.kind, event.at) == ("retrying", job.attempts[-1].ended_at)
+        assert int(event.data["suspect" if crashes_left is None else "crashes"]) == 1
+        assert (event.data["error"], event.data["stages"][0]["done"]) == (CRASH["error"], 5)
+        assert [job.error, len(failure_rows(job.record))] == [CRASH["error"], 1]
 
     @pytest.mark.parametrize("back", ["fail", "fail stopping", "crash", "lost", "release", "release stopping"])
     async def test_start_clears_deadline_of_later_attempts(self, fixture: StoreFixture, back: str) -> None:

@@ -1,0 +1,77 @@
+"""The runs of a job in `milepost show`: where each one ran, and how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from milepost.cli import formatting
+from milepost.cli.rendering.terminal import MUTED, clean
+from milepost.core.activity import LOOP_STAGE, counted, open_stage
+from milepost.core.codecs import decode_dataclass
+from milepost.core.events import STATUS_KINDS, Event
+from milepost.core.job import Job, Stage
+from milepost.core.values import Attempt
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_ENDS = {"retrying": "failed", "released": "given back to the queue", "running": "lost"}
+"""What the event that ended a run says of it, where that is not its own name. A tracked block is lost when it starts again."""
+
+
+def has_earlier_runs(job: Job) -> bool:
+    """Return whether a run of the job has ended and another one follows."""
+    return len(job.attempts) > 1 or (
+        bool(job.attempts) and not job.is_terminal and job.attempts[-1].ended_at is not None
+    )
+
+
+def runs_table(job: Job, events: Sequence[Event], *, utc: bool) -> Table:
+    """Return a line for each run of a job: its attempt, start, worker and release, and how it ended, as its events say."""
+    from rich.table import Table
+    from rich.text import Text
+
+    ends = {event.at: event for event in events if event.kind in STATUS_KINDS}
+    grid = Table.grid(padding=(0, 2), pad_edge=False)
+    for name in ("attempt", "started", "worker", "release"):
+        if name != "release" or any(run.release for run in job.attempts):
+            grid.add_column(no_wrap=True, style=MUTED if name != "worker" else "")
+    grid.add_column(overflow="fold")
+    for run in job.attempts:
+        start = "" if run.started_at is None else formatting.timestamp(run.started_at, utc=utc)
+        cells = [f"  {run.attempt}", start, shown_worker(run.worker), run.release or ""]
+        shown = cells if len(grid.columns) > 4 else cells[:3]
+        grid.add_row(*map(Text, shown), Text(clean(_end(run, ends, utc))))
+    return grid
+
+
+def shown_worker(name: str | None) -> str:
+    """Return the host and pid of a worker name, without the part that distinguishes a reused pid."""
+    return ":".join((name or "").split(":")[:2])
+
+
+def _end(run: Attempt, ends: Mapping[datetime | None, Event], utc: bool) -> str:
+    """Return how a run ended: ``lost 12:03:11 at 40 of 100 pages in Scanning: lease expired (last held by ...)``."""
+    if run.ended_at is None:
+        return "running"
+    when = formatting.clock(run.ended_at, utc=utc)
+    event = ends.get(run.ended_at)
+    if event is None:
+        return f"ended {when}"
+    is_lost = "crashes" in event.data or "suspect" in event.data
+    how = "lost" if is_lost else _ENDS.get(event.kind, event.kind)
+    where = _position(event.data) if is_lost else ""
+    error = event.data.get("error")
+    return f"{how} {when}{where}" + (f": {error}" if isinstance(error, str) and event.kind != "completed" else "")
+
+
+def _position(data: Mapping[str, Any]) -> str:
+    """Return what the open stage of a lost run had done."""
+    rows = data.get("stages")
+    stage = open_stage([decode_dataclass(Stage, row) for row in rows]) if isinstance(rows, list) else None
+    done = "" if stage is None else counted(stage)
+    if stage is None or not done:
+        return ""
+    return f" at {done}" + ("" if stage.name == LOOP_STAGE else f" in {stage.name}")
