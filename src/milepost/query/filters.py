@@ -10,7 +10,7 @@
     is:stalled | active | ended | stopping   failure:ValueError@embed.py:41
     group:import-42   parent:018f   partition:acme   after:group:import-42   queue:gpu   release:2.4.0   run_by:worker
 
-Commas and a repeated `status`, `type` or `id` give alternatives; all other terms must match. Indexes answer status,
+Commas outside of quotes and a repeated `status`, `type` or `id` give alternatives; all other terms must match. Indexes answer status,
 type, label, stalled, created, group, parent, partition and after. The other terms are tested job by job; `Filter.reads` names them.
 """
 
@@ -29,7 +29,7 @@ from milepost.core.fields import Field
 from milepost.core.job import Job, JobStatus
 from milepost.core.placement import is_waiting
 from milepost.core.record import PUBLIC
-from milepost.core.serialization import fold, seconds, to_micros
+from milepost.core.serialization import US, fold, seconds, to_micros
 from milepost.stores.protocol import Select
 from milepost.stores.query import Query, created
 
@@ -114,7 +114,7 @@ def parse_filter(text: str, *, now: int | None = None) -> Filter:
 def _read(terms: _Terms, found: re.Match[str], at: int) -> None:
     key, negative = found["key"], bool(found["negative"])
     where = found.start("value")
-    value = _unquoted(found["value"])
+    value = _unquoted(found["value"], US if key in _WITH_ALTERNATIVES else ",")
     if key is None or (key not in _READERS and not key.startswith("label.") and not _looks_like_key(key)):
         if negative:
             raise FilterError(terms.text, at, "free text cannot be negated; write not.error:word or not.type:name")
@@ -141,26 +141,28 @@ def _looks_like_key(key: str) -> bool:
     )
 
 
-def _unquoted(value: str) -> str:
-    return re.sub(r'"((?:[^"\\]|\\.)*)"', lambda m: re.sub(r"\\(.)", r"\1", m[1]), value)
+def _unquoted(value: str, comma: str = ",") -> str:
+    """Return text without its quotes; `comma` replaces the commas inside of them."""
+    return re.sub(r'"((?:[^"\\]|\\.)*)"', lambda m: re.sub(r"\\(.)", r"\1", m[1]).replace(",", comma), value)
 
 
 def _alternatives(terms: _Terms, value: str, where: int) -> list[str]:
-    parts = value.split(",")
+    parts = [part.replace(US, ",") for part in value.split(",")]
     if not all(parts):
         raise FilterError(terms.text, where, "empty alternative; remove the extra comma")
     return parts
 
 
 def _read_status(terms: _Terms, value: str, negative: bool, where: int) -> None:
-    for part in _alternatives(terms, value, where):
+    parts = _alternatives(terms, value, where)
+    for part in parts:
         if part not in tuple(JobStatus):
             at = max(where, terms.text.find(part, where))
             raise FilterError(terms.text, at, f"unknown status {part!r:.40}; use one of {', '.join(JobStatus)}")
         if not negative:
             terms.statuses.append(part)
     if negative:
-        terms.allowed -= set(value.split(","))
+        terms.allowed -= set(parts)
 
 
 def _read_type(terms: _Terms, value: str, negative: bool, where: int) -> None:
@@ -319,7 +321,7 @@ def _read_field(row: Field) -> Callable[[_Terms, str, bool, int], None]:
     def read(terms: _Terms, value: str, negative: bool, where: int) -> None:
         parts = tuple(_alternatives(terms, value, where))
         if row.indexed and row.derived is None and len(parts) == 1 and not negative:
-            terms.labels.append((f":{row.name}", value))
+            terms.labels.append((f":{row.name}", parts[0]))
             return
         terms.reads.append(f"not.{row.filter}" if negative else row.filter)
         terms.tests.append(lambda job: (not _values(job, row).isdisjoint(parts)) is not negative)
@@ -347,6 +349,7 @@ _READERS: dict[str, Callable[[_Terms, str, bool, int], None]] = {
     "duration": _read_duration,
     **{row.filter: _read_field(row) for row in PUBLIC if row.filter},
 }
+_WITH_ALTERNATIVES = {"status", "type", "id", *(row.filter for row in PUBLIC if row.filter)}
 
 
 def duration(job: Job, now: int) -> float | None:
