@@ -66,6 +66,7 @@ def test_probes_and_metrics_follow_outage_and_drain(
     jobs = Jobs(redis.url, options=Settings(namespace=namespace))
     command = CommandRunner(app, MILEPOST_URL=redis.url, MILEPOST_NAMESPACE=namespace, MILEPOST_GRACE="20")
     port = free_port()
+    jobs.limit("page", running=1)
     worker = command.start("worker", "app:jobs", "--metrics-port", str(port), "-c", "1")
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as web:
         until(lambda: is_ready(web))
@@ -76,6 +77,8 @@ def test_probes_and_metrics_follow_outage_and_drain(
         numbers = web.get("/metrics").text
         assert 'milepost_claimable{job_type="page",queue="page"} 1.0' in numbers
         assert 'milepost_scheduled{job_type="page",queue="page"} 1.0' in numbers
+        assert 'milepost_limit_running{limit_key="page"} 1.0' in numbers
+        assert 'milepost_limit_claimable{limit_key="page"} 1.0' in numbers
         assert float(re.findall(r"milepost_oldest_claimable_seconds\{.*\} (\S+)", numbers)[0]) > 0
         assert "milepost_store_up 1.0" in numbers
         assert "milepost_worker_concurrency 1.0" in numbers

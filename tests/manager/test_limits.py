@@ -42,9 +42,9 @@ def test_limit_holds_and_is_listed_with_its_use(jobs: Jobs) -> None:
     for number in range(3):
         jobs.submit("embed", job_id=f"a{number}", partition="acme")
     jobs.submit("embed", job_id="b", partition="globex")
-    assert jobs.limits() == [LimitState("embed", 3, 2)]
+    assert jobs.limits() == [LimitState("embed", 3, 2, claimable=4)]
     assert claimed(jobs, 9) == ["a0", "b", "a1"]
-    assert jobs.limits() == [LimitState("embed", 3, 2, 3, {"acme": 2, "globex": 1})]
+    assert jobs.limits() == [LimitState("embed", 3, 2, 3, {"acme": 2, "globex": 1}, claimable=1)]
     jobs.limit("embed", per_partition=2)
     assert claimed(jobs, 9) == []
     jobs.remove_limit("embed")
@@ -59,7 +59,7 @@ def test_limit_and_pause_of_a_type_keep_each_other(jobs: Jobs) -> None:
     jobs.submit("embed", job_id="a", partition="acme")
     assert claimed(jobs, 1) == []
     jobs.set_limit("embed", 4)
-    assert jobs.limits() == [LimitState("embed", 4, 1)]
+    assert jobs.limits() == [LimitState("embed", 4, 1, claimable=1)]
     assert claimed(jobs, 1) == ["a"]
 
 
@@ -162,7 +162,7 @@ def test_rate_and_gate_hold_and_are_listed(jobs: Jobs) -> None:
     for name in ("a", "b"):
         jobs.submit("embed", job_id=name)
     assert claimed(jobs, 9) == ["a"]
-    assert jobs.limits() == [LimitState("embed", leases=1, rate="1/h")]
+    assert jobs.limits() == [LimitState("embed", leases=1, rate="1/h", claimable=1)]
     jobs.limit("embed", running=5)
     jobs.close_gate("embed", "1h")
     (state,) = jobs.limits()

@@ -30,8 +30,8 @@ class LimitMethods:
         await self.store.set_limit(key, running, KEEP, per_partition, parsed)
 
     async def limits(self) -> list[LimitState]:
-        """Return the limits that are set, by key, with the number of jobs that run under each."""
-        return limit_states(await self.store.limits(), await self.store.held_slots(), await self.store.now())
+        """Return the limits that are set, by key, with the number of jobs that run under each, and that could start but for it."""
+        return await read_limit_states(self.store)
 
     async def remove_limit(self, key: str) -> None:
         """Remove the limits of a limit key; a key without one is ignored."""
@@ -59,6 +59,11 @@ class LimitMethods:
         """
         validate_limit(job_type, None if limit is KEEP else limit, None)
         await self.store.set_limit(job_type, limit, paused, KEEP)
+
+
+async def read_limit_states(store: Store) -> list[LimitState]:
+    """Return the limits of a store with their use."""
+    return limit_states(await store.limits(), await store.held_slots(), await store.claimable_jobs(), await store.now())
 
 
 def gate_micros(delay: Duration) -> int:

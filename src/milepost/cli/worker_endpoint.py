@@ -7,8 +7,9 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
+from milepost.app.limits import read_limit_states
 from milepost.core.errors import MissingExtraError, StoreError
-from milepost.query.depth import DepthGauges, read_depths
+from milepost.query.depth import DepthGauges, LimitGauges, read_depths
 from milepost.stores.protocol import Store
 from milepost.stores.sync_bridge import run_sync
 
@@ -33,6 +34,7 @@ class WorkerMetrics:
         self._lock = threading.Lock()
         registry = self._registry = prometheus.CollectorRegistry()
         self._depths = DepthGauges(prometheus, registry)
+        self._limits = LimitGauges(prometheus, registry)
         self._running = prometheus.Gauge("milepost_worker_running", "Jobs that this worker runs", registry=registry)
         self._slots = prometheus.Gauge(
             "milepost_worker_concurrency", "Maximum number of jobs that this worker runs at once", registry=registry
@@ -48,9 +50,11 @@ class WorkerMetrics:
             self._slots.set(self._worker.concurrency)
             try:
                 self._depths.set(run_sync(read_depths(self._store)))
+                self._limits.set(run_sync(read_limit_states(self._store)))
                 self._up.set(1)
             except StoreError:
                 self._depths.set({})  # old numbers would scale by a queue that may be gone
+                self._limits.set([])
                 self._up.set(0)
             return self._prometheus.generate_latest(self._registry), self._prometheus.CONTENT_TYPE_LATEST
 

@@ -8,7 +8,7 @@ claimable in the queue itself, and their slot is their type.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 from math import inf
@@ -107,6 +107,8 @@ class LimitState:
     """How many jobs start per period, for example ``500/min``."""
     gate_until: str | None = None
     """Until when no job starts because a run has closed the gate, as ISO 8601."""
+    claimable: int = 0
+    """How many jobs with this key wait for nothing but a worker, the limit, the rate or the gate."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON types."""
@@ -133,8 +135,20 @@ def with_keys(slots: Iterable[tuple[str, int]]) -> Counter[str]:
     return held
 
 
-def limit_states(limits: Mapping[str, Limit], held: Mapping[str, int], now: int) -> list[LimitState]:
-    """Return the limits by key with their use; `held` is the number of leases by slot and by limit key."""
+def by_key(claimable: Iterable[tuple[str, int]], limits: Container[str]) -> dict[str, int]:
+    """Return the number of claimable jobs by limit key, of keys with a setting, from that by the name of `ready_name`."""
+    found: Counter[str] = Counter()
+    for name, count in claimable:
+        if (key := key_of(slot_of(name))) in limits:
+            found[key] += count
+    return dict(found)
+
+
+def limit_states(
+    limits: Mapping[str, Limit], held: Mapping[str, int], claimable: Mapping[str, int], now: int
+) -> list[LimitState]:
+    """Return the limits by key with their use; `held` is the number of leases by slot and by limit key, `claimable` the
+    number of jobs by limit key."""
     partitions: dict[str, dict[str, int]] = {}
     for slot, count in sorted(held.items()):
         key, _, partition = slot.partition(US)
@@ -149,6 +163,7 @@ def limit_states(limits: Mapping[str, Limit], held: Mapping[str, int], now: int)
             partitions.get(key, {}),
             None if limit.rate is None else str(limit.rate),
             from_micros(limit.gate).isoformat(timespec="milliseconds") if limit.gate > now else None,
+            claimable.get(key, 0),
         )
         for key, limit in sorted(limits.items())
         if not limit._replace(paused=False).is_empty(now)

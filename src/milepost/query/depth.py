@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from milepost.core.job import Job, JobStatus
+from milepost.core.limits import LimitState
 from milepost.core.placement import is_waiting, starts_at
 from milepost.core.serialization import from_micros
 from milepost.query.statistics import longest_wait
@@ -98,6 +99,30 @@ GAUGES = {
     "waiting": ("milepost_waiting", "Pending jobs that wait for other jobs, for an answer, or are paused or asleep"),
     "oldest": ("milepost_oldest_claimable_seconds", "How long the oldest job that a worker may start now has waited"),
 }
+
+
+class LimitGauges:
+    """Gauges by limit key, of keys with a limit, a rate or a closed gate."""
+
+    def __init__(self, prometheus: Any, registry: Any) -> None:
+        self._gauges = [
+            prometheus.Gauge(name, text, ["limit_key"], registry=registry)
+            for name, text in (
+                ("milepost_limit_running", "Jobs that run under a limit, stopping ones included"),
+                (
+                    "milepost_limit_claimable",
+                    "Jobs that wait for nothing but a worker, the limit, the rate or the gate",
+                ),
+            )
+        ]
+
+    def set(self, states: Iterable[LimitState]) -> None:
+        """Replace the values of all limit keys."""
+        for gauge in self._gauges:
+            gauge.clear()
+        for one in states:
+            for gauge, value in zip(self._gauges, (one.leases, one.claimable), strict=True):
+                gauge.labels(one.key).set(value)
 
 
 class DepthGauges:

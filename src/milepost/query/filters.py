@@ -112,8 +112,7 @@ def parse_filter(text: str, *, now: int | None = None) -> Filter:
 
 
 def _read(terms: _Terms, found: re.Match[str], at: int) -> None:
-    key, negative = found["key"], bool(found["negative"])
-    where = found.start("value")
+    key, negative, where = found["key"], bool(found["negative"]), found.start("value")
     value = _unquoted(found["value"], US if key in _WITH_ALTERNATIVES else ",")
     if key is None or (key not in _READERS and not key.startswith("label.") and not _looks_like_key(key)):
         if negative:
@@ -142,7 +141,6 @@ def _looks_like_key(key: str) -> bool:
 
 
 def _unquoted(value: str, comma: str = ",") -> str:
-    """Return text without its quotes; `comma` replaces the commas inside of them."""
     return re.sub(r'"((?:[^"\\]|\\.)*)"', lambda m: re.sub(r"\\(.)", r"\1", m[1]).replace(",", comma), value)
 
 
@@ -154,8 +152,7 @@ def _alternatives(terms: _Terms, value: str, where: int) -> list[str]:
 
 
 def _read_status(terms: _Terms, value: str, negative: bool, where: int) -> None:
-    parts = _alternatives(terms, value, where)
-    for part in parts:
+    for part in (parts := _alternatives(terms, value, where)):
         if part not in tuple(JobStatus):
             at = max(where, terms.text.find(part, where))
             raise FilterError(terms.text, at, f"unknown status {part!r:.40}; use one of {', '.join(JobStatus)}")

@@ -374,6 +374,12 @@ class Store(KeyValueStore, UsageLedger, Protocol):
     async def held_slots(self) -> dict[str, int]:
         """Return the number of leases, live and draining, by slot and by limit key, see `core.limits`."""
 
+    async def claimable_jobs(self) -> dict[str, int]:
+        """Return how many jobs are claimable under each limit key that has a setting, see `core.limits`; none if there are none.
+
+        Delayed jobs are counted once a worker that serves their queue has looked for jobs after their time.
+        """
+
     async def draining_leases(self) -> list[tuple[str, str, int]]:
         """Return the draining leases as (job id, token, expiry in us)."""
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from milepost.app.limits import read_limit_states
 from milepost.core.errors import MissingExtraError, StoreError
 from milepost.core.events import Event
 from milepost.core.job import FailureKind, Job
@@ -17,7 +18,7 @@ from milepost.core.ledger import TOTAL, Book
 from milepost.core.serialization import from_micros
 from milepost.core.usage import MILLION
 from milepost.manager.feed_follower import RETRY_DELAY, FeedFollower, FeedQueue
-from milepost.query.depth import DepthGauges, read_depths
+from milepost.query.depth import DepthGauges, LimitGauges, read_depths
 from milepost.query.filters import duration
 from milepost.run.schedules import read_schedules
 from milepost.worker.registry import read_workers
@@ -114,6 +115,7 @@ class Metrics:
         gauge, counter, histogram = prometheus.Gauge, prometheus.Counter, prometheus.Histogram
         self._jobs = gauge("milepost_jobs", "Jobs in the store", ["job_type", "status"], registry=own)
         self._depths = DepthGauges(prometheus, own)
+        self._limits = LimitGauges(prometheus, own)
         self._stalled = gauge("milepost_jobs_stalled", "Jobs flagged as stalled", registry=own)
         self._stopping = gauge(
             "milepost_draining_leases", "Runs that were asked to stop and have not stopped", registry=own
@@ -157,6 +159,7 @@ class Metrics:
             for (job_type, status), count in counts.items():
                 self._jobs.labels(job_type, status).set(count)
             self._depths.set(await read_depths(store))
+            self._limits.set(await read_limit_states(store))
             self._stalled.set(await self._context.manager.count_jobs(stalled=True))
             self._stopping.set(len(await store.draining_leases()))
             self._workers.set(len(await read_workers(store)))
@@ -170,6 +173,7 @@ class Metrics:
         except StoreError:
             self._errors.inc()
             self._depths.set({})  # old numbers would scale by a queue that may be gone
+            self._limits.set([])
             self._up.set(0)
         self._streams.set(self._context.hub.clients)
         return self._prometheus.generate_latest(self._registry), self._prometheus.CONTENT_TYPE_LATEST

@@ -34,7 +34,7 @@ def _list() -> int:
     print_records(
         context,
         (one.to_dict() for one in known),
-        ("KEY", "PARTITION", "RUNNING", "LIMIT", "RATE", "CLOSED UNTIL"),
+        ("KEY", "PARTITION", "RUNNING", "LIMIT", "CLAIMABLE", "RATE", "CLOSED UNTIL"),
         [row for one in known for row in _rows(one, utc=context.utc)],
         nothing="No limits. Set one: milepost limit set KEY --running 8 --per-partition 2",
     )
@@ -43,8 +43,9 @@ def _list() -> int:
 
 def _rows(one: LimitState, *, utc: bool) -> list[tuple[str, ...]]:
     until = "" if one.gate_until is None else formatting.clock(datetime.fromisoformat(one.gate_until), utc=utc)
-    rows: list[tuple[str, ...]] = [(one.key, "", str(one.leases), _shown(one.running), one.rate or "any", until)]
-    rows += [("", name, str(count), _shown(one.per_partition), "", "") for name, count in one.partitions.items()]
+    use = (str(one.leases), _shown(one.running), str(one.claimable))
+    rows: list[tuple[str, ...]] = [(one.key, "", *use, one.rate or "any", until)]
+    rows += [("", name, str(count), _shown(one.per_partition), "", "", "") for name, count in one.partitions.items()]
     return rows
 
 

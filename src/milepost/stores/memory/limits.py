@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from milepost.core.limits import KEEP, Keep, Limit, counted_under, with_keys
+from milepost.core.limits import KEEP, Keep, Limit, by_key, counted_under, with_keys
 from milepost.core.rate import Rate
 from milepost.stores.memory.state import MemoryState
 
@@ -42,6 +42,11 @@ class MemoryLimits:
             self._memory.limits.close_gate(key, now + micros if micros else 0, now)
             self._memory.announce_freed_slot()
             self._memory.notifier.notify()
+
+    async def claimable_jobs(self) -> dict[str, int]:
+        with self._memory.lock:
+            found = [(index[1], len(jobs)) for index, jobs in self._memory.indexes.items() if index[0] == "claimable"]
+            return by_key(found, self._memory.limits)
 
     async def held_slots(self) -> dict[str, int]:
         with self._memory.lock:

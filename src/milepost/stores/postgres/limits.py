@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from milepost.core.limits import KEEP, Keep, Limit, with_keys
+from milepost.core.limits import KEEP, Keep, Limit, by_key, with_keys
 from milepost.core.rate import Rate
 from milepost.stores.postgres.connection import Rows
 from milepost.stores.postgres.database import Database
@@ -43,6 +43,10 @@ class PostgresLimits:
 
     def _wake_workers(self) -> None:
         self._namespace.notifications.notify(has_events=False, wakes_workers=True)
+
+    async def claimable_jobs(self) -> dict[str, int]:
+        counted, limits = await self._db.run(("claimable_jobs", None), ("limits", None))
+        return by_key(counted, limits_of(limits))
 
     async def held_slots(self) -> dict[str, int]:
         (rows,) = await self._db.run(("all_held_slots", None))

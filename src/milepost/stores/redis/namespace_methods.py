@@ -128,6 +128,11 @@ class NamespaceMethods:
         found = decode_fields(await self._ask("HGETALL", f"{{{self.namespace}}}:n"))
         return {decode_text(name): int(count) for name, count in found.items()}
 
+    async def claimable_jobs(self: _Caller) -> dict[str, int]:
+        """Return how many jobs are claimable under each limit key that has a setting."""
+        flat = await self._run("claimable_jobs")
+        return {decode_text(key): int(n) for key, n in zip(flat[::2], flat[1::2], strict=True) if int(n)}
+
     async def draining_leases(self: _Caller) -> list[tuple[str, str, int]]:
         """Return the draining leases as (job id, token, expiry in us)."""
         flat = await self._run("draining_leases")
@@ -287,7 +292,7 @@ def check_layout(found: bytes | None, url: str) -> None:
 SCRIPTS = {
     verb: script(verb)
     for verb in (
-        "get", "select", "oldest", "count", "member_counts", "events", "renew", "sweep", "purge", "set_limit", "close_gate", "draining_leases", "wake", "now", "layout", "rollups", "usage",
+        "get", "select", "oldest", "count", "member_counts", "events", "renew", "sweep", "purge", "set_limit", "close_gate", "claimable_jobs", "draining_leases", "wake", "now", "layout", "rollups", "usage",
         "kv_get", "kv_delete", "kv_scan",
     )
 } | {"kv_put": script("kv_put", grows=True)}  # fmt: skip

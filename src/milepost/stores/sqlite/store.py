@@ -12,7 +12,7 @@ from milepost.core.errors import InvalidInputError
 from milepost.core.events import Event
 from milepost.core.job import Job
 from milepost.core.ledger import Book
-from milepost.core.limits import KEEP, Keep, Limit, earliest, with_keys
+from milepost.core.limits import KEEP, Keep, Limit, by_key, earliest, with_keys
 from milepost.core.rate import Rate
 from milepost.core.record_codec import unpack
 from milepost.core.rollups import Rollups
@@ -287,6 +287,9 @@ class SQLiteStore:
 
     async def held_slots(self) -> dict[str, int]:
         return with_keys(await self._database.read(lambda db: db.all("held_slots")))
+
+    async def claimable_jobs(self) -> dict[str, int]:
+        return await self._database.read(lambda db: by_key(db.all("claimable_jobs"), limits.read_limits(db)))
 
     async def draining_leases(self) -> list[tuple[str, str, int]]:
         rows = await self._database.read(lambda db: db.all("draining_all"))

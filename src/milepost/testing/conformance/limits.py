@@ -206,6 +206,28 @@ class Limits(Scenarios):
         await fixture.do("a150", plans.plan_complete(fixture.operation_id(), token_of(job), None, {}))
         assert [one.job_id for one in await fixture.claim(["t"], 9)] == ["b150"]
 
+    async def test_claimable_jobs_are_counted_by_limit_key(self, fixture: StoreFixture) -> None:
+        now = await fixture.store.now()
+        await fixture.create("a", worker_job("t"))
+        await fixture.create("b", worker_job("t@gpu", slot="t", ready_name="t@gpu"))
+        for name in ("x1", "x2", "y1"):
+            await fixture.create(name, limited_job(name[0]))
+        await fixture.create("k", limited_job(key="api", queue="gpu"))
+        await fixture.create("later", worker_job("t", not_before=str(now + 3_600_000_000)))
+        await fixture.create("other", worker_job("other"))
+        assert await fixture.store.claimable_jobs() == {}
+        await fixture.store.set_limit("t", None, False, 1)
+        await fixture.store.close_gate("api", 3_600_000_000)
+        assert await fixture.store.claimable_jobs() == {"t": 5, "api": 1}
+        claimed = await fixture.claim(["t", "t@gpu"], 9)
+        assert sorted(job.job_id for job in claimed) == ["a", "b", "x1", "y1"]
+        while await fixture.store.wait_for_work("w1", ["t"], 0.02):
+            assert await fixture.claim(["t"]) == []
+        assert await fixture.store.claimable_jobs() == {"t": 1, "api": 1}, "those of full partitions are counted"
+        await fixture.do("x2", plans.plan_cancel(fixture.operation_id()))
+        await fixture.store.close_gate("api", 0)
+        assert await fixture.store.claimable_jobs() == {}
+
     async def test_limits_hold_in_random_histories(self, fixture: StoreFixture) -> None:
         await random_history(fixture, random.Random(20))
 

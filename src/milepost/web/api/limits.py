@@ -7,8 +7,8 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from milepost.app.limits import gate_micros
-from milepost.core.limits import KEEP, KEY_BYTES, limit_states, validate_limit
+from milepost.app.limits import gate_micros, read_limit_states
+from milepost.core.limits import KEEP, KEY_BYTES, validate_limit
 from milepost.core.rate import Rate
 from milepost.core.serialization import validate_key
 from milepost.web import schemas
@@ -25,8 +25,7 @@ def add_limits(router: APIRouter, context: WebContext) -> None:
     admin = [context.authenticator.require(ADMIN)]
 
     async def states() -> list[dict[str, Any]]:
-        limits, held = await context.store.limits(), await context.store.held_slots()
-        return [one.to_dict() for one in limit_states(limits, held, await context.store.now())]
+        return [one.to_dict() for one in await read_limit_states(context.store)]
 
     async def put(request: Request, key: str, running: int | None, per_partition: int | None, rate: str | None) -> None:
         validate_limit(key, running, per_partition)

@@ -31,7 +31,8 @@ class GateClosing(RequestModel):
 
 
 class LimitRecord(ResponseModel):
-    """A limit with its use: the number of jobs that run under it, also by partition."""
+    """A limit with its use: the number of jobs that run under it, also by partition, and of those that could start but for it
+    or for a worker."""
 
     key: str
     running: int | None
@@ -40,6 +41,7 @@ class LimitRecord(ResponseModel):
     partitions: dict[str, int]
     rate: str | None
     gate_until: str | None
+    claimable: int
 
 
 class LimitList(ResponseModel):

@@ -88,6 +88,23 @@ SELECT s.slot, count(*) FROM unnest(%(keys)s::text[]) AS k (key) CROSS JOIN LATE
 -- Count the leases of each slot, live and draining.
 SELECT slot, count(*) FROM [leases] GROUP BY slot UNION ALL SELECT slot, count(*) FROM [draining] GROUP BY slot
 
+-- name: claimable_jobs
+-- Count the claimable records of limit keys with a setting, by the name under which they are claimed. The names are found one
+-- after another in the index.
+WITH RECURSIVE names AS (
+    SELECT min(r.queue) AS name FROM [ready] AS r WHERE r.due IS NULL
+    UNION ALL
+    SELECT (SELECT min(r.queue) FROM [ready] AS r WHERE r.queue > n.name AND r.due IS NULL)
+    FROM names AS n WHERE n.name IS NOT NULL
+)
+SELECT n.name, (
+    SELECT count(*) FROM [ready] AS r WHERE r.queue = n.name AND r.due IS NULL
+        --@unparked
+) FROM names AS n WHERE n.name IS NOT NULL AND
+    coalesce(nullif(split_part(n.name, E'\x1f', 2), ''), split_part(n.name, '@', 1)) IN (
+        SELECT s.key FROM [limits] AS s UNION ALL SELECT g.key FROM [gates] AS g
+    )
+
 -- name: turns_put
 -- Store when subqueues had their last turn.
 INSERT INTO [turns] SELECT * FROM unnest(%(names)s::text[], %(turns)s::bigint[])

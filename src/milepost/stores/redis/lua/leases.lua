@@ -48,6 +48,28 @@ end
 -- Reply     the time; for each lease 2 live, 1 draining, 0 lost
 return {this.now, renew(2)}
 
+-- name: claimable_jobs
+-- Count the claimable jobs of the limit keys with a setting.
+-- Reply     key and number of each
+local reply, found = {}, {}
+local keys = redis.call('HKEYS', root .. 'limits')
+local function count(key, name) found[key] = (found[key] or 0) + redis.call('ZCARD', root .. 'q:' .. name) end
+for _, key in ipairs(keys) do
+  count(key, key)
+  for _, queue in ipairs(redis.call('SMEMBERS', root .. 'plain:' .. key)) do count(key, queue) end
+  for _, queue in ipairs(redis.call('SMEMBERS', root .. 'queues:' .. key)) do
+    for _, name in ipairs(redis.call('ZRANGE', root .. 'ring:' .. queue .. '\31' .. key, 0, -1)) do count(key, name) end
+  end
+end
+for _, slot in ipairs(redis.call('SMEMBERS', root .. 'fulls')) do
+  local key = string.match(slot, '^[^\31]*')
+  if found[key] then
+    for _, name in ipairs(redis.call('SMEMBERS', root .. 'full:' .. slot)) do count(key, name) end
+  end
+end
+for i = 1, #keys do reply[2 * i - 1], reply[2 * i] = keys[i], found[keys[i]] end
+return reply
+
 -- name: draining_leases
 -- Read the draining leases, ordered by expiry.
 -- Reply     id, token and time of expiry of each

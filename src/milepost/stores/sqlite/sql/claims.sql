@@ -66,6 +66,26 @@ SELECT (SELECT count(*) FROM [jobs] WHERE slot >= :slot AND slot < :end)
 SELECT slot, count(*) FROM [jobs] INDEXED BY [jobs_slot] WHERE slot IS NOT NULL GROUP BY slot
 UNION ALL SELECT slot, count(*) FROM [draining] GROUP BY slot
 
+-- name: claimable_jobs
+-- Count the claimable records of limit keys with a setting, by the name under which they are claimed. The names are found one
+-- after another in the index.
+WITH RECURSIVE [names] (name) AS (
+    SELECT min(queue) FROM [jobs] INDEXED BY [jobs_claimable] WHERE queue IS NOT NULL AND scheduled IS NULL
+    UNION ALL
+    SELECT (
+        SELECT min(queue) FROM [jobs] INDEXED BY [jobs_claimable] WHERE queue > [names].name AND scheduled IS NULL
+    ) FROM [names] WHERE [names].name IS NOT NULL
+), [named] (name, slot) AS (
+    SELECT name, CASE
+        WHEN instr(name, char(31)) THEN substr(name, instr(name, char(31)) + 1) ELSE substr(name, 1, instr(name || '@', '@') - 1)
+    END FROM [names] WHERE name IS NOT NULL
+)
+SELECT name, (
+    SELECT count(*) FROM [jobs] INDEXED BY [jobs_claimable] WHERE queue = [named].name AND scheduled IS NULL
+        AND NOT EXISTS (SELECT 1 FROM [draining] WHERE [draining].id = [jobs].id)
+        AND NOT EXISTS (SELECT 1 FROM [draining] WHERE [draining].key = [jobs].unique_key AND [draining].key <> '')
+) FROM [named] WHERE substr(slot, 1, instr(slot || char(31), char(31)) - 1) IN (SELECT key FROM [limits])
+
 -- name: claim_put
 -- Store the answer to a claim.
 -- Values: worker, op, ids, until
