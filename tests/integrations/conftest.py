@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from milepost import Job, Jobs, settings
+from tests.integrations.direct_task_queue import DirectTaskQueue
 from tests.integrations.sample_handlers import lines
 from tests.redis_server import RedisServer
 
@@ -192,3 +193,23 @@ def make_deployment(redis_url: str, tmp_path: Path) -> Iterator[Callable[..., De
 def broker(start_redis: Callable[..., RedisServer]) -> RedisServer:
     """Return a broker of the test's own, which keeps nothing over a restart."""
     return start_redis()
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def make_jobs(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[], tuple[Jobs, DirectTaskQueue]]]:
+    """Make applications on each shared store."""
+    monkeypatch.setenv("MILEPOST_SWEEP", "0.1")
+    if request.param == "redis":
+        monkeypatch.setenv("MILEPOST_NAMESPACE", request.getfixturevalue("redis_namespace"))
+    made: list[Jobs] = []
+
+    def make() -> tuple[Jobs, DirectTaskQueue]:
+        task_queue = DirectTaskQueue()
+        made.append(Jobs(request.getfixturevalue(f"{request.param}_url"), task_queue=task_queue))
+        return made[-1], task_queue
+
+    yield make
+    for jobs in made:
+        jobs.close()

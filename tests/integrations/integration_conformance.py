@@ -113,6 +113,22 @@ class CoreConformance:
         assert kinds.count("suspended") == 2
         _ended_once(deployment, ended)
 
+    @pytest.mark.parametrize("handler", ["parent", "parent_async"])
+    def test_parent_resumes_after_children_on_one_slot(self, deployment: Deployment, handler: str) -> None:
+        deployment.environment["TEST_LOST_AFTER"] = "2"  # messages of children may have been taken by the killed worker
+        worker = deployment.start(1)
+        job = deployment.jobs.submit(handler, {"count": 5})
+        deployment.wait_for_lines("part")
+        deployment.kill(worker)
+        deployment.start(1)
+        job = deployment.ended(job.job_id)
+        assert (job.status, job.result, job.crashes) == ("completed", {"sum": 10, "attempt": 1}, 0)
+        children = [one for one in deployment.jobs.list_jobs("part") if one.parent_id == job.job_id]
+        assert {(one.status, one.run_by) for one in children} == {("completed", "external")}
+        assert sum(one.crashes for one in children) <= 1, "only the child that ran was lost"
+        assert len(children) == 5
+        _ended_once(deployment, job)
+
     def test_duplicate_message_runs_once(self, deployment: Deployment, tmp_path: Path) -> None:
         job = deployment.jobs.submit("gated", {"gate": str(tmp_path / "gate")})
         deployment.app.task_queue.send(job)

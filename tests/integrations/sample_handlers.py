@@ -95,6 +95,31 @@ def register(jobs: Jobs) -> None:
         await run.sleep("nap", 0.2)
         return {"answer": await run.ask("ok", "Continue?", bool), "attempt": run.attempt}
 
+    @jobs.job("part", max_attempts=2)
+    def part(run: Run, number: int) -> int:
+        """Return a number."""
+        note(f"part {number}")
+        time.sleep(0.2)
+        return number
+
+    @jobs.job("parent")
+    def parent(run: Run, count: int) -> dict[str, Any]:
+        """Add up the results of children."""
+        note("parent")
+        for number in range(count):
+            run.submit_child(str(number), part, number=number)
+        children = run.join()
+        return {"sum": sum(children.result(str(number)) for number in range(count)), "attempt": run.attempt}
+
+    @jobs.job("parent_async")
+    async def parent_async(run: AsyncRun, count: int) -> dict[str, Any]:
+        """The same in an event loop."""
+        note("parent")
+        for number in range(count):
+            run.submit_child(str(number), part, number=number)
+        children = await run.join()
+        return {"sum": sum([await children.result(str(number)) for number in range(count)]), "attempt": run.attempt}
+
     @jobs.job("fails")
     def fails(run: Run) -> None:
         """Fail permanently."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,87 +15,12 @@ from milepost.integrations import TaskQueueUnavailableError
 from milepost.stores.protocol import ApplyResult, Claim, Write
 from milepost.stores.sync_bridge import run_sync
 from milepost.worker import registry
-from milepost.worker.dispatcher import Dispatcher
-from milepost.worker.handlers import Application
 from milepost.worker.message_delivery import deliver, requeue
 from milepost.worker.message_execution import MessageExecution, NotDelivered
+from tests.integrations.direct_task_queue import DirectTaskQueue, ended
 from tests.waiting import until
 
 pytestmark = pytest.mark.timing
-
-
-class DirectTaskQueue:
-    """A task queue that delivers a message before `send` returns, like a very fast worker; with `down`, never."""
-
-    name = "here"
-    lost_after = 3600.0
-
-    def __init__(self) -> None:
-        self.down = False
-        self.sent: list[str] = []
-        self.requeued: list[str] = []
-        self.closed = 0
-
-    def serve(self, app: Application, dispatcher: Dispatcher) -> None:
-        """Do nothing."""
-        self.app, self.dispatcher = app, dispatcher
-
-    def send(self, job: Job) -> None:
-        """Run it here and now."""
-        if self.down:
-            raise TaskQueueUnavailableError("no broker")
-        self.sent.append(job.job_id)
-        with suppress(Retry, NotDelivered):
-            deliver(self.app, self, job.job_id, job.job_type)
-
-    def requeue(self, job_id: str, job_type: str, delay: float) -> None:
-        """Keep it for the test."""
-        if self.down:
-            raise TaskQueueUnavailableError("no broker")
-        self.requeued.append(job_id)
-
-    def stop(self, message: Any, *, hard: bool) -> str | None:
-        """Return None: this task queue cannot stop code."""
-        return None
-
-    def is_exit(self, error: BaseException) -> bool:
-        """Never."""
-        return False
-
-    def close(self) -> None:
-        """Count."""
-        self.closed += 1
-
-
-@pytest.fixture(params=["sqlite", "redis"])
-def make_jobs(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[[], tuple[Jobs, DirectTaskQueue]]]:
-    """Make applications on each shared store."""
-    monkeypatch.setenv("MILEPOST_SWEEP", "0.1")
-    if request.param == "redis":
-        monkeypatch.setenv("MILEPOST_NAMESPACE", request.getfixturevalue("redis_namespace"))
-    made: list[Jobs] = []
-
-    def make() -> tuple[Jobs, DirectTaskQueue]:
-        task_queue = DirectTaskQueue()
-        made.append(Jobs(request.getfixturevalue(f"{request.param}_url"), task_queue=task_queue))
-        return made[-1], task_queue
-
-    yield make
-    for jobs in made:
-        jobs.close()
-
-
-def ended(jobs: Jobs, job_id: str) -> Job:
-    """Wait until a job has ended, and return it."""
-
-    def found() -> Job | None:
-        job = jobs.get_job(job_id)
-        return job if job is not None and job.is_terminal else None
-
-    job: Job = until(found)
-    return job
 
 
 def test_job_run_before_dispatch_recorded_is_redispatched(

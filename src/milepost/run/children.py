@@ -46,8 +46,8 @@ _LIMIT = 64 * 1024 * 1024
 class ChildTarget(Protocol[P]):
     """What a child runs: a handler, alone or with options."""
 
-    def child_fields(self, origin: str, /, *args: P.args, **kwargs: P.kwargs) -> dict[str, str]:
-        """Return the fields of a job of this handler, with validated parameters. Raises InvalidInputError."""
+    def child_fields(self, run: Run, /, *args: P.args, **kwargs: P.kwargs) -> dict[str, str]:
+        """Return the fields of a child of a run for this handler, with validated parameters. Raises InvalidInputError."""
 
 
 def child_id(parent_id: str, kind: str, key: str, restarts: str = "") -> str:
@@ -61,9 +61,10 @@ class ChildJobs:
     """The children of a run. Thread-safe; all but `add` may block."""
 
     def __init__(self, run: Run) -> None:
-        if run._job.run_by == "external":
+        if run._job.run_by == "external" and not run._can_suspend:
             raise InvalidInputError(
-                "run.submit_child()", "a job of a task queue cannot have children; use submit and after"
+                "run.submit_child()",
+                "a task under @tracked would occupy its worker while it waits for children; make it a handler of jobs.job",
             )
         self._run = run
         self._restarts = run._job.record.get("restarts", "")
@@ -105,7 +106,7 @@ class ChildJobs:
                 "key", f"{key!r:.80} was used twice; add the item to it, for example f{key + ':{doc.id}'!r:.80}"
             )
         self._raise_late_error()
-        fields = self._completed(key, target.child_fields(run.origin, *args, **kwargs))
+        fields = self._completed(key, target.child_fields(run, *args, **kwargs))
         size = _size(fields)
         if self._bytes + size > MAX_WAITING_BYTES:
             raise InvalidInputError(

@@ -88,6 +88,9 @@ class Run(ProgressMixin, CommandMixin, LoopMixin, StepMixin, CheckpointMixin, Ch
     _can_suspend = False
     """Whether a worker can start the code again."""
 
+    _task_queues: Mapping[str, str] = {}
+    """The task queue that runs children of a job type; milepost's workers run those of other types."""
+
     _follow_up: Callable[[RunStop], None] | None = None
     """Called after `stop`, so that a task queue can end code that ignores it."""
 

@@ -174,9 +174,9 @@ class Handler(Generic[P, R_co]):
         """Return the handler with options for one submit: ``reindex.options(priority=5)``."""
         return ConfiguredHandler(self, validate_options(options))
 
-    def child_fields(self, origin: str, /, *args: P.args, **kwargs: P.kwargs) -> dict[str, str]:
-        """Return the fields of a child job of this handler, with validated parameters. Raises InvalidInputError."""
-        return self.options().child_fields(origin, *args, **kwargs)
+    def child_fields(self, run: Run, /, *args: P.args, **kwargs: P.kwargs) -> dict[str, str]:
+        """Return the fields of a child of a run for this handler, with validated parameters. Raises InvalidInputError."""
+        return self.options().child_fields(run, *args, **kwargs)
 
     @property
     def ready_name(self) -> str:
@@ -223,11 +223,12 @@ class ConfiguredHandler(Generic[P, R_co]):
         """Return the handler with further options."""
         return ConfiguredHandler(self.handler, {**self.given, **validate_options(options)})
 
-    def child_fields(self, origin: str, /, *args: P.args, **kwargs: P.kwargs) -> dict[str, str]:
-        """Return the fields of a child job of this handler, with these options. Raises InvalidInputError."""
+    def child_fields(self, run: Run, /, *args: P.args, **kwargs: P.kwargs) -> dict[str, str]:
+        """Return the fields of a child of a run for this handler, with these options. Raises InvalidInputError."""
         from milepost.worker.submission import child_fields  # which imports this module
 
-        return child_fields(self.handler, self.given, origin, args, kwargs)
+        task_queue = run._task_queues.get(self.handler.job_type)
+        return child_fields(self.handler, self.given, run.origin, task_queue, args, kwargs)
 
 
 Submittable = Handler[P, R_co] | ConfiguredHandler[P, R_co]

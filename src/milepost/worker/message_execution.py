@@ -123,6 +123,7 @@ class MessageExecution(LeasedExecution):
     async def begin(self) -> Run:
         """Take the lease in one round trip and return the run. Raises NotDelivered if the job must not run now."""
         run = await self.start(self.runtime, follow_up=self._follow_up)
+        run._task_queues = dict.fromkeys(self._app.handlers, self._task_queue.name)
         handler = self._app.handlers.get(run.job_type)
         if handler is not None and handler.type_options.hooks is not None:
             self.on_reply = self.replies.append

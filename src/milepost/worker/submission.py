@@ -91,13 +91,18 @@ def _spec_of(handler: Handler[Any, Any], task_queue: str | None, origin: str | N
 
 
 def child_fields(
-    handler: Handler[Any, Any], given: Mapping[str, Any], origin: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    handler: Handler[Any, Any],
+    given: Mapping[str, Any],
+    origin: str,
+    task_queue: str | None,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
 ) -> dict[str, str]:
-    """Return the fields of a child of a run whose job has this origin. Raises InvalidInputError."""
+    """Return the fields of a child, on this task queue, of a run whose job has this origin. Raises InvalidInputError."""
     for name in ("job_id", "unique_key", "parent_id", "on_duplicate"):
         if given.get(name) is not None:
             raise InvalidInputError(name, "a child is found by its key; omit it")
-    known = _spec_of(handler, None, origin if origin != "local" else None)
+    known = _spec_of(handler, task_queue, origin if origin != "local" else None)
     return known.with_params(known.template(dict(given)), handler.parameters.bind(args, kwargs)).fields
 
 

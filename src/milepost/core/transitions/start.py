@@ -87,7 +87,8 @@ _DELIVER = _starts(
     ("free",),
     ("startable",),
     ("ahead", "not_after"),
-    segments=(_starts_segment(_BY_TASK_QUEUE),),
+    ("parented", LOST_PARENT),
+    segments=(_starts_segment(_BY_TASK_QUEUE, ("parented", LOST_PARENT)),),
 )
 _ADOPT = _starts("adopt", ("eq", "run_by", Const("manual")), ("free",), ops=(("set", "run_by", Const("track")),))
 

@@ -9,7 +9,7 @@ from milepost.core.job import JobStatus
 from milepost.core.transitions.operations import Change
 from milepost.stores.protocol import Write
 from milepost.testing.conformance.groups import complete, dying, fail, is_cancelled, is_held, is_ready
-from milepost.testing.conformance.harness import Scenarios, StoreFixture, token_of, worker_job
+from milepost.testing.conformance.harness import Scenarios, StoreFixture, queue_job, token_of, worker_job
 from milepost.testing.conformance.transition_matrix import CRASH
 
 
@@ -107,6 +107,27 @@ class Children(Scenarios):
         await fixture.store.sweep(lease=30, interval=0)
         assert [(await fixture.job(name)).status.value for name in "ab"] == ["cancelled", "cancelled"]
         assert (await fixture.store.sweep(lease=30, interval=0)).closing == ()
+
+    @pytest.mark.parametrize("is_suspended", [False, True])
+    async def test_orphan_is_not_delivered_by_a_task_queue(self, fixture: StoreFixture, is_suspended: bool) -> None:
+        def deliver() -> Change:
+            operation_id = fixture.operation_id()
+            return plans.plan_deliver(operation_id, nonce=operation_id, lease=60_000_000, worker="w")
+
+        await fixture.create("p", queue_job(dispatch_after="0"))
+        token = token_of(await fixture.made("p", deliver()))
+        fields = {**queue_job(labels=":parent_id=p", dispatch_after="0"), "child_key": "k"}
+        for name in "ab":
+            await fixture.do(name, plans.plan_create(fields, fixture.operation_id(), run=("p", token)))
+        await fixture.tick()
+        assert {due.job_id for due in (await fixture.store.sweep(lease=30, interval=0)).due} == {"a", "b"}
+        run = token_of(await fixture.made("a", deliver()))
+        if is_suspended:
+            await fixture.do("a", plans.plan_suspend(fixture.operation_id(), run, {}, wake_at=1, ran=1))
+        with dying(fixture.store):
+            await fixture.do("p", plans.plan_cancel(fixture.operation_id()))
+        await fixture.refused("a", deliver())
+        await fixture.refused("b", deliver())
 
     @staticmethod
     async def _in_each_state(fixture: StoreFixture) -> None:
