@@ -71,7 +71,8 @@ function FrameText({ frame }: { frame: Frame }) {
   );
 }
 
-const REASONS: Record<string, string> = {
+/** The kinds of failures, as people read them. */
+export const REASONS: Record<string, string> = {
   error: "Exception raised",
   timeout: "Timed out",
   lost: "Worker lost",

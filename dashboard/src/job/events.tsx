@@ -1,15 +1,10 @@
-/** The events, the stop receipt and the attempts of a job. */
-import { useSignal } from "@preact/signals";
-import { useEffect } from "preact/hooks";
+/** The events and the stop receipt of a job. */
 import { now } from "../live/clock";
 import { forgetStop } from "../jobs/actions";
 import { isAdmin } from "../shell/session";
 import { plain, workerName } from "../text/plain";
-import { attemptText } from "../text/progress";
 import { clockTime, localTime, percent, preciseDuration, utcTime } from "../text/time";
-import { get, jobPath, errorText } from "../wire/api";
-import type { Attempts, EventRecord, Failure, JobRecord, Receipt } from "../wire/types";
-import { FailureText } from "./error";
+import type { EventRecord, JobRecord, Receipt } from "../wire/types";
 import { events } from "./record";
 
 /** The text of a stop receipt: it says "stopped" only if the stop is confirmed. */
@@ -19,8 +14,10 @@ export function ReceiptView({ job }: { job: JobRecord }) {
   const asked = receipt.requested_at === null ? null : Date.parse(receipt.requested_at);
   const by = receipt.requested_by === null ? "" : ` by ${receipt.requested_by}`;
   const why = receipt.reason === null || receipt.reason === "" ? "" : `: ${receipt.reason}`;
+  // Nothing ran that had to stop.
+  const idle = receipt.how === "never_started" || receipt.how === "already_finished";
   const took =
-    receipt.stopped_at === null || asked === null ? "" : ` after ${preciseDuration((Date.parse(receipt.stopped_at) - asked) / 1000)}`;
+    receipt.stopped_at === null || asked === null || idle ? "" : ` after ${preciseDuration((Date.parse(receipt.stopped_at) - asked) / 1000)}`;
   return (
     <section class="section" aria-label="Cancellation">
       <h2>Cancellation</h2>
@@ -117,55 +114,3 @@ export function Events({ job }: { job: JobRecord }) {
     </div>
   );
 }
-
-export function AttemptsPart({ job }: { job: JobRecord }) {
-  const found = useSignal<Attempts | null>(null);
-  const wrong = useSignal<string | null>(null);
-  useEffect(() => {
-    get<Attempts>(jobPath(job.job_id, "/attempts")).then(
-      (answer) => (found.value = answer),
-      (error: unknown) => (wrong.value = errorText(error)),
-    );
-  }, [job.job_id, job.attempt, job.status]);
-  if (wrong.value !== null) return <p role="alert">{wrong.value}</p>;
-  if (found.value === null) return <p class="muted">Loading…</p>;
-  const failures = found.value.attempts as unknown as Failure[];
-  return (
-    <div class="job">
-      <p>
-        Attempt {attemptText(found.value.attempt, found.value.max_attempts)}
-        {found.value.crashes > 0 ? `, ${found.value.crashes} ${found.value.crashes === 1 ? "crash" : "crashes"}` : ""}.
-        {job.checkpoint_at === null ? "" : ` The next attempt resumes from the checkpoint at ${localTime(job.checkpoint_at)}.`}
-      </p>
-      {failures.length === 0 && <p class="muted">No failed attempts</p>}
-      {failures.map((failure, at) => (
-        <section class="section" key={at}>
-          <h2 title={utcTime(failure.at ?? null)}>
-            Attempt {failure.attempt ?? at + 1}
-            {failure.at === undefined || failure.at === null ? "" : `, ended ${localTime(failure.at)}`}
-          </h2>
-          <FailureText failure={{ ...EMPTY, ...failure }} error={null} />
-        </section>
-      ))}
-    </div>
-  );
-}
-
-const EMPTY: Failure = {
-  kind: "error",
-  type: null,
-  message: "",
-  traceback: null,
-  exit_signal: null,
-  exit_code: null,
-  last_stage: null,
-  last_item: null,
-  last_checkpoint_at: null,
-  last_log: [],
-  peak_memory: null,
-  host: null,
-  pid: null,
-  versions: null,
-  attempt: null,
-  at: null,
-};

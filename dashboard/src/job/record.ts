@@ -146,7 +146,7 @@ const unanswered = (shown: JobRecord): boolean => shown.receipt !== null && show
 
 /** Whether a change requires a new read of the record: another status, or the next attempt. */
 const isTurn = (known: JobRecord | null, row: Row): boolean =>
-  known === null || row.status !== known.status || row.attempt !== known.attempt || row.stopping || unanswered(known);
+  known === null || row.status !== known.status || row.attempt !== known.attempt || row.started_at !== known.started_at || row.stopping || unanswered(known);
 
 function ignoreProblem(error: unknown): void {
   if (!(error instanceof Problem)) throw error;

@@ -2,12 +2,17 @@
 import { useSignal } from "@preact/signals";
 import { now } from "../live/clock";
 import { shownState } from "../parts/icons";
+import { Link } from "../parts/link";
 import { ago, elapsed, duration, localTime, preciseDuration, utcTime, formatCount } from "../text/time";
 import type { JobRecord, StageShape } from "../wire/types";
 import { plain, workerName } from "../text/plain";
 import { plural } from "../text/plural";
+import { endedBy, endOf, failuresOf, runName, useAttempts, type Run } from "./attempts";
 import { spreadOf } from "./durations";
+import { events } from "./record";
 
+/** The number of earlier runs shown; the part Attempts has the others. */
+const RUNS = 3;
 /** The number of stages shown before a button for the rest. */
 const STAGES = 20;
 
@@ -24,8 +29,10 @@ export function Timeline({ job }: { job: JobRecord }) {
   const stopping = job.receipt !== null && job.receipt["confirmed"] === null;
   const inStage = job.stages.some((stage) => stage.started_at !== null && stage.ended_at === null);
   const ready = Math.max(Date.parse(job.created_at ?? ""), job.not_before === null ? 0 : Date.parse(job.not_before));
-  // A later attempt waited in the queue again, from a time that is not part of the record.
-  const waited = job.started_at === null || job.attempt > 1 || Number.isNaN(ready) ? null : Date.parse(job.started_at) - ready;
+  // A later run waited in the queue again, from a time that is not part of the record.
+  const waited = job.started_at === null || job.attempts.length > 1 || Number.isNaN(ready) ? null : Date.parse(job.started_at) - ready;
+  // A suspended run is pending, and has not ended.
+  const here = job.status !== "pending" || job.attempts.at(-1)?.ended_at === null;
   return (
     <section aria-label="Timeline">
       <h2>Timeline</h2>
@@ -36,10 +43,11 @@ export function Timeline({ job }: { job: JobRecord }) {
             {ago(job.created_at, at)}
           </span>
         </li>
-        {job.started_at !== null && (
+        <EarlierRuns job={job} runs={here ? job.attempts.slice(0, -1) : job.attempts} />
+        {here && job.started_at !== null && (
           <li class={job.status === "running" && !inStage ? "here" : ""}>
             <span>
-              {job.attempt > 1 ? `Attempt ${job.attempt} started` : "Started"}
+              {job.attempt > 1 ? `Attempt ${job.attempt} started` : job.attempts.length > 1 ? "Started again" : "Started"}
               {waited === null ? "" : ` after ${duration(waited)} in the queue`}
               {job.worker === null ? "" : ` on ${workerName(job.worker)}`}
             </span>
@@ -76,6 +84,37 @@ export function Timeline({ job }: { job: JobRecord }) {
         )}
       </ol>
     </section>
+  );
+}
+
+/** The runs before the current or last one, with what ended them: a lost worker leaves no other sign here. */
+function EarlierRuns({ job, runs }: { job: JobRecord; runs: readonly Run[] }) {
+  const { found } = useAttempts(job, runs.length > 0);
+  const ended = endedBy(runs, failuresOf(found));
+  const before = Math.max(0, runs.length - RUNS);
+  return (
+    <>
+      {before > 0 && (
+        <li>
+          <Link to={{ part: "attempts" }}>{formatCount(before)} earlier runs</Link>
+        </li>
+      )}
+      {runs.slice(before).map((run) => {
+        const failure = ended.get(run);
+        const end = endOf(run, failure, events.value);
+        return (
+          <li key={run.started_at}>
+            <span>
+              {runName(run)}
+              {end !== "" && <span class={failure === undefined ? "" : "bad"}>: {end}</span>}
+            </span>
+            <span class="muted" title={when(run.started_at)}>
+              ran {elapsed(run.started_at, run.ended_at, now.value)}
+            </span>
+          </li>
+        );
+      })}
+    </>
   );
 }
 

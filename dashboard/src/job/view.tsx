@@ -18,8 +18,9 @@ import { plain } from "../text/plain";
 import { about, timeLeftRange, localTime, startsIn, timeLeft, utcTime, formatAmount, formatCount } from "../text/time";
 import { rowOf } from "../wire/row";
 import { isBatch, type JobRecord } from "../wire/types";
+import { AttemptsPart } from "./attempts";
 import { ErrorPart } from "./error";
-import { AttemptsPart, Events, ReceiptView } from "./events";
+import { Events, ReceiptView } from "./events";
 import { Members } from "./members";
 import { Messages } from "./messages";
 import { Output } from "./output";
@@ -53,9 +54,11 @@ export function openPart(shown: JobRecord): Part {
 export function JobView() {
   const shown = job.value;
   const part = shown === null ? null : openPart(shown);
+  // Its events say what became of each run.
+  const rerun = (shown?.attempts.length ?? 0) > 1 || (part === "attempts" && shown?.status === "pending");
   useEffect(() => {
-    wantsEvents.value = part === "messages" || part === "events";
-  }, [part, shown?.job_id]);
+    wantsEvents.value = part === "messages" || part === "events" || rerun;
+  }, [part, rerun, shown?.job_id]);
   if (problem.value !== null && shown === null) {
     const gone = problem.value.status === 404;
     return (
