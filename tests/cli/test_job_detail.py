@@ -43,6 +43,19 @@ def test_attempts_of_a_job_that_has_not_started(attempt: int, limit: int, shown:
     assert found == ([] if shown is None else [shown])
 
 
+def test_attempt_of_a_snoozed_job_is_none_charged() -> None:
+    """A job that had run and was given back was shown with "attempt none yet"."""
+    record = {
+        "type": "load", "status": "pending", "created": "0", "attempt": "0", "max_attempts": "3", "run_by": "worker",
+        "runs": "5000000\x1f6000000\x1f1\x1fhost-1:4711:1:2\x1f",
+    }  # fmt: skip
+    released = Event("one", 3, "released", datetime.fromtimestamp(6, UTC), message="Snoozed for 5 s (gate page)")
+    out = io.StringIO()
+    print_job(Console(file=out, width=160), Job.stored("one", record), utc=True, short="one", events=[released])
+    assert re.search(r"attempt +none charged \(at most 3\)", out.getvalue())
+    assert re.search(r"given back to the queue .*: Snoozed for 5 s \(gate page\)", out.getvalue())
+
+
 def test_show_lists_runs_with_worker_release_and_end() -> None:
     record = {
         "type": "load", "status": "running", "created": "0", "attempt": "2", "run_by": "worker", "started": "9000000",

@@ -37,7 +37,7 @@ def job(status: JobStatus, message: str = "", run_by: str = "worker", **fields: 
         (job(JobStatus.COMPLETED, result={"summary": "412 chunks\nmore"}), "412 chunks"),
         (job(JobStatus.COMPLETED, "All done", "manual"), "All done"),
         (job(JobStatus.FAILED, "half way", error="ValueError: page 7\n  at x"), "ValueError: page 7"),
-        (job(JobStatus.CANCELLED, "half way", completed_at=NOON), "Cancelled 26 Nov 12:00 UTC"),
+        (job(JobStatus.CANCELLED, "half way", completed_at=NOON), "Cancelled 26 Nov 12:00:00 UTC"),
     ],
 )
 def test_activity_by_status(shown: Job, line: str) -> None:
@@ -51,13 +51,13 @@ def test_activity_by_status(shown: Job, line: str) -> None:
 def test_activity_of_cancelled_job_names_who_and_whether_it_stopped(confirmed: bool | None, end: str) -> None:
     receipt = Receipt(NOON, "ana", "wrong file", None, None, confirmed)
     shown = job(JobStatus.CANCELLED, completed_at=NOON, started_at=NOON, receipt=receipt)
-    assert shown.activity == f"Cancelled by ana 26 Nov 12:00 UTC; {end}"
+    assert shown.activity == f"Cancelled by ana 26 Nov 12:00:00 UTC; {end}"
 
 
 def test_activity_of_code_past_its_grace_period_says_that_it_runs() -> None:
     receipt = Receipt(NOON, "ana", None, None, "still_running", None)
     shown = job(JobStatus.CANCELLED, completed_at=NOON, started_at=NOON, receipt=receipt)
-    assert shown.activity == "Cancelled by ana 26 Nov 12:00 UTC; the code is still running"
+    assert shown.activity == "Cancelled by ana 26 Nov 12:00:00 UTC; the code is still running"
 
 
 def test_activity_is_short() -> None:

@@ -61,6 +61,8 @@ def test_snooze_closes_the_gate_for_other_jobs(jobs: Jobs) -> None:
             assert jobs.wait(job_id, 20).attempt == 1
     assert sorted(job_id for job_id, _ in starts) == sorted([starts[0][0], *made])
     assert min(at for _, at in starts[1:]) - starts[0][1] >= 0.4
+    released = [event.message for event in jobs.events(starts[0][0]) if event.kind == "released"]
+    assert released == ["Snoozed for 0.4 s (gate api)"]
     assert jobs.limits() == []
 
 

@@ -163,4 +163,4 @@ def test_waiting_for_names_a_later_start(make_jobs: MakeJobs) -> None:
     assert made is not None
     now = time.time()
     run_sync(write_worker(jobs.store, WorkerEntry("w", "h", 1, now, now, types=("slow",), concurrency=1), 60))
-    assert reason(jobs, made) == ("starts_at", "Starts 26 Nov 14:05 UTC")
+    assert reason(jobs, made) == ("starts_at", "Starts 26 Nov 14:05:00 UTC")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from datetime import UTC, datetime
 
-from milepost.core.activity import number, percent, plural, pluralize, size
+from milepost.core.activity import DAY, HOUR, MINUTE, duration, number, percent, plural, pluralize, size
 
 __all__ = [
     "about",
@@ -24,25 +24,6 @@ __all__ = [
     "timestamp",
     "units",
 ]
-
-MINUTE, HOUR, DAY = 60, 3600, 86400
-
-
-def duration(seconds: float) -> str:
-    """Return a duration in its two largest units: ``88 ms``, ``0.4 s``, ``58 s``, ``1 min 5 s``, ``2 h 10 min``."""
-    seconds = max(0.0, seconds)
-    if seconds < 0.1:
-        return f"{int(seconds * 1000)} ms"
-    if seconds < 10:
-        return f"{math.floor(seconds * 10) / 10:.1f} s"
-    whole = int(seconds)
-    if whole < MINUTE:
-        return f"{whole} s"
-    if whole < HOUR:
-        return f"{whole // MINUTE} min {whole % MINUTE} s"
-    if whole < DAY:
-        return f"{whole // HOUR} h {whole % HOUR // MINUTE} min"
-    return f"{whole // DAY} d {whole % DAY // HOUR} h"
 
 
 def short_duration(seconds: float) -> str:

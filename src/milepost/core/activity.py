@@ -55,6 +55,26 @@ def size(count: float) -> str:
     return f"{count:.1f} TB"
 
 
+MINUTE, HOUR, DAY = 60, 3600, 86400
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in its two largest units: ``88 ms``, ``0.4 s``, ``58 s``, ``1 min 5 s``, ``2 h 10 min``."""
+    seconds = max(0.0, seconds)
+    if seconds < 0.1:
+        return f"{int(seconds * 1000)} ms"
+    if seconds < 10:
+        return f"{math.floor(seconds * 10) / 10:.1f} s"
+    whole = int(seconds)
+    if whole < MINUTE:
+        return f"{whole} s"
+    if whole < HOUR:
+        return f"{whole // MINUTE} min {whole % MINUTE} s"
+    if whole < DAY:
+        return f"{whole // HOUR} h {whole % HOUR // MINUTE} min"
+    return f"{whole // DAY} d {whole % DAY // HOUR} h"
+
+
 CREATED_MESSAGE = "Job created"
 """The message of a new job until its caller sets one; it says nothing about the work."""
 LOOP_STAGE = "items"
@@ -255,5 +275,5 @@ def _shown(name: str, value: Any) -> str:
 
 
 def _moment(at: datetime) -> str:
-    """Return a time in UTC: ``26 Nov 14:05 UTC``."""
-    return f"{at.astimezone(UTC):%d %b %H:%M} UTC".lstrip("0")
+    """Return a time in UTC: ``26 Nov 14:05:09 UTC``."""
+    return f"{at.astimezone(UTC):%d %b %H:%M:%S} UTC".lstrip("0")

@@ -146,7 +146,7 @@ def _attempt(job: Job) -> str:
     is_limited = is_attempt_limit(job.max_attempts)
     if job.attempt:
         return f"{job.attempt} of {job.max_attempts}" if is_limited else str(job.attempt)
-    counted = "none charged" if job.started_at is not None else "none yet"
+    counted = "none charged" if job.attempts else "none yet"
     return f"{counted} (at most {job.max_attempts})" if is_limited and job.max_attempts > 1 else ""
 
 

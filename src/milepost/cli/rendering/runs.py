@@ -63,8 +63,8 @@ def _end(run: Attempt, ends: Mapping[datetime | None, Event], utc: bool) -> str:
     is_lost = "crashes" in event.data or "suspect" in event.data
     how = "lost" if is_lost else _ENDS.get(event.kind, event.kind)
     where = _position(event.data) if is_lost else ""
-    error = event.data.get("error")
-    return f"{how} {when}{where}" + (f": {error}" if isinstance(error, str) and event.kind != "completed" else "")
+    why = event.message if event.kind == "released" else event.data.get("error") if event.kind != "completed" else None
+    return f"{how} {when}{where}" + (f": {why}" if why else "")
 
 
 def _position(data: Mapping[str, Any]) -> str:
