@@ -31,12 +31,23 @@ def test_limit_is_managed(working: StoreFixture) -> None:
 
 
 def test_invalid_limit_is_refused(working: StoreFixture) -> None:
-    assert "running" in working.error_line("limit", "set", "embed", "--running", "-1", code=2)
-    assert "per_partition" in working.error_line("limit", "set", "embed", "--per-partition", "0", code=2)
+    words = working.error_line("limit", "set", "embed", "--running", "-1", code=2)
+    assert "'--running': '-1' must be a whole number from 0 to 1000000" in words
+    assert "'--per-partition': '0' must be a whole number from 1" in working.error_line(
+        "limit", "set", "embed", "--per-partition", "0", code=2
+    )
     assert "--running" in working.error_line("limit", "set", "embed", code=2)
     assert "rate" in working.error_line("limit", "set", "embed", "--rate", "often", code=2)
-    assert "delay" in working.error_line("limit", "close", "embed", "soon", code=2)
+    assert "for example '500/min'" in working.error_line("limit", "set", "embed", "--rate", "0/s", code=2)
+    assert "TIME: 'soon' is not a duration" in working.error_line("limit", "close", "embed", "soon", code=2)
+    assert "TIME: '-1' must be between 0" in working.error_line("limit", "close", "embed", "-1", code=2)
     assert working.rows("limit") == []
+
+
+def test_unknown_key_is_reported(working: StoreFixture) -> None:
+    """A misspelt key was accepted without a word."""
+    assert working.error_line("limit", "open", "embod", code=0).startswith("milepost: the gate of embod is not closed;")
+    assert working.error_line("limit", "rm", "embod", code=0).startswith("milepost: embod has no limit;")
 
 
 def test_type_limited_to_nothing_is_paused(working: StoreFixture) -> None:

@@ -236,6 +236,12 @@ def test_json_output_ends_with_ended_job(milepost: CommandRunner) -> None:
         (("search", " "), "QUERY is empty"),
         (("neighbours", ""), "NAME is empty"),
         (("lss",), "did you mean 'ls'"),
+        (("rum", "count"), "did you mean 'run'"),
+        (("run", "ingestion", ".", "chunk_tokens=-4"), "chunk_tokens: -4 must be at least 16"),
+        (("run", "ingestion", "nothere"), "/nothere does not exist; give files, folders or globs"),
+        (("submit", *APP, "count", "5", "--priority", "high"), "'high' must be a whole number from -100 to 100"),
+        (("serve", "--host", "999.1.1.1"), "host: '999.1.1.1' is not an address or a host name"),
+        (("draw", "x.docx"), "FILE.svg: 'x.docx' must end in .svg"),
         (("ls", "status:foo"), "unknown status 'foo'"),
         (("ls", "--url", "nowhere"), "unsupported URL scheme"),
         (("ls", "--url", "memory://"), "sqlite:///jobs.db"),
@@ -247,7 +253,7 @@ def test_usage_errors_are_one_line_with_remedy(milepost: CommandRunner, words: t
 
 @pytest.mark.parametrize("where", ["sqlite"], indirect=True)
 def test_unstarted_job_has_no_resume_hint(where: StoreFixture) -> None:
-    for words in (("ingestion", ".", "chunk_tokens=2"), ("ingestion", ".", "model=nonsense"), ("clustering",)):
+    for words in (("ingestion", ".", "model=nonsense"), ("clustering",)):
         out = where.call("run", *words, code=1)
         assert "milepost show" in out
         assert "the same command" not in out

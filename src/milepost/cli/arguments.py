@@ -11,11 +11,25 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from click import Command, Context, NoSuchOption, UsageError
+from click import BadParameter, Command, Context, IntRange, NoSuchOption, Parameter, UsageError
 
 Schema = Mapping[str, Any]
 _NAMED = re.compile(r"([A-Za-z_]\w*)=(.*)\Z", re.DOTALL)
 _NO_VALUE = object()
+
+
+class WholeNumber(IntRange):
+    """A whole number within bounds, which the error for any other text names."""
+
+    def convert(self, value: Any, param: Parameter | None, ctx: Context | None) -> Any:
+        """Return the number. Raises BadParameter."""
+        try:
+            return super().convert(value, param, ctx)
+        except BadParameter:
+            low, high = (
+                "" if bound is None else f" {word} {bound}" for word, bound in (("from", self.min), ("to", self.max))
+            )
+            self.fail(f"{value!r:.40} must be a whole number{low}{high}", param, ctx)
 
 
 class JobCommand(Command):

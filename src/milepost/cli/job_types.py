@@ -145,6 +145,19 @@ def absolute_paths(job_type: str, schema: Mapping[str, Any], params: dict[str, A
     return params | {name: [_absolute(os.path.expanduser(path)) for path in params[name]] for name in given}
 
 
+def refuse_missing_paths(job_type: str, schema: Mapping[str, Any], params: Mapping[str, Any]) -> None:
+    """Raise UsageError if all the paths of a job that runs on this machine are missing: it would only fail."""
+    for name in hints(job_type, schema).paths:
+        paths = params.get(name)
+        if (
+            isinstance(paths, list)
+            and paths
+            and not any(glob.has_magic(path) or os.path.lexists(path) for path in paths)
+        ):
+            others = f" (nor do the {len(paths) - 1:,} others)" if len(paths) > 1 else ""
+            raise click.UsageError(f"{name}: {paths[0]} does not exist{others}; give files, folders or globs")
+
+
 def _absolute(path: str) -> str:
     if not path:  # e.g. an unset shell variable
         raise click.UsageError("empty path; use . for the current directory")

@@ -61,7 +61,8 @@ class CommandGroup(click.Group):
         if args and not args[0].startswith("-") and plugins.find(COMMANDS, args[0]) is None:
             from difflib import get_close_matches
 
-            close = get_close_matches(args[0], plugins.names(COMMANDS), n=1)
+            close = get_close_matches(args[0], plugins.names(COMMANDS))
+            close.sort(key=lambda name: name[:2] != args[0][:2])  # people get the beginning right
             hint = f"did you mean {close[0]!r}?" if close else "milepost --help lists all commands"
             raise click.UsageError(f"unknown command {args[0]!r}; {hint}", ctx)
         return super().resolve_command(ctx, args)

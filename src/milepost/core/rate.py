@@ -38,7 +38,9 @@ class Rate(NamedTuple):
         starts = int(found[1])
         if not 1 <= starts <= MAX_STARTS or period != int(period) or not 1 <= period <= MAX_PERIOD:
             raise InvalidInputError(
-                name, f"{value!r:.40} must be 1 to {MAX_STARTS} starts in a whole number of seconds, at most a year"
+                name,
+                f"{value!r:.40} must be 1 to {MAX_STARTS} starts in a whole number of seconds, at most a year, for example "
+                "'500/min' or '1000/15m'",
             )
         return cls(starts, int(period))
 

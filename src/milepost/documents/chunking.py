@@ -15,6 +15,8 @@ from milepost.documents.embed.models import count_tokens, load_tokenizer
 from milepost.documents.file_types import Format
 
 CHUNK_TOKENS: Final = 240
+MIN_CHUNK_TOKENS: Final = 16
+MAX_CHUNK_TOKENS: Final = 8192
 SEGMENT_CHARACTERS: Final = 64 * 1024
 CHARACTERS_PER_TOKEN: Final = 10
 CHUNKER_VERSION: Final = 3

@@ -262,6 +262,10 @@ def communities(of: str, level: int | None, limit: int, database: str | None) ->
 def draw(file: Path, limit: int, database: str | None) -> int:
     """Draw the most mentioned entities and their relations as an SVG picture."""
     context = current()
+    if file.suffix.lower() != ".svg":
+        raise click.UsageError(
+            f"FILE.svg: {str(file)!r} must end in .svg; the picture shows all documents of the store"
+        )
     if not reads_store(database):
         raise InvalidInputError(
             "--database", "required with a server URL, because a server cannot draw; pass the document store"

@@ -16,6 +16,7 @@ from milepost.documents.file_selection import FileSelection, Source, select_file
 from milepost.documents.folder_sync import FolderSync
 from milepost.documents.indexing_progress import IndexingProgress
 from milepost.documents.job_params import (
+    ChunkTokens,
     Database,
     EmbeddingUrl,
     Model,
@@ -65,7 +66,7 @@ def ingestion(
     model: Model = None,
     model_path: ModelPath = None,
     endpoint: EmbeddingUrl = None,
-    chunk_tokens: int | None = None,
+    chunk_tokens: ChunkTokens | None = None,
     key: str | None = None,
     include: list[str] | None = None,
     exclude: list[str] | None = None,

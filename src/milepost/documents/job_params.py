@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Final, TypeVar
 
 from milepost.core.errors import InvalidInputError
+from milepost.documents.chunking import MAX_CHUNK_TOKENS, MIN_CHUNK_TOKENS
 from milepost.documents.configuration import Configuration
 from milepost.documents.document_root import DocumentRoot
 from milepost.run.param_types import OperatorOnly
@@ -20,6 +22,17 @@ LlmUrl = Annotated[str | None, OperatorOnly("MILEPOST_LLM_URL, or document_jobs(
 LlmModel = Annotated[str | None, OperatorOnly("MILEPOST_LLM_MODEL, or document_jobs(llm_model=...)")]
 EntityRulesFile = Annotated[str | None, OperatorOnly("MILEPOST_ENTITY_RULES, or document_jobs(entity_rules=...)")]
 """Parameters that an HTTP request may not set."""
+
+
+@dataclass(frozen=True)
+class Between:
+    """The least and the greatest value of a number, for `Annotated`."""
+
+    ge: int
+    le: int
+
+
+ChunkTokens = Annotated[int, Between(MIN_CHUNK_TOKENS, MAX_CHUNK_TOKENS)]
 
 
 def owner_of(run: Run, configuration: Configuration) -> str:

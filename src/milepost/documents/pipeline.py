@@ -13,7 +13,15 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from milepost.documents import document_ids
-from milepost.documents.chunking import CHUNK_TOKENS, Chunk, Segment, chunk_segments, split_segments
+from milepost.documents.chunking import (
+    CHUNK_TOKENS,
+    MAX_CHUNK_TOKENS,
+    MIN_CHUNK_TOKENS,
+    Chunk,
+    Segment,
+    chunk_segments,
+    split_segments,
+)
 from milepost.documents.configuration import current
 from milepost.documents.embed import Embedder, EmbeddingRefusedError, check_model, get_embedder
 from milepost.documents.errors import BadDocumentError, EmptyStoreError, VersionVanishedError
@@ -57,8 +65,9 @@ def settings_for(model: str | None = None, *, chunk_tokens: int | None = None) -
     model = current().model or "minilm" if model is None else model
     chunk_tokens = CHUNK_TOKENS if chunk_tokens is None else chunk_tokens
     check_model(model)
-    if not 16 <= chunk_tokens <= 8192:
-        raise ValueError(f"chunk_tokens must be from 16 to 8192, not {chunk_tokens}")
+    low, high = MIN_CHUNK_TOKENS, MAX_CHUNK_TOKENS
+    if not low <= chunk_tokens <= high:
+        raise ValueError(f"chunk_tokens must be from {low} to {high}, not {chunk_tokens}")
     return {**document_ids.chunk_settings(chunk_tokens), "embedder": model}
 
 

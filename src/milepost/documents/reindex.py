@@ -11,7 +11,7 @@ from milepost.documents import document_ids, stages
 from milepost.documents.configuration import current
 from milepost.documents.embed import get_embedder
 from milepost.documents.errors import BadDocumentError, GenerationChangedError
-from milepost.documents.job_params import Database, EmbeddingUrl, Model, ModelPath
+from milepost.documents.job_params import ChunkTokens, Database, EmbeddingUrl, Model, ModelPath
 from milepost.documents.pipeline import Index, existing_generation, index_text, settings_for
 from milepost.documents.stages import Indexing, TimedStages, log_passed_over, shares, start_run
 from milepost.documents.store import DocumentStore, open_store
@@ -31,7 +31,7 @@ def reindex(
     model: Model = None,
     model_path: ModelPath = None,
     endpoint: EmbeddingUrl = None,
-    chunk_tokens: int | None = None,
+    chunk_tokens: ChunkTokens | None = None,
     discard: bool = False,
 ) -> dict[str, Any]:
     """Rebuild the index with another model or chunk size, and switch to it when it is complete.

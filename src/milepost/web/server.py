@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,6 +55,8 @@ def serve(
         import uvicorn
     except ModuleNotFoundError as error:
         raise MissingExtraError("web", "milepost serve") from error
+    if not options.keys() & {"uds", "fd"}:
+        _check_host(host)
     if _is_application(jobs):
         application = jobs
         check_application(application, host, auth)
@@ -79,7 +82,7 @@ def serve(
             """See uvicorn.Server."""
             await super().startup(sockets)
             if self.started and context is not None:
-                bound = [socket.getsockname() for server in self.servers for socket in server.sockets]
+                bound = [one.getsockname() for server in self.servers for one in server.sockets]
                 if all(isinstance(name, tuple) for name in bound):  # a unix socket has no URL
                     announce(context, "https" if config.is_ssl else "http", host, [name[:2] for name in bound])
 
@@ -152,6 +155,16 @@ def choose_auth(jobs: Any, host: str, auth: Any = None) -> auths.Auth:
         _refuse_public_without_auth(host)
         return auths.none()
     return auths.auth_from_name(named) if isinstance(named, str) else auths.as_auth(named)
+
+
+def _check_host(host: str) -> None:
+    """Raise InvalidInputError for what is neither an address nor a name of a machine."""
+    try:
+        socket.getaddrinfo(host, None)
+    except OSError:
+        raise InvalidInputError(
+            "host", f"{host!r:.100} is not an address or a host name; use 127.0.0.1, or 0.0.0.0 for all addresses"
+        ) from None
 
 
 def _refuse_public_without_auth(host: str) -> None:

@@ -7,10 +7,13 @@ from datetime import datetime
 import click
 
 from milepost.cli import exit_codes, formatting
+from milepost.cli.arguments import WholeNumber
 from milepost.cli.context import current, session_options
 from milepost.cli.rendering.live import echo, echo_json
 from milepost.cli.rendering.tables import print_records
-from milepost.core.limits import LimitState
+from milepost.cli.rendering.terminal import clean
+from milepost.core.limits import MAX_LIMIT, LimitState
+from milepost.core.serialization import seconds
 
 
 @click.group("limit", invoke_without_command=True)
@@ -55,8 +58,13 @@ def _shown(most: int | None) -> str:
 
 @limit.command("set")
 @click.argument("key")
-@click.option("--running", type=int, metavar="N", help="The most jobs of KEY that run at once.")
-@click.option("--per-partition", type=int, metavar="N", help="The most jobs of each partition that run at once.")
+@click.option("--running", type=WholeNumber(0, MAX_LIMIT), metavar="N", help="The most jobs of KEY that run at once.")
+@click.option(
+    "--per-partition",
+    type=WholeNumber(1, MAX_LIMIT),
+    metavar="N",
+    help="The most jobs of each partition that run at once.",
+)
 @click.option(
     "--rate", metavar="N/PERIOD", help="How many jobs of KEY start per period (e.g. 500/min, 10/s, 1000/15m)."
 )
@@ -83,12 +91,16 @@ def set_limit(key: str, running: int | None, per_partition: int | None, rate: st
 @session_options
 def rm(keys: tuple[str, ...]) -> int:
     """Remove limits."""
+    jobs = current().jobs
+    limited = {one.key for one in jobs.limits() if (one.running, one.per_partition, one.rate) != (None, None, None)}
     for key in keys:
-        current().jobs.remove_limit(key)
+        jobs.remove_limit(key)
+        if key not in limited:
+            click.echo(f"milepost: {clean(key)} has no limit; milepost limit ls lists the limits", err=True)
     return exit_codes.OK
 
 
-@limit.command("close")
+@limit.command("close", context_settings={"ignore_unknown_options": True})
 @click.argument("key")
 @click.argument("time")
 @session_options
@@ -96,7 +108,7 @@ def close(key: str, time: str) -> int:
     """Close the gate of KEY: no job with this limit key starts for TIME (e.g. 90, 30s, 2h).
 
     Running jobs continue. A gate that is closed for longer stays closed."""
-    current().jobs.close_gate(key, time)
+    current().jobs.close_gate(key, seconds(time, "TIME"))
     return exit_codes.OK
 
 
@@ -105,6 +117,12 @@ def close(key: str, time: str) -> int:
 @session_options
 def open_gates(keys: tuple[str, ...]) -> int:
     """Open the gates of limit keys, so that their jobs start again."""
+    jobs = current().jobs
+    closed = {one.key for one in jobs.limits() if one.gate_until is not None}
     for key in keys:
-        current().jobs.open_gate(key)
+        jobs.open_gate(key)
+        if key not in closed:
+            click.echo(
+                f"milepost: the gate of {clean(key)} is not closed; milepost limit ls lists closed gates", err=True
+            )
     return exit_codes.OK

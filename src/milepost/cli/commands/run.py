@@ -15,7 +15,7 @@ from milepost.cli.arguments import JobCommand, labels_of, parse_arguments
 from milepost.cli.commands.watch import follow
 from milepost.cli.context import CommandContext, current, session_options
 from milepost.cli.job_selection import shortest_id
-from milepost.cli.job_types import TypeName, absolute_paths, find_type, hints
+from milepost.cli.job_types import TypeName, absolute_paths, find_type, hints, refuse_missing_paths
 from milepost.cli.local_run import LocalRun, job_key
 from milepost.cli.log_setup import configure_logging, terminal_output
 from milepost.cli.rendering.live import JsonView, LiveView, PlainView, echo_json
@@ -47,6 +47,7 @@ def run(job_type: str, words: tuple[str, ...], app: str | None, labels: tuple[st
         return run_on_server(context, job_type, words, labels_of(labels))
     local = find_type(context, job_type, app)
     params = absolute_paths(job_type, local.schema, parse_arguments(job_type, local.schema, words))
+    refuse_missing_paths(job_type, local.schema, params)
     configure_logging([local.function], terminal_output(), None)
     return run_locally(context, LocalRun(context, local, params, labels_of(labels)))
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from milepost.cli import admin, exit_codes
-from milepost.cli.arguments import JobCommand, labels_of, parse_arguments
+from milepost.cli.arguments import JobCommand, WholeNumber, labels_of, parse_arguments
 from milepost.cli.commands.watch import follow
 from milepost.cli.context import current, session_options
 from milepost.cli.job_types import TypeName, absolute_paths, find_type, jobs_for_submit
@@ -34,7 +34,7 @@ def _text(option: Option) -> tuple[Any, dict[str, Any]]:
 
 
 _PARAMETERS: dict[str, Callable[[Option], tuple[Any, dict[str, Any]]]] = {
-    "whole": lambda option: (click.IntRange(option.low, option.high), {}),
+    "whole": lambda option: (WholeNumber(option.low, option.high), {}),
     "choice": lambda option: (click.Choice(option.choices), {}),
     "duration": lambda option: (str, {"metavar": "TIME"}),
     "labels": lambda option: (str, {"metavar": "NAME=VALUE", "multiple": True}),
