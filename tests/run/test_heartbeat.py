@@ -13,11 +13,14 @@ from typing import Any
 import pytest
 
 from milepost import JobCancelled, JobManager, Run, Settings, StoreUnavailableError
+from milepost.core.transitions import plan_create, plan_start
+from milepost.manager.validation import submit_fields
 from milepost.run.heartbeat_state import stop_reason
 from milepost.run.runtime import Runtime
 from milepost.run.sweeper import Sweeper
+from milepost.stores.ids import new_nonce, new_operation_id
 from milepost.stores.memory.store import MemoryStore
-from milepost.stores.protocol import PurgeResult
+from milepost.stores.protocol import PurgeResult, Write
 from milepost.stores.sync_bridge import run_sync
 from tests.run.lost_jobs import lose_jobs
 from tests.waiting import until
@@ -191,6 +194,20 @@ def test_stop_reason_of_lost_store_names_no_other_run(manager: JobManager) -> No
         job = run_sync(manager.store.get(run.job_id))
         assert str(stop_reason(job, run.token, "lost")) == f"the store no longer has job {run.job_id}"
         assert str(stop_reason(job, "1:other", "lost")) == f"job {run.job_id} is running in another run"
+
+
+def test_stop_reason_of_retried_job_is_its_cancel(manager: JobManager) -> None:
+    """Regression: code whose job was cancelled and retried at once was told that its worker was shutting down."""
+    store = manager.store
+    start = plan_start(new_operation_id(), nonce=new_nonce(), lease=60_000_000, worker="other:1:1")
+    create = plan_create(submit_fields("slow", params=None), new_operation_id())
+    run_sync(store.apply([Write("slow-1", create), Write("slow-1", start)]))
+    started = manager.get_job("slow-1")
+    assert started is not None
+    manager.cancel_job("slow-1", "wrong file")
+    manager.retry_job("slow-1")
+    reason = stop_reason(manager.get_job("slow-1"), started.record["token"], "stopping")
+    assert repr(reason) == repr(JobCancelled("cancelled: wrong file"))
 
 
 def test_close_ends_the_thread_of_an_idle_manager(manager: JobManager) -> None:

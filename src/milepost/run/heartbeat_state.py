@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from milepost.core.defaults import RENEWALS_PER_LEASE
 from milepost.core.errors import JobCancelled, JobPaused, JobReleased, JobTimedOut, LeaseLost, RunStop
-from milepost.core.job import Job, JobStatus
+from milepost.core.job import Job
 from milepost.core.serialization import from_json
 from milepost.core.transitions import plan_log, plan_overrun, plan_report
 from milepost.run.forecast.forecast import Forecast
@@ -255,11 +255,12 @@ def stop_reason(job: Job | None, token: str, state: str) -> RunStop:
         if record.get("token") == token:  # the record is a leftover, e.g. of a database file that was deleted
             return LeaseLost(f"the store no longer has job {job.job_id}")
         return LeaseLost(f"job {job.job_id} is {job.status} in another run")
-    if job.status is JobStatus.CANCELLED:
-        why = record.get("stop_reason")
-        return JobCancelled(f"cancelled: {why}" if why else "cancelled")
-    if record.get("stop_reason") == "paused":
-        return JobPaused("paused")
-    if record.get("stop_reason") == "timeout":
+    why = record.get("stop_reason")
+    if record.get("stop_by") == "milepost" and why == "timeout":
         return JobTimedOut("timeout exceeded")
-    return JobReleased("worker is shutting down")
+    if record.get("stop_by") == "milepost" and why == "shutdown":
+        return JobReleased("worker is shutting down")
+    if why == "paused" and "suspended" in record:
+        return JobPaused("paused")
+    # The status does not tell: a job that was retried since is pending.
+    return JobCancelled(f"cancelled: {why}" if why else "cancelled")
