@@ -97,6 +97,8 @@ class Client:
         note: dict[str, Any] = {"type": kind}
         if kind == "failing":
             params = {}
+        options |= (place := _place(job_id, kind))
+        note |= place
         if kind == "poison":
             params = {"how": fate}
             options["max_attempts"] = 1
@@ -128,12 +130,13 @@ class Client:
         self._call("delete", job_id, lambda: self._jobs.delete_job(job_id))
         if fate == "again":
             params = {} if kind == "failing" else {"count": 3, "pause": 0.0}
-            self._plan(
-                self._rng.uniform(0.0, 0.5) * self._lease,
-                lambda: self._call(
-                    "submit", job_id, lambda: self._jobs.enqueue(kind, params, job_id=job_id, max_attempts=3), type=kind
-                ),
-            )
+            place = _place(job_id, kind)
+
+            def submit() -> object:
+                return self._jobs.enqueue(kind, params, job_id=job_id, max_attempts=3, **place)
+
+            soon = self._rng.uniform(0.0, 0.5) * self._lease
+            self._plan(soon, lambda: self._call("submit", job_id, submit, type=kind, **place))
 
     def _plan(self, seconds: float, act: Callable[[], None]) -> None:
         self._number += 1
@@ -166,3 +169,8 @@ class Client:
             break
         self._ledger.write(do, job=job_id, phase=phase, **note)
         self.counts[f"{do} {phase}"] += 1
+
+
+def _place(job_id: str, kind: str) -> dict[str, Any]:
+    """Return the option `partition` of a job, if its type has partitions."""
+    return {"partition": "ab"[int(job_id[-1]) % 2]} if kind == "threaded" else {}

@@ -44,6 +44,8 @@ class History:
     children: list[str] = field(default_factory=list)
     """Processes of the soak that are left after its workers have ended."""
     limits: Mapping[str, int] = field(default_factory=dict)
+    per_partition: Mapping[str, int] = field(default_factory=dict)
+    """The most leases of each partition, by type."""
     deaths: list[tuple[int, int]] = field(default_factory=list)
     """SIGKILLs of workers: (pid, when)."""
     outages: list[tuple[int, int]] = field(default_factory=list)

@@ -34,6 +34,9 @@ from tests.chaos.worker_app import SLOTS
 NAMESPACE = "soak"
 ROOT = str(Path(__file__).resolve().parents[2])
 
+PER_PARTITION = 2
+"""The most runs of each partition of the type `threaded`."""
+
 
 @dataclass(frozen=True)
 class Targets:
@@ -104,6 +107,7 @@ class Soak:
             self.ledger = Ledger(self.ledger_path)
             # This process neither claims nor sweeps while the soak is on: what it sees is what workers have done.
             self.direct = Jobs(place.direct_url, options=self.settings)
+            self.direct.limit("threaded", per_partition=PER_PARTITION)
             follower = threading.Thread(target=self._follow, name="chaos-follower")
             follower.start()
             try:
@@ -215,6 +219,7 @@ class Soak:
             feed=self._feed,
             children=workers.left(),
             limits={"limited": SLOTS},
+            per_partition={"threaded": PER_PARTITION},
             deaths=deaths,
             outages=outages,
             patience=round((4 * self.lease + 10 * self.scale) * 1_000_000),

@@ -195,6 +195,16 @@ def over_limit(h: History) -> None:
     set_feed(h, event(1, "created"), event(2, "running"), other)
 
 
+def over_limit_of_partition(h: History) -> None:
+    h.limits, h.per_partition = {}, {"t": 1}
+    h.calls = [{**call("submit", partition=name[0]), "job": name} for name in ("a", "b", "a2")]
+    moves = [(name, kind) for name in ("a", "b") for kind in ("created", "running")]
+    moves += [("a", "cancelled"), ("a2", "created")]
+    h.feed = [Event(name, number, kind, T + number) for number, (name, kind) in enumerate(moves, 1)]
+    assert list(RUN_CHECKS["I33"](h)) == [], "each partition has one lease"
+    h.feed.append(Event("a2", 2, "running", T + 9))
+
+
 def two_of_one_key(h: History) -> None:
     h.limits = {}
     h.calls += [{**call("submit", "asked", key="k"), "job": name} for name in "ab"]
@@ -248,7 +258,7 @@ BREAKS: list[tuple[str, Callable[[History], None]]] = [
     ("I12", in_wrong_index), ("I12", wrong_count), ("I15", too_many_attempts), ("I15", too_many_crashes),
     ("I16", checkpoint_lost), ("I16", checkpoint_never_sent), ("I17", over_limit), ("I17", two_of_one_key),
     ("I17 stopping", started_while_stopping), ("I18", too_early), ("I18", too_late), ("I22", never_ended),
-    ("I22", stopping_left), ("I22", child_left), ("I26", not_stopped), ("I26", ran_out_and_confirmed),
+    ("I22", stopping_left), ("I22", child_left), ("I33", over_limit_of_partition), ("I26", not_stopped), ("I26", ran_out_and_confirmed),
 ]  # fmt: skip
 
 

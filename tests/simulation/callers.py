@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from milepost.core.errors import MilepostError, OutcomeUnknownError, ScheduleNotFoundError, StoreUnavailableError
 from milepost.core.values import JobStatus
-from tests.simulation.job_types import SUBMITTED, WITH_DEPENDENCIES
+from tests.simulation.job_types import LIMITED_BY_KEY, SUBMITTED, WITH_DEPENDENCIES
 from tests.simulation.world import Process, World
 
 if TYPE_CHECKING:
@@ -17,6 +17,10 @@ SUBMITS = 4
 """How many of the 9 or 10 choices of a caller are a submit."""
 SCHEDULE = "ticks"
 TICK_SECONDS = 5
+
+
+LIMIT_KEY, RUNNING = "api", 3
+"""The limit key of jobs of some types, which are in two partitions; a caller changes its limits now and then."""
 
 
 def call(simulation: Simulation, process: Process) -> None:
@@ -33,6 +37,9 @@ def call(simulation: Simulation, process: Process) -> None:
         return mine[-1 - choose(f"which:{name}", min(most, len(mine)))]
 
     while world.now < simulation.work_until:
+        if turn % 32 == 0 and process.name == "caller-0":
+            most = 1 + turn // 32 % 2
+            _until_answered(world, lambda most=most: jobs.limit(LIMIT_KEY, running=RUNNING, per_partition=most))  # type: ignore[misc]
         turn += 1
         name = f"{process.name}@{turn}"  # so that each turn can be left out without changing the others
         world.sleep(0.25)
@@ -49,7 +56,10 @@ def call(simulation: Simulation, process: Process) -> None:
                 if simulation.has_dependencies and mine and choose(f"after:{name}", 3) == 2:
                     options["after"] = [one_of_mine(4)]
                     options["on_failure"] = ("cancel", "run")[choose(f"on failure:{name}", 2)]
-                job = jobs.submit(job_type, {"n": choose(f"n:{name}", 6)}, **options)
+                number = choose(f"n:{name}", 6)
+                if job_type in LIMITED_BY_KEY:
+                    options |= {"limit_key": LIMIT_KEY, "partition": "ab"[number % 2]}
+                job = jobs.submit(job_type, {"n": number}, **options)
                 rules.acknowledged[job.job_id] = job.job_type
                 mine.append(job.job_id)
             elif mine and action == 5:

@@ -7,6 +7,7 @@ from unittest import mock
 
 from milepost.core.placement import ORPHANS
 from milepost.core.schedule import Schedule
+from milepost.core.serialization import US
 from milepost.core.transitions import operation_ids, operations, plan_suspend
 from milepost.run import sweeper
 from milepost.run.children import ChildJobs
@@ -127,6 +128,12 @@ def _kept_lease() -> Patches:
 @bug("no limits", "the limit of a type is ignored", "limit-holds")
 def _no_limits() -> Patches:
     return [mock.patch.object(MemoryStore, "_held", return_value=0)]
+
+
+@bug("no partitions", "the limit of each partition is ignored", "limit-of-key-holds")
+def _no_partitions() -> Patches:
+    held = MemoryStore._held
+    return [mock.patch.object(MemoryStore, "_held", lambda self, slot: 0 if US in slot else held(self, slot))]
 
 
 @bug("early start", "a job starts before its time", "not-before-holds")

@@ -23,6 +23,7 @@ SUBMITTED = (*_ALONE[:-1], *_ALONE)
 WITH_DEPENDENCIES = (*SUBMITTED, "sleeper", "sleeper", "parent", "parent", "parent")
 """The types in runs with children, suspensions, `after` and a schedule."""
 MAX_ATTEMPTS = {"long": 2, "flaky": 3, "parent": 2}
+LIMITED_BY_KEY = ("threaded", "deaf")
 LIMITS = {"limited": 1}
 """The most concurrent runs of a type."""
 

@@ -21,6 +21,8 @@ READS = frozenset(
         "events",
         "feed",
         "limits",
+        "held_slots",
+        "claimable_jobs",
         "draining_leases",
         "rollups",
         "kv_get",

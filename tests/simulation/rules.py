@@ -15,6 +15,7 @@ from milepost.core.values import JobStatus
 from milepost.run.run import Run
 from milepost.settings import Settings
 from tests.simulation.dependency_rules import DEPENDENCY_RULES, DependencyRules
+from tests.simulation.limit_rules import over_limit
 from tests.simulation.network import Server
 from tests.simulation.world import Process, World
 
@@ -34,6 +35,7 @@ RULES = {
     "fence-grows": "I5: each lease of a job has a greater fence than the one before",
     "healthy-run-is-kept": "I6: a run of a healthy process is not taken as lost",
     "lease-iff-running": "I5: a job has a lease if and only if it is running",
+    "limit-of-key-holds": "I33: leases of a limit key, and of a partition of it, are at most the limit in force at their start",
     "limit-holds": "I17: no more runs of a type, draining ones included, than its limit",
     "lists-match": "P6, I13: a walk through the list returns each job once",
     "no-lease-is-left": "I22: at rest no draining lease is overdue",
@@ -198,6 +200,8 @@ class Rules:
             self.fail("held-until-group-closes", f"{name} of a held job")
         elif start > memory.now:
             self.fail("not-before-holds", f"{(start - memory.now) / 1e6:.1f} s too early")
+        if over := over_limit(memory, new.get("slot", "")):
+            self.fail("limit-of-key-holds", over)
         limit = self._limits.get(new["type"])
         if limit is not None:
             records = memory.records.values()

@@ -33,6 +33,7 @@ FOUND = {
     "equal fences": 1,
     "kept lease": 1,
     "no limits": 2,
+    "no partitions": 1,
     "early start": 1,
     "no maximum": 1,
     "no reports": 4,
