@@ -58,6 +58,7 @@ soak: scripts/soak.py $(VENV)/.dev
 	@$(PY) scripts/install_services.py --slow
 	$(PY) scripts/soak.py $(ARGS)
 	$(PY) scripts/groups.py $(filter --record docs/reliability.md,$(ARGS))
+	$(PY) scripts/parents.py $(filter --record docs/reliability.md,$(ARGS))
 
 SEEDS ?= 1000
 simulate: $(VENV)/.dev  ## run SEEDS more seeds of the simulation; ARGS="--policy random" and others go to tests.simulation

@@ -1,4 +1,4 @@
-"""Measure batches, children and suspended runs: python scripts/groups.py [--scale F] [--store memory|sqlite|redis]
+"""Measure batches and suspended runs: python scripts/groups.py [--scale F] [--store memory|sqlite|redis]
        [--record FILE].
 
 Without options it takes 100,000 jobs in a batch, and 10,000 for the other figures; `--scale 0.1` takes a tenth of them. `--record
@@ -10,9 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -35,22 +33,15 @@ from milepost.stores.ids import new_nonce, new_operation_id  # noqa: E402
 from milepost.stores.protocol import Claim  # noqa: E402
 from milepost.stores.sync_bridge import run_sync  # noqa: E402
 
-KILL_INTERVAL = 2.0
 ANSWERS = 200
 PAIRS = 200
 
 
 def handlers(jobs: Jobs) -> None:
-    """Add the handlers to an application; its workers are this process, or `--worker URL`."""
+    """Add the handlers to an application, whose workers are this process."""
 
     @jobs.job("nothing", max_attempts=10)
     def nothing(run: Run) -> None: ...
-
-    @jobs.job("parent", max_attempts=10)
-    def parent(run: Run, children: int) -> int:
-        for number in range(children):
-            run.submit_child(str(number), jobs.handlers["nothing"])
-        return len(run.join())
 
     @jobs.job("asks")
     def asks(run: Run) -> int:
@@ -115,6 +106,8 @@ def wakes(url: str) -> tuple[float, float]:
 def suspended(url: str, count: int, used: Callable[[], int]) -> tuple[float, float]:
     """Return by how many percent suspended runs slow a claim, as the median of interleaved pairs, and the bytes of each."""
     with application(url) as jobs, application(url) as empty:
+        with empty.run_workers(concurrency=50):  # scripts, indexes and connections are no cost of a run
+            empty.wait(empty.submit("nothing"))
         before = used()
         for _ in range(0, count, 1000):
             jobs.submit_many("sleeps", [{}] * min(1000, count))
@@ -141,38 +134,6 @@ def _claim_ms(jobs: Jobs) -> float:
     taken = time.perf_counter() - began
     jobs.delete_job(job.job_id)
     return taken * 1000
-
-
-def killed(url: str, count: int) -> tuple[int, int, float]:
-    """Return the segments of a parent, the kills of workers, one every 2 s while its children run, and the seconds in all."""
-    namespace = f"groups-{time.time_ns()}"
-    environment = {**os.environ, "MILEPOST_URL": url, "MILEPOST_NAMESPACE": namespace, "MILEPOST_LEASE": "5"}
-    jobs = Jobs(open_store(url, namespace=namespace))
-    handlers(jobs)
-    began, kills = time.monotonic(), 0
-    parent = jobs.submit("parent", {"children": count}).job_id
-    workers = [_start(environment) for _ in range(2)]
-    while (job := jobs.get_job(parent)) is not None and not job.is_terminal and not job.record.get("held"):
-        time.sleep(0.1)  # more than three kills of the parent itself would be a crash loop
-    while (job := jobs.get_job(parent)) is not None and not job.is_terminal:
-        time.sleep(KILL_INTERVAL)
-        number = kills % 2
-        os.kill(workers[number].pid, signal.SIGKILL)
-        workers[number].wait()
-        workers[number] = _start(environment)
-        kills += 1
-    for worker in workers:
-        worker.kill()
-        worker.wait()
-    assert job is not None
-    assert job.result == count, job.error
-    segments = sum(event.kind == "running" for event in jobs.events(parent))
-    jobs.close()
-    return segments, kills, time.monotonic() - began
-
-
-def _start(environment: dict[str, str]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, __file__, "--worker"], env=environment)
 
 
 def _median_ms(times: int, call: Callable[[], object]) -> float:
@@ -206,12 +167,10 @@ def measure(kind: str, scale: float) -> list[object]:
         whole, last = fan_in(url, count)
         p50, p99 = wakes(url)
         slower, size = suspended(url, count, used)
-        ran = killed(url, count) if kind != "memory" else None
     when, machine = datetime.now(UTC).date().isoformat(), f"{os.cpu_count()} CPUs, Python {platform.python_version()}"
     return [
         when, commit(), machine, kind, f"{many:,}: {counts:.2f} ms", f"{count:,}: {whole:.1f} s, {last * 1000:.0f} ms after the last",
         f"{p50:.1f} / {p99:.1f} ms", f"{count:,}: {slower:+.0f} %, {f'{size:,.0f} bytes each' if size else '-'}",
-        "-" if ran is None else f"{count:,} children, {ran[1]} kills: {ran[0]} segments, {ran[2]:.0f} s",
     ]  # fmt: skip
 
 
@@ -221,13 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--scale", type=float, default=1.0)
     parser.add_argument("--store", choices=["memory", "sqlite", "redis"], action="append")
     parser.add_argument("--record", type=Path, metavar="FILE", help="a Markdown file with a table of these figures")
-    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
-    if given.worker:
-        jobs = Jobs(os.environ["MILEPOST_URL"])
-        handlers(jobs)
-        with jobs.run_workers(concurrency=8):
-            signal.pause()
     for kind in given.store or ["memory", "sqlite", "redis"]:
         cells = measure(kind, given.scale)
         print(row(cells), flush=True)

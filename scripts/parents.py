@@ -1,0 +1,76 @@
+"""Run parents with many children under kills: python scripts/parents.py [--runs N] [--children M] [--store redis|postgres|sqlite]
+       [--record FILE].
+
+One of two workers is killed every two seconds, and with it the server of the store, if it has one. Each parent must resume exactly
+once for each of its suspensions and lost runs, and complete with the results of all children. Without options it runs 100 parents
+of 500 children and 20 of 10,000 on each store. `--record docs/reliability.md` adds a row to its table, whatever the result. Ends
+with 1 when something was wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT)]
+
+from records import add_row, commit, row  # noqa: E402
+from tests.chaos.parent_runs import ParentRun, run_parent, store  # noqa: E402
+
+KINDS = ("redis", "postgres", "sqlite")
+
+
+def measure(kind: str, runs: int, children: int) -> list[ParentRun]:
+    """Run parents one after the other on an own store, and print how each ended."""
+    found = []
+    with store(kind) as (url, restart_server):
+        for number in range(runs):
+            found.append(run_parent(url, f"parents{number}", children, restart_server))
+            sys.stdout.write(f"{kind} {number + 1} of {runs}: {found[-1]}\n")
+            sys.stdout.flush()
+    return found
+
+
+def cells(kind: str, children: int, found: Sequence[ParentRun]) -> list[object]:
+    """Return the row of the runs on a store."""
+    when, machine = datetime.now(UTC).date().isoformat(), f"{os.cpu_count()} CPUs, Python {platform.python_version()}"
+    right = sum(not one.problems for one in found)
+    kills, lost = sum(one.kills for one in found), sum(one.lost for one in found)
+    seconds = [one.seconds for one in found]
+    return [
+        when, commit(), machine, kind, f"{children:,}", f"{right} of {len(found)}", f"{kills:,}", f"{lost:,}",
+        f"{sum(seconds) / len(seconds):.0f} / {max(seconds):.0f} s",
+    ]  # fmt: skip
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the parents on each store."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int)
+    parser.add_argument("--children", type=int)
+    parser.add_argument("--store", choices=KINDS, action="append")
+    parser.add_argument("--record", type=Path, metavar="FILE", help="a Markdown file with a table of these runs")
+    given = parser.parse_args(arguments)
+    sizes = [(100, 500), (20, 10_000)]
+    if given.runs or given.children:
+        sizes = [(given.runs or 20, given.children or 500)]
+    is_wrong = False
+    for kind in given.store or KINDS:
+        for runs, children in sizes:
+            found = measure(kind, runs, children)
+            is_wrong |= any(one.problems for one in found)
+            line = cells(kind, children, found)
+            sys.stdout.write(f"{row(line)}\n")
+            if given.record is not None:
+                add_row(given.record, "parents.py", line)
+    return int(is_wrong)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
