@@ -150,7 +150,8 @@ def store(kind: str) -> Iterator[tuple[str, Callable[[], int]]]:
     """Yield the URL of a store, and what returns the bytes that it takes."""
     with tempfile.TemporaryDirectory() as folder:
         if kind == "redis":
-            with RedisServer(appendonly="always") as server, server.client() as client:
+            options = {"hash-max-listpack-value": "512"}  # as docs/how-to/redis.md recommends
+            with RedisServer(appendonly="always", options=options) as server, server.client() as client:
                 yield server.url, lambda: int(client.info("memory")["used_memory"])
         elif kind == "sqlite":
             path = Path(folder) / "jobs.db"
