@@ -197,7 +197,7 @@ def test_stop_reason_of_lost_store_names_no_other_run(manager: JobManager) -> No
 
 
 def test_stop_reason_of_retried_job_is_its_cancel(manager: JobManager) -> None:
-    """Regression: code whose job was cancelled and retried at once was told that its worker was shutting down."""
+    """Regression: code whose job was cancelled and retried at once got the reason that its worker was shutting down."""
     store = manager.store
     start = plan_start(new_operation_id(), nonce=new_nonce(), lease=60_000_000, worker="other:1:1")
     create = plan_create(submit_fields("slow", params=None), new_operation_id())
