@@ -122,3 +122,14 @@ def test_show_says_where_killed_worker_was_and_who_continued(program: CommandRun
     assert re.search(rf":{first.process.pid}  lost \d\d:\d\d:\d\d {where}", lost)
     assert re.search(rf":{second.process.pid}  running", now)
     program.call("cancel", job_id)
+
+
+def test_short_id_of_new_job_stays_unambiguous(milepost: CommandRunner) -> None:
+    """The first 8 characters named the job until another one was made within a minute."""
+    job_id = milepost.call("submit", "count", "1", "--app", APP).strip()
+    terminal = milepost.on_terminal("show", job_id, columns=160)
+    assert terminal.finish() == 0
+    [short] = re.findall(r"milepost watch ([0-9a-f-]+)", terminal.text)
+    assert short == job_id[:13]
+    milepost.call("submit", "count", "1", "--app", APP)
+    assert milepost.rows("show", short)[0]["job_id"] == job_id

@@ -45,10 +45,12 @@ def short_ids(jobs: Sequence[Job]) -> dict[str, str]:
 
 
 def shortest_id(context: CommandContext, job: Job) -> str:
-    """Return the shortest prefix that identifies the job in the store; the whole id in a pipe."""
+    """Return the shortest prefix that identifies the job in the store, also beside later jobs; the whole id in a pipe."""
     if not context.console.is_terminal or not _UUID.match(job.job_id):
         return job.job_id
-    for cut in _PREFIX_LENGTHS[:-1]:
+    # The first 8 characters are those of all ids of 66 s: they are not enough before these are over.
+    is_new = context.now() // 1000 < (int(job.job_id[:8], 16) + 1) << 16
+    for cut in _PREFIX_LENGTHS[is_new:-1]:
         if len(find_jobs(context, f"id:{job.job_id[:cut]}{_created_term(job.job_id)}", 2).jobs) == 1:
             return job.job_id[:cut]
     return job.job_id

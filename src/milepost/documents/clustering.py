@@ -276,7 +276,8 @@ class _Clustering:
         """Run all stages and return the job's result."""
         edges = self._edges_of_entities() if self._of == "entities" else self._edges_of_chunks(neighbours)
         levels, modularity = self._partition(edges, resolution, seed)
-        with self._stage("label", "Labelling", total=self._label_work(levels), unit=self._of.rstrip("s")) as stage:
+        unit = "member" if self._of == "entities" else "read"  # of communities on all levels, and of texts
+        with self._stage("label", "Labelling", total=self._label_work(levels), unit=unit) as stage:
             communities = community_rows(levels, self._label_function(levels, stage.advance))
         settings = {"resolution": resolution, "neighbours": neighbours, "seed": seed, "modularity": modularity}
         with self._stage("persist", "Persisting", unit="community"):

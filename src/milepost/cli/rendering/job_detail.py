@@ -161,6 +161,7 @@ _SHOWN: dict[str, Callable[[Job, bool], str]] = {
     "worker": lambda job, utc: shown_worker(job.worker),
     "after": lambda job, utc: "  ".join(job.after),
     "attempts": lambda job, utc: "",  # the section Runs
+    "output_bytes": lambda job, utc: formatting.size(job.output_bytes) if job.output_bytes else "",
     "expected_start": lambda job, utc: formatting.start_text(start_range(job)),
     "receipt": lambda job, utc: receipt_text(job).lstrip(" ,") if job.receipt is not None else "",
 }
