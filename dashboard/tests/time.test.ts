@@ -1,3 +1,4 @@
+import { usualText } from "../src/job/durations";
 import { describe, expect, it } from "vitest";
 import { about, ago, elapsed, duration, timeLeftRange, percent, preciseDuration, startsIn, timeLeft } from "../src/text/time";
 
@@ -58,4 +59,11 @@ it("calls nothing 100 % that is not", () => {
   expect(percent(0.9999)).toBe(99);
   expect(percent(0.29)).toBe(29);
   expect(percent(1)).toBe(100);
+});
+
+describe("the usual time of a type", () => {
+  it("says of how many jobs it is, and a 95th percentile of many only", () => {
+    expect(usualText("wait", { p50: 0.961, p95: 0.961, count: 1 })).toBe("Typical wait 961 ms (of 1 job)");
+    expect(usualText("run", { p50: 61, p95: 118, count: 40 })).toMatch(/^Typical run 1 min 1 s \(p95 1 min 58 s, of 40 jobs\)$/);
+  });
 });

@@ -2,6 +2,8 @@
 import { signal } from "@preact/signals";
 import { get, Problem } from "../wire/api";
 import { serverNow } from "../live/offset";
+import { plural } from "../text/plural";
+import { formatCount, preciseDuration } from "../text/time";
 import type { Stats } from "../wire/types";
 
 const FRESH = 60_000;
@@ -10,6 +12,15 @@ export interface Spread {
   p50: number | null;
   p95: number | null;
   count: number;
+}
+
+/** From how many jobs on a 95th percentile is shown: of few it would only be their longest. */
+const MANY = 20;
+
+/** "Typical wait 961 ms (of 1 job)", "Typical run 1.2 s (p95 4.0 s, of 400 jobs)". */
+export function usualText(kind: string, { p50, p95, count }: Spread): string {
+  const longest = count < MANY ? "" : `p95 ${preciseDuration(p95)}, `;
+  return `Typical ${kind} ${preciseDuration(p50)} (${longest}of ${formatCount(count)} ${plural("job", count)})`;
 }
 
 export interface TypeNumbers {

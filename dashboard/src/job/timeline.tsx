@@ -3,12 +3,12 @@ import { useSignal } from "@preact/signals";
 import { now } from "../live/clock";
 import { shownState } from "../parts/icons";
 import { Link } from "../parts/link";
-import { ago, elapsed, duration, localTime, preciseDuration, utcTime, formatCount } from "../text/time";
+import { ago, elapsed, duration, localTime, utcTime, formatCount } from "../text/time";
 import type { JobRecord, StageShape } from "../wire/types";
 import { plain, workerName } from "../text/plain";
 import { plural } from "../text/plural";
 import { endedBy, endOf, failuresOf, runName, useAttempts, type Run } from "./attempts";
-import { spreadOf } from "./durations";
+import { spreadOf, usualText, type Spread } from "./durations";
 import { events } from "./record";
 
 /** The number of earlier runs shown; the part Attempts has the others. */
@@ -139,11 +139,7 @@ export function countOf({ done, total, unit }: Pick<StageShape, "done" | "total"
   return `${done === total ? "" : `${formatCount(done)} of `}${formatCount(total)} ${plural(unit, total)}`;
 }
 
-function Usual({ kind, value }: { kind: string; value: { p50: number | null; p95: number | null } | undefined }) {
+function Usual({ kind, value }: { kind: string; value: Spread | undefined }) {
   if (value === undefined || value.p50 === null) return null;
-  return (
-    <span class="muted small usual">
-      Typical {kind} {preciseDuration(value.p50)} (p95 {preciseDuration(value.p95)})
-    </span>
-  );
+  return <span class="muted small usual">{usualText(kind, value)}</span>;
 }

@@ -31,7 +31,7 @@ def output(word: str, follow: bool, everything: bool) -> int:
     context = current()
     job_id = resolve_job(context, word).job_id
     shown: OutputChunk | None = None
-    chunks = context.manager.follow_output(job_id) if follow else _kept(context, job_id)
+    chunks: Iterable[OutputChunk] = context.manager.follow_output(job_id) if follow else _kept(context, job_id)
     if not (follow or everything or context.json):
         chunks = _last_run(chunks)
     try:
