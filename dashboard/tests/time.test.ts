@@ -7,35 +7,35 @@ const at = (seconds: number): string => new Date(NOW + seconds * 1000).toISOStri
 
 describe("durations", () => {
   it("floor, and never show 60 s", () => {
-    expect(duration(59_999)).toBe("59 s");
-    expect(duration(60_000)).toBe("1 min 0 s");
-    expect(duration(119_999)).toBe("1 min 59 s");
-    expect(duration(3_599_999)).toBe("59 min 59 s");
-    expect(duration(3_600_000)).toBe("1 h 0 min");
-    expect(duration(90_000_000)).toBe("1 d 1 h");
-    expect(duration(-5)).toBe("0 s");
+    expect(duration(59_999)).toBe("59\u00a0s");
+    expect(duration(60_000)).toBe("1\u00a0min 0\u00a0s");
+    expect(duration(119_999)).toBe("1\u00a0min 59\u00a0s");
+    expect(duration(3_599_999)).toBe("59\u00a0min 59\u00a0s");
+    expect(duration(3_600_000)).toBe("1\u00a0h 0\u00a0min");
+    expect(duration(90_000_000)).toBe("1\u00a0d 1\u00a0h");
+    expect(duration(-5)).toBe("0\u00a0s");
   });
   it("are short below ten seconds", () => {
-    expect(preciseDuration(0.0129)).toBe("12 ms");
-    expect(preciseDuration(2.19)).toBe("2.1 s");
+    expect(preciseDuration(0.0129)).toBe("12\u00a0ms");
+    expect(preciseDuration(2.19)).toBe("2.1\u00a0s");
     expect(preciseDuration(null)).toBe("–");
   });
   it("end when the job has ended", () => {
-    expect(elapsed(at(-90), null, NOW)).toBe("1 min 30 s");
-    expect(elapsed(at(-90), at(-30), NOW)).toBe("1 min 0 s");
+    expect(elapsed(at(-90), null, NOW)).toBe("1\u00a0min 30\u00a0s");
+    expect(elapsed(at(-90), at(-30), NOW)).toBe("1\u00a0min 0\u00a0s");
     expect(elapsed(null, null, NOW)).toBe("");
   });
   it("say how long ago", () => {
     expect(ago(at(0), NOW)).toBe("now");
-    expect(ago(at(-61), NOW)).toBe("1 min ago");
+    expect(ago(at(-61), NOW)).toBe("1\u00a0min ago");
     expect(ago(at(5), NOW)).toBe("now");
   });
 });
 
 describe("what is left", () => {
   it("is the middle of the range", () => {
-    expect(timeLeft({ earliest: at(40), latest: at(54) }, NOW)).toBe("47 s");
-    expect(timeLeftRange({ earliest: at(40), latest: at(70) }, NOW)).toBe("40 s to 1 min 10 s");
+    expect(timeLeft({ earliest: at(40), latest: at(54) }, NOW)).toBe("47\u00a0s");
+    expect(timeLeftRange({ earliest: at(40), latest: at(70) }, NOW)).toBe("40\u00a0s to 1\u00a0min 10\u00a0s");
   });
   it("is nothing when nothing is known, or long overdue", () => {
     expect(timeLeft(null, NOW)).toBeNull();
@@ -44,13 +44,13 @@ describe("what is left", () => {
   });
   it("is never about a moment", () => {
     expect(about("a moment")).toBe("a moment");
-    expect(about("47 s")).toBe("about 47 s");
+    expect(about("47\u00a0s")).toBe("about 47\u00a0s");
   });
 });
 
 it("says when a pending job is expected to start", () => {
   expect(startsIn(null, NOW)).toBeNull();
-  expect(startsIn({ earliest: at(60), latest: at(120) }, NOW)).toBe("in about 1 min 30 s");
+  expect(startsIn({ earliest: at(60), latest: at(120) }, NOW)).toBe("in about 1\u00a0min 30\u00a0s");
   expect(startsIn({ earliest: at(0), latest: at(0) }, NOW)).toBe("any moment");
   expect(startsIn({ earliest: at(-200), latest: at(-100) }, NOW)).toBe("any moment");
 });

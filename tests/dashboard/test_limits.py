@@ -39,8 +39,8 @@ def test_limits_show_what_runs_and_a_gate_is_opened(served: tuple[Jobs, str], op
             expect(row.get_by_role("listitem")).to_have_text(["acme 2 of 2", "globex 1 of 2"])
             jobs.close_gate("embed", "10m")
             closed = row.locator(".chip")
-            expect(closed).to_have_text(re.compile(r"gate closed for (10 min 0|9 min \d+) s"))
-            expect(closed).to_have_text(re.compile(r"closed for [5-9] min \d+ s"))  # it counts down
+            expect(closed).to_have_text(re.compile(r"gate closed for (10\smin 0|9\smin \d+)\ss"))
+            expect(closed).to_have_text(re.compile(r"closed for [5-9]\smin \d+\ss"))  # it counts down
             assert not axe(page)
             jobs.submit(embed.options(partition="initech"))
             row.get_by_role("button", name="Open gate of embed").click()
@@ -64,7 +64,7 @@ def test_gate_that_a_run_closed_shows_the_time_left(served: tuple[Jobs, str], op
     with jobs.run_workers():
         jobs.submit(describe.options(limit_key="images"))
         row = page.get_by_role("region", name="Limits").get_by_role("rowgroup").filter(has_text="images")
-        expect(row.locator(".chip")).to_have_text(re.compile(r"closed for [1-4] min \d+ s"))
+        expect(row.locator(".chip")).to_have_text(re.compile(r"closed for [1-4]\smin \d+\ss"))
         jobs.open_gate("images")  # elsewhere; the key has no limit, so its row is gone
         expect(row).to_have_count(0)
 

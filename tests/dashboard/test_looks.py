@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
+from milepost import Jobs, Run
 from tests.dashboard.conftest import STATIC, Opened, axe
 from tests.dashboard.worker_server import WorkerServer, row
 
@@ -85,3 +86,56 @@ def test_nothing_is_cut_beside_the_open_job(server: WorkerServer, opened: Opened
         expect(page.locator("#job-title")).to_be_visible()
         expect(row(page, job_id)).to_have_class(re.compile("open"))
         assert page.evaluate(CUT) == []
+
+
+def test_phone_shows_all_parts_of_a_job_and_whole_placeholders(served: tuple[Jobs, str], opened: Opened) -> None:
+    jobs, address = served
+    job = jobs.create_job("ingestion")
+    page = opened(f"{address}?page=job&job={job.job_id}", width=390)
+    parts = page.get_by_role("tablist", name="Parts of the job")
+    expect(parts.get_by_role("tab")).to_have_count(6)
+    assert parts.evaluate("one => [one.scrollWidth <= one.clientWidth, one.clientHeight < 40]") == [True, True]
+    expect(page.locator("#filter")).to_have_attribute("placeholder", "Filter jobs")
+
+
+def test_cancelled_job_that_never_started_has_no_time_of_stopping(served: tuple[Jobs, str], opened: Opened) -> None:
+    jobs, address = served
+
+    @jobs.job
+    def later(run: Run) -> None:
+        """Never called."""
+
+    job = jobs.submit(later.options(delay="1h"))
+    jobs.cancel_job(job.job_id)
+    page = opened(f"{address}?page=job&job={job.job_id}")
+    expect(page.get_by_role("region", name="Cancellation").locator("p").last).to_have_text("Never started")
+
+
+def test_tab_of_jobs_on_hold_says_which_it_counts(served: tuple[Jobs, str], opened: Opened) -> None:
+    """It was called Waiting, and showed 0 beside jobs that wait for a worker or a limit."""
+    jobs, address = served
+
+    @jobs.job
+    def step(run: Run) -> None:
+        """Never called."""
+
+    first = jobs.submit(step)
+    jobs.submit(step.options(after=[first]))
+    page = opened(address)
+    tab = page.get_by_role("link", name="On hold 1")
+    expect(tab).to_have_attribute(
+        "title", re.compile("for other jobs, for an answer or a time, or are paused; not for a worker")
+    )
+    tab.click()
+    expect(page.locator(".body-row")).to_have_count(1)
+
+
+def test_server_without_documents_says_so(served: tuple[Jobs, str], opened: Opened) -> None:
+    """The page was blank, and a search in it ended with an error."""
+    jobs, address = served
+    jobs.create_job("ingestion")
+    page = opened(address)
+    expect(page.locator(".body-row")).to_have_count(1)
+    expect(page.locator(".top > .where a", has_text="Documents")).to_have_count(0)
+    page.goto(f"{address}?page=documents")
+    expect(page.get_by_text("This server does not search documents; milepost serve does.")).to_be_visible()

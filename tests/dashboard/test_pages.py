@@ -325,7 +325,7 @@ def test_a_clock_that_is_wrong_changes_no_time(stage: Stage, opened: Opened) -> 
     job_id = stage.submit("/data/clock.pdf")
     page.reload()
     row = page.locator(f"[id='row-{job_id}']")
-    expect(row.locator(".times").last).to_have_text(re.compile(r"^(now|\d+ s ago|\d min ago)$"))
+    expect(row.locator(".times").last).to_have_text(re.compile(r"^(now|\d+\ss ago|\d\smin ago)$"))
     running = stage.api("jobs", q="status:running not.type:script not.is:stalled", limit=50)["jobs"]
     known = [job for job in running if job["eta"] is not None]
     job_id = min(known, key=lambda job: float(job["progress"]))["job_id"]

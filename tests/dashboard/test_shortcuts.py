@@ -109,7 +109,7 @@ def y(page: Page) -> None:
 
 def numbers(page: Page) -> None:
     for key, tab in zip(
-        "12345678", ("All", "Pending", "Running", "Completed", "Failed", "Cancelled", "Stalled", "Waiting"), strict=True
+        "12345678", ("All", "Pending", "Running", "Completed", "Failed", "Cancelled", "Stalled", "On hold"), strict=True
     ):
         page.keyboard.press(key)
         expect(page.locator(".tabs [aria-current]")).to_contain_text(tab)

@@ -1,6 +1,7 @@
 /** The windowed list: a grid with keyboard navigation, the selection above it, and a button for held-back jobs. */
 import { useEffect, useRef } from "preact/hooks";
 import { go, place } from "../shell/address";
+import { isPhone } from "../shell/layout";
 import { useWindow } from "../parts/windowed";
 import { formatCount } from "../text/time";
 import { BulkBar } from "./bulk";
@@ -16,7 +17,7 @@ const AHEAD = 40;
 export function ListView() {
   const scroll = useRef<HTMLDivElement>(null);
   const ids = shown.value;
-  const phone = window.innerWidth <= 640;
+  const phone = isPhone.value;
   const virtual = useWindow(scroll, ids.length, ROW, phone ? 0 : HEAD);
   const items = virtual.getVirtualItems();
   const last = items.at(-1)?.index ?? 0;

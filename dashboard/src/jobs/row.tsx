@@ -84,7 +84,7 @@ export function JobRow({ id, index, top, open }: Props) {
       <div role="gridcell" class="how-far">
         <Bar job={job} />
         <span class="right">
-          {left !== null && left !== "unknown" && left !== "a moment" && <span class="left">{left.split(" ").slice(0, 2).join(" ")} left · </span>}
+          {left !== null && left !== "unknown" && left !== "a moment" && <span class="left">{left.split(" ")[0]} left · </span>}
           {progressText(job)}
         </span>
       </div>

@@ -3,7 +3,7 @@ import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { Link } from "../parts/link";
 import { go, pageAt, place } from "../shell/address";
-import { bound, mayWrite } from "../shell/session";
+import { bound, hasDocuments, mayWrite } from "../shell/session";
 import { get, Problem } from "../wire/api";
 
 interface Hit {
@@ -19,6 +19,7 @@ interface Hit {
 const MODES = { hybrid: "Meaning and words", meaning: "Meaning", words: "Words" } as const;
 const FORMATS = ["text", "markdown", "csv", "html", "pdf", "docx", "epub", "odt", "xlsx", "pptx", "json", "ipynb", "eml"];
 const HITS = 10;
+const NO_SEARCH = "This server does not search documents; milepost serve does.";
 const WORD = /[\p{L}\p{N}]+/gu;
 
 /** The parts of a text, every second of which is a word of the query. */
@@ -80,6 +81,16 @@ export function DocumentsPage() {
       });
     return () => abort.abort();
   }, [ask, under, where, owner, mode.value, format.value, single.value]);
+  if (!hasDocuments.value) {
+    return (
+      <main class="main">
+        <div class="sheet">
+          <h1>Documents</h1>
+          <p class="muted">{NO_SEARCH}</p>
+        </div>
+      </main>
+    );
+  }
   return (
     <main class="main">
       <div class="sheet">
@@ -122,7 +133,7 @@ export function DocumentsPage() {
           </label>
           <label>
             Metadata{" "}
-            <input class="field" name="where" placeholder="team=engines, year=1843" maxLength={2000} defaultValue={where ?? ""} key={where} />
+            <input class="field" name="where" placeholder="team=engines" maxLength={2000} defaultValue={where ?? ""} key={where} />
           </label>
           {!bound.value && (
             <label>
@@ -139,6 +150,7 @@ export function DocumentsPage() {
           </p>
         )}
         <div aria-live="polite">
+          {ask === null && <p class="muted">Finds passages in the documents that jobs of the type ingestion have indexed.</p>}
           {searching.value && <p class="muted">Searching…</p>}
           {problem.value !== null && <p role="alert">{wrong(problem.value)}</p>}
           {found.value?.hits.length === 0 && (
@@ -159,7 +171,7 @@ export function DocumentsPage() {
 
 function wrong(problem: Problem): string {
   if (problem.status === 403) return "Your key doesn't allow this.";
-  return problem.status === 404 ? "This server does not search documents." : problem.detail;
+  return problem.status === 404 ? NO_SEARCH : problem.detail;
 }
 
 function Passage({ hit, query }: { hit: Hit; query: string }) {

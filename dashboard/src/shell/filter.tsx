@@ -5,7 +5,7 @@ import { counts } from "../live/feed";
 import { Cross, Glass } from "../parts/icons";
 import { STATUSES } from "../wire/types";
 import { go, place } from "./address";
-import { isWide } from "./layout";
+import { isPhone, isWide } from "./layout";
 
 const WAIT = 250;
 
@@ -115,7 +115,7 @@ export function FilterField() {
         autocomplete="off"
         autocapitalize="off"
         spellcheck={false}
-        placeholder="Filter jobs  e.g.  status:failed type:ingestion  report.pdf"
+        placeholder={isPhone.value ? "Filter jobs" : "Filter jobs  e.g.  status:failed report.pdf"}
         aria-label="Filter jobs"
         role="combobox"
         aria-expanded={shown}

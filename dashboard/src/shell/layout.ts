@@ -1,7 +1,13 @@
-/** Whether the window is wide enough to show a job beside the list; otherwise it replaces the list. */
-import { signal } from "@preact/signals";
+/** How wide the window is. */
+import { signal, type Signal } from "@preact/signals";
 
-const wide = matchMedia("(min-width: 1100px)");
+function matching(query: string): Signal<boolean> {
+  const found = matchMedia(query);
+  const matches = signal(found.matches);
+  found.addEventListener("change", () => (matches.value = found.matches));
+  return matches;
+}
 
-export const isWide = signal(wide.matches);
-wide.addEventListener("change", () => (isWide.value = wide.matches));
+/** Wide enough to show a job beside the list; otherwise it replaces the list. */
+export const isWide = matching("(min-width: 1100px)");
+export const isPhone = matching("(max-width: 640px)");

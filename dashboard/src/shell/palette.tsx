@@ -8,6 +8,7 @@ import { selectAll } from "../jobs/selection";
 import { filterAsCli } from "../text/commands";
 import { filter, go, pageAt, TABS } from "./address";
 import { helpOpen } from "./help";
+import { NAMES } from "./tabs";
 import { nextTheme } from "./theme";
 
 export const paletteOpen = signal(false);
@@ -26,7 +27,7 @@ const COMMANDS: readonly Command[] = [
   { name: "Go to Schedules", act: () => go(pageAt("schedules")) },
   { name: "Go to Usage", act: () => go(pageAt("usage")) },
   { name: "Go to Workers", act: () => go(pageAt("workers")) },
-  ...TABS.map((tab) => ({ name: `Show ${tab} jobs`, act: () => go({ ...pageAt("jobs"), tab }) })),
+  ...TABS.map((tab) => ({ name: `Show jobs: ${NAMES[tab]}`, act: () => go({ ...pageAt("jobs"), tab }) })),
   {
     name: "Select all matching",
     act: () => {

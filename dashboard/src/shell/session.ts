@@ -27,6 +27,8 @@ export const mayAnswer = computed(() => may("jobs:answer") || may("jobs:write"))
 export const mayDelete = computed(() => may("jobs:delete"));
 /** Whether the key of this visitor is restricted to labels. */
 export const bound = computed(() => Object.keys(session.value?.labels ?? {}).length > 0);
+/** Whether the server searches documents; true until that is known. */
+export const hasDocuments = computed(() => session.value?.documents ?? true);
 export const isAdmin = computed(() => may("admin"));
 /** The job of this visitor's share link. */
 export const onlyJob = computed(() => (session.value?.job_id as string | null | undefined) ?? null);

@@ -10,7 +10,7 @@ import { STATUSES, type Counts, type Stats } from "../wire/types";
 import { place, TABS, type Tab } from "./address";
 import { HourChart } from "./hourchart";
 
-const NAMES: Record<Tab, string> = {
+export const NAMES: Record<Tab, string> = {
   all: "All",
   pending: "Pending",
   running: "Running",
@@ -18,7 +18,11 @@ const NAMES: Record<Tab, string> = {
   failed: "Failed",
   cancelled: "Cancelled",
   stalled: "Stalled",
-  waiting: "Waiting",
+  waiting: "On hold",
+};
+/** What the tab counts, where its name alone does not say it. */
+const MEANING: Partial<Record<Tab, string>> = {
+  waiting: "Wait for other jobs, for an answer or a time, or are paused; not for a worker or a limit",
 };
 
 type Sums = Partial<Record<Tab, number>>;
@@ -79,7 +83,7 @@ export function Tabs() {
           <Link
             key={tab}
             to={{ tab, page: "jobs" }}
-            title={`${NAMES[tab]} (${at + 1})`}
+            title={`${MEANING[tab] ?? NAMES[tab]} (${at + 1})`}
             aria-current={place.value.tab === tab ? "page" : undefined}
           >
             {tab !== "all" && <StatusIcon look={(tab === "waiting" ? "pending" : tab) as Look} />}

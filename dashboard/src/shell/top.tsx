@@ -7,7 +7,7 @@ import { page, pageAt, type PageName } from "./address";
 import { FilterField } from "./filter";
 import { helpOpen } from "./help";
 import { LivePill } from "./live";
-import { isAdmin, session, signOut } from "./session";
+import { hasDocuments, isAdmin, session, signOut } from "./session";
 import { theme, nextTheme } from "./theme";
 
 const PAGES: readonly (readonly [PageName, string])[] = [
@@ -25,7 +25,7 @@ const canSignOut = computed(() => session.value?.auth === "keys" && session.valu
 
 /** Whether a page is of use: workers to administrators, documents where some were ingested. */
 function shown(name: PageName): boolean {
-  if (name === "documents") return page.value === name || counts.value?.["ingestion"] !== undefined;
+  if (name === "documents") return page.value === name || (hasDocuments.value && counts.value?.["ingestion"] !== undefined);
   return name !== "workers" || isAdmin.value || session.value === null;
 }
 

@@ -1,29 +1,32 @@
 /** Format times and durations. Durations round down, so "60 s" is never shown. */
 import type { Eta } from "../wire/types";
 
+/** A number with its unit, which no line break separates. */
+const unit = (count: number | string, name: string): string => `${count}\u00a0${name}`;
+
 export function duration(milliseconds: number): string {
   const seconds = Math.max(0, Math.floor(milliseconds / 1000));
-  if (seconds < 60) return `${seconds} s`;
-  if (seconds < 3600) return `${Math.floor(seconds / 60)} min ${seconds % 60} s`;
-  if (seconds < 86_400) return `${Math.floor(seconds / 3600)} h ${Math.floor(seconds / 60) % 60} min`;
-  return `${Math.floor(seconds / 86_400)} d ${Math.floor(seconds / 3600) % 24} h`;
+  if (seconds < 60) return unit(seconds, "s");
+  if (seconds < 3600) return `${unit(Math.floor(seconds / 60), "min")} ${unit(seconds % 60, "s")}`;
+  if (seconds < 86_400) return `${unit(Math.floor(seconds / 3600), "h")} ${unit(Math.floor(seconds / 60) % 60, "min")}`;
+  return `${unit(Math.floor(seconds / 86_400), "d")} ${unit(Math.floor(seconds / 3600) % 24, "h")}`;
 }
 
 /** A short duration with its fraction, for values that are often below a second. */
 export function preciseDuration(seconds: number | null | undefined): string {
   if (seconds === null || seconds === undefined) return "–";
-  if (seconds < 1) return `${Math.floor(seconds * 1000)} ms`;
-  return seconds < 10 ? `${(Math.floor(seconds * 10) / 10).toFixed(1)} s` : duration(seconds * 1000);
+  if (seconds < 1) return unit(Math.floor(seconds * 1000), "ms");
+  return seconds < 10 ? unit((Math.floor(seconds * 10) / 10).toFixed(1), "s") : duration(seconds * 1000);
 }
 
 export function ago(then: string | null, now: number): string {
   if (then === null) return "";
   const seconds = Math.max(0, Math.floor((now - Date.parse(then)) / 1000));
   if (seconds < 1) return "now";
-  if (seconds < 60) return `${seconds} s ago`;
-  if (seconds < 3600) return `${Math.floor(seconds / 60)} min ago`;
-  if (seconds < 86_400) return `${Math.floor(seconds / 3600)} h ago`;
-  return `${Math.floor(seconds / 86_400)} d ago`;
+  if (seconds < 60) return `${unit(seconds, "s")} ago`;
+  if (seconds < 3600) return `${unit(Math.floor(seconds / 60), "min")} ago`;
+  if (seconds < 86_400) return `${unit(Math.floor(seconds / 3600), "h")} ago`;
+  return `${unit(Math.floor(seconds / 86_400), "d")} ago`;
 }
 
 /** The duration from start to end, or until now; empty without a start. */
@@ -34,7 +37,7 @@ export function elapsed(from: string | null, to: string | null, now: number): st
 /** The time left, as precise as an estimate is: whole minutes from two minutes on. */
 function rough(milliseconds: number): string {
   const minutes = Math.round(milliseconds / 60_000);
-  return milliseconds < 120_000 || minutes >= 60 ? duration(milliseconds) : `${minutes} min`;
+  return milliseconds < 120_000 || minutes >= 60 ? duration(milliseconds) : unit(minutes, "min");
 }
 
 /** "47 s", or null if unknown. */

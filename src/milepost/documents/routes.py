@@ -85,6 +85,7 @@ def create_documents_router(
     API keys that are restricted to one value of `owner_label` (default: `MILEPOST_DOCUMENTS_OWNER_LABEL`), and to no other
     label, see the documents of that owner. Without it restricted keys see none.
     """
+    context.has_documents = True
     access = [context.authenticator.require(READ)]
     router = APIRouter(route_class=Route, tags=["documents"], dependencies=access, responses=problems(501))
     library = _Library(database)

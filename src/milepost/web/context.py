@@ -82,6 +82,8 @@ class WebContext:
         """The application to which the routes were added without dependencies; None if it included the router itself."""
         self.dashboard = "/"
         """The path of the dashboard in its application."""
+        self.has_documents = False
+        """Whether routes that search documents were added."""
         self.authenticator = Authenticator(auth, lambda: self.store)
         self.expected = StartEstimates(lambda: self.store)
         self.feed = FeedFollower(lambda: self.store)

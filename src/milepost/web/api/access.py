@@ -42,6 +42,7 @@ def add_access(router: APIRouter, context: WebContext) -> None:
             "queues": sorted(principal.queues),
             "job_id": principal.job_id,
             "auth": kind,
+            "documents": context.has_documents,
         }
         return Response(encoded(body), media_type=JSON)
 

@@ -16,7 +16,7 @@ class SessionBody(RequestModel):
 
 
 class Session(ResponseModel):
-    """The caller's identity and permissions."""
+    """The caller's identity and permissions, and whether this server searches documents."""
 
     id: str | None
     scopes: list[str]
@@ -24,6 +24,7 @@ class Session(ResponseModel):
     types: list[str]
     queues: list[str]
     auth: str
+    documents: bool
 
 
 class ApiKeyBody(RequestModel):

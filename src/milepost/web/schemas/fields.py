@@ -59,7 +59,7 @@ _SCHEDULE: dict[str, Any] = {
 }  # fmt: skip
 _LIMIT: dict[str, Any] = {
     "key": "embed", "running": 8, "per_partition": 2, "leases": 3, "partitions": {"acme": 2, "globex": 1},
-    "rate": "500/min", "gate_until": None,
+    "rate": "500/min", "gate_until": None, "claimable": 12,
 }  # fmt: skip
 
 EXAMPLES: dict[str, dict[str, Any]] = {
@@ -97,7 +97,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "BulkDone": {
         "action": "retry", "done": 1, "next_cursor": None, "outcomes": [{"job_id": _ID, "outcome": "done"}],
     },
-    "Session": {"id": "key:3f9a1c07be24", "scopes": ["jobs:read"], "labels": {"owner": "ana"}, "types": [], "queues": [], "auth": "keys"},
+    "Session": {"id": "key:3f9a1c07be24", "scopes": ["jobs:read"], "labels": {"owner": "ana"}, "types": [], "queues": [], "auth": "keys", "documents": True},
     "ApiKey": _KEY,
     "NewApiKey": {**_KEY, "secret": "mp_3f9a1c07be24_..."},
     "ApiKeyList": {"keys": [_KEY]},
