@@ -43,6 +43,7 @@ def test_limits_show_what_runs_and_a_gate_is_opened(served: tuple[Jobs, str], op
             expect(closed).to_have_text(re.compile(r"closed for [5-9]\smin \d+\ss"))  # it counts down
             assert not axe(page)
             jobs.submit(embed.options(partition="initech"))
+            expect(row.get_by_role("cell", name="1", exact=True)).to_be_visible()  # it waits for the gate
             row.get_by_role("button", name="Open gate of embed").click()
             expect(closed).to_have_count(0)
             expect(row.get_by_role("listitem")).to_have_text(["acme 2 of 2", "globex 1 of 2", "initech 1 of 2"])
@@ -87,7 +88,15 @@ def test_gate_that_cannot_be_opened_says_why(served: tuple[Jobs, str], opened: O
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_long_keys_and_many_partitions_fit(stage: Stage, opened: Opened, theme: str, width: int) -> None:
     page = opened(stage.jobs, theme=theme, width=width)
-    idle = {"running": 8, "per_partition": None, "rate": None, "gate_until": None, "leases": 0, "partitions": {}}
+    idle = {
+        "running": 8,
+        "per_partition": None,
+        "rate": None,
+        "gate_until": None,
+        "leases": 0,
+        "partitions": {},
+        "claimable": 0,
+    }
     many = {f"tenant-{n:04}-" + "x" * 110: n for n in range(1, 1001)}
     busy = {"key": "k" * 128, "per_partition": 1000, "running": None, "leases": 500_500, "partitions": many}
     closed = {"key": "closed", "rate": "500/min", "gate_until": "2999-01-01T00:00:00.000+00:00"}

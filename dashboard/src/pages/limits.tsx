@@ -41,6 +41,7 @@ export function Limits() {
               <tr>
                 <th>Limit key</th>
                 <th>Running</th>
+                <th title="Jobs that could start but for this limit or for a worker">Waiting</th>
                 <th>Rate</th>
               </tr>
             </thead>
@@ -74,11 +75,12 @@ function LimitRows({ limit, again }: { limit: Limit; again: () => Promise<void> 
           <Gate limit={limit} again={again} />
         </td>
         <td>{used(limit.leases, limit.running)}</td>
+        <td>{formatCount(limit.claimable)}</td>
         <td>{limit.rate ?? "–"}</td>
       </tr>
       {(limit.per_partition !== null || busiest.length > 0) && (
         <tr class="small">
-          <td colSpan={3}>
+          <td colSpan={4}>
             <span class="muted">By partition{limit.per_partition !== null && `, at most ${formatCount(limit.per_partition)} of each`}</span>
             <ul class="ticks">
               {busiest.slice(0, SHOWN_PARTITIONS).map(([name, count]) => (
