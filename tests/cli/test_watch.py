@@ -106,6 +106,7 @@ def test_following_commands_survive_store_outage(
             assert piped.finish()[0] == 3
 
 
+@pytest.mark.slow
 def test_show_says_where_killed_worker_was_and_who_continued(program: CommandRunner) -> None:
     """The list of attempts did not say how one ended, so that a killed worker was hard to find."""
     program.environment["MILEPOST_LEASE"] = "2"
@@ -115,12 +116,18 @@ def test_show_says_where_killed_worker_was_and_who_continued(program: CommandRun
     until(lambda: program.rows("show", job_id)[0]["stages"][0]["done"] > 2)
     first.signal(signal.SIGKILL)
     second = program.start("worker", APP)
+
+    def shown() -> str:
+        return program.call("show", job_id)
+
     until(lambda: "  lost " in program.call("show", job_id))
     until(lambda: program.rows("show", job_id)[0]["status"] == "running")
     lost, now = program.call("show", job_id).partition("Runs\n")[2].splitlines()[:2]
     where = r"at \d+ of 1,000 numbers in Counting: lease expired \(last held by"
     assert re.search(rf":{first.process.pid}  lost \d\d:\d\d:\d\d {where}", lost)
-    assert re.search(rf":{second.process.pid}  running", now)
+    resumed = until(lambda: re.search(r"resumed at item (\d+) of 1000, \d+ passed over; running", shown()))
+    assert int(resumed[1]) > 1
+    assert f":{second.process.pid}  " in now
     program.call("cancel", job_id)
 
 

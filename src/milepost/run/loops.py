@@ -291,15 +291,15 @@ def _remedy(kept: Mapping[str, Any], binding: StateBinding | None, *, resume: bo
 def _log_resume(run: Run, place: LoopScope, count: int, total: int | None) -> None:
     """Log where a resumable loop continues."""
     if total is not None and count >= total:
-        log_loop(run, place, f"resumed after item {count} of {total}, {count} passed over")
+        log_loop(run, place, f"resumed after item {count} of {total}, {count} passed over", resumed=count)
     elif count:
         of = f" of {total}" if total is not None else ""
-        log_loop(run, place, f"resumed at item {count + 1}{of}, {count} passed over")
+        log_loop(run, place, f"resumed at item {count + 1}{of}, {count} passed over", resumed=count)
 
 
-def log_loop(run: Run, place: LoopScope, text: str) -> None:
-    """Log a line about a loop, in the log of the job and of the process."""
-    run.log(text if place.name == LOOP else f"{_plain_name(place.name)}: {text}")
+def log_loop(run: Run, place: LoopScope, text: str, **facts: int) -> None:
+    """Log a line about a loop, in the log of the job, with facts for programs, and in the log of the process."""
+    run._log(text if place.name == LOOP else f"{_plain_name(place.name)}: {text}", "info", **facts)
     log.info("job %s: loop %s: %s", run.job_id, masked(place.name, run._secret_values), text)
 
 

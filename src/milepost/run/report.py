@@ -39,12 +39,12 @@ class LogBuffer:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._waiting: list[Mapping[str, str]] = []
+        self._waiting: list[Mapping[str, Any]] = []
         self._lost = 0
         self._size = 0
 
-    def add(self, lines: Iterable[Mapping[str, str]]) -> None:
-        """Add lines: the time, level and text of each."""
+    def add(self, lines: Iterable[Mapping[str, Any]]) -> None:
+        """Add lines: the time, level and text of each, and facts for programs."""
         with self._lock:
             for line in lines:
                 if len(self._waiting) < MAX_BUFFERED_LINES and self._size < MAX_BUFFERED_CHARACTERS:

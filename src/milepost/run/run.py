@@ -262,11 +262,15 @@ class Run(ProgressMixin, CommandMixin, LoopMixin, StepMixin, CheckpointMixin, Ch
 
     def log(self, text: str, level: str = "info") -> None:
         """Add lines to the job's log, one for each line of the text. Never raises and never waits."""
+        self._log(text, level)
+
+    def _log(self, text: str, level: str, **facts: int) -> None:
+        """Add lines to the job's log as `log` does, with facts for programs beside the text."""
         head = {"at": datetime.now(UTC).isoformat(), "level": single_line(level, 40)}
         for whole in printable(redacted(safe_str(text), self), 16 * LOG_LINE_BYTES).splitlines() or [""]:
             line = truncate(whole, LOG_LINE_BYTES)
             self.recent_log.append(line)
-            self._log_buffer.add([{**head, "text": line}])
+            self._log_buffer.add([{**head, "text": line, **facts}])
 
     def _awaited(self, name: str, call: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
         """Return a coroutine for a call, and count it as forgotten until it is awaited."""

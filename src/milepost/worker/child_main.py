@@ -121,8 +121,8 @@ class ChildRun(Run):
     last_message_file: int = -1
     """The descriptor of a file that the worker reads after a crash; -1 when the run has ended."""
 
-    def log(self, text: str, level: str = "info") -> None:
-        super().log(text, level)
+    def _log(self, text: str, level: str, **facts: int) -> None:
+        super()._log(text, level, **facts)
         self._write_last_message()
 
     def _add_stage(self, stage: LiveStage) -> None:

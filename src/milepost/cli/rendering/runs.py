@@ -43,13 +43,30 @@ def runs_table(job: Job, events: Sequence[Event], *, utc: bool) -> Table:
         start = "" if run.started_at is None else formatting.timestamp(run.started_at, utc=utc)
         cells = [f"  {run.attempt}", start, shown_worker(run.worker), run.release or ""]
         shown = cells if len(grid.columns) > 4 else cells[:3]
-        grid.add_row(*map(Text, shown), Text(clean(_end(run, ends, utc))))
+        story = "; ".join(part for part in (_resumed(run, events), _end(run, ends, utc)) if part)
+        grid.add_row(*map(Text, shown), Text(clean(story)))
     return grid
 
 
 def shown_worker(name: str | None) -> str:
     """Return the host and pid of a worker name, without the part that distinguishes a reused pid."""
     return ":".join((name or "").split(":")[:2])
+
+
+def _resumed(run: Attempt, events: Sequence[Event]) -> str:
+    """Return where the first loop of a run continued: ``Scanning: resumed at item 41 of 100, 40 passed over``."""
+    for event in events:
+        if event.kind == "log" and _is_within(run, event.at):
+            for line in event.data.get("lines", ()):
+                if "resumed" in line:
+                    return str(line.get("text", ""))
+    return ""
+
+
+def _is_within(run: Attempt, at: datetime | None) -> bool:
+    """Return whether an event of this time belongs to the run."""
+    is_after = at is not None and run.started_at is not None and at >= run.started_at
+    return is_after and (run.ended_at is None or (at is not None and at <= run.ended_at))
 
 
 def _end(run: Attempt, ends: Mapping[datetime | None, Event], utc: bool) -> str:
