@@ -57,6 +57,7 @@ docs: $(VENV)/.docs  ## build the documentation into build/site, any warning bei
 soak: scripts/soak.py $(VENV)/.dev
 	@$(PY) scripts/install_services.py --slow
 	$(PY) scripts/soak.py $(ARGS)
+	$(PY) -m tests.chaos.limited_load
 	$(PY) scripts/groups.py $(filter --record docs/reliability.md,$(ARGS))
 	$(PY) scripts/parents.py $(filter --record docs/reliability.md,$(ARGS))
 

@@ -17,7 +17,7 @@ from milepost.client import AsyncClient
 from tests.waiting import until
 from tests.web.server import Server, messages
 
-TOKENS_PER_SECOND, SECONDS, READERS = 200, 6, 50
+TOKENS_PER_SECOND, READERS = 200, 50
 
 
 @pytest.fixture(scope="module")
@@ -39,13 +39,16 @@ def manager(url: str) -> Iterator[JobManager]:
 
 
 @pytest.mark.timing
-def test_readers_that_reconnect_get_each_token_once_and_in_order(server: Server, manager: JobManager) -> None:
-    tokens = [f"token{number} " for number in range(TOKENS_PER_SECOND * SECONDS)]
+@pytest.mark.parametrize("seconds", [6, pytest.param(60, marks=pytest.mark.nightly)])
+def test_readers_that_reconnect_get_each_token_once_and_in_order(
+    server: Server, manager: JobManager, seconds: int
+) -> None:
+    tokens, job_id = [f"token{number} " for number in range(TOKENS_PER_SECOND * seconds)], f"tokens-{seconds}"
     seed = random.randrange(1 << 32)
     started = threading.Event()
 
     def stream() -> None:
-        with manager.track("chat", job_id="tokens") as run:
+        with manager.track("chat", job_id=job_id) as run:
             started.set()
             begin = time.monotonic()
             for number, token in enumerate(tokens):
@@ -57,7 +60,7 @@ def test_readers_that_reconnect_get_each_token_once_and_in_order(server: Server,
         while True:
             connections += 1
             left = chance.randrange(1, 4)
-            async with aclosing(client.follow_output("tokens", after)) as chunks:  # type: ignore[type-var]
+            async with aclosing(client.follow_output(job_id, after)) as chunks:  # type: ignore[type-var]
                 async for chunk in chunks:
                     text, after, left = text + chunk.text, chunk.position, left - 1
                     if left == 0:

@@ -1,0 +1,148 @@
+"""Many partitions under load: python -m tests.chaos.limited_load [--scale F] [--store memory|sqlite|redis].
+
+It measures whether a partition with 100,000 jobs delays 99 others with 10 each, and checks a limit of 2 for each of 1,000
+partitions while workers are killed. `--scale 0.1` takes a tenth of the large numbers. `make soak` runs it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from milepost import Jobs, Run
+from milepost.core.events import Event
+from milepost.stores.factory import open_store
+from milepost.stores.sync_bridge import run_sync
+from tests.chaos.checker_runs import i33
+from tests.chaos.history import History
+from tests.redis_server import RedisServer
+
+PER_PARTITION, OF_EACH = 2, 5
+KILL_INTERVAL = 2.0
+
+
+def add_handlers(jobs: Jobs) -> None:
+    """Add the handlers to an application."""
+
+    @jobs.job("call", max_attempts=10)
+    def call(run: Run) -> None:
+        time.sleep(0.02)
+
+
+@contextmanager
+def application(url: str, namespace: str = "load") -> Iterator[Jobs]:
+    """Yield an application on a namespace."""
+    jobs = Jobs(open_store(url, namespace=namespace))
+    add_handlers(jobs)
+    jobs.worker()  # so that a store in memory starts no worker by itself
+    yield jobs
+    jobs.close()
+
+
+def seconds_of_small(url: str, large: int) -> float:
+    """Return the seconds in which 99 partitions with 10 jobs each end, beside a partition with this number of jobs."""
+    with application(url, f"load-{large}") as jobs:
+        for first in range(0, large, 1000):
+            jobs.submit_many("call", [{}] * min(1000, large - first), partition="large")
+        with jobs.batch("small") as batch:
+            for number in range(99):
+                batch.submit_many("call", [{}] * 10, partition=f"small-{number}")
+        began = time.monotonic()
+        with jobs.run_workers(concurrency=8):
+            while batch.counts().open:
+                time.sleep(0.01)
+            return time.monotonic() - began
+
+
+def run_under_kills(url: str, partitions: int) -> tuple[list[str], int]:
+    """Run 5 jobs of each partition while workers are killed; return what exceeded the limit of 2 of each, and the kills."""
+    with application(url) as jobs:
+        names = [f"tenant-{number}" for number in range(partitions)]
+        position = run_sync(jobs.store.feed(None)).position
+        jobs.limit("call", per_partition=PER_PARTITION)
+        calls = [
+            {"job": job_id, "type": "call", "partition": name, "do": "submit", "phase": "done"}
+            for name in names
+            for job_id in jobs.submit_many("call", [{}] * OF_EACH, partition=name)
+        ]
+        environment = {
+            **os.environ, "MILEPOST_URL": url, "MILEPOST_NAMESPACE": "load",
+            "MILEPOST_LEASE": "2", "MILEPOST_SWEEP": "0.5",
+        }  # fmt: skip
+        workers, kills, feed = [_start(environment) for _ in range(2)], 0, list[Event]()
+        killed_at = time.monotonic()
+        try:
+            while True:
+                found = run_sync(jobs.store.feed(position, limit=1000, timeout=0.1))
+                assert not found.lost
+                position, feed = found.position, feed + found.events
+                if not found.events and not (jobs.count_jobs(status="pending") or jobs.count_jobs(status="running")):
+                    return list(i33(History(calls=calls, feed=feed, per_partition={"call": PER_PARTITION}))), kills
+                if time.monotonic() - killed_at > KILL_INTERVAL:
+                    killed_at, number = time.monotonic(), kills % 2
+                    _end(workers[number])
+                    workers[number], kills = _start(environment), kills + 1
+        finally:
+            for worker in workers:
+                _end(worker)
+
+
+def _start(environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-m", __spec__.name, "--worker"], env=environment)
+
+
+def _end(worker: subprocess.Popen[bytes]) -> None:
+    worker.kill()
+    worker.wait()
+
+
+@contextmanager
+def store(kind: str) -> Iterator[str]:
+    """Yield the URL of an empty store."""
+    with tempfile.TemporaryDirectory() as folder:
+        if kind == "redis":
+            with RedisServer(appendonly="everysec") as server:
+                yield server.url
+        else:
+            yield "memory://" if kind == "memory" else f"sqlite:///{Path(folder) / 'jobs.db'}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure each store, and exit with 1 if a limit was exceeded."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scale", type=float, default=1.0)
+    parser.add_argument("--store", choices=["memory", "sqlite", "redis"], action="append")
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    given = parser.parse_args(arguments)
+    if given.worker:
+        jobs = Jobs(os.environ["MILEPOST_URL"])
+        add_handlers(jobs)
+        with jobs.run_workers(concurrency=8):
+            signal.pause()
+    large, partitions, exceeded = int(100_000 * given.scale), int(1000 * given.scale), list[str]()
+    for kind in given.store or ["memory", "sqlite", "redis"]:
+        with store(kind) as url:
+            alone, beside = seconds_of_small(url, 0), seconds_of_small(url, large)
+        print(
+            f"{kind}: 99 partitions with 10 jobs each: {alone:.1f} s, beside one with {large:,}: {beside:.1f} s",
+            flush=True,
+        )
+        if kind != "memory":
+            with store(kind) as url:
+                found, kills = run_under_kills(url, partitions)
+            said = "; ".join(found[:5]) or "never exceeded"
+            print(f"{kind}: limit of 2 over {partitions:,} partitions with {kills} kills: {said}", flush=True)
+            exceeded += found
+    return 1 if exceeded else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
