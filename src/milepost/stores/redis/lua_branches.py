@@ -219,6 +219,8 @@ class BranchWriter:
     def _put(self, name: str, value: str) -> str:
         self._touched.add(name)
         field, old = place("fields", name), place("old", name)
+        if value == "nil":  # most fields that a branch clears do not exist
+            return f"if {field} then if {old} == nil then {old} = {field} end {field} = nil end"
         return f"if {old} == nil then {old} = {field} or false end {field} = {value}"
 
     def _put_large(self, name: str, source: str, put: str) -> str:

@@ -17,7 +17,7 @@ end
 -- records. Claim queues, schedules and unique keys are written immediately, because a claim or a later write in the same
 -- script reads them.
 local function open_indexes()
-  local X = {moves = {}, listed = {}, counts = {n = {}, w = {}}, ended = {}, ready = {}, woken = {}}
+  local X = {touches = {}, moves = {}, listed = {}, counts = {n = {}, w = {}}, ended = {}, ready = {}, woken = {}}
 
   -- Add a member to an index, or remove it with the score false; the last call counts.
   local function move(index, member, score)
@@ -192,7 +192,13 @@ local function open_indexes()
   -- Move a record in the indexes that `touched` names by letters: l list, q queue, d deadline, L lease, a label,
   -- k unique key, e ended.
   function X.place(id, old, fields, touched)
-    if string.find(touched, 'l', 1, true) then
+    local touches = X.touches[touched]
+    if not touches then
+      touches = {}
+      for letter in string.gmatch(touched, '.') do touches[letter] = true end
+      X.touches[touched] = touches
+    end
+    if touches.l then
       local type0, status0 = was(old, fields, 't'), was(old, fields, 's')
       if status0 ~= some(fields.s) or type0 ~= some(fields.t) then
         if status0 then move('i:' .. (type0 or '') .. ':' .. status0, id, false) end
@@ -203,7 +209,7 @@ local function open_indexes()
         end
       end
     end
-    if string.find(touched, 'q', 1, true) then
+    if touches.q then
       local queue0 = was(old, fields, 'q')
       if queue0 then
         local name, slot = queue_of(queue0)
@@ -215,7 +221,7 @@ local function open_indexes()
       end
       if some(fields.q) then X.offer(id, fields) end
     end
-    if string.find(touched, 'g', 1, true) then
+    if touches.g then
       local labels0, labels1 = was(old, fields, 'l') or '', fields.l or ''
       if string.find(labels0 .. labels1, ':', 1, true) then
         -- As `memberships` of `milepost.core.placement`.
@@ -226,7 +232,7 @@ local function open_indexes()
         groups().move(id, some(fields.child_key) or was(old, fields, 'child_key'), was(old, fields, 'c') and labels0 or '', ended0, labels1, ended1)
       end
     end
-    if string.find(touched, 'h', 1, true) then
+    if touches.h then
       local held0, held1 = was(old, fields, 'held'), some(fields.held)
       if held0 ~= held1 then
         if held0 then
@@ -240,14 +246,14 @@ local function open_indexes()
         end
       end
     end
-    if string.find(touched, 'd', 1, true) then
+    if touches.d then
       if fields.N and not some(fields.b) and not some(fields.z) then
         move('deadline', id, fields.N)
       elseif was(old, fields, 'N') then
         move('deadline', id, false)
       end
     end
-    if string.find(touched, 'L', 1, true) then
+    if touches.L then
       local lease0, lease1 = was(old, fields, 'L'), some(fields.L)
       if lease0 then
         if not lease1 then move('lease', id, false) end
@@ -260,11 +266,11 @@ local function open_indexes()
         count('w', fields.w, 1)
       end
     end
-    if string.find(touched, 'a', 1, true) then
+    if touches.a then
       for pair in string.gmatch(was(old, fields, 'l') or '', '[^\31]+') do move('l:' .. pair, id, false) end
       for pair in string.gmatch(fields.l or '', '[^\31]+') do move('l:' .. pair, id, fields.c) end
     end
-    if string.find(touched, 'k', 1, true) then
+    if touches.k then
       local key0, key1 = was(old, fields, 'k'), some(fields.k)
       if key0 and key0 ~= key1 then redis.call('ZREM', root .. 'k:' .. key0, id) end
       if key1 and key0 ~= key1 then
@@ -274,7 +280,7 @@ local function open_indexes()
         redis.call('ZADD', root .. 'k:' .. key1, string.format('%.0f', score), id)
       end
     end
-    if string.find(touched, 'e', 1, true) then
+    if touches.e then
       local ended0, ended1 = was(old, fields, 'z'), some(fields.z)
       if ended0 and ended0 ~= ended1 then
         redis.call('HINCRBY', root .. 'zs', id, 1)
@@ -283,8 +289,7 @@ local function open_indexes()
       if ended1 and ended0 ~= ended1 then redis.call('RPUSH', root .. 'z', id) end
       if ended1 and not ended0 then -- as `counted_end` of `milepost.core.rollups`
         local ended, started, created = tonumber(ended1) or 0, tonumber(fields.b) or 0, tonumber(fields.c) or 0
-        local minute = string.format('%.0f', math.floor(ended / 60000000))
-        local series = minute .. '\31' .. (fields.t or '') .. '\31' .. (fields.queue ~= fields.t and fields.queue or '') .. '\31'
+        local series = math.floor(ended / 60000000) .. '\31' .. (fields.t or '') .. '\31' .. (fields.queue ~= fields.t and fields.queue or '') .. '\31'
         local function ends(metric, from, to)
           if from then metric = metric .. math.floor(math.log(math.max(to - from, 1)) * 5.7707801635558535) end
           metric = series .. metric

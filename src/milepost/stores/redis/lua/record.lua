@@ -53,12 +53,12 @@ local TIMES, SAME = {'c', 'b', 'z'}, {'s', 'p', 'm', 'e', 'a', 'w'}
 
 -- The fields of a record, by short name, and its form (hash, text or damaged), nil if there is none.
 local function read(id)
-  local flat = redis.pcall('HGETALL', root .. 'j:' .. id)
-  local fields = {}
-  if not flat.err then
-    for i = 1, #flat, 2 do fields[flat[i]] = flat[i + 1] end
-    return fields, flat[1] and 'hash'
-  end
+  redis.setresp(3)
+  local found = redis.pcall('HGETALL', root .. 'j:' .. id)
+  redis.setresp(2)
+  local fields = found.map
+  if fields then return fields, next(fields) and 'hash' end
+  fields = {}
   local text = redis.pcall('GET', root .. 'j:' .. id)
   if type(text) ~= 'string' then return fields, 'damaged' end
   local events = string.find(text, '\n!', 1, true) or #text + 1
@@ -74,7 +74,7 @@ end
 
 -- The text of a record without its events, which are added to `events`, if given.
 local function pack(fields, events)
-  local lines, n, m = {'c=' .. (fields.c or '')}, 1, 0
+  local lines, n, m = {'c=' .. (fields.c or ''), false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false}, 1, 0 -- at its usual size: growth is slow
   for name, value in pairs(fields) do
     if #name > 1 and string.byte(name) == 33 then
       if events then
@@ -86,7 +86,7 @@ local function pack(fields, events)
       lines[n] = name .. '=' .. value
     end
   end
-  return table.concat(lines, '\n')
+  return table.concat(lines, '\n', 1, n)
 end
 
 -- The text of an ended record with its lifecycle events. It omits `u` if that equals the end.
