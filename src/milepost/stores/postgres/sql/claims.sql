@@ -1,9 +1,10 @@
 -- What workers claim: queues, their limits, and how a waiting worker is woken.
 
 -- name: unparked
--- Part of every read of `ready`: no draining lease has this id or its unique key.
-    AND NOT EXISTS (SELECT FROM [draining] AS d WHERE d.id = r.id)
-    AND NOT EXISTS (SELECT FROM [draining] AS d WHERE d.key = r.unique_key AND d.key <> '')
+-- Part of every read of `ready`: no draining lease has this id or its unique key. Written so that the planner asks this of each
+-- record in the order of the index, until there are enough; it would join NOT EXISTS with all claimable records and sort them.
+    AND (SELECT true FROM [draining] AS d WHERE d.id = r.id) IS NULL
+    AND (SELECT true FROM [draining] AS d WHERE d.key = r.unique_key AND d.key <> '' LIMIT 1) IS NULL
 
 -- name: open_queues
 -- Part of every claim: the queues that may start jobs now, each with its slot and how many.

@@ -6,8 +6,10 @@
 BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE
 
 -- name: patience
--- Bound the wait for a lock, in milliseconds, until the transaction ends.
-SELECT set_config('lock_timeout', %(patience)s, true)
+-- Bound the wait for a lock, in milliseconds, until the transaction ends, and let the planner use indexes. A write names the
+-- records that it needs; by its statistics, which are behind those of a queue, it would read whole tables for them.
+SELECT set_config('lock_timeout', %(patience)s, true), set_config('enable_seqscan', 'off', true),
+    set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true), set_config('jit', 'off', true)
 
 -- name: caller_patience
 -- Bound the wait for a lock, and read the isolation of a caller's transaction. Its own bound is kept for `restore_patience`.
