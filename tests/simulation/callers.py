@@ -1,11 +1,11 @@
-"""What the callers do: they submit, cancel, retry and delete jobs by the public API, and read the lists at rest."""
+"""What the callers do: they submit, cancel, retry, pause and delete jobs by the public API, and read the lists at rest."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from milepost.core.errors import MilepostError, OutcomeUnknownError, ScheduleNotFoundError, StoreUnavailableError
+from milepost.core.errors import MilepostError, OutcomeUnknownError, StoreUnavailableError
 from milepost.core.values import JobStatus
 from tests.simulation.job_types import LIMITED_BY_KEY, SUBMITTED, WITH_DEPENDENCIES
 from tests.simulation.world import Process, World
@@ -13,8 +13,22 @@ from tests.simulation.world import Process, World
 if TYPE_CHECKING:
     from tests.simulation.simulation import Simulation
 
-SUBMITS = 4
-"""How many of the 9 or 10 choices of a caller are a submit."""
+ACTIONS = (
+    "none",
+    *["submit"] * 4,
+    "cancel",
+    "retry",
+    "retry",
+    "delete",
+    "pause",
+    "resume",
+    "submit and delete",
+    "cancel suspect",
+)
+MORE_ACTIONS = (*ACTIONS, "delete tick", "cancel tracked")
+"""The actions in runs with dependencies."""
+LATE_SECONDS = 4.0
+"""Seconds after which no request comes late."""
 SCHEDULE = "ticks"
 TICK_SECONDS = 5
 
@@ -27,7 +41,8 @@ def call(simulation: Simulation, process: Process) -> None:
     """Do something by choice, four times per second."""
     world, rules, choose = simulation.world, simulation.rules, simulation.world.choose
     jobs, mine, turn = simulation.jobs(process), list[str](), 0
-    types, actions = (WITH_DEPENDENCIES, 10) if simulation.has_dependencies else (SUBMITTED, 9)
+    types, actions = (WITH_DEPENDENCIES, MORE_ACTIONS) if simulation.has_dependencies else (SUBMITTED, ACTIONS)
+    paused = set[str]()
     has_schedule = simulation.has_dependencies and process.name == "caller-0"
     if has_schedule:
         catch_up = ("last", "none", "all")[choose("catch up", 3)]
@@ -36,6 +51,10 @@ def call(simulation: Simulation, process: Process) -> None:
     def one_of_mine(most: int) -> str:
         return mine[-1 - choose(f"which:{name}", min(most, len(mine)))]
 
+    def newest(is_wanted: Callable[[Mapping[str, str]], bool]) -> list[str]:
+        records = simulation.server.memory.records.items()
+        return [job_id for job_id, record in records if is_wanted(record)][-1:]
+
     while world.now < simulation.work_until:
         if turn % 32 == 0 and process.name == "caller-0":
             most = 1 + turn // 32 % 2
@@ -43,16 +62,25 @@ def call(simulation: Simulation, process: Process) -> None:
         turn += 1
         name = f"{process.name}@{turn}"  # so that each turn can be left out without changing the others
         world.sleep(0.25)
-        action = choose(f"action:{name}", actions, 0.5)
+        action = actions[choose(f"action:{name}", len(actions), 0.5)]
         try:
-            if 0 < action <= SUBMITS:
+            if action == "submit":
                 job_type = types[choose(f"type:{name}", len(types))]
                 options: dict[str, Any] = {}
                 if key := ("", "", "key-1", "key-2")[choose(f"key:{name}", 4)]:
                     options["unique_key"] = key
                     options["on_duplicate"] = ("return", "supersede")[choose(f"duplicate:{name}", 2)]
-                if choose(f"delay:{name}", 4) == 3:
-                    options["delay"] = 2.0
+                match choose(f"option:{name}", 12):
+                    case 7:
+                        options["expires_in"] = 1.5
+                    case 8:
+                        options["timeout"] = 2.0
+                    case 9:
+                        options["on_lost"] = "fail"
+                    case 10:
+                        options["priority"] = 5
+                    case 11:
+                        options["delay"] = 2.0
                 if simulation.has_dependencies and mine and choose(f"after:{name}", 3) == 2:
                     options["after"] = [one_of_mine(4)]
                     options["on_failure"] = ("cancel", "run")[choose(f"on failure:{name}", 2)]
@@ -62,21 +90,39 @@ def call(simulation: Simulation, process: Process) -> None:
                 job = jobs.submit(job_type, {"n": number}, **options)
                 rules.acknowledged[job.job_id] = job.job_type
                 mine.append(job.job_id)
-            elif mine and action == 5:
+            elif mine and action == "cancel":
                 jobs.cancel_job(one_of_mine(4))
-            elif mine and action in (6, 7):
+            elif mine and action == "retry":
                 jobs.retry_job(one_of_mine(6))
-            elif mine and action == 8:
+            elif mine and action == "delete":
                 job_id = one_of_mine(4)
                 mine.remove(job_id)
                 rules.deleted.add(job_id)
                 jobs.delete_job(job_id)
-            elif action == 9 and (tick := jobs.get_schedule(SCHEDULE).last_job_id):
+            elif mine and action == "pause":
+                paused.add(job_id := one_of_mine(4))
+                jobs.pause(job_id)
+            elif paused and action == "resume":
+                jobs.resume(sorted(paused)[choose(f"which:{name}", len(paused))])
+            elif action == "delete tick" and (tick := jobs.get_schedule(SCHEDULE).last_job_id):
                 jobs.delete_job(tick)
+            elif action == "submit and delete":
+                job_id = jobs.submit("quick", {"n": 0}).job_id
+                rules.deleted.add(job_id)
+                jobs.delete_job(job_id)
+            elif action == "cancel suspect":
+                for job_id in newest(lambda record: "suspect" in record and record["status"] == "running"):
+                    jobs.cancel_job(job_id)
+            elif action == "cancel tracked":
+                for job_id in newest(lambda record: record["run_by"] == "track"):
+                    (jobs.cancel_job, jobs.retry_job)[choose(f"retry:{name}", 2)](job_id)
         except MilepostError as error:
             world.note(f"{process.name}: {type(error).__name__}: {str(error)[:80]}")
     if has_schedule:
         _until_answered(world, lambda: jobs.remove_schedule(SCHEDULE))
+    world.sleep(LATE_SECONDS)
+    for job_id in sorted(paused):
+        _until_answered(world, lambda: jobs.resume(job_id))  # noqa: B023
 
 
 def _until_answered(world: World, request: Callable[[], object]) -> None:
@@ -87,17 +133,20 @@ def _until_answered(world: World, request: Callable[[], object]) -> None:
             return
         except (StoreUnavailableError, OutcomeUnknownError):
             world.sleep(0.5)
-        except ScheduleNotFoundError:
-            return  # removed by a request whose answer was lost
+        except MilepostError:
+            return  # done by a request whose answer was lost, or no longer possible
 
 
 def inspect(simulation: Simulation, process: Process) -> None:
-    """Walk through the list in pages and read the counts."""
-    manager = simulation.jobs(process).manager
+    """Submit a job, walk through the list in pages, and read the counts."""
+    jobs = simulation.jobs(process)
+    manager, probe = jobs.manager, jobs.submit("quick", {"n": 0})
+    simulation.world.sleep(1.0)
+    simulation.rules.rest.at_end_of_probe(jobs.wait(probe, timeout=0.5).status.value)
     page = manager.find(limit=7)
     listed = [job.job_id for job in page.jobs]
     while page.next_cursor:
         page = manager.find(limit=7, cursor=page.next_cursor)
         listed += [job.job_id for job in page.jobs]
     counted = {status: manager.count_jobs(status=status) for status in JobStatus}
-    simulation.rules.at_end_of_list(listed, counted)
+    simulation.rules.rest.at_end_of_list(listed, counted)

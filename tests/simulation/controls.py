@@ -14,6 +14,7 @@ from milepost.run.children import ChildJobs
 from milepost.run.execution import LeasedExecution
 from milepost.run.heartbeat import LeaseWatch
 from milepost.run.heartbeat_state import HeartbeatState, ReportedRun
+from milepost.run.run import Run
 from milepost.run.step_mixin import StepMixin
 from milepost.stores.ids import new_job_id, new_operation_id
 from milepost.stores.memory import state as memory_state
@@ -22,6 +23,7 @@ from milepost.stores.memory.store import MemoryStore
 from milepost.stores.protocol import Write
 from milepost.stores.retention import OPEN
 from milepost.stores.sync_bridge import run_sync
+from milepost.worker.worker_state import WorkerState
 from tests.simulation.known_bugs import Patches, bug
 
 
@@ -44,7 +46,7 @@ def _with_effect(change_effect: Any) -> Patches:
     return [mock.patch.object(operations, "apply_branch", changed)]
 
 
-@bug("lost record", "a purge removes jobs that have just ended", "acknowledged-is-kept")
+@bug("lost record", "a purge removes jobs that have just ended", "acknowledged-is-kept", "purged-in-time")
 def _lost_record() -> Patches:
     purge = MemoryStore.purge
     return [mock.patch.object(MemoryStore, "purge", lambda self, before, limit: purge(self, before=OPEN, limit=limit))]
@@ -218,6 +220,49 @@ def _no_stops() -> Patches:
         return [lost for lost in answered(self, *args) if lost[2] != "lost"]
 
     return [mock.patch.object(HeartbeatState, "answered", without_lost), mock.patch.object(LeaseWatch, "include")]
+
+
+# --- running code ---
+
+
+@bug("no log lines", "no log line is sent", "log-lines-arrive")
+def _no_log_lines() -> Patches:
+    return [mock.patch.object(Run, "_take_lines", return_value=None)]
+
+
+@bug("repeated log lines", "log lines are sent again with the next ones", "log-lines-in-order")
+def _repeated_log_lines() -> Patches:
+    take, taken = Run._take_lines, dict[str, str]()
+
+    def take_again(self: Run) -> str | None:
+        lines = take(self)
+        before = taken.pop(self.token, None)
+        if lines is not None:
+            taken[self.token] = lines
+        return lines or before
+
+    return [mock.patch.object(Run, "_take_lines", take_again)]
+
+
+def _with_worker_state(**changed: Any) -> Patches:
+    init = WorkerState.__init__
+
+    def changed_init(self: Any, slots: int, lease: float, *, max_jobs: int | None = None, **options: Any) -> None:
+        more = changed.get("max_jobs", 0)
+        options["max_jobs"] = None if max_jobs is None else max_jobs + more
+        init(self, slots + changed.get("slots", 0), lease, **options)
+
+    return [mock.patch.object(WorkerState, "__init__", changed_init)]
+
+
+@bug("one slot more", "a worker runs one job more than it may", "concurrency-holds")
+def _one_slot_more() -> Patches:
+    return _with_worker_state(slots=1)
+
+
+@bug("one job more", "a worker begins one job more before it ends", "max-jobs-holds")
+def _one_job_more() -> Patches:
+    return _with_worker_state(max_jobs=1)
 
 
 # --- children, jobs that wait, suspended runs, schedules ---

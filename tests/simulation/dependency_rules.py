@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from milepost.core.placement import awaited_groups, member_groups, parent_of
+from milepost.core.placement import PAUSED, awaited_groups, member_groups, parent_of
 from milepost.core.schedule import SCHEDULES, Schedule
 from milepost.core.serialization import US, to_micros
 from milepost.core.transitions.table import ACTIVE, PENDING
@@ -95,7 +95,7 @@ class DependencyRules:
         found = {
             ("held", job_id)
             for job_id, record in memory.records.items()
-            if record.get("held") and not self.waits(record)
+            if record.get("held") and record["held"] != PAUSED and not self.waits(record)
         }
         for key, (text, _, _) in memory.values.items():
             if key.startswith(SCHEDULES):

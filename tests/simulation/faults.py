@@ -11,8 +11,10 @@ if TYPE_CHECKING:
     from tests.simulation.simulation import Simulation
 
 FAULTS = ("kill", "pause", "cut", "restart", "outage", "clock_ahead", "clock_glitch", "failover", "drain", "backlog")
-VICTIMS = ("worker-0", "worker-1", "server", "tracker")
+VICTIMS = ("worker-0", "worker-1", "server", "tracker-0", "tracker-1")
 SECONDS = (1.0, 4.0, 10.0)
+CUT_SECONDS = (2.5, 9.0)
+"""How long a process may be cut off whose request was applied, but not answered."""
 RETURN_SECONDS = (0.5, 2.0, 8.0)
 """Seconds until a killed process starts again."""
 GLITCH_SECONDS = 600.0
@@ -68,7 +70,8 @@ class Faults(Conditions):
         if lost:
             self._disturb(thread)
         if lost == 3:
-            self._world.post(1000, lambda: self._simulation.cut(process, 2.5))
+            seconds = CUT_SECONDS[self._choose(f"cut:{thread}", len(CUT_SECONDS))]
+            self._world.post(1000, lambda: self._simulation.cut(process, seconds))
         return ("", "reply", "request", "reply")[lost]
 
     def _disturb(self, thread: str) -> None:

@@ -16,13 +16,13 @@ from tests.simulation.world import World
 if TYPE_CHECKING:
     from tests.simulation.simulation import Simulation
 
-_ALONE = ("quick", "long", "flaky", "threaded", "deaf", "limited", "poison")
+_ALONE = ("quick", "long", "flaky", "threaded", "deaf", "limited", "patient", "poison")
 JOB_TYPES = (*_ALONE, "sleeper", "parent")
 SUBMITTED = (*_ALONE[:-1], *_ALONE)
 """The types by frequency: few jobs kill their worker."""
 WITH_DEPENDENCIES = (*SUBMITTED, "sleeper", "sleeper", "parent", "parent", "parent")
 """The types in runs with children, suspensions, `after` and a schedule."""
-MAX_ATTEMPTS = {"long": 2, "flaky": 3, "parent": 2}
+MAX_ATTEMPTS = {"long": 2, "patient": 2, "flaky": 3, "parent": 2}
 LIMITED_BY_KEY = ("threaded", "deaf")
 LIMITS = {"limited": 1}
 """The most concurrent runs of a type."""
@@ -64,6 +64,15 @@ def register(handlers: Handlers, simulation: Simulation) -> None:
     async def limited(run: Run, n: int = 0) -> None:
         await asyncio.sleep(0.7)
 
+    async def patient(run: Run, n: int = 0) -> None:
+        """Report a lot, and ask the store for nothing."""
+        for number in range(3):
+            with run.stage(f"stage {number}"):
+                for step in range(4):
+                    await asyncio.sleep(0.8)
+                    run.log(f"line {4 * number + step}")
+                    rules.runs.on_log(run, world.process(), 4 * number + step)
+
     async def poison(run: Run, n: int = 0) -> None:
         """Kill the process."""
         await asyncio.sleep(0.05)
@@ -87,7 +96,7 @@ def register(handlers: Handlers, simulation: Simulation) -> None:
         if n % 2:
             run.join(errors="collect")
 
-    for handler in (quick, long, flaky, threaded, deaf, limited, poison, sleeper, parent):
+    for handler in (quick, long, flaky, threaded, deaf, limited, patient, poison, sleeper, parent):
         name = handler.__name__
         watched = _watched(handler, rules, world)
         handlers.job(name, max_attempts=MAX_ATTEMPTS.get(name, 1), concurrency=LIMITS.get(name))(watched)

@@ -61,7 +61,12 @@ def _without_cap_on_uncharged_crashes() -> Any:
 # --- the worker ---
 
 
-@bug("waiting suspect", "a suspect that waits to run alone misses the end of the last other job", "every-job-ends")
+@bug(
+    "waiting suspect",
+    "a suspect that waits to run alone misses the end of the last other job",
+    "every-job-ends",
+    "cancel-reaches-code",
+)
 def _waiting_suspect() -> Patches:
     ended = WorkerState.ended
 
@@ -69,29 +74,23 @@ def _waiting_suspect() -> Patches:
         ended(self, token)
         self.may_begin_held = not self.running and not self._ready
 
-    def next_step(self: Any, now: float, is_written: Any) -> Any:
-        if self.stops:
-            return None
-        if not self._ready:
-            is_seen = self._held is not None and getattr(self, "may_begin_held", not self.running)
-            return (Step.BEGIN_HELD, self._take_held()) if is_seen else None
-        if self.is_exclusive or len(self.running) >= self._slots:
-            return None
-        first = self._ready.popleft()
-        if now - first.came_at > 0.05:
-            return Step.RELEASE, first
-        if not self._needs_exclusive_run(first.job):
-            return Step.BEGIN, first
-        self._held, self._exclusive_token = first, first.job.record["token"]
-        self.may_begin_held = not self.running
-        return Step.HOLD, first
+    next_step = WorkerState.next
 
-    return [mock.patch.object(WorkerState, "ended", ended_once), mock.patch.object(WorkerState, "next", next_step)]
+    def next_if_seen(self: Any, now: float, is_written: Any) -> Any:
+        if self._held is not None and not self._ready and not self.may_begin_held:
+            return None
+        step = next_step(self, now, is_written)
+        if step is not None and step[0] is Step.HOLD:
+            self.may_begin_held = not self.running
+        return step
+
+    return [mock.patch.object(WorkerState, "ended", ended_once), mock.patch.object(WorkerState, "next", next_if_seen)]
 
 
 @bug(
     "shared suspect",
     "a suspect runs beside other jobs, so its crash is never charged",
+    "suspect-runs-alone",
     "poison-is-charged",
     "every-job-ends",
 )
@@ -105,6 +104,7 @@ def _shared_suspect() -> Patches:
 @bug(
     "unwritten release",
     "a suspect begins before the release of the jobs claimed with it is written, so its crash seems shared",
+    "suspect-runs-alone",
     "poison-is-charged",
     "every-job-ends",
 )
@@ -205,7 +205,7 @@ def _key_by_time() -> Patches:
 def _four_operation_ids() -> Patches:
     width, kept = operation_ids.LAST_WIDTH, 4
 
-    def id_fields(operation_id: str, branch: int, retention: Any, record: Any, now: int) -> dict[str, str]:
+    def id_fields(operation_id: str, branch: int, retention: Any, record: Any, *rest: Any) -> dict[str, str]:
         return {"last_ops": f"{record.get('last_ops', '')}{operation_id}{branch}"[-width * kept :]}
 
     def applied_branch(operation_id: str, retention: Any, record: Any, gone: str = "") -> int | None:

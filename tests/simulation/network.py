@@ -44,7 +44,8 @@ class Server:
 
     `on_write` is called with each write: the id, the change, the records before and after it, and the result.
     `on_sweep` with the result of each sweep that was not skipped. `on_request` with each request that is executed: the method,
-    its arguments and the answer.
+    its arguments and the answer. `on_call` with each request before it is sent, `on_reply` with each reply that comes in
+    time, `on_purge` with the records that were removed.
     """
 
     def __init__(self, world: World, *, sweep_limit: int = 200) -> None:
@@ -62,6 +63,9 @@ class Server:
         self.on_write: Observer = lambda *args: None
         self.on_sweep: Callable[[Any], None] = lambda result: None
         self.on_request: Callable[[str, Any, Any, Any], None] = lambda *args: None
+        self.on_call: Callable[[Process, str, Any], None] = lambda *args: None
+        self.on_reply: Callable[[Process, str, Any, Any], None] = lambda *args: None
+        self.on_purge: Callable[[dict[str, Any]], None] = lambda removed: None
         self._sweep_limit = sweep_limit
         self._waiters: list[tuple[str, Any, int, Callable[[Any], None]]] = []
         self.start_empty()
@@ -93,7 +97,10 @@ class Server:
         """Return the reply to a request."""
         if method == "sweep":
             kwargs = {**kwargs, "limit": min(self._sweep_limit, kwargs.get("limit", 200))}
+        before = dict(self.memory.records) if method == "purge" else {}
         answer = run_sync(getattr(self.store, method)(*args, **kwargs))
+        if removed := {job_id: before[job_id] for job_id in before.keys() - self.memory.records.keys()}:
+            self.on_purge(removed)
         self.on_request(method, args, kwargs, answer)
         if method == "sweep" and not answer.skipped:
             self.on_sweep(answer)
@@ -200,6 +207,7 @@ class NetworkStore:
     async def _request(self, method: str, args: Any, kwargs: Any) -> Any:
         world, process = self._world, self._world.process()
         began, pause, is_sent = world.now, 0.02, False
+        self._server.on_call(process, method, kwargs)
         while True:
             self._conditions.request_point(process)
             if self._server.is_up and not process.is_cut:
@@ -208,6 +216,7 @@ class NetworkStore:
                 if has_reply:
                     if isinstance(reply, Exception):
                         raise reply
+                    self._server.on_reply(process, method, kwargs, reply)
                     self._conditions.request_point(process)
                     return reply
             is_unknown = is_sent and method not in READS

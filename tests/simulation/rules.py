@@ -5,22 +5,24 @@ The server's records are looked at directly, in the instant of each change, so n
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
 from milepost.core.placement import starts_at
 from milepost.core.transitions.table import ACTIVE, TERMINAL
-from milepost.core.values import JobStatus
 from milepost.run.run import Run
 from milepost.settings import Settings
+from tests.simulation.change_rules import CHANGE_RULES, ChangeRules
 from tests.simulation.dependency_rules import DEPENDENCY_RULES, DependencyRules
 from tests.simulation.limit_rules import over_limit
 from tests.simulation.network import Server
+from tests.simulation.request_rules import REQUEST_RULES, RequestRules
+from tests.simulation.rest_rules import REST_RULES, RestRules
+from tests.simulation.run_rules import REPLY_WITHIN, RUN_RULES, RunRules
 from tests.simulation.world import Process, World
 
 RULES = {
-    "acknowledged-is-kept": "P1, I7: a job whose submit was answered exists until it is deleted",
     "applied-once": "P3: one operation id changes a job once",
     "begins-within-lease": "P3: code does not begin after its lease has ended by the clock of its worker",
     "budgets-hold": "I15: attempts and crashes stay within their limits",
@@ -28,29 +30,27 @@ RULES = {
     "checkpoint-is-passed-on": "P7: the next attempt gets the last acknowledged checkpoint, or a later one",
     "checkpoint-grows": "P7: a checkpoint never goes back",
     "completed-code-returned": "I2: a job completes only if code of this run has returned",
-    "counts-match": "P6, I12: the counts equal the records",
     "deleted-stays-deleted": "I8: a deleted job does not come back",
     "draining-blocks-start": "P4: no run starts beside a draining lease of its job",
-    "every-job-ends": "P2, I22: at rest every job has ended",
     "fence-grows": "I5: each lease of a job has a greater fence than the one before",
     "healthy-run-is-kept": "I6: a run of a healthy process is not taken as lost",
     "lease-iff-running": "I5: a job has a lease if and only if it is running",
     "limit-of-key-holds": "I33: leases of a limit key, and of a partition of it, are at most the limit in force at their start",
     "limit-holds": "I17: no more runs of a type, draining ones included, than its limit",
-    "lists-match": "P6, I13: a walk through the list returns each job once",
-    "no-lease-is-left": "I22: at rest no draining lease is overdue",
     "not-before-holds": "I16: no run starts before its time",
     "old-run-is-notified": "P3: a stale run of a healthy process is stopped when its successor begins",
     "one-active-per-key": "I17: one unique key has one active job",
     "poison-is-charged": "P2: a job that kills its worker again and again ends",
     "progress-grows": "P5, I9: progress never goes back within an attempt",
     "progress-arrives": "P5: progress that a healthy run reports is in the record a few heartbeats later",
-    "recovered-in-time": "P2, I6, I27, I32: leases that are over, held jobs and due ticks are handled while sweeps take place",
-    "sweeps-take-place": "P2: at rest sweeps take place",
     "stale-run-writes-nothing": "P3, I4: each accepted write of a run has the token of the current lease",
     "terminal-is-final": "I1, I3: a job that has ended changes its status only by a retry",
     "versions-count": "I11: each event has the next version",
     **DEPENDENCY_RULES,
+    **RUN_RULES,
+    **REQUEST_RULES,
+    **CHANGE_RULES,
+    **REST_RULES,
 }
 RUN_WRITES = frozenset(
     ("progress", "stage", "stalled", "checkpoint", "keep_step", "suspend", "complete", "fail", "release", "self_cancel")
@@ -61,18 +61,19 @@ NOTIFIED_WITHIN = 0.8
 CANCEL_NOTIFIED_WITHIN = 1.6
 REPORTED_WITHIN = 2.4
 """Seconds: six steps of a thread, and several heartbeats."""
-REPLY_WITHIN = 8_000_000
-"""Microseconds after which a request that was disturbed has its reply, or is given up."""
 POISON_BEGINS = 12
 """How often a job that kills its worker may begin: 3 charged crashes, uncharged ones, and explicit retries."""
-SCHEDULED_WITHIN = 60_000_000
-"""Microseconds: no job is scheduled for later than this by a clock that is right."""
 
 
 class Rules:
-    """Checks one run. The first violation ends it. `limits` are the most concurrent runs of types."""
+    """Checks one run. The first violation ends it.
 
-    def __init__(self, world: World, server: Server, settings: Settings, limits: Mapping[str, int]) -> None:
+    `limits` are the most concurrent runs of types, `concurrency` those of a worker.
+    """
+
+    def __init__(
+        self, world: World, server: Server, settings: Settings, limits: Mapping[str, int], concurrency: int
+    ) -> None:
         self.world, self.server, self.settings = world, server, settings
         self.violation: tuple[str, str] | None = None
         """The rule and what happened."""
@@ -94,11 +95,15 @@ class Rules:
         """The leases whose code has begun."""
         self._begins: dict[str, int] = {}
         self._checkpoints: dict[str, int] = {}
-        self._overdue: dict[tuple[str, str], int] = {}
-        self._swept_at = 0
         self.dependencies = DependencyRules(server, self.fail)
+        self.runs = RunRules(self, concurrency)
+        self.requests = RequestRules(self)
+        self.changes = ChangeRules(self)
+        self.rest = RestRules(self)
+        requests = self.requests
+        server.on_call, server.on_request, server.on_reply = requests.on_call, requests.on_request, requests.on_reply
+        server.on_purge, server.on_sweep = requests.on_purge, self.rest.on_sweep
         server.on_write = self.on_write
-        server.on_sweep = self.on_sweep
 
     def fail(self, rule: str, text: str) -> None:
         """Report a violation."""
@@ -121,22 +126,27 @@ class Rules:
             f"   {self.server.requester}: {name} {job_id[-6:]} {was or '-'} -> {status or '-'}, version "
             f"{new.get('version')}, attempt {new.get('attempt', 0)}, crashes {new.get('crashes', 0)}"
         )
+        if before is None and after is not None and job_id in self._removed:
+            self.fail("deleted-stays-deleted", f"{name} brought a deleted job back")
         write = (job_id, change.operation_id)
         times = self._applied[write] = self._applied.get(write, 0) + 1
         # A worker may use the start ids of a claim again; each start has a new fence. A late duplicate of the note that a
         # task queue cannot be reached postpones the next try once more, and changes nothing that is shown.
         only_postpones = name == "undispatchable" and new.get("version") == old.get("version")
-        if times > 1 and name != "start" and not only_postpones:
+        # A job may come back that was removed because the clock stepped ahead by more than the retention time.
+        is_purged = job_id in self.requests.purged
+        if times > 1 and name != "start" and not only_postpones and not is_purged:
             self.fail("applied-once", f"{name} was applied {times} times with one operation id")
         if was in TERMINAL and status not in ("", was) and name not in REOPENING:
             self.fail("terminal-is-final", f"{was} -> {status} by {name}")
         if name in RUN_WRITES and old.get("token") != change.values[0]:
             self.fail("stale-run-writes-nothing", f"{name} was accepted without the token of the current lease")
-        if before is None and after is not None and job_id in self._removed:
-            self.fail("deleted-stays-deleted", f"{name} brought a deleted job back")
+        self.runs.on_write(job_id, change, old, new)
+        self.changes.on_write(job_id, change, old, new)
         if after is None:
             self._removed.add(job_id)
             return
+        self.requests.on_write(job_id, new)
         if before is not None:
             self._check_progress(change, result, old, new)
         self._check_state(name, job_id, old, new)
@@ -233,6 +243,11 @@ class Rules:
         recent = [at for at in self.server.clock_steps if self.world.now - at < lease]
         return any(then - at < lease / 3 for at, then in pairwise(recent))
 
+    def is_undisturbed(self, process: Process, since: float) -> bool:
+        """Return whether neither a process nor the server had a fault since a time, in microseconds."""
+        faults = max(process.fault_at, process.disturbed_at, self.server.down_until)
+        return faults < since and self._is_well(process)
+
     def _is_well(self, process: Process) -> bool:
         return process.is_alive and not process.is_paused and not process.is_cut
 
@@ -265,7 +280,9 @@ class Rules:
         def check() -> None:
             stop = self.server.memory.stops.get(job_id)
             is_undisturbed = (
-                self._is_well(process) and process.fault_at < since - REPLY_WITHIN and self.server_was_up(20)
+                self._is_well(process)
+                and process.fault_at < since - REPLY_WITHIN
+                and self.server.down_until < since - REPLY_WITHIN
             )
             if stop is not None and stop.token == token and token not in self._begun and is_undisturbed:
                 self.fail(
@@ -277,23 +294,6 @@ class Rules:
     def server_was_up(self, seconds: float) -> bool:
         """Return whether the server was available in the last seconds."""
         return self.world.now - self.server.down_until > seconds * 1e6
-
-    # --- each sweep ---
-
-    def on_sweep(self, found: Any) -> None:
-        """Look for what is over by the server's clock and is offered to no sweeper for two leases and some sweeps."""
-        memory, now = self.server.memory, self.world.now
-        self._swept_at = now
-        leases = memory.indexes.get(("lease",), ())
-        due = {("lease", str(order[-1])) for order in leases if int(order[0]) <= memory.now}
-        due |= {("stopping", job_id) for job_id, stop in memory.stops.items() if stop.expires <= memory.now}
-        due |= self.dependencies.overdue()
-        offered = due if found.held else {(item.kind, item.job_id) for item in found.due}
-        self._overdue = {key: now if key in offered else self._overdue.get(key, now) for key in due}
-        longest = 2 * self.settings.lease + 4 * self.settings.sweep_interval + 3
-        for (kind, _), since in self._overdue.items():
-            if now - since > longest * 1e6:
-                self.fail("recovered-in-time", f"a {kind} job or lease was not swept for {(now - since) / 1e6:.0f} s")
 
     # --- running code ---
 
@@ -315,11 +315,16 @@ class Rules:
             self.fail("checkpoint-is-passed-on", f"acknowledged: {kept}; the next attempt got {got}")
         for token, (_, old, _) in tuple(self._live.items()):
             if old.job_id == run.job_id and not old.cancelled and old.fence < run.fence:
-                # A run knows when its lease ends, unless the server's clock has stepped: then the server has to tell.
+                # A run knows when its lease ends, unless the server's clock has stepped: then the server has to tell. So
+                # it has to if the run continues in an outage, as a tracked block does.
                 steps = self.server.clock_steps
-                stepped = bool(steps) and self.world.now - steps[-1] < self.settings.lease * 1e6
-                seconds = CANCEL_NOTIFIED_WITHIN if stepped else NOTIFIED_WITHIN
-                self._expect_stop("old-run-is-notified", token, seconds, "its successor had begun", by_network=stepped)
+                must_tell = bool(steps) and self.world.now - steps[-1] < self.settings.lease * 1e6
+                must_tell |= old._job.record.get("run_by") == "track"
+                seconds, cause = CANCEL_NOTIFIED_WITHIN if must_tell else NOTIFIED_WITHIN, "its successor had begun"
+                self._expect_stop("old-run-is-notified", token, seconds, cause, by_network=must_tell)
+        if sent_at is not None and run.token in self._started:
+            self.requests.on_begin(run, process, sent_at, self._started[run.token][1])
+        self.runs.on_begin(run, process)
         self._begun.add(run.token)
         self._live[run.token] = (process, run, self.world.now)
 
@@ -329,15 +334,16 @@ class Rules:
             return
         for token in [token for token, (_, live, _) in self._live.items() if live is run]:
             del self._live[token]  # a tracked block may have taken another lease since
+        began = self.runs.on_end(run)
         if returned:
             self._returned.add(run.token)
+            self.requests.on_return(run, process, began)
 
     def on_progress(self, run: Run, process: Process, reported: float) -> None:
         """Called with the progress that a run reported REPORTED_WITHIN seconds ago, or before that."""
         record, since = self.server.memory.records.get(run.job_id, {}), self.world.now - REPORTED_WITHIN * 1e6
-        is_undisturbed = max(process.fault_at, process.disturbed_at) < since and self.server.down_until < since
         is_leased = record.get("token") == run.token and not run.cancelled
-        if is_leased and is_undisturbed and self._is_well(process) and float(record["progress"]) < reported:
+        if is_leased and self.is_undisturbed(process, since) and float(record["progress"]) < reported:
             self.fail(
                 "progress-arrives",
                 f"{reported} was reported {REPORTED_WITHIN} s ago, and {record['progress']} is stored",
@@ -350,54 +356,4 @@ class Rules:
     def on_crash(self, process: Process) -> None:
         """Called when a process is killed."""
         self._live = {token: live for token, live in self._live.items() if live[0] is not process}
-
-    # --- at rest ---
-
-    def unfinished(self) -> Iterator[Mapping[str, str]]:
-        """Yield the records of the jobs that are to end by themselves and have not.
-
-        A job that was scheduled while the server's clock was ahead waits until then; it is left out, and so is a job that
-        waits for another one, which is looked at by itself.
-        """
-        now = self.server.memory.tick()
-        for record in self.server.memory.records.values():
-            if (
-                record["status"] in ACTIVE
-                and record["run_by"] != "external"
-                and (starts_at(record) or 0) <= now + SCHEDULED_WITHIN
-                and not self.dependencies.waits(record)
-            ):
-                yield record
-
-    def at_rest(self) -> None:
-        """Check the end of a run: the faults are over, and time has passed since."""
-        memory, records = self.server.memory, self.server.memory.records
-        for job_id, job_type in self.acknowledged.items():
-            if job_id not in records and job_id not in self.deleted:
-                self.fail("acknowledged-is-kept", f"a {job_type} job is gone")
-        # A lease that was taken while the clock was ahead ends at that time, if no sweep saw the clock step back.
-        ahead = memory.tick() + SCHEDULED_WITHIN
-        waiting = {record["type"] for record in records.values() if int(record.get("lease", 0)) > ahead}
-        waiting |= {stop.slot for stop in memory.stops.values() if stop.expires > ahead}
-        left = [
-            f"{r['type']} {r['status']} attempt {r.get('attempt', 0)} suspect {r.get('suspect', 0)}"
-            for r in self.unfinished()
-            if r["type"] not in waiting
-        ]
-        if left:
-            self.fail("every-job-ends", f"{len(left)} jobs have not ended: {', '.join(left[:3])}")
-        late = memory.tick() - 2e6 * self.settings.lease
-        if overdue := [stop for stop in memory.stops.values() if stop.expires < late]:
-            self.fail("no-lease-is-left", f"{len(overdue)} draining leases are overdue")
-        if self.world.now - self._swept_at > (3 * self.settings.sweep_interval + 2) * 1e6:
-            self.fail("sweeps-take-place", f"no sweep for {(self.world.now - self._swept_at) / 1e6:.0f} s")
-
-    def at_end_of_list(self, listed: list[str], counted: Mapping[JobStatus, int]) -> None:
-        """Check the ids of a walk through the list, and the counts, as a caller sees them at rest."""
-        records = self.server.memory.records
-        if sorted(listed) != sorted(records):
-            self.fail("lists-match", f"{len(listed)} jobs are listed, {len(records)} exist")
-        for status in JobStatus:
-            exist = sum(record["status"] == status.value for record in records.values())
-            if counted.get(status, 0) != exist:
-                self.fail("counts-match", f"{counted.get(status, 0)} {status.value} jobs are counted, {exist} exist")
+        self.runs.on_crash(process)

@@ -28,6 +28,7 @@ import milepost.worker.event_loop
 import milepost.worker.worker
 from milepost.run.heartbeat_state import ReportedRun
 from milepost.stores.clock import Clock
+from milepost.stores.ids import Ids
 from tests.simulation.world import Process, VirtualThread, World, WorldOver
 
 
@@ -210,6 +211,25 @@ def _modules(world: World) -> dict[str, tuple[Any, Any]]:
     }
 
 
+def _source_by_process(world: World) -> property:
+    """Return an attribute of generators with which each virtual process is a source of operation ids of its own."""
+    sources: dict[Process | None, Any] = {}
+    of_world = threading.get_ident()
+
+    def read(ids: Ids) -> Any:
+        if threading.get_ident() != of_world:
+            return vars(ids)["_source"]
+        process = world.current.process if world.current is not None else None
+        if process not in sources:
+            sources[process] = ids._new_source()
+        return sources[process]
+
+    def write(ids: Ids, source: Any) -> None:
+        vars(ids)["_source"] = source
+
+    return property(read, write)
+
+
 def _is_known_dead(world: World, name: str) -> bool:
     pid = name.split(":")[1]
     return any(str(process.pid) == pid and not process.is_alive for process in world.processes)
@@ -252,6 +272,7 @@ def installed(world: World) -> Iterator[None]:
         mock.patch.object(milepost.run.heartbeat, "ReportedRun", lambda *args: ReportedRun(*args, lock=new_lock())),
         mock.patch.object(logging.Logger, "exception", _reported(world)),
         mock.patch.object(milepost.worker.event_loop.LoopWatchdog, "start", new=_do_nothing),
+        mock.patch.object(Ids, "_source", _source_by_process(world), create=True),
         mock.patch.object(milepost.stores.ids.SYSTEM_IDS, "_random", randbytes),
         mock.patch.object(milepost.stores.ids.SYSTEM_IDS, "_time_ns", time_ns),
         mock.patch.object(milepost.run.track, "is_known_dead", partial(_is_known_dead, world)),

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from unittest import mock
 
 from milepost import Jobs
 from milepost.core.transitions import plan_create
 from milepost.manager.sync import JobManager
+from milepost.run import heartbeat_state, sweeper
 from milepost.run.runtime import Runtime
 from milepost.settings import Settings
-from milepost.stores.ids import Ids, new_job_id, new_operation_id
+from milepost.stores.ids import new_job_id, new_operation_id
 from milepost.stores.protocol import Write
 from milepost.worker.handlers import Handlers
 from milepost.worker.worker import Worker
@@ -28,6 +31,7 @@ from tests.simulation.world import Choices, Process, VirtualLoop, World
 SETTINGS = Settings(lease=6.0, heartbeat=0.5, sweep=1.5, grace=2.0, capture="none", job_ttl=3600.0)
 """A fifth of the default times, so that a run takes a fifth of the steps."""
 SHORT_LEASE = replace(SETTINGS, lease=1.5, sweep=0.4, heartbeat=0.2, grace=0.5)
+SHORT_RETENTION = 15.0
 WORK_SECONDS = 32
 REST_SECONDS = 240
 """The most time for the jobs to end when the faults are over. A job that kills its worker needs a few leases."""
@@ -35,6 +39,7 @@ LOOK_INTERVAL = 250_000
 """Microseconds between two looks whether all jobs have ended."""
 CONCURRENCY = 3
 DRAINED_WITHIN = 9.0
+TRACKERS = ("tracker-0", "tracker-1")
 
 
 @dataclass
@@ -57,11 +62,19 @@ class Simulation:
     def __init__(self, world: World, policy: str = "pct") -> None:
         self.world = world
         choose = world.choose
-        self.settings = SETTINGS if choose("lease", 3, 0.25) < 2 else SHORT_LEASE
+        self.settings = SETTINGS if choose("lease", 3, 0.5) < 2 else SHORT_LEASE
+        if choose("retention", 2):
+            self.settings = replace(self.settings, job_ttl=SHORT_RETENTION)
+        self._max_jobs = (None, None, 8)[choose("max jobs", 3)]
+        self.bounds = {
+            "MAX_CHARACTERS": (heartbeat_state, (heartbeat_state.MAX_CHARACTERS, 400)[choose("request size", 2)]),
+            "PURGE_BATCH": (sweeper, (sweeper.PURGE_BATCH, 2)[choose("purge batch", 2)]),
+        }
+        """Bounds of milepost that are made small in some runs: the module and value of each."""
         self.has_dependencies = choose("dependencies", 2) == 1
         """Whether callers use children, suspensions, `after` and a schedule, too."""
         self.server = Server(world, sweep_limit=(200, 4, 20)[choose("sweep limit", 3, 0.3)])
-        self.rules = Rules(world, self.server, self.settings, job_types.LIMITS)
+        self.rules = Rules(world, self.server, self.settings, job_types.LIMITS, CONCURRENCY)
         self.rules.watch_types(frozenset(job_types.JOB_TYPES))
         self.conditions: Conditions = Faults(self, policy) if policy else Conditions()
         self.work_until = WORK_SECONDS * 1_000_000
@@ -69,7 +82,7 @@ class Simulation:
         """The newest process of each name."""
         self._handlers = Handlers()
         job_types.register(self._handlers, self)
-        for name in ("worker-0", "worker-1", "server", "caller-0", "caller-1", *(["tracker"] * self.has_dependencies)):
+        for name in ("worker-0", "worker-1", "server", "caller-0", "caller-1", *(TRACKERS * self.has_dependencies)):
             self.start(name)
 
     # --- processes ---
@@ -89,15 +102,18 @@ class Simulation:
 
     def jobs(self, process: Process) -> Jobs:
         """Return the application of a process."""
-        world = self.world
-        ids = Ids(world.entropy.randbytes, lambda: world.wall_clock * 1000)
         store = NetworkStore(self.server, self.conditions, blocking=True)
-        runtime = Runtime(store, self.settings, self.settings.job_ttl, clock=VirtualClock(world), ids=ids)
+        runtime = Runtime(store, self.settings, self.settings.job_ttl, clock=VirtualClock(self.world))
         return Jobs(JobManager.of(runtime), handlers=self._handlers)
 
     def _work(self, process: Process) -> None:
-        worker = process.memory["worker"] = Worker(self.jobs(process)._async, concurrency=CONCURRENCY)
+        worker = Worker(self.jobs(process)._async, concurrency=CONCURRENCY, max_jobs=self._max_jobs)
+        process.memory["worker"] = worker
+        if self._max_jobs is not None:
+            process.memory["max_jobs"] = self._max_jobs
         VirtualLoop(self.world).run(worker.serve())
+        if "is_drained" not in process.memory:
+            self.world.post(0, lambda: self.kill(process))  # another one starts in its place
 
     def _serve(self, process: Process) -> None:
         """Do what the HTTP server does beside its requests: sweep."""
@@ -132,6 +148,7 @@ class Simulation:
             return
         self.world.note(f"{process.name} drains")
         worker.stop()
+        process.memory["is_drained"] = True
 
         def replace_process() -> None:
             if process.is_alive and self.processes[process.name] is process:
@@ -159,14 +176,14 @@ class Simulation:
         settle_seconds = 2 * settings.lease + 4 * settings.sweep_interval + 2
         rest_until = self.work_until + REST_SECONDS * 1_000_000
         while not world.is_halted and world.now < rest_until:
-            if any(rules.unfinished()):
+            if any(rules.rest.unfinished()):
                 world.run(world.now + LOOK_INTERVAL)
                 continue
             world.run(world.now + int(settle_seconds * 1e6))
-            if not any(rules.unfinished()):  # else a late request has made a job pending
+            if not any(rules.rest.unfinished()):  # else a late request has made a job pending
                 break
         if not world.is_halted:
-            rules.at_rest()
+            rules.rest.at_rest()
             reader = Process(world, "reader")
             reader.start(lambda: inspect(self, reader))
             world.run(world.now + 5_000_000)
@@ -198,11 +215,14 @@ def _run_seed(seed: int, policy: str, replay: Mapping[str, int] | None, bug: str
     world = World(choices, keeps_trace=keeps_trace)
     with put_back(bug), installed(world):
         simulation = Simulation(world, policy)
-        try:
-            simulation.run()
-        finally:
-            end = world.now
-            world.close()
+        with ExitStack() as stack:
+            for name, (module, value) in simulation.bounds.items():
+                stack.enter_context(mock.patch.object(module, name, value))
+            try:
+                simulation.run()
+            finally:
+                end = world.now
+                world.close()
     rules = simulation.rules
     return Outcome(
         seed, rules.violation, world.digest, world.steps, rules.writes, end / 1e6, choices.taken, world.trace

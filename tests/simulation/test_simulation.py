@@ -79,7 +79,7 @@ class MoreSeeds:
     seeds: range
     policy = "pct"
 
-    @pytest.mark.slow
+    @pytest.mark.nightly
     def test_rules_hold(self) -> None:
         hold_rules(self.seeds, self.policy)
 

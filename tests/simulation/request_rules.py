@@ -1,0 +1,150 @@
+"""The rules of what processes ask of the store: how often, and what they know of their leases and of earlier runs."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from milepost.core.transitions.table import TERMINAL
+from milepost.run.forecast.history import decode_history, history_key
+from milepost.run.run import Run
+from tests.simulation.world import Process
+
+if TYPE_CHECKING:
+    from tests.simulation.rules import Rules
+
+REQUEST_RULES = {
+    "history-is-kept": "the profile of a completed run is kept, with its stages, and read for the next run of its type",
+    "lease-is-not-overrated": "P3: a process takes a lease to begin when its request was sent, not later",
+    "purged-in-time": "I7: a job is removed when its retention time is over, and not before",
+    "requests-are-spaced": "a process sends heartbeats, sweeps and purges no more often than its settings say",
+}
+PROFILED, STAGES = "patient", 3
+"""The type of job that has stages, and how many."""
+HISTORY_WITHIN = 8.0
+"""Seconds within which the profile of a run is written."""
+PURGE_INTERVAL = 60.0
+LATE_MICROS = 10_000_000
+"""Microseconds between the decision of a purge and its arrival, at most."""
+CRASH_MARK = "crash/"
+"""The key of the note that several jobs of a process were lost."""
+
+
+class RequestRules:
+    """Checks the requests of one run of the simulation."""
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules, self._fail, self._world, self._server = rules, rules.fail, rules.world, rules.server
+        self._asked_at: dict[tuple[int, str], int] = defaultdict(lambda: -(1 << 40))
+        """When each process last sent a request of a kind."""
+        self._is_behind: set[tuple[int, str]] = set()
+        """The processes and kinds whose last reply said that there is more to do."""
+        self._renewed: dict[str, int] = {}
+        """When the store last renewed the lease of a token."""
+        self._history_read: set[int] = set()
+        self._ended_at: dict[str, int] = {}
+        self.purged: set[str] = set()
+
+    def on_write(self, job_id: str, new: Mapping[str, str]) -> None:
+        """Note when a job has ended."""
+        if new["status"] in TERMINAL:
+            self._ended_at.setdefault(job_id, self._world.now)
+        else:
+            self._ended_at.pop(job_id, None)
+
+    def on_call(self, process: Process, method: str, kwargs: Any) -> None:
+        """Check a request before it is sent for the first time."""
+        settings = self._rules.settings
+        kind = f"{method} {kwargs.get('task_queue')}"
+        key = (process.pid, kind)
+        spacing = {
+            "sweep": settings.sweep_interval,
+            "purge": 0.5 * min(PURGE_INTERVAL, settings.job_ttl),  # it asks for the time first
+            # The worker wakes its heartbeat when it has reason to.
+            "heartbeat": 0.0 if process.name.startswith("worker") else settings.heartbeat,
+        }.get(method)
+        if spacing is None:
+            return
+        is_behind = key in self._is_behind
+        if method == "heartbeat":
+            is_behind = any(pid == process.pid for pid, _ in self._is_behind)
+        seconds = (self._world.now - self._asked_at[key]) / 1e6
+        is_late = method == "purge" and not self._rules.is_undisturbed(process, self._asked_at[key] - 2e6 * spacing)
+        if seconds < 0.99 * spacing and not is_behind and not is_late:
+            self._fail("requests-are-spaced", f"{process.name} sent {method} after {seconds:.3f} s")
+        if method == "sweep" and kwargs["interval"] == 0 and not kwargs["task_queue"] and not is_behind:
+            self._fail("requests-are-spaced", f"{process.name} swept beside others")
+        self._asked_at[key] = self._world.now
+
+    def on_request(self, method: str, args: Any, kwargs: Any, answer: Any) -> None:
+        """Note what the store has answered."""
+        pid = self._server.requesting.pid if self._server.requesting is not None else 0
+        if method in ("heartbeat", "renew") and args[-1] is not None:
+            self._renewed |= {token: self._world.now for _, token in args[-2]}
+        elif method == "kv_put" and args[0].startswith(CRASH_MARK):
+            self._rules.changes.on_mark(args[0].removeprefix(CRASH_MARK))
+        elif method == "kv_get" and args[0] == history_key(PROFILED):
+            self._history_read.add(pid)
+
+    def on_reply(self, process: Process, method: str, kwargs: Any, reply: Any) -> None:
+        """Note whether the reply says that there is more to do."""
+        if method in ("sweep", "purge"):
+            key = (process.pid, f"{method} {kwargs.get('task_queue')}")
+            (self._is_behind.add if reply.more else self._is_behind.discard)(key)
+
+    def on_purge(self, removed: dict[str, Any]) -> None:
+        """Check the records that a purge has removed."""
+        ttl = int(self._rules.settings.job_ttl * 1e6)
+        until = self._server.memory.now - ttl
+        for job_id, record in removed.items():
+            # A job that ended while the clock was ahead is removed when its time is over by a clock that is right. A purge
+            # that was decided by a clock that was ahead may arrive after that.
+            steps = self._server.clock_steps
+            is_early = int(record.get("completed", 0)) > until and self._world.now - self._ended_at[job_id] < ttl
+            is_early &= not steps or self._world.now - steps[-1] > LATE_MICROS
+            if record["status"] not in TERMINAL or is_early:
+                self._fail("purged-in-time", f"a {record['status']} job was removed early")
+            self.purged.add(job_id)
+
+    def at_rest(self) -> None:
+        """Check that nothing is left whose retention time is over. What jobs of groups wait for may be kept for longer."""
+        records, settings = self._server.memory.records.values(), self._rules.settings
+        if any("labels" in record for record in records):
+            return
+        late = self._server.memory.now - (settings.job_ttl + min(PURGE_INTERVAL, settings.job_ttl) + 3) * 1e6
+        old = [record for record in records if int(record.get("completed", late)) < late]
+        if old:
+            self._fail("purged-in-time", f"{len(old)} jobs have not been removed")
+
+    # --- running code ---
+
+    def on_begin(self, run: Run, process: Process, sent_at: float, started_at: int) -> None:
+        """Check since when a process believes to have the lease of a run, by its own clock."""
+        if (sent_at - 1000.0) * 1e6 > max(started_at, self._renewed.get(run.token, 0)) + 1:
+            self._fail("lease-is-not-overrated", "a lease is taken to begin after the store has given it")
+        if run.job_type == PROFILED:
+            since = self._world.now
+
+            def check() -> None:
+                is_running = self._rules.runs.is_live(run) and not run.cancelled
+                if is_running and self._rules.is_undisturbed(process, since) and process.pid not in self._history_read:
+                    self._fail("history-is-kept", "the history of a running job was not read")
+
+            self._world.post(HISTORY_WITHIN * 1e6, check)
+
+    def on_return(self, run: Run, process: Process, began: int) -> None:
+        """Expect the profile of a run whose code has returned."""
+        if run.job_type != PROFILED or run.cancelled or "segments" in run._job.record:
+            return  # of the last segment alone no profile is kept
+
+        def check() -> None:
+            record = self._server.memory.records.get(run.job_id, {})
+            is_complete = record.get("status") == "completed" and record.get("attempt") == str(run.attempt)
+            if is_complete and self._rules.is_undisturbed(process, began):
+                text, _, _ = self._server.memory.values.get(history_key(PROFILED), ("", 0, 0))
+                profiles = decode_history(text) if text else ()
+                if not any(len(profile.parts) == STAGES for profile in profiles):
+                    self._fail("history-is-kept", f"of a completed run; {len(profiles)} others are kept")
+
+        self._world.post(HISTORY_WITHIN * 1e6, check)
