@@ -21,7 +21,7 @@ FOUND = {
     "key by time": 1,
     "starved sweep": 8,
     "late claim": 7,
-    "second outage": 14,
+    "second outage": 220,
     "unwritten release": 2,
     "late stop": 8,
     "four operation ids": 17,
