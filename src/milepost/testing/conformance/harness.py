@@ -196,9 +196,10 @@ class StoreFixture:
         worker: str = "w1",
         lease: int = LONG,
         job_id: str | None = None,
+        writes: Sequence[Write] = (),
     ) -> list[Job]:
-        """Claim up to `most` jobs and return them."""
-        return (await self.claiming(queues, most, worker=worker, lease=lease, job_id=job_id)).claimed
+        """Claim up to `most` jobs, with `writes` in the same request, and return them."""
+        return (await self.claiming(queues, most, worker=worker, lease=lease, job_id=job_id, writes=writes)).claimed
 
     async def claiming(
         self,
@@ -208,12 +209,13 @@ class StoreFixture:
         worker: str = "w1",
         lease: int = LONG,
         job_id: str | None = None,
+        writes: Sequence[Write] = (),
     ) -> ApplyResult:
         """Claim like `claim` and return the whole result."""
         served = queues if isinstance(queues, Mapping) else dict.fromkeys(queues)
         starts = self.starts(most, worker, lease)
         return await self.store.apply(
-            [], Claim(worker, served, starts, self.operation_id(), job_id, next(self._claims))
+            writes, Claim(worker, served, starts, self.operation_id(), job_id, next(self._claims))
         )
 
     async def start(self, job_id: str, lease: int = LONG, worker: str = "w1") -> Job:

@@ -10,6 +10,7 @@ from milepost.core import transitions as plans
 from milepost.core.job import Job
 from milepost.core.limits import KEEP, Limit, ready_name, slot_name
 from milepost.core.serialization import US
+from milepost.stores.protocol import Write
 from milepost.testing.conformance.harness import Scenarios, StoreFixture, token_of, worker_job
 
 
@@ -205,6 +206,15 @@ class Limits(Scenarios):
         job = await fixture.job("a150")
         await fixture.do("a150", plans.plan_complete(fixture.operation_id(), token_of(job), None, {}))
         assert [one.job_id for one in await fixture.claim(["t"], 9)] == ["b150"]
+
+    async def test_claim_takes_the_place_of_the_run_that_it_ends(self, fixture: StoreFixture) -> None:
+        await fixture.store.set_limit("t", None, False, 1)
+        await fixture.create("a1", limited_job("a"))
+        (first,) = await fixture.claim(["t"])
+        await fixture.create("a2", limited_job("a"))
+        assert await fixture.claim(["t"]) == []
+        end = Write("a1", plans.plan_complete(fixture.operation_id(), token_of(first), None, {}))
+        assert [job.job_id for job in await fixture.claim(["t"], writes=[end])] == ["a2"]
 
     async def test_claimable_jobs_are_counted_by_limit_key(self, fixture: StoreFixture) -> None:
         now = await fixture.store.now()

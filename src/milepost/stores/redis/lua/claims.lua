@@ -236,6 +236,10 @@ local function open_claim()
     return
   end
   for i = 1, #names do indexes.promote(names[i]) end
+  -- Partitions in which the writes of this request ended a run may be full no more.
+  for slot, by in pairs(indexes.counts.n) do
+    if by < 0 and string.find(slot, '\31', 1, true) then indexes.slot_freed(slot) end
+  end
   local types = {}
   for i = 1, #queues do types[i] = queues[i].type end
   local found = #types > 0 and redis.call('HMGET', root .. 'limits', unpack(types)) or {}
