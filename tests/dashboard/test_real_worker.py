@@ -114,7 +114,7 @@ def test_pending_job_names_its_reason(server: WorkerServer, opened: Opened) -> N
     expect(page.locator(".pane .says")).to_have_text("Type loop is paused")
     page.goto(f"{server.jobs}?page=overview")
     oldest = page.locator(".tile").filter(has_text="Oldest pending")
-    expect(oldest).to_have_text(re.compile(r"^Oldest pending\d+ sType loop is paused$"))
+    expect(oldest).to_have_text(re.compile(r"^Oldest pending\d+\ssType loop is paused$"))
     oldest.get_by_role("link").click()
     expect(page.locator(".pane .says")).to_have_text("Type loop is paused")
     assert job_id in page.url
