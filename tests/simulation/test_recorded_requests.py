@@ -134,7 +134,7 @@ def before_tie(requests: list[Request]) -> Iterator[Request]:
 
 
 def without_repeated_claims(requests: list[Request]) -> Iterator[Request]:
-    """Yield the requests, repeated claims without the claim: what an idle worker is told again is up to each store."""
+    """Yield the requests, repeated claims without the claim: what a repeated claim answers is up to each store."""
     claims = set[str]()
     for request in requests:
         if request.method == "apply" and len(request.args) > 1 and request.args[1] is not None:
