@@ -55,8 +55,6 @@ def serve(
         import uvicorn
     except ModuleNotFoundError as error:
         raise MissingExtraError("web", "milepost serve") from error
-    if not options.keys() & {"uds", "fd"}:
-        _check_host(host)
     if _is_application(jobs):
         application = jobs
         check_application(application, host, auth)
@@ -64,6 +62,8 @@ def serve(
         application = make_application(jobs, host, auth, dashboard)
         if workers:
             application.state.milepost.background.append(lambda context: context.workers(workers))
+    if not options.keys() & {"uds", "fd"}:
+        _check_host(host)
     context: WebContext | None = getattr(getattr(application, "state", None), "milepost", None)
     config = uvicorn.Config(
         HeaderTimeoutMiddleware(application),
