@@ -15,7 +15,6 @@ from milepost.core.errors import IllegalTransitionError, InvalidInputError
 from milepost.core.events import Event
 from milepost.core.job import Job, JobStatus
 from milepost.core.transitions import plan_receipt
-from milepost.query.member_progress import member_group
 from milepost.stores.ids import new_operation_id
 from milepost.stores.protocol import Write
 from milepost.stores.query import Page
@@ -56,8 +55,7 @@ def add_jobs(router: APIRouter, context: WebContext) -> None:
                 job, tag = latest, f'W/"v{latest.version}"'
             if job.version == version:
                 return Response(status_code=304, headers={"ETag": tag, "Cache-Control": "no-store"})
-        if job.status is JobStatus.PENDING or member_group(job):
-            (job,) = await context.expected.describe([job])
+        (job,) = await context.expected.describe([job])
         return Response(job.to_json(), 200, {"ETag": tag, "Cache-Control": "no-store"}, JSON)
 
     @router.get(

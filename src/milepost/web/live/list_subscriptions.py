@@ -298,14 +298,14 @@ class ListHub:
         """Send the jobs whose reason for waiting has changed."""
         self._waited_at = time.monotonic()
         known_jobs = reversed(self._known.values())
-        pending = [
+        waiting = [
             one.job
             for one in known_jobs
             if one.is_described and (one.job.status is JobStatus.PENDING or member_group(one.job))
         ]
-        pending = pending[:WAITING_MAX]
+        waiting = waiting[:WAITING_MAX]
         changed: dict[str, Job | None] = {}
-        for job, shown in zip(pending, await self.describe(pending), strict=True):
+        for job, shown in zip(waiting, await self.describe(waiting), strict=True):
             known = self._known.get(job.job_id)
             if known is not None and known.job is job and known.waiting_for != shown.waiting_for:
                 self._known[job.job_id] = Known(job, shown.waiting_for)
