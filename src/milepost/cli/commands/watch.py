@@ -234,12 +234,10 @@ class PlainLines:
     def print_event(self, event: Event) -> None:
         """Print an event, if it is noteworthy."""
         if event.status is not None:
-            change = (
-                self._may_wait.add
-                if _may_wait(self._follower.jobs[event.job_id], event.status)
-                else self._may_wait.discard
-            )
-            change(event.job_id)
+            if _may_wait(self._follower.jobs[event.job_id], event.status):
+                self._may_wait.add(event.job_id)
+            else:
+                self._may_wait.discard(event.job_id)
         text = _event_text(event)
         if not text:
             return

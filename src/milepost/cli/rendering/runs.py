@@ -35,16 +35,17 @@ def runs_table(job: Job, events: Sequence[Event], *, utc: bool) -> Table:
 
     ends = {event.at: event for event in events if event.kind in STATUS_KINDS}
     grid = Table.grid(padding=(0, 2), pad_edge=False)
-    for name in ("attempt", "started", "worker", "release"):
-        if name != "release" or any(run.release for run in job.attempts):
-            grid.add_column(no_wrap=True, style=MUTED if name != "worker" else "")
+    has_release = any(run.release for run in job.attempts)
+    for name in ("attempt", "started", "worker", *(("release",) if has_release else ())):
+        grid.add_column(no_wrap=True, style=MUTED if name != "worker" else "")
     grid.add_column(overflow="fold")
     for run in job.attempts:
         start = "" if run.started_at is None else formatting.timestamp(run.started_at, utc=utc)
-        cells = [f"  {run.attempt}", start, shown_worker(run.worker), run.release or ""]
-        shown = cells if len(grid.columns) > 4 else cells[:3]
-        story = "; ".join(part for part in (_resumed(run, events), _end(run, ends, utc)) if part)
-        grid.add_row(*map(Text, shown), Text(clean(story)))
+        cells = [f"  {run.attempt}", start, shown_worker(run.worker)]
+        if has_release:
+            cells.append(run.release or "")
+        history = "; ".join(part for part in (_resumed(run, events), _end(run, ends, utc)) if part)
+        grid.add_row(*map(Text, cells), Text(clean(history)))
     return grid
 
 
@@ -65,8 +66,9 @@ def _resumed(run: Attempt, events: Sequence[Event]) -> str:
 
 def _is_within(run: Attempt, at: datetime | None) -> bool:
     """Return whether an event of this time belongs to the run."""
-    is_after = at is not None and run.started_at is not None and at >= run.started_at
-    return is_after and (run.ended_at is None or (at is not None and at <= run.ended_at))
+    if at is None or run.started_at is None or at < run.started_at:
+        return False
+    return run.ended_at is None or at <= run.ended_at
 
 
 def _end(run: Attempt, ends: Mapping[datetime | None, Event], utc: bool) -> str:
