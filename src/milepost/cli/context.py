@@ -58,7 +58,7 @@ class CommandContext:
         return self._store is None and self.target_url.startswith(("http://", "https://"))
 
     def with_member_progress(self, jobs: Sequence[Job]) -> list[Job]:
-        """Return the jobs, those that wait for children, and batches, with their progress. A server sends it with the jobs."""
+        """Return the jobs. Those that wait for children, and batches, get their progress, which a server sends with the jobs."""
         if self.is_server:
             return list(jobs)
         from milepost.query.member_progress import with_member_progress

@@ -48,7 +48,7 @@ def shortest_id(context: CommandContext, job: Job) -> str:
     """Return the shortest prefix that identifies the job in the store, also beside later jobs; the whole id in a pipe."""
     if not context.console.is_terminal or not _UUID.match(job.job_id):
         return job.job_id
-    # The first 8 characters are those of all ids of 66 s: they are not enough before these are over.
+    # All ids that are made within the same 66 s share their first 8 characters, so 8 are not enough before that time is over.
     is_new = context.now() // 1000 < (int(job.job_id[:8], 16) + 1) << 16
     for cut in _PREFIX_LENGTHS[is_new:-1]:
         if len(find_jobs(context, f"id:{job.job_id[:cut]}{_created_term(job.job_id)}", 2).jobs) == 1:
