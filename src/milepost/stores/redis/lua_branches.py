@@ -142,11 +142,12 @@ class BranchWriter:
                 yield f"for key in string.gmatch({self._source(rest[0])}, '[^%z\\31]+') do"
                 yield "values[#values + 1], values[#values + 2] = key, false end"
             case "gate":
-                yield "limit_change = {{'close_gate', {}, this.clock + tonumber({})}}".format(*map(self._source, rest))
+                key, micros = map(self._source, rest)
+                yield _change_limit("close_gate", key, f"this.clock + tonumber({micros})")
             case "unstart":
                 slot, started = self._field("slot"), self._source(rest[0])
-                yield f"if ({slot} or '') ~= '' and {started} then"
-                yield f"limit_change = {{'return_start', string.match({slot}, '^[^\\31]*'), tonumber({started})}} end"
+                change = _change_limit("return_start", f"string.match({slot}, '^[^\\31]*')", f"tonumber({started})")
+                yield f"if ({slot} or '') ~= '' and {started} then {change} end"
             case "drop" | "remove":
                 self.reads |= {"slot", "worker", "unique_key"}
                 self._touched.add("")
@@ -276,3 +277,9 @@ class BranchWriter:
         if isinstance(source, Const):
             return quoted(source.text)
         raise AssertionError(f"{source!r} is not a source")
+
+
+def _change_limit(function: str, *arguments: str) -> str:
+    """Return what lets apply.lua call a function of `open_indexes` with these arguments."""
+    change = f"{{'{function}', {', '.join(arguments)}}}"
+    return f"limit_changes = limit_changes or {{}} limit_changes[#limit_changes + 1] = {change}"

@@ -126,6 +126,18 @@ class Rates(Scenarios):
         await fixture.store.close_gate("api", 0)
         assert [one.job_id for one in await fixture.claim(["t"], 9)] == ["b"]
 
+    async def test_release_gives_a_start_back_and_closes_a_gate(self, fixture: StoreFixture) -> None:
+        await fixture.create("a", limited_job(key="api"))
+        await fixture.store.set_limit("api", None, False, None, Rate(1, 3600))
+        (job,) = await fixture.claim(["t"])
+        before = (await fixture.store.limits())["api"]
+        release = plans.plan_release(
+            fixture.operation_id(), token_of(job), {}, delay=MINUTE, gate="api", start=_start_of(job)
+        )
+        await fixture.do("a", release)
+        after = (await fixture.store.limits())["api"]
+        assert (after.opens, after.gate > 0) == (before.opens - Rate(1, 3600).spacing, True)
+
     async def test_start_without_code_is_given_back_to_the_rate(self, fixture: StoreFixture) -> None:
         for name in ("a", "b", "c", "d"):
             await fixture.create(name, limited_job("acme", key="api"))

@@ -220,7 +220,7 @@ while true do
     -- Apply the first branch that matches; `old` keeps overwritten values, false where there was none.
     local old = {L = nil, S = nil, T = nil, a = nil, b = nil, j = nil, m = nil, o = nil, p = nil} -- at its usual size: growth is slow
     local kept, event, version, touched = nil, nil, nil, ''
-    local stop_token, stop_expires, drop, remove, apart, fails, values, limit_change
+    local stop_token, stop_expires, drop, remove, apart, fails, values, limit_changes
     --BRANCHES
     if branch >= 0 and status ~= '' then
       local place = places[retention]
@@ -268,7 +268,7 @@ while true do
     end
 
     -- The decision is made; from here on it is written.
-    if not indexes and (touched ~= '' or drop or remove or limit_change) then indexes = open_indexes() end
+    if not indexes and (touched ~= '' or drop or remove or limit_changes) then indexes = open_indexes() end
     for i = 1, values and #values or 0, 2 do
       local key = root .. 'h:' .. values[i]
       redis.call('ZREM', root .. 'hx', values[i])
@@ -281,7 +281,7 @@ while true do
         redis.call('ZREM', root .. 'h', values[i])
       end
     end
-    if limit_change then indexes[limit_change[1]](limit_change[2], limit_change[3]) end
+    for i = 1, limit_changes and #limit_changes or 0 do indexes[limit_changes[i][1]](limit_changes[i][2], limit_changes[i][3]) end
     local freed, dropped
     if drop then freed, dropped = indexes.drop_stop(id) end
     if stop_token then
