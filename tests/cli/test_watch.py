@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -133,10 +134,12 @@ def test_show_says_where_killed_worker_was_and_who_continued(program: CommandRun
 
 def test_short_id_of_new_job_stays_unambiguous(milepost: CommandRunner) -> None:
     """The first 8 characters named the job until another one was made within a minute."""
-    job_id = milepost.call("submit", "count", "1", "--app", APP).strip()
+    minute = f"{int((time.time() + 3600) * 1000) >> 16:08x}"  # it does not end while the test runs
+    job_id, other_id = (f"{minute}-{place}000-7000-8000-000000000000" for place in "12")
+    milepost.call("submit", "count", "1", "--app", APP, "--job-id", job_id)
     terminal = milepost.on_terminal("show", job_id, columns=160)
     assert terminal.finish() == 0
     [short] = re.findall(r"milepost watch ([0-9a-f-]+)", terminal.text)
     assert short == job_id[:13]
-    milepost.call("submit", "count", "1", "--app", APP)
+    milepost.call("submit", "count", "1", "--app", APP, "--job-id", other_id)
     assert milepost.rows("show", short)[0]["job_id"] == job_id
