@@ -25,6 +25,8 @@ from tests.chaos.checker_runs import i33
 from tests.chaos.history import History
 from tests.redis_server import RedisServer
 
+SMALL = 990
+"""Jobs of the small partitions together."""
 PER_PARTITION, OF_EACH = 2, 5
 KILL_INTERVAL = 2.0
 
@@ -47,19 +49,22 @@ def application(url: str, namespace: str = "load") -> Iterator[Jobs]:
     jobs.close()
 
 
-def seconds_of_small(url: str, large: int) -> float:
-    """Return the seconds in which 99 partitions with 10 jobs each end, beside a partition with this number of jobs."""
+def run_small(url: str, large: int) -> tuple[float, int]:
+    """Run 99 partitions with 10 jobs each beside one with this number of jobs.
+
+    Return the seconds until they have ended, and how many jobs of the large one have ended by then.
+    """
     with application(url, f"load-{large}") as jobs:
         for first in range(0, large, 1000):
             jobs.submit_many("call", [{}] * min(1000, large - first), partition="large")
         with jobs.batch("small") as batch:
-            for number in range(99):
+            for number in range(SMALL // 10):
                 batch.submit_many("call", [{}] * 10, partition=f"small-{number}")
         began = time.monotonic()
         with jobs.run_workers(concurrency=8):
             while batch.counts().open:
                 time.sleep(0.01)
-            return time.monotonic() - began
+            return time.monotonic() - began, jobs.count_jobs("call", "completed") - SMALL
 
 
 def run_under_kills(url: str, partitions: int) -> tuple[list[str], int]:
@@ -130,7 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     large, partitions, exceeded = int(100_000 * given.scale), int(1000 * given.scale), list[str]()
     for kind in given.store or ["memory", "sqlite", "redis"]:
         with store(kind) as url:
-            alone, beside = seconds_of_small(url, 0), seconds_of_small(url, large)
+            (alone, _), (beside, _) = run_small(url, 0), run_small(url, large)
         print(
             f"{kind}: 99 partitions with 10 jobs each: {alone:.1f} s, beside one with {large:,}: {beside:.1f} s",
             flush=True,
