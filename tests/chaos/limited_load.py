@@ -23,6 +23,7 @@ from milepost.stores.factory import open_store
 from milepost.stores.sync_bridge import run_sync
 from tests.chaos.checker_runs import i33
 from tests.chaos.history import History
+from tests.chaos.parent_runs import end, wait_until_ready
 from tests.redis_server import RedisServer
 
 SMALL = 990
@@ -83,7 +84,7 @@ def run_under_kills(url: str, partitions: int) -> tuple[list[str], int]:
             "MILEPOST_LEASE": "2", "MILEPOST_SWEEP": "0.5",
         }  # fmt: skip
         workers, kills, feed = [_start(environment) for _ in range(2)], 0, list[Event]()
-        killed_at = time.monotonic()
+        killed_at = 0.0
         try:
             while True:
                 found = run_sync(jobs.store.feed(position, limit=1000, timeout=0.1))
@@ -91,22 +92,20 @@ def run_under_kills(url: str, partitions: int) -> tuple[list[str], int]:
                 position, feed = found.position, feed + found.events
                 if not found.events and not (jobs.count_jobs(status="pending") or jobs.count_jobs(status="running")):
                     return list(i33(History(calls=calls, feed=feed, per_partition={"call": PER_PARTITION}))), kills
-                if time.monotonic() - killed_at > KILL_INTERVAL:
-                    killed_at, number = time.monotonic(), kills % 2
-                    _end(workers[number])
-                    workers[number], kills = _start(environment), kills + 1
+                is_running = any(event.kind == "running" for event in found.events)
+                if is_running and time.monotonic() - killed_at > KILL_INTERVAL:
+                    number = kills % 2
+                    wait_until_ready(workers[number])
+                    end(workers[number])
+                    workers[number], kills, killed_at = _start(environment), kills + 1, time.monotonic()
         finally:
             for worker in workers:
-                _end(worker)
+                end(worker)
 
 
 def _start(environment: dict[str, str]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-m", __spec__.name, "--worker"], env=environment)
-
-
-def _end(worker: subprocess.Popen[bytes]) -> None:
-    worker.kill()
-    worker.wait()
+    command = [sys.executable, "-m", __spec__.name, "--worker"]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE)
 
 
 @contextmanager
@@ -131,6 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         jobs = Jobs(os.environ["MILEPOST_URL"])
         add_handlers(jobs)
         with jobs.run_workers(concurrency=8):
+            print("ready", flush=True)
             signal.pause()
     large, partitions, exceeded = int(100_000 * given.scale), int(1000 * given.scale), list[str]()
     for kind in given.store or ["memory", "sqlite", "redis"]:

@@ -22,6 +22,7 @@ from milepost.core.errors import StoreError
 from milepost.stores.factory import open_store
 from tests.postgres_server import PostgresServer
 from tests.redis_server import RedisServer
+from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 KILL_SECONDS = 2.0
@@ -65,7 +66,10 @@ def handlers(jobs: Jobs) -> None:
 
 
 def run_parent(url: str, namespace: str, children: int, restart_server: Callable[[], None] | None = None) -> ParentRun:
-    """Run a parent to its end under kills. The kills begin when its children are made: more of its own are a crash loop."""
+    """Run a parent to its end under kills.
+
+    The kills and the children begin when all children are made: more kills of its own are a crash loop.
+    """
     environment = {
         **os.environ,
         "MILEPOST_URL": url,
@@ -75,23 +79,23 @@ def run_parent(url: str, namespace: str, children: int, restart_server: Callable
     }
 
     def start() -> subprocess.Popen[bytes]:
-        return subprocess.Popen([sys.executable, "-m", _PROGRAM], env=environment, cwd=ROOT)
+        return subprocess.Popen([sys.executable, "-m", _PROGRAM], env=environment, cwd=ROOT, stdout=subprocess.PIPE)
 
     jobs = Jobs(open_store(url, namespace=namespace))
     handlers(jobs)
+    jobs.limit("part", running=0)
     began, kills = time.monotonic(), 0
     job_id = jobs.submit("parent", {"children": children}).job_id
     workers = [start() for _ in range(2)]
     try:
+        until(lambda: jobs.count_jobs("part") == children or _has_ended(jobs, job_id), PATIENCE)
+        jobs.remove_limit("part")
         while not _has_ended(jobs, job_id):
             assert time.monotonic() - began < PATIENCE, f"{kills} kills, {jobs.get_job(job_id)}"
-            if not kills and jobs.count_jobs("part") < children:
-                time.sleep(0.02)
-                continue
             time.sleep(KILL_SECONDS if kills else random.uniform(0, KILL_SECONDS))
             worker = workers.pop(0)
-            worker.kill()
-            worker.wait()
+            wait_until_ready(worker)
+            end(worker)
             if restart_server is not None:
                 restart_server()
             workers.append(start())
@@ -100,9 +104,20 @@ def run_parent(url: str, namespace: str, children: int, restart_server: Callable
         return _found(jobs, job_id, children, kills, seconds)
     finally:
         for worker in workers:
-            worker.kill()
-            worker.wait()
+            end(worker)
         jobs.close()
+
+
+def wait_until_ready(worker: subprocess.Popen[bytes]) -> None:
+    """Wait until a worker has started: killed earlier each time, on a slow machine none would run any job."""
+    assert worker.stdout is not None
+    assert worker.stdout.readline() == b"ready\n"
+
+
+def end(worker: subprocess.Popen[bytes]) -> None:
+    """Kill a worker."""
+    with worker:
+        worker.kill()
 
 
 @contextlib.contextmanager
@@ -161,6 +176,7 @@ def main() -> None:
     jobs = Jobs(os.environ["MILEPOST_URL"])
     handlers(jobs)
     with jobs.run_workers(concurrency=SLOTS):
+        print("ready", flush=True)
         signal.pause()
 
 
