@@ -169,7 +169,7 @@ def run(
     assert done.returncode == 0, f"{done.stderr[-6000:]}\n--- stdout\n{done.stdout[-3000:]}"
     at = 0
     for line in session.expected:
-        found = re.compile(re.escape(line).replace(r"\.\.\.", ".*")).search(done.stdout, at)
+        found = re.compile(re.escape(line).replace(r"\.\.\.", ".*?")).search(done.stdout, at)
         assert found, f"not in the output: {line!r}\n{done.stdout}\n--- stderr\n{done.stderr[-2000:]}"
         at = found.end()
     return done.stdout
