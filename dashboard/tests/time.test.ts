@@ -63,7 +63,7 @@ it("calls nothing 100 % that is not", () => {
 
 describe("the usual time of a type", () => {
   it("says of how many jobs it is, and a 95th percentile of many only", () => {
-    expect(usualText("wait", { p50: 0.961, p95: 0.961, count: 1 })).toBe("Typical wait 961 ms (of 1 job)");
-    expect(usualText("run", { p50: 61, p95: 118, count: 40 })).toMatch(/^Typical run 1 min 1 s \(p95 1 min 58 s, of 40 jobs\)$/);
+    expect(usualText("wait", { p50: 0.961, p95: 0.961, count: 1 })).toBe("Typical wait 961\u00a0ms (of 1 job)");
+    expect(usualText("run", { p50: 61, p95: 118, count: 40 })).toBe("Typical run 1\u00a0min 1\u00a0s (p95 1\u00a0min 58\u00a0s, of 40 jobs)");
   });
 });
