@@ -8,7 +8,7 @@ claimable in the queue itself, and their slot is their type.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 from math import inf
@@ -135,12 +135,11 @@ def with_keys(slots: Iterable[tuple[str, int]]) -> Counter[str]:
     return held
 
 
-def by_key(claimable: Iterable[tuple[str, int]], limits: Container[str]) -> dict[str, int]:
-    """Return the number of claimable jobs by limit key, of keys with a setting, from that by the name of `ready_name`."""
+def by_key(claimable: Iterable[tuple[str, int]]) -> dict[str, int]:
+    """Return the number of claimable jobs by limit key, from that by the name of `ready_name`."""
     found: Counter[str] = Counter()
     for name, count in claimable:
-        if (key := key_of(slot_of(name))) in limits:
-            found[key] += count
+        found[key_of(slot_of(name))] += count
     return dict(found)
 
 

@@ -46,7 +46,7 @@ class MemoryLimits:
     async def claimable_jobs(self) -> dict[str, int]:
         with self._memory.lock:
             found = [(index[1], len(jobs)) for index, jobs in self._memory.indexes.items() if index[0] == "claimable"]
-            return by_key(found, self._memory.limits)
+            return {key: count for key, count in by_key(found).items() if key in self._memory.limits}
 
     async def held_slots(self) -> dict[str, int]:
         with self._memory.lock:

@@ -45,8 +45,8 @@ class PostgresLimits:
         self._namespace.notifications.notify(has_events=False, wakes_workers=True)
 
     async def claimable_jobs(self) -> dict[str, int]:
-        counted, limits = await self._db.run(("claimable_jobs", None), ("limits", None))
-        return by_key(counted, limits_of(limits))
+        (rows,) = await self._db.run(("claimable_jobs", None))
+        return by_key(rows)
 
     async def held_slots(self) -> dict[str, int]:
         (rows,) = await self._db.run(("all_held_slots", None))

@@ -289,7 +289,7 @@ class SQLiteStore:
         return with_keys(await self._database.read(lambda db: db.all("held_slots")))
 
     async def claimable_jobs(self) -> dict[str, int]:
-        return await self._database.read(lambda db: by_key(db.all("claimable_jobs"), limits.read_limits(db)))
+        return by_key(await self._database.read(lambda db: db.all("claimable_jobs")))
 
     async def draining_leases(self) -> list[tuple[str, str, int]]:
         rows = await self._database.read(lambda db: db.all("draining_all"))
