@@ -22,8 +22,9 @@ describe("what ended a run", () => {
   const event = (kind: string, data: Record<string, unknown> = {}) => ({ kind, data, at: lost.ended_at, job_id: "a", version: 3 }) as EventRecord;
 
   it("is its failure, else its event", () => {
-    expect(endOf(lost, failuresOf({ attempts: [{ kind: "lost" }] } as unknown as Attempts)[0], [])).toBe("worker lost");
-    expect(endOf(lost, undefined, [event("retrying", { suspect: "1" }), event("running")])).toBe("worker lost, not counted as a crash");
+    const [failure] = failuresOf({ attempts: [{ kind: "lost" }] } as unknown as Attempts);
+    expect(endOf(lost, failure, [event("retrying", { crashes: 1 })])).toBe("worker lost");
+    expect(endOf(lost, failure, [event("retrying", { suspect: "1" }), event("running")])).toBe("worker lost, not counted as a crash");
     expect(endOf(lost, undefined, [event("completed")])).toBe("completed");
   });
 

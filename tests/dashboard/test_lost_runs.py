@@ -18,7 +18,7 @@ from tests.waiting import until
 pytestmark = pytest.mark.timeout(120)
 
 KILLED_WORKER = """
-import sys, time
+import os, signal, sys, time
 from milepost import Jobs, Run
 
 jobs = Jobs(sys.argv[1])
@@ -26,6 +26,8 @@ jobs = Jobs(sys.argv[1])
 @jobs.job("slow", max_attempts=3)
 def slow(run: Run) -> None:
     print(run.job_id, flush=True)
+    if sys.argv[2] == "at once":
+        os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(600)
 
 jobs.submit(slow)
@@ -34,28 +36,22 @@ with jobs.run_workers():
 """
 
 
-@pytest.fixture(params=["counted", "not counted"])
-def counted(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Give all processes a lease of 3 s, or only the worker that is killed: for the others it was never renewed then."""
-    if request.param == "counted":
-        monkeypatch.setenv("MILEPOST_LEASE", "3")
-    return request.param == "counted"
-
-
+@pytest.mark.parametrize("killed", ["later", "at once"])
 def test_run_of_a_killed_worker_is_shown_as_lost(
-    counted: bool, served: tuple[Jobs, str], opened: Opened, tmp_path: Path
+    killed: str, served: tuple[Jobs, str], opened: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("MILEPOST_LEASE", "3")
     jobs, address = served
-    command = [sys.executable, "-c", KILLED_WORKER, f"sqlite:///{tmp_path}/jobs.db"]
-    lease = {**os.environ, "MILEPOST_LEASE": "3"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=lease) as worker:
+    command = [sys.executable, "-c", KILLED_WORKER, f"sqlite:///{tmp_path}/jobs.db", killed]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as worker:
         assert worker.stdout is not None
         try:
             job_id = worker.stdout.readline().strip()
             page = opened(f"{address}?page=job&job={job_id}&part=attempts")
             panel, timeline = page.get_by_role("tabpanel"), page.get_by_role("region", name="Timeline")
             expect(panel).to_contain_text("running for")
-            until(lambda: renewed(jobs, job_id))
+            if killed == "later":
+                until(lambda: renewed(jobs, job_id))
         finally:
             worker.kill()
 
@@ -65,16 +61,15 @@ def test_run_of_a_killed_worker_is_shown_as_lost(
 
     with jobs.run_workers():
         expect(page.locator(".chip")).to_have_text("completed")
-    end = "worker lost" if counted else "worker lost, not counted as a crash"
+    # Killed at once, the code of the job may not have started.
+    end = "worker lost" if killed == "later" else "worker lost, not counted as a crash"
     first = timeline.get_by_role("listitem").nth(1)
     expect(first).to_have_text(re.compile(rf"Attempt 1 on [^:]+:{worker.pid}: {end}ran \d+.s"))
     expect(timeline).to_contain_text(f"Started again on {os.uname().nodename}:{os.getpid()}")
     expect(timeline).not_to_contain_text("in the queue")  # the time until the lease ended is none in the queue
     expect(panel.get_by_role("heading")).to_have_count(2)
-    if counted:
-        expect(panel.get_by_label("Error", exact=True)).to_contain_text("lost: lease expired")
-    else:
-        expect(panel).to_contain_text(f": {end}")
+    expect(panel.get_by_label("Error", exact=True)).to_contain_text("lost: lease expired")
+    expect(panel).to_contain_text(f": {end}")
     expect(panel).to_contain_text(": completed")
     assert not axe(page)
 

@@ -45,12 +45,12 @@ export function endedBy(runs: readonly Run[], failures: readonly Failure[]): Map
   return ended;
 }
 
-/** What ended a run, in a few words; empty if it is not known. A lost run that is not counted left only its event. */
+/** What ended a run, in a few words; empty if it is not known. */
 export function endOf(run: Run, failure: Failure | undefined, all: readonly EventRecord[]): string {
-  if (failure !== undefined) return (REASONS[failure.kind] ?? failure.kind).toLowerCase();
   const event = all.findLast((one) => run.ended_at !== null && time(one.at) === time(run.ended_at) && one.kind !== "running");
-  if (event?.kind !== "retrying") return event?.kind ?? "";
-  return event.data?.["suspect"] === undefined ? "given back" : "worker lost, not counted as a crash";
+  if (failure === undefined) return event?.kind === "retrying" ? "given back" : (event?.kind ?? "");
+  const reason = (REASONS[failure.kind] ?? failure.kind).toLowerCase();
+  return event?.data?.["suspect"] === undefined ? reason : `${reason}, not counted as a crash`;
 }
 
 /** "Attempt 1 on vm:4711". */
