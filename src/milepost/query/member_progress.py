@@ -6,7 +6,6 @@ It is read from the index of their group when the job is shown, because the reco
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 
 from milepost.core.job import Job, JobStatus
 from milepost.core.placement import BATCH
@@ -25,7 +24,7 @@ def member_group(job: Job) -> str | None:
 
 
 async def with_member_progress(store: Store, jobs: Sequence[Job]) -> list[Job]:
-    """Return the jobs, those that `member_group` concerns with the numbers of members in `waiting_for`, and the progress.
+    """Return the jobs. Those with a `member_group` get the numbers of its members in `waiting_for`, and their progress.
 
     One round trip for all of them; none without such jobs.
     """
@@ -42,7 +41,7 @@ def _described(job: Job, group: str, states: dict[str, int]) -> Job:
     if is_open_batch and "closed" not in states:
         states = {**states, "": max(0, states.get("", 0) - 1)}  # the record of the batch itself
     counts = MemberCounts.of(states)
-    fields = {"waiting_for": to_json({"code": "after", "params": {"group": group, **asdict(counts)}}, "waiting_for")}
+    fields = {"waiting_for": to_json({"code": "after", "params": {"group": group, **counts.to_dict()}}, "waiting_for")}
     # A job keeps the progress that it has reported itself. More jobs may come to an open batch.
     if counts.total and not job.progress and not is_open_batch:
         fields |= {"progress": repr(counts.progress), "progress_known": "1"}
