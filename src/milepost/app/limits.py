@@ -30,7 +30,7 @@ class LimitMethods:
         await self.store.set_limit(key, running, KEEP, per_partition, parsed)
 
     async def limits(self) -> list[LimitState]:
-        """Return the limits that are set, by key, with the number of jobs that run under each, and that could start but for it."""
+        """Return the limits that are set, by key, with the numbers of running and claimable jobs under each."""
         return await read_limit_states(self.store)
 
     async def remove_limit(self, key: str) -> None:

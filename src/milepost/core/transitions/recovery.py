@@ -29,7 +29,7 @@ from milepost.core.transitions.table import (
 _END_LOST: tuple[Operation, ...] = (*END_LEASE, *END_JOB)
 _REQUEUE: tuple[Operation, ...] = (*END_LEASE, *RETURN_TO_PENDING, ("add", "attempt", Const("-1")))
 _LOST_RUN = ("error", "stages")
-"""What the event of a lost run says of it: its record is that of the next run soon."""
+"""What the event of a lost run says about it, because the record soon describes the next run."""
 _CHARGE_CRASH: Operation = ("add", "crashes", Const("1"))
 
 

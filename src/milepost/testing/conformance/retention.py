@@ -20,7 +20,7 @@ async def purge_slice(store: Store, limit: int) -> int:
 
 
 async def purged(fixture: StoreFixture, limit: int = 500) -> int:
-    """Do so when the clock has moved."""
+    """Wait until the clock has moved, then purge up to `limit` jobs that have ended, and return how many there were."""
     await fixture.tick()
     return await purge_slice(fixture.store, limit)
 

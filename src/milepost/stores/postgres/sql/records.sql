@@ -7,7 +7,8 @@ BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE
 
 -- name: patience
 -- Bound the wait for a lock, in milliseconds, until the transaction ends, and let the planner use indexes. A write names the
--- records that it needs; by its statistics, which are behind those of a queue, it would read whole tables for them.
+-- records that it needs. The statistics of tables that change as fast as a queue are out of date, and with them the planner
+-- would read whole tables.
 SELECT set_config('lock_timeout', %(patience)s, true), set_config('enable_seqscan', 'off', true),
     set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true), set_config('jit', 'off', true)
 

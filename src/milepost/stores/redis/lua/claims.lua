@@ -236,7 +236,7 @@ local function open_claim()
     return
   end
   for i = 1, #names do indexes.promote(names[i]) end
-  -- Partitions in which the writes of this request ended a run may be full no more.
+  -- Partitions in which the writes of this request ended a run may no longer be full.
   for slot, by in pairs(indexes.counts.n) do
     if by < 0 and string.find(slot, '\31', 1, true) then indexes.slot_freed(slot) end
   end
