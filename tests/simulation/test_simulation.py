@@ -80,6 +80,7 @@ class MoreSeeds:
     policy = "pct"
 
     @pytest.mark.nightly
+    @pytest.mark.timeout(3600)
     def test_rules_hold(self) -> None:
         hold_rules(self.seeds, self.policy)
 
