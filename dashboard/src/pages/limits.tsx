@@ -41,7 +41,7 @@ export function Limits() {
               <tr>
                 <th>Limit key</th>
                 <th>Running</th>
-                <th title="Jobs that could start but for this limit or for a worker">Waiting</th>
+                <th title="Jobs that wait for nothing but a worker, the limit, the rate or the gate">Waiting</th>
                 <th>Rate</th>
               </tr>
             </thead>

@@ -31,8 +31,9 @@ class GateClosing(RequestModel):
 
 
 class LimitRecord(ResponseModel):
-    """A limit with its use: the number of jobs that run under it, also by partition, and of those that could start but for it
-    or for a worker."""
+    """A limit with its use: the number of jobs that run under it, also by partition, and of those that wait for nothing but a
+    worker, the limit, the rate or the gate.
+    """
 
     key: str
     running: int | None
