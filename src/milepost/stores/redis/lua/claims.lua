@@ -1,5 +1,16 @@
 -- Claims of workers, and what wakes a waiting worker.
 
+-- name: announce
+-- Prelude of `indexes`, and of the code of `lua_new_records.py`.
+-- Wake waiting workers for `many` claimable records of a queue.
+local function announce(queue, many)
+  local list, tokens = root .. 'ready:' .. queue, {}
+  for i = 1, math.min(many, 64) do tokens[i] = '1' end
+  local length = redis.call('RPUSH', list, unpack(tokens))
+  if length > 64 then redis.call('LTRIM', list, 0, 63) end
+  if length == #tokens then redis.call('EXPIRE', list, 3600) end
+end
+
 -- name: claim
 -- Part of `apply`: choose the jobs that a worker's claim starts. `open_claim` is called once, after the writes. It reads
 -- the claim from ARGV and sets `claim`, whose functions take turns with the changes that `apply` applies.

@@ -1,16 +1,5 @@
 -- The index entries of records.
 
--- name: announce
--- Prelude of `indexes`, and of the code of `lua_new_records.py`.
--- Wake waiting workers for `many` claimable records of a queue.
-local function announce(queue, many)
-  local list, tokens = root .. 'ready:' .. queue, {}
-  for i = 1, math.min(many, 64) do tokens[i] = '1' end
-  local length = redis.call('RPUSH', list, unpack(tokens))
-  if length > 64 then redis.call('LTRIM', list, 0, 63) end
-  if length == #tokens then redis.call('EXPIRE', list, 3600) end
-end
-
 -- name: indexes
 -- Prelude of every script that writes records: their indexes, counts, draining leases, and wake-up tokens.
 -- `open_indexes()` creates the functions. Moves are collected and written by `flush`, once per index for any number of

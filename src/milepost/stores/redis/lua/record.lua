@@ -1,4 +1,5 @@
--- The clock, the stored layout and the encodings of a record, which every script needs; and scripts for one record.
+-- The clock, the stored layout and the encodings of a record, which every script needs; what writes of a record leave in it and
+-- beside it: operation ids and kept events; and scripts for one record.
 
 -- name: clock
 -- Begins every script.
@@ -32,7 +33,7 @@
 -- ro, rm, rh  ends of jobs: counts by minute, type, queue and metric; texts of closed minutes; those of hours
 -- u, u:<book> the ledger of usage: the books of days; amounts of a book by series, the byte 31 and name
 -- c:<worker>  the number of the worker's last claim, ':', its operation id and the ids of the reply
--- x:<id>      for an hour: the tombstone of removed records of the id, see `operation_ids` in apply.lua
+-- x:<id>      for an hour: the tombstone of removed records of the id, see `operation_ids`
 --
 -- A script defines its functions anew at each run, and each captured local makes that slower. Therefore there are
 -- globals, one table of state, and functions that are created only where they are needed.
@@ -157,6 +158,60 @@ local function filled(id, text)
     local value = redis.call('HGET', root .. 'v:' .. id, name)
     return value and '\n' .. name .. '=' .. value
   end))
+end
+
+-- name: operation_ids
+-- Prelude of scripts for transitions of callers: their operation ids, see `milepost.core.transitions.operation_ids`.
+-- `open_operations()` creates the functions where they are needed.
+local function open_operations()
+  local O = {}
+
+  -- The branch of a known operation, as text, or nothing.
+  function O.recall(kept, op)
+    local at = 0
+    repeat
+      at = kept and string.find(kept, op, at + 1, true)
+    until not at or at % 19 == 1
+    return at and string.sub(kept, at + 8, at + 8)
+  end
+
+  -- The ids that stay if another one is added, and the second of the first of them.
+  function O.fresh(kept)
+    kept = kept or ''
+    local at, now = 1, math.floor(this.clock / 1000000)
+    local function second() return tonumber(string.sub(kept, at + 9, at + 18)) end
+    while #kept - at >= 1197 and math.abs(now - second()) >= 60 do at = at + 19 end
+    return string.sub(kept, at), second()
+  end
+
+  function O.entry(op, branch)
+    return op .. branch .. string.format('%010d', math.floor(this.clock / 1000000))
+  end
+
+  return O
+end
+
+-- name: run_writes
+-- Prelude of `apply`: the operation ids of a run's writes, see `milepost.core.transitions.operation_ids`, and the events
+-- that are kept in a list.
+
+-- Whether a write was applied before: the writes of a run arrive in the order of their ids, and the newest id of its kind
+-- and of the same source is at a place of a text.
+local function is_superseded(ops, op, place)
+  local kept = string.sub(ops, place, place + 7)
+  if string.sub(kept, 1, 4) ~= string.sub(op, 1, 4) then return false end
+  local a, b, c, d = string.byte(op, 5, 8)
+  local e, f, g, h = string.byte(kept, 5, 8)
+  return ((a * 128 + b) * 128 + c) * 128 + d <= ((e * 128 + f) * 128 + g) * 128 + h
+end
+
+-- The text with the id at its place.
+local function with_run_id(ops, op, place)
+  return string.format('%-' .. place - 1 .. 's', string.sub(ops, 1, place - 1)) .. op .. string.sub(ops, place + 8)
+end
+
+local function keep_event(id, version, event)
+  if redis.call('RPUSH', root .. 'e:' .. id, version .. '\0' .. event) > 1000 then redis.call('LPOP', root .. 'e:' .. id) end
 end
 
 -- name: get
