@@ -67,11 +67,9 @@ class CommandContext:
         return run_sync(with_member_progress(self.manager.store, jobs))
 
     def with_start_forecast(self, jobs: Sequence[Job]) -> list[Job]:
-        """Return the jobs with start forecasts for pending ones. A server forecasts only single jobs."""
-        if not any(job.status == "pending" for job in jobs):
+        """Return the jobs. Those that are pending get their start forecasts, which a server sends with the jobs."""
+        if self.is_server or not any(job.status == "pending" for job in jobs):
             return list(jobs)
-        if self.is_server:
-            return [self.manager.get_job(job.job_id) or job for job in jobs] if len(jobs) == 1 else list(jobs)
         from milepost.stores.sync_bridge import run_sync
         from milepost.worker.start_forecast import forecast
 

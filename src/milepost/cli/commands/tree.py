@@ -33,15 +33,16 @@ def tree(words: tuple[str, ...], limit: int) -> int:
     """Print jobs with their children, oldest first, one line each."""
     context = current()
     jobs, _ = select_jobs(context, words)
-    for job in context.with_start_forecast(jobs):
-        for depth, one in _walk(context, job, limit, 0):
-            if isinstance(one, int):
-                if not context.json:
-                    sys.stdout.write(f"{'  ' * depth}... {one} more\n")
-            elif context.json:
-                echo_json({"depth": depth, **one.to_dict()})
-            else:
-                sys.stdout.write(_line(depth, one))
+    found = [one for job in jobs for one in _walk(context, job, limit, 0)]
+    shown = iter(context.with_start_forecast([one for _, one in found if isinstance(one, Job)]))
+    for depth, one in found:
+        if isinstance(one, int):
+            if not context.json:
+                sys.stdout.write(f"{'  ' * depth}... {one} more\n")
+        elif context.json:
+            echo_json({"depth": depth, **next(shown).to_dict()})
+        else:
+            sys.stdout.write(_line(depth, next(shown)))
     sys.stdout.flush()
     return exit_codes.OK
 
@@ -54,7 +55,7 @@ def _walk(context: CommandContext, job: Job, limit: int, depth: int) -> Iterator
         older = (page.total or page.total_at_least) - len(page.jobs)
         if older > 0:
             yield depth + 1, older
-        for child in reversed(context.with_start_forecast(page.jobs)):
+        for child in reversed(page.jobs):
             yield from _walk(context, child, limit, depth + 1)
 
 
