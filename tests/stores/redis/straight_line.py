@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from milepost.stores.protocol import WriteResult
+from milepost.stores.redis import RedisStore
+from milepost.stores.sync_bridge import run_sync
+from tests.conformance.moved_clocks import ServerClock, clocked_store
 from tests.redis_server import RedisServer
 
 LARGE = '"' + "x" * 70_000 + '"'
@@ -23,6 +28,21 @@ class Counting:
         reply = await self._client.call(*words)
         self.single += isinstance(reply, bytes) and b" " in reply
         return reply
+
+
+@contextmanager
+def both_codes(server: RedisServer, namespace: str, clock: ServerClock, least: int) -> Iterator[list[RedisStore]]:
+    """Yield a store for straight-line Lua and one for the general code. At the end they have equal data, and straight-line
+    Lua has answered more than `least` times.
+    """
+    names = [f"{namespace}.straight", f"{namespace}.general"]
+    stores = [clocked_store(server.url, name, clock, blocking=True) for name in names]
+    stores[0]._client = counting = Counting(stores[0]._client)  # type: ignore[assignment]
+    yield stores
+    assert data_of(server, names[0]) == data_of(server, names[1])
+    assert counting.single > least, "straight-line code was hardly used"
+    for store in stores:
+        run_sync(store.close())
 
 
 def data_of(server: RedisServer, namespace: str) -> dict[str, Any]:

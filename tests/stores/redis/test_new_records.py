@@ -8,12 +8,13 @@ import pytest
 
 from milepost.core import transitions as plans
 from milepost.stores.protocol import Write
+from milepost.stores.redis import RedisStore
 from milepost.stores.sync_bridge import run_sync
 from milepost.testing.conformance.harness import StoreFixture, worker_job
 from milepost.testing.conformance.transition_matrix import reach
-from tests.conformance.moved_clocks import ServerClock, clocked_store
+from tests.conformance.moved_clocks import ServerClock
 from tests.redis_server import RedisServer
-from tests.stores.redis.straight_line import LARGE, Counting, data_of, outcome_of
+from tests.stores.redis.straight_line import LARGE, both_codes, outcome_of
 
 NO_LEASE = [("none", "1:unknownnonc")]
 QUEUES = ["q", "r", "t@gpu", "q\x1fkey", "q\x1fkey\x1fpartition", ""]
@@ -51,11 +52,8 @@ def random_batch(chance: random.Random, number: int) -> list[Write]:
 def test_new_records_agree_with_general_code(redis_server: RedisServer, redis_namespace: str, seed: int) -> None:
     clock = ServerClock(redis_server, redis_namespace)
     chance = random.Random(seed)
-    names = [f"{redis_namespace}.straight", f"{redis_namespace}.general"]
-    straight, general = (clocked_store(redis_server.url, name, clock, blocking=True) for name in names)
-    straight._client = counting = Counting(straight._client)  # type: ignore[assignment]
 
-    async def history() -> None:
+    async def history(straight: RedisStore, general: RedisStore) -> None:
         used: list[list[Write]] = []
         for number in range(100):
             clock.move_to(1_800_000_000_000_000 + chance.choice([0, 1, 10_000_000]) * number)
@@ -75,14 +73,8 @@ def test_new_records_agree_with_general_code(redis_server: RedisServer, redis_na
                 assert one.job == other.job, f"{number}: {write}"
                 assert await straight.get(write.job_id) == await general.get(write.job_id), f"{number}: {write}"
             if chance.random() < 0.2:
-                await both(Write(batch[0].job_id, plans.plan_delete(f"D{number:07}")))
+                for store in (straight, general):
+                    await store.apply([Write(batch[0].job_id, plans.plan_delete(f"D{number:07}"))])
 
-    async def both(write: Write) -> None:
-        for store in (straight, general):
-            await store.apply([write])
-
-    run_sync(history())
-    assert data_of(redis_server, names[0]) == data_of(redis_server, names[1])
-    assert counting.single > 30, "straight-line code was hardly used"
-    for store in (straight, general):
-        run_sync(store.close())
+    with both_codes(redis_server, redis_namespace, clock, 30) as stores:
+        run_sync(history(*stores))

@@ -14,9 +14,9 @@ from milepost.stores.redis import RedisStore
 from milepost.stores.sync_bridge import run_sync
 from milepost.testing.conformance.harness import StoreFixture
 from milepost.testing.conformance.transition_matrix import reach
-from tests.conformance.moved_clocks import ServerClock, clocked_store
+from tests.conformance.moved_clocks import ServerClock
 from tests.redis_server import RedisServer
-from tests.stores.redis.straight_line import LARGE, Counting, data_of, outcome_of
+from tests.stores.redis.straight_line import LARGE, both_codes, outcome_of
 
 JOBS = {
     "manual": ("manual", "running"),
@@ -64,11 +64,8 @@ def random_change(chance: random.Random, operation_id: str, token: str) -> Chang
 def test_single_write_agrees_with_general_code(redis_server: RedisServer, redis_namespace: str, seed: int) -> None:
     clock = ServerClock(redis_server, redis_namespace)
     chance = random.Random(seed)
-    names = [f"{redis_namespace}.single", f"{redis_namespace}.general"]
-    single, general = (clocked_store(redis_server.url, name, clock, blocking=True) for name in names)
-    single._client = counting = Counting(single._client)  # type: ignore[assignment]
 
-    async def history() -> None:
+    async def history(single: RedisStore, general: RedisStore) -> None:
         tokens = {}
         for store in (single, general):
             fixture = StoreFixture(store, clock)
@@ -93,8 +90,5 @@ def test_single_write_agrees_with_general_code(redis_server: RedisServer, redis_
     async def apply(store: RedisStore, write: Write) -> tuple[Any, ...]:
         return outcome_of((await store.apply([write])).outcomes[0])
 
-    run_sync(history())
-    assert data_of(redis_server, names[0]) == data_of(redis_server, names[1])
-    assert counting.single > 40, "straight-line code was hardly used"
-    for store in (single, general):
-        run_sync(store.close())
+    with both_codes(redis_server, redis_namespace, clock, 40) as stores:
+        run_sync(history(*stores))
