@@ -12,20 +12,28 @@ import { events } from "./record";
 
 export type Run = JobRecord["attempts"][number];
 
+/** The request under way, and for which state of which job: parts of a page that want its answer at once share it. */
+let asked: { of: string; answer: Promise<Attempts> } | null = null;
+
 /** The runs with their failures, read again with each start and end; null until they are known, and while not wanted. */
 export function useAttempts(job: JobRecord, wanted = true): { found: Attempts | null; wrong: string | null } {
   const found = useSignal<Attempts | null>(null);
   const wrong = useSignal<string | null>(null);
   // A run whose worker was lost does not count as an attempt, so the next start may have the same number.
+  const of = [job.job_id, job.attempt, job.status, job.started_at].join(" ");
   useEffect(() => {
     if (!wanted) return;
     let mine = true;
-    get<Attempts>(jobPath(job.job_id, "/attempts")).then(
-      (answer) => mine && ((found.value = answer), (wrong.value = null)),
-      (error: unknown) => mine && (wrong.value = errorText(error)),
-    );
+    if (asked?.of !== of) asked = { of, answer: get<Attempts>(jobPath(job.job_id, "/attempts")) };
+    const { answer } = asked;
+    answer
+      .then(
+        (read) => mine && ((found.value = read), (wrong.value = null)),
+        (error: unknown) => mine && (wrong.value = errorText(error)),
+      )
+      .finally(() => asked?.answer === answer && (asked = null));
     return () => void (mine = false);
-  }, [wanted, job.job_id, job.attempt, job.status, job.started_at]);
+  }, [wanted, of]);
   return { found: found.value, wrong: wrong.value };
 }
 
