@@ -3,8 +3,8 @@
 
 One of two workers is killed every two seconds, and with it the server of the store, if it has one. Each parent must resume exactly
 once for each of its suspensions and lost runs, and complete with the results of all children. Without options it runs 100 parents
-of 500 children and 20 of 10,000 on each store. `--record docs/reliability.md` adds a row to its table, whatever the result. Ends
-with 1 when something was wrong.
+of 500 children and 20 of 10,000 on each store. `--record docs/reliability.md` adds a row to its table, whatever the result. Ctrl-C or
+SIGTERM ends it earlier; the row then tells of the parents that have ended. Ends with 1 when something was wrong.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import signal
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -26,15 +27,13 @@ from tests.chaos.parent_runs import ParentRun, run_parent, store  # noqa: E402
 KINDS = ("redis", "postgres", "sqlite")
 
 
-def measure(kind: str, runs: int, children: int) -> list[ParentRun]:
-    """Run parents one after the other on an own store, and print how each ended."""
-    found = []
+def measure(kind: str, runs: int, children: int, found: list[ParentRun]) -> None:
+    """Run parents one after the other on an own store. Print how each ended, and add it to `found`."""
     with store(kind) as (url, restart_server):
         for number in range(runs):
             found.append(run_parent(url, f"parents{number}", children, restart_server))
             sys.stdout.write(f"{kind} {number + 1} of {runs}: {found[-1]}\n")
             sys.stdout.flush()
-    return found
 
 
 def cells(kind: str, children: int, found: Sequence[ParentRun]) -> list[object]:
@@ -60,15 +59,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sizes = [(100, 500), (20, 10_000)]
     if given.runs or given.children:
         sizes = [(given.runs or 20, given.children or 500)]
-    is_wrong = False
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    is_wrong = is_stopped = False
     for kind in given.store or KINDS:
         for runs, children in sizes:
-            found = measure(kind, runs, children)
-            is_wrong |= any(one.problems for one in found)
-            line = cells(kind, children, found)
-            sys.stdout.write(f"{row(line)}\n")
-            if given.record is not None:
-                add_row(given.record, "parents.py", line)
+            found: list[ParentRun] = []
+            try:
+                measure(kind, runs, children, found)
+            except KeyboardInterrupt:
+                is_stopped = True
+            if found:
+                is_wrong |= any(one.problems for one in found)
+                line = cells(kind, children, found)
+                sys.stdout.write(f"{row(line)}\n")
+                if given.record is not None:
+                    add_row(given.record, "parents.py", line)
+            if is_stopped:
+                return int(is_wrong)
     return int(is_wrong)
 
 
