@@ -64,14 +64,12 @@ class LocalRun:
         self.signalled: int | None = None
         self.began = datetime.now(UTC)
         self._session = context
-        self._params = params
         self._labels = dict(labels)
         self._values = local.read(params)
         shown = {name: "***" if name in local.secrets else value for name, value in params.items()}
         self._metadata = {"title": title_of(shown) or local.job_type, "params": shown, "cwd": os.getcwd()}
         self._key = job_key(local.job_type, params)
         self._ended = threading.Event()
-        self._waits = False
 
     @property
     def stopping(self) -> bool:

@@ -27,18 +27,19 @@ class Rate(NamedTuple):
     period: int
 
     @classmethod
-    def parse(cls, value: object, name: str = "rate") -> Rate:
+    def parse(cls, value: object) -> Rate:
         """Return the rate of a text such as ``500/min``, ``10/s`` or ``1000/15m``. Raises InvalidInputError."""
         found = _RATE.fullmatch(value.replace(" ", "").lower()) if isinstance(value, str) else None
         period = None if found is None else _period_seconds(found[2])
         if found is None or period is None:
             raise InvalidInputError(
-                name, f"{value!r:.40} is not a rate; use starts per period, for example '500/min', '10/s' or '1000/15m'"
+                "rate",
+                f"{value!r:.40} is not a rate; use starts per period, for example '500/min', '10/s' or '1000/15m'",
             )
         starts = int(found[1])
         if not 1 <= starts <= MAX_STARTS or period != int(period) or not 1 <= period <= MAX_PERIOD:
             raise InvalidInputError(
-                name,
+                "rate",
                 f"{value!r:.40} must be 1 to {MAX_STARTS} starts in a whole number of seconds, at most a year, for example "
                 "'500/min' or '1000/15m'",
             )

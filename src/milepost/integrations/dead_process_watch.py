@@ -75,9 +75,9 @@ def _is_being_stopped(job: Job) -> bool:
     return "stop_token" in job.record and "stop_confirmed" not in job.record
 
 
-def wait_for_death(worker: str, within: float = DEATH_TIMEOUT) -> bool:
-    """Return whether a local worker process dies within that many seconds."""
-    until = time.monotonic() + within
+def wait_for_death(worker: str) -> bool:
+    """Return whether a local worker process dies within DEATH_TIMEOUT seconds."""
+    until = time.monotonic() + DEATH_TIMEOUT
     try:
         handle = os.pidfd_open(int(worker.split(":")[1]))
     except (OSError, ValueError, IndexError, AttributeError):

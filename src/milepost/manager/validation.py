@@ -155,7 +155,7 @@ def update_values(progress: float | None, message: str | None, error: str | None
     }
 
 
-def status_value(status: JobStatus | str | None, field: str = "status") -> JobStatus | None:
+def status_value(status: JobStatus | str | None) -> JobStatus | None:
     """Return a status given by value or member, and None for None. Raises InvalidInputError."""
     if status is None:
         return None
@@ -163,7 +163,7 @@ def status_value(status: JobStatus | str | None, field: str = "status") -> JobSt
         return JobStatus(status)
     except ValueError:
         known = ", ".join(JobStatus)
-        raise InvalidInputError(field, f"{status!r:.40} is not a status; one of {known}") from None
+        raise InvalidInputError("status", f"{status!r:.40} is not a status; one of {known}") from None
 
 
 def make_query(

@@ -29,7 +29,7 @@ RECEIPT_META = "milepost/receipt"
 Convert = Callable[[Any], CallToolResult]
 
 
-def task_fields(job: Job, retention: float, now: datetime | None = None, *, may_ask: bool = False) -> dict[str, Any]:
+def task_fields(job: Job, retention: float, *, may_ask: bool = False) -> dict[str, Any]:
     """Return the fields of a task without result and error, as JSON. `retention` is in seconds after the end.
 
     With `may_ask` a job with an open question is `input_required`, else it is `working`.
@@ -42,7 +42,7 @@ def task_fields(job: Job, retention: float, now: datetime | None = None, *, may_
         "status": status,
         **{name: None if at is None else at.isoformat() for name, at in MCP.times_of(job).items()},
         "ttlMs": None if completed is None else int(((completed - job.created_at).total_seconds() + retention) * 1000),
-        "pollIntervalMs": poll_interval_ms(job, now or datetime.now(UTC)),
+        "pollIntervalMs": poll_interval_ms(job, datetime.now(UTC)),
     }
     if job.activity:
         fields["statusMessage"] = job.activity

@@ -113,7 +113,7 @@ def committed(run: Run, pending: PendingReport, result: Write) -> RunOutcome:
 
 def failed(
     run: Run, pending: PendingReport, line: str, failure: str, *, delay: int | None = None, name: str = "",
-    why: str | None = None, how: str = "cooperative",
+    how: str = "cooperative",
 ) -> RunOutcome:  # fmt: skip
     """Return the outcome of a run that failed, with a one-line error and its crash report."""
     plan = plan_fail(
@@ -123,7 +123,6 @@ def failed(
         failure=failure,
         report=pending.report,
         delay=delay,
-        why=why,
         start=_unused_start(run, how),
     )
     return _ending(run, pending, plan, single_line(f"already failed: {name or line}", 200))

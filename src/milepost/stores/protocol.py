@@ -327,7 +327,7 @@ class Store(KeyValueStore, UsageLedger, Protocol):
     ) -> SweepResult:
         """Find what is due, up to `limit` items of each kind. Concurrent sweeps are harmless: every change is guarded.
 
-        Skipped if the last sweep is less than half the interval ago. `recovery_hold` decides which leases are due: none
+        Skipped if the last sweep is less than half the interval ago. `stores.sweep.hold_of` decides which leases are due: none
         for a whole lease after an outage, then those that were not renewed since. If the last sweep is ahead of the
         clock by more than `CLOCK_LEAD`, the clock was set back: leases more than `CLOCK_LEAD` and more than `lease` in
         the future move back with it, but not below `lease` from now.

@@ -140,11 +140,11 @@ class Demo:
     `running` is the number of concurrent jobs, which start `settle` seconds after that.
     """
 
-    def __init__(self, *, past: int = 300, running: int = 24, seed: int = 7, settle: float = SETTLE) -> None:
+    def __init__(self, *, past: int = 300, running: int = 24, settle: float = SETTLE) -> None:
         self.past, self.running, self.settle = past, running, settle
         options = replace(settings.current(), stalled=STALLED)
         self.jobs = AsyncJobs(MemoryStore(blocking=False), handlers=handlers, options=options)
-        self._chance = random.Random(seed)
+        self._chance = random.Random(7)
 
     @asynccontextmanager
     async def at_work(self, _: Any = None) -> AsyncIterator[None]:

@@ -52,20 +52,18 @@ def deliver(app: Application, task_queue: TaskQueue, job_id: str, job_type: str,
                 raise
 
 
-async def adeliver(
-    app: Application, task_queue: TaskQueue, job_id: str, job_type: str, message: Any = None, *, store: Store
-) -> Any:
+async def adeliver(app: Application, task_queue: TaskQueue, job_id: str, job_type: str, *, store: Store) -> Any:
     """Run a delivered job in an event loop, over an async `store`; a sync handler runs in a thread."""
     handler = app.handlers.get(job_type)
     if handler is None or not handler.is_async:
-        return await asyncio.to_thread(deliver, app, task_queue, job_id, job_type, message)
+        return await asyncio.to_thread(deliver, app, task_queue, job_id, job_type)
 
     async def code(run: Run) -> Any:
         return await handler.function(run, **await _checked_params(store, handler, run))
 
     hooks = handler.type_options.hooks
     while True:
-        delivery = MessageExecution(app, task_queue, job_id, message=message, store=store)
+        delivery = MessageExecution(app, task_queue, job_id, store=store)
         delivery.run_type = handler.run_type
         try:
             try:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 BAR_MIN_WIDTH, AGE_MIN_WIDTH, TOOK_MIN_WIDTH, TITLE_MIN_WIDTH = 64, 100, 120, 140
 MAX_TYPE_WIDTH, MAX_TITLE_WIDTH = 16, 24
+MARGIN = "  "
 PLAIN_HEADING = ("ID", "TYPE", "STATUS", "%", "CREATED", "ACTIVITY")
 
 
@@ -52,12 +53,12 @@ def list_summary(
     return line
 
 
-def table(console: Console, jobs: Sequence[Job], *, utc: bool, now: datetime | None = None) -> RenderableType:
+def table(console: Console, jobs: Sequence[Job], *, utc: bool) -> RenderableType:
     """Return the table of jobs, one line each."""
     from rich.table import Table
     from rich.text import Text
 
-    now = now or datetime.now(UTC)
+    now = datetime.now(UTC)
     ids = short_ids(jobs)
     bar_width = max(8, min(26, console.width // 4 - 8))
     columns: tuple[tuple[str, Literal["left", "right"], int, Callable[[Job], Text]], ...] = (
@@ -203,13 +204,13 @@ def _fitting(
     return shown, sizes
 
 
-def print_value(console: Console, value: Any, *, indent: int = 2) -> None:
+def print_value(console: Console, value: Any) -> None:
     """Print a JSON value: an object as a table with its lists of objects below, other values as text."""
     from rich.table import Table
     from rich.text import Text
 
     if not isinstance(value, Mapping):
-        console.print(Text(" " * indent + value_text(value)))
+        console.print(Text(MARGIN + value_text(value)))
         return
     below: list[tuple[str, list[Mapping[str, Any]]]] = []
     table = Table.grid(padding=(0, 2), pad_edge=False)
@@ -218,15 +219,15 @@ def print_value(console: Console, value: Any, *, indent: int = 2) -> None:
     for name, inner in value.items():
         if isinstance(inner, list) and inner and all(isinstance(row, Mapping) for row in inner):
             below.append((str(name), inner))
-            table.add_row(Text(" " * indent + _label(name)), Text(formatting.number(len(inner))))
+            table.add_row(Text(MARGIN + _label(name)), Text(formatting.number(len(inner))))
         elif not _is_empty(inner):
-            table.add_row(Text(" " * indent + _label(name)), Text(value_text(inner)))
+            table.add_row(Text(MARGIN + _label(name)), Text(value_text(inner)))
     print_table(console, table)
     for name, rows in below:
-        _print_rows(console, name, rows, indent)
+        _print_rows(console, name, rows)
 
 
-def _print_rows(console: Console, name: str, rows: list[Mapping[str, Any]], indent: int) -> None:
+def _print_rows(console: Console, name: str, rows: list[Mapping[str, Any]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
@@ -234,16 +235,14 @@ def _print_rows(console: Console, name: str, rows: list[Mapping[str, Any]], inde
     table = Table.grid(padding=(0, 2), pad_edge=False)
     for column in columns:
         table.add_column(overflow="fold", ratio=None if column != columns[-1] else 1)
-    table.add_row(*(Text((" " * indent if at == 0 else "") + _label(c).upper(), MUTED) for at, c in enumerate(columns)))
+    table.add_row(*(Text((MARGIN if at == 0 else "") + _label(c).upper(), MUTED) for at, c in enumerate(columns)))
     for row in rows[:MAX_ROWS]:
-        table.add_row(
-            *(Text((" " * indent if at == 0 else "") + value_text(row.get(c, ""))) for at, c in enumerate(columns))
-        )
-    console.print(Text(f"\n{' ' * indent}{_label(name)}"))
+        table.add_row(*(Text((MARGIN if at == 0 else "") + value_text(row.get(c, ""))) for at, c in enumerate(columns)))
+    console.print(Text(f"\n{MARGIN}{_label(name)}"))
     print_table(console, table)
     if len(rows) > MAX_ROWS:
         console.print(
-            Text(f"{' ' * indent}and {formatting.number(len(rows) - MAX_ROWS)} more (use --json to see all)", MUTED)
+            Text(f"{MARGIN}and {formatting.number(len(rows) - MAX_ROWS)} more (use --json to see all)", MUTED)
         )
 
 

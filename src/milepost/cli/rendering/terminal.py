@@ -37,8 +37,8 @@ MUTED: Final = "bright_black"
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
-def make_console(*, errors: bool = False) -> Console:
-    """Return the console of stdout or stderr. Text of jobs is never read as markup."""
+def make_console() -> Console:
+    """Return the console of stdout. Text of jobs is never read as markup."""
     from rich.console import Console
 
     class Output(Console):
@@ -47,9 +47,9 @@ def make_console(*, errors: bool = False) -> Console:
         def on_broken_pipe(self) -> None:
             raise BrokenPipeError(errno.EPIPE, "the reader closed the pipe")
 
-    console = Output(stderr=errors, highlight=False, markup=False, emoji=False, soft_wrap=False)
+    console = Output(highlight=False, markup=False, emoji=False, soft_wrap=False)
     if not console.is_terminal:
-        console = Output(stderr=errors, highlight=False, markup=False, emoji=False, width=10_000, no_color=True)
+        console = Output(highlight=False, markup=False, emoji=False, width=10_000, no_color=True)
     return console
 
 
