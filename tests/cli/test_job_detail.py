@@ -80,6 +80,21 @@ def test_show_lists_runs_with_worker_release_and_end() -> None:
         assert re.search(rf"{label} +{value}", shown)
 
 
+def test_run_given_back_and_started_again_at_once_is_not_lost() -> None:
+    """Regression: one request gave a job back and claimed it again, and its first run was shown as lost."""
+    record = {
+        "type": "load", "status": "completed", "created": "0", "attempt": "1", "run_by": "worker", "started": "6000000",
+        "completed": "6000000", "worker": "host-1:7:1:2", "runs": "5000000\x1f6000000\x1f1\x1fhost-1:7:1:2\x1f",
+    }  # fmt: skip
+    out = io.StringIO()
+    kinds = ("running", "released", "running", "completed")
+    events = [Event("one", n, kind, datetime.fromtimestamp(6 if n else 5, UTC)) for n, kind in enumerate(kinds)]
+    print_job(Console(file=out, width=160), Job.stored("one", record), utc=True, short="one", events=events)
+    first, second = out.getvalue().partition("Runs\n")[2].splitlines()[:2]
+    assert "given back to the queue" in first
+    assert "completed" in second
+
+
 def test_duration_of_job_with_attempts_includes_all_of_them() -> None:
     record = {
         "type": "load", "status": "completed", "created": "0", "attempt": "2", "run_by": "worker", "started": "9000000",

@@ -33,18 +33,18 @@ def runs_table(job: Job, events: Sequence[Event], *, utc: bool) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    ends = {event.at: event for event in events if event.kind in STATUS_KINDS}
+    ends = _end_events(job.attempts, [event for event in events if event.kind in STATUS_KINDS])
     grid = Table.grid(padding=(0, 2), pad_edge=False)
     has_release = any(run.release for run in job.attempts)
     for name in ("attempt", "started", "worker", *(("release",) if has_release else ())):
         grid.add_column(no_wrap=True, style=MUTED if name != "worker" else "")
     grid.add_column(overflow="fold")
-    for run in job.attempts:
+    for run, end in zip(job.attempts, ends, strict=True):
         start = "" if run.started_at is None else formatting.timestamp(run.started_at, utc=utc)
         cells = [f"  {run.attempt}", start, shown_worker(run.worker)]
         if has_release:
             cells.append(run.release or "")
-        history = "; ".join(part for part in (_resumed(run, events), _end(run, ends, utc)) if part)
+        history = "; ".join(part for part in (_resumed(run, events), _end(run, end, utc)) if part)
         grid.add_row(*map(Text, cells), Text(clean(history)))
     return grid
 
@@ -71,12 +71,23 @@ def _is_within(run: Attempt, at: datetime | None) -> bool:
     return run.ended_at is None or at <= run.ended_at
 
 
-def _end(run: Attempt, ends: Mapping[datetime | None, Event], utc: bool) -> str:
+def _end_events(runs: Sequence[Attempt], events: Sequence[Event]) -> list[Event | None]:
+    """Return the event that ended each run. A run that was given back may start again in the same request, at the same time."""
+    left = sorted(events, key=lambda event: event.kind == "running")  # this ends a run only if nothing else did
+    found: list[Event | None] = []
+    for run in runs:
+        event = next((event for event in left if event.at == run.ended_at), None)
+        if event is not None:
+            left.remove(event)
+        found.append(event)
+    return found
+
+
+def _end(run: Attempt, event: Event | None, utc: bool) -> str:
     """Return how a run ended: ``lost 12:03:11 at 40 of 100 pages in Scanning: lease expired (last held by ...)``."""
     if run.ended_at is None:
         return "running"
     when = formatting.clock(run.ended_at, utc=utc)
-    event = ends.get(run.ended_at)
     if event is None:
         return f"ended {when}"
     is_lost = "crashes" in event.data or "suspect" in event.data
