@@ -155,7 +155,8 @@ class Bench:
             step, one = taken
             name = one.job.job_id
             require(not state.stops, "a stopped worker takes no step")
-            late = self.now - one.came_at > DEADLINE or self.now - one.sent_at >= LEASE
+            full = len(state.running) >= SLOTS
+            late = self.now - one.sent_at >= LEASE or (full and self.now - one.came_at > DEADLINE)
             if step is Step.BEGIN:
                 require(not late, "a job begins although it is too late")
                 require(not was_exclusive, "a job begins beside a suspect")

@@ -70,6 +70,12 @@ def test_ready_jobs_waiting_too_long_are_returned() -> None:
     assert of.steps(START_DEADLINE * 2) == [(Step.RELEASE, "a"), (Step.RELEASE, "b")]
 
 
+def test_ready_job_of_a_busy_loop_starts_late_in_a_free_slot() -> None:
+    """Regression: when a handler kept the interpreter busy, the jobs claimed with its own were returned and shown as lost."""
+    of = driver(*map(claimed, "abc"), slots=2)
+    assert of.steps(START_DEADLINE * 2) == [(Step.BEGIN, "a"), (Step.BEGIN, "b"), (Step.RELEASE, "c")]
+
+
 def test_returned_job_is_none_of_those_that_the_worker_may_start() -> None:
     """Regression: a worker with `max_jobs` ended after fewer jobs when it had returned some that waited too long."""
     of = Driver(1, max_jobs=2)

@@ -15,7 +15,7 @@ from typing import Generic, NamedTuple, TypeVar
 from milepost.core.job import Job
 
 START_DEADLINE = 0.05
-"""Seconds within which a claimed job must start, and for which a finished job counts as a free slot."""
+"""Seconds for which a claimed job waits for a slot, and for which a finished job counts as a free slot."""
 
 Execution = TypeVar("Execution")
 
@@ -166,12 +166,13 @@ class WorkerState(Generic[Execution]):
             is_quiet = self._held is not None and is_written() and all(map(self._is_stopped, self.running.values()))
             return (Step.BEGIN_HELD, self._take_held()) if is_quiet else None
         first = self._ready[0]
-        is_late = now - first.came_at > START_DEADLINE or now - first.sent_at >= self._lease
-        if self.is_exclusive or is_late:
+        is_full = len(self.running) >= self._slots
+        is_late = is_full and now - first.came_at > START_DEADLINE
+        if self.is_exclusive or is_late or now - first.sent_at >= self._lease:
             if self._left is not None:
                 self._left += 1  # it does not start here
             return Step.RELEASE, self._ready.popleft()
-        if len(self.running) >= self._slots:
+        if is_full:
             return None
         self._ready.popleft()
         if not self._needs_exclusive_run(first.job):
