@@ -12,6 +12,7 @@ import pytest
 
 from milepost import (
     AsyncJobs,
+    AsyncRun,
     DuplicateJobError,
     InvalidInputError,
     Jobs,
@@ -377,6 +378,34 @@ def test_memory_worker_runs_handlers_added_later() -> None:
 
 def a_handler(run: Run) -> None:
     """Do nothing, as a handler with a registered name that a child process does not find."""
+
+
+def test_memory_worker_starts_after_end_of_other_workers() -> None:
+    """A job in memory that was submitted after the end of `with jobs.run_workers()` never ran, and `wait` hung."""
+    jobs = Jobs("memory://", options=Settings(grace=0.5))
+    handler = jobs.job("ok")(lambda run: "done")
+    with jobs.run_workers():
+        assert jobs.wait(jobs.submit(handler).job_id, 10).result == "done"
+    made = jobs.worker(max_jobs=1)
+    waiting = jobs.submit(handler)
+    assert jobs.get_job(waiting.job_id).status is JobStatus.PENDING  # it is for the worker that was made
+    assert made.run() == 0
+    assert jobs.wait(jobs.submit(handler).job_id, 10).result == "done"
+    jobs.close()
+
+
+async def test_async_memory_worker_starts_after_end_of_other_workers() -> None:
+    """Likewise of `async with`."""
+    jobs = AsyncJobs("memory://", options=Settings(grace=0.5))
+
+    async def done(run: AsyncRun) -> str:
+        return "done"
+
+    handler = jobs.job("ok")(done)
+    async with jobs.run_workers():
+        assert (await jobs.wait((await jobs.submit(handler)).job_id, 10)).result == "done"
+    assert (await jobs.wait((await jobs.submit(handler)).job_id, 10)).result == "done"
+    await jobs.close()
 
 
 def test_memory_submit_raises_if_worker_cannot_start() -> None:

@@ -43,7 +43,7 @@ class AsyncJobs(ScheduleDeclarations, LimitMethods):
     """The jobs of an application in an event loop: an AsyncJobManager with handlers, `submit` and workers.
 
     `url` is the store (default: MILEPOST_URL, else REDIS_URL, else in memory), or a manager. In memory, a worker thread
-    starts at the first submit. The manager is in `manager`, and its methods are also methods of this object. `handlers`
+    starts at a submit without other workers. The manager is in `manager`, and its methods are also methods of this object. `handlers`
     shares those of another object. With `task_queue`, a task queue of `milepost.integrations`, the workers of that task
     queue run the submitted jobs; pass the `dispatcher` of another object to share it.
     """
@@ -73,7 +73,7 @@ class AsyncJobs(ScheduleDeclarations, LimitMethods):
         self.submissions = SubmissionBuilder(self.handlers, self.store, named, self.manager.origin)
         self._own_workers: list[WorkerGroup] = []
         self._own_types: frozenset[str] = frozenset()
-        self._workers_made = 0
+        self._workers: list[Worker] = []
         self._lock = threading.Lock()
         self._worker_owner = self
 
@@ -315,11 +315,12 @@ class AsyncJobs(ScheduleDeclarations, LimitMethods):
         single job. The worker ends by itself after `max_jobs` starts of jobs, or when it has had no job for
         `exit_when_idle` (seconds, or text such as "2m").
         """
-        with self._lock:
-            self._workers_made += 1
-        return Worker(
+        made = Worker(
             self, concurrency=concurrency, queues=queues, only=only, max_jobs=max_jobs, exit_when_idle=exit_when_idle
         )
+        with self._lock:
+            self._workers = [*(worker for worker in self._workers if not worker.closed), made]
+        return made
 
     def run_workers(
         self, workers: int = 1, *, concurrency: int | None = None, queues: Sequence[str] | None = None
@@ -345,7 +346,7 @@ class AsyncJobs(ScheduleDeclarations, LimitMethods):
             return
         with self._lock:
             new = [name for name in self.handlers if name not in self._own_types]
-            if self._workers_made or not new:
+            if not new or any(not worker.closed for worker in self._workers):
                 return
             defaults = (self.handlers[name].type_options.queue for name in new)
             own = WorkerGroup([Worker(self, queues=[*new, *filter(None, defaults)])])

@@ -26,7 +26,7 @@ class Jobs(BlockingMethods):
     """The jobs of an application in blocking code: a JobManager with handlers, `submit` and workers.
 
     `url` is the store (default: MILEPOST_URL, else REDIS_URL, else in memory), or a manager. In memory, a worker thread
-    starts at the first submit. The manager is in `manager`, and its methods are also methods of this object. `handlers`
+    starts at a submit without other workers. The manager is in `manager`, and its methods are also methods of this object. `handlers`
     shares those of another object. With `task_queue`, a task queue of `milepost.integrations`, the workers of that task
     queue run the submitted jobs.
     """
