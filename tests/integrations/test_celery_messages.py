@@ -151,11 +151,21 @@ def test_task_id_of_waiting_job_is_used_again_with_a_warning(shop: Shop, caplog:
     """Regression: the second call with the id of a job that had not ended was dropped, and only an info line said so."""
     shop.add.apply_async((1, 2), task_id="nightly")
     assert "nightly" not in caplog.text
-    shop.add.apply_async((3, 4), task_id="nightly")
+    shop.add.apply_async((1, 2), task_id="nightly")
     shop.work()
     assert shop.ended("nightly").result == 3
     assert [text for text in caplog.messages if "nightly" in text and "use a new task id for each call" in text]
     assert shop.ran == [(1, 2, 0)]
+
+
+def test_task_id_of_waiting_job_with_other_arguments_runs(shop: Shop) -> None:
+    """Regression: of two calls with one task id, the second never ran if the first was still waiting."""
+    for args in ((1, 2), (3, 4)):
+        shop.add.apply_async(args, task_id="nightly")
+    shop.work()
+    until(lambda: sorted(job.result or 0 for job in shop.jobs.list_jobs()) == [3, 7])
+    assert shop.ended("nightly").result == 3
+    assert sorted(shop.ran) == [(1, 2, 0), (3, 4, 0)]
 
 
 def test_store_outage_fails_no_task_and_spends_no_retry(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:

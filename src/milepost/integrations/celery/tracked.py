@@ -186,10 +186,10 @@ class Tracked:
             log.warning("task %s[%s]: not recorded yet: %s", self.task.name, task_id, error)
 
     def _create(self, job_id: str, fields: dict[str, str], again: int) -> str:
-        """Create the job of a message, with a new id if the job of its task id has ended.
+        """Create the job of a message, with a new id if the job of its task id has ended or is another call.
 
-        If that job has not ended, the message belongs to it: a sender that does not know whether its message was sent may
-        send it again.
+        If that job is the same call and has not ended, the message belongs to it: a sender that does not know whether its
+        message was sent may send it again.
         """
         store = self._dispatcher.app.store.with_blocking(blocking=True)
         outcome = run_sync(
@@ -197,7 +197,7 @@ class Tracked:
         ).outcomes[0]
         if outcome.accepted or outcome.job is None:
             return job_id
-        if not outcome.job.is_terminal:
+        if not outcome.job.is_terminal and _is_same_call(outcome.job, fields):
             text = "task %s[%s]: its job is %s, so this message starts no other run; use a new task id for each call"
             log.warning(text, self.task.name, job_id, outcome.job.status)
             return job_id
@@ -347,6 +347,12 @@ def schema_of(task: Any) -> dict[str, Any]:
             kwargs["properties"] = {parameter.name: {} for parameter in parameters if parameter.kind in _NAMED}
             kwargs["additionalProperties"] = False
     return {"type": "object", "properties": {"args": args, "kwargs": kwargs}, "additionalProperties": False}
+
+
+def _is_same_call(job: Job, fields: dict[str, str]) -> bool:
+    """Return whether a job has the arguments of a message, or if either is not stored."""
+    known, given = job.record.get("params"), fields.get("params")
+    return known is None or given is None or known == given
 
 
 def _is_redelivered(request: Any) -> bool:
