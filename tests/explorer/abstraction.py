@@ -79,12 +79,13 @@ def key_of(memory: MemoryState, actors: Actors) -> Hashable:
     numbers, now = _Numbers(), memory.now
     record, stop = memory.records.get(JOB), memory.stops.get(JOB)
     last, hold = memory.last_sweep, memory.hold
-    recovered = None if hold is None else hold_of(hold, hold - SETTINGS.lease_micros, hold, SETTINGS.lease_micros).due
+    lease = SETTINGS.lease_micros
+    recovered = None if hold is None else hold_of(hold.since + lease, hold.since, hold, lease)[0]
     parts = (
         None if record is None else _record(record, now, recovered, numbers),
         None if stop is None else (numbers.of(stop.token), _ticks(stop.expires, now), stop.expires <= (recovered or 0)),
         None if last is None else min(OUTAGE, (now - last) // (TICK * 1_000_000)),
-        None if hold is None else _ticks(hold, now),
+        None if hold is None else (_ticks(hold.since + lease, now), _ticks(hold.until, now)),
         tuple((write.change.transition.name, _values(write.change.values, numbers)) for write in actors.found),
         None if actors.repeat is None else _repeat(actors.repeat, memory, record, numbers),
         actors.budgets,

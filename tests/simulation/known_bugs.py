@@ -228,10 +228,24 @@ def _four_operation_ids() -> Patches:
     "healthy-run-is-kept",
 )
 def _second_outage() -> Patches:
-    def hold_of(now: int, last: int | None, until: int | None, lease: int) -> Hold:
-        if until is not None and now >= until:
-            return Hold(now, None)
-        return memory_hold_of(now, last, until, lease)
+    def hold_of(now: int, last: int | None, hold: Hold | None, lease: int) -> tuple[int | None, Hold | None]:
+        if hold is not None and now >= hold.until:
+            return now, None
+        return memory_hold_of(now, last, hold, lease)
+
+    memory_hold_of = memory_store.hold_of
+    return [mock.patch.object(memory_store, "hold_of", hold_of)]
+
+
+@bug(
+    "outage within hold",
+    "an outage within the hold of an earlier one does not prolong it",
+    "healthy-run-is-kept",
+)
+def _outage_within_hold() -> Patches:
+    def hold_of(now: int, last: int | None, hold: Hold | None, lease: int) -> tuple[int | None, Hold | None]:
+        due, kept = memory_hold_of(now, last, hold, lease)
+        return due, kept and kept._replace(until=kept.since + lease)
 
     memory_hold_of = memory_store.hold_of
     return [mock.patch.object(memory_store, "hold_of", hold_of)]
@@ -243,10 +257,9 @@ def _second_outage() -> Patches:
     "healthy-run-is-kept",
 )
 def _renewal_before_hold() -> Patches:
-    def hold_of(now: int, last: int | None, until: int | None, lease: int) -> Hold:
-        hold = memory_hold_of(now, last, until, lease)
-        is_second = until is not None and hold.due == until - lease // 4
-        return hold._replace(due=until - 1) if is_second and until is not None else hold
+    def hold_of(now: int, last: int | None, hold: Hold | None, lease: int) -> tuple[int | None, Hold | None]:
+        due, kept = memory_hold_of(now, last, hold, lease)
+        return (due if due is None or due == now else due + lease // 4 - 1), kept
 
     memory_hold_of = memory_store.hold_of
     return [mock.patch.object(memory_store, "hold_of", hold_of)]

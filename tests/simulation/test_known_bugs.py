@@ -23,6 +23,7 @@ FOUND = {
     "starved sweep": 8,
     "late claim": 7,
     "second outage": 220,
+    "outage within hold": 404,
     "unwritten release": 2,
     "late stop": 8,
     "four operation ids": 17,

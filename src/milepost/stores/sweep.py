@@ -36,24 +36,27 @@ class Sweep(NamedTuple):
 
 
 class Hold(NamedTuple):
-    """A sweep may recover leases that expired at `due` or earlier (None: none). `until` is the end of the hold, if any."""
+    """After an outage no lease is recovered before `until`. `since` is when the first of several close outages was noticed."""
 
-    due: int | None
-    until: int | None
+    since: int
+    until: int
 
 
-def hold_of(now: int, last: int | None, until: int | None, lease: int) -> Hold:
-    """Return the hold for a sweep at `now`, given the time of the last sweep and its hold; all in microseconds.
+def hold_of(now: int, last: int | None, hold: Hold | None, lease: int) -> tuple[int | None, Hold | None]:
+    """Return the time until which expired leases are due (None: none are), and the hold to keep; all in microseconds.
 
-    There was an outage if the last sweep is more than half a lease ago, or ahead of the clock because that was set back.
-    The first sweep after a hold recovers leases that were not renewed since the outage, however late it runs. If it
-    follows another outage, leases that were renewed since then are held again. The sweep that began the hold may have
-    come one sweep interval after the outage, which is at most a quarter of a lease, and after renewals.
+    `last` and `hold` are those of the last sweep. There was an outage if that is more than half a lease ago, or ahead of
+    the clock because that was set back. An outage within a hold prolongs it, so the owners of live runs have a whole lease
+    after each outage to renew. But sweeps may always be rare: the first late one that is at least a lease after `since`
+    recovers leases that were not renewed since then, and begins another hold. The sweep at `since` may have come one sweep
+    interval after the outage, which is at most a quarter of a lease, and after renewals.
     """
-    went_back = last is not None and last > now
-    late = went_back or (last is not None and now - last > lease // 2)
-    if until is None or went_back:
-        return Hold(None, now + lease) if late else Hold(now, None)
-    if now < until:
-        return Hold(None, until)
-    return Hold(until - lease // 4, now + lease) if late else Hold(now, None)
+    if last is not None and last > now:
+        return None, Hold(now, now + lease)
+    if last is None or now - last <= lease // 2:
+        return (now, None) if hold is None or now >= hold.until else (None, hold)
+    if hold is None:
+        return None, Hold(now, now + lease)
+    if now < hold.since + lease:
+        return None, Hold(hold.since, now + lease)
+    return hold.since + lease - lease // 4, Hold(now, now + lease)

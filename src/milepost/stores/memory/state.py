@@ -29,6 +29,7 @@ from milepost.stores.index_entries import WAITING_FOR_STOP, Entry, index_entries
 from milepost.stores.memory.ledger import Ledger
 from milepost.stores.memory.limit_table import LimitTable
 from milepost.stores.memory.notifier import Notifier
+from milepost.stores.sweep import Hold
 
 READY_KEPT = 64
 _ENDED: Record = {"completed": ""}
@@ -86,7 +87,7 @@ class MemoryState:
         self.removed_members: dict[str, dict[str, str]] = {}
         """Removed members of groups that the `after` of a record names: group -> status -> id."""
         self.last_sweep: int | None = None
-        self.hold: int | None = None
+        self.hold: Hold | None = None
         self.fence = self.now = self.kv_version = self._arrived = 0
         self._clock = clock
 

@@ -14,7 +14,7 @@ from milepost.stores.postgres.database import Database, Part, Transaction
 from milepost.stores.postgres.namespace import Namespace
 from milepost.stores.postgres.writes import job_of
 from milepost.stores.protocol import LAYOUT, DueItem, HealthReport, SweepResult
-from milepost.stores.sweep import Sweep, hold_of
+from milepost.stores.sweep import Hold, Sweep, hold_of
 
 TRIM_BATCH = 2_000
 """Events read per transaction."""
@@ -30,8 +30,10 @@ async def sweep(tx: Transaction, namespace: Namespace, wanted: Sweep) -> SweepRe
     if not alone or wanted.skips(now, last):
         await tx.commit()
         return SweepResult([], skipped=True)
-    due_until, until = hold_of(now, last, state["hold"], wanted.lease)
-    swept = {"names": ["swept", "hold"], "values": [now, until]}
+    since, held_until = state["held_since"], state["held_until"]
+    hold = Hold(since, held_until) if since is not None and held_until is not None else None
+    due_until, hold = hold_of(now, last, hold, wanted.lease)
+    swept = {"names": ["swept", "held_since", "held_until"], "values": [now, *(hold or (None, None))]}
     parts: list[Part] = [("short_plans", None), ("state_put", swept), ("fold_counts", {"rows": MAX_ROWS})]
     if last is not None and last > now:
         bound = now + max(wanted.lease, CLOCK_LEAD)

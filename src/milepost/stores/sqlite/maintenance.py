@@ -16,7 +16,7 @@ from milepost.stores.protocol import LAYOUT, DueItem, HealthReport, KeyValue, Sw
 from milepost.stores.rows import LARGEST, Row
 from milepost.stores.sqlite.database_file import SHARED_FOLDERS, file_system
 from milepost.stores.sqlite.transaction import ReadTransaction, WriteTransaction
-from milepost.stores.sweep import Sweep, hold_of
+from milepost.stores.sweep import Hold, Sweep, hold_of
 
 TRIM_BATCH = 2_000
 """Events read per transaction, which holds the lock for about 5 ms."""
@@ -64,7 +64,9 @@ def _hold(tx: WriteTransaction, last: int | None, lease: int) -> int | None:
     Processes on one file may see different clocks (containers, tests), and each uses its own. Only the process that is
     behind recovers leases: to the others, leases of its live runs look long expired.
     """
-    now, file, hold = tx.now, tx.file, tx.number("hold")
+    now, file = tx.now, tx.file
+    since, held_until = tx.number("held_since"), tx.number("held_until")
+    hold = Hold(since, held_until) if since is not None and held_until is not None else None
     own, file.swept = file.swept, now
     is_ahead = own is not None and last is not None and last < own - CLOCK_LEAD and own <= now
     went_back = last is not None and last > now
@@ -75,11 +77,13 @@ def _hold(tx: WriteTransaction, last: int | None, lease: int) -> int | None:
     _turn_back(tx, lease, went_back=went_back)
     if is_ahead:
         return None
-    due_until, until = hold_of(now, last, hold, lease)
-    if until is not None:
-        tx.keep_number("hold", until)
-    else:
-        tx.run("state_delete", ("hold",))
+    due_until, kept = hold_of(now, last, hold, lease)
+    if kept is not None:
+        tx.keep_number("held_since", kept.since)
+        tx.keep_number("held_until", kept.until)
+    elif since is not None:
+        tx.run("state_delete", ("held_since",))
+        tx.run("state_delete", ("held_until",))
     return due_until
 
 

@@ -57,6 +57,20 @@ def ahead(fixture: StoreFixture, seconds: float) -> Iterator[None]:
     clock.advance(-seconds)
 
 
+async def outage_until_end_of_hold(fixture: StoreFixture, living: tuple[str, str]) -> None:
+    """Have an outage of 20 s that begins soon after a hold of 30 s, and expect that only the job `dead` is lost."""
+    clock = needs_moving_clock(fixture)
+    await fixture.store.renew([living], MICROS)
+    await swept_for(fixture, 5)
+    clock.advance(20)
+    await sweep(fixture)
+    clock.advance(10)
+    assert lost(await sweep(fixture)) == set(), "living owners renew first"
+    assert await fixture.store.renew([living], MICROS) == ["live"]
+    *before, last = await swept_for(fixture, 20)
+    assert ([lost(found) for found in before], lost(last), last.held) == ([set()] * 3, {"dead"}, False)
+
+
 class Outages(Scenarios):
     """No sweep runs for a while, because the store is unavailable or the machine sleeps."""
 
@@ -115,6 +129,27 @@ class Outages(Scenarios):
             found.append(lost(await sweep(fixture)))
         assert found == [set(), {"dead"}]
 
+    async def test_outage_that_ends_with_hold_recovers_no_live_run(self, fixture: StoreFixture) -> None:
+        """After a second outage that ended just before the hold of the first one, live runs were lost at the end of that."""
+        clock = needs_moving_clock(fixture)
+        (living, _) = await running(fixture, "living", "dead")
+        await sweep(fixture)
+        clock.advance(60)
+        assert (await sweep(fixture)).held
+        await outage_until_end_of_hold(fixture, living)
+
+    async def test_sweep_that_is_always_late_recovers_unrenewed_lease(self, fixture: StoreFixture) -> None:
+        """Each late sweep prolongs the hold, but for a lease at most."""
+        clock = needs_moving_clock(fixture)
+        (living, _) = await running(fixture, "living", "dead")
+        await sweep(fixture)
+        found = []
+        for _ in range(3):
+            clock.advance(20)
+            await fixture.store.renew([living], MICROS)
+            found.append(lost(await sweep(fixture)))
+        assert found == [set(), set(), {"dead"}]
+
 
 class SetClocks(Scenarios):
     """The system clock of a store changes."""
@@ -154,6 +189,15 @@ class SetClocks(Scenarios):
         assert lost(passes[0]) == set()
         assert lost(passes[-1]) == {"dead"}
         assert not passes[-1].held
+
+    async def test_outage_after_step_back_recovers_no_live_run(self, fixture: StoreFixture) -> None:
+        """An outage within a lease after a clock was set back cost live runs."""
+        needs_moving_clock(fixture)
+        with ahead(fixture, TWO_HOURS):
+            await sweep(fixture)
+        (living, _) = await running(fixture, "living", "dead")
+        assert (await sweep(fixture)).held
+        await outage_until_end_of_hold(fixture, living)
 
     async def test_leases_from_fast_clock_expire(self, fixture: StoreFixture) -> None:
         """A run that died while the clock was ahead kept its job, key and slot for as long as the clock had been ahead."""

@@ -10,7 +10,7 @@ CREATE SCHEMA IF NOT EXISTS [schema];
 -- Few numbers of the namespace as a whole. Times are microseconds since 1970, as in all tables.
 CREATE TABLE IF NOT EXISTS [state] (name text PRIMARY KEY, value bigint);
 INSERT INTO [state] VALUES
-    ('layout', 1), ('swept', NULL), ('hold', NULL), ('trimmed', 0), ('trimmed_xid', 0),
+    ('layout', 1), ('swept', NULL), ('held_since', NULL), ('held_until', NULL), ('trimmed', 0), ('trimmed_xid', 0),
     ('minutes_dropped', NULL), ('hours_dropped', NULL)
 ON CONFLICT DO NOTHING;
 

@@ -13,8 +13,8 @@ local indexes = open_indexes()
 local state = root .. 'sweep'
 local lease, interval, limit = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local task_queue, others_from = ARGV[6], this.clock - tonumber(ARGV[7])
-local got = redis.call('HMGET', state, 'last', 'hold')
-local last, hold = tonumber(got[1] or nil), tonumber(got[2] or nil)
+local got = redis.call('HMGET', state, 'last', 'held_since', 'held_until')
+local last, since, held_until = tonumber(got[1] or nil), tonumber(got[2] or nil), tonumber(got[3] or nil)
 if last and last > this.clock and last - this.clock <= 30000000 then
   this.now, this.clock = string.format('%.0f', last), last
 end
@@ -22,18 +22,20 @@ local went_back = last and last > this.clock
 if last and not went_back and this.clock - last < interval / 2 then return {this.now, 1, 0, {}, 0, {}} end
 redis.call('HSET', state, 'last', this.now)
 
--- The time until which leases are due, and the hold to keep, as in `hold_of` of stores/protocol.py.
+-- The time until which leases are due, and the hold to keep, as in `hold_of` of stores/sweep.py.
 local due_until
-local late = went_back or (last and this.clock - last > math.floor(lease / 2))
-if not hold or went_back then
-  if late then hold = this.clock + lease else due_until, hold = this.clock, nil end
-elseif this.clock >= hold then
-  if late then due_until, hold = hold - math.floor(lease / 4), this.clock + lease else due_until, hold = this.clock, nil end
-end
-if hold then
-  redis.call('HSET', state, 'hold', string.format('%.0f', hold))
+if went_back then
+  since, held_until = this.clock, this.clock + lease
+elseif not last or this.clock - last <= math.floor(lease / 2) then
+  if not since or this.clock >= held_until then due_until, since = this.clock, nil end
 else
-  redis.call('HDEL', state, 'hold')
+  if since and this.clock >= since + lease then due_until, since = since + lease - math.floor(lease / 4), nil end
+  since, held_until = since or this.clock, this.clock + lease
+end
+if since then
+  redis.call('HSET', state, 'held_since', string.format('%.0f', since), 'held_until', string.format('%.0f', held_until))
+else
+  redis.call('HDEL', state, 'held_since', 'held_until')
 end
 
 -- Move leases from a clock that was ahead to the current one, but not below `lease` from now.
