@@ -125,6 +125,35 @@ def test_leases_do_not_wait_for_all_of_a_slow_sweep(manager: JobManager, monkeyp
     assert set(after) == {"heartbeat"}, "the schedules were read before the next renewal"
 
 
+def test_leases_do_not_wait_for_all_kept_results(manager: JobManager, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Regression: runs were released because their process first sent all results of `run.map`, over a slow connection."""
+    store, requests = manager.store, list[str]()
+
+    def noted(name: str) -> None:
+        real = getattr(store, name)
+
+        async def request(*args: Any, **what: Any) -> Any:
+            is_part = name != "heartbeat" and str(args[0]).startswith("results/")
+            if is_part:
+                threading.Event().wait(manager.runtime.heartbeat.interval)
+            if is_part or name == "heartbeat":
+                requests.append(name)
+            return await real(*args, **what)
+
+        monkeypatch.setattr(store, name, request)
+
+    for name in ("heartbeat", "kv_put", "kv_delete"):
+        noted(name)
+    with manager.track("long"):
+        with contextlib.ExitStack() as stack:
+            for run in [stack.enter_context(manager.track("map")) for _ in range(4)]:
+                run.map(lambda number: str(number) * 20_000, range(8))
+            until(lambda: requests.count("kv_put") >= 4)
+        until(lambda: requests.count("kv_delete") >= 4)
+    parts = "".join("h" if name == "heartbeat" else "p" for name in requests).split("h")
+    assert max(map(len, parts)) <= 2, "one before a renewal, and one after it"
+
+
 class TestBacklog:
     """The heartbeat thread sweeps and purges in short slices."""
 

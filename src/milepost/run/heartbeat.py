@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import threading
 from collections.abc import Sequence
@@ -97,7 +98,7 @@ class Heartbeat:
         self.history = RunHistory(store, clock)
         self._clock = clock
         self._output_bytes = settings.output_bytes
-        self._parts = PartWriter(store, ttl)
+        self._parts = PartWriter(store, ttl, clock)
         self._state = HeartbeatState(settings, self.history, self._parts, ids)
         self._sweeper = Sweeper(store, settings, ttl, clock=clock, ids=ids)
         self._outage = Outage(log, "running jobs continue", clock=clock)
@@ -228,7 +229,8 @@ class Heartbeat:
             for step in self._sweeper.steps:
                 run_sync(step())
                 self._report_if_due()
-            self._update_history(runs, BUSY_WRITE_INTERVAL if is_busy else IDLE_WRITE_INTERVAL)
+            spacing = BUSY_WRITE_INTERVAL if is_busy else IDLE_WRITE_INTERVAL
+            self._update_history(runs, spacing, self._clock.monotonic() + self.interval)
             if asks:
                 self._outage.answered()
         except StoreError as error:
@@ -260,7 +262,7 @@ class Heartbeat:
             one.lock.acquire()
         try:
             live = [one for one in runs if one.run.token in self._state.runs]
-            self._parts.write([one.run for one in live])
+            self._parts.write([one.run for one in live], self._reported_at + self.interval)
             for one in live:
                 self._know_earlier_output(one.run)
             beat = self._state.next(live, self._clock.monotonic(), self._clock.time())
@@ -276,12 +278,12 @@ class Heartbeat:
             self._state.notified(one, self._clock.monotonic())
         run_sync(stop_runs_over_budget(self.store, [one.run for one in live]))
 
-    def _update_history(self, runs: Sequence[ReportedRun], spacing: float) -> None:
-        """Read the history of types that run for longer than a moment, and write new profiles."""
+    def _update_history(self, runs: Sequence[ReportedRun], spacing: float, until: float = math.inf) -> None:
+        """Read the history of types that run for longer than a moment, write new profiles, and tidy kept results."""
         reported = [one for one in runs if one.forecast is not None and not one.forecast.is_young]
         job_types = dict.fromkeys(one.run.job_type for one in reported)  # in an order that hashes do not decide
         run_sync(self.history.sync(job_types, spacing=spacing))
-        self._parts.delete_outdated()
+        self._parts.delete_outdated(until)
 
     def save(self) -> None:
         """Write the profiles of the last runs before the process ends."""

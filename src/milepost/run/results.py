@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import threading
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -19,6 +20,7 @@ from milepost.core.record_codec import results_prefix
 from milepost.core.serialization import KIB, from_json, to_json
 from milepost.run import typed_values
 from milepost.run.typed_values import Codec, codec_of
+from milepost.stores.clock import SYSTEM_CLOCK, Clock
 from milepost.stores.protocol import Store
 from milepost.stores.sync_bridge import run_sync
 
@@ -204,21 +206,25 @@ class HasParts(Protocol):
 
 
 class PartWriter:
-    """Writes the parts for all runs of one heartbeat. Only its thread calls `write` and `delete_outdated`."""
+    """Writes the parts for all runs of one heartbeat. Only its thread calls `write` and `delete_outdated`.
 
-    def __init__(self, store: Store, ttl: float) -> None:
+    Both end after the part during which the time `until`, on the monotonic clock, comes; later calls continue.
+    """
+
+    def __init__(self, store: Store, ttl: float, clock: Clock = SYSTEM_CLOCK) -> None:
         self._store = store
+        self._monotonic = clock.monotonic
         self._ttl = ttl + TTL_MARGIN
         self._waiting: list[tuple[str, str]] = []
         self._outdated: list[str] = []
         self._has_parts: set[str] = set()
         self._ended: set[str] = set()
 
-    def write(self, runs: Iterable[HasParts]) -> None:
+    def write(self, runs: Iterable[HasParts], until: float = math.inf) -> None:
         """Write the new parts of runs. A part that the store rejects waits for the next call.
 
         A report that names a missing part does no harm: the next attempt processes its items again. So this neither
-        raises nor delays the lease renewals of the same beat.
+        raises nor delays the lease renewals of the same beat by more than one part.
         """
         for run in runs:
             self._take(run, run._take_parts())
@@ -227,6 +233,8 @@ class PartWriter:
                 key, text = self._waiting[0]
                 run_sync(self._store.kv_put(key, text, ttl=self._ttl))
                 del self._waiting[0]
+                if self._monotonic() >= until:
+                    return
         except StoreError as error:
             log.debug("kept results not written yet: %s", error)
 
@@ -248,15 +256,15 @@ class PartWriter:
         for cursor in cursors:
             self._outdated += [part_key(job_id, name) for name in part_names(cursor)]
 
-    def delete_outdated(self) -> None:
+    def delete_outdated(self, until: float = math.inf) -> None:
         """Delete the parts of completed and deleted jobs, after writing what ended runs have left. Raises StoreError."""
-        self.write([])
-        while self._ended and not self._waiting:
+        self.write([], until)
+        while self._ended and not self._waiting and self._monotonic() < until:
             job_id = next(iter(self._ended))
             if run_sync(self._store.get(job_id)) is None:
                 self._outdated += [item.key for item in run_sync(self._store.kv_scan(results_prefix(job_id)))]
             self._ended.discard(job_id)
             self._has_parts.discard(job_id)
-        while self._outdated:
+        while self._outdated and self._monotonic() < until:
             run_sync(self._store.kv_delete(self._outdated[-1]))
             self._outdated.pop()
