@@ -133,6 +133,16 @@ def test_failed_item_is_recorded_and_loop_continues() -> None:
     assert counts["first_errors"] == ["1: ValueError: bad one"]
 
 
+@pytest.mark.parametrize("key", ["id", lambda doc: doc["id"]])
+def test_item_of_a_loop_with_key_may_be_given_by_its_name(key: Any) -> None:
+    """Regression: `run.item(doc["id"])` read the key of the loop from the text: 'str' object has no attribute 'id'."""
+    run = fake_run()
+    for doc in run.each([{"id": "a.pdf"}, {"id": 7}], key=key):
+        with run.item(doc["id"]):
+            raise ValueError("no text in it")
+    assert from_json(run._report()["item_counts"])["failed_keys"] == ["a.pdf", "7"]
+
+
 def test_stop_passes_through_item() -> None:
     run = fake_run()
     run.cancel()

@@ -76,12 +76,12 @@ class LoopMixin:
         return binding.target
 
     def item(self, item: Any, key: Key = None) -> TrackedItem:
-        """Guard the work on one item: an Exception is recorded as a failed item and the loop continues."""
+        """Guard the work on one item: an Exception is recorded as a failed item and the loop continues.
+
+        The item is named by `key`, else by that of the loop. In a loop with a `key` this may be given the name itself.
+        """
         run = cast("Run", self)
-        if key is None:
-            key = next((loop.key for loop in reversed(tuple(run._loops.values())) if loop.key is not None), None)
-        read = key_function(key)
-        name = masked_line(read(item) if read is not None else item, run._secret_values, NAME_BYTES)
+        name = masked_line(_named(run, item, key), run._secret_values, NAME_BYTES)
         place = current_loop(run._places)
         return TrackedItem(name, recorder(run, place, place.at() if place is not None else None))
 
@@ -150,3 +150,19 @@ class LoopMixin:
             keep=keep,
             resume=resume,
         )
+
+
+def _named(run: Run, item: Any, key: Key) -> Any:
+    """Return the name of an item."""
+    read = key_function(key)
+    if read is not None:
+        return read(item)
+    read = next((loop.key for loop in reversed(tuple(run._loops.values())) if loop.key is not None), None)
+    if read is None:
+        return item
+    try:
+        return read(item)
+    except (AttributeError, LookupError, TypeError):
+        if isinstance(item, str | int):  # the name itself, as in `run.item(doc["id"])`
+            return item
+        raise
