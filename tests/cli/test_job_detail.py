@@ -95,6 +95,18 @@ def test_run_given_back_and_started_again_at_once_is_not_lost() -> None:
     assert "completed" in second
 
 
+def test_duration_of_a_run_includes_the_time_before_its_first_stage() -> None:
+    """Regression: a run that loaded a model for a minute before its first stage was shown as a minute shorter."""
+    stage = '[{"name": "Load", "started_at": "1970-01-01T00:01:05+00:00", "ended_at": "1970-01-01T00:01:10+00:00"}]'
+    record = {
+        "type": "load", "status": "completed", "created": "0", "attempt": "1", "run_by": "worker", "started": "5000000",
+        "completed": "70000000", "stages": stage,
+    }  # fmt: skip
+    out = io.StringIO()
+    print_job(Console(file=out, width=160), Job.stored("one", record), utc=True, short="one")
+    assert re.search(r"took +1 min 5 s\n", out.getvalue())
+
+
 def test_duration_of_job_with_attempts_includes_all_of_them() -> None:
     record = {
         "type": "load", "status": "completed", "created": "0", "attempt": "2", "run_by": "worker", "started": "9000000",

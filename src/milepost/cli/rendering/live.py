@@ -222,11 +222,10 @@ def raise_if_output_closed() -> None:
 
 
 def run_duration(job: Job) -> str:
-    """Return how long a job has run, or an empty string."""
-    begun = min((s.started_at for s in job.stages if s.started_at), default=None)
-    start = datetime.fromisoformat(begun) if begun else job.started_at
-    end = job.completed_at or datetime.now(UTC)
-    return formatting.duration((end - start).total_seconds()) if start is not None else ""
+    """Return how long the last run of a job took or takes, or an empty string."""
+    if job.started_at is None:
+        return ""
+    return formatting.duration(((job.completed_at or datetime.now(UTC)) - job.started_at).total_seconds())
 
 
 def ended_text(job: Job) -> str:
