@@ -8,7 +8,10 @@ from __future__ import annotations
 import json
 import re
 import signal
+from contextlib import ExitStack
 from datetime import datetime, timedelta
+
+import pytest
 
 from tests.cli.stores_fixture import APP, StoreFixture, covers
 from tests.cli.subprocesses import until
@@ -55,6 +58,16 @@ def test_submit(working: StoreFixture) -> None:
     )
     [held] = working.rows("ls", f"after:job:{later}")
     assert (held["job_id"], held["activity"]) == (last.strip(), f"Waiting for job {later}")
+
+
+def test_submit_waits_for_worker_that_is_starting(where: StoreFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Regression: a script that started a worker and submitted at once failed with "no worker has published 'count'"."""
+    with ExitStack() as later:
+        monkeypatch.setattr("milepost.cli.commands.submit.sleep", lambda _: later.enter_context(where.worker()))
+        where.call("submit", "count", "2", "--watch")
+        assert where.error_line("submit", "cuont", "2", code=2).startswith(
+            "milepost: job_type: no worker has published"
+        )
 
 
 @covers("worker")

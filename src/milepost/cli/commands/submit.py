@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from difflib import get_close_matches
+from time import monotonic, sleep
 from typing import Any
 
 import click
@@ -18,6 +20,9 @@ from milepost.core.errors import UnknownJobTypeError
 from milepost.core.options import Option
 from milepost.core.record import OPTIONS
 from milepost.core.serialization import seconds
+
+WORKER_START_SECONDS = 5.0
+"""How long a submit waits for a worker to publish an unknown type: a script may have started the worker just before."""
 
 
 def field_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -96,8 +101,17 @@ def submit(job_type: str, words: tuple[str, ...], app: str | None, wait: bool, *
 
 
 def _published(job_type: str) -> dict[str, Any]:
-    try:
-        return admin.get_job_type(current(), job_type).schema
-    except UnknownJobTypeError as unknown:
-        hint = "if its workers publish no types (e.g. a plain `rq worker`), pass --app MODULE:APP"
-        raise click.UsageError(f"{unknown}; {hint}") from None
+    """Return the schema of a published type. If no type resembles it, wait for a worker that is still starting."""
+    until = monotonic() + WORKER_START_SECONDS
+    is_waiting = False
+    while True:
+        try:
+            return admin.get_job_type(current(), job_type).schema
+        except UnknownJobTypeError as unknown:
+            if monotonic() > until or get_close_matches(job_type, unknown.known):
+                hint = "if its workers publish no types (e.g. a plain `rq worker`), pass --app MODULE:APP"
+                raise click.UsageError(f"{unknown}; {hint}") from None
+        if not is_waiting:
+            is_waiting = True
+            click.echo(f"Waiting {WORKER_START_SECONDS:g} s for a worker that has {job_type!r} ...", err=True)
+        sleep(0.25)
