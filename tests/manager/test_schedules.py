@@ -13,7 +13,7 @@ from milepost.run.schedules import due_ticks, fire_due
 from milepost.run.sweeper import Sweeper
 from milepost.settings import Settings
 from milepost.stores.ids import new_operation_id
-from milepost.stores.protocol import Store
+from milepost.stores.protocol import Select, Store
 from milepost.stores.sync_bridge import run_sync
 from milepost.web.security.api_keys import ApiKeyStore
 from milepost.worker.registry import WorkerRegistration, remove_worker
@@ -85,6 +85,26 @@ def test_sweep_of_any_process_fires(jobs: Jobs) -> None:
     move(jobs, "often", next_at=AGO)
     run_sync(Sweeper(jobs.store, replace(SETTINGS, sweep=0.001), jobs.ttl).sweep())
     assert [job.schedule for job in jobs.list_jobs()] == ["often"]
+
+
+def test_many_due_schedules_are_fired_over_several_ticks(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Regression: at 3:00 the jobs of thousands of schedules were made at once, and live runs lost their leases meanwhile."""
+    monkeypatch.setattr("milepost.run.sweeper.MAX_TICK_SECONDS", 0.0)
+    names = [f"tenant-{number}" for number in range(4)]
+    for name in names:
+        jobs.add_schedule(name, jobs.handlers["reindex"], cron="0 3 * * *")
+    for days in (3, 2):
+        for name in names:
+            move(jobs, name, next_at=datetime.now(UTC) - timedelta(days=days))
+        jobs.add_schedule("later", jobs.handlers["reindex"], cron="0 3 * * *")
+        sweeper = Sweeper(jobs.store, replace(SETTINGS, sweep=3600.0), ttl=36000.0)
+        made = []
+        while not made or sweeper.is_behind:
+            run_sync(sweeper.tick())
+            made.append(len(run_sync(jobs.store.select(Select(), 100))))  # listing by `jobs` would fire as well
+        assert made == ([1, 2, 3, 4] if days == 3 else [4, 4, 4, 4])
+        assert [jobs.get_schedule(name).skipped for name in names] == [0 if days == 3 else 1] * 4
+    assert len(jobs.list_jobs()) == 4
 
 
 def test_process_fires_although_another_has_swept(jobs: Jobs) -> None:

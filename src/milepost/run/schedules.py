@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
-from dataclasses import replace
+import math
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import islice, takewhile
 from typing import Literal, NamedTuple
 
 from milepost.core.errors import InvalidInputError, MissingExtraError
-from milepost.core.job import JobStatus
+from milepost.core.job import Job, JobStatus
 from milepost.core.schedule import SCHEDULES, Schedule
 from milepost.core.serialization import from_micros
 from milepost.core.transitions import plan_fire
@@ -31,6 +32,8 @@ MAX_CAUGHT_UP = 100
 ON_TIME = timedelta(seconds=60)
 """How late a tick may be to count as not missed, for `catch_up="none"`."""
 UNDECLARED_AFTER = timedelta(hours=24)
+DUE_AT_ONCE = 200
+"""How many due schedules a call of `fire_due` with a `turn` handles."""
 _BY_KEY = "key:"
 _Unfinished = Literal["queued", "started", "removed"]
 
@@ -45,10 +48,19 @@ class _Firing(NamedTuple):
     moved: Schedule
 
 
-async def read_schedules(store: Store) -> list[tuple[KeyValue, Schedule]]:
-    """Return all schedules that can be read, with their stored values, by name."""
+@dataclass
+class FiringTurn:
+    """The time that a call of `fire_due` has, and where the next call continues if it did not suffice."""
+
+    monotonic: Callable[[], float]
+    until: float = math.inf
+    after: str = ""
+    """The key of the last schedule of an unfinished call, else empty."""
+
+
+async def read_schedules(store: Store, after: str = "") -> list[tuple[KeyValue, Schedule]]:
+    """Return all schedules that can be read, with their stored values, by name; those that follow the key `after`."""
     found: list[tuple[KeyValue, Schedule]] = []
-    after = ""
     while items := await store.kv_scan(SCHEDULES, after):
         for item in items:
             try:
@@ -59,27 +71,46 @@ async def read_schedules(store: Store) -> list[tuple[KeyValue, Schedule]]:
     return found
 
 
-async def fire_due(store: Store, new_operation_id: Callable[[], str], locked: LockedJobs | None = None) -> int:
+async def fire_due(
+    store: Store,
+    new_operation_id: Callable[[], str],
+    locked: LockedJobs | None = None,
+    turn: FiringTurn | None = None,
+) -> int:
     """Create the jobs of all ticks that have come; return how many this call created. Raises StoreError.
 
-    A tick whose job id or unique key is locked by another transaction stays due.
+    A tick whose job id or unique key is locked by another transaction stays due. With `turn`, end when its time is over,
+    after at least one schedule, or after DUE_AT_ONCE of them.
     """
-    found = await read_schedules(store)
+    found = await read_schedules(store, turn.after if turn is not None else "")
+    if turn is not None:
+        turn.after = ""
     if not found:
         return 0
     now = from_micros(await store.now())
-    firings: list[_Firing] = []
-    for item, schedule in found:
+    due: list[tuple[KeyValue, Schedule, Job | None]] = []
+    for number, (item, schedule) in enumerate(found, 1):
         if schedule.paused is not None or schedule.next_at is None:
             continue
         if (why := await _why_paused(store, schedule, now)) is not None:
             log.warning("schedule %s: paused: %s", schedule.name, why)
             await store.kv_put(item.key, replace(schedule, paused=why).to_text(), version=item.version)
         elif schedule.next_at <= now:
-            try:
-                firings.append(await _plan(store, item, schedule, now, new_operation_id))
-            except (MissingExtraError, InvalidInputError) as error:
-                log.error("schedule %s: not fired by this process: %s", schedule.name, error)
+            due.append((item, schedule, await store.get(job_id) if (job_id := _awaited(schedule)) else None))
+        else:
+            continue
+        if turn is not None and number < len(found) and (turn.monotonic() >= turn.until or len(due) == DUE_AT_ONCE):
+            turn.after = item.key
+            break
+    # After the jobs: one that was cancelled meanwhile must not be taken for one whose code has stopped.
+    has_ended = any(_awaited(schedule) and (job is None or job.is_terminal) for _, schedule, job in due)
+    stopping = {job_id for job_id, _, _ in await store.draining_leases()} if has_ended else set()
+    firings: list[_Firing] = []
+    for item, schedule, job in due:
+        try:
+            firings.append(_plan(item, schedule, _unfinished(schedule, job, stopping), now, new_operation_id))
+        except (MissingExtraError, InvalidInputError) as error:
+            log.error("schedule %s: not fired by this process: %s", schedule.name, error)
     writes = [write for firing in firings for write in firing.writes]
     outcomes = await (locked or LockedJobs(log)).apply(store, writes)
     remaining = iter(outcomes)
@@ -93,13 +124,12 @@ async def fire_due(store: Store, new_operation_id: Callable[[], str], locked: Lo
     return sum(outcome.accepted and not outcome.repeated for outcome in outcomes)
 
 
-async def _plan(
-    store: Store, item: KeyValue, schedule: Schedule, now: datetime, new_operation_id: Callable[[], str]
+def _plan(
+    item: KeyValue, schedule: Schedule, last: _Unfinished | None, now: datetime, new_operation_id: Callable[[], str]
 ) -> _Firing:
-    """Return what the due ticks of a schedule create."""
+    """Return what the due ticks of a schedule create. `last` is how far its last job is."""
     next_at = ticks_of(schedule).after(now)
     due = due_ticks(schedule, now)
-    last = await _unfinished(store, schedule) if schedule.overlap != "allow" else None
     if last is not None and _is_skipped(schedule, last, len(due)):
         moved = replace(schedule, next_at=next_at, skipped=schedule.skipped + len(due))
         return _Firing(item, [], {}, moved)
@@ -134,16 +164,17 @@ def due_ticks(schedule: Schedule, now: datetime) -> list[datetime]:
     return due[::-1]
 
 
-async def _unfinished(store: Store, schedule: Schedule) -> _Unfinished | None:
-    """Return how far the last job is, or None if it has ended and its code has stopped; "removed" is still stopping."""
-    if schedule.last_job_id is None:
-        return None
-    last = await store.get(schedule.last_job_id)
+def _awaited(schedule: Schedule) -> str | None:
+    """Return the id of the last job, which the next one must not overlap, or None."""
+    return schedule.last_job_id if schedule.overlap != "allow" else None
+
+
+def _unfinished(schedule: Schedule, last: Job | None, stopping: Collection[str]) -> _Unfinished | None:
+    """Return how far the job that must not be overlapped is, or None if its code has stopped; "removed" is still stopping."""
     if last is not None and not last.is_terminal:
         # A job that waits for a retry or is suspended has started: the next one may queue behind it.
         return "queued" if last.status is JobStatus.PENDING and last.attempt == 0 else "started"
-    is_stopping = any(job_id == schedule.last_job_id for job_id, _, _ in await store.draining_leases())
-    if not is_stopping:
+    if _awaited(schedule) not in stopping:
         return None
     return "started" if last is not None else "removed"
 

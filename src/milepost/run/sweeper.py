@@ -23,7 +23,7 @@ from milepost.core.transitions.operations import Change
 from milepost.run.crash_report import report_lost_run
 from milepost.run.locked_jobs import LockedJobs
 from milepost.run.process_identity import process_of_worker
-from milepost.run.schedules import fire_due
+from milepost.run.schedules import FiringTurn, fire_due
 from milepost.settings import Settings
 from milepost.stores.clock import SYSTEM_CLOCK, Clock
 from milepost.stores.ids import SYSTEM_IDS, Ids
@@ -77,12 +77,13 @@ class Sweeper:
         self._more_due = False
         self._purge_before: int | None = None  # of the purge under way
         self._fires = False
+        self._firing = FiringTurn(clock.monotonic)
         self.steps = (self._sweep_if_due, self._fire_if_swept, self._purge_if_due)
 
     @property
     def is_behind(self) -> bool:
         """Return whether the last tick left work to do."""
-        return self._more_due or self._purge_before is not None
+        return self._more_due or self._purge_before is not None or bool(self._firing.after)
 
     @property
     def is_due(self) -> bool:
@@ -104,10 +105,11 @@ class Sweeper:
 
     async def _fire_if_swept(self) -> int:
         """Fire schedules, even if another process has swept: it may be unable to fire a schedule of this one."""
-        if not self._fires:
+        if not self._fires and not self._firing.after:
             return 0
         self._fires = False
-        return await fire_due(self._store, self._new_operation_id, self._locked_schedules)
+        self._firing.until = self._monotonic() + MAX_TICK_SECONDS
+        return await fire_due(self._store, self._new_operation_id, self._locked_schedules, self._firing)
 
     async def _purge_if_due(self) -> int:
         now = self._monotonic()
