@@ -1,16 +1,51 @@
-"""The application that a message names as MODULE:NAME, and the run of its job, for task queues that find functions by name."""
+"""Task queues that find functions by name: a message names the application as MODULE:NAME, which the workers import."""
 
 from __future__ import annotations
 
+from datetime import timedelta
 from importlib import import_module
 from typing import Any
 
 from milepost.app import AsyncJobs, Jobs
 from milepost.core.errors import InvalidInputError, JobTimedOut, RunStop
-from milepost.integrations.thread_interrupt import HardStop
+from milepost.core.job import Job
+from milepost.core.serialization import seconds
+from milepost.integrations.thread_interrupt import HardStop, interrupt
 from milepost.worker.dispatcher import Dispatcher, TaskQueue
+from milepost.worker.handlers import Application
 from milepost.worker.message_delivery import deliver
 from milepost.worker.message_execution import NotDelivered
+
+
+class ReferencedTaskQueue:
+    """What such task queues have in common. A message runs in a thread of a worker, whose ident `stop` gets."""
+
+    def __init__(self, app: str, name: str, lost_after: float | timedelta | str) -> None:
+        self.name = name
+        self.lost_after = seconds(lost_after, "lost_after")
+        self._reference = checked_reference(app)
+
+    def serve(self, app: Application, dispatcher: Dispatcher) -> None:
+        """Do nothing: workers import the application by its name."""
+
+    def send(self, job: Job) -> None:
+        """Send the message. Raises TaskQueueUnavailableError."""
+        self._send(job.job_id, job.job_type)
+
+    def requeue(self, job_id: str, job_type: str, delay: float) -> None:
+        """Send the message again, without delay, which these task queues lack. Raises TaskQueueUnavailableError."""
+        self._send(job_id, job_type)
+
+    def _send(self, job_id: str, job_type: str) -> None:
+        raise NotImplementedError
+
+    def stop(self, message: Any, *, hard: bool) -> str | None:
+        """Raise an exception in the thread; it arrives at the next Python instruction, not inside C calls."""
+        return interrupt(message)
+
+    def is_exit(self, error: BaseException) -> bool:
+        """Return whether milepost raised the error in the thread."""
+        return isinstance(error, HardStop)
 
 
 def checked_reference(app: str) -> str:

@@ -16,13 +16,9 @@ import threading
 from datetime import timedelta
 
 from milepost.core.errors import MissingExtraError
-from milepost.core.job import Job
-from milepost.core.serialization import seconds
-from milepost.integrations.application_reference import checked_reference, dispatcher_of, run_message
-from milepost.integrations.thread_interrupt import HardStop, interrupt
+from milepost.integrations.application_reference import ReferencedTaskQueue, dispatcher_of, run_message
 from milepost.stores.ids import new_nonce
 from milepost.worker.dispatcher import LOST_AFTER, Dispatcher, TaskQueueUnavailableError
-from milepost.worker.handlers import Application
 
 try:
     import click
@@ -33,7 +29,7 @@ except ImportError as missing:
 CONNECT_SECONDS = 5.0
 
 
-class DaskTaskQueue:
+class DaskTaskQueue(ReferencedTaskQueue):
     """Runs jobs on a Dask cluster: ``jobs = Jobs(url, task_queue=DaskTaskQueue("tcp://scheduler:8786", "myapp:jobs"))``.
 
     `app` is the application as MODULE:NAME, which workers import. `resources`: what a job takes of the resources that
@@ -50,25 +46,12 @@ class DaskTaskQueue:
         name: str = "dask",
         lost_after: float | timedelta | str = LOST_AFTER,
     ) -> None:
-        self.name = name
-        self.lost_after = seconds(lost_after, "lost_after")
+        super().__init__(app, name, lost_after)
         self.address = address
-        self._reference = checked_reference(app)
         self._resources = resources
         self._client: Client | None = None
         self._pid = 0
         self._lock = threading.Lock()
-
-    def serve(self, app: Application, dispatcher: Dispatcher) -> None:
-        """Do nothing: workers import the application by its name."""
-
-    def send(self, job: Job) -> None:
-        """Send the message. Raises TaskQueueUnavailableError."""
-        self._send(job.job_id, job.job_type)
-
-    def requeue(self, job_id: str, job_type: str, delay: float) -> None:
-        """Send the message again without delay, which Dask lacks. Raises TaskQueueUnavailableError."""
-        self._send(job_id, job_type)
 
     def _send(self, job_id: str, job_type: str) -> None:
         try:
@@ -90,14 +73,6 @@ class DaskTaskQueue:
             if self._client.status != "running":
                 raise ConnectionError(f"no connection to {self.address}")
             return self._client
-
-    def stop(self, message: int, *, hard: bool) -> str | None:
-        """Raise an exception in the thread; it arrives at the next Python instruction, not inside C calls."""
-        return interrupt(message)
-
-    def is_exit(self, error: BaseException) -> bool:
-        """Return whether milepost raised the error in the thread."""
-        return isinstance(error, HardStop)
 
     def close(self) -> None:
         """Close the client of this process."""

@@ -21,10 +21,12 @@ from datetime import timedelta
 from typing import Any
 
 from milepost.core.errors import MissingExtraError
-from milepost.core.job import Job
-from milepost.core.serialization import seconds
-from milepost.integrations.application_reference import checked_reference, dispatcher_of, run_message
-from milepost.integrations.thread_interrupt import HardStop, interrupt
+from milepost.integrations.application_reference import (
+    ReferencedTaskQueue,
+    checked_reference,
+    dispatcher_of,
+    run_message,
+)
 from milepost.worker.dispatcher import LOST_AFTER, Dispatcher, TaskQueueUnavailableError
 from milepost.worker.handlers import Application
 
@@ -39,7 +41,7 @@ SEND_SECONDS = 30.0
 """The sender's first message may wait until its process has started and imported the application."""
 
 
-class RayTaskQueue:
+class RayTaskQueue(ReferencedTaskQueue):
     """Runs jobs on a Ray cluster: ``jobs = Jobs(url, task_queue=RayTaskQueue("ray://head:10001", "myapp:jobs"))``.
 
     `address` is an argument of `ray.init`; with another address than ``ray://`` a lost cluster ends the process, as Ray
@@ -60,10 +62,8 @@ class RayTaskQueue:
         name: str = "ray",
         lost_after: float | timedelta | str = LOST_AFTER,
     ) -> None:
-        self.name = name
-        self.lost_after = seconds(lost_after, "lost_after")
+        super().__init__(app, name, lost_after)
         self.address = address
-        self._reference = checked_reference(app)
         self._options = dict(options or {})
         self._runtime_env = dict(runtime_env or {})
         self._sender: Any = None
@@ -74,14 +74,6 @@ class RayTaskQueue:
     def serve(self, app: Application, dispatcher: Dispatcher) -> None:
         """Keep the name of the sender; the cluster imports the application by its name."""
         self._name = f"{app.settings.namespace} {self._reference}"
-
-    def send(self, job: Job) -> None:
-        """Send the message. Raises TaskQueueUnavailableError."""
-        self._send(job.job_id, job.job_type)
-
-    def requeue(self, job_id: str, job_type: str, delay: float) -> None:
-        """Send the message again without delay, which Ray lacks. Raises TaskQueueUnavailableError."""
-        self._send(job_id, job_type)
 
     def _send(self, job_id: str, job_type: str) -> None:
         with self._lock:
@@ -130,15 +122,11 @@ class RayTaskQueue:
             self._is_connected = False
             ray.shutdown()
 
-    def stop(self, message: int, *, hard: bool) -> str | None:
+    def stop(self, message: Any, *, hard: bool) -> str | None:
         """Raise an exception in the thread, or kill the process, which runs only this job. The lease then expires."""
         if hard:
             os.kill(os.getpid(), signal.SIGKILL)
-        return interrupt(message)
-
-    def is_exit(self, error: BaseException) -> bool:
-        """Return whether milepost raised the error in the thread."""
-        return isinstance(error, HardStop)
+        return super().stop(message, hard=hard)
 
     def close(self) -> None:
         """Close the connection if it was made here; the sender continues."""

@@ -10,12 +10,9 @@ from datetime import timedelta
 from typing import Any, ClassVar
 
 from milepost.core.errors import MissingExtraError
-from milepost.core.job import Job
-from milepost.core.serialization import seconds
-from milepost.integrations.application_reference import checked_reference, dispatcher_of, run_message
+from milepost.integrations.application_reference import ReferencedTaskQueue, dispatcher_of, run_message
 from milepost.integrations.dead_process_watch import record_drop
-from milepost.worker.dispatcher import LOST_AFTER, Dispatcher, TaskQueueUnavailableError
-from milepost.worker.handlers import Application
+from milepost.worker.dispatcher import LOST_AFTER, TaskQueueUnavailableError
 
 try:
     import rq
@@ -33,7 +30,7 @@ MAX_HORSE_RESTARTS = 3
 """How often RQ delivers a message again after its work horse was killed, which may happen before the job has started."""
 
 
-class RQTaskQueue:
+class RQTaskQueue(ReferencedTaskQueue):
     """Runs jobs on the workers of an RQ queue: ``jobs = Jobs(url, task_queue=RQTaskQueue(queue, "myapp:jobs"))``.
 
     `app` is the application as MODULE:NAME, which workers import. `lost_after`: when a message without a
@@ -43,21 +40,8 @@ class RQTaskQueue:
     def __init__(
         self, queue: rq.Queue, app: str, *, name: str = "rq", lost_after: float | timedelta | str = LOST_AFTER
     ) -> None:
-        self.name = name
-        self.lost_after = seconds(lost_after, "lost_after")
+        super().__init__(app, name, lost_after)
         self.queue = queue
-        self._reference = checked_reference(app)
-
-    def serve(self, app: Application, dispatcher: Dispatcher) -> None:
-        """Do nothing: workers import the application by its name."""
-
-    def send(self, job: Job) -> None:
-        """Send the message. Raises TaskQueueUnavailableError."""
-        self._send(job.job_id, job.job_type)
-
-    def requeue(self, job_id: str, job_type: str, delay: float) -> None:
-        """Send the message again, without delay, because many RQ workers run no scheduler."""
-        self._send(job_id, job_type)
 
     def _send(self, job_id: str, job_type: str) -> None:
         """Enqueue a message. milepost sets time limits (RQ's default is 180 s); RQ retries only killed work horses."""
@@ -75,7 +59,7 @@ class RQTaskQueue:
         except (RedisError, OSError) as error:
             raise TaskQueueUnavailableError(str(error)) from error
 
-    def stop(self, message: str, *, hard: bool) -> str | None:
+    def stop(self, message: Any, *, hard: bool) -> str | None:
         """Send the stop-job command, after which the worker kills its work horse with SIGKILL."""
         try:
             send_stop_job_command(self.queue.connection, message)
