@@ -6,12 +6,12 @@ of the record that keeps it. So a purge passes over it once in that time, howeve
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from milepost.core.placement import parent_of
 from milepost.core.transitions.operations import Record
-from milepost.stores.protocol import Store
+from milepost.stores.protocol import PurgeResult, Store
 
 OPEN = (1 << 63) - 1
 """Stands for the end of a child that has not ended."""
@@ -19,6 +19,8 @@ LEVELS = 100
 """The most levels of children that go together. A longer line, as of jobs that each make the next one, goes in such parts."""
 KEPT_PER_REMOVED = 25
 """The most records that a purge passes over, for each one that it may remove."""
+PURGE_BATCH = 100
+"""Records that SQLite and PostgreSQL remove per transaction, which holds the lock of SQLite for about 10 ms."""
 
 
 class Kin(NamedTuple):
@@ -65,6 +67,22 @@ async def purge_older(store: Store, *, ttl: float, limit: int = 500) -> int:
         gone, more = await store.purge(before=before, limit=limit)
         removed += gone
     return removed
+
+
+async def purge_in_batches(
+    purge: Callable[[int], Awaitable[tuple[int, int, bool]]], limit: int, batch: int = PURGE_BATCH
+) -> PurgeResult:
+    """Remove up to `limit` records in short transactions.
+
+    `purge` is one of them, for at most a number of records: it returns how many it removed, of how many others the retention
+    is counted anew, and whether there may be more.
+    """
+    removed = kept = 0
+    more = True
+    while more and removed < limit and kept < KEPT_PER_REMOVED * limit:
+        gone, passed, more = await purge(min(batch, limit - removed))
+        removed, kept = removed + gone, kept + passed
+    return PurgeResult(removed, bool(more))
 
 
 async def purgeable(family: Family, due: Sequence[str], *, bound: int, now: int, limit: int) -> Purgeable:

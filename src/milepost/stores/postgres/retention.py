@@ -10,24 +10,21 @@ from milepost.stores.postgres.batch import Batch
 from milepost.stores.postgres.database import Transaction, for_rows
 from milepost.stores.retention import OPEN, Kin, parent_by_run, purgeable
 
-PURGE_BATCH = 100
-"""Records removed per transaction."""
 
-
-async def purge(tx: Transaction, bound: int, now: int, most: int) -> tuple[int, int]:
+async def purge(tx: Transaction, bound: int, now: int, most: int) -> tuple[int, int, bool]:
     """Remove up to `most` records whose retention is counted since before `bound`.
 
-    Return how many were removed, and of how many others the retention is counted anew.
+    Return how many were removed, of how many others the retention is counted anew, and whether there were any.
     """
     (found,) = await tx.run(("purge_ended", {"bound": bound, "limit": most}))
     if not found:
-        return 0, 0
+        return 0, 0, False
     due = [job_id for (job_id,) in found]
     gone, later = await purgeable(_Family(tx), due, bound=bound, now=now, limit=most)
     kept = for_rows("count_retention", "ids since", sorted(later.items()))
     if not gone:
         await tx.commit(*kept)
-        return 0, len(later)
+        return 0, len(later), bool(later)
     (locked,) = await tx.run(("lock_ended", {"ids": gone}))
     ids = [job_id for (job_id,) in locked]
     # Asked again under the locks, because a child may have been retried before they were taken.
@@ -40,7 +37,7 @@ async def purge(tx: Transaction, bound: int, now: int, most: int) -> tuple[int, 
     for job_id in removable:
         batch.remove(job_id)
     await tx.commit(*kept, *batch.statements())
-    return len(removable), len(later)
+    return len(removable), len(later), bool(removable or later)
 
 
 class _Family:

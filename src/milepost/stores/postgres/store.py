@@ -30,7 +30,7 @@ from milepost.stores.protocol import (
     Write,
     WriteResult,
 )
-from milepost.stores.retention import KEPT_PER_REMOVED
+from milepost.stores.retention import purge_in_batches
 from milepost.stores.sweep import Sweep
 from milepost.stores.sync_bridge import run_sync
 
@@ -332,16 +332,12 @@ class PostgresStore(PostgresLimits):
 
     async def purge(self, *, before: int, limit: int = 500) -> PurgeResult:
         now = await self.now()
-        gone = kept = 0
-        more = True
-        while more and gone < limit and kept < KEPT_PER_REMOVED * limit:
-            size = min(retention.PURGE_BATCH, limit - gone)
-            removed, passed = await self._db.transact(lambda tx, size=size: retention.purge(tx, before, now, size))  # type: ignore[misc]
-            gone, kept = gone + removed, kept + passed
-            more = removed + passed > 0
+        found = await purge_in_batches(
+            lambda size: self._db.transact(lambda tx: retention.purge(tx, before, now, size)), limit
+        )
         await self._db.run(("forget", {"now": now, "turns": TURNS_KEPT, "first_day": first_kept(now)}))
         await self._trim(now, late=True)
-        return PurgeResult(gone, more)
+        return found
 
     async def _trim(self, now: int, *, late: bool) -> None:
         until = time.monotonic() + TRIMMING_SECONDS

@@ -29,7 +29,7 @@ from milepost.stores.protocol import (
 from milepost.stores.redis.codec import decode_fields, decode_id, decode_job, decode_text
 from milepost.stores.redis.connection import Arg
 from milepost.stores.redis.scripts import script
-from milepost.stores.retention import KEPT_PER_REMOVED, LEVELS
+from milepost.stores.retention import LEVELS, purge_in_batches
 
 OLDEST_SERVER = (7, 0)
 FAILOVER_LOSES = (
@@ -191,13 +191,9 @@ class NamespaceMethods:
 
     async def purge(self: _Caller, *, before: int, limit: int = 500) -> PurgeResult:
         """Remove up to `limit` jobs that ended before a time, in short steps."""
-        removed = kept = 0
-        more = 1
-        while more and removed < limit and kept < KEPT_PER_REMOVED * limit:
-            size = min(PURGE_BATCH, limit - removed)
-            gone, passed, more = await self._run("purge", before, size, LEVELS, *TERMINAL, "closed")
-            removed, kept = removed + gone, kept + passed
-        return PurgeResult(removed, more == 1)
+        return await purge_in_batches(
+            lambda size: self._run("purge", before, size, LEVELS, *TERMINAL, "closed"), limit, PURGE_BATCH
+        )
 
     async def rollups(self: _Caller, since: int, *, hourly: bool = False) -> rollups.Rollups:
         """Return the ends of jobs in the minutes (or hours) since a time."""

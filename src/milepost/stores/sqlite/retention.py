@@ -10,18 +10,15 @@ from milepost.stores.retention import OPEN, Kin, parent_by_run, purgeable
 from milepost.stores.sqlite.transaction import WriteTransaction
 from milepost.stores.sync_bridge import run_sync
 
-PURGE_BATCH = 100
-"""Records removed per transaction, which holds the lock for about 10 ms."""
 
-
-def purge(tx: WriteTransaction, bound: int, most: int) -> tuple[int, int]:
+def purge(tx: WriteTransaction, bound: int, most: int) -> tuple[int, int, bool]:
     """Remove up to `most` records whose retention is counted since before `bound`.
 
-    Return how many were removed, and of how many others the retention is counted anew.
+    Return how many were removed, of how many others the retention is counted anew, and whether there were any.
     """
     due = [job_id for (job_id,) in tx.all("purge_ended", (bound, most))]
     if not due:
-        return 0, 0
+        return 0, 0, False
     gone, later = run_sync(purgeable(_Family(tx), due, bound=bound, now=tx.now, limit=most))
     for job_id, since in later.items():
         tx.run("count_retention", (since, job_id))
@@ -30,7 +27,7 @@ def purge(tx: WriteTransaction, bound: int, most: int) -> tuple[int, int]:
         if row is not None:
             tx.remove(row, row.record() if "\nl=" in f"\n{row.body}" else {})
             tx.remove_values(job_id)
-    return len(gone), len(later)
+    return len(gone), len(later), bool(gone or later)
 
 
 class _Family:

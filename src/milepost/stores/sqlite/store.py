@@ -31,7 +31,7 @@ from milepost.stores.protocol import (
     Write,
     WriteResult,
 )
-from milepost.stores.retention import KEPT_PER_REMOVED
+from milepost.stores.retention import purge_in_batches
 from milepost.stores.sqlite import limits, maintenance, queries, retention
 from milepost.stores.sqlite.database_file import DatabaseFile, path_of, system_micros
 from milepost.stores.sqlite.executor import Database
@@ -237,16 +237,12 @@ class SQLiteStore:
         return found
 
     async def purge(self, *, before: int, limit: int = 500) -> PurgeResult:
-        gone = kept = 0
-        more = True
-        while more and gone < limit and kept < KEPT_PER_REMOVED * limit:
-            size = min(retention.PURGE_BATCH, limit - gone)
-            removed, passed = await self._database.write(lambda tx, size=size: retention.purge(tx, before, size))  # type: ignore[misc]
-            gone, kept = gone + removed, kept + passed
-            more = removed + passed > 0
+        found = await purge_in_batches(
+            lambda size: self._database.write(lambda tx: retention.purge(tx, before, size)), limit
+        )
         await self._database.write(maintenance.forget)
         await self._trim()
-        return PurgeResult(gone, more)
+        return found
 
     async def _trim(self) -> None:
         until = time.monotonic() + TRIMMING_SECONDS
