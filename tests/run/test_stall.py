@@ -10,7 +10,7 @@ import pytest
 from milepost import JobManager, Settings
 from milepost.core.errors import InvalidInputError
 from milepost.query.filters import parse_filter
-from milepost.run.forecast.forecast import Forecast, format_duration, stall_threshold
+from milepost.run.forecast.forecast import Forecast, stall_threshold
 from milepost.run.forecast.history import PartProfile, RunHistory, RunProfile, Timeline, read_profiles
 from milepost.stores.memory.store import MemoryStore
 from milepost.stores.sync_bridge import run_sync
@@ -53,16 +53,6 @@ def test_stall_threshold_is_long_without_history() -> None:
     assert stall_threshold(silent, [], 60)[0] == 3600
 
 
-def test_format_duration() -> None:
-    assert [format_duration(seconds) for seconds in (0.0412, 4.56, 48.9, 185, 7805)] == [
-        "41 ms",
-        "4.5 s",
-        "48 s",
-        "3 min 5 s",
-        "2 h 10 min",
-    ]
-
-
 def forecast() -> Forecast:
     history = RunHistory(MemoryStore(blocking=True))
     for _ in range(12):
@@ -79,7 +69,10 @@ def test_stall_removes_eta_and_is_excluded_from_pace() -> None:
     assert before != "null"
     for second in range(25, 200):
         log_lines = looking.tick(report(stage("Embed", 48, 100, 0)), BEGIN + second)
-    assert log_lines["stalled"] == "No progress for more than 1 min in Embed (longest pause in the last 12 runs: 2 s)"
+    assert (
+        log_lines["stalled"]
+        == "No progress for more than 1 min 0 s in Embed (longest pause in the last 12 runs: 2.0 s)"
+    )
     assert log_lines["eta"] == "null"
     for second in range(200, 205):
         log_lines = looking.tick(report(stage("Embed", 50 + (second - 200) * 2, 100, 0)), BEGIN + second)

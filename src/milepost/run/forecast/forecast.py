@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from milepost.core.activity import duration
 from milepost.core.serialization import from_micros, to_json
 from milepost.run.forecast.eta import Remaining, remaining
 from milepost.run.forecast.history import RunHistory, RunProfile, Timeline
@@ -79,7 +80,7 @@ def stall_threshold(timeline: Timeline, profiles: Sequence[RunProfile], least: f
     later = part.began / max([1.0, *(_begin(profile, part.name) for profile, _ in met)])
     known = longest * max(1.0, larger, later) * (3.0 + 6.0 / len(met))
     runs = f"last {len(met)} runs" if len(met) > 1 else "last run"
-    return max(least, own, known), f"longest pause in the {runs}: {format_duration(longest)}"
+    return max(least, own, known), f"longest pause in the {runs}: {duration(longest)}"
 
 
 def _begin(profile: RunProfile, name: str) -> float:
@@ -94,21 +95,7 @@ def _begin(profile: RunProfile, name: str) -> float:
 def reason(timeline: Timeline, threshold: float, why: str) -> str:
     """Return the reason of a stall as people read it."""
     where = timeline.part.name
-    return f"No progress for more than {format_duration(threshold)}{f' in {where}' if where else ''} ({why})"
-
-
-def format_duration(seconds: float) -> str:
-    """Return a duration, rounded down: ``40 ms``, ``4.5 s``, ``48 s``, ``3 min 5 s``, ``2 h 10 min``."""
-    if seconds < 1:
-        return f"{int(seconds * 1000)} ms"
-    if seconds < 10:
-        return f"{int(seconds * 10) / 10:g} s"
-    whole = int(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min" + (f" {whole % 60} s" if whole % 60 else "")
-    return f"{whole // 3600} h {whole // 60 % 60} min"
+    return f"No progress for more than {duration(threshold)}{f' in {where}' if where else ''} ({why})"
 
 
 MIN_FORECAST_AGE = 1.0
