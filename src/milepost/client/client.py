@@ -22,11 +22,12 @@ from milepost.client.transport import (
     Transport,
     connection,
     follow_job,
+    job_path,
     send,
     server_address,
 )
 from milepost.client.usage import UsageCalls
-from milepost.client.waiting import WaitingMethods, job_path
+from milepost.client.waiting import WaitingCalls
 from milepost.core.codecs import decode_dataclass
 from milepost.core.defaults import LIST_LIMIT
 from milepost.core.errors import InvalidInputError, JobNotFoundError, OutcomeUnknownError, WaitTimeoutError
@@ -58,7 +59,7 @@ if TYPE_CHECKING:
 POLL_INTERVAL = 25.0
 
 
-class AsyncClient(WaitingMethods, ScheduleCalls, LimitCalls, OutputCalls, UsageCalls, AsyncJobManager):
+class AsyncClient(WaitingCalls, ScheduleCalls, LimitCalls, OutputCalls, UsageCalls, AsyncJobManager):
     """The jobs of a server, with the methods of AsyncJobManager.
 
     `key` is an API key (default: MILEPOST_KEY); `options` are passed to httpx.AsyncClient. Safe requests to an unavailable

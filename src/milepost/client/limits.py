@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from milepost.client.transport import Call, Transport, send
+from milepost.client.transport import Call, Requests, send
 from milepost.core.codecs import decode_dataclass
 from milepost.core.limits import KEEP, KEY_BYTES, Keep, LimitState, validate_limit
 from milepost.core.rate import Rate
@@ -14,15 +12,8 @@ from milepost.core.serialization import Duration, seconds, validate_key
 from milepost.stores.sync_bridge import blocking
 
 
-class LimitCalls:
+class LimitCalls(Requests):
     """The methods of AsyncJobs for limits, over HTTP."""
-
-    if TYPE_CHECKING:
-        _transport: Transport
-
-        async def request(
-            self, method: str, path: str, *, params: Mapping[str, Any] | None = None, body: Any = None
-        ) -> Any: ...
 
     async def limit(
         self, key: str, *, running: int | None = None, per_partition: int | None = None, rate: str | None = None

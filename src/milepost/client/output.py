@@ -6,18 +6,15 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 
-from milepost.client.transport import Call, Transport, follow_stream, send
-from milepost.client.waiting import job_path
+from milepost.client.transport import Call, Requests, follow_stream, job_path, send
 from milepost.core.codecs import decode_dataclass
 from milepost.core.defaults import LIST_LIMIT_MAX
 from milepost.core.errors import JobNotFoundError
 from milepost.core.output import OutputChunk, OutputPosition
 
 
-class OutputCalls:
+class OutputCalls(Requests):
     """The methods of AsyncJobManager for output, over HTTP."""
-
-    _transport: Transport
 
     async def output(self, job_id: str, after: str | None = None, limit: int = LIST_LIMIT_MAX) -> list[OutputChunk]:
         """See AsyncJobManager.output."""

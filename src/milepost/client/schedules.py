@@ -4,25 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 from milepost.client.decoding import decode_job
-from milepost.client.transport import Call, Transport, send
+from milepost.client.transport import Call, Requests, send
 from milepost.core.job import Job
 from milepost.core.schedule import CatchUp, Overlap, Schedule
 from milepost.core.serialization import seconds
 
 
-class ScheduleCalls:
+class ScheduleCalls(Requests):
     """The methods of AsyncJobManager for schedules, and `add_schedule` of AsyncJobs, over HTTP."""
-
-    if TYPE_CHECKING:
-        _transport: Transport
-
-        async def request(
-            self, method: str, path: str, *, params: Mapping[str, Any] | None = None, body: Any = None
-        ) -> Any: ...
 
     async def list_schedules(self) -> list[Schedule]:
         """See AsyncJobManager.list_schedules."""

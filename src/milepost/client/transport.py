@@ -10,10 +10,11 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
+from urllib.parse import quote
 
 import httpx
 
@@ -21,7 +22,7 @@ from milepost.client.decoding import decode_error, decode_event
 from milepost.core.defaults import RETRY_BUDGET
 from milepost.core.errors import InvalidInputError, OutcomeUnknownError, StoreUnavailableError
 from milepost.core.events import Event
-from milepost.core.serialization import to_json
+from milepost.core.serialization import known_id, to_json
 from milepost.stores.factory import redact_url
 
 MAX_BODY_BYTES = 2 * 1024 * 1024
@@ -65,6 +66,23 @@ class Transport(Protocol):
 
     async def close(self) -> None:
         """Close the connections."""
+
+
+class Requests:
+    """What the groups of methods of a client need of it."""
+
+    _transport: Transport
+
+    async def request(
+        self, method: str, path: str, *, params: Mapping[str, Any] | None = None, body: Any = None
+    ) -> Any:
+        """Call any endpoint and return its JSON, or None."""
+        raise NotImplementedError
+
+
+def job_path(job_id: str, rest: str = "") -> str:
+    """Return the path of a job. Raises JobNotFoundError for an invalid id, which would lead to another path."""
+    return f"/api/jobs/{quote(known_id(job_id), safe='')}{rest}"
 
 
 def _options(call: Call) -> dict[str, Any]:

@@ -4,23 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from milepost.client.transport import Call, Transport, send
-from milepost.client.waiting import job_path
+from milepost.client.transport import Call, Requests, job_path, send
 from milepost.core.serialization import validate_labels
 from milepost.core.usage_report import JobUsage, UsageReport, validate_by, validate_day
 
 
-class UsageCalls:
+class UsageCalls(Requests):
     """The methods of AsyncJobManager for usage, over HTTP."""
-
-    if TYPE_CHECKING:
-        _transport: Transport
-
-        async def request(
-            self, method: str, path: str, *, params: Mapping[str, Any] | None = None, body: Any = None
-        ) -> Any: ...
 
     async def usage(
         self,

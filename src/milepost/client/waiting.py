@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import quote
 
 import httpx
 
 from milepost.client.decoding import decode_job
-from milepost.client.transport import Call
+from milepost.client.transport import Call, job_path
 from milepost.core.job import Job
-from milepost.core.serialization import known_id
 
 
-class WaitingMethods:
+class WaitingCalls:
     """Adds `answer`, `pause` and `resume` to a client."""
 
     async def _with_job(self, call: Call) -> httpx.Response:
@@ -34,8 +32,3 @@ class WaitingMethods:
     async def _change(self, job_id: str, path: str, body: dict[str, Any]) -> Job:
         call = Call("POST", job_path(job_id, path), body=body, job_id=job_id, safe=False)
         return decode_job((await self._with_job(call)).json())
-
-
-def job_path(job_id: str, rest: str = "") -> str:
-    """Return the path of a job. Raises JobNotFoundError for an invalid id, which would lead to another path."""
-    return f"/api/jobs/{quote(known_id(job_id), safe='')}{rest}"
