@@ -106,6 +106,42 @@ def test_older_worker_leaves_job_of_newer_release(
     assert (done.status, done.result, done.attempt, done.crashes) == ("completed", "new", 1, 0)
 
 
+def test_older_worker_leaves_job_that_newer_release_submits(
+    make_jobs: MakeJobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: a job failed permanently when its web server was deployed before the workers of the same release."""
+    monkeypatch.setattr(registry, "LEFT_TO_NEWER_SECONDS", 0.2)
+    old, new, outside = old_release(make_jobs), new_release(make_jobs), make_jobs()
+    with old.run_workers(concurrency=1):
+        until(outside.job_types)
+        job = new.submit(new.handlers["mail"], to="a", token="s3cret-token")
+        bad = outside.enqueue("mail", {"to": "a", "tokn": "x"})
+        until(lambda: "released" in [event.kind for event in outside.events(job.job_id)])
+        failed = outside.wait(bad.job_id, PATIENCE)
+        assert failed.failure is not None
+        assert failed.failure.kind == "bad_parameters", "no release accepts that parameter"
+        with new.run_workers(concurrency=1):
+            done = outside.wait(job.job_id, PATIENCE)
+    assert (done.status, done.result, done.attempt, done.crashes) == ("completed", "new", 1, 0)
+
+
+def test_newer_worker_fails_job_of_older_release(make_jobs: MakeJobs) -> None:
+    """A release that has been replaced comes back only by a rollback, so its jobs do not wait for it."""
+    old, new = old_release(make_jobs), make_jobs()
+
+    @new.job("mail", max_attempts=3)
+    def mail(run: Run, address: str) -> str:
+        return address
+
+    with old.run_workers(concurrency=1):
+        until(new.job_types)
+    with new.run_workers(concurrency=1):
+        until(lambda: "address" in new.job_type("mail").schema["properties"])
+        failed = new.wait(old.submit(old.handlers["mail"], to="a").job_id, PATIENCE)
+    assert failed.failure is not None
+    assert failed.failure.kind == "bad_parameters"
+
+
 def test_types_are_republished_after_store_was_emptied(make_jobs: MakeJobs, monkeypatch: pytest.MonkeyPatch) -> None:
     """Regression: after FLUSHALL the types of live workers were unknown for up to an hour."""
     monkeypatch.setattr(registry, "PUBLISH_INTERVAL", 3600.0)

@@ -25,6 +25,8 @@ from milepost.worker.schedule_declarations import declare
 
 LEFT_TO_NEWER_SECONDS = 10.0
 """About how long a job whose parameters only a newer release accepts waits before a worker may claim it again."""
+ANNOUNCED_SECONDS = 86_400.0
+"""Seconds for which jobs wait for the first worker of a release that submits them."""
 REPUBLISH_AFTER = 3600.0
 """Seconds after which an unchanged type is published again, so that it does not expire."""
 MAX_REPLACED = 20
@@ -159,16 +161,46 @@ async def _living(store: KeyValueStore) -> frozenset[str]:
     return frozenset(digest for item in workers for digest in from_json(item.value).get("digests", ()))
 
 
+async def announce(store: KeyValueStore, known: JobType) -> None:
+    """Store the version of a type that this process submits, if no worker has published it yet: it may be of a newer release."""
+    item = await store.kv_get(f"type/{known.name}")
+    if item is not None and known.digest not in _versions(item):
+        text = to_json(known.text(), "type", 1024 * 1024)
+        await store.kv_put(f"submitted/{known.name}/{known.digest}", text, ttl=ANNOUNCED_SECONDS)
+
+
+def _versions(item: KeyValue) -> list[str]:
+    """Return the digests of a published type and of the versions that it has replaced."""
+    there = from_json(item.value)
+    return [there.get("digest"), *there.get("replaced", ())]
+
+
 async def delay_for_newer_release(store: KeyValueStore, handler: Handler[Any, Any], job: Job) -> float | None:
-    """Return the seconds to leave a job whose parameters a handler rejects to a newer release, or None if none accepts them."""
+    """Return the seconds to leave a job whose parameters a handler rejects to a newer release, or None if none accepts them.
+
+    That release has published its type, or so far only submits jobs of it.
+    """
+    own = published_type(handler).digest
     try:
         item = await store.kv_get(f"type/{handler.job_type}")
-        if item is None or from_json(item.value).get("digest") == published_type(handler).digest:
+        newer = [item] if item is not None and from_json(item.value).get("digest") != own else []
+        older = [own, *(_versions(item) if item is not None else ())]
+        announced = await store.kv_scan(f"submitted/{handler.job_type}/")
+        newer += [one for one in announced if one.key.rpartition("/")[2] not in older]
+        if not any(_accepts(one, job) for one in newer):
             return None
-        check_schema(from_json(job.record.get("params", "{}")), _type(item).schema)
-    except (InvalidInputError, StoreError, ValueError, TypeError, KeyError):
+    except StoreError:
         return None
     return LEFT_TO_NEWER_SECONDS * (0.5 + random.random())
+
+
+def _accepts(item: KeyValue, job: Job) -> bool:
+    """Return whether a stored type accepts the parameters of a job."""
+    try:
+        check_schema(from_json(job.record.get("params", "{}")), _type(item).schema)
+    except (InvalidInputError, ValueError, TypeError, KeyError):
+        return False
+    return True
 
 
 async def is_published(store: KeyValueStore, name: str) -> bool:

@@ -16,7 +16,7 @@ from milepost.run.param_types import check_schema, plain
 from milepost.stores.protocol import KeyValueStore
 from milepost.worker.handlers import OPTIONS, ConfiguredHandler, Handler, Handlers, TypeOptions, validate_options
 from milepost.worker.parameters import OWNER_LABEL, operator_only, refuse_operator_only
-from milepost.worker.registry import JobType, read_type
+from milepost.worker.registry import JobType, announce, published_type, read_type
 
 CACHE_SECONDS = 5.0
 """Seconds for which a published type is not read again."""
@@ -140,7 +140,7 @@ class SubmissionBuilder:
             handler, chosen = _configured(target)
             _refuse_options(handler, kwargs)
             params = handler.parameters.bind(args, kwargs)
-            known = self._of_handler(handler)
+            known = await self._of_handler(handler)
         return known.with_params(known.template(chosen) if chosen else known.default_template, params)
 
     async def build_many(
@@ -155,7 +155,7 @@ class SubmissionBuilder:
             known = await self._named(target)
         else:
             handler, before = _configured(target)
-            known, chosen = self._of_handler(handler), {**before, **chosen}
+            known, chosen = await self._of_handler(handler), {**before, **chosen}
         template = known.template(chosen)
         return [known.with_params(template, json_object(params, "params")) for params in many]
 
@@ -173,9 +173,10 @@ class SubmissionBuilder:
         is_owner = set(labels) == {schema.get(OWNER_LABEL)} and all(labels.values())
         return not operator_only(schema) or (is_owner and origin == "api")
 
-    def _of_handler(self, handler: Handler[Any, Any]) -> _TypeSpec:
+    async def _of_handler(self, handler: Handler[Any, Any]) -> _TypeSpec:
         known = self._own.get(handler)
         if known is None:
+            await announce(self._store, published_type(handler, self._task_queue))
             known = _spec_of(handler, self._task_queue, self._origin)
             self._own[handler] = known
         return known
@@ -183,7 +184,7 @@ class SubmissionBuilder:
     async def _named(self, name: str) -> _TypeSpec:
         """Return the spec of a type of this application, or of a published type."""
         if name in self._handlers:
-            return self._of_handler(self._handlers[name])
+            return await self._of_handler(self._handlers[name])
         until, known = self._seen.get(name, (0.0, None))
         if known is None or until < time.monotonic():
             found = await read_type(self._store, name)
