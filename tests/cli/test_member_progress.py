@@ -70,6 +70,17 @@ def test_waiting_parent_shows_how_many_children_have_ended(
     assert where.rows("show", parent)[0]["result"] == 1
 
 
+def test_end_of_a_parent_shows_how_many_children_it_left_open(where: StoreFixture, jobs: Jobs) -> None:
+    page = jobs.handlers["page"]
+    with jobs.track("hasty", job_id="p") as run:
+        run.submit_child("late", page, n=HELD)
+    assert "with 1 open child" in where.call("watch", "p")
+    assert "completed with 1 open child" in where.call("ls", "type:hasty")
+    shown = where.call("show", "p")
+    assert ["children", "left", "open", "1"] in [line.split() for line in shown.splitlines()]
+    assert where.rows("show", "p")[0]["open_children"] == 1
+
+
 def test_batch_shows_how_many_jobs_have_ended(where: StoreFixture, jobs: Jobs, gate: threading.Event) -> None:
     with jobs.batch("scans", on_error="keep") as batch:
         for n in range(4):

@@ -55,3 +55,19 @@ def test_job_that_waits_shows_how_many_of_its_children_have_ended(served: tuple[
         finally:
             go.release(3)
         assert jobs.wait(job, 30).result == 3
+
+
+def test_completed_job_says_how_many_of_its_children_are_open(served: tuple[Jobs, str], opened: Opened) -> None:
+    jobs, address = served
+
+    @jobs.job("later")
+    def later(run: Run) -> None:
+        """Wait for a worker."""
+
+    with jobs.track("block", job_id="p") as run:
+        run.submit_child("a", later)
+        run.submit_child("b", later)
+    page = opened(f"{address}?page=job&job=p")
+    expect(page.get_by_text("completed with 2 open children")).to_be_visible()
+    page.get_by_role("tab", name="Events").click()
+    expect(page.get_by_role("row", name="completed")).to_contain_text("with 2 open children")

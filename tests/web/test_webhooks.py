@@ -14,7 +14,7 @@ from standardwebhooks.webhooks import Webhook
 
 from milepost import AsyncJobManager
 from milepost.core.errors import InvalidInputError, StoreUnavailableError
-from milepost.core.transitions import plan_fail, plan_mark_stale, plan_start
+from milepost.core.transitions import plan_complete, plan_fail, plan_mark_stale, plan_start
 from milepost.manager.feed_follower import FeedFollower
 from milepost.stores.ids import new_operation_id
 from milepost.stores.protocol import Claim, Store, Write
@@ -344,6 +344,25 @@ async def test_end_before_a_retry_is_delivered(manager: AsyncJobManager) -> None
     failed = next(one["data"] for one in messages if one["type"] == "job.failed")
     assert (failed["status"], failed["error"], failed["message"], failed["worker"]) == ("failed", "no", "half", "w1")
     assert datetime.fromisoformat(failed["completed_at"]) == ended
+
+
+async def test_end_says_how_many_children_are_open(manager: AsyncJobManager) -> None:
+    hook = await registry.create(manager.store, "https://hooks.example.org/in", ("completed",))
+    sender = sender_to(manager, lambda request: httpx.Response(200))
+    await sender.read_feed([hook])
+    start = plan_start(new_operation_id(), nonce="n", lease=10**7, worker="w1")
+    job = await manager.enqueue("sync")
+    token = (
+        (await manager.store.apply([], Claim("w", {"sync": None}, (start,), new_operation_id())))
+        .claimed[0]
+        .record["token"]
+    )
+    await manager.store.apply(
+        [Write(job.job_id, plan_complete(new_operation_id(), token, None, {}, open_children="12"))]
+    )
+    await sender.read_feed([hook])
+    (message,) = [json.loads(one.body)["data"] for one in await registry.deliveries(manager.store)]
+    assert (message["open_children"], message["activity"]) == (12, "completed with 12 open children")
 
 
 async def test_lost_cursor_catches_up_from_records(memory: AsyncJobManager) -> None:

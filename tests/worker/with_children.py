@@ -28,3 +28,8 @@ async def aparent(run: AsyncRun) -> Any:
         run.submit_child(name, echo, text=name)
     children = await run.join()
     return [len(children), await children.result("a")]
+
+
+@jobs.job("hasty.child", isolation="process")
+def hasty(run: Run) -> None:
+    run.submit_child("a", echo, text="a")

@@ -198,6 +198,16 @@ def _running(job: Job) -> str:
 
 
 def _completed(job: Job) -> str:
+    left = left_open(job.open_children) if _may_have(job, "open_children") else ""
+    return " · ".join(part for part in (_outcome(job), left and f"completed {left}") if part)
+
+
+def left_open(children: int) -> str:
+    """Return ``with 12 open children`` for a completed job that has not waited for them; empty for none."""
+    return f"with {number(children)} open {pluralize('child', children)}" if children else ""
+
+
+def _outcome(job: Job) -> str:
     if _may_have(job, "result_error") and job.result_error:
         return f"Result not stored: {job.result_error}"
     # Each GET computes this line: a stored result is decoded only if it may hold a summary, and is not large.

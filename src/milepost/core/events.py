@@ -109,7 +109,7 @@ class SeenEvents:
         return True
 
 
-_JSON_FIELDS = frozenset({"stages", "item_counts", "eta", "attempt", "max_attempts", "crashes"})
+_JSON_FIELDS = frozenset({"stages", "item_counts", "eta", "attempt", "max_attempts", "crashes", "open_children"})
 
 
 PATTERN = r"^[0-9]{1,16}(-[0-9a-z]{1,12})?$"

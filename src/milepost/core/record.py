@@ -349,6 +349,7 @@ class JobFields(Stored):
     questions: tuple[Question, ...] = field(default=(), metadata=column("", QUESTIONS, "The questions of `run.ask` with their answers, and answers given before the question.", large=True, cleared=("from_start",)))  # fmt: skip
     output_bytes: int = field(default=0, metadata=column("", INTEGER, "The size of the text that runs of the job have written with `run.output`, in bytes.", label="output"))  # fmt: skip
     usage: dict[str, float] = field(default_factory=dict, metadata=column("", USAGE, "What all runs of the job have spent, added with `run.add_usage`.", listed=True, reported="record", label="usage", example={"tokens": 812, "usd": 0.004}))  # fmt: skip
+    open_children: int = field(default=0, metadata=column("", INTEGER, "How many children were open when the code of the completed job returned.", cleared=("reopen",), label="children left open"))  # fmt: skip
     retry_of: str | None = field(default=None, metadata=column("", TEXT, "The id of the job whose failed items this one repeats.", label="retry of"))  # fmt: skip
     trace: str | None = field(
         default=None,

@@ -55,7 +55,7 @@ class AsyncRun(Run):
     async def _finish(self, result: R, using: object) -> R:
         self._refuse_using("finish")
         if self._children is not None:
-            await asyncio.to_thread(self._children.flush)
+            await asyncio.to_thread(self._children.finish)
         await self._checkpoint_writer.afinish_within(self, result, using)
         return result
 

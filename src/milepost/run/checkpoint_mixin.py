@@ -70,7 +70,7 @@ class CheckpointMixin:
         run = cast("Run", self)
         self._refuse_using("finish")
         if run._children is not None:
-            run._children.flush()  # a completed run makes no more
+            run._children.finish()  # a completed run makes no more
         run._checkpoint_writer.finish_within(run, result, using)
         return result
 

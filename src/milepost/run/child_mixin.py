@@ -20,6 +20,9 @@ POLL_INTERVAL = 0.2
 class ChildMixin:
     """Adds `submit_child` and `join` to a Run."""
 
+    _open_children = 0
+    """The children that were open when the code returned, as far as it has not waited for them."""
+
     def submit_child(self, key: str, handler: ChildTarget[P], /, *args: P.args, **kwargs: P.kwargs) -> str:
         """Make a child job, and return its id: ``run.submit_child(path.name, ingest, path=path)``.
 

@@ -6,13 +6,21 @@ made in one step with the check that its parent runs under the token that makes 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import threading
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol
 
-from milepost.core.errors import ChildFailedError, InputChangedError, InvalidInputError, JobNotFoundError, JobSuspended
+from milepost.core.errors import (
+    ChildFailedError,
+    InputChangedError,
+    InvalidInputError,
+    JobNotFoundError,
+    JobSuspended,
+    StoreError,
+)
 from milepost.core.job import Job
 from milepost.core.placement import after_groups
 from milepost.core.serialization import KIB, US, from_json, to_json, validate_key
@@ -70,6 +78,7 @@ class ChildJobs:
         self._restarts = run._job.record.get("restarts", "")
         self.group = f"children:{run.job_id}"
         self._used: set[str] = set()
+        self._is_joined = False
         self._buffer: list[tuple[str, dict[str, str]]] = []
         self._bytes = 0
         self._counting = threading.Lock()
@@ -115,6 +124,7 @@ class ChildJobs:
                 "await asyncio.sleep(0.1) every few hundred children, or pass smaller parameters",
             )
         self._used.add(key)
+        self._is_joined = False
         with self._counting:
             self._buffer.append((self.id_of(key), fields))
             self._bytes += size
@@ -204,6 +214,13 @@ class ChildJobs:
                         self._refuse(fields["child_key"], changed)
         self._raise_late_error()
 
+    def finish(self) -> None:
+        """Make the children that are buffered, as `flush`, and note how many are open if the code has not waited for them."""
+        self.flush()
+        if not self._is_joined and not self._run._is_finishing:
+            with contextlib.suppress(StoreError):  # the end of the run needs the store, too
+                self._run._open_children = self._ask({"open": True})
+
     def _read_existing(self) -> dict[str, str]:
         """Return the children that need no write, in pages. Code that starts for the first time has none, and asks for none."""
         job, found, after = self._run._job, {}, None
@@ -228,6 +245,7 @@ class ChildJobs:
     def must_wait(self, since: float, now: float) -> bool:
         """Return whether a child is open. Raises JobSuspended if the run can be suspended and it is worth while."""
         if not self._open_counts().get(""):
+            self._is_joined = True
             return False
         is_pending = now - since >= RESIDENT_SECONDS or self._ask({"pending": True})
         if self._run._can_suspend and is_pending:

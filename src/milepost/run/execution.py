@@ -143,7 +143,7 @@ class LeasedExecution:
             self.begin_code()
             value = code()
             if self.run._children is not None:
-                self.run._children.flush()
+                self.run._children.finish()
         except BaseException as raised:  # noqa: BLE001 - any exception ends the job
             return self.settled(self.end_code(raised)), None
         return self.settled(self.end_code(None)), value
@@ -162,7 +162,7 @@ class LeasedExecution:
             self.begin_code()
             value = await code()
             if self.run._children is not None:
-                await asyncio.to_thread(self.run._children.flush)
+                await asyncio.to_thread(self.run._children.finish)
         except BaseException as raised:  # noqa: BLE001 - as above
             return await self._aend_code(raised), None
         return await self._aend_code(None), value

@@ -95,12 +95,13 @@ def completed(run: Run, pending: PendingReport, result: JobResult, queue_result:
     if run._secret_values:
         text = text and masked_json(text, run._secret_values)
         queue_result = queue_result and masked_json(queue_result, run._secret_values)
+    more = {"queue_result": queue_result, "open_children": str(run._open_children) if run._open_children else None}
     if result.error is None:
-        plan = plan_complete(operation_id, run.token, text, pending.report, queue_result)
+        plan = plan_complete(operation_id, run.token, text, pending.report, **more)
     else:
         log.warning("job %s (%s): result not stored: %s", run.job_id, run.job_type, result.error)
         plan = plan_complete_without_result(
-            operation_id, run.token, result.error, result.text or "", pending.report, queue_result
+            operation_id, run.token, result.error, result.text or "", pending.report, **more
         )
     return _ending(run, pending, plan, "already_finished", text)
 

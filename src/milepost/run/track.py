@@ -90,7 +90,7 @@ class _TrackedBlock(LeasedExecution):
         children = self.run._children
         try:
             if children is not None:
-                await asyncio.to_thread(children.flush) if not self.runtime.store.blocking else children.flush()
+                await asyncio.to_thread(children.finish) if not self.runtime.store.blocking else children.finish()
         except BaseException as raised:  # noqa: BLE001 - it ends the job as an exception of the block
             return raised
         return None

@@ -305,7 +305,7 @@ class Child:
             line, failure = report_exception(error, run, kind)
             message.update(end="raised", line=line, failure=failure, delay=delay, name=type(error).__name__)
         else:
-            message.update(end="returned", result=result)
+            message.update(end="returned", result=result, open_children=run._open_children if run is not None else 0)
         return message
 
 

@@ -223,6 +223,7 @@ class ProcessExecution(Execution):
     def _end(self, end: Message, pending: PendingReport) -> RunOutcome:
         """Return the outcome that the child reported."""
         if end["end"] == "returned":
+            self.run._open_children = end["open_children"]
             return completed(self.run, pending, JobResult(*end["result"]))
         if end["end"] == "suspended":
             reason = JobSuspended(end["wake_at"], end["asking"], tuple(end["groups"]))

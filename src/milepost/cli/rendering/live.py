@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from milepost.cli import formatting
 from milepost.cli.rendering.progress import JobProgress, stage_facts, stage_label
 from milepost.cli.rendering.terminal import MUTED, STYLES, clean, glyph
-from milepost.core.activity import open_stage, progress_text
+from milepost.core.activity import left_open, open_stage, progress_text
 from milepost.core.errors import MilepostError
 from milepost.core.job import Job
 
@@ -237,7 +237,8 @@ def ended_text(job: Job) -> str:
             failed = (
                 f", {formatting.plural(counts.failed, 'item')} failed" if counts is not None and counts.failed else ""
             )
-            return f"Completed in {spent}{failed}" if spent else f"Completed{failed}"
+            left = left_open(job.open_children)
+            return (f"Completed in {spent}" if spent else "Completed") + failed + (left and f", {left}")
         case "failed":
             where = f" in {clean(job.failure.last_stage)}" if job.failure is not None and job.failure.last_stage else ""
             return f"Failed{where} after {spent}: {clean(job.error or job.message)}".replace(" after :", ":")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from milepost.cli import formatting
 from milepost.cli.rendering.terminal import MUTED, clean
-from milepost.core.activity import LOOP_STAGE, counted, open_stage
+from milepost.core.activity import LOOP_STAGE, counted, left_open, open_stage
 from milepost.core.codecs import decode_dataclass
 from milepost.core.events import STATUS_KINDS, Event
 from milepost.core.job import Job, Stage
@@ -93,7 +93,9 @@ def _end(run: Attempt, event: Event | None, utc: bool) -> str:
     is_lost = "crashes" in event.data or "suspect" in event.data
     how = "lost" if is_lost else _ENDS.get(event.kind, event.kind)
     where = _position(event.data) if is_lost else ""
-    why = event.message if event.kind == "released" else event.data.get("error") if event.kind != "completed" else None
+    if event.kind == "completed":
+        return f"{how} {when} {left_open(event.data.get('open_children', 0))}".rstrip()
+    why = event.message if event.kind == "released" else event.data.get("error")
     return f"{how} {when}{where}" + (f": {why}" if why else "")
 
 

@@ -121,21 +121,21 @@ CLEAR_RETRY_FIELDS: tuple[Operation, ...] = tuple(("clear", name) for name in cl
 def _completes(*kept: str) -> TransitionTemplate:
     return template(
         "complete",
-        ("token", *kept, "queue_result", *REPORT),
+        ("token", *kept, "queue_result", "open_children", *REPORT),
         branch(
             (RUNNING,),
             COMPLETED,
             guards=(HOLDS_TOKEN,),
             ops=(
                 *REPORT_OPS,
-                *(("set", name, Param(name)) for name in (*kept, "queue_result")),
+                *(("set", name, Param(name)) for name in (*kept, "queue_result", "open_children")),
                 ("set", "progress", Const("1")),
                 *END_LEASE,
                 *END_JOB,
                 *CLEAR_RETRY_FIELDS,
             ),
             event="completed",
-            emit=("progress", "message"),
+            emit=("progress", "message", "open_children"),
         ),
     )
 
@@ -227,17 +227,31 @@ _SUSPEND_ASKING = template(
 
 
 def plan_complete(
-    operation_id: str, token: str, result: str | None, report: Mapping[str, str], queue_result: str | None = None
+    operation_id: str,
+    token: str,
+    result: str | None,
+    report: Mapping[str, str],
+    queue_result: str | None = None,
+    open_children: str | None = None,
 ) -> Change:
-    """Complete a run. `queue_result` is the result as its task queue encodes it, if `result` cannot express it."""
-    return bind(_COMPLETE, operation_id, token=token, result=result, queue_result=queue_result, **report)
+    """Complete a run. `queue_result` is the result as its task queue encodes it, if `result` cannot express it;
+    `open_children` is the number of children that were open when its code returned, None for none.
+    """
+    kept = {"result": result, "queue_result": queue_result, "open_children": open_children}
+    return bind(_COMPLETE, operation_id, token=token, **kept, **report)
 
 
 def plan_complete_without_result(
-    operation_id: str, token: str, error: str, text: str, report: Mapping[str, str], queue_result: str | None = None
+    operation_id: str,
+    token: str,
+    error: str,
+    text: str,
+    report: Mapping[str, str],
+    queue_result: str | None = None,
+    open_children: str | None = None,
 ) -> Change:
-    """Complete a run whose result is not JSON: the record keeps why, and its text."""
-    kept = {"result_error": error, "result_text": text, "queue_result": queue_result}
+    """Complete a run whose result is not JSON: the record keeps why, and its text. The rest is as in `plan_complete`."""
+    kept = {"result_error": error, "result_text": text, "queue_result": queue_result, "open_children": open_children}
     return bind(_COMPLETE_WITHOUT_RESULT, operation_id, token=token, **kept, **report)
 
 

@@ -265,20 +265,19 @@ class MemoryStore(MemoryKeyValues, MemoryLimits):
             return list(islice(kept, limit))
 
     async def feed(self, position: str | None, *, limit: int = 1000, timeout: float = 0.0) -> FeedEvents:
-        memory = self._memory
+        memory, start = self._memory, None if position is None else int(position)
         with memory.lock:
-            if position is None:
+            if start is None:
                 return FeedEvents([], str(memory.feed_end))
-        start = int(position)
-        with memory.lock:
             if start > memory.feed_end:  # the position is from an earlier process
                 return FeedEvents([], str(memory.feed_end), lost=True)
         if timeout > 0:
             await memory.notifier.wait(lambda: memory.feed_end > start, timeout, blocking=self.blocking)
         with memory.lock:
-            begin = memory.feed_end - len(memory.feed)
-            events = list(islice(memory.feed, max(0, start - begin), max(0, start - begin) + limit))
-            return FeedEvents(events, str(max(start, begin) + len(events)), lost=0 < start < begin)
+            begin = max(start, memory.feed_end - len(memory.feed))
+            left = memory.feed_end - begin  # counted from the end, where readers are
+            events = list(islice(reversed(memory.feed), max(0, left - limit), left))[::-1]
+            return FeedEvents(events, str(begin + len(events)), lost=0 < start < begin)
 
     async def wait_for_work(self, worker: str, queues: Sequence[str], timeout: float) -> bool | Literal["worker"]:
         memory, is_woken = self._memory, False

@@ -221,6 +221,14 @@ class Children(Scenarios):
         await fixture.do("p", plans.plan_complete(fixture.operation_id(), token, None, {}))
         await is_ready(fixture, "b")
 
+    async def test_completed_parent_says_how_many_children_it_left_open(self, fixture: StoreFixture) -> None:
+        token = await running_parent(fixture, "a", "b")
+        plan = plans.plan_complete(fixture.operation_id(), token, None, {}, open_children="2")
+        await fixture.do("p", plan)
+        assert (await fixture.job("p")).open_children == 2
+        (event,) = [one for one in await fixture.store.events("p") if one.kind == "completed"]
+        assert event.data == {"open_children": 2}
+
     @pytest.mark.parametrize("end", [plans.plan_cancel, plans.plan_delete])
     async def test_detached_children_continue(self, fixture: StoreFixture, end: object) -> None:
         token = await running_parent(fixture, children="keep")

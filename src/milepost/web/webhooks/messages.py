@@ -20,7 +20,7 @@ def event_message(job: Job, event: Event) -> tuple[str, str]:
 def message_for(job: Job) -> tuple[str, str]:
     """Return the id and the body of the message about a job's end. The id is the same whichever server creates it."""
     ended = to_micros(job.completed_at, "completed_at") if job.completed_at is not None else job.version
-    data = {**row(job), "metadata": job.metadata, "retry_of": job.retry_of}
+    data = {**row(job), "metadata": job.metadata, "retry_of": job.retry_of, "open_children": job.open_children}
     body = {"type": f"job.{job.status.value}", "timestamp": datetime.now(UTC).isoformat(), "data": data}
     return f"msg_{job.job_id}_{ended}", encoded(body).decode()
 
@@ -44,6 +44,7 @@ def job_at_end(job: Job, event: Event) -> Job | None:
         "progress": str(event.progress if event.progress is not None else 0.0),
         "message": event.message or "",
         "error": error if isinstance(error, str) else None,
+        "open_children": str(event.data.get("open_children", 0)),
         "attempt": str(run.attempt) if run is not None else None,
         "worker": run.worker if run is not None else None,
         "started": str(to_micros(run.started_at, "started_at"))
