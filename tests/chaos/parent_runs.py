@@ -91,9 +91,9 @@ def run_parent(url: str, namespace: str, children: int, restart_server: Callable
         until(lambda: jobs.count_jobs("part") == children or _has_ended(jobs, job_id), PATIENCE)
         jobs.remove_limit("part")
         while not _has_ended(jobs, job_id) and time.monotonic() - began < PATIENCE:
-            time.sleep(KILL_SECONDS if kills else random.uniform(0, KILL_SECONDS))
             worker = workers.pop(0)
             wait_until_ready(worker)
+            time.sleep(KILL_SECONDS if kills else random.uniform(0, KILL_SECONDS))
             end(worker)
             if restart_server is not None:
                 restart_server()
@@ -108,7 +108,9 @@ def run_parent(url: str, namespace: str, children: int, restart_server: Callable
 
 
 def wait_until_ready(worker: subprocess.Popen[bytes]) -> None:
-    """Wait until a worker has started: killed earlier each time, on a slow machine none would run any job."""
+    """Wait until a worker has started. On a slow machine it would be killed before it runs a job, each time, and a few such
+    kills of a run in a row are a crash loop.
+    """
     assert worker.stdout is not None
     assert worker.stdout.readline() == b"ready\n"
 
@@ -154,7 +156,10 @@ def _found(jobs: Jobs, job_id: str, children: int, kills: int, seconds: float) -
     if (made := jobs.count_jobs("part")) != children:
         problems.append(f"{made} children")
     if (completed := jobs.count_jobs("part", "completed")) != children:
-        problems.append(f"{completed} children completed")
+        others = [
+            f"{part.status}: {part.error}" for part in jobs.list_jobs("part", limit=1000) if part.status != "completed"
+        ]
+        problems.append(f"{completed} children completed, others: {others[:3]}")
     kinds = [event.kind for event in events]
     turns = [
         kind == "running" for kind in kinds if kind in ("running", "suspended", "retrying", "released", "completed")
