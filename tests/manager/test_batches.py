@@ -260,6 +260,27 @@ def test_invalid_batches_are_refused(jobs: Jobs) -> None:
     assert jobs.count_jobs() == 2
 
 
+def test_job_of_another_group_is_refused_by_a_batch(jobs: Jobs) -> None:
+    @jobs.job("part")
+    def part(run: Run) -> None: ...
+
+    with jobs.batch("mine") as batch:
+        for submit in (
+            lambda: batch.submit(part.options(group="other")),
+            lambda: batch.submit("part", group="other"),
+            lambda: batch.submit_many(part.options(group="other"), [{}]),
+            lambda: batch.submit_many("part", [{}], group="other"),
+        ):
+            with pytest.raises(
+                InvalidInputError, match="group: 'other', but the job is submitted to the batch 'mine'; omit it"
+            ):
+                submit()
+        assert jobs.count_jobs("part") == 0
+        assert batch.submit("part", group="mine").group == "mine"
+        with pytest.raises(InvalidInputError, match="labels"):
+            batch.submit("part", labels="acme")
+
+
 def test_batch_in_an_event_loop(url: str, namespace: str) -> None:
     async def main() -> None:
         store = open_store(url, namespace=namespace if "redis" in url else "milepost", blocking=False)

@@ -273,6 +273,7 @@ def test_wrong_uses_are_refused(jobs: Jobs) -> None:
             lambda: run.submit_child("b", "square", n=1),  # type: ignore[arg-type]
             lambda: run.submit_child("b", handler.options(job_id="mine"), n=1),
             lambda: run.submit_child("b", handler.options(after=[f"children:{run.job_id}"]), n=1),
+            lambda: run.join(errors="ignore"),  # type: ignore[arg-type]
         ]
         for call in calls:
             with pytest.raises(InvalidInputError) as error:
@@ -286,10 +287,10 @@ def test_wrong_uses_are_refused(jobs: Jobs) -> None:
     with jobs.run_workers():
         job = jobs.wait(jobs.submit(wrong).job_id, 30)
     assert job.status == "completed", job.error
-    assert len(seen) == 7
+    assert len(seen) == 8
     for text, start in zip(
         seen, ("key: 'a' was used twice", "key: ''", "n: ", "handler: 'square' is not a handler", "job_id: a child is found",
-               "after: ", "run.join(): cannot suspend the job"), strict=True
+               "after: ", "errors: 'ignore' must be", "run.join(): cannot suspend the job"), strict=True
     ):  # fmt: skip
         assert text.startswith(start)
 

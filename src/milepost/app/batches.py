@@ -78,15 +78,23 @@ class AsyncBatch:
     async def submit(self, target: Target, /, *args: Any, **kwargs: Any) -> Job:
         """Create a job in the batch and return it. The arguments are those of `submit`."""
         if isinstance(target, str):
-            labels = {**self._labels, **(kwargs.pop("labels", None) or {})}
-            return await self._jobs.submit(target, *args, **kwargs, group=self.name, labels=labels)
-        labels = {**self._labels, **(target.options().given.get("labels") or {})}
-        return await self._jobs.submit(target.options(group=self.name, labels=labels), *args, **kwargs)
+            return await self._jobs.submit(target, *args, **{**kwargs, **self._membership(kwargs)})
+        return await self._jobs.submit(target.options(**self._membership(target.options().given)), *args, **kwargs)
 
     async def submit_many(self, target: Target, params: Iterable[Mapping[str, Any]], **options: Any) -> list[str]:
         """Create many jobs of one type in the batch, and return their ids. The arguments are those of `submit_many`."""
-        labels = {**self._labels, **(options.pop("labels", None) or {})}
-        return await self._jobs.submit_many(target, params, **options, group=self.name, labels=labels)
+        given = options if isinstance(target, str) else {**target.options().given, **options}
+        return await self._jobs.submit_many(target, params, **{**options, **self._membership(given)})
+
+    def _membership(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the options that make a job a member, given its own. Raises InvalidInputError."""
+        group = options.get("group")
+        if group not in (None, self.name):
+            raise InvalidInputError(
+                "group", f"{group!r:.80}, but the job is submitted to the batch {self.name!r}; omit it"
+            )
+        labels = options.get("labels") or {}
+        return {"group": self.name, "labels": {**self._labels, **labels} if isinstance(labels, Mapping) else labels}
 
     async def then(self, target: Target, /, *args: Any, **kwargs: Any) -> Job:
         """Create a job that starts when the batch has ended, and return it: ``submit(target.options(after=[batch]), ...)``.

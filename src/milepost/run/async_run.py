@@ -64,7 +64,7 @@ class AsyncRun(Run):
 
     def join(self, *, errors: OnChildError = "raise") -> Coroutine[Any, Any, AsyncChildren]:  # type: ignore[override] # likewise
         """Wait until no child is open, and return the children, as `Run.join` does."""
-        refuse_join(self)
+        refuse_join(self, errors)
         return self._awaited("join", self._join(errors))
 
     async def _join(self, errors: OnChildError) -> AsyncChildren:

@@ -57,7 +57,7 @@ class ChildMixin:
         in another thread or task than the handler's own. A cancellation point.
         """
         run = cast("Run", self)
-        refuse_join(run)
+        refuse_join(run, errors)
         jobs = ChildJobs.of(run)
         jobs.flush()
         since = time.monotonic()

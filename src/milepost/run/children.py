@@ -11,7 +11,7 @@ import hashlib
 import threading
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, get_args
 
 from milepost.core.errors import (
     ChildFailedError,
@@ -310,8 +310,10 @@ def _size(fields: dict[str, str]) -> int:
     return sum(map(len, fields.values()))
 
 
-def refuse_join(run: Run) -> None:
-    """Raise InvalidInputError where a run cannot wait for its children."""
+def refuse_join(run: Run, errors: str) -> None:
+    """Raise InvalidInputError where a run cannot wait for its children, and for another word than those of `errors`."""
+    if errors not in get_args(OnChildError):
+        raise InvalidInputError("errors", f"{errors!r:.40} must be 'raise' or 'collect'")
     run._refuse_fork("join")
     refuse_elsewhere(run, "join")
     run.check()
