@@ -39,7 +39,7 @@ from milepost.run.each import NAME_BYTES, Each, continues
 from milepost.run.items import Ledger
 from milepost.run.loop_mixin import LoopMixin
 from milepost.run.map import MapProgress
-from milepost.run.output_mixin import OutputMixin
+from milepost.run.output import Output, OutputMixin
 from milepost.run.repeated_work import KeptWork
 from milepost.run.report import CHECKPOINT, LogBuffer, build_report, kept_cursors, log_unreportable
 from milepost.run.results import Budget, part_key
@@ -50,7 +50,6 @@ from milepost.run.usage import Usage, UsageMixin
 
 if TYPE_CHECKING:
     from milepost.run.children import ChildJobs
-    from milepost.run.output import Output
     from milepost.run.questions import Questions
     from milepost.run.steps import Steps
     from milepost.run.transaction import RunTransaction

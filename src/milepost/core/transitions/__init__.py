@@ -22,7 +22,6 @@ from milepost.core.transitions.groups import (
     plan_release_held,
 )
 from milepost.core.transitions.manual import plan_retry, plan_retry_child, plan_update
-from milepost.core.transitions.output import plan_output
 from milepost.core.transitions.pause import plan_pause, plan_resume_paused, plan_stopped_for_pause
 from milepost.core.transitions.questions import plan_answer, plan_ask, plan_settle_question
 from milepost.core.transitions.recovery import plan_crash, plan_expire, plan_lease_expired, plan_mark_stale
@@ -33,6 +32,7 @@ from milepost.core.transitions.run import (
     plan_fail,
     plan_keep_step,
     plan_log,
+    plan_output,
     plan_release,
     plan_report,
     plan_suspend,

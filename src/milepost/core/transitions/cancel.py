@@ -13,6 +13,7 @@ from milepost.core.transitions.table import (
     END_JOB,
     END_LEASE,
     END_WAIT,
+    HOLDS_DRAINING_LEASE,
     HOLDS_TOKEN,
     NONE,
     PENDING,
@@ -166,7 +167,7 @@ _OVERRUN = template(
     ("token", "lines"),
     branch(
         ANY,
-        guards=(("stopping", Param("token")), ("eq", "stop_token", Param("token"))),
+        guards=HOLDS_DRAINING_LEASE,
         ops=(("set", "stop_how", Const(STILL_RUNNING)),),
         event="log",
         keep="list",

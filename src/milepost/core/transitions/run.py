@@ -1,4 +1,4 @@
-"""What a run writes, fenced by its token: reports, log lines, checkpoints, and its end."""
+"""What a run writes, fenced by its token: reports, log lines, output, checkpoints, and its end."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from milepost.core.transitions.table import (
     END_JOB,
     END_LEASE,
     FAILED,
+    HOLDS_DRAINING_LEASE,
     HOLDS_TOKEN,
     PENDING,
     REPORT,
@@ -54,7 +55,7 @@ _LOG = template(
     branch((RUNNING,), guards=(HOLDS_TOKEN,), event="log", keep="list", data=Param("lines")),
     branch(
         ANY,
-        guards=(("stopping", Param("token")), ("eq", "stop_token", Param("token"))),
+        guards=HOLDS_DRAINING_LEASE,
         event="log",
         keep="list",
         data=Param("lines"),
@@ -91,6 +92,28 @@ _KEEP_STEP = template(
 )
 
 
+def _outputs(event: str) -> TransitionTemplate:
+    ops: tuple[Operation, ...] = (
+        ("put", Param("key"), Param("chunk")),
+        ("erase", Param("erased")),
+        ("add", "output_bytes", Param("added")),
+    )
+
+    def write(statuses: tuple[str, ...], *guards: Guard) -> Branch:
+        return branch(statuses, guards=guards, ops=ops, event=event, keep="feed")
+
+    return template(
+        "output",
+        ("token", "key", "chunk", "erased", "added"),
+        write((RUNNING,), HOLDS_TOKEN),
+        write(ANY, *HOLDS_DRAINING_LEASE),
+        retention="reports",
+    )
+
+
+_OUTPUT, _SILENT_OUTPUT = _outputs("output"), _outputs("")
+
+
 def plan_report(operation_id: str, token: str, report: Mapping[str, str], kind: str = "progress") -> Change:
     """Report the state of a run; `kind` is progress, stage or stalled."""
     return bind(_REPORTS[kind], operation_id, token=token, **report)
@@ -116,6 +139,19 @@ def plan_keep_step(operation_id: str, token: str, steps: str, key: str, usage: s
 
 CLEAR_RETRY_FIELDS: tuple[Operation, ...] = tuple(("clear", name) for name in cleared("complete"))
 """Clear what only a later attempt would need."""
+
+
+def plan_output(
+    operation_id: str, token: str, *, key: str, chunk: str, added: int, erased: tuple[str, ...] = (), silent: bool = False
+) -> Change:  # fmt: skip
+    """Write a chunk of the output of a run under its key, and delete the chunks that it displaces.
+
+    `added` is the size of the new text in bytes. `silent`: without an event, as for all but the last chunk of a request.
+    Accepted under a draining lease of this record too, as log lines are.
+    """
+    form = _SILENT_OUTPUT if silent else _OUTPUT
+    keys = US.join(erased) or None
+    return bind(form, operation_id, token=token, key=key, chunk=chunk, erased=keys, added=str(added))
 
 
 def _completes(*kept: str) -> TransitionTemplate:

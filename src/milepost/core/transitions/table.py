@@ -56,6 +56,7 @@ REPORT_OPS: tuple[Operation, ...] = tuple(
     ("max" if name == "progress" else "set", name, Param(name)) for name in REPORT
 )
 HOLDS_TOKEN: Guard = ("token", Param("token"))
+HOLDS_DRAINING_LEASE: tuple[Guard, ...] = (("stopping", Param("token")), ("eq", "stop_token", Param("token")))
 IS_NEWEST_OF_KEY: Guard = ("unique", " ".join(ANY))
 """No newer job has the same unique key. Only the newest may resume, or one key would have two active jobs."""
 SET_CALLER_FIELDS: tuple[Operation, ...] = (

@@ -27,7 +27,7 @@ from milepost.core.transitions.facts import DrainingLease
 from milepost.core.transitions.operations import BranchResult, Change, Record
 from milepost.stores.index_entries import WAITING_FOR_STOP, Entry, index_entries
 from milepost.stores.memory.ledger import Ledger
-from milepost.stores.memory.limit_table import LimitTable
+from milepost.stores.memory.limits import LimitTable
 from milepost.stores.memory.notifier import Notifier
 from milepost.stores.sweep import Hold
 

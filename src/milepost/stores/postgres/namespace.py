@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -11,13 +14,14 @@ from psycopg import errors as pg
 from milepost.core.defaults import CLOCK_LEAD
 from milepost.core.errors import InvalidInputError, LayoutMismatchError, StoreUnavailableError
 from milepost.stores.factory import redact_url
+from milepost.stores.named_sections import section
 from milepost.stores.postgres.connection import Call, Connection, parameters
 from milepost.stores.postgres.errors import MISSING, one_line
 from milepost.stores.postgres.notifications import Notifications
-from milepost.stores.postgres.statements import Statements
 from milepost.stores.protocol import LAYOUT
 from milepost.stores.waiters import Waiters
 
+FOLDER = Path(__file__).parent / "sql"
 MIN_SERVER = 150000
 MAX_SCHEMA_BYTES = 63
 REFUSED_CHARACTERS = "\0\"'%$"
@@ -120,3 +124,33 @@ class Namespace:
                 "`milepost migrate --sql` to your database administrator",
                 temporary=False,
             ) from error
+
+
+class Statements:
+    """The statements of a schema by name, with the schema in place of the [brackets]; read at the first use."""
+
+    def __init__(self, schema: str) -> None:
+        self._schema = '"' + schema.replace('"', '""') + '"'
+        self._texts: dict[str, str] = {}
+
+    def __getitem__(self, name: str) -> str:
+        text = self._texts.get(name)
+        if text is None:
+            text = self._texts[name] = self._in_schema(_statement(name))
+        return text
+
+    def with_comments(self, name: str) -> str:
+        """Return a statement as it is in its file, for people."""
+        return self._in_schema(section(FOLDER, name))
+
+    def _in_schema(self, text: str) -> str:
+        return re.sub(r"\[([a-z_]+)\]", self._named, text)
+
+    def _named(self, match: re.Match[str]) -> str:
+        return self._schema if match[1] == "schema" else f'{self._schema}."{match[1]}"'
+
+
+@cache
+def _statement(name: str) -> str:
+    """Return a statement without its comments."""
+    return re.sub(r"(?m)^[ \t]*--.*\n?", "", section(FOLDER, name)).strip()
