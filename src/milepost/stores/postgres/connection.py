@@ -6,7 +6,6 @@ import asyncio
 import os
 import threading
 import time
-import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
@@ -142,8 +141,7 @@ class Pool:
     def _reset(self) -> None:
         self._idle: list[Connection] = []
         self._turns = threading.BoundedSemaphore(MOST_CONNECTIONS)
-        self._loop_turns: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore]
-        self._loop_turns = weakref.WeakKeyDictionary()
+        self._loop_turns: dict[asyncio.AbstractEventLoop, asyncio.Semaphore] = {}
         self._pid = os.getpid()  # last: until then other threads of a forked process do not use what is the parent's
 
     def turn(self) -> AbstractAsyncContextManager[Any]:
@@ -154,7 +152,12 @@ class Pool:
         if self._blocking:
             return _BlockingTurn(self._turns)
         loop = asyncio.get_running_loop()
-        return self._loop_turns.setdefault(loop, asyncio.Semaphore(MOST_CONNECTIONS))
+        turns = self._loop_turns.get(loop)
+        if turns is None:
+            for other in [one for one in tuple(self._loop_turns) if one.is_closed()]:
+                self._loop_turns.pop(other, None)
+            turns = self._loop_turns.setdefault(loop, asyncio.Semaphore(MOST_CONNECTIONS))
+        return turns
 
     def idle(self) -> Connection | None:
         """Take an idle connection, the one that was used last."""
