@@ -96,7 +96,7 @@ async def test_answer_continues_job(jobs: AsyncJobs) -> None:
         await call(client, "answer_question", job_id=job_id, key="publish", value=True)
         assert (await call(client, "wait_for_job", job_id=job_id))["result"] is True
         late = await call(client, "answer_question", job_id=job_id, key="publish", value=False)
-        assert "Cannot answer job with status completed" in late
+        assert "question 'publish' was answered" in late
 
 
 async def test_errors_name_field_and_remedy(jobs: AsyncJobs) -> None:

@@ -124,12 +124,13 @@ def test_second_answer_is_refused_with_who_and_when(jobs: Jobs) -> None:
     assert errors.count(None) == 1
     winner = errors.index(None)
     assert job.result == ["Approval", True, str(winner)]
-    for error in errors:
-        assert error is None or isinstance(error, AlreadyAnsweredError | IllegalTransitionError)
-    texts = [str(error) for error in errors if isinstance(error, AlreadyAnsweredError)]
-    assert all(
-        text == f"question 'publish' was answered by user{winner} at {job.questions[0].answered_at}" for text in texts
-    )
+    with pytest.raises(AlreadyAnsweredError) as late:
+        jobs.answer(job_id, "publish", {"approved": False})  # the job has ended
+    for error in (*(error for error in errors if error is not None), late.value):
+        assert isinstance(error, AlreadyAnsweredError)
+        assert str(error) == f"question 'publish' was answered by user{winner} at {job.questions[0].answered_at}"
+    with pytest.raises(IllegalTransitionError, match="Cannot answer job with status completed"):
+        jobs.answer(job_id, "other", True)
 
 
 def test_answer_before_the_question_is_checked_when_it_is_asked(jobs: Jobs) -> None:

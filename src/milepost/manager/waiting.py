@@ -40,7 +40,7 @@ class WaitingMethods:
 
         `value` is JSON that fits the question, of at most 64 KiB; `by` is who answers. A job keeps up to 16 answers to
         questions that it has not asked yet. Raises JobNotFoundError, AlreadyAnsweredError with who and when,
-        QuestionExpiredError, IllegalTransitionError if the job has ended, and InvalidInputError with the field that does
+        QuestionExpiredError, IllegalTransitionError for another job that has ended, and InvalidInputError with the field that does
         not fit.
         """
         who = None if by is None else single_line(by)
@@ -108,6 +108,10 @@ class WaitingMethods:
 
 def _answered(job: Job, kept: Mapping[str, Question], key: str, value: Any, now: int, by: str | None) -> Question:
     """Return the question with the answer. Raises what keeps it from being answered."""
+    question = kept.get(key)
+    if question is not None and question.state in ("early", "answered"):  # also if that has ended the job
+        who = f" by {question.answered_by}" if question.answered_by else ""
+        raise AlreadyAnsweredError(f"question {key!r:.80} was answered{who} at {question.answered_at}", job=job)
     if job.is_terminal:
         raise IllegalTransitionError(f"Cannot answer job with status {job.status}", job=job)
     if job.run_by == "manual":
@@ -116,7 +120,6 @@ def _answered(job: Job, kept: Mapping[str, Question], key: str, value: Any, now:
         )
     stamp = from_micros(now).isoformat()
     given: dict[str, Any] = {"answer": value, "answered_at": stamp, "answered_by": by}
-    question = kept.get(key)
     if question is None:
         if sum(one.state == "early" for one in kept.values()) >= MAX_EARLY:
             raise RejectedError(
@@ -124,9 +127,6 @@ def _answered(job: Job, kept: Mapping[str, Question], key: str, value: Any, now:
                 job=job,
             )
         return Question(key, state="early", **given)
-    if question.state in ("early", "answered"):
-        who = f" by {question.answered_by}" if question.answered_by else ""
-        raise AlreadyAnsweredError(f"question {key!r:.80} was answered{who} at {question.answered_at}", job=job)
     expires = micros_of(question.expires_at)
     if question.state != "open" or (expires is not None and expires <= now):
         raise QuestionExpiredError(f"question {key!r:.80} expired at {question.expires_at}", job=job)
