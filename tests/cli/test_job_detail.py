@@ -52,6 +52,7 @@ def test_attempt_of_a_snoozed_job_is_none_charged() -> None:
     released = Event("one", 3, "released", datetime.fromtimestamp(6, UTC), message="Snoozed for 5 s (gate page)")
     out = io.StringIO()
     print_job(Console(file=out, width=160), Job.stored("one", record), utc=True, short="one", events=[released])
+    assert "running for" not in out.getvalue()  # it was said of every job that had started once
     assert re.search(r"attempt +none charged \(at most 3\)", out.getvalue())
     assert re.search(r"given back to the queue .*: Snoozed for 5 s \(gate page\)", out.getvalue())
 

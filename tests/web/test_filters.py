@@ -127,6 +127,11 @@ def test_an_error_points_at_the_character(text: str, position: int) -> None:
     assert str(wrong.value).splitlines()[-1].index("^") == position + 2
 
 
+def test_status_given_as_a_state_is_refused_with_its_term() -> None:
+    with pytest.raises(FilterError, match=r"unknown state 'running'; use status:running"):
+        parse_filter("is:running")
+
+
 def test_indexed_terms_need_no_scan() -> None:
     now = time.time_ns() // 1000
     parsed = parse_filter("type:a,b status:failed label.owner:ana created:2h..1d is:stalled", now=now)

@@ -5,9 +5,8 @@
     filter   = term { space term }
     term     = [ "not." ] key ":" value            word or "quoted words" without a key: free text
     status:failed,cancelled   type:ingestion   id:018f   label.owner:ana   worker:host-1   error:timeout
-    created:1d (within)   created:2h..1d   created:2026-11-01..2026-11-08   duration:5m..   duration:..5m
-    ended:1d (as created, by the time of the end)
-    is:stalled | active | ended | stopping   failure:ValueError@embed.py:41
+    created:1d (within)   created:2h..1d   created:2026-11-01..2026-11-08   ended:1d (the same)   duration:5m..   duration:..5m
+    is:stalled | active | ended | stopping | waiting   failure:ValueError@embed.py:41
     group:import-42   parent:018f   partition:acme   after:group:import-42   queue:gpu   release:2.4.0   run_by:worker
 
 Commas outside of quotes and a repeated `status`, `type` or `id` give alternatives; all other terms must match. Indexes answer status,
@@ -227,7 +226,8 @@ def _read_is(terms: _Terms, value: str, negative: bool, where: int) -> None:
                 lambda job: (is_stopping(job) if value == "stopping" else is_waiting(job, terms.now)) is not negative
             )
         case _:
-            raise FilterError(terms.text, where, f"unknown state {value!r:.40}; use one of {', '.join(STATES)}")
+            remedy = f"status:{value}" if value in set(JobStatus) else f"one of {', '.join(STATES)}"
+            raise FilterError(terms.text, where, f"unknown state {value!r:.40}; use {remedy}")
 
 
 def _read_created(terms: _Terms, value: str, negative: bool, where: int) -> None:

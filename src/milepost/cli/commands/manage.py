@@ -87,7 +87,7 @@ def _wait_for_receipts(context: CommandContext, jobs: list[Job]) -> bool:
             waiting.pop()
         elif time.monotonic() > deadline:
             late = formatting.plural(len(waiting), "job")
-            sys.stderr.write(f"milepost: {late} did not confirm that they stopped within {MAX_WAIT_SECONDS:g} s\n")
+            sys.stderr.write(f"milepost: {late} did not confirm a stop within {MAX_WAIT_SECONDS:g} s\n")
             return True
         else:
             time.sleep(POLL_INTERVAL)

@@ -113,12 +113,8 @@ def _facts(job: Job, utc: bool) -> list[tuple[str, str]]:
             value = getattr(job, one.name)
             facts.append((one.label, _plain(value, utc) if show is None else show(job, utc)))
             if one.name == "completed_at":
-                facts.append(
-                    (
-                        "took" if job.is_terminal else "running for",
-                        _duration(job) if job.started_at is not None else "",
-                    )
-                )
+                has_duration = job.started_at is not None and job.status is not JobStatus.PENDING
+                facts.append(("took" if job.is_terminal else "running for", _duration(job) if has_duration else ""))
     facts.append(("unreadable", ", ".join(job.corrupt)))
     return [(name, clean(text)) for name, text in facts if text]
 
