@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -154,6 +155,21 @@ def test_waiting_for_names_the_reason(make_jobs: MakeJobs) -> None:
     jobs.limit("slow", rate="1/h")
     run_sync(jobs.store.apply([], Claim("w", {"slow": None}, (run,), new_operation_id())))
     assert reason(jobs, submitted(jobs)) == ("rate_reached", "Rate of 1/h reached for slow")
+
+
+def test_waiting_for_names_a_queue_that_no_worker_serves(make_jobs: MakeJobs) -> None:
+    """Regression: a job in a queue without workers said that it waits for one, and so did one whose workers serve another."""
+    jobs = make_jobs()
+    fields = submit_fields("slow", params={}, queue="gpu")
+    made = run_sync(jobs.store.apply([Write(new_job_id(), plan_create(fields, new_operation_id()))])).outcomes[0].job
+    assert made is not None
+    now = time.time()
+    entry = WorkerEntry("w", "h", 1, now, now, types=("slow",), queues=("slow",))
+    run_sync(write_worker(jobs.store, entry, 60))
+    assert reason(jobs, made) == ("queue_not_served", "No worker serves slow in the queue gpu")
+    run_sync(write_worker(jobs.store, replace(entry, queues=("slow@gpu",)), 60))
+    assert reason(jobs, made) == ("", "Waiting for a worker")
+    assert reason(jobs, submitted(jobs)) == ("no_worker", "No worker serves slow")
 
 
 def test_waiting_for_names_a_later_start(make_jobs: MakeJobs) -> None:

@@ -83,6 +83,7 @@ TEXT_LENGTH = 400
 MAX_RESULT_TEXT = 64 * 1024
 _WAITS: Mapping[str, str] = {
     "no_worker": "No worker serves {job_type}",
+    "queue_not_served": "No worker serves {job_type} in the queue {queue}",
     "paused": "Type {job_type} is paused",
     "partition_limit_reached": "Limit of {limit} per partition reached for {partition} of {limit_key}",
     "gate_closed": "{limit_key} is closed until {at}",

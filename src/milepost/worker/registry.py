@@ -90,12 +90,15 @@ class WorkerEntry:
     running: tuple[str, ...] = ()
     concurrency: int = 1
     draining: bool = False
+    queues: tuple[str, ...] = ()
+    """What it claims: a type, for the queue of that name, or ``type@queue``. Empty for a worker of a task queue."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON types."""
         return {name: getattr(self, name) for name in WorkerEntry.__dataclass_fields__} | {
             "types": list(self.types),
             "running": list(self.running),
+            "queues": list(self.queues),
         }
 
 
@@ -233,7 +236,7 @@ async def read_workers(store: KeyValueStore) -> list[WorkerEntry]:
     for item in await store.kv_scan("worker/"):
         data = from_json(item.value)
         known = {name: data[name] for name in WorkerEntry.__dataclass_fields__ if name in data}
-        for name in ("types", "running"):
+        for name in ("types", "running", "queues"):
             known[name] = tuple(known.get(name, ()))
         found.append(WorkerEntry(**known))
     return found
@@ -282,6 +285,7 @@ class WorkerRegistration:
         on_registered: Callable[[], None],
         schedules: Collection[Schedule] = (),
         release: str | None = None,
+        queues: Iterable[str] = (),
     ) -> None:
         self._store = store
         self._name = name
@@ -293,6 +297,7 @@ class WorkerRegistration:
         self._publish_at = 0.0
         self._schedules = schedules
         self._release = release
+        self._queues = tuple(queues)
         self._digests = [*(known.digest for known in types), *(one.digest for one in schedules)]
         self._history: dict[str, list[str]] = {}
         self._version: int | None = None
@@ -313,7 +318,8 @@ class WorkerRegistration:
         host, pid = host_and_pid()
         names = tuple(known.name for known in self._types)
         entry = WorkerEntry(
-            self._name, host, pid, self._since, time.time(), names, running[:MAX_RUNNING_SHOWN], self._concurrency, draining
+            self._name, host, pid, self._since, time.time(), names, running[:MAX_RUNNING_SHOWN], self._concurrency, draining,
+            self._queues,
         )  # fmt: skip
         version = await write_worker(self._store, entry, REGISTRATION_TTL, digests=self._digests, version=self._version)
         if version is None:  # the store was emptied, so the published types are gone as well

@@ -57,6 +57,7 @@ class Forecast:
     ahead: Mapping[str, int]
     """How many due jobs are before each in the queue of its workers."""
     served: frozenset[str]
+    """What workers claim, as `WorkerEntry.queues`, and the types of workers of a task queue."""
     paused: frozenset[str]
     limits: Mapping[str, Limit]
     """The limits, by limit key."""
@@ -77,11 +78,11 @@ class Forecast:
         return Job.stored(job.job_id, {**job.record, **fields}) if fields else job
 
     def _reason(self, job: Job) -> tuple[str, dict[str, object]]:
-        name = _type(job)
+        name, queue = job.job_type, _type(job)
         if name in self.paused:
             return "paused", {"job_type": name}
-        if name not in self.served:
-            return "no_worker", {"job_type": name}
+        if queue not in self.served:
+            return "no_worker" if queue == name else "queue_not_served", {"job_type": name, "queue": job.queue}
         wake_at = int(job.record.get("wake_at") or 0)
         if wake_at > self.now:
             return "wakes_at", {"at": from_micros(wake_at).isoformat()}
@@ -136,13 +137,14 @@ async def forecast(store: Store, jobs: Iterable[Job] | None = None) -> Forecast 
             if await _fill(queue, store, types):
                 starts |= simulate(queue)
                 ahead |= {job.job_id: place for place, job in enumerate(_due(queue)) if _begins(queue, job) == 0}
-    served = frozenset(name for worker in workers for name in worker.types)
+    served = frozenset(name for worker in workers for name in worker.queues or worker.types)
     return Forecast(now, starts, ahead, served, paused, limits, held)
 
 
 def waits(job: Job) -> bool:
     """Return whether a job waits for a worker of ours, and for nothing that its store knows already."""
-    return job.status is JobStatus.PENDING and job.queue == job.job_type and job.waiting_for is None
+    ours = job.run_by == "worker" or job.queue == job.job_type
+    return ours and job.status is JobStatus.PENDING and job.waiting_for is None
 
 
 def _type(job: Job) -> str:
@@ -176,7 +178,7 @@ async def _fill(queue: Queue, store: Store, types: set[str]) -> bool:
             break
         after = position(page[-1])
     running = await store.select(Select(named, (JobStatus.RUNNING.value,)), PAGE)
-    queue.waiting = [job for job in waiting if waits(job)]
+    queue.waiting = [job for job in waiting if waits(job) and job.queue == job.job_type]
     queue.running = [job for job in running if job.run_by == "worker"]
     needed = {_type(job) for job in (*waiting, *running)}
     queue.took = {name: [profile.seconds for profile in await read_profiles(store, name)] for name in sorted(needed)}

@@ -97,7 +97,7 @@ class WorkerLoop:
         schedules = [one for one in self._app.handlers.schedules.values() if one.job_type in self._handlers]
         registration = WorkerRegistration(
             self.store, self.name, self._registered_types(), self._concurrency, self._running_jobs, started,
-            schedules, code_release(self.settings, self._handlers),
+            schedules, code_release(self.settings, self._handlers), self._served,
         )  # fmt: skip
         watchdog = LoopWatchdog(self.loop, self._run_of)
         self.heartbeat.retain()

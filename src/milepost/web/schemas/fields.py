@@ -133,7 +133,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "workers": [
             {
                 "name": _WORKER, "host": "host-1", "pid": 4711, "types": ["ingestion"], "running": [], "concurrency": 10,
-                "draining": False, "since_at": _AT[0], "seen_at": _AT[2], "jobs": [],
+                "draining": False, "queues": ["ingestion"], "since_at": _AT[0], "seen_at": _AT[2], "jobs": [],
             }
         ]
     },
