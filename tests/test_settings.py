@@ -39,6 +39,9 @@ def test_invalid_setting_names_its_variable(variable: str, text: str) -> None:
 
 
 def test_memory_without_named_store_is_logged_once() -> None:
+    """Regression: jobs of a program without a URL were not in `milepost ls`, and nothing said that they were only in
+    memory.
+    """
     program = """
 import logging
 from milepost import InMemoryJobManager, Jobs, get_job_manager

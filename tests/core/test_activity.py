@@ -41,6 +41,7 @@ def job(status: JobStatus, message: str = "", run_by: str = "worker", **fields: 
     ],
 )
 def test_activity_by_status(shown: Job, line: str) -> None:
+    """Regression: jobs that ran or had completed still said "Job created"."""
     assert shown.activity == shown.to_dict()["activity"] == line
 
 

@@ -21,6 +21,7 @@ def test_progress_is_clamped_and_never_goes_back() -> None:
 
 
 def test_progress_above_one_is_refused() -> None:
+    """Regression: `progress(50)`, meant as a percentage, was shown as 100 %."""
     run = fake_run()
     with pytest.raises(InvalidInputError, match=r"50 must be a fraction from 0 to 1; did you mean 0\.5\?"):
         run.progress(50)
@@ -40,6 +41,7 @@ def test_single_loop_of_known_total_is_the_whole() -> None:
 
 
 def test_second_stage_without_weights_makes_progress_unknown() -> None:
+    """Regression: a job showed 100 % after the first of its loops."""
     run = fake_run()
     with run.stage("Load", total=4) as stage:
         stage.advance(2)

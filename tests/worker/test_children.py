@@ -55,6 +55,10 @@ def test_parent_without_children_continues(jobs: Jobs) -> None:
 
 
 def test_levels_of_children_end_with_one_slot(jobs: Jobs) -> None:
+    """Regression: a parent that waited for its children kept the only slot of the worker, so that none of them ever
+    started.
+    """
+
     @jobs.job("level")
     def level(run: Run, depth: int) -> int:
         if not depth:

@@ -125,6 +125,9 @@ class Service:
 
 
 def test_decorator_without_parentheses_registers_function() -> None:
+    """Regression: `@jobs.job` without parentheses was accepted, and only the submit failed, with an error that named
+    a local function.
+    """
     jobs, async_jobs = Jobs("memory://"), AsyncJobs("memory://")
     assert jobs.job(double).job_type == "double"
     assert async_jobs.job(adouble).job_type == "adouble"
@@ -146,6 +149,7 @@ def test_bound_and_static_methods_are_registered() -> None:
     ],
 )
 def test_what_is_not_a_function_is_rejected_with_remedy(function: Any, remedy: str) -> None:
+    """Regression: a method took `self` for the run, and a partial object raised AttributeError."""
     with pytest.raises(InvalidInputError, match=remedy):
         Jobs("memory://").job("x")(function)
 

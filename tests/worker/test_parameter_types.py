@@ -131,6 +131,7 @@ def test_value_survives_storing(handler: Callable[..., Any], given: Any, expecte
     ],
 )
 def test_wrong_value_is_rejected_by_name(handler: Callable[..., Any], value: Any, problem: str) -> None:
+    """Regression: a value outside the bounds of its annotation reached the handler."""
     with pytest.raises(InvalidInputError, match=r"^value") as refused:
         parameters_of(handler).check({"value": value})
     assert problem in str(refused.value)
@@ -155,6 +156,7 @@ def test_wrong_value_is_rejected_by_name(handler: Callable[..., Any], value: Any
     ],
 )
 def test_bounds_are_published(handler: Callable[..., Any], value: Any) -> None:
+    """Regression: other processes could submit values outside the bounds of a parameter."""
     with pytest.raises(InvalidInputError, match=r"^value"):
         check_schema({"value": value}, parameters_of(handler).schema)
 
@@ -174,11 +176,13 @@ def on_choice(run: Run, value: Annotated[str, Field(pattern="(")]) -> None: ...
 
 @pytest.mark.parametrize("handler", [on_text, on_number, on_duration, on_path, on_choice])
 def test_bound_for_another_type_is_rejected_at_registration(handler: Callable[..., Any]) -> None:
+    """Regression: bounds of parameters were ignored without a word."""
     with pytest.raises(InvalidInputError, match=r"\(value\): .* does not apply to values of this type"):
         parameters_of(handler)
 
 
 def test_mutable_default_is_copied_for_each_run() -> None:
+    """Regression: what one job appended to a default list was in the list of the next job."""
     jobs = Jobs("memory://")
 
     @jobs.job("collect")

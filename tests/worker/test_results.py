@@ -65,6 +65,8 @@ RESULTS: list[tuple[Any, Any]] = [
 
 @pytest.mark.parametrize("is_async", [False, True])
 def test_result_of_other_types_is_converted(jobs: Jobs, is_async: bool) -> None:
+    """Regression: a job whose handler returned a pydantic model or NaN failed after all its work was done."""
+
     def give(run: Run, number: int) -> Any:
         return RESULTS[number][0]
 
@@ -127,6 +129,8 @@ LOST: list[tuple[Callable[[], Any], str, str]] = [
 
 @pytest.mark.parametrize("is_async", [False, True])
 def test_result_that_is_not_json_completes_job_with_text(jobs: Jobs, is_async: bool, signals: Signals) -> None:
+    """Regression: a job that had done its work failed because of the type of its result."""
+
     def give(run: Run, number: int) -> Any:
         signals.calls += 1
         return LOST[number][0]()
@@ -273,6 +277,8 @@ class Derived(Base):
     ],
 )
 def test_return_annotation_that_is_never_json_is_refused(returns: Any, remedy: str) -> None:
+    """Regression: that a result cannot be stored came out only after the first job had done its work."""
+
     def work(run: Run) -> Any: ...
 
     work.__annotations__["return"] = returns

@@ -275,6 +275,7 @@ def test_invalid_delay_is_rejected(jobs: Jobs, options: Any, problem: str) -> No
 
 
 def test_option_among_parameters_names_remedy(jobs: Jobs) -> None:
+    """Regression: `submit(handler, priority=5)` only said that there is no such parameter."""
     handler = jobs.job("reindex")(reindex)
     with pytest.raises(InvalidInputError) as error:
         jobs.submit(handler, index="docs", priority=5)  # type: ignore[call-arg]

@@ -44,6 +44,7 @@ async def raising(run: AsyncRun) -> None:
     [(asynchronous, "acheckpoint"), (mapping, "map"), (stepping, "step"), (blocking, "acheckpoint")],
 )
 def test_forgotten_await_fails_the_attempt(jobs: Jobs, handler: Any, name: str) -> None:
+    """Regression: a job completed although its handler had forgotten an await, so that the work was never done."""
     jobs.job("forgets")(handler)
     with jobs.run_workers():
         job = jobs.wait(jobs.submit("forgets").job_id, 20)

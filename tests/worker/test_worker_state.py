@@ -95,6 +95,9 @@ def test_job_with_expired_lease_is_returned() -> None:
 
 
 def test_suspect_waits_until_worker_is_quiet() -> None:
+    """Regression: a job that kills its worker always ran beside others, so that it was never charged and killed
+    worker after worker.
+    """
     of = driver(claimed("good"), claimed("suspect", suspect=True), claimed("other"), claimed("second", suspect=True))
     assert of.steps() == [
         (Step.BEGIN, "good"),
