@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import copy_context
@@ -34,10 +34,6 @@ class MapItem(NamedTuple):
     todo: bool
 
 
-Settle = Callable[[MapItem, BaseException | None, Any], None]
-"""Records the outcome and the result of one item, or raises its error."""
-
-
 def map_items(
     items: Iterable[Any],
     key: Key,
@@ -60,89 +56,6 @@ def map_items(
         seen.add(name)
         work.append(MapItem(item, name, name not in done and (only is None or masked(name, masks) in only)))
     return work
-
-
-def map_threads(
-    run: Run,
-    stage: LiveStage,
-    place: LoopScope,
-    function: Callable[[Any], Any],
-    work: list[MapItem],
-    settle: Settle,
-    concurrency: int,
-    done: set[str],
-    results: list[Any],
-) -> list[Any]:
-    """Call the function in this thread, or in a pool of `concurrency` threads."""
-    todo = [index for index, task in enumerate(work) if task.todo]
-
-    def call(task: MapItem) -> Any:
-        with place.item(task.key, done):
-            return function(task.item)
-
-    with stage:
-        if concurrency <= 1:
-            for index in todo:
-                error: BaseException | None = None
-                try:
-                    results[index] = call(work[index])
-                except Exception as caught:  # noqa: BLE001 - whatever the user's function raises is settled below
-                    error = caught
-                settle(work[index], error, results[index])
-            return results
-        pool = ThreadPoolExecutor(concurrency, thread_name_prefix=f"milepost-map-{run.job_id[:8]}")
-        try:
-            waiting: dict[Future[Any], int] = {}
-            queue = iter(todo)
-            while True:
-                while len(waiting) < concurrency and (index := next(queue, -1)) >= 0:
-                    waiting[pool.submit(copy_context().run, call, work[index])] = index
-                if not waiting:
-                    return results
-                ready, _ = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
-                run.check()
-                for future in ready:
-                    index = waiting.pop(future)
-                    failed = future.exception()
-                    results[index] = None if failed is not None else future.result()
-                    settle(work[index], failed, results[index])
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-async def map_async(
-    run: Run,
-    stage: LiveStage,
-    place: LoopScope,
-    function: Callable[[Any], Awaitable[Any]],
-    work: list[MapItem],
-    settle: Settle,
-    concurrency: int,
-    done: set[str],
-    results: list[Any],
-) -> list[Any]:
-    """Await the function for `concurrency` items at once."""
-    queue = iter([index for index, task in enumerate(work) if task.todo])
-
-    async def call_next() -> None:
-        for index in queue:
-            error: BaseException | None = None
-            try:
-                with place.item(work[index].key, done):
-                    results[index] = await function(work[index].item)
-            except Exception as caught:  # noqa: BLE001 - whatever the user's function raises is settled below
-                error = caught
-            settle(work[index], error, results[index])
-
-    with stage:
-        tasks = [asyncio.ensure_future(call_next()) for _ in range(max(1, concurrency))]
-        try:
-            await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-    return results
 
 
 T = TypeVar("T")
@@ -247,32 +160,91 @@ class MapLoop:
         return into
 
     def run(self) -> list[Any]:
-        """Call the function for the remaining items, in threads."""
+        """Call the function for the remaining items, in this thread or in `concurrency` threads; return all results."""
         with self._kept_work():
-            into = self.begin([self._run._checkpoint_writer.read(self._run, key) for key in self.parts])
-            return map_threads(
-                self._run, into, self._place, self._function, self._work, self._settle, self._concurrency,
-                self._mapped.done, self._results,
-            )  # fmt: skip
+            parts = [self._run._checkpoint_writer.read(self._run, key) for key in self.parts]
+            with self.begin(parts):
+                if self._concurrency > 1:
+                    self._call_in_threads()
+                else:
+                    self._call_here()
+        return self._results
 
     async def arun(self) -> list[Any]:
-        """Await the function for the remaining items."""
+        """Await the function for the remaining items, `concurrency` at once; return all results."""
         with self._kept_work():
-            into = self.begin([await self._run._checkpoint_writer.aread(self._run, key) for key in self.parts])
-            return await map_async(
-                self._run, into, self._place, self._function, self._work, self._settle, self._concurrency,
-                self._mapped.done, self._results,
-            )  # fmt: skip
+            parts = [await self._run._checkpoint_writer.aread(self._run, key) for key in self.parts]
+            with self.begin(parts):
+                await self._call_in_tasks()
+        return self._results
+
+    def _todo(self) -> Iterator[int]:
+        return iter([index for index, task in enumerate(self._work) if task.todo])
+
+    def _call(self, task: MapItem) -> Any:
+        with self._place.item(task.key, self._mapped.done):
+            return self._function(task.item)
+
+    def _call_here(self) -> None:
+        for index in self._todo():
+            error: BaseException | None = None
+            try:
+                self._results[index] = self._call(self._work[index])
+            except Exception as caught:  # noqa: BLE001 - whatever the user's function raises is settled below
+                error = caught
+            self._settle(index, error)
+
+    def _call_in_threads(self) -> None:
+        pool = ThreadPoolExecutor(self._concurrency, thread_name_prefix=f"milepost-map-{self._run.job_id[:8]}")
+        try:
+            waiting: dict[Future[Any], int] = {}
+            queue = self._todo()
+            while True:
+                while len(waiting) < self._concurrency and (index := next(queue, -1)) >= 0:
+                    waiting[pool.submit(copy_context().run, self._call, self._work[index])] = index
+                if not waiting:
+                    return
+                ready, _ = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
+                self._run.check()
+                for future in ready:
+                    index = waiting.pop(future)
+                    failed = future.exception()
+                    self._results[index] = None if failed is not None else future.result()
+                    self._settle(index, failed)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    async def _call_in_tasks(self) -> None:
+        queue = self._todo()
+
+        async def call_next() -> None:
+            for index in queue:
+                error: BaseException | None = None
+                try:
+                    with self._place.item(self._work[index].key, self._mapped.done):
+                        self._results[index] = await self._function(self._work[index].item)
+                except Exception as caught:  # noqa: BLE001 - whatever the user's function raises is settled below
+                    error = caught
+                self._settle(index, error)
+
+        tasks = [asyncio.ensure_future(call_next()) for _ in range(max(1, self._concurrency))]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     def _kept_work(self) -> AbstractContextManager[None]:
         return nullcontext() if self._mode == "plain" else self._run._kept_work.spent()
 
-    def _settle(self, task: MapItem, error: BaseException | None, result: Any) -> None:
+    def _settle(self, index: int, error: BaseException | None) -> None:
         """Record the outcome of one item; raise its error unless errors are collected."""
+        task = self._work[index]
         if error is not None and not (self._collect and isinstance(error, Exception)):
             raise error
         if error is None and self._keeps:
-            text, is_typed = self._codec.dump(result, task.key)
+            text, is_typed = self._codec.dump(self._results[index], task.key)
             own = None if self._is_keyed else digest(task.item)
             name = None if self._is_keyed else masked(shown(task.item), self._run._secret_values)
             self._mapped.results.add(KeptResult(task.key, own, name, text, is_typed))
