@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -12,6 +13,7 @@ from milepost.core.errors import (
     IllegalTransitionError,
     InvalidInputError,
     JobNotFoundError,
+    StoreFullError,
 )
 from milepost.core.events import Event, StreamPosition
 from milepost.core.job import Job, JobStatus
@@ -181,7 +183,8 @@ class AsyncJobManager(ScheduleMethods, WaitingMethods, OutputMethods, UsageMetho
         if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
             raise InvalidInputError("limit", f"{limit!r:.40} must be a whole number from 1 to {LIST_LIMIT_MAX}")
         if not self.runtime.has_heartbeat:
-            await self.runtime.sweeper.tick()
+            with suppress(StoreFullError):  # a full disk hides no jobs
+                await self.runtime.sweeper.tick()
         return await find(self.store, query, min(limit, LIST_LIMIT_MAX), cursor, counted=counted)
 
     async def count_jobs(

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from milepost import SQLiteJobManager
 from milepost.core import transitions as plans
 from milepost.core.errors import (
     InvalidInputError,
@@ -158,6 +159,19 @@ def test_full_disk_refuses_new_jobs_and_loses_none(make: Make, path: Path) -> No
     connection.execute("PRAGMA max_page_count=1000000")
     do(store, create("after"))
     assert set(check_file(path)) == {*(job.job_id for job in jobs), "after"}
+
+
+def test_jobs_are_listed_on_a_full_disk(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Regression: `milepost ls` failed when the disk was full, because a list recovers lost jobs first."""
+    manager = SQLiteJobManager(path)
+    manager.create_job("kept")
+
+    async def full(**_: Any) -> None:
+        raise StoreFullError("database or disk is full")
+
+    monkeypatch.setattr(manager.store, "sweep", full)
+    assert [job.job_id for job in manager.list_jobs()] == ["kept"]
+    manager.close()
 
 
 def test_outcome_is_unknown_only_for_commit_error() -> None:
