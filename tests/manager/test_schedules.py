@@ -107,21 +107,6 @@ def test_many_due_schedules_are_fired_over_several_ticks(jobs: Jobs, monkeypatch
     assert len(jobs.list_jobs()) == 4
 
 
-def test_schedule_fires_after_clock_was_set_back(jobs: Jobs) -> None:
-    """A schedule that fired while the clock was ahead made no job until that time had come again."""
-    made = jobs.add_schedule("nightly", jobs.handlers["reindex"], cron="0 3 * * *")
-    assert made.next_at is not None
-    ahead = made.next_at + timedelta(days=400)
-    move(jobs, "nightly", last_at=ahead, next_at=ahead + timedelta(days=1), last_job_id="nightly:ahead")
-    for _ in range(2):
-        assert fire(jobs) == 0
-        assert jobs.get_schedule("nightly").next_at == made.next_at
-    move(jobs, "nightly", next_at=AGO)
-    assert fire(jobs) == 1
-    later = jobs.get_schedule("nightly")
-    assert (later.next_at, later.fired, len(jobs.list_jobs())) == (made.next_at, 1, 1)
-
-
 def test_process_fires_although_another_has_swept(jobs: Jobs) -> None:
     """The other process may be of an older release, or without the package for cron expressions."""
     jobs.add_schedule("often", "reindex", every=60)

@@ -15,7 +15,6 @@ from datetime import datetime, timedelta
 from itertools import islice, takewhile
 from typing import Literal, NamedTuple
 
-from milepost.core.defaults import CLOCK_LEAD
 from milepost.core.errors import InvalidInputError, MissingExtraError
 from milepost.core.job import Job, JobStatus
 from milepost.core.schedule import SCHEDULES, Schedule
@@ -98,8 +97,6 @@ async def fire_due(
             await store.kv_put(item.key, replace(schedule, paused=why).to_text(), version=item.version)
         elif schedule.next_at <= now:
             due.append((item, schedule, await store.get(job_id) if (job_id := _awaited(schedule)) else None))
-        elif schedule.last_at is not None and schedule.last_at > now + timedelta(microseconds=CLOCK_LEAD):
-            await _turn_back(store, item, schedule, now)
         else:
             continue
         if turn is not None and number < len(found) and (turn.monotonic() >= turn.until or len(due) == DUE_AT_ONCE):
@@ -125,17 +122,6 @@ async def fire_due(
             is_taken = refused[0].job is not None or refused[0].key_owner_id is not None
             await _explain_refusal(store, firing, is_taken)
     return sum(outcome.accepted and not outcome.repeated for outcome in outcomes)
-
-
-async def _turn_back(store: Store, item: KeyValue, schedule: Schedule, now: datetime) -> None:
-    """Store the next tick of a schedule that fired while the clock was ahead, now that it was set back."""
-    try:
-        moved = replace(schedule, next_at=ticks_of(schedule).after(now))
-    except (MissingExtraError, InvalidInputError) as error:
-        log.error("schedule %s: not fired by this process: %s", schedule.name, error)
-        return
-    if moved != schedule:
-        await store.kv_put(item.key, moved.to_text(), version=item.version)
 
 
 def _plan(
