@@ -6,7 +6,8 @@
     python examples/llm_tenants.py acme=40 globex=3
 
 Start and kill as many workers as you like. `milepost limit ls` shows what runs, `milepost usage --by label:tenant` what each
-tenant has spent. `milepost answer ID publish true` publishes a book; `milepost ls type:book` has the ID.
+tenant has spent. `milepost answer ID publish true` publishes a book; `milepost ls type:book` has the ID. A book that has spent its
+budget asks for more: `milepost answer ID budget-1 '{"usd": 0.05}'`.
 """
 
 import json
@@ -75,5 +76,6 @@ if __name__ == "__main__":
     jobs.limit("page", running=4, per_partition=2, rate="600/min")
     for word in sys.argv[1:]:
         tenant, _, number = word.partition("=")
-        book = translate_book.options(partition=tenant, labels={"tenant": tenant}, budget={"usd": 0.05})
+        within = translate_book.options(budget={"usd": 0.05}, on_budget="ask")
+        book = within.options(partition=tenant, labels={"tenant": tenant})
         print(jobs.submit(book, pages=[f"page {page} of {tenant}" for page in range(int(number))]).job_id)

@@ -69,11 +69,15 @@ def test_killed_workers_pay_no_kept_answer_again(request: pytest.FixtureRequest,
     def paid() -> int:
         return len(Bill(provider).times)
 
+    ended: dict[str, Job] = {}
     command = [sys.executable, str(EXAMPLES / "llm_tenants.py"), "acme=9", "globex=4"]
     submitted = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
     books = dict(zip(("acme", "globex"), submitted.stdout.split(), strict=True))
     poor: dict[str, Any] = {"labels": {"tenant": "initech"}, "partition": "initech", "budget": {"usd": BUDGET}}
     books["initech"] = jobs.enqueue("book", {"pages": [f"page {n} of initech" for n in range(10)]}, **poor).job_id
+    small: dict[str, Any] = {"labels": {"tenant": "hooli"}, "partition": "hooli", "budget": {"usd": BUDGET / 4}}
+    small["on_budget"] = "ask"
+    books["hooli"] = jobs.enqueue("book", {"pages": [f"page {n} of hooli" for n in range(3)]}, **small).job_id
     workers = [worker(), worker()]
     try:
         for kill in range(KILLS):
@@ -81,6 +85,8 @@ def test_killed_workers_pay_no_kept_answer_again(request: pytest.FixtureRequest,
             workers[kill].kill()
             workers[kill].wait()
             workers.append(worker())
+        (question,) = until(lambda: (jobs.get_job(books["hooli"]) or ended["hooli"]).questions)
+        jobs.answer(books["hooli"], question.key, {"usd": 1}, by="bob")
         for tenant, book in books.items():
             jobs.answer(book, "publish", tenant != "globex", by="ana")
         ended = {tenant: jobs.wait(book, 90) for tenant, book in books.items()}
@@ -98,6 +104,7 @@ def test_killed_workers_pay_no_kept_answer_again(request: pytest.FixtureRequest,
     ].error
     assert (ended["globex"].status, ended["globex"].result) == ("completed", "")
     assert (ended["initech"].status, str(ended["initech"].error)[:7]) == ("failed", "budget:")
+    assert (ended["hooli"].status, str(ended["hooli"].result).count("POLISH")) == ("completed", 3)
     spent: Counter[str] = Counter()
     for tenant in books:
         for number, page in pages_of(jobs, tenant).items():

@@ -289,13 +289,22 @@ class JobSuspended(RunStop):
     """The job waits without its worker: the code returns, and starts again when the time has come, the answer is there, or no
     member of the groups is open.
 
-    Raised by `run.sleep`, `run.ask` and `run.join`; every later call of the run raises it again. Let it pass. `wake_at` is in
-    microseconds of the store's clock, None for no limit; `asking` is the key of the question that the job waits for;
-    `groups` are those that it waits for.
+    Raised by `run.sleep`, `run.ask` and `run.join`, and by any call of the run once a budget with ``on_budget="ask"`` is
+    spent; every later call of the run raises it again. Let it pass. `wake_at` is in microseconds of the store's clock, None
+    for no limit; `asking` is the key of the question that the job waits for, and `is_asked_above` says that a job above it
+    asks that question; `groups` are those that it waits for.
     """
 
-    def __init__(self, wake_at: int | None = None, asking: str | None = None, groups: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        wake_at: int | None = None,
+        asking: str | None = None,
+        groups: tuple[str, ...] = (),
+        *,
+        is_asked_above: bool = False,
+    ) -> None:
         super().__init__("suspended")
         self.wake_at = wake_at
         self.asking = asking
         self.groups = groups
+        self.is_asked_above = is_asked_above

@@ -183,6 +183,11 @@ PRIVATE: tuple[Field, ...] = (
         option=Option(kind="amounts"),
     ),
     Field(
+        doc="What happens once the budget is spent: the job fails, or is suspended and asks a person to raise the budget.",
+        name="on_budget", copied=True,
+        option=Option(kind="choice", choices=("fail", "ask"), default="fail"),
+    ),
+    Field(
         doc="What happens when the process of a run dies.", name="on_lost", copied=True,
         option=Option(kind="choice", choices=("retry", "fail"), default="retry"),
     ),

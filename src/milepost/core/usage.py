@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from milepost.core.errors import InvalidInputError
 from milepost.core.serialization import from_json, safe_str, to_json
@@ -55,10 +55,17 @@ def shown(usage: Mapping[str, int]) -> dict[str, float]:
     return {name: n // MILLION if n % MILLION == 0 else n / MILLION for name, n in usage.items()}
 
 
-def exceeded(usage: Mapping[str, int], budget: Mapping[str, int], *, at_limit: bool = False) -> str | None:
-    """Return what was spent beyond a budget, as text, or None. With `at_limit`, a budget without a rest counts too."""
+class Excess(NamedTuple):
+    """An amount of a budget that is spent, as text, and its name."""
+
+    text: str
+    name: str
+
+
+def exceeded(usage: Mapping[str, int], budget: Mapping[str, int], *, at_limit: bool = False) -> Excess | None:
+    """Return the first amount of a budget that is exceeded, or None. With `at_limit`, one without a rest counts too."""
     for name, limit in budget.items():
         spent = usage.get(name, 0)
         if spent > limit or (at_limit and spent >= limit):
-            return f"{spent / MILLION:g} of {limit / MILLION:g} {name} spent"
+            return Excess(f"{spent / MILLION:g} of {limit / MILLION:g} {name} spent", name)
     return None

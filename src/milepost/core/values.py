@@ -133,7 +133,8 @@ class Question:
     """A question of a run, or an answer given before it was asked. Times are ISO 8601 texts.
 
     `state` is ``early`` (answered, but not asked yet), ``open``, ``answered``, ``default`` (it expired, and the code continued
-    with its default) or ``expired``.
+    with its default) or ``expired``. `budget` is the budget of the job that was spent, if the question asks to raise it: the
+    answer is added to it.
     """
 
     key: str
@@ -145,6 +146,7 @@ class Question:
     answer: Any = None
     answered_at: str | None = None
     answered_by: str | None = None
+    budget: Mapping[str, float] | None = None
 
 
 LARGE_MARK = "\x1a"

@@ -50,6 +50,8 @@ class SubmitFields(TypedDict, total=False):
     """The time limit of one attempt."""
     budget: Mapping[str, float] | None
     """The most that all runs of the job may spend (`run.add_usage`), as `{"usd": 5}`."""
+    on_budget: Literal["fail", "ask"] | None
+    """What happens once the budget is spent: the job fails, or is suspended and asks a person to raise the budget."""
     on_lost: Literal["retry", "fail"] | None
     """What happens when the process of a run dies."""
     on_failure: Literal["cancel", "run"] | None

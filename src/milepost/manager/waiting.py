@@ -16,13 +16,15 @@ from milepost.core.errors import (
 )
 from milepost.core.job import Job
 from milepost.core.serialization import from_json, from_micros, known_id, single_line, to_json, validate_key
-from milepost.core.transitions import plan_answer, plan_pause, plan_resume_paused
+from milepost.core.transitions import plan_answer, plan_cancel, plan_pause, plan_resume_paused
 from milepost.core.transitions.operations import Change
 from milepost.core.values import Question
 from milepost.manager.validation import rejection_error
+from milepost.run.budget_question import KEY, raised_budget, stops_job, wake_below
 from milepost.run.param_types import check_schema, plain
 from milepost.run.questions import ANSWER_BYTES, micros_of, questions_of, questions_text
 from milepost.run.steps import KEY_BYTES
+from milepost.run.usage import ASKS
 from milepost.stores.protocol import Store, Write
 
 MAX_EARLY = 16
@@ -39,8 +41,9 @@ class WaitingMethods:
         """Answer the question that a job asked under this key (`run.ask`) and return the job, which continues.
 
         `value` is JSON that fits the question, of at most 64 KiB; `by` is who answers. A job keeps up to 16 answers to
-        questions that it has not asked yet. Raises JobNotFoundError, AlreadyAnsweredError with who and when,
-        QuestionExpiredError, IllegalTransitionError for another job that has ended, and InvalidInputError with the field that does
+        questions that it has not asked yet. An answer that adds nothing to a spent budget cancels the job, which is
+        returned. Raises JobNotFoundError, AlreadyAnsweredError with who and when, QuestionExpiredError,
+        IllegalTransitionError for another job that has ended, and InvalidInputError with the field that does
         not fit.
         """
         who = None if by is None else single_line(by)
@@ -54,15 +57,25 @@ class WaitingMethods:
             kept = questions_of(job.record.get("questions"))
             now = await self.store.now()
             answered = _answered(job, kept, key, given, now, who)
-            change = plan_answer(
-                self._new_operation_id(),
-                version=job.record.get("questions_version", ""),
-                questions=questions_text({**kept, key: answered}),
-                key=key,
-                data=to_json({"key": key, "by": who}, "key"),
-            )
+            budget = None
+            if answered.budget is not None and not stops_job(given):
+                budget = await raised_budget(self.store, job, given)
+            if answered.budget is not None and budget is None:
+                why = f"{key}: the budget was not raised"
+                change = plan_cancel(self._new_operation_id(), by=who, why=why, message="Job cancelled by user")
+            else:
+                change = plan_answer(
+                    self._new_operation_id(),
+                    version=job.record.get("questions_version", ""),
+                    questions=questions_text({**kept, key: answered}),
+                    key=key,
+                    data=to_json({"key": key, "by": who}, "key"),
+                    budget=budget,
+                )
             outcome = (await self.store.apply([Write(job_id, change)])).outcomes[0]
             if outcome.accepted and outcome.job is not None:
+                if budget is not None:
+                    await wake_below(self.store, job_id, key, who)
                 return outcome.job
             if outcome.wait:
                 raise rejection_error(outcome, job_id, "answer")
@@ -121,6 +134,10 @@ def _answered(job: Job, kept: Mapping[str, Question], key: str, value: Any, now:
     stamp = from_micros(now).isoformat()
     given: dict[str, Any] = {"answer": value, "answered_at": stamp, "answered_by": by}
     if question is None:
+        if key.startswith(KEY) and job.record.get("on_budget") == ASKS:
+            raise RejectedError(
+                f"key: {key!r:.80} was not asked yet; job {job.job_id} asks once its budget is spent", job=job
+            )
         if sum(one.state == "early" for one in kept.values()) >= MAX_EARLY:
             raise RejectedError(
                 f"key: {key!r:.80} was not asked yet, and job {job.job_id} keeps at most {MAX_EARLY} such answers",

@@ -7,7 +7,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from milepost.core.errors import InvalidInputError, OutcomeUnknownError, StoreUnavailableError
+from milepost.core.errors import (
+    BudgetExceededError,
+    InvalidInputError,
+    JobSuspended,
+    OutcomeUnknownError,
+    StoreUnavailableError,
+)
 from milepost.core.transitions import plan_ask, plan_checkpoint, plan_keep_step, plan_settle_question
 from milepost.core.transitions.operations import Change
 from milepost.run import transaction
@@ -58,6 +64,10 @@ class CheckpointWriter:
     def read_questions(self, run: Run) -> Mapping[str, Any]:
         """Return the fields of QUESTION_FIELDS in the current record. Raises as `checkpoint`."""
         return {}
+
+    def ask_to_raise(self, run: Run, holder: str) -> JobSuspended | BudgetExceededError:
+        """Ask for a larger budget of a job, as `budget_question.ask_to_raise`."""
+        raise NotImplementedError
 
     def checkpoint_within(self, run: Run, text: str, using: object) -> None:
         """Write a checkpoint in a transaction of the caller. Raises as `checkpoint`."""
@@ -148,6 +158,11 @@ class StoreCheckpointWriter(CheckpointWriter):
 
     def read_questions(self, run: Run) -> Mapping[str, Any]:
         return run_sync(read_questions(self._heartbeat.store, run, until_stopped=self._until_stopped))
+
+    def ask_to_raise(self, run: Run, holder: str) -> JobSuspended | BudgetExceededError:
+        from milepost.run.budget_question import ask_to_raise  # it imports this module
+
+        return run_sync(ask_to_raise(self._heartbeat.store, run, holder, usage_text(run)))
 
     def now(self, run: Run) -> int:
         return run_sync(read_clock(self._heartbeat.store, run, until_stopped=self._until_stopped))

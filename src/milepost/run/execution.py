@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from milepost.core.errors import JobSuspended, JobTimedOut, RunStop, Snooze
+from milepost.core.errors import BudgetExceededError, JobSuspended, JobTimedOut, RunStop, Snooze
 from milepost.core.job import FailureKind, Job
 from milepost.run.capture import capture
 from milepost.run.checkpoints import StoreCheckpointWriter
@@ -32,6 +32,7 @@ from milepost.run.runtime import Runtime
 from milepost.run.snooze_pause import snooze_micros
 from milepost.run.suspension import of_group
 from milepost.run.transaction import settle
+from milepost.run.usage import BudgetSpent
 from milepost.stores.protocol import WriteResult
 
 log = logging.getLogger("milepost.run")
@@ -149,10 +150,18 @@ class LeasedExecution:
         return self.settled(self.end_code(None)), value
 
     def settled(self, error: BaseException | None) -> BaseException | None:
-        """Wait for the end of a transaction with a checkpoint or the result of the run; return the error of the run."""
-        if self.run._transaction is None:  # as always in a child process, which has no store
-            return error
-        return settle(self.heartbeat.store, self.run, error)
+        """Wait for the end of a transaction with a checkpoint or the result of the run; return the error of the run.
+
+        If a budget is spent that may be raised, ask for it first.
+        """
+        if self.run._transaction is not None:  # never in a child process, which has no store
+            error = settle(self.heartbeat.store, self.run, error)
+        if isinstance(error, BudgetSpent):
+            try:
+                return self.run._checkpoint_writer.ask_to_raise(self.run, error.holder)
+            except BaseException as raised:  # noqa: BLE001 - any exception ends the job
+                return raised
+        return error
 
     async def acall(self, code: Callable[[], Awaitable[Any]]) -> Ended:
         """Run the code in this task, which a stop cancels at its next await, and wait for the threads of the code."""
@@ -197,8 +206,11 @@ class LeasedExecution:
             error = stop
         elif isinstance(error, JobSuspended) and stop is not None:
             error = stop  # a cancel or timeout that came while the code was ending
-        if error is None or isinstance(error, Exception):
-            error = self.run._over_budget or error  # even if the code has caught it
+        over = self.run._over_budget
+        if isinstance(over, BudgetExceededError) and (error is None or isinstance(error, Exception)):
+            error = over  # even if the code has caught it
+        elif isinstance(over, BudgetSpent) and over.was_raised and error is None:
+            error = over
         if error is None:
             error = self.run._unawaited_call()
         if self._captured is not None:
@@ -221,7 +233,7 @@ class LeasedExecution:
             self.has_stopped = await self.wait_for_threads()
         finally:
             error = self.end_code(error)
-        if self.run._transaction is not None:
+        if self.run._transaction is not None or isinstance(error, BudgetSpent):
             error = await asyncio.to_thread(self.settled, error)
         return error
 

@@ -196,7 +196,9 @@ def stopped(
             wake_at=reason.wake_at,
             ran=ran,
             asking=reason.asking,
+            is_asked_above=reason.is_asked_above,
             groups=reason.groups,
+            start=_unused_start(run, how),
         )
     elif isinstance(reason, JobPaused):
         ran = int((time.monotonic() - run._began) * 1_000_000)

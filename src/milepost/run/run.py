@@ -46,7 +46,7 @@ from milepost.run.results import Budget, part_key
 from milepost.run.stages import LiveStage, ProgressMixin, flatten_stages
 from milepost.run.state import Snapshots, StateBinding
 from milepost.run.step_mixin import StepMixin
-from milepost.run.usage import Usage, UsageMixin
+from milepost.run.usage import BudgetSpent, Usage, UsageMixin
 
 if TYPE_CHECKING:
     from milepost.run.children import ChildJobs
@@ -78,8 +78,8 @@ class Run(ProgressMixin, CommandMixin, LoopMixin, StepMixin, CheckpointMixin, Ch
 
     _output: Output | None = None
     _usage: Usage | None = None
-    _over_budget: BudgetExceededError | None = None
-    """What `add_usage` has raised because the budget of the job is spent."""
+    _over_budget: BudgetExceededError | BudgetSpent | None = None
+    """What cancellation points raise because a budget is spent."""
     _output_bytes = OUTPUT_BYTES
     _output_lock = threading.Lock()
     """Held while an Output is made, of any run."""
@@ -223,7 +223,7 @@ class Run(ProgressMixin, CommandMixin, LoopMixin, StepMixin, CheckpointMixin, Ch
         if self._stop_reasons:
             raise self._stop_reasons[0]
         if self._over_budget is not None:
-            raise self._over_budget
+            self._raise_over_budget()
 
     def stage(
         self, name: str, *, weight: float | None = None, total: float | None = None, unit: str = "item"
@@ -257,7 +257,7 @@ class Run(ProgressMixin, CommandMixin, LoopMixin, StepMixin, CheckpointMixin, Ch
         if self._stop_reasons and (self._on_stop is None or isinstance(self._stop_reasons[0], JobSuspended)):
             raise self._stop_reasons[0]
         if self._over_budget is not None:
-            raise self._over_budget
+            self._raise_over_budget()
 
     def log(self, text: str, level: str = "info") -> None:
         """Add lines to the job's log, one for each line of the text. Never raises and never waits."""

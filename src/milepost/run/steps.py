@@ -162,7 +162,7 @@ class Step:
                 value = self._function(*self._args)
             entry = self._entry(value)
             self._steps.keep(entry)
-        self._run._check_cancel()
+        self._check_cancel()
         return self._load(entry)
 
     async def acall(self) -> Any:
@@ -178,7 +178,7 @@ class Step:
                     value = await asyncio.to_thread(self._function, *self._args)
             entry = self._entry(value)
             await asyncio.to_thread(self._steps.keep, entry)
-        self._run._check_cancel()
+        self._check_cancel()
         return self._load(entry)
 
     @contextmanager
@@ -199,6 +199,10 @@ class Step:
             yield
         finally:
             _current.reset(token)
+
+    def _check_cancel(self) -> None:
+        with self._current():  # code that calls nothing more ends, even if a budget is spent that may be raised
+            self._run._check_cancel()
 
     def _entry(self, value: Any) -> KeptResult:
         text, is_typed = self._codec.dump(value, self._key)

@@ -10,15 +10,32 @@ import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
 
-from milepost.core.errors import BudgetExceededError, InvalidInputError
+from milepost.core.errors import BudgetExceededError, InvalidInputError, JobSuspended
 from milepost.core.ledger import MAX_SUM
 from milepost.core.usage import MAX_NAMES, MILLION, decode_millionths, encode_usage, exceeded, millionths
+from milepost.run.repeated_work import warn_of_repeated_work
+from milepost.run.steps import is_in_step
 
 if TYPE_CHECKING:
     from milepost.run.run import Run
 
 REMEDY = "submit a job with a larger budget"
+ASKS = "ask"
+"""The value of `on_budget` of a job that asks to raise its budget."""
 _making = threading.Lock()
+
+
+class BudgetSpent(JobSuspended):
+    """The run is to be suspended, since a budget is spent whose job, the `holder`, asks to raise it.
+
+    `budget_question.ask_to_raise` tells what the run then waits for.
+    """
+
+    was_raised = False
+
+    def __init__(self, holder: str) -> None:
+        super().__init__(0)
+        self.holder = holder
 
 
 class Usage:
@@ -57,13 +74,30 @@ class UsageMixin:
         BudgetExceededError, which ends the job as failed, without a retry. Code that catches it cannot continue: every later
         cancellation point raises it again, and the job fails whatever the code returns. What this call adds is counted, so
         the job may exceed its budget by it. Raises InvalidInputError. A cancellation point, which counts first.
+
+        With ``on_budget="ask"`` it raises JobSuspended instead: the job waits until a person raises the budget, and starts
+        again from its kept steps. Inside of a function given to `step` nothing is raised: the step is finished and kept first.
         """
         run = cast("Run", self)
         run._refuse_fork("add_usage")
         spent = self._counted().add(millionths(amounts, "add_usage"))  # even if the run was stopped: it was spent
         if run._over_budget is None and (over := exceeded(spent, run._budget_of_usage)) is not None:
-            run._over_budget = BudgetExceededError(f"budget: {over}; {REMEDY}")
+            run._over_budget = (
+                BudgetSpent(run.job_id) if self._asks else BudgetExceededError(f"budget: {over.text}; {REMEDY}")
+            )
         run._check_cancel()
+
+    def _raise_over_budget(self) -> None:
+        """Raise what a spent budget raises. One that is to be raised lets a step finish first, whose value is paid for."""
+        run = cast("Run", self)
+        if isinstance(run._over_budget, BudgetSpent):
+            if is_in_step():
+                return
+            if not run._over_budget.was_raised:
+                run._over_budget.was_raised = True
+                warn_of_repeated_work(run, "the question for a larger budget")
+        if run._over_budget is not None:
+            raise run._over_budget
 
     def _counted(self) -> Usage:
         run = cast("Run", self)
@@ -77,10 +111,18 @@ class UsageMixin:
     def _budget_of_usage(self) -> dict[str, int]:
         return decode_millionths(cast("Run", self)._job.record.get("usage_budget"))
 
+    @property
+    def _asks(self) -> bool:
+        """Whether the run can be suspended until a person has raised the budget of its job."""
+        run = cast("Run", self)
+        return run._can_suspend and run._job.record.get("on_budget") == ASKS
+
     def _refuse_spent_budget(self) -> None:
-        """Raise BudgetExceededError if earlier runs have spent the budget of the job."""
+        """Raise BudgetExceededError, or BudgetSpent, if earlier runs have spent the budget of the job."""
         run = cast("Run", self)
         spent = decode_millionths(run._job.record.get("usage"))
         over = exceeded(spent, self._budget_of_usage, at_limit="segments" not in run._job.record)
+        if over is not None and self._asks:
+            raise BudgetSpent(run.job_id)
         if over is not None:
-            raise BudgetExceededError(f"budget: {over} by earlier runs; {REMEDY}")
+            raise BudgetExceededError(f"budget: {over.text} by earlier runs; {REMEDY}")

@@ -20,7 +20,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from milepost.core.errors import InvalidInputError, JobSuspended, RunStop, Snooze, StoreError
+from milepost.core.errors import BudgetExceededError, InvalidInputError, JobSuspended, RunStop, Snooze, StoreError
 from milepost.core.job import FailureKind, Job
 from milepost.run.async_run import AsyncRun
 from milepost.run.checkpoints import CheckpointWriter, Parts
@@ -31,7 +31,7 @@ from milepost.run.report import usage_text
 from milepost.run.retry_rules import RetryRules
 from milepost.run.run import Run
 from milepost.run.stages import LiveStage
-from milepost.worker.child_protocol import Message, ParentConnection, decode_stop
+from milepost.worker.child_protocol import Message, ParentConnection, decode_stop, decode_wait, encode_wait
 from milepost.worker.event_loop import run_in_new_loop
 from milepost.worker.handlers import Handler, find_handler
 
@@ -90,6 +90,10 @@ class ParentCheckpointWriter(CheckpointWriter):
     def read_questions(self, run: Run) -> Mapping[str, Any]:
         found: Mapping[str, Any] = json.loads(self._ask(run, {"is": "questions"}) or "{}")
         return found
+
+    def ask_to_raise(self, run: Run, holder: str) -> JobSuspended | BudgetExceededError:
+        reply = json.loads(self._ask(run, {"is": "budget", "holder": holder, "usage": usage_text(run)}) or "")
+        return BudgetExceededError(reply["error"]) if "error" in reply else decode_wait(reply)
 
     def _ask(self, run: Run, request: Message) -> str | None:
         """Send a request to the worker; return the text of its reply, or raise its error."""
@@ -294,7 +298,7 @@ class Child:
         if run is not None:
             message.update(_run_details(run), report=run._report(), lines=run._take_lines(), output=_output(run))
         if isinstance(error, JobSuspended):
-            message.update(end="suspended", wake_at=error.wake_at, asking=error.asking, groups=error.groups)
+            message.update(end="suspended", **encode_wait(error))
         elif isinstance(error, Snooze):
             message.update(end="snoozed", seconds=error.delay, gate=error.gate)
         elif isinstance(error, RunStop):

@@ -1,7 +1,7 @@
 """The protocol between a worker and its child process: JSON in frames with a 4-byte length, over one socket.
 
 To the child: ``run`` (a job), ``stop`` (why), ``answer`` (to a request). From it: ``ready``, ``report``,
-``ended``, and the requests ``checkpoint``, ``step``, ``question``, ``questions``, ``children``, ``read``, ``now``. The end of
+``ended``, and the requests ``checkpoint``, ``step``, ``question``, ``questions``, ``budget``, ``children``, ``read``, ``now``. The end of
 the socket tells each side that the other one is gone.
 """
 
@@ -15,7 +15,15 @@ import struct
 import threading
 from typing import Any
 
-from milepost.core.errors import JobCancelled, JobPaused, JobReleased, JobTimedOut, LeaseLost, RunStop
+from milepost.core.errors import (
+    JobCancelled,
+    JobPaused,
+    JobReleased,
+    JobSuspended,
+    JobTimedOut,
+    LeaseLost,
+    RunStop,
+)
 
 Message = dict[str, Any]
 
@@ -98,3 +106,14 @@ class ParentConnection:
                 return None
             parts += part
         return bytes(parts)
+
+
+def encode_wait(suspended: JobSuspended) -> Message:
+    """Return what a suspended run waits for, as JSON types."""
+    return {name: getattr(suspended, name) for name in ("wake_at", "asking", "groups", "is_asked_above")}
+
+
+def decode_wait(message: Message) -> JobSuspended:
+    """Return the suspension that `encode_wait` has encoded."""
+    is_asked_above = message["is_asked_above"]
+    return JobSuspended(message["wake_at"], message["asking"], tuple(message["groups"]), is_asked_above=is_asked_above)

@@ -11,8 +11,16 @@ import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from milepost.core.errors import BudgetExceededError, JobCancelled, JobReleased, RunStop, StoreError
+from milepost.core.errors import (
+    BudgetExceededError,
+    InvalidInputError,
+    JobCancelled,
+    JobReleased,
+    RunStop,
+    StoreError,
+)
 from milepost.core.job import FailureKind, Job
+from milepost.run.budget_question import ask_to_raise
 from milepost.run.checkpoints import StoreCheckpointWriter
 from milepost.run.execution import LeasedExecution
 from milepost.run.heartbeat_state import PendingReport
@@ -20,6 +28,7 @@ from milepost.run.outcome import RunOutcome, postponed
 from milepost.run.run import Run
 from milepost.run.transaction import wait_until_over
 from milepost.run.tree_budget import budget_holders, refusal_at_start
+from milepost.run.usage import BudgetSpent
 from milepost.worker.handlers import Handler
 from milepost.worker.registry import delay_for_newer_release
 
@@ -74,19 +83,25 @@ class Execution(LeasedExecution):
             self._start(params)
 
     async def _start_within_budget(self, params: dict[str, Any]) -> None:
+        error: BaseException | None
         try:
             self.run._refuse_spent_budget()
-            error = await refusal_at_start(self.host.store, self.job.job_id, self.record)
-        except BudgetExceededError as spent:
+            error = await refusal_at_start(self.host.store, self.run)
+        except (BudgetExceededError, BudgetSpent) as spent:
             error = spent
         except StoreError as unavailable:
             log.warning("job %s: budget not checked at the start; continuing: %s", self.job.job_id, unavailable)
             error = None
         if error is None:
             self._start(params)
-        else:
-            self.how = "never_started"
-            self.finish(error)
+            return
+        self.how = "never_started"
+        if isinstance(error, BudgetSpent):
+            try:
+                error = await ask_to_raise(self.host.store, self.run, error.holder, None)
+            except (RunStop, InvalidInputError, StoreError) as raised:
+                error = raised
+        self.finish(error)
 
     async def _refuse(self, error: Exception) -> None:
         """Leave the job to the workers of a newer release that accepts its parameters, or fail it."""

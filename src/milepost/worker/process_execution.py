@@ -13,9 +13,18 @@ from collections.abc import Callable
 from typing import Any
 
 from milepost.core.defaults import CRASHES
-from milepost.core.errors import JobCancelled, JobReleased, JobSuspended, JobTimedOut, LeaseLost, RunStop, StoreError
+from milepost.core.errors import (
+    BudgetExceededError,
+    JobCancelled,
+    JobReleased,
+    JobTimedOut,
+    LeaseLost,
+    RunStop,
+    StoreError,
+)
 from milepost.core.job import FailureKind, Job
 from milepost.core.serialization import from_json, single_line
+from milepost.run.budget_question import ask_to_raise
 from milepost.run.checkpoints import (
     CheckpointWriter,
     read_clock,
@@ -32,7 +41,7 @@ from milepost.run.outcome import RunOutcome, completed, crashed, failed, postpon
 from milepost.run.process_identity import versions
 from milepost.run.run import RECENT_LOG_LINES, Run
 from milepost.run.snooze_pause import snooze_micros
-from milepost.worker.child_protocol import Message, encode_stop
+from milepost.worker.child_protocol import Message, decode_wait, encode_stop, encode_wait
 from milepost.worker.execution import Execution, log
 from milepost.worker.handlers import package_of
 from milepost.worker.process_pool import ChildExit, ChildProcess
@@ -201,6 +210,11 @@ class ProcessExecution(Execution):
                     }
                 case "questions":
                     return {"text": json.dumps(await read_questions(store, self.run, until_stopped=True))}
+                case "budget":
+                    wait = await ask_to_raise(store, self.run, message["holder"], message["usage"])
+                    if isinstance(wait, BudgetExceededError):
+                        return {"text": json.dumps({"error": str(wait)})}
+                    return {"text": json.dumps(encode_wait(wait))}
                 case "now":
                     return {"text": str(await read_clock(store, self.run, until_stopped=True))}
                 case "children":
@@ -226,8 +240,7 @@ class ProcessExecution(Execution):
             self.run._open_children = end["open_children"]
             return completed(self.run, pending, JobResult(*end["result"]))
         if end["end"] == "suspended":
-            reason = JobSuspended(end["wake_at"], end["asking"], tuple(end["groups"]))
-            return stopped(self.run, pending, reason, how="cooperative")
+            return stopped(self.run, pending, decode_wait(end), how="cooperative")
         if end["end"] == "snoozed":
             return postponed(self.run, pending, snooze_micros(self.run, end["seconds"]), "cooperative", end["gate"])
         if end["end"] == "stopped" and (self.run._stop_reasons or end["kind"] == "JobCancelled"):

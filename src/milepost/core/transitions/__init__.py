@@ -23,7 +23,13 @@ from milepost.core.transitions.groups import (
 )
 from milepost.core.transitions.manual import plan_retry, plan_retry_child, plan_update
 from milepost.core.transitions.pause import plan_pause, plan_resume_paused, plan_stopped_for_pause
-from milepost.core.transitions.questions import plan_answer, plan_ask, plan_settle_question
+from milepost.core.transitions.questions import (
+    plan_answer,
+    plan_ask,
+    plan_ask_from_below,
+    plan_settle_question,
+    plan_wake_below,
+)
 from milepost.core.transitions.recovery import plan_crash, plan_expire, plan_lease_expired, plan_mark_stale
 from milepost.core.transitions.run import (
     plan_checkpoint,
@@ -50,6 +56,7 @@ __all__ = [
     "plan_adopt",
     "plan_answer",
     "plan_ask",
+    "plan_ask_from_below",
     "plan_cancel",
     "plan_cancel_orphan",
     "plan_checkpoint",
@@ -91,4 +98,5 @@ __all__ = [
     "plan_track",
     "plan_undispatchable",
     "plan_update",
+    "plan_wake_below",
 ]

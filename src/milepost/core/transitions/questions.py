@@ -16,6 +16,7 @@ _SET: tuple[Operation, ...] = (
     ("add", "questions_version", Const("1")),
 )
 _CLOSE: tuple[Operation, ...] = (*_SET, ("clear", "asking"), ("clear", "ask_expires"))
+_RAISE_BUDGET: Operation = ("set", "usage_budget", Param("budget"))
 _IS_ASKED: Guard = ("eq", "asking", Param("key"))
 _IN_TIME: Guard = ("ahead", "ask_expires")
 
@@ -36,6 +37,13 @@ _ASK = template(
         data=Param("data"),
     ),
     retention="steps",
+)
+_ASK_FROM_BELOW = template(
+    "ask_from_below",
+    ("version", "questions", "data"),
+    # What the job itself does meanwhile, and waits for, stays as it is.
+    branch(ACTIVE, guards=(_AS_READ,), ops=_SET, event="asked", keep="list", data=Param("data")),
+    retention="callers",
 )
 _SETTLE = template(
     "settle_question",
@@ -62,11 +70,17 @@ _SETTLE = template(
 )
 _ANSWER = template(
     "answer",
-    ("version", "questions", "key", "held", "data"),
+    ("version", "questions", "key", "held", "data", "budget"),
     branch(
         (PENDING,),
         guards=(_AS_READ, _IN_TIME, ("eq", "held", Param("held"))),
-        ops=(*_CLOSE, ("clear", "held"), ("stamp", "wake_at"), ("stamp", "stale", Field("dispatch_after"))),
+        ops=(
+            *_CLOSE,
+            _RAISE_BUDGET,
+            ("clear", "held"),
+            ("stamp", "wake_at"),
+            ("stamp", "stale", Field("dispatch_after")),
+        ),
         event="answered",
         keep="list",
         data=Param("data"),
@@ -74,15 +88,36 @@ _ANSWER = template(
     branch(
         (PENDING,),
         guards=(_AS_READ, _IN_TIME, ("eq", "held_before", Param("held"))),
-        ops=(*_CLOSE, ("clear", "held_before"), ("stamp", "wake_before")),
+        ops=(*_CLOSE, _RAISE_BUDGET, ("clear", "held_before"), ("stamp", "wake_before")),
         event="answered",
         keep="list",
         data=Param("data"),
     ),
-    branch(ACTIVE, guards=(_AS_READ, _IS_ASKED, _IN_TIME), ops=_CLOSE, event="answered", keep="list", data=Param("data")),
-    branch(ACTIVE, guards=(_AS_READ, ("ne", "asking", Param("key"))), ops=_SET, event="answered", keep="list", data=Param("data")),
+    *(
+        branch(
+            ACTIVE,
+            guards=(_AS_READ, *guards),
+            ops=(*ops, _RAISE_BUDGET),
+            event="answered",
+            keep="list",
+            data=Param("data"),
+        )
+        for guards, ops in (((_IS_ASKED, _IN_TIME), _CLOSE), ((("ne", "asking", Param("key")),), _SET))
+    ),
     retention="callers",
-)  # fmt: skip
+)
+_WAKE_BELOW = template(
+    "wake_below",
+    ("held", "data"),
+    branch(
+        (PENDING,),
+        guards=(("eq", "held", Param("held")),),
+        ops=(("clear", "held"), ("stamp", "wake_at"), ("stamp", "stale", Field("dispatch_after"))),
+        event="answered",
+        keep="list",
+        data=Param("data"),
+    ),
+)
 
 
 def plan_ask(
@@ -103,9 +138,30 @@ def plan_settle_question(operation_id: str, token: str, *, version: str, questio
     return bind(_SETTLE, operation_id, token=token, version=version, questions=questions, key=key, data=data)
 
 
-def plan_answer(operation_id: str, *, version: str, questions: str, key: str, data: str) -> Change:
+def plan_ask_from_below(operation_id: str, *, version: str, questions: str, data: str) -> Change:
+    """Ask a question for a job that has not ended, from the run of one of its descendants. The job does not wait for it."""
+    return bind(_ASK_FROM_BELOW, operation_id, version=version, questions=questions, data=data)
+
+
+def plan_answer(
+    operation_id: str, *, version: str, questions: str, key: str, data: str, budget: str | None = None
+) -> Change:
     """Answer a question of a job that has not ended, and wake the job if it waits for it; refused once it has expired.
 
-    Also keeps an answer to a question that was not asked yet.
+    Also keeps an answer to a question that was not asked yet. `budget` is the new budget of the job, if the answer raises it.
     """
-    return bind(_ANSWER, operation_id, version=version, questions=questions, key=key, held=ANSWER + key, data=data)
+    return bind(
+        _ANSWER,
+        operation_id,
+        version=version,
+        questions=questions,
+        key=key,
+        held=ANSWER + key,
+        data=data,
+        budget=budget,
+    )
+
+
+def plan_wake_below(operation_id: str, key: str, *, data: str) -> Change:
+    """Wake a job that waits for the answer to a question which a job above it has asked. `key` is what it waits for."""
+    return bind(_WAKE_BELOW, operation_id, held=ANSWER + key, data=data)

@@ -253,13 +253,18 @@ _SUSPEND = template("suspend", ("token", "wake_at", "ran", "wait_groups", *REPOR
 _SUSPEND_FOR_GROUPS = template(
     "suspend", ("token", "wake_at", "ran", "wait_groups", *REPORT), _suspends(ops=(("hold", UNSUCCESSFUL),))
 )
-_SUSPEND_ASKING = template(
-    "suspend_asking",
-    ("token", "wake_at", "ran", "wait_groups", "asking", "held", *REPORT),
-    _suspends(("eq", "asking", Param("asking")), ops=(("set", "held", Param("held")),)),
-    # The answer came while the code returned.
-    _suspends(ops=(("stamp", "wake_at"),)),
-)
+
+
+@cache
+def _suspends_asking(unstarted: bool) -> TransitionTemplate:
+    ops = UNSTART if unstarted else ()
+    return template(
+        "suspend_asking",
+        ("token", "wake_at", "ran", "wait_groups", "asking", "held", "start", *REPORT),
+        _suspends(("eq", "asking", Param("asking")), ops=(*ops, ("set", "held", Param("held")))),
+        # The answer came while the code returned.
+        _suspends(ops=(*ops, ("stamp", "wake_at"))),
+    )
 
 
 def plan_complete(
@@ -353,21 +358,23 @@ def plan_suspend(
     ran: int,
     wake_at: int | None = None,
     asking: str | None = None,
+    is_asked_above: bool = False,
     groups: Sequence[str] = (),
+    start: str | None = None,
 ) -> Change:
     """Return a job of a worker to pending within its attempt, until a time of the store's clock, an answer, or until none of
     the groups has an open member, whichever comes first.
 
     `ran` is how long this segment ran, in microseconds. `asking` is the key of the question that it waits for: one that
-    was answered by now wakes the job at once. Accepted under the live token only, so the code of this segment must have
+    was answered by now wakes the job at once, unless it `is_asked_above`, by another job. `start` is as in `plan_fail`, for
+    one that asks. Accepted under the live token only, so the code of this segment must have
     returned. ValueError if nothing would wake the job.
     """
     until = None if wake_at is None else str(wake_at)
     if asking is not None:
-        held = ANSWER + asking
-        return bind(
-            _SUSPEND_ASKING, operation_id, token=token, wake_at=until, ran=str(ran), asking=asking, held=held, **report
-        )
+        form, own = _suspends_asking(start is not None), None if is_asked_above else asking
+        values = {"token": token, "wake_at": until, "ran": str(ran), "held": ANSWER + asking, "start": start}
+        return bind(form, operation_id, **values, asking=own, **report)
     if until is None and not groups:
         raise ValueError("a suspension needs a time, a question or a group to wake")
     form = _SUSPEND_FOR_GROUPS if groups else _SUSPEND

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from milepost.core import transitions as plans
 from milepost.core.job import Job
 from milepost.core.transitions.operations import Change
@@ -124,6 +126,45 @@ class Answers(Scenarios):
         await fixture.do("a", answer(fixture, key="other"))
         assert await fixture.claim() == []
         assert (await fixture.job("a")).record["asking"] == "k"
+
+    async def test_answer_raises_the_budget(self, fixture: StoreFixture) -> None:
+        """The answer and the larger budget are one step, whatever the job waits for."""
+        for state in ("waits", "paused", "runs"):
+            await fixture.create(state, worker_job(usage_budget='{"usd":1}'))
+            job = await fixture.start(state)
+            if state == "runs":
+                change = plans.plan_ask_from_below(fixture.operation_id(), version="", questions="[1]", data="{}")
+                await fixture.do(state, change)
+            else:
+                await fixture.do(state, ask(fixture, job))
+                await fixture.do(state, suspend(fixture, job))
+            if state == "paused":
+                await fixture.do(state, plans.plan_pause(fixture.operation_id(), by="bob", data="{}"))
+            values = {"questions": "[2]", "key": "k", "data": "{}", "budget": '{"usd":2}'}
+            await fixture.refused(state, plans.plan_answer(fixture.operation_id(), version="0", **values))
+            assert (await fixture.job(state)).record["usage_budget"] == '{"usd":1}'
+            await fixture.do(state, plans.plan_answer(fixture.operation_id(), version="1", **values))
+            assert (await fixture.job(state)).record["usage_budget"] == '{"usd":2}'
+        assert [one.job_id for one in await fixture.claim()] == ["waits"]
+
+    async def test_job_waits_for_the_question_of_a_job_above(self, fixture: StoreFixture) -> None:
+        """It waits without a question of its own, and starts at a time of its own at the latest."""
+        waits: dict[str, Any] = {
+            "wake_at": await fixture.store.now() + LONG,
+            "asking": "k of job p",
+            "is_asked_above": True,
+        }
+        for job_id in ("a", "b"):
+            await fixture.create(job_id, worker_job())
+            token = token_of(await fixture.start(job_id))
+            await fixture.do(job_id, plans.plan_suspend(fixture.operation_id(), token, {}, ran=1, **waits))
+        assert await fixture.claim() == []
+        held = await fixture.store.held_by("user:answer:k of job p", 9)
+        assert sorted(held) == ["a", "b"]
+        await fixture.refused("a", plans.plan_wake_below(fixture.operation_id(), "k", data="{}"))
+        await fixture.do("a", plans.plan_wake_below(fixture.operation_id(), "k of job p", data="{}"))
+        await fixture.refused("a", plans.plan_wake_below(fixture.operation_id(), "k of job p", data="{}"))
+        assert [one.job_id for one in await fixture.claim()] == ["a"]
 
     async def test_lost_run_asks_nothing(self, fixture: StoreFixture) -> None:
         """I28 for questions: only the live run asks, settles and waits."""

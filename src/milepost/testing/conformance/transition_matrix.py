@@ -6,7 +6,7 @@ The table is written by hand on purpose, and not derived from the transitions.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 
@@ -149,6 +149,7 @@ Plan = Callable[[str, str], Change]
 """(operation id, token) -> change."""
 
 FAILURE = {"error": "no", "failure": '{"kind":"error"}'}
+QUESTION: dict[str, Any] = {"version": "", "questions": "[]", "data": "{}"}
 CRASH = {**FAILURE, "crash_loop": '{"kind":"crash_loop"}'}
 
 
@@ -209,15 +210,14 @@ PLANS: dict[str, Plan] = {
     "suspend, asking": lambda operation_id, token: plans.plan_suspend(
         operation_id, token, {}, wake_at=None, ran=7, asking="k"
     ),
-    "ask": lambda operation_id, token: plans.plan_ask(
-        operation_id, token, version="", questions="[]", key="k", expires=None, data="{}"
+    "suspend, asked above": lambda operation_id, token: plans.plan_suspend(
+        operation_id, token, {}, wake_at=1, ran=7, asking="k", is_asked_above=True, start="1"
     ),
-    "settle question": lambda operation_id, token: plans.plan_settle_question(
-        operation_id, token, version="", questions="[]", key="k", data="{}"
-    ),
-    "answer": lambda operation_id, token: plans.plan_answer(
-        operation_id, version="", questions="[]", key="k", data="{}"
-    ),
+    "ask": lambda operation_id, token: plans.plan_ask(operation_id, token, key="k", expires=None, **QUESTION),
+    "ask from below": lambda operation_id, token: plans.plan_ask_from_below(operation_id, **QUESTION),
+    "settle question": lambda operation_id, token: plans.plan_settle_question(operation_id, token, key="k", **QUESTION),
+    "answer": lambda operation_id, token: plans.plan_answer(operation_id, key="k", **QUESTION),
+    "wake below": lambda operation_id, token: plans.plan_wake_below(operation_id, "k", data="{}"),
     "pause": lambda operation_id, token: plans.plan_pause(operation_id, by="bob", data="{}"),
     "resume paused": lambda operation_id, token: plans.plan_resume_paused(operation_id, data="{}"),
     "stopped for pause": lambda operation_id, token: plans.plan_stopped_for_pause(
@@ -269,6 +269,11 @@ _REPORTED_WHILE_STOPPING = {
     "pending": "worker: blocked; external: blocked",
     "cancelled": "track: stopping overdue; worker: stopping overdue; external: stopping overdue",
 }
+_QUESTIONED = {
+    "pending": "manual: pending blocked; worker: pending late early blocked suspended"
+    "; external: pending due backoff late early blocked suspended",
+    "running": f"manual: running watched quiet quiet_fails; {_RUNS}",
+}
 ALLOWED: dict[str, dict[str, str]] = {
     "create": {"pending": "missing: nothing ghost"},
     "create (caller)": {"pending": "missing: nothing ghost"},
@@ -283,11 +288,7 @@ ALLOWED: dict[str, dict[str, str]] = {
     "adopt": {"running": "manual: pending"},
     "resume": {"running": "track: expired failed cancelled"},
     "resume, dead": {"running": "track: running expired failed cancelled"},
-    "report": {"running": _RUNS},
-    "stage": {"running": _RUNS},
-    "stalled": {"running": _RUNS},
-    "checkpoint": {"running": _RUNS},
-    "step": {"running": _RUNS},
+    **{key: {"running": _RUNS} for key in ("report", "stage", "stalled", "checkpoint", "step")},
     "log": _REPORTED_WHILE_STOPPING,
     "output": _REPORTED_WHILE_STOPPING,
     "complete": {"completed": _RUNS},
@@ -302,17 +303,13 @@ ALLOWED: dict[str, dict[str, str]] = {
         "pending": "worker: running fragile expired brittle dying crumbling; external: running expired",
         "failed": "worker: spent; track: running expired",
     },
-    "release": {"pending": _LEASED_RUNS},
-    "release, still running": {"pending": _LEASED_RUNS},
-    "suspend": {"pending": _LEASED_RUNS},
-    "suspend, asking": {"pending": _LEASED_RUNS},
+    **{key: {"pending": _LEASED_RUNS} for key in ("release", "release, still running")},
+    **{key: {"pending": _LEASED_RUNS} for key in ("suspend", "suspend, asking", "suspend, asked above")},
     "ask": {"running": _RUNS},
     "settle question": {"running": _RUNS},
-    "answer": {
-        "pending": "manual: pending blocked; worker: pending late early blocked suspended"
-        "; external: pending due backoff late early blocked suspended",
-        "running": f"manual: running watched quiet quiet_fails; {_RUNS}",
-    },
+    "ask from below": _QUESTIONED,
+    "answer": _QUESTIONED,
+    "wake below": {},
     "pause": {
         "pending": "worker: pending late early blocked suspended running spent fragile expired brittle dying crumbling"
         "; external: pending due backoff late early blocked suspended"
