@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
@@ -57,6 +57,13 @@ def add_jobs(router: APIRouter, context: WebContext) -> None:
                 return Response(status_code=304, headers={"ETag": tag, "Cache-Control": "no-store"})
         (job,) = await context.expected.describe([job])
         return Response(job.to_json(), 200, {"ETag": tag, "Cache-Control": "no-store"}, JSON)
+
+    async def changed(request: Request, job_id: str, change: Callable[..., Awaitable[Job]], *values: Any) -> Response:
+        """Return the job after a change in the name of the caller."""
+        await context.visible_job(request, job_id)
+        principal = principal_of(request)
+        job = await change(job_id, *values, by=principal.id)
+        return Response(seen_bytes(principal, job), media_type=JSON)
 
     @router.get(
         "/api/jobs/{job_id}",
@@ -125,10 +132,7 @@ def add_jobs(router: APIRouter, context: WebContext) -> None:
         summary="Answer a question of a job, or keep the answer until it is asked",
     )
     async def answer_question(request: Request, job_id: str, body: schemas.AnswerBody) -> Response:
-        await context.visible_job(request, job_id)
-        principal = principal_of(request)
-        job = await context.manager.answer(job_id, body.key, body.value, by=principal.id)
-        return Response(seen_bytes(principal, job), media_type=JSON)
+        return await changed(request, job_id, context.manager.answer, body.key, body.value)
 
     @router.post(
         "/api/jobs/{job_id}/pause",
@@ -139,10 +143,7 @@ def add_jobs(router: APIRouter, context: WebContext) -> None:
         summary="Suspend a job until it is resumed",
     )
     async def pause_job(request: Request, job_id: str) -> Response:
-        await context.visible_job(request, job_id)
-        principal = principal_of(request)
-        job = await context.manager.pause(job_id, by=principal.id)
-        return Response(seen_bytes(principal, job), media_type=JSON)
+        return await changed(request, job_id, context.manager.pause)
 
     @router.post(
         "/api/jobs/{job_id}/resume",
@@ -153,10 +154,7 @@ def add_jobs(router: APIRouter, context: WebContext) -> None:
         summary="Let a paused job continue",
     )
     async def resume_job(request: Request, job_id: str) -> Response:
-        await context.visible_job(request, job_id)
-        principal = principal_of(request)
-        job = await context.manager.resume(job_id, by=principal.id)
-        return Response(seen_bytes(principal, job), media_type=JSON)
+        return await changed(request, job_id, context.manager.resume)
 
     @router.patch(
         "/api/jobs/{job_id}",
