@@ -68,6 +68,7 @@ def take(page: Page, address: str, file: Path) -> None:
     page.goto(address)
     page.wait_for_load_state("load")
     page.wait_for_timeout(2500)
+    page.get_by_text("Searching…").wait_for(state="hidden")
     page.screenshot(path=file)
 
 
