@@ -27,6 +27,8 @@ ACTIONS = (
 )
 MORE_ACTIONS = (*ACTIONS, "delete tick", "cancel tracked")
 """The actions in runs with dependencies."""
+REASONS = (None, "timeout", "shutdown")
+"""The reasons of a cancel: none, and words that milepost itself writes."""
 LATE_SECONDS = 4.0
 """Seconds after which no request comes late."""
 SCHEDULE = "ticks"
@@ -91,7 +93,7 @@ def call(simulation: Simulation, process: Process) -> None:
                 rules.acknowledged[job.job_id] = job.job_type
                 mine.append(job.job_id)
             elif mine and action == "cancel":
-                jobs.cancel_job(one_of_mine(4))
+                jobs.cancel_job(one_of_mine(4), REASONS[turn % len(REASONS)])
             elif mine and action == "retry":
                 jobs.retry_job(one_of_mine(6))
             elif mine and action == "delete":

@@ -94,5 +94,8 @@ class ChangeRules:
             self._fail("blame-is-fair", f"a crash was not charged to the only job of its process (suspect {times})")
         if is_charged and not times and not was_renewed and old["run_by"] == "worker" and old.get("on_lost") != "fail":
             self._fail("blame-is-fair", "a crash was charged to a job that may not have begun")
+        has_left = int(old.get("crashes", 0)) + 1 < int(old.get("max_crashes") or 1)
+        if new["status"] == "failed" and old["run_by"] == "worker" and old.get("on_lost") != "fail" and has_left:
+            self._fail("blame-is-fair", f"a job failed at crash {old.get('crashes', 0)} + 1 of {old['max_crashes']}")
         if times >= MAX_UNCHARGED_CRASHES and not is_charged:
             self._fail("blame-is-fair", f"a crash was not charged after {times} others")

@@ -230,6 +230,16 @@ def _no_log_lines() -> Patches:
     return [mock.patch.object(Run, "_take_lines", return_value=None)]
 
 
+@bug("no last log lines", "log lines that no heartbeat has sent are lost when a run ends", "log-lines-are-kept")
+def _no_last_log_lines() -> Patches:
+    remove = HeartbeatState.remove
+
+    def remove_without_lines(self: HeartbeatState, one: Any, time: float) -> Any:
+        return remove(self, one, time)._replace(lines=None)
+
+    return [mock.patch.object(HeartbeatState, "remove", remove_without_lines)]
+
+
 @bug("repeated log lines", "log lines are sent again with the next ones", "log-lines-in-order")
 def _repeated_log_lines() -> Patches:
     take, taken = Run._take_lines, dict[str, str]()

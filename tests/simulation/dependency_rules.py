@@ -19,6 +19,7 @@ DEPENDENCY_RULES = {
     "kept-value-stays": "I29: a kept key has one value",
     "one-child-per-key": "I30: each parent and key has at most one child",
     "one-job-per-tick": "I32: each schedule and tick has at most one job",
+    "release-has-its-event": "I27: a held job that may start is reported",
     "orphan-does-not-start": "I31: no child starts when its parent has failed, was cancelled or deleted",
     "suspension-changes-no-count": "I34: attempt, crashes, progress and start are the same after a suspension",
     "suspension-follows-return": "I28: a suspension is written when the code of the run has returned",
@@ -45,6 +46,8 @@ class DependencyRules:
             for group in awaited_groups(new):
                 if member := next(self._open_members(group), None):
                     self._fail("held-until-group-closes", f"not held after {name}, although {member[-6:]} is open")
+        if "held" in old and "held" not in new and new["version"] == old["version"]:
+            self._fail("release-has-its-event", f"{name} released a held job without an event")
         if name == "suspend" or (name == "start" and "suspended" in old):
             for field in KEPT_IN_SUSPENSION if name == "suspend" else KEPT_AT_NEXT_START:
                 if old.get(field) != new.get(field):

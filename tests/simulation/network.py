@@ -171,7 +171,6 @@ class NetworkStore:
 
     url = "sim://server"
     shared = True
-    report_interval = 0.5
 
     def __init__(
         self,
@@ -179,18 +178,21 @@ class NetworkStore:
         conditions: Conditions,
         *,
         blocking: bool,
+        report_interval: float = 0.5,
         reply_timeout: float = 1.0,
         unsent_budget: float = 1.0,
         sent_budget: float = 6.0,
     ) -> None:
-        self.blocking = blocking
+        self.blocking, self.report_interval = blocking, report_interval
         self._server = server
         self._conditions = conditions
         self._world = server.world
         self._times = {"reply_timeout": reply_timeout, "unsent_budget": unsent_budget, "sent_budget": sent_budget}
 
     def with_blocking(self, *, blocking: bool) -> NetworkStore:
-        return NetworkStore(self._server, self._conditions, blocking=blocking, **self._times)
+        return NetworkStore(
+            self._server, self._conditions, blocking=blocking, report_interval=self.report_interval, **self._times
+        )
 
     async def close(self) -> None:
         pass

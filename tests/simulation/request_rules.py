@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from milepost.core.placement import awaited_groups
 from milepost.core.transitions.table import TERMINAL
 from milepost.run.forecast.history import decode_history, history_key
 from milepost.run.run import Run
@@ -110,7 +111,7 @@ class RequestRules:
     def at_rest(self) -> None:
         """Check that nothing is left whose retention time is over. What jobs of groups wait for may be kept for longer."""
         records, settings = self._server.memory.records.values(), self._rules.settings
-        if any("labels" in record for record in records):
+        if any(awaited_groups(record) or "child_key" in record for record in records):
             return
         late = self._server.memory.now - (settings.job_ttl + min(PURGE_INTERVAL, settings.job_ttl) + 3) * 1e6
         old = [record for record in records if int(record.get("completed", late)) < late]

@@ -18,12 +18,15 @@ RUN_RULES = {
     "concurrency-holds": "P2: a worker runs at most as many jobs at once as it may",
     "log-lines-arrive": "P5: log lines of a healthy run are stored a few heartbeats later",
     "log-lines-in-order": "P5: the log lines of a run are stored once and in order",
+    "log-lines-are-kept": "P5: all log lines of a run are stored when it completes",
     "max-jobs-holds": "a worker begins no more jobs than it may, and ends after them",
     "overrun-is-recorded": "P4: code that continues after the grace period is recorded so, and no other code is",
     "report-has-its-kind": "P5: an event of a stage or of a stall reports one",
     "suspect-runs-alone": "P2: a job whose last run was lost with others begins when its worker has no other lease",
     "stop-has-its-reason": "P4: code gets the true reason of its stop",
 }
+LINES = {"patient": 12}
+"""The types of job that log, and how many lines."""
 REPORTED_WITHIN = 2.4
 """Seconds: several heartbeats."""
 REPLY_WITHIN = 8_000_000
@@ -45,7 +48,7 @@ class RunRules:
         self._lost: set[str] = set()
         """The tokens whose lease ended without their code, or that its worker has ended."""
         self._reported: set[str] = set()
-        """The tokens whose run has reported something."""
+        """The tokens whose run has reported its stages."""
         self._lines: dict[str, int] = defaultdict(int)
         """How many log lines of each token are stored."""
 
@@ -65,6 +68,10 @@ class RunRules:
             self._stops.setdefault(old["token"], (set(), self._world.now))
         if name == "log":
             self._check_lines(change.values[0], change.values[1])
+        elif name == "complete":
+            logged, stored = LINES.get(new["type"], 0), self._lines[old["token"]]
+            if stored < logged:
+                self._fail("log-lines-are-kept", f"{stored} of {logged} lines are stored")
         elif name == "overrun":
             _, since = self._stops.get(change.values[0], (set(), 0))
             if self._world.now - since < self._rules.settings.grace * 1e6:
@@ -72,7 +79,8 @@ class RunRules:
         elif name in ("progress", "stage", "stalled"):
             changed = {part for part in ("stage", "stalled") if _part(part, old) != _part(part, new)}
             is_first = old["token"] not in self._reported  # of a segment, which reports the stages of the record again
-            self._reported.add(old["token"])
+            if name == "stage":
+                self._reported.add(old["token"])
             if name not in (changed or {"progress"}) and not (is_first and name == "stage"):
                 self._fail("report-has-its-kind", f"{name} was reported, and {changed or 'progress'} changed")
 
@@ -171,8 +179,10 @@ class RunRules:
                 is_true = is_gone or ("cancelled" in why and "deleted" not in str(reason))
             case JobPaused():
                 is_true = "paused" in why
+            case LeaseLost() if "no longer exists" in str(reason):
+                is_true = (token in self._lost or "deleted" in why) and not self._is_draining(run)
             case LeaseLost():
-                is_true = token in self._lost or ("deleted" in why and "no longer exists" in str(reason))
+                is_true = token in self._lost and "no longer has" not in str(reason)  # the server loses no single lease
             case JobTimedOut():
                 is_true = "timeout" in run._job.record
             case JobReleased() if "unavailable" in str(reason):
@@ -187,6 +197,12 @@ class RunRules:
                 "stop-has-its-reason",
                 f"{type(reason).__name__}: {reason}; it was {', '.join(sorted(why)) or 'not stopped'}",
             )
+
+    def _is_draining(self, run: Run) -> bool:
+        """Return whether a run still has a draining lease. A failover may have brought it back."""
+        stop, steps = self._server.memory.stops.get(run.job_id), self._server.clock_steps
+        has_failed_over = bool(steps) and self._world.now - steps[-1] < REPLY_WITHIN
+        return stop is not None and stop.token == run.token and not has_failed_over
 
     def on_crash(self, process: Process) -> None:
         """Forget the code of a process that was killed."""

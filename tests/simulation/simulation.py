@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from unittest import mock
 
 from milepost import Jobs
+from milepost.core.defaults import HEARTBEAT
 from milepost.core.transitions import plan_create
 from milepost.manager.sync import JobManager
 from milepost.run import heartbeat_state, sweeper
@@ -102,7 +103,9 @@ class Simulation:
 
     def jobs(self, process: Process) -> Jobs:
         """Return the application of a process."""
-        store = NetworkStore(self.server, self.conditions, blocking=True)
+        # The interval of the store counts if the settings have the default one.
+        interval = 0.5 if self.settings.heartbeat == HEARTBEAT else self.settings.heartbeat / 2
+        store = NetworkStore(self.server, self.conditions, blocking=True, report_interval=interval)
         runtime = Runtime(store, self.settings, self.settings.job_ttl, clock=VirtualClock(self.world))
         return Jobs(JobManager.of(runtime), handlers=self._handlers)
 

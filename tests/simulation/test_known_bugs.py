@@ -60,6 +60,7 @@ FOUND = {
     "no ticks": 11,
     "no tombstones": 10,
     "no log lines": 1,
+    "no last log lines": 3,
     "repeated log lines": 1,
     "one slot more": 1,
     "one job more": 3,

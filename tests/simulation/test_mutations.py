@@ -23,7 +23,10 @@ def test_noting_of_reached_mutants_changes_nothing() -> None:
 
 
 def test_mutant_ends_with_its_block() -> None:
-    for name in ("sweeper.Sweeper._plan: due.kind == 'lease' as NotEq", "start: pending to running, without startable"):
+    for name in (
+        "sweeper.Sweeper._plan: due.kind == 'lease' as NotEq",
+        "create: none to created, without unique pending running",
+    ):
         assert any(broken_rule(mutant_named(name), seed) for seed in range(1, 11))
     assert run_seed(21).violation is None
 
