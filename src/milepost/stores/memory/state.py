@@ -283,7 +283,7 @@ class MemoryState:
                 kept = operation_ids.tombstone(change.operation_id, branch, gone, self.gone(job_id), now)
                 self.tombstones[job_id] = (kept, now + operation_ids.KEPT_MICROS)
         else:
-            for counted in rollups.counted_end(effect.record, before) or ():
+            for counted in rollups.counted_end(effect.record, before):
                 self.open_ends[counted] += 1
             if effect.changes_usage(before):
                 self.ledger.count(effect.record, before, now, self.records)

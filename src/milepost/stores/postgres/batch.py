@@ -178,7 +178,7 @@ class Batch(GroupFacts):
             self._large[job_id, name] = None
         for name, value in large.items():
             self._large[job_id, name] = value
-        for end in counted_end(effect.record, record or {}) or ():
+        for end in counted_end(effect.record, record or {}):
             self._ends[end] += 1
         if effect.record is not None and effect.changes_usage(record or {}):
             self._spent += changed_usage(effect.record, record or {}, self.now)

@@ -217,8 +217,7 @@ class WriteTransaction(ReadTransaction):
         large, outdated = set_apart(change, effect.record, record or {}) if effect.record is not None else ({}, [])
         self.keep(job_id, effect, row, record)
         closed = self._closed(effect.groups_to_check(job_id, record or {}))
-        if ends := counted_end(effect.record, record or {}):
-            self._ends += ends
+        self._ends += counted_end(effect.record, record or {})
         if effect.record is not None and effect.changes_usage(record or {}):
             self._spent += changed_usage(effect.record, record or {}, self.now)
         for name in outdated:
