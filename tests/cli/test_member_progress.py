@@ -8,6 +8,10 @@ from collections.abc import Iterator
 import pytest
 
 from milepost import Jobs, Run
+from milepost.core.transitions import plan_mark_stale
+from milepost.stores.ids import new_operation_id
+from milepost.stores.protocol import Write
+from milepost.stores.sync_bridge import run_sync
 from tests.cli.stores_fixture import StoreFixture
 from tests.waiting import until
 
@@ -94,6 +98,27 @@ def test_batch_shows_how_many_jobs_have_ended(where: StoreFixture, jobs: Jobs, g
     gate.set()
     assert batch.wait(30).status == "failed"
     assert "have ended" not in where.call("ls", "type:batch")
+
+
+def test_job_that_waits_for_a_stalled_batch_says_so(where: StoreFixture, jobs: Jobs) -> None:
+    jobs.create_job("scans", "batch", group="scans", stale_after=0.01)
+    jobs.update_job("scans", "running")
+    jobs.submit("page", {"n": 1}, after=["group:scans"], labels={"of": "scans"})
+    mark = plan_mark_stale(new_operation_id(), error="late", failure="{}", reason="no update for 60 s")
+
+    def is_stalled() -> bool:
+        """Flag the batch, unless the sweep of the worker has."""
+        run_sync(jobs.manager.store.apply([Write("scans", mark)]))
+        batch = jobs.get_job("scans")
+        return batch is not None and batch.stalled is not None
+
+    until(is_stalled)
+    batch = jobs.get_job("scans")
+    assert batch is not None
+    (row,) = where.rows("ls", "label.of:scans")
+    assert row["waiting_for"] == {"code": "after", "params": {"group": "group:scans", "stalled": batch.stalled}}
+    assert row["activity"] == f"Waiting for group scans, which is stalled: {batch.stalled}"
+    jobs.cancel_job("scans")
 
 
 def test_page_of_parents_costs_one_round_trip(where: StoreFixture, monkeypatch: pytest.MonkeyPatch) -> None:

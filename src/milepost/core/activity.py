@@ -125,7 +125,8 @@ def waiting_text(waiting_for: WaitingFor | None) -> str:
         return "Waiting for a worker"
     try:
         values = {name: _shown(name, value) for name, value in waiting_for.params.items()}
-        return _WAITS[waiting_for.code].format_map(values)
+        text = _WAITS[waiting_for.code].format_map(values)
+        return f"{text}, which is stalled: {values['stalled']}" if "stalled" in values else text
     except (KeyError, ValueError):
         return "Waiting for a worker"
 
