@@ -81,7 +81,8 @@ def counted_end(record: Mapping[str, str] | None, before: Mapping[str, str]) -> 
     """Return what to count for the end that a change has made, each as (minute, series, metric).
 
     `before` is the record before the change. An end is what brings `completed` into a record, so a repeated write, or a
-    change of a job that has ended, counts nothing.
+    change of a job that has ended, counts nothing. A job has waited until its first run; if a retry has postponed it since,
+    the wait for the last run is counted, because its earlier due time is not kept.
     """
     if record is None or "completed" in before or "completed" not in record:
         return []
@@ -94,13 +95,13 @@ def counted_end(record: Mapping[str, str] | None, before: Mapping[str, str]) -> 
     if "started" not in record:
         return [(minute, name, status)]
     started, ready = _number(record["started"]), _number(record["created"])
-    due = before.get("not_before") or record.get("not_before")
-    if due:
-        ready = max(ready, _number(due))
+    due = _number(before.get("not_before") or record.get("not_before") or "")
+    first = _number(record["runs"].partition(US)[0]) if "runs" in record else started
+    begun = first if due <= first else started
     return [
         (minute, name, status),
         (minute, name, f"{status}.r{bucket_of(ended - started)}"),
-        (minute, name, f"w{bucket_of(started - ready)}"),
+        (minute, name, f"w{bucket_of(begun - max(ready, due))}"),
     ]
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from milepost.core import transitions as plans
 from milepost.core.rollups import HOUR, MINUTE, Rollup, bucket_of, seconds_of
+from milepost.core.serialization import US
 from milepost.stores.protocol import Store, Write
 from milepost.stores.retention import purge_older
 from milepost.testing.conformance.concurrency import at_once
@@ -116,6 +117,20 @@ class EndedJobs(Scenarios):
         (rollup,) = (await fixture.store.rollups(0)).rollups
         (bucket,) = rollup.waited
         assert seconds_of(bucket) < 60
+
+    @pytest.mark.parametrize(("postponed", "waited"), [(0, 10), (500, 90)])
+    async def test_job_waits_until_its_first_run(self, fixture: StoreFixture, postponed: int, waited: int) -> None:
+        """The earlier runs of a job that was lost, or tried again, were shown as time in the queue."""
+        created = await fixture.store.now() - 600 * SECOND
+        first, last = created + 10 * SECOND, created + 590 * SECOND
+        runs = US.join([str(first), str(first + 400 * SECOND), "1", "worker", ""])
+        times = {"created": created, "started": last, "completed": last + SECOND}
+        fields = {name: str(value) for name, value in times.items()} | {"runs": runs}
+        if postponed:
+            fields["not_before"] = str(created + postponed * SECOND)
+        await fixture.do("a", create_record(fixture.operation_id(), "completed", type="t", **fields))
+        (rollup,) = (await fixture.store.rollups(0)).rollups
+        assert rollup.waited == {bucket_of(waited * SECOND): 1}
 
     async def test_job_that_never_started_has_no_times(self, fixture: StoreFixture) -> None:
         await fixture.create("a", worker_job())

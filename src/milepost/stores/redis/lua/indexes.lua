@@ -287,7 +287,8 @@ local function open_indexes()
         ends(fields.s)
         if started > 0 then
           ends(fields.s .. '.r', started, ended)
-          ends('w', math.max(created, tonumber(was(old, fields, 'n') or 0) or 0), started)
+          local due, first = tonumber(was(old, fields, 'n') or fields.n or 0) or 0, fields.V and tonumber(string.match(fields.V, '^%d+') or 0) or started
+          ends('w', math.max(created, due), due <= first and first or started)
         end
       end
     end
