@@ -128,6 +128,14 @@ def test_eta_exponent_is_fitted() -> None:
     assert carry_over(40.0, xs, [200.0, 200.0, 200.0, 200.0]) == pytest.approx([200] * 4, rel=0.1)
 
 
+def test_eta_of_run_slower_than_all_earlier_ones_follows_its_speed() -> None:
+    """Regression: the rest of a run that was many times slower than before was as short as in the earlier runs."""
+    xs, ys = [1.0, 2.0, 4.0, 8.0], [10.0, 11.0, 9.0, 10.0]  # the time so far says nothing about the rest
+    assert carry_over(8.0, xs, ys) == pytest.approx([10] * 4, rel=0.15)
+    assert carry_over(80.0, xs, ys) == pytest.approx([100] * 4, rel=0.2)
+    assert carry_over(0.5, xs, ys) == pytest.approx([6.7] * 4, rel=0.2)
+
+
 def test_few_runs_make_wide_range() -> None:
     one, two, many = spread([100.0]), spread([100.0, 100.0]), spread([100.0] * 12)
     assert one == Remaining(60, 140)

@@ -3,7 +3,9 @@
 The method: let this run be at a fraction of a stage. For each earlier run with this stage, x is when it was at that
 fraction, and y how long the stage then took. This run got there after x'. That run predicts y·(x'/x)^b for the rest of
 the stage. The exponent b is fitted to the earlier runs: the slope of log y over log x, drawn towards 1. With b = 1 only
-the own pace counts, with b = 0 only the history. Later stages are predicted in the same way from the time until then.
+the own pace counts, with b = 0 only the history. A run that is slower or faster there than all earlier ones is beyond
+what they tell: from the nearest of them on, only its own pace counts. Later stages are predicted in the same way from
+the time until then.
 The range is the 10th to the 90th percentile of these predictions, widened for the uncertainty of a fit to few runs.
 Without earlier runs the run's own rate is used; if the remaining work is unknown, there is no range.
 """
@@ -148,7 +150,10 @@ def position_at(one: PartProfile, share: float) -> float:
 
 
 def carry_over(x: float, xs: Sequence[float], ys: Sequence[float]) -> list[float]:
-    """Return each y as it would be for this x: y·(x/x_i)^b, where b is the slope of log y over log x."""
+    """Return each y as it would be for this x: y·(x/x_i)^b, where b is the slope of log y over log x.
+
+    Outside of all `xs` the slope is not known. There y grows as x does.
+    """
     logs = [log(max(0.0, one) + SMOOTHING_SECONDS) for one in xs]
     rests = [log(max(0.0, one) + SMOOTHING_SECONDS) for one in ys]
     count = len(logs)
@@ -157,7 +162,8 @@ def carry_over(x: float, xs: Sequence[float], ys: Sequence[float]) -> list[float
     together = sum((a - mean) * (b - middle) for a, b in zip(logs, rests, strict=True)) / count
     slope = min(1.0, max(0.0, (together + PRIOR_VARIANCE) / (variance + PRIOR_VARIANCE)))
     here = log(max(0.0, x) + SMOOTHING_SECONDS)
-    return [max(0.0, y) * exp(slope * (here - one)) for one, y in zip(logs, ys, strict=True)]
+    near = min(max(here, min(logs)), max(logs))
+    return [max(0.0, y) * exp(slope * (near - one) + here - near) for one, y in zip(logs, ys, strict=True)]
 
 
 def own_rate(timeline: Timeline, *, resumed: bool = False) -> Remaining | None:
