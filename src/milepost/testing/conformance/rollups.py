@@ -118,9 +118,10 @@ class EndedJobs(Scenarios):
         (bucket,) = rollup.waited
         assert seconds_of(bucket) < 60
 
-    @pytest.mark.parametrize(("postponed", "waited"), [(0, 10), (500, 90)])
-    async def test_job_waits_until_its_first_run(self, fixture: StoreFixture, postponed: int, waited: int) -> None:
+    @pytest.mark.parametrize("postponed", [0, 500])
+    async def test_job_waits_until_its_first_run(self, fixture: StoreFixture, postponed: int) -> None:
         """The earlier runs of a job that was lost, or tried again, were shown as time in the queue."""
+        waited = 90 if postponed else 10
         created = await fixture.store.now() - 600 * SECOND
         first, last = created + 10 * SECOND, created + 590 * SECOND
         runs = US.join([str(first), str(first + 400 * SECOND), "1", "worker", ""])
