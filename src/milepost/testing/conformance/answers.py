@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from milepost.core import transitions as plans
 from milepost.core.job import Job
 from milepost.core.transitions.operations import Change
@@ -33,9 +35,12 @@ def settle(fixture: StoreFixture, job: Job, *, version: str = "1", key: str = "k
     )
 
 
-def suspend(fixture: StoreFixture, job: Job, *, wake_at: int | None = None, key: str | None = "k") -> Change:
+def suspend(
+    fixture: StoreFixture, job: Job, *, wake_at: int | None = None, key: str | None = "k", start: str | None = None
+) -> Change:
     """Return the change that suspends a run until its question is answered."""
-    return plans.plan_suspend(fixture.operation_id(), token_of(job), {}, wake_at=wake_at, ran=1, asking=key)
+    token = token_of(job)
+    return plans.plan_suspend(fixture.operation_id(), token, {}, wake_at=wake_at, ran=1, asking=key, start=start)
 
 
 class Answers(Scenarios):
@@ -57,12 +62,15 @@ class Answers(Scenarios):
         assert (job.attempt, job.record["questions"], job.record["questions_version"]) == (1, "[2]", "2")
         assert not {"asking", "held", "wake_at"} & set(job.record)
 
-    async def test_answer_during_the_unwind_wakes_the_job_at_once(self, fixture: StoreFixture) -> None:
+    @pytest.mark.parametrize("start", [None, "1"])
+    async def test_answer_during_the_unwind_wakes_the_job_at_once(
+        self, fixture: StoreFixture, start: str | None
+    ) -> None:
         await fixture.create("a", worker_job())
         job = await fixture.start("a")
         await fixture.do("a", ask(fixture, job))
         await fixture.do("a", answer(fixture))
-        await fixture.do("a", suspend(fixture, job))
+        await fixture.do("a", suspend(fixture, job, start=start))
         assert [one.job_id for one in await fixture.claim()] == ["a"]
 
     async def test_second_answer_is_refused(self, fixture: StoreFixture) -> None:
@@ -133,8 +141,9 @@ class Answers(Scenarios):
             await fixture.create(state, worker_job(usage_budget='{"usd":1}'))
             job = await fixture.start(state)
             if state == "runs":
-                change = plans.plan_ask_from_below(fixture.operation_id(), version="", questions="[1]", data="{}")
-                await fixture.do(state, change)
+                asked = {"version": "", "questions": "[1]", "data": "{}"}
+                await fixture.do(state, plans.plan_ask_from_below(fixture.operation_id(), **asked))
+                await fixture.refused(state, plans.plan_ask_from_below(fixture.operation_id(), **asked))
             else:
                 await fixture.do(state, ask(fixture, job))
                 await fixture.do(state, suspend(fixture, job))
