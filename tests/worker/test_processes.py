@@ -160,6 +160,8 @@ def test_poison_job_ends_as_crash_loop_others_uncharged(workers: Workers, jobs: 
     assert bad.failure is not None
     assert (bad.status, bad.failure.kind, bad.crashes) == ("failed", "crash_loop", 3)
     assert bad.failure.exit_signal == "SIGKILL"
+    assert bad.error == bad.failure.message
+    assert bad.error.startswith("crashed 3 times; last: ")
     assert workers.processes[-1].poll() is None  # this worker outlived it
 
 

@@ -187,6 +187,11 @@ def report_lost_run(job: Job, kind: FailureKind, message: str, **known: Any) -> 
     return crash_report(kind, message, **{**facts, **known})
 
 
+def crash_loop_line(crashes: int, last: str) -> str:
+    """Return the error of a job that fails because its budget of crashes is spent; `last` is what ended its last run."""
+    return f"crashed {crashes} times; last: {last}" if crashes > 1 else last
+
+
 def _traceback(error: BaseException) -> str:
     """Return the traceback, even if `str()` of the exception raises."""
     try:

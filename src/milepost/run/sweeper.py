@@ -20,7 +20,7 @@ from milepost.core.transitions import (
     plan_undispatchable,
 )
 from milepost.core.transitions.operations import Change
-from milepost.run.crash_report import report_lost_run
+from milepost.run.crash_report import crash_loop_line, report_lost_run
 from milepost.run.locked_jobs import LockedJobs
 from milepost.run.process_identity import process_of_worker
 from milepost.run.schedules import FiringTurn, fire_due
@@ -217,10 +217,10 @@ class Sweeper:
             await self._store.kv_put(f"crash/{process}", to_json(sibling_leases, "company"), ttl=CRASH_MARK_SECONDS)
         log.warning("job %s (%s): %s%s", job.job_id, job.job_type, text, "" if charged else "; not charged")
         limit = int(job.record.get("max_crashes") or 1)
-        loop = f"crashed {job.crashes + 1} times; last: {text}"
+        loop = crash_loop_line(job.crashes + 1, text)
         return plan_lease_expired(
             self._new_operation_id(),
-            error=text,
+            error=loop if charged and job.crashes + 1 >= limit else text,
             failure=report_lost_run(job, FailureKind.LOST, text),
             crash_loop=report_lost_run(job, FailureKind.CRASH_LOOP, loop),
             crashes_left=limit - 1 if charged else None,

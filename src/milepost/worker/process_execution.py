@@ -34,7 +34,7 @@ from milepost.run.checkpoints import (
     write_step,
 )
 from milepost.run.child_store import answer_children
-from milepost.run.crash_report import crash_report, masked, run_facts
+from milepost.run.crash_report import crash_loop_line, crash_report, masked, run_facts
 from milepost.run.heartbeat_state import PendingReport
 from milepost.run.job_result import JobResult
 from milepost.run.outcome import RunOutcome, completed, crashed, failed, postponed, stopped
@@ -262,11 +262,11 @@ class ProcessExecution(Execution):
         crashes = self.job.crashes + 1
         log.warning("job %s (%s): %s", self.job.job_id, self.job.job_type, text)
         last = int(self.record.get("max_crashes") or CRASHES) - 1
-        loop = f"crashed {crashes} times; last: {text}"
+        loop = crash_loop_line(crashes, text)
         return crashed(
             self.run,
             pending,
-            text,
+            loop if crashes > last else text,
             self._crash_report(FailureKind.KILLED, text, death, child.pid),
             self._crash_report(FailureKind.CRASH_LOOP, loop, death, child.pid),
             last,
