@@ -23,6 +23,10 @@ def test_doctor_migrate_and_purge(filled: StoreFixture) -> None:
     assert done.returncode == (1 if found["warnings"] else 0)
     shown = filled.run("doctor").stdout
     assert all(warning in shown for warning in found["warnings"])
+    if found["kind"] in ("redis", "valkey"):
+        assert re.search(r"used memory +\d[\d.]* [KM]B\n", shown)
+        assert re.search(r"maxmemory +no limit\n", shown)
+        assert re.search(r"uptime +\d.*s\n", shown), shown
     if filled.is_server:
         assert "pass the store URL with --url" in filled.error_line("migrate", code=2)
         assert "pass the store URL" in filled.error_line("purge", "--older-than", "0", code=2)

@@ -51,9 +51,16 @@ def doctor() -> int:
 
 
 def _detail(name: str, value: str) -> tuple[str, str]:
-    """Return a detail of the store for people, with a number of bytes as a size."""
-    if name.endswith("_bytes") and value.isdecimal():
-        name, value = name.removesuffix("_bytes"), formatting.size(int(value))
+    """Return a detail of the store for people: bytes as a size, seconds as a duration, a switch as yes or no."""
+    if value.isdecimal():
+        if name == "maxmemory" and value == "0":
+            value = "no limit"
+        elif name.endswith(("_bytes", "memory")):
+            name, value = name.removesuffix("_bytes"), formatting.size(int(value))
+        elif name.endswith("_in_seconds"):
+            name, value = name.removesuffix("_in_seconds"), formatting.duration(int(value))
+        elif name.endswith("_enabled"):
+            value = "yes" if value == "1" else "no"
     return name.replace("_", " "), value
 
 
