@@ -7,7 +7,7 @@ time at which it is to be dispatched (again). A start and an end clear it.
 from __future__ import annotations
 
 from milepost.core.transitions.operations import Change, Const, Field, Guard, Param
-from milepost.core.transitions.table import END_JOB, FAILED, PENDING, SET_FAILURE, bind, branch, template
+from milepost.core.transitions.table import END_JOB, END_WAIT, FAILED, PENDING, SET_FAILURE, bind, branch, template
 
 RUN_BY_TASK_QUEUE: Guard = ("eq", "run_by", Const("external"))
 
@@ -50,7 +50,12 @@ _REJECTED = template(
     "rejected",
     ("error", "failure"),
     branch(
-        (PENDING,), FAILED, guards=(RUN_BY_TASK_QUEUE,), ops=(*SET_FAILURE, *END_JOB), event="failed", emit=("error",)
+        (PENDING,),
+        FAILED,
+        guards=(RUN_BY_TASK_QUEUE,),
+        ops=(*SET_FAILURE, *END_JOB, *END_WAIT),
+        event="failed",
+        emit=("error",),
     ),
 )
 
