@@ -199,6 +199,17 @@ def test_argument_without_lasting_content_is_not_compared() -> None:
         again(run).step("a", lambda client, n: n, object(), 2)
 
 
+def test_run_as_argument_is_not_compared() -> None:
+    """Regression: a function that reports to its run got it as an argument, and no later attempt could continue the job."""
+    run = fake_run()
+    assert run.step("a", lambda run, n: n, run, 1) == 1
+    later = again(run)
+    later.progress(0.5)
+    assert later.step("a", lambda run, n: n, later, 1) == 1
+    with pytest.raises(InputChangedError):
+        again(run).step("a", lambda run, n: n, run, 2)
+
+
 def test_value_is_as_read_back_also_the_first_time() -> None:
     kept: list[list[int]] = [[1]]
     run = fake_run()
