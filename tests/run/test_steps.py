@@ -210,6 +210,25 @@ def test_run_as_argument_is_not_compared() -> None:
         again(run).step("a", lambda run, n: n, run, 2)
 
 
+def test_argument_that_holds_the_run_is_not_compared() -> None:
+    keys: list[str] = []
+
+    def pay(tools: dict[str, Any], n: int) -> int:
+        keys.append(tools["run"].step_key)
+        return n
+
+    run = fake_run()
+    run.step("a", pay, {"run": run}, 1)
+    later = again(run)
+    assert later.step("a", pay, {"run": later}, 1) == 1
+    with pytest.raises(InputChangedError):
+        again(run).step("a", pay, {"run": run}, 2)
+    from_nothing = again(fake_run())
+    from_nothing.step("a", pay, {"run": from_nothing}, 1)
+    assert len(keys) == 2
+    assert keys[0] == keys[1], "the idempotency key is the same in each attempt"
+
+
 def test_value_is_as_read_back_also_the_first_time() -> None:
     kept: list[list[int]] = [[1]]
     run = fake_run()

@@ -69,11 +69,19 @@ def _content(item: Any, depth: int) -> str | None:
         return _joined(type(item).__name__, parts)
     if type(item).__module__.partition(".")[0] in ("numpy", "pandas", "polars", "torch"):
         return _bytes_of(item)
+    if _is_run(item):
+        return None  # its text has the attempt and the progress
     try:
         text = repr(item)
     except Exception:  # noqa: BLE001 - the item is the user's
         return None
     return None if _ADDRESS in text else text
+
+
+def _is_run(item: Any) -> bool:
+    from milepost.run.run import Run  # it imports this module
+
+    return isinstance(item, Run)
 
 
 def _joined(kind: str, parts: Any) -> str | None:

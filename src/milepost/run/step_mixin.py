@@ -53,8 +53,8 @@ class StepMixin:
 
         A key (up to 200 bytes) is used once in an attempt; add the item to it for several calls. A call with other
         arguments than those of the kept value raises InputChangedError, or with ``on_change="rerun"`` calls the function
-        again. An argument that has no lasting content, such as a client, is not compared. A job keeps up to 1,000 values,
-        of up to 1 MiB each and 8 MiB together. A cancellation point.
+        again. An argument that has no lasting content, such as the run or a client, is not compared. A job keeps up to 1,000
+        values, of up to 1 MiB each and 8 MiB together. A cancellation point.
         """
         run = cast("Run", self)
         run._refuse_fork("step")

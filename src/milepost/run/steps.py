@@ -147,8 +147,8 @@ class Step:
         self._args = args
         self._reruns = on_change == "rerun"
         self._codec = ResultCodec(function, "value of step", VALUE_BYTES, _VALUE_REMEDY)
-        # Not compared: the run, which is another one in each attempt, and arguments without a lasting content, such as a client.
-        self._digest = digest([None if argument is run else digest(argument) for argument in args]) or ""
+        # An argument without a lasting content, such as the run or a client, is not compared.
+        self._digest = digest([digest(argument) for argument in args]) or ""
         self.key = self._steps.identify(key, self._digest)
         """The idempotency key."""
 
