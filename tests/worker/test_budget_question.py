@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -201,6 +202,35 @@ def test_run_that_calls_no_more_completes(jobs: Jobs) -> None:
     with jobs.run_workers(concurrency=1):
         job = jobs.wait(jobs.enqueue("model", budget={"usd": 0.1}, on_budget="ask"), 30)
     assert (job.status, job.result, job.questions) == ("completed", "a", ())
+
+
+def test_gathered_step_is_finished_and_kept(jobs: Jobs) -> None:
+    """With `return_exceptions` the step of another task, which is under way at the suspension, is not cut off."""
+    PAID.clear()
+
+    @jobs.job("model")
+    async def model(run: AsyncRun) -> list[str | BaseException]:
+        suspended = asyncio.Event()
+
+        async def slow() -> str:
+            await suspended.wait()
+            return pay("slow")
+
+        async def quick() -> str:
+            await run.step("a", pay, "a")
+            try:
+                return await run.step("b", pay, "b")
+            finally:
+                suspended.set()
+
+        return await asyncio.gather(run.step("slow", slow), quick(), return_exceptions=True)
+
+    with jobs.run_workers(concurrency=1):
+        job_id = jobs.enqueue("model", budget={"usd": 0.3}, on_budget="ask").job_id
+        asked(jobs, job_id)
+        jobs.answer(job_id, "budget-1", {"usd": 9})
+        assert jobs.wait(job_id, 30).result == ["slow", "b"]
+    assert PAID == ["a", "slow", "b"]
 
 
 def test_tree_asks_once_and_all_wait(jobs: Jobs) -> None:
