@@ -25,6 +25,12 @@ class Approval:
     note: str = ""
 
 
+def pay(run: Run) -> str:
+    """Spend 0.4 USD."""
+    run.add_usage(usd=0.4)
+    return "paid "
+
+
 @pytest.fixture
 def served(served: tuple[Jobs, str]) -> Iterator[tuple[Jobs, str]]:
     """Yield an application with a worker, and where its dashboard is."""
@@ -34,6 +40,10 @@ def served(served: tuple[Jobs, str]) -> Iterator[tuple[Jobs, str]]:
     def report(run: Run) -> list[Any]:
         ok = run.ask("publish", "Publish it?", Approval)
         return [asdict(ok), run.ask("copies", "How many copies?", int)]
+
+    @jobs.job
+    def model(run: Run) -> str:
+        return run.step("a", pay, run) + run.step("b", pay, run)
 
     with jobs.run_workers():
         yield served
@@ -54,6 +64,25 @@ def test_question_is_answered_by_its_form(served: tuple[Jobs, str], opened: Open
     second.get_by_role("button", name="Answer").click()
     assert jobs.wait(job, 30).result == [{"approved": True, "channel": "mail", "note": ""}, 3]
     expect(page.get_by_label("Question copies")).to_contain_text("Answered: 3")
+
+
+def test_budget_is_raised_by_its_form(served: tuple[Jobs, str], opened: Opened) -> None:
+    """The form takes a part of a dollar, refuses what is too little, and leaves out an amount that is left empty."""
+    jobs, address = served
+    job = jobs.submit("model", budget={"usd": 0.1, "tokens": 9}, on_budget="ask")
+    until(lambda: jobs.get_job(job.job_id).questions)  # type: ignore[union-attr]
+    page = opened(f"{address}?page=job&job={job.job_id}")
+    form = page.get_by_role("form", name="Question budget-1")
+    expect(form).to_contain_text("0.4 of 0.1 usd spent. Add how much to the budget? 0 stops the job.")
+    page.context.watch.forgiven += ["status of 422"]  # type: ignore[attr-defined]
+    form.get_by_label("usd").fill("0.25")
+    form.get_by_role("button", name="Answer").click()
+    expect(form.get_by_role("alert")).to_contain_text("usd: is too little: still 0.4 of 0.35 usd spent")
+    form.get_by_label("usd").fill("0.75")
+    form.get_by_role("button", name="Answer").click()
+    assert jobs.wait(job, 30).result == "paid paid "
+    expect(page.get_by_label("Question budget-1")).to_contain_text('Answered: {"usd":0.75}')
+    assert jobs.job_usage(job.job_id).budget == {"usd": 0.85, "tokens": 9}
 
 
 def test_job_is_paused_and_resumed_by_a_button(served: tuple[Jobs, str], opened: Opened) -> None:
