@@ -22,7 +22,9 @@ from milepost import (
     Run,
 )
 from milepost.core.values import Question
+from milepost.run import budget_question
 from milepost.run.run import current_run
+from milepost.stores.protocol import Store
 from tests.waiting import until
 from tests.worker import spending
 from tests.worker.conftest import Workers
@@ -265,6 +267,33 @@ def test_tree_asks_once_and_all_wait(jobs: Jobs) -> None:
     assert {(one.status.value, one.attempt, one.questions) for one in children} == {("completed", 1, ())}
     assert sorted(PAID) == [f"{number}{step}" for number in range(6) for step in "ab"]
     assert jobs.job_usage(root.job_id).total == {"usd": 4.8}
+
+
+def test_answer_while_a_child_is_being_suspended_is_seen(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer wakes nothing, since no child waits yet; the child looks for it soon after."""
+    ask = budget_question.ask_to_raise
+
+    async def ask_and_answer(store: Store, run: Run, holder: str, usage: str | None) -> Any:
+        wait = await ask(store, run, holder, usage)
+        jobs.answer(holder, "budget-1", {"usd": 9})
+        return wait
+
+    monkeypatch.setattr(budget_question, "ask_to_raise", ask_and_answer)
+
+    @jobs.job("page")
+    def page(run: Run) -> None:
+        run.step("a", pay, "a")
+        while (root := jobs.get_job(run.job_id.partition(".")[0])) and not root.questions:
+            run._wait_in_place(0.01)
+
+    @jobs.job("book")
+    def book(run: Run) -> int:
+        run.submit_child("a", page)
+        return len(run.join())
+
+    with jobs.run_workers(concurrency=1):
+        root = jobs.enqueue("book", budget={"usd": 0.1}, on_budget="ask")
+        assert jobs.wait(root, 30).result == 1
 
 
 def test_child_of_an_ended_job_fails(jobs: Jobs) -> None:

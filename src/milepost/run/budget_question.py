@@ -28,7 +28,7 @@ from milepost.core.values import Question
 from milepost.run.checkpoints import write_question
 from milepost.run.heartbeat_state import stop_reason
 from milepost.run.outages import pause
-from milepost.run.questions import questions_of, questions_text
+from milepost.run.questions import micros_of, questions_of, questions_text
 from milepost.run.tree_budget import Overrun, budget_error, overrun_of
 from milepost.stores.ids import new_operation_id
 from milepost.stores.protocol import Store, Write
@@ -38,8 +38,12 @@ if TYPE_CHECKING:
 
 KEY = "budget-"
 """What the keys of these questions begin with; a number follows."""
+LOOK_SOON = 2_000_000
 LOOK_AGAIN = 120_000_000
-"""Microseconds after which the run of a descendant looks whether it may continue, if the answer has not woken it."""
+"""After how many microseconds, at least and at most, the run of a descendant looks for an answer that has not woken it.
+
+Between these it waits for as long as the question has been open: a new one may be answered just before the run is suspended.
+"""
 SLICE = 500
 
 log = logging.getLogger("milepost.run")
@@ -97,7 +101,8 @@ async def _ask(store: Store, run: Run, holder: str, usage: str | None) -> JobSus
             return JobSuspended(now + outcome.wait)
         if not outcome.accepted:
             return None
-    return JobSuspended(now + LOOK_AGAIN, _key_below(question.key, holder), is_asked_above=True)
+    wait = min(max(now - (micros_of(question.asked_at) or now), LOOK_SOON), LOOK_AGAIN)
+    return JobSuspended(now + wait, _key_below(question.key, holder), is_asked_above=True)
 
 
 def _open_question(kept: Mapping[str, Question]) -> Question | None:
