@@ -389,18 +389,6 @@ class Dispatching(Scenarios):
         await deliver(fixture, "runs")
         await fixture.refused("runs", plans.plan_rejected(fixture.operation_id(), error="no", failure="{}"))
 
-    async def test_rejected_job_waits_for_nothing(self, fixture: StoreFixture) -> None:
-        """A job that was paused or suspended while its task queue refused it had failed, and was shown as on hold, too."""
-        await fixture.create("paused", queue_job(dispatch_after="0"))
-        await fixture.do("paused", plans.plan_pause(fixture.operation_id(), by="ana", data="{}"))
-        await fixture.create("suspended", queue_job(dispatch_after="0"))
-        token = await deliver(fixture, "suspended")
-        await fixture.do("suspended", plans.plan_suspend(fixture.operation_id(), token, {}, ran=1, wake_at=FAR))
-        for name in ("paused", "suspended"):
-            job = await fixture.made(name, plans.plan_rejected(fixture.operation_id(), error="no", failure="{}"))
-            assert not {"held", "held_before", "wake_at", "suspended"} & set(job.record)
-        assert await fixture.store.held_by("user:resume", 9) == []
-
     async def test_retry_message_replaces_stored_message(self, fixture: StoreFixture) -> None:
         await fixture.create("kept", queue_job(dispatch_after="0", queue_message="first"))
         job = await fixture.made("kept", plans.plan_dispatched(fixture.operation_id(), FAR, queue_message="second"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from milepost.core import transitions as plans
 from milepost.core.transitions.operations import Change
-from milepost.testing.conformance.claims import deliver
+from milepost.testing.conformance.claims import FAR, deliver
 from milepost.testing.conformance.groups import SHORT
 from milepost.testing.conformance.harness import LONG, Scenarios, StoreFixture, queue_job, token_of, worker_job
 from milepost.testing.conformance.runs import REPORT
@@ -115,6 +115,18 @@ class Suspensions(Scenarios):
         assert (job.status.value, job.receipt.how, job.receipt.confirmed) == ("cancelled", "cooperative", True)
         assert await fixture.claim() == []
         assert not {"wake_at", "suspended"} & set(job.record)
+
+    async def test_rejected_job_waits_for_nothing(self, fixture: StoreFixture) -> None:
+        """A job that was paused or suspended while its task queue refused it had failed, and was shown as on hold, too."""
+        await fixture.create("paused", queue_job(dispatch_after="0"))
+        await fixture.do("paused", plans.plan_pause(fixture.operation_id(), by="ana", data="{}"))
+        await fixture.create("suspended", queue_job(dispatch_after="0"))
+        token = await deliver(fixture, "suspended")
+        await fixture.do("suspended", plans.plan_suspend(fixture.operation_id(), token, {}, ran=1, wake_at=FAR))
+        for name in ("paused", "suspended"):
+            job = await fixture.made(name, plans.plan_rejected(fixture.operation_id(), error="no", failure="{}"))
+            assert not {"held", "held_before", "wake_at", "suspended"} & set(job.record)
+        assert await fixture.store.held_by("user:resume", 9) == []
 
     async def test_usage_survives_every_start(self, fixture: StoreFixture) -> None:
         await fixture.create("a", worker_job(attempts=3))
