@@ -14,16 +14,15 @@ from tests.simulation.shrinking import Shrinker
 from tests.simulation.simulation import Outcome, run_seed
 
 FOUND = {
-    "waiting suspect": 8,
+    "waiting suspect": 83,
     "shared suspect": 2,
     "late start": 8,
     "cancelled suspect": 82,
     "frozen sweep": 1,
     "key by time": 1,
     "starved sweep": 8,
-    "late claim": 7,
+    "late claim": 5,
     "second outage": 220,
-    "outage within hold": 404,
     "unwritten release": 2,
     "late stop": 8,
     "four operation ids": 17,
@@ -68,8 +67,8 @@ FOUND = {
 """The seed (pct) that found each. A seed means another run after most changes of the source, so the next ones are tried too.
 When none of them does, look for one with ``python -m tests.simulation 500 --first 1 --bug NAME``."""
 SEEDS_TRIED = 60
-NOT_FOUND = frozenset(("counted release", "renewal before hold", "short tombstones"))
-"""Bugs that no seed tried so far has found; docs/simulation.md lists them."""
+NOT_FOUND = frozenset(("counted release", "outage within hold", "renewal before hold", "short tombstones"))
+"""Bugs that no seed finds, as far as tried with the present source; docs/simulation.md lists them."""
 
 
 RULES_WITHOUT_BUG = frozenset(("jobs-start-at-once",))
