@@ -75,6 +75,27 @@ def test_suspect_runs_without_other_leases(jobs: Jobs) -> None:
     assert beside == []
 
 
+def test_job_given_back_beside_suspect_costs_no_start_of_its_rate(jobs: Jobs) -> None:
+    """A job that was claimed with a suspect, and given back, waited for the next start of its rate: here, an hour."""
+
+    @jobs.job("good")
+    async def good(run: Run) -> None: ...
+
+    @jobs.job("suspect")
+    async def suspect(run: Run) -> None: ...
+
+    jobs.limit("good", rate="1/h")
+    lost = jobs.enqueue("suspect")
+    make_suspect(jobs, lost)
+    beside = jobs.enqueue("good")
+    with jobs.run_workers(concurrency=4):
+        for job in (lost, beside):
+            assert ended(jobs, job).status == "completed"
+    found = jobs.get_job(beside.job_id)
+    assert found is not None
+    assert len(found.attempts) == 2, "it was given back once"
+
+
 @pytest.mark.parametrize("is_async", [False, True])
 def test_waiting_suspect_is_dropped_when_cancelled(jobs: Jobs, signals: Signals, is_async: bool) -> None:
     """Regression: a cancelled suspect kept its draining lease, its key and its slot while the other jobs ran."""

@@ -306,7 +306,7 @@ class WorkerLoop:
         """Release a job that has not started, uncharged."""
         job, token = claimed.job, claimed.job.record["token"]
         late = LateReceipt(token, "never_started")
-        plan = plan_release(new_operation_id(), token, {})
+        plan = plan_release(new_operation_id(), token, {}, start=job.record.get("updated"))
         self._outbox.add(RunOutcome([Write(job.job_id, plan, answer=False)], late))
 
     # --- ending ---
