@@ -81,8 +81,9 @@ def counted_end(record: Mapping[str, str] | None, before: Mapping[str, str]) -> 
     """Return what to count for the end that a change has made, each as (minute, series, metric).
 
     `before` is the record before the change. An end is what brings `completed` into a record, so a repeated write, or a
-    change of a job that has ended, counts nothing. A job has waited until its first run; if a retry has postponed it since,
-    the wait for the last run is counted, because its earlier due time is not kept.
+    change of a job that has ended, counts nothing. A job has waited until its first run. The wait for the last run is
+    counted if a retry has postponed the job since, because its earlier due time is not kept, and if no run has failed or
+    was lost, because the code of a run that was given back may not have begun.
     """
     if record is None or "completed" in before or "completed" not in record:
         return []
@@ -96,7 +97,8 @@ def counted_end(record: Mapping[str, str] | None, before: Mapping[str, str]) -> 
         return [(minute, name, status)]
     started, ready = _number(record["started"]), _number(record["created"])
     due = _number(before.get("not_before") or record.get("not_before") or "")
-    first = _number(record["runs"].partition(US)[0]) if "runs" in record else started
+    has_failed = _number(record.get("attempt", "")) > 1 or "crashes" in record or "suspect" in before
+    first = _number(record["runs"].partition(US)[0]) if has_failed and "runs" in record else started
     begun = first if due <= first else started
     return [
         (minute, name, status),

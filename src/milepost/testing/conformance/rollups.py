@@ -118,18 +118,23 @@ class EndedJobs(Scenarios):
         (bucket,) = rollup.waited
         assert seconds_of(bucket) < 60
 
-    @pytest.mark.parametrize("postponed", [0, 500])
-    async def test_job_waits_until_its_first_run(self, fixture: StoreFixture, postponed: int) -> None:
-        """The earlier runs of a job that was lost, or tried again, were shown as time in the queue."""
-        waited = 90 if postponed else 10
+    @pytest.mark.parametrize("earlier", ["lost", "retried", "postponed", "given back"])
+    async def test_job_waits_until_its_first_run(self, fixture: StoreFixture, earlier: str) -> None:
+        """The earlier runs of a job that was lost, or tried again, were shown as time in the queue. One that was only given
+        back waits until its last run: a worker may give a job back before its code has begun.
+        """
         created = await fixture.store.now() - 600 * SECOND
         first, last = created + 10 * SECOND, created + 590 * SECOND
         runs = US.join([str(first), str(first + 400 * SECOND), "1", "worker", ""])
         times = {"created": created, "started": last, "completed": last + SECOND}
-        fields = {name: str(value) for name, value in times.items()} | {"runs": runs}
-        if postponed:
-            fields["not_before"] = str(created + postponed * SECOND)
-        await fixture.do("a", create_record(fixture.operation_id(), "completed", type="t", **fields))
+        changed, waited = {
+            "lost": ({"crashes": 1}, 10),
+            "retried": ({"attempt": 2}, 10),
+            "postponed": ({"attempt": 2, "not_before": created + 500 * SECOND}, 90),
+            "given back": ({"attempt": 1}, 590),
+        }[earlier]
+        fields = {name: str(value) for name, value in (times | changed).items()}
+        await fixture.do("a", create_record(fixture.operation_id(), "completed", type="t", runs=runs, **fields))
         (rollup,) = (await fixture.store.rollups(0)).rollups
         assert rollup.waited == {bucket_of(waited * SECOND): 1}
 

@@ -287,7 +287,9 @@ local function open_indexes()
         ends(fields.s)
         if started > 0 then
           ends(fields.s .. '.r', started, ended)
-          local due, first = tonumber(was(old, fields, 'n') or fields.n or 0) or 0, fields.V and tonumber(string.match(fields.V, '^%d+') or 0) or started
+          local due, first = tonumber(was(old, fields, 'n') or fields.n or 0) or 0, started
+          local has_failed = (tonumber(fields.a) or 0) > 1 or fields.x or was(old, fields, 'suspect')
+          if has_failed and fields.V then first = tonumber(string.match(fields.V, '^%d+')) or 0 end
           ends('w', math.max(created, due), due <= first and first or started)
         end
       end
