@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -16,7 +17,7 @@ from milepost.stores.protocol import ApplyResult, Claim, Write
 from milepost.stores.sync_bridge import run_sync
 from milepost.worker import registry
 from milepost.worker.message_delivery import deliver, requeue
-from milepost.worker.message_execution import MessageExecution, NotDelivered
+from milepost.worker.message_execution import BadParametersError, MessageExecution, NotDelivered
 from tests.integrations.direct_task_queue import DirectTaskQueue, ended
 from tests.waiting import until
 
@@ -176,6 +177,28 @@ def test_older_worker_leaves_message_to_newer_release(
     new_queue.down = False
     done = new.wait(job_id, 20)
     assert (done.status, done.result, done.attempt) == ("completed", "new", 1)
+
+
+def test_message_with_parameters_that_only_code_refuses_fails_its_job(
+    make_jobs: Callable[[], tuple[Jobs, DirectTaskQueue]],
+) -> None:
+    """Regression: it was left to a newer release for ever, since the type that its own workers publish counted as one."""
+    (jobs, task_queue), (outside, outside_queue) = make_jobs(), make_jobs()
+    task_queue.down = outside_queue.down = True
+
+    @jobs.job("mail")
+    def mail(run: Run, to: UUID) -> None:
+        """Not reached."""
+
+    task_queue.dispatcher.register_worker(1)
+    until(outside.job_types)
+    job_id = outside.submit("mail", {"to": "ana"}).job_id
+    with pytest.raises(BadParametersError):
+        deliver(jobs, task_queue, job_id, "mail")
+    failed = jobs.get_job(job_id)
+    assert failed is not None
+    assert failed.failure is not None
+    assert failed.failure.kind == "bad_parameters"
 
 
 @pytest.mark.parametrize("is_async", [False, True])

@@ -183,7 +183,7 @@ async def delay_for_newer_release(store: KeyValueStore, handler: Handler[Any, An
 
     That release has published its type, or so far only submits jobs of it.
     """
-    own = published_type(handler).digest
+    own = published_type(handler, job.record.get("task_queue")).digest
     try:
         item = await store.kv_get(f"type/{handler.job_type}")
         newer = [item] if item is not None and from_json(item.value).get("digest") != own else []
