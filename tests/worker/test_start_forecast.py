@@ -172,6 +172,17 @@ def test_waiting_for_names_a_queue_that_no_worker_serves(make_jobs: MakeJobs) ->
     assert reason(jobs, submitted(jobs)) == ("no_worker", "No worker serves slow")
 
 
+def test_job_that_no_worker_serves_has_no_expected_start(make_jobs: MakeJobs) -> None:
+    """Regression: a worker of another queue of its type gave it one."""
+    jobs = make_jobs()
+    job, now = submitted(jobs), time.time()
+    entry = WorkerEntry("w", "h", 1, now, now, types=("slow",), queues=("slow@gpu",))
+    run_sync(write_worker(jobs.store, entry, 60))
+    assert known(jobs, [job]).describe(job).expected_start is None
+    run_sync(write_worker(jobs.store, replace(entry, queues=("slow",)), 60))
+    assert known(jobs, [job]).describe(job).expected_start is not None
+
+
 def test_waiting_for_names_a_later_start(make_jobs: MakeJobs) -> None:
     jobs = make_jobs()
     fields = submit_fields("slow", params={}, not_before=datetime(2126, 11, 26, 14, 5, tzinfo=UTC))

@@ -70,7 +70,7 @@ class Forecast:
             return job
         fields: dict[str, str] = {}
         eta = self.starts.get(job.job_id)
-        if eta is not None:
+        if eta is not None and _type(job) in self.served:
             fields["expected_start"] = to_json({"earliest": eta.earliest, "latest": eta.latest}, "expected_start")
         code, params = self._reason(job)
         if code:
