@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from difflib import get_close_matches
 from time import monotonic, sleep
 from typing import Any
 
@@ -102,16 +101,17 @@ def submit(job_type: str, words: tuple[str, ...], app: str | None, wait: bool, *
 
 def _published(job_type: str) -> dict[str, Any]:
     """Return the schema of a published type. If no type resembles it, wait for a worker that is still starting."""
-    until = monotonic() + WORKER_START_SECONDS
-    is_waiting = False
+    until: float | None = None
     while True:
         try:
             return admin.get_job_type(current(), job_type).schema
         except UnknownJobTypeError as unknown:
-            if monotonic() > until or get_close_matches(job_type, unknown.known):
+            from difflib import get_close_matches
+
+            if (until is not None and monotonic() > until) or get_close_matches(job_type, unknown.known):
                 hint = "if its workers publish no types (e.g. a plain `rq worker`), pass --app MODULE:APP"
                 raise click.UsageError(f"{unknown}; {hint}") from None
-        if not is_waiting:
-            is_waiting = True
-            click.echo(f"Waiting {WORKER_START_SECONDS:g} s for a worker that has {job_type!r} ...", err=True)
+        if until is None:
+            until = monotonic() + WORKER_START_SECONDS
+            click.echo(f"Waiting up to {WORKER_START_SECONDS:g} s for a worker that has {job_type!r} ...", err=True)
         sleep(0.25)
