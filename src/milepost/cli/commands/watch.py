@@ -86,26 +86,19 @@ class JobFollower:
     def refresh(self) -> list[Job]:
         """Return the current jobs with the progress of their members; deleted jobs, and all jobs during an outage, as last seen."""
         try:
-            self._read()
+            for job_id in self.jobs:
+                latest = self._session.manager.get_job(job_id)
+                if latest is not None:
+                    self.jobs[job_id] = latest
+            self.problem = None
             return self._session.with_member_progress(list(self.jobs.values()))
         except StoreUnavailableError as away:
             self.problem = str(away)
         return list(self.jobs.values())
 
-    def _read(self) -> None:
-        for job_id in self.jobs:
-            latest = self._session.manager.get_job(job_id)
-            if latest is not None:
-                self.jobs[job_id] = latest
-        self.problem = None
-
     def exit_code(self) -> int:
         """Return 0 if all completed, 1 if any failed, 3 if any was cancelled, 124 if not all have ended."""
-        try:
-            self._read()
-        except StoreUnavailableError as away:
-            self.problem = str(away)
-        statuses = {job.status for job in self.jobs.values()}
+        statuses = {job.status for job in self.refresh()}
         if JobStatus.FAILED in statuses:
             return exit_codes.FAILED
         if not all(status.is_terminal for status in statuses):
