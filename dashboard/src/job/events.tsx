@@ -4,7 +4,7 @@ import { forgetStop } from "../jobs/actions";
 import { isAdmin } from "../shell/session";
 import { plain, workerName } from "../text/plain";
 import { plural } from "../text/plural";
-import { clockTime, localTime, percent, preciseDuration, utcTime } from "../text/time";
+import { clockTime, formatCount, localTime, percent, preciseDuration, utcTime } from "../text/time";
 import type { EventRecord, JobRecord, Receipt } from "../wire/types";
 import { events } from "./record";
 
@@ -77,8 +77,8 @@ function describe(event: EventRecord): string {
   if (typeof event.progress === "number") bits.push(`${percent(event.progress)}%`);
   if (typeof event.message === "string" && event.message !== "") bits.push(plain(event.message));
   if (typeof data["error"] === "string") bits.push(String(data["error"]));
-  if (typeof data["open_children"] === "number") bits.push(`with ${data["open_children"]} open ${plural("child", data["open_children"])}`);
-  if (event.kind === "log" && Array.isArray(data["lines"])) bits.push(`${data["lines"].length} ${data["lines"].length === 1 ? "line" : "lines"}`);
+  if (typeof data["open_children"] === "number") bits.push(`with ${formatCount(data["open_children"])} open ${plural("child", data["open_children"])}`);
+  if (event.kind === "log" && Array.isArray(data["lines"])) bits.push(`${formatCount(data["lines"].length)} ${plural("line", data["lines"].length)}`);
   return bits.join(" · ");
 }
 
