@@ -47,8 +47,10 @@ async def _with_stalled_batches(store: Store, jobs: Sequence[Job]) -> list[Job]:
         return list(jobs)
     found = await store.select(Select(types=(BATCH,), statuses=("running",), stalled=True), STALLED_LIMIT)
     why = {f"group:{batch.job_id}": batch.stalled for batch in found}
-    reasons = {job_id: {"group": group, "stalled": why[group]} for job_id, group in held.items() if group in why}
-    return [_waiting(job, reasons[job.job_id]) if job.job_id in reasons else job for job in jobs]
+    return [
+        _waiting(job, {"group": group, "stalled": why[group]}) if (group := held.get(job.job_id, "")) in why else job
+        for job in jobs
+    ]
 
 
 def _waiting(job: Job, params: Mapping[str, object]) -> Job:

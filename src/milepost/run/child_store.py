@@ -49,10 +49,8 @@ async def _answer(store: Store, run: Run, asked: Mapping[str, Any]) -> Any:
         await refuse_open_transaction(store, run, "join" if "counts" in asked else "submit_child")
     if "make" in asked:
         return await _make(store, run, asked["make"])
-    if "counts" in asked:
+    if "counts" in asked or "open" in asked:
         return (await store.member_counts([f"children:{run.job_id}"]))[0]
-    if "open" in asked:
-        return (await store.member_counts([f"children:{run.job_id}"]))[0].get("", 0)
     if "pending" in asked:
         return bool(await store.select(Select(labels=(own,), statuses=("pending",)), 1))
     if "get" in asked:

@@ -219,7 +219,7 @@ class ChildJobs:
         self.flush()
         if not self._is_joined and not self._run._is_finishing:
             with contextlib.suppress(StoreError):  # the end of the run needs the store, too
-                self._run._open_children = self._ask({"open": True})
+                self._run._open_children = self._ask({"open": True}).get("", 0)
 
     def _read_existing(self) -> dict[str, str]:
         """Return the children that need no write, in pages. Code that starts for the first time has none, and asks for none."""
