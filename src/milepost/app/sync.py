@@ -25,9 +25,9 @@ P = ParamSpec("P")
 class Jobs(BlockingMethods):
     """The jobs of an application in blocking code: a JobManager with handlers, `submit` and workers.
 
-    `url` is the store (default: MILEPOST_URL, else REDIS_URL, else in memory), or a manager. In memory, a worker thread
-    starts at a submit without other workers. The manager is in `manager`, and its methods are also methods of this object. `handlers`
-    shares those of another object. With `task_queue`, a task queue of `milepost.integrations`, the workers of that task
+    `url` is the store (default: MILEPOST_URL, else REDIS_URL, else in memory), or a manager. In memory, a submit for which
+    there is no worker starts a worker thread. The manager is in `manager`, and its methods are also methods of this object.
+    `handlers` shares those of another object. With `task_queue`, a task queue of `milepost.integrations`, the workers of that task
     queue run the submitted jobs.
     """
 

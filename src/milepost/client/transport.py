@@ -69,7 +69,7 @@ class Transport(Protocol):
 
 
 class Requests:
-    """What the groups of methods of a client need of it."""
+    """The base of the groups of methods of a client: its transport, and a request to any endpoint."""
 
     _transport: Transport
 

@@ -18,7 +18,7 @@ from milepost.worker.message_execution import NotDelivered
 
 
 class ReferencedTaskQueue:
-    """What such task queues have in common. A message runs in a thread of a worker, whose ident `stop` gets."""
+    """The base of these task queues. A message runs in a thread of a worker, whose ident is the message of `stop`."""
 
     def __init__(self, app: str, name: str, lost_after: float | timedelta | str) -> None:
         self.name = name
@@ -33,7 +33,10 @@ class ReferencedTaskQueue:
         self._send(job.job_id, job.job_type)
 
     def requeue(self, job_id: str, job_type: str, delay: float) -> None:
-        """Send the message again, without delay, which these task queues lack. Raises TaskQueueUnavailableError."""
+        """Send the message again at once: Dask and Ray have no delay, and many RQ workers run no scheduler.
+
+        Raises TaskQueueUnavailableError.
+        """
         self._send(job_id, job_type)
 
     def _send(self, job_id: str, job_type: str) -> None:

@@ -43,8 +43,8 @@ class WaitingMethods:
         `value` is JSON that fits the question, of at most 64 KiB; `by` is who answers. A job keeps up to 16 answers to
         questions that it has not asked yet. An answer that adds nothing to a spent budget cancels the job, which is
         returned. Raises JobNotFoundError, AlreadyAnsweredError with who and when, QuestionExpiredError,
-        IllegalTransitionError for another job that has ended, and InvalidInputError with the field that does
-        not fit.
+        IllegalTransitionError if the job has ended without an answer to the question, and InvalidInputError with the
+        field that does not fit.
         """
         who = None if by is None else single_line(by)
         known_id(job_id)

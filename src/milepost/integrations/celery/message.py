@@ -143,7 +143,7 @@ def job_id_of_request(request: Any) -> str:
 
 
 def job_id_for_reuse(job_id: str) -> str:
-    """Return a new job id for a task id that is used again after its job has ended."""
+    """Return a new job id for a task id that is used again, after its job has ended or for another call."""
     return f"{job_id[:100]}.{new_nonce()}"
 
 
