@@ -125,6 +125,26 @@ def test_older_worker_leaves_job_that_newer_release_submits(
     assert (done.status, done.result, done.attempt, done.crashes) == ("completed", "new", 1, 0)
 
 
+def test_job_is_not_left_to_newer_release_of_another_type(make_jobs: MakeJobs) -> None:
+    """Regression: a job of `mail` was left to a newer release that submits `mail/urgent`."""
+    old, new, outside = old_release(make_jobs), make_jobs(), make_jobs()
+
+    @old.job("mail/urgent")
+    def urgent(run: Run, to: str) -> None:
+        """The version of the old release."""
+
+    @new.job("mail/urgent")
+    def newer(run: Run, to: str, token: str = "") -> None:
+        """The version of the newer release."""
+
+    with old.run_workers(concurrency=1):
+        until(lambda: len(outside.job_types()) == 2)
+        new.submit(newer, to="a")
+        failed = outside.wait(outside.enqueue("mail", {"to": "a", "token": "x"}).job_id, PATIENCE)
+    assert failed.failure is not None
+    assert failed.failure.kind == "bad_parameters"
+
+
 def test_newer_worker_fails_job_of_older_release(make_jobs: MakeJobs) -> None:
     """A release that has been replaced comes back only by a rollback, so its jobs do not wait for it."""
     old, new = old_release(make_jobs), make_jobs()

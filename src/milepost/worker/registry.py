@@ -169,7 +169,7 @@ async def announce(store: KeyValueStore, known: JobType) -> None:
     item = await store.kv_get(f"type/{known.name}")
     if item is not None and known.digest not in _versions(item):
         text = to_json(known.text(), "type", 1024 * 1024)
-        await store.kv_put(f"submitted/{known.name}/{known.digest}", text, ttl=ANNOUNCED_SECONDS)
+        await store.kv_put(f"submitted/{known.name}@{known.digest}", text, ttl=ANNOUNCED_SECONDS)
 
 
 def _versions(item: KeyValue) -> list[str]:
@@ -188,8 +188,8 @@ async def delay_for_newer_release(store: KeyValueStore, handler: Handler[Any, An
         item = await store.kv_get(f"type/{handler.job_type}")
         newer = [item] if item is not None and from_json(item.value).get("digest") != own else []
         older = [own, *(_versions(item) if item is not None else ())]
-        announced = await store.kv_scan(f"submitted/{handler.job_type}/")
-        newer += [one for one in announced if one.key.rpartition("/")[2] not in older]
+        announced = await store.kv_scan(f"submitted/{handler.job_type}@")
+        newer += [one for one in announced if one.key.rpartition("@")[2] not in older]
         if not any(_accepts(one, job) for one in newer):
             return None
     except StoreError:
