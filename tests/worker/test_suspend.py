@@ -165,6 +165,35 @@ def test_segments_overlap_if_the_suspension_is_written_before_the_code_has_retur
         leave.set()
 
 
+def test_all_kept_results_are_there_when_a_suspended_job_continues(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Regression: the results of several maps were sent one part a heartbeat, and jobs that continued did their items again."""
+    store, calls = jobs.store, list[tuple[int, int]]()
+    put = store.kv_put
+
+    async def slow_put(key: str, *args: Any, **more: Any) -> Any:
+        if key.startswith("results/"):
+            threading.Event().wait(0.1)
+        return await put(key, *args, **more)
+
+    monkeypatch.setattr(store, "kv_put", slow_put)
+
+    @jobs.job
+    def maps(run: Run, number: int) -> int:
+        def long_text(item: int) -> str:
+            calls.append((number, item))
+            threading.Event().wait(0.02)
+            return "x" * 20_000
+
+        texts = run.map(long_text, range(8))
+        run.sleep("soon", 0.01)
+        return len(texts)
+
+    with jobs.run_workers():
+        for job in [jobs.submit(maps, number=number) for number in range(4)]:
+            assert jobs.wait(job.job_id, 60).result == 8
+    assert len(calls) == 4 * 8
+
+
 def test_swallowed_suspension_suspends_all_the_same(jobs: Jobs) -> None:
     @jobs.job
     def swallows(run: Run) -> str:

@@ -168,7 +168,13 @@ class Heartbeat:
         self._wake.set()
 
     def remove(self, run: Run) -> PendingReport:
-        """Stop reporting a run and return what is not sent of its report; wait for a beat in progress."""
+        """Stop reporting a run and return what is not sent of its report; wait for a beat in progress.
+
+        Its kept results are written before: until then, its lease is renewed.
+        """
+        if run.token in self._state.runs:
+            with contextlib.suppress(StoreError):  # a missing part costs no more than repeating its items
+                self._parts.finish(run)
         reported = self._state.runs.pop(run.token, None)
         if reported is None:
             report = run._report()
@@ -179,11 +185,12 @@ class Heartbeat:
             return self._state.remove(reported, self._clock.time())
 
     def try_remove(self, run: Run) -> PendingReport | None:
-        """Remove a run without waiting; return None if a beat in progress still reports it, or the store is to be read."""
+        """Remove a run without waiting; return None if a beat in progress still reports it, or the store is to be used."""
         reported = self._state.runs.get(run.token)
         if reported is None:
             return self.remove(run)
-        if (run._output is not None and run._output.has_earlier) or not reported.lock.acquire(blocking=False):
+        uses_store = self._parts.has_waiting(run) or (run._output is not None and run._output.has_earlier)
+        if uses_store or not reported.lock.acquire(blocking=False):
             return None
         try:
             return self._state.remove(reported, self._clock.time())

@@ -208,7 +208,8 @@ class HasParts(Protocol):
 class PartWriter:
     """Writes the parts for all runs of one heartbeat. Only its thread calls `write` and `delete_outdated`.
 
-    Both end after the part during which the time `until`, on the monotonic clock, comes; later calls continue.
+    Both end after the part during which the time `until`, on the monotonic clock, comes; later calls continue. `finish`
+    writes what is left of a run that ends.
     """
 
     def __init__(self, store: Store, ttl: float, clock: Clock = SYSTEM_CLOCK) -> None:
@@ -219,6 +220,7 @@ class PartWriter:
         self._outdated: list[str] = []
         self._has_parts: set[str] = set()
         self._ended: set[str] = set()
+        self._writing = threading.Lock()
 
     def write(self, runs: Iterable[HasParts], until: float = math.inf) -> None:
         """Write the new parts of runs. A part that the store rejects waits for the next call.
@@ -229,14 +231,41 @@ class PartWriter:
         for run in runs:
             self._take(run, run._take_parts())
         try:
-            while self._waiting:
-                key, text = self._waiting[0]
-                run_sync(self._store.kv_put(key, text, ttl=self._ttl))
-                del self._waiting[0]
+            while self._write_next(blocking=False):  # renewals do not wait for runs that end
                 if self._monotonic() >= until:
                     return
         except StoreError as error:
             log.debug("kept results not written yet: %s", error)
+
+    def has_waiting(self, run: HasParts) -> bool:
+        """Return whether parts of a run whose code has ended are not written yet."""
+        self._take(run, run._take_parts(at_end=True))
+        return bool(self._waiting) and self._first(results_prefix(run.job_id)) is not None
+
+    def finish(self, run: HasParts) -> None:
+        """Write the parts of a run whose code has ended, before its outcome: the job may start again at once. Raises StoreError."""
+        if self.has_waiting(run):
+            while self._write_next(results_prefix(run.job_id)):
+                pass
+
+    def _first(self, prefix: str) -> tuple[str, str] | None:
+        return next((part for part in self._waiting if part[0].startswith(prefix)), None)
+
+    def _write_next(self, prefix: str = "", *, blocking: bool = True) -> bool:
+        """Write the first part that waits, of those with a prefix; return False if there is none.
+
+        Not `blocking`: also return False if another thread is writing one.
+        """
+        if not self._writing.acquire(blocking=blocking):
+            return False
+        try:
+            part = self._first(prefix)
+            if part is not None:
+                run_sync(self._store.kv_put(*part, ttl=self._ttl))
+                self._waiting.remove(part)
+            return part is not None
+        finally:
+            self._writing.release()
 
     def leave(self, run: HasParts) -> None:
         """Take the parts that a run leaves at its end; the next beat writes them."""
