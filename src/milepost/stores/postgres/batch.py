@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from milepost.core.defaults import EVENTS_KEPT
+from milepost.core.defaults import CLOCK_LEAD, EVENTS_KEPT
 from milepost.core.job import Job
 from milepost.core.ledger import Spent, changed_usage, summed, tree_books
 from milepost.core.placement import ORPHANS, memberships
@@ -62,10 +62,9 @@ class Batch(GroupFacts):
         self._draining_before: dict[str, DrainingLease | None] = {}
         self._gone: dict[str, str] = {}
         self._owners: dict[str, tuple[str, str, int]] = {}
-        self._draining_keys: set[str] = set()
         self._holders: dict[str, set[str]] = defaultdict(set)
         self.others = OtherRecords()
-        self._is_awaited = False
+        self._draining_keys, self._is_awaited = set[str](), False
         self.values: dict[str, str] = {}
         self._set_values: dict[str, str | None] = {}
         self._gates, self._unstarted = dict[str, int](), list[tuple[str, int]]()
@@ -95,6 +94,8 @@ class Batch(GroupFacts):
         record = row.record() if row is not None else None
         self._rows[job_id], self._records[job_id] = row, record
         if row is not None and record is not None:
+            if self.now < (updated := int(record["updated"])) <= self.now + CLOCK_LEAD:
+                self.now = updated  # another process changed it before the server's clock was set back a little
             self._arrivals[job_id] = row.n
             self._move(job_id, None, record)
             if record.get("unique_key"):
@@ -287,8 +288,7 @@ class Batch(GroupFacts):
         return [*self._jobs(), *self._leases(), *self._beside()]
 
     def _jobs(self) -> Iterable[Part]:
-        inserts: list[tuple[Any, ...]] = []
-        updates: list[tuple[Any, ...]] = []
+        inserts, updates = list[tuple[Any, ...]](), list[tuple[Any, ...]]()
         placed, unplaced = [], []
         had = _Entries(set(), set(), set())
         has = _Entries(set(), set(), set())
