@@ -16,6 +16,7 @@ _SET: tuple[Operation, ...] = (
     ("add", "questions_version", Const("1")),
 )
 _CLOSE: tuple[Operation, ...] = (*_SET, ("clear", "asking"), ("clear", "ask_expires"))
+_WAKE: tuple[Operation, ...] = (("clear", "held"), ("stamp", "wake_at"), ("stamp", "stale", Field("dispatch_after")))
 _RAISE_BUDGET: Operation = ("set", "usage_budget", Param("budget"))
 _IS_ASKED: Guard = ("eq", "asking", Param("key"))
 _IN_TIME: Guard = ("ahead", "ask_expires")
@@ -74,13 +75,7 @@ _ANSWER = template(
     branch(
         (PENDING,),
         guards=(_AS_READ, _IN_TIME, ("eq", "held", Param("held"))),
-        ops=(
-            *_CLOSE,
-            _RAISE_BUDGET,
-            ("clear", "held"),
-            ("stamp", "wake_at"),
-            ("stamp", "stale", Field("dispatch_after")),
-        ),
+        ops=(*_CLOSE, _RAISE_BUDGET, *_WAKE),
         event="answered",
         keep="list",
         data=Param("data"),
@@ -112,7 +107,7 @@ _WAKE_BELOW = template(
     branch(
         (PENDING,),
         guards=(("eq", "held", Param("held")),),
-        ops=(("clear", "held"), ("stamp", "wake_at"), ("stamp", "stale", Field("dispatch_after"))),
+        ops=_WAKE,
         event="answered",
         keep="list",
         data=Param("data"),
