@@ -40,7 +40,7 @@ FLAGS = [
 
 
 class Stage:
-    """A process of `tests.dashboard.stage`."""
+    """A process of `tests.dashboard.stage`. With `settle` seconds, as in the demo, its ETAs have not learned from the past jobs."""
 
     def __init__(
         self,
@@ -48,6 +48,7 @@ class Stage:
         running: int = 12,
         ports: list[int] | None = None,
         hostile: int = 1,
+        settle: float = 0.0,
     ) -> None:
         self.past = past
         self.ports = ports or [free_port(), free_port()]
@@ -55,7 +56,7 @@ class Stage:
             sys.executable,
             "-m",
             "tests.dashboard.stage",
-            *map(str, [*self.ports, past, running, hostile]),
+            *map(str, [*self.ports, past, running, hostile, settle]),
         ]
         self.process = subprocess.Popen(
             command, cwd=ROOT, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)}

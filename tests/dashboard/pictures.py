@@ -15,6 +15,7 @@ from typing import Literal
 
 from playwright.sync_api import Page, sync_playwright
 
+from milepost.web.demo import SETTLE
 from tests.cli.subprocesses import COMMAND
 from tests.dashboard.conftest import FLAGS, ROOT, Stage
 from tests.services import need
@@ -77,8 +78,10 @@ def main(folder: Path | None) -> None:
     with ExitStack() as opened:
         place = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="milepost-pictures-")))
         url = opened.enter_context(documents(place))
-        stage = Stage(past=900, running=32, hostile=0)
+        stage = Stage(past=900, running=32, hostile=0, settle=SETTLE)
         opened.callback(stage.close)
+        while not stage.has_begun():
+            time.sleep(1.0)
         where = places(stage, url)
         everything = {f"{name}-{theme}-{width}": (name, width, theme) for name in where for theme in THEMES
                       for width in (1440, 390)}  # fmt: skip

@@ -47,9 +47,9 @@ async def _hostile(demo: Demo) -> None:
     await demo.jobs.update_job(other.job_id, status="failed", error=HOSTILE)
 
 
-async def main(ports: list[int], past: int, running: int, hostile: bool = True) -> None:
+async def main(ports: list[int], past: int, running: int, hostile: bool = True, settle: float = 0.0) -> None:
     """Serve until the process is ended."""
-    demo = Demo(past=past, running=running, settle=0.0)
+    demo = Demo(past=past, running=running, settle=settle)
     first = create_demo(demo)
     keyed = create_app(demo.jobs, auth=auth.api_keys())
     keys = keyed.state.milepost.authenticator.keys
@@ -73,5 +73,5 @@ async def main(ports: list[int], past: int, running: int, hostile: bool = True) 
 
 
 if __name__ == "__main__":
-    past, running, hostile = [int(text) for text in sys.argv[3:]] or [300, 12, 1]
-    asyncio.run(main([int(sys.argv[1]), int(sys.argv[2])], past, running, bool(hostile)))
+    past, running, hostile, settle = [float(text) for text in sys.argv[3:]] or [300, 12, 1, 0]
+    asyncio.run(main([int(sys.argv[1]), int(sys.argv[2])], int(past), int(running), bool(hostile), settle))
