@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 import pytest
@@ -15,15 +16,22 @@ from milepost.core.events import Event
 from milepost.core.job import Job, JobStatus
 
 
+def printed(job: Job | Mapping[str, str], events: Sequence[Event] = ()) -> str:
+    """Return the details of a job, or of that of a record."""
+    out = io.StringIO()
+    found = job if isinstance(job, Job) else Job.stored("one", job)
+    print_job(Console(file=out, width=160), found, utc=True, short="one", events=events)
+    return out.getvalue()
+
+
 def test_receipt_without_requester_begins_with_method() -> None:
     """The line began with a comma: "cancelled  , stopped 2.5 s later"."""
     record = {
         "type": "load", "status": "cancelled", "created": "0", "attempt": "1", "completed": "9000000",
         "stop_at": "5000000", "stopped": "7500000", "stop_confirmed": "1", "stop_how": "already_finished",
     }  # fmt: skip
-    out = io.StringIO()
-    print_job(Console(file=out, width=120), Job.stored("one", record), utc=True, short="one")
-    [line] = [line.split() for line in out.getvalue().splitlines() if line.lstrip().startswith("cancelled ")]
+    out = printed(record)
+    [line] = [line.split() for line in out.splitlines() if line.lstrip().startswith("cancelled ")]
     assert line == ["cancelled", "stopped", "after", "2.5", "s", "(already", "finished)"]
 
 
@@ -36,10 +44,9 @@ def test_receipt_without_requester_begins_with_method() -> None:
 )  # fmt: skip
 def test_attempts_of_a_job_that_has_not_started(attempt: int, limit: int, shown: str | None) -> None:
     """A job that had not started was shown with "attempt 0 of 1"."""
-    out = io.StringIO()
     job = Job("one", "load", JobStatus.PENDING, 0.0, "", datetime.now(UTC), attempt=attempt, max_attempts=limit)
-    print_job(Console(file=out, width=120), job, utc=True, short="one")
-    found = [line.split(maxsplit=1)[1] for line in out.getvalue().splitlines() if line.lstrip().startswith("attempt")]
+    out = printed(job)
+    found = [line.split(maxsplit=1)[1] for line in out.splitlines() if line.lstrip().startswith("attempt")]
     assert found == ([] if shown is None else [shown])
 
 
@@ -50,11 +57,10 @@ def test_attempt_of_a_snoozed_job_is_none_charged() -> None:
         "runs": "5000000\x1f6000000\x1f1\x1fhost-1:4711:1:2\x1f",
     }  # fmt: skip
     released = Event("one", 3, "released", datetime.fromtimestamp(6, UTC), message="Snoozed for 5 s (gate page)")
-    out = io.StringIO()
-    print_job(Console(file=out, width=160), Job.stored("one", record), utc=True, short="one", events=[released])
-    assert "running for" not in out.getvalue()  # it was said of every job that had started once
-    assert re.search(r"attempt +none charged \(at most 3\)", out.getvalue())
-    assert re.search(r"given back to the queue .*: Snoozed for 5 s \(gate page\)", out.getvalue())
+    out = printed(record, [released])
+    assert "running for" not in out  # it was said of every job that had started once
+    assert re.search(r"attempt +none charged \(at most 3\)", out)
+    assert re.search(r"given back to the queue .*: Snoozed for 5 s \(gate page\)", out)
 
 
 def test_show_lists_runs_with_worker_release_and_end() -> None:
@@ -63,15 +69,14 @@ def test_show_lists_runs_with_worker_release_and_end() -> None:
         "worker": "host-2:7:1:2", "release": "2.4.0", "runs": "5000000\x1f6000000\x1f1\x1fhost-1:4711:1:2\x1f2.3.0",
         "labels": ":group=g\x1f:queue=gpu\x1f:after=job:x",
     }  # fmt: skip
-    out = io.StringIO()
     lost = {
         "crashes": "1",
         "error": "lease expired",
         "stages": [{"name": "Load", "done": 5, "total": 10, "unit": "row"}],
     }
     events = [Event("one", 3, "retrying", datetime.fromtimestamp(6, UTC), data=lost)]
-    print_job(Console(file=out, width=160), Job.stored("one", record), utc=True, short="one", events=events)
-    shown = out.getvalue()
+    out = printed(record, events)
+    shown = out
     first, second = shown.partition("Runs\n")[2].splitlines()[:2]
     assert re.match(
         r"  1  1970-01-01 00:00:05 UTC  host-1:4711  2\.3\.0  lost .* at 5 of 10 rows in Load: lease expired", first
@@ -87,11 +92,10 @@ def test_run_given_back_and_started_again_at_once_is_not_lost() -> None:
         "type": "load", "status": "completed", "created": "0", "attempt": "1", "run_by": "worker", "started": "6000000",
         "completed": "6000000", "worker": "host-1:7:1:2", "runs": "5000000\x1f6000000\x1f1\x1fhost-1:7:1:2\x1f",
     }  # fmt: skip
-    out = io.StringIO()
     kinds = ("running", "released", "running", "completed")
     events = [Event("one", n, kind, datetime.fromtimestamp(6 if n else 5, UTC)) for n, kind in enumerate(kinds)]
-    print_job(Console(file=out, width=160), Job.stored("one", record), utc=True, short="one", events=events)
-    first, second = out.getvalue().partition("Runs\n")[2].splitlines()[:2]
+    out = printed(record, events)
+    first, second = out.partition("Runs\n")[2].splitlines()[:2]
     assert "given back to the queue" in first
     assert "completed" in second
 
@@ -103,9 +107,8 @@ def test_duration_of_a_run_includes_the_time_before_its_first_stage() -> None:
         "type": "load", "status": "completed", "created": "0", "attempt": "1", "run_by": "worker", "started": "5000000",
         "completed": "70000000", "stages": stage,
     }  # fmt: skip
-    out = io.StringIO()
-    print_job(Console(file=out, width=160), Job.stored("one", record), utc=True, short="one")
-    assert re.search(r"took +1 min 5 s\n", out.getvalue())
+    out = printed(record)
+    assert re.search(r"took +1 min 5 s\n", out)
 
 
 def test_duration_of_job_with_attempts_includes_all_of_them() -> None:
@@ -113,9 +116,8 @@ def test_duration_of_job_with_attempts_includes_all_of_them() -> None:
         "type": "load", "status": "completed", "created": "0", "attempt": "2", "run_by": "worker", "started": "9000000",
         "completed": "11000000", "worker": "host-2:7:1:2", "runs": "5000000\x1f6000000\x1f1\x1fhost-1:4711:1:2\x1f2.3.0",
     }  # fmt: skip
-    out = io.StringIO()
-    print_job(Console(file=out, width=160), Job.stored("one", record), utc=True, short="one")
-    assert re.search(r"took +2.0 s in the last attempt, 6.0 s since the first start\n", out.getvalue())
+    out = printed(record)
+    assert re.search(r"took +2.0 s in the last attempt, 6.0 s since the first start\n", out)
 
 
 def test_unnamed_loop_is_shown_without_its_name() -> None:
@@ -124,13 +126,11 @@ def test_unnamed_loop_is_shown_without_its_name() -> None:
         "type": "load", "status": "running", "created": "0", "attempt": "1", "started": "9000000", "progress": "0.3",
         "stages": json.dumps([stage]),
     }  # fmt: skip
-    out = io.StringIO()
-    print_job(Console(file=out, width=160), Job.stored("one", record), utc=True, short="one")
-    assert "  30%  3/10 items\n" in out.getvalue()
+    out = printed(record)
+    assert "  30%  3/10 items\n" in out
 
 
 def test_attempt_of_job_with_crashes_only_is_not_called_unstarted() -> None:
-    out = io.StringIO()
     record = {
         "type": "load",
         "status": "failed",
@@ -139,8 +139,8 @@ def test_attempt_of_job_with_crashes_only_is_not_called_unstarted() -> None:
         "attempt": "0",
         "max_attempts": "3",
     }
-    print_job(Console(file=out, width=120), Job.stored("one", record), utc=True, short="one")
-    assert "none charged (at most 3)" in out.getvalue()
+    out = printed(record)
+    assert "none charged (at most 3)" in out
 
 
 def test_show_says_that_result_was_not_stored() -> None:
@@ -148,9 +148,8 @@ def test_show_says_that_result_was_not_stored() -> None:
         "type": "load", "status": "completed", "created": "0", "completed": "9000000",
         "result_error": "result.lock: lock is not JSON-serialisable; convert it", "result_text": "{'lock':\n<lock>}",
     }  # fmt: skip
-    out = io.StringIO()
-    print_job(Console(file=out, width=120), Job.stored("one", record), utc=True, short="one")
-    lines = [line.strip() for line in out.getvalue().splitlines()]
+    out = printed(record)
+    lines = [line.strip() for line in out.splitlines()]
     assert "Result not stored: result.lock: lock is not JSON-serialisable; convert it" in lines
     start = lines.index("Text of the result that was not stored")
     assert lines[start + 1 : start + 3] == ["{'lock':", "<lock>}"]
@@ -163,9 +162,8 @@ def test_stages_of_unnamed_loops_are_shown_without_a_name() -> None:
     done = {"name": "items", "done": 5, "total": 5, "unit": "item", "ended_at": "1970-01-01T00:00:03+00:00", **begun}
     stages = [done, {**done, "name": "Upload", "unit": "file"}, {**begun, "name": "items", "done": 2, "unit": "row"}]
     record = {"type": "load", "status": "running", "created": "0", "attempt": "1", "stages": json.dumps(stages)}
-    out = io.StringIO()
-    print_job(Console(file=out, width=120), Job.stored("one", record), utc=True, short="one")
-    shown = out.getvalue().partition("Stages\n")[2].splitlines()[:3]
+    out = printed(record)
+    shown = out.partition("Stages\n")[2].splitlines()[:3]
     assert [line.split(maxsplit=1)[1] for line in shown] == ["5 items · 2.0 s", "Upload  5 files · 2.0 s", "2 rows"]
 
 
@@ -181,8 +179,7 @@ def test_open_questions_are_shown_with_the_command_that_answers() -> None:
         "run_by": "worker",
         "questions": json.dumps(questions),
     }
-    out = io.StringIO()
-    print_job(Console(file=out, width=160), Job.stored("one", record), utc=True, short="one")
-    assert "\nOpen questions\n  legal  Publish it?\n" in out.getvalue()
-    assert "Which price?" not in out.getvalue()
-    assert "milepost answer one KEY VALUE" in out.getvalue()
+    out = printed(record)
+    assert "\nOpen questions\n  legal  Publish it?\n" in out
+    assert "Which price?" not in out
+    assert "milepost answer one KEY VALUE" in out
