@@ -75,8 +75,7 @@ def test_show_lists_runs_with_worker_release_and_end() -> None:
         "stages": [{"name": "Load", "done": 5, "total": 10, "unit": "row"}],
     }
     events = [Event("one", 3, "retrying", datetime.fromtimestamp(6, UTC), data=lost)]
-    out = printed(record, events)
-    shown = out
+    shown = printed(record, events)
     first, second = shown.partition("Runs\n")[2].splitlines()[:2]
     assert re.match(
         r"  1  1970-01-01 00:00:05 UTC  host-1:4711  2\.3\.0  lost .* at 5 of 10 rows in Load: lease expired", first
@@ -84,6 +83,16 @@ def test_show_lists_runs_with_worker_release_and_end() -> None:
     assert re.match(r"  2  1970-01-01 00:00:09 UTC  host-2:7     2\.4\.0  running", second)
     for label, value in (("release", "2.4.0"), ("group", "g"), ("queue", "gpu"), ("after", "job:x")):
         assert re.search(rf"{label} +{value}", shown)
+
+
+def test_run_of_a_suspended_job_is_not_running() -> None:
+    """Regression: a job that waited for an answer was shown with a run that is running."""
+    record = {
+        "type": "load", "status": "pending", "created": "0", "attempt": "1", "run_by": "worker", "started": "9000000",
+        "suspended": "9500000", "asking": "ok", "held": "user:answer:ok", "runs": "5000000\x1f6000000\x1f1\x1fhost-1:7:1:2\x1f",
+    }  # fmt: skip
+    _, second = printed(record).partition("Runs\n")[2].splitlines()[:2]
+    assert second.rstrip().endswith("suspended")
 
 
 def test_run_given_back_and_started_again_at_once_is_not_lost() -> None:

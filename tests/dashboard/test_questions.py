@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -72,6 +73,8 @@ def test_budget_is_raised_by_its_form(served: tuple[Jobs, str], opened: Opened) 
     job = jobs.submit("model", budget={"usd": 0.1, "tokens": 9}, on_budget="ask")
     until(lambda: jobs.get_job(job.job_id).questions)  # type: ignore[union-attr]
     page = opened(f"{address}?page=job&job={job.job_id}")
+    page.get_by_role("tab", name="Attempts").click()
+    expect(page.get_by_role("tabpanel")).to_contain_text(re.compile(r"Started .*, now suspended"))
     form = page.get_by_role("form", name="Question budget-1")
     expect(form).to_contain_text("0.4 of 0.1 usd spent. Add how much to the budget? 0 stops the job.")
     page.context.watch.forgiven += ["status of 422"]  # type: ignore[attr-defined]

@@ -90,20 +90,20 @@ export function AttemptsPart({ job }: { job: JobRecord }) {
         </section>
       ))}
       {runs.map((run) => (
-        <RunPart key={run.started_at} run={run} failure={ended.get(run)} />
+        <RunPart key={run.started_at} run={run} failure={ended.get(run)} suspended={job.status === "pending" && run.ended_at === null} />
       ))}
     </div>
   );
 }
 
-function RunPart({ run, failure }: { run: Run; failure: Failure | undefined }) {
+function RunPart({ run, failure, suspended }: { run: Run; failure: Failure | undefined; suspended: boolean }) {
   const end = endOf(run, failure, events.value);
   const lasted = elapsed(run.started_at, run.ended_at, now.value);
   return (
     <section class="section">
       <h2>{runName(run)}</h2>
       <p class="muted" title={`${utcTime(run.started_at)} to ${run.ended_at === null ? "now" : utcTime(run.ended_at)}`}>
-        Started {localTime(run.started_at)}, {run.ended_at === null ? "running for" : "ran"} {lasted}
+        Started {localTime(run.started_at)}, {suspended ? "now suspended" : `${run.ended_at === null ? "running for" : "ran"} ${lasted}`}
         {end !== "" && `: ${end}`}
       </p>
       {failure !== undefined && <FailureText failure={failure} error={null} />}

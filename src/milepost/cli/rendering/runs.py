@@ -11,7 +11,7 @@ from milepost.cli.rendering.terminal import MUTED, clean
 from milepost.core.activity import LOOP_STAGE, counted, left_open, open_stage
 from milepost.core.codecs import decode_dataclass
 from milepost.core.events import STATUS_KINDS, Event
-from milepost.core.job import Job, Stage
+from milepost.core.job import Job, JobStatus, Stage
 from milepost.core.values import Attempt
 
 if TYPE_CHECKING:
@@ -39,12 +39,13 @@ def runs_table(job: Job, events: Sequence[Event], *, utc: bool) -> Table:
     for name in ("attempt", "started", "worker", *(("release",) if has_release else ())):
         grid.add_column(no_wrap=True, style=MUTED if name != "worker" else "")
     grid.add_column(overflow="fold")
+    open_run = "suspended" if job.status is JobStatus.PENDING else "running"
     for run, end in zip(job.attempts, ends, strict=True):
         start = "" if run.started_at is None else formatting.timestamp(run.started_at, utc=utc)
         cells = [f"  {run.attempt}", start, shown_worker(run.worker)]
         if has_release:
             cells.append(run.release or "")
-        history = "; ".join(part for part in (_resumed(run, events), _end(run, end, utc)) if part)
+        history = "; ".join(part for part in (_resumed(run, events), _end(run, end, utc) or open_run) if part)
         grid.add_row(*map(Text, cells), Text(clean(history)))
     return grid
 
@@ -84,9 +85,9 @@ def _end_events(runs: Sequence[Attempt], events: Sequence[Event]) -> list[Event 
 
 
 def _end(run: Attempt, event: Event | None, utc: bool) -> str:
-    """Return how a run ended: ``lost 12:03:11 at 40 of 100 pages in Scanning: lease expired (last held by ...)``."""
+    """Return how a run ended: ``lost 12:03:11 at 40 of 100 pages in Scanning: lease expired (last held by ...)``; else empty."""
     if run.ended_at is None:
-        return "running"
+        return ""
     when = formatting.clock(run.ended_at, utc=utc)
     if event is None:
         return f"ended {when}"
