@@ -25,8 +25,10 @@ def three_masters() -> Iterator[list[RedisServer]]:
         servers = [
             ends.enter_context(RedisServer(options={"cluster-enabled": "yes", "cluster-port": port})) for port in ports
         ]
-        for server, (low, high) in zip(servers, SLOTS, strict=True):
+        for epoch, (server, (low, high)) in enumerate(zip(servers, SLOTS, strict=True), 1):
             with server.client() as client:
+                # With equal epochs a master takes a higher one when it notices, and the slots it has given away with it.
+                client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", epoch)
                 client.execute_command("CLUSTER", "ADDSLOTSRANGE", low, high)
         with servers[0].client() as client:
             for server, port in zip(servers[1:], ports[1:], strict=True):

@@ -18,6 +18,7 @@ from milepost.stores.sync_bridge import run_sync
 from milepost.testing.conformance.harness import worker_job
 from tests.redis_server import RedisServer
 from tests.stores.redis.clusters import SLOTS, three_masters, watched_pair
+from tests.waiting import PATIENCE
 
 pytestmark = [pytest.mark.slow, pytest.mark.service("redis-server"), pytest.mark.timing]
 
@@ -34,7 +35,8 @@ def cluster() -> Iterator[list[RedisServer]]:
 
 
 def test_writes_wait_during_slot_migration(cluster: list[RedisServer]) -> None:
-    store = RedisStore(f"redis+cluster://127.0.0.1:{cluster[0].port}", namespace="a")
+    url = f"redis+cluster://127.0.0.1:{cluster[0].port}"
+    store = RedisStore(url, namespace="a", connect_budget=PATIENCE)  # outlasts the migration on a slow machine
     slot = key_slot(b"{a}:")
     owner = next(place for place, (low, high) in enumerate(SLOTS) if low <= slot <= high)
     source, target = cluster[owner], cluster[(owner + 1) % 3]
