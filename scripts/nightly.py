@@ -1,4 +1,4 @@
-"""Run the tests that need a night: python scripts/nightly.py [--rounds N] [--loaded N] [--together N] [--record FILE] [PYTEST ARGUMENT...]
+"""Run the tests that need a night: python scripts/nightly.py [--rounds N] [--loaded N] [--together N] [--only-timing] [--record FILE] [PYTEST ARGUMENT...]
 
 First the tests marked `nightly`. Then those marked `timing` (but not `slow`), N times in random order and N times more with
 two busy loops beside them. These tests wait most of their time, so several rounds run side by side. A failed round prints
@@ -70,10 +70,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=20, help="rounds in random order")
     parser.add_argument("--loaded", type=int, default=5, help="rounds in random order, with two busy loops as load")
     parser.add_argument("--together", type=int, default=4, help="rounds that run side by side")
+    parser.add_argument("--only-timing", action="store_true", help="leave out the tests marked `nightly`")
     parser.add_argument("--record", type=Path, metavar="FILE", help="a Markdown file with a table of nightly runs")
     given, rest = parser.parse_known_args(arguments)
     began = time.monotonic()
-    long_tests, failed = run("nightly", rest)
+    long_tests: Counter[str] = Counter()
+    failed: list[str] = []
+    if not given.only_timing:
+        long_tests, failed = run("nightly", rest)
     total: Counter[str] = Counter()
     for rounds, loops in ((given.rounds, 0), (given.loaded, BUSY_LOOPS)):
         with load(loops if rounds else 0), ThreadPoolExecutor(given.together) as pool:
@@ -86,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.record is not None:
         add_row(given.record, "nightly.py", [
             datetime.now(UTC).date().isoformat(), commit(), platform.python_version(), f"{minutes:.0f} min",
-            long_tests["passed"], given.rounds, given.loaded, f"{total['passed']:,}", len(failed),
+            "not run" if given.only_timing else long_tests["passed"], given.rounds, given.loaded, f"{total['passed']:,}", len(failed),
         ])  # fmt: skip
     print(f"{total['passed'] + long_tests['passed']} passed, {len(failed)} failed")
     return int(bool(failed))
