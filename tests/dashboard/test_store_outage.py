@@ -19,8 +19,9 @@ pytestmark = [
     pytest.mark.skipif(not (STATIC / "index.html").is_file(), reason="the dashboard is not built"),
 ]
 
-WITHIN = 5_000
-"""Milliseconds in which a page must notice that the store is gone, and that it is back."""
+WITHIN = 30_000
+"""Milliseconds in which a page must notice that the store is gone, and that it is back, also on a busy machine: less than
+the 35 s of silence after which it takes any stream for dead."""
 PLACES = ("?tab=failed", "?page=overview", "?page=types", "?page=failures", "?page=workers")
 CLAIMS = re.compile(r"(?<![\d:,.])0(?![\d:,.])|\b(No|None)\b|100%")
 """A number or a word that says that there is none of something."""
@@ -109,7 +110,7 @@ def test_a_killed_server_with_sqlite_is_noticed_and_followed_again(opened: Opene
         assert CLAIMS.search(page.locator("main .list").inner_text()) is None
         page.keyboard.press("1")
         server = WorkerServer(server.store, server.port)
-        expect(page.locator(".live")).to_contain_text("Live", timeout=WITHIN)
+        expect(page.locator(".live")).to_contain_text("Live")  # the pauses between attempts grow while the server starts
         expect(row(page, job_id)).to_be_visible()
         until(page, "document.querySelector('.jobs.offline') === null")
     finally:
