@@ -110,7 +110,9 @@ def test_a_killed_server_with_sqlite_is_noticed_and_followed_again(opened: Opene
         assert CLAIMS.search(page.locator("main .list").inner_text()) is None
         page.keyboard.press("1")
         server = WorkerServer(server.store, server.port)
-        expect(page.locator(".live")).to_contain_text("Live")  # the pauses between attempts grow while the server starts
+        expect(page.locator(".live")).to_contain_text(
+            "Live"
+        )  # the pauses between attempts grow while the server starts
         expect(row(page, job_id)).to_be_visible()
         until(page, "document.querySelector('.jobs.offline') === null")
     finally:
