@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from milepost.cli.rendering.job_detail import print_job
+from milepost.cli.rendering.live import ended_text
 from milepost.core.events import Event
 from milepost.core.job import Job, JobStatus
 
@@ -126,7 +127,21 @@ def test_duration_of_job_with_attempts_includes_all_of_them() -> None:
         "completed": "11000000", "worker": "host-2:7:1:2", "runs": "5000000\x1f6000000\x1f1\x1fhost-1:4711:1:2\x1f2.3.0",
     }  # fmt: skip
     out = printed(record)
-    assert re.search(r"took +2.0 s in the last attempt, 6.0 s since the first start\n", out)
+    assert re.search(r"took +2.0 s in the last run, 6.0 s since the first start\n", out)
+    outcome = ended_text(Job.stored("one", record))
+    assert outcome == "Completed after 2.0 s in the last run, 6.0 s since the first start"
+
+
+def test_counts_of_the_last_run_are_not_shown_beside_the_progress_of_the_next() -> None:
+    """Regression: a job given back at a deploy was shown with "0%  Rows  7,914/50,000 rows"."""
+    stage = {"name": "Rows", "done": 7914, "total": 50000, "unit": "row", "started_at": "1970-01-01T00:00:05+00:00"}
+    record = {
+        "type": "load", "status": "pending", "created": "0", "attempt": "0", "run_by": "worker", "stages": json.dumps([stage]),
+        "runs": "5000000\x1f6000000\x1f1\x1fhost-1:4711:1:2\x1f",
+    }  # fmt: skip
+    out = printed(record)
+    assert "  0%\n" in out
+    assert out.partition("Stages of the last run\n")[2].splitlines()[0].endswith("Rows  7,914/50,000 rows")
 
 
 def test_unnamed_loop_is_shown_without_its_name() -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from milepost.cli import formatting
 from milepost.cli.rendering.live import receipt_text, run_duration
 from milepost.cli.rendering.progress import remaining_range, stage_label, stage_line, start_range, state_of, style_of
-from milepost.cli.rendering.runs import has_earlier_runs, runs_table, shown_worker
+from milepost.cli.rendering.runs import has_earlier_runs, is_between_runs, runs_table, shown_worker
 from milepost.cli.rendering.tables import print_table, print_value
 from milepost.cli.rendering.terminal import MUTED, STYLES, bar, cells, clean, glyph, pad
 from milepost.core.activity import open_stage, progress_text
@@ -45,7 +45,7 @@ def print_job(console: Console, job: Job, *, utc: bool, short: str, events: Sequ
         _heading(console, "Runs")
         print_table(console, runs_table(job, events, utc=utc))
     if job.stages:
-        _heading(console, "Stages")
+        _heading(console, "Stages of the last run" if is_between_runs(job) else "Stages")
         label = max(cells(stage_label(stage.name)) for stage in job.stages)
         for stage in job.stages:
             if stage.ended_at is not None:
@@ -85,7 +85,7 @@ def _print_progress(console: Console, job: Job) -> None:
     stage = open_stage(job.stages)
     line = Text("  ").append_text(bar(console, job.progress, min(BAR, max(10, console.width - 40)), style_of(job)))
     line.append(f"  {progress_text(job)}")
-    if stage is not None and not job.is_terminal:
+    if stage is not None and not job.is_terminal and not is_between_runs(job):
         shown = (stage_label(stage.name), formatting.units(stage.done, stage.total, stage.unit))
         line.append("".join(f"  {part}" for part in shown if part))
     left = remaining_range(job)
@@ -94,15 +94,6 @@ def _print_progress(console: Console, job: Job) -> None:
     console.print(line)
     if job.activity:
         console.print(Text(f"  {clean(job.activity)}", MUTED))
-
-
-def _duration(job: Job) -> str:
-    """Return how long the job ran, in its last attempt and since its first start if these differ."""
-    begun = [attempt.started_at for attempt in job.attempts if attempt.started_at is not None]
-    if len(begun) < 2:
-        return run_duration(job)
-    whole = ((job.completed_at or datetime.now(UTC)) - min(begun)).total_seconds()
-    return f"{run_duration(job)} in the last attempt, {formatting.duration(whole)} since the first start"
 
 
 def _facts(job: Job, utc: bool) -> list[tuple[str, str]]:
@@ -114,7 +105,7 @@ def _facts(job: Job, utc: bool) -> list[tuple[str, str]]:
             facts.append((one.label, _plain(value, utc) if show is None else show(job, utc)))
             if one.name == "completed_at":
                 has_duration = job.started_at is not None and job.status is not JobStatus.PENDING
-                facts.append(("took" if job.is_terminal else "running for", _duration(job) if has_duration else ""))
+                facts.append(("took" if job.is_terminal else "running for", run_duration(job) if has_duration else ""))
     facts.append(("unreadable", ", ".join(job.corrupt)))
     return [(name, clean(text)) for name, text in facts if text]
 

@@ -222,10 +222,19 @@ def raise_if_output_closed() -> None:
 
 
 def run_duration(job: Job) -> str:
-    """Return how long the last run of a job took or takes, or an empty string."""
+    """Return how long the last run of a job took or takes, and the time since its first start if it had several runs."""
     if job.started_at is None:
         return ""
-    return formatting.duration(((job.completed_at or datetime.now(UTC)) - job.started_at).total_seconds())
+    until = job.completed_at or datetime.now(UTC)
+    last = formatting.duration((until - job.started_at).total_seconds())
+    if not has_several_runs(job):
+        return last
+    first = min(run.started_at for run in job.attempts if run.started_at is not None)
+    return f"{last} in the last run, {formatting.duration((until - first).total_seconds())} since the first start"
+
+
+def has_several_runs(job: Job) -> bool:
+    return sum(run.started_at is not None for run in job.attempts) > 1
 
 
 def ended_text(job: Job) -> str:
@@ -238,7 +247,8 @@ def ended_text(job: Job) -> str:
                 f", {formatting.plural(counts.failed, 'item')} failed" if counts is not None and counts.failed else ""
             )
             left = left_open(job.open_children)
-            return (f"Completed in {spent}" if spent else "Completed") + failed + (left and f", {left}")
+            word = "after" if has_several_runs(job) else "in"
+            return (f"Completed {word} {spent}" if spent else "Completed") + failed + (left and f", {left}")
         case "failed":
             where = f" in {clean(job.failure.last_stage)}" if job.failure is not None and job.failure.last_stage else ""
             return f"Failed{where} after {spent}: {clean(job.error or job.message)}".replace(" after :", ":")
