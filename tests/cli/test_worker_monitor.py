@@ -105,3 +105,18 @@ def test_log_of_released_first_attempt_names_it(tmp_path: Path, sqlite_url: str)
     assert code == 0, err
     events = [json.loads(line) for line in out.splitlines()]
     assert [(one["event"], one["attempt"]) for one in events if "event" in one] == [("running", 1), ("released", 1)]
+
+
+def test_log_of_a_retry_names_the_error(tmp_path: Path, sqlite_url: str) -> None:
+    """Regression: the log of a worker said that an attempt was retried, but not why."""
+    (tmp_path / "failing_app.py").write_text(
+        "from milepost import Jobs, Run\n\njobs = Jobs()\n\n\n@jobs.job(max_attempts=2)\n"
+        "def load(run: Run) -> None:\n    raise ConnectionError(f'no model {run.attempt}')\n"
+    )
+    with CommandRunner(tmp_path, MILEPOST_URL=sqlite_url) as program:
+        program.call("submit", "load", "--app", "failing_app:jobs")
+        out = program.call("worker", "failing_app:jobs", "--max-jobs", "2")
+    events = [json.loads(line) for line in out.splitlines()]
+    assert [(one["event"], one.get("error")) for one in events if "event" in one] == [
+        ("running", None), ("retrying", "no model 1"), ("running", None), ("failed", "no model 2"),
+    ]  # fmt: skip

@@ -6,6 +6,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -148,6 +149,19 @@ def test_wrong_password_is_reported_without_quoting(start_redis: Start, blocking
         with pytest.raises(StoreUnavailableError) as caught:
             await store.get("a")
         assert "wr0ng-one" not in str(caught.value)
+
+    run(store, work)
+
+
+def test_absent_database_is_not_reported_as_outage(redis_server: RedisServer, blocking: bool) -> None:
+    """Regression: a worker whose URL named database 99 of 16 waited for the store for ever."""
+    url = urlsplit(redis_server.url)._replace(path="/99").geturl()
+    store = RedisStore(url, blocking=blocking, connect_budget=0.3)
+
+    async def work() -> None:
+        with pytest.raises(StoreUnavailableError, match="has no database 99, which the URL names") as caught:
+            await store.get("a")
+        assert not caught.value.temporary
 
     run(store, work)
 

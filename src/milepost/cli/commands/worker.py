@@ -278,6 +278,8 @@ def _with_log(worker: Worker, manager: Any) -> int:
             line["trace_id"] = trace
         if event.kind == "failed":
             line["error"] = job.error
+        elif event.kind == "retrying":
+            line["error"] = event.data.get("error")
         if job.is_terminal and job.started_at is not None and job.completed_at is not None:
             line["seconds"] = round((job.completed_at - job.started_at).total_seconds(), 3)
         echo_json(line)

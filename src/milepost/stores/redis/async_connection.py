@@ -22,10 +22,9 @@ from weakref import WeakKeyDictionary
 
 import hiredis
 from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection
-from redis.exceptions import AuthenticationError, RedisError
+from redis.exceptions import RedisError
 
-from milepost.core.errors import StoreUnavailableError
-from milepost.stores.redis.connection import Connect, ConnectionLost, Node, RedisConnection, make
+from milepost.stores.redis.connection import Connect, ConnectionLost, Node, RedisConnection, connect_error, make
 
 _NOT_YET = object()
 
@@ -206,11 +205,8 @@ class AsyncConnectionPool:
                 # redis-py uses asyncio.wait_for, which in Python 3.11 may swallow a cancellation.
                 if task is not None and task.cancelling() > before:
                     raise asyncio.CancelledError
-        except AuthenticationError as error:
-            text = f"{node} refused the user or password of the URL: {error}"
-            raise StoreUnavailableError(text, temporary=False) from None
         except (RedisError, OSError) as error:
-            raise ConnectionLost(f"{node}: {error}") from None
+            raise connect_error(node, options.get("db"), error) from None
         except asyncio.CancelledError:
             await connection.disconnect(nowait=True)
             raise

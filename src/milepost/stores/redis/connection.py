@@ -173,6 +173,16 @@ def error_reply(error: RedisError) -> hiredis.ReplyError:
     return hiredis.ReplyError(f"{code} {error}" if code is not None else str(error))
 
 
+def connect_error(node: Node, database: int | None, error: RedisError | OSError) -> Exception:
+    """Return the error of a connection that was not made; waiting does not mend a wrong password or database."""
+    text = str(error)
+    if isinstance(error, AuthenticationError):
+        return StoreUnavailableError(f"{node} refused the user or password of the URL: {text}", temporary=False)
+    if isinstance(error, exceptions.ResponseError) and ("DB index" in text or "SELECT" in text):
+        return StoreUnavailableError(f"{node} has no database {database}, which the URL names: {text}", temporary=False)
+    return ConnectionLost(f"{node}: {text}")
+
+
 class SyncConnectionPool:
     """Idle connections, as many as there were concurrent threads."""
 
@@ -186,11 +196,8 @@ class SyncConnectionPool:
         connection = make(node, options, tls, (Connection, SSLConnection, UnixDomainSocketConnection))
         try:
             connection.connect()
-        except AuthenticationError as error:
-            text = f"{node} refused the user or password of the URL: {error}"
-            raise StoreUnavailableError(text, temporary=False) from None
         except (RedisError, OSError) as error:
-            raise ConnectionLost(f"{node}: {error}") from None
+            raise connect_error(node, options.get("db"), error) from None
         return SyncConnection(connection, node, options.get("socket_timeout"))
 
     def ready(self) -> RedisConnection | None:
