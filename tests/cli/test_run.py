@@ -240,6 +240,12 @@ def test_json_output_ends_with_ended_job(milepost: CommandRunner) -> None:
         (("run", "ingestion", ".", "chunk_tokens=-4"), "chunk_tokens: -4 must be at least 16"),
         (("run", "ingestion", "nothere"), "/nothere does not exist; give files, folders or globs"),
         (("submit", *APP, "count", "5", "--priority", "high"), "'high' must be a whole number from -100 to 100"),
+        (
+            ("submit", *APP, "count", "5", "--budget", "usd"),
+            "--budget must be NAME=AMOUNT, for example usd=5, not 'usd'",
+        ),
+        (("submit", *APP, "count", "5", "--budget", "usd=much"), "not 'usd=much'"),
+        (("submit", *APP, "count", "5", "--budget", "usd=-1"), "budget: usd: -1 must be a number from 0 to 1e+12"),
         (("serve", "--host", "999.1.1.1", "--auth", "none"), "host: '999.1.1.1' is not an address or a host name"),
         (("draw", "x.docx"), "FILE.svg: 'x.docx' must end in .svg"),
         (("ls", "status:foo"), "unknown status 'foo'"),

@@ -58,6 +58,14 @@ def test_submit(working: StoreFixture) -> None:
     )
     [held] = working.rows("ls", f"after:job:{later}")
     assert (held["job_id"], held["activity"]) == (last.strip(), f"Waiting for job {later}")
+    budget = ("--budget", "usd=0.5", "--budget", "tokens=1000")
+    asking = working.call("submit", "count", "1", *budget, "--on-budget", "ask").strip()
+    [spent] = working.rows("usage", asking)
+    assert spent["budget"] == {"usd": 0.5, "tokens": 1000}
+    with working.manager() as manager:
+        job = manager.get_job(asking)
+        assert job is not None
+        assert job.record["on_budget"] == "ask"
 
 
 def test_submit_waits_for_worker_that_is_starting(where: StoreFixture, monkeypatch: pytest.MonkeyPatch) -> None:

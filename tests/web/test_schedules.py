@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import httpx
@@ -56,6 +57,31 @@ async def test_client_has_the_methods_of_jobs(jobs: AsyncJobs) -> None:
     with pytest.raises(InvalidInputError, match=r"options\.job_id: is not an option of a schedule"):
         await client.add_schedule("bad", "reindex", every=60, options={"job_id": "x"})
     assert await jobs.list_schedules() == []
+
+
+async def test_jobs_of_a_schedule_have_a_budget(jobs: AsyncJobs) -> None:
+    client = await caller(jobs)
+    options = {"budget": {"usd": 0.5}, "on_budget": "ask", "children": "keep"}
+    await client.add_schedule("mail", "reindex", every="1h", options=options)
+    job = await client.fire_schedule("mail")
+    assert (await client.job_usage(job.job_id)).budget == {"usd": 0.5}
+
+
+async def test_metric_says_how_late_a_tick_is(jobs: AsyncJobs) -> None:
+    await jobs.add_schedule("mail", "reindex", every="1h")
+    due = await jobs.add_schedule("due", "reindex", every="1h")
+    paused = replace(await jobs.add_schedule("off", "reindex", every="1h"), paused="user")
+    for one in (due, paused):
+        [item] = await jobs.store.kv_scan(one.key)
+        stored = replace(Schedule.from_text(item.value), paused=one.paused, next_at=one.created_at - timedelta(days=1))
+        await jobs.store.kv_put(one.key, stored.to_text())
+    transport = httpx.ASGITransport(create_app(jobs, auth=auth.none()))
+    async with httpx.AsyncClient(transport=transport, base_url="http://server") as web:
+        lines = (await web.get("/metrics")).text.splitlines()
+    late = dict(line.rsplit(" ", 1) for line in lines if line.startswith("milepost_schedule_late_seconds{"))
+    assert late.keys() == {f'milepost_schedule_late_seconds{{schedule="{name}"}}' for name in ("mail", "due")}
+    assert float(late['milepost_schedule_late_seconds{schedule="mail"}']) == 0
+    assert 86_400 <= float(late['milepost_schedule_late_seconds{schedule="due"}']) < 2 * 86_400
 
 
 async def test_key_with_labels_sees_only_its_schedules(jobs: AsyncJobs) -> None:

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from milepost.core.errors import InvalidInputError
 from milepost.core.job import Job
-from milepost.core.schedule import CATCH_UP, OVERLAP, CatchUp, Overlap, Schedule, validate_schedule_name
+from milepost.core.schedule import (
+    CATCH_UP,
+    OF_ONE_JOB,
+    OVERLAP,
+    CatchUp,
+    Overlap,
+    Schedule,
+    validate_schedule_name,
+)
 from milepost.manager.manager import AsyncJobManager
 from milepost.manager.schedules import put_schedule
 from milepost.run.schedule_times import interval_seconds, ticks_of
@@ -20,16 +28,6 @@ from milepost.worker.submission import SubmissionBuilder
 
 if TYPE_CHECKING:
     from milepost.app.jobs import Target
-
-_OF_ONE_JOB = {
-    "job_id": "is made from the name and the tick; omit it",
-    "on_duplicate": "a tick whose unique key is taken makes no job; omit it",
-    "after": "names jobs that end once, not for each tick; omit it",
-    "group": "names a batch that is closed at a later tick; omit it",
-    "parent_id": "names one job, which ends before a later tick; omit it",
-    "not_before": "is a fixed time; use delay, which counts from the tick",
-    "not_after": "is a fixed time; use expires_in, which counts from the tick",
-}
 
 
 class ScheduleDeclarations:
@@ -134,7 +132,7 @@ class ScheduleDeclarations:
         else:
             submission = await self.submissions.build(target, (), given)
         chosen = {**getattr(target, "given", {}), **(options or {})}
-        for option, problem in _OF_ONE_JOB.items():
+        for option, problem in OF_ONE_JOB.items():
             if chosen.get(option) is not None:
                 raise InvalidInputError(option, problem)
         fields = {field: text for field, text in submission.fields.items() if field != "trace"}

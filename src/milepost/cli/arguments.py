@@ -98,6 +98,18 @@ def labels_of(pairs: Sequence[str]) -> dict[str, str]:
     return labels
 
 
+def amounts_of(pairs: Sequence[str], flag: str) -> dict[str, float]:
+    """Return numbers by name from NAME=AMOUNT arguments. Raises UsageError."""
+    amounts = {}
+    for pair in pairs:
+        name, _, text = pair.partition("=")
+        try:
+            amounts[name] = int(text) if text.removeprefix("-").isdecimal() else float(text)
+        except ValueError:
+            raise UsageError(f"{flag} must be NAME=AMOUNT, for example usd=5, not {pair!r}") from None
+    return amounts
+
+
 def convert(name: str, text: str, schema: Schema, root: Schema) -> Any:
     """Return the text as a value of the schema. Raises UsageError with the parameter and the expected type."""
     if _item_schema(schema, root) is not None:

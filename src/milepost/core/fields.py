@@ -180,12 +180,13 @@ PRIVATE: tuple[Field, ...] = (
     ),
     Field(
         doc="The most that all runs of the job may spend (`run.add_usage`), as `{\"usd\": 5}`.", name="budget", stored="usage_budget", copied=True,
-        option=Option(kind="amounts"),
+        option=Option(kind="amounts", flag="--budget", help="Set the most that the job may spend; may be repeated."),
     ),
     Field(
         doc="What happens once the budget is spent: the job fails, or is suspended and asks a person to raise the budget.",
         name="on_budget", copied=True,
-        option=Option(kind="choice", choices=("fail", "ask"), default="fail"),
+        option=Option(kind="choice", choices=("fail", "ask"), default="fail", flag="--on-budget",
+            help="Fail (default) once the budget is spent, or ask a person to raise it."),
     ),
     Field(
         doc="What happens when the process of a run dies.", name="on_lost", copied=True,

@@ -12,13 +12,29 @@ from typing import Any, Literal
 
 from milepost.core.errors import InvalidInputError
 from milepost.core.placement import AFTER
-from milepost.core.record import BY_NAME
+from milepost.core.record import BY_NAME, OPTIONS
 from milepost.core.serialization import US, to_micros
 
 CatchUp = Literal["last", "none", "all"]
 Overlap = Literal["skip", "queue", "allow"]
 CATCH_UP: tuple[CatchUp, ...] = ("last", "none", "all")
 OVERLAP: tuple[Overlap, ...] = ("skip", "queue", "allow")
+
+OF_ONE_JOB = {
+    "job_id": "is made from the name and the tick; omit it",
+    "on_duplicate": "a tick whose unique key is taken makes no job; omit it",
+    "after": "names jobs that end once, not for each tick; omit it",
+    "group": "names a batch that is closed at a later tick; omit it",
+    "parent_id": "names one job, which ends before a later tick; omit it",
+    "not_before": "is a fixed time; use delay, which counts from the tick",
+    "not_after": "is a fixed time; use expires_in, which counts from the tick",
+}
+"""The options of a submit that a schedule refuses, with the reason."""
+SCHEDULE_OPTIONS = {name for name, option in OPTIONS.items() if option.worker and option.http} - {
+    *OF_ONE_JOB,
+    "on_failure",
+}
+"""The options that a schedule takes for its jobs. `on_failure` has no effect without `after`."""
 
 SCHEDULES = "schedule/"
 """What the keys of schedules in the key-value store begin with."""

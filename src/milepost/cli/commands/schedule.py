@@ -8,11 +8,12 @@ from typing import Any
 import click
 
 from milepost.cli import admin, exit_codes, formatting
-from milepost.cli.arguments import labels_of, parse_arguments
+from milepost.cli.arguments import parse_arguments
 from milepost.cli.context import current, session_options
+from milepost.cli.job_options import field_options, given_options
 from milepost.cli.rendering.live import echo, echo_json
 from milepost.cli.rendering.tables import print_records
-from milepost.core.schedule import CATCH_UP, OVERLAP, Schedule
+from milepost.core.schedule import CATCH_UP, OVERLAP, SCHEDULE_OPTIONS, Schedule
 from milepost.core.serialization import seconds
 
 
@@ -63,7 +64,7 @@ def _list() -> int:
 @click.option(
     "--overlap", type=click.Choice(OVERLAP), default="skip", help="What to do while the previous job is open."
 )
-@click.option("--label", "labels", metavar="NAME=VALUE", multiple=True, help="Add a label; may be repeated.")
+@field_options(SCHEDULE_OPTIONS)
 @session_options
 def add(
     name: str,
@@ -74,19 +75,19 @@ def add(
     tz: str,
     catch_up: Any,
     overlap: Any,
-    labels: tuple[str, ...],
+    **given: Any,
 ) -> int:
     """Make a schedule of a published TYPE, or change the one of this name.
 
-    ARGs set the parameters in order, NAME=VALUE sets one by name.
+    ARGs set the parameters in order, NAME=VALUE sets one by name. Options of `milepost submit` hold for each of its jobs.
     """
     context = current()
     schema = admin.get_job_type(context, job_type).schema
     params = parse_arguments(job_type, schema, words, verb="schedule add NAME")
-    options = {"labels": labels_of(labels)} if labels else None
     interval = None if every is None else seconds(every, "--every")
     made = context.jobs.add_schedule(
-        name, job_type, cron=cron, every=interval, tz=tz, catch_up=catch_up, overlap=overlap, params=params, options=options
+        name, job_type, cron=cron, every=interval, tz=tz, catch_up=catch_up, overlap=overlap, params=params,
+        options=given_options(given),
     )  # fmt: skip
     return _print(made)
 

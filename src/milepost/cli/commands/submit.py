@@ -2,63 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from time import monotonic, sleep
 from typing import Any
 
 import click
 
 from milepost.cli import admin, exit_codes
-from milepost.cli.arguments import JobCommand, WholeNumber, labels_of, parse_arguments
+from milepost.cli.arguments import JobCommand, parse_arguments
 from milepost.cli.commands.watch import follow
 from milepost.cli.context import current, session_options
+from milepost.cli.job_options import field_options, given_options
 from milepost.cli.job_types import TypeName, absolute_paths, find_type, jobs_for_submit
 from milepost.cli.rendering.live import echo, echo_json
 from milepost.cli.rendering.terminal import STYLES, glyph
 from milepost.core.errors import UnknownJobTypeError
-from milepost.core.options import Option
 from milepost.core.record import OPTIONS
-from milepost.core.serialization import seconds
 
 WORKER_START_SECONDS = 5.0
 """How long a submit waits for a worker to publish an unknown type: a script may have started the worker just before."""
 
 
-def field_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that set fields of the job."""
-    for name, option in reversed(OPTIONS.items()):
-        if option.flag:
-            kind, more = _PARAMETERS.get(option.kind, _text)(option)
-            command = click.option(option.flag, name, type=kind, help=option.help, **more)(command)
-    return command
-
-
-def _text(option: Option) -> tuple[Any, dict[str, Any]]:
-    return str, {"metavar": option.flag.rpartition("-")[2].upper()}
-
-
-_PARAMETERS: dict[str, Callable[[Option], tuple[Any, dict[str, Any]]]] = {
-    "whole": lambda option: (WholeNumber(option.low, option.high), {}),
-    "choice": lambda option: (click.Choice(option.choices), {}),
-    "duration": lambda option: (str, {"metavar": "TIME"}),
-    "labels": lambda option: (str, {"metavar": "NAME=VALUE", "multiple": True}),
-    "groups": lambda option: (str, {"metavar": "GROUP", "multiple": True}),
-}
-
-
-def _value(option: Option, given: Any) -> Any:
-    """Return what was given for an option as a submit takes it."""
-    if option.kind == "labels":
-        return labels_of(given) or None
-    if option.kind == "groups":
-        return list(given) or None
-    return seconds(given, option.flag) if given is not None and option.kind == "duration" else given
-
-
 @click.command("submit", cls=JobCommand, epilog=exit_codes.EXIT_CODES_HELP)
 @click.argument("job_type", metavar="TYPE", type=TypeName())
 @click.argument("words", metavar="[ARG...] [NAME=VALUE...]", nargs=-1)
-@field_options
+@field_options(OPTIONS)
 @click.option(
     "--on-duplicate",
     type=click.Choice(["return", "refuse", "supersede"]),
@@ -79,8 +46,7 @@ def submit(job_type: str, words: tuple[str, ...], app: str | None, wait: bool, *
     schema = find_type(context, job_type, app).schema if app is not None else _published(job_type)
     params = absolute_paths(job_type, schema, parse_arguments(job_type, schema, words, verb="submit"))
     options = {name: given[name] for name in ("on_duplicate", "job_id")}
-    options |= {name: _value(option, given[name]) for name, option in OPTIONS.items() if option.flag}
-    options = {name: value for name, value in options.items() if value is not None}
+    options = {name: value for name, value in options.items() if value is not None} | given_options(given)
     if app is not None and not context.is_server:
         job = jobs_for_submit(context, app, job_type).submit(job_type, params, **options)
     else:

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from milepost.core.errors import InvalidInputError, ScheduleNotFoundError
-from milepost.core.schedule import Schedule
+from milepost.core.schedule import SCHEDULE_OPTIONS, Schedule
 from milepost.manager.schedules import resume_schedule as resume
 from milepost.run.schedules import read_schedules
 from milepost.web import schemas
@@ -20,11 +20,6 @@ from milepost.web.security.audit import audit
 from milepost.web.security.principals import DELETE, READ, WRITE, Principal, limit_reached
 
 JSON = "application/json"
-OPTIONS = frozenset(
-    ["metadata", "priority", "max_attempts", "timeout", "on_lost", "queue", "limit_key", "partition", "unique_key", "delay", "expires_in"]
-)  # fmt: skip
-"""The options of its jobs that a request may set."""
-
 MAX_OWN = 100
 """The most schedules of one key or user: the jobs that they make do not count as its pending jobs."""
 
@@ -128,10 +123,11 @@ def _sees(principal: Principal, schedule: Schedule) -> bool:
 
 def _options(body: schemas.ScheduleBody, principal: Principal) -> dict[str, Any]:
     """Return the options of the jobs, restricted by the principal. Raises InvalidInputError."""
+    settable = SCHEDULE_OPTIONS - {"labels"}  # a field of the body
     for name in body.options:
-        if name not in OPTIONS:
+        if name not in settable:
             raise InvalidInputError(
-                f"options.{name}", f"is not an option of a schedule; use {', '.join(sorted(OPTIONS))}"
+                f"options.{name}", f"is not an option of a schedule; use {', '.join(sorted(settable))}"
             )
     restricted = {name: body.options.get(name) for name in ("unique_key", "limit_key", "partition")}
     options = {**body.options, **principal.bound_options(body.labels, **restricted)}

@@ -12,8 +12,8 @@ from milepost.web.schemas.fields import TYPE_PATTERN, Json, RequestModel, Respon
 class ScheduleBody(RequestModel):
     """When to make jobs of which type. Either `cron`, in the local time of `tz`, or `every`, an interval in seconds.
 
-    `options` are those of a submit: metadata, priority, max_attempts, timeout, on_lost, queue, limit_key, partition,
-    unique_key, delay and expires_in.
+    `options` are those of a submit, for example priority, queue or budget, except for those that belong to one job: job_id,
+    on_duplicate, not_before, not_after, after, group and parent_id.
     """
 
     job_type: str = Field(pattern=TYPE_PATTERN, examples=["reindex"])
