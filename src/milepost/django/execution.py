@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from asgiref.sync import sync_to_async
 from django.db import close_old_connections, reset_queries
 
-from milepost.core.job import Job
+from milepost.core.job import Job, JobStatus
 from milepost.django import tasks_api
 from milepost.django.results import result_of
 from milepost.django.task import TaskContext, options_of
@@ -26,12 +27,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("milepost.django")
 
+MAX_RAISED = 20
+"""How many exceptions are kept until the end of their tasks. One stays if the task is retried, and ends in another process."""
+
 TYPE_OPTIONS = ("max_attempts", "timeout", "on_lost", "labels")
 
 
 def handler_of(task: Any, backend: Backend) -> Handler[Any, Any]:
     """Return the handler that runs a task; its job type is the path of the function. Raises InvalidInputError."""
     alias, sender = backend.alias, type(backend)
+    raised: OrderedDict[str, BaseException] = OrderedDict()
 
     def started(run: Run) -> tuple[Any, ...]:
         result = result_of(run._job, task, alias)
@@ -40,10 +45,24 @@ def handler_of(task: Any, backend: Backend) -> Handler[Any, Any]:
 
     @fresh_connections()
     def ended(job: Job) -> None:
+        error = raised.pop(job.job_id, None)
+        if error is None or job.status is JobStatus.COMPLETED:
+            finished(job)
+            return
+        try:
+            raise error
+        except BaseException:  # noqa: BLE001 - Django's receiver logs the exception that is being handled
+            finished(job)
+
+    def finished(job: Job) -> None:
         tasks_api.task_finished.send(sender=sender, task_result=result_of(job, task, alias))
 
-    def failed(run: Run) -> None:
-        log.warning("task %s (%s): attempt %d failed", run.job_id, run.job_type, run.attempt, exc_info=True)
+    def failed(run: Run, error: BaseException) -> None:
+        if isinstance(error, Exception):
+            log.warning("task %s (%s): attempt %d failed", run.job_id, run.job_type, run.attempt, exc_info=True)
+        raised[run.job_id] = error
+        if len(raised) > MAX_RAISED:
+            raised.popitem(last=False)
 
     def run_task(run: Run, args: list[Any] = [], kwargs: dict[str, Any] = {}) -> Any:  # noqa: B006 - copied for each run
         with fresh_connections():
@@ -51,8 +70,8 @@ def handler_of(task: Any, backend: Backend) -> Handler[Any, Any]:
             tasks_api.task_started.send(sender=sender, task_result=result)
             try:
                 return tasks_api.normalize_json(task.func(*context, *args, **kwargs))
-            except Exception:
-                failed(run)
+            except BaseException as error:
+                failed(run, error)
                 raise
 
     async def run_async_task(run: AsyncRun, args: list[Any] = [], kwargs: dict[str, Any] = {}) -> Any:  # noqa: B006
@@ -61,8 +80,8 @@ def handler_of(task: Any, backend: Backend) -> Handler[Any, Any]:
             result, context = started(run)
             await tasks_api.task_started.asend(sender=sender, task_result=result)
             return tasks_api.normalize_json(await task.func(*context, *args, **kwargs))
-        except Exception:
-            failed(run)
+        except BaseException as error:
+            failed(run, error)
             raise
         finally:
             await sync_to_async(close_old_connections)()

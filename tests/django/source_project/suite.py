@@ -13,9 +13,6 @@ IN_TRANSACTION = "milepost enqueues when the transaction commits"
 SUPPORTED = "asserts that the backend cannot do it; milepost can"
 MUTATED = "changes the list in which the dummy backend keeps its results"
 IN_WORKER = "the exception is raised in a worker, not where the task is enqueued"
-LOGGED_APART = (
-    "`task_finished` is sent after the store has accepted the end; the traceback is in the log of `milepost.django`"
-)
 
 
 def applied(case: type[Any], backends: dict[str, Any], excluded: dict[str, str]) -> type[Any]:
@@ -54,7 +51,6 @@ FinishingTests = applied(
     {"default": backend("FinishingBackend")},
     {
         "test_using_correct_backend": OTHER_CLASS,
-        "test_catches_exception": LOGGED_APART,
         "test_throws_keyboard_interrupt": IN_WORKER,
         "test_cannot_get_result": SUPPORTED,
         "test_cannot_refresh_result": SUPPORTED,

@@ -155,7 +155,9 @@ class StoreTests:
 
     def test_failed_task(self) -> None:
         result, unserialisable = self.task(tasks.fail_until).enqueue(2), self.task(tasks.return_object).enqueue()
-        self.finished(result, unserialisable)
+        with self.assertLogs(tasks_api.TaskError.__module__.rpartition(".")[0], "ERROR") as logs:
+            self.finished(result, unserialisable)
+        assert any("LookupError: attempt 1" in line for line in logs.output), "it ended with `NoneType: None`"
         assert result.status == "FAILED"
         assert unserialisable.errors[0].exception_class is TypeError
         with self.assertRaisesMessage(ValueError, "Task failed"):
