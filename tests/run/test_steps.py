@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from milepost import InputChangedError, InvalidInputError, Job, JobCancelled, JobManager, LeaseLost, Run
+from milepost.core.errors import JobReleased, RunStop
 from milepost.run import steps
 from milepost.run.run import current_run
 from milepost.stores.sync_bridge import run_sync
@@ -316,6 +317,46 @@ def test_value_is_kept_although_the_run_was_stopped_meanwhile() -> None:
     with pytest.raises(BaseException, match="cancelled by the test"):
         run.step("a", run.cancel)
     assert run.steps == ["a"]
+
+
+def test_value_with_usage_is_kept_at_a_deploy() -> None:
+    """Regression: `add_usage` in a step raised at SIGTERM, so the paid answer was lost, and paid for again."""
+    run = fake_run()
+
+    def pay() -> str:
+        run.stop(JobReleased("shutting down"))
+        run.add_usage(usd=1)
+        return "answer"
+
+    with pytest.raises(JobReleased):
+        run.step("a", pay)
+    assert run.steps == ["a"]
+
+
+@pytest.mark.parametrize(("reason", "kept"), [(JobReleased("shutting down"), 3), (JobCancelled("by ana"), 0)])
+async def test_async_steps_under_way_are_kept_at_a_deploy(reason: RunStop, kept: int) -> None:
+    """Regression: calls under way were cut off at SIGTERM, so they were paid for again. A cancel cuts them off."""
+    run, begun, answered, calls = fake_run(), asyncio.Event(), asyncio.Event(), []
+
+    async def pay(number: int) -> int:
+        calls.append(number)
+        if len(calls) == 3:
+            begun.set()
+        await answered.wait()
+        return number
+
+    async def handler() -> None:
+        await asyncio.gather(*[run.step(f"page {number}", pay, number) for number in range(3)])
+
+    task = asyncio.create_task(handler())
+    await begun.wait()
+    run.stop(reason)
+    task.cancel()
+    await asyncio.sleep(0)
+    answered.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert len(run.steps) == kept
 
 
 def test_step_outside_of_a_job_calls_its_function() -> None:

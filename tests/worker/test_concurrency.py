@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from milepost import InvalidInputError, Jobs, Run
+from milepost import AsyncRun, InvalidInputError, Jobs, Run
 from milepost.worker.worker import WorkerGroup
 from tests.waiting import PATIENCE
 from tests.worker.conftest import MakeJobs
@@ -148,3 +148,35 @@ def test_run_longer_than_lease_is_not_run_twice(make_jobs: MakeJobs, signals: Si
     with jobs.run_workers(workers=2):
         job = ended(jobs, jobs.submit(long))
     assert (job.status, job.attempt, job.crashes, signals.calls) == ("completed", 1, 0, 1)
+
+
+def test_async_steps_under_way_are_kept_at_a_deploy(jobs: Jobs) -> None:
+    """Regression: they were paid for again. A cancelled `gather` ends with its first task, before its steps."""
+    calls: list[int] = []
+    begun = threading.Event()
+
+    @jobs.job
+    async def translate(run: AsyncRun) -> int:
+        answered = asyncio.Event()
+
+        async def pay(number: int) -> int:
+            calls.append(number)
+            if len(calls) == 3:
+                begun.set()
+            await answered.wait()
+            return number
+
+        async def wait_for_stop() -> None:
+            try:
+                await asyncio.sleep(0 if begun.is_set() else 60)
+            finally:
+                answered.set()
+
+        await asyncio.gather(wait_for_stop(), *[run.step(f"page {number}", pay, number) for number in range(3)])
+        return len(calls)
+
+    with jobs.run_workers():
+        job_id = jobs.submit(translate).job_id
+        assert begun.wait(20)
+    with jobs.run_workers():
+        assert jobs.wait(job_id, 20).result == 3

@@ -10,12 +10,13 @@ import asyncio
 import hashlib
 import inspect
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Literal
 
-from milepost.core.errors import InputChangedError, InvalidInputError
+from milepost.core.errors import InputChangedError, InvalidInputError, JobReleased
 from milepost.core.serialization import KIB, from_json, to_json, validate_key
 from milepost.run.crash_report import masked
 from milepost.run.cursor import digest, shown
@@ -171,15 +172,39 @@ class Step:
             kept = await asyncio.to_thread(self._steps.find, self._key)
             if kept is not None and self._fits(kept):
                 return self._load(kept)
-            with self._current():
-                if inspect.iscoroutinefunction(self._function):
-                    value = await self._function(*self._args)
-                else:
-                    value = await asyncio.to_thread(self._function, *self._args)
-            entry = self._entry(value)
-            await asyncio.to_thread(self._steps.keep, entry)
+            entry = await self._finish_at_deploy(self._acall_and_keep())
         self._check_cancel()
         return self._load(entry)
+
+    async def _acall_and_keep(self) -> KeptResult:
+        with self._current():
+            if inspect.iscoroutinefunction(self._function):
+                value = await self._function(*self._args)
+            else:
+                value = await asyncio.to_thread(self._function, *self._args)
+        entry = self._entry(value)
+        await asyncio.to_thread(self._steps.keep, entry)
+        return entry
+
+    async def _finish_at_deploy(self, call: Coroutine[Any, Any, KeptResult]) -> KeptResult:
+        """Await a call. If the run is released it is finished although the code is cancelled, because it is paid for."""
+        task = asyncio.create_task(call)
+        ended: Future[None] | None = None
+        while not task.done():
+            try:
+                await asyncio.wait([task])
+            except asyncio.CancelledError:
+                if ended is not None or not is_released(self._run):
+                    task.cancel()
+                    continue
+                # The end of the run waits for this future as for a thread. A cancelled `asyncio.gather` waits for no task.
+                ended = Future()
+                self._run._threads.add(ended)
+                ended.add_done_callback(self._run._threads.discard)
+        if ended is None:
+            return task.result()
+        ended.set_result(None)
+        raise asyncio.CancelledError from task.exception()
 
     @contextmanager
     def _begun(self) -> Iterator[None]:
@@ -225,6 +250,11 @@ class Step:
 
     def _shown(self) -> str:
         return masked(shown(self._args), self._run._secret_values)
+
+
+def is_released(run: Run) -> bool:
+    """Return whether the code of the run is asked to stop by a deploy."""
+    return bool(run._stop_reasons) and isinstance(run._stop_reasons[0], JobReleased)
 
 
 def is_in_step() -> bool:

@@ -14,7 +14,7 @@ from milepost.core.errors import BudgetExceededError, InvalidInputError, JobSusp
 from milepost.core.ledger import MAX_SUM
 from milepost.core.usage import MAX_NAMES, MILLION, decode_millionths, encode_usage, exceeded, millionths
 from milepost.run.repeated_work import warn_of_repeated_work
-from milepost.run.steps import is_in_step
+from milepost.run.steps import is_in_step, is_released
 
 if TYPE_CHECKING:
     from milepost.run.run import Run
@@ -76,7 +76,8 @@ class UsageMixin:
         the job may exceed its budget by it. Raises InvalidInputError. A cancellation point, which counts first.
 
         With ``on_budget="ask"`` it raises JobSuspended instead: the job waits until a person raises the budget, and starts
-        again from its kept steps. Inside of a function given to `step` nothing is raised: the step is finished and kept first.
+        again from its kept steps. Inside of a function given to `step` it does not raise this, nor at a deploy: the step is
+        finished and kept first.
         """
         run = cast("Run", self)
         run._refuse_fork("add_usage")
@@ -85,7 +86,8 @@ class UsageMixin:
             run._over_budget = (
                 BudgetSpent(run.job_id) if self._asks else BudgetExceededError(f"budget: {over.text}; {REMEDY}")
             )
-        run._check_cancel()
+        if not (is_in_step() and is_released(run)):
+            run._check_cancel()
 
     def _raise_over_budget(self) -> None:
         """Raise what a spent budget raises. One that is to be raised lets a step finish first, whose value is paid for."""
