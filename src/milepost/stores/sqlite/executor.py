@@ -92,23 +92,30 @@ class ThreadExecutor:
         self._pid = os.getpid()
         self._threads = [ThreadPoolExecutor(1, f"milepost-sqlite-{name}") for name in ("read", "write")]
 
-    def _thread(self, number: int) -> ThreadPoolExecutor:
+    def _own_lock(self) -> threading.Lock:
         if self._pid != os.getpid():  # threads do not survive a fork, and queued work belongs to the parent
             self._lock, self._waiting = threading.Lock(), deque()
             self._begin()
-        return self._threads[number]
+        return self._lock
+
+    def _submit(
+        self, number: int, work: Callable[[], T], waiting: tuple[Work[Any], Future[Any]] | None = None
+    ) -> Future[T]:
+        """Execute `work` in a thread, and let `waiting` be written; another event loop may end the threads meanwhile."""
+        with self._own_lock():
+            if waiting is not None:
+                self._waiting.append(waiting)
+            return self._threads[number].submit(work)
 
     async def read(self, work: Callable[[], T]) -> T:
-        return await asyncio.wrap_future(self._thread(0).submit(work))
+        return await asyncio.wrap_future(self._submit(0, work))
 
     async def run_on_writer(self, work: Callable[[], T]) -> T:
-        return await asyncio.wrap_future(self._thread(1).submit(work))
+        return await asyncio.wrap_future(self._submit(1, work))
 
     async def write(self, work: Work[T]) -> T:
-        thread, answer = self._thread(1), Future[T]()
-        with self._lock:
-            self._waiting.append((work, answer))
-        thread.submit(self._write_what_waits)
+        answer = Future[T]()
+        self._submit(1, self._write_what_waits, (work, answer))
         return await asyncio.wrap_future(answer)
 
     def _write_what_waits(self) -> None:
@@ -134,9 +141,11 @@ class ThreadExecutor:
         await asyncio.sleep(seconds)
 
     def end(self) -> None:
-        for thread in self._threads:
+        with self._own_lock():
+            ended = self._threads
+            self._begin()
+        for thread in ended:
             thread.shutdown(wait=False)
-        self._begin()
 
 
 def _end(tx: WriteTransaction, work: Work[T], *, alone: bool) -> tuple[T | None, Exception | None]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import defaultdict
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from threading import Barrier
 from typing import Any, TypeVar
 
@@ -43,8 +45,35 @@ async def at_once(fixture: StoreFixture, *works: Callable[[Store], Coroutine[Any
         return list(await asyncio.gather(*map(asyncio.wrap_future, futures)))
 
 
+@contextmanager
+def frequent_switches() -> Iterator[None]:
+    """Let threads interleave at nearly every instruction."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(interval)
+
+
 class Concurrency(Scenarios):
     """Concurrent threads."""
+
+    async def test_store_closed_in_one_event_loop_serves_the_others(self, fixture: StoreFixture) -> None:
+        """Workers in threads of their own share a store: when one ended, requests of the others failed."""
+        store = fixture.store.with_blocking(blocking=False)
+
+        async def use_and_close(thread: int) -> None:
+            for number in range(20):
+                await store.kv_put(f"{thread}-{number}", "1")
+                assert await store.kv_get(f"{thread}-{number}") is not None
+                await store.close()
+
+        def run(thread: int) -> None:
+            asyncio.run(use_and_close(thread))
+
+        with frequent_switches(), ThreadPoolExecutor(THREADS) as pool:
+            list(pool.map(run, range(THREADS)))
 
     async def test_no_job_is_claimed_twice(self, fixture: StoreFixture) -> None:
         ids = [f"j{n:02d}" for n in range(30)]
