@@ -86,5 +86,6 @@ def test_progress_text_shows_the_stage_when_the_whole_is_unknown() -> None:
     assert progress_text(job(JobStatus.RUNNING)) == "40%"
     unknown = job(JobStatus.RUNNING, stages=(LOAD, EMBED), progress_known=False)
     assert progress_text(unknown) == "stage 2: 29%"
-    assert progress_text(job(JobStatus.RUNNING, progress_known=False)) == ""
+    for status in (JobStatus.RUNNING, JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.PENDING):
+        assert progress_text(job(status, progress_known=False)) == "", "how much was left is unknown"
     assert progress_text(job(JobStatus.COMPLETED, progress_known=False)) == "40%"

@@ -204,7 +204,7 @@ async def test_client_without_forms_sees_working_task(service: Service) -> None:
         made = await start(client, "approve")
         while (task := await call(client, "tasks/get", made.task_id))[
             "statusMessage"
-        ] != "Waiting for an answer to size":
+        ] != "Waiting for an answer to question size":
             await asyncio.sleep(0.02)
         assert task["status"] == "working"
         await service.jobs.answer(made.task_id, "size", "S")

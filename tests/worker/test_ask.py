@@ -80,7 +80,7 @@ def test_answer_continues_the_attempt(jobs: Jobs, handler: Any) -> None:
     assert (suspended.status, suspended.worker, suspended.activity) == (
         "pending",
         None,
-        "Waiting for an answer to publish",
+        "Waiting for an answer to question publish",
     )
     assert (job.result, job.attempt, SEGMENTS) == (["Approval", True, "go"], 1, [1, 1])
     (question,) = job.questions

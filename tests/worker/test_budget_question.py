@@ -257,7 +257,7 @@ def test_tree_asks_once_and_all_wait(jobs: Jobs) -> None:
     with jobs.run_workers(concurrency=2):
         root = jobs.enqueue("book", budget={"usd": 1}, on_budget="ask")
         question = asked(jobs, root.job_id)
-        expected = f"Waiting for an answer to budget-1 of job {root.job_id}"
+        expected = f"Waiting for an answer to question budget-1 of job {root.job_id}"
         assert until(waiting)
         assert "spent with its descendants" in question.prompt
         jobs.answer(root.job_id, "budget-1", {"usd": 9})

@@ -9,7 +9,7 @@ export const attemptText = (attempt: number, most: number): string =>
 
 export type Known = Pick<Row, "status" | "progress" | "progress_known" | "stage_progress" | "stage_number">;
 /** Whether the progress of the job is unknown: then only its stage has a percentage. */
-export const isProgressUnknown = (job: Known): boolean => job.status === "running" && !job.progress_known;
+export const isProgressUnknown = (job: Known): boolean => job.status !== "completed" && !job.progress_known;
 
 /** The progress of a job: "40%", "stage 2: 40%", or empty if neither is known. */
 export function progressText(job: Known): string {

@@ -95,7 +95,7 @@ _WAITS: Mapping[str, str] = {
     "jobs_ahead": "{count} ahead",
     "many_jobs_ahead": "Over {count} ahead",
     "after": "Waiting for {group}",
-    "answer": "Waiting for an answer to {key}",
+    "answer": "Waiting for an answer to question {key}",
     "paused_job": "Paused; {resume}",
     "previous_run_stopping": "Waiting for the previous run to stop",
 }
@@ -159,8 +159,9 @@ def members_text(counts: MemberCounts, noun: str = "") -> str:
 
 
 def progress_text(job: Job) -> str:
-    """Return how far a job is: ``40%``, or ``stage 2: 40%`` where the share of the stages is unknown; else empty."""
-    if job.progress_known or job.status.value != "running":
+    """Return how far a job is, or was when it ended: ``40%``, or ``stage 2: 40%`` where the share of the stages is unknown;
+    else empty."""
+    if job.progress_known or job.status.value == "completed":
         return percent(job.progress)
     done = job.stage_progress
     count = sum(stage.parent is None for stage in job.stages)
