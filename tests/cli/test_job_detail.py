@@ -36,6 +36,18 @@ def test_receipt_without_requester_begins_with_method() -> None:
     assert line == ["cancelled", "stopped", "after", "2.5", "s", "(already", "finished)"]
 
 
+def test_stop_of_a_job_that_was_not_cancelled_is_not_called_a_cancel() -> None:
+    """Regression: a job that its worker gave back at a deploy was shown as cancelled by milepost."""
+    record = {
+        "type": "load", "status": "pending", "created": "0", "attempt": "0", "run_by": "worker",
+        "stop_at": "5000000", "stop_by": "milepost",
+    }  # fmt: skip
+    out = printed(record)
+    assert "cancelled" not in out
+    assert re.search(r"stop +by milepost, code not yet stopped", out)
+    assert "\n  Stopping, waiting for the worker to confirm\n" in out
+
+
 @pytest.mark.parametrize(
     ("attempt", "limit", "shown"),
     [

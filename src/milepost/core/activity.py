@@ -115,7 +115,8 @@ def activity(job: Job) -> str:
     if _may_have(job, "stop_at"):
         receipt = job.receipt
         if receipt is not None and receipt.confirmed is None and job.status != "cancelled":
-            return _stop(receipt)
+            text = _stop(receipt)
+            return text[0].upper() + text[1:]
     return _line(_BY_STATUS[job.status.value](job))
 
 

@@ -69,7 +69,7 @@ def failure(error: sqlite3.Error, path: str, *, committing: bool) -> Exception:
         return StoreFullError(f"{path}: {error}; free some disk space")
     if code == sqlite3.SQLITE_IOERR and committing:
         return OutcomeUnknownError(f"{path}: {error} while committing")
-    remedy = _REMEDIES.get(code)
+    remedy = _REMEDIES.get(getattr(error, "sqlite_errorcode", code), _REMEDIES.get(code))
     if remedy is not None:
         return StoreUnavailableError(f"{path}: {error}; {remedy}", temporary=code in _TEMPORARY)
     return error
@@ -83,6 +83,7 @@ _REMEDIES = {
     sqlite3.SQLITE_NOTADB: "it is not an SQLite file; choose another path",
     sqlite3.SQLITE_CORRUPT: "restore it from a backup, or recover what can be read with: sqlite3 FILE .recover",
     sqlite3.SQLITE_IOERR: "check the disk and the system log",
+    sqlite3.SQLITE_IOERR_SHMSIZE: "free some disk space",  # the disk is full, and the file is opened for the first time
     sqlite3.SQLITE_PROTOCOL: "too many processes opened the file at once; try again",
     sqlite3.SQLITE_NOLFS: "the file exceeds the size limit of its file system; move it",
     sqlite3.SQLITE_TOOBIG: "a value exceeds SQLite's limit; store it elsewhere",
