@@ -186,7 +186,9 @@ def test_outcome_is_unknown_only_for_commit_error() -> None:
     assert isinstance(failure(error(sqlite3.SQLITE_FULL), "f", committing=True), StoreFullError)
     assert isinstance(failure(error(sqlite3.SQLITE_BUSY_SNAPSHOT), "f", committing=True), Busy)
     unopened = failure(error(sqlite3.SQLITE_IOERR_SHMSIZE), "f", committing=False)
-    assert str(unopened) == "f: disk I/O error; free some disk space", "it named the disk and the system log on a full disk"
+    assert str(unopened) == "f: disk I/O error; free some disk space", (
+        "it named the disk and the system log on a full disk"
+    )
     programming = sqlite3.ProgrammingError("wrong number of bindings")
     assert failure(programming, "f", committing=False) is programming, "a programming error is not converted"
 
