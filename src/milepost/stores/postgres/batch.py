@@ -320,10 +320,11 @@ class Batch(GroupFacts):
             first = [results_prefix(job_id) for job_id in gone]
             yield "jobs_delete", {"ids": gone, "first": first, "last": [f"{prefix[:-1]}0" for prefix in first]}
         names = "id created type status stalled queue unique_key deadline stale ended body"
-        yield from for_rows("jobs_insert", names, inserts)
-        yield from for_rows("jobs_update", names, updates)
+        yield from (*for_rows("jobs_insert", names, inserts), *for_rows("jobs_update", names, updates))
         yield from _some("ready_delete", unplaced)
         yield from for_rows("ready_put", "id queue rank created due subqueue deadline unique_key", placed)
+        came = {(queue,) for _, queue, _, _, due, *_ in placed if due is None and US in queue}
+        yield from for_rows("arrivals_put", "names", sorted(came))
         for name, fields in _ENTRIES.items():
             before, after = getattr(had, name), getattr(has, name)
             yield from for_rows(f"{name}_delete", fields, sorted(before - after))
@@ -372,12 +373,6 @@ class Batch(GroupFacts):
         yield from for_rows("open_ends_add", "minute series metric count", [(*key, n) for key, n in sorted(ends)])
         yield from for_rows("deltas_put", "kind name status n", [(*key, n) for key, n in sorted(spent)])
         yield from for_rows("starts_return", "keys starts", sorted(self._unstarted))
-
-
-def with_markers(results: Iterable[WriteResult | Job]) -> list[str]:
-    """Return the ids of jobs that have markers in place of large values."""
-    jobs = (found.job if isinstance(found, WriteResult) else found for found in results)
-    return sorted({job.job_id for job in jobs if job is not None and large_fields(job.record)})
 
 
 def _count(counts: Counter[tuple[str, str, str]], row: Columns, labels: set[str], sign: int) -> None:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from milepost.core.job import Job
-from milepost.core.limits import Capacities, key_of, queue_name, slot_of, type_name, with_keys
+from milepost.core.limits import Capacities, queue_name, slot_of, type_name
 from milepost.core.serialization import US
-from milepost.stores.claim_order import ClaimOrder, Subqueue
+from milepost.stores.claim_order import UNKNOWN_RANK, ClaimOrder, Subqueue
 from milepost.stores.postgres.batch import Batch
 from milepost.stores.postgres.connection import Rows
 from milepost.stores.postgres.database import Part, Transaction, for_rows
-from milepost.stores.postgres.limits import limits_of
 from milepost.stores.postgres.other_records import parents_of
+from milepost.stores.postgres.subqueues import OpenRings, capacity_parts, first_subqueues, open_rings
 from milepost.stores.protocol import Claim, Write
 from milepost.stores.rows import Row
 
@@ -62,29 +62,34 @@ class Start:
             (heads,) = await self._tx.run((name, {**request, "most": wanted, "more": more, "refused": self._seen()}))
         return []
 
-    async def in_turn(self, heads: Rows, keys: set[str]) -> list[Part]:
-        """Start these records of queues, and records of the subqueues of limit keys that are locked, in turn.
+    async def in_turn(self, heads: Rows, rings: Mapping[str, Sequence[str]]) -> list[Part]:
+        """Start these records of queues, and records of the subqueues in the rings of limit keys that are locked, in turn.
 
         Return the statements that store the turns.
         """
         claim = self._claim
-        read, capacities = await read_subqueues(self._tx.run, list(claim.queues), claim.queues, self._batch.now)
-        found = {one.name: one for one in read if US not in one.name or key_of(slot_of(one.name)) in keys}
-        names = self._names(found.values(), capacities)
+        every = sorted({ring for some in rings.values() for ring in some})
+        taken: list[Part] = [("no_bitmaps", None), ("arrivals_take", {"rings": every})]
+        turned = ("queue_turns", {"queues": list(claim.queues)})
+        *_, last, limits, counted = await self._tx.run(*taken, turned, *capacity_parts(rings, claim.queues))
+        read = open_rings(rings, claim.queues, self._batch.now, limits, counted)
+        capacities = read.capacities
+        found = {queue: Subqueue(UNKNOWN_RANK, turn, queue) for queue, turn in last}
         turns: dict[str, int] = {}
         for again in range(CLAIM_ROUNDS):
             # Records of the first subqueues may all be refused, or parked and not read at all: look at ever more of them.
-            some = [name for place, name in names if claim.job_id is not None or place < self._most << 3 * again]
-            if some:
-                more = [int(min(capacities.of(slot_of(name)), 1 + 2 * self._most // len(some))) for name in some]
-                request = {"names": some, "capacities": more, "more": 0, "job": claim.job_id, "refused": self._seen()}
-                heads += (await self._tx.run(("claim_subqueues", request)))[0]
+            names, is_all = await self._first(read, self._most << 3 * again, turns)
+            found |= names
+            if names:
+                more = [int(min(capacities.of(slot_of(name)), 1 + 2 * self._most // len(names))) for name in names]
+                request = {"names": list(names), "capacities": more, "more": 0, "job": claim.job_id}
+                heads += (await self._tx.run(("claim_subqueues", {**request, "refused": self._seen()})))[0]
             await self._know_parents(heads)
             before = len(self._refused)
             self._start_in_turn(heads, {**found}, capacities, turns)
             for name, turn in turns.items():
                 found[name] = found[name]._replace(turn=turn)
-            if len(self.jobs) >= self._most or (len(self._refused) == before and len(some) == len(names)):
+            if len(self.jobs) >= self._most or (len(self._refused) == before and is_all):
                 break
             seen = set(self._seen())
             heads = [head for head in heads if US not in head[1] and head[5] not in seen]
@@ -92,15 +97,19 @@ class Start:
         opens = for_rows("limit_opens", "keys later", sorted(capacities.later.items()))
         return [*for_rows("turns_put", "names turns", sorted(turns.items())), *opens]
 
-    def _names(self, found: Iterable[Subqueue], capacities: Capacities) -> list[tuple[int, str]]:
-        """Return the subqueues with capacity in the order of their turns, each with its place among those of its queue."""
+    async def _first(self, read: OpenRings, most: int, turns: Mapping[str, int]) -> tuple[dict[str, Subqueue], bool]:
+        """Return the first subqueues with capacity of each queue, up to `most`, and whether these are all."""
+        if self._claim.job_id is not None:
+            (rows,) = await self._tx.run(("subqueue_of", {"job": self._claim.job_id}))
+            return {name: Subqueue(UNKNOWN_RANK, 0, name) for (name,) in rows if read.has_capacity(name)}, True
+        first, is_all = await first_subqueues(self._tx, read, most)
         counts: Counter[str] = Counter()
-        names = []
-        for one in sorted(found):
-            if US in one.name and not capacities.is_paused(one.name) and capacities.of(slot_of(one.name)) > 0:
-                names.append((counts[queue_name(one.name)], one.name))
+        names = {}
+        for one in sorted(one._replace(turn=turns.get(one.name, one.turn)) for one in first):
+            if counts[queue_name(one.name)] < most and read.has_capacity(one.name):
+                names[one.name] = one
                 counts[queue_name(one.name)] += 1
-        return names
+        return names, is_all
 
     def _start_in_turn(
         self, heads: Rows, found: dict[str, Subqueue], capacities: Capacities, turns: dict[str, int]
@@ -143,15 +152,3 @@ class Start:
         parents = parents_of(Row(*head[4:-1]).record() for head in heads if "child_key" in head[13])
         if more := self._batch.others.ask(parents, waits=False):
             self._batch.others.know(*await self._tx.run(*more))
-
-
-async def read_subqueues(
-    run: Callable[..., Awaitable[list[Rows]]], queues: list[str], own: Mapping[str, int | None], now: int
-) -> tuple[list[Subqueue], Capacities]:
-    """Return these queues and their subqueues with claimable jobs, and how many more leases their slots may have."""
-    rows, limits = await run(("subqueues", {"queues": queues}), ("limits", None))
-    found = [Subqueue(*row) for row in rows]
-    keys = sorted({key_of(slot_of(one.name)) for one in found})
-    (counted,) = await run(("held_slots", {"keys": keys}))
-    held = with_keys((slot, count) for slot, count in counted)
-    return found, Capacities(limits_of(limits), own, held.__getitem__, now)

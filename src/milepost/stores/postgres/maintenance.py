@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from milepost.core import rollups
-from milepost.core.defaults import CLOCK_LEAD, FEED_KEPT, FEED_SECONDS
-from milepost.core.ledger import MAX_ROWS, Book
+from milepost.core.defaults import CLOCK_LEAD, FEED_KEPT, FEED_SECONDS, TURNS_KEPT
+from milepost.core.ledger import MAX_ROWS, Book, first_kept
 from milepost.core.transitions.table import LOST_PARENT
 from milepost.stores.postgres.connection import Rows
 from milepost.stores.postgres.database import Database, Part, Transaction
@@ -123,6 +123,13 @@ async def read_usage(db: Database, books: Sequence[str]) -> list[Book]:
     for book, series, name, amount in rows:
         found[book][series, name] = amount
     return [found[book] for book in books]
+
+
+async def forget(tx: Transaction, now: int) -> None:
+    """Delete what is kept for a time or up to a number, apart from records and events."""
+    (idle,) = await tx.run(("subqueues_lock", {"turns": TURNS_KEPT}))
+    names = [name for (name,) in idle]
+    await tx.commit(("subqueues_forget", {"names": names}), ("forget", {"now": now, "first_day": first_kept(now)}))
 
 
 async def trim(tx: Transaction, now: int, *, late: bool) -> bool:

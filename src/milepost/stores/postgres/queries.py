@@ -7,8 +7,8 @@ from typing import Any
 
 from milepost.core.job import Job
 from milepost.core.limits import slot_of
-from milepost.stores.postgres.claims import read_subqueues
 from milepost.stores.postgres.database import Database, Part
+from milepost.stores.postgres.subqueues import capacity_parts, open_rings
 from milepost.stores.postgres.writes import job_of
 from milepost.stores.protocol import Position, Select
 from milepost.stores.rows import LARGEST
@@ -48,10 +48,12 @@ async def has_claimable_subqueue(
     db: Database, queues: list[str], own: Mapping[str, int | None], now: int
 ) -> tuple[bool, int | None]:
     """Return whether a subqueue of these queues has a claimable job and capacity, and when a gate or a rate opens."""
-    found, capacities = await read_subqueues(db.run, queues, own, now)
-    names = [one.name for one in found if one.name not in queues and capacities.of(slot_of(one.name)) > 0]
-    (((has_jobs,),),) = await db.run(("claimable_in", {"names": names}))
-    return bool(has_jobs), capacities.reopens()
+    rings: dict[str, list[str]] = {}
+    for (ring,) in (await db.run(("rings", {"queues": queues})))[0]:
+        rings.setdefault(slot_of(ring), []).append(ring)
+    read = open_rings(rings, own, now, *await db.run(*capacity_parts(rings, own)))
+    (((has_jobs,),),) = await db.run(("claimable_in", read.request))
+    return bool(has_jobs), read.capacities.reopens()
 
 
 async def oldest(db: Database, status: str, limit: int) -> list[Job]:

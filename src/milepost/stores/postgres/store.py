@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any, Literal
 
-from milepost.core.defaults import HEARTBEAT, TURNS_KEPT
+from milepost.core.defaults import HEARTBEAT
 from milepost.core.errors import InvalidInputError, LeaseHeldError, MissingExtraError
 from milepost.core.events import Event
 from milepost.core.job import Job
-from milepost.core.ledger import Book, first_kept
+from milepost.core.ledger import Book
 from milepost.core.limits import earliest, type_name
 from milepost.core.record_codec import unpack
 from milepost.core.rollups import Rollups
@@ -335,7 +335,7 @@ class PostgresStore(PostgresLimits):
         found = await purge_in_batches(
             lambda size: self._db.transact(lambda tx: retention.purge(tx, before, now, size)), limit
         )
-        await self._db.run(("forget", {"now": now, "turns": TURNS_KEPT, "first_day": first_kept(now)}))
+        await self._db.transact(lambda tx: maintenance.forget(tx, now))
         await self._trim(now, late=True)
         return found
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ from milepost.core.record_codec import large_fields
 from milepost.core.transitions import operation_ids
 from milepost.core.transitions.operations import TransitionType
 from milepost.stores.index_entries import WAITING_FOR_STOP
-from milepost.stores.postgres.batch import Batch, with_markers
+from milepost.stores.postgres.batch import Batch
 from milepost.stores.postgres.claims import Start, asked_queues
 from milepost.stores.postgres.connection import Rows
 from milepost.stores.postgres.database import Part, Transaction
@@ -187,9 +187,9 @@ class Writer:
             (rows,) = await self._commit([("get_all", {"ids": repeated[0][0]})], groups)
             return ApplyResult(outcomes, [job_of(row) for row in rows], next_due, now)
         batch = Batch(now)
-        keys = {key for key, in_turn, _ in locked if in_turn}
+        rings = {key: some for key, in_turn, some, _ in locked if in_turn}
         start = Start(self._tx, batch, claim, most)
-        turns = await (start.in_turn(heads, keys) if keys else start.by_age(name, request, heads))
+        turns = await (start.in_turn(heads, rings) if rings else start.by_age(name, request, heads))
         jobs = start.jobs
         last = [*self._statements(batch), *turns]
         if jobs:
@@ -197,6 +197,12 @@ class Writer:
             last.append(("claim_put", {**who, "ids": ids, "until": until}))
         await self._commit(last, groups | batch.groups_to_check)
         return ApplyResult(outcomes, jobs, earliest(next_due, start.reopens), now)
+
+
+def with_markers(results: Iterable[WriteResult | Job]) -> list[str]:
+    """Return the ids of jobs that have markers in place of large values."""
+    jobs = (found.job if isinstance(found, WriteResult) else found for found in results)
+    return sorted({job.job_id for job in jobs if job is not None and large_fields(job.record)})
 
 
 def job_of(found: tuple[Any, ...]) -> Job:

@@ -17,6 +17,7 @@ from milepost.core.job import Job
 from milepost.stores.protocol import LIVE_FIELDS, Claim, Select, Store, Write, WriteResult
 from milepost.stores.sync_bridge import run_sync
 from milepost.testing.conformance.harness import Scenarios, StoreFixture, caller_job, fence, token_of, worker_job
+from milepost.testing.conformance.limits import limited_job
 from milepost.testing.conformance.lists import check_lists
 
 T = TypeVar("T")
@@ -91,6 +92,26 @@ class Concurrency(Scenarios):
         claimed = [job.job_id for jobs in answers for job in jobs]
         assert sorted(claimed) == ids
         await check_lists(fixture, ids)
+
+    async def test_partitions_that_empty_and_fill_lose_no_job(self, fixture: StoreFixture) -> None:
+        """A claim of the last job of a partition meets a submit of the next one."""
+        ids = [f"j{n:02d}" for n in range(24)]
+
+        async def submits(store: Store) -> list[str]:
+            for number, job_id in enumerate(ids):
+                fields = limited_job(f"p{number % 2}")
+                await store.apply([Write(job_id, plans.plan_create(fields, fixture.operation_id()))])
+            return []
+
+        async def claims(store: Store, worker: str) -> list[str]:
+            claim = [Claim(worker, {"t": None}, fixture.starts(1, worker), fixture.operation_id()) for _ in range(30)]
+            return [job.job_id for one in claim for job in (await store.apply([], one)).claimed]
+
+        works = [lambda store, worker=f"w{n}": claims(store, worker) for n in range(THREADS - 1)]
+        claimed = [job_id for some in await at_once(fixture, submits, *works) for job_id in some]
+        while jobs := await fixture.claim(["t"], 9):
+            claimed += [job.job_id for job in jobs]
+        assert sorted(claimed) == ids
 
     async def test_limit_holds_for_concurrent_claims(self, fixture: StoreFixture) -> None:
         ids = [f"j{n:02d}" for n in range(12)]

@@ -116,6 +116,20 @@ class Limits(Scenarios):
         claimed = [(await fixture.claim(["t"]))[0].job_id for _ in range(2)]
         assert claimed == ["f", "e"]
 
+    async def test_removed_jobs_leave_no_priority_to_their_partitions(self, fixture: StoreFixture) -> None:
+        high = [f"high{number}" for number in range(20)]
+        for name in high:
+            await fixture.create(name, limited_job(name, priority="9"))
+            await fixture.create(f"{name}-low", limited_job(name))
+        await fixture.create("first", limited_job("z", priority="10"))
+        await fixture.create("middle", limited_job("z", priority="5"))
+        await fixture.create("unpartitioned", worker_job("t", priority="3"))
+        assert [job.job_id for job in await fixture.claim(["t"])] == ["first"]
+        for name in high:
+            await fixture.do(name, plans.plan_cancel(fixture.operation_id()))
+        claimed = [(await fixture.claim(["t"]))[0].job_id for _ in range(3)]
+        assert claimed == ["middle", "unpartitioned", "high0-low"]
+
     async def test_returned_and_delayed_jobs_stay_in_their_partition(self, fixture: StoreFixture) -> None:
         now = await fixture.store.now()
         await fixture.create("a", limited_job("a", not_before=str(now + 200_000)))

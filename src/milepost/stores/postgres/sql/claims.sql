@@ -26,58 +26,6 @@
     LEFT JOIN [limits] AS s ON s.key = q.slot LEFT JOIN [gates] AS g ON g.key = q.slot
     WHERE greatest(s.opens, g.until) > 0 AND greatest(s.opens, g.until) > [now](%(seen)s, %(lead)s)
 
--- name: subqueue_names
--- Part of what asks for subqueues: those with claimable jobs, found one after another in the index, and NULL at the end. A name
--- is that of the queue, the byte 31 and the slot, so that it is less than the name of the queue with a space.
-WITH RECURSIVE names AS (
-    SELECT q.queue, (
-        SELECT min(r.queue) FROM [ready] AS r
-        WHERE r.queue >= q.queue || E'\x1f' AND r.queue < q.queue || ' ' AND r.due IS NULL
-    ) AS name FROM unnest(%(queues)s::text[]) AS q (queue)
-    UNION ALL
-    SELECT n.queue, (
-        SELECT min(r.queue) FROM [ready] AS r WHERE r.queue > n.name AND r.queue < n.queue || ' ' AND r.due IS NULL
-    ) FROM names AS n WHERE n.name IS NOT NULL
-)
-
--- name: keys_of_subqueues
--- Part of claims: a subqueue of each limit key of the queues, found one after another in the index, and NULL at the end. The
--- names of a key's partitions are less than that of the key with a space, see `AFTER_US` of `milepost.core.limits`.
-WITH RECURSIVE names AS (
-    SELECT q.queue, (
-        SELECT min(r.queue) FROM [ready] AS r
-        WHERE r.queue >= q.queue || E'\x1f' AND r.queue < q.queue || ' ' AND r.due IS NULL
-    ) AS name FROM unnest(%(queues)s::text[]) AS q (queue)
-    UNION ALL
-    SELECT n.queue, (
-        SELECT min(r.queue) FROM [ready] AS r
-        WHERE r.queue >= n.queue || E'\x1f' || split_part(n.name, E'\x1f', 2) || ' ' AND r.queue < n.queue || ' '
-            AND r.due IS NULL
-    ) FROM names AS n WHERE n.name IS NOT NULL
-)
-
--- name: lock_keys_of_limits
--- Let one transaction at a time claim jobs of a type that has a limit, or of a limit key that has subqueues. Return these, and
--- whether their jobs start in turn: those with subqueues or a rate.
-    --@keys_of_subqueues
-SELECT key, in_turn, pg_advisory_xact_lock(hashtextextended('[leases]' || key, 2)) FROM (
-    SELECT k.key, bool_or(k.in_turn) AS in_turn FROM (
-        SELECT q.slot AS key, s.rate IS NOT NULL AS in_turn FROM unnest(%(slots)s::text[], %(own)s::bigint[]) AS q (slot, own)
-        LEFT JOIN [limits] AS s ON s.key = q.slot
-        WHERE coalesce(s.most, q.own) IS NOT NULL OR s.rate IS NOT NULL
-        UNION ALL SELECT split_part(n.name, E'\x1f', 2), true FROM names AS n WHERE n.name IS NOT NULL
-    ) AS k GROUP BY k.key ORDER BY k.key
-) AS limited
-
--- name: subqueues
--- Read the subqueues with claimable jobs, and the queues: the first rank, the last turn, and the name of each.
-    --@subqueue_names
-SELECT h.rank, coalesce(t.turn, 0), n.name FROM names AS n CROSS JOIN LATERAL (
-    SELECT r.rank FROM [ready] AS r WHERE r.queue = n.name AND r.due IS NULL ORDER BY r.rank LIMIT 1
-) AS h LEFT JOIN [turns] AS t ON t.name = n.name
-UNION ALL
-SELECT (-9223372036854775807)::bigint, coalesce(t.turn, 0), q.queue FROM unnest(%(queues)s::text[]) AS q (queue) LEFT JOIN [turns] AS t ON t.name = q.queue
-
 -- name: held_slots
 -- Count the leases of limit keys by slot.
 SELECT s.slot, count(*) FROM unnest(%(keys)s::text[]) AS k (key) CROSS JOIN LATERAL (
@@ -106,23 +54,21 @@ SELECT n.name, (
         SELECT s.key FROM [limits] AS s UNION ALL SELECT g.key FROM [gates] AS g
     )
 
--- name: turns_put
--- Store when subqueues had their last turn.
-INSERT INTO [turns] SELECT * FROM unnest(%(names)s::text[], %(turns)s::bigint[])
-ON CONFLICT (name) DO UPDATE SET turn = excluded.turn
-
 -- name: claim_repeated
 -- Read the answer to an earlier claim.
 SELECT ids FROM [claims] WHERE worker = %(worker)s AND op = %(op)s AND until > [now](%(seen)s, %(lead)s)
 
 -- name: claim_promote
 -- Make due records claimable, the longest waiting first.
-UPDATE [ready] SET due = NULL, queue = coalesce(subqueue, queue) WHERE id IN (
-    SELECT p.id FROM unnest(%(queues)s::text[]) AS q (queue) CROSS JOIN LATERAL (
-        SELECT r.id FROM [ready] AS r WHERE r.queue = q.queue AND r.due <= [now](%(seen)s, %(lead)s)
-        ORDER BY r.due LIMIT %(promoted)s FOR UPDATE SKIP LOCKED
-    ) AS p
+WITH promoted AS (
+    UPDATE [ready] SET due = NULL, queue = coalesce(subqueue, queue) WHERE id IN (
+        SELECT p.id FROM unnest(%(queues)s::text[]) AS q (queue) CROSS JOIN LATERAL (
+            SELECT r.id FROM [ready] AS r WHERE r.queue = q.queue AND r.due <= [now](%(seen)s, %(lead)s)
+            ORDER BY r.due LIMIT %(promoted)s FOR UPDATE SKIP LOCKED
+        ) AS p
+    ) RETURNING subqueue
 )
+INSERT INTO [arrivals] SELECT DISTINCT subqueue FROM promoted WHERE subqueue IS NOT NULL
 
 -- name: claim_heads
 -- Part of claims: the first claimable records of the open queues, locked. What another transaction has locked is left to it.
@@ -160,15 +106,6 @@ WITH open AS (
 )
     --@claim_heads
             AND r.due IS NULL AND r.id = %(job)s
-    --@claim_rows
-
--- name: claim_subqueues
--- Read and lock the first claimable records, or one record, of subqueues.
-WITH open AS (
-    SELECT * FROM unnest(%(names)s::text[], %(names)s::text[], %(capacities)s::bigint[]) AS q (queue, slot, capacity)
-)
-    --@claim_heads
-            AND r.due IS NULL AND (%(job)s::text IS NULL OR r.id = %(job)s)
     --@claim_rows
 
 -- name: claim_next_due
@@ -219,14 +156,6 @@ SELECT
             WHERE r.queue >= o.queue || E'\x1f' AND r.queue < o.queue || ' ' AND r.due IS NULL
         )
     )
-
--- name: claimable_in
--- Check whether subqueues have a record that may be claimed.
-SELECT EXISTS (
-    SELECT FROM [ready] AS r WHERE r.queue = ANY(%(names)s::text[]) AND r.due IS NULL
-        AND (r.deadline IS NULL OR r.deadline > [now](%(seen)s, %(lead)s))
-        --@unparked
-)
 
 -- name: wake_take
 -- Delete the wake-up of a worker.

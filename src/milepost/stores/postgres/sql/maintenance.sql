@@ -112,8 +112,7 @@ WITH t AS (DELETE FROM [tombstones] WHERE until <= %(now)s),
     r AS (DELETE FROM [tallies] AS t WHERE kind >= 'tree:' AND kind < 'tree;' AND NOT EXISTS (
         SELECT FROM [jobs] AS j WHERE j.id = substr(t.kind, 6)
     )),
-    g AS (DELETE FROM [gates] WHERE until <= %(now)s),
-    u AS (DELETE FROM [turns] WHERE turn <= (SELECT turn FROM [turns] ORDER BY turn DESC LIMIT 1 OFFSET %(turns)s))
+    g AS (DELETE FROM [gates] WHERE until <= %(now)s)
 DELETE FROM [kv] WHERE until <= %(now)s
 
 -- name: trim_bound

@@ -164,9 +164,20 @@ CREATE TABLE IF NOT EXISTS [limits] (
 );
 -- Until when no job of a limit key starts. Apart from the limits, whose rows claims lock.
 CREATE TABLE IF NOT EXISTS [gates] (key text COLLATE "C" PRIMARY KEY, until bigint NOT NULL);
--- When subqueues had their last turn, as numbers in ascending order.
-CREATE TABLE IF NOT EXISTS [turns] (name text COLLATE "C" PRIMARY KEY, turn bigint NOT NULL);
-CREATE INDEX IF NOT EXISTS turns_turn ON [turns] (turn);
+-- When subqueues, and queues that have some, had their last turn, as numbers in ascending order; see `subqueues.sql`.
+-- `rank` is at most that of the first claimable record, NULL without one. `ring` is the queue with the limit key.
+CREATE TABLE IF NOT EXISTS [subqueues] (
+    name text COLLATE "C" PRIMARY KEY,
+    ring text COLLATE "C" GENERATED ALWAYS AS (split_part(name, E'\x1f', 1) || E'\x1f' || split_part(name, E'\x1f', 2)) STORED,
+    rank bigint,
+    turn bigint NOT NULL
+) WITH (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 500);
+CREATE INDEX IF NOT EXISTS subqueues_first ON [subqueues] (ring, rank, turn, name) WHERE rank IS NOT NULL;
+CREATE INDEX IF NOT EXISTS subqueues_turn ON [subqueues] (turn);
+-- The subqueues to which records came since the last claim. Rows are only added, so that no transaction waits for another one.
+CREATE TABLE IF NOT EXISTS [arrivals] (name text COLLATE "C" NOT NULL)
+    WITH (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 500);
+CREATE INDEX IF NOT EXISTS arrivals_name ON [arrivals] (name);
 CREATE TABLE IF NOT EXISTS [kv] (
     key text COLLATE "C" PRIMARY KEY, value text NOT NULL, version bigint NOT NULL, until bigint
 );
