@@ -9,7 +9,7 @@ from milepost.core.defaults import LIST_LIMIT_MAX
 from milepost.core.errors import InvalidInputError, JobNotFoundError
 from milepost.core.output import OutputChunk, OutputPosition, decode_chunks, output_prefix
 from milepost.core.serialization import known_id
-from milepost.manager.watch import WAIT_STEP, is_final, is_same
+from milepost.manager.watch import is_final, records
 from milepost.stores.protocol import Store
 
 
@@ -49,30 +49,13 @@ async def read_output(store: Store, job_id: str, after: OutputPosition, limit: i
     return list(decode_chunks(((item.key, item.value) for item in items if item.key >= own), after))[:limit]
 
 
-async def follow_output(store: Store, job_id: str, after: OutputPosition) -> AsyncIterator[OutputChunk]:
+async def follow_output(store: Store, job_id: str, after: OutputPosition) -> AsyncGenerator[OutputChunk]:
     """Yield the chunks after a position until the job has ended. Raises JobNotFoundError."""
-    async with aclosing(_follow(store, job_id, after)) as chunks:
-        async for chunk in chunks:
-            yield chunk
-
-
-async def _follow(store: Store, job_id: str, after: OutputPosition) -> AsyncGenerator[OutputChunk]:
-    position = (await store.feed(None)).position
-    first = None
-    while True:
-        job = await store.get(job_id)
-        if job is None or (first is not None and not is_same(job, first)):
-            raise JobNotFoundError(job_id)
-        first = job
-        while chunks := await read_output(store, job_id, after, LIST_LIMIT_MAX):
-            for chunk in chunks:
-                yield chunk
-            after = OutputPosition.parse(chunks[-1].position)
-        if is_final(job):
-            return
-        is_due = False
-        while not is_due:
-            news = await store.feed(position, timeout=WAIT_STEP)
-            position = news.position
-            # A silent feed may have lost events.
-            is_due = news.lost or not news.events or any(event.job_id == job_id for event in news.events)
+    async with aclosing(records(store, job_id)) as jobs:
+        async for job in jobs:
+            while chunks := await read_output(store, job_id, after, LIST_LIMIT_MAX):
+                for chunk in chunks:
+                    yield chunk
+                after = OutputPosition.parse(chunks[-1].position)
+            if is_final(job):
+                return

@@ -127,16 +127,27 @@ async def _watch(store: Store, job: Job, position: str, after: int | None) -> As
 
 async def wait(store: Store, job_id: str, timeout: float | None = None) -> Job:
     """Return the job when it has ended. Raises JobNotFoundError, also if it is deleted, and WaitTimeoutError."""
+    async with aclosing(records(store, job_id, timeout)) as jobs:
+        async for job in jobs:
+            if job.is_terminal:
+                return job
+    raise AssertionError("records() ends by an error only")
+
+
+async def records(store: Store, job_id: str, timeout: float | None = None) -> AsyncGenerator[Job]:
+    """Yield the job, and again whenever it may have changed; without end.
+
+    Raises JobNotFoundError, also if it is deleted meanwhile, and WaitTimeoutError after `timeout` seconds.
+    """
     deadline = None if timeout is None else time.monotonic() + timeout
     position = (await store.feed(None)).position
     first: Job | None = None
     while True:
         job = await store.get(job_id)
-        if job is None or (first is not None and job.created_at != first.created_at):  # its id may have been used again
+        if job is None or (first is not None and not is_same(job, first)):
             raise JobNotFoundError(job_id)
         first = job
-        if job.is_terminal:
-            return job
+        yield job
         is_due = False
         while not is_due:
             left = WAIT_STEP if deadline is None else min(WAIT_STEP, deadline - time.monotonic())
@@ -144,4 +155,5 @@ async def wait(store: Store, job_id: str, timeout: float | None = None) -> Job:
                 raise WaitTimeoutError(f"Job {job_id} is {job.status} after {timeout} s")
             news = await store.feed(position, timeout=left)
             position = news.position
+            # A silent feed may have lost events.
             is_due = news.lost or not news.events or any(event.job_id == job_id for event in news.events)
