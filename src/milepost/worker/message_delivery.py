@@ -44,12 +44,9 @@ def deliver(app: Application, task_queue: TaskQueue, job_id: str, job_type: str,
         except _LeftToNewerRelease:
             raise NotDelivered(None) from None
         except BaseException as error:
-            if delivery.has_started or not _drops_message(task_queue, error):
+            if not _needs_message(delivery, task_queue, error):
                 raise
-            if requeue(task_queue, job_id, job_type, error) and isinstance(error, StoreError):
-                raise NotDelivered(None) from error
-            if not isinstance(error, StoreError):
-                raise
+            _end_or_repeat(error, requeue(task_queue, job_id, job_type, error))
 
 
 async def adeliver(app: Application, task_queue: TaskQueue, job_id: str, job_type: str, *, store: Store) -> Any:
@@ -75,13 +72,9 @@ async def adeliver(app: Application, task_queue: TaskQueue, job_id: str, job_typ
         except _LeftToNewerRelease:
             raise NotDelivered(None) from None
         except BaseException as error:
-            if delivery.has_started or not _drops_message(task_queue, error):
+            if not _needs_message(delivery, task_queue, error):
                 raise
-            is_back = await asyncio.to_thread(requeue, task_queue, job_id, job_type, error)
-            if is_back and isinstance(error, StoreError):
-                raise NotDelivered(None) from error
-            if not isinstance(error, StoreError):
-                raise
+            _end_or_repeat(error, await asyncio.to_thread(requeue, task_queue, job_id, job_type, error))
 
 
 def _run(app: Application, delivery: MessageExecution, job_id: str, job_type: str) -> Any:
@@ -103,9 +96,19 @@ def _run(app: Application, delivery: MessageExecution, job_id: str, job_type: st
                 hooks.call(reply, delivery.run.attempt)
 
 
-def _drops_message(task_queue: TaskQueue, error: BaseException) -> bool:
-    """Return whether a delivery that has not started ends by an outage of the store or by the end of its worker."""
+def _needs_message(delivery: MessageExecution, task_queue: TaskQueue, error: BaseException) -> bool:
+    """Return whether an outage of the store, or the end of its worker, ended a delivery before the job has started."""
+    if delivery.has_started:
+        return False
     return isinstance(error, StoreError) or not isinstance(error, Exception) or task_queue.is_exit(error)
+
+
+def _end_or_repeat(error: BaseException, is_requeued: bool) -> None:
+    """Raise what ends a delivery that needs its message; return if only repeating the delivery is left."""
+    if not isinstance(error, StoreError):
+        raise error
+    if is_requeued:
+        raise NotDelivered(None) from error
 
 
 def requeue(task_queue: TaskQueue, job_id: str, job_type: str, why: BaseException) -> bool:
