@@ -65,7 +65,7 @@ class MemoryWorld(World):
             setattr(self.memory, name, _copied(value) if name in self._containers else value)
 
 
-_FIXED = ("lock", "notifier", "_clock")
+_FIXED = ("lock", "waiters", "_clock")
 
 
 def _copied(value: Any) -> Any:

@@ -76,10 +76,10 @@ class Server:
         self.memory = self.store._memory
         write = self.store._write
 
-        async def look(ready: Callable[[], Any], timeout: float, *, blocking: bool) -> Any:
-            return ready()
+        async def once(look: Callable[[], Any], timeout: float, **_: Any) -> Any:
+            return (await look())[0]
 
-        self.memory.notifier.wait = look  # type: ignore[method-assign]  # waiting is done in the virtual network
+        self.memory.waiters.wait = once  # type: ignore[method-assign]  # waiting is done in the virtual network
 
         def observed(job_id: str, change: Any, answer: bool, *, whole: bool = False) -> Any:
             before = self.memory.records.get(job_id)

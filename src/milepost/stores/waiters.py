@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class Waiter:
@@ -67,6 +71,26 @@ class Waiters:
             yield waiter
         finally:
             self._waiting.discard(waiter)
+
+    async def wait(
+        self, look: Callable[[], Awaitable[tuple[T, float | None]]], timeout: float, *, feed: bool, blocking: bool
+    ) -> T:
+        """Call `look` until it finds what is waited for, or `timeout` seconds are over, and return what it found last.
+
+        `look` returns what it found, and after how many seconds it is to be called again if nothing changes; None: it
+        found what is waited for.
+        """
+        if timeout <= 0:
+            return (await look())[0]
+        deadline = time.monotonic() + timeout
+        with self.waiter(feed=feed, blocking=blocking) as waiter:
+            while True:
+                waiter.clear()
+                found, pause = await look()
+                left = deadline - time.monotonic()
+                if pause is None or left <= 0:
+                    return found
+                await waiter.wait(min(left, pause))
 
     def notify(self, *, has_events: bool, wakes_workers: bool) -> None:
         """Wake the waiters that a commit concerns: those for events, those for work, or both."""

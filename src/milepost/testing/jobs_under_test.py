@@ -38,7 +38,7 @@ class _Store(MemoryStore):
 
     def _wake(self) -> None:
         with self._memory.lock:
-            self._memory.notifier.notify()
+            self._memory.waiters.notify_all()
 
 
 class _Inspection:

@@ -61,14 +61,14 @@ class MemoryLimits:
             now, limits = self._memory.tick(), self._memory.limits
             limits.put(key, limits.get(key, Limit()).changed(running, paused, per_partition, rate), now)
             self._memory.announce_freed_slot()
-            self._memory.notifier.notify()
+            self._memory.waiters.notify_all()
 
     async def close_gate(self, key: str, micros: int) -> None:
         with self._memory.lock:
             now = self._memory.tick()
             self._memory.limits.close_gate(key, now + micros if micros else 0, now)
             self._memory.announce_freed_slot()
-            self._memory.notifier.notify()
+            self._memory.waiters.notify_all()
 
     async def claimable_jobs(self) -> dict[str, int]:
         with self._memory.lock:

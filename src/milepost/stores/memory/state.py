@@ -28,8 +28,8 @@ from milepost.core.transitions.operations import BranchResult, Change, Record
 from milepost.stores.index_entries import WAITING_FOR_STOP, Entry, index_entries
 from milepost.stores.memory.ledger import Ledger
 from milepost.stores.memory.limits import LimitTable
-from milepost.stores.memory.notifier import Notifier
 from milepost.stores.sweep import Hold
+from milepost.stores.waiters import Waiters
 
 READY_KEPT = 64
 _ENDED: Record = {"completed": ""}
@@ -48,7 +48,7 @@ class MemoryState:
 
     def __init__(self, clock: Callable[[], int]) -> None:
         self.lock = threading.RLock()
-        self.notifier = Notifier(self.lock)
+        self.waiters = Waiters()
         self.records: dict[str, Record] = {}
         self.arrivals: dict[str, int] = {}
         """job id -> the order in which the record was created."""

@@ -9,6 +9,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice, takewhile
+from math import inf
 from typing import Literal, NamedTuple
 
 from milepost.core import rollups
@@ -81,7 +82,7 @@ class MemoryStore(MemoryKeyValues, MemoryLimits):
             next_due = earliest(reopens, *self._next_due(claim.queues)) if claim is not None else None
             if closed := [group for one in outcomes for group in one.closed]:
                 await release_held(self, closed)
-            self._memory.notifier.notify()
+            self._memory.waiters.notify_all()
             return ApplyResult(outcomes, claimed, next_due, self._memory.now)
 
     def _next_due(self, queues: Iterable[str]) -> Iterator[int]:
@@ -132,12 +133,8 @@ class MemoryStore(MemoryKeyValues, MemoryLimits):
         if operation_id != claim.operation_id or until <= memory.now:
             memory.promote()
             ids, reopens = self._start(claim)
-            memory.claims[claim.worker] = (
-                claim.number,
-                claim.operation_id,
-                ids,
-                memory.now + operation_ids.KEPT_MICROS,
-            )
+            until = memory.now + operation_ids.KEPT_MICROS
+            memory.claims[claim.worker] = (claim.number, claim.operation_id, ids, until)
         return [job for job in map(memory.job, ids) if job is not None], reopens
 
     def _start(self, claim: Claim) -> tuple[list[str], int | None]:
@@ -265,44 +262,46 @@ class MemoryStore(MemoryKeyValues, MemoryLimits):
             return list(islice(kept, limit))
 
     async def feed(self, position: str | None, *, limit: int = 1000, timeout: float = 0.0) -> FeedEvents:
-        memory, start = self._memory, None if position is None else int(position)
-        with memory.lock:
-            if start is None:
+        memory = self._memory
+        if position is None:
+            with memory.lock:
                 return FeedEvents([], str(memory.feed_end))
-            if start > memory.feed_end:  # the position is from an earlier process
-                return FeedEvents([], str(memory.feed_end), lost=True)
-        if timeout > 0:
-            await memory.notifier.wait(lambda: memory.feed_end > start, timeout, blocking=self.blocking)
-        with memory.lock:
-            begin = max(start, memory.feed_end - len(memory.feed))
-            left = memory.feed_end - begin  # counted from the end, where readers are
-            events = list(islice(reversed(memory.feed), max(0, left - limit), left))[::-1]
-            return FeedEvents(events, str(begin + len(events)), lost=0 < start < begin)
+        start = int(position)
+
+        async def look() -> tuple[FeedEvents, float | None]:
+            with memory.lock:
+                if start > memory.feed_end:  # the position is from an earlier process
+                    return FeedEvents([], str(memory.feed_end), lost=True), None
+                begin = max(start, memory.feed_end - len(memory.feed))
+                left = memory.feed_end - begin  # counted from the end, where readers are
+                events = list(islice(reversed(memory.feed), max(0, left - limit), left))[::-1]
+                found = FeedEvents(events, str(begin + len(events)), lost=0 < start < begin)
+                return found, inf if start == memory.feed_end else None
+
+        return await memory.waiters.wait(look, timeout, feed=True, blocking=self.blocking)
 
     async def wait_for_work(self, worker: str, queues: Sequence[str], timeout: float) -> bool | Literal["worker"]:
-        memory, is_woken = self._memory, False
+        memory = self._memory
 
-        def ready() -> bool:
-            nonlocal is_woken
-            if worker in memory.woken:
-                memory.woken.discard(worker)
-                is_woken = True
-                return True
-            memory.tick()
-            memory.promote()
-            for queue in queues:
-                if memory.ready.get(queue):
-                    memory.ready[queue] -= 1
-                    return True
-            return False
+        async def look() -> tuple[bool | Literal["worker"], float | None]:
+            with memory.lock:
+                if worker in memory.woken:
+                    memory.woken.discard(worker)
+                    return "worker", None
+                memory.tick()
+                memory.promote()
+                for queue in queues:
+                    if memory.ready.get(queue):
+                        memory.ready[queue] -= 1
+                        return True, None
+                return False, inf
 
-        is_ready = await memory.notifier.wait(ready, timeout, blocking=self.blocking)
-        return "worker" if is_woken else is_ready
+        return await memory.waiters.wait(look, timeout, feed=False, blocking=self.blocking)
 
     async def wake(self, worker: str) -> None:
         with self._memory.lock:
             self._memory.woken.add(worker)
-            self._memory.notifier.notify()
+            self._memory.waiters.notify_all()
 
     async def sweep(
         self, *, lease: float, interval: float, limit: int = 200, task_queue: str | None = None, unreached: float = 0.0

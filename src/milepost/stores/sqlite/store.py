@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from math import inf
 from typing import Literal, TypeVar
 
 from milepost.core.defaults import FEED_KEPT, HEARTBEAT
@@ -178,39 +179,25 @@ class SQLiteStore:
             end, _ = await self._database.read(lambda db: db.end())
             return FeedEvents([], str(end))
 
-        def work(db: ReadTransaction) -> FeedEvents:
-            return _feed(db, int(position), limit)
+        async def look() -> tuple[FeedEvents, float | None]:
+            found = await self._database.read(lambda db: _feed(db, int(position), limit))
+            return found, None if found.events or found.lost else inf
 
-        found = await self._database.read(work)
-        if found.events or found.lost or timeout <= 0:
-            return found
-        deadline = time.monotonic() + timeout
-        with self._database.watch.waiter(feed=True, blocking=self.blocking) as waiter:
-            while True:
-                waiter.clear()
-                found = await self._database.read(work)
-                left = deadline - time.monotonic()
-                if found.events or found.lost or left <= 0:
-                    return found
-                await waiter.wait(left)
+        return await self._database.watch.wait(look, timeout, feed=True, blocking=self.blocking)
 
     # --- waiting ---
 
     async def wait_for_work(self, worker: str, queues: Sequence[str], timeout: float) -> bool | Literal["worker"]:
         served = self._served.get(worker, {})
         wanted = {queue: served.get(queue) for queue in queues}
-        deadline = time.monotonic() + timeout
-        with self._database.watch.waiter(feed=False, blocking=self.blocking) as waiter:
-            while True:
-                waiter.clear()
-                woken, due = await self._database.read(lambda db: queries.claimable(db, worker, wanted))
-                if woken:
-                    return "worker" if await self._take_wake(worker) else True
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    return False
-                wait = left if due is None else min(left, (due - self._file.read_clock()) / 1_000_000 + 0.0005)
-                await waiter.wait(max(wait, 0.0))
+
+        async def look() -> tuple[bool | Literal["worker"], float | None]:
+            woken, due = await self._database.read(lambda db: queries.claimable(db, worker, wanted))
+            if woken:
+                return "worker" if await self._take_wake(worker) else True, None
+            return False, inf if due is None else max((due - self._file.read_clock()) / 1_000_000 + 0.0005, 0.0)
+
+        return await self._database.watch.wait(look, timeout, feed=False, blocking=self.blocking)
 
     async def _take_wake(self, worker: str) -> bool:
         """Delete the wake-up of a worker; return whether there was one."""
