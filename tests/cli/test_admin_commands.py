@@ -73,11 +73,12 @@ def test_keys(where: StoreFixture) -> None:
 
 def keys_are_made_listed_and_revoked(where: StoreFixture) -> None:
     others = len(where.rows("keys"))
-    options = ("--scope", "jobs:cancel", "--scope", "jobs:read", "--types", "a, b", "--types", "c", "--expires-in", "30d")  # fmt: skip
+    options = ("--scope", "jobs:cancel", "--scope", "jobs:read", "--types", "a, b", "--types", "c", "--expires-in", "30d", "--max-priority", "-5")  # fmt: skip
     key = where.call("keys", "create", "ci", *options).strip()
     assert re.fullmatch(r"mp_[0-9a-f]+_\S+", key)
     [listed] = [one for one in where.rows("keys") if one["name"] == "ci"]
     assert (listed["scopes"], listed["types"]) == (["jobs:cancel", "jobs:read"], ["a", "b", "c"])
+    assert listed["max_priority"] == -5
     assert "active" in where.call("keys")
     where.call("keys", "revoke", listed["id"])
     assert [one["revoked_at"] is not None for one in where.rows("keys") if one["name"] == "ci"] == [True]

@@ -91,6 +91,29 @@ def test_key_with_queues_is_held_to_default_queue_of_type(live: LiveServer) -> N
     assert live.call("POST", "/api/jobs", key, json={"job_type": "train", "queue": "train"}).status_code == 201
 
 
+def test_key_starts_jobs_up_to_its_priority(live: LiveServer) -> None:
+    key, low = (live.key("jobs:read", "jobs:write", max_priority=most) for most in (5, -3))
+    call = live.call
+    for owner, given, status, priority in (
+        (key, 5, 201, 5),
+        (key, None, 201, 0),
+        (key, 6, 422, 6),
+        (low, None, 201, -3),
+        (low, 0, 422, 0),
+    ):
+        body = {"job_type": "summary"} if given is None else {"job_type": "summary", "priority": given}
+        answer = call("POST", "/api/jobs", owner, json=body)
+        assert answer.status_code == status
+        assert answer.json()["priority"] == priority if status == 201 else "must be at most" in answer.json()["detail"]
+    assert call("POST", "/api/jobs", low, json={"job_type": "note", "run_by": "manual"}).status_code == 201
+    hourly = {"job_type": "ingestion", "every": 3600, "options": {"priority": 6}}
+    assert call("PUT", "/api/schedules/hourly", key, json=hourly).status_code == 422
+    assert call("PUT", "/api/schedules/hourly", live.key("jobs:write"), json=hourly).status_code == 200
+    for verb in ("fire", "resume"):
+        assert call("POST", f"/api/schedules/hourly/{verb}", key).status_code == 403
+    assert call("GET", "/api/session", key).json()["max_priority"] == 5
+
+
 def test_cancel_scope_cancels_and_nothing_else(live: LiveServer) -> None:
     """A key that may cancel could also submit, which is too much for a stop button."""
     key, job_id = live.key("jobs:cancel"), made(live)

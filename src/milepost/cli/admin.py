@@ -140,6 +140,7 @@ def create_key(
     labels: Mapping[str, str],
     types: tuple[str, ...],
     queues: tuple[str, ...],
+    max_priority: int | None,
     expires_in: float | None,
 ) -> tuple[dict[str, Any], str]:
     """Create a key. Return the key and its secret text, which is not stored."""
@@ -147,12 +148,14 @@ def create_key(
         body = {"name": name, "scopes": list(scopes), "labels": dict(labels), "expires_in": expires_in}
         body |= {"types": list(types)} if types else {}
         body |= {"queues": list(queues)} if queues else {}
+        body |= {"max_priority": max_priority} if max_priority is not None else {}
         made = context.client.request("POST", "/api/keys", body=body)
         return made, str(made.pop("secret"))
     from milepost.web.security.api_keys import ApiKeyStore
 
     keys = ApiKeyStore(context.manager.store)
-    key, text = run_sync(keys.create(name, scopes, labels=labels, types=types, queues=queues, expires_in=expires_in))
+    limits: dict[str, Any] = {"types": types, "queues": queues, "max_priority": max_priority, "expires_in": expires_in}
+    key, text = run_sync(keys.create(name, scopes, labels=labels, **limits))
     return key.to_dict(), text
 
 

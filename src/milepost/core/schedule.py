@@ -103,6 +103,12 @@ class Schedule:
         return found
 
     @property
+    def priority(self) -> int:
+        """The priority of its jobs."""
+        found: int = BY_NAME["priority"].decode(self.fields)
+        return found
+
+    @property
     def origin(self) -> str:
         """The origin of its jobs: `api` if a request made the schedule, else `local`."""
         found: str = BY_NAME["origin"].decode(self.fields)

@@ -11,10 +11,11 @@ from typing import Any
 import click
 
 from milepost.cli import admin, exit_codes, formatting
-from milepost.cli.arguments import labels_of
+from milepost.cli.arguments import WholeNumber, labels_of
 from milepost.cli.context import current, session_options
 from milepost.cli.rendering.live import echo, echo_json
 from milepost.cli.rendering.tables import print_records
+from milepost.core.defaults import PRIORITY_MAX
 from milepost.core.serialization import seconds
 
 SCOPES = ("jobs:read", "jobs:write", "jobs:delete", "jobs:cancel", "jobs:answer", "admin")
@@ -87,6 +88,11 @@ def _state(key: Mapping[str, Any]) -> str:
     multiple=True,
     help="Restrict submit and retry to these queues (default: all).",
 )
+@click.option(
+    "--max-priority",
+    type=WholeNumber(-PRIORITY_MAX, PRIORITY_MAX),
+    help="Refuse jobs with a higher priority (default: allow all).",
+)
 @click.option("--expires-in", metavar="TIME", help="Expire the key after TIME (e.g. 12h, 30d).")
 @session_options
 def create(
@@ -95,13 +101,14 @@ def create(
     labels: tuple[str, ...],
     types: tuple[str, ...],
     queues: tuple[str, ...],
+    max_priority: int | None,
     expires_in: str | None,
 ) -> int:
     """Create a key and print it. It cannot be shown again."""
     context = current()
     limit = None if expires_in is None else seconds(expires_in, "--expires-in")
     limits = _names("types", types), _names("queues", queues)
-    key, text = admin.create_key(context, name, scopes or DEFAULT, labels_of(labels), *limits, limit)
+    key, text = admin.create_key(context, name, scopes or DEFAULT, labels_of(labels), *limits, max_priority, limit)
     if context.json:
         echo_json({**key, "key": text})
         return exit_codes.OK

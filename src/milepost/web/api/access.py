@@ -40,6 +40,7 @@ def add_access(router: APIRouter, context: WebContext) -> None:
             "labels": dict(principal.labels),
             "types": sorted(principal.types),
             "queues": sorted(principal.queues),
+            "max_priority": principal.max_priority,
             "job_id": principal.job_id,
             "auth": kind,
             "documents": context.has_documents,
@@ -109,6 +110,7 @@ def add_access(router: APIRouter, context: WebContext) -> None:
             labels=body.labels,
             types=body.types or (),
             queues=body.queues or (),
+            max_priority=body.max_priority,
             expires_in=body.expires_in,
         )
         details = {"scopes": key.scopes, "labels": dict(key.labels), "types": key.types, "queues": key.queues}

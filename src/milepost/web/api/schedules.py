@@ -39,7 +39,10 @@ def add_schedules(router: APIRouter, context: WebContext) -> None:
     async def startable(request: Request, name: str) -> None:
         schedule = await visible(request, name)
         queue = schedule.queue or schedule.job_type
-        await context.may_start(principal_of(request), schedule.job_type, "worker", queue, schedule.origin)
+        principal = principal_of(request)
+        await context.may_start(principal, schedule.job_type, "worker", queue, schedule.origin)
+        if not principal.may_prioritise(schedule.priority):
+            raise Problem(403, f"This key starts no jobs with a priority above {principal.max_priority}")
 
     def answer(schedule: Schedule, status: int = 200) -> Response:
         return Response(encoded(schedule.to_dict()), status, media_type=JSON)
@@ -129,6 +132,6 @@ def _options(body: schemas.ScheduleBody, principal: Principal) -> dict[str, Any]
             raise InvalidInputError(
                 f"options.{name}", f"is not an option of a schedule; use {', '.join(sorted(settable))}"
             )
-    restricted = {name: body.options.get(name) for name in ("unique_key", "limit_key", "partition")}
+    restricted = {name: body.options.get(name) for name in ("unique_key", "limit_key", "partition", "priority")}
     options = {**body.options, **principal.bound_options(body.labels, **restricted)}
     return {name: value for name, value in options.items() if value is not None}

@@ -229,7 +229,11 @@ def options_of(body: schemas.SubmitBody, principal: Principal, request: Request)
         raise InvalidInputError("job_id", "cannot be set with a key that is restricted to labels; omit it")
     trace = current_trace() or request.headers.get("traceparent", "")
     chosen = {name: getattr(body, name) for name, option in OPTIONS.items() if option.http}
-    chosen |= principal.bound_options(body.labels, body.unique_key, limit_key=body.limit_key, partition=body.partition)
+    chosen |= principal.bound_options(
+        body.labels, body.unique_key, limit_key=body.limit_key, partition=body.partition, priority=body.priority
+    )
+    if body.run_by == "manual":
+        chosen["priority"] = None
     chosen["trace"] = trace if _TRACE.match(trace) else None
     return {name: value for name, value in chosen.items() if value is not None} | {"on_duplicate": body.on_duplicate}
 

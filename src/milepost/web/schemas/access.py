@@ -6,6 +6,7 @@ from typing import Literal, get_args
 
 from pydantic import Field
 
+from milepost.core.defaults import PRIORITY_MAX
 from milepost.web.schemas.fields import FinalStatus, RequestModel, ResponseModel
 
 
@@ -23,13 +24,14 @@ class Session(ResponseModel):
     labels: dict[str, str]
     types: list[str]
     queues: list[str]
+    max_priority: int | None
     auth: str
     documents: bool
 
 
 class ApiKeyBody(RequestModel):
     """A new API key. `expires_in` is in seconds. With `labels` it sees only jobs that have them; with `types` and
-    `queues` it submits and retries only jobs of these types and in these queues.
+    `queues` it submits and retries only jobs of these types and in these queues. Its jobs have at most `max_priority`.
     """
 
     name: str = Field(min_length=1, max_length=200)
@@ -39,6 +41,7 @@ class ApiKeyBody(RequestModel):
     labels: dict[str, str] | None = None
     types: list[str] | None = Field(None, max_length=100, examples=[["summary"]])
     queues: list[str] | None = Field(None, max_length=100, examples=[["gpu"]])
+    max_priority: int | None = Field(None, ge=-PRIORITY_MAX, le=PRIORITY_MAX)
     expires_in: float | None = Field(None, gt=0, le=100 * 366 * 86400)
 
 
@@ -51,6 +54,7 @@ class ApiKey(ResponseModel):
     labels: dict[str, str]
     types: list[str]
     queues: list[str]
+    max_priority: int | None
     created_at: str
     expires_at: str | None
     revoked_at: str | None

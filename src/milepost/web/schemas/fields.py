@@ -40,7 +40,7 @@ _TYPE: dict[str, Any] = {
 }  # fmt: skip
 _KEY = {
     "id": "3f9a1c07be24", "name": "ana's laptop", "scopes": ["jobs:read", "jobs:write"], "labels": {"owner": "ana"},
-    "types": [], "queues": [], "created_at": _AT[0], "expires_at": None, "revoked_at": None,
+    "types": [], "queues": [], "max_priority": None, "created_at": _AT[0], "expires_at": None, "revoked_at": None,
 }  # fmt: skip
 _LINK = {
     "id": "9c1d5e0f2ab47788a1b2c3d4e5f6", "by": "key:3f9a1c07be24", "may_cancel": False, "created_at": _AT[0],
@@ -97,7 +97,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "BulkDone": {
         "action": "retry", "done": 1, "next_cursor": None, "outcomes": [{"job_id": _ID, "outcome": "done"}],
     },
-    "Session": {"id": "key:3f9a1c07be24", "scopes": ["jobs:read"], "labels": {"owner": "ana"}, "types": [], "queues": [], "auth": "keys", "documents": True},
+    "Session": {"id": "key:3f9a1c07be24", "scopes": ["jobs:read"], "labels": {"owner": "ana"}, "types": [], "queues": [], "max_priority": None, "auth": "keys", "documents": True},
     "ApiKey": _KEY,
     "NewApiKey": {**_KEY, "secret": "mp_3f9a1c07be24_..."},
     "ApiKeyList": {"keys": [_KEY]},

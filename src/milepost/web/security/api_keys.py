@@ -17,6 +17,7 @@ from typing import Any
 from milepost.core.errors import InvalidInputError
 from milepost.core.job import Job
 from milepost.core.options import QUEUE_BYTES
+from milepost.core.record import OPTIONS
 from milepost.core.serialization import from_micros, labels_text, single_line, validate_job_type, validate_key
 from milepost.stores.protocol import KeyValue, Store
 from milepost.stores.query import created
@@ -47,6 +48,7 @@ class ApiKey:
     types: tuple[str, ...] = ()
     queues: tuple[str, ...] = ()
     """The job types, and the queues, whose jobs the key may submit and retry. Empty means all."""
+    max_priority: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the key as JSON types."""
@@ -57,6 +59,7 @@ class ApiKey:
             "labels": dict(self.labels),
             "types": list(self.types),
             "queues": list(self.queues),
+            "max_priority": self.max_priority,
             "created_at": from_micros(self.created).isoformat(),
             "expires_at": from_micros(self.expires).isoformat() if self.expires is not None else None,
             "revoked_at": from_micros(self.revoked).isoformat() if self.revoked is not None else None,
@@ -75,6 +78,7 @@ class ApiKey:
             dict(self.labels),
             types=frozenset(self.types),
             queues=frozenset(self.queues),
+            max_priority=self.max_priority,
         )
 
 
@@ -94,6 +98,7 @@ class ApiKeyStore:
         labels: Mapping[str, str] | None = None,
         types: Iterable[str] = (),
         queues: Iterable[str] = (),
+        max_priority: int | None = None,
         expires_in: float | None = None,
     ) -> tuple[ApiKey, str]:
         """Create a key. Return it and its secret, which cannot be shown again. Raises InvalidInputError."""
@@ -109,14 +114,16 @@ class ApiKeyStore:
         except InvalidInputError as error:
             raise InvalidInputError("types", error.problem) from None
         served = tuple(sorted({validate_key(name, "queues", QUEUE_BYTES) for name in queues}))
+        OPTIONS["priority"].write("max_priority", max_priority)
         now = await self._store.now()
         expires = None if expires_in is None else now + int(expires_in * 1_000_000)
         secret = secrets.token_urlsafe(32)
         while True:
             key_id = secrets.token_hex(6)
             key = ApiKey(
-                key_id, single_line(name, 200), wanted, dict(labels or {}), now, expires, types=allowed, queues=served
-            )
+                key_id, single_line(name, 200), wanted, dict(labels or {}), now, expires, types=allowed, queues=served,
+                max_priority=max_priority,
+            )  # fmt: skip
             value = _written(key, digest_of(secret))
             if await self._store.kv_put(KEYS + key.id, value, version=0) is not None:
                 return key, f"mp_{key.id}_{secret}"

@@ -34,8 +34,8 @@ class Principal:
     """The caller of a request. `admin` implies every scope; the default is read, write and delete.
 
     With `labels` the caller sees and changes only jobs that have all of them. With `types` and `queues` the caller
-    submits and retries only jobs of these types and in these queues; an empty set allows all. Raises InvalidInputError for an unknown scope or an invalid
-    label.
+    submits and retries only jobs of these types and in these queues; an empty set allows all. New jobs have at most
+    `max_priority`. Raises InvalidInputError for an unknown scope or an invalid label.
     """
 
     id: str | None
@@ -47,6 +47,7 @@ class Principal:
     queues: frozenset[str] = frozenset()
     job_created: int | None = None
     """The creation time of that job. A later job with the same id is a different one."""
+    max_priority: int | None = None
 
     def __post_init__(self) -> None:
         # A string is a collection of characters, and None as "no tenant" would match jobs without the label.
@@ -69,6 +70,10 @@ class Principal:
         """Return whether the caller may submit and retry jobs of a type in a queue; manual jobs are in none."""
         is_served = not self.queues or queue is None or queue in self.queues
         return is_served and (not self.types or job_type in self.types)
+
+    def may_prioritise(self, priority: int) -> bool:
+        """Return whether the caller may submit jobs with a priority."""
+        return self.max_priority is None or priority <= self.max_priority
 
     @property
     def bound(self) -> bool:
@@ -113,8 +118,9 @@ class Principal:
         *,
         limit_key: Any = None,
         partition: Any = None,
+        priority: Any = None,
     ) -> dict[str, Any]:
-        """Return the labels and the unique key of new jobs, restricted to the caller's labels.
+        """Return the labels and the unique key of new jobs, restricted to the caller's labels, and their priority.
 
         Limits and turns hold for all callers, so one that is restricted to labels chooses no limit key, and only a
         partition that is named as one of its labels. Raises InvalidInputError.
@@ -133,7 +139,11 @@ class Principal:
             )
         if self.bound and unique_key is not None:
             unique_key = f"{self.binding}/{unique_key}"
-        return {"labels": chosen or None, "unique_key": unique_key}
+        if isinstance(priority, int) and not self.may_prioritise(priority):
+            raise InvalidInputError("priority", f"{priority} must be at most {self.max_priority} with this key")
+        if priority is None and not self.may_prioritise(0):
+            priority = self.max_priority
+        return {"labels": chosen or None, "unique_key": unique_key, "priority": priority}
 
     @property
     def binding(self) -> str:
