@@ -29,7 +29,7 @@ def interrupted(run: FakeRun, items: Any, at: int, state: Any, **how: Any) -> Fa
     """Return the run of the next attempt, after one that was interrupted at an item, with a heartbeat at each item."""
     with contextlib.suppress(Away):
         for number, item in enumerate(run.each(items, state=state, **how)):
-            run._snapshots._next_at.clear()  # these values are small, and the test has no time to wait
+            run._loops.snapshots._next_at.clear()  # these values are small, and the test has no time to wait
             run._report()
             if number == at:
                 raise Away
@@ -242,7 +242,7 @@ def test_state_that_outgrows_its_bound_keeps_its_last_good_snapshot(caplog: pyte
     run = fake_run()
     state = run.state(texts=[])
     for _ in run.each(range(9), state=state):
-        run._snapshots._next_at.clear()
+        run._loops.snapshots._next_at.clear()
         run._report()
         state.texts.append("x" * 50_000)
     report = run._report()
@@ -288,7 +288,7 @@ def test_other_items_are_refused_with_both_and_the_remedies(
         else:
             state = run.state(sum=0)
             for item in run.each(items, state=state):
-                run._snapshots._next_at.clear()
+                run._loops.snapshots._next_at.clear()
                 run._report()
                 one(item)
 

@@ -29,10 +29,10 @@ def _restore_early() -> None:
 
     def restoring(self: Run, *kind: Any, **values: Any) -> Any:
         target = state(self, *kind, **values)
-        kept = next((kept["state"] for kept in self._resume.values() if "state" in kept), None)
+        kept = next((kept["state"] for kept in self._loops.earlier.values() if "state" in kept), None)
         if kept is not None:
-            self._states[-1].restore(kept)
-            self._states[-1].restore = lambda text: None  # type: ignore[method-assign] # not again in the loop
+            self._loops.states[-1].restore(kept)
+            self._loops.states[-1].restore = lambda text: None  # type: ignore[method-assign] # not again in the loop
         return target
 
     Run.state = restoring  # type: ignore[method-assign,assignment] # that is the control
@@ -42,7 +42,7 @@ def _snapshot_at_close() -> None:
     """Let a loop that is left in the middle of an item take a snapshot."""
 
     def leave_at(self: Cursor, n: int, last: Any, item: Any) -> None:
-        self._snapshots._next_at.clear()
+        self._loops.snapshots._next_at.clear()
         if n:
             self.take(n, last)
         assert item is not NOTHING or n >= 0

@@ -312,8 +312,3 @@ async def _awaited(items: Iterable[T]) -> AsyncIterator[T]:
 def reached(n: int, total: int | None) -> dict[str, Any]:
     """Return the cursor of a loop that starts again: how far it was, for the log only."""
     return {"reached": n} if total is None else {"reached": n, "of": total}
-
-
-def continues(cursors: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Return whether one of these cursors is a position to continue from."""
-    return any("n" in cursor for cursor in cursors.values())

@@ -72,7 +72,7 @@ class LoopMixin:
         With another `version` than that of the last attempt the loop starts again.
         """
         binding = StateBinding.make(kind, version, values)
-        cast("Run", self)._states.append(binding)
+        cast("Run", self)._loops.states.append(binding)
         return binding.target
 
     def item(self, item: Any, key: Key = None) -> TrackedItem:
@@ -82,7 +82,7 @@ class LoopMixin:
         """
         run = cast("Run", self)
         name = masked_line(_named(run, item, key), run._secret_values, NAME_BYTES)
-        place = current_loop(run._places)
+        place = current_loop(run._loops.places)
         return TrackedItem(name, recorder(run, place, place.at() if place is not None else None))
 
     @overload  # a function that returns a coroutine fits the later overloads too; the first that fits is chosen
@@ -157,7 +157,7 @@ def _named(run: Run, item: Any, key: Key) -> Any:
     read = key_function(key)
     if read is not None:
         return read(item)
-    read = next((loop.key for loop in reversed(tuple(run._loops.values())) if loop.key is not None), None)
+    read = next((loop.key for loop in reversed(tuple(run._loops.each.values())) if loop.key is not None), None)
     if read is None:
         return item
     try:

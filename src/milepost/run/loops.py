@@ -11,13 +11,13 @@ from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Set, Siz
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from milepost.core.errors import InvalidInputError
-from milepost.core.serialization import safe_str, single_line
+from milepost.core.serialization import from_json, safe_str, single_line
 from milepost.run.crash_report import masked, masked_line, redacted
 from milepost.run.cursor import Cursor, LoopScope, current_loop, duplicate_name_error
 from milepost.run.each import NAME_BYTES, Each, Key, key_function
-from milepost.run.items import ItemOutcome
+from milepost.run.items import ItemOutcome, Ledger
 from milepost.run.stages import LOOP, LiveStage
-from milepost.run.state import StateBinding
+from milepost.run.state import Snapshots, StateBinding
 
 if TYPE_CHECKING:
     from milepost.run.map import MapProgress
@@ -31,6 +31,37 @@ ITEM_ERROR_BYTES = 300
 _ORDERED_VIEWS: tuple[type, ...] = (type({}.keys()), type({}.items()))
 """Views that have the order of their dict."""
 _UNORDERED: tuple[type, ...] = (set, frozenset, type(iter(set())))
+
+
+CHECKPOINT = ""
+"""The name among the cursors, which no loop has, that says where the checkpoint was recorded."""
+
+
+class RunLoops:
+    """The loops and maps of a run, and where those of the last attempt ended."""
+
+    def __init__(self, record: Mapping[str, str], ledger: Ledger) -> None:
+        kept = [from_json(record[field]) for field in ("cursors", "state") if record.get(field)]
+        self.earlier: dict[str, dict[str, Any]] = {name: cursor for part in kept for name, cursor in part.items()}
+        """The cursors and snapshots of the last attempt that no loop has taken up yet, by the names of their loops."""
+        self.checkpoint_was_in_loop = bool(self.earlier.pop(CHECKPOINT, None))
+        """Whether the last attempt recorded its checkpoint in a loop."""
+        self.checkpoint_in_loop = True
+        """Whether all checkpoints of this attempt so far were recorded in a loop."""
+        self.continues = any("n" in cursor for cursor in self.earlier.values())
+        """Whether one of the cursors of the last attempt is a position to continue from."""
+        for cursor in self.earlier.values():
+            if "ledger" in cursor:
+                ledger.add(cursor["ledger"])
+        self.only: frozenset[str] | None = (
+            frozenset(from_json(record["only_keys"])) if record.get("only_keys") else None
+        )
+        """The keys of the items that are processed; None for all."""
+        self.each: dict[str, Each[Any]] = {}
+        self.maps: dict[str, MapProgress] = {}
+        self.places: dict[str, LoopScope] = {}
+        self.states: list[StateBinding] = []
+        self.snapshots = Snapshots()
 
 
 def begin_each(
@@ -54,23 +85,23 @@ def begin_each(
         check_nesting(run, binding is not None)
     place = new_place(run, stage, resumes=resumes)
     place.has_state = binding is not None
-    kept = run._resume.get(place.name, {})
+    kept = run._loops.earlier.get(place.name, {})
     size = total if total is not None else len(items) if isinstance(items, Sized) else None
     masks = run._secret_values
     continues = resumes and bool(kept.get("n")) and ("key" in kept) == (key is not None) and "results" not in kept
     continues = continues and ("state" in kept) == (binding is not None)
     is_older = continues and binding is not None and kept.get("version") != binding.version
     cursor: Cursor | None = None
-    if run._only is None and resumes:
+    if run._loops.only is None and resumes:
         cursor = Cursor(
-            place.name, kept if continues and not is_older else {}, key_function(key), size, binding, run._snapshots,
+            place.name, kept if continues and not is_older else {}, key_function(key), size, binding, run._loops.snapshots,
             masked=lambda text: masked(text, masks), warn=lambda text: _warn(run, place, text),
             log_unreportable=lambda error: run._log_unreportable(f"place in the loop {place.name!r:.80}", error),
         )  # fmt: skip
         if cursor.kept:
             cursor.check_total()
-    if run._only is not None and size is not None:
-        size = min(size, len(run._only))
+    if run._loops.only is not None and size is not None:
+        size = min(size, len(run._loops.only))
     continues = cursor is not None and bool(cursor.kept)
     own: list[LiveStage] = []
 
@@ -106,7 +137,7 @@ def begin_each(
         stops=run._stop_reasons,
         cursor=cursor,
         total=size,
-        only=run._only,
+        only=run._loops.only,
         name_of=lambda value: masked_line(value, masks, NAME_BYTES),
         begin=begin,
         end=end,
@@ -114,8 +145,8 @@ def begin_each(
     )
     place.at = lambda: loop.count()
     take_up(run, place, kept, continues)
-    run._loops[place.name] = loop
-    run._resume.pop(place.name, None)
+    run._loops.each[place.name] = loop
+    run._loops.earlier.pop(place.name, None)
     return loop
 
 
@@ -124,14 +155,14 @@ def new_place(run: Run, stage: str | None, *, resumes: bool, is_counted: bool = 
 
     `is_counted`: a second loop of its name gets a number although it resumes, since its cursor tells it from the first.
     """
-    over = [name for name, place in tuple(run._places.items()) if place.is_over]
+    over = [name for name, place in tuple(run._loops.places.items()) if place.is_over]
     for name in over:
-        for kept in (run._places, run._loops, run._maps):
+        for kept in (run._loops.places, run._loops.each, run._loops.maps):
             kept.pop(name, None)
-    run._snapshots.drop(over)
+    run._loops.snapshots.drop(over)
     wanted = stage or (run._open[-1].name if run._open else LOOP)
-    place = LoopScope(run._places, wanted, resumes, is_counted)
-    if resumes and not is_counted and run._resume.get(place.name, {}).get("shared"):
+    place = LoopScope(run._loops.places, wanted, resumes, is_counted)
+    if resumes and not is_counted and run._loops.earlier.get(place.name, {}).get("shared"):
         place.is_shared = True
         raise InvalidInputError("stage", duplicate_name_error(wanted))
     return place
@@ -140,9 +171,9 @@ def new_place(run: Run, stage: str | None, *, resumes: bool, is_counted: bool = 
 def cursors_of(run: Run, log_unreportable: Callable[[str, Exception], None]) -> dict[str, Any]:
     """Return the cursors of the loops and maps of a run, by name. Loops with state keep theirs with the state."""
     cursors: dict[str, Any] = {}
-    loops: dict[str, Each[Any] | MapProgress] = {**run._loops, **run._maps}
+    loops: dict[str, Each[Any] | MapProgress] = {**run._loops.each, **run._loops.maps}
     for name, loop in loops.items():
-        place = run._places.get(name)
+        place = run._loops.places.get(name)
         if place is None or place.is_over or (place.is_redone and not place.resumes):
             continue
         try:
@@ -159,8 +190,8 @@ def cursors_of(run: Run, log_unreportable: Callable[[str, Exception], None]) -> 
 def snapshots_of(run: Run) -> dict[str, Any]:
     """Return the latest snapshots of the loops with state, each with the ledger of the items that it covers."""
     found: dict[str, Any] = {}
-    for name, kept in run._snapshots.all().items():
-        place, n = run._places.get(name), kept["n"]
+    for name, kept in run._loops.snapshots.all().items():
+        place, n = run._loops.places.get(name), kept["n"]
         shared = {"shared": True} if place is not None and place.is_shared else {}
         ledger = ledger_of(place, _before(n)) if place is not None else {}
         found[name] = {**kept, **shared, **ledger}
@@ -209,8 +240,8 @@ def recorder(run: Run, place: LoopScope | None, at: Any) -> Callable[[str, BaseE
 
 def check_checkpoint(run: Run) -> None:
     """Reject a checkpoint in a run with a resumable loop: the next attempt would skip items twice."""
-    for place in tuple(run._places.values()):
-        if place.resumes and (not place.is_counted or current_loop(run._places) is None):
+    for place in tuple(run._loops.places.values()):
+        if place.resumes and (not place.is_counted or current_loop(run._loops.places) is None):
             what = (
                 "a map of this run keeps its results"
                 if place.is_counted
@@ -243,7 +274,7 @@ def check_nesting(run: Run, has_state: bool) -> None:
 
     The items that the inner loop skips would be missing in the state of the outer one.
     """
-    outer = current_loop(run._places)
+    outer = current_loop(run._loops.places)
     while outer is not None:
         if outer.has_state or (has_state and outer.resumes):
             inside, around_it = "state=" if has_state else "resume=True", "state=" if outer.has_state else "resume=True"
@@ -256,7 +287,7 @@ def check_nesting(run: Run, has_state: bool) -> None:
 
 
 def _binding_of(run: Run, state: object) -> StateBinding:
-    binding = next((binding for binding in run._states if binding.target is state), None)
+    binding = next((binding for binding in run._loops.states if binding.target is state), None)
     if binding is None:
         raise InvalidInputError("state", f"{type(state).__name__} was not made by run.state() of this run")
     if binding.is_open:
@@ -267,7 +298,7 @@ def _binding_of(run: Run, state: object) -> StateBinding:
 def log_restart(run: Run, place: LoopScope, kept: Mapping[str, Any], *, remedy: str) -> None:
     """Log what starting again costs, unless the code starts at a checkpoint of its own."""
     count, total = kept.get("reached", kept.get("n", 0)), kept.get("of")
-    if not count or run._only is not None or run.last_checkpoint is not None:
+    if not count or run._loops.only is not None or run.last_checkpoint is not None:
         return
     if total is not None and count >= total:
         last = f"the last run had finished all {total} items"

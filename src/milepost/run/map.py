@@ -107,17 +107,17 @@ class MapLoop:
         self._collect = collect
         self._concurrency = concurrency
         self._codec = ResultCodec(function)
-        self._keeps = mode == "keep" and run._only is None
+        self._keeps = mode == "keep" and run._loops.only is None
         self._is_keyed = key is not None
         self._place: LoopScope = new_place(run, stage, resumes=mode != "plain", is_counted=mode == "keep")
-        self._kept = kept = run._resume.get(self._place.name, {})
+        self._kept = kept = run._loops.earlier.get(self._place.name, {})
         is_same = kept.get("keyed") == self._is_keyed and kept.get("function", self._codec.name) == self._codec.name
         self._continues = mode != "plain" and is_same and ("results" if mode == "keep" else "done") in kept
         self._mode = mode
         before = frozenset(kept["done"]) if self._continues and mode == "pass" else frozenset()
-        self._work = map_items(items, key, set(before), run._only, run._secret_values, unique=mode != "plain")
+        self._work = map_items(items, key, set(before), run._loops.only, run._secret_values, unique=mode != "plain")
         self._results: list[Any] = [None] * len(self._work)
-        if self._continues and run._only is None:
+        if self._continues and run._loops.only is None:
             self._check_total()
         prefix = f"{run.fence}.{next(run._numbers)}"
         results = KeptResults(prefix, run._budget, kept if self._continues and mode == "keep" else {})
@@ -125,12 +125,12 @@ class MapLoop:
             len(self._work), mode=mode, is_keyed=self._is_keyed, function=self._codec.name, results=results
         )
         self._mapped.done.update(before)
-        if before and not self._is_keyed and run._only is None:
+        if before and not self._is_keyed and run._loops.only is None:
             self._check_place()
         if not self._continues or mode != "keep":
             take_up(run, self._place, kept, self._continues)
-        run._maps[self._place.name] = self._mapped
-        run._resume.pop(self._place.name, None)
+        run._loops.maps[self._place.name] = self._mapped
+        run._loops.earlier.pop(self._place.name, None)
         self._stage_name, self._unit = stage, unit
 
     @property
@@ -153,7 +153,7 @@ class MapLoop:
         elif not self._continues:
             log_restart(self._run, self._place, self._kept, remedy=self._remedy())
         todo = sum(task.todo for task in self._work)
-        total = total if self._run._only is None else todo
+        total = total if self._run._loops.only is None else todo
         into = self._run.stage(self._stage_name or LOOP, total=total, unit=self._unit)
         into.done = total - todo
         self._stage = into

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from milepost.core.serialization import from_json, safe_str, single_line, to_json
+from milepost.core.serialization import safe_str, single_line, to_json
 from milepost.run.crash_report import masked, redacted
-from milepost.run.loops import cursors_of, snapshots_of
+from milepost.run.loops import CHECKPOINT, cursors_of, snapshots_of
 from milepost.run.stages import flatten_stages
 
 if TYPE_CHECKING:
@@ -70,8 +70,6 @@ STAGES_BYTES = 1024 * 1024
 CURSORS_BYTES = 8 * 1024 * 1024
 STATE_TEXT_BYTES = 16 * 1024 * 1024
 """The bound of the text that holds the snapshots with their ledgers; that of the state itself is `state.STATE_BYTES`."""
-CHECKPOINT = ""
-"""The name among the cursors, which no loop has, that says where the checkpoint was recorded."""
 
 
 def build_report(run: Run) -> dict[str, str]:
@@ -123,18 +121,18 @@ def _item_counts(run: Run) -> str | None:
 
 
 def _cursors(run: Run) -> str | None:
-    if not run._loops and not run._maps and run._checkpoint_in_loop:
+    if not run._loops.each and not run._loops.maps and run._loops.checkpoint_in_loop:
         return None
     cursors = cursors_of(run, lambda what, error: log_unreportable(run, what, error))
-    if (run._checkpoint_at is not None and run._checkpoint_in_loop) or run._was_in_loop:
+    if (run._checkpoint_at is not None and run._loops.checkpoint_in_loop) or run._loops.checkpoint_was_in_loop:
         cursors[CHECKPOINT] = {"in_loop": True}
-    earlier = {name: kept for name, kept in run._resume.items() if "state" not in kept}
+    earlier = {name: kept for name, kept in run._loops.earlier.items() if "state" not in kept}
     return to_json({**earlier, **cursors}, "cursors", CURSORS_BYTES) if cursors else None
 
 
 def _state(run: Run) -> str | None:
     """Return the snapshots of loops with state, and those of the last attempt that no loop has taken up yet."""
-    earlier = {name: kept for name, kept in run._resume.items() if "state" in kept}
+    earlier = {name: kept for name, kept in run._loops.earlier.items() if "state" in kept}
     snapshots = {**earlier, **snapshots_of(run)}
     return to_json(snapshots, "state", STATE_TEXT_BYTES) if snapshots or "state" in run._last_report else None
 
@@ -146,15 +144,7 @@ def usage_text(run: Run) -> str | None:
 
 def _state_error(run: Run) -> str | None:
     """Return why the newest state was not kept; empty if it was."""
-    return run._snapshots.error or ("" if "state_error" in run._last_report else None)
-
-
-def kept_cursors(record: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """Return the cursors and snapshots of the last attempt by the names of their loops."""
-    return {
-        **(from_json(record["cursors"]) if record.get("cursors") else {}),
-        **(from_json(record["state"]) if record.get("state") else {}),
-    }
+    return run._loops.snapshots.error or ("" if "state_error" in run._last_report else None)
 
 
 _FIELDS: tuple[tuple[str, Callable[[Run], str | None]], ...] = (

@@ -34,17 +34,15 @@ from milepost.run.checkpoints import CheckpointWriter
 from milepost.run.child_mixin import ChildMixin
 from milepost.run.command import CommandMixin
 from milepost.run.crash_report import masked, masked_line, redacted, secret_values_of
-from milepost.run.cursor import LoopScope
-from milepost.run.each import NAME_BYTES, Each, continues
+from milepost.run.each import NAME_BYTES
 from milepost.run.items import Ledger
 from milepost.run.loop_mixin import LoopMixin
-from milepost.run.map import MapProgress
+from milepost.run.loops import RunLoops
 from milepost.run.output import Output, OutputMixin
 from milepost.run.repeated_work import KeptWork
-from milepost.run.report import CHECKPOINT, LogBuffer, build_report, kept_cursors, log_unreportable
+from milepost.run.report import LogBuffer, build_report, log_unreportable
 from milepost.run.results import Budget, part_key
 from milepost.run.stages import LiveStage, ProgressMixin, flatten_stages
-from milepost.run.state import Snapshots, StateBinding
 from milepost.run.step_mixin import StepMixin
 from milepost.run.usage import BudgetSpent, Usage, UsageMixin
 
@@ -121,20 +119,7 @@ class Run(ProgressMixin, CommandMixin, LoopMixin, StepMixin, CheckpointMixin, Ch
         """Whether the result was written in a transaction that may be open, which reports would wait for."""
         self._pid = os.getpid()
         self._plan = dict(plan or {})
-        self._only: frozenset[str] | None = (
-            frozenset(from_json(record["only_keys"])) if record.get("only_keys") else None
-        )
-        self._resume: dict[str, dict[str, Any]] = kept_cursors(record)
-        self._was_in_loop = bool(self._resume.pop(CHECKPOINT, None))
-        self._checkpoint_in_loop = True
-        self._continues = continues(self._resume)
-        for cursor in self._resume.values():
-            if "ledger" in cursor:
-                self.ledger.add(cursor["ledger"])
-        self._loops: dict[str, Each[Any]] = {}
-        self._maps: dict[str, MapProgress] = {}
-        self._states: list[StateBinding] = []
-        self._snapshots = Snapshots()
+        self._loops = RunLoops(record, self.ledger)
         self._budget = Budget()
         self._steps: Steps | None = None
         self._children: ChildJobs | None = None
@@ -142,7 +127,6 @@ class Run(ProgressMixin, CommandMixin, LoopMixin, StepMixin, CheckpointMixin, Ch
         self._kept_steps: str | None = record.get("steps")
         """The kept steps as the record has them."""
         self._numbers = itertools.count(1)
-        self._places: dict[str, LoopScope] = {}
         self._unreportable: set[str] = set()
         self._last_report: dict[str, str] = {"progress": "0.0"}
         """The report fields that failed to serialise, and the last report; see `report.py`."""
@@ -171,7 +155,7 @@ class Run(ProgressMixin, CommandMixin, LoopMixin, StepMixin, CheckpointMixin, Ch
     @property
     def resumed(self) -> bool:
         """Return whether the run continues where an earlier attempt ended."""
-        return self.last_checkpoint is not None or self._continues or "steps" in self._job.record
+        return self.last_checkpoint is not None or self._loops.continues or "steps" in self._job.record
 
     @property
     def _planned(self) -> bool:
@@ -249,8 +233,8 @@ class Run(ProgressMixin, CommandMixin, LoopMixin, StepMixin, CheckpointMixin, Ch
     @property
     def _has_own_checkpoint(self) -> bool:
         """Whether this attempt or an earlier one recorded a checkpoint outside of a loop."""
-        earlier = self.last_checkpoint is not None and not self._was_in_loop
-        return earlier or (self._checkpoint_at is not None and not self._checkpoint_in_loop)
+        earlier = self.last_checkpoint is not None and not self._loops.checkpoint_was_in_loop
+        return earlier or (self._checkpoint_at is not None and not self._loops.checkpoint_in_loop)
 
     def _check_cancel(self) -> None:
         """Raise as `check`, but no RunStop for which the task of the code gets a CancelledError."""
@@ -313,7 +297,7 @@ class Run(ProgressMixin, CommandMixin, LoopMixin, StepMixin, CheckpointMixin, Ch
     @property
     def _last_item(self) -> str | None:
         """Return the key of the last finished item, or None."""
-        for loop in reversed(tuple(self._loops.values())):
+        for loop in reversed(tuple(self._loops.each.values())):
             if (last := loop.last()) is not None:
                 return masked_line(loop.name_of_last(last), self._secret_values, NAME_BYTES)
         return None
@@ -332,7 +316,7 @@ class Run(ProgressMixin, CommandMixin, LoopMixin, StepMixin, CheckpointMixin, Ch
 
     def _take_parts(self, *, at_end: bool = False) -> list[tuple[str, str]]:
         """Return the kept results to write beside the record, each with its key."""
-        maps = () if at_end else tuple(self._maps.values())
+        maps = () if at_end else tuple(self._loops.maps.values())
         parts = [part for mapped in maps for part in mapped.results.take_parts()]
         return [(part_key(self.job_id, name), text) for name, text in parts]
 
@@ -341,7 +325,7 @@ class Run(ProgressMixin, CommandMixin, LoopMixin, StepMixin, CheckpointMixin, Ch
         suspended = bool(self._stop_reasons) and isinstance(self._stop_reasons[0], JobSuspended)
         if not self._stop_reasons or (suspended and not isinstance(reason, JobReleased)):
             self._stop_reasons.insert(0, reason)
-            for loop in tuple(self._loops.values()):
+            for loop in tuple(self._loops.each.values()):
                 loop.notify_stop()
             if self._on_stop is not None:
                 self._on_stop(reason)

@@ -41,11 +41,11 @@ class Sleep:
 
 def refuse_elsewhere(run: Run, name: str) -> None:
     """Raise InvalidInputError in code that a suspension of the run would not end."""
-    place = current_loop(run._places)
+    place = current_loop(run._loops.places)
     where = None
     if is_in_step():
         where = "in a function given to run.step"
-    elif place is not None and place.name in run._maps:
+    elif place is not None and place.name in run._loops.maps:
         where = "in a function given to run.map"
     elif run._started_in is not None and run._started_in != thread_and_task():
         where = "in another task or thread than that of the handler"
