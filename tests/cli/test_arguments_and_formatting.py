@@ -22,6 +22,7 @@ from milepost.cli.rendering.progress import JobProgress, RateMeter, progress_bar
 from milepost.cli.rendering.tables import plain_lines
 from milepost.cli.rendering.terminal import make_console
 from milepost.core.job import Eta, Job, JobStatus, Stage
+from milepost.core.values import Attempt
 from milepost.query.filters import parse_filter
 from milepost.query.statistics import failure_groups
 
@@ -125,6 +126,24 @@ def test_rate_is_per_stage() -> None:
     for second in range(1, 11):
         pace.sample(Stage("slow", done=float(second), total=100), 3 + second)
     assert pace.rate() == pytest.approx(1)
+
+
+def test_rate_is_per_run() -> None:
+    """Regression: a job that waited for its next run was shown with a rate, and that run with one that held the pause."""
+    lines = JobProgress()
+    rows = Stage("Rows", done=100, total=1000, unit="row", started_at="2026-11-25T12:00:00+00:00")
+    running = Job("a", "t", JobStatus.RUNNING, 0.1, "", datetime.now(UTC), stages=(rows,))
+    lines.pace.sample(rows, 0)
+    lines.pace.sample(replace(rows, done=200), 2)
+    assert "50/s" in lines.line(running)
+    again = replace(rows, done=200, started_at="2026-11-25T12:01:00+00:00")
+    lines.pace.sample(again, 60)
+    lines.pace.sample(replace(again, done=300), 62)
+    assert "50/s" in lines.line(running)
+    ended = Attempt(1, "w", datetime.now(UTC), datetime.now(UTC))
+    waiting = replace(running, status=JobStatus.PENDING, progress=0.0, attempts=(ended,))
+    lines.sample(waiting)
+    assert lines.line(waiting) == "Waiting  0%"
 
 
 def test_forecasts_come_from_record() -> None:

@@ -8,8 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from milepost.cli import formatting
 from milepost.cli.rendering.live import receipt_text, run_duration
-from milepost.cli.rendering.progress import remaining_range, stage_label, stage_line, start_range, state_of, style_of
-from milepost.cli.rendering.runs import has_earlier_runs, is_between_runs, runs_table, shown_worker
+from milepost.cli.rendering.progress import (
+    is_between_runs,
+    remaining_range,
+    stage_label,
+    stage_line,
+    start_range,
+    state_of,
+    style_of,
+)
+from milepost.cli.rendering.runs import has_earlier_runs, runs_table, shown_worker
 from milepost.cli.rendering.tables import print_table, print_value
 from milepost.cli.rendering.terminal import MUTED, STYLES, bar, cells, clean, glyph, pad
 from milepost.core.activity import open_stage, progress_text

@@ -40,8 +40,7 @@ class JobProgress:
 
     def sample(self, job: Job) -> None:
         """Take a sample of the job."""
-        stage = open_stage(job.stages)
-        self.pace.sample(stage)
+        self.pace.sample(open_stage(job.stages) if job.status is JobStatus.RUNNING else None)
         if job.message != self._last_message[0]:
             self._last_message = (job.message, _stage_position(job))
 
@@ -55,6 +54,8 @@ class JobProgress:
         if counts is not None:
             jobs = "child" if job.status is JobStatus.PENDING else "job"
             return ("Waiting", progress_text(job), formatting.units(counts.ended, counts.total, jobs), "", "")
+        if is_between_runs(job):
+            return ("Waiting", progress_text(job), "", "", "")
         stage = open_stage(job.stages)
         rate, left = self.pace.rate(), self.left(job)
         counted = stage is not None and (stage.total or stage.done)
@@ -228,17 +229,22 @@ def progress_bars(console: Console, jobs: Sequence[tuple[str, Job, JobProgress]]
     return drawn
 
 
+def is_between_runs(job: Job) -> bool:
+    """Return whether the last run of the job has ended and the next one has not started."""
+    return job.status is JobStatus.PENDING and bool(job.attempts) and job.attempts[-1].ended_at is not None
+
+
 class RateMeter:
-    """Samples of one job, reset at each stage because stages have their own rates."""
+    """Samples of one job, reset at each stage and each run of it because these have their own rates."""
 
     def __init__(self) -> None:
         self._samples: deque[tuple[float, float]] = deque()
-        self._stage: str | None = None
+        self._stage: tuple[str, str | None] | None = None
 
     def sample(self, stage: Stage | None, now: float | None = None) -> None:
         """Add a sample."""
         at = time.monotonic() if now is None else now
-        name = stage.name if stage is not None else None
+        name = (stage.name, stage.started_at) if stage is not None else None
         done = stage.done if stage is not None else 0.0
         if name != self._stage or (self._samples and done < self._samples[-1][1]):
             self._samples.clear()

@@ -28,11 +28,6 @@ def has_earlier_runs(job: Job) -> bool:
     )
 
 
-def is_between_runs(job: Job) -> bool:
-    """Return whether the last run of the job has ended and the next one has not started."""
-    return job.status is JobStatus.PENDING and bool(job.attempts) and job.attempts[-1].ended_at is not None
-
-
 def runs_table(job: Job, events: Sequence[Event], *, utc: bool) -> Table:
     """Return a line for each run of a job: its attempt, start, worker and release, and how it ended, as its events say."""
     from rich.table import Table
