@@ -346,7 +346,8 @@ async def test_async_steps_under_way_are_kept_at_a_deploy(reason: RunStop, kept:
         return number
 
     async def handler() -> None:
-        await asyncio.gather(*[run.step(f"page {number}", pay, number) for number in range(3)])
+        steps = [run.step(f"page {number}", pay, number) for number in range(3)]
+        await asyncio.gather(*steps, return_exceptions=True)  # without it, it ends with the first one
 
     task = asyncio.create_task(handler())
     await begun.wait()
