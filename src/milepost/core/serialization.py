@@ -17,7 +17,7 @@ from datetime import time as clock_time
 from decimal import Decimal
 from enum import Enum
 from pathlib import PurePath
-from typing import Any
+from typing import Any, TypeGuard
 
 from milepost.core.errors import InvalidInputError, JobNotFoundError
 
@@ -186,9 +186,14 @@ def truncate(text: str, limit: int) -> str:
 # --- names ----------------------------------------------------------------------------------------------------
 
 
+def is_id(job_id: object) -> TypeGuard[str]:
+    """Return whether a job can have this id."""
+    return isinstance(job_id, str) and JOB_ID.match(job_id) is not None
+
+
 def validate_job_id(job_id: object) -> str:
     """Return a job id if it matches ``[A-Za-z0-9._:-]{1,128}``. Raises InvalidInputError."""
-    if not isinstance(job_id, str) or not JOB_ID.match(job_id):
+    if not is_id(job_id):
         raise InvalidInputError("job_id", f"{job_id!r:.80} must be 1 to 128 of the characters A-Z a-z 0-9 . _ : -")
     return job_id
 
@@ -205,15 +210,6 @@ def validate_new_id(job_id: object) -> str:
             "job_id", f"{valid!r:.80} has the form of the id of a child; omit the dot, or use another length"
         )
     return valid
-
-
-def is_id(job_id: object) -> bool:
-    """Return whether a job can have this id."""
-    try:
-        validate_job_id(job_id)
-    except InvalidInputError:
-        return False
-    return True
 
 
 def known_id(job_id: str) -> str:
