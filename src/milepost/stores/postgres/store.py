@@ -270,17 +270,15 @@ class PostgresStore(PostgresLimits):
             (((snapshot,),),) = await self._db.run(("feed_end", None))
             return FeedEvents([], str(FeedPosition.of_snapshot(snapshot)))
         start = FeedPosition.read(position)
-        deadline = time.monotonic() + timeout
+
+        async def look() -> tuple[FeedEvents, float | None]:
+            nonlocal start
+            found = await read_feed(self._db, start, limit)
+            start = FeedPosition.read(found.position)
+            return found, None if found.events or found.lost else POLL_INTERVAL
+
         self._namespace.notifications.listen()
-        with self._namespace.waiters.waiter(feed=True, blocking=self.blocking) as waiter:
-            while True:
-                waiter.clear()
-                found = await read_feed(self._db, start, limit)
-                left = deadline - time.monotonic()
-                if found.events or found.lost or left <= 0:
-                    return found
-                start = FeedPosition.read(found.position)
-                await waiter.wait(min(left, POLL_INTERVAL))
+        return await self._namespace.waiters.wait(look, timeout, feed=True, blocking=self.blocking)
 
     # --- waiting ---
 
@@ -290,25 +288,21 @@ class PostgresStore(PostgresLimits):
             "queues": list(queues), "slots": [type_name(queue) for queue in queues],
             "own": [served.get(queue) for queue in queues], "most": 1, "worker": worker,
         }  # fmt: skip
-        deadline = time.monotonic() + timeout
+
+        async def look() -> tuple[bool | Literal["worker"], float | None]:
+            (((woken, claimable, now, due, split),),) = await self._db.run(("work", values))
+            if woken:
+                await self._db.run(("wake_take", {"worker": worker}))
+                return "worker", None
+            if split and not claimable:
+                claimable, reopens = await queries.has_claimable_subqueue(self._db, split, served, now)
+                due = earliest(due, reopens)
+            if claimable or (due is not None and due <= now):
+                return True, None
+            return False, POLL_INTERVAL if due is None else min(POLL_INTERVAL, (due - now) / 1_000_000 + 0.0005)
+
         self._namespace.notifications.listen()
-        with self._namespace.waiters.waiter(feed=False, blocking=self.blocking) as waiter:
-            while True:
-                waiter.clear()
-                (((woken, claimable, now, due, split),),) = await self._db.run(("work", values))
-                if woken:
-                    await self._db.run(("wake_take", {"worker": worker}))
-                    return "worker"
-                if split and not claimable:
-                    claimable, reopens = await queries.has_claimable_subqueue(self._db, split, served, now)
-                    due = earliest(due, reopens)
-                if claimable or (due is not None and due <= now):
-                    return True
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    return False
-                wait = min(left, POLL_INTERVAL)
-                await waiter.wait(wait if due is None else min(wait, (due - now) / 1_000_000 + 0.0005))
+        return await self._namespace.waiters.wait(look, timeout, feed=False, blocking=self.blocking)
 
     async def wake(self, worker: str) -> None:
         await self._db.run(("wakes_put", {"workers": [worker], "at": await self.now()}))
