@@ -81,6 +81,10 @@ class Workers:
             "import logging; logging.basicConfig(level=20); from milepost.worker import run_worker; "
             f"from {module} import jobs; {run}"
         )
+        return self.start_program(program, **environment)
+
+    def start_program(self, program: str, **environment: str) -> subprocess.Popen[bytes]:
+        """Start a Python process on the store."""
         process = subprocess.Popen([sys.executable, "-c", program], env={**self.environment, **environment}, cwd=ROOT)
         self.processes.append(process)
         return process

@@ -58,6 +58,35 @@ def test_drain_releases_task_at_await(workers: Workers, jobs: Jobs) -> None:
     assert get(jobs, job).status == "pending"
 
 
+def test_second_interrupt_of_a_block_with_workers_gives_their_jobs_back(workers: Workers, jobs: Jobs) -> None:
+    """The process ended at once and its jobs ran on by their records, until their leases expired: a crash."""
+    program = """
+import signal, threading, time
+from tests.worker.application import jobs, note
+
+def watch(worker):
+    while not worker.is_stopping:
+        time.sleep(0.01)
+    note("draining")
+
+with jobs.run_workers(concurrency=1) as group:
+    threading.Thread(target=watch, args=group.workers, daemon=True).start()
+    note("inside")
+    signal.pause()
+"""
+    process = workers.start_program(program, MILEPOST_GRACE="600")
+    job = jobs.enqueue("deaf")
+    workers.noted("deaf")
+    workers.noted("inside")
+    process.send_signal(signal.SIGINT)
+    workers.noted("draining")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(PATIENCE) != 0
+    left = get(jobs, job)
+    assert (left.status, left.attempt, left.crashes) == ("pending", 0, 0)
+    assert jobs.workers() == []
+
+
 def test_drained_worker_claims_nothing_and_unregisters(workers: Workers, jobs: Jobs) -> None:
     worker = workers.start(concurrency=1)
     job = jobs.enqueue("deaf")

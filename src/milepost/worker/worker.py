@@ -8,10 +8,12 @@ import logging
 import signal
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from concurrent.futures import Future, wait
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 from typing import Any, Self
 
+from milepost.core.activity import plural
 from milepost.core.errors import InvalidInputError
 from milepost.core.serialization import Duration, seconds
 from milepost.core.values import JobStatus
@@ -176,29 +178,35 @@ def run_loop(worker: Worker) -> None:
 class WorkerGroup:
     """Workers beside other code: ``with`` runs them in threads, ``async with`` in the event loop.
 
-    They drain at the end of the block. In the event loop of a server they start to drain at the signal itself, because
-    the server waits for open requests before it ends its lifespan. A second signal stops them at once.
+    They drain at the end of the block, which may be Ctrl-C. In the event loop of a server they start to drain at the signal
+    itself, because the server waits for open requests before it ends its lifespan. A second signal, or Ctrl-C, stops them at once.
     """
 
     def __init__(self, workers: Sequence[Worker]) -> None:
         self.workers = workers
         self._threads: list[threading.Thread] = []
+        self._ends: list[Future[None]] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._errors: list[BaseException] = []
 
     def __enter__(self) -> Self:
         for worker in self.workers:
-            thread = threading.Thread(target=self._run, args=(worker,), name="milepost-worker", daemon=True)
+            end = Future[None]()
+            thread = threading.Thread(target=self._run, args=(worker, end), name="milepost-worker", daemon=True)
             thread.start()
+            self._ends.append(end)
             self._threads.append(thread)
-        for worker in self.workers:
-            worker.started.wait(START_TIMEOUT)
-        if self._errors:
-            self.__exit__(None, None, None)
-            raise self._errors[0]
+        try:
+            for worker in self.workers:
+                worker.started.wait(START_TIMEOUT)
+            if self._errors:
+                raise self._errors[0]
+        except BaseException as error:
+            self.__exit__(type(error), error, error.__traceback__)
+            raise
         return self
 
-    def _run(self, worker: Worker) -> None:
+    def _run(self, worker: Worker, end: Future[None]) -> None:
         try:
             run_loop(worker)
         except BaseException as error:
@@ -207,10 +215,27 @@ class WorkerGroup:
             self._errors.append(error)
         finally:
             worker.started.set()  # do not wait for a worker that could not start
+            end.set_result(None)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        for worker in self.workers:
-            worker.stop()
+        try:
+            for worker in self.workers:
+                worker.stop()
+            running = sum(worker.running for worker in self.workers)
+            if kind is KeyboardInterrupt and running:
+                log.warning(
+                    "waiting for %s to stop; press Ctrl-C again to stop at once", plural(running, "running job")
+                )
+            self._join()
+        except KeyboardInterrupt:
+            for worker in self.workers:
+                worker.stop(at_once=True)
+            self._join()  # their jobs go back to the queue; killed with them, these would count as crashed
+            raise
+
+    def _join(self) -> None:
+        # After an interrupted `Thread.join`, Python 3.11 and 3.12 take a running thread for ended: only a Future can be awaited again.
+        wait(self._ends)
         for thread in self._threads:
             thread.join()
 
