@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from milepost.core.defaults import CLOCK_LEAD, EVENTS_KEPT
 from milepost.core.job import Job
@@ -31,6 +31,7 @@ from milepost.stores.rows import KEEP, LARGEST, Columns, Row, body, columns, pai
 
 Fields = dict[str, str]
 _ENTRIES = {"labels": "pair created id", "held": "group created id", "members": "group ended id"}
+_PLACE = "id queue rank created due subqueue deadline unique_key"
 
 
 class _Entries(NamedTuple):
@@ -57,6 +58,7 @@ class Batch(GroupFacts):
         self.has_events = self.wakes_workers = False
         self._fences = iter(fences)
         self._rows: dict[str, Row | None] = {}
+        self._before: dict[str, Fields] = {}
         self._arrivals: dict[str, int] = {}
         self._arrived = LARGEST // 2
         self._draining_before: dict[str, DrainingLease | None] = {}
@@ -94,6 +96,7 @@ class Batch(GroupFacts):
         record = row.record() if row is not None else None
         self._rows[job_id], self._records[job_id] = row, record
         if row is not None and record is not None:
+            self._before[job_id] = record
             if self.now < (updated := int(record["updated"])) <= self.now + CLOCK_LEAD:
                 self.now = updated  # another process changed it before the server's clock was set back a little
             self._arrivals[job_id] = row.n
@@ -228,10 +231,9 @@ class Batch(GroupFacts):
             found = columns(effect.record, self.now)
             int(effect.record["created"])
             texts += effect.record.values()
-        for text in texts:
-            if "\0" in text:
-                raise ValueError("a value contains NUL, which PostgreSQL cannot store")
-            text.encode()
+        if "\0" in (joined := "".join(texts)):
+            raise ValueError("a value contains NUL, which PostgreSQL cannot store")
+        joined.encode()
         return found
 
     def _keep(self, job_id: str, change: Change, index: int, effect: BranchResult, before: Fields | None) -> None:
@@ -288,14 +290,14 @@ class Batch(GroupFacts):
         return [*self._jobs(), *self._leases(), *self._beside()]
 
     def _jobs(self) -> Iterable[Part]:
-        inserts, updates = list[tuple[Any, ...]](), list[tuple[Any, ...]]()
-        placed, unplaced = [], []
+        inserts, updates, first, placed = Rows(), Rows(), Rows(), Rows()
+        unplaced: list[str] = []
         had = _Entries(set(), set(), set())
         has = _Entries(set(), set(), set())
         counts: Counter[tuple[str, str, str]] = Counter()
         for job_id in sorted(self._changed):
             row, record, after = self._rows[job_id], self._records[job_id], self._changed[job_id]
-            before = columns(old, self.now) if row is not None and (old := row.record()) else None
+            before = columns(old, self.now) if row is not None and (old := self._before[job_id]) else None
             if row is not None and before is not None:
                 had.add(job_id, row.created, old)
                 _count(counts, before, pairs(old), -1)
@@ -312,18 +314,18 @@ class Batch(GroupFacts):
                 place = _place(after, created)
             old_place = _place(before, row.created) if row is not None and before is not None else None
             if place is not None and place != old_place:
-                placed.append((job_id, *place))
+                (first if row is None else placed).append((job_id, *place))
                 self.wakes_workers = True
             elif place is None and old_place is not None:
                 unplaced.append(job_id)
         if gone := sorted(job_id for job_id in self._removed if self._rows[job_id] is not None):
-            first = [results_prefix(job_id) for job_id in gone]
-            yield "jobs_delete", {"ids": gone, "first": first, "last": [f"{prefix[:-1]}0" for prefix in first]}
+            kept = [results_prefix(job_id) for job_id in gone]
+            yield "jobs_delete", {"ids": gone, "first": kept, "last": [f"{prefix[:-1]}0" for prefix in kept]}
         names = "id created type status stalled queue unique_key deadline stale ended body"
         yield from (*for_rows("jobs_insert", names, inserts), *for_rows("jobs_update", names, updates))
         yield from _some("ready_delete", unplaced)
-        yield from for_rows("ready_put", "id queue rank created due subqueue deadline unique_key", placed)
-        came = {(queue,) for _, queue, _, _, due, *_ in placed if due is None and US in queue}
+        yield from (*for_rows("ready_insert", _PLACE, first), *for_rows("ready_put", _PLACE, placed))
+        came = {(queue,) for _, queue, _, _, due, *_ in (*first, *placed) if due is None and US in queue}
         yield from for_rows("arrivals_put", "names", sorted(came))
         for name, fields in _ENTRIES.items():
             before, after = getattr(had, name), getattr(has, name)
@@ -333,7 +335,8 @@ class Batch(GroupFacts):
         yield from for_rows("deltas_put", "kind name status n", [(*key, n) for key, n in sorted(counts.items()) if n])
 
     def _leases(self) -> Iterable[Part]:
-        taken, ended = [], []
+        taken, moved = Rows(), Rows()
+        ended: list[str] = []
         for job_id in sorted(self._changed):
             row, after = self._rows[job_id], self._changed[job_id]
             before = (row.token, row.lease) if row is not None else (None, None)
@@ -342,9 +345,11 @@ class Batch(GroupFacts):
                     ended.append(job_id)
                     self.wakes_workers = True
             elif before != (after.token, after.lease):
-                taken.append((job_id, after.token or "", after.lease, after.slot, after.worker))
+                lease = (job_id, after.token or "", after.lease, after.slot, after.worker)
+                (taken if before == (None, None) else moved).append(lease)
         yield from _some("leases_delete", ended)
-        yield from for_rows("leases_put", "id token expires slot worker", taken)
+        for name, leases in (("leases_insert", taken), ("leases_put", moved)):
+            yield from for_rows(name, "id token expires slot worker", leases)
         stops = {i: stop for i, stop in sorted(self._draining.items()) if stop != self._draining_before.get(i)}
         yield from _some("draining_delete", [i for i, stop in stops.items() if stop is None])
         rows = [(i, s.token, s.expires, s.key, s.slot, s.worker, s.groups) for i, s in stops.items() if s is not None]

@@ -11,6 +11,7 @@ from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
 
 import psycopg
+from psycopg.adapt import Dumper
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import tuple_row
 
@@ -77,11 +78,52 @@ class AsyncConnection:
         await self._connection.close()
 
 
+class ArrayDumper(Dumper):
+    """Sends a list of strings, numbers, booleans and None as an array. The statement gives its type.
+
+    Psycopg's own way, which looks at each value by itself, takes 2 to 40 times as long.
+    """
+
+    def dump(self, obj: Sequence[Any]) -> bytes:
+        """Return the text of an array. Raises psycopg.DataError for NUL, UnicodeEncodeError for a lone surrogate."""
+        encoding = self.connection.info.encoding if self.connection is not None else "utf-8"
+        return _array(obj).encode(encoding)
+
+
+def adapt(
+    context: psycopg.Connection[Any] | psycopg.AsyncConnection[Any] | psycopg.Cursor[Any] | psycopg.AsyncCursor[Any],
+) -> None:
+    """Let a connection, or a cursor, send lists with `ArrayDumper`."""
+    context.adapters.register_dumper(list, ArrayDumper)
+
+
+def _array(values: Sequence[Any]) -> str:
+    if not values:
+        return "{}"
+    try:
+        text = "\0".join(values)
+    except TypeError:
+        found = [
+            "NULL" if value is None else _strings(value, 1) if isinstance(value, str) else str(value)
+            for value in values
+        ]
+        return f"{{{','.join(found)}}}"
+    return f"{{{_strings(text, len(values))}}}"
+
+
+def _strings(joined: str, count: int) -> str:
+    """Return strings, joined by NUL, as quoted elements."""
+    if joined.count("\0") != count - 1:
+        raise psycopg.DataError("PostgreSQL text fields cannot contain NUL (0x00) bytes")
+    escaped = joined.replace("\\", "\\\\").replace('"', '\\"').replace("\0", '","')
+    return f'"{escaped}"'
+
+
 def run_pipeline(connection: psycopg.Connection[Any], calls: Sequence[Call]) -> list[Rows]:
     """Send statements together, and return the rows of each as tuples. Raises the first error."""
     errors: list[psycopg.Error] = []
     with _collected(errors), connection.pipeline(), _collected(errors):
-        cursors = [connection.cursor(row_factory=tuple_row).execute(*call) for call in calls]
+        cursors = [_cursor(connection).execute(*call) for call in calls]
     if errors:
         raise errors[0]
     return [_rows(cursor) for cursor in cursors]
@@ -93,10 +135,23 @@ async def run_async_pipeline(connection: psycopg.AsyncConnection[Any], calls: Se
     with _collected(errors):
         async with connection.pipeline():
             with _collected(errors):
-                cursors = [await connection.cursor(row_factory=tuple_row).execute(*call) for call in calls]
+                cursors = [await _async_cursor(connection).execute(*call) for call in calls]
     if errors:
         raise errors[0]
     return [await _rows_of(cursor) for cursor in cursors]
+
+
+def _cursor(connection: psycopg.Connection[Any]) -> psycopg.Cursor[tuple[Any, ...]]:
+    """Return a cursor that works alike on each connection, also on that of a caller."""
+    cursor = connection.cursor(row_factory=tuple_row)
+    adapt(cursor)
+    return cursor
+
+
+def _async_cursor(connection: psycopg.AsyncConnection[Any]) -> psycopg.AsyncCursor[tuple[Any, ...]]:
+    cursor = connection.cursor(row_factory=tuple_row)
+    adapt(cursor)
+    return cursor
 
 
 @contextmanager
@@ -168,12 +223,17 @@ class Pool:
 
     async def connect(self) -> Connection:
         """Open a connection. Raises psycopg.Error."""
-        threshold = PREPARE_THRESHOLD if self.prepares else None
+        options: dict[str, Any] = {
+            "autocommit": True,
+            "prepare_threshold": PREPARE_THRESHOLD if self.prepares else None,
+        }
         if self._blocking:
-            return BlockingConnection(psycopg.connect(**self._given, autocommit=True, prepare_threshold=threshold))
-        return AsyncConnection(
-            await psycopg.AsyncConnection.connect(**self._given, autocommit=True, prepare_threshold=threshold)
-        )
+            connection = psycopg.connect(**self._given, **options)
+            adapt(connection)
+            return BlockingConnection(connection)
+        opened = await psycopg.AsyncConnection.connect(**self._given, **options)
+        adapt(opened)
+        return AsyncConnection(opened)
 
     def put_back(self, connection: Connection) -> None:
         """Keep a connection for the next use."""

@@ -139,12 +139,16 @@ FROM unnest(
 ) AS u (id, created, type, status, stalled, queue, unique_key, deadline, stale, ended, body)
 WHERE j.id = u.id
 
--- name: ready_put
--- Place records in queues.
+-- name: ready_insert
+-- Place new records in queues.
 INSERT INTO [ready] SELECT * FROM unnest(
     %(id)s::text[], %(queue)s::text[], %(rank)s::bigint[], %(created)s::bigint[], %(due)s::bigint[], %(subqueue)s::text[],
     %(deadline)s::bigint[], %(unique_key)s::text[]
 )
+
+-- name: ready_put
+-- Place records in queues, also those that are in one.
+    --@ready_insert
 ON CONFLICT (id) DO UPDATE SET queue = excluded.queue, rank = excluded.rank, created = excluded.created,
     due = excluded.due, subqueue = excluded.subqueue, deadline = excluded.deadline, unique_key = excluded.unique_key
 
@@ -152,11 +156,15 @@ ON CONFLICT (id) DO UPDATE SET queue = excluded.queue, rank = excluded.rank, cre
 -- Take records from their queues.
 DELETE FROM [ready] WHERE id = ANY(%(ids)s)
 
--- name: leases_put
--- Store live leases.
+-- name: leases_insert
+-- Store live leases of records without one.
 INSERT INTO [leases] SELECT * FROM unnest(
     %(id)s::text[], %(token)s::text[], %(expires)s::bigint[], %(slot)s::text[], %(worker)s::text[]
 )
+
+-- name: leases_put
+-- Store live leases, also of records that have one.
+    --@leases_insert
 ON CONFLICT (id) DO UPDATE SET token = excluded.token, expires = excluded.expires, slot = excluded.slot,
     worker = excluded.worker
 
