@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from benchmarks.environment import private_redis
@@ -81,17 +82,37 @@ def drained(url: str, count: int) -> None:
     worker.run()
 
 
+def exchanged(url: str, count: int, *, size: int) -> None:
+    """Claim and complete the no-op jobs that exist, `size` per request, as a worker does."""
+    from milepost.core.transitions import plan_complete, plan_start
+    from milepost.stores.ids import SYSTEM_IDS as ids
+    from milepost.stores.protocol import Claim, Write
+    from milepost.stores.redis import RedisStore
+    from milepost.stores.sync_bridge import run_sync
+
+    store = RedisStore(url)
+    ended: list[Write] = []
+    for number in range(1, count // size + 2):
+        nonces = [(ids.new_operation_id(), ids.new_nonce()) for _ in range(min(size, count - (number - 1) * size))]
+        starts = tuple(plan_start(one, nonce=nonce, lease=10**12, worker="w", release="1") for one, nonce in nonces)
+        claim = Claim("w", {"noop": None}, starts, ids.new_operation_id(), None, number) if starts else None
+        claimed = run_sync(store.apply(ended, claim)).claimed
+        tokens = [(job.job_id, job.record["token"]) for job in claimed]
+        ended = [Write(one, plan_complete(ids.new_operation_id(), token, "1", {}), False) for one, token in tokens]
+
+
 PATHS: dict[str, Callable[[str, int], None]] = {
     "progress write": progress,
     "tracked block with ten reports": tracked,
     "submit": submitted,
     "submit in bulk, a job": in_bulk,
     "no-op job drained by a worker": drained,
+    **{f"no-op job claimed and completed, {size} per request": partial(exchanged, size=size) for size in (10, 100)},
 }
 RARELY = ("--hz", "1", "--dynamic-hz", "no")
 """Redis settings without timed work, which would be counted and depend on the load."""
-BEFORE: dict[str, Callable[[str, int], None]] = {"no-op job drained by a worker": in_bulk}
-"""What must exist before a path is run."""
+BEFORE = {name: "submit in bulk, a job" for name in PATHS if name.startswith("no-op job")}
+"""What is run before a path."""
 HOURS = 4 * 3600.0
 NO_CLOCK = {"MILEPOST_LEASE": f"{2 * HOURS}", "MILEPOST_HEARTBEAT": f"{HOURS}", "MILEPOST_SWEEP": f"{HOURS}"}
 """Settings without timed work: callgrind makes a job fifty times slower, so that heartbeats would be counted in it."""
@@ -129,7 +150,7 @@ def _run(name: str, port: int, many: int, *under: str) -> None:
     """Run one path in its own process, after its preparation."""
     url = f"redis://127.0.0.1:{port}/0"
     if name in BEFORE:
-        BEFORE[name](url, many)
+        _run(BEFORE[name], port, many)
     subprocess.run(
         [*under, sys.executable, "-m", "benchmarks.surveys.instructions", name, url, str(many)],
         cwd=ROOT,
@@ -158,4 +179,7 @@ def _timed(folder: str) -> int:
 
 
 if __name__ == "__main__":
+    from milepost.stores.redis import client
+
+    client.REPLY_SECONDS = HOURS  # else a request that is slow under callgrind would be sent again
     PATHS[sys.argv[1]](sys.argv[2], int(sys.argv[3]))

@@ -17,7 +17,9 @@ TRIES = 3
 @pytest.mark.timeout(900)  # callgrind is fifty times slower, and each count may be repeated
 @pytest.mark.service("valgrind")
 @pytest.mark.service("redis-server")
-@pytest.mark.parametrize("name", ["progress write", "submit", "submit in bulk, a job"])
+@pytest.mark.parametrize(
+    "name", ["progress write", "submit", "submit in bulk, a job", "no-op job claimed and completed, 10 per request"]
+)
 def test_instruction_count_matches_recorded(name: str) -> None:
     kept = json.loads(RESULTS.read_text())["instructions"]
     here = machine()

@@ -20,5 +20,11 @@ def without(transition: TransitionType, word: str) -> None:
     object.__setattr__(transition, "branches", branches)
 
 
-for form in (*run._REPORTS.values(), run._CHECKPOINT, run._COMPLETE, run._COMPLETE_WITHOUT_RESULT):
+for form in (
+    *run._REPORTS.values(),
+    run._CHECKPOINT,
+    run._COMPLETE,
+    run._COMPLETE_WITHOUT_REPORT,
+    run._COMPLETE_WITHOUT_RESULT,
+):
     without(form.transition, "token")

@@ -154,17 +154,17 @@ def plan_output(
     return bind(form, operation_id, token=token, key=key, chunk=chunk, erased=keys, added=str(added))
 
 
-def _completes(*kept: str) -> TransitionTemplate:
+def _completes(*kept: str, report: tuple[Operation, ...] = REPORT_OPS) -> TransitionTemplate:
     return template(
         "complete",
-        ("token", *kept, "queue_result", "open_children", *REPORT),
+        ("token", *kept, *(str(op[1]) for op in report)),
         branch(
             (RUNNING,),
             COMPLETED,
             guards=(HOLDS_TOKEN,),
             ops=(
-                *REPORT_OPS,
-                *(("set", name, Param(name)) for name in (*kept, "queue_result", "open_children")),
+                *report,
+                *(("set", name, Param(name)) for name in kept),
                 ("set", "progress", Const("1")),
                 *END_LEASE,
                 *END_JOB,
@@ -176,8 +176,10 @@ def _completes(*kept: str) -> TransitionTemplate:
     )
 
 
-_COMPLETE = _completes("result")
-_COMPLETE_WITHOUT_RESULT = _completes("result_error", "result_text")
+_COMPLETE = _completes("result", "queue_result", "open_children")
+_COMPLETE_WITHOUT_REPORT = _completes("result", report=())
+"""The same for most short jobs, which report nothing: a store compiles it to less, and its requests are smaller."""
+_COMPLETE_WITHOUT_RESULT = _completes("result_error", "result_text", "queue_result", "open_children")
 
 
 UNSTART: tuple[Operation, ...] = (("unstart", Param("start")),)
@@ -278,6 +280,8 @@ def plan_complete(
     """Complete a run. `queue_result` is the result as its task queue encodes it, if `result` cannot express it;
     `open_children` is the number of children that were open when its code returned, None for none.
     """
+    if not report and queue_result is None and open_children is None:
+        return bind(_COMPLETE_WITHOUT_REPORT, operation_id, token=token, result=result)
     kept = {"result": result, "queue_result": queue_result, "open_children": open_children}
     return bind(_COMPLETE, operation_id, token=token, **kept, **report)
 

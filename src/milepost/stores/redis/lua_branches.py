@@ -39,8 +39,7 @@ _READS = {
 }
 """Index -> the fields that determine the position of a record in it."""
 
-
-_LOST = tuple(map(Const, LOST_PARENT.split()))
+LOST = tuple(map(Const, LOST_PARENT.split()))
 
 
 class BranchWriter:
@@ -66,7 +65,7 @@ class BranchWriter:
         self.reads |= self._touched & {"stale", "stalled", "usage"}
         if any(operation[0] != "clear" and operation[1:2] == ("stalled",) for operation in branch.ops):
             self.reads.add("created")
-        if any(op[:2] == ("set", "status") and op[2] in _LOST for op in branch.ops):
+        if any(op[:2] == ("set", "status") and op[2] in LOST for op in branch.ops):
             yield "fails = true"
         yield f"touched = '{''.join(touched)}'"
 
@@ -155,7 +154,8 @@ class BranchWriter:
             case "take":
                 nonce, micros = (self._source(part) for part in rest)
                 yield "fence = math.max((fence or tonumber(redis.call('GET', root .. 'fence') or 0)) + 1, this.clock)"
-                yield self._put("token", f"string.format('%d', fence) .. ':' .. ({nonce} or '')")
+                number = "(fence == this.clock and this.now or string.format('%d', fence))"
+                yield self._put("token", f"{number} .. ':' .. ({nonce} or '')")
                 yield self._put("lease", f"string.format('%d', this.clock + (tonumber({micros}) or 0))")
             case "clear":
                 field = self._field(name)  # read, so that only an existing field is deleted
@@ -245,6 +245,10 @@ class BranchWriter:
     def _event_text(self, branch: Branch) -> str:
         parts = [self._event_kind(branch), "'\\000'", "this.now"]
         for name in branch.emit:
+            text = _constant(branch, name)
+            if text is not None:
+                parts.append(quoted(f"\0{short_name(name)}={text}"))
+                continue
             field = self._field(name)
             parts.append(
                 f"(({field} or '') ~= '' and {quoted(chr(0) + short_name(name) + '=')} or '') .. ({field} or '')"
@@ -256,9 +260,11 @@ class BranchWriter:
 
     def _event_kind(self, branch: Branch) -> str:
         """Return the kind of the event in Lua: empty if it is the status."""
-        sets = {op[2].text for op in branch.ops if op[:2] == ("set", "status") and isinstance(op[2], Const)}
-        if branch.event not in (sets or branch.statuses):
+        sets = _constant(branch, "status")
+        if branch.event not in (branch.statuses if sets is None else (sets,)):
             return quoted(branch.event)
+        if sets is not None:
+            return "''"
         status, kind = self._field("status"), quoted(branch.event)
         return f"({status} == {kind} and '' or {kind})"
 
@@ -277,6 +283,14 @@ class BranchWriter:
         if isinstance(source, Const):
             return quoted(source.text)
         raise AssertionError(f"{source!r} is not a source")
+
+
+def _constant(branch: Branch, name: str) -> str | None:
+    """Return the value of a field after a branch if it is the same for each record, and not empty."""
+    last = [op for op in branch.ops if name in op[1:3]][-1:]
+    if last and last[0][:2] == ("set", name) and isinstance(last[0][2], Const):
+        return last[0][2].text or None
+    return None
 
 
 def _change_limit(function: str, *arguments: str) -> str:

@@ -14,6 +14,7 @@ from milepost.core.record_codec import short_name
 from milepost.core.transitions.operations import Branch, TransitionType
 from milepost.stores.redis.lua_branches import BranchWriter
 from milepost.stores.redis.lua_new_records import new_records
+from milepost.stores.redis.lua_runs import run_writes
 from milepost.stores.redis.lua_single_write import single_write
 from milepost.stores.redis.lua_text import boolean, quoted
 from milepost.stores.redis.scripts import Script, transition_script
@@ -39,6 +40,8 @@ class CompiledTransition(NamedTuple):
     """Whether callers send it, so that their operation ids are looked up."""
     first: str
     """What is tried first, see `lua_single_write` and `lua_new_records`."""
+    straight: str
+    """What is tried first for each record, see `lua_runs`."""
 
 
 ScriptNumbers = dict[TransitionType, tuple[int, int]]
@@ -118,6 +121,7 @@ def compile_transition(transition: TransitionType) -> CompiledTransition:
         grows,
         mortal or transition.retention == "updates",
         new_records(transition, width) if mortal else single_write(transition, width),
+        run_writes(transition),
     )
 
 
@@ -127,9 +131,13 @@ def _script(transitions: list[CompiledTransition], *, grows: bool | None = None)
         "else".join(f"if transition == {number} then\n{c.branches}" for number, c in enumerate(transitions, 1))
         + "end\n"
     )
+    straight = "".join(
+        f"if transition == {number} then\n{c.straight}end\n" for number, c in enumerate(transitions, 1) if c.straight
+    )
     return transition_script(
         transitions[0].first if len(transitions) == 1 else "",
         f"local function about(transition)\n{about}end\n",
+        straight,
         branches,
         grows=transitions[0].grows if grows is None else grows,
         is_asked=any(transition.is_asked for transition in transitions),

@@ -61,9 +61,9 @@ def script(name: str, *, grows: bool = False) -> Script:
     return _script(name, flags, "".join(map(_text, parts)), writes=name not in READING)
 
 
-def transition_script(first: str, head: str, branches: str, *, grows: bool, is_asked: bool) -> Script:
-    """Return the script that applies changes; `first`, `head` and `branches` are Lua from `lua_compiler`."""
-    body = _text("apply").replace("    --BRANCHES\n", branches, 1)
+def transition_script(first: str, head: str, straight: str, branches: str, *, grows: bool, is_asked: bool) -> Script:
+    """Return the script that applies changes; the texts are Lua from `lua_compiler`."""
+    body = _text("apply").replace("    --STRAIGHT\n", straight, 1).replace("    --BRANCHES\n", branches, 1)
     # Each function costs when it is created, so the first part creates only what it calls.
     sections = {"run_writes": r"is_superseded|keep_event", "announce": r"announce\("}
     before = {name for name, calls in sections.items() if re.search(calls, first)}

@@ -3,7 +3,7 @@
 -- name: apply
 -- Apply changes in order, and then a worker's claim, in one atomic step. `match_branch` and `apply_branch` of
 -- `milepost.core.transitions.operations` define what a change means. The branches of the transitions are compiled to Lua
--- and inserted at `BRANCHES`, see `milepost.stores.redis.lua_compiler`.
+-- and inserted at `BRANCHES`, and for starts and ends of runs at `STRAIGHT`, see `milepost.stores.redis.lua_compiler`.
 --
 -- ARGV[2..] the number of writes, and for each: id, number of its transition (then `!` to return the record, then `:` and
 --           the unique key, if any), operation id, its values (NUL, or not sent at the end: missing); then `renew` with the arguments of
@@ -142,6 +142,7 @@ while true do
 
   local branch, text, repeated, holder, wait, closed = -1, false, 0, false, nil, nil
   repeat
+    --STRAIGHT
     -- Was the operation applied before?
     local known, gone
     if retention == 'l' and fields.o and string.sub(fields.o, 1, 8) == op then known = string.sub(fields.o, 9, 9) end

@@ -25,8 +25,9 @@ local function open_claim()
   end
   local transition, starts = tonumber(shift()), tonumber(shift())
   local stride = about(transition) + 1
-  local claimed, entry, looked, chosen = {}, root .. 'c:' .. worker, 0, nil
-  local ids, capacities, own, settings, skips, full, rates = {}, {}, {}, {}, {}, 0, {}
+  local claimed, entry, looked = {}, root .. 'c:' .. worker, 0
+  local queue, member, name, slot -- of the entry that was chosen
+  local ids, capacities, own, settings, skips, full, rates, left_queue = {}, {}, {}, {}, {}, 0, {}, {}
 
   -- A limit with the leases of a slot taken off, live and draining.
   local function left(limit, slot)
@@ -60,10 +61,17 @@ local function open_claim()
     return math.min(capacities[key], capacities[partition])
   end
 
+  -- Remove the entries of jobs that `claim.take` was called for.
+  local function remove_taken()
+    for name, members in pairs(left_queue) do redis.call('ZREM', root .. 'q:' .. name, unpack(members)) end
+    left_queue = {}
+  end
+
   -- The first entry of a queue that was not tried yet.
   local function head(queue)
     if queue.at > #queue.heads then
       if queue.last or capacity(queue.type) <= 0 then return end
+      remove_taken()
       local most = math.min(starts + 1, 200)
       queue.heads = redis.call('ZRANGE', root .. 'q:' .. queue.name, queue.passed, queue.passed + most - 1, 'WITHSCORES')
       queue.at, queue.last = 1, #queue.heads < 2 * most
@@ -143,7 +151,6 @@ local function open_claim()
   -- The id to start next, with its transition, the operation id and the position of its values; nothing at the end.
   function claim.next()
     if #ids == starts or looked >= starts + 64 then return end
-    local queue, member, name, slot
     if wanted ~= '' then
       queue, member, name, slot = named_job()
     else
@@ -152,14 +159,24 @@ local function open_claim()
       looked = looked + 1
     end
     if not queue then return end
-    chosen = {queue = queue, member = member, name = name or queue.name, slot = slot}
+    name = name or queue.name
+    claim.queue = not slot and name
     local first = arg + #ids * stride
     return string.sub(member, 18), transition, ARGV[first], first + 1
   end
 
+  -- Remove the entry of the job in its queue `claim.queue`; later, together with those of other jobs.
+  function claim.take()
+    local members = left_queue[claim.queue]
+    if not members then
+      members = {}
+      left_queue[claim.queue] = members
+    end
+    members[#members + 1] = member
+  end
+
   -- The result of the start; a job past its start deadline leaves the queue.
   function claim.started(id, branch, text)
-    local queue, name, slot = chosen.queue, chosen.name, chosen.slot
     if branch >= 0 then
       local key = slot and string.match(slot, '^[^\31]*') or queue.type
       capacities[key] = capacities[key] - 1
@@ -181,7 +198,7 @@ local function open_claim()
     end
     local after = redis.pcall('HGET', root .. 'j:' .. id, 'N')
     if not text or type(after) == 'table' or (after and tonumber(after) <= this.clock) then
-      redis.call('ZREM', root .. 'q:' .. name, chosen.member)
+      redis.call('ZREM', root .. 'q:' .. name, member)
       if slot then indexes.enlist(name) end
     elseif slot then
       skips[name] = (skips[name] or 0) + 1
@@ -193,6 +210,7 @@ local function open_claim()
   -- The reply. It is stored in case it is lost, and its number to recognise late duplicates of older claims.
   function claim.close()
     local next_due = false
+    remove_taken()
     for key, rate in pairs(rates) do
       if rate.moved then
         redis.call('HSET', root .. 'limits', key, (string.gsub(settings[key], '%d*$', string.format('%d', rate.opens), 1)))

@@ -6,7 +6,7 @@
 -- records. Claim queues, schedules and unique keys are written immediately, because a claim or a later write in the same
 -- script reads them.
 local function open_indexes()
-  local X = {touches = {}, moves = {}, listed = {}, counts = {n = {}, w = {}}, ended = {}, ready = {}, woken = {}}
+  local X = {touches = {}, moves = {}, listed = {}, steps = {}, counts = {n = {}, w = {}}, ends = {}, ended = {}, ready = {}, woken = {}}
 
   -- Add a member to an index, or remove it with the score false; the last call counts.
   local function move(index, member, score)
@@ -23,8 +23,11 @@ local function open_indexes()
     if not name or name == '' then return end
     local names = X.counts[hash]
     names[name] = (names[name] or 0) + by
-    local key = hash == 'n' and string.match(name, '^([^\31]*)\31')
-    if key then names[key] = (names[key] or 0) + by end
+    local at = hash == 'n' and string.find(name, '\31', 1, true)
+    if at then
+      local key = string.sub(name, 1, at - 1)
+      names[key] = (names[key] or 0) + by
+    end
   end
 
   -- A value that is not empty, or false.
@@ -43,99 +46,7 @@ local function open_indexes()
     return (#created == 16 and created or string.format('%016.0f', created)) .. ':' .. id
   end
 
-  -- The queue of the name under which a record is claimed, and for a subqueue its slot; see `milepost.core.limits`.
-  local function queue_of(name)
-    local at = string.find(name, '\31', 1, true)
-    if not at then return name end
-    return string.sub(name, 1, at - 1), string.sub(name, at + 1)
-  end
-
-  -- Place a subqueue in the ring of its queue and limit key, by rank and turn, unless it is empty or its partition is full.
-  function X.enlist(name)
-    local queue, slot = queue_of(name)
-    local key = string.match(slot, '^[^\31]*')
-    local ring = root .. 'ring:' .. queue .. '\31' .. key
-    local rank = redis.call('ZRANGE', root .. 'q:' .. name, 0, 0, 'WITHSCORES')[2]
-    if rank and redis.call('SISMEMBER', root .. 'full:' .. slot, name) == 0 then
-      local turn = tonumber(redis.call('ZSCORE', root .. 'turns', name) or 0)
-      redis.call('ZADD', ring, string.format('%.0f', rank * 1e13 + turn), name)
-      redis.call('SADD', root .. 'rings', queue)
-      redis.call('SADD', root .. 'rings:' .. queue, key)
-      redis.call('SADD', root .. 'queues:' .. key, queue)
-    elseif redis.call('ZREM', ring, name) == 1 and redis.call('EXISTS', ring) == 0 then
-      redis.call('SREM', root .. 'queues:' .. key, queue)
-      redis.call('SREM', root .. 'rings:' .. queue, key)
-      if redis.call('EXISTS', root .. 'rings:' .. queue) == 0 then redis.call('SREM', root .. 'rings', queue) end
-    end
-  end
-
-  -- Take a subqueue whose partition is full out of its ring, until `X.slot_freed`.
-  function X.set_full(name)
-    local _, slot = queue_of(name)
-    redis.call('SADD', root .. 'fulls', slot)
-    redis.call('SADD', root .. 'full:' .. slot, name)
-    X.enlist(name)
-  end
-
-  -- A slot may have capacity: wake a worker of each queue that has jobs for it.
-  function X.slot_freed(slot)
-    if redis.call('EXISTS', root .. 'q:' .. slot) == 1 then X.announce_one(slot) end
-    if string.find(slot, '\31', 1, true) then
-      local names = redis.call('SMEMBERS', root .. 'full:' .. slot)
-      redis.call('DEL', root .. 'full:' .. slot)
-      redis.call('SREM', root .. 'fulls', slot)
-      for i = 1, #names do
-        X.enlist(names[i])
-        X.announce_one((queue_of(names[i])))
-      end
-    else
-      local queues = redis.call('SMEMBERS', root .. 'queues:' .. slot)
-      for i = 1, #queues do X.announce_one(queues[i]) end
-      local plain = redis.call('SMEMBERS', root .. 'plain:' .. slot)
-      for i = 1, #plain do
-        if redis.call('EXISTS', root .. 'q:' .. plain[i]) == 1 then
-          X.announce_one(plain[i])
-        else
-          redis.call('SREM', root .. 'plain:' .. slot, plain[i])
-        end
-      end
-    end
-  end
-
-  -- Change the setting of a limit key, and forget those that change nothing any more. Its parts, separated by colons, empty if
-  -- unset: most leases, 1 paused or 0 not, per partition, rate, its spacing and tolerance, gate, and when the rate opens.
-  function X.change_limit(key, given)
-    local values, index = {}, root .. 'limits'
-    for value in string.gmatch((redis.call('HGET', index, key) or ':0::::::') .. ':', '(.-):') do values[#values + 1] = value end
-    for place, value in pairs(given) do
-      if place == 4 and value ~= '=' and value ~= values[4] then values[8] = '' end
-      if value ~= '=' then values[place] = value end
-    end
-    redis.call('HSET', index, key, table.concat(values, ':'))
-    local all = redis.call('HGETALL', index)
-    for i = 1, #all, 2 do
-      local gate = string.match(all[i + 1], '^:0:::::(%d*):')
-      if gate and (tonumber(gate) or 0) <= this.clock then redis.call('HDEL', index, all[i]) end
-    end
-  end
-
-  -- Let no job of a limit key start until a time, or a later one that is set; 0 opens its gate.
-  function X.close_gate(key, time)
-    local before = tonumber(string.match(redis.call('HGET', root .. 'limits', key) or '', ':(%d*):%d*$')) or 0
-    X.change_limit(key, {[7] = time > 0 and string.format('%d', math.max(before, time)) or ''})
-  end
-
-  -- Give the start at a time back to the rate of a limit key, as `after_return` of `milepost.core.rate`.
-  function X.return_start(key, time)
-    local setting = redis.call('HGET', root .. 'limits', key) or ''
-    local spacing, tolerance, opens = string.match(setting, ':(%d+):(%d*):%d*:(%d+)$')
-    if spacing and time <= this.clock and this.clock < time + spacing + tolerance then
-      opens = string.format('%d', math.max(0, opens - spacing))
-      redis.call('HSET', root .. 'limits', key, (string.gsub(setting, '%d*$', opens, 1)))
-      X.slot_freed(key)
-    end
-  end
-
+  --@subqueues
   -- Make a record with a queue claimable, scheduled or neither.
   function X.offer(id, fields)
     local queue, slot = queue_of(fields.q)
@@ -178,6 +89,68 @@ local function open_indexes()
     end
   end
 
+  -- Move a record from the list of a type and status, if it was in one, to another one.
+  function X.list(id, type0, status0, type1, status1, created)
+    if status0 then move('i:' .. (type0 or '') .. ':' .. status0, id, false) end
+    if status1 then
+      local name = (type1 or '') .. ':' .. status1
+      X.listed[name] = true
+      move('i:' .. name, id, created)
+    end
+  end
+
+  -- The same for an equal type, with the members of both lists kept for the next record.
+  function X.step(id, job_type, status0, status1, created)
+    local step = X.steps[status1]
+    if not step or step.type ~= job_type or step.status0 ~= status0 then
+      X.list(id, job_type, status0, job_type, status1, created)
+      local name = 'i:' .. (job_type or '') .. ':'
+      step = {type = job_type, status0 = status0, from = X.moves[name .. status0], to = X.moves[name .. status1]}
+      X.steps[status1] = step
+    end
+    step.from[id], step.to[id] = false, created
+  end
+
+  -- Replace the lease of a record, if it had one, by another one or none.
+  function X.lease(id, lease0, slot0, worker0, lease1, slot1, worker1)
+    lease0, lease1 = some(lease0), some(lease1)
+    if lease0 then
+      if not lease1 then move('lease', id, false) end
+      count('n', slot0, -1)
+      count('w', worker0, -1)
+    end
+    if lease1 then
+      move('lease', id, lease1)
+      count('n', slot1, 1)
+      count('w', worker1, 1)
+    end
+  end
+
+  -- Count the end of a record, as `counted_end` of `milepost.core.rollups`; `due` and `suspect` are the fields before it.
+  function X.count_end(fields, ended, due, suspect)
+    local started, created = tonumber(fields.b) or 0, tonumber(fields.c) or 0
+    local minute, job_type, queue = math.floor(ended / 60000000), fields.t or '', fields.queue ~= fields.t and fields.queue or ''
+    local page = X.ended[#X.ended]
+    if not page or page.minute ~= minute or page.type ~= job_type or page.queue ~= queue then
+      page = {minute = minute, type = job_type, queue = queue, counts = {}}
+      X.ended[#X.ended + 1] = page
+    end
+    local function add(metric, bucket)
+      local counts = page.counts[metric] or {}
+      page.counts[metric] = counts
+      counts[bucket] = (counts[bucket] or 0) + 1
+    end
+    add(fields.s, '')
+    if started > 0 then
+      local first = started
+      due = tonumber(due or 0) or 0
+      if ((tonumber(fields.a) or 0) > 1 or fields.x or suspect) and fields.V then first = tonumber(string.match(fields.V, '^%d+')) or 0 end
+      add(fields.s .. '.r', math.floor(math.log(math.max(ended - started, 1)) * 5.7707801635558535))
+      local wait = (due <= first and first or started) - math.max(created, due)
+      add('w', math.floor(math.log(math.max(wait, 1)) * 5.7707801635558535))
+    end
+  end
+
   -- Move a record in the indexes that `touched` names by letters: l list, q queue, d deadline, L lease, a label,
   -- k unique key, e ended.
   function X.place(id, old, fields, touched)
@@ -189,14 +162,7 @@ local function open_indexes()
     end
     if touches.l then
       local type0, status0 = was(old, fields, 't'), was(old, fields, 's')
-      if status0 ~= some(fields.s) or type0 ~= some(fields.t) then
-        if status0 then move('i:' .. (type0 or '') .. ':' .. status0, id, false) end
-        if fields.s then
-          local name = (fields.t or '') .. ':' .. fields.s
-          X.listed[name] = true
-          move('i:' .. name, id, fields.c)
-        end
-      end
+      if status0 ~= some(fields.s) or type0 ~= some(fields.t) then X.list(id, type0, status0, fields.t, fields.s, fields.c) end
     end
     if touches.q then
       local queue0 = was(old, fields, 'q')
@@ -243,17 +209,7 @@ local function open_indexes()
       end
     end
     if touches.L then
-      local lease0, lease1 = was(old, fields, 'L'), some(fields.L)
-      if lease0 then
-        if not lease1 then move('lease', id, false) end
-        count('n', was(old, fields, 'S'), -1)
-        count('w', was(old, fields, 'w'), -1)
-      end
-      if lease1 then
-        move('lease', id, lease1)
-        count('n', fields.S, 1)
-        count('w', fields.w, 1)
-      end
+      X.lease(id, was(old, fields, 'L'), was(old, fields, 'S'), was(old, fields, 'w'), fields.L, fields.S, fields.w)
     end
     if touches.a then
       for pair in string.gmatch(was(old, fields, 'l') or '', '[^\31]+') do move('l:' .. pair, id, false) end
@@ -275,24 +231,8 @@ local function open_indexes()
         redis.call('HINCRBY', root .. 'zs', id, 1)
         redis.call('HDEL', root .. 'zk', id)
       end
-      if ended1 and ended0 ~= ended1 then redis.call('RPUSH', root .. 'z', id) end
-      if ended1 and not ended0 then -- as `counted_end` of `milepost.core.rollups`
-        local ended, started, created = tonumber(ended1) or 0, tonumber(fields.b) or 0, tonumber(fields.c) or 0
-        local series = math.floor(ended / 60000000) .. '\31' .. (fields.t or '') .. '\31' .. (fields.queue ~= fields.t and fields.queue or '') .. '\31'
-        local function ends(metric, from, to)
-          if from then metric = metric .. math.floor(math.log(math.max(to - from, 1)) * 5.7707801635558535) end
-          metric = series .. metric
-          X.ended[metric] = (X.ended[metric] or 0) + 1
-        end
-        ends(fields.s)
-        if started > 0 then
-          ends(fields.s .. '.r', started, ended)
-          local due, first = tonumber(was(old, fields, 'n') or fields.n or 0) or 0, started
-          local has_failed = (tonumber(fields.a) or 0) > 1 or fields.x or was(old, fields, 'suspect')
-          if has_failed and fields.V then first = tonumber(string.match(fields.V, '^%d+')) or 0 end
-          ends('w', math.max(created, due), due <= first and first or started)
-        end
-      end
+      if ended1 and ended0 ~= ended1 then X.ends[#X.ends + 1] = id end
+      if ended1 and not ended0 then X.count_end(fields, tonumber(ended1) or 0, was(old, fields, 'n') or fields.n, was(old, fields, 'suspect')) end
     end
   end
 
@@ -385,7 +325,14 @@ local function open_indexes()
         end
       end
     end
-    for metric, by in pairs(X.ended) do redis.call('HINCRBY', root .. 'ro', metric, by) end
+    for from = 1, #X.ends, 4000 do redis.call('RPUSH', root .. 'z', unpack(X.ends, from, math.min(from + 3999, #X.ends))) end
+    for i = 1, #X.ended do
+      local page = X.ended[i]
+      local series = page.minute .. '\31' .. page.type .. '\31' .. page.queue .. '\31'
+      for metric, counts in pairs(page.counts) do
+        for bucket, by in pairs(counts) do redis.call('HINCRBY', root .. 'ro', series .. metric .. bucket, by) end
+      end
+    end
     for queue, many in pairs(X.ready) do announce(queue, many) end
     for worker in pairs(X.woken) do
       local list = root .. 'wake:' .. worker

@@ -49,7 +49,7 @@ end
 -- name: record
 -- Prelude of every script: the encodings of a record, and draining leases. User JSON is never decoded.
 --
--- What an event of an ended job need not repeat, because the record has it: its time, and unchanged fields.
+-- What an event of an ended job need not repeat, because the record has it: its time, and unchanged fields (see `shared`).
 local TIMES, SAME = {'c', 'b', 'z'}, {'s', 'p', 'm', 'e', 'a', 'w'}
 
 -- The fields of a record, by short name, and its form (hash, text or damaged), nil if there is none.
@@ -73,39 +73,42 @@ local function read(id)
   return fields, 'text'
 end
 
--- The text of a record without its events, which are added to `events`, if given.
-local function pack(fields, events)
-  local lines, n, m = {'c=' .. (fields.c or ''), false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false}, 1, 0 -- at its usual size: growth is slow
+-- What events of an ended record have in common with it, and the letters in their place.
+local function shared(fields)
+  local status, progress, message, failure, attempt, worker = fields.s, fields.p, fields.m, fields.e, fields.a, fields.w
+  return { -- in one constructor, because growth is slow
+    [fields.c or ''] = 'c', [fields.b or ''] = 'b', [fields.z or ''] = 'z', [status and 's=' .. status or ''] = 's',
+    [progress and 'p=' .. progress or ''] = 'p', [message and 'm=' .. message or ''] = 'm', [failure and 'e=' .. failure or ''] = 'e',
+    [attempt and 'a=' .. attempt or ''] = 'a', [worker and 'w=' .. worker or ''] = 'w',
+  }
+end
+
+-- The text of a record without its events. With `letters` of `shared` they are added, shortened.
+local function pack(fields, letters)
+  local lines, n = {'c=' .. (fields.c or ''), false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false}, 1 -- at its usual size: growth is slow
+  local events, m = {}, 0
   for name, value in pairs(fields) do
     if #name > 1 and string.byte(name) == 33 then
-      if events then
+      if letters then
         m = m + 1
-        events[m] = name .. '=' .. value
+        events[m] = name .. '=' .. string.gsub(value, '%Z+', letters)
       end
     elseif name ~= 'c' then
       n = n + 1
       lines[n] = name .. '=' .. value
     end
   end
-  return table.concat(lines, '\n', 1, n)
+  local text = table.concat(lines, '\n', 1, n)
+  return letters and text .. '\n' .. table.concat(events, '\n') or text
 end
 
 -- The text of an ended record with its lifecycle events. It omits `u` if that equals the end.
 local function pack_whole(fields)
-  local updated, events, short = fields.u, {}, {}
+  local updated = fields.u
   if updated == fields.z then fields.u = nil end
-  local text = pack(fields, events)
+  local text = pack(fields, shared(fields))
   fields.u = updated
-  for i = 1, #TIMES do
-    local value = fields[TIMES[i]]
-    if value then short[value] = TIMES[i] end
-  end
-  for i = 1, #SAME do
-    local value = fields[SAME[i]]
-    if value then short[SAME[i] .. '=' .. value] = SAME[i] end
-  end
-  events = string.gsub(table.concat(events, '\n'), '[^%z\n]+', short)
-  return text .. '\n' .. events
+  return text
 end
 
 -- Whether there are any draining leases; checked once.
