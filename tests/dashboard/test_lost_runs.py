@@ -6,6 +6,8 @@ import os
 import re
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -72,6 +74,31 @@ def test_run_of_a_killed_worker_is_shown_as_lost(
     expect(panel).to_contain_text(f": {end}")
     expect(panel).to_contain_text(": completed")
     assert not axe(page)
+
+
+def test_stage_of_a_run_given_back_at_a_deploy_is_not_shown_as_running(
+    served: tuple[Jobs, str], opened: Opened
+) -> None:
+    """Regression: its time went on while the job waited for its next run."""
+    jobs, address = served
+    begun = threading.Event()
+
+    @jobs.job("rows")
+    def rows(run: Run) -> None:
+        for _ in run.each(range(100), stage="Rows", resume=True):
+            begun.set()
+            while True:  # until the drain
+                run.check()
+                time.sleep(0.02)
+
+    with jobs.run_workers():
+        job_id = jobs.submit(rows).job_id
+        assert begun.wait(60)
+    timeline = opened(f"{address}?page=job&job={job_id}").get_by_role("region", name="Timeline")
+    expect(timeline).to_contain_text("Attempt 1 on")
+    stage = timeline.get_by_role("listitem").filter(has_text="Rows").last
+    expect(stage).to_contain_text("0 of 100")
+    expect(stage).not_to_contain_text("now")
 
 
 def renewed(jobs: Jobs, job_id: str) -> bool:

@@ -33,6 +33,7 @@ export function Timeline({ job }: { job: JobRecord }) {
   const waited = job.started_at === null || job.attempts.length > 1 || Number.isNaN(ready) ? null : Date.parse(job.started_at) - ready;
   // A suspended run is pending, and has not ended.
   const here = job.status !== "pending" || job.attempts.at(-1)?.ended_at === null;
+  const until = here ? job.completed_at : (job.attempts.at(-1)?.ended_at ?? null);
   return (
     <section aria-label="Timeline">
       <h2>Timeline</h2>
@@ -67,7 +68,7 @@ export function Timeline({ job }: { job: JobRecord }) {
         {begun
           .slice(before)
           .map((stage) => (
-            <Stage key={`${stage.parent ?? ""}/${stage.name}/${stage.started_at ?? ""}`} stage={stage} running={!ended} at={at} until={job.completed_at} />
+            <Stage key={`${stage.parent ?? ""}/${stage.name}/${stage.started_at ?? ""}`} stage={stage} running={here && !ended} at={at} until={until} />
           ))}
         {ended && (
           <li class="here">
