@@ -42,7 +42,7 @@ def _snapshot_at_close() -> None:
     """Let a loop that is left in the middle of an item take a snapshot."""
 
     def leave_at(self: Cursor, n: int, last: Any, item: Any) -> None:
-        self._loops.snapshots._next_at.clear()
+        self._snapshots._next_at.clear()
         if n:
             self.take(n, last)
         assert item is not NOTHING or n >= 0

@@ -169,7 +169,7 @@ def test_cancel_of_a_parent_cancels_its_children(jobs: Jobs) -> None:
             run.submit_child(name, slow)
         run.join()
 
-    with jobs.run_workers(concurrency=2):
+    with jobs.run_workers(concurrency=8):
         parent = jobs.submit(whole).job_id
         kept = jobs.submit(whole.options(children="keep")).job_id
         until(lambda: len(children_of(jobs, parent)) == len(children_of(jobs, kept)) == 3)
