@@ -181,8 +181,8 @@ def _timed(folder: str) -> int:
 if __name__ == "__main__":
     from milepost.stores.redis import client
 
-    if (
-        sys.argv[1] in BEFORE
-    ):  # not for single writes: another timeout than that of the connection is set for each request
-        client.REPLY_SECONDS = HOURS  # else a request that is slow under callgrind would be sent again
+    # Under callgrind a long request would be sent again. Single writes keep the timeout of their connection: another one is
+    # set for each request, which would be counted.
+    if sys.argv[1] in BEFORE:
+        client.REPLY_SECONDS = HOURS
     PATHS[sys.argv[1]](sys.argv[2], int(sys.argv[3]))
