@@ -142,6 +142,8 @@ def test_duration_of_job_with_attempts_includes_all_of_them() -> None:
     assert re.search(r"took +2.0 s in the last run, 6.0 s since the first start\n", out)
     outcome = ended_text(Job.stored("one", record))
     assert outcome == "Completed after 2.0 s in the last run, 6.0 s since the first start"
+    running = {name: text for name, text in record.items() if name != "completed"} | {"status": "running"}
+    assert re.search(r"running for +.+ in this run, .+ since the first start\n", printed(running))
 
 
 def test_counts_of_the_last_run_are_not_shown_beside_the_progress_of_the_next() -> None:

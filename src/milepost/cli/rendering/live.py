@@ -230,10 +230,12 @@ def run_duration(job: Job) -> str:
     if not has_several_runs(job):
         return last
     first = min(run.started_at for run in job.attempts if run.started_at is not None)
-    return f"{last} in the last run, {formatting.duration((until - first).total_seconds())} since the first start"
+    which = "this run" if job.completed_at is None else "the last run"
+    return f"{last} in {which}, {formatting.duration((until - first).total_seconds())} since the first start"
 
 
 def has_several_runs(job: Job) -> bool:
+    """Return whether the job was started more than once, in one attempt or in several."""
     return sum(run.started_at is not None for run in job.attempts) > 1
 
 
