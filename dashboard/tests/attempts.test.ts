@@ -26,6 +26,8 @@ describe("what ended a run", () => {
     expect(endOf(lost, failure, [event("retrying", { crashes: 1 })])).toBe("worker lost");
     expect(endOf(lost, failure, [event("retrying", { suspect: "1" }), event("running")])).toBe("worker lost, not counted as a crash");
     expect(endOf(lost, undefined, [event("completed")])).toBe("completed");
+    expect(endOf(lost, undefined, [event("released")])).toBe("given back to the queue");
+    expect(endOf(lost, undefined, [event("retrying")])).toBe("failed");
   });
 
   it("is unknown while it runs, and without its event", () => {

@@ -94,8 +94,10 @@ def test_stage_of_a_run_given_back_at_a_deploy_is_not_shown_as_running(
     with jobs.run_workers():
         job_id = jobs.submit(rows).job_id
         assert begun.wait(60)
-    timeline = opened(f"{address}?page=job&job={job_id}").get_by_role("region", name="Timeline")
-    expect(timeline).to_contain_text("Attempt 1 on")
+    page = opened(f"{address}?page=job&job={job_id}&part=attempts")
+    timeline = page.get_by_role("region", name="Timeline")
+    expect(timeline).to_contain_text(re.compile(r"Attempt 1 on [^ ]+: given back to the queue"))
+    expect(page.get_by_role("tabpanel")).to_contain_text(": given back to the queue")
     stage = timeline.get_by_role("listitem").filter(has_text="Rows").last
     expect(stage).to_contain_text("0 of 100")
     expect(stage).not_to_contain_text("now")

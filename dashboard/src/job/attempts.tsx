@@ -53,10 +53,13 @@ export function endedBy(runs: readonly Run[], failures: readonly Failure[]): Map
   return ended;
 }
 
-/** What ended a run, in a few words; empty if it is not known. */
+/** What the event that ended a run says of it, where that is not its own name. */
+const ENDS: Record<string, string> = { retrying: "failed", released: "given back to the queue" };
+
+/** What ended a run, in a few words, as on the command line; empty if it is not known. */
 export function endOf(run: Run, failure: Failure | undefined, all: readonly EventRecord[]): string {
   const event = all.findLast((one) => run.ended_at !== null && time(one.at) === time(run.ended_at) && one.kind !== "running");
-  if (failure === undefined) return event?.kind === "retrying" ? "given back" : (event?.kind ?? "");
+  if (failure === undefined) return ENDS[event?.kind ?? ""] ?? event?.kind ?? "";
   const reason = (REASONS[failure.kind] ?? failure.kind).toLowerCase();
   return event?.data?.["suspect"] === undefined ? reason : `${reason}, not counted as a crash`;
 }
