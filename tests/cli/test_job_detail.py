@@ -26,14 +26,14 @@ def printed(job: Job | Mapping[str, str], events: Sequence[Event] = ()) -> str:
 
 
 def test_receipt_without_requester_begins_with_method() -> None:
-    """The line began with a comma: "cancelled  , stopped 2.5 s later"."""
+    """The line began with a comma: ", stopped 2.5 s later"."""
     record = {
         "type": "load", "status": "cancelled", "created": "0", "attempt": "1", "completed": "9000000",
         "stop_at": "5000000", "stopped": "7500000", "stop_confirmed": "1", "stop_how": "already_finished",
     }  # fmt: skip
     out = printed(record)
-    [line] = [line.split() for line in out.splitlines() if line.lstrip().startswith("cancelled ")]
-    assert line == ["cancelled", "stopped", "after", "2.5", "s", "(already", "finished)"]
+    [line] = [line.split() for line in out.splitlines() if line.lstrip().startswith("stop ")]
+    assert line == ["stop", "stopped", "after", "2.5", "s", "(already", "finished)"]
 
 
 def test_stop_of_a_job_that_was_not_cancelled_is_not_called_a_cancel() -> None:

@@ -323,7 +323,7 @@ class JobFields(Stored):
     receipt: Receipt | None = field(
         default=None,
         metadata=column(
-            "", None, "How the code stopped after a cancel, timeout or delete.", derived=RECEIPT, label="cancelled"
+            "", None, "How the code stopped after a cancel, timeout or delete.", derived=RECEIPT, label="stop"
         ),
     )
     failure: Failure | None = field(

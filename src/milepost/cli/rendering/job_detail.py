@@ -110,9 +110,7 @@ def _facts(job: Job, utc: bool) -> list[tuple[str, str]]:
         if one.label:
             show = _SHOWN.get(one.name)
             value = getattr(job, one.name)
-            is_other_stop = one.name == "receipt" and job.status is not JobStatus.CANCELLED
-            label = "stop" if is_other_stop else one.label  # of a deploy or a timeout
-            facts.append((label, _plain(value, utc) if show is None else show(job, utc)))
+            facts.append((one.label, _plain(value, utc) if show is None else show(job, utc)))
             if one.name == "completed_at":
                 has_duration = job.started_at is not None and job.status is not JobStatus.PENDING
                 facts.append(("took" if job.is_terminal else "running for", run_duration(job) if has_duration else ""))
