@@ -41,7 +41,7 @@ def test_doctor_migrate_and_purge(filled: StoreFixture) -> None:
 @covers("types", "types pause", "types resume", "types limit")
 def test_types_list_pause_resume_limit(working: StoreFixture) -> None:
     assert {known["name"] for known in working.rows("types")} == {"count", "deaf", "broken", "gentle", "leave"}
-    assert "N [pause=...] [note=...]" in working.call("types")
+    assert " n=... [pause=...] [note=...]" in working.call("types")
     assert "paused" in working.call("types", "pause", "count")
     job_id = working.call("submit", "count", "1").strip()
     working.call("watch", job_id, "--timeout", "0.5", code=124)

@@ -87,6 +87,12 @@ def usage(job_type: str, schema: Schema, verb: str = "run") -> str:
     return f"usage: milepost {verb} {job_type} {' '.join(shown)}".rstrip()
 
 
+def named_parameters(schema: Schema) -> str:
+    """Return the parameters of a job type by name, the optional ones in brackets: ``n=... [pause=...]``."""
+    required = schema.get("required", ())
+    return " ".join(f"{name}=..." if name in required else f"[{name}=...]" for name in schema.get("properties", {}))
+
+
 def labels_of(pairs: Sequence[str]) -> dict[str, str]:
     """Return labels from NAME=VALUE arguments. Raises UsageError."""
     labels = {}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from milepost.cli import admin, exit_codes, formatting
-from milepost.cli.arguments import usage
+from milepost.cli.arguments import named_parameters
 from milepost.cli.context import CommandContext, current, session_options
 from milepost.cli.rendering.job_detail import is_attempt_limit
 from milepost.cli.rendering.live import echo, echo_json
@@ -39,7 +39,7 @@ def types(ctx: click.Context) -> int | None:
                 "any" if (one.limit or one.concurrency) is None else str(one.limit or one.concurrency),
                 str(one.max_attempts) if is_attempt_limit(one.max_attempts) else "any",
                 formatting.duration(one.timeout) if one.timeout is not None else "-",
-                usage(one.name, one.schema, "submit").partition(f"submit {one.name}")[2].strip(),
+                named_parameters(one.schema),
             )
             for one in known
         ],
