@@ -5,8 +5,8 @@ from __future__ import annotations
 import atexit
 import os
 from functools import cached_property
-from weakref import WeakSet
 
+from milepost.core.instances import Instances
 from milepost.run.heartbeat import Heartbeat
 from milepost.run.sweeper import Sweeper
 from milepost.settings import Settings
@@ -68,12 +68,12 @@ class Runtime:
         return other
 
 
-_heartbeats: WeakSet[Heartbeat] = WeakSet()
+_heartbeats: Instances[Heartbeat] = Instances()
 
 
 @atexit.register
 def _save_history() -> None:
     """Write the profiles of the last runs before the process ends."""
-    for heartbeat in tuple(_heartbeats):
+    for heartbeat in _heartbeats:
         if heartbeat.pid == os.getpid():
             heartbeat.save()

@@ -6,10 +6,11 @@ import asyncio
 import os
 import threading
 import time
-import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
+
+from milepost.core.instances import Instances
 
 T = TypeVar("T")
 
@@ -108,11 +109,11 @@ class Waiters:
         self._waiting = set()
 
 
-_all: weakref.WeakSet[Waiters] = weakref.WeakSet()
+_all: Instances[Waiters] = Instances()
 
 
 def _after_fork_in_child() -> None:
-    for one in list(_all):
+    for one in _all:
         one.forget()
 
 

@@ -12,9 +12,9 @@ import os
 import threading
 from collections.abc import Sequence
 from typing import Any, Protocol
-from weakref import WeakSet
 
 from milepost.core.errors import InvalidInputError, MilepostError, StoreError
+from milepost.core.instances import Instances
 from milepost.core.job import FailureKind, Job, JobStatus
 from milepost.core.serialization import ERROR_BYTES, single_line
 from milepost.core.transitions import plan_dispatched, plan_rejected, plan_undispatchable
@@ -299,13 +299,13 @@ class Dispatcher:
             log.warning("%s: worker not unregistered: %s", self.task_queue.name, error)
 
 
-_dispatchers: WeakSet[Dispatcher] = WeakSet()
+_dispatchers: Instances[Dispatcher] = Instances()
 
 
 @atexit.register
 def _record_at_exit() -> None:
     """Record the last messages of a process."""
-    for dispatcher in tuple(_dispatchers):
+    for dispatcher in _dispatchers:
         if dispatcher.has_unrecorded:
             dispatcher.end()
 

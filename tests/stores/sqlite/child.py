@@ -6,6 +6,7 @@ import os
 import signal
 import sqlite3
 import sys
+import threading
 import time
 
 from milepost.core import transitions as plans
@@ -14,6 +15,7 @@ from milepost.stores.protocol import Write
 from milepost.stores.sqlite import SQLiteStore
 from milepost.stores.sqlite.transaction import WriteTransaction
 from milepost.stores.sync_bridge import run_sync
+from milepost.testing.conformance.concurrency import frequent_switches
 from tests.stores.sqlite.sqlite_fixture import claim, create, do, start
 
 
@@ -95,5 +97,30 @@ def wake(path: str, worker: str) -> None:
     run_sync(store.wake(worker))
 
 
+def fork(path: str) -> None:
+    """Fork while other threads make stores; print what the hooks at the forks raised."""
+    end, errors = threading.Event(), []
+    sys.unraisablehook = lambda raised: errors.append(repr(raised.exc_value))
+
+    def make_stores() -> None:
+        while not end.is_set():
+            SQLiteStore(path)
+
+    threads = [threading.Thread(target=make_stores) for _ in range(3)]
+    with frequent_switches():
+        for thread in threads:
+            thread.start()
+        for _ in range(30):
+            if (child := os.fork()) == 0:
+                os._exit(bool(errors))
+            if os.waitpid(child, 0)[1]:
+                errors.append("in the child")
+        end.set()
+        for thread in threads:
+            thread.join()
+    print_line(str(errors))
+
+
 if __name__ == "__main__":
-    {f.__name__: f for f in (write, drain, die_before_commit, large, lock, later, wake)}[sys.argv[1]](*sys.argv[2:])
+    programs = (write, drain, die_before_commit, large, lock, later, wake, fork)
+    {f.__name__: f for f in programs}[sys.argv[1]](*sys.argv[2:])

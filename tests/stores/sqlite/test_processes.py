@@ -77,6 +77,11 @@ def test_kill_in_transaction_leaves_nothing_partial(spawn: Spawn, path: Path, ma
     assert set(check_file(path)) == {"kept", "half"}
 
 
+def test_fork_while_threads_make_stores(spawn: Spawn) -> None:
+    """A fork at that moment left connections open in the child: "Set changed size during iteration"."""
+    assert line(spawn("fork")) == "[]"
+
+
 @pytest.mark.parametrize("after", [3, 11, 24])
 def test_kill_loses_no_acknowledged_write(spawn: Spawn, path: Path, after: int) -> None:
     child = spawn("write", "p", 100_000)

@@ -75,7 +75,8 @@ class AbandonedTasks:
         while True:
             threading.Event().wait(self._lease / 6)
             now = time.monotonic()
-            waiting = {task_id: request for task_id, request in list(self._requests.items()) if _awaits_report(request)}
+            received = [request() for request in self._requests.valuerefs()]  # `items` fails when a thread adds a task
+            waiting = {request.id: request for request in received if request and _awaits_report(request)}
             died = {task_id: died.get(task_id, now) for task_id in waiting}
             try:
                 for task_id, request in waiting.items():

@@ -172,8 +172,9 @@ class AsyncConnectionPool:
         return here
 
     def _drop_closed(self) -> None:
-        for loop in [loop for loop in list(self._loops) if loop.is_closed()]:
-            closed = self._loops.pop(loop, None)
+        for reference in self._loops.keyrefs():  # iterating over the dictionary itself fails when a thread adds a loop
+            loop = reference()
+            closed = self._loops.pop(loop, None) if loop is not None and loop.is_closed() else None
             for link in closed.links() if closed is not None else ():
                 if link.pid == os.getpid():
                     link.drop()

@@ -10,11 +10,11 @@ import os
 import sqlite3
 import threading
 import time
-import weakref
 from collections.abc import Callable
 from typing import TypeVar
 
 from milepost.core.errors import StoreUnavailableError
+from milepost.core.instances import Instances
 from milepost.stores.sqlite.database_file import UNUSABLE_AFTER, DatabaseFile, failure, primary, undecodable
 from milepost.stores.sqlite.transaction import ReadTransaction, WriteTransaction
 
@@ -159,7 +159,7 @@ def _inode(path: str) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-_connections: weakref.WeakSet[Connection] = weakref.WeakSet()
+_connections: Instances[Connection] = Instances()
 _inherited: list[sqlite3.Connection] = []
 _held: list[Connection] = []
 _forking = threading.RLock()
@@ -183,7 +183,7 @@ def _after_fork_in_parent() -> None:
 def _after_fork_in_child() -> None:
     global _forking
     _forking = threading.RLock()
-    for connection in list(_connections):
+    for connection in _connections:
         connection.lock = threading.RLock()
         connection._is_busy = False
     _held.clear()
