@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from functools import cache
 from hashlib import sha1
 from typing import Any
@@ -15,10 +16,10 @@ from tests.redis_server import RedisServer
 
 
 class ServerClock(FrozenClock):
-    """A frozen clock, written to a key of the server whenever it is moved."""
+    """A frozen clock, written to a key of the server whenever it is moved. It begins at the time of the feed's ids."""
 
     def __init__(self, server: RedisServer, name: str) -> None:
-        super().__init__()
+        super().__init__(time.time_ns() // 1000)
         self.key = f"clock:{name}"
         self._server = server
         self._write()

@@ -10,6 +10,7 @@ import pytest
 from milepost.stores.postgres import PostgresStore
 from milepost.testing.conformance import Conformance
 from milepost.testing.conformance.clocks import Outages, SetClocks
+from milepost.testing.conformance.expiry import Expiry
 from milepost.testing.conformance.harness import API_KINDS, Factory
 from milepost.testing.conformance.transition_matrix import PLANS
 from tests.conformance.moved_postgres_clock import ServerClock, clocked_store
@@ -46,7 +47,7 @@ class TestPostgresStore(Conformance):
         super().test_transition_follows_matrix_or_is_refused(api, request, plan=plan)
 
 
-class TestPostgresStoreOnMovedClock(Outages, SetClocks):
+class TestPostgresStoreOnMovedClock(Outages, SetClocks, Expiry):
     @pytest.fixture
     def clock(self, postgres_server: PostgresServer) -> ServerClock:
         return ServerClock(postgres_server, "moved")

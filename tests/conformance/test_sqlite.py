@@ -11,6 +11,7 @@ from milepost.stores.sqlite import SQLiteStore
 from milepost.testing import FrozenClock
 from milepost.testing.conformance import Conformance
 from milepost.testing.conformance.clocks import Outages, SetClocks
+from milepost.testing.conformance.expiry import Expiry
 from milepost.testing.conformance.harness import Factory
 
 
@@ -26,7 +27,7 @@ class TestSQLiteStore(Conformance):
         return lambda: SQLiteStore(tmp_path / f"async{next(numbers)}.db", blocking=False, synchronous="NORMAL")
 
 
-class TestSQLiteStoreOnMovedClock(Outages, SetClocks):
+class TestSQLiteStoreOnMovedClock(Outages, SetClocks, Expiry):
     @pytest.fixture
     def clock(self) -> FrozenClock:
         return FrozenClock()

@@ -20,7 +20,7 @@ from milepost.stores.redis.codec import decode_id, encode_id
 from milepost.stores.redis.scripts import script
 from milepost.stores.retention import purge_older
 from milepost.stores.sync_bridge import run_sync
-from milepost.testing.conformance.harness import LONG, StoreFixture, caller_job, token_of, worker_job
+from milepost.testing.conformance.harness import LONG, caller_job, worker_job
 from tests.redis_server import RedisServer
 from tests.waiting import until
 
@@ -246,34 +246,6 @@ def test_finished_record_is_small(redis_server: RedisServer, store: RedisStore) 
         used = client.memory_usage(f"{{{store.namespace}}}:j:".encode() + encode_id(job_id))
     assert used is not None
     assert used <= 600, "with its index entries (150 bytes) at most 0.85 of the original's 957 bytes"
-
-
-def test_old_events_leave_the_feed(
-    redis_server: RedisServer, redis_namespace: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The log lines and messages of deleted and purged jobs stayed in the feed, without limit of time."""
-    store = RedisStore(redis_server.url, namespace=redis_namespace)
-    fixture = StoreFixture(store)
-
-    async def history() -> None:
-        await fixture.create("a", worker_job())
-        token = token_of(await fixture.start("a"))
-        await fixture.do("a", plans.plan_log(fixture.operation_id(), token, '{"lines":["secret"]}'))
-        behind = (await store.feed("0", limit=1)).position
-        await fixture.do("a", plans.plan_delete(fixture.operation_id()))
-        await fixture.create("b", worker_job())
-        end = (await store.feed("0")).position
-        await store.sweep(lease=30, interval=0)
-        assert len((await store.feed("0")).events) == 5
-        monkeypatch.setattr("milepost.stores.redis.namespace_methods.FEED_SECONDS", 0.0)
-        await store.sweep(lease=30, interval=0)
-        assert [e.job_id for e in (await store.feed("0")).events] == ["b"]
-        assert (await store.feed(behind)).lost
-        news = await store.feed(end)
-        assert (news.events, news.position, news.lost) == ([], end, False)
-
-    run_sync(history())
-    run_sync(store.close())
 
 
 def test_large_values_lie_beside_their_record_and_go_with_it(redis_server: RedisServer, store: RedisStore) -> None:

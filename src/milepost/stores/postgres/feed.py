@@ -51,19 +51,21 @@ class FeedPosition(NamedTuple):
             "after": self.after, "limit": limit,
         }  # fmt: skip
 
-    def has_lost(self, trimmed: int) -> bool:
-        """Return whether an event of this transaction, which left the feed, was not read."""
-        return self.first > 0 and (trimmed >= self.first or trimmed in self.unfinished)
+    def has_lost(self, trimmed: int, transaction: int) -> bool:
+        """Return whether events that left the feed, up to this number and this transaction, were not read."""
+        if self.first == 0:
+            return self.until is not None and trimmed > self.after
+        return transaction >= self.first or transaction in self.unfinished
 
     def behind(self, found: Rows, limit: int) -> FeedPosition:
         """Return the position after the rows of the statement `feed`."""
         until, *_ = found[0]
-        events = [row for row in found if row[3] is not None]
+        events = [row for row in found if row[4] is not None]
         if len(events) >= limit:
-            return self._replace(until=until, after=events[-1][3])
+            return self._replace(until=until, after=events[-1][4])
         end = FeedPosition.of_snapshot(until)
         if self.until is None:  # name no transaction without events, so that a quiet feed keeps its position
-            first = max([self.first, *(row[4] + 1 for row in events)])
+            first = max([self.first, *(row[5] + 1 for row in events)])
             end = FeedPosition(first, end.unfinished) if first < end.first else end
         return FeedPosition(end.first, tuple(sorted(xid for xid in end.unfinished if xid < end.first)))
 
@@ -71,7 +73,7 @@ class FeedPosition(NamedTuple):
 async def read_feed(db: Database, start: FeedPosition, limit: int) -> FeedEvents:
     """Return the events after a position."""
     (rows,) = await db.run(("feed", start.values(limit)))
-    snapshot, end, trimmed, *_ = rows[0]
+    snapshot, end, trimmed, transaction, *_ = rows[0]
     if start.first > end:  # the position is from an earlier database with this URL
         return FeedEvents([], str(FeedPosition.of_snapshot(snapshot)), lost=True)
     events = [
@@ -79,4 +81,4 @@ async def read_feed(db: Database, start: FeedPosition, limit: int) -> FeedEvents
         for *_, seq, _, job_id, version, kind, at, text in rows
         if seq is not None
     ]
-    return FeedEvents(events, str(start.behind(rows, limit)), lost=start.has_lost(trimmed))
+    return FeedEvents(events, str(start.behind(rows, limit)), lost=start.has_lost(trimmed, transaction))

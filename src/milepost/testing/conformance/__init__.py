@@ -23,6 +23,7 @@ from milepost.testing.conformance.clocks import Outages, SetClocks
 from milepost.testing.conformance.concurrency import Concurrency, Promises
 from milepost.testing.conformance.differential_test import Differential
 from milepost.testing.conformance.events import Events, Feed
+from milepost.testing.conformance.expiry import Expiry
 from milepost.testing.conformance.group_members import GroupMembers
 from milepost.testing.conformance.groups import After, Waits
 from milepost.testing.conformance.idempotency import Idempotency
@@ -49,6 +50,6 @@ __all__ = ["Conformance"]
 
 class Conformance(
     Operations, TransitionMatrix, Runs, Stopping, Leases, ClaimPolicy, Waking, Limits, Rates, Lists, Large, EndedJobs, Promises, Indexes, Placement, Waits, Suspensions, Answers, Pauses, Output, LedgerOfUsage, Schedules, After, GroupMembers, Children, BatchRecords, Events, Feed, Sweeping, Retention, GroupRetention,
-    Outages, SetClocks, Dispatching, Idempotency, Batches, RoundTrip, Concurrency, KeyValues, StoreItself, Differential,
+    Outages, SetClocks, Expiry, Dispatching, Idempotency, Batches, RoundTrip, Concurrency, KeyValues, StoreItself, Differential,
 ):  # fmt: skip
     """All scenarios."""

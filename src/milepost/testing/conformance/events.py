@@ -6,7 +6,7 @@ import asyncio
 import threading
 
 from milepost.core import transitions as plans
-from milepost.core.defaults import EVENTS_KEPT, FEED_SECONDS
+from milepost.core.defaults import EVENTS_KEPT
 from milepost.core.events import Event
 from milepost.core.transitions.operations import Branch, Change, Const, TransitionType
 from milepost.stores.protocol import Store, Write
@@ -16,7 +16,6 @@ from milepost.testing.conformance.harness import (
     StoreFixture,
     caller_job,
     create_record,
-    needs_moving_clock,
     token_of,
     worker_job,
 )
@@ -126,30 +125,6 @@ class Events(Scenarios):
 
 class Feed(Scenarios):
     """The feed of all events."""
-
-    async def test_old_events_leave_the_feed(self, fixture: StoreFixture) -> None:
-        """Log lines and messages of deleted and purged jobs stayed in the feed forever."""
-        clock = needs_moving_clock(fixture)
-        await fixture.create("a", worker_job())
-        token = token_of(await fixture.start("a"))
-        for _ in range(3):
-            await fixture.do("a", plans.plan_log(fixture.operation_id(), token, '{"lines":["secret"]}'))
-        behind = (await fixture.store.feed("0", limit=2)).position
-        await fixture.do("a", plans.plan_delete(fixture.operation_id()))
-        await fixture.create("b", worker_job())
-        end = (await fixture.store.feed("0")).position
-        clock.advance(FEED_SECONDS - 1)
-        await fixture.store.sweep(lease=0.001, interval=0.001)
-        assert len((await fixture.store.feed("0")).events) == 7
-        clock.advance(2)
-        await fixture.store.sweep(lease=0.001, interval=0.001)
-        assert [(e.job_id, e.kind) for e in (await fixture.store.feed("0")).events] == [("b", "created")]
-        assert (await fixture.store.feed(behind)).lost
-        news = await fixture.store.feed(end)
-        assert (news.events, news.position, news.lost) == ([], end, False)
-        await fixture.do("b", plans.plan_cancel(fixture.operation_id()))
-        assert [e.kind for e in (await fixture.store.feed(end)).events] == ["cancelled"]
-        assert [e.kind for e in await fixture.store.events("b")] == ["created", "cancelled"], "a job keeps its own"
 
     async def test_feed_continues_from_position(self, fixture: StoreFixture) -> None:
         empty = await fixture.store.feed(None)

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from milepost.core import transitions as plans
-from milepost.core.transitions.operation_ids import CALLER_WIDTH, CALLERS_KEPT
+from milepost.core.transitions.operation_ids import CALLERS_KEPT
 from milepost.core.transitions.operations import Change
 from milepost.stores.protocol import Claim, Write
 from milepost.testing.conformance.harness import (
@@ -17,7 +17,6 @@ from milepost.testing.conformance.harness import (
     Scenarios,
     StoreFixture,
     caller_job,
-    needs_moving_clock,
     queue_job,
     token_of,
     track_job,
@@ -243,31 +242,6 @@ class Idempotency(Scenarios):
             assert (await fixture.job("a")).status.value == "pending"
             await fixture.do("a", plans.plan_delete(fixture.operation_id()))
 
-    @pytest.mark.parametrize("verb", ["cancel", "retry", "delete"])
-    async def test_excess_caller_requests_are_refused(self, fixture: StoreFixture, verb: str) -> None:
-        await fixture.create("a", worker_job())
-        first = plans.plan_cancel(fixture.operation_id())
-        await fixture.do("a", first)
-        if fixture.clock is not None:
-            fixture.clock.advance(20)
-        await fixture.do("a", plans.plan_retry(fixture.operation_id()))
-        while len((await fixture.job("a")).record["caller_ops"]) < CALLERS_KEPT * CALLER_WIDTH:
-            await fixture.do("a", plans.plan_cancel(fixture.operation_id()))
-            await fixture.do("a", plans.plan_retry(fixture.operation_id()))
-        if verb == "retry":
-            await fixture.do("a", plans.plan_start(fixture.operation_id(), nonce="n", lease=LONG, worker="w"))
-            await fixture.do("a", ENDS["failed"](fixture.operation_id(), token_of(await fixture.job("a"))))
-        made: dict[str, Callable[[str], Change]]
-        made = {"cancel": plans.plan_cancel, "retry": plans.plan_retry, "delete": plans.plan_delete}
-        plan = made[verb]
-        outcome = await fixture.attempt("a", plan(fixture.operation_id()))
-        assert not outcome.accepted
-        assert 0 < outcome.wait <= (60_000_000 if fixture.clock is None else 40_000_000)
-        assert (await fixture.attempt("a", first)).repeated, "recorded requests stay known"
-        if fixture.clock is not None:
-            fixture.clock.advance(outcome.wait / 1_000_000)
-            assert (await fixture.attempt("a", plan(fixture.operation_id()))).accepted
-
     async def test_reports_are_never_rate_limited(self, fixture: StoreFixture) -> None:
         await fixture.create("a", caller_job())
         await fixture.do("a", plans.plan_update(fixture.operation_id(), "running"))
@@ -307,16 +281,6 @@ class Idempotency(Scenarios):
         outcome = (await fixture.store.apply([Write("a", change)])).outcomes[0]
         assert (outcome.accepted, outcome.repeated) == (True, True)
         assert (await fixture.job("a")).status.value == "pending"
-
-    async def test_repeated_submit_is_new_after_an_hour(self, fixture: StoreFixture) -> None:
-        clock = needs_moving_clock(fixture)
-        change = plans.plan_create(worker_job(), fixture.operation_id())
-        await fixture.do("a", change)
-        await fixture.do("a", plans.plan_delete(fixture.operation_id()))
-        clock.advance(3599)
-        assert not (await fixture.attempt("a", change)).accepted
-        clock.advance(2)
-        assert (await fixture.attempt("a", change)).accepted
 
     async def test_repeated_claim_returns_same_jobs(self, fixture: StoreFixture) -> None:
         for name in "abcd":

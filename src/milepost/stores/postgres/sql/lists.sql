@@ -108,7 +108,7 @@ WITH s AS (
         (SELECT value FROM [state] WHERE name = 'trimmed') AS trimmed,
         (SELECT value FROM [state] WHERE name = 'trimmed_xid') AS trimmed_xid
 )
-SELECT s.until::text, pg_snapshot_xmax(pg_current_snapshot())::text::bigint, s.trimmed_xid,
+SELECT s.until::text, pg_snapshot_xmax(pg_current_snapshot())::text::bigint, s.trimmed, s.trimmed_xid,
     e.seq, e.xid::text::bigint, e.id, e.version, e.kind, e.at, e.body
 FROM s LEFT JOIN LATERAL (
     SELECT * FROM [events] AS e
