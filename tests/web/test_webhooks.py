@@ -328,7 +328,7 @@ async def test_pending_deliveries_are_counted_and_removed(memory: AsyncJobManage
 
 
 async def test_end_before_a_retry_is_delivered(manager: AsyncJobManager) -> None:
-    """A job that failed and was retried before the feed was read sent no `failed`."""
+    """A job that failed and was retried before the feed was read sent no `failed`. A deleted one has no more data to send."""
     hook = await registry.create(manager.store, "https://hooks.example.org/in", ("failed", "cancelled"), "type:sync")
     sender = sender_to(manager, lambda request: httpx.Response(200))
     await sender.read_feed([hook])
@@ -340,6 +340,9 @@ async def test_end_before_a_retry_is_delivered(manager: AsyncJobManager) -> None
     await manager.retry_job(job_id)
     await manager.cancel_job(job_id)
     await manager.retry_job(job_id)
+    deleted = await manager.enqueue("sync")
+    await manager.cancel_job(deleted.job_id)
+    await manager.delete_job(deleted.job_id)
     await sender.read_feed([hook])
     await sender.read_feed([hook])
     messages = [json.loads(one.body) for one in await registry.deliveries(manager.store)]
