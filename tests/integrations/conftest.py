@@ -195,6 +195,19 @@ def broker(start_redis: Callable[..., RedisServer]) -> RedisServer:
     return start_redis()
 
 
+@pytest.fixture
+def celery_signals() -> Iterator[None]:
+    """Disconnect the receivers of the test's Celery applications after it."""
+    signals = pytest.importorskip("celery.signals")
+    names = ("before_task_publish", "task_received", "task_revoked", "task_failure", "worker_ready", "worker_shutdown",
+             "setup_logging")  # fmt: skip
+    before = [(getattr(signals, name), list(getattr(signals, name).receivers)) for name in names]
+    yield
+    for signal, receivers in before:
+        signal.receivers = receivers
+        signal.sender_receivers_cache.clear()
+
+
 @pytest.fixture(params=["sqlite", "redis"])
 def make_jobs(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch

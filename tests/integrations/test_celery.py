@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,7 +13,7 @@ from tests.integrations.conftest import PATIENCE, Deployment
 from tests.integrations.integration_conformance import IntegrationConformance
 from tests.redis_server import RedisServer
 
-pytestmark = pytest.mark.timing
+pytestmark = [pytest.mark.timing, pytest.mark.usefixtures("celery_signals")]
 
 pytest.importorskip("celery")
 
@@ -21,19 +21,6 @@ CELERY = (
     "-m", "celery", "-A", "tests.integrations.celery_app", "worker", "--concurrency={concurrency}", "--loglevel=INFO",
     "--without-gossip", "--without-mingle",
 )  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def _fresh_signals() -> Iterator[None]:
-    """Disconnect the signals of the previous test's application; each test imports its own."""
-    from celery import signals
-
-    used_signals = (signals.before_task_publish, signals.task_revoked, signals.worker_ready, signals.worker_shutdown)
-    before = [list(signal.receivers) for signal in used_signals]
-    yield
-    for signal, receivers in zip(used_signals, before, strict=True):
-        signal.receivers = receivers
-        signal.sender_receivers_cache.clear()
 
 
 @pytest.fixture

@@ -126,25 +126,17 @@ def leave_logging(**_: object) -> None:
 
 
 @pytest.fixture
-def shop(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
+def shop(sqlite_url: str, monkeypatch: pytest.MonkeyPatch, celery_signals: None) -> Iterator[Shop]:
     """Return an application whose waits are short."""
     from celery import signals
 
     monkeypatch.setenv("MILEPOST_SWEEP", "0.1")
     monkeypatch.setattr("milepost.worker.message_execution.START_TIMEOUT", 0.0)
     monkeypatch.setattr("milepost.integrations.celery.task_queue.STORE_RETRY_DELAY", 0.1)
-    used_signals = [
-        getattr(signals, name) for name in ("before_task_publish", "task_revoked", "worker_ready", "worker_shutdown")
-    ]
-    used_signals += [signals.task_received, signals.task_failure, signals.setup_logging]
-    before = [list(signal.receivers) for signal in used_signals]
     signals.setup_logging.connect(leave_logging)  # the worker is in this process, whose logging other tests look at
     made = Shop(sqlite_url)
     yield made
     made.close()
-    for signal, receivers in zip(used_signals, before, strict=True):
-        signal.receivers = receivers
-        signal.sender_receivers_cache.clear()
 
 
 def test_task_id_of_waiting_job_is_used_again_with_a_warning(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
