@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import array
+import fcntl
 import os
 import signal
+import subprocess
+import sys
+import termios
 import time
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +18,7 @@ import pytest
 from milepost import Job, Jobs
 from tests.waiting import PATIENCE, freeze, until
 from tests.worker.application import lines
-from tests.worker.conftest import Workers
+from tests.worker.conftest import ROOT, Workers
 from tests.worker.job_assertions import starts
 
 pytestmark = pytest.mark.timing
@@ -127,6 +132,42 @@ def test_second_signal_stops_at_once(workers: Workers, jobs: Jobs) -> None:
     assert get(jobs, job).status == "pending"
     killed = get(jobs, isolated)
     assert (killed.status, killed.attempt, killed.crashes) == ("pending", 0, 0)
+
+
+def unread_bytes(pipe: Any) -> int:
+    """Return how many bytes wait in a pipe."""
+    count = array.array("i", [0])
+    fcntl.ioctl(pipe.fileno(), termios.FIONREAD, count)
+    return count[0]
+
+
+def test_signal_drains_a_worker_that_waits_for_the_reader_of_its_log(workers: Workers, jobs: Jobs) -> None:
+    """Regression: the signal handler logged, which fails within the write of another line. The signal was lost."""
+    program = """
+import logging
+logging.basicConfig(level="INFO")
+from milepost import AsyncRun
+from milepost.worker import run_worker
+from tests.worker.application import jobs, note
+
+@jobs.job("talks")
+async def talks(run: AsyncRun) -> None:
+    note("talks")
+    logging.getLogger("talks").info("x" * 1_000_000)  # more than a pipe takes
+
+raise SystemExit(run_worker(jobs))
+"""
+    environment = {**workers.environment, "PYTHONUNBUFFERED": ""}
+    worker = subprocess.Popen([sys.executable, "-c", program], env=environment, cwd=ROOT, stderr=subprocess.PIPE)
+    workers.processes.append(worker)
+    jobs.enqueue("talks")
+    workers.noted("talks")
+    until(lambda: unread_bytes(worker.stderr) > 60_000)  # the pipe is full
+    worker.send_signal(signal.SIGTERM)
+    _, said = worker.communicate(timeout=PATIENCE)
+    assert worker.returncode == 0
+    assert b"drains" in said
+    assert b"Traceback" not in said
 
 
 def test_job_of_killed_worker_reruns_from_checkpoint(workers: Workers, jobs: Jobs) -> None:

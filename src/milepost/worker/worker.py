@@ -137,8 +137,7 @@ def run_in_main_thread(worker: Worker) -> int:
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
     def on_signal(number: int, frame: object) -> None:
-        log.info("%s: worker %s", signal.Signals(number).name, "stops at once" if worker.is_stopping else "drains")
-        worker.stop()
+        worker.stop()  # nothing else: this thread may be within a lock of a log handler, and a log line would fail or hang
 
     for number in before:
         signal.signal(number, on_signal)

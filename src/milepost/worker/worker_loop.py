@@ -141,6 +141,7 @@ class WorkerLoop:
         return True
 
     def _on_stop(self) -> None:
+        log.info("worker %s %s", self.name, "stops at once" if self._state.stops >= 2 else "drains")
         self.idle.wake()
         if self._state.stops >= 2:
             for execution in tuple(self._state.running.values()):
