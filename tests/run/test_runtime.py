@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 import threading
 
+import pytest
+
 from milepost import JobManager, Settings
 from milepost.run.runtime import Runtime
 from milepost.stores.clock import Clock
@@ -23,6 +25,7 @@ class OwnClock(Clock):
     def __init__(self) -> None:
         self.store = FrozenClock()
         self.now = 100.0
+        self.waits = 0
 
     def monotonic(self) -> float:  # type: ignore[override]
         return self.now
@@ -31,6 +34,7 @@ class OwnClock(Clock):
         return self.store() / 1_000_000
 
     def wait(self, event: threading.Event, timeout: float | None = None) -> bool:  # type: ignore[override]
+        self.waits += 1
         return event.wait(PATIENCE)
 
     def advance(self, seconds: float) -> None:
@@ -44,6 +48,13 @@ def own_manager(clock: OwnClock, seed: int = 1) -> JobManager:
     ids = Ids(random.Random(seed).randbytes, lambda: clock.store() * 1000)
     store = MemoryStore(clock=clock.store)
     return JobManager.of(Runtime(store, Settings(lease=LEASE), 60.0, clock=clock, ids=ids))
+
+
+def end_heartbeat(manager: JobManager, clock: OwnClock) -> None:
+    """End the thread, which has no run."""
+    clock.advance(2.0)
+    manager.runtime.heartbeat.wake()
+    until(lambda: not manager.runtime.has_heartbeat)
 
 
 def test_lease_is_renewed_at_the_time_of_the_test() -> None:
@@ -63,9 +74,22 @@ def test_lease_is_renewed_at_the_time_of_the_test() -> None:
         clock.advance(1.0)
         manager.runtime.heartbeat.beat()
         assert expires() == first + 20_000_000, "a lease is renewed four times while it lasts"
-    clock.advance(2.0)
-    manager.runtime.heartbeat.wake()
-    until(lambda: not manager.runtime.has_heartbeat)
+    end_heartbeat(manager, clock)
+
+
+def test_delay_of_heartbeat_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """A task that computed for longer than its lease on a gevent pool ran again, and no log said why."""
+    clock = OwnClock()
+    manager = own_manager(clock)
+    caplog.set_level("WARNING", "milepost.heartbeat")
+    with manager.track():
+        until(lambda: clock.waits == 1)
+        for number, seconds in enumerate((LEASE / 2, LEASE / 2 + 1), 2):
+            clock.advance(seconds)
+            manager.runtime.heartbeat.wake()
+            until(lambda number=number: clock.waits == number)
+    end_heartbeat(manager, clock)
+    assert [text.partition(":")[0] for text in caplog.messages] == ["heartbeat delayed by 16 s, with leases of 30 s"]
 
 
 def test_ids_of_a_seed_are_the_same_again() -> None:

@@ -97,6 +97,7 @@ class Heartbeat:
         self.interval = store.report_interval if settings.heartbeat == HEARTBEAT else settings.heartbeat
         self.history = RunHistory(store, clock)
         self._clock = clock
+        self._lease = settings.lease
         self._output_bytes = settings.output_bytes
         self._parts = PartWriter(store, ttl, clock)
         self._state = HeartbeatState(settings, self.history, self._parts, ids)
@@ -209,8 +210,11 @@ class Heartbeat:
     def _run(self) -> None:
         idle_since = self._clock.monotonic()
         while True:
-            self._clock.wait(self._wake, self._pause)
+            pause = self._pause
+            due = self._clock.monotonic() + pause
+            self._clock.wait(self._wake, pause)
             self._wake.clear()
+            self._warn_of_delay(self._clock.monotonic() - due)
             if not self._is_ending and self.beat():
                 idle_since = self._clock.monotonic()
             with self._lock:
@@ -219,6 +223,16 @@ class Heartbeat:
                     self._thread, self._is_ending = None, False
                     return
                 self._is_ending = False  # a run was added meanwhile
+
+    def _warn_of_delay(self, seconds: float) -> None:
+        """Log why leases may be lost. Those of half their length are renewed in time."""
+        if seconds > self._lease / 2 and self._state.runs:
+            log.warning(
+                "heartbeat delayed by %.0f s, with leases of %g s: code of this process let no other thread or greenlet run, "
+                "or the process was suspended",
+                seconds,
+                self._lease,
+            )
 
     @property
     def _pause(self) -> float:
