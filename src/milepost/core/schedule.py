@@ -10,10 +10,10 @@ from datetime import datetime
 from hashlib import sha256
 from typing import Any, Literal
 
-from milepost.core.errors import InvalidInputError
+from milepost.core.errors import InvalidInputError, ScheduleNotFoundError
 from milepost.core.placement import AFTER
 from milepost.core.record import BY_NAME, OPTIONS
-from milepost.core.serialization import US, to_micros
+from milepost.core.serialization import US, single_line, to_micros
 
 CatchUp = Literal["last", "none", "all"]
 Overlap = Literal["skip", "queue", "allow"]
@@ -168,6 +168,13 @@ class Schedule:
 
 
 PUBLIC = tuple(name for name in Schedule.__dataclass_fields__ if name not in ("fields", "declared", "replaced"))
+
+
+def schedule_key(name: str) -> str:
+    """Return the key of the schedule of a name. Raises ScheduleNotFoundError for a name that none can have."""
+    if not _NAME.match(name):
+        raise ScheduleNotFoundError(single_line(name, 200))
+    return SCHEDULES + name
 
 
 def validate_schedule_name(name: object) -> str:

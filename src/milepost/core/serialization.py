@@ -235,6 +235,13 @@ def validate_key(key: object, field: str = "unique_key", limit: int = 512) -> st
     return key
 
 
+def validate_name(name: str, field: str) -> str:
+    """Return a name to search for. Raises InvalidInputError for control characters, which no stored name has."""
+    if _CONTROL.search(name):
+        raise InvalidInputError(field, f"{name!r:.80} must be text without control characters")
+    return name
+
+
 def validate_labels(labels: Mapping[str, str] | None) -> Mapping[str, str]:
     """Return labels, or none for None. Raises InvalidInputError if they are no mapping."""
     if labels and not isinstance(labels, Mapping):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from milepost.core.errors import InvalidInputError, MissingExtraError, ScheduleNotFoundError
 from milepost.core.job import Job
-from milepost.core.schedule import SCHEDULES, Schedule, validate_schedule_name
+from milepost.core.schedule import SCHEDULES, Schedule, schedule_key, validate_schedule_name
 from milepost.core.serialization import from_micros
 from milepost.run.schedule_times import ticks_of, upcoming
 from milepost.run.schedules import read_schedules
@@ -36,7 +36,7 @@ class ScheduleMethods:
 
     async def get_schedule(self, name: str) -> Schedule:
         """Return a schedule with its next five ticks in `upcoming`. Raises ScheduleNotFoundError."""
-        item = await self.store.kv_get(SCHEDULES + name)
+        item = await self.store.kv_get(schedule_key(name))
         if item is None:
             raise ScheduleNotFoundError(name)
         return with_upcoming(Schedule.from_text(item.value))
@@ -54,7 +54,7 @@ class ScheduleMethods:
 
     async def fire_schedule(self, name: str) -> Job:
         """Create a job of a schedule now, and return it. Its ticks stay as they are. Raises ScheduleNotFoundError."""
-        item = await self.store.kv_get(SCHEDULES + name)
+        item = await self.store.kv_get(schedule_key(name))
         if item is None:
             raise ScheduleNotFoundError(name)
         now = from_micros(await self.store.now())
@@ -66,7 +66,7 @@ class ScheduleMethods:
 
         Raises ScheduleNotFoundError.
         """
-        if not await self.store.kv_delete(SCHEDULES + name):
+        if not await self.store.kv_delete(schedule_key(name)):
             raise ScheduleNotFoundError(name)
 
 
@@ -123,7 +123,7 @@ def changed(found: Schedule, wanted: Schedule, now: datetime) -> Schedule:
 async def change_schedule(store: Store, name: str, change: Callable[[Schedule, datetime], Schedule]) -> Schedule:
     """Apply a change to a schedule and return it. Raises ScheduleNotFoundError."""
     for _ in range(MAX_CONFLICTS):
-        item = await store.kv_get(SCHEDULES + name)
+        item = await store.kv_get(schedule_key(name))
         if item is None:
             raise ScheduleNotFoundError(name)
         new = change(Schedule.from_text(item.value), from_micros(await store.now()))

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from milepost.core.errors import InvalidInputError
 from milepost.core.job import Job
 from milepost.core.record_codec import large_fields
+from milepost.core.serialization import validate_job_id
 from milepost.stores.protocol import Position, Select, Store
 
 SCAN_MAX = 100_000
@@ -140,8 +141,8 @@ def read_cursor(cursor: str) -> Position:
     try:
         text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
         when, _, job_id = text.partition(":")
-        return Position(int(when), job_id)
-    except (binascii.Error, ValueError):
+        return Position(int(when), validate_job_id(job_id))
+    except (binascii.Error, ValueError, InvalidInputError):
         raise InvalidInputError(
             "cursor", f"{cursor!r:.60} is not a valid cursor; omit it to start from the first page"
         ) from None

@@ -10,6 +10,7 @@ from milepost.core.errors import StoreError
 from milepost.core.events import Event
 from milepost.core.job import Job
 from milepost.core.record import REPORTED
+from milepost.core.serialization import validate_name
 from milepost.core.transitions.operations import Change
 
 LAYOUT = 1
@@ -103,7 +104,8 @@ class ApplyResult(NamedTuple):
 class Select:
     """A selection of jobs that indexes can answer; empty selects all. Times are microseconds: created in [after, before).
 
-    A job must have one of the `types`, one of the `statuses` and all `labels`; with `stalled` it must be flagged.
+    A job must have one of the `types`, one of the `statuses` and all `labels`; with `stalled` it must be flagged. Raises
+    InvalidInputError for text that no job can have and some stores refuse, so that all stores answer alike.
     """
 
     types: tuple[str, ...] = ()
@@ -112,6 +114,13 @@ class Select:
     stalled: bool = False
     created_after: int | None = None
     created_before: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in self.types:
+            validate_name(name, "job_type")
+        for key, value in self.labels:
+            validate_name(key, "labels")
+            validate_name(value, key[1:] if key.startswith(":") else f"labels.{key}")
 
     @property
     def is_counted(self) -> bool:

@@ -17,7 +17,7 @@ from typing import Any
 from milepost.core.errors import InvalidInputError, StoreError, UnknownJobTypeError
 from milepost.core.job import Job
 from milepost.core.schedule import Schedule
-from milepost.core.serialization import from_json, to_json
+from milepost.core.serialization import JOB_TYPE, from_json, to_json
 from milepost.run.param_types import check_schema
 from milepost.stores.protocol import KeyValue, KeyValueStore, Store
 from milepost.worker.handlers import Handler
@@ -208,15 +208,19 @@ def _accepts(item: KeyValue, job: Job) -> bool:
 
 async def is_published(store: KeyValueStore, name: str) -> bool:
     """Return whether a worker has published a type of this name."""
-    return await store.kv_get(f"type/{name}") is not None
+    return await _stored_type(store, name) is not None
 
 
 async def read_type(store: KeyValueStore, name: str) -> JobType:
     """Return the published type of a name. Raises UnknownJobTypeError, which lists the published ones."""
-    item = await store.kv_get(f"type/{name}")
+    item = await _stored_type(store, name)
     if item is None:
         raise UnknownJobTypeError(name, tuple(known.name for known in await read_types(store)))
     return _type(item)
+
+
+async def _stored_type(store: KeyValueStore, name: str) -> KeyValue | None:
+    return await store.kv_get(f"type/{name}") if JOB_TYPE.match(name) else None
 
 
 async def read_types(store: KeyValueStore) -> list[JobType]:

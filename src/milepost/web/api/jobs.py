@@ -39,7 +39,7 @@ def add_jobs(router: APIRouter, context: WebContext) -> None:
 
     # First, because routes are matched in order and this one is requested most.
     async def answer_job(request: Request, job_id: str) -> Response:
-        job = await context.store.get(job_id)
+        job = await context.manager.get_job(job_id)
         if job is None or not principal_of(request).sees(job):
             raise not_found()
         tag = f'W/"v{job.version}"'

@@ -12,6 +12,7 @@ from starlette.responses import FileResponse, Response
 
 from milepost.core import output
 from milepost.core.events import PATTERN, StreamPosition
+from milepost.core.serialization import known_id
 from milepost.manager.output import read_output
 from milepost.manager.watch import is_same
 from milepost.web import schemas
@@ -75,7 +76,7 @@ def add_streams(router: APIRouter, context: WebContext) -> None:
         position = StreamPosition.read(text) if text is not None else None
         allowed = context.authenticator.revalidator(request, READ)
         return await open_stream(
-            context.hub, job_id, position, reconnect=again, principal=principal_of(request), allowed=allowed
+            context.hub, known_id(job_id), position, reconnect=again, principal=principal_of(request), allowed=allowed
         )
 
     @router.get(
@@ -107,7 +108,7 @@ def add_streams(router: APIRouter, context: WebContext) -> None:
             return Response(encoded([chunk.to_dict() for chunk in chunks]), media_type="application/json")
         return await open_output(
             context.hub,
-            job_id,
+            known_id(job_id),
             position,
             reconnect=text is not None,
             principal=principal_of(request),

@@ -8,7 +8,7 @@ from starlette.types import Send
 
 from milepost.core.errors import StoreError
 from milepost.core.job import Job
-from milepost.core.serialization import from_micros
+from milepost.core.serialization import from_micros, is_id
 from milepost.stores.protocol import Store
 from milepost.stores.query import Page, find
 from milepost.web.http.json_body import encoded, row, row_bytes
@@ -88,7 +88,7 @@ class ListStream(ListClient):
         if principal.job_id is not None:
             page = await one_job(store, principal.job_id, query)
         elif wanted.ids:
-            found = [job for job_id in wanted.ids if (job := await store.get(job_id)) is not None]
+            found = [job for job_id in filter(is_id, wanted.ids) if (job := await store.get(job_id)) is not None]
             found = [job for job in found if principal.sees(job) and query.matches(job)]
             page = Page(found, len(found), len(found), None)
         else:
