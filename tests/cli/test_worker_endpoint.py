@@ -13,8 +13,8 @@ import pytest
 from milepost import Jobs, Settings
 from tests.cli.subprocesses import CommandRunner
 from tests.redis_server import RedisServer
+from tests.services import free_port
 from tests.waiting import until
-from tests.web.server import free_port
 
 pytestmark = pytest.mark.timing
 APP = """

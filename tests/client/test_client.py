@@ -33,7 +33,8 @@ from milepost.core.defaults import RETRY_BUDGET
 from milepost.core.errors import FilterError
 from milepost.web import auth, create_app
 from milepost.web.api.submit import IN_PROGRESS_MICROS
-from tests.web.server import Server, free_port
+from tests.services import free_port
+from tests.web.server import Server
 
 
 @pytest.fixture(scope="module")

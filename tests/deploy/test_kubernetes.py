@@ -21,9 +21,8 @@ import yaml
 
 from milepost import Jobs, Settings
 from tests.cli.subprocesses import CommandRunner
-from tests.services import need
+from tests.services import free_port, need
 from tests.waiting import until
-from tests.web.server import free_port
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 OVERLAYS = ["base", "overlays/redis", "overlays/keda"]

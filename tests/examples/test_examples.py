@@ -14,8 +14,9 @@ import pytest
 
 from milepost import Jobs
 from tests.cli.subprocesses import COMMAND
+from tests.services import free_port
 from tests.waiting import until
-from tests.web.server import Server, free_port
+from tests.web.server import Server
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 

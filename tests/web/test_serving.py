@@ -17,7 +17,8 @@ from milepost import InMemoryJobManager
 from milepost.settings import Settings, settings
 from milepost.web import auth, create_app, serve
 from milepost.web.context import server_processes
-from tests.web.server import ROOT, free_port
+from tests.services import free_port
+from tests.web.server import ROOT
 
 pytestmark = pytest.mark.timing
 

@@ -23,8 +23,9 @@ from milepost.web.http.problems import Problem
 from milepost.web.live.hub import Hub
 from milepost.web.live.job_stream import open_stream
 from milepost.web.live.sse import MAX_QUEUED_FRAMES
+from tests.services import free_port
 from tests.waiting import until
-from tests.web.server import Server, free_port, messages
+from tests.web.server import Server, messages
 from tests.web.slow_proxy import SlowProxy
 
 pytestmark = pytest.mark.timing
