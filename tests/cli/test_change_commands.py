@@ -24,7 +24,7 @@ def test_cancel(filled: StoreFixture) -> None:
 @covers("cancel")
 def test_cancel_wait_returns_after_receipt(working: StoreFixture) -> None:
     long = working.call("submit", "count", "100000").strip()
-    until(lambda: working.rows("show", long)[0]["status"] == "running")
+    until(lambda: working.rows("show", long)[0]["progress"] > 0)  # its code has begun
     [cancelled] = working.rows("cancel", long, "--wait")
     receipt = cancelled["receipt"]
     assert (cancelled["status"], receipt["confirmed"], receipt["how"]) == ("cancelled", True, "cooperative")

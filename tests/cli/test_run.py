@@ -89,7 +89,7 @@ def test_resumed_run_prints_notice(milepost: CommandRunner) -> None:
 
 
 def test_job_running_elsewhere_is_not_run_twice(milepost: CommandRunner) -> None:
-    quick = {"MILEPOST_LEASE": "4"}
+    quick = {"MILEPOST_LEASE": str(4 * slowness())}
     milepost.start(*SLOW, **quick)
     job = until(lambda: running(milepost))
     code, _, err = milepost.start(*SLOW, **quick).finish()

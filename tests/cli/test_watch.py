@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.chaos.calibration import slowness
 from tests.cli.subprocesses import CommandRunner, RunningCommand, until
 from tests.redis_server import RedisServer
 
@@ -110,7 +111,7 @@ def test_following_commands_survive_store_outage(
 @pytest.mark.slow
 def test_show_says_where_killed_worker_was_and_who_continued(program: CommandRunner) -> None:
     """The list of attempts did not say how one ended, so that a killed worker was hard to find."""
-    program.environment["MILEPOST_LEASE"] = "2"
+    program.environment["MILEPOST_LEASE"] = str(2 * slowness())
     first = working(program)
     job_id = program.call("submit", "count", "1000", "pause=0.05").strip()
     until(lambda: program.rows("show", job_id)[0]["stages"])
