@@ -47,7 +47,7 @@ def test_upload_moves_in_browser(tmp_path: Path) -> None:
     try:
         until(answers)
         text = tmp_path / "poem.txt"
-        text.write_text("two words\n" * 200)  # 4 s
+        text.write_text("two words\n" * 400)  # 8 s
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=need("chromium"), args=["--no-sandbox"])
             page = browser.new_page()
@@ -55,9 +55,10 @@ def test_upload_moves_in_browser(tmp_path: Path) -> None:
             page.set_input_files("#file", text)
             moving = "() => { const bar = document.querySelector('progress'); return bar !== null && bar.value > 0 && bar.value < 1; }"
             page.wait_for_function(moving, timeout=60_000)
-            page.wait_for_selector("text=400 words", timeout=60_000)
+            page.wait_for_selector("text=800 words", timeout=60_000)
             page.reload()
-            page.wait_for_selector("text=400 words", timeout=60_000)
+            page.wait_for_selector("text=800 words", timeout=60_000)
+            text.write_text("two words\n" * 4000)  # longer than it takes to press the button
             page.set_input_files("#file", text)
             page.click("button:visible", timeout=60_000)
             page.wait_for_selector("text=cancelled", timeout=60_000)

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from milepost import JobManager, Settings
+from tests.chaos.calibration import slowness
 from tests.cli.subprocesses import COMMAND
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 FILES, KILLS = 24, 2
@@ -19,9 +20,9 @@ FILES, KILLS = 24, 2
 pytestmark = pytest.mark.timing
 
 
-def start(url: str) -> subprocess.Popen[bytes]:
+def start(url: str, lease: float) -> subprocess.Popen[bytes]:
     """Start a worker of the example."""
-    environment = {**os.environ, "MILEPOST_URL": url, "MILEPOST_LEASE": "2"}
+    environment = {**os.environ, "MILEPOST_URL": url, "MILEPOST_LEASE": str(lease)}
     command = [*COMMAND, "worker", "import_folder:jobs", "-c", "2"]
     return subprocess.Popen(
         command, env=environment, cwd=EXAMPLES, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -33,16 +34,17 @@ def test_import_survives_kills_of_its_workers(tmp_path: Path, sqlite_url: str) -
     folder.mkdir()
     for number in range(FILES):
         (folder / f"{number:03}.txt").write_text("one two\nthree\n" * (number + 1))
-    manager = JobManager(sqlite_url, options=Settings(lease=2.0))
+    lease = 2 * slowness()
+    manager = JobManager(sqlite_url, options=Settings(lease=lease))
     job_id = manager.enqueue("import", {"folder": str(folder)}, max_attempts=3).job_id
-    worker = start(sqlite_url)
+    worker = start(sqlite_url, lease)
     try:
         for kill in range(1, KILLS + 1):
-            until(lambda kill=kill: ended(manager, job_id) >= kill * FILES // (KILLS + 1), within=60)  # type: ignore[misc]
+            until(lambda kill=kill: ended(manager, job_id) >= kill * FILES // (KILLS + 1))  # type: ignore[misc]
             worker.send_signal(signal.SIGKILL)
             worker.wait()
-            worker = start(sqlite_url)
-        job = manager.wait(job_id, 90)
+            worker = start(sqlite_url, lease)
+        job = manager.wait(job_id, PATIENCE)
     finally:
         worker.kill()
         worker.wait()

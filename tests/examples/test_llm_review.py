@@ -16,9 +16,10 @@ from pathlib import Path
 import pytest
 
 from milepost import Job, Jobs
-from tests.waiting import until
+from tests.chaos.calibration import slowness
+from tests.waiting import PATIENCE, until
 
-pytestmark = [pytest.mark.timing, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.timing
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 DOCUMENTS, KILLS = 6, (2, 4)
 
@@ -82,7 +83,7 @@ def test_killed_workers_repeat_no_answer_of_the_model(tmp_path: Path, sqlite_url
         **os.environ,
         "MILEPOST_URL": sqlite_url,
         "LLM_URL": model.url,
-        "MILEPOST_LEASE": "1",
+        "MILEPOST_LEASE": str(2 * slowness()),  # a run that a pause of the machine interrupts asks again
         "PYTHONPATH": str(EXAMPLES),
     }
     command = [str(Path(sys.executable).with_name("milepost")), "worker", "llm_review:jobs"]
@@ -102,7 +103,7 @@ def test_killed_workers_repeat_no_answer_of_the_model(tmp_path: Path, sqlite_url
         worker.wait(30)
         jobs.answer(job_id, "publish", {"approved": True}, by="ana")
         worker = subprocess.Popen(command, env=environment)
-        job = jobs.wait(job_id, 60)
+        job = jobs.wait(job_id, PATIENCE)
     finally:
         worker.kill()
         worker.wait(30)

@@ -16,10 +16,11 @@ from urllib.request import urlopen
 import pytest
 
 from milepost import Job, Jobs, Settings
+from tests.chaos.calibration import slowness
 from tests.cli.subprocesses import COMMAND
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
-pytestmark = [pytest.mark.timing, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.timing
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 KILLS, RUNNING, LONGEST, BUDGET = 2, 4, 2 * 6, 0.001
 """Workers that are killed, the limit of the example, the tokens of its longest answer, and the USD of the poorest tenant."""
@@ -28,7 +29,13 @@ KILLS, RUNNING, LONGEST, BUDGET = 2, 4, 2 * 6, 0.001
 @pytest.fixture
 def provider() -> Iterator[str]:
     """Start the fake provider and yield the URL of its API."""
-    command = [sys.executable, str(EXAMPLES / "fake_provider.py"), "0", "--rate", "10"]
+    command = [
+        sys.executable,
+        str(EXAMPLES / "fake_provider.py"),
+        "0",
+        "--rate",
+        "4",
+    ]  # less than a slow machine asks for
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         yield process.stdout.readline().strip()
@@ -58,7 +65,7 @@ def pages_of(jobs: Jobs, tenant: str) -> dict[str, Job]:
 @pytest.mark.parametrize("kind", ["sqlite", pytest.param("redis", marks=pytest.mark.slow)])
 def test_killed_workers_pay_no_kept_answer_again(request: pytest.FixtureRequest, kind: str, provider: str) -> None:
     environment = {**os.environ, "MILEPOST_URL": request.getfixturevalue(f"{kind}_url"), "LLM_URL": provider}
-    environment |= {"MILEPOST_LEASE": "1", "MILEPOST_SWEEP": "0.3", "PYTHONPATH": str(EXAMPLES)}
+    environment |= {"MILEPOST_LEASE": str(2 * slowness()), "MILEPOST_SWEEP": "0.3", "PYTHONPATH": str(EXAMPLES)}
     namespace = request.getfixturevalue("redis_namespace") if kind == "redis" else "milepost"
     environment["MILEPOST_NAMESPACE"] = namespace
     jobs = Jobs(environment["MILEPOST_URL"], options=Settings(namespace=namespace))
@@ -89,7 +96,7 @@ def test_killed_workers_pay_no_kept_answer_again(request: pytest.FixtureRequest,
         jobs.answer(books["hooli"], question.key, {"usd": 1}, by="bob")
         for tenant, book in books.items():
             jobs.answer(book, "publish", tenant != "globex", by="ana")
-        ended = {tenant: jobs.wait(book, 90) for tenant, book in books.items()}
+        ended = {tenant: jobs.wait(book, PATIENCE) for tenant, book in books.items()}
     finally:
         for process in workers:
             process.kill()

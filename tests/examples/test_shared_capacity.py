@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from milepost import Jobs
+from tests.chaos.calibration import slowness
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -21,7 +22,7 @@ def test_limits_hold_while_workers_are_killed(sqlite_url: str) -> None:
         **os.environ,
         "MILEPOST_URL": sqlite_url,
         "CALL_SECONDS": "0.05",
-        "MILEPOST_LEASE": "2",
+        "MILEPOST_LEASE": str(2 * slowness()),
         "MILEPOST_SWEEP": "0.3",
     }
 
