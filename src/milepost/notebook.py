@@ -54,8 +54,10 @@ def show_run(run: Run) -> None:
 
 def _refresh(run: Run, display: _Display) -> None:
     try:
-        while run._captures is not None:
+        has_ended = False
+        while not has_ended:
             time.sleep(REFRESH_INTERVAL)
+            has_ended = run._captures is None  # looked at first: the last bar is that of the end
             display.draw(run._repr_html_())
     except Exception:
         log.warning("job %s: progress bar not updated", run.job_id, exc_info=True)

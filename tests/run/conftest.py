@@ -15,8 +15,8 @@ Track = Callable[..., Any]
 
 @pytest.fixture
 def options(namespace: str) -> Settings:
-    """Return settings with short intervals."""
-    return Settings(namespace=namespace, lease=0.6, sweep=0.1, heartbeat=0.02)
+    """Return settings with short intervals, and a lease that outlasts a pause of the machine."""
+    return Settings(namespace=namespace, lease=10.0, sweep=0.1, heartbeat=0.02)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import pytest
 from milepost import AsyncRun, InvalidInputError, Jobs, Run
 from milepost.testing import fake_async_run
 from milepost.worker.handlers import Handlers
+from tests.waiting import PATIENCE
 
 
 async def unannotated(run, name: str) -> str:  # type: ignore[no-untyped-def]
@@ -38,7 +39,7 @@ def test_handler_gets_the_run_of_its_annotation(function: Any, expected: str) ->
     jobs = Jobs("memory://")
     jobs.job("t")(function)
     with contextlib.closing(jobs), jobs.run_workers():
-        assert jobs.result(jobs.wait(jobs.submit("t", {"name": "x"}).job_id, 20).job_id) == expected
+        assert jobs.result(jobs.wait(jobs.submit("t", {"name": "x"}).job_id, PATIENCE).job_id) == expected
 
 
 def test_sync_handler_with_async_run_is_refused() -> None:

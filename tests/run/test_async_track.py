@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -20,6 +21,7 @@ from milepost.stores.factory import open_store
 from milepost.stores.ids import new_operation_id
 from milepost.stores.protocol import Write
 from milepost.stores.sync_bridge import run_sync
+from tests.chaos.calibration import slowness
 
 pytestmark = pytest.mark.timing
 
@@ -119,9 +121,13 @@ async def test_repeatedly_cancelled_task_writes_its_end(amanager: AsyncJobManage
     assert (job.status, job.result) == (("cancelled", None) if sleeps else ("completed", "done"))
 
 
-async def test_lease_is_renewed_while_event_loop_is_blocked(amanager: AsyncJobManager) -> None:
+async def test_lease_is_renewed_while_event_loop_is_blocked(url: str, options: Settings) -> None:
+    lease = slowness()
+    store = open_store(url, namespace=options.namespace, blocking=False)
+    amanager = AsyncJobManager(store, options=replace(options, lease=lease))
     async with amanager.track() as run:
-        time.sleep(1.5)  # noqa: ASYNC251 - to block is the point
+        time.sleep(2 * lease)  # noqa: ASYNC251 - to block is the point
     job = await amanager.get_job(run.job_id)
     assert job is not None
     assert (job.status, job.attempt) == ("completed", 1)
+    await amanager.close()

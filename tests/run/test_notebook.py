@@ -138,6 +138,7 @@ def percents(drawn: list[tuple[str, str]]) -> list[int]:
 
 def test_run_bar_moves_while_cell_runs(kernel: Any) -> None:
     drawn = run_cell(kernel, """
+import threading
 import time
 from IPython.display import display
 from milepost import InMemoryJobManager
@@ -146,7 +147,8 @@ with manager.track("ingestion") as run:
     display(run)
     for _ in run.each(range(20)):
         time.sleep(0.1)
-time.sleep(1)
+[drawing] = [thread for thread in threading.enumerate() if thread.name == "milepost-notebook"]
+drawing.join()
 """)  # fmt: skip
     assert len({place for place, _ in drawn}) == 1
     assert drawn[0][0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator, Generator, Iterator
 from typing import Any
@@ -26,7 +27,7 @@ from milepost.run.output import BUFFERED_CHARACTERS, CHUNK_CHARACTERS, Output
 from milepost.stores.ids import new_operation_id
 from milepost.testing import fake_run
 from milepost.worker.handlers import Handlers
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 TEXT = "".join(f"token {number} \u00e9\n" for number in range(2000))
 
@@ -88,7 +89,7 @@ def test_first_output_after_suspension_of_next_attempt_starts_over(manager: JobM
             run.output(segment)
 
     with jobs.run_workers():
-        job = jobs.wait(jobs.submit(chat), 20)
+        job = jobs.wait(jobs.submit(chat), PATIENCE)
     found = jobs.output(job.job_id)
     expected = [("first", 1, True), ("a", 3, True), ("ab", 3, False)]
     assert [(chunk.text, chunk.attempt, chunk.starts_over) for chunk in found] == expected
@@ -208,19 +209,20 @@ def test_texts_of_generator_are_output(manager: JobManager) -> None:
     jobs = Jobs(manager, handlers=HANDLERS)
     with jobs.run_workers():
         for name, result in (("words", 3), ("words_in_process", 3), ("words_in_loop", None)):
-            job = jobs.wait(jobs.submit(name, {"count": 3}), 30)
+            job = jobs.wait(jobs.submit(name, {"count": 3}), PATIENCE)
             text = "".join(chunk.text for chunk in jobs.output(job.job_id))
             assert (job.status, job.result, text) == ("completed", result, "w0 w1 w2 ")
 
 
 def test_generator_has_cleaned_up_when_its_run_ends(manager: JobManager) -> None:
     """What stops it, or refuses its text, is raised at its `yield`."""
-    jobs, seen = Jobs(manager), dict[str, str]()
+    jobs, seen, began = Jobs(manager), dict[str, str](), threading.Event()
 
     @jobs.job("sync", stream=True)
     def until_stopped(run: Run) -> Iterator[str]:
         try:
             while True:
+                began.set()
                 time.sleep(0.005)
                 yield "text"
         except BaseException as error:
@@ -239,11 +241,11 @@ def test_generator_has_cleaned_up_when_its_run_ends(manager: JobManager) -> None
 
     with jobs.run_workers():
         job = jobs.submit(until_stopped)
-        until(lambda: jobs.get_job(job.job_id).status == "running")
+        assert began.wait(PATIENCE)
         jobs.cancel_job(job.job_id)
         until(lambda: jobs.get_job(job.job_id).receipt.confirmed)
         assert seen == {"sync": "JobCancelled"}
-        assert jobs.wait(jobs.submit(wrong), 20).status == "failed"
+        assert jobs.wait(jobs.submit(wrong), PATIENCE).status == "failed"
         assert seen == {"sync": "JobCancelled", "async": "InvalidInputError"}
 
 

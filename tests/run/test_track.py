@@ -28,7 +28,8 @@ from milepost import (
     Settings,
 )
 from milepost.stores.factory import open_store
-from tests.waiting import lose_lease, until
+from tests.chaos.calibration import slowness
+from tests.waiting import PATIENCE, lose_lease, until
 
 pytestmark = pytest.mark.timing
 
@@ -81,9 +82,9 @@ def test_versions_have_no_gaps_and_progress_never_goes_back(manager: JobManager)
     with manager.track() as run:
         watcher = threading.Thread(target=lambda: seen.extend(manager.watch(run.job_id, after=0)))
         watcher.start()
-        for _ in run.each(range(40)):
-            time.sleep(0.005)
-    watcher.join(30)
+        for number in run.each(range(5)):
+            until(lambda number=number: get(manager, run.job_id).progress == number / 5)  # type: ignore[misc]
+    watcher.join(PATIENCE)
     versions = [event.version for event in seen if event.kind != "skipped"]
     assert versions == sorted(set(versions))
     fractions = [event.progress for event in seen if event.progress is not None]
@@ -181,9 +182,11 @@ def test_block_takes_another_lease_if_its_own_was_lost_before_the_reply(
     assert get(manager, run.job_id).status == "completed"
 
 
-def test_lease_is_renewed_while_block_runs(manager: JobManager) -> None:
+def test_lease_is_renewed_while_block_runs(manager: JobManager, options: Settings) -> None:
+    lease = slowness()
+    manager = JobManager(manager.store, options=replace(options, lease=lease))
     with manager.track() as run:
-        time.sleep(2.0)  # more than three leases, in which nothing is said
+        time.sleep(2 * lease)  # in which nothing is said
         assert get(manager, run.job_id).status == "running"
     assert get(manager, run.job_id).status == "completed"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from milepost import Jobs, Run
+from tests.waiting import PATIENCE
 
 
 @pytest.fixture
@@ -25,9 +26,9 @@ def test_budget_of_a_tree_stops_a_running_child(jobs: Jobs) -> None:
         run.submit_child("a", spend)  # without a join: the budget alone stops the child
 
     with jobs.run_workers():
-        job = jobs.wait(jobs.submit(root.options(budget={"usd": 2})), 30)
+        job = jobs.wait(jobs.submit(root.options(budget={"usd": 2})), PATIENCE)
         (child,) = (one for one in jobs.list_jobs() if one.parent_id == job.job_id)
-        child = jobs.wait(child, 30)
+        child = jobs.wait(child, PATIENCE)
     assert child.error == (
         f"budget of job {job.job_id}: 3 of 2 usd spent with its descendants; submit a job with a larger budget"
     )
@@ -50,7 +51,7 @@ def test_child_of_a_tree_without_rest_does_not_start(jobs: Jobs) -> None:
         run.join(errors="collect")
 
     with jobs.run_workers(concurrency=1):
-        job = jobs.wait(jobs.submit(root.options(budget={"usd": 2})), 30)
+        job = jobs.wait(jobs.submit(root.options(budget={"usd": 2})), PATIENCE)
     children = [one for one in jobs.list_jobs() if one.parent_id == job.job_id]
     completed = [one for one in children if one.status == "completed"]
     assert 2 <= len(completed) == len(begun) <= 5, "a start may overlap the end of the job before"
@@ -74,8 +75,8 @@ def test_jobs_of_a_spent_budget_take_no_start_of_a_rate(jobs: Jobs) -> None:
 
     jobs.limit("spend", rate="1/h")
     with jobs.run_workers():
-        job = jobs.wait(jobs.submit(root.options(budget={"usd": 1})), 30)
+        job = jobs.wait(jobs.submit(root.options(budget={"usd": 1})), PATIENCE)
         children = [one for one in jobs.list_jobs() if one.parent_id == job.job_id]
-        assert jobs.wait(jobs.submit(spend), 30).status == "completed"
+        assert jobs.wait(jobs.submit(spend), PATIENCE).status == "completed"
         assert job.status == "completed"
         assert [one.status for one in children] == ["failed"] * 5

@@ -17,7 +17,7 @@ from milepost import BudgetExceededError, InvalidInputError, Job, JobCancelled, 
 from milepost.stores.sync_bridge import run_sync
 from milepost.testing import fake_run
 from milepost.worker.handlers import Handlers
-from tests.waiting import lose_lease, until
+from tests.waiting import PATIENCE, lose_lease, until
 
 
 def job_of(manager: JobManager, run: Run) -> Job:
@@ -84,9 +84,9 @@ def test_exceeded_budget_fails_job_without_retry(jobs: Jobs) -> None:
         return calls
 
     with jobs.run_workers():
-        within = jobs.wait(jobs.submit(spend_all.options(budget={"usd": 0.8}), calls=2), 20)
-        over = jobs.wait(jobs.submit(spend_all.options(budget={"usd": 1, "tokens": 5}), calls=9), 20)
-        again = jobs.wait(jobs.retry_job(over.job_id), 20)
+        within = jobs.wait(jobs.submit(spend_all.options(budget={"usd": 0.8}), calls=2), PATIENCE)
+        over = jobs.wait(jobs.submit(spend_all.options(budget={"usd": 1, "tokens": 5}), calls=9), PATIENCE)
+        again = jobs.wait(jobs.retry_job(over.job_id), PATIENCE)
     assert (within.status, within.usage) == ("completed", {"usd": 0.8})
     assert (over.status, over.attempt, over.usage) == ("failed", 1, {"usd": 1.2})
     assert over.error is not None
@@ -172,7 +172,7 @@ def test_caught_budget_error_still_fails_job(jobs: Jobs, continues: Callable[[Ru
         return continues(run)
 
     with jobs.run_workers():
-        job = jobs.wait(jobs.submit(spend_on.options(budget={"usd": 1})), 20)
+        job = jobs.wait(jobs.submit(spend_on.options(budget={"usd": 1})), PATIENCE)
     assert (job.status, job.attempt, job.usage) == ("failed", 1, {"usd": 5})
     assert job.error is not None
     assert "budget: 2 of 1 usd spent" in job.error
@@ -186,7 +186,7 @@ async def aspend(run: Run) -> None:
 def test_exceeded_budget_fails_async_job(jobs: Jobs) -> None:
     handler = jobs.job("aspend")(aspend)
     with jobs.run_workers():
-        job = jobs.wait(jobs.submit(handler.options(budget={"usd": 1})), 20)
+        job = jobs.wait(jobs.submit(handler.options(budget={"usd": 1})), PATIENCE)
     assert (job.status, job.usage) == ("failed", {"usd": 2})
 
 
