@@ -39,13 +39,13 @@ def noted(run: Run, text: str = "") -> dict[str, Any]:
 
 @jobs.job("steps", max_attempts=1)
 def steps(run: Run, count: int, pause: float = 0.02) -> int:
-    """Count, with a checkpoint at each step."""
+    """Count, with a checkpoint at each step. A worker with STEP_PAUSE takes its own time for each."""
     start = run.last_checkpoint or 0
     note(f"began at {start} in {os.getpid()}")
     for step in range(start, count):
         note(f"step {step}")
         run.checkpoint(step + 1)
-        time.sleep(pause)
+        time.sleep(float(os.environ.get("STEP_PAUSE", pause)))
     return count
 
 

@@ -52,7 +52,7 @@ def jobs(make_jobs: MakeJobs) -> Jobs:
 class Workers:
     """Worker processes of one application module, on one store. A lease is `lease` seconds times the slowness of the machine."""
 
-    def __init__(self, url: str, namespace: str, log: Path, lease: float = 1.0) -> None:
+    def __init__(self, url: str, namespace: str, log: Path, lease: float = 2.0) -> None:
         self.lease = lease * slowness()
         self.environment = {
             **os.environ,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 
 from milepost import Jobs, Run
+from tests.waiting import until
 from tests.worker.application import note
 
 jobs = Jobs()
@@ -27,10 +29,10 @@ def spends(run: Run) -> list[str]:
 
 @jobs.job("spends.slowly", isolation="thread")
 def spends_slowly(run: Run) -> list[str]:
-    """Do the same, and take a moment before the fourth time, and to return after a suspension."""
+    """Do the same, wait for a file of the test before the fourth time, and take a moment to return after a suspension."""
     try:
         answers = [run.step(name, pay, run, name) for name in "abc"]
-        time.sleep(0.3)
+        until((Path(os.environ["WORKER_LOG"]).parent / "go").exists)
         return [*answers, run.step("d", pay, run, "d")]
     except BaseException:
         note("unwinds")

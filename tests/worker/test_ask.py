@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from typing import Any, Literal
 
 import pytest
@@ -26,7 +27,7 @@ from milepost import (
 )
 from milepost.stores.sync_bridge import run_sync
 from milepost.testing import fake_async_run, fake_run
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 from tests.worker import asking
 
 pytestmark = pytest.mark.timing
@@ -68,6 +69,12 @@ def waiting(jobs: Jobs, job_id: str) -> Job:
     return get(jobs, job_id)
 
 
+def is_over(jobs: Jobs, job_id: str) -> bool:
+    """Return whether the time to answer the question of a job is over, by the clock of the store."""
+    expires = [one.expires_at for one in get(jobs, job_id).questions if one.expires_at]
+    return bool(expires) and run_sync(jobs.store.now()) > datetime.fromisoformat(expires[0]).timestamp() * 1e6
+
+
 @pytest.mark.parametrize("handler", [publish, apublish])
 def test_answer_continues_the_attempt(jobs: Jobs, handler: Any) -> None:
     SEGMENTS.clear()
@@ -76,7 +83,7 @@ def test_answer_continues_the_attempt(jobs: Jobs, handler: Any) -> None:
         job_id = jobs.submit("asks").job_id
         suspended = waiting(jobs, job_id)
         jobs.answer(job_id, "publish", {"approved": True, "note": "go"}, by="ana")
-        job = jobs.wait(job_id, 20)
+        job = jobs.wait(job_id, PATIENCE)
     assert (suspended.status, suspended.worker, suspended.activity) == (
         "pending",
         None,
@@ -120,7 +127,7 @@ def test_second_answer_is_refused_with_who_and_when(jobs: Jobs) -> None:
             for n in range(8)
         ]
         errors = [call.exception() for call in calls]
-        job = jobs.wait(job_id, 20)
+        job = jobs.wait(job_id, PATIENCE)
     assert errors.count(None) == 1
     winner = errors.index(None)
     assert job.result == ["Approval", True, str(winner)]
@@ -142,10 +149,10 @@ def test_answer_before_the_question_is_checked_when_it_is_asked(jobs: Jobs) -> N
     with pytest.raises(AlreadyAnsweredError, match="answered by ana at"):
         jobs.answer(good, "publish", {"approved": True})
     with jobs.run_workers(concurrency=1):
-        assert jobs.wait(good, 20).result == ["Approval", False, ""]
+        assert jobs.wait(good, PATIENCE).result == ["Approval", False, ""]
         assert waiting(jobs, bad).questions[0].state == "open"
         jobs.answer(bad, "publish", {"approved": True})
-        assert jobs.wait(bad, 20).result == ["Approval", True, ""]
+        assert jobs.wait(bad, PATIENCE).result == ["Approval", True, ""]
     assert "asked" not in [event.kind for event in jobs.events(good)]
     lines = [line["text"] for event in jobs.events(bad) if event.kind == "log" for line in event.data["lines"]]
     assert "question 'publish': the answer of bob does not fit: value: 'of course' is not an object" in lines
@@ -172,7 +179,7 @@ def test_expired_question_has_its_default_or_fails(jobs: Jobs) -> None:
 
     with jobs.run_workers(concurrency=2):
         first, second = jobs.submit("defaults").job_id, jobs.submit("insists").job_id
-        default, failed = jobs.wait(first, 20), jobs.wait(second, 20)
+        default, failed = jobs.wait(first, PATIENCE), jobs.wait(second, PATIENCE)
     assert default.result == {"approved": False, "note": ""}
     assert [one.state for one in default.questions] == ["default"]
     assert failed.error is not None
@@ -186,11 +193,10 @@ def test_answer_after_the_deadline_is_refused(jobs: Jobs) -> None:
 
     with jobs.run_workers(concurrency=1):
         job_id = jobs.submit("insists").job_id
-        wake_at = int(waiting(jobs, job_id).record["wake_at"])
-        until(lambda: run_sync(jobs.store.now()) >= wake_at)
+        until(lambda: is_over(jobs, job_id))
         with pytest.raises((QuestionExpiredError, IllegalTransitionError)):
             jobs.answer(job_id, "publish", {"late": True})
-        assert jobs.wait(job_id, 20).status == "failed"
+        assert jobs.wait(job_id, PATIENCE).status == "failed"
 
 
 def test_answers_while_no_process_runs(jobs: Jobs) -> None:
@@ -198,21 +204,28 @@ def test_answers_while_no_process_runs(jobs: Jobs) -> None:
     SEGMENTS.clear()
     jobs.job("asks")(publish)
 
+    is_paused = threading.Event()
+
     @jobs.job
     def expires(run: Run) -> Any:
+        assert is_paused.wait(PATIENCE)
         return run.ask("publish", "Publish?", bool, expires=0.3, default=False)
 
     with jobs.run_workers(concurrency=2):  # a submit outside would start a worker of the memory store
         answered, silent = jobs.submit("asks").job_id, jobs.submit("expires").job_id
         waiting(jobs, answered)
-        wake_at = int(waiting(jobs, silent).record["wake_at"])
+        until(lambda: get(jobs, silent).status == "running")
+        jobs.set_limit("expires", paused=True)  # else this worker continues it, if the test comes to the next line late
+        is_paused.set()
+        waiting(jobs, silent)
+    jobs.set_limit("expires")
     jobs.answer(answered, "publish", {"approved": True})
-    until(lambda: run_sync(jobs.store.now()) >= wake_at)
+    until(lambda: is_over(jobs, silent))
     with pytest.raises(QuestionExpiredError, match="question 'publish' expired at"):
         jobs.answer(silent, "publish", True)
     with jobs.run_workers(concurrency=2):
-        assert jobs.wait(answered, 20).result == ["Approval", True, ""]
-        assert jobs.wait(silent, 20).result is False
+        assert jobs.wait(answered, PATIENCE).result == ["Approval", True, ""]
+        assert jobs.wait(silent, PATIENCE).result is False
     assert SEGMENTS == [1, 1]
 
 
@@ -227,7 +240,7 @@ def test_changed_question_is_refused(jobs: Jobs) -> None:
         job_id = jobs.submit("asks").job_id
         waiting(jobs, job_id)
         jobs.answer(job_id, "publish", True)
-        job = jobs.wait(job_id, 20)
+        job = jobs.wait(job_id, PATIENCE)
     assert job.error is not None
     assert "question 'publish': was asked with the prompt 'Publish?', now with 'Publish it?'" in job.error
 
@@ -242,7 +255,7 @@ def test_retry_from_start_asks_again(jobs: Jobs) -> None:
             jobs.answer(job_id, "publish", {"approved": True})
         jobs.retry_job(job_id)
         jobs.answer(job_id, "publish", {"approved": True})
-        assert jobs.wait(job_id, 20).status == "completed"
+        assert jobs.wait(job_id, PATIENCE).status == "completed"
     with pytest.raises(JobNotFoundError):
         jobs.answer("unknown", "publish", 1)
 
@@ -255,7 +268,7 @@ def test_child_process_asks(jobs: Jobs, job_type: str) -> None:
         job_id = jobs.submit(job_type).job_id
         waiting(jobs, job_id)
         jobs.answer(job_id, "color", "green")
-        assert jobs.wait(job_id, 30).result == ["green", False]
+        assert jobs.wait(job_id, PATIENCE).result == ["green", False]
 
 
 def ask_both(run: Run) -> Any:
@@ -284,7 +297,7 @@ def test_questions_asked_together_are_answered_in_any_order(jobs: Jobs, handler:
         until(lambda: "held" in get(jobs, job_id).record)
         assert [one.key for one in get(jobs, job_id).questions if one.state == "open"] == [order[1]]
         jobs.answer(job_id, order[1], answers[order[1]])
-        job = jobs.wait(job_id, 20)
+        job = jobs.wait(job_id, PATIENCE)
     assert job.result == answers
     assert list(job.result) == ["size", "publish"], "in the order of the questions"
     assert (job.attempt, len(SEGMENTS)) == (1, 2 if order == ("size", "publish") else 3)
@@ -298,7 +311,7 @@ def test_unanswered_one_of_several_questions_expires(jobs: Jobs) -> None:
     job_id = jobs.enqueue("asks").job_id
     jobs.answer(job_id, "publish", True)
     with jobs.run_workers(concurrency=1):
-        job = jobs.wait(job_id, 20)
+        job = jobs.wait(job_id, PATIENCE)
     assert {one.key: one.state for one in job.questions} == {"size": "expired", "publish": "answered"}
     assert job.error is not None
     assert job.error.startswith("question 'size' expired at ")
@@ -311,7 +324,7 @@ def test_child_process_asks_several_questions(jobs: Jobs) -> None:
         waiting(jobs, job_id)
         jobs.answer(job_id, "color", "green")
         jobs.answer(job_id, "size", 3)
-        assert jobs.wait(job_id, 30).result == ["green", 3]
+        assert jobs.wait(job_id, PATIENCE).result == ["green", 3]
 
 
 def test_tracked_block_waits_in_place(jobs: Jobs) -> None:

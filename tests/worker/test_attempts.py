@@ -6,6 +6,7 @@ import pytest
 
 from milepost import InMemoryJobManager, Jobs, Retry, Run, Settings, __version__
 from milepost.worker.handlers import code_release
+from tests.waiting import PATIENCE
 
 
 def test_attempts_keep_worker_times_and_release() -> None:
@@ -19,7 +20,7 @@ def test_attempts_keep_worker_times_and_release() -> None:
         return "done"
 
     with jobs.run_workers():
-        job = jobs.wait(jobs.submit("twice").job_id, timeout=30)
+        job = jobs.wait(jobs.submit("twice").job_id, timeout=PATIENCE)
     first, second = job.attempts
     assert (first.attempt, second.attempt) == (1, 2)
     assert (first.release, second.release) == ("2026.11.1", "2026.11.1")

@@ -25,7 +25,7 @@ from milepost.core.values import Question
 from milepost.run import budget_question
 from milepost.run.run import current_run
 from milepost.stores.protocol import Store
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 from tests.worker import spending
 from tests.worker.conftest import Workers
 
@@ -81,7 +81,7 @@ def test_raised_budget_continues_from_kept_steps(jobs: Jobs, handler: Any) -> No
         second = asked(jobs, job.job_id, 2)
         assert (second.key, second.budget) == ("budget-2", {"usd": 1, "tokens": 9})
         jobs.answer(job.job_id, "budget-2", {"usd": 1}, by="bob")
-        ended = jobs.wait(job, 30)
+        ended = jobs.wait(job, PATIENCE)
     assert (ended.status, ended.result, ended.attempt) == ("completed", list("abcd"), 1)
     assert list("abcd") == PAID, "nothing is paid for twice"
     assert [(one.state, one.answered_by) for one in ended.questions] == [("answered", "ana"), ("answered", "bob")]
@@ -144,7 +144,7 @@ def test_zero_stops_the_job_and_a_retry_asks_again(jobs: Jobs) -> None:
         jobs.retry_job(job_id)
         waits_for_answer(jobs, job_id)
         jobs.answer(job_id, "budget-1", {"usd": 5})
-        assert jobs.wait(job_id, 30).status == "completed"
+        assert jobs.wait(job_id, PATIENCE).status == "completed"
 
 
 def test_one_of_many_answers_raises_the_budget(jobs: Jobs) -> None:
@@ -154,7 +154,7 @@ def test_one_of_many_answers_raises_the_budget(jobs: Jobs) -> None:
         asked(jobs, job_id)
         calls = [threads.submit(jobs.answer, job_id, "budget-1", {"usd": 5}, by=f"user{n}") for n in range(6)]
         errors = [call.exception() for call in calls]
-        jobs.wait(job_id, 30)
+        jobs.wait(job_id, PATIENCE)
     assert errors.count(None) == 1
     assert all(error is None or isinstance(error, AlreadyAnsweredError | IllegalTransitionError) for error in errors)
     assert jobs.job_usage(job_id).budget == {"usd": 5.5}
@@ -171,9 +171,9 @@ def test_raise_survives_retries(jobs: Jobs) -> None:
         job_id = jobs.enqueue("fails", budget={"usd": 0.3}, on_budget="ask", max_attempts=1).job_id
         asked(jobs, job_id)
         jobs.answer(job_id, "budget-1", {"usd": 2})
-        assert jobs.wait(job_id, 30).status == "failed"
+        assert jobs.wait(job_id, PATIENCE).status == "failed"
         jobs.retry_job(job_id, from_start=True)
-        again = jobs.wait(job_id, 30)
+        again = jobs.wait(job_id, PATIENCE)
     assert (again.status, again.usage, again.questions) == ("failed", {"usd": 1.6}, ())
     assert again.error is not None
     assert "budget" not in again.error
@@ -193,7 +193,7 @@ def test_caught_suspension_is_no_result(jobs: Jobs) -> None:
         asked(jobs, job_id)
         waits_for_answer(jobs, job_id)
         jobs.answer(job_id, "budget-1", {"usd": 5})
-        assert jobs.wait(job_id, 30).result == "all"
+        assert jobs.wait(job_id, PATIENCE).result == "all"
 
 
 def test_run_that_calls_no_more_completes(jobs: Jobs) -> None:
@@ -202,7 +202,7 @@ def test_run_that_calls_no_more_completes(jobs: Jobs) -> None:
         return run.step("a", pay, "a")
 
     with jobs.run_workers(concurrency=1):
-        job = jobs.wait(jobs.enqueue("model", budget={"usd": 0.1}, on_budget="ask"), 30)
+        job = jobs.wait(jobs.enqueue("model", budget={"usd": 0.1}, on_budget="ask"), PATIENCE)
     assert (job.status, job.result, job.questions) == ("completed", "a", ())
 
 
@@ -231,7 +231,7 @@ def test_gathered_step_is_finished_and_kept(jobs: Jobs) -> None:
         job_id = jobs.enqueue("model", budget={"usd": 0.3}, on_budget="ask").job_id
         asked(jobs, job_id)
         jobs.answer(job_id, "budget-1", {"usd": 9})
-        assert jobs.wait(job_id, 30).result == ["slow", "b"]
+        assert jobs.wait(job_id, PATIENCE).result == ["slow", "b"]
     assert PAID == ["a", "slow", "b"]
 
 
@@ -261,7 +261,7 @@ def test_tree_asks_once_and_all_wait(jobs: Jobs) -> None:
         assert until(waiting)
         assert "spent with its descendants" in question.prompt
         jobs.answer(root.job_id, "budget-1", {"usd": 9})
-        job = jobs.wait(root, 30)
+        job = jobs.wait(root, PATIENCE)
     children = jobs.list_jobs(job_type="page")
     assert (job.status, job.result, len(job.questions)) == ("completed", 6, 1)
     assert {(one.status.value, one.attempt, one.questions) for one in children} == {("completed", 1, ())}
@@ -293,13 +293,13 @@ def test_answer_while_a_child_is_being_suspended_is_seen(jobs: Jobs, monkeypatch
 
     with jobs.run_workers(concurrency=1):
         root = jobs.enqueue("book", budget={"usd": 0.1}, on_budget="ask")
-        assert jobs.wait(root, 30).result == 1
+        assert jobs.wait(root, PATIENCE).result == 1
 
 
 def test_child_of_an_ended_job_fails(jobs: Jobs) -> None:
     @jobs.job("page")
     def page(run: Run) -> None:
-        run._wait_in_place(0.2)
+        until(lambda: jobs.get_job(run.job_id.partition(".")[0]).is_terminal)  # type: ignore[union-attr]
         run.add_usage(usd=3)
         while True:
             run.check()
@@ -310,9 +310,9 @@ def test_child_of_an_ended_job_fails(jobs: Jobs) -> None:
         run.submit_child("a", page)
 
     with jobs.run_workers():
-        root = jobs.wait(jobs.enqueue("book", budget={"usd": 1}, on_budget="ask"), 30)
+        root = jobs.wait(jobs.enqueue("book", budget={"usd": 1}, on_budget="ask"), PATIENCE)
         (child,) = jobs.list_jobs(job_type="page")
-        child = jobs.wait(child, 30)
+        child = jobs.wait(child, PATIENCE)
     assert (root.status, child.status) == ("completed", "failed")
     assert child.error is not None
     assert child.error.startswith(f"budget of job {root.job_id}: 3 of 1 usd spent with its descendants")
@@ -352,6 +352,7 @@ def test_killed_workers_ask_once_and_pay_nothing_twice(workers: Workers) -> None
     workers.noted("paid c")
     process.send_signal(signal.SIGKILL)
     process.wait()
+    (workers.log.parent / "go").touch()
     workers.start(concurrency=1, module="tests.worker.spending")
     job = jobs.wait(job_id, 60)
     assert (job.status, job.result, len(job.questions)) == ("completed", list("abcd"), 1)

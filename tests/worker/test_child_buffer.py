@@ -8,6 +8,7 @@ import pytest
 
 from milepost import AsyncRun, InvalidInputError, Jobs, Run
 from milepost.run import children as run_children
+from tests.waiting import PATIENCE
 from tests.worker.squares import Square
 
 pytestmark = pytest.mark.timing
@@ -61,10 +62,10 @@ def test_size_of_children_that_are_not_made_is_bounded(jobs: Jobs, monkeypatch: 
         return str(refused.value)
 
     with jobs.run_workers():
-        assert jobs.wait(jobs.submit(many).job_id, 30).result == 40
+        assert jobs.wait(jobs.submit(many).job_id, PATIENCE).result == 40
         monkeypatch.setattr(run_children.ChildJobs, "flush_in_thread", lambda self: None)  # a store that is slow
         monkeypatch.setattr(run_children, "FLUSH_INTERVAL", 60)
-        error = jobs.wait(jobs.submit(amany).job_id, 30).result
+        error = jobs.wait(jobs.submit(amany).job_id, PATIENCE).result
     assert error.startswith("run.submit_child(): ")
     assert "of children are not yet made, the limit is 20000; await asyncio.sleep(0.1)" in error
     assert 3000 < max(requests) < 5000
@@ -72,6 +73,7 @@ def test_size_of_children_that_are_not_made_is_bounded(jobs: Jobs, monkeypatch: 
 
 def test_code_that_starts_again_reads_its_children_once(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_children, "BUFFERED", 7)
+    monkeypatch.setattr(run_children, "FLUSH_INTERVAL", 600)  # else a slow machine sends some early
     asked: list[str] = []
     ask = run_children.ChildJobs._ask
 

@@ -11,7 +11,7 @@ import pytest
 from milepost import AsyncJobs, Fail, InvalidInputError, Job, Jobs, Run
 from milepost.core.values import MemberCounts
 from milepost.run.children import child_id
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 from tests.worker import with_children
 from tests.worker.squares import Square
 
@@ -39,7 +39,7 @@ def test_parent_waits_for_its_children_without_a_worker(jobs: Jobs, is_async: bo
     square = Square(jobs, is_async=is_async)
     job = jobs.submit(square.parent.options(labels={"tenant": "acme"}), numbers=[1, 2, 3])  # type: ignore[call-overload]
     with jobs.run_workers(concurrency=1):
-        ended = jobs.wait(job.job_id, 30)
+        ended = jobs.wait(job.job_id, PATIENCE)
     assert ended.result == [3, 14, ["n:1", "n:2", "n:3"]], ended.error
     assert (ended.attempt, square.segments) == (1, 2)
     assert jobs.count_jobs("square") == 3
@@ -50,7 +50,7 @@ def test_parent_waits_for_its_children_without_a_worker(jobs: Jobs, is_async: bo
 def test_parent_without_children_continues(jobs: Jobs) -> None:
     square = Square(jobs)
     with jobs.run_workers():
-        assert jobs.wait(jobs.submit(square.parent, numbers=[]).job_id, 30).result == [0, 0, []]
+        assert jobs.wait(jobs.submit(square.parent, numbers=[]).job_id, PATIENCE).result == [0, 0, []]
     assert square.segments == 1
 
 
@@ -94,7 +94,7 @@ def test_failed_child_fails_the_parent_and_is_retried_by_its_next_attempt(jobs: 
         return [children.result("good"), children.result("bad")]
 
     with jobs.run_workers():
-        job = jobs.wait(jobs.submit(whole).job_id, 30)
+        job = jobs.wait(jobs.submit(whole).job_id, PATIENCE)
     assert job.result == ["good", "bad"]
     assert job.attempt == 2
     assert any("1 of 2 children did not complete: bad (no such part)" in str(e.data) for e in jobs.events(job.job_id))
@@ -110,7 +110,7 @@ def test_jobs_of_callers_are_no_children(jobs: Jobs, is_async: bool) -> None:
     jobs.create_job("bad", "elsewhere", parent_id=job.job_id)
     jobs.cancel_job("bad")
     with jobs.run_workers(concurrency=1):
-        ended = jobs.wait(job.job_id, 30)
+        ended = jobs.wait(job.job_id, PATIENCE)
     assert ended.result == [3, 14, ["n:1", "n:2", "n:3"]], ended.error
 
 
@@ -129,7 +129,7 @@ def test_child_of_a_key_that_is_no_longer_used_is_ignored(jobs: Jobs) -> None:
         return [children.counts.to_dict(), [child.child_key for child in children]]
 
     with jobs.run_workers():
-        job = jobs.wait(jobs.submit(whole).job_id, 30)
+        job = jobs.wait(jobs.submit(whole).job_id, PATIENCE)
     assert job.result == [MemberCounts(total=1, completed=1).to_dict(), ["new"]], job.error
 
 
@@ -152,7 +152,7 @@ def test_failed_children_are_collected_if_asked_for(jobs: Jobs) -> None:
         return children.counts.to_dict()
 
     with jobs.run_workers():
-        job = jobs.wait(jobs.submit(whole).job_id, 30)
+        job = jobs.wait(jobs.submit(whole).job_id, PATIENCE)
     assert job.result == MemberCounts(total=2, completed=1, failed=1).to_dict(), job.error
 
 
@@ -230,7 +230,7 @@ def test_wrong_uses_are_refused(jobs: Jobs) -> None:
 
     assert square.segments == 0
     with jobs.run_workers():
-        job = jobs.wait(jobs.submit(wrong).job_id, 30)
+        job = jobs.wait(jobs.submit(wrong).job_id, PATIENCE)
     assert job.status == "completed", job.error
     assert len(seen) == 8
     for text, start in zip(
@@ -259,7 +259,7 @@ def test_child_with_other_parameters_is_refused(jobs: Jobs) -> None:
         run.join()
 
     with jobs.run_workers(concurrency=1):
-        job = jobs.wait(jobs.submit(fickle).job_id, 30)
+        job = jobs.wait(jobs.submit(fickle).job_id, PATIENCE)
     assert job.status == "failed"
     assert "child 'a': was made with" in (job.error or "")
     assert '"n":1' in (job.error or "")
@@ -282,11 +282,11 @@ def test_retry_from_start_makes_new_children(jobs: Jobs) -> None:
         return result
 
     with jobs.run_workers():
-        job = jobs.wait(jobs.submit(whole).job_id, 30)
+        job = jobs.wait(jobs.submit(whole).job_id, PATIENCE)
         assert job.status == "failed"
         fails.clear()
         jobs.retry_job(job.job_id, from_start=True)
-        job = jobs.wait(job.job_id, 30)
+        job = jobs.wait(job.job_id, PATIENCE)
     assert job.result == "done", job.error
     assert jobs.count_jobs("part") == 2
     assert get(jobs, child_id(job.job_id, "child", "a", "1")).result == "done"

@@ -11,14 +11,15 @@ import pytest
 
 from milepost import AsyncRun, InvalidInputError, Jobs, Run
 from milepost.worker.worker import WorkerGroup
+from tests.chaos.calibration import slowness
 from tests.waiting import PATIENCE
 from tests.worker.conftest import MakeJobs
 from tests.worker.job_assertions import Signals, ended
 
 pytestmark = pytest.mark.timing
 
-LEASE = 0.8
-"""Seconds; longer than a single beat on a busy machine with a slow disk."""
+LEASE = 2.0
+"""Seconds, times the slowness of the machine; a lease that is shorter than a pause of the machine is lost."""
 
 
 def test_type_limit_holds_over_all_workers(jobs: Jobs) -> None:
@@ -122,11 +123,12 @@ async def test_failed_start_leaves_no_worker_in_loop(jobs: Jobs) -> None:
 
 
 def test_blocked_event_loop_keeps_leases_and_is_logged(make_jobs: MakeJobs) -> None:
-    jobs = make_jobs(lease=LEASE, sweep=0.1)
+    lease = LEASE * slowness()
+    jobs = make_jobs(lease=lease, sweep=0.1)
 
     @jobs.job("blocks")
     async def blocks(run: Run) -> str:
-        time.sleep(3 * LEASE)  # noqa: ASYNC251 - to block is the point
+        time.sleep(1.5 * lease)  # noqa: ASYNC251 - to block is the point
         return f"attempt {run.attempt}"
 
     with jobs.run_workers():
@@ -138,12 +140,13 @@ def test_blocked_event_loop_keeps_leases_and_is_logged(make_jobs: MakeJobs) -> N
 
 
 def test_run_longer_than_lease_is_not_run_twice(make_jobs: MakeJobs, signals: Signals) -> None:
-    jobs = make_jobs(lease=LEASE, sweep=0.05)
+    lease = LEASE * slowness()
+    jobs = make_jobs(lease=lease, sweep=0.05)
 
     @jobs.job("long")
     def long(run: Run) -> None:
         signals.calls += 1
-        time.sleep(6 * LEASE)
+        time.sleep(2.5 * lease)
 
     with jobs.run_workers(workers=2):
         job = ended(jobs, jobs.submit(long))
@@ -177,6 +180,6 @@ def test_async_steps_under_way_are_kept_at_a_deploy(jobs: Jobs) -> None:
 
     with jobs.run_workers():
         job_id = jobs.submit(translate).job_id
-        assert begun.wait(20)
+        assert begun.wait(PATIENCE)
     with jobs.run_workers():
-        assert jobs.wait(job_id, 20).result == 3
+        assert jobs.wait(job_id, PATIENCE).result == 3

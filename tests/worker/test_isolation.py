@@ -15,8 +15,9 @@ import pytest
 from milepost import Jobs
 from milepost.core.job import Job
 from milepost.core.serialization import from_json, to_json
+from milepost.worker import process_execution
 from milepost.worker.process_execution import RemoteRun
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 from tests.worker import application
 from tests.worker.application import lines
 from tests.worker.conftest import MakeJobs, Workers
@@ -37,7 +38,18 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def jobs(make_jobs: MakeJobs, log: Path) -> Jobs:
     """Yield an application with the isolated handlers."""
-    jobs = make_jobs(grace=2.0)
+    return with_handlers(make_jobs(grace=2.0))
+
+
+@pytest.fixture
+def patient_jobs(make_jobs: MakeJobs, log: Path, monkeypatch: pytest.MonkeyPatch) -> Jobs:
+    """Yield one that sends SIGTERM only to code that ignores its stop, however busy the machine is."""
+    monkeypatch.setattr(process_execution, "SIGTERM_DELAY", PATIENCE)
+    return with_handlers(make_jobs(grace=PATIENCE))
+
+
+def with_handlers(jobs: Jobs) -> Jobs:
+    """Add the isolated handlers to an application."""
     for handler in (application.isolated, application.isolated_async, application.isolated_silent):
         jobs.handlers.add(handler)
     return jobs
@@ -126,7 +138,12 @@ def test_child_crash_is_charged_and_leaves_crash_report(jobs: Jobs, what: str, n
 @pytest.mark.parametrize(
     ("what", "how"), [("loop", "cooperative"), ("sleep", "terminated"), ("deaf", "killed"), ("tidy", "cooperative")]
 )
-def test_stop_escalates_message_sigterm_sigkill(jobs: Jobs, log: Path, what: str, how: str) -> None:
+def test_stop_escalates_message_sigterm_sigkill(
+    make_jobs: MakeJobs, log: Path, monkeypatch: pytest.MonkeyPatch, what: str, how: str
+) -> None:
+    if how == "cooperative":
+        monkeypatch.setattr(process_execution, "SIGTERM_DELAY", PATIENCE)
+    jobs = with_handlers(make_jobs(grace=2.0 if how == "killed" else PATIENCE))
     with jobs.run_workers():
         job = jobs.submit(application.isolated, what)
         pid = int(noted(log, f"isolated {what}"))
@@ -146,7 +163,8 @@ def test_stop_escalates_message_sigterm_sigkill(jobs: Jobs, log: Path, what: str
         assert ended(jobs, jobs.submit(application.isolated, "return")).status == "completed"
 
 
-def test_task_in_child_is_cancelled_at_await(jobs: Jobs, log: Path) -> None:
+def test_task_in_child_is_cancelled_at_await(patient_jobs: Jobs, log: Path) -> None:
+    jobs = patient_jobs
     with jobs.run_workers():
         job = jobs.submit(application.isolated_async)
         noted(log, "isolated-async")
@@ -183,7 +201,8 @@ def test_foreign_sigterm_is_a_crash(jobs: Jobs, log: Path) -> None:
     assert (found.status, found.failure.kind, found.failure.exit_signal) == ("failed", "killed", "SIGTERM")
 
 
-def test_drain_returns_jobs_of_children_uncharged(jobs: Jobs, log: Path) -> None:
+def test_drain_returns_jobs_of_children_uncharged(patient_jobs: Jobs, log: Path) -> None:
+    jobs = patient_jobs
     with jobs.run_workers():
         job = jobs.submit(application.isolated, "tidy")
         pid = int(noted(log, "isolated tidy"))
@@ -222,7 +241,8 @@ def test_retry_delay_formats_in_child(jobs: Jobs) -> None:
     assert (job.status, job.attempt, job.crashes) == ("completed", 2, 0)
 
 
-def test_code_that_closed_its_socket_is_stopped(jobs: Jobs, log: Path) -> None:
+def test_code_that_closed_its_socket_is_stopped(make_jobs: MakeJobs, log: Path) -> None:
+    jobs = with_handlers(make_jobs(grace=PATIENCE))
     with jobs.run_workers():
         job = jobs.submit(application.isolated, "closes")
         noted(log, "has closed")

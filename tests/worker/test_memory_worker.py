@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from milepost import AsyncJobs, AsyncRun, InvalidInputError, Jobs, JobStatus, Run, Settings
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.timing
 
@@ -20,7 +21,7 @@ def test_memory_worker_starts_at_first_submit() -> None:
 
     assert jobs.workers() == []
     job = jobs.submit(where)
-    assert jobs.wait(job.job_id, 20).result == "where"
+    assert jobs.wait(job.job_id, PATIENCE).result == "where"
     assert len(jobs.workers()) == 1
     jobs.close()
     assert jobs.workers() == []
@@ -36,13 +37,13 @@ def test_memory_worker_runs_handlers_added_later() -> None:
             return result
 
     define("first", "old")
-    assert jobs.wait(jobs.submit("first").job_id, 10).result == "old"
+    assert jobs.wait(jobs.submit("first").job_id, PATIENCE).result == "old"
     define("second", "second")
-    assert jobs.wait(jobs.submit("second").job_id, 10).result == "second"
+    assert jobs.wait(jobs.submit("second").job_id, PATIENCE).result == "second"
     define("first", "new")
-    assert jobs.wait(jobs.submit("first").job_id, 10).result == "new"
+    assert jobs.wait(jobs.submit("first").job_id, PATIENCE).result == "new"
     jobs.close()
-    assert jobs.wait(jobs.submit("second").job_id, 10).result == "second"
+    assert jobs.wait(jobs.submit("second").job_id, PATIENCE).result == "second"
     jobs.close()
 
 
@@ -55,12 +56,12 @@ def test_memory_worker_starts_after_end_of_other_workers() -> None:
     jobs = Jobs("memory://", options=Settings(grace=0.5))
     handler = jobs.job("ok")(lambda run: "done")
     with jobs.run_workers():
-        assert jobs.wait(jobs.submit(handler).job_id, 10).result == "done"
+        assert jobs.wait(jobs.submit(handler).job_id, PATIENCE).result == "done"
     made = jobs.worker(max_jobs=1)
     waiting = jobs.submit(handler)
     assert jobs.get_job(waiting.job_id).status is JobStatus.PENDING  # it is for the worker that was made
     assert made.run() == 0
-    assert jobs.wait(jobs.submit(handler).job_id, 10).result == "done"
+    assert jobs.wait(jobs.submit(handler).job_id, PATIENCE).result == "done"
     jobs.close()
 
 
@@ -73,8 +74,8 @@ async def test_async_memory_worker_starts_after_end_of_other_workers() -> None:
 
     handler = jobs.job("ok")(done)
     async with jobs.run_workers():
-        assert (await jobs.wait((await jobs.submit(handler)).job_id, 10)).result == "done"
-    assert (await jobs.wait((await jobs.submit(handler)).job_id, 10)).result == "done"
+        assert (await jobs.wait((await jobs.submit(handler)).job_id, PATIENCE)).result == "done"
+    assert (await jobs.wait((await jobs.submit(handler)).job_id, PATIENCE)).result == "done"
     await jobs.close()
 
 

@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from milepost import AsyncRun, Jobs, Run
+from tests.waiting import PATIENCE
 from tests.worker import with_children
 from tests.worker.squares import Square
 
@@ -39,11 +40,11 @@ def test_parent_that_completes_without_join_leaves_its_children_to_run(jobs: Job
         return run.submit_child("one", late, n=4)
 
     with jobs.run_workers():
-        job = jobs.wait(jobs.submit("ahasty" if is_async else "hasty").job_id, 30)
+        job = jobs.wait(jobs.submit("ahasty" if is_async else "hasty").job_id, PATIENCE)
         left = (job.open_children, job.activity)
         (event,) = [one for one in jobs.events(job.job_id) if one.kind == "completed"]
         gate.set()
-        assert jobs.wait(job.result, 30).result == 16
+        assert jobs.wait(job.result, PATIENCE).result == 16
     assert left == (2, f"{job.result} · completed with 2 open children")
     assert event.data["open_children"] == 2
 
@@ -71,7 +72,7 @@ def test_parent_that_adds_a_child_after_join_says_so(jobs: Jobs) -> None:
     assert square.segments == 0
     with jobs.run_workers():
         try:
-            found = [jobs.wait(jobs.submit(name).job_id, 30) for name in ("both", "joined")]
+            found = [jobs.wait(jobs.submit(name).job_id, PATIENCE) for name in ("both", "joined")]
             assert [job.open_children for job in found] == [1, 0]
         finally:
             gate.set()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from milepost import AsyncRun, IllegalTransitionError, Job, JobNotFoundError, JobPaused, Jobs, Run
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.timing
 
@@ -44,12 +44,12 @@ def test_paused_job_continues_at_the_item_where_it_stopped(jobs: Jobs, is_async:
     jobs.job("loops")(aloop if is_async else loop)
     with jobs.run_workers(concurrency=1):
         job_id = jobs.submit("loops").job_id
-        assert reached.wait(20)
+        assert reached.wait(PATIENCE)
         paused = jobs.pause(job_id, by="ana")
         until(lambda: get(jobs, job_id).activity.startswith("Paused; a resume "))
         done = list(items)
         resumed = jobs.resume(job_id, by="ana")
-        job = jobs.wait(job_id, 20)
+        job = jobs.wait(job_id, PATIENCE)
     assert (paused.status, paused.attempt, resumed.status) == ("pending", 1, "pending")
     assert (job.result, job.crashes, len(job.attempts)) == (1, 0, 1)
     assert sorted(set(items)) == list(range(8))
@@ -95,7 +95,7 @@ def test_code_sees_the_pause_as_a_stop(jobs: Jobs) -> None:
 
     with jobs.run_workers(concurrency=1):
         job_id = jobs.submit(watches).job_id
-        assert inside.wait(20)
+        assert inside.wait(PATIENCE)
         jobs.pause(job_id)
         until(lambda: get(jobs, job_id).receipt and get(jobs, job_id).receipt.confirmed)  # type: ignore[union-attr]
         assert jobs.cancel_job(job_id).status == "cancelled"

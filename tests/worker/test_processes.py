@@ -40,14 +40,14 @@ def jobs(workers: Workers) -> Any:
 
 
 def test_next_worker_continues_from_checkpoint_after_drain(workers: Workers, jobs: Jobs) -> None:
-    first = workers.start()
-    job = jobs.enqueue("steps", {"count": 40})
+    first = workers.start(MILEPOST_GRACE="60")
+    job = jobs.enqueue("steps", {"count": 40, "pause": 0.3})  # a busy machine too signals it before its end
     workers.noted("step", 5)
     first.send_signal(signal.SIGTERM)
     assert first.wait(PATIENCE) == 0
     released = get(jobs, job)
     assert (released.status, released.attempt, released.crashes) == ("pending", 0, 0)
-    workers.start()
+    workers.start(STEP_PAUSE="0")
     done = jobs.wait(job.job_id, PATIENCE)
     assert (done.status, done.result, done.attempt) == ("completed", 40, 1)
     assert [line for line in lines(workers.log) if line.startswith("step")] == [f"step {n}" for n in range(40)]
@@ -118,17 +118,15 @@ def test_drained_worker_claims_nothing_and_unregisters(workers: Workers, jobs: J
 
 
 def test_second_signal_stops_at_once(workers: Workers, jobs: Jobs) -> None:
-    worker = workers.start(MILEPOST_GRACE="60")
+    worker = workers.start(MILEPOST_GRACE="600")
     job = jobs.enqueue("deaf")
     isolated = jobs.enqueue("isolated", {"what": "deaf"})
     workers.noted("deaf")
     workers.noted("isolated deaf")
     worker.send_signal(signal.SIGTERM)
     until(lambda: any(entry.draining for entry in jobs.workers()))
-    began = time.monotonic()
     worker.send_signal(signal.SIGTERM)
-    assert worker.wait(PATIENCE) == 0
-    assert time.monotonic() - began < 20  # not the grace time
+    assert worker.wait(PATIENCE) == 0  # not the grace time
     assert get(jobs, job).status == "pending"
     killed = get(jobs, isolated)
     assert (killed.status, killed.attempt, killed.crashes) == ("pending", 0, 0)
@@ -172,11 +170,11 @@ raise SystemExit(run_worker(jobs))
 
 def test_job_of_killed_worker_reruns_from_checkpoint(workers: Workers, jobs: Jobs) -> None:
     first = workers.start()
-    job = jobs.enqueue("steps", {"count": 40})
+    job = jobs.enqueue("steps", {"count": 40, "pause": 0.3})
     workers.noted("step", 5)
     first.kill()
     first.wait()
-    workers.start()
+    workers.start(STEP_PAUSE="0")
     done = jobs.wait(job.job_id, PATIENCE)
     assert (done.status, done.result, done.attempt, done.crashes) == ("completed", 40, 1, 1)
     starts = workers.noted("began at")
@@ -202,7 +200,7 @@ def test_on_lost_fail_fails_job_of_killed_worker(workers: Workers, jobs: Jobs) -
 
 def test_frozen_worker_loses_job_and_cannot_write(workers: Workers, jobs: Jobs) -> None:
     zombie = workers.start()
-    job = jobs.enqueue("steps", {"count": 160, "pause": 0.05 * workers.lease})
+    job = jobs.enqueue("steps", {"count": 100, "pause": 0.05 * workers.lease})
     workers.noted("step", 5)
     workers.start(concurrency=4)
     until(lambda: len(jobs.workers()) == 2)
@@ -210,7 +208,7 @@ def test_frozen_worker_loses_job_and_cannot_write(workers: Workers, jobs: Jobs) 
     workers.noted("began at", 2)
     zombie.send_signal(signal.SIGCONT)
     done = jobs.wait(job.job_id, PATIENCE)
-    assert (done.status, done.result, done.crashes) == ("completed", 160, 1)
+    assert (done.status, done.result, done.crashes) == ("completed", 100, 1)
     assert starts(jobs, job) == 2
     zombie.send_signal(signal.SIGTERM)
     assert zombie.wait(PATIENCE) == 0
@@ -262,14 +260,14 @@ def test_no_child_processes_are_left() -> None:
 def test_two_workers_of_one_process_are_one_crash(workers: Workers, jobs: Jobs) -> None:
     """A crash of one process is not charged either if several of its workers had jobs."""
     first = workers.start(concurrency=1, workers=2)
-    ids = [jobs.enqueue("steps", {"count": 40, "pause": 0.05}).job_id for _ in range(2)]
+    ids = [jobs.enqueue("steps", {"count": 40, "pause": 0.1 * workers.lease}).job_id for _ in range(2)]
     workers.noted("began at", 2)
     workers.noted("step 4", 2)
     until(lambda: all(job is not None and job.checkpoint_at for job in map(jobs.get_job, ids)))
     time.sleep(workers.lease / 2)  # the leases of both have been renewed together by now
     first.kill()
     first.wait()
-    workers.start()
+    workers.start(STEP_PAUSE="0")
     for job_id in ids:
         done = jobs.wait(job_id, PATIENCE)
         assert (done.status, done.result, done.crashes) == ("completed", 40, 0)

@@ -28,6 +28,7 @@ from milepost import (
     Settings,
 )
 from milepost.worker.handlers import Handlers
+from tests.waiting import PATIENCE
 from tests.worker import application
 from tests.worker.conftest import MakeJobs
 from tests.worker.job_assertions import Signals, ended, kinds
@@ -194,7 +195,7 @@ def test_result_of_other_jobs_raises(jobs: Jobs, signals: Signals) -> None:
     @jobs.job("work")
     def work(run: Run, fails: bool) -> str:
         signals.began.set()
-        signals.let_go.wait(30)
+        signals.let_go.wait(PATIENCE)
         if fails:
             raise ValueError("no such page")
         return "done"
@@ -204,7 +205,7 @@ def test_result_of_other_jobs_raises(jobs: Jobs, signals: Signals) -> None:
     with pytest.raises(RejectedError, match=r"it is (pending|running); wait\(\) returns when it has ended"):
         jobs.result(job.job_id)
     with jobs.run_workers():
-        assert signals.began.wait(30)
+        assert signals.began.wait(PATIENCE)
         signals.let_go.set()
         ended(jobs, job)
         ended(jobs, failed)
@@ -227,9 +228,9 @@ async def test_async_api_returns_result_and_raises(url: str, namespace: str) -> 
 
     async with jobs.run_workers():
         good, bad = await jobs.submit(give, good=True), await jobs.submit(give, good=False)
-        await jobs.wait(good.job_id, 30)
+        await jobs.wait(good.job_id, PATIENCE)
         assert await jobs.result(good) == {"n": 1}
-        await jobs.wait(bad.job_id, 30)
+        await jobs.wait(bad.job_id, PATIENCE)
         with pytest.raises(ResultNotSerialisableError, match=r"result\.n: object is not JSON-serialisable") as caught:
             await jobs.result(bad.job_id)
     assert caught.value.text.startswith("{'n': <object object at")

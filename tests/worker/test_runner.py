@@ -12,7 +12,7 @@ import pytest
 
 from milepost import Jobs, Run, Settings
 from milepost.worker import run_worker
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 from tests.worker.conftest import Signals
 
 
@@ -31,7 +31,7 @@ def test_stop_in_memory_logs_lost_jobs(is_finished: bool, signals: Signals, capl
 
     def terminate() -> None:
         until(lambda: signal.getsignal(signal.SIGTERM) is not before)
-        assert signals.began.wait(30)
+        assert signals.began.wait(PATIENCE)
         os.kill(os.getpid(), signal.SIGTERM)
 
     job = jobs.submit(count)

@@ -10,6 +10,7 @@ import pytest
 from milepost import Jobs, Run, Secret
 from milepost.run.crash_report import secret_values_of
 from milepost.testing import FakeRun, fake_run
+from tests.waiting import PATIENCE
 from tests.worker.job_assertions import ended
 
 pytestmark = pytest.mark.timing
@@ -69,7 +70,7 @@ def test_batch_that_a_handler_fails_shows_no_secret(jobs: Jobs) -> None:
 
     with jobs.run_workers():
         ended(jobs, jobs.submit(fill, token=TOKEN))
-    assert jobs.wait("import", 5).error == "ValueError: 401 for /?key=***"
+    assert jobs.wait("import", PATIENCE).error == "ValueError: 401 for /?key=***"
 
 
 def test_child_with_another_secret_shows_none(jobs: Jobs) -> None:

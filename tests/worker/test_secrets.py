@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from milepost import Jobs, Run, Secret
+from tests.waiting import PATIENCE
 from tests.worker.conftest import MakeJobs
 
 
@@ -25,7 +26,7 @@ def test_result_masks_secret(jobs: Jobs, token: str) -> None:
     """Regression: a handler that returned its Secret parameter showed it to everyone who may read the job."""
     job = jobs.submit("echo", {"token": token})
     with jobs.run_workers():
-        ended = jobs.wait(job.job_id, 30)
+        ended = jobs.wait(job.job_id, PATIENCE)
     assert ended.result == {"text": "result ***", "parts": [1, None, "***", {"***": True}], "number": 123456}
     assert ended.params == {"token": "***"}
 
@@ -34,4 +35,4 @@ def test_result_masks_secret(jobs: Jobs, token: str) -> None:
 def test_result_without_secret_is_unchanged(jobs: Jobs) -> None:
     job = jobs.submit("echo", {"token": "ab"})  # too short to be looked for
     with jobs.run_workers():
-        assert jobs.wait(job.job_id, 30).result["text"] == "result ab"
+        assert jobs.wait(job.job_id, PATIENCE).result["text"] == "result ab"

@@ -12,14 +12,12 @@ import pytest
 from milepost import Job, Jobs, LeaseLost, Run
 from milepost.core.errors import StoreUnavailableError
 from milepost.core.values import WaitingFor
+from tests.chaos.calibration import slowness
 from tests.waiting import PATIENCE, lose_lease, until
 from tests.worker.conftest import MakeJobs
 from tests.worker.job_assertions import Signals, ended
 
 pytestmark = pytest.mark.timing
-
-LEASE = 0.8
-"""Seconds; longer than a single beat on a busy machine with a slow disk."""
 
 # --- time limits ------------------------------------------------------------------------------------------------------
 
@@ -37,7 +35,7 @@ def test_timeout_stops_task_and_fails_job(jobs: Jobs) -> None:
 
 
 def test_timeout_applies_to_each_attempt(jobs: Jobs) -> None:
-    @jobs.job("slow", timeout=1.0, max_attempts=2)
+    @jobs.job("slow", timeout=3.0, max_attempts=2)  # the second attempt has to be in time
     def slow(run: Run) -> str:
         while run.attempt == 1:
             run.check()
@@ -52,7 +50,7 @@ def test_timeout_applies_to_each_attempt(jobs: Jobs) -> None:
 def test_thread_running_past_timeout_delays_retry(make_jobs: MakeJobs, signals: Signals) -> None:  # fmt: skip
     jobs = make_jobs(grace=0.2)
 
-    @jobs.job("deaf", timeout=1.0, max_attempts=2)
+    @jobs.job("deaf", timeout=3.0, max_attempts=2)  # the second attempt has to be in time
     def deaf(run: Run) -> str:
         if run.attempt == 1:
             signals.began.set()
@@ -213,7 +211,8 @@ def test_task_swallowing_cancel_is_not_confirmed_early(jobs: Jobs, signals: Sign
 
 
 def test_draining_lease_of_thread_is_kept_until_return(make_jobs: MakeJobs, signals: Signals) -> None:  # fmt: skip
-    jobs = make_jobs(lease=LEASE, sweep=0.1)
+    lease = 2.0 * slowness()  # one that is shorter than a pause of the machine is lost
+    jobs = make_jobs(lease=lease, sweep=0.1)
 
     @jobs.job("deaf")
     def deaf(run: Run) -> str:
@@ -228,7 +227,7 @@ def test_draining_lease_of_thread_is_kept_until_return(make_jobs: MakeJobs, sign
         assert signals.began.wait(PATIENCE)
         jobs.cancel_job(job.job_id)
         jobs.retry_job(job.job_id)
-        time.sleep(2.5 * LEASE)  # nothing must have run out
+        time.sleep(1.5 * lease)  # nothing must have run out
         waiting = jobs.get_job(job.job_id)
         assert waiting is not None
         assert (waiting.status, waiting.waiting_for) == ("pending", WaitingFor("previous_run_stopping"))

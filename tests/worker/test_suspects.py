@@ -21,6 +21,7 @@ from milepost.stores.protocol import Claim, Write
 from milepost.stores.sync_bridge import run_sync
 from milepost.testing.fakes import FrozenClock
 from tests.waiting import PATIENCE, until
+from tests.worker.conftest import MakeJobs
 from tests.worker.job_assertions import Signals, ended
 
 
@@ -152,8 +153,9 @@ def test_suspect_does_not_wait_for_unresponsive_code(jobs: Jobs, signals: Signal
         signals.let_go.set()
 
 
-def test_drain_returns_waiting_suspect(jobs: Jobs, signals: Signals) -> None:
+def test_drain_returns_waiting_suspect(make_jobs: MakeJobs, signals: Signals) -> None:
     """A suspect that waits to run alone is released uncharged when its worker drains."""
+    jobs = make_jobs(grace=PATIENCE)
 
     @jobs.job("blocks")
     def blocks(run: Run) -> None:

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from milepost import AsyncRun, InMemoryJobManager, InvalidInputError, Job, Jobs, JobSuspended, Run
+from milepost import AsyncRun, Job, Jobs, JobSuspended, Run
 from milepost.core.transitions import plan_suspend
 from milepost.core.transitions.operations import Const
 from milepost.stores.ids import new_operation_id
 from milepost.stores.protocol import Write
 from milepost.stores.sync_bridge import run_sync
-from milepost.testing import fake_async_run, fake_run, jobs_under_test
+from milepost.testing import jobs_under_test
 from milepost.testing.conformance.harness import change_with
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 from tests.worker import sleeping
 
 pytestmark = pytest.mark.timing
@@ -42,6 +44,20 @@ def lines(jobs: Jobs, job: Job) -> list[str]:
 
 
 SEGMENTS: list[str] = []
+MAY_SLEEP = threading.Event()
+MAY_SLEEP.set()
+
+
+@contextlib.contextmanager
+def kept_asleep(jobs: Jobs, job_id: str) -> Iterator[Job]:
+    """Yield a sleeping job that wakes after the block, however late the test comes: its type is paused meanwhile."""
+    until(lambda: get(jobs, job_id).status == "running")
+    job_type = get(jobs, job_id).job_type
+    jobs.set_limit(job_type, paused=True)
+    MAY_SLEEP.set()
+    until(lambda: get(jobs, job_id).record.get("wake_at"))
+    yield get(jobs, job_id)
+    jobs.set_limit(job_type)
 
 
 def sleepy(run: Run) -> Any:
@@ -49,6 +65,7 @@ def sleepy(run: Run) -> Any:
     with run.stage("Work"):
         run.progress(0.4, "before")
     drawn = run.step("draw", time.time_ns)
+    MAY_SLEEP.wait(PATIENCE)
     run.sleep("nap", 0.3)
     return [drawn, run.step("draw again", time.time_ns) > drawn, run.attempt]
 
@@ -56,6 +73,7 @@ def sleepy(run: Run) -> Any:
 async def asleep(run: AsyncRun) -> Any:
     SEGMENTS.append(run.token)
     drawn = await run.step("draw", time.time_ns)
+    await asyncio.to_thread(MAY_SLEEP.wait, PATIENCE)
     async with asyncio.TaskGroup():
         await run.sleep("nap", 0.3)
     return [drawn, await run.step("draw again", time.time_ns) > drawn, run.attempt]
@@ -64,12 +82,13 @@ async def asleep(run: AsyncRun) -> Any:
 @pytest.mark.parametrize("handler", [sleepy, asleep])
 def test_sleep_frees_the_worker_and_continues_the_attempt(jobs: Jobs, handler: Any) -> None:
     SEGMENTS.clear()
+    MAY_SLEEP.clear()
     jobs.job("sleeps")(handler)
     with jobs.run_workers(concurrency=1):
         job_id = jobs.submit("sleeps").job_id
-        until(lambda: get(jobs, job_id).record.get("wake_at"))
-        suspended = get(jobs, job_id)
-        job = jobs.wait(job_id, 20)
+        with kept_asleep(jobs, job_id) as suspended:
+            pass
+        job = jobs.wait(job_id, PATIENCE)
     assert (suspended.status, suspended.attempt, suspended.worker) == ("pending", 1, None)
     assert job.status == "completed", job.error
     assert job.result[1:] == [True, 1]
@@ -94,7 +113,7 @@ def test_suspension_is_written_when_the_code_has_returned(jobs: Jobs, is_async: 
 
     def unwind(run: Run) -> None:
         inside.set()
-        assert leave.wait(20)
+        assert leave.wait(PATIENCE)
         with pytest.raises(JobSuspended):
             run.checkpoint(1)
         active.pop()
@@ -124,12 +143,12 @@ def test_suspension_is_written_when_the_code_has_returned(jobs: Jobs, is_async: 
     jobs.job("unwinds")(ahandler if is_async else handler)
     with jobs.run_workers(concurrency=2):
         job_id = jobs.submit("unwinds").job_id
-        assert inside.wait(20)
+        assert inside.wait(PATIENCE)
         deadline = time.monotonic() + 0.2
         until(lambda: time.monotonic() > deadline)
         assert get(jobs, job_id).status == "running", "its lease lives until its code has returned"
         leave.set()
-        assert jobs.wait(job_id, 20).result == "slept"
+        assert jobs.wait(job_id, PATIENCE).result == "slept"
     assert most == [1, 1]
 
 
@@ -153,9 +172,9 @@ def test_segments_overlap_if_the_suspension_is_written_before_the_code_has_retur
         most.append(len(active))
         try:
             run.sleep("nap", 0.5)
-            leave.wait(20)
+            leave.wait(PATIENCE)
         finally:
-            leave.wait(20)
+            leave.wait(PATIENCE)
             active.pop()
 
     monkeypatch.setattr(Run, "_suspend", too_early)
@@ -204,7 +223,7 @@ def test_swallowed_suspension_suspends_all_the_same(jobs: Jobs) -> None:
         return "slept"
 
     with jobs.run_workers():
-        job = jobs.wait(jobs.submit(swallows).job_id, 20)
+        job = jobs.wait(jobs.submit(swallows).job_id, PATIENCE)
     assert job.result == "slept"
     assert any("caught JobSuspended" in line for line in lines(jobs, job))
 
@@ -218,7 +237,7 @@ def test_error_while_unwinding_ends_the_attempt(jobs: Jobs) -> None:
             raise LookupError("while unwinding")
 
     with jobs.run_workers():
-        job = jobs.wait(jobs.submit(breaks).job_id, 20)
+        job = jobs.wait(jobs.submit(breaks).job_id, PATIENCE)
     assert (job.status, job.error) == ("failed", "while unwinding")
 
 
@@ -231,11 +250,11 @@ def test_cancel_while_unwinding_wins(jobs: Jobs) -> None:
             run.sleep("nap", 60)
         finally:
             inside.set()
-            assert leave.wait(20)
+            assert leave.wait(PATIENCE)
 
     with jobs.run_workers():
         job_id = jobs.submit(unwinds).job_id
-        assert inside.wait(20)
+        assert inside.wait(PATIENCE)
         jobs.cancel_job(job_id)
         leave.set()
         until(lambda: (receipt := get(jobs, job_id).receipt) is not None and receipt.confirmed)
@@ -244,21 +263,23 @@ def test_cancel_while_unwinding_wins(jobs: Jobs) -> None:
 
 def test_cancelled_sleeper_never_wakes_and_a_retry_keeps_its_deadline(jobs: Jobs) -> None:
     starts: list[int] = []
+    MAY_SLEEP.clear()
 
     @jobs.job
     def sleeps(run: Run) -> str:
         starts.append(run.attempt)
+        MAY_SLEEP.wait(PATIENCE)
         run.sleep("nap", 0.4)
         return "slept"
 
     with jobs.run_workers():
         job_id = jobs.submit(sleeps).job_id
-        until(lambda: get(jobs, job_id).record.get("wake_at"))
-        jobs.cancel_job(job_id)
+        with kept_asleep(jobs, job_id):
+            jobs.cancel_job(job_id)
         job = get(jobs, job_id)
         assert (job.status, job.receipt and job.receipt.confirmed) == ("cancelled", True)
         jobs.retry_job(job_id)
-        assert jobs.wait(job_id, 20).result == "slept"
+        assert jobs.wait(job_id, PATIENCE).result == "slept"
     assert starts[:2] == [1, 2]
 
 
@@ -267,26 +288,29 @@ def test_timeout_while_unwinding_decides_about_another_attempt(jobs: Jobs, handl
     """The retry rules saw the suspension instead of the timeout, which came while the code of the attempt ended."""
     jobs.handlers.add(handler)
     with jobs.run_workers():
-        job = jobs.wait(jobs.submit(handler.job_type).job_id, 30)
+        job = jobs.wait(jobs.submit(handler.job_type).job_id, PATIENCE)
     assert (job.status, job.attempt) == ("failed", 1), job.error
     assert job.failure is not None
     assert job.failure.kind == "timeout"
 
 
 def test_time_asleep_does_not_count_for_the_timeout(jobs: Jobs) -> None:
-    @jobs.job(timeout=2.0)
+    @jobs.job(timeout=4.0)
     def sleeps(run: Run) -> str:
         for night in range(3):
-            run.sleep(f"night:{night}", 1.0)
+            run.sleep(f"night:{night}", 1.5)
         return "rested"
 
     with jobs.run_workers():
-        assert jobs.wait(jobs.submit(sleeps).job_id, 30).result == "rested"
+        assert jobs.wait(jobs.submit(sleeps).job_id, PATIENCE).result == "rested"
 
 
 def test_time_of_all_segments_counts_for_the_timeout(jobs: Jobs) -> None:
+    MAY_SLEEP.clear()
+
     @jobs.job(timeout="1h")
     def works(run: Run) -> None:
+        MAY_SLEEP.wait(PATIENCE)
         run.sleep("nap", 0.5)
         while True:
             run.check()
@@ -294,10 +318,10 @@ def test_time_of_all_segments_counts_for_the_timeout(jobs: Jobs) -> None:
 
     with jobs.run_workers():
         job_id = jobs.submit(works).job_id
-        until(lambda: get(jobs, job_id).record.get("wake_at"))
-        nearly_all = change_with("op000001", ("set", "ran", Const("3599900000")))
-        run_sync(jobs.store.with_blocking(blocking=True).apply([Write(job_id, nearly_all)]))
-        job = jobs.wait(job_id, 20)
+        with kept_asleep(jobs, job_id):
+            nearly_all = change_with("op000001", ("set", "ran", Const("3599900000")))
+            run_sync(jobs.store.with_blocking(blocking=True).apply([Write(job_id, nearly_all)]))
+        job = jobs.wait(job_id, PATIENCE)
     assert job.failure is not None
     assert (job.status, job.failure.kind, job.record["segments"]) == ("failed", "timeout", "1")
 
@@ -307,7 +331,7 @@ def test_sleeper_in_a_child_process(jobs: Jobs, is_async: bool) -> None:
     jobs.handlers.add(sleeping.sleeps)
     jobs.handlers.add(sleeping.asleep)
     with jobs.run_workers():
-        job = jobs.wait(jobs.submit("asleep.child" if is_async else "sleeps.child").job_id, 30)
+        job = jobs.wait(jobs.submit("asleep.child" if is_async else "sleeps.child").job_id, PATIENCE)
     assert (job.result, job.attempt, job.crashes) == ("slept", 1, 0)
     assert kinds(jobs, job) == ["created", "running", "step", "suspended", "running", "completed"]
 
@@ -323,60 +347,3 @@ def test_sleeper_of_drained_jobs_wakes_on_a_moved_clock() -> None:
         jobs.clock.advance(1)
         jobs.drain()
         assert [get(jobs, job_id).status for job_id in made] == ["completed", "completed"]
-
-
-def test_sleep_elsewhere_than_in_the_handler_is_refused(jobs: Jobs) -> None:
-    def refusal(call: Any) -> str:
-        try:
-            call()
-        except InvalidInputError as error:
-            return str(error)
-        return "not refused"
-
-    @jobs.job
-    def sync(run: Run) -> list[str]:
-        found: list[str] = []
-        thread = threading.Thread(target=lambda: found.append(refusal(lambda: run.sleep("a", 9))))
-        thread.start()
-        thread.join()
-        run.map(lambda _: found.append(refusal(lambda: run.sleep("b", 9))), [1])
-        run.step("s", lambda: found.append(refusal(lambda: run.sleep("c", 9))))
-        return found
-
-    @jobs.job
-    async def in_task(run: AsyncRun) -> str:
-        try:
-            await asyncio.gather(run.sleep("a", 9))
-        except InvalidInputError as error:
-            return str(error)
-        return "not refused"
-
-    with jobs.run_workers():
-        found = jobs.wait(jobs.submit(sync).job_id, 20).result
-        task = jobs.wait(jobs.submit(in_task).job_id, 20).result
-    wheres = ["another task or thread", "given to run.map", "given to run.step", "another task or thread"]
-    for where, text in zip(wheres, [*found, task], strict=True):
-        assert text.startswith("run.sleep(): cannot suspend the job in ")
-        assert where in text
-
-
-def test_tracked_block_waits_in_place() -> None:
-    manager = InMemoryJobManager()
-    with manager.track("naps") as run:
-        began = time.monotonic()
-        run.sleep("nap", 0.05)
-        assert time.monotonic() - began >= 0.05
-    manager.close()
-
-
-async def test_fake_runs_sleep_at_once() -> None:
-    run, arun = fake_run(), fake_async_run()
-    run.sleep("a", "6h")
-    await arun.sleep("a", "6h")
-    assert run.slept == arun.slept == [21600]
-    run.sleep("short", 0.4)
-    assert run.slept[1:] == [0.4]
-    with pytest.raises(InvalidInputError, match="was used twice"):
-        run.sleep("a", "6h")
-    with pytest.raises(InvalidInputError, match="duration"):
-        run.sleep("b", "soon")

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from milepost import AsyncJobs, AsyncRun, InMemoryJobManager, InvalidInputError, Jobs, Run
+from tests.waiting import PATIENCE
 
 pytestmark = [pytest.mark.timing, pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")]
 ERROR = "run.{0}(): was called without await and had no effect; write await run.{0}(...)"
@@ -47,14 +48,14 @@ def test_forgotten_await_fails_the_attempt(jobs: Jobs, handler: Any, name: str) 
     """Regression: a job completed although its handler had forgotten an await, so that the work was never done."""
     jobs.job("forgets")(handler)
     with jobs.run_workers():
-        job = jobs.wait(jobs.submit("forgets").job_id, 20)
+        job = jobs.wait(jobs.submit("forgets").job_id, PATIENCE)
     assert (job.status, job.error) == ("failed", ERROR.format(name))
 
 
 def test_error_of_the_code_comes_first(jobs: Jobs) -> None:
     jobs.job("forgets")(raising)
     with jobs.run_workers():
-        job = jobs.wait(jobs.submit("forgets").job_id, 20)
+        job = jobs.wait(jobs.submit("forgets").job_id, PATIENCE)
     assert job.error == "its own error"
 
 
@@ -91,6 +92,6 @@ def test_awaited_calls_change_nothing(jobs: Jobs) -> None:
         return [*await run.map(embed, range(3)), await asyncio.create_task(run.step("a", embed, 7))]
 
     with jobs.run_workers():
-        first = jobs.wait(jobs.submit(awaits).job_id, 20)
-        second = jobs.wait(jobs.submit(maps).job_id, 20)
+        first = jobs.wait(jobs.submit(awaits).job_id, PATIENCE)
+        second = jobs.wait(jobs.submit(maps).job_id, PATIENCE)
     assert (first.result, second.result) == ([0, 7, "8"], [0, 1, 2, 7])

@@ -85,7 +85,7 @@ def test_worker_pauses_when_it_may_start_none_of_the_ready_jobs(monkeypatch: pyt
     monkeypatch.setattr(MemoryStore, "apply", counted)
     monkeypatch.setattr(MemoryStore, "wait_for_work", ready)
     worker.run()
-    assert 3 < claims < 20
+    assert claims < 20
 
 
 async def test_worker_claims_again_when_its_wait_fails_during_a_pause() -> None:
