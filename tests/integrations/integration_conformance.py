@@ -64,9 +64,10 @@ class CoreConformance:
         if self.stops_unresponsive_code is None:
             seen = alive.stat().st_mtime_ns
             deployment.until(lambda: alive.stat().st_mtime_ns > seen, "the code continues")
+            deployment.until(lambda: (found := deployment.ended(job.job_id).receipt) and found.how, "the receipt tells")
             job = deployment.ended(job.job_id)
             assert job.receipt is not None
-            assert not job.receipt.confirmed
+            assert (job.status, job.receipt.how, job.receipt.confirmed) == ("cancelled", "still_running", None)
             deployment.kill(worker)
             return
         job = deployment.confirmed(job.job_id)
