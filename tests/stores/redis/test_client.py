@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -14,7 +14,7 @@ from milepost.core import transitions as plans
 from milepost.core.errors import OutcomeUnknownError, StoreError, StoreFullError, StoreUnavailableError
 from milepost.core.transitions.operations import Change
 from milepost.stores.ids import new_operation_id
-from milepost.stores.protocol import Claim, Write
+from milepost.stores.protocol import ApplyResult, Claim, Write
 from milepost.stores.redis import RedisStore, client
 from milepost.stores.sync_bridge import run_sync
 from milepost.testing.conformance.harness import LONG, caller_job, worker_job
@@ -349,20 +349,23 @@ def test_large_request_has_more_time_for_its_reply(
         assert b"".join(proxy.requests).count(b"EVALSHA") == 1
 
 
-def test_supersede_on_full_server_cancels_nothing(start_redis: Start) -> None:
+def test_supersede_on_full_server_cancels_nothing(start_redis: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     """A submit that was refused for lack of memory could cancel the job that it should have superseded."""
     server = start_redis()
     jobs = Jobs(server.url)
-    first = jobs.enqueue("sync", unique_key="k")
-    fields = dict((jobs.get_job(first.job_id) or first).record)
-    with server.client() as client:
-        client.config_set("maxmemory", "1")
-    batch = [
-        Write(first.job_id, plans.plan_cancel(new_operation_id())),
-        Write("b", plans.plan_create(worker_job(unique_key="k"), new_operation_id())),
-    ]
+    jobs.job("sync")(lambda run: None)
+    first = jobs.submit("sync", unique_key="k")
+    apply, requests = jobs.store.apply, list[int]()
+
+    async def fill_then_apply(writes: Sequence[Write], claim: Claim | None = None) -> ApplyResult:
+        requests.append(len(writes))
+        if len(requests) > 1:  # the first one found the job that has the key
+            with server.client() as client:
+                client.config_set("maxmemory", "1")
+        return await apply(writes, claim)
+
+    monkeypatch.setattr(jobs.store, "apply", fill_then_apply)
     with pytest.raises(StoreFullError):
-        run_sync(jobs.store.apply(batch))
-    job = jobs.get_job(first.job_id)
-    assert job is not None
-    assert dict(job.record) == fields
+        jobs.submit("sync", unique_key="k", on_duplicate="supersede")
+    assert requests == [1, 2], "the cancel and the new job are one request"
+    assert [dict(job.record) for job in jobs.list_jobs()] == [dict(first.record)]
