@@ -190,12 +190,11 @@ def test_store_outage_fails_no_task_and_spends_no_retry(shop: Shop, monkeypatch:
 @pytest.mark.timing
 def test_delay_does_not_wait_for_silent_store(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """A web request that called `delay()` hung for 30 s during a store outage."""
-    monkeypatch.setattr("milepost.integrations.celery.message.RECORD_SECONDS", 0.1)
     away = StoreOutage(shop.jobs, monkeypatch)
     away.hold = threading.Event()
     began = time.monotonic()
     results = [shop.add.delay(3, number) for number in range(20)]
-    assert time.monotonic() - began < 2.0, "one of them waits, the others do not"
+    assert time.monotonic() - began < 4.0, "one of them waits for about a second, the others do not"
     away.hold.set()
     away.hold = None
     shop.work()
