@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from milepost import AsyncRun, InvalidInputError, Jobs, Run
 from milepost.run import children as run_children
+from milepost.testing.conformance.concurrency import frequent_switches
 from tests.waiting import PATIENCE
 from tests.worker.squares import Square
 
@@ -87,3 +90,60 @@ def test_code_that_starts_again_reads_its_children_once(jobs: Jobs, monkeypatch:
         job = jobs.wait(jobs.submit(square.parent, numbers=list(range(20))).job_id, 60)
     assert job.result[:2] == [20, sum(n * n for n in range(20))], job.error
     assert (asked.count("make"), asked.count("existing"), square.segments) == (3, 1, 2)
+
+
+def test_threads_of_a_run_lose_no_child(jobs: Jobs) -> None:
+    """Regression: two threads that each made the first child made two buffers; that of one was lost with the run."""
+
+    @jobs.job("leaf")
+    def leaf(run: Run) -> None:
+        pass
+
+    @jobs.job("threads")
+    def threads(run: Run) -> None:
+        together = threading.Barrier(8)
+
+        def make(number: int) -> None:
+            together.wait()
+            run.submit_child(str(number), leaf)
+
+        with frequent_switches(), ThreadPoolExecutor(8) as pool:
+            list(pool.map(make, range(8)))
+
+    with jobs.run_workers():
+        made = [jobs.submit(threads) for _ in range(20)]
+        ended = [jobs.wait(job, PATIENCE) for job in made]
+    assert [job.error for job in ended if job.error] == []
+    assert jobs.count_jobs("leaf") == 8 * len(made)
+
+
+def test_two_threads_use_a_key_once(jobs: Jobs) -> None:
+    """Regression: the second call was accepted, and its parameters ignored."""
+    together = threading.Barrier(2)
+
+    @jobs.job("leaf")
+    def leaf(run: Run, n: int) -> None:
+        pass
+
+    class Slow:
+        """A target whose parameters are checked in two threads at once."""
+
+        def child_fields(self, run: Run, /, n: int) -> dict[str, str]:
+            together.wait()
+            return leaf.options().child_fields(run, n=n)
+
+    @jobs.job("threads")
+    def threads(run: Run) -> list[str]:
+        def make(number: int) -> str:
+            try:
+                run.submit_child("same", Slow(), n=number)
+            except InvalidInputError as error:
+                return error.problem.partition(";")[0]
+            return "made"
+
+        with ThreadPoolExecutor(2) as pool:
+            return sorted(pool.map(make, range(2)))
+
+    with jobs.run_workers():
+        job = jobs.wait(jobs.submit(threads), PATIENCE)
+    assert job.result == ["'same' was used twice", "made"], job.error

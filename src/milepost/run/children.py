@@ -81,7 +81,7 @@ class ChildJobs:
         self._is_joined = False
         self._buffer: list[tuple[str, dict[str, str]]] = []
         self._bytes = 0
-        self._counting = threading.Lock()
+        self._adding = threading.Lock()
         self._existing: dict[str, str] | None = None
         """The children of earlier segments that stay as they are, with a digest of their content; read at the first flush."""
         self._flushing = threading.Lock()
@@ -91,9 +91,10 @@ class ChildJobs:
     @classmethod
     def of(cls, run: Run) -> ChildJobs:
         """Return the children of a run, which are made at the first one."""
-        if run._children is None:
-            run._children = cls(run)
-        return run._children
+        with run._making:
+            if run._children is None:
+                run._children = cls(run)
+            return run._children
 
     @property
     def generation(self) -> str:
@@ -110,28 +111,30 @@ class ChildJobs:
         validate_key(key, "key", KEY_BYTES)
         if not hasattr(target, "child_fields"):
             raise InvalidInputError("handler", f"{target!r:.60} is not a handler; pass the decorated function")
-        if key in self._used:
-            raise InvalidInputError(
-                "key", f"{key!r:.80} was used twice; add the item to it, for example f{key + ':{doc.id}'!r:.80}"
-            )
         self._raise_late_error()
         fields = self._completed(key, target.child_fields(run, *args, **kwargs))
         size = _size(fields)
-        if self._bytes + size > MAX_WAITING_BYTES:
-            raise InvalidInputError(
-                "run.submit_child()",
-                f"{self._bytes + size} bytes of children are not yet made, the limit is {MAX_WAITING_BYTES}; "
-                "await asyncio.sleep(0.1) every few hundred children, or pass smaller parameters",
-            )
-        self._used.add(key)
-        self._is_joined = False
-        with self._counting:
+        timer: threading.Timer | None = None
+        with self._adding:
+            if key in self._used:
+                raise InvalidInputError(
+                    "key", f"{key!r:.80} was used twice; add the item to it, for example f{key + ':{doc.id}'!r:.80}"
+                )
+            if self._bytes + size > MAX_WAITING_BYTES:
+                raise InvalidInputError(
+                    "run.submit_child()",
+                    f"{self._bytes + size} bytes of children are not yet made, the limit is {MAX_WAITING_BYTES}; "
+                    "await asyncio.sleep(0.1) every few hundred children, or pass smaller parameters",
+                )
+            self._used.add(key)
+            self._is_joined = False
             self._buffer.append((self.id_of(key), fields))
             self._bytes += size
-        if self._timer is None:
-            self._timer = threading.Timer(FLUSH_INTERVAL, self._flush_late)
-            self._timer.daemon = True
-            self._timer.start()
+            if self._timer is None:
+                self._timer = timer = threading.Timer(FLUSH_INTERVAL, self._flush_late)
+        if timer is not None:
+            timer.daemon = True
+            timer.start()
         return self.id_of(key)
 
     @property
@@ -149,7 +152,7 @@ class ChildJobs:
         return found
 
     def _remove(self, made: Sequence[tuple[str, dict[str, str]]]) -> None:
-        with self._counting:
+        with self._adding:
             del self._buffer[: len(made)]
             self._bytes -= sum(_size(fields) for _, fields in made)
 

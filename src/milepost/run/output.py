@@ -161,7 +161,7 @@ class OutputMixin:
         """Add text to the output of the run."""
         run = cast("Run", self)
         if run._output is None:
-            with run._output_lock:
+            with run._making:
                 if run._output is None:
                     run._output = Output(run, run._output_bytes)
         if text or lost:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
@@ -37,7 +36,6 @@ JOB_BYTES = 4 * 1024 * KIB
 MAX_QUESTIONS = 1000
 NO_DEFAULT: Any = object()
 _REMEDY = "give the question another key, or start again without answers: milepost retry --from-start, retry_job(job_id, from_start=True)"
-_making = threading.Lock()
 
 
 class Questions:
@@ -50,7 +48,7 @@ class Questions:
     @classmethod
     def of(cls, run: Run) -> Questions:
         """Return the questions of a run, which are made at its first one."""
-        with _making:
+        with run._making:
             if run._questions is None:
                 run._questions = cls(run)
             return run._questions

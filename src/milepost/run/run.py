@@ -79,8 +79,9 @@ class Run(ProgressMixin, CommandMixin, LoopMixin, StepMixin, CheckpointMixin, Ch
     _over_budget: BudgetExceededError | BudgetSpent | None = None
     """What cancellation points raise because a budget is spent."""
     _output_bytes = OUTPUT_BYTES
-    _output_lock = threading.Lock()
-    """Held while an Output is made, of any run."""
+    _making = threading.Lock()
+    """Held while the output, the usage, the steps, questions or children of any run are made at their first use: a run has
+    one of each, whichever of its threads comes first."""
 
     _can_suspend = False
     """Whether a worker can start the code again."""

@@ -39,7 +39,6 @@ _CHANGE_REMEDY = (
     'give on_change="rerun" to call the function again, or start again without kept steps: '
     "milepost retry --from-start, retry_job(job_id, from_start=True)"
 )
-_making = threading.Lock()
 _current: ContextVar[Step | None] = ContextVar("milepost_step", default=None)
 
 
@@ -61,7 +60,7 @@ class Steps:
     @classmethod
     def of(cls, run: Run) -> Steps:
         """Return the steps of a run, which are made at its first one."""
-        with _making:
+        with run._making:
             if run._steps is None:
                 run._steps = cls(run)
             return run._steps

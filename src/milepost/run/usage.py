@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 REMEDY = "submit a job with a larger budget"
 ASKS = "ask"
 """The value of `on_budget` of a job that asks to raise its budget."""
-_making = threading.Lock()
 
 
 class BudgetSpent(JobSuspended):
@@ -104,7 +103,7 @@ class UsageMixin:
     def _counted(self) -> Usage:
         run = cast("Run", self)
         if run._usage is None:
-            with _making:
+            with run._making:
                 if run._usage is None:
                     run._usage = Usage(run._job.record)
         return run._usage
