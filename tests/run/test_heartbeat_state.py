@@ -14,6 +14,7 @@ from milepost.stores.ids import Ids
 from milepost.stores.memory.store import MemoryStore
 from milepost.stores.protocol import WriteResult
 from milepost.testing.fakes import FakeRun
+from tests.collector import collect_within
 
 LEASE, GRACE, START, EPOCH = 30.0, 10.0, 100.0, 1_750_000_000.0
 RENEWAL = LEASE / RENEWALS_PER_LEASE
@@ -115,3 +116,17 @@ def test_removed_run_returns_what_the_store_may_not_have(steps: Steps) -> None:
     assert pending.writes == sent.writes
     assert pending.report["progress"] == "0.7"
     assert steps.next(START + 1).leases == []
+
+
+def test_runs_begin_while_leases_are_watched(steps: Steps) -> None:
+    """Regression: on Python 3.11 the thread that watches the leases could end with "dictionary changed size"."""
+
+    def begin() -> None:
+        number = len(steps.state.runs)
+        run = FakeRun(Job.stored(f"run {number}", {"type": "test", "attempt": "1"}))
+        run.token = f"{number}:a"
+        steps.state.runs[run.token] = ReportedRun(run, "stop", START, EPOCH, None)
+
+    for _ in range(50):
+        begin()
+    collect_within(lambda: steps.state.silence(START), begin)

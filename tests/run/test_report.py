@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from milepost import JobManager, Run
-from milepost.core.serialization import from_json
-from milepost.testing import fake_run
+from milepost import Job, JobManager, Run
+from milepost.core.serialization import from_json, to_json
+from milepost.testing import FakeRun, fake_run
+from milepost.testing.conformance.concurrency import frequent_switches
 from tests.run.resumed_run import resumed
 from tests.waiting import until
 
@@ -59,6 +61,28 @@ def test_too_many_stages_keep_last_report() -> None:
     log_lines = run._report()
     assert [stage["name"] for stage in from_json(log_lines["stages"])] == ["first"]
     assert (log_lines["progress"], log_lines["message"]) == ("1.0", "done")
+
+
+def test_loops_begin_while_the_run_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    """Regression: the log of the job said "could not report cursors: RuntimeError: dictionary changed size"."""
+    for _ in range(20):
+        names = [f"loop {number}" for number in range(200)]
+        cursors = to_json({name: {"reached": 1} for name in names}, "cursors")
+        run = FakeRun(Job.stored("fake", {"type": "test", "created": "0", "attempt": "2", "cursors": cursors}))
+        ended = threading.Event()
+
+        def report(run: FakeRun = run, ended: threading.Event = ended) -> None:
+            while not ended.is_set():
+                run._report()
+
+        heartbeat = threading.Thread(target=report)
+        with frequent_switches():
+            heartbeat.start()
+            for name in names:
+                list(run.each([1], stage=name))
+            ended.set()
+            heartbeat.join()
+    assert "could not report" not in caplog.text
 
 
 def test_item_counts_continue_when_failed_keys_are_full() -> None:

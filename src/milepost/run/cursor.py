@@ -299,7 +299,7 @@ class LoopScope:
         self._wanted = name
         self.is_shared = False
         """Whether a second loop that resumes has asked for its name."""
-        for place in tuple(named.values()) if resumes and not is_counted else ():
+        for place in list(named.values()) if resumes and not is_counted else ():
             if place.resumes and not place.is_counted and place._wanted == name:
                 place.is_shared = True
                 raise InvalidInputError("stage", duplicate_name_error(wanted))

@@ -242,7 +242,7 @@ class LeasedExecution:
 
         Until then the code has not stopped. Return False if this task is cancelled first, because its loop ends.
         """
-        while calls := tuple(self.run._threads):
+        while calls := list(self.run._threads):
             try:
                 done, _ = await asyncio.wait([asyncio.wrap_future(call) for call in calls])
             except asyncio.CancelledError:

@@ -202,7 +202,7 @@ class HeartbeatState:
         A run that continues during an outage is left out.
         """
         expired, ends = [], []
-        for one in tuple(self.runs.values()):
+        for one in list(self.runs.values()):
             if one.on_outage == "stop" and not one.has_expired and not one.run._is_finishing:
                 end = one.renewed_at + self._settings.lease
                 one.has_expired = end <= now

@@ -157,7 +157,7 @@ def _named(run: Run, item: Any, key: Key) -> Any:
     read = key_function(key)
     if read is not None:
         return read(item)
-    read = next((loop.key for loop in reversed(tuple(run._loops.each.values())) if loop.key is not None), None)
+    read = next((loop.key for loop in reversed(list(run._loops.each.values())) if loop.key is not None), None)
     if read is None:
         return item
     try:

@@ -63,6 +63,11 @@ class RunLoops:
         self.states: list[StateBinding] = []
         self.snapshots = Snapshots()
 
+    def not_taken_up(self, *, with_state: bool) -> dict[str, dict[str, Any]]:
+        """Return the cursors of the last attempt that no loop has taken up yet: those with a snapshot, or the others."""
+        earlier = self.earlier.copy()  # the code takes them up while the heartbeat reports
+        return {name: cursor for name, cursor in earlier.items() if ("state" in cursor) is with_state}
+
 
 def begin_each(
     run: Run,
@@ -155,7 +160,7 @@ def new_place(run: Run, stage: str | None, *, resumes: bool, is_counted: bool = 
 
     `is_counted`: a second loop of its name gets a number although it resumes, since its cursor tells it from the first.
     """
-    over = [name for name, place in tuple(run._loops.places.items()) if place.is_over]
+    over = [name for name, place in run._loops.places.copy().items() if place.is_over]
     for name in over:
         for kept in (run._loops.places, run._loops.each, run._loops.maps):
             kept.pop(name, None)
@@ -240,7 +245,7 @@ def recorder(run: Run, place: LoopScope | None, at: Any) -> Callable[[str, BaseE
 
 def check_checkpoint(run: Run) -> None:
     """Reject a checkpoint in a run with a resumable loop: the next attempt would skip items twice."""
-    for place in tuple(run._loops.places.values()):
+    for place in list(run._loops.places.values()):
         if place.resumes and (not place.is_counted or current_loop(run._loops.places) is None):
             what = (
                 "a map of this run keeps its results"

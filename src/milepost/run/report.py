@@ -126,14 +126,14 @@ def _cursors(run: Run) -> str | None:
     cursors = cursors_of(run, lambda what, error: log_unreportable(run, what, error))
     if (run._checkpoint_at is not None and run._loops.checkpoint_in_loop) or run._loops.checkpoint_was_in_loop:
         cursors[CHECKPOINT] = {"in_loop": True}
-    earlier = {name: kept for name, kept in run._loops.earlier.items() if "state" not in kept}
-    return to_json({**earlier, **cursors}, "cursors", CURSORS_BYTES) if cursors else None
+    return (
+        to_json({**run._loops.not_taken_up(with_state=False), **cursors}, "cursors", CURSORS_BYTES) if cursors else None
+    )
 
 
 def _state(run: Run) -> str | None:
     """Return the snapshots of loops with state, and those of the last attempt that no loop has taken up yet."""
-    earlier = {name: kept for name, kept in run._loops.earlier.items() if "state" in kept}
-    snapshots = {**earlier, **snapshots_of(run)}
+    snapshots = {**run._loops.not_taken_up(with_state=True), **snapshots_of(run)}
     return to_json(snapshots, "state", STATE_TEXT_BYTES) if snapshots or "state" in run._last_report else None
 
 

@@ -298,7 +298,7 @@ class Run(ProgressMixin, CommandMixin, LoopMixin, StepMixin, CheckpointMixin, Ch
     @property
     def _last_item(self) -> str | None:
         """Return the key of the last finished item, or None."""
-        for loop in reversed(tuple(self._loops.each.values())):
+        for loop in reversed(list(self._loops.each.values())):
             if (last := loop.last()) is not None:
                 return masked_line(loop.name_of_last(last), self._secret_values, NAME_BYTES)
         return None
@@ -317,7 +317,7 @@ class Run(ProgressMixin, CommandMixin, LoopMixin, StepMixin, CheckpointMixin, Ch
 
     def _take_parts(self, *, at_end: bool = False) -> list[tuple[str, str]]:
         """Return the kept results to write beside the record, each with its key."""
-        maps = () if at_end else tuple(self._loops.maps.values())
+        maps = () if at_end else list(self._loops.maps.values())
         parts = [part for mapped in maps for part in mapped.results.take_parts()]
         return [(part_key(self.job_id, name), text) for name, text in parts]
 
@@ -326,7 +326,7 @@ class Run(ProgressMixin, CommandMixin, LoopMixin, StepMixin, CheckpointMixin, Ch
         suspended = bool(self._stop_reasons) and isinstance(self._stop_reasons[0], JobSuspended)
         if not self._stop_reasons or (suspended and not isinstance(reason, JobReleased)):
             self._stop_reasons.insert(0, reason)
-            for loop in tuple(self._loops.each.values()):
+            for loop in list(self._loops.each.values()):
                 loop.notify_stop()
             if self._on_stop is not None:
                 self._on_stop(reason)

@@ -155,7 +155,7 @@ class StepMixin:
         if run._children is not None:
             run._children.flush()
         run._stop_reasons.append(reason)
-        for loop in tuple(run._loops.each.values()):
+        for loop in list(run._loops.each.values()):
             loop.notify_stop()
         raise reason
 

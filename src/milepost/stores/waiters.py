@@ -53,7 +53,11 @@ class Waiter:
 
 
 class Waiters:
-    """The waiters of this process for one store."""
+    """The waiters of this process for one store.
+
+    Threads add themselves while another one lists them. So it makes a list: for a tuple Python 3.11 may start the garbage
+    collector in the middle, and with it code that lets other threads run.
+    """
 
     def __init__(self) -> None:
         self._waiting: set[Waiter] = set()
@@ -95,13 +99,13 @@ class Waiters:
 
     def notify(self, *, has_events: bool, wakes_workers: bool) -> None:
         """Wake the waiters that a commit concerns: those for events, those for work, or both."""
-        for waiter in tuple(self._waiting):
+        for waiter in list(self._waiting):
             if (has_events and waiter.feed) or (wakes_workers and not waiter.feed):
                 waiter.notify()
 
     def notify_all(self) -> None:
         """Wake all waiters."""
-        for waiter in tuple(self._waiting):
+        for waiter in list(self._waiting):
             waiter.notify()
 
     def forget(self) -> None:

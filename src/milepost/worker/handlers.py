@@ -246,7 +246,7 @@ class Handlers(Mapping[str, Handler[Any, Any]]):
         return self._by_type[job_type]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(tuple(self._by_type))
+        return iter(list(self._by_type))
 
     def __len__(self) -> int:
         return len(self._by_type)

@@ -144,7 +144,7 @@ class WorkerLoop:
         log.info("worker %s %s", self.name, "stops at once" if self._state.stops >= 2 else "drains")
         self.idle.wake()
         if self._state.stops >= 2:
-            for execution in tuple(self._state.running.values()):
+            for execution in list(self._state.running.values()):
                 execution.run.stop(JobReleased("worker is stopping at once"))
                 execution.force_stop()
 
@@ -158,7 +158,7 @@ class WorkerLoop:
         self.heartbeat.release()
 
     def _running_jobs(self) -> tuple[tuple[str, ...], bool]:
-        return tuple(execution.job.job_id for execution in tuple(self._state.running.values())), self._state.stops > 0
+        return tuple(execution.job.job_id for execution in list(self._state.running.values())), self._state.stops > 0
 
     # --- one iteration ---
 
@@ -348,7 +348,7 @@ class WorkerLoop:
         self.idle.wake()
 
     def _run_of(self, task: asyncio.Task[object]) -> Run | None:
-        for execution in tuple(self._state.running.values()):
+        for execution in list(self._state.running.values()):
             if isinstance(execution, TaskExecution) and execution.task is task and isinstance(execution.run, Run):
                 return execution.run
         return None
@@ -362,7 +362,7 @@ class WorkerLoop:
         if self._state.held is not None:
             self._state.held.run.stop(JobReleased("worker is shutting down"))
             self._drop_held()
-        for execution in tuple(self._state.running.values()):
+        for execution in list(self._state.running.values()):
             execution.stop(JobReleased("worker is shutting down"))
             if self._state.stops >= 2:
                 execution.force_stop()

@@ -96,18 +96,18 @@ class WorkerMonitor:
     def per_minute(self) -> int:
         """Return the number of jobs that ended in the last minute."""
         now = time.monotonic()
-        return sum(1 for at in tuple(self.recently_ended) if now - at <= RECENT_WINDOW)
+        return sum(1 for at in list(self.recently_ended) if now - at <= RECENT_WINDOW)
 
     def refresh(self, limit: int) -> list[Job]:
         """Return the first `limit` running jobs with their current state, or as last seen during an outage."""
-        known = tuple(self.running.values())[:limit]
+        known = list(self.running.values())[:limit]
         try:
             self._seen = self._current(known) if known else {}
         except StoreError as error:
             self._error = error
         return [self._seen.get(job.job_id, job) for job in known if job.job_id in self.running]
 
-    def _current(self, known: tuple[Job, ...]) -> dict[str, Job]:
+    def _current(self, known: list[Job]) -> dict[str, Job]:
         """Read running jobs, with one request unless many others run such jobs too."""
         times = [created(job) for job in known]
         select = Select(

@@ -159,7 +159,7 @@ class Tee:
 
     def finish(self, run: Run) -> None:
         """Log the unfinished line of the run."""
-        for key in [key for key in tuple(self._partial) if key[0] == run.token]:
+        for key in [key for key in list(self._partial) if key[0] == run.token]:
             rest = self._partial.pop(key, "")
             if rest:
                 _echo(run, _visible_part(rest), "info")

@@ -209,7 +209,7 @@ class Pool:
         loop = asyncio.get_running_loop()
         turns = self._loop_turns.get(loop)
         if turns is None:
-            for other in [one for one in tuple(self._loop_turns) if one.is_closed()]:
+            for other in [one for one in list(self._loop_turns) if one.is_closed()]:
                 self._loop_turns.pop(other, None)
             turns = self._loop_turns.setdefault(loop, asyncio.Semaphore(MOST_CONNECTIONS))
         return turns

@@ -144,7 +144,7 @@ class Writer:
         """Write, commit, then look at these groups, and at those of transactions of callers. Return the rows of `parts`."""
         unsettled = self._namespace.unsettled
         asked: list[tuple[str, str | None]] = [(group, None) for group in sorted(groups)]
-        asked += [(group, xid) for xid, some in tuple(unsettled.items()) for group in tuple(some)]
+        asked += [(group, xid) for xid, some in unsettled.copy().items() for group in list(some)]
         after = list(self._after)
         if asked:
             names, xids = map(list, zip(*asked, strict=True))
