@@ -29,6 +29,7 @@ test: $(VENV)/.dev  ## set everything up, Redis included, and run all tests but 
 
 test-slow: $(VENV)/.dev  ## the tests that do not fit into `make test`, with the servers that they need
 	@$(PY) scripts/install_services.py --slow
+	@$(PY) dashboard/build.py
 	$(PYTEST) -m "slow and not nightly" $(ARGS)
 
 test-nightly: $(VENV)/.dev  ## the longest tests, and those of timing 20 times in random order and 5 times under load

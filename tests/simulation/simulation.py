@@ -179,7 +179,7 @@ class Simulation:
         settle_seconds = 2 * settings.lease + 4 * settings.sweep_interval + 2
         rest_until = self.work_until + REST_SECONDS * 1_000_000
         while not world.is_halted and world.now < rest_until:
-            if any(rules.rest.unfinished()):
+            if not self.server.is_up or any(rules.rest.unfinished()):  # the last outage may end after the work
                 world.run(world.now + LOOK_INTERVAL)
                 continue
             world.run(world.now + int(settle_seconds * 1e6))
