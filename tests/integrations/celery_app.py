@@ -71,6 +71,13 @@ def flaky() -> str:
 
 
 @tracked(jobs=jobs)
+@app.task(name="shop.later", bind=True)
+def later(self: Any) -> None:
+    """Try again in an hour."""
+    raise self.retry(countdown=3600)
+
+
+@tracked(jobs=jobs)
 @app.task(name="shop.broken")
 def broken() -> None:
     """Fail; the task is not retried."""

@@ -8,10 +8,15 @@ from typing import Any
 
 import pytest
 
+from milepost import Jobs
 from milepost.core.errors import InvalidInputError, UnknownJobTypeError
+from milepost.core.job import Job
+from milepost.stores.sync_bridge import run_sync
+from milepost.worker.start_forecast import forecast
 from tests.integrations.conftest import PATIENCE, Deployment
 from tests.integrations.integration_conformance import IntegrationConformance
 from tests.redis_server import RedisServer
+from tests.waiting import until
 
 pytestmark = [pytest.mark.timing, pytest.mark.usefixtures("celery_signals")]
 
@@ -31,6 +36,14 @@ def deployment(make_deployment: Callable[..., Deployment], broker: RedisServer) 
     return made
 
 
+def described(jobs: Jobs, job_id: str) -> Job:
+    """Return a job with what it waits for, as pages and the command line show it."""
+    job = jobs.get_job(job_id)
+    assert job is not None
+    known = run_sync(forecast(jobs.store, [job]))
+    return job if known is None else known.describe(job)
+
+
 class TestConformance(IntegrationConformance):
     """The prefork pool can terminate a child process."""
 
@@ -42,10 +55,27 @@ class TestTracked:
 
     @pytest.mark.parametrize("zone", [None, UTC])
     def test_delayed_task_is_recorded_when_sent(self, deployment: Deployment, zone: Any) -> None:
-        result = deployment.app.embed.apply_async((20,), eta=datetime.now(zone) + timedelta(hours=1))
-        job = deployment.jobs.get_job(result.id)
-        assert job is not None
+        start = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1)
+        deployment.start()
+        until(deployment.jobs.workers)
+        result = deployment.app.embed.apply_async(
+            (20,), eta=start if zone is UTC else start.astimezone().replace(tzinfo=None)
+        )
+        job = described(deployment.jobs, result.id)
         assert job.status == "pending"
+        assert job.activity == f"Starts {start:%d %b %H:%M:%S} UTC".replace(" 0", " "), "and when it starts"
+        assert job.expected_start is None
+
+    def test_delayed_retry_says_when_it_starts(self, deployment: Deployment) -> None:
+        deployment.start()
+        result = deployment.app.later.delay()
+        until(lambda: described(deployment.jobs, result.id).attempts)
+        until(lambda: described(deployment.jobs, result.id).status == "pending")
+        job = described(deployment.jobs, result.id)
+        assert job.activity.startswith("Next attempt ")
+        assert job.waiting_for is not None
+        at = datetime.fromisoformat(job.waiting_for.params["at"])
+        assert timedelta(minutes=59) < at - datetime.now(UTC) < timedelta(minutes=61)
 
     def test_existing_task_has_record_progress_and_result(self, deployment: Deployment) -> None:
         result = deployment.app.embed.delay(20)

@@ -191,3 +191,14 @@ def test_waiting_for_names_a_later_start(make_jobs: MakeJobs) -> None:
     now = time.time()
     run_sync(write_worker(jobs.store, WorkerEntry("w", "h", 1, now, now, types=("slow",), concurrency=1), 60))
     assert reason(jobs, made) == ("starts_at", "Starts 26 Nov 14:05:00 UTC")
+
+
+@pytest.mark.parametrize("later", ["not_before", "message_at"])
+def test_waiting_for_names_a_later_start_in_a_task_queue(make_jobs: MakeJobs, later: str) -> None:
+    """Regression: it said that it waits for a worker."""
+    jobs, at = make_jobs(), str(int(datetime(2126, 11, 26, 14, 5, tzinfo=UTC).timestamp()) * 1_000_000)
+    fields = {**submit_fields("slow", params={}, task_queue="celery"), later: at}
+    made = run_sync(jobs.store.apply([Write(new_job_id(), plan_create(fields, new_operation_id()))])).outcomes[0].job
+    assert made is not None
+    assert reason(jobs, made) == ("starts_at", "Starts 26 Nov 14:05:00 UTC")
+    assert known(jobs, [made]).describe(made).expected_start is None

@@ -157,6 +157,7 @@ PRIVATE: tuple[Field, ...] = (
     _private("task_queue", "", "The task queue that runs the job."),
     _private("dispatch_after", "", "The delay before a job of a task queue is dispatched."),
     _private("queue_message", "", "The message of the task queue, to be sent again.", large=True, cleared=("complete",)),
+    _private("message_at", "", "When the task queue is to deliver that message, if it is delayed.", cleared=("start", "end")),
     _private("queue_result", "", "The result as the task queue writes it.", large=True),
     _private("stop_at", "", "When a stop was requested."),
     _private("stop_by", "", "The caller that requested it."),

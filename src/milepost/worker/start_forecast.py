@@ -79,6 +79,8 @@ class Forecast:
 
     def _reason(self, job: Job) -> tuple[str, dict[str, object]]:
         name, queue = job.job_type, _type(job)
+        if job.run_by == "external":
+            return self._later(job)
         if name in self.paused:
             return "paused", {"job_type": name}
         if queue not in self.served:
@@ -86,9 +88,8 @@ class Forecast:
         wake_at = int(job.record.get("wake_at") or 0)
         if wake_at > self.now:
             return "wakes_at", {"at": from_micros(wake_at).isoformat()}
-        if int(job.record.get("not_before") or 0) > self.now:
-            code = "retries_at" if job.attempt else "starts_at"
-            return code, {"at": job.not_before.isoformat() if job.not_before is not None else ""}
+        if (later := self._later(job))[0]:
+            return later
         key, _, partition = job.record.get("slot", name).partition(US)
         limit = self.limits.get(key, Limit())
         if limit.gate > self.now:
@@ -107,6 +108,12 @@ class Forecast:
         if count > EXACT_AHEAD:
             return "many_jobs_ahead", {"count": count // EXACT_AHEAD * EXACT_AHEAD}
         return ("jobs_ahead", {"count": count}) if count else ("", {})
+
+    def _later(self, job: Job) -> tuple[str, dict[str, object]]:
+        """Return when a job starts, if that is later than now."""
+        if (start := _earliest(job)) <= self.now:
+            return "", {}
+        return "retries_at" if job.attempt else "starts_at", {"at": from_micros(start).isoformat()}
 
 
 async def forecast(store: Store, jobs: Iterable[Job] | None = None) -> Forecast | None:
@@ -142,9 +149,13 @@ async def forecast(store: Store, jobs: Iterable[Job] | None = None) -> Forecast 
 
 
 def waits(job: Job) -> bool:
-    """Return whether a job waits for a worker of ours, and for nothing that its store knows already."""
+    """Return whether a job waits for a worker of ours or for a time, and for nothing that its store knows already."""
     ours = job.run_by == "worker" or job.queue == job.job_type
-    return ours and job.status is JobStatus.PENDING and job.waiting_for is None
+    return (
+        (ours or (job.run_by == "external" and _earliest(job) > 0))
+        and job.status is JobStatus.PENDING
+        and job.waiting_for is None
+    )
 
 
 def _type(job: Job) -> str:
@@ -237,7 +248,12 @@ def _simulate_once(queue: Queue, due: Sequence[Job], chance: random.Random) -> I
 
 def _begins(queue: Queue, job: Job) -> float:
     """Return the seconds until a job may start at all."""
-    return max(0.0, ((starts_at(job.record) or 0) - queue.now) / 1_000_000)
+    return max(0.0, (_earliest(job) - queue.now) / 1_000_000)
+
+
+def _earliest(job: Job) -> int:
+    """Return when a job may start, or its task queue delivers its message, in microseconds; 0 for now."""
+    return max(starts_at(job.record) or 0, int(job.record.get("message_at") or 0))
 
 
 def _rest(queue: Queue, job: Job, chance: random.Random) -> float:

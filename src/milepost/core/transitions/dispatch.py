@@ -22,13 +22,14 @@ _DISPATCH = template(
 )  # fmt: skip
 _DISPATCHED = template(
     "dispatched",
-    ("again", "version", "queue_message"),
+    ("again", "version", "queue_message", "delay"),
     branch(
         (PENDING,),
         guards=(RUN_BY_TASK_QUEUE, ("eq", "version", Param("version"))),
         ops=(
             ("stamp", "stale", Param("again")),
             ("set", "queue_message", Param("queue_message")),
+            ("stamp", "message_at", Param("delay")),
             ("clear", "stalled"),
         ),
     ),
@@ -69,15 +70,20 @@ def plan_dispatch(operation_id: str, again: int) -> Change:
 
 
 def plan_dispatched(
-    operation_id: str, again: int, version: int | None = None, queue_message: str | None = None
+    operation_id: str,
+    again: int,
+    version: int | None = None,
+    queue_message: str | None = None,
+    delay: int | None = None,
 ) -> Change:
     """Record that the task queue has the message; it counts as lost after `again` microseconds without a start.
 
     `version` is that of the record when the message was sent: the job may have run since and wait for its next attempt.
-    `queue_message` replaces the stored message for the next dispatch.
+    `queue_message` replaces the stored message for the next dispatch. The task queue delivers it after `delay` microseconds.
     """
     asked = None if version is None else str(version)
-    return bind(_DISPATCHED, operation_id, again=str(again), version=asked, queue_message=queue_message)
+    wait = None if delay is None else str(delay)
+    return bind(_DISPATCHED, operation_id, again=str(again), version=asked, queue_message=queue_message, delay=wait)
 
 
 def plan_undispatchable(operation_id: str, again: int, reason: str) -> Change:

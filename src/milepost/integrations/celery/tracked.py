@@ -21,7 +21,7 @@ from milepost.app import AsyncJobs, Jobs
 from milepost.core.defaults import ATTEMPTS_MAX
 from milepost.core.errors import InvalidInputError, JobReleased, RejectedError, StoreError
 from milepost.core.job import Job, JobStatus
-from milepost.core.serialization import validate_job_type
+from milepost.core.serialization import to_micros, validate_job_type
 from milepost.core.transitions import plan_create
 from milepost.integrations.celery.message import (
     HEADER,
@@ -173,11 +173,12 @@ class Tracked:
         if _is_sending.get():
             return
         wait = self._task_queue.lost_after
+        fields = self._fields(task_id, body[0], body[1], message)
         if headers.get("eta"):
             # interpreted as its worker does
             when = maybe_make_aware(datetime.fromisoformat(headers["eta"]), self.task.app.timezone)
             wait += max(0.0, (when - datetime.now(UTC)).total_seconds())
-        fields = self._fields(task_id, body[0], body[1], message)
+            fields["message_at"] = str(to_micros(when, "eta"))
         job_id = job_id_of_task(task_id, int(headers.get("replaced_task_nesting") or 0))
         try:
             headers[HEADER] = self._recorder.record(lambda: self._create(job_id, fields, int(wait * 1_000_000)))
