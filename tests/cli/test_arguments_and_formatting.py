@@ -15,6 +15,7 @@ from click import UsageError
 from milepost import InMemoryJobManager
 from milepost.cli import formatting
 from milepost.cli.arguments import parse_arguments, usage
+from milepost.cli.commands.stats import type_stats
 from milepost.cli.job_selection import filter_text, is_filter
 from milepost.cli.job_types import absolute_paths
 from milepost.cli.local_run import job_key, title_of
@@ -261,3 +262,14 @@ def test_message_uses_full_width_without_stage(stages: tuple[Stage, ...]) -> Non
     ended = drawn(80, replace(job, status=JobStatus.FAILED))
     assert message[:10] not in "".join(ended)
     assert "talk" in ended[-1]
+
+
+def test_stats_count_no_earlier_run_as_wait() -> None:
+    """Regression: the time of a run that was lost was shown as time in the queue, and so was a delay that the caller chose."""
+    begun = datetime(2026, 1, 1, tzinfo=UTC)
+    last = begun + timedelta(seconds=100)
+    lost = Attempt(1, "w", begun + timedelta(seconds=2), begun + timedelta(seconds=90))
+    job = Job("a", "t", JobStatus.COMPLETED, 1.0, "", begun, last, last + timedelta(seconds=7), attempt=1)
+    (of_type,) = type_stats([replace(job, attempts=(lost, Attempt(1, "w", last)))])
+    (delayed,) = type_stats([replace(job, not_before=begun + timedelta(seconds=60))])
+    assert (of_type.waited, of_type.ran, delayed.waited) == ([12.0], [7.0], [40.0])

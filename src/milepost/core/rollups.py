@@ -81,9 +81,7 @@ def counted_end(record: Mapping[str, str] | None, before: Mapping[str, str]) -> 
     """Return what to count for the end that a change has made, each as (minute, series, metric).
 
     `before` is the record before the change. An end is what brings `completed` into a record, so a repeated write, or a
-    change of a job that has ended, counts nothing. A job has waited until its first run. The wait for the last run is
-    counted if a retry has postponed the job since, because its earlier due time is not kept, and if no run has failed or
-    was lost, because the code of a run that was given back may not have begun.
+    change of a job that has ended, counts nothing.
     """
     if record is None or "completed" in before or "completed" not in record:
         return []
@@ -95,16 +93,30 @@ def counted_end(record: Mapping[str, str] | None, before: Mapping[str, str]) -> 
     minute = ended // MINUTE
     if "started" not in record:
         return [(minute, name, status)]
-    started, ready = _number(record["started"]), _number(record["created"])
-    due = _number(before.get("not_before") or record.get("not_before") or "")
-    has_failed = _number(record.get("attempt", "")) > 1 or "crashes" in record or "suspect" in before
-    first = _number(record["runs"].partition(US)[0]) if has_failed and "runs" in record else started
-    begun = first if due <= first else started
+    started = _number(record["started"])
+    ready = max(_number(record["created"]), _number(before.get("not_before") or record.get("not_before") or ""))
+    rows = [row.split(US) for row in record["runs"].split(RS)] if "runs" in record else []
+    runs = [(_number(row[0]), _number(row[1])) for row in rows if len(row) > 1]
+    has_failed = _number(record.get("attempt", "")) > 1 or "crashes" in record
     return [
         (minute, name, status),
         (minute, name, f"{status}.r{bucket_of(ended - started)}"),
-        (minute, name, f"w{bucket_of(begun - max(ready, due))}"),
+        (minute, name, f"w{bucket_of(queue_wait(ready, runs, started, has_failed=has_failed))}"),
     ]
+
+
+def queue_wait(ready: int, earlier: Iterable[tuple[int, int]], started: int, *, has_failed: bool) -> int:
+    """Return how long a job that was `ready` at a time was in the queue, in microseconds.
+
+    `earlier` are the start and end of the runs before the last one. If one has failed, the job has waited until the first of
+    them, because its next run may have been asked for much later. If they were only given back or lost, it has waited until
+    its last run, without the time of these runs, because the code of a run that was given back may not have begun. Runs
+    before `ready` are left out: a retry has postponed the job, and its earlier time is not kept.
+    """
+    runs = [(start, end) for start, end in earlier if start >= ready]
+    if runs and has_failed:
+        return runs[0][0] - ready
+    return started - ready - sum(end - start for start, end in runs)
 
 
 def _number(text: str) -> int:

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 from milepost.core.errors import InvalidInputError
 from milepost.core.job import Job
-from milepost.core.rollups import RESOLUTIONS, Rollup, assembled, counted_end, seconds_of
-from milepost.core.serialization import from_micros
+from milepost.core.rollups import RESOLUTIONS, Rollup, assembled, counted_end, queue_wait, seconds_of
+from milepost.core.serialization import from_micros, to_micros
 from milepost.core.transitions import TERMINAL
 from milepost.query.filters import failure_group
 from milepost.stores.protocol import Store
@@ -279,3 +279,18 @@ def _waiting_since(job: Job) -> datetime | None:
     """Return when a job was created, may start at the earliest, or was queued again; the latest of these."""
     ended = job.attempts[-1].ended_at if job.attempts else None
     return max((at for at in (job.created_at, job.not_before, ended) if at is not None), default=None)
+
+
+def wait(job: Job) -> float | None:
+    """Return how long a job was in the queue in seconds, or None if it never started."""
+    if job.started_at is None:
+        return None
+    ready = max(job.created_at, job.not_before) if job.not_before is not None else job.created_at
+    runs = [
+        (to_micros(run.started_at, "started_at"), to_micros(run.ended_at, "ended_at"))
+        for run in job.attempts[:-1]
+        if run.started_at is not None and run.ended_at is not None
+    ]
+    has_failed = job.attempt > 1 or job.crashes > 0
+    started = to_micros(job.started_at, "started_at")
+    return max(0, queue_wait(to_micros(ready, "created_at"), runs, started, has_failed=has_failed)) / 1_000_000

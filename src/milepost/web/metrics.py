@@ -20,6 +20,7 @@ from milepost.core.usage import MILLION
 from milepost.manager.feed_follower import RETRY_DELAY, FeedFollower, FeedQueue
 from milepost.query.depth import DepthGauges, LimitGauges, read_depths
 from milepost.query.filters import duration
+from milepost.query.statistics import wait
 from milepost.run.schedules import read_schedules
 from milepost.worker.registry import read_workers
 
@@ -133,7 +134,7 @@ class Metrics:
         self._errors = counter("milepost_store_errors", "Requests that the store did not answer", registry=own)
         self._took = histogram("milepost_job_duration_seconds", "Time from start to end of a job", ["job_type", "status"],
                                buckets=SECONDS, registry=own)  # fmt: skip
-        self._waited = histogram("milepost_job_wait_seconds", "Time from creation to start of a job", ["job_type"],
+        self._waited = histogram("milepost_job_wait_seconds", "Time that a job was in the queue", ["job_type"],
                                  buckets=SECONDS, registry=own)  # fmt: skip
         self._lost = counter(
             "milepost_leases_lost",
@@ -192,11 +193,3 @@ class Metrics:
         if event.kind == "receipt" and receipt is not None and receipt.confirmed and receipt.requested_at is not None:
             stopped = receipt.stopped_at or receipt.requested_at
             self._cancels.observe(max(0.0, (stopped - receipt.requested_at).total_seconds()))
-
-
-def wait(job: Job) -> float | None:
-    """Return how long a job waited for its start in seconds, or None if it never started."""
-    if job.started_at is None:
-        return None
-    ready = max(job.created_at, job.not_before) if job.not_before is not None else job.created_at
-    return max(0.0, (job.started_at - ready).total_seconds())

@@ -16,6 +16,8 @@ from milepost.cli.job_selection import all_jobs, filter_text
 from milepost.cli.rendering.tables import print_records
 from milepost.core.job import Job, JobStatus
 from milepost.core.placement import is_waiting
+from milepost.query.filters import duration
+from milepost.query.statistics import failure_groups, wait
 
 HEADING = (
     "TYPE",
@@ -92,11 +94,12 @@ class TypeStats:
         """Add a job, at a time in microseconds since 1970."""
         setattr(self, job.status.value, getattr(self, job.status.value) + 1)
         self.waiting += is_waiting(job, now)
-        if job.started_at is None:
+        waited, ran = wait(job), duration(job, now)
+        if waited is None or ran is None:
             return
-        self.waited.append((job.started_at - job.created_at).total_seconds())
+        self.waited.append(waited)
         if job.completed_at is not None and job.status is not JobStatus.CANCELLED:
-            self.ran.append((job.completed_at - job.started_at).total_seconds())
+            self.ran.append(ran)
 
     @property
     def total(self) -> int:
@@ -150,8 +153,6 @@ def failures(terms: tuple[str, ...]) -> int:
 
     Use the filter of a group in other commands: milepost retry status:failed failure:ValueError@embed.py:41
     """
-    from milepost.query.statistics import failure_groups
-
     context = current()
     groups = failure_groups(all_jobs(context, filter_text(("status:failed", *terms))))
     print_records(

@@ -126,8 +126,8 @@ local function open_indexes()
     end
   end
 
-  -- Count the end of a record, as `counted_end` of `milepost.core.rollups`; `due` and `suspect` are the fields before it.
-  function X.count_end(fields, ended, due, suspect)
+  -- Count the end of a record, as `counted_end` of `milepost.core.rollups`; `due` is the field before it.
+  function X.count_end(fields, ended, due)
     local started, created = tonumber(fields.b) or 0, tonumber(fields.c) or 0
     local minute, job_type, queue = math.floor(ended / 60000000), fields.t or '', fields.queue ~= fields.t and fields.queue or ''
     local page = X.ended[#X.ended]
@@ -142,11 +142,18 @@ local function open_indexes()
     end
     add(fields.s, '')
     if started > 0 then
-      local first = started
-      due = tonumber(due or 0) or 0
-      if ((tonumber(fields.a) or 0) > 1 or fields.x or suspect) and fields.V then first = tonumber(string.match(fields.V, '^%d+')) or 0 end
       add(fields.s .. '.r', math.floor(math.log(math.max(ended - started, 1)) * 5.7707801635558535))
-      local wait = (due <= first and first or started) - math.max(created, due)
+      local ready = math.max(created, tonumber(due or 0) or 0)
+      local has_failed, wait, first = (tonumber(fields.a) or 0) > 1 or fields.x, started - ready, nil
+      for run in string.gmatch(fields.V or '', '[^\30]+') do
+        local begun, over = string.match(run, '^(%d*)\31(%d*)')
+        begun, over = tonumber(begun or 0) or 0, tonumber(over or 0) or 0
+        if begun >= ready then
+          first = first or begun
+          wait = wait - (over - begun)
+        end
+      end
+      if first and has_failed then wait = first - ready end
       add('w', math.floor(math.log(math.max(wait, 1)) * 5.7707801635558535))
     end
   end
@@ -232,7 +239,7 @@ local function open_indexes()
         redis.call('HDEL', root .. 'zk', id)
       end
       if ended1 and ended0 ~= ended1 then X.ends[#X.ends + 1] = id end
-      if ended1 and not ended0 then X.count_end(fields, tonumber(ended1) or 0, was(old, fields, 'n') or fields.n, was(old, fields, 'suspect')) end
+      if ended1 and not ended0 then X.count_end(fields, tonumber(ended1) or 0, was(old, fields, 'n') or fields.n) end
     end
   end
 
