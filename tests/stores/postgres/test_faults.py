@@ -210,6 +210,30 @@ def test_feed_is_trimmed_and_an_event_that_came_late_is_purged(
         assert db.execute(kept).fetchall() == [("g",), ("h",)]
 
 
+def test_restored_feed_is_not_lost_at_every_read(
+    store: PostgresStore, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A dump that is restored into a new server has numbers of transactions that this server has yet to reach. From the first
+    trim on, each reader was told at each read that it had lost events, and read all records again.
+    """
+    start = run_sync(store.feed(None)).position
+    monkeypatch.setattr(maintenance, "FEED_KEPT", 1)
+    add = "INSERT INTO faults.events (id, version, kind, at, keep, body, xid) VALUES (%s, 1, 'x', 9e15, 0, '', '1000000000')"
+    with psycopg.connect(postgres_url, autocommit=True) as db:
+        db.execute("UPDATE faults.state SET value = 999999999 WHERE name = 'trimmed_xid'")
+        db.execute(add, ("old",))
+        create(store, "a")
+        found = run_sync(store.feed(start))
+        assert ([event.job_id for event in found.events], found.lost) == (["a"], False)
+        db.execute(add, ("older",))
+        create(store, "b", "c")
+        run_sync(store.sweep(lease=30, interval=0))
+        found = run_sync(store.feed(found.position))
+        assert found.lost, "what this server has written and trimmed is still missed"
+        found = run_sync(store.feed(found.position))
+        assert (found.events, found.lost) == ([], False)
+
+
 def test_deadlock_is_repeated(store: PostgresStore, postgres_url: str) -> None:
     create(store, "a", "b")
     patient = PostgresStore(postgres_url, namespace="faults", patience=20)

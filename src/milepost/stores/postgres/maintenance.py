@@ -140,13 +140,14 @@ async def trim(tx: Transaction, now: int, *, late: bool) -> bool:
     """
     bound = now - int(FEED_SECONDS * 1_000_000)
     limits = {"kept": FEED_KEPT, "bound": bound, "batch": TRIM_BATCH}
-    ((alone,),), state, ((until, xid),) = await tx.run(
+    ((alone,),), state, ((until, xid, end),) = await tx.run(
         ("sweep_alone", None), ("state_now", None), ("trim_bound", limits)
     )
     if not alone or until is None:
         return False
     before = {name: value or 0 for name, value, _ in state}
-    kept = {"names": ["trimmed", "trimmed_xid"], "values": [until, max(xid, before["trimmed_xid"])]}
+    trimmed = max(one for one in (0, xid or 0, before["trimmed_xid"]) if one < end)  # others are of a restored dump
+    kept = {"names": ["trimmed", "trimmed_xid"], "values": [until, trimmed]}
     after = 0 if late else before["trimmed"]
     await tx.commit(("trim", {"after": after, "until": until}), ("state_put", kept))
     return bool(until - before["trimmed"] >= TRIM_BATCH)

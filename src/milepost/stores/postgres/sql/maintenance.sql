@@ -116,9 +116,10 @@ WITH t AS (DELETE FROM [tombstones] WHERE until <= %(now)s),
 DELETE FROM [kv] WHERE until <= %(now)s
 
 -- name: trim_bound
--- Find the last of the next events to leave the feed, and the latest transaction of these. An event leaves when it is too
--- old, or when more than `kept` came after it; the newest never leaves.
-SELECT max(e.seq), max(e.xid::text::bigint)
+-- Find the last of the next events to leave the feed, the latest transaction of these that this server has seen, and the next
+-- transaction. An event leaves when it is too old, or when more than `kept` came after it; the newest never leaves.
+SELECT max(e.seq), max(e.xid::text::bigint) FILTER (WHERE e.xid < pg_snapshot_xmax(pg_current_snapshot())),
+    pg_snapshot_xmax(pg_current_snapshot())::text::bigint
 FROM (
     SELECT seq, xid, at FROM [events]
     WHERE seq > (SELECT value FROM [state] WHERE name = 'trimmed') ORDER BY seq LIMIT %(batch)s
