@@ -181,6 +181,7 @@ def test_state_inside_of_a_loop_that_continues_is_refused(outer: str) -> None:
 
 
 def test_state_refuses_sets_and_a_checkpoint_of_its_own() -> None:
+    """Sets have another order in each process, and a checkpoint a second position: a retry passed over items not done."""
     run = fake_run(last_checkpoint=3)
     with pytest.raises(InvalidInputError, match="a checkpoint of its own"):
         run.each([1], state=run.state(sum=0))
@@ -197,6 +198,7 @@ def test_state_refuses_sets_and_a_checkpoint_of_its_own() -> None:
     [{1, 2}, (1, 2), {3: 1}, Decimal(1), Counter("a"), dataclasses.make_dataclass("D", [])(), b"x", [{"a": (1,)}]],
 )
 def test_value_that_would_not_come_back_equal_is_refused_when_first_saved(value: Any) -> None:
+    """After a retry `{3: 1}` was `{"3": 1}`, and sets and tuples were lists, so that results were wrong without an error."""
     run = fake_run()
     with pytest.raises(InvalidInputError, match=r"state\.value.*(declare the type|would come back)"):
         iter(run.each([1], state=run.state(value=value)))
@@ -272,6 +274,7 @@ CHANGES: list[tuple[str, Callable[[list[str]], list[str]]]] = [
 def test_other_items_are_refused_with_both_and_the_remedies(
     loop: str, name: str, change: Callable[[list[str]], list[str]]
 ) -> None:
+    """A retry with a changed list passed over items that had never been done, and the job completed."""
     items = [f"{letter}.txt" for letter in "abcdefg"]
 
     def work(run: FakeRun, items: list[str], fails: bool) -> None:
@@ -331,4 +334,5 @@ def test_items_without_a_lasting_content_continue_by_position() -> None:
     for number, _ in enumerate(run.each(pages, resume=True)):
         if number == 2:
             break
-    assert list(resumed(run).each([Page() for _ in range(4)], resume=True))[0:0] == []
+    again = [Page() for _ in range(4)]
+    assert list(resumed(run).each(again, resume=True)) == again[2:]

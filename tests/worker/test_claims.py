@@ -47,6 +47,7 @@ def test_claim_is_bounded_by_free_slots() -> None:
 
 
 def test_unanswered_claim_is_repeated_unchanged() -> None:
+    """A job whose claim had no reply for longer than its lease was charged a crash, or failed, though it never began."""
     asking = claims()
     claim = made(asking, 4)
     asking.failed(claim, 5.0, OutcomeUnknownError("late"))

@@ -152,6 +152,7 @@ def test_error_of_unawaited_thread_ends_nothing_else(jobs: Jobs) -> None:
 
 
 def test_cancel_in_child_is_confirmed_after_its_threads(workers: Workers) -> None:
+    """The stop was confirmed, and the next run could start, while `asyncio.to_thread` was still running the old code."""
     with contextlib.closing(workers.jobs()) as jobs:
         workers.start()
         job = jobs.enqueue("isolated-thread", {"seconds": 0.3})

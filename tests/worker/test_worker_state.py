@@ -121,6 +121,7 @@ def test_suspect_does_not_wait_for_code_that_ignores_its_stop() -> None:
 
 
 def test_running_suspect_excludes_all_others() -> None:
+    """A job that kills its process always had company, so that no crash was charged to it and it was started for ever."""
     of = driver(claimed("suspect", suspect=True))
     assert of.steps() == [(Step.HOLD, "suspect"), (Step.BEGIN_HELD, "suspect")]
     of.state.claimed([claimed("good")], more=True)

@@ -267,7 +267,7 @@ def test_large_values_lie_beside_their_record_and_go_with_it(redis_server: Redis
 
 
 def test_layout_is_written_again_after_flushall(start_redis: Callable[..., RedisServer]) -> None:
-    """A living worker writes it, so that another release still recognises the layout of the records."""
+    """After a FLUSHALL no process wrote the layout again, so that other releases and the check of Redis Cluster missed it."""
     server = start_redis()
     jobs = Jobs(server.url, options=Settings(heartbeat=0.05))
 
