@@ -280,7 +280,7 @@ async def test_international_host_name_is_accepted(memory: AsyncJobManager) -> N
 
     hook = await registry.create(memory.store, "https://exämple.org:8443/in")
     outcome = await sender_to(memory, answer).post(hook, registry.Delivery(hook.id, "msg_1", "{}", 0))
-    assert outcome == (204, "responded with status 204")
+    assert outcome == (204, "")
     assert asked == ["xn--exmple-cua.org:8443"]
 
 

@@ -40,7 +40,7 @@ def add_webhooks(router: APIRouter, context: WebContext) -> None:
                 tags=["webhooks"], summary="List webhooks with their pending deliveries")  # fmt: skip
     async def list_webhooks() -> Response:
         shown = [
-            {**hook.to_dict(), "waiting": await registry.waiting(context.store, hook.id)}
+            {**hook.to_dict(), **await registry.pending(context.store, hook.id)}
             for hook in await registry.all_hooks(context.store)
         ]
         return Response(encoded({"webhooks": shown}), media_type=JSON)

@@ -113,7 +113,9 @@ class WebhookBody(RequestModel):
 
 
 class Webhook(ResponseModel):
-    """A webhook without its secret. `waiting` is the number of pending deliveries."""
+    """A webhook without its secret. `waiting` is the number of pending deliveries. Of those that were not accepted, `next_at` is
+    when the first is sent again, and `problem` what was wrong with it.
+    """
 
     id: str
     url: str
@@ -122,6 +124,8 @@ class Webhook(ResponseModel):
     created_at: str
     disabled: str | None
     waiting: int | None = None
+    problem: str | None = None
+    next_at: str | None = None
 
 
 class WebhookList(ResponseModel):

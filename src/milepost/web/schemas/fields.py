@@ -48,7 +48,7 @@ _LINK = {
 }  # fmt: skip
 _HOOK = {
     "id": "5d2c90aa1f3b", "url": "https://example.org/hooks/milepost", "events": ["completed", "failed", "cancelled"],
-    "q": "type:ingestion", "created_at": _AT[0], "disabled": None, "waiting": 0,
+    "q": "type:ingestion", "created_at": _AT[0], "disabled": None, "waiting": 0, "problem": None, "next_at": None,
 }  # fmt: skip
 _SCHEDULE: dict[str, Any] = {
     "name": "nightly", "job_type": "reindex", "cron": "0 3 * * *", "every": None, "tz": "Europe/Berlin", "catch_up": "last",

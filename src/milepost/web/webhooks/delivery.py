@@ -114,6 +114,7 @@ class WebhookSender:
         self._wake = asyncio.Event()
         self._leader_until = 0.0
         self._seen = SeenEvents()
+        self._failing: set[str] = set()
         self.sent = self.failed = 0
 
     async def __aenter__(self) -> WebhookSender:
@@ -264,15 +265,17 @@ class WebhookSender:
 
     async def _send_to(self, hook: WebhookEndpoint) -> int:
         """Send due deliveries to one receiver in order until one fails. Return how many were accepted."""
-        store, taken = self._store(), 0
+        store, taken, after = self._store(), 0, ""
         now, until = await store.now(), time.monotonic() + SEND_SECONDS
-        for delivery in await registry.deliveries(store, hook.id):
-            if hook.disabled is not None:
-                await store.kv_delete(delivery.key)
-            elif delivery.due <= now:
-                if time.monotonic() > until or not await self.deliver(hook, delivery):
-                    break
-                taken += 1
+        while found := await registry.deliveries(store, hook.id, after):
+            after = found[-1].key
+            for delivery in found:
+                if hook.disabled is not None:
+                    await store.kv_delete(delivery.key)
+                elif delivery.due <= now:
+                    if time.monotonic() > until or not await self.deliver(hook, delivery):
+                        return taken
+                    taken += 1
         return taken
 
     async def deliver(self, hook: WebhookEndpoint, delivery: Delivery) -> bool:
@@ -281,6 +284,9 @@ class WebhookSender:
         status, problem = await self.post(hook, delivery)
         if 200 <= status < 300:
             self.sent += 1
+            if hook.id in self._failing:
+                self._failing.remove(hook.id)
+                log.info("webhook %s: deliveries are accepted again", hook.id)
             await store.kv_delete(delivery.key)
             return True
         self.failed += 1
@@ -294,7 +300,13 @@ class WebhookSender:
             )
             await store.kv_delete(delivery.key)
             return False
-        due = await store.now() + int(RETRY_DELAYS[delivery.attempts] * 1_000_000)
+        delay = RETRY_DELAYS[delivery.attempts]
+        if hook.id not in self._failing:
+            self._failing.add(hook.id)
+            log.warning(
+                "webhook %s: delivery %s failed: %s; retrying in %g s", hook.id, delivery.message_id, problem, delay
+            )
+        due = await store.now() + int(delay * 1_000_000)
         later = Delivery(hook.id, delivery.message_id, delivery.body, due, delivery.attempts + 1, problem)
         await registry.save_delivery(store, later)
         return False
@@ -341,7 +353,7 @@ class WebhookSender:
                 return 0, f"no response within {RESPONSE_TIMEOUT:g} s" if late else f"{type(error).__name__}: {error}"[
                     :300
                 ]
-        return status, f"responded with status {status}"
+        return status, "" if 200 <= status < 300 else f"responded with status {status}"
 
 
 def _ended_at(job: Job) -> int:

@@ -117,19 +117,24 @@ async def delete(store: Store, hook_id: str) -> bool:
     return True
 
 
-async def deliveries(store: Store, hook_id: str = "") -> list[Delivery]:
-    """Return pending deliveries of one webhook or of all, at most a thousand."""
+async def deliveries(store: Store, hook_id: str = "", after: str = "") -> list[Delivery]:
+    """Return pending deliveries of one webhook or of all, at most a thousand, after a key."""
     prefix = f"{DELIVERIES}{hook_id}/" if hook_id else DELIVERIES
-    return [Delivery(**json.loads(item.value)) for item in await store.kv_scan(prefix)]
+    return [Delivery(**json.loads(item.value)) for item in await store.kv_scan(prefix, after)]
 
 
-async def waiting(store: Store, hook_id: str) -> int:
-    """Return the number of pending deliveries of a webhook."""
-    count, after = 0, ""
-    while items := await store.kv_scan(f"{DELIVERIES}{hook_id}/", after):
-        count += len(items)
-        after = items[-1].key
-    return count
+async def pending(store: Store, hook_id: str) -> dict[str, Any]:
+    """Return how many deliveries of a webhook wait, and of the one that is repeated next, its time and what was wrong."""
+    count, after, first = 0, "", None
+    while found := await deliveries(store, hook_id, after):
+        count, after = count + len(found), found[-1].key
+        failed = [one for one in (first, *found) if one is not None and one.attempts]
+        first = min(failed, key=lambda one: one.due, default=None)
+    return {
+        "waiting": count,
+        "problem": None if first is None else first.problem,
+        "next_at": None if first is None else from_micros(first.due).isoformat(),
+    }
 
 
 async def save_delivery(store: Store, delivery: Delivery, *, only_if_absent: bool = False) -> None:
