@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 import pytest
@@ -13,7 +15,9 @@ import pytest
 from milepost.core.errors import InvalidInputError, StoreUnavailableError
 from milepost.stores.ids import new_operation_id
 from milepost.stores.redis import RedisStore
+from milepost.stores.redis.connection import Node, SyncConnection, SyncConnectionPool
 from milepost.stores.sync_bridge import run_sync
+from milepost.testing.conformance.concurrency import frequent_switches
 from tests.redis_server import RedisServer
 from tests.stores.redis.store_calls import create, run
 from tests.waiting import until
@@ -183,3 +187,25 @@ def test_invalid_url_is_refused(url: str) -> None:
 def test_invalid_namespace_is_refused(namespace: str) -> None:
     with pytest.raises(InvalidInputError):
         RedisStore("redis://localhost", namespace=namespace)
+
+
+def test_threads_reset_a_pool_at_the_same_time() -> None:
+    """Regression: a failover reset the connections in each of its threads; one raised "pop from empty list"."""
+
+    class Socket:
+        def disconnect(self) -> None:
+            for _ in range(20):
+                pass
+
+    pool = SyncConnectionPool()
+    end = time.monotonic() + 1.5
+
+    def release_and_reset() -> None:
+        while time.monotonic() < end:
+            for _ in range(5):
+                pool.release(SyncConnection(Socket(), Node("localhost", 1), None))
+            pool.reset()
+
+    with frequent_switches(), ThreadPoolExecutor(4) as threads:
+        for done in [threads.submit(release_and_reset) for _ in range(4)]:
+            done.result()

@@ -200,12 +200,15 @@ class SyncConnectionPool:
             raise connect_error(node, options.get("db"), error) from None
         return SyncConnection(connection, node, options.get("socket_timeout"))
 
+    def _take(self) -> SyncConnection | None:
+        """Take an idle connection. Another thread may take the last one at the same time."""
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return None
+
     def ready(self) -> RedisConnection | None:
-        while self._idle:
-            try:
-                link = self._idle.pop()
-            except IndexError:  # another thread took the last one
-                break
+        while (link := self._take()) is not None:
             if link.is_sound() and (self.only is None or link.node == self.only):
                 return link
             link.close()
@@ -222,8 +225,8 @@ class SyncConnectionPool:
     acquire_blocking, release_blocking = acquire, release
 
     def reset(self) -> None:
-        while self._idle:
-            self._idle.pop().close()
+        while (link := self._take()) is not None:
+            link.close()
 
     async def pause(self, seconds: float) -> None:
         time.sleep(seconds)  # noqa: ASYNC251 - the blocking pool never suspends
