@@ -206,7 +206,8 @@ class HasParts(Protocol):
 
 
 class PartWriter:
-    """Writes the parts for all runs of one heartbeat. Only its thread calls `write` and `delete_outdated`.
+    """Writes the parts for all runs of one heartbeat, whose thread calls `write` and `delete_outdated`; so does the end of
+    the process.
 
     Both end after the part during which the time `until`, on the monotonic clock, comes; later calls continue. `finish`
     writes what is left of a run that ends.
@@ -288,12 +289,25 @@ class PartWriter:
     def delete_outdated(self, until: float = math.inf) -> None:
         """Delete the parts of completed and deleted jobs, after writing what ended runs have left. Raises StoreError."""
         self.write([], until)
-        while self._ended and not self._waiting and self._monotonic() < until:
-            job_id = next(iter(self._ended))
-            if run_sync(self._store.get(job_id)) is None:
-                self._outdated += [item.key for item in run_sync(self._store.kv_scan(results_prefix(job_id)))]
-            self._ended.discard(job_id)
+        while not self._waiting and self._monotonic() < until and (job_id := _taken(self._ended)) is not None:
+            try:
+                if run_sync(self._store.get(job_id)) is None:
+                    self._outdated += [item.key for item in run_sync(self._store.kv_scan(results_prefix(job_id)))]
+            except StoreError:
+                self._ended.add(job_id)
+                raise
             self._has_parts.discard(job_id)
-        while self._outdated and self._monotonic() < until:
-            run_sync(self._store.kv_delete(self._outdated[-1]))
-            self._outdated.pop()
+        while self._monotonic() < until and (key := _taken(self._outdated)) is not None:
+            try:
+                run_sync(self._store.kv_delete(key))
+            except StoreError:
+                self._outdated.append(key)
+                raise
+
+
+def _taken(waiting: set[str] | list[str]) -> str | None:
+    """Take one of these, or return None. Runs that end add some, and the end of the process takes some, in other threads."""
+    try:
+        return waiting.pop()
+    except (IndexError, KeyError):
+        return None
