@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
 
 from milepost import AsyncJobs, AsyncRun, InvalidInputError, Jobs, JobStatus, Run, Settings
+from tests.forking import fork
 from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.timing
@@ -44,6 +46,20 @@ def test_memory_worker_runs_handlers_added_later() -> None:
     assert jobs.wait(jobs.submit("first").job_id, PATIENCE).result == "new"
     jobs.close()
     assert jobs.wait(jobs.submit("second").job_id, PATIENCE).result == "second"
+    jobs.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_memory_worker_starts_in_a_forked_process() -> None:
+    """Regression: the copy of the parent's worker counted as one, so that no job of the child ever ran."""
+    jobs = Jobs("memory://", options=Settings(grace=0.5))
+
+    @jobs.job("ok")
+    def ok(run: Run) -> str:
+        return "done"
+
+    assert jobs.wait(jobs.submit(ok), PATIENCE).result == "done"
+    assert fork(lambda: jobs.wait(jobs.submit(ok), PATIENCE)) == 0
     jobs.close()
 
 

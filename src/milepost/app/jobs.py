@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Any, Concatenate, ParamSpec, Unpack, overload
 
@@ -12,6 +10,7 @@ from milepost.app.batches import AsyncBatch, OnError
 from milepost.app.limits import LimitMethods
 from milepost.app.schedules import ScheduleDeclarations
 from milepost.app.transactional import AsyncTransactionalJobs
+from milepost.app.workers import WorkerMethods
 from milepost.core.errors import DuplicateJobError, InvalidInputError
 from milepost.core.job import Job
 from milepost.core.limits import Limit
@@ -31,7 +30,6 @@ from milepost.worker.dispatcher import Dispatcher, TaskQueue
 from milepost.worker.handlers import Handler, HandlerOptions, Handlers, SubmitOptions, Submittable
 from milepost.worker.registry import JobType, WorkerEntry, read_type, read_types, read_workers
 from milepost.worker.submission import Submission, SubmissionBuilder
-from milepost.worker.worker import Worker, WorkerGroup, lifespan_of
 
 P = ParamSpec("P")
 Target = Submittable[..., Any] | str
@@ -39,7 +37,7 @@ Target = Submittable[..., Any] | str
 MAX_SUPERSEDE_ATTEMPTS, BULK_SIZE = 20, 500
 
 
-class AsyncJobs(ScheduleDeclarations, LimitMethods):
+class AsyncJobs(ScheduleDeclarations, LimitMethods, WorkerMethods):
     """The jobs of an application in an event loop: an AsyncJobManager with handlers, `submit` and workers.
 
     `url` is the store (default: MILEPOST_URL, else REDIS_URL, else in memory), or a manager. In memory, a submit for which
@@ -71,11 +69,7 @@ class AsyncJobs(ScheduleDeclarations, LimitMethods):
         self.dispatcher = task_queue if isinstance(task_queue, Dispatcher | None) else Dispatcher(self, task_queue)
         named = self.dispatcher.task_queue.name if self.dispatcher is not None else None
         self.submissions = SubmissionBuilder(self.handlers, self.store, named, self.manager.origin)
-        self._own_workers: list[WorkerGroup] = []
-        self._own_types: frozenset[str] = frozenset()
-        self._workers: list[Worker] = []
-        self._lock = threading.Lock()
-        self._worker_owner = self
+        self._begin_without_workers()
 
     create_job = delegated(AsyncJobManager.create_job, "manager")
     get_job = delegated(AsyncJobManager.get_job, "manager")
@@ -297,68 +291,6 @@ class AsyncJobs(ScheduleDeclarations, LimitMethods):
         """
         return AsyncTransactionalJobs(self, connection)
 
-    # --- workers ---
-
-    def worker(
-        self,
-        *,
-        concurrency: int | None = None,
-        queues: Iterable[str] | None = None,
-        only: str | None = None,
-        max_jobs: int | None = None,
-        exit_when_idle: Duration | None = None,
-    ) -> Worker:
-        """Return a worker for these handlers.
-
-        Run it with ``jobs.worker().run()`` until a signal, or with ``await jobs.worker().serve()``. `concurrency` is
-        the maximum number of concurrent jobs (default 10), `queues` are the queues to serve, `only` is the id of a
-        single job. The worker ends by itself after `max_jobs` starts of jobs, or when it has had no job for
-        `exit_when_idle` (seconds, or text such as "2m").
-        """
-        made = Worker(
-            self, concurrency=concurrency, queues=queues, only=only, max_jobs=max_jobs, exit_when_idle=exit_when_idle
-        )
-        with self._lock:
-            self._workers = [*(worker for worker in self._workers if not worker.closed), made]
-        return made
-
-    def run_workers(
-        self, workers: int = 1, *, concurrency: int | None = None, queues: Sequence[str] | None = None
-    ) -> WorkerGroup:
-        """Run workers beside other code: ``async with jobs.run_workers()`` in its event loop, ``with`` in threads."""
-        return WorkerGroup([self.worker(concurrency=concurrency, queues=queues) for _ in range(workers)])
-
-    def lifespan(
-        self, workers: int = 1, *, concurrency: int | None = None, queues: Sequence[str] | None = None
-    ) -> Callable[[Any], AbstractAsyncContextManager[None]]:
-        """Return a lifespan with workers for an ASGI application: ``FastAPI(lifespan=jobs.lifespan())``."""
-        return lifespan_of(lambda: self.run_workers(workers, concurrency=concurrency, queues=queues))
-
-    def ensure_worker(self) -> None:
-        """Start a worker thread for a store in memory, unless there is a worker that has all handlers.
-
-        Every submit does this. Call it after creating jobs for these handlers in another way.
-        """
-        if self._worker_owner is not self:
-            self._worker_owner.ensure_worker()
-            return
-        if len(self._own_types) == len(self.handlers) or self.store.shared:
-            return
-        with self._lock:
-            new = [name for name in self.handlers if name not in self._own_types]
-            if not new or any(not worker.closed for worker in self._workers):
-                return
-            defaults = (self.handlers[name].type_options.queue for name in new)
-            own = WorkerGroup([Worker(self, queues=[*new, *filter(None, defaults)])])
-            self._own_workers.append(own)
-            self._own_types = self._own_types.union(new)
-        try:
-            own.__enter__()
-        except InvalidInputError:
-            with self._lock:
-                self._own_types = self._own_types.difference(new)
-            raise
-
     def with_manager(self, manager: AsyncJobManager) -> AsyncJobs:
         """Return jobs over another manager of the same store, with the handlers, dispatcher and worker of this object."""
         other = AsyncJobs(manager, handlers=self.handlers, task_queue=self.dispatcher)
@@ -367,10 +299,7 @@ class AsyncJobs(ScheduleDeclarations, LimitMethods):
 
     async def close(self) -> None:
         """Close the connections. The manager can be used again."""
-        with self._lock:
-            workers, self._own_workers, self._own_types = self._own_workers, [], frozenset()
-        for own in workers:
-            own.__exit__(None, None, None)
+        self._end_own_workers()
         if self.dispatcher is not None and self.dispatcher.app is self:
             self.dispatcher.close()
         await self.manager.close()

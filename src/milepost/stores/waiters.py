@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from milepost.core.instances import Instances
+from milepost.stores.forks import reset_after_fork
 
 T = TypeVar("T")
 
@@ -61,7 +60,7 @@ class Waiters:
 
     def __init__(self) -> None:
         self._waiting: set[Waiter] = set()
-        _all.add(self)
+        reset_after_fork(self)
 
     def __bool__(self) -> bool:
         """Return whether there is a waiter."""
@@ -108,18 +107,6 @@ class Waiters:
         for waiter in list(self._waiting):
             waiter.notify()
 
-    def forget(self) -> None:
-        """Forget all waiters, in a forked child, which has none."""
+    def after_fork(self) -> None:
+        """Forget all waiters: the child has none."""
         self._waiting = set()
-
-
-_all: Instances[Waiters] = Instances()
-
-
-def _after_fork_in_child() -> None:
-    for one in _all:
-        one.forget()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

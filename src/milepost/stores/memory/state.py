@@ -25,6 +25,7 @@ from milepost.core.serialization import US, from_micros
 from milepost.core.transitions import operation_ids
 from milepost.core.transitions.facts import DrainingLease
 from milepost.core.transitions.operations import BranchResult, Change, Record
+from milepost.stores.forks import reset_after_fork
 from milepost.stores.index_entries import WAITING_FOR_STOP, Entry, index_entries
 from milepost.stores.memory.ledger import Ledger
 from milepost.stores.memory.limits import LimitTable
@@ -90,6 +91,11 @@ class MemoryState:
         self.hold: Hold | None = None
         self.fence = self.now = self.kv_version = self._arrived = 0
         self._clock = clock
+        reset_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Continue with a copy of the parent's jobs."""
+        self.lock = threading.RLock()
 
     def tick(self) -> int:
         """Read the clock. If it stepped back by at most CLOCK_LEAD, the store's clock stands still."""
@@ -131,11 +137,8 @@ class MemoryState:
 
     def ended_in(self, group: str, statuses: Collection[str]) -> str | None:
         kind, _, job_id = group.partition(":")
-        if (
-            kind == "job"
-            and (record := self.records.get(job_id, {})).get("status") in statuses
-            and "completed" in record
-        ):
+        record = self.records.get(job_id, {}) if kind == "job" else {}
+        if record.get("status") in statuses and "completed" in record:
             return job_id
         for status in statuses:
             if found := self.indexes.get(("member", group, status)):
@@ -183,11 +186,9 @@ class MemoryState:
         if record is None:
             self.arrivals.pop(job_id, None)
         old = self.entries.pop(job_id, set())
-        new = (
-            index_entries(job_id, record, now=self.now, parked=self.parked(job_id, record))
-            if record is not None
-            else set()
-        )
+        new = set[Entry]()
+        if record is not None:
+            new = index_entries(job_id, record, now=self.now, parked=self.parked(job_id, record))
         if job_id in self.kept_since:
             new = self._kept(job_id, new)
         for index, order in old - new:

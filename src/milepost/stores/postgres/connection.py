@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +13,8 @@ import psycopg
 from psycopg.adapt import Dumper
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import tuple_row
+
+from milepost.stores.forks import reset_after_fork
 
 Rows = list[tuple[Any, ...]]
 Call = tuple[str, Mapping[str, Any] | None]
@@ -192,18 +193,20 @@ class Pool:
         self.prepares = True
         """False once a pooler was met that does not follow prepared statements."""
         self._reset()
+        reset_after_fork(self)
 
     def _reset(self) -> None:
         self._idle: list[Connection] = []
         self._turns = threading.BoundedSemaphore(MOST_CONNECTIONS)
         self._loop_turns: dict[asyncio.AbstractEventLoop, asyncio.Semaphore] = {}
-        self._pid = os.getpid()  # last: until then other threads of a forked process do not use what is the parent's
+
+    def after_fork(self) -> None:
+        """Keep the sessions of the parent, untouched."""
+        _inherited.extend(self._idle)
+        self._reset()
 
     def turn(self) -> AbstractAsyncContextManager[Any]:
         """Return a context in which one connection may be used."""
-        if self._pid != os.getpid():  # the sessions belong to the parent: keep them untouched
-            _inherited.extend(self._idle)
-            self._reset()
         if self._blocking:
             return _BlockingTurn(self._turns)
         loop = asyncio.get_running_loop()
@@ -248,8 +251,6 @@ class Pool:
 
     async def close(self) -> None:
         """Close the idle connections."""
-        if self._pid != os.getpid():
-            return
         while (connection := self.idle()) is not None:
             await connection.close()
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import psycopg
 
+from milepost.stores.forks import reset_after_fork
 from milepost.stores.waiters import Waiters
 
 INTERVAL = 0.02
@@ -38,6 +39,7 @@ class Notifications:
         self._waiters = waiters
         self._channel = "milepost_" + hashlib.blake2b(schema.encode(), digest_size=8).hexdigest()
         self._reset()
+        reset_after_fork(self)
 
     def _reset(self) -> None:
         self._lock = threading.Lock()
@@ -46,13 +48,11 @@ class Notifications:
         self._wake = (-1, -1)
         self._pending = ""
         self._listens = self._is_closing = False
-        self._pid = os.getpid()  # last: until then other threads of a forked process do not use what is the parent's
 
     def notify(self, *, has_events: bool, wakes_workers: bool) -> None:
         """Wake the waiters of this process now, and those of other processes soon."""
         self._waiters.notify(has_events=has_events, wakes_workers=wakes_workers)
         what = "e" * has_events + "w" * wakes_workers
-        self._leave_parent()
         if not set(what) <= set(self._pending):
             with self._lock:
                 self._start()
@@ -61,7 +61,6 @@ class Notifications:
 
     def listen(self) -> None:
         """Let other processes wake the waiters of this one from now on."""
-        self._leave_parent()
         if not self._listens:
             with self._lock:
                 self._start()
@@ -70,7 +69,6 @@ class Notifications:
 
     def close(self) -> None:
         """Send what is pending and end the thread. It starts again at the next use."""
-        self._leave_parent()
         with self._lock:
             thread = self._thread
             if thread is None:
@@ -79,10 +77,13 @@ class Notifications:
             self._awaken()
         thread.join(CLOSE_SECONDS)
 
-    def _leave_parent(self) -> None:
-        """Forget the thread and its connection in a forked process: they belong to the parent."""
-        if os.getpid() != self._pid:
-            self._reset()
+    def after_fork(self) -> None:
+        """Forget the thread and its connection, which only the parent has."""
+        wake = self._wake
+        self._reset()
+        for descriptor in wake:
+            if descriptor >= 0:
+                os.close(descriptor)
 
     def _start(self) -> None:
         if self._thread is None or self._is_closing:

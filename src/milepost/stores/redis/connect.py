@@ -13,7 +13,6 @@ The query may set any option of redis-py's Connection, such as `ssl_ca_certs`, `
 from __future__ import annotations
 
 import logging
-import os
 import re
 import threading
 import weakref
@@ -27,6 +26,7 @@ from redis import connection
 from redis.crc import key_slot
 
 from milepost.core.errors import InvalidInputError, StoreError
+from milepost.stores.forks import reset_after_fork
 from milepost.stores.redis.connection import (
     ConnectionLost,
     ConnectionPool,
@@ -240,23 +240,30 @@ class MasterWatch:
     def __init__(self, connector: Connector, pool: ConnectionPool) -> None:
         self._connector = weakref.ref(connector)
         self._pool = weakref.ref(pool)
+        self.after_fork()
+        reset_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Forget the thread, which only the parent has."""
         self._lock = threading.Lock()
-        self._pid = 0
+        self._is_started = False
         self._end = threading.Event()
 
     def start(self) -> None:
-        """Start the thread, also after a fork."""
-        if self._pid == os.getpid():
+        """Start the thread, unless it is running."""
+        if self._is_started:
             return
         with self._lock:
-            if self._pid != os.getpid():
-                self._pid, self._end = os.getpid(), threading.Event()
+            if not self._is_started:
+                self._end = threading.Event()
                 threading.Thread(target=self._watch, args=(self._end,), name="milepost-sentinel", daemon=True).start()
+                self._is_started = True
 
     def end(self) -> None:
         """Stop the thread until `start` is called."""
-        self._end.set()
-        self._pid = 0
+        with self._lock:
+            self._end.set()
+            self._is_started = False
 
     def _watch(self, end: threading.Event) -> None:
         own = SyncConnectionPool()

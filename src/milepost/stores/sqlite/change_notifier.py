@@ -56,9 +56,9 @@ class ChangeNotifier(Waiters):
         if thread is not None:
             thread.join()
 
-    def forget(self) -> None:
-        """Reset in a forked child, which has neither the thread nor the waiters."""
-        super().forget()
+    def after_fork(self) -> None:
+        """Forget the thread as well."""
+        super().after_fork()
         self._lock = threading.Lock()
         self._thread = None
 

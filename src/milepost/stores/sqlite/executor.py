@@ -7,7 +7,6 @@ committed together and share one disk flush. No lock is held while waiting for t
 from __future__ import annotations
 
 import asyncio
-import os
 import sqlite3
 import threading
 import time
@@ -16,6 +15,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
 
+from milepost.stores.forks import reset_after_fork
 from milepost.stores.sqlite.change_notifier import watch
 from milepost.stores.sqlite.connection import Connection
 from milepost.stores.sqlite.database_file import Busy, DatabaseFile, still_locked
@@ -87,22 +87,21 @@ class ThreadExecutor:
         self._lock = threading.Lock()
         self._waiting: deque[tuple[Work[Any], Future[Any]]] = deque()
         self._begin()
+        reset_after_fork(self)
 
     def _begin(self) -> None:
-        self._pid = os.getpid()
         self._threads = [ThreadPoolExecutor(1, f"milepost-sqlite-{name}") for name in ("read", "write")]
 
-    def _own_lock(self) -> threading.Lock:
-        if self._pid != os.getpid():  # threads do not survive a fork, and queued work belongs to the parent
-            self._lock, self._waiting = threading.Lock(), deque()
-            self._begin()
-        return self._lock
+    def after_fork(self) -> None:
+        """Leave queued work to the parent, which alone has the threads."""
+        self._lock, self._waiting = threading.Lock(), deque()
+        self._begin()
 
     def _submit(
         self, number: int, work: Callable[[], T], waiting: tuple[Work[Any], Future[Any]] | None = None
     ) -> Future[T]:
         """Execute `work` in a thread, and let `waiting` be written; another event loop may end the threads meanwhile."""
-        with self._own_lock():
+        with self._lock:
             if waiting is not None:
                 self._waiting.append(waiting)
             return self._threads[number].submit(work)
@@ -141,7 +140,7 @@ class ThreadExecutor:
         await asyncio.sleep(seconds)
 
     def end(self) -> None:
-        with self._own_lock():
+        with self._lock:
             ended = self._threads
             self._begin()
         for thread in ended:
