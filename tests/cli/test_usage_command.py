@@ -20,5 +20,5 @@ def test_usage_is_shown_by_type_label_and_job(working: StoreFixture) -> None:
     table = [line.split() for line in working.call("usage", "--by", "label:tenant").splitlines()]
     assert table == [["TENANT", "TOKENS", "USD"], ["acme", "812", "0.0041"], ["zoo", "1,000", "0.0041"], ["total", "1,812", "0.0082"]]  # fmt: skip
     (one,) = working.rows("usage", run.job_id)
-    assert one == {"job_id": run.job_id, "own": report["groups"]["zoo"], "descendants": {}, "total": report["groups"]["zoo"], "budget": {}}  # fmt: skip
+    assert one == {"job_id": run.job_id, "own": report["groups"]["zoo"], "descendants": {}, "total": report["groups"]["zoo"], "budget": {}, "on_budget": None}  # fmt: skip
     assert "by: 'x' must be type, day or label:NAME" in working.error_line("usage", "--by", "x", code=2)

@@ -75,6 +75,9 @@ def test_budget_is_raised_by_its_form(served: tuple[Jobs, str], opened: Opened) 
     page = opened(f"{address}?page=job&job={job.job_id}")
     page.get_by_role("tab", name="Attempts").click()
     expect(page.get_by_role("tabpanel")).to_contain_text(re.compile(r"Started .*, now suspended"))
+    budget = page.get_by_role("region", name="Budget", exact=True)
+    expect(budget).to_contain_text("0.4 of 0.1 usd spent")
+    expect(budget).to_contain_text("Once it is spent, the job asks a person to raise it")
     form = page.get_by_role("form", name="Question budget-1")
     expect(form).to_contain_text("0.4 of 0.1 usd spent. Add how much to the budget? 0 stops the job.")
     page.context.watch.forgiven += ["status of 422"]  # type: ignore[attr-defined]
@@ -86,6 +89,7 @@ def test_budget_is_raised_by_its_form(served: tuple[Jobs, str], opened: Opened) 
     assert jobs.wait(job, 30).result == "paid paid "
     expect(page.get_by_label("Question budget-1")).to_contain_text('Answered: {"usd":0.75}')
     assert jobs.job_usage(job.job_id).budget == {"usd": 0.85, "tokens": 9}
+    expect(budget).to_contain_text("0.8 of 0.85 usd spent")
 
 
 def test_job_is_paused_and_resumed_by_a_button(served: tuple[Jobs, str], opened: Opened) -> None:

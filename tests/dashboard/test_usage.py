@@ -41,6 +41,38 @@ def test_usage_is_summed_by_type_and_by_label(served: tuple[Jobs, str], opened: 
     expect(page.locator(".body-row .usage > div")).to_have_text(["2M tokens", "0.001 usd"])
 
 
+def test_page_of_a_job_shows_its_budget_with_what_its_children_spent(served: tuple[Jobs, str], opened: Opened) -> None:
+    jobs, address = served
+
+    @jobs.job
+    def part(run: Run) -> None:
+        run.add_usage(usd=0.75)
+
+    @jobs.job
+    def whole(run: Run) -> None:
+        run.submit_child("part", part)
+        run.join()
+        run.add_usage(usd=0.5, tokens=9)
+
+    with jobs.run_workers():
+        made = jobs.submit(whole.options(budget={"usd": 5, "tokens": 1000}, on_budget="ask"))
+        free = jobs.submit(part)
+        jobs.wait(made, 30)
+        jobs.wait(free, 30)
+    page = opened(f"{address}?page=job&job={made.job_id}")
+    budget = page.get_by_role("region", name="Budget", exact=True)
+    expect(budget).to_contain_text("1.25 of 5 usd spent, 0.75 of it by its descendants")
+    expect(budget).to_contain_text("9 of 1,000 tokens spent")
+    assert not axe(page)
+    later = jobs.submit(part.options(delay="1h", budget={"usd": 2}))
+    page.goto(f"{address}?page=job&job={later.job_id}")
+    expect(budget).to_have_text("Budget 0 of 2 usd spentOnce it is spent, the job fails")
+    with page.expect_response(lambda answer: answer.url.endswith("/usage")):
+        page.goto(f"{address}?page=job&job={free.job_id}")
+    expect(page.get_by_title("Usage")).to_have_text("usd 0.75")
+    expect(budget).to_have_count(0)
+
+
 def page_day(jobs: Jobs) -> str:
     """Return the day of the newest usage, in UTC."""
     return jobs.usage(by="day").until.isoformat()

@@ -47,7 +47,7 @@ def test_usage_of_descendants_counts_for_the_root(jobs: Jobs) -> None:
     found = jobs.job_usage(root.job_id)
     assert found.own == root.usage == {"tokens": 100, "usd": 0.1}
     assert found.descendants == {"tokens": 2 * 10 + 4, "usd": 0.6}
-    assert (found.total, found.budget) == ({"tokens": 124, "usd": 0.7}, {})
+    assert (found.total, found.budget, found.on_budget) == ({"tokens": 124, "usd": 0.7}, {}, None)
     child = next(job for job in jobs.list_jobs() if job.parent_id == root.job_id)
     assert jobs.job_usage(child.job_id).descendants == {}, "a ledger is kept for the root"
     groups = {"acme": {"tokens": 124, "usd": 0.7}, "zoo": {"tokens": 1, "usd": 0.1}}

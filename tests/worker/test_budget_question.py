@@ -85,7 +85,8 @@ def test_raised_budget_continues_from_kept_steps(jobs: Jobs, handler: Any) -> No
     assert (ended.status, ended.result, ended.attempt) == ("completed", list("abcd"), 1)
     assert list("abcd") == PAID, "nothing is paid for twice"
     assert [(one.state, one.answered_by) for one in ended.questions] == [("answered", "ana"), ("answered", "bob")]
-    assert jobs.job_usage(job.job_id).budget == {"usd": 2, "tokens": 9}
+    found = jobs.job_usage(job.job_id)
+    assert (found.budget, found.on_budget) == ({"usd": 2, "tokens": 9}, "ask")
 
 
 @pytest.mark.parametrize(

@@ -60,15 +60,15 @@ function Ended({ of: found, name, jobs }: { of: Counts; name: string; jobs: stri
   );
 }
 
-/** What `read` returned last; it is called again and again until the job has ended. */
-function useRepeated<T>(shown: JobRecord, read: () => Promise<T | null>): T | null {
+/** What `read` returned last; it is called again and again until the job has ended, or `isLast` says that it does not change. */
+export function useRepeated<T>(shown: JobRecord, read: () => Promise<T | null>, isLast: (found: T) => boolean = () => false): T | null {
   const value = useSignal<T | null>(null);
   const ended = isEnded(shown.status);
   useEffect(() => {
     let timer = 0;
     const again = async (): Promise<void> => {
       value.value = await read().catch(() => value.peek());
-      if (!ended) timer = window.setTimeout(() => void again(), REFRESH);
+      if (!ended && (value.peek() === null || !isLast(value.peek()!))) timer = window.setTimeout(() => void again(), REFRESH);
     };
     void again();
     return () => clearTimeout(timer);

@@ -19,6 +19,7 @@ import { about, timeLeftRange, localTime, startsIn, timeLeft, utcTime, formatAmo
 import { rowOf } from "../wire/row";
 import { isBatch, type JobRecord } from "../wire/types";
 import { AttemptsPart } from "./attempts";
+import { Budget } from "./budget";
 import { ErrorPart } from "./error";
 import { Events, ReceiptView } from "./events";
 import { Members } from "./members";
@@ -87,6 +88,7 @@ export function JobView() {
     <div class={`job of-${shownState(shown)}`}>
       <Head shown={shown} />
       <Far shown={shown} />
+      <Budget key={shown.job_id} shown={shown} />
       <Members shown={shown} />
       <Questions shown={shown} />
       <Actions shown={shown} />

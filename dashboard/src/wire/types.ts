@@ -73,5 +73,6 @@ export type Limit = Shapes["LimitRecord"];
 export type LimitList = Shapes["LimitList"];
 export type Schedule = Shapes["ScheduleRecord"];
 export type ScheduleList = Shapes["ScheduleList"];
+export type JobUsage = Shapes["JobUsage"];
 export type Usage = Shapes["Usage"];
 export type Share = Shapes["Share"];

@@ -6,13 +6,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import date, datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 from milepost.core.errors import InvalidInputError
 from milepost.core.ledger import DailyUsage
 from milepost.core.usage import shown
 
 Amounts = dict[str, float]
+OnBudget = Literal["fail", "ask"]
 LABEL = "label:"
 OTHER = "(other)"
 """The group of what was spent under more combinations of labels in a day than the ledger keeps apart."""
@@ -51,13 +52,15 @@ class UsageReport:
 class JobUsage:
     """What a job has spent: its own runs, its `descendants` (children, their children, ...), and both in `total`.
 
-    Descendants that were deleted are included. `budget` is the budget of the job.
+    Descendants that were deleted are included. `budget` is the budget of the job, which covers its descendants, and
+    `on_budget` what happens once it is spent: ``"fail"`` or ``"ask"``; None without a budget.
     """
 
     own: Amounts
     descendants: Amounts
     total: Amounts
     budget: Amounts
+    on_budget: OnBudget | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the usage as JSON types."""

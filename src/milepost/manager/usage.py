@@ -12,6 +12,7 @@ from milepost.core.serialization import known_id, validate_labels
 from milepost.core.usage import decode_millionths, shown
 from milepost.core.usage_report import (
     JobUsage,
+    OnBudget,
     UsageReport,
     add_to_groups,
     period,
@@ -19,6 +20,7 @@ from milepost.core.usage_report import (
     validate_by,
     validate_day,
 )
+from milepost.run.usage import ASKS
 from milepost.stores.protocol import Store
 
 _DAYS_AT_ONCE = 5
@@ -56,7 +58,8 @@ class UsageMethods:
         own, below = decode_millionths(job.record.get("usage")), {name: n for (_, name), n in book.items()}
         total = {name: own.get(name, 0) + below.get(name, 0) for name in {**own, **below}}
         budget = decode_millionths(job.record.get("usage_budget"))
-        return JobUsage(shown(own), shown(below), shown(total), shown(budget))
+        on_budget: OnBudget = "ask" if job.record.get("on_budget") == ASKS else "fail"
+        return JobUsage(shown(own), shown(below), shown(total), shown(budget), on_budget if budget else None)
 
 
 async def usage_report(

@@ -29,7 +29,9 @@ def usage(
     if word is not None:
         job_id = resolve_job(context, word).job_id
         found = context.manager.job_usage(job_id).to_dict()
-        rows: list[tuple[str, Mapping[str, float]]] = [(name, amounts) for name, amounts in found.items() if amounts]
+        rows: list[tuple[str, Mapping[str, float]]] = [
+            (name, amounts) for name, amounts in found.items() if isinstance(amounts, dict) and amounts
+        ]
         records = [{"job_id": job_id, **found}]
         heading, nothing = "OF", f"Job {job_id} has spent nothing."
     else:

@@ -72,7 +72,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "since": "2026-11-01", "until": "2026-11-30", "by": "label:tenant", "groups": {"acme": {"tokens": 812, "usd": 0.004}},
         "total": {"tokens": 812, "usd": 0.004}, "complete": True, "label_names": ["tenant"],
     },
-    "JobUsage": {"own": {"usd": 1}, "descendants": {"usd": 2.5}, "total": {"usd": 3.5}, "budget": {"usd": 5}},
+    "JobUsage": {"own": {"usd": 1}, "descendants": {"usd": 2.5}, "total": {"usd": 3.5}, "budget": {"usd": 5}, "on_budget": "fail"},
     "BatchCounts": {
         "name": "import-42", "status": "running", "closed": False, "total": 40, "open": 10, "completed": 29, "failed": 1,
         "cancelled": 0, "progress": 0.75,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from milepost.web.schemas.fields import ResponseModel
 
 
@@ -22,9 +24,11 @@ class Usage(ResponseModel):
 
 
 class JobUsage(ResponseModel):
-    """What the runs of a job, its descendants, and both have spent: amounts by name. And the budget of the job."""
+    """What the runs of a job, its descendants, and both have spent: amounts by name. And the budget of the job, which covers
+    its descendants, with what happens once it is spent; null without a budget."""
 
     own: dict[str, float]
     descendants: dict[str, float]
     total: dict[str, float]
     budget: dict[str, float]
+    on_budget: Literal["fail", "ask"] | None
