@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import threading
-from datetime import UTC, datetime
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from rich.text import Text
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.coordinate import Coordinate
 from textual.widgets import DataTable, Footer, Input, Static
 
-from milepost.cli import formatting
-from milepost.cli.job_selection import find_jobs, short_ids
+from milepost.cli.job_selection import find_jobs
 from milepost.cli.rendering.live import ended_line
-from milepost.cli.rendering.progress import JobProgress, remaining_range, state_of, style_of
-from milepost.cli.rendering.tables import list_summary
-from milepost.cli.rendering.terminal import STYLES, bar, clean, glyph
+from milepost.cli.rendering.progress import JobProgress
+from milepost.cli.rendering.tables import columns_of, list_summary
+from milepost.cli.rendering.terminal import clean
 from milepost.core.errors import MilepostError
 from milepost.core.job import Job
 
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 REFRESH_INTERVAL = 0.5
 ROWS = 200
-BAR = 20
-COLUMNS = ("", "ID", "TYPE", "PROGRESS", "%", "LEFT", "CREATED", "MESSAGE")
 TABS = ("", "status:pending", "status:running", "status:completed", "status:failed", "status:cancelled", "is:stalled")
 
 
@@ -71,7 +69,6 @@ class Screen(App[None]):
         yield Static(id="head")
         yield Input(self._text, placeholder="status:failed created:1d", id="filter")
         table: DataTable[Any] = DataTable(cursor_type="row", zebra_stripes=False)
-        table.add_columns(*COLUMNS)
         yield table
         yield Static(id="detail")
         yield Footer()
@@ -94,13 +91,14 @@ class Screen(App[None]):
             return
         try:
             page = find_jobs(self._session, self._text, ROWS)
+            jobs = self._session.with_start_forecast(page.jobs)
             manager = self._session.manager
             counts = {name: manager.count_jobs(status=name) for name in ("running", "pending", "failed")}
             counts["stalled"] = manager.count_jobs(stalled=True)
         except MilepostError as error:
             self.call_from_thread(self._header, clean(" ".join(str(error).split())))
         else:
-            self.call_from_thread(self._render, page, counts)
+            self.call_from_thread(self._render, replace(page, jobs=jobs), counts)
         finally:
             self._asking.release()
 
@@ -116,11 +114,17 @@ class Screen(App[None]):
         before = [job.job_id for job in self._jobs]
         chosen = self._selected_job()
         self._jobs = page.jobs
-        rows = self._rows(page.jobs)
+        columns = columns_of(self._session.console, page.jobs, self.size.width, utc=self._session.utc)
+        names = [column.name for column in columns]
+        if names != [str(column.label) for column in table.ordered_columns]:
+            table.clear(columns=True)
+            table.add_columns(*names)
+            before = []
+        rows = [[Text("", justify=column.justify).append(column.cell(job)) for column in columns] for job in page.jobs]
         if before == [job.job_id for job in page.jobs]:
             for at, row in enumerate(rows):
-                for column, cell in enumerate(row):
-                    table.update_cell_at(Coordinate(at, column), cell, update_width=column == len(row) - 1)
+                for place, cell in enumerate(row):
+                    table.update_cell_at(Coordinate(at, place), cell, update_width=True)
         else:
             table.clear()
             for job, row in zip(page.jobs, rows, strict=True):
@@ -129,37 +133,12 @@ class Screen(App[None]):
             table.move_cursor(row=at)
         self._detail()
 
-    def _rows(self, jobs: list[Job]) -> list[list[Any]]:
-        from rich.text import Text
-
-        console, now, ids = self._session.console, datetime.now(UTC), short_ids(jobs)
-        rows: list[list[Any]] = []
-        for job in jobs:
-            state = state_of(job)
-            left = remaining_range(job, now)
-            rows.append(
-                [
-                    Text(glyph(console, state), STYLES[state]),
-                    ids[job.job_id],
-                    clean(job.job_type, 24),
-                    bar(console, job.progress, BAR, style_of(job)),
-                    Text(formatting.percent(job.progress), justify="right"),
-                    Text(
-                        formatting.short_duration((left[0] + left[1]) / 2) if left is not None else "", justify="right"
-                    ),
-                    formatting.clock(job.created_at, utc=self._session.utc, now=now),
-                    Text(clean(job.activity)),
-                ]
-            )
-        return rows
-
     def _selected_job(self) -> Job | None:
         at = self.query_one(DataTable).cursor_row
         return self._jobs[at] if 0 <= at < len(self._jobs) else None
 
     def _detail(self) -> None:
         from rich.console import Group
-        from rich.text import Text
 
         job = self._selected_job()
         if job is None:

@@ -70,7 +70,7 @@ def _print(context: CommandContext, text: str, limit: int | None) -> int:
     jobs: list[Job] = []
     for page in pages(context, text, limit):
         if context.json:
-            for job in page.jobs:
+            for job in context.with_start_forecast(page.jobs):
                 echo_json(job.to_dict())
         jobs += page.jobs
     if not context.json:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from milepost.cli import formatting
 from milepost.cli.job_selection import short_ids
@@ -53,38 +53,56 @@ def list_summary(
     return line
 
 
-def table(console: Console, jobs: Sequence[Job], *, utc: bool) -> RenderableType:
-    """Return the table of jobs, one line each."""
-    from rich.table import Table
+class Column(NamedTuple):
+    """A column of a table of jobs."""
+
+    name: str
+    justify: Literal["left", "right"]
+    min_width: int
+    """The width of the terminal from which on it is shown."""
+    cell: Callable[[Job], Text]
+
+
+def columns_of(console: Console, jobs: Sequence[Job], width: int, *, utc: bool) -> list[Column]:
+    """Return the columns of a table of jobs that fit a width."""
     from rich.text import Text
 
     now = datetime.now(UTC)
     ids = short_ids(jobs)
-    bar_width = max(8, min(26, console.width // 4 - 8))
-    columns: tuple[tuple[str, Literal["left", "right"], int, Callable[[Job], Text]], ...] = (
-        ("", "left", 0, lambda job: Text(glyph(console, state_of(job)), style_of(job))),
-        ("ID", "left", 0, lambda job: Text(ids[job.job_id], MUTED)),
-        ("TYPE", "left", 0, lambda job: Text(clean(job.job_type)[:MAX_TYPE_WIDTH])),
-        ("PROGRESS", "left", BAR_MIN_WIDTH, lambda job: bar(console, job.progress, bar_width, style_of(job))),
-        ("%", "right", 0, lambda job: Text(progress_text(job))),
-        ("LEFT", "right", BAR_MIN_WIDTH, lambda job: Text(_left(job, now))),
-        (
+    bar_width = max(8, min(26, width // 4 - 8))
+    columns = (
+        Column("", "left", 0, lambda job: Text(glyph(console, state_of(job)), style_of(job))),
+        Column("ID", "left", 0, lambda job: Text(ids[job.job_id], MUTED)),
+        Column("TYPE", "left", 0, lambda job: Text(clean(job.job_type)[:MAX_TYPE_WIDTH])),
+        Column("PROGRESS", "left", BAR_MIN_WIDTH, lambda job: bar(console, job.progress, bar_width, style_of(job))),
+        Column("%", "right", 0, lambda job: Text(progress_text(job))),
+        Column("LEFT", "right", BAR_MIN_WIDTH, lambda job: Text(_left(job, now))),
+        Column(
             "CREATED",
             "right",
             AGE_MIN_WIDTH,
             lambda job: Text(formatting.clock(job.created_at, utc=utc, now=now), MUTED),
         ),
-        ("TOOK", "right", TOOK_MIN_WIDTH, lambda job: Text(_took(job, now), MUTED)),
-        ("TITLE", "left", TITLE_MIN_WIDTH, lambda job: Text(_title(job)[:MAX_TITLE_WIDTH])),
+        Column("TOOK", "right", TOOK_MIN_WIDTH, lambda job: Text(_took(job, now), MUTED)),
+        Column("TITLE", "left", TITLE_MIN_WIDTH, lambda job: Text(_title(job)[:MAX_TITLE_WIDTH])),
+        Column("ACTIVITY", "left", 0, lambda job: Text(clean(job.activity), MUTED)),
     )
-    shown = [column for column in columns if console.width >= column[2]]
+    return [column for column in columns if width >= column.min_width]
+
+
+def table(console: Console, jobs: Sequence[Job], *, utc: bool) -> RenderableType:
+    """Return the table of jobs, one line each."""
+    from rich.table import Table
+    from rich.text import Text
+
+    *shown, last = columns_of(console, jobs, console.width, utc=utc)
     grid = Table.grid(padding=(0, 2), pad_edge=False, expand=True)
-    for _, justify, _, _ in shown:
-        grid.add_column(no_wrap=True, justify=justify)
+    for column in shown:
+        grid.add_column(no_wrap=True, justify=column.justify)
     grid.add_column(no_wrap=True, overflow="ellipsis" if glyph(console, "dot") == "·" else "crop", ratio=1)
-    grid.add_row(*(Text(name, MUTED) for name, *_ in shown), Text("ACTIVITY", MUTED))
+    grid.add_row(*(Text(column.name, MUTED) for column in (*shown, last)))
     for job in jobs:
-        grid.add_row(*(cell(job) for *_, cell in shown), Text(clean(job.activity), MUTED))
+        grid.add_row(*(column.cell(job) for column in (*shown, last)))
     return grid
 
 

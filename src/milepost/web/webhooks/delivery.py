@@ -286,7 +286,7 @@ class WebhookSender:
             self.sent += 1
             if hook.id in self._failing:
                 self._failing.remove(hook.id)
-                log.info("webhook %s: deliveries are accepted again", hook.id)
+                log.warning("webhook %s: deliveries are accepted again", hook.id)
             await store.kv_delete(delivery.key)
             return True
         self.failed += 1
