@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { endedBy, endOf, failuresOf, type Run } from "../src/job/attempts";
+import { endedBy, endOf, failuresOf, lastedText, type Run } from "../src/job/attempts";
 import type { Attempts, EventRecord } from "../src/wire/types";
 
 const run = (attempt: number, ended_at: string | null): Run => ({ attempt, worker: "vm:1:2", started_at: null, ended_at, release: null });
@@ -14,6 +14,17 @@ describe("the failure that ended a run", () => {
 
   it("is none for a run that has not ended, or of another number", () => {
     expect(endedBy([run(2, null), run(1, "2026-11-28T05:00:10Z")], failures({ attempt: 2, at: "2026-11-28T05:00:10Z" })).size).toBe(0);
+  });
+});
+
+describe("the time of a run", () => {
+  it("of a lost one is not that for which it ran", () => {
+    const at = Date.parse("2026-11-28T05:01:00Z");
+    const [begun, ended] = ["2026-11-28T05:00:00Z", "2026-11-28T05:00:39Z"];
+    expect(lastedText(begun, ended, { kind: "lost" }, at)).toBe("lost after 39\u00a0s");
+    expect(lastedText(begun, ended, { kind: "crash_loop" }, at)).toBe("lost after 39\u00a0s");
+    expect(lastedText(begun, ended, { kind: "error" }, at)).toBe("ran 39\u00a0s");
+    expect(lastedText(begun, null, null, at)).toBe("ran 1\u00a0min 0\u00a0s");
   });
 });
 

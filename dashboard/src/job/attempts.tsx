@@ -64,6 +64,13 @@ export function endOf(run: Run, failure: Failure | undefined, all: readonly Even
   return event?.data?.["suspect"] === undefined ? reason : `${reason}, not counted as a crash`;
 }
 
+/** Whether the end of a run is only when its lease was found expired. The code had stopped earlier, at an unknown time. */
+export const isLost = (failure: Pick<Failure, "kind"> | null | undefined): boolean => failure?.kind === "lost" || failure?.kind === "crash_loop";
+
+/** "ran 5 s", or "lost after 39 s". */
+export const lastedText = (from: string | null, to: string | null, failure: Pick<Failure, "kind"> | null | undefined, at: number): string =>
+  `${isLost(failure) ? "lost after" : "ran"} ${elapsed(from, to, at)}`;
+
 /** "Attempt 1 on vm:4711". */
 export const runName = ({ attempt, worker }: Run): string => `Attempt ${attempt}${worker === null ? "" : ` on ${workerName(worker)}`}`;
 
@@ -101,12 +108,12 @@ export function AttemptsPart({ job }: { job: JobRecord }) {
 
 function RunPart({ run, failure, suspended }: { run: Run; failure: Failure | undefined; suspended: boolean }) {
   const end = endOf(run, failure, events.value);
-  const lasted = elapsed(run.started_at, run.ended_at, now.value);
+  const lasted = run.ended_at === null ? `running for ${elapsed(run.started_at, null, now.value)}` : lastedText(run.started_at, run.ended_at, failure, now.value);
   return (
     <section class="section">
       <h2>{runName(run)}</h2>
       <p class="muted" title={`${utcTime(run.started_at)} to ${run.ended_at === null ? "now" : utcTime(run.ended_at)}`}>
-        Started {localTime(run.started_at)}, {suspended ? "now suspended" : `${run.ended_at === null ? "running for" : "ran"} ${lasted}`}
+        Started {localTime(run.started_at)}, {suspended ? "now suspended" : lasted}
         {end !== "" && `: ${end}`}
       </p>
       {failure !== undefined && <FailureText failure={failure} error={null} />}

@@ -4,10 +4,10 @@ import { now } from "../live/clock";
 import { shownState } from "../parts/icons";
 import { Link } from "../parts/link";
 import { ago, elapsed, duration, localTime, utcTime, formatCount } from "../text/time";
-import type { JobRecord, StageShape } from "../wire/types";
+import type { Failure, JobRecord, StageShape } from "../wire/types";
 import { plain, workerName } from "../text/plain";
 import { plural } from "../text/plural";
-import { endedBy, endOf, failuresOf, runName, useAttempts, type Run } from "./attempts";
+import { endedBy, endOf, failuresOf, isLost, lastedText, runName, useAttempts, type Run } from "./attempts";
 import { spreadOf, usualText, type Spread } from "./durations";
 import { events } from "./record";
 
@@ -33,7 +33,12 @@ export function Timeline({ job }: { job: JobRecord }) {
   const waited = job.started_at === null || job.attempts.length > 1 || Number.isNaN(ready) ? null : Date.parse(job.started_at) - ready;
   // A suspended run is pending, and has not ended.
   const here = job.status !== "pending" || job.attempts.at(-1)?.ended_at === null;
-  const until = here ? job.completed_at : (job.attempts.at(-1)?.ended_at ?? null);
+  const runs = here ? job.attempts.slice(0, -1) : job.attempts;
+  const { found } = useAttempts(job, runs.length > 0);
+  const failures = endedBy(runs, failuresOf(found));
+  const last = job.attempts.at(-1);
+  const failure = here ? (job.status === "failed" ? job.failure : null) : last === undefined ? null : failures.get(last);
+  const until = isLost(failure) ? null : here ? job.completed_at : (last?.ended_at ?? null);
   return (
     <section aria-label="Timeline">
       <h2>Timeline</h2>
@@ -44,7 +49,7 @@ export function Timeline({ job }: { job: JobRecord }) {
             {ago(job.created_at, at)}
           </span>
         </li>
-        <EarlierRuns job={job} runs={here ? job.attempts.slice(0, -1) : job.attempts} />
+        <EarlierRuns runs={runs} failures={failures} />
         {here && job.started_at !== null && (
           <li class={job.status === "running" && !inStage ? "here" : ""}>
             <span>
@@ -78,7 +83,7 @@ export function Timeline({ job }: { job: JobRecord }) {
               {stopping ? ", stopping…" : ""}
             </span>
             <span class="muted" title={when(job.completed_at)}>
-              {job.started_at === null ? "never started" : stopping ? "" : `ran ${elapsed(job.started_at, job.completed_at, at)}`}
+              {job.started_at === null ? "never started" : stopping ? "" : lastedText(job.started_at, job.completed_at, failure, at)}
             </span>
             <Usual kind="run time" value={usual?.duration} />
           </li>
@@ -89,9 +94,7 @@ export function Timeline({ job }: { job: JobRecord }) {
 }
 
 /** The runs before the current or last one, with what ended them: a lost worker leaves no other sign here. */
-function EarlierRuns({ job, runs }: { job: JobRecord; runs: readonly Run[] }) {
-  const { found } = useAttempts(job, runs.length > 0);
-  const ended = endedBy(runs, failuresOf(found));
+function EarlierRuns({ runs, failures }: { runs: readonly Run[]; failures: ReadonlyMap<Run, Failure> }) {
   const before = Math.max(0, runs.length - RUNS);
   return (
     <>
@@ -101,7 +104,7 @@ function EarlierRuns({ job, runs }: { job: JobRecord; runs: readonly Run[] }) {
         </li>
       )}
       {runs.slice(before).map((run) => {
-        const failure = ended.get(run);
+        const failure = failures.get(run);
         const end = endOf(run, failure, events.value);
         return (
           <li key={run.started_at}>
@@ -110,7 +113,7 @@ function EarlierRuns({ job, runs }: { job: JobRecord; runs: readonly Run[] }) {
               {end !== "" && <span class={failure === undefined ? "" : "bad"}>: {end}</span>}
             </span>
             <span class="muted" title={when(run.started_at)}>
-              ran {elapsed(run.started_at, run.ended_at, now.value)}
+              {lastedText(run.started_at, run.ended_at, failure, now.value)}
             </span>
           </li>
         );
@@ -119,15 +122,17 @@ function EarlierRuns({ job, runs }: { job: JobRecord; runs: readonly Run[] }) {
   );
 }
 
+/** A stage, and how long it took; not known if its run was lost. */
 function Stage({ stage, running, at, until }: { stage: StageShape; running: boolean; at: number; until: string | null }) {
   const here = running && stage.ended_at === null;
+  const end = stage.ended_at ?? (running ? null : until);
   return (
     <li class={here ? "here" : ""}>
       <span class={stage.parent === null ? "" : "nested"}>
         <bdi>{plain(stage.name)}</bdi> <span class="muted small count">{countOf(stage)}</span>
       </span>
       <span class="muted" title={when(stage.started_at)}>
-        {elapsed(stage.started_at, stage.ended_at ?? (running ? null : until), at)}
+        {here || end !== null ? elapsed(stage.started_at, end, at) : ""}
         {here ? ", now" : ""}
       </span>
     </li>
