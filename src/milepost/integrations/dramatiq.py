@@ -113,8 +113,8 @@ class _WorkerLifecycle(Middleware):
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
 
-    def after_worker_boot(self, broker: dramatiq.Broker, worker: Any) -> None:
-        """Register the worker process."""
+    def before_worker_boot(self, broker: dramatiq.Broker, worker: Any) -> None:
+        """Register the worker process: its threads run messages already during the boot."""
         self._dispatcher.register_worker(worker.worker_threads)
 
     def after_worker_shutdown(self, broker: dramatiq.Broker, worker: Any) -> None:
