@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 
 import pytest
 
 from milepost import Jobs, Run
+from tests.forking import fork
 from tests.integrations.conftest import Deployment
 from tests.integrations.integration_conformance import IntegrationConformance
 from tests.redis_server import RedisServer
+from tests.waiting import PATIENCE
 
 pytest.importorskip("taskiq_redis")
 from taskiq import BrokerMessage, InMemoryBroker
@@ -74,3 +77,21 @@ def test_broker_start_is_retried_at_next_message(sqlite_url: str) -> None:
     jobs.close()
     assert started[:2] == [False, True]
     assert sent[:1] == ["milepost.run"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_forked_process_sends_messages_in_a_loop_of_its_own(sqlite_url: str) -> None:
+    """Regression: each submit waited 10 s for the event loop of the parent, and its job was never dispatched."""
+    jobs = Jobs(sqlite_url, task_queue=TaskiqTaskQueue(InMemoryBroker()))
+
+    @jobs.job("where")
+    def where(run: Run) -> int:
+        return os.getpid()
+
+    assert jobs.wait(jobs.submit(where), PATIENCE).result == os.getpid()
+
+    def submit() -> None:
+        assert jobs.wait(jobs.submit(where), PATIENCE).result == os.getpid()
+
+    assert fork(submit) == 0
+    jobs.close()

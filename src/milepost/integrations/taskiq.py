@@ -11,6 +11,7 @@ from typing import Any
 from milepost.core.errors import JobTimedOut, MissingExtraError, RunStop
 from milepost.core.job import Job
 from milepost.core.serialization import seconds
+from milepost.stores.forks import reset_after_fork
 from milepost.stores.protocol import Store
 from milepost.worker.dispatcher import LOST_AFTER, Dispatcher, TaskQueueUnavailableError
 from milepost.worker.handlers import Application
@@ -41,12 +42,21 @@ class TaskiqTaskQueue:
         self.name = name
         self.lost_after = seconds(lost_after, "lost_after")
         self.broker = broker
+        self._forget_loop()
+        reset_after_fork(self)
+
+    def _forget_loop(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._own: threading.Thread | None = None
         self._started = False
         """Whether the broker was started in the loop of `_own`."""
         self._lock = threading.Lock()
         self._starting = threading.Lock()
+
+    def after_fork(self) -> None:
+        """Leave the event loop to the parent, which alone runs it. It is kept: to end it would disturb the parent."""
+        self._of_parent = self._loop
+        self._forget_loop()
 
     def serve(self, app: Application, dispatcher: Dispatcher) -> None:
         """Register the task and the handlers of broker events."""
