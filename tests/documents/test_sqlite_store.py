@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 import threading
 import time
@@ -19,6 +20,7 @@ from milepost.documents.store import sqlite as sqlite_module
 from milepost.documents.store.sqlite import SqliteDatabase
 from tests.documents.store_conformance import StoreConformance
 from tests.documents.store_fixture import EMBEDDER, bring_in, first
+from tests.forking import fork
 
 
 class TestSqliteStore(StoreConformance):
@@ -89,6 +91,36 @@ def test_retries_end_after_the_maximum_wait(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(StoreBusyError, match=r"a\.db"):
         port_module.retry_while_busy(lambda: database.transact(lambda tx: None), None, max_wait=0.1)
     locked.close()
+    database.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_forked_child_loses_nothing_when_its_parent_closes_the_store(tmp_path: Path) -> None:
+    """Regression: the child had no lock on the file, so its parent deleted the log that the child went on writing to."""
+    database = SqliteDatabase(tmp_path / "a.db")
+    child_wrote, parent_closed = os.pipe(), os.pipe()
+
+    def put(name: str) -> None:
+        database.transact(lambda tx: tx.run("INSERT INTO meta (name, value) VALUES (?, '')", (name,)))
+
+    def write_twice() -> None:
+        put("child/1")
+        os.write(child_wrote[1], b"x")
+        os.read(parent_closed[0], 1)
+        put("child/2")
+
+    def close() -> None:
+        os.read(child_wrote[0], 1)
+        database.close()
+        os.write(parent_closed[1], b"x")
+
+    put("parent")
+    closing = threading.Thread(target=close)
+    closing.start()
+    assert fork(write_twice) == 0
+    closing.join()
+    found = database.transact(lambda tx: tx.all("SELECT name FROM meta WHERE name LIKE 'child/%'"), write=False)
+    assert found == [("child/1",), ("child/2",)]
     database.close()
 
 

@@ -1,9 +1,12 @@
-"""What objects do in a forked child before its code runs: they let go of what belongs to the parent."""
+"""What objects do around a fork. Before it connections of SQLite are closed; in the child, before its code runs, objects let
+go of what belongs to the parent.
+"""
 
 from __future__ import annotations
 
 import os
-from typing import Protocol
+import threading
+from typing import Any, Protocol
 
 from milepost.core.instances import Instances
 
@@ -23,10 +26,64 @@ def reset_after_fork(instance: Inherited) -> None:
     _objects.add(instance)
 
 
+class SQLiteConnection(Inherited, Protocol):
+    """A connection that is opened when it is needed, by one thread at a time."""
+
+    lock: Any
+    """The RLock that is held while it is used."""
+
+    @property
+    def is_busy(self) -> bool:
+        """Return whether the thread that forks is within a transaction, as in a signal handler."""
+
+    def disconnect(self) -> None:
+        """Close it; the next use opens another one."""
+
+
+_connections: Instances[SQLiteConnection] = Instances()
+_held: list[SQLiteConnection] = []
+_forking = threading.RLock()
+_kept: list[object] = []
+
+
+def close_before_fork(connection: SQLiteConnection) -> None:
+    """Close a connection before each fork: with an inherited one SQLite in the child would assume locks of the parent.
+
+    The parent would then delete the write-ahead log that the child writes to. A connection that is made during a fork has
+    to wait for its end, as it could not be closed any more.
+    """
+    with _forking:
+        _connections.add(connection)
+    reset_after_fork(connection)
+
+
+def keep_inherited(connection: object) -> None:
+    """Keep a connection of the parent as it is. To close it in the child would release locks of the parent."""
+    _kept.append(connection)
+
+
+def _before_fork() -> None:
+    _forking.acquire()
+    for connection in sorted(_connections, key=id):
+        connection.lock.acquire()
+        _held.append(connection)
+        if not connection.is_busy:
+            connection.disconnect()
+
+
+def _after_fork_in_parent() -> None:
+    while _held:
+        _held.pop().lock.release()
+    _forking.release()
+
+
 def _after_fork_in_child() -> None:
+    global _forking
+    _forking = threading.RLock()
+    _held.clear()
     for instance in _objects:
         instance.after_fork()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

@@ -11,7 +11,7 @@ import time
 
 from milepost.core import transitions as plans
 from milepost.stores.ids import new_operation_id
-from milepost.stores.protocol import Write
+from milepost.stores.protocol import Select, Write
 from milepost.stores.sqlite import SQLiteStore
 from milepost.stores.sqlite.transaction import WriteTransaction
 from milepost.stores.sync_bridge import run_sync
@@ -121,6 +121,52 @@ def fork(path: str) -> None:
     print_line(str(errors))
 
 
+def fork_meanwhile(path: str) -> None:
+    """Fork while another thread opens a store; print the jobs that parent and child have created in it."""
+    reached, forking, opened, released = (threading.Event() for _ in range(4))
+
+    def clock() -> int:
+        if threading.current_thread().name == "holder":
+            reached.set()
+            released.wait(60)
+        return time.time_ns() // 1000
+
+    def hold() -> None:
+        do(SQLiteStore(f"{path}-other", clock=clock), create("held"))
+
+    def open_store() -> None:
+        forking.wait()
+        do(store := SQLiteStore(path), create("parent"))
+        stores.append(store)
+        opened.set()
+
+    def release() -> None:
+        forking.wait()
+        opened.wait(1)  # a store that is opened during the fork has to wait for its end
+        released.set()
+
+    stores: list[SQLiteStore] = []
+    threading.Thread(target=hold, name="holder").start()
+    reached.wait()  # the fork waits for this transaction
+    os.register_at_fork(before=forking.set)
+    threading.Thread(target=open_store).start()
+    threading.Thread(target=release).start()
+    child_wrote, parent_closed = os.pipe(), os.pipe()
+    if (child := os.fork()) == 0:
+        store = stores[0] if stores else SQLiteStore(path)
+        do(store, create("child"))
+        os.write(child_wrote[1], b"x")
+        os.read(parent_closed[0], 1)
+        do(store, create("child-again"))
+        os._exit(0)
+    os.read(child_wrote[0], 1)
+    opened.wait()
+    run_sync(stores[0].close())
+    os.write(parent_closed[1], b"x")
+    os.waitpid(child, 0)
+    print_line(" ".join(sorted(job.job_id for job in run_sync(SQLiteStore(path).select(Select(), 10)))))
+
+
 if __name__ == "__main__":
-    programs = (write, drain, die_before_commit, large, lock, later, wake, fork)
+    programs = (write, drain, die_before_commit, large, lock, later, wake, fork, fork_meanwhile)
     {f.__name__: f for f in programs}[sys.argv[1]](*sys.argv[2:])

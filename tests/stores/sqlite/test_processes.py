@@ -82,6 +82,11 @@ def test_fork_while_threads_make_stores(spawn: Spawn) -> None:
     assert line(spawn("fork")) == "[]"
 
 
+def test_fork_while_a_thread_opens_a_store_loses_no_job_of_the_child(spawn: Spawn) -> None:
+    """Regression: the child had no lock on the file. When the parent closed it, it deleted the log that the child wrote to."""
+    assert line(spawn("fork_meanwhile")) == "child child-again parent"
+
+
 @pytest.mark.parametrize("after", [3, 11, 24])
 def test_kill_loses_no_acknowledged_write(spawn: Spawn, path: Path, after: int) -> None:
     child = spawn("write", "p", 100_000)

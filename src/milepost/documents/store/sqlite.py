@@ -19,6 +19,7 @@ from milepost.documents.store.schema import schema, set_up
 from milepost.documents.store.sqlite_vectors import SqliteVectors, vectors_from_bytes
 from milepost.documents.store.word_scores import K1, term_weight
 from milepost.documents.words import Term
+from milepost.stores.forks import close_before_fork, keep_inherited
 from milepost.stores.private_files import create_private_file, create_private_folder
 
 if TYPE_CHECKING:
@@ -42,17 +43,31 @@ class SqliteDatabase:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.RLock()
+        self.lock = threading.RLock()
+        """Held while the connection is used, so not while a graph is built: a fork waits for it."""
         self._connection: sqlite3.Connection | None = None
-        self._pid = 0
         self._vectors = SqliteVectors(path)
         self._has_words = False
+        close_before_fork(self)
+
+    @property
+    def is_busy(self) -> bool:
+        """Return whether a transaction is open."""
+        return self._connection is not None and self._connection.in_transaction
+
+    def after_fork(self) -> None:
+        """Leave the locks, and a connection that was in use, to the parent."""
+        self._lock, self.lock = threading.RLock(), threading.RLock()
+        if self._connection is not None:
+            keep_inherited(self._connection)
+            self._connection = None
 
     def __str__(self) -> str:
         return str(self._path)
 
     def transact(self, work: Callable[[Transaction], T], *, write: bool = True) -> T:
         """Run `work` in a transaction: readers on a snapshot, writers one at a time."""
-        with self._lock:
+        with self._lock, self.lock:
             try:
                 connection = self._connected()
                 connection.execute("BEGIN IMMEDIATE" if write else "BEGIN")
@@ -144,13 +159,18 @@ class SqliteDatabase:
     def close(self) -> None:
         """Close the connection."""
         with self._lock:
-            connection, self._connection = self._connection, None
             self._vectors.close()
-            if connection is not None and self._pid == os.getpid():
+            self.disconnect()
+
+    def disconnect(self) -> None:
+        """Close the connection alone."""
+        with self.lock:
+            connection, self._connection = self._connection, None
+            if connection is not None:
                 connection.close()
 
     def _connected(self) -> sqlite3.Connection:
-        if self._connection is None or self._pid != os.getpid():
+        if self._connection is None:
             create_private_folder(os.path.abspath(self._path.parent))
             create_private_file(str(self._path))
             connection = sqlite3.connect(
@@ -177,7 +197,7 @@ class SqliteDatabase:
                 connection.close()
                 raise
             self._has_words = has_words
-            self._connection, self._pid = connection, os.getpid()
+            self._connection = connection
             self._vectors.close()
         return self._connection
 

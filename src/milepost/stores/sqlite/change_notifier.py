@@ -85,7 +85,7 @@ class ChangeNotifier(Waiters):
                     seen = version
                     self.notify_all()
         finally:
-            self._connection.close()
+            self._connection.disconnect()
 
 
 _watches: weakref.WeakValueDictionary[tuple[str, str], ChangeNotifier] = weakref.WeakValueDictionary()

@@ -1,8 +1,4 @@
-"""One SQLite connection with its lock, its transactions, and its handling of forks.
-
-Before a fork every idle connection of the process is closed; parent and child open their own at the next use. With an
-inherited connection open, SQLite in the child would assume locks that only the parent holds.
-"""
+"""One SQLite connection with its lock and its transactions. It is closed before a fork and opened again at the next use."""
 
 from __future__ import annotations
 
@@ -14,7 +10,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from milepost.core.errors import StoreUnavailableError
-from milepost.core.instances import Instances
+from milepost.stores.forks import close_before_fork, keep_inherited
 from milepost.stores.sqlite.database_file import UNUSABLE_AFTER, DatabaseFile, failure, primary, undecodable
 from milepost.stores.sqlite.transaction import ReadTransaction, WriteTransaction
 
@@ -34,9 +30,9 @@ class Connection:
         self._pid = 0
         self._inode: tuple[int, int] | None = None
         self._file_checked_at = 0.0
-        self._is_busy = False
+        self.is_busy = False
         self._committing = False
-        _connections.add(self)
+        close_before_fork(self)
 
     def read(self, work: Callable[[ReadTransaction], T]) -> T:
         """Run `work` in a read transaction. Raises StoreError, or Busy."""
@@ -50,7 +46,7 @@ class Connection:
         """Return a number that changes when another connection commits."""
         return self._run(lambda connection: int(connection.execute("PRAGMA data_version").fetchone()[0]))
 
-    def close(self) -> None:
+    def disconnect(self) -> None:
         """Close the connection; the next use opens a new one."""
         with self.lock:
             connection, self._connection = self._connection, None
@@ -58,21 +54,26 @@ class Connection:
                 connection.close()
 
     def __del__(self) -> None:
-        self.close()
+        self.disconnect()
+
+    def after_fork(self) -> None:
+        """Replace the lock, which the thread that forked holds."""
+        self.lock = threading.RLock()
+        self.is_busy = False
 
     # --- inside ---
 
     def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         with self.lock:
-            if self._is_busy:
+            if self.is_busy:
                 raise StoreUnavailableError(
                     f"{self.file.path}: used in a signal handler during a transaction; set a flag there instead"
                 )
-            self._is_busy = True
+            self.is_busy = True
             try:
                 return self._tried(work)
             finally:
-                self._is_busy = False
+                self.is_busy = False
 
     def _tried(self, work: Callable[[sqlite3.Connection], T]) -> T:
         connection: sqlite3.Connection | None = None
@@ -117,7 +118,7 @@ class Connection:
         connection = self._connection
         if connection is not None:
             if self._pid != os.getpid():  # a fork outside of Python: keep the parent's connection untouched
-                _inherited.append(connection)
+                keep_inherited(connection)
             elif time.monotonic() - self._file_checked_at < FILE_CHECK_INTERVAL or self._same_file():
                 return connection
             else:
@@ -157,37 +158,3 @@ def _inode(path: str) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
-
-
-_connections: Instances[Connection] = Instances()
-_inherited: list[sqlite3.Connection] = []
-_held: list[Connection] = []
-_forking = threading.RLock()
-
-
-def _before_fork() -> None:
-    _forking.acquire()
-    for connection in sorted(_connections, key=id):
-        connection.lock.acquire()
-        _held.append(connection)
-        if not connection._is_busy:  # else this thread forks in a signal handler; see `_open`
-            connection.close()
-
-
-def _after_fork_in_parent() -> None:
-    while _held:
-        _held.pop().lock.release()
-    _forking.release()
-
-
-def _after_fork_in_child() -> None:
-    global _forking
-    _forking = threading.RLock()
-    for connection in _connections:
-        connection.lock = threading.RLock()
-        connection._is_busy = False
-    _held.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

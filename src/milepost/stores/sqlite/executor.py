@@ -205,7 +205,7 @@ class Database:
 
     async def close(self) -> None:
         """Close the connections and shut the threads down; the next use opens new ones."""
-        await self._executor.run_on_writer(self._writer.close)
-        await self._executor.read(self._reader.close)
+        await self._executor.run_on_writer(self._writer.disconnect)
+        await self._executor.read(self._reader.disconnect)
         await self._executor.read(self.watch.close)
         self._executor.end()
