@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Unpack
 
 import httpx
@@ -72,7 +73,7 @@ class AsyncClient(WaitingCalls, ScheduleCalls, LimitCalls, OutputCalls, UsageCal
         self._transport: Transport = self._open(key if key is not None else os.environ.get("MILEPOST_KEY"), options)
 
     def _open(self, key: str | None, options: dict[str, Any]) -> Transport:
-        return AsyncTransport(httpx.AsyncClient(**connection(self.url, key, options)))
+        return AsyncTransport(partial(httpx.AsyncClient, **connection(self.url, key, options)))
 
     @property
     def store(self) -> Store:  # type: ignore[override]
@@ -351,7 +352,7 @@ class _SyncCore(AsyncClient):
     """AsyncClient over a blocking transport; its coroutines never suspend."""
 
     def _open(self, key: str | None, options: dict[str, Any]) -> Transport:
-        return BlockingTransport(httpx.Client(**connection(self.url, key, options)))
+        return BlockingTransport(partial(httpx.Client, **connection(self.url, key, options)))
 
 
 class Client(BlockingLimitCalls, JobManager):

@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import threading
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -24,6 +25,9 @@ from milepost.core.errors import InvalidInputError, OutcomeUnknownError, StoreUn
 from milepost.core.events import Event
 from milepost.core.serialization import known_id, to_json
 from milepost.stores.factory import redact_url
+from milepost.stores.forks import reset_after_fork
+
+C = TypeVar("C", httpx.Client, httpx.AsyncClient)
 
 MAX_BODY_BYTES = 2 * 1024 * 1024
 TIMEOUT = 30.0
@@ -101,12 +105,33 @@ def body_text(body: Any) -> str:
     return f"{{{','.join(fields)}}}"
 
 
-class AsyncTransport:
-    """A transport over httpx.AsyncClient."""
+class _HttpxTransport(Generic[C]):
+    """The httpx client of a process.
 
-    def __init__(self, client: httpx.AsyncClient) -> None:
+    A forked child gets its own: two processes that read from one connection would get each other's responses.
+    """
+
+    def __init__(self, make: Callable[[], C]) -> None:
         self.has_responded = False
-        self._client = client
+        self._make: Callable[[], C] = make
+        self._lock = threading.Lock()
+        self._made: C | None = make()
+        reset_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Leave the connections to the parent."""
+        self._lock, self._made = threading.Lock(), None
+
+    @property
+    def _client(self) -> C:
+        with self._lock:
+            if self._made is None:
+                self._made = self._make()
+            return self._made
+
+
+class AsyncTransport(_HttpxTransport[httpx.AsyncClient]):
+    """A transport over httpx.AsyncClient."""
 
     async def request(self, call: Call) -> httpx.Response:
         """See Transport."""
@@ -128,12 +153,8 @@ class AsyncTransport:
         await self._client.aclose()
 
 
-class BlockingTransport:
+class BlockingTransport(_HttpxTransport[httpx.Client]):
     """A transport over httpx.Client. Its coroutines never suspend."""
-
-    def __init__(self, client: httpx.Client) -> None:
-        self.has_responded = False
-        self._client = client
 
     async def request(self, call: Call) -> httpx.Response:
         """See Transport."""

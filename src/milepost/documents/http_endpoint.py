@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
+from milepost.stores.forks import reset_after_fork
+
 if TYPE_CHECKING:
     import httpx
 
@@ -74,10 +76,15 @@ class HttpEndpoint:
         self._timeout = timeout
         self._patience = max_wait
         self._waiting = on_wait or (lambda reason: None)
-        self._client: httpx.Client | None = None
-        self._lock = threading.Lock()
+        self.after_fork()
+        reset_after_fork(self)
         self._secrets = _secrets(key, self._login)
         self.host = f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)
+
+    def after_fork(self) -> None:
+        """Leave the connections to the parent, which would get responses of the child."""
+        self._client: httpx.Client | None = None
+        self._lock = threading.Lock()
 
     def post(
         self,
