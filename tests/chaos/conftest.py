@@ -32,7 +32,7 @@ def make_workers(tmp_path: Path) -> Iterator[MakeWorkers]:
     """Yield `make_workers(url, lease)`: worker processes whose leases are `lease` seconds times the slowness of the machine."""
     with ExitStack() as ends:
 
-        def make(url: str, lease: float = 1.0) -> Workers:
+        def make(url: str, lease: float = 2.0) -> Workers:
             made = Workers(url, f"chaos{os.getpid()}-{next(_numbers)}", tmp_path / "workers.log", lease)
             made.log.touch()
             ends.callback(end, made)

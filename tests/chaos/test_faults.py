@@ -163,7 +163,7 @@ def test_slow_store_loses_no_run(start_redis: Start, make_workers: MakeWorkers) 
             done = direct.wait(job.job_id, PATIENCE)
             assert (done.status, done.result, done.attempt, done.crashes) == ("completed", 30, 1, 0)
             assert starts(direct, job) == 1
-            assert proxy.delayed == 40
+            until(lambda: proxy.delayed == 40)
 
 
 @pytest.mark.service("redis-server")

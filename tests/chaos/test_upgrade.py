@@ -43,16 +43,16 @@ def test_newer_job_type_is_left_to_newer_worker(workers: Workers, jobs: Jobs) ->
 
 def test_older_release_keeps_newer_fields(workers: Workers, jobs: Jobs) -> None:
     newer = start_newer(workers)
-    job = jobs.enqueue("steps", {"count": 60, "pause": workers.lease / 20})
+    job = jobs.enqueue("steps", {"count": 200, "pause": workers.lease / 20})  # longer than the older one takes to start
     workers.noted("step", 5)
     until(lambda: any(known.name == "brand-new" for known in jobs.job_types()))
     assert [entry.pid for entry in jobs.workers()] == [newer.pid]
-    older = workers.start()
+    older = workers.start(STEP_PAUSE="0")
     until(lambda: {entry.pid for entry in jobs.workers()} == {newer.pid, older.pid})
     newer.kill()
     newer.wait()
     done = jobs.wait(job.job_id, PATIENCE)
-    assert (done.status, done.result, done.attempt, starts(jobs, job)) == ("completed", 60, 1, 2)
+    assert (done.status, done.result, done.attempt, starts(jobs, job)) == ("completed", 200, 1, 2)
     assert done.worker is not None
     assert f":{older.pid}:" in done.worker
     assert done.record["zone"] == ZONE, "the older release has lost a field of the newer one"
