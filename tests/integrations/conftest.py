@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from milepost import Job, Jobs, settings
+from tests.chaos.calibration import slowness
 from tests.integrations.direct_task_queue import DirectTaskQueue
 from tests.integrations.sample_handlers import lines
 from tests.redis_server import RedisServer
@@ -58,7 +59,7 @@ class Deployment:
             "TEST_LOST_AFTER": "3600",
             "MILEPOST_URL": url,
             "MILEPOST_NAMESPACE": f"engines{os.getpid()}-{next(_numbers)}",
-            "MILEPOST_LEASE": "4",
+            "MILEPOST_LEASE": f"{4 * slowness():g}",
             "MILEPOST_SWEEP": "0.3",
             "MILEPOST_HEARTBEAT": "0.05",
             "MILEPOST_GRACE": "1",

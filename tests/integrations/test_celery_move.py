@@ -21,7 +21,7 @@ import pytest
 from milepost import Jobs, Settings
 from tests.cli.subprocesses import COMMAND
 from tests.redis_server import RedisServer
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 celery = pytest.importorskip("celery")
 pytestmark = [pytest.mark.slow, pytest.mark.timing]
@@ -101,7 +101,7 @@ class Shop:
         """End the Celery worker in order, change a task if one is given, and start it again."""
         if self._celery is not None:
             self._celery.terminate()
-            self._celery.wait(60)
+            self._celery.wait(PATIENCE)
         if move:
             assert move[0] in self._source
             self._source = self._source.replace(*move)
@@ -158,7 +158,7 @@ def test_tasks_move_one_by_one_while_both_workers_run(shop: Shop, redis_url: str
         left = shop.counts()
         with closing(Jobs(redis_url, options=Settings(namespace=namespace))) as jobs:
             for task in ("thumbnails", "mail"):
-                jobs.wait(jobs.submit(task, {"number": -1}), timeout="1m")  # a caller that has changed
+                jobs.wait(jobs.submit(task, {"number": -1}), PATIENCE)  # a caller that has changed
         shop.end()
         until(lambda: len(shop.lines()) == 2 * (shop.sent + 1))
     finally:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.chaos.calibration import slowness
 from tests.integrations.conftest import PATIENCE, Deployment
 from tests.redis_server import RedisServer
 
@@ -23,9 +24,14 @@ KINDS = ("bare", "tracked")
 
 @pytest.fixture
 def deployment(make_deployment: Callable[..., Deployment], broker: RedisServer) -> Deployment:
-    """Return an application whose broker delivers a message again after 4 s, under a lease of 2 s."""
+    """Return an application whose broker delivers a message again after twice the lease."""
     made = make_deployment("tests.integrations.celery_canvas_app", CANVAS, broker.url)
-    made.environment |= {"TEST_RESULTS": broker.url, "TEST_VISIBILITY": "4", "MILEPOST_LEASE": "2"}
+    lease = 2 * slowness()
+    made.environment |= {
+        "TEST_RESULTS": broker.url,
+        "TEST_VISIBILITY": f"{2 * lease:g}",
+        "MILEPOST_LEASE": f"{lease:g}",
+    }
     return made
 
 

@@ -19,7 +19,7 @@ from milepost.worker import registry
 from milepost.worker.message_delivery import deliver, requeue
 from milepost.worker.message_execution import BadParametersError, MessageExecution, NotDelivered
 from tests.integrations.direct_task_queue import DirectTaskQueue, ended
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.timing
 
@@ -175,7 +175,7 @@ def test_older_worker_leaves_message_to_newer_release(
     with pytest.raises(NotDelivered):
         deliver(old, old_queue, job_id, "mail")
     new_queue.down = False
-    done = new.wait(job_id, 20)
+    done = new.wait(job_id, PATIENCE)
     assert (done.status, done.result, done.attempt) == ("completed", "new", 1)
 
 
@@ -260,7 +260,7 @@ def test_forced_stop_is_retried_during_outage(
     monkeypatch.setattr(task_queue, "stop", stop)
 
     def code(run: Run) -> None:
-        assert stop_requested.wait(30)
+        assert stop_requested.wait(PATIENCE)
         until(lambda: (job := jobs.get_job(job_id)) is not None and job.is_terminal)
 
     delivery.execute(code)

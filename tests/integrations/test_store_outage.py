@@ -18,6 +18,7 @@ from milepost.worker.dispatcher import Dispatcher
 from milepost.worker.handlers import Application
 from milepost.worker.message_delivery import adeliver, deliver
 from milepost.worker.message_execution import NotDelivered
+from tests.chaos.calibration import slowness
 from tests.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.timing
@@ -122,6 +123,11 @@ class OutageFixture:
             await asyncio.to_thread(self.gate.wait, PATIENCE)
             return run.attempt
 
+    @property
+    def lease(self) -> float:
+        """Return the lease of the runs, in seconds."""
+        return self.jobs._async.settings.lease
+
     def submit(self) -> str:
         """Record a job, whose message the task queue keeps."""
         return self.jobs.submit(self.job_type).job_id
@@ -151,9 +157,10 @@ def api(request: pytest.FixtureRequest) -> str:
 def scene(request: pytest.FixtureRequest, api: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[OutageFixture]:
     """Yield a scene on each store that several processes can share."""
     monkeypatch.setenv("MILEPOST_SWEEP", "0.1")
-    monkeypatch.setenv("MILEPOST_LEASE", "1")
+    monkeypatch.setenv("MILEPOST_LEASE", str(2 * slowness()))
     monkeypatch.setenv("MILEPOST_GRACE", "0.2")
     monkeypatch.setattr("milepost.worker.message_execution.RETRY_INTERVAL", 0.01)
+    monkeypatch.setattr("milepost.worker.message_execution.START_TIMEOUT", PATIENCE)  # leases are long here
     if request.param == "redis":
         monkeypatch.setenv("MILEPOST_NAMESPACE", request.getfixturevalue("redis_namespace"))
     settings.settings.reload()
@@ -213,13 +220,13 @@ def test_start_with_lost_answer_continues(scene: OutageFixture, monkeypatch: pyt
 
 def test_start_delayed_beyond_lease_is_not_stopped(scene: OutageFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     """A job that had waited for the store for a lease was stopped as soon as it began."""
-    monkeypatch.setattr("milepost.worker.message_execution.RETRY_INTERVAL", 0.6)
+    monkeypatch.setattr("milepost.worker.message_execution.RETRY_INTERVAL", 0.6 * scene.lease)
     monkeypatch.setattr("milepost.run.sweeper.Sweeper._sweep_until", _swept)
     job_id = scene.submit()
     scene.outage.loses_answers = True
     scene.outage.problem = lambda: OutcomeUnknownError("no answer") if len(scene.outage.tries) < 3 else None
     scene.gate.clear()
-    opened = threading.Timer(1.5, scene.gate.set)
+    opened = threading.Timer(1.5 * scene.lease, scene.gate.set)
     opened.start()
     try:
         assert scene.deliver(job_id) == 1
@@ -252,7 +259,7 @@ def test_start_with_expired_lease_runs_once(scene: OutageFixture, monkeypatch: p
 
 def test_outcome_is_written_after_long_outage(scene: OutageFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     """Work that had ended during an outage of more than a lease was thrown away, and done again."""
-    monkeypatch.setattr("milepost.worker.message_execution.RETRY_INTERVAL", 0.4)
+    monkeypatch.setattr("milepost.worker.message_execution.RETRY_INTERVAL", 0.4 * scene.lease)
     job_id = scene.submit()
     monkeypatch.setattr("milepost.run.sweeper.Sweeper._sweep_until", _swept)
 
