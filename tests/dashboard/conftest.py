@@ -224,9 +224,9 @@ def everything_read(page: Page) -> None:
 
 
 def work(session: CDPSession) -> tuple[float, float]:
-    """Seconds that the main thread has worked, and the time, as Chromium counts them."""
+    """Seconds of a processor that the main thread has taken, and the time, as Chromium counts them."""
     metrics = {one["name"]: one["value"] for one in session.send("Performance.getMetrics")["metrics"]}
-    return metrics["TaskDuration"], metrics["Timestamp"]
+    return metrics["ThreadTime"], metrics["Timestamp"]
 
 
 class Watch:
@@ -303,9 +303,9 @@ def served(tmp_path: Path) -> Iterator[tuple[Jobs, str]]:
     thread.start()
     jobs = Jobs(store)
     try:
-        wait_until_served(f"http://127.0.0.1:{port}", 30)
+        wait_until_served(f"http://127.0.0.1:{port}", PATIENCE)
         yield jobs, f"http://127.0.0.1:{port}/jobs/"
     finally:
         server.should_exit = True
-        thread.join(30)
+        thread.join(PATIENCE)
         jobs.close()

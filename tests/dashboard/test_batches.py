@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import threading
 
-import pytest
 from playwright.sync_api import expect
 
 from milepost import Jobs, Run
-from tests.dashboard.conftest import Opened
-
-pytestmark = pytest.mark.timeout(120)
+from tests.dashboard.conftest import PATIENCE, Opened
 
 
 def test_batch_shows_its_counts_and_leads_to_its_jobs(served: tuple[Jobs, str], opened: Opened) -> None:
@@ -54,7 +51,7 @@ def test_job_that_waits_shows_how_many_of_its_children_have_ended(served: tuple[
             expect(children).to_contain_text("1 of 3 children have ended")
         finally:
             go.release(3)
-        assert jobs.wait(job, 30).result == 3
+        assert jobs.wait(job, PATIENCE).result == 3
 
 
 def test_completed_job_says_how_many_of_its_children_are_open(served: tuple[Jobs, str], opened: Opened) -> None:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import threading
 
-import pytest
 from playwright.sync_api import expect
 
 from milepost import Jobs, Run
-from tests.dashboard.conftest import Opened
-
-pytestmark = pytest.mark.timeout(120)
+from tests.dashboard.conftest import PATIENCE, Opened
 
 
 def test_output_grows_while_the_run_writes_it(served: tuple[Jobs, str], opened: Opened) -> None:
@@ -22,7 +19,7 @@ def test_output_grows_while_the_run_writes_it(served: tuple[Jobs, str], opened: 
         run.output(f"attempt {run.attempt}: Paris")
         run.add_usage(tokens=1000, usd=0.000812)
         if run.attempt == 1:
-            may_fail.wait(60)
+            may_fail.wait(PATIENCE)
             raise ValueError("the model is busy")
         run.output(" is in France.")
 

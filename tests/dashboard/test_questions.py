@@ -11,10 +11,8 @@ import pytest
 from playwright.sync_api import expect
 
 from milepost import Jobs, Run
-from tests.dashboard.conftest import Opened
+from tests.dashboard.conftest import PATIENCE, Opened
 from tests.waiting import until
-
-pytestmark = pytest.mark.timeout(120)
 
 
 @dataclass
@@ -63,7 +61,7 @@ def test_question_is_answered_by_its_form(served: tuple[Jobs, str], opened: Open
     second = page.get_by_role("form", name="Question copies")
     second.get_by_role("spinbutton").fill("3")
     second.get_by_role("button", name="Answer").click()
-    assert jobs.wait(job, 30).result == [{"approved": True, "channel": "mail", "note": ""}, 3]
+    assert jobs.wait(job, PATIENCE).result == [{"approved": True, "channel": "mail", "note": ""}, 3]
     expect(page.get_by_label("Question copies")).to_contain_text("Answered: 3")
 
 
@@ -86,7 +84,7 @@ def test_budget_is_raised_by_its_form(served: tuple[Jobs, str], opened: Opened) 
     expect(form.get_by_role("alert")).to_contain_text("usd: is too little: still 0.4 of 0.35 usd spent")
     form.get_by_label("usd").fill("0.75")
     form.get_by_role("button", name="Answer").click()
-    assert jobs.wait(job, 30).result == "paid paid "
+    assert jobs.wait(job, PATIENCE).result == "paid paid "
     expect(page.get_by_label("Question budget-1")).to_contain_text('Answered: {"usd":0.75}')
     assert jobs.job_usage(job.job_id).budget == {"usd": 0.85, "tokens": 9}
     expect(budget).to_contain_text("0.8 of 0.85 usd spent")

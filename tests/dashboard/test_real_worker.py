@@ -62,7 +62,7 @@ def test_result_that_was_not_stored_is_shown_as_text(server: WorkerServer, opene
 
 
 def test_percentage_is_the_share_of_the_only_stage(server: WorkerServer, opened: Opened) -> None:
-    job_id = server.submit("loop", n=100, pause=0.05)
+    job_id = server.submit("loop", n=400, pause=0.05)  # still runs while the page is looked at
     page = opened(f"{server.jobs}?job={job_id}")
     until(page, "parseInt(document.querySelector('.pane .big')?.textContent ?? '0') > 10")
     pairs = page.evaluate("""async () => {

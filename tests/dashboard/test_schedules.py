@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import pytest
 from playwright.sync_api import expect
 
 from milepost import Jobs, Run
 from tests.dashboard.conftest import Opened, axe
-
-pytestmark = pytest.mark.timeout(120)
 
 
 def test_schedule_is_shown_and_managed(served: tuple[Jobs, str], opened: Opened) -> None:

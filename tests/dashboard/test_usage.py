@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import pytest
 from playwright.sync_api import expect
 
 from milepost import Jobs, Run
 from tests.dashboard.conftest import Opened, axe
-
-pytestmark = pytest.mark.timeout(120)
 
 
 def spend(jobs: Jobs, tenant: str | None, **amounts: float) -> str:
