@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from httpx._config import DEFAULT_TIMEOUT_CONFIG
 
 from milepost import Jobs
 from milepost.settings import settings
@@ -26,6 +27,7 @@ from milepost.stores.factory import open_store
 from tests.postgres_server import PostgresServer
 from tests.redis_server import RedisServer
 from tests.services import need
+from tests.waiting import PATIENCE
 
 _namespaces = itertools.count(1)
 _homes: list[str] = []
@@ -39,6 +41,7 @@ def pytest_configure(config: pytest.Config) -> None:
             del os.environ[name]
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell starts background jobs like this
         signal.signal(signal.SIGINT, signal.default_int_handler)  # programs under test must receive Ctrl-C
+    DEFAULT_TIMEOUT_CONFIG.read = PATIENCE  # five seconds otherwise, which a busy machine may take for one answer
     _homes.append(tempfile.mkdtemp(prefix="milepost-tests-"))
     for name in ("STATE", "DATA", "CONFIG", "CACHE"):
         os.environ[f"XDG_{name}_HOME"] = os.path.join(_homes[-1], name.lower())

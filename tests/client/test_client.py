@@ -34,6 +34,7 @@ from milepost.core.errors import FilterError
 from milepost.web import auth, create_app
 from milepost.web.api.submit import IN_PROGRESS_MICROS
 from tests.services import free_port
+from tests.waiting import PATIENCE
 from tests.web.server import Server
 
 
@@ -60,7 +61,7 @@ def test_five_original_methods(client: Client) -> None:
     assert seen.created_at == job.created_at
     assert [found.job_id for found in client.list_jobs("ingestion", JobStatus.RUNNING)] == [job.job_id]
     client.update_job(job.job_id, JobStatus.COMPLETED, result={"n": 1})
-    assert client.wait(job.job_id, timeout=5).result == {"n": 1}
+    assert client.wait(job.job_id, timeout=PATIENCE).result == {"n": 1}
     client.delete_job(job.job_id)
     client.delete_job(job.job_id)
     assert client.get_job(job.job_id) is None
@@ -148,12 +149,12 @@ def test_watch_survives_server_restart(sqlite_url: str) -> None:
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    assert begun.wait(20)
+    assert begun.wait(PATIENCE)
     first.end(signal.SIGKILL)
     manager.update_job(job.job_id, progress=0.5)
     manager.cancel_job(job.job_id)
     with Server(sqlite_url, port=port):
-        watcher.join(30)
+        watcher.join(PATIENCE)
     manager.close()
     assert not watcher.is_alive()
     assert kinds == [("created", 1), ("running", 2), ("skipped", 3), ("cancelled", 4)]
@@ -180,7 +181,7 @@ async def test_retry_after_is_respected() -> None:
 
     async with AsyncClient("http://t", transport=httpx.MockTransport(answer)) as client:
         assert await client.list_jobs() == []
-    assert 0.9 < asked[1] - asked[0] < 5.0
+    assert asked[1] - asked[0] > 0.9
 
 
 async def test_submit_in_progress_is_retried() -> None:

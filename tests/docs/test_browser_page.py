@@ -15,7 +15,7 @@ from milepost.client import Client
 from milepost.core.errors import UnknownJobTypeError
 from tests.docs.page_runner import ROOT, blocks
 from tests.services import free_port, need
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 KEYS = ("keys", "create", "page", "--scope", "jobs:read", "--scope", "jobs:write")
 CLI = (sys.executable, "-c", "import sys; from milepost.cli import main; sys.exit(main())")
@@ -43,6 +43,7 @@ def test_page_signs_in_shows_and_cancels_a_job(tmp_path: Path) -> None:
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=need("chromium"), args=["--no-sandbox"])
             page = browser.new_page()
+            page.set_default_timeout(PATIENCE * 1000)
             page.on("dialog", lambda dialog: dialog.accept(key))
             page.goto(f"{url}/exports/{job}")
             page.wait_for_function("document.getElementById('status').textContent.includes('API key is required')")

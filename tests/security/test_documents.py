@@ -22,6 +22,7 @@ import pytest
 from milepost.core.job import Job
 from tests.documents.embedding_server import Server, serving
 from tests.security.live_server import MILEPOST, LiveServer
+from tests.waiting import PATIENCE
 
 pytestmark = [pytest.mark.timing, pytest.mark.skipif(sys.platform == "win32", reason="submitted paths need dir_fd")]
 SECRET = "the operator's secret text"
@@ -94,7 +95,7 @@ class Attack(NamedTuple):
 
     def ended(self, answers: list[httpx.Response]) -> list[Job]:
         assert {answer.status_code for answer in answers} <= {201}, [answer.text for answer in answers]
-        return [self.live.manager.wait(answer.json()["job_id"], 60) for answer in answers]
+        return [self.live.manager.wait(answer.json()["job_id"], PATIENCE) for answer in answers]
 
     def search(self, text: str) -> str:
         return self.live.call("GET", "/api/documents/search", self.key, params={"q": text, "k": 1000}).text
@@ -138,7 +139,7 @@ def working(live: LiveServer, **environment: str) -> Iterator[str]:
         worker = subprocess.Popen(command, env=live.environment | environment, stdout=log, stderr=log)
     try:
         key = live.key("jobs:read", "jobs:write")
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE
         while live.call("GET", "/api/job-types", key).text.count('"published":true') < len(TYPES):
             assert time.monotonic() < deadline
             assert worker.poll() is None
@@ -146,7 +147,7 @@ def working(live: LiveServer, **environment: str) -> Iterator[str]:
         yield key
     finally:
         worker.terminate()
-        worker.wait(60)
+        worker.wait(PATIENCE)
 
 
 def test_parameters_of_the_operator_are_refused_at_once(attack: Attack) -> None:
@@ -243,7 +244,7 @@ def test_owner_key_ingests_its_folder_for_itself(tmp_path: Path) -> None:
             for tenant in ("a", "b"):
                 answer = submit(own[tenant], ".", sync=True)
                 assert answer.status_code == 201, answer.text
-                job = live.manager.wait(answer.json()["job_id"], 60)
+                job = live.manager.wait(answer.json()["job_id"], PATIENCE)
                 assert (job.result or {}).get("ingested") == 1, job.error
                 found = live.call("GET", "/api/documents/search", own[tenant], params={"q": "lighthouses"}).json()[
                     "hits"
@@ -251,7 +252,7 @@ def test_owner_key_ingests_its_folder_for_itself(tmp_path: Path) -> None:
                 assert [hit["text"] for hit in found] == [f"A text of tenant{tenant} about lighthouses."]
             assert live.call("POST", f"/api/jobs/{job.job_id}/retry", own["a"]).status_code == 404
             for key, path in ((own["a"], "../b"), (own["a"], str(root / "b")), (own["c"], ".")):
-                ended = live.manager.wait(submit(key, path).json()["job_id"], 60)
+                ended = live.manager.wait(submit(key, path).json()["job_id"], PATIENCE)
                 assert (ended.status.value, (ended.error or "").partition(":")[0]) == ("failed", "paths")
             assert {submit(own["a"], job_type=job_type).status_code for job_type in TYPES[1:]} == {403}
             assert submit(live.key(*scopes, labels={"tenant": "a", "user": "u"}), ".").status_code == 403
@@ -269,13 +270,13 @@ def test_retried_local_job_keeps_its_origin_and_parameters(attack: Attack) -> No
     request.
     """
     local = attack.live.manager.enqueue("clustering", {"database": str(attack.root / "nothing.db"), "of": "chunks"})
-    assert attack.live.manager.wait(local.job_id, 60).status == "failed"
+    assert attack.live.manager.wait(local.job_id, PATIENCE).status == "failed"
     assert attack.live.call("POST", f"/api/jobs/{local.job_id}/retry", attack.key).status_code == 200
-    again = attack.live.manager.wait(local.job_id, 60)
+    again = attack.live.manager.wait(local.job_id, PATIENCE)
     assert (again.origin, again.status.value) == ("local", "failed")
     assert "no documents" in (again.error or "")
     forged = attack.live.manager.enqueue("clustering", {"database": "/tmp/x.db"}, origin="api")
-    assert "database" in (attack.live.manager.wait(forged.job_id, 60).error or "")
+    assert "database" in (attack.live.manager.wait(forged.job_id, PATIENCE).error or "")
     (attack.root / "nothing.db").unlink(missing_ok=True)
 
 
@@ -293,7 +294,7 @@ def test_folder_swapped_for_a_link_repeatedly_leaks_nothing(attack: Attack) -> N
     (race / "b.txt").write_text("A harmless text.")
     answers = [attack.submit("ingestion", {"paths": ["race/b.txt", "race"], "key": f"race-{n}"}) for n in range(10)]
     waiting = [answer.json()["job_id"] for answer in answers]
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while not all(attack.live.manager.get_job(job_id).is_terminal for job_id in waiting):  # type: ignore[union-attr]
         assert time.monotonic() < deadline
         for _ in range(50):

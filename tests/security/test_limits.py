@@ -17,6 +17,7 @@ from milepost.stores.sync_bridge import run_sync
 from milepost.web.webhooks.delivery import is_public
 from milepost.worker.registry import JobType, publish
 from tests.security.live_server import LiveServer, cli
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.timing
 
@@ -124,7 +125,7 @@ def test_streams_of_a_key_are_limited(small: LiveServer) -> None:
                     client.stream("GET", f"{paths[1]}?share={link}", headers={"Authorization": ""})
                 )
                 assert held.status_code == status
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + PATIENCE
         while True:  # the server notices closed connections with a delay
             with client.stream("GET", paths[0]) as again:
                 if again.status_code == 200:

@@ -257,14 +257,17 @@ async def test_share_link_reads_one_job_until_it_expires(web: httpx.AsyncClient,
     assert (await web.post(f"/api/jobs/{job.job_id}/cancel?share={may}")).status_code == 200
 
 
-async def test_long_poll_ends_when_job_is_recreated(web: httpx.AsyncClient, memory: AsyncJobManager) -> None:
+async def test_long_poll_ends_when_job_is_recreated(
+    app: FastAPI, web: httpx.AsyncClient, memory: AsyncJobManager
+) -> None:
     """A long poll for a deleted job returned the next job with its id, even to callers who may not see that one."""
     reader = await key(memory, "jobs:read", labels={"owner": "ana"})
     for labels in ({"owner": "ana"}, {"owner": "bob"}):
         await memory.create_job("again", labels={"owner": "ana"})
         poll = {**reader, "If-None-Match": 'W/"v1"', "Prefer": "wait=20"}
         polling = asyncio.create_task(web.get("/api/jobs/again", headers=poll))
-        await asyncio.sleep(0.1)
+        while app.state.milepost.hub.clients == 0:
+            await asyncio.sleep(0.01)
         await memory.delete_job("again")
         await memory.create_job("again", labels=labels, metadata={"title": "hunter2"})
         await memory.update_job("again", "running")

@@ -19,6 +19,7 @@ from milepost.web import auth, schemas
 from milepost.web.app import create_app
 from milepost.web.security.api_keys import ApiKeyStore
 from milepost.worker.registry import publish, published_type
+from tests.waiting import PATIENCE
 from tests.web.server import Server
 
 
@@ -56,7 +57,7 @@ async def test_batch_of_a_client_counts_its_jobs_and_ends(jobs: AsyncJobs) -> No
     with pytest.raises(IllegalTransitionError, match="Batch import is closed; open one with another name"):
         await client.batch("import").open()
     async with jobs.run_workers():
-        assert (await batch.wait(30)).status == "completed"
+        assert (await batch.wait(PATIENCE)).status == "completed"
         assert (await client.wait(last.job_id, 30)).result == "last"
     assert await client.batch("import").counts() == MemberCounts(total=3, completed=3)
     found = await client.request("GET", "/api/batches/import")
@@ -189,5 +190,5 @@ def test_blocking_client_has_batches() -> None:
             job = client.create_job(group=batch.name)
             assert batch.counts() == MemberCounts(total=1, open=1)
         client.update_job(job.job_id, "completed")
-        ended = batch.wait(30)
+        ended = batch.wait(PATIENCE)
     assert (ended.status, ended.labels, ended.message) == ("completed", {"tenant": "acme"}, "1 jobs")

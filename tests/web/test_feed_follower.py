@@ -23,6 +23,7 @@ from milepost.web.security.principals import ANYONE
 from milepost.web.webhooks import registry
 from milepost.web.webhooks.delivery import CURSOR
 from tests.redis_server import RedisServer
+from tests.waiting import PATIENCE
 from tests.web.conftest import store_address
 
 pytestmark = pytest.mark.timing
@@ -63,7 +64,7 @@ class Client:
 
     async def wait_for(self, text: str) -> None:
         """Wait until a text was received, and forget what came before."""
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(PATIENCE):
             while text not in self.text:
                 await asyncio.sleep(0.01)
         self.text = ""
@@ -100,7 +101,7 @@ async def serving(manager: AsyncJobManager) -> AsyncIterator[tuple[WebContext, l
 
 async def until(condition: Callable[[], Any]) -> None:
     """Wait until a condition holds."""
-    async with asyncio.timeout(40):
+    async with asyncio.timeout(PATIENCE):
         while not condition():
             await asyncio.sleep(0.01)
 
@@ -125,10 +126,11 @@ async def test_server_follows_the_feed_once(manager: AsyncJobManager, monkeypatc
         await stream.wait_for("event: end")
         await jobs.wait_for("completed")
         await until(lambda: ends == [job_id])
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(PATIENCE):
             while not await registry.deliveries(manager.store):
                 await asyncio.sleep(0.01)
-        assert (reads.waiting, reads.most) == (1, 1)
+        await until(lambda: reads.waiting == 1)
+        assert reads.most == 1
     await until(lambda: reads.waiting == 0)
     await manager.close()
 
@@ -144,8 +146,7 @@ async def test_redis_has_one_waiting_reader(start_redis: Callable[..., RedisServ
         async with serving(manager) as (context, _, job_id):
             await until(lambda: len(context.feed._subscribers) == 4)
             await manager.update_job(job_id, "running")
-            await asyncio.sleep(0.2)
-            assert readers() == 1
+            await until(lambda: readers() == 1)
         assert context.feed._subscribers == []
         await manager.close()
         await until(lambda: readers() == 0)
@@ -225,7 +226,7 @@ async def test_gap_reaches_every_subscriber(monkeypatch: pytest.MonkeyPatch) -> 
         await stream.wait_for("event: end")
         await jobs.wait_for("event: reset")
         await until(lambda: any(one.lost for one in news))
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(PATIENCE):
             while not await registry.deliveries(manager.store):  # found by the records
                 await asyncio.sleep(0.01)
             while (await manager.store.kv_get(CURSOR)) == cursor:
@@ -278,13 +279,12 @@ async def test_slow_subscriber_learns_that_it_missed_events(
     await follower.subscribe(queue)
     for _ in range(3):
         await memory.create_job()
-    await asyncio.sleep(0.1)
+    await until(lambda: follower.position == "3")
     news = await queue.take()
     assert ([event.kind for event in news.events], news.lost) == (["created"] * 3, False)
-    for _ in range(8):
+    for number in range(4, 12):
         await memory.create_job()
-        await asyncio.sleep(0.02)  # each is read on its own
-    await until(lambda: follower.position == "11")
+        await until(lambda number=number: follower.position == str(number))  # each is read on its own
     news = await queue.take()
     assert news.lost
     assert len(news.events) < 8

@@ -14,6 +14,7 @@ import pytest
 from milepost import AsyncJobManager, StoreUnavailableError
 from milepost.core.errors import OutcomeUnknownError, StoreFullError
 from milepost.web import auth, create_app
+from tests.waiting import PATIENCE
 from tests.web.conftest import client_of
 from tests.web.server import Server
 
@@ -248,7 +249,7 @@ CALLS = [
 async def test_store_failure_is_503_or_507_with_retry_after(error: Exception, status: int) -> None:
     async with client_of(AsyncJobManager(Down(error))) as client:
         for method, path, body in CALLS:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE):
                 answer = await client.request(method, path, json=body)
             assert answer.status_code in (status, 503), (method, path, answer.status_code)
             assert answer.headers["retry-after"].isdigit()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
 from collections.abc import Iterator
 
 import httpx
@@ -21,7 +20,7 @@ def server() -> Iterator[Server]:
 def read(server: Server, job_id: str, until: int = 1000, headers: dict[str, str] | None = None) -> list[Message]:
     """Return the messages of a stream until its end, or the first `until`."""
     found: list[Message] = []
-    with httpx.stream("GET", f"{server.url}/api/jobs/{job_id}/events", headers=headers, timeout=20) as answer:
+    with httpx.stream("GET", f"{server.url}/api/jobs/{job_id}/events", headers=headers) as answer:
         assert answer.status_code == 200
         for message in messages(answer):
             found.append(message)
@@ -32,7 +31,7 @@ def read(server: Server, job_id: str, until: int = 1000, headers: dict[str, str]
 
 def test_new_client_gets_snapshot_events_and_end(server: Server) -> None:
     job_id = server.drive("create_job", None, "ingestion")["job_id"]
-    with httpx.stream("GET", f"{server.url}/api/jobs/{job_id}/events", timeout=20) as answer:
+    with httpx.stream("GET", f"{server.url}/api/jobs/{job_id}/events") as answer:
         assert answer.headers["content-type"].startswith("text/event-stream")
         assert answer.headers["x-accel-buffering"] == "no"
         stream = messages(answer)
@@ -69,7 +68,7 @@ def test_a_reconnect_after_the_end_is_204(server: Server) -> None:
 
 def test_a_deleted_job_ends_its_stream(server: Server) -> None:
     job_id = server.drive("create_job")["job_id"]
-    with httpx.stream("GET", f"{server.url}/api/jobs/{job_id}/events", timeout=20) as answer:
+    with httpx.stream("GET", f"{server.url}/api/jobs/{job_id}/events") as answer:
         stream = messages(answer)
         next(stream)
         server.drive("delete_job", job_id)
@@ -92,21 +91,16 @@ def test_a_signal_ends_open_streams_and_the_server(number: signal.Signals) -> No
     with Server() as server:
         job_id = server.drive("create_job")["job_id"]
         with (
-            httpx.stream("GET", f"{server.url}/api/jobs/{job_id}/events", timeout=20) as one,
-            httpx.stream("GET", f"{server.url}/api/events", timeout=20) as all_jobs,
+            httpx.stream("GET", f"{server.url}/api/jobs/{job_id}/events") as one,
+            httpx.stream("GET", f"{server.url}/api/events") as all_jobs,
         ):
             stream, listing = messages(one), messages(all_jobs)
             assert next(stream).kind == "snapshot"
             assert next(listing).kind == "snapshot"
-            assert server.process is not None
-            started = time.monotonic()
-            server.process.send_signal(number)
+            server.signal(number)
             assert list(stream) == []
             assert list(listing) == []
-            assert time.monotonic() - started < 5.0
-        server.process.wait(10)
-        # The targets, 1 s and 2 s, are measured by the benchmarks; these are hang guards.
-        assert time.monotonic() - started < 10.0
+        server.wait()
 
 
 MOUNTED = """
@@ -125,8 +119,8 @@ def test_signal_ends_streams_of_a_mounted_application() -> None:
     """The outer application does not run its lifespan, and the server waits for open streams."""
     with (
         Server(code=MOUNTED) as server,
-        httpx.Client(timeout=20) as client,
+        httpx.Client() as client,
         client.stream("GET", f"{server.url}/mounted/api/events") as answer,
     ):
         assert next(messages(answer)).kind == "snapshot"
-        assert server.end(signal.SIGTERM) < 30
+        server.end(signal.SIGTERM)

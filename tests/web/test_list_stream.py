@@ -26,7 +26,7 @@ def server(request: pytest.FixtureRequest, sqlite_url: str) -> Iterator[Server]:
 
 
 def open_list(server: Server, query: str = "", **headers: str) -> httpx.Response:
-    return httpx.Client(timeout=20).send(
+    return httpx.Client().send(
         httpx.Request("GET", f"{server.url}/api/events{query}", headers={"Accept": "text/event-stream", **headers}),
         stream=True,
     )

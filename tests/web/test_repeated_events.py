@@ -19,7 +19,7 @@ from milepost.web.live.hub import Hub
 from milepost.web.live.job_stream import open_stream
 from milepost.web.metrics import FinishedJobs
 from milepost.web.webhooks import registry
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 from tests.web.test_webhooks import sender_to
 
 pytestmark = pytest.mark.timing
@@ -72,7 +72,7 @@ async def test_watch_gives_each_event_once(manager: AsyncJobManager) -> None:
         await worked(manager)
         await manager.update_job(job.job_id, "running", progress=progress)
     await manager.update_job(job.job_id, "completed")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         assert await watching == [1, 2, 3, 4]
 
 
@@ -94,7 +94,7 @@ async def test_job_stream_sends_each_event_once(manager: AsyncJobManager) -> Non
         await manager.update_job(job.job_id, "running", progress=progress)
         await asyncio.sleep(0)
     await manager.update_job(job.job_id, "completed")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         await reading
     lines = b"".join(sent).decode().splitlines()
     versions = [int(line[4:].partition("-")[0]) for line in lines if line.startswith("id: ")]
@@ -107,7 +107,7 @@ async def test_finished_jobs_are_counted_once(manager: AsyncJobManager) -> None:
     finished = FinishedJobs(FeedFollower(lambda: manager.store))
     finished.listeners.append(lambda event, job: seen.update([job.job_id]))
     await finished.begin()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         job = await worked(manager)
         while job.job_id not in seen:
             await asyncio.sleep(0.01)

@@ -18,6 +18,7 @@ from milepost.settings import Settings, settings
 from milepost.web import auth, create_app, serve
 from milepost.web.context import server_processes
 from tests.services import free_port
+from tests.waiting import PATIENCE
 from tests.web.server import ROOT
 
 pytestmark = pytest.mark.timing
@@ -34,7 +35,7 @@ def test_serve_accepts_local_hosts_only_and_ends_at_signal() -> None:
     code = f"from milepost.web import serve; serve('memory://', port={port}, log_level='warning')"
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
     try:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + PATIENCE
         while True:
             try:
                 answer = httpx.get(f"http://127.0.0.1:{port}/api/jobs")
@@ -48,7 +49,7 @@ def test_serve_accepts_local_hosts_only_and_ends_at_signal() -> None:
         loud = httpx.get(f"http://127.0.0.1:{port}/api/jobs", headers={"Host": f"LocalHost:{port}"})
         assert loud.status_code == 200, "a name means the same in capitals"
         process.terminate()
-        process.wait(10)
+        process.wait(PATIENCE)
     finally:
         process.kill()
         process.wait()
@@ -87,7 +88,7 @@ def test_request_timeout_is_taken_from_the_settings_of_the_jobs() -> None:
         await app({**scope, "http_version": "1.1", "scheme": "http", "raw_path": b"/api/jobs"}, receive, send)
         return sent
 
-    assert asyncio.run(asyncio.wait_for(send_no_body(), 10))[0]["status"] == 408
+    assert asyncio.run(asyncio.wait_for(send_no_body(), PATIENCE))[0]["status"] == 408
 
 
 @pytest.mark.parametrize(
@@ -125,4 +126,4 @@ def test_several_processes_on_memory_are_refused() -> None:
             pytest.fail("the remedy was not named")
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(PATIENCE)

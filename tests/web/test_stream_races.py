@@ -26,6 +26,7 @@ from milepost.web.live.output_stream import open_output
 from milepost.web.live.sse import Frame
 from milepost.web.security.principals import ANYONE, Principal
 from milepost.worker.start_forecast import Forecast
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.timing
 
@@ -78,7 +79,7 @@ async def test_change_during_a_list_read_is_sent(memory: AsyncJobManager) -> Non
     await store.read.wait()  # the list has read the job as running, and has not sent it yet
     await memory.update_job(job.job_id, "completed")
     newest = (await memory.store.feed(None)).position
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while hub.lists.position != newest:
             await asyncio.sleep(0.01)
         store.go.set()
@@ -105,7 +106,7 @@ async def test_event_during_record_check_does_not_regress(memory: AsyncJobManage
     looking = asyncio.create_task(hub._reconcile([channel]))  # as after a long time without events
     await store.read.wait()
     await memory.update_job(job.job_id, "running")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while channel.version != 2:
             await asyncio.sleep(0.01)
         store.go.set()
@@ -127,7 +128,7 @@ async def test_output_of_recreated_job_is_not_sent(memory: AsyncJobManager) -> N
     store.read.clear()
     store.go.clear()
     streaming = asyncio.create_task(stream({"type": "http"}, receive, received.send))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         await store.read.wait()
         await memory.delete_job("x")
         async with memory.track("chat", job_id="x", labels={"owner": "bob"}) as run:
@@ -151,7 +152,7 @@ async def test_restricted_principal_gets_deletion_of_visible_job(memory: AsyncJo
     await memory.delete_job(other.job_id)
     await memory.delete_job(mine.job_id)
     text = ""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while '"gone":' not in text:
             text += await received.get()
     streaming.cancel()
@@ -176,7 +177,7 @@ async def test_slow_list_resumes_at_its_position(memory: AsyncJobManager) -> Non
     stream = await open_list_stream(hub, ListParams(), ANYONE, None)
     streaming = asyncio.create_task(stream({"type": "http"}, receive, send))
     (reader,) = hub.lists.clients()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         assert "event: snapshot" in await received.get()
         await memory.update_job(first.job_id, "running")
         while not reader.pending:
@@ -222,7 +223,7 @@ async def test_repeated_store_outage_ends_stream_without_error(
     monkeypatch.setattr(memory.store, "events", away)
     hub.lists.reset()
     hub._channels[job.job_id].publish(Frame(3, True, b"", CATCH_UP))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         await asyncio.gather(*streaming)
     assert ended == [True, True]
     assert hub.clients == 0
@@ -266,7 +267,7 @@ async def test_a_stream_ends_when_its_key_is_revoked(
     headers = [(b"authorization", f"Bearer {secret}".encode())]
     scope = {"type": "http", "method": "GET", "path": path, "query_string": b"", "headers": headers}
     streaming = asyncio.create_task(app(scope, receive, send))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         await opened.wait()
         assert await app.state.milepost.authenticator.keys.revoke(key.id)
         await streaming
@@ -305,7 +306,7 @@ async def test_dependency_user_stream_must_be_reopened(
         scope = {"type": "http", "method": "GET", "path": path, "query_string": b"", "headers": []}
         return asyncio.create_task(app(scope, receive, send))
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         streaming = opened()
         for _ in range(5):  # checked repeatedly, it stays open
             await asked.get()
@@ -335,7 +336,7 @@ async def test_wait_of_pending_job_is_sent_only_when_it_changes(memory: AsyncJob
     stream = await open_list_stream(hub, ListParams(), ANYONE, None)
     streaming = asyncio.create_task(stream({"type": "http"}, receive, received.send))
     added = await submitted(memory)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         assert "No worker serves generic" in await received.get()
         while added not in (body := await received.get()):
             pass
@@ -371,7 +372,7 @@ async def test_waits_read_during_a_snapshot_are_not_sent_twice(memory: AsyncJobM
 
     listed = await submitted(memory)
     hub = Hub(FeedFollower(lambda: memory.store), describe=describe)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         stream = await open_list_stream(hub, ListParams(), ANYONE, None)
         streaming = asyncio.create_task(stream({"type": "http"}, receive, received.send))
         added = await submitted(memory)

@@ -20,6 +20,7 @@ from milepost.stores.ids import new_operation_id
 from milepost.stores.protocol import Claim, Store, Write
 from milepost.web.webhooks import delivery, registry
 from milepost.web.webhooks.delivery import CURSOR, WebhookSender, is_public
+from tests.waiting import PATIENCE
 from tests.web.conftest import client_of
 
 pytestmark = pytest.mark.timing
@@ -178,7 +179,7 @@ async def test_sender_without_webhooks_waits_until_this_server_creates_one(
     monkeypatch.setattr(registry, "all_hooks", counted)
     monkeypatch.setattr(delivery, "POLL_INTERVAL", 0.0)
     monkeypatch.setattr(delivery, "IDLE_INTERVAL", 1000.0)
-    async with asyncio.timeout(30), sender_to(manager, answer) as sender:
+    async with asyncio.timeout(PATIENCE), sender_to(manager, answer) as sender:
         while not reads:
             await asyncio.sleep(0)
         for _ in range(50):
@@ -254,7 +255,7 @@ async def test_endless_response_does_not_block_delivery(
     await sender.read_feed([hook])
     await memory.cancel_job((await memory.create_job()).job_id)
     await sender.read_feed([hook])
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         assert await sender.send_due([hook]) == 1, "the status is the answer"
     assert body.sent < 100
 
@@ -266,7 +267,7 @@ async def test_response_timeout_is_a_failed_attempt(memory: AsyncJobManager, mon
         return await asyncio.Future[httpx.Response]()
 
     hook = await registry.create(memory.store, "https://hooks.example.org/in")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         outcome = await sender_to(memory, answer).post(hook, registry.Delivery(hook.id, "msg_1", "{}", 0))
     assert outcome == (0, "no response within 0.1 s")
 
