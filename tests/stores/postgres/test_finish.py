@@ -14,9 +14,10 @@ from milepost import AsyncRun, Jobs, Run, Settings
 from milepost.core.errors import InvalidInputError, JobCancelled, LeaseHeldError, LeaseLost
 from milepost.stores.postgres import PostgresStore
 from milepost.stores.sync_bridge import run_sync
+from tests.chaos.calibration import slowness
 from tests.postgres_server import PostgresServer
 from tests.stores.postgres.orders import empty_orders, orders
-from tests.waiting import lose_lease, until
+from tests.waiting import PATIENCE, lose_lease, until
 
 pytestmark = pytest.mark.service("postgresql")
 
@@ -26,7 +27,7 @@ def jobs(postgres_server: PostgresServer, postgres_url: str) -> Iterator[Jobs]:
     """Yield jobs whose store waits 0.5 s for a lock, and an empty table of orders."""
     empty_orders(postgres_url)
     store = PostgresStore(postgres_server.url(), namespace=postgres_server.emptied("finish"), patience=0.5)
-    jobs = Jobs(store, options=Settings(lease=2, heartbeat=0.2))
+    jobs = Jobs(store, options=Settings(lease=4 * slowness(), heartbeat=0.2))
     yield jobs
     jobs.close()
 
@@ -71,8 +72,8 @@ def test_result_exists_if_the_transaction_of_the_handler_commits(
         return done
 
     with jobs.run_workers():
-        good = jobs.wait(jobs.submit(ship, order=1, fails=False), timeout=60)
-        bad = jobs.wait(jobs.submit(ship, order=2, fails=True), timeout=60)
+        good = jobs.wait(jobs.submit(ship, order=1, fails=False), timeout=PATIENCE)
+        bad = jobs.wait(jobs.submit(ship, order=2, fails=True), timeout=PATIENCE)
     assert (good.status, good.result) == ("completed", {"shipped": 1})
     assert (bad.status, bad.error) == ("failed", "no lamp")
     assert orders(postgres_url) == [1]
@@ -105,7 +106,7 @@ def test_async_handlers_finish_in_async_transactions(jobs: Jobs, postgres_url: s
 
     with jobs.run_workers():
         ends = [
-            jobs.wait(jobs.submit(target, order=n), timeout=60)
+            jobs.wait(jobs.submit(target, order=n), timeout=PATIENCE)
             for target, n in ((native, 1), (session, 2), (session, 3))
         ]
     assert [(end.status.value, end.result) for end in ends] == [("completed", 1), ("completed", 2), ("failed", None)]
@@ -154,7 +155,7 @@ def test_checkpoint_commits_with_the_transaction(jobs: Jobs, postgres_url: str) 
         return "done"
 
     with jobs.run_workers():
-        job = jobs.wait(jobs.submit(ship), timeout=60)
+        job = jobs.wait(jobs.submit(ship), timeout=PATIENCE)
     assert (job.status, job.error) == ("completed", None)
     first = {"attempt": 1, "text": "x" * 70_000}
     assert seen == [None, first, first]
@@ -178,8 +179,8 @@ def test_rollback_after_finish_fails_the_run(jobs: Jobs, postgres_url: str) -> N
             return 1
 
     with jobs.run_workers():
-        failed = jobs.wait(jobs.submit(ship, again=False), timeout=60)
-        good = jobs.wait(jobs.submit(ship, again=True), timeout=60)
+        failed = jobs.wait(jobs.submit(ship, again=False), timeout=PATIENCE)
+        good = jobs.wait(jobs.submit(ship, again=True), timeout=PATIENCE)
     assert failed.status == "failed"
     assert "its transaction was rolled back" in (failed.error or "")
     assert (good.status, good.result) == ("completed", 2)
@@ -204,7 +205,7 @@ def test_run_notices_a_cancel_after_its_finish_was_rolled_back(jobs: Jobs, postg
 
     with jobs.run_workers():
         job = jobs.submit(ship)
-        assert started.wait(60)
+        assert started.wait(PATIENCE)
         jobs.cancel_job(job.job_id)
         until(lambda: seen)
     assert seen == ["cancelled"]
@@ -234,21 +235,21 @@ def test_log_lines_are_kept_while_the_record_is_locked(jobs: Jobs, postgres_url:
     @jobs.job("ship", max_attempts=1)
     def ship(run: Run) -> None:
         started.set()
-        assert locked.wait(60)
+        assert locked.wait(PATIENCE)
         run.log("while locked")
-        assert leave.wait(60)
+        assert leave.wait(PATIENCE)
         run.log("after it")
 
     with jobs.run_workers():
         job = jobs.submit(ship)
-        assert started.wait(60)
+        assert started.wait(PATIENCE)
         with psycopg.connect(postgres_url) as db:
             db.execute("SELECT 1 FROM finish.jobs WHERE id = %s FOR UPDATE", (job.job_id,))
             locked.set()
             began = run_sync(jobs.store.now())
             until(lambda: run_sync(jobs.store.now()) > began + 3_000_000)  # some beats that wait 0.5 s, twice
         leave.set()
-        assert jobs.wait(job, timeout=60).status == "completed"
+        assert jobs.wait(job, timeout=PATIENCE).status == "completed"
     text = str([event.data for event in jobs.events(job.job_id)])
     assert ("while locked" in text, "after it" in text) == (True, True)
 
@@ -262,7 +263,7 @@ def test_open_transaction_hinders_no_other_run(jobs: Jobs, postgres_url: str) ->
             db.execute("INSERT INTO orders VALUES (1)")
             (run.finish if finishes else run.checkpoint)(7, using=db)
             entered.set()
-            assert leave.wait(60)
+            assert leave.wait(PATIENCE)
         return 7
 
     @jobs.job("other")
@@ -278,21 +279,21 @@ def test_open_transaction_hinders_no_other_run(jobs: Jobs, postgres_url: str) ->
             entered.clear()
             waiting = jobs.submit(ship, finishes=finishes)
             beside = jobs.submit(other)
-            assert entered.wait(60)
+            assert entered.wait(PATIENCE)
             with pytest.raises(LeaseHeldError, match="committing its"):
                 jobs.cancel_job(waiting.job_id)
             with pytest.raises(LeaseHeldError, match="committing its"):
                 jobs.delete_job(waiting.job_id)
             leased = run_sync(jobs.store.now())
-            until(lambda leased=leased: run_sync(jobs.store.now()) > leased + 4_000_000)  # two leases
+            until(lambda leased=leased: run_sync(jobs.store.now()) > leased + 2e6 * jobs.settings.lease)
             jobs.submit("other", {}, priority=-1, delay="1h")
             for job_id in (waiting.job_id, beside.job_id):
                 job = jobs.get_job(job_id)
                 assert job is not None
                 assert (job.status, job.attempt, job.crashes) == ("running", 1, 0)
             leave.set()
-            assert jobs.wait(waiting, timeout=60).result == 7
-            assert jobs.wait(beside, timeout=60).status == "completed"
+            assert jobs.wait(waiting, timeout=PATIENCE).result == 7
+            assert jobs.wait(beside, timeout=PATIENCE).status == "completed"
     assert orders(postgres_url) == [1, 1]
 
 
@@ -307,7 +308,7 @@ def test_using_is_refused_where_it_cannot_hold(jobs: Jobs, postgres_url: str) ->
             run.finish(None, using=db)
 
         with jobs.run_workers():
-            job = jobs.wait(jobs.submit(ship), timeout=60)
+            job = jobs.wait(jobs.submit(ship), timeout=PATIENCE)
         assert "needs a transaction with the isolation READ COMMITTED" in (job.error or "")
 
 
@@ -335,11 +336,11 @@ def test_children_are_made_before_the_result_and_awaited_after_the_transaction(j
 
     with jobs.run_workers():
         for joins, result in ((True, "done"), (False, "finished")):
-            job = jobs.wait(jobs.submit(parent, joins=joins), timeout=60)
+            job = jobs.wait(jobs.submit(parent, joins=joins), timeout=PATIENCE)
             assert (job.error, job.result) == (None, result)
             children = [one for one in jobs.list_jobs(job_type="child") if one.parent_id == job.job_id]
             assert len(children) == (1 if joins else 2)
-            assert [jobs.wait(one.job_id, timeout=60).result for one in children] == ["done"] * len(children)
+            assert [jobs.wait(one.job_id, timeout=PATIENCE).result for one in children] == ["done"] * len(children)
 
 
 def test_open_transaction_of_a_parent_hinders_no_other_job(jobs: Jobs, postgres_url: str) -> None:
@@ -356,14 +357,14 @@ def test_open_transaction_of_a_parent_hinders_no_other_job(jobs: Jobs, postgres_
         with psycopg.connect(postgres_url) as db:
             run.finish(None, using=db)
             entered.set()
-            assert leave.wait(60)
+            assert leave.wait(PATIENCE)
 
     with jobs.run_workers(concurrency=4):
         job = jobs.submit(parent)
-        assert entered.wait(60)
+        assert entered.wait(PATIENCE)
         try:
-            assert jobs.wait(jobs.submit(child), timeout=30).status == "completed"
+            assert jobs.wait(jobs.submit(child), timeout=PATIENCE).status == "completed"
         finally:
             leave.set()
-        assert jobs.wait(job, timeout=60).status == "completed"
+        assert jobs.wait(job, timeout=PATIENCE).status == "completed"
         until(lambda: jobs.count_jobs("child", "completed") == 21)

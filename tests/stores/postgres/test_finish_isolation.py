@@ -12,6 +12,7 @@ import pytest
 from milepost import AsyncRun, Jobs, Run, Settings
 from tests.postgres_server import PostgresServer
 from tests.stores.postgres.orders import empty_orders, orders
+from tests.waiting import PATIENCE
 from tests.worker.test_suspects import make_suspect
 
 pytestmark = pytest.mark.service("postgresql")
@@ -91,7 +92,7 @@ def test_crash_suspects_without_transactions_run_beside_other_jobs(jobs: Jobs) -
 
     @jobs.job("long")
     def long(run: Run) -> None:
-        assert may_end.wait(60)
+        assert may_end.wait(PATIENCE)
 
     jobs.handlers.add(count)
     with jobs.run_workers():
@@ -101,7 +102,7 @@ def test_crash_suspects_without_transactions_run_beside_other_jobs(jobs: Jobs) -
     first = jobs.submit("long", priority=9)
     with jobs.run_workers(concurrency=2):
         try:
-            done = jobs.wait(lost, timeout=20)
+            done = jobs.wait(lost, PATIENCE)
             assert jobs.get_job(first.job_id).status == "running"
         finally:
             may_end.set()

@@ -13,7 +13,7 @@ from milepost import Jobs, Run, Settings
 from milepost.stores.postgres import PostgresStore, store
 from milepost.stores.sync_bridge import run_sync
 from tests.postgres_server import PostgresServer
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.service("postgresql")
 
@@ -53,7 +53,9 @@ def waiting(other: PostgresStore) -> tuple[threading.Thread, list[object]]:
 
 def _listeners(other: PostgresStore) -> int:
     with psycopg.connect(**other._namespace.given) as db:
-        found = db.execute("SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN milepost%'").fetchone()
+        found = db.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN milepost%' AND state = 'idle'"
+        ).fetchone()
     assert found is not None
     return int(found[0])
 
@@ -62,7 +64,7 @@ def test_submit_of_another_process_wakes_those_who_wait(pair: tuple[Jobs, Postgr
     jobs, other = pair
     thread, found = waiting(other)
     jobs.submit("ship")
-    thread.join(60)
+    thread.join(PATIENCE)
     assert found == [True, 1]
 
 
@@ -75,7 +77,7 @@ def test_commit_of_a_session_wakes_those_who_wait(pair: tuple[Jobs, PostgresStor
     engine = create_engine(postgres_url.replace("postgresql://", "postgresql+psycopg://"))
     with Session(engine) as session, session.begin():
         jobs.using(session).submit("ship")
-    thread.join(60)
+    thread.join(PATIENCE)
     assert found == [True, 1]
     engine.dispose()
 
@@ -90,7 +92,7 @@ def test_lost_connection_is_replaced(
         db.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN milepost%'")
         until(lambda: _listeners(other) == 1)
     jobs.submit("ship")
-    thread.join(60)
+    thread.join(PATIENCE)
     assert found == [True, 1]
 
 
@@ -105,5 +107,5 @@ def test_forked_process_has_a_listener_of_its_own(pair: tuple[Jobs, PostgresStor
         finally:
             os._exit(0)
     os.waitpid(child, 0)
-    thread.join(60)
+    thread.join(PATIENCE)
     assert found == [True, 1]

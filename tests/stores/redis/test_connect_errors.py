@@ -10,6 +10,7 @@ from milepost.core.errors import InvalidInputError, StoreUnavailableError
 from milepost.stores.redis import RedisStore
 from tests.redis_server import RedisServer
 from tests.stores.redis.store_calls import run
+from tests.waiting import PATIENCE
 
 pytestmark = [pytest.mark.service("redis-server"), pytest.mark.timing]
 
@@ -66,7 +67,7 @@ async def test_cancel_while_connecting_ends_task(redis_url: str, redis_namespace
             await asyncio.sleep(0)
         is_over = task.done()
         task.cancel()
-        await asyncio.wait([task], timeout=10)
+        await asyncio.wait([task], timeout=PATIENCE)
         assert task.done(), steps
         assert task.cancelled() is not is_over, steps
         await store.close()

@@ -16,7 +16,7 @@ from milepost.stores.redis import RedisStore
 from milepost.stores.sync_bridge import run_sync
 from milepost.testing.conformance.harness import worker_job
 from tests.redis_server import RedisServer
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 pytestmark = [pytest.mark.service("redis-server"), pytest.mark.timing]
 
@@ -106,7 +106,7 @@ def test_wait_for_work_moves_to_new_master(servers: list[RedisServer], sentinel:
     until(lambda: sentinel.asked >= asked + 2)
     other = RedisStore(servers[1].url)
     run_sync(other.wake("worker"))
-    assert run_sync(store.wait_for_work("worker", ("t",), 10.0)) == "worker"
+    assert run_sync(store.wait_for_work("worker", ("t",), PATIENCE)) == "worker"
     run_sync(store.close())
     run_sync(other.close())
 

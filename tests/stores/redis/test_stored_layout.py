@@ -22,7 +22,7 @@ from milepost.stores.retention import purge_older
 from milepost.stores.sync_bridge import run_sync
 from milepost.testing.conformance.harness import LONG, caller_job, worker_job
 from tests.redis_server import RedisServer
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.service("redis-server")
 
@@ -282,5 +282,5 @@ def test_layout_is_written_again_after_flushall(start_redis: Callable[..., Redis
         client.flushall()
         until(lambda: client.get("{milepost}:layout") == layout)
         until(jobs.job_types)
-        assert jobs.wait(jobs.submit(t), 20).result == "done"
+        assert jobs.wait(jobs.submit(t), PATIENCE).result == "done"
     jobs.close()

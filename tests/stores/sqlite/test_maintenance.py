@@ -21,6 +21,7 @@ from milepost.stores.sync_bridge import run_sync
 from milepost.testing import FrozenClock
 from tests.stores.sqlite.conftest import Make
 from tests.stores.sqlite.sqlite_fixture import check_file, claim, create, do
+from tests.waiting import PATIENCE
 
 
 @pytest.fixture
@@ -125,10 +126,10 @@ def test_wal_size_is_bounded(make: Make, path: Path) -> None:
 
 def test_scheduled_job_wakes_waiting_worker(make: Make) -> None:
     store = make()
-    due = run_sync(store.now()) + 150_000
+    due = run_sync(store.now()) + 3_000_000  # later than the claim below
     do(store, create("a", not_before=str(due)))
     assert claim(store) == []
-    assert run_sync(store.wait_for_work("w", ["q"], 20))
+    assert run_sync(store.wait_for_work("w", ["q"], PATIENCE))
     assert run_sync(store.now()) >= due
     assert [job.job_id for job in claim(store)] == ["a"]
 
@@ -152,7 +153,7 @@ def test_full_queue_does_not_wake_worker(make: Make) -> None:
     (job,) = claim(store, 2)
     assert not run_sync(store.wait_for_work("w", ["q"], 0.05))
     do(store, Write("a", plans.plan_complete(new_operation_id(), job.record["token"], None, {})))
-    assert run_sync(store.wait_for_work("w", ["q"], 5))
+    assert run_sync(store.wait_for_work("w", ["q"], PATIENCE))
     run_sync(store.set_limit("q", None, True))
     assert not run_sync(store.wait_for_work("w", ["q"], 0.05))
 

@@ -19,6 +19,7 @@ from milepost.stores.sync_bridge import run_sync
 from milepost.testing import FrozenClock
 from tests.stores.sqlite.conftest import Make
 from tests.stores.sqlite.sqlite_fixture import check_file, claim, create, do
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.timing
 
@@ -52,7 +53,7 @@ def line(child: subprocess.Popen[str]) -> str:
 
 def test_concurrent_processes_lose_no_write(spawn: Spawn, path: Path, make: Make) -> None:
     children = [spawn("write", f"p{number}", 60) for number in range(4)]
-    said = {job_id for child in children for job_id in child.communicate(timeout=60)[0].split()}
+    said = {job_id for child in children for job_id in child.communicate(timeout=PATIENCE)[0].split()}
     assert [child.returncode for child in children] == [0, 0, 0, 0]
     assert len(said) == 240
     assert set(check_file(path)) == said
@@ -62,7 +63,7 @@ def test_concurrent_processes_lose_no_write(spawn: Spawn, path: Path, make: Make
 def test_no_job_is_claimed_by_two_processes(spawn: Spawn, path: Path, make: Make) -> None:
     do(make(), *(create(f"j{number}") for number in range(100)))
     children = [spawn("drain", f"w{number}") for number in range(3)]
-    said = [job_id for child in children for job_id in child.communicate(timeout=60)[0].split()]
+    said = [job_id for child in children for job_id in child.communicate(timeout=PATIENCE)[0].split()]
     assert sorted(said) == sorted(f"j{number}" for number in range(100))
     assert {record["status"] for record in check_file(path).values()} == {"completed"}
 
@@ -70,7 +71,7 @@ def test_no_job_is_claimed_by_two_processes(spawn: Spawn, path: Path, make: Make
 def test_kill_in_transaction_leaves_nothing_partial(spawn: Spawn, path: Path, make: Make) -> None:
     child = spawn("die_before_commit")
     assert line(child) == "kept"
-    assert child.wait(30) == -signal.SIGKILL
+    assert child.wait(PATIENCE) == -signal.SIGKILL
     store = make()
     assert {job.job_id for job in run_sync(store.select(Select(), 10))} == {"kept"}
     do(store, create("half"))
@@ -110,7 +111,7 @@ def test_kill_leaves_no_large_value_without_its_record(spawn: Spawn, path: Path,
 
 
 def test_short_lock_is_waited_for(spawn: Spawn, make: Make) -> None:
-    store = make()
+    store = make(patience=PATIENCE)
     do(store, create("before"))
     child = spawn("lock", 3)
     assert line(child) == "locked"
@@ -144,7 +145,7 @@ def test_threads_read_while_one_waits_for_lock(spawn: Spawn, make: Make) -> None
         assert run_sync(store.get("before")) is not None, "reading waits for no writer"
     assert writer.is_alive()
     child.kill()
-    writer.join(60)
+    writer.join(PATIENCE)
     assert run_sync(store.get("after")) is not None
 
 
@@ -195,7 +196,7 @@ def test_fork_during_writes_is_safe(make: Make, path: Path) -> None:
         codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     stop.set()
     for thread in threads:
-        thread.join(30)
+        thread.join(PATIENCE)
     assert codes == [0] * 5
     assert len(check_file(path)) == len(written) + 5
 
@@ -205,9 +206,9 @@ def test_submit_in_other_process_wakes_worker(spawn: Spawn, make: Make) -> None:
     run_sync(store.now())
     child = spawn("later", 0.3)
     assert line(child) == "ready"
-    assert run_sync(store.wait_for_work("w", ["q"], 20))
+    assert run_sync(store.wait_for_work("w", ["q"], PATIENCE))
     woken = time.monotonic()
-    assert woken - float(line(child)) < 10, "it was woken only by its own time limit"
+    assert woken - float(line(child)) < PATIENCE / 2, "it was woken only by its own time limit"
     assert [job.job_id for job in claim(store)] == ["later"]
 
 
@@ -216,7 +217,7 @@ def test_feed_sees_writes_of_other_process(spawn: Spawn, make: Make) -> None:
     position = run_sync(store.feed(None)).position
     child = spawn("later", 0.2)
     assert line(child) == "ready"
-    found = run_sync(store.feed(position, timeout=20))
+    found = run_sync(store.feed(position, timeout=PATIENCE))
     assert [(event.job_id, event.kind) for event in found.events] == [("later", "created")]
 
 
@@ -224,7 +225,7 @@ def test_wake_from_other_process_wakes_worker(spawn: Spawn, make: Make) -> None:
     store = make()
     assert not run_sync(store.wait_for_work("w", ["q"], 0))
     spawn("wake", "w")
-    assert run_sync(store.wait_for_work("w", ["q"], 20))
+    assert run_sync(store.wait_for_work("w", ["q"], PATIENCE))
     assert not run_sync(store.wait_for_work("w", ["q"], 0.05)), "a nudge wakes once"
 
 

@@ -242,7 +242,7 @@ class Waking(Scenarios):
     async def test_wake_wakes_named_worker(self, fixture: StoreFixture) -> None:
         await _drain(fixture)
         await fixture.store.wake("w1")
-        assert await fixture.store.wait_for_work("w1", ["q"], 20.0) in WOKEN
+        assert await fixture.store.wait_for_work("w1", ["q"], 60.0) in WOKEN
 
     async def test_wait_for_work_times_out(self, fixture: StoreFixture) -> None:
         await _drain(fixture)
@@ -250,7 +250,7 @@ class Waking(Scenarios):
 
     async def test_job_of_other_queue_need_not_wake(self, fixture: StoreFixture) -> None:
         await fixture.create("a", worker_job("q2"))
-        assert await fixture.store.wait_for_work("w2", ["q2"], 20.0)
+        assert await fixture.store.wait_for_work("w2", ["q2"], 60.0)
 
 
 def _aged(fixture: StoreFixture, created: str) -> Change:
@@ -274,11 +274,11 @@ async def _idle_is_woken_by(fixture: StoreFixture, write: Write, reasons: tuple[
         thread = threading.Thread(target=_apply_on_a_thread, args=(fixture.store, write))
         thread.start()
         try:
-            assert await fixture.store.wait_for_work("w1", ["q"], 20.0) in reasons
+            assert await fixture.store.wait_for_work("w1", ["q"], 60.0) in reasons
         finally:
             thread.join()
         return
-    waiting = asyncio.create_task(fixture.store.wait_for_work("w1", ["q"], 20.0))
+    waiting = asyncio.create_task(fixture.store.wait_for_work("w1", ["q"], 60.0))
     await asyncio.sleep(0)
     assert (await fixture.store.apply([write])).outcomes[0].accepted
     assert await waiting in reasons

@@ -33,7 +33,7 @@ async def at_once(fixture: StoreFixture, *works: Callable[[Store], Coroutine[Any
         assert blocking_store.with_blocking(blocking=True) is blocking_store
         try:
             run_sync(blocking_store.now())
-            barrier.wait(20)
+            barrier.wait(60)
             return run_sync(work(blocking_store))
         finally:
             if blocking_store is not fixture.store:
@@ -234,7 +234,7 @@ class Promises(Scenarios):
         async def reader(store: Store) -> None:
             position, seen = start, SeenEvents()
             while sum(map(len, versions.values())) < 5 * len(ids):
-                news = await store.feed(position, limit=3, timeout=20.0)
+                news = await store.feed(position, limit=3, timeout=60.0)
                 assert not news.lost
                 assert news.events, "an event was lost"
                 for event in filter(seen.is_new, news.events):

@@ -169,10 +169,10 @@ class Feed(Scenarios):
         if fixture.store.blocking:
             thread = threading.Thread(target=_apply, args=(fixture.store, write))
             thread.start()
-            events = (await fixture.store.feed(position, timeout=20.0)).events
+            events = (await fixture.store.feed(position, timeout=60.0)).events
             thread.join()
         else:
-            waiting = asyncio.create_task(fixture.store.feed(position, timeout=20.0))
+            waiting = asyncio.create_task(fixture.store.feed(position, timeout=60.0))
             await asyncio.sleep(0)
             await fixture.store.apply([write])
             events = (await waiting).events

@@ -184,7 +184,7 @@ class Limits(Scenarios):
         while await fixture.store.wait_for_work("w1", ["t"], 0.02):
             assert await fixture.claim(["t"]) == []
         await fixture.do("a", plans.plan_complete(fixture.operation_id(), token_of(job), None, {}))
-        assert await fixture.store.wait_for_work("w1", ["t"], 20.0)
+        assert await fixture.store.wait_for_work("w1", ["t"], 60.0)
 
     async def test_freed_slot_wakes_workers_of_other_queues(self, fixture: StoreFixture) -> None:
         for name in ("a", "b", "c"):
@@ -198,11 +198,11 @@ class Limits(Scenarios):
 
         await starts_none()
         await fixture.do("a", plans.plan_complete(fixture.operation_id(), token_of(job), None, {}))
-        assert await fixture.store.wait_for_work("w1", ["t@gpu"], 20.0)
+        assert await fixture.store.wait_for_work("w1", ["t@gpu"], 60.0)
         assert [one.job_id for one in await fixture.claim(["t@gpu"])] == ["b"]
         await starts_none()
         await fixture.store.set_limit("t", 2, False)
-        assert await fixture.store.wait_for_work("w1", ["t@gpu"], 20.0)
+        assert await fixture.store.wait_for_work("w1", ["t@gpu"], 60.0)
         assert [one.job_id for one in await fixture.claim(["t@gpu"])] == ["c"]
 
     async def test_full_partitions_leave_the_turn_to_others(self, fixture: StoreFixture) -> None:
