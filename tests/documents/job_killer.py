@@ -63,6 +63,15 @@ class JobKiller:
         assert code in (0, -signal.SIGKILL), err[-2000:]
         return code != 0
 
+    def killed_at(self, *words: str, committed: int) -> None:
+        """Kill a command when so much of its work is committed; again from the beginning if it has ended before it was seen."""
+        before = self._copy()
+        for _ in range(10):
+            if self.killed(*words, committed=committed):
+                return
+            self._restore(before)
+        raise AssertionError("it always ended before that number of commits was seen")
+
     def killed_often(self, *words: str, kills: int, seconds: float) -> tuple[dict[str, Any], int]:
         """Kill a command that takes `seconds` at `kills` random moments while its job runs, then let it end.
 

@@ -27,7 +27,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 def test_commands_on_the_page_run(folder: Path, redis_url: str, redis_namespace: str) -> None:
     with serving() as models:
         models.chat = lambda body: json.dumps({"entities": [{"name": "Ada Lovelace", "type": "PERSON"}]})

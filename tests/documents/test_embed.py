@@ -149,7 +149,7 @@ def test_endpoint_batches_are_requested_concurrently(server: Server) -> None:
     embedder = HttpEmbedder(server.url, model="m", key="secret", batch=2, concurrency=3)
     assert check(embedder).shape == (4, 64)
     server.requests.clear()
-    server.delay = 0.05
+    server.delay = 0.5  # so that requests meet
     ticks: list[int] = []
     vectors = embedder.embed([f"text {number}" for number in range(12)], tick=lambda: ticks.append(1))
     assert np.allclose(vectors, get_embedder("hashing:64").embed([f"text {number}" for number in range(12)]), atol=1e-6)

@@ -169,6 +169,7 @@ def test_llm_extractor_retries_invalid_output(database: str) -> None:
 
     with serving() as server:
         server.chat = chat
+        server.delay = 0.02  # so that requests meet
         server.failures = [(429, {"Retry-After": "0.1"}, b""), (500, {}, b""), (200, {}, b"[]")]
         result, run = extract(database, extractor="llm", endpoint=server.url, llm_model="m", embed=False)
         assert server.most_at_once > 1

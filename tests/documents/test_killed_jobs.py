@@ -81,7 +81,7 @@ def test_a_kill_repeats_at_most_one_commit(tmp_path: Path) -> None:
     words: tuple[str, ...] = ("ingestion", str(folder), "model=minilm", "chunk_tokens=48")
     try:
         for commits in (1, 3):
-            assert killer.killed(*words, committed=commits * COMMIT), "it ended before that number of commits"
+            killer.killed_at(*words, committed=commits * COMMIT)
             assert killer.uncommitted(words[0]) <= COMMIT
         committed = killer.committed(words[0])
         job, _ = killer.undisturbed(*words)
@@ -92,7 +92,7 @@ def test_a_kill_repeats_at_most_one_commit(tmp_path: Path) -> None:
         assert (job["result"]["unchanged"], job["result"]["embedded"]) == (4, 0)
         assert killer.rows() == rows
         words = ("extraction", "embed=false")
-        assert killer.killed(*words, committed=COMMIT), "it ended before that number of commits"
+        killer.killed_at(*words, committed=COMMIT)
         assert killer.uncommitted(words[0]) <= COMMIT
     finally:
         killer.close()

@@ -104,9 +104,9 @@ def test_html_keeps_structure_and_drops_non_text(tmp_path: Path) -> None:
 def test_hostile_markup_takes_linear_time(tmp_path: Path, markup: str) -> None:
     path = tmp_path / "a.html"
     path.write_text(f"<html><body>first {markup}")
-    before = time.monotonic()
+    before = time.process_time()
     read(path)
-    assert time.monotonic() - before < 10
+    assert time.process_time() - before < 10
 
 
 def test_csv_rows_include_column_names(tmp_path: Path) -> None:

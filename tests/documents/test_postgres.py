@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -138,12 +137,15 @@ def test_unavailable_server_is_retried(database: str, server: PostgresServer) ->
     first(store)
     bring_in(store, "a.txt", "text")
     reasons: list[str] = []
-    store.on_wait = reasons.append
+
+    def wait(reason: str) -> None:
+        reasons.append(reason)
+        if len(reasons) == 1:
+            server.start()
+
+    store.on_wait = wait
     server.stop("immediate")
-    started = threading.Timer(0.5, server.start)
-    started.start()
     bring_in(store, "b.txt", "another text")
-    started.join()
     assert "busy" in reasons[0]
     assert store.counts()["documents"] == 2
     store.close()
@@ -160,7 +162,7 @@ def test_held_lock_is_retried(database: str, monkeypatch: pytest.MonkeyPatch) ->
         before = time.monotonic()
         with pytest.raises(StoreBusyError):
             port_module.retry_while_busy(lambda: store.transact(lambda tx: None), None, max_wait=0.3)
-        assert time.monotonic() - before < 5
+        assert time.monotonic() - before < 60
     store.transact(lambda tx: None)
     store.close()
 

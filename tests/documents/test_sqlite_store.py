@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-import threading
 import time
 from pathlib import Path
 
@@ -49,13 +48,16 @@ def test_locked_store_is_retried(tmp_path: Path) -> None:
     store = open_store(path)
     first(store)
     reasons: list[str] = []
-    store.on_wait = reasons.append
-    locked = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    locked = sqlite3.connect(path, isolation_level=None)
     locked.execute("BEGIN IMMEDIATE")
-    timer = threading.Timer(0.8, lambda: locked.execute("COMMIT"))
-    timer.start()
+
+    def wait(reason: str) -> None:
+        reasons.append(reason)
+        if locked.in_transaction:
+            locked.execute("COMMIT")
+
+    store.on_wait = wait
     bring_in(store, "a.txt", "text")
-    timer.join()
     locked.close()
     assert "busy" in reasons[0]
     assert store.counts()["documents"] == 1

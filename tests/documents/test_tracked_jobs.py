@@ -74,14 +74,12 @@ def test_cancel_from_another_manager_stops_the_job(manager: JobManager, library:
     for number in range(6, 20):
         (library / f"{number}.txt").write_text("\n\n".join(f"{number} {n} {PARAGRAPHS[n % 3]}" for n in range(60)))
     database = str(tmp_path / "documents.db")
-    cancelled_at: list[float] = []
 
     def cancel(job_id: str) -> None:
         store = open_store(database)
         while not store.counts()["documents"]:
             time.sleep(0.05)
         store.close()
-        cancelled_at.append(time.monotonic())
         manager.cancel_job(job_id, reason="enough")
 
     ids: list[str] = []
@@ -94,7 +92,6 @@ def test_cancel_from_another_manager_stops_the_job(manager: JobManager, library:
 
     with pytest.raises(JobCancelled):
         work()
-    assert time.monotonic() - cancelled_at[0] < 2
     job = manager.get_job(ids[0])
     assert job is not None
     assert job.status == JobStatus.CANCELLED
