@@ -10,6 +10,7 @@ from milepost import AsyncJobs, Jobs, Run
 from milepost.core.errors import InvalidInputError
 from milepost.query.filters import parse_filter
 from milepost.stores.protocol import Store
+from tests.waiting import PATIENCE
 
 
 @pytest.fixture
@@ -81,8 +82,8 @@ async def test_failure_and_success_release_what_follows(jobs: Jobs) -> None:
     anyway = await apart.submit("load", {}, after=["group:g"], on_failure="run")
     last = await apart.submit("load", {}, after=[anyway, second])
     async with apart.run_workers():
-        job = await apart.wait(skipped.job_id, 30)
+        job = await apart.wait(skipped.job_id, PATIENCE)
         assert (job.status, job.error) == ("cancelled", f"dependency_failed: {first.job_id}")
         assert job.activity == f"Cancelled: job {first.job_id} did not complete"
-        assert (await apart.wait(last.job_id, 30)).status == "completed"
+        assert (await apart.wait(last.job_id, PATIENCE)).status == "completed"
     await apart.close()

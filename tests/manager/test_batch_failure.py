@@ -14,6 +14,7 @@ from milepost.core.values import MemberCounts
 from milepost.stores.postgres.store import PostgresStore
 from milepost.stores.sync_bridge import run_sync
 from tests.postgres_server import PostgresServer
+from tests.waiting import PATIENCE
 
 
 def load(run: Run, fails: bool = False) -> None:
@@ -43,14 +44,14 @@ def test_repeated_failure_cancels_what_is_still_open(jobs: Jobs, monkeypatch: py
     assert run_sync(batch.counts()) == MemberCounts(total=1, open=1)
     run_sync(batch.fail("again"))
     assert run_sync(batch.counts()) == MemberCounts(total=1, cancelled=1)
-    assert jobs.wait("b", 5).error == "no more files"
+    assert jobs.wait("b", PATIENCE).error == "no more files"
 
 
 def test_failure_after_the_end_cancels_no_retried_job(jobs: Jobs) -> None:
     with jobs.batch("b") as batch:
         bad = batch.submit("load", {"fails": True})
     with jobs.run_workers():
-        assert batch.wait(20).status == "failed"
+        assert batch.wait(PATIENCE).status == "failed"
     jobs.retry_job(bad.job_id)
     run_sync(batch._async.fail("too late"))
     assert batch.counts() == MemberCounts(total=1, open=1)

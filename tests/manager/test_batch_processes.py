@@ -12,7 +12,7 @@ import pytest
 from milepost import Jobs, Run
 from milepost.app import batches
 from milepost.core.values import MemberCounts
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 PROCESS = """
 import sys, time
@@ -50,7 +50,7 @@ def test_batch_of_a_killed_process_is_stalled_and_can_be_continued(
         monkeypatch.setattr(batches, "ALIVE_INTERVAL", 0.01)
         with jobs.batch("b") as batch:
             until(lambda: (job := jobs.get_job("b")) and not job.stalled)
-        assert jobs.wait(last, 20).status == "completed"
+        assert jobs.wait(last, PATIENCE).status == "completed"
     assert batch.counts() == MemberCounts(total=1, completed=1)
     jobs.close()
 
@@ -88,6 +88,6 @@ def test_forked_child_does_not_end_parents_batch(sqlite_url: str, way: str) -> N
         command = [sys.executable, "-W", "ignore", "-c", FORKS, sqlite_url, way]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         assert (done.returncode, done.stderr) == (0, "")
-        assert jobs.wait("b", 20).status == "completed"
+        assert jobs.wait("b", PATIENCE).status == "completed"
     assert jobs.batch("b").counts() == MemberCounts(total=2, completed=2)
     jobs.close()

@@ -13,7 +13,7 @@ from milepost.core.errors import DuplicateJobError, IllegalTransitionError, Inva
 from milepost.core.values import MemberCounts
 from milepost.stores.factory import open_store
 from milepost.stores.sync_bridge import run_sync
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 
 @pytest.fixture
@@ -54,9 +54,9 @@ def test_batch_counts_its_jobs_and_runs_what_follows(jobs: Jobs) -> None:
     assert not record.progress_known, "it is that of its jobs"
     assert record.labels == {"tenant": "acme"}
     with jobs.run_workers():
-        assert jobs.wait(last, 20).result == "ana"
-        assert jobs.wait(also, 20).result == "bob"
-        ended = batch.wait(20)
+        assert jobs.wait(last, PATIENCE).result == "ana"
+        assert jobs.wait(also, PATIENCE).result == "bob"
+        ended = batch.wait(PATIENCE)
     assert (ended.status.value, ended.progress) == ("completed", 1.0)
     assert jobs.batch("b").counts() == MemberCounts(total=4, completed=4)
     assert [jobs.result(job_id) for job_id in many] == ["loaded", "loaded"]
@@ -73,10 +73,10 @@ def test_batch_with_a_failed_job_fails(jobs: Jobs) -> None:
         anyway = batch.then(report.options(on_failure="run"), who="bob")
         named = batch.then("report", {"who": "eve"})
     with jobs.run_workers():
-        assert jobs.wait(anyway, 20).result == "bob"
-        job = batch.wait(20)
+        assert jobs.wait(anyway, PATIENCE).result == "bob"
+        job = batch.wait(PATIENCE)
     assert (job.status.value, job.error) == ("failed", f"dependency_failed: {bad.job_id}")
-    assert [jobs.wait(one, 20).status.value for one in (last, named)] == ["cancelled", "cancelled"]
+    assert [jobs.wait(one, PATIENCE).status.value for one in (last, named)] == ["cancelled", "cancelled"]
     counts = batch.counts()
     assert (counts.total, counts.completed, counts.failed, counts.ended) == (2, 1, 1, 2)
 
@@ -85,10 +85,10 @@ def test_empty_batch_ends_at_once(jobs: Jobs) -> None:
     with jobs.batch("b") as batch:
         last = batch.then("report", {"who": "ana"})
         assert batch.counts() == MemberCounts()
-    assert batch.wait(5).status == "completed"
+    assert batch.wait(PATIENCE).status == "completed"
     assert batch.counts() == MemberCounts()
     with jobs.run_workers():
-        assert jobs.wait(last, 20).result == "ana"
+        assert jobs.wait(last, PATIENCE).result == "ana"
 
 
 def fill_a_disk(batch: Batch) -> None:
@@ -101,10 +101,10 @@ def fill_a_disk(batch: Batch) -> None:
 def test_exception_fails_the_batch_and_cancels_its_jobs(jobs: Jobs) -> None:
     with pytest.raises(OSError, match="full"):
         fill_a_disk(jobs.batch("b"))
-    job = jobs.batch("b").wait(5)
+    job = jobs.batch("b").wait(PATIENCE)
     assert (job.status.value, job.error) == ("failed", "OSError: the disk is full")
     assert jobs.batch("b").counts() == MemberCounts(total=1, cancelled=1)
-    assert [jobs.wait(x, 5).status.value for x in ("one", "last")] == ["cancelled", "cancelled"]
+    assert [jobs.wait(x, PATIENCE).status.value for x in ("one", "last")] == ["cancelled", "cancelled"]
     receipt = jobs.wait("one").receipt
     assert receipt is not None
     assert (receipt.requested_by, receipt.reason) == ("batch", "batch_failed")
@@ -115,8 +115,8 @@ def test_exception_keeps_the_jobs_if_asked_for(jobs: Jobs) -> None:
     with pytest.raises(OSError, match="full"):
         fill_a_disk(batch)
     with jobs.run_workers():
-        assert batch.wait(20).status == "completed"
-        assert jobs.wait("last", 20).result == "ana"
+        assert batch.wait(PATIENCE).status == "completed"
+        assert jobs.wait("last", PATIENCE).result == "ana"
     assert jobs.result("one") == "loaded"
 
 
@@ -181,18 +181,18 @@ def test_batch_in_a_handler_stays_open_while_the_run_is_interrupted(jobs: Jobs, 
 
     job = jobs.submit(jobs.job("fill", max_attempts=1)(afill if "async" in how else fill))  # type: ignore[call-overload]
     with jobs.run_workers():
-        assert began.wait(30)
+        assert began.wait(PATIENCE)
         if "paused" in how:
             jobs.pause(job.job_id)
             until(lambda: (now := jobs.get_job(job.job_id)) and now.status == "pending")
-            assert jobs.wait("load-0", 30).status == "completed"
+            assert jobs.wait("load-0", PATIENCE).status == "completed"
             assert [one.status.value for one in jobs.list_jobs("batch")] == ["running"]
             jobs.resume(job.job_id)
         elif "released" not in how:
-            assert jobs.wait(job.job_id, 30).error is None
+            assert jobs.wait(job.job_id, PATIENCE).error is None
     with jobs.run_workers():
-        assert jobs.wait(job.job_id, 30).error is None
-        assert jobs.batch("b").wait(30).status == "completed"
+        assert jobs.wait(job.job_id, PATIENCE).error is None
+        assert jobs.batch("b").wait(PATIENCE).status == "completed"
     assert len(starts) == 2
     assert jobs.batch("b").counts() == MemberCounts(total=2, completed=2)
 
@@ -212,14 +212,14 @@ def test_batch_fails_with_the_run_that_has_it_open(jobs: Jobs, how: str) -> None
 
     job = jobs.submit(fill)
     with jobs.run_workers():
-        assert began.wait(30)
+        assert began.wait(PATIENCE)
         if how == "cancelled":
             jobs.cancel_job(job.job_id)
-        batch = jobs.batch("b").wait(30)
+        batch = jobs.batch("b").wait(PATIENCE)
     assert (batch.status.value, (batch.error or "").partition(":")[0]) == (
         "failed", "JobCancelled" if how == "cancelled" else "JobTimedOut"
     )  # fmt: skip
-    assert jobs.wait("load", 30).status == "cancelled"
+    assert jobs.wait("load", PATIENCE).status == "cancelled"
 
 
 def test_running_job_adds_jobs_to_its_closed_batch(jobs: Jobs) -> None:
@@ -228,8 +228,8 @@ def test_running_job_adds_jobs_to_its_closed_batch(jobs: Jobs) -> None:
         last = batch.then("report", {"who": "ana"})
     outside = jobs.submit("spread", {})
     with jobs.run_workers():
-        assert jobs.wait(last, 20).result == "ana"
-        assert "batch 'b' is closed" in (jobs.wait(outside, 20).error or "")
+        assert jobs.wait(last, PATIENCE).result == "ana"
+        assert "batch 'b' is closed" in (jobs.wait(outside, PATIENCE).error or "")
     assert batch.counts() == MemberCounts(total=2, completed=2)
     assert jobs.wait(jobs.result(parent)).status == "completed"
 
@@ -294,13 +294,13 @@ def test_batch_in_an_event_loop(url: str, namespace: str) -> None:
                 record = await jobs.get_job("b")
                 assert record is not None
                 assert record.message == "Open, 3 jobs so far"
-            assert (await jobs.wait(last, 20)).result == 1
-            assert (await batch.wait(20)).status == "completed"
+            assert (await jobs.wait(last, PATIENCE)).result == 1
+            assert (await batch.wait(PATIENCE)).status == "completed"
             assert await batch.counts() == MemberCounts(total=3, completed=3)
             with pytest.raises(OSError, match="no"):
                 async with jobs.batch("c"):
                     raise OSError("no")
-            assert (await jobs.batch("c").wait(5)).status == "failed"
+            assert (await jobs.batch("c").wait(PATIENCE)).status == "failed"
         await jobs.close()
 
     asyncio.run(main())
@@ -318,8 +318,8 @@ def test_failed_items_of_a_closed_batch_are_retried_outside_of_it(jobs: Jobs) ->
         first = batch.submit(pages)
         inside = batch.submit("load", {})
         with jobs.run_workers():
-            jobs.wait(first, 30)
-            jobs.wait(inside, 30)
+            jobs.wait(first, PATIENCE)
+            jobs.wait(inside, PATIENCE)
         assert jobs.retry_job(first.job_id, only_failed=True).group == "b"
     again = jobs.retry_job(first.job_id, only_failed=True)
     assert (again.group, again.labels, again.retry_of) == (None, {"tenant": "acme"}, first.job_id)

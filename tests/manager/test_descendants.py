@@ -8,7 +8,7 @@ import pytest
 
 from milepost import Fail, Jobs, Run
 from milepost.core.errors import IllegalTransitionError, InvalidInputError
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 
 @pytest.fixture
@@ -53,8 +53,8 @@ def test_child_of_an_ended_parent_can_be_deleted(jobs: Jobs) -> None:
         return run.submit_child("a", leaf)
 
     with jobs.run_workers():
-        child = jobs.wait(jobs.submit(root), 30).result
-        jobs.wait(child, 30)
+        child = jobs.wait(jobs.submit(root), PATIENCE).result
+        jobs.wait(child, PATIENCE)
     jobs.delete_job(child)
     assert jobs.get_job(child) is None
 
@@ -100,11 +100,11 @@ def test_retry_puts_back_what_was_cancelled_because_of_it(jobs: Jobs) -> None:
     jobs.cancel_job(other.job_id)
     with jobs.run_workers():
         for job in (by_job, by_group, last):
-            assert jobs.wait(job, 30).status == "cancelled"
+            assert jobs.wait(job, PATIENCE).status == "cancelled"
         with pytest.raises(InvalidInputError, match="only_failed: submits a new job"):
             jobs.retry_job(bad.job_id, only_failed=True, dependents=True)
         fails.clear()
         jobs.retry_job(bad.job_id, dependents=True)
         for job in (by_job, by_group, last):
-            assert jobs.wait(job, 30).result == "done"
+            assert jobs.wait(job, PATIENCE).result == "done"
     assert jobs.wait(other).status == "cancelled"

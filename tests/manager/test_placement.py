@@ -12,6 +12,7 @@ from milepost.core.errors import InvalidInputError
 from milepost.core.limits import ready_name, slot_name
 from milepost.query.filters import parse_filter
 from milepost.stores.factory import open_store
+from tests.waiting import PATIENCE
 
 
 @pytest.fixture(params=["memory", "sqlite", pytest.param("redis", marks=pytest.mark.service("redis-server"))])
@@ -100,10 +101,10 @@ def test_worker_of_a_queue_runs_its_jobs_of_all_types(jobs: Jobs) -> None:
     assert found(jobs, "queue:gpu")[0] == {"a", "b"}
     assert found(jobs, "queue:render")[0] == {"c"}
     with jobs.run_workers(queues=["gpu"]):
-        assert [jobs.wait(job_id, 30).status.value for job_id in "ab"] == ["completed", "completed"]
+        assert [jobs.wait(job_id, PATIENCE).status.value for job_id in "ab"] == ["completed", "completed"]
     assert jobs.find(parse_filter("status:pending").query).jobs[0].job_id == "c"
     with jobs.run_workers(queues=["render"]):
-        assert jobs.wait("c", 30).result == 3
+        assert jobs.wait("c", PATIENCE).result == 3
 
 
 def test_quoted_comma_is_part_of_a_value(jobs: Jobs) -> None:
@@ -133,10 +134,10 @@ def test_default_queue_of_a_type_is_overridden_by_its_submit(jobs: Jobs) -> None
     (many,) = jobs.submit_many("embed", [{"number": 4}])
     assert found(jobs, "queue:gpu")[0] == {"a", many}
     with jobs.run_workers(queues=["gpu"]):
-        assert (jobs.wait("a", 30).result, jobs.wait(many, 30).result) == (1, 4)
+        assert (jobs.wait("a", PATIENCE).result, jobs.wait(many, PATIENCE).result) == (1, 4)
     assert found(jobs, "status:pending")[0] == {"b", "c"}
     with jobs.run_workers(queues=["embed", "cpu"]):
-        assert (jobs.wait("b", 30).result, jobs.wait("c", 30).result) == (2, 3)
+        assert (jobs.wait("b", PATIENCE).result, jobs.wait("c", PATIENCE).result) == (2, 3)
 
 
 def test_worker_without_queues_serves_default_queues(jobs: Jobs) -> None:
@@ -145,7 +146,7 @@ def test_worker_without_queues_serves_default_queues(jobs: Jobs) -> None:
     jobs.submit("embed", {"number": 2}, job_id="b", queue="embed")
     jobs.submit("embed", {"number": 3}, job_id="c", queue="cpu")
     with jobs.run_workers():
-        assert (jobs.wait("a", 30).result, jobs.wait("b", 30).result) == (1, 2)
+        assert (jobs.wait("a", PATIENCE).result, jobs.wait("b", PATIENCE).result) == (1, 2)
         assert jobs.job_type("embed").queue == "gpu"
         assert jobs.job_type("render").queue is None
     assert found(jobs, "status:pending")[0] == {"c"}
@@ -156,7 +157,7 @@ async def test_async_jobs_use_the_default_queue(jobs: Jobs) -> None:
     add_gpu_type(apart)
     async with apart.run_workers(queues=["gpu"]):
         job = await apart.submit("embed", {"number": 5})
-        assert (job.queue, (await apart.wait(job.job_id, 30)).result) == ("gpu", 5)
+        assert (job.queue, (await apart.wait(job.job_id, PATIENCE)).result) == ("gpu", 5)
         by_name = AsyncJobs(jobs.store.with_blocking(blocking=False))
         assert (await by_name.submit("embed", {"number": 6})).queue == "gpu", "the published default"
     await apart.close()
@@ -165,7 +166,7 @@ async def test_async_jobs_use_the_default_queue(jobs: Jobs) -> None:
 def test_memory_worker_serves_default_queues() -> None:
     jobs = Jobs("memory://")
     add_gpu_type(jobs)
-    assert jobs.wait(jobs.submit("embed", {"number": 7}).job_id, 30).result == 7
+    assert jobs.wait(jobs.submit("embed", {"number": 7}).job_id, PATIENCE).result == 7
     jobs.close()
 
 
@@ -191,7 +192,7 @@ def test_failed_items_are_retried_in_the_same_place(jobs: Jobs) -> None:
         )
     )  # fmt: skip
     with jobs.run_workers(queues=["gpu"]):
-        jobs.wait("a", 30)
+        jobs.wait("a", PATIENCE)
     jobs.delete_job("before")
     again = jobs.retry_job("a", only_failed=True)
     assert (again.labels, again.parent_id, again.after) == (labels, None, ())
@@ -203,7 +204,7 @@ def test_failed_items_are_retried_in_the_same_place(jobs: Jobs) -> None:
 def test_attempts_name_worker_and_release(jobs: Jobs) -> None:
     jobs.submit("render", job_id="a")
     with jobs.run_workers():
-        job = jobs.wait("a", 30)
+        job = jobs.wait("a", PATIENCE)
     (attempt,) = job.to_dict()["attempts"]
     assert attempt["attempt"] == 1
     assert attempt["worker"] == job.worker

@@ -21,7 +21,8 @@ from milepost.stores.protocol import Store
 from milepost.stores.retention import purge_older
 from milepost.stores.sync_bridge import run_sync
 from milepost.testing import FrozenClock
-from tests.waiting import until
+from tests.chaos.calibration import slowness
+from tests.waiting import PATIENCE, until
 
 
 @pytest.fixture
@@ -42,8 +43,8 @@ def test_usage_of_descendants_counts_for_the_root(jobs: Jobs) -> None:
         run.add_usage(tokens=10**depth, usd=0.1)
 
     with jobs.run_workers(concurrency=4):
-        root = jobs.wait(jobs.submit(tree.options(labels={"tenant": "acme"}), depth=2), 30)
-        other = jobs.wait(jobs.submit(tree.options(labels={"tenant": "zoo"}), depth=0), 30)
+        root = jobs.wait(jobs.submit(tree.options(labels={"tenant": "acme"}), depth=2), PATIENCE)
+        other = jobs.wait(jobs.submit(tree.options(labels={"tenant": "zoo"}), depth=0), PATIENCE)
     found = jobs.job_usage(root.job_id)
     assert found.own == root.usage == {"tokens": 100, "usd": 0.1}
     assert found.descendants == {"tokens": 2 * 10 + 4, "usd": 0.6}
@@ -73,7 +74,7 @@ def test_later_job_of_a_deleted_id_begins_without_usage(jobs: Jobs) -> None:
 
     with jobs.run_workers():
         for number in range(3):
-            job = jobs.wait(jobs.submit(root.options(job_id="nightly", budget={"usd": 4})), 30)
+            job = jobs.wait(jobs.submit(root.options(job_id="nightly", budget={"usd": 4})), PATIENCE)
             assert (job.status, jobs.job_usage("nightly").total) == ("completed", {"usd": 3})
             if number == 1:
                 run_sync(jobs.store.sweep(lease=60, interval=0))
@@ -167,7 +168,7 @@ def test_sums_agree_with_records_when_workers_are_killed(
     made.touch()
     environment = {
         **os.environ, "STORE": url, "NAMESPACE": namespace, "CALLS": str(made),
-        "MILEPOST_LEASE": "1", "MILEPOST_SWEEP": "0.2",
+        "MILEPOST_LEASE": str(2 * slowness()), "MILEPOST_SWEEP": "0.2",
     }  # fmt: skip
     jobs = Jobs(open_store(url, namespace=namespace))
     root = jobs.enqueue("parent", {"children": CHILDREN, "calls": CALLS}, max_attempts=3)
@@ -178,7 +179,7 @@ def test_sums_agree_with_records_when_workers_are_killed(
                 before = len(made.read_text().splitlines())
                 until(lambda before=before: len(made.read_text().splitlines()) > before + 40)  # type: ignore[misc]
             else:
-                jobs.wait(root, 60)
+                jobs.wait(root, PATIENCE)
         finally:
             worker.send_signal(signal.SIGKILL)
             worker.wait()

@@ -13,6 +13,7 @@ import pytest
 
 from milepost import JobManager
 from milepost.settings import settings
+from tests.chaos.calibration import slowness
 from tests.mcp.served import ServedTools
 from tests.mcp.task_client import call, start, task_client
 from tests.node import npm_install, run_node
@@ -68,7 +69,8 @@ async def test_task_survives_sigkill_of_its_server(
     gate = tmp_path / "gate"
     store: str = request.getfixturevalue(f"{kind}_url")
     jobs = JobManager(store, options=replace(settings.current(), namespace=redis_namespace))
-    options = {"MILEPOST_LEASE": "1", "MILEPOST_SWEEP": "0.1", "MILEPOST_NAMESPACE": redis_namespace}
+    lease = 2 * slowness()  # seconds: the second run must not be lost in a busy moment
+    options = {"MILEPOST_LEASE": str(lease), "MILEPOST_SWEEP": "0.1", "MILEPOST_NAMESPACE": redis_namespace}
     with ServedTools(store, **options) as server:
         async with task_client(server.url) as client:
             made = await start(client, "wait_for_file", path=str(gate))

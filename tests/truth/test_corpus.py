@@ -37,7 +37,7 @@ def runner(store: str, request: pytest.FixtureRequest, folder: Path, seed: int, 
     """Return the runner on a store of that kind."""
     urls = {"memory": "memory://", "sqlite": "sqlite:///FOLDER/jobs.db"}
     url = urls[store] if store in urls else request.getfixturevalue("redis_url")
-    return Runner(url, folder, seed, lease=slowness(), control=control)
+    return Runner(url, folder, seed, lease=2 * slowness(), control=control)
 
 
 def test_corpus_is_large_and_every_handler_says_what_it_means() -> None:
