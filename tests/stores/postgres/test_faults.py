@@ -214,7 +214,7 @@ def test_restored_feed_is_not_lost_at_every_read(
     store: PostgresStore, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A dump that is restored into a new server has numbers of transactions that this server has yet to reach. From the first
-    trim on, each reader was told at each read that it had lost events, and read all records again.
+    trim on, each reader learned at each read that it had lost events, and read all records again.
     """
     start = run_sync(store.feed(None)).position
     monkeypatch.setattr(maintenance, "FEED_KEPT", 1)
